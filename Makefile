@@ -1,0 +1,41 @@
+# Everything a newcomer needs: `make demo` and `make test` do their own set-up.
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
+VENV ?= .venv
+BIN = $(VENV)/bin
+READY = $(VENV)/.banditloop-installed
+
+.PHONY: demo test check bench lint unit lock clean
+.DEFAULT_GOAL := check
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(not (3, 11) <= v[:2] < (3, 13) and "banditloop needs Python 3.11 or 3.12, this is %d.%d: make PYTHON=python3.11" % v[:2])'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt -e '.[train,dev]'
+	@touch $@
+
+demo: $(READY)
+	$(BIN)/banditloop demo
+
+check: lint unit
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+unit: $(READY)
+	$(BIN)/pytest -q tests/unit tests/contract
+
+test: $(READY)
+	$(BIN)/pytest -q tests
+
+bench: $(READY)
+	$(BIN)/python benchmarks/run.py
+
+lock: $(READY)
+	$(BIN)/pip install -q --upgrade -e '.[train,dev]'
+	(echo '# The whole closure, tested together. Regenerate: make lock'; $(BIN)/pip freeze --exclude-editable | sed 's/^torch==.*/torch==2.13.0/') > constraints.txt
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

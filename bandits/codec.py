@@ -1,0 +1,103 @@
+"""Records to bytes and back: one version byte, then msgpack. Whatever decodes is valid."""
+
+import hashlib
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from bandits.errors import CodecError
+from bandits.records import Credit, DecisionRecord, FeatureMap, LogRecord, RewardRecord
+from bandits.types import Float64
+
+VERSION = 1
+MAX_EVENT_ID_BYTES = 256
+MAX_NUMBER = 1e12
+"""Of rewards and features: three of them multiplied still fit a 32-bit float."""
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder: msgspec.msgpack.Decoder[LogRecord] = msgspec.msgpack.Decoder(LogRecord)
+
+
+def encode(record: LogRecord) -> bytes:
+    """The bytes of a record."""
+    return bytes((VERSION,)) + _encoder.encode(record)
+
+
+def decode(data: bytes) -> LogRecord:
+    """The record in ``data``.
+
+    Raises:
+        CodecError: another version, malformed msgpack, or a record that contradicts itself.
+    """
+    if not data or data[0] != VERSION:
+        raise CodecError(f"a record starts with version byte {VERSION}, not {data[:1]!r}", "version")
+    try:
+        record = _decoder.decode(memoryview(data)[1:])
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise CodecError(f"not a record: {error}") from error
+    event_id = getattr(record, "event_id", None)
+    if event_id is not None and not 0 < len(event_id.encode(errors="replace")) <= MAX_EVENT_ID_BYTES:
+        raise CodecError(f"an event_id has 1 to {MAX_EVENT_ID_BYTES} bytes", "event_id")
+    if isinstance(record, RewardRecord):
+        _check_reward(record)
+    elif isinstance(record, DecisionRecord):
+        _check_decision(record)
+    return record
+
+
+def digest(data: bytes) -> str:
+    """The name of a blob: 32 hex digits of BLAKE2b."""
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
+
+
+def _check_reward(record: RewardRecord) -> None:
+    if not abs(record.value) <= MAX_NUMBER:  # also catches NaN
+        raise CodecError(f"a reward is a number up to {MAX_NUMBER:g}, not {record.value}", "value")
+    if record.slot is not None and record.slot < 0:
+        raise CodecError("a slot is not negative", "slot")
+
+
+def _check_decision(record: DecisionRecord) -> None:
+    count, slots = len(record.action_ids), len(record.chosen)
+    if count == 0 or len(set(record.action_ids)) != count:
+        raise CodecError("actions are distinct, at least one", "action_ids")
+    if slots == 0 or len(set(record.chosen)) != slots or not all(0 <= index < count for index in record.chosen):
+        raise CodecError("at least one chosen index, distinct, within the actions", "chosen")
+    if record.features is not None and len(record.features) != count:
+        raise CodecError(f"features for {count} actions, not {len(record.features)}", "features")
+    for source, data in record.scores.items():
+        if len(data) != 4 * count or np.isinf(np.frombuffer(data, "<f4")).any():
+            raise CodecError(f"{count} float32 scores, none infinite", f"scores.{source}")
+    pmfs = _matrix(record.pmf, slots, count, "pmf")
+    if not pmfs[np.arange(slots), record.chosen].min() > 0.0:
+        raise CodecError("a chosen action has a positive propensity", "pmf")
+    if record.credit is not None:
+        _check_credit(record.credit, slots)
+    _check_features(record)
+
+
+def _check_features(record: DecisionRecord) -> None:
+    maps: Iterable[FeatureMap | None] = (record.context, *(record.features or ()))
+    for features in maps:
+        for name, value in (features or {}).items():
+            if isinstance(value, float) and not abs(value) <= MAX_NUMBER:
+                raise CodecError(f"features are numbers up to {MAX_NUMBER:g}", name)
+
+
+def _check_credit(credit: Credit, slots: int) -> None:
+    if len(credit.credited) != slots or not all(0 <= index < len(credit.sources) for index in credit.credited):
+        raise CodecError("one credited source per slot", "credit.credited")
+    pmfs = _matrix(credit.pmf, slots, len(credit.sources), "credit.pmf")
+    if not pmfs[np.arange(slots), credit.credited].min() > 0.0:
+        raise CodecError("a credited source has a positive propensity", "credit.pmf")
+
+
+def _matrix(data: bytes, rows: int, columns: int, target: str) -> Float64:
+    if len(data) != 8 * rows * columns:
+        raise CodecError(f"{rows} x {columns} float64, not {len(data)} bytes", target)
+    matrix: np.ndarray[Any, np.dtype[np.float64]] = np.frombuffer(data, "<f8").reshape(rows, columns)
+    if not (np.abs(matrix.sum(axis=1) - 1.0) <= 1e-12).all() or not (matrix >= 0.0).all():
+        raise CodecError("each row is non-negative and sums to 1 within 1e-12", target)
+    return matrix

@@ -1,0 +1,89 @@
+"""The one place where chance enters: draw from exactly the PMF that is logged."""
+
+import hashlib
+import struct
+from dataclasses import dataclass
+
+import numpy as np
+
+from bandits.errors import EmptyActionsError, InvalidFieldError, InvalidPmfError
+from bandits.types import ActionSet, Context, Float64, Pmf, Policy, check_pmf, frozen
+
+PURPOSE_ACTION = "action"
+PURPOSE_SOURCE = "source"
+PURPOSE_HOLDOUT = "holdout"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Decision:
+    """What was chosen, slot by slot, and with what probability.
+
+    ``pmfs``: float64[slots, K]; row j is the PMF slot j was drawn from, 0 at the actions of earlier slots.
+    ``chosen``: one index into the ActionSet per slot.
+    """
+
+    event_id: str
+    chosen: tuple[int, ...]
+    pmfs: Float64
+
+    @property
+    def propensities(self) -> tuple[float, ...]:
+        """Conditional propensity of each slot's action, given the slots before it."""
+        return tuple(float(self.pmfs[slot, index]) for slot, index in enumerate(self.chosen))
+
+
+def uniform(salt: bytes, policy: str, event_id: str, slot: int, purpose: str) -> float:
+    """A uniform in [0, 1) hashed from what the draw is for, so no two draws share one and any can be re-derived.
+
+    53 bits of keyed BLAKE2b over length-prefixed fields.
+    """
+    digest = hashlib.blake2b(key=salt, digest_size=8)
+    for text in (policy, event_id, purpose):
+        data = text.encode()
+        digest.update(struct.pack("<I", len(data)))
+        digest.update(data)
+    digest.update(struct.pack("<I", slot))
+    return float(int.from_bytes(digest.digest(), "little") >> 11) * 2.0**-53
+
+
+def draw(pmf: Pmf, u: float) -> int:
+    """Inverse CDF: the first index whose cumulative mass exceeds u. Never an index of probability 0."""
+    cdf = np.cumsum(pmf)
+    index = int(np.searchsorted(cdf, u * cdf[-1], side="right"))
+    # u * cdf[-1] may round up to cdf[-1] itself
+    return index if index < pmf.size else int(np.flatnonzero(pmf)[-1])
+
+
+def decide(
+    policy: Policy, context: Context, actions: ActionSet, *, event_id: str, salt: bytes, name: str = "", slots: int = 1
+) -> Decision:
+    """Choose ``slots`` actions one after another, without replacement.
+
+    ``salt`` is secret (1 to 64 bytes): who knows it can predict every choice. ``name`` is the policy's.
+
+    Raises:
+        EmptyActionsError: no actions.
+        InvalidFieldError: slots is not in 1..K.
+        InvalidPmfError: the policy returned something that is not a PMF.
+    """
+    count = len(actions)
+    if count == 0:
+        raise EmptyActionsError("a decision needs at least one action", "actions")
+    if not 1 <= slots <= count:
+        raise InvalidFieldError(f"slots must be between 1 and the number of actions ({count}), not {slots}", "slots")
+    pmfs = np.zeros((slots, count))
+    chosen: list[int] = []
+    for slot in range(slots):
+        if slot == 0:
+            pmfs[0] = _sized(policy.pmf(context, actions), count)
+        else:
+            remaining = np.delete(np.arange(count), chosen)
+            pmfs[slot, remaining] = _sized(policy.pmf(context, actions.take(remaining)), remaining.size)
+        chosen.append(draw(pmfs[slot], uniform(salt, name, event_id, slot, PURPOSE_ACTION)))
+    return Decision(event_id, tuple(chosen), frozen(pmfs))
+
+
+def _sized(pmf: Pmf, count: int) -> Pmf:
+    if check_pmf(pmf).size != count:
+        raise InvalidPmfError(f"the policy returned {pmf.size} probabilities for {count} actions", "pmf")
+    return pmf

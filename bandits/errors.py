@@ -1,0 +1,155 @@
+"""The one error tree. Every error names the field it is about (``target``), so whoever reads it knows what to fix."""
+
+from typing import ClassVar
+
+
+class BanditloopError(Exception):
+    """Base of every error this project raises on purpose.
+
+    ``code`` is stable and machine-readable; ``target`` is the path of the field at fault, e.g. ``actions[3].id``.
+    """
+
+    code: ClassVar[str] = "error"
+
+    def __init__(self, message: str, target: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.target = target
+
+
+class InvalidInputError(BanditloopError):
+    """A value was refused where it entered."""
+
+    code = "invalid_input"
+
+
+class MalformedBodyError(InvalidInputError):
+    """The bytes are not JSON at all."""
+
+    code = "malformed_json"
+
+
+class InvalidFieldError(InvalidInputError):
+    """A field has the wrong type, is missing, or is not known."""
+
+    code = "invalid_field"
+
+
+class NonFiniteNumberError(InvalidInputError):
+    """NaN or infinity where a number is needed."""
+
+    code = "non_finite_number"
+
+
+class EmptyActionsError(InvalidInputError):
+    """A decision needs at least one action."""
+
+    code = "empty_actions"
+
+
+class DuplicateActionError(InvalidInputError):
+    """Two actions of one decision share an id."""
+
+    code = "duplicate_action"
+
+
+class TooManyActionsError(InvalidInputError):
+    """More actions (or batch items) than one request may carry."""
+
+    code = "too_many_actions"
+
+
+class InvalidEventIdError(InvalidInputError):
+    """An event_id is empty or longer than 256 bytes."""
+
+    code = "invalid_event_id"
+
+
+class BodyTooLargeError(InvalidInputError):
+    """The request body exceeds the limit."""
+
+    code = "body_too_large"
+
+
+class InvalidPmfError(InvalidInputError):
+    """A policy returned something that is not a probability mass function. Never repaired."""
+
+    code = "invalid_pmf"
+
+
+class UnknownPolicyError(BanditloopError):
+    """No policy of this name is served."""
+
+    code = "unknown_policy"
+
+
+class NotFoundError(BanditloopError):
+    """No such route."""
+
+    code = "not_found"
+
+
+class MethodNotAllowedError(BanditloopError):
+    """The route exists, with another method."""
+
+    code = "method_not_allowed"
+
+
+class UnknownUserError(BanditloopError):
+    """No source knows this user, and the request brought no history."""
+
+    code = "unknown_user"
+
+
+class NoCandidatesError(BanditloopError):
+    """The sources proposed nothing, or everything was excluded."""
+
+    code = "no_candidates"
+
+
+class NotReadyError(BanditloopError):
+    """No snapshot is loaded yet."""
+
+    code = "not_ready"
+
+
+class LogUnavailableError(BanditloopError):
+    """The log cannot be reached, so the event was not made durable."""
+
+    code = "log_unavailable"
+
+
+class SpecError(BanditloopError):
+    """A policy spec is wrong."""
+
+    code = "invalid_spec"
+
+
+class ArtifactError(BanditloopError):
+    """A source artifact is missing, corrupt, or of another format version."""
+
+    code = "invalid_artifact"
+
+
+class SourceError(BanditloopError):
+    """A candidate source failed to answer; the decision can be made without it."""
+
+    code = "source_failed"
+
+
+class SnapshotError(BanditloopError):
+    """A snapshot or checkpoint cannot be loaded."""
+
+    code = "invalid_snapshot"
+
+
+class CodecError(BanditloopError):
+    """Bytes of the log do not decode to a valid record."""
+
+    code = "invalid_record"
+
+
+class DataUnavailableError(BanditloopError):
+    """A data set could not be fetched or does not have the expected checksum."""
+
+    code = "data_unavailable"

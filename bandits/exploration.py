@@ -1,0 +1,114 @@
+"""Exploration: from scores to a PMF. Pure functions of float64[K]; ties always share alike.
+
+Every PMF a policy serves goes through ``with_floor``, so each action keeps at least floor/K.
+"""
+
+from typing import Annotated
+
+import msgspec
+import numpy as np
+
+from bandits.types import Float64, Pmf
+
+Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Positive = Annotated[float, msgspec.Meta(gt=0)]
+
+
+class EpsilonGreedy(msgspec.Struct, tag="epsilon_greedy", tag_field="kind", frozen=True, forbid_unknown_fields=True):
+    """A best action with probability 1 - epsilon, any action otherwise."""
+
+    epsilon: Fraction = 0.1
+
+    def pmf(self, scores: Float64, learned: int) -> Pmf:  # noqa: ARG002
+        """float64[K] from scores[K]."""
+        return with_floor(greedy(scores), self.epsilon)
+
+
+class Softmax(msgspec.Struct, tag="softmax", tag_field="kind", frozen=True, forbid_unknown_fields=True):
+    """Probability proportional to exp(score / temperature)."""
+
+    temperature: Positive = 1.0
+
+    def pmf(self, scores: Float64, learned: int) -> Pmf:  # noqa: ARG002
+        """float64[K] from scores[K]."""
+        weights = np.exp((scores - scores.max()) / self.temperature)
+        return normalised(weights)
+
+
+class SquareCB(msgspec.Struct, tag="squarecb", tag_field="kind", frozen=True, forbid_unknown_fields=True):
+    """Inverse gap weighting (Foster & Rakhlin 2020, arXiv:2002.04926, algorithm 1).
+
+    gamma = gamma_scale * learned ** gamma_exponent, the schedule of Vowpal Wabbit's ``--squarecb``. Differs from the
+    paper: actions tied for best share what the others leave.
+    """
+
+    gamma_scale: Positive = 10.0
+    gamma_exponent: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.5
+
+    def pmf(self, scores: Float64, learned: int) -> Pmf:
+        """float64[K] from scores[K]; ``learned`` is the number of interactions behind the scores."""
+        gap = scores.max() - scores
+        best = gap == 0.0
+        gamma = self.gamma_scale * float(learned) ** self.gamma_exponent
+        pmf = 1.0 / (scores.size + gamma * gap)
+        pmf[best] = 0.0
+        pmf[best] = (1.0 - pmf.sum()) / np.count_nonzero(best)
+        return normalised(pmf)
+
+
+class Greedy(msgspec.Struct, tag="greedy", tag_field="kind", frozen=True, forbid_unknown_fields=True):
+    """A best action; ties share. With a floor of 0 nothing is explored and a log of it supports no other policy."""
+
+    def pmf(self, scores: Float64, learned: int) -> Pmf:  # noqa: ARG002
+        """float64[K] from scores[K]."""
+        return greedy(scores)
+
+
+class LinUcb(msgspec.Struct, tag="linucb", tag_field="kind", frozen=True, forbid_unknown_fields=True):
+    """Greedy on mean + alpha * standard deviation (Li et al. 2010, arXiv:1003.0146). Ridge learners only."""
+
+    alpha: Annotated[float, msgspec.Meta(ge=0)] = 1.0
+
+
+class LinTs(msgspec.Struct, tag="lints", tag_field="kind", frozen=True, forbid_unknown_fields=True):
+    """Thompson sampling (Agrawal & Goyal 2013, arXiv:1209.3352). Ridge learners only.
+
+    Differs from the paper: a snapshot holds ``draws`` fixed posterior draws and an action's probability is the share
+    of draws in which it is best. So the PMF is exact and pure, and the logged propensity is the sampling probability.
+    """
+
+    scale: Positive = 0.5
+    draws: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 100
+
+
+class VwExploration(msgspec.Struct, tag="vw", tag_field="kind", frozen=True, forbid_unknown_fields=True):
+    """Vowpal Wabbit's own exploration, as its argument string says. VW learners only."""
+
+
+ScoreExploration = EpsilonGreedy | Softmax | SquareCB | Greedy
+Exploration = ScoreExploration | LinUcb | LinTs | VwExploration
+
+
+def greedy(scores: Float64) -> Pmf:
+    """All mass on the highest scores, shared by ties."""
+    best = scores == scores.max()
+    return normalised(best.astype(np.float64))
+
+
+def votes(draws: Float64) -> Pmf:
+    """The share of the M columns of ``draws`` [K, M] in which each row is highest; a tie splits its vote."""
+    best = draws == draws.max(axis=0)
+    return normalised((best / best.sum(axis=0)).sum(axis=1))
+
+
+def with_floor(pmf: Pmf, floor: float) -> Pmf:
+    """Mix with the uniform PMF: ``floor`` is total exploration mass, every action gets at least floor/K."""
+    if floor == 0.0:
+        return pmf
+    return normalised((1.0 - floor) * pmf + floor / pmf.size)
+
+
+def normalised(weights: Float64) -> Pmf:
+    """Non-negative weights to a PMF that sums to 1 within rounding."""
+    pmf: Pmf = weights / weights.sum()
+    return pmf

@@ -1,0 +1,157 @@
+"""The schema of the log: every kind of entry there is. A record is what one entry of the log says.
+
+Large things (a spec, a catalogue, a checkpoint) are blobs named by their digest. Arrays are little-endian bytes.
+"""
+
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+
+from bandits.types import Float32, Float64
+
+Value = float | str | bool | list[str]
+FeatureMap = dict[str, Value]
+
+
+class Record(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """Base of all records. Stored as a msgpack array headed by the kind's name; fields are only ever appended."""
+
+
+class Credit(msgspec.Struct, frozen=True, array_like=True):
+    """Of a mixture: which source each slot's item is credited to, drawn from P(source | item).
+
+    ``pmf``: float64[slots, S], the probability of each source before the item was drawn.
+    """
+
+    sources: list[str]
+    pmf: bytes
+    credited: list[int]
+
+    def pmfs(self) -> Float64:
+        """float64[slots, S]."""
+        return np.frombuffer(self.pmf, "<f8").reshape(len(self.credited), len(self.sources))
+
+
+class DecisionRecord(Record, frozen=True, tag="decision"):
+    """A decision, with everything needed to rebuild the feature matrix its policy saw.
+
+    ``features``: per action, inline features or None; the whole is None when all come from the catalogue.
+    ``scores``: by source, float32[K], NaN where the source did not propose the action.
+    ``pmf``: float64[slots, K]. ``user``: keyed pseudonym. ``holdout``: chosen by the spec's holdout policy.
+    """
+
+    event_id: str
+    policy: str
+    spec: str
+    snapshot_id: str
+    catalogue: str
+    context: FeatureMap
+    action_ids: list[str]
+    features: list[FeatureMap | None] | None
+    scores: dict[str, bytes]
+    pmf: bytes
+    chosen: list[int]
+    user: str | None = None
+    deferred: bool = False
+    holdout: bool = False
+    credit: Credit | None = None
+
+    def pmfs(self) -> Float64:
+        """float64[slots, K]."""
+        return np.frombuffer(self.pmf, "<f8").reshape(len(self.chosen), len(self.action_ids))
+
+    def source_scores(self) -> dict[str, Float32]:
+        """By source, float32[K]."""
+        return {source: np.frombuffer(data, "<f4") for source, data in self.scores.items()}
+
+
+class ActivationRecord(Record, frozen=True, tag="activation"):
+    """A deferred decision was acted upon: it may be learned."""
+
+    event_id: str
+
+
+class RewardRecord(Record, frozen=True, tag="reward"):
+    """A reward event. Without a ``reward_id`` its slot is its id; ``slot`` None means the action's, or 0."""
+
+    event_id: str
+    value: float
+    reward_id: str | None = None
+    slot: int | None = None
+    action_id: str | None = None
+
+
+class TickRecord(Record, frozen=True, tag="tick"):
+    """Time passed in a quiet log."""
+
+
+class SpecRecord(Record, frozen=True, tag="spec"):
+    """From here on the policy is described by this spec. ``salt_id`` tells which secret salt draws its uniforms."""
+
+    digest: str
+    salt_id: str
+
+
+class CatalogueRecord(Record, frozen=True, tag="catalogue"):
+    """From here on this catalogue is the newest."""
+
+    digest: str
+
+
+class ArtifactRecord(Record, frozen=True, tag="artifact"):
+    """From here on the sources are those of this artifact version."""
+
+    version: str
+
+
+class BuildRecord(Record, frozen=True, tag="build"):
+    """The learner that reads on from here runs on this architecture with these library versions."""
+
+    build: dict[str, str]
+
+
+class CheckpointRecord(Record, frozen=True, tag="checkpoint"):
+    """The learner serialised its state here, and went on from those bytes."""
+
+    digest: str
+
+
+class PinRecord(Record, frozen=True, tag="pin"):
+    """Replicas serve this snapshot while learning goes on; None unpins."""
+
+    snapshot_id: str | None
+
+
+class RollbackRecord(Record, frozen=True, tag="rollback"):
+    """The learner restores the state of this snapshot; what came after it is not relearned."""
+
+    snapshot_id: str
+
+
+LogRecord = (
+    DecisionRecord
+    | ActivationRecord
+    | RewardRecord
+    | TickRecord
+    | SpecRecord
+    | CatalogueRecord
+    | ArtifactRecord
+    | BuildRecord
+    | CheckpointRecord
+    | PinRecord
+    | RollbackRecord
+)
+
+
+@dataclass(frozen=True, slots=True)
+class LogEntry:
+    """One entry of the log. Its id ("milliseconds-sequence", the log's own clock) is its event time."""
+
+    id: str
+    record: LogRecord
+
+    @property
+    def time_ms(self) -> int:
+        """Event time in milliseconds since the epoch."""
+        return int(self.id.partition("-")[0])

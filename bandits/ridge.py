@@ -1,0 +1,365 @@
+"""Bayesian ridge regression over action features, with an optional bias per action: LinUCB and LinTS.
+
+The state is sufficient statistics only, sums over interactions, so models of disjoint logs merge by addition and the
+posterior is computed when a snapshot is made. With x the features of the chosen action and e its indicator, the joint
+precision over (shared weights, action biases) is an arrow: a dense d x d block, a diagonal, and one d-vector per
+action. Eliminating the diagonal (Schur complement) costs O(actions x d^2 + d^3) per snapshot, O(d^2) per interaction.
+
+Sources: Li et al. 2010 (arXiv:1003.0146), algorithm 2, hybrid model with a one-dimensional disjoint part;
+Agrawal & Goyal 2013 (arXiv:1209.3352) for the posterior draws.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from bandits.errors import SnapshotError
+from bandits.hashing import hash_feature
+from bandits.types import ActionSet, Context, Float64, Interaction, Namespace, Snapshot
+
+FNV_PRIME = np.uint32(16777619)
+INTERCEPT = hash_feature("constant", "constant")
+ITEM_NAMESPACE = "item"
+KIND = "ridge"
+PRIOR_CACHE = 10_000
+
+
+class RidgeConfig(msgspec.Struct, tag="ridge", tag_field="kind", frozen=True, forbid_unknown_fields=True):
+    """``l2`` and ``bias_l2``: prior precision of shared weights and of action biases (ignored without ``action_bias``).
+
+    ``interactions``: pairs of namespaces whose features are crossed. ``max_features`` bounds d; a feature first met
+    when d is full is ignored.
+    """
+
+    l2: Annotated[float, msgspec.Meta(gt=0)] = 1.0
+    action_bias: bool = True
+    bias_l2: Annotated[float, msgspec.Meta(gt=0)] = 10.0
+    interactions: list[tuple[str, str]] = msgspec.field(default_factory=list)
+    max_features: Annotated[int, msgspec.Meta(ge=1, le=4096)] = 256
+
+
+class FeatureIndex:
+    """Columns for feature hashes, in the order they were first met. Column 0 is the intercept."""
+
+    def __init__(self, config: RidgeConfig, hashes: Sequence[int] = (INTERCEPT,)) -> None:
+        self._config = config
+        self.hashes = list(hashes)
+        self._columns = {h: column for column, h in enumerate(self.hashes)}
+        self._sorted, self._order = _sorted(self.hashes)
+
+    def matrix(self, context: Context, actions: ActionSet) -> Float64:
+        """float64[K, d]: the known features of every action, interactions included."""
+        features = np.zeros((len(actions), len(self.hashes)))
+        features[:, 0] = 1.0
+        rows = np.arange(len(actions))[:, None]
+        for hashes, values in self._terms(context, actions):
+            columns = self._lookup(hashes)
+            known = columns >= 0
+            if hashes.ndim == 1:
+                np.add.at(features, (rows, columns[known][None, :]), values[..., known])
+            else:
+                at = np.nonzero(known & (values != 0.0))
+                np.add.at(features, (at[0], columns[at]), values[at])
+        return features
+
+    def learn(self, context: Context, actions: ActionSet) -> None:
+        """Give a column to every feature not met before, up to ``max_features``."""
+        before = len(self.hashes)
+        for hashes, values in self._terms(context, actions):
+            present = hashes if values.ndim == 1 else hashes[..., (values != 0.0).any(axis=0)]
+            for h in present.ravel().tolist():
+                if h not in self._columns and len(self.hashes) < self._config.max_features:
+                    self._columns[h] = len(self.hashes)
+                    self.hashes.append(h)
+        if len(self.hashes) != before:
+            self._sorted, self._order = _sorted(self.hashes)
+
+    def _terms(self, context: Context, actions: ActionSet) -> list[tuple[NDArray[np.uint32], NDArray[np.float32]]]:
+        groups = {ns.name: ns for ns in (*context.namespaces, *actions.namespaces)}
+        # an item's own indicator is its bias already
+        terms = [
+            (ns.hashes, ns.values)
+            for ns in groups.values()
+            if not (self._config.action_bias and ns.name == ITEM_NAMESPACE)
+        ]
+        for first, second in self._config.interactions:
+            if first in groups and second in groups:
+                terms.append(_cross(groups[first], groups[second]))
+        return terms
+
+    def _lookup(self, hashes: NDArray[np.uint32]) -> NDArray[np.intp]:
+        at = np.minimum(self._sorted.searchsorted(hashes), self._sorted.size - 1)
+        return np.where(self._sorted[at] == hashes, self._order[at], -1)
+
+
+class RidgeLearner:
+    """Learns shared weights and action biases from interactions, in order, one at a time.
+
+    ``draws``: how many posterior draws a snapshot holds (LinTS; 0 for none), scaled by ``scale`` and seeded by ``salt``
+    and the snapshot's log position.
+    """
+
+    def __init__(
+        self,
+        config: RidgeConfig,
+        *,
+        draws: int = 0,
+        scale: float = 1.0,
+        uncertainty: bool = False,
+        salt: bytes = b"",
+        checkpoint: bytes | None = None,
+    ) -> None:
+        self._config = config
+        self._draws = draws
+        self._scale = scale
+        self._uncertainty = uncertainty
+        self._salt = salt
+        state: _State = _State() if checkpoint is None else _decode(checkpoint, _State)
+        self._index = FeatureIndex(config, state.hashes)
+        self._action_ids = list(state.action_ids)
+        self._rows = {action_id: row for row, action_id in enumerate(self._action_ids)}
+        self._learned = state.learned
+        self._a, self._b, self._cross, self._count, self._sum = state.arrays()
+
+    def learn(self, interactions: Sequence[Interaction]) -> None:
+        """Add x x', r x and the action's own sums, interaction by interaction."""
+        for interaction in interactions:
+            action = interaction.actions.take([interaction.chosen])
+            self._index.learn(interaction.context, action)
+            self._grow(action.ids[0])
+            x = self._index.matrix(interaction.context, action)[0]
+            d = x.size
+            self._a[:d, :d] += np.outer(x, x)
+            self._b[:d] += interaction.reward * x
+            row = self._rows[action.ids[0]]
+            self._cross[row, :d] += x
+            self._count[row] += 1.0
+            self._sum[row] += interaction.reward
+            self._learned += 1
+
+    def snapshot(self, position: str) -> Snapshot:
+        """The posterior as of ``position``."""
+        config, d, n = self._config, len(self._index.hashes), len(self._action_ids) if self._config.action_bias else 0
+        cross, count, total = self._cross[:n, :d], self._count[:n], self._sum[:n]
+        shrink = 1.0 / (config.bias_l2 + count)
+        shift = cross * shrink[:, None]
+        precision = self._a[:d, :d] + config.l2 * np.eye(d) - cross.T @ shift
+        covariance = np.linalg.inv(precision)
+        covariance = (covariance + covariance.T) / 2
+        weights = covariance @ (self._b[:d] - shift.T @ total)
+        bias = shrink * (total - cross @ weights)
+        payload = _Payload(
+            config=config,
+            hashes=self._index.hashes,
+            action_ids=self._action_ids[:n],
+            weights=_bytes(weights),
+            bias=_bytes(bias),
+        )
+        if self._uncertainty:
+            payload = msgspec.structs.replace(
+                payload, covariance=_bytes(covariance), shift=_bytes(shift), shrink=_bytes(shrink)
+            )
+        if self._draws:
+            seed = hashlib.blake2b(position.encode(), key=self._salt[:64], digest_size=16).digest()
+            generator = np.random.Generator(np.random.Philox(int.from_bytes(seed, "little")))
+            deviation = self._scale * np.linalg.cholesky(covariance) @ generator.standard_normal((d, self._draws))
+            own = self._scale * np.sqrt(shrink)[:, None] * generator.standard_normal((n, self._draws))
+            payload = msgspec.structs.replace(
+                payload,
+                draws=self._draws,
+                seed=seed,
+                prior_deviation=float(self._scale / np.sqrt(config.bias_l2)),
+                weight_draws=_bytes(weights[:, None] + deviation),
+                bias_draws=_bytes(bias[:, None] + own - shift @ deviation),
+            )
+        return Snapshot(KIND, position, self._learned, msgspec.msgpack.encode(payload))
+
+    def checkpoint(self) -> bytes:
+        """Everything, exactly."""
+        d, n = len(self._index.hashes), len(self._action_ids)
+        return msgspec.msgpack.encode(
+            _State(
+                hashes=self._index.hashes,
+                action_ids=self._action_ids,
+                learned=self._learned,
+                a=_bytes(self._a[:d, :d]),
+                b=_bytes(self._b[:d]),
+                cross=_bytes(self._cross[:n, :d]),
+                count=_bytes(self._count[:n]),
+                total=_bytes(self._sum[:n]),
+            )
+        )
+
+    def _grow(self, action_id: str) -> None:
+        if action_id not in self._rows:
+            self._rows[action_id] = len(self._action_ids)
+            self._action_ids.append(action_id)
+        if len(self._action_ids) > self._count.size or len(self._index.hashes) > self._b.size:
+            d = max(self._b.size, 2 * len(self._index.hashes))
+            n = max(self._count.size, 2 * len(self._action_ids))
+            self._a, self._b = _padded(self._a, (d, d)), _padded(self._b, (d,))
+            self._cross = _padded(self._cross, (n, d))
+            self._count, self._sum = _padded(self._count, (n,)), _padded(self._sum, (n,))
+
+
+class RidgeModel:
+    """The posterior of a snapshot, ready to score."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        payload = _decode(snapshot.payload, _Payload)
+        self.learned = snapshot.learned
+        self._payload = payload
+        self._index = FeatureIndex(payload.config, payload.hashes)
+        self._rows = {action_id: row for row, action_id in enumerate(payload.action_ids)}
+        self._prior: dict[str, Float64] = {}
+        d, n, m = len(payload.hashes), len(payload.action_ids), payload.draws
+        self._weights, self._bias = _array(payload.weights, (d,)), _array(payload.bias, (n,))
+        if payload.covariance:
+            self._covariance = _array(payload.covariance, (d, d))
+            self._shift, self._shrink = _array(payload.shift, (n, d)), _array(payload.shrink, (n,))
+        if m:
+            self._weight_draws, self._bias_draws = (
+                _array(payload.weight_draws, (d, m)),
+                _array(payload.bias_draws, (n, m)),
+            )
+
+    def scores(self, context: Context, actions: ActionSet) -> Float64:
+        """float64[K]: posterior mean reward of every action."""
+        return self._index.matrix(context, actions) @ self._weights + self._known(actions, self._bias)
+
+    def upper_bounds(self, context: Context, actions: ActionSet, alpha: float) -> Float64:
+        """float64[K]: posterior mean + alpha standard deviations. An action never met has its prior's variance.
+
+        Raises:
+            SnapshotError: the snapshot was made without uncertainty.
+        """
+        if not self._payload.covariance:
+            raise SnapshotError(
+                "this snapshot holds no posterior covariance: it was not made for linucb", "exploration"
+            )
+        features = self._index.matrix(context, actions)
+        mean = features @ self._weights + self._known(actions, self._bias)
+        own: Float64 = np.zeros(len(actions))
+        if self._payload.config.action_bias:
+            own = self._known(actions, self._shrink, unknown=1.0 / self._payload.config.bias_l2)
+            features = features - self._known(actions, self._shift)
+        variance = np.einsum("ki,ij,kj->k", features, self._covariance, features, optimize=True) + own
+        bounds: Float64 = mean + alpha * np.sqrt(np.maximum(variance, 0.0))
+        return bounds
+
+    def draws(self, context: Context, actions: ActionSet) -> Float64:
+        """float64[K, M]: the reward of every action under each posterior draw.
+
+        Raises:
+            SnapshotError: the snapshot was made without draws.
+        """
+        payload = self._payload
+        if not payload.draws:
+            raise SnapshotError("this snapshot holds no posterior draws: it was not made for lints", "exploration")
+        sampled = self._index.matrix(context, actions) @ self._weight_draws
+        if payload.config.action_bias:
+            sampled = sampled + self._known(actions, self._bias_draws)
+            for k, action_id in enumerate(actions.ids):
+                if action_id not in self._rows:
+                    sampled[k] += self._prior_draws(action_id)
+        return sampled
+
+    def _prior_draws(self, action_id: str) -> Float64:
+        """Draws from the prior for an action never met: seeded by its id, so every replica draws the same."""
+        known = self._prior.get(action_id)
+        if known is not None:
+            return known
+        key = hashlib.blake2b(action_id.encode(), key=self._payload.seed, digest_size=16).digest()
+        generator = np.random.Generator(np.random.Philox(int.from_bytes(key, "little")))
+        draws: Float64 = self._payload.prior_deviation * generator.standard_normal(self._payload.draws)
+        if len(self._prior) < PRIOR_CACHE:  # a snapshot lives for seconds; the bound is for hostile action ids
+            self._prior[action_id] = draws
+        return draws
+
+    def _known(self, actions: ActionSet, values: Float64, unknown: float = 0.0) -> Float64:
+        """Rows of ``values`` by action; ``unknown`` for an action never met."""
+        rows = np.fromiter((self._rows.get(action_id, -1) for action_id in actions.ids), np.intp, len(actions))
+        met = rows >= 0
+        out = np.full((len(actions), *values.shape[1:]), unknown)
+        out[met] = values[rows[met]]
+        return out
+
+
+class _State(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    hashes: list[int] = msgspec.field(default_factory=lambda: [INTERCEPT])
+    action_ids: list[str] = msgspec.field(default_factory=list)
+    learned: int = 0
+    a: bytes = bytes(8)
+    b: bytes = bytes(8)
+    cross: bytes = b""
+    count: bytes = b""
+    total: bytes = b""
+
+    def arrays(self) -> tuple[Float64, Float64, Float64, Float64, Float64]:
+        d, n = len(self.hashes), len(self.action_ids)
+        return (
+            _array(self.a, (d, d)).copy(),
+            _array(self.b, (d,)).copy(),
+            _array(self.cross, (n, d)).copy(),
+            _array(self.count, (n,)).copy(),
+            _array(self.total, (n,)).copy(),
+        )
+
+
+class _Payload(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    config: RidgeConfig
+    hashes: list[int]
+    action_ids: list[str]
+    weights: bytes
+    bias: bytes
+    covariance: bytes = b""
+    shift: bytes = b""
+    shrink: bytes = b""
+    draws: int = 0
+    seed: bytes = b""
+    prior_deviation: float = 0.0
+    weight_draws: bytes = b""
+    bias_draws: bytes = b""
+
+
+def _cross(first: Namespace, second: Namespace) -> tuple[NDArray[np.uint32], NDArray[np.float32]]:
+    """Every pair of features of two namespaces; hashed as Vowpal Wabbit hashes quadratic features."""
+    hashes = (first.hashes[..., :, None] * FNV_PRIME) ^ second.hashes[..., None, :]
+    values = first.values[..., :, None] * second.values[..., None, :]
+    return hashes.reshape(*hashes.shape[:-2], -1), values.reshape(*values.shape[:-2], -1)
+
+
+def _sorted(hashes: Sequence[int]) -> tuple[NDArray[np.uint32], NDArray[np.intp]]:
+    array = np.array(hashes, np.uint32)
+    order = np.argsort(array)
+    return array[order], order
+
+
+def _bytes(array: Float64) -> bytes:
+    return np.ascontiguousarray(array, "<f8").tobytes()
+
+
+def _array(data: bytes, shape: tuple[int, ...]) -> Float64:
+    if len(data) != 8 * int(np.prod(shape)):
+        raise SnapshotError(f"expected float64{list(shape)}, got {len(data)} bytes", "payload")
+    array: Float64 = np.frombuffer(data, "<f8").reshape(shape)
+    if not np.isfinite(array).all():
+        raise SnapshotError("weights are finite", "payload")
+    return array
+
+
+def _padded(array: Float64, shape: tuple[int, ...]) -> Float64:
+    out = np.zeros(shape)
+    out[tuple(slice(size) for size in array.shape)] = array
+    return out
+
+
+def _decode(data: bytes, kind: Any) -> Any:
+    try:
+        return msgspec.msgpack.decode(data, type=kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise SnapshotError(f"not a ridge {kind.__name__.strip('_').lower()}: {error}", "payload") from error

@@ -1,0 +1,277 @@
+"""Vowpal Wabbit's scores in numpy, from the weights alone, for the argument strings whose scores are a plain sum.
+
+A replica answers with this: no VW, no parsing, no loop over the actions. ``parse_arguments`` decides whether an
+argument string is one for which that is known to be exact; all others go to VW itself (``bandits.vw``).
+
+Source: VW 9.9, ``core/interactions_predict.h`` and ``core/interactions.h``.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import combinations_with_replacement
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bandits.errors import SnapshotError, SpecError
+from bandits.types import ActionSet, Context, Float32, Float64, Namespace, UInt32, frozen
+
+Arity = Literal["flag", "value", "list"]
+
+SHORT_NAMES = {"q": "quadratic", "b": "bit_precision", "l": "learning_rate", "C": "constant"}
+DEFAULT_BITS = 18
+MAX_BITS = 26  # 256 MB of float32 in a replica, 1 GB in the learner
+
+# Arguments that change what is learned, or how scores become a PMF, but never how a score follows from the weights.
+# Not --l1 and --l2: VW then scores with weights it truncates and scales as it goes, and does not tell by how much.
+CLAIMED: Mapping[str, Arity] = {
+    **dict.fromkeys(
+        (
+            *("cb_explore_adf", "quiet", "preserve_performance_counters", "noconstant", "sgd", "adaptive", "invariant"),
+            *("normalized", "softmax", "squarecb", "elim", "first_only", "holdout_off", "strict_parse", "chain_hash"),
+        ),
+        "flag",
+    ),
+    **dict.fromkeys(
+        (
+            *("bit_precision", "cb_type", "learning_rate", "power_t", "initial_t", "decay_learning_rate", "clip_p"),
+            *("epsilon", "lambda", "gamma_scale", "gamma_exponent", "first", "cb_min_cost", "cb_max_cost"),
+            *("random_seed", "hash", "id"),
+        ),
+        "value",
+    ),
+    **dict.fromkeys(("quadratic", "cubic", "interactions"), "list"),
+}
+_CLAIMED_CB_TYPES = {"mtr", "ips", "dm"}  # one model each; dr interleaves two
+
+_FNV_PRIME = np.uint32(16777619)
+_CONSTANT = 11650396  # the hash of VW's constant feature
+_WILDCARD = ord(":")
+_WILDCARD_MATCHES = range(ord(" "), ord("~") + 1)  # the namespaces that VW lets a wildcard stand for
+_NAMESPACE_BYTES = frozenset(_WILDCARD_MATCHES) - frozenset(b"|\\")  # a backslash would start a hexadecimal code
+
+
+@dataclass(frozen=True, slots=True)
+class ScorerPlan:
+    """What of an argument string matters to a score.
+
+    ``interactions``: the namespaces' first bytes, two or three each, in VW's order, wildcards not yet expanded.
+    """
+
+    bits: int = DEFAULT_BITS
+    constant: bool = True
+    interactions: tuple[bytes, ...] = ()
+
+
+def read_arguments(args: str, known: Mapping[str, Arity]) -> dict[str, list[str]]:
+    """The values of each option in an argument string, split as VW's own command line splits it.
+
+    Raises:
+        SpecError: an option that is not ``known``, an option without its value, or a word that belongs to no option.
+    """
+    words = args.split()
+    found: dict[str, list[str]] = {}
+    while words:
+        word = words.pop(0)
+        if not _is_option(word):
+            raise SpecError(f"'{word}' belongs to no option", "learner.args")
+        long = word.startswith("--")
+        name, _, value = word[2:].partition("=") if long else (SHORT_NAMES.get(word[1], word[1]), "", word[2:])
+        arity = known.get(name)
+        if arity is None:
+            option = f"{'--' if long else '-'}{name}"
+            raise SpecError(f"{option} is not one of the VW options known to be safe here", "learner.args")
+        if (arity == "flag" and value) or word.endswith("="):
+            raise SpecError(f"'{word}' does not give --{name} a value that it takes", "learner.args")
+        values = found.setdefault(name, [])
+        if arity == "flag":
+            continue
+        if not value and not words:
+            raise SpecError(f"--{name} needs a value", "learner.args")
+        values.append(value or words.pop(0))
+        while arity == "list" and words and not _is_option(words[0]):
+            values.append(words.pop(0))
+    return found
+
+
+def _is_option(word: str) -> bool:
+    if not word.startswith("-") or len(word) == 1:
+        return False
+    try:
+        float(word)
+    except ValueError:
+        return word != "--"
+    return False
+
+
+def read_bits(options: Mapping[str, list[str]]) -> int:
+    """The number of bits of a weight's index (``-b``).
+
+    Raises:
+        SpecError: not a whole number from 1 to ``MAX_BITS``, or several that disagree.
+    """
+    given = set(options.get("bit_precision", [])) or {str(DEFAULT_BITS)}
+    text = given.pop()
+    if given or not (text.isascii() and text.isdecimal() and 1 <= int(text) <= MAX_BITS):
+        raise SpecError(f"-b takes one whole number from 1 to {MAX_BITS}", "learner.args")
+    return int(text)
+
+
+def parse_arguments(args: str) -> ScorerPlan | None:
+    """How to score a model trained with ``args``, or None if this module does not know that it would be exact."""
+    try:
+        options = read_arguments(args, CLAIMED)
+        bits = read_bits(options)
+    except SpecError:
+        return None
+    if "cb_explore_adf" not in options or not _CLAIMED_CB_TYPES.issuperset(options.get("cb_type", [])):
+        return None
+    if "cb_explore_adf" not in options or not _CLAIMED_CB_TYPES.issuperset(options.get("cb_type", [])):
+        return None
+    interactions = [text.encode() for name in ("quadratic", "cubic", "interactions") for text in options.get(name, [])]
+    if not all(len(i) in (2, 3) and _NAMESPACE_BYTES.issuperset(i) for i in interactions):
+        return None
+    return ScorerPlan(bits, "noconstant" not in options, _without_duplicates(interactions))
+
+
+def _without_duplicates(interactions: list[bytes]) -> tuple[bytes, ...]:
+    """As VW does it: of interactions of the same namespaces the first in alphabetical order, repeats side by side."""
+    kept: dict[bytes, bytes] = {}
+    for interaction in sorted(interactions, key=lambda i: (len(i), i)):
+        together = bytes(sorted(interaction))
+        kept.setdefault(together, together if len(set(interaction)) < len(interaction) else interaction)
+    return tuple(kept.values())
+
+
+@lru_cache(maxsize=256)
+def expand(interactions: tuple[bytes, ...], present: frozenset[int]) -> tuple[bytes, ...]:
+    """The interactions among the ``present`` namespaces (first bytes), wildcards replaced.
+
+    VW expands over all namespaces it has ever seen; those that are not in this decision have no features to interact.
+    """
+    matches = sorted(present.intersection(_WILDCARD_MATCHES))
+    expanded = []
+    for interaction in interactions:
+        wild = interaction.count(_WILDCARD)
+        for picked in combinations_with_replacement(matches, wild):
+            # VW's special case for two wildcards writes ascending pairs; its general case, descending tuples
+            fill = iter(picked if wild == 2 else picked[::-1])
+            expanded.append(bytes(next(fill) if c == _WILDCARD else c for c in interaction))
+    return tuple(i for i in _without_duplicates(expanded) if present.issuperset(i))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Block:
+    """Features of one namespace letter, of the actions or of the context, or products of such.
+
+    ``hashes`` uint32 [K or 1, n]; ``values`` float64 [K or 1, n]; ``last``: intp [n], where each product's last factor
+    stands among its own block's features.
+    """
+
+    hashes: UInt32
+    values: Float64
+    last: NDArray[np.intp]
+
+    def times(self, other: "_Block", *, same: bool) -> "_Block":
+        """Every product of a feature here with one of ``other``; of the ``same`` block, each combination once."""
+        if same:
+            left, right = np.nonzero(self.last[:, None] <= other.last)
+            hashes = (self.hashes[:, left] * _FNV_PRIME) ^ other.hashes[:, right]
+            return _Block(hashes, self.values[:, left] * other.values[:, right], other.last[right])
+        crossed = (self.hashes * _FNV_PRIME)[:, :, None] ^ other.hashes[:, None, :]
+        values = self.values[:, :, None] * other.values[:, None, :]
+        shape = (self.last.size, other.last.size)
+        n = shape[0] * shape[1]
+        last = np.broadcast_to(other.last, shape).reshape(n)
+        return _Block(crossed.reshape(len(crossed), n), values.reshape(len(values), n), last)
+
+
+def first_byte(name: str) -> int:
+    """What VW groups namespaces by; the namespace without a name is a space."""
+    return name.encode()[0] if name else ord(" ")
+
+
+def _blocks(namespaces: tuple[Namespace, ...]) -> dict[int, _Block]:
+    """The features of each letter, namespaces of one letter concatenated in their order."""
+    grouped: dict[int, list[Namespace]] = {}
+    for namespace in namespaces:
+        grouped.setdefault(first_byte(namespace.name), []).append(namespace)
+    blocks = {}
+    for letter, members in grouped.items():
+        hashes = [np.atleast_2d(ns.hashes) for ns in members]
+        if len({len(h) for h in hashes}) > 1:
+            rows = max(len(h) for h in hashes)
+            hashes = [np.broadcast_to(h, (rows, h.shape[1])) for h in hashes]
+        values = [np.atleast_2d(ns.values) for ns in members]
+        joined = hashes[0] if len(members) == 1 else np.concatenate(hashes, axis=1)
+        valued = values[0] if len(members) == 1 else np.concatenate(values, axis=1)
+        blocks[letter] = _Block(joined, valued.astype(np.float64), np.arange(joined.shape[1], dtype=np.intp))
+    return blocks
+
+
+class WeightScorer:
+    """Scores actions as VW would with these weights: reward scores, higher is better (minus VW's predicted cost).
+
+    ``indices``: uint32 [n], strictly increasing, below 2^bits; ``values``: float32 [n], finite. Agrees with VW's own
+    float32 sums to about 1e-7 (1 + Σ|weight · value|).
+
+    Raises:
+        SnapshotError: the weights are not of that form.
+    """
+
+    def __init__(self, plan: ScorerPlan, indices: UInt32, values: Float32) -> None:
+        size = 1 << plan.bits
+        if indices.shape != values.shape or indices.ndim != 1:
+            raise SnapshotError("every weight has one index and one value", "payload")
+        if indices.size and (int(indices[-1]) >= size or not bool(np.all(indices[:-1] < indices[1:]))):
+            raise SnapshotError(f"weight indices increase and stay below 2^{plan.bits}", "payload.indices")
+        if not bool(np.isfinite(values).all()):
+            raise SnapshotError("weights are finite", "payload.values")
+        self.plan = plan
+        self._mask = np.uint32(size - 1)
+        dense = np.zeros(size, dtype=np.float32)
+        dense[indices] = values
+        self._weights = frozen(dense)
+        self._constant = float(dense[_CONSTANT & (size - 1)]) if plan.constant else 0.0
+
+    def scores(self, context: Context, actions: ActionSet) -> Float64:
+        """float64[K]: the predicted reward of each action."""
+        shared, own = _blocks(context.namespaces), _blocks(actions.namespaces)
+        letters = frozenset((*own, *shared))
+        rewards = np.full(len(actions), -self._constant, dtype=np.float64)
+        for block in (*own.values(), *shared.values()):
+            rewards -= self._sum(block)
+        for interaction in expand(self.plan.interactions, letters):
+            for product in _products(interaction, own, shared):
+                rewards -= self._sum(product)
+        return rewards
+
+    def _sum(self, block: _Block) -> Float64:
+        """Σ weight · value: float64 [K], or [1] for what all actions share."""
+        # in float64 throughout: einsum would buffer mixed types, and a row's rounding then depends on where it stands
+        weights = self._weights.take(block.hashes & self._mask).astype(np.float64)
+        total: Float64 = np.einsum("kn,kn->k", weights, block.values)
+        return total
+
+
+def _products(interaction: bytes, own: dict[int, _Block], shared: dict[int, _Block]) -> list[_Block]:
+    """The features of one interaction, in blocks, so that what only the context makes is made once.
+
+    An action's features of a letter come before the context's: VW appends the shared example to each action.
+    """
+    # (letter, block, whether it is the context's) of the last factor, with the product so far
+    partial: list[tuple[int, bool, _Block]] = []
+    for position, letter in enumerate(interaction):
+        factors = [(of is shared, of[letter]) for of in (own, shared) if letter in of]
+        if position == 0:
+            partial = [(letter, is_shared, block) for is_shared, block in factors]
+            continue
+        partial = [
+            (letter, is_shared, product.times(block, same=letter == before and is_shared == was_shared))
+            for before, was_shared, product in partial
+            for is_shared, block in factors
+            if letter != before or is_shared >= was_shared
+        ]
+    return [product for _, _, product in partial]

@@ -1,0 +1,140 @@
+"""Core types. All frozen, all arrays read-only; K is the number of actions of one decision."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bandits.errors import InvalidPmfError
+
+Float64 = NDArray[np.float64]
+Float32 = NDArray[np.float32]
+UInt32 = NDArray[np.uint32]
+Pmf = Float64
+
+
+def frozen(array: NDArray[Any]) -> NDArray[Any]:
+    """Make an array read-only, in place, and return it."""
+    array.setflags(write=False)
+    return array
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Namespace:
+    """The features of one namespace, shared by all actions or one row per action.
+
+    ``hashes``: uint32, shape [n] (the same feature names for every row) or [K, n].
+    ``values``: float32, shape [n] in a Context, [K, n] in an ActionSet. A value of 0 means "no such feature" (padding).
+    A hash is Vowpal Wabbit's own: murmur3 of the feature's name, seeded with the hash of the namespace's name.
+    """
+
+    name: str
+    hashes: UInt32
+    values: Float32
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Context:
+    """Features shared by all actions of one decision."""
+
+    namespaces: tuple[Namespace, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ActionSet:
+    """The K actions of one decision, with their features. Says nothing of which one was chosen.
+
+    ``scores``: by source, float32[K], NaN where the source did not propose the action.
+    """
+
+    ids: tuple[str, ...]
+    namespaces: tuple[Namespace, ...] = ()
+    scores: Mapping[str, Float32] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def take(self, indices: Sequence[int] | NDArray[np.intp]) -> "ActionSet":
+        """The actions at ``indices``, in that order."""
+        rows = np.asarray(indices, dtype=np.intp)
+        return ActionSet(
+            ids=tuple(self.ids[i] for i in rows),
+            namespaces=tuple(
+                Namespace(ns.name, ns.hashes if ns.hashes.ndim == 1 else ns.hashes[rows], ns.values[rows])
+                for ns in self.namespaces
+            ),
+            scores={source: values[rows] for source, values in self.scores.items()},
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Interaction:
+    """A decision joined with its reward: what a learner learns from.
+
+    ``chosen`` indexes ``actions``; ``propensity`` is its probability when it was chosen, in (0, 1]; higher rewards are
+    better.
+    """
+
+    event_id: str
+    slot: int
+    context: Context
+    actions: ActionSet
+    chosen: int
+    propensity: float
+    reward: float
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What replicas score with: small, safe to load (no pickle).
+
+    ``kind`` names the model family that reads ``payload`` (msgpack); ``position`` is the id of the last log entry it
+    has seen ("0-0" at the start); ``learned`` counts the interactions in it.
+    """
+
+    kind: str
+    position: str
+    learned: int
+    payload: bytes
+
+
+class Policy(Protocol):
+    """Maps a decision's features to a PMF. Pure: the same arguments give the same bytes."""
+
+    def pmf(self, context: Context, actions: ActionSet) -> Pmf:
+        """float64[K]: non-negative, sums to 1 within 1e-12."""
+        ...
+
+
+class Learner(Protocol):
+    """A policy's model as it learns. Any split of the interactions into calls gives the same bytes."""
+
+    def learn(self, interactions: Sequence[Interaction]) -> None:
+        """Learn from interactions, in order."""
+        ...
+
+    def snapshot(self, position: str) -> Snapshot:
+        """What replicas score with, as of the log entry ``position``."""
+        ...
+
+    def checkpoint(self) -> bytes:
+        """What a learner resumes from."""
+        ...
+
+
+def check_pmf(pmf: Pmf) -> Pmf:
+    """Refuse anything that is not a PMF.
+
+    Raises:
+        InvalidPmfError: not float64, not finite, negative, or its sum is further than 1e-12 from 1.
+    """
+    if pmf.dtype != np.float64 or pmf.ndim != 1 or pmf.size == 0:
+        raise InvalidPmfError(f"a PMF is a non-empty float64 vector, not {pmf.dtype}{list(pmf.shape)}", "pmf")
+    total = float(pmf.sum())
+    if not abs(total - 1.0) <= 1e-12:  # also catches NaN
+        raise InvalidPmfError(f"a PMF sums to 1 within 1e-12, not to {total!r}", "pmf")
+    if float(pmf.min()) < 0.0:
+        raise InvalidPmfError("a PMF has no negative entries", "pmf")
+    return pmf

@@ -1,0 +1,304 @@
+"""Vowpal Wabbit as a learner, and as what replicas score with. The only file that imports it.
+
+VW minimises costs; everything outside this file speaks of rewards. A cost is minus a reward.
+"""
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import msgspec
+import numpy as np
+from vowpal_wabbit_next import CBLabel, Example, LabelType, PredictionType, Workspace
+
+from bandits.errors import InvalidFieldError, InvalidPmfError, NonFiniteNumberError, SnapshotError, SpecError
+from bandits.scoring import CLAIMED, Arity, WeightScorer, first_byte, parse_arguments, read_arguments, read_bits
+from bandits.types import ActionSet, Context, Float64, Interaction, Namespace, Pmf, Snapshot
+
+WEIGHTS_KIND = "vw-weights"
+MODEL_KIND = "vw-model"
+
+# What was tried and found to learn from hashed features as from text, to resume, and to predict purely. All else is
+# refused: options that touch files, act on text only, print, or crash with action-dependent features (--ksvm, --noop).
+# Among those that run, --dropout predicts at random; --sparse_weights, --lrq, --OjaNewton do not resume as they were;
+# --large_action_space remembers earlier decisions in the examples; with ties, --regcbopt's "PMF" sums to their number.
+KNOWN: Mapping[str, Arity] = {
+    **CLAIMED,
+    **dict.fromkeys(
+        (
+            *("adax", "baseline", "cb_dro", "coin", "epsilon_decay", "explore_eval", "freegrad", "ftrl", "global_only"),
+            *("greedify", "inpass", "leave_duplicate_interactions", "no_bias_regularization", "nounif", "permutations"),
+            *("pistol", "random_weights", "rank_all", "regcb", "synthcover"),
+        ),
+        "flag",
+    ),
+    **dict.fromkeys(
+        (
+            *("alg", "automl", "bag", "boosting", "cb_dro_alpha", "cb_dro_tau", "constant", "cover", "ftrl_alpha"),
+            *("ftrl_beta", "gamma", "initial_weight", "l1", "l2", "link", "loss_function", "mellowness"),
+            *("model_count", "multiplier", "nn", "psi", "quantile_tau", "rnd", "rnd_alpha", "rnd_invlambda"),
+            *("sparse_l2", "synthcoverpsi", "synthcoversize"),
+        ),
+        "value",
+    ),
+    "ignore_linear": "list",
+}
+
+_LABEL_NONE = CBLabel()
+_LABEL_SHARED = CBLabel(shared=True)
+_OURS = ("--quiet", "--preserve_performance_counters")  # without the counters a resumed model's header differs
+_PMF_SLACK = 1e-4  # VW's probabilities are float32; further from 1 than this is no rounding
+
+
+class _WeightsPayload(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Little-endian uint32 indices of the weights that are not 0, increasing, and their float32 values."""
+
+    args: str
+    indices: bytes
+    values: bytes
+
+
+class _ModelPayload(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A model as VW serialises it. ``digest`` is of the rest: VW may accept, or crash on, what is not a model."""
+
+    args: str
+    learned: int
+    model: bytes
+    digest: bytes
+
+
+_Payload = TypeVar("_Payload", _WeightsPayload, _ModelPayload)
+
+
+def _digest(args: str, learned: int, model: bytes) -> bytes:
+    return hashlib.blake2b(f"{args}\n{learned}\n".encode() + model, digest_size=16).digest()
+
+
+def _decode(payload: bytes, kind: type[_Payload]) -> _Payload:
+    try:
+        return msgspec.msgpack.decode(payload, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise SnapshotError(f"not a VW payload: {error}", "payload") from error
+
+
+def _decode_model(payload: bytes) -> _ModelPayload:
+    decoded = _decode(payload, _ModelPayload)
+    if _digest(decoded.args, decoded.learned, decoded.model) != decoded.digest:
+        raise SnapshotError("the VW model is not what was written", "payload.digest")
+    return decoded
+
+
+def _open(args: str, model: bytes | None = None) -> tuple[Workspace[bool], int]:
+    """A workspace, empty or with a serialised model, and its number of index bits.
+
+    Raises:
+        SpecError: arguments that this project does not allow or that VW refuses (``model`` is None).
+        SnapshotError: VW cannot load the model with these arguments.
+    """
+    options = read_arguments(args, KNOWN)
+    if "cb_explore_adf" not in options:
+        raise SpecError("a VW learner's arguments include --cb_explore_adf", "learner.args")
+    bits = read_bits(options)
+    words = args.split()
+    if model is not None and "random_seed" in options:
+        words = _without_seed(words)
+    try:
+        workspace: Workspace[bool] = Workspace([*words, *_OURS], model_data=model)
+    except RuntimeError as error:
+        reason = str(error).partition("\n")[0]
+        if model is None:
+            raise SpecError(f"VW refuses '{args}': {reason}", "learner.args") from error
+        raise SnapshotError(f"VW cannot load the model: {reason}", "payload.model") from error
+    if workspace.label_type != LabelType.CB or workspace.prediction_type != PredictionType.ActionProbs:
+        raise SpecError(f"'{args}' does not make a PMF over actions", "learner.args")
+    return workspace, bits
+
+
+def _without_seed(words: list[str]) -> list[str]:
+    """A model carries where its random generator stands, in the place of the seed; VW refuses to be told another."""
+    kept: list[str] = []
+    for word in words:
+        if kept and kept[-1] == "--random_seed":
+            kept.pop()
+        elif not word.startswith("--random_seed="):
+            kept.append(word)
+    return kept
+
+
+class _Examples:
+    """Makes VW's examples, as its text parser would: masked hashes, no zero values, the shared example first.
+
+    They are reused: an empty Example is some 30 kB of VW's memory, and costs more to make than to fill.
+    """
+
+    def __init__(self, bits: int) -> None:
+        self._mask = np.uint32((1 << bits) - 1)
+        self._pool = [Example()]
+        self._pool[0].set_label(_LABEL_SHARED)
+
+    def fill(self, context: Context, actions: ActionSet) -> list[Example]:
+        """The shared example and one per action; valid until the next call."""
+        while len(self._pool) <= len(actions):
+            self._pool.append(Example())
+            self._pool[-1].set_label(_LABEL_NONE)
+        examples = self._pool[: 1 + len(actions)]
+        for example in examples:
+            for letter in example.feat_group_indices:
+                del example[letter]
+        for namespace in context.namespaces:
+            self._push(examples[:1], namespace)
+        for namespace in actions.namespaces:
+            self._push(examples[1:], namespace)
+        return examples
+
+    def _push(self, examples: list[Example], namespace: Namespace) -> None:
+        letter = first_byte(namespace.name)
+        values = np.atleast_2d(namespace.values)
+        hashes = np.broadcast_to((namespace.hashes & self._mask).astype(np.uint64), values.shape)
+        padded = not values.all()
+        for example, row_hashes, row_values in zip(examples, hashes, values, strict=True):
+            if padded:
+                present = row_values != 0
+                if present.any():
+                    example[letter].push_many_features(row_hashes[present], row_values[present])
+            elif row_values.size:
+                example[letter].push_many_features(row_hashes, row_values)
+
+
+def _check(interaction: Interaction) -> None:
+    if not 0 <= interaction.chosen < len(interaction.actions):
+        raise InvalidFieldError(f"{interaction.chosen} is not the index of an action", "chosen")
+    if not 0.0 < interaction.propensity <= 1.0:
+        raise InvalidFieldError(f"a propensity is in (0, 1], not {interaction.propensity!r}", "propensity")
+    if not math.isfinite(interaction.reward):
+        raise NonFiniteNumberError(f"a reward is finite, not {interaction.reward!r}", "reward")
+    for namespace in (*interaction.context.namespaces, *interaction.actions.namespaces):
+        if not np.isfinite(namespace.values).all():
+            raise NonFiniteNumberError("feature values are finite", f"features.{namespace.name}")
+
+
+class VwLearner:
+    """Learns with VW from the features' hashes, exactly as VW would from the equivalent text. Not thread-safe.
+
+    ``args`` is any ``--cb_explore_adf`` argument string made of ``KNOWN`` options. A snapshot is the weights, for
+    ``bandits.scoring``, where that is exact; else, or if ``own_exploration`` asks for VW's own PMF, the whole model.
+
+    Raises:
+        SpecError: arguments that are not allowed, or that VW refuses; the message says why.
+        SnapshotError: ``checkpoint`` is corrupt, or of a learner with other arguments.
+    """
+
+    def __init__(self, args: str, *, checkpoint: bytes | None = None, own_exploration: bool = False) -> None:
+        self.args = " ".join(args.split())
+        self.learned = 0
+        model = None
+        if checkpoint is not None:
+            saved = _decode_model(checkpoint)
+            if saved.args != self.args:
+                raise SnapshotError(f"the checkpoint is of '{saved.args}', not of '{self.args}'", "learner.args")
+            self.learned, model = saved.learned, saved.model
+        self._workspace, bits = _open(self.args, model)
+        self._examples = _Examples(bits)
+        self._plan = None if own_exploration else parse_arguments(self.args)
+
+    def learn(self, interactions: Sequence[Interaction]) -> None:
+        """Learn from interactions, in order, each with all of its actions.
+
+        Raises:
+            InvalidInputError: a chosen index, propensity, reward or feature value that cannot be; nothing is learned.
+        """
+        for interaction in interactions:
+            _check(interaction)
+        for interaction in interactions:
+            examples = self._examples.fill(interaction.context, interaction.actions)
+            chosen = examples[1 + interaction.chosen]
+            # VW takes the action from where the label stands; the number in the label is unused
+            chosen.set_label(CBLabel(label=(0, -interaction.reward, interaction.propensity)))
+            try:
+                self._workspace.learn_one(examples)
+            finally:
+                chosen.set_label(_LABEL_NONE)
+            self.learned += 1
+
+    def snapshot(self, position: str) -> Snapshot:
+        """What replicas score with, as of the log entry ``position``; see ``load_vw``."""
+        if self._plan is None:
+            return Snapshot(MODEL_KIND, position, self.learned, self.checkpoint())
+        weights = self._workspace.weights()[
+            :, 0, 0
+        ]  # a view that only a workspace with a single model may be asked for
+        indices = np.flatnonzero(weights)
+        payload = _WeightsPayload(self.args, indices.astype("<u4").tobytes(), weights[indices].astype("<f4").tobytes())
+        return Snapshot(WEIGHTS_KIND, position, self.learned, msgspec.msgpack.encode(payload))
+
+    def checkpoint(self) -> bytes:
+        """What a learner with the same arguments resumes from."""
+        model = self._workspace.serialize()
+        digest = _digest(self.args, self.learned, model)
+        return msgspec.msgpack.encode(_ModelPayload(self.args, self.learned, model, digest))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class VwWeights:
+    """Scores from a snapshot's weights; pure, and safe to share between threads."""
+
+    learned: int
+    scorer: WeightScorer
+
+    def scores(self, context: Context, actions: ActionSet) -> Float64:
+        """float64[K]: the predicted reward of each action, higher is better."""
+        return self.scorer.scores(context, actions)
+
+
+class VwModel:
+    """VW's own PMF, from a whole model. Pure, but not thread-safe."""
+
+    def __init__(self, args: str, model: bytes, learned: int) -> None:
+        self.learned = learned
+        self._workspace, bits = _open(args, model)
+        self._examples = _Examples(bits)
+
+    def pmf(self, context: Context, actions: ActionSet) -> Pmf:
+        """float64[K], in the order of ``actions``: VW's float32 probabilities, scaled to sum to 1 within 1e-12.
+
+        Raises:
+            InvalidPmfError: VW's probabilities are not finite, negative, or do not sum to 1 within float32's rounding.
+        """
+        predicted = self._workspace.predict_one(self._examples.fill(context, actions))
+        pmf = np.zeros(len(actions), dtype=np.float64)
+        for index, probability in predicted:
+            pmf[index] = probability
+        total = float(pmf.sum())
+        if not (abs(total - 1.0) <= _PMF_SLACK and float(pmf.min()) >= 0.0):  # also catches NaN
+            raise InvalidPmfError(f"VW's probabilities sum to {total!r}", "pmf")
+        return pmf / total
+
+
+def load_vw(snapshot: Snapshot) -> VwWeights | VwModel:
+    """What a replica scores with.
+
+    Raises:
+        SnapshotError: of another kind, corrupt, or made with arguments that are not allowed here.
+    """
+    try:
+        if snapshot.kind == WEIGHTS_KIND:
+            return VwWeights(snapshot.learned, _load_weights(_decode(snapshot.payload, _WeightsPayload)))
+        if snapshot.kind == MODEL_KIND:
+            saved = _decode_model(snapshot.payload)
+            return VwModel(saved.args, saved.model, saved.learned)
+    except SpecError as error:
+        raise SnapshotError(f"the snapshot's arguments are refused: {error.message}", "payload.args") from error
+    raise SnapshotError(f"'{snapshot.kind}' is not a kind of VW snapshot", "kind")
+
+
+def _load_weights(payload: _WeightsPayload) -> WeightScorer:
+    plan = parse_arguments(payload.args)
+    if plan is None:
+        raise SnapshotError(f"'{payload.args}' cannot be scored from its weights", "payload.args")
+    if len(payload.indices) % 4 or len(payload.indices) != len(payload.values):
+        raise SnapshotError("every weight has one index and one value, of four bytes each", "payload")
+    indices = np.frombuffer(payload.indices, dtype="<u4").astype(np.uint32)
+    values = np.frombuffer(payload.values, dtype="<f4").astype(np.float32)
+    return WeightScorer(plan, indices, values)

@@ -1,0 +1,1 @@
+"""What a policy is made of: sources, catalogue, features, blending, slates, guardrails, and the spec."""

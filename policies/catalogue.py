@@ -1,0 +1,102 @@
+"""The item catalogue: item features, hashed once, versioned by digest, replaceable while the service runs."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from bandits.codec import digest
+from bandits.errors import ArtifactError
+from bandits.hashing import hash_feature
+from bandits.records import FeatureMap
+from bandits.types import Float32, UInt32
+
+FEATURES = "features"
+
+
+class Item(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One item: ``features`` are learned from, ``metadata`` (a title, say) is only carried along."""
+
+    id: str
+    features: FeatureMap = msgspec.field(default_factory=dict)
+    metadata: dict[str, str] = msgspec.field(default_factory=dict)
+
+
+class Catalogue:
+    """Hashed features of N items: row i of ``hashes``/``values`` [N, F] holds item i's, padded with zeros."""
+
+    def __init__(self, items: Sequence[Item] = ()) -> None:
+        self.encoded = msgspec.json.encode(list(items), order="deterministic")
+        self.digest = digest(self.encoded)
+        self.ids = tuple(item.id for item in items)
+        self._rows = {item_id: row for row, item_id in enumerate(self.ids)}
+        if len(self._rows) != len(self.ids):
+            raise ArtifactError("two items share an id", "catalogue")
+        self._hashes, self._values = hash_rows([item.features for item in items])
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @classmethod
+    def decode(cls, data: bytes) -> "Catalogue":
+        """The catalogue in a blob or a ``catalogue.json``.
+
+        Raises:
+            ArtifactError: malformed, duplicate ids, non-finite features.
+        """
+        try:
+            return cls(msgspec.json.decode(data, type=list[Item]))
+        except msgspec.MsgspecError as error:
+            raise ArtifactError(f"not a catalogue: {error}", "catalogue") from error
+
+    @classmethod
+    def of(cls, items: Sequence[Mapping[str, Any]]) -> "Catalogue":
+        """The catalogue of plain ``{"id", "features"}`` mappings, as an artifact holds them."""
+        return cls.decode(msgspec.json.encode(list(items)))
+
+    def rows(self, ids: Sequence[str]) -> NDArray[np.intp]:
+        """Row of each id, -1 for one the catalogue does not know."""
+        get = self._rows.get
+        return np.fromiter((get(item_id, -1) for item_id in ids), np.intp, len(ids))
+
+    def features(self, ids: Sequence[str]) -> tuple[UInt32, Float32]:
+        """Hashes uint32[K, F] and values float32[K, F]; an unknown item has no features."""
+        rows = self.rows(ids)
+        if not len(self.ids):
+            return np.zeros((len(ids), 0), np.uint32), np.zeros((len(ids), 0), np.float32)
+        known = rows >= 0
+        return self._hashes[rows], self._values[rows] * known[:, None].astype(np.float32)
+
+
+def hash_rows(maps: Sequence[FeatureMap | None], namespace: str = FEATURES) -> tuple[UInt32, Float32]:
+    """Feature maps to padded hash and value arrays, one row per map."""
+    rows = [hash_map(features or {}, namespace) for features in maps]
+    width = max((len(row) for row in rows), default=0)
+    hashes, values = np.zeros((len(rows), width), np.uint32), np.zeros((len(rows), width), np.float32)
+    for i, row in enumerate(rows):
+        for j, (hashed, value) in enumerate(row):
+            hashes[i, j], values[i, j] = hashed, value
+    return hashes, values
+
+
+def hash_map(features: FeatureMap, namespace: str) -> list[tuple[int, float]]:
+    """(hash, value) of each feature: a number is its value, text and each item of a list are indicators.
+
+    True is the indicator of the name, False of nothing.
+    """
+    out: list[tuple[int, float]] = []
+    for name, value in features.items():
+        if isinstance(value, bool):
+            out.append((hash_feature(namespace, name), float(value)))
+        elif isinstance(value, str):
+            out.append((hash_feature(namespace, f"{name}={value}"), 1.0))
+        elif isinstance(value, list):
+            out.extend((hash_feature(namespace, f"{name}={each}"), 1.0) for each in value)
+        elif not math.isfinite(value):
+            raise ArtifactError("features are finite numbers", name)
+        else:
+            out.append((hash_feature(namespace, name), float(value)))
+    return out

@@ -1,0 +1,30 @@
+"""What holds whatever the model says: the holdout, and the fixed policies it is served by."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from bandits.decide import PURPOSE_HOLDOUT, uniform
+from bandits.exploration import greedy
+from bandits.types import ActionSet, Context, Pmf
+from policies.spec import UNIFORM, Holdout
+
+
+def in_holdout(holdout: Holdout | None, *, salt: bytes, name: str, unit: str) -> bool:
+    """Whether ``unit`` (the value of the holdout's field) is held out; the same answer for ever, under one salt."""
+    return holdout is not None and uniform(salt, name, unit, 0, PURPOSE_HOLDOUT) < holdout.fraction
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FixedPolicy:
+    """``uniform``, or a source's best action (ties share; uniform where the source proposes nothing)."""
+
+    kind: str
+
+    def pmf(self, context: Context, actions: ActionSet) -> Pmf:  # noqa: ARG002
+        """float64[K]."""
+        count = len(actions)
+        scores = actions.scores.get(self.kind) if self.kind != UNIFORM else None
+        if scores is None or np.isnan(scores).all():
+            return np.full(count, 1.0 / count)
+        return greedy(np.where(np.isnan(scores), -np.inf, scores).astype(np.float64))

@@ -1,0 +1,77 @@
+"""Sources as actions: a policy over sources, each of which chooses among its own candidates.
+
+The item is drawn from the marginal P(i) = sum_s P(s) P(i | s), whose value is the logged propensity. Then the source to
+credit is drawn from P(s | i) and the source learner trains with P(s). Because the pair (s, i) so drawn has exactly the
+joint distribution P(s) P(i | s), the credited source is distributed as P(s).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from bandits.decide import PURPOSE_SOURCE, Decision, draw, uniform
+from bandits.exploration import ScoreExploration, normalised, with_floor
+from bandits.hashing import hash_feature
+from bandits.records import Credit
+from bandits.types import ActionSet, Context, Float64, Namespace, Pmf, Policy
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Mixture:
+    """``over``: the policy over sources. ``within``: how a source chooses. ``floor``: as everywhere, over the items."""
+
+    over: Policy
+    within: ScoreExploration
+    floor: float
+
+    def pmf(self, context: Context, actions: ActionSet) -> Pmf:
+        """float64[K]: the marginal over items."""
+        _, source_pmf, item_pmfs = self._joint(context, actions)
+        return normalised(source_pmf @ item_pmfs)
+
+    def credit(
+        self, context: Context, actions: ActionSet, decision: Decision, *, salt: bytes, name: str
+    ) -> Credit | None:
+        """Which source each slot's item is credited to. None if a slot's actions had no source's score."""
+        sources = sorted(actions.scores)
+        pmfs = np.zeros((len(decision.chosen), len(sources)))
+        credited = []
+        for slot, index in enumerate(decision.chosen):
+            remaining = np.delete(np.arange(len(actions)), decision.chosen[:slot])
+            names, source_pmf, item_pmfs = self._joint(context, actions.take(remaining))
+            if not names:
+                return None
+            columns = [sources.index(source) for source in names]
+            pmfs[slot, columns] = source_pmf
+            posterior = np.zeros(len(sources))
+            posterior[columns] = source_pmf * item_pmfs[:, int(np.searchsorted(remaining, index))]
+            u = uniform(salt, name, decision.event_id, slot, PURPOSE_SOURCE)
+            credited.append(draw(normalised(posterior), u))
+        return Credit(sources, pmfs.tobytes(), credited)
+
+    def _joint(self, context: Context, actions: ActionSet) -> tuple[tuple[str, ...], Pmf, Float64]:
+        """Source names, P(s) [S] and P(i | s) [S, K], of the sources that have a candidate left."""
+        sources = source_actions(actions)
+        if not sources.ids:  # explicit actions without scores: nothing to choose a source by
+            return (), np.ones(1), np.full((1, len(actions)), 1.0 / len(actions))
+        item_pmfs = np.zeros((len(sources), len(actions)))
+        for row, source in enumerate(sources.ids):
+            scores = actions.scores[source]
+            present = np.flatnonzero(~np.isnan(scores))
+            item_pmfs[row, present] = self.within.pmf(scores[present].astype(np.float64), 0)
+            item_pmfs[row] = with_floor(item_pmfs[row], self.floor)
+        return sources.ids, self.over.pmf(context, sources), item_pmfs
+
+
+def source_actions(actions: ActionSet) -> ActionSet:
+    """The sources that propose at least one of ``actions``, as actions themselves; a source is its own item."""
+    names = tuple(source for source in sorted(actions.scores) if not np.isnan(actions.scores[source]).all())
+    hashes = np.array([[hash_feature("item", name)] for name in names], np.uint32).reshape(len(names), 1)
+    best = [float(np.nanmax(actions.scores[name])) for name in names]
+    share = [float(np.mean(~np.isnan(actions.scores[name]))) for name in names]
+    columns = np.array([hash_feature("scores", "best"), hash_feature("scores", "share")], np.uint32)
+    values = np.array([best, share], np.float32).T.reshape(len(names), 2)
+    return ActionSet(
+        names,
+        (Namespace("item", hashes, np.ones((len(names), 1), np.float32)), Namespace("scores", columns, values)),
+    )

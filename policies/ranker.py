@@ -1,0 +1,258 @@
+"""The decision path as a plain object: request to candidates to features to PMF to decision to record."""
+
+import asyncio
+import hashlib
+import uuid
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+import msgspec
+import numpy as np
+
+from bandits.codec import MAX_EVENT_ID_BYTES, MAX_NUMBER
+from bandits.decide import decide
+from bandits.errors import (
+    DuplicateActionError,
+    EmptyActionsError,
+    InvalidEventIdError,
+    InvalidFieldError,
+    NoCandidatesError,
+    NonFiniteNumberError,
+    NotReadyError,
+    SourceError,
+    TooManyActionsError,
+    UnknownUserError,
+)
+from bandits.records import DecisionRecord, FeatureMap
+from bandits.types import ActionSet, Context, Float32, Policy, Snapshot
+from policies.blend import load_policy
+from policies.catalogue import Catalogue
+from policies.features import featurise
+from policies.guardrails import FixedPolicy, in_holdout
+from policies.mixture import Mixture
+from policies.sources.base import Candidates, CandidateSource, SourceRequest
+from policies.spec import PolicySpec
+
+MAX_ACTIONS = 1000
+MAX_SLOTS = 50
+
+
+class ActionRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """An explicit action: its id, and optionally its features (else the catalogue's) and source scores."""
+
+    id: str
+    features: FeatureMap | None = None
+    scores: dict[str, float] = msgspec.field(default_factory=dict)
+
+
+class RankRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A request for one decision: explicit ``actions``, or ``user_id``/``history`` for the policy's sources."""
+
+    event_id: str | None = None
+    user_id: str | None = None
+    context: FeatureMap = msgspec.field(default_factory=dict)
+    history: list[str] = msgspec.field(default_factory=list)
+    actions: list[ActionRequest] | None = None
+    exclude: list[str] = msgspec.field(default_factory=list)
+    slots: Annotated[int, msgspec.Meta(ge=1, le=MAX_SLOTS)] = 1
+    defer_activation: bool = False
+    return_pmf: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pool:
+    """The actions of one decision before featurising. ``scores``: by source float32[K], NaN where it has none."""
+
+    ids: tuple[str, ...]
+    features: list[FeatureMap | None] | None
+    scores: Mapping[str, Float32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Serving:
+    """What is swapped as one when a new snapshot arrives."""
+
+    snapshot_id: str
+    policy: Policy
+    catalogue: Catalogue
+    snapshot: Snapshot
+
+
+class Ranker:
+    """Makes decisions for one policy. Holds no connection: sources are given, logging is the caller's."""
+
+    def __init__(self, spec: PolicySpec, sources: Sequence[CandidateSource], *, salt: bytes) -> None:
+        self.spec = spec
+        self.sources = tuple(sources)
+        self.serving: Serving | None = None
+        self.source_failures: Counter[str] = Counter()
+        self._spec_digest = spec.digest
+        self._salt = salt
+        self._holdout_policy = FixedPolicy(spec.holdout.policy) if spec.holdout else None
+
+    def serve(self, snapshot_id: str, snapshot: Snapshot, catalogue: Catalogue) -> None:
+        """Swap in a snapshot; the previous one keeps serving if this one cannot be loaded (SnapshotError)."""
+        policy = load_policy(self.spec, snapshot)
+        if self.spec.kind == "mixture":
+            policy = Mixture(policy, self.spec.within, self.spec.floor)
+        self.serving = Serving(snapshot_id, policy, catalogue, snapshot)
+
+    async def rank(self, request: RankRequest) -> DecisionRecord:
+        """Decide.
+
+        Raises:
+            NotReadyError: no snapshot yet.
+            InvalidInputError: a field of the request is wrong.
+            UnknownUserError, NoCandidatesError: nothing to choose from.
+            SourceError: every source failed.
+        """
+        pool = await self.pool(request)
+        return self.decide(request, pool)
+
+    def decide(self, request: RankRequest, pool: Pool) -> DecisionRecord:
+        """Choose from a pool. Pure, but for the event_id it makes when the request has none."""
+        serving = self.serving
+        if serving is None:
+            raise NotReadyError("no snapshot is loaded yet: try again in a moment")
+        if request.slots > len(pool.ids):
+            raise InvalidFieldError(f"{request.slots} slots, but only {len(pool.ids)} actions to fill them", "slots")
+        event_id = check_event_id(request.event_id) if request.event_id is not None else uuid.uuid4().hex
+        held_out = self._held_out(request, event_id)
+        policy = self._holdout_policy if held_out and self._holdout_policy else serving.policy
+        name = self.spec.name
+        with np.errstate(over="ignore"):  # what does not fit is refused next, by name
+            context, actions = featurise(
+                self.spec, serving.catalogue, request.context, pool.ids, pool.features, pool.scores
+            )
+        _check_numbers(request, context, actions)
+        decision = decide(policy, context, actions, event_id=event_id, salt=self._salt, name=name, slots=request.slots)
+        credit = None
+        if isinstance(policy, Mixture) and pool.scores:
+            credit = policy.credit(context, actions, decision, salt=self._salt, name=name)
+        return DecisionRecord(
+            event_id=event_id,
+            policy=name,
+            spec=self._spec_digest,
+            snapshot_id=serving.snapshot_id,
+            catalogue=serving.catalogue.digest,
+            context=request.context,
+            action_ids=list(pool.ids),
+            features=pool.features,
+            scores={source: values.astype("<f4").tobytes() for source, values in pool.scores.items()},
+            pmf=decision.pmfs.tobytes(),
+            chosen=list(decision.chosen),
+            user=None if request.user_id is None else pseudonym(self._salt, request.user_id),
+            deferred=request.defer_activation,
+            holdout=held_out,
+            credit=credit,
+        )
+
+    async def pool(self, request: RankRequest) -> Pool:
+        """The explicit actions, or the union of what the sources propose; ``exclude`` is gone before any PMF."""
+        excluded = frozenset(request.exclude)
+        if request.actions is not None:
+            return _explicit(request.actions, excluded)
+        if not self.sources:
+            raise EmptyActionsError(
+                f"policy {self.spec.name} has no sources: send the actions to choose from", "actions"
+            )
+        asked = SourceRequest(request.user_id, tuple(request.history), excluded)
+        answers = await asyncio.gather(*(self._ask(source, asked) for source in self.sources))
+        return self._union({name: found for name, found in answers if found is not None}, request)
+
+    async def _ask(self, source: CandidateSource, request: SourceRequest) -> tuple[str, Candidates | None]:
+        try:
+            return source.name, _numbers(await source.candidates(request, self.spec.limit))
+        except SourceError:
+            self.source_failures[source.name] += 1
+            return source.name, None
+
+    def _union(self, answers: Mapping[str, Candidates], request: RankRequest) -> Pool:
+        ids = tuple(dict.fromkeys(item for found in answers.values() for item in found.ids))[:MAX_ACTIONS]
+        if not answers:
+            raise SourceError("every source failed: try again in a moment", "sources")
+        if not ids:
+            if request.user_id is not None and not request.history:
+                raise UnknownUserError(
+                    "no source knows this user: send a history, or configure a source for everyone (popular)", "user_id"
+                )
+            raise NoCandidatesError("no source proposed anything that is not excluded", "exclude")
+        rows = {item: row for row, item in enumerate(ids)}
+        scores: dict[str, Float32] = {}
+        for name, found in answers.items():
+            if found.score_items is not None and self.spec.kind == "blend":
+                scores[name] = found.score_items(ids)
+                continue
+            column = np.full(len(ids), np.nan, np.float32)
+            for item, score in zip(found.ids, found.scores.tolist(), strict=True):
+                if item in rows:
+                    column[rows[item]] = score
+            scores[name] = column
+        return Pool(ids, None, scores)
+
+    def _held_out(self, request: RankRequest, event_id: str) -> bool:
+        holdout = self.spec.holdout
+        if holdout is None:
+            return False
+        unit = request.user_id if holdout.field == "user_id" else request.context.get(holdout.field)
+        return in_holdout(holdout, salt=self._salt, name=self.spec.name, unit=event_id if unit is None else f"={unit}")
+
+
+def _numbers(found: Candidates) -> Candidates:
+    if not (np.abs(found.scores) <= MAX_NUMBER).all():  # also catches NaN
+        raise SourceError(f"a score is a number up to {MAX_NUMBER:g}", "scores")
+    return found
+
+
+def _explicit(actions: Sequence[ActionRequest], excluded: frozenset[str]) -> Pool:
+    if not actions:
+        raise EmptyActionsError("a decision needs at least one action", "actions")
+    if len(actions) > MAX_ACTIONS:
+        raise TooManyActionsError(f"at most {MAX_ACTIONS} actions, not {len(actions)}", "actions")
+    seen: set[str] = set()
+    for index, action in enumerate(actions):
+        if not action.id:
+            raise InvalidFieldError("an action id is not empty", f"actions[{index}].id")
+        if action.id in seen:
+            raise DuplicateActionError(f"two actions have the id {action.id!r}", f"actions[{index}].id")
+        seen.add(action.id)
+    kept = [action for action in actions if action.id not in excluded]
+    if not kept:
+        raise NoCandidatesError("every action is excluded", "exclude")
+    names = sorted({source for action in kept for source in action.scores})
+    scores: dict[str, Float32] = {}
+    for name in names:
+        column = np.array([action.scores.get(name, np.nan) for action in kept])
+        if (np.abs(column) > MAX_NUMBER).any():
+            raise NonFiniteNumberError(f"scores are numbers up to {MAX_NUMBER:g}", f"actions.scores.{name}")
+        scores[name] = column.astype(np.float32)
+    features = [action.features for action in kept]
+    return Pool(tuple(action.id for action in kept), features if any(f is not None for f in features) else None, scores)
+
+
+def _check_numbers(request: RankRequest, context: Context, actions: ActionSet) -> None:
+    """Refuse features whose products would overflow; what made them is looked up only once one is found."""
+    namespaces = (*context.namespaces, *actions.namespaces)
+    if all((np.abs(ns.values) <= MAX_NUMBER).all() for ns in namespaces):
+        return
+    maps = [("context", request.context)]
+    maps += [(f"actions[{i}].features", action.features or {}) for i, action in enumerate(request.actions or ())]
+    for path, features in maps:
+        for name, value in features.items():
+            if isinstance(value, float) and not abs(value) <= MAX_NUMBER:
+                raise NonFiniteNumberError(f"features are numbers up to {MAX_NUMBER:g}", f"{path}.{name}")
+    raise NonFiniteNumberError(f"the catalogue's features are numbers up to {MAX_NUMBER:g}", "catalogue")
+
+
+def check_event_id(event_id: str) -> str:
+    """Refuse an empty event_id, or one of more than 256 bytes."""
+    if not 0 < len(event_id.encode(errors="replace")) <= MAX_EVENT_ID_BYTES:
+        raise InvalidEventIdError(f"an event_id has 1 to {MAX_EVENT_ID_BYTES} bytes", "event_id")
+    return event_id
+
+
+def pseudonym(salt: bytes, user_id: str) -> str:
+    """A keyed pseudonym, 32 hex digits: the only form in which a user id enters the log."""
+    return hashlib.blake2b(user_id.encode(), key=salt, person=b"user", digest_size=16).hexdigest()

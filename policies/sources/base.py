@@ -1,0 +1,41 @@
+"""What a candidate source is: it proposes items, with its own scores."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from bandits.types import Float32
+
+ScoreItems = Callable[[Sequence[str]], Float32]
+
+
+@dataclass(frozen=True, slots=True)
+class SourceRequest:
+    """What a source may look at. ``user_id`` is the caller's raw id; it never leaves this process."""
+
+    user_id: str | None = None
+    history: tuple[str, ...] = ()
+    exclude: frozenset[str] = field(default_factory=frozenset)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Candidates:
+    """One source's proposals: ``ids`` and float32[n] ``scores``, best first, ties broken by the source's item order.
+
+    ``score_items`` scores any other items for the same request (NaN for an item the source does not know); None when
+    the source cannot (a remote one).
+    """
+
+    ids: tuple[str, ...]
+    scores: Float32
+    score_items: ScoreItems | None = None
+
+
+class CandidateSource(Protocol):
+    """Proposes up to ``limit`` items, never an excluded one. Returns no candidates for a user it knows nothing of."""
+
+    name: str
+
+    async def candidates(self, request: SourceRequest, limit: int) -> Candidates:
+        """Up to ``limit`` candidates, best first."""
+        ...

@@ -1,0 +1,28 @@
+"""The items most people interacted with: the same for everybody, so it answers for a user nobody knows."""
+
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bandits.types import Float32
+from policies.artifact import TrainedSource
+
+
+class PopularModel:
+    """Scores log(1 + summed interaction weight), float32[items]; an item nobody interacted with is never proposed."""
+
+    needs_history = False
+    floor = 0.0
+
+    def __init__(self, counts: Float32) -> None:
+        self._scores: Float32 = np.log1p(counts)
+
+    @classmethod
+    def load(cls, source: TrainedSource, n_items: int) -> Self:
+        """The model a trained source holds: ``counts``, float32[n_items]."""
+        return cls(source.array("counts", n_items))
+
+    def raw(self, indices: NDArray[Any], weights: Float32) -> Float32:  # noqa: ARG002 - the same for any history
+        """Log popularity of every item."""
+        return self._scores

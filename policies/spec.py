@@ -1,0 +1,168 @@
+"""The policy spec: what a YAML file says of a policy. Strict: an unknown key is an error that names it."""
+
+import math
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import msgspec
+import yaml
+
+from bandits.codec import digest
+from bandits.errors import SpecError
+from bandits.exploration import Exploration, Fraction, LinTs, LinUcb, ScoreExploration, Softmax, VwExploration
+from bandits.join import JoinRule
+from bandits.ridge import RidgeConfig
+
+UNIFORM = "uniform"
+
+Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$(?!\n)")]
+NamespaceName = Literal["context", "item", "features", "scores"]
+
+
+class ArtifactSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="artifact", tag_field="kind"):
+    """A source that ``banditloop train`` has fitted; ``name`` is its name in the artifact."""
+
+    name: Name
+
+
+class RemoteSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="remote", tag_field="kind"):
+    """Any HTTP service that answers ids and scores."""
+
+    name: Name
+    url: str
+    timeout_ms: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 50
+    retries: Annotated[int, msgspec.Meta(ge=0, le=5)] = 1
+    send_user_id: bool = False
+
+
+class VwConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="vw", tag_field="kind"):
+    """Vowpal Wabbit, with any ``--cb_explore_adf`` argument string. Namespaces: context, item, features, scores."""
+
+    args: str = "--cb_explore_adf --cb_type mtr -q cs -q cf"
+
+
+class Holdout(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A share of the traffic served by a fixed policy, for a live uplift with an interval.
+
+    Assigned by hash of ``field`` (``user_id`` or a context feature's name; without it, each decision by its event_id).
+    ``policy`` is ``uniform`` or a source's name: its best candidates, in order.
+    """
+
+    fraction: Fraction
+    policy: str = UNIFORM
+    field: str = "user_id"
+
+
+class PolicySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Everything a policy is made of.
+
+    ``kind``: ``blend`` (items are the actions, their features include every source's score) or ``mixture`` (sources
+    are the actions). ``limit``: candidates per source. ``use``: the feature namespaces that the learner sees.
+    ``within``: of a mixture, how a source chooses among its own candidates. ``artifact``: directory that ``banditloop
+    train`` wrote, relative to this file.
+    """
+
+    name: Name
+    kind: Literal["blend", "mixture"] = "blend"
+    sources: list[ArtifactSource | RemoteSource] = msgspec.field(default_factory=list)
+    artifact: str | None = None
+    limit: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 30
+    use: list[NamespaceName] = msgspec.field(default_factory=lambda: ["context", "item", "features", "scores"])
+    learner: RidgeConfig | VwConfig = msgspec.field(default_factory=RidgeConfig)
+    exploration: Exploration = msgspec.field(default_factory=LinTs)
+    within: ScoreExploration = msgspec.field(default_factory=Softmax)
+    floor: Fraction = 0.01
+    join: JoinRule = msgspec.field(default_factory=JoinRule)
+    holdout: Holdout | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse combinations that cannot work."""
+        names = [source.name for source in self.sources]
+        if len(set(names)) != len(names):
+            raise SpecError("two sources share a name", "sources")
+        crossed = {name for pair in getattr(self.learner, "interactions", ()) for name in pair}
+        if unknown := sorted(crossed.difference(get_args(NamespaceName))):
+            raise SpecError(f"no namespace is called {unknown[0]!r}", "learner.interactions")
+        if self.kind == "mixture" and not names:
+            raise SpecError("a mixture needs sources", "sources")
+        if isinstance(self.exploration, LinUcb | LinTs) and not isinstance(self.learner, RidgeConfig):
+            raise SpecError("linucb and lints explore a ridge learner", "exploration.kind")
+        if isinstance(self.exploration, VwExploration) and not isinstance(self.learner, VwConfig):
+            raise SpecError("vw's own exploration needs a vw learner", "exploration.kind")
+        if self.holdout is not None and self.holdout.policy not in (UNIFORM, *names):
+            raise SpecError(f"a holdout policy is {UNIFORM} or one of the sources {names}", "holdout.policy")
+        if any(isinstance(source, ArtifactSource) for source in self.sources) and self.artifact is None:
+            raise SpecError("sources of kind artifact need the directory that banditloop train wrote", "artifact")
+
+    @property
+    def encoded(self) -> bytes:
+        """The blob of this spec."""
+        return msgspec.json.encode(self, order="deterministic")
+
+    @property
+    def digest(self) -> str:
+        """The name of this spec in the log."""
+        return digest(self.encoded)
+
+    @property
+    def model_digest(self) -> str:
+        """Of the parts that a learned model depends on; when they change, learning starts afresh."""
+        return digest(msgspec.json.encode([self.kind, self.use, self.learner], order="deterministic"))
+
+
+def decode_spec(data: bytes) -> PolicySpec:
+    """The spec in a blob.
+
+    Raises:
+        SpecError: it is not one.
+    """
+    try:
+        return msgspec.json.decode(data, type=PolicySpec)
+    except msgspec.MsgspecError as error:
+        raise SpecError(*_readable(error)) from error
+
+
+def load_spec(path: Path) -> PolicySpec:
+    """Read a spec from a YAML file; ``artifact`` becomes absolute.
+
+    Raises:
+        SpecError: no such file, not YAML, unknown key, wrong type, or a combination that cannot work; one line.
+    """
+    try:
+        raw = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise SpecError(f"{path}: {error.strerror}", "spec") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SpecError(f"{path}: not YAML: {' '.join(str(error).split())}", "spec") from error
+    try:
+        _demand_finite(raw)
+        spec = msgspec.convert(raw, type=PolicySpec)
+    except msgspec.ValidationError as error:
+        cause = error.__cause__
+        if isinstance(cause, SpecError):
+            raise SpecError(f"{path}: {cause.target}: {cause.message}", cause.target) from error
+        message, target = _readable(error)
+        raise SpecError(f"{path}: {target}: {message}", target) from error
+    except SpecError as error:
+        raise SpecError(f"{path}: {error.target}: {error.message}", error.target) from error
+    except RecursionError as error:
+        raise SpecError(f"{path}: an alias refers to itself", "spec") from error
+    if spec.artifact is not None:
+        spec = msgspec.structs.replace(spec, artifact=str((path.parent / spec.artifact).resolve()))
+    return spec
+
+
+def _demand_finite(raw: Any, at: str = "") -> None:
+    if isinstance(raw, float) and not math.isfinite(raw):
+        raise SpecError("not a finite number", at.removeprefix("."))
+    if isinstance(raw, dict):
+        for key, value in raw.items():
+            _demand_finite(value, f"{at}.{key}")
+    elif isinstance(raw, list):
+        for i, value in enumerate(raw):
+            _demand_finite(value, f"{at}[{i}]")
+
+
+def _readable(error: msgspec.MsgspecError) -> tuple[str, str]:
+    message, _, where = str(error).partition(" - at `")
+    return message, where.rstrip("`").removeprefix("$").removeprefix(".") or "spec"

@@ -1,0 +1,79 @@
+"""Collaborative filtering, fitted by implicit (https://github.com/benfred/implicit): its only importer."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+import numpy as np
+import threadpoolctl  # type: ignore[import-untyped]
+from implicit.als import AlternatingLeastSquares
+from implicit.nearest_neighbours import ItemItemRecommender, bm25_weight, normalize, tfidf_weight
+from scipy.sparse import csr_matrix
+
+from policies.artifact import Histories, TrainedSource
+
+BM25_K1, BM25_B = 1.2, 0.75  # implicit's defaults
+
+Step = Callable[[int, int], None]
+"""Told (done, total) after each step of a fit."""
+
+
+@dataclass(frozen=True, slots=True)
+class AlsConfig:
+    """Of ``implicit``'s ALS; the defaults were chosen on a validation part of MovieLens 100K (docs/sources.md)."""
+
+    factors: int = 32
+    regularization: float = 30.0
+    alpha: float = 5.0
+    iterations: int = 15
+
+
+@dataclass(frozen=True, slots=True)
+class KnnConfig:
+    """``neighbours`` kept per item, and how interactions are weighted before items are compared."""
+
+    neighbours: int = 100
+    weighting: Literal["cosine", "tfidf", "bm25"] = "tfidf"
+
+
+def user_items(histories: Histories) -> csr_matrix:
+    """The interaction weights, float32[users, items]; interactions without weight are left out."""
+    shape = len(histories.users), len(histories.items)
+    matrix = csr_matrix((histories.weights, histories.indices, histories.starts), shape=shape, copy=True)
+    matrix.eliminate_zeros()  # in place, indices and all
+    return matrix
+
+
+def fit_als(histories: Histories, config: AlsConfig, *, seed: int, step: Step) -> TrainedSource:
+    """Item factors by alternating least squares. The same bytes for the same seed, whatever the number of threads."""
+    # Each row is solved by one thread, so implicit's own threads change nothing; BLAS' threads would.
+    with threadpoolctl.threadpool_limits(1, "blas"):
+        model = AlternatingLeastSquares(**asdict(config), random_state=seed)
+        model.fit(
+            user_items(histories),
+            show_progress=False,
+            callback=lambda iteration, _seconds, _loss: step(iteration + 1, config.iterations),
+        )
+    return TrainedSource("als", {"item_factors": model.item_factors}, asdict(config))
+
+
+def fit_item_knn(histories: Histories, config: KnnConfig, *, step: Step) -> TrainedSource:
+    """Each item's nearest items, itself left out (a history is never proposed), padded with similarity 0."""
+    item_users = user_items(histories).T
+    if config.weighting == "bm25":
+        weighted = bm25_weight(item_users, BM25_K1, BM25_B)
+    else:
+        weighted = normalize(tfidf_weight(item_users) if config.weighting == "tfidf" else item_users)
+    model = ItemItemRecommender(K=config.neighbours + 1)  # an item is its own nearest
+    model.fit(weighted.T.tocsr(), show_progress=False)
+    n_items = len(histories.items)
+    neighbours = np.zeros((n_items, config.neighbours), np.int32)
+    similarities = np.zeros((n_items, config.neighbours), np.float32)
+    for item in range(n_items):
+        part = slice(model.similarity.indptr[item], model.similarity.indptr[item + 1])
+        others, values = model.similarity.indices[part], model.similarity.data[part]
+        others, values = others[others != item], values[others != item]
+        best = np.lexsort((others, -values))[: config.neighbours]
+        neighbours[item, : best.size], similarities[item, : best.size] = others[best], values[best]
+    step(1, 1)
+    return TrainedSource("item_knn", {"neighbours": neighbours, "similarities": similarities}, asdict(config))

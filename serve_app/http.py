@@ -1,0 +1,336 @@
+"""The HTTP API as a plain ASGI application: parse, call the service, serialise. Knows neither Ray nor Redis."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from importlib.metadata import version
+from typing import Any, Protocol, TypeVar
+from urllib.parse import quote, unquote
+
+import msgspec
+
+from bandits import errors
+from bandits.codec import MAX_NUMBER
+from bandits.errors import BanditloopError
+from bandits.records import ActivationRecord, DecisionRecord, RewardRecord
+from policies.catalogue import Item
+from policies.ranker import RankRequest, check_event_id
+from serve_app import schemas
+from serve_app.docs_page import DOCS_HTML
+from serve_app.metrics import Metrics
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Answer = tuple[int, bytes, bytes]
+T = TypeVar("T")
+
+MAX_BODY = 1 << 20
+MAX_CATALOGUE_BODY = 64 << 20
+JSON, TEXT, HTML = b"application/json", b"text/plain; version=0.0.4; charset=utf-8", b"text/html; charset=utf-8"
+RETRY_AFTER_S = b"1"
+_LABELS = frozenset({"rank", "rank:batch", "reward", "activate", "rewards", "catalogue"})
+
+log = logging.getLogger("banditloop.http")
+
+STATUS: Mapping[type[BanditloopError], int] = {
+    errors.InvalidInputError: 422,
+    errors.MalformedBodyError: 400,
+    errors.InvalidFieldError: 422,
+    errors.NonFiniteNumberError: 422,
+    errors.EmptyActionsError: 422,
+    errors.DuplicateActionError: 422,
+    errors.TooManyActionsError: 422,
+    errors.InvalidEventIdError: 422,
+    errors.BodyTooLargeError: 413,
+    errors.InvalidPmfError: 500,
+    errors.UnknownPolicyError: 404,
+    errors.NotFoundError: 404,
+    errors.MethodNotAllowedError: 405,
+    errors.UnknownUserError: 404,
+    errors.NoCandidatesError: 409,
+    errors.NotReadyError: 503,
+    errors.LogUnavailableError: 503,
+    errors.SourceError: 502,
+    errors.SpecError: 500,
+    errors.ArtifactError: 422,
+    errors.SnapshotError: 500,
+    errors.CodecError: 500,
+    errors.DataUnavailableError: 500,
+}
+
+
+class PolicyService(Protocol):
+    """One policy, as the API needs it."""
+
+    async def rank(self, request: RankRequest) -> tuple[DecisionRecord, bool]:
+        """The decision, and whether it is known to be logged."""
+        ...
+
+    async def log(self, records: list[RewardRecord | ActivationRecord]) -> None:
+        """Make events durable, or raise LogUnavailableError."""
+        ...
+
+    async def replace_catalogue(self, items: list[Item]) -> str:
+        """Make a new catalogue part of the log; its digest."""
+        ...
+
+    async def info(self) -> schemas.PolicyInfo:
+        """What is served."""
+        ...
+
+    @property
+    def ready(self) -> bool:
+        """Whether a snapshot is loaded."""
+        ...
+
+
+class Api:
+    """The ASGI application over ``services`` by policy name."""
+
+    def __init__(
+        self, services: Mapping[str, PolicyService], metrics: Metrics, scrape: Callable[[], Awaitable[bytes]]
+    ) -> None:
+        self._services = services
+        self._metrics = metrics
+        self._scrape = scrape
+        self._openapi = schemas.openapi(version("banditloop"))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] == "lifespan":
+            await _lifespan(receive, send)
+            return
+        if scope["type"] != "http":
+            return
+        try:
+            answer = await self._route(scope, receive)
+        except BanditloopError as error:
+            answer = (_status(error), _error_bytes(error), JSON)
+        except Exception as error:
+            log.exception("a request failed in a way that it should not")
+            answer = (500, _error_bytes(BanditloopError(f"internal error ({type(error).__name__}): see the log")), JSON)
+        status, body, content_type = answer
+        headers = [(b"content-type", content_type), (b"content-length", str(len(body)).encode())]
+        if status == STATUS[errors.NotReadyError]:
+            headers.append((b"retry-after", RETRY_AFTER_S))
+        self._metrics.count("requests", scope.get("banditloop.route", "other"), str(status))
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    async def _route(self, scope: Scope, receive: Receive) -> Answer:
+        path, method = scope["path"], scope["method"]
+        parts = _parts(scope)
+        if len(parts) >= 4 and parts[1] == "v1" and parts[2] == "policies":
+            return await self._policy_route(parts[3], parts[4:], method, receive, scope)
+        pages: dict[str, Callable[[], Awaitable[Answer]]] = {
+            "/v1/policies": self._list,
+            "/livez": self._live,
+            "/readyz": self._ready,
+            "/metrics": self._prometheus,
+            "/openapi.json": self._document,
+            "/docs": self._docs,
+        }
+        page = pages.get(path)
+        if page is None:
+            raise errors.NotFoundError(f"no route {path}: see /docs", "path")
+        scope["banditloop.route"] = path
+        _demand(method, "GET")
+        return await page()
+
+    async def _policy_route(  # noqa: PLR0911 - one return per route
+        self, name: str, rest: list[str], method: str, receive: Receive, scope: Scope
+    ) -> Answer:
+        service = self._services.get(name)
+        if service is None:
+            raise errors.UnknownPolicyError(f"no policy {name!r}: there are {sorted(self._services)}", "policy")
+        scope["banditloop.route"] = "policy" if not rest else rest[-1] if rest[-1] in _LABELS else "other"
+        match rest:
+            case ["rank"]:
+                _demand(method, "POST")
+                return await self._rank(name, service, await _body(scope, receive))
+            case ["rank:batch"]:
+                _demand(method, "POST")
+                return await self._rank_batch(name, service, await _body(scope, receive))
+            case ["events", event_id, "reward"]:
+                _demand(method, "POST")
+                return await self._reward(name, service, check_event_id(event_id), await _body(scope, receive))
+            case ["events", event_id, "activate"]:
+                _demand(method, "POST")
+                await service.log([ActivationRecord(check_event_id(event_id))])
+                return _accepted(1)
+            case ["rewards"]:
+                _demand(method, "POST")
+                return await self._rewards(name, service, await _body(scope, receive))
+            case ["catalogue"]:
+                _demand(method, "PUT")
+                items = _parse(await _body(scope, receive, MAX_CATALOGUE_BODY), _catalogue).items
+                digest = await service.replace_catalogue(items)
+                return 200, _encode(schemas.CatalogueResponse(digest, len(items))), JSON
+            case []:
+                _demand(method, "GET")
+                return 200, _encode(await service.info()), JSON
+        raise errors.NotFoundError(f"no route {scope['path']}: see /docs", "path")
+
+    async def _rank(self, name: str, service: PolicyService, body: bytes) -> Answer:
+        return 200, _encode(await self._decide(name, service, body)), JSON
+
+    async def _decide(self, name: str, service: PolicyService, body: bytes | msgspec.Raw) -> schemas.RankResponse:
+        started = time.perf_counter()
+        request = _parse(body, _rank_request)
+        record, logged = await service.rank(request)
+        self._metrics.count("decisions", name, "true" if logged else "false")
+        response = _response(record, logged=logged, with_pmf=request.return_pmf)
+        self._metrics.observe(name, time.perf_counter() - started)
+        return response
+
+    async def _rank_batch(self, name: str, service: PolicyService, body: bytes) -> Answer:
+        requests = _parse(body, _batch).requests
+        if len(requests) > schemas.MAX_BATCH:
+            raise errors.TooManyActionsError(f"at most {schemas.MAX_BATCH} requests, not {len(requests)}", "requests")
+        results = await asyncio.gather(*(self._one_of_batch(name, service, raw, i) for i, raw in enumerate(requests)))
+        return 200, _encode(schemas.RankBatchResponse(results)), JSON
+
+    async def _one_of_batch(
+        self, name: str, service: PolicyService, raw: msgspec.Raw, index: int
+    ) -> schemas.RankResponse | schemas.ErrorResponse:
+        try:
+            return await self._decide(name, service, raw)
+        except BanditloopError as error:
+            target = f"requests[{index}]" + (f".{error.target}" if error.target else "")
+            return schemas.ErrorResponse(schemas.ErrorBody(error.code, error.message, target))
+
+    async def _reward(self, name: str, service: PolicyService, event_id: str, body: bytes) -> Answer:
+        asked = _parse(body, _reward_request)
+        record = RewardRecord(event_id, asked.value, asked.reward_id, asked.slot, asked.action_id)
+        await service.log([_checked(record, "")])
+        self._metrics.count("reward_events", name)
+        return _accepted(1)
+
+    async def _rewards(self, name: str, service: PolicyService, body: bytes) -> Answer:
+        asked = _parse(body, _rewards_request).rewards
+        records: list[RewardRecord | ActivationRecord] = []
+        for i, each in enumerate(asked):
+            record = RewardRecord(_event_id_of(each, i), each.value, each.reward_id, each.slot, each.action_id)
+            records.append(_checked(record, f"rewards[{i}]."))
+        await service.log(records)
+        self._metrics.count("reward_events", name, by=len(records))
+        return _accepted(len(records))
+
+    async def _list(self) -> Answer:
+        return 200, _encode(schemas.PoliciesResponse(sorted(self._services))), JSON
+
+    async def _live(self) -> Answer:
+        return 200, _encode(schemas.Health("ok")), JSON
+
+    async def _ready(self) -> Answer:
+        waiting = sorted(name for name, service in self._services.items() if not service.ready)
+        if waiting:
+            return 503, _encode(schemas.Health("waiting for a first snapshot", waiting)), JSON
+        return 200, _encode(schemas.Health("ok")), JSON
+
+    async def _prometheus(self) -> Answer:
+        return 200, await self._scrape(), TEXT
+
+    async def _document(self) -> Answer:
+        return 200, self._openapi, JSON
+
+    async def _docs(self) -> Answer:
+        return 200, DOCS_HTML, HTML
+
+
+_encode = msgspec.json.Encoder().encode
+_rank_request = msgspec.json.Decoder(RankRequest)
+_batch = msgspec.json.Decoder(schemas.RankBatchRequest)
+_reward_request = msgspec.json.Decoder(schemas.RewardRequest)
+_rewards_request = msgspec.json.Decoder(schemas.RewardsRequest)
+_catalogue = msgspec.json.Decoder(schemas.CatalogueRequest)
+
+
+def _parse(body: bytes | msgspec.Raw, decoder: "msgspec.json.Decoder[T]") -> T:
+    try:
+        return decoder.decode(body)
+    except msgspec.ValidationError as error:
+        message, _, where = str(error).partition(" - at `")
+        target = where.rstrip("`").removeprefix("$").removeprefix(".") or "body"
+        if "out of range" in message:
+            raise errors.NonFiniteNumberError(message, target) from error
+        raise errors.InvalidFieldError(message, target) from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        if "out of range" in str(error):
+            raise errors.NonFiniteNumberError(f"a number is too large: {error}", "body") from error
+        raise errors.MalformedBodyError(f"the body is not JSON: {error}", "body") from error
+    except RecursionError as error:
+        raise errors.MalformedBodyError("the body is nested too deeply", "body") from error
+
+
+async def _body(scope: Scope, receive: Receive, limit: int = MAX_BODY) -> bytes:
+    declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
+    chunks, size, more = [], 0, True
+    if declared.isdigit() and int(declared) > limit:
+        raise errors.BodyTooLargeError(f"the body has {int(declared)} bytes, at most {limit} are read", "body")
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise errors.MalformedBodyError("the client left before the body was complete", "body")
+        chunks.append(message.get("body", b""))
+        size += len(chunks[-1])
+        more = message.get("more_body", False)
+        if size > limit:
+            raise errors.BodyTooLargeError(f"at most {limit} bytes of body are read", "body")
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def _parts(scope: Scope) -> list[str]:
+    """The path's parts, split before they are unquoted, so that an escaped slash is part of an event_id."""
+    raw = scope.get("raw_path") or quote(scope["path"]).encode()
+    return [unquote(part) for part in raw.decode("ascii", "replace").split("?")[0].split("/")]
+
+
+def _event_id_of(reward: schemas.RewardEvent, index: int) -> str:
+    try:
+        return check_event_id(reward.event_id)
+    except errors.InvalidEventIdError as error:
+        raise errors.InvalidEventIdError(error.message, f"rewards[{index}].event_id") from error
+
+
+def _checked(record: RewardRecord, prefix: str) -> RewardRecord:
+    if not abs(record.value) <= MAX_NUMBER:
+        raise errors.NonFiniteNumberError(f"a reward is a number up to {MAX_NUMBER:g}", f"{prefix}value")
+    return record
+
+
+def _response(record: DecisionRecord, *, logged: bool, with_pmf: bool) -> schemas.RankResponse:
+    pmfs = record.pmfs()
+    ids = record.action_ids
+    pmf = None
+    if with_pmf:
+        pmf = [schemas.Probability(name, p) for name, p in zip(ids, pmfs[0].tolist(), strict=True)]
+    chosen = [schemas.Chosen(slot, ids[k], float(pmfs[slot, k])) for slot, k in enumerate(record.chosen)]
+    return schemas.RankResponse(record.event_id, record.policy, record.snapshot_id, logged, chosen, pmf)
+
+
+def _accepted(count: int) -> Answer:
+    return 202, _encode(schemas.Accepted(count)), JSON
+
+
+def _demand(method: str, wanted: str) -> None:
+    if method != wanted:
+        raise errors.MethodNotAllowedError(f"use {wanted} here, not {method}", "method")
+
+
+def _status(error: BanditloopError) -> int:
+    return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
+
+
+def _error_bytes(error: BanditloopError) -> bytes:
+    return _encode(schemas.ErrorResponse(schemas.ErrorBody(error.code, error.message, error.target)))
+
+
+async def _lifespan(receive: Receive, send: Send) -> None:
+    while True:
+        message = await receive()
+        await send({"type": f"{message['type']}.complete"})
+        if message["type"] == "lifespan.shutdown":
+            return

@@ -1,0 +1,50 @@
+"""Every key name in Redis. The braces are a hash tag: all keys of one partition share a slot of a Redis Cluster."""
+
+from dataclasses import dataclass
+
+PROCESSES = "bl:processes"
+
+
+def process_metrics(process: str) -> str:
+    """Metrics of one process, as it last pushed them."""
+    return f"bl:metrics:{process}"
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Keys of one policy's partition."""
+
+    policy: str
+    partition: int = 0
+
+    def _key(self, suffix: str) -> str:
+        return f"bl:{{{self.policy}.{self.partition}}}:{suffix}"
+
+    @property
+    def log(self) -> str:
+        """The one ordered log: a stream whose entries hold a record in field ``r``."""
+        return self._key("log")
+
+    @property
+    def head(self) -> str:
+        """Pointer to the newest snapshot."""
+        return self._key("head")
+
+    @property
+    def snapshots(self) -> str:
+        """Digests of the snapshots still stored, newest first."""
+        return self._key("snapshots")
+
+    @property
+    def loads(self) -> str:
+        """Capped stream of which replica served which snapshot since when."""
+        return self._key("loads")
+
+    @property
+    def stats(self) -> str:
+        """What the learner has counted, as of its last publication."""
+        return self._key("stats")
+
+    def blob(self, digest: str) -> str:
+        """A content-addressed blob."""
+        return self._key(f"blob:{digest}")

@@ -1,0 +1,173 @@
+"""Counters of one process, pushed to Redis each second, so that any replica can answer for all of them.
+
+A scrape through the load balancer reaches one replica only; merging in Redis, with a ``process`` label on every sample,
+keeps each series monotonic and lets Prometheus add them up.
+"""
+
+import asyncio
+import time
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import msgspec
+import redis.asyncio
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from redis.exceptions import RedisError
+
+from serve_app.keys import PROCESSES, Keys, process_metrics
+from serve_app.learner import Stats
+
+BUCKETS_S = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+EXPIRE_S = 30
+PUSH_S = 1.0
+
+COUNTERS = {
+    "requests": ("HTTP requests by route and status", ("route", "status")),
+    "decisions": ("Decisions answered, by whether they are known to be logged", ("policy", "logged")),
+    "reward_events": ("Reward events accepted", ("policy",)),
+    "source_failures": ("Requests a source fell out of", ("policy", "source")),
+    "snapshot_failures": ("Snapshots refused; the previous one kept serving", ("policy",)),
+}
+GAUGES = {"snapshot_age_seconds": ("Time since the served snapshot was loaded", ("policy",))}
+LATENCY = ("rank_latency_seconds", "Time to answer a rank request inside the replica")
+
+
+class Sample(msgspec.Struct, array_like=True):
+    """Everything one process has measured."""
+
+    process: str
+    counters: list[tuple[str, list[str], float]]
+    gauges: list[tuple[str, list[str], float]]
+    latency: list[tuple[str, list[int], float]]
+
+
+class Metrics:
+    """What one process measures. Adding is a dictionary update; nothing here blocks."""
+
+    def __init__(self, process: str) -> None:
+        self.process = process
+        self.counts: Counter[tuple[str, ...]] = Counter()
+        self._latency: dict[str, list[int]] = {}
+        self._latency_sum: Counter[str] = Counter()
+        self.gauges: Callable[[], Iterable[tuple[str, list[str], float]]] = lambda: ()
+
+    def count(self, name: str, *labels: str, by: int = 1) -> None:
+        """Add to a counter of COUNTERS."""
+        self.counts[(name, *labels)] += by
+
+    def observe(self, policy: str, seconds: float) -> None:
+        """One rank latency, in seconds."""
+        buckets = self._latency.setdefault(policy, [0] * (len(BUCKETS_S) + 1))
+        buckets[bisect_left(BUCKETS_S, seconds)] += 1
+        self._latency_sum[policy] += seconds  # type: ignore[assignment]
+
+    def sample(self) -> Sample:
+        """A copy, as of now."""
+        return Sample(
+            self.process,
+            [(name, list(labels), float(value)) for (name, *labels), value in self.counts.items()],
+            list(self.gauges()),
+            [(policy, list(buckets), float(self._latency_sum[policy])) for policy, buckets in self._latency.items()],
+        )
+
+    async def push_forever(self, client: "redis.asyncio.Redis") -> None:
+        """Push until cancelled; a failed push is made good by the next."""
+        while True:
+            try:
+                pipeline = client.pipeline(transaction=False)
+                pipeline.set(process_metrics(self.process), msgspec.msgpack.encode(self.sample()), ex=EXPIRE_S)
+                pipeline.zadd(PROCESSES, {self.process: time.time()})
+                pipeline.zremrangebyscore(PROCESSES, 0, time.time() - EXPIRE_S)
+                await pipeline.execute()
+            except (RedisError, OSError):
+                pass
+            await asyncio.sleep(PUSH_S)
+
+
+async def collect(client: "redis.asyncio.Redis", own: Sample, policies: Iterable[str]) -> bytes:
+    """Prometheus text: this process as of now, the others as of their last push, and what the learners have counted.
+
+    When Redis cannot be reached it is this process alone.
+    """
+    samples, stats = [own], {}
+    try:
+        processes: Any = await client.zrange(PROCESSES, 0, -1)
+        others = [name.decode() for name in processes if name.decode() != own.process]
+        pushed: Any = await client.mget([process_metrics(name) for name in others]) if others else []
+        samples += [msgspec.msgpack.decode(raw, type=Sample) for raw in pushed if raw is not None]
+        stats = await read_stats(client, policies)
+    except (RedisError, OSError, msgspec.MsgspecError):
+        pass
+    registry = CollectorRegistry()
+    registry.register(_Collector(samples, stats))
+    return generate_latest(registry)
+
+
+async def read_stats(client: "redis.asyncio.Redis", policies: Iterable[str]) -> dict[str, Stats]:
+    """By policy, what its learner published last."""
+    out = {}
+    for policy in policies:
+        raw: Any = await client.get(Keys(policy).stats)
+        if raw is not None:
+            out[policy] = msgspec.msgpack.decode(raw, type=Stats)
+    return out
+
+
+class _Collector:
+    def __init__(self, samples: list[Sample], stats: Mapping[str, Stats]) -> None:
+        self._samples = samples
+        self._stats = stats
+
+    def collect(self) -> Iterator[Metric]:
+        for name, (text, labels) in COUNTERS.items():
+            counter = CounterMetricFamily(f"banditloop_{name}", text, labels=[*labels, "process"])
+            for sample in self._samples:
+                for key, values, value in sample.counters:
+                    if key == name:
+                        counter.add_metric([*values, sample.process], value)
+            yield counter
+        for name, (text, labels) in GAUGES.items():
+            gauge = GaugeMetricFamily(f"banditloop_{name}", text, labels=[*labels, "process"])
+            for sample in self._samples:
+                for key, values, value in sample.gauges:
+                    if key == name:
+                        gauge.add_metric([*values, sample.process], value)
+            yield gauge
+        yield self._histogram()
+        yield from self._learners()
+
+    def _histogram(self) -> Metric:
+        histogram = HistogramMetricFamily(f"banditloop_{LATENCY[0]}", LATENCY[1], labels=["policy", "process"])
+        for sample in self._samples:
+            for policy, buckets, total in sample.latency:
+                cumulative, rows = 0, []
+                for bound, count in zip((*map(str, BUCKETS_S), "+Inf"), buckets, strict=True):
+                    cumulative += count
+                    rows.append((bound, float(cumulative)))
+                histogram.add_metric([policy, sample.process], rows, total)
+        return histogram
+
+    def _learners(self) -> Iterator[Metric]:
+        outcomes = CounterMetricFamily(
+            "banditloop_log_outcomes",
+            "Rewards and decisions of the log by outcome of the join",
+            labels=["policy", "outcome"],
+        )
+        early = GaugeMetricFamily("banditloop_early_rewards", "Rewards waiting for their decision", labels=["policy"])
+        learned = CounterMetricFamily("banditloop_learned", "Interactions learned", labels=["policy"])
+        published = CounterMetricFamily("banditloop_snapshots_published", "Snapshots published", labels=["policy"])
+        lag = GaugeMetricFamily(
+            "banditloop_learner_lag_seconds", "Age of the oldest entry that the learner has not read", labels=["policy"]
+        )
+        for policy, stats in self._stats.items():
+            for outcome, value in sorted(stats.outcomes.items()):
+                if outcome != "early":
+                    outcomes.add_metric([policy, outcome], value)
+            early.add_metric([policy], stats.outcomes.get("early", 0))
+            learned.add_metric([policy], stats.learned)
+            published.add_metric([policy], stats.snapshots)
+            lag.add_metric([policy], stats.lag_ms / 1000)
+        yield from (outcomes, early, learned, published, lag)

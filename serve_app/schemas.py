@@ -1,0 +1,202 @@
+"""What crosses HTTP: requests, responses, errors, and the OpenAPI document made of them."""
+
+from typing import Annotated, Any
+
+import msgspec
+
+from policies.catalogue import Item
+from policies.ranker import MAX_ACTIONS, MAX_SLOTS, RankRequest
+
+Slot = Annotated[int, msgspec.Meta(ge=0, lt=MAX_SLOTS)]
+
+
+def _ref(name: str) -> dict[str, str]:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+class Chosen(msgspec.Struct, frozen=True):
+    """One slot's action, with its propensity given the slots before it."""
+
+    slot: int
+    id: str
+    propensity: float
+
+
+class Probability(msgspec.Struct, frozen=True):
+    """One entry of a PMF."""
+
+    id: str
+    probability: float
+
+
+class RankResponse(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A decision. ``logged`` false means: not known to be logged."""
+
+    event_id: str
+    policy: str
+    snapshot_id: str
+    logged: bool
+    chosen: list[Chosen]
+    pmf: list[Probability] | None = None
+
+
+class RewardRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A reward; higher is better. ``reward_id`` makes retries safe; without it a slot takes one reward."""
+
+    value: float
+    reward_id: str | None = None
+    slot: Slot | None = None
+    action_id: str | None = None
+
+
+class RewardEvent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A reward in a list."""
+
+    event_id: str
+    value: float
+    reward_id: str | None = None
+    slot: Slot | None = None
+    action_id: str | None = None
+
+
+class RewardsRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Many rewards; all are accepted or none is."""
+
+    rewards: list[RewardEvent]
+
+
+class RankBatchRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Up to 1,000 rank requests; each has its own result or error."""
+
+    requests: list[msgspec.Raw]
+
+
+class ErrorBody(msgspec.Struct, frozen=True):
+    """What went wrong, and in which field."""
+
+    code: str
+    message: str
+    target: str | None = None
+
+
+class ErrorResponse(msgspec.Struct, frozen=True):
+    """Any failure."""
+
+    error: ErrorBody
+
+
+class RankBatchResponse(msgspec.Struct, frozen=True):
+    """One result per request, in order."""
+
+    results: list[
+        Annotated[Any, msgspec.Meta(extra_json_schema={"anyOf": [_ref("RankResponse"), _ref("ErrorResponse")]})]
+    ]
+
+
+class Accepted(msgspec.Struct, frozen=True):
+    """Durably in the log."""
+
+    accepted: int
+
+
+class CatalogueRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A whole new catalogue."""
+
+    items: list[Item]
+
+
+class CatalogueResponse(msgspec.Struct, frozen=True):
+    """The catalogue's version: its digest."""
+
+    catalogue: str
+    items: int
+
+
+class PolicyInfo(msgspec.Struct, frozen=True):
+    """A policy as this replica serves it. ``spec`` is the whole spec."""
+
+    policy: str
+    ready: bool
+    snapshot_id: str | None
+    position: str | None
+    learned: int
+    items: int
+    sources: list[str]
+    spec: dict[str, Any]
+    outcomes: dict[str, int]
+
+
+class PoliciesResponse(msgspec.Struct, frozen=True):
+    """All policies of this service."""
+
+    policies: list[str]
+
+
+class Health(msgspec.Struct, frozen=True):
+    """``status`` is ``ok``, or what is missing."""
+
+    status: str
+    waiting_for: list[str] = msgspec.field(default_factory=list)
+
+
+_P = "/v1/policies/{policy}"
+_ROUTES: tuple[tuple[str, str, str, type | None, int, type], ...] = (
+    ("post", f"{_P}/rank", "Make one decision (or a slate)", RankRequest, 200, RankResponse),
+    ("post", f"{_P}/rank:batch", "Make up to 1,000 decisions", RankBatchRequest, 200, RankBatchResponse),
+    ("post", f"{_P}/events/{{event_id}}/reward", "Reward a decision", RewardRequest, 202, Accepted),
+    ("post", f"{_P}/events/{{event_id}}/activate", "Activate a deferred decision", None, 202, Accepted),
+    ("post", f"{_P}/rewards", "Many rewards at once", RewardsRequest, 202, Accepted),
+    ("put", f"{_P}/catalogue", "Replace the item catalogue", CatalogueRequest, 200, CatalogueResponse),
+    ("get", _P, "A policy: its spec, snapshot and counts", None, 200, PolicyInfo),
+    ("get", "/v1/policies", "All policies", None, 200, PoliciesResponse),
+    ("get", "/livez", "The process answers", None, 200, Health),
+    ("get", "/readyz", "Every policy has a snapshot loaded", None, 200, Health),
+)
+
+
+def openapi(version: str) -> bytes:
+    """The OpenAPI 3.1 document, as JSON."""
+    types = [t for *_, body, _, answer in _ROUTES for t in (body, answer) if t is not None]
+    # Raw has no schema of its own: a batch's items are rank requests
+    shown = [RankBatch if t is RankBatchRequest else t for t in types]
+    schemas, components = msgspec.json.schema_components(
+        [*shown, ErrorResponse], ref_template="#/components/schemas/{name}"
+    )
+    by_type = dict(zip([*types, ErrorResponse], schemas, strict=True))
+    paths: dict[str, Any] = {}
+    for method, path, summary, body, status, answer in _ROUTES:
+        operation: dict[str, Any] = {
+            "summary": summary,
+            "parameters": [
+                {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+                for name in ("policy", "event_id")
+                if f"{{{name}}}" in path
+            ],
+            "responses": {
+                str(status): {"description": summary, "content": _json(by_type[answer])},
+                "default": {"description": "An error", "content": _json(by_type[ErrorResponse])},
+            },
+        }
+        if body is not None:
+            operation["requestBody"] = {"required": True, "content": _json(by_type[body])}
+        paths.setdefault(path, {})[method] = operation
+    document = {
+        "openapi": "3.1.0",
+        "info": {"title": "banditloop", "version": version},
+        "paths": paths,
+        "components": {"schemas": components},
+    }
+    return msgspec.json.encode(document)
+
+
+class RankBatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Up to 1,000 rank requests; each has its own result or error."""
+
+    requests: list[RankRequest]
+
+
+def _json(schema: Any) -> dict[str, Any]:
+    return {"application/json": {"schema": schema}}
+
+
+MAX_BATCH = MAX_ACTIONS

@@ -1,0 +1,122 @@
+"""One policy in a replica: the ranker, its sources, its log and its snapshots, wired together."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import redis.asyncio
+
+from bandits.errors import LogUnavailableError, SnapshotError
+from bandits.records import ActivationRecord, CatalogueRecord, DecisionRecord, RewardRecord
+from policies import artifact
+from policies.catalogue import Catalogue, Item
+from policies.ranker import Ranker, RankRequest
+from policies.sources import load_sources
+from policies.spec import PolicySpec, decode_spec
+from serve_app.event_log import LogWriter
+from serve_app.keys import Keys
+from serve_app.metrics import read_stats
+from serve_app.schemas import PolicyInfo
+from serve_app.snapshots import Follower, Published
+
+log = logging.getLogger("banditloop.service")
+
+
+class RedisPolicyService:
+    """Serves one policy. ``start`` begins following snapshots; until one is loaded the policy is not ready."""
+
+    def __init__(
+        self,
+        spec: PolicySpec,
+        client: "redis.asyncio.Redis",
+        writer: LogWriter,
+        *,
+        salt: bytes,
+        replica: str,
+        follow_interval_s: float,
+    ) -> None:
+        self.spec = spec
+        self._client = client
+        self._writer = writer
+        self._keys = Keys(spec.name)
+        trained = artifact.load(Path(spec.artifact)) if spec.artifact else None
+        self.sources = load_sources(trained, spec.sources)
+        self.ranker = Ranker(spec, list(self.sources.values()), salt=salt)
+        self.follower = Follower(client, self._keys, self._accept, replica=replica, interval_s=follow_interval_s)
+        self.loaded_at = time.monotonic()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to follow snapshots."""
+        self._task = asyncio.create_task(self.follower.run())
+
+    async def stop(self) -> None:
+        """Stop following and close the sources' connections."""
+        if self._task is not None:
+            self._task.cancel()
+        for source in self.sources.values():
+            close = getattr(source, "aclose", None)
+            if close is not None:
+                await close()
+
+    @property
+    def ready(self) -> bool:
+        """Whether a snapshot is loaded."""
+        return self.ranker.serving is not None
+
+    async def rank(self, request: RankRequest) -> tuple[DecisionRecord, bool]:
+        """Decide, then make it durable; if that cannot be confirmed, say so and answer all the same."""
+        record = await self.ranker.rank(request)
+        try:
+            await self._writer.append(self._keys.log, record)
+        except LogUnavailableError:
+            return record, False
+        return record, True
+
+    async def log(self, records: Sequence[RewardRecord | ActivationRecord]) -> None:
+        """Make events durable, or raise LogUnavailableError."""
+        await self._writer.append_all(self._keys.log, records)
+
+    async def replace_catalogue(self, items: list[Item]) -> str:
+        """Store a catalogue, then say so in the log; replicas serve it with the learner's next snapshot."""
+        catalogue = await asyncio.to_thread(Catalogue, items)
+        try:
+            await self._client.set(self._keys.blob(catalogue.digest), catalogue.encoded)
+        except (redis.exceptions.RedisError, OSError) as error:
+            raise LogUnavailableError("the catalogue could not be stored: retry in a moment") from error
+        await self._writer.append(self._keys.log, CatalogueRecord(catalogue.digest))
+        return catalogue.digest
+
+    async def info(self) -> PolicyInfo:
+        """What is served, and what the learner has counted."""
+        serving = self.ranker.serving
+        try:
+            stats = (await read_stats(self._client, [self.spec.name])).get(self.spec.name)
+        except (redis.exceptions.RedisError, OSError):
+            stats = None
+        return PolicyInfo(
+            policy=self.spec.name,
+            ready=self.ready,
+            snapshot_id=serving.snapshot_id if serving else None,
+            position=serving.snapshot.position if serving else None,
+            learned=serving.snapshot.learned if serving else 0,
+            items=len(serving.catalogue) if serving else 0,
+            sources=list(self.sources),
+            spec=_plain(self.spec),
+            outcomes=stats.outcomes if stats else {},
+        )
+
+    def _accept(self, snapshot_id: str, published: Published, catalogue: Catalogue) -> None:
+        if published.spec != self.spec.digest:
+            raise SnapshotError("it was learned for another spec than this replica serves", "spec")
+        self.ranker.serve(snapshot_id, published.snapshot, catalogue)
+        self.loaded_at = time.monotonic()
+
+
+def _plain(spec: PolicySpec) -> dict[str, Any]:
+    plain = msgspec.to_builtins(decode_spec(spec.encoded))
+    return dict(plain)

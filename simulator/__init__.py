@@ -1,0 +1,1 @@
+"""Data sets, worlds, the in-process loop, audits: everything offline."""

@@ -1,0 +1,166 @@
+"""The demo's parts that need no server: training, traffic, baselines, ablations, figures."""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from policies import artifact
+from policies.catalogue import Catalogue
+from policies.ranker import Pool, Ranker, RankRequest
+from policies.sources import load_sources
+from policies.spec import PolicySpec
+from simulator import datasets
+from simulator.loop import Timing, run_loop
+from simulator.movielens import MovieLensWorld
+
+Array = NDArray[np.float64]
+CONTEXT_FIELDS = ("group",)
+WINDOW = 2000
+"""Rounds of the moving average in the picture."""
+
+
+class MovieLensRequests:
+    """MovieLens users asking for one item each, drawn uniformly. No feature identifies a user."""
+
+    def __init__(self, world: MovieLensWorld) -> None:
+        self.world = world
+
+    def request(self, rng: np.random.Generator) -> RankRequest:
+        """A user's request; the context is one of 10 groups, age band by gender."""
+        user = self.world.draw_user(rng)
+        known = self.world.context(user)
+        return RankRequest(user_id=user, context={name: known[name] for name in CONTEXT_FIELDS})
+
+    def reward(self, request: RankRequest, action_id: str, rng: np.random.Generator) -> float:  # noqa: ARG002
+        """1 if the user turns out to like the item."""
+        return self.world.reward(str(request.user_id), action_id)
+
+
+@dataclass(frozen=True, eq=False)
+class Bench:
+    """A world, its trained sources, and every user's pool of candidates."""
+
+    requests: MovieLensRequests
+    trained: artifact.Artifact
+    spec: PolicySpec
+    pools: Mapping[str, Pool]
+
+    @cached_property
+    def catalogue(self) -> Catalogue:
+        """The artifact's catalogue."""
+        return Catalogue.of(self.trained.catalogue)
+
+    def ablation(self, use: Sequence[str], *, rounds: int, seed: int, progress: Callable[[int], None]) -> Array:
+        """Rewards of the same learner on the same pools, seeing only some of the features."""
+        spec = msgspec.structs.replace(self.spec, use=list(use))
+        run = run_loop(
+            self.requests,
+            spec,
+            rounds=rounds,
+            seed=seed,
+            pools=self.pools,
+            catalogue=self.catalogue,
+            timing=Timing(),
+            progress=progress,
+        )
+        return run.rewards
+
+    def baselines(self, users: Sequence[str], seed: int) -> dict[str, Array]:
+        """Rewards, on the same users, of each source's best candidate and of a random one of the pool."""
+        rng = np.random.default_rng([seed, 1])
+        world = self.requests.world
+        rewards = {name: np.array([best[user] for user in users]) for name, best in self.best.items()}
+        picks = [self.pools[user].ids[int(rng.integers(len(self.pools[user].ids)))] for user in users]
+        rewards["random"] = np.array([world.reward(user, pick) for user, pick in zip(users, picks, strict=True)])
+        return rewards
+
+    @cached_property
+    def best(self) -> dict[str, dict[str, float]]:
+        """By source and user: what the source's best candidate earns."""
+        world = self.requests.world
+        return {
+            source.name: {
+                user: world.reward(user, pool.ids[int(np.nanargmax(pool.scores[source.name]))])
+                for user, pool in self.pools.items()
+            }
+            for source in self.spec.sources
+        }
+
+
+def load_world(data_path: Path | None = None) -> MovieLensWorld:
+    """MovieLens-100K, fetched and checked if need be."""
+    return MovieLensWorld.load(data_path or datasets.get("ml-100k"))
+
+
+def train_movielens(world: MovieLensWorld, out: Path, *, seed: int) -> str:
+    """Fit the sources with a progress bar and write the artifact; its version."""
+    from policies.training.train import progress_bars, train
+
+    with progress_bars() as progress:
+        fitted = train(world.train_ratings, world.catalogue, seed=seed, progress=progress)
+    return artifact.write(fitted, out)
+
+
+def make_bench(world: MovieLensWorld, spec: PolicySpec) -> Bench:
+    """Load the artifact that ``spec`` names and ask the sources once for every user."""
+    trained = artifact.load(Path(str(spec.artifact)))
+    ranker = Ranker(spec, list(load_sources(trained, spec.sources).values()), salt=b"bench")
+
+    async def ask() -> dict[str, Pool]:
+        return {user: await ranker.pool(RankRequest(user_id=user)) for user in world.users}
+
+    return Bench(MovieLensRequests(world), trained, spec, asyncio.run(ask()))
+
+
+@dataclass(slots=True, eq=False)
+class Traffic:
+    """What a drive did: per round the user, the reward and the latency in milliseconds."""
+
+    users: list[str] = field(default_factory=list)
+    rewards: list[float] = field(default_factory=list)
+    latencies_ms: list[float] = field(default_factory=list)
+    unlogged: int = 0
+
+
+def summary(rewards: Array) -> dict[str, float]:
+    """Mean reward overall and over the last quarter of the rounds."""
+    return {"overall": float(rewards.mean()), "last_quarter": float(rewards[-max(1, len(rewards) // 4) :].mean())}
+
+
+def percentiles(values: Sequence[float] | Array) -> dict[str, float]:
+    """Median and 99th percentile."""
+    if not len(values):
+        return {"p50": float("nan"), "p99": float("nan")}
+    p50, p99 = np.percentile(values, [50, 99])
+    return {"p50": float(p50), "p99": float(p99)}
+
+
+def draw_curves(curves: Mapping[str, Array], path: Path, title: str) -> None:
+    """Moving averages of every policy's reward, as a PNG."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure: Any
+    figure, axes = plt.subplots(figsize=(9, 5), dpi=120)
+    for name, rewards in curves.items():
+        width = min(WINDOW, max(1, len(rewards) // 5))
+        means = np.convolve(rewards, np.ones(width) / width, "valid")
+        axes.plot(np.arange(len(means)) + width, means, label=name, linewidth=2.5 if name == "bandit" else 1.2)
+    axes.set_xlabel("round")
+    axes.set_ylabel(f"mean reward, last {WINDOW:,} rounds")
+    axes.set_title(title)
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.3)
+    axes.legend(loc="lower right", ncols=2)
+    figure.tight_layout()
+    figure.savefig(path)
+    plt.close(figure)

@@ -1,0 +1,113 @@
+"""The whole loop in one process: decide, log, reward, join, learn, publish. No server, no clock but the rounds'."""
+
+import asyncio
+import heapq
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from bandits.records import CatalogueRecord, LogEntry, LogRecord, RewardRecord, SpecRecord
+from policies.catalogue import Catalogue
+from policies.fold import Fold
+from policies.ranker import Pool, Ranker, RankRequest
+from policies.sources.base import CandidateSource
+from policies.spec import PolicySpec
+
+SALT = b"simulation"
+
+
+class World(Protocol):
+    """Where requests come from and what choices earn. Randomness only from the generators it is given."""
+
+    def request(self, rng: np.random.Generator) -> RankRequest:
+        """The next request, without an event_id."""
+        ...
+
+    def reward(self, request: RankRequest, action_id: str, rng: np.random.Generator) -> float:
+        """What choosing ``action_id`` earns."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Virtual time: a round takes ``round_ms``; a reward other than 0 comes ``delay_ms`` later on average."""
+
+    round_ms: int = 10
+    delay_ms: float = 1000.0
+    lost: float = 0.0
+
+
+@dataclass(slots=True, eq=False)
+class Run:
+    """What a run earned, round by round, and its log."""
+
+    rewards: NDArray[np.float64]
+    fold: Fold
+    log: list[LogEntry] = field(default_factory=list)
+
+
+def run_loop(
+    world: World,
+    spec: PolicySpec,
+    *,
+    rounds: int,
+    seed: int,
+    sources: Sequence[CandidateSource] = (),
+    pools: Mapping[str, Pool] | None = None,
+    catalogue: Catalogue | None = None,
+    timing: Timing | None = None,
+    publish_every: int = 50,
+    salt: bytes = SALT,
+    progress: Callable[[int], None] | None = None,
+) -> Run:
+    """Let a policy choose ``rounds`` times in ``world`` and learn from what comes back.
+
+    ``pools``: candidates by user, for users whose sources have been asked already.
+    """
+    timing = timing or Timing()
+    rng = np.random.default_rng(seed)
+    catalogue = catalogue or Catalogue()
+    blobs = {spec.digest: spec.encoded, catalogue.digest: catalogue.encoded}
+    fold, ranker = Fold(blobs.__getitem__, salt=salt), Ranker(spec, sources, salt=salt)
+    run = Run(np.zeros(rounds), fold)
+    pending: list[tuple[int, int, RewardRecord]] = []
+    known = dict(pools or {})
+
+    def append(time_ms: int, record: LogRecord) -> None:
+        previous = run.log[-1].id.split("-") if run.log else ("0", "0")
+        sequence = int(previous[1]) + 1 if int(previous[0]) == time_ms else 0
+        run.log.append(LogEntry(f"{time_ms}-{sequence}", record))
+        fold.apply(run.log[-1:])
+
+    append(1, SpecRecord(spec.digest, ""))
+    append(1, CatalogueRecord(catalogue.digest))
+    for number in range(rounds):
+        now = (number + 1) * timing.round_ms
+        while pending and pending[0][0] <= now:
+            append(pending[0][0], heapq.heappop(pending)[2])
+        if number % publish_every == 0:
+            ranker.serve(f"r{number}", fold.snapshot(), fold.catalogue)
+        request = world.request(rng)
+        request = msgspec.structs.replace(request, event_id=f"{seed}.{number}")
+        decision = ranker.decide(request, _pool(ranker, request, known))
+        append(now, decision)
+        run.rewards[number] = reward = world.reward(request, decision.action_ids[decision.chosen[0]], rng)
+        if reward != 0.0 and rng.random() >= timing.lost:
+            due = now + 1 + int(rng.exponential(timing.delay_ms))
+            heapq.heappush(pending, (due, number, RewardRecord(decision.event_id, reward, f"{number}")))
+        if progress is not None and number % 500 == 0:
+            progress(number)
+    return run
+
+
+def _pool(ranker: Ranker, request: RankRequest, pools: dict[str, Pool]) -> Pool:
+    """A user's candidates do not change within a run, so the sources are asked once per user."""
+    if request.user_id is None:
+        return asyncio.run(ranker.pool(request))
+    if request.user_id not in pools:
+        pools[request.user_id] = asyncio.run(ranker.pool(request))
+    return pools[request.user_id]

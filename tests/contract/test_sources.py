@@ -1,0 +1,194 @@
+"""What every candidate source promises, local or remote."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from policies.artifact import Artifact, Histories, Scale, TrainedSource
+from policies.sources import CandidateSource, LocalSource, SourceRequest, load_sources
+from policies.spec import RemoteSource
+
+N_ITEMS, N_USERS = 40, 6
+ITEMS = tuple(f"item-{i}" for i in range(N_ITEMS))
+LOCAL = ["als", "item_knn", "deep", "popular"]
+
+
+def make_artifact() -> Artifact:
+    """One source of each kind with random arrays: what they were trained on does not matter here."""
+    rng = np.random.default_rng(7)
+    rows = [np.sort(rng.choice(N_ITEMS, 5, replace=False)).astype(np.int32) for _ in range(N_USERS)]
+    histories = Histories(
+        items=ITEMS,
+        users=tuple(f"user-{u}" for u in range(N_USERS)),
+        starts=np.arange(0, 5 * N_USERS + 1, 5),
+        indices=np.concatenate(rows),
+        weights=rng.uniform(0.1, 1.5, 5 * N_USERS).astype(np.float32),
+    )
+
+    def normal(*shape: int) -> Any:
+        return rng.normal(size=shape).astype(np.float32)
+
+    neighbours = np.argsort(rng.random((N_ITEMS, N_ITEMS)), axis=1)[:, :8].astype(np.int32)
+    sources = {
+        "als": TrainedSource("als", {"item_factors": normal(N_ITEMS, 4)}, {"alpha": 5.0, "regularization": 3.0}),
+        "item_knn": TrainedSource("item_knn", {"neighbours": neighbours, "similarities": abs(normal(N_ITEMS, 8))}),
+        "deep": TrainedSource(
+            "deep",
+            {
+                "weight_0": normal(N_ITEMS, 6),
+                "bias_0": normal(6),
+                "weight_1": normal(6, N_ITEMS),
+                "bias_1": normal(N_ITEMS),
+            },
+            scale=Scale(-3.0, 0.7),
+        ),
+        # Many ties, and items nobody interacted with.
+        "popular": TrainedSource("popular", {"counts": rng.integers(0, 4, N_ITEMS).astype(np.float32)}),
+    }
+    return Artifact((), histories, sources)
+
+
+ARTIFACT = make_artifact()
+
+
+async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """A remote that proposes the first items, with ties, whatever is excluded."""
+    head = await reader.readuntil(b"\r\n\r\n")
+    length = int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0])
+    asked = msgspec.json.decode(await reader.readexactly(length))
+    body = msgspec.json.encode(
+        {"candidates": [{"id": item, "score": -(i // 3)} for i, item in enumerate(ITEMS[: asked["limit"]])]}
+    )
+    writer.write(b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
+    await writer.drain()
+    writer.close()
+
+
+@asynccontextmanager
+async def open_source(name: str) -> AsyncIterator[CandidateSource]:
+    """The source, with whatever it needs running."""
+    if name != "remote":
+        yield load_sources(ARTIFACT)[name]
+        return
+    server = await asyncio.start_server(_answer, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    config = RemoteSource(name="remote", url=f"http://127.0.0.1:{port}/", timeout_ms=5000)
+    async with server:
+        source = load_sources(ARTIFACT, [config])["remote"]
+        yield source
+        await source.aclose()  # type: ignore[attr-defined]
+
+
+REQUESTS = [
+    SourceRequest("user-1"),
+    SourceRequest("user-1", ("item-3", "item-4", "not an item", "item-3")),
+    SourceRequest("user-2", (), frozenset({"item-1", "item-20", "not an item"})),
+    SourceRequest(None, ("item-0", "item-7")),
+    SourceRequest("a stranger", ("item-39",), frozenset(ITEMS[10:30])),
+]
+
+
+@pytest.mark.parametrize("request_", REQUESTS, ids=range(len(REQUESTS)))
+@pytest.mark.parametrize("name", [*LOCAL, "remote"])
+async def test_candidates(name: str, request_: SourceRequest) -> None:
+    """At most ``limit``, best first, distinct, finite float32, nothing barred; the same every time."""
+    histories = ARTIFACT.histories
+    barred = request_.exclude.union(request_.history)
+    if request_.user_id in histories.user_index:
+        barred |= {ITEMS[i] for i in histories.row(histories.user_index[request_.user_id])[0]}
+    async with open_source(name) as source:
+        assert source.name == name
+        for limit in (1, 5, N_ITEMS, 2 * N_ITEMS):
+            found = await source.candidates(request_, limit)
+            assert found.scores.dtype == np.float32
+            assert found.scores.shape == (len(found.ids),)
+            assert len(found.ids) <= limit
+            assert len(set(found.ids)) == len(found.ids)
+            assert not barred & set(found.ids)
+            assert np.isfinite(found.scores).all()
+            assert np.all(np.diff(found.scores) <= 0)
+            order = [(-score, ITEMS.index(item)) for score, item in zip(found.scores, found.ids, strict=True)]
+            assert order == sorted(order), "ties are broken by the source's item order"
+            again = await source.candidates(request_, limit)
+            assert again.ids == found.ids
+            assert np.array_equal(again.scores, found.scores)
+
+
+@pytest.mark.parametrize("name", LOCAL)
+async def test_a_local_source_scores_any_item_for_the_same_request(name: str) -> None:
+    source = load_sources(ARTIFACT)[name]
+    for request in REQUESTS:
+        found = await source.candidates(request, 5)
+        assert found.score_items is not None
+        assert np.array_equal(found.score_items(found.ids), found.scores)
+        every = found.score_items(["not an item", *ITEMS])
+        assert every.dtype == np.float32
+        assert np.isnan(every[0])
+        assert np.isfinite(every[1:]).all()
+        # Nobody left out scores higher than who was proposed.
+        barred = request.exclude.union(request.history) | {ITEMS[i] for i in _stored(request)}
+        rest = [item for item in ITEMS if item not in found.ids and item not in barred]
+        assert found.score_items(rest).max() <= found.scores[-1]
+        assert found.score_items([]).shape == (0,)
+
+
+def _stored(request: SourceRequest) -> list[int]:
+    histories = ARTIFACT.histories
+    user = histories.user_index.get(request.user_id or "")
+    return [] if user is None else histories.row(user)[0].tolist()
+
+
+@pytest.mark.parametrize("name", LOCAL)
+async def test_a_user_nobody_knows(name: str) -> None:
+    """Only ``popular`` has an answer, also when the history names no known item."""
+    source = load_sources(ARTIFACT)[name]
+    for request in (SourceRequest(), SourceRequest("a stranger"), SourceRequest("a stranger", ("not an item",))):
+        found = await source.candidates(request, 5)
+        assert bool(found.ids) is (name == "popular")
+        if not found.ids:
+            assert found.scores.shape == (0,)
+
+
+@pytest.mark.parametrize("name", LOCAL)
+@given(data=st.data())
+@settings(max_examples=30, deadline=None)
+def test_a_sent_history_counts_like_a_stored_one(name: str, data: st.DataObject) -> None:
+    """A stranger who sends it gets what the user it is stored for gets, in whatever order it is sent."""
+    history = data.draw(st.lists(st.sampled_from(range(N_ITEMS)), min_size=1, max_size=12, unique=True))
+    stored = Histories(
+        items=ITEMS,
+        users=("stored",),
+        starts=np.array([0, len(history)]),
+        indices=np.array(sorted(history), np.int32),
+        weights=np.ones(len(history), np.float32),
+    )
+    sent = SourceRequest(None, tuple(ITEMS[i] for i in history))
+    source = load_sources(Artifact((), stored, ARTIFACT.sources))[name]
+    assert isinstance(source, LocalSource)
+    one, two = source.propose(sent, 9), source.propose(SourceRequest("stored"), 9)
+    assert one.ids == two.ids
+    assert np.array_equal(one.scores, two.scores)
+
+
+@pytest.mark.parametrize("name", LOCAL)
+def test_what_is_cached_changes_nothing(name: str) -> None:
+    """A source that has answered others, over and over, answers like a fresh one."""
+    warm = load_sources(ARTIFACT)[name]
+    assert isinstance(warm, LocalSource)
+    warm._cache_size = 2
+    for _ in range(3):
+        for user in range(N_USERS):
+            for request in (SourceRequest(f"user-{user}"), *REQUESTS):
+                fresh = load_sources(ARTIFACT)[name]
+                assert isinstance(fresh, LocalSource)
+                one, two = warm.propose(request, 7), fresh.propose(request, 7)
+                assert one.ids == two.ids
+                assert np.array_equal(one.scores, two.scores)
+    assert len(warm._cache) <= 2

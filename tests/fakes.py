@@ -1,0 +1,108 @@
+"""Stand-ins that behave: a log with a settable clock, a source that can fail, a service without Redis."""
+
+from collections.abc import Iterable, Mapping
+
+import msgspec
+import numpy as np
+
+from bandits.errors import LogUnavailableError, SourceError
+from bandits.records import DecisionRecord, LogEntry, LogRecord, SpecRecord
+from policies.catalogue import Catalogue, Item
+from policies.fold import Fold
+from policies.ranker import Ranker
+from policies.sources.base import Candidates, ScoreItems, SourceRequest
+from policies.spec import PolicySpec
+from serve_app.schemas import PolicyInfo
+
+SALT = b"test salt"
+
+
+class FakeLog:
+    """The ordered log in memory. Time is what the test says; ``available`` False makes appending fail."""
+
+    def __init__(self, spec: PolicySpec | None = None) -> None:
+        self.entries: list[LogEntry] = []
+        self.blobs: dict[str, bytes] = {}
+        self.available = True
+        if spec is not None:
+            self.configure(spec, at=1)
+
+    def append(self, record: LogRecord, *, at: int) -> LogEntry:
+        if not self.available:
+            raise LogUnavailableError("the log is down")
+        sequence = sum(entry.time_ms == at for entry in self.entries[-50:])
+        entry = LogEntry(f"{at}-{sequence}", record)
+        self.entries.append(entry)
+        return entry
+
+    def configure(self, spec: PolicySpec, *, at: int) -> LogEntry:
+        self.blobs[spec.digest] = spec.encoded
+        return self.append(SpecRecord(spec.digest, "salt"), at=at)
+
+    def fold(self, cuts: Iterable[int] = ()) -> Fold:
+        """A fresh fold of the whole log, applied in batches that end at ``cuts``."""
+        fold = Fold(self.blobs.__getitem__, salt=SALT)
+        edges = [0, *sorted(cuts), len(self.entries)]
+        for low, high in zip(edges, edges[1:], strict=False):
+            fold.apply(self.entries[low:high])
+        return fold
+
+
+class FakeSource:
+    """Proposes what it was given, best first; ``failing`` makes it fail."""
+
+    def __init__(self, name: str, scores: Mapping[str, float], score_items: ScoreItems | None = None) -> None:
+        self.name = name
+        self.scores = dict(scores)
+        self.failing = False
+        self.requests: list[SourceRequest] = []
+        self._score_items = score_items
+
+    async def candidates(self, request: SourceRequest, limit: int) -> Candidates:
+        self.requests.append(request)
+        if self.failing:
+            raise SourceError(f"{self.name} is down", "source")
+        ranked = sorted((i for i in self.scores if i not in request.exclude), key=lambda i: -self.scores[i])[:limit]
+        return Candidates(tuple(ranked), np.array([self.scores[i] for i in ranked], np.float32), self._score_items)
+
+
+def fresh_ranker(spec: PolicySpec, sources: Iterable[FakeSource] = (), catalogue: Catalogue | None = None) -> Ranker:
+    """A ranker that serves the snapshot of an empty log."""
+    ranker = Ranker(spec, list(sources), salt=SALT)
+    ranker.serve("s0", FakeLog(spec).fold().snapshot(), catalogue or Catalogue())
+    return ranker
+
+
+class FakeService:
+    """What the HTTP API needs of a policy, over a real ranker and the log in memory."""
+
+    def __init__(self, ranker: Ranker) -> None:
+        self.ranker = ranker
+        self.records = FakeLog()
+        self.catalogues: list[list[Item]] = []
+
+    @property
+    def ready(self) -> bool:
+        return self.ranker.serving is not None
+
+    async def rank(self, request) -> tuple[DecisionRecord, bool]:
+        record = await self.ranker.rank(request)
+        try:
+            self.records.append(record, at=1)
+        except LogUnavailableError:
+            return record, False
+        return record, True
+
+    async def log(self, records) -> None:
+        for record in records:
+            self.records.append(record, at=1)
+
+    async def replace_catalogue(self, items: list[Item]) -> str:
+        if not self.records.available:
+            raise LogUnavailableError("the log is down")
+        self.catalogues.append(items)
+        return Catalogue(items).digest
+
+    async def info(self) -> PolicyInfo:
+        spec = msgspec.to_builtins(self.ranker.spec)
+        return PolicyInfo(self.ranker.spec.name, self.ready, "s0", "0-0", 0, 0, [], spec, {})

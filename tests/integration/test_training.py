@@ -1,0 +1,200 @@
+"""Training: served scores are the trained models' own, the same seed gives the same bytes, tastes are found."""
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import threadpoolctl
+import torch
+from implicit.als import AlternatingLeastSquares
+from numpy.typing import NDArray
+
+from bandits.errors import ArtifactError
+from policies import artifact
+from policies.artifact import Artifact
+from policies.sources import LocalSource, SourceRequest, load_model, load_sources
+from policies.training.cf import AlsConfig, KnnConfig, fit_als, user_items
+from policies.training.deep import DeepConfig, dense, fit_autoencoder, fit_deep
+from policies.training.train import TrainConfig, make_histories, progress_bars, rating_weights, train
+
+N_USERS, N_ITEMS = 120, 60
+CONFIG = TrainConfig(
+    als=AlsConfig(factors=8, regularization=1.0, alpha=5.0, iterations=5),
+    item_knn=KnnConfig(neighbours=10),
+    deep=DeepConfig(hidden=16, epochs=30, batch=32, learning_rate=1e-2),
+)
+CATALOGUE = [{"id": str(i), "features": {"taste": i % 2}} for i in range(N_ITEMS)]
+
+
+def make_ratings(seed: int = 0) -> NDArray[Any]:
+    """Even users like even items, odd users odd ones: 10 of their own rated 4 or 5, 3 others rated 1 or 2."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for user in range(N_USERS):
+        own = rng.choice(np.arange(user % 2, N_ITEMS, 2), 10, replace=False)
+        other = rng.choice(np.arange(1 - user % 2, N_ITEMS, 2), 3, replace=False)
+        rows += [(user, item, rng.integers(4, 6)) for item in own]
+        rows += [(user, item, rng.integers(1, 3)) for item in other]
+    return np.array(rows, dtype=[("user", "i8"), ("item", "i8"), ("rating", "f4")])
+
+
+@pytest.fixture(scope="module")
+def trained() -> Artifact:
+    return train(make_ratings(), CATALOGUE, config=CONFIG, seed=1)
+
+
+@pytest.mark.parametrize("name", ["als", "item_knn", "deep"])
+def test_tastes_are_found_for_known_users_and_for_strangers(trained: Artifact, name: str) -> None:
+    source = load_sources(trained)[name]
+    assert isinstance(source, LocalSource)
+    right = []
+    for user in range(N_USERS):
+        row = trained.histories.user_index[str(user)]
+        indices, weights = trained.histories.row(row)
+        liked = tuple(trained.histories.items[i] for i in indices[weights >= 1])
+        for request in (SourceRequest(str(user)), SourceRequest("a stranger", liked)):
+            right += [int(item) % 2 == user % 2 for item in source.propose(request, 5).ids]
+    assert np.mean(right) > 0.95, "chance is 0.5"
+
+
+def test_the_autoencoder_is_served_as_torch_computes_it() -> None:
+    """Log-probabilities within 1e-5, relative."""
+    histories = make_histories(make_ratings())
+    model = load_model(fit_deep(histories, CONFIG.deep, seed=3, step=_quiet), N_ITEMS)
+    peer = fit_autoencoder(dense(histories), CONFIG.deep, seed=3, step=_quiet)
+    with torch.no_grad():
+        expected = torch.log_softmax(peer(dense(histories)), dim=1).numpy()
+    for user in range(N_USERS):
+        indices, weights = histories.row(user)
+        np.testing.assert_allclose(model.raw(indices, weights) - np.log(weights.sum()), expected[user], rtol=1e-5)
+
+
+def test_als_is_served_as_implicit_computes_it() -> None:
+    """Against implicit's own recalculate_user."""
+    histories = make_histories(make_ratings())
+    source = fit_als(histories, CONFIG.als, seed=3, step=_quiet)
+    with threadpoolctl.threadpool_limits(1, "blas"):
+        peer = AlternatingLeastSquares(factors=8, regularization=1.0, alpha=5.0)
+        peer.item_factors = source.arrays["item_factors"]
+        expected = peer.recalculate_user(np.arange(N_USERS), user_items(histories)) @ peer.item_factors.T
+    model = load_model(source, N_ITEMS)
+    for user in range(N_USERS):
+        np.testing.assert_allclose(model.raw(*histories.row(user)), expected[user], rtol=1e-3, atol=1e-4)
+
+
+def test_the_same_seed_gives_the_same_bytes(trained: Artifact, tmp_path: Path) -> None:
+    """Whatever torch's global generator and number of threads are, which training leaves as they were."""
+    torch.manual_seed(99)
+    before, threads = torch.random.get_rng_state(), torch.get_num_threads()
+    again = train(make_ratings(), CATALOGUE, config=CONFIG, seed=1)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert torch.get_num_threads() == threads
+    assert artifact.write(trained, tmp_path) == artifact.write(again, tmp_path)
+    assert artifact.write(train(make_ratings(), CATALOGUE, config=CONFIG, seed=2), tmp_path) != trained.version
+
+
+def test_another_process_with_another_number_of_threads_gives_the_same_bytes(trained: Artifact, tmp_path: Path) -> None:
+    code = f"""
+import sys, torch; sys.path.insert(0, {str(Path(__file__).parent)!r}); torch.set_num_threads(3)
+from pathlib import Path
+from test_training import *
+print(artifact.write(train(make_ratings(), CATALOGUE, config=CONFIG, seed=1), Path({str(tmp_path)!r})))
+"""
+    other = subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, capture_output=True, timeout=100)
+    assert other.stdout.decode().strip() == artifact.write(trained, tmp_path)
+
+
+def test_the_order_of_the_ratings_does_not_matter(trained: Artifact) -> None:
+    ratings = make_ratings()
+    shuffled = train(ratings[::-1], CATALOGUE, config=replace(CONFIG, deep=replace(CONFIG.deep, epochs=1)), seed=1)
+    assert shuffled.data == trained.data
+    assert np.array_equal(shuffled.sources["als"].arrays["item_factors"], trained.sources["als"].arrays["item_factors"])
+
+
+@pytest.mark.parametrize("name", ["als", "item_knn", "deep", "popular"])
+def test_scores_are_calibrated(trained: Artifact, name: str, tmp_path: Path) -> None:
+    """After writing and loading, the best candidates of the training users have mean 0 and deviation 1."""
+    artifact.write(trained, tmp_path)
+    source = load_sources(artifact.load(tmp_path))[name]
+    assert isinstance(source, LocalSource)
+    scores = np.concatenate([source.propose(SourceRequest(str(user)), 50).scores for user in range(N_USERS)])
+    assert abs(scores.mean()) < 1e-3
+    assert abs(scores.std() - 1) < 1e-3
+
+
+def test_progress_is_told() -> None:
+    told: list[tuple[str, int, int]] = []
+    train(make_ratings(), CATALOGUE, config=CONFIG, progress=lambda *step: told.append(step))
+    last = {source: (done, total) for source, done, total in told}
+    assert last == {"als": (5, 5), "item_knn": (1, 1), "deep": (30, 30), "popular": (1, 1)}
+    with progress_bars() as show:
+        show("als", 1, 2)
+
+
+def test_histories_of_ratings() -> None:
+    """Ids become strings, the later of two rows counts, a weight field is taken as it is."""
+    rows = [("x", "b", 5), ("y", "a", 1), ("x", "a", 2), ("x", "b", 4)]
+    found = make_histories(np.array(rows, dtype=[("user", "U9"), ("item", "U9"), ("rating", "f4")]))
+    assert (found.users, found.items) == (("x", "y"), ("a", "b"))
+    assert found.starts.tolist() == [0, 2, 3]
+    assert found.indices.tolist() == [0, 1, 0]
+    assert np.array_equal(found.weights, rating_weights(np.array([2, 4, 1])))
+    weighted = np.array([("x", "a", 0.25)], dtype=[("user", "U9"), ("item", "U9"), ("weight", "f4")])
+    assert make_histories(weighted).weights.tolist() == [0.25]
+
+
+def test_seen_but_not_liked(tmp_path: Path) -> None:
+    """An interaction of weight 0 teaches nothing, and is still never proposed."""
+    ratings = make_ratings()
+    ratings["rating"][ratings["rating"] < 3] = 0
+    made = train(ratings, CATALOGUE, config=CONFIG)
+    assert (made.histories.weights == 0).sum() == 3 * N_USERS
+    assert len(user_items(made.histories).data) == 10 * N_USERS
+    artifact.write(made, tmp_path)
+    for name, source in load_sources(artifact.load(tmp_path)).items():
+        assert isinstance(source, LocalSource)
+        for user in range(N_USERS):
+            rated = {str(item) for item in ratings["item"][ratings["user"] == user]}
+            assert len(rated) == 13
+            assert not rated & set(source.propose(SourceRequest(str(user)), N_ITEMS).ids), name
+
+
+@pytest.mark.parametrize("rating", [np.nan, np.inf, -1.0])
+def test_a_bad_rating_is_refused(rating: float) -> None:
+    ratings = make_ratings()
+    ratings["rating"][5] = rating
+    with pytest.raises(ArtifactError, match="finite and not negative"):
+        train(ratings, CATALOGUE, config=CONFIG)
+
+
+def test_ratings_that_are_none_are_refused() -> None:
+    for bad in (make_ratings()[:0], make_ratings()[["user", "rating"]]):
+        with pytest.raises(ArtifactError, match="fields user, item"):
+            train(bad, CATALOGUE, config=CONFIG)
+
+
+def test_a_rated_item_must_be_in_the_catalogue() -> None:
+    with pytest.raises(ArtifactError, match="item '59' is rated, but not in the catalogue"):
+        train(make_ratings(), CATALOGUE[:-1], config=CONFIG)
+
+
+@pytest.mark.parametrize("library", ["torch", "implicit"])
+def test_without_the_train_extra_the_error_says_what_to_install(library: str) -> None:
+    code = f"""
+import sys; sys.modules[{library!r}] = None
+from bandits.errors import ArtifactError
+try:
+    import policies.training.train
+except ArtifactError as error:
+    sys.exit("pip install 'banditloop[train]'" not in error.message)
+sys.exit(1)
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=100).returncode == 0
+
+
+def _quiet(_done: int, _total: int) -> None:
+    pass

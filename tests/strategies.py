@@ -1,0 +1,59 @@
+"""Hypothesis strategies and small builders that several tests share."""
+
+import numpy as np
+from hypothesis import strategies as st
+
+from bandits.hashing import hash_feature
+from bandits.types import ActionSet, Context, Interaction, Namespace
+
+scores = st.lists(st.floats(-50, 50, allow_nan=False), min_size=1, max_size=30).map(lambda x: np.array(x, np.float64))
+salts = st.binary(min_size=1, max_size=64)
+
+
+def pmfs(max_size: int = 30):
+    """PMFs with some exact zeros."""
+    weights = st.lists(st.one_of(st.just(0.0), st.floats(1e-6, 1.0)), min_size=1, max_size=max_size)
+    return weights.filter(lambda w: sum(w) > 0).map(lambda w: np.array(w) / np.sum(w))
+
+
+def namespace(name: str, rng: np.random.Generator, shape: tuple[int, ...], *, named_columns: bool) -> Namespace:
+    """Random values under names that do not depend on the row, or do."""
+    width = shape[-1]
+    if named_columns or len(shape) == 1:
+        hashes = np.array([hash_feature(name, f"c{j}") for j in range(width)], np.uint32)
+    else:
+        names = rng.integers(0, 12, shape)
+        hashes = np.array([[hash_feature(name, f"f{n}") for n in row] for row in names], np.uint32)
+    return Namespace(name, hashes, rng.normal(size=shape).astype(np.float32))
+
+
+def decision_features(seed: int, k: int = 5, *, ids: tuple[str, ...] | None = None) -> tuple[Context, ActionSet]:
+    """A random context and action set, with all four namespaces and scores of two sources."""
+    rng = np.random.default_rng(seed)
+    ids = ids or tuple(f"item{i}" for i in rng.choice(40, k, replace=False))
+    item = np.array([[hash_feature("item", name)] for name in ids], np.uint32)
+    scores = {name: rng.normal(size=k).astype(np.float32) for name in ("cf", "deep")}
+    scores["deep"][rng.random(k) < 0.3] = np.nan
+    return (
+        Context((namespace("context", rng, (3,), named_columns=True),)),
+        ActionSet(
+            ids,
+            (
+                Namespace("item", item, np.ones((k, 1), np.float32)),
+                namespace("features", rng, (k, 4), named_columns=False),
+                namespace("scores", rng, (k, 6), named_columns=True),
+            ),
+            scores,
+        ),
+    )
+
+
+def interactions(seed: int, count: int, k: int = 5) -> list[Interaction]:
+    """Random interactions over a few dozen items."""
+    rng = np.random.default_rng(seed)
+    out = []
+    for i in range(count):
+        context, actions = decision_features(seed * 100_003 + i, k)
+        chosen = int(rng.integers(k))
+        out.append(Interaction(f"e{i}", 0, context, actions, chosen, 1.0 / k, float(rng.random() < 0.4)))
+    return out

@@ -1,0 +1,133 @@
+from itertools import pairwise
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from strategies import decision_features, interactions
+
+from bandits.errors import SnapshotError
+from bandits.ridge import RidgeConfig, RidgeLearner, RidgeModel
+from bandits.types import Snapshot
+
+CONFIG = RidgeConfig(l2=2.0, bias_l2=3.0, interactions=[("context", "scores")])
+
+
+def learned(count: int = 60, **options) -> tuple[RidgeLearner, list]:
+    learner, seen = RidgeLearner(CONFIG, salt=b"salt", **options), interactions(7, count)
+    learner.learn(seen)
+    return learner, seen
+
+
+def dense(learner: RidgeLearner, seen) -> tuple[np.ndarray, np.ndarray, dict[str, int]]:
+    """The joint ridge regression over (shared features, one indicator per action), by the textbook."""
+    ids = sorted({i.actions.ids[i.chosen] for i in seen})
+    rows = {name: n for n, name in enumerate(ids)}
+    x = np.array([learner._index.matrix(i.context, i.actions)[i.chosen] for i in seen])
+    indicator = np.zeros((len(seen), len(ids)))
+    indicator[np.arange(len(seen)), [rows[i.actions.ids[i.chosen]] for i in seen]] = 1
+    z = np.hstack([x, indicator])
+    prior = np.diag([CONFIG.l2] * x.shape[1] + [CONFIG.bias_l2] * len(ids))
+    covariance = np.linalg.inv(z.T @ z + prior)
+    return covariance @ z.T @ np.array([i.reward for i in seen]), covariance, rows
+
+
+def joint_row(learner, context, actions, k, rows):
+    x = learner._index.matrix(context, actions)[k]
+    indicator = np.zeros(len(rows))
+    known = rows.get(actions.ids[k])
+    if known is not None:
+        indicator[known] = 1
+    return np.concatenate([x, indicator]), known is not None
+
+
+def test_the_posterior_mean_is_that_of_the_joint_regression():
+    learner, seen = learned()
+    weights, _, rows = dense(learner, seen)
+    context, actions = decision_features(123)
+    scores = RidgeModel(learner.snapshot("1-0")).scores(context, actions)
+    for k in range(len(actions)):
+        z, _ = joint_row(learner, context, actions, k, rows)
+        assert scores[k] == pytest.approx(z @ weights, abs=1e-10)
+
+
+def test_upper_bounds_are_those_of_the_joint_regression():
+    learner, seen = learned(uncertainty=True)
+    weights, covariance, rows = dense(learner, seen)
+    context, actions = decision_features(123)
+    bounds = RidgeModel(learner.snapshot("1-0")).upper_bounds(context, actions, 1.5)
+    for k in range(len(actions)):
+        z, known = joint_row(learner, context, actions, k, rows)
+        variance = z @ covariance @ z + (0 if known else 1 / CONFIG.bias_l2)
+        assert bounds[k] == pytest.approx(z @ weights + 1.5 * np.sqrt(variance), abs=1e-10)
+
+
+def test_posterior_draws_have_the_posterior_mean_and_covariance():
+    """1,000 draws, K = 5: every mean and covariance entry within 5 standard errors (false alarm below 1e-4)."""
+    learner, seen = learned(draws=1000, scale=0.7)
+    weights, covariance, rows = dense(learner, seen)
+    context, actions = decision_features(123)
+    draws = RidgeModel(learner.snapshot("1-0")).draws(context, actions)
+    z = np.array([joint_row(learner, context, actions, k, rows)[0] for k in range(len(actions))])
+    unknown = [not joint_row(learner, context, actions, k, rows)[1] for k in range(len(actions))]
+    expected = 0.49 * (z @ covariance @ z.T + np.diag(np.where(unknown, 1 / CONFIG.bias_l2, 0.0)))
+    sd = np.sqrt(np.diag(expected))
+    assert np.abs(draws.mean(axis=1) - z @ weights).max() <= 5 * (sd / np.sqrt(1000)).max()
+    error = np.sqrt((expected**2 + np.outer(sd**2, sd**2)) / 1000)
+    assert (np.abs(np.cov(draws) - expected) <= 5 * error).all()
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.integers(0, 60), max_size=5))
+def test_any_split_of_the_interactions_gives_the_same_bytes(cuts):
+    whole, seen = learned(draws=10)
+    parts = RidgeLearner(CONFIG, salt=b"salt", draws=10)
+    edges = [0, *sorted(cuts), len(seen)]
+    for low, high in pairwise(edges):
+        parts.learn(seen[low:high])
+        parts.snapshot("9-9")
+    assert parts.checkpoint() == whole.checkpoint()
+    assert parts.snapshot("1-0") == whole.snapshot("1-0")
+
+
+def test_a_learner_resumes_from_its_checkpoint_byte_for_byte():
+    whole, seen = learned(draws=10)
+    first = RidgeLearner(CONFIG, salt=b"salt", draws=10)
+    first.learn(seen[:33])
+    resumed = RidgeLearner(CONFIG, salt=b"salt", draws=10, checkpoint=first.checkpoint())
+    resumed.learn(seen[33:])
+    assert resumed.checkpoint() == whole.checkpoint()
+    assert resumed.snapshot("1-0") == whole.snapshot("1-0")
+
+
+def test_draws_are_seeded_by_salt_and_position():
+    learner, _ = learned(draws=10)
+    other, _ = learned(draws=10)
+    other._salt = b"another"
+    assert learner.snapshot("1-0").payload == learner.snapshot("1-0").payload
+    assert learner.snapshot("1-0").payload != learner.snapshot("2-0").payload
+    assert learner.snapshot("1-0").payload != other.snapshot("1-0").payload
+
+
+def test_features_beyond_the_limit_are_ignored():
+    learner = RidgeLearner(msgspec.structs.replace(CONFIG, max_features=5))
+    learner.learn(interactions(1, 20))
+    context, actions = decision_features(1)
+    assert RidgeModel(learner.snapshot("1-0")).scores(context, actions).shape == (5,)
+    assert len(learner._index.hashes) == 5
+
+
+@given(st.binary(max_size=200))
+def test_a_corrupt_snapshot_is_refused(data):
+    with pytest.raises(SnapshotError):
+        RidgeModel(Snapshot("ridge", "1-0", 0, data))
+
+
+def test_a_snapshot_without_what_the_exploration_needs_is_refused():
+    learner, _ = learned()
+    model, (context, actions) = RidgeModel(learner.snapshot("1-0")), decision_features(1)
+    with pytest.raises(SnapshotError):
+        model.draws(context, actions)
+    with pytest.raises(SnapshotError):
+        model.upper_bounds(context, actions, 1.0)
