@@ -153,3 +153,9 @@ class DataUnavailableError(BanditloopError):
     """A data set could not be fetched or does not have the expected checksum."""
 
     code = "data_unavailable"
+
+
+class StartupError(BanditloopError):
+    """The service cannot start here: a port is taken, or a part did not come up."""
+
+    code = "cannot_start"

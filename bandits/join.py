@@ -172,9 +172,9 @@ class Join:
         return self._sequence
 
 
-def join(entries: Iterable[LogEntry], rule_of: Callable[[str], JoinRule]) -> Iterator[JoinedDecision]:
-    """Every decision whose window closes within ``entries``."""
-    state = Join(rule_of)
+def join(entries: Iterable[LogEntry], rule_of: Callable[[str], JoinRule], rule: JoinRule) -> Iterator[JoinedDecision]:
+    """Every decision whose window closes within ``entries``. ``rule`` says how long an early reward waits."""
+    state = Join(rule_of, rule)
     for entry in entries:
         yield from state.apply(entry)
 

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from bandits.errors import BanditloopError
-from serve_app.runtime import prepare_environment
+from serve_app.environment import prepare_environment
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
 data = typer.Typer(no_args_is_help=True, help="Data sets for demos and evaluation.")

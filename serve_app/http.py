@@ -58,6 +58,7 @@ STATUS: Mapping[type[BanditloopError], int] = {
     errors.SnapshotError: 500,
     errors.CodecError: 500,
     errors.DataUnavailableError: 500,
+    errors.StartupError: 500,
 }
 
 

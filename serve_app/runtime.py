@@ -3,39 +3,18 @@
 import contextlib
 import logging
 import os
-import socket
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from bandits.errors import SpecError, StartupError
+from policies import artifact
+from policies.blend import make_learner
+from policies.sources import load_sources
 from policies.spec import PolicySpec
+from serve_app.environment import FAST_SERVE, is_free, prepare_environment
 from serve_app.settings import Settings
 
 log = logging.getLogger("banditloop.runtime")
-
-# Read by Ray when it starts: HAProxy in front, user code on the replica's main event loop. On few cores one HAProxy
-# thread is enough. Values already in the environment win.
-FAST_SERVE = {
-    "RAY_SERVE_ENABLE_HA_PROXY": "1",
-    "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
-    "RAY_SERVE_HAPROXY_NBTHREAD": "1",
-    "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
-    "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0.1",
-    "RAY_SERVE_PORT_QUARANTINE_S": "0",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    # Ray starts workers at niceness 15, which is for batch work, not for answering requests.
-    "RAY_worker_niceness": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    # A snapshot's bytes must not depend on how many threads a matrix product was split over.
-    "OPENBLAS_NUM_THREADS": "1",
-    "OMP_NUM_THREADS": "1",
-}
-
-
-def prepare_environment() -> None:
-    """Set what Ray and BLAS read when they start. Call before importing ray or numpy."""
-    for name, value in FAST_SERVE.items():
-        os.environ.setdefault(name, value)
-
 
 @contextlib.contextmanager
 def valkey(settings: Settings) -> Iterator[str]:
@@ -64,11 +43,27 @@ def valkey(settings: Settings) -> Iterator[str]:
         server.stop()
 
 
+def validate(specs: Sequence[PolicySpec]) -> None:
+    """Refuse what replicas and learners would stumble over, while it can still be said in one line.
+
+    Raises:
+        SpecError, ArtifactError: which names the field or file.
+    """
+    names = [spec.name for spec in specs]
+    if len(set(names)) != len(names):
+        raise SpecError(f"two specs share a name: {sorted(names)}", "name")
+    for spec in specs:
+        make_learner(spec, salt=b"validation")
+        load_sources(artifact.load(Path(spec.artifact)) if spec.artifact else None, spec.sources)
+
+
 @contextlib.contextmanager
 def serving(settings: Settings, specs: Sequence[PolicySpec]) -> Iterator[str]:
     """The whole service, until the context ends. Yields its base URL; the policies may not be ready yet."""
     prepare_environment()
-    check_port(settings.host, settings.port)
+    if not is_free(settings.host, settings.port):
+        raise StartupError(f"cannot listen on {settings.host}:{settings.port}: try --port", "port")
+    validate(specs)
     import ray
     from ray import serve
 
@@ -92,13 +87,3 @@ def serving(settings: Settings, specs: Sequence[PolicySpec]) -> Iterator[str]:
         finally:
             serve.shutdown()
             ray.shutdown()
-
-
-def check_port(host: str, port: int) -> None:
-    """Fail early, in words, when something else listens already."""
-    with contextlib.closing(socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise SystemExit(f"banditloop: cannot listen on {host}:{port}: {error.strerror}. Try --port.") from error

@@ -57,7 +57,9 @@ class Bench:
         """The artifact's catalogue."""
         return Catalogue.of(self.trained.catalogue)
 
-    def ablation(self, use: Sequence[str], *, rounds: int, seed: int, progress: Callable[[int], None]) -> Array:
+    def ablation(
+        self, use: Sequence[str], *, rounds: int, seed: int, progress: Callable[[int], None] | None = None
+    ) -> Array:
         """Rewards of the same learner on the same pools, seeing only some of the features."""
         spec = msgspec.structs.replace(self.spec, use=list(use))
         run = run_loop(

@@ -1,0 +1,58 @@
+"""What Ray, Serve and BLAS read from the environment when they start. Imports nothing heavy, so it can come first."""
+
+import contextlib
+import os
+import socket
+
+# Read by Ray when it starts: HAProxy in front, user code on the replica's main event loop. On few cores one HAProxy
+# thread is enough. Values already in the environment win.
+FAST_SERVE = {
+    "RAY_SERVE_ENABLE_HA_PROXY": "1",
+    "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+    "RAY_SERVE_HAPROXY_NBTHREAD": "1",
+    "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
+    "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0.1",
+    "RAY_SERVE_PORT_QUARANTINE_S": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # Ray starts workers at niceness 15, which is for batch work, not for answering requests.
+    "RAY_worker_niceness": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    # A snapshot's bytes must not depend on how many threads a matrix product was split over.
+    "OPENBLAS_NUM_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+}
+
+
+# Ports that Serve would take whether or not somebody else has them.
+SIDE_PORTS = {
+    "RAY_SERVE_HAPROXY_STATS_PORT": 8404,
+    "RAY_SERVE_HAPROXY_METRICS_PORT": 9101,
+    "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": 8500,
+    "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": 9500,
+}
+
+
+def prepare_environment() -> None:
+    """Set what Ray and BLAS read when they start. Call before importing ray or numpy."""
+    for name, value in FAST_SERVE.items():
+        os.environ.setdefault(name, value)
+    for name, port in SIDE_PORTS.items():
+        os.environ.setdefault(name, str(port if is_free("", port) else free_port()))
+
+
+def is_free(host: str, port: int) -> bool:
+    """Whether a server could listen there."""
+    with contextlib.closing(socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+        return True
+
+
+def free_port() -> int:
+    """A port nobody listens on."""
+    with contextlib.closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

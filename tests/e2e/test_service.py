@@ -1,0 +1,205 @@
+"""The real service: Ray Serve, HAProxy, Valkey, real HTTP, started by the command a user types."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from bandits.errors import BanditloopError
+from policies.ranker import ActionRequest
+from serve_app.client import Client, ServiceError, wait_until_ready
+from serve_app.environment import free_port
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+
+SPEC = """
+name: news
+learner: {kind: ridge, interactions: [[context, features]]}
+exploration: {kind: lints, scale: 0.3, draws: 50}
+floor: 0.05
+join: {window_s: 1, default_reward: 0, aggregation: first}
+"""
+ACTIONS = [ActionRequest("good", {"topic": "sport"}), ActionRequest("bad", {"topic": "war"})]
+
+
+def banditloop(*arguments: str, cwd: Path) -> "subprocess.Popen[str]":
+    """The installed command, in its own process group; what it prints goes to ``cwd``/output."""
+    command = [str(Path(sys.executable).parent / "banditloop"), *arguments]
+    with (cwd / "output").open("w") as output:
+        return subprocess.Popen(
+            command, cwd=cwd, text=True, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+        )
+
+
+def descendants(root: int) -> set[int]:
+    """Every living process that ``root`` started, directly or not."""
+    parents = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+                if fields[0] != "Z":
+                    parents[int(entry.name)] = int(fields[1])
+    found: set[int] = {root}
+    while True:
+        more = {pid for pid, parent in parents.items() if parent in found} - found
+        if not more:
+            return found - {root}
+        found |= more
+
+
+def wait_for(condition, *, timeout_s: float, what: str):
+    """Poll until the condition gives something true."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        result = condition()
+        if result:
+            return result
+        time.sleep(0.05)
+    pytest.fail(f"{what}: not within {timeout_s} s")
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
+    folder = tmp_path_factory.mktemp("service")
+    (folder / "news.yaml").write_text(SPEC)
+    port = free_port()
+    process = banditloop("serve", "news.yaml", "--port", str(port), "--replicas", "2", cwd=folder)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        wait_until_ready(url, timeout_s=150)
+        yield url, process
+    except BanditloopError:
+        os.killpg(process.pid, signal.SIGKILL)
+        print((folder / "output").read_text())  # noqa: T201 - why it did not start
+        raise
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(60)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def test_it_answers_learns_and_every_replica_serves_what_it_learned(service):
+    url, _ = service
+    with Client(url, "news") as client:
+        before = httpx.get(f"{url}/v1/policies/news").json()
+        for _ in range(120):
+            answer = client.rank(ACTIONS, context={"hour": 3}, return_pmf=True)
+            assert answer.logged
+            assert sum(each.probability for each in answer.pmf) == pytest.approx(1, abs=1e-12)
+            if answer.chosen[0].id == "good":
+                client.reward(answer.event_id, 1.0)
+
+        def learned():
+            info = httpx.get(f"{url}/v1/policies/news").json()
+            return info if info["learned"] >= 120 else None
+
+        after = wait_for(learned, timeout_s=20, what="all decisions learned")
+        assert after["snapshot_id"] != before["snapshot_id"]
+        assert after["outcomes"]["decisions"] == 120
+
+        def both_prefer_good():
+            answers = [client.rank(ACTIONS, context={"hour": 3}, return_pmf=True) for _ in range(10)]
+            return all(each.pmf[0].probability > 0.9 for each in answers)
+
+        wait_for(both_prefer_good, timeout_s=20, what="both replicas prefer the better action")
+
+
+def test_a_slate_a_batch_and_a_deferred_decision(service):
+    url, _ = service
+    actions = [ActionRequest(f"a{i}") for i in range(6)]
+    with Client(url, "news") as client:
+        slate = client.rank(actions, slots=3)
+        assert len({each.id for each in slate.chosen}) == 3
+        deferred = client.rank(actions, defer_activation=True)
+        client.activate(deferred.event_id)
+    body = {"requests": [{"actions": [{"id": "a"}]}, {"actions": []}]}
+    results = httpx.post(f"{url}/v1/policies/news/rank:batch", json=body).json()["results"]
+    assert results[0]["chosen"][0] == {"slot": 0, "id": "a", "propensity": 1.0}
+    assert results[1]["error"]["code"] == "empty_actions"
+    assert results[1]["error"]["target"] == "requests[1].actions"
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "code"),
+    [
+        ("news/rank", b"{", 400, "malformed_json"),
+        ("news/rank", b'{"actions": 3}', 422, "invalid_field"),
+        ("nope/rank", b"{}", 404, "unknown_policy"),
+        ("news/rank", b'{"actions": [{"id": "a"}], "context": {"x": 1e999}}', 422, "non_finite_number"),
+        ("news/rank", b" " * (1 << 20) + b"{}", 413, "body_too_large"),
+        ("news/events/unseen/reward", b'{"value": 1}', 202, None),
+    ],
+)
+def test_bad_input_through_the_whole_stack(service, path, body, status, code):
+    url, _ = service
+    response = httpx.post(f"{url}/v1/policies/{path}", content=body)
+    assert response.status_code == status
+    assert response.json().get("error", {}).get("code") == code
+    assert httpx.get(f"{url}/livez").status_code == 200
+
+
+def test_metrics_docs_and_openapi(service):
+    url, _ = service
+    assert httpx.get(f"{url}/openapi.json").json()["openapi"].startswith("3.1")
+    assert "<html" in httpx.get(f"{url}/docs").text
+
+    def all_there():
+        text = httpx.get(f"{url}/metrics").text
+        wanted = (
+            "decisions_total",
+            "log_outcomes_total",
+            "learner_lag",
+            "snapshot_age",
+            'latency_seconds_bucket{le="0.0001"',
+        )
+        return all(f"banditloop_{name}" in text or name in text for name in wanted)
+
+    wait_for(all_there, timeout_s=10, what="all metrics")
+
+
+def test_a_port_in_use_and_a_wrong_spec_are_one_readable_line(service, tmp_path):
+    url, _ = service
+    taken = banditloop("serve", "--port", url.rpartition(":")[2], cwd=tmp_path)
+    assert taken.wait(60) == 1
+    assert "cannot listen" in (tmp_path / "output").read_text()
+    (tmp_path / "bad.yaml").write_text("name: x\nlearner: {kind: ridge, l3: 1}\n")
+    wrong = banditloop("serve", "bad.yaml", cwd=tmp_path)
+    assert wrong.wait(60) == 1
+    output = (tmp_path / "output").read_text()
+    assert len(output.strip().splitlines()) == 1
+    assert "l3" in output
+    assert "learner" in output
+
+
+def test_it_stops_cleanly_and_leaves_no_process_behind(service):
+    """Runs last: SIGTERM, exit status 0, every process it started is gone."""
+    url, process = service
+    children = descendants(process.pid)
+    assert children
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 0
+
+    def all_gone():
+        return not any(Path(f"/proc/{pid}").exists() and pid in children for pid in children if not _zombie(pid))
+
+    wait_for(all_gone, timeout_s=20, what="all child processes gone")
+    with pytest.raises(ServiceError), Client(url, "news", retries=0) as client:
+        client.rank(["a"])
+
+
+def _zombie(pid: int) -> bool:
+    try:
+        return (Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
