@@ -11,6 +11,7 @@ Agrawal & Goyal 2013 (arXiv:1209.3352) for the posterior draws.
 
 import hashlib
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Annotated, Any
 
 import msgspec
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 
 from bandits.errors import SnapshotError
 from bandits.hashing import hash_feature
-from bandits.types import ActionSet, Context, Float64, Interaction, Namespace, Snapshot
+from bandits.types import ActionSet, Context, Float64, Interaction, Namespace, Snapshot, frozen
 
 FNV_PRIME = np.uint32(16777619)
 INTERCEPT = hash_feature("constant", "constant")
@@ -51,19 +52,32 @@ class FeatureIndex:
         self._columns = {h: column for column, h in enumerate(self.hashes)}
         self._sorted, self._order = _sorted(self.hashes)
 
-    def matrix(self, context: Context, actions: ActionSet) -> Float64:
-        """float64[K, d]: the known features of every action, interactions included."""
-        features = np.zeros((len(actions), len(self.hashes)))
+    def matrix(self, context: Context, actions: ActionSet) -> tuple[NDArray[np.intp], Float64]:
+        """The known features of every action, interactions included.
+
+        Returns the ascending columns that occur, intp[n], and their values, float64[K, n]. With features crossed by a
+        category of the context, most of the d columns are zero for any one decision.
+        """
+        terms = [(self._lookup(hashes, values), values) for hashes, values in self._terms(context, actions)]
+        present = np.zeros(len(self.hashes) + 1, bool)  # the last one stands for the unknown, -1
+        for at, _ in terms:
+            present[at] = True
+        present[0], present[-1] = True, False
+        columns = np.flatnonzero(present)
+        compact = np.full(present.size, columns.size)
+        compact[columns] = np.arange(columns.size)
+        features = np.zeros((len(actions), columns.size + 1))
         features[:, 0] = 1.0
         rows = np.arange(len(actions))[:, None]
-        for hashes, values in self._terms(context, actions):
-            columns = self._lookup(hashes)
-            known = columns >= 0
-            if hashes.ndim == 1:
-                np.add.at(features, (rows, columns[known][None, :]), values[..., known])
-            else:
-                at = np.nonzero(known & (values != 0.0))
-                np.add.at(features, (at[0], columns[at]), values[at])
+        for at, values in terms:
+            np.add.at(features, (rows, compact[at]), values)
+        return columns, features[:, :-1]
+
+    def dense(self, context: Context, actions: ActionSet) -> Float64:
+        """float64[K, d]: the same with every column."""
+        columns, values = self.matrix(context, actions)
+        features = np.zeros((len(actions), len(self.hashes)))
+        features[:, columns] = values
         return features
 
     def learn(self, context: Context, actions: ActionSet) -> None:
@@ -91,9 +105,11 @@ class FeatureIndex:
                 terms.append(_cross(groups[first], groups[second]))
         return terms
 
-    def _lookup(self, hashes: NDArray[np.uint32]) -> NDArray[np.intp]:
+    def _lookup(self, hashes: NDArray[np.uint32], values: NDArray[np.float32]) -> NDArray[np.intp]:
+        """Column of each feature; -1 where it is unknown, or padding."""
         at = np.minimum(self._sorted.searchsorted(hashes), self._sorted.size - 1)
-        return np.where(self._sorted[at] == hashes, self._order[at], -1)
+        known = self._sorted[at] == hashes
+        return np.where(known & (values != 0.0) if hashes.shape == values.shape else known, self._order[at], -1)
 
 
 class RidgeLearner:
@@ -131,12 +147,11 @@ class RidgeLearner:
             action = interaction.actions.take([interaction.chosen])
             self._index.learn(interaction.context, action)
             self._grow(action.ids[0])
-            x = self._index.matrix(interaction.context, action)[0]
-            d = x.size
-            self._a[:d, :d] += np.outer(x, x)
-            self._b[:d] += interaction.reward * x
+            columns, (x,) = self._index.matrix(interaction.context, action)
+            self._a[columns[:, None], columns] += np.outer(x, x)
+            self._b[columns] += interaction.reward * x
             row = self._rows[action.ids[0]]
-            self._cross[row, :d] += x
+            self._cross[row, columns] += x
             self._count[row] += 1.0
             self._sum[row] += interaction.reward
             self._learned += 1
@@ -164,14 +179,14 @@ class RidgeLearner:
                 payload, covariance=_bytes(covariance), shift=_bytes(shift), shrink=_bytes(shrink)
             )
         if self._draws:
-            seed = hashlib.blake2b(position.encode(), key=self._salt[:64], digest_size=16).digest()
+            seed = self._seed(position)
             generator = np.random.Generator(np.random.Philox(int.from_bytes(seed, "little")))
             deviation = self._scale * np.linalg.cholesky(covariance) @ generator.standard_normal((d, self._draws))
             own = self._scale * np.sqrt(shrink)[:, None] * generator.standard_normal((n, self._draws))
             payload = msgspec.structs.replace(
                 payload,
                 draws=self._draws,
-                seed=seed,
+                prior_seed=self._seed("prior"),
                 prior_deviation=float(self._scale / np.sqrt(config.bias_l2)),
                 weight_draws=_bytes(weights[:, None] + deviation),
                 bias_draws=_bytes(bias[:, None] + own - shift @ deviation),
@@ -194,6 +209,9 @@ class RidgeLearner:
             )
         )
 
+    def _seed(self, what: str) -> bytes:
+        return hashlib.blake2b(what.encode(), key=self._salt[:64], digest_size=16).digest()
+
     def _grow(self, action_id: str) -> None:
         if action_id not in self._rows:
             self._rows[action_id] = len(self._action_ids)
@@ -215,7 +233,6 @@ class RidgeModel:
         self._payload = payload
         self._index = FeatureIndex(payload.config, payload.hashes)
         self._rows = {action_id: row for row, action_id in enumerate(payload.action_ids)}
-        self._prior: dict[str, Float64] = {}
         d, n, m = len(payload.hashes), len(payload.action_ids), payload.draws
         self._weights, self._bias = _array(payload.weights, (d,)), _array(payload.bias, (n,))
         if payload.covariance:
@@ -229,7 +246,8 @@ class RidgeModel:
 
     def scores(self, context: Context, actions: ActionSet) -> Float64:
         """float64[K]: posterior mean reward of every action."""
-        return self._index.matrix(context, actions) @ self._weights + self._known(actions, self._bias)
+        columns, features = self._index.matrix(context, actions)
+        return features @ self._weights[columns] + self._known(actions, self._bias)
 
     def upper_bounds(self, context: Context, actions: ActionSet, alpha: float) -> Float64:
         """float64[K]: posterior mean + alpha standard deviations. An action never met has its prior's variance.
@@ -241,7 +259,7 @@ class RidgeModel:
             raise SnapshotError(
                 "this snapshot holds no posterior covariance: it was not made for linucb", "exploration"
             )
-        features = self._index.matrix(context, actions)
+        features = self._index.dense(context, actions)
         mean = features @ self._weights + self._known(actions, self._bias)
         own: Float64 = np.zeros(len(actions))
         if self._payload.config.action_bias:
@@ -260,7 +278,8 @@ class RidgeModel:
         payload = self._payload
         if not payload.draws:
             raise SnapshotError("this snapshot holds no posterior draws: it was not made for lints", "exploration")
-        sampled = self._index.matrix(context, actions) @ self._weight_draws
+        columns, features = self._index.matrix(context, actions)
+        sampled = features @ self._weight_draws[columns]
         if payload.config.action_bias:
             sampled = sampled + self._known(actions, self._bias_draws)
             for k, action_id in enumerate(actions.ids):
@@ -269,15 +288,8 @@ class RidgeModel:
         return sampled
 
     def _prior_draws(self, action_id: str) -> Float64:
-        """Draws from the prior for an action never met: seeded by its id, so every replica draws the same."""
-        known = self._prior.get(action_id)
-        if known is not None:
-            return known
-        key = hashlib.blake2b(action_id.encode(), key=self._payload.seed, digest_size=16).digest()
-        generator = np.random.Generator(np.random.Philox(int.from_bytes(key, "little")))
-        draws: Float64 = self._payload.prior_deviation * generator.standard_normal(self._payload.draws)
-        if len(self._prior) < PRIOR_CACHE:  # a snapshot lives for seconds; the bound is for hostile action ids
-            self._prior[action_id] = draws
+        payload = self._payload
+        draws: Float64 = payload.prior_deviation * prior_normals(payload.prior_seed, action_id, payload.draws)
         return draws
 
     def _known(self, actions: ActionSet, values: Float64, unknown: float = 0.0) -> Float64:
@@ -287,6 +299,15 @@ class RidgeModel:
         out = np.full((len(actions), *values.shape[1:]), unknown)
         out[met] = values[rows[met]]
         return out
+
+
+@lru_cache(maxsize=PRIOR_CACHE)
+def prior_normals(seed: bytes, action_id: str, count: int) -> Float64:
+    """Standard normal draws, float64[count], for an action never met: the same on every replica, under one salt."""
+    key = hashlib.blake2b(action_id.encode(), key=seed, digest_size=16).digest()
+    generator = np.random.Generator(np.random.Philox(int.from_bytes(key, "little")))
+    normals: Float64 = frozen(generator.standard_normal(count))
+    return normals
 
 
 class _State(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -320,7 +341,7 @@ class _Payload(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     shift: bytes = b""
     shrink: bytes = b""
     draws: int = 0
-    seed: bytes = b""
+    prior_seed: bytes = b""
     prior_deviation: float = 0.0
     weight_draws: bytes = b""
     bias_draws: bytes = b""

@@ -5,6 +5,7 @@ import contextlib
 import logging
 import os
 import threading
+import time
 import uuid
 from collections.abc import Iterable
 from pathlib import Path
@@ -71,10 +72,9 @@ class RankReplica:
         return await collect(self._client, self._metrics.sample(), self._services)
 
     def _gauges(self) -> Iterable[tuple[str, list[str], float]]:
-        loop = asyncio.get_running_loop()
         for name, service in self._services.items():
             if service.ready:
-                yield "snapshot_age_seconds", [name], loop.time() - service.loaded_at
+                yield "snapshot_age_seconds", [name], time.monotonic() - service.loaded_at
 
     async def __del__(self) -> None:
         """Serve awaits this when the replica stops, after the last request was answered."""

@@ -16,6 +16,7 @@ from serve_app.settings import Settings
 
 log = logging.getLogger("banditloop.runtime")
 
+
 @contextlib.contextmanager
 def valkey(settings: Settings) -> Iterator[str]:
     """The URL of the configured Redis, or of an embedded Valkey that lives as long as this context.

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bandits.records import CatalogueRecord, LogEntry, LogRecord, RewardRecord, SpecRecord
+from bandits.types import Snapshot
 from policies.catalogue import Catalogue
 from policies.fold import Fold
 from policies.ranker import Pool, Ranker, RankRequest
@@ -63,6 +64,7 @@ def run_loop(
     publish_every: int = 50,
     salt: bytes = SALT,
     progress: Callable[[int], None] | None = None,
+    on_snapshot: Callable[[str, Snapshot], None] | None = None,
 ) -> Run:
     """Let a policy choose ``rounds`` times in ``world`` and learn from what comes back.
 
@@ -90,7 +92,10 @@ def run_loop(
         while pending and pending[0][0] <= now:
             append(pending[0][0], heapq.heappop(pending)[2])
         if number % publish_every == 0:
-            ranker.serve(f"r{number}", fold.snapshot(), fold.catalogue)
+            snapshot = fold.snapshot()
+            ranker.serve(f"r{number}", snapshot, fold.catalogue)
+            if on_snapshot is not None:
+                on_snapshot(f"r{number}", snapshot)
         request = world.request(rng)
         request = msgspec.structs.replace(request, event_id=f"{seed}.{number}")
         decision = ranker.decide(request, _pool(ranker, request, known))

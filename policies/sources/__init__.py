@@ -1,19 +1,11 @@
 """Candidate sources. ``load_sources`` makes them from a trained artifact and what the policy spec says of each."""
 
-from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, Protocol
+from collections.abc import Sequence
 
-import numpy as np
-from numpy.typing import NDArray
-
-from bandits.errors import ArtifactError, SpecError
-from bandits.types import Float32, frozen
-from policies.artifact import Artifact, Histories, Scale, TrainedSource
+from bandits.errors import SpecError
+from policies.artifact import Artifact
 from policies.sources.base import Candidates, CandidateSource, SourceRequest
-from policies.sources.cf import AlsModel, ItemKnnModel
-from policies.sources.deep import AutoencoderModel
-from policies.sources.popular import PopularModel
+from policies.sources.local import LocalSource, Model, load_model
 from policies.sources.remote import HttpSource
 from policies.spec import ArtifactSource, RemoteSource
 
@@ -27,117 +19,6 @@ __all__ = [
     "load_model",
     "load_sources",
 ]
-
-
-class Model(Protocol):
-    """Maps a history (item indices [h], weights float32[h]) to raw scores float32[items], finite, in numpy alone.
-
-    An item whose raw score is not above ``floor`` is never proposed: there is no evidence for it.
-    """
-
-    needs_history: bool
-    floor: float
-
-    def raw(self, indices: NDArray[Any], weights: Float32) -> Float32:
-        """Raw scores of every item. Pure."""
-        ...
-
-
-MODELS: Final[Mapping[str, Callable[[TrainedSource, int], Model]]] = {
-    "als": AlsModel.load,
-    "item_knn": ItemKnnModel.load,
-    "deep": AutoencoderModel.load,
-    "popular": PopularModel.load,
-}
-CACHE_BYTES = 32 * 2**20
-EMPTY = Candidates((), frozen(np.empty(0, np.float32)))
-
-
-class LocalSource:
-    """A trained model as a candidate source: knows the training users, calibrates the scores, ranks.
-
-    Scores are (raw - mean) / std with the artifact's constants, so 0 is a typical top candidate's score and 1 is one
-    standard deviation better, for every request alike; within a request the order is the model's own.
-    """
-
-    def __init__(self, name: str, model: Model, histories: Histories, scale: Scale) -> None:
-        if not (np.isfinite(scale.mean) and np.isfinite(scale.std) and scale.std > 0):
-            raise ArtifactError(f"source {name!r}: {scale} is not a scale", name)
-        self.name = name
-        self._model = model
-        self._histories = histories
-        self._mean, self._std = np.float32(scale.mean), np.float32(scale.std)
-        # Most requests are from known users whose history only training changes. Bounded by bytes, not by users.
-        self._cache: OrderedDict[str, Float32] = OrderedDict()
-        self._cache_size = CACHE_BYTES // (4 * max(1, len(histories.items)))
-
-    async def candidates(self, request: SourceRequest, limit: int) -> Candidates:
-        """Up to ``limit`` candidates, best first. Never an item of the history, stored or sent, or an excluded one."""
-        return self.propose(request, limit)
-
-    def propose(self, request: SourceRequest, limit: int) -> Candidates:
-        """The same, without an event loop: everything here is arithmetic."""
-        histories, index = self._histories, self._histories.item_index
-        user = None if request.user_id is None else histories.user_index.get(request.user_id)
-        stored, weights = histories.row(user) if user is not None else (_NO_ITEMS, _NO_WEIGHTS)
-        sent = np.array(sorted({index[item] for item in request.history if item in index}), np.int32)
-        fresh = sent[~np.isin(sent, stored)] if sent.size and stored.size else sent
-        if fresh.size:
-            stored = np.concatenate([stored, fresh])
-            weights = np.concatenate([weights, np.ones(fresh.size, np.float32)])
-        if self._model.needs_history and not weights.any():
-            return EMPTY
-        # A user's scores can be kept as long as the request adds nothing to what is known.
-        scores = self._scores(stored, weights, None if user is None or fresh.size else request.user_id)
-        barred = stored
-        if request.exclude:
-            barred = np.concatenate([stored, np.array([index[i] for i in request.exclude if i in index], np.int32)])
-        best = _best(scores, barred, limit, np.float32((self._model.floor - self._mean) / self._std))
-        ids = tuple(map(histories.items.__getitem__, best.tolist()))
-
-        def score_items(ids: Sequence[str]) -> Float32:
-            at = np.array([index.get(item, -1) for item in ids], np.intp)
-            return np.where(at < 0, np.float32(np.nan), scores[at]) if scores.size else np.full(len(at), np.nan, "f4")
-
-        return Candidates(ids, scores[best], score_items)
-
-    def _scores(self, indices: NDArray[Any], weights: Float32, user_id: str | None) -> Float32:
-        if user_id is not None and user_id in self._cache:
-            self._cache.move_to_end(user_id)
-            return self._cache[user_id]
-        scores: Float32 = frozen((self._model.raw(indices, weights) - self._mean) / self._std)
-        if user_id is not None:
-            self._cache[user_id] = scores
-            if len(self._cache) > self._cache_size:
-                self._cache.popitem(last=False)
-        return scores
-
-
-_NO_ITEMS: Final = frozen(np.empty(0, np.int32))
-_NO_WEIGHTS: Final = frozen(np.empty(0, np.float32))
-
-
-def _best(scores: Float32, barred: NDArray[Any], limit: int, floor: np.float32) -> NDArray[np.intp]:
-    """Indices of the ``limit`` highest scores above ``floor``, best first, ties by index; none that is barred."""
-    open_scores = scores.copy()
-    open_scores[barred] = -np.inf
-    if 0 < limit < open_scores.size:
-        least = np.partition(open_scores, -limit)[-limit]
-        at = np.flatnonzero((open_scores >= least) & (open_scores > floor))
-    else:
-        at = np.flatnonzero(open_scores > floor)
-    return at[np.argsort(-open_scores[at], kind="stable")][: max(limit, 0)]
-
-
-def load_model(source: TrainedSource, n_items: int) -> Model:
-    """The serving model of a trained source.
-
-    Raises:
-        ArtifactError: an unknown kind, or arrays that do not fit.
-    """
-    if source.kind not in MODELS:
-        raise ArtifactError(f"unknown kind of source {source.kind!r}", "kind")
-    return MODELS[source.kind](source, n_items)
 
 
 def load_sources(

@@ -1,7 +1,7 @@
 """Collaborative filtering at serving time: ALS by folding the history in, and item-to-item neighbours.
 
 A model here maps a history (item indices, int[h]; weights, float32[h]) to raw scores, float32[items], in numpy alone;
-``policies.sources.LocalSource`` does the rest.
+``policies.sources.local.LocalSource`` does the rest.
 """
 
 from typing import Any, Self

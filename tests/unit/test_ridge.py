@@ -24,7 +24,7 @@ def dense(learner: RidgeLearner, seen) -> tuple[np.ndarray, np.ndarray, dict[str
     """The joint ridge regression over (shared features, one indicator per action), by the textbook."""
     ids = sorted({i.actions.ids[i.chosen] for i in seen})
     rows = {name: n for n, name in enumerate(ids)}
-    x = np.array([learner._index.matrix(i.context, i.actions)[i.chosen] for i in seen])
+    x = np.array([learner._index.dense(i.context, i.actions)[i.chosen] for i in seen])
     indicator = np.zeros((len(seen), len(ids)))
     indicator[np.arange(len(seen)), [rows[i.actions.ids[i.chosen]] for i in seen]] = 1
     z = np.hstack([x, indicator])
@@ -34,7 +34,7 @@ def dense(learner: RidgeLearner, seen) -> tuple[np.ndarray, np.ndarray, dict[str
 
 
 def joint_row(learner, context, actions, k, rows):
-    x = learner._index.matrix(context, actions)[k]
+    x = learner._index.dense(context, actions)[k]
     indicator = np.zeros(len(rows))
     known = rows.get(actions.ids[k])
     if known is not None:
