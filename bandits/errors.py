@@ -65,6 +65,12 @@ class InvalidEventIdError(InvalidInputError):
     code = "invalid_event_id"
 
 
+class EventConflictError(InvalidInputError):
+    """The event_id has answered another request already."""
+
+    code = "event_conflict"
+
+
 class BodyTooLargeError(InvalidInputError):
     """The request body exceeds the limit."""
 
@@ -90,9 +96,13 @@ class NotFoundError(BanditloopError):
 
 
 class MethodNotAllowedError(BanditloopError):
-    """The route exists, with another method."""
+    """The route exists, with the method ``allowed``."""
 
     code = "method_not_allowed"
+
+    def __init__(self, message: str, target: str | None = None, *, allowed: str = "") -> None:
+        super().__init__(message, target)
+        self.allowed = allowed
 
 
 class UnknownUserError(BanditloopError):

@@ -163,9 +163,8 @@ class RidgeLearner:
         shrink = 1.0 / (config.bias_l2 + count)
         shift = cross * shrink[:, None]
         precision = self._a[:d, :d] + config.l2 * np.eye(d) - cross.T @ shift
-        covariance = np.linalg.inv(precision)
-        covariance = (covariance + covariance.T) / 2
-        weights = covariance @ (self._b[:d] - shift.T @ total)
+        root = _inverse_root(precision)
+        weights = root @ (root.T @ (self._b[:d] - shift.T @ total))
         bias = shrink * (total - cross @ weights)
         payload = _Payload(
             config=config,
@@ -176,12 +175,12 @@ class RidgeLearner:
         )
         if self._uncertainty:
             payload = msgspec.structs.replace(
-                payload, covariance=_bytes(covariance), shift=_bytes(shift), shrink=_bytes(shrink)
+                payload, covariance=_bytes(root @ root.T), shift=_bytes(shift), shrink=_bytes(shrink)
             )
         if self._draws:
             seed = self._seed(position)
             generator = np.random.Generator(np.random.Philox(int.from_bytes(seed, "little")))
-            deviation = self._scale * np.linalg.cholesky(covariance) @ generator.standard_normal((d, self._draws))
+            deviation = self._scale * root @ generator.standard_normal((d, self._draws))
             own = self._scale * np.sqrt(shrink)[:, None] * generator.standard_normal((n, self._draws))
             payload = msgspec.structs.replace(
                 payload,
@@ -345,6 +344,25 @@ class _Payload(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     prior_deviation: float = 0.0
     weight_draws: bytes = b""
     bias_draws: bytes = b""
+
+
+def _inverse_root(precision: Float64) -> Float64:
+    """R with R R' = the inverse of ``precision``; scaled to unit diagonal first, since features come in any unit.
+
+    Columns that are the same but for rounding (a timestamp beside the intercept) would leave it indefinite; then the
+    least power of ten, from 1e-14 of the diagonal, that makes it definite is added.
+    """
+    scale = 1.0 / np.sqrt(np.diag(precision))
+    scaled = precision * scale[:, None] * scale
+    jitter = 0.0
+    while True:
+        try:
+            lower = np.linalg.cholesky(scaled + jitter * np.eye(len(scaled)))
+        except np.linalg.LinAlgError:
+            jitter = max(1e-14, 10 * jitter)
+        else:
+            root: Float64 = scale[:, None] * np.linalg.inv(lower).T
+            return root
 
 
 def _cross(first: Namespace, second: Namespace) -> tuple[NDArray[np.uint32], NDArray[np.float32]]:

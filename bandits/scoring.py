@@ -128,8 +128,6 @@ def parse_arguments(args: str) -> ScorerPlan | None:
         return None
     if "cb_explore_adf" not in options or not _CLAIMED_CB_TYPES.issuperset(options.get("cb_type", [])):
         return None
-    if "cb_explore_adf" not in options or not _CLAIMED_CB_TYPES.issuperset(options.get("cb_type", [])):
-        return None
     interactions = [text.encode() for name in ("quadratic", "cubic", "interactions") for text in options.get(name, [])]
     if not all(len(i) in (2, 3) and _NAMESPACE_BYTES.issuperset(i) for i in interactions):
         return None

@@ -1,6 +1,5 @@
 """The item catalogue: item features, hashed once, versioned by digest, replaceable while the service runs."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,7 +7,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from bandits.codec import digest
+from bandits.codec import MAX_NUMBER, digest
 from bandits.errors import ArtifactError
 from bandits.hashing import hash_feature
 from bandits.records import FeatureMap
@@ -35,6 +34,11 @@ class Catalogue:
         self._rows = {item_id: row for row, item_id in enumerate(self.ids)}
         if len(self._rows) != len(self.ids):
             raise ArtifactError("two items share an id", "catalogue")
+        for item in items:
+            for name, value in item.features.items():
+                if isinstance(value, float) and not abs(value) <= MAX_NUMBER:
+                    message = f"item {item.id!r}: a feature is a number of at most {MAX_NUMBER:g} in size"
+                    raise ArtifactError(message, f"features.{name}")
         self._hashes, self._values = hash_rows([item.features for item in items])
 
     def __len__(self) -> int:
@@ -95,8 +99,6 @@ def hash_map(features: FeatureMap, namespace: str) -> list[tuple[int, float]]:
             out.append((hash_feature(namespace, f"{name}={value}"), 1.0))
         elif isinstance(value, list):
             out.extend((hash_feature(namespace, f"{name}={each}"), 1.0) for each in value)
-        elif not math.isfinite(value):
-            raise ArtifactError("features are finite numbers", name)
         else:
             out.append((hash_feature(namespace, name), float(value)))
     return out

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bandits.decide import PURPOSE_SOURCE, Decision, draw, uniform
-from bandits.exploration import ScoreExploration, normalised, with_floor
+from bandits.exploration import EpsilonGreedy, Greedy, Softmax, normalised, with_floor
 from bandits.hashing import hash_feature
 from bandits.records import Credit
 from bandits.types import ActionSet, Context, Float64, Namespace, Pmf, Policy
@@ -21,7 +21,7 @@ class Mixture:
     """``over``: the policy over sources. ``within``: how a source chooses. ``floor``: as everywhere, over the items."""
 
     over: Policy
-    within: ScoreExploration
+    within: Softmax | EpsilonGreedy | Greedy
     floor: float
 
     def pmf(self, context: Context, actions: ActionSet) -> Pmf:

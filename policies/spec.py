@@ -9,7 +9,16 @@ import yaml
 
 from bandits.codec import digest
 from bandits.errors import SpecError
-from bandits.exploration import Exploration, Fraction, LinTs, LinUcb, ScoreExploration, Softmax, VwExploration
+from bandits.exploration import (
+    EpsilonGreedy,
+    Exploration,
+    Fraction,
+    Greedy,
+    LinTs,
+    LinUcb,
+    Softmax,
+    VwExploration,
+)
 from bandits.join import JoinRule
 from bandits.ridge import RidgeConfig
 
@@ -70,7 +79,7 @@ class PolicySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     use: list[NamespaceName] = msgspec.field(default_factory=lambda: ["context", "item", "features", "scores"])
     learner: RidgeConfig | VwConfig = msgspec.field(default_factory=RidgeConfig)
     exploration: Exploration = msgspec.field(default_factory=LinTs)
-    within: ScoreExploration = msgspec.field(default_factory=Softmax)
+    within: Softmax | EpsilonGreedy | Greedy = msgspec.field(default_factory=Softmax)
     floor: Fraction = 0.01
     join: JoinRule = msgspec.field(default_factory=JoinRule)
     holdout: Holdout | None = None
@@ -96,8 +105,9 @@ class PolicySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def encoded(self) -> bytes:
-        """The blob of this spec."""
-        return msgspec.json.encode(self, order="deterministic")
+        """The blob of this spec. Of the artifact's path only the name: where it lies differs between machines."""
+        artifact = None if self.artifact is None else Path(self.artifact).name
+        return msgspec.json.encode(msgspec.structs.replace(self, artifact=artifact), order="deterministic")
 
     @property
     def digest(self) -> str:

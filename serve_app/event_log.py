@@ -9,12 +9,24 @@ import redis.asyncio
 from redis.exceptions import RedisError
 
 from bandits.codec import decode, encode
-from bandits.errors import CodecError, LogUnavailableError
-from bandits.records import LogEntry, LogRecord, TickRecord
+from bandits.errors import CodecError, EventConflictError, LogUnavailableError
+from bandits.records import DecisionRecord, LogEntry, LogRecord, TickRecord
 from serve_app.keys import Keys
 
 FIELD = b"r"
 MAX_BATCH = 512
+REMEMBERED_S = 600
+"""How long a client may retry a decision under the event_id it made."""
+
+# One atomic step: append the decision and remember its entry and what was asked, or return what is remembered.
+APPEND_ONCE = """
+local seen = redis.call('HMGET', KEYS[2], 'entry', 'asked')
+if seen[1] then return {seen[1], seen[2]} end
+local entry = redis.call('XADD', KEYS[1], '*', 'r', ARGV[1])
+redis.call('HSET', KEYS[2], 'entry', entry, 'asked', ARGV[2])
+redis.call('EXPIRE', KEYS[2], ARGV[3])
+return {entry, false}
+"""
 
 
 class LogWriter:
@@ -25,7 +37,7 @@ class LogWriter:
 
     def __init__(self, client: "redis.asyncio.Redis") -> None:
         self._client = client
-        self._waiting: list[tuple[str, bytes, asyncio.Future[str]]] = []
+        self._waiting: list[tuple[tuple[Any, ...], asyncio.Future[Any]]] = []
         self._flusher: asyncio.Task[None] | None = None
 
     async def append(self, key: str, record: LogRecord) -> str:
@@ -34,15 +46,44 @@ class LogWriter:
         Raises:
             LogUnavailableError: not known to be logged.
         """
-        future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self._waiting.append((key, encode(record), future))
-        if self._flusher is None or self._flusher.done():
-            self._flusher = asyncio.create_task(self._flush())
-        return await future
+        entry = await self._send("XADD", key, "*", FIELD, encode(record))
+        return str(entry.decode())
 
     async def append_all(self, key: str, records: Sequence[LogRecord]) -> list[str]:
         """Append several; fails as a whole if any is not known to be logged."""
         return list(await asyncio.gather(*(self.append(key, record) for record in records)))
+
+    async def append_once(self, keys: Keys, record: DecisionRecord, asked: bytes) -> DecisionRecord:
+        """Append a decision unless one of its event_id is remembered. The decision that the log holds.
+
+        ``asked`` is a digest of the request.
+
+        Raises:
+            EventConflictError: the remembered decision answered another request.
+            LogUnavailableError: not known to be logged.
+        """
+        memory = keys.decision(record.event_id)
+        entry, remembered = await self._send(
+            "EVAL", APPEND_ONCE, 2, keys.log, memory, encode(record), asked, REMEMBERED_S
+        )
+        if remembered is None:
+            return record
+        if remembered != asked:
+            raise EventConflictError("this event_id has answered another request: make a new one", "event_id")
+        found = await self._send("XRANGE", keys.log, entry, entry)
+        first = decode(found[0][1][FIELD]) if found else None
+        if not isinstance(first, DecisionRecord):
+            raise LogUnavailableError(
+                "the decision of this event_id is no longer in the log: make a new one", "event_id"
+            )
+        return first
+
+    async def _send(self, *command: Any) -> Any:
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._waiting.append((command, future))
+        if self._flusher is None or self._flusher.done():
+            self._flusher = asyncio.create_task(self._flush())
+        return await future
 
     async def _flush(self) -> None:
         while self._waiting:
@@ -50,19 +91,19 @@ class LogWriter:
             results: list[Any]
             try:
                 pipeline = self._client.pipeline(transaction=False)
-                for key, data, _ in batch:
-                    pipeline.xadd(key, {FIELD: data})
+                for command, _ in batch:
+                    pipeline.execute_command(*command)
                 results = await pipeline.execute(raise_on_error=False)
             except (RedisError, OSError) as error:
                 results = [error] * len(batch)
-            for (_, _, future), result in zip(batch, results, strict=True):
+            for (_, future), result in zip(batch, results, strict=True):
                 if future.done():  # its request was cancelled
                     continue
-                if isinstance(result, bytes):
-                    future.set_result(result.decode())
-                else:
+                if isinstance(result, Exception):
                     message = f"the log did not confirm the entry ({type(result).__name__}): retry in a moment"
                     future.set_exception(LogUnavailableError(message))
+                else:
+                    future.set_result(result)
 
 
 class LogReader:

@@ -43,6 +43,7 @@ STATUS: Mapping[type[BanditloopError], int] = {
     errors.DuplicateActionError: 422,
     errors.TooManyActionsError: 422,
     errors.InvalidEventIdError: 422,
+    errors.EventConflictError: 409,
     errors.BodyTooLargeError: 413,
     errors.InvalidPmfError: 500,
     errors.UnknownPolicyError: 404,
@@ -105,15 +106,18 @@ class Api:
             return
         if scope["type"] != "http":
             return
+        headers = []
         try:
             answer = await self._route(scope, receive)
         except BanditloopError as error:
             answer = (_status(error), _error_bytes(error), JSON)
+            if isinstance(error, errors.MethodNotAllowedError):
+                headers.append((b"allow", error.allowed.encode()))
         except Exception as error:
             log.exception("a request failed in a way that it should not")
             answer = (500, _error_bytes(BanditloopError(f"internal error ({type(error).__name__}): see the log")), JSON)
         status, body, content_type = answer
-        headers = [(b"content-type", content_type), (b"content-length", str(len(body)).encode())]
+        headers += [(b"content-type", content_type), (b"content-length", str(len(body)).encode())]
         if status == STATUS[errors.NotReadyError]:
             headers.append((b"retry-after", RETRY_AFTER_S))
         self._metrics.count("requests", scope.get("banditloop.route", "other"), str(status))
@@ -318,7 +322,7 @@ def _accepted(count: int) -> Answer:
 
 def _demand(method: str, wanted: str) -> None:
     if method != wanted:
-        raise errors.MethodNotAllowedError(f"use {wanted} here, not {method}", "method")
+        raise errors.MethodNotAllowedError(f"use {wanted} here, not {method}", "method", allowed=wanted)
 
 
 def _status(error: BanditloopError) -> int:

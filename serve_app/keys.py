@@ -48,3 +48,7 @@ class Keys:
     def blob(self, digest: str) -> str:
         """A content-addressed blob."""
         return self._key(f"blob:{digest}")
+
+    def decision(self, event_id: str) -> str:
+        """Memory of a decision whose event_id the client made, for its retries."""
+        return self._key(f"decision:{event_id}")

@@ -21,6 +21,8 @@ from serve_app.keys import Keys
 from serve_app.snapshots import publish
 
 BLOCK_MS = 50
+PUBLISHING_SHARE = 0.25
+"""At most this share of the learner's time goes into snapshots, however large they grow."""
 RETRY_S = 0.5
 
 log = logging.getLogger("banditloop.learner")
@@ -63,6 +65,7 @@ class LearnerLoop:
         self._fold = Fold(self._log.blob, salt=salt)
         self._published: tuple[int, str, str] | None = None
         self._published_at = 0.0
+        self._publish_s = 0.0
         self._snapshots = 0
         self._snapshot_id = ""
         self._published_ms = 0
@@ -117,9 +120,11 @@ class LearnerLoop:
             return
         state = (fold.learned, fold.spec.digest, fold.catalogue.digest)
         waited = time.monotonic() - self._published_at
-        if waited < self._interval_s or (state == self._published and waited < 1.0):
+        interval = max(self._interval_s, self._publish_s / PUBLISHING_SHARE)
+        if waited < interval or (state == self._published and waited < 1.0):
             return
         if state != self._published:
+            began = time.monotonic()
             snapshot = fold.snapshot()
             self._snapshots += 1
             self._snapshot_id = publish(
@@ -127,6 +132,7 @@ class LearnerLoop:
             )
             self._published_ms = self._log.now_ms()
             self._published = state
+            self._publish_s = time.monotonic() - began
         self._published_at = time.monotonic()
         now = self._log.now_ms()
         stats = Stats(

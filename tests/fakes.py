@@ -1,6 +1,7 @@
 """Stand-ins that behave: a log with a settable clock, a source that can fail, a service without Redis."""
 
 from collections.abc import Iterable, Mapping
+from itertools import pairwise
 
 import msgspec
 import numpy as np
@@ -43,7 +44,7 @@ class FakeLog:
         """A fresh fold of the whole log, applied in batches that end at ``cuts``."""
         fold = Fold(self.blobs.__getitem__, salt=SALT)
         edges = [0, *sorted(cuts), len(self.entries)]
-        for low, high in zip(edges, edges[1:], strict=False):
+        for low, high in pairwise(edges):
             fold.apply(self.entries[low:high])
         return fold
 

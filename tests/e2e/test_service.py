@@ -115,6 +115,17 @@ def test_it_answers_learns_and_every_replica_serves_what_it_learned(service):
         wait_for(both_prefer_good, timeout_s=20, what="both replicas prefer the better action")
 
 
+def test_a_retry_under_the_same_event_id_gets_the_same_decision(service):
+    """Whichever replica answers, and although each attempt draws from its own snapshot."""
+    url, _ = service
+    with Client(url, "news") as client:
+        answers = [client.rank(ACTIONS, event_id="retried") for _ in range(8)]
+        assert len({(answer.chosen[0].id, answer.snapshot_id) for answer in answers}) == 1
+        with pytest.raises(ServiceError) as conflict:
+            client.rank(ACTIONS, event_id="retried", context={"other": True})
+    assert (conflict.value.status, conflict.value.service_code) == (409, "event_conflict")
+
+
 def test_a_slate_a_batch_and_a_deferred_decision(service):
     url, _ = service
     actions = [ActionRequest(f"a{i}") for i in range(6)]

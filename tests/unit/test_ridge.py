@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from strategies import decision_features, interactions
 
 from bandits.errors import SnapshotError
+from bandits.hashing import hash_feature
 from bandits.ridge import RidgeConfig, RidgeLearner, RidgeModel
-from bandits.types import Snapshot
+from bandits.types import ActionSet, Context, Interaction, Namespace, Snapshot
 
 CONFIG = RidgeConfig(l2=2.0, bias_l2=3.0, interactions=[("context", "scores")])
 
@@ -131,3 +132,17 @@ def test_a_snapshot_without_what_the_exploration_needs_is_refused():
         model.draws(context, actions)
     with pytest.raises(SnapshotError):
         model.upper_bounds(context, actions, 1.0)
+
+
+def test_a_timestamp_as_a_feature_does_no_harm():
+    """A huge, almost constant feature is the intercept but for rounding; the posterior must still exist."""
+    learner = RidgeLearner(RidgeConfig(), draws=20, salt=b"salt")
+    column = np.array([hash_feature("context", "time")], np.uint32)
+    rewards = np.random.default_rng(0).random(200) < 0.3
+    for i, reward in enumerate(rewards):
+        context = Context((Namespace("context", column, np.array([1.7e9 + i], np.float32)),))
+        actions = ActionSet(("a", "b"))
+        learner.learn([Interaction(f"e{i}", 0, context, actions, i % 2, 0.5, float(reward))])
+    model = RidgeModel(learner.snapshot("1-0"))
+    assert model.scores(context, actions) == pytest.approx([rewards.mean()] * 2, abs=0.1)
+    assert np.isfinite(model.draws(context, actions)).all()

@@ -1,0 +1,164 @@
+"""What a log promises, on a real server: order, group commit, and no acknowledgement without an entry."""
+
+import asyncio
+import time
+
+import numpy as np
+import pytest
+import redis
+import redis.asyncio
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from bandits.codec import digest, encode
+from bandits.errors import CodecError, EventConflictError, LogUnavailableError
+from bandits.records import ActivationRecord, DecisionRecord, RewardRecord, TickRecord
+from serve_app.event_log import FIELD, MAX_BATCH, REMEMBERED_S, LogReader, LogWriter
+from serve_app.keys import Keys
+
+KEYS = Keys("home")
+
+
+def decision(chosen: list[int]) -> DecisionRecord:
+    pmf = np.array([[0.5, 0.25, 0.25], [0.0, 0.5, 0.5]]).tobytes()
+    return DecisionRecord("e1", "home", "s", "n", "c", {}, ["a", "b", "c"], None, {}, pmf, chosen)
+
+
+def rewards(count: int) -> list[RewardRecord]:
+    return [RewardRecord(f"e{i}", float(i)) for i in range(count)]
+
+
+async def test_concurrent_appends_keep_their_order_and_learn_their_own_ids(client, async_client):
+    """More than two pipelines' worth at once."""
+    records = rewards(2 * MAX_BATCH + 100)
+    ids = await LogWriter(async_client).append_all(KEYS.log, records)
+    entries = LogReader(client, KEYS).read("0-0", count=10_000)
+    assert [entry.record for entry in entries] == records
+    assert [entry.id for entry in entries] == ids
+
+
+async def test_requests_that_come_while_a_batch_is_on_its_way_share_the_next_one(client, async_client):
+    writer = LogWriter(async_client)
+    await writer.append(KEYS.log, TickRecord())
+    before = client.info("commandstats")
+    await asyncio.gather(*(writer.append(KEYS.log, record) for record in rewards(50)))
+    after = client.info("commandstats")
+    assert after["cmdstat_xadd"]["calls"] - before["cmdstat_xadd"]["calls"] == 50
+    assert client.xlen(KEYS.log) == 51
+
+
+async def test_writers_of_several_replicas_share_one_order(client, server_url):
+    clients = [redis.asyncio.Redis.from_url(server_url) for _ in range(4)]
+    writers = [LogWriter(each) for each in clients]
+    acknowledged = await asyncio.gather(
+        *(writers[i % 4].append(KEYS.log, record) for i, record in enumerate(rewards(200)))
+    )
+    entries = LogReader(client, KEYS).read("0-0")
+    assert sorted(acknowledged, key=_order) == [entry.id for entry in entries]
+    for each in clients:
+        await each.aclose()
+
+
+def _order(entry_id: str) -> tuple[int, int]:
+    milliseconds, _, sequence = entry_id.partition("-")
+    return int(milliseconds), int(sequence)
+
+
+async def test_what_cannot_be_confirmed_is_not_acknowledged():
+    nowhere = redis.asyncio.Redis(port=1, retry=Retry(NoBackoff(), 0))
+    writer = LogWriter(nowhere)
+    answers = await asyncio.gather(*(writer.append(KEYS.log, r) for r in rewards(20)), return_exceptions=True)
+    assert all(isinstance(answer, LogUnavailableError) for answer in answers)
+    with pytest.raises(LogUnavailableError):
+        await writer.append_all(KEYS.log, rewards(2))
+    await nowhere.aclose()
+
+
+async def test_an_append_the_server_refuses_fails_alone(client, async_client):
+    """Another policy's key of the wrong type does not take this one's requests with it."""
+    writer = LogWriter(async_client)
+    client.set("wrong", "no stream")
+    good, bad = await asyncio.gather(
+        writer.append(KEYS.log, TickRecord()), writer.append("wrong", TickRecord()), return_exceptions=True
+    )
+    assert isinstance(good, str)
+    assert isinstance(bad, LogUnavailableError)
+    await writer.append(KEYS.log, TickRecord())
+
+
+async def test_a_cancelled_request_does_not_disturb_the_others(client, async_client):
+    writer = LogWriter(async_client)
+    tasks = [asyncio.create_task(writer.append(KEYS.log, record)) for record in rewards(10)]
+    await asyncio.sleep(0)
+    tasks[3].cancel()
+    answers = await asyncio.gather(*tasks, return_exceptions=True)
+    assert sum(isinstance(answer, str) for answer in answers) == 9
+    await writer.append(KEYS.log, TickRecord())
+
+
+def test_entries_that_do_not_decode_are_counted_and_passed(client):
+    """They read as ticks: time has passed, the reader moves on, and what comes after them is read."""
+    reader = LogReader(client, KEYS)
+    first = reader.append(RewardRecord("e", 1.0))
+    for fields in ({FIELD: b"\x01junk"}, {FIELD: b""}, {b"other": b"x"}, {FIELD: encode(TickRecord())[:-1]}):
+        client.xadd(KEYS.log, fields)
+    last = reader.append(ActivationRecord("e"))
+    entries = reader.read("0-0")
+    assert [entry.id for entry in (entries[0], entries[-1])] == [first, last]
+    assert [entry.record for entry in entries[1:-1]] == [TickRecord()] * 4
+    assert reader.undecodable == 4
+
+
+def test_a_log_of_nothing_but_junk_is_read_to_its_end(client):
+    reader, position = LogReader(client, KEYS), "0-0"
+    pipeline = client.pipeline()
+    for _ in range(2500):
+        pipeline.xadd(KEYS.log, {FIELD: b"junk"})
+    *_, last = pipeline.execute()
+    while entries := reader.read(position):
+        position = entries[-1].id
+    assert position == last.decode()
+    assert reader.undecodable == 2500
+
+
+def test_reading_waits_for_a_first_entry_and_no_longer(client):
+    reader = LogReader(client, KEYS)
+    started = time.monotonic()
+    assert reader.read("0-0", block_ms=30) == []
+    assert time.monotonic() - started >= 0.02
+    reader.append(TickRecord())
+    assert len(reader.read("0-0", block_ms=60_000)) == 1
+
+
+def test_the_ids_are_the_servers_clock(client):
+    reader = LogReader(client, KEYS)
+    before = reader.now_ms()
+    reader.append(TickRecord())
+    (entry,) = reader.read("0-0")
+    assert before <= entry.time_ms <= reader.now_ms()
+
+
+def test_a_blob_is_found_by_its_digest_or_said_to_be_missing(client):
+    reader = LogReader(client, KEYS)
+    reader.put_blob(digest(b"data"), b"data")
+    assert reader.blob(digest(b"data")) == b"data"
+    with pytest.raises(CodecError, match="not stored"):
+        reader.blob(digest(b"other"))
+
+
+def test_all_keys_of_a_policy_share_a_slot_of_a_cluster():
+    names = [KEYS.log, KEYS.head, KEYS.snapshots, KEYS.loads, KEYS.stats, KEYS.blob("d")]
+    assert len(set(names)) == len(names)
+    assert {name[name.index("{") : name.index("}") + 1] for name in names} == {"{home.0}"}
+
+
+async def test_a_decision_under_a_client_made_event_id_is_appended_once(client, async_client):
+    """The same request gets the first decision again, even when this one chose differently; another is a conflict."""
+    writer = LogWriter(async_client)
+    first, second = decision(chosen=[0, 2]), decision(chosen=[0, 1])
+    answers = await asyncio.gather(*(writer.append_once(KEYS, each, b"asked") for each in (first, second, first)))
+    assert answers == [first] * 3
+    assert client.xlen(KEYS.log) == 1
+    with pytest.raises(EventConflictError):
+        await writer.append_once(KEYS, first, b"something else")
+    assert 0 < client.ttl(KEYS.decision("e1")) <= REMEMBERED_S

@@ -1,0 +1,369 @@
+"""The loop over a real server: snapshots are published and followed, and the learner is the replay of its log."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import msgspec
+import pytest
+import redis
+from fakes import SALT, fresh_ranker
+
+from bandits.codec import digest
+from bandits.errors import BanditloopError, SnapshotError, SpecError
+from bandits.exploration import EpsilonGreedy
+from bandits.join import JoinRule
+from bandits.records import (
+    ActivationRecord,
+    ArtifactRecord,
+    BuildRecord,
+    CatalogueRecord,
+    LogEntry,
+    RewardRecord,
+    SpecRecord,
+    TickRecord,
+)
+from bandits.types import Snapshot
+from policies.catalogue import Catalogue, Item
+from policies.fold import Fold
+from policies.ranker import ActionRequest, RankRequest
+from policies.spec import PolicySpec, VwConfig
+from serve_app.event_log import FIELD, LogReader, LogWriter
+from serve_app.freshness import read_all
+from serve_app.keys import Keys
+from serve_app.learner import LearnerLoop, Stats
+from serve_app.service import RedisPolicyService
+from serve_app.snapshots import KEPT_SNAPSHOTS, Follower, Head, Published, decode_published, publish
+
+KEYS = Keys("home")
+WINDOW_S = 0.2
+SPEC = PolicySpec("home", join=JoinRule(window_s=WINDOW_S))
+VW_SPEC = PolicySpec(
+    "home",
+    learner=VwConfig("--cb_explore_adf --cb_type mtr -b 10 -q cf"),
+    exploration=EpsilonGreedy(),
+    join=JoinRule(window_s=WINDOW_S),
+)
+ACTIONS = [ActionRequest(name, {"x": x}) for name, x in [("a", 1.0), ("b", 0.5), ("c", -1.0)]]
+
+
+def eventually(condition, timeout_s: float = 20.0):
+    """The first truthy value of ``condition``."""
+    deadline = time.monotonic() + timeout_s
+    while not (value := condition()):
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.005)
+    return value
+
+
+@contextmanager
+def learning(url: str, spec: PolicySpec, **options) -> Iterator[LearnerLoop]:
+    """A learner on a thread, as the service runs it."""
+    connection = redis.Redis.from_url(url)
+    loop = LearnerLoop(connection, spec, salt=options.pop("salt", SALT), publish_interval_s=0.02, **options)
+    stop = threading.Event()
+    thread = threading.Thread(target=loop.run, args=(stop,))
+    thread.start()
+    try:
+        yield loop
+    finally:
+        stop.set()
+        thread.join(10)
+        connection.close()
+        assert not thread.is_alive()
+
+
+def head(client) -> tuple[Head, Published] | None:
+    raw = client.get(KEYS.head)
+    if raw is None:
+        return None
+    pointer = msgspec.msgpack.decode(raw, type=Head)
+    data = client.get(KEYS.blob(pointer.snapshot_id))
+    return None if data is None else (pointer, decode_published(data, pointer.snapshot_id))
+
+
+def learned(client, count: int) -> Published | None:
+    found = head(client)
+    return found[1] if found and found[1].learned >= count else None
+
+
+def replay(client, until: str) -> Fold:
+    """A fresh fold of the log up to and with the entry ``until``."""
+    fold = Fold(LogReader(client, KEYS).blob, salt=SALT)
+    limit = _order(until)
+    fold.apply([entry for entry in read_all(client, KEYS) if _order(entry.id) <= limit])
+    return fold
+
+
+def _order(entry_id: str) -> tuple[int, int]:
+    milliseconds, _, sequence = entry_id.partition("-")
+    return int(milliseconds), int(sequence)
+
+
+def decide_and_reward(client, spec: PolicySpec, count: int, prefix: str = "e") -> None:
+    """Decisions with their rewards, some deferred, as a replica logs them."""
+    reader, ranker = LogReader(client, KEYS), fresh_ranker(spec)
+    reader.put_blob(Catalogue().digest, Catalogue().encoded)
+    for i in range(count):
+        request = RankRequest(
+            event_id=f"{prefix}{i}", context={"n": i % 5 / 5}, actions=ACTIONS, defer_activation=i % 3 == 0
+        )
+        record = asyncio.run(ranker.rank(request))
+        reader.append(record)
+        if record.deferred:
+            reader.append(ActivationRecord(record.event_id))
+        if i % 2:
+            reader.append(RewardRecord(record.event_id, 1.0, f"r{i}"))
+
+
+@pytest.mark.parametrize("spec", [SPEC, VW_SPEC], ids=["ridge", "vw"])
+def test_the_published_snapshot_is_the_replay_of_the_log_byte_for_byte(client, server_url, spec):
+    with learning(server_url, spec):
+        eventually(lambda: head(client))
+        decide_and_reward(client, spec, 40)
+        published = eventually(lambda: learned(client, 40))
+    assert published.snapshot == replay(client, published.position).snapshot()
+    assert published.learned == 40
+
+
+def test_a_learner_that_is_started_again_arrives_at_the_same_bytes(client, server_url):
+    with learning(server_url, SPEC):
+        eventually(lambda: head(client))
+        decide_and_reward(client, SPEC, 30)
+        eventually(lambda: learned(client, 30))
+    pointer, published = eventually(lambda: head(client))
+    client.delete(KEYS.head)
+    with learning(server_url, SPEC):
+        again, republished = eventually(lambda: head(client))
+    kinds = [type(entry.record) for entry in read_all(client, KEYS)]
+    assert kinds.count(SpecRecord) == kinds.count(BuildRecord) == 1  # nothing had changed, so nothing was said
+    assert republished.learned == published.learned == 30
+    assert published.snapshot == replay(client, published.position).snapshot()
+    assert republished.snapshot == replay(client, republished.position).snapshot()
+    if republished.position == published.position:
+        assert again.snapshot_id == pointer.snapshot_id
+
+
+def test_a_learner_that_dies_in_the_middle_loses_nothing_and_learns_nothing_twice(client, server_url):
+    decided = 0
+    for round_ in range(3):
+        with learning(server_url, SPEC):
+            eventually(lambda: head(client))
+            decide_and_reward(client, SPEC, 10, prefix=f"{round_}.")
+            decided += 10
+    with learning(server_url, SPEC):
+        published = eventually(lambda: learned(client, decided))
+    assert published.learned == decided
+
+
+def test_a_tick_closes_windows_when_the_log_is_quiet(client, server_url):
+    with learning(server_url, SPEC):
+        eventually(lambda: head(client))
+        decide_and_reward(client, SPEC, 1)
+        eventually(lambda: learned(client, 1))
+    ticks = [entry for entry in read_all(client, KEYS) if isinstance(entry.record, TickRecord)]
+    assert 1 <= len(ticks) <= 2  # at the window's end, and perhaps when the decision is forgotten
+
+
+def test_what_changed_is_said_once_and_in_an_order_that_can_be_resumed(client, server_url):
+    catalogue = Catalogue([Item("a", {"x": 1.0})])
+    for _ in range(2):
+        with learning(server_url, SPEC, artifact="v1", catalogue=catalogue):
+            eventually(lambda: (found := head(client)) and found[1].catalogue == catalogue.digest)
+    kinds = [type(entry.record) for entry in read_all(client, KEYS)]
+    assert kinds == [BuildRecord, SpecRecord, CatalogueRecord, ArtifactRecord]
+
+
+def test_another_salt_is_said_in_the_log(client, server_url):
+    for salt in (SALT, b"another"):
+        with learning(server_url, SPEC, salt=salt):
+            eventually(lambda: head(client))
+            name = digest(salt)
+            eventually(
+                lambda name=name: [
+                    e for e in read_all(client, KEYS) if isinstance(e.record, SpecRecord) and e.record.salt_id == name
+                ]
+            )
+
+
+def test_a_new_spec_and_a_new_catalogue_take_effect_through_the_log(client, server_url):
+    with learning(server_url, SPEC):
+        eventually(lambda: head(client))
+        decide_and_reward(client, SPEC, 10)
+        eventually(lambda: learned(client, 10))
+    changed = msgspec.structs.replace(SPEC, floor=0.5)
+    with learning(server_url, changed):
+        published = eventually(lambda: (found := head(client)) and found[1].spec == changed.digest and found[1])
+        assert published.learned == 10
+        catalogue = Catalogue([Item("a", {"x": 9.0})])
+        reader = LogReader(client, KEYS)
+        reader.put_blob(catalogue.digest, catalogue.encoded)
+        reader.append(CatalogueRecord(catalogue.digest))
+        published = eventually(lambda: (found := head(client)) and found[1].catalogue == catalogue.digest and found[1])
+    assert published.snapshot == replay(client, published.position).snapshot()
+
+
+def test_a_spec_that_cannot_be_learned_never_enters_the_log(client):
+    wrong = PolicySpec("home", learner=VwConfig("--cb_explore_adf --no_such_option"), exploration=EpsilonGreedy())
+    with pytest.raises(SpecError):
+        LearnerLoop(client, wrong, salt=SALT, publish_interval_s=1)
+    assert client.xlen(KEYS.log) == 0
+
+
+def test_junk_in_the_log_is_counted_and_learning_goes_on(client, server_url):
+    with learning(server_url, SPEC):
+        eventually(lambda: head(client))
+        for _ in range(5):
+            client.xadd(KEYS.log, {FIELD: b"junk"})
+        decide_and_reward(client, SPEC, 3)
+        published = eventually(lambda: learned(client, 3))
+        stats = eventually(
+            lambda: (
+                (raw := client.get(KEYS.stats)) and (s := msgspec.msgpack.decode(raw, type=Stats)).learned == 3 and s
+            )
+        )
+    assert stats.outcomes["undecodable"] >= 5
+    assert stats.outcomes["closed"] == 3
+    assert published.snapshot == replay(client, published.position).snapshot()
+
+
+# Snapshots
+
+
+def follower(async_client, accepted: list) -> Follower:
+    def accept(snapshot_id: str, published: Published, catalogue: Catalogue) -> None:
+        if published.payload == b"refuse":
+            raise SnapshotError("refused", "payload")
+        accepted.append((snapshot_id, published.position, catalogue.digest))
+
+    return Follower(async_client, KEYS, accept, replica="r1", interval_s=0.01)
+
+
+def put(client, number: int, payload: bytes = b"p", catalogue: Catalogue | None = None) -> str:
+    known = catalogue or Catalogue()
+    return publish(client, KEYS, Snapshot("k", f"{number}-0", number, payload), spec="s", catalogue=known.digest)
+
+
+async def test_a_follower_loads_each_new_snapshot_once(client, async_client):
+    accepted = []
+    replica = follower(async_client, accepted)
+    assert not await replica.step()
+    first = put(client, 1)
+    assert [await replica.step(), await replica.step()] == [True, False]
+    second = put(client, 2)
+    put(client, 3)
+    third = put(client, 3)  # the same bytes again are the same snapshot
+    assert [await replica.step(), await replica.step()] == [True, False]
+    assert [each[0] for each in accepted] == [first, third]
+    assert second != third
+    reports = [fields[b"position"] for _, fields in client.xrange(KEYS.loads)]
+    assert reports == [b"1-0", b"3-0"]
+
+
+@pytest.mark.parametrize("damage", ["blob", "payload", "pointer", "catalogue"])
+async def test_a_snapshot_that_cannot_be_loaded_leaves_the_previous_one_serving(client, async_client, damage):
+    accepted = []
+    replica = follower(async_client, accepted)
+    put(client, 1)
+    await replica.step()
+    bad = put(
+        client,
+        2,
+        b"refuse" if damage == "payload" else b"p",
+        Catalogue([Item("lost")]) if damage == "catalogue" else None,
+    )
+    if damage == "blob":
+        client.set(KEYS.blob(bad), b"corrupt")
+    if damage == "pointer":
+        client.set(KEYS.head, b"corrupt")
+    with pytest.raises(BanditloopError):
+        await replica.step()
+    assert len(accepted) == 1
+    put(client, 3)
+    assert await replica.step()
+    assert [each[1] for each in accepted] == ["1-0", "3-0"]
+
+
+async def test_a_follower_runs_on_past_refusals_and_counts_them(client, async_client):
+    accepted = []
+    replica = follower(async_client, accepted)
+    put(client, 1, b"refuse")
+    task = asyncio.create_task(replica.run())
+    await asyncio.to_thread(eventually, lambda: replica.failures)
+    put(client, 2)
+    await asyncio.to_thread(eventually, lambda: accepted)
+    assert replica.failures == 1  # what was refused is not tried again and again
+    task.cancel()
+
+
+async def test_a_connection_lost_between_two_reads_only_delays_the_snapshot(client, async_client):
+    catalogue = Catalogue([Item("a", {"x": 1.0})])
+    client.set(KEYS.blob(catalogue.digest), catalogue.encoded)
+
+    class Flaky:
+        """Loses the connection the first time the catalogue is asked for."""
+
+        lost = False
+
+        def __getattr__(self, name):
+            return getattr(async_client, name)
+
+        async def get(self, key):
+            if key == KEYS.blob(catalogue.digest) and not self.lost:
+                self.lost = True
+                raise redis.ConnectionError("gone")
+            return await async_client.get(key)
+
+    accepted = []
+    replica = follower(Flaky(), accepted)
+    put(client, 1, catalogue=catalogue)
+    with pytest.raises(redis.ConnectionError):
+        await replica.step()
+    assert await replica.step()
+    assert accepted[0][2] == catalogue.digest
+
+
+def test_only_the_newest_snapshots_are_kept(client):
+    ids = [put(client, n) for n in range(KEPT_SNAPSHOTS + 7)]
+    stored = [i for i in ids if client.exists(KEYS.blob(i))]
+    assert stored == ids[-KEPT_SNAPSHOTS:]
+    assert [i.decode() for i in client.lrange(KEYS.snapshots, 0, -1)] == stored[::-1]
+    assert head(client)[0].snapshot_id == ids[-1]
+
+
+def test_a_snapshot_whose_bytes_are_not_those_of_its_name_is_refused():
+    with pytest.raises(SnapshotError):
+        decode_published(b"data", digest(b"other"))
+    with pytest.raises(SnapshotError):
+        decode_published(b"data", digest(b"data"))
+
+
+# All of it
+
+
+async def test_a_replica_answers_logs_and_follows_what_is_learned(client, async_client, server_url):
+    service = RedisPolicyService(
+        SPEC, async_client, LogWriter(async_client), salt=SALT, replica="r1", follow_interval_s=0.01
+    )
+    assert not service.ready
+    service.start()
+    with learning(server_url, SPEC):
+        await asyncio.to_thread(eventually, lambda: service.ready)
+        for i in range(20):
+            record, logged = await service.rank(RankRequest(event_id=f"e{i}", actions=ACTIONS))
+            assert logged
+            await service.log([RewardRecord(record.event_id, 1.0)])
+        await asyncio.to_thread(eventually, lambda: service.ranker.serving.snapshot.learned == 20)
+        digest_ = await service.replace_catalogue([Item("a", {"x": 2.0})])
+        await asyncio.to_thread(eventually, lambda: service.ranker.serving.catalogue.digest == digest_)
+        info = await service.info()
+    assert (info.learned, info.items, info.ready) == (20, 1, True)
+    serving = service.ranker.serving
+    assert serving.snapshot == replay(client, serving.snapshot.position).snapshot()
+    await service.stop()
+
+
+def test_a_log_entry_knows_its_time():
+    assert LogEntry("12-3", TickRecord()).time_ms == 12

@@ -1,0 +1,192 @@
+"""The client against a real server: what it sends again is what it sent."""
+
+import asyncio
+import json
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from policies.ranker import ActionRequest
+from serve_app import client as module
+from serve_app.client import AsyncClient, Client, ServiceError, wait_until_ready
+from serve_app.schemas import RewardEvent
+
+RANKED = {
+    "event_id": "e",
+    "policy": "home",
+    "snapshot_id": "s",
+    "logged": True,
+    "chosen": [{"slot": 0, "id": "a", "propensity": 0.5}],
+}
+DROP = None
+"""An answer that closes the connection instead."""
+
+
+class Server(ThreadingHTTPServer):
+    """Gives its ``answers`` one after another, the last for ever; remembers what it was asked."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        self.answers: list[tuple[int, object] | None] = []
+        self.asked: list[tuple[str, dict]] = []
+        super().__init__(("127.0.0.1", 0), Handler)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Server
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["content-length"]))
+        self.server.asked.append((self.path, json.loads(body or b"{}")))
+        self.answer()
+
+    def do_GET(self) -> None:
+        self.server.asked.append((self.path, {}))
+        self.answer()
+
+    def answer(self) -> None:
+        answers = self.server.answers
+        answer = answers.pop(0) if len(answers) > 1 else answers[0]
+        if answer is DROP:
+            self.close_connection = True
+            return
+        status, content = answer
+        data = content if isinstance(content, bytes) else json.dumps(content).encode()
+        self.send_response(status)
+        self.send_header("content-length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *args) -> None:
+        """Silence."""
+
+
+@pytest.fixture
+def server(monkeypatch) -> Iterator[Server]:
+    monkeypatch.setattr(module, "BACKOFF_S", 0.001)
+    server = Server()
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def sync(server: Server, call: str, *args, **fields):
+    with Client(server.url) as client:
+        return getattr(client, call)(*args, **fields)
+
+
+def asynchronous(server: Server, call: str, *args, **fields):
+    async def run():
+        async with AsyncClient(server.url) as client:
+            return await getattr(client, call)(*args, **fields)
+
+    return asyncio.run(run())
+
+
+@pytest.fixture(params=[sync, asynchronous])
+def call(request) -> Callable:
+    return request.param
+
+
+def error(code: str, target: str | None = None) -> dict:
+    return {"error": {"code": code, "message": "m", "target": target}}
+
+
+def test_a_rank_is_retried_with_the_same_event_id(server, call):
+    server.answers = [(503, error("not_ready")), DROP, (502, b"bad gateway"), (200, RANKED)]
+    answer = call(server, "rank", ["a", ActionRequest("b", {"x": 1.0})], user_id="u")
+    assert answer.chosen[0].id == "a"
+    bodies = [body for _, body in server.asked]
+    assert len(bodies) == 4
+    assert bodies[0] == {
+        "event_id": bodies[0]["event_id"],
+        "user_id": "u",
+        "actions": [{"id": "a"}, {"id": "b", "features": {"x": 1.0}}],
+    }
+    assert all(body == bodies[0] for body in bodies)
+    assert len(bodies[0]["event_id"]) == 32
+
+
+def test_a_reward_is_retried_with_the_same_reward_id(server, call):
+    server.answers = [(503, error("log_unavailable")), (202, {"accepted": 1})]
+    call(server, "reward", "a/b", 1.5, slot=1)
+    (path, first), (_, second) = server.asked
+    assert path == "/v1/policies/home/events/a%2Fb/reward"
+    assert first == second
+    assert len(first["reward_id"]) == 32
+    assert (first["value"], first["slot"]) == (1.5, 1)
+
+
+def test_two_calls_have_two_ids_and_given_ids_are_kept(server, call):
+    server.answers = [(200, RANKED)]
+    call(server, "rank", ["a"])
+    call(server, "rank", ["a"])
+    call(server, "rank", ["a"], event_id="mine")
+    ids = [body["event_id"] for _, body in server.asked]
+    assert len(set(ids)) == 3
+    assert ids[2] == "mine"
+    server.answers = [(202, {"accepted": 1})]
+    call(server, "reward", "e", 1.0, reward_id="mine")
+    assert server.asked[-1][1]["reward_id"] == "mine"
+
+
+def test_a_refusal_is_not_retried_and_says_what_is_wrong(server, call):
+    server.answers = [(422, error("duplicate_action", "actions[1].id"))]
+    with pytest.raises(ServiceError) as refused:
+        call(server, "rank", ["a", "a"])
+    assert len(server.asked) == 1
+    assert (refused.value.status, refused.value.service_code) == (422, "duplicate_action")
+    assert refused.value.target == "actions[1].id"
+
+
+def test_retries_end(server, call):
+    server.answers = [(503, error("log_unavailable"))]
+    with pytest.raises(ServiceError) as refused:
+        call(server, "reward", "e", 1.0)
+    assert refused.value.service_code == "log_unavailable"
+    assert len(server.asked) == 4
+
+
+def test_an_answer_that_is_not_the_services_own_is_an_error_with_its_status(server, call):
+    server.answers = [(418, b"<html>")]
+    with pytest.raises(ServiceError) as refused:
+        call(server, "rank", ["a"])
+    assert (refused.value.status, refused.value.service_code) == (418, "http_error")
+
+
+def test_nobody_at_home_is_an_error_too(server, call):
+    server.answers = [DROP]
+    with pytest.raises(ServiceError) as refused:
+        call(server, "rank", ["a"])
+    assert (refused.value.status, refused.value.service_code) == (0, "unreachable")
+
+
+def test_many_rewards_and_activations_go_where_they_belong(server, call):
+    server.answers = [(202, {"accepted": 2})]
+    call(server, "rewards", [RewardEvent("e", 1.0, "r1"), RewardEvent("f", 2.0, "r2")])
+    call(server, "activate", "e")
+    assert [path for path, _ in server.asked] == [
+        "/v1/policies/home/rewards",
+        "/v1/policies/home/events/e/activate",
+    ]
+    assert [reward["reward_id"] for reward in server.asked[0][1]["rewards"]] == ["r1", "r2"]
+
+
+def test_waiting_until_ready_waits_and_gives_up_in_words(server):
+    server.answers = [(503, b""), (200, b"{}")]
+    wait_until_ready(server.url, timeout_s=5)
+    assert len(server.asked) == 2
+    server.answers = [(503, b"")]
+    with pytest.raises(ServiceError, match="not ready"):
+        wait_until_ready(server.url, timeout_s=0.15)
