@@ -58,20 +58,25 @@ class FeatureIndex:
         Returns the ascending columns that occur, intp[n], and their values, float64[K, n]. With features crossed by a
         category of the context, most of the d columns are zero for any one decision.
         """
-        terms = [(self._lookup(hashes, values), values) for hashes, values in self._terms(context, actions)]
+        count = len(actions)
+        at: list[NDArray[np.intp]] = [np.zeros((count, 1), np.intp)]  # the intercept
+        values: list[NDArray[Any]] = [np.ones((count, 1))]
+        for hashes, given in self._terms(context, actions):
+            found = self._lookup(hashes, given)
+            at.append(np.broadcast_to(found, (count, found.shape[-1])))
+            values.append(np.broadcast_to(given, (count, given.shape[-1])))
+        columns_at = np.concatenate(at, axis=1)
         present = np.zeros(len(self.hashes) + 1, bool)  # the last one stands for the unknown, -1
-        for at, _ in terms:
-            present[at] = True
-        present[0], present[-1] = True, False
+        present[columns_at] = True
+        present[-1] = False
         columns = np.flatnonzero(present)
         compact = np.full(present.size, columns.size)
         compact[columns] = np.arange(columns.size)
-        features = np.zeros((len(actions), columns.size + 1))
-        features[:, 0] = 1.0
-        rows = np.arange(len(actions))[:, None]
-        for at, values in terms:
-            np.add.at(features, (rows, compact[at]), values)
-        return columns, features[:, :-1]
+        width = columns.size + 1
+        flat = compact[columns_at] + width * np.arange(count)[:, None]
+        weights = np.concatenate(values, axis=1, dtype=np.float64)
+        sums: Any = np.bincount(flat.ravel(), weights.ravel(), count * width)
+        return columns, sums.reshape(count, width)[:, :-1]
 
     def dense(self, context: Context, actions: ActionSet) -> Float64:
         """float64[K, d]: the same with every column."""
@@ -162,7 +167,8 @@ class RidgeLearner:
         cross, count, total = self._cross[:n, :d], self._count[:n], self._sum[:n]
         shrink = 1.0 / (config.bias_l2 + count)
         shift = cross * shrink[:, None]
-        precision = self._a[:d, :d] + config.l2 * np.eye(d) - cross.T @ shift
+        half = cross * np.sqrt(shrink)[:, None]
+        precision = self._a[:d, :d] + config.l2 * np.eye(d) - half.T @ half
         root = _inverse_root(precision)
         weights = root @ (root.T @ (self._b[:d] - shift.T @ total))
         bias = shrink * (total - cross @ weights)
@@ -187,8 +193,8 @@ class RidgeLearner:
                 draws=self._draws,
                 prior_seed=self._seed("prior"),
                 prior_deviation=float(self._scale / np.sqrt(config.bias_l2)),
-                weight_draws=_bytes(weights[:, None] + deviation),
-                bias_draws=_bytes(bias[:, None] + own - shift @ deviation),
+                weight_draws=_bytes32(weights[:, None] + deviation),
+                bias_draws=_bytes32(bias[:, None] + own - shift @ deviation),
             )
         return Snapshot(KIND, position, self._learned, msgspec.msgpack.encode(payload))
 
@@ -239,8 +245,8 @@ class RidgeModel:
             self._shift, self._shrink = _array(payload.shift, (n, d)), _array(payload.shrink, (n,))
         if m:
             self._weight_draws, self._bias_draws = (
-                _array(payload.weight_draws, (d, m)),
-                _array(payload.bias_draws, (n, m)),
+                _array32(payload.weight_draws, (d, m)),
+                _array32(payload.bias_draws, (n, m)),
             )
 
     def scores(self, context: Context, actions: ActionSet) -> Float64:
@@ -382,13 +388,26 @@ def _bytes(array: Float64) -> bytes:
     return np.ascontiguousarray(array, "<f8").tobytes()
 
 
-def _array(data: bytes, shape: tuple[int, ...]) -> Float64:
-    if len(data) != 8 * int(np.prod(shape)):
-        raise SnapshotError(f"expected float64{list(shape)}, got {len(data)} bytes", "payload")
-    array: Float64 = np.frombuffer(data, "<f8").reshape(shape)
+def _bytes32(array: Float64) -> bytes:
+    return array.astype("<f4").tobytes()
+
+
+def _array32(data: bytes, shape: tuple[int, ...]) -> Float64:
+    if len(data) != 4 * int(np.prod(shape)):
+        raise SnapshotError(f"expected float32{list(shape)}, got {len(data)} bytes", "payload")
+    return _finite(np.frombuffer(data, "<f4").reshape(shape).astype(np.float64))
+
+
+def _finite(array: Float64) -> Float64:
     if not np.isfinite(array).all():
         raise SnapshotError("weights are finite", "payload")
     return array
+
+
+def _array(data: bytes, shape: tuple[int, ...]) -> Float64:
+    if len(data) != 8 * int(np.prod(shape)):
+        raise SnapshotError(f"expected float64{list(shape)}, got {len(data)} bytes", "payload")
+    return _finite(np.frombuffer(data, "<f8").reshape(shape))
 
 
 def _padded(array: Float64, shape: tuple[int, ...]) -> Float64:

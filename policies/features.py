@@ -1,12 +1,13 @@
 """From a request, or from its record, to the features a policy sees. The same function serves both."""
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 import numpy as np
 
 from bandits.hashing import hash_feature
 from bandits.records import DecisionRecord, FeatureMap
-from bandits.types import ActionSet, Context, Float32, Namespace
+from bandits.types import ActionSet, Context, Float32, Float64, Namespace, UInt32, frozen
 from policies.catalogue import FEATURES, Catalogue, hash_map, hash_rows
 from policies.spec import PolicySpec
 
@@ -20,20 +21,28 @@ def featurise(
     ids: Sequence[str],
     features: Sequence[FeatureMap | None] | None,
     scores: Mapping[str, Float32],
+    rows: Sequence[int] | None = None,
 ) -> tuple[Context, ActionSet]:
     """The context and the actions as hashed features.
 
     Namespaces: ``context`` (shared), ``item`` (the id), ``features`` (of the request, or else of the catalogue) and
-    ``scores`` (per source: score, rank, presence).
+    ``scores`` (per source: score, rank, presence). With ``rows``, only these actions are returned; a rank still counts
+    all of them.
     """
+    ranked = score_features(scores) if "scores" in spec.use and scores else None
+    if rows is not None:
+        ids = [ids[row] for row in rows]
+        features = None if features is None else [features[row] for row in rows]
+        scores = {name: values[list(rows)] for name, values in scores.items()}
+        ranked = None if ranked is None else Namespace(SCORES, ranked.hashes, ranked.values[list(rows)])
     actions: list[Namespace] = []
     if "item" in spec.use:
         hashes = np.fromiter((hash_feature(ITEM, action_id) for action_id in ids), np.uint32, len(ids))
         actions.append(Namespace(ITEM, hashes[:, None], np.ones((len(ids), 1), np.float32)))
     if "features" in spec.use:
         actions.append(Namespace(FEATURES, *_item_features(catalogue, ids, features)))
-    if "scores" in spec.use and scores:
-        actions.append(score_features(scores))
+    if ranked is not None:
+        actions.append(ranked)
     shared: tuple[Namespace, ...] = ()
     if "context" in spec.use and context:
         pairs = hash_map(context, CONTEXT)
@@ -47,9 +56,12 @@ def featurise(
     return Context(shared), ActionSet(tuple(ids), tuple(actions), scores)
 
 
-def featurise_record(spec: PolicySpec, catalogue: Catalogue, record: DecisionRecord) -> tuple[Context, ActionSet]:
-    """What the policy saw when it made this decision, rebuilt from its record."""
-    return featurise(spec, catalogue, record.context, record.action_ids, record.features, record.source_scores())
+def featurise_record(
+    spec: PolicySpec, catalogue: Catalogue, record: DecisionRecord, rows: Sequence[int] | None = None
+) -> tuple[Context, ActionSet]:
+    """What the policy saw when it made this decision, rebuilt from its record (of the actions ``rows``, if given)."""
+    scores = record.source_scores()
+    return featurise(spec, catalogue, record.context, record.action_ids, record.features, scores, rows)
 
 
 def score_features(scores: Mapping[str, Float32]) -> Namespace:
@@ -57,18 +69,31 @@ def score_features(scores: Mapping[str, Float32]) -> Namespace:
 
     All are 0 for an action the source did not score. A rank counts the actions with a higher score, so ties share it.
     """
-    names, columns = [], []
-    for source in sorted(scores):
-        values = scores[source]
-        present = ~np.isnan(values)
-        filled = np.where(present, values, np.float32(0.0))
-        ordered = np.sort(values[present])
-        rank = ordered.size - np.searchsorted(ordered, filled, side="right")
-        discount = np.where(present, 1.0 / np.log2(2.0 + rank), 0.0)
-        names += [f"{source}.score", f"{source}.rank", f"{source}.present"]
-        columns += [filled, discount, present]
-    hashes = np.array([hash_feature(SCORES, name) for name in names], np.uint32)
-    return Namespace(SCORES, hashes, np.stack(columns, axis=1).astype(np.float32))
+    names = tuple(sorted(scores))
+    matrix = np.stack([scores[name] for name in names])
+    present = ~np.isnan(matrix)
+    filled = np.where(present, matrix, np.float32(0.0))
+    ordered = np.sort(matrix, axis=1)  # NaN last
+    columns = np.empty((matrix.shape[1], 3 * len(names)), np.float32)
+    for row, count in enumerate(present.sum(axis=1)):
+        rank = count - ordered[row, :count].searchsorted(filled[row], side="right")
+        columns[:, 3 * row + 1] = _discounts(matrix.shape[1])[rank] * present[row]
+    columns[:, 0::3] = filled.T
+    columns[:, 2::3] = present.T
+    return Namespace(SCORES, _score_hashes(names), columns)
+
+
+@lru_cache(maxsize=64)
+def _score_hashes(names: tuple[str, ...]) -> UInt32:
+    kinds = ("score", "rank", "present")
+    hashes: UInt32 = np.array([hash_feature(SCORES, f"{name}.{kind}") for name in names for kind in kinds], np.uint32)
+    return frozen(hashes)
+
+
+@lru_cache(maxsize=1024)
+def _discounts(count: int) -> Float64:
+    discounts: Float64 = 1.0 / np.log2(2.0 + np.arange(count + 1))
+    return frozen(discounts)
 
 
 def _item_features(

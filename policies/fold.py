@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from bandits.errors import CodecError
 from bandits.join import Join, JoinedDecision, JoinRule
 from bandits.records import ArtifactRecord, BuildRecord, CatalogueRecord, LogEntry, SpecRecord
+from bandits.ridge import RidgeConfig
 from bandits.types import Interaction, Learner, Snapshot
 from policies.blend import make_learner
 from policies.catalogue import Catalogue
@@ -62,11 +63,17 @@ class Fold:
         self.learned += len(interactions)
 
     def interactions(self, joined: JoinedDecision) -> Iterator[Interaction]:
-        """What a joined decision teaches: one interaction per slot."""
+        """What a joined decision teaches: one interaction per slot. Ridge needs no action but the chosen one."""
         record = joined.record
-        spec = self._spec_of(record.spec)
-        context, actions = featurise_record(spec, self._catalogue_of(record.catalogue), record)
+        spec, catalogue = self._spec_of(record.spec), self._catalogue_of(record.catalogue)
         pmfs = record.pmfs()
+        if spec.kind == "blend" and isinstance(spec.learner, RidgeConfig):
+            context, chosen_actions = featurise_record(spec, catalogue, record, record.chosen)
+            for slot, index in enumerate(record.chosen):
+                action, propensity = chosen_actions.take([slot]), float(pmfs[slot, index])
+                yield Interaction(record.event_id, slot, context, action, 0, propensity, joined.rewards[slot])
+            return
+        context, actions = featurise_record(spec, catalogue, record)
         for slot, index in enumerate(record.chosen):
             earlier = record.chosen[:slot]
             remaining = [k for k in range(len(actions)) if k not in earlier]

@@ -7,7 +7,6 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,6 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
-    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -41,6 +39,7 @@ from simulator.audit import audit
 from simulator.demo import (
     Bench,
     Traffic,
+    ablations,
     draw_curves,
     load_world,
     make_bench,
@@ -50,7 +49,7 @@ from simulator.demo import (
 )
 
 EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "movielens.yaml"
-CONNECTIONS = 8
+CONNECTIONS = 4
 MEAN_DELAY_S = 1.0
 RESENT = 0.01
 ABLATIONS = {"ids_only": ("context", "item", "features"), "scores_only": ("context", "scores")}
@@ -81,7 +80,7 @@ def run_demo(*, rounds: int, seed: int, port: int, out: Path, console: Console) 
                 measured = measure(client, spec, settings.secret())
         console.rule("4  the same learner without scores, and with nothing else")
         curves = {"bandit": np.array(board.traffic.rewards), **named(bench.baselines(board.traffic.users, seed))}
-        curves |= ablations(bench, rounds, seed)
+        curves |= show_ablations(spec, rounds, seed)
     report = make_report(rounds, seed, curves, board.traffic, measured)
     out.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
     picture = out.with_suffix(".png")
@@ -248,19 +247,11 @@ def measure(client: "redis.Redis", spec: PolicySpec, salt: bytes) -> dict[str, A
     }
 
 
-def ablations(bench: Bench, rounds: int, seed: int) -> dict[str, np.ndarray[Any, np.dtype[np.float64]]]:
-    """The same learner and pools in one process, with part of the features removed."""
-    out = {}
+def show_ablations(spec: PolicySpec, rounds: int, seed: int) -> dict[str, np.ndarray[Any, np.dtype[np.float64]]]:
+    """The same learner and pools with part of the features removed, each in a process of its own."""
     with Progress(TextColumn("{task.description}"), BarColumn(40), TimeElapsedColumn(), TimeRemainingColumn()) as bar:
-        for name, use in ABLATIONS.items():
-            task = bar.add_task(f"{name:12}", total=rounds)
-            out[name] = bench.ablation(use, rounds=rounds, seed=seed, progress=partial(_advance, bar, task))
-            bar.update(task, completed=rounds)
-    return out
-
-
-def _advance(bar: Progress, task: TaskID, completed: int) -> None:
-    bar.update(task, completed=completed)
+        tasks = {name: bar.add_task(f"{name:12}", total=rounds) for name in ABLATIONS}
+        return ablations(spec, ABLATIONS, rounds, seed, lambda name, n: bar.update(tasks[name], completed=n))
 
 
 def named(rewards: dict[str, Any]) -> dict[str, Any]:

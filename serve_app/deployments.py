@@ -26,8 +26,6 @@ from serve_app.settings import Settings
 
 log = logging.getLogger("banditloop.replica")
 
-NICENESS = 5
-
 
 class RankReplica:
     """Answers HTTP for all policies, in one process. Wrapped by ``serve.ingress`` in app.py."""
@@ -91,7 +89,7 @@ class Learner:
 
     def __init__(self, settings: Settings, spec: PolicySpec) -> None:
         configure_logging(settings.log_level)
-        os.nice(NICENESS)  # learning yields to answering
+        os.nice(settings.learner_niceness)
         trained = artifact.load(Path(spec.artifact)) if spec.artifact else None
         loop = LearnerLoop(
             redis.Redis.from_url(str(settings.redis_url), socket_timeout=30, socket_connect_timeout=5),

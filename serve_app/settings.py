@@ -17,7 +17,8 @@ class Settings(BaseSettings):
     """One process's view of how the service runs.
 
     ``redis_url`` None starts an embedded Valkey under ``data_dir``. ``salt`` is the secret that draws are hashed with;
-    None makes one and keeps it in ``data_dir/salt``.
+    None makes one and keeps it in ``data_dir/salt``. ``learner_niceness`` above 0 makes learning yield to answering:
+    rank is steadier on a crowded machine, and models are fresh later.
     """
 
     model_config = SettingsConfigDict(env_prefix="BANDITLOOP_", extra="ignore")
@@ -33,6 +34,7 @@ class Settings(BaseSettings):
     redis_timeout_s: float = Field(2.0, gt=0)
     max_ongoing_requests: int = Field(256, ge=1)
     max_queued_requests: int = Field(1024, ge=1)
+    learner_niceness: int = Field(0, ge=0, le=19)
     log_level: str = "INFO"
 
     def secret(self) -> bytes:

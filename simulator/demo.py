@@ -1,6 +1,7 @@
 """The demo's parts that need no server: training, traffic, baselines, ablations, figures."""
 
 import asyncio
+import multiprocessing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,6 +12,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from bandits.errors import StartupError
 from policies import artifact
 from policies.catalogue import Catalogue
 from policies.ranker import Pool, Ranker, RankRequest
@@ -119,6 +121,45 @@ def make_bench(world: MovieLensWorld, spec: PolicySpec) -> Bench:
         return {user: await ranker.pool(RankRequest(user_id=user)) for user in world.users}
 
     return Bench(MovieLensRequests(world), trained, spec, asyncio.run(ask()))
+
+
+def ablations(
+    spec: PolicySpec,
+    uses: Mapping[str, Sequence[str]],
+    rounds: int,
+    seed: int,
+    progress: Callable[[str, int], None],
+) -> dict[str, Array]:
+    """Rewards of ``Bench.ablation`` by name, each in a fresh process; ``progress`` is told name and rounds done."""
+    context = multiprocessing.get_context("spawn")
+    done = {name: context.Value("q", 0) for name in uses}
+    answers = {name: context.Pipe(duplex=False) for name in uses}
+    workers = [
+        context.Process(target=_ablation, args=(spec, tuple(use), rounds, seed, done[name], answers[name][1]))
+        for name, use in uses.items()
+    ]
+    for worker in workers:
+        worker.start()
+    rewards: dict[str, Array] = {}
+    while len(rewards) < len(uses):
+        for name, (receiver, _) in answers.items():
+            progress(name, done[name].value)
+            if name not in rewards and receiver.poll(0.1):
+                rewards[name] = np.frombuffer(receiver.recv_bytes())
+                progress(name, rounds)
+        if any(worker.exitcode not in {None, 0} for worker in workers):
+            raise StartupError("a process of the comparison died: see what it printed above")
+    for worker in workers:
+        worker.join()
+    return rewards
+
+
+def _ablation(spec: PolicySpec, use: tuple[str, ...], rounds: int, seed: int, done: Any, answer: Any) -> None:
+    def report(count: int) -> None:
+        done.value = count
+
+    bench = make_bench(load_world(), spec)
+    answer.send_bytes(bench.ablation(use, rounds=rounds, seed=seed, progress=report).tobytes())
 
 
 @dataclass(slots=True, eq=False)

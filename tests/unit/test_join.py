@@ -22,6 +22,7 @@ from bandits.records import (
     TickRecord,
 )
 from bandits.ridge import RidgeConfig
+from bandits.types import Interaction
 from policies.blend import load_policy
 from policies.catalogue import Catalogue, Item
 from policies.spec import PolicySpec, VwConfig
@@ -445,14 +446,27 @@ def test_making_snapshots_on_the_way_changes_nothing():
     assert fold.snapshot() == watched.snapshot()
 
 
-def test_a_slate_teaches_one_interaction_per_slot_among_the_actions_that_were_left():
-    log = log_of([(1, decision(chosen=(2, 0))), (1, RewardRecord("e", 5.0, slot=1))], SPEC)
+def slate_interactions(spec: PolicySpec) -> tuple[Interaction, Interaction]:
+    log = log_of([(1, decision(chosen=(2, 0))), (1, RewardRecord("e", 5.0, slot=1))], spec)
     fold = log.fold()
-    joined = JoinedDecision("1-0", log.entries[1].record, (0.0, 5.0), rewarded=True)
-    first, second = fold.interactions(joined)
-    assert (first.actions.ids, first.chosen, first.propensity, first.reward) == (("a", "b", "c"), 2, 1 / 3, 0.0)
-    assert (second.actions.ids, second.chosen, second.propensity, second.reward) == (("a", "b"), 0, 1 / 2, 5.0)
+    first, second = fold.interactions(JoinedDecision("1-0", log.entries[1].record, (0.0, 5.0), rewarded=True))
     assert fold.learned == fold.snapshot().learned == 2
+    assert (first.propensity, first.reward) == (1 / 3, 0.0)
+    assert (second.propensity, second.reward) == (1 / 2, 5.0)
+    return first, second
+
+
+def test_a_slate_teaches_vw_one_interaction_per_slot_among_the_actions_that_were_left():
+    vw = msgspec.structs.replace(SPEC, learner=VwConfig(), exploration=EpsilonGreedy(0.1))
+    first, second = slate_interactions(vw)
+    assert (first.actions.ids, first.chosen) == (("a", "b", "c"), 2)
+    assert (second.actions.ids, second.chosen) == (("a", "b"), 0)
+
+
+def test_a_slate_teaches_ridge_the_chosen_action_of_each_slot():
+    first, second = slate_interactions(SPEC)
+    assert (first.actions.ids, first.chosen) == (("c",), 0)
+    assert (second.actions.ids, second.chosen) == (("a",), 0)
 
 
 def test_a_holdout_decision_is_joined_and_not_learned():
