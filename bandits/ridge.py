@@ -16,14 +16,11 @@ from typing import Annotated, Any
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
+from bandits.columns import INTERCEPT, FeatureIndex
 from bandits.errors import SnapshotError
-from bandits.hashing import hash_feature
-from bandits.types import ActionSet, Context, Float64, Interaction, Namespace, Snapshot, frozen
+from bandits.types import ActionSet, Context, Float64, Interaction, Snapshot, frozen
 
-FNV_PRIME = np.uint32(16777619)
-INTERCEPT = hash_feature("constant", "constant")
 ITEM_NAMESPACE = "item"
 KIND = "ridge"
 PRIOR_CACHE = 10_000
@@ -41,80 +38,6 @@ class RidgeConfig(msgspec.Struct, tag="ridge", tag_field="kind", frozen=True, fo
     bias_l2: Annotated[float, msgspec.Meta(gt=0)] = 10.0
     interactions: list[tuple[str, str]] = msgspec.field(default_factory=list)
     max_features: Annotated[int, msgspec.Meta(ge=1, le=4096)] = 256
-
-
-class FeatureIndex:
-    """Columns for feature hashes, in the order they were first met. Column 0 is the intercept."""
-
-    def __init__(self, config: RidgeConfig, hashes: Sequence[int] = (INTERCEPT,)) -> None:
-        self._config = config
-        self.hashes = list(hashes)
-        self._columns = {h: column for column, h in enumerate(self.hashes)}
-        self._sorted, self._order = _sorted(self.hashes)
-
-    def matrix(self, context: Context, actions: ActionSet) -> tuple[NDArray[np.intp], Float64]:
-        """The known features of every action, interactions included.
-
-        Returns the ascending columns that occur, intp[n], and their values, float64[K, n]. With features crossed by a
-        category of the context, most of the d columns are zero for any one decision.
-        """
-        count = len(actions)
-        at: list[NDArray[np.intp]] = [np.zeros((count, 1), np.intp)]  # the intercept
-        values: list[NDArray[Any]] = [np.ones((count, 1))]
-        for hashes, given in self._terms(context, actions):
-            found = self._lookup(hashes, given)
-            at.append(np.broadcast_to(found, (count, found.shape[-1])))
-            values.append(np.broadcast_to(given, (count, given.shape[-1])))
-        columns_at = np.concatenate(at, axis=1)
-        present = np.zeros(len(self.hashes) + 1, bool)  # the last one stands for the unknown, -1
-        present[columns_at] = True
-        present[-1] = False
-        columns = np.flatnonzero(present)
-        compact = np.full(present.size, columns.size)
-        compact[columns] = np.arange(columns.size)
-        width = columns.size + 1
-        flat = compact[columns_at] + width * np.arange(count)[:, None]
-        weights = np.concatenate(values, axis=1, dtype=np.float64)
-        sums: Any = np.bincount(flat.ravel(), weights.ravel(), count * width)
-        return columns, sums.reshape(count, width)[:, :-1]
-
-    def dense(self, context: Context, actions: ActionSet) -> Float64:
-        """float64[K, d]: the same with every column."""
-        columns, values = self.matrix(context, actions)
-        features = np.zeros((len(actions), len(self.hashes)))
-        features[:, columns] = values
-        return features
-
-    def learn(self, context: Context, actions: ActionSet) -> None:
-        """Give a column to every feature not met before, up to ``max_features``."""
-        before = len(self.hashes)
-        for hashes, values in self._terms(context, actions):
-            present = hashes if values.ndim == 1 else hashes[..., (values != 0.0).any(axis=0)]
-            for h in present.ravel().tolist():
-                if h not in self._columns and len(self.hashes) < self._config.max_features:
-                    self._columns[h] = len(self.hashes)
-                    self.hashes.append(h)
-        if len(self.hashes) != before:
-            self._sorted, self._order = _sorted(self.hashes)
-
-    def _terms(self, context: Context, actions: ActionSet) -> list[tuple[NDArray[np.uint32], NDArray[np.float32]]]:
-        groups = {ns.name: ns for ns in (*context.namespaces, *actions.namespaces)}
-        # an item's own indicator is its bias already
-        terms = [
-            (ns.hashes, ns.values)
-            for ns in groups.values()
-            if not (self._config.action_bias and ns.name == ITEM_NAMESPACE)
-        ]
-        for first, second in self._config.interactions:
-            if first in groups and second in groups:
-                terms.append(_cross(groups[first], groups[second]))
-        return terms
-
-    def _lookup(self, hashes: NDArray[np.uint32], values: NDArray[np.float32]) -> NDArray[np.intp]:
-        """Column of each feature; -1 where it is unknown, or padding."""
-        at = np.minimum(self._sorted.searchsorted(hashes), self._sorted.size - 1)
-        known = self._sorted[at] == hashes
-        return np.where(known & (values != 0.0) if hashes.shape == values.shape else known, self._order[at], -1)
 
 
 class RidgeLearner:
@@ -140,7 +63,7 @@ class RidgeLearner:
         self._uncertainty = uncertainty
         self._salt = salt
         state: _State = _State() if checkpoint is None else _decode(checkpoint, _State)
-        self._index = FeatureIndex(config, state.hashes)
+        self._index = _index(config, state.hashes)
         self._action_ids = list(state.action_ids)
         self._rows = {action_id: row for row, action_id in enumerate(self._action_ids)}
         self._learned = state.learned
@@ -236,7 +159,7 @@ class RidgeModel:
         payload = _decode(snapshot.payload, _Payload)
         self.learned = snapshot.learned
         self._payload = payload
-        self._index = FeatureIndex(payload.config, payload.hashes)
+        self._index = _index(payload.config, payload.hashes)
         self._rows = {action_id: row for row, action_id in enumerate(payload.action_ids)}
         d, n, m = len(payload.hashes), len(payload.action_ids), payload.draws
         self._weights, self._bias = _array(payload.weights, (d,)), _array(payload.bias, (n,))
@@ -352,6 +275,12 @@ class _Payload(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     bias_draws: bytes = b""
 
 
+def _index(config: RidgeConfig, hashes: Sequence[int]) -> FeatureIndex:
+    """An item's own indicator is its bias already."""
+    ignored = ITEM_NAMESPACE if config.action_bias else None
+    return FeatureIndex(config.interactions, ignored, config.max_features, hashes)
+
+
 def _inverse_root(precision: Float64) -> Float64:
     """R with R R' = the inverse of ``precision``; scaled to unit diagonal first, since features come in any unit.
 
@@ -369,19 +298,6 @@ def _inverse_root(precision: Float64) -> Float64:
         else:
             root: Float64 = scale[:, None] * np.linalg.inv(lower).T
             return root
-
-
-def _cross(first: Namespace, second: Namespace) -> tuple[NDArray[np.uint32], NDArray[np.float32]]:
-    """Every pair of features of two namespaces; hashed as Vowpal Wabbit hashes quadratic features."""
-    hashes = (first.hashes[..., :, None] * FNV_PRIME) ^ second.hashes[..., None, :]
-    values = first.values[..., :, None] * second.values[..., None, :]
-    return hashes.reshape(*hashes.shape[:-2], -1), values.reshape(*values.shape[:-2], -1)
-
-
-def _sorted(hashes: Sequence[int]) -> tuple[NDArray[np.uint32], NDArray[np.intp]]:
-    array = np.array(hashes, np.uint32)
-    order = np.argsort(array)
-    return array[order], order
 
 
 def _bytes(array: Float64) -> bytes:
