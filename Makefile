@@ -28,7 +28,7 @@ unit: $(READY)
 	$(BIN)/pytest -q tests/unit tests/contract
 
 test: $(READY)
-	$(BIN)/pytest -q tests
+	BANDITLOOP_THOROUGH=1 $(BIN)/pytest -q tests
 
 bench: $(READY)
 	$(BIN)/python benchmarks/run.py

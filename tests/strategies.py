@@ -1,10 +1,15 @@
 """Hypothesis strategies and small builders that several tests share."""
 
+import os
+
 import numpy as np
 from hypothesis import strategies as st
 
 from bandits.hashing import hash_feature
 from bandits.types import ActionSet, Context, Interaction, Namespace
+
+MANY = 2500 if os.environ.get("BANDITLOOP_THOROUGH") else 250
+"""Random models of the tests that try thousands: `make test` sets the variable, `make check` does not."""
 
 scores = st.lists(st.floats(-50, 50, allow_nan=False), min_size=1, max_size=30).map(lambda x: np.array(x, np.float64))
 salts = st.binary(min_size=1, max_size=64)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from strategies import MANY
 from vowpal_wabbit_next import DebugNode, Workspace
 
 from bandits.errors import SnapshotError, SpecError
@@ -123,7 +124,7 @@ def float32_error(plan: ScorerPlan, weights: Float32, context: Context, actions:
     seed=st.integers(0, 2**32 - 1),
 )
 @example(args="-q ::", bits=10, count=200, density=1.0, seed=1)
-@settings(max_examples=2500, deadline=None, derandomize=True)
+@settings(max_examples=MANY)
 def test_scores_are_vws_own_sums(args: str, bits: int, count: int, density: float, seed: int) -> None:
     oracle = oracle_of(args, bits)
     rng = np.random.default_rng(seed)
