@@ -9,12 +9,12 @@ READY = $(VENV)/.banditloop-installed
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(not (3, 11) <= v[:2] < (3, 13) and "banditloop needs Python 3.11 or 3.12, this is %d.%d: make PYTHON=python3.11" % v[:2])'
-	$(PYTHON) -m venv $(VENV)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt -e '.[train,dev]'
 	@touch $@
 
 demo: $(READY)
-	$(BIN)/banditloop demo
+	$(BIN)/banditloop demo $(ARGS)
 
 check: lint unit
 

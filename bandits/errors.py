@@ -59,6 +59,12 @@ class TooManyActionsError(InvalidInputError):
     code = "too_many_actions"
 
 
+class TooManyFeaturesError(InvalidInputError):
+    """More features, or more pairs of them, than one decision may carry."""
+
+    code = "too_many_features"
+
+
 class InvalidEventIdError(InvalidInputError):
     """An event_id is empty or longer than 256 bytes."""
 

@@ -39,14 +39,14 @@ ROWS = {
 }
 CS, CF = ("context", "scores"), ("context", "features")
 VW = "--cb_explore_adf --cb_type mtr"
+PLAIN: dict[str, Any] = {"learner": RidgeConfig(bias_l2=10.0), "exploration": LinTs(scale=0.3, draws=64)}
 VARIANTS: dict[str, dict[str, Any]] = {
-    "as in the example": {},
+    "lints, scale 0.3": {},
     "lints, scale 0.1": {"exploration": LinTs(scale=0.1, draws=64)},
-    "lints, scale 0.3": {"exploration": LinTs(scale=0.3, draws=64)},
-    "bias_l2 2": {"learner": RidgeConfig(bias_l2=2.0)},
-    "bias_l2 30": {"learner": RidgeConfig(bias_l2=30.0)},
-    "context x scores": {"learner": RidgeConfig(interactions=[CS])},
-    "context x scores, context x features": {"learner": RidgeConfig(interactions=[CS, CF], max_features=512)},
+    "lints, bias_l2 2": {"learner": RidgeConfig(bias_l2=2.0)},
+    "lints, bias_l2 30": {"learner": RidgeConfig(bias_l2=30.0)},
+    "lints, context x scores": {"learner": RidgeConfig(interactions=[CS])},
+    "lints, context x scores, context x features": {"learner": RidgeConfig(interactions=[CS, CF], max_features=512)},
     "linucb, alpha 0.3": {"exploration": LinUcb(alpha=0.3)},
     "ridge, squarecb": {"exploration": SquareCB()},
     "ridge, epsilon 0.05": {"exploration": EpsilonGreedy(0.05)},
@@ -83,7 +83,7 @@ def one_variant(name: str, rounds: int) -> tuple[str, float, float, float]:
     """Overall and last-quarter reward of a variant under seed 0, and milliseconds per round."""
     with tempfile.TemporaryDirectory() as folder:
         bench, spec = prepared(0, Path(folder))
-    changed = msgspec.structs.replace(spec, **VARIANTS[name])
+    changed = msgspec.structs.replace(spec, **(PLAIN | VARIANTS[name]))
     began = time.perf_counter()
     run = run_loop(bench.requests, changed, rounds=rounds, seed=0, pools=bench.pools, catalogue=bench.catalogue)
     spent = 1000 * (time.perf_counter() - began) / rounds
@@ -119,9 +119,9 @@ def main() -> int:
     load_world()  # fetch once, before the processes need it
     with ProcessPoolExecutor(max_workers=min(2, os.cpu_count() or 1)) as pool:
         if arguments.variants:
-            print(f"{'variant, seed 0':40} overall  last quarter  ms/round")
+            print(f"{'variant, seed 0':44} overall  last quarter  ms/round")
             for name, overall, last, spent in pool.map(one_variant, VARIANTS, [arguments.rounds] * len(VARIANTS)):
-                print(f"{name:40} {overall:.4f}   {last:.4f}        {spent:.2f}", flush=True)
+                print(f"{name:44} {overall:.4f}   {last:.4f}        {spent:.2f}", flush=True)
             return 0
         results = list(pool.map(one_seed, range(arguments.seeds), [arguments.rounds] * arguments.seeds))
     table = compare(results)

@@ -8,12 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bandits.codec import MAX_NUMBER, digest
-from bandits.errors import ArtifactError
+from bandits.errors import ArtifactError, InvalidInputError, NonFiniteNumberError, TooManyFeaturesError
 from bandits.hashing import hash_feature
 from bandits.records import FeatureMap
 from bandits.types import Float32, UInt32
 
 FEATURES = "features"
+MAX_FEATURES = 256
 
 
 class Item(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -35,10 +36,10 @@ class Catalogue:
         if len(self._rows) != len(self.ids):
             raise ArtifactError("two items share an id", "catalogue")
         for item in items:
-            for name, value in item.features.items():
-                if isinstance(value, float) and not abs(value) <= MAX_NUMBER:
-                    message = f"item {item.id!r}: a feature is a number of at most {MAX_NUMBER:g} in size"
-                    raise ArtifactError(message, f"features.{name}")
+            try:
+                check_features(item.features, "features")
+            except InvalidInputError as error:
+                raise ArtifactError(f"item {item.id!r}: {error.message}", error.target) from error
         self._hashes, self._values = hash_rows([item.features for item in items])
 
     def __len__(self) -> int:
@@ -73,6 +74,21 @@ class Catalogue:
             return np.zeros((len(ids), 0), np.uint32), np.zeros((len(ids), 0), np.float32)
         known = rows >= 0
         return self._hashes[rows], self._values[rows] * known[:, None].astype(np.float32)
+
+
+def check_features(features: FeatureMap, target: str) -> None:
+    """Refuse numbers beyond MAX_NUMBER, and more than MAX_FEATURES features, each item of a list being one.
+
+    Raises:
+        NonFiniteNumberError, TooManyFeaturesError: which name the field.
+    """
+    count = 0
+    for name, value in features.items():
+        count += len(value) if isinstance(value, list) else 1
+        if isinstance(value, float) and not abs(value) <= MAX_NUMBER:
+            raise NonFiniteNumberError(f"features are numbers up to {MAX_NUMBER:g}", f"{target}.{name}")
+    if count > MAX_FEATURES:
+        raise TooManyFeaturesError(f"at most {MAX_FEATURES} features, not {count}", target)
 
 
 def hash_rows(maps: Sequence[FeatureMap | None], namespace: str = FEATURES) -> tuple[UInt32, Float32]:

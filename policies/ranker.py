@@ -23,12 +23,13 @@ from bandits.errors import (
     NotReadyError,
     SourceError,
     TooManyActionsError,
+    TooManyFeaturesError,
     UnknownUserError,
 )
 from bandits.records import DecisionRecord, FeatureMap
 from bandits.types import ActionSet, Context, Float32, Policy, Snapshot
 from policies.blend import load_policy
-from policies.catalogue import Catalogue
+from policies.catalogue import Catalogue, check_features
 from policies.features import featurise
 from policies.guardrails import FixedPolicy, in_holdout
 from policies.mixture import Mixture
@@ -37,6 +38,7 @@ from policies.spec import PolicySpec
 
 MAX_ACTIONS = 1000
 MAX_SLOTS = 50
+MAX_PAIRS = 8_000_000
 
 
 class ActionRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -122,11 +124,13 @@ class Ranker:
         held_out = self._held_out(request, event_id)
         policy = self._holdout_policy if held_out and self._holdout_policy else serving.policy
         name = self.spec.name
-        with np.errstate(over="ignore"):  # what does not fit is refused next, by name
-            context, actions = featurise(
-                self.spec, serving.catalogue, request.context, pool.ids, pool.features, pool.scores
-            )
-        _check_numbers(request, context, actions)
+        check_features(request.context, "context")
+        for i, features in enumerate(pool.features or ()):
+            check_features(features or {}, f"actions[{i}].features")
+        context, actions = featurise(
+            self.spec, serving.catalogue, request.context, pool.ids, pool.features, pool.scores
+        )
+        _check_crosses(context, actions)
         decision = decide(policy, context, actions, event_id=event_id, salt=self._salt, name=name, slots=request.slots)
         credit = None
         if isinstance(policy, Mixture) and pool.scores:
@@ -232,18 +236,13 @@ def _explicit(actions: Sequence[ActionRequest], excluded: frozenset[str]) -> Poo
     return Pool(tuple(action.id for action in kept), features if any(f is not None for f in features) else None, scores)
 
 
-def _check_numbers(request: RankRequest, context: Context, actions: ActionSet) -> None:
-    """Refuse features whose products would overflow; what made them is looked up only once one is found."""
-    namespaces = (*context.namespaces, *actions.namespaces)
-    if all((np.abs(ns.values) <= MAX_NUMBER).all() for ns in namespaces):
-        return
-    maps = [("context", request.context)]
-    maps += [(f"actions[{i}].features", action.features or {}) for i, action in enumerate(request.actions or ())]
-    for path, features in maps:
-        for name, value in features.items():
-            if isinstance(value, float) and not abs(value) <= MAX_NUMBER:
-                raise NonFiniteNumberError(f"features are numbers up to {MAX_NUMBER:g}", f"{path}.{name}")
-    raise NonFiniteNumberError(f"the catalogue's features are numbers up to {MAX_NUMBER:g}", "catalogue")
+def _check_crosses(context: Context, actions: ActionSet) -> None:
+    """A learner may cross any two namespaces: what that costs is bounded before it is paid."""
+    shared = sum(ns.values.shape[-1] for ns in context.namespaces)
+    own = sum(ns.values.shape[-1] for ns in actions.namespaces)
+    if len(actions) * (1 + shared + own) * (1 + own) > MAX_PAIRS:
+        message = f"{len(actions)} actions with {own} features each, beside {shared} of the context, are too many pairs"
+        raise TooManyFeaturesError(f"{message}: at most {MAX_PAIRS:,}", "actions")
 
 
 def check_event_id(event_id: str) -> str:

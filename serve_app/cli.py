@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from pydantic import ValidationError
 from rich.console import Console
 
 from bandits.errors import BanditloopError
@@ -47,6 +48,7 @@ def serve(
             signal.signal(number, lambda *_: stop.set())
         wait_until_ready(url, timeout_s=120)
         console.print(f"[green]ready[/]  {url}  policies: {', '.join(spec.name for spec in loaded)}  docs: {url}/docs")
+        console.print("logs of replicas and learners: /tmp/ray/session_latest/logs", highlight=False)
         stop.wait()
         console.print("stopping")
 
@@ -99,6 +101,11 @@ def main() -> None:
     prepare_environment()
     try:
         app()
+    except ValidationError as error:  # of the settings
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        console.print(f"[red]error[/] invalid_setting: {where}: {first['msg']}", soft_wrap=True, highlight=False)
+        sys.exit(1)
     except BanditloopError as error:
         console.print(f"[red]error[/] {error.code}: {error.message}", soft_wrap=True, highlight=False)
         sys.exit(1)

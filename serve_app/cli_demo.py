@@ -77,7 +77,7 @@ def run_demo(*, rounds: int, seed: int, port: int, out: Path, console: Console) 
                 console.rule(f"3  {rounds:,} decisions over HTTP")
                 board = Board(rounds, bench, seed, client, spec.name)
                 asyncio.run(drive(base, spec, bench, board, rounds=rounds, seed=seed))
-                measured = measure(client, spec, settings.secret())
+                measured = measure(client, spec, settings.secret(), board.traffic.acknowledged)
         console.rule("4  the same learner without scores, and with nothing else")
         curves = {"bandit": np.array(board.traffic.rewards), **named(bench.baselines(board.traffic.users, seed))}
         curves |= show_ablations(spec, rounds, seed)
@@ -87,6 +87,8 @@ def run_demo(*, rounds: int, seed: int, port: int, out: Path, console: Console) 
     draw_curves(curves, picture, f"MovieLens-100K over HTTP: {rounds:,} rounds, seed {seed}")
     console.print(result_table(report))
     console.print(f"report {out}   picture {picture}   took {time.monotonic() - started:.0f} s")
+    if not report["propensity_audit"]["sound"]:
+        raise ServiceError(0, "unsound_log", "the logged propensities are not the sampling probabilities")
 
 
 class Driver:
@@ -135,6 +137,7 @@ class Driver:
                 batch.append(heapq.heappop(self._pending)[-1])
             if batch:
                 await self._post("rewards", msgspec.json.encode(RewardsRequest(batch)))
+                self._traffic.acknowledged += len(batch)
             await asyncio.sleep(0.05)
 
     async def _post(self, path: str, body: bytes) -> bytes:
@@ -158,7 +161,7 @@ async def drive(base: str, spec: PolicySpec, bench: Bench, board: "Board", *, ro
         async with aiohttp.ClientSession(f"{base}/v1/policies/{spec.name}/") as session:
             await Driver(session, bench, board.traffic, seed).run(rounds)
         # the learner's ticks close the last windows of the quiet log
-        await asyncio.sleep(spec.join.window_s + 2.0)
+        await board.wait_until_learned(timeout_s=spec.join.window_s + 30.0)
         refreshing.cancel()
         board.refresh()
 
@@ -193,6 +196,16 @@ class Board:
         if self._live is not None:
             self._live.update(self._view())
 
+    async def wait_until_learned(self, *, timeout_s: float) -> None:
+        """Wait for the learner to have learned every decision, and a moment more for the replicas to follow."""
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            stats = read_stats(self._client, self._keys)
+            if stats is not None and stats.learned >= self._rounds:
+                break
+            await asyncio.sleep(0.1)
+        await asyncio.sleep(1.0)
+
     def _view(self) -> Group:
         done = min(len(self.traffic.rewards), len(self.traffic.users))
         recent = slice(max(0, done - 2000), done)
@@ -203,9 +216,8 @@ class Board:
             for name, rewards in {"bandit": np.array(self.traffic.rewards[recent]), **fixed}.items():
                 table.add_column(name, justify="right", style="bold green" if name == "bandit" else "")
                 cells.append(f"{rewards.mean():.3f}")
-        raw: Any = self._client.get(self._keys.stats)
-        if raw is not None and done:
-            stats = msgspec.msgpack.decode(raw, type=Stats)
+        stats = read_stats(self._client, self._keys)
+        if stats is not None and done:
             p50, p99 = percentiles(self.traffic.latencies_ms[-2000:]).values()
             seconds: Any = self._client.time()
             age = seconds[0] + seconds[1] / 1e6 - stats.published_ms / 1000
@@ -221,21 +233,25 @@ class Board:
         return Group(self._bar, table)
 
 
-def measure(client: "redis.Redis", spec: PolicySpec, salt: bytes) -> dict[str, Any]:
-    """What the log and the learner say about the run."""
+def read_stats(client: "redis.Redis", keys: Keys) -> Stats | None:
+    """What the learner published last."""
+    raw: Any = client.get(keys.stats)
+    return None if raw is None else msgspec.msgpack.decode(raw, type=Stats)
+
+
+def measure(client: "redis.Redis", spec: PolicySpec, salt: bytes, rewards: int) -> dict[str, Any]:
+    """What the log and the learner say about the run; ``rewards`` is how many the service acknowledged."""
     keys = Keys(spec.name)
     log = list(read_all(client, keys))
-    raw: Any = client.get(keys.stats)
-    stats = msgspec.msgpack.decode(raw, type=Stats)
+    stats = read_stats(client, keys)
+    if stats is None:
+        raise ServiceError(0, "demo_failed", "the learner has published nothing")
     found = audit((entry.record for entry in log if isinstance(entry.record, DecisionRecord)), salt=salt)
     outcomes = {name: stats.outcomes.get(name, 0) for name in ("joined", "late", "duplicate", "orphan", "early")}
+    lags = freshness_ms(client, keys, log, spec.join.window_ms)
     return {
-        "freshness_ms": percentiles(freshness_ms(client, keys, log, spec.join.window_ms)),
-        "events": {
-            "decisions": found.decisions,
-            "rewards": sum(outcomes.values()) + stats.outcomes.get("invalid", 0),
-            **outcomes,
-        },
+        "freshness_ms": {**percentiles(lags), "not_served": found.decisions - len(lags)},
+        "events": {"decisions": found.decisions, "rewards": rewards, **outcomes},
         "snapshots": stats.snapshots,
         "propensity_audit": {
             "decisions": found.decisions,
@@ -270,12 +286,17 @@ def make_report(
         "rounds": rounds,
         "seed": seed,
         "reward": reward,
-        "lift_over_best_source": bandit / best,
-        "lift_over_ids_only": bandit / reward["ids_only"]["last_quarter"],
+        "lift_over_best_source": ratio(bandit, best),
+        "lift_over_ids_only": ratio(bandit, reward["ids_only"]["last_quarter"]),
         "latency_ms": percentiles(traffic.latencies_ms),
         "unlogged": traffic.unlogged,
         **measured,
     }
+
+
+def ratio(value: float, base: float) -> float:
+    """``value / base``; infinite when the base earned nothing (JSON: null)."""
+    return value / base if base else float("inf")
 
 
 def result_table(report: dict[str, Any]) -> Group:

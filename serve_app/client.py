@@ -172,7 +172,9 @@ def wait_until_ready(url: str, *, timeout_s: float) -> None:
         except httpx.TransportError:
             pass
         time.sleep(0.1)
-    raise ServiceError(503, "not_ready", f"{url} is not ready after {timeout_s:.0f} s: see its log")
+    raise ServiceError(
+        503, "not_ready", f"{url} is not ready after {timeout_s:.0f} s: see /tmp/ray/session_latest/logs"
+    )
 
 
 _encoder = msgspec.json.Encoder()

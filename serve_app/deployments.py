@@ -53,6 +53,7 @@ class RankReplica:
             for spec in specs
         }
         self._metrics.gauges = self._gauges
+        self._metrics.refresh = self._refresh
         self._tasks: list[asyncio.Task[None]] = []
 
     def __serve_build_asgi_app__(self) -> Api:
@@ -63,11 +64,14 @@ class RankReplica:
         return Api(self._services, self._metrics, self._scrape)
 
     async def _scrape(self) -> bytes:
+        return await collect(self._client, self._metrics.sample(), self._services)
+
+    def _refresh(self) -> None:
+        """Counters that others keep."""
         for name, service in self._services.items():
             for source, failures in service.ranker.source_failures.items():
                 self._metrics.counts["source_failures", name, source] = failures
             self._metrics.counts["snapshot_failures", name] = service.follower.failures
-        return await collect(self._client, self._metrics.sample(), self._services)
 
     def _gauges(self) -> Iterable[tuple[str, list[str], float]]:
         for name, service in self._services.items():

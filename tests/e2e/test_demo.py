@@ -35,6 +35,7 @@ def test_the_demo_reports_what_happened(tmp_path):
     assert events["decisions"] == 600
     assert events["rewards"] == sum(events[name] for name in ("joined", "late", "duplicate", "orphan", "early"))
     assert events["joined"] > 0
+    assert report["freshness_ms"]["not_served"] == 0
     assert report["snapshots"] > 1
     assert report["propensity_audit"]["rederived"] == 600
     assert report["propensity_audit"]["sound"]

@@ -23,6 +23,7 @@ from bandits.errors import (
     SnapshotError,
     SourceError,
     TooManyActionsError,
+    TooManyFeaturesError,
     UnknownUserError,
 )
 from bandits.types import Snapshot
@@ -212,3 +213,24 @@ async def test_the_record_names_what_it_was_decided_with():
     record = await fresh_ranker(SPEC, sources(), catalogue).rank(explicit())
     assert (record.policy, record.spec, record.snapshot_id) == ("home", SPEC.digest, "s0")
     assert record.catalogue == catalogue.digest
+
+
+@pytest.mark.parametrize("use", [["item"], ["context", "item", "features", "scores"]])
+async def test_what_the_log_would_refuse_is_refused_at_entry_whatever_the_learner_sees(use):
+    """A context that no feature is made of is still logged, so it has to be valid all the same."""
+    ranker = fresh_ranker(msgspec.structs.replace(SPEC, use=use), sources())
+    with pytest.raises(NonFiniteNumberError) as error:
+        await ranker.rank(RankRequest(actions=[ActionRequest("a")], context={"x": 1e30}))
+    assert error.value.target == "context.x"
+
+
+async def test_a_small_request_cannot_ask_for_millions_of_crossed_features():
+    ranker = fresh_ranker(SPEC, sources())
+    many = [f"v{i}" for i in range(3000)]
+    with pytest.raises(TooManyFeaturesError) as context:
+        await ranker.rank(RankRequest(actions=[ActionRequest("a")], context={"tags": many}))
+    assert context.value.target == "context"
+    actions = [ActionRequest(f"a{i}", {"tags": many[:200]}) for i in range(1000)]
+    with pytest.raises(TooManyFeaturesError) as pairs:
+        await ranker.rank(RankRequest(actions=actions, context={"tags": many[:200]}))
+    assert pairs.value.target == "actions"

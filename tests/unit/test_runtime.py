@@ -1,0 +1,28 @@
+import pytest
+
+from bandits.errors import StartupError
+from serve_app.runtime import alone
+from serve_app.settings import Settings
+
+
+def test_a_second_service_cannot_use_the_same_folder(tmp_path):
+    with alone(tmp_path), pytest.raises(StartupError, match="in use"), alone(tmp_path):
+        pass
+    with alone(tmp_path):
+        pass
+
+
+def test_a_made_salt_is_kept_and_readable_by_its_owner_alone(tmp_path):
+    first = Settings(data_dir=tmp_path).secret()
+    assert len(first) == 64
+    assert Settings(data_dir=tmp_path).secret() == first
+    assert (tmp_path / "salt").stat().st_mode & 0o777 == 0o600
+    assert [path.name for path in tmp_path.iterdir()] == ["salt"]
+
+
+def test_a_short_or_empty_salt_is_refused(tmp_path):
+    (tmp_path / "salt").write_bytes(b"")
+    with pytest.raises(StartupError, match="0 bytes"):
+        Settings(data_dir=tmp_path).secret()
+    with pytest.raises(StartupError, match="5 bytes"):
+        Settings(data_dir=tmp_path, salt="short").secret()
