@@ -175,9 +175,9 @@ class Ranker:
 
     def _union(self, answers: Mapping[str, Candidates], request: RankRequest) -> Pool:
         ids = tuple(dict.fromkeys(item for found in answers.values() for item in found.ids))[:MAX_ACTIONS]
-        if not answers:
-            raise SourceError("every source failed: try again in a moment", "sources")
         if not ids:
+            if len(answers) < len(self.sources):
+                raise SourceError("a source failed, and the others proposed nothing: try again in a moment", "sources")
             if request.user_id is not None and not request.history:
                 raise UnknownUserError(
                     "no source knows this user: send a history, or configure a source for everyone (popular)", "user_id"

@@ -36,7 +36,6 @@ class Stats(msgspec.Struct, frozen=True):
     snapshots: int
     snapshot_id: str
     published_ms: int
-    lag_ms: int
     outcomes: dict[str, int]
 
 
@@ -134,22 +133,15 @@ class LearnerLoop:
             self._published = state
             self._publish_s = time.monotonic() - began
         self._published_at = time.monotonic()
-        now = self._log.now_ms()
         stats = Stats(
             position=fold.position,
             learned=fold.learned,
             snapshots=self._snapshots,
             snapshot_id=self._snapshot_id,
             published_ms=self._published_ms,
-            lag_ms=self._lag_ms(now),
             outcomes={**fold.join.counts, "undecodable": self._log.undecodable},
         )
         self._client.set(self._keys.stats, msgspec.msgpack.encode(stats))
-
-    def _lag_ms(self, now_ms: int) -> int:
-        """Age of the oldest entry not yet read; 0 when all are."""
-        unread = self._log.read(self._fold.position, count=1)
-        return max(0, now_ms - unread[0].time_ms) if unread else 0
 
 
 def build() -> dict[str, str]:

@@ -94,17 +94,20 @@ async def collect(client: "redis.asyncio.Redis", own: Sample, policies: Iterable
 
     When Redis cannot be reached it is this process alone.
     """
-    samples, stats = [own], {}
+    samples = [own]
+    stats: dict[str, Stats] = {}
+    lags: dict[str, float] = {}
     try:
         processes: Any = await client.zrange(PROCESSES, 0, -1)
         others = [name.decode() for name in processes if name.decode() != own.process]
         pushed: Any = await client.mget([process_metrics(name) for name in others]) if others else []
         samples += [msgspec.msgpack.decode(raw, type=Sample) for raw in pushed if raw is not None]
         stats = await read_stats(client, policies)
+        lags = {name: await _lag_s(client, name, each) for name, each in stats.items()}
     except (RedisError, OSError, msgspec.MsgspecError):
         pass
     registry = CollectorRegistry()
-    registry.register(_Collector(samples, stats))
+    registry.register(_Collector(samples, stats, lags))
     return generate_latest(registry)
 
 
@@ -118,10 +121,20 @@ async def read_stats(client: "redis.asyncio.Redis", policies: Iterable[str]) -> 
     return out
 
 
+async def _lag_s(client: "redis.asyncio.Redis", policy: str, stats: Stats) -> float:
+    """Seconds since the learner's position, if the log goes on: one that has died cannot say that it is behind."""
+    newest: Any = await client.xrevrange(Keys(policy).log, count=1)
+    if not newest or newest[0][0].decode() == stats.position:
+        return 0.0
+    now: Any = await client.time()
+    return max(0.0, float(now[0]) + float(now[1]) / 1e6 - int(stats.position.partition("-")[0]) / 1000)
+
+
 class _Collector:
-    def __init__(self, samples: list[Sample], stats: Mapping[str, Stats]) -> None:
+    def __init__(self, samples: list[Sample], stats: Mapping[str, Stats], lags: Mapping[str, float]) -> None:
         self._samples = samples
         self._stats = stats
+        self._lags = lags
 
     def collect(self) -> Iterator[Metric]:
         for name, (text, labels) in COUNTERS.items():
@@ -162,7 +175,7 @@ class _Collector:
         learned = CounterMetricFamily("banditloop_learned", "Interactions learned", labels=["policy"])
         published = CounterMetricFamily("banditloop_snapshots_published", "Snapshots published", labels=["policy"])
         lag = GaugeMetricFamily(
-            "banditloop_learner_lag_seconds", "Age of the oldest entry that the learner has not read", labels=["policy"]
+            "banditloop_learner_lag_seconds", "Time since the learner's position, if the log goes on", labels=["policy"]
         )
         for policy, stats in self._stats.items():
             for outcome, value in sorted(stats.outcomes.items()):
@@ -171,5 +184,5 @@ class _Collector:
             early.add_metric([policy], stats.outcomes.get("early", 0))
             learned.add_metric([policy], stats.learned)
             published.add_metric([policy], stats.snapshots)
-            lag.add_metric([policy], stats.lag_ms / 1000)
+            lag.add_metric([policy], self._lags.get(policy, 0.0))
         yield from (outcomes, early, learned, published, lag)
