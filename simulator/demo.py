@@ -204,9 +204,9 @@ def draw_curves(curves: Mapping[str, Array], path: Path, title: str) -> None:
     axes.set_xlabel("round")
     axes.set_ylabel(f"mean reward, last {WINDOW:,} rounds")
     axes.set_title(title)
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 1.2 * axes.get_ylim()[1])  # room for the legend
     axes.grid(alpha=0.3)
-    axes.legend(loc="lower right", ncols=2)
+    axes.legend(loc="upper left", ncols=4)
     figure.tight_layout()
     figure.savefig(path)
     plt.close(figure)
