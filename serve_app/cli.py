@@ -47,7 +47,8 @@ def serve(
         for number in (signal.SIGINT, signal.SIGTERM):  # Ray has put its own handlers; these come after
             signal.signal(number, lambda *_: stop.set())
         wait_until_ready(url, timeout_s=120)
-        console.print(f"[green]ready[/]  {url}  policies: {', '.join(spec.name for spec in loaded)}  docs: {url}/docs")
+        names = ", ".join(spec.name for spec in loaded)
+        console.print(f"[green]ready[/]  {url}  policies: {names}  docs: {url}/docs", soft_wrap=True)
         console.print("logs of replicas and learners: /tmp/ray/session_latest/logs", highlight=False)
         stop.wait()
         console.print("stopping")
