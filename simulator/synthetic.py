@@ -42,11 +42,6 @@ class SyntheticWorld:
         expected: NDArray[np.float64] = 0.5 + 0.5 * np.tanh(theta @ context)
         return expected
 
-    def regret(self, request: RankRequest, action_id: str) -> float:
-        """How much less than the best action ``action_id`` earns in expectation."""
-        expected = self.expected(request)
-        return float(expected.max() - expected[self._index(action_id)])
-
     @staticmethod
     def _index(action_id: str) -> int:
         return int(action_id.removeprefix("a"))
