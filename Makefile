@@ -3,6 +3,9 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v p
 VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.banditloop-installed
+# pip compiles every module of every package, on one core: more than half of the install. Python compiles the few
+# it imports, when it first imports them.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test check bench lint unit lock clean
 .DEFAULT_GOAL := check
@@ -10,7 +13,7 @@ READY = $(VENV)/.banditloop-installed
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(not (3, 11) <= v[:2] < (3, 13) and "banditloop needs Python 3.11 or 3.12, this is %d.%d: make PYTHON=python3.11" % v[:2])'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt -e '.[train,dev]'
+	$(BIN)/pip install --disable-pip-version-check -q --no-compile -c constraints.txt -e '.[train,dev]'
 	@touch $@
 
 demo: $(READY)
