@@ -1,6 +1,7 @@
 """Records to bytes and back: one version byte, then msgpack. Whatever decodes is valid."""
 
 import hashlib
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -8,10 +9,11 @@ import msgspec
 import numpy as np
 
 from bandits.errors import CodecError
-from bandits.records import Credit, DecisionRecord, FeatureMap, LogRecord, RewardRecord
+from bandits.records import Credit, DecisionRecord, FeatureMap, LogRecord, RewardRecord, RollbackRecord
 from bandits.types import Float64
 
 VERSION = 1
+POSITION = re.compile(r"[0-9]{1,19}-[0-9]{1,19}")
 MAX_EVENT_ID_BYTES = 256
 MAX_NUMBER = 1e12
 """Of rewards and features: three of them multiplied still fit a 32-bit float."""
@@ -44,6 +46,8 @@ def decode(data: bytes) -> LogRecord:
         _check_reward(record)
     elif isinstance(record, DecisionRecord):
         _check_decision(record)
+    elif isinstance(record, RollbackRecord) and not POSITION.fullmatch(record.position):
+        raise CodecError(f"a log position is milliseconds-sequence, not {record.position!r}", "position")
     return record
 
 

@@ -1,27 +1,34 @@
-"""The join: decisions and rewards of the log become rewarded decisions. Pure, incremental, no clock but the log's."""
+"""The join: decisions and rewards of the log become what a learner is taught. Pure, incremental.
+
+A decision is taught when its window closes, or, ``as_it_arrives``, at once with the default reward and then corrected
+by each reward that counts. What the model holds of a remembered decision is kept beside it (``taught``), so that a
+correction is always the difference to it, whatever happened to the model in between.
+"""
 
 import heapq
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 import msgspec
 
+from bandits.errors import CodecError
 from bandits.records import ActivationRecord, DecisionRecord, LogEntry, RewardRecord
 
 
 class JoinRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How rewards join decisions.
 
-    A decision's window runs ``window_s`` seconds from its entry; a reward that comes after it is late (as long as the
-    decision is remembered, one more window), and changes nothing.
+    A decision's window runs ``window_s`` seconds from its entry. A reward that comes after it is late as long as the
+    decision is remembered, one more window: it changes nothing, or with ``late: correct`` the model is corrected by it.
     """
 
     window_s: Annotated[float, msgspec.Meta(gt=0, le=30 * 86400)] = 600.0
     default_reward: float = 0.0
     aggregation: Literal["first", "last", "sum", "max"] = "first"
-    learn: Literal["at_close"] = "at_close"
+    learn: Literal["at_close", "as_it_arrives"] = "at_close"
+    late: Literal["ignore", "correct"] = "ignore"
 
     @property
     def window_ms(self) -> int:
@@ -31,38 +38,92 @@ class JoinRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class JoinedDecision:
-    """A closed decision: one reward per slot, and whether any of them was more than the default."""
+    """What to teach of a decision: ``rewards`` of its ``slots``, or by how much to correct those taught before."""
 
     position: str
     record: DecisionRecord
+    slots: tuple[int, ...]
     rewards: tuple[float, ...]
-    rewarded: bool
+    correction: bool = False
 
 
 @dataclass(slots=True, eq=False)
-class _Open:
+class _Remembered:
+    """A decision whose window is open, or closed for less than another window (then ``record`` may be gone)."""
+
     position: str
-    record: DecisionRecord
+    record: DecisionRecord | None
     rule: JoinRule
+    number: int
     activated: bool
     values: dict[int, float] = field(default_factory=dict)
-    seen: set[object] = field(default_factory=set)
+    seen: dict[int | str, None] = field(default_factory=dict)
+    taught: dict[int, float] = field(default_factory=dict)
+    forgotten_ms: int = 0
+
+
+class OpenState(msgspec.Struct, frozen=True, array_like=True):
+    """An open decision in a checkpoint; its record is read from the log again, at ``position``."""
+
+    event_id: str
+    position: str
+    number: int
+    activated: bool
+    values: dict[int, float]
+    seen: list[int | str]
+    taught: dict[int, float]
+    forgotten_ms: int = 0
+
+
+class ClosedState(msgspec.Struct, frozen=True, array_like=True):
+    """A closed decision that can only make later rewards late."""
+
+    event_id: str
+    number: int
+    forgotten_ms: int
+
+
+class EarlyState(msgspec.Struct, frozen=True, array_like=True):
+    """A reward that waits for its decision until ``orphan_ms``."""
+
+    number: int
+    orphan_ms: int
+    reward: RewardRecord
+
+
+class JoinState(msgspec.Struct, frozen=True, array_like=True):
+    """Everything a join remembers but the records of decisions. ``correctable``: closed, but still to be corrected."""
+
+    sequence: int
+    counts: dict[str, int]
+    open: list[OpenState]
+    correctable: list[OpenState]
+    closed: list[ClosedState]
+    early: list[EarlyState]
+
+    def needed(self) -> str | None:
+        """The oldest position whose record a resume has to read."""
+        positions = [each.position for each in (*self.open, *self.correctable)]
+        return min(positions, key=log_order, default=None)
 
 
 @dataclass(slots=True, eq=False)
 class Join:
-    """Feed it the log's entries in order; it yields each decision when the decision's window closes.
+    """Feed it the log's entries in order; it yields what is to be taught.
 
-    ``rule_of`` maps a spec digest to its JoinRule. ``counts`` has one outcome per reward: joined, duplicate, late,
-    orphan, invalid, or early (still waiting for its decision); and counts of decisions.
+    ``rule_of`` maps a spec digest to its JoinRule; ``waits`` tells of one whether its learner cannot correct: then
+    ``as_it_arrives`` teaches a slot when its first reward comes, or the default when the window closes. ``counts`` has
+    one outcome per reward: joined, duplicate, late, orphan, invalid, or early (still waiting for its decision); and
+    counts of decisions. ``rule`` says how long an early reward waits.
     """
 
     rule_of: Callable[[str], JoinRule]
     rule: JoinRule = field(default_factory=JoinRule)
+    waits: Callable[[str], bool] = lambda _: False
     counts: Counter[str] = field(default_factory=Counter)
-    _open: dict[str, _Open] = field(default_factory=dict)
-    _closed: set[str] = field(default_factory=set)
-    _early: dict[str, dict[int, RewardRecord]] = field(default_factory=dict)  # by the number of its reminder
+    _open: dict[str, _Remembered] = field(default_factory=dict)
+    _closed: dict[str, _Remembered] = field(default_factory=dict)
+    _early: dict[str, dict[int, tuple[int, RewardRecord]]] = field(default_factory=dict)  # by number: until, reward
     _deadlines: list[tuple[int, int, str, str]] = field(default_factory=list)
     _sequence: int = 0
 
@@ -71,66 +132,151 @@ class Join:
         yield from self._advance(entry.time_ms)
         record = entry.record
         if isinstance(record, DecisionRecord):
-            self._decision(entry, record)
+            yield from self._decision(entry, record)
         elif isinstance(record, RewardRecord):
-            self._reward(entry, record)
+            yield from self._reward(entry, record)
         elif isinstance(record, ActivationRecord):
-            self._activation(record)
+            yield from self._activation(record)
 
     def oldest_open(self) -> str | None:
-        """Log position of the oldest open decision, where a resume has to read from."""
+        """Log position of the oldest open decision."""
         return next(iter(self._open.values())).position if self._open else None
 
     def next_deadline_ms(self) -> int | None:
         """When the next window closes, in log time."""
         return self._deadlines[0][0] if self._deadlines else None
 
+    def forget_taught(self) -> None:
+        """The model was replaced by an untaught one."""
+        for decision in self._remembered():
+            decision.taught.clear()
+
+    def adopt_taught(self, other: "Join") -> None:
+        """The model was replaced by the one that ``other``, a join of a prefix of the same log, has taught."""
+        known = {decision.position: decision.taught for decision in other._remembered()}  # noqa: SLF001
+        for decision in self._remembered():
+            decision.taught = dict(known.get(decision.position, {}))
+
+    def state(self) -> JoinState:
+        """For a checkpoint."""
+        correctable = {event_id: each for event_id, each in self._closed.items() if each.record is not None}
+        return JoinState(
+            self._sequence,
+            dict(self.counts),
+            [_state_of(event_id, each) for event_id, each in self._open.items()],
+            [_state_of(event_id, each) for event_id, each in correctable.items()],
+            [ClosedState(event_id, d.number, d.forgotten_ms) for event_id, d in self._closed.items() if not d.record],
+            [EarlyState(number, *each) for parked in self._early.values() for number, each in parked.items()],
+        )
+
+    def restore(self, state: JoinState, records: Mapping[str, DecisionRecord]) -> None:
+        """Go on from a state. ``records``: by position, of every decision it names.
+
+        Raises:
+            CodecError: a record is missing.
+        """
+        self.counts = Counter(state.counts)
+        self._sequence = state.sequence
+        for each in state.open:
+            decision = self._open[each.event_id] = self._restored(each, records)
+            close_ms = _time_ms(each.position) + decision.rule.window_ms
+            self._deadlines.append((close_ms, each.number, "close", each.event_id))
+        for each in state.correctable:
+            self._closed[each.event_id] = self._restored(each, records)
+            self._deadlines.append((each.forgotten_ms, each.number, "forget", each.event_id))
+        for closed in state.closed:
+            self._closed[closed.event_id] = _Remembered(
+                "", None, self.rule, closed.number, activated=True, forgotten_ms=closed.forgotten_ms
+            )
+            self._deadlines.append((closed.forgotten_ms, closed.number, "forget", closed.event_id))
+        for early in state.early:
+            event_id = early.reward.event_id
+            self._early.setdefault(event_id, {})[early.number] = (early.orphan_ms, early.reward)
+            self._deadlines.append((early.orphan_ms, early.number, "orphan", event_id))
+        heapq.heapify(self._deadlines)
+
+    def _restored(self, state: OpenState, records: Mapping[str, DecisionRecord]) -> _Remembered:
+        record = records.get(state.position)
+        if record is None or record.event_id != state.event_id:
+            raise CodecError(f"the log holds no decision {state.event_id!r} at {state.position}", "position")
+        return _Remembered(
+            state.position,
+            record,
+            self.rule_of(record.spec),
+            state.number,
+            state.activated,
+            dict(state.values),
+            dict.fromkeys(state.seen),
+            dict(state.taught),
+            state.forgotten_ms,
+        )
+
+    def _remembered(self) -> Iterator[_Remembered]:
+        yield from self._open.values()
+        yield from self._closed.values()
+
     def _advance(self, now_ms: int) -> Iterator[JoinedDecision]:
         while self._deadlines and self._deadlines[0][0] <= now_ms:
             deadline, number, kind, event_id = heapq.heappop(self._deadlines)
             if kind == "forget":
-                self._closed.discard(event_id)
+                del self._closed[event_id]
             elif kind == "orphan":
                 self._orphan(event_id, number)
             else:
-                joined = self._close(event_id, deadline)
-                if joined is not None:
-                    yield joined
+                yield from self._close(event_id, deadline)
 
-    def _close(self, event_id: str, deadline: int) -> JoinedDecision | None:
+    def _close(self, event_id: str, deadline: int) -> Iterator[JoinedDecision]:
         decision = self._open.pop(event_id)
-        self._closed.add(event_id)
-        self._remind(deadline + decision.rule.window_ms, "forget", event_id)
-        if not decision.activated:
-            self.counts["not_activated"] += 1
-            return None
-        self.counts["closed"] += 1
-        default = decision.rule.default_reward
-        rewards = tuple(decision.values.get(slot, default) for slot in range(len(decision.record.chosen)))
-        return JoinedDecision(decision.position, decision.record, rewards, bool(decision.values))
+        self._closed[event_id] = decision
+        decision.forgotten_ms = deadline + decision.rule.window_ms
+        decision.number = self._remind(decision.forgotten_ms, "forget", event_id)
+        self.counts["closed" if decision.activated else "not_activated"] += 1
+        if decision.activated:
+            yield from _teach(decision, range(_slots(decision)))
+        if not (decision.activated and decision.rule.late == "correct"):
+            decision.record = None
+            decision.values, decision.seen, decision.taught = {}, {}, {}
 
-    def _decision(self, entry: LogEntry, record: DecisionRecord) -> None:
+    def _decision(self, entry: LogEntry, record: DecisionRecord) -> Iterator[JoinedDecision]:
         if record.event_id in self._open or record.event_id in self._closed:
             self.counts["duplicate_decision"] += 1
             return
         self.counts["decisions"] += 1
         rule = self.rule_of(record.spec)
-        self._open[record.event_id] = _Open(entry.id, record, rule, activated=not record.deferred)
-        self._remind(entry.time_ms + rule.window_ms, "close", record.event_id)
-        for reward in self._early.pop(record.event_id, {}).values():
+        number = self._remind(entry.time_ms + rule.window_ms, "close", record.event_id)
+        decision = _Remembered(entry.id, record, rule, number, activated=not record.deferred)
+        self._open[record.event_id] = decision
+        for _, reward in self._early.pop(record.event_id, {}).values():
             self.counts["early"] -= 1
-            self._join(self._open[record.event_id], reward)
+            self._join(decision, record, reward, "joined")
+        if decision.activated:
+            yield from self._begin(decision)
 
-    def _reward(self, entry: LogEntry, record: RewardRecord) -> None:
+    def _begin(self, decision: _Remembered) -> Iterator[JoinedDecision]:
+        """Teach what can be taught of a decision whose window has just opened, or that was just activated."""
+        if decision.rule.learn == "as_it_arrives" and decision.record is not None:
+            waits = self.waits(decision.record.spec)
+            yield from _teach(decision, sorted(decision.values) if waits else range(_slots(decision)))
+
+    def _reward(self, entry: LogEntry, record: RewardRecord) -> Iterator[JoinedDecision]:
         decision = self._open.get(record.event_id)
-        if decision is not None:
-            self._join(decision, record)
-        elif record.event_id in self._closed:
+        if decision is not None and decision.record is not None:
+            slot = self._join(decision, decision.record, record, "joined")
+            if slot is not None and decision.activated and decision.rule.learn == "as_it_arrives":
+                yield from _teach(decision, (slot,))
+            return
+        decision = self._closed.get(record.event_id)
+        if decision is None:
+            self.counts["early"] += 1
+            until = entry.time_ms + self.rule.window_ms
+            number = self._remind(until, "orphan", record.event_id)
+            self._early.setdefault(record.event_id, {})[number] = (until, record)
+        elif decision.record is None:
             self.counts["late"] += 1
         else:
-            self.counts["early"] += 1
-            number = self._remind(entry.time_ms + self.rule.window_ms, "orphan", record.event_id)
-            self._early.setdefault(record.event_id, {})[number] = record
+            slot = self._join(decision, decision.record, record, "late")
+            if slot is not None and slot in decision.taught:
+                yield from _teach(decision, (slot,))
 
     def _orphan(self, event_id: str, number: int) -> None:
         parked = self._early.get(event_id, {})
@@ -141,30 +287,33 @@ class Join:
         if not parked:
             del self._early[event_id]
 
-    def _join(self, decision: _Open, reward: RewardRecord) -> None:
-        slot = _slot_of(decision.record, reward)
+    def _join(self, decision: _Remembered, record: DecisionRecord, reward: RewardRecord, outcome: str) -> int | None:
+        """Count a reward; the slot whose aggregate it entered, if it did."""
+        slot = _slot_of(record, reward)
         if slot is None:
             self.counts["invalid"] += 1
-            return
-        identity: object = slot if reward.reward_id is None else reward.reward_id
+            return None
+        identity = slot if reward.reward_id is None else reward.reward_id
         if identity in decision.seen:
             self.counts["duplicate"] += 1
-            return
-        decision.seen.add(identity)
-        self.counts["joined"] += 1
+            return None
+        decision.seen[identity] = None
+        self.counts[outcome] += 1
         if slot not in decision.values or decision.rule.aggregation == "last":
             decision.values[slot] = reward.value
         elif decision.rule.aggregation == "sum":
             decision.values[slot] += reward.value
         elif decision.rule.aggregation == "max":
             decision.values[slot] = max(decision.values[slot], reward.value)
+        return slot
 
-    def _activation(self, record: ActivationRecord) -> None:
+    def _activation(self, record: ActivationRecord) -> Iterator[JoinedDecision]:
         decision = self._open.get(record.event_id)
         if decision is None:
             self.counts["orphan_activation"] += 1
-        else:
+        elif not decision.activated:
             decision.activated = True
+            yield from self._begin(decision)
 
     def _remind(self, at_ms: int, kind: str, event_id: str) -> int:
         self._sequence += 1
@@ -172,11 +321,39 @@ class Join:
         return self._sequence
 
 
-def join(entries: Iterable[LogEntry], rule_of: Callable[[str], JoinRule], rule: JoinRule) -> Iterator[JoinedDecision]:
-    """Every decision whose window closes within ``entries``. ``rule`` says how long an early reward waits."""
-    state = Join(rule_of, rule)
-    for entry in entries:
-        yield from state.apply(entry)
+def log_order(position: str) -> tuple[int, int]:
+    """Sorts positions ("milliseconds-sequence") in the order of the log."""
+    milliseconds, _, sequence = position.partition("-")
+    return int(milliseconds), int(sequence or 0)
+
+
+def _teach(decision: _Remembered, slots: Sequence[int]) -> Iterator[JoinedDecision]:
+    """Bring the model's knowledge of these slots to their aggregates, or to the default."""
+    assert decision.record is not None  # noqa: S101 - taught only while it is remembered
+    default, taught = decision.rule.default_reward, decision.taught
+    wanted = {slot: decision.values.get(slot, default) for slot in slots}
+    fresh = tuple(slot for slot in slots if slot not in taught)
+    changed = tuple(slot for slot in slots if slot in taught and taught[slot] != wanted[slot])
+    deltas = tuple(wanted[slot] - taught[slot] for slot in changed)
+    taught.update(wanted)
+    if fresh:
+        yield JoinedDecision(decision.position, decision.record, fresh, tuple(wanted[slot] for slot in fresh))
+    if changed:
+        yield JoinedDecision(decision.position, decision.record, changed, deltas, correction=True)
+
+
+def _state_of(event_id: str, d: _Remembered) -> OpenState:
+    return OpenState(
+        event_id, d.position, d.number, d.activated, dict(d.values), list(d.seen), dict(d.taught), d.forgotten_ms
+    )
+
+
+def _slots(decision: _Remembered) -> int:
+    return 0 if decision.record is None else len(decision.record.chosen)
+
+
+def _time_ms(position: str) -> int:
+    return log_order(position)[0]
 
 
 def _slot_of(decision: DecisionRecord, reward: RewardRecord) -> int | None:

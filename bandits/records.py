@@ -112,21 +112,20 @@ class BuildRecord(Record, frozen=True, tag="build"):
 
 
 class CheckpointRecord(Record, frozen=True, tag="checkpoint"):
-    """The learner serialised its state here, and went on from those bytes."""
-
-    digest: str
+    """Whoever folds the log serialises its state here, and goes on from those bytes."""
 
 
 class PinRecord(Record, frozen=True, tag="pin"):
-    """Replicas serve this snapshot while learning goes on; None unpins."""
+    """Replicas serve this snapshot while learning goes on; None unpins. A new spec or a rollback unpins, too."""
 
     snapshot_id: str | None
 
 
 class RollbackRecord(Record, frozen=True, tag="rollback"):
-    """The learner restores the state of this snapshot; what came after it is not relearned."""
+    """The learner restores what it had learned at ``position``, this snapshot's; what came after is not relearned."""
 
     snapshot_id: str
+    position: str
 
 
 LogRecord = (

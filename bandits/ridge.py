@@ -24,13 +24,14 @@ from bandits.types import ActionSet, Context, Float64, Interaction, Snapshot, fr
 ITEM_NAMESPACE = "item"
 KIND = "ridge"
 PRIOR_CACHE = 10_000
+Standbys = Annotated[int, msgspec.Meta(ge=0, le=8)]
 
 
 class RidgeConfig(msgspec.Struct, tag="ridge", tag_field="kind", frozen=True, forbid_unknown_fields=True):
     """``l2`` and ``bias_l2``: prior precision of shared weights and of action biases (ignored without ``action_bias``).
 
     ``interactions``: pairs of namespaces whose features are crossed. ``max_features`` bounds d; a feature first met
-    when d is full is ignored.
+    when d is full is ignored. ``standbys``: learners that fold along, ready to take over.
     """
 
     l2: Annotated[float, msgspec.Meta(gt=0)] = 1.0
@@ -38,6 +39,7 @@ class RidgeConfig(msgspec.Struct, tag="ridge", tag_field="kind", frozen=True, fo
     bias_l2: Annotated[float, msgspec.Meta(gt=0)] = 10.0
     interactions: list[tuple[str, str]] = msgspec.field(default_factory=list)
     max_features: Annotated[int, msgspec.Meta(ge=1, le=4096)] = 256
+    standbys: Standbys = 0
 
 
 class RidgeLearner:
@@ -83,6 +85,14 @@ class RidgeLearner:
             self._count[row] += 1.0
             self._sum[row] += interaction.reward
             self._learned += 1
+
+    def correct(self, interactions: Sequence[Interaction]) -> None:
+        """Add to the rewards of interactions learned before; ``reward`` is by how much."""
+        for interaction in interactions:
+            action = interaction.actions.take([interaction.chosen])
+            columns, (x,) = self._index.matrix(interaction.context, action)
+            self._b[columns] += interaction.reward * x
+            self._sum[self._rows[action.ids[0]]] += interaction.reward
 
     def snapshot(self, position: str) -> Snapshot:
         """The posterior as of ``position``."""

@@ -1,56 +1,171 @@
 """Learning as a fold over the log: state depends on the sequence of entries and on nothing else."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
+from typing import Protocol
+
+import msgspec
 
 from bandits.errors import CodecError
-from bandits.join import Join, JoinedDecision, JoinRule
-from bandits.records import ArtifactRecord, BuildRecord, CatalogueRecord, LogEntry, SpecRecord
-from bandits.ridge import RidgeConfig
+from bandits.join import Join, JoinedDecision, JoinRule, JoinState, log_order
+from bandits.records import (
+    ArtifactRecord,
+    BuildRecord,
+    CatalogueRecord,
+    CheckpointRecord,
+    DecisionRecord,
+    LogEntry,
+    PinRecord,
+    RollbackRecord,
+    SpecRecord,
+)
+from bandits.ridge import RidgeConfig, RidgeLearner
 from bandits.types import Interaction, Learner, Snapshot
 from policies.blend import make_learner
 from policies.catalogue import Catalogue
 from policies.features import featurise_record
 from policies.mixture import source_actions
-from policies.spec import PolicySpec, decode_spec
+from policies.spec import PolicySpec, VwConfig, decode_spec
 
 START = "0-0"
+CATALOGUES_KEPT = 8
+SPECS_KEPT = 64
+
+
+class Past(Protocol):
+    """What a fold needs of the log behind it: only a resume and a rollback ask."""
+
+    def entries(self, after: str, through: str) -> Iterable[LogEntry]:
+        """The log's entries past ``after``, up to and including ``through``."""
+        ...
+
+    def checkpoint(self, position: str) -> bytes | None:
+        """The newest checkpoint stored at or before a position; None: fold from the start."""
+        ...
+
+
+class FoldState(msgspec.Struct, frozen=True, array_like=True):
+    """A checkpoint: the whole state of a fold but the records of its open decisions, which the log has."""
+
+    position: str
+    learned: int
+    spec: str | None
+    salt_id: str | None
+    catalogue: str
+    artifact: str | None
+    build: dict[str, str]
+    builds: list[dict[str, str]]
+    pinned: str | None
+    learner: bytes | None
+    join: JoinState
+    refused_rollbacks: int = 0
+
+    @property
+    def needed(self) -> str:
+        """A resume reads the log from here, this entry included; what is older is in this state."""
+        return self.join.needed() or self.position
+
+
+def decode_state(data: bytes) -> FoldState:
+    """The state in a checkpoint's blob.
+
+    Raises:
+        CodecError: it is not one.
+    """
+    try:
+        return msgspec.msgpack.decode(data, type=FoldState)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise CodecError(f"not a checkpoint: {error}", "checkpoint") from error
 
 
 class Fold:
     """Folds one policy's log into its learner. ``blob`` fetches what an entry names by digest; ``salt`` is the secret.
 
-    ``spec``, ``catalogue``, ``artifact`` and ``build`` are the newest of the log. A new spec keeps the learned model
-    unless a part changed that the model depends on.
+    ``spec``, ``catalogue``, ``artifact`` and ``build`` are the newest of the log, ``builds`` all of them, ``pinned``
+    the snapshot to serve if it is not the newest. A new spec keeps the learned model unless a part changed that the
+    model depends on. ``on_checkpoint`` is told the position and the bytes of each checkpoint.
     """
 
-    def __init__(self, blob: Callable[[str], bytes], *, salt: bytes) -> None:
+    def __init__(
+        self,
+        blob: Callable[[str], bytes],
+        *,
+        salt: bytes,
+        past: Past | None = None,
+        on_checkpoint: Callable[[str, bytes], None] | None = None,
+    ) -> None:
         self._blob = blob
         self._salt = salt
+        self._past = past
+        self._on_checkpoint = on_checkpoint
         self._specs: dict[str, PolicySpec] = {}
-        self._catalogues: dict[str, Catalogue] = {Catalogue().digest: Catalogue()}
+        self._catalogues: dict[str, Catalogue] = {}
         self.spec: PolicySpec | None = None
         self.salt_id: str | None = None
         self.catalogue = Catalogue()
         self.artifact: str | None = None
         self.build: dict[str, str] = {}
+        self.builds: list[dict[str, str]] = []
+        self.pinned: str | None = None
+        self.refused_rollbacks = 0
         self.learner: Learner | None = None
-        self.join = Join(self._rule_of)
+        self.join = Join(self._rule_of, waits=self._waits)
         self.position = START
         self.learned = 0
 
-    def apply(self, entries: Sequence[LogEntry]) -> None:
+    def resume(self, state: FoldState, past: Past) -> None:
+        """Start from a checkpoint instead of from nothing.
+
+        Raises:
+            CodecError: the log no longer holds a decision that was open.
+            SnapshotError: the model in it is corrupt.
+        """
+        self.position, self.learned = state.position, state.learned
+        self.salt_id, self.artifact = state.salt_id, state.artifact
+        self.build, self.builds, self.pinned = state.build, list(state.builds), state.pinned
+        self.refused_rollbacks = state.refused_rollbacks
+        self.catalogue = self._catalogue_of(state.catalogue)
+        if state.spec is not None:
+            self.spec = self._spec_of(state.spec)
+            self.join.rule = self.spec.join
+            self.learner = make_learner(self.spec, salt=self._salt, checkpoint=state.learner)
+        needed = {each.position for each in (*state.join.open, *state.join.correctable)}
+        records: dict[str, DecisionRecord] = {}
+        if needed:
+            for entry in past.entries(_before(state.needed), state.position):
+                if entry.id in needed and isinstance(entry.record, DecisionRecord):
+                    records[entry.id] = entry.record
+        self.join.restore(state.join, records)
+
+    def apply(self, entries: Iterable[LogEntry]) -> None:
         """Apply entries in order. Any split of the log into calls leaves the same state."""
         for entry in entries:
             for joined in self.join.apply(entry):
                 self._learn(joined)
-            self._configure(entry)
             self.position = entry.id
+            self._configure(entry)
 
     def snapshot(self) -> Snapshot:
         """The learned model as of ``position``."""
         if self.learner is None:
             raise CodecError("the log has no spec yet", "spec")
         return self.learner.snapshot(self.position)
+
+    def state(self) -> FoldState:
+        """For a checkpoint as of ``position``."""
+        return FoldState(
+            self.position,
+            self.learned,
+            None if self.spec is None else self.spec.digest,
+            self.salt_id,
+            self.catalogue.digest,
+            self.artifact,
+            self.build,
+            self.builds,
+            self.pinned,
+            None if self.learner is None else self.learner.checkpoint(),
+            self.join.state(),
+            self.refused_rollbacks,
+        )
 
     def _learn(self, joined: JoinedDecision) -> None:
         record = joined.record
@@ -59,23 +174,27 @@ class Fold:
         if self._spec_of(record.spec).model_digest != self.spec.model_digest:
             return  # made by a model of another shape
         interactions = list(self.interactions(joined))
-        self.learner.learn(interactions)
-        self.learned += len(interactions)
+        if not joined.correction:
+            self.learner.learn(interactions)
+            self.learned += len(interactions)
+        elif isinstance(self.learner, RidgeLearner):  # a spec that asks it of another learner is refused
+            self.learner.correct(interactions)
 
     def interactions(self, joined: JoinedDecision) -> Iterator[Interaction]:
         """What a joined decision teaches: one interaction per slot. Ridge needs no action but the chosen one."""
         record = joined.record
         spec, catalogue = self._spec_of(record.spec), self._catalogue_of(record.catalogue)
         pmfs = record.pmfs()
+        reward_of = dict(zip(joined.slots, joined.rewards, strict=True))
         if spec.kind == "blend" and isinstance(spec.learner, RidgeConfig):
             context, chosen_actions = featurise_record(spec, catalogue, record, record.chosen)
-            for slot, index in enumerate(record.chosen):
-                action, propensity = chosen_actions.take([slot]), float(pmfs[slot, index])
-                yield Interaction(record.event_id, slot, context, action, 0, propensity, joined.rewards[slot])
+            for slot, reward in reward_of.items():
+                action, propensity = chosen_actions.take([slot]), float(pmfs[slot, record.chosen[slot]])
+                yield Interaction(record.event_id, slot, context, action, 0, propensity, reward)
             return
         context, actions = featurise_record(spec, catalogue, record)
-        for slot, index in enumerate(record.chosen):
-            earlier = record.chosen[:slot]
+        for slot, reward in reward_of.items():
+            index, earlier = record.chosen[slot], record.chosen[:slot]
             remaining = [k for k in range(len(actions)) if k not in earlier]
             available = actions if not earlier else actions.take(remaining)
             chosen, propensity = remaining.index(index), float(pmfs[slot, index])
@@ -86,34 +205,100 @@ class Fold:
                 propensity = float(record.credit.pmfs()[slot, record.credit.credited[slot]])
                 available = source_actions(available)
                 chosen = available.ids.index(name)
-            yield Interaction(record.event_id, slot, context, available, chosen, propensity, joined.rewards[slot])
+            yield Interaction(record.event_id, slot, context, available, chosen, propensity, reward)
 
     def _configure(self, entry: LogEntry) -> None:
         record = entry.record
         if isinstance(record, SpecRecord):
-            spec = self._spec_of(record.digest)
-            kept = None
-            if self.learner is not None and self.spec is not None and self.spec.model_digest == spec.model_digest:
-                kept = self.learner.checkpoint()
-            self.learner = make_learner(spec, salt=self._salt, checkpoint=kept)
-            self.spec, self.salt_id = spec, record.salt_id
-            self.join.rule = spec.join
+            self._respec(record)
         elif isinstance(record, CatalogueRecord):
             self.catalogue = self._catalogue_of(record.digest)
         elif isinstance(record, ArtifactRecord):
             self.artifact = record.version
         elif isinstance(record, BuildRecord):
             self.build = record.build
+            if record.build not in self.builds:
+                self.builds.append(record.build)
+        elif isinstance(record, CheckpointRecord):
+            self._checkpoint()
+        elif isinstance(record, PinRecord):
+            self.pinned = record.snapshot_id
+        elif isinstance(record, RollbackRecord):
+            self._roll_back(record)
+
+    def _respec(self, record: SpecRecord) -> None:
+        spec = self._spec_of(record.digest)
+        kept = None
+        if self.learner is not None and self.spec is not None and self.spec.model_digest == spec.model_digest:
+            kept = self.learner.checkpoint()
+        else:
+            self.join.forget_taught()
+        self.learner = make_learner(spec, salt=self._salt, checkpoint=kept)
+        if self.spec is None or self.spec.digest != spec.digest:
+            self.pinned = None
+        self.spec, self.salt_id = spec, record.salt_id
+        self.join.rule = spec.join
+
+    def _checkpoint(self) -> None:
+        state = self.state()
+        if self.spec is not None:
+            self.learner = make_learner(self.spec, salt=self._salt, checkpoint=state.learner)
+        if self._on_checkpoint is not None:
+            self._on_checkpoint(self.position, msgspec.msgpack.encode(state))
+
+    def _roll_back(self, record: RollbackRecord) -> None:
+        """Fold to the snapshot's position once more, and take the model from there; open windows carry on."""
+        if self._past is None:
+            raise CodecError("a rollback needs the log behind it", "past")
+        self.pinned = None
+        then = Fold(self._blob, salt=self._salt, past=self._past)
+        if log_order(record.position) < log_order(self.position):
+            stored = self._past.checkpoint(record.position)
+            if stored is not None:
+                then.resume(decode_state(stored), self._past)
+            then.apply(self._past.entries(then.position, record.position))
+        if self.spec is None or then.spec is None or then.learner is None:
+            self.refused_rollbacks += 1
+            return
+        if then.spec.model_digest != self.spec.model_digest:
+            self.refused_rollbacks += 1  # there is no model of this spec's shape at that position
+            return
+        self.learner = make_learner(self.spec, salt=self._salt, checkpoint=then.learner.checkpoint())
+        self.learned = then.learned
+        self.join.adopt_taught(then.join)
 
     def _rule_of(self, digest: str) -> JoinRule:
         return self._spec_of(digest).join
 
+    def _waits(self, digest: str) -> bool:
+        return isinstance(self._spec_of(digest).learner, VwConfig)
+
     def _spec_of(self, digest: str) -> PolicySpec:
         if digest not in self._specs:
+            _make_room(self._specs, SPECS_KEPT)
             self._specs[digest] = decode_spec(self._blob(digest))
         return self._specs[digest]
 
     def _catalogue_of(self, digest: str) -> Catalogue:
+        if digest == _NO_ITEMS.digest:
+            return _NO_ITEMS
         if digest not in self._catalogues:
+            _make_room(self._catalogues, CATALOGUES_KEPT)
             self._catalogues[digest] = Catalogue.decode(self._blob(digest))
         return self._catalogues[digest]
+
+
+_NO_ITEMS = Catalogue()
+
+
+def _make_room(cache: dict[str, PolicySpec] | dict[str, Catalogue], limit: int) -> None:
+    while len(cache) >= limit:
+        del cache[next(iter(cache))]
+
+
+def _before(position: str) -> str:
+    """The greatest position below this one, for a read that excludes where it starts."""
+    milliseconds, sequence = log_order(position)
+    if sequence:
+        return f"{milliseconds}-{sequence - 1}"
+    return f"{milliseconds - 1}-{2**64 - 1}" if milliseconds else START

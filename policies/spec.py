@@ -20,7 +20,7 @@ from bandits.exploration import (
     VwExploration,
 )
 from bandits.join import JoinRule
-from bandits.ridge import RidgeConfig
+from bandits.ridge import RidgeConfig, Standbys
 
 UNIFORM = "uniform"
 
@@ -45,9 +45,13 @@ class RemoteSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag=
 
 
 class VwConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="vw", tag_field="kind"):
-    """Vowpal Wabbit, with any ``--cb_explore_adf`` argument string. Namespaces: context, item, features, scores."""
+    """Vowpal Wabbit, with any ``--cb_explore_adf`` argument string. Namespaces: context, item, features, scores.
+
+    ``standbys``: learners that fold along, ready to take over.
+    """
 
     args: str = "--cb_explore_adf --cb_type mtr -q cs -q cf"
+    standbys: Standbys = 0
 
 
 class Holdout(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -98,6 +102,8 @@ class PolicySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise SpecError("linucb and lints explore a ridge learner", "exploration.kind")
         if isinstance(self.exploration, VwExploration) and not isinstance(self.learner, VwConfig):
             raise SpecError("vw's own exploration needs a vw learner", "exploration.kind")
+        if isinstance(self.learner, VwConfig):
+            _check_vw_join(self.join)
         if self.holdout is not None and self.holdout.policy not in (UNIFORM, *names):
             raise SpecError(f"a holdout policy is {UNIFORM} or one of the sources {names}", "holdout.policy")
         if any(isinstance(source, ArtifactSource) for source in self.sources) and self.artifact is None:
@@ -105,9 +111,10 @@ class PolicySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def encoded(self) -> bytes:
-        """The blob of this spec. Of the artifact's path only the name: where it lies differs between machines."""
+        """The blob of this spec: without standbys, and of the artifact's path only the name. They differ by machine."""
         artifact = None if self.artifact is None else Path(self.artifact).name
-        return msgspec.json.encode(msgspec.structs.replace(self, artifact=artifact), order="deterministic")
+        plain = msgspec.structs.replace(self, artifact=artifact, learner=_alone(self.learner))
+        return msgspec.json.encode(plain, order="deterministic")
 
     @property
     def digest(self) -> str:
@@ -117,7 +124,19 @@ class PolicySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def model_digest(self) -> str:
         """Of the parts that a learned model depends on; when they change, learning starts afresh."""
-        return digest(msgspec.json.encode([self.kind, self.use, self.learner], order="deterministic"))
+        return digest(msgspec.json.encode([self.kind, self.use, _alone(self.learner)], order="deterministic"))
+
+
+def _check_vw_join(rule: JoinRule) -> None:
+    """What VW has learned cannot be corrected."""
+    if rule.late == "correct":
+        raise SpecError("only a ridge learner can correct what it has learned: use ignore", "join.late")
+    if rule.learn == "as_it_arrives" and rule.aggregation != "first":
+        raise SpecError("a vw learner learns as_it_arrives with aggregation: first only", "join.learn")
+
+
+def _alone(learner: RidgeConfig | VwConfig) -> RidgeConfig | VwConfig:
+    return msgspec.structs.replace(learner, standbys=0)
 
 
 def decode_spec(data: bytes) -> PolicySpec:

@@ -7,6 +7,7 @@ import msgspec
 import numpy as np
 
 from bandits.errors import LogUnavailableError, SourceError
+from bandits.join import log_order
 from bandits.records import DecisionRecord, LogEntry, LogRecord, SpecRecord
 from policies.catalogue import Catalogue, Item
 from policies.fold import Fold
@@ -40,13 +41,36 @@ class FakeLog:
         self.blobs[spec.digest] = spec.encoded
         return self.append(SpecRecord(spec.digest, "salt"), at=at)
 
+    def past(self, after: str, through: str) -> list[LogEntry]:
+        """The entries between two positions."""
+        low, high = log_order(after), log_order(through)
+        return [entry for entry in self.entries if low < log_order(entry.id) <= high]
+
     def fold(self, cuts: Iterable[int] = ()) -> Fold:
         """A fresh fold of the whole log, applied in batches that end at ``cuts``."""
-        fold = Fold(self.blobs.__getitem__, salt=SALT)
+        fold = Fold(self.blobs.__getitem__, salt=SALT, past=FakePast(self))
         edges = [0, *sorted(cuts), len(self.entries)]
         for low, high in pairwise(edges):
             fold.apply(self.entries[low:high])
         return fold
+
+
+class FakePast:
+    """The log behind a fold; ``checkpoints`` by position, kept by ``keep``."""
+
+    def __init__(self, log: FakeLog) -> None:
+        self._log = log
+        self.checkpoints: dict[str, bytes] = {}
+
+    def keep(self, position: str, data: bytes) -> None:
+        self.checkpoints[position] = data
+
+    def entries(self, after: str, through: str) -> list[LogEntry]:
+        return self._log.past(after, through)
+
+    def checkpoint(self, position: str) -> bytes | None:
+        known = [each for each in self.checkpoints if log_order(each) <= log_order(position)]
+        return self.checkpoints[max(known, key=log_order)] if known else None
 
 
 class FakeSource:

@@ -40,10 +40,10 @@ EXAMPLES: list[LogRecord] = [
     records.CatalogueRecord("d"),
     records.ArtifactRecord("v"),
     records.BuildRecord({"numpy": "2"}),
-    records.CheckpointRecord("d"),
+    records.CheckpointRecord(),
     records.PinRecord(None),
     records.PinRecord("s"),
-    records.RollbackRecord("s"),
+    records.RollbackRecord("s", "5-0"),
 ]
 
 

@@ -1,57 +1,21 @@
-"""The join and the fold: every outcome of a reward, every way a window closes."""
-
-from collections.abc import Iterator
+"""The join: every outcome of a reward, every way a window closes."""
 
 import msgspec
-import numpy as np
 import pytest
-from fakes import FakeLog
 from hypothesis import given, settings
-from hypothesis import strategies as st
+from logs import RANDOM_LOGS, RULE, WINDOW, decision, stream
 
-from bandits.exploration import EpsilonGreedy, LinTs, LinUcb
-from bandits.join import Join, JoinedDecision, JoinRule, join
+from bandits.join import Join, JoinedDecision, JoinRule
 from bandits.records import (
     ActivationRecord,
-    CatalogueRecord,
-    CheckpointRecord,
     DecisionRecord,
     LogEntry,
     LogRecord,
     RewardRecord,
     TickRecord,
 )
-from bandits.ridge import RidgeConfig
-from bandits.types import Interaction
-from policies.blend import load_policy
-from policies.catalogue import Catalogue, Item
-from policies.spec import PolicySpec, VwConfig
 
-WINDOW = 10_000
-RULE = JoinRule(window_s=WINDOW / 1000, default_reward=-1.0)
 OUTCOMES = ("joined", "duplicate", "late", "orphan", "invalid", "early")
-
-
-def decision(event_id: str = "e", *, ids: tuple[str, ...] = ("a", "b", "c"), chosen=(0,), **changes) -> DecisionRecord:
-    """A decision of uniform PMFs."""
-    pmfs = np.zeros((len(chosen), len(ids)))
-    for slot in range(len(chosen)):
-        left = [k for k in range(len(ids)) if k not in chosen[:slot]]
-        pmfs[slot, left] = 1 / len(left)
-    record = DecisionRecord(
-        event_id=event_id,
-        policy="home",
-        spec="spec",
-        snapshot_id="s0",
-        catalogue="none",
-        context={"hour": 3.0},
-        action_ids=list(ids),
-        features=None,
-        scores={},
-        pmf=pmfs.tobytes(),
-        chosen=list(chosen),
-    )
-    return msgspec.structs.replace(record, **changes)
 
 
 class Log:
@@ -70,6 +34,11 @@ class Log:
         return {outcome: count for outcome, count in self.join.counts.items() if count}
 
 
+def joined_of(entries: list[LogEntry]) -> list[JoinedDecision]:
+    state = Join(lambda _: RULE, RULE)
+    return [joined for entry in entries for joined in state.apply(entry)]
+
+
 def rewards_of(joined: list[JoinedDecision]) -> list[tuple[float, ...]]:
     return [each.rewards for each in joined]
 
@@ -81,7 +50,6 @@ def test_a_window_closes_before_the_first_entry_at_its_deadline_is_applied():
     assert log.at(WINDOW - 1, TickRecord()) == []
     closed = log.at(WINDOW, RewardRecord("e", 1.0))
     assert rewards_of(closed) == [(-1.0,)]
-    assert not closed[0].rewarded
     assert log.counts == {"decisions": 1, "closed": 1, "late": 1}
 
 
@@ -91,7 +59,6 @@ def test_a_reward_inside_the_window_is_joined():
     log.at(WINDOW - 1, RewardRecord("e", 1.0))
     closed = log.at(WINDOW, TickRecord())
     assert rewards_of(closed) == [(1.0,)]
-    assert closed[0].rewarded
 
 
 def test_an_entry_far_in_the_future_closes_every_window_in_the_order_of_the_deadlines():
@@ -240,7 +207,6 @@ def test_a_reward_for_what_was_not_chosen_is_invalid(reward):
     assert log.counts == {"decisions": 1, "invalid": 1}
     closed = log.at(WINDOW, TickRecord())
     assert rewards_of(closed) == [(-1.0, -1.0)]
-    assert not closed[0].rewarded
 
 
 def test_an_invalid_reward_does_not_use_up_its_reward_id():
@@ -299,38 +265,6 @@ def test_after_all_windows_nothing_is_remembered():
     assert not any((log.join._open, log.join._closed, log.join._early, log.join._deadlines))
 
 
-# A random log: a few event ids, times that go forward, all kinds of entries
-
-NAMES = st.sampled_from("abcd")
-RANDOM_RECORDS = st.one_of(
-    st.builds(
-        lambda name, deferred, holdout, chosen: decision(name, deferred=deferred, holdout=holdout, chosen=chosen),
-        NAMES,
-        st.booleans(),
-        st.booleans(),
-        st.sampled_from([(0,), (2,), (1, 0), (2, 1, 0)]),
-    ),
-    st.builds(
-        RewardRecord,
-        NAMES,
-        st.sampled_from([0.0, 1.0, -2.0]),
-        st.none() | st.sampled_from(["r1", "r2"]),
-        st.none() | st.integers(0, 3),
-        st.none() | st.sampled_from(["a", "b", "z"]),
-    ),
-    st.builds(ActivationRecord, NAMES),
-    st.just(TickRecord()),
-)
-RANDOM_LOGS = st.lists(st.tuples(st.integers(0, 6000), RANDOM_RECORDS), max_size=60)
-
-
-def stream(steps: list[tuple[int, LogRecord]]) -> Iterator[LogEntry]:
-    now = 0
-    for number, (wait, record) in enumerate(steps):
-        now += wait
-        yield LogEntry(f"{now}-{number}", record)
-
-
 @settings(max_examples=100)
 @given(RANDOM_LOGS)
 def test_every_reward_has_one_outcome_at_every_moment(steps):
@@ -347,7 +281,7 @@ def test_every_reward_has_one_outcome_at_every_moment(steps):
 @given(RANDOM_LOGS)
 def test_a_decision_closes_at_most_once_and_in_the_order_of_the_log(steps):
     entries = [*stream(steps), LogEntry("10000000-0", TickRecord())]
-    positions = [joined.position for joined in join(entries, lambda _: RULE, RULE)]
+    positions = [joined.position for joined in joined_of(entries)]
     numbers = [int(position.partition("-")[2]) for position in positions]
     assert numbers == sorted(set(numbers))
     accepted = {e.id for e in entries if isinstance(e.record, DecisionRecord)}
@@ -386,143 +320,4 @@ def test_the_join_agrees_with_a_plain_reading_of_its_rule(steps):
             if 0 <= slot < len(slots) and reward.slot in (None, slot):
                 values.setdefault(slot, reward.value)
         expected.append((entry.id, tuple(values.get(slot, -1.0) for slot in range(len(record.chosen)))))
-    assert [(j.position, j.rewards) for j in join(entries, lambda _: RULE, RULE)] == expected
-
-
-# The fold
-
-SPEC = PolicySpec("home", learner=RidgeConfig(l2=2.0), exploration=LinTs(draws=5), join=RULE)
-VW_SPEC = msgspec.structs.replace(
-    SPEC, learner=VwConfig("--cb_explore_adf --cb_type mtr -b 8 -q ci"), exploration=EpsilonGreedy()
-)
-
-
-def log_of(steps: list[tuple[int, LogRecord]], *specs: PolicySpec) -> FakeLog:
-    """The steps as a log that begins with the first spec; its decisions name the spec in force."""
-    log, spec, now = FakeLog(specs[0]), specs[0], 1
-    empty = Catalogue()
-    log.blobs[empty.digest] = empty.encoded
-    for number, (wait, record) in enumerate(steps):
-        now += wait
-        if number == len(steps) // 2:
-            for changed in specs[1:]:
-                log.configure(changed, at=now)
-                spec = changed
-        named = record
-        if isinstance(record, DecisionRecord):
-            named = msgspec.structs.replace(record, spec=spec.digest, catalogue=empty.digest)
-        log.append(named, at=now)
-    log.append(TickRecord(), at=now + 3 * WINDOW)
-    return log
-
-
-@settings(max_examples=30)
-@given(RANDOM_LOGS, st.lists(st.integers(0, 60), max_size=5))
-def test_any_batching_of_the_log_gives_the_same_bytes(steps, cuts):
-    log = log_of(steps, SPEC, msgspec.structs.replace(SPEC, floor=0.5))
-    whole, parts = log.fold(), log.fold(min(cut, len(log.entries)) for cut in cuts)
-    assert whole.snapshot() == parts.snapshot()
-    assert whole.learner.checkpoint() == parts.learner.checkpoint()
-    assert whole.join.counts == parts.join.counts
-    assert whole.position == parts.position == log.entries[-1].id
-
-
-@settings(max_examples=10)
-@given(RANDOM_LOGS, st.lists(st.integers(0, 60), max_size=3))
-def test_any_batching_of_the_log_gives_the_same_bytes_with_vw(steps, cuts):
-    log = log_of(steps, VW_SPEC)
-    whole, parts = log.fold(), log.fold(min(cut, len(log.entries)) for cut in cuts)
-    assert whole.snapshot() == parts.snapshot()
-    assert whole.learner.checkpoint() == parts.learner.checkpoint()
-
-
-def test_making_snapshots_on_the_way_changes_nothing():
-    log = log_of([(1000, decision(f"e{i}", holdout=False)) for i in range(30)], SPEC)
-    watched = log.fold([0])
-    fold = type(watched)(log.blobs.__getitem__, salt=b"test salt")
-    for entry in log.entries:
-        fold.apply([entry])
-        fold.snapshot()
-    assert fold.snapshot() == watched.snapshot()
-
-
-def slate_interactions(spec: PolicySpec) -> tuple[Interaction, Interaction]:
-    log = log_of([(1, decision(chosen=(2, 0))), (1, RewardRecord("e", 5.0, slot=1))], spec)
-    fold = log.fold()
-    first, second = fold.interactions(JoinedDecision("1-0", log.entries[1].record, (0.0, 5.0), rewarded=True))
-    assert fold.learned == fold.snapshot().learned == 2
-    assert (first.propensity, first.reward) == (1 / 3, 0.0)
-    assert (second.propensity, second.reward) == (1 / 2, 5.0)
-    return first, second
-
-
-def test_a_slate_teaches_vw_one_interaction_per_slot_among_the_actions_that_were_left():
-    vw = msgspec.structs.replace(SPEC, learner=VwConfig(), exploration=EpsilonGreedy(0.1))
-    first, second = slate_interactions(vw)
-    assert (first.actions.ids, first.chosen) == (("a", "b", "c"), 2)
-    assert (second.actions.ids, second.chosen) == (("a", "b"), 0)
-
-
-def test_a_slate_teaches_ridge_the_chosen_action_of_each_slot():
-    first, second = slate_interactions(SPEC)
-    assert (first.actions.ids, first.chosen) == (("c",), 0)
-    assert (second.actions.ids, second.chosen) == (("a",), 0)
-
-
-def test_a_holdout_decision_is_joined_and_not_learned():
-    fold = log_of([(1, decision(holdout=True)), (1, RewardRecord("e", 1.0))], SPEC).fold()
-    assert fold.join.counts["closed"] == fold.join.counts["joined"] == 1
-    assert fold.learned == 0
-
-
-def test_a_reward_no_decision_was_rewarded_with_changes_no_byte():
-    """Early, late, duplicate, orphan and invalid rewards leave the model as it was."""
-    steps = [(1, decision()), (1, RewardRecord("e", 1.0, "r"))]
-    useless = [
-        (0, RewardRecord("e", 5.0, "r")),
-        (0, RewardRecord("e", 5.0, "r2", slot=4)),
-        (0, RewardRecord("other", 5.0)),
-    ]
-    late = [(WINDOW, RewardRecord("e", 5.0))]
-    assert (
-        log_of(steps, SPEC).fold().learner.checkpoint()
-        == log_of(steps + useless + late, SPEC).fold().learner.checkpoint()
-    )
-
-
-def test_a_new_spec_with_the_same_model_keeps_what_was_learned():
-    steps = [(1000, decision(f"e{i}")) for i in range(30)]
-    changed = msgspec.structs.replace(SPEC, floor=0.3, exploration=LinUcb())
-    fold = log_of(steps, SPEC, changed).fold()
-    assert fold.learned == fold.snapshot().learned == 30
-    assert fold.learner.checkpoint() == log_of(steps, SPEC).fold().learner.checkpoint()
-    load_policy(changed, fold.snapshot())  # the snapshot holds what the new exploration needs
-
-
-def test_a_new_spec_with_another_model_starts_afresh_and_skips_what_the_old_one_chose():
-    steps = [(1000, decision(f"e{i}")) for i in range(30)]
-    changed = msgspec.structs.replace(SPEC, learner=RidgeConfig(l2=7.0))
-    fold = log_of(steps, SPEC, changed).fold()
-    assert 0 < fold.snapshot().learned == 15 < fold.learned
-
-
-def test_an_entry_that_is_no_event_only_lets_time_pass():
-    log = log_of([(1, decision())], SPEC)
-    other = log_of([(1, decision())], SPEC)
-    other.entries[-1] = LogEntry(other.entries[-1].id, CheckpointRecord("d"))
-    assert log.fold().snapshot() == other.fold().snapshot()
-
-
-def test_a_catalogue_that_the_log_names_is_used_from_there_on():
-    first, second = Catalogue([Item("a", {"x": 1.0})]), Catalogue([Item("a", {"x": 2.0})])
-    log = FakeLog(SPEC)
-    for catalogue in (first, second):
-        log.blobs[catalogue.digest] = catalogue.encoded
-        log.append(CatalogueRecord(catalogue.digest), at=2)
-    log.append(decision(spec=SPEC.digest, catalogue=first.digest), at=3)
-    log.append(TickRecord(), at=3 + WINDOW)
-    fold = log.fold()
-    assert fold.catalogue.digest == second.digest
-    (interaction,) = fold.interactions(JoinedDecision("3-0", log.entries[3].record, (1.0,), rewarded=True))
-    values = {ns.name: ns.values for ns in interaction.actions.namespaces}["features"]
-    assert values[0, 0] == 1.0  # the catalogue it was decided with, not the newest
+    assert [(j.position, j.rewards) for j in joined_of(entries)] == expected
