@@ -165,6 +165,12 @@ class CodecError(BanditloopError):
     code = "invalid_record"
 
 
+class LogGapError(BanditloopError):
+    """Neither the stream nor the archive holds a part of the log any more."""
+
+    code = "log_gap"
+
+
 class DataUnavailableError(BanditloopError):
     """A data set could not be fetched or does not have the expected checksum."""
 

@@ -38,7 +38,7 @@ class Past(Protocol):
         """The log's entries past ``after``, up to and including ``through``."""
         ...
 
-    def checkpoint(self, position: str) -> bytes | None:
+    def checkpoint(self, position: str) -> "FoldState | None":
         """The newest checkpoint stored at or before a position; None: fold from the start."""
         ...
 
@@ -82,7 +82,8 @@ class Fold:
 
     ``spec``, ``catalogue``, ``artifact`` and ``build`` are the newest of the log, ``builds`` all of them, ``pinned``
     the snapshot to serve if it is not the newest. A new spec keeps the learned model unless a part changed that the
-    model depends on. ``on_checkpoint`` is told the position and the bytes of each checkpoint.
+    model depends on. ``changes`` counts how often the model changed since this object was made.
+    ``on_checkpoint`` is told the position and the bytes of each checkpoint.
     """
 
     def __init__(
@@ -111,6 +112,7 @@ class Fold:
         self.join = Join(self._rule_of, waits=self._waits)
         self.position = START
         self.learned = 0
+        self.changes = 0
 
     def resume(self, state: FoldState, past: Past) -> None:
         """Start from a checkpoint instead of from nothing.
@@ -174,6 +176,7 @@ class Fold:
         if self._spec_of(record.spec).model_digest != self.spec.model_digest:
             return  # made by a model of another shape
         interactions = list(self.interactions(joined))
+        self.changes += 1
         if not joined.correction:
             self.learner.learn(interactions)
             self.learned += len(interactions)
@@ -255,7 +258,7 @@ class Fold:
         if log_order(record.position) < log_order(self.position):
             stored = self._past.checkpoint(record.position)
             if stored is not None:
-                then.resume(decode_state(stored), self._past)
+                then.resume(stored, self._past)
             then.apply(self._past.entries(then.position, record.position))
         if self.spec is None or then.spec is None or then.learner is None:
             self.refused_rollbacks += 1
@@ -265,6 +268,7 @@ class Fold:
             return
         self.learner = make_learner(self.spec, salt=self._salt, checkpoint=then.learner.checkpoint())
         self.learned = then.learned
+        self.changes += 1
         self.join.adopt_taught(then.join)
 
     def _rule_of(self, digest: str) -> JoinRule:

@@ -22,11 +22,17 @@ class Ingress(RankReplica):
 
 
 def build_app(settings: Settings, specs: Sequence[PolicySpec]) -> Application:
-    """One ingress deployment with ``settings.replicas`` replicas, and one learner per policy."""
+    """One ingress deployment with ``settings.replicas`` replicas, and one learner per policy, with its standbys."""
     quick = {"graceful_shutdown_wait_loop_s": 0.1, "graceful_shutdown_timeout_s": 10}
     learners = [
         serve.deployment(Learner, name=f"learner-{spec.name}")
-        .options(num_replicas=1, max_ongoing_requests=1, ray_actor_options={"num_cpus": 0}, **quick)
+        .options(
+            num_replicas=1 + spec.learner.standbys,
+            max_ongoing_requests=1,
+            health_check_period_s=1,
+            ray_actor_options={"num_cpus": 0},
+            **quick,
+        )
         .bind(settings, spec)
         for spec in specs
     ]

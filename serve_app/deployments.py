@@ -89,7 +89,7 @@ class RankReplica:
 
 
 class Learner:
-    """Runs one policy's learner on a thread of its own process; the event loop stays free for health checks."""
+    """Runs one policy's learner, leading or standing by, on a thread; the event loop stays free for health checks."""
 
     def __init__(self, settings: Settings, spec: PolicySpec) -> None:
         configure_logging(settings.log_level)
@@ -100,6 +100,7 @@ class Learner:
             spec,
             salt=settings.secret(),
             publish_interval_s=settings.publish_interval_ms / 1000,
+            checkpoint_interval_s=settings.checkpoint_interval_s,
             artifact=trained.version if trained else None,
             catalogue=Catalogue.of(trained.catalogue) if trained else None,
         )

@@ -1,7 +1,7 @@
 """The log in Redis: appended to with group commit, read in order."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import redis
@@ -10,6 +10,7 @@ from redis.exceptions import RedisError
 
 from bandits.codec import decode, encode
 from bandits.errors import CodecError, EventConflictError, LogUnavailableError
+from bandits.join import log_order
 from bandits.records import DecisionRecord, LogEntry, LogRecord, TickRecord
 from serve_app.keys import Keys
 
@@ -123,17 +124,27 @@ class LogReader:
         if not answer:
             return []
         raw = answer[0][1] if isinstance(answer, list) else next(iter(answer.values()))[0]
-        entries = []
-        for entry_id, fields in raw:
-            record: LogRecord
-            try:
-                record = decode(fields.get(FIELD, b""))
-            except CodecError:
-                # Whoever wrote it bypassed the service. The counter says it happened.
-                record = TickRecord()
-                self.undecodable += 1
-            entries.append(LogEntry(entry_id.decode(), record))
-        return entries
+        return [self._entry(entry_id, fields) for entry_id, fields in raw]
+
+    def between(self, after: str, through: str) -> Iterator[LogEntry]:
+        """Entries past ``after``, up to and including ``through``."""
+        limit = log_order(through)
+        while entries := self.read(after):
+            for entry in entries:
+                if log_order(entry.id) > limit:
+                    return
+                yield entry
+            after = entries[-1].id
+
+    def _entry(self, entry_id: bytes, fields: dict[bytes, bytes]) -> LogEntry:
+        record: LogRecord
+        try:
+            record = decode(fields.get(FIELD, b""))
+        except CodecError:
+            # Whoever wrote it bypassed the service. The counter says it happened.
+            record = TickRecord()
+            self.undecodable += 1
+        return LogEntry(entry_id.decode(), record)
 
     def append(self, record: LogRecord) -> str:
         """Append a tick or a change of configuration."""

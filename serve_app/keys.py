@@ -26,6 +26,31 @@ class Keys:
         return self._key("log")
 
     @property
+    def inbox(self) -> str:
+        """Stream to which outside producers add rewards and activations; the leader moves them into the log."""
+        return self._key("inbox")
+
+    @property
+    def lease(self) -> str:
+        """The leader's fencing token; expires with the leader."""
+        return self._key("lease")
+
+    @property
+    def fence(self) -> str:
+        """The number of the newest fencing token."""
+        return self._key("fence")
+
+    @property
+    def checkpoints(self) -> str:
+        """Checkpoints still stored, newest first."""
+        return self._key("checkpoints")
+
+    @property
+    def needed(self) -> str:
+        """The log position from which a resume may have to read: nothing from there on is trimmed."""
+        return self._key("needed")
+
+    @property
     def head(self) -> str:
         """Pointer to the newest snapshot."""
         return self._key("head")

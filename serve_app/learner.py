@@ -1,35 +1,52 @@
-"""The learner process: read the log, fold, publish snapshots. One writer, one direction."""
+"""The learner process: read the log, fold, publish. One leader writes; a standby folds along and waits."""
 
 import logging
 import platform
 import threading
 import time
+import uuid
+from collections.abc import Iterable
 from importlib.metadata import version
 
 import msgspec
 import redis
 from redis.exceptions import RedisError
 
-from bandits.codec import digest
-from bandits.records import ArtifactRecord, BuildRecord, CatalogueRecord, SpecRecord, TickRecord
+from bandits.codec import digest, encode
+from bandits.errors import BanditloopError, LogGapError
+from bandits.records import (
+    ArtifactRecord,
+    BuildRecord,
+    CatalogueRecord,
+    CheckpointRecord,
+    LogEntry,
+    LogRecord,
+    SpecRecord,
+    TickRecord,
+)
+from bandits.types import Snapshot
 from policies.blend import make_learner
 from policies.catalogue import Catalogue
-from policies.fold import Fold
+from policies.fold import Fold, FoldState
 from policies.spec import PolicySpec
-from serve_app.event_log import LogReader
+from serve_app.checkpoints import Checkpoints
+from serve_app.event_log import FIELD, LogReader
+from serve_app.inbox import Inbox
 from serve_app.keys import Keys
-from serve_app.snapshots import publish
+from serve_app.lease import Lease, LeaseLostError
+from serve_app.snapshots import Published, publish
 
 BLOCK_MS = 50
 PUBLISHING_SHARE = 0.25
 """At most this share of the learner's time goes into snapshots, however large they grow."""
 RETRY_S = 0.5
+CHECKPOINT_S = 60.0
 
 log = logging.getLogger("banditloop.learner")
 
 
 class Stats(msgspec.Struct, frozen=True):
-    """What the learner has counted, for metrics and reports. ``outcomes``: of rewards and decisions, by the join."""
+    """What the leading learner has counted. ``outcomes``: of rewards and decisions, by the join."""
 
     position: str
     learned: int
@@ -37,10 +54,33 @@ class Stats(msgspec.Struct, frozen=True):
     snapshot_id: str
     published_ms: int
     outcomes: dict[str, int]
+    checkpoint: str = ""
+    pinned: str | None = None
+    inbox_refused: int = 0
+
+
+class StreamPast:
+    """The log behind a fold."""
+
+    def __init__(self, reader: LogReader, checkpoints: Checkpoints) -> None:
+        self._reader = reader
+        self._checkpoints = checkpoints
+
+    def entries(self, after: str, through: str) -> Iterable[LogEntry]:
+        """The log's entries past ``after``, up to and including ``through``."""
+        return self._reader.between(after, through)
+
+    def checkpoint(self, position: str) -> FoldState | None:
+        """The newest checkpoint at or before a position."""
+        return self._checkpoints.newest(position)
 
 
 class LearnerLoop:
-    """Learns one policy. ``artifact`` is the version whose sources serve, ``catalogue`` the one that came with it."""
+    """Learns one policy. ``artifact`` is the version whose sources serve, ``catalogue`` the one that came with it.
+
+    ``run`` is the process's life: it resumes from the newest checkpoint, folds what is new, and, while it holds the
+    lease, says in the log what has changed, lets time pass, moves the inbox, takes checkpoints and publishes.
+    """
 
     def __init__(
         self,
@@ -51,85 +91,192 @@ class LearnerLoop:
         publish_interval_s: float,
         artifact: str | None = None,
         catalogue: Catalogue | None = None,
+        checkpoint_interval_s: float = CHECKPOINT_S,
     ) -> None:
         make_learner(spec, salt=salt)  # a spec that cannot be learned is refused before the log names it
         self._client = client
         self._spec = spec
         self._salt = salt
         self._interval_s = publish_interval_s
+        self._checkpoint_s = checkpoint_interval_s
         self._artifact = artifact
         self._catalogue = catalogue
         self._keys = Keys(spec.name)
         self._log = LogReader(client, self._keys)
-        self._fold = Fold(self._log.blob, salt=salt)
-        self._published: tuple[int, str, str] | None = None
+        self._checkpoints = Checkpoints(client, self._keys)
+        self._inbox = Inbox(client, self._keys)
+        self._past = StreamPast(self._log, self._checkpoints)
+        self.lease = Lease(client, self._keys, uuid.uuid4().hex[:12])
+        self._taken: list[tuple[str, bytes, Published]] = []
+        self._fold = self._fresh()
+        self._started = False
+        self._configured_under: bytes | None = None
+        self._published: tuple[object, ...] | None = None
         self._published_at = 0.0
         self._publish_s = 0.0
+        self._asked_at = time.monotonic()
         self._snapshots = 0
         self._snapshot_id = ""
         self._published_ms = 0
+        self._checkpointed = ""
 
     def run(self, stop: threading.Event) -> None:
-        """Learn until told to stop; outlives an unreachable Redis."""
-        configured = False
+        """Learn until told to stop; outlives an unreachable Redis, and the loss of the lease."""
+        heart = threading.Thread(target=self.lease.run, args=(stop,), name="lease", daemon=True)
+        heart.start()
         while not stop.is_set():
-            try:
-                if not configured:
-                    self.configure()
-                    configured = True
-                self.step()
-            except (RedisError, OSError) as error:
-                log.warning("the log cannot be reached (%s): retrying", type(error).__name__)
-                stop.wait(RETRY_S)
+            wait_s = self.attempt()
+            if wait_s:
+                stop.wait(wait_s)
+        heart.join()
 
-    def configure(self) -> None:
-        """Read the log to its end, then say in it what has changed since: build, spec, artifact, catalogue."""
-        while entries := self._log.read(self._fold.position):
-            self._fold.apply(entries)
+    def attempt(self) -> float:
+        """Start, or take one step, whatever goes wrong outside; how many seconds to wait before the next attempt."""
+        try:
+            if not self._started:
+                self.start()
+                self._started = True
+            self.step()
+        except LeaseLostError:
+            log.warning("another learner leads policy %s now: standing by", self._spec.name)
+            self._configured_under = None
+        except LogGapError as error:
+            log.warning("%s: resuming from the newest checkpoint", error.message)
+            self._started = False
+            return RETRY_S
+        except (RedisError, OSError) as error:
+            log.warning("the log cannot be reached (%s): retrying", type(error).__name__)
+            self._started = self._started and not self._torn
+            return RETRY_S
+        return 0.0
+
+    def start(self) -> None:
+        """Resume from the newest checkpoint that can be used, else from the start of the log."""
+        self._fold = self._fresh()
+        self._taken.clear()
+        self._configured_under = None
+        state = self._checkpoints.newest()
+        if state is not None:
+            try:
+                self._fold.resume(state, self._past)
+                self._checkpointed = state.position
+                log.info("resumed policy %s from the checkpoint at %s", self._spec.name, state.position)
+            except BanditloopError as error:
+                log.warning("the checkpoint at %s cannot be used (%s): folding from the start", state.position, error)
+                self._fold = self._fresh()
+
+    def step(self) -> None:
+        """Fold what is new; if this process leads, do what only the leader may."""
+        leading = self.lease.token
+        ready = leading is not None and leading == self._configured_under
+        entries = self._log.read(self._fold.position, block_ms=BLOCK_MS if ready or leading is None else None)
+        if entries:
+            self._apply(entries)
+        if leading is None:
+            self._taken.clear()
+            return
+        if not ready:
+            if not entries:  # everything that was in the log when the lease was taken has been read
+                self._configure()
+                self._configured_under = leading
+            return
+        if not entries:
+            self._tick()
+        self._inbox.move(self.lease)
+        self._store_checkpoints()
+        self._ask_for_checkpoint()
+        self._publish()
+
+    def _fresh(self) -> Fold:
+        self._torn = False
+        return Fold(self._log.blob, salt=self._salt, past=self._past, on_checkpoint=self._on_checkpoint)
+
+    def _apply(self, entries: list[LogEntry]) -> None:
+        """Fold entries. If something outside the log fails in the middle of one, the fold is torn: start again."""
+        self._torn = True
+        self._fold.apply(entries)
+        self._torn = False
+
+    def _append(self, *records: LogRecord) -> None:
+        self.lease.guarded([("XADD", self._keys.log, "*", FIELD, encode(record)) for record in records])
+
+    def _configure(self) -> None:
+        """Say in the log what has changed since: build, spec, catalogue, artifact."""
         known = self._fold
+        records: list[LogRecord] = []
         if known.build != build():
-            self._log.append(BuildRecord(build()))
+            records.append(BuildRecord(build()))
         salt_id = digest(self._salt)
         if known.spec is None or (known.spec.digest, known.salt_id) != (self._spec.digest, salt_id):
             self._log.put_blob(self._spec.digest, self._spec.encoded)
-            self._log.append(SpecRecord(self._spec.digest, salt_id))
+            records.append(SpecRecord(self._spec.digest, salt_id))
         if self._artifact is not None and known.artifact != self._artifact:
             if self._catalogue is not None:
                 self._log.put_blob(self._catalogue.digest, self._catalogue.encoded)
-                self._log.append(CatalogueRecord(self._catalogue.digest))
-            self._log.append(ArtifactRecord(self._artifact))  # last: a crash before it repeats both
-
-    def step(self) -> None:
-        """Read what is new (or let time pass in a quiet log), learn it, publish if it is time."""
-        entries = self._log.read(self._fold.position, block_ms=BLOCK_MS)
-        if entries:
-            self._fold.apply(entries)
-        else:
-            self._tick()
-        self._publish()
+                records.append(CatalogueRecord(self._catalogue.digest))
+            records.append(ArtifactRecord(self._artifact))
+        if records:
+            self._append(*records)
+        self._published = None
 
     def _tick(self) -> None:
         due = self._fold.join.next_deadline_ms()
         if due is not None and self._log.now_ms() >= due:
-            self._log.append(TickRecord())
+            self._append(TickRecord())
+
+    def _ask_for_checkpoint(self) -> None:
+        if time.monotonic() - self._asked_at >= self._checkpoint_s and self._checkpointed != self._fold.position:
+            self._append(CheckpointRecord())
+            self._asked_at = time.monotonic()
+
+    def _on_checkpoint(self, position: str, data: bytes) -> None:
+        if self.lease.token is not None and self._fold.spec is not None:
+            self._taken.append((position, data, self._publishable()))
+        self._asked_at = time.monotonic()
+
+    def _store_checkpoints(self) -> None:
+        while self._taken:
+            position, data, published = self._taken[0]
+            snapshot_id = self._publish_one(published)
+            keep = [self._snapshot_id, *([self._fold.pinned] if self._fold.pinned else [])]
+            self._checkpoints.store(self.lease, position, data, snapshot_id, keep=keep)
+            self._checkpointed = position
+            self._taken.pop(0)
+
+    def _publishable(self) -> Published:
+        fold = self._fold
+        snapshot: Snapshot = fold.snapshot()
+        spec = "" if fold.spec is None else fold.spec.digest
+        return Published(
+            snapshot.kind,
+            snapshot.position,
+            snapshot.learned,
+            snapshot.payload,
+            spec,
+            fold.catalogue.digest,
+            fold.build,
+        )
+
+    def _publish_one(self, published: Published) -> str:
+        kept = {stored.snapshot_id for stored in self._checkpoints.list()}
+        snapshot_id = publish(self._client, self.lease, self._keys, published, pinned=self._fold.pinned, kept=kept)
+        self._snapshots += 1
+        self._snapshot_id = snapshot_id
+        self._published_ms = self._log.now_ms()
+        return snapshot_id
 
     def _publish(self) -> None:
         fold = self._fold
         if fold.spec is None:
             return
-        state = (fold.learned, fold.spec.digest, fold.catalogue.digest)
+        state = (fold.changes, fold.spec.digest, fold.catalogue.digest, fold.pinned)
         waited = time.monotonic() - self._published_at
         interval = max(self._interval_s, self._publish_s / PUBLISHING_SHARE)
         if waited < interval or (state == self._published and waited < 1.0):
             return
         if state != self._published:
             began = time.monotonic()
-            snapshot = fold.snapshot()
-            self._snapshots += 1
-            self._snapshot_id = publish(
-                self._client, self._keys, snapshot, spec=fold.spec.digest, catalogue=fold.catalogue.digest
-            )
-            self._published_ms = self._log.now_ms()
+            self._publish_one(self._publishable())
             self._published = state
             self._publish_s = time.monotonic() - began
         self._published_at = time.monotonic()
@@ -140,8 +287,11 @@ class LearnerLoop:
             snapshot_id=self._snapshot_id,
             published_ms=self._published_ms,
             outcomes={**fold.join.counts, "undecodable": self._log.undecodable},
+            checkpoint=self._checkpointed,
+            pinned=fold.pinned,
+            inbox_refused=self._inbox.refused,
         )
-        self._client.set(self._keys.stats, msgspec.msgpack.encode(stats))
+        self.lease.guarded([("SET", self._keys.stats, msgspec.msgpack.encode(stats))])
 
 
 def build() -> dict[str, str]:

@@ -31,6 +31,7 @@ class Settings(BaseSettings):
     data_dir: Path = DEFAULT_DATA_DIR
     salt: SecretStr | None = None
     publish_interval_ms: int = Field(250, ge=10)
+    checkpoint_interval_s: float = Field(60.0, gt=0)
     follow_interval_ms: int = Field(50, ge=5)
     redis_timeout_s: float = Field(2.0, gt=0)
     max_ongoing_requests: int = Field(256, ge=1)

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import msgspec
@@ -16,15 +16,21 @@ from bandits.errors import BanditloopError, SnapshotError
 from bandits.types import Snapshot
 from policies.catalogue import Catalogue
 from serve_app.keys import Keys
+from serve_app.lease import Lease
 
 KEPT_SNAPSHOTS = 20
 LOADS_KEPT = 20_000
+UNNAMED_S = 600
+"""A blob that is stored but never named (its writer died in between) goes away by itself."""
 
 log = logging.getLogger("banditloop.snapshots")
 
 
 class Published(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A snapshot with the digests of the spec and catalogue it goes with. Its own digest is its id."""
+    """A snapshot with the digests of the spec and catalogue it goes with, and the build that made it.
+
+    The digest of all this is its id.
+    """
 
     kind: str
     position: str
@@ -32,6 +38,17 @@ class Published(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     payload: bytes
     spec: str
     catalogue: str
+    build: dict[str, str] = {}
+
+    @property
+    def encoded(self) -> bytes:
+        """Its blob."""
+        return msgspec.msgpack.encode(self)
+
+    @property
+    def snapshot_id(self) -> str:
+        """The digest of its blob."""
+        return digest(self.encoded)
 
     @property
     def snapshot(self) -> Snapshot:
@@ -40,29 +57,47 @@ class Published(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Head(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The pointer to the newest snapshot."""
+    """The pointer to the snapshot that is to be served: the newest, or a pinned one."""
 
     snapshot_id: str
-    position: str
-    spec: str
 
 
-def publish(client: "redis.Redis", keys: Keys, snapshot: Snapshot, *, spec: str, catalogue: str) -> str:
-    """Store a snapshot, then point to it; forget the oldest. Returns its id."""
-    data = msgspec.msgpack.encode(
-        Published(snapshot.kind, snapshot.position, snapshot.learned, snapshot.payload, spec, catalogue)
-    )
+def publish(
+    client: "redis.Redis",
+    lease: Lease,
+    keys: Keys,
+    published: Published,
+    *,
+    pinned: str | None = None,
+    kept: Collection[str] = (),
+) -> str:
+    """Store a snapshot and point to it (or to the pinned one); forget the oldest, but for those ``kept``.
+
+    Returns its id. A crash after any step leaves a head whose snapshot is stored.
+
+    Raises:
+        LeaseLostError: another learner leads.
+    """
+    data = published.encoded
     snapshot_id = digest(data)
-    pipeline = client.pipeline(transaction=True)
-    pipeline.set(keys.blob(snapshot_id), data)
-    pipeline.lrem(keys.snapshots, 0, snapshot_id)
-    pipeline.lpush(keys.snapshots, snapshot_id)
-    pipeline.set(keys.head, msgspec.msgpack.encode(Head(snapshot_id, snapshot.position, spec)))
-    pipeline.lrange(keys.snapshots, KEPT_SNAPSHOTS, -1)
-    pipeline.ltrim(keys.snapshots, 0, KEPT_SNAPSHOTS - 1)
-    *_, forgotten, _ = pipeline.execute()
-    if forgotten:
-        client.delete(*(keys.blob(old.decode()) for old in forgotten))
+    client.set(keys.blob(snapshot_id), data, nx=True, ex=UNNAMED_S)
+    head = msgspec.msgpack.encode(Head(pinned or snapshot_id))
+    *_, forgotten, _ = lease.guarded(
+        [
+            ("PERSIST", keys.blob(snapshot_id)),
+            ("LREM", keys.snapshots, 0, snapshot_id),
+            ("LPUSH", keys.snapshots, snapshot_id),
+            ("SET", keys.head, head),
+            ("LRANGE", keys.snapshots, KEPT_SNAPSHOTS, -1),
+            ("LTRIM", keys.snapshots, 0, KEPT_SNAPSHOTS - 1),
+        ]
+    )
+    old_ids = {old.decode() for old in forgotten}
+    if pinned is not None and pinned in old_ids:
+        lease.guarded([("RPUSH", keys.snapshots, pinned)])
+    unused = old_ids.difference(kept, [pinned])
+    if unused:
+        client.delete(*(keys.blob(old) for old in sorted(unused)))
     return snapshot_id
 
 

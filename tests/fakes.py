@@ -10,7 +10,7 @@ from bandits.errors import LogUnavailableError, SourceError
 from bandits.join import log_order
 from bandits.records import DecisionRecord, LogEntry, LogRecord, SpecRecord
 from policies.catalogue import Catalogue, Item
-from policies.fold import Fold
+from policies.fold import Fold, FoldState, decode_state
 from policies.ranker import Ranker
 from policies.sources.base import Candidates, ScoreItems, SourceRequest
 from policies.spec import PolicySpec
@@ -68,9 +68,9 @@ class FakePast:
     def entries(self, after: str, through: str) -> list[LogEntry]:
         return self._log.past(after, through)
 
-    def checkpoint(self, position: str) -> bytes | None:
+    def checkpoint(self, position: str) -> FoldState | None:
         known = [each for each in self.checkpoints if log_order(each) <= log_order(position)]
-        return self.checkpoints[max(known, key=log_order)] if known else None
+        return decode_state(self.checkpoints[max(known, key=log_order)]) if known else None
 
 
 class FakeSource:

@@ -25,7 +25,6 @@ from bandits.records import (
     SpecRecord,
     TickRecord,
 )
-from bandits.types import Snapshot
 from policies.catalogue import Catalogue, Item
 from policies.fold import Fold
 from policies.ranker import ActionRequest, RankRequest
@@ -34,6 +33,7 @@ from serve_app.event_log import FIELD, LogReader, LogWriter
 from serve_app.freshness import read_all
 from serve_app.keys import Keys
 from serve_app.learner import LearnerLoop, Stats
+from serve_app.lease import Lease
 from serve_app.service import RedisPolicyService
 from serve_app.snapshots import KEPT_SNAPSHOTS, Follower, Head, Published, decode_published, publish
 
@@ -243,7 +243,13 @@ def follower(async_client, accepted: list) -> Follower:
 
 def put(client, number: int, payload: bytes = b"p", catalogue: Catalogue | None = None) -> str:
     known = catalogue or Catalogue()
-    return publish(client, KEYS, Snapshot("k", f"{number}-0", number, payload), spec="s", catalogue=known.digest)
+    lease = Lease(client, KEYS, "test")
+    assert lease.acquire()
+    published = Published("k", f"{number}-0", number, payload, "s", known.digest)
+    try:
+        return publish(client, lease, KEYS, published)
+    finally:
+        lease.release()
 
 
 async def test_a_follower_loads_each_new_snapshot_once(client, async_client):

@@ -1,0 +1,60 @@
+"""How far two snapshots of one position are apart: 0 within a build, rounding across builds."""
+
+import math
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from bandits import ridge, vw
+from bandits.errors import SnapshotError
+from bandits.types import Snapshot
+
+# The arrays in a payload by kind of snapshot, with their type; everything else has to be the same.
+_ARRAYS = {
+    ridge.KIND: {
+        **dict.fromkeys(("weights", "bias", "covariance", "shift", "shrink"), "<f8"),
+        **dict.fromkeys(("weight_draws", "bias_draws"), "<f4"),
+    },
+    vw.WEIGHTS_KIND: {"values": "<f4"},
+}
+
+
+def distance(first: Snapshot, second: Snapshot) -> float:
+    """The largest |a - b| / (1 + |a|) over all numbers of two models; infinite if their structure differs.
+
+    A whole VW model cannot be compared but by its bytes: 0 or infinite.
+
+    Raises:
+        SnapshotError: a payload is corrupt.
+    """
+    if (first.kind, first.position, first.learned) != (second.kind, second.position, second.learned):
+        return math.inf
+    if first.payload == second.payload:
+        return 0.0
+    arrays = _ARRAYS.get(first.kind)
+    if arrays is None:
+        return math.inf
+    one, two = _decoded(first), _decoded(second)
+    if one.keys() != two.keys():
+        return math.inf
+    furthest = 0.0
+    for name, value in one.items():
+        other = two[name]
+        kind = arrays.get(name)
+        if kind is None:
+            if value != other:
+                return math.inf
+        elif len(value) != len(other):
+            return math.inf
+        elif value:
+            a, b = np.frombuffer(value, kind).astype(np.float64), np.frombuffer(other, kind).astype(np.float64)
+            furthest = max(furthest, float((np.abs(a - b) / (1.0 + np.abs(a))).max()))
+    return furthest
+
+
+def _decoded(snapshot: Snapshot) -> dict[str, Any]:
+    try:
+        return msgspec.msgpack.decode(snapshot.payload, type=dict[str, Any])
+    except msgspec.MsgspecError as error:
+        raise SnapshotError(f"not a snapshot's payload: {error}", "payload") from error

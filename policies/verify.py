@@ -1,0 +1,117 @@
+"""The promise, checked: fold the log once more, and compare every snapshot on the way with the one that was served."""
+
+import contextlib
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from bandits.distance import distance
+from bandits.errors import SnapshotError
+from bandits.join import log_order
+from bandits.records import LogEntry
+from bandits.types import Snapshot
+from policies.fold import START, Fold, FoldState
+
+ACROSS_BUILDS = 1e-6
+
+Verdict = Literal["identical", "close", "different", "not in the log"]
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A snapshot as it was stored, with the digests of its spec and catalogue, and the build that made it."""
+
+    snapshot_id: str
+    snapshot: Snapshot
+    spec: str
+    catalogue: str
+    build: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """``close``: within 1e-6, by another build than this one; ``distance`` as of ``bandits.distance``."""
+
+    snapshot_id: str
+    position: str
+    learned: int
+    verdict: Verdict
+    distance: float
+
+    @property
+    def holds(self) -> bool:
+        """Whether the promise was kept."""
+        return self.verdict in {"identical", "close"}
+
+
+class Replay:
+    """Where a replay gets the log from. It uses no checkpoint but the one it starts from."""
+
+    def __init__(
+        self, entries: Callable[[str, str | None], Iterable[LogEntry]], start: FoldState | None = None
+    ) -> None:
+        self._entries = entries
+        self._start = start
+
+    def entries(self, after: str, through: str) -> Iterable[LogEntry]:
+        """The log's entries past ``after``, up to and including ``through``."""
+        return self._entries(after, through)
+
+    def checkpoint(self, position: str) -> FoldState | None:
+        """Where the replay started, if that is at or before a position."""
+        start = self._start
+        return start if start is not None and log_order(start.position) <= log_order(position) else None
+
+
+def verify(
+    fold: Fold,
+    entries: Iterable[LogEntry],
+    served: Sequence[Served],
+    *,
+    build: dict[str, str],
+    progress: Callable[[str, int], None] = lambda _position, _learned: None,
+    every: int = 1000,
+) -> Iterator[Verified]:
+    """Fold on through ``entries``, and compare each of ``served`` (those past the fold's position) on the way.
+
+    ``build``: this one's. Within it bytes must be the same; a snapshot that another build made, or that rests on what
+    another build had folded, may differ by rounding.
+    """
+    waiting = sorted((s for s in served if _at(s) >= log_order(fold.position)), key=_at, reverse=True)
+    if waiting and waiting[-1].snapshot.position == fold.position != START:
+        yield _compare(fold, waiting.pop(), build)
+    batch: list[LogEntry] = []
+    for entry in entries:
+        batch.append(entry)
+        wanted = bool(waiting) and log_order(entry.id) >= _at(waiting[-1])
+        if not wanted and len(batch) < every:
+            continue
+        fold.apply(batch)
+        batch.clear()
+        progress(fold.position, fold.learned)
+        while waiting and _at(waiting[-1]) <= log_order(fold.position):
+            yield _compare(fold, waiting.pop(), build)
+    fold.apply(batch)
+    while waiting:
+        yield _compare(fold, waiting.pop(), build)
+
+
+def _at(served: Served) -> tuple[int, int]:
+    return log_order(served.snapshot.position)
+
+
+def _compare(fold: Fold, served: Served, build: dict[str, str]) -> Verified:
+    snapshot = served.snapshot
+    if fold.position != snapshot.position:
+        return Verified(served.snapshot_id, snapshot.position, snapshot.learned, "not in the log", math.inf)
+    apart = math.inf
+    if fold.spec is not None and (fold.spec.digest, fold.catalogue.digest) == (served.spec, served.catalogue):
+        with contextlib.suppress(SnapshotError):
+            apart = distance(snapshot, fold.snapshot())
+    verdict: Verdict = "different"
+    if apart == 0.0:
+        verdict = "identical"
+    elif apart <= ACROSS_BUILDS and not (served.build == build and all(each == build for each in fold.builds)):
+        verdict = "close"
+    return Verified(served.snapshot_id, snapshot.position, snapshot.learned, verdict, apart)

@@ -1,0 +1,97 @@
+"""The inbox: where producers that cannot speak HTTP leave events. What is valid moves into the log, in one step."""
+
+import logging
+from typing import Any
+
+import msgspec
+import redis
+
+from bandits.codec import decode, encode
+from bandits.errors import BanditloopError, CodecError
+from bandits.records import ActivationRecord, RewardRecord
+from serve_app.event_log import FIELD
+from serve_app.keys import Keys
+from serve_app.lease import Command, Lease
+
+JSON_FIELD = b"json"
+MAX_MOVED = 500
+
+log = logging.getLogger("banditloop.inbox")
+
+
+class InboxReward(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="reward", tag_field="type"):
+    """``{"type": "reward", "event_id": …, "value": …}``, with the optional fields of the HTTP API."""
+
+    event_id: str
+    value: float
+    reward_id: str | None = None
+    slot: int | None = None
+    action_id: str | None = None
+
+
+class InboxActivation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="activation", tag_field="type"):
+    """``{"type": "activation", "event_id": …}``."""
+
+    event_id: str
+
+
+_json = msgspec.json.Decoder(InboxReward | InboxActivation)
+
+
+class Inbox:
+    """Moves events from the inbox to the log. ``refused`` counts what was no valid event, and was dropped."""
+
+    def __init__(self, client: "redis.Redis", keys: Keys) -> None:
+        self._client = client
+        self._keys = keys
+        self.moved = 0
+        self.refused = 0
+
+    def move(self, lease: Lease) -> int:
+        """Move what is there, at most MAX_MOVED events; how many entries were taken.
+
+        A crash leaves an event either in the inbox or in the log.
+        """
+        raw: Any = self._client.xrange(self._keys.inbox, count=MAX_MOVED)
+        if not raw:
+            return 0
+        commands: list[Command] = []
+        refused = 0
+        for entry_id, fields in raw:
+            try:
+                record = parse(fields)
+            except BanditloopError as error:
+                refused += 1
+                log.warning("inbox entry %s is dropped: %s: %s", entry_id.decode(), error.target, error.message)
+            else:
+                commands.append(("XADD", self._keys.log, "*", FIELD, encode(record)))
+        commands.append(("XDEL", self._keys.inbox, *(entry_id for entry_id, _ in raw)))
+        lease.guarded(commands)
+        self.refused += refused
+        self.moved += len(raw) - refused
+        return len(raw)
+
+
+def parse(fields: dict[bytes, bytes]) -> RewardRecord | ActivationRecord:
+    """The event of an inbox entry: a record in field ``r``, or a JSON object in field ``json``.
+
+    Raises:
+        CodecError: neither; it names the field. A decision is refused, too: only a replica knows its propensity.
+    """
+    if JSON_FIELD in fields:
+        try:
+            given = _json.decode(fields[JSON_FIELD])
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            message, _, where = str(error).partition(" - at `")
+            raise CodecError(message, where.rstrip("`").removeprefix("$").removeprefix(".") or "json") from error
+        event: RewardRecord | ActivationRecord
+        if isinstance(given, InboxActivation):
+            event = ActivationRecord(given.event_id)
+        else:
+            event = RewardRecord(given.event_id, given.value, given.reward_id, given.slot, given.action_id)
+        record = decode(encode(event))  # the same checks as of any entry
+    else:
+        record = decode(fields.get(FIELD, b""))
+    if not isinstance(record, RewardRecord | ActivationRecord):
+        raise CodecError("an inbox takes rewards and activations", "type")
+    return record

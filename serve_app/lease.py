@@ -1,0 +1,129 @@
+"""Who may write: one lease per partition, and a token that fences off whoever lost it without noticing.
+
+A paused process cannot know that its time is over. So nothing rests on it: every write that only the leader may do goes
+through one script that compares tokens first, in Redis, at the moment of writing.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import redis
+from redis.exceptions import RedisError, ResponseError
+
+from serve_app.keys import Keys
+
+LEASE_S = 2.0
+"""How long a lease outlives its holder's last sign of life."""
+HEARTBEAT_S = 0.4
+POLL_S = 0.2
+
+log = logging.getLogger("banditloop.lease")
+
+Command = tuple[str | bytes | int, ...]
+
+# Renew what is held, or take what nobody holds under a token that was never used before.
+_ACQUIRE = """
+local held = redis.call('GET', KEYS[1])
+if held and held ~= ARGV[1] then return false end
+local token = held or (redis.call('INCR', KEYS[2]) .. ':' .. ARGV[3])
+redis.call('SET', KEYS[1], token, 'PX', ARGV[2])
+return token
+"""
+_RELEASE = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
+
+# Run commands (each preceded by its length) if the token is still the lease's.
+_GUARDED = """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return redis.error_reply('FENCED the lease is held by another') end
+local results, at = {}, 2
+while at <= #ARGV do
+  local length, command = tonumber(ARGV[at]), {}
+  for i = 1, length do command[i] = ARGV[at + i] end
+  results[#results + 1] = redis.call(unpack(command))
+  at = at + length + 1
+end
+return results
+"""
+
+
+class LeaseLostError(Exception):
+    """Another process leads now: what was about to be written was not."""
+
+
+class Lease:
+    """One process's part in the election. ``run`` takes and keeps the lease; ``guarded`` writes under it."""
+
+    def __init__(self, client: "redis.Redis", keys: Keys, owner: str, *, lease_s: float = LEASE_S) -> None:
+        self._client = client
+        self._keys = keys
+        self._owner = owner
+        self._lease_ms = round(lease_s * 1000)
+        self._renewed_at = 0.0
+        self._token: bytes | None = None
+        self.takeovers = 0
+
+    @property
+    def token(self) -> bytes | None:
+        """The fencing token, while there is reason to believe that it is valid."""
+        token = self._token
+        return token if token is not None and time.monotonic() - self._renewed_at < self._lease_ms / 1000 else None
+
+    def acquire(self) -> bool:
+        """Take or renew the lease; False if another holds it."""
+        asked_at = time.monotonic()
+        own = self._token or b""
+        answer: Any = self._client.eval(
+            _ACQUIRE, 2, self._keys.lease, self._keys.fence, own, self._lease_ms, self._owner
+        )
+        if answer is None:
+            self._token = None
+            return False
+        if answer != own:
+            self.takeovers += 1
+            log.info("leading policy %s under token %s", self._keys.policy, answer.decode())
+        self._token, self._renewed_at = answer, asked_at
+        return True
+
+    def run(self, stop: threading.Event) -> None:
+        """Keep the lease, or wait for it, until told to stop; then let it go."""
+        while not stop.is_set():
+            held = False
+            try:
+                held = self.acquire()
+            except (RedisError, OSError) as error:
+                log.warning("the lease cannot be renewed (%s): retrying", type(error).__name__)
+            stop.wait(HEARTBEAT_S if held else POLL_S)
+        self.release()
+
+    def release(self) -> None:
+        """Let a standby take over at once."""
+        token, self._token = self._token, None
+        if token is not None:
+            try:
+                self._client.eval(_RELEASE, 1, self._keys.lease, token)
+            except (RedisError, OSError):
+                log.warning("the lease could not be released: it ends by itself")
+
+    def guarded(self, commands: Sequence[Command]) -> list[Any]:
+        """Run commands in one step, if this process still leads. Their answers.
+
+        Raises:
+            LeaseLostError: it does not; nothing was run.
+            RedisError: not known whether they were run.
+        """
+        token = self._token
+        if token is None:
+            raise LeaseLostError("this process does not lead")
+        arguments: list[Any] = [token]
+        for command in commands:
+            arguments += [len(command), *command]
+        try:
+            answer: Any = self._client.eval(_GUARDED, 1, self._keys.lease, *arguments)
+        except ResponseError as error:
+            if "FENCED" not in str(error):
+                raise
+            self._token = None
+            raise LeaseLostError(str(error)) from error
+        return list(answer)
