@@ -38,19 +38,16 @@ def distance(first: Snapshot, second: Snapshot) -> float:
     one, two = _decoded(first), _decoded(second)
     if one.keys() != two.keys():
         return math.inf
-    furthest = 0.0
-    for name, value in one.items():
-        other = two[name]
-        kind = arrays.get(name)
-        if kind is None:
-            if value != other:
-                return math.inf
-        elif len(value) != len(other):
-            return math.inf
-        elif value:
-            a, b = np.frombuffer(value, kind).astype(np.float64), np.frombuffer(other, kind).astype(np.float64)
-            furthest = max(furthest, float((np.abs(a - b) / (1.0 + np.abs(a))).max()))
-    return furthest
+    return max(_apart(arrays.get(name), value, two[name]) for name, value in one.items())
+
+
+def _apart(kind: str | None, value: Any, other: Any) -> float:
+    if kind is None:
+        return 0.0 if value == other else math.inf
+    if len(value) != len(other):
+        return math.inf
+    a, b = np.frombuffer(value, kind).astype(np.float64), np.frombuffer(other, kind).astype(np.float64)
+    return float((np.abs(a - b) / (1.0 + np.abs(a))).max(initial=0.0))
 
 
 def _decoded(snapshot: Snapshot) -> dict[str, Any]:

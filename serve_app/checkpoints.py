@@ -61,13 +61,21 @@ class Checkpoints:
             raise SnapshotError(f"the checkpoint at {stored.position} is {problem}", "checkpoint")
         return bytes(data)
 
+    def state(self, stored: Stored) -> FoldState:
+        """A checkpoint, decoded.
+
+        Raises:
+            SnapshotError, CodecError: it cannot be read.
+        """
+        return decode_state(self.load(stored))
+
     def newest(self, position: str | None = None) -> FoldState | None:
         """The newest checkpoint (at or before ``position``) that can be read."""
         for stored in self.list():
             if position is not None and log_order(stored.position) > log_order(position):
                 continue
             try:
-                return decode_state(self.load(stored))
+                return self.state(stored)
             except BanditloopError as error:
                 log.warning("%s: an older one is used", error.message)
         return None

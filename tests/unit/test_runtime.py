@@ -1,7 +1,7 @@
 import pytest
 
 from bandits.errors import StartupError
-from serve_app.runtime import alone
+from serve_app.embedded import alone
 from serve_app.settings import Settings
 
 

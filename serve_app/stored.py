@@ -1,0 +1,129 @@
+"""What the commands need of a policy: its log, its snapshots, its checkpoints."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import redis
+
+from bandits.errors import SnapshotError, UnknownPolicyError
+from bandits.join import log_order
+from bandits.records import LogEntry, PinRecord, RollbackRecord
+from policies.fold import Fold
+from policies.verify import Replay, Served
+from serve_app.checkpoints import Checkpoints, Stored
+from serve_app.event_log import LogReader
+from serve_app.keys import Keys
+from serve_app.learner import Stats
+from serve_app.snapshots import Head, Published, decode_published
+
+
+def policies(client: "redis.Redis") -> list[str]:
+    """Names of the policies that have a log here."""
+    names: Any = client.scan_iter(match="bl:{*.0}:log", count=1000)
+    return sorted(name.decode().removeprefix("bl:{").removesuffix(".0}:log") for name in names)
+
+
+def the_policy(client: "redis.Redis", name: str | None) -> str:
+    """The policy of this name, or the only one there is.
+
+    Raises:
+        UnknownPolicyError: there is none, or there are several and none was named.
+    """
+    known = policies(client)
+    if name is None and len(known) == 1:
+        return known[0]
+    if name not in known:
+        said = "several policies: name one" if name is None and known else f"no policy {name!r} has a log here"
+        raise UnknownPolicyError(f"{said}; there are {known}", "policy")
+    return name
+
+
+class StoredPolicy:
+    """One policy's snapshots and log."""
+
+    def __init__(self, client: "redis.Redis", policy: str) -> None:
+        self.keys = Keys(policy)
+        self.checkpoints = Checkpoints(client, self.keys)
+        self.log = LogReader(client, self.keys)
+        self._client = client
+
+    def snapshots(self) -> list[tuple[str, Published | None]]:
+        """Every snapshot still stored by its id, oldest first, those of checkpoints too; None if it is corrupt."""
+        raw: Any = self._client.lrange(self.keys.snapshots, 0, -1)
+        names = {name.decode() for name in raw} | {each.snapshot_id for each in self.checkpoints.list()}
+        found: list[tuple[str, Published | None]] = []
+        for name in names:
+            data: Any = self._client.get(self.keys.blob(name))
+            if data is None:
+                continue  # superseded in the meantime
+            try:
+                found.append((name, decode_published(data, name)))
+            except SnapshotError:
+                found.append((name, None))
+        return sorted(found, key=lambda each: log_order(each[1].position) if each[1] else (0, 0))
+
+    def find(self, snapshot_id: str) -> tuple[str, Published]:
+        """The snapshot whose id begins so.
+
+        Raises:
+            SnapshotError: none does, several do, or it is corrupt.
+        """
+        matching = [(name, published) for name, published in self.snapshots() if name.startswith(snapshot_id)]
+        if len(matching) != 1:
+            several = "several snapshots' ids begin with" if matching else "no stored snapshot has the id"
+            raise SnapshotError(f"{several} {snapshot_id!r}: see banditloop snapshots list", "snapshot_id")
+        name, published = matching[0]
+        if published is None:
+            raise SnapshotError(f"snapshot {name} is corrupt", "snapshot_id")
+        return name, published
+
+    def head(self) -> str | None:
+        """Id of the snapshot that is to be served."""
+        raw: Any = self._client.get(self.keys.head)
+        return None if raw is None else msgspec.msgpack.decode(raw, type=Head).snapshot_id
+
+    def stats(self) -> Stats | None:
+        """What the learner has counted."""
+        raw: Any = self._client.get(self.keys.stats)
+        return None if raw is None else msgspec.msgpack.decode(raw, type=Stats)
+
+    def checkpoint_at(self, position: str) -> Stored:
+        """The stored checkpoint at exactly this position.
+
+        Raises:
+            SnapshotError: there is none.
+        """
+        known = {stored.position: stored for stored in self.checkpoints.list()}
+        if position not in known:
+            raise SnapshotError(f"no checkpoint is stored at {position}: there are {sorted(known)}", "from")
+        return known[position]
+
+    def entries(self, after: str, through: str | None = None) -> Iterator[LogEntry]:
+        """The log, past a position."""
+        return self.log.between(after, through)
+
+    def control(self, record: PinRecord | RollbackRecord) -> str:
+        """Append a pin or a rollback to the log; its position."""
+        return self.log.append(record)
+
+    def replay(self, salt: bytes, start: Stored | None = None) -> Fold:
+        """A fold of the log from its start, or from a checkpoint."""
+        past = Replay(self.entries, None)
+        if start is None:
+            return Fold(self.log.blob, salt=salt, past=past)
+        state = self.checkpoints.state(start)
+        past = Replay(self.entries, state)
+        fold = Fold(self.log.blob, salt=salt, past=past)
+        fold.resume(state, past)
+        return fold
+
+    def served(self) -> tuple[list[Served], list[str]]:
+        """The snapshots as a verification wants them, and the ids of those that are corrupt."""
+        good, corrupt = [], []
+        for name, published in self.snapshots():
+            if published is None:
+                corrupt.append(name)
+            else:
+                good.append(Served(name, published.snapshot, published.spec, published.catalogue, published.build))
+        return good, corrupt
