@@ -2,15 +2,14 @@
 
 import hashlib
 import re
+import struct
 from collections.abc import Iterable
-from typing import Any
 
 import msgspec
 import numpy as np
 
 from bandits.errors import CodecError
 from bandits.records import Credit, DecisionRecord, FeatureMap, LogRecord, RewardRecord, RollbackRecord
-from bandits.types import Float64
 
 VERSION = 1
 POSITION = re.compile(r"[0-9]{1,19}-[0-9]{1,19}")
@@ -74,8 +73,8 @@ def _check_decision(record: DecisionRecord) -> None:
     for source, data in record.scores.items():
         if len(data) != 4 * count or np.isinf(np.frombuffer(data, "<f4")).any():
             raise CodecError(f"{count} float32 scores, none infinite", f"scores.{source}")
-    pmfs = _matrix(record.pmf, slots, count, "pmf")
-    if not pmfs[np.arange(slots), record.chosen].min() > 0.0:
+    pmfs = _pmfs(record.pmf, slots, count, "pmf")
+    if not all(pmf[index] > 0.0 for pmf, index in zip(pmfs, record.chosen, strict=True)):
         raise CodecError("a chosen action has a positive propensity", "pmf")
     if record.credit is not None:
         _check_credit(record.credit, slots)
@@ -93,15 +92,18 @@ def _check_features(record: DecisionRecord) -> None:
 def _check_credit(credit: Credit, slots: int) -> None:
     if len(credit.credited) != slots or not all(0 <= index < len(credit.sources) for index in credit.credited):
         raise CodecError("one credited source per slot", "credit.credited")
-    pmfs = _matrix(credit.pmf, slots, len(credit.sources), "credit.pmf")
-    if not pmfs[np.arange(slots), credit.credited].min() > 0.0:
+    pmfs = _pmfs(credit.pmf, slots, len(credit.sources), "credit.pmf")
+    if not all(pmf[index] > 0.0 for pmf, index in zip(pmfs, credit.credited, strict=True)):
         raise CodecError("a credited source has a positive propensity", "credit.pmf")
 
 
-def _matrix(data: bytes, rows: int, columns: int, target: str) -> Float64:
+def _pmfs(data: bytes, rows: int, columns: int, target: str) -> list[tuple[float, ...]]:
+    """Plain Python: for the usual number of actions a good deal faster than arrays."""
     if len(data) != 8 * rows * columns:
         raise CodecError(f"{rows} x {columns} float64, not {len(data)} bytes", target)
-    matrix: np.ndarray[Any, np.dtype[np.float64]] = np.frombuffer(data, "<f8").reshape(rows, columns)
-    if not (np.abs(matrix.sum(axis=1) - 1.0) <= 1e-12).all() or not (matrix >= 0.0).all():
-        raise CodecError("each row is non-negative and sums to 1 within 1e-12", target)
-    return matrix
+    values = struct.unpack(f"<{rows * columns}d", data)
+    pmfs = [values[start : start + columns] for start in range(0, len(values), columns)] if columns else []
+    for pmf in pmfs:
+        if not (abs(sum(pmf) - 1.0) <= 1e-12 and min(pmf) >= 0.0):  # a NaN makes the sum one
+            raise CodecError("each row is non-negative and sums to 1 within 1e-12", target)
+    return pmfs

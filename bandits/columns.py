@@ -1,15 +1,16 @@
 """From hashed features to the columns of a design matrix, handed out as features are first met."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bandits.hashing import hash_feature
-from bandits.types import ActionSet, Context, Float64, Namespace
+from bandits.types import ActionSet, Context, Float64, Namespace, Row
 
-FNV_PRIME = np.uint32(16777619)
+FNV, MASK = 16777619, 0xFFFFFFFF
+FNV_PRIME = np.uint32(FNV)
 INTERCEPT = hash_feature("constant", "constant")
 
 
@@ -28,7 +29,7 @@ class FeatureIndex:
         self._limit = limit
         self.hashes = list(hashes)
         self._columns = {h: column for column, h in enumerate(self.hashes)}
-        self._sorted, self._order = _sorted(self.hashes)
+        self._sorted, self._order = _sorted(self.hashes)  # as of the last call of matrix
 
     def matrix(self, context: Context, actions: ActionSet) -> tuple[NDArray[np.intp], Float64]:
         """The known features of every action, interactions included.
@@ -36,6 +37,8 @@ class FeatureIndex:
         Returns the ascending columns that occur, intp[n], and their values, float64[K, n]. With features crossed by a
         category of the context, most of the d columns are zero for any one decision.
         """
+        if self._sorted.size != len(self.hashes):
+            self._sorted, self._order = _sorted(self.hashes)
         count = len(actions)
         at: list[NDArray[np.intp]] = [np.zeros((count, 1), np.intp)]  # the intercept
         values: list[NDArray[Any]] = [np.ones((count, 1))]
@@ -63,17 +66,34 @@ class FeatureIndex:
         features[:, columns] = values
         return features
 
-    def learn(self, context: Context, actions: ActionSet) -> None:
-        """Give a column to every feature not met before, up to the limit."""
-        before = len(self.hashes)
-        for hashes, values in self._terms(context, actions):
-            present = hashes if values.ndim == 1 else hashes[..., (values != 0.0).any(axis=0)]
-            for h in present.ravel().tolist():
-                if h not in self._columns and len(self.hashes) < self._limit:
-                    self._columns[h] = len(self.hashes)
-                    self.hashes.append(h)
-        if len(self.hashes) != before:
-            self._sorted, self._order = _sorted(self.hashes)
+    def row(self, features: Row, *, learn: bool) -> tuple[list[int], list[float]]:
+        """Columns and values of one action; with ``learn``, a feature not met before gets a column, up to the limit.
+
+        In plain Python: for a row of some dozen features that is several times faster than arrays.
+        """
+        values: dict[int, float] = {0: 1.0}
+        for name, pairs in features.items():
+            if name != self._ignored:
+                self._add(values, pairs, learn=learn)
+        for first, second in self._interactions:
+            if first in features and second in features:
+                hashes = [FNV * a & MASK ^ b for a, _ in features[first] for b, _ in features[second]]
+                products = np.array([u * v for _, u in features[first] for _, v in features[second]], np.float32)
+                self._add(values, zip(hashes, products.tolist(), strict=True), learn=learn)
+        return list(values), list(values.values())
+
+    def _add(self, values: dict[int, float], pairs: Iterable[tuple[int, float]], *, learn: bool) -> None:
+        columns = self._columns
+        for hashed, value in pairs:
+            if not value:
+                continue
+            column = columns.get(hashed)
+            if column is None:
+                if not learn or len(self.hashes) >= self._limit:
+                    continue
+                column = columns[hashed] = len(self.hashes)
+                self.hashes.append(hashed)
+            values[column] = values.get(column, 0.0) + value
 
     def _terms(self, context: Context, actions: ActionSet) -> list[tuple[NDArray[np.uint32], NDArray[np.float32]]]:
         groups = {ns.name: ns for ns in (*context.namespaces, *actions.namespaces)}
@@ -88,6 +108,17 @@ class FeatureIndex:
         at = np.minimum(self._sorted.searchsorted(hashes), self._sorted.size - 1)
         known = self._sorted[at] == hashes
         return np.where(known & (values != 0.0) if hashes.shape == values.shape else known, self._order[at], -1)
+
+
+def row_of(context: Context, actions: ActionSet, index: int) -> Row:
+    """One action's features, and its context's."""
+    features: dict[str, list[tuple[int, float]]] = {}
+    for ns in context.namespaces:
+        features[ns.name] = list(zip(ns.hashes.tolist(), ns.values.tolist(), strict=True))
+    for ns in actions.namespaces:
+        hashes = ns.hashes if ns.hashes.ndim == 1 else ns.hashes[index]
+        features[ns.name] = list(zip(hashes.tolist(), ns.values[index].tolist(), strict=True))
+    return features
 
 
 def _cross(first: Namespace, second: Namespace) -> tuple[NDArray[np.uint32], NDArray[np.float32]]:

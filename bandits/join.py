@@ -331,6 +331,12 @@ def _teach(decision: _Remembered, slots: Sequence[int]) -> Iterator[JoinedDecisi
     """Bring the model's knowledge of these slots to their aggregates, or to the default."""
     assert decision.record is not None  # noqa: S101 - taught only while it is remembered
     default, taught = decision.rule.default_reward, decision.taught
+    if not taught:  # the usual case
+        rewards = tuple(decision.values.get(slot, default) for slot in slots)
+        if rewards:
+            decision.taught = dict(zip(slots, rewards, strict=True))
+            yield JoinedDecision(decision.position, decision.record, tuple(slots), rewards)
+        return
     wanted = {slot: decision.values.get(slot, default) for slot in slots}
     fresh = tuple(slot for slot in slots if slot not in taught)
     changed = tuple(slot for slot in slots if slot in taught and taught[slot] != wanted[slot])

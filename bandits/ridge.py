@@ -17,9 +17,9 @@ from typing import Annotated, Any
 import msgspec
 import numpy as np
 
-from bandits.columns import INTERCEPT, FeatureIndex
+from bandits.columns import INTERCEPT, FeatureIndex, row_of
 from bandits.errors import SnapshotError
-from bandits.types import ActionSet, Context, Float64, Interaction, Snapshot, frozen
+from bandits.types import ActionSet, Context, Float64, Interaction, Row, Snapshot, frozen
 
 ITEM_NAMESPACE = "item"
 KIND = "ridge"
@@ -72,27 +72,29 @@ class RidgeLearner:
         self._a, self._b, self._cross, self._count, self._sum = state.arrays()
 
     def learn(self, interactions: Sequence[Interaction]) -> None:
-        """Add x x', r x and the action's own sums, interaction by interaction."""
-        for interaction in interactions:
-            action = interaction.actions.take([interaction.chosen])
-            self._index.learn(interaction.context, action)
-            self._grow(action.ids[0])
-            columns, (x,) = self._index.matrix(interaction.context, action)
-            self._a[columns[:, None], columns] += np.outer(x, x)
-            self._b[columns] += interaction.reward * x
-            row = self._rows[action.ids[0]]
-            self._cross[row, columns] += x
-            self._count[row] += 1.0
-            self._sum[row] += interaction.reward
-            self._learned += 1
+        """Learn from interactions, in order, of each the chosen action."""
+        for each in interactions:
+            features = row_of(each.context, each.actions, each.chosen)
+            self.learn_row(each.actions.ids[each.chosen], features, each.reward)
 
-    def correct(self, interactions: Sequence[Interaction]) -> None:
-        """Add to the rewards of interactions learned before; ``reward`` is by how much."""
-        for interaction in interactions:
-            action = interaction.actions.take([interaction.chosen])
-            columns, (x,) = self._index.matrix(interaction.context, action)
-            self._b[columns] += interaction.reward * x
-            self._sum[self._rows[action.ids[0]]] += interaction.reward
+    def learn_row(self, action_id: str, features: Row, reward: float) -> None:
+        """Add x x', r x and the action's own sums."""
+        columns, values = self._index.row(features, learn=True)
+        self._grow(action_id)
+        at, x = np.array(columns), np.array(values)
+        self._a[at[:, None], at] += x[:, None] * x
+        self._b[at] += reward * x
+        row = self._rows[action_id]
+        self._cross[row, at] += x
+        self._count[row] += 1.0
+        self._sum[row] += reward
+        self._learned += 1
+
+    def correct_row(self, action_id: str, features: Row, change: float) -> None:
+        """Change the reward of an action that was learned with these features."""
+        columns, values = self._index.row(features, learn=False)
+        self._b[columns] += change * np.array(values)
+        self._sum[self._rows[action_id]] += change
 
     def snapshot(self, position: str) -> Snapshot:
         """The posterior as of ``position``."""

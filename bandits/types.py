@@ -13,6 +13,8 @@ Float64 = NDArray[np.float64]
 Float32 = NDArray[np.float32]
 UInt32 = NDArray[np.uint32]
 Pmf = Float64
+Row = Mapping[str, Sequence[tuple[int, float]]]
+"""Features of one action and its context, by namespace: (hash, value) pairs."""
 
 
 def frozen(array: NDArray[Any]) -> NDArray[Any]:

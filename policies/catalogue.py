@@ -41,6 +41,7 @@ class Catalogue:
             except InvalidInputError as error:
                 raise ArtifactError(f"item {item.id!r}: {error.message}", error.target) from error
         self._hashes, self._values = hash_rows([item.features for item in items])
+        self._pairs: dict[str, list[tuple[int, float]]] = {}
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -74,6 +75,25 @@ class Catalogue:
             return np.zeros((len(ids), 0), np.uint32), np.zeros((len(ids), 0), np.float32)
         known = rows >= 0
         return self._hashes[rows], self._values[rows] * known[:, None].astype(np.float32)
+
+    def pairs(self, item_id: str) -> list[tuple[int, float]]:
+        """(hash, value) of each feature of one item; made when first asked for."""
+        found = self._pairs.get(item_id)
+        if found is None:
+            row = self._rows.get(item_id)
+            if row is None:
+                return []
+            kept = self._values[row] != 0.0
+            found = list(zip(self._hashes[row, kept].tolist(), self._values[row, kept].tolist(), strict=True))
+            self._pairs[item_id] = found
+        return found
+
+
+def float32_pairs(features: FeatureMap, namespace: str) -> list[tuple[int, float]]:
+    """As ``hash_map``, with the values that a scorer's float32 arrays hold."""
+    pairs = hash_map(features, namespace)
+    values = np.array([value for _, value in pairs], np.float32).tolist()
+    return [(hashed, value) for (hashed, _), value in zip(pairs, values, strict=True)]
 
 
 def check_features(features: FeatureMap, target: str) -> None:

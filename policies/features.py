@@ -1,14 +1,14 @@
 """From a request, or from its record, to the features a policy sees. The same function serves both."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 
 import numpy as np
 
 from bandits.hashing import hash_feature
 from bandits.records import DecisionRecord, FeatureMap
-from bandits.types import ActionSet, Context, Float32, Float64, Namespace, UInt32, frozen
-from policies.catalogue import FEATURES, Catalogue, hash_map, hash_rows
+from bandits.types import ActionSet, Context, Float32, Float64, Namespace, Row, UInt32, frozen
+from policies.catalogue import FEATURES, Catalogue, float32_pairs, hash_map, hash_rows
 from policies.spec import PolicySpec
 
 CONTEXT, ITEM, SCORES = "context", "item", "scores"
@@ -21,28 +21,20 @@ def featurise(
     ids: Sequence[str],
     features: Sequence[FeatureMap | None] | None,
     scores: Mapping[str, Float32],
-    rows: Sequence[int] | None = None,
 ) -> tuple[Context, ActionSet]:
     """The context and the actions as hashed features.
 
     Namespaces: ``context`` (shared), ``item`` (the id), ``features`` (of the request, or else of the catalogue) and
-    ``scores`` (per source: score, rank, presence). With ``rows``, only these actions are returned; a rank still counts
-    all of them.
+    ``scores`` (per source: score, rank, presence).
     """
-    ranked = score_features(scores) if "scores" in spec.use and scores else None
-    if rows is not None:
-        ids = [ids[row] for row in rows]
-        features = None if features is None else [features[row] for row in rows]
-        scores = {name: values[list(rows)] for name, values in scores.items()}
-        ranked = None if ranked is None else Namespace(SCORES, ranked.hashes, ranked.values[list(rows)])
     actions: list[Namespace] = []
     if "item" in spec.use:
         hashes = np.fromiter((hash_feature(ITEM, action_id) for action_id in ids), np.uint32, len(ids))
         actions.append(Namespace(ITEM, hashes[:, None], np.ones((len(ids), 1), np.float32)))
     if "features" in spec.use:
         actions.append(Namespace(FEATURES, *_item_features(catalogue, ids, features)))
-    if ranked is not None:
-        actions.append(ranked)
+    if "scores" in spec.use and scores:
+        actions.append(score_features(scores))
     shared: tuple[Namespace, ...] = ()
     if "context" in spec.use and context:
         pairs = hash_map(context, CONTEXT)
@@ -56,12 +48,31 @@ def featurise(
     return Context(shared), ActionSet(tuple(ids), tuple(actions), scores)
 
 
-def featurise_record(
-    spec: PolicySpec, catalogue: Catalogue, record: DecisionRecord, rows: Sequence[int] | None = None
-) -> tuple[Context, ActionSet]:
-    """What the policy saw when it made this decision, rebuilt from its record (of the actions ``rows``, if given)."""
+def featurise_record(spec: PolicySpec, catalogue: Catalogue, record: DecisionRecord) -> tuple[Context, ActionSet]:
+    """What the policy saw when it made this decision, rebuilt from its record."""
     scores = record.source_scores()
-    return featurise(spec, catalogue, record.context, record.action_ids, record.features, scores, rows)
+    return featurise(spec, catalogue, record.context, record.action_ids, record.features, scores)
+
+
+def chosen_rows(
+    spec: PolicySpec, catalogue: Catalogue, record: DecisionRecord, indices: Sequence[int]
+) -> Iterator[tuple[str, Row]]:
+    """Of ``featurise_record``, the action ids and features of some actions only: all that ridge needs to learn."""
+    shared: dict[str, list[tuple[int, float]]] = {}
+    if "context" in spec.use and record.context:
+        shared[CONTEXT] = float32_pairs(record.context, CONTEXT)
+    ranked = score_features(record.source_scores()) if "scores" in spec.use and record.scores else None
+    for index in indices:
+        action_id = record.action_ids[index]
+        row = dict(shared)
+        if "item" in spec.use:
+            row[ITEM] = [(hash_feature(ITEM, action_id), 1.0)]
+        if "features" in spec.use:
+            own = None if record.features is None else record.features[index]
+            row[FEATURES] = catalogue.pairs(action_id) if own is None else float32_pairs(own, FEATURES)
+        if ranked is not None:
+            row[SCORES] = list(zip(ranked.hashes.tolist(), ranked.values[index].tolist(), strict=True))
+        yield action_id, row
 
 
 def score_features(scores: Mapping[str, Float32]) -> Namespace:

@@ -5,6 +5,7 @@ from typing import Protocol
 
 import msgspec
 
+from bandits.columns import row_of
 from bandits.errors import CodecError
 from bandits.join import Join, JoinedDecision, JoinRule, JoinState, log_order
 from bandits.records import (
@@ -18,11 +19,11 @@ from bandits.records import (
     RollbackRecord,
     SpecRecord,
 )
-from bandits.ridge import RidgeConfig, RidgeLearner
-from bandits.types import Interaction, Learner, Snapshot
+from bandits.ridge import RidgeLearner
+from bandits.types import Interaction, Learner, Row, Snapshot
 from policies.blend import make_learner
 from policies.catalogue import Catalogue
-from policies.features import featurise_record
+from policies.features import chosen_rows, featurise_record
 from policies.mixture import source_actions
 from policies.spec import PolicySpec, VwConfig, decode_spec
 
@@ -80,9 +81,9 @@ def decode_state(data: bytes) -> FoldState:
 class Fold:
     """Folds one policy's log into its learner. ``blob`` fetches what an entry names by digest; ``salt`` is the secret.
 
-    ``spec``, ``catalogue``, ``artifact`` and ``build`` are the newest of the log, ``builds`` all of them, ``pinned``
-    the snapshot to serve if it is not the newest. A new spec keeps the learned model unless a part changed that the
-    model depends on. ``changes`` counts how often the model changed since this object was made.
+    ``spec`` (named ``spec_id``), ``catalogue``, ``artifact`` and ``build`` are the newest of the log, ``builds`` all of
+    them, ``pinned`` the snapshot to serve if it is not the newest. A new spec keeps the learned model unless a part
+    changed that the model depends on. ``changes`` counts how often the model changed since this object was made.
     ``on_checkpoint`` is told the position and the bytes of each checkpoint.
     """
 
@@ -99,8 +100,10 @@ class Fold:
         self._past = past
         self._on_checkpoint = on_checkpoint
         self._specs: dict[str, PolicySpec] = {}
+        self._models: dict[str, str] = {}
         self._catalogues: dict[str, Catalogue] = {}
         self.spec: PolicySpec | None = None
+        self.spec_id: str | None = None
         self.salt_id: str | None = None
         self.catalogue = Catalogue()
         self.artifact: str | None = None
@@ -127,7 +130,7 @@ class Fold:
         self.refused_rollbacks = state.refused_rollbacks
         self.catalogue = self._catalogue_of(state.catalogue)
         if state.spec is not None:
-            self.spec = self._spec_of(state.spec)
+            self.spec, self.spec_id = self._spec_of(state.spec), state.spec
             self.join.rule = self.spec.join
             self.learner = make_learner(self.spec, salt=self._salt, checkpoint=state.learner)
         needed = {each.position for each in (*state.join.open, *state.join.correctable)}
@@ -157,7 +160,7 @@ class Fold:
         return FoldState(
             self.position,
             self.learned,
-            None if self.spec is None else self.spec.digest,
+            self.spec_id,
             self.salt_id,
             self.catalogue.digest,
             self.artifact,
@@ -171,32 +174,44 @@ class Fold:
 
     def _learn(self, joined: JoinedDecision) -> None:
         record = joined.record
-        if record.holdout or self.learner is None or self.spec is None:
+        if record.holdout or self.learner is None or self.spec_id is None:
             return
-        if self._spec_of(record.spec).model_digest != self.spec.model_digest:
+        if self._model_of(record.spec) != self._model_of(self.spec_id):
             return  # made by a model of another shape
-        interactions = list(self.interactions(joined))
         self.changes += 1
-        if not joined.correction:
+        if isinstance(self.learner, RidgeLearner):
+            for action_id, row, reward in self._rows(joined):
+                if joined.correction:
+                    self.learner.correct_row(action_id, row, reward)
+                else:
+                    self.learner.learn_row(action_id, row, reward)
+                    self.learned += 1
+        else:
+            interactions = list(self.interactions(joined))
             self.learner.learn(interactions)
             self.learned += len(interactions)
-        elif isinstance(self.learner, RidgeLearner):  # a spec that asks it of another learner is refused
-            self.learner.correct(interactions)
+
+    def _rows(self, joined: JoinedDecision) -> Iterator[tuple[str, Row, float]]:
+        """What ridge learns from: the chosen actions' features alone."""
+        record = joined.record
+        spec = self._spec_of(record.spec)
+        if spec.kind == "mixture":
+            for each in self.interactions(joined):
+                features = row_of(each.context, each.actions, each.chosen)
+                yield each.actions.ids[each.chosen], features, each.reward
+            return
+        indices = [record.chosen[slot] for slot in joined.slots]
+        rows = chosen_rows(spec, self._catalogue_of(record.catalogue), record, indices)
+        for (action_id, row), reward in zip(rows, joined.rewards, strict=True):
+            yield action_id, row, reward
 
     def interactions(self, joined: JoinedDecision) -> Iterator[Interaction]:
-        """What a joined decision teaches: one interaction per slot. Ridge needs no action but the chosen one."""
+        """What a joined decision teaches: one interaction per slot, among the actions that were left."""
         record = joined.record
         spec, catalogue = self._spec_of(record.spec), self._catalogue_of(record.catalogue)
         pmfs = record.pmfs()
-        reward_of = dict(zip(joined.slots, joined.rewards, strict=True))
-        if spec.kind == "blend" and isinstance(spec.learner, RidgeConfig):
-            context, chosen_actions = featurise_record(spec, catalogue, record, record.chosen)
-            for slot, reward in reward_of.items():
-                action, propensity = chosen_actions.take([slot]), float(pmfs[slot, record.chosen[slot]])
-                yield Interaction(record.event_id, slot, context, action, 0, propensity, reward)
-            return
         context, actions = featurise_record(spec, catalogue, record)
-        for slot, reward in reward_of.items():
+        for slot, reward in zip(joined.slots, joined.rewards, strict=True):
             index, earlier = record.chosen[slot], record.chosen[:slot]
             remaining = [k for k in range(len(actions)) if k not in earlier]
             available = actions if not earlier else actions.take(remaining)
@@ -237,9 +252,9 @@ class Fold:
         else:
             self.join.forget_taught()
         self.learner = make_learner(spec, salt=self._salt, checkpoint=kept)
-        if self.spec is None or self.spec.digest != spec.digest:
+        if self.spec_id != record.digest:
             self.pinned = None
-        self.spec, self.salt_id = spec, record.salt_id
+        self.spec, self.spec_id, self.salt_id = spec, record.digest, record.salt_id
         self.join.rule = spec.join
 
     def _checkpoint(self) -> None:
@@ -282,6 +297,11 @@ class Fold:
             _make_room(self._specs, SPECS_KEPT)
             self._specs[digest] = decode_spec(self._blob(digest))
         return self._specs[digest]
+
+    def _model_of(self, digest: str) -> str:
+        if digest not in self._models:
+            self._models[digest] = self._spec_of(digest).model_digest
+        return self._models[digest]
 
     def _catalogue_of(self, digest: str) -> Catalogue:
         if digest == _NO_ITEMS.digest:

@@ -106,7 +106,7 @@ def _compare(fold: Fold, served: Served, build: dict[str, str]) -> Verified:
     if fold.position != snapshot.position:
         return Verified(served.snapshot_id, snapshot.position, snapshot.learned, "not in the log", math.inf)
     apart = math.inf
-    if fold.spec is not None and (fold.spec.digest, fold.catalogue.digest) == (served.spec, served.catalogue):
+    if (fold.spec_id, fold.catalogue.digest) == (served.spec, served.catalogue):
         with contextlib.suppress(SnapshotError):
             apart = distance(snapshot, fold.snapshot())
     verdict: Verdict = "different"

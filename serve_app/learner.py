@@ -207,7 +207,7 @@ class LearnerLoop:
         if known.build != build():
             records.append(BuildRecord(build()))
         salt_id = digest(self._salt)
-        if known.spec is None or (known.spec.digest, known.salt_id) != (self._spec.digest, salt_id):
+        if (known.spec_id, known.salt_id) != (self._spec.digest, salt_id):
             self._log.put_blob(self._spec.digest, self._spec.encoded)
             records.append(SpecRecord(self._spec.digest, salt_id))
         if self._artifact is not None and known.artifact != self._artifact:
@@ -246,13 +246,12 @@ class LearnerLoop:
     def _publishable(self) -> Published:
         fold = self._fold
         snapshot: Snapshot = fold.snapshot()
-        spec = "" if fold.spec is None else fold.spec.digest
         return Published(
             snapshot.kind,
             snapshot.position,
             snapshot.learned,
             snapshot.payload,
-            spec,
+            fold.spec_id or "",
             fold.catalogue.digest,
             fold.build,
         )
@@ -267,9 +266,9 @@ class LearnerLoop:
 
     def _publish(self) -> None:
         fold = self._fold
-        if fold.spec is None:
+        if fold.spec_id is None:
             return
-        state = (fold.changes, fold.spec.digest, fold.catalogue.digest, fold.pinned)
+        state = (fold.changes, fold.spec_id, fold.catalogue.digest, fold.pinned)
         waited = time.monotonic() - self._published_at
         interval = max(self._interval_s, self._publish_s / PUBLISHING_SHARE)
         if waited < interval or (state == self._published and waited < 1.0):

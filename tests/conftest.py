@@ -6,12 +6,14 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 import redis
 import redis.asyncio
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
 
 # The same examples in every run; time limits are pytest's, because machines are shared.
-settings.register_profile("banditloop", deadline=None, derandomize=True, print_blob=True)
+settings.register_profile(
+    "banditloop", deadline=None, derandomize=True, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("banditloop")
 
 

@@ -10,7 +10,7 @@ from logs import RANDOM_LOGS, RULE, WINDOW, decision, log_of
 
 from bandits.errors import CodecError
 from bandits.exploration import EpsilonGreedy, LinTs, LinUcb, VwExploration
-from bandits.join import JoinedDecision, log_order
+from bandits.join import Join, JoinedDecision, log_order
 from bandits.records import (
     CatalogueRecord,
     CheckpointRecord,
@@ -22,8 +22,8 @@ from bandits.records import (
     SpecRecord,
     TickRecord,
 )
-from bandits.ridge import RidgeConfig
-from bandits.types import Interaction
+from bandits.ridge import RidgeConfig, RidgeLearner
+from bandits.types import Interaction, Learner
 from policies.blend import load_policy
 from policies.catalogue import Catalogue, Item
 from policies.fold import START, Fold, decode_state
@@ -82,10 +82,32 @@ def test_a_slate_teaches_vw_one_interaction_per_slot_among_the_actions_that_were
     assert (second.actions.ids, second.chosen) == (("a", "b"), 0)
 
 
-def test_a_slate_teaches_ridge_the_chosen_action_of_each_slot():
-    first, second = slate_interactions(SPEC)
-    assert (first.actions.ids, first.chosen) == (("c",), 0)
-    assert (second.actions.ids, second.chosen) == (("a",), 0)
+def test_ridge_learns_from_rows_what_it_would_learn_from_whole_interactions():
+    """Request features, catalogue features, scores with gaps, slates: the same bytes."""
+    catalogue = Catalogue([Item("a", {"x": 0.1, "kind": ["new", "long"]}), Item("b", {"x": 0.0, "on": True})])
+    spec = msgspec.structs.replace(
+        SPEC, learner=RidgeConfig(interactions=[("context", "features"), ("context", "scores")], action_bias=False)
+    )
+    log = FakeLog(spec)
+    log.blobs[catalogue.digest] = catalogue.encoded
+    scores = {"cf": np.array([0.1, np.nan, 3.0], "<f4").tobytes(), "deep": np.array([1, 1, 2], "<f4").tobytes()}
+    for i in range(20):
+        features = None if i % 3 else [None, {"x": 0.3, "y": f"v{i}"}, {"x": False}]
+        record = decision(f"e{i}", chosen=(i % 3, (i + 1) % 3), features=features, scores=scores if i % 2 else {})
+        context = {"hour": i / 7, "device": "phone", "tags": ["p", "q"], "zero": 0.0}
+        log.append(
+            msgspec.structs.replace(record, spec=spec.digest, catalogue=catalogue.digest, context=context), at=10 + i
+        )
+    log.append(RewardRecord("e3", 2.0, slot=1), at=40)
+    log.append(TickRecord(), at=50 + WINDOW)
+    fold = log.fold()
+    whole = RidgeLearner(spec.learner)
+    join = Join(lambda _: RULE, RULE)
+    for entry in log.entries:
+        for joined in join.apply(entry):
+            whole.learn(list(fold.interactions(joined)))
+    assert fold.learned == 40
+    assert statistics(fold) == pytest.approx(statistics_of(whole), abs=1e-12)
 
 
 def test_a_holdout_decision_is_joined_and_not_learned():
@@ -226,7 +248,11 @@ def test_learning_as_it_arrives_ends_where_learning_at_close_ends(steps, late, a
 
 def statistics(fold: Fold) -> dict[object, float]:
     """A and b by feature hash, and each action's own sums: whatever the order they were met in."""
-    state = msgspec.msgpack.decode(fold.learner.checkpoint())
+    return statistics_of(fold.learner)
+
+
+def statistics_of(learner: Learner) -> dict[object, float]:
+    state = msgspec.msgpack.decode(learner.checkpoint())
     hashes, names = state["hashes"], state["action_ids"]
     matrix = np.frombuffer(state["a"]).reshape(len(hashes), -1)
     out: dict[object, float] = {(h, g): matrix[i, j] for i, h in enumerate(hashes) for j, g in enumerate(hashes)}
