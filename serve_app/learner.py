@@ -1,6 +1,7 @@
 """The learner process: read the log, fold, publish. One leader writes; a standby folds along and waits."""
 
 import logging
+import os
 import platform
 import threading
 import time
@@ -106,7 +107,7 @@ class LearnerLoop:
         self._checkpoints = Checkpoints(client, self._keys)
         self._inbox = Inbox(client, self._keys)
         self._past = StreamPast(self._log, self._checkpoints)
-        self.lease = Lease(client, self._keys, uuid.uuid4().hex[:12])
+        self.lease = Lease(client, self._keys, f"{os.getpid()}.{uuid.uuid4().hex[:8]}")
         self._taken: list[tuple[str, bytes, Published]] = []
         self._fold = self._fresh()
         self._started = False
