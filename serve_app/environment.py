@@ -11,6 +11,10 @@ FAST_SERVE = {
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
     "RAY_SERVE_HAPROXY_NBTHREAD": "1",
     "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
+    # A client that neither sends nor reads for this long is gone. Ray's default is an hour.
+    "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "30",
+    # Calls between deployments, of which there are none, would go over an unauthenticated port: see loopback.py.
+    "RAY_SERVE_USE_GRPC_BY_DEFAULT": "0",
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0.1",
     "RAY_SERVE_PORT_QUARANTINE_S": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -32,10 +36,17 @@ SIDE_PORTS = {
 }
 
 
+# Where Ray believes that it cannot be part of a cluster, all its own ports are on loopback. Linux honours it as well.
+# Not set when RAY_ADDRESS names a cluster to join. Read when ray is imported.
+CLUSTERS = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+
+
 def prepare_environment() -> None:
     """Set what Ray and BLAS read when they start. Call before importing ray or numpy."""
     for name, value in FAST_SERVE.items():
         os.environ.setdefault(name, value)
+    if not os.environ.get("RAY_ADDRESS"):
+        os.environ.setdefault(CLUSTERS, "0")
     for name, port in SIDE_PORTS.items():
         os.environ.setdefault(name, str(port if is_free("", port) else free_port()))
 
