@@ -14,7 +14,7 @@ from policies import artifact
 from policies.blend import make_learner
 from policies.catalogue import Catalogue
 from policies.sources import load_sources
-from policies.spec import PolicySpec
+from policies.spec import PolicySpec, decode_spec
 from serve_app.environment import FAST_SERVE, is_free, prepare_environment
 from serve_app.loopback import ray_on_loopback, refuse_open_doors
 from serve_app.security import read_keys
@@ -75,6 +75,7 @@ def validate(specs: Sequence[PolicySpec]) -> None:
     if len(set(names)) != len(names):
         raise SpecError(f"two specs share a name: {sorted(names)}", "name")
     for spec in specs:
+        decode_spec(spec.encoded)  # one made in Python is held to what a file is held to; its name becomes part of keys
         make_learner(spec, salt=b"validation")
         trained = artifact.load(Path(spec.artifact)) if spec.artifact else None
         load_sources(trained, spec.sources)
