@@ -18,6 +18,8 @@ FAST_SERVE = {
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0.1",
     "RAY_SERVE_PORT_QUARANTINE_S": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
+    # Where Ray believes that it cannot be part of a cluster, its own ports are on loopback; Linux honours it as well.
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     # Ray starts workers at niceness 15, which is for batch work, not for answering requests.
     "RAY_worker_niceness": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
@@ -36,17 +38,10 @@ SIDE_PORTS = {
 }
 
 
-# Where Ray believes that it cannot be part of a cluster, all its own ports are on loopback. Linux honours it as well.
-# Not set when RAY_ADDRESS names a cluster to join. Read when ray is imported.
-CLUSTERS = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
-
-
 def prepare_environment() -> None:
     """Set what Ray and BLAS read when they start. Call before importing ray or numpy."""
     for name, value in FAST_SERVE.items():
         os.environ.setdefault(name, value)
-    if not os.environ.get("RAY_ADDRESS"):
-        os.environ.setdefault(CLUSTERS, "0")
     for name, port in SIDE_PORTS.items():
         os.environ.setdefault(name, str(port if is_free("", port) else free_port()))
 

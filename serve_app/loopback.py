@@ -18,6 +18,7 @@ from serve_app import haproxy
 from serve_app.settings import Settings
 
 LOOPBACK = "127.0.0.1"
+CLUSTERS = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 BINARY = "RAY_SERVE_HAPROXY_BINARY_PATH"
 
 
@@ -51,12 +52,8 @@ def ray_on_loopback(settings: Settings) -> Iterator[str]:
 
     HAProxy's statistics and metrics have no setting for their address: instead of HAProxy, Ray is given a starter,
     which binds them in the configuration that Ray has written (haproxy.py). Ray itself listens on loopback alone
-    because of what ``prepare_environment`` has set. Nothing is changed when ``RAY_ADDRESS`` names a cluster to join:
-    its nodes need to reach each other, so there a firewall has to keep others out.
+    because of what ``prepare_environment`` has set.
     """
-    if os.environ.get("RAY_ADDRESS"):
-        yield settings.host
-        return
     given = os.environ.get(BINARY)
     command = [sys.executable, "-I", str(Path(haproxy.__file__).resolve()), given or haproxy.bundled(), settings.host]
     starter = settings.data_dir.resolve() / "haproxy"
@@ -65,11 +62,21 @@ def ray_on_loopback(settings: Settings) -> Iterator[str]:
     starter.chmod(stat.S_IRWXU)
     os.environ[BINARY] = str(starter)
     try:
-        yield LOOPBACK
+        yield LOOPBACK if os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") == "1" else settings.host
     finally:
         os.environ.pop(BINARY)
         if given is not None:
             os.environ[BINARY] = given
+
+
+def check_ray_is_on_loopback(node_address: str) -> None:
+    """Call once Ray has started. Who allows Ray to form clusters has to keep others from its ports himself.
+
+    Raises:
+        StartupError: ray was imported before its environment was prepared.
+    """
+    if os.environ.get(CLUSTERS) == "0" and not is_loopback(node_address):
+        raise StartupError(f"Ray listens on {node_address}: set {CLUSTERS}=0 before ray is imported", CLUSTERS)
 
 
 def keep_replica_on_loopback() -> None:

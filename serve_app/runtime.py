@@ -16,7 +16,7 @@ from policies.catalogue import Catalogue
 from policies.sources import load_sources
 from policies.spec import PolicySpec, decode_spec
 from serve_app.environment import FAST_SERVE, is_free, prepare_environment
-from serve_app.loopback import ray_on_loopback, refuse_open_doors
+from serve_app.loopback import check_ray_is_on_loopback, ray_on_loopback, refuse_open_doors
 from serve_app.security import read_keys
 from serve_app.settings import Settings
 
@@ -103,6 +103,7 @@ def serving(settings: Settings, specs: Sequence[PolicySpec]) -> Iterator[str]:
         settings = settings.model_copy(update={"redis_url": url, "data_dir": Path(settings.data_dir).resolve()})
         settings.secret()
         ray.init(
+            address="local",  # its own, whatever else runs on this machine
             namespace="banditloop",
             include_dashboard=False,
             log_to_driver=settings.log_level == "DEBUG",
@@ -111,6 +112,7 @@ def serving(settings: Settings, specs: Sequence[PolicySpec]) -> Iterator[str]:
             runtime_env={"env_vars": {name: os.environ[name] for name in FAST_SERVE}},
         )
         try:
+            check_ray_is_on_loopback(ray.util.get_node_ip_address())
             serve.start(http_options={"host": inside, "port": settings.port})
             serve.run(build_app(settings, specs), name=APP_NAME, route_prefix="/")
             yield f"http://{f'[{settings.host}]' if ':' in settings.host else settings.host}:{settings.port}"

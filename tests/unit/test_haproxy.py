@@ -12,7 +12,14 @@ import pytest
 from bandits.errors import StartupError
 from serve_app import haproxy
 from serve_app.haproxy import bundled, tighten
-from serve_app.loopback import BINARY, is_loopback, ray_on_loopback, refuse_open_doors
+from serve_app.loopback import (
+    BINARY,
+    CLUSTERS,
+    check_ray_is_on_loopback,
+    is_loopback,
+    ray_on_loopback,
+    refuse_open_doors,
+)
 from serve_app.settings import Settings
 
 RAY = """global
@@ -88,13 +95,13 @@ def test_any_other_address_does(host, tmp_path):
 
 def test_the_starter_tightens_the_file_and_becomes_haproxy(tmp_path, monkeypatch):
     """Run as Ray runs it, with a binary that says what it was given."""
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
     binary = tmp_path / "real haproxy"
     binary.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
     binary.chmod(0o755)
     config = tmp_path / "haproxy.cfg"
     config.write_text(RAY)
     monkeypatch.setenv(BINARY, str(binary))
+    monkeypatch.setenv("RAY_SERVE_ENABLE_HA_PROXY", "1")
     settings = Settings(host="192.0.2.1", data_dir=tmp_path / "data")
     with ray_on_loopback(settings) as inside:
         starter = Path(os.environ[BINARY])
@@ -106,12 +113,19 @@ def test_the_starter_tightens_the_file_and_becomes_haproxy(tmp_path, monkeypatch
     assert "192.0.2.1:8000" in binds(config.read_text())
 
 
-def test_a_cluster_that_is_joined_keeps_its_addresses(monkeypatch, tmp_path):
-    monkeypatch.setenv("RAY_ADDRESS", "192.0.2.1:6379")
-    monkeypatch.delenv(BINARY, raising=False)
+def test_without_haproxy_serves_own_proxy_is_given_the_host(tmp_path, monkeypatch):
+    monkeypatch.setenv("RAY_SERVE_ENABLE_HA_PROXY", "0")
     with ray_on_loopback(Settings(host="192.0.2.1", data_dir=tmp_path)) as inside:
         assert inside == "192.0.2.1"
-        assert BINARY not in os.environ
+
+
+def test_a_ray_that_was_imported_too_early_is_not_served_on(monkeypatch):
+    monkeypatch.setenv(CLUSTERS, "0")
+    check_ray_is_on_loopback("127.0.0.1")
+    with pytest.raises(StartupError, match="before ray is imported"):
+        check_ray_is_on_loopback("192.0.2.1")
+    monkeypatch.setenv(CLUSTERS, "1")
+    check_ray_is_on_loopback("192.0.2.1")
 
 
 def test_the_real_haproxy_accepts_what_was_tightened(tmp_path):
