@@ -83,6 +83,34 @@ class BodyTooLargeError(InvalidInputError):
     code = "body_too_large"
 
 
+class BodyTimeoutError(InvalidInputError):
+    """The request body did not arrive in time."""
+
+    code = "body_timeout"
+
+
+class UnauthorizedError(BanditloopError):
+    """No API key came with the request, or none that is known."""
+
+    code = "unauthorized"
+
+
+class ForbiddenError(BanditloopError):
+    """The API key is known, and does not reach this far."""
+
+    code = "forbidden"
+
+
+class RateLimitedError(BanditloopError):
+    """The API key's rate is used up; ``retry_after_s`` says for how many whole seconds."""
+
+    code = "rate_limited"
+
+    def __init__(self, message: str, target: str | None = None, *, retry_after_s: int = 1) -> None:
+        super().__init__(message, target)
+        self.retry_after_s = retry_after_s
+
+
 class InvalidPmfError(InvalidInputError):
     """A policy returned something that is not a probability mass function. Never repaired."""
 

@@ -11,11 +11,13 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from bandits.errors import BanditloopError
+from serve_app.cli_keys import app as keys
 from serve_app.environment import prepare_environment
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
 data = typer.Typer(no_args_is_help=True, help="Data sets for demos and evaluation.")
 app.add_typer(data, name="data")
+app.add_typer(keys, name="keys")
 console = Console(stderr=True)
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
@@ -31,6 +33,7 @@ def serve(
     replicas: Annotated[int | None, typer.Option(help="Processes that answer rank [default: 1]")] = None,
     redis_url: Annotated[str | None, typer.Option(help="Redis to use [default: an embedded Valkey]")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Where the embedded Valkey and the salt live")] = None,
+    keys_file: Annotated[Path | None, typer.Option(help="API keys; without them only loopback is served")] = None,
 ) -> None:
     """Serve policies over HTTP until interrupted."""
     from policies.spec import load_spec
@@ -38,7 +41,14 @@ def serve(
     from serve_app.runtime import serving
     from serve_app.settings import Settings
 
-    given = {"port": port, "host": host, "replicas": replicas, "redis_url": redis_url, "data_dir": data_dir}
+    given = {
+        "port": port,
+        "host": host,
+        "replicas": replicas,
+        "redis_url": redis_url,
+        "data_dir": data_dir,
+        "keys_file": keys_file,
+    }
     settings = Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
     loaded = [load_spec(path) for path in specs or [EXAMPLES / "home.yaml"]]
     console.print("starting: Valkey, Ray, HAProxy, replicas (about 20 s)")

@@ -68,7 +68,7 @@ def run_demo(*, rounds: int, seed: int, port: int, out: Path, console: Console) 
         spec = msgspec.structs.replace(load_spec(EXAMPLE), artifact=str(Path(folder) / "artifact"))
         bench = make_bench(world, spec)
         console.rule("2  service: Valkey, Ray Serve behind HAProxy, 2 replicas, 1 learner")
-        settings = Settings(port=port, replicas=2, data_dir=Path(folder))
+        settings = Settings(port=port, replicas=2, data_dir=Path(folder), keys_file=None)
         with valkey(settings) as redis_url, redis.Redis.from_url(redis_url) as client:
             settings = settings.model_copy(update={"redis_url": redis_url})
             with serving(settings, [spec]) as base:

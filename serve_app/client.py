@@ -35,10 +35,12 @@ class ServiceError(BanditloopError):
 class Client:
     """Synchronous client of one policy. Use as a context manager."""
 
-    def __init__(self, url: str, policy: str = "home", *, retries: int = 3, timeout_s: float = 5.0) -> None:
+    def __init__(
+        self, url: str, policy: str = "home", *, api_key: str | None = None, retries: int = 3, timeout_s: float = 5.0
+    ) -> None:
         self._policy = policy
         self._retries = retries
-        self._http = httpx.Client(base_url=url, timeout=timeout_s)
+        self._http = httpx.Client(base_url=url, timeout=timeout_s, headers=key_header(api_key))
 
     def __enter__(self) -> Self:
         return self
@@ -81,12 +83,20 @@ class AsyncClient:
     """Asynchronous client of one policy. Use as an async context manager."""
 
     def __init__(
-        self, url: str, policy: str = "home", *, retries: int = 3, timeout_s: float = 5.0, connections: int = 64
+        self,
+        url: str,
+        policy: str = "home",
+        *,
+        api_key: str | None = None,
+        retries: int = 3,
+        timeout_s: float = 5.0,
+        connections: int = 64,
     ) -> None:
         self._policy = policy
         self._retries = retries
         limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
-        self._http = httpx.AsyncClient(base_url=url, timeout=timeout_s, limits=limits)
+        headers = key_header(api_key)
+        self._http = httpx.AsyncClient(base_url=url, timeout=timeout_s, limits=limits, headers=headers)
 
     async def __aenter__(self) -> Self:
         return self
@@ -136,6 +146,11 @@ def rank_body(actions: Sequence[ActionRequest | str] | None, fields: Mapping[str
 def reward_body(value: float, fields: Mapping[str, Any]) -> bytes:
     """The body of a reward, with a reward_id."""
     return _encoder.encode(RewardRequest(value, **{"reward_id": uuid.uuid4().hex, **fields}))
+
+
+def key_header(api_key: str | None) -> dict[str, str]:
+    """What an API key is sent in."""
+    return {} if api_key is None else {"authorization": f"Bearer {api_key}"}
 
 
 def read(response: httpx.Response, kind: type[T]) -> T:

@@ -20,7 +20,9 @@ from serve_app.event_log import LogWriter
 from serve_app.http import Api
 from serve_app.learner import LearnerLoop
 from serve_app.logs import configure_logging
+from serve_app.loopback import keep_replica_on_loopback
 from serve_app.metrics import Metrics, collect
+from serve_app.security import KeyRing
 from serve_app.service import RedisPolicyService
 from serve_app.settings import Settings
 
@@ -32,6 +34,7 @@ class RankReplica:
 
     def __init__(self, settings: Settings, specs: list[PolicySpec]) -> None:
         configure_logging(settings.log_level)
+        keep_replica_on_loopback()
         self._settings = settings
         self._specs = specs
         self._name = uuid.uuid4().hex[:12]
@@ -52,6 +55,7 @@ class RankReplica:
             )
             for spec in specs
         }
+        self._keys = KeyRing(settings.keys_file, replicas=settings.replicas) if settings.keys_file else None
         self._metrics.gauges = self._gauges
         self._metrics.refresh = self._refresh
         self._tasks: list[asyncio.Task[None]] = []
@@ -61,7 +65,9 @@ class RankReplica:
         for service in self._services.values():
             service.start()
         self._tasks.append(asyncio.ensure_future(self._metrics.push_forever(self._client)))
-        return Api(self._services, self._metrics, self._scrape)
+        if self._keys is not None:
+            self._tasks.append(asyncio.ensure_future(self._keys.follow()))
+        return Api(self._services, self._metrics, self._scrape, self._keys)
 
     async def _scrape(self) -> bytes:
         return await collect(self._client, self._metrics.sample(), self._services)
@@ -72,6 +78,8 @@ class RankReplica:
             for source, failures in service.ranker.source_failures.items():
                 self._metrics.counts["source_failures", name, source] = failures
             self._metrics.counts["snapshot_failures", name] = service.follower.failures
+        if self._keys is not None:
+            self._metrics.counts[("keys_file_failures",)] = self._keys.failures
 
     def _gauges(self) -> Iterable[tuple[str, list[str], float]]:
         for name, service in self._services.items():
@@ -93,6 +101,7 @@ class Learner:
 
     def __init__(self, settings: Settings, spec: PolicySpec) -> None:
         configure_logging(settings.log_level)
+        keep_replica_on_loopback()
         os.nice(settings.learner_niceness)
         trained = artifact.load(Path(spec.artifact)) if spec.artifact else None
         loop = LearnerLoop(

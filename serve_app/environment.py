@@ -11,9 +11,15 @@ FAST_SERVE = {
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
     "RAY_SERVE_HAPROXY_NBTHREAD": "1",
     "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
+    # A client that neither sends nor reads for this long is gone. Ray's default is an hour.
+    "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "30",
+    # Calls between deployments, of which there are none, would go over an unauthenticated port: see loopback.py.
+    "RAY_SERVE_USE_GRPC_BY_DEFAULT": "0",
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0.1",
     "RAY_SERVE_PORT_QUARANTINE_S": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
+    # Where Ray believes that it cannot be part of a cluster, its own ports are on loopback; Linux honours it as well.
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     # Ray starts workers at niceness 15, which is for batch work, not for answering requests.
     "RAY_worker_niceness": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",

@@ -19,6 +19,7 @@ from policies.ranker import RankRequest, check_event_id
 from serve_app import schemas
 from serve_app.docs_page import DOCS_HTML
 from serve_app.metrics import Metrics
+from serve_app.security import KeyRing, error_headers
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -28,6 +29,7 @@ T = TypeVar("T")
 
 MAX_BODY = 1 << 20
 MAX_CATALOGUE_BODY = 64 << 20
+BODY_S, CATALOGUE_BODY_S = 10.0, 60.0
 JSON, TEXT, HTML = b"application/json", b"text/plain; version=0.0.4; charset=utf-8", b"text/html; charset=utf-8"
 RETRY_AFTER_S = b"1"
 BATCH_STEP = 16
@@ -47,6 +49,10 @@ STATUS: Mapping[type[BanditloopError], int] = {
     errors.InvalidEventIdError: 422,
     errors.EventConflictError: 409,
     errors.BodyTooLargeError: 413,
+    errors.BodyTimeoutError: 408,
+    errors.UnauthorizedError: 401,
+    errors.ForbiddenError: 403,
+    errors.RateLimitedError: 429,
     errors.InvalidPmfError: 500,
     errors.UnknownPolicyError: 404,
     errors.NotFoundError: 404,
@@ -92,14 +98,19 @@ class PolicyService(Protocol):
 
 
 class Api:
-    """The ASGI application over ``services`` by policy name."""
+    """The ASGI application over ``services`` by policy name. Without ``keys`` everybody may call everything."""
 
     def __init__(
-        self, services: Mapping[str, PolicyService], metrics: Metrics, scrape: Callable[[], Awaitable[bytes]]
+        self,
+        services: Mapping[str, PolicyService],
+        metrics: Metrics,
+        scrape: Callable[[], Awaitable[bytes]],
+        keys: KeyRing | None = None,
     ) -> None:
         self._services = services
         self._metrics = metrics
         self._scrape = scrape
+        self._keys = keys
         self._openapi = schemas.openapi(version("banditloop"))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -114,6 +125,7 @@ class Api:
             answer = await self._route(scope, receive)
         except BanditloopError as error:
             answer = (_status(error), _error_bytes(error), JSON)
+            headers += error_headers(error)
             if isinstance(error, errors.MethodNotAllowedError):
                 headers.append((b"allow", error.allowed.encode()))
         except Exception as error:
@@ -130,6 +142,8 @@ class Api:
     async def _route(self, scope: Scope, receive: Receive) -> Answer:
         path, method = scope["path"], scope["method"]
         parts = _parts(scope)
+        if self._keys is not None:
+            self._keys.admit(path, parts, scope["headers"])
         if len(parts) >= 4 and parts[1] == "v1" and parts[2] == "policies":
             return await self._policy_route(parts[3], parts[4:], method, receive, scope)
         pages: dict[str, Callable[[], Awaitable[Answer]]] = {
@@ -173,7 +187,7 @@ class Api:
                 return await self._rewards(name, service, await _body(scope, receive))
             case ["catalogue"]:
                 _demand(method, "PUT")
-                items = _parse(await _body(scope, receive, MAX_CATALOGUE_BODY), _catalogue).items
+                items = _parse(await _body(scope, receive, MAX_CATALOGUE_BODY, CATALOGUE_BODY_S), _catalogue).items
                 digest = await service.replace_catalogue(items)
                 return 200, _encode(schemas.CatalogueResponse(digest, len(items))), JSON
             case []:
@@ -276,11 +290,19 @@ def _parse(body: bytes | msgspec.Raw, decoder: "msgspec.json.Decoder[T]") -> T:
         raise errors.MalformedBodyError("the body is nested too deeply", "body") from error
 
 
-async def _body(scope: Scope, receive: Receive, limit: int = MAX_BODY) -> bytes:
+async def _body(scope: Scope, receive: Receive, limit: int = MAX_BODY, within_s: float = BODY_S) -> bytes:
     declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
+    if declared.isdigit() and (length := int(declared[:20])) > limit:
+        raise errors.BodyTooLargeError(f"the body has {length} bytes, at most {limit} are read", "body")
+    try:
+        async with asyncio.timeout(within_s):
+            return await _receive(receive, limit)
+    except TimeoutError as error:
+        raise errors.BodyTimeoutError(f"the body did not arrive within {within_s:g} s", "body") from error
+
+
+async def _receive(receive: Receive, limit: int) -> bytes:
     chunks, size, more = [], 0, True
-    if declared.isdigit() and int(declared) > limit:
-        raise errors.BodyTooLargeError(f"the body has {int(declared)} bytes, at most {limit} are read", "body")
     while more:
         message = await receive()
         if message["type"] == "http.disconnect":

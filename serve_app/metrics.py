@@ -30,6 +30,7 @@ COUNTERS = {
     "reward_events": ("Reward events accepted", ("policy",)),
     "source_failures": ("Requests a source fell out of", ("policy", "source")),
     "snapshot_failures": ("Snapshots refused; the previous one kept serving", ("policy",)),
+    "keys_file_failures": ("Changes of the keys file refused; the previous keys kept holding", ()),
 }
 GAUGES = {"snapshot_age_seconds": ("Time since the served snapshot was loaded", ("policy",))}
 LATENCY = ("rank_latency_seconds", "Time to answer a rank request inside the replica")

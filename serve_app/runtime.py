@@ -11,9 +11,11 @@ from policies import artifact
 from policies.blend import make_learner
 from policies.catalogue import Catalogue
 from policies.sources import load_sources
-from policies.spec import PolicySpec
+from policies.spec import PolicySpec, decode_spec
 from serve_app.embedded import embedded_valkey, running_url
 from serve_app.environment import FAST_SERVE, is_free, prepare_environment
+from serve_app.loopback import check_ray_is_on_loopback, ray_on_loopback, refuse_open_doors
+from serve_app.security import read_keys
 from serve_app.settings import Settings
 
 log = logging.getLogger("banditloop.runtime")
@@ -54,6 +56,7 @@ def validate(specs: Sequence[PolicySpec]) -> None:
     if len(set(names)) != len(names):
         raise SpecError(f"two specs share a name: {sorted(names)}", "name")
     for spec in specs:
+        decode_spec(spec.encoded)  # one made in Python is held to what a file is held to; its name becomes part of keys
         make_learner(spec, salt=b"validation")
         trained = artifact.load(Path(spec.artifact)) if spec.artifact else None
         load_sources(trained, spec.sources)
@@ -65,6 +68,10 @@ def validate(specs: Sequence[PolicySpec]) -> None:
 def serving(settings: Settings, specs: Sequence[PolicySpec]) -> Iterator[str]:
     """The whole service, until the context ends. Yields its base URL; the policies may not be ready yet."""
     prepare_environment()
+    refuse_open_doors(settings)
+    if settings.keys_file is not None:
+        read_keys(settings.keys_file)
+        settings = settings.model_copy(update={"keys_file": settings.keys_file.resolve()})
     if not is_free(settings.host, settings.port):
         raise StartupError(f"cannot listen on {settings.host}:{settings.port}: try --port", "port")
     validate(specs)
@@ -73,10 +80,11 @@ def serving(settings: Settings, specs: Sequence[PolicySpec]) -> Iterator[str]:
 
     from serve_app.app import APP_NAME, build_app
 
-    with valkey(settings) as url:
+    with valkey(settings) as url, ray_on_loopback(settings) as inside:
         settings = settings.model_copy(update={"redis_url": url, "data_dir": Path(settings.data_dir).resolve()})
         settings.secret()
         ray.init(
+            address="local",  # its own, whatever else runs on this machine
             namespace="banditloop",
             include_dashboard=False,
             log_to_driver=settings.log_level == "DEBUG",
@@ -85,9 +93,10 @@ def serving(settings: Settings, specs: Sequence[PolicySpec]) -> Iterator[str]:
             runtime_env={"env_vars": {name: os.environ[name] for name in FAST_SERVE}},
         )
         try:
-            serve.start(http_options={"host": settings.host, "port": settings.port})
+            check_ray_is_on_loopback(ray.util.get_node_ip_address())
+            serve.start(http_options={"host": inside, "port": settings.port})
             serve.run(build_app(settings, specs), name=APP_NAME, route_prefix="/")
-            yield f"http://{settings.host}:{settings.port}"
+            yield f"http://{f'[{settings.host}]' if ':' in settings.host else settings.host}:{settings.port}"
         finally:
             serve.shutdown()
             ray.shutdown()

@@ -6,6 +6,7 @@ import msgspec
 
 from policies.catalogue import Item
 from policies.ranker import MAX_ACTIONS, MAX_SLOTS, RankRequest
+from serve_app.security import OPEN_PAGES
 
 Slot = Annotated[int, msgspec.Meta(ge=0, lt=MAX_SLOTS)]
 
@@ -154,6 +155,24 @@ _ROUTES: tuple[tuple[str, str, str, type | None, int, type], ...] = (
 )
 
 
+# Where the service runs without keys, none is needed and none of these is answered.
+_SECURITY_SCHEMES: dict[str, Any] = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "An API key, bl_…"},
+    "apiKey": {"type": "apiKey", "in": "header", "name": "X-Api-Key"},
+    "subscriptionKey": {"type": "apiKey", "in": "header", "name": "Ocp-Apim-Subscription-Key"},
+}
+
+
+def _refused(error: dict[str, Any]) -> dict[str, Any]:
+    challenge = {"description": "Bearer", "schema": {"type": "string"}}
+    wait = {"description": "Seconds until a request may pass", "schema": {"type": "integer"}}
+    return {
+        "401": {"description": "No known API key", "headers": {"WWW-Authenticate": challenge}, "content": error},
+        "403": {"description": "The key lacks the scope or the policy", "content": error},
+        "429": {"description": "The key's rate is used up", "headers": {"Retry-After": wait}, "content": error},
+    }
+
+
 def openapi(version: str) -> bytes:
     """The OpenAPI 3.1 document, as JSON."""
     types = [t for *_, body, _, answer in _ROUTES for t in (body, answer) if t is not None]
@@ -163,6 +182,8 @@ def openapi(version: str) -> bytes:
         [*shown, ErrorResponse], ref_template="#/components/schemas/{name}"
     )
     by_type = dict(zip([*types, ErrorResponse], schemas, strict=True))
+    error = _json(by_type[ErrorResponse])
+    refused = _refused(error)
     paths: dict[str, Any] = {}
     for method, path, summary, body, status, answer in _ROUTES:
         operation: dict[str, Any] = {
@@ -174,9 +195,13 @@ def openapi(version: str) -> bytes:
             ],
             "responses": {
                 str(status): {"description": summary, "content": _json(by_type[answer])},
-                "default": {"description": "An error", "content": _json(by_type[ErrorResponse])},
+                **({"408": {"description": "The body did not arrive in time", "content": error}} if body else {}),
+                **({} if path in OPEN_PAGES else refused),
+                "default": {"description": "An error", "content": error},
             },
         }
+        if path in OPEN_PAGES:
+            operation["security"] = []
         if body is not None:
             operation["requestBody"] = {"required": True, "content": _json(by_type[body])}
         paths.setdefault(path, {})[method] = operation
@@ -184,7 +209,8 @@ def openapi(version: str) -> bytes:
         "openapi": "3.1.0",
         "info": {"title": "banditloop", "version": version},
         "paths": paths,
-        "components": {"schemas": components},
+        "components": {"schemas": components, "securitySchemes": _SECURITY_SCHEMES},
+        "security": [{name: []} for name in _SECURITY_SCHEMES],
     }
     return msgspec.json.encode(document)
 

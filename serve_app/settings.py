@@ -5,8 +5,9 @@ import os
 import secrets
 from pathlib import Path
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from redis.connection import parse_url
 
 from bandits.errors import StartupError
 
@@ -19,12 +20,15 @@ class Settings(BaseSettings):
 
     ``redis_url`` None starts an embedded Valkey under ``data_dir``. ``salt`` is the secret that draws are hashed with;
     None makes one and keeps it in ``data_dir/salt``. ``learner_niceness`` above 0 makes learning yield to answering:
-    rank is steadier on a crowded machine, and models are fresh later.
+    rank is steadier on a crowded machine, and models are fresh later. ``keys_file`` holds the API keys (see
+    security.py); without it ``host`` must be a loopback address. ``redis_url`` may hold a password, so it is never
+    printed; give it in the environment, because a command line is there for every user of the machine to read.
     """
 
-    model_config = SettingsConfigDict(env_prefix="BANDITLOOP_", extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="BANDITLOOP_", extra="ignore", hide_input_in_errors=True)
 
-    redis_url: str | None = None
+    redis_url: str | None = Field(None, repr=False)
+    keys_file: Path | None = None
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=1, le=65535)
     replicas: int = Field(1, ge=1, le=1000)
@@ -38,6 +42,19 @@ class Settings(BaseSettings):
     max_queued_requests: int = Field(1024, ge=1)
     learner_niceness: int = Field(0, ge=0, le=19)
     log_level: str = "INFO"
+
+    @field_validator("redis_url")
+    @classmethod
+    def _well_formed(cls, url: str | None) -> str | None:
+        if url is not None:
+            try:
+                parse_url(url)  # type: ignore[no-untyped-call]
+            except ValueError:  # whose text may hold a piece of the password
+                raise ValueError(
+                    "not the URL of a Redis (redis://, rediss:// or unix://user:password@host:port/0; in a password"
+                    " write / : @ # ? % as %2F %3A %40 %23 %3F %25)"
+                ) from None
+        return url
 
     def secret(self) -> bytes:
         """The salt's bytes, at most 64; made and kept in ``data_dir`` when none is configured."""

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from listening import listening
 
 from bandits.errors import BanditloopError
 from policies.ranker import ActionRequest
@@ -158,6 +159,23 @@ def test_bad_input_through_the_whole_stack(service, path, body, status, code):
     assert response.status_code == status
     assert response.json().get("error", {}).get("code") == code
     assert httpx.get(f"{url}/livez").status_code == 200
+
+
+def test_unless_told_otherwise_all_of_it_listens_on_loopback(service):
+    url, process = service
+    ports = listening(descendants(process.pid))
+    assert {address for address, _ in ports} == {"127.0.0.1"}
+    assert int(url.rpartition(":")[2]) in {port for _, port in ports}
+    assert len(ports) > 10  # Ray's, Serve's, HAProxy's and Valkey's are among them
+
+
+def test_another_address_without_keys_is_refused_before_anything_starts(tmp_path):
+    process = banditloop("serve", "--host", "0.0.0.0", cwd=tmp_path)  # noqa: S104 - what is tested
+    assert process.wait(60) == 1
+    output = (tmp_path / "output").read_text()
+    assert "0.0.0.0" in output  # noqa: S104
+    assert "--keys-file" in output
+    assert not (tmp_path / ".banditloop").exists()
 
 
 def test_metrics_docs_and_openapi(service):

@@ -190,3 +190,20 @@ def test_waiting_until_ready_waits_and_gives_up_in_words(server):
     server.answers = [(503, b"")]
     with pytest.raises(ServiceError, match="not ready"):
         wait_until_ready(server.url, timeout_s=0.15)
+
+
+def test_a_key_is_sent_with_every_attempt_and_none_without_one(server, monkeypatch):
+    seen = []
+    monkeypatch.setattr(Handler, "log_request", lambda self, *_: seen.append(self.headers.get("authorization")))
+    server.answers = [(503, error("not_ready")), (200, RANKED)]
+    with Client(server.url, api_key="bl_a_b") as client:
+        client.rank(["a"])
+
+    async def run():
+        async with AsyncClient(server.url, api_key="bl_c_d") as client:
+            await client.rank(["a"])
+
+    asyncio.run(run())
+    with Client(server.url) as client:
+        client.rank(["a"])
+    assert seen == ["Bearer bl_a_b", "Bearer bl_a_b", "Bearer bl_c_d", None]

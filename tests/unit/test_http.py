@@ -1,5 +1,6 @@
 """The HTTP API over a real ranker: every bad input has a status, a code and a field, and does no harm."""
 
+import asyncio
 import json
 from urllib.parse import quote
 
@@ -16,6 +17,7 @@ from policies.spec import PolicySpec, RemoteSource
 from serve_app import schemas
 from serve_app.http import MAX_BODY, STATUS, Api
 from serve_app.metrics import COUNTERS, Metrics
+from serve_app.security import needed
 
 SPEC = PolicySpec("home")
 SOURCED = PolicySpec("sourced", sources=[RemoteSource("cf", "http://x")])
@@ -155,6 +157,50 @@ async def test_a_body_in_pieces_is_counted_while_it_comes(service):
 
     response = await service.http.post(f"{HOME}/rank", content=pieces())
     assert error_of(response) == (413, "body_too_large", "body")
+
+
+async def test_a_body_that_comes_too_slowly_is_not_waited_for(service, monkeypatch):
+    monkeypatch.setattr("serve_app.http._body.__defaults__", (MAX_BODY, 0.05))
+    let_go = asyncio.Event()
+
+    async def slowly():
+        yield b"{"
+        await let_go.wait()
+
+    response = await service.http.post(f"{HOME}/rank", content=slowly())
+    assert error_of(response) == (408, "body_timeout", "body")
+    assert response.headers["connection"] == "close"
+
+
+@pytest.mark.parametrize("length", ["1" * 5000, "9" * 20])
+async def test_a_length_nobody_can_count_is_too_large(service, length):
+    response = await service.post(f"{HOME}/rank", b"{}", headers={"content-length": length})
+    assert error_of(response) == (413, "body_too_large", "body")
+
+
+DEEP = 100_000
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "before"),
+    [
+        ("POST", "rank", b""),
+        ("POST", "rank", b'{"actions": '),
+        ("POST", "rank", b'{"actions": [{"id": "a", "features": {"x": '),
+        ("POST", "rank:batch", b""),
+        ("POST", "rank:batch", b'{"requests": '),
+        ("POST", "rank:batch", b'{"requests": ['),
+        ("POST", "events/e/reward", b'{"value": '),
+        ("POST", "rewards", b'{"rewards": '),
+        ("PUT", "catalogue", b'{"items": [{"id": "a", "features": {"x": '),
+    ],
+)
+@pytest.mark.parametrize("deep", [b"[" * DEEP, b'{"a":' * DEEP, b"[" * DEEP + b"]" * DEEP], ids=["[", "{", "[]"])
+async def test_nesting_is_refused_at_any_depth(service, method, path, before, deep):
+    response = await service.http.request(method, f"{HOME}/{path}", content=before + deep)
+    assert response.status_code in {400, 422}
+    assert error_of(response)[1] in {"malformed_json", "invalid_field"}
+    assert (await service.post(f"{HOME}/rank", GOOD)).status_code == 200
 
 
 async def test_a_user_nobody_knows_and_a_user_without_candidates(service):
@@ -377,7 +423,7 @@ async def test_the_document_is_served(service):
 def test_the_document_is_openapi_3_1():
     """What the specification demands of it; its schemas are JSON Schema 2020-12."""
     assert DOCUMENT["openapi"].startswith("3.1.")
-    assert set(DOCUMENT) <= {"openapi", "info", "paths", "components", "servers", "tags"}
+    assert set(DOCUMENT) <= {"openapi", "info", "paths", "components", "security", "servers", "tags"}
     assert DOCUMENT["info"] == {"title": "banditloop", "version": "1.2.3"}
     for path, item in DOCUMENT["paths"].items():
         for method, operation in item.items():
@@ -385,10 +431,21 @@ def test_the_document_is_openapi_3_1():
             named = {p["name"] for p in operation["parameters"]}
             assert named == {part[1:-1] for part in path.split("/") if part.startswith("{")}
             assert all(p["in"] == "path" and p["required"] for p in operation["parameters"])
-            assert all(status == "default" or 200 <= int(status) < 300 for status in operation["responses"])
+            assert all(status == "default" or 200 <= int(status) < 500 for status in operation["responses"])
             assert all("description" in answer for answer in operation["responses"].values())
     for schema in DOCUMENT["components"]["schemas"].values():
         jsonschema.Draft202012Validator.check_schema(schema)
+
+
+def test_the_document_says_which_routes_need_a_key_and_how_they_refuse():
+    schemes = DOCUMENT["components"]["securitySchemes"]
+    assert {name for each in DOCUMENT["security"] for name in each} == set(schemes)
+    for path, item in DOCUMENT["paths"].items():
+        for operation in item.values():
+            is_open = operation.get("security") == []
+            assert is_open == (needed(path, path.split("/"))[0] is None)
+            assert {"401", "403", "429"}.isdisjoint(operation["responses"]) == is_open
+            assert ("408" in operation["responses"]) == ("requestBody" in operation)
 
 
 def test_every_reference_of_the_document_leads_somewhere():

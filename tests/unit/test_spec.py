@@ -1,18 +1,22 @@
 """The policy spec: strict, and named by its content."""
 
 import contextlib
+import json
 from pathlib import Path
 
 import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from redis.crc import key_slot
 
 from bandits.errors import SpecError
 from bandits.exploration import EpsilonGreedy, LinTs, LinUcb
 from bandits.join import JoinRule
 from bandits.ridge import RidgeConfig
 from policies.spec import ArtifactSource, Holdout, PolicySpec, VwConfig, decode_spec, load_spec
+from serve_app.keys import Keys
+from serve_app.runtime import validate
 
 EXAMPLES = sorted(Path(__file__).parents[2].glob("examples/*.yaml"))
 
@@ -171,3 +175,55 @@ def test_the_artifact_is_relative_to_the_file(tmp_path):
     assert spec.artifact == str(tmp_path / "artifacts" / "x")
     assert load(tmp_path, "name: home\nartifact: /abs/x").artifact == "/abs/x"
     assert load(tmp_path, "name: home").artifact is None
+
+
+BAD_NAMES = {
+    "empty": "",
+    "one up": "..",
+    "up": "../home",
+    "slash": "a/b",
+    "backslash": "a\\b",
+    "opens a tag": "a{b",
+    "closes a tag": "home.0}:log{",
+    "colon": "home:log",
+    "dot": "home.1",
+    "star": "*",
+    "newline": "home\n",
+    "newline inside": "home\nx",
+    "NUL": "home\0",
+    "space": "my home",
+    "percent": "home%2f",
+    "accent": "h\u00f4me",
+    "digit of another script": "home\u0663",
+    "full-width letter": "\uff48ome",
+    "capital": "Home",
+    "option": "-home",
+    "long": "x" * 65,
+}
+
+
+@pytest.mark.parametrize("name", BAD_NAMES.values(), ids=BAD_NAMES.keys())
+def test_a_name_that_could_leave_its_keys_or_its_path_is_refused(tmp_path, name):
+    """In a file, in a blob of the log, as a source, and made in Python."""
+    with pytest.raises(SpecError, match="name"):
+        load(tmp_path, json.dumps({"name": name}))
+    with pytest.raises(SpecError):
+        decode_spec(json.dumps({"name": name}).encode())
+    with pytest.raises(SpecError, match="name"):
+        load(tmp_path, json.dumps({"name": "home", "sources": [{"kind": "remote", "name": name, "url": "http://x"}]}))
+    with pytest.raises(SpecError):
+        validate([PolicySpec(name)])
+
+
+@pytest.mark.parametrize("name", ["a", "0", "home-2_x", "x" * 64])
+def test_other_names_are_fine(tmp_path, name):
+    assert load(tmp_path, json.dumps({"name": name})).name == name
+    validate([PolicySpec(name)])
+
+
+@pytest.mark.parametrize("event_id", ["}", "{x}", "}:log{", "../..", "a\nb", "\0", "*", "\U0001f600", "x" * 256])
+def test_an_event_id_stays_within_its_policys_partition(event_id):
+    """It follows the hash tag, so it can neither change the slot nor become one of the other keys."""
+    keys = Keys("home")
+    assert keys.decision(event_id).startswith("bl:{home.0}:decision:")
+    assert key_slot(keys.decision(event_id).encode()) == key_slot(keys.log.encode())

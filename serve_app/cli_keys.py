@@ -1,0 +1,85 @@
+"""``banditloop keys``: make, list and revoke API keys. The file keeps hashes; a key itself is printed once."""
+
+import contextlib
+import fcntl
+import secrets
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+import yaml
+
+from bandits.errors import InvalidFieldError
+from serve_app.security import PREFIX, SCOPES, Key, KeyId, read_keys, secret_hash
+
+SECRET_BYTES = 32
+
+app = typer.Typer(no_args_is_help=True, help="API keys of the service. A running service takes changes over by itself.")
+
+KeysFile = Annotated[
+    Path, typer.Option("--file", envvar="BANDITLOOP_KEYS_FILE", help="The keys file (YAML, or JSON if named .json)")
+]
+
+
+@app.command()
+def create(
+    name: Annotated[str, typer.Argument(help="The key's id: small letters, digits and -, at most 32")],
+    file: KeysFile,
+    scope: Annotated[list[str], typer.Option(help="rank, reward or admin; repeat for several")],
+    rate: Annotated[float | None, typer.Option(help="Requests per second, over all replicas [default: any]")] = None,
+    policy: Annotated[list[str] | None, typer.Option(help="Only this policy; repeat for several")] = None,
+) -> None:
+    """Make a key, print it once, and add its hash to the file."""
+    secret = secrets.token_urlsafe(SECRET_BYTES)
+    raw = {"hash": secret_hash(secret), "scopes": scope, "rate": rate, "policies": policy or None}
+    if unknown := sorted(set(scope).difference(SCOPES)):
+        raise InvalidFieldError(f"no scope is called {unknown[0]!r}: there are {', '.join(SCOPES)}", "scope")
+    try:
+        msgspec.convert(name, type=KeyId)
+        key = msgspec.convert(raw, type=Key)
+    except msgspec.ValidationError as error:
+        raise InvalidFieldError(f"a key's name is 1 to 32 of a-z 0-9 -, its rate above 0: {error}", "name") from error
+    with _editing(file) as keys:
+        if name in keys:
+            raise InvalidFieldError(f"{file} has a key {name!r} already: revoke it first, or take another name", "name")
+        keys[name] = key
+    typer.echo(f"{PREFIX}{name}_{secret}")
+
+
+@app.command("list")
+def list_keys(file: KeysFile) -> None:
+    """Show the ids, and what each may do."""
+    for name, key in read_keys(file).items():
+        rate = "any rate" if key.rate is None else f"{key.rate:g}/s"
+        policies = "all policies" if key.policies is None else ",".join(key.policies)
+        typer.echo(f"{name}\t{','.join(key.scopes)}\t{rate}\t{policies}")
+
+
+@app.command()
+def revoke(name: Annotated[str, typer.Argument(help="The key's id")], file: KeysFile) -> None:
+    """Take a key out of the file; running replicas refuse it within about a second."""
+    with _editing(file) as keys:
+        if keys.pop(name, None) is None:
+            raise InvalidFieldError(f"{file} has no key {name!r}", "name")
+
+
+@contextlib.contextmanager
+def _editing(file: Path) -> Iterator[dict[str, Key]]:
+    """The file's keys, to be changed; written back as a whole, so that no reader ever sees half of it."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with (file.with_name(f".{file.name}.lock")).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        keys = read_keys(file) if file.exists() else {}
+        yield keys
+        fresh = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
+        fresh.touch(mode=0o600)
+        fresh.write_bytes(_encode(file, keys))
+        fresh.replace(file)
+
+
+def _encode(file: Path, keys: Mapping[str, Key]) -> bytes:
+    if file.suffix == ".json":
+        return msgspec.json.format(msgspec.json.encode(keys)) + b"\n"
+    return yaml.safe_dump(msgspec.to_builtins(keys), sort_keys=False).encode()

@@ -1,0 +1,216 @@
+"""API keys: who may call what, and how often. Keys are stored as hashes in a file that is read again when it changes.
+
+A key is ``bl_<id>_<secret>``, the secret 32 random bytes in URL-safe base64. The file (YAML, or JSON when it is named
+so) maps each id to the hash of its secret and to what it may do:
+
+    shop: {hash: <blake2b-256 of the secret, 64 hex digits>, scopes: [rank, reward], rate: 200, policies: [home]}
+
+A plain hash is enough, because a secret is as long as the hash and cannot be guessed from a dictionary.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from hashlib import blake2b
+from hmac import compare_digest
+from math import ceil
+from pathlib import Path
+from typing import Annotated, Literal, get_args
+
+import msgspec
+import yaml
+
+from bandits.errors import (
+    BanditloopError,
+    BodyTimeoutError,
+    ForbiddenError,
+    RateLimitedError,
+    StartupError,
+    UnauthorizedError,
+)
+
+ScopeName = Literal["rank", "reward", "admin"]
+SCOPES: tuple[ScopeName, ...] = get_args(ScopeName)
+KeyId = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$(?!\n)")]
+PREFIX = "bl_"
+CHECK_S = 1.0
+OPEN_PAGES = frozenset({"/livez", "/readyz", "/openapi.json", "/docs"})
+
+Headers = Iterable[tuple[bytes, bytes]]
+
+log = logging.getLogger("banditloop.security")
+
+
+class Key(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What the file says of one key. ``rate``: requests per second over all replicas; ``policies``: all when None."""
+
+    hash: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$(?!\n)")]
+    scopes: list[ScopeName]
+    rate: Annotated[float, msgspec.Meta(gt=0, le=1e9)] | None = None
+    policies: list[str] | None = None
+
+
+def secret_hash(secret: str) -> str:
+    """What the file keeps of a secret: BLAKE2b, 32 bytes, as hex."""
+    return blake2b(secret.encode("utf-8", "surrogateescape"), digest_size=32).hexdigest()
+
+
+def read_keys(path: Path) -> dict[str, Key]:
+    """The keys of a file, by id.
+
+    Raises:
+        StartupError: it is missing, writable by everybody, or not a file of keys. No content of the file is quoted.
+    """
+    try:
+        if path.stat().st_mode & 0o002:
+            raise StartupError(f"{path} can be written by everybody: chmod 600", "keys_file")
+        text = path.read_bytes()
+        raw = msgspec.json.decode(text) if path.suffix == ".json" else yaml.safe_load(text)
+        return msgspec.convert({} if raw is None else raw, type=dict[KeyId, Key])
+    except OSError as error:
+        raise StartupError(f"{path}: {error.strerror}", "keys_file") from error
+    except msgspec.ValidationError as error:
+        raise StartupError(f"{path}: {error}", "keys_file") from error
+    except (msgspec.DecodeError, yaml.YAMLError, UnicodeDecodeError, RecursionError):
+        kind = "JSON" if path.suffix == ".json" else "YAML"
+        raise StartupError(f"{path}: not {kind}", "keys_file") from None
+
+
+class Bucket:
+    """A token bucket: ``rate`` requests per second, and as many at once as come in a second (at least one)."""
+
+    __slots__ = ("_at", "_burst", "_tokens", "rate")
+
+    def __init__(self, rate: float, now: float) -> None:
+        self.rate = rate
+        self._burst = max(1.0, rate)
+        self._tokens = self._burst
+        self._at = now
+
+    def take(self, now: float) -> float:
+        """0 if the request may pass; else how many seconds until one may."""
+        self._tokens = min(self._burst, self._tokens + (now - self._at) * self.rate)
+        self._at = now
+        if self._tokens >= 1.0:
+            self._tokens -= 1.0
+            return 0.0
+        return (1.0 - self._tokens) / self.rate
+
+
+class KeyRing:
+    """The keys of one replica. ``admit`` is on the request path; ``follow`` re-reads the file beside it.
+
+    Each replica has its own buckets with its share of a key's rate, ``rate / replicas``: the load balancer spreads
+    requests evenly, so that the total is about the rate.
+    """
+
+    def __init__(self, path: Path, *, replicas: int = 1) -> None:
+        self._path = path
+        self._replicas = replicas
+        self._seen = _signature(path)
+        self._keys: Mapping[str, tuple[Key, str, Bucket | None]] = {}
+        self.failures = 0
+        self._take_over(read_keys(path))
+
+    def admit(self, path: str, parts: Sequence[str], headers: Headers) -> None:
+        """Let a request pass. ``parts`` are those of the path, unquoted.
+
+        Raises:
+            UnauthorizedError: no key, or one that is not known.
+            ForbiddenError: the key lacks the scope or the policy.
+            RateLimitedError: the key's rate is used up.
+        """
+        scope, policy = needed(path, parts)
+        if scope is None:
+            return
+        presented = presented_key(headers)
+        if presented is None:
+            raise UnauthorizedError("an API key is needed: send Authorization: Bearer bl_…", "authorization")
+        key_id, _, secret = presented.removeprefix(PREFIX).partition("_")
+        known = self._keys.get(key_id, _NOBODY)  # for an unknown id the same work is done
+        if not compare_digest(secret_hash(secret), known[1]) or not presented.startswith(PREFIX):
+            raise UnauthorizedError("this API key is not known: it may have been revoked", "authorization")
+        key, _, bucket = known
+        if scope not in key.scopes:
+            raise ForbiddenError(f"this needs the scope {scope}; the key has {', '.join(key.scopes)}", "authorization")
+        if key.policies is not None and policy not in key.policies:
+            raise ForbiddenError("the key does not reach this policy", "authorization")
+        if bucket is not None and (wait := bucket.take(time.monotonic())):
+            raise RateLimitedError("the key's rate is used up", "authorization", retry_after_s=ceil(wait))
+
+    async def follow(self) -> None:
+        """Re-read the file when it has changed, until cancelled. Looks once a second, off the request path."""
+        while True:
+            await asyncio.sleep(CHECK_S)
+            await asyncio.to_thread(self.refresh)
+
+    def refresh(self) -> bool:
+        """Take over the file's keys if it has changed. A file that cannot be read leaves the previous keys."""
+        signature = _signature(self._path)
+        if signature == self._seen:
+            return False
+        self._seen = signature
+        try:
+            self._take_over(read_keys(self._path))
+        except StartupError as error:
+            self.failures += 1
+            log.warning("the keys file was not taken over, the previous keys hold: %s", error.message)
+            return False
+        return True
+
+    def _take_over(self, keys: Mapping[str, Key]) -> None:
+        now = time.monotonic()
+        fresh = {}
+        for key_id, key in keys.items():
+            rate = None if key.rate is None else key.rate / self._replicas
+            old = self._keys.get(key_id, _NOBODY)[2]
+            bucket = None if rate is None else old if old is not None and old.rate == rate else Bucket(rate, now)
+            fresh[key_id] = (key, key.hash, bucket)
+        self._keys = fresh
+
+
+def needed(path: str, parts: Sequence[str]) -> tuple[ScopeName | None, str | None]:
+    """The scope a route demands (None: it is open) and the policy it is about. What is not listed is for admins."""
+    if len(parts) >= 4 and parts[1] == "v1" and parts[2] == "policies":
+        match parts[4:]:
+            case ["rank"] | ["rank:batch"]:
+                return "rank", parts[3]
+            case ["rewards"] | ["events", _, "reward" | "activate"]:
+                return "reward", parts[3]
+        return "admin", parts[3]
+    return (None if path in OPEN_PAGES else "admin"), None
+
+
+def presented_key(headers: Headers) -> str | None:
+    """The key of a request: a bearer token, or one of two headers that carry it bare."""
+    for name, value in headers:
+        if name == b"authorization":
+            kind, _, token = value.partition(b" ")
+            if kind.lower() == b"bearer":
+                return token.strip().decode("latin-1")
+        elif name in {b"x-api-key", b"ocp-apim-subscription-key"}:
+            return value.strip().decode("latin-1")
+    return None
+
+
+def error_headers(error: BanditloopError) -> list[tuple[bytes, bytes]]:
+    """The headers that go with a refusal."""
+    if isinstance(error, UnauthorizedError):
+        return [(b"www-authenticate", b'Bearer realm="banditloop"')]
+    if isinstance(error, RateLimitedError):
+        return [(b"retry-after", str(error.retry_after_s).encode())]
+    if isinstance(error, BodyTimeoutError):
+        return [(b"connection", b"close")]
+    return []
+
+
+def _signature(path: Path) -> tuple[int, int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
+
+
+_NOBODY: tuple[Key, str, Bucket | None] = (Key("0" * 64, []), "0" * 64, None)

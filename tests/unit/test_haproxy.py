@@ -1,0 +1,142 @@
+"""What is left open of the configuration that Ray writes for HAProxy: one frontend."""
+
+import os
+import re
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bandits.errors import StartupError
+from serve_app import haproxy
+from serve_app.haproxy import bundled, tighten
+from serve_app.loopback import (
+    BINARY,
+    CLUSTERS,
+    check_ray_is_on_loopback,
+    is_loopback,
+    ray_on_loopback,
+    refuse_open_doors,
+)
+from serve_app.settings import Settings
+
+RAY = """global
+    stats socket /tmp/x/admin.sock mode 666 level admin expose-fd listeners
+defaults
+    mode http
+    timeout client 3600s
+frontend prometheus
+    bind :9101
+frontend http_frontend
+    bind 127.0.0.1:8000
+    # bind is a word
+backend http-app
+    server a 127.0.0.1:30000 check
+frontend grpc_frontend
+    bind *:9000 proto h2
+listen stats
+  bind *:8404
+  stats enable
+"""
+
+
+def binds(config: str) -> list[str]:
+    return re.findall(r"^\s*bind (.*)$", config, re.MULTILINE)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "::", "192.0.2.1"])  # noqa: S104 - what is tested
+def test_only_the_services_own_frontend_is_where_the_settings_say(host):
+    config = tighten(RAY, host)
+    assert binds(config) == ["127.0.0.1:9101", f"{host}:8000", "127.0.0.1:9000 proto h2", "127.0.0.1:8404"]
+    assert "mode 600 level admin" in config
+    assert config.index("defaults") < config.index("timeout http-request 10s") < config.index("frontend")
+    assert tighten(config, host) == config
+
+
+def test_a_timeout_that_ray_sets_is_left_alone():
+    config = tighten(RAY.replace("timeout client", "timeout http-request 3s\n    timeout client"), "::1")
+    assert config.count("timeout http-request") == 1
+
+
+@pytest.mark.parametrize("line", ["bind", "bind /run/x.sock", "bind fd@3", "bind *"])
+def test_an_address_it_does_not_understand_is_no_service_rather_than_an_open_one(line):
+    with pytest.raises(ValueError, match="bind"):
+        tighten(RAY + f"frontend new\n    {line}\n", "127.0.0.1")
+
+
+def test_rays_template_still_has_what_is_looked_for():
+    """Every bind of it is one that can be read, and the frontend has its name."""
+    templates = Path(pytest.importorskip("ray").__file__).parent / "serve" / "_private" / "haproxy_templates.py"
+    text = templates.read_text()
+    assert f"frontend {haproxy.FRONTEND}\n" in text
+    rendered = re.sub(r"\{\{[^}]*port[^}]*\}\}", "1", re.sub(r"\{\{[^}]*host[^}]*\}\}", "h", text))
+    found = binds(rendered)
+    assert len(found) == 4
+    assert all(re.fullmatch(r"\S*:\d+.*", each) for each in found)
+    assert "mode 666 level admin" in text
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.0.1", "::1", "localhost"])
+def test_loopback_needs_no_keys(host):
+    assert is_loopback(host)
+    refuse_open_doors(Settings(host=host, keys_file=None))
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "localhost.example.org", "128.0.0.1", ""])  # noqa: S104
+def test_any_other_address_does(host, tmp_path):
+    with pytest.raises(StartupError, match="keys") as refused:
+        refuse_open_doors(Settings(host=host, keys_file=None))
+    assert host in refused.value.message
+    assert refused.value.target == "host"
+    refuse_open_doors(Settings(host=host, keys_file=tmp_path / "keys.yaml"))
+
+
+def test_the_starter_tightens_the_file_and_becomes_haproxy(tmp_path, monkeypatch):
+    """Run as Ray runs it, with a binary that says what it was given."""
+    binary = tmp_path / "real haproxy"
+    binary.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    binary.chmod(0o755)
+    config = tmp_path / "haproxy.cfg"
+    config.write_text(RAY)
+    monkeypatch.setenv(BINARY, str(binary))
+    monkeypatch.setenv("RAY_SERVE_ENABLE_HA_PROXY", "1")
+    settings = Settings(host="192.0.2.1", data_dir=tmp_path / "data")
+    with ray_on_loopback(settings) as inside:
+        starter = Path(os.environ[BINARY])
+        assert inside == "127.0.0.1"
+        assert stat.S_IMODE(starter.stat().st_mode) == 0o700
+        output = subprocess.check_output([starter, "-db", "-f", config, "-sf", "1"], text=True)
+    assert os.environ[BINARY] == str(binary)
+    assert output.split("\n") == ["-db", "-f", str(config), "-sf", "1", ""]
+    assert "192.0.2.1:8000" in binds(config.read_text())
+
+
+def test_without_haproxy_serves_own_proxy_is_given_the_host(tmp_path, monkeypatch):
+    monkeypatch.setenv("RAY_SERVE_ENABLE_HA_PROXY", "0")
+    with ray_on_loopback(Settings(host="192.0.2.1", data_dir=tmp_path)) as inside:
+        assert inside == "192.0.2.1"
+
+
+def test_a_ray_that_was_imported_too_early_is_not_served_on(monkeypatch):
+    monkeypatch.setenv(CLUSTERS, "0")
+    check_ray_is_on_loopback("127.0.0.1")
+    with pytest.raises(StartupError, match="before ray is imported"):
+        check_ray_is_on_loopback("192.0.2.1")
+    monkeypatch.setenv(CLUSTERS, "1")
+    check_ray_is_on_loopback("192.0.2.1")
+
+
+def test_the_real_haproxy_accepts_what_was_tightened(tmp_path):
+    config = tmp_path / "haproxy.cfg"
+    config.write_text(tighten(RAY.replace("/tmp/x", str(tmp_path)), "::1"))  # noqa: S108 - of the sample above
+    checked = subprocess.run([bundled(), "-c", "-f", config], capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stderr
+
+
+def test_importing_the_script_costs_no_package():
+    """It runs at every reload of HAProxy."""
+    script = "import runpy, sys; runpy.run_path(sys.argv[1]); print(*sys.modules)"
+    modules = subprocess.check_output([sys.executable, "-I", "-c", script, haproxy.__file__], text=True).split()
+    assert not {"ray", "redis", "msgspec", "numpy", "pydantic"}.intersection(modules)
