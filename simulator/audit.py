@@ -2,8 +2,8 @@
 
 The tests bet against the log (Ville 1939; Shafer 2021, doi:10.1111/rssa.12647): a bettor who predicts choices better
 than the logged PMFs do multiplies her money at each draw by the likelihood ratio of her prediction. If the log is true
-her money is a non-negative martingale that starts at 1, whatever the policy did and learned meanwhile, so 1 / money bounds
-the chance of what was seen: for any number of decisions, with no approximation.
+her money is a non-negative martingale that starts at 1, whatever the policy did and learned meanwhile. So 1 / money
+bounds the chance of what was seen, for any number of decisions, with no approximation.
 """
 
 import math

@@ -30,8 +30,8 @@ def examine(
     ``salts``: the service's, by the id under which the log names them (``bandits.codec.digest``). ``undecodable``: how
     many entries did not decode, asked at the end. ``build``: of this machine, as ``BuildRecord`` has it.
 
-    The chance that a true log fails any of the three tests of chance is at most 3 FALSE_ALARM = 3e-4; every other failure
-    is a fact about the log, or a share above its limit by more than chance (CHANCE) explains.
+    The chance that a true log fails any of the three tests of chance is at most 3 FALSE_ALARM = 3e-4; every other
+    failure is a fact about the log, or a share above its limit by more than chance (CHANCE) explains.
     """
     stored, salts = stored or Stored(), salts or {}
     rewards = Rewards(stored)

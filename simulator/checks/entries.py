@@ -79,8 +79,8 @@ class Clock:
             "clock",
             "failure" if faults else "ok",
             "; ".join(faults) or "event time moves forward",
-            cause="the Redis server's clock was stepped, entries were added with ids of their own, or the archive was edited",
-            action="slew clocks instead of stepping them (chrony, ntpd -x); let nothing but the service write to the log."
+            cause="the clock of Redis was stepped, entries were added with ids of their own, or the archive was edited",
+            action="slew clocks, do not step them (chrony, ntpd -x); let nothing but the service write to the log."
             " Windows around the step closed too soon or too late",
             figures={
                 "backwards": self._backwards,

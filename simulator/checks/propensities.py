@@ -140,9 +140,9 @@ class Propensities:
 class ActionTest:
     """Tests E[1{a} / p(a)] = 1 for each action, at one false-alarm rate for all together.
 
-    Bets that the action is chosen in a share s of the draws whatever its p, s in MORE (factor 1 + s (1{a} / p - 1)), and
-    that it is chosen (1 - s) times as often as its p, s in LESS. The money is spread evenly over TRACKED actions, those
-    that the log names first, so that the test holds for all of them at once.
+    Bets that the action is chosen in a share s of the draws whatever its p, s in MORE (factor 1 + s (1{a} / p - 1)),
+    and that it is chosen (1 - s) times as often as its p, s in LESS. The money is spread evenly over TRACKED actions,
+    those that the log names first, so that the test holds for all of them at once.
     """
 
     TRACKED = 1000

@@ -14,7 +14,7 @@ OUTCOMES: tuple[tuple[str, str, tuple[float, float | None], str, str], ...] = (
     (
         "late_rewards",
         "late",
-        (0.05, 0.2),
+        (0.05, 0.1),
         "the window closes before rewards come: join.window_s is too short, or rewards are held up on their way",
         "make join.window_s longer than nearly all rewards take, or send rewards sooner",
     ),
@@ -22,10 +22,14 @@ OUTCOMES: tuple[tuple[str, str, tuple[float, float | None], str, str], ...] = (
         "orphan_rewards",
         "orphan",
         (0.01, 0.1),
-        "their decisions are not in the log: rank answered with logged false, entries were lost, rewards were sent to"
-        " another policy or under an event_id that rank never answered, or they came after two windows",
-        "count answers with logged false; send the event_id that rank answered; for rewards that come so late make"
-        " join.window_s longer",
+        (
+            "their decisions are not in the log: rank answered with logged false, entries were lost, rewards were sent"
+            " to another policy or under an event_id that rank never answered, or they came after two windows"
+        ),
+        (
+            "count answers with logged false; send the event_id that rank answered; for rewards that come so late make"
+            " join.window_s longer"
+        ),
     ),
     (
         "invalid_rewards",

@@ -26,7 +26,7 @@ Kind = TypeVar("Kind")
 CLOSE = 1e-6
 """Across builds (processors, library versions) a model's arithmetic agrees to this."""
 OTHER_BUILD = 0.05
-"""Across builds a tie may fall otherwise, and the PMF with it: more than this share of them is not explained by that."""
+"""Across builds a tie may fall otherwise, and the PMF with it: that explains no larger share of them."""
 
 
 @dataclass(slots=True, eq=False)
