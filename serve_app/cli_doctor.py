@@ -27,7 +27,7 @@ from serve_app.event_log import LogReader
 from serve_app.keys import PROCESSES, Keys
 from serve_app.learner import Stats, build
 from serve_app.metrics import EXPIRE_S
-from serve_app.runtime import existing
+from serve_app.runtime import valkey
 from serve_app.settings import MIN_SALT_BYTES, Settings
 from serve_app.snapshots import Head, decode_published
 from simulator.checks.entries import order
@@ -60,7 +60,7 @@ def run_doctor(
         if archive is not None:
             return _examine_archive(policy, archive, salts, since, limit, console)
         with ExitStack() as stack:
-            url = stack.enter_context(existing(settings))
+            url = stack.enter_context(_any_redis(settings))
             client = stack.enter_context(redis.Redis.from_url(url))
             return _examine_live(policy, client, salts, since, limit, console)
     except RedisError as error:
@@ -90,6 +90,16 @@ def table(report: Report) -> Table:
         style = STYLES[finding.severity]
         out.add_row(finding.check, f"[{style}]{finding.severity}[/]", "\n".join(lines))
     return out
+
+
+@contextmanager
+def _any_redis(settings: Settings) -> Iterator[str]:
+    """The configured Redis, or the embedded Valkey of a service that has stopped; never begins a data folder."""
+    if settings.redis_url is None and not (settings.data_dir / "valkey").exists():
+        message = f"no service has kept a log in {settings.data_dir}: use --data-dir or --redis-url"
+        raise StartupError(message, "data_dir")
+    with valkey(settings) as url:
+        yield url
 
 
 def _examine_live(
@@ -155,10 +165,17 @@ def _live(client: "redis.Redis", keys: Keys, reader: LogReader, end: str) -> Liv
         clock_ms=reader.now_ms(),
         running=bool(raw[2]),
         position=stats.position if stats else None,
-        head=head.position if head else None,
+        head=_position(reader, head.snapshot_id) if head else None,
         learned=stats.learned if stats else 0,
         snapshots=stats.snapshots if stats else 0,
     )
+
+
+def _position(reader: LogReader, snapshot_id: str) -> str | None:
+    try:
+        return decode_published(reader.blob(snapshot_id), snapshot_id).position
+    except BanditloopError:  # gone or damaged: a finding of its own
+        return None
 
 
 def _decoded(data: bytes | None, kind: type[Kind]) -> Kind | None:

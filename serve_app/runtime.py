@@ -37,29 +37,6 @@ def valkey(settings: Settings) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def existing(settings: Settings) -> Iterator[str]:
-    """The URL of the configured Redis, of the embedded Valkey that runs under ``data_dir``, or of one started there.
-
-    For commands that look at what a service has left or is doing; they never begin a data folder.
-
-    Raises:
-        StartupError: there is none.
-    """
-    folder = (settings.data_dir / "valkey").resolve()
-    if settings.redis_url is None and not folder.exists():
-        raise StartupError(f"no Redis was named and {folder} does not exist: try --redis-url or --data-dir", "data_dir")
-    with contextlib.ExitStack() as stack:
-        try:
-            url = stack.enter_context(valkey(settings))
-        except StartupError as error:  # a service runs on it
-            try:
-                url = (folder / "url").read_text()
-            except OSError:
-                raise error from None
-        yield url
-
-
-@contextlib.contextmanager
 def alone(folder: Path) -> Iterator[None]:
     """Hold a folder's lock: two servers on one append-only file would destroy it."""
     with (folder / "lock").open("w") as file:
@@ -80,12 +57,9 @@ def _run_valkey(folder: Path) -> Iterator[str]:
         **{"auto-aof-rewrite-min-size": "256mb"},
     )
     server.start()
-    url = f"redis://127.0.0.1:{server.port}/0"
-    (folder / "url").write_text(url)
     try:
-        yield url
+        yield f"redis://127.0.0.1:{server.port}/0"
     finally:
-        (folder / "url").unlink(missing_ok=True)
         server.stop()
 
 

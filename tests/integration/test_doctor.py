@@ -20,7 +20,7 @@ from serve_app.cli import app
 from serve_app.event_log import FIELD, LogReader, LogWriter
 from serve_app.keys import Keys
 from serve_app.learner import LearnerLoop
-from serve_app.runtime import existing, valkey
+from serve_app.runtime import valkey
 from serve_app.service import RedisPolicyService
 from serve_app.settings import Settings
 
@@ -169,14 +169,13 @@ def test_several_policies_have_to_be_named(client, server_url):
     assert "away, home: name one" in report["findings"][0]["message"]
 
 
-def test_the_embedded_valkey_is_found_while_it_runs_and_started_when_it_does_not(tmp_path):
+def test_the_log_of_a_service_that_has_stopped_is_read(tmp_path):
     settings = Settings(data_dir=tmp_path)
     assert doctor("home", "--data-dir", str(tmp_path))[0] == 2
-    assert not list(tmp_path.iterdir())  # nothing was begun there, no salt either
-    with valkey(settings) as running:
-        with existing(settings) as found:
-            assert found == running
-        with redis.Redis.from_url(running) as client:
-            client.set("kept", "yes")
-    with existing(settings) as started, redis.Redis.from_url(started) as client:
-        assert client.get("kept") == b"yes"
+    assert not list(tmp_path.iterdir())  # nothing was begun there
+    with valkey(settings) as url, redis.Redis.from_url(url) as client:
+        client.xadd(KEYS.log, {FIELD: encode(TickRecord())})
+    status, report = doctor("home", "--data-dir", str(tmp_path))
+    assert status == 2
+    assert report["findings"][0]["message"] == "the log holds no decisions"  # so it was read
+    assert not (tmp_path / "salt").exists()
