@@ -15,7 +15,7 @@ from bandits.ridge import RidgeConfig
 from bandits.types import Snapshot
 from policies.ranker import Pool, RankRequest
 from policies.spec import Holdout, PolicySpec, RemoteSource, VwConfig
-from simulator.loop import Timing, run_loop
+from simulator.loop import SALT, Timing, run_loop
 
 K = 6
 BASE = PolicySpec(
@@ -70,6 +70,7 @@ def log_of(
     spec: PolicySpec | None = None,
     timing: Timing | None = None,
     publish_every: int = 500,
+    salt: bytes = SALT,
     on_snapshot: Callable[[str, Snapshot], None] | None = None,
 ) -> list[LogEntry]:
     """The log of a policy of SPECS (or ``spec``) that learns for so many rounds."""
@@ -81,6 +82,7 @@ def log_of(
         pools={"0": POOL, "1": POOL},
         timing=timing or Timing(delay_ms=200),
         publish_every=publish_every,
+        salt=salt,
         on_snapshot=on_snapshot,
     )
     return run.log

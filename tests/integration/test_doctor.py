@@ -8,6 +8,7 @@ import msgspec
 import pytest
 import redis
 import redis.asyncio
+from towns import SPECS, log_of
 from typer.testing import CliRunner
 
 from bandits.codec import decode, encode
@@ -179,3 +180,19 @@ def test_the_log_of_a_service_that_has_stopped_is_read(tmp_path):
     assert status == 2
     assert report["findings"][0]["message"] == "the log holds no decisions"  # so it was read
     assert not (tmp_path / "salt").exists()
+
+
+def test_an_archive_is_read_without_redis(tmp_path):
+    archive = pytest.importorskip("policies.archive")
+    ranges = pytest.importorskip("policies.ranges")
+    log = [(entry.id, encode(entry.record)) for entry in log_of("softmax", 300, 1, salt=SALT)]
+    blobs = {SPECS["softmax"].digest: SPECS["softmax"].encoded, Catalogue().digest: Catalogue().encoded}
+    (tmp_path / "salt").write_bytes(SALT)
+    for name, entries in [("p", log), ("damaged", [*log[:-1], (log[-1][0], b"not a record")])]:
+        whole = ranges.Range("0-0", entries[0][0], entries[-1][0], len(entries))
+        assert archive.ArchiveWriter(tmp_path, name).write(whole, entries, blobs.get) == []
+    arguments = ["--archive", str(tmp_path), "--salt-file", str(tmp_path / "salt")]
+    status, report = doctor("p", *arguments)
+    assert (status, report["decisions"], report["trusted"]) == (0, 300, True), report
+    assert failed(doctor("damaged", *arguments)[1]) == {"undecodable"}
+    assert doctor("nobody", *arguments)[0] == doctor(*arguments)[0] == 2
