@@ -107,6 +107,41 @@ def demo(
     run_demo(rounds=rounds, seed=seed, port=port, out=out, console=console)
 
 
+@app.command()
+def doctor(
+    policy: Annotated[str | None, typer.Argument(help="The policy's name [default: the only one there is]")] = None,
+    redis_url: Annotated[str | None, typer.Option(help="Redis to read [default: the embedded Valkey's]")] = None,
+    archive: Annotated[str | None, typer.Option(help="Read this archive instead: a path or URI")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Where the embedded Valkey and the salt live")] = None,
+    salt_file: Annotated[list[Path] | None, typer.Option(help="A salt of the service [default: in data-dir]")] = None,
+    since: Annotated[
+        str | None, typer.Option(help="Skip what is older: 24h before the end, a time, an entry id")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Read at most so many entries")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON")] = False,
+) -> None:
+    """Audit a policy's log. Exit status 0: it can be trusted, 1: it cannot, 2: it could not be examined."""
+    import msgspec
+
+    from serve_app.cli_doctor import run_doctor, status, table
+    from serve_app.settings import Settings
+
+    given = {"redis_url": redis_url, "data_dir": data_dir}
+    try:
+        settings = Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+    except ValidationError as error:
+        console.print(f"[red]error[/] invalid_setting: {error.errors()[0]['msg']}", soft_wrap=True, highlight=False)
+        raise typer.Exit(2) from error
+    report = run_doctor(
+        policy, settings, archive=archive, salt_files=salt_file or [], since=since, limit=limit, console=console
+    )
+    if as_json:
+        typer.echo(msgspec.json.format(msgspec.json.encode(report)))
+    else:
+        Console().print(table(report))
+    raise typer.Exit(status(report))
+
+
 def main() -> None:
     """Run a command; every error made on purpose is one readable line, exit status 1."""
     prepare_environment()

@@ -1,4 +1,10 @@
-"""Does the log tell the truth about its propensities? Re-derives every draw, and tests the weights."""
+"""Does the log tell the truth about its propensities? Re-derives every draw, and tests the weights.
+
+The tests bet against the log (Ville 1939; Shafer 2021, doi:10.1111/rssa.12647): a bettor who predicts choices better
+than the logged PMFs do multiplies her money at each draw by the likelihood ratio of her prediction. If the log is true
+her money is a non-negative martingale that starts at 1, whatever the policy did and learned meanwhile. So 1 / money
+bounds the chance of what was seen, for any number of decisions, with no approximation.
+"""
 
 import math
 from collections.abc import Iterable
@@ -8,19 +14,25 @@ import numpy as np
 
 from bandits.decide import PURPOSE_ACTION, draw, uniform
 from bandits.records import DecisionRecord
+from bandits.types import Float64, Pmf
 
 FALSE_ALARM = 1e-4
-"""Of the weights' test. Every decision's draw must re-derive, with no allowance."""
+"""Of each statistical test. Every decision's draw must re-derive, with no allowance."""
+
+MORE = np.array([0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001])
+"""Bets that unlikely actions are chosen more than logged: that this share of the choices was uniform."""
+LESS = np.array([0.9, 0.5, 0.2, 0.1, 0.03, 0.01])
+"""Bets that they are chosen less, in shares of the largest such bet that cannot lose everything."""
 
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """``excess``: mean over decisions of (1 / propensity of the chosen) - K, K the actions of positive probability.
+    """``excess``: mean over draws of (1 / propensity of the chosen) - K, K the actions of positive probability.
 
     If the logged propensities are the sampling probabilities, its expectation is 0 whatever the policy did, and its
-    variance follows from the PMFs: sum(1/p) - K^2 per decision. ``z`` is the excess in those standard errors, about
-    standard normal when there are many decisions. ``p_value`` bounds the chance of so large an excess for any number
-    of decisions, however small their propensities (Freedman's inequality for bounded martingale differences, 1975).
+    variance follows from the PMFs: sum(1/p) - K^2 per draw. ``z`` is the excess in those standard errors, about
+    standard normal when there are many decisions. ``p_value`` is the test's: it bounds the chance of such weights for
+    any number of decisions, however small their propensities.
     ``rederived`` counts the decisions whose every slot is drawn again, bit for bit, from the record and the salt.
     """
 
@@ -37,34 +49,68 @@ class Audit:
 
     @property
     def sound(self) -> bool:
-        """All decisions re-derived, and an excess that chance explains."""
+        """All decisions re-derived, and weights that chance explains."""
         return self.rederived == self.decisions and self.p_value >= FALSE_ALARM
 
 
-def audit(records: Iterable[DecisionRecord], *, salt: bytes) -> Audit:
-    """Audit the first slot's weights and every slot's draw."""
-    count, rederived, total, variance, largest = 0, 0, 0.0, 0.0, 0.0
-    for record in records:
-        pmfs = record.pmfs()
-        first = pmfs[0]
-        weights = 1.0 / first[first > 0.0]
-        deviations = weights - weights.size
-        count += 1
-        total += 1.0 / first[record.chosen[0]] - weights.size
-        variance += float(weights.sum()) - weights.size**2
-        largest = max(largest, float(np.abs(deviations).max()))
-        rederived += all(
-            draw(pmfs[slot], uniform(salt, record.policy, record.event_id, slot, PURPOSE_ACTION)) == index
-            for slot, index in enumerate(record.chosen)
-        )
-    if count == 0:
-        return Audit(0, 0.0, 0.0, 1.0, 0)
-    return Audit(
-        count, total / count, math.sqrt(max(variance, 0.0)) / count, _bound(total, variance, largest), rederived
+class WeightTest:
+    """Tests E[1 / p(chosen)] = K, one draw at a time."""
+
+    def __init__(self) -> None:
+        self.draws = 0
+        self._total = 0.0
+        self._variance = 0.0
+        self._more, self._less = np.zeros(MORE.size), np.zeros(LESS.size)
+
+    def add(self, pmf: Pmf, chosen: int) -> None:
+        """Count a draw of index ``chosen`` from ``pmf`` [K]."""
+        support = pmf[pmf > 0.0]
+        size, inverse = support.size, 1.0 / float(pmf[chosen])
+        self.draws += 1
+        self._total += inverse - size
+        self._variance += float((1.0 / support).sum()) - size**2
+        excess = inverse / size - 1.0
+        self._more += np.log1p(MORE * excess)
+        self._less += np.log1p(LESS * (size * float(support.min()) * -excess))
+
+    @property
+    def excess(self) -> float:
+        """Mean of 1 / p(chosen) - K."""
+        return self._total / self.draws if self.draws else 0.0
+
+    @property
+    def stderr(self) -> float:
+        """Standard error of the excess, from the PMFs."""
+        return math.sqrt(max(self._variance, 0.0)) / self.draws if self.draws else 0.0
+
+    @property
+    def p_value(self) -> float:
+        """Bounds the chance of such weights in a true log."""
+        return p_value(np.concatenate([self._more, self._less]))
+
+
+def p_value(log_money: Float64) -> float:
+    """Of bettors who each started with an equal part of 1: 1 / their money together, at most 1."""
+    largest = float(log_money.max())
+    together = largest + math.log(float(np.exp(log_money - largest).mean()))
+    return math.exp(-max(together, 0.0))
+
+
+def redraws(record: DecisionRecord, salt: bytes) -> bool:
+    """Whether every slot is drawn again, bit for bit, from the logged PMF and the salt."""
+    pmfs = record.pmfs()
+    return all(
+        draw(pmfs[slot], uniform(salt, record.policy, record.event_id, slot, PURPOSE_ACTION)) == index
+        for slot, index in enumerate(record.chosen)
     )
 
 
-def _bound(total: float, variance: float, largest: float) -> float:
-    """Freedman: P(|sum| >= t) <= 2 exp(-t^2 / 2(V + b t / 3)), V the summed variances, b the largest deviation."""
-    spread = variance + largest * abs(total) / 3.0
-    return 1.0 if spread <= 0.0 else min(1.0, 2.0 * math.exp(-(total**2) / (2.0 * spread)))
+def audit(records: Iterable[DecisionRecord], *, salt: bytes) -> Audit:
+    """Audit every slot's weight and draw."""
+    count, rederived, weights = 0, 0, WeightTest()
+    for record in records:
+        count += 1
+        rederived += redraws(record, salt)
+        for pmf, index in zip(record.pmfs(), record.chosen, strict=True):
+            weights.add(pmf, index)
+    return Audit(count, weights.excess, weights.stderr, weights.p_value, rederived)

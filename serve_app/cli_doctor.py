@@ -1,0 +1,281 @@
+"""``banditloop doctor``: finds the log, the salts and what is stored beside it; the simulator examines them."""
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
+from importlib import import_module
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+import redis
+from redis.exceptions import RedisError
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from bandits.codec import decode, digest
+from bandits.errors import BanditloopError, CodecError, DataUnavailableError, StartupError
+from bandits.records import LogEntry, LogRecord, TickRecord
+from bandits.types import Snapshot
+from policies.fold import START
+from serve_app.event_log import LogReader
+from serve_app.keys import PROCESSES, Keys
+from serve_app.learner import Stats, build
+from serve_app.metrics import EXPIRE_S
+from serve_app.runtime import valkey
+from serve_app.settings import MIN_SALT_BYTES, Settings
+from serve_app.snapshots import Head, decode_published
+from simulator.checks.entries import order
+from simulator.checks.findings import Report
+from simulator.checks.freshness import Live
+from simulator.checks.stored import Stored
+from simulator.doctor import examine, unexaminable
+
+TRUSTED, UNTRUSTED, UNEXAMINED = 0, 1, 2
+STYLES = {"ok": "green", "warning": "yellow", "failure": "bold red"}
+UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+PROGRESS_EVERY = 200
+
+Kind = TypeVar("Kind")
+
+
+def run_doctor(
+    policy: str | None,
+    settings: Settings,
+    *,
+    archive: str | None,
+    salt_files: list[Path],
+    since: str | None,
+    limit: int | None,
+    console: Console,
+) -> Report:
+    """Examine a policy's log, live or archived; a report that says so if that is not possible."""
+    try:
+        salts = _salts(settings, salt_files)
+        if archive is not None:
+            return _examine_archive(policy, archive, salts, since, limit, console)
+        with ExitStack() as stack:
+            url = stack.enter_context(_any_redis(settings))
+            client = stack.enter_context(redis.Redis.from_url(url))
+            return _examine_live(policy, client, salts, since, limit, console)
+    except RedisError as error:
+        where = "the Redis of --redis-url or BANDITLOOP_REDIS_URL" if settings.redis_url else "the embedded Valkey"
+        message = f"{where} cannot be read ({type(error).__name__})"
+        return unexaminable(policy, message, "see that it runs and that its address, user and password are right")
+    except (BanditloopError, OSError) as error:
+        return unexaminable(policy, str(error), "see banditloop doctor --help for where logs and salts are looked for")
+
+
+def status(report: Report) -> int:
+    """The command's exit status."""
+    return UNEXAMINED if report.trusted is None else TRUSTED if report.trusted else UNTRUSTED
+
+
+def table(report: Report) -> Table:
+    """The report for a person: every finding, and of those that are not well the cause and what to do."""
+    verdict = {True: "can be trusted", False: "cannot be trusted", None: "could not be examined"}[report.trusted]
+    title = f"the log of {report.policy or 'no policy'}, {report.decisions:,} decisions, {verdict}"
+    out = Table("check", "", "finding", title=title, title_justify="left", show_lines=True)
+    for finding in report.findings:
+        lines = [escape(finding.message)]
+        if finding.cause:
+            lines.append(f"[dim]why[/]  {escape(finding.cause)}")
+        if finding.action:
+            lines.append(f"[dim]do[/]   {escape(finding.action)}")
+        style = STYLES[finding.severity]
+        out.add_row(finding.check, f"[{style}]{finding.severity}[/]", "\n".join(lines))
+    return out
+
+
+@contextmanager
+def _any_redis(settings: Settings) -> Iterator[str]:
+    """The configured Redis, or the embedded Valkey of a service that has stopped; never begins a data folder."""
+    if settings.redis_url is None and not (settings.data_dir / "valkey").exists():
+        message = f"no service has kept a log in {settings.data_dir}: use --data-dir or --redis-url"
+        raise StartupError(message, "data_dir")
+    with valkey(settings) as url:
+        yield url
+
+
+def _examine_live(
+    policy: str | None,
+    client: "redis.Redis",
+    salts: dict[str, bytes],
+    since: str | None,
+    limit: int | None,
+    console: Console,
+) -> Report:
+    keys = Keys(policy or _only_policy(client))
+    reader = LogReader(client, keys)
+    ends: Any = client.xrevrange(keys.log, count=1)
+    if not ends:
+        raise DataUnavailableError(f"Redis holds no log of a policy {keys.policy!r}", "policy")
+    last = str(ends[0][0].decode())
+    with _watching(console, last) as watch:
+        return examine(
+            islice(_read(reader, _after(since, last), last), limit),
+            policy=keys.policy,
+            salts=salts,
+            stored=_stored(client, keys, reader),
+            live=_live(client, keys, reader, last),
+            build=build(),
+            undecodable=lambda: reader.undecodable,
+            progress=watch,
+        )
+
+
+def _read(reader: LogReader, after: str, through: str) -> Iterator[LogEntry]:
+    """Entries after one id up to and with another, which stays where it is while the log grows."""
+    while entries := reader.read(after):
+        for entry in entries:
+            if order(entry.id) > order(through):
+                return
+            yield entry
+        after = entries[-1].id
+
+
+def _stored(client: "redis.Redis", keys: Keys, reader: LogReader) -> Stored:
+    raw: Any = client.lrange(keys.snapshots, 0, -1)
+    listed = frozenset(name.decode() for name in raw)
+
+    def blob(name: str) -> bytes | None:
+        try:
+            return reader.blob(name)
+        except CodecError:
+            return None
+
+    def snapshot(name: str) -> Snapshot | None:
+        data = blob(name) if name in listed else None
+        return None if data is None else decode_published(data, name).snapshot
+
+    return Stored(blob, snapshot, listed)
+
+
+def _live(client: "redis.Redis", keys: Keys, reader: LogReader, end: str) -> Live:
+    recently = time.time() - EXPIRE_S
+    raw: list[Any] = [client.get(keys.head), client.get(keys.stats), client.zcount(PROCESSES, recently, "+inf")]
+    head, stats = _decoded(raw[0], Head), _decoded(raw[1], Stats)
+    return Live(
+        end=end,
+        clock_ms=reader.now_ms(),
+        running=bool(raw[2]),
+        position=stats.position if stats else None,
+        head=_position(reader, head.snapshot_id) if head else None,
+        learned=stats.learned if stats else 0,
+        snapshots=stats.snapshots if stats else 0,
+    )
+
+
+def _position(reader: LogReader, snapshot_id: str) -> str | None:
+    try:
+        return decode_published(reader.blob(snapshot_id), snapshot_id).position
+    except BanditloopError:  # gone or damaged: a finding of its own
+        return None
+
+
+def _decoded(data: bytes | None, kind: type[Kind]) -> Kind | None:
+    """What cannot be read says as little as what is not there."""
+    try:
+        return None if data is None else msgspec.msgpack.decode(data, type=kind)
+    except msgspec.MsgspecError:
+        return None
+
+
+def _only_policy(client: "redis.Redis") -> str:
+    pattern = re.compile(re.escape(Keys("\0").log).replace("\0", "(.+)"))
+    found: Any = client.scan_iter(match=Keys("*").log, count=1000, _type="stream")
+    names = sorted({match[1] for key in found if (match := pattern.fullmatch(key.decode()))})
+    if len(names) != 1:
+        which = f"of several policies: {', '.join(names)}" if names else "of no policy"
+        raise DataUnavailableError(f"Redis holds logs {which}: name one", "policy")
+    return str(names[0])
+
+
+def _salts(settings: Settings, files: list[Path]) -> dict[str, bytes]:
+    """By the id under which the log names them. Makes none: a salt that did not draw is of no use."""
+    found = []
+    for path in files:
+        found.append(path.read_bytes()[:64])
+        if len(found[-1]) < MIN_SALT_BYTES:
+            raise StartupError(f"{path}: a salt has at least {MIN_SALT_BYTES} bytes", "salt_file")
+    if not files and (settings.salt is not None or (settings.data_dir / "salt").exists()):
+        found.append(settings.secret())
+    return {digest(salt): salt for salt in found}
+
+
+def _after(since: str | None, last: str) -> str:
+    """The entry id to begin after. ``since``: an id, a time (ISO 8601, by default UTC), or how long before the end."""
+    if since is None:
+        return START
+    if re.fullmatch(r"\d+-\d+", since):
+        return since
+    if span := re.fullmatch(r"(\d+)([smhd])", since):
+        return f"{max(0, order(last)[0] - 1000 * int(span[1]) * UNITS_S[span[2]])}-0"
+    try:
+        moment = datetime.fromisoformat(since)
+    except ValueError as error:
+        raise DataUnavailableError(
+            f"--since {since!r} is no entry id, span (90s, 30m, 24h, 7d) or time", "since"
+        ) from error
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return f"{max(0, round(1000 * moment.timestamp()))}-0"
+
+
+@contextmanager
+def _watching(console: Console, last: str) -> Iterator[Callable[[LogEntry], None]]:
+    """A bar over the log's time up to ``last``, on a terminal only."""
+    columns = (TextColumn("reading the log"), BarColumn(40), TaskProgressColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=None)
+        start, seen = 0, 0
+
+        def watch(entry: LogEntry) -> None:
+            nonlocal start, seen
+            start, seen = start or entry.time_ms, seen + 1
+            if seen % PROGRESS_EVERY == 0:
+                bar.update(task, total=max(1, order(last)[0] - start), completed=entry.time_ms - start)
+
+        yield watch
+
+
+def _examine_archive(
+    policy: str | None, archive: str, salts: dict[str, bytes], since: str | None, limit: int | None, console: Console
+) -> Report:
+    if policy is None:
+        raise DataUnavailableError("an archive holds several policies: name one", "policy")
+    reader = import_module("policies.archive").ArchiveReader(archive, policy)
+    last, undecodable = reader.end, 0
+    if last == START:
+        raise DataUnavailableError(f"{archive} holds no log of a policy {policy!r}", "archive")
+
+    def entries() -> Iterator[LogEntry]:
+        nonlocal undecodable
+        for entry_id, data in reader.raw(_after(since, last), last):
+            record: LogRecord
+            try:
+                record = decode(data)
+            except CodecError:
+                record, undecodable = TickRecord(), undecodable + 1
+            yield LogEntry(entry_id, record)
+
+    def blob(name: str) -> bytes | None:
+        try:
+            return bytes(reader.blob(name))
+        except BanditloopError:
+            return None
+
+    with _watching(console, last) as watch:
+        return examine(
+            islice(entries(), limit),
+            policy=policy,
+            salts=salts,
+            stored=Stored(blob),
+            build=build(),
+            undecodable=lambda: undecodable,
+            progress=watch,
+        )

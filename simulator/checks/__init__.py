@@ -1,0 +1,1 @@
+"""What the doctor examines, one file per kind of question. Each check reads the log once and answers with findings."""

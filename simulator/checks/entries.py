@@ -1,0 +1,91 @@
+"""Is the log itself in order? Its entries decode, and their clock moves forward."""
+
+from collections.abc import Callable, Iterator
+
+from bandits.records import LogEntry
+from simulator.checks.findings import Finding, Severity, found, percent
+
+UNDECODABLE = 1e-4
+"""Above this share of the entries, undecodable ones are a failure; any at all are a warning."""
+STANDSTILL = 5_000
+"""Entries in one millisecond: several times what a Redis server can append."""
+AHEAD_MS = 60_000
+
+
+def order(entry_id: str) -> tuple[int, int]:
+    """Sorts entry ids ("milliseconds-sequence") in the order of the log."""
+    milliseconds, _, sequence = entry_id.partition("-")
+    return int(milliseconds), int(sequence or 0)
+
+
+class Undecodable:
+    """Entries that are no record. ``count``: asked at the end of whoever reads the log."""
+
+    def __init__(self, count: Callable[[], int]) -> None:
+        self._count = count
+        self._entries = 0
+
+    def add(self, entry: LogEntry) -> None:  # noqa: ARG002
+        """Count an entry."""
+        self._entries += 1
+
+    def findings(self) -> Iterator[Finding]:
+        """One."""
+        bad = self._count()
+        severity: Severity = "failure" if bad > UNDECODABLE * self._entries else "warning" if bad else "ok"
+        yield found(
+            "undecodable",
+            severity,
+            f"{bad:,} of {self._entries:,} entries do not decode, {percent(bad, self._entries)}",
+            cause="something wrote to the stream past the service, or another version of it, or entries are damaged",
+            action="let nothing but the service write to the log (a Redis ACL); restore damaged entries from a backup",
+            figures={"undecodable": bad, "entries": self._entries, "failure_above": UNDECODABLE},
+        )
+
+
+class Clock:
+    """Event time is the entry's id, so a clock that steps moves windows. ``now_ms``: the log's clock, if it is live.
+
+    Redis never gives a smaller id: when its clock steps back, ids stand still until the clock has caught up.
+    """
+
+    def __init__(self, now_ms: int | None = None) -> None:
+        self._now_ms = now_ms
+        self._last = (0, 0)
+        self._backwards = self._run = self._longest = 0
+        self._first: str | None = None
+
+    def add(self, entry: LogEntry) -> None:
+        """Compare an entry's id with the one before."""
+        current = order(entry.id)
+        if current <= self._last:
+            self._backwards += 1
+            self._first = self._first or entry.id
+        self._run = self._run + 1 if current[0] == self._last[0] else 1
+        self._longest = max(self._longest, self._run)
+        self._last = current
+
+    def findings(self) -> Iterator[Finding]:
+        """One."""
+        ahead_ms = self._last[0] - self._now_ms if self._now_ms is not None else 0
+        faults = []
+        if self._backwards:
+            faults.append(f"{self._backwards:,} entries do not come after the one before, the first at {self._first}")
+        if self._longest > STANDSTILL:
+            faults.append(f"{self._longest:,} entries bear the same millisecond: the clock stood still")
+        if ahead_ms > AHEAD_MS:
+            faults.append(f"the last entry is {ahead_ms / 1000:,.0f} s ahead of the server's clock")
+        yield found(
+            "clock",
+            "failure" if faults else "ok",
+            "; ".join(faults) or "event time moves forward",
+            cause="the clock of Redis was stepped, entries were added with ids of their own, or the archive was edited",
+            action="slew clocks, do not step them (chrony, ntpd -x); let nothing but the service write to the log."
+            " Windows around the step closed too soon or too late",
+            figures={
+                "backwards": self._backwards,
+                "most_in_one_ms": self._longest,
+                "ahead_ms": ahead_ms,
+                "last": f"{self._last[0]}-{self._last[1]}",
+            },
+        )

@@ -1,0 +1,94 @@
+"""Is a live policy up to date? Its learner keeps up with the log, and replicas get what it learns."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from bandits.records import LogEntry, PinRecord, RollbackRecord, SpecRecord
+from simulator.checks.entries import order
+from simulator.checks.findings import Figure, Finding, Severity, found
+
+BEHIND_S = (10.0, 300.0)
+"""Seconds behind, above which it is a warning, and a failure."""
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """What the service says of itself.
+
+    ``end``: the log's last entry; ``position``: the learner's, None if it has published nothing; ``head``: the newest
+    snapshot's. ``clock_ms``: the log's clock. ``running``: whether any process of the service has been heard of lately.
+    """
+
+    end: str
+    clock_ms: int
+    running: bool
+    position: str | None
+    head: str | None
+    learned: int
+    snapshots: int
+
+    @property
+    def now_ms(self) -> int:
+        """The clock while the service runs; of one that has stopped, when it did."""
+        return self.clock_ms if self.running else order(self.end)[0]
+
+
+class Staleness:
+    """``taught``: the entry by which the log last taught something; a snapshot of before it is stale."""
+
+    def __init__(self, live: Live, taught: Callable[[], str | None]) -> None:
+        self._live = live
+        self._taught = taught
+        self._pinned = False
+
+    def add(self, entry: LogEntry) -> None:
+        """Note whether a snapshot is pinned: then replicas serve an old one by intention."""
+        if isinstance(entry.record, PinRecord):
+            self._pinned = entry.record.snapshot_id is not None
+        elif isinstance(entry.record, SpecRecord | RollbackRecord):
+            self._pinned = False
+
+    def findings(self) -> Iterator[Finding]:
+        """Two: the learner's lag, and the snapshot's age."""
+        live, taught = self._live, self._taught()
+        lag_s = _behind(live.position, live.end, live.now_ms)
+        stale_s = 0.0 if taught is None else _behind(live.head, taught, live.now_ms)
+        figures: dict[str, Figure] = {
+            "end": live.end,
+            "learner_position": live.position,
+            "snapshot_position": live.head,
+            "last_taught": taught,
+            "learned": live.learned,
+            "snapshots": live.snapshots,
+        }
+        where = "has published nothing" if live.position is None else f"is {lag_s:,.1f} s behind the log's end"
+        yield found(
+            "learner_lag",
+            _severity(lag_s),
+            f"the learner {where}",
+            cause="the learner is down, still replaying after a restart, or slower than the traffic",
+            action="see the learner's log (/tmp/ray/session_latest/logs) and the metric banditloop_learner_lag_seconds",
+            figures={"lag_s": lag_s, **figures},
+        )
+        yield found(
+            "snapshot_staleness",
+            "ok" if self._pinned else _severity(stale_s),
+            f"replicas serve without what could have been learned in the last {stale_s:,.1f} s"
+            + (" because a snapshot is pinned" if self._pinned else ""),
+            cause="no snapshot was published since, so replicas serve an old model",
+            action="see the learner's log: a snapshot that cannot be made or stored is reported there",
+            figures={"stale_s": stale_s, **figures},
+        )
+
+
+def _behind(position: str | None, end: str, now_ms: int) -> float:
+    """Seconds since the first thing that ``position`` may lack; 0 when it has reached ``end``."""
+    if position is not None and order(position) >= order(end):
+        return 0.0
+    since = order(end)[0] if position is None else order(position)[0]
+    return max(0.0, (now_ms - since) / 1000.0)
+
+
+def _severity(seconds: float) -> Severity:
+    warn, fail = BEHIND_S
+    return "failure" if seconds > fail else "warning" if seconds > warn else "ok"

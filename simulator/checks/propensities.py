@@ -1,0 +1,276 @@
+"""Are the logged probabilities those that choices were drawn with? The draws again, and three tests without the salt.
+
+Each test has a false-alarm rate of at most FALSE_ALARM over the whole log.
+"""
+
+import hashlib
+import math
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from bandits.records import DecisionRecord, LogEntry, SpecRecord
+from bandits.types import Pmf
+from simulator.audit import FALSE_ALARM, LESS, MORE, WeightTest, p_value, redraws
+from simulator.checks.findings import Figure, Finding, Severity, found
+
+NOT_THE_PMF = (
+    "what was served is not drawn from the PMF that was logged: the PMF is computed twice or changed after the draw, or"
+    " the choice is overruled behind the policy's back"
+)
+FIX_THE_PMF = (
+    "do not learn or evaluate from this stretch of the log; make every choice through decide() and log the PMF it was"
+    " given; express business rules as actions left out before the draw"
+)
+
+
+class Draws:
+    """Is every choice what its PMF and the salt give? ``salts``: by the id under which the log names them."""
+
+    def __init__(self, salts: Mapping[str, bytes]) -> None:
+        self._salts = salts
+        self._named = ""
+        self._right = self._wrong = self._unknown = 0
+        self._first: str | None = None
+
+    def add(self, entry: LogEntry) -> None:
+        """Draw a decision again."""
+        record = entry.record
+        if isinstance(record, SpecRecord):
+            self._named = record.salt_id
+        elif isinstance(record, DecisionRecord):
+            if any(redraws(record, salt) for salt in self._salts.values()):
+                self._right += 1
+            elif not self._salts or (_is_digest(self._named) and self._named not in self._salts):
+                self._unknown += 1
+            else:
+                self._wrong += 1
+                self._first = self._first or entry.id
+
+    def findings(self) -> Iterator[Finding]:
+        """One: failure for a single choice that does not follow from its record."""
+        total = self._right + self._wrong + self._unknown
+        message = f"{self._right:,} of {total:,} choices are drawn again from the logged PMF and the salt"
+        figures: dict[str, Figure] = {
+            "decisions": total,
+            "drawn_again": self._right,
+            "differ": self._wrong,
+            "salt_unknown": self._unknown,
+            "first_differing": self._first,
+        }
+        if self._wrong or not self._unknown:
+            severity: Severity = "failure" if self._wrong else "ok"
+            cause = NOT_THE_PMF + "; or the service draws with another salt than the one given here"
+            yield found("draws", severity, message, cause=cause, action=FIX_THE_PMF, figures=figures)
+            return
+        yield found(
+            "draws",
+            "warning",
+            f"{message}; {self._unknown:,} could not be, because their salt is not known here",
+            cause="no salt was given, or the log names another one than was given",
+            action="name the salt of the service: --data-dir or --salt-file, once for every salt it has had",
+            figures=figures,
+        )
+
+
+class Repeats:
+    """Which decisions are the first of their event_id? One that repeats it draws with the same uniform: nothing new.
+
+    One bit per event_id out of 2^28 (32 MiB): when n event_ids are known, a new one is taken for a repeated one with
+    probability below n / 2^28. That leaves out a few decisions, chosen by their ids alone, which biases no test.
+    """
+
+    BITS = 28
+
+    def __init__(self) -> None:
+        self._seen = bytearray(1 << (self.BITS - 3))
+
+    def first(self, record: DecisionRecord) -> bool:
+        """Whether this event_id is new; remembers it."""
+        key = hashlib.blake2b(record.event_id.encode(errors="replace"), digest_size=8).digest()
+        number = int.from_bytes(key, "little") & ((1 << self.BITS) - 1)
+        new = not self._seen[number >> 3] & (1 << (number & 7))
+        self._seen[number >> 3] |= 1 << (number & 7)
+        return new
+
+
+class Propensities:
+    """The three tests of the weights, of each action and of the frequencies, over every slot of every decision."""
+
+    def __init__(self) -> None:
+        self._repeats = Repeats()
+        self._weights = WeightTest()
+        self._actions = ActionTest()
+        self._frequencies = FrequencyTest()
+
+    def add(self, entry: LogEntry) -> None:
+        """Test a decision's slots."""
+        record = entry.record
+        if not isinstance(record, DecisionRecord) or not self._repeats.first(record):
+            return
+        for pmf, index in zip(record.pmfs(), record.chosen, strict=True):
+            if pmf.max() < 1.0:  # else nothing was left to chance
+                self._weights.add(pmf, index)
+                self._actions.add(record.action_ids, pmf, index)
+                self._frequencies.add(pmf, index)
+
+    def findings(self) -> Iterator[Finding]:
+        """One per test."""
+        weights = self._weights
+        z = weights.excess / weights.stderr if weights.stderr > 0 else 0.0
+        yield found(
+            "weights",
+            _verdict(weights.p_value),
+            f"the mean of 1/propensity is {z:+.2f} standard errors from the number of actions",
+            cause=NOT_THE_PMF,
+            action=FIX_THE_PMF,
+            figures={
+                "draws": weights.draws,
+                "excess": weights.excess,
+                "stderr": weights.stderr,
+                "z": z,
+                "p_value": weights.p_value,
+                "false_alarm": FALSE_ALARM,
+            },
+        )
+        yield self._actions.finding()
+        yield self._frequencies.finding()
+
+
+class ActionTest:
+    """Tests E[1{a} / p(a)] = 1 for each action, at one false-alarm rate for all together.
+
+    Bets that the action is chosen in a share s of the draws whatever its p, s in MORE (factor 1 + s (1{a} / p - 1)),
+    and that it is chosen (1 - s) times as often as its p, s in LESS. The money is spread evenly over TRACKED actions,
+    those that the log names first, so that the test holds for all of them at once.
+    """
+
+    TRACKED = 1000
+
+    def __init__(self) -> None:
+        self._rows: dict[str, int] = {}
+        self._offered, self._served = np.zeros(self.TRACKED, np.int64), np.zeros(self.TRACKED, np.int64)
+        self._expected, self._weight = np.zeros(self.TRACKED), np.zeros(self.TRACKED)
+        self._more, self._less = np.zeros((self.TRACKED, MORE.size)), np.zeros((self.TRACKED, LESS.size))
+
+    def add(self, ids: list[str], pmf: Pmf, chosen: int) -> None:
+        """Count a draw of index ``chosen`` from ``pmf`` [K] over the actions ``ids``."""
+        rows = np.array([self._row(action_id) for action_id in ids])
+        open_ = (rows >= 0) & (pmf > 0.0) & (pmf < 1.0)
+        tracked, p = rows[open_], pmf[open_]
+        odds = p / (1.0 - p)
+        self._offered[tracked] += 1
+        self._expected[tracked] += p
+        self._less[tracked] += np.log1p(odds[:, None] * LESS)
+        row = int(rows[chosen])
+        if row >= 0:
+            probability = float(pmf[chosen])
+            self._served[row] += 1
+            self._weight[row] += 1.0 / probability
+            self._more[row] += np.log1p(MORE / ((1.0 - MORE) * probability))
+            self._less[row] += np.log1p(-LESS) - np.log1p(probability / (1.0 - probability) * LESS)
+
+    def finding(self) -> Finding:
+        """Names the action whose choices are least like its propensities."""
+        money = np.hstack([self._more + self._offered[:, None] * np.log1p(-MORE), self._less])
+        worst = int(money.max(axis=1).argmax())
+        names = list(self._rows)
+        value = p_value(money.ravel())
+        mean = float(self._weight[worst] / self._offered[worst]) if self._offered[worst] else 1.0
+        offered, served = int(self._offered[worst]), int(self._served[worst])
+        action_id = names[worst] if names else None
+        return found(
+            "action_weights",
+            _verdict(value),
+            f"of {len(names):,} actions the least likely is {action_id!r}: served {served:,} times, by its propensities"
+            f" {float(self._expected[worst]):,.1f}; mean of 1{{a}}/p {mean:.3f}, not 1",
+            cause=NOT_THE_PMF + "; here for this action: a rule that promotes or hides it",
+            action=FIX_THE_PMF,
+            figures={
+                "actions": len(names),
+                "worst": action_id,
+                "offered": offered,
+                "served": served,
+                "expected": float(self._expected[worst]),
+                "mean_weight": mean,
+                "p_value": value,
+                "false_alarm": FALSE_ALARM,
+            },
+        )
+
+    def _row(self, action_id: str) -> int:
+        row = self._rows.get(action_id, -1)
+        if row < 0 and len(self._rows) < self.TRACKED:
+            row = self._rows[action_id] = len(self._rows)
+        return row
+
+
+class FrequencyTest:
+    """Chi-square of served against logged frequencies, over bins of probability.
+
+    A draw's place in its PMF, most likely action first, spread evenly over the stretch of the action it fell on, is
+    uniform on [0, 1] whatever the PMFs were (Rosenblatt 1952). So each of BINS equal bins expects the same count: the
+    first bins hold the policy's favourites, the last its exploration.
+    """
+
+    BINS = 21
+    """Odd: with an even number of degrees of freedom the chi-square distribution has a closed form."""
+    PER_BIN = 50
+    """Fewer draws than this per bin are not tested: the chi-square distribution is only the limit of many."""
+
+    def __init__(self) -> None:
+        self._counts = np.zeros(self.BINS, np.int64)
+        self._rng = np.random.default_rng(0)
+
+    def add(self, pmf: Pmf, chosen: int) -> None:
+        """Count a draw of index ``chosen`` from ``pmf`` [K]."""
+        p = pmf[chosen]
+        before = float(pmf[pmf > p].sum() + pmf[:chosen][pmf[:chosen] == p].sum())
+        place = before + self._rng.random() * float(p)
+        self._counts[min(int(place * self.BINS), self.BINS - 1)] += 1
+
+    def finding(self) -> Finding:
+        """Tests the counts, if there are enough."""
+        draws = int(self._counts.sum())
+        expected = draws / self.BINS
+        enough = expected >= self.PER_BIN
+        statistic = float(((self._counts - expected) ** 2).sum() / expected) if enough else 0.0
+        value = chi_square_tail(statistic, self.BINS - 1) if enough else 1.0
+        excess = (self._counts - expected) / expected if enough else np.zeros(self.BINS)
+        worst = int(np.abs(excess).argmax())
+        message = (
+            f"served against logged: chi-square {statistic:.1f} with {self.BINS - 1} degrees of freedom, largest"
+            f" difference {100 * excess[worst]:+.1f}% in bin {worst + 1} of {self.BINS}, the likeliest actions first"
+        )
+        return found(
+            "frequencies",
+            _verdict(value),
+            message if enough else f"{draws:,} draws are too few to compare frequencies ({self.BINS * self.PER_BIN:,})",
+            cause=NOT_THE_PMF,
+            action=FIX_THE_PMF,
+            figures={
+                "draws": draws,
+                "bins": self.BINS,
+                "chi_square": statistic,
+                "p_value": value,
+                "worst_bin": worst + 1,
+                "worst_difference": float(excess[worst]),
+                "false_alarm": FALSE_ALARM,
+            },
+        )
+
+
+def chi_square_tail(statistic: float, degrees: int) -> float:
+    """P(X >= statistic) for a chi-square X with an even number of degrees of freedom: a Poisson sum."""
+    half = statistic / 2.0
+    if half <= 0.0:
+        return 1.0
+    return math.fsum(math.exp(k * math.log(half) - math.lgamma(k + 1) - half) for k in range(degrees // 2))
+
+
+def _verdict(value: float) -> Severity:
+    return "failure" if value < FALSE_ALARM else "ok"
+
+
+def _is_digest(salt_id: str) -> bool:
+    return len(salt_id) == 32

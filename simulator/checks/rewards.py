@@ -1,0 +1,230 @@
+"""Are the rewards in order? They find their decisions, in time, and they say something."""
+
+from collections import Counter, deque
+from collections.abc import Iterator
+
+from bandits.join import Join, JoinRule
+from bandits.records import BuildRecord, DecisionRecord, LogEntry, RewardRecord, SpecRecord
+from simulator.checks.findings import Figure, Finding, Severity, found, graded, percent
+from simulator.checks.stored import Stored
+
+NEVER_JOINED = (0.05, 0.2)
+"""Shares of the rewards above which a finding is a warning, and a failure."""
+OUTCOMES: tuple[tuple[str, str, tuple[float, float | None], str, str], ...] = (
+    (
+        "late_rewards",
+        "late",
+        (0.05, 0.1),
+        "the window closes before rewards come: join.window_s is too short, or rewards are held up on their way",
+        "make join.window_s longer than nearly all rewards take, or send rewards sooner",
+    ),
+    (
+        "orphan_rewards",
+        "orphan",
+        (0.01, 0.1),
+        (
+            "their decisions are not in the log: rank answered with logged false, entries were lost, rewards were sent"
+            " to another policy or under an event_id that rank never answered, or they came after two windows"
+        ),
+        (
+            "count answers with logged false; send the event_id that rank answered; for rewards that come so late make"
+            " join.window_s longer"
+        ),
+    ),
+    (
+        "invalid_rewards",
+        "invalid",
+        (0.001, 0.02),
+        "they name a slot or an action that was not chosen",
+        "send the action_id or slot that rank answered, or neither for a decision of one slot",
+    ),
+    (
+        "duplicate_rewards",
+        "duplicate",
+        (0.2, None),
+        "clients retry, or send several rewards per slot without a reward_id; each is counted once",
+        "harmless for retries; to send several rewards for a slot give each a reward_id of its own",
+    ),
+)
+"""By outcome of the join: the finding, the outcome, its limits, cause and remedy."""
+STOPPED = (20, 100)
+"""So many rewards were to be expected in a stretch of decisions that got none."""
+NONE_AT_ALL = (1_000, 10_000)
+ALL_THE_SAME = (200, 1_000)
+"""So many lessons were all of the default reward, or all of another."""
+PARTS = 16
+
+
+class Rewards:
+    """Runs the join over the log and judges its outcomes.
+
+    A log that begins in the middle (trimmed, or read with --since) holds rewards whose decisions came before: outcomes
+    are counted from its fourth window on.
+    """
+
+    def __init__(self, stored: Stored) -> None:
+        self._stored = stored
+        self._join = Join(self._rule_of)
+        self._start: int | None = None
+        self._cut = False
+        self._before: Counter[str] = Counter()
+        self._counting = False
+        self._spec: str | None = None
+        self._taught = 0
+        self._values: tuple[float, float] | None = None
+        self._gap = Gap()
+        self.last_taught: str | None = None
+        """The entry by which the model of the newest spec was last taught."""
+
+    def add(self, entry: LogEntry) -> None:
+        """Join an entry."""
+        if self._start is None:
+            self._start = entry.time_ms
+            self._cut = not isinstance(entry.record, SpecRecord | BuildRecord)
+        if isinstance(entry.record, SpecRecord):
+            self._adopt(entry.record.digest)
+        elif self._spec is None and isinstance(entry.record, DecisionRecord):
+            self._adopt(entry.record.spec)
+        window_ms = self._join.rule.window_ms
+        self._apply(entry)
+        if not self._counting and (not self._cut or entry.time_ms >= self._start + 3 * window_ms):
+            self._counting = True
+            self._before = Counter(self._join.counts) if self._cut else Counter()
+        if isinstance(entry.record, DecisionRecord):
+            self._gap.decision(entry.time_ms, window_ms)
+        elif isinstance(entry.record, RewardRecord):
+            self._gap.reward(entry.time_ms, window_ms)
+
+    def _adopt(self, spec: str) -> None:
+        self._spec, self._join.rule = spec, self._rule_of(spec)
+
+    def _apply(self, entry: LogEntry) -> None:
+        """The one place that drives the join: what it teaches is only counted."""
+        for taught in self._join.apply(entry):
+            self._taught += 1
+            if taught.record.spec == self._spec and not taught.record.holdout:
+                self.last_taught = entry.id
+            low, high = self._values or (taught.rewards[0], taught.rewards[0])
+            self._values = min(low, *taught.rewards), max(high, *taught.rewards)
+
+    def _rule_of(self, digest: str) -> JoinRule:
+        spec = self._stored.spec(digest)
+        return JoinRule() if spec is None else spec.join  # that it is gone is a finding of its own
+
+    def findings(self) -> Iterator[Finding]:
+        """Join rate, late, orphan, invalid and repeated rewards; their flow; whether they say anything."""
+        counts = Counter(self._join.counts)
+        counts.subtract(self._before)
+        if not self._counting:
+            counts.clear()
+        yield from self._outcomes(counts)
+        yield self._gap.finding()
+        yield self._informative()
+
+    def _outcomes(self, counts: Counter[str]) -> Iterator[Finding]:
+        settled = counts["joined"] + counts["late"] + counts["orphan"] + counts["invalid"]
+        figures: dict[str, Figure] = {
+            name: counts[name]
+            for name in (
+                "decisions",
+                "joined",
+                "late",
+                "orphan",
+                "invalid",
+                "duplicate",
+                "duplicate_decision",
+                "not_activated",
+                "orphan_activation",
+            )
+        }
+        figures["waiting"] = self._join.counts["early"]
+        never, limits = settled - counts["joined"], NEVER_JOINED
+        message = f"{percent(counts['joined'], settled)} of {settled:,} settled rewards joined a decision"
+        if not self._counting:
+            message = "the log begins in the middle and is shorter than three windows: outcomes cannot be judged"
+        yield found(
+            "join_rate",
+            graded(never, settled, warn=limits[0], fail=limits[1]),
+            message,
+            cause="rewards come after the window, name decisions the log does not hold, or name what was not chosen",
+            action="see the findings late_rewards, orphan_rewards and invalid_rewards, which tell which",
+            figures=figures,
+        )
+        total = settled + counts["duplicate"]
+        for check, name, (warn, fail), cause, action in OUTCOMES:
+            yield found(
+                check,
+                graded(counts[name], total, warn=warn, fail=fail),
+                f"{counts[name]:,} of {total:,} rewards, {percent(counts[name], total)}",
+                cause=cause,
+                action=action,
+                figures={name: counts[name], "rewards": total, "warning_above": warn, "failure_above": fail},
+            )
+
+    def _informative(self) -> Finding:
+        joined, taught = self._join.counts["joined"], self._taught
+        low, high = self._values or (0.0, 0.0)
+        default = self._join.rule.default_reward
+        figures: dict[str, Figure] = {"taught": taught, "joined": joined, "lowest": low, "highest": high}
+        severity: Severity = "ok"
+        message = f"{taught:,} lessons with rewards from {low:g} to {high:g}; {joined:,} rewards joined"
+        cause = "no reward reaches the service, or the one that does carries no information"
+        action = "send what distinguishes a good choice from a bad one; see that the sender of rewards works"
+        if low == high:
+            warn, fail = NONE_AT_ALL if low == default else ALL_THE_SAME
+            severity = "failure" if taught >= fail else "warning" if taught >= warn else "ok"
+            message = f"all {taught:,} lessons were of one reward, {low:g}: there is nothing to learn"
+        elif taught >= NONE_AT_ALL[1] and joined < 0.001 * taught:
+            severity = "warning"
+            message = f"only {joined:,} rewards for {taught:,} lessons: nearly all are of the default"
+        return found("constant_rewards", severity, message, cause=cause, action=action, figures=figures)
+
+
+class Gap:
+    """The longest stretch of decisions during whose whole windows no reward came for anyone.
+
+    Decisions younger than a window wait in at most PARTS + 1 groups.
+    """
+
+    def __init__(self) -> None:
+        self._decisions = self._rewards = 0
+        self._young: deque[tuple[int, int]] = deque()
+        self._silent = self._longest = 0
+
+    def decision(self, time_ms: int, window_ms: int) -> None:
+        """A decision was made."""
+        self._decisions += 1
+        self._ripen(time_ms - window_ms)
+        part = time_ms // max(1, window_ms // PARTS) * max(1, window_ms // PARTS)
+        if self._young and self._young[-1][0] == part:
+            self._young[-1] = (part, self._young[-1][1] + 1)
+        else:
+            self._young.append((part, 1))
+
+    def reward(self, time_ms: int, window_ms: int) -> None:
+        """A reward came, whatever its outcome."""
+        self._rewards += 1
+        self._ripen(time_ms - window_ms)
+        self._silent = 0
+        self._young.clear()
+
+    def _ripen(self, before_ms: int) -> None:
+        while self._young and self._young[0][0] < before_ms:
+            self._silent += self._young.popleft()[1]
+        self._longest = max(self._longest, self._silent)
+
+    def finding(self) -> Finding:
+        """Compares the silence with the rewards of all other decisions."""
+        others = self._decisions - self._longest
+        expected = self._longest * self._rewards / others if others else 0.0
+        warn, fail = STOPPED
+        severity: Severity = "failure" if expected >= fail else "warning" if expected >= warn else "ok"
+        return found(
+            "reward_flow",
+            severity,
+            f"at most {self._longest:,} decisions in a row were left without any reward, where {expected:,.1f} were to"
+            " be expected",
+            cause="rewards stopped coming, for a while or for good: their sender or its way to the service is broken",
+            action="repair the sender; leave that stretch out of evaluations: its default rewards are not real",
+            figures={"silent_decisions": self._longest, "rewards_expected": expected, "rewards": self._rewards},
+        )

@@ -1,0 +1,64 @@
+"""Can a log be trusted? Every check, in one pass over the log."""
+
+from collections.abc import Callable, Iterable, Mapping
+
+from bandits.records import DecisionRecord, LogEntry
+from simulator.checks.entries import Clock, Undecodable
+from simulator.checks.exploration import Exploration
+from simulator.checks.findings import Check, Finding, Report
+from simulator.checks.freshness import Live, Staleness
+from simulator.checks.propensities import Draws, Propensities
+from simulator.checks.rewards import Rewards
+from simulator.checks.stored import Derivations, Gaps, Stored
+
+SAMPLE = 2000
+
+
+def examine(
+    entries: Iterable[LogEntry],
+    *,
+    policy: str | None = None,
+    salts: Mapping[str, bytes] | None = None,
+    stored: Stored | None = None,
+    live: Live | None = None,
+    build: Mapping[str, str] | None = None,
+    undecodable: Callable[[], int] = lambda: 0,
+    progress: Callable[[LogEntry], None] = lambda _: None,
+) -> Report:
+    """Read a log once and report on it. Holds a window of it in memory (the join), never the whole.
+
+    ``salts``: the service's, by the id under which the log names them (``bandits.codec.digest``). ``undecodable``: how
+    many entries did not decode, asked at the end. ``build``: of this machine, as ``BuildRecord`` has it.
+
+    The chance that a true log fails any of the three tests of chance is at most 3 FALSE_ALARM = 3e-4; every other
+    failure is a fact about the log, or a share above its limit by more than chance (CHANCE) explains.
+    """
+    stored, salts = stored or Stored(), salts or {}
+    rewards = Rewards(stored)
+    checks: list[Check] = [
+        Draws(salts),
+        Derivations(stored, salts=salts.values(), build=build, limit=SAMPLE),
+        Propensities(),
+        Exploration(),
+        rewards,
+        Gaps(stored),
+        Undecodable(undecodable),
+        Clock(live.clock_ms if live else None),
+    ]
+    if live is not None:
+        checks.append(Staleness(live, lambda: rewards.last_taught))
+    decisions = 0
+    for entry in entries:
+        decisions += isinstance(entry.record, DecisionRecord)
+        for check in checks:
+            check.add(entry)
+        progress(entry)
+    if decisions == 0:
+        return unexaminable(policy, "the log holds no decisions", "decide first, or read more of the log")
+    findings = [finding for check in checks for finding in check.findings()]
+    return Report(policy, decisions, all(finding.severity != "failure" for finding in findings), findings)
+
+
+def unexaminable(policy: str | None, message: str, action: str) -> Report:
+    """There was nothing to read."""
+    return Report(policy, 0, None, [Finding("examination", "failure", message, "", action)])

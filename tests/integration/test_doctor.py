@@ -1,0 +1,198 @@
+"""``banditloop doctor`` against a real server that holds a log the service's own parts have written."""
+
+import asyncio
+import threading
+import time
+
+import msgspec
+import pytest
+import redis
+import redis.asyncio
+from towns import SPECS, log_of
+from typer.testing import CliRunner
+
+from bandits.codec import decode, encode
+from bandits.join import JoinRule
+from bandits.records import DecisionRecord, RewardRecord, TickRecord
+from policies.catalogue import Catalogue
+from policies.ranker import ActionRequest, RankRequest
+from policies.spec import PolicySpec
+from serve_app.cli import app
+from serve_app.event_log import FIELD, LogReader, LogWriter
+from serve_app.keys import Keys
+from serve_app.learner import LearnerLoop
+from serve_app.runtime import valkey
+from serve_app.service import RedisPolicyService
+from serve_app.settings import Settings
+
+KEYS = Keys("home")
+SALT = b"0123456789abcdef0123456789abcdef"
+SPEC = PolicySpec("home", join=JoinRule(window_s=0.3))
+ACTIONS = [ActionRequest(name, {"x": x}) for name, x in [("a", 1.0), ("b", 0.5), ("c", -1.0)]]
+DECISIONS = 300
+
+
+def doctor(*arguments: str) -> tuple[int, dict]:
+    result = CliRunner().invoke(app, ["doctor", *arguments, "--json"])
+    return result.exit_code, msgspec.json.decode(result.stdout)
+
+
+def failed(report: dict) -> set[str]:
+    return {finding["check"] for finding in report["findings"] if finding["severity"] == "failure"}
+
+
+async def traffic(url: str) -> None:
+    """A replica answers while the learner learns; a reward for every third decision, and then a quiet window."""
+    client = redis.asyncio.Redis.from_url(url)
+    service = RedisPolicyService(SPEC, client, LogWriter(client), salt=SALT, replica="r", follow_interval_s=0.01)
+    async with asyncio.timeout(20):
+        while not service.ready:
+            await service.follower.step()
+    service.start()
+    for number in range(DECISIONS):
+        record, logged = await service.rank(RankRequest(context={"n": number % 5 / 5}, actions=ACTIONS))
+        assert logged
+        if number % 3 == 0:
+            await service.log([RewardRecord(record.event_id, float(record.chosen[0] == 0))])
+    await service.stop()
+    await client.aclose()
+
+
+@pytest.fixture
+def served(client, server_url, tmp_path) -> list[str]:
+    """Arguments for the doctor: a log that a learner and a replica have written, and where its salt is."""
+    LogReader(client, KEYS).put_blob(Catalogue().digest, Catalogue().encoded)
+    connection, stop = redis.Redis.from_url(server_url), threading.Event()
+    loop = LearnerLoop(connection, SPEC, salt=SALT, publish_interval_s=0.02)
+    thread = threading.Thread(target=loop.run, args=(stop,))
+    thread.start()
+    try:
+        asyncio.run(traffic(server_url))
+        deadline = time.monotonic() + 20
+        while loop._fold.learned < DECISIONS:
+            assert time.monotonic() < deadline, "it was never learned"
+            time.sleep(0.01)
+        time.sleep(1.2)  # the learner says how far it is once a second
+    finally:
+        stop.set()
+        thread.join(10)
+        connection.close()
+    (tmp_path / "salt").write_bytes(SALT)
+    return ["--redis-url", server_url, "--data-dir", str(tmp_path)]
+
+
+def decisions(client) -> list[tuple[bytes, DecisionRecord]]:
+    found = [(entry_id, decode(fields[FIELD])) for entry_id, fields in client.xrange(KEYS.log)]
+    return [(entry_id, record) for entry_id, record in found if isinstance(record, DecisionRecord)]
+
+
+def test_a_log_as_the_service_writes_it_is_trusted(served):
+    status, report = doctor(*served)  # the only policy need not be named
+    assert (status, report["policy"], report["decisions"], report["trusted"]) == (0, "home", DECISIONS, True), report
+    figures = {finding["check"]: finding["figures"] for finding in report["findings"]}
+    assert figures["draws"]["drawn_again"] == DECISIONS
+    assert figures["derivations"]["same_bytes"] == figures["derivations"]["checked"] > 0
+    assert figures["join_rate"]["joined"] == DECISIONS / 3
+    assert figures["learner_lag"]["lag_s"] == figures["snapshot_staleness"]["stale_s"] == 0.0
+    text = CliRunner().invoke(app, ["doctor", "home", *served])
+    assert text.exit_code == 0
+    assert "can be trusted" in text.stdout
+
+
+def test_tampering_with_the_stream_is_found_by_name(served, client):
+    record = decisions(client)[-1][1]
+    others = [k for k in range(3) if k != record.chosen[0] and record.pmfs()[0, k] > 0]
+    client.xadd(KEYS.log, {FIELD: encode(msgspec.structs.replace(record, chosen=others[:1]))})
+    client.xadd(KEYS.log, {FIELD: b"not a record"})
+    client.delete(KEYS.blob(SPEC.digest))
+    client.delete(KEYS.blob(client.lindex(KEYS.snapshots, 0).decode()))
+    status, report = doctor("home", *served)
+    assert status == 1
+    assert report["trusted"] is False
+    assert failed(report) == {"draws", "gaps", "undecodable"}
+    assert all(f["cause"] and f["action"] for f in report["findings"] if f["severity"] != "ok")
+    text = CliRunner().invoke(app, ["doctor", "home", *served])
+    assert text.exit_code == 1
+    assert "cannot be trusted" in text.stdout
+
+
+def test_a_learner_that_has_published_nothing_is_found(served, client):
+    client.delete(KEYS.head, KEYS.stats)
+    client.xadd(KEYS.log, {FIELD: encode(RewardRecord("e", 1.0))}, id=f"{LogReader(client, KEYS).now_ms() + 1}-0")
+    client.zadd("bl:processes", {"replica": time.time()})
+    first = decisions(client)[0][0].decode()
+    status, report = doctor("home", *served, "--since", first)
+    found = {finding["check"]: finding for finding in report["findings"]}
+    assert status == 0  # so far it is only seconds behind
+    assert found["learner_lag"]["message"] == "the learner has published nothing"
+    assert report["decisions"] == DECISIONS - 1
+
+
+def test_only_a_part_of_the_log_can_be_read(served):
+    assert doctor("home", *served, "--limit", "50")[1]["decisions"] <= 50
+    assert doctor("home", *served, "--since", "1h")[1]["decisions"] == DECISIONS
+    assert doctor("home", *served, "--since", "2999-01-01")[0] == 2
+
+
+def test_a_wrong_salt_is_a_warning_that_says_so(served, tmp_path):
+    """The log names the salt that draws; with another one nothing can be said of the draws."""
+    other = tmp_path / "other"
+    other.write_bytes(b"another salt, just as long.")
+    status, report = doctor("home", *served, "--salt-file", str(other))
+    draws = next(finding for finding in report["findings"] if finding["check"] == "draws")
+    assert (status, draws["severity"]) == (0, "warning")
+    assert "--salt-file" in draws["action"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["nobody"], "no log of a policy 'nobody'"),
+        (["home"], "the log holds no decisions"),
+        (["home", "--since", "yesterday"], "--since 'yesterday'"),
+        (["home", "--salt-file", "/nowhere/salt"], "/nowhere/salt"),
+        (["home", "--redis-url", "redis://:secret@127.0.0.1:1/0"], "cannot be read (ConnectionError)"),
+    ],
+)
+def test_what_could_not_be_examined_says_why(client, server_url, arguments, said):
+    client.xadd(KEYS.log, {FIELD: encode(TickRecord())})
+    status, report = doctor("--redis-url", server_url, *arguments)
+    assert (status, report["trusted"]) == (2, None)
+    assert said in report["findings"][0]["message"]
+    assert "secret" not in msgspec.json.encode(report).decode()
+
+
+def test_several_policies_have_to_be_named(client, server_url):
+    for name in ("home", "away"):
+        client.xadd(Keys(name).log, {FIELD: b""})
+    status, report = doctor("--redis-url", server_url)
+    assert status == 2
+    assert "away, home: name one" in report["findings"][0]["message"]
+
+
+def test_the_log_of_a_service_that_has_stopped_is_read(tmp_path):
+    settings = Settings(data_dir=tmp_path)
+    assert doctor("home", "--data-dir", str(tmp_path))[0] == 2
+    assert not list(tmp_path.iterdir())  # nothing was begun there
+    with valkey(settings) as url, redis.Redis.from_url(url) as client:
+        client.xadd(KEYS.log, {FIELD: encode(TickRecord())})
+    status, report = doctor("home", "--data-dir", str(tmp_path))
+    assert status == 2
+    assert report["findings"][0]["message"] == "the log holds no decisions"  # so it was read
+    assert not (tmp_path / "salt").exists()
+
+
+def test_an_archive_is_read_without_redis(tmp_path):
+    archive = pytest.importorskip("policies.archive")
+    ranges = pytest.importorskip("policies.ranges")
+    log = [(entry.id, encode(entry.record)) for entry in log_of("softmax", 300, 1, salt=SALT)]
+    blobs = {SPECS["softmax"].digest: SPECS["softmax"].encoded, Catalogue().digest: Catalogue().encoded}
+    (tmp_path / "salt").write_bytes(SALT)
+    for name, entries in [("p", log), ("damaged", [*log[:-1], (log[-1][0], b"not a record")])]:
+        whole = ranges.Range("0-0", entries[0][0], entries[-1][0], len(entries))
+        assert archive.ArchiveWriter(tmp_path, name).write(whole, entries, blobs.get) == []
+    arguments = ["--archive", str(tmp_path), "--salt-file", str(tmp_path / "salt")]
+    status, report = doctor("p", *arguments)
+    assert (status, report["decisions"], report["trusted"]) == (0, 300, True), report
+    assert failed(doctor("damaged", *arguments)[1]) == {"undecodable"}
+    assert doctor("nobody", *arguments)[0] == doctor(*arguments)[0] == 2

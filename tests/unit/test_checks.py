@@ -1,0 +1,176 @@
+import math
+
+import pytest
+from fakes import SALT, FakeLog, fresh_ranker
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bandits.join import JoinRule
+from bandits.records import DecisionRecord, LogEntry, PinRecord, TickRecord
+from policies.ranker import ActionRequest, Pool, RankRequest
+from policies.spec import PolicySpec
+from simulator.checks.entries import STANDSTILL, Clock, Undecodable
+from simulator.checks.findings import CHANCE, exceeds, graded
+from simulator.checks.freshness import Live, Staleness
+from simulator.checks.propensities import Repeats, chi_square_tail
+from simulator.checks.rewards import Gap
+from simulator.checks.stored import Stored
+from simulator.doctor import examine
+
+ACTIONS = [ActionRequest(name) for name in "abc"]
+
+
+def severities(check) -> dict[str, str]:
+    return {finding.check: finding.severity for finding in check.findings()}
+
+
+def fed(check, ids: list[str]):
+    for entry_id in ids:
+        check.add(LogEntry(entry_id, TickRecord()))
+    return check
+
+
+def decision(event_id: str, time_ms: int) -> LogEntry:
+    pool = Pool(("a", "b"), None, {})
+    record = fresh_ranker(PolicySpec("home")).decide(RankRequest(event_id=event_id), pool)
+    return LogEntry(f"{time_ms}-0", record)
+
+
+@given(st.integers(1, 60), st.integers(0, 60), st.sampled_from([0.01, 0.1, 0.2, 0.5]))
+def test_a_share_exceeds_its_limit_only_if_chance_would_not(total, count, rate):
+    """Against the exact binomial tail, which the bound never understates and rarely overstates a hundredfold."""
+    count = min(count, total)
+    tail = sum(math.comb(total, k) * rate**k * (1 - rate) ** (total - k) for k in range(count, total + 1))
+    if exceeds(count, total, rate):
+        assert tail <= CHANCE * (1 + 1e-9)
+    if tail < CHANCE / 100:
+        assert exceeds(count, total, rate)
+
+
+def test_a_few_bad_rewards_warn_and_many_fail():
+    assert graded(0, 0, warn=0.01, fail=0.1) == "ok"
+    assert graded(1, 1, warn=0.01, fail=0.1) == "warning"
+    assert graded(20, 100, warn=0.01, fail=0.1) == "warning"  # chance, perhaps
+    assert graded(200, 1000, warn=0.01, fail=0.1) == "failure"
+    assert graded(900, 1000, warn=0.01, fail=None) == "warning"
+
+
+def test_the_chi_square_tail_is_that_of_the_tables():
+    """Abramowitz & Stegun, table 26.8."""
+    for degrees, statistic, tail in [
+        (2, 9.21034, 0.01),
+        (10, 18.3070, 0.05),
+        (20, 37.5662, 0.01),
+        (20, 45.3147, 0.001),
+    ]:
+        assert chi_square_tail(statistic, degrees) == pytest.approx(tail, rel=1e-4)
+    assert chi_square_tail(0.0, 20) == 1.0
+
+
+def test_an_event_id_is_new_once():
+    repeats, record = Repeats(), decision("e", 1).record
+    other = decision("f", 1).record
+    assert [repeats.first(record), repeats.first(other), repeats.first(record)] == [True, True, False]
+
+
+def test_time_that_does_not_move_forward_is_found():
+    assert severities(fed(Clock(), ["1-0", "1-1", "2-0"])) == {"clock": "ok"}
+    assert severities(fed(Clock(), ["1-0", "2-0", "1-5"])) == {"clock": "failure"}
+    assert severities(fed(Clock(), ["1-0", "1-0"])) == {"clock": "failure"}
+
+
+def test_a_clock_that_was_put_back_stands_still():
+    """Redis then gives out one millisecond with ever higher sequence numbers."""
+    assert severities(fed(Clock(), [f"7-{i}" for i in range(STANDSTILL)])) == {"clock": "ok"}
+    assert severities(fed(Clock(), [f"7-{i}" for i in range(STANDSTILL + 1)])) == {"clock": "failure"}
+
+
+def test_an_entry_of_the_future_is_found():
+    assert severities(fed(Clock(now_ms=1_000_000), ["1059999-0"])) == {"clock": "ok"}
+    assert severities(fed(Clock(now_ms=1_000_000), ["1060001-0"])) == {"clock": "failure"}
+
+
+@pytest.mark.parametrize(("bad", "severity"), [(0, "ok"), (1, "warning"), (2, "failure")])
+def test_undecodable_entries_are_counted(bad, severity):
+    assert severities(fed(Undecodable(lambda: bad), [f"{i}-0" for i in range(10_000)])) == {"undecodable": severity}
+
+
+def test_silence_is_what_whole_windows_went_without():
+    gap = Gap()
+    for second in range(1000):
+        gap.decision(1000 * second, window_ms=10_000)
+        if second < 600 and second % 2:
+            gap.reward(1000 * second + 1, window_ms=10_000)
+    figures = gap.finding().figures
+    assert 380 <= figures["silent_decisions"] <= 391  # of the last 400 decisions, 10 may still be rewarded
+    assert gap.finding().severity == "failure"
+
+
+def test_rewards_that_come_at_the_end_of_each_window_are_no_silence():
+    gap = Gap()
+    for second in range(1000):
+        gap.decision(1000 * second, window_ms=10_000)
+        if second % 10 == 9:
+            gap.reward(1000 * second + 1, window_ms=10_000)
+    assert gap.finding().figures["silent_decisions"] == 0
+
+
+def live(**changes) -> Live:
+    fields = {"position": "100000-0", "head": "100000-0", "end": "100000-0", "clock_ms": 900_000, "running": True}
+    return Live(**{**fields, "learned": 5, "snapshots": 2, **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "lag", "snapshot"),
+    [
+        ({}, "ok", "ok"),
+        ({"position": "99999-0"}, "failure", "ok"),
+        ({"position": "99999-0", "clock_ms": 120_000}, "warning", "ok"),
+        ({"position": "99999-0", "running": False}, "ok", "ok"),  # nobody is there to fall behind
+        ({"position": None, "head": None}, "failure", "failure"),
+        ({"head": "40000-0"}, "ok", "failure"),
+    ],
+)
+def test_how_far_a_live_policy_is_behind(changes, lag, snapshot):
+    check = Staleness(live(**changes), lambda: "50000-0")
+    assert severities(check) == {"learner_lag": lag, "snapshot_staleness": snapshot}
+
+
+def test_a_pinned_snapshot_is_old_by_intention():
+    check = Staleness(live(head="40000-0"), lambda: "50000-0")
+    check.add(LogEntry("60000-0", PinRecord("s")))
+    assert severities(check)["snapshot_staleness"] == "ok"
+    check.add(LogEntry("60001-0", PinRecord(None)))
+    assert severities(check)["snapshot_staleness"] == "failure"
+
+
+def test_a_log_without_decisions_cannot_be_examined():
+    report = examine([LogEntry("1-0", TickRecord())], policy="home")
+    assert report.trusted is None
+    assert report.findings[0].message == "the log holds no decisions"
+
+
+def test_a_holdout_and_a_slate_derive_again():
+    spec = PolicySpec("home", join=JoinRule(window_s=1))
+    log, ranker = FakeLog(spec), fresh_ranker(spec)
+    for number in range(20):
+        request = RankRequest(event_id=f"e{number}", actions=ACTIONS, slots=2)
+        pool = Pool(("a", "b", "c"), None, {})
+        log.append(ranker.decide(request, pool), at=10 + number)
+    snapshot = ranker.serving.snapshot
+    report = examine(log.entries, salts={"salt": SALT}, stored=Stored(log.blobs.get, lambda _: snapshot))
+    figures = {finding.check: finding.figures for finding in report.findings}
+    assert figures["derivations"]["same_bytes"] == 20
+    assert figures["weights"]["draws"] == 40
+    assert report.trusted
+
+
+def test_blobs_whose_bytes_are_not_those_of_their_digest_are_as_good_as_gone():
+    spec = PolicySpec("home")
+    log, ranker = FakeLog(spec), fresh_ranker(spec)
+    record = ranker.decide(RankRequest(event_id="e"), Pool(("a", "b"), None, {}))
+    assert isinstance(record, DecisionRecord)
+    log.append(record, at=10)
+    log.blobs[spec.digest] += b" "
+    report = examine(log.entries, salts={"salt": SALT}, stored=Stored(log.blobs.get))
+    assert [f.check for f in report.findings if f.severity == "failure"] == ["gaps"]
