@@ -190,7 +190,7 @@ CONTROLS = st.lists(
 
 def controlled(log: FakeLog, controls: list[tuple[float, str, float]]) -> FakeLog:
     """The log with checkpoints, pins and rollbacks (to a place before them) put in."""
-    for where, kind, back in controls:
+    for number, (where, kind, back) in enumerate(controls):
         at = 1 + int(where * (len(log.entries) - 1))
         before = log.entries[at - 1]
         target = log.entries[int(back * (at - 1))].id
@@ -199,7 +199,7 @@ def controlled(log: FakeLog, controls: list[tuple[float, str, float]]) -> FakeLo
             record = PinRecord("s")
         elif kind == "rollback":
             record = RollbackRecord("s", target)
-        log.entries.insert(at, LogEntry(f"{before.time_ms}-{before.id.partition('-')[2]}{at:03d}", record))
+        log.entries.insert(at, LogEntry(f"{before.time_ms}-{before.id.partition('-')[2]}{number + 1:03d}", record))
     log.entries = sorted(log.entries, key=lambda entry: log_order(entry.id))
     return log
 
