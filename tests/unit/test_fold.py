@@ -190,18 +190,23 @@ CONTROLS = st.lists(
 
 def controlled(log: FakeLog, controls: list[tuple[float, str, float]]) -> FakeLog:
     """The log with checkpoints, pins and rollbacks (to a place before them) put in."""
+    log.entries = [LogEntry(_later(entry.id, times=1000), entry.record) for entry in log.entries]
     for number, (where, kind, back) in enumerate(controls):
         at = 1 + int(where * (len(log.entries) - 1))
-        before = log.entries[at - 1]
-        target = log.entries[int(back * (at - 1))].id
         record: LogRecord = CheckpointRecord()
         if kind == "pin":
             record = PinRecord("s")
         elif kind == "rollback":
-            record = RollbackRecord("s", target)
-        log.entries.insert(at, LogEntry(f"{before.time_ms}-{before.id.partition('-')[2]}{number + 1:03d}", record))
-    log.entries = sorted(log.entries, key=lambda entry: log_order(entry.id))
+            record = RollbackRecord("s", log.entries[int(back * (at - 1))].id)
+        log.entries.append(LogEntry(_later(log.entries[at - 1].id, plus=2**number), record))
+        log.entries.sort(key=lambda entry: log_order(entry.id))
     return log
+
+
+def _later(position: str, *, times: int = 1, plus: int = 0) -> str:
+    """Another position of the same time: sums of different powers of two keep them apart."""
+    milliseconds, sequence = log_order(position)
+    return f"{milliseconds}-{sequence * times + plus}"
 
 
 def bytes_of(fold: Fold) -> bytes:
