@@ -31,6 +31,7 @@ from policies.storage import Storage
 
 BLOBS = "_blobs"
 READ = ["id", "record"]
+DIGEST = re.compile(r"[0-9a-f]{32}")
 NAME = re.compile(r"(\d+-\d+)_(\d+-\d+)\.parquet")
 
 
@@ -61,6 +62,9 @@ class ArchiveWriter:
         missing = []
         with tempfile.TemporaryFile() as spool:
             for name in sorted(write_range(spool, self._policy, committed, entries)):
+                if not DIGEST.fullmatch(name):
+                    missing.append(name)  # a path must not be made of whatever an entry says
+                    continue
                 if self._files.exists(f"{BLOBS}/{name}"):
                     continue
                 data = blob(name)
@@ -138,6 +142,8 @@ class ArchiveReader:
     def blob(self, name: str) -> bytes:
         """The blob of a digest."""
         path = f"{BLOBS}/{name}"
+        if not DIGEST.fullmatch(name):
+            raise ArchiveError(f"a digest is 32 hex digits, not {name[:40]!r}", "digest")
         try:
             with self._files.open(path) as file:
                 data = bytes(file.read())

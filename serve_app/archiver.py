@@ -189,17 +189,22 @@ class Archiver:
             ArchiveError: stream and archive contradict each other.
         """
         committed = Committed.read(self._client, self._keys)
-        if committed.newest.last != self._agreed and not self._agree(committed):
-            return True  # somebody else went on meanwhile: look again
-        if not committed.pending:
-            due = self._next_range(committed.written)
-            if due is None:
-                return False
-            if not self._client.eval(COMMIT, 1, self._keys.archive, due.previous, due.first, due.last, due.count):
+        try:
+            if committed.newest.last != self._agreed and not self._agree(committed):
                 return True
-            committed = Committed(due, committed.written, committed.trimmed)
-            self._agreed = due.last
-        self._write(committed)
+            if not committed.pending:
+                due = self._next_range(committed.written)
+                if due is None:
+                    return False
+                if not self._client.eval(COMMIT, 1, self._keys.archive, due.previous, due.first, due.last, due.count):
+                    return True
+                committed = Committed(due, committed.written, committed.trimmed)
+                self._agreed = due.last
+            self._write(committed.newest)
+        except ArchiveError:
+            if Committed.read(self._client, self._keys) == committed:
+                raise
+            # This process slept, and somebody else went on meanwhile: look again.
         return True
 
     def trim(self) -> int:
@@ -230,14 +235,8 @@ class Archiver:
                 return None
         return Range(previous, scan.first, scan.last, scan.count)
 
-    def _write(self, committed: Committed) -> None:
-        newest = committed.newest
-        try:
-            missing = self._writer.write(newest, self._read(newest.first, newest.last), self._blob)
-        except ArchiveError:
-            if Committed.read(self._client, self._keys) != committed:
-                return  # this process slept: somebody else wrote it, and the stream was trimmed
-            raise
+    def _write(self, newest: Range) -> None:
+        missing = self._writer.write(newest, self._read(newest.first, newest.last), self._blob)
         for digest in missing:
             log.warning("range %s of %s names blob %s, which is not stored", newest, self._policy, digest)
         self._client.eval(MARK, 1, self._keys.archive, newest.last)

@@ -270,7 +270,8 @@ def test_entries_that_are_not_those_of_the_range_are_never_stored(tmp_path):
 
 def test_blobs_are_stored_once_before_the_range_that_names_them(tmp_path):
     data = b"a spec"
-    log = [("5-0", encode(SpecRecord(digest(data), "salt"))), ("6-0", encode(CatalogueRecord("gone")))]
+    gone = digest(b"gone")
+    log = [("5-0", encode(SpecRecord(digest(data), "salt"))), ("6-0", encode(CatalogueRecord(gone)))]
     asked = []
 
     def blob(name: str) -> bytes | None:
@@ -279,8 +280,8 @@ def test_blobs_are_stored_once_before_the_range_that_names_them(tmp_path):
         return data if name == digest(data) else None
 
     writer = ArchiveWriter(tmp_path, "home")
-    assert writer.write(Range("0-0", "5-0", "6-0", 2), log, blob) == ["gone"]
-    assert sorted(asked) == sorted([digest(data), "gone"])
+    assert writer.write(Range("0-0", "5-0", "6-0", 2), log, blob) == [gone]
+    assert sorted(asked) == sorted([digest(data), gone])
     assert writer.write(Range("6-0", "7-0", "7-0", 1), [("7-0", log[0][1])], None) == []  # type: ignore[arg-type]
     assert ArchiveReader(tmp_path, "home").blob(digest(data)) == data
 
@@ -297,6 +298,15 @@ def test_a_blob_that_is_not_what_its_digest_says_is_neither_stored_nor_read(tmp_
     path.write_bytes(b"wrong")
     with pytest.raises(ArchiveError, match="do not match the digest"):
         reader.blob(name)
+
+
+@pytest.mark.parametrize("name", ["../../secret", "/etc/passwd", "", "a" * 31, "A" * 32, "\x00", "a" * 32 + "\n"])
+def test_no_path_is_made_of_what_is_no_digest(tmp_path, name):
+    (tmp_path / "secret").write_bytes(b"secret")
+    log = [("5-0", encode(CatalogueRecord(name)))]
+    assert ArchiveWriter(tmp_path, "home").write(Range("0-0", "5-0", "5-0", 1), log, lambda _: b"x") == [name]
+    with pytest.raises(ArchiveError, match="32 hex digits"):
+        ArchiveReader(tmp_path, "home").blob(name)
 
 
 def test_what_a_dead_writer_left_is_never_read_and_is_cleaned_after_an_hour(tmp_path):
