@@ -7,12 +7,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pytest
 import redis
+from faults import Calls, CountingClient, CountingFolder, DroppingClient, KilledError, kill
 from pyarrow import fs
 
 from bandits.codec import digest, encode
@@ -24,6 +23,7 @@ from serve_app.archiver import COMMIT, MARK, Archiver, Committed, needed_key
 from serve_app.event_log import FIELD
 from serve_app.history import History
 from serve_app.keys import Keys
+from serve_app.metrics import Metrics, collect
 
 KEYS = Keys("home")
 SPEC = b"a spec"
@@ -107,92 +107,6 @@ def test_a_blob_that_nobody_stored_does_not_hold_up_the_log(client, tmp_path):
     assert list(ArchiveReader(tmp_path, "home").raw()) == stream(client)
     with pytest.raises(ArchiveError, match="no such blob"):
         ArchiveReader(tmp_path, "home").blob(digest(b"unknown"))
-
-
-class KilledError(Exception):
-    """The process ends here."""
-
-
-class Calls:
-    """Counts calls; does something at the n-th, before its effect or after it."""
-
-    def __init__(self, at: int, then: Callable[[], None], *, after: bool = False) -> None:
-        self.left, self._then, self._after = at, then, after
-
-    def __call__(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        self.left -= 1
-        now = self.left == 0
-        if now and not self._after:
-            self._then()
-        result = function(*args, **kwargs)
-        if now and self._after:
-            self._then()
-        return result
-
-
-def kill() -> None:
-    raise KilledError
-
-
-class CountingClient:
-    """A real Redis client whose calls are counted."""
-
-    def __init__(self, client: redis.Redis, calls: Calls) -> None:
-        self._client, self._calls = client, calls
-
-    def __getattr__(self, name: str) -> Any:
-        return partial(self._calls, getattr(self._client, name))
-
-
-class CountingSink:
-    """A file being written, whose writes and closing are counted."""
-
-    closed = False
-
-    def __init__(self, sink: Any, calls: Calls) -> None:
-        self._sink, self._calls = sink, calls
-
-    def write(self, data: bytes) -> int:
-        return self._calls(self._sink.write, data)
-
-    def flush(self) -> None:
-        self._sink.flush()
-
-    def close(self) -> None:
-        self.closed = True
-        self._calls(self._sink.close)
-
-
-class CountingFolder(fs.FSSpecHandler):
-    """A real folder whose calls are counted."""
-
-    def __init__(self, root: Path, calls: Calls) -> None:
-        super().__init__(fs.SubTreeFileSystem(str(root), fs.LocalFileSystem()))
-        self._calls = calls
-
-    def get_type_name(self) -> str:
-        return "counting"
-
-    def get_file_info(self, paths: list[str]) -> Any:
-        return self._calls(self.fs.get_file_info, paths)
-
-    def get_file_info_selector(self, selector: Any) -> Any:
-        return self._calls(self.fs.get_file_info, selector)
-
-    def create_dir(self, path: str, recursive: bool) -> None:
-        self._calls(self.fs.create_dir, path, recursive=recursive)
-
-    def move(self, src: str, dest: str) -> None:
-        self._calls(self.fs.move, src, dest)
-
-    def delete_file(self, path: str) -> None:
-        self._calls(self.fs.delete_file, path)
-
-    def open_input_file(self, path: str) -> Any:
-        return self._calls(self.fs.open_input_file, path)
-
-    def open_output_stream(self, path: str, metadata: Any) -> Any:
-        return pa.PythonFile(CountingSink(self._calls(self.fs.open_output_stream, path), self._calls), mode="w")
 
 
 @pytest.fixture
@@ -476,24 +390,31 @@ def test_it_outlives_what_it_cannot_reach_and_counts_it(client, tmp_path, monkey
     assert list(ArchiveReader(root, "home").raw()) == log
 
 
-class DroppingClient:
-    """A client that loses its connection every n-th call."""
-
-    def __init__(self, client: redis.Redis, every: int) -> None:
-        self._client, self._every, self._count = client, every, 0
-
-    def __getattr__(self, name: str) -> Any:
-        self._count += 1
-        if self._count % self._every == 0:
-            raise redis.ConnectionError
-        return getattr(self._client, name)
-
-
 def eventually(condition: Callable[[], Any], timeout_s: float = 20.0) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, "it never happened"
         time.sleep(0.005)
+
+
+async def test_metrics_say_how_far_behind_the_archive_is(client, async_client, tmp_path):
+    fill(client, 33)
+    text = (await collect(async_client, Metrics("p").sample(), ["home"])).decode()
+    assert 'banditloop_log_entries{policy="home"} 33.0' in text
+    assert 'banditloop_archive_lag_seconds{policy="home"}' not in text
+    archiver = Archiver(client, "home", tmp_path, **AT_ONCE)
+    archiver.step()
+    client.hincrby(KEYS.archive, "failures", 3)
+    text = (await collect(async_client, Metrics("p").sample(), ["home"])).decode()
+    assert 'banditloop_archive_failures_total{policy="home"} 3.0' in text
+    assert time.time() - OLD / 1000 - _value(text, "banditloop_archive_lag_seconds") < 60
+    finish(archiver)
+    text = (await collect(async_client, Metrics("p").sample(), ["home"])).decode()
+    assert _value(text, "banditloop_archive_lag_seconds") == 0.0
+
+
+def _value(text: str, name: str) -> float:
+    return float(text.partition(name + '{policy="home"} ')[2].partition("\n")[0])
 
 
 def test_only_the_next_range_is_ever_committed(client):
