@@ -193,6 +193,12 @@ class CodecError(BanditloopError):
     code = "invalid_record"
 
 
+class ArchiveError(BanditloopError):
+    """The archive is damaged, has a gap, belongs to another log, or its address is wrong."""
+
+    code = "invalid_archive"
+
+
 class LogGapError(BanditloopError):
     """Neither the stream nor the archive holds a part of the log any more."""
 

@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-BENCHMARKS = ("source_quality.py", "blend_quality.py", "propensities.py")
+BENCHMARKS = ("source_quality.py", "blend_quality.py", "propensities.py", "archive_size.py")
 
 
 def main() -> int:

@@ -7,22 +7,22 @@ from ray.serve import Application
 from ray.serve.handle import DeploymentHandle
 
 from policies.spec import PolicySpec
-from serve_app.deployments import Learner, RankReplica
+from serve_app.deployments import Archiver, Learner, RankReplica
 from serve_app.settings import Settings
 
 APP_NAME = "banditloop"
 
 
 class Ingress(RankReplica):
-    """The one deployment on the request path. Holds the learners' handles only so that they are part of the app."""
+    """The one deployment on the request path. Holds the others' handles only so that they are part of the app."""
 
-    def __init__(self, settings: Settings, specs: list[PolicySpec], *learners: DeploymentHandle) -> None:
+    def __init__(self, settings: Settings, specs: list[PolicySpec], *others: DeploymentHandle) -> None:
         super().__init__(settings, specs)
-        self._learners = learners
+        self._others = others
 
 
 def build_app(settings: Settings, specs: Sequence[PolicySpec]) -> Application:
-    """One ingress deployment with ``settings.replicas`` replicas, and one learner per policy, with its standbys."""
+    """One ingress with ``settings.replicas`` replicas, a learner per policy with its standbys, and the archiver."""
     quick = {"graceful_shutdown_wait_loop_s": 0.1, "graceful_shutdown_timeout_s": 10}
     learners = [
         serve.deployment(Learner, name=f"learner-{spec.name}")
@@ -36,6 +36,11 @@ def build_app(settings: Settings, specs: Sequence[PolicySpec]) -> Application:
         .bind(settings, spec)
         for spec in specs
     ]
+    archivers = [
+        serve.deployment(Archiver, name="archiver")
+        .options(num_replicas=1, max_ongoing_requests=1, ray_actor_options={"num_cpus": 0}, **quick)
+        .bind(settings, [spec.name for spec in specs])
+    ]
     ingress = serve.deployment(serve.ingress()(Ingress), name="rank").options(
         num_replicas=settings.replicas,
         max_ongoing_requests=settings.max_ongoing_requests,
@@ -44,4 +49,4 @@ def build_app(settings: Settings, specs: Sequence[PolicySpec]) -> Application:
         ray_actor_options={"num_cpus": 0},
         **quick,
     )
-    return ingress.bind(settings, list(specs), *learners)
+    return ingress.bind(settings, list(specs), *learners, *(archivers if settings.archive_root() else ()))

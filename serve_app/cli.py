@@ -10,7 +10,7 @@ import typer
 from pydantic import ValidationError
 from rich.console import Console
 
-from bandits.errors import BanditloopError
+from bandits.errors import ArchiveError, BanditloopError
 from serve_app.cli_keys import app as keys
 from serve_app.environment import prepare_environment
 
@@ -18,6 +18,8 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pret
 data = typer.Typer(no_args_is_help=True, help="Data sets for demos and evaluation.")
 app.add_typer(data, name="data")
 app.add_typer(keys, name="keys")
+archive = typer.Typer(no_args_is_help=True, help="The log as Parquet files.")
+app.add_typer(archive, name="archive")
 console = Console(stderr=True)
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
@@ -34,6 +36,9 @@ def serve(
     redis_url: Annotated[str | None, typer.Option(help="Redis to use [default: an embedded Valkey]")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Where the embedded Valkey and the salt live")] = None,
     keys_file: Annotated[Path | None, typer.Option(help="API keys; without them only loopback is served")] = None,
+    archive: Annotated[
+        str | None, typer.Option(help="Folder or URI of the archive, or none [default: DATA_DIR/archive]")
+    ] = None,
 ) -> None:
     """Serve policies over HTTP until interrupted."""
     from policies.spec import load_spec
@@ -48,6 +53,7 @@ def serve(
         "redis_url": redis_url,
         "data_dir": data_dir,
         "keys_file": keys_file,
+        "archive": archive,
     }
     settings = Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
     loaded = [load_spec(path) for path in specs or [EXAMPLES / "home.yaml"]]
@@ -90,6 +96,37 @@ def data_get(
     with console.status(f"getting {name}"):
         path = datasets.get(name, source=source)
     typer.echo(path)
+
+
+@archive.command("show")
+def archive_show(
+    policy: Annotated[str, typer.Argument(help="A policy's name")],
+    root: Annotated[
+        str | None, typer.Option("--archive", help="Folder or URI [default: the one that serve uses here]")
+    ] = None,
+) -> None:
+    """What the archive of a policy holds: ranges, entries, bytes, from when to when."""
+    from datetime import UTC, datetime
+
+    from policies.archive import ArchiveReader
+    from policies.ranges import order
+    from serve_app.settings import Settings
+
+    where = (Settings() if root is None else Settings(archive=root)).archive_root()
+    ranges = ArchiveReader(where, policy).ranges() if where else []
+    if not ranges:
+        raise ArchiveError(f"no range of {policy} is archived there: say where with --archive", "archive")
+    entries = sum(each.range.count for each in ranges)
+    size, records = sum(each.size for each in ranges), sum(each.record_bytes for each in ranges)
+    times = [
+        datetime.fromtimestamp(order(entry_id)[0] / 1000, UTC).isoformat(timespec="milliseconds")
+        for entry_id in (ranges[0].range.first, ranges[-1].range.last)
+    ]
+    typer.echo(f"ranges   {len(ranges)}")
+    typer.echo(f"entries  {entries}")
+    typer.echo(f"bytes    {size} ({size / entries:.0f} per entry; its record in the stream {records / entries:.0f})")
+    typer.echo(f"from     {times[0]}  {ranges[0].range.first}")
+    typer.echo(f"to       {times[1]}  {ranges[-1].range.last}")
 
 
 @app.command()

@@ -17,6 +17,7 @@ from rich.table import Table
 from bandits.errors import SnapshotError
 from bandits.join import log_order
 from bandits.records import PinRecord, RollbackRecord
+from policies.archive import ArchiveReader
 from policies.fold import START
 from policies.spec import PolicySpec, decode_spec
 from policies.verify import Verified, verify
@@ -133,7 +134,7 @@ def verify_(
         clock = time.perf_counter()
         with _progress(newest[0]) as on_progress:
             through = f"{newest[0]}-{newest[1]}"
-            entries = stored.entries(fold.position, through)
+            entries = stored.history.entries(fold.position, through)
             results = list(verify(fold, entries, served, build=build(), progress=on_progress))
         seconds = time.perf_counter() - clock
         holds = bool(results) and all(each.holds for each in results) and not corrupt
@@ -216,7 +217,8 @@ def _opened(
     with any_redis(settings) as url:
         client = redis.Redis.from_url(url, socket_timeout=30, socket_connect_timeout=5)
         try:
-            yield StoredPolicy(client, the_policy(client, policy)), settings
+            name, root = the_policy(client, policy), settings.archive_root()
+            yield StoredPolicy(client, name, ArchiveReader(root, name) if root else None), settings
         finally:
             client.close()
 
@@ -251,7 +253,7 @@ def _same_spec(stored: StoredPolicy, published: Published, what: str) -> None:
 
 
 def _spec(stored: StoredPolicy, spec_digest: str) -> PolicySpec:
-    return decode_spec(stored.log.blob(spec_digest))
+    return decode_spec(stored.history.blob(spec_digest))
 
 
 def _changes(stored: StoredPolicy, before: Published, after: Published) -> str:

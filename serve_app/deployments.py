@@ -14,6 +14,7 @@ import redis
 import redis.asyncio
 
 from policies import artifact
+from policies.archive import ArchiveReader
 from policies.catalogue import Catalogue
 from policies.spec import PolicySpec
 from serve_app.event_log import LogWriter
@@ -96,6 +97,40 @@ class RankReplica:
             await self._client.aclose()
 
 
+class Archiver:
+    """Archives and trims every policy's log, one thread each. Several may run: see archiver.py."""
+
+    def __init__(self, settings: Settings, policies: list[str]) -> None:
+        from serve_app import archiver  # noqa: PLC0415 - pyarrow takes 30 MB, which replicas and learners can do without
+
+        configure_logging(settings.log_level)
+        self._stop = threading.Event()
+        self._threads = []
+        for policy in policies:
+            loop = archiver.Archiver(
+                redis.Redis.from_url(str(settings.redis_url), socket_timeout=30, socket_connect_timeout=5),
+                policy,
+                settings.archive_root(),
+                max_age_s=settings.archive_max_age_s,
+                retain_s=settings.archive_retain_s,
+            )
+            thread = threading.Thread(target=loop.run, args=(self._stop,), name=f"archiver-{policy}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    async def check_health(self) -> None:
+        """Called by Serve; with a dead thread a log is no longer archived, and all are restarted."""
+        for thread in self._threads:
+            if not thread.is_alive():
+                raise RuntimeError(f"the thread {thread.name} has died: see its log")
+
+    async def __del__(self) -> None:
+        """Stop between two steps; a range that was committed and not written is written at the next start."""
+        self._stop.set()
+        for thread in self._threads:
+            await asyncio.to_thread(thread.join, 5)
+
+
 class Learner:
     """Runs one policy's learner, leading or standing by, on a thread; the event loop stays free for health checks."""
 
@@ -110,6 +145,7 @@ class Learner:
             salt=settings.secret(),
             publish_interval_s=settings.publish_interval_ms / 1000,
             checkpoint_interval_s=settings.checkpoint_interval_s,
+            archive=ArchiveReader(settings.archive_root(), spec.name) if settings.archive_root() else None,
             artifact=trained.version if trained else None,
             catalogue=Catalogue.of(trained.catalogue) if trained else None,
         )

@@ -66,6 +66,7 @@ STATUS: Mapping[type[BanditloopError], int] = {
     errors.ArtifactError: 422,
     errors.SnapshotError: 500,
     errors.CodecError: 500,
+    errors.ArchiveError: 500,
     errors.LogGapError: 500,
     errors.DataUnavailableError: 500,
     errors.StartupError: 500,

@@ -70,6 +70,11 @@ class Keys:
         """What the learner has counted, as of its last publication."""
         return self._key("stats")
 
+    @property
+    def archive(self) -> str:
+        """What is committed to the archive, written there and trimmed from the stream: a hash, see archiver.py."""
+        return self._key("archive")
+
     def blob(self, digest: str) -> str:
         """A content-addressed blob."""
         return self._key(f"blob:{digest}")

@@ -6,8 +6,9 @@ import platform
 import threading
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from importlib.metadata import version
+from itertools import islice
 
 import msgspec
 import redis
@@ -15,6 +16,7 @@ from redis.exceptions import RedisError
 
 from bandits.codec import digest, encode
 from bandits.errors import BanditloopError, LogGapError
+from bandits.join import log_order
 from bandits.records import (
     ArtifactRecord,
     BuildRecord,
@@ -26,12 +28,15 @@ from bandits.records import (
     TickRecord,
 )
 from bandits.types import Snapshot
+from policies.archive import ArchiveReader
 from policies.blend import make_learner
 from policies.catalogue import Catalogue
 from policies.fold import Fold, FoldState
 from policies.spec import PolicySpec
+from serve_app.archiver import Committed
 from serve_app.checkpoints import Checkpoints
 from serve_app.event_log import FIELD, LogReader
+from serve_app.history import History
 from serve_app.inbox import Inbox
 from serve_app.keys import Keys
 from serve_app.lease import Lease, LeaseLostError
@@ -42,6 +47,7 @@ PUBLISHING_SHARE = 0.25
 """At most this share of the learner's time goes into snapshots, however large they grow."""
 RETRY_S = 0.5
 CHECKPOINT_S = 60.0
+CATCH_UP = 1000
 
 log = logging.getLogger("banditloop.learner")
 
@@ -60,16 +66,12 @@ class Stats(msgspec.Struct, frozen=True):
     inbox_refused: int = 0
 
 
-class StreamPast:
-    """The log behind a fold."""
+class LogPast:
+    """The log behind a fold, wherever it is now."""
 
-    def __init__(self, reader: LogReader, checkpoints: Checkpoints) -> None:
-        self._reader = reader
+    def __init__(self, history: History, checkpoints: Checkpoints) -> None:
+        self.entries = history.entries
         self._checkpoints = checkpoints
-
-    def entries(self, after: str, through: str) -> Iterable[LogEntry]:
-        """The log's entries past ``after``, up to and including ``through``."""
-        return self._reader.between(after, through)
 
     def checkpoint(self, position: str) -> FoldState | None:
         """The newest checkpoint at or before a position."""
@@ -93,6 +95,7 @@ class LearnerLoop:
         artifact: str | None = None,
         catalogue: Catalogue | None = None,
         checkpoint_interval_s: float = CHECKPOINT_S,
+        archive: ArchiveReader | None = None,
     ) -> None:
         make_learner(spec, salt=salt)  # a spec that cannot be learned is refused before the log names it
         self._client = client
@@ -106,7 +109,8 @@ class LearnerLoop:
         self._log = LogReader(client, self._keys)
         self._checkpoints = Checkpoints(client, self._keys)
         self._inbox = Inbox(client, self._keys)
-        self._past = StreamPast(self._log, self._checkpoints)
+        self._history = History(client, self._keys, archive)
+        self._past = LogPast(self._history, self._checkpoints)
         self.lease = Lease(client, self._keys, f"{os.getpid()}.{uuid.uuid4().hex[:8]}")
         self._taken: list[tuple[str, bytes, Published]] = []
         self._fold = self._fresh()
@@ -165,6 +169,9 @@ class LearnerLoop:
             except BanditloopError as error:
                 log.warning("the checkpoint at %s cannot be used (%s): folding from the start", state.position, error)
                 self._fold = self._fresh()
+        if self._trimmed():
+            for entries in batched(self._history.entries(self._fold.position), CATCH_UP):
+                self._apply(entries)
 
     def step(self) -> None:
         """Fold what is new; if this process leads, do what only the leader may."""
@@ -172,6 +179,8 @@ class LearnerLoop:
         ready = leading is not None and leading == self._configured_under
         entries = self._log.read(self._fold.position, block_ms=BLOCK_MS if ready or leading is None else None)
         if entries:
+            if self._trimmed():  # asked after the read, so it holds of what was read
+                raise LogGapError(f"the stream was trimmed past {self._fold.position}", "log")
             self._apply(entries)
         if leading is None:
             self._taken.clear()
@@ -188,9 +197,14 @@ class LearnerLoop:
         self._ask_for_checkpoint()
         self._publish()
 
+    def _trimmed(self) -> bool:
+        """Whether entries past the fold's position may be gone from the stream."""
+        trimmed = Committed.read(self._client, self._keys).trimmed
+        return log_order(trimmed) > log_order(self._fold.position)
+
     def _fresh(self) -> Fold:
         self._torn = False
-        return Fold(self._log.blob, salt=self._salt, past=self._past, on_checkpoint=self._on_checkpoint)
+        return Fold(self._history.blob, salt=self._salt, past=self._past, on_checkpoint=self._on_checkpoint)
 
     def _apply(self, entries: list[LogEntry]) -> None:
         """Fold entries. If something outside the log fails in the middle of one, the fold is torn: start again."""
@@ -292,6 +306,13 @@ class LearnerLoop:
             inbox_refused=self._inbox.refused,
         )
         self.lease.guarded([("SET", self._keys.stats, msgspec.msgpack.encode(stats))])
+
+
+def batched(entries: Iterable[LogEntry], size: int) -> Iterator[list[LogEntry]]:
+    """Lists of at most ``size``."""
+    iterator = iter(entries)
+    while batch := list(islice(iterator, size)):
+        yield batch
 
 
 def build() -> dict[str, str]:

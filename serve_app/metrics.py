@@ -98,6 +98,7 @@ async def collect(client: "redis.asyncio.Redis", own: Sample, policies: Iterable
     samples = [own]
     stats: dict[str, Stats] = {}
     lags: dict[str, float] = {}
+    logs: dict[str, LogState] = {}
     try:
         processes: Any = await client.zrange(PROCESSES, 0, -1)
         others = [name.decode() for name in processes if name.decode() != own.process]
@@ -105,10 +106,11 @@ async def collect(client: "redis.asyncio.Redis", own: Sample, policies: Iterable
         samples += [msgspec.msgpack.decode(raw, type=Sample) for raw in pushed if raw is not None]
         stats = await read_stats(client, policies)
         lags = {name: await _lag_s(client, name, each) for name, each in stats.items()}
+        logs = {name: await _log_state(client, Keys(name)) for name in policies}
     except (RedisError, OSError, msgspec.MsgspecError):
         pass
     registry = CollectorRegistry()
-    registry.register(_Collector(samples, stats, lags))
+    registry.register(_Collector(samples, stats, lags, logs))
     return generate_latest(registry)
 
 
@@ -131,8 +133,35 @@ async def _lag_s(client: "redis.asyncio.Redis", policy: str, stats: Stats) -> fl
     return max(0.0, float(now[0]) + float(now[1]) / 1e6 - int(stats.position.partition("-")[0]) / 1000)
 
 
+class LogState(msgspec.Struct, frozen=True):
+    """Of one policy's log: entries in Redis, and, if it was ever archived, how the archiver keeps up."""
+
+    entries: int
+    unarchived_s: float | None
+    failures: int
+
+
+async def _log_state(client: "redis.asyncio.Redis", keys: Keys) -> LogState:
+    entries: Any = await client.xlen(keys.log)
+    held: Any = await client.hmget(keys.archive, "written", "failures", "end")
+    written, failures, end = held
+    if failures is None and end is None:
+        return LogState(int(entries), None, 0)
+    oldest: Any = await client.xrange(keys.log, f"({written.decode()}" if written else "-", count=1)
+    now: Any = await client.time()
+    age = float(now[0]) - int(oldest[0][0].partition(b"-")[0]) / 1000 if oldest else 0.0
+    return LogState(int(entries), max(0.0, age), int(failures or 0))
+
+
 class _Collector:
-    def __init__(self, samples: list[Sample], stats: Mapping[str, Stats], lags: Mapping[str, float]) -> None:
+    def __init__(
+        self,
+        samples: list[Sample],
+        stats: Mapping[str, Stats],
+        lags: Mapping[str, float],
+        logs: Mapping[str, LogState],
+    ) -> None:
+        self._logs = logs
         self._samples = samples
         self._stats = stats
         self._lags = lags
@@ -154,6 +183,7 @@ class _Collector:
             yield gauge
         yield self._histogram()
         yield from self._learners()
+        yield from self._archivers()
 
     def _histogram(self) -> Metric:
         histogram = HistogramMetricFamily(f"banditloop_{LATENCY[0]}", LATENCY[1], labels=["policy", "process"])
@@ -187,3 +217,18 @@ class _Collector:
             published.add_metric([policy], stats.snapshots)
             lag.add_metric([policy], self._lags.get(policy, 0.0))
         yield from (outcomes, early, learned, published, lag)
+
+    def _archivers(self) -> Iterator[Metric]:
+        entries = GaugeMetricFamily("banditloop_log_entries", "Entries of the log in Redis", labels=["policy"])
+        lag = GaugeMetricFamily(
+            "banditloop_archive_lag_seconds", "Age of the oldest entry that is not archived", labels=["policy"]
+        )
+        failures = CounterMetricFamily(
+            "banditloop_archive_failures", "Attempts to archive that failed and were repeated", labels=["policy"]
+        )
+        for policy, state in self._logs.items():
+            entries.add_metric([policy], state.entries)
+            if state.unarchived_s is not None:
+                lag.add_metric([policy], state.unarchived_s)
+                failures.add_metric([policy], state.failures)
+        yield from (entries, lag, failures)

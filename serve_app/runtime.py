@@ -75,13 +75,23 @@ def serving(settings: Settings, specs: Sequence[PolicySpec]) -> Iterator[str]:
     if not is_free(settings.host, settings.port):
         raise StartupError(f"cannot listen on {settings.host}:{settings.port}: try --port", "port")
     validate(specs)
+    if settings.archive_root():
+        from policies.storage import Storage
+
+        Storage(settings.archive_root(), "")
     import ray
     from ray import serve
 
     from serve_app.app import APP_NAME, build_app
 
     with valkey(settings) as url, ray_on_loopback(settings) as inside:
-        settings = settings.model_copy(update={"redis_url": url, "data_dir": Path(settings.data_dir).resolve()})
+        settings = settings.model_copy(
+            update={
+                "redis_url": url,
+                "data_dir": Path(settings.data_dir).resolve(),
+                "archive": settings.archive_root(),
+            }
+        )
         settings.secret()
         ray.init(
             address="local",  # its own, whatever else runs on this machine

@@ -10,6 +10,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from redis.connection import parse_url
 
 from bandits.errors import StartupError
+from serve_app.event_log import REMEMBERED_S
 
 MIN_SALT_BYTES = 16
 DEFAULT_DATA_DIR = Path(".banditloop")
@@ -23,6 +24,10 @@ class Settings(BaseSettings):
     rank is steadier on a crowded machine, and models are fresh later. ``keys_file`` holds the API keys (see
     security.py); without it ``host`` must be a loopback address. ``redis_url`` may hold a password, so it is never
     printed; give it in the environment, because a command line is there for every user of the machine to read.
+    ``archive`` is a local folder or a
+    URI that pyarrow opens; None is ``data_dir/archive``, "" or "none" archives nothing, and trims nothing from
+    Redis. An event is archived when it is some ``archive_max_age_s`` old, and stays in Redis for
+    ``archive_retain_s`` at least.
     """
 
     model_config = SettingsConfigDict(env_prefix="BANDITLOOP_", extra="ignore", hide_input_in_errors=True)
@@ -41,6 +46,9 @@ class Settings(BaseSettings):
     max_ongoing_requests: int = Field(256, ge=1)
     max_queued_requests: int = Field(1024, ge=1)
     learner_niceness: int = Field(0, ge=0, le=19)
+    archive: str | None = None
+    archive_max_age_s: float = Field(60.0, gt=0)
+    archive_retain_s: float = Field(900.0, gt=REMEMBERED_S)
     log_level: str = "INFO"
 
     @field_validator("redis_url")
@@ -55,6 +63,14 @@ class Settings(BaseSettings):
                     " write / : @ # ? % as %2F %3A %40 %23 %3F %25)"
                 ) from None
         return url
+
+    def archive_root(self) -> str:
+        """Where the archive is: a URI, an absolute path, or "" when nothing is archived."""
+        if self.archive is None:
+            return str((self.data_dir / "archive").resolve())
+        if self.archive in {"", "none"} or "://" in self.archive:
+            return self.archive.removeprefix("none")
+        return str(Path(self.archive).resolve())
 
     def secret(self) -> bytes:
         """The salt's bytes, at most 64; made and kept in ``data_dir`` when none is configured."""

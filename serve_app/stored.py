@@ -1,6 +1,5 @@
 """What the commands need of a policy: its log, its snapshots, its checkpoints."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -8,11 +7,13 @@ import redis
 
 from bandits.errors import SnapshotError, UnknownPolicyError
 from bandits.join import log_order
-from bandits.records import LogEntry, PinRecord, RollbackRecord
+from bandits.records import PinRecord, RollbackRecord
+from policies.archive import ArchiveReader
 from policies.fold import Fold
 from policies.verify import Replay, Served
 from serve_app.checkpoints import Checkpoints, Stored
 from serve_app.event_log import LogReader
+from serve_app.history import History
 from serve_app.keys import Keys
 from serve_app.learner import Stats
 from serve_app.snapshots import Head, Published, decode_published
@@ -42,10 +43,11 @@ def the_policy(client: "redis.Redis", name: str | None) -> str:
 class StoredPolicy:
     """One policy's snapshots and log."""
 
-    def __init__(self, client: "redis.Redis", policy: str) -> None:
+    def __init__(self, client: "redis.Redis", policy: str, archive: ArchiveReader | None = None) -> None:
         self.keys = Keys(policy)
         self.checkpoints = Checkpoints(client, self.keys)
         self.log = LogReader(client, self.keys)
+        self.history = History(client, self.keys, archive)
         self._client = client
 
     def snapshots(self) -> list[tuple[str, Published | None]]:
@@ -99,22 +101,18 @@ class StoredPolicy:
             raise SnapshotError(f"no checkpoint is stored at {position}: there are {sorted(known)}", "from")
         return known[position]
 
-    def entries(self, after: str, through: str | None = None) -> Iterator[LogEntry]:
-        """The log, past a position."""
-        return self.log.between(after, through)
-
     def control(self, record: PinRecord | RollbackRecord) -> str:
         """Append a pin or a rollback to the log; its position."""
         return self.log.append(record)
 
     def replay(self, salt: bytes, start: Stored | None = None) -> Fold:
         """A fold of the log from its start, or from a checkpoint."""
-        past = Replay(self.entries, None)
+        past = Replay(self.history.entries)
         if start is None:
-            return Fold(self.log.blob, salt=salt, past=past)
+            return Fold(self.history.blob, salt=salt, past=past)
         state = self.checkpoints.state(start)
-        past = Replay(self.entries, state)
-        fold = Fold(self.log.blob, salt=salt, past=past)
+        past = Replay(self.history.entries, state)
+        fold = Fold(self.history.blob, salt=salt, past=past)
         fold.resume(state, past)
         return fold
 

@@ -5,6 +5,8 @@ import os
 import numpy as np
 from hypothesis import strategies as st
 
+from bandits import records
+from bandits.codec import encode
 from bandits.hashing import hash_feature
 from bandits.types import ActionSet, Context, Interaction, Namespace
 
@@ -61,4 +63,66 @@ def interactions(seed: int, count: int, k: int = 5) -> list[Interaction]:
         context, actions = decision_features(seed * 100_003 + i, k)
         chosen = int(rng.integers(k))
         out.append(Interaction(f"e{i}", 0, context, actions, chosen, 1.0 / k, float(rng.random() < 0.4)))
+    return out
+
+
+texts = st.text(st.characters(codec="utf-8"), min_size=1, max_size=8)
+
+
+@st.composite
+def decisions(draw) -> records.DecisionRecord:
+    """Decisions of up to three slots among up to six actions, each field set or not."""
+    ids = draw(st.lists(texts, min_size=1, max_size=6, unique=True))
+    count = len(ids)
+    chosen = draw(st.permutations(range(count)))[: draw(st.integers(1, min(3, count)))]
+    pmf = []
+    for slot in range(len(chosen)):
+        weights = np.array(draw(st.lists(st.floats(0.01, 1.0), min_size=count, max_size=count)))
+        weights[chosen[:slot]] = 0.0
+        pmf.append(weights / weights.sum())
+    return records.DecisionRecord(
+        event_id=draw(texts),
+        policy="home",
+        spec=draw(texts),
+        snapshot_id=draw(texts),
+        catalogue=draw(texts),
+        context=draw(st.dictionaries(texts, st.one_of(texts, st.booleans(), st.floats(-9, 9)), max_size=3)),
+        action_ids=ids,
+        features=draw(st.one_of(st.none(), st.just([{"x": 1.0}] * count))),
+        scores=draw(st.sampled_from([{}, {"cf": np.arange(count, dtype="<f4").tobytes()}])),
+        pmf=np.array(pmf).tobytes(),
+        chosen=chosen,
+        user=draw(st.one_of(st.none(), texts)),
+        deferred=draw(st.booleans()),
+        holdout=draw(st.booleans()),
+    )
+
+
+rewards = st.builds(
+    records.RewardRecord,
+    event_id=texts,
+    value=st.floats(-1e12, 1e12),
+    reward_id=st.one_of(st.none(), texts),
+    slot=st.one_of(st.none(), st.integers(0, 2**64 - 1)),
+    action_id=st.one_of(st.none(), texts),
+)
+small_records = st.one_of(
+    st.builds(records.ActivationRecord, texts),
+    st.just(records.TickRecord()),
+    st.builds(records.SpecRecord, texts, texts),
+    st.builds(records.CatalogueRecord, texts),
+    st.builds(records.ArtifactRecord, texts),
+    st.builds(records.BuildRecord, st.dictionaries(texts, texts, max_size=2)),
+)
+log_bytes = st.one_of(decisions().map(encode), rewards.map(encode), small_records.map(encode), st.binary(max_size=20))
+
+
+@st.composite
+def raw_logs(draw, max_size: int = 30, min_size: int = 1) -> list[tuple[str, bytes]]:
+    """(id, record bytes) in the order of a log, some of them junk, over a few hours."""
+    out, milliseconds, sequence = [], draw(st.integers(0, 1_800_000_000_000)), 1
+    for data in draw(st.lists(log_bytes, min_size=min_size, max_size=max_size)):
+        step = draw(st.sampled_from([0, 0, 1, 1000, 3_600_000]))
+        milliseconds, sequence = milliseconds + step, sequence + 1 if step == 0 else draw(st.integers(0, 2))
+        out.append((f"{milliseconds}-{sequence}", data))
     return out

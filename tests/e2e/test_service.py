@@ -14,6 +14,8 @@ import pytest
 from listening import listening
 
 from bandits.errors import BanditloopError
+from bandits.records import DecisionRecord
+from policies.archive import ArchiveReader
 from policies.ranker import ActionRequest
 from serve_app.client import Client, ServiceError, wait_until_ready
 from serve_app.environment import free_port
@@ -35,7 +37,13 @@ def banditloop(*arguments: str, cwd: Path) -> "subprocess.Popen[str]":
     command = [str(Path(sys.executable).parent / "banditloop"), *arguments]
     with (cwd / "output").open("w") as output:
         return subprocess.Popen(
-            command, cwd=cwd, text=True, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+            command,
+            cwd=cwd,
+            text=True,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env={**os.environ, "BANDITLOOP_ARCHIVE_MAX_AGE_S": "1"},
         )
 
 
@@ -190,11 +198,32 @@ def test_metrics_docs_and_openapi(service):
             "log_outcomes_total",
             "learner_lag",
             "snapshot_age",
+            "archive_lag_seconds",
+            "archive_failures_total",
+            "log_entries",
             'latency_seconds_bucket{le="0.0001"',
         )
         return all(f"banditloop_{name}" in text or name in text for name in wanted)
 
     wait_for(all_there, timeout_s=10, what="all metrics")
+
+
+def test_the_log_is_archived_while_it_grows(service, tmp_path):
+    url, process = service
+    root = Path(f"/proc/{process.pid}/cwd").resolve() / ".banditloop" / "archive"
+    with Client(url, "news") as client:
+        event_id = client.rank(ACTIONS).event_id
+    wait_for(
+        lambda: any(
+            isinstance(entry.record, DecisionRecord) and entry.record.event_id == event_id
+            for entry in ArchiveReader(root, "news").entries()
+        ),
+        timeout_s=20,
+        what="the decision in the archive",
+    )
+    show = banditloop("archive", "show", "--archive", str(root), "news", cwd=tmp_path)
+    assert show.wait(60) == 0
+    assert "per entry" in (tmp_path / "output").read_text()
 
 
 def test_a_port_in_use_and_a_wrong_spec_are_one_readable_line(service, tmp_path):

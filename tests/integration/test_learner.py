@@ -106,7 +106,7 @@ def verdicts(client: redis.Redis, *, salt: bytes = SALT) -> list[str]:
     stored = StoredPolicy(client, "home")
     served, corrupt = stored.served()
     fold = stored.replay(salt)
-    return [each.verdict for each in verify(fold, stored.entries("0-0"), served, build=build())] + corrupt
+    return [each.verdict for each in verify(fold, stored.history.entries("0-0"), served, build=build())] + corrupt
 
 
 def head(client: redis.Redis) -> str:
@@ -394,6 +394,6 @@ def test_a_verification_can_start_from_a_checkpoint(client):
     served, _ = stored.served()
     fold = stored.replay(SALT, start)
     client.xtrim(KEYS.log, minid=client.get(KEYS.needed).decode())
-    found = list(verify(fold, stored.entries(start.position), served, build=build()))
+    found = list(verify(fold, stored.history.entries(start.position), served, build=build()))
     assert {each.verdict for each in found} == {"identical"}
     assert 2 <= len(found) < len(served)

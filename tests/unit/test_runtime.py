@@ -1,4 +1,7 @@
+from pathlib import Path
+
 import pytest
+from pydantic import ValidationError
 
 from bandits.errors import StartupError
 from serve_app.embedded import alone
@@ -26,3 +29,26 @@ def test_a_short_or_empty_salt_is_refused(tmp_path):
         Settings(data_dir=tmp_path).secret()
     with pytest.raises(StartupError, match="5 bytes"):
         Settings(data_dir=tmp_path, salt="short").secret()
+
+
+@pytest.mark.parametrize(
+    ("given", "root"),
+    [
+        (None, "/data/archive"),
+        ("", ""),
+        ("none", ""),
+        ("/somewhere/else", "/somewhere/else"),
+        ("here", str(Path("here").resolve())),
+        ("s3://bucket/prefix", "s3://bucket/prefix"),
+    ],
+)
+def test_where_the_archive_is(given, root):
+    """A relative path is resolved, because the archiver runs in another folder."""
+    settings = Settings(data_dir=Path("/data"), archive=given)
+    assert settings.archive_root() == root
+    assert settings.model_copy(update={"archive": root}).archive_root() == root
+
+
+def test_retries_need_the_log_for_longer_than_they_may_come():
+    with pytest.raises(ValidationError, match="archive_retain_s"):
+        Settings(archive_retain_s=600)

@@ -1,0 +1,193 @@
+"""A range of the log as a Parquet file: what it is called, its columns, and how it is written."""
+
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from typing import Annotated, Any, BinaryIO
+
+import msgspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from bandits.codec import decode
+from bandits.errors import ArchiveError, CodecError
+from bandits.records import (
+    ActivationRecord,
+    CatalogueRecord,
+    DecisionRecord,
+    LogRecord,
+    RewardRecord,
+    SpecRecord,
+)
+
+FORMAT = 1
+METADATA = b"banditloop"
+UNDECODABLE = "undecodable"
+GROUP_ENTRIES = 2048
+GROUP_BYTES = 8 << 20
+"""A row group, what reader and writer hold in memory, ends with the entry that reaches either."""
+HOUR_MS = 3_600_000
+LAST_HOUR = int(datetime(9999, 12, 31, 23, tzinfo=UTC).timestamp()) * 1000 // HOUR_MS
+INT64_MAX = 2**63 - 1
+
+SCHEMA = pa.schema(
+    [
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("ms", pa.int64(), nullable=False),
+        pa.field("seq", pa.int64(), nullable=False),
+        pa.field("kind", pa.string(), nullable=False),
+        pa.field("event_id", pa.string()),
+        pa.field("record", pa.binary(), nullable=False),
+        ("reward", pa.float64()),
+        ("reward_id", pa.string()),
+        ("slot", pa.int64()),
+        ("action_id", pa.string()),
+        ("propensity", pa.float64()),
+        ("action", pa.string()),
+        ("slots", pa.int32()),
+        ("actions", pa.int32()),
+        ("spec", pa.string()),
+        ("snapshot_id", pa.string()),
+        ("catalogue", pa.string()),
+        ("user", pa.string()),
+        ("deferred", pa.bool_()),
+        ("holdout", pa.bool_()),
+    ]
+)
+REPEATING = ["kind", "action_id", "action", "spec", "snapshot_id", "catalogue", "user"]
+
+
+def order(entry_id: str) -> tuple[int, int]:
+    """What ids are ordered by: milliseconds, then sequence."""
+    milliseconds, _, sequence = entry_id.partition("-")
+    return int(milliseconds), int(sequence)
+
+
+def hour_of(entry_id: str) -> int:
+    """Hours from the epoch to the hour an entry belongs to; ids beyond the year 9999 belong to its last."""
+    return min(order(entry_id)[0] // HOUR_MS, LAST_HOUR)
+
+
+EntryId = Annotated[str, msgspec.Meta(pattern=r"^\d+-\d+$(?!\n)")]
+
+
+class Range(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A committed range of the log: ``count`` entries from ``first`` to ``last``, all there is after ``previous``."""
+
+    previous: EntryId
+    first: EntryId
+    last: EntryId
+    count: int
+
+    @property
+    def path(self) -> str:
+        """Its file, below the policy's folder."""
+        return f"{folder_of(hour_of(self.first))}/{self}.parquet"
+
+    def __str__(self) -> str:
+        return f"{self.first}_{self.last}"
+
+
+class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a file says of itself, in its metadata."""
+
+    format: int
+    policy: str
+    range: Range
+
+
+def folder_of(hour: int) -> str:
+    """The folder of an hour, below the policy's."""
+    return datetime.fromtimestamp(hour * HOUR_MS // 1000, UTC).strftime("date=%Y-%m-%d/hour=%H")
+
+
+def scalars(record: LogRecord) -> dict[str, Any]:
+    """The columns beside a record that spare an evaluation its decoding; those not named are null."""
+    if isinstance(record, DecisionRecord):
+        index = record.chosen[0]
+        return {
+            "event_id": record.event_id,
+            "propensity": float(record.pmfs()[0, index]),
+            "action": record.action_ids[index],
+            "slots": len(record.chosen),
+            "actions": len(record.action_ids),
+            "spec": record.spec,
+            "snapshot_id": record.snapshot_id,
+            "catalogue": record.catalogue,
+            "user": record.user,
+            "deferred": record.deferred,
+            "holdout": record.holdout,
+        }
+    if isinstance(record, RewardRecord):
+        return {
+            "event_id": record.event_id,
+            "reward": record.value,
+            "reward_id": record.reward_id,
+            "slot": record.slot if record.slot is None or record.slot <= INT64_MAX else None,
+            "action_id": record.action_id,
+        }
+    if isinstance(record, ActivationRecord):
+        return {"event_id": record.event_id}
+    if isinstance(record, SpecRecord):
+        return {"spec": record.digest}
+    return {"catalogue": record.digest} if isinstance(record, CatalogueRecord) else {}
+
+
+def _row(entry_id: str, data: bytes) -> tuple[dict[str, Any], str | None]:
+    """A row, and the digest of the blob its entry names."""
+    milliseconds, sequence = order(entry_id)
+    row = {"id": entry_id, "ms": min(milliseconds, INT64_MAX), "seq": min(sequence, INT64_MAX), "record": data}
+    try:
+        record = decode(data)
+    except CodecError:
+        return {**row, "kind": UNDECODABLE}, None
+    named = record.digest if isinstance(record, SpecRecord | CatalogueRecord) else None
+    return {**row, "kind": str(record.__struct_config__.tag), **scalars(record)}, named
+
+
+def _groups(entries: Iterable[tuple[str, bytes]]) -> Iterator[list[tuple[str, bytes]]]:
+    """Entries by row group. Where one ends depends on the entries alone."""
+    group: list[tuple[str, bytes]] = []
+    size = 0
+    for entry in entries:
+        group.append(entry)
+        size += len(entry[1])
+        if len(group) >= GROUP_ENTRIES or size >= GROUP_BYTES:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
+
+
+def write_range(sink: BinaryIO, policy: str, committed: Range, entries: Iterable[tuple[str, bytes]]) -> set[str]:
+    """Write a range's (id, record bytes) as Parquet. Returns the digests of the blobs that its entries name.
+
+    Raises:
+        ArchiveError: they are not the entries of the range.
+    """
+    header = msgspec.json.encode(Header(FORMAT, policy, committed))
+    named: set[str] = set()
+    count, first, last = 0, None, None
+    with pq.ParquetWriter(
+        sink,
+        SCHEMA.with_metadata({METADATA: header}),
+        compression="zstd",
+        use_dictionary=REPEATING,
+        write_statistics=[name for name in SCHEMA.names if name != "record"],
+        write_page_checksum=True,
+    ) as writer:
+        for group in _groups(entries):
+            rows = []
+            for entry_id, data in group:
+                row, blob = _row(entry_id, data)
+                rows.append(row)
+                if blob is not None:
+                    named.add(blob)
+            count, first, last = count + len(group), first or group[0][0], group[-1][0]
+            writer.write_batch(pa.RecordBatch.from_pylist(rows, schema=SCHEMA))
+    if (first, last, count) != (committed.first, committed.last, committed.count):
+        raise ArchiveError(
+            f"range {committed} of {policy} was committed with {committed.count} entries, but {count} were read"
+            f" ({first} to {last}): something else than banditloop removes entries from the stream",
+            "archive",
+        )
+    return named

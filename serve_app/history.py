@@ -1,0 +1,75 @@
+"""The whole log: the stream, and the archive where the stream has been trimmed."""
+
+from collections.abc import Iterator
+
+import redis
+
+from bandits.errors import CodecError, LogGapError
+from bandits.records import LogEntry
+from policies.archive import ArchiveReader
+from policies.fold import START
+from policies.ranges import order
+from serve_app.archiver import Committed
+from serve_app.event_log import LogReader
+from serve_app.keys import Keys
+
+BATCH = 1000
+
+
+class History:
+    """Reads one partition's log from anywhere to its end, also while it is archived and trimmed. Blocking."""
+
+    def __init__(self, client: "redis.Redis", keys: Keys, archive: ArchiveReader | None) -> None:
+        self._client = client
+        self._keys = keys
+        self._archive = archive
+        self._log = LogReader(client, keys)
+
+    def entries(self, after: str, through: str | None = None) -> Iterator[LogEntry]:
+        """Every entry past ``after`` up to ``through`` or the end of the log, in order, each once.
+
+        Raises:
+            LogGapError: a part of it is neither in the stream nor in the archive.
+            ArchiveError: the archive is damaged, or has a gap.
+        """
+        position = after
+        while through is None or order(position) < order(through):
+            batch = self._log.read(position, count=BATCH)
+            gone = Committed.read(self._client, self._keys).trimmed  # after the batch: so it holds of the batch
+            if order(gone) > order(position):
+                until = self._archived_until(position, gone, through)
+                yield from self._archive.entries(position, until) if self._archive else ()
+                position = until
+                continue
+            for entry in batch:
+                if through is not None and order(entry.id) > order(through):
+                    return
+                yield entry
+                position = entry.id
+            if not batch:
+                return
+
+    def _archived_until(self, position: str, gone: str, through: str | None) -> str:
+        """How far to read the archive, which has to hold what the stream lacks."""
+        end = START if self._archive is None else self._archive.end
+        if order(end) < order(gone if through is None else min(gone, through, key=order)):
+            raise LogGapError(
+                f"the log of {self._keys.policy} has a gap: the stream holds entries from {gone} on, the archive up to"
+                f" {end}, and {position} is before both: restore the archive's files, or start with --archive where"
+                " they are",
+                "archive",
+            )
+        return end if through is None else min(end, through, key=order)
+
+    def blob(self, digest: str) -> bytes:
+        """The blob an entry names, from Redis or else from the archive.
+
+        Raises:
+            CodecError, ArchiveError: it is in neither.
+        """
+        try:
+            return self._log.blob(digest)
+        except CodecError:
+            if self._archive is None:
+                raise
+            return self._archive.blob(digest)
