@@ -36,7 +36,7 @@ class History:
         while through is None or order(position) < order(through):
             batch = self._log.read(position, count=BATCH)
             gone = Committed.read(self._client, self._keys).trimmed  # after the batch: so it holds of the batch
-            if order(gone) > order(position):
+            if order(gone) > _next(position):
                 until = self._archived_until(position, gone, through)
                 yield from self._archive.entries(position, until) if self._archive else ()
                 position = until
@@ -73,3 +73,9 @@ class History:
             if self._archive is None:
                 raise
             return self._archive.blob(digest)
+
+
+def _next(position: str) -> tuple[int, int]:
+    """The least id past a position: the first that a reader from there may miss."""
+    milliseconds, sequence = order(position)
+    return (milliseconds, sequence + 1) if sequence < 2**64 - 1 else (milliseconds + 1, 0)

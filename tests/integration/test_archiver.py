@@ -276,6 +276,16 @@ def test_what_neither_holds_is_an_error_and_not_a_shorter_log(client, tmp_path, 
     assert [entry.id for entry in history.entries(log[28][0])] == ids(log[29:])
 
 
+@pytest.mark.usefixtures("small_nodes")
+def test_who_reads_from_just_before_what_is_needed_can_do_without_the_archive(client, tmp_path):
+    """A learner that resumes includes the needed entry itself, which is kept."""
+    log = begin(client)
+    live(Archiver(client, "home", tmp_path, **AT_ONCE))
+    assert Committed.read(client, KEYS).trimmed == log[28][0]
+    before = f"{order(log[28][0])[0] - 1}-{2**64 - 1}"
+    assert [entry.id for entry in History(client, KEYS, None).entries(before)] == ids(log[28:])
+
+
 def test_a_blob_is_read_from_redis_and_else_from_the_archive(client, tmp_path):
     fill(client, 5)
     finish(Archiver(client, "home", tmp_path, **AT_ONCE))
