@@ -1,0 +1,189 @@
+"""Kills parts of a running service at random moments, under traffic, and then asks for everything it was promised.
+
+    python tests/chaos/run.py --rounds 100 --seed 0
+
+Exit status 0: nothing acknowledged was lost, nothing was learned twice, every snapshot is the replay of the log byte
+for byte, and the service always recovered in time.
+"""
+
+import argparse
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parent))  # run as a script
+from traffic import Traffic
+from victims import KINDS, Victims
+
+from bandits.records import DecisionRecord, RewardRecord
+from policies.archive import ArchiveReader
+from serve_app.client import wait_until_ready
+from serve_app.environment import free_port
+from serve_app.keys import Keys
+from serve_app.stored import StoredPolicy
+
+POLICY = "home"
+RECOVERED_S = 10.0
+TAKEOVER_S = 5.0
+PER_S = 40.0
+SPEC = """
+name: home
+learner: {kind: ridge, standbys: 1}
+join: {window_s: 3, learn: %s}
+"""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--learn", choices=("at_close", "as_it_arrives"), default="at_close")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="chaos-") as name:
+        return _run(Path(name), arguments.rounds, arguments.seed, arguments.learn)
+
+
+def _run(folder: Path, rounds: int, seed: int, learn: str) -> int:
+    (folder / "home.yaml").write_text(SPEC % learn)
+    url = f"http://127.0.0.1:{free_port()}"
+    service = _serve(folder, url)
+    keys = Keys(POLICY)
+    victims = Victims(service.pid, folder / "data", keys)
+    kills: Counter[str] = Counter()
+    recoveries: list[float] = []
+    takeovers: list[float] = []
+    try:
+        wait_until_ready(url, timeout_s=120)
+        traffic = Traffic(url, POLICY, per_s=PER_S, seed=seed)
+        traffic.start()
+        rng = random.Random(seed)
+        for number in range(rounds):
+            time.sleep(rng.uniform(0.2, 1.5))
+            kind = rng.choice(KINDS)
+            found = _eventually(lambda kind=kind: victims.find(kind), RECOVERED_S)
+            pid, token, began = rng.choice(sorted(found)), victims.lease(), time.monotonic()
+            victims.hurt(kind, pid)
+            kills[kind] += 1
+            if kind == "leader":
+                began_takeover = time.monotonic()
+                _eventually(lambda token=token: (now := victims.lease()) and now != token, RECOVERED_S)
+                takeovers.append(time.monotonic() - began_takeover)
+            recovered = time.monotonic()
+            _eventually(
+                lambda at=recovered: traffic.promised.ranked_at > at and traffic.promised.rewarded_at > at, 60.0
+            )
+            took = time.monotonic() - began - (3.0 if kind == "paused leader" else 0.0)
+            recoveries.append(took)
+            print(f"round {number + 1:3d}  {kind:14s} {took:5.2f} s to serve, log and accept again", flush=True)
+        time.sleep(2.0)
+        traffic.stop()
+        result = _settle(victims, folder)
+        promised = traffic.promised
+        verified = _verify(folder)
+    finally:
+        service.send_signal(signal.SIGTERM)
+        try:
+            service.wait(60)
+        except subprocess.TimeoutExpired:
+            service.kill()
+    lost = len(promised.decisions - result.decisions.keys()) + sum(
+        reward not in result.rewards for reward in promised.rewards
+    )
+    twice = max(0, result.learned - len(result.decisions))
+    missed = max(0, len(result.decisions) - result.learned)
+    slow = max(recoveries, default=0.0)
+    takeover = float(np.quantile(takeovers, 0.99)) if takeovers else 0.0
+    print(f"kills: {dict(sorted(kills.items()))}")
+    print(f"recovered in: median {np.median(recoveries):.2f} s, slowest {slow:.2f} s (at most {RECOVERED_S:.0f})")
+    print(f"takeover by the standby: p99 {takeover:.2f} s of {len(takeovers)} (at most {TAKEOVER_S:.0f})")
+    print(f"answered unlogged: {promised.unlogged}, refused: {promised.refused}")
+    print(f"snapshots verified: {verified}")
+    print(
+        f"seed {seed}: {sum(kills.values())} kills, {len(promised.decisions) + len(promised.rewards):,} events"
+        f" acknowledged, {lost} lost, {twice} learned twice, {missed} not learned"
+    )
+    good = not lost and not twice and not missed and verified.startswith("identical") and slow <= RECOVERED_S
+    return 0 if good and takeover <= TAKEOVER_S else 1
+
+
+class Result(msgspec.Struct):
+    """What the log holds, and what the learner says it has learned."""
+
+    decisions: dict[str, int]
+    rewards: set[str | None]
+    learned: int
+
+
+def _settle(victims: Victims, folder: Path) -> Result:
+    """Wait for the last windows to close and to be published, then read archive and stream."""
+    with victims.redis() as client:
+        stored = StoredPolicy(client, POLICY, ArchiveReader(folder / "data" / "archive", POLICY))
+        decisions: Counter[str] = Counter()
+        rewards: set[str | None] = set()
+        for entry in stored.history.entries("0-0"):
+            if isinstance(entry.record, DecisionRecord):
+                decisions[entry.record.event_id] += 1
+            elif isinstance(entry.record, RewardRecord):
+                rewards.add(entry.record.reward_id)
+
+        def learned() -> int | None:
+            stats = stored.stats()
+            return stats.learned if stats is not None and stats.learned >= len(decisions) else None
+
+        found = _eventually(learned, 30.0, fail=False)
+        stats = stored.stats()
+        return Result(dict(decisions), rewards, found or (stats.learned if stats else 0))
+
+
+def _verify(folder: Path) -> str:
+    command = [_banditloop(), "snapshots", "verify", "--data-dir", "data", "--json"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    if not done.stdout.strip():
+        return f"failed: {done.stderr.strip()[-300:]}"
+    report = json.loads(done.stdout)
+    verdicts = Counter(each["verdict"] for each in report["snapshots"])
+    return f"identical: all {len(report['snapshots'])}" if report["holds"] else f"NOT identical: {dict(verdicts)}"
+
+
+def _serve(folder: Path, url: str) -> "subprocess.Popen[bytes]":
+    command = [_banditloop(), "serve", "home.yaml", "--port", url.rpartition(":")[2], "--data-dir", "data"]
+    command += ["--replicas", "2"]
+    environment = {
+        **os.environ,
+        "BANDITLOOP_CHECKPOINT_INTERVAL_S": "2",
+        "BANDITLOOP_ARCHIVE_MAX_AGE_S": "2",
+    }
+    return subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def _banditloop() -> str:
+    return str(Path(sys.executable).parent / "banditloop")
+
+
+def _eventually(condition, timeout_s: float, *, fail: bool = True):
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        try:
+            value = condition()
+        except (OSError, msgspec.MsgspecError):
+            value = None
+        if value:
+            return value
+        time.sleep(0.02)
+    if fail:
+        raise TimeoutError(f"not within {timeout_s:.0f} s")
+    return None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

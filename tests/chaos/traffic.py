@@ -1,0 +1,83 @@
+"""Steady traffic that remembers what it was promised."""
+
+import asyncio
+import random
+import threading
+import time
+from dataclasses import dataclass, field
+
+import httpx
+
+from serve_app.client import AsyncClient, ServiceError
+
+ACTIONS = ["news", "match", "film", "song"]
+
+
+@dataclass(slots=True)
+class Promised:
+    """What the service has acknowledged, by id; and when it last did so, on the monotonic clock."""
+
+    decisions: set[str] = field(default_factory=set)
+    rewards: dict[str, str] = field(default_factory=dict)  # by reward_id: event_id
+    unlogged: int = 0
+    refused: int = 0
+    ranked_at: float = 0.0
+    rewarded_at: float = 0.0
+
+
+class Traffic:
+    """Ranks and rewards over HTTP, from a thread of its own, until it is stopped."""
+
+    def __init__(self, url: str, policy: str, *, per_s: float, seed: int) -> None:
+        self.promised = Promised()
+        self._url = url
+        self._policy = policy
+        self._interval_s = 1 / per_s
+        self._random = random.Random(seed)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
+        self._prefix = f"chaos-{seed}"
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Send no more, and wait for what is on its way."""
+        self._stop.set()
+        self._thread.join(60)
+
+    async def _run(self) -> None:
+        async with (
+            AsyncClient(self._url, self._policy, retries=2, timeout_s=4.0) as client,
+            asyncio.TaskGroup() as group,
+        ):
+            number, due = 0, time.monotonic()
+            while not self._stop.is_set():
+                group.create_task(self._one(client, number))
+                number += 1
+                due = max(due + self._interval_s, time.monotonic() - 1.0)
+                await asyncio.sleep(max(0.0, due - time.monotonic()))
+
+    async def _one(self, client: AsyncClient, number: int) -> None:
+        event_id, reward_id, promised = f"{self._prefix}-{number}", f"r-{number}", self.promised
+        rewarded, delay_s = self._random.random() < 0.5, self._random.expovariate(2.0)
+        try:
+            answer = await client.rank(ACTIONS, event_id=event_id, context={"hour": number % 24})
+        except (ServiceError, httpx.HTTPError):
+            promised.refused += 1
+            return
+        if answer.logged:
+            promised.decisions.add(event_id)
+            promised.ranked_at = time.monotonic()
+        else:
+            promised.unlogged += 1
+        if not rewarded:
+            return
+        await asyncio.sleep(delay_s)
+        try:
+            await client.reward(event_id, 1.0, reward_id=reward_id)
+        except (ServiceError, httpx.HTTPError):
+            promised.refused += 1
+        else:
+            promised.rewards[reward_id] = event_id
+            promised.rewarded_at = time.monotonic()

@@ -1,0 +1,88 @@
+"""Finds the processes of one running service, and hurts them."""
+
+import contextlib
+import os
+import signal
+import time
+from pathlib import Path
+
+import msgspec
+import redis
+
+from serve_app.keys import Keys
+
+TITLES = {
+    "learner": "ServeReplica:banditloop:learner-",
+    "replica": "ServeReplica:banditloop:rank",
+    "archiver": "ServeReplica:banditloop:archiver",
+    "controller": "ServeController",
+}
+KINDS = ("leader", "standby", "replica", "archiver", "valkey", "controller", "paused leader")
+PAUSE_S = 3.0
+"""Longer than the lease."""
+
+
+def descendants(root: int) -> dict[int, str]:
+    """Every living process that ``root`` started, directly or not, with its command line."""
+    parents, titles = {}, {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+                if fields[0] != "Z":
+                    parents[int(entry.name)] = int(fields[1])
+                    titles[int(entry.name)] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+    found: set[int] = {root}
+    while more := {pid for pid, parent in parents.items() if parent in found} - found:
+        found |= more
+    return {pid: titles[pid] for pid in found if pid != root and pid in titles}
+
+
+class Victims:
+    """The parts of the service whose command has the process id ``root``, on the data folder ``folder``."""
+
+    def __init__(self, root: int, folder: Path, keys: Keys) -> None:
+        self._root = root
+        self._folder = folder
+        self._keys = keys
+
+    def redis(self) -> redis.Redis:
+        """A connection to the service's Valkey."""
+        url = msgspec.json.decode((self._folder / "valkey" / "running.json").read_bytes())["url"]
+        return redis.Redis.from_url(url, socket_timeout=2)
+
+    def lease(self) -> str | None:
+        """The fencing token, "number:pid.name"."""
+        try:
+            with self.redis() as client:
+                token = client.get(self._keys.lease)
+        except (redis.RedisError, OSError, msgspec.MsgspecError):
+            return None
+        return None if token is None else token.decode()
+
+    def leader(self) -> int | None:
+        """The process that holds the lease."""
+        token = self.lease()
+        return None if token is None else int(token.partition(":")[2].partition(".")[0])
+
+    def find(self, kind: str) -> list[int]:
+        """The living processes of one kind."""
+        living = descendants(self._root)
+        if kind in {"leader", "paused leader", "standby"}:
+            leader = self.leader()
+            learners = [pid for pid, title in living.items() if TITLES["learner"] in title]
+            return [pid for pid in learners if (pid == leader) == (kind != "standby")] if leader else []
+        if kind == "valkey":
+            running = msgspec.json.decode((self._folder / "valkey" / "running.json").read_bytes())
+            return [running["pid"]] if running["pid"] in living else []
+        return [pid for pid, title in living.items() if TITLES[kind] in title]
+
+    def hurt(self, kind: str, pid: int) -> None:
+        """SIGKILL; or SIGSTOP for longer than the lease, then SIGCONT."""
+        with contextlib.suppress(ProcessLookupError):
+            if kind != "paused leader":
+                os.kill(pid, signal.SIGKILL)
+                return
+            os.kill(pid, signal.SIGSTOP)
+            time.sleep(PAUSE_S)
+            os.kill(pid, signal.SIGCONT)
