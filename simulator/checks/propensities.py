@@ -173,8 +173,8 @@ class ActionTest:
     def finding(self) -> Finding:
         """Names the action whose choices are least like its propensities."""
         money = np.hstack([self._more + self._offered[:, None] * np.log1p(-MORE), self._less])
-        worst = int(money.max(axis=1).argmax())
         names = list(self._rows)
+        worst = int(money[: max(1, len(names))].max(axis=1).argmax())
         value = p_value(money.ravel())
         mean = float(self._weight[worst] / self._offered[worst]) if self._offered[worst] else 1.0
         offered, served = int(self._offered[worst]), int(self._served[worst])

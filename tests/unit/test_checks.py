@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 from fakes import SALT, FakeLog, fresh_ranker
 from hypothesis import given
@@ -12,7 +13,7 @@ from policies.spec import PolicySpec
 from simulator.checks.entries import STANDSTILL, Clock, Undecodable
 from simulator.checks.findings import CHANCE, exceeds, graded
 from simulator.checks.freshness import Live, Staleness
-from simulator.checks.propensities import Repeats, chi_square_tail
+from simulator.checks.propensities import ActionTest, Repeats, chi_square_tail
 from simulator.checks.rewards import Gap
 from simulator.checks.stored import Stored
 from simulator.doctor import examine
@@ -65,6 +66,15 @@ def test_the_chi_square_tail_is_that_of_the_tables():
     ]:
         assert chi_square_tail(statistic, degrees) == pytest.approx(tail, rel=1e-4)
     assert chi_square_tail(0.0, 20) == 1.0
+
+
+def test_choices_exactly_as_often_as_expected_lose_every_bet():
+    test = ActionTest()
+    for number in range(100):
+        test.add(["a", "b"], np.array([0.5, 0.5]), number % 2)
+    finding = test.finding()
+    assert (finding.severity, finding.figures["p_value"], finding.figures["mean_weight"]) == ("ok", 1.0, 1.0)
+    assert ActionTest().finding().severity == "ok"
 
 
 def test_an_event_id_is_new_once():
