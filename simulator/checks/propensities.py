@@ -83,15 +83,15 @@ class Repeats:
     BITS = 28
 
     def __init__(self) -> None:
-        self._seen = bytearray(1 << (self.BITS - 3))
+        self._seen = np.zeros(1 << (self.BITS - 3), np.uint8)
 
     def first(self, record: DecisionRecord) -> bool:
         """Whether this event_id is new; remembers it."""
         key = hashlib.blake2b(record.event_id.encode(errors="replace"), digest_size=8).digest()
         number = int.from_bytes(key, "little") & ((1 << self.BITS) - 1)
-        new = not self._seen[number >> 3] & (1 << (number & 7))
-        self._seen[number >> 3] |= 1 << (number & 7)
-        return new
+        byte, bit = int(self._seen[number >> 3]), 1 << (number & 7)
+        self._seen[number >> 3] = byte | bit
+        return not byte & bit
 
 
 class Propensities:
