@@ -83,15 +83,15 @@ class Repeats:
     BITS = 28
 
     def __init__(self) -> None:
-        self._seen = bytearray(1 << (self.BITS - 3))
+        self._seen = np.zeros(1 << (self.BITS - 3), np.uint8)
 
     def first(self, record: DecisionRecord) -> bool:
         """Whether this event_id is new; remembers it."""
         key = hashlib.blake2b(record.event_id.encode(errors="replace"), digest_size=8).digest()
         number = int.from_bytes(key, "little") & ((1 << self.BITS) - 1)
-        new = not self._seen[number >> 3] & (1 << (number & 7))
-        self._seen[number >> 3] |= 1 << (number & 7)
-        return new
+        byte, bit = int(self._seen[number >> 3]), 1 << (number & 7)
+        self._seen[number >> 3] = byte | bit
+        return not byte & bit
 
 
 class Propensities:
@@ -173,8 +173,8 @@ class ActionTest:
     def finding(self) -> Finding:
         """Names the action whose choices are least like its propensities."""
         money = np.hstack([self._more + self._offered[:, None] * np.log1p(-MORE), self._less])
-        worst = int(money.max(axis=1).argmax())
         names = list(self._rows)
+        worst = int(money[: max(1, len(names))].max(axis=1).argmax())
         value = p_value(money.ravel())
         mean = float(self._weight[worst] / self._offered[worst]) if self._offered[worst] else 1.0
         offered, served = int(self._offered[worst]), int(self._served[worst])

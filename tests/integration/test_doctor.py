@@ -33,7 +33,7 @@ DECISIONS = 300
 
 
 def doctor(*arguments: str) -> tuple[int, dict]:
-    result = CliRunner().invoke(app, ["doctor", *arguments, "--json"])
+    result = CliRunner().invoke(app, ["doctor", *arguments, "--json"], catch_exceptions=False)
     return result.exit_code, msgspec.json.decode(result.stdout)
 
 

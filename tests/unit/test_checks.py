@@ -1,18 +1,21 @@
 import math
 
+import numpy as np
 import pytest
 from fakes import SALT, FakeLog, fresh_ranker
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bandits.decide import PURPOSE_ACTION, draw, uniform
 from bandits.join import JoinRule
 from bandits.records import DecisionRecord, LogEntry, PinRecord, TickRecord
+from policies.catalogue import Catalogue
 from policies.ranker import ActionRequest, Pool, RankRequest
 from policies.spec import PolicySpec
 from simulator.checks.entries import STANDSTILL, Clock, Undecodable
 from simulator.checks.findings import CHANCE, exceeds, graded
 from simulator.checks.freshness import Live, Staleness
-from simulator.checks.propensities import Repeats, chi_square_tail
+from simulator.checks.propensities import ActionTest, Repeats, chi_square_tail
 from simulator.checks.rewards import Gap
 from simulator.checks.stored import Stored
 from simulator.doctor import examine
@@ -65,6 +68,15 @@ def test_the_chi_square_tail_is_that_of_the_tables():
     ]:
         assert chi_square_tail(statistic, degrees) == pytest.approx(tail, rel=1e-4)
     assert chi_square_tail(0.0, 20) == 1.0
+
+
+def test_choices_exactly_as_often_as_expected_lose_every_bet():
+    test = ActionTest()
+    for number in range(100):
+        test.add(["a", "b"], np.array([0.5, 0.5]), number % 2)
+    finding = test.finding()
+    assert (finding.severity, finding.figures["p_value"], finding.figures["mean_weight"]) == ("ok", 1.0, 1.0)
+    assert ActionTest().finding().severity == "ok"
 
 
 def test_an_event_id_is_new_once():
@@ -174,3 +186,23 @@ def test_blobs_whose_bytes_are_not_those_of_their_digest_are_as_good_as_gone():
     log.blobs[spec.digest] += b" "
     report = examine(log.entries, salts={"salt": SALT}, stored=Stored(log.blobs.get))
     assert [f.check for f in report.findings if f.severity == "failure"] == ["gaps"]
+
+
+@pytest.mark.parametrize("actions", [1, 2, 30])
+@pytest.mark.parametrize("decisions", [1, 2])
+@pytest.mark.parametrize("certain", [False, True])
+def test_the_shortest_logs_can_be_examined(actions, decisions, certain):
+    spec = PolicySpec("home", join=JoinRule(window_s=1), floor=0.0 if certain else 0.01)
+    log, pmf = FakeLog(spec), np.full(actions, 1 / actions)
+    if certain:
+        pmf = np.eye(actions)[0]
+    ids = [f"a{k}" for k in range(actions)]
+    for number in range(decisions):
+        chosen = draw(pmf, uniform(SALT, "home", f"e{number}", 0, PURPOSE_ACTION))
+        record = DecisionRecord(
+            f"e{number}", "home", spec.digest, "s", Catalogue().digest, {}, ids, None, {}, pmf.tobytes(), [chosen]
+        )
+        log.append(record, at=10 + number)
+    report = examine(log.entries, salts={"salt": SALT}, stored=Stored(log.blobs.get), live=live())
+    assert {f.check for f in report.findings if f.severity == "failure"} <= {"exploration", "learner_lag"}
+    assert report.findings[0].figures["drawn_again"] == decisions
