@@ -7,7 +7,7 @@ READY = $(VENV)/.banditloop-installed
 # it imports, when it first imports them.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test check bench lint unit lock clean
+.PHONY: demo test check chaos bench lint unit lock clean
 .DEFAULT_GOAL := check
 
 $(READY): pyproject.toml constraints.txt
@@ -32,6 +32,9 @@ unit: $(READY)
 
 test: $(READY)
 	BANDITLOOP_THOROUGH=1 $(BIN)/pytest -q tests
+
+chaos: $(READY)
+	$(BIN)/python tests/chaos/run.py $(ARGS)
 
 bench: $(READY)
 	$(BIN)/python benchmarks/run.py

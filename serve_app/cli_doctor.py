@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
-from importlib import import_module
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,14 +21,16 @@ from bandits.codec import decode, digest
 from bandits.errors import BanditloopError, CodecError, DataUnavailableError, StartupError
 from bandits.records import LogEntry, LogRecord, TickRecord
 from bandits.types import Snapshot
+from policies.archive import ArchiveReader
 from policies.fold import START
 from serve_app.event_log import LogReader
 from serve_app.keys import PROCESSES, Keys
 from serve_app.learner import Stats, build
 from serve_app.metrics import EXPIRE_S
-from serve_app.runtime import valkey
+from serve_app.runtime import any_redis
 from serve_app.settings import MIN_SALT_BYTES, Settings
 from serve_app.snapshots import Head, decode_published
+from serve_app.stored import the_policy
 from simulator.checks.entries import order
 from simulator.checks.findings import Report
 from simulator.checks.freshness import Live
@@ -60,7 +61,7 @@ def run_doctor(
         if archive is not None:
             return _examine_archive(policy, archive, salts, since, limit, console)
         with ExitStack() as stack:
-            url = stack.enter_context(_any_redis(settings))
+            url = stack.enter_context(any_redis(settings))
             client = stack.enter_context(redis.Redis.from_url(url))
             return _examine_live(policy, client, salts, since, limit, console)
     except RedisError as error:
@@ -92,16 +93,6 @@ def table(report: Report) -> Table:
     return out
 
 
-@contextmanager
-def _any_redis(settings: Settings) -> Iterator[str]:
-    """The configured Redis, or the embedded Valkey of a service that has stopped; never begins a data folder."""
-    if settings.redis_url is None and not (settings.data_dir / "valkey").exists():
-        message = f"no service has kept a log in {settings.data_dir}: use --data-dir or --redis-url"
-        raise StartupError(message, "data_dir")
-    with valkey(settings) as url:
-        yield url
-
-
 def _examine_live(
     policy: str | None,
     client: "redis.Redis",
@@ -110,11 +101,11 @@ def _examine_live(
     limit: int | None,
     console: Console,
 ) -> Report:
-    keys = Keys(policy or _only_policy(client))
+    keys = Keys(the_policy(client, policy))
     reader = LogReader(client, keys)
     ends: Any = client.xrevrange(keys.log, count=1)
     if not ends:
-        raise DataUnavailableError(f"Redis holds no log of a policy {keys.policy!r}", "policy")
+        raise DataUnavailableError(f"the log of {keys.policy!r} is empty", "policy")
     last = str(ends[0][0].decode())
     with _watching(console, last) as watch:
         return examine(
@@ -186,16 +177,6 @@ def _decoded(data: bytes | None, kind: type[Kind]) -> Kind | None:
         return None
 
 
-def _only_policy(client: "redis.Redis") -> str:
-    pattern = re.compile(re.escape(Keys("\0").log).replace("\0", "(.+)"))
-    found: Any = client.scan_iter(match=Keys("*").log, count=1000, _type="stream")
-    names = sorted({match[1] for key in found if (match := pattern.fullmatch(key.decode()))})
-    if len(names) != 1:
-        which = f"of several policies: {', '.join(names)}" if names else "of no policy"
-        raise DataUnavailableError(f"Redis holds logs {which}: name one", "policy")
-    return str(names[0])
-
-
 def _salts(settings: Settings, files: list[Path]) -> dict[str, bytes]:
     """By the id under which the log names them. Makes none: a salt that did not draw is of no use."""
     found = []
@@ -248,7 +229,7 @@ def _examine_archive(
 ) -> Report:
     if policy is None:
         raise DataUnavailableError("an archive holds several policies: name one", "policy")
-    reader = import_module("policies.archive").ArchiveReader(archive, policy)
+    reader = ArchiveReader(archive, policy)
     last, undecodable = reader.end, 0
     if last == START:
         raise DataUnavailableError(f"{archive} holds no log of a policy {policy!r}", "archive")
@@ -265,7 +246,7 @@ def _examine_archive(
 
     def blob(name: str) -> bytes | None:
         try:
-            return bytes(reader.blob(name))
+            return reader.blob(name)
         except BanditloopError:
             return None
 

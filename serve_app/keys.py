@@ -41,6 +41,11 @@ class Keys:
         return self._key("fence")
 
     @property
+    def waiting(self) -> str:
+        """Sorted set of the learners that wait for the lease, by when they last asked."""
+        return self._key("waiting")
+
+    @property
     def checkpoints(self) -> str:
         """Checkpoints still stored, newest first."""
         return self._key("checkpoints")

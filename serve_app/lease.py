@@ -24,10 +24,16 @@ log = logging.getLogger("banditloop.lease")
 
 Command = tuple[str | bytes | int, ...]
 
-# Renew what is held, or take what nobody holds under a token that was never used before.
+# Renew what is held, or take what nobody holds under a token that was never used before; else be known to wait.
 _ACQUIRE = """
 local held = redis.call('GET', KEYS[1])
-if held and held ~= ARGV[1] then return false end
+if held and held ~= ARGV[1] then
+  local now = redis.call('TIME')
+  redis.call('ZADD', KEYS[3], now[1] * 1000 + math.floor(now[2] / 1000), ARGV[3])
+  redis.call('ZREMRANGEBYSCORE', KEYS[3], 0, now[1] * 1000 - 10000)
+  return false
+end
+redis.call('ZREM', KEYS[3], ARGV[3])
 local token = held or (redis.call('INCR', KEYS[2]) .. ':' .. ARGV[3])
 redis.call('SET', KEYS[1], token, 'PX', ARGV[2])
 return token
@@ -74,9 +80,8 @@ class Lease:
         """Take or renew the lease; False if another holds it."""
         asked_at = time.monotonic()
         own = self._token or b""
-        answer: Any = self._client.eval(
-            _ACQUIRE, 2, self._keys.lease, self._keys.fence, own, self._lease_ms, self._owner
-        )
+        keys = (self._keys.lease, self._keys.fence, self._keys.waiting)
+        answer: Any = self._client.eval(_ACQUIRE, len(keys), *keys, own, self._lease_ms, self._owner)
         if answer is None:
             self._token = None
             return False

@@ -16,13 +16,14 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))  # run as a script
-from traffic import Traffic
+from traffic import Promised, Traffic
 from victims import KINDS, Victims
 
 from bandits.records import DecisionRecord, RewardRecord
@@ -34,6 +35,7 @@ from serve_app.stored import StoredPolicy
 
 POLICY = "home"
 RECOVERED_S = 10.0
+PATIENCE_S = 60.0
 TAKEOVER_S = 5.0
 PER_S = 40.0
 SPEC = """
@@ -53,67 +55,79 @@ def main() -> int:
         return _run(Path(name), arguments.rounds, arguments.seed, arguments.learn)
 
 
+@dataclass(slots=True)
+class Damage:
+    """What was done, and how long it took to be undone."""
+
+    kills: Counter[str] = field(default_factory=Counter)
+    recoveries: list[float] = field(default_factory=list)
+    takeovers: list[float] = field(default_factory=list)
+
+    def do(self, victims: Victims, traffic: Traffic, kind: str, rng: random.Random) -> float:
+        """Hurt one process; seconds until decisions and rewards are acknowledged and a learner leads again."""
+        found = _eventually(lambda: victims.find(kind), PATIENCE_S)
+        pid, token, waited_for = rng.choice(sorted(found)), victims.lease(), victims.standby_waits()
+        began = time.monotonic()
+        victims.hurt(kind, pid)
+        self.kills[kind] += 1
+        hurt = time.monotonic()
+        if kind == "leader":
+            _eventually(lambda: (now := victims.lease()) and now != token, PATIENCE_S)
+            if waited_for:
+                self.takeovers.append(time.monotonic() - began)
+        promised = traffic.promised
+        _eventually(lambda: min(promised.ranked_at, promised.rewarded_at) > hurt and victims.lease(), PATIENCE_S)
+        self.recoveries.append(time.monotonic() - hurt)
+        return self.recoveries[-1]
+
+
 def _run(folder: Path, rounds: int, seed: int, learn: str) -> int:
     (folder / "home.yaml").write_text(SPEC % learn)
     url = f"http://127.0.0.1:{free_port()}"
     service = _serve(folder, url)
-    keys = Keys(POLICY)
-    victims = Victims(service.pid, folder / "data", keys)
-    kills: Counter[str] = Counter()
-    recoveries: list[float] = []
-    takeovers: list[float] = []
+    victims, damage, rng = Victims(service.pid, folder / "data", Keys(POLICY)), Damage(), random.Random(seed)
     try:
         wait_until_ready(url, timeout_s=120)
         traffic = Traffic(url, POLICY, per_s=PER_S, seed=seed)
         traffic.start()
-        rng = random.Random(seed)
+        deck: list[str] = []
         for number in range(rounds):
             time.sleep(rng.uniform(0.2, 1.5))
-            kind = rng.choice(KINDS)
-            found = _eventually(lambda kind=kind: victims.find(kind), RECOVERED_S)
-            pid, token, began = rng.choice(sorted(found)), victims.lease(), time.monotonic()
-            victims.hurt(kind, pid)
-            kills[kind] += 1
-            if kind == "leader":
-                began_takeover = time.monotonic()
-                _eventually(lambda token=token: (now := victims.lease()) and now != token, RECOVERED_S)
-                takeovers.append(time.monotonic() - began_takeover)
-            recovered = time.monotonic()
-            _eventually(
-                lambda at=recovered: traffic.promised.ranked_at > at and traffic.promised.rewarded_at > at, 60.0
-            )
-            took = time.monotonic() - began - (3.0 if kind == "paused leader" else 0.0)
-            recoveries.append(took)
-            print(f"round {number + 1:3d}  {kind:14s} {took:5.2f} s to serve, log and accept again", flush=True)
+            deck = deck or rng.sample(KINDS, len(KINDS))
+            kind = deck.pop()
+            took = damage.do(victims, traffic, kind, rng)
+            print(f"round {number + 1:3d}  {kind:14s} {took:5.2f} s until all is well again", flush=True)
         time.sleep(2.0)
         traffic.stop()
-        result = _settle(victims, folder)
-        promised = traffic.promised
-        verified = _verify(folder)
+        result, verified = _settle(victims, folder), _verify(folder)
     finally:
         service.send_signal(signal.SIGTERM)
         try:
             service.wait(60)
         except subprocess.TimeoutExpired:
             service.kill()
-    lost = len(promised.decisions - result.decisions.keys()) + sum(
-        reward not in result.rewards for reward in promised.rewards
-    )
-    twice = max(0, result.learned - len(result.decisions))
-    missed = max(0, len(result.decisions) - result.learned)
-    slow = max(recoveries, default=0.0)
-    takeover = float(np.quantile(takeovers, 0.99)) if takeovers else 0.0
-    print(f"kills: {dict(sorted(kills.items()))}")
-    print(f"recovered in: median {np.median(recoveries):.2f} s, slowest {slow:.2f} s (at most {RECOVERED_S:.0f})")
-    print(f"takeover by the standby: p99 {takeover:.2f} s of {len(takeovers)} (at most {TAKEOVER_S:.0f})")
-    print(f"answered unlogged: {promised.unlogged}, refused: {promised.refused}")
-    print(f"snapshots verified: {verified}")
+    return _report(damage, traffic.promised, result, verified, seed)
+
+
+def _report(damage: Damage, promised: Promised, result: "Result", verified: str, seed: int) -> int:
+    lost = len(promised.decisions - result.decisions.keys()) + len(promised.rewards.keys() - result.rewards)
+    twice, missed = (max(0, sign * (result.learned - len(result.decisions))) for sign in (1, -1))
+    slowest = max(damage.recoveries, default=0.0)
+    takeover = float(np.quantile(damage.takeovers, 0.99)) if damage.takeovers else 0.0
+    kills, events = sum(damage.kills.values()), len(promised.decisions) + len(promised.rewards)
+    print(f"kills: {dict(sorted(damage.kills.items()))}")
     print(
-        f"seed {seed}: {sum(kills.values())} kills, {len(promised.decisions) + len(promised.rewards):,} events"
-        f" acknowledged, {lost} lost, {twice} learned twice, {missed} not learned"
+        f"recovered: median {np.median(damage.recoveries):.2f} s, slowest {slowest:.2f} s (at most {RECOVERED_S:.0f})"
     )
-    good = not lost and not twice and not missed and verified.startswith("identical") and slow <= RECOVERED_S
-    return 0 if good and takeover <= TAKEOVER_S else 1
+    print(f"takeover by a standby: p99 {takeover:.2f} s of {len(damage.takeovers)} (at most {TAKEOVER_S:.0f})")
+    print(f"answered unlogged: {promised.unlogged}, refused: {promised.refused}")
+    print(f"snapshots: {verified}")
+    print(
+        f"seed {seed}: {kills} kills, {events:,} events acknowledged, {lost} lost, {twice} learned twice, {missed} not"
+        " learned"
+    )
+    sound = not (lost or twice or missed) and verified.startswith("identical")
+    return 0 if sound and slowest <= RECOVERED_S and takeover <= TAKEOVER_S else 1
 
 
 class Result(msgspec.Struct):

@@ -65,6 +65,12 @@ class Victims:
         token = self.lease()
         return None if token is None else int(token.partition(":")[2].partition(".")[0])
 
+    def standby_waits(self) -> bool:
+        """Whether a standby has asked for the lease within the last second."""
+        with self.redis() as client:
+            seconds, _ = client.time()
+            return bool(client.zcount(self._keys.waiting, (int(seconds) - 1) * 1000, "+inf"))
+
     def find(self, kind: str) -> list[int]:
         """The living processes of one kind."""
         living = descendants(self._root)

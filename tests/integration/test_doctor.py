@@ -14,7 +14,9 @@ from typer.testing import CliRunner
 from bandits.codec import decode, encode
 from bandits.join import JoinRule
 from bandits.records import DecisionRecord, RewardRecord, TickRecord
+from policies.archive import ArchiveWriter
 from policies.catalogue import Catalogue
+from policies.ranges import Range
 from policies.ranker import ActionRequest, RankRequest
 from policies.spec import PolicySpec
 from serve_app.cli import app
@@ -147,7 +149,7 @@ def test_a_wrong_salt_is_a_warning_that_says_so(served, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["nobody"], "no log of a policy 'nobody'"),
+        (["nobody"], "no policy 'nobody' has a log here"),
         (["home"], "the log holds no decisions"),
         (["home", "--since", "yesterday"], "--since 'yesterday'"),
         (["home", "--salt-file", "/nowhere/salt"], "/nowhere/salt"),
@@ -167,30 +169,29 @@ def test_several_policies_have_to_be_named(client, server_url):
         client.xadd(Keys(name).log, {FIELD: b""})
     status, report = doctor("--redis-url", server_url)
     assert status == 2
-    assert "away, home: name one" in report["findings"][0]["message"]
+    assert "several policies: name one" in report["findings"][0]["message"]
 
 
-def test_the_log_of_a_service_that_has_stopped_is_read(tmp_path):
+def test_the_log_of_a_service_is_read_while_it_runs_and_when_it_has_stopped(tmp_path):
     settings = Settings(data_dir=tmp_path)
     assert doctor("home", "--data-dir", str(tmp_path))[0] == 2
     assert not list(tmp_path.iterdir())  # nothing was begun there
     with valkey(settings) as url, redis.Redis.from_url(url) as client:
         client.xadd(KEYS.log, {FIELD: encode(TickRecord())})
-    status, report = doctor("home", "--data-dir", str(tmp_path))
-    assert status == 2
-    assert report["findings"][0]["message"] == "the log holds no decisions"  # so it was read
+        running = doctor("home", "--data-dir", str(tmp_path))
+    stopped = doctor("home", "--data-dir", str(tmp_path))
+    assert running == stopped
+    assert stopped[1]["findings"][0]["message"] == "the log holds no decisions"  # so it was read
     assert not (tmp_path / "salt").exists()
 
 
 def test_an_archive_is_read_without_redis(tmp_path):
-    archive = pytest.importorskip("policies.archive")
-    ranges = pytest.importorskip("policies.ranges")
     log = [(entry.id, encode(entry.record)) for entry in log_of("softmax", 300, 1, salt=SALT)]
     blobs = {SPECS["softmax"].digest: SPECS["softmax"].encoded, Catalogue().digest: Catalogue().encoded}
     (tmp_path / "salt").write_bytes(SALT)
     for name, entries in [("p", log), ("damaged", [*log[:-1], (log[-1][0], b"not a record")])]:
-        whole = ranges.Range("0-0", entries[0][0], entries[-1][0], len(entries))
-        assert archive.ArchiveWriter(tmp_path, name).write(whole, entries, blobs.get) == []
+        whole = Range("0-0", entries[0][0], entries[-1][0], len(entries))
+        assert ArchiveWriter(tmp_path, name).write(whole, entries, blobs.get) == []
     arguments = ["--archive", str(tmp_path), "--salt-file", str(tmp_path / "salt")]
     status, report = doctor("p", *arguments)
     assert (status, report["decisions"], report["trusted"]) == (0, 300, True), report
