@@ -12,7 +12,7 @@ import redis
 import redis.asyncio
 from redis.exceptions import RedisError
 
-from bandits.codec import digest
+from bandits.codec import MALFORMED, digest
 from bandits.errors import BanditloopError, SnapshotError
 from bandits.types import Snapshot
 from policies.catalogue import Catalogue
@@ -114,7 +114,7 @@ def decode_published(data: bytes, snapshot_id: str) -> Published:
         raise SnapshotError("the snapshot's bytes do not match its digest", "snapshot_id")
     try:
         return msgspec.msgpack.decode(data, type=Published)
-    except msgspec.MsgspecError as error:
+    except MALFORMED as error:
         raise SnapshotError(f"not a snapshot: {error}", "snapshot_id") from error
 
 
@@ -123,7 +123,7 @@ def _decode_head(data: bytes | None) -> Head:
         raise SnapshotError("the pointer to the newest snapshot is gone", "head")
     try:
         return msgspec.msgpack.decode(data, type=Head)
-    except msgspec.MsgspecError as error:
+    except MALFORMED as error:
         raise SnapshotError(f"not a pointer to a snapshot: {error}", "head") from error
 
 

@@ -125,20 +125,21 @@ def _replace(leaf: Any, chance: random.Random) -> Any:
     """A value of the same type that is a little off, or junk."""
     if chance.random() < 0.1:
         return chance.choice(JUNK)
+    near: tuple[Any, ...] = JUNK
     match leaf:
         case bool():
-            return not leaf
+            near = (not leaf,)
         case bytes():
-            return chance.choice((_flip, _cut, _repeat, _numbers, _numbers, _numbers))(leaf, chance)
+            near = tuple(blow(leaf, chance) for blow in (_flip, _cut, _repeat, _numbers, _numbers, _numbers))
         case int():
-            return chance.choice((-1, -2, max(leaf, 1) - 1, min(leaf, 98) + 1, 99, 2**63, float(leaf)))
+            near = (-1, -2, max(leaf, 1) - 1, min(leaf, 98) + 1, 99, 2**63, float(leaf))
         case float():
-            return chance.choice((-leaf, leaf * 1e12, math.nan, math.inf, -math.inf, 1e300, 7))
+            near = (-leaf, leaf * 1e12, math.nan, math.inf, -math.inf, 1e300, 7)
         case str():
-            return chance.choice(("", leaf * 2, leaf[:-1], leaf * 100, "x" * 257, "\u00e9" * 129))
+            near = ("", leaf * 2, leaf[:-1], leaf * 100, "x" * 257, "\u00e9" * 129)
         case list():
-            return [] if leaf else [chance.choice(JUNK)]
-    return chance.choice(JUNK)
+            near = ([], [chance.choice(JUNK)])
+    return chance.choice(near)
 
 
 def _numbers(data: bytes, chance: random.Random) -> bytes:

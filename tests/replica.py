@@ -5,7 +5,7 @@ import contextlib
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -20,8 +20,9 @@ from policies.spec import PolicySpec
 from serve_app.deployments import RankReplica
 from serve_app.freshness import read_all
 from serve_app.keys import Keys
+from serve_app.lease import Lease
 from serve_app.settings import Settings
-from serve_app.snapshots import publish
+from serve_app.snapshots import Published, publish
 
 HOME = "/v1/policies/home"
 KEYS = Keys("home")
@@ -135,8 +136,16 @@ async def eventually(condition, what: str) -> None:
 
 def put_snapshot(client: redis.Redis, number: int, *, keys: Keys = KEYS, spec: str = "", catalogue: str = "") -> str:
     """Publish a snapshot that differs for each number, and loads unless it is said to be of another spec."""
-    snapshot = replace(FakeLog(SPEC).fold().snapshot(), position=f"{number}-0")
-    return publish(client, keys, snapshot, spec=spec or SPEC.digest, catalogue=catalogue or Catalogue().digest)
+    first = FakeLog(SPEC).fold().snapshot()
+    published = Published(
+        first.kind, f"{number}-0", 0, first.payload, spec or SPEC.digest, catalogue or Catalogue().digest
+    )
+    lease = Lease(client, keys, "test")
+    assert lease.acquire()
+    try:
+        return publish(client, lease, keys, published)
+    finally:
+        lease.release()
 
 
 @contextlib.asynccontextmanager

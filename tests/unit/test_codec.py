@@ -228,8 +228,12 @@ def promises(data: bytes) -> None:
     elif kind == "build":
         assert all(type(each) in TEXT for pair in fields[0].items() for each in pair)
     else:
-        wanted = {"tick": 0, "spec": 2, "catalogue": 1, "artifact": 1, "checkpoint": 1, "pin": 1, "rollback": 1}[kind]
-        assert all(type(each) in (OPTIONAL_TEXT if kind == "pin" else TEXT) for each in fields[:wanted])
+        count = {"tick": 0, "spec": 2, "catalogue": 1, "artifact": 1, "checkpoint": 0, "pin": 1, "rollback": 2}[kind]
+        assert all(type(each) in (OPTIONAL_TEXT if kind == "pin" else TEXT) for each in fields[:count])
+    if kind == "rollback":
+        milliseconds, sequence = fields[1].split("-")
+        assert 0 <= int(milliseconds) < 10**19
+        assert 0 <= int(sequence) < 10**19
 
 
 def event_id_promises(event_id: Any) -> None:
