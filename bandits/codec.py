@@ -12,6 +12,8 @@ from bandits.errors import CodecError
 from bandits.records import Credit, DecisionRecord, FeatureMap, LogRecord, RewardRecord, RollbackRecord
 
 VERSION = 1
+MALFORMED = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises of bytes that are not what they should be."""
 POSITION = re.compile(r"[0-9]{1,19}-[0-9]{1,19}")
 MAX_EVENT_ID_BYTES = 256
 MAX_NUMBER = 1e12
@@ -36,7 +38,7 @@ def decode(data: bytes) -> LogRecord:
         raise CodecError(f"a record starts with version byte {VERSION}, not {data[:1]!r}", "version")
     try:
         record = _decoder.decode(memoryview(data)[1:])
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except MALFORMED as error:
         raise CodecError(f"not a record: {error}") from error
     event_id = getattr(record, "event_id", None)
     if event_id is not None and not 0 < len(event_id.encode(errors="replace")) <= MAX_EVENT_ID_BYTES:

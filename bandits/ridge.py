@@ -17,6 +17,7 @@ from typing import Annotated, Any
 import msgspec
 import numpy as np
 
+from bandits.codec import MALFORMED
 from bandits.columns import INTERCEPT, FeatureIndex, row_of
 from bandits.errors import SnapshotError
 from bandits.types import ActionSet, Context, Float64, Interaction, Row, Snapshot, frozen
@@ -24,6 +25,7 @@ from bandits.types import ActionSet, Context, Float64, Interaction, Row, Snapsho
 ITEM_NAMESPACE = "item"
 KIND = "ridge"
 PRIOR_CACHE = 10_000
+Hash = Annotated[int, msgspec.Meta(ge=0, lt=2**32)]
 Standbys = Annotated[int, msgspec.Meta(ge=0, le=8)]
 
 
@@ -251,7 +253,7 @@ def prior_normals(seed: bytes, action_id: str, count: int) -> Float64:
 
 
 class _State(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    hashes: list[int] = msgspec.field(default_factory=lambda: [INTERCEPT])
+    hashes: list[Hash] = msgspec.field(default_factory=lambda: [INTERCEPT])
     action_ids: list[str] = msgspec.field(default_factory=list)
     learned: int = 0
     a: bytes = bytes(8)
@@ -273,14 +275,14 @@ class _State(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class _Payload(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     config: RidgeConfig
-    hashes: list[int]
+    hashes: list[Hash]
     action_ids: list[str]
     weights: bytes
     bias: bytes
     covariance: bytes = b""
     shift: bytes = b""
     shrink: bytes = b""
-    draws: int = 0
+    draws: Annotated[int, msgspec.Meta(ge=0, le=1000)] = 0
     prior_seed: bytes = b""
     prior_deviation: float = 0.0
     weight_draws: bytes = b""
@@ -347,5 +349,5 @@ def _padded(array: Float64, shape: tuple[int, ...]) -> Float64:
 def _decode(data: bytes, kind: Any) -> Any:
     try:
         return msgspec.msgpack.decode(data, type=kind)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except MALFORMED as error:
         raise SnapshotError(f"not a ridge {kind.__name__.strip('_').lower()}: {error}", "payload") from error

@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 from vowpal_wabbit_next import CBLabel, Example, LabelType, PredictionType, Workspace
 
+from bandits.codec import MALFORMED
 from bandits.errors import InvalidFieldError, InvalidPmfError, NonFiniteNumberError, SnapshotError, SpecError
 from bandits.scoring import CLAIMED, Arity, WeightScorer, first_byte, parse_arguments, read_arguments, read_bits
 from bandits.types import ActionSet, Context, Float64, Interaction, Namespace, Pmf, Snapshot
@@ -79,7 +80,7 @@ def _digest(args: str, learned: int, model: bytes) -> bytes:
 def _decode(payload: bytes, kind: type[_Payload]) -> _Payload:
     try:
         return msgspec.msgpack.decode(payload, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except MALFORMED as error:
         raise SnapshotError(f"not a VW payload: {error}", "payload") from error
 
 

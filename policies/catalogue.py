@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from bandits.codec import MAX_NUMBER, digest
+from bandits.codec import MALFORMED, MAX_NUMBER, digest
 from bandits.errors import ArtifactError, InvalidInputError, NonFiniteNumberError, TooManyFeaturesError
 from bandits.hashing import hash_feature
 from bandits.records import FeatureMap
@@ -55,7 +55,7 @@ class Catalogue:
         """
         try:
             return cls(msgspec.json.decode(data, type=list[Item]))
-        except msgspec.MsgspecError as error:
+        except MALFORMED as error:
             raise ArtifactError(f"not a catalogue: {error}", "catalogue") from error
 
     @classmethod

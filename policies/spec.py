@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, get_args
 import msgspec
 import yaml
 
-from bandits.codec import digest
+from bandits.codec import MALFORMED, digest
 from bandits.errors import SpecError
 from bandits.exploration import (
     EpsilonGreedy,
@@ -147,7 +147,7 @@ def decode_spec(data: bytes) -> PolicySpec:
     """
     try:
         return msgspec.json.decode(data, type=PolicySpec)
-    except msgspec.MsgspecError as error:
+    except MALFORMED as error:
         raise SpecError(*_readable(error)) from error
 
 
@@ -192,6 +192,6 @@ def _demand_finite(raw: Any, at: str = "") -> None:
             _demand_finite(value, f"{at}[{i}]")
 
 
-def _readable(error: msgspec.MsgspecError) -> tuple[str, str]:
+def _readable(error: Exception) -> tuple[str, str]:
     message, _, where = str(error).partition(" - at `")
     return message, where.rstrip("`").removeprefix("$").removeprefix(".") or "spec"

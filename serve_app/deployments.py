@@ -11,13 +11,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import redis
-import redis.asyncio
 
 from policies import artifact
 from policies.archive import ArchiveReader
 from policies.catalogue import Catalogue
 from policies.spec import PolicySpec
-from serve_app.event_log import LogWriter
+from serve_app.event_log import LogWriter, connect
 from serve_app.http import Api
 from serve_app.learner import LearnerLoop
 from serve_app.logs import configure_logging
@@ -41,15 +40,13 @@ class RankReplica:
         self._name = uuid.uuid4().hex[:12]
         self._metrics = Metrics(self._name)
         timeout = settings.redis_timeout_s
-        self._client = redis.asyncio.Redis.from_url(
-            str(settings.redis_url), socket_timeout=timeout, socket_connect_timeout=timeout
-        )
-        writer = LogWriter(self._client)
+        self._client = connect(str(settings.redis_url), timeout_s=timeout)
+        self._writer = LogWriter(self._client, timeout_s=timeout)
         self._services = {
             spec.name: RedisPolicyService(
                 spec,
                 self._client,
-                writer,
+                self._writer,
                 salt=settings.secret(),
                 replica=self._name,
                 follow_interval_s=settings.follow_interval_ms / 1000,
@@ -78,7 +75,10 @@ class RankReplica:
         for name, service in self._services.items():
             for source, failures in service.ranker.source_failures.items():
                 self._metrics.counts["source_failures", name, source] = failures
-            self._metrics.counts["snapshot_failures", name] = service.follower.failures
+            for reason, failures in service.follower.failures.items():
+                self._metrics.counts["snapshot_failures", name, reason] = failures
+        for reason, failures in self._writer.failures.items():
+            self._metrics.counts["log_failures", reason] = failures
         if self._keys is not None:
             self._metrics.counts[("keys_file_failures",)] = self._keys.failures
 

@@ -1,12 +1,16 @@
 """The log in Redis: appended to with group commit, read in order."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import redis
 import redis.asyncio
-from redis.exceptions import RedisError
+from redis import exceptions as errors
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 
 from bandits.codec import decode, encode
 from bandits.errors import CodecError, EventConflictError, LogUnavailableError
@@ -16,30 +20,74 @@ from serve_app.keys import Keys
 
 FIELD = b"r"
 MAX_BATCH = 512
+MAX_WAITING = 50_000
 REMEMBERED_S = 600
 """How long a client may retry a decision under the event_id it made."""
+PAUSE_S = 0.05
+"""Shortest pause after a failure, before one write tries again."""
+TIMEOUT_S = 2.0
 
 # One atomic step: append the decision and remember its entry and what was asked, or return what is remembered.
 APPEND_ONCE = """
 local seen = redis.call('HMGET', KEYS[2], 'entry', 'asked')
-if seen[1] then return {seen[1], seen[2]} end
+if seen[1] then
+  local found = redis.call('XRANGE', KEYS[1], seen[1], seen[1])
+  return {seen[2], found[1] and found[1][2][2] or false}
+end
 local entry = redis.call('XADD', KEYS[1], '*', 'r', ARGV[1])
 redis.call('HSET', KEYS[2], 'entry', entry, 'asked', ARGV[2])
 redis.call('EXPIRE', KEYS[2], ARGV[3])
-return {entry, false}
+return {false, false}
 """
+
+# The first that fits. Python's own TimeoutError is an OSError.
+REASONS: tuple[tuple[type[Exception], str], ...] = (
+    (errors.TimeoutError, "timeout"),
+    (TimeoutError, "timeout"),
+    (errors.BusyLoadingError, "loading"),
+    (errors.ReadOnlyError, "readonly"),
+    (errors.OutOfMemoryError, "oom"),
+    (errors.ConnectionError, "connection"),
+    (OSError, "connection"),
+)
+
+
+def connect(url: str, *, timeout_s: float) -> "redis.asyncio.Redis":
+    """A client that never repeats a command by itself: one whose answer was lost may have been carried out."""
+    never = Retry(NoBackoff(), 0)
+    return redis.asyncio.Redis.from_url(url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s, retry=never)
+
+
+def reason_of(error: Exception) -> str:
+    """Why Redis did not do as asked: timeout, connection, loading, readonly, oom, or other."""
+    return next((reason for kind, reason in REASONS if isinstance(error, kind)), "other")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Write:
+    command: tuple[Any, ...]
+    done: "asyncio.Future[Any]"
+    due: float
 
 
 class LogWriter:
     """Appends records; concurrent callers share one pipeline, hence one fsync of the server.
 
-    While a batch is on its way the next one gathers: latency is one or two round trips, never a timer.
+    While a batch is on its way the next one gathers: latency is one or two round trips, never a timer. Nobody waits
+    longer than ``timeout_s``. When a batch fails as a whole, all that wait fail with it; then nothing is sent for as
+    long as the failure took, and then one write at a time tries while the others fail at once, until one succeeds.
+    ``failures`` counts the writes not known to be logged by reason: those of ``reason_of``, ``skipped`` (not sent,
+    after another's failure) and ``crowded`` (MAX_WAITING were waiting). ``client`` is one of ``connect``.
     """
 
-    def __init__(self, client: "redis.asyncio.Redis") -> None:
+    def __init__(self, client: "redis.asyncio.Redis", *, timeout_s: float = TIMEOUT_S) -> None:
+        self.failures: Counter[str] = Counter()
         self._client = client
-        self._waiting: list[tuple[tuple[Any, ...], asyncio.Future[Any]]] = []
+        self._timeout_s = timeout_s
+        self._waiting: list[_Write] = []
         self._flusher: asyncio.Task[None] | None = None
+        self._failing = False
+        self._retry_at = 0.0
 
     async def append(self, key: str, record: LogRecord) -> str:
         """The id of the new entry, once the server holds it.
@@ -64,47 +112,68 @@ class LogWriter:
             LogUnavailableError: not known to be logged.
         """
         memory = keys.decision(record.event_id)
-        entry, remembered = await self._send(
+        remembered, found = await self._send(
             "EVAL", APPEND_ONCE, 2, keys.log, memory, encode(record), asked, REMEMBERED_S
         )
         if remembered is None:
             return record
         if remembered != asked:
             raise EventConflictError("this event_id has answered another request: make a new one", "event_id")
-        found = await self._send("XRANGE", keys.log, entry, entry)
-        first = decode(found[0][1][FIELD]) if found else None
+        first = decode(found) if found else None
         if not isinstance(first, DecisionRecord):
             raise LogUnavailableError(
                 "the decision of this event_id is no longer in the log: make a new one", "event_id"
             )
         return first
 
+    def failed(self, reason: str) -> LogUnavailableError:
+        """Count a write that is not known to be logged, and say so."""
+        self.failures[reason] += 1
+        return LogUnavailableError(f"the log did not confirm the entry ({reason}): retry in a moment")
+
     async def _send(self, *command: Any) -> Any:
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._waiting.append((command, future))
-        if self._flusher is None or self._flusher.done():
+        loop = asyncio.get_running_loop()
+        flushing = self._flusher is not None and not self._flusher.done()
+        if self._failing and (flushing or loop.time() < self._retry_at):
+            raise self.failed("skipped")
+        if len(self._waiting) >= MAX_WAITING:
+            raise self.failed("crowded")
+        write = _Write(command, loop.create_future(), loop.time() + self._timeout_s)
+        self._waiting.append(write)
+        if not flushing:
             self._flusher = asyncio.create_task(self._flush())
-        return await future
+        return await write.done
 
     async def _flush(self) -> None:
+        loop = asyncio.get_running_loop()
         while self._waiting:
             batch, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
-            results: list[Any]
+            began = loop.time()
             try:
-                pipeline = self._client.pipeline(transaction=False)
-                for command, _ in batch:
-                    pipeline.execute_command(*command)
-                results = await pipeline.execute(raise_on_error=False)
-            except (RedisError, OSError) as error:
-                results = [error] * len(batch)
-            for (_, future), result in zip(batch, results, strict=True):
-                if future.done():  # its request was cancelled
+                results = await self._execute(batch)
+                self._failing = any(isinstance(result, errors.ReadOnlyError) for result in results)
+            except Exception as error:  # noqa: BLE001 - whatever it is, nobody may be left waiting
+                batch, self._waiting = batch + self._waiting, []
+                results, self._failing = [error] * len(batch), True
+            self._retry_at = loop.time() + max(PAUSE_S, loop.time() - began)
+            for write, result in zip(batch, results, strict=True):
+                if write.done.done():  # its request was cancelled
                     continue
                 if isinstance(result, Exception):
-                    message = f"the log did not confirm the entry ({type(result).__name__}): retry in a moment"
-                    future.set_exception(LogUnavailableError(message))
+                    write.done.set_exception(self.failed(reason_of(result)))
                 else:
-                    future.set_result(result)
+                    write.done.set_result(result)
+
+    async def _execute(self, batch: Sequence[_Write]) -> list[Any]:
+        async with asyncio.timeout_at(batch[0].due):
+            pipeline = self._client.pipeline(transaction=False)
+            for write in batch:
+                pipeline.execute_command(*write.command)
+            results: list[Any] = await pipeline.execute(raise_on_error=False)
+            if any(isinstance(result, errors.ReadOnlyError) for result in results):
+                # A primary no more: by now its address may lead to the new one.
+                await self._client.connection_pool.disconnect(inuse_connections=False)
+        return results
 
 
 class LogReader:

@@ -23,13 +23,15 @@ from serve_app.learner import Stats
 BUCKETS_S = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 EXPIRE_S = 30
 PUSH_S = 1.0
+SCRAPE_S = 2.0
 
 COUNTERS = {
     "requests": ("HTTP requests by route and status", ("route", "status")),
     "decisions": ("Decisions answered, by whether they are known to be logged", ("policy", "logged")),
     "reward_events": ("Reward events accepted", ("policy",)),
     "source_failures": ("Requests a source fell out of", ("policy", "source")),
-    "snapshot_failures": ("Snapshots refused; the previous one kept serving", ("policy",)),
+    "snapshot_failures": ("Failed attempts to load a snapshot; the previous one served on", ("policy", "reason")),
+    "log_failures": ("Writes not known to be in the log", ("reason",)),
     "keys_file_failures": ("Changes of the keys file refused; the previous keys kept holding", ()),
 }
 GAUGES = {"snapshot_age_seconds": ("Time since the served snapshot was loaded", ("policy",))}
@@ -93,20 +95,21 @@ class Metrics:
 async def collect(client: "redis.asyncio.Redis", own: Sample, policies: Iterable[str]) -> bytes:
     """Prometheus text: this process as of now, the others as of their last push, and what the learners have counted.
 
-    When Redis cannot be reached it is this process alone.
+    When Redis cannot be reached, or takes longer than SCRAPE_S, it is this process alone.
     """
     samples = [own]
     stats: dict[str, Stats] = {}
     lags: dict[str, float] = {}
     logs: dict[str, LogState] = {}
     try:
-        processes: Any = await client.zrange(PROCESSES, 0, -1)
-        others = [name.decode() for name in processes if name.decode() != own.process]
-        pushed: Any = await client.mget([process_metrics(name) for name in others]) if others else []
-        samples += [msgspec.msgpack.decode(raw, type=Sample) for raw in pushed if raw is not None]
-        stats = await read_stats(client, policies)
-        lags = {name: await _lag_s(client, name, each) for name, each in stats.items()}
-        logs = {name: await _log_state(client, Keys(name)) for name in policies}
+        async with asyncio.timeout(SCRAPE_S):
+            processes: Any = await client.zrange(PROCESSES, 0, -1)
+            others = [name.decode() for name in processes if name.decode() != own.process]
+            pushed: Any = await client.mget([process_metrics(name) for name in others]) if others else []
+            samples += [msgspec.msgpack.decode(raw, type=Sample) for raw in pushed if raw is not None]
+            stats = await read_stats(client, policies)
+            lags = {name: await _lag_s(client, name, each) for name, each in stats.items()}
+            logs = {name: await _log_state(client, Keys(name)) for name in policies}
     except (RedisError, OSError, msgspec.MsgspecError):
         pass
     registry = CollectorRegistry()

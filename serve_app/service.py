@@ -18,7 +18,7 @@ from policies.catalogue import Catalogue, Item
 from policies.ranker import Ranker, RankRequest
 from policies.sources import load_sources
 from policies.spec import PolicySpec, decode_spec
-from serve_app.event_log import LogWriter
+from serve_app.event_log import LogWriter, reason_of
 from serve_app.keys import Keys
 from serve_app.metrics import read_stats
 from serve_app.schemas import PolicyInfo
@@ -95,7 +95,7 @@ class RedisPolicyService:
         try:
             await self._client.set(self._keys.blob(catalogue.digest), catalogue.encoded)
         except (redis.exceptions.RedisError, OSError) as error:
-            raise LogUnavailableError("the catalogue could not be stored: retry in a moment") from error
+            raise self._writer.failed(reason_of(error)) from error
         await self._writer.append(self._keys.log, CatalogueRecord(catalogue.digest))
         return catalogue.digest
 
@@ -104,7 +104,7 @@ class RedisPolicyService:
         serving = self.ranker.serving
         try:
             stats = (await read_stats(self._client, [self.spec.name])).get(self.spec.name)
-        except (redis.exceptions.RedisError, OSError):
+        except (redis.exceptions.RedisError, OSError, msgspec.MsgspecError):
             stats = None
         return PolicyInfo(
             policy=self.spec.name,

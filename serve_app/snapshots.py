@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+from collections import Counter
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -11,10 +12,11 @@ import redis
 import redis.asyncio
 from redis.exceptions import RedisError
 
-from bandits.codec import digest
+from bandits.codec import MALFORMED, digest
 from bandits.errors import BanditloopError, SnapshotError
 from bandits.types import Snapshot
 from policies.catalogue import Catalogue
+from serve_app.event_log import reason_of
 from serve_app.keys import Keys
 from serve_app.lease import Lease
 
@@ -22,6 +24,7 @@ KEPT_SNAPSHOTS = 20
 LOADS_KEPT = 20_000
 UNNAMED_S = 600
 """A blob that is stored but never named (its writer died in between) goes away by itself."""
+RETRY_S = 0.5
 
 log = logging.getLogger("banditloop.snapshots")
 
@@ -111,19 +114,26 @@ def decode_published(data: bytes, snapshot_id: str) -> Published:
         raise SnapshotError("the snapshot's bytes do not match its digest", "snapshot_id")
     try:
         return msgspec.msgpack.decode(data, type=Published)
-    except msgspec.MsgspecError as error:
+    except MALFORMED as error:
         raise SnapshotError(f"not a snapshot: {error}", "snapshot_id") from error
 
 
-def _decode_head(data: bytes) -> Head:
+def _decode_head(data: bytes | None) -> Head:
+    if data is None:
+        raise SnapshotError("the pointer to the newest snapshot is gone", "head")
     try:
         return msgspec.msgpack.decode(data, type=Head)
-    except msgspec.MsgspecError as error:
+    except MALFORMED as error:
         raise SnapshotError(f"not a pointer to a snapshot: {error}", "head") from error
 
 
 class Follower:
-    """Keeps one replica's policy at the newest snapshot. ``accept`` builds and swaps; it may refuse (SnapshotError)."""
+    """Keeps one replica's policy at the newest snapshot. ``accept`` builds and swaps; it may refuse (SnapshotError).
+
+    ``failures`` counts, by reason, the attempts after which the previous snapshot kept serving: ``head`` (the pointer
+    is gone, or is none), ``missing`` (a blob is not stored), ``corrupt`` (a blob's bytes are not those of its name),
+    ``refused`` (for another spec, or of another kind), or one of ``event_log.reason_of``.
+    """
 
     def __init__(
         self,
@@ -141,38 +151,47 @@ class Follower:
         self._interval_s = interval_s
         self._catalogue = Catalogue()
         self._seen: str | None = None
-        self.failures = 0
+        self.failures: Counter[str] = Counter()
 
     async def run(self) -> None:
-        """Follow until cancelled."""
+        """Follow until cancelled. What fails is said once, and tried again after RETRY_S."""
+        said = ""
         while True:
             try:
                 await self.step()
-            except (RedisError, OSError) as error:
-                log.warning("snapshots cannot be read (%s): serving the previous one", type(error).__name__)
-            except BanditloopError as error:
-                self.failures += 1
-                log.warning("snapshot refused, serving the previous one: %s", error.message)
-            await asyncio.sleep(self._interval_s)
+            except Exception as error:
+                message = f"{type(error).__name__}: {error}"
+                if message != said:
+                    expected = isinstance(error, (RedisError, OSError, BanditloopError))
+                    log.warning("the previous snapshot keeps serving: %s", message, exc_info=not expected)
+                said = message
+                await asyncio.sleep(RETRY_S)
+            else:
+                said = ""
+                await asyncio.sleep(self._interval_s)
 
     async def step(self) -> bool:
         """Load the newest snapshot if it is new. True when one was swapped in."""
+        try:
+            return await self._step()
+        except Exception as error:
+            self.failures[_reason_of(error)] += 1
+            raise
+
+    async def _step(self) -> bool:
         raw: Any = await self._client.get(self._keys.head)
-        if raw is None:
-            return False
+        if raw is None and self._seen is None:
+            return False  # nothing has been published yet
         head = _decode_head(raw)
         if head.snapshot_id == self._seen:
             return False
-        data: Any = await self._client.get(self._keys.blob(head.snapshot_id))
-        if data is None:
-            return False  # superseded between the two reads
+        published = decode_published(await self._blob(head.snapshot_id), head.snapshot_id)
+        if published.catalogue != self._catalogue.digest:
+            self._catalogue = await self._load_catalogue(published.catalogue)
         try:
-            published = decode_published(data, head.snapshot_id)
-            if published.catalogue != self._catalogue.digest:
-                self._catalogue = await self._load_catalogue(published.catalogue)
             await asyncio.to_thread(self._accept, head.snapshot_id, published, self._catalogue)
         except BanditloopError:
-            self._seen = head.snapshot_id  # refused once is refused for good; a lost connection is tried again
+            self._seen = head.snapshot_id  # refused once is refused for good; what was not read is tried again
             raise
         self._seen = head.snapshot_id
         with contextlib.suppress(RedisError, OSError):
@@ -185,7 +204,21 @@ class Follower:
         return True
 
     async def _load_catalogue(self, catalogue_digest: str) -> Catalogue:
-        data: Any = await self._client.get(self._keys.blob(catalogue_digest))
-        if data is None:
-            raise SnapshotError(f"catalogue {catalogue_digest} is not stored", "catalogue")
+        data = await self._blob(catalogue_digest)
+        if digest(data) != catalogue_digest:
+            raise SnapshotError("the catalogue's bytes do not match its digest", "catalogue")
         return await asyncio.to_thread(Catalogue.decode, data)
+
+    async def _blob(self, name: str) -> bytes:
+        data: Any = await self._client.get(self._keys.blob(name))
+        if data is None:
+            raise SnapshotError(f"blob {name} is not stored", "blob")
+        return bytes(data)
+
+
+def _reason_of(error: Exception) -> str:
+    if isinstance(error, BanditloopError):
+        return {"head": "head", "blob": "missing", "snapshot_id": "corrupt", "catalogue": "corrupt"}.get(
+            error.target or "", "refused"
+        )
+    return reason_of(error)

@@ -12,6 +12,7 @@ import httpx
 import msgspec
 import numpy as np
 
+from bandits.codec import MALFORMED
 from bandits.errors import SourceError, SpecError
 from bandits.types import frozen
 from policies.artifact import Histories
@@ -119,7 +120,7 @@ class HttpSource:
     def _check(self, raw: bytes, limit: int) -> dict[str, float]:
         try:
             answer = msgspec.json.decode(raw, type=_Answer)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except MALFORMED as error:
             raise self._error(f"the answer is not valid: {error}") from error
         scores = {candidate.id: candidate.score for candidate in answer.candidates}
         if len(scores) != len(answer.candidates):

@@ -191,6 +191,7 @@ async def test_remote_sends_the_user_id_only_when_told_to() -> None:
 BAD_ANSWERS: dict[str, bytes] = {
     "not JSON": b"<html>",
     "not UTF-8": b'{"candidates": [{"id": "\xff", "score": 1}]}',
+    "deep nesting of an unknown field": b'{"x": ' + b"[" * 100_000,
     "a list": b"[]",
     "no candidates field": b"{}",
     "a number for an id": answer((1, 1))[1],

@@ -1,0 +1,332 @@
+"""Redis slow, down, full, demoted, loading or killed: rank answers in bounded time, no acknowledged event is lost."""
+
+import asyncio
+import contextlib
+import random
+import signal
+import time
+from collections.abc import Iterator
+
+import pytest
+import redis
+from replica import HOME, KEYS, SLACK_S, TIMEOUT_S, Answer, Caller, eventually, put_snapshot, serving
+from servers import Forwarder, Server, binary_of
+
+from policies.catalogue import Catalogue, Item
+from serve_app import event_log
+from serve_app.keys import Keys
+from serve_app.snapshots import RETRY_S
+
+pytestmark = pytest.mark.timeout(60)
+
+
+@pytest.fixture(params=["valkey", "redis"])
+def binary(request) -> str:
+    return binary_of(request.param)
+
+
+@pytest.fixture
+def server(binary, tmp_path) -> Iterator[Server]:
+    with Server(binary, tmp_path / "server") as out:
+        yield out
+
+
+@pytest.fixture
+def second(binary, tmp_path) -> Iterator[Server]:
+    with Server(binary, tmp_path / "second") as out:
+        yield out
+
+
+@pytest.fixture
+async def caller(server, tmp_path):
+    async with serving(server, tmp_path) as out:
+        yield out
+
+
+def refused(answers: list[Answer]) -> None:
+    """Rank answered from its snapshot, rewards were sent away, and nobody waited longer than the timeout."""
+    assert answers
+    for answer in answers:
+        assert answer.seconds <= TIMEOUT_S + SLACK_S
+        if answer.response.status_code == 200:
+            body = answer.response.json()
+            assert body["logged"] is False
+            assert body["chosen"][0]["propensity"] > 0
+        else:
+            assert answer.response.status_code == 503
+            assert answer.response.json()["error"]["code"] == "log_unavailable"
+            assert int(answer.response.headers["retry-after"]) > 0
+
+
+async def failures(caller: Caller, **labels: str) -> float:
+    return await caller.metric("log_failures_total", **labels)
+
+
+async def accounted(caller: Caller) -> None:
+    """Every failure the callers saw has a reason in /metrics. Call while nothing else is sent."""
+    assert await failures(caller) == sum(not a.logged and a.response.status_code != 202 for a in caller.answers)
+    unlogged = sum(a.response.status_code == 200 and not a.logged for a in caller.answers)
+    assert await caller.metric("decisions_total", logged="false") == unlogged
+
+
+async def test_down_and_up_again(caller, server):
+    assert all(a.logged or a.response.status_code == 202 for a in await caller.traffic(0.3))
+    server.end()
+    refused(await caller.traffic(0.5))
+    assert await failures(caller, reason="connection") > 0
+    for path, status in [("/livez", 200), ("/readyz", 200), (HOME, 200), ("/metrics", 200)]:
+        assert (await caller.http.get(path)).status_code == status
+    catalogue = await caller.http.put(f"{HOME}/catalogue", json={"items": []})
+    assert (catalogue.status_code, catalogue.headers["retry-after"]) == (503, "1")
+    server.start()
+    await caller.recovered()
+    await caller.traffic(0.3)
+    caller.audit()
+
+
+async def test_a_server_that_stands_still_is_waited_for_once(caller, server):
+    """One write pays the timeout; then one at a time tries, and the others are answered at once."""
+    with server.frozen():
+        answers = await caller.traffic(4 * TIMEOUT_S)
+    refused(answers)
+    waited = [answer for answer in answers if answer.seconds > TIMEOUT_S / 2]
+    assert len(waited) < len(answers) / 4
+    assert await failures(caller, reason="timeout") >= 1
+    assert await failures(caller, reason="skipped") > await failures(caller, reason="timeout")
+    await accounted(caller)
+    await caller.recovered()
+    await caller.traffic(0.3)
+    caller.audit()
+
+
+async def test_a_pause_longer_than_the_timeout_is_got_over(caller, server):
+    with server.client() as client:
+        client.client_pause(round(3000 * TIMEOUT_S), all=True)
+        refused(await caller.traffic(2 * TIMEOUT_S))
+        await caller.recovered()
+    caller.audit()
+
+
+async def test_a_slow_server_that_answers_in_time_loses_nothing(caller, server):
+    with server.client() as client:
+        client.client_pause(round(500 * TIMEOUT_S), all=True)
+    answers = await caller.traffic(TIMEOUT_S)
+    assert all(answer.logged or answer.response.status_code == 202 for answer in answers)
+    assert await failures(caller) == 0
+    caller.audit()
+
+
+async def test_what_waits_is_bounded(caller, server, monkeypatch):
+    monkeypatch.setattr(event_log, "MAX_WAITING", 10)
+    with server.frozen():
+        answers = await asyncio.gather(*(caller.rank() for _ in range(40)))
+    refused(answers)
+    assert await failures(caller, reason="crowded") >= 29  # one batch is on its way, ten wait
+    await accounted(caller)
+    await caller.recovered()
+    caller.audit()
+
+
+async def test_out_of_memory(caller, server):
+    with server.client() as client:
+        client.config_set("maxmemory-policy", "noeviction")
+        client.config_set("maxmemory", 1)
+        refused(await caller.traffic(0.3))
+        refused([await caller.rank("mine")])
+        catalogue = await caller.http.put(f"{HOME}/catalogue", json={"items": []})
+        assert catalogue.status_code == 503
+        assert await failures(caller) == await failures(caller, reason="oom") > 0
+        client.config_set("maxmemory", 0)
+    await caller.recovered()
+    assert (await caller.rank("mine")).logged
+    caller.audit()
+
+
+async def test_demoted_to_a_replica_and_promoted_again(caller, server):
+    with server.client() as client:
+        client.replicaof("127.0.0.1", 1)
+        refused(await caller.traffic(0.4))
+        assert await failures(caller, reason="readonly") > 0
+        client.replicaof("NO", "ONE")
+    await caller.recovered()
+    await caller.traffic(0.2)
+    caller.audit()
+
+
+async def test_failing_over_to_another_server_behind_the_same_address(server, second, tmp_path):
+    """The old primary lives on as a replica and keeps its connections: only new ones lead to the new primary."""
+    async with (
+        Forwarder(server).forwarding() as address,
+        serving(server, tmp_path, url=address.url) as caller,
+    ):
+        with server.client() as old, second.client() as new:
+            new.replicaof("127.0.0.1", server.port)
+            await caller.traffic(0.3)
+
+            async def caught_up() -> bool:
+                there, here = new.info("replication"), old.info("replication")
+                return (there["master_link_status"], there["slave_repl_offset"]) == ("up", here["master_repl_offset"])
+
+            await eventually(caught_up, "the second server has everything")
+            old.replicaof("127.0.0.1", second.port)
+            refused(await caller.traffic(0.2))
+            new.replicaof("NO", "ONE")
+            address.target = second
+            await caller.recovered()
+            await caller.traffic(0.2)
+        assert await failures(caller, reason="readonly") > 0
+        caller.audit(second)
+
+
+async def test_loading(caller, server):
+    """Started again over so much data that reading it takes a while."""
+    with server.client() as client:
+        noise = random.Random(1)
+        for number in range(300):
+            client.set(f"filler:{number}", noise.randbytes(1024))
+        client.bgrewriteaof()
+
+        async def rewritten() -> bool:
+            info = client.info("persistence")
+            return not info["aof_rewrite_in_progress"] and not info["aof_rewrite_scheduled"]
+
+        await eventually(rewritten, "the append-only file is compact")
+    server.end()
+    slowly = ("--key-load-delay", "5000", "--loading-process-events-interval-bytes", "1024")
+    await asyncio.to_thread(server.start, *slowly, ready=False)
+    refused(await caller.traffic(0.3))
+    assert await failures(caller, reason="loading") > 0
+    await caller.recovered()
+    caller.audit()
+
+
+async def test_killed_in_the_middle_of_a_pipeline(caller, server):
+    """Every time at another moment; what was on its way is there once or not at all."""
+    moments = random.Random(7)
+    for _ in range(4):
+        before = len(caller.answers)
+        traffic = asyncio.ensure_future(caller.traffic(0.8, workers=32))
+
+        async def busy(before: int = before) -> bool:
+            return any(answer.logged for answer in caller.answers[before:])
+
+        await eventually(busy, "some are logged")
+        await asyncio.to_thread(time.sleep, moments.uniform(0, 0.2))
+        await asyncio.to_thread(server.end, signal.SIGKILL)
+        assert max(answer.seconds for answer in await traffic) <= TIMEOUT_S + SLACK_S
+        server.start()
+        await caller.recovered()
+    assert await failures(caller, reason="connection") > 0
+    caller.audit()
+
+
+@contextlib.contextmanager
+def down(server: Server):
+    server.end()
+    yield
+    server.start()
+
+
+@pytest.mark.parametrize("outage", [Server.frozen, down], ids=["it arrives late", "it never arrives"])
+async def test_a_retry_after_logged_false_is_one_decision_and_one_reply(caller, server, outage):
+    """Even when the replica serves another snapshot by then; another request under the event_id is a conflict."""
+    with outage(server):
+        first = await caller.rank("mine", slots=3)
+        assert not first.logged
+    await caller.recovered()
+    with server.client() as client:
+        newer = put_snapshot(client, 2)
+    await serves(caller, newer)
+    retries = [(await caller.rank("mine", slots=3)).response.json() for _ in range(3)]
+    assert retries[0]["logged"] is True
+    assert retries[0] == retries[1] == retries[2]
+    if outage is Server.frozen:  # it was on its way: the log has what the first answer said
+        assert retries[0] == {**first.response.json(), "logged": True}
+    else:
+        assert retries[0]["snapshot_id"] == newer
+    assert (await caller.rank("mine", slots=2)).response.status_code == 409
+    caller.audit()
+
+
+# Snapshots
+
+CATALOGUE = Catalogue([Item("a", {"x": 1.0}), Item("b", {"x": 2.0})])
+
+
+def damaged(data: bytes, kind: str) -> bytes | None:
+    return {"gone": None, "cut": data[:-3], "changed": bytes([data[0] ^ 1]) + data[1:]}[kind]
+
+
+def put(client: redis.Redis, blobs: dict[str, bytes | None]) -> None:
+    """Store some keys and delete others, in one step for whoever looks."""
+    with client.pipeline(transaction=True) as step:
+        for key, data in blobs.items():
+            step.delete(key) if data is None else step.set(key, data)
+        step.execute()
+
+
+def published(client: redis.Redis, number: int, **options) -> tuple[str, dict[str, bytes]]:
+    """A snapshot's id, and the keys that its publication stores; not yet where the replica looks."""
+    elsewhere = Keys("elsewhere")
+    name = put_snapshot(client, number, keys=elsewhere, catalogue=CATALOGUE.digest, **options)
+    return name, {
+        KEYS.blob(name): client.get(elsewhere.blob(name)),
+        KEYS.blob(CATALOGUE.digest): CATALOGUE.encoded,
+        KEYS.head: client.get(elsewhere.head),
+    }
+
+
+async def serves(caller: Caller, name: str) -> None:
+    async def swapped() -> bool:
+        return (await caller.rank()).response.json()["snapshot_id"] == name
+
+    await eventually(swapped, "the newer snapshot serves")
+
+
+@pytest.mark.parametrize("kind", ["gone", "cut", "changed"])
+@pytest.mark.parametrize("what", ["head", "snapshot", "catalogue"])
+async def test_of_a_damaged_snapshot_the_previous_one_serves_on(caller, server, what, kind):
+    served = (await caller.rank()).response.json()["snapshot_id"]
+    reason = "head" if what == "head" else "missing" if kind == "gone" else "corrupt"
+    with server.client() as client:
+        newer, keys = published(client, 2)
+        key = {"head": KEYS.head, "snapshot": KEYS.blob(newer), "catalogue": KEYS.blob(CATALOGUE.digest)}[what]
+        put(client, {**keys, key: damaged(keys[key], kind)})
+
+        async def counted() -> bool:
+            return await caller.metric("snapshot_failures_total", policy="home", reason=reason) > 0
+
+        await eventually(counted, "the failure is counted")
+        answer = await caller.rank()
+        assert answer.logged
+        assert answer.response.json()["snapshot_id"] == served
+        put(client, keys)  # published again, byte for byte
+        await serves(caller, newer)
+        await serves(caller, put_snapshot(client, 3, catalogue=CATALOGUE.digest))
+    assert await caller.metric("snapshot_failures_total") == await caller.metric(
+        "snapshot_failures_total", reason=reason
+    )
+
+
+async def test_a_snapshot_of_another_spec_is_refused_once(caller, server):
+    served = (await caller.rank()).response.json()["snapshot_id"]
+    with server.client() as client:
+        put_snapshot(client, 2, spec="another")
+        await asyncio.sleep(3 * RETRY_S)
+        assert await caller.metric("snapshot_failures_total") == 1
+        assert await caller.metric("snapshot_failures_total", reason="refused") == 1
+        assert (await caller.rank()).response.json()["snapshot_id"] == served
+        await serves(caller, put_snapshot(client, 3))
+
+
+async def test_a_replica_that_starts_without_redis_becomes_ready_when_it_comes(server, tmp_path):
+    with server.client() as client:
+        first = put_snapshot(client, 1)
+    server.end()
+    async with serving(server, tmp_path, ready=False) as caller:
+        assert (await caller.http.get("/readyz")).status_code == 503
+        answer = await caller.rank()
+        assert (answer.response.status_code, answer.response.headers["retry-after"]) == (503, "1")
+        server.start()
+        await eventually(caller.is_ready, "the replica is ready")
+        assert (await caller.rank()).response.json()["snapshot_id"] == first

