@@ -109,7 +109,7 @@ class JoinState(msgspec.Struct, frozen=True, array_like=True):
 
 @dataclass(slots=True, eq=False)
 class Join:
-    """Feed it the log's entries in order; it yields what is to be taught.
+    """Feed it the log's entries in order; it returns what is to be taught.
 
     ``rule_of`` maps a spec digest to its JoinRule; ``waits`` tells of one whether its learner cannot correct: then
     ``as_it_arrives`` teaches a slot when its first reward comes, or the default when the window closes. ``counts`` has
@@ -127,16 +127,20 @@ class Join:
     _deadlines: list[tuple[int, int, str, str]] = field(default_factory=list)
     _sequence: int = 0
 
-    def apply(self, entry: LogEntry) -> Iterator[JoinedDecision]:
+    def apply(self, entry: LogEntry) -> list[JoinedDecision]:
         """Close every window that ends at or before the entry's time, then apply the entry."""
-        yield from self._advance(entry.time_ms)
+        now_ms = entry.time_ms
+        out: list[JoinedDecision] = []
+        if self._deadlines and self._deadlines[0][0] <= now_ms:
+            self._advance(now_ms, out)
         record = entry.record
         if isinstance(record, DecisionRecord):
-            yield from self._decision(entry, record)
+            self._decision(entry.id, now_ms, record, out)
         elif isinstance(record, RewardRecord):
-            yield from self._reward(entry, record)
+            self._reward(now_ms, record, out)
         elif isinstance(record, ActivationRecord):
-            yield from self._activation(record)
+            self._activation(record, out)
+        return out
 
     def oldest_open(self) -> str | None:
         """Log position of the oldest open decision."""
@@ -215,7 +219,7 @@ class Join:
         yield from self._open.values()
         yield from self._closed.values()
 
-    def _advance(self, now_ms: int) -> Iterator[JoinedDecision]:
+    def _advance(self, now_ms: int, out: list[JoinedDecision]) -> None:
         while self._deadlines and self._deadlines[0][0] <= now_ms:
             deadline, number, kind, event_id = heapq.heappop(self._deadlines)
             if kind == "forget":
@@ -223,52 +227,52 @@ class Join:
             elif kind == "orphan":
                 self._orphan(event_id, number)
             else:
-                yield from self._close(event_id, deadline)
+                self._close(event_id, deadline, out)
 
-    def _close(self, event_id: str, deadline: int) -> Iterator[JoinedDecision]:
+    def _close(self, event_id: str, deadline: int, out: list[JoinedDecision]) -> None:
         decision = self._open.pop(event_id)
         self._closed[event_id] = decision
         decision.forgotten_ms = deadline + decision.rule.window_ms
         decision.number = self._remind(decision.forgotten_ms, "forget", event_id)
         self.counts["closed" if decision.activated else "not_activated"] += 1
         if decision.activated:
-            yield from _teach(decision, range(_slots(decision)))
+            _teach(decision, range(_slots(decision)), out)
         if not (decision.activated and decision.rule.late == "correct"):
             decision.record = None
             decision.values, decision.seen, decision.taught = {}, {}, {}
 
-    def _decision(self, entry: LogEntry, record: DecisionRecord) -> Iterator[JoinedDecision]:
+    def _decision(self, position: str, now_ms: int, record: DecisionRecord, out: list[JoinedDecision]) -> None:
         if record.event_id in self._open or record.event_id in self._closed:
             self.counts["duplicate_decision"] += 1
             return
         self.counts["decisions"] += 1
         rule = self.rule_of(record.spec)
-        number = self._remind(entry.time_ms + rule.window_ms, "close", record.event_id)
-        decision = _Remembered(entry.id, record, rule, number, activated=not record.deferred)
+        number = self._remind(now_ms + rule.window_ms, "close", record.event_id)
+        decision = _Remembered(position, record, rule, number, activated=not record.deferred)
         self._open[record.event_id] = decision
         for _, reward in self._early.pop(record.event_id, {}).values():
             self.counts["early"] -= 1
             self._join(decision, record, reward, "joined")
         if decision.activated:
-            yield from self._begin(decision)
+            self._begin(decision, out)
 
-    def _begin(self, decision: _Remembered) -> Iterator[JoinedDecision]:
+    def _begin(self, decision: _Remembered, out: list[JoinedDecision]) -> None:
         """Teach what can be taught of a decision whose window has just opened, or that was just activated."""
         if decision.rule.learn == "as_it_arrives" and decision.record is not None:
             waits = self.waits(decision.record.spec)
-            yield from _teach(decision, sorted(decision.values) if waits else range(_slots(decision)))
+            _teach(decision, sorted(decision.values) if waits else range(_slots(decision)), out)
 
-    def _reward(self, entry: LogEntry, record: RewardRecord) -> Iterator[JoinedDecision]:
+    def _reward(self, now_ms: int, record: RewardRecord, out: list[JoinedDecision]) -> None:
         decision = self._open.get(record.event_id)
         if decision is not None and decision.record is not None:
             slot = self._join(decision, decision.record, record, "joined")
             if slot is not None and decision.activated and decision.rule.learn == "as_it_arrives":
-                yield from _teach(decision, (slot,))
+                _teach(decision, (slot,), out)
             return
         decision = self._closed.get(record.event_id)
         if decision is None:
             self.counts["early"] += 1
-            until = entry.time_ms + self.rule.window_ms
+            until = now_ms + self.rule.window_ms
             number = self._remind(until, "orphan", record.event_id)
             self._early.setdefault(record.event_id, {})[number] = (until, record)
         elif decision.record is None:
@@ -276,7 +280,7 @@ class Join:
         else:
             slot = self._join(decision, decision.record, record, "late")
             if slot is not None and slot in decision.taught:
-                yield from _teach(decision, (slot,))
+                _teach(decision, (slot,), out)
 
     def _orphan(self, event_id: str, number: int) -> None:
         parked = self._early.get(event_id, {})
@@ -307,13 +311,13 @@ class Join:
             decision.values[slot] = max(decision.values[slot], reward.value)
         return slot
 
-    def _activation(self, record: ActivationRecord) -> Iterator[JoinedDecision]:
+    def _activation(self, record: ActivationRecord, out: list[JoinedDecision]) -> None:
         decision = self._open.get(record.event_id)
         if decision is None:
             self.counts["orphan_activation"] += 1
         elif not decision.activated:
             decision.activated = True
-            yield from self._begin(decision)
+            self._begin(decision, out)
 
     def _remind(self, at_ms: int, kind: str, event_id: str) -> int:
         self._sequence += 1
@@ -327,7 +331,7 @@ def log_order(position: str) -> tuple[int, int]:
     return int(milliseconds), int(sequence or 0)
 
 
-def _teach(decision: _Remembered, slots: Sequence[int]) -> Iterator[JoinedDecision]:
+def _teach(decision: _Remembered, slots: Sequence[int], out: list[JoinedDecision]) -> None:
     """Bring the model's knowledge of these slots to their aggregates, or to the default."""
     assert decision.record is not None  # noqa: S101 - taught only while it is remembered
     default, taught = decision.rule.default_reward, decision.taught
@@ -335,7 +339,7 @@ def _teach(decision: _Remembered, slots: Sequence[int]) -> Iterator[JoinedDecisi
         rewards = tuple(decision.values.get(slot, default) for slot in slots)
         if rewards:
             decision.taught = dict(zip(slots, rewards, strict=True))
-            yield JoinedDecision(decision.position, decision.record, tuple(slots), rewards)
+            out.append(JoinedDecision(decision.position, decision.record, tuple(slots), rewards))
         return
     wanted = {slot: decision.values.get(slot, default) for slot in slots}
     fresh = tuple(slot for slot in slots if slot not in taught)
@@ -343,9 +347,9 @@ def _teach(decision: _Remembered, slots: Sequence[int]) -> Iterator[JoinedDecisi
     deltas = tuple(wanted[slot] - taught[slot] for slot in changed)
     taught.update(wanted)
     if fresh:
-        yield JoinedDecision(decision.position, decision.record, fresh, tuple(wanted[slot] for slot in fresh))
+        out.append(JoinedDecision(decision.position, decision.record, fresh, tuple(wanted[slot] for slot in fresh)))
     if changed:
-        yield JoinedDecision(decision.position, decision.record, changed, deltas, correction=True)
+        out.append(JoinedDecision(decision.position, decision.record, changed, deltas, correction=True))
 
 
 def _state_of(event_id: str, d: _Remembered) -> OpenState:

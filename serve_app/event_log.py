@@ -40,7 +40,12 @@ redis.call('EXPIRE', KEYS[2], ARGV[3])
 return {false, false}
 """
 
+
 # The first that fits. Python's own TimeoutError is an OSError.
+class UnconfirmedError(errors.RedisError):
+    """Fewer Redis replicas than asked for hold the write."""
+
+
 REASONS: tuple[tuple[type[Exception], str], ...] = (
     (errors.TimeoutError, "timeout"),
     (TimeoutError, "timeout"),
@@ -48,6 +53,7 @@ REASONS: tuple[tuple[type[Exception], str], ...] = (
     (errors.ReadOnlyError, "readonly"),
     (errors.OutOfMemoryError, "oom"),
     (errors.ConnectionError, "connection"),
+    (UnconfirmedError, "unconfirmed"),
     (OSError, "connection"),
 )
 
@@ -59,7 +65,7 @@ def connect(url: str, *, timeout_s: float) -> "redis.asyncio.Redis":
 
 
 def reason_of(error: Exception) -> str:
-    """Why Redis did not do as asked: timeout, connection, loading, readonly, oom, or other."""
+    """Why Redis did not do as asked: timeout, connection, loading, readonly, oom, unconfirmed, or other."""
     return next((reason for kind, reason in REASONS if isinstance(error, kind)), "other")
 
 
@@ -73,6 +79,8 @@ class _Write:
 class LogWriter:
     """Appends records; concurrent callers share one pipeline, hence one fsync of the server.
 
+    With ``confirm_replicas`` a write is acknowledged only when so many replicas of this Redis hold it (WAIT).
+
     While a batch is on its way the next one gathers: latency is one or two round trips, never a timer. Nobody waits
     longer than ``timeout_s``. When a batch fails as a whole, all that wait fail with it; then nothing is sent for as
     long as the failure took, and then one write at a time tries while the others fail at once, until one succeeds.
@@ -80,10 +88,13 @@ class LogWriter:
     after another's failure) and ``crowded`` (MAX_WAITING were waiting). ``client`` is one of ``connect``.
     """
 
-    def __init__(self, client: "redis.asyncio.Redis", *, timeout_s: float = TIMEOUT_S) -> None:
+    def __init__(
+        self, client: "redis.asyncio.Redis", *, timeout_s: float = TIMEOUT_S, confirm_replicas: int = 0
+    ) -> None:
         self.failures: Counter[str] = Counter()
         self._client = client
         self._timeout_s = timeout_s
+        self._confirm_replicas = confirm_replicas
         self._waiting: list[_Write] = []
         self._flusher: asyncio.Task[None] | None = None
         self._failing = False
@@ -169,7 +180,11 @@ class LogWriter:
             pipeline = self._client.pipeline(transaction=False)
             for write in batch:
                 pipeline.execute_command(*write.command)
+            if self._confirm_replicas:
+                pipeline.execute_command("WAIT", self._confirm_replicas, round(self._timeout_s * 500))
             results: list[Any] = await pipeline.execute(raise_on_error=False)
+            if self._confirm_replicas and results.pop() < self._confirm_replicas:
+                raise UnconfirmedError
             if any(isinstance(result, errors.ReadOnlyError) for result in results):
                 # A primary no more: by now its address may lead to the new one.
                 await self._client.connection_pool.disconnect(inuse_connections=False)

@@ -27,7 +27,7 @@ def valkey(settings: Settings) -> Iterator[str]:
     if settings.redis_url is not None:
         yield settings.redis_url
         return
-    with embedded_valkey(settings.data_dir / "valkey") as url:
+    with embedded_valkey(settings.data_dir / "valkey", settings.durability) as url:
         yield url
 
 

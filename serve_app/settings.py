@@ -4,6 +4,7 @@ import contextlib
 import os
 import secrets
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -12,6 +13,7 @@ from redis.connection import parse_url
 from bandits.errors import StartupError
 from serve_app.event_log import REMEMBERED_S
 
+Durability = Literal["always", "everysec", "none"]
 MIN_SALT_BYTES = 16
 DEFAULT_DATA_DIR = Path(".banditloop")
 
@@ -24,10 +26,14 @@ class Settings(BaseSettings):
     rank is steadier on a crowded machine, and models are fresh later. ``keys_file`` holds the API keys (see
     security.py); without it ``host`` must be a loopback address. ``redis_url`` may hold a password, so it is never
     printed; give it in the environment, because a command line is there for every user of the machine to read.
-    ``archive`` is a local folder or a
-    URI that pyarrow opens; None is ``data_dir/archive``, "" or "none" archives nothing, and trims nothing from
-    Redis. An event is archived when it is some ``archive_max_age_s`` old, and stays in Redis for
-    ``archive_retain_s`` at least.
+    ``archive`` is a local folder or a URI that pyarrow opens; None is ``data_dir/archive``, "" or "none" archives
+    nothing, and trims nothing from Redis. An event is archived when it is some ``archive_max_age_s`` old, and stays
+    in Redis for ``archive_retain_s`` at least.
+
+    ``durability`` is what the embedded Valkey does before it acknowledges a write: ``always`` syncs it to disk,
+    ``everysec`` may lose the last second or so when a process or the machine dies, ``none`` keeps no file: all that is
+    not archived is gone with the process. Of another Redis its own settings decide; with ``confirm_replicas`` a write
+    is acknowledged only when so many of its replicas hold it.
     """
 
     model_config = SettingsConfigDict(env_prefix="BANDITLOOP_", extra="ignore", hide_input_in_errors=True)
@@ -43,6 +49,8 @@ class Settings(BaseSettings):
     checkpoint_interval_s: float = Field(60.0, gt=0)
     follow_interval_ms: int = Field(50, ge=5)
     redis_timeout_s: float = Field(2.0, gt=0)
+    durability: Durability = "always"
+    confirm_replicas: int = Field(0, ge=0, le=10)
     max_ongoing_requests: int = Field(256, ge=1)
     max_queued_requests: int = Field(1024, ge=1)
     learner_niceness: int = Field(0, ge=0, le=19)

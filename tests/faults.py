@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 import redis
 from pyarrow import fs
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 
 class KilledError(Exception):
@@ -107,3 +108,24 @@ class DroppingClient:
         if self._count % self._every == 0:
             raise redis.ConnectionError
         return getattr(self._client, name)
+
+
+class FaultyRedis(redis.Redis):
+    """A client that loses its connection at one call.
+
+    The ``fail_at``-th raises, and with ``after`` only once the server has done it.
+    """
+
+    fail_at: int | None = None
+    after = False
+    calls = 0
+
+    def execute_command(self, *args: Any, **options: Any) -> Any:
+        self.calls += 1
+        failing = self.calls == self.fail_at
+        if failing and not self.after:
+            raise RedisConnectionError("injected before")
+        answer = super().execute_command(*args, **options)
+        if failing:
+            raise RedisConnectionError("injected after")
+        return answer

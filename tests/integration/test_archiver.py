@@ -19,7 +19,7 @@ from bandits.errors import ArchiveError, CodecError, LogGapError
 from bandits.records import CatalogueRecord, RewardRecord, SpecRecord, TickRecord
 from policies.archive import ArchiveReader
 from policies.ranges import Range, order
-from serve_app.archiver import COMMIT, MARK, Archiver, Committed, needed_key
+from serve_app.archiver import COMMIT, MARK, Archiver, Committed
 from serve_app.event_log import FIELD
 from serve_app.history import History
 from serve_app.keys import Keys
@@ -122,7 +122,7 @@ def begin(client: redis.Redis) -> Log:
     """An empty server with a log that a learner needs the last few entries of."""
     client.flushall()
     log = fill(client, 33)
-    client.set(needed_key(KEYS), log[28][0])
+    client.set(KEYS.needed, log[28][0])
     return log
 
 
@@ -221,14 +221,14 @@ def test_two_archivers_race_while_the_log_grows_and_is_read(client, server_url, 
         Archiver(connect(server_url), "home", tmp_path, **{**AT_ONCE, "max_entries": limit}) for limit in (7, 40)
     ]
     written = [client.xadd(KEYS.log, {FIELD: encode(TickRecord())}).decode()]
-    client.set(needed_key(KEYS), written[0])
+    client.set(KEYS.needed, written[0])
     readings = 0
     with running(*(partial(_step_and_trim, archiver) for archiver in archivers)) as raised:
         for i in range(60):
             for j in range(10):
                 record = RewardRecord(f"e{i}", float(j))
                 written.append(client.xadd(KEYS.log, {FIELD: encode(record)}).decode())
-            client.set(needed_key(KEYS), written[-3])
+            client.set(KEYS.needed, written[-3])
             if i % 3 == 2 and not raised:
                 history = History(connect(server_url), KEYS, ArchiveReader(tmp_path, "home"))
                 assert [entry.id for entry in history.entries("0-0")] == written
@@ -301,7 +301,7 @@ def test_a_blob_is_read_from_redis_and_else_from_the_archive(client, tmp_path):
 @pytest.mark.parametrize("at", [0, 3, 17, 32])
 def test_nothing_is_trimmed_that_a_learner_needs(client, tmp_path, at):
     log = fill(client, 33)
-    client.set(needed_key(KEYS), log[at][0])
+    client.set(KEYS.needed, log[at][0])
     archiver = Archiver(client, "home", tmp_path, **AT_ONCE)
     live(archiver)
     kept = stream(client)
@@ -315,7 +315,7 @@ def test_nothing_is_trimmed_that_a_learner_needs(client, tmp_path, at):
 def test_nothing_is_trimmed_without_every_reason(client, tmp_path, why):
     log = fill(client, 33, start=OLD if why != "young" else int(time.time() * 1000) - 100_000)
     if why != "nobody says what is needed":
-        client.set(needed_key(KEYS), "nonsense" if why == "nonsense" else log[-1][0])
+        client.set(KEYS.needed, "nonsense" if why == "nonsense" else log[-1][0])
     archiver = Archiver(client, "home", tmp_path, max_age_s=0.0, retain_s=900.0)
     if why != "not written":
         finish(archiver)

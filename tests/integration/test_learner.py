@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import msgspec
 import pytest
 import redis
-from faulty import FaultyRedis
+from faults import FaultyRedis
 from logs import decision
 
 from bandits.codec import encode
