@@ -1,5 +1,6 @@
 """From hashed features to the columns of a design matrix, handed out as features are first met."""
 
+from array import array
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -78,8 +79,8 @@ class FeatureIndex:
         for first, second in self._interactions:
             if first in features and second in features:
                 hashes = [FNV * a & MASK ^ b for a, _ in features[first] for b, _ in features[second]]
-                products = np.array([u * v for _, u in features[first] for _, v in features[second]], np.float32)
-                self._add(values, zip(hashes, products.tolist(), strict=True), learn=learn)
+                products = array("f", [u * v for _, u in features[first] for _, v in features[second]])  # as a scorer's
+                self._add(values, zip(hashes, products, strict=True), learn=learn)
         return list(values), list(values.values())
 
     def _add(self, values: dict[int, float], pairs: Iterable[tuple[int, float]], *, learn: bool) -> None:

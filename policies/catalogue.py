@@ -1,5 +1,6 @@
 """The item catalogue: item features, hashed once, versioned by digest, replaceable while the service runs."""
 
+from array import array
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -92,7 +93,7 @@ class Catalogue:
 def float32_pairs(features: FeatureMap, namespace: str) -> list[tuple[int, float]]:
     """As ``hash_map``, with the values that a scorer's float32 arrays hold."""
     pairs = hash_map(features, namespace)
-    values = np.array([value for _, value in pairs], np.float32).tolist()
+    values = array("f", [value for _, value in pairs])
     return [(hashed, value) for (hashed, _), value in zip(pairs, values, strict=True)]
 
 

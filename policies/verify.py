@@ -11,7 +11,7 @@ from bandits.errors import SnapshotError
 from bandits.join import log_order
 from bandits.records import LogEntry
 from bandits.types import Snapshot
-from policies.fold import START, Fold, FoldState
+from policies.fold import START, Fold
 
 ACROSS_BUILDS = 1e-6
 
@@ -43,25 +43,6 @@ class Verified:
     def holds(self) -> bool:
         """Whether the promise was kept."""
         return self.verdict in {"identical", "close"}
-
-
-class Replay:
-    """Where a replay gets the log from. It uses no checkpoint but the one it starts from."""
-
-    def __init__(
-        self, entries: Callable[[str, str | None], Iterable[LogEntry]], start: FoldState | None = None
-    ) -> None:
-        self._entries = entries
-        self._start = start
-
-    def entries(self, after: str, through: str) -> Iterable[LogEntry]:
-        """The log's entries past ``after``, up to and including ``through``."""
-        return self._entries(after, through)
-
-    def checkpoint(self, position: str) -> FoldState | None:
-        """Where the replay started, if that is at or before a position."""
-        start = self._start
-        return start if start is not None and log_order(start.position) <= log_order(position) else None
 
 
 def verify(

@@ -2,8 +2,9 @@
 
 import contextlib
 import json
+import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +12,7 @@ from typing import Annotated
 import redis
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from bandits.errors import SnapshotError
@@ -20,12 +21,12 @@ from bandits.records import PinRecord, RollbackRecord
 from policies.archive import ArchiveReader
 from policies.fold import START
 from policies.spec import PolicySpec, decode_spec
-from policies.verify import Verified, verify
-from serve_app.learner import build
+from policies.verify import Verified
 from serve_app.runtime import any_redis
 from serve_app.settings import Settings
 from serve_app.snapshots import Published
 from serve_app.stored import StoredPolicy, the_policy
+from serve_app.verification import Work, verify_policy
 
 app = typer.Typer(no_args_is_help=True, help="Snapshots of the model: list, show, pin, rollback, verify.")
 console = Console()
@@ -117,6 +118,7 @@ def verify_(
     from_: Annotated[
         str | None, typer.Option("--from", help="Start from this checkpoint's log position, instead of from the start")
     ] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes [default: one per core]")] = os.cpu_count() or 1,
     redis_url: RedisUrl = None,
     data_dir: DataDir = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON")] = False,
@@ -128,20 +130,17 @@ def verify_(
     with _opened(policy, redis_url, data_dir) as (stored, settings):
         served, corrupt = stored.served()
         start = stored.checkpoint_at(from_) if from_ is not None else None
-        fold = stored.replay(settings.secret(), start)
-        began = fold.learned
-        newest = max((log_order(each.snapshot.position) for each in served), default=(0, 0))
+        work = Work(str(settings.redis_url), stored.keys.policy, settings.archive_root(), settings.secret())
+        expected = max((each.snapshot.learned for each in served), default=0) - (start.learned if start else 0)
         clock = time.perf_counter()
-        with _progress(newest[0]) as on_progress:
-            through = f"{newest[0]}-{newest[1]}"
-            entries = stored.history.entries(fold.position, through)
-            results = list(verify(fold, entries, served, build=build(), progress=on_progress))
+        with _progress(expected) as on_progress:
+            results, learned = verify_policy(work, served, start=start, jobs=jobs, progress=on_progress)
         seconds = time.perf_counter() - clock
         holds = bool(results) and all(each.holds for each in results) and not corrupt
         if as_json:
-            typer.echo(json.dumps(_as_json(stored.keys.policy, results, corrupt, holds, fold.learned - began, seconds)))
+            typer.echo(json.dumps(_as_json(stored.keys.policy, results, corrupt, holds, learned, seconds)))
         else:
-            _print(results, corrupt, holds, fold.learned - began, seconds)
+            _print(results, corrupt, holds, learned, seconds)
         raise typer.Exit(0 if holds else 1)
 
 
@@ -191,21 +190,11 @@ def _as_json(
 
 
 @contextlib.contextmanager
-def _progress(end_ms: int):  # type: ignore[no-untyped-def]  # noqa: ANN202 - a callback in a context
-    """A bar over the log's own time."""
-    bar = Progress(
-        TextColumn("replaying"), BarColumn(), TextColumn("{task.fields[learned]:,} learned"), TimeElapsedColumn()
-    )
-    with Progress(*bar.columns, console=notes, transient=True) as progress:
-        task = progress.add_task("replay", total=None, learned=0)
-        first: list[int] = []
-
-        def update(position: str, learned: int) -> None:
-            now = log_order(position)[0]
-            first.append(now) if not first else None
-            progress.update(task, total=max(1, end_ms - first[0]), completed=now - first[0], learned=learned)
-
-        yield update
+def _progress(expected: int) -> Iterator[Callable[[int], None]]:
+    columns = TextColumn("replaying"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    with Progress(*columns, console=notes, transient=True) as progress:
+        task = progress.add_task("replay", total=expected)
+        yield lambda learned: progress.update(task, completed=learned)
 
 
 @contextlib.contextmanager
@@ -215,6 +204,7 @@ def _opened(
     given = {"redis_url": redis_url, "data_dir": data_dir}
     settings = Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
     with any_redis(settings) as url:
+        settings = settings.model_copy(update={"redis_url": url})
         client = redis.Redis.from_url(url, socket_timeout=30, socket_connect_timeout=5)
         try:
             name, root = the_policy(client, policy), settings.archive_root()

@@ -9,8 +9,7 @@ from bandits.errors import SnapshotError, UnknownPolicyError
 from bandits.join import log_order
 from bandits.records import PinRecord, RollbackRecord
 from policies.archive import ArchiveReader
-from policies.fold import Fold
-from policies.verify import Replay, Served
+from policies.verify import Served
 from serve_app.checkpoints import Checkpoints, Stored
 from serve_app.event_log import LogReader
 from serve_app.history import History
@@ -104,17 +103,6 @@ class StoredPolicy:
     def control(self, record: PinRecord | RollbackRecord) -> str:
         """Append a pin or a rollback to the log; its position."""
         return self.log.append(record)
-
-    def replay(self, salt: bytes, start: Stored | None = None) -> Fold:
-        """A fold of the log from its start, or from a checkpoint."""
-        past = Replay(self.history.entries)
-        if start is None:
-            return Fold(self.history.blob, salt=salt, past=past)
-        state = self.checkpoints.state(start)
-        past = Replay(self.history.entries, state)
-        fold = Fold(self.history.blob, salt=salt, past=past)
-        fold.resume(state, past)
-        return fold
 
     def served(self) -> tuple[list[Served], list[str]]:
         """The snapshots as a verification wants them, and the ids of those that are corrupt."""

@@ -25,14 +25,15 @@ from bandits.records import (
 from bandits.ridge import RidgeConfig
 from policies.catalogue import Catalogue
 from policies.spec import PolicySpec, VwConfig
-from policies.verify import verify
+from policies.verify import Verified
 from serve_app import learner
 from serve_app.event_log import FIELD, LogReader
 from serve_app.keys import Keys
-from serve_app.learner import LearnerLoop, Stats, build
+from serve_app.learner import LearnerLoop, Stats
 from serve_app.lease import Lease, LeaseLostError
 from serve_app.snapshots import Head
 from serve_app.stored import StoredPolicy
+from serve_app.verification import Work, verify_policy
 
 SALT = b"salt of these tests"
 KEYS = Keys("home")
@@ -102,11 +103,16 @@ def decide(client: redis.Redis, count: int, *, spec: PolicySpec = SPEC, prefix: 
     time.sleep(WINDOW_S + 0.01)
 
 
+def verified(client: redis.Redis, *, salt: bytes = SALT, jobs: int = 1, start=None) -> list[Verified]:
+    known = client.connection_pool.connection_kwargs
+    work = Work(f"redis://{known['host']}:{known['port']}/{known['db']}", "home", "", salt)
+    return verify_policy(
+        work, StoredPolicy(client, "home").served()[0], start=start, jobs=jobs, progress=lambda _: None
+    )[0]
+
+
 def verdicts(client: redis.Redis, *, salt: bytes = SALT) -> list[str]:
-    stored = StoredPolicy(client, "home")
-    served, corrupt = stored.served()
-    fold = stored.replay(salt)
-    return [each.verdict for each in verify(fold, stored.history.entries("0-0"), served, build=build())] + corrupt
+    return [each.verdict for each in verified(client, salt=salt)] + StoredPolicy(client, "home").served()[1]
 
 
 def head(client: redis.Redis) -> str:
@@ -391,9 +397,31 @@ def test_a_verification_can_start_from_a_checkpoint(client):
         settle(loop)
     stored = StoredPolicy(client, "home")
     start = stored.checkpoints.list()[1]
-    served, _ = stored.served()
-    fold = stored.replay(SALT, start)
     client.xtrim(KEYS.log, minid=client.get(KEYS.needed).decode())
-    found = list(verify(fold, stored.history.entries(start.position), served, build=build()))
+    found = verified(client, start=start)
     assert {each.verdict for each in found} == {"identical"}
-    assert 2 <= len(found) < len(served)
+    assert 1 <= len(found) < len(stored.served()[0])
+
+
+def test_a_verification_in_parts_proves_what_one_from_the_start_does(client):
+    """Each part ends with the bytes of the checkpoint the next one starts from; a rollback reaches across parts."""
+    loop = make(client)
+    settle(loop)
+    for part in range(4):
+        decide(client, 6, prefix=f"{part}.")
+        client.xadd(KEYS.log, {FIELD: encode(CheckpointRecord())})
+        settle(loop)
+    stored = StoredPolicy(client, "home")
+    early = next(p for _, p in stored.snapshots() if p and p.learned == 6)
+    stored.control(RollbackRecord(early.snapshot_id, early.position))
+    decide(client, 6, prefix="after")
+    settle(loop)
+    found = verified(client, jobs=3)
+    assert {each.verdict for each in found} == {"identical"}
+    boundaries = [each for each in found if each.snapshot_id.startswith("checkpoint")]
+    assert len(boundaries) == 2
+    assert len(found) - 2 == len(verified(client))
+    stolen = next(e for e in LogReader(client, KEYS).read("0-0") if isinstance(e.record, RewardRecord))
+    client.xdel(KEYS.log, stolen.id)  # of the first part: the others prove no more than they did
+    found = verified(client, jobs=3)
+    assert [each.verdict for each in found if each.snapshot_id.startswith("checkpoint")] == ["different", "identical"]

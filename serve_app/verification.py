@@ -1,0 +1,165 @@
+"""A verification of one policy's whole log, on several cores: each folds from one checkpoint to another.
+
+A part proves that folding from its first checkpoint gives its snapshots and the bytes of its last checkpoint. The first
+part starts from nothing; so all parts together prove what one fold of the whole log would.
+"""
+
+import multiprocessing
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from itertools import pairwise
+from typing import Any
+
+import msgspec
+import redis
+
+from bandits.codec import digest
+from bandits.join import log_order
+from policies.archive import ArchiveReader
+from policies.fold import START, Fold, FoldState
+from policies.verify import Served, Verified, verify
+from serve_app.checkpoints import Stored
+from serve_app.learner import build
+from serve_app.stored import StoredPolicy
+
+POLL_S = 0.1
+Progress = Callable[[int], None]
+
+_learned: Any = None
+
+
+class Part(msgspec.Struct, frozen=True):
+    """From one checkpoint (None: the start of the log) to another (None: the last snapshot).
+
+    ``proven``: the checkpoints that the parts before this one prove, ``start`` among them.
+    """
+
+    number: int
+    start: Stored | None
+    end: Stored | None
+    proven: list[Stored] = []
+
+
+class Work(msgspec.Struct, frozen=True):
+    """Where the log is, for a process that verifies a part of it."""
+
+    url: str
+    policy: str
+    archive: str
+    salt: bytes
+
+    def open(self) -> StoredPolicy:
+        """A connection of this process's own."""
+        client = redis.Redis.from_url(self.url, socket_timeout=30, socket_connect_timeout=5)
+        return StoredPolicy(client, self.policy, ArchiveReader(self.archive, self.policy) if self.archive else None)
+
+
+class Replay:
+    """The log behind a part, for rollbacks: it relies on no checkpoint but the proven ones."""
+
+    def __init__(self, stored: StoredPolicy, proven: Sequence[Stored]) -> None:
+        self.entries = stored.history.entries
+        self._load = stored.checkpoints.state
+        self._proven = sorted(proven, key=lambda each: log_order(each.position), reverse=True)
+
+    def checkpoint(self, position: str) -> FoldState | None:
+        """The newest proven checkpoint at or before a position."""
+        found = (each for each in self._proven if log_order(each.position) <= log_order(position))
+        newest = next(found, None)
+        return None if newest is None else self._load(newest)
+
+
+def verify_policy(
+    work: Work, served: Sequence[Served], *, start: Stored | None = None, jobs: int = 1, progress: Progress
+) -> tuple[list[Verified], int]:
+    """Every snapshot past ``start`` compared with the replay, oldest first; and how many interactions were learned.
+
+    ``jobs``: processes. Across builds only one can be used: a checkpoint's bytes are those of the build that made it.
+    """
+    stored = work.open()
+    known = [each for each in reversed(stored.checkpoints.list()) if start is None or _after(each, start)]
+    if jobs == 1 or not known or any(each.build != build() for each in served):
+        return _verify_part(work, Part(0, start, None, [start] if start else []), served, progress)
+    parts = split(known, start, jobs)
+    context = multiprocessing.get_context("spawn")
+    counts = context.Array("q", len(parts))
+    with ProcessPoolExecutor(jobs, context, _begin, (counts,)) as pool:
+        done = threading.Event()
+        watch = threading.Thread(target=_watch, args=(counts, progress, done), daemon=True)
+        watch.start()
+        results = list(pool.map(_in_process, [work] * len(parts), parts, [list(served)] * len(parts)))
+        done.set()
+        watch.join()
+    return [each for found, _ in results for each in found], sum(learned for _, learned in results)
+
+
+def split(known: Sequence[Stored], start: Stored | None, jobs: int) -> list[Part]:
+    """Parts of about the same number of interactions, cut at checkpoints; ``known`` is oldest first."""
+    first = 0 if start is None else start.learned
+    share = max(1, (known[-1].learned - first) // jobs)
+    cuts: list[Stored] = []
+    for each in known:
+        if len(cuts) < jobs - 1 and each.learned - first >= share * (len(cuts) + 1):
+            cuts.append(each)
+    edges: list[Stored | None] = [start, *cuts, None]
+    proven = [each for each in edges if each is not None]
+    return [
+        Part(number, before, after, [each for each in proven if before is not None and not _after(each, before)])
+        for number, (before, after) in enumerate(pairwise(edges))
+    ]
+
+
+def _verify_part(
+    work: Work, part: Part, served: Sequence[Served], progress: Callable[[int], None]
+) -> tuple[list[Verified], int]:
+    stored = work.open()
+    replay = Replay(stored, part.proven)
+    last: list[tuple[str, str]] = []
+
+    def note(position: str, data: bytes) -> None:
+        if part.end is not None and position == part.end.position:
+            last.append((position, digest(data)))
+
+    fold = Fold(stored.history.blob, salt=work.salt, past=replay, on_checkpoint=note)
+    if part.start is not None:
+        fold.resume(stored.checkpoints.state(part.start), replay)
+    first = fold.learned
+    own = [each for each in served if _within(each, part)]
+    through = part.end.position if part.end else max((s.snapshot.position for s in own), key=log_order, default=START)
+    entries = stored.history.entries(fold.position, through)
+    found = list(verify(fold, entries, own, build=build(), progress=lambda _, learned: progress(learned - first)))
+    if part.end is not None:
+        same = (part.end.position, part.end.digest) in last
+        name = f"checkpoint {part.end.digest}"
+        verdict: Any = "identical" if same else "different"
+        found.append(Verified(name, part.end.position, part.end.learned, verdict, 0.0 if same else float("inf")))
+    return found, fold.learned - first
+
+
+def _within(served: Served, part: Part) -> bool:
+    at = log_order(served.snapshot.position)
+    return (part.start is None or at > log_order(part.start.position)) and (
+        part.end is None or at <= log_order(part.end.position)
+    )
+
+
+def _after(stored: Stored, start: Stored) -> bool:
+    return log_order(stored.position) > log_order(start.position)
+
+
+def _begin(counts: Any) -> None:
+    global _learned  # noqa: PLW0603 - shared memory comes to a new process by its initializer alone
+    _learned = counts
+
+
+def _in_process(work: Work, part: Part, served: Sequence[Served]) -> tuple[list[Verified], int]:
+    def count(learned: int) -> None:
+        _learned[part.number] = learned
+
+    return _verify_part(work, part, served, count)
+
+
+def _watch(counts: Any, progress: Progress, done: threading.Event) -> None:
+    while not done.wait(POLL_S):
+        progress(sum(counts))
