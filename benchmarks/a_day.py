@@ -62,6 +62,8 @@ def main() -> int:
     parser.add_argument("--speedup", type=float, default=300.0)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
+    if given.hours < 2:
+        parser.error("--hours: at least 2, for the first quarter to fill what is retained")
     with tempfile.TemporaryDirectory(prefix="a-day-") as folder, embedded_valkey(Path(folder) / "valkey") as url:
         return Day(url, str(Path(folder) / "archive"), given).run()
 

@@ -34,8 +34,11 @@ TITLES = {
     "bin/haproxy": "haproxy",
     "raylet/raylet": "raylet",
     "gcs_server": "gcs",
+    "banditloop serve": "serve command",
+    "ray::ProxyActor": "proxy actors",
+    "ray::HAProxyManager": "proxy actors",
 }
-"""What a command line contains, and what such a process is called here; any other is "other"."""
+"""What a command line contains, and what such a process is called here; Ray's agents and idle workers are "other"."""
 STOP_S = 60.0
 
 
