@@ -1,0 +1,174 @@
+"""Runs the service at half its capacity for a while, and asks whether anything grows.
+
+    python benchmarks/soak.py --minutes 30 [--out soak.json]
+
+``banditloop serve`` with 2 replicas, a learner and a standby, the embedded Valkey and the archive. 20 s of closed loop
+on 16 connections measure how many decisions with their rewards it takes per second (client and service share the
+machine); half of that rate follows, open loop, 1% of it faulty: malformed, of wrong types, for an unknown policy or
+event, too large, a retry, the event_id of another request, a client that hangs up. Each decision has 20 actions of a
+catalogue. Every 5 s: the resident memory of every process of the service, Redis' used_memory, the length of the log.
+
+Valkey holds what is retained by design: the stream's last 601 s (archive_retain_s, the least that the service takes;
+its default is 900), each event_id for 600 s. It grows until the first of them go. So the first third of the time is
+left out of the slopes, and a third must be longer than that: runs shorter than 30 minutes say so, and their slope of
+valkey means nothing. All other processes also reach their size in the first third.
+
+A slope is that of least squares over the last two thirds, of the sum over a kind's processes. Its standard error takes
+samples for independent, which neighbours are not: it is too small, so the verdict errs towards "no". "flat: yes" when
+no kind of process, nor used_memory, has a slope that is above 3 standard errors AND above 1% of its size per hour.
+Exit status 0 when it is flat, no status was 500 or more but 503, and no process was replaced.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import redis
+from soak_load import SERVER_ERROR, UNAVAILABLE, Load
+from soak_service import POLICY, SETTINGS, Sample, Service
+
+SAMPLE_S = 5.0
+CAPACITY_S = 20.0
+PROGRESS_S = 60.0
+RETAIN_S = float(SETTINGS["ARCHIVE_RETAIN_S"])
+ERRORS, SHARE_PER_HOUR = 3.0, 0.01
+MB = 1e6
+
+
+@dataclass(frozen=True, slots=True)
+class Trend:
+    """Of one quantity: first and last value, the slope per hour and its standard error."""
+
+    first: float
+    last: float
+    slope: float
+    error: float
+
+    @classmethod
+    def of(cls, hours: list[float], values: list[float]) -> "Trend":
+        """Least squares over the last two thirds of the time."""
+        x, y = np.array(hours), np.array(values)
+        kept = x >= x[0] + (x[-1] - x[0]) / 3
+        x, y = x[kept] - x[kept].mean(), y[kept]
+        slope = float(x @ y / (x @ x))
+        residuals = y - y.mean() - slope * x
+        error = float(np.sqrt(residuals @ residuals / (len(x) - 2) / (x @ x)))
+        return cls(values[0], values[-1], slope, error)
+
+    @property
+    def grows(self) -> bool:
+        """The rule at the top."""
+        return self.slope > ERRORS * self.error and self.slope > SHARE_PER_HOUR * self.last
+
+
+def main() -> int:
+    """Run, print; exit 1 when something grows, fails or was replaced."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=30.0)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, help="also write everything as JSON")
+    given = parser.parse_args()
+    if given.minutes < 1:
+        parser.error("--minutes: at least 1, to have enough samples")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # the service is stopped on the way out
+    with tempfile.TemporaryDirectory(prefix="soak-") as folder, Service(Path(folder)) as service:
+        load = Load(service.url, POLICY, given.seed)
+        capacity, samples = asyncio.run(_run(service, load, given.minutes * 60))
+    return _report(capacity, samples, load, given)
+
+
+async def _run(service: Service, load: Load, seconds: float) -> tuple[float, list[Sample]]:
+    await load.put_catalogue()
+    await asyncio.sleep(2.0)  # replicas serve it with the next snapshot
+    capacity = await load.capacity(CAPACITY_S)
+    print(
+        f"capacity: {capacity:.0f} decisions with rewards per second; half of it for {seconds / 60:g} min", flush=True
+    )
+    load.statuses.clear()
+    samples: list[Sample] = []
+    sampling = asyncio.create_task(_sample(service, load, samples))
+    await load.drive(capacity / 2, seconds)
+    sampling.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await sampling
+    return capacity, samples
+
+
+async def _sample(service: Service, load: Load, samples: list[Sample]) -> None:
+    """Every SAMPLE_S, until cancelled; a sample that Redis did not answer is counted and left out."""
+    began = time.monotonic()
+    for number in count():
+        await asyncio.sleep(max(0.0, began + number * SAMPLE_S - time.monotonic()))
+        try:
+            newest = await asyncio.to_thread(service.sample)
+        except redis.RedisError:
+            load.statuses["sample no answer"] += 1
+            continue
+        samples.append(newest)
+        if number and number * SAMPLE_S % PROGRESS_S == 0:
+            print(
+                f"{number * SAMPLE_S / 60:4.0f} min: {load.statuses['rank 200']:,} decisions, processes"
+                f" {sum(newest.rss.values()) / MB:,.0f} MB, redis {newest.used_memory / MB:,.1f} MB in"
+                f" {newest.log_entries:,} entries",
+                flush=True,
+            )
+
+
+def _report(capacity: float, samples: list[Sample], load: Load, given: argparse.Namespace) -> int:
+    hours = [sample.at_s / 3600 for sample in samples]
+    kinds = sorted({kind for sample in samples for kind in sample.rss})
+    trends = {kind: Trend.of(hours, [sample.rss.get(kind, 0) / MB for sample in samples]) for kind in kinds}
+    trends["redis used_memory"] = Trend.of(hours, [sample.used_memory / MB for sample in samples])
+    length = Trend.of(hours, [float(sample.log_entries) for sample in samples])
+    print(f"{'MB':20s} {'first':>9s} {'last':>9s} {'per hour':>9s} {'std err':>9s}")
+    for name, trend in {**trends, "log entries": length}.items():
+        row = (f"{value:9,.1f}" for value in (trend.first, trend.last, trend.slope, trend.error))
+        print(f"{name:20s}", *row, "  grows" if trend.grows and name in trends else "")
+    replaced = _replaced(samples)
+    for kind in replaced:
+        print(f"replaced while it ran: {kind} {samples[0].pids.get(kind, [])} -> {samples[-1].pids.get(kind, [])}")
+    print("answers")
+    for name, times in sorted(load.statuses.items()):
+        print(f"  {name:40s} {times:10,}")
+    bad = _server_errors(load.statuses)
+    print(f"statuses of 500 or more other than 503: {sum(bad.values())}", *load.failures, sep="\n  ")
+    if given.minutes * 60 / 3 < RETAIN_S - SAMPLE_S:
+        print(f"a third of {given.minutes:g} min is less than the {RETAIN_S:.0f} s retained: valkey grows by design")
+    growing = [name for name, trend in trends.items() if trend.grows]
+    print(f"flat: {'no' if growing else 'yes'}")
+    if given.out is not None:
+        fields = {"minutes": given.minutes, "seed": given.seed, "capacity_per_s": capacity, "growing": growing}
+        fields |= {"replaced": replaced, "trends": {**trends, "log entries": length}, "statuses": load.statuses}
+        fields |= {"failures": load.failures, "samples": samples}
+        given.out.write_bytes(msgspec.json.format(msgspec.json.encode(fields), indent=2) + b"\n")
+    return 1 if growing or bad or replaced else 0
+
+
+def _server_errors(statuses: Counter[str]) -> Counter[str]:
+    last = {name: name.rpartition(" ")[2] for name in statuses}
+    found = {name: int(status) for name, status in last.items() if status.isdigit()}
+    return Counter(
+        {name: statuses[name] for name, status in found.items() if status >= SERVER_ERROR and status != UNAVAILABLE}
+    )
+
+
+def _replaced(samples: list[Sample]) -> list[str]:
+    """The kinds whose processes were not the same all the time; Ray's idle workers ("other") come and go."""
+    kinds = {kind for sample in samples for kind in sample.pids} - {"other"}
+    return sorted(
+        kind for kind in kinds if any(sample.pids.get(kind) != samples[0].pids.get(kind) for sample in samples)
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
