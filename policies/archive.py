@@ -24,9 +24,10 @@ from pyarrow import fs
 
 from bandits.codec import decode, digest
 from bandits.errors import ArchiveError, CodecError
+from bandits.join import log_order
 from bandits.records import LogEntry, LogRecord, TickRecord
 from policies.fold import START
-from policies.ranges import FORMAT, METADATA, SCHEMA, Header, Range, folder_of, hour_of, order, write_range
+from policies.ranges import FORMAT, METADATA, SCHEMA, Header, Range, folder_of, hour_of, write_range
 from policies.storage import Storage
 
 BLOBS = "_blobs"
@@ -112,7 +113,7 @@ class ArchiveReader:
 
     def raw(self, after: str = START, through: str | None = None) -> Iterator[tuple[str, bytes]]:
         """Id and record bytes, exactly as in the stream, of the archived entries past ``after`` up to ``through``."""
-        low, high = order(after), None if through is None else order(through)
+        low, high = log_order(after), None if through is None else log_order(through)
         for stored, _, parquet in self._chain(after, through):
             count, last = 0, START
             for i in range(parquet.num_row_groups):
@@ -120,7 +121,7 @@ class ArchiveReader:
                     group = parquet.read_row_group(i, columns=READ, use_threads=False)
                     ids, records = group["id"].to_pylist(), group["record"].to_pylist()
                 for entry_id, data in zip(ids, records, strict=True):
-                    at = order(entry_id)
+                    at = log_order(entry_id)
                     if high is not None and at > high:
                         return
                     if at > low:
@@ -158,16 +159,16 @@ class ArchiveReader:
         position, before, listed_again = after, None, False
         while True:
             for path, size in self._paths(position):
-                if position is not None and through is not None and order(position) >= order(through):
+                if position is not None and through is not None and log_order(position) >= log_order(through):
                     return
                 with self._open(path) as (stored, parquet):
                     follows = before is None or stored.previous == before.last
-                    if not follows or (position is not None and order(stored.previous) > order(position)):
+                    if not follows or (position is not None and log_order(stored.previous) > log_order(position)):
                         if listed_again:
                             raise self._break(before, position, stored)
                         listed_again = True  # perhaps the file came between two folders being listed
                         break
-                    if through is not None and order(stored.first) > order(through):
+                    if through is not None and log_order(stored.first) > log_order(through):
                         return
                     yield stored, size, parquet
                     position, before, listed_again = stored.last, stored, False
@@ -184,7 +185,7 @@ class ArchiveReader:
                 if f"{date}/{hour}" < start:
                     continue
                 for first, last, size in self._names(f"{date}/{hour}"):
-                    if after is None or order(last) > order(after):
+                    if after is None or log_order(last) > log_order(after):
                         yield f"{date}/{hour}/{first}_{last}.parquet", size
 
     def _folders(self, folder: str, prefix: str) -> list[str]:
@@ -197,7 +198,7 @@ class ArchiveReader:
             match = NAME.fullmatch(info.base_name)
             if match:
                 found.append((match[1], match[2], int(info.size)))
-        return sorted(found, key=lambda name: order(name[0]))
+        return sorted(found, key=lambda name: log_order(name[0]))
 
     @contextlib.contextmanager
     def _open(self, path: str) -> Iterator[tuple[Range, Any]]:
@@ -238,7 +239,7 @@ class ArchiveReader:
 
     def _break(self, before: Range | None, position: str | None, after: Range) -> ArchiveError:
         reached = f"range {before}" if before is not None else f"position {position}"
-        gap = position is None or order(after.previous) > order(position)
+        gap = position is None or log_order(after.previous) > log_order(position)
         kind, fix = (
             ("a gap", "restore the files between them") if gap else ("an overlap", "remove the one that is wrong")
         )

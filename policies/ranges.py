@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from bandits.codec import decode
 from bandits.errors import ArchiveError, CodecError
+from bandits.join import log_order
 from bandits.records import (
     ActivationRecord,
     CatalogueRecord,
@@ -56,15 +57,9 @@ SCHEMA = pa.schema(
 REPEATING = ["kind", "action_id", "action", "spec", "snapshot_id", "catalogue", "user"]
 
 
-def order(entry_id: str) -> tuple[int, int]:
-    """What ids are ordered by: milliseconds, then sequence."""
-    milliseconds, _, sequence = entry_id.partition("-")
-    return int(milliseconds), int(sequence)
-
-
 def hour_of(entry_id: str) -> int:
     """Hours from the epoch to the hour an entry belongs to; ids beyond the year 9999 belong to its last."""
-    return min(order(entry_id)[0] // HOUR_MS, LAST_HOUR)
+    return min(log_order(entry_id)[0] // HOUR_MS, LAST_HOUR)
 
 
 EntryId = Annotated[str, msgspec.Meta(pattern=r"^\d+-\d+$(?!\n)")]
@@ -134,7 +129,7 @@ def scalars(record: LogRecord) -> dict[str, Any]:
 
 def _row(entry_id: str, data: bytes) -> tuple[dict[str, Any], str | None]:
     """A row, and the digest of the blob its entry names."""
-    milliseconds, sequence = order(entry_id)
+    milliseconds, sequence = log_order(entry_id)
     row = {"id": entry_id, "ms": min(milliseconds, INT64_MAX), "seq": min(sequence, INT64_MAX), "record": data}
     try:
         record = decode(data)

@@ -25,9 +25,10 @@ from pyarrow import fs
 from redis.exceptions import RedisError
 
 from bandits.errors import ArchiveError
+from bandits.join import log_order
 from policies.archive import ArchiveReader, ArchiveWriter
 from policies.fold import START
-from policies.ranges import Range, hour_of, order
+from policies.ranges import Range, hour_of
 from serve_app.event_log import FIELD
 from serve_app.keys import Keys
 
@@ -226,7 +227,7 @@ class Archiver:
             return None
         if not scan.closed and scan.count < self._max_entries:
             seconds, micros = self._client.time()
-            if int(seconds) * 1000 + int(micros) // 1000 - order(scan.first)[0] < self._max_age_ms:
+            if int(seconds) * 1000 + int(micros) // 1000 - log_order(scan.first)[0] < self._max_age_ms:
                 return None
         return Range(previous, scan.first, scan.last, scan.count)
 
@@ -262,12 +263,12 @@ class Archiver:
         self._writer.clean()
         files = self._reader.end
         if files not in (committed.written, committed.newest.last):
-            behind = order(committed.written) < order(files)
+            behind = log_order(committed.written) < log_order(files)
             if committed.newest.last == START:
                 raise self._foreign(f"it goes on to {files}, and this Redis has archived nothing yet")
             if behind:
                 self._demand_archived(committed.written, files)
-            elif order(committed.trimmed) > order(files):
+            elif log_order(committed.trimmed) > log_order(files):
                 raise ArchiveError(
                     f"the archive of {self._policy} ends at {files}, but Redis says that it goes on to"
                     f" {committed.written}, and has trimmed its stream up to {committed.trimmed}: restore the missing"

@@ -108,8 +108,8 @@ def archive_show(
     """What the archive of a policy holds: ranges, entries, bytes, from when to when."""
     from datetime import UTC, datetime
 
+    from bandits.join import log_order
     from policies.archive import ArchiveReader
-    from policies.ranges import order
     from serve_app.settings import Settings
 
     where = (Settings() if root is None else Settings(archive=root)).archive_root()
@@ -119,7 +119,7 @@ def archive_show(
     entries = sum(each.range.count for each in ranges)
     size, records = sum(each.size for each in ranges), sum(each.record_bytes for each in ranges)
     times = [
-        datetime.fromtimestamp(order(entry_id)[0] / 1000, UTC).isoformat(timespec="milliseconds")
+        datetime.fromtimestamp(log_order(entry_id)[0] / 1000, UTC).isoformat(timespec="milliseconds")
         for entry_id in (ranges[0].range.first, ranges[-1].range.last)
     ]
     typer.echo(f"ranges   {len(ranges)}")

@@ -19,6 +19,7 @@ from rich.table import Table
 
 from bandits.codec import decode, digest
 from bandits.errors import BanditloopError, CodecError, DataUnavailableError, StartupError
+from bandits.join import log_order
 from bandits.records import LogEntry, LogRecord, TickRecord
 from bandits.types import Snapshot
 from policies.archive import ArchiveReader
@@ -31,7 +32,6 @@ from serve_app.runtime import any_redis
 from serve_app.settings import MIN_SALT_BYTES, Settings
 from serve_app.snapshots import Head, decode_published
 from serve_app.stored import the_policy
-from simulator.checks.entries import order
 from simulator.checks.findings import Report
 from simulator.checks.freshness import Live
 from simulator.checks.stored import Stored
@@ -124,7 +124,7 @@ def _read(reader: LogReader, after: str, through: str) -> Iterator[LogEntry]:
     """Entries after one id up to and with another, which stays where it is while the log grows."""
     while entries := reader.read(after):
         for entry in entries:
-            if order(entry.id) > order(through):
+            if log_order(entry.id) > log_order(through):
                 return
             yield entry
         after = entries[-1].id
@@ -196,7 +196,7 @@ def _after(since: str | None, last: str) -> str:
     if re.fullmatch(r"\d+-\d+", since):
         return since
     if span := re.fullmatch(r"(\d+)([smhd])", since):
-        return f"{max(0, order(last)[0] - 1000 * int(span[1]) * UNITS_S[span[2]])}-0"
+        return f"{max(0, log_order(last)[0] - 1000 * int(span[1]) * UNITS_S[span[2]])}-0"
     try:
         moment = datetime.fromisoformat(since)
     except ValueError as error:
@@ -219,7 +219,7 @@ def _watching(console: Console, last: str) -> Iterator[Callable[[LogEntry], None
             nonlocal start, seen
             start, seen = start or entry.time_ms, seen + 1
             if seen % PROGRESS_EVERY == 0:
-                bar.update(task, total=max(1, order(last)[0] - start), completed=entry.time_ms - start)
+                bar.update(task, total=max(1, log_order(last)[0] - start), completed=entry.time_ms - start)
 
         yield watch
 

@@ -4,6 +4,8 @@ import contextlib
 import fcntl
 import logging
 import os
+import shlex
+import shutil
 import signal
 import subprocess
 import threading
@@ -85,10 +87,23 @@ def _start(folder: Path, port: int | None, durability: Durability) -> ValkeyServ
         save="",
         **{"auto-aof-rewrite-min-size": "256mb"},
     )
+    _bind_to_this_process(server, folder)
     server.start(timeout=START_S)
     pid = _process(server).pid
     (folder / "running.json").write_bytes(msgspec.json.encode(_Running(_url(server.port), pid)))
     return server
+
+
+def _bind_to_this_process(server: ValkeyServer, folder: Path) -> None:
+    """Have the kernel end the server when this process dies in a way that no handler sees."""
+    setpriv = shutil.which("setpriv")  # of util-linux; without it `_end_leftover` does so at the next start
+    if setpriv is None:
+        return
+    script = folder / "valkey-server"
+    binary = server._binary_path  # noqa: SLF001 - it takes no command
+    script.write_text(f'#!/bin/sh\nexec {shlex.quote(setpriv)} --pdeathsig TERM {shlex.quote(str(binary))} "$@"\n')
+    script.chmod(0o700)
+    server._binary_path = script  # noqa: SLF001
 
 
 def _watch(folder: Path, port: int, holder: list[ValkeyServer], stop: threading.Event, durability: Durability) -> None:

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 import redis
 
 from bandits.errors import CodecError, LogGapError
+from bandits.join import log_order
 from bandits.records import LogEntry
 from policies.archive import ArchiveReader
 from policies.fold import START
-from policies.ranges import order
 from serve_app.archiver import Committed
 from serve_app.event_log import LogReader
 from serve_app.keys import Keys
@@ -33,16 +33,16 @@ class History:
             ArchiveError: the archive is damaged, or has a gap.
         """
         position = after
-        while through is None or order(position) < order(through):
+        while through is None or log_order(position) < log_order(through):
             batch = self._log.read(position, count=BATCH)
             gone = Committed.read(self._client, self._keys).trimmed  # after the batch: so it holds of the batch
-            if order(gone) > _next(position):
+            if log_order(gone) > _next(position):
                 until = self._archived_until(position, gone, through)
                 yield from self._archive.entries(position, until) if self._archive else ()
                 position = until
                 continue
             for entry in batch:
-                if through is not None and order(entry.id) > order(through):
+                if through is not None and log_order(entry.id) > log_order(through):
                     return
                 yield entry
                 position = entry.id
@@ -52,14 +52,14 @@ class History:
     def _archived_until(self, position: str, gone: str, through: str | None) -> str:
         """How far to read the archive, which has to hold what the stream lacks."""
         end = START if self._archive is None else self._archive.end
-        if order(end) < order(gone if through is None else min(gone, through, key=order)):
+        if log_order(end) < log_order(gone if through is None else min(gone, through, key=log_order)):
             raise LogGapError(
                 f"the log of {self._keys.policy} has a gap: the stream holds entries from {gone} on, the archive up to"
                 f" {end}, and {position} is before both: restore the archive's files, or start with --archive where"
                 " they are",
                 "archive",
             )
-        return end if through is None else min(end, through, key=order)
+        return end if through is None else min(end, through, key=log_order)
 
     def blob(self, digest: str) -> bytes:
         """The blob an entry names, from Redis or else from the archive.
@@ -77,5 +77,5 @@ class History:
 
 def _next(position: str) -> tuple[int, int]:
     """The least id past a position: the first that a reader from there may miss."""
-    milliseconds, sequence = order(position)
+    milliseconds, sequence = log_order(position)
     return (milliseconds, sequence + 1) if sequence < 2**64 - 1 else (milliseconds + 1, 0)

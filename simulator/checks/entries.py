@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 
+from bandits.join import log_order
 from bandits.records import LogEntry
 from simulator.checks.findings import Finding, Severity, found, percent
 
@@ -10,12 +11,6 @@ UNDECODABLE = 1e-4
 STANDSTILL = 5_000
 """Entries in one millisecond: several times what a Redis server can append."""
 AHEAD_MS = 60_000
-
-
-def order(entry_id: str) -> tuple[int, int]:
-    """Sorts entry ids ("milliseconds-sequence") in the order of the log."""
-    milliseconds, _, sequence = entry_id.partition("-")
-    return int(milliseconds), int(sequence or 0)
 
 
 class Undecodable:
@@ -57,7 +52,7 @@ class Clock:
 
     def add(self, entry: LogEntry) -> None:
         """Compare an entry's id with the one before."""
-        current = order(entry.id)
+        current = log_order(entry.id)
         if current <= self._last:
             self._backwards += 1
             self._first = self._first or entry.id

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from bandits.join import log_order
 from bandits.records import LogEntry, PinRecord, RollbackRecord, SpecRecord
-from simulator.checks.entries import order
 from simulator.checks.findings import Figure, Finding, Severity, found
 
 BEHIND_S = (10.0, 300.0)
@@ -30,7 +30,7 @@ class Live:
     @property
     def now_ms(self) -> int:
         """The clock while the service runs; of one that has stopped, when it did."""
-        return self.clock_ms if self.running else order(self.end)[0]
+        return self.clock_ms if self.running else log_order(self.end)[0]
 
 
 class Staleness:
@@ -83,9 +83,9 @@ class Staleness:
 
 def _behind(position: str | None, end: str, now_ms: int) -> float:
     """Seconds since the first thing that ``position`` may lack; 0 when it has reached ``end``."""
-    if position is not None and order(position) >= order(end):
+    if position is not None and log_order(position) >= log_order(end):
         return 0.0
-    since = order(end)[0] if position is None else order(position)[0]
+    since = log_order(end)[0] if position is None else log_order(position)[0]
     return max(0.0, (now_ms - since) / 1000.0)
 
 

@@ -16,9 +16,10 @@ from pyarrow import fs
 
 from bandits.codec import digest, encode
 from bandits.errors import ArchiveError, CodecError, LogGapError
+from bandits.join import log_order
 from bandits.records import CatalogueRecord, RewardRecord, SpecRecord, TickRecord
 from policies.archive import ArchiveReader
-from policies.ranges import Range, order
+from policies.ranges import Range
 from serve_app.archiver import COMMIT, MARK, Archiver, Committed
 from serve_app.event_log import FIELD
 from serve_app.history import History
@@ -55,7 +56,7 @@ def together(client: redis.Redis, root: Any) -> Log:
     """Archive, then what the stream has past it."""
     archived = list(ArchiveReader(root, "home").raw())
     end = archived[-1][0] if archived else "0-0"
-    return archived + [entry for entry in stream(client) if order(entry[0]) > order(end)]
+    return archived + [entry for entry in stream(client) if log_order(entry[0]) > log_order(end)]
 
 
 def finish(archiver: Archiver) -> None:
@@ -155,7 +156,7 @@ def test_an_archiver_killed_at_any_call_loses_nothing_and_doubles_nothing(client
         assert [entry.id for entry in History(client, KEYS, ArchiveReader(root, "home")).entries("0-0")] == ids(log)
         assert ArchiveReader(root, "home").blob(digest(SPEC)) == SPEC
         assert len(stream(client)) < len(log)
-        assert order(stream(client)[0][0]) <= order(log[28][0])
+        assert log_order(stream(client)[0][0]) <= log_order(log[28][0])
         if calls.left > 0:
             break
     assert n > 25
@@ -282,7 +283,7 @@ def test_who_reads_from_just_before_what_is_needed_can_do_without_the_archive(cl
     log = begin(client)
     live(Archiver(client, "home", tmp_path, **AT_ONCE))
     assert Committed.read(client, KEYS).trimmed == log[28][0]
-    before = f"{order(log[28][0])[0] - 1}-{2**64 - 1}"
+    before = f"{log_order(log[28][0])[0] - 1}-{2**64 - 1}"
     assert [entry.id for entry in History(client, KEYS, None).entries(before)] == ids(log[28:])
 
 
@@ -306,7 +307,7 @@ def test_nothing_is_trimmed_that_a_learner_needs(client, tmp_path, at):
     live(archiver)
     kept = stream(client)
     assert kept == log[-len(kept) :]
-    assert order(kept[0][0]) <= order(log[at][0])
+    assert log_order(kept[0][0]) <= log_order(log[at][0])
     assert len(kept) <= len(log) - at + 5
 
 

@@ -17,10 +17,11 @@ from strategies import raw_logs
 
 from bandits.codec import decode, digest, encode
 from bandits.errors import ArchiveError, CodecError
+from bandits.join import log_order
 from bandits.records import CatalogueRecord, DecisionRecord, RewardRecord, SpecRecord, TickRecord
 from policies import ranges
 from policies.archive import ArchiveReader, ArchiveWriter
-from policies.ranges import SCHEMA, Range, hour_of, order, write_range
+from policies.ranges import SCHEMA, Range, hour_of, write_range
 
 Log = list[tuple[str, bytes]]
 
@@ -73,7 +74,7 @@ def test_what_is_read_is_what_was_written_however_the_log_was_cut(log, limit, da
     expected = [
         entry
         for entry in log
-        if order(entry[0]) > order(after) and (through is None or order(entry[0]) <= order(through))
+        if log_order(entry[0]) > log_order(after) and (through is None or log_order(entry[0]) <= log_order(through))
     ]
     assert list(reader.raw(after, through)) == expected
 

@@ -1,0 +1,86 @@
+"""The embedded Valkey: it outlives its own death, and never its service."""
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+import pytest
+import redis
+
+from serve_app.embedded import embedded_valkey, running_url
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from serve_app.embedded import embedded_valkey
+with embedded_valkey(Path(sys.argv[1])):
+    print("up", flush=True)
+    time.sleep(60)
+"""
+
+
+def pid_of(folder: Path) -> int:
+    return msgspec.json.decode((folder / "running.json").read_bytes())["pid"]
+
+
+def eventually(condition, timeout_s: float = 20.0):
+    deadline = time.monotonic() + timeout_s
+    while True:
+        with contextlib.suppress(OSError, redis.RedisError, msgspec.MsgspecError):
+            if value := condition():
+                return value
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.02)
+
+
+def test_a_killed_server_comes_back_on_its_port_with_every_acknowledged_write(tmp_path):
+    with embedded_valkey(tmp_path) as url, redis.Redis.from_url(url) as client:
+        for round_ in range(3):
+            client.set(f"k{round_}", "v")
+            killed = pid_of(tmp_path)
+            os.kill(killed, signal.SIGKILL)
+            eventually(lambda killed=killed: pid_of(tmp_path) != killed and client.ping())
+            assert client.mget([f"k{n}" for n in range(round_ + 1)]) == [b"v"] * (round_ + 1)
+        assert running_url(tmp_path) == url
+    assert running_url(tmp_path) is None
+
+
+@pytest.mark.parametrize("durability", ["always", "everysec", "none"])
+def test_the_durability_asked_for_is_the_servers(tmp_path, durability):
+    with embedded_valkey(tmp_path, durability) as url, redis.Redis.from_url(url) as client:
+        config = client.config_get("append*")
+    assert config["appendonly"] == ("no" if durability == "none" else "yes")
+    assert config["appendfsync"] == ("no" if durability == "none" else durability)
+
+
+@pytest.mark.skipif(shutil.which("setpriv") is None, reason="needs setpriv")
+def test_a_killed_service_takes_its_server_along(tmp_path):
+    service = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE)
+    assert service.stdout.readline() == b"up\n"
+    assert running_url(tmp_path) is not None
+    service.kill()
+    service.wait()
+    service.stdout.close()
+    eventually(lambda: running_url(tmp_path) is None)
+
+
+def test_a_server_that_an_earlier_service_left_is_ended_before_another_starts(tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda _: None)  # as where there is no setpriv
+    script = HOLD.replace("import sys, time", "import shutil, sys, time; shutil.which = lambda _: None")
+    service = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE)
+    assert service.stdout.readline() == b"up\n"
+    left = pid_of(tmp_path)
+    service.kill()
+    service.wait()
+    service.stdout.close()
+    assert running_url(tmp_path) is not None
+    with embedded_valkey(tmp_path) as url, redis.Redis.from_url(url) as client:
+        assert client.ping()
+        assert pid_of(tmp_path) != left
+        assert not Path(f"/proc/{left}/exe").exists()
