@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import pytest
 import redis
 from fakes import FakeLog
 from prometheus_client.parser import text_string_to_metric_families
@@ -17,6 +18,7 @@ from servers import PATIENCE_S, Server
 from bandits.records import DecisionRecord, RewardRecord
 from policies.catalogue import Catalogue
 from policies.spec import PolicySpec
+from serve_app import deployments
 from serve_app.deployments import RankReplica
 from serve_app.freshness import read_all
 from serve_app.keys import Keys
@@ -158,7 +160,9 @@ async def serving(server: Server, folder: Path, *, url: str | None = None, ready
         follow_interval_ms=10,
         log_level="ERROR",
     )
-    replica = Replica(settings, [SPEC])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(deployments, "keep_replica_on_loopback", lambda: None)  # there is no Ray here
+        replica = Replica(settings, [SPEC])
     http = httpx.AsyncClient(transport=httpx.ASGITransport(replica.__serve_build_asgi_app__()), base_url="http://test")
     caller = Caller(http, server)
     try:

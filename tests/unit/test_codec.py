@@ -164,7 +164,14 @@ def as_trees(data: bytes) -> Any:
 
 
 @settings(max_examples=2 * MANY)
-@given(st.one_of(st.binary(max_size=300), st.binary(max_size=300).map(lambda d: b"\x01" + d), damaged(encoded)))
+@given(
+    st.one_of(
+        st.binary(max_size=300),
+        st.binary(max_size=300).map(lambda data: b"\x01" + data),
+        damaged(encoded),
+        st.builds(lambda version, data: bytes([version]) + data[1:], st.integers(0, 255), encoded),
+    )
+)
 def test_damaged_bytes_are_refused_or_are_a_record_that_keeps_every_promise(data):
     refused_or_a_record(data)
 
