@@ -40,11 +40,16 @@ MAX_ACTIONS = 1000
 MAX_SLOTS = 50
 MAX_PAIRS = 8_000_000
 
+# What is checked with an error of its own, told to who reads the schema.
+EventId = Annotated[str, msgspec.Meta(extra_json_schema={"minLength": 1, "maxLength": MAX_EVENT_ID_BYTES})]
+ActionId = Annotated[str, msgspec.Meta(extra_json_schema={"minLength": 1})]
+_AtMost = msgspec.Meta(extra_json_schema={"maxItems": MAX_ACTIONS})
+
 
 class ActionRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """An explicit action: its id, and optionally its features (else the catalogue's) and source scores."""
 
-    id: str
+    id: ActionId
     features: FeatureMap | None = None
     scores: dict[str, float] = msgspec.field(default_factory=dict)
 
@@ -52,11 +57,11 @@ class ActionRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omi
 class RankRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """A request for one decision: explicit ``actions``, or ``user_id``/``history`` for the policy's sources."""
 
-    event_id: str | None = None
+    event_id: EventId | None = None
     user_id: str | None = None
     context: FeatureMap = msgspec.field(default_factory=dict)
     history: list[str] = msgspec.field(default_factory=list)
-    actions: list[ActionRequest] | None = None
+    actions: Annotated[list[ActionRequest], _AtMost] | None = None
     exclude: list[str] = msgspec.field(default_factory=list)
     slots: Annotated[int, msgspec.Meta(ge=1, le=MAX_SLOTS)] = 1
     defer_activation: bool = False

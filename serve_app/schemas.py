@@ -4,10 +4,12 @@ from typing import Annotated, Any
 
 import msgspec
 
+from bandits.codec import MAX_EVENT_ID_BYTES
 from policies.catalogue import Item
-from policies.ranker import MAX_ACTIONS, MAX_SLOTS, RankRequest
+from policies.ranker import MAX_ACTIONS, MAX_SLOTS, EventId, RankRequest
 from serve_app.security import OPEN_PAGES
 
+MAX_BATCH = MAX_ACTIONS
 Slot = Annotated[int, msgspec.Meta(ge=0, lt=MAX_SLOTS)]
 
 
@@ -53,7 +55,7 @@ class RewardRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class RewardEvent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A reward in a list."""
 
-    event_id: str
+    event_id: EventId
     value: float
     reward_id: str | None = None
     slot: Slot | None = None
@@ -61,9 +63,9 @@ class RewardEvent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class RewardsRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Many rewards; all are accepted or none is."""
+    """Up to 1,000 rewards; all are accepted or none is."""
 
-    rewards: list[RewardEvent]
+    rewards: Annotated[list[RewardEvent], msgspec.Meta(max_length=MAX_BATCH)]
 
 
 class RankBatchRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -141,19 +143,50 @@ class Health(msgspec.Struct, frozen=True):
 
 
 _P = "/v1/policies/{policy}"
-_ROUTES: tuple[tuple[str, str, str, type | None, int, type], ...] = (
-    ("post", f"{_P}/rank", "Make one decision (or a slate)", RankRequest, 200, RankResponse),
-    ("post", f"{_P}/rank:batch", "Make up to 1,000 decisions", RankBatchRequest, 200, RankBatchResponse),
-    ("post", f"{_P}/events/{{event_id}}/reward", "Reward a decision", RewardRequest, 202, Accepted),
-    ("post", f"{_P}/events/{{event_id}}/activate", "Activate a deferred decision", None, 202, Accepted),
-    ("post", f"{_P}/rewards", "Many rewards at once", RewardsRequest, 202, Accepted),
-    ("put", f"{_P}/catalogue", "Replace the item catalogue", CatalogueRequest, 200, CatalogueResponse),
-    ("get", _P, "A policy: its spec, snapshot and counts", None, 200, PolicyInfo),
-    ("get", "/v1/policies", "All policies", None, 200, PoliciesResponse),
-    ("get", "/livez", "The process answers", None, 200, Health),
-    ("get", "/readyz", "Every policy has a snapshot loaded", None, 200, Health),
+_BODY = (400, 404, 408, 413, 422)
+# method, path, summary, body, status of success and what it answers, statuses of failure
+_ROUTES: tuple[tuple[str, str, str, type | None, int, type, tuple[int, ...]], ...] = (
+    ("post", f"{_P}/rank", "Make one decision (or a slate)", RankRequest, 200, RankResponse, (*_BODY, 409, 502, 503)),
+    ("post", f"{_P}/rank:batch", "Make up to 1,000 decisions", RankBatchRequest, 200, RankBatchResponse, _BODY),
+    ("post", f"{_P}/events/{{event_id}}/reward", "Reward a decision", RewardRequest, 202, Accepted, (*_BODY, 503)),
+    (
+        "post",
+        f"{_P}/events/{{event_id}}/activate",
+        "Activate a deferred decision",
+        None,
+        202,
+        Accepted,
+        (404, 422, 503),
+    ),
+    ("post", f"{_P}/rewards", "Many rewards at once", RewardsRequest, 202, Accepted, (*_BODY, 503)),
+    ("put", f"{_P}/catalogue", "Replace the item catalogue", CatalogueRequest, 200, CatalogueResponse, (*_BODY, 503)),
+    ("get", _P, "A policy: its spec, snapshot and counts", None, 200, PolicyInfo, (404,)),
+    ("get", "/v1/policies", "All policies", None, 200, PoliciesResponse, ()),
+    ("get", "/livez", "The process answers", None, 200, Health, ()),
+    ("get", "/readyz", "Every policy has a snapshot loaded", None, 200, Health, (503,)),
 )
+_PAGES: tuple[tuple[str, str, str], ...] = (
+    ("/metrics", "Prometheus metrics of the whole service", "text/plain"),
+    ("/openapi.json", "This document", "application/json"),
+    ("/docs", "This document, to read and to try", "text/html"),
+)
+_FAILURES: dict[int, str] = {
+    400: "The body is not JSON",
+    404: "No such policy, or a user whom no source knows",
+    408: "The body did not arrive in time",
+    409: "The event_id has answered another request, or every action is excluded",
+    413: "The body is too large",
+    422: "A field is wrong: the error names it",
+    500: "A defect of the service: its log has the details",
+    502: "Every source failed",
+    503: "No snapshot is loaded yet, or the log did not confirm the event",
+}
 
+
+_PATH_PARAMETERS: dict[str, dict[str, Any]] = {
+    "policy": {"type": "string", "minLength": 1},
+    "event_id": {"type": "string", "minLength": 1, "maxLength": MAX_EVENT_ID_BYTES},
+}
 
 # Where the service runs without keys, none is needed and none of these is answered.
 _SECURITY_SCHEMES: dict[str, Any] = {
@@ -165,17 +198,21 @@ _SECURITY_SCHEMES: dict[str, Any] = {
 
 def _refused(error: dict[str, Any]) -> dict[str, Any]:
     challenge = {"description": "Bearer", "schema": {"type": "string"}}
-    wait = {"description": "Seconds until a request may pass", "schema": {"type": "integer"}}
+    wait = _retry_after("Seconds until a request may pass")
     return {
         "401": {"description": "No known API key", "headers": {"WWW-Authenticate": challenge}, "content": error},
         "403": {"description": "The key lacks the scope or the policy", "content": error},
-        "429": {"description": "The key's rate is used up", "headers": {"Retry-After": wait}, "content": error},
+        "429": {"description": "The key's rate is used up", "headers": wait, "content": error},
     }
 
 
+def _retry_after(description: str) -> dict[str, Any]:
+    return {"Retry-After": {"description": description, "schema": {"type": "integer"}}}
+
+
 def openapi(version: str) -> bytes:
-    """The OpenAPI 3.1 document, as JSON."""
-    types = [t for *_, body, _, answer in _ROUTES for t in (body, answer) if t is not None]
+    """The OpenAPI 3.1 document, as JSON. It lists every status that the service answers on these routes."""
+    types = [t for _, _, _, body, _, answer, _ in _ROUTES for t in (body, answer) if t is not None]
     # Raw has no schema of its own: a batch's items are rank requests
     shown = [RankBatch if t is RankBatchRequest else t for t in types]
     schemas, components = msgspec.json.schema_components(
@@ -183,28 +220,17 @@ def openapi(version: str) -> bytes:
     )
     by_type = dict(zip([*types, ErrorResponse], schemas, strict=True))
     error = _json(by_type[ErrorResponse])
-    refused = _refused(error)
     paths: dict[str, Any] = {}
-    for method, path, summary, body, status, answer in _ROUTES:
-        operation: dict[str, Any] = {
-            "summary": summary,
-            "parameters": [
-                {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
-                for name in ("policy", "event_id")
-                if f"{{{name}}}" in path
-            ],
-            "responses": {
-                str(status): {"description": summary, "content": _json(by_type[answer])},
-                **({"408": {"description": "The body did not arrive in time", "content": error}} if body else {}),
-                **({} if path in OPEN_PAGES else refused),
-                "default": {"description": "An error", "content": error},
-            },
-        }
-        if path in OPEN_PAGES:
-            operation["security"] = []
+    for method, path, summary, body, status, answer, failures in _ROUTES:
+        operation = _operation(path, summary, str(status), _json(by_type[answer]), failures, error)
+        if answer is Health and failures:
+            operation["responses"]["503"] = {"description": "Not yet", "content": _json(by_type[Health])}
         if body is not None:
             operation["requestBody"] = {"required": True, "content": _json(by_type[body])}
         paths.setdefault(path, {})[method] = operation
+    for path, summary, media in _PAGES:
+        content = {media: {"schema": {"type": "object" if media == "application/json" else "string"}}}
+        paths[path] = {"get": _operation(path, summary, "200", content, (), error)}
     document = {
         "openapi": "3.1.0",
         "info": {"title": "banditloop", "version": version},
@@ -215,14 +241,35 @@ def openapi(version: str) -> bytes:
     return msgspec.json.encode(document)
 
 
+def _operation(
+    path: str, summary: str, status: str, answer: dict[str, Any], failures: tuple[int, ...], error: dict[str, Any]
+) -> dict[str, Any]:
+    responses: dict[str, Any] = {status: {"description": summary, "content": answer}}
+    for code in sorted((*failures, 500)):
+        responses[str(code)] = {"description": _FAILURES[code], "content": error}
+    if 503 in failures:
+        responses["503"]["headers"] = _retry_after("Seconds until it is worth another try")
+    operation: dict[str, Any] = {
+        "summary": summary,
+        "parameters": [
+            {"name": name, "in": "path", "required": True, "schema": schema}
+            for name, schema in _PATH_PARAMETERS.items()
+            if f"{{{name}}}" in path
+        ],
+        "responses": responses,
+    }
+    if path in OPEN_PAGES:
+        operation["security"] = []
+    else:
+        responses.update(_refused(error))
+    return operation
+
+
 class RankBatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Up to 1,000 rank requests; each has its own result or error."""
 
-    requests: list[RankRequest]
+    requests: Annotated[list[RankRequest], msgspec.Meta(max_length=MAX_BATCH)]
 
 
 def _json(schema: Any) -> dict[str, Any]:
     return {"application/json": {"schema": schema}}
-
-
-MAX_BATCH = MAX_ACTIONS

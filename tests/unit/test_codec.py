@@ -1,5 +1,6 @@
 import math
 import struct
+from collections.abc import Callable
 from typing import Any
 
 import msgpack
@@ -147,15 +148,68 @@ def decisions(draw) -> DecisionRecord:
     )
 
 
-anything = st.one_of(
-    decisions(),
-    decisions(),
-    decisions(),
-    st.builds(
-        RewardRecord, ids, st.floats(-1e12, 1e12), st.none() | ids, st.none() | st.integers(0, 50), st.none() | ids
-    ),
+def changed_pmf(record: DecisionRecord, column: int, value: float) -> bytes:
+    """The record's PMF with one entry of its first row replaced."""
+    rows = record.pmfs().copy()
+    rows[0, column] = value
+    return rows.tobytes()
+
+
+FAULTS: dict[str, Callable[[DecisionRecord], dict[str, Any]]] = {
+    "an id twice": lambda r: {"action_ids": [r.action_ids[-1], *r.action_ids[1:]]},
+    "no action": lambda r: {"action_ids": [], "chosen": [], "pmf": b"", "scores": {}, "features": None, "credit": None},
+    "nothing chosen": lambda r: {"chosen": [], "pmf": b"", "credit": None},
+    "chosen twice": lambda r: {
+        "chosen": [*r.chosen, r.chosen[0]],
+        "pmf": r.pmf + r.pmf[: 8 * len(r.action_ids)],
+        "credit": None,
+    },
+    "an index from the end": lambda r: {"chosen": [r.chosen[0] - len(r.action_ids), *r.chosen[1:]]},
+    "an index beyond": lambda r: {"chosen": [len(r.action_ids), *r.chosen[1:]]},
+    "a row more": lambda r: {"pmf": r.pmf + r.pmf[: 8 * len(r.action_ids)]},
+    "a sum a little off": lambda r: {"pmf": changed_pmf(r, r.chosen[0], r.pmfs()[0, r.chosen[0]] + 1e-9)},
+    "negative": lambda r: {
+        "action_ids": ["a", "b"],
+        "pmf": struct.pack("<2d", 1.5, -0.5),
+        "chosen": [0],
+        "scores": {},
+        "features": None,
+        "credit": None,
+    },
+    "a chosen one of no chance": lambda r: {
+        "pmf": np.eye(len(r.action_ids))[[(c + 1) % len(r.action_ids) for c in r.chosen]].tobytes()
+    },
+    "NaN in the PMF": lambda r: {"pmf": changed_pmf(r, 0, math.nan)},
+    "features of one more": lambda r: {"features": [None] * (len(r.action_ids) + 1)},
+    "a feature that is no number": lambda r: {"features": [{"x": math.nan}, *[None] * (len(r.action_ids) - 1)]},
+    "a context that is infinite": lambda r: {"context": {**r.context, "x": -math.inf}},
+    "a feature that is too large": lambda r: {"context": {"x": 1.1e12}},
+    "a score that is infinite": lambda r: {"scores": {"s": np.full(len(r.action_ids), np.inf, "<f4").tobytes()}},
+    "a score too many": lambda r: {"scores": {"s": bytes(4 * len(r.action_ids) + 4)}},
+    "a credit too many": lambda r: {
+        "credit": Credit(["s"], struct.pack("<d", 1) * (len(r.chosen) + 1), [0] * (len(r.chosen) + 1))
+    },
+    "a credit from the end": lambda r: {
+        "credit": Credit(["s"], struct.pack("<d", 1) * len(r.chosen), [-1] * len(r.chosen))
+    },
+    "a credit of no chance": lambda r: {
+        "credit": Credit(["s", "t"], struct.pack("<2d", 0, 1) * len(r.chosen), [0] * len(r.chosen))
+    },
+    "a credit whose PMF is none": lambda r: {
+        "credit": Credit(["s"], struct.pack("<d", 0.9) * len(r.chosen), [0] * len(r.chosen))
+    },
+    "an event_id too long": lambda r: {"event_id": "\u00e9" * 129},
+    "no event_id": lambda r: {"event_id": ""},
+}
+event_ids = st.one_of(ids, st.sampled_from(["", "x" * 256, "x" * 257, "\u00e9" * 128, "\u00e9" * 129]))
+numbers = st.one_of(st.floats(-2e12, 2e12), st.floats(), st.sampled_from([1e12, -1e12, math.nan]))
+simple = st.one_of(
+    st.builds(RewardRecord, event_ids, numbers, st.none() | ids, st.none() | st.integers(-3, 50), st.none() | ids),
+    st.builds(records.ActivationRecord, event_ids),
+    st.builds(records.RollbackRecord, ids, st.from_regex(r"[0-9]{0,20}-?[0-9]{0,20}.?") | ids),
     st.sampled_from(EXAMPLES),
 )
+anything = st.one_of(decisions(), decisions(), simple)
 encoded = anything.map(encode)
 
 
@@ -194,8 +248,22 @@ def refused_or_a_record(data: bytes) -> None:
     promises(again)
 
 
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
+@settings(max_examples=MANY // 10)
+@given(decisions())
+def test_a_decision_with_a_fault_is_refused_or_keeps_every_promise(fault, record):
+    """Some faults are none in a small decision."""
+    refused_or_a_record(encode(msgspec.structs.replace(record, **fault(record))))
+
+
 @settings(max_examples=MANY)
-@given(anything)
+@given(simple)
+def test_another_record_with_any_values_is_refused_or_keeps_every_promise(record):
+    refused_or_a_record(encode(record))
+
+
+@settings(max_examples=MANY)
+@given(decisions())
 def test_a_valid_record_is_accepted_and_keeps_every_promise(record):
     data = encode(record)
     assert encode(decode(data)) == data
