@@ -4,20 +4,21 @@ A part proves that folding from its first checkpoint gives its snapshots and the
 part starts from nothing; so all parts together prove what one fold of the whole log would.
 """
 
+import contextlib
 import multiprocessing
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from itertools import pairwise
 from typing import Any
 
 import msgspec
 import redis
 
 from bandits.codec import digest
+from bandits.errors import SnapshotError
 from bandits.join import log_order
 from policies.archive import ArchiveReader
-from policies.fold import START, Fold, FoldState
+from policies.fold import START, Fold, FoldState, decode_state
 from policies.verify import Served, Verified, verify
 from serve_app.checkpoints import Stored
 from serve_app.learner import build
@@ -32,13 +33,14 @@ _learned: Any = None
 class Part(msgspec.Struct, frozen=True):
     """From one checkpoint (None: the start of the log) to another (None: the last snapshot).
 
-    ``proven``: the checkpoints that the parts before this one prove, ``start`` among them.
+    ``proven``: the bytes of the checkpoints that the parts before this one prove, the newest first; this part starts
+    from the first of them. They are taken along because a learner that runs forgets old checkpoints meanwhile.
     """
 
     number: int
     start: Stored | None
     end: Stored | None
-    proven: list[Stored] = []
+    proven: list[bytes] = []
 
 
 class Work(msgspec.Struct, frozen=True):
@@ -58,16 +60,13 @@ class Work(msgspec.Struct, frozen=True):
 class Replay:
     """The log behind a part, for rollbacks: it relies on no checkpoint but the proven ones."""
 
-    def __init__(self, stored: StoredPolicy, proven: Sequence[Stored]) -> None:
+    def __init__(self, stored: StoredPolicy, proven: Sequence[FoldState]) -> None:
         self.entries = stored.history.entries
-        self._load = stored.checkpoints.state
-        self._proven = sorted(proven, key=lambda each: log_order(each.position), reverse=True)
+        self._proven = proven
 
     def checkpoint(self, position: str) -> FoldState | None:
         """The newest proven checkpoint at or before a position."""
-        found = (each for each in self._proven if log_order(each.position) <= log_order(position))
-        newest = next(found, None)
-        return None if newest is None else self._load(newest)
+        return next((each for each in self._proven if log_order(each.position) <= log_order(position)), None)
 
 
 def verify_policy(
@@ -78,10 +77,15 @@ def verify_policy(
     ``jobs``: processes. Across builds only one can be used: a checkpoint's bytes are those of the build that made it.
     """
     stored = work.open()
+    first = [(start, stored.checkpoints.load(start))] if start is not None else []
     known = [each for each in reversed(stored.checkpoints.list()) if start is None or _after(each, start)]
     if jobs == 1 or not known or any(each.build != build() for each in served):
-        return _verify_part(work, Part(0, start, None, [start] if start else []), served, progress)
-    parts = split(known, start, jobs)
+        return _verify_part(work, _parts(first, [])[0], served, progress)
+    cuts = []
+    for each in split(known, 0 if start is None else start.learned, jobs):
+        with contextlib.suppress(SnapshotError):  # forgotten in this moment: one part less
+            cuts.append((each, stored.checkpoints.load(each)))
+    parts = _parts(first, cuts)
     context = multiprocessing.get_context("spawn")
     counts = context.Array("q", len(parts))
     with ProcessPoolExecutor(jobs, context, _begin, (counts,)) as pool:
@@ -94,27 +98,32 @@ def verify_policy(
     return [each for found, _ in results for each in found], sum(learned for _, learned in results)
 
 
-def split(known: Sequence[Stored], start: Stored | None, jobs: int) -> list[Part]:
-    """Parts of about the same number of interactions, cut at checkpoints; ``known`` is oldest first."""
-    first = 0 if start is None else start.learned
-    share = max(1, (known[-1].learned - first) // jobs)
+def split(known: Sequence[Stored], learned: int, jobs: int) -> list[Stored]:
+    """Where to cut for parts of about the same number of interactions; ``known`` is oldest first."""
+    share = max(1, (known[-1].learned - learned) // jobs)
     cuts: list[Stored] = []
     for each in known:
-        if len(cuts) < jobs - 1 and each.learned - first >= share * (len(cuts) + 1):
+        if len(cuts) < jobs - 1 and each.learned - learned >= share * (len(cuts) + 1):
             cuts.append(each)
-    edges: list[Stored | None] = [start, *cuts, None]
-    proven = [each for each in edges if each is not None]
-    return [
-        Part(number, before, after, [each for each in proven if before is not None and not _after(each, before)])
-        for number, (before, after) in enumerate(pairwise(edges))
-    ]
+    return cuts
+
+
+def _parts(first: list[tuple[Stored, bytes]], cuts: list[tuple[Stored, bytes]]) -> list[Part]:
+    edges = [*([None] if not first else []), *first, *cuts]
+    parts = []
+    for number, edge in enumerate(edges):
+        proven = [data for each in edges[: number + 1] if each is not None for data in each[1:]]
+        following = edges[number + 1] if number + 1 < len(edges) else None
+        parts.append(Part(number, edge[0] if edge else None, following[0] if following else None, proven[::-1]))
+    return parts
 
 
 def _verify_part(
     work: Work, part: Part, served: Sequence[Served], progress: Callable[[int], None]
 ) -> tuple[list[Verified], int]:
     stored = work.open()
-    replay = Replay(stored, part.proven)
+    proven = [decode_state(data) for data in part.proven]
+    replay = Replay(stored, proven)
     last: list[tuple[str, str]] = []
 
     def note(position: str, data: bytes) -> None:
@@ -123,7 +132,7 @@ def _verify_part(
 
     fold = Fold(stored.history.blob, salt=work.salt, past=replay, on_checkpoint=note)
     if part.start is not None:
-        fold.resume(stored.checkpoints.state(part.start), replay)
+        fold.resume(proven[0], replay)
     first = fold.learned
     own = [each for each in served if _within(each, part)]
     through = part.end.position if part.end else max((s.snapshot.position for s in own), key=log_order, default=START)

@@ -66,10 +66,12 @@ class Victims:
         return None if token is None else int(token.partition(":")[2].partition(".")[0])
 
     def standby_waits(self) -> bool:
-        """Whether a standby has asked for the lease within the last second."""
+        """Whether a living standby has asked for the lease within the last second."""
         with self.redis() as client:
             seconds, _ = client.time()
-            return bool(client.zcount(self._keys.waiting, (int(seconds) - 1) * 1000, "+inf"))
+            waiting = client.zrangebyscore(self._keys.waiting, (int(seconds) - 1) * 1000, "+inf")
+        living = descendants(self._root)
+        return any(int(owner.partition(b".")[0]) in living for owner in waiting)
 
     def find(self, kind: str) -> list[int]:
         """The living processes of one kind."""
