@@ -104,7 +104,7 @@ def _pmfs(data: bytes, rows: int, columns: int, target: str) -> list[tuple[float
     if len(data) != 8 * rows * columns:
         raise CodecError(f"{rows} x {columns} float64, not {len(data)} bytes", target)
     values = struct.unpack(f"<{rows * columns}d", data)
-    pmfs = [values[start : start + columns] for start in range(0, len(values), columns)] if columns else []
+    pmfs = [values] if rows == 1 else [values[row * columns : (row + 1) * columns] for row in range(rows)]
     for pmf in pmfs:
         if not (abs(sum(pmf) - 1.0) <= 1e-12 and min(pmf) >= 0.0):  # a NaN makes the sum one
             raise CodecError("each row is non-negative and sums to 1 within 1e-12", target)

@@ -1,7 +1,7 @@
 """The item catalogue: item features, hashed once, versioned by digest, replaceable while the service runs."""
 
-from array import array
 from collections.abc import Mapping, Sequence
+from ctypes import c_float
 from typing import Any
 
 import msgspec
@@ -90,13 +90,6 @@ class Catalogue:
         return found
 
 
-def float32_pairs(features: FeatureMap, namespace: str) -> list[tuple[int, float]]:
-    """As ``hash_map``, with the values that a scorer's float32 arrays hold."""
-    pairs = hash_map(features, namespace)
-    values = array("f", [value for _, value in pairs])
-    return [(hashed, value) for (hashed, _), value in zip(pairs, values, strict=True)]
-
-
 def check_features(features: FeatureMap, target: str) -> None:
     """Refuse numbers beyond MAX_NUMBER, and more than MAX_FEATURES features, each item of a list being one.
 
@@ -126,7 +119,7 @@ def hash_rows(maps: Sequence[FeatureMap | None], namespace: str = FEATURES) -> t
 def hash_map(features: FeatureMap, namespace: str) -> list[tuple[int, float]]:
     """(hash, value) of each feature: a number is its value, text and each item of a list are indicators.
 
-    True is the indicator of the name, False of nothing.
+    True is the indicator of the name, False of nothing. Values are those that a float32 holds.
     """
     out: list[tuple[int, float]] = []
     for name, value in features.items():
@@ -137,5 +130,5 @@ def hash_map(features: FeatureMap, namespace: str) -> list[tuple[int, float]]:
         elif isinstance(value, list):
             out.extend((hash_feature(namespace, f"{name}={each}"), 1.0) for each in value)
         else:
-            out.append((hash_feature(namespace, name), float(value)))
+            out.append((hash_feature(namespace, name), c_float(value).value))
     return out

@@ -8,7 +8,7 @@ import numpy as np
 from bandits.hashing import hash_feature
 from bandits.records import DecisionRecord, FeatureMap
 from bandits.types import ActionSet, Context, Float32, Float64, Namespace, Row, UInt32, frozen
-from policies.catalogue import FEATURES, Catalogue, float32_pairs, hash_map, hash_rows
+from policies.catalogue import FEATURES, Catalogue, hash_map, hash_rows
 from policies.spec import PolicySpec
 
 CONTEXT, ITEM, SCORES = "context", "item", "scores"
@@ -60,7 +60,7 @@ def chosen_rows(
     """Of ``featurise_record``, the action ids and features of some actions only: all that ridge needs to learn."""
     shared: dict[str, list[tuple[int, float]]] = {}
     if "context" in spec.use and record.context:
-        shared[CONTEXT] = float32_pairs(record.context, CONTEXT)
+        shared[CONTEXT] = hash_map(record.context, CONTEXT)
     ranked = score_features(record.source_scores()) if "scores" in spec.use and record.scores else None
     rows: list[tuple[str, Row]] = []
     for index in indices:
@@ -70,7 +70,7 @@ def chosen_rows(
             row[ITEM] = [(hash_feature(ITEM, action_id), 1.0)]
         if "features" in spec.use:
             own = None if record.features is None else record.features[index]
-            row[FEATURES] = catalogue.pairs(action_id) if own is None else float32_pairs(own, FEATURES)
+            row[FEATURES] = catalogue.pairs(action_id) if own is None else hash_map(own, FEATURES)
         if ranked is not None:
             row[SCORES] = list(zip(ranked.hashes.tolist(), ranked.values[index].tolist(), strict=True))
         rows.append((action_id, row))

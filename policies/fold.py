@@ -16,6 +16,7 @@ from bandits.records import (
     DecisionRecord,
     LogEntry,
     PinRecord,
+    RewardRecord,
     RollbackRecord,
     SpecRecord,
 )
@@ -227,6 +228,8 @@ class Fold:
 
     def _configure(self, entry: LogEntry) -> None:
         record = entry.record
+        if isinstance(record, DecisionRecord | RewardRecord):
+            return
         if isinstance(record, SpecRecord):
             self._respec(record)
         elif isinstance(record, CatalogueRecord):
