@@ -31,10 +31,10 @@ from policies.spec import PolicySpec, load_spec
 from serve_app.client import ServiceError, rank_body, wait_until_ready
 from serve_app.freshness import freshness_ms, read_all
 from serve_app.keys import Keys
-from serve_app.learner import Stats
 from serve_app.runtime import serving, valkey
 from serve_app.schemas import RankResponse, RewardEvent, RewardsRequest
 from serve_app.settings import Settings
+from serve_app.stats import Stats
 from simulator.audit import audit
 from simulator.demo import (
     Bench,

@@ -26,11 +26,12 @@ from policies.archive import ArchiveReader
 from policies.fold import START
 from serve_app.event_log import LogReader
 from serve_app.keys import PROCESSES, Keys
-from serve_app.learner import Stats, build
+from serve_app.learner import build
 from serve_app.metrics import EXPIRE_S
 from serve_app.runtime import any_redis
 from serve_app.settings import MIN_SALT_BYTES, Settings
 from serve_app.snapshots import Head, decode_published
+from serve_app.stats import Stats
 from serve_app.stored import the_policy
 from simulator.checks.findings import Report
 from simulator.checks.freshness import Live

@@ -13,12 +13,10 @@ from pathlib import Path
 import redis
 
 from policies import artifact
-from policies.archive import ArchiveReader
 from policies.catalogue import Catalogue
 from policies.spec import PolicySpec
 from serve_app.event_log import LogWriter, connect
 from serve_app.http import Api
-from serve_app.learner import LearnerLoop
 from serve_app.logs import configure_logging
 from serve_app.loopback import keep_replica_on_loopback
 from serve_app.metrics import Metrics, collect
@@ -135,6 +133,9 @@ class Learner:
     """Runs one policy's learner, leading or standing by, on a thread; the event loop stays free for health checks."""
 
     def __init__(self, settings: Settings, spec: PolicySpec) -> None:
+        from policies.archive import ArchiveReader  # noqa: PLC0415 - pyarrow takes 30 MB, which replicas can do without
+        from serve_app.learner import LearnerLoop  # noqa: PLC0415
+
         configure_logging(settings.log_level)
         keep_replica_on_loopback()
         os.nice(settings.learner_niceness)

@@ -41,6 +41,7 @@ from serve_app.inbox import Inbox
 from serve_app.keys import Keys
 from serve_app.lease import Lease, LeaseLostError
 from serve_app.snapshots import Published, publish
+from serve_app.stats import Stats
 
 BLOCK_MS = 50
 PUBLISHING_SHARE = 0.25
@@ -50,20 +51,6 @@ CHECKPOINT_S = 60.0
 CATCH_UP = 1000
 
 log = logging.getLogger("banditloop.learner")
-
-
-class Stats(msgspec.Struct, frozen=True):
-    """What the leading learner has counted. ``outcomes``: of rewards and decisions, by the join."""
-
-    position: str
-    learned: int
-    snapshots: int
-    snapshot_id: str
-    published_ms: int
-    outcomes: dict[str, int]
-    checkpoint: str = ""
-    pinned: str | None = None
-    inbox_refused: int = 0
 
 
 class LogPast:

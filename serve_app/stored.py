@@ -14,8 +14,8 @@ from serve_app.checkpoints import Checkpoints, Stored
 from serve_app.event_log import LogReader
 from serve_app.history import History
 from serve_app.keys import Keys
-from serve_app.learner import Stats
 from serve_app.snapshots import Head, Published, decode_published
+from serve_app.stats import Stats
 
 
 def policies(client: "redis.Redis") -> list[str]:

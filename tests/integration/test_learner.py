@@ -29,9 +29,10 @@ from policies.verify import Verified
 from serve_app import learner
 from serve_app.event_log import FIELD, LogReader
 from serve_app.keys import Keys
-from serve_app.learner import LearnerLoop, Stats
+from serve_app.learner import LearnerLoop
 from serve_app.lease import Lease, LeaseLostError
 from serve_app.snapshots import Head
+from serve_app.stats import Stats
 from serve_app.stored import StoredPolicy
 from serve_app.verification import Work, verify_policy
 

@@ -23,9 +23,10 @@ from policies.spec import load_spec
 from serve_app import deployments, schemas
 from serve_app.freshness import read_all
 from serve_app.keys import Keys
-from serve_app.learner import LearnerLoop, Stats
+from serve_app.learner import LearnerLoop
 from serve_app.security import secret_hash
 from serve_app.settings import Settings
+from serve_app.stats import Stats
 
 pytestmark = pytest.mark.timeout(600)
 

@@ -32,10 +32,11 @@ from policies.spec import PolicySpec, VwConfig
 from serve_app.event_log import FIELD, LogReader, LogWriter
 from serve_app.freshness import read_all
 from serve_app.keys import Keys
-from serve_app.learner import LearnerLoop, Stats
+from serve_app.learner import LearnerLoop
 from serve_app.lease import Lease
 from serve_app.service import RedisPolicyService
 from serve_app.snapshots import KEPT_SNAPSHOTS, Follower, Head, Published, decode_published, publish
+from serve_app.stats import Stats
 
 KEYS = Keys("home")
 WINDOW_S = 0.2
