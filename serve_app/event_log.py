@@ -41,11 +41,11 @@ return {false, false}
 """
 
 
-# The first that fits. Python's own TimeoutError is an OSError.
 class UnconfirmedError(errors.RedisError):
     """Fewer Redis replicas than asked for hold the write."""
 
 
+# The first that fits. Python's own TimeoutError is an OSError.
 REASONS: tuple[tuple[type[Exception], str], ...] = (
     (errors.TimeoutError, "timeout"),
     (TimeoutError, "timeout"),
@@ -183,11 +183,18 @@ class LogWriter:
             if self._confirm_replicas:
                 pipeline.execute_command("WAIT", self._confirm_replicas, round(self._timeout_s * 500))
             results: list[Any] = await pipeline.execute(raise_on_error=False)
-            if self._confirm_replicas and results.pop() < self._confirm_replicas:
-                raise UnconfirmedError
             if any(isinstance(result, errors.ReadOnlyError) for result in results):
                 # A primary no more: by now its address may lead to the new one.
                 await self._client.connection_pool.disconnect(inuse_connections=False)
+        return self._confirmed(results) if self._confirm_replicas else results
+
+    def _confirmed(self, results: list[Any]) -> list[Any]:
+        """The results of the writes, without that of the WAIT behind them; if that was refused, none is confirmed."""
+        holding = results.pop()
+        if isinstance(holding, Exception):
+            return [result if isinstance(result, Exception) else holding for result in results]
+        if holding < self._confirm_replicas:
+            raise UnconfirmedError
         return results
 
 

@@ -151,14 +151,17 @@ def put_snapshot(client: redis.Redis, number: int, *, keys: Keys = KEYS, spec: s
 
 
 @contextlib.asynccontextmanager
-async def serving(server: Server, folder: Path, *, url: str | None = None, ready: bool = True) -> AsyncIterator[Caller]:
-    """A replica; unless ``ready`` is False, there is a first snapshot and it serves it."""
+async def serving(
+    server: Server, folder: Path, *, url: str | None = None, ready: bool = True, **options
+) -> AsyncIterator[Caller]:
+    """A replica; unless ``ready`` is False, there is a first snapshot and it serves it. ``options``: more settings."""
     settings = Settings(
         redis_url=url or server.url,
         data_dir=folder,
         redis_timeout_s=TIMEOUT_S,
         follow_interval_ms=10,
         log_level="ERROR",
+        **options,
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(deployments, "keep_replica_on_loopback", lambda: None)  # there is no Ray here

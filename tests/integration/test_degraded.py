@@ -153,28 +153,54 @@ async def test_demoted_to_a_replica_and_promoted_again(caller, server):
     caller.audit()
 
 
-async def test_failing_over_to_another_server_behind_the_same_address(server, second, tmp_path):
-    """The old primary lives on as a replica and keeps its connections: only new ones lead to the new primary."""
+async def follows(new: redis.Redis, old: redis.Redis) -> None:
+    """Wait until one server is the other's replica and has everything."""
+
+    async def caught_up() -> bool:
+        there, here = new.info("replication"), old.info("replication")
+        return (there["master_link_status"], there["slave_repl_offset"]) == ("up", here["master_repl_offset"])
+
+    await eventually(caught_up, "the second server has everything")
+
+
+@pytest.mark.parametrize("confirm_replicas", [0, 1])
+async def test_failing_over_to_another_server_behind_the_same_address(server, second, tmp_path, confirm_replicas):
+    """The old primary lives on as a replica and keeps its connections: only new ones lead to the new primary.
+
+    With ``confirm_replicas`` the new one needs a replica before it acknowledges anything: the old one.
+    """
     async with (
         Forwarder(server).forwarding() as address,
-        serving(server, tmp_path, url=address.url) as caller,
+        serving(server, tmp_path, url=address.url, confirm_replicas=confirm_replicas) as caller,
     ):
         with server.client() as old, second.client() as new:
             new.replicaof("127.0.0.1", server.port)
+            await follows(new, old)
             await caller.traffic(0.3)
-
-            async def caught_up() -> bool:
-                there, here = new.info("replication"), old.info("replication")
-                return (there["master_link_status"], there["slave_repl_offset"]) == ("up", here["master_repl_offset"])
-
-            await eventually(caught_up, "the second server has everything")
+            await follows(new, old)
             old.replicaof("127.0.0.1", second.port)
-            refused(await caller.traffic(0.2))
+
+            async def demoted() -> bool:
+                refused([await caller.rank()])
+                return await failures(caller, reason="readonly") > 0
+
+            await eventually(demoted, "a write is refused as to a replica")
             new.replicaof("NO", "ONE")
             address.target = second
             await caller.recovered()
             await caller.traffic(0.2)
-        assert await failures(caller, reason="readonly") > 0
+        caller.audit(second)
+
+
+async def test_without_the_replicas_that_should_confirm_nothing_is_acknowledged(server, second, tmp_path):
+    async with serving(server, tmp_path, confirm_replicas=1) as caller:
+        refused(await caller.traffic(3 * TIMEOUT_S))
+        assert await failures(caller, reason="unconfirmed") > 0
+        with second.client() as new:
+            new.replicaof("127.0.0.1", server.port)
+            await caller.recovered()
+            server.end()
+            new.replicaof("NO", "ONE")
         caller.audit(second)
 
 

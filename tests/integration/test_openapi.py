@@ -110,7 +110,7 @@ def learner(server) -> Iterator[LearnerLoop]:
     connection = redis.Redis.from_url(server.url)
     loop = LearnerLoop(connection, SPEC, salt=b"test salt", publish_interval_s=0.1)
     stop = threading.Event()
-    thread = threading.Thread(target=loop.run, args=(stop,))
+    thread = threading.Thread(target=loop.run, args=(stop,), daemon=True)
     thread.start()
     yield loop
     alive = thread.is_alive()
