@@ -160,11 +160,11 @@ class Follower:
             try:
                 await self.step()
             except Exception as error:
-                message = f"{type(error).__name__}: {error}"
-                if message != said:
+                why = error.message if isinstance(error, BanditloopError) else type(error).__name__
+                if why != said:
                     expected = isinstance(error, (RedisError, OSError, BanditloopError))
-                    log.warning("the previous snapshot keeps serving: %s", message, exc_info=not expected)
-                said = message
+                    log.warning("snapshots cannot be read (%s): serving the previous one", why, exc_info=not expected)
+                said = why
                 await asyncio.sleep(RETRY_S)
             else:
                 said = ""

@@ -35,7 +35,13 @@ SLACK_S = 1.0
 
 
 class Replica(RankReplica):
-    """As Serve runs it, but the test says when it stops."""
+    """As Serve runs it, but in the test's process: it leaves Ray and the logging alone, and the test stops it."""
+
+    def __init__(self, *arguments) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(deployments, "keep_replica_on_loopback", lambda: None)
+            patch.setattr(deployments, "configure_logging", lambda level: None)
+            super().__init__(*arguments)
 
     def __del__(self) -> None:
         """Nothing: ``serving`` has awaited the other one."""
@@ -160,12 +166,9 @@ async def serving(
         data_dir=folder,
         redis_timeout_s=TIMEOUT_S,
         follow_interval_ms=10,
-        log_level="ERROR",
         **options,
     )
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(deployments, "keep_replica_on_loopback", lambda: None)  # there is no Ray here
-        replica = Replica(settings, [SPEC])
+    replica = Replica(settings, [SPEC])
     http = httpx.AsyncClient(transport=httpx.ASGITransport(replica.__serve_build_asgi_app__()), base_url="http://test")
     caller = Caller(http, server)
     try:

@@ -127,10 +127,8 @@ def service(server, learner, tmp_path_factory) -> Iterator[Service]:
     keys = folder / "keys.yaml"
     keys.write_text(yaml.safe_dump({"tester": {"hash": secret_hash(SECRET), "scopes": ["rank", "reward", "admin"]}}))
     keys.chmod(0o600)
-    SERVICE.settings = Settings(redis_url=server.url, data_dir=folder, keys_file=keys, log_level="ERROR")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(deployments, "keep_replica_on_loopback", lambda: None)  # there is no Ray here
-        yield SERVICE
+    SERVICE.settings = Settings(redis_url=server.url, data_dir=folder, keys_file=keys)
+    yield SERVICE
     asyncio.run_coroutine_threadsafe(SERVICE.stop(), SERVICE.loop).result(10)
 
 
