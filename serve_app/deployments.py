@@ -102,6 +102,7 @@ class Archiver:
         from serve_app import archiver  # noqa: PLC0415 - pyarrow takes 30 MB, which replicas and learners can do without
 
         configure_logging(settings.log_level)
+        keep_replica_on_loopback()
         self._stop = threading.Event()
         self._threads = []
         for policy in policies:
