@@ -102,10 +102,11 @@ async def the_whole_loop(url: str) -> None:
     loop = LearnerLoop(blocking, SPEC, salt=SALT, publish_interval_s=0.01)
     service.start()
     try:
-        await asyncio.to_thread(loop.configure)
+        await asyncio.to_thread(loop.start)
 
         async def until(condition):
             for _ in range(400):
+                await asyncio.to_thread(loop.lease.acquire)
                 await asyncio.to_thread(loop.step)
                 if condition():
                     return
