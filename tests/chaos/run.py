@@ -22,7 +22,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parent))  # run as a script
+sys.path.insert(0, str(Path(__file__).parents[1]))  # run as a script
 from traffic import Promised, Traffic
 from victims import KINDS, Victims
 

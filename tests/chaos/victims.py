@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 import redis
+from processes import descendants
 
 from serve_app.keys import Keys
 
@@ -20,22 +21,6 @@ TITLES = {
 KINDS = ("leader", "standby", "replica", "archiver", "valkey", "controller", "paused leader")
 PAUSE_S = 3.0
 """Longer than the lease."""
-
-
-def descendants(root: int) -> dict[int, str]:
-    """Every living process that ``root`` started, directly or not, with its command line."""
-    parents, titles = {}, {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError):
-                fields = (entry / "stat").read_text().rpartition(")")[2].split()
-                if fields[0] != "Z":
-                    parents[int(entry.name)] = int(fields[1])
-                    titles[int(entry.name)] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-    found: set[int] = {root}
-    while more := {pid for pid, parent in parents.items() if parent in found} - found:
-        found |= more
-    return {pid: titles[pid] for pid in found if pid != root and pid in titles}
 
 
 class Victims:

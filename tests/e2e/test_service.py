@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 from listening import listening
+from processes import descendants
 
 from bandits.errors import BanditloopError
 from bandits.records import DecisionRecord
@@ -45,23 +46,6 @@ def banditloop(*arguments: str, cwd: Path) -> "subprocess.Popen[str]":
             start_new_session=True,
             env={**os.environ, "BANDITLOOP_ARCHIVE_MAX_AGE_S": "1"},
         )
-
-
-def descendants(root: int) -> set[int]:
-    """Every living process that ``root`` started, directly or not."""
-    parents = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError):
-                fields = (entry / "stat").read_text().rpartition(")")[2].split()
-                if fields[0] != "Z":
-                    parents[int(entry.name)] = int(fields[1])
-    found: set[int] = {root}
-    while True:
-        more = {pid for pid, parent in parents.items() if parent in found} - found
-        if not more:
-            return found - {root}
-        found |= more
 
 
 def wait_for(condition, *, timeout_s: float, what: str):
@@ -171,7 +155,7 @@ def test_bad_input_through_the_whole_stack(service, path, body, status, code):
 
 def test_unless_told_otherwise_all_of_it_listens_on_loopback(service):
     url, process = service
-    ports = listening(descendants(process.pid))
+    ports = listening(set(descendants(process.pid)))
     assert {address for address, _ in ports} == {"127.0.0.1"}
     assert int(url.rpartition(":")[2]) in {port for _, port in ports}
     assert len(ports) > 10  # Ray's, Serve's, HAProxy's and Valkey's are among them
