@@ -5,6 +5,7 @@ from typing import Protocol
 
 import msgspec
 
+from bandits.codec import MALFORMED
 from bandits.columns import row_of
 from bandits.errors import CodecError
 from bandits.join import Join, JoinedDecision, JoinRule, JoinState, log_order
@@ -75,7 +76,7 @@ def decode_state(data: bytes) -> FoldState:
     """
     try:
         return msgspec.msgpack.decode(data, type=FoldState)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except MALFORMED as error:
         raise CodecError(f"not a checkpoint: {error}", "checkpoint") from error
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import redis
 
-from bandits.codec import decode, encode
+from bandits.codec import MALFORMED, decode, encode
 from bandits.errors import BanditloopError, CodecError
 from bandits.records import ActivationRecord, RewardRecord
 from serve_app.event_log import FIELD
@@ -81,7 +81,7 @@ def parse(fields: dict[bytes, bytes]) -> RewardRecord | ActivationRecord:
     if JSON_FIELD in fields:
         try:
             given = _json.decode(fields[JSON_FIELD])
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        except MALFORMED as error:
             message, _, where = str(error).partition(" - at `")
             raise CodecError(message, where.rstrip("`").removeprefix("$").removeprefix(".") or "json") from error
         event: RewardRecord | ActivationRecord
