@@ -287,10 +287,14 @@ class LearnerLoop:
             snapshots=self._snapshots,
             snapshot_id=self._snapshot_id,
             published_ms=self._published_ms,
-            outcomes={**fold.join.counts, "undecodable": self._log.undecodable},
+            outcomes={
+                **fold.join.counts,
+                "undecodable": self._log.undecodable,
+                "refused_in_inbox": self._inbox.refused,
+                "refused_rollback": fold.refused_rollbacks,
+            },
             checkpoint=self._checkpointed,
             pinned=fold.pinned,
-            inbox_refused=self._inbox.refused,
         )
         self.lease.guarded([("SET", self._keys.stats, msgspec.msgpack.encode(stats))])
 

@@ -4,7 +4,7 @@ import msgspec
 
 
 class Stats(msgspec.Struct, frozen=True):
-    """What the leading learner has counted. ``outcomes``: of rewards and decisions, by the join."""
+    """What the leading learner has counted. ``outcomes``: by the join, and what was refused."""
 
     position: str
     learned: int
@@ -14,4 +14,3 @@ class Stats(msgspec.Struct, frozen=True):
     outcomes: dict[str, int]
     checkpoint: str = ""
     pinned: str | None = None
-    inbox_refused: int = 0
