@@ -1,10 +1,17 @@
-"""`make bench`: every benchmark in turn, each in its own process. Exits 1 if one missed its goal."""
+"""`make bench`: each benchmark but the long ones (soak, a_day), in its own process. Exits 1 if one missed its goal."""
 
 import subprocess
 import sys
 from pathlib import Path
 
-BENCHMARKS = ("source_quality.py", "blend_quality.py", "propensities.py", "archive_size.py")
+BENCHMARKS = (
+    "source_quality.py",
+    "blend_quality.py",
+    "propensities.py",
+    "archive_size.py",
+    "verify.py",
+    "durability.py",
+)
 
 
 def main() -> int:
