@@ -1,10 +1,12 @@
 """A real Valkey or Redis that a test may stop, freeze, kill and start again, and a forwarder to fail over with."""
 
-import asyncio
 import contextlib
 import shutil
 import signal
+import socket
+import socketserver
 import subprocess
+import threading
 import time
 from pathlib import Path
 from typing import Self
@@ -97,42 +99,55 @@ class Server:
         return redis.Redis(port=self.port, socket_timeout=PATIENCE_S, retry=Retry(NoBackoff(), 0))
 
 
-class Forwarder:
-    """An address that leads to a server, and later perhaps to another. Connections that stand stay where they are."""
+class Forwarder(socketserver.ThreadingTCPServer):
+    """An address that leads to a server, and later perhaps to another. Connections that stand stay where they are.
+
+    As a context manager it forwards; at the end every connection is closed.
+    """
 
     def __init__(self, target: Server) -> None:
+        super().__init__(("127.0.0.1", 0), _Connection)
         self.target = target
-        self.port = free_port()
-        self.url = f"redis://127.0.0.1:{self.port}/0"
-        self._tasks: set[asyncio.Task[None]] = set()
+        self.url = f"redis://127.0.0.1:{self.server_address[1]}/0"
+        self._accepted: list[socket.socket] = []
+        self._thread = threading.Thread(target=self.serve_forever, args=(0.02,))
 
-    @contextlib.asynccontextmanager
-    async def forwarding(self):
-        listener = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
-        try:
-            yield self
-        finally:
-            listener.close()
-            for task in self._tasks:
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
 
-    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.ensure_future(self._forward(reader, writer))
-        self._tasks.add(task)
+    def __exit__(self, *raised: object) -> None:
+        self.shutdown()
+        self._thread.join()
+        for connection in self._accepted:
+            _hang_up(connection)
+        self.server_close()
 
-    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there, back = await asyncio.open_connection("127.0.0.1", self.target.port)
-        try:
-            await asyncio.gather(_pump(reader, back), _pump(there, writer))
-        finally:
-            back.close()
-            writer.close()
+    def process_request(self, request, client_address) -> None:
+        self._accepted.append(request)
+        super().process_request(request, client_address)
 
 
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(ConnectionError):
-        while data := await reader.read(65536):
-            writer.write(data)
-            await writer.drain()
-    writer.close()
+class _Connection(socketserver.BaseRequestHandler):
+    def handle(self) -> None:
+        with (
+            contextlib.suppress(ConnectionError),
+            socket.create_connection(("127.0.0.1", self.server.target.port)) as up,
+        ):
+            back = threading.Thread(target=_pump, args=(up, self.request))
+            back.start()
+            _pump(self.request, up)
+            back.join()
+
+
+def _pump(source: socket.socket, sink: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while data := source.recv(65536):
+            sink.sendall(data)
+    _hang_up(source)
+    _hang_up(sink)
+
+
+def _hang_up(connection: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)

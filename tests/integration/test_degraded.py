@@ -168,11 +168,8 @@ async def test_failing_over_to_another_server_behind_the_same_address(server, se
 
     With ``confirm_replicas`` the new one needs a replica before it acknowledges anything: the old one.
     """
-    async with (
-        Forwarder(server).forwarding() as address,
-        serving(server, tmp_path, url=address.url, confirm_replicas=confirm_replicas) as caller,
-    ):
-        with server.client() as old, second.client() as new:
+    with Forwarder(server) as address, server.client() as old, second.client() as new:
+        async with serving(server, tmp_path, url=address.url, confirm_replicas=confirm_replicas) as caller:
             new.replicaof("127.0.0.1", server.port)
             await follows(new, old)
             await caller.traffic(0.3)
