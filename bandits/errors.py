@@ -205,6 +205,18 @@ class LogGapError(BanditloopError):
     code = "log_gap"
 
 
+class BadRowError(BanditloopError):
+    """A row of a log that is to be evaluated is malformed."""
+
+    code = "bad_row"
+
+
+class ReplayError(BanditloopError):
+    """A log and a policy that cannot be evaluated as asked."""
+
+    code = "cannot_replay"
+
+
 class DataUnavailableError(BanditloopError):
     """A data set could not be fetched or does not have the expected checksum."""
 

@@ -1,0 +1,1 @@
+"""Readers: any log of decisions, as batches of rows."""

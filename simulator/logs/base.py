@@ -1,0 +1,112 @@
+"""A log as an evaluation sees it: batches of rows. A row is one slot of one decision, with its reward.
+
+A log is read in pieces, independent of each other, that together are the log: pieces go to other processes and
+machines. A piece is small and can be pickled; it is read a batch at a time, so memory is bounded by a batch.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import mmh3
+import numpy as np
+from numpy.typing import NDArray
+
+from bandits.errors import BadRowError
+from bandits.records import DecisionRecord, FeatureMap
+from bandits.types import Float64
+
+BATCH_ROWS = 10_000
+"""Of a log whose rows are objects."""
+MAX_REWARD = 1e12
+UInt64 = NDArray[np.uint64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LoggedDecision:
+    """One slot of a logged decision. K actions; ``chosen`` indexes them.
+
+    ``pmf``: float64[K], the logging policy's, or None when the log has only the propensity. ``features``: per action,
+    None when there are none. ``record``: the project's own, where the log is its archive. Of a slate, ``action_ids``
+    are those that earlier slots have left, and ``pmf`` and ``propensity`` are given those.
+    """
+
+    event_id: str
+    context: FeatureMap
+    action_ids: Sequence[str]
+    chosen: int
+    propensity: float
+    reward: float
+    features: Sequence[FeatureMap | None] | None = None
+    pmf: Float64 | None = None
+    slot: int = 0
+    time_ms: int = 0
+    record: DecisionRecord | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LogBatch:
+    """n rows, as columns.
+
+    ``keys``: uint64[n], a hash of each row's event_id: what is random per decision (folds, bootstrap weights) derives
+    from it, so that it does not depend on how the log was cut. ``times_ms``: int64[n], 0 where the log has no time.
+    ``reward``, ``propensity``: float64[n]. ``decisions``: the rows themselves, or empty when the log is only numbers.
+    ``columns``: [n] each, further columns of the log by name.
+    """
+
+    keys: UInt64
+    times_ms: NDArray[np.int64]
+    reward: Float64
+    propensity: Float64
+    decisions: Sequence[LoggedDecision] = ()
+    columns: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.reward)
+
+
+class Piece(Protocol):
+    """A part of a log: cheap to pickle, read where it is needed. ``skipped`` counts the bad rows left out so far."""
+
+    skipped: int
+
+    def batches(self) -> Iterator[LogBatch]:
+        """Its rows, in the log's order.
+
+        Raises:
+            BadRowError: a row is malformed; names file and line. Not when bad rows are to be skipped.
+        """
+        ...
+
+
+def batch_of(decisions: Sequence[LoggedDecision]) -> LogBatch:
+    """Rows as columns."""
+    count = len(decisions)
+    return LogBatch(
+        keys=np.fromiter((key_of(each.event_id) for each in decisions), np.uint64, count),
+        times_ms=np.fromiter((each.time_ms for each in decisions), np.int64, count),
+        reward=np.fromiter((each.reward for each in decisions), np.float64, count),
+        propensity=np.fromiter((each.propensity for each in decisions), np.float64, count),
+        decisions=decisions,
+    )
+
+
+def key_of(event_id: str) -> int:
+    """64 bits of murmur3: the key of an event. All slots of a decision share it."""
+    return mmh3.hash64(event_id.encode(errors="surrogatepass"), signed=False)[0]
+
+
+def check_row(row: LoggedDecision, where: str) -> LoggedDecision:
+    """Refuse a row that no estimator could use. ``where``: file and line.
+
+    Raises:
+        BadRowError
+    """
+    if not 0.0 < row.propensity <= 1.0:
+        raise BadRowError(f"{where}: a propensity is in (0, 1], not {row.propensity}", "propensity")
+    if not math.isfinite(row.reward) or abs(row.reward) > MAX_REWARD:
+        raise BadRowError(f"{where}: a reward is a number up to {MAX_REWARD:g}, not {row.reward}", "reward")
+    if not 0 <= row.chosen < len(row.action_ids):
+        raise BadRowError(f"{where}: the chosen action {row.chosen} is not among {len(row.action_ids)}", "chosen")
+    return row
