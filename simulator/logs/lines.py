@@ -1,0 +1,236 @@
+"""Records of text files, cut into byte ranges. Plain files, gzip (``.gz``) and Zstandard (``.zst``)."""
+
+import gzip
+import io
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import BinaryIO, cast
+
+import numpy as np
+import pyarrow as pa
+
+from bandits.codec import MAX_NUMBER
+from bandits.errors import BadRowError, InvalidFieldError, ReplayError
+from simulator.logs.base import BATCH_ROWS, LogBatch, LoggedDecision, batch_of, check_row
+
+PIECE_BYTES = 64 << 20
+MAX_RECORD_BYTES = 16 << 20
+"""Of a line, too. What is larger is not a log, and would fill the memory."""
+WEIGHT = "weight"
+"""The column of a batch that says how many decisions of the service each row stands for."""
+_BOM = b"\xef\xbb\xbf"
+_CHUNK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Bytes [``start``, ``stop``) of a file, from the start of a record to the end of one; ``stop`` None: all the rest.
+
+    ``blocks``: records are separated by empty lines. Otherwise each line is one. A compressed file is one span: its
+    bytes are counted as they are when decompressed.
+    """
+
+    path: Path
+    start: int = 0
+    stop: int | None = None
+    blocks: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Record:
+    """The lines of one record, without their ends, none of them empty. ``offset``: of its first byte in the file.
+
+    ``first``: the number of its first line, from 1; 0 until ``numbered`` has counted.
+    """
+
+    path: Path
+    offset: int
+    lines: list[bytes]
+    first: int = 0
+
+    @property
+    def event_id(self) -> str:
+        """For a record that names none: the same however the file is cut, and wherever it lies."""
+        return f"{self.path.name}@{self.offset}"
+
+    def where(self, line: int = 0) -> str:
+        """Names file and line, for an error. ``line``: which of the record's, from 0."""
+        return f"{self.path}, line {self.first + line}"
+
+    def numbered(self) -> "Record":
+        """The same, with its line number: that takes reading the file up to here, so it is done for errors only."""
+        left, newlines = self.offset, 0
+        with _opened(self.path) as file:
+            while left and (chunk := file.read(min(left, _CHUNK_BYTES))):
+                left -= len(chunk)
+                newlines += chunk.count(b"\n")
+        return replace(self, first=newlines + 1)
+
+
+Parsed = tuple[LoggedDecision, float] | None
+"""A row and how many decisions of the service it stands for (1, where nothing was dropped), or None: no decision."""
+
+
+@dataclass(slots=True, eq=False)
+class RecordPiece:
+    """A piece of a log whose rows are records of lines; see ``simulator.logs.base.Piece``.
+
+    ``parse``: a function of a module, so that the piece can be pickled; it raises BadRowError with ``Record.where``.
+    """
+
+    span: Span
+    parse: Callable[[Record], Parsed]
+    skip_bad: bool = False
+    skipped: int = field(default=0, init=False)
+
+    def batches(self) -> Iterator[LogBatch]:
+        """Its rows, in the file's order; from the start, with ``skipped`` 0 again, each time it is asked.
+
+        Raises:
+            BadRowError: a record is malformed; names file and line. Not when bad rows are to be skipped.
+            ReplayError: the file cannot be read, or a record is too large.
+        """
+        self.skipped = 0
+        rows: list[LoggedDecision] = []
+        weights: list[float] = []
+        for record in records(self.span):
+            parsed = self._parsed(record)
+            if parsed is None:
+                continue
+            rows.append(parsed[0])
+            weights.append(parsed[1])
+            if len(rows) == BATCH_ROWS:
+                yield _batch(rows, weights)
+                rows, weights = [], []
+        if rows:
+            yield _batch(rows, weights)
+
+    def _parsed(self, record: Record) -> Parsed:
+        try:
+            return self.parse(record)
+        except BadRowError:
+            if self.skip_bad:
+                self.skipped += 1
+                return None
+        return self.parse(record.numbered())  # which raises again, and names the line
+
+
+def check_logged(row: LoggedDecision, where: str) -> LoggedDecision:
+    """``check_row``, and numbers among the features that no learner could take are refused.
+
+    Raises:
+        BadRowError
+    """
+    for features in (row.context, *(row.features or ())):
+        for name, value in (features or {}).items():
+            if isinstance(value, float) and not abs(value) <= MAX_NUMBER:
+                raise BadRowError(f"{where}: feature {name} is a number up to {MAX_NUMBER:g}, not {value}", name)
+    return check_row(row, where)
+
+
+def _batch(rows: list[LoggedDecision], weights: list[float]) -> LogBatch:
+    return replace(batch_of(rows), columns={WEIGHT: np.array(weights, np.float64)})
+
+
+def cut(path: Path, *, piece_bytes: int = PIECE_BYTES, blocks: bool = False) -> list[Span]:
+    """A file as spans of about ``piece_bytes``, that together hold its records in their order; reads only at the cuts.
+
+    Raises:
+        ReplayError: the file cannot be read, or a record is too large.
+        InvalidFieldError: ``piece_bytes`` is not positive.
+    """
+    if piece_bytes < 1:
+        raise InvalidFieldError(f"a piece has at least one byte, not {piece_bytes}", "piece_bytes")
+    starts = [0]
+    with _opened(path) as file:
+        if _is_compressed(path):
+            return [Span(path, blocks=blocks)]
+        size = file.seek(0, io.SEEK_END)
+        while (target := starts[-1] + piece_bytes) < size:
+            # From the byte before, as a record may start right at the target
+            start = _next_start(file, path, target - 1, blocks=blocks)
+            if start >= size:
+                break
+            starts.append(start)
+    return [Span(path, start, stop, blocks) for start, stop in zip(starts, [*starts[1:], None], strict=True)]
+
+
+def _next_start(file: BinaryIO, path: Path, offset: int, *, blocks: bool) -> int:
+    file.seek(offset)
+    line = _read_line(file, path)
+    if blocks:
+        while line := _read_line(file, path):
+            if not line.rstrip(b"\r\n"):
+                break
+    return file.tell()
+
+
+def records(span: Span) -> Iterator[Record]:
+    """The records of a span, in order. Empty lines are none, a byte-order mark is not part of the first line.
+
+    Raises:
+        ReplayError: the file cannot be read, or a record is too large.
+    """
+    held: list[bytes] = []
+    start = 0
+    for offset, line in _lines(span):
+        text = line.rstrip(b"\r\n")
+        if offset == 0:
+            text = text.removeprefix(_BOM)
+        if text and not held:
+            start = offset
+        if text:
+            held.append(text)
+            if offset - start > MAX_RECORD_BYTES:
+                raise _too_large(span.path)
+        if held and not (text and span.blocks):
+            yield Record(span.path, start, held)
+            held = []
+    if held:
+        yield Record(span.path, start, held)
+
+
+def _lines(span: Span) -> Iterator[tuple[int, bytes]]:
+    offset = span.start
+    with _opened(span.path) as file:
+        if offset:
+            file.seek(offset)
+        while (span.stop is None or offset < span.stop) and (line := _read_line(file, span.path)):
+            yield offset, line
+            offset += len(line)
+
+
+def _read_line(file: BinaryIO, path: Path) -> bytes:
+    line = file.readline(MAX_RECORD_BYTES + 1)
+    if len(line) > MAX_RECORD_BYTES:
+        raise _too_large(path)
+    return line
+
+
+def _too_large(path: Path) -> ReplayError:
+    return ReplayError(f"{path} has a record of more than {MAX_RECORD_BYTES:,} bytes: is it such a log?", "path")
+
+
+def _is_compressed(path: Path) -> bool:
+    return path.suffix in {".gz", ".zst"}
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    """A file's bytes, decompressed; whatever goes wrong with reading them is a ReplayError."""
+    try:
+        with _open(path) as file:
+            yield file
+    except (OSError, EOFError, zlib.error) as error:
+        raise ReplayError(f"{path} cannot be read: {error}", "path") from error
+
+
+def _open(path: Path) -> BinaryIO:
+    if path.suffix == ".gz":
+        return cast("BinaryIO", gzip.open(path, "rb"))
+    if path.suffix == ".zst":
+        return cast("BinaryIO", io.BufferedReader(pa.input_stream(str(path), compression="zstd")))
+    return path.open("rb")

@@ -1,0 +1,165 @@
+"""Vowpal Wabbit's text format, as ``--cb_explore_adf`` reads it: an example is a line per action, then an empty line.
+
+Source: VW 9.9, ``core/parse_example.cc`` and ``core/cb.cc``, and the VW wiki's page "Input format". A reward is minus a
+cost.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bandits.errors import BadRowError
+from bandits.records import FeatureMap
+from simulator.logs.base import LoggedDecision
+from simulator.logs.lines import PIECE_BYTES, Parsed, Record, RecordPiece, check_logged, cut
+
+_NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+_LABEL = re.compile(f"[0-9]+:{_NUMBER.pattern}:{_NUMBER.pattern}")
+_SHARED = "shared"
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """``chosen``: index of the labelled line among the actions, from 0. ``line``: its place in the record."""
+
+    chosen: int
+    line: int
+    cost: float
+    probability: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Head:
+    """What stands before the features of a line: ``shared``, or a label, or neither; and a tag."""
+
+    shared: bool
+    label: tuple[float, float] | None
+    tag: str
+
+
+def text_pieces(path: Path, *, piece_bytes: int = PIECE_BYTES, skip_bad: bool = False) -> list[RecordPiece]:
+    """A log in VW's text format as pieces.
+
+    Action ids are the lines' tags where every action of the example has one of its own, else "1" to "K" by place; the
+    decision's id is the tag of the shared line, else its place in the file. The label says which action was chosen by
+    where it stands, as for VW; its own action number is not used. A feature is named "namespace.name", without a
+    namespace only "name", without a name by its place; numbers are multiplied by their namespace's weight; of one
+    name they add up, of texts the last counts. Examples without a label are not decisions.
+
+    Raises:
+        ReplayError: the file cannot be read.
+    """
+    return [RecordPiece(span, parse_text, skip_bad) for span in cut(path, piece_bytes=piece_bytes, blocks=True)]
+
+
+def read_label(record: Record) -> Label | None:
+    """The label alone, which takes a fraction of the time; None if there is none.
+
+    Raises:
+        BadRowError: not an example with at most one label and a shared line before all others.
+    """
+    return _label(_heads(record)[1], record)
+
+
+def parse_text(record: Record) -> Parsed:
+    """One example as a row, of weight 1.
+
+    Raises:
+        BadRowError: the example is malformed.
+    """
+    lines, heads = _heads(record)
+    label = _label(heads, record)
+    if label is None:
+        return None
+    features = [_features(line, record, place) for place, line in enumerate(lines)]
+    shared = heads[0].shared
+    tags = [head.tag for head in heads[shared:]]
+    ids = tags if all(tags) and len(set(tags)) == len(tags) else [str(k + 1) for k in range(len(tags))]
+    row = LoggedDecision(
+        event_id=(heads[0].tag if shared else "") or record.event_id,
+        context=features[0] if shared else {},
+        action_ids=ids,
+        chosen=label.chosen,
+        propensity=label.probability,
+        reward=-label.cost,
+        features=features[shared:],
+    )
+    return check_logged(row, record.where(label.line)), 1.0
+
+
+def _label(heads: Sequence[_Head], record: Record) -> Label | None:
+    found: Label | None = None
+    shared = heads[0].shared
+    for place, head in enumerate(heads):
+        if head.shared and place:
+            raise BadRowError(f"{record.where(place)}: the shared line is the first of an example", _SHARED)
+        if head.label is not None:
+            if found is not None:
+                raise BadRowError(f"{record.where(place)}: an example has one label, this is its second", "label")
+            found = Label(place - shared, place, *head.label)
+    return found
+
+
+def _heads(record: Record) -> tuple[list[str], list[_Head]]:
+    """Each line's features, from the first bar on, and its head."""
+    lines: list[str] = []
+    heads: list[_Head] = []
+    for place, data in enumerate(record.lines):
+        try:
+            head, bar, features = data.decode().partition("|")
+        except UnicodeDecodeError as error:
+            raise BadRowError(f"{record.where(place)}: not UTF-8: {error}", "line") from error
+        heads.append(_head(head, record, place))
+        lines.append(bar + features)
+    return lines, heads
+
+
+def _head(text: str, record: Record, place: int) -> _Head:
+    words, tag = text.split(" "), ""
+    touches = words[-1] != ""
+    words = [word for word in words if word]
+    if words and (touches or words[-1].startswith("'")):  # a tag touches the bar, or has a quote before it
+        tag = words.pop()
+    if "\t" in text or tag == _SHARED or _LABEL.fullmatch(tag):
+        raise BadRowError(
+            f"{record.where(place)}: {text!r} stands before the first bar without a space in between, so VW does not"
+            " take it for a label",
+            "label",
+        )
+    tag = tag.removeprefix("'")
+    if not words or words == [_SHARED]:
+        return _Head(bool(words), None, tag)
+    if len(words) > 1 or not _LABEL.fullmatch(words[0]):
+        raise BadRowError(
+            f"{record.where(place)}: before the first bar stand a label action:cost:probability, 'shared', or nothing,"
+            f" and a tag; not {text!r}",
+            "label",
+        )
+    _, cost, probability = words[0].split(":")
+    return _Head(False, (float(cost), float(probability)), tag)
+
+
+def _features(text: str, record: Record, place: int) -> FeatureMap:
+    features: FeatureMap = {}
+    for segment in text.split("|")[1:]:
+        words = segment.replace("\t", " ").split(" ")
+        prefix, weight = "", 1.0
+        if words[0]:
+            name, _, scale = words[0].partition(":")
+            if ":" in words[0] and not _NUMBER.fullmatch(scale):
+                raise BadRowError(f"{record.where(place)}: a namespace's weight is a number, not {scale!r}", name)
+            prefix, weight = f"{name}.", float(scale or 1.0)
+        anonymous = 0
+        for word in filter(None, words[1:]):
+            name, colon, given = word.partition(":")
+            if (colon and not given) or ":" in given:
+                raise BadRowError(f"{record.where(place)}: a feature is name or name:value, not {word!r}", name)
+            if not name:
+                name, anonymous = str(anonymous), anonymous + 1
+            if colon and not _NUMBER.fullmatch(given):
+                features[prefix + name] = given
+                continue
+            known = features.get(prefix + name, 0.0)
+            features[prefix + name] = float(given or 1.0) * weight + (known if isinstance(known, float) else 0.0)
+    return features
