@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
+import numpy as np
 
 from bandits.errors import ReplayError
 from bandits.types import Float64
@@ -51,7 +52,9 @@ class Estimator:
         Raises:
             ReplayError: predictions are needed and missing, or a value is not finite.
         """
-        self._moments.update(gathered(self.formula, batch, self._rows), batch.keys)
+        columns, rows = gathered(self.formula, batch)
+        self._moments.update(columns, batch.keys)
+        self._rows.merge(rows)
 
     def merge(self, other: "Estimator") -> None:
         """Add the rows of another, of the same formula.
@@ -88,18 +91,20 @@ class Estimator:
         )
 
 
-def gathered(formula: Formula, batch: OpeBatch, rows: Diagnostics) -> Float64:
-    """The formula's columns, float64[k, n]; ``rows`` are told of the batch.
+def gathered(formula: Formula, batch: OpeBatch) -> tuple[Float64, Diagnostics]:
+    """The formula's columns, float64[k, n], and what the rows tell beside them.
 
     Raises:
-        ReplayError: predictions are needed and missing.
+        ReplayError: predictions are needed and missing, or a weight is not finite.
     """
-    weight = batch.weight
-    used = formula.weight(weight)
-    columns = formula.columns(used, batch)
-    shift = float((columns[0] - formula.columns(weight, batch)[0]).sum()) if formula.tuned else 0.0
-    rows.update(batch, used, shift)
-    return columns
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+        weight = batch.weight
+        if not np.isfinite(weight).all():
+            raise ReplayError("an importance weight is infinite or NaN; leave rows of propensity 0 out", "propensity")
+        used = formula.weight(weight)
+        columns = formula.columns(used, batch)
+        shift = float((columns[0] - formula.columns(weight, batch)[0]).sum()) if formula.tuned else 0.0
+        return columns, Diagnostics.of(batch, used, shift)
 
 
 class Slope:
