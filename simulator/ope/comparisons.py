@@ -1,0 +1,135 @@
+"""Is one policy better than another? Differences on the same rows, so that what both share cancels."""
+
+import math
+from collections.abc import Mapping
+
+import msgspec
+import numpy as np
+
+from bandits.errors import ReplayError
+from bandits.types import Float64
+from simulator.ope.batch import OpeBatch
+from simulator.ope.estimators import gathered
+from simulator.ope.formulas import Formula, Range
+from simulator.ope.intervals import ALPHA, Interval, Normal, Sample
+from simulator.ope.moments import Moments
+from simulator.ope.verdict import Diagnostics, Verdict, judge
+
+VERDICTS: tuple[Verdict, ...] = ("reliable", "weak", "unreliable")
+
+
+class Comparison(msgspec.Struct, frozen=True):
+    """The value of the left policy less that of the right.
+
+    ``p_value``: of the two-sided normal test that there is no difference; ``adjusted`` for the number of comparisons
+    made together, ``significant`` if that is below alpha. ``verdict``: the worse of the two policies'.
+    """
+
+    difference: float
+    stderr: float
+    interval: tuple[float, float]
+    p_value: float
+    adjusted: float
+    significant: bool
+    verdict: Verdict
+    reason: str
+
+
+class Difference:
+    """One formula for two target policies over one log: a monoid like an Estimator."""
+
+    def __init__(self, formula: Formula, replicates: int = 0) -> None:
+        self.formula = formula
+        self._moments = Moments.empty(2 * formula.k, replicates)
+        self._sides = Diagnostics(), Diagnostics()
+
+    def update(self, left: OpeBatch, right: OpeBatch) -> None:
+        """Add rows, the same for both.
+
+        Raises:
+            ReplayError: they are not the same rows, predictions are needed and missing, or a value is not finite.
+        """
+        if not np.array_equal(left.keys, right.keys):
+            raise ReplayError("two policies are compared on the same rows, in the same order", "keys")
+        columns, rows = zip(*(gathered(self.formula, batch) for batch in (left, right)), strict=True)
+        self._moments.update(np.concatenate(columns), left.keys)
+        for mine, its in zip(self._sides, rows, strict=True):
+            mine.merge(its)
+
+    def merge(self, other: "Difference") -> None:
+        """Add the rows of another, of the same formula.
+
+        Raises:
+            ReplayError: it is another formula.
+        """
+        if other.formula != self.formula:
+            raise ReplayError(f"cannot merge {other.formula} into {self.formula}", "estimator")
+        self._moments.merge(other._moments)  # noqa: SLF001
+        for mine, its in zip(self._sides, other._sides, strict=True):  # noqa: SLF001
+            mine.merge(its)
+
+    def compare(self, interval: Interval = Normal()) -> Comparison:  # noqa: B008 - frozen
+        """Of the rows so far, as the only comparison."""
+        sample = Sample(self._moments, self._value, self._gradient, self._span, self._largest(), self._rewards())
+        low, high, note = interval.bounds(sample)
+        verdicts = [judge(rows, sample.stderr, weighted=self.formula.weighted) for rows in self._sides]
+        verdict, reason = max(verdicts, key=lambda each: VERDICTS.index(each[0]))
+        value = _p_value(sample.point, sample.stderr)
+        return Comparison(
+            difference=sample.point,
+            stderr=sample.stderr,
+            interval=(low, high),
+            p_value=value,
+            adjusted=value,
+            significant=value < ALPHA,
+            verdict=verdict,
+            reason=f"{reason}; {note}" if note else reason,
+        )
+
+    def _value(self, means: Float64) -> Float64:
+        k = self.formula.k
+        with np.errstate(invalid="ignore"):  # of ratios that are infinite
+            value: Float64 = self.formula.value(means[..., :k]) - self.formula.value(means[..., k:])
+        return value
+
+    def _gradient(self, means: Float64) -> Float64:
+        k = self.formula.k
+        return np.concatenate([self.formula.gradient(means[:k]), -self.formula.gradient(means[k:])])
+
+    def _span(self, max_weight: float, rewards: Range) -> tuple[Float64, Float64]:
+        low, high = self.formula.span(max_weight, rewards)
+        return np.tile(low, 2), np.tile(high, 2)
+
+    def _largest(self) -> float:
+        return max(rows.largest for rows in self._sides)
+
+    def _rewards(self) -> Range:
+        return min(rows.reward_low for rows in self._sides), max(rows.reward_high for rows in self._sides)
+
+
+def comparisons(
+    differences: Mapping[str, Difference],
+    interval: Interval = Normal(),  # noqa: B008 - frozen
+    alpha: float = ALPHA,
+) -> dict[str, Comparison]:
+    """Several comparisons together, in the order given.
+
+    The chance that any difference is called significant where there is none is at most alpha (Holm 1979). Intervals
+    are each by itself.
+    """
+    each = {name: difference.compare(interval) for name, difference in differences.items()}
+    adjusted, running = {}, 0.0
+    for rank, name in enumerate(sorted(each, key=lambda name: each[name].p_value)):
+        running = max(running, min(1.0, (len(each) - rank) * each[name].p_value))
+        adjusted[name] = running
+    return {
+        name: msgspec.structs.replace(result, adjusted=adjusted[name], significant=adjusted[name] < alpha)
+        for name, result in each.items()
+    }
+
+
+def _p_value(difference: float, stderr: float) -> float:
+    """1 when nothing can be told."""
+    if not (math.isfinite(difference) and math.isfinite(stderr)) or difference == 0.0:
+        return 1.0
+    return math.erfc(abs(difference) / (stderr * math.sqrt(2.0))) if stderr > 0.0 else 0.0

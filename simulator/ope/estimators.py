@@ -1,0 +1,182 @@
+"""Estimators at work: rows are added in batches, shards merge, and an estimate comes with its interval and verdict.
+
+Rows are taken for independent draws. Slots of one decision are not: evaluate each slot by itself, or all together with
+the bootstrap, which draws them together.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import msgspec
+import numpy as np
+
+from bandits.errors import ReplayError
+from bandits.types import Float64
+from simulator.ope.batch import OpeBatch
+from simulator.ope.formulas import FORMULAS, Formula
+from simulator.ope.intervals import ALPHA, Interval, Normal, Sample, z_of
+from simulator.ope.moments import Moments
+from simulator.ope.verdict import Diagnostics, Verdict, judge
+
+
+class Estimate(msgspec.Struct, frozen=True):
+    """A target policy's mean reward per row, as estimated.
+
+    ``stderr`` and ``interval`` are infinite while they cannot be told, ``value`` is NaN without rows: null in JSON.
+    ``ess`` and ``max_weight`` are of the weights as used; ``clipped_fraction`` is the share of all importance weight
+    that the estimator took away. ``reason``: one sentence, the cause of the verdict and what to do about it.
+    """
+
+    value: float
+    stderr: float
+    interval: tuple[float, float]
+    n: int
+    ess: float
+    max_weight: float
+    clipped_fraction: float
+    verdict: Verdict
+    reason: str
+
+
+class Estimator:
+    """One formula over one log and one target policy. ``replicates``: for a bootstrap, which costs; 0 for none."""
+
+    def __init__(self, formula: Formula, replicates: int = 0) -> None:
+        self.formula = formula
+        self._moments = Moments.empty(formula.k, replicates)
+        self._rows = Diagnostics()
+
+    def update(self, batch: OpeBatch) -> None:
+        """Add rows.
+
+        Raises:
+            ReplayError: predictions are needed and missing, or a value is not finite.
+        """
+        columns, rows = gathered(self.formula, batch)
+        self._moments.update(columns, batch.keys)
+        self._rows.merge(rows)
+
+    def merge(self, other: "Estimator") -> None:
+        """Add the rows of another, of the same formula.
+
+        Raises:
+            ReplayError: it is another formula.
+        """
+        if other.formula != self.formula:
+            raise ReplayError(f"cannot merge {other.formula} into {self.formula}", "estimator")
+        self._moments.merge(other._moments)  # noqa: SLF001
+        self._rows.merge(other._rows)  # noqa: SLF001
+
+    def sample(self) -> Sample:
+        """What an interval is computed from."""
+        formula, rows = self.formula, self._rows
+        rewards = (rows.reward_low, rows.reward_high)
+        return Sample(self._moments, formula.value, formula.gradient, formula.span, rows.largest, rewards)
+
+    def estimate(self, interval: Interval = Normal()) -> Estimate:  # noqa: B008 - frozen
+        """Of the rows so far."""
+        sample, rows = self.sample(), self._rows
+        low, high, note = interval.bounds(sample)
+        verdict, reason = judge(rows, sample.stderr, weighted=self.formula.weighted)
+        return Estimate(
+            value=sample.point,
+            stderr=sample.stderr,
+            interval=(low, high),
+            n=rows.n,
+            ess=rows.ess,
+            max_weight=rows.used_largest,
+            clipped_fraction=rows.clipped_fraction,
+            verdict=verdict,
+            reason=f"{reason}; {note}" if note else reason,
+        )
+
+
+def gathered(formula: Formula, batch: OpeBatch) -> tuple[Float64, Diagnostics]:
+    """The formula's columns, float64[k, n], and what the rows tell beside them.
+
+    Raises:
+        ReplayError: predictions are needed and missing, or a weight is not finite.
+    """
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+        weight = batch.weight
+        if not np.isfinite(weight).all():
+            raise ReplayError("an importance weight is infinite or NaN; leave rows of propensity 0 out", "propensity")
+        used = formula.weight(weight)
+        columns = formula.columns(used, batch)
+        shift = float((columns[0] - formula.columns(weight, batch)[0]).sum()) if formula.tuned else 0.0
+        return columns, Diagnostics.of(batch, used, shift)
+
+
+class Slope:
+    """One estimator whose parameter is chosen from its data (Su, Srinath & Krishnamurthy 2020, arXiv:2002.07729).
+
+    All values of the grid are estimated side by side, the least biased first. Lepski's principle: as long as all
+    intervals value +- 2 widths have a point in common, bias does not show above chance, and the last of them, which has
+    the least variance, is chosen. A width is half of a 95% normal interval. The interval of the choice takes no account
+    of its being chosen, nor of a bias that does not show.
+    """
+
+    def __init__(self, members: Sequence[Estimator]) -> None:
+        self._members = members
+
+    def update(self, batch: OpeBatch) -> None:
+        """Add rows.
+
+        Raises:
+            ReplayError: predictions are needed and missing, or a value is not finite.
+        """
+        for member in self._members:
+            member.update(batch)
+
+    def merge(self, other: "Slope") -> None:
+        """Add the rows of another, of the same grid.
+
+        Raises:
+            ReplayError: it is another grid.
+        """
+        theirs = other._members  # noqa: SLF001
+        if len(theirs) != len(self._members):
+            raise ReplayError("cannot merge estimators of different grids", "estimator")
+        for member, its in zip(self._members, theirs, strict=True):
+            member.merge(its)
+
+    @property
+    def chosen(self) -> Estimator:
+        """The member that SLOPE chooses."""
+        chosen, low, high = self._members[0], float("-inf"), float("inf")
+        for member in self._members:
+            sample = member.sample()
+            width = 2.0 * z_of(ALPHA) * sample.stderr
+            low, high = max(low, sample.point - width), min(high, sample.point + width)
+            if not low <= high:
+                break
+            chosen = member
+        return chosen
+
+    def estimate(self, interval: Interval = Normal()) -> Estimate:  # noqa: B008 - frozen
+        """Of the rows so far, by the member chosen; the reason says which."""
+        formula = self.chosen.formula
+        estimate = self.chosen.estimate(interval)
+        value = getattr(formula, formula.tuned or "")
+        return msgspec.structs.replace(estimate, reason=f"{estimate.reason}; SLOPE chose {formula.tuned} = {value:g}")
+
+
+def estimator(name: str, *, replicates: int = 0, **parameter: float | Literal["auto"]) -> Estimator | Slope:
+    """By name: ips, clipped_ips(clip=10), snips, dm, dr, sndr, switch_dr(tau=10), dros(lambda_=100).
+
+    ``replicates``: how many for a bootstrap. A parameter is a number, or "auto".
+
+    Raises:
+        ReplayError: no such estimator or parameter.
+    """
+    if name not in FORMULAS:
+        raise ReplayError(f"there is no estimator {name!r}; there are {', '.join(FORMULAS)}", "estimator")
+    kind = FORMULAS[name]
+    for given, value in parameter.items():
+        if given != kind.tuned:
+            raise ReplayError(f"{name} has no parameter {given!r}; it has {kind.tuned or 'none'}", given)
+        if value == "auto":
+            return Slope([Estimator(kind(**{given: each}), replicates) for each in kind.grid])
+        if not (isinstance(value, (int, float)) and value >= 0.0):
+            raise ReplayError(f"{given} is a number from 0, or 'auto', not {value!r}", given)
+    return Estimator(kind(**parameter), replicates)

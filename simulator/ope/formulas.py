@@ -1,0 +1,214 @@
+"""The estimators as formulas: each is a function of the means of one to three columns, computed row by row.
+
+w is the importance weight of a row, r its reward, q the reward model's prediction for the chosen action and e the
+model's mean under the target policy. Names of papers' symbols: w = pi(a|x) / mu(a|x), q = q^(x, a), e = q^(x, pi).
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from bandits.errors import ReplayError
+from bandits.types import Float64
+from simulator.ope.batch import OpeBatch
+
+Range = tuple[float, float]
+GRID = (math.inf, 500.0, 200.0, 100.0, 50.0, 20.0, 10.0, 5.0, 2.0, 1.0)
+"""Weights from which clipping or switching may begin, the least biased first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Formula:
+    """One column w r, and its mean: what the others vary. ``k``: the number of columns.
+
+    ``weighted``: it uses rewards by their weights. ``tuned``: the name of the parameter that limits its weights, with
+    the values that ``grid`` has for it.
+    """
+
+    k: ClassVar[int] = 1
+    weighted: ClassVar[bool] = True
+    tuned: ClassVar[str | None] = None
+    grid: ClassVar[tuple[float, ...]] = GRID
+
+    def weight(self, weight: Float64) -> Float64:
+        """The weight that is used in place of the importance weight; never larger."""
+        return weight
+
+    def largest(self, weight: float) -> float:
+        """The largest weight used when importance weights are at most ``weight``."""
+        return weight
+
+    def columns(self, weight: Float64, batch: OpeBatch) -> Float64:
+        """float64[k, n], of the weights used, float64[n].
+
+        Raises:
+            ReplayError: the batch has no predictions, and the formula needs them.
+        """
+        return np.stack([weight * batch.reward])
+
+    def value(self, means: Float64) -> Float64:
+        """Of means, float64[..., k]: float64[...]."""
+        mean: Float64 = means[..., 0]
+        return mean
+
+    def gradient(self, means: Float64) -> Float64:
+        """Of the value, at float64[k]: float64[k]."""
+        return np.ones_like(means)
+
+    def span(self, max_weight: float, rewards: Range) -> tuple[Float64, Float64]:
+        """The range of each column: float64[k], float64[k]. Predictions are taken to be in the range of rewards.
+
+        Columns are linear in each of w, r, q and e, so their extremes are where each is at an end.
+        """
+        ends = np.meshgrid([0.0, self.largest(max_weight)], rewards, rewards, rewards)
+        weight, reward, predicted, expected = (end.ravel() for end in ends)
+        keys, ones = np.zeros(len(weight), np.uint64), np.ones(len(weight))
+        columns = self.columns(weight, OpeBatch(keys, reward, ones, ones, predicted, expected))
+        return columns.min(axis=1), columns.max(axis=1)
+
+
+class IPS(Formula):
+    """Inverse propensity scoring (Horvitz & Thompson 1952; Strehl et al. 2010, arXiv:1003.0120): mean(w r)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClippedIPS(Formula):
+    """IPS with min(w, clip) (Ionides 2008; Bottou et al. 2013, arXiv:1209.2355)."""
+
+    tuned: ClassVar[str | None] = "clip"
+    clip: float = 10.0
+
+    def weight(self, weight: Float64) -> Float64:
+        """At most ``clip``."""
+        return np.minimum(weight, self.clip)
+
+    def largest(self, weight: float) -> float:
+        """At most ``clip``."""
+        return min(weight, self.clip)
+
+
+class SNIPS(Formula):
+    """Self-normalised IPS (Swaminathan & Joachims 2015, NIPS 28): mean(w r) / mean(w)."""
+
+    k = 2
+
+    def columns(self, weight: Float64, batch: OpeBatch) -> Float64:
+        """The products w r, and w."""
+        return np.stack([weight * batch.reward, weight])
+
+    def value(self, means: Float64) -> Float64:
+        """Their ratio."""
+        return _ratio(means[..., 0], means[..., 1])
+
+    def gradient(self, means: Float64) -> Float64:
+        """Of a / b: 1 / b and -a / b^2."""
+        return np.array([1.0 / means[1], -means[0] / means[1] ** 2])
+
+
+class DM(Formula):
+    """Direct method: mean(e). Only as good as the reward model; no weight corrects it."""
+
+    weighted = False
+
+    def columns(self, weight: Float64, batch: OpeBatch) -> Float64:  # noqa: ARG002 - a formula without weights
+        """The model's mean alone."""
+        return np.stack([_model(batch)[1]])
+
+
+class DR(Formula):
+    """Doubly robust (Dudik, Langford & Li 2011, arXiv:1103.4601): mean(e + w (r - q))."""
+
+    def columns(self, weight: Float64, batch: OpeBatch) -> Float64:
+        """The model's mean, corrected by the weighted residual."""
+        predicted, expected = _model(batch)
+        return np.stack([expected + weight * (batch.reward - predicted)])
+
+
+class SNDR(Formula):
+    """Self-normalised DR: mean(e) + mean(w (r - q)) / mean(w).
+
+    Thomas & Brunskill 2016, arXiv:1604.00923: their weighted DR with a horizon of one step.
+    """
+
+    k = 3
+
+    def columns(self, weight: Float64, batch: OpeBatch) -> Float64:
+        """The model's mean, the weighted residual, and w."""
+        predicted, expected = _model(batch)
+        return np.stack([expected, weight * (batch.reward - predicted), weight])
+
+    def value(self, means: Float64) -> Float64:
+        """The first, and the ratio of the others."""
+        value: Float64 = means[..., 0] + _ratio(means[..., 1], means[..., 2])
+        return value
+
+    def gradient(self, means: Float64) -> Float64:
+        """Of e + a / b: 1, 1 / b and -a / b^2."""
+        return np.array([1.0, 1.0 / means[2], -means[1] / means[2] ** 2])
+
+
+@dataclass(frozen=True, slots=True)
+class SwitchDR(DR):
+    """DR where w <= tau, the model alone elsewhere (Wang, Agarwal & Dudik 2017, arXiv:1612.01205)."""
+
+    tuned: ClassVar[str | None] = "tau"
+    tau: float = 10.0
+
+    def weight(self, weight: Float64) -> Float64:
+        """Zero above ``tau``."""
+        return np.where(weight <= self.tau, weight, 0.0)
+
+    def largest(self, weight: float) -> float:
+        """At most ``tau``."""
+        return min(weight, self.tau)
+
+
+@dataclass(frozen=True, slots=True)
+class DRos(DR):
+    """DR with optimistic shrinkage, w' = lambda w / (w^2 + lambda) (Su et al. 2020, arXiv:1907.09623).
+
+    A weight of sqrt(lambda) is halved, and none is larger than that after it.
+    """
+
+    tuned: ClassVar[str | None] = "lambda_"
+    grid: ClassVar[tuple[float, ...]] = tuple(weight**2 for weight in GRID)
+    lambda_: float = 100.0
+
+    def weight(self, weight: Float64) -> Float64:
+        """Shrunk the more the larger it is."""
+        if self.lambda_ <= 0.0:
+            return np.zeros_like(weight)
+        shrunk: Float64 = weight / (1.0 + weight**2 / self.lambda_)
+        return shrunk
+
+    def largest(self, weight: float) -> float:
+        """The maximum over weights is at sqrt(lambda)."""
+        return float(self.weight(np.array(min(weight, math.sqrt(self.lambda_)))))
+
+
+FORMULAS: Mapping[str, type[Formula]] = {
+    "ips": IPS,
+    "clipped_ips": ClippedIPS,
+    "snips": SNIPS,
+    "dm": DM,
+    "dr": DR,
+    "sndr": SNDR,
+    "switch_dr": SwitchDR,
+    "dros": DRos,
+}
+
+
+def _model(batch: OpeBatch) -> tuple[Float64, Float64]:
+    if batch.predicted is None or batch.expected is None:
+        raise ReplayError("DM and the DR family need a reward model's predictions; give one, or use snips", "predicted")
+    return batch.predicted, batch.expected
+
+
+def _ratio(above: Float64, below: Float64) -> Float64:
+    """NaN or infinite where nothing is below: no row has target mass."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio: Float64 = above / below
+    return ratio

@@ -1,0 +1,190 @@
+"""Intervals for a function of means: what an estimator's value could be but for chance.
+
+A row is one draw: ``Normal``, ``Bernstein`` and ``Anytime`` take rows for independent. Slots of one decision are not;
+``Bootstrap`` draws them together, so it alone is right for a log of slates evaluated in one piece.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import product
+from statistics import NormalDist
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from bandits.errors import ReplayError
+from bandits.types import Float64
+from simulator.ope.moments import Moments
+
+ALPHA = 0.05
+REPLICATES = 200
+UNKNOWN = (-math.inf, math.inf)
+
+
+class Bounds(NamedTuple):
+    """``note``: what the reader has to know of the interval, or empty."""
+
+    low: float
+    high: float
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sample:
+    """What is known of a function of the means of k columns.
+
+    ``value``: from means, float64[..., k], to float64[...]; ``gradient``: float64[k] to float64[k]. ``span``: the range
+    of each column, two float64[k], when weights are at most so large and rewards and predictions in that range.
+    ``max_weight``, ``rewards``: the largest weight and the range of rewards and predictions seen.
+    """
+
+    moments: Moments
+    value: Callable[[Float64], Float64]
+    gradient: Callable[[Float64], Float64]
+    span: Callable[[float, tuple[float, float]], tuple[Float64, Float64]]
+    max_weight: float
+    rewards: tuple[float, float]
+
+    @property
+    def point(self) -> float:
+        """The function at the means; NaN without rows."""
+        return float(self.value(self.moments.mean)) if self.moments.n else math.nan
+
+    @property
+    def stderr(self) -> float:
+        """Its standard error; infinite below two rows, or where the function has no value."""
+        if self.moments.n < 2 or not math.isfinite(self.point):
+            return math.inf
+        return self.moments.stderr(self.gradient(self.moments.mean))
+
+
+class Interval(Protocol):
+    """Holds the truth with probability 1 - alpha, under the conditions that the implementation states."""
+
+    def bounds(self, sample: Sample) -> Bounds:
+        """Infinite on both sides when the sample says nothing."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Normal:
+    """Point +- z standard errors: right in the limit of many rows."""
+
+    alpha: float = ALPHA
+
+    def bounds(self, sample: Sample) -> Bounds:
+        """Two-sided."""
+        return _around(sample, z_of(self.alpha) * sample.stderr)
+
+
+@dataclass(frozen=True, slots=True)
+class Bootstrap:
+    """Percentiles of the Poisson bootstrap (Efron & Tibshirani 1993, ch. 13), right in the limit of many decisions."""
+
+    alpha: float = ALPHA
+
+    def bounds(self, sample: Sample) -> Bounds:
+        """Two-sided.
+
+        Raises:
+            ReplayError: the sample was gathered without replicates.
+        """
+        replicates = sample.moments.replicates
+        if not replicates.size:
+            raise ReplayError("a bootstrap needs replicates: make the estimator with replicates=200", "replicates")
+        drawn = replicates[replicates[:, -1] > 0.0]
+        values = sample.value(drawn[:, :-1] / drawn[:, -1:])
+        values = values[np.isfinite(values)]
+        if sample.moments.n < 2 or not values.size:
+            return Bounds(*UNKNOWN)
+        low, high = np.quantile(values, [self.alpha / 2, 1.0 - self.alpha / 2])
+        return Bounds(float(low), float(high))
+
+
+@dataclass(frozen=True, slots=True)
+class Bernstein:
+    """Empirical Bernstein bounds (Maurer & Pontil 2009, arXiv:0907.3740, theorem 4), for any number of rows.
+
+    ``max_weight``: the largest weight possible; ``rewards``: the range of rewards and of the model's predictions. With
+    both stated the interval is a guarantee; what is not stated is taken from what was seen, and then it is not.
+    Each of the k means has its own interval, at alpha / k. Every estimator here is monotone in each mean, so its
+    extremes over that box are at the corners.
+    """
+
+    alpha: float = ALPHA
+    max_weight: float | None = None
+    rewards: tuple[float, float] | None = None
+
+    def bounds(self, sample: Sample) -> Bounds:
+        """Two-sided."""
+        moments = sample.moments
+        if moments.n < 2:
+            return Bounds(*UNKNOWN)
+        max_weight = sample.max_weight if self.max_weight is None else self.max_weight
+        low, high = sample.span(max_weight, self.rewards or sample.rewards)
+        broken = bool((moments.low < low - _slack(low)).any() or (moments.high > high + _slack(high)).any())
+        low, high = np.minimum(low, moments.low), np.maximum(high, moments.high)
+        k = len(moments.mean)
+        log = math.log(4.0 * k / self.alpha)
+        radius = np.sqrt(2.0 * moments.variance * log / moments.n) + 7.0 * (high - low) * log / (3.0 * (moments.n - 1))
+        box = np.clip([moments.mean - radius, moments.mean + radius], low, high)
+        corners = np.array([[box[side, j] for j, side in enumerate(sides)] for sides in product((0, 1), repeat=k)])
+        values = sample.value(corners)
+        note = self._note(broken=broken)
+        return (
+            Bounds(float(values.min()), float(values.max()), note)
+            if np.isfinite(values).all()
+            else Bounds(*UNKNOWN, note)
+        )
+
+    def _note(self, *, broken: bool) -> str:
+        if broken:
+            return "the interval is no guarantee, because rows lie outside the stated max_weight and rewards"
+        missing = [name for name in ("max_weight", "rewards") if getattr(self, name) is None]
+        return f"the interval is no guarantee, because {' and '.join(missing)} were not stated" if missing else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Anytime:
+    """Asymptotic confidence sequence (Waudby-Smith et al. 2021, arXiv:2103.06476, theorem 2.2).
+
+    Holds at all sample sizes at once, from a start with enough rows: look as often as you like and stop when you like.
+    ``tightest_at``: the number of rows where it is to be narrowest, which sets rho.
+    """
+
+    alpha: float = ALPHA
+    tightest_at: float = 10_000.0
+
+    def bounds(self, sample: Sample) -> Bounds:
+        """Two-sided."""
+        n = sample.moments.n
+        if n < 2:
+            return Bounds(*UNKNOWN)
+        spent = -2.0 * math.log(self.alpha)
+        scaled = n * (spent + math.log(spent + 1.0)) / self.tightest_at  # n rho^2
+        factor = math.sqrt((scaled + 1.0) / scaled * (math.log(scaled + 1.0) + spent))
+        return _around(sample, factor * sample.stderr)
+
+
+INTERVALS: Mapping[str, Callable[..., Interval]] = {
+    "normal": Normal,
+    "bootstrap": Bootstrap,
+    "bernstein": Bernstein,
+    "anytime": Anytime,
+}
+
+
+def z_of(alpha: float) -> float:
+    """The two-sided quantile of the standard normal distribution."""
+    return NormalDist().inv_cdf(1.0 - alpha / 2)
+
+
+def _around(sample: Sample, radius: float) -> Bounds:
+    return Bounds(sample.point - radius, sample.point + radius) if math.isfinite(radius) else Bounds(*UNKNOWN)
+
+
+def _slack(limit: Float64) -> Float64:
+    """Rounding: a weight at its bound may compute to a bit above it."""
+    slack: Float64 = 1e-9 * np.abs(limit)
+    return slack

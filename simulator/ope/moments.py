@@ -1,0 +1,127 @@
+"""Means, covariances and ranges of a few columns, gathered in any order and on any number of machines."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bandits.errors import ReplayError
+from bandits.types import Float64
+from simulator.logs.base import UInt64
+
+CHUNK = 4096
+"""Rows whose bootstrap weights are held at once."""
+LARGEST = 1e100
+"""A row's value; its square, summed, is far from overflow."""
+LANES = 4
+"""Poisson draws from one 64-bit hash, 16 bits each."""
+
+
+@dataclass(slots=True, eq=False)
+class Moments:
+    """Of n rows with k columns: ``mean``, ``low``, ``high``: float64[k]; ``root``: float64[up to k, k].
+
+    ``root`` is the R of a QR decomposition of the centred rows: R'R are their sums of products, merged as by Chan,
+    Golub & LeVeque (1983, eq. 2.1). So nothing is lost when means are large against deviations, nor, as it would be
+    with R'R itself, when columns nearly cancel, as the two of a ratio do. ``replicates``: float64[B, k + 1], the sums
+    of every column, and the number of rows, under the weights of a Poisson bootstrap; B is 0 when none is wanted.
+    """
+
+    n: int
+    mean: Float64
+    root: Float64
+    low: Float64
+    high: Float64
+    replicates: Float64
+
+    @classmethod
+    def empty(cls, k: int, replicates: int = 0) -> "Moments":
+        """Of no rows."""
+        return cls(
+            0,
+            np.zeros(k),
+            np.zeros((0, k)),
+            np.full(k, math.inf),
+            np.full(k, -math.inf),
+            np.zeros((replicates, k + 1)),
+        )
+
+    def update(self, columns: Float64, keys: UInt64) -> None:
+        """Add n rows. ``columns``: float64[k, n]; rows of one key get the same bootstrap weight.
+
+        Raises:
+            ReplayError: a value is not finite.
+        """
+        k, n = columns.shape
+        if n == 0:
+            return
+        if not (np.abs(columns) < LARGEST).all():
+            raise ReplayError("a reward, weight or prediction is NaN or too large; leave such rows out", "row")
+        mean = columns.mean(axis=1)
+        root = _triangle(columns.T - mean)
+        replicates = np.zeros((len(self.replicates), k + 1))
+        if replicates.size:
+            rows = np.concatenate([columns, np.ones((1, n))])
+            for start in range(0, n, CHUNK):
+                part = slice(start, start + CHUNK)
+                replicates += poisson_weights(keys[part], len(replicates)) @ rows[:, part].T
+        self.merge(Moments(n, mean, root, columns.min(axis=1), columns.max(axis=1), replicates))
+
+    def merge(self, other: "Moments") -> None:
+        """Add the rows of another."""
+        n = self.n + other.n
+        if other.n:
+            shift = other.mean - self.mean
+            self.mean = self.mean + shift * (other.n / n)
+            self.root = _triangle(np.vstack([self.root, other.root, shift * math.sqrt(self.n * (other.n / n))]))
+            self.low, self.high = np.minimum(self.low, other.low), np.maximum(self.high, other.high)
+            self.replicates = self.replicates + other.replicates
+        self.n = n
+
+    @property
+    def variance(self) -> Float64:
+        """Of each column, unbiased: float64[k]; needs two rows."""
+        variance: Float64 = (self.root**2).sum(axis=0) / (self.n - 1)
+        return variance
+
+    def stderr(self, gradient: Float64) -> float:
+        """Of a function of the means with this gradient, float64[k] (delta method); infinite below two rows."""
+        if self.n < 2:
+            return math.inf
+        return float(np.linalg.norm(self.root @ gradient)) / math.sqrt((self.n - 1) * self.n)
+
+
+def _triangle(rows: Float64) -> Float64:
+    """The R of a QR decomposition: float64[min(n, k), k] of float64[n, k]."""
+    return np.asarray(np.linalg.qr(rows, mode="r"), np.float64)
+
+
+def poisson_weights(keys: UInt64, replicates: int) -> Float64:
+    """Draws of Poisson(1), float64[replicates, n], that depend on key and replicate alone.
+
+    So it does not matter how a log is cut (Hanley & MacGibbon 2006; Chamandy et al. 2012), and rows that share a key,
+    the slots of a decision, are drawn together.
+    """
+    groups = -(-replicates // LANES)
+    streams = splitmix64(np.arange(1, groups + 1, dtype=np.uint64))
+    lanes = splitmix64(keys[None, :] ^ streams[:, None]).astype("<u8", copy=False).view("<u2")
+    drawn = POISSON[lanes].reshape(groups, len(keys), LANES).transpose(0, 2, 1)
+    return np.ascontiguousarray(drawn.reshape(groups * LANES, len(keys))[:replicates])
+
+
+def splitmix64(numbers: UInt64) -> UInt64:
+    """64 well-mixed bits from each of 64 (Steele, Lea & Flood 2014, doi:10.1145/2660193.2660195)."""
+    mixed = numbers + np.uint64(0x9E3779B97F4A7C15)
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return mixed ^ (mixed >> np.uint64(31))
+
+
+def _poisson_table() -> NDArray[np.float64]:
+    """The quantiles of Poisson(1) at the middle of each of 2^16 equal parts of [0, 1]."""
+    cdf = np.cumsum([math.exp(-1.0) / math.factorial(count) for count in range(12)])
+    return np.searchsorted(cdf, (np.arange(1 << 16) + 0.5) / (1 << 16)).astype(np.float64)
+
+
+POISSON = _poisson_table()

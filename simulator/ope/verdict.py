@@ -1,0 +1,281 @@
+"""Can an estimate be trusted? What its weights say, in one word and one sentence.
+
+What cannot be seen: propensities that are wrong and still have a mean weight of 1 under this target policy, say because
+the target policy does not tell apart the actions whose propensities are exchanged. Nor, in a log without PMFs, target
+mass m on actions that the log lacks, while m is below about 3 standard errors of the mean weight.
+"""
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from bandits.types import Float64
+from simulator.audit import MORE, p_value
+from simulator.ope.batch import OpeBatch
+
+Verdict = Literal["reliable", "weak", "unreliable"]
+
+FALSE_ALARM = 1e-4
+"""Of each test that finds an estimate unreliable; there is one of the weights, one of the model's predictions."""
+SUSPICION = 1e-2
+"""Of the same tests, to find it weak."""
+FEW, ENOUGH = 30.0, 100.0
+"""Rows that count: below the first a standard error is itself a guess, from the second the normal limit is near."""
+POSITIVES = 20.0
+SHARE = 0.05
+"""Of the weight, in one row: it would be a twentieth of the answer."""
+UNSUPPORTED, UNSUPPORTED_MUCH = 0.01, 0.1
+CLIPPED = 0.05
+"""Of the weight, taken away by clipping, switching or shrinking."""
+SHIFT = 0.5
+"""Standard errors by which that changed the value: an interval counts no bias."""
+SHOWN = 0.5
+"""Of the mean squared weight that the PMFs promise."""
+
+CHECK_LOG = "run the doctor on the log, and do not evaluate this stretch of it"
+EXPLORE = "log with more exploration, or evaluate a policy closer to the logging policy"
+
+
+@dataclass(slots=True, eq=False)
+class Diagnostics:
+    """Sums over rows of the weights used, w', of the importance weights, w, and of what PMFs tell where they are known.
+
+    ``known``: how many rows came with their PMFs. ``carried``: of abs(w' r). ``shift``: of what using w' in place of w
+    changed. ``balance``: of w (q - e), where there is a reward model. ``money``: the logarithm, per bet, of the test
+    that the mean weight is not above 1. ``reward_low``, ``reward_high``: over rewards and predictions.
+    """
+
+    n: int = 0
+    used: float = 0.0
+    used_squares: float = 0.0
+    used_largest: float = 0.0
+    weights: float = 0.0
+    squares: float = 0.0
+    largest: float = 0.0
+    carried: float = 0.0
+    carried_squares: float = 0.0
+    shift: float = 0.0
+    balance: float = 0.0
+    balance_squares: float = 0.0
+    known: int = 0
+    unsupported: float = 0.0
+    second_moments: float = 0.0
+    reward_low: float = math.inf
+    reward_high: float = -math.inf
+    money: Float64 = field(default_factory=lambda: np.zeros(MORE.size))
+
+    @classmethod
+    def of(cls, batch: OpeBatch, used: Float64, shift: float) -> "Diagnostics":
+        """Of the batch's rows. ``used``: float64[n], the weights the estimator uses."""
+        if not len(batch):
+            return cls()
+        weight = batch.weight
+        carried = np.abs(used * batch.reward)
+        excess = weight - 1.0
+        if batch.unsupported is not None:
+            excess += batch.unsupported
+        balance = np.zeros(1)
+        if batch.predicted is not None and batch.expected is not None:
+            balance = weight * (batch.predicted - batch.expected)
+        values = [each for each in (batch.reward, batch.predicted, batch.expected) if each is not None]
+        return cls(
+            n=len(batch),
+            used=float(used.sum()),
+            used_squares=float(used @ used),
+            used_largest=float(used.max()),
+            weights=float(weight.sum()),
+            squares=float(weight @ weight),
+            largest=float(weight.max()),
+            carried=float(carried.sum()),
+            carried_squares=float(carried @ carried),
+            shift=shift,
+            balance=float(balance.sum()),
+            balance_squares=float(balance @ balance),
+            known=0 if batch.second_moment is None else len(batch),
+            unsupported=0.0 if batch.unsupported is None else float(batch.unsupported.sum()),
+            second_moments=0.0 if batch.second_moment is None else float(batch.second_moment.sum()),
+            reward_low=min(float(each.min()) for each in values),
+            reward_high=max(float(each.max()) for each in values),
+            money=np.array([np.log(1.0 + share * excess).sum() for share in MORE]),
+        )
+
+    def merge(self, other: "Diagnostics") -> None:
+        """Add the rows of another."""
+        self.used_largest = max(self.used_largest, other.used_largest)
+        self.largest = max(self.largest, other.largest)
+        self.reward_low = min(self.reward_low, other.reward_low)
+        self.reward_high = max(self.reward_high, other.reward_high)
+        for name in SUMS:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+    @property
+    def ess(self) -> float:
+        """Effective sample size, (sum w')^2 / sum w'^2 (Kong 1992)."""
+        return _effective(self.used, self.used_squares)
+
+    @property
+    def expected_ess(self) -> float:
+        """The effective sample size that the PMFs promise; infinite when they are not known."""
+        return _effective(self.n - self.unsupported, self.second_moments) if self.pmfs else math.inf
+
+    @property
+    def positives(self) -> float:
+        """Rows that carry the value, (sum |w' r|)^2 / sum (w' r)^2."""
+        return _effective(self.carried, self.carried_squares)
+
+    @property
+    def clipped_fraction(self) -> float:
+        """The share of all importance weight that the estimator takes away."""
+        return max(0.0, 1.0 - self.used / self.weights) if self.weights else 0.0
+
+    @property
+    def mean_weight(self) -> float:
+        """With the unsupported mass, whose weight is never seen: 1 when propensities are right."""
+        return (self.weights + self.unsupported) / self.n if self.n else 1.0
+
+    @property
+    def weight_p_value(self) -> float:
+        """Bounds the chance of such a mean weight if propensities are right, with no assumption on tails.
+
+        Above 1: a bet, as in simulator.audit. Below 1: for non-negative w, P(sum of E w - w >= t) is at most
+        exp(-t^2 / (2 sum of E w^2)) (Maurer 2003, J. Inequal. Pure Appl. Math. 4(1), theorem 1). Without PMFs E w^2 is
+        taken from what was seen, and that side is no bound: weights so rare that none came look like missing mass, and
+        are as bad for the estimate.
+        """
+        if self.n == 0:
+            return 1.0
+        second = self.second_moments if self.pmfs else self.squares
+        missing = max(self.n - self.unsupported - self.weights, 0.0)
+        below = math.exp(-(missing**2) / (2.0 * second)) if second > 0.0 else float(missing == 0.0)
+        return min(1.0, 2.0 * min(below, p_value(self.money)))
+
+    @property
+    def balance_p_value(self) -> float:
+        """Of the test that the reward model's predictions, weighted, have the mean they have under the target policy.
+
+        E w (q - e) = 0 when propensities are right. With z its self-normalised mean, 2 exp(-z^2 / 2): a bound for
+        symmetric tails (Efron 1969, doi:10.1080/01621459.1969.10501068), and above the normal p-value for many rows.
+        """
+        if self.balance_squares <= 0.0:
+            return 1.0
+        z = self.balance / math.sqrt(self.balance_squares)
+        return min(1.0, 2.0 * math.exp(-(z**2) / 2.0))
+
+    @property
+    def pmfs(self) -> bool:
+        """Whether every row came with its PMFs."""
+        return self.known == self.n
+
+
+SUMS = (
+    "n",
+    "used",
+    "used_squares",
+    "weights",
+    "squares",
+    "carried",
+    "carried_squares",
+    "shift",
+    "balance",
+    "balance_squares",
+    "known",
+    "unsupported",
+    "second_moments",
+    "money",
+)
+
+
+def judge(rows: Diagnostics, stderr: float, *, weighted: bool = True) -> tuple[Verdict, str]:
+    """The verdict on an estimate with this standard error, and its first cause with what to do about it.
+
+    ``weighted``: the estimator uses weights.
+    """
+    return _unreliable(rows) or _weak(rows, stderr, weighted=weighted) or ("reliable", _sound(rows))
+
+
+def _unreliable(rows: Diagnostics) -> tuple[Verdict, str] | None:
+    p, missing = rows.weight_p_value, rows.unsupported / max(rows.n, 1)
+    reason = ""
+    if rows.n == 0:
+        reason = "there are no rows: give a log that is not empty, and check what filtered it"
+    elif p < FALSE_ALARM:
+        reason = f"{_mean_weight(rows)} (p = {p:.1g}): {_suspect(rows)}; {CHECK_LOG}"
+    elif missing > UNSUPPORTED_MUCH:
+        reason = f"{_unsupported(missing)}; {EXPLORE}"
+    elif missing <= UNSUPPORTED and rows.balance_p_value < FALSE_ALARM:
+        reason = f"{_unbalanced(rows)}: {_suspect(rows)}; {CHECK_LOG}"
+    elif rows.ess < FEW:
+        reason = f"of {rows.n:,} rows only {rows.ess:.1f} count (effective sample size); {EXPLORE}"
+    elif rows.expected_ess < FEW:
+        reason = f"{_promised(rows)}; {EXPLORE}"
+    return ("unreliable", reason) if reason else None
+
+
+def _weak(rows: Diagnostics, stderr: float, *, weighted: bool) -> tuple[Verdict, str] | None:
+    p, missing, taken = rows.weight_p_value, rows.unsupported / rows.n, rows.clipped_fraction
+    reason = ""
+    if p < SUSPICION:
+        reason = f"{_mean_weight(rows)} (p = {p:.1g}): {_suspect(rows)}; run the doctor on the log"
+    elif missing > UNSUPPORTED:
+        reason = f"{_unsupported(missing)}; {EXPLORE}"
+    elif rows.balance_p_value < SUSPICION:
+        reason = f"{_unbalanced(rows)}: {_suspect(rows)}; run the doctor on the log"
+    elif rows.ess < ENOUGH:
+        reason = (
+            f"of {rows.n:,} rows only {rows.ess:.0f} count (effective sample size); use more of the log, or {EXPLORE}"
+        )
+    elif rows.expected_ess < ENOUGH or (rows.pmfs and rows.squares < SHOWN * rows.second_moments):
+        reason = f"{_promised(rows)}; use more of the log, or {EXPLORE}"
+    elif rows.used_largest > SHARE * rows.used:
+        share = rows.used_largest / rows.used
+        reason = f"one row has {share:.0%} of all weight (its weight is {rows.used_largest:.4g}); use more of the log"
+    elif weighted and (taken > CLIPPED or abs(rows.shift) > SHIFT * stderr * rows.n):
+        reason = (
+            f"{taken:.1%} of the weight is taken away, a bias the interval does not count; raise the limit, or use dr"
+        )
+    elif not weighted:
+        reason = "the value is the reward model's alone, and no weight corrects its bias; use dr beside it"
+    elif rows.positives < POSITIVES:
+        reason = f"the rewards that carry the value are worth {rows.positives:.0f} rows; use more of the log"
+    return ("weak", reason) if reason else None
+
+
+def _sound(rows: Diagnostics) -> str:
+    return (
+        f"the mean weight is {rows.mean_weight:.3f} and {rows.ess:,.0f} of {rows.n:,} rows count (effective sample"
+        " size): nothing speaks against the estimate"
+    )
+
+
+def _mean_weight(rows: Diagnostics) -> str:
+    return f"the mean weight is {rows.mean_weight:.4g} where true propensities give 1"
+
+
+def _suspect(rows: Diagnostics) -> str:
+    if rows.mean_weight > 1.0 or rows.pmfs:
+        return "the log's propensities are not those its choices were drawn with"
+    return "the target policy takes actions that the log lacks, or the log's propensities are wrong"
+
+
+def _unbalanced(rows: Diagnostics) -> str:
+    return (
+        "weighted, the reward model's predictions miss their mean under the target policy, which true propensities give"
+        f" (p = {rows.balance_p_value:.1g})"
+    )
+
+
+def _unsupported(share: float) -> str:
+    return f"{share:.1%} of the target policy's choices are actions that the logging policy never takes there"
+
+
+def _promised(rows: Diagnostics) -> str:
+    return (
+        f"the target policy takes actions so rare in the log that {rows.expected_ess:,.1f} of {rows.n:,} rows are"
+        f" expected to count, whatever the {rows.ess:,.0f} seen"
+    )
+
+
+def _effective(total: float, squares: float) -> float:
+    return (total / math.sqrt(squares)) ** 2 if squares > 0.0 else 0.0
