@@ -51,9 +51,10 @@ class Difference:
         """
         if not np.array_equal(left.keys, right.keys):
             raise ReplayError("two policies are compared on the same rows, in the same order", "keys")
-        sides = zip((left, right), self._sides, strict=True)
-        columns = [gathered(self.formula, batch, rows) for batch, rows in sides]
+        columns, rows = zip(*(gathered(self.formula, batch) for batch in (left, right)), strict=True)
         self._moments.update(np.concatenate(columns), left.keys)
+        for mine, its in zip(self._sides, rows, strict=True):
+            mine.merge(its)
 
     def merge(self, other: "Difference") -> None:
         """Add the rows of another, of the same formula.
@@ -87,7 +88,8 @@ class Difference:
 
     def _value(self, means: Float64) -> Float64:
         k = self.formula.k
-        value: Float64 = self.formula.value(means[..., :k]) - self.formula.value(means[..., k:])
+        with np.errstate(invalid="ignore"):  # of ratios that are infinite
+            value: Float64 = self.formula.value(means[..., :k]) - self.formula.value(means[..., k:])
         return value
 
     def _gradient(self, means: Float64) -> Float64:

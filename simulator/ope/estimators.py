@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
+import numpy as np
 
 from bandits.errors import ReplayError
 from bandits.types import Float64
 from simulator.ope.batch import OpeBatch
 from simulator.ope.formulas import FORMULAS, Formula
-from simulator.ope.intervals import ALPHA, Interval, Normal, Sample, z_of
+from simulator.ope.intervals import Interval, Normal, Sample
 from simulator.ope.moments import Moments
 from simulator.ope.verdict import Diagnostics, Verdict, judge
 
@@ -51,7 +52,9 @@ class Estimator:
         Raises:
             ReplayError: predictions are needed and missing, or a value is not finite.
         """
-        self._moments.update(gathered(self.formula, batch, self._rows), batch.keys)
+        columns, rows = gathered(self.formula, batch)
+        self._moments.update(columns, batch.keys)
+        self._rows.merge(rows)
 
     def merge(self, other: "Estimator") -> None:
         """Add the rows of another, of the same formula.
@@ -88,27 +91,30 @@ class Estimator:
         )
 
 
-def gathered(formula: Formula, batch: OpeBatch, rows: Diagnostics) -> Float64:
-    """The formula's columns, float64[k, n]; ``rows`` are told of the batch.
+def gathered(formula: Formula, batch: OpeBatch) -> tuple[Float64, Diagnostics]:
+    """The formula's columns, float64[k, n], and what the rows tell beside them.
 
     Raises:
-        ReplayError: predictions are needed and missing.
+        ReplayError: predictions are needed and missing, or a weight is not finite.
     """
-    weight = batch.weight
-    used = formula.weight(weight)
-    columns = formula.columns(used, batch)
-    shift = float((columns[0] - formula.columns(weight, batch)[0]).sum()) if formula.tuned else 0.0
-    rows.update(batch, used, shift)
-    return columns
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+        weight = batch.weight
+        if not np.isfinite(weight).all():
+            raise ReplayError("an importance weight is infinite or NaN; leave rows of propensity 0 out", "propensity")
+        used = formula.weight(weight)
+        columns = formula.columns(used, batch)
+        shift = float((columns[0] - formula.columns(weight, batch)[0]).sum()) if formula.tuned else 0.0
+        return columns, Diagnostics.of(batch, used, shift)
 
 
 class Slope:
     """One estimator whose parameter is chosen from its data (Su, Srinath & Krishnamurthy 2020, arXiv:2002.07729).
 
     All values of the grid are estimated side by side, the least biased first. Lepski's principle: as long as all
-    intervals value +- 2 widths have a point in common, bias does not show above chance, and the last of them, which has
-    the least variance, is chosen. A width is half of a 95% normal interval. The interval of the choice takes no account
-    of its being chosen, nor of a bias that does not show.
+    intervals value +- 2 standard errors have a point in common, bias does not show above chance, and the last of them,
+    which has the least variance, is chosen. Standard errors that grow along the grid are evened, as the authors do.
+    What is sought is a small mean square error: the interval of the choice takes no account of its being chosen, nor of
+    bias, and the verdict says how much weight was taken away.
     """
 
     def __init__(self, members: Sequence[Estimator]) -> None:
@@ -138,10 +144,11 @@ class Slope:
     @property
     def chosen(self) -> Estimator:
         """The member that SLOPE chooses."""
+        samples = [member.sample() for member in self._members]
+        widths = [2.0 * sample.stderr for sample in samples]
         chosen, low, high = self._members[0], float("-inf"), float("inf")
-        for member in self._members:
-            sample = member.sample()
-            width = 2.0 * z_of(ALPHA) * sample.stderr
+        for at, (member, sample) in enumerate(zip(self._members, samples, strict=True)):
+            width = max(widths[at:])
             low, high = max(low, sample.point - width), min(high, sample.point + width)
             if not low <= high:
                 break

@@ -124,10 +124,10 @@ class Bernstein:
         max_weight = sample.max_weight if self.max_weight is None else self.max_weight
         low, high = sample.span(max_weight, self.rewards or sample.rewards)
         broken = bool((moments.low < low - _slack(low)).any() or (moments.high > high + _slack(high)).any())
+        low, high = np.minimum(low, moments.low), np.maximum(high, moments.high)
         k = len(moments.mean)
         log = math.log(4.0 * k / self.alpha)
-        span = np.maximum(high, moments.high) - np.minimum(low, moments.low)
-        radius = np.sqrt(2.0 * moments.variance * log / moments.n) + 7.0 * span * log / (3.0 * (moments.n - 1))
+        radius = np.sqrt(2.0 * moments.variance * log / moments.n) + 7.0 * (high - low) * log / (3.0 * (moments.n - 1))
         box = np.clip([moments.mean - radius, moments.mean + radius], low, high)
         corners = np.array([[box[side, j] for j, side in enumerate(sides)] for sides in product((0, 1), repeat=k)])
         values = sample.value(corners)
@@ -140,7 +140,7 @@ class Bernstein:
 
     def _note(self, *, broken: bool) -> str:
         if broken:
-            return "the interval is no guarantee, because rows lie outside the stated max_weight or rewards"
+            return "the interval is no guarantee, because rows lie outside the stated max_weight and rewards"
         missing = [name for name in ("max_weight", "rewards") if getattr(self, name) is None]
         return f"the interval is no guarantee, because {' and '.join(missing)} were not stated" if missing else ""
 

@@ -12,22 +12,25 @@ from simulator.logs.base import UInt64
 
 CHUNK = 4096
 """Rows whose bootstrap weights are held at once."""
+LARGEST = 1e100
+"""A row's value; its square, summed, is far from overflow."""
 LANES = 4
 """Poisson draws from one 64-bit hash, 16 bits each."""
 
 
 @dataclass(slots=True, eq=False)
 class Moments:
-    """Of n rows with k columns: ``mean``, ``low``, ``high``: float64[k]; ``cross``: float64[k, k], centred products.
+    """Of n rows with k columns: ``mean``, ``low``, ``high``: float64[k]; ``root``: float64[up to k, k].
 
-    Sums of squares are kept centred and merged by Chan, Golub & LeVeque (1983, eq. 2.1), so that nothing is lost when
-    means are large against deviations. ``replicates``: float64[B, k + 1], the sums of every column, and the number of
-    rows, under the weights of a Poisson bootstrap; B is 0 when no bootstrap is wanted.
+    ``root`` is the R of a QR decomposition of the centred rows: R'R are their sums of products, merged as by Chan,
+    Golub & LeVeque (1983, eq. 2.1). So nothing is lost when means are large against deviations, nor, as it would be
+    with R'R itself, when columns nearly cancel, as the two of a ratio do. ``replicates``: float64[B, k + 1], the sums
+    of every column, and the number of rows, under the weights of a Poisson bootstrap; B is 0 when none is wanted.
     """
 
     n: int
     mean: Float64
-    cross: Float64
+    root: Float64
     low: Float64
     high: Float64
     replicates: Float64
@@ -38,7 +41,7 @@ class Moments:
         return cls(
             0,
             np.zeros(k),
-            np.zeros((k, k)),
+            np.zeros((0, k)),
             np.full(k, math.inf),
             np.full(k, -math.inf),
             np.zeros((replicates, k + 1)),
@@ -53,20 +56,17 @@ class Moments:
         k, n = columns.shape
         if n == 0:
             return
+        if not (np.abs(columns) < LARGEST).all():
+            raise ReplayError("a reward, weight or prediction is NaN or too large; leave such rows out", "row")
         mean = columns.mean(axis=1)
-        centred = columns - mean[:, None]
-        cross = centred @ centred.T
-        if not np.isfinite(cross).all():
-            raise ReplayError(
-                "a reward, weight or prediction is infinite, NaN or too large; leave such rows out", "row"
-            )
+        root = _triangle(columns.T - mean)
         replicates = np.zeros((len(self.replicates), k + 1))
         if replicates.size:
             rows = np.concatenate([columns, np.ones((1, n))])
             for start in range(0, n, CHUNK):
                 part = slice(start, start + CHUNK)
                 replicates += poisson_weights(keys[part], len(replicates)) @ rows[:, part].T
-        self.merge(Moments(n, mean, cross, columns.min(axis=1), columns.max(axis=1), replicates))
+        self.merge(Moments(n, mean, root, columns.min(axis=1), columns.max(axis=1), replicates))
 
     def merge(self, other: "Moments") -> None:
         """Add the rows of another."""
@@ -74,7 +74,7 @@ class Moments:
         if other.n:
             shift = other.mean - self.mean
             self.mean = self.mean + shift * (other.n / n)
-            self.cross = self.cross + other.cross + np.outer(shift, shift) * (self.n * other.n / n)
+            self.root = _triangle(np.vstack([self.root, other.root, shift * math.sqrt(self.n * (other.n / n))]))
             self.low, self.high = np.minimum(self.low, other.low), np.maximum(self.high, other.high)
             self.replicates = self.replicates + other.replicates
         self.n = n
@@ -82,15 +82,19 @@ class Moments:
     @property
     def variance(self) -> Float64:
         """Of each column, unbiased: float64[k]; needs two rows."""
-        variance: Float64 = np.diag(self.cross) / (self.n - 1)
+        variance: Float64 = (self.root**2).sum(axis=0) / (self.n - 1)
         return variance
 
     def stderr(self, gradient: Float64) -> float:
         """Of a function of the means with this gradient, float64[k] (delta method); infinite below two rows."""
         if self.n < 2:
             return math.inf
-        variance = float(gradient @ self.cross @ gradient) / (self.n - 1)
-        return math.sqrt(max(variance, 0.0) / self.n)
+        return float(np.linalg.norm(self.root @ gradient)) / math.sqrt((self.n - 1) * self.n)
+
+
+def _triangle(rows: Float64) -> Float64:
+    """The R of a QR decomposition: float64[min(n, k), k] of float64[n, k]."""
+    return np.asarray(np.linalg.qr(rows, mode="r"), np.float64)
 
 
 def poisson_weights(keys: UInt64, replicates: int) -> Float64:

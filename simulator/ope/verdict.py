@@ -66,10 +66,11 @@ class Diagnostics:
     reward_high: float = -math.inf
     money: Float64 = field(default_factory=lambda: np.zeros(MORE.size))
 
-    def update(self, batch: OpeBatch, used: Float64, shift: float = 0.0) -> None:
-        """Add rows. ``used``: float64[n], the weights the estimator uses; ``shift``: what that changed, summed."""
+    @classmethod
+    def of(cls, batch: OpeBatch, used: Float64, shift: float) -> "Diagnostics":
+        """Of the batch's rows. ``used``: float64[n], the weights the estimator uses."""
         if not len(batch):
-            return
+            return cls()
         weight = batch.weight
         carried = np.abs(used * batch.reward)
         excess = weight - 1.0
@@ -79,27 +80,25 @@ class Diagnostics:
         if batch.predicted is not None and batch.expected is not None:
             balance = weight * (batch.predicted - batch.expected)
         values = [each for each in (batch.reward, batch.predicted, batch.expected) if each is not None]
-        self.merge(
-            Diagnostics(
-                n=len(batch),
-                used=float(used.sum()),
-                used_squares=float(used @ used),
-                used_largest=float(used.max()),
-                weights=float(weight.sum()),
-                squares=float(weight @ weight),
-                largest=float(weight.max()),
-                carried=float(carried.sum()),
-                carried_squares=float(carried @ carried),
-                shift=shift,
-                balance=float(balance.sum()),
-                balance_squares=float(balance @ balance),
-                known=0 if batch.second_moment is None else len(batch),
-                unsupported=0.0 if batch.unsupported is None else float(batch.unsupported.sum()),
-                second_moments=0.0 if batch.second_moment is None else float(batch.second_moment.sum()),
-                reward_low=min(float(each.min()) for each in values),
-                reward_high=max(float(each.max()) for each in values),
-                money=np.array([np.log(1.0 + share * excess).sum() for share in MORE]),
-            )
+        return cls(
+            n=len(batch),
+            used=float(used.sum()),
+            used_squares=float(used @ used),
+            used_largest=float(used.max()),
+            weights=float(weight.sum()),
+            squares=float(weight @ weight),
+            largest=float(weight.max()),
+            carried=float(carried.sum()),
+            carried_squares=float(carried @ carried),
+            shift=shift,
+            balance=float(balance.sum()),
+            balance_squares=float(balance @ balance),
+            known=0 if batch.second_moment is None else len(batch),
+            unsupported=0.0 if batch.unsupported is None else float(batch.unsupported.sum()),
+            second_moments=0.0 if batch.second_moment is None else float(batch.second_moment.sum()),
+            reward_low=min(float(each.min()) for each in values),
+            reward_high=max(float(each.max()) for each in values),
+            money=np.array([np.log(1.0 + share * excess).sum() for share in MORE]),
         )
 
     def merge(self, other: "Diagnostics") -> None:
@@ -161,7 +160,8 @@ class Diagnostics:
         """
         if self.balance_squares <= 0.0:
             return 1.0
-        return min(1.0, 2.0 * math.exp(-(self.balance**2) / (2.0 * self.balance_squares)))
+        z = self.balance / math.sqrt(self.balance_squares)
+        return min(1.0, 2.0 * math.exp(-(z**2) / 2.0))
 
     @property
     def pmfs(self) -> bool:
@@ -278,4 +278,4 @@ def _promised(rows: Diagnostics) -> str:
 
 
 def _effective(total: float, squares: float) -> float:
-    return total**2 / squares if squares > 0.0 else 0.0
+    return (total / math.sqrt(squares)) ** 2 if squares > 0.0 else 0.0
