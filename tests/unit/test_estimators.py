@@ -267,10 +267,10 @@ class Fixed(Formula):
 
 
 def test_slope_by_hand():
-    """Intervals +- 2 widths of three members: the third has no point in common with the first two."""
+    """Intervals +- 2 standard errors of three members: the third has no point in common with the first two."""
     rewards = replace(log(1000), reward=np.tile([0.0, 1.0], 500))
     stderr = np.std(rewards.reward, ddof=1) / math.sqrt(1000)
-    unit = 2.0 * 1.959964 * stderr
+    unit = 2.0 * stderr
     for second, chosen in ((1.4, 1), (1.6, 0)):
         formulas = [Fixed(0.0, 1.0), Fixed(second * unit, 0.5), Fixed(2.05 * unit, 0.1)]
         slope = Slope([Estimator(formula) for formula in formulas])
@@ -459,6 +459,12 @@ def test_holm_by_hand():
         ("c", 0.04, 0.06),
     ]
     assert [each.significant for each in found.values()] == [False, True, False]
+
+
+def test_rows_of_one_decision_share_its_fold():
+    keys = np.arange(1000, dtype=np.uint64)
+    assert np.array_equal(fold_of(np.repeat(keys, 3), 5), np.repeat(fold_of(keys, 5), 3))
+    assert np.bincount(fold_of(keys, 5)) == pytest.approx(np.full(5, 200), abs=5 * math.sqrt(160))
 
 
 def sparse(n: int, seed: int = 0, columns: int = 6):

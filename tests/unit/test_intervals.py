@@ -10,7 +10,7 @@ import pytest
 from bandits.errors import ReplayError
 from simulator.ope.batch import OpeBatch
 from simulator.ope.estimators import Estimator, estimator
-from simulator.ope.formulas import FORMULAS, IPS, SNIPS, ClippedIPS, DRos, SwitchDR
+from simulator.ope.formulas import FORMULAS, IPS, SNDR, SNIPS, ClippedIPS, DRos, SwitchDR
 from simulator.ope.intervals import INTERVALS, Anytime, Bernstein, Bootstrap, Normal, z_of
 from simulator.ope.moments import POISSON, Moments, poisson_weights, splitmix64
 
@@ -86,7 +86,7 @@ def test_bernstein_says_when_it_is_no_guarantee():
     assert "because max_weight were not stated" not in found.estimate(Bernstein(max_weight=4.0)).reason
     assert "rewards" in found.estimate(Bernstein(max_weight=4.0)).reason
     assert "outside" in found.estimate(Bernstein(max_weight=1.0, rewards=(0.0, 1.0))).reason
-    assert "outside" in fed("snips", batch()).estimate(Bernstein(max_weight=4.0, rewards=(0.0, 0.5))).reason
+    assert "outside" in fed("snips", batch()).estimate(Bernstein(max_weight=4.0, rewards=(0.0, 0.1))).reason
 
 
 @pytest.mark.parametrize("name", FORMULAS)
@@ -106,9 +106,7 @@ def test_a_ratio_whose_weight_may_be_zero_has_no_bernstein_interval():
     assert fed("snips", rows).estimate(Bernstein(max_weight=4.0)).interval == (-math.inf, math.inf)
 
 
-@pytest.mark.parametrize(
-    "formula", [IPS(), SNIPS(), ClippedIPS(2.0), SwitchDR(tau=3.0), DRos(lambda_=4.0), FORMULAS["sndr"]()]
-)
+@pytest.mark.parametrize("formula", [IPS(), SNIPS(), SNDR(), ClippedIPS(2.0), SwitchDR(tau=3.0), DRos(lambda_=4.0)])
 def test_no_column_leaves_its_span(formula):
     """On a fine grid of weights, rewards and predictions; and the span is no wider than it has to be."""
     low, high = formula.span(5.0, (-1.0, 2.0))
@@ -150,7 +148,7 @@ def test_the_table_of_poisson_quantiles_has_its_probabilities():
 
 
 def test_bootstrap_weights_are_poisson_and_independent():
-    """Of 200 x 20,000: the mean is within 5 standard errors, and no pair of replicates correlates more than 5 / sqrt(n)."""
+    """Of 200 x 20,000: the mean is within 5 standard errors, no two replicates correlate more than 5 / sqrt(n)."""
     n = 20_000
     weights = poisson_weights(np.arange(n, dtype=np.uint64), 200)
     assert weights.shape == (200, n)
