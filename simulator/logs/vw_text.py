@@ -38,6 +38,9 @@ class _Head:
     tag: str
 
 
+_NOTHING = _Head(shared=False, label=None, tag="")
+
+
 def text_pieces(path: Path, *, piece_bytes: int = PIECE_BYTES, skip_bad: bool = False) -> list[RecordPiece]:
     """A log in VW's text format as pieces.
 
@@ -59,7 +62,7 @@ def read_label(record: Record) -> Label | None:
     Raises:
         BadRowError: not an example with at most one label and a shared line before all others.
     """
-    return _label(_heads(record)[1], record)
+    return _label(_heads(record), record)
 
 
 def parse_text(record: Record) -> Parsed:
@@ -68,11 +71,11 @@ def parse_text(record: Record) -> Parsed:
     Raises:
         BadRowError: the example is malformed.
     """
-    lines, heads = _heads(record)
+    heads = _heads(record)
     label = _label(heads, record)
     if label is None:
         return None
-    features = [_features(line, record, place) for place, line in enumerate(lines)]
+    features = [_features(_decoded(line, record, place), record, place) for place, line in enumerate(record.lines)]
     shared = heads[0].shared
     tags = [head.tag for head in heads[shared:]]
     ids = tags if all(tags) and len(set(tags)) == len(tags) else [str(k + 1) for k in range(len(tags))]
@@ -101,18 +104,18 @@ def _label(heads: Sequence[_Head], record: Record) -> Label | None:
     return found
 
 
-def _heads(record: Record) -> tuple[list[str], list[_Head]]:
-    """Each line's features, from the first bar on, and its head."""
-    lines: list[str] = []
-    heads: list[_Head] = []
-    for place, data in enumerate(record.lines):
-        try:
-            head, bar, features = data.decode().partition("|")
-        except UnicodeDecodeError as error:
-            raise BadRowError(f"{record.where(place)}: not UTF-8: {error}", "line") from error
-        heads.append(_head(head, record, place))
-        lines.append(bar + features)
-    return lines, heads
+def _heads(record: Record) -> list[_Head]:
+    return [
+        _NOTHING if line.startswith(b"|") else _head(_decoded(line.partition(b"|")[0], record, place), record, place)
+        for place, line in enumerate(record.lines)
+    ]
+
+
+def _decoded(line: bytes, record: Record, place: int) -> str:
+    try:
+        return line.decode()
+    except UnicodeDecodeError as error:
+        raise BadRowError(f"{record.where(place)}: not UTF-8: {error}", "line") from error
 
 
 def _head(text: str, record: Record, place: int) -> _Head:
