@@ -335,6 +335,8 @@ def test_a_pmf_is_given_only_where_the_line_holds_one(tmp_path, changes, agree):
         (without(c={"_multi": [1]}), "c._multi"),
         (without(c={"x": 1e30, "_multi": [{}, {}]}), "x"),
         (without(c={"x": 10**400, "_multi": [{}, {}]}), None),
+        (json.dumps(GOOD).replace("21", '{"a":' * 990 + "1" + "}" * 990), None),
+        (json.dumps(GOOD).replace("21", "[" * 100_000 + "]" * 100_000), "line"),
         (without(Timestamp="yesterday"), "Timestamp"),
     ],
 )
