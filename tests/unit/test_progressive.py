@@ -426,8 +426,9 @@ def test_rejection_learns_from_accepted_rows_with_the_policys_own_propensity(mon
     found = rejection(spec, [Rows(UNIFORM[:500])])
     assert 0 < len(taught) == found.accepted
     assert np.mean([row.reward for row, _ in taught]) == pytest.approx(found.mean_accepted_reward)
-    assert {round(propensity, 6) for _, propensity in taught} <= {0.05, 0.25, 0.85, 0.45, 0.316667}
-    assert len(taught) < 500
+    own = {round(propensity, 6) for _, propensity in taught}
+    assert 0.85 in own  # the one best action's; the log's are all 0.25
+    assert own <= {0.05, 0.85, 0.45, 0.316667, 0.25}  # others', and with ties
 
 
 def test_a_curve_has_few_points_however_many_rows():
