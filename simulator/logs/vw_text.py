@@ -44,11 +44,11 @@ _NOTHING = _Head(shared=False, label=None, tag="")
 def text_pieces(path: Path, *, piece_bytes: int = PIECE_BYTES, skip_bad: bool = False) -> list[RecordPiece]:
     """A log in VW's text format as pieces.
 
-    Action ids are the lines' tags where every action of the example has one of its own, else "1" to "K" by place; the
-    decision's id is the tag of the shared line, else its place in the file. The label says which action was chosen by
-    where it stands, as for VW; its own action number is not used. A feature is named "namespace.name", without a
-    namespace only "name", without a name by its place; numbers are multiplied by their namespace's weight; of one
-    name they add up, of texts the last counts. Examples without a label are not decisions.
+    Action ids are the lines' tags where every action of the example has one of its own, else "1" to "K" by place. The
+    decision's id is its place in the file: nothing says that a shared line's tag is used once. The label says by where
+    it stands which action was chosen, as for VW; its own action number is not used. A feature is named
+    "namespace.name", without a namespace only "name", without a name by its place; numbers are multiplied by their
+    namespace's weight; of one name they add up, of texts the last counts. Examples without a label are not decisions.
 
     Raises:
         ReplayError: the file cannot be read.
@@ -80,7 +80,7 @@ def parse_text(record: Record) -> Parsed:
     tags = [head.tag for head in heads[shared:]]
     ids = tags if all(tags) and len(set(tags)) == len(tags) else [str(k + 1) for k in range(len(tags))]
     row = LoggedDecision(
-        event_id=(heads[0].tag if shared else "") or record.event_id,
+        event_id=record.event_id,
         context=features[0] if shared else {},
         action_ids=ids,
         chosen=label.chosen,
