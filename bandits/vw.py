@@ -1,4 +1,4 @@
-"""Vowpal Wabbit as a learner, and as what replicas score with. The only file that imports it.
+"""Vowpal Wabbit as a learner, and as what replicas score with. Only this file and ``vw_log.py`` import it.
 
 VW minimises costs; everything outside this file speaks of rewards. A cost is minus a reward.
 """

@@ -3,7 +3,6 @@
 Source: VW 9.9, ``core/parse_example_json.h``, and the VW wiki's page on dsjson. A reward is minus a cost.
 """
 
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,7 +12,7 @@ import numpy as np
 
 from bandits.codec import MALFORMED
 from bandits.errors import BadRowError
-from bandits.records import FeatureMap, Value
+from bandits.records import FeatureMap
 from bandits.types import Pmf, frozen
 from simulator.logs.base import LoggedDecision
 from simulator.logs.lines import PIECE_BYTES, Parsed, Record, RecordPiece, check_logged, cut
@@ -134,32 +133,35 @@ def parse_dsjson(record: Record) -> Parsed:
 
 
 def flatten(tree: dict[str, Any]) -> FeatureMap:
-    """The features of a JSON object, each named by the path to it. A null, or an underscore's key, is none."""
+    """The features of a JSON object, each named by the path to it. A null, or an underscore's key, is none.
+
+    Of two with one name the last counts; texts in arrays add up to one list.
+    """
     features: FeatureMap = {}
-    for name, value in _leaves(tree, ""):
-        known = features.get(name)
-        if isinstance(known, list) and isinstance(value, list):
-            known.extend(value)
-        else:
-            features[name] = value
+    _gather(tree, "", features)
     return features
 
 
-def _leaves(value: Any, name: str) -> Iterator[tuple[str, Value]]:
+def _gather(value: Any, name: str, features: FeatureMap) -> None:
     if isinstance(value, dict):
+        prefix = f"{name}." if name else ""
         for key, inner in value.items():
             if not key.startswith("_"):
-                yield from _leaves(inner, f"{name}.{key}" if name else key)
+                _gather(inner, prefix + key, features)
+    elif isinstance(value, bool | str):
+        features[name] = value
+    elif isinstance(value, int | float):
+        features[name] = float(value)
     elif isinstance(value, list):
         for place, inner in enumerate(value):
             if isinstance(inner, str):
-                yield name, [inner]
+                known = features.get(name)
+                if isinstance(known, list):
+                    known.append(inner)
+                else:
+                    features[name] = [inner]
             else:
-                yield from _leaves(inner, f"{name}.{place}" if isinstance(inner, int | float) else name)
-    elif isinstance(value, bool | str):
-        yield name, value
-    elif value is not None:
-        yield name, float(value)
+                _gather(inner, f"{name}.{place}" if isinstance(inner, int | float) else name, features)
 
 
 _Decoded = TypeVar("_Decoded", bound=Label)

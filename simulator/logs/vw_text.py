@@ -38,14 +38,17 @@ class _Head:
     tag: str
 
 
+_NOTHING = _Head(shared=False, label=None, tag="")
+
+
 def text_pieces(path: Path, *, piece_bytes: int = PIECE_BYTES, skip_bad: bool = False) -> list[RecordPiece]:
     """A log in VW's text format as pieces.
 
-    Action ids are the lines' tags where every action of the example has one of its own, else "1" to "K" by place; the
-    decision's id is the tag of the shared line, else its place in the file. The label says which action was chosen by
-    where it stands, as for VW; its own action number is not used. A feature is named "namespace.name", without a
-    namespace only "name", without a name by its place; numbers are multiplied by their namespace's weight; of one
-    name they add up, of texts the last counts. Examples without a label are not decisions.
+    Action ids are the lines' tags where every action of the example has one of its own, else "1" to "K" by place. The
+    decision's id is its place in the file: nothing says that a shared line's tag is used once. The label says by where
+    it stands which action was chosen, as for VW; its own action number is not used. A feature is named
+    "namespace.name", without a namespace only "name", without a name by its place; numbers are multiplied by their
+    namespace's weight; of one name they add up, of texts the last counts. Examples without a label are not decisions.
 
     Raises:
         ReplayError: the file cannot be read.
@@ -59,7 +62,7 @@ def read_label(record: Record) -> Label | None:
     Raises:
         BadRowError: not an example with at most one label and a shared line before all others.
     """
-    return _label(_heads(record)[1], record)
+    return _label(_heads(record), record)
 
 
 def parse_text(record: Record) -> Parsed:
@@ -68,16 +71,16 @@ def parse_text(record: Record) -> Parsed:
     Raises:
         BadRowError: the example is malformed.
     """
-    lines, heads = _heads(record)
+    heads = _heads(record)
     label = _label(heads, record)
     if label is None:
         return None
-    features = [_features(line, record, place) for place, line in enumerate(lines)]
+    features = [_features(_decoded(line, record, place), record, place) for place, line in enumerate(record.lines)]
     shared = heads[0].shared
     tags = [head.tag for head in heads[shared:]]
     ids = tags if all(tags) and len(set(tags)) == len(tags) else [str(k + 1) for k in range(len(tags))]
     row = LoggedDecision(
-        event_id=(heads[0].tag if shared else "") or record.event_id,
+        event_id=record.event_id,
         context=features[0] if shared else {},
         action_ids=ids,
         chosen=label.chosen,
@@ -101,18 +104,18 @@ def _label(heads: Sequence[_Head], record: Record) -> Label | None:
     return found
 
 
-def _heads(record: Record) -> tuple[list[str], list[_Head]]:
-    """Each line's features, from the first bar on, and its head."""
-    lines: list[str] = []
-    heads: list[_Head] = []
-    for place, data in enumerate(record.lines):
-        try:
-            head, bar, features = data.decode().partition("|")
-        except UnicodeDecodeError as error:
-            raise BadRowError(f"{record.where(place)}: not UTF-8: {error}", "line") from error
-        heads.append(_head(head, record, place))
-        lines.append(bar + features)
-    return lines, heads
+def _heads(record: Record) -> list[_Head]:
+    return [
+        _NOTHING if line.startswith(b"|") else _head(_decoded(line.partition(b"|")[0], record, place), record, place)
+        for place, line in enumerate(record.lines)
+    ]
+
+
+def _decoded(line: bytes, record: Record, place: int) -> str:
+    try:
+        return line.decode()
+    except UnicodeDecodeError as error:
+        raise BadRowError(f"{record.where(place)}: not UTF-8: {error}", "line") from error
 
 
 def _head(text: str, record: Record, place: int) -> _Head:

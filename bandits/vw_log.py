@@ -1,0 +1,84 @@
+"""Vowpal Wabbit reading its own log: it predicts, then learns, example by example, as its command line does."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from vowpal_wabbit_next import DSJsonFormatParser, Example, LabelType, PredictionType, TextFormatParser, Workspace
+
+from bandits.errors import BadRowError, SnapshotError, SpecError
+from bandits.scoring import read_arguments
+from bandits.vw import KNOWN
+
+LogFormat = Literal["dsjson", "text"]
+
+
+class _CbWorkspace(Workspace[bool]):  # type: ignore[misc]
+    """The library asks for the label's type several times per line; asking VW itself is half of a replay's time."""
+
+    label_type = LabelType.CB
+
+
+class VwLogReader:
+    """A VW model as it reads a log. Not thread-safe.
+
+    ``args``: a ``--cb_explore_adf`` argument string of ``KNOWN`` options. ``model``: bytes of a model that VW has
+    saved, to go on from; its own options are in it, and need not be repeated.
+
+    Raises:
+        SpecError: arguments that are not allowed, or that VW refuses; the message says why.
+        SnapshotError: VW cannot load the model with these arguments.
+    """
+
+    def __init__(self, args: str, log_format: LogFormat, *, model: bytes | None = None) -> None:
+        options = read_arguments(args, KNOWN)
+        if "preserve_performance_counters" in options:
+            raise SpecError("--preserve_performance_counters would count what the model read before", "learner.args")
+        if model is None and "cb_explore_adf" not in options:
+            raise SpecError("a VW learner's arguments include --cb_explore_adf", "learner.args")
+        try:
+            self._workspace = _CbWorkspace([*args.split(), "--quiet"], model_data=model)
+        except RuntimeError as error:
+            reason = str(error).partition("\n")[0]
+            if model is None:
+                raise SpecError(f"VW refuses '{args}': {reason}", "learner.args") from error
+            raise SnapshotError(f"VW cannot load the model: {reason}", "model") from error
+        if not self._workspace.multiline or self._workspace.prediction_type != PredictionType.ActionProbs:
+            raise SpecError("the model does not make a PMF over actions", "learner.args")
+        self._text = TextFormatParser(self._workspace)
+        self._dsjson = DSJsonFormatParser(self._workspace)
+        self._format = log_format
+
+    def predict_then_learn(self, lines: Sequence[bytes], chosen: int | None) -> list[float]:
+        """Let VW parse one example: the probability of each of its K actions, before it learns from it.
+
+        ``lines``: UTF-8; of text all of the example, of dsjson its one line. ``chosen``: index of the action with the
+        label, None without one. An example whose label VW sees elsewhere is refused first: it would end in an error
+        halfway through.
+
+        Raises:
+            BadRowError: VW refuses the example, or sees its label elsewhere. Does not say where it stands.
+        """
+        try:
+            examples = self._parse(lines)
+            self._check_label(examples, chosen)
+            predicted = self._workspace.predict_then_learn_one(examples)
+        except (RuntimeError, UnicodeDecodeError) as error:
+            raise BadRowError(f"VW cannot read it: {' '.join(str(error).split())}", "line") from error
+        probabilities = [0.0] * len(predicted)
+        for action, probability in predicted:
+            probabilities[action] = probability
+        return probabilities
+
+    def _parse(self, lines: Sequence[bytes]) -> list[Example]:
+        if self._format == "dsjson":
+            examples: list[Example] = self._dsjson.parse_json(lines[0].decode())
+            return examples
+        return [self._text.parse_line(line.decode()) for line in lines]
+
+    @staticmethod
+    def _check_label(examples: list[Example], chosen: int | None) -> None:
+        if chosen is None:
+            return
+        place = chosen + examples[0].get_label().shared
+        if not place < len(examples) or examples[place].get_label().label is None:
+            raise BadRowError("VW does not see the label there: of dsjson, it must come before the features", "label")

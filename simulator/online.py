@@ -1,0 +1,65 @@
+"""A policy of this project that learns from a log as it goes."""
+
+from collections.abc import Sequence
+
+from bandits.errors import InvalidFieldError, ReplayError
+from bandits.types import ActionSet, Context, Interaction, Pmf, check_pmf
+from policies.blend import load_policy, make_learner
+from policies.catalogue import Catalogue
+from policies.features import featurise, featurise_record
+from policies.spec import PolicySpec
+from simulator.logs.base import LoggedDecision
+
+PUBLISH_EVERY = 100
+
+
+def salt_of(seed: int) -> bytes:
+    """The salt from which a replay with this seed derives all its chance."""
+    return f"replay-{seed}".encode()
+
+
+class OnlinePolicy:
+    """A spec's policy and its learner, from nothing. The policy sees what was learned ``publish_every`` rows at a time.
+
+    ``seed``: of a ridge learner's posterior draws.
+
+    Raises:
+        ReplayError: the spec is of a mixture, whose actions are sources and not those of a log.
+    """
+
+    def __init__(self, spec: PolicySpec, *, publish_every: int, seed: int, catalogue: Catalogue | None) -> None:
+        if spec.kind != "blend":
+            raise ReplayError(f"the actions of a {spec.kind} are its sources, not a log's: replay a blend", "kind")
+        if publish_every < 1:
+            raise InvalidFieldError(f"a model is published every 1 row or more, not {publish_every}", "publish_every")
+        self._spec, self._publish_every = spec, publish_every
+        self._catalogue = catalogue or Catalogue()
+        self._learner = make_learner(spec, salt=salt_of(seed))
+        self._policy = load_policy(spec, self._learner.snapshot("0-0"))
+        self._learned = 0
+        self._pending: list[Interaction] = []
+
+    def features(self, row: LoggedDecision) -> tuple[Context, ActionSet]:
+        """What the policy sees of a row: with source scores where the log is the project's own."""
+        if row.record is None:
+            return featurise(self._spec, self._catalogue, row.context, row.action_ids, row.features, {})
+        context, actions = featurise_record(self._spec, self._catalogue, row.record)
+        return context, actions.take(_places(row.action_ids, row.record.action_ids))
+
+    def pmf(self, context: Context, actions: ActionSet) -> Pmf:
+        """float64[K], of the model last published."""
+        return check_pmf(self._policy.pmf(context, actions))
+
+    def learn(self, row: LoggedDecision, context: Context, actions: ActionSet, propensity: float) -> None:
+        """Learn that the row's choice, made with this propensity, earned the row's reward."""
+        self._pending.append(Interaction(row.event_id, row.slot, context, actions, row.chosen, propensity, row.reward))
+        if len(self._pending) == self._publish_every:
+            self._learned += len(self._pending)
+            self._learner.learn(self._pending)
+            self._pending = []
+            self._policy = load_policy(self._spec, self._learner.snapshot(f"{self._learned}-0"))
+
+
+def _places(ids: Sequence[str], among: Sequence[str]) -> list[int]:
+    at = {action_id: place for place, action_id in enumerate(among)}
+    return [at[action_id] for action_id in ids]
