@@ -3,6 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v p
 VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.banditloop-installed
+PARALLEL = -n 2 --dist loadfile --no-loadscope-reorder
 # pip compiles every module of every package, on one core: more than half of the install. Python compiles the few
 # it imports, when it first imports them.
 unexport PYTHONDONTWRITEBYTECODE
@@ -28,10 +29,11 @@ lint: $(READY)
 	$(BIN)/lint-imports
 
 unit: $(READY)
-	$(BIN)/pytest -q tests/unit tests/contract
+	$(BIN)/pytest -q $(PARALLEL) tests/unit tests/contract
 
 test: $(READY)
-	BANDITLOOP_THOROUGH=1 $(BIN)/pytest -q tests
+	BANDITLOOP_THOROUGH=1 $(BIN)/pytest -q $(PARALLEL) tests/integration tests/statistical tests/contract tests/unit
+	$(BIN)/pytest -q tests/e2e
 
 chaos: $(READY)
 	$(BIN)/python tests/chaos/run.py $(ARGS)

@@ -1,4 +1,4 @@
-"""The logged propensity is the sampling probability: 20,000 decisions of a learning loop per kind of policy.
+"""The logged propensity is the sampling probability: 10,000 decisions of a learning loop per kind of policy.
 
 All seeds are fixed; the runs are made two at a time, and shared. An audit's false-alarm rate is at most 1e-4, whatever
 the number of decisions and the floor.
@@ -18,7 +18,7 @@ from policies.spec import PolicySpec
 from simulator.audit import audit
 from simulator.loop import SALT
 
-ROUNDS = 20_000
+ROUNDS = 10_000
 
 
 @pytest.fixture(scope="module")

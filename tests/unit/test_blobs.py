@@ -51,7 +51,7 @@ def damaged_json(documents: list[bytes]) -> st.SearchStrategy[bytes]:
     return st.one_of(st.binary(max_size=200), damaged(valid), trees, trees)
 
 
-@settings(max_examples=2 * MANY)
+@settings(max_examples=MANY)
 @given(damaged_json([spec.encoded for spec in SPECS]))
 @example(b'{"name": "\xff"}')
 @example(b"[" * 100_000)
@@ -72,7 +72,7 @@ def test_a_spec_is_one_or_is_refused(data):
     assert len({source.name for source in spec.sources}) == len(spec.sources)
 
 
-@settings(max_examples=2 * MANY)
+@settings(max_examples=MANY)
 @given(damaged_json([catalogue.encoded for catalogue in CATALOGUES]))
 @example(b'[{"id": "\xff"}]')
 @example(b"[" * 100_000)
@@ -100,7 +100,7 @@ def damaged_msgpack(valid: st.SearchStrategy[bytes]) -> st.SearchStrategy[bytes]
 snapshots = st.sampled_from([published(spec) for spec in SPECS[:2]])
 
 
-@settings(max_examples=MANY)
+@settings(max_examples=MANY // 2)
 @given(damaged_msgpack(snapshots), st.booleans())
 @example(b"\x81\xa4kind\xa1\xff", True)
 @example(b"\x81\xa1x" + b"\x91" * 100_000, True)
@@ -118,7 +118,7 @@ def test_a_snapshot_is_one_or_is_refused(data, well_named):
     assert decode_published(again, digest(again)) == found
 
 
-@settings(max_examples=MANY)
+@settings(max_examples=MANY // 2)
 @given(st.sampled_from(SPECS[:2]), st.data())
 def test_a_damaged_model_is_refused_and_the_previous_one_serves_on(spec, data):
     """Or it loads: a weight that has changed is a weight."""

@@ -217,7 +217,7 @@ def as_trees(data: bytes) -> Any:
     return msgpack.unpackb(data[1:], strict_map_key=False)
 
 
-@settings(max_examples=2 * MANY)
+@settings(max_examples=MANY // 2)
 @given(
     st.one_of(
         st.binary(max_size=300),
@@ -230,7 +230,7 @@ def test_damaged_bytes_are_refused_or_are_a_record_that_keeps_every_promise(data
     refused_or_a_record(data)
 
 
-@settings(max_examples=4 * MANY)
+@settings(max_examples=MANY)
 @given(rewritten(encoded.map(as_trees)))
 def test_well_formed_msgpack_is_refused_or_is_a_record_that_keeps_every_promise(tree):
     refused_or_a_record(b"\x01" + msgpack.packb(tree))
@@ -249,20 +249,20 @@ def refused_or_a_record(data: bytes) -> None:
 
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
-@settings(max_examples=MANY // 10)
+@settings(max_examples=MANY // 25)
 @given(decisions())
 def test_a_decision_with_a_fault_is_refused_or_keeps_every_promise(fault, record):
     """Some faults are none in a small decision."""
     refused_or_a_record(encode(msgspec.structs.replace(record, **fault(record))))
 
 
-@settings(max_examples=MANY)
+@settings(max_examples=MANY // 2)
 @given(simple)
 def test_another_record_with_any_values_is_refused_or_keeps_every_promise(record):
     refused_or_a_record(encode(record))
 
 
-@settings(max_examples=MANY)
+@settings(max_examples=MANY // 2)
 @given(decisions())
 def test_a_valid_record_is_accepted_and_keeps_every_promise(record):
     data = encode(record)

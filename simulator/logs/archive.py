@@ -1,0 +1,134 @@
+"""The project's own archive as rows to evaluate: decisions joined with their rewards under the spec that made them.
+
+A row is a slot of a decision that was acted upon and whose window has closed. A window is closed as the learner closes
+it, and what came late is left out, whether or not the learner was corrected by it.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+import numpy as np
+
+from bandits.errors import ReplayError
+from bandits.join import Join, JoinedDecision, JoinRule, log_order
+from bandits.records import SpecRecord
+from policies.archive import ArchiveReader
+from policies.fold import START
+from policies.spec import decode_spec
+from simulator.logs.base import BATCH_ROWS, LogBatch, LoggedDecision, batch_of
+
+REMEMBERED = 2
+"""Windows after which a join has forgotten a decision: a piece starts to read so much earlier."""
+
+
+@dataclass(slots=True)
+class ArchivePiece:
+    """The decisions past ``after``, up to and including ``through`` (None: the end), of one policy's archive.
+
+    It reads from ``start``, two windows earlier, so that duplicates and rewards that came early are known, and on until
+    the last window is closed. ``rule`` is the join of the spec in force at ``start``.
+    """
+
+    root: str
+    policy: str
+    after: str = START
+    through: str | None = None
+    start: str = START
+    rule: JoinRule = field(default_factory=JoinRule)
+    skipped: int = 0
+
+    def batches(self) -> Iterator[LogBatch]:
+        """See Piece. An entry that does not decode is no row, as it was none to the learner."""
+        rows: list[LoggedDecision] = []
+        for joined in self._joined():
+            rows.extend(rows_of(joined))
+            if len(rows) >= BATCH_ROWS:
+                yield batch_of(rows)
+                rows = []
+        if rows:
+            yield batch_of(rows)
+
+    def _joined(self) -> Iterator[JoinedDecision]:
+        reader = ArchiveReader(self.root, self.policy)
+        rules: dict[str, JoinRule] = {}
+
+        def rule_of(digest: str) -> JoinRule:
+            if digest not in rules:
+                rules[digest] = plain(decode_spec(reader.blob(digest)).join)
+            return rules[digest]
+
+        join = Join(rule_of, rule=self.rule)
+        after = log_order(self.after)
+        through = None if self.through is None else log_order(self.through)
+        for entry in reader.entries(self.start):
+            for joined in join.apply(entry):
+                at = log_order(joined.position)
+                if at > after and (through is None or at <= through):
+                    yield joined
+            if isinstance(entry.record, SpecRecord):
+                join.rule = rule_of(entry.record.digest)
+            if through is not None and log_order(entry.id) > through:
+                oldest = join.oldest_open()
+                if oldest is None or log_order(oldest) > through:
+                    return
+
+
+def archive_pieces(root: str, policy: str, count: int) -> Sequence[ArchivePiece]:
+    """At most ``count`` pieces of about the same number of entries, cut between the archive's files.
+
+    Raises:
+        ReplayError: there is no such archive.
+        ArchiveError: it is damaged.
+    """
+    reader = ArchiveReader(root, policy)
+    ranges = reader.ranges()
+    if not ranges:
+        raise ReplayError(f"no range of {policy!r} is archived in {root}", "log")
+    specs = reader.specs()
+    rules = {digest: plain(decode_spec(reader.blob(digest)).join) for _, digest in specs}
+    reach_ms = REMEMBERED * max((rule.window_ms for rule in rules.values()), default=0)
+    total = sum(each.range.count for each in ranges)
+    cuts, seen = [START], 0
+    for each in ranges[:-1]:
+        seen += each.range.count
+        if seen * count >= total * len(cuts) and len(cuts) < count:
+            cuts.append(each.range.last)
+    pieces = []
+    for number, cut in enumerate(cuts):
+        start = START if cut == START else f"{max(0, log_order(cut)[0] - reach_ms)}-0"
+        known = [digest for position, digest in specs if log_order(position) <= log_order(start)]
+        rule = rules[known[-1]] if known else JoinRule()
+        through = cuts[number + 1] if number + 1 < len(cuts) else None
+        pieces.append(ArchivePiece(root, policy, cut, through, start, rule))
+    return pieces
+
+
+def plain(rule: JoinRule) -> JoinRule:
+    """A rule that teaches once, when the window closes."""
+    return msgspec.structs.replace(rule, learn="at_close", late="ignore")
+
+
+def rows_of(joined: JoinedDecision) -> Iterator[LoggedDecision]:
+    """A row per slot; in a slate, each among the actions that were left."""
+    record = joined.record
+    pmfs, scores = record.pmfs(), record.source_scores()
+    for slot, reward in zip(joined.slots, joined.rewards, strict=True):
+        earlier = record.chosen[:slot]
+        left = [k for k in range(len(record.action_ids)) if k not in earlier]
+        pmf = np.ascontiguousarray(pmfs[slot, left])
+        chosen = left.index(record.chosen[slot])
+        yield LoggedDecision(
+            event_id=record.event_id,
+            context=record.context,
+            action_ids=[record.action_ids[k] for k in left],
+            chosen=chosen,
+            propensity=float(pmf[chosen]),
+            reward=reward,
+            features=None if record.features is None else [record.features[k] for k in left],
+            scores={source: given[left] for source, given in scores.items()},
+            pmf=pmf,
+            slot=slot,
+            time_ms=log_order(joined.position)[0],
+            record=record,
+        )

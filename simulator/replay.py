@@ -1,0 +1,335 @@
+"""What other policies would have earned on a log: off-policy evaluation, in pieces whose results merge.
+
+A piece of the log is tallied wherever there is room for it; tallies merge in the order of the log. Nothing depends on
+how the log was cut but the last digits of sums.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, TypeVar
+
+import msgspec
+import numpy as np
+
+from bandits.errors import ReplayError
+from bandits.types import Float64
+from simulator.logs.base import LogBatch, Piece
+from simulator.ope.batch import OpeBatch, ope_batch_from_pmfs
+from simulator.ope.comparisons import Comparison, Difference, comparisons
+from simulator.ope.design import designs
+from simulator.ope.estimators import Estimate, Estimator, Slope, estimator
+from simulator.ope.formulas import FORMULAS
+from simulator.ope.intervals import INTERVALS, REPLICATES, Interval
+from simulator.ope.reward_model import FittedRewardModel, RewardModel
+from simulator.targets import Logging, Target, demand_rows
+
+WITH_MODEL = frozenset({"dm", "dr", "sndr", "switch_dr", "dros"})
+Result = TypeVar("Result")
+Fan = Callable[[Callable[[Piece], Result], Sequence[Piece]], Iterable[Result]]
+"""Applies a function to every piece, here or elsewhere, and yields the results in the order of the pieces."""
+
+
+class LogSummary(msgspec.Struct, frozen=True):
+    """What was read. ``skipped``: bad rows left out. ``first_ms``, ``last_ms``: 0 in a log without times."""
+
+    rows: int
+    skipped: int
+    first_ms: int
+    last_ms: int
+    mean_reward: float
+    min_propensity: float
+
+
+class PolicyResult(msgspec.Struct, frozen=True):
+    """One policy's estimates, by the estimator's name."""
+
+    policy: str
+    method: str
+    estimates: dict[str, Estimate]
+    notes: list[str] = []
+
+
+class NamedComparison(msgspec.Struct, frozen=True):
+    """``left`` less ``right``, by one estimator."""
+
+    left: str
+    right: str
+    estimator: str
+    result: Comparison
+
+
+class Report(msgspec.Struct, frozen=True):
+    """What an evaluation found.
+
+    ``winner``: the policy whose value is significantly above every other's, if there is one and its estimate can be
+    relied on.
+    """
+
+    log: LogSummary
+    results: list[PolicyResult]
+    comparisons: list[NamedComparison]
+    winner: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked of a log. ``estimators``: names; of none, all that log and policies allow.
+
+    ``parameters``: by estimator, e.g. ``{"clipped_ips": {"clip": "auto"}}``. ``interval``: normal, bootstrap, bernstein
+    or anytime, at level 1 - ``alpha``. ``bits``, ``folds``: of the reward model.
+    """
+
+    targets: Sequence[Target]
+    estimators: Sequence[str] = ()
+    parameters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    interval: str = "normal"
+    alpha: float = 0.05
+    bits: int = 8
+    folds: int = 5
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be answered, before anything is read."""
+        names = [target.name for target in self.targets]
+        if not names or len(set(names)) != len(names):
+            raise ReplayError("name at least one policy, and each once", "policy")
+        for name in self.estimators or FORMULAS:
+            estimator(name, **self.parameters.get(name, {}))
+        if self.interval not in INTERVALS:
+            raise ReplayError(f"an interval is one of {', '.join(INTERVALS)}, not {self.interval!r}", "interval")
+        if not 0.0 < self.alpha < 1.0:
+            raise ReplayError(f"alpha is between 0 and 1, not {self.alpha}", "alpha")
+
+    @property
+    def replicates(self) -> int:
+        """Of the bootstrap, if there is to be one."""
+        return REPLICATES if self.interval == "bootstrap" else 0
+
+    def bounds(self) -> Interval:
+        """The kind of interval."""
+        return INTERVALS[self.interval](alpha=self.alpha)
+
+
+@dataclass(slots=True, eq=False)
+class Tally:
+    """What some rows say. ``estimates``: by policy and estimator; ``differences``: by two policies and estimator."""
+
+    rows: int = 0
+    skipped: int = 0
+    first_ms: int = 0
+    last_ms: int = 0
+    total_reward: float = 0.0
+    min_propensity: float = 1.0
+    estimates: dict[tuple[str, str], Estimator | Slope] = field(default_factory=dict)
+    differences: dict[tuple[str, str, str], Difference] = field(default_factory=dict)
+
+    def count(self, batch: LogBatch) -> None:
+        """Add a batch to the counts."""
+        known = batch.times_ms[batch.times_ms > 0]
+        if known.size:
+            first = int(known.min())
+            self.first_ms = first if self.first_ms == 0 else min(self.first_ms, first)
+            self.last_ms = max(self.last_ms, int(known.max()))
+        self.rows += len(batch)
+        self.total_reward += float(batch.reward.sum())
+        self.min_propensity = min(self.min_propensity, float(batch.propensity.min(initial=1.0)))
+
+    def merge(self, other: "Tally") -> None:
+        """Add the rows of another, which answers the same question."""
+        self.rows += other.rows
+        self.skipped += other.skipped
+        times = [each for each in (self.first_ms, other.first_ms) if each]
+        self.first_ms, self.last_ms = min(times, default=0), max(self.last_ms, other.last_ms)
+        self.total_reward += other.total_reward
+        self.min_propensity = min(self.min_propensity, other.min_propensity)
+        for at, mine in self.estimates.items():
+            mine.merge(other.estimates[at])  # type: ignore[arg-type] # the same question made the same kinds
+        for pair, difference in self.differences.items():
+            difference.merge(other.differences[pair])
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A question, made definite by a look at the log. ``modelled``: the policies that DM and DR can be had for."""
+
+    question: Question
+    modelled: frozenset[str]
+
+    def estimators(self, target: Target) -> list[str]:
+        """The names of a policy's estimators."""
+        asked = self.question.estimators or FORMULAS
+        return [name for name in asked if name not in WITH_MODEL or target.name in self.modelled]
+
+    @property
+    def needs_model(self) -> bool:
+        """Whether a reward model is to be fitted."""
+        return any(WITH_MODEL.intersection(self.estimators(target)) for target in self.question.targets)
+
+    def empty(self) -> Tally:
+        """A tally of no rows."""
+        question, out = self.question, Tally()
+        for target in question.targets:
+            for name in self.estimators(target):
+                parameters = question.parameters.get(name, {})
+                out.estimates[target.name, name] = estimator(name, replicates=question.replicates, **parameters)
+        for number, left in enumerate(question.targets):
+            for right in question.targets[number + 1 :]:
+                name = self.compared(left, right)
+                out.differences[left.name, right.name, name] = Difference(FORMULAS[name](), question.replicates)
+        return out
+
+    def compared(self, left: Target, right: Target) -> str:
+        """The estimator that a difference of two policies is told by: DR where it can be had."""
+        return "dr" if "dr" in self.estimators(left) and "dr" in self.estimators(right) else "snips"
+
+
+def evaluate(question: Question, pieces: Sequence[Piece], fan: Fan[Any] = map) -> Report:
+    """Read the log, once or, for a reward model, twice, and say what each policy would have earned.
+
+    Raises:
+        ReplayError: the log is empty, or does not hold what a policy or an estimator needs.
+        BadRowError: a row is malformed.
+    """
+    plan = plan_of(question, pieces)
+    model: FittedRewardModel | None = None
+    if plan.needs_model:
+        sums = RewardModel(bits=question.bits, folds=question.folds)
+        for part in fan(partial(fit, question.bits, question.folds), pieces):
+            sums.merge(part)
+        model = sums.fit()
+    total = plan.empty()
+    for part in fan(partial(tally, plan, model), pieces):
+        total.merge(part)
+    return report(plan, total)
+
+
+def plan_of(question: Question, pieces: Sequence[Piece]) -> Plan:
+    """Look at the first row, and find out what the log allows.
+
+    Raises:
+        ReplayError: there are no rows, or an estimator was asked for by name that cannot be had.
+    """
+    batch = next((batch for piece in pieces for batch in piece.batches() if len(batch)), None)
+    if batch is None:
+        raise ReplayError("the log has no rows to evaluate: give a log that is not empty", "log")
+    modelled = set()
+    for target in question.targets:
+        try:
+            target.pmf(demand_rows(batch, target.name)[0])
+        except ReplayError:
+            if WITH_MODEL.intersection(question.estimators) and not isinstance(target, Logging):
+                raise
+        else:
+            modelled.add(target.name)
+    return Plan(question, frozenset(modelled))
+
+
+def fit(bits: int, folds: int, piece: Piece) -> RewardModel:
+    """What the rows of a piece add to a reward model."""
+    out = RewardModel(bits=bits, folds=folds)
+    for batch in piece.batches():
+        chosen = _chosen(batch)
+        for design in designs(batch.decisions):
+            part = slice(design.start, design.start + len(design.values))
+            out.update(*design.chosen(chosen[part]), batch.reward[part], batch.keys[part])
+    return out
+
+
+def tally(plan: Plan, model: FittedRewardModel | None, piece: Piece) -> Tally:
+    """What the rows of a piece say."""
+    out = plan.empty()
+    for batch in piece.batches():
+        out.count(batch)
+        predictions = None if model is None else _predictions(model, batch)
+        seen = {target.name: _seen(plan, target, batch, predictions) for target in plan.question.targets}
+        for (policy, _), each in out.estimates.items():
+            each.update(seen[policy])
+        for (left, right, _), difference in out.differences.items():
+            difference.update(seen[left], seen[right])
+    out.skipped = piece.skipped
+    return out
+
+
+def report(plan: Plan, total: Tally) -> Report:
+    """The answer."""
+    bounds = plan.question.bounds()
+    results = [
+        PolicyResult(
+            target.name,
+            "ope",
+            {name: total.estimates[target.name, name].estimate(bounds) for name in plan.estimators(target)},
+            list(target.notes),
+        )
+        for target in plan.question.targets
+    ]
+    compared = comparisons({"\0".join(at): each for at, each in total.differences.items()}, bounds, plan.question.alpha)
+    named = [NamedComparison(*at, result=compared["\0".join(at)]) for at in total.differences]
+    summary = LogSummary(
+        total.rows,
+        total.skipped,
+        total.first_ms,
+        total.last_ms,
+        total.total_reward / max(total.rows, 1),
+        total.min_propensity,
+    )
+    return Report(summary, results, named, winner_of(results, named))
+
+
+def winner_of(results: Sequence[PolicyResult], named: Sequence[NamedComparison]) -> str | None:
+    """The policy that is significantly better than every other; never one whose estimate cannot be relied on."""
+    for policy in (result.policy for result in results):
+        mine = [each for each in named if policy in {each.left, each.right}]
+        if mine and all(
+            each.result.significant
+            and each.result.verdict != "unreliable"
+            and (each.result.difference > 0.0) == (each.left == policy)
+            for each in mine
+        ):
+            return policy
+    return None
+
+
+def _chosen(batch: LogBatch) -> np.ndarray[Any, np.dtype[np.intp]]:
+    return np.fromiter((row.chosen for row in batch.decisions), np.intp, len(batch.decisions))
+
+
+def _predictions(model: FittedRewardModel, batch: LogBatch) -> Float64:
+    """Of every action of every row: float64[n, K]."""
+    out = np.zeros((len(batch), max(len(row.action_ids) for row in batch.decisions)))
+    for design in designs(batch.decisions):
+        part = slice(design.start, design.start + len(design.values))
+        keys = batch.keys[part]
+        out[part, : design.columns.shape[1]] = model.predict(design.columns, design.values, keys)
+    return out
+
+
+def _seen(plan: Plan, target: Target, batch: LogBatch, predictions: Float64 | None) -> OpeBatch:
+    if target.name not in plan.modelled:
+        return OpeBatch(batch.keys, batch.reward, batch.propensity, target.propensities(batch))
+    rows = batch.decisions
+    width = max(len(row.action_ids) for row in rows)
+    pmfs, logging = np.zeros((len(rows), width)), np.zeros((len(rows), width))
+    known = True
+    for number, row in enumerate(rows):
+        pmfs[number, : len(row.action_ids)] = target.pmf(row)
+        if row.pmf is None:
+            known = False
+        elif known:
+            logging[number, : len(row.action_ids)] = row.pmf
+    chosen = _chosen(batch)
+    outside = np.maximum(0.0, 1.0 - pmfs.sum(axis=1))  # on actions that the row does not have
+    outside[outside < 1e-9] = 0.0
+    if known:
+        seen = ope_batch_from_pmfs(batch.keys, batch.reward, chosen, logging, pmfs, predictions)
+        assert seen.unsupported is not None  # noqa: S101 - made from PMFs
+        return replace(seen, unsupported=seen.unsupported + outside)
+    at = np.arange(len(rows))
+    return OpeBatch(
+        keys=batch.keys,
+        reward=batch.reward,
+        propensity=batch.propensity,
+        target=pmfs[at, chosen],
+        predicted=None if predictions is None else predictions[at, chosen],
+        expected=None if predictions is None else np.einsum("nk,nk->n", predictions, pmfs),
+        unsupported=outside,
+    )
