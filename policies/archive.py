@@ -19,6 +19,7 @@ from typing import Any
 
 import msgspec
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow import fs
 
@@ -129,6 +130,16 @@ class ArchiveReader:
                 count, last = count + len(ids), ids[-1]
             if (count, last) != (stored.count, stored.last):
                 raise self._damaged(stored.path, f"it holds {count} entries up to {last}, not {stored.count}")
+
+    def specs(self) -> list[tuple[str, str]]:
+        """Position and digest of every spec the log was put under, in order. Decodes no record."""
+        found: list[tuple[str, str]] = []
+        for stored, _, parquet in self._chain(None, None):
+            with self._damage(stored.path):
+                table = parquet.read(columns=["id", "kind", "spec"], use_threads=False)
+                named = table.filter(pc.equal(table["kind"], "spec"))
+                found += zip(named["id"].to_pylist(), named["spec"].to_pylist(), strict=True)
+        return found
 
     def entries(self, after: str = START, through: str | None = None) -> Iterator[LogEntry]:
         """The same, decoded. As in the live log, what does not decode reads as a tick."""

@@ -68,6 +68,8 @@ STATUS: Mapping[type[BanditloopError], int] = {
     errors.CodecError: 500,
     errors.ArchiveError: 500,
     errors.LogGapError: 500,
+    errors.BadRowError: 500,
+    errors.ReplayError: 500,
     errors.DataUnavailableError: 500,
     errors.StartupError: 500,
 }

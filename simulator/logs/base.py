@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from bandits.errors import BadRowError
 from bandits.records import DecisionRecord, FeatureMap
-from bandits.types import Float64
+from bandits.types import Float32, Float64
 
 BATCH_ROWS = 10_000
 """Of a log whose rows are objects."""
@@ -28,8 +28,9 @@ class LoggedDecision:
     """One slot of a logged decision. K actions; ``chosen`` indexes them.
 
     ``pmf``: float64[K], the logging policy's, or None when the log has only the propensity. ``features``: per action,
-    None when there are none. ``record``: the project's own, where the log is its archive. Of a slate, ``action_ids``
-    are those that earlier slots have left, and ``pmf`` and ``propensity`` are given those.
+    None when there are none. ``scores``: by candidate source, float32[K], NaN where it has none. ``record``: the
+    project's own, where the log is its archive. Of a slate, ``action_ids`` are those that earlier slots have left, and
+    ``pmf`` and ``propensity`` are given those.
     """
 
     event_id: str
@@ -39,6 +40,7 @@ class LoggedDecision:
     propensity: float
     reward: float
     features: Sequence[FeatureMap | None] | None = None
+    scores: Mapping[str, Float32] = field(default_factory=dict)
     pmf: Float64 | None = None
     slot: int = 0
     time_ms: int = 0
