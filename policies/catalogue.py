@@ -109,11 +109,9 @@ def hash_rows(maps: Sequence[FeatureMap | None], namespace: str = FEATURES) -> t
     """Feature maps to padded hash and value arrays, one row per map."""
     rows = [hash_map(features or {}, namespace) for features in maps]
     width = max((len(row) for row in rows), default=0)
-    hashes, values = np.zeros((len(rows), width), np.uint32), np.zeros((len(rows), width), np.float32)
-    for i, row in enumerate(rows):
-        for j, (hashed, value) in enumerate(row):
-            hashes[i, j], values[i, j] = hashed, value
-    return hashes, values
+    hashes = np.array([[hashed for hashed, _ in row] + [0] * (width - len(row)) for row in rows], np.uint32)
+    values = np.array([[value for _, value in row] + [0.0] * (width - len(row)) for row in rows], np.float32)
+    return hashes.reshape(len(rows), width), values.reshape(len(rows), width)
 
 
 def hash_map(features: FeatureMap, namespace: str) -> list[tuple[int, float]]:

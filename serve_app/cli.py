@@ -179,6 +179,60 @@ def doctor(
     raise typer.Exit(status(report))
 
 
+@app.command()
+def replay(
+    log: Annotated[str, typer.Option(help="The log: a file, a glob, a folder, or an archive's URI")],
+    policy: Annotated[
+        list[str], typer.Option(help="uniform, logging, {kind: table, path: ...}, or a file; may be repeated")
+    ],
+    log_format: Annotated[
+        str, typer.Option("--format", help="archive, dsjson, vw, obd (a campaign's folder) or csv")
+    ] = "archive",
+    method: Annotated[str, typer.Option(help="ope, progressive or rejection")] = "ope",
+    estimator: Annotated[
+        list[str] | None, typer.Option(help="ips, clipped_ips, snips, dm, dr, sndr, switch_dr, dros [default: all]")
+    ] = None,
+    interval: Annotated[str, typer.Option(help="normal, bootstrap, bernstein or anytime")] = "normal",
+    alpha: Annotated[float, typer.Option(help="Intervals miss the truth so often")] = 0.05,
+    address: Annotated[str | None, typer.Option(help="Work on Ray: local, auto or HOST:PORT")] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Without Ray: processes")] = 1,
+    shards: Annotated[int | None, typer.Option(min=1, help="Pieces to cut the log into [default: 4 a job]")] = None,
+    seed: Annotated[int, typer.Option(help="Of what a learning policy draws")] = 0,
+    bound: Annotated[float | None, typer.Option(help="Of rejection: a bound on importance weights")] = None,
+    columns: Annotated[
+        str | None, typer.Option(help="Of a CSV, e.g. '{reward: click, propensity: p, event_id: id}'")
+    ] = None,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Count malformed rows and leave them out")] = False,
+    out: Annotated[Path | None, typer.Option(help="Write the report as JSON")] = None,
+) -> None:
+    """What other policies would have earned on a log, and whether that can be trusted."""
+    import msgspec
+
+    from serve_app.cli_replay import Options, run_replay, tables
+
+    options = Options(
+        log=log,
+        log_format=log_format,
+        method=method,
+        policies=policy,
+        estimators=estimator or (),
+        interval=interval,
+        alpha=alpha,
+        address=address,
+        jobs=jobs,
+        shards=shards or 4 * jobs,
+        seed=seed,
+        bound=bound,
+        columns=columns,
+        skip_bad=skip_bad,
+    )
+    report = run_replay(options, console)
+    if out is not None:
+        out.write_bytes(msgspec.json.format(msgspec.json.encode(report)))
+    for table in tables(report):
+        Console().print(table)
+
+
 def main() -> None:
     """Run a command; every error made on purpose is one readable line, exit status 1."""
     prepare_environment()

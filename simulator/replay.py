@@ -14,7 +14,9 @@ import numpy as np
 
 from bandits.errors import ReplayError
 from bandits.types import Float64
+from simulator.curve import CurvePoint
 from simulator.logs.base import LogBatch, Piece
+from simulator.logs.lines import WEIGHT
 from simulator.ope.batch import OpeBatch, ope_batch_from_pmfs
 from simulator.ope.comparisons import Comparison, Difference, comparisons
 from simulator.ope.design import designs
@@ -41,12 +43,19 @@ class LogSummary(msgspec.Struct, frozen=True):
     min_propensity: float
 
 
-class PolicyResult(msgspec.Struct, frozen=True):
-    """One policy's estimates, by the estimator's name."""
+class PolicyResult(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What was found of one policy. ``method``: ope, progressive or rejection; their numbers are not comparable.
+
+    ``estimates``: of ope, by the estimator's name. Of a policy that learned on the way: ``curve``, ``average_loss`` (of
+    progressive; minus the IPS value, as VW has it) and ``learned``, its numbers by name.
+    """
 
     policy: str
     method: str
-    estimates: dict[str, Estimate]
+    estimates: dict[str, Estimate] = {}
+    average_loss: float | None = None
+    curve: list[CurvePoint] = []
+    learned: dict[str, float] = {}
     notes: list[str] = []
 
 
@@ -239,6 +248,7 @@ def tally(plan: Plan, model: FittedRewardModel | None, piece: Piece) -> Tally:
     """What the rows of a piece say."""
     out = plan.empty()
     for batch in piece.batches():
+        _refuse_thinned(batch)
         out.count(batch)
         predictions = None if model is None else _predictions(model, batch)
         seen = {target.name: _seen(plan, target, batch, predictions) for target in plan.question.targets}
@@ -258,7 +268,7 @@ def report(plan: Plan, total: Tally) -> Report:
             target.name,
             "ope",
             {name: total.estimates[target.name, name].estimate(bounds) for name in plan.estimators(target)},
-            list(target.notes),
+            notes=list(target.notes),
         )
         for target in plan.question.targets
     ]
@@ -287,6 +297,14 @@ def winner_of(results: Sequence[PolicyResult], named: Sequence[NamedComparison])
         ):
             return policy
     return None
+
+
+def _refuse_thinned(batch: LogBatch) -> None:
+    if (batch.columns.get(WEIGHT, np.ones(1)) != 1.0).any():
+        raise ReplayError(
+            "this log has left decisions out at random (pdrop), and ope does not weigh for that: use progressive",
+            "log",
+        )
 
 
 def _chosen(batch: LogBatch) -> np.ndarray[Any, np.dtype[np.intp]]:

@@ -105,7 +105,7 @@ class Column:
 
     def __init__(self, column: str, name: str | None = None) -> None:
         self.name = name or column
-        self._column = column
+        self.column = column
 
     def pmf(self, row: LoggedDecision) -> Pmf:  # noqa: ARG002 - the protocol's
         """See Target."""
@@ -116,22 +116,26 @@ class Column:
 
     def propensities(self, batch: LogBatch) -> Float64:
         """See Target."""
-        if self._column not in batch.columns:
-            raise ReplayError(f"the log has no column {self._column!r}, but {sorted(batch.columns)}", "policy")
-        values = np.asarray(batch.columns[self._column], np.float64)
+        if self.column not in batch.columns:
+            raise ReplayError(f"the log has no column {self.column!r}, but {sorted(batch.columns)}", "policy")
+        values = np.asarray(batch.columns[self.column], np.float64)
         if not ((values >= 0.0) & (values <= 1.0)).all():
-            raise ReplayError(f"column {self._column!r} holds what is no probability", "policy")
+            raise ReplayError(f"column {self.column!r} holds what is no probability", "policy")
         return values
 
 
 class Source(RowTarget):
     """A candidate source alone: the action it scores highest; ties share. Needs a log with the sources' scores."""
 
+    def __init__(self, name: str, source: str) -> None:
+        super().__init__(name)
+        self._source = source
+
     def pmf(self, row: LoggedDecision) -> Pmf:
         """See Target."""
-        if self.name not in row.scores:
-            raise ReplayError(f"the log has scores of {sorted(row.scores)}, and none of {self.name!r}", "policy")
-        scores = row.scores[self.name]
+        if self._source not in row.scores:
+            raise ReplayError(f"the log has scores of {sorted(row.scores)}, and none of {self._source!r}", "policy")
+        scores = row.scores[self._source]
         if np.isnan(scores).all():
             return np.full(scores.size, 1.0 / scores.size)  # it proposed none of them
         best = scores == np.nanmax(scores)

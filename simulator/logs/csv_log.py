@@ -96,6 +96,7 @@ class CsvPiece:
     extra: Sequence[str] = ()
     skip_bad: bool = False
     skipped: int = field(default=0, init=False)
+    _wrong: BadRowError | None = field(default=None, init=False)
 
     def batches(self) -> Iterator[LogBatch]:
         """See Piece. A batch is a block of the file."""
@@ -119,13 +120,15 @@ class CsvPiece:
                     yield from self._batch(block, numbers, line)
                     line += len(block)
         except pa.ArrowInvalid as error:
-            raise BadRowError(f"{self.span.path}, from line {self.first}: {error}", "columns") from error
+            fallback = BadRowError(f"{self.span.path}, from line {self.first}: {error}", "columns")
+            raise self._wrong or fallback from error
 
     def _wrong_width(self, row: Any) -> str:
         if not self.skip_bad:
             line = self.first - 1 + row.number
             what = f"{row.expected_columns} columns, not {row.actual_columns}"
-            raise BadRowError(f"{self.span.path}, line {line}: {what}", "columns")
+            self._wrong = BadRowError(f"{self.span.path}, line {line}: {what}", "columns")
+            return "error"
         self.skipped += 1
         return "skip"
 
@@ -178,6 +181,7 @@ class CsvPiece:
         if columns.action is None:
             return ()
         chosen = block.column(columns.action).to_pylist()
+        events = block.column(columns.event_id).to_pylist() if columns.event_id else None
         sets = block.column(columns.actions).to_pylist() if columns.actions else None
         context = {name: block.column(name).to_pylist() for name in columns.context}
         rows: list[LoggedDecision | None] = []
@@ -189,7 +193,7 @@ class CsvPiece:
                 continue
             rows.append(
                 LoggedDecision(
-                    event_id="",
+                    event_id=f"{self.span.path.name}:{line + at}" if events is None else events[at],
                     context={name: number_or_text(cells[at]) for name, cells in context.items()},
                     action_ids=ids,
                     chosen=ids.index(chosen[at]),

@@ -2,21 +2,20 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bandits.columns import FNV_PRIME
-from bandits.types import Float64
-from policies.catalogue import Catalogue
-from policies.features import featurise
-from policies.spec import PolicySpec
+from bandits.hashing import hash_feature
+from bandits.types import Float64, frozen
+from policies.catalogue import hash_map, hash_rows
+from policies.features import CONTEXT, ITEM, score_features
 from simulator.logs.base import LoggedDecision
 
 CELLS = 1 << 20
 """Features of actions that are held at once."""
-_EVERYTHING = PolicySpec("design")
-_NO_ITEMS = Catalogue()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,40 +37,82 @@ class Design:
 
 def designs(rows: Sequence[LoggedDecision]) -> Iterator[Design]:
     """All rows, in parts that fit the memory."""
-    start, width, count = 0, 0, 0
-    held: list[tuple[NDArray[np.uint32], Float64]] = []
-    for row in rows:
-        hashes, values = _features(row)
-        wider, more = max(width, hashes.shape[1]), max(count, len(hashes))
-        if held and (len(held) + 1) * wider * more > CELLS:
-            yield _padded(start, held, count, width)
-            start, held, wider, more = start + len(held), [], hashes.shape[1], len(hashes)
-        held.append((hashes, values))
-        width, count = wider, more
-    if held:
-        yield _padded(start, held, count, width)
+    start, held = 0, Held()
+    for number, row in enumerate(rows):
+        if held.cells_with(row) > CELLS and number > start:
+            yield held.padded(start)
+            start, held = number, Held()
+        held.add(row)
+    if start < len(rows):
+        yield held.padded(start)
 
 
-def _features(row: LoggedDecision) -> tuple[NDArray[np.uint32], Float64]:
-    """Id, features and scores of each action, the context, and the context crossed with the id: [K, F] each."""
-    context, actions = featurise(_EVERYTHING, _NO_ITEMS, row.context, row.action_ids, row.features, row.scores)
-    count = len(actions)
-    item = actions.namespaces[0]
-    hashes, values = [], []
-    for ns in actions.namespaces:
-        hashes.append(np.broadcast_to(ns.hashes, (count, ns.hashes.shape[-1])))
-        values.append(ns.values)
-    for shared in context.namespaces:
-        wide = (count, shared.hashes.size)
-        hashes += [np.broadcast_to(shared.hashes, wide), (item.hashes * FNV_PRIME) ^ shared.hashes]
-        values += [np.broadcast_to(shared.values, wide)] * 2
-    return np.concatenate(hashes, axis=1), np.concatenate(values, axis=1, dtype=np.float64)
+class Held:
+    """Rows that are to be one design: ids, context, features and scores, each as it comes."""
+
+    def __init__(self) -> None:
+        self._ids: list[NDArray[np.uint32]] = []
+        self._contexts: list[list[tuple[int, float]]] = []
+        self._features: list[tuple[NDArray[np.uint32], NDArray[np.float32]] | None] = []
+        self._scores: list[tuple[NDArray[np.uint32], NDArray[np.float32]] | None] = []
+        self._actions = 0
+        self._width = 0
+
+    def cells_with(self, row: LoggedDecision) -> int:
+        """About how many numbers there are with one row more."""
+        width = max(self._width, 1 + 2 * len(row.context))
+        return (len(self._ids) + 1) * max(self._actions, len(row.action_ids)) * width
+
+    def add(self, row: LoggedDecision) -> None:
+        """Hash a row's features."""
+        self._ids.append(_hashed(tuple(row.action_ids)))
+        self._contexts.append(hash_map(row.context, CONTEXT))
+        features = None if row.features is None else hash_rows(row.features)
+        scores = None
+        if row.scores:
+            ranked = score_features(row.scores)
+            scores = (np.broadcast_to(ranked.hashes, ranked.values.shape), ranked.values)
+        self._features.append(features)
+        self._scores.append(scores)
+        width = 1 + 2 * len(self._contexts[-1])
+        width += sum(each[0].shape[1] for each in (features, scores) if each is not None)
+        self._width = max(self._width, width)
+        self._actions = max(self._actions, len(row.action_ids))
+
+    def padded(self, start: int) -> Design:
+        """The design: id, context, context crossed with id, features, scores."""
+        n, k = len(self._ids), self._actions
+        ids, there = np.zeros((n, k, 1), np.uint32), np.zeros((n, k, 1))
+        for row, hashes in enumerate(self._ids):
+            ids[row, : len(hashes), 0], there[row, : len(hashes), 0] = hashes, 1.0
+        width = max(map(len, self._contexts), default=0)
+        context = [[hashed for hashed, _ in pairs] + [0] * (width - len(pairs)) for pairs in self._contexts]
+        values = [[value for _, value in pairs] + [0.0] * (width - len(pairs)) for pairs in self._contexts]
+        shared = np.array(context, np.uint32).reshape(n, 1, width)
+        weight = np.array(values, np.float64).reshape(n, 1, width) * there
+        own = [_stacked(each, n, k) for each in (self._features, self._scores)]
+        hashed = [ids, np.broadcast_to(shared, weight.shape), (ids * FNV_PRIME) ^ shared, *(each[0] for each in own)]
+        return Design(
+            start,
+            np.concatenate(hashed, axis=2, dtype=np.int64),
+            np.concatenate([there, weight, weight, *(each[1] for each in own)], axis=2),
+        )
 
 
-def _padded(start: int, held: list[tuple[NDArray[np.uint32], Float64]], count: int, width: int) -> Design:
-    columns = np.zeros((len(held), count, width), np.int64)
-    values = np.zeros((len(held), count, width))
-    for row, (hashes, given) in enumerate(held):
-        columns[row, : hashes.shape[0], : hashes.shape[1]] = hashes
-        values[row, : given.shape[0], : given.shape[1]] = given
-    return Design(start, columns, values)
+def _stacked(
+    given: Sequence[tuple[NDArray[np.uint32], NDArray[np.float32]] | None], n: int, k: int
+) -> tuple[NDArray[np.uint32], Float64]:
+    """Features of the actions of n rows, where a row has them: [n, k, F] each."""
+    width = max((each[0].shape[1] for each in given if each is not None), default=0)
+    hashes, values = np.zeros((n, k, width), np.uint32), np.zeros((n, k, width))
+    for row, each in enumerate(given):
+        if each is not None:
+            actions, columns = each[0].shape
+            hashes[row, :actions, :columns], values[row, :actions, :columns] = each
+    return hashes, values
+
+
+@lru_cache(maxsize=1024)
+def _hashed(ids: tuple[str, ...]) -> NDArray[np.uint32]:
+    hashes: NDArray[np.uint32] = np.array([hash_feature(ITEM, action_id) for action_id in ids], np.uint32)
+    return frozen(hashes)

@@ -1,0 +1,179 @@
+"""``banditloop replay``: what other policies would have earned on a log, as a table, JSON and a page."""
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import yaml
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from bandits.errors import ReplayError
+from policies.spec import PolicySpec
+from simulator.fan import in_processes, on_ray
+from simulator.learning import METHODS, learn_on
+from simulator.logs.base import Piece
+from simulator.logs.csv_log import CsvColumns
+from simulator.logs.formats import open_log
+from simulator.policy_args import Asked, VwKind, policy_of
+from simulator.replay import LogSummary, PolicyResult, Question, Report, Tally, evaluate, tally
+from simulator.targets import Column, Logging
+
+COLOURS = {"reliable": "green", "weak": "yellow", "unreliable": "red"}
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """What the command was given."""
+
+    log: str
+    log_format: str
+    method: str
+    policies: Sequence[str]
+    estimators: Sequence[str]
+    interval: str
+    alpha: float
+    address: str | None
+    jobs: int
+    shards: int
+    seed: int
+    bound: float | None
+    columns: str | None
+    skip_bad: bool
+
+
+def run_replay(options: Options, console: Console) -> Report:
+    """Do as asked, with a progress bar on ``console``.
+
+    Raises:
+        BanditloopError: names the option or the row at fault.
+    """
+    if options.method not in ("ope", *METHODS):
+        raise ReplayError(f"a method is one of ope, {', '.join(METHODS)}, not {options.method!r}", "method")
+    asked = [policy_of(text) for text in options.policies]
+    extra = [each.column for each in asked if isinstance(each, Column)]
+    pieces = open_log(
+        options.log,
+        options.log_format,
+        shards=options.shards,
+        skip_bad=options.skip_bad,
+        columns=_columns(options.columns),
+        extra=extra,
+    )
+    if options.method == "ope":
+        return _ope(options, asked, pieces, console)
+    results = []
+    for policy in asked:
+        if not isinstance(policy, PolicySpec | VwKind):
+            raise ReplayError(f"{policy.name} does not learn: use --method ope", "method")
+        with console.status(f"{options.method}: a policy learns, row by row"):
+            results.append(
+                learn_on(
+                    policy,
+                    options.method,
+                    pieces,
+                    path=Path(options.log),
+                    log_format=options.log_format,
+                    seed=options.seed,
+                    bound=options.bound,
+                    skip_bad=options.skip_bad,
+                )
+            )
+    rows, skipped = (int(results[0].learned[name]) for name in ("rows", "skipped"))
+    return Report(LogSummary(rows, skipped, 0, 0, float("nan"), float("nan")), results, [])
+
+
+def _ope(options: Options, asked: Sequence[Asked], pieces: Sequence[Piece], console: Console) -> Report:
+    targets = [each for each in asked if not isinstance(each, PolicySpec | VwKind)]
+    if len(targets) != len(asked):
+        raise ReplayError("a policy that learns is replayed with --method progressive or rejection", "method")
+    if not any(isinstance(each, Logging) for each in targets):
+        targets = [Logging(), *targets]
+    question = Question(targets, tuple(options.estimators), interval=options.interval, alpha=options.alpha)
+    fan: Callable[..., Iterable[Any]] = on_ray(options.address) if options.address else in_processes(options.jobs)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as progress:
+
+        def watched(function: Callable[[Piece], Any], given: Sequence[Piece]) -> Iterable[Any]:
+            name = "evaluating" if getattr(function, "func", None) is tally else "fitting a reward model"
+            task, rows = progress.add_task(name, total=len(given), rate=""), 0
+            for result in fan(function, given):
+                rows += result.rows if isinstance(result, Tally) else 0
+                elapsed = progress.tasks[task].elapsed or 1e-9
+                progress.update(task, advance=1, rate=f"{rows / elapsed:,.0f} rows/s" if rows else "")
+                yield result
+
+        return evaluate(question, pieces, watched)
+
+
+def _columns(text: str | None) -> CsvColumns | None:
+    if text is None:
+        return None
+    try:
+        return msgspec.convert(yaml.safe_load(text), type=CsvColumns)
+    except (yaml.YAMLError, msgspec.ValidationError) as error:
+        raise ReplayError(f"--columns: {' '.join(str(error).split())}", "columns") from error
+
+
+def tables(report: Report) -> list[Table]:
+    """The report for a terminal."""
+    return [_table_of(result) for result in report.results] + ([_compared(report)] if report.comparisons else [])
+
+
+def _table_of(result: PolicyResult) -> Table:
+    table = Table(title=f"{result.policy} · {result.method}", title_justify="left", caption_justify="left")
+    if result.estimates:
+        for name in ("estimator", "value", "interval", "ESS", "max weight", "verdict"):
+            table.add_column(name, justify="right" if name in {"value", "ESS", "max weight"} else "left")
+        for name, each in result.estimates.items():
+            low, high = each.interval
+            verdict = f"[{COLOURS[each.verdict]}]{each.verdict}[/]"
+            cells = (f"{each.value:.6g}", f"{low:.6g} … {high:.6g}", f"{each.ess:,.0f}", f"{each.max_weight:.4g}")
+            table.add_row(name, *cells, verdict)
+    else:
+        table.add_column("what")
+        table.add_column("value", justify="right")
+        if result.average_loss is not None:
+            table.add_row("average loss", f"{result.average_loss:.6f}")
+        for name, value in result.learned.items():
+            table.add_row(name.replace("_", " "), f"{value:.6g}")
+    notes = [*result.notes, *_reasons(result)]
+    if notes:
+        table.caption = "\n".join(notes)
+    return table
+
+
+def _reasons(result: PolicyResult) -> list[str]:
+    """Why estimates are not reliable, each cause once."""
+    named: dict[str, list[str]] = {}
+    for name, each in result.estimates.items():
+        if each.verdict != "reliable":
+            named.setdefault(f"{each.verdict}: {each.reason}", []).append(name)
+    return [f"{', '.join(names)} {reason}" for reason, names in named.items()]
+
+
+def _compared(report: Report) -> Table:
+    best = f"best: {report.winner}" if report.winner else "no policy is shown to be better than every other"
+    table = Table(title="differences on the same rows", title_justify="left", caption=best, caption_justify="left")
+    for name in ("left less right", "estimator", "difference", "interval", "p (Holm)", "verdict"):
+        table.add_column(name)
+    for each in report.comparisons:
+        result = each.result
+        low, high = result.interval
+        table.add_row(
+            f"{each.left} - {each.right}",
+            each.estimator,
+            f"{result.difference:.6g}",
+            f"{low:.6g} … {high:.6g}",
+            f"{result.adjusted:.3g}{' *' if result.significant else ''}",
+            f"[{COLOURS[result.verdict]}]{result.verdict}[/]",
+        )
+    return table

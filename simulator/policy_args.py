@@ -1,0 +1,100 @@
+"""What a user may call a policy: a word, a line of YAML, or a file."""
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import yaml
+
+from bandits.errors import ReplayError
+from policies.spec import PolicySpec, load_spec
+from simulator.targets import Column, Logging, Source, Table, Target, Uniform
+
+
+class _Kind(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind"):
+    name: str | None = None
+
+
+class UniformKind(_Kind, frozen=True, tag="uniform"):
+    """Every action alike."""
+
+
+class LoggingKind(_Kind, frozen=True, tag="logging"):
+    """The policy that made the log."""
+
+
+class TableKind(_Kind, frozen=True, tag="table", kw_only=True):
+    """Probabilities by context and action."""
+
+    path: str
+
+
+class ColumnKind(_Kind, frozen=True, tag="column", kw_only=True):
+    """The probability of the chosen action is a column of the log."""
+
+    column: str
+
+
+class SourceKind(_Kind, frozen=True, tag="source", kw_only=True):
+    """A candidate source alone."""
+
+    source: str
+
+
+class VwKind(_Kind, frozen=True, tag="vw", kw_only=True):
+    """Vowpal Wabbit, learning from the log; ``model``: what it starts from."""
+
+    args: str
+    model: str | None = None
+
+
+Kind = UniformKind | LoggingKind | TableKind | ColumnKind | SourceKind | VwKind
+Asked = Target | PolicySpec | VwKind
+
+
+def policy_of(text: str) -> Asked:
+    """``uniform``, ``logging``, ``{kind: ..., ...}`` in YAML, or a file that holds one, or a policy spec.
+
+    Raises:
+        ReplayError, SpecError: it is none of these; names the field.
+    """
+    path = Path(text)
+    if text in {"uniform", "logging"}:
+        raw: Any = {"kind": text}
+    elif text.lstrip().startswith("{"):
+        raw = _yaml(text, text)
+    elif path.exists():
+        raw = _yaml(path.read_text(), text)
+        if isinstance(raw, dict) and raw.get("kind") in {None, "blend", "mixture"}:
+            return load_spec(path)
+    else:
+        raise ReplayError(f"{text!r} is no policy: uniform, logging, {{kind: ...}}, or a file", "policy")
+    try:
+        kind = msgspec.convert(raw, type=Kind)
+    except msgspec.ValidationError as error:
+        raise ReplayError(f"{text}: {error}", "policy") from error
+    return target_of(kind)
+
+
+def target_of(kind: Kind) -> Target | VwKind:
+    """The policy described."""
+    match kind:
+        case UniformKind():
+            return Uniform(kind.name or "uniform")
+        case LoggingKind():
+            return Logging(kind.name or "logging")
+        case TableKind():
+            return Table(Path(kind.path), kind.name)
+        case ColumnKind():
+            return Column(kind.column, kind.name)
+        case SourceKind():
+            return Source(kind.name or kind.source, kind.source)
+        case VwKind():
+            return kind
+
+
+def _yaml(text: str, what: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ReplayError(f"{what}: not YAML: {' '.join(str(error).split())}", "policy") from error
