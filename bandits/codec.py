@@ -9,7 +9,15 @@ import msgspec
 import numpy as np
 
 from bandits.errors import CodecError
-from bandits.records import Credit, DecisionRecord, FeatureMap, LogRecord, RewardRecord, RollbackRecord
+from bandits.records import (
+    ActivationRecord,
+    Credit,
+    DecisionRecord,
+    FeatureMap,
+    LogRecord,
+    RewardRecord,
+    RollbackRecord,
+)
 
 VERSION = 1
 MALFORMED = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
@@ -40,13 +48,14 @@ def decode(data: bytes) -> LogRecord:
         record = _decoder.decode(memoryview(data)[1:])
     except MALFORMED as error:
         raise CodecError(f"not a record: {error}") from error
-    event_id = getattr(record, "event_id", None)
-    if event_id is not None and not 0 < len(event_id.encode(errors="replace")) <= MAX_EVENT_ID_BYTES:
-        raise CodecError(f"an event_id has 1 to {MAX_EVENT_ID_BYTES} bytes", "event_id")
-    if isinstance(record, RewardRecord):
-        _check_reward(record)
-    elif isinstance(record, DecisionRecord):
+    if isinstance(record, DecisionRecord):
+        _check_event_id(record.event_id)
         _check_decision(record)
+    elif isinstance(record, RewardRecord):
+        _check_event_id(record.event_id)
+        _check_reward(record)
+    elif isinstance(record, ActivationRecord):
+        _check_event_id(record.event_id)
     elif isinstance(record, RollbackRecord) and not POSITION.fullmatch(record.position):
         raise CodecError(f"a log position is milliseconds-sequence, not {record.position!r}", "position")
     return record
@@ -55,6 +64,12 @@ def decode(data: bytes) -> LogRecord:
 def digest(data: bytes) -> str:
     """The name of a blob: 32 hex digits of BLAKE2b."""
     return hashlib.blake2b(data, digest_size=16).hexdigest()
+
+
+def _check_event_id(event_id: str) -> None:
+    size = len(event_id) if event_id.isascii() else len(event_id.encode(errors="replace"))
+    if not 0 < size <= MAX_EVENT_ID_BYTES:
+        raise CodecError(f"an event_id has 1 to {MAX_EVENT_ID_BYTES} bytes", "event_id")
 
 
 def _check_reward(record: RewardRecord) -> None:
@@ -68,25 +83,27 @@ def _check_decision(record: DecisionRecord) -> None:
     count, slots = len(record.action_ids), len(record.chosen)
     if count == 0 or len(set(record.action_ids)) != count:
         raise CodecError("actions are distinct, at least one", "action_ids")
-    if slots == 0 or len(set(record.chosen)) != slots or not all(0 <= index < count for index in record.chosen):
+    if slots == 0 or len(set(record.chosen)) != slots or min(record.chosen) < 0 or max(record.chosen) >= count:
         raise CodecError("at least one chosen index, distinct, within the actions", "chosen")
     if record.features is not None and len(record.features) != count:
         raise CodecError(f"features for {count} actions, not {len(record.features)}", "features")
     for source, data in record.scores.items():
         if len(data) != 4 * count or np.isinf(np.frombuffer(data, "<f4")).any():
             raise CodecError(f"{count} float32 scores, none infinite", f"scores.{source}")
-    pmfs = _pmfs(record.pmf, slots, count, "pmf")
-    if not all(pmf[index] > 0.0 for pmf, index in zip(pmfs, record.chosen, strict=True)):
-        raise CodecError("a chosen action has a positive propensity", "pmf")
+    for pmf, index in zip(_pmfs(record.pmf, slots, count, "pmf"), record.chosen, strict=True):
+        if not pmf[index] > 0.0:
+            raise CodecError("a chosen action has a positive propensity", "pmf")
     if record.credit is not None:
         _check_credit(record.credit, slots)
     _check_features(record)
 
 
 def _check_features(record: DecisionRecord) -> None:
-    maps: Iterable[FeatureMap | None] = (record.context, *(record.features or ()))
+    maps: Iterable[FeatureMap | None] = (record.context, *record.features) if record.features else (record.context,)
     for features in maps:
-        for name, value in (features or {}).items():
+        if not features:
+            continue
+        for name, value in features.items():
             if isinstance(value, float) and not abs(value) <= MAX_NUMBER:
                 raise CodecError(f"features are numbers up to {MAX_NUMBER:g}", name)
 

@@ -84,17 +84,20 @@ class FeatureIndex:
         return list(values), list(values.values())
 
     def _add(self, values: dict[int, float], pairs: Iterable[tuple[int, float]], *, learn: bool) -> None:
-        columns = self._columns
+        find = self._columns.get
         for hashed, value in pairs:
             if not value:
                 continue
-            column = columns.get(hashed)
+            column = find(hashed)
             if column is None:
                 if not learn or len(self.hashes) >= self._limit:
                     continue
-                column = columns[hashed] = len(self.hashes)
+                column = self._columns[hashed] = len(self.hashes)
                 self.hashes.append(hashed)
-            values[column] = values.get(column, 0.0) + value
+            if column in values:
+                values[column] += value
+            else:
+                values[column] = value
 
     def _terms(self, context: Context, actions: ActionSet) -> list[tuple[NDArray[np.uint32], NDArray[np.float32]]]:
         groups = {ns.name: ns for ns in (*context.namespaces, *actions.namespaces)}

@@ -9,7 +9,7 @@ import heapq
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -36,8 +36,7 @@ class JoinRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return round(self.window_s * 1000)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class JoinedDecision:
+class JoinedDecision(msgspec.Struct, frozen=True, eq=False, gc=False):
     """What to teach of a decision: ``rewards`` of its ``slots``, or by how much to correct those taught before."""
 
     position: str
@@ -239,7 +238,7 @@ class Join:
             _teach(decision, range(_slots(decision)), out)
         if not (decision.activated and decision.rule.late == "correct"):
             decision.record = None
-            decision.values, decision.seen, decision.taught = {}, {}, {}
+            decision.values, decision.seen, decision.taught = _NOTHING, _NOTHING, _NOTHING
 
     def _decision(self, position: str, now_ms: int, record: DecisionRecord, out: list[JoinedDecision]) -> None:
         if record.event_id in self._open or record.event_id in self._closed:
@@ -323,6 +322,10 @@ class Join:
         self._sequence += 1
         heapq.heappush(self._deadlines, (at_ms, self._sequence, kind, event_id))
         return self._sequence
+
+
+_NOTHING: dict[Any, Any] = {}
+"""Of a decision without its record, to which nothing is added any more."""
 
 
 def log_order(position: str) -> tuple[int, int]:

@@ -3,8 +3,6 @@
 Large things (a spec, a catalogue, a checkpoint) are blobs named by their digest. Arrays are little-endian bytes.
 """
 
-from dataclasses import dataclass
-
 import msgspec
 import numpy as np
 
@@ -14,8 +12,11 @@ Value = float | str | bool | list[str]
 FeatureMap = dict[str, Value]
 
 
-class Record(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """Base of all records. Stored as a msgpack array headed by the kind's name; fields are only ever appended."""
+class Record(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
+    """Base of all records. Stored as a msgpack array headed by the kind's name; fields are only ever appended.
+
+    A record refers to nothing that could refer back, so the collector of cycles is spared it.
+    """
 
 
 class Credit(msgspec.Struct, frozen=True, array_like=True):
@@ -143,8 +144,7 @@ LogRecord = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class LogEntry:
+class LogEntry(msgspec.Struct, frozen=True, gc=False):
     """One entry of the log. Its id ("milliseconds-sequence", the log's own clock) is its event time."""
 
     id: str

@@ -86,7 +86,7 @@ class Fold:
     ``spec`` (named ``spec_id``), ``catalogue``, ``artifact`` and ``build`` are the newest of the log, ``builds`` all of
     them, ``pinned`` the snapshot to serve if it is not the newest. A new spec keeps the learned model unless a part
     changed that the model depends on. ``changes`` counts how often the model changed since this object was made.
-    ``on_checkpoint`` is told the position and the bytes of each checkpoint.
+    ``on_checkpoint`` is told the position of each checkpoint, and is given what makes its bytes, to call at once.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class Fold:
         *,
         salt: bytes,
         past: Past | None = None,
-        on_checkpoint: Callable[[str, bytes], None] | None = None,
+        on_checkpoint: Callable[[str, Callable[[], bytes]], None] | None = None,
     ) -> None:
         self._blob = blob
         self._salt = salt
@@ -159,6 +159,9 @@ class Fold:
 
     def state(self) -> FoldState:
         """For a checkpoint as of ``position``."""
+        return self._state(None if self.learner is None else self.learner.checkpoint())
+
+    def _state(self, model: bytes | None) -> FoldState:
         return FoldState(
             self.position,
             self.learned,
@@ -169,7 +172,7 @@ class Fold:
             self.build,
             self.builds,
             self.pinned,
-            None if self.learner is None else self.learner.checkpoint(),
+            model,
             self.join.state(),
             self.refused_rollbacks,
         )
@@ -182,30 +185,26 @@ class Fold:
             return  # made by a model of another shape
         self.changes += 1
         if isinstance(self.learner, RidgeLearner):
-            for action_id, row, reward in self._rows(joined):
-                if joined.correction:
-                    self.learner.correct_row(action_id, row, reward)
-                else:
-                    self.learner.learn_row(action_id, row, reward)
-                    self.learned += 1
+            teach = self.learner.correct_row if joined.correction else self.learner.learn_row
+            rows = self._rows(joined)
+            for (action_id, row), reward in zip(rows, joined.rewards, strict=bool(rows)):
+                teach(action_id, row, reward)
+            if not joined.correction:
+                self.learned += len(rows)
         else:
             interactions = list(self.interactions(joined))
             self.learner.learn(interactions)
             self.learned += len(interactions)
 
-    def _rows(self, joined: JoinedDecision) -> Iterator[tuple[str, Row, float]]:
-        """What ridge learns from: the chosen actions' features alone."""
+    def _rows(self, joined: JoinedDecision) -> list[tuple[str, Row]]:
+        """What ridge learns from, of each slot: the chosen action and its features alone. Nothing without a credit."""
         record = joined.record
         spec = self._spec_of(record.spec)
         if spec.kind == "mixture":
-            for each in self.interactions(joined):
-                features = row_of(each.context, each.actions, each.chosen)
-                yield each.actions.ids[each.chosen], features, each.reward
-            return
+            taught = list(self.interactions(joined))
+            return [(each.actions.ids[each.chosen], row_of(each.context, each.actions, each.chosen)) for each in taught]
         indices = [record.chosen[slot] for slot in joined.slots]
-        rows = chosen_rows(spec, self._catalogue_of(record.catalogue), record, indices)
-        for (action_id, row), reward in zip(rows, joined.rewards, strict=True):
-            yield action_id, row, reward
+        return chosen_rows(spec, self._catalogue_of(record.catalogue), record, indices)
 
     def interactions(self, joined: JoinedDecision) -> Iterator[Interaction]:
         """What a joined decision teaches: one interaction per slot, among the actions that were left."""
@@ -262,11 +261,11 @@ class Fold:
         self.join.rule = spec.join
 
     def _checkpoint(self) -> None:
-        state = self.state()
+        model = None if self.learner is None else self.learner.checkpoint()
         if self.spec is not None:
-            self.learner = make_learner(self.spec, salt=self._salt, checkpoint=state.learner)
+            self.learner = make_learner(self.spec, salt=self._salt, checkpoint=model)
         if self._on_checkpoint is not None:
-            self._on_checkpoint(self.position, msgspec.msgpack.encode(state))
+            self._on_checkpoint(self.position, lambda: msgspec.msgpack.encode(self._state(model)))
 
     def _roll_back(self, record: RollbackRecord) -> None:
         """Fold to the snapshot's position once more, and take the model from there; open windows carry on."""

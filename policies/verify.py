@@ -63,10 +63,10 @@ def verify(
     if waiting and waiting[-1].snapshot.position == fold.position != START:
         yield _compare(fold, waiting.pop(), build)
     batch: list[LogEntry] = []
+    wanted = {each.snapshot.position for each in waiting}
     for entry in entries:
         batch.append(entry)
-        wanted = bool(waiting) and log_order(entry.id) >= _at(waiting[-1])
-        if not wanted and len(batch) < every:
+        if entry.id not in wanted and len(batch) < every:
             continue
         fold.apply(batch)
         batch.clear()

@@ -41,13 +41,13 @@ class History:
                 yield from self._archive.entries(position, until) if self._archive else ()
                 position = until
                 continue
-            for entry in batch:
-                if through is not None and log_order(entry.id) > log_order(through):
-                    return
-                yield entry
-                position = entry.id
             if not batch:
                 return
+            if through is not None and log_order(batch[-1].id) > log_order(through):
+                yield from (entry for entry in batch if log_order(entry.id) <= log_order(through))
+                return
+            yield from batch
+            position = batch[-1].id
 
     def _archived_until(self, position: str, gone: str, through: str | None) -> str:
         """How far to read the archive, which has to hold what the stream lacks."""

@@ -6,7 +6,7 @@ import platform
 import threading
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import version
 from itertools import islice
 
@@ -231,9 +231,9 @@ class LearnerLoop:
             self._append(CheckpointRecord())
             self._asked_at = time.monotonic()
 
-    def _on_checkpoint(self, position: str, data: bytes) -> None:
+    def _on_checkpoint(self, position: str, data: Callable[[], bytes]) -> None:
         if self.lease.token is not None and self._fold.spec is not None:
-            self._taken.append((position, data, self._publishable()))
+            self._taken.append((position, data(), self._publishable()))
         self._asked_at = time.monotonic()
 
     def _store_checkpoints(self) -> None:

@@ -1,6 +1,6 @@
 """Stand-ins that behave: a log with a settable clock, a source that can fail, a service without Redis."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import pairwise
 
 import msgspec
@@ -62,8 +62,8 @@ class FakePast:
         self._log = log
         self.checkpoints: dict[str, bytes] = {}
 
-    def keep(self, position: str, data: bytes) -> None:
-        self.checkpoints[position] = data
+    def keep(self, position: str, data: Callable[[], bytes]) -> None:
+        self.checkpoints[position] = data()
 
     def entries(self, after: str, through: str) -> list[LogEntry]:
         return self._log.past(after, through)
