@@ -11,6 +11,7 @@ BENCHMARKS = (
     "archive_size.py",
     "verify.py",
     "durability.py",
+    "replay.py",
 )
 
 
