@@ -23,13 +23,13 @@ class Ingress(RankReplica):
 
 def build_app(settings: Settings, specs: Sequence[PolicySpec]) -> Application:
     """One ingress with ``settings.replicas`` replicas, a learner per policy with its standbys, and the archiver."""
-    quick = {"graceful_shutdown_wait_loop_s": 0.1, "graceful_shutdown_timeout_s": 10}
+    # A dead replica is noticed by the next health check. Ray's default is to look every 10 s.
+    quick = {"graceful_shutdown_wait_loop_s": 0.1, "graceful_shutdown_timeout_s": 10, "health_check_period_s": 1}
     learners = [
         serve.deployment(Learner, name=f"learner-{spec.name}")
         .options(
             num_replicas=1 + spec.learner.standbys,
             max_ongoing_requests=1,
-            health_check_period_s=1,
             ray_actor_options={"num_cpus": 0},
             **quick,
         )

@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from policies.catalogue import Catalogue
 from policies.sources import load_sources
 from policies.spec import PolicySpec, decode_spec
 from serve_app.embedded import embedded_valkey, running_url
-from serve_app.environment import FAST_SERVE, is_free, prepare_environment
+from serve_app.environment import is_free, prepare_environment
 from serve_app.loopback import check_ray_is_on_loopback, ray_on_loopback, refuse_open_doors
 from serve_app.security import read_keys
 from serve_app.settings import Settings
@@ -100,7 +99,6 @@ def serving(settings: Settings, specs: Sequence[PolicySpec]) -> Iterator[str]:
             log_to_driver=settings.log_level == "DEBUG",
             logging_level=logging.WARNING,
             object_store_memory=128 * 2**20,
-            runtime_env={"env_vars": {name: os.environ[name] for name in FAST_SERVE}},
         )
         try:
             check_ray_is_on_loopback(ray.util.get_node_ip_address())
