@@ -94,7 +94,10 @@ class AsyncClient:
     ) -> None:
         self._policy = policy
         self._retries = retries
-        limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
+        self._timeout_s = timeout_s
+        # Whoever waits for a connection waits here: httpx's own queue, once it has been full, can stay full for good.
+        self._free = asyncio.Semaphore(connections)
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=connections)
         headers = key_header(api_key)
         self._http = httpx.AsyncClient(base_url=url, timeout=timeout_s, limits=limits, headers=headers)
 
@@ -126,7 +129,7 @@ class AsyncClient:
         for attempt in range(self._retries + 1):
             last = attempt == self._retries
             try:
-                response = await self._http.post(f"/v1/policies/{self._policy}/{path}", content=body, headers=JSON)
+                response = await self._once(path, body)
             except httpx.TransportError as error:
                 if last:
                     raise unreachable(error) from error
@@ -135,6 +138,16 @@ class AsyncClient:
                     return read(response, kind)
             await asyncio.sleep(BACKOFF_S * 2**attempt)
         raise AssertionError("unreachable")
+
+    async def _once(self, path: str, body: bytes) -> httpx.Response:
+        try:
+            await asyncio.wait_for(self._free.acquire(), self._timeout_s)
+        except TimeoutError as error:
+            raise httpx.PoolTimeout("every connection is busy") from error
+        try:
+            return await self._http.post(f"/v1/policies/{self._policy}/{path}", content=body, headers=JSON)
+        finally:
+            self._free.release()
 
 
 def rank_body(actions: Sequence[ActionRequest | str] | None, fields: Mapping[str, Any]) -> bytes:

@@ -1,6 +1,7 @@
 """The client against a real server: what it sends again is what it sent."""
 
 import asyncio
+import contextlib
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -25,13 +26,15 @@ DROP = None
 
 
 class Server(ThreadingHTTPServer):
-    """Gives its ``answers`` one after another, the last for ever; remembers what it was asked."""
+    """Gives its ``answers`` one after another, the last for ever, while ``open``; remembers what it was asked."""
 
     daemon_threads = True
 
     def __init__(self) -> None:
         self.answers: list[tuple[int, object] | None] = []
         self.asked: list[tuple[str, dict]] = []
+        self.open = threading.Event()
+        self.open.set()
         super().__init__(("127.0.0.1", 0), Handler)
 
     @property
@@ -53,6 +56,7 @@ class Handler(BaseHTTPRequestHandler):
         self.answer()
 
     def answer(self) -> None:
+        self.server.open.wait(10)
         answers = self.server.answers
         answer = answers.pop(0) if len(answers) > 1 else answers[0]
         if answer is DROP:
@@ -163,6 +167,26 @@ def test_an_answer_that_is_not_the_services_own_is_an_error_with_its_status(serv
     with pytest.raises(ServiceError) as refused:
         call(server, "rank", ["a"])
     assert (refused.value.status, refused.value.service_code) == (418, "http_error")
+
+
+async def test_after_an_outage_with_many_waiting_the_client_answers_again(server):
+    """Nothing that timed out while it waited for a connection may hold one."""
+    server.answers = [(200, RANKED)]
+
+    async def attempt(client: AsyncClient) -> bool:
+        with contextlib.suppress(ServiceError):
+            await client.rank(["a"])
+            return True
+        return False
+
+    async with AsyncClient(server.url, retries=1, timeout_s=0.2, connections=4) as client:
+        server.open.clear()
+        assert not any(await asyncio.gather(*(attempt(client) for _ in range(200))))
+        server.open.set()
+        async with asyncio.timeout(10):
+            while not await attempt(client):
+                pass
+        assert all(await asyncio.gather(*(attempt(client) for _ in range(8))))
 
 
 def test_nobody_at_home_is_an_error_too(server, call):
