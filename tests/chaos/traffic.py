@@ -17,8 +17,8 @@ ACTIONS = ["news", "match", "film", "song"]
 class Promised:
     """What the service has acknowledged, by id; and when it last did so, on the monotonic clock."""
 
-    decisions: set[str] = field(default_factory=set)
-    rewards: dict[str, str] = field(default_factory=dict)  # by reward_id: event_id
+    decisions: dict[str, float] = field(default_factory=dict)  # by event_id, and by reward_id: when
+    rewards: dict[str, float] = field(default_factory=dict)
     unlogged: int = 0
     refused: int = 0
     ranked_at: float = 0.0
@@ -67,8 +67,7 @@ class Traffic:
             promised.refused += 1
             return
         if answer.logged:
-            promised.decisions.add(event_id)
-            promised.ranked_at = time.monotonic()
+            promised.decisions[event_id] = promised.ranked_at = time.monotonic()
         else:
             promised.unlogged += 1
         if not rewarded:
@@ -79,5 +78,4 @@ class Traffic:
         except (ServiceError, httpx.HTTPError):
             promised.refused += 1
         else:
-            promised.rewards[reward_id] = event_id
-            promised.rewarded_at = time.monotonic()
+            promised.rewards[reward_id] = promised.rewarded_at = time.monotonic()

@@ -127,12 +127,16 @@ def stats(client: redis.Redis) -> Stats:
 @pytest.mark.parametrize("name", SPECS)
 @pytest.mark.timeout(300)
 def test_whichever_call_fails_before_or_after_its_effect_the_end_is_the_same(client, server_url, name, request):
-    """Every call that learner and lease make, once each way: nothing lost, nothing learned twice, replay identical."""
-    if "redis" in request.node.callspec.id and name != "ridge":
+    """Every call that learner and lease make, once each way: nothing lost, nothing learned twice, replay identical.
+
+    On the second kind of server every fifth, with one kind of learner: the commands are the same.
+    """
+    second = "redis" in request.node.callspec.id
+    if second and name != "ridge":
         pytest.skip("one kind of learner on this server: its commands are the same for all")
     spec, number, calls = SPECS[name], 0, 1
     while number < calls:
-        number += 1
+        number += 5 if second else 1
         for after in (False, True):
             client.flushall()
             faulty = FaultyRedis.from_url(server_url)
