@@ -204,6 +204,7 @@ def replay(
     ] = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Count malformed rows and leave them out")] = False,
     out: Annotated[Path | None, typer.Option(help="Write the report as JSON")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write the report as a page that needs nothing else")] = None,
 ) -> None:
     """What other policies would have earned on a log, and whether that can be trusted."""
     import msgspec
@@ -229,6 +230,10 @@ def replay(
     report = run_replay(options, console)
     if out is not None:
         out.write_bytes(msgspec.json.format(msgspec.json.encode(report)))
+    if html is not None:
+        from simulator.page import page
+
+        html.write_text(page(report))
     for table in tables(report):
         Console().print(table)
 

@@ -23,6 +23,7 @@ from simulator.ope.design import designs
 from simulator.ope.estimators import Estimate, Estimator, Slope, estimator
 from simulator.ope.formulas import FORMULAS
 from simulator.ope.intervals import INTERVALS, REPLICATES, Interval
+from simulator.ope.overview import Charts, Overview
 from simulator.ope.reward_model import FittedRewardModel, RewardModel
 from simulator.targets import Logging, Target, demand_rows
 
@@ -72,13 +73,14 @@ class Report(msgspec.Struct, frozen=True):
     """What an evaluation found.
 
     ``winner``: the policy whose value is significantly above every other's, if there is one and its estimate can be
-    relied on.
+    relied on. ``charts``: what there is to draw.
     """
 
     log: LogSummary
     results: list[PolicyResult]
     comparisons: list[NamedComparison]
     winner: str | None = None
+    charts: Charts | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +125,7 @@ class Question:
 class Tally:
     """What some rows say. ``estimates``: by policy and estimator; ``differences``: by two policies and estimator."""
 
+    overview: Overview
     rows: int = 0
     skipped: int = 0
     first_ms: int = 0
@@ -145,6 +148,7 @@ class Tally:
 
     def merge(self, other: "Tally") -> None:
         """Add the rows of another, which answers the same question."""
+        self.overview.merge(other.overview)
         self.rows += other.rows
         self.skipped += other.skipped
         times = [each for each in (self.first_ms, other.first_ms) if each]
@@ -176,7 +180,8 @@ class Plan:
 
     def empty(self) -> Tally:
         """A tally of no rows."""
-        question, out = self.question, Tally()
+        question = self.question
+        out = Tally(Overview([target.name for target in question.targets]))
         for target in question.targets:
             for name in self.estimators(target):
                 parameters = question.parameters.get(name, {})
@@ -252,6 +257,7 @@ def tally(plan: Plan, model: FittedRewardModel | None, piece: Piece) -> Tally:
         out.count(batch)
         predictions = None if model is None else _predictions(model, batch)
         seen = {target.name: _seen(plan, target, batch, predictions) for target in plan.question.targets}
+        out.overview.update(batch, seen)
         for (policy, _), each in out.estimates.items():
             each.update(seen[policy])
         for (left, right, _), difference in out.differences.items():
@@ -282,7 +288,7 @@ def report(plan: Plan, total: Tally) -> Report:
         total.total_reward / max(total.rows, 1),
         total.min_propensity,
     )
-    return Report(summary, results, named, winner_of(results, named))
+    return Report(summary, results, named, winner_of(results, named), total.overview.charts())
 
 
 def winner_of(results: Sequence[PolicyResult], named: Sequence[NamedComparison]) -> str | None:

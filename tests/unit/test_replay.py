@@ -1,8 +1,10 @@
 """Replay: the same rows and the same answers however a log is cut; what cannot be answered is refused by name."""
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from functools import partial
+from html.parser import HTMLParser
 from pathlib import Path
 
 import msgspec
@@ -25,6 +27,7 @@ from simulator.logs.archive import plain, rows_of
 from simulator.logs.base import LoggedDecision, Piece
 from simulator.logs.csv_log import CsvColumns
 from simulator.logs.formats import open_log
+from simulator.page import page
 from simulator.policy_args import policy_of
 from simulator.replay import Question, Report, evaluate
 from simulator.targets import Column, Logging, Source, Table, Uniform
@@ -87,6 +90,12 @@ def numbers(report: Report) -> dict[tuple[str, str], tuple[float, ...]]:
     }
     for each in report.comparisons:
         found[each.left, each.right] = (each.result.difference, each.result.stderr, each.result.p_value)
+    charts = report.charts
+    assert charts is not None
+    for name, counts in charts.weights.items():
+        found["weights", name] = tuple(counts)
+    for action in charts.actions:
+        found["action", action.action] = (action.share, *action.shares.values())
     return found
 
 
@@ -356,6 +365,49 @@ def test_an_empty_log_is_no_answer(tmp_path):
         evaluate(Question([Column("propensity")]), open_log(str(tmp_path / "log.csv"), "csv", extra=["propensity"]))
 
 
+# The page
+
+
+class Tags(HTMLParser):
+    """Which elements there are, what they link to, and all the text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.names: Counter[str] = Counter()
+        self.links: list[str] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs) -> None:
+        self.names[tag] += 1
+        self.links += [value or "" for name, value in attrs if name in {"src", "href"}]
+
+    def handle_data(self, data) -> None:
+        self.text += data
+
+
+def test_the_page_shows_everything_and_needs_nothing_else(archive):
+    targets = [Logging(), Uniform("<script>"), Source("deep", "deep")]
+    report = evaluate(Question(targets), open_log(str(archive), "archive"))
+    tags = Tags(page(report))
+    assert tags.names["svg"] == 3  # estimates, weights, actions; all of it in one hour, so no curve
+    assert not tags.links
+    assert not tags.names["script"]
+    for said in ("<script>", "deep", "reliable", "better than every other", "item0", "ips", "dros"):
+        assert said in tags.text
+    assert len(report.charts.times) == 1
+    assert report.charts.times[0].rows == report.log.rows
+    assert report.charts.times[0].reward == pytest.approx(report.log.mean_reward)
+    assert {each.action for each in report.charts.actions} == {f"item{k}" for k in range(K)}
+    assert sum(each.share for each in report.charts.actions) == pytest.approx(1.0)
+    assert sum(report.charts.weights["deep"]) == report.log.rows
+
+
+def test_a_report_without_anything_to_draw_is_a_page(log):
+    pieces = open_log(str(log), "csv", columns=CsvColumns(reward="click", propensity="p"), extra=["q"])
+    assert Tags(page(evaluate(Question([Column("q")], estimators=["ips"]), pieces))).names["svg"] == 2
+
+
 # The command
 
 
@@ -363,10 +415,18 @@ def test_the_command_prints_a_table_and_writes_the_report(log, tmp_path):
     table = table_of(tmp_path / "better.csv", BETTER, context="device")
     columns = "{reward: click, propensity: p, event_id: id, action: shown, actions: of, context: [device]}"
     command = ["replay", "--log", str(log), "--format", "csv", "--columns", columns, "--out", str(tmp_path / "r.json")]
-    command += ["--policy", f"{{kind: table, path: {table}}}", "--interval", "bernstein"]
+    command += [
+        "--policy",
+        f"{{kind: table, path: {table}}}",
+        "--interval",
+        "bernstein",
+        "--html",
+        str(tmp_path / "r.html"),
+    ]
     done = CliRunner().invoke(app, command)
     assert done.exit_code == 0, done.output
     assert "better · ope" in done.output
+    assert "better" in Tags((tmp_path / "r.html").read_text()).text
     report = json.loads((tmp_path / "r.json").read_text())
     assert [each["policy"] for each in report["results"]] == ["logging", "better"]
     estimate = report["results"][1]["estimates"]["dr"]
