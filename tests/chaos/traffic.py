@@ -42,9 +42,11 @@ class Traffic:
         self._thread.start()
 
     def stop(self) -> None:
-        """Send no more, and wait for what is on its way."""
+        """Send no more, and wait for what is on its way: what is promised after the log was read would look lost."""
         self._stop.set()
         self._thread.join(60)
+        if self._thread.is_alive():
+            raise TimeoutError("requests are still on their way a minute after the last was sent")
 
     async def _run(self) -> None:
         async with (
