@@ -10,13 +10,14 @@ from pathlib import Path
 
 import numpy as np
 
+from bandits.codec import MAX_NUMBER
 from bandits.errors import BadRowError, ReplayError
 from bandits.vw_log import LogFormat, VwLogReader
 from policies.catalogue import Catalogue
 from policies.spec import PolicySpec
 from simulator.curve import Curve, CurvePoint
 from simulator.logs import dsjson, vw_text
-from simulator.logs.base import MAX_REWARD, Piece
+from simulator.logs.base import Piece
 from simulator.logs.lines import WEIGHT, Record, Span, records
 from simulator.online import PUBLISH_EVERY, OnlinePolicy
 
@@ -141,8 +142,8 @@ def _label(record: Record, log_format: LogFormat) -> _Label | None:
     label = _dsjson_label(record) if log_format == "dsjson" else _text_label(record)
     if label is not None and not 0.0 < label.probability <= 1.0:
         raise BadRowError(f"{record.where()}: a propensity is in (0, 1], not {label.probability}", "propensity")
-    if label is not None and not abs(label.cost) <= MAX_REWARD:
-        raise BadRowError(f"{record.where()}: a cost is a number up to {MAX_REWARD:g}, not {label.cost}", "reward")
+    if label is not None and not abs(label.cost) <= MAX_NUMBER:
+        raise BadRowError(f"{record.where()}: a cost is a number up to {MAX_NUMBER:g}, not {label.cost}", "reward")
     return label
 
 

@@ -13,13 +13,13 @@ import mmh3
 import numpy as np
 from numpy.typing import NDArray
 
+from bandits.codec import MAX_NUMBER
 from bandits.errors import BadRowError
 from bandits.records import DecisionRecord, FeatureMap
 from bandits.types import Float32, Float64
 
 BATCH_ROWS = 10_000
 """Of a log whose rows are objects."""
-MAX_REWARD = 1e12
 UInt64 = NDArray[np.uint64]
 
 
@@ -107,8 +107,8 @@ def check_row(row: LoggedDecision, where: str) -> LoggedDecision:
     """
     if not 0.0 < row.propensity <= 1.0:
         raise BadRowError(f"{where}: a propensity is in (0, 1], not {row.propensity}", "propensity")
-    if not math.isfinite(row.reward) or abs(row.reward) > MAX_REWARD:
-        raise BadRowError(f"{where}: a reward is a number up to {MAX_REWARD:g}, not {row.reward}", "reward")
+    if not math.isfinite(row.reward) or abs(row.reward) > MAX_NUMBER:
+        raise BadRowError(f"{where}: a reward is a number up to {MAX_NUMBER:g}, not {row.reward}", "reward")
     if not 0 <= row.chosen < len(row.action_ids):
         raise BadRowError(f"{where}: the chosen action {row.chosen} is not among {len(row.action_ids)}", "chosen")
     return row

@@ -14,10 +14,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
+from bandits.codec import MAX_NUMBER
 from bandits.errors import BadRowError, ReplayError
 from bandits.records import Value
 from bandits.types import Float64
-from simulator.logs.base import MAX_REWARD, LogBatch, LoggedDecision, key_of
+from simulator.logs.base import LogBatch, LoggedDecision, key_of
 from simulator.logs.lines import PIECE_BYTES, Span, cut
 from simulator.ope.moments import splitmix64
 
@@ -146,7 +147,7 @@ class CsvPiece:
         propensity, reward = values[self.columns.propensity], values[self.columns.reward]
         for name, wrong, what in (
             (self.columns.propensity, ~((propensity > 0.0) & (propensity <= 1.0)), "is no propensity, in (0, 1]"),
-            (self.columns.reward, ~(np.abs(reward) <= MAX_REWARD), f"is no reward, a number up to {MAX_REWARD:g}"),
+            (self.columns.reward, ~(np.abs(reward) <= MAX_NUMBER), f"is no reward, a number up to {MAX_NUMBER:g}"),
         ):
             self._refuse(wrong & ~bad, block, line, name, what)
             bad |= wrong
