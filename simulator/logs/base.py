@@ -99,6 +99,14 @@ def key_of(event_id: str) -> int:
     return mmh3.hash64(event_id.encode(errors="surrogatepass"), signed=False)[0]
 
 
+def splitmix64(numbers: UInt64) -> UInt64:
+    """64 well-mixed bits from each of 64 (Steele, Lea & Flood 2014, doi:10.1145/2660193.2660195)."""
+    mixed = numbers + np.uint64(0x9E3779B97F4A7C15)
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return mixed ^ (mixed >> np.uint64(31))
+
+
 def check_row(row: LoggedDecision, where: str) -> LoggedDecision:
     """Refuse a row that no estimator could use. ``where``: file and line.
 

@@ -18,9 +18,8 @@ from bandits.codec import MAX_NUMBER
 from bandits.errors import BadRowError, ReplayError
 from bandits.records import Value
 from bandits.types import Float64
-from simulator.logs.base import LogBatch, LoggedDecision, key_of
+from simulator.logs.base import LogBatch, LoggedDecision, key_of, splitmix64
 from simulator.logs.lines import PIECE_BYTES, Span, cut
-from simulator.ope.moments import splitmix64
 
 NUMBER = r"^\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*$"
 BLOCK_BYTES = 4 << 20

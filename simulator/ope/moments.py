@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from bandits.errors import ReplayError
 from bandits.types import Float64
-from simulator.logs.base import UInt64
+from simulator.logs.base import UInt64, splitmix64
 
 CHUNK = 4096
 """Rows whose bootstrap weights are held at once."""
@@ -108,14 +108,6 @@ def poisson_weights(keys: UInt64, replicates: int) -> Float64:
     lanes = splitmix64(keys[None, :] ^ streams[:, None]).astype("<u8", copy=False).view("<u2")
     drawn = POISSON[lanes].reshape(groups, len(keys), LANES).transpose(0, 2, 1)
     return np.ascontiguousarray(drawn.reshape(groups * LANES, len(keys))[:replicates])
-
-
-def splitmix64(numbers: UInt64) -> UInt64:
-    """64 well-mixed bits from each of 64 (Steele, Lea & Flood 2014, doi:10.1145/2660193.2660195)."""
-    mixed = numbers + np.uint64(0x9E3779B97F4A7C15)
-    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return mixed ^ (mixed >> np.uint64(31))
 
 
 def _poisson_table() -> NDArray[np.float64]:

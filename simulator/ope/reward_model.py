@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 
 from bandits.errors import ReplayError
 from bandits.types import Float64
-from simulator.logs.base import UInt64
-from simulator.ope.moments import splitmix64
+from simulator.logs.base import UInt64, splitmix64
 
 BITS = 8
 FOLDS = 5

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from bandits.errors import ReplayError
+from simulator.logs.base import splitmix64
 from simulator.ope.batch import OpeBatch
 from simulator.ope.estimators import Estimator, estimator
 from simulator.ope.formulas import FORMULAS, IPS, SNDR, SNIPS, ClippedIPS, DRos, SwitchDR
 from simulator.ope.intervals import INTERVALS, Anytime, Bernstein, Bootstrap, Normal, z_of
-from simulator.ope.moments import POISSON, Moments, poisson_weights, splitmix64
+from simulator.ope.moments import POISSON, Moments, poisson_weights
 
 N = 1000
 
