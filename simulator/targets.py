@@ -2,6 +2,7 @@
 
 import csv
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -36,7 +37,7 @@ class Target(Protocol):
         ...
 
 
-class RowTarget:
+class RowTarget(ABC):
     """A target that looks at one row at a time."""
 
     notes: Sequence[str] = ()
@@ -44,9 +45,9 @@ class RowTarget:
     def __init__(self, name: str) -> None:
         self.name = name
 
+    @abstractmethod
     def pmf(self, row: LoggedDecision) -> Pmf:
         """See Target."""
-        raise NotImplementedError
 
     def propensities(self, batch: LogBatch) -> Float64:
         """See Target."""

@@ -19,7 +19,7 @@ from bandits.errors import BadRowError, ReplayError
 from bandits.records import Value
 from bandits.types import Float64
 from simulator.logs.base import LogBatch, LoggedDecision, key_of, splitmix64
-from simulator.logs.lines import PIECE_BYTES, Span, cut
+from simulator.logs.lines import PIECE_BYTES, Span, cut, newlines
 
 NUMBER = r"^\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*$"
 BLOCK_BYTES = 4 << 20
@@ -239,7 +239,7 @@ def csv_pieces(
     pieces, line = [], 1
     for span in cut(path, piece_bytes=piece_bytes):
         pieces.append(CsvPiece(span, line, header, columns, extra, skip_bad))
-        line += _lines(span)
+        line += 0 if span.stop is None else newlines(path, span.start, span.stop)
     return pieces
 
 
@@ -250,15 +250,3 @@ def number_or_text(text: str) -> Value:
     except ValueError:
         return text
     return value if math.isfinite(value) else text
-
-
-def _lines(span: Span) -> int:
-    if span.stop is None:
-        return 0  # nothing follows
-    count, left = 0, span.stop - span.start
-    with span.path.open("rb") as file:
-        file.seek(span.start)
-        while left and (chunk := file.read(min(left, BLOCK_BYTES))):
-            count += chunk.count(b"\n")
-            left -= len(chunk)
-    return count

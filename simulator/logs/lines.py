@@ -62,12 +62,7 @@ class Record:
 
     def numbered(self) -> "Record":
         """The same, with its line number: that takes reading the file up to here, so it is done for errors only."""
-        left, newlines = self.offset, 0
-        with _opened(self.path) as file:
-            while left and (chunk := file.read(min(left, _CHUNK_BYTES))):
-                left -= len(chunk)
-                newlines += chunk.count(b"\n")
-        return replace(self, first=newlines + 1)
+        return replace(self, first=newlines(self.path, 0, self.offset) + 1)
 
 
 Parsed = tuple[LoggedDecision, float] | None
@@ -166,6 +161,18 @@ def _next_start(file: BinaryIO, path: Path, offset: int, *, blocks: bool) -> int
             if not line.rstrip(b"\r\n"):
                 break
     return file.tell()
+
+
+def newlines(path: Path, start: int, stop: int) -> int:
+    """How many there are among bytes [``start``, ``stop``) of a file."""
+    left, count = stop - start, 0
+    with _opened(path) as file:
+        if start:
+            file.seek(start)
+        while left and (chunk := file.read(min(left, _CHUNK_BYTES))):
+            left -= len(chunk)
+            count += chunk.count(b"\n")
+    return count
 
 
 def records(span: Span) -> Iterator[Record]:
