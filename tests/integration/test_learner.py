@@ -1,4 +1,4 @@
-"""The learner on a real server: resuming, leading, being fenced off, and every call of Redis failing once."""
+"""The learner on a real server: resuming, leading, being fenced off, pins, rollbacks and verification."""
 
 import threading
 import time
@@ -8,11 +8,21 @@ from contextlib import contextmanager
 import msgspec
 import pytest
 import redis
-from faults import FaultyRedis
 from logs import decision
+from loops import (
+    KEYS,
+    SPEC,
+    SPECS,
+    decide,
+    head,
+    make,
+    settle,
+    stats,
+    verdicts,
+    verified,
+)
 
 from bandits.codec import encode
-from bandits.exploration import EpsilonGreedy, LinTs
 from bandits.join import JoinRule
 from bandits.records import (
     ActivationRecord,
@@ -22,142 +32,14 @@ from bandits.records import (
     RollbackRecord,
     SpecRecord,
 )
-from bandits.ridge import RidgeConfig
 from policies.catalogue import Catalogue
-from policies.spec import PolicySpec, VwConfig
-from policies.verify import Verified
-from serve_app import learner
+from policies.spec import PolicySpec
 from serve_app.event_log import FIELD, LogReader
-from serve_app.keys import Keys
 from serve_app.learner import LearnerLoop
 from serve_app.lease import Lease, LeaseLostError
-from serve_app.snapshots import Head
-from serve_app.stats import Stats
 from serve_app.stored import StoredPolicy
-from serve_app.verification import Work, verify_policy
 
-SALT = b"salt of these tests"
-KEYS = Keys("home")
-WINDOW_S = 0.05
-SPEC = PolicySpec("home", learner=RidgeConfig(), exploration=LinTs(draws=8), join=JoinRule(window_s=WINDOW_S))
-SPECS = {
-    "ridge": SPEC,
-    "ridge, as it arrives": msgspec.structs.replace(
-        SPEC, join=JoinRule(window_s=WINDOW_S, learn="as_it_arrives", late="correct", aggregation="sum")
-    ),
-    "vw": msgspec.structs.replace(
-        SPEC, learner=VwConfig("--cb_explore_adf --cb_type mtr -b 10 -q ci"), exploration=EpsilonGreedy(0.1)
-    ),
-}
-
-
-@pytest.fixture(autouse=True)
-def hurried(monkeypatch) -> None:
-    """No waiting for what does not come."""
-    monkeypatch.setattr(learner, "BLOCK_MS", 5)
-    monkeypatch.setattr(learner, "RETRY_S", 0.0)
-
-
-def make(client: redis.Redis, spec: PolicySpec = SPEC, **options) -> LearnerLoop:
-    return LearnerLoop(client, spec, salt=SALT, publish_interval_s=0.0, checkpoint_interval_s=3600, **options)
-
-
-def settle(loop: LearnerLoop, *, lead: bool = True, at_least: int = 3) -> None:
-    """What ``run`` does, in this thread, until nothing is left to do."""
-    deadline, steps = time.monotonic() + 20, 0
-    while steps < at_least or (lead and not quiet(loop)):
-        assert time.monotonic() < deadline, "it never came to rest"
-        steps += 1
-        if lead:
-            try:
-                loop.lease.acquire()
-            except redis.RedisError:
-                continue
-        loop.attempt()
-
-
-def quiet(loop: LearnerLoop) -> bool:
-    """Whether the log is read, every window closed, the inbox moved, and all of it published."""
-    observer = redis.Redis(**{k: loop._client.connection_pool.connection_kwargs[k] for k in ("host", "port", "db")})
-    with observer:
-        newest, raw = observer.xrevrange(KEYS.log, count=1), observer.get(KEYS.stats)
-        return bool(
-            raw
-            and newest[0][0].decode() == loop._fold.position
-            and loop._fold.join.oldest_open() is None
-            and not observer.xlen(KEYS.inbox)
-            and not loop._taken
-            and msgspec.msgpack.decode(raw, type=Stats).snapshot_id == loop._snapshot_id
-            and loop._published is not None
-            and loop._published[0] == loop._fold.changes
-        )
-
-
-def decide(client: redis.Redis, count: int, *, spec: PolicySpec = SPEC, prefix: str = "e") -> None:
-    """Decisions with rewards for every second one, as replicas would log them; their windows are over afterwards."""
-    reader = LogReader(client, KEYS)
-    reader.put_blob(Catalogue().digest, Catalogue().encoded)
-    for i in range(count):
-        reader.append(decision(f"{prefix}{i}", spec=spec.digest, catalogue=Catalogue().digest, chosen=(i % 3,)))
-        if i % 2:
-            reader.append(RewardRecord(f"{prefix}{i}", float(i), f"r{i}"))
-    time.sleep(WINDOW_S + 0.01)
-
-
-def verified(client: redis.Redis, *, salt: bytes = SALT, jobs: int = 1, start=None) -> list[Verified]:
-    known = client.connection_pool.connection_kwargs
-    work = Work(f"redis://{known['host']}:{known['port']}/{known['db']}", "home", "", salt)
-    return verify_policy(
-        work, StoredPolicy(client, "home").served()[0], start=start, jobs=jobs, progress=lambda _: None
-    )[0]
-
-
-def verdicts(client: redis.Redis, *, salt: bytes = SALT) -> list[str]:
-    return [each.verdict for each in verified(client, salt=salt)] + StoredPolicy(client, "home").served()[1]
-
-
-def head(client: redis.Redis) -> str:
-    return msgspec.msgpack.decode(client.get(KEYS.head), type=Head).snapshot_id
-
-
-def stats(client: redis.Redis) -> Stats:
-    return msgspec.msgpack.decode(client.get(KEYS.stats), type=Stats)
-
-
-@pytest.mark.parametrize("name", SPECS)
-@pytest.mark.timeout(300)
-def test_whichever_call_fails_before_or_after_its_effect_the_end_is_the_same(client, server_url, name, request):
-    """Every call that learner and lease make, once each way: nothing lost, nothing learned twice, replay identical.
-
-    On the second kind of server every fifth, with one kind of learner: the commands are the same.
-    """
-    second = "redis" in request.node.callspec.id
-    if second and name != "ridge":
-        pytest.skip("one kind of learner on this server: its commands are the same for all")
-    spec, number, calls = SPECS[name], 0, 1
-    while number < calls:
-        number += 5 if second else 1
-        for after in (False, True):
-            client.flushall()
-            faulty = FaultyRedis.from_url(server_url)
-            loop = make(faulty, spec)
-            faulty.fail_at, faulty.after = number, after
-            settle(loop)
-            decide(client, 6, spec=spec)
-            client.xadd(KEYS.inbox, {FIELD: encode(RewardRecord("e0", 5.0, "inbox"))})
-            client.xadd(KEYS.log, {FIELD: encode(CheckpointRecord())})
-            settle(loop)
-            calls = max(calls, faulty.calls)
-            seen, counts = stats(client), loop._fold.join.counts
-            assert seen.learned == counts["decisions"] == 6, (number, after)
-            assert sum(counts[outcome] for outcome in ("joined", "late", "early", "orphan")) == 4, (number, after)
-            assert client.xlen(KEYS.inbox) == 0
-            found = verdicts(client)
-            assert set(found) == {"identical"}, (number, after, found)
-            assert head(client) == seen.snapshot_id
-            assert seen.checkpoint
-            faulty.close()
-    assert calls > 40  # the test exercised what it claims to
+pytestmark = pytest.mark.usefixtures("hurried_learner")
 
 
 @pytest.mark.parametrize("name", SPECS)
