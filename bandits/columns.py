@@ -1,7 +1,7 @@
 """From hashed features to the columns of a design matrix, handed out as features are first met."""
 
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -72,32 +72,28 @@ class FeatureIndex:
 
         In plain Python: for a row of some dozen features that is several times faster than arrays.
         """
-        values: dict[int, float] = {0: 1.0}
-        for name, pairs in features.items():
+        pairs: list[tuple[int, float]] = []
+        for name, own in features.items():
             if name != self._ignored:
-                self._add(values, pairs, learn=learn)
-        for first, second in self._interactions:
-            if first in features and second in features:
-                hashes = [FNV * a & MASK ^ b for a, _ in features[first] for b, _ in features[second]]
-                products = array("f", [u * v for _, u in features[first] for _, v in features[second]])  # as a scorer's
-                self._add(values, zip(hashes, products, strict=True), learn=learn)
-        return list(values), list(values.values())
-
-    def _add(self, values: dict[int, float], pairs: Iterable[tuple[int, float]], *, learn: bool) -> None:
-        find = self._columns.get
+                pairs += own
+        for one, other in self._interactions:
+            if one in features and other in features:
+                first, second = features[one], features[other]
+                products = array("f", [u * v for _, u in first for _, v in second])  # as a scorer's
+                pairs += zip([FNV * a & MASK ^ b for a, _ in first for b, _ in second], products, strict=True)
+        columns, values = self._columns, {0: 1.0}
         for hashed, value in pairs:
-            if not value:
-                continue
-            column = find(hashed)
+            column = columns.get(hashed)
             if column is None:
-                if not learn or len(self.hashes) >= self._limit:
+                if not learn or not value or len(self.hashes) >= self._limit:
                     continue
-                column = self._columns[hashed] = len(self.hashes)
+                column = columns[hashed] = len(self.hashes)
                 self.hashes.append(hashed)
             if column in values:
                 values[column] += value
-            else:
+            elif value:
                 values[column] = value
+        return list(values), list(values.values())
 
     def _terms(self, context: Context, actions: ActionSet) -> list[tuple[NDArray[np.uint32], NDArray[np.float32]]]:
         groups = {ns.name: ns for ns in (*context.namespaces, *actions.namespaces)}

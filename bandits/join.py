@@ -45,8 +45,7 @@ class JoinedDecision(msgspec.Struct, frozen=True, eq=False, gc=False):
     correction: bool = False
 
 
-@dataclass(slots=True, eq=False)
-class _Remembered:
+class _Remembered(msgspec.Struct, eq=False, gc=False):
     """A decision whose window is open, or closed for less than another window (then ``record`` may be gone)."""
 
     position: str
@@ -54,9 +53,9 @@ class _Remembered:
     rule: JoinRule
     number: int
     activated: bool
-    values: dict[int, float] = field(default_factory=dict)
-    seen: dict[int | str, None] = field(default_factory=dict)
-    taught: dict[int, float] = field(default_factory=dict)
+    values: dict[int, float] = {}
+    seen: dict[int | str, None] = {}
+    taught: dict[int, float] = {}
     forgotten_ms: int = 0
 
 

@@ -16,6 +16,7 @@ from bandits.records import (
     CheckpointRecord,
     DecisionRecord,
     LogEntry,
+    LogRecord,
     PinRecord,
     RewardRecord,
     RollbackRecord,
@@ -32,6 +33,7 @@ from policies.spec import PolicySpec, VwConfig, decode_spec
 START = "0-0"
 CATALOGUES_KEPT = 8
 SPECS_KEPT = 64
+EVENTS = (DecisionRecord, RewardRecord)
 
 
 class Past(Protocol):
@@ -149,7 +151,8 @@ class Fold:
             for joined in self.join.apply(entry):
                 self._learn(joined)
             self.position = entry.id
-            self._configure(entry)
+            if not isinstance(entry.record, EVENTS):
+                self._configure(entry.record)
 
     def snapshot(self) -> Snapshot:
         """The learned model as of ``position``."""
@@ -181,7 +184,7 @@ class Fold:
         record = joined.record
         if record.holdout or self.learner is None or self.spec_id is None:
             return
-        if self._model_of(record.spec) != self._model_of(self.spec_id):
+        if record.spec != self.spec_id and self._model_of(record.spec) != self._model_of(self.spec_id):
             return  # made by a model of another shape
         self.changes += 1
         if isinstance(self.learner, RidgeLearner):
@@ -226,10 +229,7 @@ class Fold:
                 chosen = available.ids.index(name)
             yield Interaction(record.event_id, slot, context, available, chosen, propensity, reward)
 
-    def _configure(self, entry: LogEntry) -> None:
-        record = entry.record
-        if isinstance(record, DecisionRecord | RewardRecord):
-            return
+    def _configure(self, record: LogRecord) -> None:
         if isinstance(record, SpecRecord):
             self._respec(record)
         elif isinstance(record, CatalogueRecord):
