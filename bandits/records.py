@@ -129,6 +129,12 @@ class RollbackRecord(Record, frozen=True, tag="rollback"):
     position: str
 
 
+class WarmStartRecord(Record, frozen=True, tag="warm_start"):
+    """The learner goes on from a model that was trained on another log; the blob of this digest holds it."""
+
+    digest: str
+
+
 LogRecord = (
     DecisionRecord
     | ActivationRecord
@@ -141,6 +147,7 @@ LogRecord = (
     | CheckpointRecord
     | PinRecord
     | RollbackRecord
+    | WarmStartRecord
 )
 
 

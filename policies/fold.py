@@ -7,7 +7,7 @@ import msgspec
 
 from bandits.codec import MALFORMED
 from bandits.columns import row_of
-from bandits.errors import CodecError
+from bandits.errors import CodecError, SnapshotError, SpecError
 from bandits.join import Join, JoinedDecision, JoinRule, JoinState, log_order
 from bandits.records import (
     ArtifactRecord,
@@ -21,6 +21,7 @@ from bandits.records import (
     RewardRecord,
     RollbackRecord,
     SpecRecord,
+    WarmStartRecord,
 )
 from bandits.ridge import RidgeLearner
 from bandits.types import Interaction, Learner, Row, Snapshot
@@ -29,6 +30,7 @@ from policies.catalogue import Catalogue
 from policies.features import chosen_rows, featurise_record
 from policies.mixture import source_actions
 from policies.spec import PolicySpec, VwConfig, decode_spec
+from policies.trained import decode_trained
 
 START = "0-0"
 CATALOGUES_KEPT = 8
@@ -63,6 +65,7 @@ class FoldState(msgspec.Struct, frozen=True, array_like=True):
     learner: bytes | None
     join: JoinState
     refused_rollbacks: int = 0
+    refused_warm_starts: int = 0
 
     @property
     def needed(self) -> str:
@@ -115,6 +118,7 @@ class Fold:
         self.builds: list[dict[str, str]] = []
         self.pinned: str | None = None
         self.refused_rollbacks = 0
+        self.refused_warm_starts = 0
         self.learner: Learner | None = None
         self.join = Join(self._rule_of, waits=self._waits)
         self.position = START
@@ -131,7 +135,7 @@ class Fold:
         self.position, self.learned = state.position, state.learned
         self.salt_id, self.artifact = state.salt_id, state.artifact
         self.build, self.builds, self.pinned = state.build, list(state.builds), state.pinned
-        self.refused_rollbacks = state.refused_rollbacks
+        self.refused_rollbacks, self.refused_warm_starts = state.refused_rollbacks, state.refused_warm_starts
         self.catalogue = self._catalogue_of(state.catalogue)
         if state.spec is not None:
             self.spec, self.spec_id = self._spec_of(state.spec), state.spec
@@ -178,6 +182,7 @@ class Fold:
             model,
             self.join.state(),
             self.refused_rollbacks,
+            self.refused_warm_starts,
         )
 
     def _learn(self, joined: JoinedDecision) -> None:
@@ -246,6 +251,8 @@ class Fold:
             self.pinned = record.snapshot_id
         elif isinstance(record, RollbackRecord):
             self._roll_back(record)
+        elif isinstance(record, WarmStartRecord):
+            self._warm_start(record)
 
     def _respec(self, record: SpecRecord) -> None:
         spec = self._spec_of(record.digest)
@@ -288,6 +295,23 @@ class Fold:
         self.learned = then.learned
         self.changes += 1
         self.join.adopt_taught(then.join)
+
+    def _warm_start(self, record: WarmStartRecord) -> None:
+        """Go on from a trained model, which replaces what was learned. One that does not fit changes nothing."""
+        data = self._blob(record.digest)
+        try:
+            trained = decode_trained(data)
+            if self.spec is None or trained.spec().model_digest != self.spec.model_digest:
+                self.refused_warm_starts += 1
+                return
+            self.learner = make_learner(self.spec, salt=self._salt, checkpoint=trained.checkpoint)
+        except (SnapshotError, SpecError):
+            self.refused_warm_starts += 1
+            return
+        self.pinned = None
+        self.learned = trained.learned
+        self.changes += 1
+        self.join.forget_taught()
 
     def _rule_of(self, digest: str) -> JoinRule:
         return self._spec_of(digest).join

@@ -18,6 +18,7 @@ from bandits.records import (
     LogRecord,
     RewardRecord,
     SpecRecord,
+    WarmStartRecord,
 )
 
 FORMAT = 1
@@ -135,7 +136,7 @@ def _row(entry_id: str, data: bytes) -> tuple[dict[str, Any], str | None]:
         record = decode(data)
     except CodecError:
         return {**row, "kind": UNDECODABLE}, None
-    named = record.digest if isinstance(record, SpecRecord | CatalogueRecord) else None
+    named = record.digest if isinstance(record, SpecRecord | CatalogueRecord | WarmStartRecord) else None
     return {**row, "kind": str(record.__struct_config__.tag), **scalars(record)}, named
 
 

@@ -70,19 +70,6 @@ def serve(
         console.print("stopping")
 
 
-@app.command()
-def train(
-    out: Annotated[Path, typer.Option(help="Where to write the artifact")] = Path("artifacts/movielens"),
-    data_path: Annotated[Path | None, typer.Option("--data", help="A MovieLens-100K folder [default: fetched]")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of every random choice")] = 0,
-) -> None:
-    """Fit the candidate sources (ALS, item-kNN, deep, popular) on MovieLens-100K and write a versioned artifact."""
-    from simulator.demo import load_world, train_movielens
-
-    version = train_movielens(load_world(data_path), out, seed=seed)
-    console.print(f"[green]trained[/]  {out}  version {version}")
-
-
 @data.command("get")
 def data_get(
     name: Annotated[str, typer.Argument(help="ml-100k or obd")],
@@ -183,7 +170,8 @@ def doctor(
 def replay(
     log: Annotated[str, typer.Option(help="The log: a file, a glob, a folder, or an archive's URI")],
     policy: Annotated[
-        list[str], typer.Option(help="uniform, logging, {kind: table, path: ...}, or a file; may be repeated")
+        list[str],
+        typer.Option(help="uniform, logging, {kind: ...}, snapshot:ID, or a file; may be repeated"),
     ],
     log_format: Annotated[
         str, typer.Option("--format", help="archive, dsjson, vw, obd (a campaign's folder) or csv")
@@ -203,6 +191,8 @@ def replay(
         str | None, typer.Option(help="Of a CSV, e.g. '{reward: click, propensity: p, event_id: id}'")
     ] = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Count malformed rows and leave them out")] = False,
+    redis_url: Annotated[str | None, typer.Option(help="Of snapshot:ID [default: that of --data-dir]")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Of snapshot:ID: where the embedded Valkey lives")] = None,
     out: Annotated[Path | None, typer.Option(help="Write the report as JSON")] = None,
     html: Annotated[Path | None, typer.Option(help="Write the report as a page that needs nothing else")] = None,
 ) -> None:
@@ -226,6 +216,8 @@ def replay(
         bound=bound,
         columns=columns,
         skip_bad=skip_bad,
+        redis_url=redis_url,
+        data_dir=data_dir,
     )
     report = run_replay(options, console)
     if out is not None:
@@ -241,9 +233,11 @@ def replay(
 def main() -> None:
     """Run a command; every error made on purpose is one readable line, exit status 1."""
     prepare_environment()
-    from serve_app.cli_snapshots import app as snapshots  # imports numpy, which reads the environment
+    from serve_app.cli_snapshots import app as snapshots  # these import numpy, which reads the environment
+    from serve_app.cli_train import app as train
 
     app.add_typer(snapshots, name="snapshots")
+    app.add_typer(train, name="train")
     try:
         app()
     except ValidationError as error:  # of the settings

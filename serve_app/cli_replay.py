@@ -11,7 +11,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from bandits.errors import ReplayError
-from policies.spec import PolicySpec
+from policies.spec import PolicySpec, decode_spec
+from serve_app.cli_snapshots import opened
 from simulator.fan import in_processes, on_ray
 from simulator.learning import METHODS, learn_on
 from simulator.logs.base import Piece
@@ -20,7 +21,9 @@ from simulator.logs.formats import open_log
 from simulator.policy_args import Asked, VwKind, policy_of
 from simulator.replay import LogSummary, PolicyResult, Question, Report, Tally, evaluate, tally
 from simulator.targets import Column, Logging
+from simulator.trained import Frozen
 
+SNAPSHOT = "snapshot:"
 COLOURS = {"reliable": "green", "weak": "yellow", "unreliable": "red"}
 
 
@@ -41,6 +44,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     bound: float | None
     columns: str | None
     skip_bad: bool
+    redis_url: str | None = None
+    data_dir: Path | None = None
 
 
 def run_replay(options: Options, console: Console) -> Report:
@@ -51,14 +56,14 @@ def run_replay(options: Options, console: Console) -> Report:
     """
     if options.method not in ("ope", *METHODS):
         raise ReplayError(f"a method is one of ope, {', '.join(METHODS)}, not {options.method!r}", "method")
-    asked = [policy_of(text) for text in options.policies]
+    asked = [_policy_of(text, options) for text in options.policies]
     extra = [each.column for each in asked if isinstance(each, Column)]
     pieces = open_log(
         options.log,
         options.log_format,
         shards=options.shards,
         skip_bad=options.skip_bad,
-        columns=_columns(options.columns),
+        columns=csv_columns(options.columns),
         extra=extra,
     )
     if options.method == "ope":
@@ -84,10 +89,26 @@ def run_replay(options: Options, console: Console) -> Report:
     return Report(LogSummary(rows, skipped, 0, 0, float("nan"), float("nan")), results, [])
 
 
+def _policy_of(text: str, options: Options) -> Asked:
+    """``snapshot:ID`` or ``snapshot:POLICY/ID``, one that a service keeps; or what ``policy_of`` knows."""
+    if not text.startswith(SNAPSHOT):
+        return policy_of(text)
+    policy, _, snapshot_id = text.removeprefix(SNAPSHOT).rpartition("/")
+    with opened(policy or None, options.redis_url, options.data_dir) as (stored, _):
+        name, published = stored.find(snapshot_id)
+        spec = decode_spec(stored.history.blob(published.spec))
+    note = f"learned from {published.learned:,} interactions up to log position {published.position}"
+    return Frozen(text, spec, published.snapshot, (f"snapshot {name}: {note}",))
+
+
 def _ope(options: Options, asked: Sequence[Asked], pieces: Sequence[Piece], console: Console) -> Report:
     targets = [each for each in asked if not isinstance(each, PolicySpec | VwKind)]
     if len(targets) != len(asked):
-        raise ReplayError("a policy that learns is replayed with --method progressive or rejection", "method")
+        raise ReplayError(
+            "a policy that learns is replayed with --method progressive or rejection; to evaluate what it has learned"
+            " from another log, banditloop train policy first, then --policy '{kind: trained, path: ...}'",
+            "method",
+        )
     if not any(isinstance(each, Logging) for each in targets):
         targets = [Logging(), *targets]
     question = Question(targets, tuple(options.estimators), interval=options.interval, alpha=options.alpha)
@@ -114,7 +135,12 @@ def _ope(options: Options, asked: Sequence[Asked], pieces: Sequence[Piece], cons
         return evaluate(question, pieces, watched)
 
 
-def _columns(text: str | None) -> CsvColumns | None:
+def csv_columns(text: str | None) -> CsvColumns | None:
+    """What ``--columns`` says.
+
+    Raises:
+        ReplayError: no YAML, or an unknown key.
+    """
     if text is None:
         return None
     try:

@@ -15,12 +15,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from bandits.codec import digest
 from bandits.errors import SnapshotError
 from bandits.join import log_order
-from bandits.records import PinRecord, RollbackRecord
+from bandits.records import PinRecord, RollbackRecord, WarmStartRecord
 from policies.archive import ArchiveReader
 from policies.fold import START
 from policies.spec import PolicySpec, decode_spec
+from policies.trained import TrainedModel, decode_trained
 from policies.verify import Verified
 from serve_app.runtime import any_redis
 from serve_app.settings import Settings
@@ -28,7 +30,7 @@ from serve_app.snapshots import Published
 from serve_app.stored import StoredPolicy, the_policy
 from serve_app.verification import Work, verify_policy
 
-app = typer.Typer(no_args_is_help=True, help="Snapshots of the model: list, show, pin, rollback, verify.")
+app = typer.Typer(no_args_is_help=True, help="Snapshots of the model: list, show, pin, rollback, warm-start, verify.")
 console = Console()
 notes = Console(stderr=True)
 
@@ -44,7 +46,7 @@ SnapshotId = Annotated[str, typer.Argument(help="Its id, or the beginning of it"
 @app.command("list")
 def list_(policy: Policy = None, redis_url: RedisUrl = None, data_dir: DataDir = None) -> None:
     """The snapshots still stored, oldest first."""
-    with _opened(policy, redis_url, data_dir) as (stored, _):
+    with opened(policy, redis_url, data_dir) as (stored, _):
         head, pinned = stored.head(), getattr(stored.stats(), "pinned", None)
         milestones = {each.snapshot_id for each in stored.checkpoints.list()}
         table = Table("snapshot", "trained through (UTC)", "learned", "size", "", title=stored.keys.policy)
@@ -63,7 +65,7 @@ def list_(policy: Policy = None, redis_url: RedisUrl = None, data_dir: DataDir =
 @app.command()
 def show(snapshot_id: SnapshotId, policy: Policy = None, redis_url: RedisUrl = None, data_dir: DataDir = None) -> None:
     """One snapshot: its digest, what it has learned, and what changed since the one before it."""
-    with _opened(policy, redis_url, data_dir) as (stored, _):
+    with opened(policy, redis_url, data_dir) as (stored, _):
         name, published = stored.find(snapshot_id)
         earlier = [p for _, p in stored.snapshots() if p and log_order(p.position) < log_order(published.position)]
         table = Table(show_header=False, title=f"{stored.keys.policy}  {name}")
@@ -80,7 +82,7 @@ def show(snapshot_id: SnapshotId, policy: Policy = None, redis_url: RedisUrl = N
 @app.command()
 def pin(snapshot_id: SnapshotId, policy: Policy = None, redis_url: RedisUrl = None, data_dir: DataDir = None) -> None:
     """Serve this snapshot from now on, whatever is learned meanwhile. ``unpin``, a rollback or a new spec ends it."""
-    with _opened(policy, redis_url, data_dir) as (stored, _):
+    with opened(policy, redis_url, data_dir) as (stored, _):
         name, published = stored.find(snapshot_id)
         _same_spec(stored, published, "pinned")
         stored.control(PinRecord(name))
@@ -90,7 +92,7 @@ def pin(snapshot_id: SnapshotId, policy: Policy = None, redis_url: RedisUrl = No
 @app.command()
 def unpin(policy: Policy = None, redis_url: RedisUrl = None, data_dir: DataDir = None) -> None:
     """Serve the newest snapshot again."""
-    with _opened(policy, redis_url, data_dir) as (stored, _):
+    with opened(policy, redis_url, data_dir) as (stored, _):
         stored.control(PinRecord(None))
         _wait(stored, lambda: getattr(stored.stats(), "pinned", None) is None, "the newest snapshot is served")
 
@@ -100,16 +102,60 @@ def rollback(
     snapshot_id: SnapshotId, policy: Policy = None, redis_url: RedisUrl = None, data_dir: DataDir = None
 ) -> None:
     """Restore what had been learned at this snapshot. What was learned since is dropped, and not learned again."""
-    with _opened(policy, redis_url, data_dir) as (stored, _):
+    with opened(policy, redis_url, data_dir) as (stored, _):
         name, published = stored.find(snapshot_id)
         _same_spec(stored, published, "rolled back to")
         at = stored.control(RollbackRecord(name, published.position))
+        _wait(
+            stored,
+            lambda: _read_past(stored, at),
+            f"the model is that of {name} again ({published.learned:,} interactions)",
+        )
 
-        def done() -> bool:
-            stats = stored.stats()
-            return stats is not None and log_order(stats.position) >= log_order(at)
 
-        _wait(stored, done, f"the model is that of {name} again ({published.learned:,} interactions)")
+@app.command("warm-start")
+def warm_start_(
+    model: Annotated[Path, typer.Argument(help="What banditloop train policy wrote")],
+    policy: Policy = None,
+    redis_url: RedisUrl = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Go on learning from a model trained on another log. It replaces what was learned, and the log says so."""
+    with opened(policy, redis_url, data_dir) as (stored, _):
+        warm_start(stored, _read(model))
+
+
+def warm_start(stored: StoredPolicy, model: TrainedModel) -> None:
+    """Name the model in the log, and wait until a learner goes on from it.
+
+    Raises:
+        SnapshotError: it was trained for a spec of another shape than is served.
+    """
+    head = stored.head()
+    served = None if head is None else _spec(stored, stored.find(head)[1].spec)
+    if served is not None and served.model_digest != model.spec().model_digest:
+        raise SnapshotError(
+            f"the model was trained for a spec whose kind, use or learner differ from those of {stored.keys.policy}: "
+            "train it with the spec that is served",
+            "spec",
+        )
+    data = model.encoded
+    name = digest(data)
+    stored.log.put_blob(name, data)
+    at = stored.control(WarmStartRecord(name))
+    _wait(stored, lambda: _read_past(stored, at), f"learning goes on from {model.learned:,} interactions of {name}")
+
+
+def _read_past(stored: StoredPolicy, position: str) -> bool:
+    stats = stored.stats()
+    return stats is not None and log_order(stats.position) >= log_order(position)
+
+
+def _read(path: Path) -> TrainedModel:
+    try:
+        return decode_trained(path.read_bytes())
+    except OSError as error:
+        raise SnapshotError(f"{path}: {error.strerror}", "model") from error
 
 
 @app.command("verify")
@@ -127,7 +173,7 @@ def verify_(
 
     Byte for byte within one build (CPU architecture and library versions), within 1e-6 across builds.
     """
-    with _opened(policy, redis_url, data_dir) as (stored, settings):
+    with opened(policy, redis_url, data_dir) as (stored, settings):
         served, corrupt = stored.served()
         start = stored.checkpoint_at(from_) if from_ is not None else None
         work = Work(str(settings.redis_url), stored.keys.policy, settings.archive_root(), settings.secret())
@@ -198,9 +244,8 @@ def _progress(expected: int) -> Iterator[Callable[[int], None]]:
 
 
 @contextlib.contextmanager
-def _opened(
-    policy: str | None, redis_url: str | None, data_dir: Path | None
-) -> Iterator[tuple[StoredPolicy, Settings]]:
+def opened(policy: str | None, redis_url: str | None, data_dir: Path | None) -> Iterator[tuple[StoredPolicy, Settings]]:
+    """What a service keeps of one policy, whether it runs or not."""
     given = {"redis_url": redis_url, "data_dir": data_dir}
     settings = Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
     with any_redis(settings) as url:

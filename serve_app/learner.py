@@ -293,6 +293,7 @@ class LearnerLoop:
                 "undecodable": self._log.undecodable,
                 "refused_in_inbox": self._inbox.refused,
                 "refused_rollback": fold.refused_rollbacks,
+                "refused_warm_start": fold.refused_warm_starts,
             },
             checkpoint=self._checkpointed,
             pinned=fold.pinned,

@@ -7,7 +7,7 @@ import redis
 
 from bandits.errors import SnapshotError, UnknownPolicyError
 from bandits.join import log_order
-from bandits.records import PinRecord, RollbackRecord
+from bandits.records import PinRecord, RollbackRecord, WarmStartRecord
 from policies.archive import ArchiveReader
 from policies.verify import Served
 from serve_app.checkpoints import Checkpoints, Stored
@@ -100,8 +100,8 @@ class StoredPolicy:
             raise SnapshotError(f"no checkpoint is stored at {position}: there are {sorted(known)}", "from")
         return known[position]
 
-    def control(self, record: PinRecord | RollbackRecord) -> str:
-        """Append a pin or a rollback to the log; its position."""
+    def control(self, record: PinRecord | RollbackRecord | WarmStartRecord) -> str:
+        """Append a pin, a rollback or a warm start to the log; its position."""
         return self.log.append(record)
 
     def served(self) -> tuple[list[Served], list[str]]:

@@ -18,6 +18,28 @@ def salt_of(seed: int) -> bytes:
     return f"replay-{seed}".encode()
 
 
+def check_blend(spec: PolicySpec) -> None:
+    """Refuse what cannot be replayed.
+
+    Raises:
+        ReplayError: the spec is of a mixture, whose actions are sources and not those of a log.
+    """
+    if spec.kind != "blend":
+        raise ReplayError(f"the actions of a {spec.kind} are its sources, not a log's: replay a blend", "kind")
+
+
+def features_of(spec: PolicySpec, row: LoggedDecision) -> tuple[Context, ActionSet]:
+    """What a policy sees of a row: with source scores and the catalogue's features where the log is the project's."""
+    catalogue = row.catalogue or _NO_ITEMS
+    if row.record is None:
+        return featurise(spec, catalogue, row.context, row.action_ids, row.features, {})
+    context, actions = featurise_record(spec, catalogue, row.record)
+    return context, actions.take(_places(row.action_ids, row.record.action_ids))
+
+
+_NO_ITEMS = Catalogue()
+
+
 class OnlinePolicy:
     """A spec's policy and its learner, from nothing. The policy sees what was learned ``publish_every`` rows at a time.
 
@@ -27,24 +49,19 @@ class OnlinePolicy:
         ReplayError: the spec is of a mixture, whose actions are sources and not those of a log.
     """
 
-    def __init__(self, spec: PolicySpec, *, publish_every: int, seed: int, catalogue: Catalogue | None) -> None:
-        if spec.kind != "blend":
-            raise ReplayError(f"the actions of a {spec.kind} are its sources, not a log's: replay a blend", "kind")
+    def __init__(self, spec: PolicySpec, *, publish_every: int, seed: int) -> None:
+        check_blend(spec)
         if publish_every < 1:
             raise InvalidFieldError(f"a model is published every 1 row or more, not {publish_every}", "publish_every")
         self._spec, self._publish_every = spec, publish_every
-        self._catalogue = catalogue or Catalogue()
         self._learner = make_learner(spec, salt=salt_of(seed))
         self._policy = load_policy(spec, self._learner.snapshot("0-0"))
         self._learned = 0
         self._pending: list[Interaction] = []
 
     def features(self, row: LoggedDecision) -> tuple[Context, ActionSet]:
-        """What the policy sees of a row: with source scores where the log is the project's own."""
-        if row.record is None:
-            return featurise(self._spec, self._catalogue, row.context, row.action_ids, row.features, {})
-        context, actions = featurise_record(self._spec, self._catalogue, row.record)
-        return context, actions.take(_places(row.action_ids, row.record.action_ids))
+        """See features_of."""
+        return features_of(self._spec, row)
 
     def pmf(self, context: Context, actions: ActionSet) -> Pmf:
         """float64[K], of the model last published."""

@@ -9,6 +9,7 @@ import yaml
 from bandits.errors import ReplayError
 from policies.spec import PolicySpec, load_spec
 from simulator.targets import Column, Logging, Source, Table, Target, Uniform
+from simulator.trained import read_trained
 
 
 class _Kind(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind"):
@@ -41,6 +42,12 @@ class SourceKind(_Kind, frozen=True, tag="source", kw_only=True):
     source: str
 
 
+class TrainedKind(_Kind, frozen=True, tag="trained", kw_only=True):
+    """A policy that has learned from another log: what ``banditloop train policy`` wrote."""
+
+    path: str
+
+
 class VwKind(_Kind, frozen=True, tag="vw", kw_only=True):
     """Vowpal Wabbit, learning from the log; ``model``: what it starts from."""
 
@@ -48,7 +55,7 @@ class VwKind(_Kind, frozen=True, tag="vw", kw_only=True):
     model: str | None = None
 
 
-Kind = UniformKind | LoggingKind | TableKind | ColumnKind | SourceKind | VwKind
+Kind = UniformKind | LoggingKind | TableKind | ColumnKind | SourceKind | TrainedKind | VwKind
 Asked = Target | PolicySpec | VwKind
 
 
@@ -63,8 +70,11 @@ def policy_of(text: str) -> Asked:
         raw: Any = {"kind": text}
     elif text.lstrip().startswith("{"):
         raw = _yaml(text, text)
-    elif path.exists():
-        raw = _yaml(path.read_text(), text)
+    elif path.is_file():
+        try:
+            raw = _yaml(path.read_text(encoding="utf-8"), text)
+        except UnicodeDecodeError:
+            return read_trained(path)
         if isinstance(raw, dict) and raw.get("kind") in {None, "blend", "mixture"}:
             return load_spec(path)
     else:
@@ -78,19 +88,23 @@ def policy_of(text: str) -> Asked:
 
 def target_of(kind: Kind) -> Target | VwKind:
     """The policy described."""
+    out: Target | VwKind
     match kind:
         case UniformKind():
-            return Uniform(kind.name or "uniform")
+            out = Uniform(kind.name or "uniform")
         case LoggingKind():
-            return Logging(kind.name or "logging")
+            out = Logging(kind.name or "logging")
         case TableKind():
-            return Table(Path(kind.path), kind.name)
+            out = Table(Path(kind.path), kind.name)
         case ColumnKind():
-            return Column(kind.column, kind.name)
+            out = Column(kind.column, kind.name)
         case SourceKind():
-            return Source(kind.name or kind.source, kind.source)
+            out = Source(kind.name or kind.source, kind.source)
+        case TrainedKind():
+            out = read_trained(Path(kind.path), kind.name)
         case VwKind():
-            return kind
+            out = kind
+    return out
 
 
 def _yaml(text: str, what: str) -> Any:

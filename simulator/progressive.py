@@ -13,7 +13,6 @@ import numpy as np
 from bandits.codec import MAX_NUMBER
 from bandits.errors import BadRowError, ReplayError
 from bandits.vw_log import LogFormat, VwLogReader
-from policies.catalogue import Catalogue
 from policies.spec import PolicySpec
 from simulator.curve import Curve, CurvePoint
 from simulator.logs import dsjson, vw_text
@@ -57,7 +56,6 @@ def progressive(
     *,
     publish_every: int = PUBLISH_EVERY,
     seed: int = 0,
-    catalogue: Catalogue | None = None,
 ) -> Progressive:
     """The value of a policy that learns, from nothing, on a log, in the log's order.
 
@@ -71,7 +69,7 @@ def progressive(
         BadRowError: a row is malformed.
         ReplayError: the log cannot be read, or the spec is of a mixture.
     """
-    online = OnlinePolicy(spec, publish_every=publish_every, seed=seed, catalogue=catalogue)
+    online = OnlinePolicy(spec, publish_every=publish_every, seed=seed)
     rows = skipped = 0
     ips, snips = Curve(), Curve()
     for piece in pieces:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from bandits.decide import uniform
 from bandits.errors import InvalidFieldError, ReplayError
-from policies.catalogue import Catalogue
 from policies.spec import PolicySpec
 from simulator.curve import Curve, CurvePoint
 from simulator.logs.base import LoggedDecision, Piece
@@ -45,7 +44,6 @@ def rejection(
     bound: float | None = None,
     publish_every: int = PUBLISH_EVERY,
     seed: int = 0,
-    catalogue: Catalogue | None = None,
 ) -> Rejection:
     """Replay by rejection (Li, Chu, Langford & Wang 2011, arXiv:1003.5956, section 3).
 
@@ -65,7 +63,7 @@ def rejection(
     """
     if bound is not None and not (math.isfinite(bound) and bound > 0.0):
         raise InvalidFieldError(f"a bound on importance weights is a positive number, not {bound}", "bound")
-    online = OnlinePolicy(spec, publish_every=publish_every, seed=seed, catalogue=catalogue)
+    online = OnlinePolicy(spec, publish_every=publish_every, seed=seed)
     salt = salt_of(seed)
     rows = skipped = accepted = clipped = actions_of_all = 0
     reward = Curve()

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from bandits.join import log_order
-from bandits.records import LogEntry, PinRecord, RollbackRecord, SpecRecord
+from bandits.records import LogEntry, PinRecord, RollbackRecord, SpecRecord, WarmStartRecord
 from simulator.checks.findings import Figure, Finding, Severity, found
 
 BEHIND_S = (10.0, 300.0)
@@ -45,7 +45,7 @@ class Staleness:
         """Note whether a snapshot is pinned: then replicas serve an old one by intention."""
         if isinstance(entry.record, PinRecord):
             self._pinned = entry.record.snapshot_id is not None
-        elif isinstance(entry.record, SpecRecord | RollbackRecord):
+        elif isinstance(entry.record, SpecRecord | RollbackRecord | WarmStartRecord):
             self._pinned = False
 
     def findings(self) -> Iterator[Finding]:

@@ -14,6 +14,7 @@ from bandits.errors import ReplayError
 from bandits.join import Join, JoinedDecision, JoinRule, log_order
 from bandits.records import SpecRecord
 from policies.archive import ArchiveReader
+from policies.catalogue import Catalogue
 from policies.fold import START
 from policies.spec import decode_spec
 from simulator.logs.base import BATCH_ROWS, LogBatch, LoggedDecision, batch_of
@@ -41,16 +42,20 @@ class ArchivePiece:
     def batches(self) -> Iterator[LogBatch]:
         """See Piece. An entry that does not decode is no row, as it was none to the learner."""
         rows: list[LoggedDecision] = []
-        for joined in self._joined():
-            rows.extend(rows_of(joined))
+        reader = ArchiveReader(self.root, self.policy)
+        catalogues = {Catalogue().digest: Catalogue()}
+        for joined in self._joined(reader):
+            name = joined.record.catalogue
+            if name not in catalogues:
+                catalogues[name] = Catalogue.decode(reader.blob(name))
+            rows.extend(rows_of(joined, catalogues[name]))
             if len(rows) >= BATCH_ROWS:
                 yield batch_of(rows)
                 rows = []
         if rows:
             yield batch_of(rows)
 
-    def _joined(self) -> Iterator[JoinedDecision]:
-        reader = ArchiveReader(self.root, self.policy)
+    def _joined(self, reader: ArchiveReader) -> Iterator[JoinedDecision]:
         rules: dict[str, JoinRule] = {}
 
         def rule_of(digest: str) -> JoinRule:
@@ -109,7 +114,7 @@ def plain(rule: JoinRule) -> JoinRule:
     return msgspec.structs.replace(rule, learn="at_close", late="ignore")
 
 
-def rows_of(joined: JoinedDecision) -> Iterator[LoggedDecision]:
+def rows_of(joined: JoinedDecision, catalogue: Catalogue | None = None) -> Iterator[LoggedDecision]:
     """A row per slot; in a slate, each among the actions that were left."""
     record = joined.record
     pmfs, scores = record.pmfs(), record.source_scores()
@@ -131,4 +136,5 @@ def rows_of(joined: JoinedDecision) -> Iterator[LoggedDecision]:
             slot=slot,
             time_ms=log_order(joined.position)[0],
             record=record,
+            catalogue=catalogue,
         )

@@ -17,6 +17,7 @@ from bandits.codec import MAX_NUMBER
 from bandits.errors import BadRowError
 from bandits.records import DecisionRecord, FeatureMap
 from bandits.types import Float32, Float64
+from policies.catalogue import Catalogue
 
 BATCH_ROWS = 10_000
 """Of a log whose rows are objects."""
@@ -29,8 +30,8 @@ class LoggedDecision:
 
     ``pmf``: float64[K], the logging policy's, or None when the log has only the propensity. ``features``: per action,
     None when there are none. ``scores``: by candidate source, float32[K], NaN where it has none. ``record``: the
-    project's own, where the log is its archive. Of a slate, ``action_ids`` are those that earlier slots have left, and
-    ``pmf`` and ``propensity`` are given those.
+    project's own, where the log is its archive, and ``catalogue`` the one it names. Of a slate, ``action_ids`` are
+    those that earlier slots have left, and ``pmf`` and ``propensity`` are given those.
     """
 
     event_id: str
@@ -45,6 +46,7 @@ class LoggedDecision:
     slot: int = 0
     time_ms: int = 0
     record: DecisionRecord | None = None
+    catalogue: Catalogue | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

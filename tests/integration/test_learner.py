@@ -21,8 +21,10 @@ from loops import (
     verdicts,
     verified,
 )
+from typer.testing import CliRunner
 
 from bandits.codec import encode
+from bandits.errors import SnapshotError
 from bandits.join import JoinRule
 from bandits.records import (
     ActivationRecord,
@@ -34,6 +36,8 @@ from bandits.records import (
 )
 from policies.catalogue import Catalogue
 from policies.spec import PolicySpec
+from serve_app.cli import app
+from serve_app.cli_train import app as train_app
 from serve_app.event_log import FIELD, LogReader
 from serve_app.learner import LearnerLoop
 from serve_app.lease import Lease, LeaseLostError
@@ -247,6 +251,47 @@ def test_a_rollback_serves_what_was_known_and_the_replay_agrees(client, name):
     settle(again)
     assert stats(client).learned == 21
     assert set(verdicts(client)) == {"identical"}
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_a_learner_goes_on_from_a_model_trained_on_another_log_and_the_replay_agrees(
+    client, server_url, name, tmp_path
+):
+    spec = SPECS[name]
+    chosen = "\n".join(f"{number},{'abc'[number % 3]},0.33,{number % 2}" for number in range(60))
+    (tmp_path / "log.csv").write_text(f"hour,action,p,click\n{chosen}\n")
+    (tmp_path / "spec.yaml").write_bytes(msgspec.yaml.encode(spec))
+    columns = "{reward: click, propensity: p, action: action, action_ids: [a, b, c], context: [hour]}"
+    command = ["policy", str(tmp_path / "spec.yaml"), "--log", str(tmp_path / "log.csv"), "--format", "csv"]
+    command += ["--columns", columns, "--publish", "--redis-url", server_url, "--data-dir", str(tmp_path)]
+    with running(server_url, spec) as loop:
+        deadline = time.monotonic() + 20
+        while StoredPolicy(client, "home").stats() is None:
+            assert time.monotonic() < deadline
+        decide(client, 6, spec=spec)
+        while stats(client).learned < 6:
+            assert time.monotonic() < deadline
+        done = CliRunner().invoke(train_app, command)
+        assert done.exit_code == 0, done.output
+        assert "learning goes on from 60" in done.output
+        decide(client, 3, spec=spec, prefix="after")
+        while stats(client).learned != 63:
+            assert time.monotonic() < deadline
+    assert loop._fold.refused_warm_starts == 0
+    assert set(verdicts(client)) == {"identical"}
+    again = make(client, spec)  # a restart, from the start of the log
+    settle(again)
+    assert stats(client).learned == 63
+    assert set(verdicts(client)) == {"identical"}
+    policies = ["--policy", f"snapshot:{head(client)[:10]}", "--policy", f"snapshot:home/{head(client)[:10]}"]
+    done = CliRunner().invoke(app, ["replay", *command[2:8], *command[9:], *policies, "--estimator", "ips"])
+    assert done.exit_code == 0, done.output
+    assert done.output.count("learned from 63 interactions") == 2
+    other = msgspec.structs.replace(spec, use=["context", "item"])
+    (tmp_path / "spec.yaml").write_bytes(msgspec.yaml.encode(other))
+    done = CliRunner().invoke(train_app, command)
+    assert isinstance(done.exception, SnapshotError)
+    assert "train it with the spec that is served" in done.exception.message
 
 
 def test_verify_finds_what_was_changed_behind_the_logs_back(client):

@@ -50,6 +50,7 @@ EXAMPLES: list[LogRecord] = [
     records.PinRecord(None),
     records.PinRecord("s"),
     records.RollbackRecord("s", "5-0"),
+    records.WarmStartRecord("d"),
 ]
 
 
@@ -207,6 +208,7 @@ simple = st.one_of(
     st.builds(RewardRecord, event_ids, numbers, st.none() | ids, st.none() | st.integers(-3, 50), st.none() | ids),
     st.builds(records.ActivationRecord, event_ids),
     st.builds(records.RollbackRecord, ids, st.from_regex(r"[0-9]{0,20}-?[0-9]{0,20}.?") | ids),
+    st.builds(records.WarmStartRecord, ids),
     st.sampled_from(EXAMPLES),
 )
 anything = st.one_of(decisions(), decisions(), simple)
@@ -303,7 +305,8 @@ def promises(data: bytes) -> None:
     elif kind == "build":
         assert all(type(each) in TEXT for pair in fields[0].items() for each in pair)
     else:
-        count = {"tick": 0, "spec": 2, "catalogue": 1, "artifact": 1, "checkpoint": 0, "pin": 1, "rollback": 2}[kind]
+        named = {"tick": 0, "spec": 2, "catalogue": 1, "artifact": 1, "checkpoint": 0, "pin": 1, "rollback": 2}
+        count = {**named, "warm_start": 1}[kind]
         assert all(type(each) in (OPTIONAL_TEXT if kind == "pin" else TEXT) for each in fields[:count])
     if kind == "rollback":
         milliseconds, sequence = fields[1].split("-")

@@ -350,7 +350,7 @@ def test_a_row_of_the_projects_own_log_keeps_its_source_scores():
     pmf = np.array([[0.5, 0.25, 0.25], [0.5, 0.0, 0.5]]).tobytes()
     record = DecisionRecord("e", "toy", "", "", "", {"hour": 3.0}, ["a", "b", "c"], None, scores, pmf, [1, 2])
     second = LoggedDecision("e", record.context, ["a", "c"], 1, 0.5, 1.0, slot=1, record=record)
-    context, actions = OnlinePolicy(spec_of(), publish_every=1, seed=0, catalogue=None).features(second)
+    context, actions = OnlinePolicy(spec_of(), publish_every=1, seed=0).features(second)
     assert actions.ids == ("a", "c")
     assert actions.scores["cf"].tolist() == [np.float32(0.1), np.float32(0.7)]
     assert [space.name for space in actions.namespaces] == ["item", "features", "scores"]

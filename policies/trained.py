@@ -1,0 +1,46 @@
+"""A model that was trained on a log outside the service: a warm start for a learner, or a policy to evaluate."""
+
+import msgspec
+
+from bandits.codec import MALFORMED
+from bandits.errors import SnapshotError
+from policies.spec import PolicySpec, decode_spec
+
+FORMAT = "banditloop trained model 1"
+
+
+class TrainedModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """``spec_bytes``: whose learner it is; ``checkpoint``: the learner's; ``learned``: interactions in it."""
+
+    format: str = FORMAT
+    spec_bytes: bytes
+    learned: int
+    checkpoint: bytes
+
+    def spec(self) -> PolicySpec:
+        """The spec it was trained for.
+
+        Raises:
+            SpecError: it is none.
+        """
+        return decode_spec(self.spec_bytes)
+
+    @property
+    def encoded(self) -> bytes:
+        """What a file, or a blob that the log names, holds."""
+        return msgspec.msgpack.encode(self)
+
+
+def decode_trained(data: bytes) -> TrainedModel:
+    """The model in ``data``; its checkpoint is checked when a learner is made of it.
+
+    Raises:
+        SnapshotError: it is none.
+    """
+    try:
+        model = msgspec.msgpack.decode(data, type=TrainedModel)
+    except MALFORMED as error:
+        raise SnapshotError(f"not a trained model: {error}", "model") from error
+    if model.format != FORMAT:
+        raise SnapshotError(f"not a {FORMAT!r}, but a {model.format!r}", "model")
+    return model

@@ -1,0 +1,102 @@
+"""Learning from a log outside the service, and policies that have learned and learn no more."""
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+
+from bandits.errors import ReplayError
+from bandits.types import Interaction, Pmf, Policy, Snapshot, check_pmf
+from policies.blend import load_policy, make_learner
+from policies.spec import PolicySpec
+from policies.trained import TrainedModel, decode_trained
+from simulator.logs.base import LoggedDecision, Piece
+from simulator.logs.lines import WEIGHT
+from simulator.online import check_blend, features_of, salt_of
+from simulator.targets import RowTarget
+
+BATCH = 1000
+
+
+def train(
+    spec: PolicySpec, pieces: Iterable[Piece], *, progress: Callable[[int], None] = lambda _: None
+) -> TrainedModel:
+    """What the spec's learner knows after a log, learned row by row with the log's propensities.
+
+    ``progress`` is told how many rows were learned. Needs rows with actions; one whose decision was kept while others
+    were left out at random (pdrop) would have to count more than once, which no learner here can do.
+
+    Raises:
+        BadRowError: a row is malformed.
+        ReplayError: the log is empty or cannot be learned from, or the spec is of a mixture.
+    """
+    check_blend(spec)
+    learner, learned = make_learner(spec, salt=b""), 0
+    for piece in pieces:
+        for batch in piece.batches():
+            if len(batch.decisions) != len(batch):
+                raise ReplayError("this log is only numbers: a learner needs the actions of each row", "log")
+            if WEIGHT in batch.columns and (batch.columns[WEIGHT] != 1.0).any():
+                raise ReplayError("this log has left decisions out at random (pdrop): it cannot be learned from", "log")
+            for start in range(0, len(batch), BATCH):
+                rows = batch.decisions[start : start + BATCH]
+                learner.learn([_interaction(spec, row) for row in rows])
+                learned += len(rows)
+                progress(learned)
+    if not learned:
+        raise ReplayError("the log has no row to learn from", "log")
+    return TrainedModel(spec_bytes=spec.encoded, learned=learned, checkpoint=learner.checkpoint())
+
+
+def snapshot_of(model: TrainedModel, *, salt: bytes) -> Snapshot:
+    """What a replica would serve of it; ``salt``: of posterior draws.
+
+    Raises:
+        SnapshotError, SpecError: it is corrupt.
+    """
+    return make_learner(model.spec(), salt=salt, checkpoint=model.checkpoint).snapshot(f"{model.learned}-0")
+
+
+class Frozen(RowTarget):
+    """A policy as a snapshot has it, learning no more. Pickled without the model, which is made where it is used.
+
+    On rows that the snapshot was trained on its value is too high: keep them apart.
+
+    Raises:
+        ReplayError: the spec is of a mixture.
+    """
+
+    def __init__(self, name: str, spec: PolicySpec, snapshot: Snapshot, notes: Sequence[str] = ()) -> None:
+        super().__init__(name)
+        check_blend(spec)
+        self._spec, self._snapshot, self.notes = spec, snapshot, notes
+
+    def __reduce__(self) -> tuple[type["Frozen"], tuple[str, PolicySpec, Snapshot, Sequence[str]]]:
+        return Frozen, (self.name, self._spec, self._snapshot, self.notes)
+
+    @cached_property
+    def _policy(self) -> Policy:
+        return load_policy(self._spec, self._snapshot)
+
+    def pmf(self, row: LoggedDecision) -> Pmf:
+        """See Target."""
+        return check_pmf(self._policy.pmf(*features_of(self._spec, row)))
+
+
+def read_trained(path: Path, name: str | None = None, *, seed: int = 0) -> Frozen:
+    """The policy in a file that ``banditloop train policy`` wrote.
+
+    Raises:
+        ReplayError: it cannot be read.
+        SnapshotError, SpecError: it is damaged, or something else.
+    """
+    try:
+        model = decode_trained(path.read_bytes())
+    except OSError as error:
+        raise ReplayError(f"{path}: {error.strerror}", "policy") from error
+    note = f"learned from {model.learned:,} rows: its value on those same rows would be too high"
+    return Frozen(name or path.stem, model.spec(), snapshot_of(model, salt=salt_of(seed)), (note,))
+
+
+def _interaction(spec: PolicySpec, row: LoggedDecision) -> Interaction:
+    context, actions = features_of(spec, row)
+    return Interaction(row.event_id, row.slot, context, actions, row.chosen, row.propensity, row.reward)
