@@ -170,9 +170,9 @@ def doctor(
 def replay(
     log: Annotated[str, typer.Option(help="The log: a file, a glob, a folder, or an archive's URI")],
     policy: Annotated[
-        list[str],
+        list[str] | None,
         typer.Option(help="uniform, logging, {kind: ...}, snapshot:ID, or a file; may be repeated"),
-    ],
+    ] = None,
     log_format: Annotated[
         str, typer.Option("--format", help="archive, dsjson, vw, obd (a campaign's folder) or csv")
     ] = "archive",
@@ -193,6 +193,9 @@ def replay(
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Count malformed rows and leave them out")] = False,
     redis_url: Annotated[str | None, typer.Option(help="Of snapshot:ID [default: that of --data-dir]")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Of snapshot:ID: where the embedded Valkey lives")] = None,
+    search: Annotated[Path | None, typer.Option(help="Look for a better policy: a search space (YAML)")] = None,
+    best: Annotated[Path | None, typer.Option(help="With --search: write the best spec (YAML)")] = None,
+    model: Annotated[Path | None, typer.Option(help="With --search: write what the best spec has learned")] = None,
     out: Annotated[Path | None, typer.Option(help="Write the report as JSON")] = None,
     html: Annotated[Path | None, typer.Option(help="Write the report as a page that needs nothing else")] = None,
 ) -> None:
@@ -205,7 +208,10 @@ def replay(
         log=log,
         log_format=log_format,
         method=method,
-        policies=policy,
+        policies=policy or (),
+        search=search,
+        best=best,
+        model=model,
         estimators=estimator or (),
         interval=interval,
         alpha=alpha,

@@ -1,5 +1,6 @@
 """``banditloop replay``: what other policies would have earned on a log, as a table, JSON and a page."""
 
+import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,11 @@ from simulator.logs.csv_log import CsvColumns
 from simulator.logs.formats import open_log
 from simulator.policy_args import Asked, VwKind, policy_of
 from simulator.replay import LogSummary, PolicyResult, Question, Report, Tally, evaluate, tally
+from simulator.search import search
+from simulator.search_space import load_space
 from simulator.targets import Column, Logging
 from simulator.trained import Frozen
+from simulator.trials import SearchSummary, Trial
 
 SNAPSHOT = "snapshot:"
 COLOURS = {"reliable": "green", "weak": "yellow", "unreliable": "red"}
@@ -44,6 +48,9 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     bound: float | None
     columns: str | None
     skip_bad: bool
+    search: Path | None = None
+    best: Path | None = None
+    model: Path | None = None
     redis_url: str | None = None
     data_dir: Path | None = None
 
@@ -54,6 +61,8 @@ def run_replay(options: Options, console: Console) -> Report:
     Raises:
         BanditloopError: names the option or the row at fault.
     """
+    if not options.policies and options.search is None:
+        raise ReplayError("name a policy to evaluate (--policy), or a space to search (--search)", "policy")
     if options.method not in ("ope", *METHODS):
         raise ReplayError(f"a method is one of ope, {', '.join(METHODS)}, not {options.method!r}", "method")
     asked = [_policy_of(text, options) for text in options.policies]
@@ -66,6 +75,8 @@ def run_replay(options: Options, console: Console) -> Report:
         columns=csv_columns(options.columns),
         extra=extra,
     )
+    if options.search is not None:
+        return _search(options, options.search, pieces, console)
     if options.method == "ope":
         return _ope(options, asked, pieces, console)
     results = []
@@ -87,6 +98,28 @@ def run_replay(options: Options, console: Console) -> Report:
             )
     rows, skipped = (int(results[0].learned[name]) for name in ("rows", "skipped"))
     return Report(LogSummary(rows, skipped, 0, 0, float("nan"), float("nan")), results, [])
+
+
+def _search(options: Options, path: Path, pieces: Sequence[Piece], console: Console) -> Report:
+    if options.policies or options.method != "ope":
+        raise ReplayError("a search has its own policies, and evaluates them by ope: leave the others out", "search")
+    space, base = load_space(path)
+    said = TextColumn("{task.fields[best]}")
+    with Progress(
+        TextColumn("rung"), BarColumn(), MofNCompleteColumn(), said, TimeElapsedColumn(), console=console
+    ) as progress:
+        task = progress.add_task("rung", total=None, best="")
+
+        def done(rung: int, rungs: int, trials: Sequence[Trial]) -> None:
+            best = f"best of {len(trials)}: {trials[0].spec}, at least {trials[0].lower:.6g}"
+            progress.update(task, completed=rung, total=rungs, best=best)
+
+        found = search(space, base, pieces, address=options.address or "local", seed=options.seed, progress=done)
+    if options.best is not None:
+        options.best.write_bytes(msgspec.yaml.encode(found.best))
+    if options.model is not None:
+        options.model.write_bytes(found.model.encoded)
+    return found.report
 
 
 def _policy_of(text: str, options: Options) -> Asked:
@@ -151,7 +184,21 @@ def csv_columns(text: str | None) -> CsvColumns | None:
 
 def tables(report: Report) -> list[Table]:
     """The report for a terminal."""
-    return [_table_of(result) for result in report.results] + ([_compared(report)] if report.comparisons else [])
+    searched = [] if report.search is None else [_searched(report.search)]
+    return [*searched, *map(_table_of, report.results), *([_compared(report)] if report.comparisons else [])]
+
+
+def _searched(found: SearchSummary) -> Table:
+    caption = f"best: {json.dumps(found.best)}"
+    table = Table(title="search", title_justify="left", caption=caption, caption_justify="left")
+    for name in ("rung", "spec", "learned from", "DR at least", "DR", "verdict", ""):
+        table.add_column(name)
+    for each in found.trials:
+        lower = f"{each.lower:.6g}" if each.verdict != "unreliable" else "-"
+        verdict = f"[{COLOURS[each.verdict]}]{each.verdict}[/]"
+        kept = "goes on" if each.kept else ""
+        table.add_row(str(each.rung), each.spec, f"{each.rows:,}", lower, f"{each.value:.6g}", verdict, kept)
+    return table
 
 
 def _table_of(result: PolicyResult) -> Table:

@@ -26,6 +26,7 @@ from simulator.ope.intervals import INTERVALS, REPLICATES, Interval
 from simulator.ope.overview import Charts, Overview
 from simulator.ope.reward_model import FittedRewardModel, RewardModel
 from simulator.targets import Logging, Target, demand_rows
+from simulator.trials import SearchSummary
 
 WITH_MODEL = frozenset({"dm", "dr", "sndr", "switch_dr", "dros"})
 Result = TypeVar("Result")
@@ -73,7 +74,7 @@ class Report(msgspec.Struct, frozen=True):
     """What an evaluation found.
 
     ``winner``: the policy whose value is significantly above every other's, if there is one and its estimate can be
-    relied on. ``charts``: what there is to draw.
+    relied on. ``charts``: what there is to draw. ``search``: how the policies were found, if they were searched for.
     """
 
     log: LogSummary
@@ -81,6 +82,7 @@ class Report(msgspec.Struct, frozen=True):
     comparisons: list[NamedComparison]
     winner: str | None = None
     charts: Charts | None = None
+    search: SearchSummary | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,16 +207,19 @@ def evaluate(question: Question, pieces: Sequence[Piece], fan: Fan[Any] = map) -
         BadRowError: a row is malformed.
     """
     plan = plan_of(question, pieces)
-    model: FittedRewardModel | None = None
-    if plan.needs_model:
-        sums = RewardModel(bits=question.bits, folds=question.folds)
-        for part in fan(partial(fit, question.bits, question.folds), pieces):
-            sums.merge(part)
-        model = sums.fit()
+    model = reward_model(question, pieces, fan) if plan.needs_model else None
     total = plan.empty()
     for part in fan(partial(tally, plan, model), pieces):
         total.merge(part)
     return report(plan, total)
+
+
+def reward_model(question: Question, pieces: Sequence[Piece], fan: Fan[Any] = map) -> FittedRewardModel:
+    """Of DM and DR: cross-fitted on all pieces. It depends on the log alone, not on the policies."""
+    sums = RewardModel(bits=question.bits, folds=question.folds)
+    for part in fan(partial(fit, question.bits, question.folds), pieces):
+        sums.merge(part)
+    return sums.fit()
 
 
 def plan_of(question: Question, pieces: Sequence[Piece]) -> Plan:

@@ -73,7 +73,10 @@ class LogBatch:
 class Piece(Protocol):
     """A part of a log: cheap to pickle, read where it is needed. ``skipped`` counts the bad rows left out so far."""
 
-    skipped: int
+    @property
+    def skipped(self) -> int:
+        """Bad rows left out so far."""
+        ...
 
     def batches(self) -> Iterator[LogBatch]:
         """Its rows, in the log's order.

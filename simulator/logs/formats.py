@@ -43,12 +43,13 @@ def open_log(
         raise ReplayError(f"a log's format is one of {', '.join(get_args(Format))}, not {log_format!r}", "format")
     if log_format == "archive":
         root, policy = archived_policy(log)
-        return list(archive_pieces(root, policy, shards))
+        return list(archive_pieces(root if "://" in root else str(Path(root).absolute()), policy, shards))
     if log_format == "obd":
         folder = Path(log)
         size = _size(folder / f"{folder.resolve().name}.csv")
         return list(obd_pieces(folder.resolve(), piece_bytes=_share(size, shards), skip_bad=skip_bad))
-    paths = sorted(Path(name) for name in glob.glob(log)) or [Path(log)]  # noqa: PTH207 - an absolute pattern, too
+    names = sorted(glob.glob(log)) or [log]  # noqa: PTH207 - an absolute pattern, too
+    paths = [Path(name).absolute() for name in names]  # a piece may be read where another folder is the current one
     share = _share(sum(_size(path) for path in paths), shards)
     read: Callable[[Path], Sequence[Piece]]
     if log_format == "csv":

@@ -5,7 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from policies.spec import load_spec
+from simulator.trained import read_trained
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 
@@ -72,3 +76,43 @@ def test_tasks_give_the_same_answer_even_when_their_worker_is_killed(tmp_path):
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
     assert json.loads(done.stdout.splitlines()[-1]) == {"killed": True, "same": True, "rows": 40_000}
+
+
+SPACE = """
+spec: {name: home, learner: {kind: ridge}, exploration: {kind: lints}}
+vary: {learner.interactions: {choice: [[[context, item]], []]}}
+trials: 8
+"""
+
+
+def test_a_search_finds_the_spec_that_sees_what_matters(tmp_path):
+    """Of two specs, the one whose model knows that phones and browsers want different things."""
+    rng = np.random.default_rng(0)
+    lines = ["id,device,action,p,click"]
+    for number in range(3000):
+        device, chosen = ("phone", "web")[int(rng.integers(2))], int(rng.integers(2))
+        click = int(rng.random() < (0.7 if (device == "phone") == (chosen == 0) else 0.2))
+        lines.append(f"{number},{device},{'ab'[chosen]},0.5,{click}")
+    (tmp_path / "log.csv").write_text("\n".join(lines))
+    (tmp_path / "space.yaml").write_text(SPACE)
+    columns = "{reward: click, propensity: p, event_id: id, action: action, action_ids: [a, b], context: [device]}"
+    command = ["replay", "--search", "space.yaml", "--log", "log.csv", "--format", "csv", "--columns", columns]
+    command += ["--best", "best.yaml", "--model", "best.model", "--out", "report.json"]
+    done = subprocess.run(
+        [str(Path(sys.executable).parent / "banditloop"), *command],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=170,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+    best = load_spec(tmp_path / "best.yaml")
+    assert best.learner.interactions == [("context", "item")]
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["search"]["best"]["name"] == best.name == report["winner"]
+    assert next(each["kept"] for each in report["search"]["trials"] if each["spec"] == best.name)
+    values = {each["policy"]: each["estimates"]["snips"]["value"] for each in report["results"]}
+    assert values[best.name] > values["logging"] + 0.1
+    assert report["log"]["rows"] == 600
+    assert read_trained(tmp_path / "best.model").name == "best"

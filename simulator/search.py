@@ -1,0 +1,167 @@
+"""Search for a better policy on a log: successive halving over specs, on Ray Tune.
+
+The log's first part is learned from, the next one tells the candidates apart, and the last one, which no choice has
+seen, says what the finalists are worth. Successive halving: Jamieson & Talwalkar 2016 (arXiv:1502.07943). In each rung
+the specs that are left learn from more of the first part, always its latest rows; of those that score best, one in
+``halving`` goes on. Rungs are run one after another, so that a seed gives the same result on any cluster.
+"""
+
+import logging
+import math
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from bandits.errors import BanditloopError, ReplayError
+from policies.spec import PolicySpec
+from policies.trained import TrainedModel
+from simulator.logs.base import Piece
+from simulator.online import check_blend, salt_of
+from simulator.ope.reward_model import FittedRewardModel
+from simulator.replay import Fan, Question, Report, evaluate, plan_of, reward_model, tally
+from simulator.search_space import SearchSpace, specs_of
+from simulator.slices import count, stretch
+from simulator.targets import Logging
+from simulator.trained import Frozen, snapshot_of, train
+from simulator.trials import SearchSummary, Trial
+
+LEARN, SELECT = 0.6, 0.8
+"""Where the log is cut, as shares of its rows: learned from, selected by, and the rest for the final check."""
+FINALISTS = 2
+NEVER = -1e300
+
+
+class Found(msgspec.Struct, frozen=True):
+    """What a search ends with.
+
+    ``best``: the finalist with the highest lower bound in the last rung; ``model``: what it learned from all but the
+    last part. ``report``: what finalists, unchanged spec and logging policy earn on that part, and every trial.
+    """
+
+    best: PolicySpec
+    model: TrainedModel
+    report: Report
+
+
+def search(
+    space: SearchSpace,
+    base: PolicySpec,
+    pieces: Sequence[Piece],
+    *,
+    address: str = "local",
+    seed: int = 0,
+    fan: Fan[Any] = map,
+    progress: Callable[[int, int, Sequence[Trial]], None] = lambda _rung, _rungs, _trials: None,
+) -> Found:
+    """Try specs drawn from a space. ``progress`` is told of each rung when it is done, how many there are, its trials.
+
+    Raises:
+        SpecError: the space describes what is no spec.
+        ReplayError: the log is too short, or cannot be learned from or evaluated by DR.
+    """
+    specs = specs_of(space, base, seed=seed)
+    for spec in specs:
+        check_blend(spec)
+    counts = list(fan(count, pieces))
+    total = sum(counts)
+    first, second = math.floor(LEARN * total), math.floor(SELECT * total)
+    rungs = 1 + max(0, math.ceil(math.log(len(specs), space.halving) - 1e-9))
+    if first // space.halving ** (rungs - 1) < 1 or second == first:
+        raise ReplayError(
+            f"{total} rows are too few to search {len(specs)} specs: give more rows or fewer trials", "log"
+        )
+    selecting = stretch(pieces, counts, first, second)
+    question = Question([Logging()], ("dr",))
+    model = reward_model(question, selecting, fan)
+    trials: list[Trial] = []
+    left = specs
+    for rung in range(rungs):
+        rows = first // space.halving ** (rungs - 1 - rung)
+        learning = stretch(pieces, counts, first - rows, first)
+        scored = _rung(left, learning, selecting, model, address=address, seed=seed)
+        ranked = sorted(zip(left, scored, strict=True), key=lambda each: -each[1]["lower"])
+        keep = min(len(left), max(FINALISTS, len(left) // space.halving))
+        trials += [Trial(spec.name, rung, rows, kept=at < keep, **each) for at, (spec, each) in enumerate(ranked)]
+        left = [spec for spec, _ in ranked[:keep]]
+        progress(rung + 1, rungs, trials[-len(ranked) :])
+    learned = [train(spec, stretch(pieces, counts, 0, second)) for spec in _with(left, specs[0])]
+    targets = [_frozen(each, seed) for each in learned]
+    final = evaluate(Question([Logging(), *targets]), stretch(pieces, counts, second, total), fan)
+    summary = SearchSummary(msgspec.to_builtins(left[0]), trials)
+    return Found(left[0], learned[0], msgspec.structs.replace(final, search=summary))
+
+
+def score(
+    spec: PolicySpec, learning: Sequence[Piece], selecting: Sequence[Piece], model: FittedRewardModel, seed: int
+) -> dict[str, Any]:
+    """What a spec earns on some rows after it has learned from others: ``value``, ``lower``, ``verdict``."""
+    target = _frozen(train(spec, learning), seed)
+    plan = plan_of(Question([target], ("dr",)), selecting)
+    total = plan.empty()
+    for piece in selecting:
+        total.merge(tally(plan, model, piece))
+    estimate = total.estimates[target.name, "dr"].estimate(plan.question.bounds())
+    usable = estimate.verdict != "unreliable" and math.isfinite(estimate.interval[0])
+    return {
+        "value": estimate.value,
+        "lower": estimate.interval[0] if usable else NEVER,
+        "verdict": estimate.verdict,
+    }
+
+
+def _rung(
+    specs: Sequence[PolicySpec],
+    learning: Sequence[Piece],
+    selecting: Sequence[Piece],
+    model: FittedRewardModel,
+    *,
+    address: str,
+    seed: int,
+) -> list[dict[str, Any]]:
+    """The scores of some specs, in their order, by trials of Ray Tune; one whose worker dies runs again."""
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # its tables are printed whatever verbosity is asked for
+    import ray  # noqa: PLC0415 - only a search needs Tune
+    from ray import tune  # noqa: PLC0415
+
+    if not ray.is_initialized():
+        ray.init(address=address, namespace="banditloop", log_to_driver=False)
+    logging.getLogger("ray.tune").setLevel(logging.WARNING)
+
+    def trial(config: dict[str, Any], shared: tuple[Any, ...]) -> None:
+        chosen, *rest = shared[0][config["number"]], *shared[1:]
+        try:
+            found = score(chosen, *rest)
+        except BanditloopError as error:  # would fail in every try
+            found = {"error": f"{chosen.name}: {error.message}"}
+        tune.report(found)
+
+    with tempfile.TemporaryDirectory() as folder:
+        tuner = tune.Tuner(
+            tune.with_resources(
+                tune.with_parameters(trial, shared=(list(specs), learning, selecting, model, seed)), {"cpu": 1}
+            ),
+            param_space={"number": tune.grid_search(list(range(len(specs))))},
+            run_config=tune.RunConfig(
+                storage_path=folder, verbose=0, failure_config=tune.FailureConfig(max_failures=2)
+            ),
+        )
+        results = tuner.fit()
+    if results.errors:
+        raise ReplayError(f"{len(results.errors)} trials failed, first: {str(results.errors[0]).strip()}", "search")
+    found = {each.config["number"]: each.metrics for each in results if each.config and each.metrics}
+    refused = next((each["error"] for each in found.values() if "error" in each), None)
+    if refused is not None:
+        raise ReplayError(refused, "search")
+    return [{name: found[at][name] for name in ("value", "lower", "verdict")} for at in range(len(specs))]
+
+
+def _frozen(model: TrainedModel, seed: int) -> Frozen:
+    spec = model.spec()
+    return Frozen(spec.name, spec, snapshot_of(model, salt=salt_of(seed)))
+
+
+def _with(specs: Sequence[PolicySpec], baseline: PolicySpec) -> list[PolicySpec]:
+    return [*specs] if baseline in specs else [*specs, baseline]

@@ -1,0 +1,116 @@
+"""What to search: a policy spec, and the values that some of its fields may take."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import numpy as np
+import yaml
+
+from bandits.errors import SpecError
+from policies.spec import PolicySpec, decode_spec, load_spec
+
+
+class Choice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One of some values, each as likely."""
+
+    choice: Annotated[list[Any], msgspec.Meta(min_length=1)]
+
+
+class Uniform(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A number between two, each as likely."""
+
+    uniform: tuple[float, float]
+
+
+class LogUniform(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A number between two positive ones, each order of magnitude as likely."""
+
+    loguniform: tuple[Annotated[float, msgspec.Meta(gt=0)], Annotated[float, msgspec.Meta(gt=0)]]
+
+
+class SearchSpace(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``spec``: a file, relative to this one, or the spec itself. ``vary``: by dotted path, e.g. ``learner.l2``.
+
+    ``trials``: how many specs are tried, the unchanged one first. ``halving``: one of so many survives a rung.
+    """
+
+    spec: str | dict[str, Any]
+    vary: dict[str, dict[str, Any]]
+    trials: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 27
+    halving: Annotated[int, msgspec.Meta(ge=2, le=10)] = 3
+
+
+DOMAINS: dict[str, type[Choice | Uniform | LogUniform]] = {
+    "choice": Choice,
+    "uniform": Uniform,
+    "loguniform": LogUniform,
+}
+
+
+def load_space(path: Path) -> tuple[SearchSpace, PolicySpec]:
+    """A search space from YAML, and its unchanged spec.
+
+    Raises:
+        SpecError: names the field.
+    """
+    try:
+        space = msgspec.convert(yaml.safe_load(path.read_text(encoding="utf-8")), type=SearchSpace)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, msgspec.ValidationError) as error:
+        raise SpecError(f"{path}: {' '.join(str(error).split())}", "search") from error
+    for at, domain in space.vary.items():
+        _domain(at, domain)
+    if isinstance(space.spec, str):
+        return space, load_spec(path.parent / space.spec)
+    return space, decode_spec(msgspec.json.encode(space.spec))
+
+
+def specs_of(space: SearchSpace, base: PolicySpec, *, seed: int) -> list[PolicySpec]:
+    """The specs to try, without repetition: the unchanged one, and draws; named NAME-0, NAME-1 and so on.
+
+    Raises:
+        SpecError: a path or a value that a spec cannot have.
+    """
+    rng = np.random.default_rng(seed)
+    found: dict[bytes, PolicySpec] = {}
+    for number in range(space.trials):
+        raw = msgspec.to_builtins(base)
+        if number:
+            for at, domain in space.vary.items():
+                _put(raw, at, _draw(_domain(at, domain), rng))
+        spec = decode_spec(msgspec.json.encode(raw))
+        found.setdefault(spec.encoded, spec)
+    stem = base.name[:56]
+    return [msgspec.structs.replace(spec, name=f"{stem}-{number}") for number, spec in enumerate(found.values())]
+
+
+def _domain(at: str, raw: dict[str, Any]) -> Choice | Uniform | LogUniform:
+    kind = next((DOMAINS[name] for name in raw if name in DOMAINS), None)
+    if kind is None:
+        raise SpecError(f"a field varies by one of {', '.join(DOMAINS)}, not by {sorted(raw)}", f"vary.{at}")
+    try:
+        domain = msgspec.convert(raw, type=kind)
+    except msgspec.ValidationError as error:
+        raise SpecError(str(error), f"vary.{at}") from error
+    if not isinstance(domain, Choice):
+        low, high = domain.uniform if isinstance(domain, Uniform) else domain.loguniform
+        if not low < high:
+            raise SpecError(f"the first number is below the second, not {low:g} and {high:g}", f"vary.{at}")
+    return domain
+
+
+def _draw(domain: Choice | Uniform | LogUniform, rng: np.random.Generator) -> Any:
+    if isinstance(domain, Choice):
+        return domain.choice[int(rng.integers(len(domain.choice)))]
+    if isinstance(domain, Uniform):
+        return float(rng.uniform(*domain.uniform))
+    return float(np.exp(rng.uniform(*np.log(domain.loguniform))))
+
+
+def _put(raw: Any, at: str, value: Any) -> None:
+    *parents, last = at.split(".")
+    for name in parents:
+        if not isinstance(raw, dict) or not isinstance(raw.get(name), dict):
+            raise SpecError(f"the spec has no {at}", f"vary.{at}")
+        raw = raw[name]
+    raw[last] = value

@@ -1,0 +1,63 @@
+"""A stretch of a log, by the number of its rows: to learn on one and to evaluate on another that came later."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from simulator.logs.base import LogBatch, Piece
+
+
+@dataclass(slots=True)
+class Stretch:
+    """Rows ``start`` to ``stop`` (excluded) of a piece."""
+
+    piece: Piece
+    start: int
+    stop: int
+
+    @property
+    def skipped(self) -> int:
+        """See Piece."""
+        return self.piece.skipped
+
+    def batches(self) -> Iterator[LogBatch]:
+        """See Piece."""
+        at = 0
+        for batch in self.piece.batches():
+            first, last = max(self.start - at, 0), min(self.stop - at, len(batch))
+            if first < last:
+                yield batch if (first, last) == (0, len(batch)) else part_of(batch, slice(first, last))
+            at += len(batch)
+            if at >= self.stop:
+                return
+
+
+def part_of(batch: LogBatch, rows: slice) -> LogBatch:
+    """Some rows of a batch."""
+    return replace(
+        batch,
+        keys=batch.keys[rows],
+        times_ms=batch.times_ms[rows],
+        reward=batch.reward[rows],
+        propensity=batch.propensity[rows],
+        decisions=batch.decisions[rows],
+        columns={name: column[rows] for name, column in batch.columns.items()},
+    )
+
+
+def count(piece: Piece) -> int:
+    """How many rows a piece has: it is read once."""
+    return sum(map(len, piece.batches()))
+
+
+def stretch(pieces: Sequence[Piece], counts: Sequence[int], start: int, stop: int) -> list[Piece]:
+    """Rows ``start`` to ``stop`` (excluded) of a log whose pieces have ``counts`` rows."""
+    out: list[Piece] = []
+    at = 0
+    for piece, rows in zip(pieces, counts, strict=True):
+        first, last = max(start - at, 0), min(stop - at, rows)
+        if (first, last) == (0, rows):
+            out.append(piece)
+        elif first < last:
+            out.append(Stretch(piece, first, last))
+        at += rows
+    return out
