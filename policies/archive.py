@@ -141,13 +141,20 @@ class ArchiveReader:
                 found += zip(named["id"].to_pylist(), named["spec"].to_pylist(), strict=True)
         return found
 
-    def entries(self, after: str = START, through: str | None = None) -> Iterator[LogEntry]:
-        """The same, decoded. As in the live log, what does not decode reads as a tick."""
+    def entries(
+        self,
+        after: str = START,
+        through: str | None = None,
+        *,
+        on_undecodable: Callable[[str, CodecError], None] = lambda _entry_id, _error: None,
+    ) -> Iterator[LogEntry]:
+        """The same, decoded. As in the live log, what does not decode reads as a tick; ``on_undecodable`` is told."""
         for entry_id, data in self.raw(after, through):
             record: LogRecord
             try:
                 record = decode(data)
-            except CodecError:
+            except CodecError as error:
+                on_undecodable(entry_id, error)
                 record = TickRecord()
             yield LogEntry(entry_id, record)
 

@@ -17,10 +17,10 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from bandits.codec import decode, digest
+from bandits.codec import digest
 from bandits.errors import BanditloopError, CodecError, DataUnavailableError, StartupError
 from bandits.join import log_order
-from bandits.records import LogEntry, LogRecord, TickRecord
+from bandits.records import LogEntry
 from bandits.types import Snapshot
 from policies.archive import ArchiveReader
 from policies.fold import START
@@ -235,15 +235,9 @@ def _examine_archive(
     if last == START:
         raise DataUnavailableError(f"{archive} holds no log of a policy {policy!r}", "archive")
 
-    def entries() -> Iterator[LogEntry]:
+    def count(_entry_id: str, _error: CodecError) -> None:
         nonlocal undecodable
-        for entry_id, data in reader.raw(_after(since, last), last):
-            record: LogRecord
-            try:
-                record = decode(data)
-            except CodecError:
-                record, undecodable = TickRecord(), undecodable + 1
-            yield LogEntry(entry_id, record)
+        undecodable += 1
 
     def blob(name: str) -> bytes | None:
         try:
@@ -253,7 +247,7 @@ def _examine_archive(
 
     with _watching(console, last) as watch:
         return examine(
-            islice(entries(), limit),
+            islice(reader.entries(_after(since, last), last, on_undecodable=count), limit),
             policy=policy,
             salts=salts,
             stored=Stored(blob),

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import msgspec
 import numpy as np
 
-from bandits.errors import ReplayError
+from bandits.errors import BadRowError, CodecError, ReplayError
 from bandits.join import Join, JoinedDecision, JoinRule, log_order
 from bandits.records import SpecRecord
 from policies.archive import ArchiveReader
@@ -37,11 +37,13 @@ class ArchivePiece:
     through: str | None = None
     start: str = START
     rule: JoinRule = field(default_factory=JoinRule)
+    skip_bad: bool = False
     skipped: int = 0
 
     def batches(self) -> Iterator[LogBatch]:
-        """See Piece. An entry that does not decode is no row, as it was none to the learner."""
+        """See Piece. An entry that does not decode was none to the learner, but whoever evaluates has to know of it."""
         rows: list[LoggedDecision] = []
+        self.skipped = 0
         reader = ArchiveReader(self.root, self.policy)
         catalogues = {Catalogue().digest: Catalogue()}
         for joined in self._joined(reader):
@@ -55,6 +57,17 @@ class ArchivePiece:
         if rows:
             yield batch_of(rows)
 
+    def _bad(self, entry_id: str, error: CodecError) -> None:
+        if not self._owns(entry_id):
+            return  # another piece's
+        if not self.skip_bad:
+            raise BadRowError(f"{self.root}/{self.policy}, entry {entry_id}: {error.message}", "record") from error
+        self.skipped += 1
+
+    def _owns(self, position: str) -> bool:
+        at = log_order(position)
+        return log_order(self.after) < at and (self.through is None or at <= log_order(self.through))
+
     def _joined(self, reader: ArchiveReader) -> Iterator[JoinedDecision]:
         rules: dict[str, JoinRule] = {}
 
@@ -64,12 +77,10 @@ class ArchivePiece:
             return rules[digest]
 
         join = Join(rule_of, rule=self.rule)
-        after = log_order(self.after)
         through = None if self.through is None else log_order(self.through)
-        for entry in reader.entries(self.start):
+        for entry in reader.entries(self.start, on_undecodable=self._bad):
             for joined in join.apply(entry):
-                at = log_order(joined.position)
-                if at > after and (through is None or at <= through):
+                if self._owns(joined.position):
                     yield joined
             if isinstance(entry.record, SpecRecord):
                 join.rule = rule_of(entry.record.digest)
@@ -79,7 +90,7 @@ class ArchivePiece:
                     return
 
 
-def archive_pieces(root: str, policy: str, count: int) -> Sequence[ArchivePiece]:
+def archive_pieces(root: str, policy: str, count: int, *, skip_bad: bool = False) -> Sequence[ArchivePiece]:
     """At most ``count`` pieces of about the same number of entries, cut between the archive's files.
 
     Raises:
@@ -105,7 +116,7 @@ def archive_pieces(root: str, policy: str, count: int) -> Sequence[ArchivePiece]
         known = [digest for position, digest in specs if log_order(position) <= log_order(start)]
         rule = rules[known[-1]] if known else JoinRule()
         through = cuts[number + 1] if number + 1 < len(cuts) else None
-        pieces.append(ArchivePiece(root, policy, cut, through, start, rule))
+        pieces.append(ArchivePiece(root, policy, cut, through, start, rule, skip_bad))
     return pieces
 
 

@@ -43,7 +43,9 @@ def open_log(
         raise ReplayError(f"a log's format is one of {', '.join(get_args(Format))}, not {log_format!r}", "format")
     if log_format == "archive":
         root, policy = archived_policy(log)
-        return list(archive_pieces(root if "://" in root else str(Path(root).absolute()), policy, shards))
+        return list(
+            archive_pieces(root if "://" in root else str(Path(root).absolute()), policy, shards, skip_bad=skip_bad)
+        )
     if log_format == "obd":
         folder = Path(log)
         size = _size(folder / f"{folder.resolve().name}.csv")

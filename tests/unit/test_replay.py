@@ -293,6 +293,19 @@ def test_rows_of_a_slate_are_among_what_is_left():
     np.testing.assert_array_equal(second.scores["cf"], [1.0, 2.0])
 
 
+def test_an_archive_with_entries_of_another_version_is_refused_or_they_are_counted(tmp_path, town):
+    writer, blobs = ArchiveWriter(tmp_path, "p"), {SPEC.digest: SPEC.encoded, Catalogue().digest: Catalogue().encoded}
+    entries = [(entry.id, encode(entry.record)) for entry in town[:800]]
+    for at in (40, 200):
+        entries[at] = (entries[at][0], b"\x02" + entries[at][1][1:])
+    writer.write(Range("0-0", entries[0][0], entries[-1][0], len(entries)), entries, blobs.get)
+    with pytest.raises(BadRowError, match=f"{entries[40][0]}.*version"):
+        evaluate(Question([Uniform()]), open_log(str(tmp_path), "archive"))
+    report = evaluate(Question([Uniform()]), open_log(str(tmp_path), "archive", skip_bad=True))
+    assert report.log.skipped == 2
+    assert report.log.rows > 50
+
+
 def test_a_damaged_archive_is_refused_by_file(archive, tmp_path, town):
     root = archived(tmp_path / "copy", town[:400], 3)
     victim = sorted(root.rglob("*.parquet"))[1]
