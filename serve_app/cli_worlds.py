@@ -87,10 +87,11 @@ def _scores(report: WorldsReport, world: str) -> Table:
     mine = [each for each in report.scores if each.world == world]
     table = Table(title=f"{world} · {mine[0].estimates} estimates of each estimator", title_justify="left")
     table.add_column("estimator", no_wrap=True)
-    for name in ("bias", "RMSE", "coverage", "… if reliable", "reliable / weak / unreliable"):
+    for name in ("bias", "RMSE", "coverage", "… if reliable"):
         table.add_column(name, justify="right")
+    table.add_column("reliable\nweak\nunreliable", justify="right", no_wrap=True)
     for each in mine:
-        verdicts = "/".join(f"{figure.value:.2f}" for figure in (each.reliable, each.weak, each.unreliable))
+        verdicts = " ".join(f"{figure.value:.0%}" for figure in (each.reliable, each.weak, each.unreliable))
         shown = map(_shown, (each.bias, each.rmse, each.coverage, each.trusted_coverage))
         name = each.estimator if each.rewards == "as joined" else f"{each.estimator}, {each.rewards}"
         table.add_row(name, *shown, verdicts)
