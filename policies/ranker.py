@@ -162,7 +162,7 @@ class Ranker:
         """The explicit actions, or the union of what the sources propose; ``exclude`` is gone before any PMF."""
         excluded = frozenset(request.exclude)
         if request.actions is not None:
-            return _explicit(request.actions, excluded)
+            return explicit_pool(request.actions, excluded)
         if not self.sources:
             raise EmptyActionsError(
                 f"policy {self.spec.name} has no sources: send the actions to choose from", "actions"
@@ -215,7 +215,13 @@ def _numbers(found: Candidates) -> Candidates:
     return found
 
 
-def _explicit(actions: Sequence[ActionRequest], excluded: frozenset[str]) -> Pool:
+def explicit_pool(actions: Sequence[ActionRequest], excluded: frozenset[str] = frozenset()) -> Pool:
+    """The pool of a request that brings its actions.
+
+    Raises:
+        InvalidInputError: an action is wrong, or there are none or too many.
+        NoCandidatesError: every action is excluded.
+    """
     if not actions:
         raise EmptyActionsError("a decision needs at least one action", "actions")
     if len(actions) > MAX_ACTIONS:

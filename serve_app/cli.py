@@ -236,6 +236,41 @@ def replay(
         Console().print(table)
 
 
+@app.command()
+def worlds(
+    world: Annotated[
+        list[str] | None, typer.Option(help="steady, drift, delayed, missing, skewed; may be repeated [default: all]")
+    ] = None,
+    policy: Annotated[
+        list[str] | None,
+        typer.Option(help="ridge-epsilon, ridge-lints, vw-epsilon, or a spec (YAML); may be repeated [default: these]"),
+    ] = None,
+    target: Annotated[
+        list[str] | None,
+        typer.Option(help="uniform, softmax, best, {kind: best, epsilon: 0.2}; may be repeated [default: these three]"),
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of every policy in every world")] = 20,
+    first_seed: Annotated[int, typer.Option(min=0, help="The first of the seeds")] = 0,
+    rounds: Annotated[int, typer.Option(min=4, help="Decisions of a run")] = 1000,
+    address: Annotated[str | None, typer.Option(help="Work on Ray: local, auto or HOST:PORT")] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Without Ray: processes")] = 1,
+    out: Annotated[Path | None, typer.Option(help="Write the report as JSON")] = None,
+) -> None:
+    """What policies earn in worlds of known truth, and how far the estimators of replay are from that truth."""
+    import msgspec
+
+    from serve_app.cli_worlds import experiment_of, run_worlds, tables
+
+    experiment = experiment_of(
+        world or (), policy or (), target or (), seeds=seeds, first_seed=first_seed, rounds=rounds
+    )
+    report = run_worlds(experiment, console, jobs=jobs, address=address)
+    if out is not None:
+        out.write_bytes(msgspec.json.format(msgspec.json.encode(report)))
+    for table in tables(report):
+        Console().print(table)
+
+
 def main() -> None:
     """Run a command; every error made on purpose is one readable line, exit status 1."""
     prepare_environment()

@@ -1,4 +1,4 @@
-"""Where pieces are worked on: in this process, in several, or on a Ray cluster. Results come in the order of pieces."""
+"""Where pieces of work are done: in this process, in several, or on a Ray cluster. Results come in their order."""
 
 import multiprocessing
 from collections import deque
@@ -7,8 +7,8 @@ from concurrent.futures import ProcessPoolExecutor
 from typing import Any, TypeVar
 
 from bandits.errors import ReplayError
-from simulator.logs.base import Piece
 
+Piece = TypeVar("Piece")
 Result = TypeVar("Result")
 AHEAD = 2
 """Tasks per core that wait, so that no core does."""
@@ -33,7 +33,7 @@ def on_ray(address: str) -> Callable[[Callable[[Piece], Result], Sequence[Piece]
     A task whose worker or node dies is done again. Few more tasks wait than there are cores, and an autoscaler that
     sees them wait adds nodes. Files are read where the task runs, so every node has to reach the log.
     """
-    import ray  # noqa: PLC0415 - a replay on one core does without
+    import ray  # noqa: PLC0415 - work on one core does without
 
     try:
         ray.init(address=address, namespace="banditloop", log_to_driver=False, ignore_reinit_error=True)

@@ -10,11 +10,11 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from bandits.records import CatalogueRecord, LogEntry, LogRecord, RewardRecord, SpecRecord
+from bandits.records import CatalogueRecord, LogEntry, LogRecord, RewardRecord, SpecRecord, TickRecord
 from bandits.types import Snapshot
 from policies.catalogue import Catalogue
 from policies.fold import Fold
-from policies.ranker import Pool, Ranker, RankRequest
+from policies.ranker import Pool, Ranker, RankRequest, explicit_pool
 from policies.sources.base import CandidateSource
 from policies.spec import PolicySpec
 
@@ -65,10 +65,12 @@ def run_loop(
     salt: bytes = SALT,
     progress: Callable[[int], None] | None = None,
     on_snapshot: Callable[[str, Snapshot], None] | None = None,
+    settle: bool = False,
 ) -> Run:
     """Let a policy choose ``rounds`` times in ``world`` and learn from what comes back.
 
-    ``pools``: candidates by user, for users whose sources have been asked already.
+    ``pools``: candidates by user, for users whose sources have been asked already. ``settle``: let the rewards that are
+    under way after the last round come, and every window close, so that the log holds all there is to know.
     """
     timing = timing or Timing()
     rng = np.random.default_rng(seed)
@@ -107,11 +109,20 @@ def run_loop(
                 heapq.heappush(pending, (due, number, RewardRecord(decision.event_id, reward, f"{number}")))
             if progress is not None and number % 500 == 0:
                 progress(number)
+    if settle:
+        while pending:
+            append(pending[0][0], heapq.heappop(pending)[2])
+        append(run.log[-1].time_ms + fold.join.rule.window_ms, TickRecord())
     return run
 
 
 def _pool(runner: asyncio.Runner, ranker: Ranker, request: RankRequest, pools: dict[str, Pool]) -> Pool:
-    """A user's candidates do not change within a run, so the sources are asked once per user."""
+    """A user's candidates do not change within a run, so the sources are asked once per user.
+
+    A request that brings its actions waits for nobody: an event loop's turn would be a quarter of its round.
+    """
+    if request.actions is not None:
+        return explicit_pool(request.actions, frozenset(request.exclude))
     if request.user_id is None:
         return runner.run(ranker.pool(request))
     if request.user_id not in pools:

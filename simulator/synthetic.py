@@ -1,46 +1,78 @@
 """A world whose truth is known: linear in the context, one weight vector per action, drifting if asked to."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
 from bandits.records import FeatureMap
+from bandits.types import Float64
 from policies.ranker import ActionRequest, RankRequest
 
 
 class SyntheticWorld:
-    """Rewards are Bernoulli(1/2 + 1/2 tanh(theta_a . x)), with x ~ N(0, I) and theta_a ~ N(0, scale^2 I).
+    """A choice is a hit with probability 1/2 + 1/2 tanh(offset + theta_a . x), x ~ N(0, I), theta_a ~ N(0, scale^2 I).
 
-    ``drift``: radians per round by which every theta_a turns in a random plane of its own; 0 keeps the truth fixed.
-    Rounds are counted by the calls of ``request``. Delays and losses of rewards are the loop's (``Timing``).
+    A hit earns 1, or with a ``spread`` a lognormal value of mean 1 whose logarithm has that standard deviation; all
+    else earns 0. ``drift``: radians per round by which every theta_a turns in a random plane of its own; 0 keeps the
+    truth fixed. Rounds are counted by the calls of ``request``, the first is 1. Delays and losses of rewards are the
+    loop's (``Timing``).
     """
 
     def __init__(
-        self, seed: int, *, actions: int = 10, features: int = 4, scale: float = 1.0, drift: float = 0.0
+        self,
+        seed: int | Sequence[int],
+        *,
+        actions: int = 10,
+        features: int = 4,
+        scale: float = 1.0,
+        drift: float = 0.0,
+        offset: float = 0.0,
+        spread: float = 0.0,
     ) -> None:
         rng = np.random.default_rng(seed)
         self._start, self._end = scale * rng.normal(size=(2, actions, features))
-        self._drift = drift
+        self._drift, self._offset, self._spread = drift, offset, spread
         self._round = 0
         self._actions = [ActionRequest(f"a{i}") for i in range(actions)]
 
     def request(self, rng: np.random.Generator) -> RankRequest:
         """A request with all actions and a fresh context."""
         self._round += 1
-        values = rng.normal(size=self._start.shape[1])
+        values = self.contexts(1, rng)[0]
         context: FeatureMap = {f"x{i}": float(value) for i, value in enumerate(values)}
         return RankRequest(context=context, actions=self._actions)
 
     def reward(self, request: RankRequest, action_id: str, rng: np.random.Generator) -> float:
-        """1 or 0, with the probability that ``expected`` gives."""
-        return float(rng.random() < self.expected(request)[self._index(action_id)])
+        """What a choice earns: its mean is what ``expected`` gives."""
+        hit = rng.random() < self.expected(request)[self._index(action_id)]
+        if hit and self._spread:
+            return float(np.exp(self._spread * rng.normal() - self._spread**2 / 2.0))
+        return float(hit)
 
-    def expected(self, request: RankRequest) -> NDArray[np.float64]:
+    def expected(self, request: RankRequest) -> Float64:
         """float64[actions]: every action's expected reward now."""
-        angle = self._drift * self._round
-        theta = np.cos(angle) * self._start + np.sin(angle) * self._end
-        context = np.array([request.context[f"x{i}"] for i in range(theta.shape[1])], np.float64)
-        expected: NDArray[np.float64] = 0.5 + 0.5 * np.tanh(theta @ context)
-        return expected
+        means: Float64 = self.means(self.vectors([request.context]), np.array([self._round]))[0]
+        return means
+
+    def contexts(self, count: int, rng: np.random.Generator) -> Float64:
+        """float64[count, features]: fresh contexts."""
+        return rng.normal(size=(count, self._start.shape[1]))
+
+    def vectors(self, contexts: Sequence[FeatureMap]) -> Float64:
+        """float64[n, features]: of contexts as requests have them."""
+        names = [f"x{i}" for i in range(self._start.shape[1])]
+        return np.array([[context[name] for name in names] for context in contexts], np.float64)
+
+    def means(self, contexts: Float64, rounds: NDArray[np.integer]) -> Float64:
+        """float64[n, actions]: every action's expected reward. ``contexts``: float64[n, features], ``rounds``: int[n].
+
+        Round 0 is the world before it has turned.
+        """
+        angle = self._drift * rounds[:, None]
+        linear = np.cos(angle) * (contexts @ self._start.T) + np.sin(angle) * (contexts @ self._end.T)
+        means: Float64 = 0.5 + 0.5 * np.tanh(self._offset + linear)
+        return means
 
     @staticmethod
     def _index(action_id: str) -> int:

@@ -1,0 +1,76 @@
+"""Worlds x policies x seeds. Cells know nothing of each other: the answer is the same wherever they are run."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from bandits.errors import InvalidFieldError
+from policies.spec import PolicySpec
+from simulator.worlds.cell import Cell, CellResult, run_cell
+from simulator.worlds.named import POLICIES, WORLDS, World
+from simulator.worlds.scores import LoopScore, Score, loop_scores, scores
+from simulator.worlds.targets import TARGETS, Kind
+
+Fan = Callable[[Callable[[Cell], CellResult], Sequence[Cell]], Iterable[CellResult]]
+"""Applies a function to every cell, here or elsewhere, and yields the results in the order of the cells."""
+
+
+@dataclass(frozen=True, slots=True)
+class Experiment:
+    """What is to be run: every policy in every world, with the seeds ``first_seed`` and on, for so many rounds each."""
+
+    worlds: Sequence[World] = tuple(WORLDS.values())
+    policies: Sequence[PolicySpec] = tuple(POLICIES.values())
+    targets: Sequence[Kind] = TARGETS
+    seeds: int = 20
+    first_seed: int = 0
+    rounds: int = 1000
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be told apart in a report, or is nothing."""
+        for option, names in (
+            ("world", [world.name for world in self.worlds]),
+            ("policy", [spec.name for spec in self.policies]),
+            ("target", [kind.name for kind in self.targets]),
+        ):
+            if not names or len(set(names)) != len(names):
+                raise InvalidFieldError(f"--{option}: name at least one, and each once, not {names}", option)
+        for option, number, least in (
+            ("seeds", self.seeds, 1),
+            ("first-seed", self.first_seed, 0),
+            ("rounds", self.rounds, 4),
+        ):
+            if number < least:
+                raise InvalidFieldError(f"--{option}: {number} is too few; give {least} or more", option)
+
+    def cells(self) -> list[Cell]:
+        """By world, seed and policy."""
+        return [
+            Cell(world, spec, seed, self.rounds, tuple(self.targets))
+            for world in self.worlds
+            for seed in range(self.first_seed, self.first_seed + self.seeds)
+            for spec in self.policies
+        ]
+
+
+class WorldsReport(msgspec.Struct, frozen=True):
+    """What came out.
+
+    ``loops``: of every policy in every world; ``scores``: of every estimator in every world; ``details``: the same for
+    each policy and target by itself; ``cells``: what the others are computed from.
+    """
+
+    rounds: int
+    seeds: list[int]
+    loops: list[LoopScore]
+    scores: list[Score]
+    details: list[Score]
+    cells: list[CellResult]
+
+
+def run_experiment(experiment: Experiment, fan: Fan = map) -> WorldsReport:
+    """Run every cell and score what came out."""
+    done = list(fan(run_cell, experiment.cells()))
+    seeds = list(range(experiment.first_seed, experiment.first_seed + experiment.seeds))
+    return WorldsReport(experiment.rounds, seeds, loop_scores(done), scores(done), scores(done, detailed=True), done)

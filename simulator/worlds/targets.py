@@ -1,0 +1,125 @@
+"""Targets whose true value is known, because they are made from the truth of a world."""
+
+from typing import Annotated
+
+import msgspec
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from bandits.errors import InvalidFieldError
+from bandits.exploration import Positive
+from bandits.types import Float64, Pmf
+from simulator.logs.base import LoggedDecision
+from simulator.synthetic import SyntheticWorld
+from simulator.targets import RowTarget
+
+PAIRS = 1 << 15
+"""Contexts from which a true value is computed, each beside its mirror image."""
+
+
+class UniformKind(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="uniform", tag_field="kind"):
+    """Every action alike."""
+
+    @property
+    def name(self) -> str:
+        """In reports."""
+        return "uniform"
+
+    def pmfs(self, means: Float64) -> Float64:
+        """float64[n, K], from expected rewards float64[n, K]."""
+        return np.full(means.shape, 1.0 / means.shape[1])
+
+
+class SoftmaxKind(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="softmax", tag_field="kind"):
+    """Probability proportional to exp(expected reward / temperature)."""
+
+    temperature: Positive = 0.2
+
+    @property
+    def name(self) -> str:
+        """In reports."""
+        return f"softmax {self.temperature:g}"
+
+    def pmfs(self, means: Float64) -> Float64:
+        """float64[n, K], from expected rewards float64[n, K]."""
+        weights: Float64 = np.exp((means - means.max(axis=1, keepdims=True)) / self.temperature)
+        weights /= weights.sum(axis=1, keepdims=True)
+        return weights
+
+
+class BestKind(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="best", tag_field="kind"):
+    """The action of the highest expected reward with probability 1 - epsilon, any action otherwise."""
+
+    epsilon: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.1
+
+    @property
+    def name(self) -> str:
+        """In reports."""
+        return f"best {self.epsilon:g}"
+
+    def pmfs(self, means: Float64) -> Float64:
+        """float64[n, K], from expected rewards float64[n, K]; ties share."""
+        best = means == means.max(axis=1, keepdims=True)
+        pmfs: Float64 = (1.0 - self.epsilon) * best / best.sum(axis=1, keepdims=True) + self.epsilon / means.shape[1]
+        return pmfs
+
+
+Kind = UniformKind | SoftmaxKind | BestKind
+TARGETS: tuple[Kind, ...] = (UniformKind(), SoftmaxKind(), BestKind())
+
+
+class KnownTarget(RowTarget):
+    """A kind of target in a world. It knows the world as it starts, and does not follow its drift."""
+
+    def __init__(self, kind: Kind, world: SyntheticWorld) -> None:
+        super().__init__(kind.name)
+        self._kind, self._world = kind, world
+
+    def pmf(self, row: LoggedDecision) -> Pmf:
+        """See Target."""
+        pmf: Pmf = self.pmfs(self._world.vectors([row.context]))[0]
+        return pmf
+
+    def pmfs(self, contexts: Float64) -> Float64:
+        """float64[n, K]: its PMFs. ``contexts``: float64[n, features]."""
+        return self._kind.pmfs(self._world.means(contexts, np.zeros(len(contexts), np.int64)))
+
+
+class Truth(msgspec.Struct, frozen=True):
+    """A target's true mean reward per round. ``stderr``: of its computation, by simulated contexts."""
+
+    value: float
+    stderr: float
+
+
+def truth_of(target: KnownTarget, world: SyntheticWorld, rounds: int, seed: int, pairs: int = PAIRS) -> Truth:
+    """The target's value: the mean over contexts and over rounds 1 to ``rounds``.
+
+    The sum over actions is exact. Contexts are drawn in pairs x, -x (Hammersley & Morton 1956,
+    doi:10.1017/S0305004100031455), spread evenly over the rounds.
+    """
+    half = world.contexts(pairs, np.random.default_rng([seed, 2]))
+    times: NDArray[np.int64] = np.arange(pairs) * rounds // pairs + 1
+    values = [(target.pmfs(each) * world.means(each, times)).sum(axis=1) for each in (half, -half)]
+    means = (values[0] + values[1]) / 2.0
+    return Truth(float(means.mean()), float(means.std(ddof=1) / np.sqrt(pairs)))
+
+
+def target_named(text: str) -> Kind:
+    """``uniform``, ``softmax``, ``best``, or one with its number in YAML: ``{kind: softmax, temperature: 0.1}``.
+
+    Raises:
+        InvalidFieldError: it is none of these; names the field.
+    """
+    try:
+        raw = yaml.safe_load(text)
+        kind: Kind = msgspec.convert({"kind": raw} if isinstance(raw, str) else raw, type=Kind)
+    except (yaml.YAMLError, msgspec.ValidationError) as error:
+        message = " ".join(str(error).split())
+        raise InvalidFieldError(
+            f"--target: {text}: {message}; use uniform, softmax, best, {{kind: softmax, temperature: 0.1}} or"
+            " {kind: best, epsilon: 0.2}",
+            "target",
+        ) from error
+    return kind
