@@ -15,6 +15,7 @@ from vowpal_wabbit_next import run_cli_driver
 
 from bandits.exploration import LinUcb
 from bandits.ridge import RidgeConfig
+from bandits.vw_log import LogFormat
 from policies.catalogue import Catalogue
 from policies.spec import PolicySpec
 from simulator.logs.base import LogBatch, LoggedDecision, batch_of
@@ -23,7 +24,7 @@ from simulator.ope.estimators import estimator
 from simulator.ope.formulas import FORMULAS
 from simulator.ope.intervals import Bootstrap, Normal
 from simulator.ope.reward_model import RewardModel
-from simulator.progressive import progressive
+from simulator.progressive import progressive, vw_progressive
 
 Floats = NDArray[np.float64]
 Numbers = dict[str, list[float]]
@@ -31,7 +32,7 @@ OPE_ROWS = LOGGED = 10_000
 """Rows of the estimators' tasks, and of VW's logs."""
 BATCH = 100
 """Rows between two models."""
-LIMITS = {"clipped_ips": 10.0, "switch_dr": 10.0, "dros": 100.0}
+PARAMETERS = {"clipped_ips": {"clip": 10.0}, "switch_dr": {"tau": 10.0}, "dros": {"lambda_": 100.0}}
 """Of the estimators that limit weights; ours by default."""
 VW_ARGS = "--cb_explore_adf -q ui --epsilon 0.1"
 
@@ -118,9 +119,7 @@ def ours_ope(
         )
         found = {}
         for name in names:
-            each = estimator(
-                name, replicates=replicates, **({FORMULAS[name].tuned: LIMITS[name]} if name in LIMITS else {})
-            )
+            each = estimator(name, replicates=replicates, **PARAMETERS.get(name, {}))
             each.update(batch)
             estimate = each.estimate(Bootstrap() if replicates else Normal())
             found[name] = [estimate.value, *(estimate.interval if bounds else ())]
@@ -172,7 +171,12 @@ def ours_progressive(path: Path, count: int, publish_every: int) -> Callable[[],
     return lambda: progressive(spec, [Rows(rows)], publish_every=publish_every, catalogue=catalogue).ips
 
 
-def vw_driver(path: Path, log_format: str) -> float:
+def vw_loss(path: Path, log_format: LogFormat) -> float:
+    """The average loss of progressive replay."""
+    return vw_progressive(path, VW_ARGS, log_format).average_loss
+
+
+def driver_loss(path: Path, log_format: LogFormat) -> float:
     """The average loss that VW prints."""
     words = [*VW_ARGS.split(), "-d", str(path), *(["--dsjson"] if log_format == "dsjson" else [])]
     found = re.search(r"average loss = (\S+)", run_cli_driver(words, onethread=True)[0])
@@ -214,9 +218,12 @@ def digits_error(found: Mapping[str, Any], again: int = 10) -> dict[str, float]:
 def softmax(scores: Floats) -> Floats:
     """float64[n, K]: rows that sum to 1."""
     weights = np.exp(scores - scores.max(axis=1, keepdims=True))
-    return weights / weights.sum(axis=1, keepdims=True)
+    shares: Floats = weights / weights.sum(axis=1, keepdims=True)
+    return shares
 
 
 def drawn(rng: np.random.Generator, pmfs: Floats) -> NDArray[np.int64]:
     """int64[n]: an action from each row's PMF."""
-    return np.minimum((rng.random((len(pmfs), 1)) > pmfs.cumsum(axis=1)).sum(axis=1), pmfs.shape[1] - 1)
+    passed = (rng.random((len(pmfs), 1)) > pmfs.cumsum(axis=1)).sum(axis=1)
+    chosen: NDArray[np.int64] = np.minimum(passed, pmfs.shape[1] - 1)
+    return chosen

@@ -27,7 +27,7 @@ def versions(_: Path) -> Run:
     return lambda: {name: version(name) for name in names}
 
 
-def obp(folder: Path, rows: str, intervals: int, limits: dict[str, float]) -> Run:
+def obp(folder: Path, rows: str, intervals: int, parameters: dict[str, dict[str, float]]) -> Run:
     """Open Bandit Pipeline's estimators by our names: values, and with ``intervals`` replicates a bootstrap of each."""
     from obp import ope  # noqa: PLC0415 - of the peers, only what is asked for
 
@@ -50,13 +50,13 @@ def obp(folder: Path, rows: str, intervals: int, limits: dict[str, float]) -> Ru
     def run() -> Any:
         estimators = [
             ope.InverseProbabilityWeighting(estimator_name="ips"),
-            ope.InverseProbabilityWeighting(lambda_=limits["clipped_ips"], estimator_name="clipped_ips"),
+            ope.InverseProbabilityWeighting(lambda_=parameters["clipped_ips"]["clip"], estimator_name="clipped_ips"),
             ope.SelfNormalizedInverseProbabilityWeighting(estimator_name="snips"),
             ope.DirectMethod(estimator_name="dm"),
             ope.DoublyRobust(estimator_name="dr"),
             ope.SelfNormalizedDoublyRobust(estimator_name="sndr"),
-            ope.SwitchDoublyRobust(lambda_=limits["switch_dr"], estimator_name="switch_dr"),
-            ope.DoublyRobustWithShrinkage(lambda_=limits["dros"], estimator_name="dros"),
+            ope.SwitchDoublyRobust(lambda_=parameters["switch_dr"]["tau"], estimator_name="switch_dr"),
+            ope.DoublyRobustWithShrinkage(lambda_=parameters["dros"]["lambda_"], estimator_name="dros"),
         ]
         evaluation = ope.OffPolicyEvaluation(bandit_feedback=feedback, ope_estimators=estimators)
         values = evaluation.estimate_policy_values(**given)

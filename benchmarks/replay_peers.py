@@ -29,19 +29,19 @@ import numpy as np
 from peers_env import Peers, peers, peers_python
 from peers_tasks import (
     BATCH,
-    LIMITS,
     LOGGED,
     OPE_ROWS,
-    VW_ARGS,
+    PARAMETERS,
     digits_error,
+    driver_loss,
     ours_ope,
     ours_progressive,
-    vw_driver,
+    vw_loss,
     write_tasks,
 )
 
+from bandits.vw_log import LogFormat
 from simulator.datasets import default_cache_dir
-from simulator.progressive import vw_progressive
 
 SAME = 1e-6
 DIGITS = 0.05
@@ -142,7 +142,7 @@ def estimator_cases(folder: Path, asked: Peers) -> Iterator[Case]:
         file = f"ope_{actions}.safetensors"
         ours = partial(timed, ours_ope(folder / file, bounds=False))
         drawing = partial(timed, ours_ope(folder / file, replicates=REPLICATES, bounds=False))
-        theirs = partial(asked.run, "obp", rows=file, limits=LIMITS)
+        theirs = partial(asked.run, "obp", rows=file, parameters=PARAMETERS)
         few, many = (partial(only_values, partial(theirs, intervals=count)) for count in (100, REPLICATES))
         task = f"OBP: 8 estimators, {actions} actions"
         yield Case(f"{task}, intervals: normal; bootstrap", OPE_ROWS, ours, few, 10.0, SAME)
@@ -190,12 +190,13 @@ def progressive_cases(folder: Path, asked: Peers) -> Iterator[Case]:
 
 def driver_cases(folder: Path) -> Iterator[Case]:
     """A VW policy on VW's own logs; the average loss has to be the one that VW prints, to its six digits."""
-    for name, log_format in (("log.txt", "text"), ("log.json", "dsjson")):
+    kinds: tuple[tuple[str, LogFormat], ...] = (("log.txt", "text"), ("log.json", "dsjson"))
+    for name, log_format in kinds:
         yield Case(
             f"VW's driver: --cb_explore_adf on {log_format}, 10 actions",
             LOGGED,
-            partial(timed, lambda at=folder / name, kind=log_format: vw_progressive(at, VW_ARGS, kind).average_loss),
-            partial(timed, partial(vw_driver, folder / name, log_format)),
+            partial(timed, partial(vw_loss, folder / name, log_format)),
+            partial(timed, partial(driver_loss, folder / name, log_format)),
             0.2,
             1e-5,
         )

@@ -1,4 +1,4 @@
-"""`make bench`: the benchmarks but the long ones (soak, a_day, replay_peers), each in its process. Exits 1 if one missed."""
+"""`make bench`: the benchmarks but the long ones (soak, a_day, replay_peers), each by itself. Exit 1 if one missed."""
 
 import subprocess
 import sys
