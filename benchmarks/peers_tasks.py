@@ -183,8 +183,8 @@ def driver_loss(path: Path, log_format: LogFormat) -> float:
     return math.nan if found is None else float(found[1])
 
 
-def digits_error(found: Mapping[str, Any], again: int = 10) -> dict[str, float]:
-    """Relative errors of IPS and DR on scikit-learn's digits, where the target policy's value is known.
+def digits_error(found: Mapping[str, Any], again: int = 10) -> dict[str, tuple[float, float]]:
+    """Relative error and standard error of IPS and DR on scikit-learn's digits, where the target's value is known.
 
     Classification as a bandit (Dudik, Langford & Li 2011, arXiv:1103.4601, section 4.1): the actions are the digits,
     the reward is 1 for the right one. Each policy takes its classifier's digit, the logging one with probability 0.5
@@ -211,7 +211,8 @@ def digits_error(found: Mapping[str, Any], again: int = 10) -> dict[str, float]:
     for name in ("ips", "dr"):
         each = estimator(name)
         each.update(batch)
-        errors[name] = abs(each.estimate().value - truth) / truth
+        estimate = each.estimate()
+        errors[name] = abs(estimate.value - truth) / truth, estimate.stderr / truth
     return errors
 
 
