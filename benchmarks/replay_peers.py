@@ -228,9 +228,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", default="", help="cases whose name holds this")
     parser.add_argument("--out", type=Path, default=default_cache_dir() / "replay_peers.json", help="figures as JSON")
     given = parser.parse_args(argv)
-    print(
-        f"{'task':62s} {'ours':>9s} {'theirs':>9s}, medians of {given.rounds} rounds (3 times as many of estimators); ratio"
-    )
+    print(f"{'task':62s} {'ours':>9s} {'theirs':>9s}, medians of {given.rounds} rounds (estimators: 3 x); ratio, range")
     outcomes, errors, versions = run(given.rounds, given.only)
     for name, (error, stderr) in errors.items():
         print(f"digits: relative error of {name:4s} {error:.4f}, standard error {stderr:.4f}   goal below {DIGITS:g}")
