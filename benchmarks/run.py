@@ -1,4 +1,4 @@
-"""`make bench`: each benchmark but the long ones (soak, a_day), in its own process. Exits 1 if one missed its goal."""
+"""`make bench`: the benchmarks but the long ones (soak, a_day, replay_peers), each by itself. Exit 1 if one missed."""
 
 import subprocess
 import sys

@@ -1,0 +1,90 @@
+"""An environment of its own for the libraries that replay_peers.py measures, and a process in it."""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import venv
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from simulator.datasets import default_cache_dir
+
+PEERS = ("sb-obp==0.5.10", "vw-estimators==0.2.2", "coba==8.1.0", "mabwiser==2.7.4")
+"""Without what they ask for: Open Bandit Pipeline asks for numpy below 2, and runs with 2 all the same."""
+NEEDS = ("numpy", "scipy", "pandas", "scikit-learn==1.9.1", "seaborn==0.13.2", "matplotlib", "tqdm", "PyYAML", "torch")
+"""What they import; torch only because Open Bandit Pipeline does. constraints.txt has the other versions."""
+OURS = ("safetensors",)
+ROOT = Path(__file__).parents[1]
+WORKER = Path(__file__).with_name("peers_worker.py")
+
+
+def peers_python() -> Path:
+    """The interpreter of the environment; the first time it is made, in the user's cache (1.4 GB).
+
+    Raises:
+        subprocess.CalledProcessError: a package cannot be installed; pip has said why.
+    """
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    asked = [version, *PEERS, *NEEDS, *OURS, (ROOT / "constraints.txt").read_text()]
+    name = hashlib.sha256("\n".join(asked).encode()).hexdigest()[:12]
+    home = default_cache_dir() / "peers" / name
+    python = home / "bin" / "python"
+    if not (home / "complete").exists():
+        shutil.rmtree(home, ignore_errors=True)
+        print(f"installing {', '.join(PEERS)} in {home}", flush=True)
+        venv.create(home, with_pip=True)
+        pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        constraints = ["--constraint", str(ROOT / "constraints.txt")]
+        subprocess.run([*pip, *constraints, *NEEDS, *OURS], check=True)  # noqa: S603
+        subprocess.run([*pip, "--no-deps", *PEERS], check=True)  # noqa: S603
+        (home / "complete").touch()
+    return python
+
+
+class Peers:
+    """Asks a process of that environment to run something, one thing at a time."""
+
+    def __init__(self, process: "subprocess.Popen[str]") -> None:
+        self._process = process
+
+    def run(self, name: str, **arguments: Any) -> tuple[float, Any]:
+        """Seconds that it took, without imports and reading files, and what it found.
+
+        Raises:
+            RuntimeError: the process has ended; its errors are on standard error.
+        """
+        assert self._process.stdin is not None  # noqa: S101 - opened as pipes
+        assert self._process.stdout is not None  # noqa: S101
+        self._process.stdin.write(json.dumps([name, arguments]) + "\n")
+        self._process.stdin.flush()
+        answer = self._process.stdout.readline()
+        if not answer:
+            raise RuntimeError(f"the peers' process ended while it ran {name}")
+        seconds, found = json.loads(answer)
+        return seconds, found
+
+
+@contextmanager
+def peers(python: Path, folder: Path) -> Iterator[Peers]:
+    """Start the process, which finds its data in the folder, and end it. What they log is in a file there."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [str(python), str(WORKER), str(folder)]
+    with (
+        (folder / "peers.log").open("w") as log,
+        subprocess.Popen(  # noqa: S603
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, env=environment
+        ) as process,
+    ):
+        try:
+            yield Peers(process)
+        except RuntimeError:
+            print((folder / "peers.log").read_text()[-4000:], file=sys.stderr)
+            raise
+        finally:
+            assert process.stdin is not None  # noqa: S101
+            process.stdin.close()
