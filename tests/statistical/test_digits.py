@@ -61,7 +61,7 @@ def errors() -> dict[str, list[float]]:
     logging = followed(LogisticRegression(max_iter=1000).fit(x_fit, y_fit).predict(x_log), 0.8)
     target = followed(RandomForestClassifier(n_estimators=50, random_state=0).fit(x_fit, y_fit).predict(x_log), 0.9)
     truth = float(target[np.arange(len(y_log)), y_log].mean())
-    found: dict[str, list[float]] = {"ips": [], "snips": [], "dr": []}
+    found: dict[str, list[float]] = {"ips": [], "dr": []}
     for seed in range(SEEDS):
         rng = np.random.default_rng(seed)
         rows = []
@@ -76,6 +76,7 @@ def errors() -> dict[str, list[float]]:
     return found
 
 
-@pytest.mark.parametrize("name", ["ips", "snips", "dr"])
+@pytest.mark.parametrize("name", ["ips", "dr"])
 def test_the_target_classifiers_value_is_found_from_the_log(errors, name):
-    assert np.mean(errors[name]) < 0.05, errors[name]
+    assert len(errors[name]) == SEEDS
+    assert max(errors[name]) < 0.05, errors[name]
