@@ -26,6 +26,8 @@ ITEM_NAMESPACE = "item"
 KIND = "ridge"
 PRIOR_CACHE = 10_000
 BATCH = 128
+ORDER = ["einsum_path", (0, 1), (0, 1)]
+"""Of a quadratic form: first features times covariance. Looking for the order costs more than the product."""
 Hash = Annotated[int, msgspec.Meta(ge=0, lt=2**32)]
 Standbys = Annotated[int, msgspec.Meta(ge=0, le=8)]
 
@@ -228,7 +230,7 @@ class RidgeModel:
         if self._payload.config.action_bias:
             own = self._known(actions, self._shrink, unknown=1.0 / self._payload.config.bias_l2)
             features = features - self._known(actions, self._shift)
-        variance = np.einsum("ki,ij,kj->k", features, self._covariance, features, optimize=True) + own
+        variance = np.einsum("ki,ij,kj->k", features, self._covariance, features, optimize=ORDER) + own
         bounds: Float64 = mean + alpha * np.sqrt(np.maximum(variance, 0.0))
         return bounds
 

@@ -10,8 +10,9 @@ from bandits.errors import ReplayError
 from bandits.types import Float64
 from simulator.logs.base import UInt64, splitmix64
 
+UInt8 = NDArray[np.uint8]
 CHUNK = 4096
-"""Rows whose bootstrap weights are held at once."""
+"""Rows whose bootstrap weights are used at once."""
 LARGEST = 1e100
 """A row's value; its square, summed, is far from overflow."""
 LANES = 4
@@ -63,9 +64,10 @@ class Moments:
         replicates = np.zeros((len(self.replicates), k + 1))
         if replicates.size:
             rows = np.concatenate([columns, np.ones((1, n))])
+            drawn = _DRAWS.of(keys, len(replicates))
             for start in range(0, n, CHUNK):
                 part = slice(start, start + CHUNK)
-                replicates += poisson_weights(keys[part], len(replicates)) @ rows[:, part].T
+                replicates += drawn[:, part].astype(np.float64) @ rows[:, part].T
         self.merge(Moments(n, mean, root, columns.min(axis=1), columns.max(axis=1), replicates))
 
     def merge(self, other: "Moments") -> None:
@@ -97,8 +99,8 @@ def _triangle(rows: Float64) -> Float64:
     return np.asarray(np.linalg.qr(rows, mode="r"), np.float64)
 
 
-def poisson_weights(keys: UInt64, replicates: int) -> Float64:
-    """Draws of Poisson(1), float64[replicates, n], that depend on key and replicate alone.
+def poisson_weights(keys: UInt64, replicates: int) -> UInt8:
+    """Draws of Poisson(1), uint8[replicates, n], that depend on key and replicate alone.
 
     So it does not matter how a log is cut (Hanley & MacGibbon 2006; Chamandy et al. 2012), and rows that share a key,
     the slots of a decision, are drawn together.
@@ -110,10 +112,31 @@ def poisson_weights(keys: UInt64, replicates: int) -> Float64:
     return np.ascontiguousarray(drawn.reshape(groups * LANES, len(keys))[:replicates])
 
 
-def _poisson_table() -> NDArray[np.float64]:
+class _Draws:
+    """The weights of the rows seen last: every estimator of every policy asks for those of the same array of keys.
+
+    Kept in a byte each: they are used a chunk at a time, and 64-bit numbers would not stay in the processor's cache.
+    """
+
+    def __init__(self) -> None:
+        self._keys: UInt64 = np.zeros(0, np.uint64)
+        self._weights: UInt8 = np.zeros((0, 0), np.uint8)
+
+    def of(self, keys: UInt64, replicates: int) -> UInt8:
+        """``poisson_weights``."""
+        if keys is not self._keys or len(self._weights) != replicates:
+            parts = [poisson_weights(keys[at : at + CHUNK], replicates) for at in range(0, len(keys), CHUNK)]
+            self._keys, self._weights = keys, np.concatenate(parts, axis=1)
+        return self._weights
+
+
+_DRAWS = _Draws()
+
+
+def _poisson_table() -> UInt8:
     """The quantiles of Poisson(1) at the middle of each of 2^16 equal parts of [0, 1]."""
     cdf = np.cumsum([math.exp(-1.0) / math.factorial(count) for count in range(12)])
-    return np.searchsorted(cdf, (np.arange(1 << 16) + 0.5) / (1 << 16)).astype(np.float64)
+    return np.searchsorted(cdf, (np.arange(1 << 16) + 0.5) / (1 << 16)).astype(np.uint8)
 
 
 POISSON = _poisson_table()
