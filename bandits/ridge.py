@@ -25,7 +25,7 @@ from bandits.types import ActionSet, Context, Float64, Interaction, Row, Snapsho
 ITEM_NAMESPACE = "item"
 KIND = "ridge"
 PRIOR_CACHE = 10_000
-BATCH = 128
+BATCH = 256
 ORDER = ["einsum_path", (0, 1), (0, 1)]
 """Of a quadratic form: first features times covariance. Looking for the order costs more than the product."""
 Hash = Annotated[int, msgspec.Meta(ge=0, lt=2**32)]

@@ -89,11 +89,14 @@ def verify_policy(
     parts = _parts(first, cuts)
     context = multiprocessing.get_context("spawn")
     counts = context.Array("q", len(parts))
-    with ProcessPoolExecutor(jobs, context, _begin, (counts,)) as pool:
+    with ProcessPoolExecutor(jobs - 1, context, _begin, (counts,)) as pool:
         done = threading.Event()
         watch = threading.Thread(target=_watch, args=(counts, progress, done), daemon=True)
         watch.start()
-        results = list(pool.map(_in_process, [work] * len(parts), parts, [list(served)] * len(parts)))
+        others = [pool.submit(_in_process, work, part, list(served)) for part in parts[1:]]
+        _begin(counts)
+        own = _in_process(work, parts[0], served)  # meanwhile the other processes start
+        results = [own, *(each.result() for each in others)]
         done.set()
         watch.join()
     return [each for found, _ in results for each in found], sum(learned for _, learned in results)
