@@ -158,6 +158,7 @@ def ours_progressive(path: Path, count: int, publish_every: int) -> Callable[[],
             int(data["chosen"][number]),
             float(data["propensity"][number]),
             float(data["reward"][number]),
+            catalogue=catalogue,
         )
         for number in range(count)
     ]
@@ -168,7 +169,7 @@ def ours_progressive(path: Path, count: int, publish_every: int) -> Callable[[],
         exploration=LinUcb(1.0),
         floor=0.0,
     )
-    return lambda: progressive(spec, [Rows(rows)], publish_every=publish_every, catalogue=catalogue).ips
+    return lambda: progressive(spec, [Rows(rows)], publish_every=publish_every).ips
 
 
 def vw_loss(path: Path, log_format: LogFormat) -> float:
