@@ -35,10 +35,7 @@ def on_ray(address: str) -> Callable[[Callable[[Piece], Result], Sequence[Piece]
     """
     import ray  # noqa: PLC0415 - work on one core does without
 
-    try:
-        ray.init(address=address, namespace="banditloop", log_to_driver=False, ignore_reinit_error=True)
-    except ConnectionError as error:
-        raise ReplayError(f"no Ray cluster answers at {address!r}: {error}", "address") from error
+    connect(address)
 
     def fan(function: Callable[[Piece], Result], pieces: Sequence[Piece]) -> Iterator[Result]:
         task: Any = ray.remote(max_retries=-1, num_cpus=1)(_apply)
@@ -52,6 +49,22 @@ def on_ray(address: str) -> Callable[[Callable[[Piece], Result], Sequence[Piece]
             yield ray.get(waiting.popleft())
 
     return fan
+
+
+def connect(address: str) -> None:
+    """Join a Ray cluster, or start one of this machine's own (``local``), unless this process is in one already.
+
+    Raises:
+        ReplayError: no cluster answers there.
+    """
+    import ray  # noqa: PLC0415 - work on one core does without
+
+    if ray.is_initialized():
+        return
+    try:
+        ray.init(address=address, namespace="banditloop", log_to_driver=False)
+    except ConnectionError as error:
+        raise ReplayError(f"no Ray cluster answers at {address!r}: {error}", "address") from error
 
 
 def _apply(function: Callable[[Piece], Result], piece: Piece) -> Result:

@@ -18,10 +18,11 @@ import msgspec
 from bandits.errors import BanditloopError, ReplayError
 from policies.spec import PolicySpec
 from policies.trained import TrainedModel
+from simulator.fan import connect
 from simulator.logs.base import Piece
 from simulator.online import check_blend, salt_of
 from simulator.ope.reward_model import FittedRewardModel
-from simulator.replay import Fan, Question, Report, evaluate, plan_of, reward_model, tally
+from simulator.replay import Question, Report, evaluate, plan_of, reward_model, tally
 from simulator.search_space import SearchSpace, specs_of
 from simulator.slices import count, stretch
 from simulator.targets import Logging
@@ -53,7 +54,6 @@ def search(
     *,
     address: str = "local",
     seed: int = 0,
-    fan: Fan[Any] = map,
     progress: Callable[[int, int, Sequence[Trial]], None] = lambda _rung, _rungs, _trials: None,
 ) -> Found:
     """Try specs drawn from a space. ``progress`` is told of each rung when it is done, how many there are, its trials.
@@ -65,7 +65,7 @@ def search(
     specs = specs_of(space, base, seed=seed)
     for spec in specs:
         check_blend(spec)
-    counts = list(fan(count, pieces))
+    counts = [count(piece) for piece in pieces]
     total = sum(counts)
     first, second = math.floor(LEARN * total), math.floor(SELECT * total)
     rungs = 1 + max(0, math.ceil(math.log(len(specs), space.halving) - 1e-9))
@@ -75,7 +75,7 @@ def search(
         )
     selecting = stretch(pieces, counts, first, second)
     question = Question([Logging()], ("dr",))
-    model = reward_model(question, selecting, fan)
+    model = reward_model(question, selecting)
     trials: list[Trial] = []
     left = specs
     for rung in range(rungs):
@@ -89,7 +89,7 @@ def search(
         progress(rung + 1, rungs, trials[-len(ranked) :])
     learned = [train(spec, stretch(pieces, counts, 0, second)) for spec in _with(left, specs[0])]
     targets = [_frozen(each, seed) for each in learned]
-    final = evaluate(Question([Logging(), *targets]), stretch(pieces, counts, second, total), fan)
+    final = evaluate(Question([Logging(), *targets]), stretch(pieces, counts, second, total))
     summary = SearchSummary(msgspec.to_builtins(left[0]), trials)
     return Found(left[0], learned[0], msgspec.structs.replace(final, search=summary))
 
@@ -123,11 +123,9 @@ def _rung(
 ) -> list[dict[str, Any]]:
     """The scores of some specs, in their order, by trials of Ray Tune; one whose worker dies runs again."""
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # its tables are printed whatever verbosity is asked for
-    import ray  # noqa: PLC0415 - only a search needs Tune
-    from ray import tune  # noqa: PLC0415
+    from ray import tune  # noqa: PLC0415 - only a search needs Tune
 
-    if not ray.is_initialized():
-        ray.init(address=address, namespace="banditloop", log_to_driver=False)
+    connect(address)
     logging.getLogger("ray.tune").setLevel(logging.WARNING)
 
     def trial(config: dict[str, Any], shared: tuple[Any, ...]) -> None:
