@@ -42,7 +42,6 @@ def serve(
 ) -> None:
     """Serve policies over HTTP until interrupted."""
     from policies.spec import load_spec
-    from serve_app.client import wait_until_ready
     from serve_app.runtime import serving
     from serve_app.settings import Settings
 
@@ -62,7 +61,6 @@ def serve(
         stop = threading.Event()
         for number in (signal.SIGINT, signal.SIGTERM):  # Ray has put its own handlers; these come after
             signal.signal(number, lambda *_: stop.set())
-        wait_until_ready(url, timeout_s=120)
         names = ", ".join(spec.name for spec in loaded)
         console.print(f"[green]ready[/]  {url}  policies: {names}  docs: {url}/docs", soft_wrap=True)
         console.print("logs of replicas and learners: /tmp/ray/session_latest/logs", highlight=False)

@@ -28,7 +28,7 @@ from rich.table import Table
 
 from bandits.records import DecisionRecord
 from policies.spec import PolicySpec, load_spec
-from serve_app.client import ServiceError, rank_body, wait_until_ready
+from serve_app.client import ServiceError, rank_body
 from serve_app.freshness import freshness_ms, read_all
 from serve_app.keys import Keys
 from serve_app.runtime import serving, valkey
@@ -72,7 +72,6 @@ def run_demo(*, rounds: int, seed: int, port: int, out: Path, console: Console) 
         with valkey(settings) as redis_url, redis.Redis.from_url(redis_url) as client:
             settings = settings.model_copy(update={"redis_url": redis_url})
             with serving(settings, [spec]) as base:
-                wait_until_ready(base, timeout_s=120)
                 console.print(f"ready after {time.monotonic() - started:.0f} s: {base}/docs")
                 console.rule(f"3  {rounds:,} decisions over HTTP")
                 board = Board(rounds, bench, seed, client, spec.name)

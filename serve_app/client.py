@@ -186,6 +186,14 @@ def unreachable(error: httpx.TransportError) -> ServiceError:
     return ServiceError(0, "unreachable", f"no answer from the service: {type(error).__name__}")
 
 
+def is_ready(url: str) -> bool:
+    """Whether the service answers, and every policy has a snapshot loaded."""
+    try:
+        return httpx.get(f"{url}/readyz", timeout=2).status_code == httpx.codes.OK
+    except httpx.TransportError:
+        return False
+
+
 def wait_until_ready(url: str, *, timeout_s: float) -> None:
     """Wait until every policy has a snapshot loaded.
 
@@ -194,11 +202,8 @@ def wait_until_ready(url: str, *, timeout_s: float) -> None:
     """
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
-        try:
-            if httpx.get(f"{url}/readyz", timeout=2).status_code == httpx.codes.OK:
-                return
-        except httpx.TransportError:
-            pass
+        if is_ready(url):
+            return
         time.sleep(0.1)
     raise ServiceError(
         503, "not_ready", f"{url} is not ready after {timeout_s:.0f} s: see /tmp/ray/session_latest/logs"

@@ -2,8 +2,11 @@
 
 import contextlib
 import logging
-from collections.abc import Iterator, Sequence
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from bandits.errors import SpecError, StartupError
 from policies import artifact
@@ -11,11 +14,16 @@ from policies.blend import make_learner
 from policies.catalogue import Catalogue
 from policies.sources import load_sources
 from policies.spec import PolicySpec, decode_spec
+from serve_app.client import is_ready
 from serve_app.embedded import embedded_valkey, running_url
 from serve_app.environment import is_free, prepare_environment
 from serve_app.loopback import check_ray_is_on_loopback, ray_on_loopback, refuse_open_doors
 from serve_app.security import read_keys
 from serve_app.settings import Settings
+
+READY_S = 120.0
+PATIENCE_S = 10.0
+POLL_S = 0.2
 
 log = logging.getLogger("banditloop.runtime")
 
@@ -65,7 +73,11 @@ def validate(specs: Sequence[PolicySpec]) -> None:
 
 @contextlib.contextmanager
 def serving(settings: Settings, specs: Sequence[PolicySpec]) -> Iterator[str]:
-    """The whole service, until the context ends. Yields its base URL; the policies may not be ready yet."""
+    """The whole service, until the context ends. Yields its base URL once every policy is ready.
+
+    Raises:
+        StartupError: it does not start; with the reason.
+    """
     prepare_environment()
     refuse_open_doors(settings)
     if settings.keys_file is not None:
@@ -103,8 +115,48 @@ def serving(settings: Settings, specs: Sequence[PolicySpec]) -> Iterator[str]:
         try:
             check_ray_is_on_loopback(ray.util.get_node_ip_address())
             serve.start(http_options={"host": inside, "port": settings.port})
-            serve.run(build_app(settings, specs), name=APP_NAME, route_prefix="/")
-            yield f"http://{f'[{settings.host}]' if ':' in settings.host else settings.host}:{settings.port}"
+            target = serve.RunTarget(build_app(settings, specs), APP_NAME)
+            serve.run_many([target], wait_for_applications_running=False)
+            base = f"http://{f'[{settings.host}]' if ':' in settings.host else settings.host}:{settings.port}"
+            _wait_until_ready(base, lambda: serve.status().applications.get(APP_NAME))
+            yield base
         finally:
             serve.shutdown()
             ray.shutdown()
+
+
+def _wait_until_ready(url: str, status: Callable[[], Any]) -> None:
+    """Wait until all answers, with every replica there.
+
+    A replica that dies meanwhile makes Serve call the whole deployment failed, and start another one: only a failure
+    that lasts ends a service, and none does that answers.
+
+    Raises:
+        StartupError: with what Serve says of each deployment that fails.
+    """
+    began = time.monotonic()
+    failing_since = ready_since = math.inf
+    while True:
+        ready, found, now = is_ready(url), status(), time.monotonic()
+        state = None if found is None else found.status
+        if ready and state == "RUNNING":
+            return
+        ready_since = min(ready_since, now) if ready else math.inf
+        failing_since = min(failing_since, now) if state == "DEPLOY_FAILED" else math.inf
+        if now - ready_since > PATIENCE_S:
+            log.warning("ready, though Serve says %s: %s", state, _reasons(found))
+            return
+        if not ready and now - failing_since > PATIENCE_S:
+            raise StartupError(f"not started: {_reasons(found)}", "deployments")
+        if now - began > READY_S:
+            raise StartupError(
+                f"not ready after {READY_S:.0f} s ({_reasons(found)}): see /tmp/ray/session_latest/logs", "deployments"
+            )
+        time.sleep(POLL_S)
+
+
+def _reasons(found: Any) -> str:
+    if found is None:
+        return "Serve knows of no application"
+    reasons = [f"{name}: {each.message}" for name, each in found.deployments.items() if each.message]
+    return "; ".join(reasons) or found.message or str(found.status)

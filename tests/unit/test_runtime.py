@@ -1,9 +1,13 @@
+"""Starting: folders, secrets, and waiting for what does not start."""
+
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from pydantic import ValidationError
 
 from bandits.errors import StartupError
+from serve_app import runtime
 from serve_app.embedded import alone
 from serve_app.settings import Settings
 
@@ -52,3 +56,40 @@ def test_where_the_archive_is(given, root):
 def test_retries_need_the_log_for_longer_than_they_may_come():
     with pytest.raises(ValidationError, match="archive_retain_s"):
         Settings(archive_retain_s=600)
+
+
+def waits(monkeypatch, *moments: tuple[bool, str]) -> None:
+    """Wait for a service that answers or not, of which Serve says this, at each look; the last for ever."""
+    left = list(moments)
+    now = [0.0]
+
+    def look() -> tuple[bool, str]:
+        return left[0]
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+        if len(left) > 1:
+            left.pop(0)
+
+    monkeypatch.setattr(runtime, "is_ready", lambda _url: look()[0])
+    monkeypatch.setattr(runtime, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=sleep))
+    part = SimpleNamespace(message="learner-home: a replica died")
+    runtime._wait_until_ready(
+        "http://there", lambda: SimpleNamespace(status=look()[1], deployments={"learner-home": part}, message="")
+    )
+
+
+def test_a_replica_that_dies_while_others_start_does_not_end_the_service(monkeypatch):
+    waits(monkeypatch, (False, "DEPLOYING"), (False, "DEPLOY_FAILED"), (False, "DEPLOYING"), (True, "RUNNING"))
+
+
+def test_a_service_that_answers_is_not_ended_by_what_serve_says_of_a_part(monkeypatch, caplog):
+    waits(monkeypatch, (False, "DEPLOYING"), (True, "DEPLOY_FAILED"))
+    assert "a replica died" in caplog.text
+
+
+@pytest.mark.parametrize("state", ["DEPLOY_FAILED", "DEPLOYING"])
+def test_a_service_that_does_not_start_says_which_part(monkeypatch, state):
+    with pytest.raises(StartupError, match="a replica died") as raised:
+        waits(monkeypatch, (False, "DEPLOYING"), (False, state))
+    assert raised.value.target == "deployments"
