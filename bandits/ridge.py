@@ -26,6 +26,8 @@ ITEM_NAMESPACE = "item"
 KIND = "ridge"
 PRIOR_CACHE = 10_000
 BATCH = 256
+ELEMENTS = 1 << 21
+"""Of the largest array that a batch makes: with many features it is a smaller batch."""
 ORDER = ["einsum_path", (0, 1), (0, 1)]
 """Of a quadratic form: first features times covariance. Looking for the order costs more than the product."""
 Hash = Annotated[int, msgspec.Meta(ge=0, lt=2**32)]
@@ -75,7 +77,8 @@ class RidgeLearner:
         self._rows = {action_id: row for row, action_id in enumerate(self._action_ids)}
         self._learned = state.learned
         self._a, self._b, self._cross, self._count, self._sum = state.arrays()
-        self._pending: list[tuple[list[int], list[float], int, float]] = []
+        self._pending: list[tuple[Row, int, float, bool]] = []
+        self._widest = 0
 
     def learn(self, interactions: Sequence[Interaction]) -> None:
         """Learn from interactions, in order, of each the chosen action."""
@@ -85,42 +88,46 @@ class RidgeLearner:
 
     def learn_row(self, action_id: str, features: Row, reward: float) -> None:
         """Add x x', r x and the action's own sums; at once for whoever looks, in fact a batch at a time."""
-        columns, values = self._index.row(features, learn=True)
         row = self._rows.get(action_id)
         if row is None:
             row = self._rows[action_id] = len(self._action_ids)
             self._action_ids.append(action_id)
-        self._pending.append((columns, values, row, reward))
+        self._pend(features, row, reward, learn=True)
         self._learned += 1
-        if len(self._pending) == BATCH:
+
+    def correct_row(self, action_id: str, features: Row, change: float) -> None:
+        """Change the reward of an action that was learned with these features."""
+        self._pend(features, self._rows[action_id], change, learn=False)
+
+    def _pend(self, features: Row, row: int, reward: float, *, learn: bool) -> None:
+        size = sum(map(len, features.values()))
+        widest = max(size, self._widest)
+        if len(self._pending) >= min(BATCH, ELEMENTS // max(1, widest * widest)):
             self._settle()
+            widest = size
+        self._widest = widest
+        self._pending.append((features, row, reward, learn))
 
     def _settle(self) -> None:
         """Add what is pending. Element by element in order, so where a batch ends changes no bit of any sum."""
         if not self._pending:
             return
+        features, rows, rewards, learns = zip(*self._pending, strict=True)
+        self._pending, self._widest = [], 0
+        at, x = self._index.rows(features, learns)
         self._grow()
-        columns, values, rows, rewards = zip(*self._pending, strict=True)
-        self._pending = []
-        width = max(map(len, columns))
-        at = np.array([each + [0] * (width - len(each)) for each in columns])  # adding 0.0 to column 0 is nothing
-        x = np.array([each + [0.0] * (width - len(each)) for each in values])
-        row, reward = np.array(rows), np.array(rewards)
+        row, reward, learn = np.array(rows), np.array(rewards), np.array(learns, np.float64)
         size = self._b.size
-        np.add.at(
-            self._a.reshape(-1), (at[:, :, None] * size + at[:, None, :]).ravel(), (x[:, :, None] * x[:, None]).ravel()
-        )
         np.add.at(self._b, at.ravel(), (reward[:, None] * x).ravel())
-        np.add.at(self._cross.reshape(-1), (row[:, None] * size + at).ravel(), x.ravel())
-        np.add.at(self._count, row, 1.0)
+        np.add.at(self._count, row, learn)
         np.add.at(self._sum, row, reward)
-
-    def correct_row(self, action_id: str, features: Row, change: float) -> None:
-        """Change the reward of an action that was learned with these features."""
-        self._settle()
-        columns, values = self._index.row(features, learn=False)
-        self._b[columns] += change * np.array(values)
-        self._sum[self._rows[action_id]] += change
+        if not all(learns):  # of a correction, the action and its features are counted already
+            at, x, row = at[learn > 0], x[learn > 0], row[learn > 0]
+        np.add.at(self._cross.reshape(-1), (row[:, None] * size + at).ravel(), x.ravel())
+        step = max(1, ELEMENTS // at.shape[1] ** 2)
+        for part in (slice(start, start + step) for start in range(0, len(at), step)):
+            cells = at[part, :, None] * size + at[part, None, :]
+            np.add.at(self._a.reshape(-1), cells.ravel(), (x[part, :, None] * x[part, None, :]).ravel())
 
     def snapshot(self, position: str) -> Snapshot:
         """The posterior as of ``position``."""

@@ -26,9 +26,10 @@ join: {window_s: 10}
 """
 SETTINGS = {"CHECKPOINT_INTERVAL_S": "10", "ARCHIVE_MAX_AGE_S": "5", "ARCHIVE_RETAIN_S": "601"}
 TITLES = {
-    "ServeReplica:banditloop:learner-": "learner",
+    "ray::Learner": "learner",
     "ServeReplica:banditloop:rank": "replicas",
-    "ServeReplica:banditloop:archiver": "archiver",
+    "ray::Archiver": "archiver",
+    "ServeReplica:banditloop:keeper": "keeper",
     "ServeController": "controller",
     "valkey-server": "valkey",
     "bin/haproxy": "haproxy",

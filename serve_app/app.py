@@ -7,46 +7,36 @@ from ray.serve import Application
 from ray.serve.handle import DeploymentHandle
 
 from policies.spec import PolicySpec
-from serve_app.deployments import Archiver, Learner, RankReplica
+from serve_app.background import Keeper
+from serve_app.deployments import RankReplica
 from serve_app.settings import Settings
 
 APP_NAME = "banditloop"
 
 
 class Ingress(RankReplica):
-    """The one deployment on the request path. Holds the others' handles only so that they are part of the app."""
+    """The one deployment on the request path. Holds the keeper's handle only so that it is part of the app."""
 
-    def __init__(self, settings: Settings, specs: list[PolicySpec], *others: DeploymentHandle) -> None:
+    def __init__(self, settings: Settings, specs: list[PolicySpec], keeper: DeploymentHandle) -> None:
         super().__init__(settings, specs)
-        self._others = others
+        self._keeper = keeper
 
 
 def build_app(settings: Settings, specs: Sequence[PolicySpec]) -> Application:
-    """One ingress with ``settings.replicas`` replicas, a learner per policy with its standbys, and the archiver."""
+    """One ingress with ``settings.replicas`` replicas, and the keeper of what runs in the background."""
     # A dead replica is noticed by the next health check. Ray's default is to look every 10 s.
-    quick = {"graceful_shutdown_wait_loop_s": 0.1, "graceful_shutdown_timeout_s": 10, "health_check_period_s": 1}
-    learners = [
-        serve.deployment(Learner, name=f"learner-{spec.name}")
-        .options(
-            num_replicas=1 + spec.learner.standbys,
-            max_ongoing_requests=1,
-            ray_actor_options={"num_cpus": 0},
-            **quick,
-        )
-        .bind(settings, spec)
-        for spec in specs
-    ]
-    archivers = [
-        serve.deployment(Archiver, name="archiver")
-        .options(num_replicas=1, max_ongoing_requests=1, ray_actor_options={"num_cpus": 0}, **quick)
-        .bind(settings, [spec.name for spec in specs])
-    ]
+    quick = {
+        "graceful_shutdown_wait_loop_s": 0.1,
+        "graceful_shutdown_timeout_s": 10,
+        "health_check_period_s": 1,
+        "ray_actor_options": {"num_cpus": 0},
+    }
+    keeper = serve.deployment(Keeper, name="keeper").options(num_replicas=1, max_ongoing_requests=1, **quick)
     ingress = serve.deployment(serve.ingress()(Ingress), name="rank").options(
         num_replicas=settings.replicas,
         max_ongoing_requests=settings.max_ongoing_requests,
         max_queued_requests=settings.max_queued_requests,
         logging_config={"enable_access_log": False},  # /metrics counts requests; a line for each costs 4% of a replica
-        ray_actor_options={"num_cpus": 0},
         **quick,
     )
-    return ingress.bind(settings, list(specs), *learners, *(archivers if settings.archive_root() else ()))
+    return ingress.bind(settings, list(specs), keeper.bind(settings, list(specs)))

@@ -13,12 +13,13 @@ from processes import descendants
 from serve_app.keys import Keys
 
 TITLES = {
-    "learner": "ServeReplica:banditloop:learner-",
+    "learner": "ray::Learner",
     "replica": "ServeReplica:banditloop:rank",
-    "archiver": "ServeReplica:banditloop:archiver",
+    "archiver": "ray::Archiver",
+    "keeper": "ServeReplica:banditloop:keeper",
     "controller": "ServeController",
 }
-KINDS = ("leader", "standby", "replica", "archiver", "valkey", "controller", "paused leader")
+KINDS = ("leader", "standby", "replica", "archiver", "keeper", "valkey", "controller", "paused leader")
 PAUSE_S = 3.0
 """Longer than the lease."""
 

@@ -23,6 +23,7 @@ def learned(count: int = 60, **options) -> tuple[RidgeLearner, list]:
 
 def dense(learner: RidgeLearner, seen) -> tuple[np.ndarray, np.ndarray, dict[str, int]]:
     """The joint ridge regression over (shared features, one indicator per action), by the textbook."""
+    learner.checkpoint()  # settles
     ids = sorted({i.actions.ids[i.chosen] for i in seen})
     rows = {name: n for n, name in enumerate(ids)}
     x = np.array([learner._index.dense(i.context, i.actions)[i.chosen] for i in seen])
