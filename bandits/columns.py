@@ -29,17 +29,22 @@ class FeatureIndex:
         self.hashes = list(hashes)
         self._sorted, self._order = _sorted(self.hashes)  # as of the last lookup
 
-    def matrix(self, context: Context, actions: ActionSet) -> tuple[NDArray[np.intp], Float64]:
-        """The known features of every action, interactions included.
+    def matrix(self, context: Context, actions: ActionSet) -> tuple[NDArray[np.intp], Float64, Float64]:
+        """The features of every action, interactions included.
 
-        Returns the ascending columns that occur, intp[n], and their values, float64[K, n]. With features crossed by a
-        category of the context, most of the d columns are zero for any one decision.
+        Returns the ascending columns that occur, intp[n], and their values, float64[K, n]: with features crossed by a
+        category of the context, most of the d columns are zero for any one decision. And of the features that were
+        never met, and could still get a column, the sum of squares per action, float64[K]; without those that all
+        actions share, which tell no action from another.
         """
         count = len(actions)
         at: list[NDArray[np.intp]] = [np.zeros((count, 1), np.intp)]  # the intercept
         values: list[NDArray[Any]] = [np.ones((count, 1))]
+        unmet = np.zeros(count)
         for hashes, given in self._terms((*context.namespaces, *actions.namespaces)):
             found = self._lookup(hashes, given)
+            if given.ndim > 1 and len(self.hashes) < self._limit:
+                unmet += np.square(given, dtype=np.float64, where=found < 0, out=np.zeros(given.shape)).sum(axis=1)
             at.append(np.broadcast_to(found, (count, found.shape[-1])))
             values.append(np.broadcast_to(given, (count, given.shape[-1])))
         columns_at = np.concatenate(at, axis=1)
@@ -53,14 +58,14 @@ class FeatureIndex:
         flat = compact[columns_at] + width * np.arange(count)[:, None]
         weights = np.concatenate(values, axis=1, dtype=np.float64)
         sums: Any = np.bincount(flat.ravel(), weights.ravel(), count * width)
-        return columns, sums.reshape(count, width)[:, :-1]
+        return columns, sums.reshape(count, width)[:, :-1], unmet
 
-    def dense(self, context: Context, actions: ActionSet) -> Float64:
-        """float64[K, d]: the same with every column."""
-        columns, values = self.matrix(context, actions)
+    def dense(self, context: Context, actions: ActionSet) -> tuple[Float64, Float64]:
+        """float64[K, d] and float64[K]: the same with every column."""
+        columns, values, unmet = self.matrix(context, actions)
         features = np.zeros((len(actions), len(self.hashes)))
         features[:, columns] = values
-        return features
+        return features, unmet
 
     def rows(self, batch: Sequence[Row], learn: Sequence[bool]) -> tuple[NDArray[np.intp], Float64]:
         """Columns and values of one action each; where ``learn``, a feature first met gets a column, up to the limit.

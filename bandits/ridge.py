@@ -161,7 +161,7 @@ class RidgeLearner:
                 payload,
                 draws=self._draws,
                 prior_seed=self._seed("prior"),
-                prior_deviation=float(self._scale / np.sqrt(config.bias_l2)),
+                scale=self._scale,
                 weight_draws=_bytes32(weights[:, None] + deviation),
                 bias_draws=_bytes32(bias[:, None] + own - shift @ deviation),
             )
@@ -218,11 +218,11 @@ class RidgeModel:
 
     def scores(self, context: Context, actions: ActionSet) -> Float64:
         """float64[K]: posterior mean reward of every action."""
-        columns, features = self._index.matrix(context, actions)
+        columns, features, _ = self._index.matrix(context, actions)
         return features @ self._weights[columns] + self._known(actions, self._bias)
 
     def upper_bounds(self, context: Context, actions: ActionSet, alpha: float) -> Float64:
-        """float64[K]: posterior mean + alpha standard deviations. An action never met has its prior's variance.
+        """float64[K]: posterior mean + alpha standard deviations. What was never met has its prior's variance.
 
         Raises:
             SnapshotError: the snapshot was made without uncertainty.
@@ -231,18 +231,22 @@ class RidgeModel:
             raise SnapshotError(
                 "this snapshot holds no posterior covariance: it was not made for linucb", "exploration"
             )
-        features = self._index.dense(context, actions)
+        features, unmet = self._index.dense(context, actions)
         mean = features @ self._weights + self._known(actions, self._bias)
         own: Float64 = np.zeros(len(actions))
         if self._payload.config.action_bias:
             own = self._known(actions, self._shrink, unknown=1.0 / self._payload.config.bias_l2)
             features = features - self._known(actions, self._shift)
         variance = np.einsum("ki,ij,kj->k", features, self._covariance, features, optimize=ORDER) + own
+        variance += unmet / self._payload.config.l2
         bounds: Float64 = mean + alpha * np.sqrt(np.maximum(variance, 0.0))
         return bounds
 
     def draws(self, context: Context, actions: ActionSet) -> Float64:
         """float64[K, M]: the reward of every action under each posterior draw.
+
+        What was never met is drawn from its prior, for each action by itself: of features that several actions share
+        and that no interaction has shown, the draws are not correlated between them, though their variance is right.
 
         Raises:
             SnapshotError: the snapshot was made without draws.
@@ -250,19 +254,17 @@ class RidgeModel:
         payload = self._payload
         if not payload.draws:
             raise SnapshotError("this snapshot holds no posterior draws: it was not made for lints", "exploration")
-        columns, features = self._index.matrix(context, actions)
+        columns, features, unmet = self._index.matrix(context, actions)
         sampled = features @ self._weight_draws[columns]
+        variance = unmet / payload.config.l2
         if payload.config.action_bias:
             sampled = sampled + self._known(actions, self._bias_draws)
-            for k, action_id in enumerate(actions.ids):
-                if action_id not in self._rows:
-                    sampled[k] += self._prior_draws(action_id)
+            unknown = np.array([action_id not in self._rows for action_id in actions.ids], np.float64)
+            variance += unknown / payload.config.bias_l2
+        for k in np.flatnonzero(variance):
+            normals = prior_normals(payload.prior_seed, actions.ids[k], payload.draws)
+            sampled[k] += payload.scale * np.sqrt(variance[k]) * normals
         return sampled
-
-    def _prior_draws(self, action_id: str) -> Float64:
-        payload = self._payload
-        draws: Float64 = payload.prior_deviation * prior_normals(payload.prior_seed, action_id, payload.draws)
-        return draws
 
     def _known(self, actions: ActionSet, values: Float64, unknown: float = 0.0) -> Float64:
         """Rows of ``values`` by action; ``unknown`` for an action never met."""
@@ -275,7 +277,7 @@ class RidgeModel:
 
 @lru_cache(maxsize=PRIOR_CACHE)
 def prior_normals(seed: bytes, action_id: str, count: int) -> Float64:
-    """Standard normal draws, float64[count], for an action never met: the same on every replica, under one salt."""
+    """Standard normal draws, float64[count], of an action's prior: the same on every replica, under one salt."""
     key = hashlib.blake2b(action_id.encode(), key=seed, digest_size=16).digest()
     generator = np.random.Generator(np.random.Philox(int.from_bytes(key, "little")))
     normals: Float64 = frozen(generator.standard_normal(count))
@@ -314,7 +316,7 @@ class _Payload(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     shrink: bytes = b""
     draws: Annotated[int, msgspec.Meta(ge=0, le=1000)] = 0
     prior_seed: bytes = b""
-    prior_deviation: float = 0.0
+    scale: float = 0.0
     weight_draws: bytes = b""
     bias_draws: bytes = b""
 

@@ -26,7 +26,7 @@ def dense(learner: RidgeLearner, seen) -> tuple[np.ndarray, np.ndarray, dict[str
     learner.checkpoint()  # settles
     ids = sorted({i.actions.ids[i.chosen] for i in seen})
     rows = {name: n for n, name in enumerate(ids)}
-    x = np.array([learner._index.dense(i.context, i.actions)[i.chosen] for i in seen])
+    x = np.array([learner._index.dense(i.context, i.actions)[0][i.chosen] for i in seen])
     indicator = np.zeros((len(seen), len(ids)))
     indicator[np.arange(len(seen)), [rows[i.actions.ids[i.chosen]] for i in seen]] = 1
     z = np.hstack([x, indicator])
@@ -36,7 +36,7 @@ def dense(learner: RidgeLearner, seen) -> tuple[np.ndarray, np.ndarray, dict[str
 
 
 def joint_row(learner, context, actions, k, rows):
-    x = learner._index.dense(context, actions)[k]
+    x = learner._index.dense(context, actions)[0][k]
     indicator = np.zeros(len(rows))
     known = rows.get(actions.ids[k])
     if known is not None:
@@ -147,3 +147,71 @@ def test_a_timestamp_as_a_feature_does_no_harm():
     model = RidgeModel(learner.snapshot("1-0"))
     assert model.scores(context, actions) == pytest.approx([rewards.mean()] * 2, abs=0.1)
     assert np.isfinite(model.draws(context, actions)).all()
+
+
+def with_news(actions: ActionSet, values: list[float]) -> ActionSet:
+    """The same, and a feature that no interaction has shown."""
+    column = np.array(values, np.float32)[:, None]
+    news = Namespace("news", np.array([hash_feature("news", "n")], np.uint32), column)
+    return ActionSet(actions.ids, (*actions.namespaces, news), actions.scores)
+
+
+def test_a_feature_never_met_has_its_prior_variance_in_upper_bounds():
+    learner, _ = learned(uncertainty=True)
+    model = RidgeModel(learner.snapshot("1-0"))
+    context, actions = decision_features(123)
+    news = [0.0, 0.5, -2.0, 1.0, 0.0]
+    mean = model.scores(context, actions)
+    assert (model.scores(context, with_news(actions, news)) == mean).all()
+    before = (model.upper_bounds(context, actions, 1.0) - mean) ** 2
+    after = (model.upper_bounds(context, with_news(actions, news), 1.0) - mean) ** 2
+    assert after - before == pytest.approx(np.square(news) / CONFIG.l2, abs=1e-10)
+
+
+def test_a_feature_never_met_is_drawn_from_its_prior():
+    """1,000 draws: each variance within 5 standard errors (false alarm below 1e-5)."""
+    learner, _ = learned(draws=1000, scale=0.7)
+    model = RidgeModel(learner.snapshot("1-0"))
+    context, actions = decision_features(123)
+    extra = model.draws(context, with_news(actions, [0.0, 0.5, -2.0, 1.0, 0.0])) - model.draws(context, actions)
+    met = np.array([action_id in learner._rows for action_id in actions.ids])
+    assert (extra[[0, 4]] == 0.0).all()
+    expected = 0.49 * np.array([0.25, 4.0, 1.0]) / CONFIG.l2
+    assert np.abs(extra[1:4].var(axis=1) / expected - 1)[met[1:4]].max() <= 5 * np.sqrt(2 / 1000)
+    total = model.draws(context, with_news(actions, [0.0, 0.5, -2.0, 1.0, 0.0])).var(axis=1)
+    assert (total[1:4] > model.draws(context, actions).var(axis=1)[1:4]).all()
+
+
+def test_a_feature_that_can_no_longer_get_a_column_is_none_that_could_be_learned():
+    config = RidgeConfig(max_features=5)
+    learner = RidgeLearner(config, uncertainty=True)
+    learner.learn(interactions(3, 20))
+    model = RidgeModel(learner.snapshot("1-0"))
+    context, actions = decision_features(123)
+    bounds = model.upper_bounds(context, actions, 1.0)
+    assert (model.upper_bounds(context, with_news(actions, [1.0] * 5), 1.0) == bounds).all()
+
+
+@pytest.mark.parametrize("elements", [1, 64, 1 << 21])
+def test_rows_of_any_width_and_corrections_give_the_same_bytes_in_any_batch(monkeypatch, elements):
+    """Wide rows make smaller batches; the sums do not see it."""
+
+    def checkpoint() -> bytes:
+        learner = RidgeLearner(RidgeConfig(interactions=[("a", "b")], max_features=40))
+        for number in range(120):
+            rng_row = np.random.default_rng(number)
+            wide = {name: pairs(rng_row, name, int(rng_row.choice([0, 1, 3, 9]))) for name in ("a", "b", "c")}
+            row = {name: own for name, own in wide.items() if own}
+            learner.learn_row(f"item{number % 7}", row, float(rng_row.normal()))
+            if number % 3 == 0:
+                learner.correct_row(f"item{number % 7}", row, 0.25)
+        return learner.checkpoint()
+
+    expected = checkpoint()
+    monkeypatch.setattr("bandits.ridge.ELEMENTS", elements)
+    assert checkpoint() == expected
+
+
+def pairs(rng: np.random.Generator, name: str, count: int) -> list[tuple[int, float]]:
+    """Features with values a float32 holds, some of them 0."""
+    return [(hash_feature(name, f"{n}"), float(np.float32(rng.normal() * (rng.random() < 0.8)))) for n in range(count)]
