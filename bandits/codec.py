@@ -3,7 +3,8 @@
 import hashlib
 import re
 import struct
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import lru_cache
 
 import msgspec
 import numpy as np
@@ -45,7 +46,7 @@ def decode(data: bytes) -> LogRecord:
     if not data or data[0] != VERSION:
         raise CodecError(f"a record starts with version byte {VERSION}, not {data[:1]!r}", "version")
     try:
-        record = _decoder.decode(memoryview(data)[1:])
+        record = _decoder.decode(data[1:])
     except MALFORMED as error:
         raise CodecError(f"not a record: {error}") from error
     if isinstance(record, DecisionRecord):
@@ -83,15 +84,16 @@ def _check_decision(record: DecisionRecord) -> None:
     count, slots = len(record.action_ids), len(record.chosen)
     if count == 0 or len(set(record.action_ids)) != count:
         raise CodecError("actions are distinct, at least one", "action_ids")
-    if slots == 0 or len(set(record.chosen)) != slots or min(record.chosen) < 0 or max(record.chosen) >= count:
+    if slots == 0 or not all(0 <= index < count for index in record.chosen) or len(set(record.chosen)) != slots:
         raise CodecError("at least one chosen index, distinct, within the actions", "chosen")
     if record.features is not None and len(record.features) != count:
         raise CodecError(f"features for {count} actions, not {len(record.features)}", "features")
     for source, data in record.scores.items():
         if len(data) != 4 * count or np.isinf(np.frombuffer(data, "<f4")).any():
             raise CodecError(f"{count} float32 scores, none infinite", f"scores.{source}")
-    for pmf, index in zip(_pmfs(record.pmf, slots, count, "pmf"), record.chosen, strict=True):
-        if not pmf[index] > 0.0:
+    pmfs = _pmfs(record.pmf, slots, count, "pmf")
+    for slot in range(slots):
+        if not pmfs[slot][record.chosen[slot]] > 0.0:
             raise CodecError("a chosen action has a positive propensity", "pmf")
     if record.credit is not None:
         _check_credit(record.credit, slots)
@@ -101,11 +103,10 @@ def _check_decision(record: DecisionRecord) -> None:
 def _check_features(record: DecisionRecord) -> None:
     maps: Iterable[FeatureMap | None] = (record.context, *record.features) if record.features else (record.context,)
     for features in maps:
-        if not features:
-            continue
-        for name, value in features.items():
-            if isinstance(value, float) and not abs(value) <= MAX_NUMBER:
-                raise CodecError(f"features are numbers up to {MAX_NUMBER:g}", name)
+        if features:
+            for name, value in features.items():
+                if type(value) is float and not abs(value) <= MAX_NUMBER:
+                    raise CodecError(f"features are numbers up to {MAX_NUMBER:g}", name)
 
 
 def _check_credit(credit: Credit, slots: int) -> None:
@@ -116,11 +117,16 @@ def _check_credit(credit: Credit, slots: int) -> None:
         raise CodecError("a credited source has a positive propensity", "credit.pmf")
 
 
+@lru_cache(maxsize=1024)
+def _doubles(count: int) -> Callable[[bytes], tuple[float, ...]]:
+    return struct.Struct(f"<{count}d").unpack
+
+
 def _pmfs(data: bytes, rows: int, columns: int, target: str) -> list[tuple[float, ...]]:
     """Plain Python: for the usual number of actions a good deal faster than arrays."""
     if len(data) != 8 * rows * columns:
         raise CodecError(f"{rows} x {columns} float64, not {len(data)} bytes", target)
-    values = struct.unpack(f"<{rows * columns}d", data)
+    values = _doubles(rows * columns)(data)
     pmfs = [values] if rows == 1 else [values[row * columns : (row + 1) * columns] for row in range(rows)]
     for pmf in pmfs:
         if not (abs(sum(pmf) - 1.0) <= 1e-12 and min(pmf) >= 0.0):  # a NaN makes the sum one

@@ -1,7 +1,6 @@
 """The item catalogue: item features, hashed once, versioned by digest, replaceable while the service runs."""
 
 from collections.abc import Mapping, Sequence
-from ctypes import c_float
 from typing import Any
 
 import msgspec
@@ -117,16 +116,16 @@ def hash_rows(maps: Sequence[FeatureMap | None], namespace: str = FEATURES) -> t
 def hash_map(features: FeatureMap, namespace: str) -> list[tuple[int, float]]:
     """(hash, value) of each feature: a number is its value, text and each item of a list are indicators.
 
-    True is the indicator of the name, False of nothing. Values are those that a float32 holds.
+    True is the indicator of the name, False of nothing.
     """
     out: list[tuple[int, float]] = []
     for name, value in features.items():
-        if isinstance(value, bool):
-            out.append((hash_feature(namespace, name), float(value)))
+        if isinstance(value, float):
+            out.append((hash_feature(namespace, name), value))
         elif isinstance(value, str):
             out.append((hash_feature(namespace, f"{name}={value}"), 1.0))
-        elif isinstance(value, list):
-            out.extend((hash_feature(namespace, f"{name}={each}"), 1.0) for each in value)
+        elif isinstance(value, bool | int):
+            out.append((hash_feature(namespace, name), float(value)))
         else:
-            out.append((hash_feature(namespace, name), c_float(value).value))
+            out.extend((hash_feature(namespace, f"{name}={each}"), 1.0) for each in value)
     return out
