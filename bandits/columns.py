@@ -32,33 +32,44 @@ class FeatureIndex:
     def matrix(self, context: Context, actions: ActionSet) -> tuple[NDArray[np.intp], Float64, Float64]:
         """The features of every action, interactions included.
 
-        Returns the ascending columns that occur, intp[n], and their values, float64[K, n]: with features crossed by a
-        category of the context, most of the d columns are zero for any one decision. And of the features that were
-        never met, and could still get a column, the sum of squares per action, float64[K]; without those that all
-        actions share, which tell no action from another.
+        Returns the columns that may occur, intp[n], each once, and their values, float64[K, n]. And of the features
+        that were never met, and could still get a column, the sum of squares per action, float64[K]; without those
+        that all actions share, which tell no action from another.
         """
         count = len(actions)
-        at: list[NDArray[np.intp]] = [np.zeros((count, 1), np.intp)]  # the intercept
-        values: list[NDArray[Any]] = [np.ones((count, 1))]
+        shared = {ns.name for ns in context.namespaces}
+        given = {ns.name: ns for ns in (*context.namespaces, *actions.namespaces)}
+        groups = {name: ns.distinct() for name, ns in given.items()}
+        columns: list[NDArray[np.intp]] = [np.zeros(1, np.intp)]  # the intercept
+        values: list[Float64] = [np.ones((count, 1))]
         unmet = np.zeros(count)
-        for hashes, given in self._terms((*context.namespaces, *actions.namespaces)):
-            found = self._lookup(hashes, given)
-            if given.ndim > 1 and len(self.hashes) < self._limit:
-                unmet += np.square(given, dtype=np.float64, where=found < 0, out=np.zeros(given.shape)).sum(axis=1)
-            at.append(np.broadcast_to(found, (count, found.shape[-1])))
-            values.append(np.broadcast_to(given, (count, given.shape[-1])))
-        columns_at = np.concatenate(at, axis=1)
-        present = np.zeros(len(self.hashes) + 1, bool)  # the last one stands for the unknown, -1
-        present[columns_at] = True
-        present[-1] = False
-        columns = np.flatnonzero(present)
-        compact = np.full(present.size, columns.size)
-        compact[columns] = np.arange(columns.size)
-        width = columns.size + 1
-        flat = compact[columns_at] + width * np.arange(count)[:, None]
-        weights = np.concatenate(values, axis=1, dtype=np.float64)
-        sums: Any = np.bincount(flat.ravel(), weights.ravel(), count * width)
-        return columns, sums.reshape(count, width)[:, :-1], unmet
+        room = len(self.hashes) < self._limit
+        for name, (hashes, weight) in groups.items():
+            if name != self._ignored:
+                found = self._lookup(hashes)
+                met = np.flatnonzero(found >= 0)
+                columns.append(found[met])
+                values.append(_tall(weight[:, met], count))
+                if room and met.size < found.size and name not in shared:
+                    unmet += np.square(weight[:, found < 0]).sum(axis=1)
+        for one, other in self._interactions:
+            if one not in groups or other not in groups:
+                continue
+            (first, left), (second, right) = groups[one], groups[other]
+            cells = count * given[one].values.shape[-1] * given[other].values.shape[-1]
+            if first.size * second.size > cells:  # of many names few occur together
+                found, product, left_out = self._together(given[one], given[other])
+                columns.append(found)
+                values.append(product)
+                unmet += left_out if room else 0.0
+                continue
+            crossed = self._lookup((first[:, None] * FNV_PRIME) ^ second)
+            i, j = np.nonzero(crossed >= 0)
+            columns.append(crossed[i, j])
+            values.append(_tall(left[:, i] * right[:, j], count))
+            if room and i.size < crossed.size and not {one, other} <= shared:
+                unmet += ((np.square(left) @ (crossed < 0)) * np.square(right)).sum(axis=1)
+        return *_once(np.concatenate(columns), np.concatenate(values, axis=1)), unmet
 
     def dense(self, context: Context, actions: ActionSet) -> tuple[Float64, Float64]:
         """float64[K, d] and float64[K]: the same with every column."""
@@ -80,18 +91,18 @@ class FeatureIndex:
             return np.zeros((len(batch), 1), np.intp), ones
         hashes = np.concatenate([hashes for hashes, _ in terms], axis=1)
         values: Float64 = np.concatenate([values for _, values in terms], axis=1, dtype=np.float64)
-        columns = self._lookup(hashes, values)
+        columns = self._lookup(hashes)
         if len(self.hashes) < self._limit:
             fresh = hashes[(columns < 0) & (values != 0.0) & np.array(learn)[:, None]]
             if fresh.size:
                 self._add(fresh)
-                columns = self._lookup(hashes, values)
-        met = columns >= 0
+                columns = self._lookup(hashes)
+        met = (columns >= 0) & (values != 0.0)
         width = int(met.sum(axis=1).max())
         if width < met.shape[1]:
             first = np.argsort(~met, axis=1, kind="stable")[:, :width]
             columns, values = np.take_along_axis(columns, first, axis=1), np.take_along_axis(values, first, axis=1)
-            met = columns >= 0
+            met = np.take_along_axis(met, first, axis=1)
         columns, values = np.where(met, columns, 0), np.where(met, values, 0.0)
         return np.concatenate([np.zeros_like(columns, shape=ones.shape), columns], axis=1), np.concatenate(
             [ones, values], axis=1
@@ -102,22 +113,35 @@ class FeatureIndex:
         distinct, first = np.unique(hashes, return_index=True)
         self.hashes += distinct[np.argsort(first)].tolist()[: self._limit - len(self.hashes)]
 
-    def _terms(self, namespaces: Sequence[Namespace]) -> list[tuple[UInt32, Float32]]:
-        """The features of every namespace and interaction; of a name that comes twice, the last."""
+    def _terms(self, namespaces: Sequence[Namespace]) -> list[tuple[UInt32, NDArray[Any]]]:
+        """The features of every namespace and interaction, row by row."""
         groups = {ns.name: ns for ns in namespaces}
-        terms = [(ns.hashes, ns.values) for ns in groups.values() if ns.name != self._ignored]
+        terms: list[tuple[UInt32, NDArray[Any]]] = [
+            (ns.cells(), ns.values) for ns in groups.values() if ns.name != self._ignored
+        ]
         for first, second in self._interactions:
             if first in groups and second in groups:
                 terms.append(_cross(groups[first], groups[second]))
         return terms
 
-    def _lookup(self, hashes: UInt32, values: NDArray[Any]) -> NDArray[np.intp]:
-        """Column of each feature; -1 where it is unknown, or padding."""
+    def _together(self, first: Namespace, second: Namespace) -> tuple[NDArray[np.intp], Float64, Float64]:
+        """Of one interaction: the columns that occur, their values [K, n], and the sum of squares of the others [K]."""
+        hashes, values = _cross(first, second)
+        count = len(values)
+        found = self._lookup(hashes)
+        columns, at = np.unique(found, return_inverse=True)
+        flat = at.reshape(found.shape) + columns.size * np.arange(count)[:, None]
+        sums: Any = np.bincount(flat.ravel(), values.ravel(), count * columns.size)
+        met = columns >= 0
+        unmet: Float64 = np.square(np.where(found < 0, values, 0.0)).sum(axis=1)
+        return columns[met], sums.reshape(count, columns.size)[:, met], unmet
+
+    def _lookup(self, hashes: UInt32) -> NDArray[np.intp]:
+        """Column of each feature; -1 where it has none."""
         if self._sorted.size != len(self.hashes):
             self._sorted, self._order = _sorted(self.hashes)
         at = np.minimum(self._sorted.searchsorted(hashes), self._sorted.size - 1)
-        known = self._sorted[at] == hashes
-        return np.where(known & (values != 0.0) if hashes.shape == values.shape else known, self._order[at], -1)
+        return np.where(self._sorted[at] == hashes, self._order[at], -1)
 
 
 def row_of(context: Context, actions: ActionSet, index: int) -> Row:
@@ -126,7 +150,8 @@ def row_of(context: Context, actions: ActionSet, index: int) -> Row:
     for ns in context.namespaces:
         features[ns.name] = list(zip(ns.hashes.tolist(), ns.values.tolist(), strict=True))
     for ns in actions.namespaces:
-        hashes = ns.hashes if ns.hashes.ndim == 1 else ns.hashes[index]
+        cells = ns.cells()
+        hashes = cells if cells.ndim == 1 else cells[index]
         features[ns.name] = list(zip(hashes.tolist(), ns.values[index].tolist(), strict=True))
     return features
 
@@ -141,11 +166,25 @@ def _padded(rows: Sequence[Sequence[tuple[int, float]]]) -> tuple[UInt32, Float3
     return hashes, values
 
 
-def _cross(first: Namespace, second: Namespace) -> tuple[NDArray[np.uint32], NDArray[np.float32]]:
-    """Every pair of features of two namespaces; hashed as Vowpal Wabbit hashes quadratic features."""
-    hashes = (first.hashes[..., :, None] * FNV_PRIME) ^ second.hashes[..., None, :]
-    values = first.values[..., :, None] * second.values[..., None, :]
+def _cross(first: Namespace, second: Namespace) -> tuple[UInt32, Float64]:
+    """Every pair of features of two namespaces, row by row; hashed as Vowpal Wabbit hashes quadratic features."""
+    hashes = (first.cells()[..., :, None] * FNV_PRIME) ^ second.cells()[..., None, :]
+    values = np.multiply(first.values[..., :, None], second.values[..., None, :], dtype=np.float64)
     return hashes.reshape(*hashes.shape[:-2], -1), values.reshape(*values.shape[:-2], -1)
+
+
+def _tall(values: Float64, count: int) -> Float64:
+    return values if len(values) == count else np.broadcast_to(values, (count, values.shape[1]))
+
+
+def _once(columns: NDArray[np.intp], values: Float64) -> tuple[NDArray[np.intp], Float64]:
+    """Each column once, with the sum of its values: two names may share a hash."""
+    distinct, at = np.unique(columns, return_inverse=True)
+    if distinct.size == columns.size:
+        return columns, values
+    sums = np.zeros((len(values), distinct.size))
+    np.add.at(sums.T, at, values.T)
+    return distinct, sums
 
 
 def _sorted(hashes: Sequence[int]) -> tuple[NDArray[np.uint32], NDArray[np.intp]]:

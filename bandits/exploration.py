@@ -8,7 +8,7 @@ from typing import Annotated
 import msgspec
 import numpy as np
 
-from bandits.types import Float64, Pmf
+from bandits.types import Float32, Float64, Pmf
 
 Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Positive = Annotated[float, msgspec.Meta(gt=0)]
@@ -95,10 +95,10 @@ def greedy(scores: Float64) -> Pmf:
     return normalised(best.astype(np.float64))
 
 
-def votes(draws: Float64) -> Pmf:
+def votes(draws: Float32 | Float64) -> Pmf:
     """The share of the M columns of ``draws`` [K, M] in which each row is highest; a tie splits its vote."""
     best = draws == draws.max(axis=0)
-    return normalised((best / best.sum(axis=0)).sum(axis=1))
+    return normalised(best @ (1.0 / best.sum(axis=0)))
 
 
 def with_floor(pmf: Pmf, floor: float) -> Pmf:

@@ -16,11 +16,12 @@ from typing import Annotated, Any
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from bandits.codec import MALFORMED
 from bandits.columns import INTERCEPT, FeatureIndex, row_of
 from bandits.errors import SnapshotError
-from bandits.types import ActionSet, Context, Float64, Interaction, Row, Snapshot, frozen
+from bandits.types import ActionSet, Context, Float32, Float64, Interaction, Row, Snapshot, frozen
 
 ITEM_NAMESPACE = "item"
 KIND = "ridge"
@@ -219,7 +220,10 @@ class RidgeModel:
     def scores(self, context: Context, actions: ActionSet) -> Float64:
         """float64[K]: posterior mean reward of every action."""
         columns, features, _ = self._index.matrix(context, actions)
-        return features @ self._weights[columns] + self._known(actions, self._bias)
+        # einsum, so that an action's sum does not depend on where it stands: equals tie
+        mean: Float64 = np.einsum("kn,n->k", features, self._weights[columns])
+        mean += self._known(actions, self._bias)
+        return mean
 
     def upper_bounds(self, context: Context, actions: ActionSet, alpha: float) -> Float64:
         """float64[K]: posterior mean + alpha standard deviations. What was never met has its prior's variance.
@@ -242,8 +246,8 @@ class RidgeModel:
         bounds: Float64 = mean + alpha * np.sqrt(np.maximum(variance, 0.0))
         return bounds
 
-    def draws(self, context: Context, actions: ActionSet) -> Float64:
-        """float64[K, M]: the reward of every action under each posterior draw.
+    def draws(self, context: Context, actions: ActionSet) -> Float32:
+        """float32[K, M]: the reward of every action under each posterior draw.
 
         What was never met is drawn from its prior, for each action by itself: of features that several actions share
         and that no interaction has shown, the draws are not correlated between them, though their variance is right.
@@ -255,24 +259,28 @@ class RidgeModel:
         if not payload.draws:
             raise SnapshotError("this snapshot holds no posterior draws: it was not made for lints", "exploration")
         columns, features, unmet = self._index.matrix(context, actions)
-        sampled = features @ self._weight_draws[columns]
+        sampled = features.astype(np.float32) @ self._weight_draws[columns]
         variance = unmet / payload.config.l2
         if payload.config.action_bias:
-            sampled = sampled + self._known(actions, self._bias_draws)
-            unknown = np.array([action_id not in self._rows for action_id in actions.ids], np.float64)
-            variance += unknown / payload.config.bias_l2
-        for k in np.flatnonzero(variance):
-            normals = prior_normals(payload.prior_seed, actions.ids[k], payload.draws)
-            sampled[k] += payload.scale * np.sqrt(variance[k]) * normals
+            sampled += self._known(actions, self._bias_draws)
+            variance[self._row_of(actions) < 0] += 1.0 / payload.config.bias_l2
+        new = np.flatnonzero(variance)
+        if new.size:
+            normals = [prior_normals(payload.prior_seed, actions.ids[k], payload.draws) for k in new.tolist()]
+            sampled[new] += (payload.scale * np.sqrt(variance[new]))[:, None] * np.array(normals)
         return sampled
 
-    def _known(self, actions: ActionSet, values: Float64, unknown: float = 0.0) -> Float64:
+    def _known(self, actions: ActionSet, values: NDArray[Any], unknown: float = 0.0) -> NDArray[Any]:
         """Rows of ``values`` by action; ``unknown`` for an action never met."""
-        rows = np.fromiter((self._rows.get(action_id, -1) for action_id in actions.ids), np.intp, len(actions))
-        met = rows >= 0
-        out = np.full((len(actions), *values.shape[1:]), unknown)
-        out[met] = values[rows[met]]
+        rows = self._row_of(actions)
+        out: NDArray[Any] = values[rows] if len(values) else np.empty((rows.size, *values.shape[1:]), values.dtype)
+        out[rows < 0] = unknown
         return out
+
+    def _row_of(self, actions: ActionSet) -> NDArray[np.intp]:
+        """Of each action; -1 for one never met."""
+        get = self._rows.get
+        return np.array([get(action_id, -1) for action_id in actions.ids], np.intp)
 
 
 @lru_cache(maxsize=PRIOR_CACHE)
@@ -354,13 +362,13 @@ def _bytes32(array: Float64) -> bytes:
     return array.astype("<f4").tobytes()
 
 
-def _array32(data: bytes, shape: tuple[int, ...]) -> Float64:
+def _array32(data: bytes, shape: tuple[int, ...]) -> Float32:
     if len(data) != 4 * int(np.prod(shape)):
         raise SnapshotError(f"expected float32{list(shape)}, got {len(data)} bytes", "payload")
-    return _finite(np.frombuffer(data, "<f4").reshape(shape).astype(np.float64))
+    return _finite(np.frombuffer(data, "<f4").reshape(shape))
 
 
-def _finite(array: Float64) -> Float64:
+def _finite(array: NDArray[Any]) -> NDArray[Any]:
     if not np.isfinite(array).all():
         raise SnapshotError("weights are finite", "payload")
     return array

@@ -6,7 +6,7 @@ argument string is one for which that is known to be exact; all others go to VW 
 Source: VW 9.9, ``core/interactions_predict.h`` and ``core/interactions.h``.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import combinations_with_replacement
@@ -198,7 +198,7 @@ def _blocks(namespaces: tuple[Namespace, ...]) -> dict[int, _Block]:
         grouped.setdefault(first_byte(namespace.name), []).append(namespace)
     blocks = {}
     for letter, members in grouped.items():
-        hashes = [np.atleast_2d(ns.hashes) for ns in members]
+        hashes = [np.atleast_2d(ns.cells()) for ns in members]
         if len({len(h) for h in hashes}) > 1:
             rows = max(len(h) for h in hashes)
             hashes = [np.broadcast_to(h, (rows, h.shape[1])) for h in hashes]
@@ -236,15 +236,56 @@ class WeightScorer:
 
     def scores(self, context: Context, actions: ActionSet) -> Float64:
         """float64[K]: the predicted reward of each action."""
-        shared, own = _blocks(context.namespaces), _blocks(actions.namespaces)
-        letters = frozenset((*own, *shared))
+        shared = _blocks(context.namespaces)
+        letters = {first_byte(ns.name) for ns in actions.namespaces}
+        interactions = expand(self.plan.interactions, frozenset({*shared, *letters}))
+        # Most interactions are of one factor of the action's with one of the context's; these need no block.
+        blocks = any(len(each) > 2 or letters.issuperset(each) for each in interactions)
+        own = _blocks(actions.namespaces) if blocks else {}
         rewards = np.full(len(actions), -self._constant, dtype=np.float64)
-        for block in (*own.values(), *shared.values()):
+        for namespace in actions.namespaces:
+            rewards -= self._own(namespace, shared, interactions)
+        for block in shared.values():
             rewards -= self._sum(block)
-        for interaction in expand(self.plan.interactions, letters):
-            for product in _products(interaction, own, shared):
+        for each in interactions:
+            if len(each) == 2:
+                products = [*_products(each, own, {}), *_products(each, {}, shared)]
+            else:
+                products = _products(each, own, shared)
+            for product in products:
                 rewards -= self._sum(product)
         return rewards
+
+    def _own(self, namespace: Namespace, shared: dict[int, _Block], interactions: Sequence[bytes]) -> Float64:
+        """Σ weight · value of a namespace of the actions, crossed with the context, float64 [K].
+
+        The weight of each name, its own and those of its pairs with the context's features times their values, is
+        summed once, however many actions have a feature of that name.
+        """
+        letter, names = first_byte(namespace.name), namespace.hashes.ravel()
+        weights = self._weights.take(names & self._mask).astype(np.float64)
+        for pair in interactions:
+            if len(pair) != 2:
+                continue
+            if pair[0] == letter and pair[1] in shared:
+                block = shared[pair[1]]
+                crossed = (names[:, None] * _FNV_PRIME) ^ block.hashes
+            elif pair[1] == letter and pair[0] in shared:
+                block = shared[pair[0]]
+                crossed = (block.hashes[0] * _FNV_PRIME) ^ names[:, None]
+            else:
+                continue
+            found = self._weights.take(crossed & self._mask).astype(np.float64)
+            weights += np.einsum("uc,c->u", found, block.values[0])
+        values = namespace.values.astype(np.float64)
+        if namespace.codes is not None:
+            weights = weights[namespace.codes]
+        total: Float64
+        if weights.ndim == 1 and namespace.hashes.ndim == 1:
+            total = np.einsum("n,kn->k", weights, values)
+        else:
+            total = np.einsum("kn,kn->k", weights.reshape(values.shape), values)
+        return total
 
     def _sum(self, block: _Block) -> Float64:
         """Σ weight · value: float64 [K], or [1] for what all actions share."""

@@ -27,14 +27,38 @@ def frozen(array: NDArray[Any]) -> NDArray[Any]:
 class Namespace:
     """The features of one namespace, shared by all actions or one row per action.
 
-    ``hashes``: uint32, shape [n] (the same feature names for every row) or [K, n].
     ``values``: float32, shape [n] in a Context, [K, n] in an ActionSet. A value of 0 means "no such feature" (padding).
+    ``hashes``: uint32, the features' names: [n], the same for every row; or [K, n]; or, with ``codes``, [U], the
+    distinct names, of which ``codes``, integers [K, n], says which each value is of.
     A hash is Vowpal Wabbit's own: murmur3 of the feature's name, seeded with the hash of the namespace's name.
     """
 
     name: str
     hashes: UInt32
     values: Float32
+    codes: NDArray[np.integer[Any]] | None = None
+
+    def cells(self) -> UInt32:
+        """The hash of each value: [n] or [K, n]."""
+        return self.hashes if self.codes is None else self.hashes[self.codes]
+
+    def distinct(self) -> tuple[UInt32, Float64]:
+        """The names that occur, uint32[U], and their values, float64 [1, U] in a Context, [K, U] in an ActionSet."""
+        if self.hashes.ndim == 1 and self.codes is None:
+            return self.hashes, np.array(self.values, np.float64, ndmin=2)
+        names, codes = self.hashes, self.codes
+        if codes is None:
+            names, codes = np.unique(names, return_inverse=True)
+        size = names.size
+        flat = (codes.reshape(self.values.shape) + size * np.arange(len(self.values))[:, None]).ravel()
+        sums: Any = np.bincount(flat, self.values.ravel(), len(self.values) * size)
+        return names, sums.reshape(len(self.values), size)
+
+    def take(self, rows: NDArray[np.intp]) -> "Namespace":
+        """Those of some actions."""
+        if self.codes is not None:
+            return Namespace(self.name, self.hashes, self.values[rows], self.codes[rows])
+        return Namespace(self.name, self.hashes if self.hashes.ndim == 1 else self.hashes[rows], self.values[rows])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,10 +87,7 @@ class ActionSet:
         rows = np.asarray(indices, dtype=np.intp)
         return ActionSet(
             ids=tuple(self.ids[i] for i in rows),
-            namespaces=tuple(
-                Namespace(ns.name, ns.hashes if ns.hashes.ndim == 1 else ns.hashes[rows], ns.values[rows])
-                for ns in self.namespaces
-            ),
+            namespaces=tuple(ns.take(rows) for ns in self.namespaces),
             scores={source: values[rows] for source, values in self.scores.items()},
         )
 

@@ -157,7 +157,7 @@ class _Examples:
     def _push(self, examples: list[Example], namespace: Namespace) -> None:
         letter = first_byte(namespace.name)
         values = np.atleast_2d(namespace.values)
-        hashes = np.broadcast_to((namespace.hashes & self._mask).astype(np.uint64), values.shape)
+        hashes = np.broadcast_to((namespace.cells() & self._mask).astype(np.uint64), values.shape)
         padded = not values.all()
         for example, row_hashes, row_values in zip(examples, hashes, values, strict=True):
             if padded:

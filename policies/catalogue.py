@@ -11,7 +11,7 @@ from bandits.codec import MALFORMED, MAX_NUMBER, digest
 from bandits.errors import ArtifactError, InvalidInputError, NonFiniteNumberError, TooManyFeaturesError
 from bandits.hashing import hash_feature
 from bandits.records import FeatureMap
-from bandits.types import Float32, UInt32
+from bandits.types import Float32, Namespace, UInt32
 
 FEATURES = "features"
 MAX_FEATURES = 256
@@ -40,7 +40,8 @@ class Catalogue:
                 check_features(item.features, "features")
             except InvalidInputError as error:
                 raise ArtifactError(f"item {item.id!r}: {error.message}", error.target) from error
-        self._hashes, self._values = hash_rows([item.features for item in items])
+        self._names, self._codes, self._values = coded_rows([item.features for item in items])
+        self._alike = bool(len(items)) and bool((self._codes == self._codes[0]).all())
         self._pairs: dict[str, list[tuple[int, float]]] = {}
 
     def __len__(self) -> int:
@@ -66,15 +67,22 @@ class Catalogue:
     def rows(self, ids: Sequence[str]) -> NDArray[np.intp]:
         """Row of each id, -1 for one the catalogue does not know."""
         get = self._rows.get
-        return np.fromiter((get(item_id, -1) for item_id in ids), np.intp, len(ids))
+        return np.array([get(item_id, -1) for item_id in ids], np.intp)
 
-    def features(self, ids: Sequence[str]) -> tuple[UInt32, Float32]:
-        """Hashes uint32[K, F] and values float32[K, F]; an unknown item has no features."""
+    def namespace(self, ids: Sequence[str]) -> Namespace:
+        """The features of some items; an unknown item has none."""
         rows = self.rows(ids)
         if not len(self.ids):
-            return np.zeros((len(ids), 0), np.uint32), np.zeros((len(ids), 0), np.float32)
-        known = rows >= 0
-        return self._hashes[rows], self._values[rows] * known[:, None].astype(np.float32)
+            return Namespace(FEATURES, np.zeros(0, np.uint32), np.zeros((len(ids), 0), np.float32))
+        values = self._values[rows]
+        values[rows < 0] = 0.0
+        if self._alike:
+            return Namespace(FEATURES, self._names[self._codes[0]], values)
+        codes = self._codes[rows]
+        if self._names.size <= codes.size:
+            return Namespace(FEATURES, self._names, values, codes)
+        kept, which = np.unique(codes, return_inverse=True)
+        return Namespace(FEATURES, self._names[kept], values, which.reshape(values.shape))
 
     def pairs(self, item_id: str) -> list[tuple[int, float]]:
         """(hash, value) of each feature of one item; made when first asked for."""
@@ -84,7 +92,8 @@ class Catalogue:
             if row is None:
                 return []
             kept = self._values[row] != 0.0
-            found = list(zip(self._hashes[row, kept].tolist(), self._values[row, kept].tolist(), strict=True))
+            hashes = self._names[self._codes[row, kept]]
+            found = list(zip(hashes.tolist(), self._values[row, kept].tolist(), strict=True))
             self._pairs[item_id] = found
         return found
 
@@ -106,11 +115,24 @@ def check_features(features: FeatureMap, target: str) -> None:
 
 def hash_rows(maps: Sequence[FeatureMap | None], namespace: str = FEATURES) -> tuple[UInt32, Float32]:
     """Feature maps to padded hash and value arrays, one row per map."""
+    names, codes, values = coded_rows(maps, namespace)
+    return names[codes], values
+
+
+def coded_rows(
+    maps: Sequence[FeatureMap | None], namespace: str = FEATURES
+) -> tuple[UInt32, NDArray[np.int32], Float32]:
+    """The distinct hashes of feature maps, and per map padded arrays of which hash (int32 [N, F]) and which value."""
     rows = [hash_map(features or {}, namespace) for features in maps]
     width = max((len(row) for row in rows), default=0)
-    hashes = np.array([[hashed for hashed, _ in row] + [0] * (width - len(row)) for row in rows], np.uint32)
-    values = np.array([[value for _, value in row] + [0.0] * (width - len(row)) for row in rows], np.float32)
-    return hashes.reshape(len(rows), width), values.reshape(len(rows), width)
+    seen: dict[int, int] = {0: 0} if any(len(row) < width for row in rows) else {}
+    codes = [[seen.setdefault(hashed, len(seen)) for hashed, _ in row] + [0] * (width - len(row)) for row in rows]
+    values = [[value for _, value in row] + [0.0] * (width - len(row)) for row in rows]
+    return (
+        np.array(list(seen), np.uint32),
+        np.array(codes, np.int32).reshape(len(rows), width),
+        np.array(values, np.float32).reshape(len(rows), width),
+    )
 
 
 def hash_map(features: FeatureMap, namespace: str) -> list[tuple[int, float]]:

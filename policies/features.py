@@ -8,7 +8,7 @@ import numpy as np
 from bandits.hashing import hash_feature
 from bandits.records import DecisionRecord, FeatureMap
 from bandits.types import ActionSet, Context, Float32, Float64, Namespace, Row, UInt32, frozen
-from policies.catalogue import FEATURES, Catalogue, hash_map, hash_rows
+from policies.catalogue import FEATURES, Catalogue, coded_rows, hash_map
 from policies.spec import PolicySpec
 
 CONTEXT, ITEM, SCORES = "context", "item", "scores"
@@ -29,10 +29,11 @@ def featurise(
     """
     actions: list[Namespace] = []
     if "item" in spec.use:
-        hashes = np.fromiter((hash_feature(ITEM, action_id) for action_id in ids), np.uint32, len(ids))
-        actions.append(Namespace(ITEM, hashes[:, None], np.ones((len(ids), 1), np.float32)))
+        hashes = np.array([hash_feature(ITEM, action_id) for action_id in ids], np.uint32)
+        ones = np.ones((len(ids), 1), np.float32)
+        actions.append(Namespace(ITEM, hashes, ones, np.arange(len(ids))[:, None]))
     if "features" in spec.use:
-        actions.append(Namespace(FEATURES, *_item_features(catalogue, ids, features)))
+        actions.append(_item_features(catalogue, ids, features))
     if "scores" in spec.use and scores:
         actions.append(score_features(scores))
     shared: tuple[Namespace, ...] = ()
@@ -109,13 +110,22 @@ def _discounts(count: int) -> Float64:
     return frozen(discounts)
 
 
-def _item_features(
-    catalogue: Catalogue, ids: Sequence[str], features: Sequence[FeatureMap | None] | None
-) -> tuple[np.ndarray[tuple[int, ...], np.dtype[np.uint32]], Float32]:
-    hashes, values = catalogue.features(ids)
+def _item_features(catalogue: Catalogue, ids: Sequence[str], features: Sequence[FeatureMap | None] | None) -> Namespace:
+    """Of the catalogue, but of the request where it has them."""
     if features is None:
-        return hashes, values
-    own_hashes, own_values = hash_rows(features)
-    given = np.array([each is not None for each in features])
-    values = values * ~given[:, None]
-    return np.concatenate([hashes, own_hashes], axis=1), np.concatenate([values, own_values], axis=1)
+        return catalogue.namespace(ids)
+    names, codes, values = coded_rows(features)
+    if all(each is not None for each in features):
+        return Namespace(FEATURES, names, values, codes)
+    known = catalogue.namespace([action_id for action_id, own in zip(ids, features, strict=True) if own is None])
+    rows = np.flatnonzero([own is None for own in features])
+    width = known.values.shape[1]
+    wide, which = np.zeros((len(ids), width), np.float32), np.zeros((len(ids), width), np.intp)
+    wide[rows] = known.values
+    which[rows] = names.size + (np.arange(width) if known.codes is None else known.codes)
+    return Namespace(
+        FEATURES,
+        np.concatenate([names, known.hashes]),
+        np.concatenate([values, wide], axis=1),
+        np.concatenate([codes, which], axis=1),
+    )

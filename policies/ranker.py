@@ -18,6 +18,7 @@ from bandits.errors import (
     EmptyActionsError,
     InvalidEventIdError,
     InvalidFieldError,
+    InvalidInputError,
     NoCandidatesError,
     NonFiniteNumberError,
     NotReadyError,
@@ -226,17 +227,13 @@ def explicit_pool(actions: Sequence[ActionRequest], excluded: frozenset[str] = f
         raise EmptyActionsError("a decision needs at least one action", "actions")
     if len(actions) > MAX_ACTIONS:
         raise TooManyActionsError(f"at most {MAX_ACTIONS} actions, not {len(actions)}", "actions")
-    seen: set[str] = set()
-    for index, action in enumerate(actions):
-        if not action.id:
-            raise InvalidFieldError("an action id is not empty", f"actions[{index}].id")
-        if action.id in seen:
-            raise DuplicateActionError(f"two actions have the id {action.id!r}", f"actions[{index}].id")
-        seen.add(action.id)
-    kept = [action for action in actions if action.id not in excluded]
+    ids = [action.id for action in actions]
+    if not all(ids) or len(set(ids)) < len(ids):
+        raise _wrong_id(ids)
+    kept = [action for action in actions if action.id not in excluded] if excluded else actions
     if not kept:
         raise NoCandidatesError("every action is excluded", "exclude")
-    names = sorted({source for action in kept for source in action.scores})
+    names = sorted({source for action in kept if action.scores for source in action.scores})
     scores: dict[str, Float32] = {}
     for name in names:
         column = np.array([action.scores.get(name, np.nan) for action in kept])
@@ -244,7 +241,20 @@ def explicit_pool(actions: Sequence[ActionRequest], excluded: frozenset[str] = f
             raise NonFiniteNumberError(f"scores are numbers up to {MAX_NUMBER:g}", f"actions.scores.{name}")
         scores[name] = column.astype(np.float32)
     features = [action.features for action in kept]
-    return Pool(tuple(action.id for action in kept), features if any(f is not None for f in features) else None, scores)
+    own = any(each is not None for each in features)
+    return Pool(tuple([action.id for action in kept]), features if own else None, scores)
+
+
+def _wrong_id(ids: Sequence[str]) -> InvalidInputError:
+    """The first that is empty, or that came before."""
+    seen: set[str] = set()
+    for index, action_id in enumerate(ids):
+        if not action_id:
+            return InvalidFieldError("an action id is not empty", f"actions[{index}].id")
+        if action_id in seen:
+            return DuplicateActionError(f"two actions have the id {action_id!r}", f"actions[{index}].id")
+        seen.add(action_id)
+    raise AssertionError("unreachable: called of ids that are wrong")
 
 
 def _check_crosses(context: Context, actions: ActionSet) -> None:

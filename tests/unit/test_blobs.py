@@ -87,9 +87,9 @@ def test_a_catalogue_is_one_or_is_refused(data):
     again = Catalogue.decode(catalogue.encoded)
     assert (again.ids, again.digest) == (catalogue.ids, catalogue.digest)
     assert len(set(catalogue.ids)) == len(catalogue)
-    hashes, values = catalogue.features(catalogue.ids)
-    assert hashes.shape == values.shape
-    assert (abs(values) <= 1.000001e12).all()
+    found = catalogue.namespace(catalogue.ids)
+    assert found.cells().shape[-1] == found.values.shape[-1]
+    assert (abs(found.values) <= 1.000001e12).all()
 
 
 def damaged_msgpack(valid: st.SearchStrategy[bytes]) -> st.SearchStrategy[bytes]:

@@ -29,7 +29,7 @@ def column(namespace: Namespace, name: str) -> list[float]:
 
 
 def as_bytes(context: Context, actions: ActionSet) -> list[object]:
-    groups = [(ns.name, ns.hashes.tobytes(), ns.values.tobytes()) for ns in (*context.namespaces, *actions.namespaces)]
+    groups = [(ns.name, ns.cells().tobytes(), ns.values.tobytes()) for ns in (*context.namespaces, *actions.namespaces)]
     return [actions.ids, groups, {source: values.tobytes() for source, values in actions.scores.items()}]
 
 
@@ -78,7 +78,7 @@ def test_features_of_the_request_replace_those_of_the_catalogue():
     features = next(ns for ns in actions.namespaces if ns.name == "features")
     seen = [
         {int(h): float(v) for h, v in zip(hashes, values, strict=True) if v != 0}
-        for hashes, values in zip(features.hashes, features.values, strict=True)
+        for hashes, values in zip(features.cells(), features.values, strict=True)
     ]
     price = hash_feature("features", "price")
     assert seen[0] == {price: 9.0}

@@ -162,7 +162,7 @@ def test_a_feature_never_met_has_its_prior_variance_in_upper_bounds():
     context, actions = decision_features(123)
     news = [0.0, 0.5, -2.0, 1.0, 0.0]
     mean = model.scores(context, actions)
-    assert (model.scores(context, with_news(actions, news)) == mean).all()
+    assert model.scores(context, with_news(actions, news)) == pytest.approx(mean, abs=1e-12)
     before = (model.upper_bounds(context, actions, 1.0) - mean) ** 2
     after = (model.upper_bounds(context, with_news(actions, news), 1.0) - mean) ** 2
     assert after - before == pytest.approx(np.square(news) / CONFIG.l2, abs=1e-10)
@@ -175,7 +175,7 @@ def test_a_feature_never_met_is_drawn_from_its_prior():
     context, actions = decision_features(123)
     extra = model.draws(context, with_news(actions, [0.0, 0.5, -2.0, 1.0, 0.0])) - model.draws(context, actions)
     met = np.array([action_id in learner._rows for action_id in actions.ids])
-    assert (extra[[0, 4]] == 0.0).all()
+    assert np.abs(extra[[0, 4]]).max() < 1e-5
     expected = 0.49 * np.array([0.25, 4.0, 1.0]) / CONFIG.l2
     assert np.abs(extra[1:4].var(axis=1) / expected - 1)[met[1:4]].max() <= 5 * np.sqrt(2 / 1000)
     total = model.draws(context, with_news(actions, [0.0, 0.5, -2.0, 1.0, 0.0])).var(axis=1)
@@ -189,7 +189,7 @@ def test_a_feature_that_can_no_longer_get_a_column_is_none_that_could_be_learned
     model = RidgeModel(learner.snapshot("1-0"))
     context, actions = decision_features(123)
     bounds = model.upper_bounds(context, actions, 1.0)
-    assert (model.upper_bounds(context, with_news(actions, [1.0] * 5), 1.0) == bounds).all()
+    assert model.upper_bounds(context, with_news(actions, [1.0] * 5), 1.0) == pytest.approx(bounds, abs=1e-12)
 
 
 @pytest.mark.parametrize("elements", [1, 64, 1 << 21])
