@@ -16,7 +16,7 @@ from vowpal_wabbit_next import CBLabel, Example, LabelType, PredictionType, Work
 from bandits.codec import MALFORMED
 from bandits.errors import InvalidFieldError, InvalidPmfError, NonFiniteNumberError, SnapshotError, SpecError
 from bandits.scoring import CLAIMED, Arity, WeightScorer, first_byte, parse_arguments, read_arguments, read_bits
-from bandits.types import ActionSet, Context, Float64, Interaction, Namespace, Pmf, Snapshot
+from bandits.types import ActionSet, Context, Float32, Float64, Interaction, Namespace, Pmf, Row, Snapshot, UInt32
 
 WEIGHTS_KIND = "vw-weights"
 MODEL_KIND = "vw-model"
@@ -62,19 +62,23 @@ class _WeightsPayload(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class _ModelPayload(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A model as VW serialises it. ``digest`` is of the rest: VW may accept, or crash on, what is not a model."""
+    """A model as VW serialises it. ``digest`` is of the rest: VW may accept, or crash on, what is not a model.
+
+    ``available``: how many actions there were to choose from, over all that was learned.
+    """
 
     args: str
     learned: int
     model: bytes
     digest: bytes
+    available: int = 0
 
 
 _Payload = TypeVar("_Payload", _WeightsPayload, _ModelPayload)
 
 
-def _digest(args: str, learned: int, model: bytes) -> bytes:
-    return hashlib.blake2b(f"{args}\n{learned}\n".encode() + model, digest_size=16).digest()
+def _digest(args: str, learned: int, available: int, model: bytes) -> bytes:
+    return hashlib.blake2b(f"{args}\n{learned}\n{available}\n".encode() + model, digest_size=16).digest()
 
 
 def _decode(payload: bytes, kind: type[_Payload]) -> _Payload:
@@ -86,7 +90,7 @@ def _decode(payload: bytes, kind: type[_Payload]) -> _Payload:
 
 def _decode_model(payload: bytes) -> _ModelPayload:
     decoded = _decode(payload, _ModelPayload)
-    if _digest(decoded.args, decoded.learned, decoded.model) != decoded.digest:
+    if _digest(decoded.args, decoded.learned, decoded.available, decoded.model) != decoded.digest:
         raise SnapshotError("the VW model is not what was written", "payload.digest")
     return decoded
 
@@ -128,6 +132,10 @@ def _without_seed(words: list[str]) -> list[str]:
     return kept
 
 
+_Features = Sequence[tuple[str, UInt32, Float32]]
+"""By namespace: hashes [n] and values [n]."""
+
+
 class _Examples:
     """Makes VW's examples, as its text parser would: masked hashes, no zero values, the shared example first.
 
@@ -154,6 +162,21 @@ class _Examples:
             self._push(examples[1:], namespace)
         return examples
 
+    def fill_one(self, shared: _Features, own: _Features) -> list[Example]:
+        """The shared example and that of one action; valid until the next call."""
+        if len(self._pool) == 1:
+            self._pool.append(Example())
+        examples = self._pool[:2]
+        for example, features in zip(examples, (shared, own), strict=True):
+            for letter in example.feat_group_indices:
+                del example[letter]
+            for name, hashes, values in features:
+                present = values != 0
+                if present.any():
+                    masked = (hashes[present] & self._mask).astype(np.uint64)
+                    example[first_byte(name)].push_many_features(masked, values[present])
+        return examples
+
     def _push(self, examples: list[Example], namespace: Namespace) -> None:
         letter = first_byte(namespace.name)
         values = np.atleast_2d(namespace.values)
@@ -171,17 +194,35 @@ class _Examples:
 def _check(interaction: Interaction) -> None:
     if not 0 <= interaction.chosen < len(interaction.actions):
         raise InvalidFieldError(f"{interaction.chosen} is not the index of an action", "chosen")
-    if not 0.0 < interaction.propensity <= 1.0:
-        raise InvalidFieldError(f"a propensity is in (0, 1], not {interaction.propensity!r}", "propensity")
-    if not math.isfinite(interaction.reward):
-        raise NonFiniteNumberError(f"a reward is finite, not {interaction.reward!r}", "reward")
+    _check_numbers(interaction.propensity, interaction.reward)
     for namespace in (*interaction.context.namespaces, *interaction.actions.namespaces):
         if not np.isfinite(namespace.values).all():
             raise NonFiniteNumberError("feature values are finite", f"features.{namespace.name}")
 
 
+def _check_numbers(propensity: float, reward: float) -> None:
+    if not 0.0 < propensity <= 1.0:
+        raise InvalidFieldError(f"a propensity is in (0, 1], not {propensity!r}", "propensity")
+    if not math.isfinite(reward):
+        raise NonFiniteNumberError(f"a reward is finite, not {reward!r}", "reward")
+
+
+def _needs_only_the_chosen(args: str) -> bool:
+    """Whether what is learned of an interaction depends on the chosen action's features alone.
+
+    Of ``--cb_type mtr`` VW learns the chosen action, weighted by 1 / propensity and by the share of one action in all
+    that there have been (``event_sum / action_sum`` in VW's ``gen_cs_example``); the others it only scores. SquareCB
+    explores by changing the labels.
+    """
+    options = read_arguments(args, CLAIMED)
+    return set(options.get("cb_type", [])) <= {"mtr"} and "squarecb" not in options
+
+
 class VwLearner:
     """Learns with VW from the features' hashes, exactly as VW would from the equivalent text. Not thread-safe.
+
+    With ``by_row``, where the arguments let VW learn from the chosen action alone, it is shown only that one: the
+    weights are the same, byte for byte, but VW's own counters in a serialised model are not.
 
     ``args`` is any ``--cb_explore_adf`` argument string made of ``KNOWN`` options. A snapshot is the weights, for
     ``bandits.scoring``, where that is exact; else, or if ``own_exploration`` asks for VW's own PMF, the whole model.
@@ -191,18 +232,23 @@ class VwLearner:
         SnapshotError: ``checkpoint`` is corrupt, or of a learner with other arguments.
     """
 
-    def __init__(self, args: str, *, checkpoint: bytes | None = None, own_exploration: bool = False) -> None:
+    def __init__(
+        self, args: str, *, checkpoint: bytes | None = None, own_exploration: bool = False, by_row: bool = False
+    ) -> None:
         self.args = " ".join(args.split())
-        self.learned = 0
+        self.learned = self._available = 0
         model = None
         if checkpoint is not None:
             saved = _decode_model(checkpoint)
             if saved.args != self.args:
                 raise SnapshotError(f"the checkpoint is of '{saved.args}', not of '{self.args}'", "learner.args")
-            self.learned, model = saved.learned, saved.model
+            self.learned, self._available, model = saved.learned, saved.available, saved.model
         self._workspace, bits = _open(self.args, model)
         self._examples = _Examples(bits)
         self._plan = None if own_exploration else parse_arguments(self.args)
+        self.by_row = by_row and self._plan is not None and _needs_only_the_chosen(self.args)
+        if self.learned and self.by_row != (self._available > 0):
+            raise SnapshotError("the checkpoint is of a learner that was taught in another way", "by_row")
 
     def learn(self, interactions: Sequence[Interaction]) -> None:
         """Learn from interactions, in order, each with all of its actions.
@@ -212,16 +258,41 @@ class VwLearner:
         """
         for interaction in interactions:
             _check(interaction)
-        for interaction in interactions:
-            examples = self._examples.fill(interaction.context, interaction.actions)
-            chosen = examples[1 + interaction.chosen]
-            # VW takes the action from where the label stands; the number in the label is unused
-            chosen.set_label(CBLabel(label=(0, -interaction.reward, interaction.propensity)))
-            try:
-                self._workspace.learn_one(examples)
-            finally:
-                chosen.set_label(_LABEL_NONE)
-            self.learned += 1
+        for each in interactions:
+            if self.by_row:
+                shared = [(ns.name, ns.hashes, ns.values) for ns in each.context.namespaces]
+                own = [(ns.name, ns.cells(), ns.values[each.chosen]) for ns in each.actions.namespaces]
+                own = [(name, cells if cells.ndim == 1 else cells[each.chosen], row) for name, cells, row in own]
+                self._learn_one(shared, own, len(each.actions), each.propensity, each.reward)
+                continue
+            examples = self._examples.fill(each.context, each.actions)
+            self._teach(examples, 1 + each.chosen, CBLabel(label=(0, -each.reward, each.propensity)))
+
+    def learn_row(self, shared: Row, own: Row, available: int, propensity: float, reward: float) -> None:
+        """The same of one interaction whose chosen action has the features ``own``, out of ``available`` actions.
+
+        Only with ``by_row``: of arguments of which VW learns nothing from the features of the others.
+
+        Raises:
+            InvalidInputError: a propensity or a reward that cannot be.
+        """
+        _check_numbers(propensity, reward)
+        self._learn_one(_arrays(shared), _arrays(own), available, propensity, reward)
+
+    def _learn_one(self, shared: _Features, own: _Features, available: int, propensity: float, reward: float) -> None:
+        self._available += available
+        weight = np.float32(self.learned + 1) / np.float32(self._available)  # in VW's own arithmetic
+        label = CBLabel(label=(0, -reward, propensity), weight=float(weight))
+        self._teach(self._examples.fill_one(shared, own), 1, label)
+
+    def _teach(self, examples: list[Example], chosen: int, label: CBLabel) -> None:
+        # VW takes the action from where the label stands; the number in the label is unused
+        examples[chosen].set_label(label)
+        try:
+            self._workspace.learn_one(examples)
+        finally:
+            examples[chosen].set_label(_LABEL_NONE)
+        self.learned += 1
 
     def snapshot(self, position: str) -> Snapshot:
         """What replicas score with, as of the log entry ``position``; see ``load_vw``."""
@@ -237,8 +308,15 @@ class VwLearner:
     def checkpoint(self) -> bytes:
         """What a learner with the same arguments resumes from."""
         model = self._workspace.serialize()
-        digest = _digest(self.args, self.learned, model)
-        return msgspec.msgpack.encode(_ModelPayload(self.args, self.learned, model, digest))
+        digest = _digest(self.args, self.learned, self._available, model)
+        return msgspec.msgpack.encode(_ModelPayload(self.args, self.learned, model, digest, self._available))
+
+
+def _arrays(row: Row) -> _Features:
+    return [
+        (name, np.array([h for h, _ in pairs], np.uint32), np.array([value for _, value in pairs], np.float32))
+        for name, pairs in row.items()
+    ]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

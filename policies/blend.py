@@ -36,7 +36,8 @@ def make_learner(spec: PolicySpec, *, salt: bytes, checkpoint: bytes | None = No
             salt=salt,
             checkpoint=checkpoint,
         )
-    return VwLearner(spec.learner.args, own_exploration=isinstance(exploration, VwExploration), checkpoint=checkpoint)
+    own = isinstance(exploration, VwExploration)
+    return VwLearner(spec.learner.args, own_exploration=own, by_row=True, checkpoint=checkpoint)
 
 
 def load_policy(spec: PolicySpec, snapshot: Snapshot) -> Policy:

@@ -25,9 +25,10 @@ from bandits.records import (
 )
 from bandits.ridge import RidgeLearner
 from bandits.types import Interaction, Learner, Row, Snapshot
+from bandits.vw import VwLearner
 from policies.blend import make_learner
 from policies.catalogue import Catalogue
-from policies.features import chosen_rows, featurise_record
+from policies.features import CONTEXT, chosen_rows, featurise_record
 from policies.mixture import source_actions
 from policies.spec import PolicySpec, VwConfig, decode_spec
 from policies.trained import decode_trained
@@ -199,6 +200,14 @@ class Fold:
                 teach(action_id, row, reward)
             if not joined.correction:
                 self.learned += len(rows)
+        elif isinstance(self.learner, VwLearner) and self.learner.by_row and self._spec_of(record.spec).kind == "blend":
+            pmfs = record.pmfs()
+            for (_, row), slot, reward in zip(self._rows(joined), joined.slots, joined.rewards, strict=True):
+                own = {name: pairs for name, pairs in row.items() if name != CONTEXT}
+                available = len(record.action_ids) - slot  # earlier slots took one each
+                propensity = float(pmfs[slot, record.chosen[slot]])
+                self.learner.learn_row({CONTEXT: row.get(CONTEXT, [])}, own, available, propensity, reward)
+                self.learned += 1
         else:
             interactions = list(self.interactions(joined))
             self.learner.learn(interactions)

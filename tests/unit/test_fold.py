@@ -24,6 +24,7 @@ from bandits.records import (
 )
 from bandits.ridge import RidgeConfig, RidgeLearner
 from bandits.types import Interaction, Learner
+from bandits.vw import VwLearner
 from policies.blend import load_policy
 from policies.catalogue import Catalogue, Item
 from policies.fold import START, Fold, decode_state
@@ -82,12 +83,9 @@ def test_a_slate_teaches_vw_one_interaction_per_slot_among_the_actions_that_were
     assert (second.actions.ids, second.chosen) == (("a", "b"), 0)
 
 
-def test_ridge_learns_from_rows_what_it_would_learn_from_whole_interactions():
-    """Request features, catalogue features, scores with gaps, slates: the same bytes."""
+def rich_log(spec: PolicySpec) -> tuple[FakeLog, list[Interaction]]:
+    """Request features, catalogue features, scores with gaps, slates; and the whole interactions it teaches."""
     catalogue = Catalogue([Item("a", {"x": 0.1, "kind": ["new", "long"]}), Item("b", {"x": 0.0, "on": True})])
-    spec = msgspec.structs.replace(
-        SPEC, learner=RidgeConfig(interactions=[("context", "features"), ("context", "scores")], action_bias=False)
-    )
     log = FakeLog(spec)
     log.blobs[catalogue.digest] = catalogue.encoded
     scores = {"cf": np.array([0.1, np.nan, 3.0], "<f4").tobytes(), "deep": np.array([1, 1, 2], "<f4").tobytes()}
@@ -100,14 +98,30 @@ def test_ridge_learns_from_rows_what_it_would_learn_from_whole_interactions():
         )
     log.append(RewardRecord("e3", 2.0, slot=1), at=40)
     log.append(TickRecord(), at=50 + WINDOW)
-    fold = log.fold()
-    whole = RidgeLearner(spec.learner)
-    join = Join(lambda _: RULE, RULE)
-    for entry in log.entries:
-        for joined in join.apply(entry):
-            whole.learn(list(fold.interactions(joined)))
+    fold, join = log.fold(), Join(lambda _: RULE, RULE)
+    return log, [each for entry in log.entries for joined in join.apply(entry) for each in fold.interactions(joined)]
+
+
+def test_ridge_learns_from_rows_what_it_would_learn_from_whole_interactions():
+    spec = msgspec.structs.replace(
+        SPEC, learner=RidgeConfig(interactions=[("context", "features"), ("context", "scores")], action_bias=False)
+    )
+    log, interactions = rich_log(spec)
+    fold, whole = log.fold(), RidgeLearner(spec.learner)
+    whole.learn(interactions)
     assert fold.learned == 40
     assert statistics(fold) == pytest.approx(statistics_of(whole), abs=1e-12)
+
+
+def test_vw_learns_from_rows_what_it_would_learn_from_whole_interactions():
+    """Byte for byte, of a learner that is shown all actions."""
+    spec = msgspec.structs.replace(VW_SPEC, learner=VwConfig("--cb_explore_adf --cb_type mtr -q cf -q cs -q ci"))
+    log, interactions = rich_log(spec)
+    fold, whole = log.fold(), VwLearner("--cb_explore_adf --cb_type mtr -q cf -q cs -q ci")
+    assert fold.learner.by_row
+    whole.learn(interactions)
+    assert fold.learned == whole.learned == 40
+    assert fold.snapshot().payload == whole.snapshot("1-0").payload
 
 
 def test_a_holdout_decision_is_joined_and_not_learned():

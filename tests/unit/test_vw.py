@@ -157,6 +157,43 @@ def test_learning_gives_the_weights_of_vws_command_line(tmp_path: Path) -> None:
     assert np.array_equal(oracle.weights()[:, 0, :3], learned[:, 0, :3])  # the fourth is scratch space
 
 
+BY_ROW = [args for args in PLAIN + OTHERS if VwLearner(full(args), by_row=True).by_row]
+
+
+def test_only_arguments_that_learn_from_the_chosen_action_alone_are_taught_it_alone() -> None:
+    assert "" in BY_ROW
+    for args in ("--cb_type dr", "--cb_type ips", "--squarecb", "--bag 2"):
+        assert not VwLearner(f"--cb_explore_adf {args}", by_row=True).by_row
+    assert not VwLearner("--cb_explore_adf", by_row=True, own_exploration=True).by_row
+
+
+@pytest.mark.parametrize("args", BY_ROW)
+def test_being_shown_the_chosen_action_alone_gives_the_same_weights_byte_for_byte(args: str) -> None:
+    """With any number of actions, adaptive state included, also when resumed in between."""
+    learner = VwLearner(full(args), by_row=True)
+    learner.learn(STREAM[:25])
+    learner = VwLearner(full(args), by_row=True, checkpoint=learner.checkpoint())
+    for each in STREAM[25:]:
+        shared = {ns.name: pairs(ns.hashes, ns.values) for ns in each.context.namespaces}
+        own = {ns.name: pairs(ns.cells()[each.chosen], ns.values[each.chosen]) for ns in each.actions.namespaces}
+        learner.learn_row(shared, own, len(each.actions), each.propensity, each.reward)
+    expected = VwLearner(full(args))
+    expected.learn(STREAM[:25])
+    expected = VwLearner(full(args), checkpoint=expected.checkpoint())
+    expected.learn(STREAM[25:])
+    assert learner._workspace.weights()[:, 0, :3].tobytes() == expected._workspace.weights()[:, 0, :3].tobytes()
+    assert learner.snapshot("1-0") == expected.snapshot("1-0")
+
+
+def pairs(hashes: np.ndarray, values: np.ndarray) -> list[tuple[int, float]]:
+    return list(zip(hashes.tolist(), values.tolist(), strict=True))
+
+
+def test_a_checkpoint_goes_on_as_it_was_taught() -> None:
+    with pytest.raises(SnapshotError, match="another way"):
+        VwLearner(full(""), by_row=True, checkpoint=trained("").checkpoint())
+
+
 @pytest.mark.parametrize("args", PLAIN + OTHERS)
 def test_any_split_and_any_snapshot_in_between_give_the_same_bytes(args: str) -> None:
     learner = VwLearner(full(args))
