@@ -14,9 +14,10 @@ import numpy as np
 from vowpal_wabbit_next import CBLabel, Example, LabelType, PredictionType, Workspace
 
 from bandits.codec import MALFORMED
+from bandits.columns import row_of
 from bandits.errors import InvalidFieldError, InvalidPmfError, NonFiniteNumberError, SnapshotError, SpecError
 from bandits.scoring import CLAIMED, Arity, WeightScorer, first_byte, parse_arguments, read_arguments, read_bits
-from bandits.types import ActionSet, Context, Float32, Float64, Interaction, Namespace, Pmf, Row, Snapshot, UInt32
+from bandits.types import ActionSet, Context, Float64, Interaction, Namespace, Pmf, Row, Snapshot
 
 WEIGHTS_KIND = "vw-weights"
 MODEL_KIND = "vw-model"
@@ -50,6 +51,7 @@ KNOWN: Mapping[str, Arity] = {
 _LABEL_NONE = CBLabel()
 _LABEL_SHARED = CBLabel(shared=True)
 _OURS = ("--quiet", "--preserve_performance_counters")  # without the counters a resumed model's header differs
+_NOTHING = 2.0**-150  # the greatest number that is 0 as a float32
 _PMF_SLACK = 1e-4  # VW's probabilities are float32; further from 1 than this is no rounding
 
 
@@ -132,10 +134,6 @@ def _without_seed(words: list[str]) -> list[str]:
     return kept
 
 
-_Features = Sequence[tuple[str, UInt32, Float32]]
-"""By namespace: hashes [n] and values [n]."""
-
-
 class _Examples:
     """Makes VW's examples, as its text parser would: masked hashes, no zero values, the shared example first.
 
@@ -162,19 +160,21 @@ class _Examples:
             self._push(examples[1:], namespace)
         return examples
 
-    def fill_one(self, shared: _Features, own: _Features) -> list[Example]:
+    def fill_one(self, shared: Row, own: Row) -> list[Example]:
         """The shared example and that of one action; valid until the next call."""
         if len(self._pool) == 1:
             self._pool.append(Example())
         examples = self._pool[:2]
+        mask = int(self._mask)
         for example, features in zip(examples, (shared, own), strict=True):
             for letter in example.feat_group_indices:
                 del example[letter]
-            for name, hashes, values in features:
-                present = values != 0
-                if present.any():
-                    masked = (hashes[present] & self._mask).astype(np.uint64)
-                    example[first_byte(name)].push_many_features(masked, values[present])
+            for name, pairs in features.items():
+                hashes = [hashed & mask for hashed, value in pairs if abs(value) > _NOTHING]
+                if hashes:
+                    values = [value for _, value in pairs if abs(value) > _NOTHING]
+                    group = example[first_byte(name)]
+                    group.push_many_features(np.array(hashes, np.uint64), np.array(values, np.float32))
         return examples
 
     def _push(self, examples: list[Example], namespace: Namespace) -> None:
@@ -260,13 +260,18 @@ class VwLearner:
             _check(interaction)
         for each in interactions:
             if self.by_row:
-                shared = [(ns.name, ns.hashes, ns.values) for ns in each.context.namespaces]
-                own = [(ns.name, ns.cells(), ns.values[each.chosen]) for ns in each.actions.namespaces]
-                own = [(name, cells if cells.ndim == 1 else cells[each.chosen], row) for name, cells, row in own]
-                self._learn_one(shared, own, len(each.actions), each.propensity, each.reward)
+                shared, own = row_of(each.context, ActionSet(()), 0), row_of(Context(), each.actions, each.chosen)
+                self.learn_row(shared, own, len(each.actions), each.propensity, each.reward)
                 continue
             examples = self._examples.fill(each.context, each.actions)
-            self._teach(examples, 1 + each.chosen, CBLabel(label=(0, -each.reward, each.propensity)))
+            chosen = examples[1 + each.chosen]
+            # VW takes the action from where the label stands; the number in the label is unused
+            chosen.set_label(CBLabel(label=(0, -each.reward, each.propensity)))
+            try:
+                self._workspace.learn_one(examples)
+            finally:
+                chosen.set_label(_LABEL_NONE)
+            self.learned += 1
 
     def learn_row(self, shared: Row, own: Row, available: int, propensity: float, reward: float) -> None:
         """The same of one interaction whose chosen action has the features ``own``, out of ``available`` actions.
@@ -277,21 +282,11 @@ class VwLearner:
             InvalidInputError: a propensity or a reward that cannot be.
         """
         _check_numbers(propensity, reward)
-        self._learn_one(_arrays(shared), _arrays(own), available, propensity, reward)
-
-    def _learn_one(self, shared: _Features, own: _Features, available: int, propensity: float, reward: float) -> None:
         self._available += available
         weight = np.float32(self.learned + 1) / np.float32(self._available)  # in VW's own arithmetic
-        label = CBLabel(label=(0, -reward, propensity), weight=float(weight))
-        self._teach(self._examples.fill_one(shared, own), 1, label)
-
-    def _teach(self, examples: list[Example], chosen: int, label: CBLabel) -> None:
-        # VW takes the action from where the label stands; the number in the label is unused
-        examples[chosen].set_label(label)
-        try:
-            self._workspace.learn_one(examples)
-        finally:
-            examples[chosen].set_label(_LABEL_NONE)
+        examples = self._examples.fill_one(shared, own)
+        examples[1].set_label(CBLabel(label=(0, -reward, propensity), weight=float(weight)))
+        self._workspace.learn_one(examples)
         self.learned += 1
 
     def snapshot(self, position: str) -> Snapshot:
@@ -310,13 +305,6 @@ class VwLearner:
         model = self._workspace.serialize()
         digest = _digest(self.args, self.learned, self._available, model)
         return msgspec.msgpack.encode(_ModelPayload(self.args, self.learned, model, digest, self._available))
-
-
-def _arrays(row: Row) -> _Features:
-    return [
-        (name, np.array([h for h, _ in pairs], np.uint32), np.array([value for _, value in pairs], np.float32))
-        for name, pairs in row.items()
-    ]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
