@@ -179,9 +179,9 @@ def _tall(values: Float64, count: int) -> Float64:
 
 def _once(columns: NDArray[np.intp], values: Float64) -> tuple[NDArray[np.intp], Float64]:
     """Each column once, with the sum of its values: two names may share a hash."""
-    distinct, at = np.unique(columns, return_inverse=True)
-    if distinct.size == columns.size:
+    if len(set(columns.tolist())) == columns.size:
         return columns, values
+    distinct, at = np.unique(columns, return_inverse=True)
     sums = np.zeros((len(values), distinct.size))
     np.add.at(sums.T, at, values.T)
     return distinct, sums

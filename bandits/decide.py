@@ -48,8 +48,8 @@ def uniform(salt: bytes, policy: str, event_id: str, slot: int, purpose: str) ->
 
 def draw(pmf: Pmf, u: float) -> int:
     """Inverse CDF: the first index whose cumulative mass exceeds u. Never an index of probability 0."""
-    cdf = np.cumsum(pmf)
-    index = int(np.searchsorted(cdf, u * cdf[-1], side="right"))
+    cdf = pmf.cumsum()
+    index = int(cdf.searchsorted(u * cdf[-1], side="right"))
     # u * cdf[-1] may round up to cdf[-1] itself
     return index if index < pmf.size else int(np.flatnonzero(pmf)[-1])
 

@@ -91,8 +91,8 @@ Exploration = ScoreExploration | LinUcb | LinTs | VwExploration
 
 def greedy(scores: Float64) -> Pmf:
     """All mass on the highest scores, shared by ties."""
-    best = scores == scores.max()
-    return normalised(best.astype(np.float64))
+    best: Float64 = np.equal(scores, scores.max()).astype(np.float64)
+    return normalised(best)
 
 
 def votes(draws: Float32 | Float64) -> Pmf:

@@ -12,6 +12,7 @@ Agrawal & Goyal 2013 (arXiv:1209.3352) for the posterior draws.
 import hashlib
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import repeat
 from typing import Annotated, Any
 
 import msgspec
@@ -279,8 +280,7 @@ class RidgeModel:
 
     def _row_of(self, actions: ActionSet) -> NDArray[np.intp]:
         """Of each action; -1 for one never met."""
-        get = self._rows.get
-        return np.array([get(action_id, -1) for action_id in actions.ids], np.intp)
+        return np.fromiter(map(self._rows.get, actions.ids, repeat(-1)), np.intp, len(actions))
 
 
 @lru_cache(maxsize=PRIOR_CACHE)

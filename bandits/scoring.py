@@ -205,7 +205,7 @@ def _blocks(namespaces: tuple[Namespace, ...]) -> dict[int, _Block]:
         values = [np.atleast_2d(ns.values) for ns in members]
         joined = hashes[0] if len(members) == 1 else np.concatenate(hashes, axis=1)
         valued = values[0] if len(members) == 1 else np.concatenate(values, axis=1)
-        blocks[letter] = _Block(joined, valued.astype(np.float64), np.arange(joined.shape[1], dtype=np.intp))
+        blocks[letter] = _Block(joined, valued.astype(np.float64), np.arange(joined.shape[1]))
     return blocks
 
 

@@ -1,6 +1,7 @@
 """The item catalogue: item features, hashed once, versioned by digest, replaceable while the service runs."""
 
 from collections.abc import Mapping, Sequence
+from itertools import repeat
 from typing import Any
 
 import msgspec
@@ -66,8 +67,7 @@ class Catalogue:
 
     def rows(self, ids: Sequence[str]) -> NDArray[np.intp]:
         """Row of each id, -1 for one the catalogue does not know."""
-        get = self._rows.get
-        return np.array([get(item_id, -1) for item_id in ids], np.intp)
+        return np.fromiter(map(self._rows.get, ids, repeat(-1)), np.intp, len(ids))
 
     def namespace(self, ids: Sequence[str]) -> Namespace:
         """The features of some items; an unknown item has none."""

@@ -230,10 +230,13 @@ def explicit_pool(actions: Sequence[ActionRequest], excluded: frozenset[str] = f
     ids = [action.id for action in actions]
     if not all(ids) or len(set(ids)) < len(ids):
         raise _wrong_id(ids)
-    kept = [action for action in actions if action.id not in excluded] if excluded else actions
+    kept = actions
+    if excluded:
+        kept = [action for action in actions if action.id not in excluded]
+        ids = [action.id for action in kept]
     if not kept:
         raise NoCandidatesError("every action is excluded", "exclude")
-    names = sorted({source for action in kept if action.scores for source in action.scores})
+    names = sorted(set().union(*[action.scores for action in kept if action.scores]))
     scores: dict[str, Float32] = {}
     for name in names:
         column = np.array([action.scores.get(name, np.nan) for action in kept])
@@ -241,8 +244,7 @@ def explicit_pool(actions: Sequence[ActionRequest], excluded: frozenset[str] = f
             raise NonFiniteNumberError(f"scores are numbers up to {MAX_NUMBER:g}", f"actions.scores.{name}")
         scores[name] = column.astype(np.float32)
     features = [action.features for action in kept]
-    own = any(each is not None for each in features)
-    return Pool(tuple([action.id for action in kept]), features if own else None, scores)
+    return Pool(tuple(ids), None if features.count(None) == len(features) else features, scores)
 
 
 def _wrong_id(ids: Sequence[str]) -> InvalidInputError:
