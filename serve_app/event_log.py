@@ -1,9 +1,10 @@
 """The log in Redis: appended to with group commit, read in order."""
 
 import asyncio
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import redis
@@ -71,8 +72,8 @@ def reason_of(error: Exception) -> str:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Write:
-    command: tuple[Any, ...]
-    done: "asyncio.Future[Any]"
+    commands: Sequence[tuple[Any, ...]]
+    done: "asyncio.Future[list[Any]]"
     due: float
 
 
@@ -95,7 +96,8 @@ class LogWriter:
         self._client = client
         self._timeout_s = timeout_s
         self._confirm_replicas = confirm_replicas
-        self._waiting: list[_Write] = []
+        self._waiting: deque[_Write] = deque()
+        self._held = 0
         self._flusher: asyncio.Task[None] | None = None
         self._failing = False
         self._retry_at = 0.0
@@ -106,12 +108,12 @@ class LogWriter:
         Raises:
             LogUnavailableError: not known to be logged.
         """
-        entry = await self._send("XADD", key, "*", FIELD, encode(record))
-        return str(entry.decode())
+        return (await self.append_all(key, [record]))[0]
 
     async def append_all(self, key: str, records: Sequence[LogRecord]) -> list[str]:
         """Append several; fails as a whole if any is not known to be logged."""
-        return list(await asyncio.gather(*(self.append(key, record) for record in records)))
+        entries = await self._send([("XADD", key, "*", FIELD, encode(record)) for record in records])
+        return [entry.decode() for entry in entries]
 
     async def append_once(self, keys: Keys, record: DecisionRecord, asked: bytes) -> DecisionRecord:
         """Append a decision unless one of its event_id is remembered. The decision that the log holds.
@@ -123,9 +125,8 @@ class LogWriter:
             LogUnavailableError: not known to be logged.
         """
         memory = keys.decision(record.event_id)
-        remembered, found = await self._send(
-            "EVAL", APPEND_ONCE, 2, keys.log, memory, encode(record), asked, REMEMBERED_S
-        )
+        command = ("EVAL", APPEND_ONCE, 2, keys.log, memory, encode(record), asked, REMEMBERED_S)
+        ((remembered, found),) = await self._send([command])
         if remembered is None:
             return record
         if remembered != asked:
@@ -137,49 +138,68 @@ class LogWriter:
             )
         return first
 
-    def failed(self, reason: str) -> LogUnavailableError:
-        """Count a write that is not known to be logged, and say so."""
-        self.failures[reason] += 1
+    def failed(self, reason: str, count: int = 1) -> LogUnavailableError:
+        """Count writes that are not known to be logged, and say so."""
+        self.failures[reason] += count
         return LogUnavailableError(f"the log did not confirm the entry ({reason}): retry in a moment")
 
-    async def _send(self, *command: Any) -> Any:
+    async def _send(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        if not commands:
+            return []
         loop = asyncio.get_running_loop()
         flushing = self._flusher is not None and not self._flusher.done()
         if self._failing and (flushing or loop.time() < self._retry_at):
-            raise self.failed("skipped")
-        if len(self._waiting) >= MAX_WAITING:
-            raise self.failed("crowded")
-        write = _Write(command, loop.create_future(), loop.time() + self._timeout_s)
+            raise self.failed("skipped", len(commands))
+        if self._held >= MAX_WAITING:
+            raise self.failed("crowded", len(commands))
+        write = _Write(commands, loop.create_future(), loop.time() + self._timeout_s)
         self._waiting.append(write)
+        self._held += len(commands)
         if not flushing:
             self._flusher = asyncio.create_task(self._flush())
         return await write.done
 
+    def _next(self) -> list[_Write]:
+        """Those that wait, up to about MAX_BATCH commands."""
+        batch: list[_Write] = []
+        size = 0
+        while self._waiting and size < MAX_BATCH:
+            batch.append(self._waiting.popleft())
+            size += len(batch[-1].commands)
+        self._held -= size
+        return batch
+
     async def _flush(self) -> None:
         loop = asyncio.get_running_loop()
         while self._waiting:
-            batch, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
+            batch = self._next()
             began = loop.time()
             try:
                 results = await self._execute(batch)
                 self._failing = any(isinstance(result, errors.ReadOnlyError) for result in results)
             except Exception as error:  # noqa: BLE001 - whatever it is, nobody may be left waiting
-                batch, self._waiting = batch + self._waiting, []
-                results, self._failing = [error] * len(batch), True
+                batch += self._waiting
+                self._waiting.clear()
+                self._held = 0
+                results, self._failing = [error] * sum(len(write.commands) for write in batch), True
             self._retry_at = loop.time() + max(PAUSE_S, loop.time() - began)
-            for write, result in zip(batch, results, strict=True):
+            answers = iter(results)
+            for write in batch:
+                own = list(islice(answers, len(write.commands)))
                 if write.done.done():  # its request was cancelled
                     continue
-                if isinstance(result, Exception):
-                    write.done.set_exception(self.failed(reason_of(result)))
+                wrong = next((result for result in own if isinstance(result, Exception)), None)
+                if wrong is None:
+                    write.done.set_result(own)
                 else:
-                    write.done.set_result(result)
+                    write.done.set_exception(self.failed(reason_of(wrong), len(own)))
 
     async def _execute(self, batch: Sequence[_Write]) -> list[Any]:
         async with asyncio.timeout_at(batch[0].due):
             pipeline = self._client.pipeline(transaction=False)
             for write in batch:
-                pipeline.execute_command(*write.command)
+                for command in write.commands:
+                    pipeline.execute_command(*command)
             if self._confirm_replicas:
                 pipeline.execute_command("WAIT", self._confirm_replicas, round(self._timeout_s * 500))
             results: list[Any] = await pipeline.execute(raise_on_error=False)

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from importlib.metadata import version
 from typing import Any, Protocol, TypeVar
 from urllib.parse import quote, unquote
@@ -32,7 +32,6 @@ MAX_CATALOGUE_BODY = 64 << 20
 BODY_S, CATALOGUE_BODY_S = 10.0, 60.0
 JSON, TEXT, HTML = b"application/json", b"text/plain; version=0.0.4; charset=utf-8", b"text/html; charset=utf-8"
 RETRY_AFTER_S = b"1"
-BATCH_STEP = 16
 _LABELS = frozenset({"rank", "rank:batch", "reward", "activate", "rewards", "catalogue"})
 
 log = logging.getLogger("banditloop.http")
@@ -80,6 +79,10 @@ class PolicyService(Protocol):
 
     async def rank(self, request: RankRequest) -> tuple[DecisionRecord, bool]:
         """The decision, and whether it is known to be logged."""
+        ...
+
+    async def rank_all(self, requests: Sequence[RankRequest]) -> list[tuple[DecisionRecord, bool] | BanditloopError]:
+        """The same for several; each has its own answer or error."""
         ...
 
     async def log(self, records: list[RewardRecord | ActivationRecord]) -> None:
@@ -199,35 +202,46 @@ class Api:
         raise errors.NotFoundError(f"no route {scope['path']}: see /docs", "path")
 
     async def _rank(self, name: str, service: PolicyService, body: bytes) -> Answer:
-        return 200, _encode(await self._decide(name, service, body)), JSON
-
-    async def _decide(self, name: str, service: PolicyService, body: bytes | msgspec.Raw) -> schemas.RankResponse:
         started = time.perf_counter()
         request = _parse(body, _rank_request)
         record, logged = await service.rank(request)
+        response = self._answered(name, request, record, logged, started)
+        return 200, _encode(response), JSON
+
+    def _answered(
+        self,
+        name: str,
+        request: RankRequest,
+        record: DecisionRecord,
+        logged: bool,
+        started: float,
+    ) -> schemas.RankResponse:
         self._metrics.count("decisions", name, "true" if logged else "false")
-        response = _response(record, logged=logged, with_pmf=request.return_pmf)
         self._metrics.observe(name, time.perf_counter() - started)
-        return response
+        return _response(record, logged=logged, with_pmf=request.return_pmf)
 
     async def _rank_batch(self, name: str, service: PolicyService, body: bytes) -> Answer:
-        requests = _parse(body, _batch).requests
-        if len(requests) > schemas.MAX_BATCH:
-            raise errors.TooManyActionsError(f"at most {schemas.MAX_BATCH} requests, not {len(requests)}", "requests")
-        results = []
-        for low in range(0, len(requests), BATCH_STEP):  # other requests get their turn in between
-            step = enumerate(requests[low : low + BATCH_STEP], start=low)
-            results += await asyncio.gather(*(self._one_of_batch(name, service, raw, i) for i, raw in step))
+        started = time.perf_counter()
+        raw = _parse(body, _batch).requests
+        if len(raw) > schemas.MAX_BATCH:
+            raise errors.TooManyActionsError(f"at most {schemas.MAX_BATCH} requests, not {len(raw)}", "requests")
+        parsed: list[RankRequest | BanditloopError] = []
+        for each in raw:
+            try:
+                parsed.append(_parse(each, _rank_request))
+            except BanditloopError as error:
+                parsed.append(error)
+        good = [each for each in parsed if isinstance(each, RankRequest)]
+        answers = iter(await service.rank_all(good))
+        results: list[schemas.RankResponse | schemas.ErrorResponse] = []
+        for index, request in enumerate(parsed):
+            answer = next(answers) if isinstance(request, RankRequest) else request
+            if isinstance(request, RankRequest) and not isinstance(answer, BanditloopError):
+                results.append(self._answered(name, request, *answer, started))
+            elif isinstance(answer, BanditloopError):
+                target = f"requests[{index}]" + (f".{answer.target}" if answer.target else "")
+                results.append(schemas.ErrorResponse(schemas.ErrorBody(answer.code, answer.message, target)))
         return 200, _encode(schemas.RankBatchResponse(results)), JSON
-
-    async def _one_of_batch(
-        self, name: str, service: PolicyService, raw: msgspec.Raw, index: int
-    ) -> schemas.RankResponse | schemas.ErrorResponse:
-        try:
-            return await self._decide(name, service, raw)
-        except BanditloopError as error:
-            target = f"requests[{index}]" + (f".{error.target}" if error.target else "")
-            return schemas.ErrorResponse(schemas.ErrorBody(error.code, error.message, target))
 
     async def _reward(self, name: str, service: PolicyService, event_id: str, body: bytes) -> Answer:
         asked = _parse(body, _reward_request)

@@ -45,6 +45,8 @@ from serve_app.snapshots import Published, publish
 from serve_app.stats import Stats
 
 BLOCK_MS = 50
+PACE_S = 0.02
+"""Shortest time from one step to the next. What a step asks of Redis costs more than the few entries it would find."""
 PUBLISHING_SHARE = 0.25
 """At most this share of the learner's time goes into snapshots, however large they grow."""
 RETRY_S = 0.5
@@ -118,9 +120,9 @@ class LearnerLoop:
         heart = threading.Thread(target=self.lease.run, args=(stop,), name="lease", daemon=True)
         heart.start()
         while not stop.is_set():
+            began = time.monotonic()
             wait_s = self.attempt()
-            if wait_s:
-                stop.wait(wait_s)
+            stop.wait(max(wait_s, PACE_S - (time.monotonic() - began)))
         heart.join()
 
     def attempt(self) -> float:

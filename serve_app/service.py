@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import redis.asyncio
 
-from bandits.errors import LogUnavailableError, SnapshotError
+from bandits.errors import BanditloopError, LogUnavailableError, SnapshotError
 from bandits.records import ActivationRecord, CatalogueRecord, DecisionRecord, RewardRecord
 from policies import artifact
 from policies.catalogue import Catalogue, Item
@@ -23,6 +23,8 @@ from serve_app.keys import Keys
 from serve_app.metrics import read_stats
 from serve_app.schemas import PolicyInfo
 from serve_app.snapshots import Follower, Published
+
+STEP = 16
 
 log = logging.getLogger("banditloop.service")
 encode_request = msgspec.msgpack.Encoder(order="deterministic").encode
@@ -75,15 +77,61 @@ class RedisPolicyService:
 
         A retry under an event_id of the client's gets the decision that is in the log already.
         """
-        record = await self.ranker.rank(request)
+        (answer,) = await self.rank_all([request])
+        if isinstance(answer, BanditloopError):
+            raise answer
+        return answer
+
+    async def rank_all(self, requests: Sequence[RankRequest]) -> list[tuple[DecisionRecord, bool] | BanditloopError]:
+        """The same for several; what has no event_id of the client's is written together."""
+        answers: list[Any] = await self._decide_all(requests)
+        made = [at for at, answer in enumerate(answers) if isinstance(answer, DecisionRecord)]
+        fresh = [at for at in made if requests[at].event_id is None]
+        retried = [at for at in made if requests[at].event_id is not None]
+        logged, *once = await asyncio.gather(
+            self._append_all([answers[at] for at in fresh]),
+            *(self._append_once(requests[at], answers[at]) for at in retried),
+        )
+        for at in fresh:
+            answers[at] = answers[at], logged
+        for at, answer in zip(retried, once, strict=True):
+            answers[at] = answer
+        return answers
+
+    async def _decide_all(self, requests: Sequence[RankRequest]) -> list[DecisionRecord | BanditloopError]:
+        """Decisions that ask no source are made one after another, others take turns in between."""
+        asking = [request for request in requests if request.actions is None]
+        asked = iter(await asyncio.gather(*(self._decide(request) for request in asking)))
+        decided = []
+        for number, request in enumerate(requests):
+            if number % STEP == STEP - 1:
+                await asyncio.sleep(0)
+            decided.append(next(asked) if request.actions is None else await self._decide(request))
+        return decided
+
+    async def _decide(self, request: RankRequest) -> DecisionRecord | BanditloopError:
         try:
-            if request.event_id is not None:
-                asked = hashlib.blake2b(encode_request(request), digest_size=16).digest()
-                return await self._writer.append_once(self._keys, record, asked), True
-            await self._writer.append(self._keys.log, record)
+            return await self.ranker.rank(request)
+        except BanditloopError as error:
+            return error
+
+    async def _append_all(self, records: Sequence[DecisionRecord]) -> bool:
+        try:
+            await self._writer.append_all(self._keys.log, records)
+        except LogUnavailableError:
+            return False
+        return True
+
+    async def _append_once(
+        self, request: RankRequest, record: DecisionRecord
+    ) -> tuple[DecisionRecord, bool] | BanditloopError:
+        asked = hashlib.blake2b(encode_request(request), digest_size=16).digest()
+        try:
+            return await self._writer.append_once(self._keys, record, asked), True
         except LogUnavailableError:
             return record, False
-        return record, True
+        except BanditloopError as error:
+            return error
 
     async def log(self, records: Sequence[RewardRecord | ActivationRecord]) -> None:
         """Make events durable, or raise LogUnavailableError."""

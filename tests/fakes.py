@@ -6,7 +6,7 @@ from itertools import pairwise
 import msgspec
 import numpy as np
 
-from bandits.errors import LogUnavailableError, SourceError
+from bandits.errors import BanditloopError, LogUnavailableError, SourceError
 from bandits.join import log_order
 from bandits.records import DecisionRecord, LogEntry, LogRecord, SpecRecord
 from policies.catalogue import Catalogue, Item
@@ -117,6 +117,15 @@ class FakeService:
         except LogUnavailableError:
             return record, False
         return record, True
+
+    async def rank_all(self, requests) -> list[tuple[DecisionRecord, bool] | BanditloopError]:
+        answers = []
+        for request in requests:
+            try:
+                answers.append(await self.rank(request))
+            except BanditloopError as error:
+                answers.append(error)
+        return answers
 
     async def log(self, records) -> None:
         for record in records:

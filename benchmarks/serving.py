@@ -1,0 +1,317 @@
+"""`rank` over HTTP: against an empty endpoint of the same Ray Serve, and against Serve's default settings.
+
+    python benchmarks/serving.py [--out serving.json]            (about five minutes)
+
+One rank replica, one learner, the embedded Valkey with every decision synced to disk before it is answered, the
+archive, all on this machine together with the load generator (wrk, 8 connections; Debian package `wrk`). 100 actions of
+a catalogue of 1,000 items with 8 features each, 8 features of the context, all crossed. `vw` is epsilon-greedy on VW's
+weights, `lints` Thompson sampling on ridge with 100 draws. Each ratio is the median over rounds, in each of which the
+two were loaded one after the other.
+
+The learner is flat out while it has a backlog: decisions and rewards put into the log at once. It runs at niceness 10.
+Freshness is from the end of a decision's window until every replica served a model that had learned it.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import httpx
+import msgspec
+import numpy as np
+import redis
+from load import Measured, as_file, closed_loop, open_loop
+from machine import describe
+from services import Service, banditloop, empty, put_catalogue
+
+from bandits.codec import decode, encode
+from bandits.records import DecisionRecord, RewardRecord
+from serve_app.event_log import FIELD
+from serve_app.freshness import freshness_ms, read_all
+from serve_app.keys import Keys
+
+WINDOW_S = 2
+REST = f"join: {{window_s: {WINDOW_S}}}\nuse: [context, features]\n"
+SPECS = {
+    "vw": "learner: {kind: vw, args: '--cb_explore_adf --cb_type mtr -q cf'}\nexploration: {kind: epsilon_greedy}\n"
+    + REST,
+    "lints": "learner: {kind: ridge, interactions: [[context, features]]}\n" + REST,
+}
+SLOW = {"RAY_SERVE_ENABLE_HA_PROXY": "0", "RAY_SERVE_THROUGHPUT_OPTIMIZED": "0"}
+NICE = {"BANDITLOOP_LEARNER_NICENESS": "10"}
+ITEMS, ACTIONS, FEATURES, BATCH, BODIES = 1000, 100, 8, 64, 48
+BACKLOG = 100_000
+RANK = "ServeReplica:banditloop:rank"
+rng = np.random.default_rng(0)
+
+
+def numbers(prefix: str) -> dict[str, float]:
+    """Numeric features."""
+    return {f"{prefix}{j}": round(float(rng.normal()), 4) for j in range(FEATURES)}
+
+
+def rank_request(*, inline: bool = False) -> dict[str, object]:
+    """100 actions, by catalogue id or with their features."""
+    ids = rng.choice(ITEMS, ACTIONS, replace=False)
+    return {
+        "context": numbers("c"),
+        "actions": [{"id": f"item{k}", **({"features": numbers("f")} if inline else {})} for k in ids],
+    }
+
+
+def bodies(*, inline: bool = False) -> list[str]:
+    """Some requests to be sent in turn."""
+    return [json.dumps(rank_request(inline=inline)) for _ in range(BODIES)]
+
+
+def url_of(service: Service, policy: str = "vw", what: str = "rank") -> str:
+    """Where requests go."""
+    return f"{service.url}/v1/policies/{policy}/{what}"
+
+
+def warmed(service: Service) -> Service:
+    """With a catalogue, and models that have learned a thousand decisions."""
+    items = [{"id": f"item{k}", "features": numbers("f")} for k in range(ITEMS)]
+    for policy in SPECS:
+        put_catalogue(service, policy, items)
+        for _ in range(16):
+            asked = {"requests": [rank_request() for _ in range(BATCH)]}
+            answer = httpx.post(url_of(service, policy, "rank:batch"), json=asked, timeout=60).json()
+            events = [{"event_id": each["event_id"], "value": float(rng.random())} for each in answer["results"]]
+            httpx.post(url_of(service, policy, "rewards"), json={"rewards": events}, timeout=60).raise_for_status()
+        deadline = time.monotonic() + 60
+        while httpx.get(f"{service.url}/v1/policies/{policy}", timeout=10).json()["learned"] < 16 * BATCH:
+            if time.monotonic() > deadline:
+                raise SystemExit(f"{policy} does not learn")
+            time.sleep(0.2)
+    return service
+
+
+def in_turn(rounds: int, seconds: float, *loads: tuple[str, str, Sequence[str]]) -> dict[str, list[Measured]]:
+    """Load one after the other, round after round; by name. The first round only warms up."""
+    found: dict[str, list[Measured]] = {name: [] for name, _, _ in loads}
+    for number in range(rounds + 1):
+        for name, url, sent in loads:
+            measured = closed_loop(url, sent, seconds if number else min(seconds, 3.0))
+            if number:
+                found[name].append(measured)
+    return found
+
+
+def ratio(found: dict[str, list[Measured]], one: str, other: str, by: float = 1.0) -> float:
+    """Median over the rounds."""
+    return statistics.median(by * a.per_s / b.per_s for a, b in zip(found[one], found[other], strict=True))
+
+
+def rate(found: dict[str, list[Measured]], name: str) -> float:
+    """Median requests a second."""
+    return statistics.median(each.per_s for each in found[name])
+
+
+def compared(found: dict[str, list[Measured]], one: str, other: str) -> str:
+    """Both rates, in words."""
+    return f"{rate(found, one):,.0f} / {rate(found, other):,.0f} per s"
+
+
+def pile_up(service: Service, policy: str, count: int) -> None:
+    """Put decisions like those in the log, every other one rewarded, into the log: more than is learned meanwhile."""
+    keys = Keys(policy)
+    with redis.Redis.from_url(service.redis_url) as client:
+        seen = [decode(fields[FIELD]) for _, fields in client.xrevrange(keys.log, count=2000)]
+        known = [each for each in seen if isinstance(each, DecisionRecord)]
+        pipeline = client.pipeline(transaction=False)
+        for number in range(count):
+            event_id = f"backlog-{time.time_ns()}-{number}"
+            record = msgspec.structs.replace(known[number % len(known)], event_id=event_id)
+            pipeline.xadd(keys.log, {FIELD: encode(record)})
+            if number % 2:
+                pipeline.xadd(keys.log, {FIELD: encode(RewardRecord(event_id, 1.0, "r"))})
+            if len(pipeline) > 1000:
+                pipeline.execute()
+        pipeline.execute()
+
+
+def behind(service: Service, policy: str) -> bool:
+    """Whether the learner still has entries to read."""
+    with redis.Redis.from_url(service.redis_url) as client:
+        last = client.xinfo_stream(Keys(policy).log)["last-generated-id"].decode()
+        stats = client.get(Keys(policy).stats)
+        position = msgspec.msgpack.decode(stats)["position"] if stats else "0-0"
+        return int(last.split("-")[0]) - int(position.split("-")[0]) > 1000
+
+
+def tail_ratio(service: Service, capacity: float, rounds: int, seconds: float) -> tuple[float, float, float]:
+    """p99 of rank at 30% of capacity: with the learner idle, flat out, and their ratio; medians over rounds."""
+    sent, idle, busy = bodies(), [], []
+    for _ in range(rounds):
+        idle.append(open_loop(url_of(service), sent, 0.3 * capacity, seconds).p99_ms)
+        pile_up(service, "vw", BACKLOG)
+        busy.append(open_loop(url_of(service), sent, 0.3 * capacity, seconds).p99_ms)
+        if not behind(service, "vw"):
+            print("the backlog was learned before the measurement ended: enlarge it", file=sys.stderr)
+        while behind(service, "vw"):
+            time.sleep(0.2)
+    return (
+        statistics.median(idle),
+        statistics.median(busy),
+        statistics.median(b / a for a, b in zip(idle, busy, strict=True)),
+    )
+
+
+def fresh_ms(service: Service, capacity: float, seconds: float) -> tuple[float, float]:
+    """Median and p99 under half of the capacity, for every decision of that time."""
+    with redis.Redis.from_url(service.redis_url) as client:
+        before = client.xinfo_stream(Keys("vw").log)["last-generated-id"].decode()
+        open_loop(url_of(service), bodies(), 0.5 * capacity, seconds)
+        time.sleep(2 * WINDOW_S)
+        entries = (each for each in read_all(client, Keys("vw")) if each.time_ms > int(before.split("-")[0]))
+        lags = freshness_ms(client, Keys("vw"), entries, 1000 * WINDOW_S)
+    p50, p99 = np.quantile(lags, (0.5, 0.99))
+    return float(p50), float(p99)
+
+
+def rss_mb(title: str) -> float:
+    """Resident memory of the processes of one kind."""
+    total = 0
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                if title in (entry / "cmdline").read_bytes().decode(errors="replace"):
+                    status = (entry / "status").read_text().splitlines()
+                    total += next(int(line.split()[1]) for line in status if line.startswith("VmRSS:"))
+            except OSError:
+                continue
+    return total / 1024
+
+
+class Table:
+    """Rows as they are measured, printed at once."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, object]] = []
+
+    def add(
+        self, what: str, measured: str, value: float, *, at_least: float | None = None, at_most: float | None = None
+    ) -> None:
+        """``value`` is held against a goal, if there is one."""
+        reached = None
+        if at_least is not None or at_most is not None:
+            reached = value >= at_least if at_least is not None else value <= (at_most or 0.0)
+        goal = "" if reached is None else f"goal {'≥' if at_least is not None else '≤'} {at_least or at_most:g}"
+        mark = "" if reached is None else "reached" if reached else "NOT reached"
+        print(f"{what:62s} {measured:44s} {goal:12s} {mark}", flush=True)
+        self.rows.append({"what": what, "measured": measured, "value": value, "goal": goal, "reached": reached})
+
+    def summary(self) -> tuple[int, int]:
+        """Goals reached, of how many."""
+        held = [row["reached"] for row in self.rows if row["reached"] is not None]
+        return sum(map(bool, held)), len(held)
+
+
+def main() -> int:
+    """Measure, print, exit 1 if a goal is missed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--seconds", type=float, default=6.0)
+    parser.add_argument("--out", type=Path, help="write the measurements as JSON")
+    arguments = parser.parse_args()
+    rounds, seconds = arguments.rounds, arguments.seconds
+    table = Table()
+    with tempfile.TemporaryDirectory(prefix="serving-") as name:
+        folder = Path(name)
+        with banditloop(folder / "ours", SPECS, environment=NICE) as ours:
+            warmed(ours)
+            by_id, inline = bodies(), bodies(inline=True)
+            batches = [
+                json.dumps({"requests": [json.loads(each) for each in bodies()[:BATCH] + by_id][:BATCH]})
+                for _ in range(4)
+            ]
+            with empty(folder / "empty") as nothing:
+                found = in_turn(
+                    rounds,
+                    seconds,
+                    ("ours", url_of(ours), by_id),
+                    ("empty", nothing.url + "/rank", by_id),
+                    ("lints", url_of(ours, "lints"), by_id),
+                    ("inline", url_of(ours), inline),
+                    ("batch", url_of(ours, "vw", "rank:batch"), batches),
+                )
+                table.add(
+                    "rank of 100 actions by id / empty endpoint",
+                    f"{compared(found, 'ours', 'empty')} = {ratio(found, 'ours', 'empty'):.2f}",
+                    ratio(found, "ours", "empty"),
+                    at_least=0.6,
+                )
+                for each in ("lints", "inline"):
+                    what = "the same, LinTS" if each == "lints" else "the same, 100 inline actions x 8 features"
+                    table.add(
+                        what,
+                        f"{rate(found, each):,.0f} per s = {ratio(found, each, 'empty'):.2f}",
+                        ratio(found, each, "empty"),
+                    )
+                batch = ratio(found, "batch", "ours", by=BATCH)
+                table.add(
+                    "rank:batch of 64 / single rank",
+                    f"{BATCH * rate(found, 'batch'):,.0f} decisions per s = {batch:.1f} x",
+                    batch,
+                    at_least=4.0,
+                )
+                table.add(
+                    "rank:batch of 64, decisions per s",
+                    f"{BATCH * rate(found, 'batch'):,.0f}",
+                    BATCH * rate(found, "batch"),
+                    at_least=6000,
+                )
+                table.add(
+                    "ready from cold - an empty application's time, s",
+                    f"{ours.ready_s:.1f} - {nothing.ready_s:.1f}",
+                    ours.ready_s - nothing.ready_s,
+                    at_most=5.0,
+                )
+            capacity = rate(found, "ours")
+            p50, p99 = fresh_ms(ours, capacity, 2 * seconds)
+            table.add(
+                "learnable until served by every replica, under load, ms",
+                f"p50 {p50:,.0f}, p99 {p99:,.0f}",
+                p99,
+                at_most=1000,
+            )
+            idle, busy, apart = tail_ratio(ours, capacity, max(2, rounds // 2), seconds)
+            table.add(
+                "p99 of rank at 30%: learner flat out / idle",
+                f"{busy:.1f} / {idle:.1f} ms = {apart:.2f}",
+                apart,
+                at_most=1.5,
+            )
+            table.add(
+                "memory of a rank replica, MB",
+                f"{rss_mb(RANK):,.0f}",
+                rss_mb(RANK),
+            )
+            with banditloop(folder / "default", SPECS, environment=SLOW) as default:
+                warmed(default)
+                slow = in_turn(
+                    max(2, rounds // 2), seconds, ("ours", url_of(ours), by_id), ("default", url_of(default), by_id)
+                )
+                table.add(
+                    "rank of 100 actions by id / Serve's default settings",
+                    f"{compared(slow, 'ours', 'default')} = {ratio(slow, 'ours', 'default'):.1f} x",
+                    ratio(slow, "ours", "default"),
+                    at_least=5.0,
+                )
+    reached, goals = table.summary()
+    if arguments.out:
+        as_file(arguments.out, {"machine": describe(), "rows": table.rows, "goals": [reached, goals]})
+    print(f"goals reached: {reached} of {goals}")
+    return 0 if reached == goals else 1
+
+
+if __name__ == "__main__":
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.exit(main())
