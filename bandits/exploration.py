@@ -91,8 +91,9 @@ Exploration = ScoreExploration | LinUcb | LinTs | VwExploration
 
 def greedy(scores: Float64) -> Pmf:
     """All mass on the highest scores, shared by ties."""
-    best: Float64 = np.equal(scores, scores.max()).astype(np.float64)
-    return normalised(best)
+    best = scores == scores.max()
+    pmf: Pmf = best / np.count_nonzero(best)
+    return pmf
 
 
 def votes(draws: Float32 | Float64) -> Pmf:
@@ -105,7 +106,8 @@ def with_floor(pmf: Pmf, floor: float) -> Pmf:
     """Mix with the uniform PMF: ``floor`` is total exploration mass, every action gets at least floor/K."""
     if floor == 0.0:
         return pmf
-    return normalised((1.0 - floor) * pmf + floor / pmf.size)
+    mixed: Pmf = (1.0 - floor) * pmf + floor / pmf.size
+    return mixed
 
 
 def normalised(weights: Float64) -> Pmf:

@@ -198,6 +198,12 @@ def _blocks(namespaces: tuple[Namespace, ...]) -> dict[int, _Block]:
         grouped.setdefault(first_byte(namespace.name), []).append(namespace)
     blocks = {}
     for letter, members in grouped.items():
+        if len(members) == 1 and members[0].values.ndim == 1:
+            (only,) = members
+            blocks[letter] = _Block(
+                only.hashes[None], only.values.astype(np.float64)[None], np.arange(only.hashes.size)
+            )
+            continue
         hashes = [np.atleast_2d(ns.cells()) for ns in members]
         if len({len(h) for h in hashes}) > 1:
             rows = max(len(h) for h in hashes)

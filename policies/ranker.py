@@ -47,7 +47,7 @@ ActionId = Annotated[str, msgspec.Meta(extra_json_schema={"minLength": 1})]
 _AtMost = msgspec.Meta(extra_json_schema={"maxItems": MAX_ACTIONS})
 
 
-class ActionRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+class ActionRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, gc=False):
     """An explicit action: its id, and optionally its features (else the catalogue's) and source scores."""
 
     id: ActionId
@@ -55,7 +55,7 @@ class ActionRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omi
     scores: dict[str, float] = msgspec.field(default_factory=dict)
 
 
-class RankRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+class RankRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, gc=False):
     """A request for one decision: explicit ``actions``, or ``user_id``/``history`` for the policy's sources."""
 
     event_id: EventId | None = None
