@@ -11,7 +11,7 @@ from bandits.errors import ArtifactError
 from bandits.types import Float32, frozen
 from policies.artifact import Histories, Scale, TrainedSource
 from policies.sources.base import Candidates, SourceRequest
-from policies.sources.cf import AlsModel, ItemKnnModel
+from policies.sources.cf import ItemKnnModel, LargeAlsModel, load_als
 from policies.sources.deep import AutoencoderModel
 from policies.sources.popular import PopularModel
 
@@ -31,7 +31,7 @@ class Model(Protocol):
 
 
 MODELS: Final[Mapping[str, Callable[[TrainedSource, int], Model]]] = {
-    "als": AlsModel.load,
+    "als": load_als,
     "item_knn": ItemKnnModel.load,
     "deep": AutoencoderModel.load,
     "popular": PopularModel.load,
@@ -74,25 +74,41 @@ class LocalSource:
             weights = np.concatenate([weights, np.ones(fresh.size, np.float32)])
         if self._model.needs_history and not weights.any():
             return EMPTY
-        # A user's scores can be kept as long as the request adds nothing to what is known.
-        scores = self._scores(stored, weights, None if user is None or fresh.size else request.user_id)
         barred = stored
         if request.exclude:
             barred = np.concatenate([stored, np.array([index[i] for i in request.exclude if i in index], np.int32)])
-        best = _best(scores, barred, limit, np.float32((self._model.floor - self._mean) / self._std))
+        of: Callable[[NDArray[np.intp]], Float32]
+        if isinstance(self._model, LargeAlsModel):
+            vector, blocks = self._model.user(stored, weights), self._model.blocks
+            near, products = blocks.nearest(vector, barred, limit)
+            calibrated = self._calibrated(products)
+            ranked = np.lexsort((near, -calibrated))[: max(limit, 0)]
+            best, found = near[ranked], calibrated[ranked]
+
+            def of(at: NDArray[np.intp]) -> Float32:
+                return self._calibrated(blocks.products(at, vector))
+        else:
+            # A user's scores can be kept as long as the request adds nothing to what is known.
+            scores = self._scores(stored, weights, None if user is None or fresh.size else request.user_id)
+            best = _best(scores, barred, limit, np.float32((self._model.floor - self._mean) / self._std))
+            found, of = scores[best], scores.__getitem__
         ids = tuple(map(histories.items.__getitem__, best.tolist()))
 
         def score_items(ids: Sequence[str]) -> Float32:
             at = np.array([index.get(item, -1) for item in ids], np.intp)
-            return np.where(at < 0, np.float32(np.nan), scores[at]) if scores.size else np.full(len(at), np.nan, "f4")
+            return np.where(at < 0, np.float32(np.nan), of(at)) if index else np.full(len(at), np.nan, "f4")
 
-        return Candidates(ids, scores[best], score_items)
+        return Candidates(ids, found, score_items)
+
+    def _calibrated(self, raw: Float32) -> Float32:
+        calibrated: Float32 = (raw - self._mean) / self._std
+        return calibrated
 
     def _scores(self, indices: NDArray[Any], weights: Float32, user_id: str | None) -> Float32:
         if user_id is not None and user_id in self._cache:
             self._cache.move_to_end(user_id)
             return self._cache[user_id]
-        scores: Float32 = frozen((self._model.raw(indices, weights) - self._mean) / self._std)
+        scores: Float32 = frozen(self._calibrated(self._model.raw(indices, weights)))
         if user_id is not None:
             self._cache[user_id] = scores
             if len(self._cache) > self._cache_size:

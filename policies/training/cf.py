@@ -11,8 +11,12 @@ from implicit.nearest_neighbours import ItemItemRecommender, bm25_weight, normal
 from scipy.sparse import csr_matrix
 
 from policies.artifact import Histories, TrainedSource
+from policies.training.blocks import arrange
 
 BM25_K1, BM25_B = 1.2, 0.75  # implicit's defaults
+
+BLOCKS_ABOVE = 50_000
+"""Items above which a request looks at the promising ones only: there that is cheaper than all (docs/sources.md)."""
 
 Step = Callable[[int, int], None]
 """Told (done, total) after each step of a fit."""
@@ -54,7 +58,8 @@ def fit_als(histories: Histories, config: AlsConfig, *, seed: int, step: Step) -
             show_progress=False,
             callback=lambda iteration, _seconds, _loss: step(iteration + 1, config.iterations),
         )
-    return TrainedSource("als", {"item_factors": model.item_factors}, asdict(config))
+        blocks = arrange(model.item_factors, seed=seed) if len(histories.items) > BLOCKS_ABOVE else {}
+    return TrainedSource("als", {"item_factors": model.item_factors, **blocks}, asdict(config))
 
 
 def fit_item_knn(histories: Histories, config: KnnConfig, *, step: Step) -> TrainedSource:

@@ -86,6 +86,23 @@ def test_als_is_served_as_implicit_computes_it() -> None:
         np.testing.assert_allclose(model.raw(*histories.row(user)), expected[user], rtol=1e-3, atol=1e-4)
 
 
+def test_a_large_catalogue_gets_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same factors, and where they are few all are looked at: the same answers."""
+    histories = make_histories(make_ratings())
+    plain = fit_als(histories, CONFIG.als, seed=3, step=_quiet)
+    monkeypatch.setattr("policies.training.cf.BLOCKS_ABOVE", N_ITEMS - 1)
+    large = fit_als(histories, CONFIG.als, seed=3, step=_quiet)
+    assert set(large.arrays) == {"item_factors", "order", "starts"}
+    assert np.array_equal(large.arrays["item_factors"], plain.arrays["item_factors"])
+    row = histories.row(0)
+    np.testing.assert_allclose(
+        load_model(large, N_ITEMS).raw(*row), load_model(plain, N_ITEMS).raw(*row), rtol=1e-4, atol=1e-5
+    )
+    found = [load_sources(Artifact((), histories, {"als": source}))["als"] for source in (plain, large)]
+    one, two = (source.propose(SourceRequest("0"), 10).ids for source in found if isinstance(source, LocalSource))
+    assert one == two
+
+
 def test_the_same_seed_gives_the_same_bytes(trained: Artifact, tmp_path: Path) -> None:
     """Whatever torch's global generator and number of threads are, which training leaves as they were."""
     torch.manual_seed(99)

@@ -1,0 +1,95 @@
+"""The items with the highest product with a user's factors, without computing every product.
+
+Item factors lie in blocks of similar rows, side by side in memory (``policies.training.blocks`` arranges them). A
+block's mean and reach tell what its best item may be worth, and only the most promising blocks are looked at:
+approximate, at a few percent of the work (docs/sources.md).
+"""
+
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bandits.errors import ArtifactError
+from bandits.types import Float32
+
+LOOK_AT: Final = 160
+"""How many blocks are looked at, if that gives candidates enough."""
+
+
+class Blocks:
+    """Item factors float32[items, d], rearranged: block ``b`` is the items ``order[starts[b]:starts[b + 1]]``.
+
+    ``order``: int32[items], each item once; ``starts``: int32[blocks + 1], ascending from 0 to the number of items.
+    An item's product is the same bytes whatever it is computed with.
+
+    Raises:
+        ArtifactError: ``order`` or ``starts`` is not that.
+    """
+
+    def __init__(self, factors: Float32, order: NDArray[Any], starts: NDArray[Any]) -> None:
+        items = len(factors)
+        if order.dtype.kind != "i" or not np.array_equal(np.sort(order), np.arange(items)):
+            raise ArtifactError(f"order must hold each of the {items} items once", "order")
+        if starts.dtype.kind != "i" or starts.size < 2 or starts[0] or starts[-1] != items or np.diff(starts).min() < 1:
+            raise ArtifactError(f"starts must ascend from 0 to {items}, the number of items", "starts")
+        self._order, self._starts = order, starts
+        self._place = np.empty_like(order)
+        self._place[order] = np.arange(items, dtype=order.dtype)
+        self._rows = factors[order]
+        self._means = np.add.reduceat(self._rows, starts[:-1]) / np.diff(starts).astype(np.float32)[:, None]
+        # Distance of the farthest row from the mean, as if it were spread evenly over the dimensions.
+        self._reach = np.empty(starts.size - 1, np.float32)
+        for b, mean in enumerate(self._means):
+            apart = self._rows[starts[b] : starts[b + 1]] - mean
+            self._reach[b] = np.sqrt(np.vecdot(apart, apart).max() / mean.size)
+
+    def rows(self, items: NDArray[Any]) -> Float32:
+        """Factors of these items, float32[n, d]."""
+        rows: Float32 = self._rows[self._place[items]]
+        return rows
+
+    def products(self, items: NDArray[Any], user: Float32) -> Float32:
+        """Products of these items, float32[n]."""
+        products: Float32 = np.vecdot(self.rows(items), user)
+        return products
+
+    def all_products(self, user: Float32) -> Float32:
+        """Products of all items, float32[items]."""
+        products: Float32 = np.vecdot(self._rows, user)[self._place]
+        return products
+
+    def nearest(self, user: Float32, barred: NDArray[Any], limit: int) -> tuple[NDArray[Any], Float32]:
+        """About the ``limit`` items with the highest products, in no order, and the products. None that is barred.
+
+        More if several share the last place, fewer only if there are no more.
+        """
+        hoped = self._means @ user + np.sqrt(user @ user) * self._reach
+        closed = np.unique(self._place[barred])
+        count = LOOK_AT
+        while count < hoped.size:
+            items, products = self._look(np.sort(np.argpartition(hoped, -count)[-count:]), user, closed)
+            if items.size >= limit:
+                break
+            count *= 4
+        else:
+            items, products = self._look(np.arange(hoped.size), user, closed)
+        if 0 < limit < items.size:
+            best = np.flatnonzero(products >= np.partition(products, -limit)[-limit])
+            items, products = items[best], products[best]
+        return items, products
+
+    def _look(self, blocks: NDArray[Any], user: Float32, closed: NDArray[Any]) -> tuple[NDArray[Any], Float32]:
+        """Items of these blocks and their products, without the items at the places ``closed``; both ascending."""
+        breaks = np.flatnonzero(np.diff(blocks) > 1)  # neighbouring blocks are one stretch of memory
+        begin = self._starts[blocks[np.append(0, breaks + 1)]]
+        end = self._starts[blocks[np.append(breaks, blocks.size - 1)] + 1]
+        offsets = np.append(0, np.cumsum(end - begin))
+        products = np.empty(offsets[-1], np.float32)
+        for i, j, a, b in zip(begin.tolist(), end.tolist(), offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
+            np.vecdot(self._rows[i:j], user, out=products[a:b])
+        places = np.arange(products.size) + np.repeat(begin - offsets[:-1], end - begin)
+        found = np.searchsorted(places, closed)
+        met = found < places.size
+        met[met] = places[found[met]] == closed[met]
+        return np.delete(self._order[places], found[met]), np.delete(products, found[met])

@@ -1,0 +1,59 @@
+"""Which items lie together, so that a request need not look at them all (``policies.sources.blocks``). Numpy alone."""
+
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bandits.types import Float32
+
+FIRST_BLOCK: Final = 32
+GROWTH: Final = 1.5
+SAMPLE: Final = 48
+"""Rows per cluster that the clusters are found by."""
+ROUNDS: Final = 8
+CHUNK: Final = 4096
+"""Rows compared with all centres at once: what bounds the memory."""
+
+
+def arrange(factors: Float32, *, seed: int) -> dict[str, NDArray[Any]]:
+    """Blocks of similar rows of ``factors``, float32[items, d]: ``order`` int32[items], ``starts`` int32[blocks + 1].
+
+    Directions make √items clusters (spherical k-means on a sample). In a cluster the longest rows come first, since
+    they have the highest products, and in the smallest blocks: 32 rows, then each block half as long again as the one
+    before. The same for the same factors and seed, with one BLAS thread.
+    """
+    rng = np.random.default_rng(seed)
+    items, clusters = len(factors), int(np.sqrt(len(factors)))
+    sample = _unit(factors[np.sort(rng.choice(items, min(items, SAMPLE * clusters), replace=False))])
+    centres = sample[np.sort(rng.choice(len(sample), clusters, replace=False))]
+    for _ in range(ROUNDS):
+        cluster = _most_alike(sample, centres)
+        met, first = np.unique(np.sort(cluster), return_index=True)
+        centres[met] = _unit(np.add.reduceat(sample[np.argsort(cluster, kind="stable")], first))
+    cluster = _most_alike(factors, centres)
+    order = np.lexsort((-np.vecdot(factors, factors), cluster)).astype(np.int32)
+    first, last = (np.searchsorted(cluster[order], np.arange(clusters), side=side) for side in ("left", "right"))
+    starts = np.concatenate([i + _cuts(j - i) for i, j in zip(first.tolist(), last.tolist(), strict=True)])
+    return {"order": order, "starts": np.append(starts, items).astype(np.int32)}
+
+
+def _cuts(rows: int) -> NDArray[Any]:
+    """Where the blocks of a cluster of so many rows start."""
+    cuts, size = [0], float(FIRST_BLOCK)
+    while cuts[-1] < rows:
+        cuts.append(cuts[-1] + int(size))
+        size *= GROWTH
+    return np.array(cuts[:-1], np.int64)
+
+
+def _unit(rows: Float32) -> Float32:
+    lengths = np.sqrt(np.vecdot(rows, rows))
+    lengths[lengths == 0] = 1
+    unit: Float32 = rows / lengths[:, None]
+    return unit
+
+
+def _most_alike(rows: Float32, centres: Float32) -> NDArray[np.intp]:
+    """Per row, the centre with the highest product."""
+    return np.concatenate([np.argmax(rows[i : i + CHUNK] @ centres.T, axis=1) for i in range(0, len(rows), CHUNK)])

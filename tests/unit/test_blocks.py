@@ -1,0 +1,151 @@
+"""Retrieval in a catalogue too large to score: what is found, what must not be, and that answers are exact scores."""
+
+import numpy as np
+import pytest
+
+from bandits.errors import ArtifactError
+from policies import artifact
+from policies.artifact import Artifact, Histories, Scale, TrainedSource
+from policies.sources import LocalSource, SourceRequest, load_sources
+from policies.sources.blocks import LOOK_AT, Blocks
+from policies.training.blocks import arrange
+
+N, TOP = 60_000, 100
+ITEMS = tuple(map(str, range(N)))
+CONFIG = {"alpha": 5.0, "regularization": 3.0}
+
+
+def make_factors() -> np.ndarray:
+    """200 centres, noise as large as they are, and rows of very different lengths."""
+    rng = np.random.default_rng(5)
+    rows = rng.normal(size=(200, 32))[rng.integers(200, size=N)] + rng.normal(size=(N, 32))
+    rows *= np.exp(rng.normal(size=(N, 1)) / 2)
+    rows[1000:1100] = 4 * rows[0]  # ties
+    return rows.astype(np.float32)
+
+
+FACTORS = make_factors()
+ARRAYS = {"item_factors": FACTORS, **arrange(FACTORS, seed=1)}
+USER = np.array([7, 70, 700, 7000], np.int32)
+HISTORIES = Histories(ITEMS, ("known",), np.array([0, 4]), USER, np.ones(4, np.float32))
+
+
+def make_artifact(*, blocks: bool) -> Artifact:
+    arrays = ARRAYS if blocks else {"item_factors": FACTORS}
+    return Artifact((), HISTORIES, {"als": TrainedSource("als", arrays, CONFIG, Scale(0.5, 2.0))})
+
+
+def make_source(*, blocks: bool) -> LocalSource:
+    source = load_sources(make_artifact(blocks=blocks))["als"]
+    assert isinstance(source, LocalSource)
+    return source
+
+
+LARGE, EXACT = make_source(blocks=True), make_source(blocks=False)
+
+
+def make_requests(count: int) -> list[SourceRequest]:
+    rng = np.random.default_rng(2)
+    return [SourceRequest(None, tuple(map(str, rng.choice(N, 10).tolist()))) for _ in range(count)]
+
+
+def test_recall_of_the_best_hundred_and_their_scores() -> None:
+    assert len(ARRAYS["starts"]) > 2 * LOOK_AT, "else all blocks are looked at"
+    hits, requests = 0, [SourceRequest("known"), *make_requests(40)]
+    for request in requests:
+        found, expected = LARGE.propose(request, TOP), EXACT.propose(request, TOP)
+        assert len(found.ids) == len(set(found.ids)) == TOP
+        hits += len(set(found.ids) & set(expected.ids))
+        assert expected.score_items is not None
+        np.testing.assert_allclose(found.scores, expected.score_items(found.ids), rtol=1e-4, atol=1e-5)
+    assert hits / (TOP * len(requests)) >= 0.95
+
+
+def test_the_best_items_barred_are_never_proposed() -> None:
+    """Thousands of them, in the history and excluded; what is left is found by looking further."""
+    best = EXACT.propose(SourceRequest("known"), 20_000).ids
+    for exclude, sent in ((best, ()), (best[:3000], best[3000:3050]), (ITEMS[:-50], ()), (ITEMS, ())):
+        request = SourceRequest("known", sent, frozenset(exclude))
+        found = LARGE.propose(request, TOP)
+        open_ = set(ITEMS).difference(exclude, sent, map(str, USER))
+        assert open_.issuperset(found.ids)
+        assert len(found.ids) == min(TOP, len(open_))
+
+
+def test_any_limit() -> None:
+    whole = EXACT.propose(SourceRequest("known"), N)
+    assert set(LARGE.propose(SourceRequest("known"), 2 * N).ids) == set(whole.ids)
+    for limit in (0, 1, 5, 30_000):
+        found = LARGE.propose(SourceRequest("known"), limit)
+        assert len(found.ids) == limit
+        order = [(-score, int(item)) for score, item in zip(found.scores, found.ids, strict=True)]
+        assert order == sorted(order), "best first, ties by item"
+
+
+def test_equal_items_have_equal_scores_and_keep_their_order() -> None:
+    found = LARGE.propose(SourceRequest(None, ("0",)), 40)
+    assert found.ids == tuple(map(str, range(1000, 1040)))
+    assert len(set(found.scores.tolist())) == 1
+
+
+def test_scores_of_any_items_are_those_of_the_proposal() -> None:
+    for request in (SourceRequest("known"), *make_requests(5)):
+        found = LARGE.propose(request, TOP)
+        assert found.score_items is not None
+        assert np.array_equal(found.score_items(found.ids), found.scores)
+        some = ["not an item", "0", "59999", *found.ids[::-1], "7"]
+        exact = EXACT.propose(request, TOP).score_items
+        assert exact is not None
+        scores = found.score_items(some)
+        assert np.isnan(scores[0])
+        np.testing.assert_allclose(scores[1:], exact(some)[1:], rtol=1e-4, atol=1e-5)
+        assert found.score_items([]).shape == (0,)
+    assert not LARGE._cache, "no user's scores of the whole catalogue are kept"
+
+
+def test_two_replicas_answer_alike(tmp_path) -> None:
+    """The artifact says which items lie together; a replica computes nothing that chance could change."""
+    version = artifact.write(make_artifact(blocks=True), tmp_path)
+    assert artifact.write(make_artifact(blocks=True), tmp_path) == version
+    again = arrange(FACTORS, seed=1)
+    assert all(np.array_equal(again[name], ARRAYS[name]) for name in again)
+    one, two = (load_sources(artifact.load(tmp_path))["als"] for _ in range(2))
+    assert isinstance(one, LocalSource)
+    assert isinstance(two, LocalSource)
+    for request in make_requests(10):
+        here, there = one.propose(request, TOP), two.propose(request, TOP)
+        assert here.ids == there.ids
+        assert here.scores.tobytes() == there.scores.tobytes()
+
+
+@pytest.mark.parametrize("items", [1, 2, 30, 500])
+def test_few_items_or_all_alike(items: int) -> None:
+    for factors in (FACTORS[:items], np.zeros((items, 4), np.float32)):
+        blocks = Blocks(factors, **arrange(factors, seed=0))
+        found, products = blocks.nearest(factors[0], np.array([0], np.int32), items)
+        assert sorted(found.tolist()) == list(range(1, items))
+        np.testing.assert_allclose(products, factors[found] @ factors[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"order": np.zeros(N, np.int32)},
+        {"order": ARRAYS["order"].astype(np.float32)},
+        {"order": ARRAYS["order"][1:]},
+        {"starts": ARRAYS["starts"][:-1]},
+        {"starts": ARRAYS["starts"][1:]},
+        {"starts": np.array([0, 9, 9, N], np.int32)},
+        {"starts": np.array([N], np.int32)},
+        {"starts": ARRAYS["starts"].astype(np.float32)},
+    ],
+)
+def test_blocks_that_do_not_fit_are_refused(damage) -> None:
+    with pytest.raises(ArtifactError):
+        load_sources(Artifact((), HISTORIES, {"als": TrainedSource("als", {**ARRAYS, **damage}, CONFIG)}))
+
+
+def test_order_without_starts_is_refused() -> None:
+    arrays = {name: array for name, array in ARRAYS.items() if name != "starts"}
+    with pytest.raises(ArtifactError, match="starts"):
+        load_sources(Artifact((), HISTORIES, {"als": TrainedSource("als", arrays, CONFIG)}))
