@@ -60,7 +60,7 @@ Floats = NDArray[np.float64]
 Timed = Callable[[], tuple[float, Floats]]
 """Seconds, and the weights that were learned."""
 SALT = b"benchmark"
-DECISIONS, ROWS = 10_000, 5_000
+DECISIONS, ROWS = 20_000, 5_000
 ACTIONS, ITEMS, NUMBERS, FEATURES = 20, 1000, 8, 64
 MANY = 256
 LEAST, SHARE, TIMES = 5_000.0, 0.5, 10.0
