@@ -7,7 +7,7 @@ third rewarded: entries are decoded, joined and learned by the fold that a learn
 and with VW half of what its command line does with the same interactions as text; both end with the same weights. Then
 updates of LinUCB and LinTS of 64 features beside MABWiser and river, on one stream of rows, snapshot included: 10 x the
 faster of a row at a time and 256 at a time; posterior means are the same. The first time it installs both in an
-environment of their own in the user's cache (0.5 GB). Rounds alternate between ours and theirs; a ratio is of the
+environment of their own in the user's cache (0.4 GB). Rounds alternate between ours and theirs; a ratio is of the
 medians, its range that of single rounds.
 """
 
