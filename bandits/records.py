@@ -3,6 +3,8 @@
 Large things (a spec, a catalogue, a checkpoint) are blobs named by their digest. Arrays are little-endian bytes.
 """
 
+import struct
+
 import msgspec
 import numpy as np
 
@@ -10,6 +12,7 @@ from bandits.types import Float32, Float64
 
 Value = float | str | bool | list[str]
 FeatureMap = dict[str, Value]
+_DOUBLE = struct.Struct("<d")
 
 
 class Record(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
@@ -61,6 +64,12 @@ class DecisionRecord(Record, frozen=True, tag="decision"):
     def pmfs(self) -> Float64:
         """float64[slots, K]."""
         return np.frombuffer(self.pmf, "<f8").reshape(len(self.chosen), len(self.action_ids))
+
+    def propensity(self, slot: int) -> float:
+        """The probability of the slot's action when it was chosen; without making an array of all."""
+        at = 8 * (slot * len(self.action_ids) + self.chosen[slot])
+        propensity: float = _DOUBLE.unpack_from(self.pmf, at)[0]
+        return propensity
 
     def source_scores(self) -> dict[str, Float32]:
         """By source, float32[K]."""

@@ -20,8 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bandits.codec import MALFORMED
-from bandits.columns import INTERCEPT, FeatureIndex, row_of
+from bandits.columns import INTERCEPT, FeatureIndex, row_of, side_by_side
 from bandits.errors import SnapshotError
+from bandits.sums import add_products
 from bandits.types import ActionSet, Context, Float32, Float64, Interaction, Row, Snapshot, frozen
 
 ITEM_NAMESPACE = "item"
@@ -119,16 +120,27 @@ class RidgeLearner:
         at, x = self._index.rows(features, learns)
         self._grow()
         row, reward, learn = np.array(rows), np.array(rewards), np.array(learns, np.float64)
-        size = self._b.size
-        np.add.at(self._b, at.ravel(), (reward[:, None] * x).ravel())
         np.add.at(self._count, row, learn)
         np.add.at(self._sum, row, reward)
-        if not all(learns):  # of a correction, the action and its features are counted already
-            at, x, row = at[learn > 0], x[learn > 0], row[learn > 0]
-        np.add.at(self._cross.reshape(-1), (row[:, None] * size + at).ravel(), x.ravel())
+        learned = slice(None) if all(learns) else learn > 0  # of a correction, action and features are counted already
+        cells = (row[learned, None] * self._b.size + at[learned]).ravel()
+        np.add.at(self._cross.reshape(-1), cells, x[learned].ravel())
+        found = side_by_side(at, x)
+        if found is None:
+            np.add.at(self._b, at.ravel(), (reward[:, None] * x).ravel())
+            self._add_sparse(at[learned], x[learned])
+        else:
+            columns, dense = found
+            square = np.ix_(columns, columns)
+            left = np.concatenate([dense * learn[:, None], reward[:, None]], axis=1)
+            sums = add_products(np.concatenate([self._a[square], self._b[None, columns]]), left, dense)
+            self._a[square], self._b[columns] = sums[:-1], sums[-1]
+
+    def _add_sparse(self, at: NDArray[np.intp], x: Float64) -> None:
+        """Add x x' of rows that have few columns in common."""
         step = max(1, ELEMENTS // at.shape[1] ** 2)
         for part in (slice(start, start + step) for start in range(0, len(at), step)):
-            cells = at[part, :, None] * size + at[part, None, :]
+            cells = at[part, :, None] * self._b.size + at[part, None, :]
             np.add.at(self._a.reshape(-1), cells.ravel(), (x[part, :, None] * x[part, None, :]).ravel())
 
     def snapshot(self, position: str) -> Snapshot:

@@ -7,6 +7,7 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypeVar
 
 import msgspec
@@ -97,6 +98,16 @@ def _decode_model(payload: bytes) -> _ModelPayload:
     return decoded
 
 
+class _Workspace(Workspace[bool]):  # type: ignore[misc]
+    """The library asks for the label's type for each example that it learns; it never changes."""
+
+    @cached_property
+    def label_type(self) -> LabelType:
+        """What VW says the first time."""
+        kind: LabelType = super().label_type
+        return kind
+
+
 def _open(args: str, model: bytes | None = None) -> tuple[Workspace[bool], int]:
     """A workspace, empty or with a serialised model, and its number of index bits.
 
@@ -112,7 +123,7 @@ def _open(args: str, model: bytes | None = None) -> tuple[Workspace[bool], int]:
     if model is not None and "random_seed" in options:
         words = _without_seed(words)
     try:
-        workspace: Workspace[bool] = Workspace([*words, *_OURS], model_data=model)
+        workspace = _Workspace([*words, *_OURS], model_data=model)
     except RuntimeError as error:
         reason = str(error).partition("\n")[0]
         if model is None:
@@ -170,9 +181,9 @@ class _Examples:
             for letter in example.feat_group_indices:
                 del example[letter]
             for name, pairs in features.items():
-                hashes = [hashed & mask for hashed, value in pairs if abs(value) > _NOTHING]
-                if hashes:
-                    values = [value for _, value in pairs if abs(value) > _NOTHING]
+                kept = [pair for pair in pairs if pair[1] > _NOTHING or pair[1] < -_NOTHING]
+                if kept:
+                    hashes, values = [hashed & mask for hashed, _ in kept], [value for _, value in kept]
                     group = example[first_byte(name)]
                     group.push_many_features(np.array(hashes, np.uint64), np.array(values, np.float32))
         return examples
@@ -245,6 +256,7 @@ class VwLearner:
             self.learned, self._available, model = saved.learned, saved.available, saved.model
         self._workspace, bits = _open(self.args, model)
         self._examples = _Examples(bits)
+        self._label = CBLabel()  # of one row after the other: to make one costs more than to change it
         self._plan = None if own_exploration else parse_arguments(self.args)
         self.by_row = by_row and self._plan is not None and _needs_only_the_chosen(self.args)
         if self.learned and self.by_row != (self._available > 0):
@@ -285,7 +297,8 @@ class VwLearner:
         self._available += available
         weight = np.float32(self.learned + 1) / np.float32(self._available)  # in VW's own arithmetic
         examples = self._examples.fill_one(shared, own)
-        examples[1].set_label(CBLabel(label=(0, -reward, propensity), weight=float(weight)))
+        self._label.label, self._label.weight = (0, -reward, propensity), float(weight)
+        examples[1].set_label(self._label)
         self._workspace.learn_one(examples)
         self.learned += 1
 

@@ -1,4 +1,4 @@
-"""An environment of its own for the libraries that replay_peers.py measures, and a process in it."""
+"""An environment of its own for the libraries that replay_peers.py or learner.py measures, and a process in it."""
 
 import hashlib
 import json
@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import venv
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,30 +18,33 @@ PEERS = ("sb-obp==0.5.10", "vw-estimators==0.2.2", "coba==8.1.0", "mabwiser==2.7
 """Without what they ask for: Open Bandit Pipeline asks for numpy below 2, and runs with 2 all the same."""
 NEEDS = ("numpy", "scipy", "pandas", "scikit-learn==1.9.1", "seaborn==0.13.2", "matplotlib", "tqdm", "PyYAML", "torch")
 """What they import; torch only because Open Bandit Pipeline does. constraints.txt has the other versions."""
+LEARNER_PEERS = ("mabwiser==2.7.4", "river==0.26.1")
+LEARNER_NEEDS = ("numpy", "scipy", "pandas", "scikit-learn==1.9.1", "narwhals")
+"""Of learner.py, which needs no torch: a smaller environment."""
 OURS = ("safetensors",)
 ROOT = Path(__file__).parents[1]
 WORKER = Path(__file__).with_name("peers_worker.py")
 
 
-def peers_python() -> Path:
-    """The interpreter of the environment; the first time it is made, in the user's cache (1.4 GB).
+def peers_python(libraries: Sequence[str] = PEERS, needs: Sequence[str] = NEEDS) -> Path:
+    """The interpreter of the environment; the first time it is made, in the user's cache (1.4 GB by default).
 
     Raises:
         subprocess.CalledProcessError: a package cannot be installed; pip has said why.
     """
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
-    asked = [version, *PEERS, *NEEDS, *OURS, (ROOT / "constraints.txt").read_text()]
+    asked = [version, *libraries, *needs, *OURS, (ROOT / "constraints.txt").read_text()]
     name = hashlib.sha256("\n".join(asked).encode()).hexdigest()[:12]
     home = default_cache_dir() / "peers" / name
     python = home / "bin" / "python"
     if not (home / "complete").exists():
         shutil.rmtree(home, ignore_errors=True)
-        print(f"installing {', '.join(PEERS)} in {home}", flush=True)
+        print(f"installing {', '.join(libraries)} in {home}", flush=True)
         venv.create(home, with_pip=True)
         pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         constraints = ["--constraint", str(ROOT / "constraints.txt")]
-        subprocess.run([*pip, *constraints, *NEEDS, *OURS], check=True)  # noqa: S603
-        subprocess.run([*pip, "--no-deps", *PEERS], check=True)  # noqa: S603
+        subprocess.run([*pip, *constraints, *needs, *OURS], check=True)  # noqa: S603
+        subprocess.run([*pip, "--no-deps", *libraries], check=True)  # noqa: S603
         (home / "complete").touch()
     return python
 

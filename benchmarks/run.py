@@ -1,4 +1,4 @@
-"""`make bench`: the benchmarks but the long ones (soak, a_day, replay_peers), each by itself. Exit 1 if one missed."""
+"""`make bench`: all but the long benchmarks (soak, a_day) and those beside others (replay_peers, learner)."""
 
 import subprocess
 import sys

@@ -201,11 +201,10 @@ class Fold:
             if not joined.correction:
                 self.learned += len(rows)
         elif isinstance(self.learner, VwLearner) and self.learner.by_row and self._spec_of(record.spec).kind == "blend":
-            pmfs = record.pmfs()
             for (_, row), slot, reward in zip(self._rows(joined), joined.slots, joined.rewards, strict=True):
                 own = {name: pairs for name, pairs in row.items() if name != CONTEXT}
                 available = len(record.action_ids) - slot  # earlier slots took one each
-                propensity = float(pmfs[slot, record.chosen[slot]])
+                propensity = record.propensity(slot)
                 self.learner.learn_row({CONTEXT: row.get(CONTEXT, [])}, own, available, propensity, reward)
                 self.learned += 1
         else:

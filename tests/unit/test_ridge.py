@@ -215,3 +215,41 @@ def test_rows_of_any_width_and_corrections_give_the_same_bytes_in_any_batch(monk
 def pairs(rng: np.random.Generator, name: str, count: int) -> list[tuple[int, float]]:
     """Features with values a float32 holds, some of them 0."""
     return [(hash_feature(name, f"{n}"), float(np.float32(rng.normal() * (rng.random() < 0.8)))) for n in range(count)]
+
+
+@pytest.mark.parametrize(("names", "per_row"), [(6, 6), (9, 6), (400, 6)])
+def test_rows_side_by_side_and_cell_by_cell_give_the_same_bits(monkeypatch, names, per_row):
+    """Rows of one set of features, of overlapping ones and of hardly any in common, with corrections between."""
+
+    def state(cut: int) -> bytes:
+        learner, rng = RidgeLearner(RidgeConfig(max_features=300)), np.random.default_rng(3)
+        for i in range(600):
+            chosen = np.sort(rng.choice(names, per_row, replace=False)).tolist()
+            row = {"f": [(7 + name, float(value)) for name, value in zip(chosen, rng.normal(size=6), strict=True)]}
+            learner.learn_row(f"a{i % 5}", row, float(rng.normal()))
+            if i % 7 == 0:
+                learner.correct_row(f"a{i % 5}", row, 0.3)
+            if i % cut == 0:
+                learner.checkpoint()
+        return learner.checkpoint()
+
+    expected = state(1000)
+    assert state(13) == expected
+    monkeypatch.setattr("bandits.sums.ORDERED", False)
+    assert state(1000) == expected
+    monkeypatch.setattr("bandits.ridge.side_by_side", lambda *_: None)
+    assert state(1000) == state(13) == expected
+
+
+def test_a_feature_twice_in_a_row_is_learned_alike_in_any_batch():
+    def state(cut: int) -> bytes:
+        learner, rng = RidgeLearner(RidgeConfig()), np.random.default_rng(4)
+        for i in range(300):
+            second = 1 if i % 50 == 49 else 2
+            row = {"f": [(1, float(rng.normal())), (second, float(rng.normal())), (3, float(rng.normal()))]}
+            learner.learn_row("a", row, float(rng.normal()))
+            if i % cut == 0:
+                learner.checkpoint()
+        return learner.checkpoint()
+
+    assert state(1) == state(7) == state(1000)
