@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-import uuid
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -126,7 +126,7 @@ class Ranker:
             raise NotReadyError("no snapshot is loaded yet: try again in a moment")
         if request.slots > len(pool.ids):
             raise InvalidFieldError(f"{request.slots} slots, but only {len(pool.ids)} actions to fill them", "slots")
-        event_id = check_event_id(request.event_id) if request.event_id is not None else uuid.uuid4().hex
+        event_id = check_event_id(request.event_id) if request.event_id is not None else os.urandom(16).hex()
         held_out = self._held_out(request, event_id)
         policy = self._holdout_policy if held_out and self._holdout_policy else serving.policy
         name = self.spec.name

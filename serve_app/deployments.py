@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import logging
 import time
 import uuid
@@ -17,6 +18,9 @@ from serve_app.security import KeyRing
 from serve_app.service import RedisPolicyService
 from serve_app.settings import Settings
 
+GARBAGE = 20_000
+"""So many objects more than were freed before cycles among them are looked for. A request makes none."""
+
 log = logging.getLogger("banditloop.replica")
 
 
@@ -26,6 +30,7 @@ class RankReplica:
     def __init__(self, settings: Settings, specs: list[PolicySpec]) -> None:
         configure_logging(settings.log_level)
         keep_replica_on_loopback()
+        gc.set_threshold(GARBAGE, 20, 20)
         self._settings = settings
         self._specs = specs
         self._name = uuid.uuid4().hex[:12]

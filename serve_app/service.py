@@ -77,7 +77,10 @@ class RedisPolicyService:
 
         A retry under an event_id of the client's gets the decision that is in the log already.
         """
-        (answer,) = await self.rank_all([request])
+        record = await self.ranker.rank(request)
+        if request.event_id is None:
+            return record, await self._append_all([record])
+        answer = await self._append_once(request, record)
         if isinstance(answer, BanditloopError):
             raise answer
         return answer
