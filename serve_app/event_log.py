@@ -28,6 +28,13 @@ PAUSE_S = 0.05
 """Shortest pause after a failure, before one write tries again."""
 TIMEOUT_S = 2.0
 
+# As many entries as there are records: one command and one answer, however many share it.
+APPEND = """
+local ids = {}
+for i = 1, #ARGV do ids[i] = redis.call('XADD', KEYS[1], '*', 'r', ARGV[i]) end
+return ids
+"""
+
 # One atomic step: append the decision and remember its entry and what was asked, or return what is remembered.
 APPEND_ONCE = """
 local seen = redis.call('HMGET', KEYS[2], 'entry', 'asked')
@@ -72,8 +79,12 @@ def reason_of(error: Exception) -> str:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Write:
-    commands: Sequence[tuple[Any, ...]]
-    done: "asyncio.Future[list[Any]]"
+    """Records for the end of the log ``key``; or a ``command`` of its own."""
+
+    key: str
+    data: Sequence[bytes]
+    command: tuple[Any, ...] | None
+    done: "asyncio.Future[Any]"
     due: float
 
 
@@ -112,7 +123,9 @@ class LogWriter:
 
     async def append_all(self, key: str, records: Sequence[LogRecord]) -> list[str]:
         """Append several; fails as a whole if any is not known to be logged."""
-        entries = await self._send([("XADD", key, "*", FIELD, encode(record)) for record in records])
+        if not records:
+            return []
+        entries = await self._send(key, [encode(record) for record in records])
         return [entry.decode() for entry in entries]
 
     async def append_once(self, keys: Keys, record: DecisionRecord, asked: bytes) -> DecisionRecord:
@@ -125,8 +138,9 @@ class LogWriter:
             LogUnavailableError: not known to be logged.
         """
         memory = keys.decision(record.event_id)
-        command = ("EVAL", APPEND_ONCE, 2, keys.log, memory, encode(record), asked, REMEMBERED_S)
-        ((remembered, found),) = await self._send([command])
+        data = encode(record)
+        command = ("EVAL", APPEND_ONCE, 2, keys.log, memory, data, asked, REMEMBERED_S)
+        remembered, found = await self._send(keys.log, [data], command)
         if remembered is None:
             return record
         if remembered != asked:
@@ -143,29 +157,27 @@ class LogWriter:
         self.failures[reason] += count
         return LogUnavailableError(f"the log did not confirm the entry ({reason}): retry in a moment")
 
-    async def _send(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
-        if not commands:
-            return []
+    async def _send(self, key: str, data: Sequence[bytes], command: tuple[Any, ...] | None = None) -> Any:
         loop = asyncio.get_running_loop()
         flushing = self._flusher is not None and not self._flusher.done()
         if self._failing and (flushing or loop.time() < self._retry_at):
-            raise self.failed("skipped", len(commands))
+            raise self.failed("skipped", len(data))
         if self._held >= MAX_WAITING:
-            raise self.failed("crowded", len(commands))
-        write = _Write(commands, loop.create_future(), loop.time() + self._timeout_s)
+            raise self.failed("crowded", len(data))
+        write = _Write(key, data, command, loop.create_future(), loop.time() + self._timeout_s)
         self._waiting.append(write)
-        self._held += len(commands)
+        self._held += len(data)
         if not flushing:
             self._flusher = asyncio.create_task(self._flush())
         return await write.done
 
     def _next(self) -> list[_Write]:
-        """Those that wait, up to about MAX_BATCH commands."""
+        """Those that wait, up to about MAX_BATCH records."""
         batch: list[_Write] = []
         size = 0
         while self._waiting and size < MAX_BATCH:
             batch.append(self._waiting.popleft())
-            size += len(batch[-1].commands)
+            size += len(batch[-1].data)
         self._held -= size
         return batch
 
@@ -181,32 +193,44 @@ class LogWriter:
                 batch += self._waiting
                 self._waiting.clear()
                 self._held = 0
-                results, self._failing = [error] * sum(len(write.commands) for write in batch), True
+                results, self._failing = [error] * len(batch), True
             self._retry_at = loop.time() + max(PAUSE_S, loop.time() - began)
-            answers = iter(results)
-            for write in batch:
-                own = list(islice(answers, len(write.commands)))
+            for write, result in zip(batch, results, strict=True):
                 if write.done.done():  # its request was cancelled
                     continue
-                wrong = next((result for result in own if isinstance(result, Exception)), None)
-                if wrong is None:
-                    write.done.set_result(own)
+                if isinstance(result, Exception):
+                    write.done.set_exception(self.failed(reason_of(result), len(write.data)))
                 else:
-                    write.done.set_exception(self.failed(reason_of(wrong), len(own)))
+                    write.done.set_result(result)
 
     async def _execute(self, batch: Sequence[_Write]) -> list[Any]:
+        """One result or error per write, by a command for each log and one for each write that has its own."""
+        alone = [write for write in batch if write.command is not None]
+        together: dict[str, list[_Write]] = {}
+        for write in batch:
+            if write.command is None:
+                together.setdefault(write.key, []).append(write)
         async with asyncio.timeout_at(batch[0].due):
             pipeline = self._client.pipeline(transaction=False)
-            for write in batch:
-                for command in write.commands:
-                    pipeline.execute_command(*command)
+            for write in alone:
+                pipeline.execute_command(*write.command or ())
+            for key, writes in together.items():
+                pipeline.execute_command("EVAL", APPEND, 1, key, *[each for write in writes for each in write.data])
             if self._confirm_replicas:
                 pipeline.execute_command("WAIT", self._confirm_replicas, round(self._timeout_s * 500))
             results: list[Any] = await pipeline.execute(raise_on_error=False)
             if any(isinstance(result, errors.ReadOnlyError) for result in results):
                 # A primary no more: by now its address may lead to the new one.
                 await self._client.connection_pool.disconnect(inuse_connections=False)
-        return self._confirmed(results) if self._confirm_replicas else results
+        if self._confirm_replicas:
+            results = self._confirmed(results)
+        found = dict(zip(map(id, alone), results, strict=False))
+        for writes, answer in zip(together.values(), results[len(alone) :], strict=True):
+            entries = iter(() if isinstance(answer, Exception) else answer)
+            for write in writes:
+                own = list(islice(entries, len(write.data)))
+                found[id(write)] = answer if isinstance(answer, Exception) else own
+        return [found[id(write)] for write in batch]
 
     def _confirmed(self, results: list[Any]) -> list[Any]:
         """The results of the writes, without that of the WAIT behind them; if that was refused, none is confirmed."""
