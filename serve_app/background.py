@@ -37,6 +37,7 @@ class Background:
 
     def __init__(self, settings: Settings) -> None:
         configure_logging(settings.log_level)
+        os.nice(settings.learner_niceness)
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
 
@@ -72,7 +73,6 @@ class Learner(Background):
         from serve_app.learner import LearnerLoop  # noqa: PLC0415
 
         super().__init__(settings)
-        os.nice(settings.learner_niceness)
         trained = artifact.load(Path(spec.artifact)) if spec.artifact else None
         loop = LearnerLoop(
             redis.Redis.from_url(str(settings.redis_url), socket_timeout=30, socket_connect_timeout=5),

@@ -22,8 +22,8 @@ class Settings(BaseSettings):
     """One process's view of how the service runs.
 
     ``redis_url`` None starts an embedded Valkey under ``data_dir``. ``salt`` is the secret that draws are hashed with;
-    None makes one and keeps it in ``data_dir/salt``. ``learner_niceness`` above 0 makes learning yield to answering:
-    rank is steadier on a crowded machine, and models are fresh later. ``keys_file`` holds the API keys (see
+    None makes one and keeps it in ``data_dir/salt``. ``learner_niceness`` above 0 makes learning and archiving yield to
+    answering: rank is steadier on a crowded machine, and models are fresh later. ``keys_file`` holds the API keys (see
     security.py); without it ``host`` must be a loopback address. ``redis_url`` may hold a password, so it is never
     printed; give it in the environment, because a command line is there for every user of the machine to read.
     ``archive`` is a local folder or a URI that pyarrow opens; None is ``data_dir/archive``, "" or "none" archives
