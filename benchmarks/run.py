@@ -12,6 +12,9 @@ BENCHMARKS = (
     "verify.py",
     "durability.py",
     "replay.py",
+    "decision.py",
+    "retrieval.py",
+    "serving.py",
 )
 
 

@@ -31,10 +31,37 @@ def rewards(count: int) -> list[RewardRecord]:
 async def test_concurrent_appends_keep_their_order_and_learn_their_own_ids(client, async_client):
     """More than two pipelines' worth at once."""
     records = rewards(2 * MAX_BATCH + 100)
-    ids = await LogWriter(async_client).append_all(KEYS.log, records)
+    writer = LogWriter(async_client)
+    ids = await asyncio.gather(*(writer.append(KEYS.log, record) for record in records))
     entries = LogReader(client, KEYS).read("0-0", count=10_000)
     assert [entry.record for entry in entries] == records
     assert [entry.id for entry in entries] == ids
+
+
+async def test_many_records_at_once_are_entries_side_by_side(client, async_client):
+    records = rewards(2 * MAX_BATCH + 100)
+    ids = await LogWriter(async_client).append_all(KEYS.log, records)
+    entries = LogReader(client, KEYS).read("0-0", count=10_000)
+    assert [(entry.id, entry.record) for entry in entries] == list(zip(ids, records, strict=True))
+
+
+async def test_writes_of_several_logs_and_of_retries_share_a_batch(client, async_client):
+    """Each is answered with what is its own."""
+    other, (one, two, three, four) = Keys("other"), rewards(4)
+    writer = LogWriter(async_client)
+    await writer.append(KEYS.log, TickRecord())
+    before = client.info("commandstats")["cmdstat_eval"]["calls"]
+    first, both, kept, elsewhere = await asyncio.gather(
+        writer.append(KEYS.log, one),
+        writer.append_all(KEYS.log, [two, three]),
+        writer.append_once(KEYS, decision([0, 1]), b"asked"),
+        writer.append(other.log, four),
+    )
+    assert client.info("commandstats")["cmdstat_eval"]["calls"] - before <= 4
+    assert kept == decision([0, 1])
+    here = {entry.id: entry.record for entry in LogReader(client, KEYS).read("0-0")}
+    assert (here[first], [here[each] for each in both]) == (one, [two, three])
+    assert [(entry.id, entry.record) for entry in LogReader(client, other).read("0-0")] == [(elsewhere, four)]
 
 
 async def test_requests_that_come_while_a_batch_is_on_its_way_share_the_next_one(client, async_client):
