@@ -16,6 +16,13 @@ from serve_app.settings import Settings
 SPEC = PolicySpec("home", learner=RidgeConfig(standbys=1))
 
 
+class Kept(Keeper):
+    """Serve awaits what ``__del__`` returns; here nobody does."""
+
+    def __del__(self) -> None:
+        pass
+
+
 @pytest.fixture
 def started(monkeypatch) -> list[str]:
     """Names of what was started; nothing is."""
@@ -26,13 +33,12 @@ def started(monkeypatch) -> list[str]:
         return SimpleNamespace(name=name)
 
     monkeypatch.setattr(Keeper, "_start", start)
-    monkeypatch.delattr(Keeper, "__del__")  # Serve awaits it; here nobody does
     monkeypatch.setattr(background, "keep_replica_on_loopback", lambda: None)
     return names
 
 
 def test_there_is_a_learner_with_its_standbys_for_each_policy_and_one_archiver(started):
-    Keeper(Settings(archive="/archive"), [SPEC, PolicySpec("news")])
+    Kept(Settings(archive="/archive"), [SPEC, PolicySpec("news")])
     assert [name.rsplit("-", 1)[0] for name in started] == [
         "learner-home-0",
         "learner-home-1",
@@ -42,20 +48,20 @@ def test_there_is_a_learner_with_its_standbys_for_each_policy_and_one_archiver(s
 
 
 def test_without_an_archive_there_is_no_archiver(started):
-    Keeper(Settings(archive="none"), [SPEC])
+    Kept(Settings(archive="none"), [SPEC])
     assert [name.rsplit("-", 1)[0] for name in started] == ["learner-home-0", "learner-home-1"]
 
 
 def test_a_keeper_started_again_finds_its_processes_and_one_of_a_changed_spec_starts_others(started):
     settings = Settings(archive="none")
     for spec in (SPEC, SPEC, msgspec.structs.replace(SPEC, floor=0.3)):
-        Keeper(settings, [spec])
+        Kept(settings, [spec])
     assert started[:2] == started[2:4]
     assert not {*started[:2]} & {*started[4:]}
 
 
 async def test_what_ray_starts_again_is_left_to_ray_and_what_never_started_is_tried_anew(started):
-    keeper = Keeper(Settings(archive="none"), [SPEC])
+    keeper = Kept(Settings(archive="none"), [SPEC])
     errors = [ActorUnavailableError("restarting", None), ActorDiedError()]
 
     async def fail(error: Exception) -> None:
