@@ -171,26 +171,19 @@ def mabwiser_updates(folder: Path, rows: str, policy: str, batch: int) -> Run:
     return run
 
 
-def river_updates(folder: Path, rows: str, batch: int) -> Run:
-    """The posterior mean of river's Bayesian linear regression, on which its LinUCB is built."""
-    from pandas import DataFrame, Series  # noqa: PLC0415
+def river_updates(folder: Path, rows: str) -> Run:
+    """The posterior mean of river's Bayesian linear regression, on which its LinUCB is built, a row at a time."""
     from river.linear_model import BayesianLinearRegression  # noqa: PLC0415
 
     data = load_file(folder / rows)
     features, reward = data["features"], data["reward"]
     names = [f"x{j}" for j in range(features.shape[1])]
     singles = [(dict(zip(names, x.tolist(), strict=True)), float(y)) for x, y in zip(features, reward, strict=True)]
-    parts = [slice(at, at + batch) for at in range(0, len(reward), batch)]
-    batches = [(DataFrame(features[part], columns=names), Series(reward[part])) for part in parts]
 
     def run() -> Any:
         learner = BayesianLinearRegression(alpha=1, beta=1)
-        if batch == 1:
-            for x, y in singles:
-                learner.learn_one(x, y)
-        else:
-            for many, rewards in batches:
-                learner.learn_many(many, rewards)
+        for x, y in singles:
+            learner.learn_one(x, y)
         return [learner.predict_one({name: 1.0}) for name in names]
 
     return run
