@@ -6,9 +6,9 @@ Logged decisions over 20 actions of a catalogue of 1,000 items with eight number
 third rewarded: entries are decoded, joined and learned by the fold that a learner runs. Goals: 5,000 interactions/s,
 and with VW half of what its command line does with the same interactions as text; both end with the same weights. Then
 updates of LinUCB and LinTS of 64 features on one stream of rows, snapshot included: 10 x MABWiser, the faster of a row
-at a time and 256 at a time, and 10 x river, a row at a time; posterior means are the same. The first time it installs both in an
-environment of their own in the user's cache (0.4 GB). Rounds alternate between ours and theirs; a ratio is of the
-medians, its range that of single rounds.
+at a time and 256 at a time, and 10 x river, a row at a time; posterior means are the same. The first time it installs
+both in an environment of their own in the user's cache (0.4 GB). Rounds alternate between ours and theirs; a ratio is
+of the medians, its range that of single rounds.
 """
 
 import argparse
