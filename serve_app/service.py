@@ -60,8 +60,10 @@ class RedisPolicyService:
 
     async def stop(self) -> None:
         """Stop following and close the sources' connections."""
+        self.follower.stop()
         if self._task is not None:
             self._task.cancel()
+            await asyncio.wait([self._task])
         for source in self.sources.values():
             close = getattr(source, "aclose", None)
             if close is not None:

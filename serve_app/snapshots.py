@@ -151,12 +151,17 @@ class Follower:
         self._interval_s = interval_s
         self._catalogue = Catalogue()
         self._seen: str | None = None
+        self._stopped = False
         self.failures: Counter[str] = Counter()
 
+    def stop(self) -> None:
+        """End ``run`` after its step; to cancel it as well spares the wait, but a client may swallow that."""
+        self._stopped = True
+
     async def run(self) -> None:
-        """Follow until cancelled. What fails is said once, and tried again after RETRY_S."""
+        """Follow until stopped or cancelled. What fails is said once, and tried again after RETRY_S."""
         said = ""
-        while True:
+        while not self._stopped:
             try:
                 await self.step()
             except Exception as error:

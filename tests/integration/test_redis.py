@@ -374,3 +374,20 @@ async def test_a_replica_answers_logs_and_follows_what_is_learned(client, async_
 
 def test_a_log_entry_knows_its_time():
     assert LogEntry("12-3", TickRecord()).time_ms == 12
+
+
+async def test_a_follower_that_is_stopped_ends_although_its_client_swallows_the_cancellation():
+    class Swallows:
+        async def get(self, _key: str) -> None:
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                raise redis.ConnectionError("the connection was closed") from None
+
+    follower = Follower(Swallows(), Keys("home"), lambda *_: None, replica="r", interval_s=0.01)
+    task = asyncio.create_task(follower.run())
+    await asyncio.sleep(0.01)
+    follower.stop()
+    task.cancel()
+    await asyncio.wait_for(asyncio.wait([task]), 5)
+    assert task.done()
