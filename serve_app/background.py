@@ -1,8 +1,8 @@
 """The processes that answer nobody: a learner per policy with its standbys, and the archiver.
 
 They are plain actors of Ray, not deployments: Ray starts one that died again by itself, on any node that is left,
-whatever has become of Serve's controller, and such a process starts in a third of a Serve replica's time. One small
-deployment, the keeper, says which there are.
+whatever has become of Serve's controller, and such a process need not import Serve, which is most of a replica's start.
+One small deployment, the keeper, says which there are.
 """
 
 import asyncio
