@@ -102,7 +102,7 @@ def scalars(record: LogRecord) -> dict[str, Any]:
         index = record.chosen[0]
         return {
             "event_id": record.event_id,
-            "propensity": float(record.pmfs()[0, index]),
+            "propensity": record.propensity(0),
             "action": record.action_ids[index],
             "slots": len(record.chosen),
             "actions": len(record.action_ids),
