@@ -25,6 +25,7 @@ from serve_app.schemas import PolicyInfo
 from serve_app.snapshots import Follower, Published
 
 STEP = 16
+"""Decisions of a batch that are made before other requests get their turn."""
 
 log = logging.getLogger("banditloop.service")
 encode_request = msgspec.msgpack.Encoder(order="deterministic").encode
