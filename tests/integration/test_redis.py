@@ -377,8 +377,11 @@ def test_a_log_entry_knows_its_time():
 
 
 async def test_a_follower_that_is_stopped_ends_although_its_client_swallows_the_cancellation():
+    asked = asyncio.Event()
+
     class Swallows:
         async def get(self, _key: str) -> None:
+            asked.set()
             try:
                 await asyncio.sleep(60)
             except asyncio.CancelledError:
@@ -386,7 +389,7 @@ async def test_a_follower_that_is_stopped_ends_although_its_client_swallows_the_
 
     follower = Follower(Swallows(), Keys("home"), lambda *_: None, replica="r", interval_s=0.01)
     task = asyncio.create_task(follower.run())
-    await asyncio.sleep(0.01)
+    await asked.wait()
     follower.stop()
     task.cancel()
     await asyncio.wait_for(asyncio.wait([task]), 5)
