@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bandits.errors import EmptyActionsError, InvalidFieldError, InvalidPmfError
+from bandits.kernels import draw
 from bandits.types import ActionSet, Context, Float64, Pmf, Policy, check_pmf, frozen
 
 PURPOSE_ACTION = "action"
@@ -44,14 +45,6 @@ def uniform(salt: bytes, policy: str, event_id: str, slot: int, purpose: str) ->
         digest.update(data)
     digest.update(struct.pack("<I", slot))
     return float(int.from_bytes(digest.digest(), "little") >> 11) * 2.0**-53
-
-
-def draw(pmf: Pmf, u: float) -> int:
-    """Inverse CDF: the first index whose cumulative mass exceeds u. Never an index of probability 0."""
-    cdf = pmf.cumsum()
-    index = int(cdf.searchsorted(u * cdf[-1], side="right"))
-    # u * cdf[-1] may round up to cdf[-1] itself
-    return index if index < pmf.size else int(np.flatnonzero(pmf)[-1])
 
 
 def decide(

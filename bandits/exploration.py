@@ -8,6 +8,8 @@ from typing import Annotated
 import msgspec
 import numpy as np
 
+from bandits import kernels
+from bandits.kernels import greedy
 from bandits.types import Float32, Float64, Pmf
 
 Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
@@ -89,25 +91,14 @@ ScoreExploration = EpsilonGreedy | Softmax | SquareCB | Greedy
 Exploration = ScoreExploration | LinUcb | LinTs | VwExploration
 
 
-def greedy(scores: Float64) -> Pmf:
-    """All mass on the highest scores, shared by ties."""
-    best = scores == scores.max()
-    pmf: Pmf = best / np.count_nonzero(best)
-    return pmf
-
-
-def votes(draws: Float32 | Float64) -> Pmf:
-    """The share of the M columns of ``draws`` [K, M] in which each row is highest; a tie splits its vote."""
-    best = draws == draws.max(axis=0)
-    return normalised(best @ (1.0 / best.sum(axis=0)))
+def votes(draws: Float32) -> Pmf:
+    """The share of the M columns of ``draws``, float32[K, M], in which each row is highest; a tie splits its vote."""
+    return normalised(kernels.votes(draws))
 
 
 def with_floor(pmf: Pmf, floor: float) -> Pmf:
     """Mix with the uniform PMF: ``floor`` is total exploration mass, every action gets at least floor/K."""
-    if floor == 0.0:
-        return pmf
-    mixed: Pmf = (1.0 - floor) * pmf + floor / pmf.size
-    return mixed
+    return pmf if floor == 0.0 else kernels.mixed(pmf, floor)
 
 
 def normalised(weights: Float64) -> Pmf:

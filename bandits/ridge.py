@@ -20,10 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bandits.codec import MALFORMED
-from bandits.columns import INTERCEPT, FeatureIndex, row_of, side_by_side
+from bandits.columns import INTERCEPT, FeatureIndex, row_of
+from bandits.design import add_rows
 from bandits.errors import SnapshotError
-from bandits.sums import add_products
-from bandits.types import ActionSet, Context, Float32, Float64, Interaction, Row, Snapshot, frozen
+from bandits.kernels import add_known, add_scaled
+from bandits.types import ActionSet, Context, Float32, Float64, Interaction, Row, Snapshot
 
 ITEM_NAMESPACE = "item"
 KIND = "ridge"
@@ -31,8 +32,6 @@ PRIOR_CACHE = 10_000
 BATCH = 256
 ELEMENTS = 1 << 21
 """Of the largest array that a batch makes: with many features it is a smaller batch."""
-ORDER = ["einsum_path", (0, 1), (0, 1)]
-"""Of a quadratic form: first features times covariance. Looking for the order costs more than the product."""
 Hash = Annotated[int, msgspec.Meta(ge=0, lt=2**32)]
 Standbys = Annotated[int, msgspec.Meta(ge=0, le=8)]
 
@@ -117,36 +116,27 @@ class RidgeLearner:
             return
         features, rows, rewards, learns = zip(*self._pending, strict=True)
         self._pending, self._widest = [], 0
-        at, x = self._index.rows(features, learns)
+        begins, columns, values = self._index.rows(features, learns)
         self._grow()
-        row, reward, learn = np.array(rows), np.array(rewards), np.array(learns, np.float64)
-        np.add.at(self._count, row, learn)
-        np.add.at(self._sum, row, reward)
-        learned = slice(None) if all(learns) else learn > 0  # of a correction, action and features are counted already
-        cells = (row[learned, None] * self._b.size + at[learned]).ravel()
-        np.add.at(self._cross.reshape(-1), cells, x[learned].ravel())
-        found = side_by_side(at, x)
-        if found is None:
-            np.add.at(self._b, at.ravel(), (reward[:, None] * x).ravel())
-            self._add_sparse(at[learned], x[learned])
-        else:
-            columns, dense = found
-            square = np.ix_(columns, columns)
-            left = np.concatenate([dense * learn[:, None], reward[:, None]], axis=1)
-            sums = add_products(np.concatenate([self._a[square], self._b[None, columns]]), left, dense)
-            self._a[square], self._b[columns] = sums[:-1], sums[-1]
-
-    def _add_sparse(self, at: NDArray[np.intp], x: Float64) -> None:
-        """Add x x' of rows that have few columns in common."""
-        step = max(1, ELEMENTS // at.shape[1] ** 2)
-        for part in (slice(start, start + step) for start in range(0, len(at), step)):
-            cells = at[part, :, None] * self._b.size + at[part, None, :]
-            np.add.at(self._a.reshape(-1), cells.ravel(), (x[part, :, None] * x[part, None, :]).ravel())
+        add_rows(
+            self._a,
+            self._b,
+            self._cross,
+            self._count,
+            self._sum,
+            len(self._index),
+            begins,
+            columns,
+            values,
+            np.array(rows, np.int64),
+            np.array(rewards, np.float64),
+            np.array(learns, np.bool_),
+        )
 
     def snapshot(self, position: str) -> Snapshot:
         """The posterior as of ``position``."""
         self._settle()
-        config, d, n = self._config, len(self._index.hashes), len(self._action_ids) if self._config.action_bias else 0
+        config, d, n = self._config, len(self._index), len(self._action_ids) if self._config.action_bias else 0
         cross, count, total = self._cross[:n, :d], self._count[:n], self._sum[:n]
         shrink = 1.0 / (config.bias_l2 + count)
         shift = cross * shrink[:, None]
@@ -184,7 +174,7 @@ class RidgeLearner:
     def checkpoint(self) -> bytes:
         """Everything, exactly."""
         self._settle()
-        d, n = len(self._index.hashes), len(self._action_ids)
+        d, n = len(self._index), len(self._action_ids)
         return msgspec.msgpack.encode(
             _State(
                 hashes=self._index.hashes,
@@ -202,8 +192,8 @@ class RidgeLearner:
         return hashlib.blake2b(what.encode(), key=self._salt[:64], digest_size=16).digest()
 
     def _grow(self) -> None:
-        if len(self._action_ids) > self._count.size or len(self._index.hashes) > self._b.size:
-            d = max(self._b.size, 2 * len(self._index.hashes))
+        if len(self._action_ids) > self._count.size or len(self._index) > self._b.size:
+            d = max(self._b.size, 2 * len(self._index))
             n = max(self._count.size, 2 * len(self._action_ids))
             self._a, self._b = _padded(self._a, (d, d)), _padded(self._b, (d,))
             self._cross = _padded(self._cross, (n, d))
@@ -248,13 +238,13 @@ class RidgeModel:
             raise SnapshotError(
                 "this snapshot holds no posterior covariance: it was not made for linucb", "exploration"
             )
-        features, unmet = self._index.dense(context, actions)
+        _, features, unmet = self._index.matrix(context, actions, dense=True)
         mean = features @ self._weights + self._known(actions, self._bias)
         own: Float64 = np.zeros(len(actions))
         if self._payload.config.action_bias:
             own = self._known(actions, self._shrink, unknown=1.0 / self._payload.config.bias_l2)
             features = features - self._known(actions, self._shift)
-        variance = np.einsum("ki,ij,kj->k", features, self._covariance, features, optimize=ORDER) + own
+        variance = np.einsum("ki,ki->k", features @ self._covariance, features) + own
         variance += unmet / self._payload.config.l2
         bounds: Float64 = mean + alpha * np.sqrt(np.maximum(variance, 0.0))
         return bounds
@@ -275,12 +265,14 @@ class RidgeModel:
         sampled = features.astype(np.float32) @ self._weight_draws[columns]
         variance = unmet / payload.config.l2
         if payload.config.action_bias:
-            sampled += self._known(actions, self._bias_draws)
-            variance[self._row_of(actions) < 0] += 1.0 / payload.config.bias_l2
+            rows = self._row_of(actions)
+            add_known(sampled, self._bias_draws, rows)
+            variance[rows < 0] += 1.0 / payload.config.bias_l2
         new = np.flatnonzero(variance)
         if new.size:
-            normals = [prior_normals(payload.prior_seed, actions.ids[k], payload.draws) for k in new.tolist()]
-            sampled[new] += (payload.scale * np.sqrt(variance[new]))[:, None] * np.array(normals)
+            ids = [actions.ids[k] for k in new.tolist()] if new.size < len(actions) else actions.ids
+            kept = prior_normals(payload.prior_seed, payload.draws)
+            add_scaled(sampled, new, payload.scale * np.sqrt(variance[new]), *kept.of(ids))
         return sampled
 
     def _known(self, actions: ActionSet, values: NDArray[Any], unknown: float = 0.0) -> NDArray[Any]:
@@ -295,13 +287,41 @@ class RidgeModel:
         return np.fromiter(map(self._rows.get, actions.ids, repeat(-1)), np.intp, len(actions))
 
 
-@lru_cache(maxsize=PRIOR_CACHE)
-def prior_normals(seed: bytes, action_id: str, count: int) -> Float64:
-    """Standard normal draws, float64[count], of an action's prior: the same on every replica, under one salt."""
-    key = hashlib.blake2b(action_id.encode(), key=seed, digest_size=16).digest()
-    generator = np.random.Generator(np.random.Philox(int.from_bytes(key, "little")))
-    normals: Float64 = frozen(generator.standard_normal(count))
-    return normals
+class PriorNormals:
+    """Standard normal draws of actions' priors: the same on every replica, under one salt.
+
+    Those last asked for are kept, float32 [N, M], about PRIOR_CACHE of them.
+    """
+
+    def __init__(self, seed: bytes, count: int) -> None:
+        self._seed = seed
+        self._rows: dict[str, int] = {}
+        self._kept = np.empty((64, count), np.float32)
+
+    def of(self, ids: Sequence[str]) -> tuple[Float32, NDArray[np.int64]]:
+        """All that are kept, and which row is of which of these actions."""
+        rows = np.fromiter(map(self._rows.get, ids, repeat(-1)), np.int64, len(ids))
+        missing = np.flatnonzero(rows < 0)
+        if missing.size:
+            if len(self._rows) > PRIOR_CACHE:
+                self._rows, self._kept = {}, np.empty((64, self._kept.shape[1]), np.float32)
+                return self.of(ids)
+            for k in missing.tolist():
+                rows[k] = self._draw(ids[k])
+        return self._kept, rows
+
+    def _draw(self, action_id: str) -> int:
+        row = self._rows[action_id] = len(self._rows)
+        if row == len(self._kept):
+            self._kept = np.concatenate([self._kept, np.empty_like(self._kept)])
+        key = hashlib.blake2b(action_id.encode(), key=self._seed, digest_size=16).digest()
+        generator = np.random.Generator(np.random.Philox(int.from_bytes(key, "little")))
+        self._kept[row] = generator.standard_normal(self._kept.shape[1])
+        return row
+
+
+prior_normals = lru_cache(maxsize=16)(PriorNormals)
+"""Shared by all snapshots of a policy."""
 
 
 class _State(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

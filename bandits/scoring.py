@@ -1,12 +1,12 @@
 """Vowpal Wabbit's scores in numpy, from the weights alone, for the argument strings whose scores are a plain sum.
 
-A replica answers with this: no VW, no parsing, no loop over the actions. ``parse_arguments`` decides whether an
+A replica answers with this: no VW, no parsing. ``parse_arguments`` decides whether an
 argument string is one for which that is known to be exact; all others go to VW itself (``bandits.vw``).
 
 Source: VW 9.9, ``core/interactions_predict.h`` and ``core/interactions.h``.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import combinations_with_replacement
@@ -15,7 +15,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from bandits.design import weigh
 from bandits.errors import SnapshotError, SpecError
+from bandits.flat import Int32, flatten, triples
 from bandits.types import ActionSet, Context, Float32, Float64, Namespace, UInt32, frozen
 
 Arity = Literal["flag", "value", "list"]
@@ -242,56 +244,32 @@ class WeightScorer:
 
     def scores(self, context: Context, actions: ActionSet) -> Float64:
         """float64[K]: the predicted reward of each action."""
-        shared = _blocks(context.namespaces)
-        letters = {first_byte(ns.name) for ns in actions.namespaces}
-        interactions = expand(self.plan.interactions, frozenset({*shared, *letters}))
-        # Most interactions are of one factor of the action's with one of the context's; these need no block.
-        blocks = any(len(each) > 2 or letters.issuperset(each) for each in interactions)
-        own = _blocks(actions.namespaces) if blocks else {}
-        rewards = np.full(len(actions), -self._constant, dtype=np.float64)
-        for namespace in actions.namespaces:
-            rewards -= self._own(namespace, shared, interactions)
-        for block in shared.values():
-            rewards -= self._sum(block)
-        for each in interactions:
-            if len(each) == 2:
-                products = [*_products(each, own, {}), *_products(each, {}, shared)]
-            else:
-                products = _products(each, own, shared)
-            for product in products:
-                rewards -= self._sum(product)
-        return rewards
-
-    def _own(self, namespace: Namespace, shared: dict[int, _Block], interactions: Sequence[bytes]) -> Float64:
-        """Σ weight · value of a namespace of the actions, crossed with the context, float64 [K].
-
-        The weight of each name, its own and those of its pairs with the context's features times their values, is
-        summed once, however many actions have a feature of that name.
-        """
-        letter, names = first_byte(namespace.name), namespace.hashes.ravel()
-        weights = self._weights.take(names & self._mask).astype(np.float64)
-        for pair in interactions:
-            if len(pair) != 2:
-                continue
-            if pair[0] == letter and pair[1] in shared:
-                block = shared[pair[1]]
-                crossed = (names[:, None] * _FNV_PRIME) ^ block.hashes
-            elif pair[1] == letter and pair[0] in shared:
-                block = shared[pair[0]]
-                crossed = (block.hashes[0] * _FNV_PRIME) ^ names[:, None]
-            else:
-                continue
-            found = self._weights.take(crossed & self._mask).astype(np.float64)
-            weights += np.einsum("uc,c->u", found, block.values[0])
-        values = namespace.values.astype(np.float64)
-        if namespace.codes is not None:
-            weights = weights[namespace.codes]
-        total: Float64
-        if weights.ndim == 1 and namespace.hashes.ndim == 1:
-            total = np.einsum("n,kn->k", weights, values)
-        else:
-            total = np.einsum("kn,kn->k", weights.reshape(values.shape), values)
-        return total
+        shared, own = tuple(ns.name for ns in context.namespaces), tuple(ns.name for ns in actions.namespaces)
+        crossed, others = _divided(self.plan.interactions, shared, own)
+        flat = flatten(context, actions)
+        costs = weigh(
+            self._weights,
+            self._mask,
+            flat.names,
+            flat.space,
+            flat.codes,
+            flat.values,
+            flat.shared,
+            flat.shared_values,
+            flat.shared_space,
+            crossed,
+        )
+        costs += self._constant
+        if others:
+            of_actions, of_context = _blocks(actions.namespaces), _blocks(context.namespaces)
+            for each in others:
+                if len(each) == 2:
+                    products = [*_products(each, of_actions, {}), *_products(each, {}, of_context)]
+                else:
+                    products = _products(each, of_actions, of_context)
+                for product in products:
+                    costs += self._sum(product)
+        return -costs
 
     def _sum(self, block: _Block) -> Float64:
         """Σ weight · value: float64 [K], or [1] for what all actions share."""
@@ -299,6 +277,31 @@ class WeightScorer:
         weights = self._weights.take(block.hashes & self._mask).astype(np.float64)
         total: Float64 = np.einsum("kn,kn->k", weights, block.values)
         return total
+
+
+@lru_cache(maxsize=256)
+def _divided(
+    interactions: tuple[bytes, ...], shared: tuple[str, ...], own: tuple[str, ...]
+) -> tuple[Int32, tuple[bytes, ...]]:
+    """Interactions as ``weigh`` takes them: of one namespace of the actions with one of the context's.
+
+    int32[P, 3]: the number of each and whether the context's comes first. And those that have other products as well.
+    """
+    of_context, of_actions = [first_byte(name) for name in shared], [first_byte(name) for name in own]
+    expanded = expand(interactions, frozenset({*of_context, *of_actions}))
+    crossed = []
+    for number, letter in enumerate(of_actions, start=len(shared)):
+        for pair in expanded:
+            if len(pair) > 2:
+                continue
+            first = letter == pair[0] and pair[1] in of_context
+            if first or letter == pair[1]:
+                partner = pair[1] if first else pair[0]
+                crossed += [(number, other, int(not first)) for other, each in enumerate(of_context) if each == partner]
+    others = [
+        each for each in expanded if len(each) > 2 or set(each) <= set(of_actions) or set(each) <= set(of_context)
+    ]
+    return triples(crossed), tuple(others)
 
 
 def _products(interaction: bytes, own: dict[int, _Block], shared: dict[int, _Block]) -> list[_Block]:

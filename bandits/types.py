@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bandits.errors import InvalidPmfError
+from bandits.kernels import total_and_least
 
 Float64 = NDArray[np.float64]
 Float32 = NDArray[np.float32]
@@ -41,18 +42,6 @@ class Namespace:
     def cells(self) -> UInt32:
         """The hash of each value: [n] or [K, n]."""
         return self.hashes if self.codes is None else self.hashes[self.codes]
-
-    def distinct(self) -> tuple[UInt32, Float64]:
-        """The names that occur, uint32[U], and their values, float64 [1, U] in a Context, [K, U] in an ActionSet."""
-        if self.hashes.ndim == 1 and self.codes is None:
-            return self.hashes, np.array(self.values, np.float64, ndmin=2)
-        names, codes = self.hashes, self.codes
-        if codes is None:
-            names, codes = np.unique(names, return_inverse=True)
-        size = names.size
-        flat = (codes.reshape(self.values.shape) + size * np.arange(len(self.values))[:, None]).ravel()
-        sums: Any = np.bincount(flat, self.values.ravel(), len(self.values) * size)
-        return names, sums.reshape(len(self.values), size)
 
     def take(self, rows: NDArray[np.intp]) -> "Namespace":
         """Those of some actions."""
@@ -155,9 +144,9 @@ def check_pmf(pmf: Pmf) -> Pmf:
     """
     if pmf.dtype != np.float64 or pmf.ndim != 1 or pmf.size == 0:
         raise InvalidPmfError(f"a PMF is a non-empty float64 vector, not {pmf.dtype}{list(pmf.shape)}", "pmf")
-    total = float(pmf.sum())
+    total, least = total_and_least(pmf)
     if not abs(total - 1.0) <= 1e-12:  # also catches NaN
         raise InvalidPmfError(f"a PMF sums to 1 within 1e-12, not to {total!r}", "pmf")
-    if float(pmf.min()) < 0.0:
+    if least < 0.0:
         raise InvalidPmfError("a PMF has no negative entries", "pmf")
     return pmf

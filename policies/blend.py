@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from bandits import ridge
 from bandits.errors import SnapshotError
-from bandits.exploration import LinTs, LinUcb, VwExploration, greedy, votes, with_floor
+from bandits.exploration import LinTs, LinUcb, VwExploration, votes, with_floor
+from bandits.kernels import greedy
 from bandits.ridge import RidgeConfig, RidgeLearner, RidgeModel
 from bandits.types import ActionSet, Context, Learner, Pmf, Policy, Snapshot
 from bandits.vw import VwLearner, VwModel, VwWeights, load_vw

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from bandits.codec import MALFORMED, MAX_NUMBER, digest
 from bandits.errors import ArtifactError, InvalidInputError, NonFiniteNumberError, TooManyFeaturesError
 from bandits.hashing import hash_feature
+from bandits.kernels import rows_of
 from bandits.records import FeatureMap
-from bandits.types import Float32, Namespace, UInt32
+from bandits.types import Float32, Namespace, UInt32, frozen
 
 FEATURES = "features"
 MAX_FEATURES = 256
@@ -42,7 +43,8 @@ class Catalogue:
             except InvalidInputError as error:
                 raise ArtifactError(f"item {item.id!r}: {error.message}", error.target) from error
         self._names, self._codes, self._values = coded_rows([item.features for item in items])
-        self._alike = bool(len(items)) and bool((self._codes == self._codes[0]).all())
+        alike = bool(len(items)) and bool((self._codes == self._codes[0]).all())
+        self._alike = frozen(self._names[self._codes[0]]) if alike else None
         self._pairs: dict[str, list[tuple[int, float]]] = {}
 
     def __len__(self) -> int:
@@ -74,10 +76,9 @@ class Catalogue:
         rows = self.rows(ids)
         if not len(self.ids):
             return Namespace(FEATURES, np.zeros(0, np.uint32), np.zeros((len(ids), 0), np.float32))
-        values = self._values[rows]
-        values[rows < 0] = 0.0
-        if self._alike:
-            return Namespace(FEATURES, self._names[self._codes[0]], values)
+        values = rows_of(self._values, rows)
+        if self._alike is not None:
+            return Namespace(FEATURES, self._alike, values)
         codes = self._codes[rows]
         if self._names.size <= codes.size:
             return Namespace(FEATURES, self._names, values, codes)

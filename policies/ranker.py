@@ -228,7 +228,8 @@ def explicit_pool(actions: Sequence[ActionRequest], excluded: frozenset[str] = f
     if len(actions) > MAX_ACTIONS:
         raise TooManyActionsError(f"at most {MAX_ACTIONS} actions, not {len(actions)}", "actions")
     ids = [action.id for action in actions]
-    if not all(ids) or len(set(ids)) < len(ids):
+    distinct = set(ids)
+    if len(distinct) < len(ids) or "" in distinct:
         raise _wrong_id(ids)
     kept = actions
     if excluded:
@@ -236,7 +237,7 @@ def explicit_pool(actions: Sequence[ActionRequest], excluded: frozenset[str] = f
         ids = [action.id for action in kept]
     if not kept:
         raise NoCandidatesError("every action is excluded", "exclude")
-    names = sorted(set().union(*[action.scores for action in kept if action.scores]))
+    names = sorted({name for action in kept if action.scores for name in action.scores})
     scores: dict[str, Float32] = {}
     for name in names:
         column = np.array([action.scores.get(name, np.nan) for action in kept])

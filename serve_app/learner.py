@@ -45,7 +45,7 @@ from serve_app.snapshots import Published, publish
 from serve_app.stats import Stats
 
 BLOCK_MS = 50
-PACE_S = 0.02
+PACE_S = 0.05
 """Shortest time from one step to the next. What a step asks of Redis costs more than the few entries it would find."""
 PUBLISHING_SHARE = 0.25
 """At most this share of the learner's time goes into snapshots, however large they grow."""
@@ -313,7 +313,7 @@ def batched(entries: Iterable[LogEntry], size: int) -> Iterator[list[LogEntry]]:
 @cache
 def build() -> dict[str, str]:
     """Architecture and library versions, within which a replay is byte-identical."""
-    names = ("banditloop", "numpy", "vowpal-wabbit-next")
+    names = ("banditloop", "numba", "numpy", "vowpal-wabbit-next")
     return {
         "machine": platform.machine(),
         "python": platform.python_version(),

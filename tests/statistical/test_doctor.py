@@ -13,9 +13,10 @@ import pytest
 from towns import BASE, ITEMS, POOL, SPECS, Towns, log_of
 
 from bandits.codec import digest
-from bandits.decide import PURPOSE_ACTION, draw, uniform
+from bandits.decide import PURPOSE_ACTION, uniform
 from bandits.exploration import Greedy
 from bandits.join import JoinRule
+from bandits.kernels import draw
 from bandits.records import BuildRecord, CatalogueRecord, DecisionRecord, LogEntry, RewardRecord, SpecRecord
 from bandits.types import Snapshot
 from policies.catalogue import Catalogue

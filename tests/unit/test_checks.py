@@ -6,8 +6,9 @@ from fakes import SALT, FakeLog, fresh_ranker
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bandits.decide import PURPOSE_ACTION, draw, uniform
+from bandits.decide import PURPOSE_ACTION, uniform
 from bandits.join import JoinRule
+from bandits.kernels import draw
 from bandits.records import DecisionRecord, LogEntry, PinRecord, TickRecord
 from policies.catalogue import Catalogue
 from policies.ranker import ActionRequest, Pool, RankRequest

@@ -4,8 +4,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import decision_features, pmfs, salts
 
-from bandits.decide import decide, draw, uniform
+from bandits.decide import decide, uniform
 from bandits.errors import EmptyActionsError, InvalidFieldError, InvalidPmfError
+from bandits.kernels import draw
 from bandits.types import ActionSet, Context
 
 

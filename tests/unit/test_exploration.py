@@ -4,7 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import scores
 
-from bandits.exploration import EpsilonGreedy, Greedy, Softmax, SquareCB, greedy, votes, with_floor
+from bandits.exploration import EpsilonGreedy, Greedy, Softmax, SquareCB, votes, with_floor
+from bandits.kernels import greedy
 from bandits.types import check_pmf
 
 EXPLORATIONS = [EpsilonGreedy(0.1), Softmax(0.5), SquareCB(10.0, 0.5), Greedy()]
@@ -48,5 +49,5 @@ def test_squarecb_is_the_formula_of_the_paper():
 
 
 def test_votes_are_shares_of_draws_and_ties_split():
-    draws = np.array([[1.0, 0.0, 1.0, 2.0], [0.0, 1.0, 1.0, 1.0]])
+    draws = np.array([[1.0, 0.0, 1.0, 2.0], [0.0, 1.0, 1.0, 1.0]], np.float32)
     assert votes(draws) == pytest.approx([2.5 / 4, 1.5 / 4])

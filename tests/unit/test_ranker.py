@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bandits.codec import decode, encode
-from bandits.decide import PURPOSE_ACTION, draw, uniform
+from bandits.decide import PURPOSE_ACTION, uniform
 from bandits.errors import (
     ArtifactError,
     DuplicateActionError,
@@ -26,6 +26,7 @@ from bandits.errors import (
     TooManyFeaturesError,
     UnknownUserError,
 )
+from bandits.kernels import draw
 from bandits.types import Snapshot
 from policies.blend import load_policy
 from policies.catalogue import Catalogue, Item

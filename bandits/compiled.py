@@ -1,0 +1,44 @@
+"""How loops are compiled, and the types they take: see docs/decisions/compiled.md.
+
+Sums run in a fixed order, nothing fused and nothing reordered: the same arguments give the same bits. Arrays are
+C-contiguous.
+"""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numba
+import numpy as np
+from numba import types
+from numpy.typing import NDArray
+
+F = TypeVar("F", bound=Callable[..., Any])
+Float64 = NDArray[np.float64]
+Float32 = NDArray[np.float32]
+UInt32 = NDArray[np.uint32]
+Bools = NDArray[np.bool_]
+Int32 = NDArray[np.int32]
+Int64 = NDArray[np.int64]
+
+
+def compiled(*arguments: Any, returns: Any = types.void) -> Callable[[F], F]:
+    """Compile for these types at once, not in the middle of a first request; numba keeps the result on disk."""
+    made: Callable[[F], F] = numba.njit(returns(*arguments), cache=True, error_model="numpy", nogil=True)
+    return made
+
+
+def inlined(function: F) -> F:
+    """Part of compiled functions."""
+    made: F = numba.njit(error_model="numpy")(function)
+    return made
+
+
+def read(kind: Any, dimensions: int = 1) -> Any:
+    """An array that is not written to, and need not be writeable."""
+    return types.Array(kind, dimensions, "C", readonly=True)
+
+
+i8, f8, truth = types.int64, types.float64, types.boolean
+u4s, i4s, i8s, f4s = read(types.uint32), read(types.int32), read(types.int64), read(types.float32)
+f8s, truths = read(types.float64), read(types.boolean)
+i4ss, f4ss = read(types.int32, 2), read(types.float32, 2)

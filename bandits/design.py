@@ -1,0 +1,343 @@
+"""Compiled loops over features: a decision's scores and design matrix, and the sums of rows that are learned.
+
+The features of a decision come as ``bandits.flat.Flat`` holds them. A pair of features has the hash that Vowpal Wabbit
+gives it. A table finds the column of a hash: ``keys`` uint32[S] and ``places`` int32[S], -1 where a place is free; S is
+a power of two above the number of columns.
+"""
+
+from typing import Any
+
+import numpy as np
+from numba import types
+
+from bandits.compiled import (
+    Bools,
+    Float32,
+    Float64,
+    Int32,
+    Int64,
+    UInt32,
+    compiled,
+    f4s,
+    f4ss,
+    f8s,
+    i4s,
+    i4ss,
+    i8,
+    i8s,
+    inlined,
+    truth,
+    truths,
+    u4s,
+)
+
+_PRIME = np.uint32(16777619)
+_SPREAD = np.uint32(2654435769)
+_HIGH = np.uint32(8)
+
+
+@inlined
+def _pair(first: Any, second: Any) -> Any:
+    return np.uint32(np.uint32(first * _PRIME) ^ second)
+
+
+@compiled(
+    *(f4s, types.uint32, u4s, i4s, i4ss, f4ss, u4s, f8s, i4s, i4ss),
+    returns=types.float64[::1],
+)
+def weigh(
+    weights: Float32,
+    mask: np.uint32,
+    names: UInt32,
+    space: Int32,
+    codes: Int32,
+    values: Float32,
+    shared: UInt32,
+    shared_values: Float64,
+    shared_space: Int32,
+    crossed: Int32,
+) -> Float64:
+    """Σ weight · value of each action, float64[K]: its features, those of the context, and pairs of one of each.
+
+    The weight of a hash is at ``weights[hash & mask]``. The weight of a name, its own and those of its pairs with the
+    context's features times their values, is summed once, however many actions have a feature of that name.
+    """
+    each = np.empty(names.size)
+    for u in range(names.size):
+        each[u] = weights[names[u] & mask]
+    for p in range(len(crossed)):
+        for c in range(shared.size):
+            if shared_space[c] == crossed[p, 1]:
+                for u in range(names.size):
+                    if space[u] == crossed[p, 0]:
+                        first = crossed[p, 2] == 0
+                        hashed = _pair(names[u], shared[c]) if first else _pair(shared[c], names[u])
+                        each[u] += weights[hashed & mask] * shared_values[c]
+    same = 0.0
+    for c in range(shared.size):
+        same += weights[shared[c] & mask] * shared_values[c]
+    total = np.empty(len(values))
+    for k in range(len(values)):
+        row = k if len(codes) > 1 else 0
+        own = 0.0
+        for j in range(values.shape[1]):
+            own += each[codes[row, j]] * values[k, j]
+        total[k] = own + same
+    return total
+
+
+@inlined
+def _find(keys: Any, places: Any, key: Any) -> Any:
+    """The place of a key, or the free one where it would be."""
+    mask = keys.size - 1
+    at = np.int64(np.uint32(key * _SPREAD) >> _HIGH) & mask
+    while places[at] >= 0 and keys[at] != key:
+        at = (at + 1) & mask
+    return at
+
+
+@inlined
+def _column(keys: Any, places: Any, key: Any) -> Any:
+    return places[_find(keys, places, key)]
+
+
+@compiled(types.uint32[::1], types.int32[::1], u4s)
+def fill_table(keys: UInt32, places: Int32, hashes: UInt32) -> None:
+    """A table of these hashes, the first of which has column 0, from an empty one."""
+    for column in range(hashes.size):
+        at = _find(keys, places, hashes[column])
+        keys[at], places[at] = hashes[column], column
+
+
+@compiled(
+    *(u4s, i4s, i8, truth, truth, u4s, i4s, i4ss, f4ss, i8s, u4s, f8s, i4s, truths, i4ss, i4ss, i4ss),
+    returns=types.Tuple((types.int64[::1], types.float64[:, ::1], types.float64[::1])),
+)
+def design(  # noqa: C901, PLR0912, PLR0915 - one pass over the features of a decision
+    keys: UInt32,
+    places: Int32,
+    size: int,
+    dense: bool,
+    room: bool,
+    names: UInt32,
+    space: Int32,
+    codes: Int32,
+    values: Float32,
+    spans: Int64,
+    shared: UInt32,
+    shared_values: Float64,
+    shared_space: Int32,
+    alone: Bools,
+    crossed: Int32,
+    own_pairs: Int32,
+    shared_pairs: Int32,
+) -> tuple[Int64, Float64, Float64]:
+    """The columns, of ``size``, that may occur (all of them if ``dense``), int64[n]; their values, float64[K, n].
+
+    And, if there is ``room`` for more columns, of each action's features that have none the sum of squares, float64[K];
+    without those that all actions share. Column 0 is the intercept. ``alone``: by namespace, whether its features have
+    columns of their own.
+    """
+    spaces = alone.size - (spans.size - 1)  # of the context; the actions' come after them
+    base, occurs = np.zeros(size), np.zeros(size, np.bool_)
+    base[0], occurs[0] = 1.0, True
+    for c in range(shared.size):
+        if alone[shared_space[c]]:
+            column = _column(keys, places, shared[c])
+            if column >= 0:
+                base[column] += shared_values[c]
+                occurs[column] = True
+    for p in range(len(shared_pairs)):
+        for c in range(shared.size):
+            for e in range(shared.size):
+                if shared_space[c] == shared_pairs[p, 0] and shared_space[e] == shared_pairs[p, 1]:
+                    column = _column(keys, places, _pair(shared[c], shared[e]))
+                    if column >= 0:
+                        base[column] += shared_values[c] * shared_values[e]
+                        occurs[column] = True
+    # Of each name: its own column, then that of its pair with each feature of the context that it is crossed with.
+    terms = 0
+    for p in range(len(crossed)):
+        for c in range(shared.size):
+            terms += shared_space[c] == crossed[p, 1]
+    factor, columns = np.ones(1 + terms), np.full((names.size, 1 + terms), -1, np.int64)
+    left_out = np.zeros(names.size)
+    for u in range(names.size):
+        if alone[space[u]]:
+            columns[u, 0] = _column(keys, places, names[u])
+            if columns[u, 0] < 0:
+                left_out[u] += 1.0
+    at = 0
+    for p in range(len(crossed)):
+        for c in range(shared.size):
+            if shared_space[c] != crossed[p, 1]:
+                continue
+            at += 1
+            factor[at] = shared_values[c]
+            for u in range(names.size):
+                if space[u] == crossed[p, 0]:
+                    hashed = _pair(names[u], shared[c]) if crossed[p, 2] == 0 else _pair(shared[c], names[u])
+                    columns[u, at] = _column(keys, places, hashed)
+                    if columns[u, at] < 0:
+                        left_out[u] += factor[at] * factor[at]
+    for u in range(names.size):
+        for t in range(1 + terms):
+            if columns[u, t] >= 0:
+                occurs[columns[u, t]] = True
+    for p in range(len(own_pairs)):
+        one, other = own_pairs[p, 0] - spaces, own_pairs[p, 1] - spaces
+        for k in range(len(codes)):
+            for i in range(spans[one], spans[one + 1]):
+                for j in range(spans[other], spans[other + 1]):
+                    column = _column(keys, places, _pair(names[codes[k, i]], names[codes[k, j]]))
+                    if column >= 0:
+                        occurs[column] = True
+    place, kept = np.empty(size, np.int64), 0
+    for column in range(size):
+        if dense or occurs[column]:
+            place[column] = kept
+            kept += 1
+    chosen = np.empty(kept, np.int64)
+    for column in range(size):
+        if dense or occurs[column]:
+            chosen[place[column]] = column
+    x, unmet = np.empty((len(values), kept)), np.zeros(len(values))
+    for k in range(len(values)):
+        row = k if len(codes) > 1 else 0
+        for n in range(kept):
+            x[k, n] = base[chosen[n]]
+        for j in range(values.shape[1]):
+            value, u = np.float64(values[k, j]), codes[row, j]
+            if value == 0.0:
+                continue
+            for t in range(1 + terms):
+                if columns[u, t] >= 0:
+                    x[k, place[columns[u, t]]] += value * factor[t]
+            unmet[k] += value * value * left_out[u]
+        for p in range(len(own_pairs)):
+            one, other = own_pairs[p, 0] - spaces, own_pairs[p, 1] - spaces
+            for i in range(spans[one], spans[one + 1]):
+                for j in range(spans[other], spans[other + 1]):
+                    value = np.float64(values[k, i]) * np.float64(values[k, j])
+                    column = _column(keys, places, _pair(names[codes[row, i]], names[codes[row, j]]))
+                    if column >= 0:
+                        x[k, place[column]] += value
+                    else:
+                        unmet[k] += value * value
+    if not room:
+        unmet[:] = 0.0
+    return chosen, x, unmet
+
+
+@compiled(
+    *(types.uint32[::1], types.int32[::1], types.uint32[::1], i8, i8),
+    *(i8s, i4s, i8s, u4s, f4s, truths, i4ss, truths),
+    returns=types.Tuple((types.int64, types.int64[::1], types.int64[::1], types.float64[::1])),
+)
+def columns_of_rows(  # noqa: C901, PLR0912 - one pass over the features of many rows
+    keys: UInt32,
+    places: Int32,
+    hashes: UInt32,
+    size: int,
+    limit: int,
+    first: Int64,
+    space: Int32,
+    start: Int64,
+    names: UInt32,
+    values: Float32,
+    alone: Bools,
+    pairs: Int32,
+    learn: Bools,
+) -> tuple[int, Int64, Int64, Float64]:
+    """Columns and values of rows; where ``learn``, a feature first met gets a column, up to the limit.
+
+    Row r has the segments ``first[r]`` to ``first[r + 1]``; a segment holds features of one namespace, from
+    ``start[s]`` to ``start[s + 1]``. Returns the number of columns now, where each row starts, the columns and values.
+    """
+    count = learn.size
+    begins, cells = np.zeros(count + 1, np.int64), 0
+    for r in range(count):
+        cells += 1 + start[first[r + 1]] - start[first[r]]
+        for p in range(len(pairs)):
+            for s in range(first[r], first[r + 1]):
+                for e in range(first[r], first[r + 1]):
+                    if space[s] == pairs[p, 0] and space[e] == pairs[p, 1]:
+                        cells += (start[s + 1] - start[s]) * (start[e + 1] - start[e])
+    columns, found, at = np.empty(cells, np.int64), np.empty(cells), 0
+    for r in range(count):
+        columns[at], found[at] = 0, 1.0
+        at += 1
+        for p in range(-1, len(pairs)):  # the features themselves, then the pairs
+            for s in range(first[r], first[r + 1]):
+                for e in range(first[r], first[r + 1]):
+                    if p < 0 and (s != e or not alone[space[s]]):
+                        continue
+                    if p >= 0 and (space[s] != pairs[p, 0] or space[e] != pairs[p, 1]):
+                        continue
+                    for i in range(start[s], start[s + 1]):
+                        for j in range(start[e] if p >= 0 else i, start[e + 1] if p >= 0 else i + 1):
+                            value = np.float64(values[i])
+                            if p >= 0:
+                                value *= np.float64(values[j])
+                            if value == 0.0:
+                                continue
+                            hashed = _pair(names[i], names[j]) if p >= 0 else names[i]
+                            place = _find(keys, places, hashed)
+                            if places[place] < 0 and learn[r] and size < limit:
+                                keys[place], places[place], hashes[size] = hashed, size, hashed
+                                size += 1
+                            if places[place] >= 0:
+                                columns[at], found[at] = places[place], value
+                                at += 1
+        begins[r + 1] = at
+    return size, begins, columns[:at], found[:at]
+
+
+@compiled(
+    *(types.float64[:, ::1], types.float64[::1], types.float64[:, ::1], types.float64[::1], types.float64[::1], i8),
+    *(i8s, i8s, f8s, i8s, f8s, truths),
+)
+def add_rows(  # noqa: C901 - zeros added or left out
+    a: Float64,
+    b: Float64,
+    cross: Float64,
+    count: Float64,
+    total: Float64,
+    size: int,
+    begins: Int64,
+    columns: Int64,
+    values: Float64,
+    action: Int64,
+    reward: Float64,
+    learn: Bools,
+) -> None:
+    """Add x x' to ``a``, r x to ``b``, and x, 1 and r to the action's own sums, row by row; of a correction r x and r.
+
+    Element by element in the order of the rows, so where a batch ends changes no bit of any sum.
+    """
+    x, occurs, met_in = np.zeros(size), np.empty(size, np.int64), np.full(size, -1, np.int64)
+    for r in range(learn.size):
+        several = 0
+        for at in range(begins[r], begins[r + 1]):
+            column = columns[at]
+            if met_in[column] != r:
+                met_in[column] = r
+                occurs[several] = column
+                several += 1
+            x[column] += values[at]
+        total[action[r]] += reward[r]
+        for n in range(several):
+            b[occurs[n]] += reward[r] * x[occurs[n]]
+        if learn[r]:
+            count[action[r]] += 1.0
+            for n in range(several):
+                column = occurs[n]
+                cross[action[r], column] += x[column]
+                if 4 * several > size:  # adding the zeros, too, is quicker than leaving them out
+                    for m in range(size):
+                        a[column, m] += x[column] * x[m]
+                else:
+                    for m in range(several):
+                        a[column, occurs[m]] += x[column] * x[occurs[m]]
+        for n in range(several):
+            x[occurs[n]] = 0.0

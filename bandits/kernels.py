@@ -1,0 +1,103 @@
+"""Compiled loops over actions: PMFs, draws, rows."""
+
+import numpy as np
+from numba import types
+
+from bandits.compiled import Float32, Float64, Int64, compiled, f4ss, f8, f8s, i8, i8s
+
+
+@compiled(f8s, returns=types.float64[::1])
+def greedy(scores: Float64) -> Float64:
+    """All mass on the highest of float64[K], shared by ties; NaN if one of them is."""
+    best, ties = scores[0], 0
+    for score in scores:
+        if score > best or score != score:  # noqa: PLR0124 - NaN
+            best, ties = score, 0
+        ties += score == best
+    pmf = np.empty(scores.size)
+    for k in range(scores.size):
+        pmf[k] = (1.0 if scores[k] == best else 0.0) / ties
+    return pmf
+
+
+@compiled(f8s, f8, returns=types.float64[::1])
+def mixed(pmf: Float64, floor: float) -> Float64:
+    """``1 - floor`` of a PMF, ``floor`` of the uniform one."""
+    out = np.empty(pmf.size)
+    for k in range(pmf.size):
+        out[k] = (1.0 - floor) * pmf[k] + floor / pmf.size
+    return out
+
+
+@compiled(f4ss, returns=types.float64[::1])
+def votes(draws: Float32) -> Float64:
+    """Of float32[K, M], how many of the columns each row is highest in; a tie splits its vote."""
+    count, several = draws.shape
+    best, ties = draws[0].copy(), np.zeros(several)
+    for k in range(1, count):
+        for m in range(several):
+            best[m] = max(best[m], draws[k, m])
+    for k in range(count):
+        for m in range(several):
+            ties[m] += draws[k, m] == best[m]
+    for m in range(several):
+        ties[m] = 1.0 / ties[m]
+    won = np.zeros(count)
+    for k in range(count):
+        for m in range(several):
+            if draws[k, m] == best[m]:
+                won[k] += ties[m]
+    return won
+
+
+@compiled(types.float32[:, ::1], f4ss, i8s)
+def add_known(out: Float32, added: Float32, which: Int64) -> None:
+    """Add row ``which[k]`` of ``added``, float32[:, M], to row k of ``out``, unless it is -1."""
+    for k in range(which.size):
+        if which[k] >= 0:
+            for m in range(out.shape[1]):
+                out[k, m] += added[which[k], m]
+
+
+@compiled(types.float32[:, ::1], i8s, f8s, f4ss, i8s)
+def add_scaled(out: Float32, rows: Int64, scale: Float64, added: Float32, which: Int64) -> None:
+    """Add row ``which[n]`` of ``added``, float32[:, M], times ``scale[n]`` to row ``rows[n]`` of ``out``."""
+    for n in range(rows.size):
+        for m in range(out.shape[1]):
+            out[rows[n], m] += np.float32(scale[n]) * added[which[n], m]
+
+
+@compiled(f8s, returns=types.UniTuple(types.float64, 2))
+def total_and_least(pmf: Float64) -> tuple[float, float]:
+    """The sum of float64[K], and the least of it."""
+    total, least = 0.0, np.inf
+    for p in pmf:
+        total += p
+        least = min(least, p)
+    return total, least
+
+
+@compiled(f8s, f8, returns=i8)
+def draw(pmf: Float64, u: float) -> int:
+    """Inverse CDF: the first index whose cumulative mass exceeds u of the whole. Never one of probability 0."""
+    total = 0.0
+    for p in pmf:
+        total += p
+    cumulative, last = 0.0, 0
+    for k in range(pmf.size):
+        cumulative += pmf[k]
+        if cumulative > u * total:
+            return k
+        if pmf[k] > 0.0:
+            last = k
+    return last  # u times the whole may round up to the whole
+
+
+@compiled(f4ss, i8s, returns=types.float32[:, ::1])
+def rows_of(values: Float32, rows: Int64) -> Float32:
+    """``values[rows]`` of float32[N, F]; zeros where a row is -1."""
+    out = np.empty((rows.size, values.shape[1]), np.float32)
+    for k in range(rows.size):
+        for j in range(values.shape[1]):
+            out[k, j] = values[rows[k], j] if rows[k] >= 0 else np.float32(0.0)
+    return out

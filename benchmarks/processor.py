@@ -1,0 +1,43 @@
+"""Whose processor time a load uses: seconds by process, of all processes of this machine."""
+
+import os
+import re
+from collections import defaultdict
+from pathlib import Path
+
+TICK_S = 1.0 / os.sysconf("SC_CLK_TCK")
+NAMES = (
+    ("rank replica", r"ServeReplica:\S+:rank"),
+    ("empty replica", r"ServeReplica:\S+:empty"),
+    ("learner", r"ray::Learner"),
+    ("archiver", r"ray::Archiver"),
+    ("Serve's controller", r"ServeController"),
+    ("Serve's proxies and keeper", r"ray::(Proxy|HAProxy|ServeReplica)"),
+    ("HAProxy", r"haproxy"),
+    ("Redis", r"(valkey|redis)-server"),
+    ("load generator", r"^wrk "),
+    ("raylet, GCS and agents", r"raylet|gcs_server|ray/dashboard|runtime_env|log_monitor"),
+)
+OTHERS = "others"
+
+
+def by_process() -> dict[str, float]:
+    """Seconds of processor so far, user and system, by what the process is."""
+    used: dict[str, float] = defaultdict(float)
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            title = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            fields = (entry / "stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        name = next((name for name, pattern in NAMES if re.search(pattern, title)), OTHERS)
+        used[name] += (int(fields[11]) + int(fields[12])) * TICK_S
+    return dict(used)
+
+
+def per_request_us(before: dict[str, float], after: dict[str, float], requests: float) -> dict[str, float]:
+    """Microseconds of processor per request, the largest first; what is below 5 is left out."""
+    used = {name: 1e6 * (seconds - before.get(name, 0.0)) / requests for name, seconds in after.items()}
+    return {name: us for name, us in sorted(used.items(), key=lambda each: -each[1]) if us >= 5}
