@@ -13,7 +13,6 @@ action more, from 100 to 10,000.
 """
 
 import argparse
-import json
 import os
 import sys
 import time
@@ -23,7 +22,7 @@ from pathlib import Path
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # read when numpy is imported
 
 import numpy as np
-from machine import describe
+from table import Table
 from vowpal_wabbit_next import TextFormatParser, Workspace
 
 from bandits.codec import encode
@@ -52,7 +51,7 @@ SPECS = {
     "LinTS, 100 draws": PolicySpec("bench", learner=RIDGE, exploration=LinTs(), use=USE),
 }
 GOALS = {"text": 40.0, "examples": 10.0}
-GOAL_MS, GOAL_ACTION_US = 0.15, 1.0
+GOAL_US, GOAL_ACTION_US = 150.0, 1.0
 
 
 def numbers(rng: np.random.Generator, prefix: str) -> dict[str, float]:
@@ -170,40 +169,26 @@ def main() -> int:
     rng = np.random.default_rng(0)
     items = [Item(f"item{k}", numbers(rng, "f")) for k in range(ITEMS)]
     catalogue = Catalogue(items)
-    report: dict[str, object] = {"machine": describe()}
-    good = []
+    table = Table()
     vw = against_vw(catalogue, items, rng, arguments.rounds)
-    report["to the PMF, us"] = vw
-    print(f"from the request to the PMF, median: ours {vw['ours']:,.0f} us")
     for peer, goal in GOALS.items():
-        ratio = vw[peer] / vw["ours"]
-        good.append(ratio >= goal)
-        print(f"  VW from {peer:8s} {vw[peer]:7,.0f} us   {ratio:5.1f} x   goal {goal:.0f} x")
-    print("with draw and record, median and p99:")
-    full: dict[str, tuple[float, float]] = {}
+        measured = f"{vw[peer]:,.0f} / {vw['ours']:,.0f} us = {vw[peer] / vw['ours']:.1f} x"
+        table.add(f"from the request to the PMF / VW from {peer}", measured, vw[peer] / vw["ours"], at_least=goal)
     for name, spec in SPECS.items():
         learner = taught(spec, catalogue, make_requests(rng, 300), rng)
         ranker = Ranker(spec, [], salt=SALT)
         ranker.serve("s", learner.snapshot("1-0"), catalogue)
-        full[name] = median_us(
+        median, high = median_us(
             lambda r, ranker=ranker: encode(ranker.decide(r, explicit_pool(r.actions or []))),
             make_requests(rng, arguments.rounds),
         )
-        goal = f"   goal {GOAL_MS * 1000:.0f} us" if name == "VW, epsilon-greedy" else ""
-        print(f"  {name:22s} {full[name][0]:7,.0f} us {full[name][1]:7,.0f} us{goal}")
-    report["with draw and record, us"] = full
-    good.append(full["VW, epsilon-greedy"][0] <= 1000 * GOAL_MS)
+        goal = GOAL_US if name == "VW, epsilon-greedy" else None
+        table.add(f"with draw and record: {name}", f"{median:,.0f} us, p99 {high:,.0f}", median, at_most=goal)
     many = per_action_us(rng, max(50, arguments.rounds // 4))
-    report["by number of actions, us"] = many
     each = (many[MANY[-1]] - many[MANY[0]]) / (MANY[-1] - MANY[0])
-    good.append(each <= GOAL_ACTION_US)
-    print("by number of actions: " + ", ".join(f"{count:,}: {us:,.0f} us" for count, us in many.items()))
-    print(f"  each action more {each:.2f} us, goal {GOAL_ACTION_US:.0f}")
-    report["goals"] = [sum(good), len(good)]
-    if arguments.out:
-        arguments.out.write_text(json.dumps(report, indent=2) + "\n")
-    print(f"goals reached: {sum(good)} of {len(good)}")
-    return 0 if all(good) else 1
+    written = ", ".join(f"{count:,}: {us:,.0f}" for count, us in many.items())
+    table.add("each action more, us", f"{each:.2f} ({written})", each, at_most=GOAL_ACTION_US)
+    return table.finish(arguments.out)
 
 
 if __name__ == "__main__":

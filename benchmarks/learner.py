@@ -12,9 +12,8 @@ of the medians, its range that of single rounds.
 """
 
 import argparse
-import json
 import os
-import platform
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -34,6 +33,7 @@ import numpy as np
 from numpy.typing import NDArray
 from peers_env import LEARNER_NEEDS, LEARNER_PEERS, Peers, peers, peers_python
 from safetensors.numpy import save_file
+from table import Table
 from vowpal_wabbit_next import TextFormatParser, Workspace
 
 from bandits.codec import decode, digest, encode
@@ -349,21 +349,22 @@ def main(argv: Sequence[str] | None = None) -> int:
                 if given.only in case.name:
                     outcomes.append(measure(case, given.rounds))
                     print(outcomes[-1], flush=True)
-    good = all(each.reached and all(peer.same for peer in each.theirs) for each in outcomes)
-    versions |= {each: version(each) for each in ("vowpal-wabbit-next", "numpy")}
-    versions |= {"python": platform.python_version()}
-    machine = f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.2f}"
-    print(f"{machine}; {', '.join(f'{each} {number}' for each, number in versions.items())}")
-    if given.out is not None:
-        report = {
-            "command": " ".join(["python", *sys.argv]),
-            "machine": machine,
-            "versions": versions,
-            "outcomes": [asdict(each) for each in outcomes],
-        }
-        given.out.write_text(json.dumps(report, indent=2) + "\n")
-    print(f"goals: {'reached' if good else 'NOT reached'}")
-    return 0 if good else 1
+    versions |= {each: version(each) for each in ("numba", "numpy", "vowpal-wabbit-next")}
+    print(f"load {os.getloadavg()[0]:.2f}; {', '.join(f'{each} {number}' for each, number in versions.items())}\n")
+    table = Table()
+    for each in outcomes:
+        rate = statistics.median(each.ours)
+        if each.least is not None:
+            table.add(f"{each.name}, per s", f"{rate:,.0f}", rate, at_least=each.least)
+        if each.times is not None:
+            ratio = min(peer.ratio for peer in each.theirs)
+            table.add(f"{each.name}, ratio", f"{ratio:.2f}", ratio, at_least=each.times)
+        if not all(peer.same for peer in each.theirs):
+            raise SystemExit(f"{each.name}: what was learned is not the same")
+    command = " ".join(["python", *sys.argv])
+    return table.finish(
+        given.out, command=command, versions=versions, outcomes=[asdict(outcome) for outcome in outcomes]
+    )
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import aiohttp
 import numpy as np
@@ -113,8 +112,3 @@ def _measured(taken: Sequence[float], seconds: float) -> Measured:
 def _ms(text: str) -> float:
     number, unit = re.fullmatch(r"([\d.]+)([a-z]+)", text).groups()  # type: ignore[union-attr]
     return float(number) * UNITS[unit]
-
-
-def as_file(path: Path, report: object) -> None:
-    """Write measurements as JSON."""
-    path.write_text(json.dumps(report, indent=2) + "\n")

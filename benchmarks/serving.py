@@ -26,9 +26,10 @@ import httpx
 import msgspec
 import numpy as np
 import redis
-from load import Measured, as_file, closed_loop, open_loop
-from machine import describe
+from load import Measured, closed_loop, open_loop
+from processor import by_process, per_request_us
 from services import Service, banditloop, empty, put_catalogue
+from table import Table
 
 from bandits.codec import decode, encode
 from bandits.records import DecisionRecord, RewardRecord
@@ -176,6 +177,13 @@ def fresh_ms(service: Service, capacity: float, seconds: float) -> tuple[float, 
     return float(p50), float(p99)
 
 
+def processor_us(url: str, sent: Sequence[str], seconds: float) -> dict[str, float]:
+    """Microseconds of processor per request, by process of this machine."""
+    before = by_process()
+    measured = closed_loop(url, sent, seconds)
+    return per_request_us(before, by_process(), measured.per_s * seconds)
+
+
 def rss_mb(title: str) -> float:
     """Resident memory of the processes of one kind."""
     total = 0
@@ -188,30 +196,6 @@ def rss_mb(title: str) -> float:
             except OSError:
                 continue
     return total / 1024
-
-
-class Table:
-    """Rows as they are measured, printed at once."""
-
-    def __init__(self) -> None:
-        self.rows: list[dict[str, object]] = []
-
-    def add(
-        self, what: str, measured: str, value: float, *, at_least: float | None = None, at_most: float | None = None
-    ) -> None:
-        """``value`` is held against a goal, if there is one."""
-        reached = None
-        if at_least is not None or at_most is not None:
-            reached = value >= at_least if at_least is not None else value <= (at_most or 0.0)
-        goal = "" if reached is None else f"goal {'≥' if at_least is not None else '≤'} {at_least or at_most:g}"
-        mark = "" if reached is None else "reached" if reached else "NOT reached"
-        print(f"{what:62s} {measured:44s} {goal:12s} {mark}", flush=True)
-        self.rows.append({"what": what, "measured": measured, "value": value, "goal": goal, "reached": reached})
-
-    def summary(self) -> tuple[int, int]:
-        """Goals reached, of how many."""
-        held = [row["reached"] for row in self.rows if row["reached"] is not None]
-        return sum(map(bool, held)), len(held)
 
 
 def main() -> int:
@@ -255,6 +239,10 @@ def main() -> int:
                         f"{rate(found, each):,.0f} per s = {ratio(found, each, 'empty'):.2f}",
                         ratio(found, each, "empty"),
                     )
+                for which, url in (("ours", url_of(ours)), ("empty", nothing.url + "/rank")):
+                    used = processor_us(url, by_id, seconds)
+                    written = ", ".join(f"{who} {us:,.0f}" for who, us in used.items())
+                    table.add(f"processor time of a request, {which}, us", written, sum(used.values()))
                 batch = ratio(found, "batch", "ours", by=BATCH)
                 table.add(
                     "rank:batch of 64 / single rank",
@@ -305,11 +293,7 @@ def main() -> int:
                     ratio(slow, "ours", "default"),
                     at_least=5.0,
                 )
-    reached, goals = table.summary()
-    if arguments.out:
-        as_file(arguments.out, {"machine": describe(), "rows": table.rows, "goals": [reached, goals]})
-    print(f"goals reached: {reached} of {goals}")
-    return 0 if reached == goals else 1
+    return table.finish(arguments.out)
 
 
 if __name__ == "__main__":
