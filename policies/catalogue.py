@@ -1,7 +1,7 @@
 """The item catalogue: item features, hashed once, versioned by digest, replaceable while the service runs."""
 
-from collections.abc import Mapping, Sequence
-from itertools import repeat
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice, repeat
 from typing import Any
 
 import msgspec
@@ -17,6 +17,8 @@ from bandits.types import Float32, Namespace, UInt32, frozen
 
 FEATURES = "features"
 MAX_FEATURES = 256
+PART = 10_000
+"""Items taken in at a time: a million as Python objects are several times what is kept of them."""
 
 
 class Item(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -30,20 +32,29 @@ class Item(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Catalogue:
     """Hashed features of N items: row i of ``hashes``/``values`` [N, F] holds item i's, padded with zeros."""
 
-    def __init__(self, items: Sequence[Item] = ()) -> None:
-        self.encoded = msgspec.json.encode(list(items), order="deterministic")
+    def __init__(self, items: Iterable[Item] = ()) -> None:
+        texts, ids, seen = [], [], dict[int, int]()
+        codes, values = [np.zeros((0, 0), np.int32)], [np.zeros((0, 0), np.float32)]
+        iterator = iter(items)
+        while part := list(islice(iterator, PART)):
+            for item in part:
+                try:
+                    check_features(item.features, "features")
+                except InvalidInputError as error:
+                    raise ArtifactError(f"item {item.id!r}: {error.message}", error.target) from error
+            texts.append(msgspec.json.encode(part, order="deterministic")[1:-1])
+            ids += [item.id for item in part]
+            which, what = _coded([hash_map(item.features, FEATURES) for item in part], seen)
+            codes.append(which)
+            values.append(what)
+        self.encoded = b"[" + b",".join(texts) + b"]"
         self.digest = digest(self.encoded)
-        self.ids = tuple(item.id for item in items)
+        self.ids = tuple(ids)
         self._rows = {item_id: row for row, item_id in enumerate(self.ids)}
         if len(self._rows) != len(self.ids):
             raise ArtifactError("two items share an id", "catalogue")
-        for item in items:
-            try:
-                check_features(item.features, "features")
-            except InvalidInputError as error:
-                raise ArtifactError(f"item {item.id!r}: {error.message}", error.target) from error
-        self._names, self._codes, self._values = coded_rows([item.features for item in items])
-        alike = bool(len(items)) and bool((self._codes == self._codes[0]).all())
+        self._names, self._codes, self._values = np.array(list(seen), np.uint32), _stacked(codes), _stacked(values)
+        alike = bool(ids) and bool((self._codes == self._codes[0]).all())
         self._alike = frozen(self._names[self._codes[0]]) if alike else None
         self._pairs: dict[str, list[tuple[int, float]]] = {}
 
@@ -58,9 +69,12 @@ class Catalogue:
             ArtifactError: malformed, duplicate ids, non-finite features.
         """
         try:
-            return cls(msgspec.json.decode(data, type=list[Item]))
+            catalogue = cls(map(_item, msgspec.json.decode(data, type=list[msgspec.Raw])))
         except MALFORMED as error:
             raise ArtifactError(f"not a catalogue: {error}", "catalogue") from error
+        if catalogue.encoded == data:
+            catalogue.encoded = data  # once in memory is enough
+        return catalogue
 
     @classmethod
     def of(cls, items: Sequence[Mapping[str, Any]]) -> "Catalogue":
@@ -125,15 +139,31 @@ def coded_rows(
 ) -> tuple[UInt32, NDArray[np.int32], Float32]:
     """The distinct hashes of feature maps, and per map padded arrays of which hash (int32 [N, F]) and which value."""
     rows = [hash_map(features or {}, namespace) for features in maps]
+    seen: dict[int, int] = {}
+    codes, values = _coded(rows, seen)
+    return np.array(list(seen), np.uint32), codes, values
+
+
+def _coded(rows: Sequence[Sequence[tuple[int, float]]], seen: dict[int, int]) -> tuple[NDArray[np.int32], Float32]:
+    """Which of the hashes ``seen``, to which new ones are added, and values; padding has the value 0, any hash."""
     width = max((len(row) for row in rows), default=0)
-    seen: dict[int, int] = {0: 0} if any(len(row) < width for row in rows) else {}
     codes = [[seen.setdefault(hashed, len(seen)) for hashed, _ in row] + [0] * (width - len(row)) for row in rows]
     values = [[value for _, value in row] + [0.0] * (width - len(row)) for row in rows]
-    return (
-        np.array(list(seen), np.uint32),
-        np.array(codes, np.int32).reshape(len(rows), width),
-        np.array(values, np.float32).reshape(len(rows), width),
-    )
+    shape = (len(rows), width)
+    return np.array(codes, np.int32).reshape(shape), np.array(values, np.float32).reshape(shape)
+
+
+def _stacked(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """One below the other, filled up with zeros to the widest."""
+    out = np.zeros((sum(map(len, parts)), max(part.shape[1] for part in parts)), parts[0].dtype)
+    at = 0
+    for part in parts:
+        out[at : at + len(part), : part.shape[1]] = part
+        at += len(part)
+    return out
+
+
+_item = msgspec.json.Decoder(Item).decode
 
 
 def hash_map(features: FeatureMap, namespace: str) -> list[tuple[int, float]]:
