@@ -89,9 +89,11 @@ class FeatureIndex:
         spaces = tuple(sorted({name for row in batch for name in row}))
         number = {name: at for at, name in enumerate(spaces)}
         parts = [(number[name], row[name]) for row in batch for name in sorted(row)]
-        cells = list(chain.from_iterable(pairs for _, pairs in parts))
+        start = _starts([len(pairs) for _, pairs in parts])
+        features = chain.from_iterable(pairs for _, pairs in parts)
+        # a double holds any hash
+        cells = np.fromiter(chain.from_iterable(features), np.float64, 2 * int(start[-1])).reshape(-1, 2)
         alone, pairs = _own_plan(self._interactions, self._ignored, spaces)
-        names, values = zip(*cells, strict=True) if cells else ((), ())
         self._size, begins, columns, found = columns_of_rows(
             self._keys,
             self._places,
@@ -100,9 +102,9 @@ class FeatureIndex:
             self._limit,
             _starts(list(map(len, batch))),
             np.array([space for space, _ in parts], np.int32),
-            _starts([len(pairs) for _, pairs in parts]),
-            np.array(names, np.uint32),
-            np.array(values, np.float32),
+            start,
+            cells[:, 0].astype(np.uint32),
+            cells[:, 1].astype(np.float32),
             alone,
             pairs,
             np.array(learn, np.bool_),
