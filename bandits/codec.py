@@ -81,19 +81,19 @@ def _check_reward(record: RewardRecord) -> None:
 
 
 def _check_decision(record: DecisionRecord) -> None:
-    count, slots = len(record.action_ids), len(record.chosen)
+    chosen = record.chosen
+    count, slots = len(record.action_ids), len(chosen)
     if count == 0 or len(set(record.action_ids)) != count:
         raise CodecError("actions are distinct, at least one", "action_ids")
-    if slots == 0 or not all(0 <= index < count for index in record.chosen) or len(set(record.chosen)) != slots:
+    if slots == 0 or min(chosen) < 0 or max(chosen) >= count or len(set(chosen)) != slots:
         raise CodecError("at least one chosen index, distinct, within the actions", "chosen")
     if record.features is not None and len(record.features) != count:
         raise CodecError(f"features for {count} actions, not {len(record.features)}", "features")
     for source, data in record.scores.items():
         if len(data) != 4 * count or np.isinf(np.frombuffer(data, "<f4")).any():
             raise CodecError(f"{count} float32 scores, none infinite", f"scores.{source}")
-    pmfs = _pmfs(record.pmf, slots, count, "pmf")
-    for slot in range(slots):
-        if not pmfs[slot][record.chosen[slot]] > 0.0:
+    for pmf, index in zip(_pmfs(record.pmf, slots, count, "pmf"), chosen, strict=True):
+        if not pmf[index] > 0.0:
             raise CodecError("a chosen action has a positive propensity", "pmf")
     if record.credit is not None:
         _check_credit(record.credit, slots)
