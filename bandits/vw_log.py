@@ -1,9 +1,9 @@
 """Vowpal Wabbit reading its own log: it predicts, then learns, example by example, as its command line does."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
-from vowpal_wabbit_next import DSJsonFormatParser, Example, LabelType, PredictionType, TextFormatParser, Workspace
+from vowpal_wabbit_next import LabelType, PredictionType, Workspace, _core
 
 from bandits.errors import BadRowError, SnapshotError, SpecError
 from bandits.scoring import read_arguments
@@ -12,14 +12,10 @@ from bandits.vw import KNOWN
 LogFormat = Literal["dsjson", "text"]
 
 
-class _CbWorkspace(Workspace[bool]):  # type: ignore[misc]
-    """The library asks for the label's type several times per line; asking VW itself is half of a replay's time."""
-
-    label_type = LabelType.CB
-
-
 class VwLogReader:
     """A VW model as it reads a log. Not thread-safe.
+
+    It asks the library's core: an object of Python for each line, checked each time, is half of a replay's time.
 
     ``args``: a ``--cb_explore_adf`` argument string of ``KNOWN`` options. ``model``: bytes of a model that VW has
     saved, to go on from; its own options are in it, and need not be repeated.
@@ -36,16 +32,16 @@ class VwLogReader:
         if model is None and "cb_explore_adf" not in options:
             raise SpecError("a VW learner's arguments include --cb_explore_adf", "learner.args")
         try:
-            self._workspace = _CbWorkspace([*args.split(), "--quiet"], model_data=model)
+            workspace: Workspace[bool] = Workspace([*args.split(), "--quiet"], model_data=model)
         except RuntimeError as error:
             reason = str(error).partition("\n")[0]
             if model is None:
                 raise SpecError(f"VW refuses '{args}': {reason}", "learner.args") from error
             raise SnapshotError(f"VW cannot load the model: {reason}", "model") from error
-        if not self._workspace.multiline or self._workspace.prediction_type != PredictionType.ActionProbs:
+        kind = workspace.multiline, workspace.label_type, workspace.prediction_type
+        if kind != (True, LabelType.CB, PredictionType.ActionProbs):
             raise SpecError("the model does not make a PMF over actions", "learner.args")
-        self._text = TextFormatParser(self._workspace)
-        self._dsjson = DSJsonFormatParser(self._workspace)
+        self._workspace: Any = workspace._workspace  # noqa: SLF001
         self._format = log_format
 
     def predict_then_learn(self, lines: Sequence[bytes], chosen: int | None) -> list[float]:
@@ -61,7 +57,7 @@ class VwLogReader:
         try:
             examples = self._parse(lines)
             self._check_label(examples, chosen)
-            predicted = self._workspace.predict_then_learn_one(examples)
+            predicted = self._workspace.predict_then_learn_multi_ex_one(examples)
         except (RuntimeError, UnicodeDecodeError) as error:
             raise BadRowError(f"VW cannot read it: {' '.join(str(error).split())}", "line") from error
         probabilities = [0.0] * len(predicted)
@@ -69,16 +65,16 @@ class VwLogReader:
             probabilities[action] = probability
         return probabilities
 
-    def _parse(self, lines: Sequence[bytes]) -> list[Example]:
+    def _parse(self, lines: Sequence[bytes]) -> list[Any]:
         if self._format == "dsjson":
-            examples: list[Example] = self._dsjson.parse_json(lines[0].decode())
-            return examples
-        return [self._text.parse_line(line.decode()) for line in lines]
+            return list(_core._parse_line_dsjson(self._workspace, lines[0].decode()))  # noqa: SLF001
+        parse, workspace = _core._parse_line_text, self._workspace  # noqa: SLF001
+        return [parse(workspace, line.decode()) for line in lines]
 
     @staticmethod
-    def _check_label(examples: list[Example], chosen: int | None) -> None:
+    def _check_label(examples: list[Any], chosen: int | None) -> None:
         if chosen is None:
             return
-        place = chosen + examples[0].get_label().shared
-        if not place < len(examples) or examples[place].get_label().label is None:
+        place = chosen + examples[0]._get_label(LabelType.CB).shared  # noqa: SLF001
+        if not place < len(examples) or examples[place]._get_label(LabelType.CB).label is None:  # noqa: SLF001
             raise BadRowError("VW does not see the label there: of dsjson, it must come before the features", "label")

@@ -20,7 +20,7 @@ from policies.catalogue import Catalogue
 from policies.spec import PolicySpec
 from simulator.logs.base import LogBatch, LoggedDecision, batch_of
 from simulator.ope.batch import ope_batch_from_pmfs
-from simulator.ope.estimators import estimator
+from simulator.ope.estimators import estimator, update_all
 from simulator.ope.formulas import FORMULAS
 from simulator.ope.intervals import Bootstrap, Normal
 from simulator.ope.reward_model import RewardModel
@@ -117,10 +117,10 @@ def ours_ope(
         batch = ope_batch_from_pmfs(
             data["keys"], data["reward"], data["chosen"], data["logging"], data["target"], predicted
         )
+        asked = {name: estimator(name, replicates=replicates, **PARAMETERS.get(name, {})) for name in names}
+        update_all(asked.values(), batch)
         found = {}
-        for name in names:
-            each = estimator(name, replicates=replicates, **PARAMETERS.get(name, {}))
-            each.update(batch)
+        for name, each in asked.items():
             estimate = each.estimate(Bootstrap() if replicates else Normal())
             found[name] = [estimate.value, *(estimate.interval if bounds else ())]
         return found

@@ -23,6 +23,7 @@ from simulator.ope.design import designs
 from simulator.ope.estimators import Estimate, Estimator, Slope, estimator
 from simulator.ope.formulas import FORMULAS
 from simulator.ope.intervals import INTERVALS, REPLICATES, Interval
+from simulator.ope.moments import add_rows
 from simulator.ope.overview import Charts, Overview
 from simulator.ope.reward_model import FittedRewardModel, RewardModel
 from simulator.targets import Logging, Target, demand_rows
@@ -263,10 +264,10 @@ def tally(plan: Plan, model: FittedRewardModel | None, piece: Piece) -> Tally:
         predictions = None if model is None else _predictions(model, batch)
         seen = {target.name: _seen(plan, target, batch, predictions) for target in plan.question.targets}
         out.overview.update(batch, seen)
-        for (policy, _), each in out.estimates.items():
-            each.update(seen[policy])
+        blocks = [block for (policy, _), each in out.estimates.items() for block in each.gather(seen[policy])]
         for (left, right, _), difference in out.differences.items():
-            difference.update(seen[left], seen[right])
+            blocks += difference.gather(seen[left], seen[right])
+        add_rows(blocks, batch.keys)
     out.skipped = piece.skipped
     return out
 

@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import re
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,6 +24,9 @@ WEIGHT = "weight"
 """The column of a batch that says how many decisions of the service each row stands for."""
 _BOM = b"\xef\xbb\xbf"
 _CHUNK_BYTES = 1 << 20
+_LINE = re.compile(rb"\r*[^\r\n][^\n]*\n?")
+"""A line that is not empty, and below, several in a row."""
+_BLOCK = re.compile(rb"(?:\r*[^\r\n][^\n]*\n?)+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,33 +185,35 @@ def records(span: Span) -> Iterator[Record]:
     Raises:
         ReplayError: the file cannot be read, or a record is too large.
     """
-    held: list[bytes] = []
-    start = 0
-    for offset, line in _lines(span):
-        text = line.rstrip(b"\r\n")
-        if offset == 0:
-            text = text.removeprefix(_BOM)
-        if text and not held:
-            start = offset
-        if text:
-            held.append(text)
-            if offset - start > MAX_RECORD_BYTES:
+    shape = _BLOCK if span.blocks else _LINE
+    for offset, data in _whole(span):
+        first = len(_BOM) if offset == 0 and data.startswith(_BOM) else 0
+        for found in shape.finditer(data, first):
+            start = offset + (found.start() if found.start() > first else 0)
+            text = found[0].removesuffix(b"\n")
+            if len(text) > MAX_RECORD_BYTES:
                 raise _too_large(span.path)
-        if held and not (text and span.blocks):
-            yield Record(span.path, start, held)
-            held = []
-    if held:
-        yield Record(span.path, start, held)
+            lines = text.split(b"\n")
+            yield Record(span.path, start, [line.rstrip(b"\r") for line in lines] if b"\r" in text else lines)
 
 
-def _lines(span: Span) -> Iterator[tuple[int, bytes]]:
-    offset = span.start
+def _whole(span: Span) -> Iterator[tuple[int, bytes]]:
+    """The bytes of a span in parts of about _CHUNK_BYTES that hold whole records, each with its place."""
+    ends = (b"\n\n", b"\n\r\n") if span.blocks else (b"\n",)
+    offset, held, left = span.start, b"", None if span.stop is None else span.stop - span.start
     with _opened(span.path) as file:
         if offset:
             file.seek(offset)
-        while (span.stop is None or offset < span.stop) and (line := _read_line(file, span.path)):
-            yield offset, line
-            offset += len(line)
+        while chunk := file.read(_CHUNK_BYTES if left is None else min(left, _CHUNK_BYTES)):
+            left = None if left is None else left - len(chunk)
+            held += chunk
+            if stop := max(held.rfind(end) + 1 for end in ends):
+                yield offset, held[:stop]
+                offset, held = offset + stop, held[stop:]
+            elif len(held) > MAX_RECORD_BYTES:
+                raise _too_large(span.path)
+        if held:
+            yield offset, held
 
 
 def _read_line(file: BinaryIO, path: Path) -> bytes:

@@ -7,6 +7,7 @@ cost.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from bandits.errors import BadRowError
@@ -106,9 +107,15 @@ def _label(heads: Sequence[_Head], record: Record) -> Label | None:
 
 def _heads(record: Record) -> list[_Head]:
     return [
-        _NOTHING if line.startswith(b"|") else _head(_decoded(line.partition(b"|")[0], record, place), record, place)
-        for place, line in enumerate(record.lines)
+        _NOTHING if line.startswith(b"|") else _head_at(line, record, place) for place, line in enumerate(record.lines)
     ]
+
+
+def _head_at(line: bytes, record: Record, place: int) -> _Head:
+    try:
+        return _head(_decoded(line.partition(b"|")[0], record, place))
+    except ValueError as error:
+        raise BadRowError(f"{record.where(place)}: {error}", "label") from error
 
 
 def _decoded(line: bytes, record: Record, place: int) -> str:
@@ -118,26 +125,23 @@ def _decoded(line: bytes, record: Record, place: int) -> str:
         raise BadRowError(f"{record.where(place)}: not UTF-8: {error}", "line") from error
 
 
-def _head(text: str, record: Record, place: int) -> _Head:
+@lru_cache(maxsize=4096)
+def _head(text: str) -> _Head:
     words, tag = text.split(" "), ""
     touches = words[-1] != ""
     words = [word for word in words if word]
     if words and (touches or words[-1].startswith("'")):  # a tag touches the bar, or has a quote before it
         tag = words.pop()
     if "\t" in text or tag == _SHARED or _LABEL.fullmatch(tag):
-        raise BadRowError(
-            f"{record.where(place)}: {text!r} stands before the first bar without a space in between, so VW does not"
-            " take it for a label",
-            "label",
+        raise ValueError(
+            f"{text!r} stands before the first bar without a space in between, so VW does not take it for a label"
         )
     tag = tag.removeprefix("'")
     if not words or words == [_SHARED]:
         return _Head(bool(words), None, tag)
     if len(words) > 1 or not _LABEL.fullmatch(words[0]):
-        raise BadRowError(
-            f"{record.where(place)}: before the first bar stand a label action:cost:probability, 'shared', or nothing,"
-            f" and a tag; not {text!r}",
-            "label",
+        raise ValueError(
+            f"before the first bar stand a label action:cost:probability, 'shared', or nothing, and a tag; not {text!r}"
         )
     _, cost, probability = words[0].split(":")
     return _Head(False, (float(cost), float(probability)), tag)

@@ -12,7 +12,7 @@ from simulator.ope.batch import OpeBatch
 from simulator.ope.estimators import gathered
 from simulator.ope.formulas import Formula, Range
 from simulator.ope.intervals import ALPHA, Interval, Normal, Sample
-from simulator.ope.moments import Moments
+from simulator.ope.moments import Moments, add_rows
 from simulator.ope.verdict import Diagnostics, Verdict, judge
 
 VERDICTS: tuple[Verdict, ...] = ("reliable", "weak", "unreliable")
@@ -43,8 +43,8 @@ class Difference:
         self._moments = Moments.empty(2 * formula.k, replicates)
         self._sides = Diagnostics(), Diagnostics()
 
-    def update(self, left: OpeBatch, right: OpeBatch) -> None:
-        """Add rows, the same for both.
+    def gather(self, left: OpeBatch, right: OpeBatch) -> list[tuple[Moments, Float64]]:
+        """Count rows, the same for both, and say which columns are to be added to which moments: see ``update``.
 
         Raises:
             ReplayError: they are not the same rows, predictions are needed and missing, or a value is not finite.
@@ -52,9 +52,17 @@ class Difference:
         if not np.array_equal(left.keys, right.keys):
             raise ReplayError("two policies are compared on the same rows, in the same order", "keys")
         columns, rows = zip(*(gathered(self.formula, batch) for batch in (left, right)), strict=True)
-        self._moments.update(np.concatenate(columns), left.keys)
         for mine, its in zip(self._sides, rows, strict=True):
             mine.merge(its)
+        return [(self._moments, np.concatenate(columns))]
+
+    def update(self, left: OpeBatch, right: OpeBatch) -> None:
+        """Add rows, the same for both.
+
+        Raises:
+            ReplayError: they are not the same rows, predictions are needed and missing, or a value is not finite.
+        """
+        add_rows(self.gather(left, right), left.keys)
 
     def merge(self, other: "Difference") -> None:
         """Add the rows of another, of the same formula.

@@ -4,7 +4,7 @@ Rows are taken for independent draws. Slots of one decision are not: evaluate ea
 the bootstrap, which draws them together.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import msgspec
@@ -15,7 +15,7 @@ from bandits.types import Float64
 from simulator.ope.batch import OpeBatch
 from simulator.ope.formulas import FORMULAS, Formula
 from simulator.ope.intervals import Interval, Normal, Sample
-from simulator.ope.moments import Moments
+from simulator.ope.moments import Moments, add_rows, checked
 from simulator.ope.verdict import Diagnostics, Verdict, judge
 
 
@@ -46,15 +46,23 @@ class Estimator:
         self._moments = Moments.empty(formula.k, replicates)
         self._rows = Diagnostics()
 
+    def gather(self, batch: OpeBatch) -> list[tuple[Moments, Float64]]:
+        """Count rows, and say which columns are to be added to which moments: see ``update``.
+
+        Raises:
+            ReplayError: predictions are needed and missing, or a value is not finite.
+        """
+        columns, rows = gathered(self.formula, batch)
+        self._rows.merge(rows)
+        return [(self._moments, columns)]
+
     def update(self, batch: OpeBatch) -> None:
         """Add rows.
 
         Raises:
             ReplayError: predictions are needed and missing, or a value is not finite.
         """
-        columns, rows = gathered(self.formula, batch)
-        self._moments.update(columns, batch.keys)
-        self._rows.merge(rows)
+        update_all([self], batch)
 
     def merge(self, other: "Estimator") -> None:
         """Add the rows of another, of the same formula.
@@ -102,7 +110,7 @@ def gathered(formula: Formula, batch: OpeBatch) -> tuple[Float64, Diagnostics]:
         if not np.isfinite(weight).all():
             raise ReplayError("an importance weight is infinite or NaN; leave rows of propensity 0 out", "propensity")
         used = formula.weight(weight)
-        columns = formula.columns(used, batch)
+        columns = checked(formula.columns(used, batch))
         shift = float((columns[0] - formula.columns(weight, batch)[0]).sum()) if formula.tuned else 0.0
         return columns, Diagnostics.of(batch, used, shift)
 
@@ -120,14 +128,13 @@ class Slope:
     def __init__(self, members: Sequence[Estimator]) -> None:
         self._members = members
 
-    def update(self, batch: OpeBatch) -> None:
-        """Add rows.
+    def gather(self, batch: OpeBatch) -> list[tuple[Moments, Float64]]:
+        """See Estimator."""
+        return [each for member in self._members for each in member.gather(batch)]
 
-        Raises:
-            ReplayError: predictions are needed and missing, or a value is not finite.
-        """
-        for member in self._members:
-            member.update(batch)
+    def update(self, batch: OpeBatch) -> None:
+        """See Estimator."""
+        update_all([self], batch)
 
     def merge(self, other: "Slope") -> None:
         """Add the rows of another, of the same grid.
@@ -161,6 +168,15 @@ class Slope:
         estimate = self.chosen.estimate(interval)
         value = getattr(formula, formula.tuned or "")
         return msgspec.structs.replace(estimate, reason=f"{estimate.reason}; SLOPE chose {formula.tuned} = {value:g}")
+
+
+def update_all(estimators: Iterable[Estimator | Slope], batch: OpeBatch) -> None:
+    """Add rows to several estimators: the draws of their bootstraps are shared, and all their sums are one product.
+
+    Raises:
+        ReplayError: predictions are needed and missing, or a value is not finite.
+    """
+    add_rows([each for estimator in estimators for each in estimator.gather(batch)], batch.keys)
 
 
 def estimator(name: str, *, replicates: int = 0, **parameter: float | Literal["auto"]) -> Estimator | Slope:

@@ -1,6 +1,7 @@
 """Means, covariances and ranges of a few columns, gathered in any order and on any number of machines."""
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +12,7 @@ from bandits.types import Float64
 from simulator.logs.base import UInt64, splitmix64
 
 UInt8 = NDArray[np.uint8]
-CHUNK = 4096
+CHUNK = 1024
 """Rows whose bootstrap weights are used at once."""
 LARGEST = 1e100
 """A row's value; its square, summed, is far from overflow."""
@@ -54,21 +55,7 @@ class Moments:
         Raises:
             ReplayError: a value is not finite.
         """
-        k, n = columns.shape
-        if n == 0:
-            return
-        if not (np.abs(columns) < LARGEST).all():
-            raise ReplayError("a reward, weight or prediction is NaN or too large; leave such rows out", "row")
-        mean = columns.mean(axis=1)
-        root = _triangle(columns.T - mean)
-        replicates = np.zeros((len(self.replicates), k + 1))
-        if replicates.size:
-            rows = np.concatenate([columns, np.ones((1, n))])
-            drawn = _DRAWS.of(keys, len(replicates))
-            for start in range(0, n, CHUNK):
-                part = slice(start, start + CHUNK)
-                replicates += drawn[:, part].astype(np.float64) @ rows[:, part].T
-        self.merge(Moments(n, mean, root, columns.min(axis=1), columns.max(axis=1), replicates))
+        add_rows([(self, checked(columns))], keys)
 
     def merge(self, other: "Moments") -> None:
         """Add the rows of another."""
@@ -94,8 +81,54 @@ class Moments:
         return float(np.linalg.norm(self.root @ gradient)) / math.sqrt((self.n - 1) * self.n)
 
 
+def add_rows(blocks: Sequence[tuple[Moments, Float64]], keys: UInt64) -> None:
+    """Add n rows to several moments: of each its columns, float64[k, n].
+
+    Their bootstraps are one: the weights of a row are drawn once, and all sums are one product of matrices. Columns
+    are ``checked`` ones.
+    """
+    if not len(keys):
+        return
+    drawing = [(moments, columns) for moments, columns in blocks if len(moments.replicates)]
+    most = max((len(moments.replicates) for moments, _ in drawing), default=0)
+    sums = _bootstrapped([columns for _, columns in drawing], keys, most)
+    for moments, columns in blocks:
+        mean = columns.mean(axis=1)
+        replicates = next(sums)[: len(moments.replicates)] if len(moments.replicates) else moments.replicates
+        root = _triangle(columns.T - mean)
+        moments.merge(Moments(len(keys), mean, root, columns.min(axis=1), columns.max(axis=1), replicates))
+
+
+def checked(columns: Float64) -> Float64:
+    """The same columns.
+
+    Raises:
+        ReplayError: a value is not finite.
+    """
+    if not (np.abs(columns) < LARGEST).all():
+        raise ReplayError("a reward, weight or prediction is NaN or too large; leave such rows out", "row")
+    return columns
+
+
+def _bootstrapped(blocks: Sequence[Float64], keys: UInt64, replicates: int) -> Iterator[Float64]:
+    """Of each block of columns, float64[k, n]: float64[replicates, k + 1], its sums and the rows, under the weights."""
+    if not blocks:
+        return
+    rows = np.concatenate([*blocks, np.ones((1, len(keys)))])
+    total = np.zeros((len(rows), replicates))
+    for start in range(0, len(keys), CHUNK):
+        part = slice(start, start + CHUNK)
+        total += rows[:, part] @ poisson_weights(keys[part], replicates).astype(np.float64).T
+    at = 0
+    for block in blocks:
+        yield np.stack([*total[at : at + len(block)], total[-1]], axis=1)
+        at += len(block)
+
+
 def _triangle(rows: Float64) -> Float64:
     """The R of a QR decomposition: float64[min(n, k), k] of float64[n, k]."""
+    if rows.shape[1] == 1:
+        return np.array([[np.linalg.norm(rows)]])
     return np.asarray(np.linalg.qr(rows, mode="r"), np.float64)
 
 
@@ -105,32 +138,9 @@ def poisson_weights(keys: UInt64, replicates: int) -> UInt8:
     So it does not matter how a log is cut (Hanley & MacGibbon 2006; Chamandy et al. 2012), and rows that share a key,
     the slots of a decision, are drawn together.
     """
-    groups = -(-replicates // LANES)
-    streams = splitmix64(np.arange(1, groups + 1, dtype=np.uint64))
-    lanes = splitmix64(keys[None, :] ^ streams[:, None]).astype("<u8", copy=False).view("<u2")
-    drawn = POISSON[lanes].reshape(groups, len(keys), LANES).transpose(0, 2, 1)
-    return np.ascontiguousarray(drawn.reshape(groups * LANES, len(keys))[:replicates])
-
-
-class _Draws:
-    """The weights of the rows seen last: every estimator of every policy asks for those of the same array of keys.
-
-    Kept in a byte each: they are used a chunk at a time, and 64-bit numbers would not stay in the processor's cache.
-    """
-
-    def __init__(self) -> None:
-        self._keys: UInt64 = np.zeros(0, np.uint64)
-        self._weights: UInt8 = np.zeros((0, 0), np.uint8)
-
-    def of(self, keys: UInt64, replicates: int) -> UInt8:
-        """``poisson_weights``."""
-        if keys is not self._keys or len(self._weights) != replicates:
-            parts = [poisson_weights(keys[at : at + CHUNK], replicates) for at in range(0, len(keys), CHUNK)]
-            self._keys, self._weights = keys, np.concatenate(parts, axis=1)
-        return self._weights
-
-
-_DRAWS = _Draws()
+    streams = splitmix64(np.arange(1, -(-replicates // LANES) + 1, dtype=np.uint64))
+    lanes = splitmix64(keys[:, None] ^ streams).astype("<u8", copy=False).view("<u2")
+    return POISSON.take(lanes)[:, :replicates].T
 
 
 def _poisson_table() -> UInt8:

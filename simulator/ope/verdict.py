@@ -6,7 +6,8 @@ mass m on actions that the log lacks, while m is below about 3 standard errors o
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -71,34 +72,15 @@ class Diagnostics:
         """Of the batch's rows. ``used``: float64[n], the weights the estimator uses."""
         if not len(batch):
             return cls()
-        weight = batch.weight
         carried = np.abs(used * batch.reward)
-        excess = weight - 1.0
-        if batch.unsupported is not None:
-            excess += batch.unsupported
-        balance = np.zeros(1)
-        if batch.predicted is not None and batch.expected is not None:
-            balance = weight * (batch.predicted - batch.expected)
-        values = [each for each in (batch.reward, batch.predicted, batch.expected) if each is not None]
-        return cls(
-            n=len(batch),
+        return replace(
+            _of_batch(batch),
             used=float(used.sum()),
             used_squares=float(used @ used),
             used_largest=float(used.max()),
-            weights=float(weight.sum()),
-            squares=float(weight @ weight),
-            largest=float(weight.max()),
             carried=float(carried.sum()),
             carried_squares=float(carried @ carried),
             shift=shift,
-            balance=float(balance.sum()),
-            balance_squares=float(balance @ balance),
-            known=0 if batch.second_moment is None else len(batch),
-            unsupported=0.0 if batch.unsupported is None else float(batch.unsupported.sum()),
-            second_moments=0.0 if batch.second_moment is None else float(batch.second_moment.sum()),
-            reward_low=min(float(each.min()) for each in values),
-            reward_high=max(float(each.max()) for each in values),
-            money=np.array([np.log(1.0 + share * excess).sum() for share in MORE]),
         )
 
     def merge(self, other: "Diagnostics") -> None:
@@ -185,6 +167,33 @@ SUMS = (
     "second_moments",
     "money",
 )
+
+
+@lru_cache(maxsize=2)
+def _of_batch(batch: OpeBatch) -> Diagnostics:
+    """What does not depend on the estimator: several look at a batch in turn."""
+    weight = batch.weight
+    excess = weight - 1.0
+    if batch.unsupported is not None:
+        excess += batch.unsupported
+    balance = np.zeros(1)
+    if batch.predicted is not None and batch.expected is not None:
+        balance = weight * (batch.predicted - batch.expected)
+    values = [each for each in (batch.reward, batch.predicted, batch.expected) if each is not None]
+    return Diagnostics(
+        n=len(batch),
+        weights=float(weight.sum()),
+        squares=float(weight @ weight),
+        largest=float(weight.max()),
+        balance=float(balance.sum()),
+        balance_squares=float(balance @ balance),
+        known=0 if batch.second_moment is None else len(batch),
+        unsupported=0.0 if batch.unsupported is None else float(batch.unsupported.sum()),
+        second_moments=0.0 if batch.second_moment is None else float(batch.second_moment.sum()),
+        reward_low=min(float(each.min()) for each in values),
+        reward_high=max(float(each.max()) for each in values),
+        money=np.array([np.log(1.0 + share * excess).sum() for share in MORE]),
+    )
 
 
 def judge(rows: Diagnostics, stderr: float, *, weighted: bool = True) -> tuple[Verdict, str]:
