@@ -178,6 +178,11 @@ def replay(
     estimator: Annotated[
         list[str] | None, typer.Option(help="ips, clipped_ips, snips, dm, dr, sndr, switch_dr, dros [default: all]")
     ] = None,
+    clip: Annotated[str | None, typer.Option(help="Of clipped_ips: a number, or auto [default: 10]")] = None,
+    tau: Annotated[str | None, typer.Option(help="Of switch_dr: a number, or auto [default: 10]")] = None,
+    lambda_: Annotated[str | None, typer.Option("--lambda", help="Of dros: a number, or auto [default: 100]")] = None,
+    bits: Annotated[int, typer.Option(min=4, max=11, help="Of the reward model: it has 2^bits coefficients")] = 8,
+    folds: Annotated[int, typer.Option(min=2, max=20, help="Of the reward model's cross-fitting")] = 5,
     interval: Annotated[str, typer.Option(help="normal, bootstrap, bernstein or anytime")] = "normal",
     alpha: Annotated[float, typer.Option(help="Intervals miss the truth so often")] = 0.05,
     address: Annotated[str | None, typer.Option(help="Work on Ray: local, auto or HOST:PORT")] = None,
@@ -211,6 +216,9 @@ def replay(
         best=best,
         model=model,
         estimators=estimator or (),
+        parameters={"clip": clip, "tau": tau, "lambda_": lambda_},
+        bits=bits,
+        folds=folds,
         interval=interval,
         alpha=alpha,
         address=address,

@@ -1,7 +1,7 @@
 """``banditloop replay``: what other policies would have earned on a log, as a table, JSON and a page."""
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from simulator.learning import METHODS, learn_on
 from simulator.logs.base import Piece
 from simulator.logs.csv_log import CsvColumns
 from simulator.logs.formats import open_log
+from simulator.ope.formulas import FORMULAS
 from simulator.policy_args import Asked, VwKind, policy_of
 from simulator.replay import LogSummary, PolicyResult, Question, Report, Tally, evaluate, tally
 from simulator.search import search
@@ -39,6 +40,9 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     method: str
     policies: Sequence[str]
     estimators: Sequence[str]
+    parameters: Mapping[str, str | None]
+    bits: int
+    folds: int
     interval: str
     alpha: float
     address: str | None
@@ -89,7 +93,7 @@ def run_replay(options: Options, console: Console) -> Report:
                     policy,
                     options.method,
                     pieces,
-                    path=Path(options.log),
+                    log=options.log,
                     log_format=options.log_format,
                     seed=options.seed,
                     bound=options.bound,
@@ -144,7 +148,15 @@ def _ope(options: Options, asked: Sequence[Asked], pieces: Sequence[Piece], cons
         )
     if not any(isinstance(each, Logging) for each in targets):
         targets = [Logging(), *targets]
-    question = Question(targets, tuple(options.estimators), interval=options.interval, alpha=options.alpha)
+    question = Question(
+        targets,
+        tuple(options.estimators),
+        parameters_of(options.parameters),
+        options.interval,
+        options.alpha,
+        options.bits,
+        options.folds,
+    )
     fan: Callable[..., Iterable[Any]] = on_ray(options.address) if options.address else in_processes(options.jobs)
     columns = (
         TextColumn("{task.description}"),
@@ -166,6 +178,23 @@ def _ope(options: Options, asked: Sequence[Asked], pieces: Sequence[Piece], cons
                 yield result
 
         return evaluate(question, pieces, watched)
+
+
+def parameters_of(given: Mapping[str, str | None]) -> dict[str, dict[str, Any]]:
+    """By estimator, of what was given by parameter: a number, or ``auto``.
+
+    Raises:
+        ReplayError: it is neither.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for name, kind in FORMULAS.items():
+        text = given.get(kind.tuned or "")
+        if text is not None:
+            try:
+                found[name] = {str(kind.tuned): text if text == "auto" else float(text)}
+            except ValueError as error:
+                raise ReplayError(f"--{kind.tuned} is a number or auto, not {text!r}", str(kind.tuned)) from error
+    return found
 
 
 def csv_columns(text: str | None) -> CsvColumns | None:

@@ -7,6 +7,7 @@ from typing import Any
 from bandits.errors import ReplayError
 from policies.spec import PolicySpec
 from simulator.logs.base import Piece
+from simulator.logs.files import files_of
 from simulator.policy_args import VwKind
 from simulator.progressive import progressive, vw_progressive
 from simulator.rejection import rejection
@@ -20,13 +21,15 @@ def learn_on(
     method: str,
     pieces: Sequence[Piece],
     *,
-    path: Path,
+    log: str,
     log_format: str,
     seed: int = 0,
     bound: float | None = None,
     skip_bad: bool = False,
 ) -> PolicyResult:
-    """One policy's replay. ``bound``: of rejection, on importance weights; without it the log has to be uniform.
+    """One policy's replay. ``log``: as ``open_log`` takes it.
+
+    ``bound``: of rejection, on importance weights; without it the log has to be uniform.
 
     Raises:
         ReplayError: VW's own arguments need VW's own log and method progressive; or what the method says.
@@ -36,7 +39,7 @@ def learn_on(
             raise ReplayError("kind vw reads VW's own logs (dsjson, vw), by --method progressive", "policy")
         model = None if asked.model is None else Path(asked.model)
         form: Any = "text" if log_format == "vw" else log_format
-        vw = vw_progressive(path, asked.args, form, model=model, skip_bad=skip_bad)
+        vw = vw_progressive(files_of(log), asked.args, form, model=model, skip_bad=skip_bad)
         numbers = {"rows": vw.examples, "labelled": vw.labelled, "skipped": vw.skipped}
         return PolicyResult(
             asked.name or f"vw {asked.args}",

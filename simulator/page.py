@@ -1,5 +1,6 @@
 """A report as one HTML page that needs nothing else: estimates with intervals, rewards over time, weights, actions."""
 
+import json
 import math
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -8,6 +9,7 @@ from html import escape
 from simulator.curve import CurvePoint
 from simulator.ope.overview import Action, Bucket
 from simulator.replay import NamedComparison, PolicyResult, Report
+from simulator.trials import NEVER, SearchSummary, Trial
 
 COLOURS = ("#4269d0", "#efb118", "#ff725c", "#6cc5b0", "#3ca951", "#ff8ab7", "#a463f2", "#97bbf5")
 SIGNS = {"reliable": "●", "weak": "◐", "unreliable": "○"}
@@ -24,6 +26,7 @@ table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nu
 th, td { text-align: left; padding: .3rem .7rem .3rem 0; border-bottom: 1px solid var(--line); vertical-align: top }
 th { color: var(--soft); font-weight: 500 } td.n { text-align: right }
 .reliable { color: #2f9e44 } .weak { color: #d9820f } .unreliable { color: #d6336c }
+code { overflow-wrap: anywhere } summary { cursor: pointer; color: var(--soft) }
 svg { width: 100%; height: auto; background: var(--card); border-radius: 6px }
 text { fill: var(--ink); font-size: 12px }
 .axis { stroke: var(--line) } .soft text, text.soft { fill: var(--soft) }
@@ -39,6 +42,8 @@ def page(report: Report) -> str:
     ]
     if any(result.estimates for result in report.results):
         parts += ["<h2>Estimates, with intervals</h2>", _legend(report), _intervals(report), _verdicts(report)]
+    if report.search is not None:
+        parts += ["<h2>The search</h2>", _trials(report.search)]
     parts += [_curve(result) for result in report.results if result.curve]
     if report.comparisons:
         parts += ["<h2>Differences on the same rows</h2>", _comparisons(report.comparisons)]
@@ -114,6 +119,61 @@ def _verdicts(report: Report) -> str:
             )
         lines += [f"<tr><td colspan='7' class='soft'>{escape(note)}</tr>" for note in result.notes]
     return "\n".join(lines) + "</table>"
+
+
+def _trials(search: SearchSummary) -> str:
+    """Each trial's DR value and the lower end it was ranked by, rung by rung; a line follows a spec that went on."""
+    drawn = [each for each in search.trials if math.isfinite(each.value)]
+    rungs = sorted({each.rung for each in drawn})
+    values = [end for each in drawn for end in _ends(each)]
+    height = Scale(min(values, default=0.0), max(values, default=1.0), 240, 20)
+    wide = (WIDTH - 100) / max(1, len(rungs))
+    shapes, places = height.ticks(60), dict[tuple[str, int], tuple[float, float]]()
+    for rung in rungs:
+        trials = [each for each in drawn if each.rung == rung]
+        for number, each in enumerate(trials):
+            places[each.spec, rung] = 80 + wide * (rung + 0.8 * number / max(1, len(trials))), height(each.value)
+        said = f"rung {rung + 1}: learned from {trials[0].rows:,} rows"
+        shapes.append(f"<text class='soft' x='{80 + wide * rung:.0f}' y='262'>{said}</text>")
+    for each in drawn:
+        x, y = places[each.spec, each.rung]
+        after = places.get((each.spec, each.rung + 1))
+        colour = COLOURS[0] if each.kept else "var(--soft)"
+        if after:
+            shapes.append(
+                f"<line x1='{x:.1f}' y1='{y:.1f}' x2='{after[0]:.1f}' y2='{after[1]:.1f}' stroke='{colour}'"
+                " opacity='.35'/>"
+            )
+        low = height(_ends(each)[0])
+        said = f"{each.spec}: {each.value:.6g}, at least {_lower(each)}, {each.verdict}"
+        shapes.append(
+            f"<g><title>{escape(said)}</title><line x1='{x:.1f}' x2='{x:.1f}' y1='{y:.1f}' y2='{low:.1f}'"
+            f" stroke='{colour}' stroke-width='2'/><text x='{x:.1f}' y='{y + 5:.1f}' text-anchor='middle'"
+            f" style='fill:{colour};font-size:13px'>{SIGNS[each.verdict]}</text></g>"
+        )
+    rows = "".join(
+        f"<tr><td>{each.rung + 1}<td>{escape(each.spec)}<td class='n'>{each.rows:,}<td class='n'>{_lower(each)}"
+        f"<td class='n'>{each.value:.6g}<td><b class='{each.verdict}'>{each.verdict}</b>"
+        f"<td>{'goes on' * each.kept}</tr>"
+        for each in search.trials
+    )
+    return (
+        "<p class='soft'>DR value of each spec on the rows that select, down to the lower end of its interval, by which"
+        " specs are ranked. Those in colour went on, and learned from more rows. What the finalists earn on rows that"
+        " no choice has seen is above.</p>"
+        f"{_svg(270, shapes)}<p>Best: <code>{escape(json.dumps(search.best))}</code></p>"
+        "<details><summary>Every trial</summary><table><tr><th>rung<th>spec<th>learned from<th>DR at least<th>DR"
+        f"<th>verdict<th></tr>{rows}</table></details>"
+    )
+
+
+def _ends(trial: Trial) -> tuple[float, float]:
+    """Of what is drawn of a trial; its value alone, if it has no lower end that could be relied on."""
+    return (trial.lower if trial.lower > NEVER else trial.value, trial.value)
+
+
+def _lower(trial: Trial) -> str:
+    return f"{trial.lower:.6g}" if trial.lower > NEVER else "-"
 
 
 def _comparisons(given: Sequence[NamedComparison]) -> str:

@@ -4,8 +4,9 @@ Progressive validation: Blum, Kalai & Langford (1999), "Beating the hold-out", d
 is the mean, over the log, of how well the policy did while it learned from that very log, with the log's propensities.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from policies.spec import PolicySpec
 from simulator.curve import Curve, CurvePoint
 from simulator.logs import dsjson, vw_text
 from simulator.logs.base import Piece
+from simulator.logs.files import LogFile
 from simulator.logs.lines import WEIGHT, Record, Span, records
 from simulator.online import PUBLISH_EVERY, OnlinePolicy
 
@@ -87,14 +89,20 @@ def progressive(
 
 
 def vw_progressive(
-    path: Path, args: str, log_format: LogFormat, *, model: Path | None = None, skip_bad: bool = False
+    log: LogFile | Sequence[LogFile],
+    args: str,
+    log_format: LogFormat,
+    *,
+    model: Path | None = None,
+    skip_bad: bool = False,
 ) -> VwProgressive:
-    """What VW's own command line would print as its average loss: ``vw ARGS [--dsjson] -d PATH [-i MODEL]``.
+    """What VW's own command line would print as its average loss: ``vw ARGS [--dsjson] -d LOG [-i MODEL]``.
 
     VW parses each example, predicts, and learns. The loss of a labelled example is cost / probability times VW's
     probability of the chosen action; examples without a label are predicted only. As VW does, lines of dsjson without
-    ``a`` or with ``_skipLearn`` are passed over, and the others weigh 1 / (1 - pdrop). Differs from VW: what VW mends
-    without a word (a cost that is no number, a probability above 1) or dies of is a bad row here.
+    ``a`` or with ``_skipLearn`` are passed over, and the others weigh 1 / (1 - pdrop). Several files are one log, in
+    their order. Differs from VW: what VW mends without a word (a cost that is no number, a probability above 1) or dies
+    of is a bad row here.
 
     Raises:
         SpecError, SnapshotError: the arguments or the model.
@@ -103,7 +111,8 @@ def vw_progressive(
     """
     reader = VwLogReader(args, log_format, model=None if model is None else _read(model))
     loss, examples, labelled, skipped = Curve(), 0, 0, 0
-    for record in records(Span(path, blocks=log_format == "text")):
+    files = [log] if isinstance(log, LogFile) else log
+    for record in chain.from_iterable(records(Span(file, blocks=log_format == "text")) for file in files):
         try:
             label = _label(record, log_format)
             if label is None:

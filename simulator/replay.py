@@ -16,7 +16,7 @@ from bandits.errors import ReplayError
 from bandits.types import Float64
 from simulator.curve import CurvePoint
 from simulator.logs.base import LogBatch, Piece
-from simulator.logs.lines import WEIGHT
+from simulator.logs.lines import WEIGHT, counts_of
 from simulator.ope.batch import OpeBatch, ope_batch_from_pmfs
 from simulator.ope.comparisons import Comparison, Difference, comparisons
 from simulator.ope.design import designs
@@ -29,6 +29,8 @@ from simulator.ope.reward_model import FittedRewardModel, RewardModel
 from simulator.targets import Logging, Target, demand_rows
 from simulator.trials import SearchSummary
 
+BITS_RANGE = (4, 11)
+"""Of the reward model: it holds folds x 4^bits numbers."""
 WITH_MODEL = frozenset({"dm", "dr", "sndr", "switch_dr", "dros"})
 Result = TypeVar("Result")
 Fan = Callable[[Callable[[Piece], Result], Sequence[Piece]], Iterable[Result]]
@@ -36,7 +38,10 @@ Fan = Callable[[Callable[[Piece], Result], Sequence[Piece]], Iterable[Result]]
 
 
 class LogSummary(msgspec.Struct, frozen=True):
-    """What was read. ``skipped``: bad rows left out. ``first_ms``, ``last_ms``: 0 in a log without times."""
+    """What was read. ``skipped``: bad rows left out. ``first_ms``, ``last_ms``: 0 in a log without times.
+
+    ``decisions``: those of the service that the rows stand for; more than the rows where some were left out (pdrop).
+    """
 
     rows: int
     skipped: int
@@ -44,6 +49,7 @@ class LogSummary(msgspec.Struct, frozen=True):
     last_ms: int
     mean_reward: float
     min_propensity: float
+    decisions: float = 0.0
 
 
 class PolicyResult(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -109,6 +115,12 @@ class Question:
             raise ReplayError("name at least one policy, and each once", "policy")
         for name in self.estimators or FORMULAS:
             estimator(name, **self.parameters.get(name, {}))
+        for name, given in self.parameters.items():
+            if name not in (self.estimators or FORMULAS):
+                raise ReplayError(f"{' and '.join(given)} is of {name}, which is not asked for", "estimator")
+        if not (BITS_RANGE[0] <= self.bits <= BITS_RANGE[1] and self.folds >= 2):
+            low, high = BITS_RANGE
+            raise ReplayError(f"a reward model has {low} to {high} bits and 2 folds or more", "bits")
         if self.interval not in INTERVALS:
             raise ReplayError(f"an interval is one of {', '.join(INTERVALS)}, not {self.interval!r}", "interval")
         if not 0.0 < self.alpha < 1.0:
@@ -130,6 +142,7 @@ class Tally:
 
     overview: Overview
     rows: int = 0
+    decisions: float = 0.0
     skipped: int = 0
     first_ms: int = 0
     last_ms: int = 0
@@ -146,13 +159,16 @@ class Tally:
             self.first_ms = first if self.first_ms == 0 else min(self.first_ms, first)
             self.last_ms = max(self.last_ms, int(known.max()))
         self.rows += len(batch)
-        self.total_reward += float(batch.reward.sum())
+        counts = counts_of(batch)
+        self.decisions += float(counts.sum())
+        self.total_reward += float(counts @ batch.reward)
         self.min_propensity = min(self.min_propensity, float(batch.propensity.min(initial=1.0)))
 
     def merge(self, other: "Tally") -> None:
         """Add the rows of another, which answers the same question."""
         self.overview.merge(other.overview)
         self.rows += other.rows
+        self.decisions += other.decisions
         self.skipped += other.skipped
         times = [each for each in (self.first_ms, other.first_ms) if each]
         self.first_ms, self.last_ms = min(times, default=0), max(self.last_ms, other.last_ms)
@@ -166,10 +182,14 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A question, made definite by a look at the log. ``modelled``: the policies that DM and DR can be had for."""
+    """A question, made definite by a look at the log.
+
+    ``modelled``: the policies that DM and DR can be had for. ``counted``: rows say how many decisions they stand for.
+    """
 
     question: Question
     modelled: frozenset[str]
+    counted: bool = False
 
     def estimators(self, target: Target) -> list[str]:
         """The names of a policy's estimators."""
@@ -188,11 +208,15 @@ class Plan:
         for target in question.targets:
             for name in self.estimators(target):
                 parameters = question.parameters.get(name, {})
-                out.estimates[target.name, name] = estimator(name, replicates=question.replicates, **parameters)
+                out.estimates[target.name, name] = estimator(
+                    name, replicates=question.replicates, counted=self.counted, **parameters
+                )
         for number, left in enumerate(question.targets):
             for right in question.targets[number + 1 :]:
                 name = self.compared(left, right)
-                out.differences[left.name, right.name, name] = Difference(FORMULAS[name](), question.replicates)
+                out.differences[left.name, right.name, name] = Difference(
+                    FORMULAS[name](), question.replicates, counted=self.counted
+                )
         return out
 
     def compared(self, left: Target, right: Target) -> str:
@@ -241,7 +265,7 @@ def plan_of(question: Question, pieces: Sequence[Piece]) -> Plan:
                 raise
         else:
             modelled.add(target.name)
-    return Plan(question, frozenset(modelled))
+    return Plan(question, frozenset(modelled), WEIGHT in batch.columns)
 
 
 def fit(bits: int, folds: int, piece: Piece) -> RewardModel:
@@ -259,7 +283,6 @@ def tally(plan: Plan, model: FittedRewardModel | None, piece: Piece) -> Tally:
     """What the rows of a piece say."""
     out = plan.empty()
     for batch in piece.batches():
-        _refuse_thinned(batch)
         out.count(batch)
         predictions = None if model is None else _predictions(model, batch)
         seen = {target.name: _seen(plan, target, batch, predictions) for target in plan.question.targets}
@@ -291,8 +314,9 @@ def report(plan: Plan, total: Tally) -> Report:
         total.skipped,
         total.first_ms,
         total.last_ms,
-        total.total_reward / max(total.rows, 1),
+        total.total_reward / max(total.decisions, 1.0),
         total.min_propensity,
+        total.decisions,
     )
     return Report(summary, results, named, winner_of(results, named), total.overview.charts())
 
@@ -311,14 +335,6 @@ def winner_of(results: Sequence[PolicyResult], named: Sequence[NamedComparison])
     return None
 
 
-def _refuse_thinned(batch: LogBatch) -> None:
-    if (batch.columns.get(WEIGHT, np.ones(1)) != 1.0).any():
-        raise ReplayError(
-            "this log has left decisions out at random (pdrop), and ope does not weigh for that: use progressive",
-            "log",
-        )
-
-
 def _chosen(batch: LogBatch) -> np.ndarray[Any, np.dtype[np.intp]]:
     return np.fromiter((row.chosen for row in batch.decisions), np.intp, len(batch.decisions))
 
@@ -334,6 +350,11 @@ def _predictions(model: FittedRewardModel, batch: LogBatch) -> Float64:
 
 
 def _seen(plan: Plan, target: Target, batch: LogBatch, predictions: Float64 | None) -> OpeBatch:
+    seen = _seen_of(plan, target, batch, predictions)
+    return replace(seen, counts=counts_of(batch)) if plan.counted else seen
+
+
+def _seen_of(plan: Plan, target: Target, batch: LogBatch, predictions: Float64 | None) -> OpeBatch:
     if target.name not in plan.modelled:
         return OpeBatch(batch.keys, batch.reward, batch.propensity, target.propensities(batch))
     rows = batch.decisions

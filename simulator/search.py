@@ -18,7 +18,7 @@ import msgspec
 from bandits.errors import BanditloopError, ReplayError
 from policies.spec import PolicySpec
 from policies.trained import TrainedModel
-from simulator.fan import connect
+from simulator.fan import connect, on_ray
 from simulator.logs.base import Piece
 from simulator.online import check_blend, salt_of
 from simulator.ope.reward_model import FittedRewardModel
@@ -27,12 +27,11 @@ from simulator.search_space import SearchSpace, specs_of
 from simulator.slices import count, stretch
 from simulator.targets import Logging
 from simulator.trained import Frozen, snapshot_of, train
-from simulator.trials import SearchSummary, Trial
+from simulator.trials import NEVER, SearchSummary, Trial
 
 LEARN, SELECT = 0.6, 0.8
 """Where the log is cut, as shares of its rows: learned from, selected by, and the rest for the final check."""
 FINALISTS = 2
-NEVER = -1e300
 
 
 class Found(msgspec.Struct, frozen=True):
@@ -75,7 +74,8 @@ def search(
         )
     selecting = stretch(pieces, counts, first, second)
     question = Question([Logging()], ("dr",))
-    model = reward_model(question, selecting)
+    fan = on_ray(address)
+    model = reward_model(question, selecting, fan)
     trials: list[Trial] = []
     left = specs
     for rung in range(rungs):
@@ -89,7 +89,7 @@ def search(
         progress(rung + 1, rungs, trials[-len(ranked) :])
     learned = [train(spec, stretch(pieces, counts, 0, second)) for spec in _with(left, specs[0])]
     targets = [_frozen(each, seed) for each in learned]
-    final = evaluate(Question([Logging(), *targets]), stretch(pieces, counts, second, total))
+    final = evaluate(Question([Logging(), *targets]), stretch(pieces, counts, second, total), fan)
     summary = SearchSummary(msgspec.to_builtins(left[0]), trials)
     return Found(left[0], learned[0], msgspec.structs.replace(final, search=summary))
 

@@ -4,6 +4,9 @@ from typing import Any
 
 import msgspec
 
+NEVER = -1e300
+"""The lower end of what cannot be relied on."""
+
 
 class Trial(msgspec.Struct, frozen=True):
     """What a spec scored in a rung, having learned from ``rows``.

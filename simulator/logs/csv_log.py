@@ -5,7 +5,6 @@ import io
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
@@ -13,12 +12,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
+from numpy.typing import NDArray
 
 from bandits.codec import MAX_NUMBER
 from bandits.errors import BadRowError, ReplayError
 from bandits.records import Value
 from bandits.types import Float64
 from simulator.logs.base import LogBatch, LoggedDecision, key_of, splitmix64
+from simulator.logs.files import LogFile, open_bytes
 from simulator.logs.lines import PIECE_BYTES, Span, cut, newlines
 
 NUMBER = r"^\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*$"
@@ -55,12 +56,13 @@ class CsvColumns(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class _Range(io.RawIOBase):
-    """Some bytes of a file, to read once."""
+    """Some bytes of a file, to read once. ``lines``: how many were read so far."""
 
     def __init__(self, span: Span) -> None:
-        self._file = span.path.open("rb")
+        self._file = open_bytes(span.path)
         self._file.seek(span.start)
         self._left = None if span.stop is None else span.stop - span.start
+        self._ends, self._last = 0, b"\n"
 
     def readable(self) -> bool:
         """Yes."""
@@ -73,7 +75,14 @@ class _Range(io.RawIOBase):
         data = self._file.read(size)
         if self._left is not None:
             self._left -= len(data)
+        self._ends += data.count(b"\n")
+        self._last = data[-1:] or self._last
         return data
+
+    @property
+    def lines(self) -> int:
+        """The last one may have no end."""
+        return self._ends + (self._last != b"\n")
 
     def close(self) -> None:
         """Close the file."""
@@ -97,17 +106,18 @@ class CsvPiece:
     skip_bad: bool = False
     skipped: int = field(default=0, init=False)
     _wrong: BadRowError | None = field(default=None, init=False)
+    _wrong_lines: set[int] = field(default_factory=set, init=False)
 
     def batches(self) -> Iterator[LogBatch]:
         """See Piece. A batch is a block of the file."""
-        self.skipped = 0
+        self.skipped, self._wrong_lines = 0, set()
         numbers = list(dict.fromkeys([*self.columns.numbers, *self.extra]))
         wanted = list(dict.fromkeys([*numbers, *self.columns.texts]))
         header = 1 if self.span.start == 0 else 0
-        line = self.first + header
+        line, data = self.first + header, _Range(self.span)
         try:
             with pyarrow.csv.open_csv(
-                pa.PythonFile(_Range(self.span), mode="r"),
+                pa.PythonFile(data, mode="r"),
                 pyarrow.csv.ReadOptions(
                     use_threads=False, block_size=BLOCK_BYTES, column_names=self.header, skip_rows=header
                 ),
@@ -117,29 +127,38 @@ class CsvPiece:
                 ),
             ) as reader:
                 for block in reader:
-                    yield from self._batch(block, numbers, line)
-                    line += len(block)
+                    lines = self._lines(line, len(block))
+                    yield from self._batch(block, numbers, lines)
+                    line = int(lines[-1]) + 1 if len(lines) else line
         except pa.ArrowInvalid as error:
             fallback = BadRowError(f"{self.span.path}, from line {self.first}: {error}", "columns")
             raise self._wrong or fallback from error
+        if data.lines > max([line, *(wrong + 1 for wrong in self._wrong_lines)]) - self.first:
+            raise BadRowError(f"{self.span.path}: a cell holds a line break, which is not read here", "columns")
+
+    def _lines(self, first: int, count: int) -> NDArray[np.int64]:
+        """The numbers of so many lines from this one that have the right width."""
+        numbers = np.arange(first, first + count + len(self._wrong_lines))
+        return numbers[~np.isin(numbers, list(self._wrong_lines))][:count]
 
     def _wrong_width(self, row: Any) -> str:
+        line = self.first - 1 + row.number
         if not self.skip_bad:
-            line = self.first - 1 + row.number
             what = f"{row.expected_columns} columns, not {row.actual_columns}"
             self._wrong = BadRowError(f"{self.span.path}, line {line}: {what}", "columns")
             return "error"
         self.skipped += 1
+        self._wrong_lines.add(line)
         return "skip"
 
-    def _batch(self, block: Any, numbers: Sequence[str], line: int) -> Iterator[LogBatch]:
+    def _batch(self, block: Any, numbers: Sequence[str], lines: NDArray[np.int64]) -> Iterator[LogBatch]:
         bad = np.zeros(len(block), bool)
         values: dict[str, Float64] = {}
         for name in numbers:
             column = block.column(name)
             wrong = ~np.asarray(pc.match_substring_regex(column, NUMBER))
             if wrong.any():
-                self._refuse(wrong, block, line, name, "is no number")
+                self._refuse(wrong, block, lines, name, "is no number")
                 column = pc.if_else(pa.array(wrong), "nan", column)
                 bad |= wrong
             values[name] = np.asarray(pc.cast(pc.utf8_trim_whitespace(column), pa.float64()))
@@ -148,10 +167,10 @@ class CsvPiece:
             (self.columns.propensity, ~((propensity > 0.0) & (propensity <= 1.0)), "is no propensity, in (0, 1]"),
             (self.columns.reward, ~(np.abs(reward) <= MAX_NUMBER), f"is no reward, a number up to {MAX_NUMBER:g}"),
         ):
-            self._refuse(wrong & ~bad, block, line, name, what)
+            self._refuse(wrong & ~bad, block, lines, name, what)
             bad |= wrong
         keep = np.flatnonzero(~bad)
-        rows = self._decisions(block, values, keep, line)
+        rows = self._decisions(block, values, keep, lines)
         keep = keep[[row is not None for row in rows]] if rows else keep
         self.skipped += len(block) - len(keep)
         if not keep.size:
@@ -160,7 +179,7 @@ class CsvPiece:
         file = np.uint64(key_of(self.span.path.name))
         yield LogBatch(
             keys=(
-                splitmix64((keep + line).astype(np.uint64) ^ file)
+                splitmix64(lines[keep].astype(np.uint64) ^ file)
                 if texts is None
                 else np.fromiter((key_of(texts[at]) for at in keep), np.uint64, keep.size)
             ),
@@ -174,7 +193,7 @@ class CsvPiece:
         )
 
     def _decisions(
-        self, block: Any, values: dict[str, Float64], keep: Any, line: int
+        self, block: Any, values: dict[str, Float64], keep: Any, lines: NDArray[np.int64]
     ) -> Sequence[LoggedDecision | None]:
         """The rows to keep, None where one turns out to be bad; nothing, if the log has no actions."""
         columns = self.columns
@@ -188,12 +207,12 @@ class CsvPiece:
         for at in keep.tolist():
             ids = columns.action_ids if sets is None else sets[at].split(SEPARATOR)
             if chosen[at] not in ids or len(set(ids)) != len(ids):
-                self._refuse_row(line + at, f"{chosen[at]!r} is not one of the row's distinct actions", columns.action)
+                self._refuse_row(lines[at], f"{chosen[at]!r} is not one of the row's distinct actions", columns.action)
                 rows.append(None)
                 continue
             rows.append(
                 LoggedDecision(
-                    event_id=f"{self.span.path.name}:{line + at}" if events is None else events[at],
+                    event_id=f"{self.span.path.name}:{lines[at]}" if events is None else events[at],
                     context={name: number_or_text(cells[at]) for name, cells in context.items()},
                     action_ids=ids,
                     chosen=ids.index(chosen[at]),
@@ -203,18 +222,18 @@ class CsvPiece:
             )
         return rows
 
-    def _refuse(self, wrong: Any, block: Any, line: int, name: str, what: str) -> None:
+    def _refuse(self, wrong: Any, block: Any, lines: NDArray[np.int64], name: str, what: str) -> None:
         if wrong.any():
             at = int(wrong.argmax())
-            self._refuse_row(line + at, f"{name} {what}: {str(block.column(name)[at])[:40]!r}", name)
+            self._refuse_row(lines[at], f"{name} {what}: {str(block.column(name)[at])[:40]!r}", name)
 
-    def _refuse_row(self, line: int, what: str, name: str) -> None:
+    def _refuse_row(self, line: np.int64, what: str, name: str) -> None:
         if not self.skip_bad:
             raise BadRowError(f"{self.span.path}, line {line}: {what}", name)
 
 
 def csv_pieces(
-    path: Path,
+    path: LogFile,
     columns: CsvColumns,
     *,
     extra: Sequence[str] = (),
@@ -229,7 +248,7 @@ def csv_pieces(
     if columns.action is not None and columns.actions is None and not columns.action_ids:
         raise ReplayError("name the column of all actions, or list their ids: a choice is one among others", "columns")
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
+        with io.TextIOWrapper(open_bytes(path), "utf-8-sig", newline="") as file:
             header = next(csv.reader(file), [])
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ReplayError(f"{path} is no readable CSV file: {error}", "log") from error

@@ -4,7 +4,6 @@ Source: VW 9.9, ``core/parse_example_json.h``, and the VW wiki's page on dsjson.
 """
 
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
@@ -15,6 +14,7 @@ from bandits.errors import BadRowError
 from bandits.records import FeatureMap
 from bandits.types import Pmf, frozen
 from simulator.logs.base import LoggedDecision
+from simulator.logs.files import LogFile
 from simulator.logs.lines import PIECE_BYTES, Parsed, Record, RecordPiece, check_logged, cut
 
 PMF_SLACK = 1e-4
@@ -74,7 +74,7 @@ _lines = msgspec.json.Decoder(_Line)
 _labels = msgspec.json.Decoder(Label)
 
 
-def dsjson_pieces(path: Path, *, piece_bytes: int = PIECE_BYTES, skip_bad: bool = False) -> list[RecordPiece]:
+def dsjson_pieces(path: LogFile, *, piece_bytes: int = PIECE_BYTES, skip_bad: bool = False) -> list[RecordPiece]:
     """A log in dsjson as pieces.
 
     Action ids are the actions' ``_tag`` where every action of the line has one of its own, else "1" to "K" by place.

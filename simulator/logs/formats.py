@@ -1,6 +1,5 @@
 """A log by its path and format, as pieces."""
 
-import glob
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, get_args
@@ -13,6 +12,7 @@ from simulator.logs.archive import archive_pieces
 from simulator.logs.base import Piece
 from simulator.logs.csv_log import CsvColumns, csv_pieces
 from simulator.logs.dsjson import dsjson_pieces
+from simulator.logs.files import LogFile, files_of, local, size_of
 from simulator.logs.obd import obd_pieces
 from simulator.logs.vw_text import text_pieces
 
@@ -33,7 +33,7 @@ def open_log(
     """The pieces of a log, about ``shards`` of them.
 
     ``log``: of an archive the folder or URI, of one policy or with one policy in it; of obd a campaign's folder; else a
-    file, or a glob of files, that are read in the order of their names. ``columns``, ``extra``: of a CSV.
+    file, or a glob of files, by path or URI, that are read in the order of their names. ``columns``, ``extra``: of CSV.
 
     Raises:
         ReplayError: there is no such log.
@@ -47,20 +47,19 @@ def open_log(
             archive_pieces(root if "://" in root else str(Path(root).absolute()), policy, shards, skip_bad=skip_bad)
         )
     if log_format == "obd":
-        folder = Path(log)
-        size = _size(folder / f"{folder.resolve().name}.csv")
-        return list(obd_pieces(folder.resolve(), piece_bytes=_share(size, shards), skip_bad=skip_bad))
-    names = sorted(glob.glob(log)) or [log]  # noqa: PTH207 - an absolute pattern, too
-    paths = [Path(name).absolute() for name in names]  # a piece may be read where another folder is the current one
-    share = _share(sum(_size(path) for path in paths), shards)
-    read: Callable[[Path], Sequence[Piece]]
+        folder = Path(local(log)).resolve()
+        size = size_of(folder / f"{folder.name}.csv")
+        return list(obd_pieces(folder, piece_bytes=_share(size, shards), skip_bad=skip_bad))
+    files = files_of(log)
+    share = _share(sum(map(size_of, files)), shards)
+    read: Callable[[LogFile], Sequence[Piece]]
     if log_format == "csv":
         mapping = columns or CsvColumns()
-        read = lambda path: csv_pieces(path, mapping, extra=extra, piece_bytes=share, skip_bad=skip_bad)  # noqa: E731
+        read = lambda file: csv_pieces(file, mapping, extra=extra, piece_bytes=share, skip_bad=skip_bad)  # noqa: E731
     else:
         pieces_of = dsjson_pieces if log_format == "dsjson" else text_pieces
-        read = lambda path: pieces_of(path, piece_bytes=share, skip_bad=skip_bad)  # noqa: E731
-    return [piece for path in paths for piece in read(path)]
+        read = lambda file: pieces_of(file, piece_bytes=share, skip_bad=skip_bad)  # noqa: E731
+    return [piece for file in files for piece in read(file)]
 
 
 def archived_policy(log: str) -> tuple[str, str]:
@@ -86,10 +85,3 @@ def archived_policy(log: str) -> tuple[str, str]:
 
 def _share(size: int, shards: int) -> int:
     return max(LEAST_BYTES, -(-size // max(1, shards)))
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError as error:
-        raise ReplayError(f"{path} cannot be read: {error.strerror}", "log") from error

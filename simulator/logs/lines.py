@@ -1,21 +1,20 @@
 """Records of text files, cut into byte ranges. Plain files, gzip (``.gz``) and Zstandard (``.zst``)."""
 
-import gzip
 import io
 import re
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO
 
 import numpy as np
-import pyarrow as pa
 
 from bandits.codec import MAX_NUMBER
 from bandits.errors import BadRowError, InvalidFieldError, ReplayError
+from bandits.types import Float64
 from simulator.logs.base import BATCH_ROWS, LogBatch, LoggedDecision, batch_of, check_row
+from simulator.logs.files import LogFile, reading
 
 PIECE_BYTES = 64 << 20
 MAX_RECORD_BYTES = 16 << 20
@@ -37,7 +36,7 @@ class Span:
     bytes are counted as they are when decompressed.
     """
 
-    path: Path
+    path: LogFile
     start: int = 0
     stop: int | None = None
     blocks: bool = False
@@ -50,7 +49,7 @@ class Record:
     ``first``: the number of its first line, from 1; 0 until ``numbered`` has counted.
     """
 
-    path: Path
+    path: LogFile
     offset: int
     lines: list[bytes]
     first: int = 0
@@ -134,7 +133,12 @@ def _batch(rows: list[LoggedDecision], weights: list[float]) -> LogBatch:
     return replace(batch_of(rows), columns={WEIGHT: np.array(weights, np.float64)})
 
 
-def cut(path: Path, *, piece_bytes: int = PIECE_BYTES, blocks: bool = False) -> list[Span]:
+def counts_of(batch: LogBatch) -> Float64:
+    """float64[n]: how many decisions of the service each row stands for."""
+    return np.asarray(batch.columns.get(WEIGHT, np.ones(len(batch))), np.float64)
+
+
+def cut(path: LogFile, *, piece_bytes: int = PIECE_BYTES, blocks: bool = False) -> list[Span]:
     """A file as spans of about ``piece_bytes``, that together hold its records in their order; reads only at the cuts.
 
     Raises:
@@ -157,7 +161,7 @@ def cut(path: Path, *, piece_bytes: int = PIECE_BYTES, blocks: bool = False) -> 
     return [Span(path, start, stop, blocks) for start, stop in zip(starts, [*starts[1:], None], strict=True)]
 
 
-def _next_start(file: BinaryIO, path: Path, offset: int, *, blocks: bool) -> int:
+def _next_start(file: BinaryIO, path: LogFile, offset: int, *, blocks: bool) -> int:
     file.seek(offset)
     line = _read_line(file, path)
     if blocks:
@@ -167,7 +171,7 @@ def _next_start(file: BinaryIO, path: Path, offset: int, *, blocks: bool) -> int
     return file.tell()
 
 
-def newlines(path: Path, start: int, stop: int) -> int:
+def newlines(path: LogFile, start: int, stop: int) -> int:
     """How many there are among bytes [``start``, ``stop``) of a file."""
     left, count = stop - start, 0
     with _opened(path) as file:
@@ -216,34 +220,26 @@ def _whole(span: Span) -> Iterator[tuple[int, bytes]]:
             yield offset, held
 
 
-def _read_line(file: BinaryIO, path: Path) -> bytes:
+def _read_line(file: BinaryIO, path: LogFile) -> bytes:
     line = file.readline(MAX_RECORD_BYTES + 1)
     if len(line) > MAX_RECORD_BYTES:
         raise _too_large(path)
     return line
 
 
-def _too_large(path: Path) -> ReplayError:
+def _too_large(path: LogFile) -> ReplayError:
     return ReplayError(f"{path} has a record of more than {MAX_RECORD_BYTES:,} bytes: is it such a log?", "path")
 
 
-def _is_compressed(path: Path) -> bool:
+def _is_compressed(path: LogFile) -> bool:
     return path.suffix in {".gz", ".zst"}
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[BinaryIO]:
+def _opened(path: LogFile) -> Iterator[BinaryIO]:
     """A file's bytes, decompressed; whatever goes wrong with reading them is a ReplayError."""
     try:
-        with _open(path) as file:
+        with reading(path) as file:
             yield file
     except (OSError, EOFError, zlib.error) as error:
         raise ReplayError(f"{path} cannot be read: {error}", "path") from error
-
-
-def _open(path: Path) -> BinaryIO:
-    if path.suffix == ".gz":
-        return cast("BinaryIO", gzip.open(path, "rb"))
-    if path.suffix == ".zst":
-        return cast("BinaryIO", io.BufferedReader(pa.input_stream(str(path), compression="zstd")))
-    return path.open("rb")

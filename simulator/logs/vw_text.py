@@ -8,11 +8,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 
 from bandits.errors import BadRowError
 from bandits.records import FeatureMap
 from simulator.logs.base import LoggedDecision
+from simulator.logs.files import LogFile
 from simulator.logs.lines import PIECE_BYTES, Parsed, Record, RecordPiece, check_logged, cut
 
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
@@ -42,7 +42,7 @@ class _Head:
 _NOTHING = _Head(shared=False, label=None, tag="")
 
 
-def text_pieces(path: Path, *, piece_bytes: int = PIECE_BYTES, skip_bad: bool = False) -> list[RecordPiece]:
+def text_pieces(path: LogFile, *, piece_bytes: int = PIECE_BYTES, skip_bad: bool = False) -> list[RecordPiece]:
     """A log in VW's text format as pieces.
 
     Action ids are the lines' tags where every action of the example has one of its own, else "1" to "K" by place. The

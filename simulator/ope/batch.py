@@ -20,6 +20,8 @@ class OpeBatch:
     ``unsupported``: the target policy's mass on actions that the logging policy never takes here, and
     ``second_moment``: the mean of weight^2 under the logging policy, sum over actions of target^2 / logging (one plus
     the chi-square divergence). Both are None when the log does not hold the logging policy's PMF.
+    ``counts``: how many decisions of the service each row stands for, 1 / (1 - pdrop), where decisions were left out of
+    the log by chance; None where none were.
     """
 
     keys: UInt64
@@ -30,9 +32,15 @@ class OpeBatch:
     expected: Float64 | None = None
     unsupported: Float64 | None = None
     second_moment: Float64 | None = None
+    counts: Float64 | None = None
 
     def __len__(self) -> int:
         return len(self.reward)
+
+    @property
+    def decisions(self) -> Float64 | float:
+        """``counts``, or 1."""
+        return 1.0 if self.counts is None else self.counts
 
     @property
     def weight(self) -> Float64:

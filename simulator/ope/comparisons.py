@@ -11,7 +11,7 @@ from bandits.types import Float64
 from simulator.ope.batch import OpeBatch
 from simulator.ope.estimators import gathered
 from simulator.ope.formulas import Formula, Range
-from simulator.ope.intervals import ALPHA, Interval, Normal, Sample
+from simulator.ope.intervals import ALPHA, Interval, Normal, Sample, per_decision
 from simulator.ope.moments import Moments, add_rows
 from simulator.ope.verdict import Diagnostics, Verdict, judge
 
@@ -36,11 +36,11 @@ class Comparison(msgspec.Struct, frozen=True):
 
 
 class Difference:
-    """One formula for two target policies over one log: a monoid like an Estimator."""
+    """One formula for two target policies over one log: a monoid like an Estimator, and ``counted`` like it."""
 
-    def __init__(self, formula: Formula, replicates: int = 0) -> None:
-        self.formula = formula
-        self._moments = Moments.empty(2 * formula.k, replicates)
+    def __init__(self, formula: Formula, replicates: int = 0, *, counted: bool = False) -> None:
+        self.formula, self._counted = formula, counted
+        self._moments = Moments.empty(2 * formula.k + counted, replicates)
         self._sides = Diagnostics(), Diagnostics()
 
     def gather(self, left: OpeBatch, right: OpeBatch) -> list[tuple[Moments, Float64]]:
@@ -51,10 +51,11 @@ class Difference:
         """
         if not np.array_equal(left.keys, right.keys):
             raise ReplayError("two policies are compared on the same rows, in the same order", "keys")
-        columns, rows = zip(*(gathered(self.formula, batch) for batch in (left, right)), strict=True)
+        both = (gathered(self.formula, batch, counted=self._counted) for batch in (left, right))
+        columns, rows = zip(*both, strict=True)
         for mine, its in zip(self._sides, rows, strict=True):
             mine.merge(its)
-        return [(self._moments, np.concatenate(columns))]
+        return [(self._moments, np.concatenate([columns[0][: self.formula.k], columns[1]]))]
 
     def update(self, left: OpeBatch, right: OpeBatch) -> None:
         """Add rows, the same for both.
@@ -79,6 +80,7 @@ class Difference:
     def compare(self, interval: Interval = Normal()) -> Comparison:  # noqa: B008 - frozen
         """Of the rows so far, as the only comparison."""
         sample = Sample(self._moments, self._value, self._gradient, self._span, self._largest(), self._rewards())
+        sample = per_decision(sample) if self._counted else sample
         low, high, note = interval.bounds(sample)
         verdicts = [judge(rows, sample.stderr, weighted=self.formula.weighted) for rows in self._sides]
         verdict, reason = max(verdicts, key=lambda each: VERDICTS.index(each[0]))

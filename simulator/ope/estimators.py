@@ -14,7 +14,7 @@ from bandits.errors import ReplayError
 from bandits.types import Float64
 from simulator.ope.batch import OpeBatch
 from simulator.ope.formulas import FORMULAS, Formula
-from simulator.ope.intervals import Interval, Normal, Sample
+from simulator.ope.intervals import Interval, Normal, Sample, per_decision
 from simulator.ope.moments import Moments, add_rows, checked
 from simulator.ope.verdict import Diagnostics, Verdict, judge
 
@@ -39,11 +39,14 @@ class Estimate(msgspec.Struct, frozen=True):
 
 
 class Estimator:
-    """One formula over one log and one target policy. ``replicates``: for a bootstrap, which costs; 0 for none."""
+    """One formula over one log and one target policy. ``replicates``: for a bootstrap, which costs; 0 for none.
 
-    def __init__(self, formula: Formula, replicates: int = 0) -> None:
-        self.formula = formula
-        self._moments = Moments.empty(formula.k, replicates)
+    ``counted``: the rows have ``counts``.
+    """
+
+    def __init__(self, formula: Formula, replicates: int = 0, *, counted: bool = False) -> None:
+        self.formula, self._counted = formula, counted
+        self._moments = Moments.empty(formula.k + counted, replicates)
         self._rows = Diagnostics()
 
     def gather(self, batch: OpeBatch) -> list[tuple[Moments, Float64]]:
@@ -52,7 +55,7 @@ class Estimator:
         Raises:
             ReplayError: predictions are needed and missing, or a value is not finite.
         """
-        columns, rows = gathered(self.formula, batch)
+        columns, rows = gathered(self.formula, batch, counted=self._counted)
         self._rows.merge(rows)
         return [(self._moments, columns)]
 
@@ -70,7 +73,7 @@ class Estimator:
         Raises:
             ReplayError: it is another formula.
         """
-        if other.formula != self.formula:
+        if (other.formula, other._counted) != (self.formula, self._counted):  # noqa: SLF001
             raise ReplayError(f"cannot merge {other.formula} into {self.formula}", "estimator")
         self._moments.merge(other._moments)  # noqa: SLF001
         self._rows.merge(other._rows)  # noqa: SLF001
@@ -79,7 +82,8 @@ class Estimator:
         """What an interval is computed from."""
         formula, rows = self.formula, self._rows
         rewards = (rows.reward_low, rows.reward_high)
-        return Sample(self._moments, formula.value, formula.gradient, formula.span, rows.largest, rewards)
+        sample = Sample(self._moments, formula.value, formula.gradient, formula.span, rows.largest, rewards)
+        return per_decision(sample) if self._counted else sample
 
     def estimate(self, interval: Interval = Normal()) -> Estimate:  # noqa: B008 - frozen
         """Of the rows so far."""
@@ -99,8 +103,10 @@ class Estimator:
         )
 
 
-def gathered(formula: Formula, batch: OpeBatch) -> tuple[Float64, Diagnostics]:
+def gathered(formula: Formula, batch: OpeBatch, *, counted: bool = False) -> tuple[Float64, Diagnostics]:
     """The formula's columns, float64[k, n], and what the rows tell beside them.
+
+    ``counted``: each row times the decisions it stands for, and these as a last column.
 
     Raises:
         ReplayError: predictions are needed and missing, or a weight is not finite.
@@ -110,9 +116,11 @@ def gathered(formula: Formula, batch: OpeBatch) -> tuple[Float64, Diagnostics]:
         if not np.isfinite(weight).all():
             raise ReplayError("an importance weight is infinite or NaN; leave rows of propensity 0 out", "propensity")
         used = formula.weight(weight)
-        columns = checked(formula.columns(used, batch))
-        shift = float((columns[0] - formula.columns(weight, batch)[0]).sum()) if formula.tuned else 0.0
-        return columns, Diagnostics.of(batch, used, shift)
+        columns = formula.columns(used, batch)
+        if counted:
+            columns = np.vstack([columns, np.ones(len(batch))]) * batch.decisions
+        plain = formula.columns(weight, batch)[0] * batch.decisions if formula.tuned else columns[0]
+        return checked(columns), Diagnostics.of(batch, used * batch.decisions, float((columns[0] - plain).sum()))
 
 
 class Slope:
@@ -179,10 +187,13 @@ def update_all(estimators: Iterable[Estimator | Slope], batch: OpeBatch) -> None
     add_rows([each for estimator in estimators for each in estimator.gather(batch)], batch.keys)
 
 
-def estimator(name: str, *, replicates: int = 0, **parameter: float | Literal["auto"]) -> Estimator | Slope:
+def estimator(
+    name: str, *, replicates: int = 0, counted: bool = False, **parameter: float | Literal["auto"]
+) -> Estimator | Slope:
     """By name: ips, clipped_ips(clip=10), snips, dm, dr, sndr, switch_dr(tau=10), dros(lambda_=100).
 
-    ``replicates``: how many for a bootstrap. A parameter is a number, or "auto".
+    ``replicates``: how many for a bootstrap. ``counted``: of rows that have ``counts``. A parameter is a number or
+    "auto".
 
     Raises:
         ReplayError: no such estimator or parameter.
@@ -194,7 +205,7 @@ def estimator(name: str, *, replicates: int = 0, **parameter: float | Literal["a
         if given != kind.tuned:
             raise ReplayError(f"{name} has no parameter {given!r}; it has {kind.tuned or 'none'}", given)
         if value == "auto":
-            return Slope([Estimator(kind(**{given: each}), replicates) for each in kind.grid])
+            return Slope([Estimator(kind(**{given: each}), replicates, counted=counted) for each in kind.grid])
         if not (isinstance(value, (int, float)) and value >= 0.0):
             raise ReplayError(f"{given} is a number from 0, or 'auto', not {value!r}", given)
-    return Estimator(kind(**parameter), replicates)
+    return Estimator(kind(**parameter), replicates, counted=counted)

@@ -6,7 +6,7 @@ A row is one draw: ``Normal``, ``Bernstein`` and ``Anytime`` take rows for indep
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from statistics import NormalDist
 from typing import NamedTuple, Protocol
@@ -57,6 +57,35 @@ class Sample:
         if self.moments.n < 2 or not math.isfinite(self.point):
             return math.inf
         return self.moments.stderr(self.gradient(self.moments.mean))
+
+
+def per_decision(sample: Sample) -> Sample:
+    """Of a sample whose last column is the number of decisions that a row stands for: of means over decisions.
+
+    Their ratio to its mean (Hajek 1971), with the delta method for what that adds to the standard error. Where every
+    row stands for the same number it is the sample without that column.
+    """
+    moments = sample.moments
+    k = len(moments.mean) - 1
+    if moments.low[-1] == moments.high[-1]:
+        count = moments.low[-1]
+        columns = moments.columns(k, count)
+        return replace(sample, moments=columns)
+    low_count, high_count = float(moments.low[-1]), float(moments.high[-1])
+
+    def value(means: Float64) -> Float64:
+        with np.errstate(invalid="ignore"):
+            return sample.value(means[..., :k] / means[..., k:])
+
+    def gradient(means: Float64) -> Float64:
+        inner = sample.gradient(means[:k] / means[k]) / means[k]
+        return np.append(inner, -float(inner @ means[:k]) / means[k])
+
+    def span(max_weight: float, rewards: tuple[float, float]) -> tuple[Float64, Float64]:
+        ends = np.array([end * count for end in sample.span(max_weight, rewards) for count in (low_count, high_count)])
+        return np.append(ends.min(axis=0), low_count), np.append(ends.max(axis=0), high_count)
+
+    return replace(sample, value=value, gradient=gradient, span=span)
 
 
 class Interval(Protocol):

@@ -68,6 +68,17 @@ class Moments:
             self.replicates = self.replicates + other.replicates
         self.n = n
 
+    def columns(self, k: int, unit: float) -> "Moments":
+        """Of the first k columns, in units of ``unit``."""
+        return Moments(
+            self.n,
+            self.mean[:k] / unit,
+            self.root[:, :k] / unit,
+            self.low[:k] / unit,
+            self.high[:k] / unit,
+            np.concatenate([self.replicates[:, :k] / unit, self.replicates[:, -1:]], axis=1),
+        )
+
     @property
     def variance(self) -> Float64:
         """Of each column, unbiased: float64[k]; needs two rows."""

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from bandits.types import Float64
 from simulator.logs.base import LogBatch
+from simulator.logs.lines import counts_of
 from simulator.ope.batch import OpeBatch
 
 HOUR_MS = 3_600_000
@@ -19,7 +20,7 @@ MAX_ACTIONS = 10_000
 
 
 class Bucket(msgspec.Struct, frozen=True):
-    """Some time of a log, from ``start_ms``: its rows, their mean reward, and the IPS value of each policy."""
+    """Some time of a log, from ``start_ms``: its decisions, their mean reward, and the IPS value of each policy."""
 
     start_ms: int
     rows: int
@@ -45,7 +46,7 @@ class Charts(msgspec.Struct, frozen=True):
 
 
 class Overview:
-    """Sums over rows: by hour and by action float64[1 + 1 + P], of rows, rewards or 1, and weights of each policy."""
+    """Sums over decisions: by hour and by action float64[1 + 1 + P], of 1, rewards or 1, and weights of each policy."""
 
     def __init__(self, policies: Sequence[str]) -> None:
         self._policies = tuple(policies)
@@ -56,15 +57,15 @@ class Overview:
 
     def update(self, batch: LogBatch, seen: Mapping[str, OpeBatch]) -> None:
         """Add a batch of the log, beside what each policy would have done."""
-        weights = np.stack([seen[policy].weight for policy in self._policies])
+        weights, counts = np.stack([seen[policy].weight for policy in self._policies]), counts_of(batch)
         for number, weight in enumerate(weights):
             self._weights[number] += np.bincount(EDGES.searchsorted(weight, side="right") - 1, minlength=EDGES.size)
         if (batch.times_ms > 0).any():
             hours = batch.times_ms // HOUR_MS
-            _add(self._hours, hours, np.vstack([np.ones(len(batch)), batch.reward, weights * batch.reward]))
+            _add(self._hours, hours, counts * np.vstack([np.ones(len(batch)), batch.reward, weights * batch.reward]))
         if batch.decisions and not self._crowded:
             ids = np.array([row.action_ids[row.chosen] for row in batch.decisions], object)
-            _add(self._actions, ids, np.vstack([np.ones((2, len(batch))), weights]))
+            _add(self._actions, ids, counts * np.vstack([np.ones((2, len(batch))), weights]))
             self._crowd()
 
     def merge(self, other: "Overview") -> None:

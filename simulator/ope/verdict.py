@@ -22,9 +22,12 @@ FALSE_ALARM = 1e-4
 """Of each test that finds an estimate unreliable; there is one of the weights, one of the model's predictions."""
 SUSPICION = 1e-2
 """Of the same tests, to find it weak."""
+SURPRISE = 0.02
+"""Of the normal tests of the same means, to find it weak: right in the limit only, and they see more."""
 FEW, ENOUGH = 30.0, 100.0
 """Rows that count: below the first a standard error is itself a guess, from the second the normal limit is near."""
-POSITIVES = 20.0
+POSITIVES = 25.0
+"""With fewer, means are too skewed for the normal limit: n > 25 G^2, G the skewness (Cochran 1977, section 2.15)."""
 SHARE = 0.05
 """Of the weight, in one row: it would be a twentieth of the answer."""
 UNSUPPORTED, UNSUPPORTED_MUCH = 0.01, 0.1
@@ -43,21 +46,27 @@ EXPLORE = "log with more exploration, or evaluate a policy closer to the logging
 class Diagnostics:
     """Sums over rows of the weights used, w', of the importance weights, w, and of what PMFs tell where they are known.
 
-    ``known``: how many rows came with their PMFs. ``carried``: of abs(w' r). ``shift``: of what using w' in place of w
-    changed. ``balance``: of w (q - e), where there is a reward model. ``money``: the logarithm, per bet, of the test
-    that the mean weight is not above 1. ``reward_low``, ``reward_high``: over rewards and predictions.
+    Each row counts as often as the decisions that it stands for.
+
+    ``n``: rows, ``decisions``: what they stand for. ``known``: how many rows came with their PMFs. ``carried``: powers
+    of w' r. ``excess_squares``: of w, with the mass on what the log lacks, less 1. ``shift``: of what using w' in place
+    of w changed. ``balance``: of w (q - e), where there is a reward model. ``money``: the logarithm, per bet, of the
+    test that the mean weight is not above 1, for which a row's count must not depend on its action. ``reward_low``,
+    ``reward_high``: over rewards and predictions.
     """
 
     n: int = 0
+    decisions: float = 0.0
     used: float = 0.0
     used_squares: float = 0.0
     used_largest: float = 0.0
     weights: float = 0.0
     squares: float = 0.0
     largest: float = 0.0
-    carried: float = 0.0
     carried_squares: float = 0.0
+    carried_cubes: float = 0.0
     shift: float = 0.0
+    excess_squares: float = 0.0
     balance: float = 0.0
     balance_squares: float = 0.0
     known: int = 0
@@ -69,17 +78,17 @@ class Diagnostics:
 
     @classmethod
     def of(cls, batch: OpeBatch, used: Float64, shift: float) -> "Diagnostics":
-        """Of the batch's rows. ``used``: float64[n], the weights the estimator uses."""
+        """Of the batch's rows. ``used``: float64[n], the weights the estimator uses, times decisions."""
         if not len(batch):
             return cls()
-        carried = np.abs(used * batch.reward)
+        squares = (used * batch.reward) ** 2
         return replace(
             _of_batch(batch),
             used=float(used.sum()),
             used_squares=float(used @ used),
             used_largest=float(used.max()),
-            carried=float(carried.sum()),
-            carried_squares=float(carried @ carried),
+            carried_squares=float(squares.sum()),
+            carried_cubes=float(squares @ np.sqrt(squares)),
             shift=shift,
         )
 
@@ -100,12 +109,16 @@ class Diagnostics:
     @property
     def expected_ess(self) -> float:
         """The effective sample size that the PMFs promise; infinite when they are not known."""
-        return _effective(self.n - self.unsupported, self.second_moments) if self.pmfs else math.inf
+        return _effective(self.decisions - self.unsupported, self.second_moments) if self.pmfs else math.inf
 
     @property
     def positives(self) -> float:
-        """Rows that carry the value, (sum |w' r|)^2 / sum (w' r)^2."""
-        return _effective(self.carried, self.carried_squares)
+        """Rows that carry the value, as far as skewness goes: (sum (w' r)^2)^3 / (sum |w' r|^3)^2.
+
+        Of weights and rewards of 0 and 1 the number of ones; few large rewards among many small ones are few. It is n
+        over the squared skewness, were w' r not centred.
+        """
+        return self.carried_squares**3 / self.carried_cubes**2 if self.carried_cubes > 0.0 else 0.0
 
     @property
     def clipped_fraction(self) -> float:
@@ -115,7 +128,7 @@ class Diagnostics:
     @property
     def mean_weight(self) -> float:
         """With the unsupported mass, whose weight is never seen: 1 when propensities are right."""
-        return (self.weights + self.unsupported) / self.n if self.n else 1.0
+        return (self.weights + self.unsupported) / self.decisions if self.n else 1.0
 
     @property
     def weight_p_value(self) -> float:
@@ -129,7 +142,7 @@ class Diagnostics:
         if self.n == 0:
             return 1.0
         second = self.second_moments if self.pmfs else self.squares
-        missing = max(self.n - self.unsupported - self.weights, 0.0)
+        missing = max(self.decisions - self.unsupported - self.weights, 0.0)
         below = math.exp(-(missing**2) / (2.0 * second)) if second > 0.0 else float(missing == 0.0)
         return min(1.0, 2.0 * min(below, p_value(self.money)))
 
@@ -140,10 +153,15 @@ class Diagnostics:
         E w (q - e) = 0 when propensities are right. With z its self-normalised mean, 2 exp(-z^2 / 2): a bound for
         symmetric tails (Efron 1969, doi:10.1080/01621459.1969.10501068), and above the normal p-value for many rows.
         """
-        if self.balance_squares <= 0.0:
-            return 1.0
-        z = self.balance / math.sqrt(self.balance_squares)
-        return min(1.0, 2.0 * math.exp(-(z**2) / 2.0))
+        return min(1.0, 2.0 * math.exp(-(_normalised(self.balance, self.balance_squares) ** 2) / 2.0))
+
+    @property
+    def surprise(self) -> float:
+        """The p-value of the normal tests of the same means, self-normalised, times their number (Bonferroni)."""
+        excess = _normalised(self.weights + self.unsupported - self.decisions, self.excess_squares)
+        balance = _normalised(self.balance, self.balance_squares)
+        tests = 2 if self.balance_squares > 0.0 else 1
+        return min(1.0, tests * math.erfc(max(abs(excess), abs(balance)) / math.sqrt(2.0)))
 
     @property
     def pmfs(self) -> bool:
@@ -153,12 +171,14 @@ class Diagnostics:
 
 SUMS = (
     "n",
+    "decisions",
     "used",
     "used_squares",
     "weights",
     "squares",
-    "carried",
+    "excess_squares",
     "carried_squares",
+    "carried_cubes",
     "shift",
     "balance",
     "balance_squares",
@@ -172,24 +192,25 @@ SUMS = (
 @lru_cache(maxsize=2)
 def _of_batch(batch: OpeBatch) -> Diagnostics:
     """What does not depend on the estimator: several look at a batch in turn."""
-    weight = batch.weight
-    excess = weight - 1.0
-    if batch.unsupported is not None:
-        excess += batch.unsupported
-    balance = np.zeros(1)
+    zeros = np.zeros(len(batch))
+    counts = batch.decisions + zeros
+    excess = batch.weight - 1.0 + (zeros if batch.unsupported is None else batch.unsupported)
+    weight, balance = batch.weight * counts, zeros
     if batch.predicted is not None and batch.expected is not None:
         balance = weight * (batch.predicted - batch.expected)
     values = [each for each in (batch.reward, batch.predicted, batch.expected) if each is not None]
     return Diagnostics(
         n=len(batch),
+        decisions=float(counts.sum()),
         weights=float(weight.sum()),
         squares=float(weight @ weight),
-        largest=float(weight.max()),
+        excess_squares=float((counts * excess) @ (counts * excess)),
+        largest=float(batch.weight.max()),
         balance=float(balance.sum()),
         balance_squares=float(balance @ balance),
         known=0 if batch.second_moment is None else len(batch),
-        unsupported=0.0 if batch.unsupported is None else float(batch.unsupported.sum()),
-        second_moments=0.0 if batch.second_moment is None else float(batch.second_moment.sum()),
+        unsupported=0.0 if batch.unsupported is None else float(counts @ batch.unsupported),
+        second_moments=0.0 if batch.second_moment is None else float(counts**2 @ batch.second_moment),
         reward_low=min(float(each.min()) for each in values),
         reward_high=max(float(each.max()) for each in values),
         money=np.array([np.log(1.0 + share * excess).sum() for share in MORE]),
@@ -205,7 +226,7 @@ def judge(rows: Diagnostics, stderr: float, *, weighted: bool = True) -> tuple[V
 
 
 def _unreliable(rows: Diagnostics) -> tuple[Verdict, str] | None:
-    p, missing = rows.weight_p_value, rows.unsupported / max(rows.n, 1)
+    p, missing = rows.weight_p_value, rows.unsupported / max(rows.decisions, 1.0)
     reason = ""
     if rows.n == 0:
         reason = "there are no rows: give a log that is not empty, and check what filtered it"
@@ -223,14 +244,10 @@ def _unreliable(rows: Diagnostics) -> tuple[Verdict, str] | None:
 
 
 def _weak(rows: Diagnostics, stderr: float, *, weighted: bool) -> tuple[Verdict, str] | None:
-    p, missing, taken = rows.weight_p_value, rows.unsupported / rows.n, rows.clipped_fraction
-    reason = ""
-    if p < SUSPICION:
-        reason = f"{_mean_weight(rows)} (p = {p:.1g}): {_suspect(rows)}; run the doctor on the log"
-    elif missing > UNSUPPORTED:
-        reason = f"{_unsupported(missing)}; {EXPLORE}"
-    elif rows.balance_p_value < SUSPICION:
-        reason = f"{_unbalanced(rows)}: {_suspect(rows)}; run the doctor on the log"
+    taken = rows.clipped_fraction
+    reason = _suspicious(rows)
+    if reason:
+        pass
     elif rows.ess < ENOUGH:
         reason = (
             f"of {rows.n:,} rows only {rows.ess:.0f} count (effective sample size); use more of the log, or {EXPLORE}"
@@ -240,15 +257,35 @@ def _weak(rows: Diagnostics, stderr: float, *, weighted: bool) -> tuple[Verdict,
     elif rows.used_largest > SHARE * rows.used:
         share = rows.used_largest / rows.used
         reason = f"one row has {share:.0%} of all weight (its weight is {rows.used_largest:.4g}); use more of the log"
-    elif weighted and (taken > CLIPPED or abs(rows.shift) > SHIFT * stderr * rows.n):
+    elif weighted and (taken > CLIPPED or abs(rows.shift) > SHIFT * stderr * rows.decisions):
         reason = (
             f"{taken:.1%} of the weight is taken away, a bias the interval does not count; raise the limit, or use dr"
         )
     elif not weighted:
         reason = "the value is the reward model's alone, and no weight corrects its bias; use dr beside it"
     elif rows.positives < POSITIVES:
-        reason = f"the rewards that carry the value are worth {rows.positives:.0f} rows; use more of the log"
+        reason = (
+            f"few or rare large rewards carry the value, as {rows.positives:.0f} alike would: an interval may miss what"
+            " has not come yet; use more of the log"
+        )
     return ("weak", reason) if reason else None
+
+
+def _suspicious(rows: Diagnostics) -> str:
+    """What makes one doubt the log, or nothing."""
+    p, missing = rows.weight_p_value, rows.unsupported / rows.decisions
+    if p < SUSPICION:
+        return f"{_mean_weight(rows)} (p = {p:.1g}): {_suspect(rows)}; run the doctor on the log"
+    if missing > UNSUPPORTED:
+        return f"{_unsupported(missing)}; {EXPLORE}"
+    if rows.balance_p_value < SUSPICION:
+        return f"{_unbalanced(rows)}: {_suspect(rows)}; run the doctor on the log"
+    if rows.surprise < SURPRISE:
+        return (
+            f"{_mean_weight(rows)}; weights and what they do to predictions are as far off in {rows.surprise:.1%} of"
+            " sound logs: run the doctor on the log, or use more of it"
+        )
+    return ""
 
 
 def _sound(rows: Diagnostics) -> str:
@@ -284,6 +321,10 @@ def _promised(rows: Diagnostics) -> str:
         f"the target policy takes actions so rare in the log that {rows.expected_ess:,.1f} of {rows.n:,} rows are"
         f" expected to count, whatever the {rows.ess:,.0f} seen"
     )
+
+
+def _normalised(total: float, squares: float) -> float:
+    return total / math.sqrt(squares) if squares > 0.0 else 0.0
 
 
 def _effective(total: float, squares: float) -> float:

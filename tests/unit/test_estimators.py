@@ -351,7 +351,7 @@ def heavy(rows: OpeBatch, count: int) -> OpeBatch:
         (heavy(sound_rows(), 80), "snips", "weak", "only 80 count"),
         (replace(sound_rows(), second_moment=np.full(2000, 100.0)), "snips", "unreliable", "20.0 of 2,000"),
         (replace(sound_rows(), second_moment=np.full(2000, 4.0)), "snips", "weak", "500.0 of 2,000"),
-        (replace(sound_rows(), reward=np.arange(2000) % 200 == 0), "ips", "weak", "worth 10 rows"),
+        (replace(sound_rows(), reward=np.arange(2000) % 200 == 0), "ips", "weak", "as 10 alike"),
         (sound_rows(), "clipped_ips", "weak", "taken away"),
         (
             replace(sound_rows(), predicted=np.zeros(2000), expected=np.zeros(2000)),
@@ -372,6 +372,22 @@ def test_each_cause_is_named(rows, name, verdict, cause):
     found = estimate(name, rows, **parameter)
     assert found.verdict == verdict
     assert cause in found.reason
+
+
+def test_few_large_rewards_among_many_small_ones_are_few():
+    """400 rows of reward 1 carry the value well; that 4 of them earn 200 times as much leaves 4 to rely on."""
+    rows = replace(sound_rows(), target=np.full(2000, 0.5), reward=(np.arange(2000) % 5 == 0).astype(float))
+    assert estimate("ips", rows).verdict == "reliable"
+    skewed = replace(rows, reward=np.where(np.arange(2000) % 500 == 0, 200.0, rows.reward))
+    found = estimate("ips", skewed)
+    assert (found.verdict, "carry the value, as 4 alike" in found.reason) == ("weak", True)
+
+
+def test_weights_that_are_off_by_more_than_chance_are_doubted():
+    """A mean weight of 1.057, 3.6 standard errors: too little for the bound without assumptions, not for the normal."""
+    rows = replace(sound_rows(1000), target=np.tile([0.16, 0.897], 500))
+    found = estimate("ips", rows)
+    assert (found.verdict, "of sound logs" in found.reason) == ("weak", True)
 
 
 def test_a_row_with_much_of_the_weight_is_named():
