@@ -1,15 +1,24 @@
 """Vowpal Wabbit reading its own log: it predicts, then learns, example by example, as its command line does."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from vowpal_wabbit_next import LabelType, PredictionType, Workspace, _core
 
 from bandits.errors import BadRowError, SnapshotError, SpecError
-from bandits.scoring import read_arguments
+from bandits.scoring import Arity, read_arguments
 from bandits.vw import KNOWN
 
 LogFormat = Literal["dsjson", "text"]
+
+# What was found to give the command line's average loss. Not among KNOWN, because a learner of hashed features, or one
+# that has to resume, could not follow.
+READABLE: Mapping[str, Arity] = {
+    **KNOWN,
+    **dict.fromkeys(("sparse_weights", "dropout", "stage_poly"), "flag"),
+    **dict.fromkeys(("hash_seed", "affix", "min_prediction", "max_prediction", "marginal"), "value"),
+    **dict.fromkeys(("redefine", "spelling"), "list"),
+}
 
 
 class VwLogReader:
@@ -17,7 +26,7 @@ class VwLogReader:
 
     It asks the library's core: an object of Python for each line, checked each time, is half of a replay's time.
 
-    ``args``: a ``--cb_explore_adf`` argument string of ``KNOWN`` options. ``model``: bytes of a model that VW has
+    ``args``: a ``--cb_explore_adf`` argument string of ``READABLE`` options. ``model``: bytes of a model that VW has
     saved, to go on from; its own options are in it, and need not be repeated.
 
     Raises:
@@ -26,7 +35,7 @@ class VwLogReader:
     """
 
     def __init__(self, args: str, log_format: LogFormat, *, model: bytes | None = None) -> None:
-        options = read_arguments(args, KNOWN)
+        options = read_arguments(args, READABLE)
         if "preserve_performance_counters" in options:
             raise SpecError("--preserve_performance_counters would count what the model read before", "learner.args")
         if model is None and "cb_explore_adf" not in options:

@@ -14,8 +14,11 @@ from typing import Any
 
 from simulator.datasets import default_cache_dir
 
-PEERS = ("sb-obp==0.5.10", "vw-estimators==0.2.2", "coba==8.1.0", "mabwiser==2.7.4")
-"""Without what they ask for: Open Bandit Pipeline asks for numpy below 2, and runs with 2 all the same."""
+PEERS = ("sb-obp==0.5.10", "vw-estimators==0.2.2", "coba==8.1.0", "mabwiser==2.7.4", "vowpalwabbit==9.11.2")
+"""Without what they ask for: Open Bandit Pipeline asks for numpy below 2, and runs with 2 all the same.
+
+coba's learner of Vowpal Wabbit is made of the package of that name.
+"""
 NEEDS = ("numpy", "scipy", "pandas", "scikit-learn==1.9.1", "seaborn==0.13.2", "matplotlib", "tqdm", "PyYAML", "torch")
 """What they import; torch only because Open Bandit Pipeline does. constraints.txt has the other versions."""
 LEARNER_PEERS = ("mabwiser==2.7.4", "river==0.26.1")

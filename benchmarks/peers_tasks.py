@@ -30,11 +30,15 @@ Floats = NDArray[np.float64]
 Numbers = dict[str, list[float]]
 OPE_ROWS = LOGGED = 10_000
 """Rows of the estimators' tasks, and of VW's logs."""
+SHORT = 500
+"""Of VW's logs what MABWiser is given, which takes 6 ms a row."""
 BATCH = 100
 """Rows between two models."""
 PARAMETERS = {"clipped_ips": {"clip": 10.0}, "switch_dr": {"tau": 10.0}, "dros": {"lambda_": 100.0}}
 """Of the estimators that limit weights; ours by default."""
 VW_ARGS = "--cb_explore_adf -q ui --epsilon 0.1"
+COBA_ARGS = "--cb_explore_adf --interactions xa --epsilon 0.1 --quiet"
+"""The same; coba calls the namespaces x and a."""
 
 
 def write_tasks(folder: Path) -> None:
@@ -80,11 +84,18 @@ def linear_rows(
 
 
 def write_vw_logs(rng: np.random.Generator, folder: Path, rows: int) -> None:
-    """The same decisions as VW's text and as its JSON: a user and an hour, 10 actions with a price."""
+    """The same decisions as VW's text, as its JSON and, the first of them, as arrays.
+
+    A user and an hour, 10 actions with a price. MABWiser's arms have no features.
+    """
     text, lines = [], []
+    contexts, chosens, rewards = [], [], []
     for number in range(rows):
         user, hour, chosen = int(rng.integers(4)), int(rng.integers(24)) / 24, int(rng.integers(10))
         cost = -float(rng.random() < (0.5 if chosen % 4 == user else 0.1))
+        contexts.append([*(float(k == user) for k in range(4)), hour])
+        chosens.append(chosen)
+        rewards.append(-cost)
         items = [{f"a{k}": 1.0, "price": k / 10} for k in range(10)]
         text.append(f"shared |u u{user} hour:{hour:.4f}\n")
         for k, item in enumerate(items):
@@ -102,8 +113,13 @@ def write_vw_logs(rng: np.random.Generator, folder: Path, rows: int) -> None:
             "p": [0.1] * 10,
         }
         lines.append(json.dumps(line) + "\n")
-    (folder / "log.txt").write_text("".join(text))
-    (folder / "log.json").write_text("".join(lines))
+    short = SHORT + 1  # MABWiser wants a row to train on before it starts
+    for kind, written in (("txt", text), ("json", lines)):
+        records = len(written) // rows
+        (folder / f"log.{kind}").write_text("".join(written))
+        (folder / f"short.{kind}").write_text("".join(written[: SHORT * records]))
+    table = {"context": np.array(contexts[:short]), "items": np.eye(10), "chosen": np.array(chosens[:short])}
+    save_file(table | {"reward": np.array(rewards[:short])}, folder / "short.safetensors")
 
 
 def ours_ope(

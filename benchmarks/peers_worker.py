@@ -21,7 +21,7 @@ from safetensors.numpy import load_file
 Run = Callable[[], Any]
 
 
-REPLAY = ("sb-obp", "vw-estimators", "coba", "mabwiser", "scikit-learn", "numpy")
+REPLAY = ("sb-obp", "vw-estimators", "coba", "mabwiser", "vowpalwabbit", "scikit-learn", "numpy")
 
 
 def versions(_: Path, names: Sequence[str] = REPLAY) -> Run:
@@ -121,8 +121,45 @@ def coba(folder: Path, rows: str, count: int, publish_every: int) -> Run:
     return run
 
 
-def mabwiser(folder: Path, rows: str, count: int, publish_every: int) -> Run:
-    """How many rows MABWiser's simulator has predicted with LinUCB, a ridge per arm."""
+def coba_vw(folder: Path, rows: str, count: int, args: str) -> Run:
+    """The IPS value of VW as coba's learner, a row at a time, on a log in dsjson."""
+    from coba.evaluators import SequentialCB  # noqa: PLC0415
+    from coba.learners import VowpalLearner  # noqa: PLC0415
+    from coba.primitives import LoggedInteraction  # noqa: PLC0415
+
+    log = []
+    for line in (folder / rows).read_text().splitlines()[:count]:
+        said = json.loads(line)
+        actions = [each["i"] for each in said["c"]["_multi"]]
+        reward, probability = -said["_label_cost"], said["_label_probability"]
+        log.append(
+            LoggedInteraction(said["c"]["u"], actions[said["_labelIndex"]], reward, probability, actions=actions)
+        )
+
+    class Log:
+        params: dict[str, Any] = {}  # noqa: RUF012 - as coba reads it
+
+        def read(self) -> Any:
+            return log
+
+    def run() -> Any:
+        evaluator = SequentialCB(record=["reward"], learn="off", eval="ips")
+        rewards = [each["reward"] for each in evaluator.evaluate(Log(), VowpalLearner(args))]
+        assert len(rewards) == count  # noqa: S101
+        return sum(rewards) / count
+
+    return run
+
+
+def mabwiser(
+    folder: Path,
+    rows: str,
+    count: int,
+    publish_every: int,
+    policy: str = "LinUCB",
+    parameters: dict[str, float] | None = None,
+) -> Run:
+    """How many rows MABWiser's simulator has predicted with LinUCB or LinGreedy, a ridge per arm."""
     from mabwiser.mab import MAB, LearningPolicy  # noqa: PLC0415
     from mabwiser.simulator import Simulator  # noqa: PLC0415
 
@@ -132,10 +169,11 @@ def mabwiser(folder: Path, rows: str, count: int, publish_every: int) -> Run:
     chosen, reward, context = (data[name][part] for name in ("chosen", "reward", "context"))
 
     def run() -> Any:
-        policy = MAB(list(range(len(data["items"]))), LearningPolicy.LinUCB(alpha=1.0, l2_lambda=1.0))
+        chooses = getattr(LearningPolicy, policy)(**(parameters or {"alpha": 1.0, "l2_lambda": 1.0}))
+        learner = MAB(list(range(len(data["items"]))), chooses)
         share = count / (count + start)
         simulator = Simulator(
-            [("linucb", policy)],
+            [("it", learner)],
             chosen,
             reward,
             context,
@@ -147,7 +185,7 @@ def mabwiser(folder: Path, rows: str, count: int, publish_every: int) -> Run:
         logging.getLogger().handlers.clear()  # it logs every batch
         logging.getLogger().addHandler(logging.NullHandler())
         simulator.run()
-        return len(simulator.bandit_to_predictions["linucb"])
+        return len(simulator.bandit_to_predictions["it"])
 
     return run
 
@@ -213,7 +251,7 @@ def digits(_: Path) -> Run:
 
 RUNS: dict[str, Callable[..., Run]] = {
     each.__name__: each
-    for each in (versions, obp, vw_estimators, coba, mabwiser, mabwiser_updates, river_updates, digits)
+    for each in (versions, obp, vw_estimators, coba, coba_vw, mabwiser, mabwiser_updates, river_updates, digits)
 }
 
 

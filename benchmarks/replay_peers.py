@@ -3,9 +3,10 @@
     python benchmarks/replay_peers.py
 
 The first time it installs them in an environment of their own in the user's cache (1.4 GB). Rounds alternate, ours,
-theirs; a ratio is of the medians, its range that of single rounds. Goals: 10 x Open Bandit Pipeline at its whole set of
-estimators with intervals; 5 x coba's and MABWiser's simulators; 0.2 x VW's own driver. Their numbers have to be ours:
-estimates within 1e-6, relative. scikit-learn's digits, of which the truth is known: IPS and DR within 5% of it.
+theirs; a ratio is of the medians, its range that of single rounds. Goals: 10 x Open Bandit Pipeline at its whole set
+of estimators with intervals; 5 x coba's and MABWiser's simulators at a VW policy; 0.2 x VW's own driver. Their numbers
+have to be ours: estimates within 1e-6, relative. scikit-learn's digits, of which the truth is known: IPS and DR within
+5% of it.
 """
 
 import argparse
@@ -29,9 +30,11 @@ import numpy as np
 from peers_env import Peers, peers, peers_python
 from peers_tasks import (
     BATCH,
+    COBA_ARGS,
     LOGGED,
     OPE_ROWS,
     PARAMETERS,
+    SHORT,
     digits_error,
     driver_loss,
     ours_ope,
@@ -163,7 +166,9 @@ def only_values(run: Timed) -> tuple[float, Found]:
 
 
 def progressive_cases(folder: Path, asked: Peers) -> Iterator[Case]:
-    """LinUCB that learns from a log: coba's has the same features and prior, MABWiser's has a ridge for each arm.
+    """LinUCB that learns from a log, a ridge of this project, for which no goal is set.
+
+    coba's has the same features and prior, MABWiser's has a ridge for each arm.
 
     Of coba's, IPS is the same number as ours once every feature has been met, so it is compared where that is so from
     the second model on and all actions tie before it. Ours differs before: a feature not met yet adds nothing to an
@@ -185,9 +190,36 @@ def progressive_cases(folder: Path, asked: Peers) -> Iterator[Case]:
             count,
             partial(timed, ours_progressive(folder / file, count, every)),
             partial(asked.run, peer, rows=file, count=count, publish_every=every),
-            5.0,
+            None,
             SAME if (peer, actions, every) == ("coba", 10, BATCH) else None,
         )
+
+
+def vw_cases(folder: Path, asked: Peers) -> Iterator[Case]:
+    """Replay of a VW policy, epsilon-greedy and linear, that learns row by row, on the same rows as an equivalent one.
+
+    coba's is VW itself, with the same namespaces and interactions; it predicts and learns from objects that are in
+    memory, ours reads the file. MABWiser's is its LinGreedy, a ridge for each arm. Their values are others: coba's VW
+    is a later version, and gets costs that coba makes of rewards; MABWiser does not weigh by propensities.
+    """
+    coba = partial(asked.run, "coba_vw", rows="log.json", count=LOGGED, args=COBA_ARGS)
+    mabwiser = partial(
+        asked.run,
+        "mabwiser",
+        rows="short.safetensors",
+        count=SHORT,
+        publish_every=1,
+        policy="LinGreedy",
+        parameters={"epsilon": 0.1, "l2_lambda": 1.0},
+    )
+    kinds: tuple[tuple[str, LogFormat], ...] = (("txt", "text"), ("json", "dsjson"))
+    for ending, log_format in kinds:
+        ours, short = (
+            partial(timed, partial(vw_loss, folder / f"{name}.{ending}", log_format)) for name in ("log", "short")
+        )
+        task = f"10 actions; ours from {log_format}"
+        yield Case(f"coba: VW --cb_explore_adf, {task}", LOGGED, ours, coba, 5.0)
+        yield Case(f"mabwiser: LinGreedy, VW here, {task}", SHORT, short, mabwiser, 5.0)
 
 
 def driver_cases(folder: Path) -> Iterator[Case]:
@@ -214,7 +246,8 @@ def run(rounds: int, only: str) -> tuple[list[Outcome], dict[str, tuple[float, f
         with peers(python, folder) as asked:
             versions = asked.run("versions")[1]
             errors = digits_error(asked.run("digits")[1])
-            for case in (*estimator_cases(folder, asked), *progressive_cases(folder, asked), *driver_cases(folder)):
+            cases = estimator_cases, vw_cases, progressive_cases
+            for case in (*(each for kind in cases for each in kind(folder, asked)), *driver_cases(folder)):
                 if only in case.name:
                     outcomes.append(measure(case, rounds))
                     print(outcomes[-1], flush=True)

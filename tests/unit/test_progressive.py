@@ -44,6 +44,8 @@ EXPLORATIONS = [
     "--rnd 2",
     "--cb_type dr",
     "--cb_type ips --epsilon 0",
+    "--sparse_weights --hash_seed 3",
+    "--affix +2i --redefine x:=i -q ux",
 ]
 
 
