@@ -133,8 +133,8 @@ def _trials(search: SearchSummary) -> str:
         trials = [each for each in drawn if each.rung == rung]
         for number, each in enumerate(trials):
             places[each.spec, rung] = 80 + wide * (rung + 0.8 * number / max(1, len(trials))), height(each.value)
-        said = f"rung {rung + 1}: learned from {trials[0].rows:,} rows"
-        shapes.append(f"<text class='soft' x='{80 + wide * rung:.0f}' y='262'>{said}</text>")
+        for y, said in ((262, f"rung {rung + 1}"), (278, f"{trials[0].rows:,} rows")):
+            shapes.append(f"<text class='soft' x='{80 + wide * rung:.0f}' y='{y}'>{said}</text>")
     for each in drawn:
         x, y = places[each.spec, each.rung]
         after = places.get((each.spec, each.rung + 1))
@@ -159,9 +159,9 @@ def _trials(search: SearchSummary) -> str:
     )
     return (
         "<p class='soft'>DR value of each spec on the rows that select, down to the lower end of its interval, by which"
-        " specs are ranked. Those in colour went on, and learned from more rows. What the finalists earn on rows that"
-        " no choice has seen is above.</p>"
-        f"{_svg(270, shapes)}<p>Best: <code>{escape(json.dumps(search.best))}</code></p>"
+        " specs are ranked; rung by rung, with the rows that were learned from. Those in colour went on. What the"
+        " finalists earn on rows that no choice has seen is above.</p>"
+        f"{_svg(288, shapes)}<p>Best: <code>{escape(json.dumps(search.best))}</code></p>"
         "<details><summary>Every trial</summary><table><tr><th>rung<th>spec<th>learned from<th>DR at least<th>DR"
         f"<th>verdict<th></tr>{rows}</table></details>"
     )

@@ -31,6 +31,7 @@ from simulator.page import page
 from simulator.policy_args import policy_of
 from simulator.replay import Question, Report, evaluate
 from simulator.targets import Column, Logging, Source, Table, Uniform
+from simulator.trials import NEVER, SearchSummary, Trial
 
 ALL = ("ips", "clipped_ips", "snips", "dm", "dr", "sndr", "switch_dr", "dros")
 
@@ -416,6 +417,25 @@ def test_the_page_shows_everything_and_needs_nothing_else(archive):
     assert sum(report.charts.weights["deep"]) == report.log.rows
 
 
+def test_the_page_draws_every_trial_of_a_search(archive):
+    """One without a value is in the table only; one that cannot be relied on has no lower end."""
+    trials = [
+        Trial("home-0", 0, 100, 0.5, 0.4, "reliable", True),
+        Trial("home-1", 0, 100, 0.45, NEVER, "unreliable", True),
+        Trial("<b>", 0, 100, float("nan"), NEVER, "unreliable", False),
+        Trial("home-0", 1, 300, 0.6, 0.5, "weak", True),
+    ]
+    report = evaluate(Question([Logging()], estimators=["ips"]), open_log(str(archive), "archive"))
+    found = msgspec.structs.replace(report, search=SearchSummary({"name": "home-0"}, trials))
+    plain, tags = Tags(page(report)), Tags(page(found))
+    assert tags.names["svg"] == plain.names["svg"] + 1
+    assert tags.names["title"] - plain.names["title"] == 3
+    assert tags.names["line"] > plain.names["line"]
+    for said in ("rung 1", "300 rows", "home-0: 0.6, at least 0.5, weak", "home-1: 0.45, at least -", "<b>", "goes on"):
+        assert said in tags.text
+    assert "nan" not in page(found).split("<details>")[0]
+
+
 def test_a_report_without_anything_to_draw_is_a_page(log):
     pieces = open_log(str(log), "csv", columns=CsvColumns(reward="click", propensity="p"), extra=["q"])
     assert Tags(page(evaluate(Question([Column("q")], estimators=["ips"]), pieces))).names["svg"] == 2
@@ -447,6 +467,30 @@ def test_the_command_prints_a_table_and_writes_the_report(log, tmp_path):
     assert set(estimate) == expected
     assert report["results"][1]["method"] == "ope"
     assert report["comparisons"][0]["result"]["significant"] is True
+
+
+def test_the_command_sets_what_estimators_have(log, tmp_path):
+    columns = "{reward: click, propensity: p, event_id: id, action: shown, actions: of, context: [device]}"
+    command = ["replay", "--log", str(log), "--format", "csv", "--columns", columns, "--policy", "uniform"]
+    command += ["--out", str(tmp_path / "r.json")]
+    done = CliRunner().invoke(app, [*command, "--clip", "1.2", "--tau", "auto", "--bits", "5", "--folds", "3"])
+    assert done.exit_code == 0, done.output
+    found = json.loads((tmp_path / "r.json").read_text())["results"][1]["estimates"]
+    assert found["clipped_ips"]["max_weight"] == 1.2
+    assert "SLOPE chose tau" in found["switch_dr"]["reason"]
+    question = Question([Logging(), Uniform()], parameters={"switch_dr": {"tau": "auto"}}, bits=5, folds=3)
+    expected = evaluate(question, open_log(str(log), "csv", columns=COLUMNS)).results[1].estimates
+    assert found["switch_dr"]["value"] == pytest.approx(expected["switch_dr"].value, rel=1e-9)
+    assert found["dr"]["value"] == pytest.approx(expected["dr"].value, rel=1e-9)
+    for wrong, said in (
+        (["--clip", "much"], "--clip is a number"),
+        (["--clip", "2", "--estimator", "dr"], "not asked"),
+    ):
+        refused = CliRunner().invoke(app, [*command, *wrong])
+        assert isinstance(refused.exception, ReplayError)
+        assert said in refused.exception.message
+    with pytest.raises(ReplayError, match="bits"):
+        Question([Uniform()], bits=3)
 
 
 def test_the_command_lets_a_spec_learn(log, tmp_path):
