@@ -133,8 +133,8 @@ def _trials(search: SearchSummary) -> str:
         trials = [each for each in drawn if each.rung == rung]
         for number, each in enumerate(trials):
             places[each.spec, rung] = 80 + wide * (rung + 0.8 * number / max(1, len(trials))), height(each.value)
-        for y, said in ((262, f"rung {rung + 1}"), (278, f"{trials[0].rows:,} rows")):
-            shapes.append(f"<text class='soft' x='{80 + wide * rung:.0f}' y='{y}'>{said}</text>")
+        for below, said in ((262, f"rung {rung + 1}"), (278, f"{trials[0].rows:,} rows")):
+            shapes.append(f"<text class='soft' x='{80 + wide * rung:.0f}' y='{below}'>{said}</text>")
     for each in drawn:
         x, y = places[each.spec, each.rung]
         after = places.get((each.spec, each.rung + 1))
