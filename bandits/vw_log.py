@@ -65,7 +65,7 @@ class VwLogReader:
         """
         try:
             examples = self._parse(lines)
-            self._check_label(examples, chosen)
+            self._check_label(lines, examples, chosen)
             predicted = self._workspace.predict_then_learn_multi_ex_one(examples)
         except (RuntimeError, UnicodeDecodeError) as error:
             raise BadRowError(f"VW cannot read it: {' '.join(str(error).split())}", "line") from error
@@ -78,12 +78,15 @@ class VwLogReader:
         if self._format == "dsjson":
             return list(_core._parse_line_dsjson(self._workspace, lines[0].decode()))  # noqa: SLF001
         parse, workspace = _core._parse_line_text, self._workspace  # noqa: SLF001
-        return [parse(workspace, line.decode()) for line in lines]
+        b"".join(lines).decode()
+        return [parse(workspace, line) for line in lines]  # type: ignore[arg-type] # bytes do as well
 
-    @staticmethod
-    def _check_label(examples: list[Any], chosen: int | None) -> None:
+    def _check_label(self, lines: Sequence[bytes], examples: list[Any], chosen: int | None) -> None:
         if chosen is None:
             return
-        place = chosen + examples[0]._get_label(LabelType.CB).shared  # noqa: SLF001
+        if self._format == "text":
+            place = chosen + lines[0].startswith(b"shared")
+        else:
+            place = chosen + examples[0]._get_label(LabelType.CB).shared  # noqa: SLF001
         if not place < len(examples) or examples[place]._get_label(LabelType.CB).label is None:  # noqa: SLF001
             raise BadRowError("VW does not see the label there: of dsjson, it must come before the features", "label")

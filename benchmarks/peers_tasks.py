@@ -193,6 +193,11 @@ def vw_loss(path: Path, log_format: LogFormat) -> float:
     return vw_progressive(path, VW_ARGS, log_format).average_loss
 
 
+def vw_value(path: Path, log_format: LogFormat) -> float:
+    """The IPS value of the same."""
+    return -vw_loss(path, log_format)
+
+
 def driver_loss(path: Path, log_format: LogFormat) -> float:
     """The average loss that VW prints."""
     words = [*VW_ARGS.split(), "-d", str(path), *(["--dsjson"] if log_format == "dsjson" else [])]

@@ -40,6 +40,7 @@ from peers_tasks import (
     ours_ope,
     ours_progressive,
     vw_loss,
+    vw_value,
     write_tasks,
 )
 
@@ -215,7 +216,7 @@ def vw_cases(folder: Path, asked: Peers) -> Iterator[Case]:
     kinds: tuple[tuple[str, LogFormat], ...] = (("txt", "text"), ("json", "dsjson"))
     for ending, log_format in kinds:
         ours, short = (
-            partial(timed, partial(vw_loss, folder / f"{name}.{ending}", log_format)) for name in ("log", "short")
+            partial(timed, partial(vw_value, folder / f"{name}.{ending}", log_format)) for name in ("log", "short")
         )
         task = f"10 actions; ours from {log_format}"
         yield Case(f"coba: VW --cb_explore_adf, {task}", LOGGED, ours, coba, 5.0)

@@ -5,7 +5,7 @@ cost.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -18,6 +18,7 @@ from simulator.logs.lines import PIECE_BYTES, Parsed, Record, RecordPiece, check
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _LABEL = re.compile(f"[0-9]+:{_NUMBER.pattern}:{_NUMBER.pattern}")
 _SHARED = "shared"
+_BAR = ord("|")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +73,11 @@ def parse_text(record: Record) -> Parsed:
     Raises:
         BadRowError: the example is malformed.
     """
-    heads = _heads(record)
-    label = _label(heads, record)
+    given = dict(_heads(record))
+    label = _label(given.items(), record)
     if label is None:
         return None
+    heads = [given.get(place, _NOTHING) for place in range(len(record.lines))]
     features = [_features(_decoded(line, record, place), record, place) for place, line in enumerate(record.lines)]
     shared = heads[0].shared
     tags = [head.tag for head in heads[shared:]]
@@ -92,12 +94,15 @@ def parse_text(record: Record) -> Parsed:
     return check_logged(row, record.where(label.line)), 1.0
 
 
-def _label(heads: Sequence[_Head], record: Record) -> Label | None:
+def _label(heads: Iterable[tuple[int, _Head]], record: Record) -> Label | None:
+    """``heads``: with their places, of the lines that have one."""
     found: Label | None = None
-    shared = heads[0].shared
-    for place, head in enumerate(heads):
-        if head.shared and place:
-            raise BadRowError(f"{record.where(place)}: the shared line is the first of an example", _SHARED)
+    shared = False
+    for place, head in heads:
+        if head.shared:
+            shared = True
+            if place:
+                raise BadRowError(f"{record.where(place)}: the shared line is the first of an example", _SHARED)
         if head.label is not None:
             if found is not None:
                 raise BadRowError(f"{record.where(place)}: an example has one label, this is its second", "label")
@@ -105,17 +110,14 @@ def _label(heads: Sequence[_Head], record: Record) -> Label | None:
     return found
 
 
-def _heads(record: Record) -> list[_Head]:
-    return [
-        _NOTHING if line.startswith(b"|") else _head_at(line, record, place) for place, line in enumerate(record.lines)
-    ]
-
-
-def _head_at(line: bytes, record: Record, place: int) -> _Head:
-    try:
-        return _head(_decoded(line.partition(b"|")[0], record, place))
-    except ValueError as error:
-        raise BadRowError(f"{record.where(place)}: {error}", "label") from error
+def _heads(record: Record) -> Iterator[tuple[int, _Head]]:
+    """Of the lines that do not start with a bar, each with its place."""
+    for place, line in enumerate(record.lines):
+        if line[0] != _BAR:
+            try:
+                yield place, _head(_decoded(line.partition(b"|")[0], record, place))
+            except ValueError as error:
+                raise BadRowError(f"{record.where(place)}: {error}", "label") from error
 
 
 def _decoded(line: bytes, record: Record, place: int) -> str:
