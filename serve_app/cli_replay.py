@@ -275,7 +275,7 @@ def _compared(report: Report) -> Table:
             each.estimator,
             f"{result.difference:.6g}",
             f"{low:.6g} … {high:.6g}",
-            f"{result.adjusted:.3g}{' *' if result.significant else ''}",
+            f"{result.adjusted:.3g}{' *' if result.shown else ''}",
             f"[{COLOURS[result.verdict]}]{result.verdict}[/]",
         )
     return table

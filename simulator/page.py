@@ -180,7 +180,7 @@ def _comparisons(given: Sequence[NamedComparison]) -> str:
     lines = ["<table><tr><th>left less right<th>estimator<th>difference<th>interval<th>p (Holm)<th>verdict</tr>"]
     for each in given:
         result = each.result
-        weight = "b" if result.significant else "span"
+        weight = "b" if result.shown else "span"
         lines.append(
             f"<tr><td>{escape(each.left)} less {escape(each.right)}<td>{each.estimator}"
             f"<td class='n'><{weight}>{result.difference:.6g}</{weight}><td>{_range(result.interval)}"

@@ -325,12 +325,7 @@ def winner_of(results: Sequence[PolicyResult], named: Sequence[NamedComparison])
     """The policy that is significantly better than every other; never one whose estimate cannot be relied on."""
     for policy in (result.policy for result in results):
         mine = [each for each in named if policy in {each.left, each.right}]
-        if mine and all(
-            each.result.significant
-            and each.result.verdict != "unreliable"
-            and (each.result.difference > 0.0) == (each.left == policy)
-            for each in mine
-        ):
+        if mine and all(each.result.shown and (each.result.difference > 0.0) == (each.left == policy) for each in mine):
             return policy
     return None
 

@@ -34,6 +34,11 @@ class Comparison(msgspec.Struct, frozen=True):
     verdict: Verdict
     reason: str
 
+    @property
+    def shown(self) -> bool:
+        """Whether there is a difference, as far as estimates can be relied on."""
+        return self.significant and self.verdict != "unreliable"
+
 
 class Difference:
     """One formula for two target policies over one log: a monoid like an Estimator, and ``counted`` like it."""

@@ -226,9 +226,14 @@ def test_a_number_is_found_in_a_table_as_a_csv_would_hold_it(tmp_path):
 def test_mass_on_actions_the_log_never_had_is_flagged(log, tmp_path):
     path = tmp_path / "t.csv"
     path.write_text("action,probability\na,0.3\nz,0.7")
-    found = evaluate(Question([Table(path)]), open_log(str(log), "csv", columns=COLUMNS)).results[0]
+    report = evaluate(Question([Uniform(), Table(path)]), open_log(str(log), "csv", columns=COLUMNS))
+    found = report.results[1]
     assert {each.verdict for each in found.estimates.values()} == {"unreliable"}
     assert "70.0%" in found.estimates["dr"].reason
+    assert report.comparisons[0].result.significant
+    assert not report.comparisons[0].result.shown  # nor is it set off on the page, or a winner
+    assert "<b>" not in page(report)
+    assert report.winner is None
 
 
 # The project's own archive
