@@ -44,7 +44,7 @@ EXPLORATIONS = [
     "--rnd 2",
     "--cb_type dr",
     "--cb_type ips --epsilon 0",
-    "--sparse_weights --hash_seed 3",
+    "--hash_seed 3 --stage_poly",
     "--affix +2i --redefine x:=i -q ux",
 ]
 
