@@ -1,0 +1,118 @@
+"""The model behind DR of sessions: what the rest of a session earns under a target policy, from sums that add up.
+
+Fitted Q evaluation (Le, Voloshin & Yue 2019, arXiv:1903.08738) with a ridge regression on hashed features. With X the
+features of the choices, N the mean features of the decisions after them under the target policy (0 after the last) and
+r the rewards, the value of h decisions ahead has the coefficients
+
+    c_h = (X'X + l2 I)^-1 (X'r + gamma X'N c_h-1),  c_0 = 0
+
+so X'X, X'N and X'r are all there is to know of the log: they merge by addition. Cross-fitted by session.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bandits.errors import ReplayError
+from bandits.types import Float64
+from simulator.logs.base import LoggedDecision, UInt64
+from simulator.ope.design import designs
+from simulator.ope.reward_model import fold_of
+
+L2 = 1.0
+
+
+def action_features(rows: Sequence[LoggedDecision], bits: int) -> list[Float64]:
+    """Of each row the hashed features of its actions, float64[K, 2^bits + 1], an intercept last."""
+    size, out = 1 << bits, []
+    for design in designs(rows):
+        count, actions, _ = design.values.shape
+        at = (np.arange(count * actions) * size).reshape(count, actions, 1) + design.columns % size
+        flat: Any = np.bincount(at.ravel(), design.values.ravel(), count * actions * size)
+        dense = np.concatenate([flat.reshape(count, actions, size), np.ones((count, actions, 1))], axis=2)
+        numbers = range(design.start, design.start + count)
+        out += [each[: len(rows[number].action_ids)] for number, each in zip(numbers, dense, strict=True)]
+    return out
+
+
+class SessionModel:
+    """Sums over sessions, by fold."""
+
+    def __init__(self, *, bits: int = 8, folds: int = 5) -> None:
+        size = (1 << bits) + 1
+        self.bits, self._folds = bits, folds
+        self._squares, self._onward = np.zeros((folds, size, size)), np.zeros((folds, size, size))
+        self._rewards = np.zeros((folds, size))
+
+    def update(self, chosen: Float64, expected: Float64, rewards: Float64, key: int) -> None:
+        """Add a session of T decisions.
+
+        ``chosen``: float64[T, d], features of its choices; ``expected``: float64[T, d], of its decisions, their mean
+        under the target policy; ``rewards``: float64[T]; ``key``: of the session.
+
+        Raises:
+            ReplayError: a number is not finite.
+        """
+        onward = np.zeros_like(expected)
+        onward[:-1] = expected[1:]
+        fold = int(fold_of(np.array([key], np.uint64), self._folds)[0])
+        sums = chosen.T @ chosen, chosen.T @ onward, chosen.T @ rewards
+        if not all(np.isfinite(each).all() for each in sums):
+            raise ReplayError("a feature or a reward is infinite, NaN or too large; leave such rows out", "features")
+        self._squares[fold] += sums[0]
+        self._onward[fold] += sums[1]
+        self._rewards[fold] += sums[2]
+
+    def merge(self, other: "SessionModel") -> None:
+        """Add the sessions of another.
+
+        Raises:
+            ReplayError: it has other bits or folds.
+        """
+        if other._squares.shape != self._squares.shape:  # noqa: SLF001
+            raise ReplayError("cannot merge models of different bits or folds", "bits")
+        self._squares += other._squares  # noqa: SLF001
+        self._onward += other._onward  # noqa: SLF001
+        self._rewards += other._rewards  # noqa: SLF001
+
+    def fit(self, horizon: int, gamma: float) -> "FittedSessionModel":
+        """For each fold, of the others: the value of 1 to ``horizon`` decisions ahead."""
+        out = []
+        for fold in range(self._folds):
+            squares, onward, rewards = (
+                np.delete(each, fold, axis=0).sum(axis=0) for each in (self._squares, self._onward, self._rewards)
+            )
+            ridge = squares + L2 * np.eye(len(squares))
+            solved = np.linalg.solve(ridge, np.column_stack([onward, rewards]))
+            step, first = gamma * solved[:, :-1], solved[:, -1]
+            ahead = [first]
+            while len(ahead) < horizon:
+                ahead.append(first + step @ ahead[-1])
+            out.append(np.array(ahead))
+        coefficients = np.array(out)
+        if not np.isfinite(coefficients).all():
+            raise ReplayError("the model of dr does not converge so far ahead: choose a shorter horizon", "horizon")
+        return FittedSessionModel(coefficients)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FittedSessionModel:
+    """``coefficients``: float64[folds, H, d], by decisions ahead; those of a fold were fitted without it."""
+
+    coefficients: Float64
+
+    def values(self, features: Float64, key: int) -> Float64:
+        """float64[T]: of the first T decisions of a session, H - t ahead of decision t. ``features``: float64[T, d]."""
+        fold = int(fold_of(np.array([key], np.uint64), len(self.coefficients))[0])
+        ahead = self.coefficients[fold, ::-1][: len(features)]
+        values: Float64 = np.einsum("td,td->t", features, ahead)
+        return values
+
+
+def keys_of(keys: Sequence[int]) -> UInt64:
+    """uint64[n]."""
+    found: NDArray[np.uint64] = np.array(keys, np.uint64)
+    return found
