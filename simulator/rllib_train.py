@@ -33,7 +33,7 @@ from simulator.rllib_env import ENV_ID, RecSession, session_world
 from simulator.rllib_module import SharedScorer
 from simulator.sessions.base import USE
 
-BATCH, MINIBATCH, EPOCHS = 4096, 512, 6
+BATCH, MINIBATCH, EPOCHS = 2048, 256, 8
 ENVS = 32
 """Sessions that one env runner steps together."""
 CHECKPOINT = "checkpoint.safetensors"
@@ -110,7 +110,7 @@ def train_rl(
     """
     world = session_world(training.world, training.world_seed)
     held, curve = _read(folder, training, len(world.schema)) if resume else ({}, [])
-    connect(address)
+    connect(address)  # whatever its env runners, RLlib would join any cluster it finds
     with _algorithm(training, started=len(curve)) as algorithm:
         if held:
             algorithm.learner_group.foreach_learner(lambda learner, **_: _restore(learner, held))

@@ -20,7 +20,7 @@ from simulator.ope.overview import Charts
 from simulator.ope.session_batch import SessionBatch, session_batch
 from simulator.ope.session_estimators import Reach, SessionEstimator
 from simulator.ope.session_formulas import SESSION_FORMULAS, SESSION_MODEL
-from simulator.ope.session_model import FittedSessionModel, SessionModel, action_features, keys_of
+from simulator.ope.session_model import FittedSessionModel, SessionModel, keys_of, mean_features
 from simulator.replay import LogSummary, NamedComparison, PolicyResult, Report, winner_of
 from simulator.targets import Target
 
@@ -178,12 +178,15 @@ def evaluate_sessions(question: SessionQuestion, pieces: Sequence[Piece], fan: F
 def fit_sessions(question: SessionQuestion, target: Target, sessions: Sequence[Rows]) -> SessionModel:
     """What some sessions add to a target's model."""
     out = SessionModel(bits=question.bits, folds=question.folds)
+    rows = [row for session in sessions for row in session]
+    chosen = mean_features(rows, [_choice(row) for row in rows], question.bits)
+    expected = mean_features(rows, [_pmf(target, row) for row in rows], question.bits)
+    rewards = np.array([row.reward for row in rows])
+    start = 0
     for session in sessions:
-        features = action_features(session, question.bits)
-        chosen = np.array([each[row.chosen] for each, row in zip(features, session, strict=True)])
-        expected = np.array([_pmf(target, row) @ each for each, row in zip(features, session, strict=True)])
-        rewards = np.array([row.reward for row in session])
-        out.update(chosen, expected, rewards, key_of(session[0].event_id))
+        mine = slice(start, start + len(session))
+        out.update(chosen[mine], expected[mine], rewards[mine], key_of(session[0].event_id))
+        start += len(session)
     return out
 
 
@@ -209,36 +212,43 @@ def tally_sessions(
 def _seen(
     question: SessionQuestion, target: Target, model: FittedSessionModel | None, sessions: Sequence[Rows]
 ) -> SessionBatch:
-    shape = len(sessions), question.horizon
-    rewards, propensity, mass = np.zeros(shape), np.ones(shape), np.zeros(shape)
-    unsupported, actions, values = np.zeros(shape), np.zeros(shape), np.zeros(shape)
+    kept = [session[: question.horizon] for session in sessions]
+    lengths = np.array([len(session) for session in kept])
+    rows = [row for session in kept for row in session]
+    pmfs = [_pmf(target, row) for row in rows]
     keys = keys_of([key_of(session[0].event_id) for session in sessions])
-    for number, session in enumerate(sessions):
-        kept = session[: question.horizon]
-        pmfs = [_pmf(target, row) for row in kept]
-        part = slice(0, len(kept))
-        rewards[number, part] = [row.reward for row in kept]
-        propensity[number, part] = [row.propensity for row in kept]
-        mass[number, part] = [pmf[row.chosen] for pmf, row in zip(pmfs, kept, strict=True)]
-        unsupported[number, part] = [_unsupported(pmf, row) for pmf, row in zip(pmfs, kept, strict=True)]
-        if model is not None:
-            features = action_features(kept, question.bits)
-            key = int(keys[number])
-            chosen = np.array([each[row.chosen] for each, row in zip(features, kept, strict=True)])
-            expected = np.array([pmf @ each for pmf, each in zip(pmfs, features, strict=True)])
-            actions[number, part], values[number, part] = model.values(chosen, key), model.values(expected, key)
-    lengths = np.array([min(len(session), question.horizon) for session in sessions])
+    there = np.arange(question.horizon) < lengths[:, None]
+
+    def laid_out(values: Iterable[float]) -> Float64:
+        out = np.zeros(there.shape)
+        out[there] = np.fromiter(values, np.float64, len(rows))
+        return out
+
+    actions = values = None
+    if model is not None:
+        ahead = question.horizon - np.arange(question.horizon)
+        owner, places = np.repeat(keys, lengths), np.broadcast_to(ahead, there.shape)[there]
+        chosen = mean_features(rows, [_choice(row) for row in rows], question.bits)
+        actions = laid_out(model.values(chosen, owner, places))
+        values = laid_out(model.values(mean_features(rows, pmfs, question.bits), owner, places))
     return session_batch(
         keys,
         lengths,
-        rewards,
-        propensity,
-        mass,
-        unsupported,
+        laid_out(row.reward for row in rows),
+        laid_out(row.propensity for row in rows),
+        laid_out(pmf[row.chosen] for pmf, row in zip(pmfs, rows, strict=True)),
+        laid_out(_unsupported(pmf, row) for pmf, row in zip(pmfs, rows, strict=True)),
         gamma=question.gamma,
-        action_values=None if model is None else actions,
-        values=None if model is None else values,
+        action_values=actions,
+        values=values,
     )
+
+
+def _choice(row: LoggedDecision) -> Float64:
+    """All mass on what was chosen."""
+    pmf = np.zeros(len(row.action_ids))
+    pmf[row.chosen] = 1.0
+    return pmf
 
 
 def _pmf(target: Target, row: LoggedDecision) -> Float64:

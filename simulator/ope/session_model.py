@@ -25,16 +25,22 @@ from simulator.ope.reward_model import fold_of
 L2 = 1.0
 
 
-def action_features(rows: Sequence[LoggedDecision], bits: int) -> list[Float64]:
-    """Of each row the hashed features of its actions, float64[K, 2^bits + 1], an intercept last."""
-    size, out = 1 << bits, []
+def mean_features(rows: Sequence[LoggedDecision], pmfs: Sequence[Float64], bits: int) -> Float64:
+    """Of each row the mean of its actions' hashed features under a PMF, float64[n, 2^bits + 1], an intercept last.
+
+    ``pmfs``: float64[K] each; of the choice itself, all mass on it.
+    """
+    size = 1 << bits
+    out = np.ones((len(rows), size + 1))
     for design in designs(rows):
         count, actions, _ = design.values.shape
-        at = (np.arange(count * actions) * size).reshape(count, actions, 1) + design.columns % size
-        flat: Any = np.bincount(at.ravel(), design.values.ravel(), count * actions * size)
-        dense = np.concatenate([flat.reshape(count, actions, size), np.ones((count, actions, 1))], axis=2)
-        numbers = range(design.start, design.start + count)
-        out += [each[: len(rows[number].action_ids)] for number, each in zip(numbers, dense, strict=True)]
+        part = slice(design.start, design.start + count)
+        mass = np.zeros((count, actions))
+        for number, pmf in enumerate(pmfs[part]):
+            mass[number, : len(pmf)] = pmf
+        at = size * np.arange(count)[:, None, None] + design.columns % size
+        flat: Any = np.bincount(at.ravel(), (design.values * mass[:, :, None]).ravel(), count * size)
+        out[part, :-1] = flat.reshape(count, size)
     return out
 
 
@@ -104,11 +110,10 @@ class FittedSessionModel:
 
     coefficients: Float64
 
-    def values(self, features: Float64, key: int) -> Float64:
-        """float64[T]: of the first T decisions of a session, H - t ahead of decision t. ``features``: float64[T, d]."""
-        fold = int(fold_of(np.array([key], np.uint64), len(self.coefficients))[0])
-        ahead = self.coefficients[fold, ::-1][: len(features)]
-        values: Float64 = np.einsum("td,td->t", features, ahead)
+    def values(self, features: Float64, keys: UInt64, ahead: NDArray[np.integer]) -> Float64:
+        """float64[n]: of decisions, each with its session's key and 1 to H decisions ahead. ``features``: [n, d]."""
+        coefficients = self.coefficients[fold_of(keys, len(self.coefficients)), ahead - 1]
+        values: Float64 = np.einsum("nd,nd->n", features, coefficients)
         return values
 
 

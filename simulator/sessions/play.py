@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bandits.decide import draw
-from bandits.types import ActionSet, Context, Float64, Interaction, Pmf, Policy, check_pmf
+from bandits.types import ActionSet, Context, Float64, Interaction, Pmf, Policy, Snapshot, check_pmf
 from policies.blend import load_policy, make_learner
 from policies.spec import PolicySpec
 from simulator.sessions.base import MAX_STEPS, Session, SessionWorld, features_of
@@ -67,8 +67,8 @@ def play(world: SessionWorld, policy: Policy | KnowsClicks, sessions: int, seed:
 
 def train_bandit(
     world: SessionWorld, spec: PolicySpec, steps: int, seed: int, *, progress: Callable[[int], None] = lambda _: None
-) -> Policy:
-    """A bandit that has made ``steps`` decisions and learned each one's own reward; it is served as last published."""
+) -> Snapshot:
+    """What a bandit knows that has made ``steps`` decisions, and has learned each one's own reward and nothing else."""
     learner = make_learner(spec, salt=SALT)
     policy = load_policy(spec, learner.snapshot("0-0"))
     chance = np.random.default_rng([seed, 3])
@@ -95,7 +95,7 @@ def train_bandit(
             policy = load_policy(spec, learner.snapshot(f"{number + 1}-0"))
             progress(number + 1)
     learner.learn(pending)
-    return load_policy(spec, learner.snapshot(f"{steps}-0"))
+    return learner.snapshot(f"{steps}-0")
 
 
 def _interaction(

@@ -106,6 +106,19 @@ class SatiationWorld:
         """See SessionWorld."""
         return SatiationSession(self, rng)
 
+    def request(self, group: int, items: NDArray[np.intp], scores: Float64, levels: Levels) -> RankRequest:
+        """What is asked about a user of this group. ``scores``: float64[items of the world], of the source ``cf``."""
+        top, actions = self.parameters.levels, []
+        for item in items.tolist():
+            topic = int(self.topics[item])
+            own: FeatureMap = {
+                "topic": f"t{topic}",
+                "quality": float(self.qualities[item]),
+                "recent": float(levels[topic]) / top,
+            }
+            actions.append(ActionRequest(self.ids[item], own, {"cf": float(scores[item])}))
+        return RankRequest(context={"group": f"g{group}", "satiation": float(levels.mean()) / top}, actions=actions)
+
     def click(self, affinity: Float64, items: NDArray[np.intp], levels: Levels) -> Float64:
         """P(click) of items, float64[n]. ``affinity``: float64[topics]; ``levels``: int[topics]."""
         p, topics = self.parameters, self.topics[items]
@@ -157,19 +170,7 @@ class SatiationSession:
 
     def request(self) -> RankRequest:
         """See Session."""
-        world, top = self._world, self._world.parameters.levels
-        actions = []
-        for item in self.items.tolist():
-            topic = int(world.topics[item])
-            own: FeatureMap = {
-                "topic": f"t{topic}",
-                "quality": float(world.qualities[item]),
-                "recent": float(self.levels[topic]) / top,
-            }
-            actions.append(ActionRequest(world.ids[item], own, {"cf": float(self._scores[item])}))
-        return RankRequest(
-            context={"group": f"g{self.group}", "satiation": float(self.levels.mean()) / top}, actions=actions
-        )
+        return self._world.request(self.group, self.items, self._scores, self.levels)
 
     def choose(self, action_id: str) -> Step:
         """See Session.
