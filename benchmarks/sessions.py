@@ -22,7 +22,7 @@ from machine import describe
 from rich.progress import Progress
 
 from simulator.fan import in_processes, on_ray
-from simulator.sessions.experiment import BANDIT, MYOPIC, RL, Cell, Ratio, Result, ratios, run_cell
+from simulator.sessions.experiment import BANDIT, MYOPIC, RL, Cell, Ratio, Result, ratios, run_cell, tuned
 
 STEPS = {"satiation": 40_000, "steady": 40_000, "small": 25_000, "movielens": 25_000}
 SEEDS = {"satiation": 5, "steady": 5, "small": 3, "movielens": 1}
@@ -30,6 +30,7 @@ GAMMAS = (0.0, 0.8)
 """Beside the default, in the satiation world, with seed 0."""
 GOAL, EVEN = 1.10, 0.03
 SESSIONS = 600
+TUNE_STEPS = 8_000
 
 
 def cells() -> list[Cell]:
@@ -136,7 +137,12 @@ def main() -> int:
     parser.add_argument("--gamma", type=float, help="only cells of this gamma")
     parser.add_argument("--draw", type=Path, help="write the curves (PNG)")
     parser.add_argument("--smoke", action="store_true")
+    parser.add_argument("--tune", metavar="WORLD", help="only say what the bandits of the grid earn, on other seeds")
     given = parser.parse_args()
+    if given.tune:
+        for name, earned in tuned(given.tune, TUNE_STEPS, SESSIONS):
+            print(f"{given.tune}  {name:32s} {earned:.3f}", flush=True)
+        return 0
     wanted = smoke() if given.smoke else cells()
     chosen = [
         cell

@@ -4,7 +4,7 @@ A session is a user's decisions with no pause above ``pause_s``, in the log's or
 memory; chunks of them are tallied wherever there is room, and tallies merge.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from bandits.errors import ReplayError
-from bandits.types import Float64, check_pmf
+from bandits.types import Float64
 from simulator.logs.base import LoggedDecision, Piece, key_of
 from simulator.ope.comparisons import Difference, comparisons
 from simulator.ope.intervals import INTERVALS, REPLICATES, Interval
@@ -20,9 +20,9 @@ from simulator.ope.overview import Charts
 from simulator.ope.session_batch import SessionBatch, session_batch
 from simulator.ope.session_estimators import Reach, SessionEstimator
 from simulator.ope.session_formulas import SESSION_FORMULAS, SESSION_MODEL
-from simulator.ope.session_model import FittedSessionModel, SessionModel, keys_of, mean_features
+from simulator.ope.session_model import FittedSessionModel, SessionModel, mean_features
 from simulator.replay import LogSummary, NamedComparison, PolicyResult, Report, winner_of
-from simulator.targets import Target
+from simulator.targets import Column, Logging, Target, demand_rows
 
 Rows = Sequence[LoggedDecision]
 Fan = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]
@@ -54,6 +54,8 @@ class SessionQuestion:
         names = [target.name for target in self.targets]
         if not names or len(set(names)) != len(names):
             raise ReplayError("name at least one policy, and each once", "policy")
+        if any(isinstance(target, Column) for target in self.targets):
+            raise ReplayError("a column holds one probability per row; sessions need policies with PMFs", "policy")
         for name in self.names:
             SessionEstimator(name, horizon=self.horizon, gamma=self.gamma)
         if self.interval not in ALLOWED:
@@ -65,11 +67,6 @@ class SessionQuestion:
     def names(self) -> Sequence[str]:
         """Of the estimators."""
         return tuple(self.estimators) or tuple(SESSION_FORMULAS)
-
-    @property
-    def compared(self) -> str:
-        """The estimator that differences are told by."""
-        return "wdr" if "wdr" in self.names else self.names[0]
 
     @property
     def replicates(self) -> int:
@@ -114,34 +111,51 @@ def _owner(row: LoggedDecision, session: str | None) -> str:
     return row.record.user
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class SessionPlan:
+    """A question, made definite by a look at the log. ``models``: of the targets that dr can be had for.
+
+    A log without PMFs does not say what its own policy would have done.
+    """
+
+    question: SessionQuestion
+    models: Mapping[str, FittedSessionModel]
+
+    def estimators(self, target: Target) -> list[str]:
+        """The names of a target's estimators."""
+        return [name for name in self.question.names if name not in SESSION_MODEL or target.name in self.models]
+
+    def compared(self, left: Target, right: Target) -> str:
+        """The estimator that a difference is told by."""
+        shared = [name for name in self.estimators(left) if name in self.estimators(right)]
+        return "wdr" if "wdr" in shared else "pdwis"
+
+
 @dataclass(slots=True, eq=False)
 class SessionTally:
     """What some sessions say. ``estimates``: by policy and estimator; ``reaches``: by policy."""
 
-    question: SessionQuestion
+    plan: SessionPlan
     estimates: dict[tuple[str, str], SessionEstimator] = field(default_factory=dict)
     reaches: dict[str, Reach] = field(default_factory=dict)
     differences: dict[tuple[str, str, str], Difference] = field(default_factory=dict)
-    sessions: int = 0
-    total: float = 0.0
 
     def __post_init__(self) -> None:
         """Of no sessions."""
-        asked = self.question
+        asked = self.plan.question
         for number, target in enumerate(asked.targets):
             self.reaches[target.name] = Reach(asked.horizon)
-            for name in asked.names:
+            for name in self.plan.estimators(target):
                 self.estimates[target.name, name] = SessionEstimator(
                     name, horizon=asked.horizon, gamma=asked.gamma, replicates=asked.replicates
                 )
             for other in asked.targets[number + 1 :]:
-                formula = SESSION_FORMULAS[asked.compared](asked.horizon, asked.gamma)
-                self.differences[target.name, other.name, asked.compared] = Difference(formula, asked.replicates)
+                name = self.plan.compared(target, other)
+                formula = SESSION_FORMULAS[name](asked.horizon, asked.gamma)
+                self.differences[target.name, other.name, name] = Difference(formula, asked.replicates)
 
     def merge(self, other: "SessionTally") -> None:
         """Add the sessions of another, which answers the same question."""
-        self.sessions += other.sessions
-        self.total += other.total
         for at, mine in self.estimates.items():
             mine.merge(other.estimates[at])
         for policy, reach in self.reaches.items():
@@ -157,22 +171,23 @@ def evaluate_sessions(question: SessionQuestion, pieces: Sequence[Piece], fan: F
         ReplayError: the log is empty, or does not say whose decisions they are.
         BadRowError: a row is malformed.
     """
-    rows = [row for piece in pieces for batch in piece.batches() for row in batch.decisions]
+    rows = [row for piece in pieces for batch in piece.batches() for row in demand_rows(batch, "sessions")]
     sessions = sessions_of(rows, question)
     if not sessions:
         raise ReplayError("the log has no sessions to evaluate: give a log that is not empty", "log")
     chunks = [sessions[start : start + CHUNK] for start in range(0, len(sessions), CHUNK)]
+    known = [target for target in question.targets if rows[0].pmf is not None or not isinstance(target, Logging)]
     models: dict[str, FittedSessionModel] = {}
-    if SESSION_MODEL.intersection(question.names):
-        for target in question.targets:
-            sums = SessionModel(bits=question.bits, folds=question.folds)
-            for part in fan(partial(fit_sessions, question, target), chunks):
-                sums.merge(part)
-            models[target.name] = sums.fit(question.horizon, question.gamma)
-    total = SessionTally(question)
-    for part in fan(partial(tally_sessions, question, models), chunks):
+    for target in known if SESSION_MODEL.intersection(question.names) else ():
+        sums = SessionModel(bits=question.bits, folds=question.folds)
+        for part in fan(partial(fit_sessions, question, target), chunks):
+            sums.merge(part)
+        models[target.name] = sums.fit(question.horizon, question.gamma)
+    plan = SessionPlan(question, models)
+    total = SessionTally(plan)
+    for part in fan(partial(tally_sessions, plan), chunks):
         total.merge(part)
-    return _report(question, total, rows, sum(piece.skipped for piece in pieces))
+    return _report(plan, total, rows, sum(piece.skipped for piece in pieces))
 
 
 def fit_sessions(question: SessionQuestion, target: Target, sessions: Sequence[Rows]) -> SessionModel:
@@ -180,7 +195,7 @@ def fit_sessions(question: SessionQuestion, target: Target, sessions: Sequence[R
     out = SessionModel(bits=question.bits, folds=question.folds)
     rows = [row for session in sessions for row in session]
     chosen = mean_features(rows, [_choice(row) for row in rows], question.bits)
-    expected = mean_features(rows, [_pmf(target, row) for row in rows], question.bits)
+    expected = mean_features(rows, [target.pmf(row) for row in rows], question.bits)
     rewards = np.array([row.reward for row in rows])
     start = 0
     for session in sessions:
@@ -190,16 +205,10 @@ def fit_sessions(question: SessionQuestion, target: Target, sessions: Sequence[R
     return out
 
 
-def tally_sessions(
-    question: SessionQuestion, models: dict[str, FittedSessionModel], sessions: Sequence[Rows]
-) -> SessionTally:
+def tally_sessions(plan: SessionPlan, sessions: Sequence[Rows]) -> SessionTally:
     """What some sessions say."""
-    out = SessionTally(question)
-    out.sessions = len(sessions)
-    out.total = sum(
-        row.reward * question.gamma**at for session in sessions for at, row in enumerate(session[: question.horizon])
-    )
-    seen = {target.name: _seen(question, target, models.get(target.name), sessions) for target in question.targets}
+    question, out = plan.question, SessionTally(plan)
+    seen = {target.name: _seen(question, target, plan.models.get(target.name), sessions) for target in question.targets}
     for (policy, _), each in out.estimates.items():
         each.update(seen[policy])
     for policy, reach in out.reaches.items():
@@ -215,8 +224,7 @@ def _seen(
     kept = [session[: question.horizon] for session in sessions]
     lengths = np.array([len(session) for session in kept])
     rows = [row for session in kept for row in session]
-    pmfs = [_pmf(target, row) for row in rows]
-    keys = keys_of([key_of(session[0].event_id) for session in sessions])
+    keys = np.array([key_of(session[0].event_id) for session in sessions], np.uint64)
     there = np.arange(question.horizon) < lengths[:, None]
 
     def laid_out(values: Iterable[float]) -> Float64:
@@ -225,6 +233,12 @@ def _seen(
         return out
 
     actions = values = None
+    known = model is not None or not isinstance(target, Logging)
+    pmfs = [target.pmf(row) for row in rows] if known else []
+    mass, unsupported = [row.propensity for row in rows], [0.0] * len(rows)
+    if known:
+        mass = [float(pmf[row.chosen]) for pmf, row in zip(pmfs, rows, strict=True)]
+        unsupported = [_unsupported(pmf, row) for pmf, row in zip(pmfs, rows, strict=True)]
     if model is not None:
         ahead = question.horizon - np.arange(question.horizon)
         owner, places = np.repeat(keys, lengths), np.broadcast_to(ahead, there.shape)[there]
@@ -236,8 +250,8 @@ def _seen(
         lengths,
         laid_out(row.reward for row in rows),
         laid_out(row.propensity for row in rows),
-        laid_out(pmf[row.chosen] for pmf, row in zip(pmfs, rows, strict=True)),
-        laid_out(_unsupported(pmf, row) for pmf, row in zip(pmfs, rows, strict=True)),
+        laid_out(mass),
+        laid_out(unsupported),
         gamma=question.gamma,
         action_values=actions,
         values=values,
@@ -251,20 +265,21 @@ def _choice(row: LoggedDecision) -> Float64:
     return pmf
 
 
-def _pmf(target: Target, row: LoggedDecision) -> Float64:
-    return check_pmf(target.pmf(row))
-
-
 def _unsupported(pmf: Float64, row: LoggedDecision) -> float:
-    return 0.0 if row.pmf is None else float(pmf[row.pmf <= 0.0].sum())
+    """The mass on actions that the log never takes, or that the row does not have."""
+    outside = max(0.0, 1.0 - float(pmf.sum()))
+    never = 0.0 if row.pmf is None else float(pmf[row.pmf <= 0.0].sum())
+    return never + (outside if outside > 1e-9 else 0.0)
 
 
-def _report(question: SessionQuestion, total: SessionTally, rows: Rows, skipped: int) -> Report:
-    bounds = question.bounds()
+def _report(plan: SessionPlan, total: SessionTally, rows: Rows, skipped: int) -> Report:
+    question, bounds = plan.question, plan.question.bounds()
     results = []
     for target in question.targets:
         reach = total.reaches[target.name]
-        estimates = {name: total.estimates[target.name, name].estimate(reach, bounds) for name in question.names}
+        estimates = {
+            name: total.estimates[target.name, name].estimate(reach, bounds) for name in plan.estimators(target)
+        }
         results.append(
             PolicyResult(target.name, "sessions", estimates, notes=[*target.notes, *_notes(question, reach)])
         )

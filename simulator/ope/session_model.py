@@ -115,9 +115,3 @@ class FittedSessionModel:
         coefficients = self.coefficients[fold_of(keys, len(self.coefficients)), ahead - 1]
         values: Float64 = np.einsum("nd,nd->n", features, coefficients)
         return values
-
-
-def keys_of(keys: Sequence[int]) -> UInt64:
-    """uint64[n]."""
-    found: NDArray[np.uint64] = np.array(keys, np.uint64)
-    return found

@@ -6,17 +6,17 @@ A cell is one world, one seed and one policy, and knows nothing of the others.
 """
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 import numpy as np
 
 from bandits.errors import InvalidFieldError
-from bandits.exploration import EpsilonGreedy, Exploration, Greedy
+from bandits.exploration import EpsilonGreedy, Exploration, Greedy, LinTs
 from bandits.ridge import RidgeConfig
 from bandits.types import Float64, Policy
 from policies.blend import load_policy, make_learner
-from policies.spec import PolicySpec
+from policies.spec import PolicySpec, VwConfig
 from simulator.ope.intervals import z_of
 from simulator.rllib_env import session_world
 from simulator.sessions.base import USE, SessionWorld, features_of
@@ -30,18 +30,43 @@ TEMPERATURE = 0.1
 """Of the trained network's softmax when it is played, chosen on worlds of other seeds (100 and 101)."""
 TEST_SEED = 1_000_000
 RL, BANDIT, MYOPIC = "rl", "bandit", "knows clicks"
-# The best of a grid on worlds of other seeds (docs/sessions.md).
-_CROSSED = [("context", "features"), ("context", "scores")]
-BANDITS = {
-    name: PolicySpec(
-        "bandit",
-        use=list(USE),
-        learner=RidgeConfig(action_bias=False, interactions=crossed),
-        exploration=EpsilonGreedy(0.1),
-        floor=FLOOR,
-    )
-    for name, crossed in (("satiation", []), ("steady", []), ("small", _CROSSED), ("movielens", []))
+_FEW = [("context", "features"), ("context", "scores")]
+_MANY = [*_FEW, ("features", "scores")]
+_VW = "--cb_explore_adf --cb_type mtr -q cf -q cs -q fs"
+GRID: Mapping[str, tuple[RidgeConfig | VwConfig, Exploration]] = {
+    "ridge, epsilon 0.1": (RidgeConfig(action_bias=False), EpsilonGreedy(0.1)),
+    "ridge, epsilon 0.02": (RidgeConfig(action_bias=False), EpsilonGreedy(0.02)),
+    "ridge, crossed, epsilon 0.1": (RidgeConfig(action_bias=False, interactions=_FEW), EpsilonGreedy(0.1)),
+    "ridge, all crossed, epsilon 0.1": (RidgeConfig(action_bias=False, interactions=_MANY), EpsilonGreedy(0.1)),
+    "ridge, all crossed, LinTS 0.3": (RidgeConfig(action_bias=False, interactions=_MANY), LinTs(0.3, draws=50)),
+    "ridge, item biases, epsilon 0.1": (RidgeConfig(interactions=_MANY), EpsilonGreedy(0.1)),
+    "VW, all crossed, epsilon 0.1": (VwConfig(_VW), EpsilonGreedy(0.1)),
+    "VW, constant rate, epsilon 0.1": (VwConfig(f"{_VW} --power_t 0 -l 0.05"), EpsilonGreedy(0.1)),
 }
+"""Bandits that were tried, on worlds of other seeds than those of the comparison: ``tuned`` prints what they earn."""
+TUNED = {
+    "satiation": "ridge, epsilon 0.1",
+    "steady": "ridge, epsilon 0.1",
+    "small": "ridge, epsilon 0.1",
+    "movielens": "ridge, epsilon 0.1",
+}
+"""The best of the grid in each world."""
+
+
+def bandit_named(name: str) -> PolicySpec:
+    """One of GRID."""
+    learner, exploration = GRID[name]
+    return PolicySpec("bandit", use=list(USE), learner=learner, exploration=exploration, floor=FLOOR)
+
+
+def tuned(world: str, steps: int, sessions: int, seeds: Sequence[int] = (100, 101)) -> Iterator[tuple[str, float]]:
+    """What each bandit of the grid earns after ``steps`` decisions: the mean over the worlds of these seeds."""
+    worlds = [session_world(world, seed) for seed in seeds]
+    for name in GRID:
+        spec = bandit_named(name)
+        policies = [load_policy(greedy(spec), train_bandit(each, spec, steps, 1)) for each in worlds]
+        played = [play(*pair, sessions, TEST_SEED) for pair in zip(worlds, policies, strict=True)]
+        yield name, float(np.mean([each.returns.mean() for each in played]))
 
 
 class Cell(msgspec.Struct, frozen=True):
@@ -125,7 +150,7 @@ def _trained_rl(cell: Cell) -> tuple[Policy, list[tuple[int, float]]]:
 
 
 def _trained_bandit(cell: Cell, world: SessionWorld) -> Policy:
-    spec = BANDITS[cell.world]
+    spec = bandit_named(TUNED[cell.world])
     return load_policy(greedy(spec), train_bandit(world, spec, cell.steps, cell.seed))
 
 

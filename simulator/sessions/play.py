@@ -45,13 +45,18 @@ class KnowsClicks:
         return pmf
 
 
-def play(world: SessionWorld, policy: Policy | KnowsClicks, sessions: int, seed: int) -> Played:
-    """Let a policy choose in so many sessions; the same seed gives every policy the same users and the same chance."""
+def play(
+    world: SessionWorld, policy: Policy | KnowsClicks, sessions: int, seed: int, *, steps: int = MAX_STEPS
+) -> Played:
+    """Let a policy choose in so many sessions, of each up to ``steps`` decisions.
+
+    The same seed gives every policy the same users and the same chance.
+    """
     returns, lengths = np.zeros(sessions), np.zeros(sessions, np.int64)
     for number in range(sessions):
         session = world.session(np.random.default_rng([seed, number, 0]))
         chance = np.random.default_rng([seed, number, 1]).random(MAX_STEPS)
-        for step in range(MAX_STEPS):
+        for step in range(steps):
             request = session.request()
             if isinstance(policy, KnowsClicks):
                 pmf = policy.pmf_of(session)

@@ -8,7 +8,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 from typer.testing import CliRunner
 
-from bandits.errors import ReplayError, SnapshotError
+from bandits.errors import InvalidFieldError, ReplayError, SnapshotError
 from bandits.rl import Network, RlScores
 from policies.spec import load_spec
 from policies.trained import decode_trained
@@ -16,6 +16,7 @@ from serve_app.cli_train import app
 from simulator.rllib_env import RecSession
 from simulator.rllib_module import SharedScorer
 from simulator.rllib_train import CHECKPOINT, Training, train_rl
+from simulator.sessions.experiment import BANDIT, MYOPIC, RL, Cell, ratios, run_cell
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of ray and torch, at start
 TRAINING = Training(world="satiation", world_seed=3, seed=1, steps=2048, env_runners=0)
@@ -126,3 +127,16 @@ def test_the_command_writes_a_model_and_a_spec_that_serves_it(tmp_path):
     assert decode_trained((tmp_path / "model").read_bytes()).spec() == spec
     assert spec.kind == "rl"
     assert len(msgspec.json.decode((tmp_path / "curve.json").read_bytes())) == 1
+
+
+def test_the_experiment_in_small():
+    """Every policy of it, in the world whose optimum is known; too short to learn much."""
+    cells = [Cell("small", 0, policy, 2048, 20) for policy in (RL, BANDIT, MYOPIC)]
+    results = [run_cell(cell) for cell in cells]
+    assert [each.against for each in ratios(results)] == [BANDIT, MYOPIC]
+    assert ratios(results)[0].value == pytest.approx(results[0].mean / results[1].mean)
+    for name, each in zip((RL, BANDIT), results, strict=False):
+        assert 0.0 < each.exact[name] <= each.exact["optimum"]
+    assert results[0].curve
+    with pytest.raises(InvalidFieldError, match="no policy 'best'"):
+        run_cell(Cell("small", 0, "best", 1, 1))

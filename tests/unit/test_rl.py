@@ -7,17 +7,20 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
-from fakes import SALT
+from fakes import SALT, FakeLog, FakePast
 from strategies import decision_features
 
+from bandits.codec import digest
 from bandits.errors import ArtifactError, InvalidFieldError, SnapshotError, SpecError
 from bandits.exploration import EpsilonGreedy, LinTs, Softmax, SquareCB
+from bandits.records import CheckpointRecord, RewardRecord, TickRecord, WarmStartRecord
 from bandits.rl import Network, RlConfig, RlScores, encode_network, shapes
 from bandits.schema import FeatureSchema
 from bandits.types import Snapshot
 from policies.blend import load_policy, make_learner
 from policies.catalogue import Catalogue
 from policies.features import featurise
+from policies.fold import Fold
 from policies.mixture import Mixture
 from policies.ranker import ActionRequest, Ranker, RankRequest
 from policies.sources import load_sources
@@ -170,8 +173,6 @@ def test_a_spec_that_cannot_work_is_refused(changes, target):
 
 
 def written(tmp_path: Path) -> RlSource:
-    from bandits.codec import digest  # noqa: PLC0415
-
     model = TrainedModel(spec_bytes=spec_of().encoded, learned=500, checkpoint=encode_network(network(), 500))
     (tmp_path / "model").write_bytes(model.encoded)
     return RlSource("longterm", str(tmp_path / "model"), digest(model.encoded))
@@ -269,3 +270,36 @@ def test_the_order_of_the_actions_changes_nothing():
     np.testing.assert_allclose(
         scores.scores(context, actions.take(order)), scores.scores(context, actions)[order], rtol=1e-12, atol=1e-13
     )
+
+
+async def test_a_warm_start_is_an_entry_of_the_log_and_a_bad_one_changes_nothing():
+    """The fold serves what the log says; rewards teach it nothing; replaying the log gives the same bytes."""
+    log = FakeLog(spec_of())
+
+    def start(payload: bytes, at: int, spec: PolicySpec) -> None:
+        data = TrainedModel(spec_bytes=spec.encoded, learned=500, checkpoint=payload).encoded
+        log.blobs[digest(data)] = data
+        log.append(WarmStartRecord(digest(data)), at=at)
+
+    start(encode_network(network(), 500), 10, spec_of())
+    ranker = Ranker(spec_of(), [], salt=SALT)
+    ranker.serve("s", log.fold().snapshot(), Catalogue())
+    record = await ranker.rank(REQUEST)
+    log.append(record, at=20)
+    log.append(RewardRecord("e", 1.0), at=21)
+    log.append(TickRecord(), at=10_000_000)
+    fold = log.fold()
+    assert fold.join.counts["joined"] == 1
+    assert (fold.learned, fold.changes) == (500, 1)
+    good = fold.snapshot().payload
+    assert good == encode_network(network(), 500)
+    start(damaged("own", np.full((6, 6), np.nan)), 10_000_001, spec_of())
+    other = FeatureSchema(NAMES[::-1])
+    start(encode_network(network(names=other.names), 1), 10_000_002, spec_of(learner=RlConfig(other.digest)))
+    log.append(CheckpointRecord(), at=10_000_003)
+    after = log.fold(cuts=[1, 3, 5])
+    assert after.refused_warm_starts == 2
+    assert after.snapshot().payload == good
+    resumed = Fold(log.blobs.__getitem__, salt=SALT, past=FakePast(log))
+    resumed.resume(after.state(), FakePast(log))
+    assert resumed.snapshot().payload == good

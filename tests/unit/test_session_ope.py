@@ -1,12 +1,19 @@
 """Off-policy evaluation of whole sessions: identities, a decision process whose truth is a sum, and collapse."""
 
+import json
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from bandits.errors import BadRowError, ReplayError
+from bandits.exploration import Softmax
+from bandits.ridge import RidgeConfig
 from bandits.types import Float64
+from policies.blend import make_learner
+from policies.spec import PolicySpec
+from serve_app.cli import app
 from simulator.logs.base import LoggedDecision, batch_of, key_of
 from simulator.ope.batch import OpeBatch
 from simulator.ope.estimators import Estimator
@@ -16,7 +23,11 @@ from simulator.ope.session_batch import SessionBatch, session_batch
 from simulator.ope.session_estimators import Reach, SessionEstimator
 from simulator.ope.session_formulas import SESSION_FORMULAS
 from simulator.session_replay import SessionQuestion, evaluate_sessions, sessions_of
+from simulator.sessions.base import USE
+from simulator.sessions.logged import log_sessions
+from simulator.sessions.satiation import satiation_world
 from simulator.targets import Logging, RowTarget, Uniform
+from simulator.trained import Frozen
 from simulator.worlds.cell import MemoryPiece
 
 # Two states, two actions. The second action earns less, and is likelier to lead to the good state 1 and to go on.
@@ -313,3 +324,46 @@ def test_an_estimator_takes_only_its_own_kind():
         estimator.merge(SessionEstimator("wis", horizon=4))
     with pytest.raises(ReplayError, match="cannot merge"):
         estimator.estimator.merge(Estimator(DR()))
+
+
+def test_the_command_evaluates_sessions(tmp_path):
+    """A long horizon of a far policy: the table says that it cannot be relied on, and the report says why."""
+    lines = ["id,visit,state,of,shown,p,click"]
+    lines += [
+        f"{row.event_id},{row.context['visit']},{row.context['state']},first|second,{row.action_ids[row.chosen]},"
+        f"{row.propensity},{row.reward}"
+        for row in rows_of(LOGGING, 300, 8)
+    ]
+    (tmp_path / "log.csv").write_text("\n".join(lines) + "\n")
+    table = ["state,action,probability", "s0,second,1", "s1,second,1"]
+    (tmp_path / "second.csv").write_text("\n".join(table) + "\n")
+    columns = "{reward: click, propensity: p, event_id: id, action: shown, actions: of, context: [visit, state]}"
+    command = ["replay", "--log", str(tmp_path / "log.csv"), "--format", "csv", "--columns", columns]
+    command += ["--method", "sessions", "--session", "visit", "--out", str(tmp_path / "r.json"), "--policy", "uniform"]
+    command += ["--policy", f"{{kind: table, path: {tmp_path / 'second.csv'}}}", "--html", str(tmp_path / "r.html")]
+    done = CliRunner().invoke(app, [*command, "--horizon", "40"])
+    assert done.exit_code == 0, done.output
+    assert "second · sessions" in done.output
+    results = {each["policy"]: each for each in json.loads((tmp_path / "r.json").read_text())["results"]}
+    assert set(results["uniform"]["estimates"]) == set(NAMES)
+    assert {each["verdict"] for each in results["second"]["estimates"].values()} == {"unreliable"}
+    assert {each["verdict"] for each in results["logging"]["estimates"].values()} == {"reliable"}
+    assert "unreliable" in (tmp_path / "r.html").read_text()
+    wrong = CliRunner().invoke(app, [*command, "--gamma", "2"])
+    assert wrong.exit_code == 1
+    assert "gamma is between 0 and 1" in str(wrong.exception)
+    numbers = "{reward: click, propensity: p, event_id: id}"
+    command[command.index(columns)] = numbers
+    assert "this log has none" in str(CliRunner().invoke(app, command).exception)
+
+
+def test_a_log_of_sessions_is_what_a_service_would_have_made():
+    """Its decisions carry the record they were made with; of the policy that made it the estimate is its mean."""
+    world = satiation_world("small", 0)
+    spec = PolicySpec("made", use=list(USE), learner=RidgeConfig(), exploration=Softmax(), floor=0.2)
+    snapshot = make_learner(spec, salt=b"x").snapshot("0-0")
+    rows = log_sessions(world, spec, snapshot, 120, 1)
+    report = evaluate_sessions(SessionQuestion([Frozen("same", spec, snapshot), Logging()]), [MemoryPiece(rows)])
+    same, logging = (result.estimates["pdwis"] for result in report.results)
+    assert same.n == 120
+    assert same.value == pytest.approx(logging.value, rel=1e-9)
