@@ -40,7 +40,7 @@ def test_observations_are_the_features_that_serving_builds(name):
     counts = set()
     for _ in range(60):
         context, actions = features_of(env.world, env._session.request())
-        expected, _ = index.dense(context, actions)
+        _, expected, _ = index.matrix(context, actions, dense=True)
         count = len(actions)
         counts.add(count)
         assert observation["mask"].tolist() == [1] * count + [0] * (env.world.max_actions - count)
