@@ -1,6 +1,6 @@
-"""`make bench`: all but the long ones (soak, a_day) and replay beside its peers; the table of speed comes last.
+"""`make bench`: all but the long ones (soak, a_day, sessions, session_ope) and replay beside its peers.
 
-Each benchmark that ends in a table leaves it as JSON in `bench/`.
+The table of speed comes last. Each benchmark that ends in a table leaves it as JSON in `bench/`.
 """
 
 import json
@@ -19,6 +19,7 @@ OTHERS = (
     "verify.py",
     "durability.py",
     "replay.py",
+    "rl_decision.py",
 )
 TABLES = ("serving.py", "decision.py", "learner.py", "retrieval.py", "memory.py")
 

@@ -3,14 +3,15 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bandits import ridge
+from bandits import ridge, rl
 from bandits.errors import SnapshotError
 from bandits.exploration import LinTs, LinUcb, VwExploration, votes, with_floor
 from bandits.kernels import greedy
 from bandits.ridge import RidgeConfig, RidgeLearner, RidgeModel
+from bandits.rl import RlConfig, RlLearner, RlModel
 from bandits.types import ActionSet, Context, Learner, Pmf, Policy, Snapshot
 from bandits.vw import VwLearner, VwModel, VwWeights, load_vw
-from policies.spec import PolicySpec
+from policies.spec import PolicySpec, VwConfig
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,6 +38,8 @@ def make_learner(spec: PolicySpec, *, salt: bytes, checkpoint: bytes | None = No
             salt=salt,
             checkpoint=checkpoint,
         )
+    if isinstance(spec.learner, RlConfig):
+        return RlLearner(spec.learner, checkpoint=checkpoint)
     own = isinstance(exploration, VwExploration)
     return VwLearner(spec.learner.args, own_exploration=own, by_row=True, checkpoint=checkpoint)
 
@@ -47,10 +50,13 @@ def load_policy(spec: PolicySpec, snapshot: Snapshot) -> Policy:
     Raises:
         SnapshotError: the snapshot is corrupt, or of another kind than the spec's learner makes.
     """
-    if isinstance(spec.learner, RidgeConfig) != (snapshot.kind == ridge.KIND):
+    kinds = {ridge.KIND: RidgeConfig, rl.KIND: RlConfig}
+    if not isinstance(spec.learner, kinds.get(snapshot.kind, VwConfig)):
         raise SnapshotError(f"a snapshot of kind {snapshot.kind} does not fit this spec's learner", "snapshot.kind")
     if snapshot.kind == ridge.KIND:
         return Blend(_explore_ridge(spec, RidgeModel(snapshot)), spec.floor)
+    if isinstance(spec.learner, RlConfig):
+        return Blend(_explore_scores(spec, RlModel(spec.learner, snapshot)), spec.floor)
     return Blend(_explore_vw(spec, load_vw(snapshot)), spec.floor)
 
 
@@ -68,7 +74,7 @@ def _explore_vw(spec: PolicySpec, model: VwWeights | VwModel) -> Callable[[Conte
     return model.pmf if isinstance(model, VwModel) else _explore_scores(spec, model)
 
 
-def _explore_scores(spec: PolicySpec, model: RidgeModel | VwWeights) -> Callable[[Context, ActionSet], Pmf]:
+def _explore_scores(spec: PolicySpec, model: RidgeModel | VwWeights | RlModel) -> Callable[[Context, ActionSet], Pmf]:
     exploration = spec.exploration
     if isinstance(exploration, LinTs | LinUcb | VwExploration):
         raise SnapshotError(f"a model of scores cannot explore as {type(exploration).__name__}", "exploration.kind")

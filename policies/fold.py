@@ -24,6 +24,7 @@ from bandits.records import (
     WarmStartRecord,
 )
 from bandits.ridge import RidgeLearner
+from bandits.rl import RlLearner
 from bandits.types import Interaction, Learner, Row, Snapshot
 from bandits.vw import VwLearner
 from policies.blend import make_learner
@@ -192,6 +193,8 @@ class Fold:
             return
         if record.spec != self.spec_id and self._model_of(record.spec) != self._model_of(self.spec_id):
             return  # made by a model of another shape
+        if isinstance(self.learner, RlLearner):
+            return  # trained elsewhere: only a warm start changes it
         self.changes += 1
         if isinstance(self.learner, RidgeLearner):
             teach = self.learner.correct_row if joined.correction else self.learner.learn_row

@@ -35,6 +35,7 @@ from policies.features import featurise
 from policies.guardrails import FixedPolicy, in_holdout
 from policies.mixture import Mixture
 from policies.sources.base import Candidates, CandidateSource, SourceRequest
+from policies.sources.rl import RlScorer
 from policies.spec import PolicySpec
 
 MAX_ACTIONS = 1000
@@ -91,9 +92,10 @@ class Serving:
 class Ranker:
     """Makes decisions for one policy. Holds no connection: sources are given, logging is the caller's."""
 
-    def __init__(self, spec: PolicySpec, sources: Sequence[CandidateSource], *, salt: bytes) -> None:
+    def __init__(self, spec: PolicySpec, sources: Sequence[CandidateSource | RlScorer], *, salt: bytes) -> None:
         self.spec = spec
-        self.sources = tuple(sources)
+        self.sources = tuple(source for source in sources if not isinstance(source, RlScorer))
+        self._scorers = tuple(source for source in sources if isinstance(source, RlScorer))
         self.serving: Serving | None = None
         self.source_failures: Counter[str] = Counter()
         self._spec_digest = spec.digest
@@ -133,6 +135,8 @@ class Ranker:
         check_features(request.context, "context")
         for i, features in enumerate(pool.features or ()):
             check_features(features or {}, f"actions[{i}].features")
+        if self._scorers:
+            pool = self._scored(pool, request, serving.catalogue)
         context, actions = featurise(
             self.spec, serving.catalogue, request.context, pool.ids, pool.features, pool.scores
         )
@@ -192,7 +196,7 @@ class Ranker:
         rows = {item: row for row, item in enumerate(ids)}
         scores: dict[str, Float32] = {}
         for name, found in answers.items():
-            if found.score_items is not None and self.spec.kind == "blend":
+            if found.score_items is not None and self.spec.kind != "mixture":
                 scores[name] = found.score_items(ids)
                 continue
             column = np.full(len(ids), np.nan, np.float32)
@@ -201,6 +205,18 @@ class Ranker:
                     column[rows[item]] = score
             scores[name] = column
         return Pool(ids, None, scores)
+
+    def _scored(self, pool: Pool, request: RankRequest, catalogue: Catalogue) -> Pool:
+        """With the scores of the sources that look at the context; each sees those that a candidate source gave."""
+        scores = dict(pool.scores)
+        for scorer in self._scorers:
+            if scorer.name in pool.scores:
+                raise InvalidFieldError("this source scores actions itself", f"actions.scores.{scorer.name}")
+            try:
+                scores[scorer.name] = scorer.scores(catalogue, request.context, pool.ids, pool.features, pool.scores)
+            except SourceError:
+                self.source_failures[scorer.name] += 1
+        return Pool(pool.ids, pool.features, scores)
 
     def _held_out(self, request: RankRequest, event_id: str) -> bool:
         holdout = self.spec.holdout

@@ -1,6 +1,7 @@
 """The policy spec: what a YAML file says of a policy. Strict: an unknown key is an error that names it."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -17,13 +18,16 @@ from bandits.exploration import (
     LinTs,
     LinUcb,
     Softmax,
+    SquareCB,
     VwExploration,
 )
 from bandits.join import JoinRule
 from bandits.ridge import RidgeConfig, Standbys
+from bandits.rl import RlConfig
 
 UNIFORM = "uniform"
 
+Digest = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{32}$(?!\n)")]
 Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$(?!\n)")]
 NamespaceName = Literal["context", "item", "features", "scores"]
 
@@ -44,6 +48,17 @@ class RemoteSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag=
     send_user_id: bool = False
 
 
+class RlSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="rl", tag_field="kind"):
+    """A policy of kind rl, as a source: it proposes nothing, and scores what is to be chosen from, in its context.
+
+    ``model``: the file that ``banditloop train rl`` wrote, relative to this one; ``digest``: of its bytes.
+    """
+
+    name: Name
+    model: str
+    digest: Digest
+
+
 class VwConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="vw", tag_field="kind"):
     """Vowpal Wabbit, with any ``--cb_explore_adf`` argument string. Namespaces: context, item, features, scores.
 
@@ -52,6 +67,10 @@ class VwConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="vw"
 
     args: str = "--cb_explore_adf --cb_type mtr -q cs -q cf"
     standbys: Standbys = 0
+
+
+Source = ArtifactSource | RemoteSource | RlSource
+Learner = RidgeConfig | VwConfig | RlConfig
 
 
 class Holdout(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -69,19 +88,19 @@ class Holdout(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class PolicySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Everything a policy is made of.
 
-    ``kind``: ``blend`` (items are the actions, their features include every source's score) or ``mixture`` (sources
-    are the actions). ``limit``: candidates per source. ``use``: the feature namespaces that the learner sees.
-    ``within``: of a mixture, how a source chooses among its own candidates. ``artifact``: directory that ``banditloop
-    train`` wrote, relative to this file.
+    ``kind``: ``blend`` (items are the actions, their features include every source's score), ``mixture`` (sources are
+    the actions) or ``rl`` (items are the actions, scored by a network that was trained on sessions). ``limit``:
+    candidates per source. ``use``: the feature namespaces that the learner sees. ``within``: of a mixture, how a source
+    chooses among its own candidates. ``artifact``: directory that ``banditloop train`` wrote, relative to this file.
     """
 
     name: Name
-    kind: Literal["blend", "mixture"] = "blend"
-    sources: list[ArtifactSource | RemoteSource] = msgspec.field(default_factory=list)
+    kind: Literal["blend", "mixture", "rl"] = "blend"
+    sources: list[Source] = msgspec.field(default_factory=list)
     artifact: str | None = None
     limit: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 30
     use: list[NamespaceName] = msgspec.field(default_factory=lambda: ["context", "item", "features", "scores"])
-    learner: RidgeConfig | VwConfig = msgspec.field(default_factory=RidgeConfig)
+    learner: Learner = msgspec.field(default_factory=RidgeConfig)
     exploration: Exploration = msgspec.field(default_factory=LinTs)
     within: Softmax | EpsilonGreedy | Greedy = msgspec.field(default_factory=Softmax)
     floor: Fraction = 0.01
@@ -98,10 +117,9 @@ class PolicySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise SpecError(f"no namespace is called {unknown[0]!r}", "learner.interactions")
         if self.kind == "mixture" and not names:
             raise SpecError("a mixture needs sources", "sources")
-        if isinstance(self.exploration, LinUcb | LinTs) and not isinstance(self.learner, RidgeConfig):
-            raise SpecError("linucb and lints explore a ridge learner", "exploration.kind")
-        if isinstance(self.exploration, VwExploration) and not isinstance(self.learner, VwConfig):
-            raise SpecError("vw's own exploration needs a vw learner", "exploration.kind")
+        if (self.kind == "rl") != isinstance(self.learner, RlConfig):
+            raise SpecError("kind rl and learner.kind rl go together, and with nothing else", "learner.kind")
+        _check_exploration(self.learner, self.exploration)
         if isinstance(self.learner, VwConfig):
             _check_vw_join(self.join)
         if self.holdout is not None and self.holdout.policy not in (UNIFORM, *names):
@@ -111,9 +129,9 @@ class PolicySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def encoded(self) -> bytes:
-        """The blob of this spec: without standbys, and of the artifact's path only the name. They differ by machine."""
-        artifact = None if self.artifact is None else Path(self.artifact).name
-        plain = msgspec.structs.replace(self, artifact=artifact, learner=_alone(self.learner))
+        """The blob of this spec: without standbys, and of paths only the names. They differ by machine."""
+        named = _with_paths(self, lambda path: Path(path).name)
+        plain = msgspec.structs.replace(named, learner=_alone(self.learner))
         return msgspec.json.encode(plain, order="deterministic")
 
     @property
@@ -127,6 +145,25 @@ class PolicySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return digest(msgspec.json.encode([self.kind, self.use, _alone(self.learner)], order="deterministic"))
 
 
+def _with_paths(spec: PolicySpec, change: Callable[[str], str]) -> PolicySpec:
+    """The spec with every path changed."""
+    sources = [
+        msgspec.structs.replace(source, model=change(source.model)) if isinstance(source, RlSource) else source
+        for source in spec.sources
+    ]
+    artifact = None if spec.artifact is None else change(spec.artifact)
+    return msgspec.structs.replace(spec, artifact=artifact, sources=sources)
+
+
+def _check_exploration(learner: Learner, exploration: Exploration) -> None:
+    if isinstance(exploration, LinUcb | LinTs) and not isinstance(learner, RidgeConfig):
+        raise SpecError("linucb and lints explore a ridge learner", "exploration.kind")
+    if isinstance(exploration, VwExploration) and not isinstance(learner, VwConfig):
+        raise SpecError("vw's own exploration needs a vw learner", "exploration.kind")
+    if isinstance(exploration, SquareCB) and isinstance(learner, RlConfig):
+        raise SpecError("squarecb needs expected rewards, and a policy of kind rl has none", "exploration.kind")
+
+
 def _check_vw_join(rule: JoinRule) -> None:
     """What VW has learned cannot be corrected."""
     if rule.late == "correct":
@@ -135,7 +172,7 @@ def _check_vw_join(rule: JoinRule) -> None:
         raise SpecError("a vw learner learns as_it_arrives with aggregation: first only", "join.learn")
 
 
-def _alone(learner: RidgeConfig | VwConfig) -> RidgeConfig | VwConfig:
+def _alone(learner: Learner) -> Learner:
     return msgspec.structs.replace(learner, standbys=0)
 
 
@@ -176,9 +213,7 @@ def load_spec(path: Path) -> PolicySpec:
         raise SpecError(f"{path}: {error.target}: {error.message}", error.target) from error
     except RecursionError as error:
         raise SpecError(f"{path}: an alias refers to itself", "spec") from error
-    if spec.artifact is not None:
-        spec = msgspec.structs.replace(spec, artifact=str((path.parent / spec.artifact).resolve()))
-    return spec
+    return _with_paths(spec, lambda given: str((path.parent / given).resolve()))
 
 
 def _demand_finite(raw: Any, at: str = "") -> None:

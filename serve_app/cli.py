@@ -174,9 +174,12 @@ def replay(
     log_format: Annotated[
         str, typer.Option("--format", help="archive, dsjson, vw, obd (a campaign's folder) or csv")
     ] = "archive",
-    method: Annotated[str, typer.Option(help="ope, progressive or rejection")] = "ope",
+    method: Annotated[str, typer.Option(help="ope, sessions, progressive or rejection")] = "ope",
     estimator: Annotated[
-        list[str] | None, typer.Option(help="ips, clipped_ips, snips, dm, dr, sndr, switch_dr, dros [default: all]")
+        list[str] | None,
+        typer.Option(
+            help="ips, clipped_ips, snips, dm, dr, sndr, switch_dr, dros; sessions: wis, pdwis, dr, wdr [default: all]"
+        ),
     ] = None,
     clip: Annotated[str | None, typer.Option(help="Of clipped_ips: a number, or auto [default: 10]")] = None,
     tau: Annotated[str | None, typer.Option(help="Of switch_dr: a number, or auto [default: 10]")] = None,
@@ -190,6 +193,12 @@ def replay(
     shards: Annotated[int | None, typer.Option(min=1, help="Pieces to cut the log into [default: 4 a job]")] = None,
     seed: Annotated[int, typer.Option(help="Of what a learning policy draws")] = 0,
     bound: Annotated[float | None, typer.Option(help="Of rejection: a bound on importance weights")] = None,
+    horizon: Annotated[int, typer.Option(min=1, help="Of sessions: decisions that count, from the first")] = 10,
+    gamma: Annotated[float, typer.Option(help="Of sessions: what a reward counts one decision later")] = 1.0,
+    session: Annotated[
+        str | None, typer.Option(help="Of sessions: the context feature that names one [default: by user and pause]")
+    ] = None,
+    pause_s: Annotated[float, typer.Option(min=0.0, help="Of sessions: a longer pause of a user ends one")] = 1800.0,
     columns: Annotated[
         str | None, typer.Option(help="Of a CSV, e.g. '{reward: click, propensity: p, event_id: id}'")
     ] = None,
@@ -226,6 +235,10 @@ def replay(
         shards=shards or 4 * jobs,
         seed=seed,
         bound=bound,
+        horizon=horizon,
+        gamma=gamma,
+        session=session,
+        pause_s=pause_s,
         columns=columns,
         skip_bad=skip_bad,
         redis_url=redis_url,

@@ -24,7 +24,8 @@ from simulator.policy_args import Asked, VwKind, policy_of
 from simulator.replay import LogSummary, PolicyResult, Question, Report, Tally, evaluate, tally
 from simulator.search import search
 from simulator.search_space import load_space
-from simulator.targets import Column, Logging
+from simulator.session_replay import SessionQuestion, evaluate_sessions, tally_sessions
+from simulator.targets import Column, Logging, Target
 from simulator.trained import Frozen
 from simulator.trials import SearchSummary, Trial
 
@@ -50,6 +51,10 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     shards: int
     seed: int
     bound: float | None
+    horizon: int
+    gamma: float
+    session: str | None
+    pause_s: float
     columns: str | None
     skip_bad: bool
     search: Path | None = None
@@ -67,8 +72,8 @@ def run_replay(options: Options, console: Console) -> Report:
     """
     if not options.policies and options.search is None:
         raise ReplayError("name a policy to evaluate (--policy), or a space to search (--search)", "policy")
-    if options.method not in ("ope", *METHODS):
-        raise ReplayError(f"a method is one of ope, {', '.join(METHODS)}, not {options.method!r}", "method")
+    if options.method not in ("ope", "sessions", *METHODS):
+        raise ReplayError(f"a method is one of ope, sessions, {', '.join(METHODS)}, not {options.method!r}", "method")
     asked = [_policy_of(text, options) for text in options.policies]
     extra = [each.column for each in asked if isinstance(each, Column)]
     pieces = open_log(
@@ -81,7 +86,7 @@ def run_replay(options: Options, console: Console) -> Report:
     )
     if options.search is not None:
         return _search(options, options.search, pieces, console)
-    if options.method == "ope":
+    if options.method in {"ope", "sessions"}:
         return _ope(options, asked, pieces, console)
     results = []
     for policy in asked:
@@ -148,15 +153,6 @@ def _ope(options: Options, asked: Sequence[Asked], pieces: Sequence[Piece], cons
         )
     if not any(isinstance(each, Logging) for each in targets):
         targets = [Logging(), *targets]
-    question = Question(
-        targets,
-        tuple(options.estimators),
-        parameters_of(options.parameters),
-        options.interval,
-        options.alpha,
-        options.bits,
-        options.folds,
-    )
     fan: Callable[..., Iterable[Any]] = on_ray(options.address) if options.address else in_processes(options.jobs)
     columns = (
         TextColumn("{task.description}"),
@@ -169,7 +165,7 @@ def _ope(options: Options, asked: Sequence[Asked], pieces: Sequence[Piece], cons
     with Progress(*columns, console=console) as progress:
 
         def watched(function: Callable[[Piece], Any], given: Sequence[Piece]) -> Iterable[Any]:
-            name = "evaluating" if getattr(function, "func", None) is tally else "fitting a reward model"
+            name = "evaluating" if getattr(function, "func", None) in {tally, tally_sessions} else "fitting a model"
             task, rows = progress.add_task(name, total=len(given), rate=""), 0
             for result in fan(function, given):
                 rows += result.rows if isinstance(result, Tally) else 0
@@ -177,6 +173,17 @@ def _ope(options: Options, asked: Sequence[Asked], pieces: Sequence[Piece], cons
                 progress.update(task, advance=1, rate=f"{rows / elapsed:,.0f} rows/s" if rows else "")
                 yield result
 
+        if options.method == "sessions":
+            return evaluate_sessions(_sessions(options, targets), pieces, watched)
+        question = Question(
+            targets,
+            tuple(options.estimators),
+            parameters_of(options.parameters),
+            options.interval,
+            options.alpha,
+            options.bits,
+            options.folds,
+        )
         return evaluate(question, pieces, watched)
 
 
@@ -195,6 +202,19 @@ def parameters_of(given: Mapping[str, str | None]) -> dict[str, dict[str, Any]]:
             except ValueError as error:
                 raise ReplayError(f"--{kind.tuned} is a number or auto, not {text!r}", str(kind.tuned)) from error
     return found
+
+
+def _sessions(options: Options, targets: Sequence[Target]) -> SessionQuestion:
+    return SessionQuestion(
+        targets,
+        tuple(options.estimators),
+        horizon=options.horizon,
+        gamma=options.gamma,
+        interval=options.interval,
+        alpha=options.alpha,
+        session=options.session,
+        pause_s=options.pause_s,
+    )
 
 
 def csv_columns(text: str | None) -> CsvColumns | None:

@@ -1,17 +1,25 @@
-"""``banditloop train``: candidate sources, or a policy's learner on a log."""
+"""``banditloop train``: candidate sources, a policy's learner on a log, or a policy of sessions in a world."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from bandits.errors import ReplayError
 from policies.spec import load_spec
 from serve_app.cli_snapshots import opened, warm_start
 
-app = typer.Typer(help="Fit candidate sources, or a policy on a log.")
+app = typer.Typer(help="Fit candidate sources, a policy on a log, or a policy of whole sessions.")
 console = Console(stderr=True)
 
 
@@ -74,4 +82,72 @@ def policy(
         console.print(f"written to {out}", highlight=False, soft_wrap=True)
     if publish:
         with opened(wanted.name, redis_url, data_dir) as (stored, _):
+            warm_start(stored, model)
+
+
+@app.command()
+def rl(
+    out: Annotated[Path, typer.Option(help="Folder of the model, its spec, the curve and the checkpoint")] = Path(
+        "artifacts/rl"
+    ),
+    world: Annotated[str, typer.Option(help="satiation, steady, small or movielens")] = "satiation",
+    steps: Annotated[int, typer.Option(min=1, help="Decisions to train on")] = 120_000,
+    gamma: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="What a reward counts one decision later; 0 is myopic")
+    ] = 0.97,
+    seed: Annotated[int, typer.Option(min=0, help="Of weights and sessions")] = 0,
+    world_seed: Annotated[int, typer.Option(min=0, help="Of what the world draws once")] = 0,
+    width: Annotated[int, typer.Option(min=1, max=1024, help="Hidden units of the network")] = 32,
+    env_runners: Annotated[int, typer.Option(min=0, help="Ray actors that play; 0: this process")] = 1,
+    address: Annotated[str, typer.Option(help="The Ray cluster: local, auto or HOST:PORT")] = "local",
+    temperature: Annotated[float, typer.Option(min=1e-6, help="Of the softmax it is served with")] = 1.0,
+    floor: Annotated[float, typer.Option(min=0.0, max=1.0, help="Of the exploration it is served with")] = 0.01,
+    name: Annotated[str, typer.Option(help="Of the policy")] = "sessions",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in --out")] = False,
+    publish: Annotated[
+        bool, typer.Option("--publish", help="Let the served policy of this name go on with it: an entry of its log")
+    ] = False,
+    redis_url: Annotated[str | None, typer.Option(help="With --publish: Redis [default: that of --data-dir]")] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="With --publish: where the embedded Valkey and the salt live")
+    ] = None,
+) -> None:
+    """Train a policy of whole sessions by PPO (RLlib): it may give up a reward now for more of them later.
+
+    Serve it with the spec it writes (banditloop serve OUT/policy.yaml, then banditloop snapshots warm-start OUT/model),
+    evaluate it on a log before (banditloop replay --method sessions --policy '{kind: trained, path: OUT/model}').
+    """
+    import msgspec
+
+    from bandits.codec import digest
+    from simulator.rllib_train import Point, Training, train_rl
+
+    training = Training(
+        world=world,
+        world_seed=world_seed,
+        seed=seed,
+        steps=steps,
+        gamma=gamma,
+        width=width,
+        env_runners=env_runners,
+    )
+    what = TextColumn("{task.fields[earned]}"), TimeElapsedColumn(), TimeRemainingColumn()
+    with Progress(TextColumn("training"), BarColumn(), MofNCompleteColumn(), *what, console=console) as progress:
+        task = progress.add_task("training", total=steps, earned="")
+
+        def watched(point: Point) -> None:
+            earned = f"{point.session_return:.2f} a session of {point.session_length:.1f} decisions"
+            progress.update(task, completed=point.steps, earned=earned)
+
+        trained = train_rl(training, folder=out, resume=resume, progress=watched, address=address)
+    spec = trained.spec(name, temperature=temperature, floor=floor)
+    model = trained.model(spec)
+    (out / "model").write_bytes(model.encoded)
+    (out / "policy.yaml").write_bytes(msgspec.yaml.encode(spec))
+    (out / "curve.json").write_bytes(msgspec.json.format(msgspec.json.encode(trained.curve)))
+    console.print(
+        f"[green]trained[/]  {model.learned:,} decisions  {out}/model  {digest(model.encoded)}", soft_wrap=True
+    )
+    if publish:
+        with opened(name, redis_url, data_dir) as (stored, _):
             warm_start(stored, model)

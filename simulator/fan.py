@@ -62,7 +62,8 @@ def connect(address: str) -> None:
     if ray.is_initialized():
         return
     try:
-        ray.init(address=address, namespace="banditloop", log_to_driver=False)
+        quiet = {"include_dashboard": False} if address == "local" else {}
+        ray.init(address=address, namespace="banditloop", log_to_driver=False, **quiet)
     except ConnectionError as error:
         raise ReplayError(f"no Ray cluster answers at {address!r}: {error}", "address") from error
 

@@ -22,8 +22,13 @@ def check_blend(spec: PolicySpec) -> None:
     """Refuse what cannot be replayed.
 
     Raises:
-        ReplayError: the spec is of a mixture, whose actions are sources and not those of a log.
+        ReplayError: the spec is of a mixture, whose actions are sources and not those of a log; or of a policy that
+            learns from no log.
     """
+    if spec.kind == "rl":
+        raise ReplayError(
+            "a policy of kind rl does not learn from a log: banditloop train rl makes its network", "kind"
+        )
     if spec.kind != "blend":
         raise ReplayError(f"the actions of a {spec.kind} are its sources, not a log's: replay a blend", "kind")
 

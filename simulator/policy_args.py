@@ -75,7 +75,7 @@ def policy_of(text: str) -> Asked:
             raw = _yaml(path.read_text(encoding="utf-8"), text)
         except UnicodeDecodeError:
             return read_trained(path)
-        if isinstance(raw, dict) and raw.get("kind") in {None, "blend", "mixture"}:
+        if isinstance(raw, dict) and raw.get("kind") in {None, "blend", "mixture", "rl"}:
             return load_spec(path)
     else:
         raise ReplayError(f"{text!r} is no policy: uniform, logging, {{kind: ...}}, or a file", "policy")

@@ -67,7 +67,8 @@ class Frozen(RowTarget):
 
     def __init__(self, name: str, spec: PolicySpec, snapshot: Snapshot, notes: Sequence[str] = ()) -> None:
         super().__init__(name)
-        check_blend(spec)
+        if spec.kind != "rl":
+            check_blend(spec)
         self._spec, self._snapshot, self.notes = spec, snapshot, notes
 
     def __reduce__(self) -> tuple[type["Frozen"], tuple[str, PolicySpec, Snapshot, Sequence[str]]]:

@@ -7,7 +7,8 @@ from policies.artifact import Artifact
 from policies.sources.base import Candidates, CandidateSource, SourceRequest
 from policies.sources.local import LocalSource, Model, load_model
 from policies.sources.remote import HttpSource
-from policies.spec import ArtifactSource, RemoteSource
+from policies.sources.rl import RlScorer
+from policies.spec import ArtifactSource, RemoteSource, RlSource, Source
 
 __all__ = [
     "CandidateSource",
@@ -15,6 +16,7 @@ __all__ = [
     "HttpSource",
     "LocalSource",
     "Model",
+    "RlScorer",
     "SourceRequest",
     "load_model",
     "load_sources",
@@ -22,21 +24,24 @@ __all__ = [
 
 
 def load_sources(
-    artifact: Artifact | None, configs: Sequence[ArtifactSource | RemoteSource] | None = None
-) -> dict[str, CandidateSource]:
+    artifact: Artifact | None, configs: Sequence[Source] | None = None
+) -> dict[str, CandidateSource | RlScorer]:
     """The sources a policy spec lists, by name and in its order; without ``configs``, all the artifact holds.
 
     Raises:
         SpecError: the spec asks for a source the artifact lacks.
-        ArtifactError: the artifact's arrays do not fit the source's kind.
+        ArtifactError: the artifact's arrays do not fit the source's kind, or an rl model's file is not the one named.
+        SnapshotError: an rl model is damaged.
     """
     if configs is None:
         configs = [ArtifactSource(name) for name in artifact.sources] if artifact else []
     histories = artifact.histories if artifact else None
-    sources: dict[str, CandidateSource] = {}
+    sources: dict[str, CandidateSource | RlScorer] = {}
     for config in configs:
         if isinstance(config, RemoteSource):
             sources[config.name] = HttpSource(config, histories)
+        elif isinstance(config, RlSource):
+            sources[config.name] = RlScorer(config)
         elif artifact is None or config.name not in artifact.sources:
             held = f"it holds {', '.join(artifact.sources)}" if artifact else "there is none"
             raise SpecError(f"the artifact has no source {config.name!r}: {held}", "sources")

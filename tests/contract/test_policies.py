@@ -11,6 +11,8 @@ from strategies import decision_features, interactions
 
 from bandits.exploration import EpsilonGreedy, Greedy, LinTs, LinUcb, Softmax, SquareCB, VwExploration
 from bandits.ridge import RidgeConfig
+from bandits.rl import Network, RlConfig, encode_network, shapes
+from bandits.schema import FeatureSchema
 from bandits.types import Policy, Snapshot, check_pmf
 from policies.blend import load_policy, make_learner
 from policies.guardrails import FixedPolicy
@@ -19,6 +21,8 @@ from policies.spec import PolicySpec, RemoteSource, VwConfig
 
 FLOOR = 0.05
 RIDGE = RidgeConfig(interactions=[("context", "scores")])
+NAMES = [*(("context", f"c{j}") for j in range(3)), *(("features", f"f{j}") for j in range(12)), ("scores", "c0")]
+RL = RlConfig(FeatureSchema(NAMES).digest)
 VW = VwConfig("--cb_explore_adf --cb_type mtr -b 12 -q cs -q cf")
 SCORED = [EpsilonGreedy(), Softmax(), SquareCB(), Greedy()]
 OWN = ["--bag 3", "--cover 3", "--epsilon 0.2", "--softmax --lambda 2", "--rnd 2 --epsilon 0.1", "--cb_type dr --bag 2"]
@@ -33,6 +37,10 @@ def specs() -> dict[str, PolicySpec]:
     for exploration in SCORED:
         found[f"vw {exploration.__struct_config__.tag}"] = PolicySpec(
             "p", learner=VW, exploration=exploration, floor=FLOOR
+        )
+    for exploration in (EpsilonGreedy(), Softmax(), Greedy()):
+        found[f"rl {exploration.__struct_config__.tag}"] = PolicySpec(
+            "p", kind="rl", learner=RL, exploration=exploration, floor=FLOOR
         )
     for args in OWN:
         learner = VwConfig(f"--cb_explore_adf -b 12 -q cs {args}")
@@ -55,7 +63,11 @@ FIXED = ["uniform", "cf", "unknown"]
 
 
 def taught(spec: PolicySpec) -> Snapshot:
-    """A snapshot that has seen 60 interactions, of sources if it is a mixture's."""
+    """A snapshot that has seen 60 interactions, of sources if it is a mixture's; or a network."""
+    if spec.kind == "rl":
+        rng = np.random.default_rng(0)
+        arrays = {name: rng.normal(size=shape) for name, shape in shapes(1 + len(NAMES), 8).items()}
+        return make_learner(spec, salt=SALT, checkpoint=encode_network(Network.of(NAMES, arrays), 60)).snapshot("60-0")
     learner = make_learner(spec, salt=SALT)
     seen = interactions(3, 60)
     if spec.kind == "mixture":

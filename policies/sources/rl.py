@@ -1,0 +1,62 @@
+"""A policy of kind rl as a source: it scores the actions of a decision in its context, and proposes none.
+
+In a mixture it is one of the actions, so that the bandit over sources learns when the long-term policy is worth it; in
+a blend its score is a feature. Its scores are logged with the decision like any source's: to derive the decision again
+takes no network.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from bandits.codec import MAX_NUMBER, digest
+from bandits.errors import ArtifactError, SourceError
+from bandits.records import FeatureMap
+from bandits.rl import decode_network
+from bandits.types import Float32
+from policies.catalogue import Catalogue
+from policies.features import featurise
+from policies.spec import RlSource
+from policies.trained import decode_trained
+
+
+class RlScorer:
+    """The network in a file that ``banditloop train rl`` wrote.
+
+    Raises:
+        ArtifactError: the file cannot be read, or is not the one that the spec names.
+        SnapshotError: it is damaged.
+    """
+
+    def __init__(self, config: RlSource) -> None:
+        self.name = config.name
+        try:
+            data = Path(config.model).read_bytes()
+        except OSError as error:
+            raise ArtifactError(f"{config.model} cannot be read: {error.strerror}", "sources.model") from error
+        if digest(data) != config.digest:
+            raise ArtifactError(
+                f"{config.model} has the digest {digest(data)}, and source {config.name} names another",
+                "sources.digest",
+            )
+        model = decode_trained(data)
+        self._spec, self._network = model.spec(), decode_network(model.checkpoint)
+
+    def scores(
+        self,
+        catalogue: Catalogue,
+        context: FeatureMap,
+        ids: Sequence[str],
+        features: Sequence[FeatureMap | None] | None,
+        scores: Mapping[str, Float32],
+    ) -> Float32:
+        """float32[K], of every action; ``scores``: what candidate sources gave.
+
+        Raises:
+            SourceError: features are so large that a score is no number.
+        """
+        found = self._network.scores(*featurise(self._spec, catalogue, context, ids, features, scores))
+        if not (np.abs(found) <= MAX_NUMBER).all():
+            raise SourceError(f"a score is a number up to {MAX_NUMBER:g}", "scores")
+        return found.astype(np.float32)

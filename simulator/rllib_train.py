@@ -1,0 +1,241 @@
+"""PPO through RLlib's new API stack, on RecSession-v0: from a world to a network that ``bandits.rl`` serves.
+
+Schulman et al. 2017 (arXiv:1707.06347), with generalised advantages (arXiv:1506.02438). ``gamma`` is the knob between
+myopic (0: only a choice's own reward counts) and long-term (towards 1: so does what follows it in its session).
+"""
+
+import json
+import logging
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+import numpy as np
+import ray
+import torch
+from ray.rllib.algorithms.ppo import PPO, PPOConfig
+from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from bandits.errors import ReplayError, SnapshotError
+from bandits.exploration import Softmax
+from bandits.rl import Network, RlConfig, encode_network
+from bandits.schema import FeatureSchema
+from policies.spec import PolicySpec
+from policies.trained import TrainedModel
+from simulator.fan import connect
+from simulator.rllib_env import ENV_ID, RecSession, session_world
+from simulator.rllib_module import SharedScorer
+from simulator.sessions.base import USE
+
+BATCH, MINIBATCH, EPOCHS = 2048, 256, 8
+ENVS = 32
+"""Sessions that one env runner steps together."""
+CHECKPOINT = "checkpoint.safetensors"
+SEEDS = 10_000
+"""Iterations for which a seed has chance of its own: a training that resumes does not meet its old sessions again."""
+
+
+class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is trained, and how. ``steps``: decisions in all. ``env_runners``: Ray actors that play; 0: this process.
+
+    ``world_seed``: of the world; ``seed``: of weights and sessions.
+    """
+
+    world: str = "satiation"
+    world_seed: int = 0
+    seed: int = 0
+    steps: Annotated[int, msgspec.Meta(ge=1)] = 120_000
+    gamma: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.97
+    lambda_: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.9
+    learning_rate: Annotated[float, msgspec.Meta(gt=0)] = 2e-3
+    entropy: Annotated[float, msgspec.Meta(ge=0)] = 0.003
+    width: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 32
+    env_runners: Annotated[int, msgspec.Meta(ge=0)] = 0
+
+
+class Point(msgspec.Struct, frozen=True):
+    """An iteration's end: decisions so far, the mean return and length of the sessions that ended lately."""
+
+    steps: int
+    session_return: float
+    session_length: float
+    entropy: float
+
+
+class Trained(msgspec.Struct, frozen=True):
+    """What came out: the network, and how the training went."""
+
+    training: Training
+    network: Network
+    curve: list[Point]
+
+    def spec(self, name: str = "sessions", *, temperature: float = 1.0, floor: float = 0.01) -> PolicySpec:
+        """A policy that serves the network."""
+        features = FeatureSchema(self.network.names).digest
+        return PolicySpec(
+            name,
+            kind="rl",
+            use=list(USE),
+            learner=RlConfig(features=features),
+            exploration=Softmax(temperature),
+            floor=floor,
+        )
+
+    def model(self, spec: PolicySpec) -> TrainedModel:
+        """For a file, a warm start, or an evaluation."""
+        learned = self.curve[-1].steps if self.curve else 0
+        return TrainedModel(spec_bytes=spec.encoded, learned=learned, checkpoint=encode_network(self.network, learned))
+
+
+def train_rl(
+    training: Training,
+    *,
+    folder: Path | None = None,
+    resume: bool = False,
+    progress: Callable[[Point], None] = lambda _: None,
+    address: Literal["local", "auto"] | str = "local",  # noqa: PYI051 - HOST:PORT
+) -> Trained:
+    """Train; with a ``folder``, leave a checkpoint there after every iteration, from which ``resume`` goes on.
+
+    Raises:
+        ReplayError: there is nothing to resume from, or no Ray cluster at ``address``.
+        SnapshotError: the checkpoint is damaged, has numbers that are not finite, or is of another training.
+        InvalidFieldError: there is no such world.
+    """
+    world = session_world(training.world, training.world_seed)
+    held, curve = _read(folder, training, len(world.schema)) if resume else ({}, [])
+    connect(address)  # whatever its env runners, RLlib would join any cluster it finds
+    with _algorithm(training, started=len(curve)) as algorithm:
+        if held:
+            algorithm.learner_group.foreach_learner(lambda learner, **_: _restore(learner, held))
+            algorithm.env_runner_group.sync_weights(from_worker_or_learner_group=algorithm.learner_group)
+        done = curve[-1].steps if curve else 0
+        while done < training.steps:
+            result = algorithm.train()
+            played = result["env_runners"]
+            done += int(played["num_env_steps_sampled"])
+            curve.append(
+                Point(
+                    done,
+                    float(played.get("episode_return_mean", math.nan)),
+                    float(played.get("episode_len_mean", math.nan)),
+                    float(result["learners"][DEFAULT_MODULE_ID]["entropy"]),
+                )
+            )
+            if folder is not None:
+                state = next(iter(algorithm.learner_group.foreach_learner(lambda learner, **_: _state(learner)))).get()
+                _write(folder, training, state, curve)
+            progress(curve[-1])
+        arrays = algorithm.get_module().arrays()
+    return Trained(training, Network.of(world.schema.names, arrays), curve)
+
+
+@contextmanager
+def _algorithm(training: Training, *, started: int) -> Iterator[PPO]:
+    torch.set_num_threads(1)
+    logging.getLogger("ray.rllib").setLevel(logging.ERROR)
+    logging.getLogger("ray.rllib.algorithms.algorithm_config").setLevel(logging.ERROR)
+    config = (
+        PPOConfig()
+        .environment(
+            f"{RecSession.__module__}:{ENV_ID}",
+            env_config={"world": training.world, "world_seed": training.world_seed},
+        )
+        .env_runners(num_env_runners=training.env_runners, num_envs_per_env_runner=ENVS)
+        .learners(num_learners=0)
+        .training(
+            gamma=training.gamma,
+            lambda_=training.lambda_,
+            lr=training.learning_rate,
+            train_batch_size_per_learner=BATCH,
+            minibatch_size=MINIBATCH,
+            num_epochs=EPOCHS,
+            entropy_coeff=training.entropy,
+            clip_param=0.2,
+            use_kl_loss=False,
+            vf_loss_coeff=0.5,
+            vf_clip_param=math.inf,
+            grad_clip=None,
+        )
+        .rl_module(rl_module_spec=RLModuleSpec(module_class=SharedScorer, model_config={"width": training.width}))
+        .debugging(seed=SEEDS * training.seed + started, log_level="ERROR")
+    )
+    algorithm = config.build_algo()
+    try:
+        yield algorithm
+    finally:
+        algorithm.stop()
+
+
+def _state(learner: Any) -> dict[str, Any]:
+    """Weights, and the moments of Adam, as arrays by name."""
+    module, optimizer = learner.module[DEFAULT_MODULE_ID], learner.get_optimizer(DEFAULT_MODULE_ID)
+    out = {f"module.{name}": tensor.detach().numpy().copy() for name, tensor in module.state_dict().items()}
+    for number, held in optimizer.state_dict()["state"].items():
+        out |= {f"adam.{number}.{name}": np.array(tensor.numpy()) for name, tensor in held.items()}
+    return out
+
+
+def _restore(learner: Any, held: dict[str, Any]) -> None:
+    module, optimizer = learner.module[DEFAULT_MODULE_ID], learner.get_optimizer(DEFAULT_MODULE_ID)
+    weights = {name.removeprefix("module."): torch.tensor(each) for name, each in held.items() if "module." in name}
+    try:
+        module.load_state_dict(weights)
+    except RuntimeError as error:
+        raise SnapshotError(f"{CHECKPOINT} is of another network: {' '.join(str(error).split())}", "module") from error
+    state: dict[int, dict[str, Any]] = {}
+    for name, each in held.items():
+        if name.startswith("adam."):
+            _, number, kind = name.split(".")
+            state.setdefault(int(number), {})[kind] = torch.tensor(each)
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _write(folder: Path, training: Training, state: dict[str, Any], curve: list[Point]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    said = {"training": msgspec.json.encode(training).decode(), "curve": msgspec.json.encode(curve).decode()}
+    fresh = folder / f".{CHECKPOINT}"
+    save_file(state, fresh, said)
+    fresh.replace(folder / CHECKPOINT)
+
+
+def _read(folder: Path | None, training: Training, features: int) -> tuple[dict[str, Any], list[Point]]:
+    """The arrays of a checkpoint, and the curve until then.
+
+    Raises:
+        ReplayError, SnapshotError: see ``train_rl``.
+    """
+    if folder is None or not (folder / CHECKPOINT).is_file():
+        raise ReplayError(f"there is no {CHECKPOINT} in {folder} to resume from", "resume")
+    try:
+        with safe_open(folder / CHECKPOINT, "np") as file:
+            said = file.metadata() or {}
+            held = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+        before = msgspec.json.decode(said.get("training", ""), type=Training)
+        curve = msgspec.json.decode(said.get("curve", ""), type=list[Point])
+    except (SafetensorError, OSError, msgspec.MsgspecError) as error:
+        raise SnapshotError(f"{folder / CHECKPOINT} is damaged: {error}", "checkpoint") from error
+    free = {"steps": 0, "env_runners": 0}
+    if msgspec.structs.replace(before, **free) != msgspec.structs.replace(training, **free):
+        said_before = json.dumps(msgspec.to_builtins(before))
+        raise SnapshotError(f"{folder / CHECKPOINT} is of another training: {said_before}", "checkpoint")
+    if wrong := sorted(name for name, each in held.items() if not np.isfinite(each).all()):
+        raise SnapshotError(f"{folder / CHECKPOINT}: {wrong[0]} holds numbers that are not finite", "checkpoint")
+    shape = held.get("module.embed.weight", np.zeros((0, 0))).shape
+    if shape != (training.width, features):
+        raise SnapshotError(
+            f"{folder / CHECKPOINT} scores actions of {shape[-1]} features, and this world's have {features}",
+            "checkpoint",
+        )
+    return held, curve
+
+
+def stop_ray() -> None:
+    """End this process's part in Ray."""
+    ray.shutdown()

@@ -1,0 +1,191 @@
+"""Sessions made from MovieLens 100K: users, what they like, and when they leave are the data's.
+
+A session of the data is a user's ratings with no pause above 30 minutes. Whether a rating was the last of its session
+is fitted by a logistic regression on whether it was 4 or more and on the log of its place; whether another session
+followed, on the share of such ratings in it. Nothing is chosen by hand, and nothing is tuned.
+
+A decision is among 12 films the user has not rated in the part that is known, nor been shown in this session, drawn
+with chances in proportion to how often they were rated there. A film of the held-out part that the user rated 4 or more
+earns 1 (``simulator.movielens``). ``tastes`` scores a film by how much more than usual the user rated its genres.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bandits.errors import InvalidFieldError
+from bandits.records import FeatureMap
+from bandits.schema import FeatureSchema
+from bandits.types import Float64
+from policies.catalogue import Catalogue
+from policies.ranker import ActionRequest, RankRequest
+from simulator import datasets
+from simulator.movielens import LIKED, MovieLensWorld
+from simulator.sessions.base import Step
+
+PAUSE_S = 1800
+CANDIDATES = 12
+SHRINK = 5.0
+"""Ratings of the average that every user's taste in a genre starts from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Leaving:
+    """Coefficients of two logistic regressions on the data's sessions.
+
+    ``leaves``: float64[3], of 1, liked, log(1 + place) for a rating to be its session's last. ``returns``: float64[2],
+    of 1 and the share of liked ratings, for another session to follow.
+    """
+
+    leaves: Float64
+    returns: Float64
+
+
+def logistic(features: Float64, outcome: Float64, steps: int = 25) -> Float64:
+    """Coefficients of maximum likelihood, float64[d], by Newton's method. ``features``: float64[n, d]."""
+    weights = np.zeros(features.shape[1])
+    for _ in range(steps):
+        mean = _sigmoid(features @ weights)
+        curvature = (features * (mean * (1.0 - mean))[:, None]).T @ features
+        weights = weights + np.linalg.solve(curvature, features.T @ (outcome - mean))
+    return weights
+
+
+def leaving_of(ratings: NDArray[np.void]) -> Leaving:
+    """Fitted to the sessions in ``ratings`` (the fields of ``datasets.ratings``)."""
+    ordered = ratings[np.lexsort((ratings["item"], ratings["timestamp"], ratings["user"]))]
+    same = ordered["user"][1:] == ordered["user"][:-1]
+    first = np.concatenate([[True], ~same | (np.diff(ordered["timestamp"]) > PAUSE_S)])
+    starts = np.flatnonzero(first)
+    lengths = np.diff(np.concatenate([starts, [len(ordered)]]))
+    place = np.arange(len(ordered)) - np.repeat(starts, lengths)
+    liked = (ordered["rating"] >= LIKED).astype(np.float64)
+    last = np.concatenate([first[1:], [True]]).astype(np.float64)
+    leaves = logistic(np.stack([np.ones(len(ordered)), liked, np.log1p(place)], axis=1), last)
+    share = np.add.reduceat(liked, starts) / lengths
+    user = ordered["user"][starts]
+    followed = np.concatenate([user[1:] == user[:-1], [False]]).astype(np.float64)
+    return Leaving(leaves, logistic(np.stack([np.ones(len(starts)), share], axis=1), followed))
+
+
+class MovieLensSessions:
+    """See SessionWorld."""
+
+    name = "movielens"
+    max_actions = CANDIDATES
+
+    def __init__(self, world: MovieLensWorld) -> None:
+        self.world = world
+        self.catalogue = Catalogue.of(world.catalogue)
+        self.ids = self.catalogue.ids
+        self.leaving = leaving_of(np.concatenate([world.train_ratings, world.test_ratings]))
+        known = world.train_ratings
+        self.rows = {item: row for row, item in enumerate(self.ids)}
+        at = np.array([self.rows[str(item)] for item in known["item"].tolist()])
+        counts = np.bincount(at, minlength=len(self.ids))
+        self.draws: Float64 = counts / counts.sum()
+        popular = np.log1p(counts)
+        self.popular: Float64 = (popular - popular.mean()) / popular.std()
+        genres = sorted({genre for item in world.catalogue for genre in item["features"]["genres"]})
+        decades = sorted({item["features"].get("decade", "") for item in world.catalogue} - {""})
+        self._genres = np.array([[genre in item["features"]["genres"] for genre in genres] for item in world.catalogue])
+        self._tastes = self._tastes_of(at)
+        people = [world.context(user) for user in world.users]
+        groups = sorted({f"{name}={person[name]}" for person in people for name in ("age_band", "gender")})
+        self.schema = FeatureSchema.of(
+            context=[*groups, "place", "liked"],
+            features=[*(f"genres={genre}" for genre in genres), *(f"decade={decade}" for decade in decades)],
+            scores=[f"{source}.{kind}" for source in ("popular", "tastes") for kind in ("score", "rank", "present")],
+        )
+
+    def session(self, rng: np.random.Generator) -> "MovieLensSession":
+        """See SessionWorld."""
+        return MovieLensSession(self, rng)
+
+    def tastes(self, user: str) -> Float64:
+        """float64[items]: how much more than usual the user rated each item's genres."""
+        return self._tastes[user]
+
+    def _tastes_of(self, at: NDArray[np.intp]) -> dict[str, Float64]:
+        known, out = self.world.train_ratings, {}
+        excess = known["rating"].astype(np.float64) - known["rating"].mean()
+        wide = self._genres.astype(np.float64)
+        per_item = wide / np.maximum(wide.sum(axis=1, keepdims=True), 1.0)
+        for user in self.world.users:
+            mine = known["user"] == int(user)
+            total, count = excess[mine] @ wide[at[mine]], wide[at[mine]].sum(axis=0)
+            out[user] = per_item @ (total / (count + SHRINK))
+        return out
+
+
+class MovieLensSession:
+    """See Session."""
+
+    def __init__(self, sessions: MovieLensSessions, rng: np.random.Generator) -> None:
+        self._sessions, self._rng = sessions, rng
+        self._user = sessions.world.draw_user(rng)
+        person = sessions.world.context(self._user)
+        self._person: FeatureMap = {name: person[name] for name in ("age_band", "gender")}
+        self._tastes = sessions.tastes(self._user)
+        self._open = sessions.draws.copy()
+        self._open[[sessions.rows[item] for item in sessions.world.train_history(self._user)]] = 0.0
+        self._place, self._liked = 0, 0.0
+        self._draw()
+
+    def _draw(self) -> None:
+        chances = self._open / self._open.sum()
+        self.items = self._rng.choice(len(chances), CANDIDATES, replace=False, p=chances)
+
+    def request(self) -> RankRequest:
+        """See Session."""
+        sessions = self._sessions
+        actions = [
+            ActionRequest(
+                sessions.ids[item],
+                None,
+                {"popular": float(sessions.popular[item]), "tastes": float(self._tastes[item])},
+            )
+            for item in self.items.tolist()
+        ]
+        share = self._liked / max(self._place, 1)
+        context: FeatureMap = {**self._person, "place": float(np.log1p(self._place)), "liked": share}
+        return RankRequest(context=context, actions=actions)
+
+    def choose(self, action_id: str) -> Step:
+        """See Session.
+
+        Raises:
+            InvalidFieldError: it is no action of the request.
+        """
+        sessions = self._sessions
+        item = sessions.rows.get(action_id, -1)
+        if item not in self.items:
+            raise InvalidFieldError(f"{action_id!r} is not among the actions that were asked about", "action_id")
+        reward = sessions.world.reward(self._user, action_id)
+        chances = self._rng.random(2)
+        leaves = chances[0] < _sigmoid(sessions.leaving.leaves @ [1.0, reward, np.log1p(self._place)])
+        self._place, self._liked = self._place + 1, self._liked + reward
+        self._open[item] = 0.0
+        left = False
+        if leaves:
+            left = not chances[1] < _sigmoid(sessions.leaving.returns @ [1.0, self._liked / self._place])
+            self._place, self._liked = 0, 0.0
+        self._draw()
+        return Step(reward, bool(left))
+
+
+def _sigmoid(values: Float64) -> Float64:
+    mean: Float64 = 1.0 / (1.0 + np.exp(-values))
+    return mean
+
+
+@lru_cache(maxsize=1)
+def movielens_sessions() -> MovieLensSessions:
+    """The world, from the cached data set.
+
+    Raises:
+        DataUnavailableError: it cannot be fetched.
+    """
+    return MovieLensSessions(MovieLensWorld.load(datasets.get("ml-100k")))

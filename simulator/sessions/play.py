@@ -1,0 +1,109 @@
+"""Policies in worlds of sessions: what whole sessions earn, and bandits that learn from them a reward at a time."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bandits.kernels import draw
+from bandits.types import ActionSet, Context, Float64, Interaction, Pmf, Policy, Snapshot, check_pmf
+from policies.blend import load_policy, make_learner
+from policies.spec import PolicySpec
+from simulator.sessions.base import MAX_STEPS, Session, SessionWorld, features_of
+from simulator.sessions.satiation import SatiationSession
+
+SALT = b"sessions"
+PUBLISH_EVERY = 500
+TOGETHER = 32
+"""Sessions that a learning bandit serves in turn, so that it does not learn from one user at a time."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Played:
+    """``returns``: float64[n], what each session earned; ``lengths``: int64[n], its decisions."""
+
+    returns: Float64
+    lengths: NDArray[np.int64]
+
+
+class KnowsClicks:
+    """The best myopic policy there can be: the action of the highest P(click), which it is told. Worlds only.
+
+    ``floor`` as everywhere, so that it explores as much as what it stands beside.
+    """
+
+    def __init__(self, floor: float) -> None:
+        self._floor = floor
+
+    def pmf_of(self, session: Session) -> Pmf:
+        """float64[K]: ties share."""
+        assert isinstance(session, SatiationSession)  # noqa: S101 - the caller's world has no other
+        clicks = session.clicks()
+        best = clicks == clicks.max()
+        pmf: Pmf = (1.0 - self._floor) * best / best.sum() + self._floor / best.size
+        return pmf
+
+
+def play(
+    world: SessionWorld, policy: Policy | KnowsClicks, sessions: int, seed: int, *, steps: int = MAX_STEPS
+) -> Played:
+    """Let a policy choose in so many sessions, of each up to ``steps`` decisions.
+
+    The same seed gives every policy the same users and the same chance.
+    """
+    returns, lengths = np.zeros(sessions), np.zeros(sessions, np.int64)
+    for number in range(sessions):
+        session = world.session(np.random.default_rng([seed, number, 0]))
+        chance = np.random.default_rng([seed, number, 1]).random(MAX_STEPS)
+        for step in range(steps):
+            request = session.request()
+            if isinstance(policy, KnowsClicks):
+                pmf = policy.pmf_of(session)
+            else:
+                pmf = check_pmf(policy.pmf(*features_of(world, request)))
+            reward, left = session.choose((request.actions or [])[draw(pmf, float(chance[step]))].id)
+            returns[number] += reward
+            lengths[number] = step + 1
+            if left:
+                break
+    return Played(returns, lengths)
+
+
+def train_bandit(
+    world: SessionWorld, spec: PolicySpec, steps: int, seed: int, *, progress: Callable[[int], None] = lambda _: None
+) -> Snapshot:
+    """What a bandit knows that has made ``steps`` decisions, and has learned each one's own reward and nothing else."""
+    learner = make_learner(spec, salt=SALT)
+    policy = load_policy(spec, learner.snapshot("0-0"))
+    chance = np.random.default_rng([seed, 3])
+    started = TOGETHER
+    playing = [world.session(np.random.default_rng([seed, number, 2])) for number in range(TOGETHER)]
+    lengths = [0] * TOGETHER
+    pending: list[Interaction] = []
+    for number in range(steps):
+        place = number % TOGETHER
+        session = playing[place]
+        request = session.request()
+        context, actions = features_of(world, request)
+        pmf = check_pmf(policy.pmf(context, actions))
+        chosen = draw(pmf, float(chance.random()))
+        reward, left = session.choose(actions.ids[chosen])
+        pending.append(_interaction(number, context, actions, chosen, pmf, reward))
+        lengths[place] += 1
+        if left or lengths[place] == MAX_STEPS:
+            playing[place], lengths[place] = world.session(np.random.default_rng([seed, started, 2])), 0
+            started += 1
+        if len(pending) == PUBLISH_EVERY:
+            learner.learn(pending)
+            pending = []
+            policy = load_policy(spec, learner.snapshot(f"{number + 1}-0"))
+            progress(number + 1)
+    learner.learn(pending)
+    return learner.snapshot(f"{steps}-0")
+
+
+def _interaction(
+    number: int, context: Context, actions: ActionSet, chosen: int, pmf: Pmf, reward: float
+) -> Interaction:
+    return Interaction(f"{number}", 0, context, actions, chosen, float(pmf[chosen]), reward)

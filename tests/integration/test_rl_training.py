@@ -1,0 +1,142 @@
+"""PPO on RLlib, for a few iterations: a network comes out that numpy scores as torch does, and a training goes on."""
+
+import msgspec
+import numpy as np
+import pytest
+import ray
+import torch
+from safetensors.numpy import load_file, save_file
+from typer.testing import CliRunner
+
+from bandits.errors import InvalidFieldError, ReplayError, SnapshotError
+from bandits.rl import Network, RlScores
+from policies.spec import load_spec
+from policies.trained import decode_trained
+from serve_app.cli_train import app
+from simulator.rllib_env import RecSession
+from simulator.rllib_module import SharedScorer
+from simulator.rllib_train import CHECKPOINT, Training, train_rl
+from simulator.sessions.experiment import BANDIT, MYOPIC, RL, Cell, ratios, run_cell
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # of ray and torch, at start
+TRAINING = Training(world="satiation", world_seed=3, seed=1, steps=2048, env_runners=0)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster():
+    """One Ray for all: RLlib does not work without."""
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained")
+    return folder, train_rl(TRAINING, folder=folder)
+
+
+def module_of(env: RecSession, width: int, seed: int) -> SharedScorer:
+    torch.manual_seed(seed)
+    module = SharedScorer(
+        observation_space=env.observation_space, action_space=env.action_space, model_config={"width": width}
+    )
+    for parameter in module.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    return module
+
+
+@pytest.mark.parametrize(("world", "width"), [("satiation", 32), ("small", 5)])
+def test_numpy_scores_as_torch_does(world, width):
+    """On real observations, for networks far from their start: within 1e-5 of the largest score."""
+    env = RecSession(world, 1)
+    module = module_of(env, width, 2)
+    scores = RlScores(Network.of(env.world.schema.names, module.arrays()))
+    observation, _ = env.reset(seed=0)
+    for step in range(50):
+        count = int(observation["mask"].sum())
+        batch = {"obs": {name: torch.tensor(each)[None] for name, each in observation.items()}}
+        with torch.no_grad():
+            theirs = module._forward(batch)["action_dist_inputs"][0].numpy()
+        ours = scores.of_matrix(observation["features"][:count].astype(np.float64))
+        assert np.abs(ours - theirs[:count]).max() <= 1e-5 * max(1.0, np.abs(ours).max())
+        assert (theirs[count:] == theirs.min()).all() or count == len(theirs)
+        observation, _, over, cut, _ = env.step(np.int64(step % count))
+        if over or cut:
+            observation, _ = env.reset()
+
+
+def test_training_leaves_a_network_that_is_served(trained):
+    folder, out = trained
+    assert [point.steps for point in out.curve] == sorted(point.steps for point in out.curve)
+    assert out.curve[-1].steps >= TRAINING.steps
+    spec = out.spec()
+    model = out.model(spec)
+    assert model.spec() == spec
+    assert model.learned == out.curve[-1].steps
+    assert (folder / CHECKPOINT).exists()
+    assert any(np.frombuffer(data, "<f4").any() for name, data in out.network.arrays.items() if name == "score")
+
+
+def test_a_training_goes_on_from_its_checkpoint(trained, tmp_path):
+    """With its weights, moments and curve; it does not begin again."""
+    folder, first = trained
+    held = load_file(folder / CHECKPOINT)
+    assert {name.split(".")[0] for name in held} == {"module", "adam"}
+    longer = msgspec.structs.replace(TRAINING, steps=first.curve[-1].steps + 1)
+    on = train_rl(longer, folder=folder, resume=True)
+    assert on.curve[: len(first.curve)] == first.curve
+    assert len(on.curve) == len(first.curve) + 1
+    assert on.curve[-1].entropy < np.log(12)
+    after = load_file(folder / CHECKPOINT)
+    assert after["adam.0.step"] > held["adam.0.step"]
+    unchanged = train_rl(longer, folder=folder, resume=True)
+    assert unchanged.network == on.network
+
+
+@pytest.mark.parametrize("what", ["NaN", "another width", "another world", "junk", "nothing"])
+def test_a_checkpoint_that_does_not_fit_is_refused(trained, tmp_path, what):
+    folder, _ = trained
+    held, wanted = load_file(folder / CHECKPOINT), TRAINING
+    from safetensors import safe_open  # noqa: PLC0415
+
+    with safe_open(folder / CHECKPOINT, "np") as file:
+        said = file.metadata()
+    if what == "NaN":
+        held["module.own.weight"][0, 0] = np.nan
+    elif what == "another width":
+        held["module.embed.weight"] = held["module.embed.weight"][:, :-1].copy()
+    elif what == "another world":
+        wanted = msgspec.structs.replace(TRAINING, world="small")
+    save_file(held, tmp_path / CHECKPOINT, said)
+    if what == "junk":
+        (tmp_path / CHECKPOINT).write_bytes(b"junk")
+    elif what == "nothing":
+        (tmp_path / CHECKPOINT).unlink()
+    with pytest.raises(ReplayError if what == "nothing" else SnapshotError) as refused:
+        train_rl(wanted, folder=tmp_path, resume=True)
+    assert refused.value.target == ("resume" if what == "nothing" else "checkpoint")
+
+
+def test_the_command_writes_a_model_and_a_spec_that_serves_it(tmp_path):
+    """With an env runner of its own, over Ray."""
+    options = ["rl", "--world", "small", "--steps", "100", "--width", "4", "--out", str(tmp_path), "--env-runners", "1"]
+    done = CliRunner().invoke(app, options, catch_exceptions=False)
+    assert done.exit_code == 0
+    spec = load_spec(tmp_path / "policy.yaml")
+    assert decode_trained((tmp_path / "model").read_bytes()).spec() == spec
+    assert spec.kind == "rl"
+    assert len(msgspec.json.decode((tmp_path / "curve.json").read_bytes())) == 1
+
+
+def test_the_experiment_in_small():
+    """Every policy of it, in the world whose optimum is known; too short to learn much."""
+    cells = [Cell("small", 0, policy, 2048, 20) for policy in (RL, BANDIT, MYOPIC)]
+    results = [run_cell(cell) for cell in cells]
+    assert [each.against for each in ratios(results)] == [BANDIT, MYOPIC]
+    assert ratios(results)[0].value == pytest.approx(results[0].mean / results[1].mean)
+    for name, each in zip((RL, BANDIT), results, strict=False):
+        assert 0.0 < each.exact[name] <= each.exact["optimum"]
+    assert results[0].curve
+    with pytest.raises(InvalidFieldError, match="no policy 'best'"):
+        run_cell(Cell("small", 0, "best", 1, 1))
