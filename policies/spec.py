@@ -72,7 +72,8 @@ class PolicySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ``kind``: ``blend`` (items are the actions, their features include every source's score) or ``mixture`` (sources
     are the actions). ``limit``: candidates per source. ``use``: the feature namespaces that the learner sees.
     ``within``: of a mixture, how a source chooses among its own candidates. ``artifact``: directory that ``banditloop
-    train`` wrote, relative to this file.
+    train`` wrote, relative to this file. ``partitions``: how many logs, each with its own learner, the policy's events
+    are split over by their event_id (docs/exact.md); it stays as it is for the life of the policy's log.
     """
 
     name: Name
@@ -87,6 +88,7 @@ class PolicySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     floor: Fraction = 0.01
     join: JoinRule = msgspec.field(default_factory=JoinRule)
     holdout: Holdout | None = None
+    partitions: Annotated[int, msgspec.Meta(ge=1, le=64)] = 1
 
     def __post_init__(self) -> None:
         """Refuse combinations that cannot work."""
@@ -114,7 +116,11 @@ class PolicySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """The blob of this spec: without standbys, and of the artifact's path only the name. They differ by machine."""
         artifact = None if self.artifact is None else Path(self.artifact).name
         plain = msgspec.structs.replace(self, artifact=artifact, learner=_alone(self.learner))
-        return msgspec.json.encode(plain, order="deterministic")
+        if self.partitions > 1:
+            return msgspec.json.encode(plain, order="deterministic")
+        fields = msgspec.to_builtins(plain, order="deterministic")
+        del fields["partitions"]  # as if there were no such field: the log of one partition knows of none
+        return msgspec.json.encode(fields)
 
     @property
     def digest(self) -> str:
