@@ -201,9 +201,8 @@ def _print(results: list[Verified], corrupt: list[str], holds: bool, learned: in
     for each in results:
         colour = "green" if each.holds else "red"
         apart = "" if each.verdict == "identical" else f"differs by {each.distance:.2g}"
-        table.add_row(
-            each.snapshot_id[:SHORT], _time(each.position), f"{each.learned:,}", f"[{colour}]{each.verdict}[/]", apart
-        )
+        name = each.snapshot_id if each.snapshot_id.startswith("merge") else each.snapshot_id[:SHORT]
+        table.add_row(name, _time(each.position), f"{each.learned:,}", f"[{colour}]{each.verdict}[/]", apart)
     for name in corrupt:
         table.add_row(name[:SHORT], "", "", "[red]corrupt[/]", "its bytes are not those of its digest")
     console.print(table)
