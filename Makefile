@@ -50,6 +50,7 @@ cluster-redis: $(READY)
 
 partitions: $(READY)
 	BANDITLOOP_EVERY_FAULT=1 $(BIN)/pytest -q $(PARALLEL) tests/unit/test_partition_fold.py tests/integration/test_partitions.py
+	BANDITLOOP_EVERY_FAULT=1 $(BIN)/pytest -q -s tests/e2e/test_partitions.py
 
 bench: $(READY)
 	$(BIN)/python benchmarks/run.py

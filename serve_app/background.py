@@ -132,6 +132,8 @@ class Keeper:
     def _start(self, name: str) -> Any:
         kind, arguments = self._wanted[name]
         options = {"namespace": NAMESPACE, "lifetime": "detached", "max_restarts": -1, "num_cpus": 0}
+        if kind is Learner and arguments[1].partitions > 1:
+            options["scheduling_strategy"] = "SPREAD"  # over the nodes, if there are several
         return ray.remote(kind).options(name=name, get_if_exists=True, **options).remote(*arguments)
 
     async def check_health(self) -> None:

@@ -153,6 +153,9 @@ def warm_start(stored: StoredPolicy, model: TrainedModel) -> None:
 
 
 def _read_past(stored: StoredPolicy, position: str) -> bool:
+    if stored.partitions > 1:  # what was said in the log of partition 0 is done by the next merge
+        head = stored.head()
+        return head is not None and log_order(stored.find(head)[1].position) > log_order(position)
     stats = stored.stats()
     return stats is not None and log_order(stats.position) >= log_order(position)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import threading
 import time
 from collections import Counter
 
@@ -327,6 +328,28 @@ def test_the_commands_work_as_with_one_partition_or_say_which_field_is_in_the_wa
     assert "merge 2" in output
     done, _ = command(snapshots_app, server_url, "verify", "--from", loops[0]._fold.position)
     assert done.exception is not None
+
+
+def test_a_rollback_by_command_says_so_when_the_merge_that_restores_is_served(client, server_url):
+    loops = make_all(client)
+    settle(loops, client)
+    for part in range(2):
+        decide(client, 9, prefix=f"{part}.")
+        settle(loops, client)
+    there = next(name for name, p in StoredPolicy(client, "home").snapshots() if p and p.learned == 9)
+    stop = threading.Event()
+    for loop in loops:
+        loop.lease.release()
+    threads = [threading.Thread(target=loop.run, args=(stop,)) for loop in loops]
+    for thread in threads:
+        thread.start()
+    done, output = command(snapshots_app, server_url, "rollback", there[:10])
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert "is that of" in output, done.exception
+    assert served(client).learned == 9
+    assert set(verdicts(client)) == {"identical"}
 
 
 def test_a_log_is_not_divided_otherwise_later(client, server_url):
