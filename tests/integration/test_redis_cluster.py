@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.usefixtures("hurried_learner"), pytest.mark.timeout(12
 
 
 def test_a_primary_dies_and_its_replica_goes_on_for_replicas_and_learners(tmp_path):
-    """Writes to the logs of the other primaries are acknowledged all the time."""
+    """What had been written is there, what is written afterwards is learned, and the logs give what is served."""
     with cluster(binary_of("valkey"), tmp_path) as servers:
         client = blocking_client(servers.url)
         loops = make_all(client)
@@ -57,7 +57,7 @@ def _replicated(server) -> None:
         assert client.wait(1, 5000) == 1
 
 
-async def test_a_replica_s_writes_are_told_apart_by_node_and_recover(tmp_path):
+async def test_no_acknowledged_write_is_lost_when_another_node_takes_over_the_slots(tmp_path):
     with cluster(binary_of("valkey"), tmp_path) as servers:
         client = connect(servers.url, timeout_s=2.0)
         writer = LogWriter(client, timeout_s=2.0)
