@@ -1,4 +1,4 @@
-"""`make bench`: all but the long ones (soak, a_day, partitions) and replay beside its peers; the table of speed comes last.
+"""`make bench`: all but the long ones (soak, a_day, partitions) and replay beside its peers; then the table of speed.
 
 Each benchmark that ends in a table leaves it as JSON in `bench/`.
 """
