@@ -11,7 +11,7 @@ export OMP_NUM_THREADS = 1
 # it imports, when it first imports them.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test check chaos bench lint unit lock clean
+.PHONY: demo test check chaos cluster-redis partitions bench lint unit lock clean
 .DEFAULT_GOAL := check
 
 $(READY): pyproject.toml constraints.txt
@@ -40,6 +40,17 @@ test: $(READY)
 
 chaos: $(READY)
 	$(BIN)/python tests/chaos/run.py $(ARGS)
+
+# The commands are those of one server; what only one server can show (its own counters) is left out.
+cluster-redis: $(READY)
+	BANDITLOOP_TEST_SERVERS=cluster $(BIN)/pytest -q $(PARALLEL) tests/contract/test_event_log.py \
+	    tests/integration/test_redis.py tests/integration/test_learner.py tests/integration/test_archiver.py \
+	    tests/integration/test_doctor.py tests/integration/test_partitions.py tests/integration/test_redis_cluster.py \
+	    -k "not share and not whichever_call_fails"
+
+partitions: $(READY)
+	BANDITLOOP_EVERY_FAULT=1 $(BIN)/pytest -q $(PARALLEL) tests/unit/test_partition_fold.py tests/integration/test_partitions.py
+	BANDITLOOP_EVERY_FAULT=1 $(BIN)/pytest -q -s tests/e2e/test_partitions.py
 
 bench: $(READY)
 	$(BIN)/python benchmarks/run.py

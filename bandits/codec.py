@@ -13,9 +13,11 @@ from bandits.errors import CodecError
 from bandits.records import (
     ActivationRecord,
     Credit,
+    CutRecord,
     DecisionRecord,
     FeatureMap,
     LogRecord,
+    MergeRecord,
     RewardRecord,
     RollbackRecord,
 )
@@ -25,6 +27,8 @@ MALFORMED = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 """What msgspec raises of bytes that are not what they should be."""
 POSITION = re.compile(r"[0-9]{1,19}-[0-9]{1,19}")
 MAX_EVENT_ID_BYTES = 256
+MAX_MERGES = 1 << 53
+"""Whole numbers up to here are exact in Redis's scripts."""
 MAX_NUMBER = 1e12
 """Of rewards and features: three of them multiplied still fit a 32-bit float."""
 
@@ -58,13 +62,29 @@ def decode(data: bytes) -> LogRecord:
     elif isinstance(record, ActivationRecord):
         _check_event_id(record.event_id)
     elif isinstance(record, RollbackRecord) and not POSITION.fullmatch(record.position):
-        raise CodecError(f"a log position is milliseconds-sequence, not {record.position!r}", "position")
+        raise _no_position(record.position)
+    elif isinstance(record, CutRecord | MergeRecord):
+        _check_merge(record)
     return record
 
 
 def digest(data: bytes) -> str:
     """The name of a blob: 32 hex digits of BLAKE2b."""
     return hashlib.blake2b(data, digest_size=16).hexdigest()
+
+
+def _no_position(position: str) -> CodecError:
+    return CodecError(f"a log position is milliseconds-sequence, not {position!r}", "position")
+
+
+def _check_merge(record: CutRecord | MergeRecord) -> None:
+    """Numbers count from 1, and what was given was given at a position."""
+    given = [] if isinstance(record, CutRecord) else [each for each in record.inputs if each is not None]
+    if not all(0 < number < MAX_MERGES for number in (record.number, *(each.number for each in given))):
+        raise CodecError(f"a merge's number is from 1 on, below {MAX_MERGES}", "number")
+    for each in given:
+        if not POSITION.fullmatch(each.position):
+            raise _no_position(each.position)
 
 
 def _check_event_id(event_id: str) -> None:

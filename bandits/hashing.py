@@ -4,6 +4,9 @@ from functools import lru_cache
 
 import mmh3
 
+PARTITION_SEED = 0x70617274
+"""Other than of features: which partition an event is in says nothing of anything else."""
+
 
 @lru_cache(maxsize=4096)
 def hash_namespace(name: str) -> int:
@@ -18,3 +21,14 @@ def hash_feature(namespace: str, name: str) -> int:
     Unlike VW's text parser, a name made of digits is hashed like any other: integer names used as indexes collide.
     """
     return mmh3.hash(name.encode(), hash_namespace(namespace), signed=False)
+
+
+def partition_of(event_id: str, partitions: int) -> int:
+    """Which of a policy's partitions an event belongs to, in [0, partitions): by murmur3 of its id.
+
+    Replicas, inboxes and learners all ask here, so a reward finds the log of its decision.
+    """
+    if partitions == 1:
+        return 0
+    hashed: int = mmh3.hash(event_id.encode(errors="surrogatepass"), PARTITION_SEED, signed=False)
+    return hashed % partitions

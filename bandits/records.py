@@ -144,6 +144,39 @@ class WarmStartRecord(Record, frozen=True, tag="warm_start"):
     digest: str
 
 
+class MergeInput(msgspec.Struct, frozen=True, array_like=True):
+    """What one partition gave to a merge: the bytes of this digest, its model at ``position`` of its own log.
+
+    ``number``: of the cut, so of the first merge it was given to. ``learned``: interactions its log had taught by then.
+    """
+
+    number: int
+    position: str
+    digest: str
+    learned: int
+
+
+class CutRecord(Record, frozen=True, tag="cut"):
+    """Of one partition of several: whoever folds its log gives the model as of here to merge ``number``."""
+
+    number: int
+
+
+class MergeRecord(Record, frozen=True, tag="merge"):
+    """Merge ``number`` of a policy's partitions; the log of partition 0 decides it, the others repeat it.
+
+    ``inputs``: by partition, what it gave, now or to an earlier merge; None when it has given nothing. ``digest``: of
+    the merged model. ``model``: ``model_digest`` of the spec it is for. ``restores``: back to where these inputs were
+    merged before; what was learned since is dropped.
+    """
+
+    number: int
+    inputs: list[MergeInput | None]
+    digest: str
+    model: str
+    restores: bool = False
+
+
 LogRecord = (
     DecisionRecord
     | ActivationRecord
@@ -157,6 +190,8 @@ LogRecord = (
     | PinRecord
     | RollbackRecord
     | WarmStartRecord
+    | CutRecord
+    | MergeRecord
 )
 
 

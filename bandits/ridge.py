@@ -175,18 +175,8 @@ class RidgeLearner:
         """Everything, exactly."""
         self._settle()
         d, n = len(self._index), len(self._action_ids)
-        return msgspec.msgpack.encode(
-            _State(
-                hashes=self._index.hashes,
-                action_ids=self._action_ids,
-                learned=self._learned,
-                a=_bytes(self._a[:d, :d]),
-                b=_bytes(self._b[:d]),
-                cross=_bytes(self._cross[:n, :d]),
-                count=_bytes(self._count[:n]),
-                total=_bytes(self._sum[:n]),
-            )
-        )
+        sums = self._a[:d, :d], self._b[:d], self._cross[:n, :d], self._count[:n], self._sum[:n]
+        return encode_sums(self._index.hashes, self._action_ids, self._learned, sums)
 
     def _seed(self, what: str) -> bytes:
         return hashlib.blake2b(what.encode(), key=self._salt[:64], digest_size=16).digest()
@@ -343,6 +333,24 @@ class _State(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             _array(self.count, (n,)).copy(),
             _array(self.total, (n,)).copy(),
         )
+
+
+def decode_sums(checkpoint: bytes) -> _State:
+    """The sufficient statistics in a learner's checkpoint.
+
+    Raises:
+        SnapshotError: it is none.
+    """
+    state: _State = _decode(checkpoint, _State)
+    return state
+
+
+def encode_sums(
+    hashes: list[int], action_ids: list[str], learned: int, sums: tuple[Float64, Float64, Float64, Float64, Float64]
+) -> bytes:
+    """A learner's checkpoint: what ``_State.arrays`` gives, of these columns and actions."""
+    a, b, cross, count, total = map(_bytes, sums)
+    return msgspec.msgpack.encode(_State(hashes, action_ids, learned, a, b, cross, count, total))
 
 
 class _Payload(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -1,4 +1,4 @@
-"""Vowpal Wabbit as a learner, and as what replicas score with. Only this file and ``vw_log.py`` import it.
+"""Vowpal Wabbit as a learner, and as what replicas score with. Besides this file ``vw_log`` and ``vw_merge`` import it.
 
 VW minimises costs; everything outside this file speaks of rewards. A cost is minus a reward.
 """
@@ -91,11 +91,23 @@ def _decode(payload: bytes, kind: type[_Payload]) -> _Payload:
         raise SnapshotError(f"not a VW payload: {error}", "payload") from error
 
 
-def _decode_model(payload: bytes) -> _ModelPayload:
+def decode_model(payload: bytes) -> _ModelPayload:
+    """The model in a checkpoint.
+
+    Raises:
+        SnapshotError: it is none, or not what was written.
+    """
     decoded = _decode(payload, _ModelPayload)
     if _digest(decoded.args, decoded.learned, decoded.available, decoded.model) != decoded.digest:
         raise SnapshotError("the VW model is not what was written", "payload.digest")
     return decoded
+
+
+def encode_model(args: str, learned: int, available: int, model: bytes) -> bytes:
+    """A checkpoint of a learner with these arguments."""
+    args = " ".join(args.split())
+    digest = _digest(args, learned, available, model)
+    return msgspec.msgpack.encode(_ModelPayload(args, learned, model, digest, available))
 
 
 class _Workspace(Workspace[bool]):  # type: ignore[misc]
@@ -132,6 +144,15 @@ def _open(args: str, model: bytes | None = None) -> tuple[Workspace[bool], int]:
     if workspace.label_type != LabelType.CB or workspace.prediction_type != PredictionType.ActionProbs:
         raise SpecError(f"'{args}' does not make a PMF over actions", "learner.args")
     return workspace, bits
+
+
+def open_workspace(args: str, model: bytes) -> Workspace[bool]:
+    """A workspace of its own with a serialised model.
+
+    Raises:
+        SnapshotError: VW cannot load the model with these arguments.
+    """
+    return _open(" ".join(args.split()), model)[0]
 
 
 def _without_seed(words: list[str]) -> list[str]:
@@ -250,7 +271,7 @@ class VwLearner:
         self.learned = self._available = 0
         model = None
         if checkpoint is not None:
-            saved = _decode_model(checkpoint)
+            saved = decode_model(checkpoint)
             if saved.args != self.args:
                 raise SnapshotError(f"the checkpoint is of '{saved.args}', not of '{self.args}'", "learner.args")
             self.learned, self._available, model = saved.learned, saved.available, saved.model
@@ -315,9 +336,7 @@ class VwLearner:
 
     def checkpoint(self) -> bytes:
         """What a learner with the same arguments resumes from."""
-        model = self._workspace.serialize()
-        digest = _digest(self.args, self.learned, self._available, model)
-        return msgspec.msgpack.encode(_ModelPayload(self.args, self.learned, model, digest, self._available))
+        return encode_model(self.args, self.learned, self._available, self._workspace.serialize())
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -366,7 +385,7 @@ def load_vw(snapshot: Snapshot) -> VwWeights | VwModel:
         if snapshot.kind == WEIGHTS_KIND:
             return VwWeights(snapshot.learned, _load_weights(_decode(snapshot.payload, _WeightsPayload)))
         if snapshot.kind == MODEL_KIND:
-            saved = _decode_model(snapshot.payload)
+            saved = decode_model(snapshot.payload)
             return VwModel(saved.args, saved.model, saved.learned)
     except SpecError as error:
         raise SnapshotError(f"the snapshot's arguments are refused: {error.message}", "payload.args") from error

@@ -1,4 +1,4 @@
-"""`make bench`: all but the long ones (soak, a_day, sessions, session_ope) and replay beside its peers.
+"""`make bench`: all but the long ones (soak, a_day, sessions, session_ope, partitions) and replay beside its peers.
 
 The table of speed comes last. Each benchmark that ends in a table leaves it as JSON in `bench/`.
 """

@@ -2,6 +2,7 @@
 
     <root>/<policy>/date=YYYY-MM-DD/hour=HH/<first id>_<last id>.parquet
     <root>/<policy>/_blobs/<digest>
+    <root>/<policy>/partition=<number>/...           the same, of each partition, where there are several
 
 A range is what its file's name says: the entries from its first id to its last. It never spans an hour of log time
 (UTC). Each file names the end of the range before it, so the files form a chain from "0-0", and one that is missing is
@@ -44,6 +45,18 @@ class StoredRange:
     range: Range
     size: int
     record_bytes: int
+
+
+def archive_folder(policy: str, partition: int, partitions: int) -> str:
+    """What to call the archive of one partition: the policy, or, of several, a folder of its own in the policy's."""
+    return policy if partitions == 1 else f"{policy}/partition={partition}"
+
+
+def archive_folders(root: "str | Path | fs.FileSystem", policy: str) -> list[str]:
+    """The archives of a policy: one, or one of each partition, in their order."""
+    names = [str(info.base_name) for info in Storage(root, policy).list()]
+    count = sum(name.startswith("partition=") for name in names)
+    return [archive_folder(policy, partition, max(1, count)) for partition in range(max(1, count))]
 
 
 class ArchiveWriter:

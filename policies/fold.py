@@ -17,6 +17,7 @@ from bandits.records import (
     DecisionRecord,
     LogEntry,
     LogRecord,
+    MergeInput,
     PinRecord,
     RewardRecord,
     RollbackRecord,
@@ -75,14 +76,39 @@ class FoldState(msgspec.Struct, frozen=True, array_like=True):
         return self.join.needed() or self.position
 
 
-def decode_state(data: bytes) -> FoldState:
+class Cut(msgspec.Struct, frozen=True, array_like=True):
+    """What a partition gives to merge ``number``: the bytes of its model at ``position``."""
+
+    number: int
+    position: str
+    learned: int
+    model: bytes
+
+
+class Merging(msgspec.Struct, frozen=True, array_like=True):
+    """Where a partition of several stands: see partition_fold.py."""
+
+    number: int
+    inputs: list[MergeInput | None]
+    base: bytes | None
+    cut: Cut | None
+    rollback: str | None
+
+
+class PartitionState(FoldState, frozen=True, array_like=True):
+    """A checkpoint of a policy that has several partitions."""
+
+    merging: Merging | None = None
+
+
+def decode_state(data: bytes) -> PartitionState:
     """The state in a checkpoint's blob.
 
     Raises:
         CodecError: it is not one.
     """
     try:
-        return msgspec.msgpack.decode(data, type=FoldState)
+        return msgspec.msgpack.decode(data, type=PartitionState)
     except MALFORMED as error:
         raise CodecError(f"not a checkpoint: {error}", "checkpoint") from error
 
@@ -146,7 +172,7 @@ class Fold:
         needed = {each.position for each in (*state.join.open, *state.join.correctable)}
         records: dict[str, DecisionRecord] = {}
         if needed:
-            for entry in past.entries(_before(state.needed), state.position):
+            for entry in past.entries(position_before(state.needed), state.position):
                 if entry.id in needed and isinstance(entry.record, DecisionRecord):
                     records[entry.id] = entry.record
         self.join.restore(state.join, records)
@@ -358,7 +384,7 @@ def _make_room(cache: dict[str, PolicySpec] | dict[str, Catalogue], limit: int) 
         del cache[next(iter(cache))]
 
 
-def _before(position: str) -> str:
+def position_before(position: str) -> str:
     """The greatest position below this one, for a read that excludes where it starts."""
     milliseconds, sequence = log_order(position)
     if sequence:

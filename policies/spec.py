@@ -92,6 +92,8 @@ class PolicySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     the actions) or ``rl`` (items are the actions, scored by a network that was trained on sessions). ``limit``:
     candidates per source. ``use``: the feature namespaces that the learner sees. ``within``: of a mixture, how a source
     chooses among its own candidates. ``artifact``: directory that ``banditloop train`` wrote, relative to this file.
+    ``partitions``: how many logs, each with its own learner, the policy's events are split over by their event_id
+    (docs/exact.md); it stays as it is for the life of the policy's log.
     """
 
     name: Name
@@ -106,6 +108,7 @@ class PolicySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     floor: Fraction = 0.01
     join: JoinRule = msgspec.field(default_factory=JoinRule)
     holdout: Holdout | None = None
+    partitions: Annotated[int, msgspec.Meta(ge=1, le=64)] = 1
 
     def __post_init__(self) -> None:
         """Refuse combinations that cannot work."""
@@ -119,6 +122,8 @@ class PolicySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise SpecError("a mixture needs sources", "sources")
         if (self.kind == "rl") != isinstance(self.learner, RlConfig):
             raise SpecError("kind rl and learner.kind rl go together, and with nothing else", "learner.kind")
+        if self.partitions > 1 and isinstance(self.learner, RlConfig):
+            raise SpecError("a policy of kind rl learns nothing from its log: there is nothing to split", "partitions")
         _check_exploration(self.learner, self.exploration)
         if isinstance(self.learner, VwConfig):
             _check_vw_join(self.join)
@@ -132,7 +137,11 @@ class PolicySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """The blob of this spec: without standbys, and of paths only the names. They differ by machine."""
         named = _with_paths(self, lambda path: Path(path).name)
         plain = msgspec.structs.replace(named, learner=_alone(self.learner))
-        return msgspec.json.encode(plain, order="deterministic")
+        if self.partitions > 1:
+            return msgspec.json.encode(plain, order="deterministic")
+        fields = msgspec.to_builtins(plain, order="deterministic")
+        del fields["partitions"]  # as if there were no such field: the log of one partition knows of none
+        return msgspec.json.encode(fields)
 
     @property
     def digest(self) -> str:

@@ -61,7 +61,7 @@ def verify(
     """
     waiting = sorted((s for s in served if _at(s) >= log_order(fold.position)), key=_at, reverse=True)
     if waiting and waiting[-1].snapshot.position == fold.position != START:
-        yield _compare(fold, waiting.pop(), build)
+        yield compare(fold, waiting.pop(), build)
     batch: list[LogEntry] = []
     wanted = {each.snapshot.position for each in waiting}
     for entry in entries:
@@ -72,17 +72,20 @@ def verify(
         batch.clear()
         progress(fold.position, fold.learned)
         while waiting and _at(waiting[-1]) <= log_order(fold.position):
-            yield _compare(fold, waiting.pop(), build)
+            yield compare(fold, waiting.pop(), build)
     fold.apply(batch)
     while waiting:
-        yield _compare(fold, waiting.pop(), build)
+        yield compare(fold, waiting.pop(), build)
 
 
 def _at(served: Served) -> tuple[int, int]:
     return log_order(served.snapshot.position)
 
 
-def _compare(fold: Fold, served: Served, build: dict[str, str]) -> Verified:
+def compare(
+    fold: Fold, served: Served, build: dict[str, str], *, folded_by: Sequence[dict[str, str]] | None = None
+) -> Verified:
+    """A fold that has reached a snapshot's position against it. ``folded_by``: builds [those that the fold has met]."""
     snapshot = served.snapshot
     if fold.position != snapshot.position:
         return Verified(served.snapshot_id, snapshot.position, snapshot.learned, "not in the log", math.inf)
@@ -93,6 +96,8 @@ def _compare(fold: Fold, served: Served, build: dict[str, str]) -> Verified:
     verdict: Verdict = "different"
     if apart == 0.0:
         verdict = "identical"
-    elif apart <= ACROSS_BUILDS and not (served.build == build and all(each == build for each in fold.builds)):
+    elif apart <= ACROSS_BUILDS and not (
+        served.build == build and all(each == build for each in (fold.builds if folded_by is None else folded_by))
+    ):
         verdict = "close"
     return Verified(served.snapshot_id, snapshot.position, snapshot.learned, verdict, apart)

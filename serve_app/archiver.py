@@ -26,11 +26,12 @@ from redis.exceptions import RedisError
 
 from bandits.errors import ArchiveError
 from bandits.join import log_order
-from policies.archive import ArchiveReader, ArchiveWriter
+from policies.archive import ArchiveReader, ArchiveWriter, archive_folder
 from policies.fold import START
 from policies.ranges import Range, hour_of
 from serve_app.event_log import FIELD
 from serve_app.keys import Keys
+from serve_app.redis_clients import now_ms
 
 MAX_ENTRIES = 50_000
 READ = 256
@@ -124,7 +125,7 @@ class _Scan:
 
 
 class Archiver:
-    """Archives and trims one policy's log. ``root``: see policies/storage.py.
+    """Archives and trims one policy's log, or one ``partition`` of it. ``root``: see policies/storage.py.
 
     A range ends with ``max_entries``, with its hour, or when its first entry is older than ``max_age_s``. What is
     younger than ``retain_s`` stays in the stream.
@@ -139,14 +140,16 @@ class Archiver:
         max_entries: int = MAX_ENTRIES,
         max_age_s: float = 60.0,
         retain_s: float = 900.0,
+        partition: int = 0,
+        partitions: int = 1,
     ) -> None:
         self._client = client
-        self._policy = policy
+        self._policy = archive_folder(policy, partition, partitions)
         self._root = root
         self._max_entries = max_entries
         self._max_age_ms = max_age_s * 1000
         self._retain_ms = int(retain_s * 1000)
-        self._keys = Keys(policy)
+        self._keys = Keys(policy, partition)
         self._scan = _Scan(START, START)
         self._agreed: str | None = None
         self._unreported = 0
@@ -225,11 +228,12 @@ class Archiver:
                 break
         if not scan.count:
             return None
-        if not scan.closed and scan.count < self._max_entries:
-            seconds, micros = self._client.time()
-            if int(seconds) * 1000 + int(micros) // 1000 - log_order(scan.first)[0] < self._max_age_ms:
-                return None
+        if not scan.closed and scan.count < self._max_entries and self._young(scan.first):
+            return None
         return Range(previous, scan.first, scan.last, scan.count)
+
+    def _young(self, first: str) -> bool:
+        return now_ms(self._client, self._keys.log) - log_order(first)[0] < self._max_age_ms
 
     def _write(self, newest: Range) -> None:
         missing = self._writer.write(newest, self._read(newest.first, newest.last), self._blob)

@@ -9,21 +9,20 @@ import asyncio
 import logging
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import ray
-import redis
 from ray.exceptions import ActorDiedError, RayActorError
 
 from bandits.codec import digest
 from policies import artifact
-from policies.catalogue import Catalogue
 from policies.spec import PolicySpec
 from serve_app.logs import configure_logging
 from serve_app.loopback import keep_replica_on_loopback
+from serve_app.redis_clients import blocking_client
 from serve_app.settings import Settings
 
 NAMESPACE = "banditloop"
@@ -66,43 +65,45 @@ class Background:
 
 
 class Learner(Background):
-    """One policy's learner, leading or standing by."""
+    """One policy's learner, or that of one of its partitions, leading or standing by."""
 
-    def __init__(self, settings: Settings, spec: PolicySpec) -> None:
-        from policies.archive import ArchiveReader  # noqa: PLC0415 - pyarrow takes 30 MB, which the keeper can do without
-        from serve_app.learner import LearnerLoop  # noqa: PLC0415
+    def __init__(self, settings: Settings, spec: PolicySpec, partition: int = 0) -> None:
+        from serve_app.partitions import make_loop  # noqa: PLC0415 - pyarrow takes 30 MB, which the keeper can do without
 
         super().__init__(settings)
         trained = artifact.load(Path(spec.artifact)) if spec.artifact else None
-        loop = LearnerLoop(
-            redis.Redis.from_url(str(settings.redis_url), socket_timeout=30, socket_connect_timeout=5),
-            spec,
-            salt=settings.secret(),
-            publish_interval_s=settings.publish_interval_ms / 1000,
-            checkpoint_interval_s=settings.checkpoint_interval_s,
-            archive=ArchiveReader(settings.archive_root(), spec.name) if settings.archive_root() else None,
-            artifact=trained.version if trained else None,
-            catalogue=Catalogue.of(trained.catalogue) if trained else None,
-        )
+        loop = make_loop(settings, spec, partition, trained)
         self.run(loop.run, f"learner-{spec.name}")
 
 
 class Archiver(Background):
-    """Archives and trims every policy's log, one thread each. Several may run: see archiver.py."""
+    """Archives and trims every policy's logs, one thread each. Several may run: see archiver.py.
 
-    def __init__(self, settings: Settings, policies: Sequence[str]) -> None:
+    ``policies``: name and number of partitions of each.
+    """
+
+    def __init__(self, settings: Settings, policies: Sequence[tuple[str, int]]) -> None:
         from serve_app import archiver  # noqa: PLC0415
 
         super().__init__(settings)
-        for policy in policies:
+        for policy, partition, partitions in logs_of(policies):
             loop = archiver.Archiver(
-                redis.Redis.from_url(str(settings.redis_url), socket_timeout=30, socket_connect_timeout=5),
+                blocking_client(str(settings.redis_url)),
                 policy,
                 settings.archive_root(),
                 max_age_s=settings.archive_max_age_s,
                 retain_s=settings.archive_retain_s,
+                partition=partition,
+                partitions=partitions,
             )
-            self.run(loop.run, f"archiver-{policy}")
+            self.run(loop.run, f"archiver-{policy}.{partition}")
+
+
+def logs_of(policies: Sequence[tuple[str, int]]) -> Iterator[tuple[str, int, int]]:
+    """Policy, partition and number of partitions of each log."""
+    for policy, partitions in policies:
+        for partition in range(partitions):
+            yield policy, partition, partitions
 
 
 class Keeper:
@@ -119,15 +120,20 @@ class Keeper:
         version = digest(msgspec.msgpack.encode(encoded))[:8]
         self._wanted: dict[str, tuple[type[Background], tuple[Any, ...]]] = {}
         for spec in specs:
-            for number in range(1 + spec.learner.standbys):
-                self._wanted[f"learner-{spec.name}-{number}-{version}"] = Learner, (settings, spec)
+            for partition in range(spec.partitions):
+                name = spec.name if spec.partitions == 1 else f"{spec.name}.{partition}"
+                for number in range(1 + spec.learner.standbys):
+                    self._wanted[f"learner-{name}-{number}-{version}"] = Learner, (settings, spec, partition)
         if settings.archive_root():
-            self._wanted[f"archiver-{version}"] = Archiver, (settings, [spec.name for spec in specs])
+            policies = [(spec.name, spec.partitions) for spec in specs]
+            self._wanted[f"archiver-{version}"] = Archiver, (settings, policies)
         self._actors = {name: self._start(name) for name in self._wanted}
 
     def _start(self, name: str) -> Any:
         kind, arguments = self._wanted[name]
         options = {"namespace": NAMESPACE, "lifetime": "detached", "max_restarts": -1, "num_cpus": 0}
+        if kind is Learner and arguments[1].partitions > 1:
+            options["scheduling_strategy"] = "SPREAD"  # over the nodes, if there are several
         return ray.remote(kind).options(name=name, get_if_exists=True, **options).remote(*arguments)
 
     async def check_health(self) -> None:

@@ -94,24 +94,27 @@ def archive_show(
     from datetime import UTC, datetime
 
     from bandits.join import log_order
-    from policies.archive import ArchiveReader
+    from policies.archive import ArchiveReader, archive_folders
     from serve_app.settings import Settings
 
     where = (Settings() if root is None else Settings(archive=root)).archive_root()
-    ranges = ArchiveReader(where, policy).ranges() if where else []
+    folders = archive_folders(where, policy) if where else []
+    ranges = [each for folder in folders for each in ArchiveReader(where, folder).ranges()]
     if not ranges:
         raise ArchiveError(f"no range of {policy} is archived there: say where with --archive", "archive")
     entries = sum(each.range.count for each in ranges)
     size, records = sum(each.size for each in ranges), sum(each.record_bytes for each in ranges)
+    first = min((each.range.first for each in ranges), key=log_order)
+    last = max((each.range.last for each in ranges), key=log_order)
     times = [
         datetime.fromtimestamp(log_order(entry_id)[0] / 1000, UTC).isoformat(timespec="milliseconds")
-        for entry_id in (ranges[0].range.first, ranges[-1].range.last)
+        for entry_id in (first, last)
     ]
     typer.echo(f"ranges   {len(ranges)}")
     typer.echo(f"entries  {entries}")
     typer.echo(f"bytes    {size} ({size / entries:.0f} per entry; its record in the stream {records / entries:.0f})")
-    typer.echo(f"from     {times[0]}  {ranges[0].range.first}")
-    typer.echo(f"to       {times[1]}  {ranges[-1].range.last}")
+    typer.echo(f"from     {times[0]}  {first}")
+    typer.echo(f"to       {times[1]}  {last}")
 
 
 @app.command()

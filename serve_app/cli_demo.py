@@ -6,7 +6,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from policies.spec import PolicySpec, load_spec
 from serve_app.client import ServiceError, rank_body
 from serve_app.freshness import freshness_ms, read_all
 from serve_app.keys import Keys
+from serve_app.redis_clients import blocking_client
 from serve_app.runtime import serving, valkey
 from serve_app.schemas import RankResponse, RewardEvent, RewardsRequest
 from serve_app.settings import Settings
@@ -69,7 +70,7 @@ def run_demo(*, rounds: int, seed: int, port: int, out: Path, console: Console) 
         bench = make_bench(world, spec)
         console.rule("2  service: Valkey, Ray Serve behind HAProxy, 2 replicas, 1 learner")
         settings = Settings(port=port, replicas=2, data_dir=Path(folder), keys_file=None)
-        with valkey(settings) as redis_url, redis.Redis.from_url(redis_url) as client:
+        with valkey(settings) as redis_url, closing(blocking_client(redis_url)) as client:
             settings = settings.model_copy(update={"redis_url": redis_url})
             with serving(settings, [spec]) as base:
                 console.print(f"ready after {time.monotonic() - started:.0f} s: {base}/docs")

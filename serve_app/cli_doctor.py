@@ -3,7 +3,8 @@
 import re
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
@@ -22,21 +23,23 @@ from bandits.errors import BanditloopError, CodecError, DataUnavailableError, St
 from bandits.join import log_order
 from bandits.records import LogEntry
 from bandits.types import Snapshot
-from policies.archive import ArchiveReader
+from policies.archive import ArchiveReader, archive_folders
 from policies.fold import START
 from serve_app.event_log import LogReader
-from serve_app.keys import PROCESSES, Keys
+from serve_app.keys import PROCESSES, Keys, partitions
 from serve_app.learner import build
+from serve_app.merging import read_merge
 from serve_app.metrics import EXPIRE_S
+from serve_app.redis_clients import blocking_client
 from serve_app.runtime import any_redis
 from serve_app.settings import MIN_SALT_BYTES, Settings
 from serve_app.snapshots import Head, decode_published
 from serve_app.stats import Stats
-from serve_app.stored import the_policy
+from serve_app.stored import partition_count, the_policy
 from simulator.checks.findings import Report
 from simulator.checks.freshness import Live
 from simulator.checks.stored import Stored
-from simulator.doctor import examine, unexaminable
+from simulator.doctor import combined, examine, unexaminable
 
 TRUSTED, UNTRUSTED, UNEXAMINED = 0, 1, 2
 STYLES = {"ok": "green", "warning": "yellow", "failure": "bold red"}
@@ -63,7 +66,7 @@ def run_doctor(
             return _examine_archive(policy, archive, salts, since, limit, console)
         with ExitStack() as stack:
             url = stack.enter_context(any_redis(settings))
-            client = stack.enter_context(redis.Redis.from_url(url))
+            client = stack.enter_context(closing(blocking_client(url)))
             return _examine_live(policy, client, salts, since, limit, console)
     except RedisError as error:
         where = "the Redis of --redis-url or BANDITLOOP_REDIS_URL" if settings.redis_url else "the embedded Valkey"
@@ -102,7 +105,22 @@ def _examine_live(
     limit: int | None,
     console: Console,
 ) -> Report:
-    keys = Keys(the_policy(client, policy))
+    name = the_policy(client, policy)
+    count = partition_count(client, name)
+    found = [_examine_log(client, keys, count, salts, since, limit, console) for keys in partitions(name, count)]
+    return found[0] if count == 1 else combined(name, found)
+
+
+def _examine_log(
+    client: "redis.Redis",
+    keys: Keys,
+    count: int,
+    salts: dict[str, bytes],
+    since: str | None,
+    limit: int | None,
+    console: Console,
+) -> Report:
+    """One partition's log, out of ``count``."""
     reader = LogReader(client, keys)
     ends: Any = client.xrevrange(keys.log, count=1)
     if not ends:
@@ -113,8 +131,8 @@ def _examine_live(
             islice(_read(reader, _after(since, last), last), limit),
             policy=keys.policy,
             salts=salts,
-            stored=_stored(client, keys, reader),
-            live=_live(client, keys, reader, last),
+            stored=_stored(client, Keys(keys.policy), reader),
+            live=_live(client, keys, reader, last) if count == 1 else _live_partition(client, keys, reader, last),
             build=build(),
             undecodable=lambda: reader.undecodable,
             progress=watch,
@@ -132,6 +150,8 @@ def _read(reader: LogReader, after: str, through: str) -> Iterator[LogEntry]:
 
 
 def _stored(client: "redis.Redis", keys: Keys, reader: LogReader) -> Stored:
+    """``keys``: of partition 0, where the snapshots are."""
+    snapshots = LogReader(client, keys)
     raw: Any = client.lrange(keys.snapshots, 0, -1)
     listed = frozenset(name.decode() for name in raw)
 
@@ -142,7 +162,10 @@ def _stored(client: "redis.Redis", keys: Keys, reader: LogReader) -> Stored:
             return None
 
     def snapshot(name: str) -> Snapshot | None:
-        data = blob(name) if name in listed else None
+        try:
+            data = snapshots.blob(name) if name in listed else None
+        except CodecError:
+            return None
         return None if data is None else decode_published(data, name).snapshot
 
     return Stored(blob, snapshot, listed)
@@ -161,6 +184,13 @@ def _live(client: "redis.Redis", keys: Keys, reader: LogReader, end: str) -> Liv
         learned=stats.learned if stats else 0,
         snapshots=stats.snapshots if stats else 0,
     )
+
+
+def _live_partition(client: "redis.Redis", keys: Keys, reader: LogReader, end: str) -> Live:
+    """Of one partition: what is served has learned of its log up to where it gave to the newest merge."""
+    live, merge = _live(client, keys, reader, end), read_merge(client, Keys(keys.policy))
+    given = None if merge is None else merge.inputs[keys.partition]
+    return replace(live, head=None if given is None else given.position)
 
 
 def _position(reader: LogReader, snapshot_id: str) -> str | None:
@@ -230,6 +260,15 @@ def _examine_archive(
 ) -> Report:
     if policy is None:
         raise DataUnavailableError("an archive holds several policies: name one", "policy")
+    found = [
+        _examine_folder(folder, archive, salts, since, limit, console) for folder in archive_folders(archive, policy)
+    ]
+    return found[0] if len(found) == 1 else combined(policy, found)
+
+
+def _examine_folder(
+    policy: str, archive: str, salts: dict[str, bytes], since: str | None, limit: int | None, console: Console
+) -> Report:
     reader = ArchiveReader(archive, policy)
     last, undecodable = reader.end, 0
     if last == START:

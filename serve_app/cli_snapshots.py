@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
-import redis
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -19,15 +18,16 @@ from bandits.codec import digest
 from bandits.errors import SnapshotError
 from bandits.join import log_order
 from bandits.records import PinRecord, RollbackRecord, WarmStartRecord
-from policies.archive import ArchiveReader
+from policies.archive import ArchiveReader, archive_folder
 from policies.fold import START
 from policies.spec import PolicySpec, decode_spec
 from policies.trained import TrainedModel, decode_trained
 from policies.verify import Verified
+from serve_app.redis_clients import blocking_client
 from serve_app.runtime import any_redis
 from serve_app.settings import Settings
 from serve_app.snapshots import Published
-from serve_app.stored import StoredPolicy, the_policy
+from serve_app.stored import StoredPolicy, partition_count, the_policy
 from serve_app.verification import Work, verify_policy
 
 app = typer.Typer(no_args_is_help=True, help="Snapshots of the model: list, show, pin, rollback, warm-start, verify.")
@@ -131,6 +131,12 @@ def warm_start(stored: StoredPolicy, model: TrainedModel) -> None:
     Raises:
         SnapshotError: it was trained for a spec of another shape than is served.
     """
+    if stored.partitions > 1:
+        raise SnapshotError(
+            f"{stored.keys.policy} is learned in {stored.partitions} partitions, of which none could go on from a whole"
+            " model without counting it again: a warm start needs partitions: 1",
+            "partitions",
+        )
     head = stored.head()
     served = None if head is None else _spec(stored, stored.find(head)[1].spec)
     if served is not None and served.model_digest != model.spec().model_digest:
@@ -147,6 +153,9 @@ def warm_start(stored: StoredPolicy, model: TrainedModel) -> None:
 
 
 def _read_past(stored: StoredPolicy, position: str) -> bool:
+    if stored.partitions > 1:  # what was said in the log of partition 0 is done by the next merge
+        head = stored.head()
+        return head is not None and log_order(stored.find(head)[1].position) > log_order(position)
     stats = stored.stats()
     return stats is not None and log_order(stats.position) >= log_order(position)
 
@@ -195,9 +204,8 @@ def _print(results: list[Verified], corrupt: list[str], holds: bool, learned: in
     for each in results:
         colour = "green" if each.holds else "red"
         apart = "" if each.verdict == "identical" else f"differs by {each.distance:.2g}"
-        table.add_row(
-            each.snapshot_id[:SHORT], _time(each.position), f"{each.learned:,}", f"[{colour}]{each.verdict}[/]", apart
-        )
+        name = each.snapshot_id if each.snapshot_id.startswith("merge") else each.snapshot_id[:SHORT]
+        table.add_row(name, _time(each.position), f"{each.learned:,}", f"[{colour}]{each.verdict}[/]", apart)
     for name in corrupt:
         table.add_row(name[:SHORT], "", "", "[red]corrupt[/]", "its bytes are not those of its digest")
     console.print(table)
@@ -250,10 +258,11 @@ def opened(policy: str | None, redis_url: str | None, data_dir: Path | None) -> 
     settings = Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
     with any_redis(settings) as url:
         settings = settings.model_copy(update={"redis_url": url})
-        client = redis.Redis.from_url(url, socket_timeout=30, socket_connect_timeout=5)
+        client = blocking_client(url)
         try:
             name, root = the_policy(client, policy), settings.archive_root()
-            yield StoredPolicy(client, name, ArchiveReader(root, name) if root else None), settings
+            folder = archive_folder(name, 0, partition_count(client, name))
+            yield StoredPolicy(client, name, ArchiveReader(root, folder) if root else None), settings
         finally:
             client.close()
 

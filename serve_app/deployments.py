@@ -9,11 +9,12 @@ import uuid
 from collections.abc import Iterable
 
 from policies.spec import PolicySpec
-from serve_app.event_log import LogWriter, connect
+from serve_app.event_log import LogWriter
 from serve_app.http import Api
 from serve_app.logs import configure_logging
 from serve_app.loopback import keep_replica_on_loopback
 from serve_app.metrics import Metrics, collect
+from serve_app.redis_clients import connect
 from serve_app.security import KeyRing
 from serve_app.service import RedisPolicyService
 from serve_app.settings import Settings
@@ -64,7 +65,8 @@ class RankReplica:
         return Api(self._services, self._metrics, self._scrape, self._keys)
 
     async def _scrape(self) -> bytes:
-        return await collect(self._client, self._metrics.sample(), self._services)
+        partitions = {spec.name: spec.partitions for spec in self._specs}
+        return await collect(self._client, self._metrics.sample(), self._services, partitions)
 
     def _refresh(self) -> None:
         """Counters that others keep."""

@@ -10,14 +10,13 @@ from typing import Any
 import redis
 import redis.asyncio
 from redis import exceptions as errors
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 
 from bandits.codec import decode, encode
 from bandits.errors import CodecError, EventConflictError, LogUnavailableError
 from bandits.join import log_order
 from bandits.records import DecisionRecord, LogEntry, LogRecord, TickRecord
 from serve_app.keys import Keys
+from serve_app.redis_clients import look_again_if, now_ms
 
 FIELD = b"r"
 MAX_BATCH = 512
@@ -66,12 +65,6 @@ REASONS: tuple[tuple[type[Exception], str], ...] = (
 )
 
 
-def connect(url: str, *, timeout_s: float) -> "redis.asyncio.Redis":
-    """A client that never repeats a command by itself: one whose answer was lost may have been carried out."""
-    never = Retry(NoBackoff(), 0)
-    return redis.asyncio.Redis.from_url(url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s, retry=never)
-
-
 def reason_of(error: Exception) -> str:
     """Why Redis did not do as asked: timeout, connection, loading, readonly, oom, unconfirmed, or other."""
     return next((reason for kind, reason in REASONS if isinstance(error, kind)), "other")
@@ -97,7 +90,7 @@ class LogWriter:
     longer than ``timeout_s``. When a batch fails as a whole, all that wait fail with it; then nothing is sent for as
     long as the failure took, and then one write at a time tries while the others fail at once, until one succeeds.
     ``failures`` counts the writes not known to be logged by reason: those of ``reason_of``, ``skipped`` (not sent,
-    after another's failure) and ``crowded`` (MAX_WAITING were waiting). ``client`` is one of ``connect``.
+    after another's failure) and ``crowded`` (MAX_WAITING were waiting). ``client`` is one of ``redis_clients.connect``.
     """
 
     def __init__(
@@ -194,6 +187,7 @@ class LogWriter:
                 self._waiting.clear()
                 self._held = 0
                 results, self._failing = [error] * len(batch), True
+                await look_again_if(self._client, [error])
             self._retry_at = loop.time() + max(PAUSE_S, loop.time() - began)
             for write, result in zip(batch, results, strict=True):
                 if write.done.done():  # its request was cancelled
@@ -219,9 +213,7 @@ class LogWriter:
             if self._confirm_replicas:
                 pipeline.execute_command("WAIT", self._confirm_replicas, round(self._timeout_s * 500))
             results: list[Any] = await pipeline.execute(raise_on_error=False)
-            if any(isinstance(result, errors.ReadOnlyError) for result in results):
-                # A primary no more: by now its address may lead to the new one.
-                await self._client.connection_pool.disconnect(inuse_connections=False)
+            await look_again_if(self._client, results)
         if self._confirm_replicas:
             results = self._confirmed(results)
         found = dict(zip(map(id, alone), results, strict=False))
@@ -288,8 +280,7 @@ class LogReader:
 
     def now_ms(self) -> int:
         """The log's clock."""
-        seconds, micros = self._client.time()
-        return int(seconds) * 1000 + int(micros) // 1000
+        return now_ms(self._client, self._keys.log)
 
     def blob(self, digest: str) -> bytes:
         """The blob an entry names.

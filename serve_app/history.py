@@ -1,6 +1,7 @@
 """The whole log: the stream, and the archive where the stream has been trimmed."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import redis
 
@@ -60,6 +61,13 @@ class History:
                 "archive",
             )
         return end if through is None else min(end, through, key=log_order)
+
+    def end(self) -> str:
+        """Id of the newest entry; "0-0" when there is none."""
+        newest: Any = self._client.xrevrange(self._keys.log, count=1)
+        if newest:
+            return str(newest[0][0].decode())
+        return START if self._archive is None else self._archive.end
 
     def blob(self, digest: str) -> bytes:
         """The blob an entry names, from Redis or else from the archive.

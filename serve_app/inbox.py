@@ -1,6 +1,7 @@
 """The inbox: where producers that cannot speak HTTP leave events. What is valid moves into the log, in one step."""
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -8,13 +9,19 @@ import redis
 
 from bandits.codec import MALFORMED, decode, encode
 from bandits.errors import BanditloopError, CodecError
+from bandits.hashing import partition_of
 from bandits.records import ActivationRecord, RewardRecord
-from serve_app.event_log import FIELD
+from serve_app.event_log import FIELD, REMEMBERED_S
 from serve_app.keys import Keys
 from serve_app.lease import Command, Lease
 
 JSON_FIELD = b"json"
 MAX_MOVED = 500
+# Once, however often it is asked. KEYS: inbox, memory. ARGV: record, seconds to remember.
+GIVE_ONCE = """
+if redis.call('SET', KEYS[2], 1, 'NX', 'EX', ARGV[2]) then redis.call('XADD', KEYS[1], '*', 'r', ARGV[1]) end
+return 1
+"""
 
 log = logging.getLogger("banditloop.inbox")
 
@@ -64,12 +71,37 @@ class Inbox:
                 refused += 1
                 log.warning("inbox entry %s is dropped: %s: %s", entry_id.decode(), error.target, error.message)
             else:
-                commands.append(("XADD", self._keys.log, "*", FIELD, encode(record)))
+                if not self._passed_on(entry_id.decode(), record):
+                    commands.append(("XADD", self._keys.log, "*", FIELD, encode(record)))
         commands.append(("XDEL", self._keys.inbox, *(entry_id for entry_id, _ in raw)))
         lease.guarded(commands)
         self.refused += refused
         self.moved += len(raw) - refused
         return len(raw)
+
+    def _passed_on(self, entry_id: str, record: RewardRecord | ActivationRecord) -> bool:  # noqa: ARG002 - of several
+        """Whether an event was for another inbox, and is there now."""
+        return False
+
+
+class PartitionInbox(Inbox):
+    """Of one partition of several. An event may be left in any of their inboxes: it is passed on to that of its log.
+
+    Passing on is repeated when the leader dies before the event is gone from here; the other inbox remembers for
+    REMEMBERED_S which it has been given.
+    """
+
+    def __init__(self, client: "redis.Redis", keys: Sequence[Keys], partition: int) -> None:
+        super().__init__(client, keys[partition])
+        self._all = keys
+
+    def _passed_on(self, entry_id: str, record: RewardRecord | ActivationRecord) -> bool:
+        there = self._all[partition_of(record.event_id, len(self._all))]
+        if there == self._keys:
+            return False
+        memory = there.passed_on(f"{self._keys.partition}:{entry_id}")
+        self._client.eval(GIVE_ONCE, 2, there.inbox, memory, encode(record), REMEMBERED_S)
+        return True
 
 
 def parse(fields: dict[bytes, bytes]) -> RewardRecord | ActivationRecord:

@@ -30,6 +30,10 @@ class Keys:
         """Stream to which outside producers add rewards and activations; the leader moves them into the log."""
         return self._key("inbox")
 
+    def passed_on(self, name: str) -> str:
+        """Memory of an event that another partition's inbox has passed on to this one's."""
+        return self._key(f"passed_on:{name}")
+
     @property
     def lease(self) -> str:
         """The leader's fencing token; expires with the leader."""
@@ -80,6 +84,26 @@ class Keys:
         """What is committed to the archive, written there and trimmed from the stream: a hash, see archiver.py."""
         return self._key("archive")
 
+    @property
+    def offer(self) -> str:
+        """Of several partitions: what this one gives to the next merge."""
+        return self._key("offer")
+
+    @property
+    def offers(self) -> str:
+        """Digests of the models this partition has given that are still stored, newest first."""
+        return self._key("offers")
+
+    @property
+    def merge(self) -> str:
+        """Of partition 0: the newest merge, which the other partitions repeat in their logs."""
+        return self._key("merge")
+
+    @property
+    def merged(self) -> str:
+        """Of partition 0: the merged models still stored, a hash from the merge's number to the model's digest."""
+        return self._key("merged")
+
     def blob(self, digest: str) -> str:
         """A content-addressed blob."""
         return self._key(f"blob:{digest}")
@@ -87,3 +111,8 @@ class Keys:
     def decision(self, event_id: str) -> str:
         """Memory of a decision whose event_id the client made, for its retries."""
         return self._key(f"decision:{event_id}")
+
+
+def partitions(policy: str, count: int) -> list[Keys]:
+    """Keys of each of a policy's partitions."""
+    return [Keys(policy, number) for number in range(count)]

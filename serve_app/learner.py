@@ -16,7 +16,7 @@ import redis
 from redis.exceptions import RedisError
 
 from bandits.codec import digest, encode
-from bandits.errors import BanditloopError, LogGapError
+from bandits.errors import BanditloopError, LogGapError, SpecError
 from bandits.join import log_order
 from bandits.records import (
     ArtifactRecord,
@@ -73,6 +73,8 @@ class LogPast:
 class LearnerLoop:
     """Learns one policy. ``artifact`` is the version whose sources serve, ``catalogue`` the one that came with it.
 
+    Of a policy with several partitions it is PartitionLoop (partitions.py) that learns ``partition``.
+
     ``run`` is the process's life: it resumes from the newest checkpoint, folds what is new, and, while it holds the
     lease, says in the log what has changed, lets time pass, moves the inbox, takes checkpoints and publishes.
     """
@@ -88,6 +90,7 @@ class LearnerLoop:
         catalogue: Catalogue | None = None,
         checkpoint_interval_s: float = CHECKPOINT_S,
         archive: ArchiveReader | None = None,
+        partition: int = 0,
     ) -> None:
         make_learner(spec, salt=salt)  # a spec that cannot be learned is refused before the log names it
         self._client = client
@@ -97,14 +100,14 @@ class LearnerLoop:
         self._checkpoint_s = checkpoint_interval_s
         self._artifact = artifact
         self._catalogue = catalogue
-        self._keys = Keys(spec.name)
+        self._keys = Keys(spec.name, partition)
         self._log = LogReader(client, self._keys)
         self._checkpoints = Checkpoints(client, self._keys)
         self._inbox = Inbox(client, self._keys)
         self._history = History(client, self._keys, archive)
         self._past = LogPast(self._history, self._checkpoints)
         self.lease = Lease(client, self._keys, f"{os.getpid()}.{uuid.uuid4().hex[:8]}")
-        self._taken: list[tuple[str, bytes, Published]] = []
+        self._taken: list[tuple[str, bytes, Published | None]] = []
         self._fold = self._fresh()
         self._started = False
         self._behind = False
@@ -215,6 +218,12 @@ class LearnerLoop:
     def _configure(self) -> None:
         """Say in the log what has changed since: build, spec, catalogue, artifact."""
         known = self._fold
+        if known.spec is not None and known.spec.partitions != self._spec.partitions:
+            raise SpecError(
+                f"the log of {self._spec.name} is in {known.spec.partitions} partitions and stays so: set partitions to"
+                f" {known.spec.partitions}, or begin a policy of another name",
+                "partitions",
+            )
         records: list[LogRecord] = []
         if known.build != build():
             records.append(BuildRecord(build()))
@@ -243,13 +252,17 @@ class LearnerLoop:
 
     def _on_checkpoint(self, position: str, data: Callable[[], bytes]) -> None:
         if self.lease.token is not None and self._fold.spec is not None:
-            self._taken.append((position, data(), self._publishable()))
+            self._taken.append((position, data(), self._beside_checkpoint()))
         self._asked_at = time.monotonic()
+
+    def _beside_checkpoint(self) -> Published | None:
+        """The snapshot of the same position."""
+        return self._publishable()
 
     def _store_checkpoints(self) -> None:
         while self._taken:
             position, data, published = self._taken[0]
-            snapshot_id = self._publish_one(published)
+            snapshot_id = self._snapshot_id if published is None else self._publish_one(published)
             keep = [self._snapshot_id, *([self._fold.pinned] if self._fold.pinned else [])]
             self._checkpoints.store(self.lease, position, data, snapshot_id, keep=keep)
             self._checkpointed = position
@@ -291,7 +304,11 @@ class LearnerLoop:
             self._published = state
             self._publish_s = time.monotonic() - began
         self._published_at = time.monotonic()
-        stats = Stats(
+        self.lease.guarded([("SET", self._keys.stats, msgspec.msgpack.encode(self._stats()))])
+
+    def _stats(self) -> Stats:
+        fold = self._fold
+        return Stats(
             position=fold.position,
             learned=fold.learned,
             snapshots=self._snapshots,
@@ -307,7 +324,6 @@ class LearnerLoop:
             checkpoint=self._checkpointed,
             pinned=fold.pinned,
         )
-        self.lease.guarded([("SET", self._keys.stats, msgspec.msgpack.encode(stats))])
 
 
 def batched(entries: Iterable[LogEntry], size: int) -> Iterator[list[LogEntry]]:

@@ -40,9 +40,11 @@ return token
 """
 _RELEASE = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
 
+_FENCE = """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return redis.error_reply('FENCED the lease is held by another') end
+"""
 # Run commands (each preceded by its length) if the token is still the lease's.
 _GUARDED = """
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return redis.error_reply('FENCED the lease is held by another') end
 local results, at = {}, 2
 while at <= #ARGV do
   local length, command = tonumber(ARGV[at]), {}
@@ -118,17 +120,24 @@ class Lease:
             LeaseLostError: it does not; nothing was run.
             RedisError: not known whether they were run.
         """
+        arguments: list[Any] = []
+        for command in commands:
+            arguments += [len(command), *command]
+        return list(self.evaluate(_GUARDED, (), arguments))
+
+    def evaluate(self, script: str, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
+        """Run a script, if this process still leads: it finds ``keys`` from KEYS[2] on, ``arguments`` from ARGV[2] on.
+
+        Raises:
+            LeaseLostError, RedisError: as of ``guarded``.
+        """
         token = self._token
         if token is None:
             raise LeaseLostError("this process does not lead")
-        arguments: list[Any] = [token]
-        for command in commands:
-            arguments += [len(command), *command]
         try:
-            answer: Any = self._client.eval(_GUARDED, 1, self._keys.lease, *arguments)
+            return self._client.eval(_FENCE + script, 1 + len(keys), self._keys.lease, *keys, token, *arguments)
         except ResponseError as error:
             if "FENCED" not in str(error):
                 raise
             self._token = None
             raise LeaseLostError(str(error)) from error
-        return list(answer)

@@ -18,7 +18,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from redis.exceptions import RedisError
 
 from serve_app.keys import PROCESSES, Keys, process_metrics
-from serve_app.stats import Stats
+from serve_app.keys import partitions as key_names
+from serve_app.redis_clients import clock_ms
+from serve_app.stats import Stats, summed
 
 BUCKETS_S = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 EXPIRE_S = 30
@@ -92,8 +94,12 @@ class Metrics:
             await asyncio.sleep(PUSH_S)
 
 
-async def collect(client: "redis.asyncio.Redis", own: Sample, policies: Iterable[str]) -> bytes:
+async def collect(
+    client: "redis.asyncio.Redis", own: Sample, policies: Iterable[str], partitions: Mapping[str, int] | None = None
+) -> bytes:
     """Prometheus text: this process as of now, the others as of their last push, and what the learners have counted.
+
+    ``partitions``: how many a policy has, if not one.
 
     When Redis cannot be reached, or takes longer than SCRAPE_S, it is this process alone.
     """
@@ -105,11 +111,16 @@ async def collect(client: "redis.asyncio.Redis", own: Sample, policies: Iterable
         async with asyncio.timeout(SCRAPE_S):
             processes: Any = await client.zrange(PROCESSES, 0, -1)
             others = [name.decode() for name in processes if name.decode() != own.process]
-            pushed: Any = await client.mget([process_metrics(name) for name in others]) if others else []
+            pushed = await _all(client, [process_metrics(name) for name in others])
             samples += [msgspec.msgpack.decode(raw, type=Sample) for raw in pushed if raw is not None]
-            stats = await read_stats(client, policies)
-            lags = {name: await _lag_s(client, name, each) for name, each in stats.items()}
-            logs = {name: await _log_state(client, Keys(name)) for name in policies}
+            for name in policies:
+                every = key_names(name, (partitions or {}).get(name, 1))
+                found = [(keys, await _stats_of(client, keys)) for keys in every]
+                known = [(keys, each) for keys, each in found if each is not None]
+                if known and known[0][0].partition == 0:
+                    stats[name] = summed([each for _, each in known])
+                    lags[name] = max([await _lag_s(client, keys, each) for keys, each in known])
+                logs[name] = _all_logs([await _log_state(client, keys) for keys in every])
     except (RedisError, OSError, msgspec.MsgspecError):
         pass
     registry = CollectorRegistry()
@@ -117,27 +128,36 @@ async def collect(client: "redis.asyncio.Redis", own: Sample, policies: Iterable
     return generate_latest(registry)
 
 
-async def read_stats(client: "redis.asyncio.Redis", policies: Iterable[str]) -> dict[str, Stats]:
-    """By policy, what its learner published last."""
-    out = {}
-    for policy in policies:
-        raw: Any = await client.get(Keys(policy).stats)
-        if raw is not None:
-            out[policy] = msgspec.msgpack.decode(raw, type=Stats)
-    return out
+async def _all(client: "redis.asyncio.Redis", names: list[str]) -> list[bytes | None]:
+    """Values of keys that may be on different nodes."""
+    pipeline = client.pipeline(transaction=False)
+    for name in names:
+        pipeline.get(name)
+    found: list[bytes | None] = await pipeline.execute() if names else []
+    return found
 
 
-async def _lag_s(client: "redis.asyncio.Redis", policy: str, stats: Stats) -> float:
+async def read_stats(client: "redis.asyncio.Redis", policy: str, partitions: int) -> Stats | None:
+    """What the learners of a policy published last, those of its partitions together."""
+    found = [await _stats_of(client, keys) for keys in key_names(policy, partitions)]
+    return None if found[0] is None else summed([each for each in found if each is not None])
+
+
+async def _stats_of(client: "redis.asyncio.Redis", keys: Keys) -> Stats | None:
+    raw: Any = await client.get(keys.stats)
+    return None if raw is None else msgspec.msgpack.decode(raw, type=Stats)
+
+
+async def _lag_s(client: "redis.asyncio.Redis", keys: Keys, stats: Stats) -> float:
     """Seconds since the learner's position, if the log goes on: one that has died cannot say that it is behind."""
-    newest: Any = await client.xrevrange(Keys(policy).log, count=1)
+    newest: Any = await client.xrevrange(keys.log, count=1)
     if not newest or newest[0][0].decode() == stats.position:
         return 0.0
-    now: Any = await client.time()
-    return max(0.0, float(now[0]) + float(now[1]) / 1e6 - int(stats.position.partition("-")[0]) / 1000)
+    return max(0.0, (await clock_ms(client, keys.log) - int(stats.position.partition("-")[0])) / 1000)
 
 
 class LogState(msgspec.Struct, frozen=True):
-    """Of one policy's log: entries in Redis, and, if it was ever archived, how the archiver keeps up."""
+    """Of one policy's log or logs: entries in Redis, and, if ever archived, how the archiver keeps up."""
 
     entries: int
     unarchived_s: float | None
@@ -151,9 +171,14 @@ async def _log_state(client: "redis.asyncio.Redis", keys: Keys) -> LogState:
     if failures is None and end is None:
         return LogState(int(entries), None, 0)
     oldest: Any = await client.xrange(keys.log, f"({written.decode()}" if written else "-", count=1)
-    now: Any = await client.time()
-    age = float(now[0]) - int(oldest[0][0].partition(b"-")[0]) / 1000 if oldest else 0.0
+    age = (await clock_ms(client, keys.log) - int(oldest[0][0].partition(b"-")[0])) / 1000 if oldest else 0.0
     return LogState(int(entries), max(0.0, age), int(failures or 0))
+
+
+def _all_logs(states: list[LogState]) -> LogState:
+    ages = [each.unarchived_s for each in states if each.unarchived_s is not None]
+    failures = sum(each.failures for each in states)
+    return LogState(sum(each.entries for each in states), max(ages, default=None), failures)
 
 
 class _Collector:
@@ -211,7 +236,14 @@ class _Collector:
         lag = GaugeMetricFamily(
             "banditloop_learner_lag_seconds", "Time since the learner's position, if the log goes on", labels=["policy"]
         )
+        merges = CounterMetricFamily("banditloop_merges", "Merges of a policy's partitions", labels=["policy"])
+        late = GaugeMetricFamily(
+            "banditloop_late_partitions", "Partitions without which the newest merge was made", labels=["policy"]
+        )
         for policy, stats in self._stats.items():
+            if stats.merge:
+                merges.add_metric([policy], stats.merge)
+                late.add_metric([policy], len(stats.late))
             for outcome, value in sorted(stats.outcomes.items()):
                 if outcome != "early":
                     outcomes.add_metric([policy, outcome], value)
@@ -219,7 +251,7 @@ class _Collector:
             learned.add_metric([policy], stats.learned)
             published.add_metric([policy], stats.snapshots)
             lag.add_metric([policy], self._lags.get(policy, 0.0))
-        yield from (outcomes, early, learned, published, lag)
+        yield from (outcomes, early, learned, published, lag, merges, late)
 
     def _archivers(self) -> Iterator[Metric]:
         entries = GaugeMetricFamily("banditloop_log_entries", "Entries of the log in Redis", labels=["policy"])

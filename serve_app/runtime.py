@@ -8,18 +8,24 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from redis.exceptions import RedisError
+
 from bandits.errors import SpecError, StartupError
+from bandits.vw_merge import check_mergeable
 from policies import artifact
 from policies.blend import make_learner
 from policies.catalogue import Catalogue
 from policies.sources import load_sources
-from policies.spec import PolicySpec, decode_spec
+from policies.spec import PolicySpec, VwConfig, decode_spec
 from serve_app.client import is_ready
 from serve_app.embedded import embedded_valkey, running_url
 from serve_app.environment import is_free, prepare_environment
+from serve_app.keys import Keys
 from serve_app.loopback import check_ray_is_on_loopback, ray_on_loopback, refuse_open_doors
+from serve_app.redis_clients import blocking_client
 from serve_app.security import read_keys
 from serve_app.settings import Settings
+from serve_app.stored import partition_count
 
 READY_S = 120.0
 PATIENCE_S = 10.0
@@ -65,10 +71,30 @@ def validate(specs: Sequence[PolicySpec]) -> None:
     for spec in specs:
         decode_spec(spec.encoded)  # one made in Python is held to what a file is held to; its name becomes part of keys
         make_learner(spec, salt=b"validation")
+        if spec.partitions > 1 and isinstance(spec.learner, VwConfig):
+            check_mergeable(spec.learner.args)
         trained = artifact.load(Path(spec.artifact)) if spec.artifact else None
         load_sources(trained, spec.sources)
         if trained is not None:
             Catalogue.of(trained.catalogue)
+
+
+def check_partitions(url: str, specs: Sequence[PolicySpec]) -> None:
+    """Refuse to divide a log otherwise than it is: rewards would miss their decisions.
+
+    Raises:
+        SpecError: which names the policy.
+    """
+    with contextlib.closing(blocking_client(url)) as client:
+        for spec in specs:
+            begun = client.exists(Keys(spec.name).head)
+            count = partition_count(client, spec.name) if begun else spec.partitions
+            if count != spec.partitions:
+                raise SpecError(
+                    f"the log of {spec.name} is in {count} partitions and stays so: set partitions to {count}, or begin"
+                    " a policy of another name",
+                    "partitions",
+                )
 
 
 @contextlib.contextmanager
@@ -104,6 +130,8 @@ def serving(settings: Settings, specs: Sequence[PolicySpec]) -> Iterator[str]:
             }
         )
         settings.secret()
+        with contextlib.suppress(RedisError, OSError):  # then replicas and learners wait for it
+            check_partitions(url, specs)
         ray.init(
             address="local",  # its own, whatever else runs on this machine
             namespace="banditloop",

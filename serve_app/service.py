@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import msgspec
 import redis.asyncio
 
 from bandits.errors import BanditloopError, LogUnavailableError, SnapshotError
+from bandits.hashing import partition_of
 from bandits.records import ActivationRecord, CatalogueRecord, DecisionRecord, RewardRecord
 from policies import artifact
 from policies.catalogue import Catalogue, Item
@@ -19,7 +20,7 @@ from policies.ranker import Ranker, RankRequest
 from policies.sources import load_sources
 from policies.spec import PolicySpec, decode_spec
 from serve_app.event_log import LogWriter, reason_of
-from serve_app.keys import Keys
+from serve_app.keys import Keys, partitions
 from serve_app.metrics import read_stats
 from serve_app.schemas import PolicyInfo
 from serve_app.snapshots import Follower, Published
@@ -48,6 +49,7 @@ class RedisPolicyService:
         self._client = client
         self._writer = writer
         self._keys = Keys(spec.name)
+        self._logs = partitions(spec.name, spec.partitions)
         trained = artifact.load(Path(spec.artifact)) if spec.artifact else None
         self.sources = load_sources(trained, spec.sources)
         self.ranker = Ranker(spec, list(self.sources.values()), salt=salt)
@@ -82,7 +84,7 @@ class RedisPolicyService:
         """
         record = await self.ranker.rank(request)
         if request.event_id is None:
-            return record, await self._append_all([record])
+            return record, await self._append_all(self._log_of(record.event_id), [record])
         answer = await self._append_once(request, record)
         if isinstance(answer, BanditloopError):
             raise answer
@@ -94,12 +96,12 @@ class RedisPolicyService:
         made = [at for at, answer in enumerate(answers) if isinstance(answer, DecisionRecord)]
         fresh = [at for at in made if requests[at].event_id is None]
         retried = [at for at in made if requests[at].event_id is not None]
-        logged, *once = await asyncio.gather(
-            self._append_all([answers[at] for at in fresh]),
-            *(self._append_once(requests[at], answers[at]) for at in retried),
+        logged, once = await asyncio.gather(
+            self._append_each([answers[at] for at in fresh]),
+            asyncio.gather(*(self._append_once(requests[at], answers[at]) for at in retried)),
         )
-        for at in fresh:
-            answers[at] = answers[at], logged
+        for at, known in zip(fresh, logged, strict=True):
+            answers[at] = answers[at], known
         for at, answer in zip(retried, once, strict=True):
             answers[at] = answer
         return answers
@@ -121,9 +123,26 @@ class RedisPolicyService:
         except BanditloopError as error:
             return error
 
-    async def _append_all(self, records: Sequence[DecisionRecord]) -> bool:
+    def _log_of(self, event_id: str) -> Keys:
+        """The partition that an event belongs to."""
+        return self._logs[partition_of(event_id, len(self._logs))]
+
+    async def _append_each(self, records: Sequence[DecisionRecord]) -> list[bool]:
+        """Whether each is known to be in its log; those of one log are written together."""
+        known = dict(zip(self._logs, await asyncio.gather(*self._append(records)), strict=True))
+        return [known[self._log_of(record.event_id)] for record in records]
+
+    def _append(self, records: Sequence[DecisionRecord]) -> list[Coroutine[Any, Any, bool]]:
+        if len(self._logs) == 1:
+            return [self._append_all(self._keys, records)]
+        parts: dict[Keys, list[DecisionRecord]] = {keys: [] for keys in self._logs}
+        for record in records:
+            parts[self._log_of(record.event_id)].append(record)
+        return [self._append_all(keys, part) for keys, part in parts.items()]
+
+    async def _append_all(self, keys: Keys, records: Sequence[DecisionRecord]) -> bool:
         try:
-            await self._writer.append_all(self._keys.log, records)
+            await self._writer.append_all(keys.log, records)
         except LogUnavailableError:
             return False
         return True
@@ -133,31 +152,42 @@ class RedisPolicyService:
     ) -> tuple[DecisionRecord, bool] | BanditloopError:
         asked = hashlib.blake2b(encode_request(request), digest_size=16).digest()
         try:
-            return await self._writer.append_once(self._keys, record, asked), True
+            return await self._writer.append_once(self._log_of(record.event_id), record, asked), True
         except LogUnavailableError:
             return record, False
         except BanditloopError as error:
             return error
 
     async def log(self, records: Sequence[RewardRecord | ActivationRecord]) -> None:
-        """Make events durable, or raise LogUnavailableError."""
-        await self._writer.append_all(self._keys.log, records)
+        """Make events durable, each in the log of its decision, or raise LogUnavailableError."""
+        if len(self._logs) == 1:
+            await self._writer.append_all(self._keys.log, records)
+            return
+        parts: dict[str, list[RewardRecord | ActivationRecord]] = {}
+        for record in records:
+            parts.setdefault(self._log_of(record.event_id).log, []).append(record)
+        writes = [self._writer.append_all(key, part) for key, part in parts.items()]
+        for outcome in await asyncio.gather(*writes, return_exceptions=True):  # all have ended before one is told
+            if isinstance(outcome, BaseException):
+                raise outcome
 
     async def replace_catalogue(self, items: list[Item]) -> str:
-        """Store a catalogue, then say so in the log; replicas serve it with the learner's next snapshot."""
+        """Store a catalogue, then say so in every log; replicas serve it with the learner's next snapshot."""
         catalogue = await asyncio.to_thread(Catalogue, items)
         try:
-            await self._client.set(self._keys.blob(catalogue.digest), catalogue.encoded)
+            for keys in self._logs:
+                await self._client.set(keys.blob(catalogue.digest), catalogue.encoded)
         except (redis.exceptions.RedisError, OSError) as error:
             raise self._writer.failed(reason_of(error)) from error
-        await self._writer.append(self._keys.log, CatalogueRecord(catalogue.digest))
+        for keys in reversed(self._logs):  # partition 0 last: it is served when all know it
+            await self._writer.append(keys.log, CatalogueRecord(catalogue.digest))
         return catalogue.digest
 
     async def info(self) -> PolicyInfo:
         """What is served, and what the learner has counted."""
         serving = self.ranker.serving
         try:
-            stats = (await read_stats(self._client, [self.spec.name])).get(self.spec.name)
+            stats = await read_stats(self._client, self.spec.name, self.spec.partitions)
         except (redis.exceptions.RedisError, OSError, msgspec.MsgspecError):
             stats = None
         return PolicyInfo(

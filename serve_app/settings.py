@@ -6,12 +6,13 @@ import secrets
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from redis.connection import parse_url
 
 from bandits.errors import StartupError
 from serve_app.event_log import REMEMBERED_S
+from serve_app.redis_clients import is_cluster, plain
 
 Durability = Literal["always", "everysec", "none"]
 MIN_SALT_BYTES = 16
@@ -28,7 +29,8 @@ class Settings(BaseSettings):
     printed; give it in the environment, because a command line is there for every user of the machine to read.
     ``archive`` is a local folder or a URI that pyarrow opens; None is ``data_dir/archive``, "" or "none" archives
     nothing, and trims nothing from Redis. An event is archived when it is some ``archive_max_age_s`` old, and stays
-    in Redis for ``archive_retain_s`` at least.
+    in Redis for ``archive_retain_s`` at least. A policy with several partitions publishes when it merges them, every
+    ``merge_interval_ms``.
 
     ``durability`` is what the embedded Valkey does before it acknowledges a write: ``always`` syncs it to disk,
     ``everysec`` may lose the last second or so when a process or the machine dies, ``none`` keeps no file: all that is
@@ -46,6 +48,7 @@ class Settings(BaseSettings):
     data_dir: Path = DEFAULT_DATA_DIR
     salt: SecretStr | None = None
     publish_interval_ms: int = Field(250, ge=10)
+    merge_interval_ms: int = Field(1000, ge=10)
     checkpoint_interval_s: float = Field(60.0, gt=0)
     follow_interval_ms: int = Field(50, ge=5)
     redis_timeout_s: float = Field(2.0, gt=0)
@@ -64,13 +67,22 @@ class Settings(BaseSettings):
     def _well_formed(cls, url: str | None) -> str | None:
         if url is not None:
             try:
-                parse_url(url)  # type: ignore[no-untyped-call]
+                parse_url(plain(url))  # type: ignore[no-untyped-call]
             except ValueError:  # whose text may hold a piece of the password
                 raise ValueError(
-                    "not the URL of a Redis (redis://, rediss:// or unix://user:password@host:port/0; in a password"
-                    " write / : @ # ? % as %2F %3A %40 %23 %3F %25)"
+                    "not the URL of a Redis (redis://, rediss://, redis+cluster:// or unix://user:password@host:port/0;"
+                    " in a password write / : @ # ? % as %2F %3A %40 %23 %3F %25)"
                 ) from None
         return url
+
+    @model_validator(mode="after")
+    def _confirmable(self) -> "Settings":
+        if self.confirm_replicas and self.redis_url is not None and is_cluster(self.redis_url):
+            raise ValueError(
+                "confirm_replicas: WAIT counts for one primary, of which a cluster has several: set it to 0, and"
+                " min-replicas-to-write on the cluster's nodes"
+            )
+        return self
 
     def archive_root(self) -> str:
         """Where the archive is: a URI, an absolute path, or "" when nothing is archived."""

@@ -14,6 +14,7 @@ from serve_app.checkpoints import Checkpoints, Stored
 from serve_app.event_log import LogReader
 from serve_app.history import History
 from serve_app.keys import Keys
+from serve_app.merging import read_merge
 from serve_app.snapshots import Head, Published, decode_published
 from serve_app.stats import Stats
 
@@ -39,11 +40,18 @@ def the_policy(client: "redis.Redis", name: str | None) -> str:
     return name
 
 
+def partition_count(client: "redis.Redis", policy: str) -> int:
+    """In how many partitions a policy's log is: only of several there are merges, of as many inputs."""
+    newest = read_merge(client, Keys(policy))
+    return 1 if newest is None else len(newest.inputs)
+
+
 class StoredPolicy:
-    """One policy's snapshots and log."""
+    """One policy's snapshots and log; of one with several partitions, the log of partition 0."""
 
     def __init__(self, client: "redis.Redis", policy: str, archive: ArchiveReader | None = None) -> None:
         self.keys = Keys(policy)
+        self.partitions = partition_count(client, policy)
         self.checkpoints = Checkpoints(client, self.keys)
         self.log = LogReader(client, self.keys)
         self.history = History(client, self.keys, archive)

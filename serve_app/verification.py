@@ -13,16 +13,19 @@ from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import msgspec
-import redis
 
 from bandits.codec import digest
 from bandits.errors import SnapshotError
 from bandits.join import log_order
-from policies.archive import ArchiveReader
+from policies.archive import ArchiveReader, archive_folder
 from policies.fold import START, Fold, FoldState, decode_state
+from policies.together import Together, verify_together
 from policies.verify import Served, Verified, verify
 from serve_app.checkpoints import Stored
+from serve_app.history import History
+from serve_app.keys import partitions
 from serve_app.learner import build
+from serve_app.redis_clients import blocking_client
 from serve_app.stored import StoredPolicy
 
 POLL_S = 0.1
@@ -54,8 +57,15 @@ class Work(msgspec.Struct, frozen=True):
 
     def open(self) -> StoredPolicy:
         """A connection of this process's own."""
-        client = redis.Redis.from_url(self.url, socket_timeout=30, socket_connect_timeout=5)
+        client = blocking_client(self.url)
         return StoredPolicy(client, self.policy, ArchiveReader(self.archive, self.policy) if self.archive else None)
+
+    def histories(self, count: int) -> list[History]:
+        """The log of each of ``count`` partitions."""
+        client = blocking_client(self.url)
+        folders = [archive_folder(self.policy, number, count) for number in range(count)]
+        archives = [ArchiveReader(self.archive, folder) if self.archive else None for folder in folders]
+        return [History(client, *each) for each in zip(partitions(self.policy, count), archives, strict=True)]
 
 
 class Replay:
@@ -76,8 +86,16 @@ def verify_policy(
     """Every snapshot past ``start`` compared with the replay, oldest first; and how many interactions were learned.
 
     ``jobs``: processes. Across builds only one can be used: a checkpoint's bytes are those of the build that made it.
+    Of several partitions all logs are folded together, by one process, from the start.
+
+    Raises:
+        SnapshotError: ``start`` is given, and there are several partitions.
     """
     stored = work.open()
+    if stored.partitions > 1:
+        if start is not None:
+            raise SnapshotError("a policy with several partitions is verified from the start", "from")
+        return _verify_together(work, stored.partitions, served, progress)
     first = [(start, stored.checkpoints.load(start))] if start is not None else []
     known = [each for each in reversed(stored.checkpoints.list()) if start is None or _after(each, start)]
     if jobs == 1 or not known or any(each.build != build() for each in served):
@@ -102,6 +120,28 @@ def verify_policy(
     return [each for found, _ in results for each in found], sum(learned for _, learned in results)
 
 
+@contextlib.contextmanager
+def seldom_collecting() -> Iterator[None]:
+    """Look for garbage in cycles seldom: a fold makes none, but its open decisions are looked through each time."""
+    before = gc.get_threshold()
+    gc.set_threshold(200_000, 50, 50)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+
+
+@seldom_collecting()
+def _verify_together(
+    work: Work, count: int, served: Sequence[Served], progress: Progress
+) -> tuple[list[Verified], int]:
+    histories = work.histories(count)
+    ends = [history.end() for history in histories]  # partition 0 first: what its merges name is in the others by then
+    together = Together(histories, salt=work.salt, ends=ends)
+    found = list(verify_together(together, served, build=build(), progress=progress))
+    return found, sum(fold.learned for fold in together.folds)
+
+
 def split(known: Sequence[Stored], learned: int, jobs: int) -> list[Stored]:
     """Where to cut for parts of about the same number of interactions; ``known`` is oldest first."""
     share = max(1, (known[-1].learned - learned) // jobs)
@@ -120,17 +160,6 @@ def _parts(first: list[tuple[Stored, bytes]], cuts: list[tuple[Stored, bytes]]) 
         following = edges[number + 1] if number + 1 < len(edges) else None
         parts.append(Part(number, edge[0] if edge else None, following[0] if following else None, proven[::-1]))
     return parts
-
-
-@contextlib.contextmanager
-def seldom_collecting() -> Iterator[None]:
-    """Look for garbage in cycles seldom: a fold makes none, but its open decisions are looked through each time."""
-    before = gc.get_threshold()
-    gc.set_threshold(200_000, 50, 50)
-    try:
-        yield
-    finally:
-        gc.set_threshold(*before)
 
 
 @seldom_collecting()

@@ -1,6 +1,8 @@
 """Can a log be trusted? Every check, in one pass over the log."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import msgspec
 
 from bandits.records import DecisionRecord, LogEntry
 from simulator.checks.entries import Clock, Undecodable
@@ -57,6 +59,26 @@ def examine(
         return unexaminable(policy, "the log holds no decisions", "decide first, or read more of the log")
     findings = [finding for check in checks for finding in check.findings()]
     return Report(policy, decisions, all(finding.severity != "failure" for finding in findings), findings)
+
+
+def combined(policy: str, reports: Sequence[Report]) -> Report:
+    """One report of those of a policy's partitions, each a log by itself; what all find well is said once.
+
+    A policy whose every partition is true fails any test of chance at most that many times as often as one log.
+    """
+    known = [(partition, report) for partition, report in enumerate(reports) if report.trusted is not None]
+    if not known:
+        return msgspec.structs.replace(reports[0], policy=policy)
+    findings: list[Finding] = []
+    for check in dict.fromkeys(finding.check for _, report in known for finding in report.findings):
+        own = [(number, each) for number, report in known for each in report.findings if each.check == check]
+        bad = [(number, each) for number, each in own if each.severity != "ok"]
+        for number, each in bad:
+            findings.append(msgspec.structs.replace(each, message=f"partition {number}: {each.message}"))
+        if not bad:
+            findings.append(Finding(check, "ok", "; ".join(f"partition {n}: {each.message}" for n, each in own)))
+    decisions = sum(report.decisions for _, report in known)
+    return Report(policy, decisions, all(report.trusted for _, report in known), findings)
 
 
 def unexaminable(policy: str | None, message: str, action: str) -> Report:

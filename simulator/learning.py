@@ -6,6 +6,7 @@ from typing import Any
 
 from bandits.errors import ReplayError
 from policies.spec import PolicySpec
+from simulator.logs.archive import in_time
 from simulator.logs.base import Piece
 from simulator.logs.files import files_of
 from simulator.policy_args import VwKind
@@ -48,6 +49,7 @@ def learn_on(
             curve=list(vw.curve),
             learned={name: float(value) for name, value in numbers.items()},
         )
+    pieces = in_time(pieces)
     if method == "progressive":
         done = progressive(asked, pieces, seed=seed)
         learned = {"rows": float(done.rows), "skipped": float(done.skipped), "ips": done.ips, "snips": done.snips}

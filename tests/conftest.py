@@ -1,6 +1,8 @@
+import os
 import shutil
 import subprocess
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 
 import pytest
 import redis
@@ -10,6 +12,7 @@ from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
 
 from serve_app.environment import free_port
+from serve_app.redis_clients import blocking_client, connect, is_cluster
 
 # The same examples in every run; time limits are pytest's, because machines are shared.
 settings.register_profile(
@@ -49,10 +52,40 @@ def redis_url(tmp_path_factory) -> Iterator[str]:
     process.wait()
 
 
-@pytest.fixture(params=["valkey", "redis"])
-def server_url(request) -> str:
+@pytest.fixture(scope="session")
+def cluster_url(tmp_path_factory) -> Iterator[str]:
+    """A Redis Cluster of six servers."""
+    from clusters import cluster  # noqa: PLC0415 - only for the tests that ask for it
+    from servers import binary_of  # noqa: PLC0415
+
+    with cluster(binary_of("valkey"), tmp_path_factory.mktemp("cluster")) as made:
+        yield made.url
+
+
+SERVERS = os.environ.get("BANDITLOOP_TEST_SERVERS", "valkey,redis").split(",")
+"""`make cluster-redis` runs the same tests on a cluster."""
+
+
+@pytest.fixture(params=SERVERS)
+def server_url(request, monkeypatch) -> str:
     """Each kind of server; a test uses key names of its own."""
-    return request.getfixturevalue(f"{request.param}_url")
+    url = request.getfixturevalue(f"{request.param}_url")
+    if is_cluster(url):  # whoever makes a client of it gets one of the whole cluster
+        of_one = redis.Redis.from_url
+        monkeypatch.setattr(
+            redis.Redis,
+            "from_url",
+            lambda other, **options: _of_all_nodes(other) if is_cluster(other) else of_one(other, **options),
+        )
+        monkeypatch.setattr(redis.asyncio.Redis, "from_url", lambda url: connect(url, timeout_s=5.0))
+    return url
+
+
+def _of_all_nodes(url: str) -> redis.RedisCluster:
+    """A client whose settings are those of every node, not of one."""
+    cluster = blocking_client(url)
+    cluster.config_set = partial(cluster.config_set, target_nodes=redis.RedisCluster.ALL_NODES)
+    return cluster
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from policies.verify import Verified
 from serve_app.event_log import LogReader
 from serve_app.keys import Keys
 from serve_app.learner import LearnerLoop
+from serve_app.redis_clients import blocking_client
 from serve_app.snapshots import Head
 from serve_app.stats import Stats
 from serve_app.stored import StoredPolicy
@@ -58,7 +59,7 @@ def settle(loop: LearnerLoop, *, lead: bool = True, at_least: int = 3) -> None:
 
 def quiet(loop: LearnerLoop) -> bool:
     """Whether the log is read, every window closed, the inbox moved, and all of it published."""
-    observer = redis.Redis(**{k: loop._client.connection_pool.connection_kwargs[k] for k in ("host", "port", "db")})
+    observer = blocking_client(url_of(loop._client))
     with observer:
         newest, raw = observer.xrevrange(KEYS.log, count=1), observer.get(KEYS.stats)
         return bool(
@@ -84,9 +85,16 @@ def decide(client: redis.Redis, count: int, *, spec: PolicySpec = SPEC, prefix: 
     time.sleep(WINDOW_S + 0.01)
 
 
-def verified(client: redis.Redis, *, salt: bytes = SALT, jobs: int = 1, start=None) -> list[Verified]:
+def url_of(client: redis.Redis) -> str:
+    """Of the server, or the cluster, that a client is connected to."""
+    if isinstance(client, redis.RedisCluster):
+        return f"redis+cluster://127.0.0.1:{client.get_default_node().port}"
     known = client.connection_pool.connection_kwargs
-    work = Work(f"redis://{known['host']}:{known['port']}/{known['db']}", "home", "", salt)
+    return f"redis://{known['host']}:{known['port']}/{known['db']}"
+
+
+def verified(client: redis.Redis, *, salt: bytes = SALT, jobs: int = 1, start=None) -> list[Verified]:
+    work = Work(url_of(client), "home", "", salt)
     return verify_policy(
         work, StoredPolicy(client, "home").served()[0], start=start, jobs=jobs, progress=lambda _: None
     )[0]

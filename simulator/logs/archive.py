@@ -4,8 +4,10 @@ A row is a slot of a decision that was acted upon and whose window has closed. A
 it, and what came late is left out, whether or not the learner was corrected by it.
 """
 
+import heapq
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 import msgspec
 import numpy as np
@@ -13,11 +15,11 @@ import numpy as np
 from bandits.errors import BadRowError, CodecError, ReplayError
 from bandits.join import Join, JoinedDecision, JoinRule, log_order
 from bandits.records import SpecRecord
-from policies.archive import ArchiveReader
+from policies.archive import ArchiveReader, archive_folders
 from policies.catalogue import Catalogue
 from policies.fold import START
 from policies.spec import decode_spec
-from simulator.logs.base import BATCH_ROWS, LogBatch, LoggedDecision, batch_of
+from simulator.logs.base import BATCH_ROWS, LogBatch, LoggedDecision, Piece, batch_of
 
 REMEMBERED = 2
 """Windows after which a join has forgotten a decision: a piece starts to read so much earlier."""
@@ -118,6 +120,48 @@ def archive_pieces(root: str, policy: str, count: int, *, skip_bad: bool = False
         through = cuts[number + 1] if number + 1 < len(cuts) else None
         pieces.append(ArchivePiece(root, policy, cut, through, start, rule, skip_bad))
     return pieces
+
+
+def policy_pieces(root: str, policy: str, count: int, *, skip_bad: bool = False) -> list[ArchivePiece]:
+    """The pieces of a policy's archive, of each of its partitions where there are several; see ``archive_pieces``.
+
+    A decision and its rewards are in one partition, so each is a log by itself.
+    """
+    folders = archive_folders(root, policy)
+    share = max(1, count // len(folders))
+    return [each for folder in folders for each in archive_pieces(root, folder, share, skip_bad=skip_bad)]
+
+
+class InTime:
+    """Pieces of several partitions as one, their rows in the order of time: for whoever learns on the way."""
+
+    def __init__(self, partitions: Sequence[Sequence[Piece]]) -> None:
+        self._partitions = partitions
+
+    @property
+    def skipped(self) -> int:
+        """See Piece."""
+        return sum(piece.skipped for pieces in self._partitions for piece in pieces)
+
+    def batches(self) -> Iterator[LogBatch]:
+        """See Piece."""
+        rows = heapq.merge(*(_rows(pieces) for pieces in self._partitions), key=lambda row: row.time_ms)
+        while batch := list(islice(rows, BATCH_ROWS)):
+            yield batch_of(batch)
+
+
+def in_time(pieces: Sequence[Piece]) -> Sequence[Piece]:
+    """The pieces of a log in an order in which a learner may go through them."""
+    partitions: dict[str, list[Piece]] = {}
+    for piece in pieces:
+        partitions.setdefault(piece.policy if isinstance(piece, ArchivePiece) else "", []).append(piece)
+    return [InTime(list(partitions.values()))] if len(partitions) > 1 else pieces
+
+
+def _rows(pieces: Sequence[Piece]) -> Iterator[LoggedDecision]:
+    for piece in pieces:
+        for batch in piece.batches():
+            yield from batch.decisions
 
 
 def plain(rule: JoinRule) -> JoinRule:

@@ -8,7 +8,7 @@ from pyarrow import fs
 
 from bandits.errors import ReplayError
 from policies.storage import Storage
-from simulator.logs.archive import archive_pieces
+from simulator.logs.archive import policy_pieces
 from simulator.logs.base import Piece
 from simulator.logs.csv_log import CsvColumns, csv_pieces
 from simulator.logs.dsjson import dsjson_pieces
@@ -43,9 +43,8 @@ def open_log(
         raise ReplayError(f"a log's format is one of {', '.join(get_args(Format))}, not {log_format!r}", "format")
     if log_format == "archive":
         root, policy = archived_policy(log)
-        return list(
-            archive_pieces(root if "://" in root else str(Path(root).absolute()), policy, shards, skip_bad=skip_bad)
-        )
+        where = root if "://" in root else str(Path(root).absolute())
+        return list(policy_pieces(where, policy, shards, skip_bad=skip_bad))
     if log_format == "obd":
         folder = Path(local(log)).resolve()
         size = size_of(folder / f"{folder.name}.csv")
@@ -69,7 +68,7 @@ def archived_policy(log: str) -> tuple[str, str]:
         ReplayError: there is none, or there are several.
     """
     found = [info for info in Storage(log, "").list() if info.type == fs.FileType.Directory]
-    if any(str(info.base_name).startswith("date=") for info in found):
+    if any(str(info.base_name).startswith(("date=", "partition=")) for info in found):
         root, _, policy = log.rstrip("/").rpartition("/")
         return root or ".", policy
     policies = [str(info.base_name) for info in found if not str(info.base_name).startswith("_")]

@@ -47,6 +47,12 @@ def test_there_is_a_learner_with_its_standbys_for_each_policy_and_one_archiver(s
     ]
 
 
+def test_each_partition_has_its_learners(started):
+    Kept(Settings(archive="none"), [msgspec.structs.replace(SPEC, partitions=2)])
+    names = [name.rsplit("-", 1)[0] for name in started]
+    assert names == ["learner-home.0-0", "learner-home.0-1", "learner-home.1-0", "learner-home.1-1"]
+
+
 def test_without_an_archive_there_is_no_archiver(started):
     Kept(Settings(archive="none"), [SPEC])
     assert [name.rsplit("-", 1)[0] for name in started] == ["learner-home-0", "learner-home-1"]

@@ -51,6 +51,8 @@ EXAMPLES: list[LogRecord] = [
     records.PinRecord("s"),
     records.RollbackRecord("s", "5-0"),
     records.WarmStartRecord("d"),
+    records.CutRecord(3),
+    records.MergeRecord(3, [records.MergeInput(3, "7-0", "d", 5), None], "m", "spec", restores=True),
 ]
 
 
@@ -209,6 +211,17 @@ simple = st.one_of(
     st.builds(records.ActivationRecord, event_ids),
     st.builds(records.RollbackRecord, ids, st.from_regex(r"[0-9]{0,20}-?[0-9]{0,20}.?") | ids),
     st.builds(records.WarmStartRecord, ids),
+    st.builds(records.CutRecord, st.integers(1, 99)),
+    st.builds(
+        records.MergeRecord,
+        st.integers(1, 99),
+        st.lists(
+            st.none() | st.builds(records.MergeInput, st.integers(1, 99), st.just("7-0"), ids, st.integers(0, 99))
+        ),
+        ids,
+        ids,
+        st.booleans(),
+    ),
     st.sampled_from(EXAMPLES),
 )
 anything = st.one_of(decisions(), decisions(), simple)
@@ -304,14 +317,29 @@ def promises(data: bytes) -> None:
         event_id_promises(fields[0])
     elif kind == "build":
         assert all(type(each) in TEXT for pair in fields[0].items() for each in pair)
+    elif kind in {"cut", "merge"}:
+        merge_promises(fields)
     else:
         named = {"tick": 0, "spec": 2, "catalogue": 1, "artifact": 1, "checkpoint": 0, "pin": 1, "rollback": 2}
         count = {**named, "warm_start": 1}[kind]
         assert all(type(each) in (OPTIONAL_TEXT if kind == "pin" else TEXT) for each in fields[:count])
     if kind == "rollback":
-        milliseconds, sequence = fields[1].split("-")
-        assert 0 <= int(milliseconds) < 10**19
-        assert 0 <= int(sequence) < 10**19
+        position_promises(fields[1])
+
+
+def position_promises(position: str) -> None:
+    milliseconds, sequence = position.split("-")
+    assert 0 <= int(milliseconds) < 10**19
+    assert 0 <= int(sequence) < 10**19
+
+
+def merge_promises(fields: list[Any]) -> None:
+    number, inputs = [*fields, []][:2]
+    given = [each for each in inputs if each is not None]
+    assert all(0 < each < 2**53 for each in (number, *(each[0] for each in given)))
+    for each in given:
+        position_promises(each[1])
+        assert type(each[2]) in TEXT
 
 
 def event_id_promises(event_id: Any) -> None:

@@ -1,0 +1,182 @@
+"""The fold of one partition's log, where a policy has several: it gives to merges, and goes on from them.
+
+    cut n      the model as of here is what this partition gives to merge n
+    merge n    what P partitions gave is merged, and served; this one goes on from it
+
+A cut has the number after that of the merge adopted last: what a partition gives was learned on top of that merge.
+Ridge gives all its sums, and merges add them up: what one partition learns depends on its own log alone. Vowpal Wabbit
+gives what it learned on top of the last merge; what it has learned between its cut and the merge, or since the last
+merge if this one came without its cut, it carries over onto the merged model.
+"""
+
+from collections.abc import Callable
+
+import msgspec
+
+from bandits.errors import CodecError, SpecError
+from bandits.join import JoinedDecision
+from bandits.records import CutRecord, LogRecord, MergeInput, MergeRecord, RollbackRecord, SpecRecord, WarmStartRecord
+from bandits.ridge import RidgeConfig
+from bandits.ridge_merge import merge_ridge
+from bandits.types import Snapshot
+from bandits.vw_merge import carry_vw, merge_vw
+from policies.blend import make_learner
+from policies.fold import Cut, Fold, FoldState, Merging, PartitionState, Past
+from policies.spec import PolicySpec, VwConfig
+
+
+def merge_models(spec: PolicySpec, salt: bytes, base: bytes | None, given: "list[tuple[MergeInput, bytes]]") -> bytes:
+    """The model of a merge. ``given``: what the partitions gave, in order, without those that gave nothing.
+
+    Ridge adds up all that is given. VW adds what is given to ``base``, the model merged before (None: there was none);
+    so an input that was given to an earlier merge, and is in ``base``, is left out.
+    """
+    if isinstance(spec.learner, VwConfig):
+        start = base if base is not None else make_learner(spec, salt=salt).checkpoint()
+        return merge_vw(spec.learner.args, start, [model for _, model in given])
+    if not isinstance(spec.learner, RidgeConfig):
+        raise SpecError("only ridge and vw learners are merged", "partitions")
+    return merge_ridge(spec.learner, [model for _, model in given])
+
+
+class PartitionFold(Fold):
+    """Folds the log of ``partition``. ``merged`` is asked for the model of a merge, by its entry.
+
+    ``number``: of the newest merge that was adopted, with these ``inputs``; ``cut``: given to the next one;
+    ``untold``: decisions that have taught since the last cut. ``rollback``: the position, in the log of partition 0, of
+    a merge to go back to, until the next merge. ``on_merge`` is told of each merge when it was adopted. With ``models``
+    False nothing is learned: what is left is the join.
+    """
+
+    def __init__(
+        self,
+        blob: Callable[[str], bytes],
+        *,
+        salt: bytes,
+        partition: int,
+        merged: Callable[[MergeRecord], bytes],
+        past: Past | None = None,
+        on_checkpoint: Callable[[str, Callable[[], bytes]], None] | None = None,
+        on_merge: Callable[[MergeRecord], None] = lambda _: None,
+        models: bool = True,
+    ) -> None:
+        super().__init__(blob, salt=salt, past=past, on_checkpoint=on_checkpoint)
+        self.partition = partition
+        self.number = 0
+        self.inputs: list[MergeInput | None] = []
+        self.base: bytes | None = None
+        self.cut: Cut | None = None
+        self.rollback: str | None = None
+        self.untold = 0
+        self._merged = merged
+        self._on_merge = on_merge
+        self._learns = models
+        self._newest: tuple[str, MergeRecord] | None = None
+
+    def resume(self, state: FoldState, past: Past) -> None:
+        """Start from a checkpoint instead of from nothing; see Fold."""
+        super().resume(state, past)
+        merging = state.merging if isinstance(state, PartitionState) else None
+        if merging is not None:
+            self.number, self.inputs = merging.number, merging.inputs
+            self.base, self.cut, self.rollback = merging.base, merging.cut, merging.rollback
+        self.untold = 1  # not known: so it gives once more, which changes nothing
+
+    def snapshot(self) -> Snapshot:
+        """The merged model of the newest merge that was adopted, as of its entry."""
+        if self._newest is None or self.spec is None:
+            raise CodecError("the log has no merge yet", "merge")
+        position, record = self._newest
+        return make_learner(self.spec, salt=self._salt, checkpoint=self._merged(record)).snapshot(position)
+
+    def _state(self, model: bytes | None) -> FoldState:
+        plain = super()._state(model)
+        merging = Merging(self.number, self.inputs, self.base, self.cut, self.rollback)
+        return PartitionState(**msgspec.structs.asdict(plain), merging=merging)
+
+    def _learn(self, joined: JoinedDecision) -> None:
+        self.untold += 1
+        if self._learns:
+            super()._learn(joined)
+
+    def _configure(self, record: LogRecord) -> None:
+        if isinstance(record, CutRecord):
+            self._take_cut(record)
+        elif isinstance(record, MergeRecord):
+            self._adopt(record)
+        elif isinstance(record, RollbackRecord):
+            self.rollback = record.position
+        elif isinstance(record, WarmStartRecord):
+            self.refused_warm_starts += 1
+        else:
+            super()._configure(record)
+
+    def _respec(self, record: SpecRecord) -> None:
+        before = None if self.spec is None else self.spec.model_digest
+        super()._respec(record)
+        if self.spec is not None and before != self.spec.model_digest:
+            self.inputs, self.base, self.cut = [], None, None
+
+    def _take_cut(self, record: CutRecord) -> None:
+        """Serialise here, and go on from those bytes. A second cut of one number, by another leader, is none."""
+        if record.number != self.number + 1 or self.cut is not None or self.spec is None or self.learner is None:
+            return
+        model = self.learner.checkpoint()
+        self.learner = make_learner(self.spec, salt=self._salt, checkpoint=model)
+        self.cut = Cut(record.number, self.position, self.learned, model)
+        self.untold = 0
+
+    def _adopt(self, record: MergeRecord) -> None:
+        """Go on from a merge, once; of a model of another shape, or an older one, nothing is taken."""
+        spec = self.spec
+        if spec is None or self.learner is None or record.number <= self.number or record.model != spec.model_digest:
+            return
+        own = record.inputs[self.partition] if self.partition < len(record.inputs) else None
+        cut = self.cut if self.cut is not None and own is not None and own.position == self.cut.position else None
+        if record.restores:
+            self._restore(spec, record, own)
+        elif self._learns and isinstance(spec.learner, VwConfig):
+            merged = self._merged(record)
+            since = cut.model if cut is not None else self.base
+            if since is None:
+                since = make_learner(spec, salt=self._salt).checkpoint()
+            carried = carry_vw(spec.learner.args, merged, since, self.learner.checkpoint())
+            self.learner, self.base = make_learner(spec, salt=self._salt, checkpoint=carried), merged
+        if self.cut is not None and cut is None:
+            self.untold += 1  # what it gave was not taken
+        if self.rollback is not None:
+            self.refused_rollbacks += not record.restores
+        self.number, self.inputs, self.cut, self.rollback = record.number, record.inputs, None, None
+        self._newest = (self.position, record)
+        self.changes += 1
+        self._on_merge(record)
+
+    def _restore(self, spec: PolicySpec, record: MergeRecord, own: MergeInput | None) -> None:
+        """Be as when this partition gave ``own``; open windows carry on."""
+        ridge = isinstance(spec.learner, RidgeConfig)
+        then = None if own is None else self._refolded(own.position, models=ridge)
+        model = then.learner.checkpoint() if then is not None and then.learner is not None and ridge else None
+        if not ridge and self._learns:
+            model = self.base = self._merged(record)
+        self.learner = make_learner(spec, salt=self._salt, checkpoint=model)
+        self.learned = 0 if own is None else own.learned
+        self.pinned = None
+        self.untold = 1
+        if then is None:
+            self.join.forget_taught()
+        else:
+            self.join.adopt_taught(then.join)
+
+    def _refolded(self, position: str, *, models: bool) -> "PartitionFold":
+        """The fold of the same log as of an earlier position of its log."""
+        past = self._past
+        if past is None:
+            raise CodecError("a rollback needs the log behind it", "past")
+        then = PartitionFold(
+            self._blob, salt=self._salt, partition=self.partition, merged=self._merged, past=past, models=models
+        )
+        stored = past.checkpoint(position)
+        if stored is not None:
+            then.resume(stored, past)
+        then.apply(past.entries(then.position, position))
+        return then

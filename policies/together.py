@@ -1,0 +1,181 @@
+"""The logs of all partitions of a policy, folded together: what was merged is merged once more, and compared."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Protocol
+
+from bandits.codec import digest
+from bandits.errors import CodecError
+from bandits.join import log_order
+from bandits.records import LogEntry, MergeInput, MergeRecord
+from bandits.ridge import RidgeConfig
+from policies.fold import START, FoldState
+from policies.partition_fold import PartitionFold, merge_models
+from policies.verify import Served, Verified, compare
+
+REPORTED = 5
+"""Merges that differ, of which each is named; the first says it all."""
+
+
+class PartitionLog(Protocol):
+    """One partition's log, all of it."""
+
+    def entries(self, after: str, through: str | None = None) -> Iterable[LogEntry]:
+        """Its entries past ``after``, up to and including ``through``, or the end."""
+        ...
+
+    def blob(self, digest: str) -> bytes:
+        """The blob an entry names."""
+        ...
+
+
+class _Whole:
+    """The log behind a fold that relies on no checkpoint."""
+
+    def __init__(self, log: PartitionLog) -> None:
+        self.entries = log.entries
+
+    def checkpoint(self, position: str) -> FoldState | None:  # noqa: ARG002 - it is asked for one, and has none
+        """None."""
+        return None
+
+
+class Together:
+    """Folds from the start, merge by merge in the order of partition 0's log; nothing but the logs is relied upon.
+
+    After each merge every other partition is folded on to the next merge in its own log, so what that one was given is
+    at hand. ``differing``: merges whose inputs, or whose result, are not of the digests that the log says.
+    """
+
+    def __init__(self, logs: Sequence[PartitionLog], *, salt: bytes, ends: Sequence[str | None] | None = None) -> None:
+        self.folds = [
+            PartitionFold(log.blob, salt=salt, partition=number, merged=self._model_of, past=_Whole(log))
+            for number, log in enumerate(logs)
+        ]
+        self._logs, self._salt = logs, salt
+        self._first, *self._others = [
+            iter(log.entries(START, end)) for log, end in zip(logs, ends or [None] * len(logs), strict=True)
+        ]
+        self._ahead: list[LogEntry | None] = [None] * len(self._others)
+        self._given: dict[int, tuple[MergeInput, bytes]] = {}
+        self._base: bytes | None = None
+        self._model: tuple[int, bytes] | None = None
+        self._shape = ""
+        self.differing: list[Verified] = []
+
+    def merges(self) -> Iterator[MergeRecord]:
+        """Each merge, when partition 0 has adopted it and the others have been folded on."""
+        self._fold_on(0)
+        for entry in self._first:
+            record = entry.record
+            if not isinstance(record, MergeRecord) or not self._counts(record):
+                self.folds[0].apply([entry])
+                continue
+            self._gather(record, entry.id)
+            self.folds[0].apply([entry])
+            self._fold_on(record.number)
+            yield record
+        self._fold_on(math.inf)
+
+    def model(self, number: int) -> bytes:
+        """The model of a merge, folding on to it.
+
+        Raises:
+            CodecError: the logs hold no such merge.
+        """
+        for record in self.merges():
+            if record.number == number:
+                return self._model_of(record)
+        raise CodecError(f"the log of partition 0 holds no merge {number}", "merge")
+
+    def _counts(self, record: MergeRecord) -> bool:
+        first = self.folds[0]
+        return first.spec is not None and record.number > first.number and record.model == first.spec.model_digest
+
+    def _gather(self, record: MergeRecord, position: str) -> None:
+        """What the partitions gave to a merge, compared with what the log says that they gave."""
+        if record.model != self._shape:
+            self._shape, self._given, self._base = record.model, {}, None
+        if record.restores:
+            self._go_back(record)
+            return
+        if self._model is not None and not self._ridge:
+            self._base = self._model[1]
+        given: dict[int, tuple[MergeInput, bytes]] = {}
+        for number, each in enumerate(record.inputs):
+            if each is None:
+                continue
+            cut, before = self.folds[number].cut, self._given.get(number)
+            if cut is not None and cut.position == each.position:
+                given[number] = each, cut.model
+            elif before is not None and before[0].position == each.position:
+                given[number] = before
+            else:
+                self._differs(record, position, f"partition {number} gave nothing at {each.position}")
+                continue
+            if given[number][0] != each or digest(given[number][1]) != each.digest:
+                self._differs(record, position, f"partition {number}")
+        self._given, self._model = given, None
+        if not self._ridge and digest(self._model_of(record)) != record.digest:
+            self._differs(record, position, "the merged model")
+
+    def _go_back(self, record: MergeRecord) -> None:
+        """Be as at an earlier merge of these inputs."""
+        then = Together(self._logs, salt=self._salt)
+        for earlier in then.merges():
+            if (earlier.digest, earlier.inputs) == (record.digest, record.inputs):
+                model = then._model_of(earlier)
+                self._given, self._base, self._model = then._given, model, (record.number, model)
+                return
+        raise CodecError(f"merge {record.number} goes back to one that the log does not hold", "merge")
+
+    @property
+    def _ridge(self) -> bool:
+        spec = self.folds[0].spec
+        return spec is not None and isinstance(spec.learner, RidgeConfig)
+
+    def _model_of(self, record: MergeRecord) -> bytes:
+        """The model of the merge that the logs have reached."""
+        spec = self.folds[0].spec
+        if self._model is None and spec is not None:
+            given = [self._given[number] for number in sorted(self._given)]
+            fresh = given if self._ridge else [each for each in given if each[0].number == record.number]
+            self._model = record.number, merge_models(spec, self._salt, self._base, fresh)
+        if self._model is None or self._model[0] != record.number:
+            raise CodecError(f"merge {record.number} is not where the log of partition 0 has it", "merge")
+        return self._model[1]
+
+    def _fold_on(self, number: float) -> None:
+        """Fold each other partition up to the first merge that is newer than ``number``."""
+        for at, (fold, entries) in enumerate(zip(self.folds[1:], self._others, strict=True)):
+            entry = self._ahead[at] or next(entries, None)
+            while entry is not None and not (isinstance(entry.record, MergeRecord) and entry.record.number > number):
+                fold.apply([entry])
+                entry = next(entries, None)
+            self._ahead[at] = entry
+
+    def _differs(self, record: MergeRecord, position: str, what: str) -> None:
+        if len(self.differing) < REPORTED:
+            name = f"merge {record.number}: {what}"
+            self.differing.append(Verified(name, position, self.folds[0].learned, "different", math.inf))
+
+
+def verify_together(
+    together: Together,
+    served: Sequence[Served],
+    *,
+    build: dict[str, str],
+    progress: Callable[[int], None] = lambda _learned: None,
+) -> Iterator[Verified]:
+    """Every merge of the logs, and each of ``served`` when its merge is reached; at the end what was never reached."""
+    waiting = {each.snapshot.position: each for each in served}
+    for _ in together.merges():
+        first = together.folds[0]
+        reached = waiting.pop(first.position, None)
+        if reached is not None:
+            builds = [each for fold in together.folds for each in fold.builds]
+            yield compare(first, reached, build, folded_by=builds)
+        progress(sum(fold.learned for fold in together.folds))
+    yield from together.differing
+    for position, each in sorted(waiting.items(), key=lambda pair: log_order(pair[0])):
+        yield Verified(each.snapshot_id, position, each.snapshot.learned, "not in the log", math.inf)

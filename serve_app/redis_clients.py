@@ -1,0 +1,79 @@
+"""Clients of one Redis, or of a Redis Cluster: ``redis+cluster://host:port`` names any of its nodes.
+
+All keys of a partition are in one slot, so on one node; different partitions may be on different ones.
+"""
+
+import contextlib
+from collections.abc import Iterable
+from typing import Any, cast
+
+import redis
+import redis.asyncio
+from redis import exceptions as errors
+from redis.asyncio.cluster import RedisCluster as AsyncCluster
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.cluster import RedisCluster
+
+CLUSTER = "+cluster://"
+
+
+def is_cluster(url: str) -> bool:
+    """Whether the URL is of a Redis Cluster."""
+    return CLUSTER in url
+
+
+def plain(url: str) -> str:
+    """The URL as of one Redis."""
+    return url.replace(CLUSTER, "://", 1)
+
+
+def blocking_client(url: str, *, timeout_s: float = 30.0) -> "redis.Redis":
+    """For a process of its own: learner, archiver, command. It repeats a command whose connection was lost."""
+    if is_cluster(url):
+        cluster: Any = RedisCluster.from_url(plain(url), socket_timeout=timeout_s, socket_connect_timeout=5)
+        return cast("redis.Redis", cluster)
+    return redis.Redis.from_url(url, socket_timeout=timeout_s, socket_connect_timeout=5)
+
+
+def connect(url: str, *, timeout_s: float) -> "redis.asyncio.Redis":
+    """A client that never repeats a command by itself: one whose answer was lost may have been carried out."""
+    never = Retry(NoBackoff(), 0)
+    options: dict[str, Any] = {"socket_timeout": timeout_s, "socket_connect_timeout": timeout_s, "retry": never}
+    if is_cluster(url):
+        cluster: Any = AsyncCluster.from_url(plain(url), **options)
+        return cast("redis.asyncio.Redis", cluster)
+    return redis.asyncio.Redis.from_url(url, **options)
+
+
+async def look_again(client: "redis.asyncio.Redis") -> None:
+    """Before the next command find out anew who is where: a primary may have become a replica, or be gone."""
+    if isinstance(client, AsyncCluster):
+        await client.aclose()
+    else:
+        await client.connection_pool.disconnect(inuse_connections=False)
+
+
+async def look_again_if(client: "redis.asyncio.Redis", results: Iterable[Any]) -> None:
+    """The same, where a result says that the server was the wrong one, or has gone."""
+    wrong = (errors.ReadOnlyError, errors.ConnectionError) if isinstance(client, AsyncCluster) else errors.ReadOnlyError
+    if any(isinstance(result, wrong) for result in results):
+        with contextlib.suppress(errors.RedisError, OSError):
+            await look_again(client)
+
+
+def now_ms(client: "redis.Redis", key: str) -> int:
+    """The clock, in milliseconds, of the server that holds ``key``."""
+    at: dict[str, Any] = {"target_nodes": client.get_node_from_key(key)} if isinstance(client, RedisCluster) else {}
+    return _ms(client.time(**at))
+
+
+async def clock_ms(client: "redis.asyncio.Redis", key: str) -> int:
+    """The same."""
+    at: dict[str, Any] = {"target_nodes": client.get_node_from_key(key)} if isinstance(client, AsyncCluster) else {}
+    return _ms(await client.time(**at))
+
+
+def _ms(time: Any) -> int:
+    seconds, micros = time
+    return int(seconds) * 1000 + int(micros) // 1000
