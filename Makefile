@@ -11,7 +11,7 @@ export OMP_NUM_THREADS = 1
 # it imports, when it first imports them.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test check chaos cluster-redis partitions bench lint unit lock clean
+.PHONY: demo test check chaos cluster-redis cluster-test partitions bench lint unit lock clean
 .DEFAULT_GOAL := check
 
 $(READY): pyproject.toml constraints.txt
@@ -37,6 +37,10 @@ unit: $(READY)
 test: $(READY)
 	BANDITLOOP_THOROUGH=1 $(BIN)/pytest -q $(PARALLEL) tests/integration tests/statistical tests/contract tests/unit
 	$(BIN)/pytest -q tests/e2e
+	$(BIN)/pytest -q tests/cluster -m "not slow"
+
+cluster-test: $(READY)
+	$(BIN)/pytest -q -s tests/cluster
 
 chaos: $(READY)
 	$(BIN)/python tests/chaos/run.py $(ARGS)

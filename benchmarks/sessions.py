@@ -21,7 +21,7 @@ import numpy as np
 from machine import describe
 from rich.progress import Progress
 
-from simulator.fan import in_processes, on_ray
+from simulator.fan import OnRay, in_processes
 from simulator.sessions.experiment import BANDIT, MYOPIC, RL, Cell, Ratio, Result, ratios, run_cell, tuned
 
 STEPS = {"satiation": 40_000, "steady": 40_000, "small": 25_000, "movielens": 25_000}
@@ -60,7 +60,7 @@ def run(wanted: Sequence[Cell], out: Path, jobs: int) -> list[Result]:
     """What is in ``out``, and what is missing there."""
     out.mkdir(parents=True, exist_ok=True)
     missing = [cell for cell in wanted if not path_of(out, cell).exists()]
-    fan = on_ray("local") if jobs > 1 and len(missing) > 1 else in_processes(1)
+    fan = OnRay("local") if jobs > 1 and len(missing) > 1 else in_processes(1)
     with Progress() as progress:
         task = progress.add_task("cells", total=len(wanted), completed=len(wanted) - len(missing))
         for result in fan(run_cell, missing):

@@ -91,9 +91,9 @@ class PolicySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ``kind``: ``blend`` (items are the actions, their features include every source's score), ``mixture`` (sources are
     the actions) or ``rl`` (items are the actions, scored by a network that was trained on sessions). ``limit``:
     candidates per source. ``use``: the feature namespaces that the learner sees. ``within``: of a mixture, how a source
-    chooses among its own candidates. ``artifact``: directory that ``banditloop train`` wrote, relative to this file.
-    ``partitions``: how many logs, each with its own learner, the policy's events are split over by their event_id
-    (docs/exact.md); it stays as it is for the life of the policy's log.
+    chooses among its own candidates. ``artifact``: directory that ``banditloop train`` wrote, relative to this file, or
+    its URI (s3://bucket/prefix, any that pyarrow opens). ``partitions``: how many logs, each with its own learner, the
+    policy's events are split over by their event_id (docs/exact.md); it stays as it is for the life of the log.
     """
 
     name: Name
@@ -209,20 +209,29 @@ def load_spec(path: Path) -> PolicySpec:
         raise SpecError(f"{path}: {error.strerror}", "spec") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise SpecError(f"{path}: not YAML: {' '.join(str(error).split())}", "spec") from error
+    return read_spec(raw, str(path), path.parent)
+
+
+def read_spec(raw: Any, where: str, folder: Path) -> PolicySpec:
+    """The spec that ``raw`` is as YAML has parsed it; ``artifact`` becomes absolute, from ``folder``.
+
+    Raises:
+        SpecError: as ``load_spec``; it begins with ``where``.
+    """
     try:
         _demand_finite(raw)
         spec = msgspec.convert(raw, type=PolicySpec)
     except msgspec.ValidationError as error:
         cause = error.__cause__
         if isinstance(cause, SpecError):
-            raise SpecError(f"{path}: {cause.target}: {cause.message}", cause.target) from error
+            raise SpecError(f"{where}: {cause.target}: {cause.message}", cause.target) from error
         message, target = _readable(error)
-        raise SpecError(f"{path}: {target}: {message}", target) from error
+        raise SpecError(f"{where}: {target}: {message}", target) from error
     except SpecError as error:
-        raise SpecError(f"{path}: {error.target}: {error.message}", error.target) from error
+        raise SpecError(f"{where}: {error.target}: {error.message}", error.target) from error
     except RecursionError as error:
-        raise SpecError(f"{path}: an alias refers to itself", "spec") from error
-    return _with_paths(spec, lambda given: str((path.parent / given).resolve()))
+        raise SpecError(f"{where}: an alias refers to itself", "spec") from error
+    return _with_paths(spec, lambda given: given if "://" in given else str((folder / given).resolve()))
 
 
 def _demand_finite(raw: Any, at: str = "") -> None:

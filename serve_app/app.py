@@ -1,17 +1,29 @@
 """The whole service, wired in one place: settings and specs in, a Ray Serve application out."""
 
+import time
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
+import msgspec
+from pydantic import BaseModel, ConfigDict, Field
 from ray import serve
 from ray.serve import Application
+from ray.serve.config import BackpressureConfig
 from ray.serve.handle import DeploymentHandle
 
-from policies.spec import PolicySpec
+from bandits.errors import StartupError
+from policies.spec import PolicySpec, load_spec, read_spec
+from policies.stored_artifact import pinned
 from serve_app.background import Keeper
 from serve_app.deployments import RankReplica
+from serve_app.loopback import refuse_open_doors, serve_host
+from serve_app.placement import on_node_for
 from serve_app.settings import Settings
+from serve_app.validation import validate
 
 APP_NAME = "banditloop"
+RETRY_AFTER_S = 1.0
 
 
 class Ingress(RankReplica):
@@ -25,19 +37,76 @@ class Ingress(RankReplica):
 def build_app(settings: Settings, specs: Sequence[PolicySpec]) -> Application:
     """One ingress with ``settings.replicas`` replicas, and the keeper of what runs in the background."""
     # A dead replica is noticed by the next health check. Ray's default is to look every 10 s.
-    quick = {
-        "graceful_shutdown_wait_loop_s": 0.1,
-        "graceful_shutdown_timeout_s": 10,
-        "health_check_period_s": 1,
-        "ray_actor_options": {"num_cpus": 0},
-    }
-    keeper = serve.deployment(Keeper, name="keeper").options(num_replicas=1, max_ongoing_requests=1, **quick)
+    quick = {"graceful_shutdown_wait_loop_s": 0.1, "graceful_shutdown_timeout_s": 10, "health_check_period_s": 1}
+    # Of two keepers the newer one wins, so it can start before the older one ends: no policy is without a learner.
+    keeper = serve.deployment(Keeper, name="keeper").options(
+        num_replicas=1,
+        max_ongoing_requests=1,
+        max_surge_percent=100,
+        ray_actor_options={"num_cpus": 0, **on_node_for("learner")},
+        **quick,
+    )
     ingress = serve.deployment(serve.ingress()(Ingress), name="rank").options(
         num_replicas=settings.replicas,
         max_ongoing_requests=settings.max_ongoing_requests,
         max_queued_requests=settings.max_queued_requests,
+        backpressure_config=BackpressureConfig(status_code=429, retry_after_s=RETRY_AFTER_S),
+        ray_actor_options={"num_cpus": settings.replica_cpus, **on_node_for("serve")},
         # /metrics counts requests: a line for each costs 4% of a replica, and to make and drop it another 2%
         logging_config={"enable_access_log": False, "log_level": "WARNING"},
         **quick,
     )
-    return ingress.bind(settings, list(specs), keeper.bind(settings, list(specs)))
+    generation = time.time_ns() // 1_000_000
+    return ingress.bind(settings, list(specs), keeper.bind(settings, list(specs), generation))
+
+
+class ClusterArgs(BaseModel):
+    """``args`` of the application in a Serve config file.
+
+    ``policies``: specs, each the path of a file that every node has or the spec itself. ``settings``: fields of
+    ``Settings``; what is not named there comes from the nodes' environment (``BANDITLOOP_REDIS_URL``,
+    ``BANDITLOOP_SALT``), and secrets should.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    policies: list[str | dict[str, Any]] = Field(min_length=1)
+    settings: dict[str, Any] = {}
+
+
+def build(args: ClusterArgs) -> Application:
+    """The application of a Serve config file (``import_path: serve_app.app:build``), for a cluster of several nodes.
+
+    Raises:
+        StartupError, SpecError, ArtifactError: names the setting, field or file at fault.
+    """
+    specs = [_spec_of(each, number) for number, each in enumerate(args.policies)]
+    if unknown := sorted(set(args.settings) - set(Settings.model_fields)):
+        raise StartupError(f"no setting is called {unknown[0]!r}: see serve_app/settings.py", unknown[0])
+    return build_for_cluster(Settings(**args.settings), specs)
+
+
+def build_for_cluster(settings: Settings, specs: Sequence[PolicySpec]) -> Application:
+    """The application, after a look at what would only work on one machine.
+
+    Raises:
+        StartupError, SpecError, ArtifactError: names the setting, field or file at fault.
+    """
+    if settings.redis_url is None:
+        message = "a cluster needs a Redis that every node reaches: set BANDITLOOP_REDIS_URL on every node"
+        raise StartupError(message, "redis_url")
+    if settings.salt is None:
+        raise StartupError("every node needs the same salt: set BANDITLOOP_SALT on every node", "salt")
+    if settings.archive is None:
+        raise StartupError("say where every node reaches the archive: archive: s3://bucket/prefix, or none", "archive")
+    settings.secret()
+    refuse_open_doors(settings.model_copy(update={"host": serve_host()}))
+    specs = [msgspec.structs.replace(spec, artifact=pinned(spec.artifact)) if spec.artifact else spec for spec in specs]
+    validate(settings, specs)
+    return build_app(settings.model_copy(update={"archive": settings.archive_root()}), specs)
+
+
+def _spec_of(given: str | dict[str, Any], number: int) -> PolicySpec:
+    if isinstance(given, str):
+        return load_spec(Path(given))
+    return read_spec(given, f"policies[{number}]", Path.cwd())

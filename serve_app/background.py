@@ -10,23 +10,23 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
-import msgspec
 import ray
 from ray.exceptions import ActorDiedError, RayActorError
 
-from bandits.codec import digest
-from policies import artifact
 from policies.spec import PolicySpec
+from policies.stored_artifact import opened
 from serve_app.logs import configure_logging
 from serve_app.loopback import keep_replica_on_loopback
+from serve_app.placement import on_node_for
 from serve_app.redis_clients import blocking_client
 from serve_app.settings import Settings
 
 NAMESPACE = "banditloop"
 STOP_S = 5.0
+PING_S = 10.0
+"""How long the keeper waits for a process to start and to catch up with the log."""
 
 log = logging.getLogger("banditloop.background")
 
@@ -55,7 +55,7 @@ class Background:
         self._threads[-1].start()
 
     async def ping(self) -> None:
-        """Nothing, from a process that has started."""
+        """Nothing, from a process that has started and is up to date."""
 
     async def stop(self) -> None:
         """End every thread between two steps; what was read but not finished is done again at the next start."""
@@ -67,13 +67,18 @@ class Background:
 class Learner(Background):
     """One policy's learner, or that of one of its partitions, leading or standing by."""
 
-    def __init__(self, settings: Settings, spec: PolicySpec, partition: int = 0) -> None:
+    def __init__(self, settings: Settings, spec: PolicySpec, partition: int, generation: int) -> None:
         from serve_app.partitions import make_loop  # noqa: PLC0415 - pyarrow takes 30 MB, which the keeper can do without
 
         super().__init__(settings)
-        trained = artifact.load(Path(spec.artifact)) if spec.artifact else None
-        loop = make_loop(settings, spec, partition, trained)
+        trained = opened(spec.artifact) if spec.artifact else None
+        loop = make_loop(settings, spec, partition, trained, generation)
+        self._caught_up = loop.lease.caught_up
         self.run(loop.run, f"learner-{spec.name}")
+
+    async def ping(self) -> None:
+        """Nothing, once this learner has read the log to its end, or after PING_S."""
+        await asyncio.to_thread(self._caught_up.wait, PING_S)
 
 
 class Archiver(Background):
@@ -109,49 +114,75 @@ def logs_of(policies: Sequence[tuple[str, int]]) -> Iterator[tuple[str, int, int
 class Keeper:
     """The deployment that says which background processes there are, and ends them with the application.
 
-    Their names carry a digest of what they were started with: a keeper that is started again finds them, one of an
-    application that has changed starts its own while the old one ends its.
+    Their names carry the ``generation``, which grows with every deployment: a keeper that is started again finds them,
+    one of a new deployment starts its own while the old ones still run, and ends what is left of those.
     """
 
-    def __init__(self, settings: Settings, specs: Sequence[PolicySpec]) -> None:
+    def __init__(self, settings: Settings, specs: Sequence[PolicySpec], generation: int) -> None:
         configure_logging(settings.log_level)
         keep_replica_on_loopback()
-        encoded = [settings.model_dump_json().encode(), *(spec.encoded for spec in specs)]
-        version = digest(msgspec.msgpack.encode(encoded))[:8]
+        self._settings = settings
+        self._generation = generation
         self._wanted: dict[str, tuple[type[Background], tuple[Any, ...]]] = {}
         for spec in specs:
             for partition in range(spec.partitions):
-                name = spec.name if spec.partitions == 1 else f"{spec.name}.{partition}"
+                policy = spec.name if spec.partitions == 1 else f"{spec.name}.{partition}"
                 for number in range(1 + spec.learner.standbys):
-                    self._wanted[f"learner-{name}-{number}-{version}"] = Learner, (settings, spec, partition)
+                    arguments = settings, spec, partition, generation
+                    self._wanted[f"learner-{policy}-{number}.{generation}"] = Learner, arguments
         if settings.archive_root():
             policies = [(spec.name, spec.partitions) for spec in specs]
-            self._wanted[f"archiver-{version}"] = Archiver, (settings, policies)
+            self._wanted[f"archiver.{generation}"] = Archiver, (settings, policies)
         self._actors = {name: self._start(name) for name in self._wanted}
 
     def _start(self, name: str) -> Any:
         kind, arguments = self._wanted[name]
-        options = {"namespace": NAMESPACE, "lifetime": "detached", "max_restarts": -1, "num_cpus": 0}
-        if kind is Learner and arguments[1].partitions > 1:
-            options["scheduling_strategy"] = "SPREAD"  # over the nodes, if there are several
-        return ray.remote(kind).options(name=name, get_if_exists=True, **options).remote(*arguments)
+        options = {"namespace": NAMESPACE, "lifetime": "detached", "max_restarts": -1, "get_if_exists": True}
+        cpus = self._settings.learner_cpus if kind is Learner else 0
+        where = {"num_cpus": cpus, "scheduling_strategy": "SPREAD", **on_node_for("learner")}
+        return ray.remote(kind).options(name=name, **options, **where).remote(*arguments)
 
     async def check_health(self) -> None:
-        """Called by Serve. A process that Ray does not start again, for its constructor failed, is tried anew."""
-        for name, actor in self._actors.items():
-            try:
-                await actor.ping.remote()
-            except ActorDiedError as error:
+        """Called by Serve, first before it ends an older keeper.
+
+        A process that Ray does not start again, for its constructor failed, is tried anew.
+        """
+        await asyncio.gather(*(self._check(name) for name in self._wanted))
+        older, newer = self._others()
+        for name in [] if newer else older:
+            log.warning("ending %s, which an earlier deployment has left", name)
+            await _end(ray.get_actor(name, NAMESPACE))
+
+    async def _check(self, name: str) -> None:
+        try:
+            await asyncio.wait_for(self._actors[name].ping.remote(), 2 * PING_S)
+        except TimeoutError:
+            log.warning("%s has not started yet", name)
+        except ActorDiedError as error:
+            if not self._others()[1]:
                 log.error("%s does not start: %s", name, error)  # noqa: TRY400 - its own trace is in the message
                 self._actors[name] = self._start(name)
-            except RayActorError:
-                log.warning("%s has died: Ray is starting it again", name)
+        except RayActorError:
+            log.warning("%s has died: Ray is starting it again", name)
+
+    def _others(self) -> tuple[list[str], list[str]]:
+        """Processes of earlier and of later generations."""
+        found = ray.util.list_named_actors(all_namespaces=True)
+        names = [each["name"] for each in found if each["namespace"] == NAMESPACE and "." in each["name"]]
+        generations = {name: int(name.rpartition(".")[2]) for name in names}
+        return (
+            [name for name, generation in generations.items() if generation < self._generation],
+            [name for name, generation in generations.items() if generation > self._generation],
+        )
 
     async def __del__(self) -> None:
         """The application ends, or another version of it has begun."""
-        for actor in self._actors.values():
-            try:
-                await asyncio.wait_for(actor.stop.remote(), STOP_S)
-            except (RayActorError, TimeoutError):
-                log.warning("a background process did not stop: ending it")
-            ray.kill(actor)
+        await asyncio.gather(*(_end(actor) for actor in self._actors.values()))
+
+
+async def _end(actor: Any) -> None:
+    try:
+        await asyncio.wait_for(actor.stop.remote(), STOP_S)
+    except (RayActorError, TimeoutError):
+        log.warning("a background process did not stop: ending it")
+    ray.kill(actor)

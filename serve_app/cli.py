@@ -12,7 +12,7 @@ from rich.console import Console
 
 from bandits.errors import ArchiveError, BanditloopError
 from serve_app.cli_keys import app as keys
-from serve_app.environment import prepare_environment
+from serve_app.environment import join_clusters, prepare_environment
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
 data = typer.Typer(no_args_is_help=True, help="Data sets for demos and evaluation.")
@@ -22,6 +22,7 @@ archive = typer.Typer(no_args_is_help=True, help="The log as Parquet files.")
 app.add_typer(archive, name="archive")
 console = Console(stderr=True)
 
+SHARDS_ON_RAY = 256
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 
 
@@ -39,10 +40,13 @@ def serve(
     archive: Annotated[
         str | None, typer.Option(help="Folder or URI of the archive, or none [default: DATA_DIR/archive]")
     ] = None,
+    address: Annotated[
+        str | None, typer.Option(help="Serve on this Ray cluster: auto or HOST:PORT [default: one of its own]")
+    ] = None,
 ) -> None:
     """Serve policies over HTTP until interrupted."""
     from policies.spec import load_spec
-    from serve_app.runtime import serving
+    from serve_app.runtime import serving, serving_on_cluster
     from serve_app.settings import Settings
 
     given = {
@@ -56,8 +60,13 @@ def serve(
     }
     settings = Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
     loaded = [load_spec(path) for path in specs or [EXAMPLES / "home.yaml"]]
-    console.print("starting: Valkey, Ray, HAProxy, replicas (about 20 s)")
-    with serving(settings, loaded) as url:
+    if address is None:
+        console.print("starting: Valkey, Ray, HAProxy, replicas (about 20 s)")
+        service = serving(settings, loaded)
+    else:
+        console.print(f"starting on the Ray cluster at {address}: HAProxy, replicas (about 20 s)")
+        service = serving_on_cluster(settings, loaded, address)
+    with service as url:
         stop = threading.Event()
         for number in (signal.SIGINT, signal.SIGTERM):  # Ray has put its own handlers; these come after
             signal.signal(number, lambda *_: stop.set())
@@ -193,7 +202,9 @@ def replay(
     alpha: Annotated[float, typer.Option(help="Intervals miss the truth so often")] = 0.05,
     address: Annotated[str | None, typer.Option(help="Work on Ray: local, auto or HOST:PORT")] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Without Ray: processes")] = 1,
-    shards: Annotated[int | None, typer.Option(min=1, help="Pieces to cut the log into [default: 4 a job]")] = None,
+    shards: Annotated[
+        int | None, typer.Option(min=1, help="Pieces to cut the log into [default: 4 a job, 256 on Ray]")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of what a learning policy draws")] = 0,
     bound: Annotated[float | None, typer.Option(help="Of rejection: a bound on importance weights")] = None,
     horizon: Annotated[int, typer.Option(min=1, help="Of sessions: decisions that count, from the first")] = 10,
@@ -217,6 +228,8 @@ def replay(
     """What other policies would have earned on a log, and whether that can be trusted."""
     import msgspec
 
+    if address not in {None, "local"}:
+        join_clusters()
     from serve_app.cli_replay import Options, run_replay, tables
 
     options = Options(
@@ -235,7 +248,7 @@ def replay(
         alpha=alpha,
         address=address,
         jobs=jobs,
-        shards=shards or 4 * jobs,
+        shards=shards or (SHARDS_ON_RAY if address else 4 * jobs),
         seed=seed,
         bound=bound,
         horizon=horizon,
@@ -281,6 +294,8 @@ def worlds(
     """What policies earn in worlds of known truth, and how far the estimators of replay are from that truth."""
     import msgspec
 
+    if address not in {None, "local"}:
+        join_clusters()
     from serve_app.cli_worlds import experiment_of, run_worlds, tables
 
     experiment = experiment_of(

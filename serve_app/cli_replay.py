@@ -14,7 +14,8 @@ from rich.table import Table
 from bandits.errors import ReplayError
 from policies.spec import PolicySpec, decode_spec
 from serve_app.cli_snapshots import opened
-from simulator.fan import in_processes, on_ray
+from serve_app.placement import on_node_for
+from simulator.fan import OnRay, in_processes
 from simulator.learning import METHODS, learn_on
 from simulator.logs.base import Piece
 from simulator.logs.csv_log import CsvColumns
@@ -123,7 +124,8 @@ def _search(options: Options, path: Path, pieces: Sequence[Piece], console: Cons
             best = f"best of {len(trials)}: {trials[0].spec}, at least {trials[0].lower:.6g}"
             progress.update(task, completed=rung, total=rungs, best=best)
 
-        found = search(space, base, pieces, address=options.address or "local", seed=options.seed, progress=done)
+        address, where = options.address or "local", lambda: on_node_for("replay")
+        found = search(space, base, pieces, address=address, options=where, seed=options.seed, progress=done)
     if options.best is not None:
         options.best.write_bytes(msgspec.yaml.encode(found.best))
     if options.model is not None:
@@ -153,7 +155,8 @@ def _ope(options: Options, asked: Sequence[Asked], pieces: Sequence[Piece], cons
         )
     if not any(isinstance(each, Logging) for each in targets):
         targets = [Logging(), *targets]
-    fan: Callable[..., Iterable[Any]] = on_ray(options.address) if options.address else in_processes(options.jobs)
+    ray = OnRay(options.address, lambda: on_node_for("replay")) if options.address else None
+    fan: Callable[..., Iterable[Any]] = ray or in_processes(options.jobs)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -170,7 +173,9 @@ def _ope(options: Options, asked: Sequence[Asked], pieces: Sequence[Piece], cons
             for result in fan(function, given):
                 rows += result.rows if isinstance(result, Tally) else 0
                 elapsed = progress.tasks[task].elapsed or 1e-9
-                progress.update(task, advance=1, rate=f"{rows / elapsed:,.0f} rows/s" if rows else "")
+                rate = f"{rows / elapsed:,.0f} rows/s" if rows else ""
+                nodes = f"{ray.nodes} nodes (at most {ray.most})" if ray else ""
+                progress.update(task, advance=1, rate=f"{rate}  {nodes}".strip())
                 yield result
 
         if options.method == "sessions":

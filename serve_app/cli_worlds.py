@@ -9,7 +9,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from bandits.errors import InvalidFieldError
-from simulator.fan import in_processes, on_ray
+from serve_app.placement import on_node_for
+from simulator.fan import OnRay, in_processes
 from simulator.worlds.experiment import Experiment, Fan, WorldsReport, run_experiment
 from simulator.worlds.named import POLICIES, WORLDS, policy_named, world_named
 from simulator.worlds.scores import Figure
@@ -48,7 +49,7 @@ def run_worlds(experiment: Experiment, console: Console, *, jobs: int, address: 
     """
     if address is not None and jobs != 1:
         raise InvalidFieldError("--jobs: the Ray cluster at --address decides how many; give one of the two", "jobs")
-    fan: Fan = on_ray(address) if address is not None else in_processes(jobs)
+    fan: Fan = OnRay(address, lambda: on_node_for("replay")) if address is not None else in_processes(jobs)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

@@ -33,13 +33,14 @@ class ServiceError(BanditloopError):
 
 
 class Client:
-    """Synchronous client of one policy. Use as a context manager."""
+    """Synchronous client of one policy. Use as a context manager. ``retried`` counts attempts after the first."""
 
     def __init__(
         self, url: str, policy: str = "home", *, api_key: str | None = None, retries: int = 3, timeout_s: float = 5.0
     ) -> None:
         self._policy = policy
         self._retries = retries
+        self.retried = 0
         self._http = httpx.Client(base_url=url, timeout=timeout_s, headers=key_header(api_key))
 
     def __enter__(self) -> Self:
@@ -75,12 +76,13 @@ class Client:
             else:
                 if last or response.status_code not in RETRY_STATUS:
                     return read(response, kind)
+            self.retried += 1
             time.sleep(BACKOFF_S * 2**attempt)
         raise AssertionError("unreachable")
 
 
 class AsyncClient:
-    """Asynchronous client of one policy. Use as an async context manager."""
+    """Asynchronous client of one policy, a context manager. ``retried`` counts attempts after the first."""
 
     def __init__(
         self,
@@ -94,6 +96,7 @@ class AsyncClient:
     ) -> None:
         self._policy = policy
         self._retries = retries
+        self.retried = 0
         self._timeout_s = timeout_s
         # Whoever waits for a connection waits here: httpx's own queue, once it has been full, can stay full for good.
         self._free = asyncio.Semaphore(connections)
@@ -136,6 +139,7 @@ class AsyncClient:
             else:
                 if last or response.status_code not in RETRY_STATUS:
                     return read(response, kind)
+            self.retried += 1
             await asyncio.sleep(BACKOFF_S * 2**attempt)
         raise AssertionError("unreachable")
 

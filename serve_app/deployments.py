@@ -22,6 +22,9 @@ from serve_app.settings import Settings
 GARBAGE = 20_000
 """So many objects more than were freed before cycles among them are looked for. A request makes none."""
 
+PATIENCE_S = 60.0
+POLL_S = 0.05
+
 log = logging.getLogger("banditloop.replica")
 
 
@@ -55,8 +58,28 @@ class RankReplica:
         self._metrics.refresh = self._refresh
         self._tasks: list[asyncio.Task[None]] = []
 
-    def __serve_build_asgi_app__(self) -> Api:
-        """Called by Serve once this object stands, on the replica's event loop."""
+    async def __serve_build_asgi_app__(self) -> Api:
+        """Called by Serve once this object stands, on the replica's event loop.
+
+        No request comes before this returns, and a replica that this one is to replace goes on answering.
+        """
+        app = self.app()
+        await self._first_snapshots()
+        return app
+
+    async def _first_snapshots(self) -> None:
+        """Wait until every policy has one. Those that have none PATIENCE_S after another had are waited for no more."""
+        since: float | None = None
+        while waiting := [name for name, service in self._services.items() if not service.ready]:
+            if len(waiting) < len(self._services):
+                since = since or time.monotonic()
+                if time.monotonic() - since > PATIENCE_S:
+                    log.error("starting although there is no snapshot of %s", ", ".join(waiting))
+                    return
+            await asyncio.sleep(POLL_S)
+
+    def app(self) -> Api:
+        """The HTTP service; its policies begin to follow their snapshots."""
         for service in self._services.values():
             service.start()
         self._tasks.append(asyncio.ensure_future(self._metrics.push_forever(self._client)))

@@ -5,8 +5,10 @@ import os
 import random
 import socket
 
-# Read by Ray when it starts: HAProxy in front, user code on the replica's main event loop. On few cores one HAProxy
-# thread is enough. Values already in the environment win.
+CLUSTERS = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+
+# Read by Ray when it starts, on every node: HAProxy in front, user code on the replica's main event loop. On few cores
+# one HAProxy thread is enough. Values already in the environment win.
 FAST_SERVE = {
     "RAY_SERVE_ENABLE_HA_PROXY": "1",
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
@@ -16,17 +18,34 @@ FAST_SERVE = {
     "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "30",
     # Calls between deployments, of which there are none, would go over an unauthenticated port: see loopback.py.
     "RAY_SERVE_USE_GRPC_BY_DEFAULT": "0",
-    "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0.1",
-    "RAY_SERVE_PORT_QUARANTINE_S": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
-    # Where Ray believes that it cannot be part of a cluster, its own ports are on loopback; Linux honours it as well.
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     # Ray starts workers at niceness 15, which is for batch work, not for answering requests.
     "RAY_worker_niceness": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     # A snapshot's bytes must not depend on how many threads a matrix product was split over.
     "OPENBLAS_NUM_THREADS": "1",
     "OMP_NUM_THREADS": "1",
+}
+
+ONE_MACHINE = {
+    **FAST_SERVE,
+    "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0.1",
+    "RAY_SERVE_PORT_QUARANTINE_S": "0",
+    # Where Ray believes that it cannot be part of a cluster, its own ports are on loopback; Linux honours it as well.
+    CLUSTERS: "0",
+}
+
+# Of every node of a cluster: ray_cluster.yaml and deploy/rayservice.yaml set these.
+CLUSTER_NODE = {
+    **FAST_SERVE,
+    "RAY_AUTH_MODE": "token",
+    # A replica that is to stop goes on answering until every node's HAProxy has heard of it.
+    "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "5",
+    # A node that does not answer is dead after some 5 s. Ray's defaults make that 20 s and more.
+    "RAY_health_check_initial_delay_ms": "5000",
+    "RAY_health_check_period_ms": "1000",
+    "RAY_health_check_timeout_ms": "2000",
+    "RAY_health_check_failure_threshold": "3",
 }
 
 
@@ -41,10 +60,15 @@ SIDE_PORTS = {
 
 def prepare_environment() -> None:
     """Set what Ray and BLAS read when they start. Call before importing ray or numpy."""
-    for name, value in FAST_SERVE.items():
+    for name, value in ONE_MACHINE.items():
         os.environ.setdefault(name, value)
     for name, port in SIDE_PORTS.items():
         os.environ.setdefault(name, str(port if is_free("", port) else free_port()))
+
+
+def join_clusters() -> None:
+    """Let this process be part of a cluster of several machines. Call before importing ray."""
+    os.environ[CLUSTERS] = "1"
 
 
 def is_free(host: str, port: int) -> bool:

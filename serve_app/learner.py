@@ -74,6 +74,7 @@ class LearnerLoop:
     """Learns one policy. ``artifact`` is the version whose sources serve, ``catalogue`` the one that came with it.
 
     Of a policy with several partitions it is PartitionLoop (partitions.py) that learns ``partition``.
+    ``generation``: of the deployment that it is part of, see lease.py.
 
     ``run`` is the process's life: it resumes from the newest checkpoint, folds what is new, and, while it holds the
     lease, says in the log what has changed, lets time pass, moves the inbox, takes checkpoints and publishes.
@@ -91,6 +92,7 @@ class LearnerLoop:
         checkpoint_interval_s: float = CHECKPOINT_S,
         archive: ArchiveReader | None = None,
         partition: int = 0,
+        generation: int = 0,
     ) -> None:
         make_learner(spec, salt=salt)  # a spec that cannot be learned is refused before the log names it
         self._client = client
@@ -106,7 +108,8 @@ class LearnerLoop:
         self._inbox = Inbox(client, self._keys)
         self._history = History(client, self._keys, archive)
         self._past = LogPast(self._history, self._checkpoints)
-        self.lease = Lease(client, self._keys, f"{os.getpid()}.{uuid.uuid4().hex[:8]}")
+        owner = f"{os.getpid()}.{uuid.uuid4().hex[:8]}"
+        self.lease = Lease(client, self._keys, owner, generation=generation)
         self._taken: list[tuple[str, bytes, Published | None]] = []
         self._fold = self._fresh()
         self._started = False
@@ -182,6 +185,8 @@ class LearnerLoop:
             if self._trimmed():  # asked after the read, so it holds of what was read
                 raise LogGapError(f"the stream was trimmed past {self._fold.position}", "log")
             self._apply(entries)
+        if not self._behind:
+            self.lease.caught_up.set()
         if leading is None:
             self._taken.clear()
             return

@@ -24,17 +24,20 @@ log = logging.getLogger("banditloop.lease")
 
 Command = tuple[str | bytes | int, ...]
 
-# Renew what is held, or take what nobody holds under a token that was never used before; else be known to wait.
+# Renew what is held, or take what nobody holds under a token that was never used before; else be known to wait. What an
+# earlier generation holds is taken, too, by whoever says that it has caught up (ARGV[4], else 0). A token ends with its
+# holder's generation.
 _ACQUIRE = """
 local held = redis.call('GET', KEYS[1])
-if held and held ~= ARGV[1] then
+local older = held and tonumber(string.match(held, '%.(%d+)$') or 0) < tonumber(ARGV[4])
+if held and held ~= ARGV[1] and not older then
   local now = redis.call('TIME')
   redis.call('ZADD', KEYS[3], now[1] * 1000 + math.floor(now[2] / 1000), ARGV[3])
   redis.call('ZREMRANGEBYSCORE', KEYS[3], 0, now[1] * 1000 - 10000)
   return false
 end
 redis.call('ZREM', KEYS[3], ARGV[3])
-local token = held or (redis.call('INCR', KEYS[2]) .. ':' .. ARGV[3])
+local token = held == ARGV[1] and held or (redis.call('INCR', KEYS[2]) .. ':' .. ARGV[3])
 redis.call('SET', KEYS[1], token, 'PX', ARGV[2])
 return token
 """
@@ -61,12 +64,20 @@ class LeaseLostError(Exception):
 
 
 class Lease:
-    """One process's part in the election. ``run`` takes and keeps the lease; ``guarded`` writes under it."""
+    """One process's part in the election. ``run`` takes and keeps the lease; ``guarded`` writes under it.
 
-    def __init__(self, client: "redis.Redis", keys: Keys, owner: str, *, lease_s: float = LEASE_S) -> None:
+    ``generation`` grows with every deployment: a process that sets ``caught_up`` takes the lease from one of an earlier
+    generation, so that a new deployment leads while the old one still runs, here or in another cluster.
+    """
+
+    def __init__(
+        self, client: "redis.Redis", keys: Keys, owner: str, *, generation: int = 0, lease_s: float = LEASE_S
+    ) -> None:
         self._client = client
         self._keys = keys
-        self._owner = owner
+        self._owner = f"{owner}.{generation}"
+        self._generation = generation
+        self.caught_up = threading.Event()
         self._lease_ms = round(lease_s * 1000)
         self._renewed_at = 0.0
         self._token: bytes | None = None
@@ -83,7 +94,8 @@ class Lease:
         asked_at = time.monotonic()
         own = self._token or b""
         keys = (self._keys.lease, self._keys.fence, self._keys.waiting)
-        answer: Any = self._client.eval(_ACQUIRE, len(keys), *keys, own, self._lease_ms, self._owner)
+        above = self._generation if self.caught_up.is_set() else 0
+        answer: Any = self._client.eval(_ACQUIRE, len(keys), *keys, own, self._lease_ms, self._owner, above)
         if answer is None:
             self._token = None
             return False

@@ -15,10 +15,10 @@ from pathlib import Path
 
 from bandits.errors import StartupError
 from serve_app import haproxy
+from serve_app.environment import CLUSTERS
 from serve_app.settings import Settings
 
 LOOPBACK = "127.0.0.1"
-CLUSTERS = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 BINARY = "RAY_SERVE_HAPROXY_BINARY_PATH"
 
 
@@ -44,6 +44,13 @@ def refuse_open_doors(settings: Settings) -> None:
             " `banditloop keys create` and give its file as --keys-file, or use --host 127.0.0.1",
             "host",
         )
+
+
+def serve_host() -> str:
+    """Where Serve listens for HTTP in the cluster that this process is part of."""
+    from ray.serve.context import _get_global_client  # noqa: PLC0415 - only where Ray runs
+
+    return str(_get_global_client().http_config.host)
 
 
 @contextlib.contextmanager

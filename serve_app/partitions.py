@@ -75,6 +75,7 @@ class PartitionLoop(LearnerLoop):
         catalogue: Catalogue | None = None,
         checkpoint_interval_s: float = CHECKPOINT_S,
         archives: Sequence[ArchiveReader] | None = None,
+        generation: int = 0,
     ) -> None:
         if isinstance(spec.learner, VwConfig):
             check_mergeable(spec.learner.args)
@@ -94,6 +95,7 @@ class PartitionLoop(LearnerLoop):
             checkpoint_interval_s=checkpoint_interval_s,
             archive=given[partition],
             partition=partition,
+            generation=generation,
         )
         self._inbox = PartitionInbox(client, self._all, partition)
         self._forget()
@@ -323,7 +325,9 @@ class PartitionLoop(LearnerLoop):
         return msgspec.structs.replace(plain, merge=self._fold.number, late=sorted(self._late))
 
 
-def make_loop(settings: Settings, spec: PolicySpec, partition: int, trained: Artifact | None) -> LearnerLoop:
+def make_loop(
+    settings: Settings, spec: PolicySpec, partition: int, trained: Artifact | None, generation: int = 0
+) -> LearnerLoop:
     """The learner of a policy, or of one of its partitions, as the service runs it."""
     root, count = settings.archive_root(), spec.partitions
     folders = [archive_folder(spec.name, number, count) for number in range(count)] if root else []
@@ -333,6 +337,7 @@ def make_loop(settings: Settings, spec: PolicySpec, partition: int, trained: Art
         "salt": settings.secret(),
         "publish_interval_s": settings.publish_interval_ms / 1000,
         "checkpoint_interval_s": settings.checkpoint_interval_s,
+        "generation": generation,
         "artifact": trained.version if trained else None,
         "catalogue": Catalogue.of(trained.catalogue) if trained else None,
     }

@@ -8,24 +8,17 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import SecretStr
 from redis.exceptions import RedisError
 
-from bandits.errors import SpecError, StartupError
-from bandits.vw_merge import check_mergeable
-from policies import artifact
-from policies.blend import make_learner
-from policies.catalogue import Catalogue
-from policies.sources import load_sources
-from policies.spec import PolicySpec, VwConfig, decode_spec
+from bandits.errors import StartupError
+from policies.spec import PolicySpec
 from serve_app.client import is_ready
 from serve_app.embedded import embedded_valkey, running_url
-from serve_app.environment import is_free, prepare_environment
-from serve_app.keys import Keys
-from serve_app.loopback import check_ray_is_on_loopback, ray_on_loopback, refuse_open_doors
-from serve_app.redis_clients import blocking_client
-from serve_app.security import read_keys
+from serve_app.environment import is_free, join_clusters, prepare_environment
+from serve_app.loopback import check_ray_is_on_loopback, is_loopback, ray_on_loopback, refuse_open_doors
 from serve_app.settings import Settings
-from serve_app.stored import partition_count
+from serve_app.validation import check_partitions, validate
 
 READY_S = 120.0
 PATIENCE_S = 10.0
@@ -59,44 +52,6 @@ def any_redis(settings: Settings) -> Iterator[str]:
         yield url
 
 
-def validate(specs: Sequence[PolicySpec]) -> None:
-    """Refuse what replicas and learners would stumble over, while it can still be said in one line.
-
-    Raises:
-        SpecError, ArtifactError: which names the field or file.
-    """
-    names = [spec.name for spec in specs]
-    if len(set(names)) != len(names):
-        raise SpecError(f"two specs share a name: {sorted(names)}", "name")
-    for spec in specs:
-        decode_spec(spec.encoded)  # one made in Python is held to what a file is held to; its name becomes part of keys
-        make_learner(spec, salt=b"validation")
-        if spec.partitions > 1 and isinstance(spec.learner, VwConfig):
-            check_mergeable(spec.learner.args)
-        trained = artifact.load(Path(spec.artifact)) if spec.artifact else None
-        load_sources(trained, spec.sources)
-        if trained is not None:
-            Catalogue.of(trained.catalogue)
-
-
-def check_partitions(url: str, specs: Sequence[PolicySpec]) -> None:
-    """Refuse to divide a log otherwise than it is: rewards would miss their decisions.
-
-    Raises:
-        SpecError: which names the policy.
-    """
-    with contextlib.closing(blocking_client(url)) as client:
-        for spec in specs:
-            begun = client.exists(Keys(spec.name).head)
-            count = partition_count(client, spec.name) if begun else spec.partitions
-            if count != spec.partitions:
-                raise SpecError(
-                    f"the log of {spec.name} is in {count} partitions and stays so: set partitions to {count}, or begin"
-                    " a policy of another name",
-                    "partitions",
-                )
-
-
 @contextlib.contextmanager
 def serving(settings: Settings, specs: Sequence[PolicySpec]) -> Iterator[str]:
     """The whole service, until the context ends. Yields its base URL once every policy is ready.
@@ -107,15 +62,10 @@ def serving(settings: Settings, specs: Sequence[PolicySpec]) -> Iterator[str]:
     prepare_environment()
     refuse_open_doors(settings)
     if settings.keys_file is not None:
-        read_keys(settings.keys_file)
         settings = settings.model_copy(update={"keys_file": settings.keys_file.resolve()})
     if not is_free(settings.host, settings.port):
         raise StartupError(f"cannot listen on {settings.host}:{settings.port}: try --port", "port")
-    validate(specs)
-    if settings.archive_root():
-        from policies.storage import Storage
-
-        Storage(settings.archive_root(), "")
+    validate(settings, specs)
     import ray
     from ray import serve
 
@@ -145,12 +95,54 @@ def serving(settings: Settings, specs: Sequence[PolicySpec]) -> Iterator[str]:
             serve.start(http_options={"host": inside, "port": settings.port})
             target = serve.RunTarget(build_app(settings, specs), APP_NAME)
             serve.run_many([target], wait_for_applications_running=False)
-            base = f"http://{f'[{settings.host}]' if ':' in settings.host else settings.host}:{settings.port}"
+            base = _url(settings.host, settings.port)
             _wait_until_ready(base, lambda: serve.status().applications.get(APP_NAME))
             yield base
         finally:
             serve.shutdown()
             ray.shutdown()
+
+
+@contextlib.contextmanager
+def serving_on_cluster(settings: Settings, specs: Sequence[PolicySpec], address: str) -> Iterator[str]:
+    """The application on a Ray cluster that runs, until the context ends. Yields its URL once every policy is ready.
+
+    ``address``: auto, or HOST:PORT of the head. What Redis, salt and archive must be for it: ``build_for_cluster``.
+
+    Raises:
+        StartupError: no cluster answers, or it does not start; with the reason.
+    """
+    prepare_environment()
+    join_clusters()
+    if settings.keys_file is not None:
+        settings = settings.model_copy(update={"keys_file": settings.keys_file.resolve()})
+    import ray
+    from ray import serve
+
+    from serve_app.app import APP_NAME, build_for_cluster
+
+    if settings.redis_url is not None:
+        settings = settings.model_copy(update={"salt": SecretStr(settings.secret().decode())})
+    try:
+        ray.init(address=address, namespace="banditloop", log_to_driver=False, logging_level=logging.WARNING)
+    except ConnectionError as error:
+        raise StartupError(f"no Ray cluster answers at {address!r}: {error}", "address") from error
+    try:
+        serve.start(http_options={"host": settings.host, "port": settings.port})
+        target = serve.RunTarget(build_for_cluster(settings, specs), APP_NAME)
+        serve.run_many([target], wait_for_applications_running=False)
+        base = _url(settings.host if is_loopback(settings.host) else "127.0.0.1", settings.port)
+        try:
+            _wait_until_ready(base, lambda: serve.status().applications.get(APP_NAME))
+            yield base
+        finally:
+            serve.delete(APP_NAME)
+    finally:
+        ray.shutdown()
+
+
+def _url(host: str, port: int) -> str:
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def _wait_until_ready(url: str, status: Callable[[], Any]) -> None:

@@ -5,7 +5,6 @@ import hashlib
 import logging
 import time
 from collections.abc import Coroutine, Sequence
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -14,11 +13,11 @@ import redis.asyncio
 from bandits.errors import BanditloopError, LogUnavailableError, SnapshotError
 from bandits.hashing import partition_of
 from bandits.records import ActivationRecord, CatalogueRecord, DecisionRecord, RewardRecord
-from policies import artifact
 from policies.catalogue import Catalogue, Item
 from policies.ranker import Ranker, RankRequest
 from policies.sources import load_sources
 from policies.spec import PolicySpec, decode_spec
+from policies.stored_artifact import opened
 from serve_app.event_log import LogWriter, reason_of
 from serve_app.keys import Keys, partitions
 from serve_app.metrics import read_stats
@@ -50,7 +49,7 @@ class RedisPolicyService:
         self._writer = writer
         self._keys = Keys(spec.name)
         self._logs = partitions(spec.name, spec.partitions)
-        trained = artifact.load(Path(spec.artifact)) if spec.artifact else None
+        trained = opened(spec.artifact) if spec.artifact else None
         self.sources = load_sources(trained, spec.sources)
         self.ranker = Ranker(spec, list(self.sources.values()), salt=salt)
         self.follower = Follower(client, self._keys, self._accept, replica=replica, interval_s=follow_interval_s)

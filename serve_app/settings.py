@@ -32,6 +32,9 @@ class Settings(BaseSettings):
     in Redis for ``archive_retain_s`` at least. A policy with several partitions publishes when it merges them, every
     ``merge_interval_ms``.
 
+    ``replica_cpus`` and ``learner_cpus`` are how many cores a replica and a learner take of a Ray node: 0 where
+    everything shares one machine; in a cluster, what makes its autoscaler add nodes.
+
     ``durability`` is what the embedded Valkey does before it acknowledges a write: ``always`` syncs it to disk,
     ``everysec`` may lose the last second or so when a process or the machine dies, ``none`` keeps no file: all that is
     not archived is gone with the process. Of another Redis its own settings decide; with ``confirm_replicas`` a write
@@ -56,6 +59,8 @@ class Settings(BaseSettings):
     confirm_replicas: int = Field(0, ge=0, le=10)
     max_ongoing_requests: int = Field(256, ge=1)
     max_queued_requests: int = Field(1024, ge=1)
+    replica_cpus: float = Field(0, ge=0)
+    learner_cpus: float = Field(0, ge=0)
     learner_niceness: int = Field(0, ge=0, le=19)
     archive: str | None = None
     archive_max_age_s: float = Field(60.0, gt=0)

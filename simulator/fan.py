@@ -1,6 +1,7 @@
 """Where pieces of work are done: in this process, in several, or on a Ray cluster. Results come in their order."""
 
 import multiprocessing
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -12,6 +13,10 @@ Piece = TypeVar("Piece")
 Result = TypeVar("Result")
 AHEAD = 2
 """Tasks per core that wait, so that no core does."""
+MANY = 10_000
+"""Cores of which a type of node without limit is believed to have no more."""
+LOOK_S = 1.0
+"""How often a cluster is asked which nodes it has."""
 
 
 def in_processes(jobs: int) -> Callable[[Callable[[Piece], Result], Sequence[Piece]], Iterable[Result]]:
@@ -27,28 +32,51 @@ def in_processes(jobs: int) -> Callable[[Callable[[Piece], Result], Sequence[Pie
     return fan
 
 
-def on_ray(address: str) -> Callable[[Callable[[Piece], Result], Sequence[Piece]], Iterable[Result]]:
+class OnRay:
     """Tasks of a Ray cluster. ``address``: local (one of this machine's own), auto, or HOST:PORT.
 
-    A task whose worker or node dies is done again. Few more tasks wait than there are cores, and an autoscaler that
-    sees them wait adds nodes. Files are read where the task runs, so every node has to reach the log.
+    A task whose worker or node dies is done again. More tasks wait than there are cores, also of the nodes that an
+    autoscaler may add: it sees them wait and adds those nodes, and removes them when nothing runs there any more.
+    ``options``: asked once the cluster is joined, gives options of each task, such as where it may run. Files are read
+    where the task runs, so every node has to reach the log. ``nodes``: how many there are, ``most``: have been.
     """
-    import ray  # noqa: PLC0415 - work on one core does without
 
-    connect(address)
+    def __init__(self, address: str, options: Callable[[], dict[str, Any]] = dict) -> None:
+        import ray  # noqa: PLC0415 - work on one core does without
 
-    def fan(function: Callable[[Piece], Result], pieces: Sequence[Piece]) -> Iterator[Result]:
-        task: Any = ray.remote(max_retries=-1, num_cpus=1)(_apply)
-        shared = ray.put(function)
+        connect(address)
+        self._ray = ray
+        self._options = {"num_cpus": 1, **options()}
+        self.nodes = self.most = 0
+        self._looked_at = float("-inf")
+        self._cores = 1
+
+    def __call__(self, function: Callable[[Piece], Result], pieces: Sequence[Piece]) -> Iterator[Result]:
+        """Results in the order of the pieces."""
+        task: Any = self._ray.remote(max_retries=-1, **self._options)(_apply)
+        shared = self._ray.put(function)
         waiting: deque[Any] = deque()
         for piece in pieces:
+            self._look()
             waiting.append(task.remote(shared, piece))
-            if len(waiting) >= AHEAD * max(1, int(ray.cluster_resources().get("CPU", 1))):
-                yield ray.get(waiting.popleft())
+            if len(waiting) >= AHEAD * self._cores:
+                yield self._next(waiting)
         while waiting:
-            yield ray.get(waiting.popleft())
+            yield self._next(waiting)
 
-    return fan
+    def _next(self, waiting: deque[Any]) -> Any:
+        while not self._ray.wait([waiting[0]], timeout=LOOK_S)[0]:
+            self._look()
+        return self._ray.get(waiting.popleft())
+
+    def _look(self) -> None:
+        if time.monotonic() - self._looked_at < LOOK_S:
+            return
+        self._looked_at = time.monotonic()
+        possible = self._ray._private.state.state.get_max_resources_from_cluster_config() or {}  # noqa: SLF001
+        self._cores = max(1, int(self._ray.cluster_resources().get("CPU", 1)), min(possible.get("CPU", 0), MANY))
+        self.nodes = sum(node["Alive"] for node in self._ray.nodes())
+        self.most = max(self.most, self.nodes)
 
 
 def connect(address: str) -> None:

@@ -18,7 +18,7 @@ import msgspec
 from bandits.errors import BanditloopError, ReplayError
 from policies.spec import PolicySpec
 from policies.trained import TrainedModel
-from simulator.fan import connect, on_ray
+from simulator.fan import OnRay, connect
 from simulator.logs.base import Piece
 from simulator.online import check_blend, salt_of
 from simulator.ope.reward_model import FittedRewardModel
@@ -52,10 +52,13 @@ def search(
     pieces: Sequence[Piece],
     *,
     address: str = "local",
+    options: Callable[[], dict[str, Any]] = dict,
     seed: int = 0,
     progress: Callable[[int, int, Sequence[Trial]], None] = lambda _rung, _rungs, _trials: None,
 ) -> Found:
-    """Try specs drawn from a space. ``progress`` is told of each rung when it is done, how many there are, its trials.
+    """Try specs drawn from a space. ``address``, ``options``: as of ``OnRay``.
+
+    ``progress`` is told of each rung when it is done, how many there are, its trials.
 
     Raises:
         SpecError: the space describes what is no spec.
@@ -74,14 +77,14 @@ def search(
         )
     selecting = stretch(pieces, counts, first, second)
     question = Question([Logging()], ("dr",))
-    fan = on_ray(address)
+    fan = OnRay(address, options)
     model = reward_model(question, selecting, fan)
     trials: list[Trial] = []
     left = specs
     for rung in range(rungs):
         rows = first // space.halving ** (rungs - 1 - rung)
         learning = stretch(pieces, counts, first - rows, first)
-        scored = _rung(left, learning, selecting, model, address=address, seed=seed)
+        scored = _rung(left, learning, selecting, model, address=address, options=options, seed=seed)
         ranked = sorted(zip(left, scored, strict=True), key=lambda each: -each[1]["lower"])
         keep = min(len(left), max(FINALISTS, len(left) // space.halving))
         trials += [Trial(spec.name, rung, rows, kept=at < keep, **each) for at, (spec, each) in enumerate(ranked)]
@@ -119,6 +122,7 @@ def _rung(
     model: FittedRewardModel,
     *,
     address: str,
+    options: Callable[[], dict[str, Any]],
     seed: int,
 ) -> list[dict[str, Any]]:
     """The scores of some specs, in their order, by trials of Ray Tune; one whose worker dies runs again."""
@@ -139,7 +143,8 @@ def _rung(
     with tempfile.TemporaryDirectory() as folder:
         tuner = tune.Tuner(
             tune.with_resources(
-                tune.with_parameters(trial, shared=(list(specs), learning, selecting, model, seed)), {"cpu": 1}
+                tune.with_parameters(trial, shared=(list(specs), learning, selecting, model, seed)),
+                {"cpu": 1, **options().get("resources", {})},
             ),
             param_space={"number": tune.grid_search(list(range(len(specs))))},
             run_config=tune.RunConfig(

@@ -169,7 +169,7 @@ async def serving(
         **options,
     )
     replica = Replica(settings, [SPEC])
-    http = httpx.AsyncClient(transport=httpx.ASGITransport(replica.__serve_build_asgi_app__()), base_url="http://test")
+    http = httpx.AsyncClient(transport=httpx.ASGITransport(replica.app()), base_url="http://test")
     caller = Caller(http, server)
     try:
         if ready:

@@ -22,7 +22,7 @@ import numpy as np
 from serve_app.environment import prepare_environment
 
 prepare_environment()
-from simulator.fan import on_ray
+from simulator.fan import OnRay
 from simulator.logs.csv_log import CsvColumns
 from simulator.logs.formats import LEAST_BYTES, open_log
 from simulator.replay import Question, evaluate
@@ -54,7 +54,7 @@ class Deadly:
 
 
 here = evaluate(question, pieces)
-fan = on_ray("local")
+fan = OnRay("local")
 there = evaluate(question, pieces, fan)
 mark = Path(sys.argv[1]) / "killed"
 deadly = [*pieces[:3], Deadly(pieces[3], mark), *pieces[4:]]

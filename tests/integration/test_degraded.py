@@ -9,12 +9,15 @@ from collections.abc import Iterator
 
 import pytest
 import redis
-from replica import HOME, KEYS, SLACK_S, TIMEOUT_S, Answer, Caller, eventually, put_snapshot, serving
-from servers import Forwarder, Server, binary_of
+from replica import HOME, KEYS, SLACK_S, SPEC, TIMEOUT_S, Answer, Caller, Replica, eventually, put_snapshot, serving
+from servers import PATIENCE_S, Forwarder, Server, binary_of
 
 from policies.catalogue import Catalogue, Item
-from serve_app import event_log
+from policies.spec import PolicySpec
+from serve_app import deployments, event_log
+from serve_app.deployments import RankReplica
 from serve_app.keys import Keys
+from serve_app.settings import Settings
 from serve_app.snapshots import RETRY_S
 
 pytestmark = pytest.mark.timeout(60)
@@ -356,3 +359,21 @@ async def test_a_replica_that_starts_without_redis_becomes_ready_when_it_comes(s
         server.start()
         await eventually(caller.is_ready, "the replica is ready")
         assert (await caller.rank()).response.json()["snapshot_id"] == first
+
+
+async def test_a_replica_has_started_when_it_can_answer_and_waits_for_a_policy_without_snapshots_no_longer_than_that(
+    server, tmp_path, monkeypatch
+):
+    """Until then Serve keeps the replica that it is to replace, and sends this one nothing."""
+    monkeypatch.setattr(deployments, "PATIENCE_S", 0.3)
+    settings = Settings(redis_url=server.url, data_dir=tmp_path, follow_interval_ms=10)
+    replica = Replica(settings, [SPEC, PolicySpec("never-learned")])
+    started = asyncio.create_task(replica.__serve_build_asgi_app__())
+    try:
+        await asyncio.sleep(0.6)
+        assert not started.done()
+        with server.client() as client:
+            put_snapshot(client, 1)
+        await asyncio.wait_for(started, PATIENCE_S)
+    finally:
+        await RankReplica.__del__(replica)

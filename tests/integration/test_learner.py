@@ -121,6 +121,27 @@ def test_only_the_leader_writes_and_a_standby_takes_over_where_it_stopped(client
     other.close()
 
 
+def test_a_later_deployment_leads_once_it_has_caught_up_while_the_earlier_one_still_runs(client, server_url):
+    """Also in another cluster: it has its own specs to publish before its replicas can answer."""
+    other = redis.Redis.from_url(server_url)
+    old, new = make(client, generation=1), make(other, msgspec.structs.replace(SPEC, floor=0.3), generation=2)
+    settle(old)
+    decide(client, 10)
+    settle(old)
+    assert not new.lease.acquire()  # it has read nothing yet
+    settle(new, lead=False, at_least=2)
+    settle(new)
+    assert new._fold.learned == 10
+    with pytest.raises(LeaseLostError):
+        old._append(CheckpointRecord())
+    settle(old, lead=False, at_least=3)
+    assert not old.lease.acquire()
+    assert new.lease.acquire()
+    assert new._fold.spec.floor == 0.3
+    assert set(verdicts(client)) == {"identical"}
+    other.close()
+
+
 def test_a_lease_is_released_renewed_and_never_given_twice(client, server_url):
     others = [redis.Redis.from_url(server_url) for _ in range(3)]
     leases = [Lease(each, KEYS, str(n), lease_s=5) for n, each in enumerate(others)]

@@ -68,7 +68,7 @@ class Service:
             await receive()
             self.loop = asyncio.get_running_loop()
             self.replica = Replica(self.settings, [SPEC])
-            self._api = self.replica.__serve_build_asgi_app__()
+            self._api = self.replica.app()
             await eventually(self._is_ready, "a first snapshot is served")
             await send({"type": "lifespan.startup.complete"})
             await receive()

@@ -50,9 +50,9 @@ from serve_app.history import History
 from serve_app.learner import LearnerLoop
 from serve_app.lease import Lease
 from serve_app.metrics import Metrics, collect
-from serve_app.runtime import check_partitions
 from serve_app.service import RedisPolicyService
 from serve_app.stored import StoredPolicy, partition_count
+from serve_app.validation import check_partitions
 
 pytestmark = pytest.mark.usefixtures("hurried_learner")
 

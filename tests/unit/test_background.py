@@ -38,36 +38,33 @@ def started(monkeypatch) -> list[str]:
 
 
 def test_there_is_a_learner_with_its_standbys_for_each_policy_and_one_archiver(started):
-    Kept(Settings(archive="/archive"), [SPEC, PolicySpec("news")])
-    assert [name.rsplit("-", 1)[0] for name in started] == [
-        "learner-home-0",
-        "learner-home-1",
-        "learner-news-0",
-        "archiver",
-    ]
+    Kept(Settings(archive="/archive"), [SPEC, PolicySpec("news")], 7)
+    assert started == ["learner-home-0.7", "learner-home-1.7", "learner-news-0.7", "archiver.7"]
 
 
 def test_each_partition_has_its_learners(started):
-    Kept(Settings(archive="none"), [msgspec.structs.replace(SPEC, partitions=2)])
-    names = [name.rsplit("-", 1)[0] for name in started]
-    assert names == ["learner-home.0-0", "learner-home.0-1", "learner-home.1-0", "learner-home.1-1"]
+    Kept(Settings(archive="none"), [msgspec.structs.replace(SPEC, partitions=2)], 7)
+    assert started == ["learner-home.0-0.7", "learner-home.0-1.7", "learner-home.1-0.7", "learner-home.1-1.7"]
 
 
 def test_without_an_archive_there_is_no_archiver(started):
-    Kept(Settings(archive="none"), [SPEC])
-    assert [name.rsplit("-", 1)[0] for name in started] == ["learner-home-0", "learner-home-1"]
+    Kept(Settings(archive="none"), [SPEC], 7)
+    assert started == ["learner-home-0.7", "learner-home-1.7"]
 
 
-def test_a_keeper_started_again_finds_its_processes_and_one_of_a_changed_spec_starts_others(started):
-    settings = Settings(archive="none")
-    for spec in (SPEC, SPEC, msgspec.structs.replace(SPEC, floor=0.3)):
-        Kept(settings, [spec])
-    assert started[:2] == started[2:4]
-    assert not {*started[:2]} & {*started[4:]}
+@pytest.fixture
+def named(monkeypatch) -> list[str]:
+    """Names of the processes that Ray knows of; a test adds to them."""
+    names: list[str] = []
+    listed = lambda **_: [{"name": name, "namespace": background.NAMESPACE} for name in names]  # noqa: E731
+    monkeypatch.setattr(background.ray.util, "list_named_actors", listed)
+    return names
 
 
-async def test_what_ray_starts_again_is_left_to_ray_and_what_never_started_is_tried_anew(started):
-    keeper = Kept(Settings(archive="none"), [SPEC])
+@pytest.mark.parametrize("newer", [False, True])
+async def test_what_never_started_is_tried_anew_unless_a_later_deployment_has_begun(started, named, newer):
+    keeper = Kept(Settings(archive="none"), [SPEC], 7)
+    named += ["learner-home-0.7", *(["learner-home-0.8"] if newer else [])]
     errors = [ActorUnavailableError("restarting", None), ActorDiedError()]
 
     async def fail(error: Exception) -> None:
@@ -76,8 +73,31 @@ async def test_what_ray_starts_again_is_left_to_ray_and_what_never_started_is_tr
     for actor, error in zip(keeper._actors.values(), errors, strict=True):
         actor.ping = SimpleNamespace(remote=lambda error=error: fail(error))
     await keeper.check_health()
-    assert len(started) == 3
-    assert started[2] == started[1]
+    assert started[2:] == ([] if newer else [started[1]])
+
+
+async def test_what_an_earlier_deployment_has_left_is_ended_and_what_a_later_one_has_begun_is_not(
+    started, named, monkeypatch
+):
+    keeper = Kept(Settings(archive="none"), [PolicySpec("home")], 7)
+    ended: list[str] = []
+
+    async def nothing() -> None:
+        pass
+
+    keeper._actors["learner-home-0.7"].ping = SimpleNamespace(remote=nothing)
+    monkeypatch.setattr(
+        background.ray,
+        "get_actor",
+        lambda name, _: SimpleNamespace(name=name, stop=keeper._actors["learner-home-0.7"].ping),
+    )
+    monkeypatch.setattr(background.ray, "kill", lambda actor: ended.append(actor.name))
+    named += ["learner-home-0.7", "learner-home-0.6", "archiver.6"]
+    await keeper.check_health()
+    assert ended == ["learner-home-0.6", "archiver.6"]
+    named.append("learner-home-0.8")
+    await keeper.check_health()
+    assert len(ended) == 2
 
 
 def test_a_process_ends_with_a_thread_that_dies_and_not_with_one_that_was_told_to(monkeypatch):

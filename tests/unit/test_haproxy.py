@@ -1,16 +1,23 @@
 """What is left open of the configuration that Ray writes for HAProxy: one frontend."""
 
+import contextlib
 import os
 import re
 import stat
 import subprocess
 import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import httpx
+import msgspec
 import pytest
 
 from bandits.errors import StartupError
 from serve_app import haproxy
+from serve_app.environment import free_port
 from serve_app.haproxy import bundled, tighten
 from serve_app.loopback import (
     BINARY,
@@ -20,6 +27,7 @@ from serve_app.loopback import (
     ray_on_loopback,
     refuse_open_doors,
 )
+from serve_app.schemas import ErrorResponse
 from serve_app.settings import Settings
 
 RAY = """global
@@ -48,22 +56,22 @@ def binds(config: str) -> list[str]:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "::", "192.0.2.1"])  # noqa: S104 - what is tested
 def test_only_the_services_own_frontend_is_where_the_settings_say(host):
-    config = tighten(RAY, host)
+    config = tighten(RAY, host, "/e")
     assert binds(config) == ["127.0.0.1:9101", f"{host}:8000", "127.0.0.1:9000 proto h2", "127.0.0.1:8404"]
     assert "mode 600 level admin" in config
     assert config.index("defaults") < config.index("timeout http-request 10s") < config.index("frontend")
-    assert tighten(config, host) == config
+    assert tighten(config, host, "/e") == config
 
 
 def test_a_timeout_that_ray_sets_is_left_alone():
-    config = tighten(RAY.replace("timeout client", "timeout http-request 3s\n    timeout client"), "::1")
+    config = tighten(RAY.replace("timeout client", "timeout http-request 3s\n    timeout client"), "::1", "/e")
     assert config.count("timeout http-request") == 1
 
 
 @pytest.mark.parametrize("line", ["bind", "bind /run/x.sock", "bind fd@3", "bind *"])
 def test_an_address_it_does_not_understand_is_no_service_rather_than_an_open_one(line):
     with pytest.raises(ValueError, match="bind"):
-        tighten(RAY + f"frontend new\n    {line}\n", "127.0.0.1")
+        tighten(RAY + f"frontend new\n    {line}\n", "127.0.0.1", "/e")
 
 
 def test_rays_template_still_has_what_is_looked_for():
@@ -76,6 +84,7 @@ def test_rays_template_still_has_what_is_looked_for():
     assert len(found) == 4
     assert all(re.fullmatch(r"\S*:\d+.*", each) for each in found)
     assert "mode 666 level admin" in text
+    assert [f"errorfile {status} " in text for status in (502, 503, 504)] == [True] * 3
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.0.1", "::1", "localhost"])
@@ -130,9 +139,76 @@ def test_a_ray_that_was_imported_too_early_is_not_served_on(monkeypatch):
 
 def test_the_real_haproxy_accepts_what_was_tightened(tmp_path):
     config = tmp_path / "haproxy.cfg"
-    config.write_text(tighten(RAY.replace("/tmp/x", str(tmp_path)), "::1"))  # noqa: S108 - of the sample above
+    config.write_text(tighten(RAY.replace("/tmp/x", str(tmp_path)), "::1", "/e"))  # noqa: S108 - of the sample above
     checked = subprocess.run([bundled(), "-c", "-f", config], capture_output=True, text=True, check=False)
     assert checked.returncode == 0, checked.stderr
+
+
+BACKENDS = """global
+    stats socket {folder}/admin.sock mode 666 level admin expose-fd listeners
+defaults
+    mode http
+    timeout connect 1s
+    timeout client 3s
+    timeout server 3s
+    errorfile 502 {folder}/500.http
+    errorfile 503 {folder}/500.http
+    errorfile 504 {folder}/500.http
+frontend http_frontend
+    bind 127.0.0.1:{port}
+    use_backend dead if {{ path_beg /dead }}
+    default_backend replica
+backend replica
+    server a 127.0.0.1:{replica}
+backend dead
+    server a 127.0.0.1:1
+"""
+
+
+class Replica(BaseHTTPRequestHandler):
+    """Turns requests away as Serve does when its queue is full, or as the API does when a key's rate is used up."""
+
+    def do_GET(self) -> None:
+        kind, body = ("text/plain", b"dropped") if self.path == "/full" else ("application/json", b"{}")
+        self.send_response(429)
+        self.send_header("content-type", kind)
+        self.send_header("retry-after", "7")
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_what_is_turned_away_gets_the_apis_json_error(tmp_path):
+    """By the real HAProxy, in front of a replica whose queue is full, and of one that is gone."""
+    port = free_port()
+    config = tmp_path / "haproxy.cfg"
+    with ThreadingHTTPServer(("127.0.0.1", 0), Replica) as replica:
+        threading.Thread(target=replica.serve_forever, daemon=True).start()
+        config.write_text(BACKENDS.format(folder=tmp_path, port=port, replica=replica.server_port))
+        command = [sys.executable, "-I", haproxy.__file__, bundled(), "127.0.0.1", "-db", "-f", str(config)]
+        with subprocess.Popen(command) as process, httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
+            full = answered(client, "/full")
+            limited, dead = client.get("/limited"), client.get("/dead")
+            process.terminate()
+        replica.shutdown()
+    assert (full.status_code, full.headers["retry-after"], full.json()) == (429, "1", haproxy.OVERLOADED)
+    assert (limited.status_code, limited.headers["retry-after"], limited.content) == (429, "7", b"{}")
+    assert (dead.status_code, dead.headers["retry-after"], dead.json()) == (503, "1", haproxy.UNAVAILABLE)
+    for each in (full, dead):
+        assert each.headers["content-type"] == "application/json"
+        assert msgspec.json.decode(each.content, type=ErrorResponse).error.message
+
+
+def answered(client: httpx.Client, path: str) -> httpx.Response:
+    """The first answer of a server that is starting."""
+    for _ in range(200):
+        with contextlib.suppress(httpx.TransportError):
+            return client.get(path)
+        time.sleep(0.05)
+    pytest.fail("it does not answer")
 
 
 def test_importing_the_script_costs_no_package():

@@ -16,7 +16,8 @@ from bandits.join import JoinRule
 from bandits.ridge import RidgeConfig
 from policies.spec import ArtifactSource, Holdout, PolicySpec, VwConfig, decode_spec, load_spec
 from serve_app.keys import Keys
-from serve_app.runtime import validate
+from serve_app.settings import Settings
+from serve_app.validation import validate
 
 EXAMPLES = sorted(Path(__file__).parents[2].glob("examples/*.yaml"))
 
@@ -212,13 +213,13 @@ def test_a_name_that_could_leave_its_keys_or_its_path_is_refused(tmp_path, name)
     with pytest.raises(SpecError, match="name"):
         load(tmp_path, json.dumps({"name": "home", "sources": [{"kind": "remote", "name": name, "url": "http://x"}]}))
     with pytest.raises(SpecError):
-        validate([PolicySpec(name)])
+        validate(Settings(archive="none"), [PolicySpec(name)])
 
 
 @pytest.mark.parametrize("name", ["a", "0", "home-2_x", "x" * 64])
 def test_other_names_are_fine(tmp_path, name):
     assert load(tmp_path, json.dumps({"name": name})).name == name
-    validate([PolicySpec(name)])
+    validate(Settings(archive="none"), [PolicySpec(name)])
 
 
 @pytest.mark.parametrize("event_id", ["}", "{x}", "}:log{", "../..", "a\nb", "\0", "*", "\U0001f600", "x" * 256])

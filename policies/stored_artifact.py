@@ -1,0 +1,67 @@
+"""Source artifacts wherever they are kept: a folder, or a URI that pyarrow opens, fetched once per machine."""
+
+import contextlib
+import shutil
+import uuid
+from pathlib import Path
+
+from bandits.errors import ArchiveError, ArtifactError
+from policies.artifact import CURRENT, MANIFEST, Artifact, load
+
+CACHE = Path.home() / ".cache" / "banditloop" / "artifacts"
+
+
+def pinned(where: str) -> str:
+    """The folder of the version that is in use now. It never changes, unlike which one that is.
+
+    Raises:
+        ArtifactError: there is no artifact, or it cannot be reached.
+    """
+    if "://" not in where:
+        folder = Path(where)
+        return where if (folder / MANIFEST).is_file() else str(folder / load(folder).version)
+    from policies.storage import Storage  # noqa: PLC0415 - pyarrow takes 30 MB, which a replica can do without
+
+    try:
+        storage = Storage(where, "")
+        if storage.exists(MANIFEST):
+            return where
+        with storage.open(CURRENT) as file:
+            return f"{where.rstrip('/')}/{file.read().decode().strip()}"
+    except (OSError, ArchiveError) as error:
+        raise ArtifactError(f"no artifact can be read at that URI: {error}", "artifact") from error
+
+
+def opened(where: str) -> Artifact:
+    """The artifact at a path or URI: of an artifact's root the current version, else the version of that folder.
+
+    Raises:
+        ArtifactError: as ``load``, or it cannot be reached.
+    """
+    if "://" in where:
+        where = str(_fetched(pinned(where)))
+    folder = Path(where)
+    return load(folder.parent, folder.name) if (folder / MANIFEST).is_file() else load(folder)
+
+
+def _fetched(uri: str) -> Path:
+    """The local copy of one version; files are checked against their digests when they are loaded."""
+    from policies.storage import Storage  # noqa: PLC0415
+
+    final = CACHE / uri.rpartition("/")[2]
+    if final.is_dir():
+        return final
+    scratch = CACHE / f".{uuid.uuid4().hex}"
+    scratch.mkdir(parents=True)
+    try:
+        storage = Storage(uri, "")
+        for info in storage.list():
+            with storage.open(info.base_name) as source, (scratch / info.base_name).open("xb") as sink:
+                shutil.copyfileobj(source, sink, 1 << 20)
+        with contextlib.suppress(OSError):  # another process was faster
+            scratch.rename(final)
+    except OSError as error:
+        raise ArtifactError(f"the artifact cannot be fetched: {error}", "artifact") from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return final

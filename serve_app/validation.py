@@ -1,0 +1,61 @@
+"""Refusing what replicas and learners would stumble over, while it can still be said in one line."""
+
+import contextlib
+from collections.abc import Sequence
+
+from bandits.errors import SpecError
+from bandits.vw_merge import check_mergeable
+from policies.blend import make_learner
+from policies.catalogue import Catalogue
+from policies.sources import load_sources
+from policies.spec import PolicySpec, VwConfig, decode_spec
+from policies.stored_artifact import opened
+from serve_app.keys import Keys
+from serve_app.redis_clients import blocking_client
+from serve_app.security import read_keys
+from serve_app.settings import Settings
+from serve_app.stored import partition_count
+
+
+def validate(settings: Settings, specs: Sequence[PolicySpec]) -> None:
+    """Read and build once what every process will.
+
+    Raises:
+        SpecError, ArtifactError, StartupError, ArchiveError: which names the field or file.
+    """
+    if settings.keys_file is not None:
+        read_keys(settings.keys_file)
+    names = [spec.name for spec in specs]
+    if len(set(names)) != len(names):
+        raise SpecError(f"two specs share a name: {sorted(names)}", "name")
+    for spec in specs:
+        decode_spec(spec.encoded)  # one made in Python is held to what a file is held to; its name becomes part of keys
+        make_learner(spec, salt=b"validation")
+        if spec.partitions > 1 and isinstance(spec.learner, VwConfig):
+            check_mergeable(spec.learner.args)
+        trained = opened(spec.artifact) if spec.artifact else None
+        load_sources(trained, spec.sources)
+        if trained is not None:
+            Catalogue.of(trained.catalogue)
+    if settings.archive_root():
+        from policies.storage import Storage  # noqa: PLC0415 - pyarrow takes 30 MB
+
+        Storage(settings.archive_root(), "")
+
+
+def check_partitions(url: str, specs: Sequence[PolicySpec]) -> None:
+    """Refuse to divide a log otherwise than it is: rewards would miss their decisions.
+
+    Raises:
+        SpecError: which names the policy.
+    """
+    with contextlib.closing(blocking_client(url)) as client:
+        for spec in specs:
+            begun = client.exists(Keys(spec.name).head)
+            count = partition_count(client, spec.name) if begun else spec.partitions
+            if count != spec.partitions:
+                raise SpecError(
+                    f"the log of {spec.name} is in {count} partitions and stays so: set partitions to {count}, or begin"
+                    " a policy of another name",
+                    "partitions",
+                )

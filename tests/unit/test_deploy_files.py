@@ -1,0 +1,106 @@
+"""The files that bring up a cluster: valid by Ray's own checks, and saying the same as the code and each other."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ray.autoscaler._private.util import prepare_config, validate_config
+from ray.serve.schema import ServeDeploySchema
+
+from serve_app import app
+from serve_app.environment import CLUSTER_NODE
+from serve_app.settings import Settings
+
+ROOT = Path(__file__).resolve().parents[2]
+HAPROXY = "RAY_SERVE_HAPROXY_BINARY_PATH"
+
+
+def read(name: str) -> Any:
+    return yaml.safe_load((ROOT / name).read_text())
+
+
+def test_the_cluster_is_one_that_ray_can_launch():
+    prepared = prepare_config(read("ray_cluster.yaml"))
+    validate_config(prepared)
+    types = prepared["available_node_types"]
+    assert {role: [name for name, each in types.items() if role in each["resources"]] for role in ROLES} == ROLES
+    assert types["replay"]["min_workers"] == types["gpu"]["min_workers"] == 0
+    for kind in ("head", "worker"):
+        assert ". ~/banditloop/deploy/cluster.env && . ~/secrets.env" in prepared[f"{kind}_start_ray_commands"][-1]
+    assert "--autoscaling-config=~/ray_bootstrap_config.yaml" in prepared["head_start_ray_commands"][-1]
+
+
+ROLES = {"serve": ["serve"], "learner": ["serve"], "replay": ["replay"]}
+
+
+def test_a_misspelt_key_would_be_refused():
+    with pytest.raises(Exception, match="idle_timeout"):
+        validate_config(prepare_config({**read("ray_cluster.yaml"), "idle_timeout": 5}))
+
+
+def test_every_node_gets_the_environment_that_the_code_asks_for():
+    lines = (ROOT / "deploy" / "cluster.env").read_text().splitlines()
+    exported = dict(line.split("=", 1) for line in lines if not line.startswith("#"))
+    assert exported.pop(HAPROXY) == "$(command -v banditloop-haproxy)"
+    assert exported == CLUSTER_NODE
+    for group in pods():
+        (container,) = group["template"]["spec"]["containers"]
+        plain = {each["name"]: each["value"] for each in container["env"] if "value" in each}
+        assert plain.pop(HAPROXY).endswith("/banditloop-haproxy")
+        assert plain == CLUSTER_NODE
+
+
+def pods() -> list[dict[str, Any]]:
+    cluster = read("deploy/rayservice.yaml")["spec"]["rayClusterConfig"]
+    return [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
+
+
+def test_kubernetes_gets_the_same_application_and_the_same_kinds_of_nodes():
+    service = read("deploy/rayservice.yaml")["spec"]
+    assert yaml.safe_load(service["serveConfigV2"]) == read("serve_config.yaml")
+    types = read("ray_cluster.yaml")["available_node_types"]
+    for group in pods()[1:]:
+        resources = json.loads(json.loads(group["rayStartParams"]["resources"]))
+        cpus = int(group["template"]["spec"]["containers"][0]["resources"]["limits"]["cpu"])
+        assert {"CPU": cpus, **resources} == types[group["groupName"]]["resources"]
+    assert service["rayClusterConfig"]["gcsFaultToleranceOptions"]["redisAddress"]
+
+
+@pytest.mark.filterwarnings(
+    "ignore:The `metrics_interval_s` field:DeprecationWarning"
+)  # what shall replace it is not read
+def test_the_application_is_valid_and_is_built_from_its_file(tmp_path, monkeypatch):
+    config = read("serve_config.yaml")
+    schema = ServeDeploySchema.model_validate(config)
+    (service,) = schema.applications
+    rank = service.deployments[0]
+    assert rank.max_queued_requests > 0
+    assert rank.max_surge_percent > 0
+    args = app.ClusterArgs(**service.args)
+    assert not {"redis_url", "salt"} & set(args.settings)
+    built: list[tuple[Settings, list[str]]] = []
+    monkeypatch.setattr(app, "build_for_cluster", lambda s, specs: built.append((s, [each.name for each in specs])))
+    app.build(args)
+    assert built[0][0].replica_cpus == 1
+    assert built[0][1] == ["home"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "target"),
+    [
+        ({"redis_url": None}, "redis_url"),
+        ({"salt": None}, "salt"),
+        ({"salt": "short"}, "salt"),
+        ({"archive": None}, "archive"),
+        ({}, "host"),
+        ({"replicaz": 2}, "replicaz"),
+    ],
+)
+def test_what_works_on_one_machine_only_is_refused_by_name(monkeypatch, settings, target):
+    monkeypatch.setattr(app, "serve_host", lambda: "0.0.0.0")  # noqa: S104 - what is tested
+    given = {"redis_url": "redis://127.0.0.1:1/0", "salt": "s" * 32, "archive": "none", **settings}
+    with pytest.raises(app.StartupError) as refused:
+        app.build(app.ClusterArgs(policies=[{"name": "home"}], settings=given))
+    assert refused.value.target == target

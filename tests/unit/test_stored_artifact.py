@@ -1,0 +1,49 @@
+"""Artifacts by path, by version and by URI."""
+
+import numpy as np
+import pytest
+
+from bandits.errors import ArtifactError
+from policies import stored_artifact
+from policies.artifact import Artifact, Histories, TrainedSource, write
+from policies.stored_artifact import opened, pinned
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(stored_artifact, "CACHE", tmp_path / "cache")
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def versions(tmp_path) -> list[str]:
+    """Two versions below ``tmp_path``/shop, the second in use."""
+    histories = Histories(("a",), (), np.array([0]), np.empty(0, np.int32), np.empty(0, np.float32))
+    sources = [{"popular": TrainedSource("popular", {"counts": np.array([n], np.float32)})} for n in (1.0, 2.0)]
+    return [write(Artifact(({"id": "a"},), histories, each), tmp_path / "shop") for each in sources]
+
+
+@pytest.mark.parametrize("scheme", ["", "file://"])
+def test_of_a_root_the_version_in_use_and_of_a_version_that_one(tmp_path, cache, versions, scheme):
+    root = f"{scheme}{tmp_path / 'shop'}"
+    assert pinned(root) == pinned(f"{root}/{versions[1]}") == f"{root}/{versions[1]}"
+    assert opened(root).version == versions[1]
+    assert opened(f"{root}/{versions[0]}").version == versions[0]
+
+
+def test_what_was_fetched_once_needs_no_second_look_and_is_checked(tmp_path, cache, versions):
+    uri = f"file://{tmp_path / 'shop'}/{versions[0]}"
+    opened(uri)
+    (tmp_path / "shop").rename(tmp_path / "gone")
+    (cache / versions[0] / "manifest.json").write_text("{}")
+    with pytest.raises(ArtifactError):
+        opened(f"{cache / versions[0]}")
+    assert [each.name for each in cache.iterdir()] == [versions[0]]
+
+
+@pytest.mark.parametrize("where", ["file:///nowhere/at/all", "nonsense://x/y", "/nowhere/at/all"])
+def test_what_is_not_there_is_one_readable_error(cache, where):
+    with pytest.raises(ArtifactError):
+        opened(where)
+    with pytest.raises(ArtifactError):
+        pinned(where)
