@@ -100,7 +100,7 @@ def test_estimates_are_near_the_truth(horizon, gamma):
     assert list(found) == NAMES
     for each in found.values():
         assert abs(each.value - expected) < 4.5 * each.stderr
-        assert each.verdict in {"reliable", "weak"}  # weak: so few sessions, for returns as skewed as those of 6 decisions
+        assert each.verdict in {"reliable", "weak"}  # weak: few sessions, for returns as skewed as of six decisions
     assert found["wdr"].stderr <= found["wis"].stderr
 
 
