@@ -8,14 +8,17 @@ from pathlib import Path
 import redis
 from servers import PATIENCE_S, Server
 
+from serve_app.environment import free_port
+
 PRIMARIES, NODES, SLOTS = 3, 6, 16384
 
 
 class Cluster:
     """The servers; ``url`` is any client's way in. ``primaries`` are the first three, as long as none has failed."""
 
-    def __init__(self, servers: list[Server]) -> None:
+    def __init__(self, servers: list[Server], bus: int) -> None:
         self.servers = servers
+        self._bus = bus
         self.primaries, self.replicas = servers[:PRIMARIES], servers[PRIMARIES:]
         self.url = f"redis+cluster://127.0.0.1:{servers[0].port}"
 
@@ -27,7 +30,7 @@ class Cluster:
             for client, first, after in zip(clients, bounds, bounds[1:], strict=False):
                 client.execute_command("CLUSTER", "ADDSLOTSRANGE", first, after - 1)
             for client in clients[1:]:
-                client.execute_command("CLUSTER", "MEET", "127.0.0.1", self.servers[0].port)
+                client.execute_command("CLUSTER", "MEET", "127.0.0.1", self.servers[0].port, self._bus)
             _eventually(lambda: all(_known(client) == NODES for client in clients))
             for client, primary in zip(clients[PRIMARIES:], clients, strict=False):
                 name = primary.execute_command("CLUSTER", "MYID")
@@ -67,11 +70,12 @@ def cluster(binary: str, folder: Path) -> Iterator[Cluster]:
     options = ["--cluster-enabled", "yes", "--cluster-node-timeout", "1000"]
     with contextlib.ExitStack() as stack:
         servers = []
-        for number in range(NODES):
+        buses = [free_port() for _ in range(NODES)]  # 10,000 above the port, where it would be, others may listen
+        for number, bus in enumerate(buses):
             server = Server(binary, folder / f"node{number}")
             stack.callback(server.__exit__)
-            server.start(*options)
+            server.start(*options, "--cluster-port", str(bus))
             servers.append(server)
-        made = Cluster(servers)
+        made = Cluster(servers, buses[0])
         made.form()
         yield made

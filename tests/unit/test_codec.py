@@ -317,8 +317,10 @@ def promises(data: bytes) -> None:
         event_id_promises(fields[0])
     elif kind == "build":
         assert all(type(each) in TEXT for pair in fields[0].items() for each in pair)
-    elif kind in {"cut", "merge"}:
-        merge_promises(fields)
+    elif kind == "cut":
+        merge_promises(fields[0], [])
+    elif kind == "merge":
+        merge_promises(fields[0], fields[1])
     else:
         named = {"tick": 0, "spec": 2, "catalogue": 1, "artifact": 1, "checkpoint": 0, "pin": 1, "rollback": 2}
         count = {**named, "warm_start": 1}[kind]
@@ -333,8 +335,7 @@ def position_promises(position: str) -> None:
     assert 0 <= int(sequence) < 10**19
 
 
-def merge_promises(fields: list[Any]) -> None:
-    number, inputs = [*fields, []][:2]
+def merge_promises(number: int, inputs: list[Any]) -> None:
     given = [each for each in inputs if each is not None]
     assert all(0 < each < 2**53 for each in (number, *(each[0] for each in given)))
     for each in given:
