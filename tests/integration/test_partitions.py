@@ -226,7 +226,7 @@ def test_a_dead_partition_holds_up_the_others_once_and_loses_nothing(client, nam
         while served(client).learned == before:
             for loop in alive:
                 step(loop)
-        assert alive[0]._late == {2}
+    assert alive[0]._late == {2}
     assert merges(client, 0)[-1].inputs[2] == merges(client, 2)[-1].inputs[2]  # what it gave stays in
     settle(loops, client)  # it wakes up
     assert served(client).learned == learned(loops) == 48
