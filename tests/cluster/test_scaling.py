@@ -62,6 +62,7 @@ def test_load_adds_replicas_and_nodes_and_its_end_removes_them_without_a_failed_
         each.audit(valkey_url, str(tmp_path / "archive"))
 
 
+@pytest.mark.slow
 def test_a_replay_adds_nodes_of_its_own_says_how_many_and_releases_them(cluster, tmp_path):
     write_log(tmp_path / "log.csv", rows=600_000)
     replay = ["banditloop", "replay", "--log", str(tmp_path / "log.csv"), "--format", "csv", "--interval", "bootstrap"]

@@ -18,7 +18,8 @@ from simulator.rllib_module import SharedScorer
 from simulator.rllib_train import CHECKPOINT, Training, train_rl
 from simulator.sessions.experiment import BANDIT, MYOPIC, RL, Cell, ratios, run_cell
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # of ray and torch, at start
+# Warnings of ray and torch, at start; and Ray starts several times
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(300)]
 TRAINING = Training(world="satiation", world_seed=3, seed=1, steps=2048, env_runners=0)
 
 
