@@ -11,7 +11,7 @@ from cluster.fixed import FixedCluster
 from serve_app.client import Client
 from serve_app.environment import free_port
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(200)]
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(200)]
 
 
 def test_it_serves_on_the_cluster_and_leaves_it_as_it_was(valkey_url, tmp_path):
