@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import SecretStr
-from redis.exceptions import RedisError
 
 from bandits.errors import StartupError
 from policies.spec import PolicySpec
@@ -80,8 +79,7 @@ def serving(settings: Settings, specs: Sequence[PolicySpec]) -> Iterator[str]:
             }
         )
         settings.secret()
-        with contextlib.suppress(RedisError, OSError):  # then replicas and learners wait for it
-            check_partitions(url, specs)
+        check_partitions(url, specs)
         ray.init(
             address="local",  # its own, whatever else runs on this machine
             namespace="banditloop",

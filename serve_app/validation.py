@@ -3,6 +3,8 @@
 import contextlib
 from collections.abc import Sequence
 
+from redis.exceptions import RedisError
+
 from bandits.errors import SpecError
 from bandits.vw_merge import check_mergeable
 from policies.blend import make_learner
@@ -46,10 +48,12 @@ def validate(settings: Settings, specs: Sequence[PolicySpec]) -> None:
 def check_partitions(url: str, specs: Sequence[PolicySpec]) -> None:
     """Refuse to divide a log otherwise than it is: rewards would miss their decisions.
 
+    A Redis that does not answer is not asked: replicas and learners wait for it.
+
     Raises:
         SpecError: which names the policy.
     """
-    with contextlib.closing(blocking_client(url)) as client:
+    with contextlib.suppress(RedisError, OSError), contextlib.closing(blocking_client(url)) as client:
         for spec in specs:
             begun = client.exists(Keys(spec.name).head)
             count = partition_count(client, spec.name) if begun else spec.partitions

@@ -41,6 +41,7 @@ from policies.catalogue import Item
 from policies.fold import START
 from policies.ranker import ActionRequest, RankRequest
 from serve_app import partitions as partitions_module
+from serve_app.app import build_for_cluster
 from serve_app.archiver import Archiver
 from serve_app.cli import app
 from serve_app.cli_snapshots import app as snapshots_app
@@ -51,6 +52,7 @@ from serve_app.learner import LearnerLoop
 from serve_app.lease import Lease
 from serve_app.metrics import Metrics, collect
 from serve_app.service import RedisPolicyService
+from serve_app.settings import Settings
 from serve_app.stored import StoredPolicy, partition_count
 from serve_app.validation import check_partitions
 
@@ -349,7 +351,7 @@ def test_a_rollback_by_command_says_so_when_the_merge_that_restores_is_served(cl
     assert set(verdicts(client)) == {"identical"}
 
 
-def test_a_log_is_not_divided_otherwise_later(client, server_url):
+def test_a_log_is_not_divided_otherwise_later(client, server_url, monkeypatch):
     settle(make_all(client), client)
     assert partition_count(client, "home") == COUNT
     changed = msgspec.structs.replace(SPEC, partitions=1)
@@ -357,6 +359,9 @@ def test_a_log_is_not_divided_otherwise_later(client, server_url):
         check_partitions(server_url, [changed])
     assert (refused.value.target, f"partitions to {COUNT}" in refused.value.message) == ("partitions", True)
     check_partitions(server_url, [SPEC])
+    monkeypatch.setattr("serve_app.app.serve_host", lambda: "127.0.0.1")  # which it asks a running Serve
+    with pytest.raises(SpecError, match=f"partitions to {COUNT}"):  # nor by a deployment on a cluster
+        build_for_cluster(Settings(redis_url=server_url, salt=SALT.hex(), archive="none"), [changed])
     for keys in KEYS:
         client.delete(keys.lease)
     loop = LearnerLoop(client, changed, salt=SALT, publish_interval_s=0.0)
