@@ -101,7 +101,7 @@ class SNIPS(Formula):
 
     def value(self, means: Float64) -> Float64:
         """Their ratio."""
-        return _ratio(means[..., 0], means[..., 1])
+        return ratio(means[..., 0], means[..., 1])
 
     def gradient(self, means: Float64) -> Float64:
         """Of a / b: 1 / b and -a / b^2."""
@@ -142,7 +142,7 @@ class SNDR(Formula):
 
     def value(self, means: Float64) -> Float64:
         """The first, and the ratio of the others."""
-        value: Float64 = means[..., 0] + _ratio(means[..., 1], means[..., 2])
+        value: Float64 = means[..., 0] + ratio(means[..., 1], means[..., 2])
         return value
 
     def gradient(self, means: Float64) -> Float64:
@@ -207,8 +207,8 @@ def _model(batch: OpeBatch) -> tuple[Float64, Float64]:
     return batch.predicted, batch.expected
 
 
-def _ratio(above: Float64, below: Float64) -> Float64:
+def ratio(above: Float64, below: Float64) -> Float64:
     """NaN or infinite where nothing is below: no row has target mass."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        ratio: Float64 = above / below
-    return ratio
+        found: Float64 = above / below
+    return found

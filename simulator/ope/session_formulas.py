@@ -13,7 +13,7 @@ import numpy as np
 from bandits.errors import ReplayError
 from bandits.types import Float64
 from simulator.ope.batch import OpeBatch
-from simulator.ope.formulas import SNIPS, Formula, Range
+from simulator.ope.formulas import SNIPS, Formula, Range, ratio
 from simulator.ope.session_batch import SessionBatch
 
 
@@ -76,7 +76,7 @@ class PerDecisionWIS(SessionFormula):
 
     def value(self, means: Float64) -> Float64:
         """The discounted sum of ratios."""
-        return _ratios(means[..., : self.horizon], means[..., self.horizon :]) @ self.discounts
+        return ratio(means[..., : self.horizon], means[..., self.horizon :]) @ self.discounts
 
     def gradient(self, means: Float64) -> Float64:
         """Of each a / b: 1 / b and -a / b^2."""
@@ -112,7 +112,7 @@ class WeightedDR(SessionFormula):
     def value(self, means: Float64) -> Float64:
         """The discounted sum of both ratios."""
         corrections, values, weights, before = self._parts(means)
-        return (_ratios(corrections, weights) + _ratios(values, before)) @ self.discounts
+        return (ratio(corrections, weights) + ratio(values, before)) @ self.discounts
 
     def gradient(self, means: Float64) -> Float64:
         """Of a_t / b_t + c_t / b_t-1; b_t is below both a_t and c_t+1."""
@@ -147,9 +147,3 @@ def _model(sessions: SessionBatch) -> tuple[Float64, Float64]:
     if sessions.action_values is None or sessions.values is None:
         raise ReplayError("dr and wdr need the values of a model; give one, or use pdwis", "values")
     return sessions.action_values, sessions.values
-
-
-def _ratios(above: Float64, below: Float64) -> Float64:
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratios: Float64 = above / below
-    return ratios
