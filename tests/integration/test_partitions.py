@@ -214,7 +214,7 @@ def test_a_merge_that_nobody_heard_of_is_not_decided_again(client):
 
 
 @pytest.mark.parametrize("name", EACH)
-def test_a_dead_partition_holds_up_the_others_once_and_loses_nothing(client, name, monkeypatch):
+def test_a_dead_partition_holds_up_the_others_once_and_loses_nothing(client, name, monkeypatch, caplog):
     monkeypatch.setattr(partitions_module, "LATE_S", 0.3)
     spec = SPECS[name]
     loops = make_all(client, spec)
@@ -229,6 +229,7 @@ def test_a_dead_partition_holds_up_the_others_once_and_loses_nothing(client, nam
             for loop in alive:
                 step(loop)
     assert alive[0]._late == {2}
+    assert caplog.text.count("goes on without partitions [2]") == 1  # after which it is not waited for
     assert merges(client, 0)[-1].inputs[2] == merges(client, 2)[-1].inputs[2]  # what it gave stays in
     settle(loops, client)  # it wakes up
     assert served(client).learned == learned(loops) == 48
