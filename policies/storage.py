@@ -27,7 +27,7 @@ class Storage:
     """
 
     def __init__(self, root: "str | Path | fs.FileSystem", folder: str) -> None:
-        self._fs, base = (root, "") if isinstance(root, fs.FileSystem) else _resolve(str(root))
+        self._fs, base = (root, "") if isinstance(root, fs.FileSystem) else filesystem_of(str(root))
         self._base = posixpath.join(base, folder)
 
     def full(self, path: str) -> str:
@@ -88,7 +88,12 @@ class Storage:
                 os.close(number)
 
 
-def _resolve(root: str) -> "tuple[fs.FileSystem, str]":
+def filesystem_of(root: str) -> "tuple[fs.FileSystem, str]":
+    """The file system of a path or URI, and the path in it.
+
+    Raises:
+        ArchiveError: pyarrow knows no such address.
+    """
     scheme, separator, _ = root.partition("://")
     if not separator:
         return fs.LocalFileSystem(), str(Path(root).resolve())

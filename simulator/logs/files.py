@@ -14,7 +14,8 @@ from typing import Any, BinaryIO, cast
 import pyarrow as pa
 from pyarrow import fs
 
-from bandits.errors import ReplayError
+from bandits.errors import ArchiveError, ReplayError
+from policies.storage import filesystem_of
 
 WILD = frozenset("*?[")
 
@@ -131,11 +132,6 @@ def _remote(log: str) -> Sequence[str]:
 
 def _system(uri: str) -> tuple[Any, str]:
     try:
-        system, path = fs.FileSystem.from_uri(uri)
-    except (pa.ArrowException, ValueError) as error:  # its message may repeat the credentials of the URI
-        raise ReplayError(
-            f"pyarrow cannot open a {uri.partition('://')[0]}:// address like this ({type(error).__name__}): give a"
-            " path, or file://, s3://, gs:// or abfs:// as pyarrow.fs.FileSystem.from_uri takes it",
-            "log",
-        ) from None
-    return system, str(path)
+        return filesystem_of(uri)
+    except ArchiveError as error:
+        raise ReplayError(error.message, "log") from None
