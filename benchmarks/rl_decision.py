@@ -10,14 +10,13 @@ Goal: at most 1.5 times the faster of the two.
 """
 
 import argparse
-import json
 import sys
 import time
 from pathlib import Path
 
 import numpy as np
 from decision import FEATURES, RIDGE, SALT, USE, make_catalogue, make_requests, taught
-from machine import describe
+from table import Table
 
 from bandits.codec import encode
 from bandits.exploration import EpsilonGreedy, LinTs, Softmax
@@ -67,13 +66,13 @@ def main() -> int:
             encode(ranker.decide(request, explicit_pool(request.actions or [])))
             taken[name].append(time.perf_counter() - began)
     medians = {name: float(np.median(values)) * 1e6 for name, values in taken.items()}
+    table = Table()
     for name, median in medians.items():
-        print(f"{name:22s} {median:6.0f} us, p99 {float(np.quantile(taken[name], 0.99)) * 1e6:6.0f} us")
+        high = float(np.quantile(taken[name], 0.99)) * 1e6
+        table.add(f"with draw and record: {name}", f"{median:,.0f} us, p99 {high:,.0f}", median)
     ratio = medians["rl"] / min(median for name, median in medians.items() if name != "rl")
-    print(f"rl against the faster blend: x {ratio:.2f}, goal {GOAL}")
-    if given.out:
-        given.out.write_text(json.dumps({"machine": describe(), "median_us": medians, "ratio": ratio}, indent=2) + "\n")
-    return 0 if ratio <= GOAL else 1
+    table.add("a decision of kind rl / of the faster blend", f"{ratio:.2f} x", ratio, at_most=GOAL)
+    return table.finish(given.out)
 
 
 if __name__ == "__main__":

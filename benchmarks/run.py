@@ -21,7 +21,7 @@ OTHERS = (
     "replay.py",
     "rl_decision.py",
 )
-TABLES = ("serving.py", "decision.py", "learner.py", "retrieval.py", "memory.py")
+TABLES = ("serving.py", "decision.py", "rl_decision.py", "learner.py", "retrieval.py", "memory.py")
 
 
 def run(name: str, *arguments: str) -> bool:
