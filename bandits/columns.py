@@ -5,16 +5,15 @@ from functools import lru_cache
 from itertools import chain
 
 import numpy as np
-from numpy.typing import NDArray
 
+from bandits.compiled import Bools, Int32, Int64
 from bandits.design import columns_of_rows, design, fill_table
-from bandits.flat import Int32, flatten, triples
+from bandits.flat import flatten, triples
 from bandits.hashing import hash_feature
 from bandits.types import ActionSet, Context, Float64, Row, frozen
 
 FNV_PRIME = np.uint32(16777619)
 INTERCEPT = hash_feature("constant", "constant")
-Int64 = NDArray[np.int64]
 Interactions = tuple[tuple[str, str], ...]
 
 
@@ -115,7 +114,7 @@ class FeatureIndex:
 @lru_cache(maxsize=256)
 def _plan(
     interactions: Interactions, ignored: str | None, shared: tuple[str, ...], own: tuple[str, ...]
-) -> tuple[NDArray[np.bool_], Int32, Int32, Int32]:
+) -> tuple[Bools, Int32, Int32, Int32]:
     """What ``design`` asks of namespaces: which have columns; pairs of both kinds, of actions', of the context's."""
     number = {name: at for at, name in enumerate((*shared, *own))}
     known = [(number[first], number[second]) for first, second in interactions if {first, second} <= number.keys()]
@@ -127,17 +126,15 @@ def _plan(
 
 
 @lru_cache(maxsize=256)
-def _own_plan(
-    interactions: Interactions, ignored: str | None, spaces: tuple[str, ...]
-) -> tuple[NDArray[np.bool_], Int32]:
+def _own_plan(interactions: Interactions, ignored: str | None, spaces: tuple[str, ...]) -> tuple[Bools, Int32]:
     number = {name: at for at, name in enumerate(spaces)}
     known = [(number[first], number[second], 0) for first, second in interactions if {first, second} <= number.keys()]
     return _alone(spaces, ignored), triples(known)
 
 
-def _alone(spaces: tuple[str, ...], ignored: str | None) -> NDArray[np.bool_]:
+def _alone(spaces: tuple[str, ...], ignored: str | None) -> Bools:
     """Which have columns of their own."""
-    alone: NDArray[np.bool_] = frozen(np.array([name != ignored for name in spaces], np.bool_))
+    alone: Bools = frozen(np.array([name != ignored for name in spaces], np.bool_))
     return alone
 
 

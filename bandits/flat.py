@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bandits.compiled import Int32, Int64
 from bandits.types import ActionSet, Context, Float32, Float64, Namespace, UInt32, frozen
-
-Int32 = NDArray[np.int32]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -26,7 +25,7 @@ class Flat:
     space: Int32
     codes: Int32
     values: Float32
-    spans: NDArray[np.int64]
+    spans: Int64
     shared: UInt32
     shared_values: Float64
     shared_space: Int32
@@ -95,8 +94,8 @@ def _numbered(sizes: tuple[int, ...], first: int) -> Int32:
 
 
 @lru_cache(maxsize=1024)
-def _spans(widths: tuple[int, ...]) -> NDArray[np.int64]:
-    spans: NDArray[np.int64] = frozen(np.cumsum((0, *widths)))
+def _spans(widths: tuple[int, ...]) -> Int64:
+    spans: Int64 = frozen(np.cumsum((0, *widths)))
     return spans
 
 

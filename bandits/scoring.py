@@ -15,9 +15,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from bandits.compiled import Int32
 from bandits.design import weigh
 from bandits.errors import SnapshotError, SpecError
-from bandits.flat import Int32, flatten, triples
+from bandits.flat import flatten, triples
 from bandits.types import ActionSet, Context, Float32, Float64, Namespace, UInt32, frozen
 
 Arity = Literal["flag", "value", "list"]
