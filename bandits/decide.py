@@ -2,8 +2,8 @@
 
 import hashlib
 import struct
-from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 
 from bandits.errors import EmptyActionsError, InvalidFieldError, InvalidPmfError
@@ -13,10 +13,10 @@ from bandits.types import ActionSet, Context, Float64, Pmf, Policy, check_pmf, f
 PURPOSE_ACTION = "action"
 PURPOSE_SOURCE = "source"
 PURPOSE_HOLDOUT = "holdout"
+_LENGTH = struct.Struct("<I").pack
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Decision:
+class Decision(msgspec.Struct, frozen=True, eq=False, gc=False):
     """What was chosen, slot by slot, and with what probability.
 
     ``pmfs``: float64[slots, K]; row j is the PMF slot j was drawn from, 0 at the actions of earlier slots.
@@ -38,13 +38,9 @@ def uniform(salt: bytes, policy: str, event_id: str, slot: int, purpose: str) ->
 
     53 bits of keyed BLAKE2b over length-prefixed fields.
     """
-    digest = hashlib.blake2b(key=salt, digest_size=8)
-    for text in (policy, event_id, purpose):
-        data = text.encode()
-        digest.update(struct.pack("<I", len(data)))
-        digest.update(data)
-    digest.update(struct.pack("<I", slot))
-    return float(int.from_bytes(digest.digest(), "little") >> 11) * 2.0**-53
+    what = b"".join([_LENGTH(len(data)) + data for data in (policy.encode(), event_id.encode(), purpose.encode())])
+    digest = hashlib.blake2b(what + _LENGTH(slot), key=salt, digest_size=8).digest()
+    return float(int.from_bytes(digest, "little") >> 11) * 2.0**-53
 
 
 def decide(

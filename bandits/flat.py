@@ -1,10 +1,10 @@
 """The features of one decision as the few arrays that compiled loops read."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -12,8 +12,7 @@ from bandits.compiled import Int32, Int64
 from bandits.types import ActionSet, Context, Float32, Float64, Namespace, UInt32, frozen
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Flat:
+class Flat(msgspec.Struct, frozen=True, eq=False, gc=False):
     """Namespaces are numbered: those of the context, then those of the actions.
 
     ``names``: uint32[U], hashes of features of the actions; ``space``: int32[U], the namespace of each. ``values``:

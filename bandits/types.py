@@ -1,9 +1,10 @@
 """Core types. All frozen, all arrays read-only; K is the number of actions of one decision."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -24,8 +25,7 @@ def frozen(array: NDArray[Any]) -> NDArray[Any]:
     return array
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Namespace:
+class Namespace(msgspec.Struct, frozen=True, eq=False, gc=False):
     """The features of one namespace, shared by all actions or one row per action.
 
     ``values``: float32, shape [n] in a Context, [K, n] in an ActionSet. A value of 0 means "no such feature" (padding).
@@ -50,15 +50,13 @@ class Namespace:
         return Namespace(self.name, self.hashes if self.hashes.ndim == 1 else self.hashes[rows], self.values[rows])
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Context:
+class Context(msgspec.Struct, frozen=True, eq=False, gc=False):
     """Features shared by all actions of one decision."""
 
     namespaces: tuple[Namespace, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class ActionSet:
+class ActionSet(msgspec.Struct, frozen=True, eq=False, gc=False):
     """The K actions of one decision, with their features. Says nothing of which one was chosen.
 
     ``scores``: by source, float32[K], NaN where the source did not propose the action.
@@ -66,7 +64,7 @@ class ActionSet:
 
     ids: tuple[str, ...]
     namespaces: tuple[Namespace, ...] = ()
-    scores: Mapping[str, Float32] = field(default_factory=dict)
+    scores: Mapping[str, Float32] = msgspec.field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ids)

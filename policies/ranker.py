@@ -70,8 +70,7 @@ class RankRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
     return_pmf: bool = False
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Pool:
+class Pool(msgspec.Struct, frozen=True, eq=False, gc=False):
     """The actions of one decision before featurising. ``scores``: by source float32[K], NaN where it has none."""
 
     ids: tuple[str, ...]

@@ -17,6 +17,7 @@ from ray.exceptions import ActorDiedError, RayActorError
 
 from policies.spec import PolicySpec
 from policies.stored_artifact import opened
+from serve_app.environment import collect_rarely
 from serve_app.logs import configure_logging
 from serve_app.loopback import keep_replica_on_loopback
 from serve_app.placement import on_node_for
@@ -36,6 +37,7 @@ class Background:
 
     def __init__(self, settings: Settings) -> None:
         configure_logging(settings.log_level)
+        collect_rarely()
         os.nice(settings.learner_niceness)
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []

@@ -2,13 +2,13 @@
 
 import asyncio
 import contextlib
-import gc
 import logging
 import time
 import uuid
 from collections.abc import Iterable
 
 from policies.spec import PolicySpec
+from serve_app.environment import collect_rarely
 from serve_app.event_log import LogWriter
 from serve_app.http import Api
 from serve_app.logs import configure_logging
@@ -18,9 +18,6 @@ from serve_app.redis_clients import connect
 from serve_app.security import KeyRing
 from serve_app.service import RedisPolicyService
 from serve_app.settings import Settings
-
-GARBAGE = 20_000
-"""So many objects more than were freed before cycles among them are looked for. A request makes none."""
 
 PATIENCE_S = 60.0
 POLL_S = 0.05
@@ -34,7 +31,7 @@ class RankReplica:
     def __init__(self, settings: Settings, specs: list[PolicySpec]) -> None:
         configure_logging(settings.log_level)
         keep_replica_on_loopback()
-        gc.set_threshold(GARBAGE, 20, 20)
+        collect_rarely()
         self._settings = settings
         self._specs = specs
         self._name = uuid.uuid4().hex[:12]

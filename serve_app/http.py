@@ -352,12 +352,11 @@ def _checked(record: RewardRecord, prefix: str) -> RewardRecord:
 
 
 def _response(record: DecisionRecord, *, logged: bool, with_pmf: bool) -> schemas.RankResponse:
-    pmfs = record.pmfs()
     ids = record.action_ids
     pmf = None
     if with_pmf:
-        pmf = [schemas.Probability(name, p) for name, p in zip(ids, pmfs[0].tolist(), strict=True)]
-    chosen = [schemas.Chosen(slot, ids[k], float(pmfs[slot, k])) for slot, k in enumerate(record.chosen)]
+        pmf = [schemas.Probability(name, p) for name, p in zip(ids, record.pmfs()[0].tolist(), strict=True)]
+    chosen = [schemas.Chosen(slot, ids[k], record.propensity(slot)) for slot, k in enumerate(record.chosen)]
     return schemas.RankResponse(record.event_id, record.policy, record.snapshot_id, logged, chosen, pmf)
 
 

@@ -45,7 +45,7 @@ from serve_app.snapshots import Published, publish
 from serve_app.stats import Stats
 
 BLOCK_MS = 50
-PACE_S = 0.05
+PACE_S = 0.1
 """Shortest time from one step to the next. What a step asks of Redis costs more than the few entries it would find."""
 READ = 250
 """Entries at a time: while it sends a thousand decisions of 100 actions, 2 MB, Redis answers nobody else."""

@@ -1,9 +1,10 @@
 """The numpy scorer against VW's own sums, over random models, decisions and argument strings."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
@@ -105,7 +106,7 @@ def float32_error(plan: ScorerPlan, weights: Float32, context: Context, actions:
 
     def total(weight: Float32, values: Callable[[Float32], Float32]) -> Float64:
         def apply(namespaces: tuple[Namespace, ...]) -> tuple[Namespace, ...]:
-            return tuple(replace(ns, values=values(ns.values)) for ns in namespaces)
+            return tuple(msgspec.structs.replace(ns, values=values(ns.values)) for ns in namespaces)
 
         shared, own = Context(apply(context.namespaces)), ActionSet(actions.ids, apply(actions.namespaces))
         return -scorer_of(plan, weight).scores(shared, own)
