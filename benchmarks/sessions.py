@@ -30,7 +30,7 @@ GAMMAS = (0.0, 0.8)
 """Beside the default, in the satiation world, with seed 0."""
 GOAL, EVEN = 1.10, 0.03
 SESSIONS = 600
-TUNE_STEPS, TUNE_SESSIONS = 5_000, 250
+TUNE_SEEDS = (100, 101)
 
 
 def cells() -> list[Cell]:
@@ -137,10 +137,10 @@ def main() -> int:
     parser.add_argument("--gamma", type=float, help="only cells of this gamma")
     parser.add_argument("--draw", type=Path, help="write the curves (PNG)")
     parser.add_argument("--smoke", action="store_true")
-    parser.add_argument("--tune", metavar="WORLD", help="only say what the bandits of the grid earn, with another seed")
+    parser.add_argument("--tune", metavar="WORLD", help="only say what the bandits of the grid earn, with other seeds")
     given = parser.parse_args()
     if given.tune:
-        for name, earned in tuned(given.tune, TUNE_STEPS, TUNE_SESSIONS):
+        for name, earned in tuned(given.tune, STEPS[given.tune], SESSIONS, TUNE_SEEDS):
             print(f"{given.tune}  {name:32s} {earned:.3f}", flush=True)
         return 0
     wanted = smoke() if given.smoke else cells()
