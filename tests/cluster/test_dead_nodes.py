@@ -70,7 +70,8 @@ def test_when_a_node_dies_in_the_middle_of_a_replay_its_result_is_the_same(tmp_p
             cluster.kill(busy[0])
             said, _ = process.communicate(timeout=120)
         assert process.returncode == 0, said
-        assert cluster.nodes() == {"head": 1, "replay": 1}
+        eventually(lambda: cluster.nodes() == {"head": 1, "replay": 1}, 30, "the node's death")
+        eventually(lambda: any(each["attempt_number"] for each in cluster.listed("tasks")), 30, "pieces done again")
         assert reports[0].read_bytes() == reports[1].read_bytes()
         print(said)
 
