@@ -2,14 +2,13 @@
 
 import hashlib
 import re
-import struct
-from collections.abc import Callable, Iterable
-from functools import lru_cache
+from collections.abc import Iterable
 
 import msgspec
 import numpy as np
 
 from bandits.errors import CodecError
+from bandits.kernels import total_and_least
 from bandits.records import (
     ActivationRecord,
     Credit,
@@ -112,8 +111,9 @@ def _check_decision(record: DecisionRecord) -> None:
     for source, data in record.scores.items():
         if len(data) != 4 * count or np.isinf(np.frombuffer(data, "<f4")).any():
             raise CodecError(f"{count} float32 scores, none infinite", f"scores.{source}")
-    for pmf, index in zip(_pmfs(record.pmf, slots, count, "pmf"), chosen, strict=True):
-        if not pmf[index] > 0.0:
+    _check_pmfs(record.pmf, slots, count, "pmf")
+    for slot in range(slots):
+        if not record.propensity(slot) > 0.0:
             raise CodecError("a chosen action has a positive propensity", "pmf")
     if record.credit is not None:
         _check_credit(record.credit, slots)
@@ -132,23 +132,16 @@ def _check_features(record: DecisionRecord) -> None:
 def _check_credit(credit: Credit, slots: int) -> None:
     if len(credit.credited) != slots or not all(0 <= index < len(credit.sources) for index in credit.credited):
         raise CodecError("one credited source per slot", "credit.credited")
-    pmfs = _pmfs(credit.pmf, slots, len(credit.sources), "credit.pmf")
-    if not all(pmf[index] > 0.0 for pmf, index in zip(pmfs, credit.credited, strict=True)):
+    _check_pmfs(credit.pmf, slots, len(credit.sources), "credit.pmf")
+    if not all(pmf[index] > 0.0 for pmf, index in zip(credit.pmfs(), credit.credited, strict=True)):
         raise CodecError("a credited source has a positive propensity", "credit.pmf")
 
 
-@lru_cache(maxsize=1024)
-def _doubles(count: int) -> Callable[[bytes], tuple[float, ...]]:
-    return struct.Struct(f"<{count}d").unpack
-
-
-def _pmfs(data: bytes, rows: int, columns: int, target: str) -> list[tuple[float, ...]]:
-    """Plain Python: for the usual number of actions a good deal faster than arrays."""
+def _check_pmfs(data: bytes, rows: int, columns: int, target: str) -> None:
+    """That they are float64[rows, columns], each row a PMF."""
     if len(data) != 8 * rows * columns:
         raise CodecError(f"{rows} x {columns} float64, not {len(data)} bytes", target)
-    values = _doubles(rows * columns)(data)
-    pmfs = [values] if rows == 1 else [values[row * columns : (row + 1) * columns] for row in range(rows)]
-    for pmf in pmfs:
-        if not (abs(sum(pmf) - 1.0) <= 1e-12 and min(pmf) >= 0.0):  # a NaN makes the sum one
+    for row in range(rows):
+        total, least = total_and_least(np.frombuffer(data, "<f8", columns, 8 * columns * row))
+        if not (abs(total - 1.0) <= 1e-12 and least >= 0.0):  # a NaN makes the sum one
             raise CodecError("each row is non-negative and sums to 1 within 1e-12", target)
-    return pmfs
