@@ -1,6 +1,7 @@
 """A typed client. It makes event_id and reward_id before its first attempt, so every retry is safe."""
 
 import asyncio
+import random
 import time
 import uuid
 from collections.abc import Mapping, Sequence
@@ -17,7 +18,7 @@ from serve_app.schemas import Accepted, ErrorResponse, RankResponse, RewardEvent
 
 T = TypeVar("T")
 RETRY_STATUS = frozenset({429, 502, 503, 504})
-BACKOFF_S = 0.05
+BACKOFF_S, LONGEST_S = 0.05, 1.0
 JSON = {"content-type": "application/json"}
 
 
@@ -77,7 +78,7 @@ class Client:
                 if last or response.status_code not in RETRY_STATUS:
                     return read(response, kind)
             self.retried += 1
-            time.sleep(BACKOFF_S * 2**attempt)
+            time.sleep(backoff_s(attempt))
         raise AssertionError("unreachable")
 
 
@@ -140,7 +141,7 @@ class AsyncClient:
                 if last or response.status_code not in RETRY_STATUS:
                     return read(response, kind)
             self.retried += 1
-            await asyncio.sleep(BACKOFF_S * 2**attempt)
+            await asyncio.sleep(backoff_s(attempt))
         raise AssertionError("unreachable")
 
     async def _once(self, path: str, body: bytes) -> httpx.Response:
@@ -215,3 +216,11 @@ def wait_until_ready(url: str, *, timeout_s: float) -> None:
 
 
 _encoder = msgspec.json.Encoder()
+
+
+def backoff_s(attempt: int) -> float:
+    """How long to wait after an attempt: doubled each time, and by chance up to half of it less.
+
+    So clients that were turned away together do not come back together.
+    """
+    return min(LONGEST_S, BACKOFF_S * 2.0**attempt) * random.uniform(0.5, 1.0)

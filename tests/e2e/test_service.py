@@ -6,7 +6,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -30,6 +32,11 @@ exploration: {kind: lints, scale: 0.3, draws: 50}
 floor: 0.05
 join: {window_s: 1, default_reward: 0, aggregation: first}
 """
+SETTINGS = {
+    "BANDITLOOP_ARCHIVE_MAX_AGE_S": "1",
+    "BANDITLOOP_MAX_ONGOING_REQUESTS": "8",
+    "BANDITLOOP_MAX_QUEUED_REQUESTS": "8",
+}
 ACTIONS = [ActionRequest("good", {"topic": "sport"}), ActionRequest("bad", {"topic": "war"})]
 
 
@@ -44,7 +51,7 @@ def banditloop(*arguments: str, cwd: Path) -> "subprocess.Popen[str]":
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            env={**os.environ, "BANDITLOOP_ARCHIVE_MAX_AGE_S": "1"},
+            env={**os.environ, **SETTINGS},
         )
 
 
@@ -151,6 +158,27 @@ def test_bad_input_through_the_whole_stack(service, path, body, status, code):
     assert response.status_code == status
     assert response.json().get("error", {}).get("code") == code
     assert httpx.get(f"{url}/livez").status_code == 200
+
+
+def test_of_more_requests_than_it_holds_some_are_turned_away_and_the_client_tries_them_again(service):
+    url, _ = service
+    answers: Counter[tuple[int, str]] = Counter()
+
+    def crowd(number: int) -> None:
+        with Client(url, "news", retries=0) as impatient, Client(url, "news", retries=20) as patient:
+            for attempt in range(10):
+                event_id = f"crowd-{number}-{attempt}"
+                try:
+                    impatient.rank(ACTIONS, event_id=event_id)
+                    answers[200, ""] += 1
+                except ServiceError as error:
+                    answers[error.status, error.service_code] += 1
+                    answers[200, "later"] += patient.rank(ACTIONS, event_id=event_id).logged
+
+    with ThreadPoolExecutor(64) as pool:
+        list(pool.map(crowd, range(64)))
+    assert set(answers) == {(200, ""), (429, "overloaded"), (200, "later")}
+    assert answers[200, ""] + answers[200, "later"] == 640
 
 
 def test_unless_told_otherwise_all_of_it_listens_on_loopback(service):

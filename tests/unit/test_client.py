@@ -11,7 +11,7 @@ import pytest
 
 from policies.ranker import ActionRequest
 from serve_app import client as module
-from serve_app.client import AsyncClient, Client, ServiceError, wait_until_ready
+from serve_app.client import BACKOFF_S, LONGEST_S, AsyncClient, Client, ServiceError, backoff_s, wait_until_ready
 from serve_app.schemas import RewardEvent
 
 RANKED = {
@@ -231,3 +231,11 @@ def test_a_key_is_sent_with_every_attempt_and_none_without_one(server, monkeypat
     with Client(server.url) as client:
         client.rank(["a"])
     assert seen == ["Bearer bl_a_b", "Bearer bl_a_b", "Bearer bl_c_d", None]
+
+
+def test_clients_turned_away_together_do_not_come_back_together_and_none_waits_for_long():
+    waits = [[backoff_s(attempt) for _ in range(50)] for attempt in range(30)]
+    for attempt, several in enumerate(waits):
+        longest = min(LONGEST_S, BACKOFF_S * 2**attempt)
+        assert longest / 2 <= min(several) < max(several) <= longest
+        assert max(several) - min(several) > longest / 4
