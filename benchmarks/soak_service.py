@@ -97,7 +97,7 @@ class Service:
             if kind == "learner":
                 kind = "learner, leading" if pid == leader else "learner, standby"
             with contextlib.suppress(OSError, StopIteration):
-                rss[kind] += _rss(pid)
+                rss[kind] += rss_of(pid)
                 pids[kind].append(pid)
         info: Any = self._client.info("memory")
         entries = int(self._client.xlen(self._keys.log))
@@ -136,7 +136,8 @@ def descendants(root: int) -> dict[int, str]:
     return {pid: titles[pid] for pid in found if pid in titles}
 
 
-def _rss(pid: int) -> int:
+def rss_of(pid: int) -> int:
+    """Resident memory of a process, in bytes."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmRSS:"))
 

@@ -20,6 +20,8 @@ FAST_SERVE = {
     # Calls between deployments, of which there are none, would go over an unauthenticated port: see loopback.py.
     "RAY_SERVE_USE_GRPC_BY_DEFAULT": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
+    # Ray's own metrics: with them every process of Serve grows by 10 to 20 bytes a request, for as long as it lives.
+    "RAY_enable_metrics_collection": "0",
     # Ray starts workers at niceness 15, which is for batch work, not for answering requests.
     "RAY_worker_niceness": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
@@ -30,8 +32,6 @@ FAST_SERVE = {
 
 ONE_MACHINE = {
     **FAST_SERVE,
-    # Ray's own metrics, which nobody reads here: with them every process grows by 10 to 20 bytes a request, for ever.
-    "RAY_enable_metrics_collection": "0",
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0.1",
     "RAY_SERVE_PORT_QUARANTINE_S": "0",
     # Where Ray believes that it cannot be part of a cluster, its own ports are on loopback; Linux honours it as well.
