@@ -21,7 +21,7 @@ from serve_app.keys import Keys
 from serve_app.lease import Lease
 
 KEPT_SNAPSHOTS = 20
-LOADS_KEPT = 20_000
+LOADS_KEPT = 5_000
 UNNAMED_S = 600
 """A blob that is stored but never named (its writer died in between) goes away by itself."""
 RETRY_S = 0.5
