@@ -32,7 +32,7 @@ FAST_SERVE = {
 
 ONE_MACHINE = {
     **FAST_SERVE,
-    # A list of the last 100,000 calls between Ray's actors, 50 MB, for a dashboard that there is not.
+    # A list of up to 100,000 calls between Ray's actors, for a dashboard that there is not.
     "RAY_task_events_report_interval_ms": "0",
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0.1",
     "RAY_SERVE_PORT_QUARANTINE_S": "0",
