@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
 from bandits.codec import MAX_NUMBER
@@ -134,8 +135,7 @@ def vw_progressive(
     return VwProgressive(examples, labelled, skipped, loss.value, loss.points())
 
 
-@dataclass(frozen=True, slots=True)
-class _Label:
+class _Label(msgspec.Struct, frozen=True, gc=False):
     """``chosen``: index of the action, None without a label."""
 
     chosen: int | None
@@ -163,7 +163,7 @@ def _dsjson_label(record: Record) -> _Label | None:
     label = dsjson.read_label(record)
     if not label.a or label.skip:
         return None
-    chosen = label.chosen(record.where())
+    chosen = label.chosen(record)
     if chosen is None or label.cost is None or label.probability is None:
         return _Label(None)
     return _Label(chosen, label.cost, label.probability, label.weight)

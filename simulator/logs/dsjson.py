@@ -42,25 +42,27 @@ class Label(msgspec.Struct, frozen=True):
         """How many decisions of the service this one stands for."""
         return 1.0 / (1.0 - (self.pdrop or 0.0))
 
-    def chosen(self, where: str) -> int | None:
+    def chosen(self, record: Record) -> int | None:
         """Index of the chosen action from 0, or None: no label, or one that was never carried out.
 
         Raises:
             BadRowError: half a label, one that contradicts itself, of several slots, or an impossible ``pdrop``.
         """
         if self.outcomes:
-            raise BadRowError(f"{where}: a decision with several slots (CCB, slates) is not read here", "_outcomes")
+            message = "a decision with several slots (CCB, slates) is not read here"
+            raise BadRowError(f"{record.where()}: {message}", "_outcomes")
         if not 0.0 <= (self.pdrop or 0.0) < 1.0:
-            raise BadRowError(f"{where}: pdrop is in [0, 1), not {self.pdrop}", "pdrop")
+            raise BadRowError(f"{record.where()}: pdrop is in [0, 1), not {self.pdrop}", "pdrop")
         if self.skip or (self.cost is None and self.probability is None):
             return None
         if self.cost is None or self.probability is None:
-            raise BadRowError(f"{where}: a label is both a cost and a probability", "_label_cost")
-        said = {*([] if self.index is None else [self.index]), *([] if self.action is None else [self.action - 1])}
-        said = said or {each - 1 for each in (self.a or ())[:1]}
-        if len(said) != 1:
-            raise BadRowError(f"{where}: _labelIndex + 1 and _label_Action are the chosen action", "_labelIndex")
-        return said.pop()
+            raise BadRowError(f"{record.where()}: a label is both a cost and a probability", "_label_cost")
+        action = self.action if self.action is not None or not self.a else self.a[0]
+        index = self.index if self.index is not None or action is None else action - 1
+        if index is None or (self.action is not None and self.action != index + 1):
+            message = "_labelIndex + 1 and _label_Action are the chosen action"
+            raise BadRowError(f"{record.where()}: {message}", "_labelIndex")
+        return index
 
 
 class _Line(Label, frozen=True):
@@ -106,7 +108,7 @@ def parse_dsjson(record: Record) -> Parsed:
         BadRowError: the line is malformed.
     """
     line, where = _decode(_lines, record), record.where()
-    chosen = line.chosen(where)
+    chosen = line.chosen(record)
     if chosen is None or line.cost is None or line.probability is None:
         return None
     actions = line.c.get("_multi")

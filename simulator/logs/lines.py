@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import BinaryIO
 
+import msgspec
 import numpy as np
 
 from bandits.codec import MAX_NUMBER
@@ -42,8 +43,7 @@ class Span:
     blocks: bool = False
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Record:
+class Record(msgspec.Struct, frozen=True, eq=False, gc=False):
     """The lines of one record, without their ends, none of them empty. ``offset``: of its first byte in the file.
 
     ``first``: the number of its first line, from 1; 0 until ``numbered`` has counted.
@@ -65,7 +65,7 @@ class Record:
 
     def numbered(self) -> "Record":
         """The same, with its line number: that takes reading the file up to here, so it is done for errors only."""
-        return replace(self, first=newlines(self.path, 0, self.offset) + 1)
+        return msgspec.structs.replace(self, first=newlines(self.path, 0, self.offset) + 1)
 
 
 Parsed = tuple[LoggedDecision, float] | None
