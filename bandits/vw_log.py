@@ -53,8 +53,8 @@ class VwLogReader:
         self._workspace: Any = workspace._workspace  # noqa: SLF001
         self._format = log_format
 
-    def predict_then_learn(self, lines: Sequence[bytes], chosen: int | None) -> list[float]:
-        """Let VW parse one example: the probability of each of its K actions, before it learns from it.
+    def predict_then_learn(self, lines: Sequence[bytes], chosen: int | None) -> float:
+        """Let VW parse one example: the probability of its chosen action, before it learns from it; 0 without one.
 
         ``lines``: UTF-8; of text all of the example, of dsjson its one line. ``chosen``: index of the action with the
         label, None without one. An example whose label VW sees elsewhere is refused first: it would end in an error
@@ -69,10 +69,10 @@ class VwLogReader:
             predicted = self._workspace.predict_then_learn_multi_ex_one(examples)
         except (RuntimeError, UnicodeDecodeError) as error:
             raise BadRowError(f"VW cannot read it: {' '.join(str(error).split())}", "line") from error
-        probabilities = [0.0] * len(predicted)
         for action, probability in predicted:
-            probabilities[action] = probability
-        return probabilities
+            if action == chosen:
+                return float(probability)
+        return 0.0
 
     def _parse(self, lines: Sequence[bytes]) -> list[Any]:
         if self._format == "dsjson":

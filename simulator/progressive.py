@@ -118,7 +118,7 @@ def vw_progressive(
             label = _label(record, log_format)
             if label is None:
                 continue
-            probabilities = reader.predict_then_learn(record.lines, label.chosen)
+            probability = reader.predict_then_learn(record.lines, label.chosen)
         except BadRowError as error:
             if skip_bad:
                 skipped += 1
@@ -131,7 +131,7 @@ def vw_progressive(
             loss.add(0.0, 0.0)
             continue
         labelled += 1
-        loss.add(label.weight * label.cost / label.probability * probabilities[label.chosen], label.weight)
+        loss.add(label.weight * label.cost / label.probability * probability, label.weight)
     return VwProgressive(examples, labelled, skipped, loss.value, loss.points())
 
 

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
+import msgspec
+
 from bandits.errors import BadRowError
 from bandits.records import FeatureMap
 from simulator.logs.base import LoggedDecision
@@ -21,8 +23,7 @@ _SHARED = "shared"
 _BAR = ord("|")
 
 
-@dataclass(frozen=True, slots=True)
-class Label:
+class Label(msgspec.Struct, frozen=True, gc=False):
     """``chosen``: index of the labelled line among the actions, from 0. ``line``: its place in the record."""
 
     chosen: int
