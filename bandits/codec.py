@@ -7,8 +7,7 @@ from collections.abc import Iterable
 import msgspec
 import numpy as np
 
-from bandits.errors import CodecError
-from bandits.kernels import total_and_least
+from bandits.errors import CodecError, InvalidPmfError
 from bandits.records import (
     ActivationRecord,
     Credit,
@@ -20,6 +19,7 @@ from bandits.records import (
     RewardRecord,
     RollbackRecord,
 )
+from bandits.types import check_pmf
 
 VERSION = 1
 MALFORMED = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
@@ -142,6 +142,7 @@ def _check_pmfs(data: bytes, rows: int, columns: int, target: str) -> None:
     if len(data) != 8 * rows * columns:
         raise CodecError(f"{rows} x {columns} float64, not {len(data)} bytes", target)
     for row in range(rows):
-        total, least = total_and_least(np.frombuffer(data, "<f8", columns, 8 * columns * row))
-        if not (abs(total - 1.0) <= 1e-12 and least >= 0.0):  # a NaN makes the sum one
-            raise CodecError("each row is non-negative and sums to 1 within 1e-12", target)
+        try:
+            check_pmf(np.frombuffer(data, "<f8", columns, 8 * columns * row))
+        except InvalidPmfError as error:
+            raise CodecError(error.message, target) from error
