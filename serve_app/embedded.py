@@ -25,7 +25,7 @@ WATCH_S = 0.1
 NODE_BYTES = 131_072
 MALLOC = "MALLOC_ARENA_MAX=1 MALLOC_MMAP_THRESHOLD_=24576 MALLOC_TRIM_THRESHOLD_=65536"
 """A stream is kept in nodes of 100 entries: so large, each has pages of its own, which the system gets back when the
-node is trimmed. With Valkey's 4 kB the holes they leave are filled with what lives longer, and memory doubles.
+node is trimmed. With Valkey's 4 kB the holes they leave are filled with what lives longer.
 """
 
 log = logging.getLogger("banditloop.valkey")

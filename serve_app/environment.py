@@ -20,7 +20,7 @@ FAST_SERVE = {
     # Calls between deployments, of which there are none, would go over an unauthenticated port: see loopback.py.
     "RAY_SERVE_USE_GRPC_BY_DEFAULT": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
-    # Ray's own metrics: with them every process of Serve grows by some 10 bytes a request, for as long as it lives.
+    # Ray's own metrics: with them a replica grows by some 10 bytes a request, for as long as it lives.
     "RAY_enable_metrics_collection": "0",
     # Ray starts workers at niceness 15, which is for batch work, not for answering requests.
     "RAY_worker_niceness": "0",
