@@ -2,19 +2,20 @@
 
 from collections.abc import Sequence
 from functools import lru_cache
-from itertools import chain
+from operator import attrgetter
 
 import numpy as np
 
 from bandits.compiled import Bools, Int32, Int64
 from bandits.design import columns_of_rows, design, fill_table
-from bandits.flat import flatten, triples
+from bandits.flat import flatten, joined, triples
 from bandits.hashing import hash_feature
 from bandits.types import ActionSet, Context, Float64, Row, frozen
 
 FNV_PRIME = np.uint32(16777619)
 INTERCEPT = hash_feature("constant", "constant")
 Interactions = tuple[tuple[str, str], ...]
+_by_name = attrgetter("name")
 
 
 class FeatureIndex:
@@ -85,13 +86,9 @@ class FeatureIndex:
         feature that occurs twice in a row there are two values. What a row becomes depends on the rows before it, not
         on how many are asked for together.
         """
-        spaces = tuple(sorted({name for row in batch for name in row}))
+        parts = [namespace for row in batch for namespace in (sorted(row, key=_by_name) if len(row) > 1 else row)]
+        spaces = tuple(sorted(set(map(_by_name, parts))))
         number = {name: at for at, name in enumerate(spaces)}
-        parts = [(number[name], row[name]) for row in batch for name in sorted(row)]
-        start = _starts([len(pairs) for _, pairs in parts])
-        features = chain.from_iterable(pairs for _, pairs in parts)
-        # a double holds any hash
-        cells = np.fromiter(chain.from_iterable(features), np.float64, 2 * int(start[-1])).reshape(-1, 2)
         alone, pairs = _own_plan(self._interactions, self._ignored, spaces)
         self._size, begins, columns, found = columns_of_rows(
             self._keys,
@@ -100,10 +97,10 @@ class FeatureIndex:
             self._size,
             self._limit,
             _starts(list(map(len, batch))),
-            np.array([space for space, _ in parts], np.int32),
-            start,
-            cells[:, 0].astype(np.uint32),
-            cells[:, 1].astype(np.float32),
+            np.array([number[namespace.name] for namespace in parts], np.int32),
+            _starts([namespace.values.size for namespace in parts]),
+            joined([namespace.hashes for namespace in parts], np.uint32),
+            joined([namespace.values for namespace in parts], np.float32),
             alone,
             pairs,
             np.array(learn, np.bool_),
@@ -145,11 +142,4 @@ def _starts(lengths: Sequence[int]) -> Int64:
 
 def row_of(context: Context, actions: ActionSet, index: int) -> Row:
     """One action's features, and its context's."""
-    features: dict[str, list[tuple[int, float]]] = {}
-    for ns in context.namespaces:
-        features[ns.name] = list(zip(ns.hashes.tolist(), ns.values.tolist(), strict=True))
-    for ns in actions.namespaces:
-        cells = ns.cells()
-        hashes = cells if cells.ndim == 1 else cells[index]
-        features[ns.name] = list(zip(hashes.tolist(), ns.values[index].tolist(), strict=True))
-    return features
+    return (*context.namespaces, *(namespace.row(index) for namespace in actions.namespaces))

@@ -37,8 +37,8 @@ def flatten(context: Context, actions: ActionSet) -> Flat:
         (only,) = context.namespaces
         shared, shared_values = only.hashes, only.values.astype(np.float64)
     else:
-        shared = _joined([ns.hashes for ns in context.namespaces], np.uint32)
-        shared_values = _joined([ns.values for ns in context.namespaces], np.float64)
+        shared = joined([ns.hashes for ns in context.namespaces], np.uint32)
+        shared_values = joined([ns.values for ns in context.namespaces], np.float64)
     shared_space = _numbered(tuple(ns.values.shape[-1] for ns in context.namespaces), 0)
     widths: tuple[int, ...]
     sizes: tuple[int, ...]
@@ -62,7 +62,7 @@ def _side_by_side(actions: ActionSet) -> tuple[UInt32, Int32, Float32, tuple[int
         np.add(own, seen, out=codes[:, at:after])
         values[:, at:after] = given
         at, seen = after, seen + names.size
-    hashes = _joined([names for names, _, _ in parts], np.uint32)
+    hashes = joined([names for names, _, _ in parts], np.uint32)
     return hashes, codes, values, tuple(each[2].shape[1] for each in parts), tuple(each[0].size for each in parts)
 
 
@@ -76,7 +76,8 @@ def _coded(namespace: Namespace) -> tuple[UInt32, Int32, Float32]:
     return names.ravel(), np.arange(names.size, dtype=np.int32).reshape(names.shape), values
 
 
-def _joined(arrays: Sequence[NDArray[Any]], kind: Any) -> NDArray[Any]:
+def joined(arrays: Sequence[NDArray[Any]], kind: Any) -> NDArray[Any]:
+    """One after the other; there may be none."""
     return np.concatenate([np.zeros(0, kind), *arrays], dtype=kind)
 
 

@@ -80,7 +80,7 @@ class RidgeLearner:
         self._learned = state.learned
         self._a, self._b, self._cross, self._count, self._sum = state.arrays()
         self._pending: list[tuple[Row, int, float, bool]] = []
-        self._widest = 0
+        self._widest, self._most = 0, BATCH
 
     def learn(self, interactions: Sequence[Interaction]) -> None:
         """Learn from interactions, in order, of each the chosen action."""
@@ -102,12 +102,11 @@ class RidgeLearner:
         self._pend(features, self._rows[action_id], change, learn=False)
 
     def _pend(self, features: Row, row: int, reward: float, *, learn: bool) -> None:
-        size = sum(map(len, features.values()))
-        widest = max(size, self._widest)
-        if len(self._pending) >= min(BATCH, ELEMENTS // max(1, widest * widest)):
+        size = sum([namespace.values.size for namespace in features])
+        if len(self._pending) >= self._most:
             self._settle()
-            widest = size
-        self._widest = widest
+        if size > self._widest:
+            self._widest, self._most = size, min(BATCH, max(1, ELEMENTS // (size * size)))
         self._pending.append((features, row, reward, learn))
 
     def _settle(self) -> None:
@@ -115,7 +114,7 @@ class RidgeLearner:
         if not self._pending:
             return
         features, rows, rewards, learns = zip(*self._pending, strict=True)
-        self._pending, self._widest = [], 0
+        self._pending, self._widest, self._most = [], 0, BATCH
         begins, columns, values = self._index.rows(features, learns)
         self._grow()
         add_rows(

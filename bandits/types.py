@@ -15,8 +15,6 @@ Float64 = NDArray[np.float64]
 Float32 = NDArray[np.float32]
 UInt32 = NDArray[np.uint32]
 Pmf = Float64
-Row = Mapping[str, Sequence[tuple[int, float]]]
-"""Features of one action and its context, by namespace: (hash, value) pairs."""
 
 
 def frozen(array: NDArray[Any]) -> NDArray[Any]:
@@ -28,7 +26,8 @@ def frozen(array: NDArray[Any]) -> NDArray[Any]:
 class Namespace(msgspec.Struct, frozen=True, eq=False, gc=False):
     """The features of one namespace, shared by all actions or one row per action.
 
-    ``values``: float32, shape [n] in a Context, [K, n] in an ActionSet. A value of 0 means "no such feature" (padding).
+    ``values``: float32, shape [n] in a Context or a Row, [K, n] in an ActionSet. A value of 0 means "no such feature"
+    (padding).
     ``hashes``: uint32, the features' names: [n], the same for every row; or [K, n]; or, with ``codes``, [U], the
     distinct names, of which ``codes``, integers [K, n], says which each value is of.
     A hash is Vowpal Wabbit's own: murmur3 of the feature's name, seeded with the hash of the namespace's name.
@@ -48,6 +47,17 @@ class Namespace(msgspec.Struct, frozen=True, eq=False, gc=False):
         if self.codes is not None:
             return Namespace(self.name, self.hashes, self.values[rows], self.codes[rows])
         return Namespace(self.name, self.hashes if self.hashes.ndim == 1 else self.hashes[rows], self.values[rows])
+
+    def row(self, index: int) -> "Namespace":
+        """Those of one action, [n]."""
+        if self.codes is not None:
+            return Namespace(self.name, self.hashes[self.codes[index]], self.values[index])
+        hashes = self.hashes if self.hashes.ndim == 1 else self.hashes[index]
+        return Namespace(self.name, hashes, self.values[index])
+
+
+Row = Sequence[Namespace]
+"""What is learned from of one action: the features of its context and its own, each namespace [n]."""
 
 
 class Context(msgspec.Struct, frozen=True, eq=False, gc=False):

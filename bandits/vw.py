@@ -12,13 +12,14 @@ from typing import TypeVar
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 from vowpal_wabbit_next import CBLabel, Example, LabelType, PredictionType, Workspace
 
 from bandits.codec import MALFORMED
 from bandits.columns import row_of
 from bandits.errors import InvalidFieldError, InvalidPmfError, NonFiniteNumberError, SnapshotError, SpecError
 from bandits.scoring import CLAIMED, Arity, WeightScorer, first_byte, parse_arguments, read_arguments, read_bits
-from bandits.types import ActionSet, Context, Float64, Interaction, Namespace, Pmf, Row, Snapshot
+from bandits.types import ActionSet, Context, Float32, Float64, Interaction, Namespace, Pmf, Row, Snapshot
 
 WEIGHTS_KIND = "vw-weights"
 MODEL_KIND = "vw-model"
@@ -52,7 +53,6 @@ KNOWN: Mapping[str, Arity] = {
 _LABEL_NONE = CBLabel()
 _LABEL_SHARED = CBLabel(shared=True)
 _OURS = ("--quiet", "--preserve_performance_counters")  # without the counters a resumed model's header differs
-_NOTHING = 2.0**-150  # the greatest number that is 0 as a float32
 _PMF_SLACK = 1e-4  # VW's probabilities are float32; further from 1 than this is no rounding
 
 
@@ -197,16 +197,12 @@ class _Examples:
         if len(self._pool) == 1:
             self._pool.append(Example())
         examples = self._pool[:2]
-        mask = int(self._mask)
         for example, features in zip(examples, (shared, own), strict=True):
             for letter in example.feat_group_indices:
                 del example[letter]
-            for name, pairs in features.items():
-                kept = [pair for pair in pairs if pair[1] > _NOTHING or pair[1] < -_NOTHING]
-                if kept:
-                    hashes, values = [hashed & mask for hashed, _ in kept], [value for _, value in kept]
-                    group = example[first_byte(name)]
-                    group.push_many_features(np.array(hashes, np.uint64), np.array(values, np.float32))
+            for namespace in features:
+                hashes, values = (namespace.hashes & self._mask).astype(np.uint64), namespace.values
+                _push_row(example, first_byte(namespace.name), hashes, values, padded=not values.all())
         return examples
 
     def _push(self, examples: list[Example], namespace: Namespace) -> None:
@@ -215,12 +211,16 @@ class _Examples:
         hashes = np.broadcast_to((namespace.cells() & self._mask).astype(np.uint64), values.shape)
         padded = not values.all()
         for example, row_hashes, row_values in zip(examples, hashes, values, strict=True):
-            if padded:
-                present = row_values != 0
-                if present.any():
-                    example[letter].push_many_features(row_hashes[present], row_values[present])
-            elif row_values.size:
-                example[letter].push_many_features(row_hashes, row_values)
+            _push_row(example, letter, row_hashes, row_values, padded=padded)
+
+
+def _push_row(example: Example, letter: int, hashes: NDArray[np.uint64], values: Float32, *, padded: bool) -> None:
+    """VW has no features of value 0, and no namespace without features."""
+    if padded:
+        present = values != 0
+        hashes, values = hashes[present], values[present]
+    if values.size:
+        example[letter].push_many_features(hashes, values)
 
 
 def _check(interaction: Interaction) -> None:
@@ -293,8 +293,8 @@ class VwLearner:
             _check(interaction)
         for each in interactions:
             if self.by_row:
-                shared, own = row_of(each.context, ActionSet(()), 0), row_of(Context(), each.actions, each.chosen)
-                self.learn_row(shared, own, len(each.actions), each.propensity, each.reward)
+                own = row_of(Context(), each.actions, each.chosen)
+                self.learn_row(each.context.namespaces, own, len(each.actions), each.propensity, each.reward)
                 continue
             examples = self._examples.fill(each.context, each.actions)
             chosen = examples[1 + each.chosen]

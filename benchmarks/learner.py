@@ -51,7 +51,7 @@ from bandits.records import (
     TickRecord,
 )
 from bandits.ridge import RidgeConfig, RidgeLearner
-from bandits.types import Snapshot
+from bandits.types import Namespace, Snapshot
 from policies.catalogue import Catalogue, Item
 from policies.fold import Fold
 from policies.spec import PolicySpec, VwConfig
@@ -296,14 +296,14 @@ def learner_cases(folder: Path) -> Iterator[Case]:
         yield Case(task, DECISIONS, partial(folded, spec, catalogue, log), least=LEAST)
 
 
-def updated(name: str, rows: Sequence[list[tuple[int, float]]], rewards: Sequence[float]) -> tuple[float, Floats]:
+def updated(name: str, rows: Sequence[Namespace], rewards: Sequence[float]) -> tuple[float, Floats]:
     """Updates of one model, and one snapshot."""
     learner = RidgeLearner(
         RidgeConfig(action_bias=False), draws=LinTs().draws if name == "LinTS" else 0, uncertainty=name == "LinUCB"
     )
     began = time.perf_counter()
     for row, reward in zip(rows, rewards, strict=True):
-        learner.learn_row("one", {"features": row}, reward)
+        learner.learn_row("one", (row,), reward)
     snapshot = learner.snapshot("1-0")
     return time.perf_counter() - began, ridge_weights(snapshot)
 
@@ -321,8 +321,8 @@ def update_cases(folder: Path, asked: Peers) -> Iterator[Case]:
     features[:, 0] = 1.0
     rewards = features @ rng.normal(size=FEATURES) / FEATURES + rng.normal(size=ROWS)
     save_file({"features": features, "reward": rewards}, folder / "rows.safetensors")
-    hashes = [hash_feature("features", f"x{j}") for j in range(1, FEATURES)]
-    rows = [list(zip(hashes, row, strict=True)) for row in features[:, 1:].tolist()]
+    hashes = np.array([hash_feature("features", f"x{j}") for j in range(1, FEATURES)], np.uint32)
+    rows = [Namespace("features", hashes, row) for row in features[:, 1:].astype(np.float32)]
     for policy, library in (("LinUCB", "MABWiser"), ("LinTS", "MABWiser"), ("LinUCB", "river")):
         theirs = {"river, a row at a time": partial(asked_for, asked, "river_updates", rows="rows.safetensors")}
         if library == "MABWiser":

@@ -21,6 +21,9 @@ PART = 10_000
 """Items taken in at a time: a million as Python objects are several times what is kept of them."""
 
 
+_NO_FEATURES = Namespace(FEATURES, np.zeros(0, np.uint32), np.zeros(0, np.float32))
+
+
 class Item(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One item: ``features`` are learned from, ``metadata`` (a title, say) is only carried along."""
 
@@ -44,7 +47,7 @@ class Catalogue:
                     raise ArtifactError(f"item {item.id!r}: {error.message}", error.target) from error
             texts.append(msgspec.json.encode(part, order="deterministic")[1:-1])
             ids += [item.id for item in part]
-            which, what = _coded([hash_map(item.features, FEATURES) for item in part], seen)
+            which, what = _coded([hash_pairs(item.features, FEATURES) for item in part], seen)
             codes.append(which)
             values.append(what)
         self.encoded = b"[" + b",".join(texts) + b"]"
@@ -56,7 +59,6 @@ class Catalogue:
         self._names, self._codes, self._values = np.array(list(seen), np.uint32), _stacked(codes), _stacked(values)
         alike = bool(ids) and bool((self._codes == self._codes[0]).all())
         self._alike = frozen(self._names[self._codes[0]]) if alike else None
-        self._pairs: dict[str, list[tuple[int, float]]] = {}
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -99,18 +101,13 @@ class Catalogue:
         kept, which = np.unique(codes, return_inverse=True)
         return Namespace(FEATURES, self._names[kept], values, which.reshape(values.shape))
 
-    def pairs(self, item_id: str) -> list[tuple[int, float]]:
-        """(hash, value) of each feature of one item; made when first asked for."""
-        found = self._pairs.get(item_id)
-        if found is None:
-            row = self._rows.get(item_id)
-            if row is None:
-                return []
-            kept = self._values[row] != 0.0
-            hashes = self._names[self._codes[row, kept]]
-            found = list(zip(hashes.tolist(), self._values[row, kept].tolist(), strict=True))
-            self._pairs[item_id] = found
-        return found
+    def one(self, item_id: str) -> Namespace:
+        """The features of one item, [n]; an unknown item has none."""
+        row = self._rows.get(item_id)
+        if row is None:
+            return _NO_FEATURES
+        hashes = self._names[self._codes[row]] if self._alike is None else self._alike
+        return Namespace(FEATURES, hashes, self._values[row])
 
 
 def check_features(features: FeatureMap, target: str) -> None:
@@ -138,7 +135,7 @@ def coded_rows(
     maps: Sequence[FeatureMap | None], namespace: str = FEATURES
 ) -> tuple[UInt32, NDArray[np.int32], Float32]:
     """The distinct hashes of feature maps, and per map padded arrays of which hash (int32 [N, F]) and which value."""
-    rows = [hash_map(features or {}, namespace) for features in maps]
+    rows = [hash_pairs(features or {}, namespace) for features in maps]
     seen: dict[int, int] = {}
     codes, values = _coded(rows, seen)
     return np.array(list(seen), np.uint32), codes, values
@@ -166,7 +163,14 @@ def _stacked(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
 _item = msgspec.json.Decoder(Item).decode
 
 
-def hash_map(features: FeatureMap, namespace: str) -> list[tuple[int, float]]:
+def hash_map(features: FeatureMap, namespace: str) -> Namespace:
+    """The features that a map means, [n]."""
+    pairs = hash_pairs(features, namespace)
+    hashes = np.array([hashed for hashed, _ in pairs], np.uint32)
+    return Namespace(namespace, hashes, np.array([value for _, value in pairs], np.float32))
+
+
+def hash_pairs(features: FeatureMap, namespace: str) -> list[tuple[int, float]]:
     """(hash, value) of each feature: a number is its value, text and each item of a list are indicators.
 
     True is the indicator of the name, False of nothing.

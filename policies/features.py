@@ -12,6 +12,7 @@ from policies.catalogue import FEATURES, Catalogue, coded_rows, hash_map
 from policies.spec import PolicySpec
 
 CONTEXT, ITEM, SCORES = "context", "item", "scores"
+_ONE: Float32 = frozen(np.ones(1, np.float32))
 
 
 def featurise(
@@ -36,16 +37,7 @@ def featurise(
         actions.append(_item_features(catalogue, ids, features))
     if "scores" in spec.use and scores:
         actions.append(score_features(scores))
-    shared: tuple[Namespace, ...] = ()
-    if "context" in spec.use and context:
-        pairs = hash_map(context, CONTEXT)
-        shared = (
-            Namespace(
-                CONTEXT,
-                np.array([hashed for hashed, _ in pairs], np.uint32),
-                np.array([value for _, value in pairs], np.float32),
-            ),
-        )
+    shared = (hash_map(context, CONTEXT),) if "context" in spec.use and context else ()
     return Context(shared), ActionSet(tuple(ids), tuple(actions), scores)
 
 
@@ -59,21 +51,19 @@ def chosen_rows(
     spec: PolicySpec, catalogue: Catalogue, record: DecisionRecord, indices: Sequence[int]
 ) -> list[tuple[str, Row]]:
     """Of ``featurise_record``, the action ids and features of some actions only: all that ridge needs to learn."""
-    shared: dict[str, list[tuple[int, float]]] = {}
-    if "context" in spec.use and record.context:
-        shared[CONTEXT] = hash_map(record.context, CONTEXT)
+    shared = [hash_map(record.context, CONTEXT)] if "context" in spec.use and record.context else []
     ranked = score_features(record.source_scores()) if "scores" in spec.use and record.scores else None
     rows: list[tuple[str, Row]] = []
     for index in indices:
         action_id = record.action_ids[index]
-        row = dict(shared)
+        row = list(shared)
         if "item" in spec.use:
-            row[ITEM] = [(hash_feature(ITEM, action_id), 1.0)]
+            row.append(Namespace(ITEM, np.array([hash_feature(ITEM, action_id)], np.uint32), _ONE))
         if "features" in spec.use:
             own = None if record.features is None else record.features[index]
-            row[FEATURES] = catalogue.pairs(action_id) if own is None else hash_map(own, FEATURES)
+            row.append(catalogue.one(action_id) if own is None else hash_map(own, FEATURES))
         if ranked is not None:
-            row[SCORES] = list(zip(ranked.hashes.tolist(), ranked.values[index].tolist(), strict=True))
+            row.append(ranked.row(index))
         rows.append((action_id, row))
     return rows
 

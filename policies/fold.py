@@ -231,10 +231,11 @@ class Fold:
                 self.learned += len(rows)
         elif isinstance(self.learner, VwLearner) and self.learner.by_row and self._spec_of(record.spec).kind == "blend":
             for (_, row), slot, reward in zip(self._rows(joined), joined.slots, joined.rewards, strict=True):
-                own = {name: pairs for name, pairs in row.items() if name != CONTEXT}
+                shared = [namespace for namespace in row if namespace.name == CONTEXT]
+                own = [namespace for namespace in row if namespace.name != CONTEXT]
                 available = len(record.action_ids) - slot  # earlier slots took one each
                 propensity = record.propensity(slot)
-                self.learner.learn_row({CONTEXT: row.get(CONTEXT, [])}, own, available, propensity, reward)
+                self.learner.learn_row(shared, own, available, propensity, reward)
                 self.learned += 1
         else:
             interactions = list(self.interactions(joined))

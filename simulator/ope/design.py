@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from bandits.columns import FNV_PRIME
 from bandits.hashing import hash_feature
 from bandits.types import Float64, frozen
-from policies.catalogue import hash_map, hash_rows
+from policies.catalogue import hash_pairs, hash_rows
 from policies.features import CONTEXT, ITEM, score_features
 from simulator.logs.base import LoggedDecision
 
@@ -66,7 +66,7 @@ class Held:
     def add(self, row: LoggedDecision) -> None:
         """Hash a row's features."""
         self._ids.append(_hashed(tuple(row.action_ids)))
-        self._contexts.append(hash_map(row.context, CONTEXT))
+        self._contexts.append(hash_pairs(row.context, CONTEXT))
         features = None if row.features is None else hash_rows(row.features)
         scores = None
         if row.scores:

@@ -10,7 +10,7 @@ from bandits.codec import decode, encode
 from bandits.errors import ArtifactError
 from bandits.hashing import hash_feature
 from bandits.types import ActionSet, Context, Namespace
-from policies.catalogue import Catalogue, Item, hash_map
+from policies.catalogue import Catalogue, Item, hash_pairs
 from policies.features import featurise, featurise_record, score_features
 from policies.ranker import ActionRequest, RankRequest
 from policies.spec import PolicySpec
@@ -90,7 +90,7 @@ def test_numbers_text_lists_and_booleans_become_features():
     features = {"n": 2.5, "t": "tv", "l": ["a", "b"], "yes": True, "no": False}
     named = {hash_feature("context", name): value for name, value in [("n", 2.5), ("t=tv", 1), ("l=a", 1), ("l=b", 1)]}
     named |= {hash_feature("context", "yes"): 1, hash_feature("context", "no"): 0}
-    assert dict(hash_map(features, "context")) == named
+    assert dict(hash_pairs(features, "context")) == named
 
 
 def test_an_item_nobody_knows_has_no_features():

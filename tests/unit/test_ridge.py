@@ -200,8 +200,7 @@ def test_rows_of_any_width_and_corrections_give_the_same_bytes_in_any_batch(monk
         learner = RidgeLearner(RidgeConfig(interactions=[("a", "b")], max_features=40))
         for number in range(120):
             rng_row = np.random.default_rng(number)
-            wide = {name: pairs(rng_row, name, int(rng_row.choice([0, 1, 3, 9]))) for name in ("a", "b", "c")}
-            row = {name: own for name, own in wide.items() if own}
+            row = [features(rng_row, name, int(rng_row.choice([0, 1, 3, 9]))) for name in ("c", "a", "b")]
             learner.learn_row(f"item{number % 7}", row, float(rng_row.normal()))
             if number % 3 == 0:
                 learner.correct_row(f"item{number % 7}", row, 0.25)
@@ -212,9 +211,10 @@ def test_rows_of_any_width_and_corrections_give_the_same_bytes_in_any_batch(monk
     assert checkpoint() == expected
 
 
-def pairs(rng: np.random.Generator, name: str, count: int) -> list[tuple[int, float]]:
-    """Features with values a float32 holds, some of them 0."""
-    return [(hash_feature(name, f"{n}"), float(np.float32(rng.normal() * (rng.random() < 0.8)))) for n in range(count)]
+def features(rng: np.random.Generator, name: str, count: int) -> Namespace:
+    """Some of them 0, or none at all."""
+    hashes = np.array([hash_feature(name, f"{n}") for n in range(count)], np.uint32)
+    return Namespace(name, hashes, (rng.normal(size=count) * (rng.random(count) < 0.8)).astype(np.float32))
 
 
 @pytest.mark.parametrize(("names", "per_row"), [(6, 6), (9, 6), (400, 6)])
@@ -225,7 +225,7 @@ def test_rows_with_many_or_few_columns_in_common_give_the_same_bits_in_any_batch
         learner, rng = RidgeLearner(RidgeConfig(max_features=300)), np.random.default_rng(3)
         for i in range(600):
             chosen = np.sort(rng.choice(names, per_row, replace=False)).tolist()
-            row = {"f": [(7 + name, float(value)) for name, value in zip(chosen, rng.normal(size=6), strict=True)]}
+            row = [Namespace("f", np.array(chosen, np.uint32) + 7, rng.normal(size=6).astype(np.float32))]
             learner.learn_row(f"a{i % 5}", row, float(rng.normal()))
             if i % 7 == 0:
                 learner.correct_row(f"a{i % 5}", row, 0.3)
@@ -242,7 +242,7 @@ def test_a_feature_twice_in_a_row_is_learned_alike_in_any_batch():
         learner, rng = RidgeLearner(RidgeConfig()), np.random.default_rng(4)
         for i in range(300):
             second = 1 if i % 50 == 49 else 2
-            row = {"f": [(1, float(rng.normal())), (second, float(rng.normal())), (3, float(rng.normal()))]}
+            row = [Namespace("f", np.array([1, second, 3], np.uint32), rng.normal(size=3).astype(np.float32))]
             learner.learn_row("a", row, float(rng.normal()))
             if i % cut == 0:
                 learner.checkpoint()

@@ -174,19 +174,14 @@ def test_being_shown_the_chosen_action_alone_gives_the_same_weights_byte_for_byt
     learner.learn(STREAM[:25])
     learner = VwLearner(full(args), by_row=True, checkpoint=learner.checkpoint())
     for each in STREAM[25:]:
-        shared = {ns.name: pairs(ns.hashes, ns.values) for ns in each.context.namespaces}
-        own = {ns.name: pairs(ns.cells()[each.chosen], ns.values[each.chosen]) for ns in each.actions.namespaces}
-        learner.learn_row(shared, own, len(each.actions), each.propensity, each.reward)
+        own = [Namespace(ns.name, ns.cells()[each.chosen], ns.values[each.chosen]) for ns in each.actions.namespaces]
+        learner.learn_row(each.context.namespaces, own, len(each.actions), each.propensity, each.reward)
     expected = VwLearner(full(args))
     expected.learn(STREAM[:25])
     expected = VwLearner(full(args), checkpoint=expected.checkpoint())
     expected.learn(STREAM[25:])
     assert learner._workspace.weights()[:, 0, :3].tobytes() == expected._workspace.weights()[:, 0, :3].tobytes()
     assert learner.snapshot("1-0") == expected.snapshot("1-0")
-
-
-def pairs(hashes: np.ndarray, values: np.ndarray) -> list[tuple[int, float]]:
-    return list(zip(hashes.tolist(), values.tolist(), strict=True))
 
 
 def test_a_checkpoint_goes_on_as_it_was_taught() -> None:
