@@ -7,7 +7,8 @@ from bandits import ridge, rl
 from bandits.errors import SnapshotError
 from bandits.exploration import LinTs, LinUcb, VwExploration, votes, with_floor
 from bandits.kernels import greedy
-from bandits.ridge import RidgeConfig, RidgeLearner, RidgeModel
+from bandits.ridge import RidgeConfig, RidgeLearner
+from bandits.ridge_model import RidgeModel
 from bandits.rl import RlConfig, RlLearner, RlModel
 from bandits.types import ActionSet, Context, Learner, Pmf, Policy, Snapshot
 from bandits.vw import VwLearner, VwModel, VwWeights, load_vw

@@ -9,7 +9,8 @@ from strategies import decision_features, interactions
 
 from bandits.errors import SnapshotError
 from bandits.hashing import hash_feature
-from bandits.ridge import RidgeConfig, RidgeLearner, RidgeModel
+from bandits.ridge import RidgeConfig, RidgeLearner
+from bandits.ridge_model import RidgeModel
 from bandits.types import ActionSet, Context, Interaction, Namespace, Snapshot
 
 CONFIG = RidgeConfig(l2=2.0, bias_l2=3.0, interactions=[("context", "scores")])
