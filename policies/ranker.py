@@ -53,7 +53,7 @@ class ActionRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omi
 
     id: ActionId
     features: FeatureMap | None = None
-    scores: dict[str, float] = msgspec.field(default_factory=dict)
+    scores: dict[str, float] | None = None
 
 
 class RankRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, gc=False):
@@ -252,15 +252,25 @@ def explicit_pool(actions: Sequence[ActionRequest], excluded: frozenset[str] = f
         ids = [action.id for action in kept]
     if not kept:
         raise NoCandidatesError("every action is excluded", "exclude")
-    names = sorted({name for action in kept if action.scores for name in action.scores})
-    scores: dict[str, Float32] = {}
-    for name in names:
-        column = np.array([action.scores.get(name, np.nan) for action in kept])
+    scores = [action.scores for action in kept]
+    features = [action.features for action in kept]
+    return Pool(
+        tuple(ids),
+        None if features.count(None) == len(features) else features,
+        {} if scores.count(None) == len(scores) else _columns(scores),
+    )
+
+
+def _columns(given: Sequence[Mapping[str, float] | None]) -> dict[str, Float32]:
+    """Scores by source, NaN where an action has none of it."""
+    each = [scores or {} for scores in given]
+    columns: dict[str, Float32] = {}
+    for name in sorted(set[str]().union(*each)):
+        column = np.array([scores.get(name, np.nan) for scores in each])
         if (np.abs(column) > MAX_NUMBER).any():
             raise NonFiniteNumberError(f"scores are numbers up to {MAX_NUMBER:g}", f"actions.scores.{name}")
-        scores[name] = column.astype(np.float32)
-    features = [action.features for action in kept]
-    return Pool(tuple(ids), None if features.count(None) == len(features) else features, scores)
+        columns[name] = column.astype(np.float32)
+    return columns
 
 
 def _wrong_id(ids: Sequence[str]) -> InvalidInputError:
