@@ -2,6 +2,7 @@
 
 import hashlib
 import struct
+from functools import lru_cache
 
 import msgspec
 import numpy as np
@@ -33,13 +34,20 @@ class Decision(msgspec.Struct, frozen=True, eq=False, gc=False):
         return tuple(float(self.pmfs[slot, index]) for slot, index in enumerate(self.chosen))
 
 
+@lru_cache(maxsize=1024)
+def _field(text: str) -> bytes:
+    """As what is hashed has it: its length, then itself."""
+    return _LENGTH(len(data := text.encode())) + data
+
+
 def uniform(salt: bytes, policy: str, event_id: str, slot: int, purpose: str) -> float:
     """A uniform in [0, 1) hashed from what the draw is for, so no two draws share one and any can be re-derived.
 
     53 bits of keyed BLAKE2b over length-prefixed fields.
     """
-    what = b"".join([_LENGTH(len(data)) + data for data in (policy.encode(), event_id.encode(), purpose.encode())])
-    digest = hashlib.blake2b(what + _LENGTH(slot), key=salt, digest_size=8).digest()
+    event = event_id.encode()
+    what = _field(policy) + _LENGTH(len(event)) + event + _field(purpose) + _LENGTH(slot)
+    digest = hashlib.blake2b(what, key=salt, digest_size=8).digest()
     return float(int.from_bytes(digest, "little") >> 11) * 2.0**-53
 
 
@@ -60,15 +68,14 @@ def decide(
         raise EmptyActionsError("a decision needs at least one action", "actions")
     if not 1 <= slots <= count:
         raise InvalidFieldError(f"slots must be between 1 and the number of actions ({count}), not {slots}", "slots")
-    pmfs = np.zeros((slots, count))
-    chosen: list[int] = []
-    for slot in range(slots):
-        if slot == 0:
-            pmfs[0] = _sized(policy.pmf(context, actions), count)
-        else:
-            remaining = np.delete(np.arange(count), chosen)
-            pmfs[slot, remaining] = _sized(policy.pmf(context, actions.take(remaining)), remaining.size)
-        chosen.append(draw(pmfs[slot], uniform(salt, name, event_id, slot, PURPOSE_ACTION)))
+    pmfs = _sized(policy.pmf(context, actions), count)[None]
+    chosen = [draw(pmfs[0], uniform(salt, name, event_id, 0, PURPOSE_ACTION))]
+    for slot in range(1, slots):
+        remaining = np.delete(np.arange(count), chosen)
+        left = np.zeros(count)
+        left[remaining] = _sized(policy.pmf(context, actions.take(remaining)), remaining.size)
+        pmfs = np.concatenate([pmfs, left[None]])
+        chosen.append(draw(left, uniform(salt, name, event_id, slot, PURPOSE_ACTION)))
     return Decision(event_id, tuple(chosen), frozen(pmfs))
 
 

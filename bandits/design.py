@@ -20,6 +20,7 @@ from bandits.compiled import (
     compiled,
     f4s,
     f4ss,
+    f8,
     f8s,
     i4s,
     i4ss,
@@ -42,12 +43,13 @@ def _pair(first: Any, second: Any) -> Any:
 
 
 @compiled(
-    *(f4s, types.uint32, u4s, i4s, i4ss, f4ss, u4s, f8s, i4s, i4ss),
+    *(f4s, types.uint32, f8, u4s, i4s, i4ss, f4ss, u4s, f8s, i4s, i4ss),
     returns=types.float64[::1],
 )
 def weigh(
     weights: Float32,
     mask: np.uint32,
+    constant: float,
     names: UInt32,
     space: Int32,
     codes: Int32,
@@ -57,7 +59,7 @@ def weigh(
     shared_space: Int32,
     crossed: Int32,
 ) -> Float64:
-    """Σ weight · value of each action, float64[K]: its features, those of the context, and pairs of one of each.
+    """Σ weight · value of each action, float64[K]: its features, the context's, pairs of one of each, a constant.
 
     The weight of a hash is at ``weights[hash & mask]``. The weight of a name, its own and those of its pairs with the
     context's features times their values, is summed once, however many actions have a feature of that name.
@@ -82,7 +84,7 @@ def weigh(
         own = 0.0
         for j in range(values.shape[1]):
             own += each[codes[row, j]] * values[k, j]
-        total[k] = own + same
+        total[k] = own + same + constant
     return total
 
 

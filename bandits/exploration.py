@@ -9,7 +9,6 @@ import msgspec
 import numpy as np
 
 from bandits import kernels
-from bandits.kernels import greedy
 from bandits.types import Float32, Float64, Pmf
 
 Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
@@ -23,7 +22,7 @@ class EpsilonGreedy(msgspec.Struct, tag="epsilon_greedy", tag_field="kind", froz
 
     def pmf(self, scores: Float64, learned: int) -> Pmf:  # noqa: ARG002
         """float64[K] from scores[K]."""
-        return with_floor(greedy(scores), self.epsilon)
+        return greedy(scores, self.epsilon)
 
 
 class Softmax(msgspec.Struct, tag="softmax", tag_field="kind", frozen=True, forbid_unknown_fields=True):
@@ -89,6 +88,11 @@ class VwExploration(msgspec.Struct, tag="vw", tag_field="kind", frozen=True, for
 
 ScoreExploration = EpsilonGreedy | Softmax | SquareCB | Greedy
 Exploration = ScoreExploration | LinUcb | LinTs | VwExploration
+
+
+def greedy(scores: Float64, floor: float = 0.0) -> Pmf:
+    """All mass on the highest of float64[K], shared by ties, but for the ``floor``; see ``with_floor``."""
+    return kernels.greedy(scores, floor)
 
 
 def votes(draws: Float32) -> Pmf:

@@ -6,9 +6,9 @@ from numba import types
 from bandits.compiled import Float32, Float64, Int64, compiled, f4ss, f8, f8s, i8, i8s
 
 
-@compiled(f8s, returns=types.float64[::1])
-def greedy(scores: Float64) -> Float64:
-    """All mass on the highest of float64[K], shared by ties; NaN if one of them is."""
+@compiled(f8s, f8, returns=types.float64[::1])
+def greedy(scores: Float64, floor: float) -> Float64:
+    """``1 - floor`` on the highest of float64[K], shared by ties, ``floor`` on all; NaN if one of them is."""
     best, ties = scores[0], 0
     for score in scores:
         if score > best or score != score:  # noqa: PLR0124 - NaN
@@ -16,7 +16,7 @@ def greedy(scores: Float64) -> Float64:
         ties += score == best
     pmf = np.empty(scores.size)
     for k in range(scores.size):
-        pmf[k] = (1.0 if scores[k] == best else 0.0) / ties
+        pmf[k] = (1.0 - floor) * ((1.0 if scores[k] == best else 0.0) / ties) + floor / scores.size
     return pmf
 
 

@@ -245,12 +245,13 @@ class WeightScorer:
 
     def scores(self, context: Context, actions: ActionSet) -> Float64:
         """float64[K]: the predicted reward of each action."""
-        shared, own = tuple(ns.name for ns in context.namespaces), tuple(ns.name for ns in actions.namespaces)
+        shared, own = tuple([ns.name for ns in context.namespaces]), tuple([ns.name for ns in actions.namespaces])
         crossed, others = _divided(self.plan.interactions, shared, own)
         flat = flatten(context, actions)
         costs = weigh(
             self._weights,
             self._mask,
+            self._constant,
             flat.names,
             flat.space,
             flat.codes,
@@ -260,7 +261,6 @@ class WeightScorer:
             flat.shared_space,
             crossed,
         )
-        costs += self._constant
         if others:
             of_actions, of_context = _blocks(actions.namespaces), _blocks(context.namespaces)
             for each in others:
@@ -270,7 +270,8 @@ class WeightScorer:
                     products = _products(each, of_actions, of_context)
                 for product in products:
                     costs += self._sum(product)
-        return -costs
+        scores: Float64 = np.negative(costs, out=costs)
+        return scores
 
     def _sum(self, block: _Block) -> Float64:
         """Σ weight · value: float64 [K], or [1] for what all actions share."""

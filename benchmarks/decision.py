@@ -3,13 +3,15 @@
     python benchmarks/decision.py [--out decision.json]
 
 100 actions of a catalogue of 1,000 items with 8 numeric features each, 8 numeric features of the context, all crossed
-(`-q cf`), epsilon-greedy. Request after request, in turn: ours from the request to the PMF; VW predicting from text
-lines that are written already; VW predicting from examples that are reused and filled from arrays. All three have to
-give the same PMF (VW calls scores within 1e-4 of each other tied; then the best has to be the same). Then ours with
-draw and the encoded record, also for the ridge policies; and that with more actions.
+(`-q cf`), epsilon-greedy. In turn: ours from the request to the PMF; VW predicting from text lines that are written
+already; VW predicting from examples that are reused and filled from arrays; `decide()`, PMF and draw, from the same
+arrays. All have to give the same PMF (VW calls scores within 1e-4 of each other tied; then the best has to be it too).
+They take turns every 50 requests, as a process that serves does one thing only; and once more at every request, when
+each finds the caches full of another's. Then ours from the request to the encoded record, also for the ridge policies;
+and that with more actions.
 
-Goals: 40 times faster than the text, 10 times faster than the examples; 0.15 ms with draw and record; 1 us for each
-action more, from 100 to 10,000.
+Goals: `decide()` 40 times faster than the text, 10 times faster than the examples; 0.15 ms with draw and record; 1 us
+for each action more, from 100 to 10,000.
 """
 
 import argparse
@@ -17,6 +19,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # read when numpy is imported
@@ -26,9 +29,10 @@ from table import Table
 from vowpal_wabbit_next import TextFormatParser, Workspace
 
 from bandits.codec import encode
+from bandits.decide import decide
 from bandits.exploration import EpsilonGreedy, LinTs, LinUcb
 from bandits.ridge import RidgeConfig
-from bandits.types import Interaction
+from bandits.types import ActionSet, Context, Interaction, Pmf
 from bandits.vw import VwLearner, VwModel
 from policies.blend import load_policy, make_learner
 from policies.catalogue import Catalogue, Item
@@ -51,6 +55,7 @@ SPECS = {
     "LinTS, 100 draws": PolicySpec("bench", learner=RIDGE, exploration=LinTs(), use=USE),
 }
 GOALS = {"text": 40.0, "examples": 10.0}
+TURN = 50
 GOAL_US, GOAL_ACTION_US = 150.0, 1.0
 
 
@@ -105,42 +110,81 @@ def lines(request: RankRequest, features: Sequence[dict[str, float]]) -> list[st
     return [f"shared |context {written(request.context)}", *(f"|features {written(own)}" for own in features)]
 
 
-def against_vw(catalogue: Catalogue, items: Sequence[Item], rng: np.random.Generator, rounds: int) -> dict[str, float]:
-    """Median microseconds from request to PMF: ours, VW's from text, VW's from examples."""
-    spec = SPECS["VW, epsilon-greedy"]
-    plain = VwLearner(ARGS)  # shown all actions, so that VW's own prediction can be asked of it, too
-    seen = make_requests(rng, 300)
-    for request in seen:
+@dataclass(frozen=True)
+class Question:
+    """A request as each of the four is given it."""
+
+    request: RankRequest
+    text: list[str]
+    context: Context
+    actions: ActionSet
+
+
+class Contest:
+    """One model, asked for the same PMF in four ways."""
+
+    def __init__(self, catalogue: Catalogue, items: Sequence[Item], rng: np.random.Generator) -> None:
+        self._spec = SPECS["VW, epsilon-greedy"]
+        self._catalogue = catalogue
+        self._features = {item.id: dict(item.features) for item in items}
+        plain = VwLearner(ARGS)  # shown all actions, so that VW's own prediction can be asked of it, too
+        for each in (self.question(request) for request in make_requests(rng, 300)):
+            chosen = int(rng.integers(ACTIONS))
+            plain.learn([Interaction("e", 0, each.context, each.actions, chosen, 0.01, float(rng.random()))])
+        self._policy = load_policy(self._spec, plain.snapshot("1-0"))
+        model = plain._workspace.serialize()  # noqa: SLF001 - the peer has to be the same model
+        self._workspace = Workspace([*ARGS.split(), "--quiet"], model_data=model)
+        self._parser, self._examples = TextFormatParser(self._workspace), VwModel(ARGS, model, plain.learned)
+        self.ways = {"request": self._request, "text": self._text, "examples": self._filled, "decide": self._decide}
+
+    def question(self, request: RankRequest) -> Question:
+        """Written and featurised beforehand."""
+        text = lines(request, [self._features[each.id] for each in request.actions or []])
+        return Question(request, text, *self._arrays(request))
+
+    def _arrays(self, request: RankRequest) -> tuple[Context, ActionSet]:
         pool = explicit_pool(request.actions or [])
-        context, actions = featurise(spec, catalogue, request.context, pool.ids, None, {})
-        plain.learn([Interaction("e", 0, context, actions, int(rng.integers(ACTIONS)), 0.01, float(rng.random()))])
-    policy = load_policy(spec, plain.snapshot("1-0"))
-    model = plain._workspace.serialize()  # noqa: SLF001 - the peer has to be the same model
-    workspace = Workspace([*ARGS.split(), "--quiet"], model_data=model)
-    parser, examples = TextFormatParser(workspace), VwModel(ARGS, model, plain.learned)
-    features = {item.id: dict(item.features) for item in items}
-    requests = make_requests(rng, rounds)
-    texts = [lines(each, [features[a.id] for a in each.actions or []]) for each in requests]
-    taken: dict[str, list[float]] = {"ours": [], "text": [], "examples": []}
-    for request, text in zip(requests, texts, strict=True):
-        began = time.perf_counter()
-        pool = explicit_pool(request.actions or [])
-        context, actions = featurise(spec, catalogue, request.context, pool.ids, None, {})
-        ours = policy.pmf(context, actions)
-        taken["ours"].append(time.perf_counter() - began)
-        began = time.perf_counter()
-        predicted = workspace.predict_one([parser.parse_line(line) for line in text])
-        taken["text"].append(time.perf_counter() - began)
-        began = time.perf_counter()
-        filled = examples.pmf(context, actions)
-        taken["examples"].append(time.perf_counter() - began)
+        return featurise(self._spec, self._catalogue, request.context, pool.ids, None, {})
+
+    def _request(self, asked: Question) -> Pmf:
+        return self._policy.pmf(*self._arrays(asked.request))
+
+    def _text(self, asked: Question) -> Sequence[tuple[int, float]]:
+        found: list[tuple[int, float]] = self._workspace.predict_one(
+            [self._parser.parse_line(each) for each in asked.text]
+        )
+        return found
+
+    def _filled(self, asked: Question) -> Pmf:
+        return self._examples.pmf(asked.context, asked.actions)
+
+    def _decide(self, asked: Question) -> Pmf:
+        decision = decide(self._policy, asked.context, asked.actions, event_id="e", salt=SALT, name="bench")
+        return decision.pmfs[0]
+
+    def check(self, asked: Question) -> None:
+        """Refuse to compare what is not the same."""
+        ours, filled = self._request(asked), self._filled(asked)
         from_text = np.zeros(ACTIONS)
-        from_text[[index for index, _ in predicted]] = [probability for _, probability in predicted]
+        for index, probability in self._text(asked):
+            from_text[index] = probability
         best = int(ours.argmax())
         tied = np.flatnonzero(from_text > from_text.max() - 1e-6).size > 1  # VW: scores within 1e-4 of each other
         same = tied or np.abs(ours - from_text).max() < 1e-5
+        same &= bool((self._decide(asked) == ours).all())
         if not same or from_text[best] < from_text.max() - 1e-6 or np.abs(filled - from_text).max() > 1e-5:
-            raise SystemExit("the three do not give the same PMF")
+            raise SystemExit("they do not give the same PMF")
+
+
+def medians_us(contest: Contest, questions: Sequence[Question], at_once: int) -> dict[str, float]:
+    """Median microseconds of each way, which take turns every so many questions."""
+    taken: dict[str, list[float]] = {name: [] for name in contest.ways}
+    for start in range(0, len(questions), at_once):
+        for name, ask in contest.ways.items():
+            for asked in questions[start : start + at_once]:
+                began = time.perf_counter()
+                ask(asked)
+                taken[name].append(time.perf_counter() - began)
     return {name: float(np.median(each)) * 1e6 for name, each in taken.items()}
 
 
@@ -170,10 +214,18 @@ def main() -> int:
     items = [Item(f"item{k}", numbers(rng, "f")) for k in range(ITEMS)]
     catalogue = Catalogue(items)
     table = Table()
-    vw = against_vw(catalogue, items, rng, arguments.rounds)
-    for peer, goal in GOALS.items():
-        measured = f"{vw[peer]:,.0f} / {vw['ours']:,.0f} us = {vw[peer] / vw['ours']:.1f} x"
-        table.add(f"from the request to the PMF / VW from {peer}", measured, vw[peer] / vw["ours"], at_least=goal)
+    contest = Contest(catalogue, items, rng)
+    questions = [contest.question(each) for each in make_requests(rng, arguments.rounds)]
+    for asked in questions:
+        contest.check(asked)
+    for at_once, how in ((TURN, ""), (1, ", caches cold")):
+        us = medians_us(contest, questions, at_once)
+        for peer, goal in GOALS.items():
+            for ours, what in (("decide", "decide()"), ("request", "from the request to the PMF")):
+                ratio = us[peer] / us[ours]
+                measured = f"{us[peer]:,.0f} / {us[ours]:,.0f} us = {ratio:.1f} x"
+                held = goal if at_once == TURN and ours == "decide" else None
+                table.add(f"{what} / VW from {peer}{how}", measured, ratio, at_least=held)
     for name, spec in SPECS.items():
         learner = taught(spec, catalogue, make_requests(rng, 300), rng)
         ranker = Ranker(spec, [], salt=SALT)

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 
 from bandits import ridge, rl
 from bandits.errors import SnapshotError
-from bandits.exploration import LinTs, LinUcb, VwExploration, votes, with_floor
-from bandits.kernels import greedy
+from bandits.exploration import LinTs, LinUcb, VwExploration, greedy, votes, with_floor
 from bandits.ridge import RidgeConfig, RidgeLearner
 from bandits.ridge_model import RidgeModel
 from bandits.rl import RlConfig, RlLearner, RlModel

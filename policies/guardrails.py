@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bandits.decide import PURPOSE_HOLDOUT, uniform
-from bandits.kernels import greedy
+from bandits.exploration import greedy
 from bandits.types import ActionSet, Context, Pmf
 from policies.spec import UNIFORM, Holdout
 

@@ -4,8 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import scores
 
-from bandits.exploration import EpsilonGreedy, Greedy, Softmax, SquareCB, votes, with_floor
-from bandits.kernels import greedy
+from bandits.exploration import EpsilonGreedy, Greedy, Softmax, SquareCB, greedy, votes, with_floor
 from bandits.types import check_pmf
 
 EXPLORATIONS = [EpsilonGreedy(0.1), Softmax(0.5), SquareCB(10.0, 0.5), Greedy()]
