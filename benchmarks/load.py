@@ -57,15 +57,22 @@ def closed_loop(url: str, bodies: Sequence[str], seconds: float, connections: in
 
 def open_loop(url: str, bodies: Sequence[str], per_s: float, seconds: float) -> Measured:
     """Requests at this rate, whatever becomes of those before; latencies are from when each was due."""
+    began = time.perf_counter()
+    taken = [took for _, took in open_loop_each(url, bodies, per_s, seconds)]
+    return _measured(taken, time.perf_counter() - began)
+
+
+def open_loop_each(url: str, bodies: Sequence[str], per_s: float, seconds: float) -> list[tuple[float, float]]:
+    """The same, of each request: when it was due, by time.perf_counter(), and how many seconds it took from then."""
     return asyncio.run(_open(url, bodies, per_s, seconds))
 
 
-async def _open(url: str, bodies: Sequence[str], per_s: float, seconds: float) -> Measured:
-    taken: list[float] = []
+async def _open(url: str, bodies: Sequence[str], per_s: float, seconds: float) -> list[tuple[float, float]]:
+    taken: list[tuple[float, float]] = []
 
     async def one(session: aiohttp.ClientSession, body: str, due: float) -> None:
         await _post(session, url, body)
-        taken.append(time.perf_counter() - due)
+        taken.append((due, time.perf_counter() - due))
 
     async with _session(0) as session:
         began, waiting = time.perf_counter(), []
@@ -74,7 +81,7 @@ async def _open(url: str, bodies: Sequence[str], per_s: float, seconds: float) -
             await asyncio.sleep(max(0.0, due - time.perf_counter()))
             waiting.append(asyncio.create_task(one(session, bodies[number % len(bodies)], due)))
         await asyncio.gather(*waiting)
-    return _measured(taken, time.perf_counter() - began)
+    return taken
 
 
 async def _closed(url: str, bodies: Sequence[str], seconds: float, connections: int) -> Measured:

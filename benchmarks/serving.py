@@ -8,18 +8,21 @@ a catalogue of 1,000 items with 8 features each, 8 features of the context, all 
 weights, `lints` Thompson sampling on ridge with 100 draws. Each ratio is the median over rounds, in each of which the
 two were loaded one after the other.
 
-The learner is flat out while it has a backlog: decisions and rewards put into the log at once. It runs at niceness 10.
-Loads begin when it has none and Valkey has done with rewriting its file, which it does whenever that has doubled; with
-the backlog, when that rewriting is done. Freshness is from the end of a decision's window until every replica served a
-model that had learned it.
+The learner is flat out while it has a backlog: decisions and rewards put into the log at once. p99 beside it is pooled
+over many turns of TURN_S, in every other of which it and the archiver are stopped. Loads begin when nothing is left to
+do of those before, and when Valkey has done with rewriting its file, which it does whenever that has doubled.
+Freshness is from the end of a decision's window until every replica served a model that had learned it.
 """
 
 import argparse
 import json
+import math
 import os
+import signal
 import statistics
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,9 +31,10 @@ import httpx
 import msgspec
 import numpy as np
 import redis
-from load import Measured, closed_loop, open_loop
-from processor import by_process, per_request_us
+from load import Measured, closed_loop, open_loop, open_loop_each
+from processor import by_process, per_request_us, pids
 from services import Service, banditloop, empty, put_catalogue
+from soak_service import rss_of
 from table import Table
 
 from bandits.codec import decode, encode
@@ -47,10 +51,11 @@ SPECS = {
     "lints": "learner: {kind: ridge, interactions: [[context, features]]}\n" + REST,
 }
 SLOW = {"RAY_SERVE_ENABLE_HA_PROXY": "0", "RAY_SERVE_THROUGHPUT_OPTIMIZED": "0"}
-NICE = {"BANDITLOOP_LEARNER_NICENESS": "10"}
 ITEMS, ACTIONS, FEATURES, BATCH, BODIES = 1000, 100, 8, 64, 48
-BACKLOG = 100_000
+BACKLOG = 200_000
+TURN_S, SETTLED_S = 1.5, 0.3
 RANK = "ServeReplica:banditloop:rank"
+BACKGROUND = ("ray::Learner", "ray::Archiver")
 rng = np.random.default_rng(0)
 
 
@@ -164,23 +169,44 @@ def pile_up(service: Service, policy: str, count: int) -> None:
         pipeline.execute()
 
 
-def tail_ratio(service: Service, capacity: float, rounds: int, seconds: float) -> tuple[float, float, float]:
-    """p99 of rank at 30% of capacity: with the learner idle, flat out, and their ratio; medians over rounds."""
-    sent, idle, busy = bodies(), [], []
-    for _ in range(rounds):
-        settle(service)
-        idle.append(open_loop(url_of(service), sent, 0.3 * capacity, seconds).p99_ms)
-        pile_up(service, "vw", BACKLOG)
-        while rewriting(service):
-            time.sleep(0.2)
-        busy.append(open_loop(url_of(service), sent, 0.3 * capacity, seconds).p99_ms)
-        if not behind(service, "vw"):
-            print("the backlog was learned before the measurement ended: enlarge it", file=sys.stderr)
-    return (
-        statistics.median(idle),
-        statistics.median(busy),
-        statistics.median(b / a for a, b in zip(idle, busy, strict=True)),
-    )
+def tails(service: Service, capacity: float, seconds: float) -> tuple[float, float]:
+    """p99 of rank at 30% of capacity, ms: while learner and archiver are stopped, and while they have a backlog.
+
+    They are stopped and let go on in turn, for as long as a learner may be away and still lead.
+    """
+    settle(service)
+    pile_up(service, "vw", BACKLOG)
+    while rewriting(service):
+        time.sleep(0.2)
+    busy: list[tuple[float, bool]] = []  # from when on, and whether
+    ended = threading.Event()
+
+    def turns() -> None:
+        working = True
+        while not ended.wait(TURN_S):
+            working = not working
+            for pid in background:
+                os.kill(pid, signal.SIGCONT if working else signal.SIGSTOP)
+            busy.append((time.perf_counter(), working))
+
+    background = [pid for title in BACKGROUND for pid in pids(title)]
+    turning = threading.Thread(target=turns)
+    turning.start()
+    try:
+        taken = open_loop_each(url_of(service), bodies(), 0.3 * capacity, seconds)
+    finally:
+        ended.set()
+        turning.join()
+        for pid in background:
+            os.kill(pid, signal.SIGCONT)
+    if not behind(service, "vw"):
+        print("the backlog was learned before the measurement ended: enlarge it", file=sys.stderr)
+    found: dict[bool, list[float]] = {False: [], True: []}
+    for due, took in taken:
+        begun, working = next((turn for turn in reversed(busy) if turn[0] <= due), (math.inf, True))
+        if due >= begun + SETTLED_S:
+            found[working].append(1e3 * took)
+    return float(np.quantile(found[False], 0.99)), float(np.quantile(found[True], 0.99))
 
 
 def fresh_ms(service: Service, capacity: float, seconds: float) -> tuple[float, float]:
@@ -202,20 +228,6 @@ def processor_us(url: str, sent: Sequence[str], seconds: float) -> dict[str, flo
     return per_request_us(before, by_process(), measured.per_s * seconds)
 
 
-def rss_mb(title: str) -> float:
-    """Resident memory of the processes of one kind."""
-    total = 0
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                if title in (entry / "cmdline").read_bytes().decode(errors="replace"):
-                    status = (entry / "status").read_text().splitlines()
-                    total += next(int(line.split()[1]) for line in status if line.startswith("VmRSS:"))
-            except OSError:
-                continue
-    return total / 1024
-
-
 def main() -> int:
     """Measure, print, exit 1 if a goal is missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -227,7 +239,7 @@ def main() -> int:
     table = Table()
     with tempfile.TemporaryDirectory(prefix="serving-") as name:
         folder = Path(name)
-        with banditloop(folder / "ours", SPECS, environment=NICE) as ours:
+        with banditloop(folder / "ours", SPECS) as ours:
             warmed(ours)
             by_id, inline = bodies(), bodies(inline=True)
             batches = [
@@ -277,11 +289,11 @@ def main() -> int:
                 p99,
                 at_most=1000,
             )
-            idle, busy, apart = tail_ratio(ours, capacity, max(2, rounds // 2), seconds)
+            idle, busy = tails(ours, capacity, 8 * seconds)
             table.add(
-                "p99 of rank at 30%: learner flat out / idle",
-                f"{busy:.1f} / {idle:.1f} ms = {apart:.2f}",
-                apart,
+                "p99 of rank at 30%: learner flat out / stopped",
+                f"{busy:.1f} / {idle:.1f} ms = {busy / idle:.2f}",
+                busy / idle,
                 at_most=1.5,
             )
             found = in_turn(
@@ -304,10 +316,11 @@ def main() -> int:
                 BATCH * rate(found, "batch"),
                 at_least=6000,
             )
+            resident = sum(map(rss_of, pids(RANK))) / 1e6
             table.add(
                 "memory of a rank replica, MB",
-                f"{rss_mb(RANK):,.0f}",
-                rss_mb(RANK),
+                f"{resident:,.0f}",
+                resident,
             )
             with banditloop(folder / "default", SPECS, environment=SLOW) as default:
                 warmed(default)

@@ -23,6 +23,7 @@ MAX_BATCH = 512
 MAX_WAITING = 50_000
 REMEMBERED_S = 600
 """How long a client may retry a decision under the event_id it made."""
+SPAN_S = 60
 PAUSE_S = 0.05
 """Shortest pause after a failure, before one write tries again."""
 TIMEOUT_S = 2.0
@@ -35,15 +36,27 @@ return ids
 """
 
 # One atomic step: append the decision and remember its entry and what was asked, or return what is remembered.
+# KEYS: log, memory. ARGV: record, event_id, what was asked, seconds to remember, seconds of a span.
+# What is remembered of one span of time is one hash, so that it goes at once and leaves no holes in Redis's memory.
 APPEND_ONCE = """
-local seen = redis.call('HMGET', KEYS[2], 'entry', 'asked')
-if seen[1] then
-  local found = redis.call('XRANGE', KEYS[1], seen[1], seen[1])
-  return {seen[2], found[1] and found[1][2][2] or false}
+local now, kept = tonumber(redis.call('TIME')[1]), tonumber(ARGV[4])
+local span, spans = math.floor(now / ARGV[5]), math.ceil(kept / ARGV[5])
+for number = span, span - spans, -1 do
+  local seen = redis.call('HGET', KEYS[2] .. number, ARGV[2])
+  local cut = seen and string.find(seen, ' ', 1, true)
+  local entry = seen and string.sub(seen, 1, cut - 1)
+  if seen and now - string.match(entry, '^%d+') / 1000 < kept then
+    local found = redis.call('XRANGE', KEYS[1], entry, entry)
+    return {string.sub(seen, cut + 1), found[1] and found[1][2][2] or false}
+  end
 end
 local entry = redis.call('XADD', KEYS[1], '*', 'r', ARGV[1])
-redis.call('HSET', KEYS[2], 'entry', entry, 'asked', ARGV[2])
-redis.call('EXPIRE', KEYS[2], ARGV[3])
+local memory = KEYS[2] .. span
+redis.call('HSET', memory, ARGV[2], entry .. ' ' .. ARGV[3])
+if redis.call('HLEN', memory) == 1 then
+  redis.call('EXPIRE', memory, (spans + 2) * ARGV[5])
+  redis.call('UNLINK', KEYS[2] .. (span - spans - 1))
+end
 return {false, false}
 """
 
@@ -130,9 +143,9 @@ class LogWriter:
             EventConflictError: the remembered decision answered another request.
             LogUnavailableError: not known to be logged.
         """
-        memory = keys.decision(record.event_id)
         data = encode(record)
-        command = ("EVAL", APPEND_ONCE, 2, keys.log, memory, data, asked, REMEMBERED_S)
+        limits = REMEMBERED_S, SPAN_S
+        command = ("EVAL", APPEND_ONCE, 2, keys.log, keys.decisions, data, record.event_id, asked, *limits)
         remembered, found = await self._send(keys.log, [data], command)
         if remembered is None:
             return record

@@ -108,9 +108,13 @@ class Keys:
         """A content-addressed blob."""
         return self._key(f"blob:{digest}")
 
-    def decision(self, event_id: str) -> str:
-        """Memory of a decision whose event_id the client made, for its retries."""
-        return self._key(f"decision:{event_id}")
+    @property
+    def decisions(self) -> str:
+        """Before the number of a span of time: memory of its decisions whose event_id the client made, for retries.
+
+        A hash from the event_id to the entry and what was asked.
+        """
+        return self._key("decisions:")
 
 
 def partitions(policy: str, count: int) -> list[Keys]:

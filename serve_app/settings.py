@@ -23,10 +23,11 @@ class Settings(BaseSettings):
     """One process's view of how the service runs.
 
     ``redis_url`` None starts an embedded Valkey under ``data_dir``. ``salt`` is the secret that draws are hashed with;
-    None makes one and keeps it in ``data_dir/salt``. ``learner_niceness`` above 0 makes learning and archiving yield to
-    answering: rank is steadier on a crowded machine, and models are fresh later. ``keys_file`` holds the API keys (see
-    security.py); without it ``host`` must be a loopback address. ``redis_url`` may hold a password, so it is never
-    printed; give it in the environment, because a command line is there for every user of the machine to read.
+    None makes one and keeps it in ``data_dir/salt``. ``learner_niceness`` makes learning and archiving yield to
+    answering: with 0, rank waits while a backlog is learned; with 19, models are fresh later on a crowded machine.
+    ``keys_file`` holds the API keys (see security.py); without it ``host`` must be a loopback address. ``redis_url``
+    may hold a password, so it is never printed; give it in the environment, because a command line is there for every
+    user of the machine to read.
     ``archive`` is a local folder or a URI that pyarrow opens; None is ``data_dir/archive``, "" or "none" archives
     nothing, and trims nothing from Redis. An event is archived when it is some ``archive_max_age_s`` old, and stays
     in Redis for ``archive_retain_s`` at least. A policy with several partitions publishes when it merges them, every
@@ -61,7 +62,7 @@ class Settings(BaseSettings):
     max_queued_requests: int = Field(1024, ge=1)
     replica_cpus: float = Field(0, ge=0)
     learner_cpus: float = Field(0, ge=0)
-    learner_niceness: int = Field(0, ge=0, le=19)
+    learner_niceness: int = Field(10, ge=0, le=19)
     archive: str | None = None
     archive_max_age_s: float = Field(60.0, gt=0)
     archive_retain_s: float = Field(900.0, gt=REMEMBERED_S)

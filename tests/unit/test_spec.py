@@ -8,14 +8,12 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from redis.crc import key_slot
 
 from bandits.errors import SpecError
 from bandits.exploration import EpsilonGreedy, LinTs, LinUcb
 from bandits.join import JoinRule
 from bandits.ridge import RidgeConfig
 from policies.spec import ArtifactSource, Holdout, PolicySpec, VwConfig, decode_spec, load_spec
-from serve_app.keys import Keys
 from serve_app.settings import Settings
 from serve_app.validation import validate
 
@@ -220,11 +218,3 @@ def test_a_name_that_could_leave_its_keys_or_its_path_is_refused(tmp_path, name)
 def test_other_names_are_fine(tmp_path, name):
     assert load(tmp_path, json.dumps({"name": name})).name == name
     validate(Settings(archive="none"), [PolicySpec(name)])
-
-
-@pytest.mark.parametrize("event_id", ["}", "{x}", "}:log{", "../..", "a\nb", "\0", "*", "\U0001f600", "x" * 256])
-def test_an_event_id_stays_within_its_policys_partition(event_id):
-    """It follows the hash tag, so it can neither change the slot nor become one of the other keys."""
-    keys = Keys("home")
-    assert keys.decision(event_id).startswith("bl:{home.0}:decision:")
-    assert key_slot(keys.decision(event_id).encode()) == key_slot(keys.log.encode())
