@@ -76,7 +76,6 @@ class RidgeLearner:
         self._learned = state.learned
         self._a, self._b, self._cross, self._count, self._sum = state.arrays()
         self._pending: list[tuple[Row, int, float, bool]] = []
-        self._widest, self._most = 0, BATCH
 
     def learn(self, interactions: Sequence[Interaction]) -> None:
         """Learn from interactions, in order, of each the chosen action."""
@@ -98,19 +97,21 @@ class RidgeLearner:
         self._pend(features, self._rows[action_id], change, learn=False)
 
     def _pend(self, features: Row, row: int, reward: float, *, learn: bool) -> None:
-        size = sum([namespace.values.size for namespace in features])
-        if len(self._pending) >= self._most:
-            self._settle()
-        if size > self._widest:
-            self._widest, self._most = size, min(BATCH, max(1, ELEMENTS // (size * size)))
         self._pending.append((features, row, reward, learn))
+        if len(self._pending) == BATCH:
+            self._settle()
 
     def _settle(self) -> None:
         """Add what is pending. Element by element in order, so where a batch ends changes no bit of any sum."""
-        if not self._pending:
-            return
-        features, rows, rewards, learns = zip(*self._pending, strict=True)
-        self._pending, self._widest, self._most = [], 0, BATCH
+        pending, self._pending = self._pending, []
+        widths = [namespace.values.size for features, *_ in pending for namespace in features]
+        widest = max(widths, default=0) * max((len(features) for features, *_ in pending), default=0)
+        at_once = max(1, ELEMENTS // max(1, widest * widest))
+        for start in range(0, len(pending), at_once):
+            self._add(pending[start : start + at_once])
+
+    def _add(self, part: list[tuple[Row, int, float, bool]]) -> None:
+        features, rows, rewards, learns = zip(*part, strict=True)
         begins, columns, values = self._index.rows(features, learns)
         self._grow()
         add_rows(

@@ -49,11 +49,11 @@ class Namespace(msgspec.Struct, frozen=True, eq=False, gc=False):
         return Namespace(self.name, self.hashes if self.hashes.ndim == 1 else self.hashes[rows], self.values[rows])
 
     def row(self, index: int) -> "Namespace":
-        """Those of one action, [n]."""
+        """Those of one action, [n]; copied, so as not to keep those of all."""
+        values = self.values[index].copy()
         if self.codes is not None:
-            return Namespace(self.name, self.hashes[self.codes[index]], self.values[index])
-        hashes = self.hashes if self.hashes.ndim == 1 else self.hashes[index]
-        return Namespace(self.name, hashes, self.values[index])
+            return Namespace(self.name, self.hashes[self.codes[index]], values)
+        return Namespace(self.name, self.hashes if self.hashes.ndim == 1 else self.hashes[index].copy(), values)
 
 
 Row = Sequence[Namespace]
@@ -124,7 +124,7 @@ class Policy(Protocol):
     """Maps a decision's features to a PMF. Pure: the same arguments give the same bytes."""
 
     def pmf(self, context: Context, actions: ActionSet) -> Pmf:
-        """float64[K]: non-negative, sums to 1 within 1e-12."""
+        """float64[K]: non-negative, sums to 1 within 1e-12. It is given away: nobody changes it afterwards."""
         ...
 
 

@@ -202,7 +202,8 @@ class _Examples:
                 del example[letter]
             for namespace in features:
                 hashes, values = (namespace.hashes & self._mask).astype(np.uint64), namespace.values
-                _push_row(example, first_byte(namespace.name), hashes, values, padded=not values.all())
+                padded = bool(np.count_nonzero(values) < values.size)
+                _push_row(example, first_byte(namespace.name), hashes, values, padded=padded)
         return examples
 
     def _push(self, examples: list[Example], namespace: Namespace) -> None:

@@ -221,7 +221,7 @@ def main() -> int:
     for at_once, how in ((TURN, ""), (1, ", caches cold")):
         us = medians_us(contest, questions, at_once)
         for peer, goal in GOALS.items():
-            for ours, what in (("decide", "decide()"), ("request", "from the request to the PMF")):
+            for ours, what in (("decide", "decide() of arrays"), ("request", "from the request to the PMF")):
                 ratio = us[peer] / us[ours]
                 measured = f"{us[peer]:,.0f} / {us[ours]:,.0f} us = {ratio:.1f} x"
                 held = goal if at_once == TURN and ours == "decide" else None

@@ -1,6 +1,5 @@
 """Whose processor time a load uses: seconds by process, of all processes of this machine."""
 
-import contextlib
 import os
 import re
 from collections import defaultdict
@@ -20,16 +19,6 @@ NAMES = (
     ("raylet, GCS and agents", r"raylet|gcs_server|ray/dashboard|runtime_env|log_monitor"),
 )
 OTHERS = "others"
-
-
-def pids(title: str) -> list[int]:
-    """Processes of this machine with these words in their title."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        with contextlib.suppress(OSError):
-            if entry.name.isdigit() and title in (entry / "cmdline").read_bytes().decode(errors="replace"):
-                found.append(int(entry.name))
-    return found
 
 
 def by_process() -> dict[str, float]:

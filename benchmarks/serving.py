@@ -9,12 +9,13 @@ weights, `lints` Thompson sampling on ridge with 100 draws. Each ratio is the me
 two were loaded one after the other.
 
 The learner is flat out while it has a backlog: decisions and rewards put into the log at once. p99 beside it is pooled
-over many turns of TURN_S, in every other of which it and the archiver are stopped. Loads begin when nothing is left to
-do of those before, and when Valkey has done with rewriting its file, which it does whenever that has doubled.
+over many turns of TURN_S, in every other of which it and the archiver are stopped. Loads begin when what was
+logged before is learned, and when Valkey has done with rewriting its file, which it does whenever that has doubled.
 Freshness is from the end of a decision's window until every replica served a model that had learned it.
 """
 
 import argparse
+import contextlib
 import json
 import math
 import os
@@ -32,12 +33,13 @@ import msgspec
 import numpy as np
 import redis
 from load import Measured, closed_loop, open_loop, open_loop_each
-from processor import by_process, per_request_us, pids
+from processor import by_process, per_request_us
 from services import Service, banditloop, empty, put_catalogue
-from soak_service import rss_of
+from soak_service import descendants, rss_of
 from table import Table
 
 from bandits.codec import decode, encode
+from bandits.join import log_order
 from bandits.records import DecisionRecord, RewardRecord
 from serve_app.event_log import FIELD
 from serve_app.freshness import freshness_ms, read_all
@@ -53,9 +55,10 @@ SPECS = {
 SLOW = {"RAY_SERVE_ENABLE_HA_PROXY": "0", "RAY_SERVE_THROUGHPUT_OPTIMIZED": "0"}
 ITEMS, ACTIONS, FEATURES, BATCH, BODIES = 1000, 100, 8, 64, 48
 BACKLOG = 200_000
-TURN_S, SETTLED_S = 1.5, 0.3
+TURN_S, SETTLED_S = 1.0, 0.2
+SETTLING_S = 120.0
 RANK = "ServeReplica:banditloop:rank"
-BACKGROUND = ("ray::Learner", "ray::Archiver")
+BACKGROUND = "ray::Learner", "ray::Archiver"
 rng = np.random.default_rng(0)
 
 
@@ -101,35 +104,53 @@ def warmed(service: Service) -> Service:
     return service
 
 
+def position(service: Service, policy: str) -> tuple[int, int]:
+    """Up to where the learner says that it has read."""
+    with redis.Redis.from_url(service.redis_url) as client:
+        stats = client.get(Keys(policy).stats)
+        return log_order(msgspec.msgpack.decode(stats)["position"] if stats else "0-0")
+
+
 def behind(service: Service, policy: str) -> bool:
     """Whether the learner still has entries to read."""
     with redis.Redis.from_url(service.redis_url) as client:
-        last = client.xinfo_stream(Keys(policy).log)["last-generated-id"].decode()
-        stats = client.get(Keys(policy).stats)
-        position = msgspec.msgpack.decode(stats)["position"] if stats else "0-0"
-        return int(last.split("-")[0]) - int(position.split("-")[0]) > 1000
+        last = log_order(client.xinfo_stream(Keys(policy).log)["last-generated-id"].decode())
+    return last[0] - position(service, policy)[0] > 1000
 
 
 def rewriting(service: Service) -> bool:
     """Whether Valkey is rewriting its append-only file."""
     with redis.Redis.from_url(service.redis_url) as client:
-        return bool(client.info("persistence")["aof_rewrite_in_progress"])
+        found = client.info("persistence")
+        return bool(found["aof_rewrite_in_progress"] or found["aof_rewrite_scheduled"])
 
 
-def settle(service: Service) -> None:
-    """Wait until nothing is left to do of earlier loads."""
-    while any(behind(service, policy) for policy in SPECS) or rewriting(service):
-        time.sleep(0.2)
+def settle(services: Sequence[Service]) -> None:
+    """Wait until everything is learned, and no Valkey rewrites its file."""
+    deadline = time.monotonic() + SETTLING_S
+    for service in services:
+        while any(behind(service, policy) for policy in SPECS) or rewriting(service):
+            if time.monotonic() > deadline:
+                raise SystemExit("what was logged is not learned: see the service's log")
+            time.sleep(0.2)
+
+
+def of_service(service: Service, *titles: str) -> list[int]:
+    """Processes of a service, by words in their titles."""
+    found = [pid for pid, title in descendants(service.pid).items() if any(each in title for each in titles)]
+    if not found:
+        raise SystemExit(f"no process is called {' or '.join(titles)}")
+    return found
 
 
 def in_turn(
-    service: Service, rounds: int, seconds: float, *loads: tuple[str, str, Sequence[str]]
+    services: Sequence[Service], rounds: int, seconds: float, *loads: tuple[str, str, Sequence[str]]
 ) -> dict[str, list[Measured]]:
     """Load one after the other, round after round; by name. The first round only warms up."""
     found: dict[str, list[Measured]] = {name: [] for name, _, _ in loads}
     for number in range(rounds + 1):
         for name, url, sent in loads:
-            settle(service)
+            settle(services)
             measured = closed_loop(url, sent, seconds if number else min(seconds, 3.0))
             if number:
                 found[name].append(measured)
@@ -151,8 +172,8 @@ def compared(found: dict[str, list[Measured]], one: str, other: str) -> str:
     return f"{rate(found, one):,.0f} / {rate(found, other):,.0f} per s"
 
 
-def pile_up(service: Service, policy: str, count: int) -> None:
-    """Put decisions like those in the log, every other one rewarded, into the log: more than is learned meanwhile."""
+def pile_up(service: Service, policy: str, count: int) -> tuple[int, int]:
+    """Put decisions like those in the log, every other one rewarded, into the log; the position of the last."""
     keys = Keys(policy)
     with redis.Redis.from_url(service.redis_url) as client:
         seen = [decode(fields[FIELD]) for _, fields in client.xrevrange(keys.log, count=2000)]
@@ -167,6 +188,7 @@ def pile_up(service: Service, policy: str, count: int) -> None:
             if len(pipeline) > 1000:
                 pipeline.execute()
         pipeline.execute()
+        return log_order(client.xinfo_stream(keys.log)["last-generated-id"].decode())
 
 
 def tails(service: Service, capacity: float, seconds: float) -> tuple[float, float]:
@@ -174,33 +196,39 @@ def tails(service: Service, capacity: float, seconds: float) -> tuple[float, flo
 
     They are stopped and let go on in turn, for as long as a learner may be away and still lead.
     """
-    settle(service)
-    pile_up(service, "vw", BACKLOG)
+    settle([service])
+    last = pile_up(service, "vw", BACKLOG)
+    time.sleep(0.2)  # it looks ten times a second whether to rewrite
     while rewriting(service):
         time.sleep(0.2)
     busy: list[tuple[float, bool]] = []  # from when on, and whether
     ended = threading.Event()
 
+    def signalled(number: signal.Signals) -> None:
+        for pid in background:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+
     def turns() -> None:
         working = True
         while not ended.wait(TURN_S):
             working = not working
-            for pid in background:
-                os.kill(pid, signal.SIGCONT if working else signal.SIGSTOP)
+            signalled(signal.SIGCONT if working else signal.SIGSTOP)
             busy.append((time.perf_counter(), working))
 
-    background = [pid for title in BACKGROUND for pid in pids(title)]
+    background = of_service(service, *BACKGROUND)
     turning = threading.Thread(target=turns)
     turning.start()
     try:
         taken = open_loop_each(url_of(service), bodies(), 0.3 * capacity, seconds)
     finally:
         ended.set()
+        signalled(signal.SIGCONT)
         turning.join()
-        for pid in background:
-            os.kill(pid, signal.SIGCONT)
-    if not behind(service, "vw"):
-        print("the backlog was learned before the measurement ended: enlarge it", file=sys.stderr)
+        signalled(signal.SIGCONT)
+    time.sleep(2 * TURN_S)  # what it has learned is said once a second
+    if position(service, "vw") >= last or set(background) != set(of_service(service, *BACKGROUND)):
+        raise SystemExit("the backlog was learned before the measurement ended, or a learner died: enlarge BACKLOG")
     found: dict[bool, list[float]] = {False: [], True: []}
     for due, took in taken:
         begun, working = next((turn for turn in reversed(busy) if turn[0] <= due), (math.inf, True))
@@ -248,7 +276,7 @@ def main() -> int:
             ]
             with empty(folder / "empty") as nothing:
                 found = in_turn(
-                    ours,
+                    [ours],
                     rounds,
                     seconds,
                     ("ours", url_of(ours), by_id),
@@ -270,7 +298,7 @@ def main() -> int:
                         ratio(found, each, "empty"),
                     )
                 for which, url in (("ours", url_of(ours)), ("empty", nothing.url + "/rank")):
-                    settle(ours)
+                    settle([ours])
                     used = processor_us(url, by_id, seconds)
                     written = ", ".join(f"{who} {us:,.0f}" for who, us in used.items())
                     table.add(f"processor time of a request, {which}, us", written, sum(used.values()))
@@ -281,7 +309,7 @@ def main() -> int:
                     at_most=5.0,
                 )
             capacity = rate(found, "ours")
-            settle(ours)
+            settle([ours])
             p50, p99 = fresh_ms(ours, capacity, 2 * seconds)
             table.add(
                 "learnable until served by every replica, under load, ms",
@@ -297,7 +325,7 @@ def main() -> int:
                 at_most=1.5,
             )
             found = in_turn(
-                ours,
+                [ours],
                 rounds,
                 seconds,
                 ("ours", url_of(ours), by_id),
@@ -316,7 +344,7 @@ def main() -> int:
                 BATCH * rate(found, "batch"),
                 at_least=6000,
             )
-            resident = sum(map(rss_of, pids(RANK))) / 1e6
+            resident = sum(rss_of(pid) for pid in of_service(ours, RANK)) / 1e6
             table.add(
                 "memory of a rank replica, MB",
                 f"{resident:,.0f}",
@@ -325,7 +353,7 @@ def main() -> int:
             with banditloop(folder / "default", SPECS, environment=SLOW) as default:
                 warmed(default)
                 slow = in_turn(
-                    default,
+                    [ours, default],
                     max(2, rounds // 2),
                     seconds,
                     ("ours", url_of(ours), by_id),

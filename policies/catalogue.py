@@ -56,7 +56,8 @@ class Catalogue:
         self._rows = {item_id: row for row, item_id in enumerate(self.ids)}
         if len(self._rows) != len(self.ids):
             raise ArtifactError("two items share an id", "catalogue")
-        self._names, self._codes, self._values = np.array(list(seen), np.uint32), _stacked(codes), _stacked(values)
+        self._names, self._codes = np.array(list(seen), np.uint32), _stacked(codes)
+        self._values = frozen(_stacked(values))
         alike = bool(ids) and bool((self._codes == self._codes[0]).all())
         self._alike = frozen(self._names[self._codes[0]]) if alike else None
 
@@ -163,7 +164,7 @@ def _stacked(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
 _item = msgspec.json.Decoder(Item).decode
 
 
-def hash_map(features: FeatureMap, namespace: str) -> Namespace:
+def namespace_of(features: FeatureMap, namespace: str) -> Namespace:
     """The features that a map means, [n]."""
     pairs = hash_pairs(features, namespace)
     hashes = np.array([hashed for hashed, _ in pairs], np.uint32)

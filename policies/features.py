@@ -8,7 +8,7 @@ import numpy as np
 from bandits.hashing import hash_feature
 from bandits.records import DecisionRecord, FeatureMap
 from bandits.types import ActionSet, Context, Float32, Float64, Namespace, Row, UInt32, frozen
-from policies.catalogue import FEATURES, Catalogue, coded_rows, hash_map
+from policies.catalogue import FEATURES, Catalogue, coded_rows, namespace_of
 from policies.spec import PolicySpec
 
 CONTEXT, ITEM, SCORES = "context", "item", "scores"
@@ -37,7 +37,7 @@ def featurise(
         actions.append(_item_features(catalogue, ids, features))
     if "scores" in spec.use and scores:
         actions.append(score_features(scores))
-    shared = (hash_map(context, CONTEXT),) if "context" in spec.use and context else ()
+    shared = (namespace_of(context, CONTEXT),) if "context" in spec.use and context else ()
     return Context(shared), ActionSet(tuple(ids), tuple(actions), scores)
 
 
@@ -51,7 +51,7 @@ def chosen_rows(
     spec: PolicySpec, catalogue: Catalogue, record: DecisionRecord, indices: Sequence[int]
 ) -> list[tuple[str, Row]]:
     """Of ``featurise_record``, the action ids and features of some actions only: all that ridge needs to learn."""
-    shared = [hash_map(record.context, CONTEXT)] if "context" in spec.use and record.context else []
+    shared = [namespace_of(record.context, CONTEXT)] if "context" in spec.use and record.context else []
     ranked = score_features(record.source_scores()) if "scores" in spec.use and record.scores else None
     rows: list[tuple[str, Row]] = []
     for index in indices:
@@ -61,7 +61,7 @@ def chosen_rows(
             row.append(Namespace(ITEM, np.array([hash_feature(ITEM, action_id)], np.uint32), _ONE))
         if "features" in spec.use:
             own = None if record.features is None else record.features[index]
-            row.append(catalogue.one(action_id) if own is None else hash_map(own, FEATURES))
+            row.append(catalogue.one(action_id) if own is None else namespace_of(own, FEATURES))
         if ranked is not None:
             row.append(ranked.row(index))
         rows.append((action_id, row))

@@ -32,7 +32,8 @@ MALLOC = {
 }
 """A stream is kept in nodes of 100 entries: so large, each has pages of its own, which the system gets back when the
 node is trimmed. With Valkey's 4 kB the holes they leave are filled with what lives longer. The same holds for the
-buffers of what is sent: kept apart, they leave no holes either. (32,768 of them: Linux allows a process 65,530.)
+buffers of what is sent: kept apart, they leave no holes either, for a system call each and whole pages. 32,768 of them:
+Linux allows a process 65,530.
 """
 
 log = logging.getLogger("banditloop.valkey")

@@ -38,10 +38,11 @@ return ids
 # One atomic step: append the decision and remember its entry and what was asked, or return what is remembered.
 # KEYS: log, memory. ARGV: record, event_id, what was asked, seconds to remember, seconds of a span.
 # What is remembered of one span of time is one hash, so that it goes at once and leaves no holes in Redis's memory.
+# Its name begins with KEYS[2], so it is in the same slot. The span after this one counts: a failover may put a clock back.
 APPEND_ONCE = """
 local now, kept = tonumber(redis.call('TIME')[1]), tonumber(ARGV[4])
 local span, spans = math.floor(now / ARGV[5]), math.ceil(kept / ARGV[5])
-for number = span, span - spans, -1 do
+for number = span + 1, span - spans, -1 do
   local seen = redis.call('HGET', KEYS[2] .. number, ARGV[2])
   local cut = seen and string.find(seen, ' ', 1, true)
   local entry = seen and string.sub(seen, 1, cut - 1)
@@ -145,7 +146,7 @@ class LogWriter:
         """
         data = encode(record)
         limits = REMEMBERED_S, SPAN_S
-        command = ("EVAL", APPEND_ONCE, 2, keys.log, keys.decisions, data, record.event_id, asked, *limits)
+        command = ("EVAL", APPEND_ONCE, 2, keys.log, keys.decisions_prefix, data, record.event_id, asked, *limits)
         remembered, found = await self._send(keys.log, [data], command)
         if remembered is None:
             return record

@@ -109,10 +109,10 @@ class Keys:
         return self._key(f"blob:{digest}")
 
     @property
-    def decisions(self) -> str:
-        """Before the number of a span of time: memory of its decisions whose event_id the client made, for retries.
+    def decisions_prefix(self) -> str:
+        """Prefix of the hashes, one for each span of time, that remember decisions whose event_id the client made.
 
-        A hash from the event_id to the entry and what was asked.
+        Each from the event_id to the entry and what was asked. See event_log.py.
         """
         return self._key("decisions:")
 

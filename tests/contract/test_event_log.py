@@ -190,20 +190,20 @@ async def test_a_decision_under_a_client_made_event_id_is_appended_once(client, 
     assert client.xlen(KEYS.log) == 1
     with pytest.raises(EventConflictError):
         await writer.append_once(KEYS, first, b"something else")
-    (memory,) = client.keys(f"{KEYS.decisions}*")
+    (memory,) = client.keys(f"{KEYS.decisions_prefix}*")
     assert REMEMBERED_S < client.ttl(memory) <= REMEMBERED_S + 2 * SPAN_S
 
 
 @pytest.mark.parametrize(
-    ("age_s", "known"), [(0, True), (SPAN_S, True), (REMEMBERED_S - 5, True), (REMEMBERED_S, False)]
+    ("age_s", "known"), [(-SPAN_S, True), (0, True), (SPAN_S, True), (REMEMBERED_S - 5, True), (REMEMBERED_S, False)]
 )
 async def test_a_decision_is_remembered_for_as_long_as_is_said(client, async_client, age_s, known):
     """And what was remembered of a span of time before that is gone."""
     first, second = decision(chosen=[0, 2]), decision(chosen=[0, 1])
     made_at = client.time()[0] - age_s
     entry = client.xadd(KEYS.log, {FIELD: encode(first)}, id=f"{1000 * made_at}-1")
-    client.hset(f"{KEYS.decisions}{made_at // SPAN_S}", "e1", entry + b" asked")
-    forgotten = f"{KEYS.decisions}{client.time()[0] // SPAN_S - REMEMBERED_S // SPAN_S - 1}"
+    client.hset(f"{KEYS.decisions_prefix}{made_at // SPAN_S}", "e1", entry + b" asked")
+    forgotten = f"{KEYS.decisions_prefix}{client.time()[0] // SPAN_S - REMEMBERED_S // SPAN_S - 1}"
     client.hset(forgotten, "e0", "1-1 asked")
     assert await LogWriter(async_client).append_once(KEYS, second, b"asked") == (first if known else second)
     assert client.xlen(KEYS.log) == (1 if known else 2)
@@ -216,5 +216,5 @@ async def test_an_event_id_is_part_of_no_key(client, async_client, event_id):
     for _ in range(2):
         assert await LogWriter(async_client).append_once(KEYS, record, b"asked") == record
     assert client.xlen(KEYS.log) == 1
-    memory = f"{KEYS.decisions}{client.time()[0] // SPAN_S}"
+    memory = f"{KEYS.decisions_prefix}{client.time()[0] // SPAN_S}"
     assert {key.decode() for key in client.keys("*")} == {KEYS.log, memory}
