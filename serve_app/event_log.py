@@ -38,7 +38,7 @@ return ids
 # One atomic step: append the decision and remember its entry and what was asked, or return what is remembered.
 # KEYS: log, memory. ARGV: record, event_id, what was asked, seconds to remember, seconds of a span.
 # What is remembered of one span of time is one hash, so that it goes at once and leaves no holes in Redis's memory.
-# Its name begins with KEYS[2], so it is in the same slot. The span after this one counts: a failover may put a clock back.
+# Its name begins with KEYS[2], so its slot is the same. The span after this one: a failover may put the clock back.
 APPEND_ONCE = """
 local now, kept = tonumber(redis.call('TIME')[1]), tonumber(ARGV[4])
 local span, spans = math.floor(now / ARGV[5]), math.ceil(kept / ARGV[5])
