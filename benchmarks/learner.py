@@ -55,6 +55,7 @@ from bandits.types import Namespace, Snapshot
 from policies.catalogue import Catalogue, Item
 from policies.fold import Fold
 from policies.spec import PolicySpec, VwConfig
+from serve_app.environment import collect_rarely
 
 Floats = NDArray[np.float64]
 Timed = Callable[[], tuple[float, Floats]]
@@ -339,6 +340,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", default="", help="cases whose name holds this")
     parser.add_argument("--out", type=Path, help="figures as JSON")
     given = parser.parse_args(argv)
+    collect_rarely()  # as the learner's process does
     python = peers_python(LEARNER_PEERS, LEARNER_NEEDS)
     outcomes = []
     with tempfile.TemporaryDirectory() as name:
