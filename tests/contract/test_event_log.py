@@ -190,7 +190,7 @@ async def test_a_decision_under_a_client_made_event_id_is_appended_once(client, 
     assert client.xlen(KEYS.log) == 1
     with pytest.raises(EventConflictError):
         await writer.append_once(KEYS, first, b"something else")
-    (memory,) = client.keys(f"{KEYS.decisions_prefix}*")
+    (memory,) = client.scan_iter(f"{KEYS.decisions_prefix}*")
     assert REMEMBERED_S < client.ttl(memory) <= REMEMBERED_S + 2 * SPAN_S
 
 
@@ -217,4 +217,4 @@ async def test_an_event_id_is_part_of_no_key(client, async_client, event_id):
         assert await LogWriter(async_client).append_once(KEYS, record, b"asked") == record
     assert client.xlen(KEYS.log) == 1
     memory = f"{KEYS.decisions_prefix}{client.time()[0] // SPAN_S}"
-    assert {key.decode() for key in client.keys("*")} == {KEYS.log, memory}
+    assert {key.decode() for key in client.scan_iter("*")} == {KEYS.log, memory}
