@@ -68,15 +68,15 @@ def decide(
         raise EmptyActionsError("a decision needs at least one action", "actions")
     if not 1 <= slots <= count:
         raise InvalidFieldError(f"slots must be between 1 and the number of actions ({count}), not {slots}", "slots")
-    pmfs = _sized(policy.pmf(context, actions), count)[None]
+    pmfs = [_sized(policy.pmf(context, actions), count)]
     chosen = [draw(pmfs[0], uniform(salt, name, event_id, 0, PURPOSE_ACTION))]
     for slot in range(1, slots):
         remaining = np.delete(np.arange(count), chosen)
         left = np.zeros(count)
         left[remaining] = _sized(policy.pmf(context, actions.take(remaining)), remaining.size)
-        pmfs = np.concatenate([pmfs, left[None]])
+        pmfs.append(left)
         chosen.append(draw(left, uniform(salt, name, event_id, slot, PURPOSE_ACTION)))
-    return Decision(event_id, tuple(chosen), frozen(pmfs))
+    return Decision(event_id, tuple(chosen), frozen(pmfs[0][None] if slots == 1 else np.stack(pmfs)))
 
 
 def _sized(pmf: Pmf, count: int) -> Pmf:
