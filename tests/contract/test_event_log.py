@@ -176,7 +176,7 @@ def test_a_blob_is_found_by_its_digest_or_said_to_be_missing(client):
 
 
 def test_all_keys_of_a_policy_share_a_slot_of_a_cluster():
-    names = [KEYS.log, KEYS.head, KEYS.snapshots, KEYS.loads, KEYS.stats, KEYS.blob("d")]
+    names = [KEYS.log, KEYS.head, KEYS.snapshots, KEYS.loads, KEYS.stats, KEYS.blob("d"), KEYS.decisions_prefix]
     assert len(set(names)) == len(names)
     assert {name[name.index("{") : name.index("}") + 1] for name in names} == {"{home.0}"}
 
