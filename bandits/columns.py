@@ -138,8 +138,3 @@ def _alone(spaces: tuple[str, ...], ignored: str | None) -> Bools:
 def _starts(lengths: Sequence[int]) -> Int64:
     starts: Int64 = np.concatenate([np.zeros(1, np.int64), np.cumsum(np.array(lengths, np.int64))])
     return starts
-
-
-def row_of(context: Context, actions: ActionSet, index: int) -> Row:
-    """One action's features, and its context's."""
-    return (*context.namespaces, *(namespace.row(index) for namespace in actions.namespaces))

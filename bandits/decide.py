@@ -8,8 +8,8 @@ import msgspec
 import numpy as np
 
 from bandits.errors import EmptyActionsError, InvalidFieldError, InvalidPmfError
-from bandits.kernels import draw
-from bandits.types import ActionSet, Context, Float64, Pmf, Policy, check_pmf, frozen
+from bandits.kernels import draw_and_sum
+from bandits.types import ActionSet, Context, Float64, Pmf, Policy, check_form, check_mass, frozen
 
 PURPOSE_ACTION = "action"
 PURPOSE_SOURCE = "source"
@@ -68,18 +68,23 @@ def decide(
         raise EmptyActionsError("a decision needs at least one action", "actions")
     if not 1 <= slots <= count:
         raise InvalidFieldError(f"slots must be between 1 and the number of actions ({count}), not {slots}", "slots")
-    pmfs = [_sized(policy.pmf(context, actions), count)]
-    chosen = [draw(pmfs[0], uniform(salt, name, event_id, 0, PURPOSE_ACTION))]
+    pmfs = [policy.pmf(context, actions)]
+    chosen = [_drawn(pmfs[0], count, uniform(salt, name, event_id, 0, PURPOSE_ACTION))]
     for slot in range(1, slots):
         remaining = np.delete(np.arange(count), chosen)
-        left = np.zeros(count)
-        left[remaining] = _sized(policy.pmf(context, actions.take(remaining)), remaining.size)
-        pmfs.append(left)
-        chosen.append(draw(left, uniform(salt, name, event_id, slot, PURPOSE_ACTION)))
+        pmf = policy.pmf(context, actions.take(remaining))
+        drawn = _drawn(pmf, remaining.size, uniform(salt, name, event_id, slot, PURPOSE_ACTION))
+        chosen.append(int(remaining[drawn]))
+        pmfs.append(np.zeros(count))
+        pmfs[slot][remaining] = pmf
     return Decision(event_id, tuple(chosen), frozen(pmfs[0][None] if slots == 1 else np.stack(pmfs)))
 
 
-def _sized(pmf: Pmf, count: int) -> Pmf:
-    if check_pmf(pmf).size != count:
+def _drawn(pmf: Pmf, count: int, u: float) -> int:
+    """The index that is drawn from what has to be a PMF over ``count`` actions."""
+    check_form(pmf)
+    if pmf.size != count:
         raise InvalidPmfError(f"the policy returned {pmf.size} probabilities for {count} actions", "pmf")
-    return pmf
+    drawn, total, least = draw_and_sum(pmf, u)
+    check_mass(total, least)
+    return drawn

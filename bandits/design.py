@@ -35,6 +35,8 @@ from bandits.compiled import (
 _PRIME = np.uint32(16777619)
 _SPREAD = np.uint32(2654435769)
 _HIGH = np.uint32(8)
+TOGETHER = 8
+"""Rows whose squares are added at a time."""
 
 
 @inlined
@@ -43,7 +45,7 @@ def _pair(first: Any, second: Any) -> Any:
 
 
 @compiled(
-    *(f4s, types.uint32, f8, u4s, i4s, i4ss, f4ss, u4s, f8s, i4s, i4ss),
+    *(f4s, types.uint32, f8, u4s, i4s, i4ss, f4ss, u4s, f4s, i4s, i4ss),
     returns=types.float64[::1],
 )
 def weigh(
@@ -55,11 +57,11 @@ def weigh(
     codes: Int32,
     values: Float32,
     shared: UInt32,
-    shared_values: Float64,
+    shared_values: Float32,
     shared_space: Int32,
     crossed: Int32,
 ) -> Float64:
-    """Σ weight · value of each action, float64[K]: its features, the context's, pairs of one of each, a constant.
+    """- Σ weight · value of each action, float64[K]: its features, the context's, pairs of one of each, a constant.
 
     The weight of a hash is at ``weights[hash & mask]``. The weight of a name, its own and those of its pairs with the
     context's features times their values, is summed once, however many actions have a feature of that name.
@@ -74,18 +76,18 @@ def weigh(
                     if space[u] == crossed[p, 0]:
                         first = crossed[p, 2] == 0
                         hashed = _pair(names[u], shared[c]) if first else _pair(shared[c], names[u])
-                        each[u] += weights[hashed & mask] * shared_values[c]
+                        each[u] += weights[hashed & mask] * np.float64(shared_values[c])
     same = 0.0
     for c in range(shared.size):
-        same += weights[shared[c] & mask] * shared_values[c]
-    total = np.empty(len(values))
+        same += weights[shared[c] & mask] * np.float64(shared_values[c])
+    scores = np.empty(len(values))
     for k in range(len(values)):
         row = k if len(codes) > 1 else 0
         own = 0.0
         for j in range(values.shape[1]):
             own += each[codes[row, j]] * values[k, j]
-        total[k] = own + same + constant
-    return total
+        scores[k] = -(own + same + constant)
+    return scores
 
 
 @inlined
@@ -112,7 +114,7 @@ def fill_table(keys: UInt32, places: Int32, hashes: UInt32) -> None:
 
 
 @compiled(
-    *(u4s, i4s, i8, truth, truth, u4s, i4s, i4ss, f4ss, i8s, u4s, f8s, i4s, truths, i4ss, i4ss, i4ss),
+    *(u4s, i4s, i8, truth, truth, u4s, i4s, i4ss, f4ss, i8s, u4s, f4s, i4s, truths, i4ss, i4ss, i4ss),
     returns=types.Tuple((types.int64[::1], types.float64[:, ::1], types.float64[::1])),
 )
 def design(  # noqa: C901, PLR0912, PLR0915 - one pass over the features of a decision
@@ -127,7 +129,7 @@ def design(  # noqa: C901, PLR0912, PLR0915 - one pass over the features of a de
     values: Float32,
     spans: Int64,
     shared: UInt32,
-    shared_values: Float64,
+    shared_values: Float32,
     shared_space: Int32,
     alone: Bools,
     crossed: Int32,
@@ -155,7 +157,7 @@ def design(  # noqa: C901, PLR0912, PLR0915 - one pass over the features of a de
                 if shared_space[c] == shared_pairs[p, 0] and shared_space[e] == shared_pairs[p, 1]:
                     column = _column(keys, places, _pair(shared[c], shared[e]))
                     if column >= 0:
-                        base[column] += shared_values[c] * shared_values[e]
+                        base[column] += np.float64(shared_values[c]) * np.float64(shared_values[e])
                         occurs[column] = True
     # Of each name: its own column, then that of its pair with each feature of the context that it is crossed with.
     terms = 0
@@ -295,6 +297,26 @@ def columns_of_rows(  # noqa: C901, PLR0912 - one pass over the features of many
     return size, begins, columns[:at], found[:at]
 
 
+@inlined
+def _add_squares(a: Any, x: Any, held: Any, size: Any) -> None:
+    """Add x x' of each of the rows that ``x`` holds to ``a``, in their order, and put zeros in their place.
+
+    If it is full, an element of ``a`` is read and written once for all of them.
+    """
+    for i in range(size):
+        if held == TOGETHER:
+            for j in range(size):
+                sum_ij = a[i, j]
+                for r in range(TOGETHER):
+                    sum_ij += x[r, i] * x[r, j]
+                a[i, j] = sum_ij
+        else:
+            for r in range(held):
+                for j in range(size):
+                    a[i, j] += x[r, i] * x[r, j]
+    x[:held] = 0.0
+
+
 @compiled(
     *(types.float64[:, ::1], types.float64[::1], types.float64[:, ::1], types.float64[::1], types.float64[::1], i8),
     *(i8s, i8s, f8s, i8s, f8s, truths),
@@ -317,29 +339,34 @@ def add_rows(  # noqa: C901 - zeros added or left out
 
     Element by element in the order of the rows, so where a batch ends changes no bit of any sum.
     """
-    x, occurs, met_in = np.zeros(size), np.empty(size, np.int64), np.full(size, -1, np.int64)
+    x, held = np.zeros((TOGETHER, size)), 0
+    occurs, met_in = np.empty(size, np.int64), np.full(size, -1, np.int64)
     for r in range(learn.size):
-        several = 0
+        row, several = x[held], 0
         for at in range(begins[r], begins[r + 1]):
             column = columns[at]
             if met_in[column] != r:
                 met_in[column] = r
                 occurs[several] = column
                 several += 1
-            x[column] += values[at]
+            row[column] += values[at]
         total[action[r]] += reward[r]
         for n in range(several):
-            b[occurs[n]] += reward[r] * x[occurs[n]]
+            b[occurs[n]] += reward[r] * row[occurs[n]]
         if learn[r]:
             count[action[r]] += 1.0
             for n in range(several):
-                column = occurs[n]
-                cross[action[r], column] += x[column]
-                if 4 * several > size:  # adding the zeros, too, is quicker than leaving them out
-                    for m in range(size):
-                        a[column, m] += x[column] * x[m]
-                else:
-                    for m in range(several):
-                        a[column, occurs[m]] += x[column] * x[occurs[m]]
+                cross[action[r], occurs[n]] += row[occurs[n]]
+        if learn[r] and (held or 4 * several > size):  # adding the zeros, too, is quicker than leaving them out
+            held += 1
+            if held == TOGETHER:
+                _add_squares(a, x, held, size)
+                held = 0
+            continue
         for n in range(several):
-            x[occurs[n]] = 0.0
+            if learn[r]:
+                for m in range(several):
+                    a[occurs[n], occurs[m]] += row[occurs[n]] * row[occurs[m]]
+        for n in range(several):
+            row[occurs[n]] = 0.0
+    _add_squares(a, x, held, size)

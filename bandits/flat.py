@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bandits.compiled import Int32, Int64
-from bandits.types import ActionSet, Context, Float32, Float64, Namespace, UInt32, frozen
+from bandits.types import ActionSet, Context, Float32, Namespace, UInt32, frozen
 
 
 class Flat(msgspec.Struct, frozen=True, eq=False, gc=False):
@@ -26,7 +26,7 @@ class Flat(msgspec.Struct, frozen=True, eq=False, gc=False):
     values: Float32
     spans: Int64
     shared: UInt32
-    shared_values: Float64
+    shared_values: Float32
     shared_space: Int32
 
 
@@ -35,11 +35,11 @@ def flatten(context: Context, actions: ActionSet) -> Flat:
     before = len(context.namespaces)
     if before == 1:
         (only,) = context.namespaces
-        shared, shared_values = only.hashes, only.values.astype(np.float64)
+        shared, shared_values = only.hashes, np.ascontiguousarray(only.values, np.float32)
     else:
         shared = joined([ns.hashes for ns in context.namespaces], np.uint32)
-        shared_values = joined([ns.values for ns in context.namespaces], np.float64)
-    shared_space = _numbered(tuple(ns.values.shape[-1] for ns in context.namespaces), 0)
+        shared_values = joined([ns.values for ns in context.namespaces], np.float32)
+    shared_space = _numbered(tuple([ns.values.size for ns in context.namespaces]), 0)
     widths: tuple[int, ...]
     sizes: tuple[int, ...]
     if len(actions.namespaces) == 1:

@@ -1,9 +1,16 @@
 """Compiled loops over actions: PMFs, draws, rows."""
 
+from typing import Any
+
 import numpy as np
 from numba import types
 
-from bandits.compiled import Float32, Float64, Int64, compiled, f4ss, f8, f8s, i8, i8s
+from bandits.compiled import Float32, Float64, Int64, compiled, f4ss, f8, f8s, i8, i8s, inlined
+
+
+@inlined
+def _floored(p: Any, floor: Any, count: Any) -> Any:
+    return (1.0 - floor) * p + floor / count
 
 
 @compiled(f8s, f8, returns=types.float64[::1])
@@ -16,7 +23,7 @@ def greedy(scores: Float64, floor: float) -> Float64:
         ties += score == best
     pmf = np.empty(scores.size)
     for k in range(scores.size):
-        pmf[k] = (1.0 - floor) * ((1.0 if scores[k] == best else 0.0) / ties) + floor / scores.size
+        pmf[k] = _floored((1.0 if scores[k] == best else 0.0) / ties, floor, scores.size)
     return pmf
 
 
@@ -25,7 +32,7 @@ def mixed(pmf: Float64, floor: float) -> Float64:
     """``1 - floor`` of a PMF, ``floor`` of the uniform one."""
     out = np.empty(pmf.size)
     for k in range(pmf.size):
-        out[k] = (1.0 - floor) * pmf[k] + floor / pmf.size
+        out[k] = _floored(pmf[k], floor, pmf.size)
     return out
 
 
@@ -91,6 +98,13 @@ def draw(pmf: Float64, u: float) -> int:
         if pmf[k] > 0.0:
             last = k
     return last  # u times the whole may round up to the whole
+
+
+@compiled(f8s, f8, returns=types.Tuple((i8, f8, f8)))
+def draw_and_sum(pmf: Float64, u: float) -> tuple[int, float, float]:
+    """``draw`` and ``total_and_least``, for the cost of one call."""
+    total, least = total_and_least(pmf)
+    return draw(pmf, u), total, least
 
 
 @compiled(f4ss, i8s, returns=types.float32[:, ::1])

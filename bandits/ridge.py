@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bandits.codec import MALFORMED
-from bandits.columns import INTERCEPT, FeatureIndex, row_of
+from bandits.columns import INTERCEPT, FeatureIndex
 from bandits.design import add_rows
 from bandits.errors import SnapshotError
 from bandits.types import Float64, Interaction, Row, Snapshot
@@ -80,7 +80,7 @@ class RidgeLearner:
     def learn(self, interactions: Sequence[Interaction]) -> None:
         """Learn from interactions, in order, of each the chosen action."""
         for each in interactions:
-            features = row_of(each.context, each.actions, each.chosen)
+            features = (*each.context.namespaces, *each.actions.row(each.chosen))
             self.learn_row(each.actions.ids[each.chosen], features, each.reward)
 
     def learn_row(self, action_id: str, features: Row, reward: float) -> None:
@@ -89,15 +89,14 @@ class RidgeLearner:
         if row is None:
             row = self._rows[action_id] = len(self._action_ids)
             self._action_ids.append(action_id)
-        self._pend(features, row, reward, learn=True)
         self._learned += 1
+        self._pending.append((features, row, reward, True))
+        if len(self._pending) == BATCH:
+            self._settle()
 
     def correct_row(self, action_id: str, features: Row, change: float) -> None:
         """Change the reward of an action that was learned with these features."""
-        self._pend(features, self._rows[action_id], change, learn=False)
-
-    def _pend(self, features: Row, row: int, reward: float, *, learn: bool) -> None:
-        self._pending.append((features, row, reward, learn))
+        self._pending.append((features, self._rows[action_id], change, False))
         if len(self._pending) == BATCH:
             self._settle()
 

@@ -248,7 +248,7 @@ class WeightScorer:
         shared, own = tuple([ns.name for ns in context.namespaces]), tuple([ns.name for ns in actions.namespaces])
         crossed, others = _divided(self.plan.interactions, shared, own)
         flat = flatten(context, actions)
-        costs = weigh(
+        scores: Float64 = weigh(
             self._weights,
             self._mask,
             self._constant,
@@ -269,8 +269,7 @@ class WeightScorer:
                 else:
                     products = _products(each, of_actions, of_context)
                 for product in products:
-                    costs += self._sum(product)
-        scores: Float64 = np.negative(costs, out=costs)
+                    scores -= self._sum(product)
         return scores
 
     def _sum(self, block: _Block) -> Float64:

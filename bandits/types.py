@@ -57,7 +57,7 @@ class Namespace(msgspec.Struct, frozen=True, eq=False, gc=False):
 
 
 Row = Sequence[Namespace]
-"""What is learned from of one action: the features of its context and its own, each namespace [n]."""
+"""Features of one action or of a context, each namespace [n]."""
 
 
 class Context(msgspec.Struct, frozen=True, eq=False, gc=False):
@@ -78,6 +78,10 @@ class ActionSet(msgspec.Struct, frozen=True, eq=False, gc=False):
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def row(self, index: int) -> Row:
+        """The features of one action."""
+        return [namespace.row(index) for namespace in self.namespaces]
 
     def take(self, indices: Sequence[int] | NDArray[np.intp]) -> "ActionSet":
         """The actions at ``indices``, in that order."""
@@ -150,11 +154,20 @@ def check_pmf(pmf: Pmf) -> Pmf:
     Raises:
         InvalidPmfError: not float64, not finite, negative, or its sum is further than 1e-12 from 1.
     """
+    check_form(pmf)
+    check_mass(*total_and_least(pmf))
+    return pmf
+
+
+def check_form(pmf: Pmf) -> None:
+    """Refuse what is no vector of float64."""
     if pmf.dtype != np.float64 or pmf.ndim != 1 or pmf.size == 0:
         raise InvalidPmfError(f"a PMF is a non-empty float64 vector, not {pmf.dtype}{list(pmf.shape)}", "pmf")
-    total, least = total_and_least(pmf)
+
+
+def check_mass(total: float, least: float) -> None:
+    """Refuse a PMF with this sum and this least entry."""
     if not abs(total - 1.0) <= 1e-12:  # also catches NaN
         raise InvalidPmfError(f"a PMF sums to 1 within 1e-12, not to {total!r}", "pmf")
     if least < 0.0:
         raise InvalidPmfError("a PMF has no negative entries", "pmf")
-    return pmf

@@ -1,4 +1,4 @@
-"""Vowpal Wabbit as a learner, and as what replicas score with. Besides this file ``vw_log`` and ``vw_merge`` import it.
+"""Vowpal Wabbit as a learner, and as what replicas score with. Imported here and in ``vw_*`` only.
 
 VW minimises costs; everything outside this file speaks of rewards. A cost is minus a reward.
 """
@@ -12,14 +12,13 @@ from typing import TypeVar
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
-from vowpal_wabbit_next import CBLabel, Example, LabelType, PredictionType, Workspace
+from vowpal_wabbit_next import CBLabel, LabelType, PredictionType, Workspace
 
 from bandits.codec import MALFORMED
-from bandits.columns import row_of
 from bandits.errors import InvalidFieldError, InvalidPmfError, NonFiniteNumberError, SnapshotError, SpecError
-from bandits.scoring import CLAIMED, Arity, WeightScorer, first_byte, parse_arguments, read_arguments, read_bits
-from bandits.types import ActionSet, Context, Float32, Float64, Interaction, Namespace, Pmf, Row, Snapshot
+from bandits.scoring import CLAIMED, Arity, WeightScorer, parse_arguments, read_arguments, read_bits
+from bandits.types import ActionSet, Context, Float64, Interaction, Pmf, Row, Snapshot
+from bandits.vw_examples import NO_LABEL, Examples
 
 WEIGHTS_KIND = "vw-weights"
 MODEL_KIND = "vw-model"
@@ -50,8 +49,6 @@ KNOWN: Mapping[str, Arity] = {
     "ignore_linear": "list",
 }
 
-_LABEL_NONE = CBLabel()
-_LABEL_SHARED = CBLabel(shared=True)
 _OURS = ("--quiet", "--preserve_performance_counters")  # without the counters a resumed model's header differs
 _PMF_SLACK = 1e-4  # VW's probabilities are float32; further from 1 than this is no rounding
 
@@ -166,64 +163,6 @@ def _without_seed(words: list[str]) -> list[str]:
     return kept
 
 
-class _Examples:
-    """Makes VW's examples, as its text parser would: masked hashes, no zero values, the shared example first.
-
-    They are reused: an empty Example is some 30 kB of VW's memory, and costs more to make than to fill.
-    """
-
-    def __init__(self, bits: int) -> None:
-        self._mask = np.uint32((1 << bits) - 1)
-        self._pool = [Example()]
-        self._pool[0].set_label(_LABEL_SHARED)
-
-    def fill(self, context: Context, actions: ActionSet) -> list[Example]:
-        """The shared example and one per action; valid until the next call."""
-        while len(self._pool) <= len(actions):
-            self._pool.append(Example())
-            self._pool[-1].set_label(_LABEL_NONE)
-        examples = self._pool[: 1 + len(actions)]
-        for example in examples:
-            for letter in example.feat_group_indices:
-                del example[letter]
-        for namespace in context.namespaces:
-            self._push(examples[:1], namespace)
-        for namespace in actions.namespaces:
-            self._push(examples[1:], namespace)
-        return examples
-
-    def fill_one(self, shared: Row, own: Row) -> list[Example]:
-        """The shared example and that of one action; valid until the next call."""
-        if len(self._pool) == 1:
-            self._pool.append(Example())
-        examples = self._pool[:2]
-        for example, features in zip(examples, (shared, own), strict=True):
-            for letter in example.feat_group_indices:
-                del example[letter]
-            for namespace in features:
-                hashes, values = (namespace.hashes & self._mask).astype(np.uint64), namespace.values
-                padded = bool(np.count_nonzero(values) < values.size)
-                _push_row(example, first_byte(namespace.name), hashes, values, padded=padded)
-        return examples
-
-    def _push(self, examples: list[Example], namespace: Namespace) -> None:
-        letter = first_byte(namespace.name)
-        values = np.atleast_2d(namespace.values)
-        hashes = np.broadcast_to((namespace.cells() & self._mask).astype(np.uint64), values.shape)
-        padded = not values.all()
-        for example, row_hashes, row_values in zip(examples, hashes, values, strict=True):
-            _push_row(example, letter, row_hashes, row_values, padded=padded)
-
-
-def _push_row(example: Example, letter: int, hashes: NDArray[np.uint64], values: Float32, *, padded: bool) -> None:
-    """VW has no features of value 0, and no namespace without features."""
-    if padded:
-        present = values != 0
-        hashes, values = hashes[present], values[present]
-    if values.size:
-        example[letter].push_many_features(hashes, values)
-
-
 def _check(interaction: Interaction) -> None:
     if not 0 <= interaction.chosen < len(interaction.actions):
         raise InvalidFieldError(f"{interaction.chosen} is not the index of an action", "chosen")
@@ -277,7 +216,7 @@ class VwLearner:
                 raise SnapshotError(f"the checkpoint is of '{saved.args}', not of '{self.args}'", "learner.args")
             self.learned, self._available, model = saved.learned, saved.available, saved.model
         self._workspace, bits = _open(self.args, model)
-        self._examples = _Examples(bits)
+        self._examples = Examples(bits)
         self._label = CBLabel()  # of one row after the other: to make one costs more than to change it
         self._plan = None if own_exploration else parse_arguments(self.args)
         self.by_row = by_row and self._plan is not None and _needs_only_the_chosen(self.args)
@@ -294,7 +233,7 @@ class VwLearner:
             _check(interaction)
         for each in interactions:
             if self.by_row:
-                own = row_of(Context(), each.actions, each.chosen)
+                own = each.actions.row(each.chosen)
                 self.learn_row(each.context.namespaces, own, len(each.actions), each.propensity, each.reward)
                 continue
             examples = self._examples.fill(each.context, each.actions)
@@ -304,7 +243,7 @@ class VwLearner:
             try:
                 self._workspace.learn_one(examples)
             finally:
-                chosen.set_label(_LABEL_NONE)
+                chosen.set_label(NO_LABEL)
             self.learned += 1
 
     def learn_row(self, shared: Row, own: Row, available: int, propensity: float, reward: float) -> None:
@@ -358,7 +297,7 @@ class VwModel:
     def __init__(self, args: str, model: bytes, learned: int) -> None:
         self.learned = learned
         self._workspace, bits = _open(args, model)
-        self._examples = _Examples(bits)
+        self._examples = Examples(bits)
 
     def pmf(self, context: Context, actions: ActionSet) -> Pmf:
         """float64[K], in the order of ``actions``: VW's float32 probabilities, scaled to sum to 1 within 1e-12.

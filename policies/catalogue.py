@@ -1,6 +1,7 @@
 """The item catalogue: item features, hashed once, versioned by digest, replaceable while the service runs."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from itertools import islice, repeat
 from typing import Any
 
@@ -21,6 +22,7 @@ PART = 10_000
 """Items taken in at a time: a million as Python objects are several times what is kept of them."""
 
 
+_NUMBERS = {float}
 _NO_FEATURES = Namespace(FEATURES, np.zeros(0, np.uint32), np.zeros(0, np.float32))
 
 
@@ -165,10 +167,19 @@ _item = msgspec.json.Decoder(Item).decode
 
 
 def namespace_of(features: FeatureMap, namespace: str) -> Namespace:
-    """The features that a map means, [n]."""
+    """The features that a map means, [n]. Maps of the same names, all numbers, share the array of their hashes."""
+    numbers = features.values()
+    if set(map(type, numbers)) == _NUMBERS:
+        return Namespace(namespace, _hashes_of(namespace, tuple(features)), np.array([*numbers], np.float32))
     pairs = hash_pairs(features, namespace)
     hashes = np.array([hashed for hashed, _ in pairs], np.uint32)
     return Namespace(namespace, hashes, np.array([value for _, value in pairs], np.float32))
+
+
+@lru_cache(maxsize=256)
+def _hashes_of(namespace: str, names: tuple[str, ...]) -> UInt32:
+    hashes: UInt32 = np.array([hash_feature(namespace, name) for name in names], np.uint32)
+    return frozen(hashes)
 
 
 def hash_pairs(features: FeatureMap, namespace: str) -> list[tuple[int, float]]:

@@ -49,14 +49,14 @@ def featurise_record(spec: PolicySpec, catalogue: Catalogue, record: DecisionRec
 
 def chosen_rows(
     spec: PolicySpec, catalogue: Catalogue, record: DecisionRecord, indices: Sequence[int]
-) -> list[tuple[str, Row]]:
-    """Of ``featurise_record``, the action ids and features of some actions only: all that ridge needs to learn."""
-    shared = [namespace_of(record.context, CONTEXT)] if "context" in spec.use and record.context else []
+) -> list[tuple[str, Row, Row]]:
+    """Of ``featurise_record`` some actions only: the id, the context's features, and its own."""
+    shared = (namespace_of(record.context, CONTEXT),) if "context" in spec.use and record.context else ()
     ranked = score_features(record.source_scores()) if "scores" in spec.use and record.scores else None
-    rows: list[tuple[str, Row]] = []
+    rows: list[tuple[str, Row, Row]] = []
     for index in indices:
         action_id = record.action_ids[index]
-        row = list(shared)
+        row: list[Namespace] = []
         if "item" in spec.use:
             row.append(Namespace(ITEM, np.array([hash_feature(ITEM, action_id)], np.uint32), _ONE))
         if "features" in spec.use:
@@ -64,7 +64,7 @@ def chosen_rows(
             row.append(catalogue.one(action_id) if own is None else namespace_of(own, FEATURES))
         if ranked is not None:
             row.append(ranked.row(index))
-        rows.append((action_id, row))
+        rows.append((action_id, shared, row))
     return rows
 
 

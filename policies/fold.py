@@ -6,7 +6,6 @@ from typing import Protocol
 import msgspec
 
 from bandits.codec import MALFORMED
-from bandits.columns import row_of
 from bandits.errors import CodecError, SnapshotError, SpecError
 from bandits.join import Join, JoinedDecision, JoinRule, JoinState, log_order
 from bandits.records import (
@@ -30,7 +29,7 @@ from bandits.types import Interaction, Learner, Row, Snapshot
 from bandits.vw import VwLearner
 from policies.blend import make_learner
 from policies.catalogue import Catalogue
-from policies.features import CONTEXT, chosen_rows, featurise_record
+from policies.features import chosen_rows, featurise_record
 from policies.mixture import source_actions
 from policies.spec import PolicySpec, VwConfig, decode_spec
 from policies.trained import decode_trained
@@ -225,30 +224,30 @@ class Fold:
         if isinstance(self.learner, RidgeLearner):
             teach = self.learner.correct_row if joined.correction else self.learner.learn_row
             rows = self._rows(joined)
-            for (action_id, row), reward in zip(rows, joined.rewards, strict=bool(rows)):
-                teach(action_id, row, reward)
+            for (action_id, shared, own), reward in zip(rows, joined.rewards, strict=bool(rows)):
+                teach(action_id, (*shared, *own), reward)
             if not joined.correction:
                 self.learned += len(rows)
         elif isinstance(self.learner, VwLearner) and self.learner.by_row and self._spec_of(record.spec).kind == "blend":
-            for (_, row), slot, reward in zip(self._rows(joined), joined.slots, joined.rewards, strict=True):
-                shared = [namespace for namespace in row if namespace.name == CONTEXT]
-                own = [namespace for namespace in row if namespace.name != CONTEXT]
+            for (_, shared, own), slot, reward in zip(self._rows(joined), joined.slots, joined.rewards, strict=True):
                 available = len(record.action_ids) - slot  # earlier slots took one each
-                propensity = record.propensity(slot)
-                self.learner.learn_row(shared, own, available, propensity, reward)
+                self.learner.learn_row(shared, own, available, record.propensity(slot), reward)
                 self.learned += 1
         else:
             interactions = list(self.interactions(joined))
             self.learner.learn(interactions)
             self.learned += len(interactions)
 
-    def _rows(self, joined: JoinedDecision) -> list[tuple[str, Row]]:
-        """What ridge learns from, of each slot: the chosen action and its features alone. Nothing without a credit."""
+    def _rows(self, joined: JoinedDecision) -> list[tuple[str, Row, Row]]:
+        """Of each slot the chosen action, the context's features and its own. Nothing without a credit."""
         record = joined.record
         spec = self._spec_of(record.spec)
         if spec.kind == "mixture":
             taught = list(self.interactions(joined))
-            return [(each.actions.ids[each.chosen], row_of(each.context, each.actions, each.chosen)) for each in taught]
+            return [
+                (each.actions.ids[each.chosen], each.context.namespaces, each.actions.row(each.chosen))
+                for each in taught
+            ]
         indices = [record.chosen[slot] for slot in joined.slots]
         return chosen_rows(spec, self._catalogue_of(record.catalogue), record, indices)
 

@@ -16,7 +16,7 @@ from bandits.errors import CodecError, EventConflictError, LogUnavailableError
 from bandits.join import log_order
 from bandits.records import DecisionRecord, LogEntry, LogRecord, TickRecord
 from serve_app.keys import Keys
-from serve_app.redis_clients import look_again_if, now_ms
+from serve_app.redis_clients import look_again_if, now_ms, wire
 
 FIELD = b"r"
 MAX_BATCH = 512
@@ -96,7 +96,7 @@ class _Write:
 
 
 class LogWriter:
-    """Appends records; concurrent callers share one pipeline, hence one fsync of the server.
+    """Appends records; concurrent callers share one message, hence one fsync of the server.
 
     With ``confirm_replicas`` a write is acknowledged only when so many replicas of this Redis hold it (WAIT).
 
@@ -112,6 +112,7 @@ class LogWriter:
     ) -> None:
         self.failures: Counter[str] = Counter()
         self._client = client
+        self._wire = wire(client)
         self._timeout_s = timeout_s
         self._confirm_replicas = confirm_replicas
         self._waiting: deque[_Write] = deque()
@@ -219,14 +220,12 @@ class LogWriter:
             if write.command is None:
                 together.setdefault(write.key, []).append(write)
         async with asyncio.timeout_at(batch[0].due):
-            pipeline = self._client.pipeline(transaction=False)
-            for write in alone:
-                pipeline.execute_command(*write.command or ())
+            commands = [write.command or () for write in alone]
             for key, writes in together.items():
-                pipeline.execute_command("EVAL", APPEND, 1, key, *[each for write in writes for each in write.data])
+                commands.append(("EVAL", APPEND, 1, key, *[each for write in writes for each in write.data]))
             if self._confirm_replicas:
-                pipeline.execute_command("WAIT", self._confirm_replicas, round(self._timeout_s * 500))
-            results: list[Any] = await pipeline.execute(raise_on_error=False)
+                commands.append(("WAIT", self._confirm_replicas, round(self._timeout_s * 500)))
+            results = await self._wire.send(commands)
             await look_again_if(self._client, results)
         if self._confirm_replicas:
             results = self._confirmed(results)

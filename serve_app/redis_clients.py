@@ -4,8 +4,8 @@ All keys of a partition are in one slot, so on one node; different partitions ma
 """
 
 import contextlib
-from collections.abc import Iterable
-from typing import Any, cast
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol, cast
 
 import redis
 import redis.asyncio
@@ -44,6 +44,61 @@ def connect(url: str, *, timeout_s: float) -> "redis.asyncio.Redis":
         cluster: Any = AsyncCluster.from_url(plain(url), **options)
         return cast("redis.asyncio.Redis", cluster)
     return redis.asyncio.Redis.from_url(url, **options)
+
+
+class Wire(Protocol):
+    """Sends commands at once."""
+
+    async def send(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """The answer to each, or the error that it is."""
+        ...
+
+
+def wire(client: "redis.asyncio.Redis") -> Wire:
+    """For one caller at a time; closed with the client."""
+    return _Pipeline(client) if isinstance(client, AsyncCluster) else _Connection(client)
+
+
+class _Connection:
+    """A connection that is kept. A pipeline fetches one, and locks, counts and times that, for every batch anew.
+
+    Whoever calls bounds the time: a connection whose answer nobody waited for is closed.
+    """
+
+    def __init__(self, client: "redis.asyncio.Redis") -> None:
+        self._client = client
+        self._kept: Any = None
+
+    async def send(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        if self._kept is None:
+            self._kept = await self._client.connection_pool.get_connection()  # type: ignore[no-untyped-call]
+            self._kept.socket_timeout = None
+        if self._kept.is_connected and await self._kept.can_read():  # nothing was asked: the server has closed it
+            await self._kept.disconnect(nowait=True)
+        await self._kept.send_packed_command(self._kept.pack_commands(commands))
+        answers: list[Any] = []
+        for _ in commands:
+            try:
+                answers.append(await self._kept.read_response())
+            except errors.ResponseError as error:
+                answers.append(error)
+        if self._kept.should_reconnect() or any(isinstance(answer, errors.ReadOnlyError) for answer in answers):
+            await self._kept.disconnect(nowait=True)
+        return answers
+
+
+class _Pipeline:
+    """Of a cluster, whose keys may be anywhere."""
+
+    def __init__(self, client: "redis.asyncio.Redis") -> None:
+        self._client = client
+
+    async def send(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        pipeline = self._client.pipeline(transaction=False)
+        for command in commands:
+            pipeline.execute_command(*command)
+        answers: list[Any] = await pipeline.execute(raise_on_error=False)
+        return answers
 
 
 async def look_again(client: "redis.asyncio.Redis") -> None:

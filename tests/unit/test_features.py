@@ -10,7 +10,7 @@ from bandits.codec import decode, encode
 from bandits.errors import ArtifactError
 from bandits.hashing import hash_feature
 from bandits.types import ActionSet, Context, Namespace
-from policies.catalogue import Catalogue, Item, hash_pairs
+from policies.catalogue import Catalogue, Item, hash_pairs, namespace_of
 from policies.features import featurise, featurise_record, score_features
 from policies.ranker import ActionRequest, RankRequest
 from policies.spec import PolicySpec
@@ -91,6 +91,18 @@ def test_numbers_text_lists_and_booleans_become_features():
     named = {hash_feature("context", name): value for name, value in [("n", 2.5), ("t=tv", 1), ("l=a", 1), ("l=b", 1)]}
     named |= {hash_feature("context", "yes"): 1, hash_feature("context", "no"): 0}
     assert dict(hash_pairs(features, "context")) == named
+
+
+def test_maps_of_the_same_names_share_their_hashes_and_mean_what_they_mean_one_by_one():
+    first, second, other = {"age": 3.0, "hour": 21.5}, {"age": 0.25, "hour": 7.0}, {"hour": 7.0, "age": 0.25}
+    made = [namespace_of(features, "context") for features in (first, second, other, {**first, "device": "tv"}, {})]
+    for features, namespace in zip((first, second, other), made, strict=False):
+        assert list(zip(namespace.hashes, namespace.values, strict=True)) == hash_pairs(features, "context")
+    assert made[0].hashes is made[1].hashes
+    assert made[0].hashes is not made[2].hashes
+    assert not made[0].hashes.flags.writeable
+    assert made[3].hashes.tolist() == [*made[0].hashes, hash_feature("context", "device=tv")]
+    assert made[4].hashes.size == 0
 
 
 def test_an_item_nobody_knows_has_no_features():

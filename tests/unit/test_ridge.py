@@ -9,7 +9,7 @@ from strategies import decision_features, interactions
 
 from bandits.errors import SnapshotError
 from bandits.hashing import hash_feature
-from bandits.ridge import RidgeConfig, RidgeLearner
+from bandits.ridge import RidgeConfig, RidgeLearner, decode_sums
 from bandits.ridge_model import RidgeModel
 from bandits.types import ActionSet, Context, Interaction, Namespace, Snapshot
 
@@ -236,6 +236,25 @@ def test_rows_with_many_or_few_columns_in_common_give_the_same_bits_in_any_batch
 
     expected = state(1000)
     assert state(13) == state(1) == expected
+
+
+@pytest.mark.parametrize(("names", "per_row"), [(6, 6), (24, 5), (200, 5)])
+def test_the_sums_are_those_of_adding_row_after_row(names, per_row):
+    """Bit for bit: rows that fill their columns, and few of many, one after the other."""
+    learner, rng = RidgeLearner(RidgeConfig(action_bias=False)), np.random.default_rng(5)
+    a, b, column = np.zeros((names + 1, names + 1)), np.zeros(names + 1), {}
+    for i in range(500):
+        several = per_row if i % 3 else names
+        chosen = rng.choice(names, several, replace=False)
+        values, reward = rng.normal(size=several).astype(np.float32), float(rng.normal())
+        learner.learn_row("a", [Namespace("f", (chosen + 7).astype(np.uint32), values)], reward)
+        x = np.zeros(names + 1)
+        x[[0, *(column.setdefault(name, len(column) + 1) for name in chosen.tolist())]] = [1.0, *values]
+        a += np.outer(x, x)
+        b += reward * x
+    found_a, found_b, *_ = decode_sums(learner.checkpoint()).arrays()
+    assert found_a.tobytes() == a.tobytes()
+    assert found_b.tobytes() == b.tobytes()
 
 
 def test_a_feature_twice_in_a_row_is_learned_alike_in_any_batch():

@@ -15,7 +15,8 @@ from vowpal_wabbit_next import DebugNode, Workspace
 from bandits.errors import SnapshotError, SpecError
 from bandits.scoring import CLAIMED, ScorerPlan, WeightScorer, expand, parse_arguments, read_arguments
 from bandits.types import ActionSet, Context, Float32, Float64, Interaction, Namespace
-from bandits.vw import VwLearner, VwWeights, _Examples, load_vw
+from bandits.vw import VwLearner, VwWeights, load_vw
+from bandits.vw_examples import Examples
 
 # Every claimed option; interactions in each of the ways to write them: repeated, mirrored, of one namespace, wildcards
 ARGUMENTS = [
@@ -46,7 +47,7 @@ class Oracle:
     """One workspace for each argument string, whose weights are replaced for each model: making one takes 30 ms."""
 
     workspace: Workspace[bool]
-    examples: _Examples
+    examples: Examples
     plan: ScorerPlan
 
     def costs(self, context: Context, actions: ActionSet) -> Float64:
@@ -69,7 +70,7 @@ def oracle_of(args: str, bits: int) -> Oracle:
     assert plan is not None
     workspace = Workspace([*text.split(), "--quiet"], enable_debug_tree=True)
     assert workspace.weights().shape[:2] == (1 << plan.bits, 1)
-    return Oracle(workspace, _Examples(plan.bits), plan)
+    return Oracle(workspace, Examples(plan.bits), plan)
 
 
 def random_namespace(rng: np.random.Generator, name: str, rows: int | None) -> Namespace:
@@ -175,7 +176,7 @@ def test_interactions_are_expanded_as_vw_expands_them(args: str) -> None:
 
     oracle = Oracle(
         Workspace(["--cb_explore_adf", "--quiet", *args.split()], enable_debug_tree=True),
-        _Examples(18),
+        Examples(18),
         parse_arguments(f"--cb_explore_adf {args}") or ScorerPlan(),
     )
     present = frozenset(b"uis_x-")
