@@ -8,7 +8,7 @@ import numpy as np
 
 from bandits.compiled import Bools, Int32, Int64
 from bandits.design import columns_of_rows, design, fill_table
-from bandits.flat import flatten, joined, triples
+from bandits.flat import Sizes, flatten, joined, numbered, triples
 from bandits.hashing import hash_feature
 from bandits.types import ActionSet, Context, Float64, Row, frozen
 
@@ -58,9 +58,10 @@ class FeatureIndex:
         plan = _plan(
             self._interactions,
             self._ignored,
-            tuple(ns.name for ns in context.namespaces),
-            tuple(ns.name for ns in actions.namespaces),
+            tuple([ns.name for ns in context.namespaces]),
+            tuple([ns.name for ns in actions.namespaces]),
         )
+        space, spans, shared_space = _spaces(flat.shared_sizes, flat.sizes, flat.widths)
         found: tuple[Int64, Float64, Float64] = design(
             self._keys,
             self._places,
@@ -68,13 +69,13 @@ class FeatureIndex:
             dense,
             self._size < self._limit,
             flat.names,
-            flat.space,
+            space,
             flat.codes,
             flat.values,
-            flat.spans,
+            spans,
             flat.shared,
             flat.shared_values,
-            flat.shared_space,
+            shared_space,
             *plan,
         )
         return found
@@ -120,6 +121,12 @@ def _plan(
     within = [(a, b, 0) for a, b in known if min(a, b) >= before]
     around = [(a, b, 0) for a, b in known if max(a, b) < before]
     return _alone((*shared, *own), ignored), triples(crossed), triples(within), triples(around)
+
+
+@lru_cache(maxsize=64)  # each may be of a hundred thousand names
+def _spaces(shared_sizes: Sizes, sizes: Sizes, widths: Sizes) -> tuple[Int32, Int64, Int32]:
+    """The namespace of each name, where each of the actions' namespaces starts, and those of the context's features."""
+    return numbered(sizes, len(shared_sizes)), frozen(np.cumsum((0, *widths))), numbered(shared_sizes)
 
 
 @lru_cache(maxsize=256)

@@ -40,6 +40,12 @@ def _field(text: str) -> bytes:
     return _LENGTH(len(data := text.encode())) + data
 
 
+@lru_cache(maxsize=64)
+def _keyed(salt: bytes) -> "hashlib.blake2b":
+    """For copies."""
+    return hashlib.blake2b(key=salt, digest_size=8)
+
+
 def uniform(salt: bytes, policy: str, event_id: str, slot: int, purpose: str) -> float:
     """A uniform in [0, 1) hashed from what the draw is for, so no two draws share one and any can be re-derived.
 
@@ -47,8 +53,9 @@ def uniform(salt: bytes, policy: str, event_id: str, slot: int, purpose: str) ->
     """
     event = event_id.encode()
     what = _field(policy) + _LENGTH(len(event)) + event + _field(purpose) + _LENGTH(slot)
-    digest = hashlib.blake2b(what, key=salt, digest_size=8).digest()
-    return float(int.from_bytes(digest, "little") >> 11) * 2.0**-53
+    hashed = _keyed(salt).copy()
+    hashed.update(what)
+    return float(int.from_bytes(hashed.digest(), "little") >> 11) * 2.0**-53
 
 
 def decide(

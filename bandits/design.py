@@ -45,7 +45,7 @@ def _pair(first: Any, second: Any) -> Any:
 
 
 @compiled(
-    *(f4s, types.uint32, f8, u4s, i4s, i4ss, f4ss, u4s, f4s, i4s, i4ss),
+    *(f4s, types.uint32, f8, u4s, i4ss, f4ss, u4s, f4s, i4s),
     returns=types.float64[::1],
 )
 def weigh(
@@ -53,28 +53,32 @@ def weigh(
     mask: np.uint32,
     constant: float,
     names: UInt32,
-    space: Int32,
     codes: Int32,
     values: Float32,
     shared: UInt32,
     shared_values: Float32,
-    shared_space: Int32,
-    crossed: Int32,
+    layout: Int32,
 ) -> Float64:
     """- Σ weight · value of each action, float64[K]: its features, the context's, pairs of one of each, a constant.
 
     The weight of a hash is at ``weights[hash & mask]``. The weight of a name, its own and those of its pairs with the
     context's features times their values, is summed once, however many actions have a feature of that name.
+
+    ``layout``: the namespace of each name and of each feature of the context; then the pairs of namespaces that are
+    crossed, three numbers each: the actions', the context's, and 1 if the context's comes first. One array, since each
+    that is handed over costs more than reading it.
     """
+    space, shared_space = layout[: names.size], layout[names.size : names.size + shared.size]
+    crossed = layout[names.size + shared.size :]
     each = np.empty(names.size)
     for u in range(names.size):
         each[u] = weights[names[u] & mask]
-    for p in range(len(crossed)):
+    for p in range(0, crossed.size, 3):
         for c in range(shared.size):
-            if shared_space[c] == crossed[p, 1]:
+            if shared_space[c] == crossed[p + 1]:
                 for u in range(names.size):
-                    if space[u] == crossed[p, 0]:
-                        first = crossed[p, 2] == 0
+                    if space[u] == crossed[p]:
+                        first = crossed[p + 2] == 0
                         hashed = _pair(names[u], shared[c]) if first else _pair(shared[c], names[u])
                         each[u] += weights[hashed & mask] * np.float64(shared_values[c])
     same = 0.0

@@ -8,49 +8,51 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from bandits.compiled import Int32, Int64
+from bandits.compiled import Int32
 from bandits.types import ActionSet, Context, Float32, Namespace, UInt32, frozen
+
+Sizes = tuple[int, ...]
 
 
 class Flat(msgspec.Struct, frozen=True, eq=False, gc=False):
-    """Namespaces are numbered: those of the context, then those of the actions.
+    """``names``: uint32[U], hashes of features of the actions, namespace after namespace, ``sizes`` of each.
 
-    ``names``: uint32[U], hashes of features of the actions; ``space``: int32[U], the namespace of each. ``values``:
-    float32[K, N]; ``codes``: int32[K or 1, N], which name each value is of. ``spans``: int64[A + 1], where in N each
-    of the A namespaces starts. ``shared``, ``shared_values``, ``shared_space``: the context's features, [C].
+    ``values``: float32[K, N], ``widths`` of each namespace; ``codes``: int32[K or 1, N], which name each value is of.
+    ``shared``, ``shared_values``: the context's features, [C], ``shared_sizes`` of each namespace.
     """
 
     names: UInt32
-    space: Int32
     codes: Int32
     values: Float32
-    spans: Int64
     shared: UInt32
     shared_values: Float32
-    shared_space: Int32
+    sizes: Sizes
+    widths: Sizes
+    shared_sizes: Sizes
 
 
 def flatten(context: Context, actions: ActionSet) -> Flat:
     """Both, side by side."""
-    before = len(context.namespaces)
-    if before == 1:
+    shared_sizes: Sizes
+    sizes: Sizes
+    widths: Sizes
+    if len(context.namespaces) == 1:
         (only,) = context.namespaces
         shared, shared_values = only.hashes, np.ascontiguousarray(only.values, np.float32)
+        shared_sizes = (shared.size,)
     else:
         shared = joined([ns.hashes for ns in context.namespaces], np.uint32)
         shared_values = joined([ns.values for ns in context.namespaces], np.float32)
-    shared_space = _numbered(tuple([ns.values.size for ns in context.namespaces]), 0)
-    widths: tuple[int, ...]
-    sizes: tuple[int, ...]
+        shared_sizes = tuple([ns.values.size for ns in context.namespaces])
     if len(actions.namespaces) == 1:
         names, codes, values = _coded(actions.namespaces[0])
-        widths, sizes = (values.shape[1],), (names.size,)
+        sizes, widths = (names.size,), (values.shape[1],)
     else:
-        names, codes, values, widths, sizes = _side_by_side(actions)
-    return Flat(names, _numbered(sizes, before), codes, values, _spans(widths), shared, shared_values, shared_space)
+        names, codes, values, sizes, widths = _side_by_side(actions)
+    return Flat(names, codes, values, shared, shared_values, sizes, widths, shared_sizes)
 
 
-def _side_by_side(actions: ActionSet) -> tuple[UInt32, Int32, Float32, tuple[int, ...], tuple[int, ...]]:
+def _side_by_side(actions: ActionSet) -> tuple[UInt32, Int32, Float32, Sizes, Sizes]:
     parts = [_coded(namespace) for namespace in actions.namespaces]
     count = len(actions)
     tall = any(len(codes) > 1 for _, codes, _ in parts)
@@ -63,7 +65,7 @@ def _side_by_side(actions: ActionSet) -> tuple[UInt32, Int32, Float32, tuple[int
         values[:, at:after] = given
         at, seen = after, seen + names.size
     hashes = joined([names for names, _, _ in parts], np.uint32)
-    return hashes, codes, values, tuple(each[2].shape[1] for each in parts), tuple(each[0].size for each in parts)
+    return hashes, codes, values, tuple(each[0].size for each in parts), tuple(each[2].shape[1] for each in parts)
 
 
 def _coded(namespace: Namespace) -> tuple[UInt32, Int32, Float32]:
@@ -87,16 +89,10 @@ def _counted(size: int) -> Int32:
     return counted
 
 
-@lru_cache(maxsize=1024)
-def _numbered(sizes: tuple[int, ...], first: int) -> Int32:
-    numbered: Int32 = frozen(np.repeat(np.arange(first, first + len(sizes), dtype=np.int32), sizes))
-    return numbered
-
-
-@lru_cache(maxsize=1024)
-def _spans(widths: tuple[int, ...]) -> Int64:
-    spans: Int64 = frozen(np.cumsum((0, *widths)))
-    return spans
+def numbered(sizes: Sizes, first: int = 0) -> Int32:
+    """Of each feature the number of its namespace."""
+    numbers: Int32 = frozen(np.repeat(np.arange(first, first + len(sizes), dtype=np.int32), sizes))
+    return numbers
 
 
 def triples(rows: Sequence[tuple[int, int, int]]) -> Int32:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from bandits.compiled import Int32
 from bandits.design import weigh
 from bandits.errors import SnapshotError, SpecError
-from bandits.flat import flatten, triples
+from bandits.flat import Sizes, flatten, numbered
 from bandits.types import ActionSet, Context, Float32, Float64, Namespace, UInt32, frozen
 
 Arity = Literal["flag", "value", "list"]
@@ -253,13 +253,11 @@ class WeightScorer:
             self._mask,
             self._constant,
             flat.names,
-            flat.space,
             flat.codes,
             flat.values,
             flat.shared,
             flat.shared_values,
-            flat.shared_space,
-            crossed,
+            _layout(crossed, flat.shared_sizes, flat.sizes),
         )
         if others:
             of_actions, of_context = _blocks(actions.namespaces), _blocks(context.namespaces)
@@ -283,14 +281,14 @@ class WeightScorer:
 @lru_cache(maxsize=256)
 def _divided(
     interactions: tuple[bytes, ...], shared: tuple[str, ...], own: tuple[str, ...]
-) -> tuple[Int32, tuple[bytes, ...]]:
+) -> tuple[tuple[int, ...], tuple[bytes, ...]]:
     """Interactions as ``weigh`` takes them: of one namespace of the actions with one of the context's.
 
-    int32[P, 3]: the number of each and whether the context's comes first. And those that have other products as well.
+    The number of each and whether the context's comes first. And those that have other products as well.
     """
     of_context, of_actions = [first_byte(name) for name in shared], [first_byte(name) for name in own]
     expanded = expand(interactions, frozenset({*of_context, *of_actions}))
-    crossed = []
+    crossed: list[int] = []
     for number, letter in enumerate(of_actions, start=len(shared)):
         for pair in expanded:
             if len(pair) > 2:
@@ -298,11 +296,21 @@ def _divided(
             first = letter == pair[0] and pair[1] in of_context
             if first or letter == pair[1]:
                 partner = pair[1] if first else pair[0]
-                crossed += [(number, other, int(not first)) for other, each in enumerate(of_context) if each == partner]
+                for other, each in enumerate(of_context):
+                    if each == partner:
+                        crossed += (number, other, int(not first))
     others = [
         each for each in expanded if len(each) > 2 or set(each) <= set(of_actions) or set(each) <= set(of_context)
     ]
-    return triples(crossed), tuple(others)
+    return tuple(crossed), tuple(others)
+
+
+@lru_cache(maxsize=64)  # each may be of a hundred thousand names
+def _layout(crossed: tuple[int, ...], shared_sizes: Sizes, sizes: Sizes) -> Int32:
+    """As ``weigh`` takes it: the context's namespaces are numbered first."""
+    parts = numbered(sizes, len(shared_sizes)), numbered(shared_sizes), np.array(crossed, np.int32)
+    layout: Int32 = frozen(np.concatenate(parts))
+    return layout
 
 
 def _products(interaction: bytes, own: dict[int, _Block], shared: dict[int, _Block]) -> list[_Block]:
