@@ -8,12 +8,13 @@ import msgspec
 import numpy as np
 
 from bandits.errors import EmptyActionsError, InvalidFieldError, InvalidPmfError
-from bandits.kernels import draw_and_sum
-from bandits.types import ActionSet, Context, Float64, Pmf, Policy, check_form, check_mass, frozen
+from bandits.kernels import draw_checked
+from bandits.types import ActionSet, Context, Float64, Pmf, Policy, check_pmf, frozen
 
 PURPOSE_ACTION = "action"
 PURPOSE_SOURCE = "source"
 PURPOSE_HOLDOUT = "holdout"
+_FLOAT64 = np.dtype(np.float64)
 _LENGTH = struct.Struct("<I").pack
 
 
@@ -89,9 +90,8 @@ def decide(
 
 def _drawn(pmf: Pmf, count: int, u: float) -> int:
     """The index that is drawn from what has to be a PMF over ``count`` actions."""
-    check_form(pmf)
-    if pmf.size != count:
+    drawn = draw_checked(pmf, u) if pmf.dtype == _FLOAT64 and pmf.shape == (count,) else -1
+    if drawn < 0:
+        check_pmf(pmf)
         raise InvalidPmfError(f"the policy returned {pmf.size} probabilities for {count} actions", "pmf")
-    drawn, total, least = draw_and_sum(pmf, u)
-    check_mass(total, least)
     return drawn

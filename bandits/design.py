@@ -45,12 +45,11 @@ def _pair(first: Any, second: Any) -> Any:
 
 
 @compiled(
-    *(f4s, types.uint32, f8, u4s, i4ss, f4ss, u4s, f4s, i4s),
+    *(f4s, f8, u4s, i4ss, f4ss, u4s, f4s, i4s),
     returns=types.float64[::1],
 )
 def weigh(
     weights: Float32,
-    mask: np.uint32,
     constant: float,
     names: UInt32,
     codes: Int32,
@@ -61,13 +60,14 @@ def weigh(
 ) -> Float64:
     """- Σ weight · value of each action, float64[K]: its features, the context's, pairs of one of each, a constant.
 
-    The weight of a hash is at ``weights[hash & mask]``. The weight of a name, its own and those of its pairs with the
-    context's features times their values, is summed once, however many actions have a feature of that name.
+    ``weights``: float32[2^bits], of each hash at its last bits. The weight of a name, its own and those of its pairs
+    with the context's features times their values, is summed once, however many actions have a feature of that name.
 
     ``layout``: the namespace of each name and of each feature of the context; then the pairs of namespaces that are
     crossed, three numbers each: the actions', the context's, and 1 if the context's comes first. One array, since each
     that is handed over costs more than reading it.
     """
+    mask = np.uint32(weights.size - 1)
     space, shared_space = layout[: names.size], layout[names.size : names.size + shared.size]
     crossed = layout[names.size + shared.size :]
     each = np.empty(names.size)

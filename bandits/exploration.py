@@ -22,7 +22,7 @@ class EpsilonGreedy(msgspec.Struct, tag="epsilon_greedy", tag_field="kind", froz
 
     def pmf(self, scores: Float64, learned: int) -> Pmf:  # noqa: ARG002
         """float64[K] from scores[K]."""
-        return greedy(scores, self.epsilon)
+        return kernels.greedy(scores, self.epsilon)
 
 
 class Softmax(msgspec.Struct, tag="softmax", tag_field="kind", frozen=True, forbid_unknown_fields=True):

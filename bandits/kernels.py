@@ -7,6 +7,9 @@ from numba import types
 
 from bandits.compiled import Float32, Float64, Int64, compiled, f4ss, f8, f8s, i8, i8s, inlined
 
+SLACK = 1e-12
+"""How far from 1 the sum of a PMF may be."""
+
 
 @inlined
 def _floored(p: Any, floor: Any, count: Any) -> Any:
@@ -100,11 +103,13 @@ def draw(pmf: Float64, u: float) -> int:
     return last  # u times the whole may round up to the whole
 
 
-@compiled(f8s, f8, returns=types.Tuple((i8, f8, f8)))
-def draw_and_sum(pmf: Float64, u: float) -> tuple[int, float, float]:
-    """``draw`` and ``total_and_least``, for the cost of one call."""
+@compiled(f8s, f8, returns=i8)
+def draw_checked(pmf: Float64, u: float) -> int:
+    """``draw``; -1 if these are not non-negative numbers whose sum is 1 within SLACK."""
     total, least = total_and_least(pmf)
-    return draw(pmf, u), total, least
+    if abs(total - 1.0) <= SLACK and least >= 0.0:  # also catches NaN
+        return draw(pmf, u)
+    return -1
 
 
 @compiled(f4ss, i8s, returns=types.float32[:, ::1])

@@ -250,7 +250,6 @@ class WeightScorer:
         flat = flatten(context, actions)
         scores: Float64 = weigh(
             self._weights,
-            self._mask,
             self._constant,
             flat.names,
             flat.codes,

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bandits.errors import InvalidPmfError
-from bandits.kernels import total_and_least
+from bandits.kernels import SLACK, total_and_least
 
 Float64 = NDArray[np.float64]
 Float32 = NDArray[np.float32]
@@ -154,20 +154,16 @@ def check_pmf(pmf: Pmf) -> Pmf:
     Raises:
         InvalidPmfError: not float64, not finite, negative, or its sum is further than 1e-12 from 1.
     """
-    check_form(pmf)
-    check_mass(*total_and_least(pmf))
+    if pmf.dtype != np.float64 or pmf.ndim != 1 or pmf.size == 0:
+        raise InvalidPmfError(f"a PMF is a non-empty float64 vector, not {pmf.dtype}{list(pmf.shape)}", "pmf")
+    check_mass(pmf)
     return pmf
 
 
-def check_form(pmf: Pmf) -> None:
-    """Refuse what is no vector of float64."""
-    if pmf.dtype != np.float64 or pmf.ndim != 1 or pmf.size == 0:
-        raise InvalidPmfError(f"a PMF is a non-empty float64 vector, not {pmf.dtype}{list(pmf.shape)}", "pmf")
-
-
-def check_mass(total: float, least: float) -> None:
-    """Refuse a PMF with this sum and this least entry."""
-    if not abs(total - 1.0) <= 1e-12:  # also catches NaN
+def check_mass(pmf: Pmf) -> None:
+    """The same, of what is known to be a vector of float64."""
+    total, least = total_and_least(pmf)
+    if not abs(total - 1.0) <= SLACK:  # also catches NaN
         raise InvalidPmfError(f"a PMF sums to 1 within 1e-12, not to {total!r}", "pmf")
     if least < 0.0:
         raise InvalidPmfError("a PMF has no negative entries", "pmf")
