@@ -76,8 +76,11 @@ def decide(
         raise EmptyActionsError("a decision needs at least one action", "actions")
     if not 1 <= slots <= count:
         raise InvalidFieldError(f"slots must be between 1 and the number of actions ({count}), not {slots}", "slots")
-    pmfs = [policy.pmf(context, actions)]
-    chosen = [_drawn(pmfs[0], count, uniform(salt, name, event_id, 0, PURPOSE_ACTION))]
+    pmf = policy.pmf(context, actions)
+    drawn = _drawn(pmf, count, uniform(salt, name, event_id, 0, PURPOSE_ACTION))
+    if slots == 1:
+        return Decision(event_id, (drawn,), frozen(pmf[None]))
+    pmfs, chosen = [pmf], [drawn]
     for slot in range(1, slots):
         remaining = np.delete(np.arange(count), chosen)
         pmf = policy.pmf(context, actions.take(remaining))
@@ -85,7 +88,7 @@ def decide(
         chosen.append(int(remaining[drawn]))
         pmfs.append(np.zeros(count))
         pmfs[slot][remaining] = pmf
-    return Decision(event_id, tuple(chosen), frozen(pmfs[0][None] if slots == 1 else np.stack(pmfs)))
+    return Decision(event_id, tuple(chosen), frozen(np.stack(pmfs)))
 
 
 def _drawn(pmf: Pmf, count: int, u: float) -> int:
