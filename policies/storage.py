@@ -2,7 +2,6 @@
 
 import os
 import posixpath
-import shutil
 import time
 import uuid
 from pathlib import Path
@@ -16,6 +15,8 @@ from bandits.errors import ArchiveError
 TEMPORARY = "_tmp"
 """Readers of partitioned data (pyarrow, DuckDB by its glob, Spark) pass over names that start with an underscore."""
 TEMPORARY_KEPT_S = 3600
+PART = 1 << 20
+"""Bytes that a local disk is to hold before it gets more: whoever has it sync anything waits for all that is ahead."""
 SINGLE_PUT = frozenset({"s3", "gcs", "abfs"})
 """Where a file is visible only once it is complete, and moving one would copy it."""
 
@@ -61,7 +62,6 @@ class Storage:
         for each in (temporary, final):
             self._fs.create_dir(posixpath.dirname(each))
         self._copy(source, temporary)
-        self._sync(temporary)
         self._fs.move(temporary, final)
         folder = posixpath.dirname(final)
         while len(folder) >= len(self._base):  # folders that are new are entries of theirs
@@ -76,7 +76,12 @@ class Storage:
 
     def _copy(self, source: BinaryIO, path: str) -> None:
         with self._fs.open_output_stream(path) as sink:
-            shutil.copyfileobj(source, sink, 1 << 20)
+            while part := source.read(PART):
+                sink.write(part)
+                if isinstance(self._fs, fs.LocalFileSystem):
+                    sink.flush()
+                    self._sync(path)
+        self._sync(path)
 
     def _sync(self, path: str) -> None:
         """Have the disk hold a local file or folder before the log is trimmed on its account."""
