@@ -16,6 +16,7 @@ from bandits.errors import CodecError, EventConflictError, LogUnavailableError
 from bandits.records import ActivationRecord, DecisionRecord, RewardRecord, TickRecord
 from serve_app.event_log import FIELD, MAX_BATCH, REMEMBERED_S, SPAN_S, LogReader, LogWriter
 from serve_app.keys import Keys
+from serve_app.redis_clients import wire
 
 KEYS = Keys("home")
 
@@ -123,6 +124,17 @@ async def test_a_cancelled_request_does_not_disturb_the_others(client, async_cli
     answers = await asyncio.gather(*tasks, return_exceptions=True)
     assert sum(isinstance(answer, str) for answer in answers) == 9
     await writer.append(KEYS.log, TickRecord())
+
+
+async def test_an_answer_that_nobody_waited_for_is_not_taken_for_the_next_one(client, async_client):
+    sender, slow = wire(async_client), KEYS.blob("slow")
+    client.set(KEYS.stats, "mine")
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.1):
+            await sender.send([("BLPOP", slow, 5)])
+    client.rpush(slow, "another's")
+    for _ in range(3):
+        assert await sender.send([("GET", KEYS.stats)]) == [b"mine"]
 
 
 def test_entries_that_do_not_decode_are_counted_and_passed(client):
