@@ -90,9 +90,9 @@ ScoreExploration = EpsilonGreedy | Softmax | SquareCB | Greedy
 Exploration = ScoreExploration | LinUcb | LinTs | VwExploration
 
 
-def greedy(scores: Float64, floor: float = 0.0) -> Pmf:
-    """All mass on the highest of float64[K], shared by ties, but for the ``floor``; see ``with_floor``."""
-    return kernels.greedy(scores, floor)
+def greedy(scores: Float64) -> Pmf:
+    """All mass on the highest of float64[K], shared by ties."""
+    return kernels.greedy(scores, 0.0)
 
 
 def votes(draws: Float32) -> Pmf:
