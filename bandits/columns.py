@@ -8,7 +8,7 @@ import numpy as np
 
 from bandits.compiled import Bools, Int32, Int64
 from bandits.design import columns_of_rows, design, fill_table
-from bandits.flat import Sizes, flatten, joined, numbered, triples
+from bandits.flat import Sizes, Spaces, flatten, joined, names_of, numbered, triples
 from bandits.hashing import hash_feature
 from bandits.types import ActionSet, Context, Float64, Row, frozen
 
@@ -55,13 +55,8 @@ class FeatureIndex:
         those that all actions share, which tell no action from another.
         """
         flat = flatten(context, actions)
-        plan = _plan(
-            self._interactions,
-            self._ignored,
-            tuple([ns.name for ns in context.namespaces]),
-            tuple([ns.name for ns in actions.namespaces]),
-        )
-        space, spans, shared_space = _spaces(flat.shared_sizes, flat.sizes, flat.widths)
+        space, spans, shared_space = _numbers(flat.shared_spaces, flat.spaces, flat.widths)
+        plan = _plan(self._interactions, self._ignored, names_of(flat.shared_spaces), names_of(flat.spaces))
         found: tuple[Int64, Float64, Float64] = design(
             self._keys,
             self._places,
@@ -124,9 +119,9 @@ def _plan(
 
 
 @lru_cache(maxsize=64)  # each may be of a hundred thousand names
-def _spaces(shared_sizes: Sizes, sizes: Sizes, widths: Sizes) -> tuple[Int32, Int64, Int32]:
+def _numbers(shared: Spaces, own: Spaces, widths: Sizes) -> tuple[Int32, Int64, Int32]:
     """The namespace of each name, where each of the actions' namespaces starts, and those of the context's features."""
-    return numbered(sizes, len(shared_sizes)), frozen(np.cumsum((0, *widths))), numbered(shared_sizes)
+    return numbered(own, len(shared)), frozen(np.cumsum((0, *widths))), numbered(shared)
 
 
 @lru_cache(maxsize=256)

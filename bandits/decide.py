@@ -41,10 +41,10 @@ def _field(text: str) -> bytes:
     return _LENGTH(len(data := text.encode())) + data
 
 
-@lru_cache(maxsize=64)
-def _keyed(salt: bytes) -> "hashlib.blake2b":
-    """For copies."""
-    return hashlib.blake2b(key=salt, digest_size=8)
+@lru_cache(maxsize=1024)
+def _begun(salt: bytes, policy: str) -> "hashlib.blake2b":
+    """The hash of every draw of a policy as far as they are the same: for copies."""
+    return hashlib.blake2b(_field(policy), key=salt, digest_size=8)
 
 
 def uniform(salt: bytes, policy: str, event_id: str, slot: int, purpose: str) -> float:
@@ -53,9 +53,8 @@ def uniform(salt: bytes, policy: str, event_id: str, slot: int, purpose: str) ->
     53 bits of keyed BLAKE2b over length-prefixed fields.
     """
     event = event_id.encode()
-    what = _field(policy) + _LENGTH(len(event)) + event + _field(purpose) + _LENGTH(slot)
-    hashed = _keyed(salt).copy()
-    hashed.update(what)
+    hashed = _begun(salt, policy).copy()
+    hashed.update(_LENGTH(len(event)) + event + _field(purpose) + _LENGTH(slot))
     return float(int.from_bytes(hashed.digest(), "little") >> 11) * 2.0**-53
 
 

@@ -12,13 +12,15 @@ from bandits.compiled import Int32
 from bandits.types import ActionSet, Context, Float32, Namespace, UInt32, frozen
 
 Sizes = tuple[int, ...]
+Spaces = tuple[tuple[str, int], ...]
+"""The name of each namespace, and how many names of features it has."""
 
 
 class Flat(msgspec.Struct, frozen=True, eq=False, gc=False):
-    """``names``: uint32[U], hashes of features of the actions, namespace after namespace, ``sizes`` of each.
+    """``names``: uint32[U], hashes of features of the actions, namespace after namespace, as ``spaces`` says.
 
     ``values``: float32[K, N], ``widths`` of each namespace; ``codes``: int32[K or 1, N], which name each value is of.
-    ``shared``, ``shared_values``: the context's features, [C], ``shared_sizes`` of each namespace.
+    ``shared``, ``shared_values``: the context's features, [C], as ``shared_spaces`` says.
     """
 
     names: UInt32
@@ -26,33 +28,34 @@ class Flat(msgspec.Struct, frozen=True, eq=False, gc=False):
     values: Float32
     shared: UInt32
     shared_values: Float32
-    sizes: Sizes
+    spaces: Spaces
     widths: Sizes
-    shared_sizes: Sizes
+    shared_spaces: Spaces
 
 
 def flatten(context: Context, actions: ActionSet) -> Flat:
     """Both, side by side."""
-    shared_sizes: Sizes
-    sizes: Sizes
+    spaces: Spaces
     widths: Sizes
+    shared_spaces: Spaces
     if len(context.namespaces) == 1:
         (only,) = context.namespaces
         shared, shared_values = only.hashes, np.ascontiguousarray(only.values, np.float32)
-        shared_sizes = (shared.size,)
+        shared_spaces = ((only.name, shared.size),)
     else:
         shared = joined([ns.hashes for ns in context.namespaces], np.uint32)
         shared_values = joined([ns.values for ns in context.namespaces], np.float32)
-        shared_sizes = tuple([ns.values.size for ns in context.namespaces])
+        shared_spaces = tuple([(ns.name, ns.values.size) for ns in context.namespaces])
     if len(actions.namespaces) == 1:
-        names, codes, values = _coded(actions.namespaces[0])
-        sizes, widths = (names.size,), (values.shape[1],)
+        (one,) = actions.namespaces
+        names, codes, values = _coded(one)
+        spaces, widths = ((one.name, names.size),), (values.shape[1],)
     else:
-        names, codes, values, sizes, widths = _side_by_side(actions)
-    return Flat(names, codes, values, shared, shared_values, sizes, widths, shared_sizes)
+        names, codes, values, spaces, widths = _side_by_side(actions)
+    return Flat(names, codes, values, shared, shared_values, spaces, widths, shared_spaces)
 
 
-def _side_by_side(actions: ActionSet) -> tuple[UInt32, Int32, Float32, Sizes, Sizes]:
+def _side_by_side(actions: ActionSet) -> tuple[UInt32, Int32, Float32, Spaces, Sizes]:
     parts = [_coded(namespace) for namespace in actions.namespaces]
     count = len(actions)
     tall = any(len(codes) > 1 for _, codes, _ in parts)
@@ -65,7 +68,8 @@ def _side_by_side(actions: ActionSet) -> tuple[UInt32, Int32, Float32, Sizes, Si
         values[:, at:after] = given
         at, seen = after, seen + names.size
     hashes = joined([names for names, _, _ in parts], np.uint32)
-    return hashes, codes, values, tuple(each[0].size for each in parts), tuple(each[2].shape[1] for each in parts)
+    spaces = tuple((namespace.name, part[0].size) for namespace, part in zip(actions.namespaces, parts, strict=True))
+    return hashes, codes, values, spaces, tuple(each[2].shape[1] for each in parts)
 
 
 def _coded(namespace: Namespace) -> tuple[UInt32, Int32, Float32]:
@@ -89,10 +93,15 @@ def _counted(size: int) -> Int32:
     return counted
 
 
-def numbered(sizes: Sizes, first: int = 0) -> Int32:
+def numbered(spaces: Spaces, first: int = 0) -> Int32:
     """Of each feature the number of its namespace."""
-    numbers: Int32 = frozen(np.repeat(np.arange(first, first + len(sizes), dtype=np.int32), sizes))
-    return numbers
+    numbers: Int32 = np.arange(first, first + len(spaces), dtype=np.int32)
+    return frozen(np.repeat(numbers, [size for _, size in spaces]))
+
+
+def names_of(spaces: Spaces) -> tuple[str, ...]:
+    """In their order."""
+    return tuple([name for name, _ in spaces])
 
 
 def triples(rows: Sequence[tuple[int, int, int]]) -> Int32:

@@ -5,13 +5,14 @@ by each reward that counts. What the model holds of a remembered decision is kep
 correction is always the difference to it, whatever happened to the model in between.
 """
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 import msgspec
 
+from bandits.deadlines import Deadline, Deadlines
 from bandits.errors import CodecError
 from bandits.records import ActivationRecord, DecisionRecord, LogEntry, RewardRecord
 
@@ -104,51 +105,6 @@ class JoinState(msgspec.Struct, frozen=True, array_like=True):
         return min(positions, key=log_order, default=None)
 
 
-_Deadline = tuple[int, int, str, str]
-"""When, its number, what, and of which event."""
-
-
-class _Deadlines:
-    """What is to happen when, in order of (time, number).
-
-    Things of one kind under one rule fall due in the order they are added, as the log's time goes forward: so there is
-    a queue for each, and the next thing is the head of one of a few. A heap of all was a tenth of a fold's time.
-    """
-
-    def __init__(self) -> None:
-        self._queues: dict[tuple[str, float], deque[_Deadline]] = {}
-
-    def __len__(self) -> int:
-        return sum(map(len, self._queues.values()))
-
-    def add(self, deadline: _Deadline, rule: JoinRule) -> None:
-        """Later than all of its kind and rule."""
-        at = (deadline[2], rule.window_s)
-        queue = self._queues.get(at)
-        if queue is None:
-            queue = self._queues[at] = deque()
-        queue.append(deadline)
-
-    def restore(self, deadlines: list[_Deadline]) -> None:
-        """Add those of a checkpoint, which come in any order."""
-        self._queues["restored", 0.0] = deque(sorted(deadlines))
-
-    def next_ms(self) -> int | None:
-        """When the next thing is due."""
-        return min((queue[0][0] for queue in self._queues.values() if queue), default=None)
-
-    def due(self, now_ms: int) -> Iterator[_Deadline]:
-        """What is due, and what becomes so meanwhile; each is removed."""
-        while True:
-            first: deque[_Deadline] | None = None
-            for queue in self._queues.values():
-                if queue and queue[0][0] <= now_ms and (first is None or queue[0] < first[0]):
-                    first = queue
-            if first is None:
-                return
-            yield first.popleft()
-
-
 @dataclass(slots=True, eq=False)
 class Join:
     """Feed it the log's entries in order; it returns what is to be taught.
@@ -166,7 +122,7 @@ class Join:
     _open: dict[str, _Remembered] = field(default_factory=dict)
     _closed: dict[str, _Remembered] = field(default_factory=dict)
     _early: dict[str, dict[int, tuple[int, RewardRecord]]] = field(default_factory=dict)  # by number: until, reward
-    _deadlines: _Deadlines = field(default_factory=_Deadlines)
+    _deadlines: Deadlines = field(default_factory=Deadlines)
     _sequence: int = 0
 
     def apply(self, entry: LogEntry) -> list[JoinedDecision]:
@@ -222,7 +178,7 @@ class Join:
         """
         self.counts = Counter(state.counts)
         self._sequence = state.sequence
-        found: list[_Deadline] = []
+        found: list[Deadline] = []
         for each in state.open:
             decision = self._open[each.event_id] = self._restored(each, records)
             close_ms = _time_ms(each.position) + decision.rule.window_ms
@@ -362,7 +318,7 @@ class Join:
 
     def _remind(self, at_ms: int, kind: str, rule: JoinRule, event_id: str) -> int:
         self._sequence += 1
-        self._deadlines.add((at_ms, self._sequence, kind, event_id), rule)
+        self._deadlines.add((at_ms, self._sequence, kind, event_id), rule.window_s)
         return self._sequence
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from bandits.compiled import Int32
 from bandits.design import weigh
 from bandits.errors import SnapshotError, SpecError
-from bandits.flat import Sizes, flatten, numbered
+from bandits.flat import Spaces, flatten, names_of, numbered
 from bandits.types import ActionSet, Context, Float32, Float64, Namespace, UInt32, frozen
 
 Arity = Literal["flag", "value", "list"]
@@ -245,9 +245,8 @@ class WeightScorer:
 
     def scores(self, context: Context, actions: ActionSet) -> Float64:
         """float64[K]: the predicted reward of each action."""
-        shared, own = tuple([ns.name for ns in context.namespaces]), tuple([ns.name for ns in actions.namespaces])
-        crossed, others = _divided(self.plan.interactions, shared, own)
         flat = flatten(context, actions)
+        layout, others = _layout(self.plan.interactions, flat.shared_spaces, flat.spaces)
         scores: Float64 = weigh(
             self._weights,
             self._constant,
@@ -256,7 +255,7 @@ class WeightScorer:
             flat.values,
             flat.shared,
             flat.shared_values,
-            _layout(crossed, flat.shared_sizes, flat.sizes),
+            layout,
         )
         if others:
             of_actions, of_context = _blocks(actions.namespaces), _blocks(context.namespaces)
@@ -305,11 +304,11 @@ def _divided(
 
 
 @lru_cache(maxsize=64)  # each may be of a hundred thousand names
-def _layout(crossed: tuple[int, ...], shared_sizes: Sizes, sizes: Sizes) -> Int32:
-    """As ``weigh`` takes it: the context's namespaces are numbered first."""
-    parts = numbered(sizes, len(shared_sizes)), numbered(shared_sizes), np.array(crossed, np.int32)
-    layout: Int32 = frozen(np.concatenate(parts))
-    return layout
+def _layout(interactions: tuple[bytes, ...], shared: Spaces, own: Spaces) -> tuple[Int32, tuple[bytes, ...]]:
+    """As ``weigh`` takes it, the context's namespaces numbered first; and the interactions that it leaves out."""
+    crossed, others = _divided(interactions, names_of(shared), names_of(own))
+    parts = numbered(own, len(shared)), numbered(shared), np.array(crossed, np.int32)
+    return frozen(np.concatenate(parts)), others
 
 
 def _products(interaction: bytes, own: dict[int, _Block], shared: dict[int, _Block]) -> list[_Block]:
