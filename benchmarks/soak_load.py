@@ -72,7 +72,7 @@ class Load:
         async with self._session(1), self._http.put(f"{self._policy}/catalogue", json={"items": items}) as answer:
             answer.raise_for_status()
 
-    async def capacity(self, seconds: float) -> float:
+    async def capacity(self, seconds: float, connections: int = CONNECTIONS) -> float:
         """Decisions with their rewards per second, when every connection sends its next request at once."""
         began, pairs = time.monotonic(), 0
 
@@ -82,8 +82,8 @@ class Load:
                 await self._pair(0.0)
                 pairs += 1
 
-        async with self._session(CONNECTIONS):
-            await asyncio.gather(*(client() for _ in range(CONNECTIONS)))
+        async with self._session(connections):
+            await asyncio.gather(*(client() for _ in range(connections)))
         return pairs / (time.monotonic() - began)
 
     async def drive(self, per_s: float, seconds: float) -> None:
@@ -122,7 +122,7 @@ class Load:
     def _request(self) -> dict[str, Any]:
         self._number += 1
         return {
-            "event_id": f"soak-{self._number}",
+            "event_id": f"soak-{self._number:09}",  # of one length, or Valkey holds more as the number grows
             "context": {"hour": float(self._number % 24), "device": self._chance.choice(["phone", "desktop"])},
             "actions": [{"id": name} for name in self._chance.sample(self._ids, ACTIONS)],
         }

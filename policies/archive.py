@@ -89,6 +89,7 @@ class ArchiveWriter:
                     self._files.put(f"{BLOBS}/{name}", io.BytesIO(data))
             spool.seek(0)
             self._files.put(committed.path, spool)
+        pa.default_memory_pool().release_unused()  # most of the time nothing is written
         return missing
 
     def clean(self) -> None:
