@@ -8,15 +8,17 @@ a catalogue of 1,000 items with 8 features each, 8 features of the context, all 
 weights, `lints` Thompson sampling on ridge with 100 draws. Each ratio is the median over rounds, in each of which the
 two were loaded one after the other.
 
-The learner is flat out while it has a backlog: decisions and rewards put into the log at once. p99 beside it is pooled
-over many turns of TURN_S, in every other of which it and the archiver are stopped. Loads begin when what was
-logged before is learned, and when Valkey has done with rewriting its file, which it does whenever that has doubled.
+The learner is flat out while it has a backlog: decisions and rewards put into the log at once, which the archiver has
+to write as well. p99 is pooled over many turns of TURN_S, in which both are stopped, the learner alone works, and both
+work. Loads begin when what was logged before is learned, and when Valkey has done with rewriting its file, which it
+does whenever that has doubled.
 Freshness is from the end of a decision's window until every replica served a model that had learned it. Ready is the
 median of STARTS starts, in turn with those of an empty application, each alone on the machine.
 """
 
 import argparse
 import contextlib
+import itertools
 import json
 import math
 import os
@@ -55,12 +57,13 @@ SPECS = {
 }
 SLOW = {"RAY_SERVE_ENABLE_HA_PROXY": "0", "RAY_SERVE_THROUGHPUT_OPTIMIZED": "0"}
 ITEMS, ACTIONS, FEATURES, BATCH, BODIES = 1000, 100, 8, 64, 48
-BACKLOG = 400_000
+BACKLOG = 500_000
 TURN_S, SETTLED_S = 1.0, 0.2
 SETTLING_S = 120.0
 STARTS = 3
 RANK = "ServeReplica:banditloop:rank"
-BACKGROUND = "ray::Learner", "ray::Archiver"
+LEARNER, ARCHIVER = "ray::Learner", "ray::Archiver"
+STOPPED, ALONE, BOTH = "stopped", "learner", "learner and archiver"
 rng = np.random.default_rng(0)
 
 
@@ -204,50 +207,50 @@ def pile_up(service: Service, policy: str, count: int) -> tuple[int, int]:
         return log_order(client.xinfo_stream(keys.log)["last-generated-id"].decode())
 
 
-def tails(service: Service, capacity: float, seconds: float) -> tuple[float, float]:
-    """p99 of rank at 30% of capacity, ms: while learner and archiver are stopped, and while they have a backlog.
+def tails(service: Service, capacity: float, seconds: float) -> dict[str, float]:
+    """p99 of rank at 30% of capacity, ms, by who works on a backlog meanwhile.
 
-    They are stopped and let go on in turn, for as long as a learner may be away and still lead.
+    Turns are as long as a learner may be away and still lead.
     """
     settle([service])
     last = pile_up(service, "vw", BACKLOG)
     time.sleep(0.2)  # it looks ten times a second whether to rewrite
     while rewriting(service):
         time.sleep(0.2)
-    busy: list[tuple[float, bool]] = []  # from when on, and whether
+    busy: list[tuple[float, str]] = []  # from when on, and who
     ended = threading.Event()
 
-    def signalled(number: signal.Signals) -> None:
-        for pid in background:
+    def let(pids: Sequence[int], *, work: bool) -> None:
+        for pid in pids:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, number)
+                os.kill(pid, signal.SIGCONT if work else signal.SIGSTOP)
 
     def turns() -> None:
-        working = True
-        while not ended.wait(TURN_S):
-            working = not working
-            signalled(signal.SIGCONT if working else signal.SIGSTOP)
-            busy.append((time.perf_counter(), working))
+        for who in itertools.cycle((STOPPED, ALONE, BOTH)):
+            if ended.wait(TURN_S):
+                return
+            let(learners, work=who != STOPPED)
+            let(archivers, work=who == BOTH)
+            busy.append((time.perf_counter(), who))
 
-    background = of_service(service, *BACKGROUND)
+    learners, archivers = of_service(service, LEARNER), of_service(service, ARCHIVER)
     turning = threading.Thread(target=turns)
     turning.start()
     try:
         taken = open_loop_each(url_of(service), bodies(), 0.3 * capacity, seconds)
     finally:
         ended.set()
-        signalled(signal.SIGCONT)
         turning.join()
-        signalled(signal.SIGCONT)
+        let(learners + archivers, work=True)
     time.sleep(2 * TURN_S)  # what it has learned is said once a second
-    if position(service, "vw") >= last or set(background) != set(of_service(service, *BACKGROUND)):
+    if position(service, "vw") >= last or {*learners, *archivers} != set(of_service(service, LEARNER, ARCHIVER)):
         raise SystemExit("the backlog was learned before the measurement ended, or a learner died: enlarge BACKLOG")
-    found: dict[bool, list[float]] = {False: [], True: []}
+    found: dict[str, list[float]] = {STOPPED: [], ALONE: [], BOTH: []}
     for due, took in taken:
-        begun, working = next((turn for turn in reversed(busy) if turn[0] <= due), (math.inf, True))
+        begun, who = next((turn for turn in reversed(busy) if turn[0] <= due), (math.inf, STOPPED))
         if due >= begun + SETTLED_S:
-            found[working].append(1e3 * took)
-    return float(np.quantile(found[False], 0.99)), float(np.quantile(found[True], 0.99))
+            found[who].append(1e3 * took)
+    return {who: float(np.quantile(each, 0.99)) for who, each in found.items()}
 
 
 def fresh_ms(service: Service, capacity: float, seconds: float) -> tuple[float, float]:
@@ -331,13 +334,15 @@ def main() -> int:
                 p99,
                 at_most=1000,
             )
-            idle, busy = tails(ours, capacity, 8 * seconds)
-            table.add(
-                "p99 of rank at 30%: learner flat out / stopped",
-                f"{busy:.1f} / {idle:.1f} ms = {busy / idle:.2f}",
-                busy / idle,
-                at_most=1.5,
-            )
+            p99_ms = tails(ours, capacity, 8 * seconds)
+            for who, most in ((ALONE, 1.5), (BOTH, None)):
+                times = p99_ms[who] / p99_ms[STOPPED]
+                table.add(
+                    f"p99 of rank at 30%: {who} flat out / stopped",
+                    f"{p99_ms[who]:.1f} / {p99_ms[STOPPED]:.1f} ms = {times:.2f}",
+                    times,
+                    at_most=most,
+                )
             found = in_turn(
                 [ours],
                 rounds,
