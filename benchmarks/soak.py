@@ -12,8 +12,8 @@ every process of the service, Redis' used_memory, the length of the log.
 Valkey holds what is retained by design: the stream's last 601 s (archive_retain_s, the least that the service takes;
 its default is 900), each event_id for 600 s. It grows until the first of them go, so the same load runs for a while
 (--warm-up) before it counts; a warm-up that is shorter than what Valkey retains is told of, and the slope of valkey
-then means nothing. Other processes reach their largest size in steps, when by chance more is going on at once than ever
-before: HAProxy's buffers and the replicas' heaps took 37 minutes to where no crowd of 256 had come first.
+then means nothing. Other processes reach their largest size in steps: the crowd of 256 is there to have those come
+early that are of how much goes on at once. HAProxy has had others, half an hour and more after it.
 
 A slope is that of least squares over the minutes that count, of the sum over a kind's processes. Its standard error
 takes samples for independent, which neighbours are not: it is too small, so the verdict errs towards "no". "flat: yes"

@@ -34,7 +34,7 @@ ONE_MACHINE = {
     **FAST_SERVE,
     # A list of up to 100,000 calls between Ray's actors, for a dashboard that there is not.
     "RAY_task_events_report_interval_ms": "0",
-    # Otherwise each of their threads keeps what it freed, and they grow for an hour. Here they have little to do.
+    # Raylet and GCS keep nothing of what they freed: the raylet grew for an hour otherwise, and has little to do here.
     "RAY_JEMALLOC_CONF": "narenas:1,dirty_decay_ms:0,muzzy_decay_ms:0",
     "RAY_JEMALLOC_PROFILE": "raylet,gcs_server",
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0.1",
