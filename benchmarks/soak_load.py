@@ -72,7 +72,7 @@ class Load:
         async with self._session(1), self._http.put(f"{self._policy}/catalogue", json={"items": items}) as answer:
             answer.raise_for_status()
 
-    async def capacity(self, seconds: float, connections: int = CONNECTIONS) -> float:
+    async def capacity(self, seconds: float) -> float:
         """Decisions with their rewards per second, when every connection sends its next request at once."""
         began, pairs = time.monotonic(), 0
 
@@ -82,9 +82,21 @@ class Load:
                 await self._pair(0.0)
                 pairs += 1
 
-        async with self._session(connections):
-            await asyncio.gather(*(client() for _ in range(connections)))
+        async with self._session(CONNECTIONS):
+            await asyncio.gather(*(client() for _ in range(CONNECTIONS)))
         return pairs / (time.monotonic() - began)
+
+    async def crowd(self, seconds: float) -> None:
+        """As many connections as ``drive`` has, all at once, each with decisions, rewards and bodies too large."""
+        began = time.monotonic()
+
+        async def client() -> None:
+            while time.monotonic() < began + seconds:
+                await self._pair(0.0)
+                await self._oversize()
+
+        async with self._session(OPEN_CONNECTIONS):
+            await asyncio.gather(*(client() for _ in range(OPEN_CONNECTIONS)))
 
     async def drive(self, per_s: float, seconds: float) -> None:
         """Decisions at a fixed rate, whatever the answers; returns when all are answered."""

@@ -45,10 +45,14 @@ STOP_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """``rss``: bytes by kind of process; ``pids``: those of each kind. ``at_s``: since the service was ready."""
+    """``rss``: bytes by kind of process; ``own``: those of them that are of no file; ``pids``: those of each kind.
+
+    ``at_s``: since the service was ready.
+    """
 
     at_s: float
     rss: dict[str, int]
+    own: dict[str, int]
     pids: dict[str, list[int]]
     used_memory: int
     log_entries: int
@@ -91,6 +95,7 @@ class Service:
         token: Any = self._client.get(self._keys.lease)
         leader = None if token is None else int(token.decode().partition(":")[2].partition(".")[0])
         rss: dict[str, int] = defaultdict(int)
+        own: dict[str, int] = defaultdict(int)
         pids: dict[str, list[int]] = defaultdict(list)
         for pid, title in sorted(descendants(self._process.pid).items()):
             kind = next((name for part, name in TITLES.items() if part in title), "other")
@@ -98,11 +103,12 @@ class Service:
                 kind = "learner, leading" if pid == leader else "learner, standby"
             with contextlib.suppress(OSError, StopIteration):
                 rss[kind] += rss_of(pid)
+                own[kind] += rss_of(pid, "RssAnon")
                 pids[kind].append(pid)
         info: Any = self._client.info("memory")
         entries = int(self._client.xlen(self._keys.log))
         at_s = time.monotonic() - self._ready_at
-        return Sample(at_s, dict(rss), dict(pids), int(info["used_memory"]), entries)
+        return Sample(at_s, dict(rss), dict(own), dict(pids), int(info["used_memory"]), entries)
 
     def _stop(self) -> None:
         started = {pid: _started(pid) for pid in descendants(self._process.pid)}
@@ -136,10 +142,10 @@ def descendants(root: int) -> dict[int, str]:
     return {pid: titles[pid] for pid in found if pid in titles}
 
 
-def rss_of(pid: int) -> int:
-    """Resident memory of a process, in bytes."""
+def rss_of(pid: int, which: str = "VmRSS") -> int:
+    """Resident memory of a process, in bytes: all of it, or that of no file (RssAnon)."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmRSS:"))
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(f"{which}:"))
 
 
 def _started(pid: int) -> str | None:
