@@ -14,8 +14,8 @@ Valkey holds what is retained by design: the stream's last 601 s (archive_retain
 its default is 900), each event_id for 600 s. It grows until the first of them go, so the same load runs for a while
 (--warm-up) before it counts; a warm-up that is shorter than what Valkey retains is told of, and the slope of valkey
 then means nothing. Other processes reach their largest size in steps: the crowd of 256 is there to have those come
-early that are of how much goes on at once. HAProxy keeps a buffer of 16 KB for each request that it ever had at once,
-and of a buffer it takes the pages that some request has filled: hence the requests that are too large.
+early that are of how much goes on at once. Of HAProxy's buffers, 16 KB each, only those pages are resident that some
+request has filled: hence the requests that are too large. Without those it grew for minutes, with them not at all.
 
 A slope is that of least squares over the minutes that count, of the sum over a kind's processes. Its standard error
 takes samples for independent, which neighbours are not: it is too small, so the verdict errs towards "no". "flat: yes"

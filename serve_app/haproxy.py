@@ -2,8 +2,8 @@
 
 Run as a script by Ray, in place of HAProxy: ``haproxy.py BINARY HOST -db -f CONFIG …``. The service's own frontend is
 bound to HOST, all others (statistics, metrics) to loopback; the administration socket is for its owner alone; a client
-that sends its headers slowly is let go; memory of requests is kept for later ones; what HAProxy and Serve say when they
-turn a request away is one of the API's JSON errors. Imports nothing but the standard library: it runs at every reload.
+that sends its headers slowly is let go; what HAProxy and Serve say when they turn a request away is one of the API's
+JSON errors. Imports nothing but the standard library: it runs at every reload.
 """
 
 import json
@@ -17,9 +17,6 @@ LOOPBACK = "127.0.0.1"
 EVERYWHERE = "0.0.0.0"  # noqa: S104 - a cluster's front, which demands API keys
 FRONTEND = "http_frontend"
 HEADERS_S = 10
-HOT_BYTES = 16 << 20
-"""That a thread keeps for later requests. Of HAProxy's default, 512 KB, a dozen of them are served: what more of them
-take is freed and taken again, which leaves holes, and HAProxy grows for an hour."""
 ERRORS = "banditloop-503.http"
 OVERLOADED = {"error": {"code": "overloaded", "message": "too many requests wait: try again later", "target": None}}
 UNAVAILABLE = {"error": {"code": "unavailable", "message": "no replica could answer: try again", "target": None}}
@@ -71,8 +68,6 @@ def tighten(config: str, host: str, errors: str) -> str:
         lines.append(line)
         if line.strip() == f"frontend {FRONTEND}" and OVERLOAD not in config:
             lines.append(OVERLOAD)
-        if line.strip() == "global" and "tune.memory.hot-size" not in config:
-            lines.append(f"    tune.memory.hot-size {HOT_BYTES}")
         if line.strip() == "defaults" and "timeout http-request" not in config:
             lines.append(f"    timeout http-request {HEADERS_S}s")
     return "\n".join(lines) + "\n"

@@ -63,14 +63,9 @@ def test_only_the_services_own_frontend_is_where_the_settings_say(host):
     assert tighten(config, host, "/e") == config
 
 
-@pytest.mark.parametrize(
-    ("section", "setting"), [("defaults", "timeout http-request"), ("global", "tune.memory.hot-size")]
-)
-def test_a_setting_is_put_into_its_section_and_one_of_rays_is_left_alone(section, setting):
-    [ours] = re.findall(rf"^{section}\n(?: .*\n)*?    ({setting} .*)$", tighten(RAY, "::1", "/e"), re.MULTILINE)
-    theirs = tighten(RAY.replace(f"{section}\n", f"{section}\n    {setting} 3\n"), "::1", "/e")
-    assert f"{setting} 3\n" in theirs
-    assert ours not in theirs
+def test_a_timeout_that_ray_sets_is_left_alone():
+    config = tighten(RAY.replace("timeout client", "timeout http-request 3s\n    timeout client"), "::1", "/e")
+    assert config.count("timeout http-request") == 1
 
 
 @pytest.mark.parametrize("line", ["bind", "bind /run/x.sock", "bind fd@3", "bind *"])
