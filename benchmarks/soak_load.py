@@ -5,7 +5,7 @@ import contextlib
 import random
 import time
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -74,6 +74,16 @@ class Load:
 
     async def capacity(self, seconds: float) -> float:
         """Decisions with their rewards per second, when every connection sends its next request at once."""
+        return await self._closed_loop(CONNECTIONS, seconds)
+
+    async def crowd(self, seconds: float) -> None:
+        """As many connections as ``drive`` has, all at once, each with decisions, rewards and bodies too large."""
+        await self._closed_loop(OPEN_CONNECTIONS, seconds, self._oversize)
+
+    async def _closed_loop(
+        self, connections: int, seconds: float, also: Callable[[], Awaitable[None]] | None = None
+    ) -> float:
+        """Decisions with their rewards per second; ``also``: what each connection sends after every one."""
         began, pairs = time.monotonic(), 0
 
         async def client() -> None:
@@ -81,22 +91,12 @@ class Load:
             while time.monotonic() < began + seconds:
                 await self._pair(0.0)
                 pairs += 1
+                if also is not None:
+                    await also()
 
-        async with self._session(CONNECTIONS):
-            await asyncio.gather(*(client() for _ in range(CONNECTIONS)))
+        async with self._session(connections):
+            await asyncio.gather(*(client() for _ in range(connections)))
         return pairs / (time.monotonic() - began)
-
-    async def crowd(self, seconds: float) -> None:
-        """As many connections as ``drive`` has, all at once, each with decisions, rewards and bodies too large."""
-        began = time.monotonic()
-
-        async def client() -> None:
-            while time.monotonic() < began + seconds:
-                await self._pair(0.0)
-                await self._oversize()
-
-        async with self._session(OPEN_CONNECTIONS):
-            await asyncio.gather(*(client() for _ in range(OPEN_CONNECTIONS)))
 
     async def drive(self, per_s: float, seconds: float) -> None:
         """Decisions at a fixed rate, whatever the answers; returns when all are answered."""

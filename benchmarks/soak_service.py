@@ -102,8 +102,9 @@ class Service:
             if kind == "learner":
                 kind = "learner, leading" if pid == leader else "learner, standby"
             with contextlib.suppress(OSError, StopIteration):
-                rss[kind] += rss_of(pid)
-                own[kind] += rss_of(pid, "RssAnon")
+                whole, anonymous = rss_of(pid), rss_of(pid, "RssAnon")
+                rss[kind] += whole
+                own[kind] += anonymous
                 pids[kind].append(pid)
         info: Any = self._client.info("memory")
         entries = int(self._client.xlen(self._keys.log))
