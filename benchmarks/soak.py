@@ -1,21 +1,26 @@
 """Runs the service at half its capacity for a while, and asks whether anything grows.
 
-    python benchmarks/soak.py [--warm-up 15] [--minutes 30] [--out soak.json]
+    python benchmarks/soak.py [--warm-up 25] [--minutes 30] [--out soak.json]      (an hour, or less than two)
 
 ``banditloop serve`` with 2 replicas, a learner and a standby, the embedded Valkey and the archive. 20 s of closed loop
 on 16 connections measure how many decisions with their rewards it takes per second (client and service share the
 machine). 20 s of closed loop on 256 connections follow, the most that the open loop has; every third request of theirs
 is too large. Then half of the measured rate, open loop, 1% of it faulty: malformed, of wrong types, for an unknown
 policy or event, too large, a retry, the event_id of another request, a client that hangs up. Each decision has 20
-actions of a catalogue. Every 5 s: the resident memory of every process of the service, Redis' used_memory, the length
-of the log.
+actions of a catalogue. Every 5 s: the resident memory of every process of the service, what Redis says of its own, the
+length of the log.
 
 Valkey holds what is retained by design: the stream's last 601 s (archive_retain_s, the least that the service takes;
 its default is 900), each event_id for 600 s. It grows until the first of them go, so the same load runs for a while
 (--warm-up) before it counts; a warm-up that is shorter than what Valkey retains is told of, and the slope of valkey
-then means nothing. Other processes reach their largest size in steps: the crowd of 256 is there to have those come
-early that are of how much goes on at once. Of HAProxy's buffers, 16 KB each, only those pages are resident that some
-request has filled: hence the requests that are too large. Without those it grew for minutes, with them not at all.
+then means nothing. It also keeps the last checkpoint of each of 24 hours and 30 days, so it grows by one, half a
+megabyte here, soon after every full hour: less than an hour that counts lies within one of the clock's, and the
+warm-up goes on until it can.
+
+Other processes reach their largest size in steps: the crowd of 256 is there to have those come early that are of how
+much goes on at once. Of HAProxy's buffers, 16 KB each, only those pages are resident that some request has filled:
+hence the requests that are too large. Without those it grew for minutes, with them not at all. GCS and the raylet rise
+for about half an hour, by half a megabyte each.
 
 A slope is that of least squares over the minutes that count, of the sum over a kind's processes. Its standard error
 takes samples for independent, which neighbours are not: it is too small, so the verdict errs towards "no". "flat: yes"
@@ -45,6 +50,9 @@ SAMPLE_S = 5.0
 CAPACITY_S, CROWD_S = 20.0, 20.0
 PROGRESS_S = 60.0
 RETAIN_S = float(SETTINGS["ARCHIVE_RETAIN_S"])
+HOUR_S = 3600.0
+HOURLY_S = 180.0
+"""After a full hour, until the checkpoint that is kept of it is no longer one of the newest."""
 ERRORS, SHARE_PER_HOUR = 3.0, 0.01
 MB = 1e6
 
@@ -74,11 +82,30 @@ class Trend:
         return self.slope > ERRORS * self.error and self.slope > SHARE_PER_HOUR * self.last
 
 
+@dataclass(frozen=True, slots=True)
+class Run:
+    """``capacity``: decisions with their rewards per second; ``warm_up_s``: how long before samples count."""
+
+    capacity: float
+    warm_up_s: float
+    samples: list[Sample]
+
+
+def warm_up_s(now_s: float, least_s: float, counted_s: float) -> float:
+    """At least so many seconds from ``now_s`` (Unix time), so that what counts then lies within an hour if it can."""
+    if counted_s + HOURLY_S > HOUR_S:
+        return least_s
+    into = (now_s + least_s) % HOUR_S
+    if into < HOURLY_S:
+        return least_s + HOURLY_S - into
+    return least_s if into + counted_s <= HOUR_S else least_s + HOUR_S - into + HOURLY_S
+
+
 def main() -> int:
     """Run, print; exit 1 when something grows, fails or was replaced."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=30.0, help="that count (30)")
-    parser.add_argument("--warm-up", type=float, default=15.0, help="minutes before them (15)")
+    parser.add_argument("--warm-up", type=float, default=25.0, help="minutes before them, at least (25)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="also write everything as JSON")
     given = parser.parse_args()
@@ -87,26 +114,29 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # the service is stopped on the way out
     with tempfile.TemporaryDirectory(prefix="soak-") as folder, Service(Path(folder)) as service:
         load = Load(service.url, POLICY, given.seed)
-        capacity, samples = asyncio.run(_run(service, load, (given.warm_up + given.minutes) * 60))
-    return _report(capacity, samples, load, given)
+        run = asyncio.run(_run(service, load, given.warm_up * 60, given.minutes * 60))
+    return _report(run, load, given)
 
 
-async def _run(service: Service, load: Load, seconds: float) -> tuple[float, list[Sample]]:
+async def _run(service: Service, load: Load, least_s: float, counted_s: float) -> Run:
     await load.put_catalogue()
     await asyncio.sleep(2.0)  # replicas serve it with the next snapshot
     capacity = await load.capacity(CAPACITY_S)
     await load.crowd(CROWD_S)
+    warm_up = warm_up_s(time.time(), least_s, counted_s)
     print(
-        f"capacity: {capacity:.0f} decisions with rewards per second; half of it for {seconds / 60:g} min", flush=True
+        f"capacity: {capacity:.0f} decisions with rewards per second; half of it for"
+        f" {warm_up / 60:.0f} + {counted_s / 60:g} min",
+        flush=True,
     )
     load.statuses.clear()
     samples: list[Sample] = []
     sampling = asyncio.create_task(_sample(service, load, samples))
-    await load.drive(capacity / 2, seconds)
+    await load.drive(capacity / 2, warm_up + counted_s)
     sampling.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await sampling
-    return capacity, samples
+    return Run(capacity, warm_up, samples)
 
 
 async def _sample(service: Service, load: Load, samples: list[Sample]) -> None:
@@ -123,18 +153,19 @@ async def _sample(service: Service, load: Load, samples: list[Sample]) -> None:
         if number and number * SAMPLE_S % PROGRESS_S == 0:
             print(
                 f"{number * SAMPLE_S / 60:4.0f} min: {load.statuses['rank 200']:,} decisions, processes"
-                f" {sum(newest.rss.values()) / MB:,.0f} MB, redis {newest.used_memory / MB:,.1f} MB in"
+                f" {sum(newest.rss.values()) / MB:,.0f} MB, redis {newest.redis['used_memory'] / MB:,.1f} MB in"
                 f" {newest.log_entries:,} entries",
                 flush=True,
             )
 
 
-def _report(capacity: float, samples: list[Sample], load: Load, given: argparse.Namespace) -> int:
-    counted = [sample for sample in samples if sample.at_s - samples[0].at_s >= given.warm_up * 60]
+def _report(run: Run, load: Load, given: argparse.Namespace) -> int:
+    samples = run.samples
+    counted = [sample for sample in samples if sample.at_s - samples[0].at_s >= run.warm_up_s]
     hours = [sample.at_s / 3600 for sample in counted]
     kinds = sorted({kind for sample in samples for kind in sample.rss})
     trends = {kind: Trend.of(hours, [sample.rss.get(kind, 0) / MB for sample in counted]) for kind in kinds}
-    trends["redis used_memory"] = Trend.of(hours, [sample.used_memory / MB for sample in counted])
+    trends["redis used_memory"] = Trend.of(hours, [sample.redis["used_memory"] / MB for sample in counted])
     length = Trend.of(hours, [float(sample.log_entries) for sample in counted])
     print(f"{'MB':20s} {'first':>9s} {'last':>9s} {'per hour':>9s} {'std err':>9s}")
     for name, trend in {**trends, "log entries": length}.items():
@@ -148,16 +179,16 @@ def _report(capacity: float, samples: list[Sample], load: Load, given: argparse.
         print(f"  {name:40s} {times:10,}")
     bad = _server_errors(load.statuses)
     print(f"statuses of 500 or more other than 503: {sum(bad.values())}", *load.failures, sep="\n  ")
-    if given.warm_up * 60 < RETAIN_S:
-        print(f"a warm-up of {given.warm_up:g} min is less than the {RETAIN_S:.0f} s retained: valkey grows by design")
+    if run.warm_up_s < RETAIN_S:
+        print(f"a warm-up of {run.warm_up_s:.0f} s is less than the {RETAIN_S:.0f} s retained: valkey grows by design")
     growing = [name for name, trend in trends.items() if trend.grows]
     print(f"flat: {'no' if growing else 'yes'}")
     if given.out is not None:
         fields = {
-            "warm_up": given.warm_up,
+            "warm_up": run.warm_up_s / 60,
             "minutes": given.minutes,
             "seed": given.seed,
-            "capacity_per_s": capacity,
+            "capacity_per_s": run.capacity,
             "growing": growing,
         }
         fields |= {"replaced": replaced, "trends": {**trends, "log entries": length}, "statuses": load.statuses}

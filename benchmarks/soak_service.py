@@ -40,6 +40,7 @@ TITLES = {
     "ray::HAProxyManager": "proxy actors",
 }
 """What a command line contains, and what such a process is called here; Ray's agents and idle workers are "other"."""
+REDIS = ("used_memory", "used_memory_overhead", "used_memory_dataset", "mem_clients_normal", "mem_aof_buffer")
 STOP_S = 60.0
 
 
@@ -47,14 +48,14 @@ STOP_S = 60.0
 class Sample:
     """``rss``: bytes by kind of process; ``own``: those of them that are of no file; ``pids``: those of each kind.
 
-    ``at_s``: since the service was ready.
+    ``at_s``: since the service was ready. ``redis``: bytes by what INFO calls them.
     """
 
     at_s: float
     rss: dict[str, int]
     own: dict[str, int]
     pids: dict[str, list[int]]
-    used_memory: int
+    redis: dict[str, int]
     log_entries: int
 
 
@@ -109,7 +110,7 @@ class Service:
         info: Any = self._client.info("memory")
         entries = int(self._client.xlen(self._keys.log))
         at_s = time.monotonic() - self._ready_at
-        return Sample(at_s, dict(rss), dict(own), dict(pids), int(info["used_memory"]), entries)
+        return Sample(at_s, dict(rss), dict(own), dict(pids), {name: int(info[name]) for name in REDIS}, entries)
 
     def _stop(self) -> None:
         started = {pid: _started(pid) for pid in descendants(self._process.pid)}

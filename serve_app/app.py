@@ -34,7 +34,12 @@ class Ingress(RankReplica):
         self._keeper = keeper
 
 
-def build_app(settings: Settings, specs: Sequence[PolicySpec]) -> Application:
+def new_generation() -> int:
+    """The number of a deployment: greater than that of any before it."""
+    return time.time_ns() // 1_000_000
+
+
+def build_app(settings: Settings, specs: Sequence[PolicySpec], generation: int) -> Application:
     """One ingress with ``settings.replicas`` replicas, and the keeper of what runs in the background."""
     # A dead replica is noticed by the next health check. Ray's default is to look every 10 s.
     quick = {"graceful_shutdown_wait_loop_s": 0.1, "graceful_shutdown_timeout_s": 10, "health_check_period_s": 1}
@@ -56,7 +61,6 @@ def build_app(settings: Settings, specs: Sequence[PolicySpec]) -> Application:
         logging_config={"enable_access_log": False, "log_level": "WARNING"},
         **quick,
     )
-    generation = time.time_ns() // 1_000_000
     return ingress.bind(settings, list(specs), keeper.bind(settings, list(specs), generation))
 
 
@@ -104,7 +108,7 @@ def build_for_cluster(settings: Settings, specs: Sequence[PolicySpec]) -> Applic
     specs = [msgspec.structs.replace(spec, artifact=pinned(spec.artifact)) if spec.artifact else spec for spec in specs]
     validate(settings, specs)
     check_partitions(str(settings.redis_url), specs)
-    return build_app(settings.model_copy(update={"archive": settings.archive_root()}), specs)
+    return build_app(settings.model_copy(update={"archive": settings.archive_root()}), specs, new_generation())
 
 
 def _spec_of(given: str | dict[str, Any], number: int) -> PolicySpec:

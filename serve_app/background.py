@@ -31,6 +31,9 @@ PING_S = 10.0
 
 log = logging.getLogger("banditloop.background")
 
+Process = tuple["type[Background]", tuple[Any, ...]]
+"""The kind of a background process, and what it is made with."""
+
 
 class Background:
     """A process of threads that run until they are told to stop. If one ends by itself, so does the process."""
@@ -113,6 +116,35 @@ def logs_of(policies: Sequence[tuple[str, int]]) -> Iterator[tuple[str, int, int
             yield policy, partition, partitions
 
 
+def processes(settings: Settings, specs: Sequence[PolicySpec], generation: int) -> dict[str, Process]:
+    """By name: every policy's learners, then the archiver."""
+    wanted: dict[str, Process] = {}
+    for spec in specs:
+        for partition in range(spec.partitions):
+            policy = spec.name if spec.partitions == 1 else f"{spec.name}.{partition}"
+            for number in range(1 + spec.learner.standbys):
+                wanted[f"learner-{policy}-{number}.{generation}"] = Learner, (settings, spec, partition, generation)
+    if settings.archive_root():
+        policies = [(spec.name, spec.partitions) for spec in specs]
+        wanted[f"archiver.{generation}"] = Archiver, (settings, policies)
+    return wanted
+
+
+def start(settings: Settings, name: str, kind: type[Background], arguments: tuple[Any, ...]) -> Any:
+    """The actor of this name, which is started unless there is one."""
+    options = {"namespace": NAMESPACE, "lifetime": "detached", "max_restarts": -1, "get_if_exists": True}
+    cpus = settings.learner_cpus if kind is Learner else 0
+    where = {"num_cpus": cpus, "scheduling_strategy": "SPREAD", **on_node_for("learner")}
+    return ray.remote(kind).options(name=name, **options, **where).remote(*arguments)
+
+
+def start_learners(settings: Settings, specs: Sequence[PolicySpec], generation: int) -> None:
+    """Those of a deployment that is yet to come, whose keeper will find them: they start while Serve does."""
+    for name, (kind, arguments) in processes(settings, specs, generation).items():
+        if kind is Learner:
+            start(settings, name, kind, arguments)
+
+
 class Keeper:
     """The deployment that says which background processes there are, and ends them with the application.
 
@@ -125,24 +157,11 @@ class Keeper:
         keep_replica_on_loopback()
         self._settings = settings
         self._generation = generation
-        self._wanted: dict[str, tuple[type[Background], tuple[Any, ...]]] = {}
-        for spec in specs:
-            for partition in range(spec.partitions):
-                policy = spec.name if spec.partitions == 1 else f"{spec.name}.{partition}"
-                for number in range(1 + spec.learner.standbys):
-                    arguments = settings, spec, partition, generation
-                    self._wanted[f"learner-{policy}-{number}.{generation}"] = Learner, arguments
-        if settings.archive_root():
-            policies = [(spec.name, spec.partitions) for spec in specs]
-            self._wanted[f"archiver.{generation}"] = Archiver, (settings, policies)
+        self._wanted = processes(settings, specs, generation)
         self._actors = {name: self._start(name) for name in self._wanted}
 
     def _start(self, name: str) -> Any:
-        kind, arguments = self._wanted[name]
-        options = {"namespace": NAMESPACE, "lifetime": "detached", "max_restarts": -1, "get_if_exists": True}
-        cpus = self._settings.learner_cpus if kind is Learner else 0
-        where = {"num_cpus": cpus, "scheduling_strategy": "SPREAD", **on_node_for("learner")}
-        return ray.remote(kind).options(name=name, **options, **where).remote(*arguments)
+        return start(self._settings, name, *self._wanted[name])
 
     async def check_health(self) -> None:
         """Called by Serve, first before it ends an older keeper.

@@ -5,6 +5,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from serve_app.validation import check_partitions, validate
 READY_S = 120.0
 PATIENCE_S = 10.0
 POLL_S = 0.2
+CONTROLLER = {"name": "SERVE_CONTROLLER_ACTOR", "namespace": "serve"}
+CONTROLLER_POLL_S = 0.05
 
 log = logging.getLogger("banditloop.runtime")
 
@@ -68,7 +71,8 @@ def serving(settings: Settings, specs: Sequence[PolicySpec]) -> Iterator[str]:
     import ray
     from ray import serve
 
-    from serve_app.app import APP_NAME, build_app
+    from serve_app.app import APP_NAME, build_app, new_generation
+    from serve_app.background import start_learners
 
     with valkey(settings) as url, ray_on_loopback(settings) as inside:
         settings = settings.model_copy(
@@ -90,9 +94,11 @@ def serving(settings: Settings, specs: Sequence[PolicySpec]) -> Iterator[str]:
         )
         try:
             check_ray_is_on_loopback(ray.util.get_node_ip_address())
-            serve.start(http_options={"host": inside, "port": settings.port})
-            target = serve.RunTarget(build_app(settings, specs), APP_NAME)
-            serve.run_many([target], wait_for_applications_running=False)
+            generation = new_generation()
+            start_learners(settings, specs, generation)
+            target = serve.RunTarget(build_app(settings, specs, generation), APP_NAME)
+            with _serve_started({"host": inside, "port": settings.port}):
+                serve.run_many([target], wait_for_applications_running=False)
             base = _url(settings.host, settings.port)
             _wait_until_ready(base, lambda: serve.status().applications.get(APP_NAME))
             yield base
@@ -137,6 +143,22 @@ def serving_on_cluster(settings: Settings, specs: Sequence[PolicySpec], address:
             serve.delete(APP_NAME)
     finally:
         ray.shutdown()
+
+
+@contextlib.contextmanager
+def _serve_started(http_options: dict[str, Any]) -> Iterator[None]:
+    """Serve's controller, once it can be asked for; at the end HAProxy as well, which takes seconds longer."""
+    import ray
+    from ray import serve
+
+    with ThreadPoolExecutor(1) as pool:
+        started = pool.submit(serve.start, http_options=http_options)
+        while not started.done() and CONTROLLER not in ray.util.list_named_actors(all_namespaces=True):
+            time.sleep(CONTROLLER_POLL_S)
+        if started.done():
+            started.result()
+        yield
+        started.result()
 
 
 def _url(host: str, port: int) -> str:

@@ -28,11 +28,13 @@ def started(monkeypatch) -> list[str]:
     """Names of what was started; nothing is."""
     names: list[str] = []
 
-    def start(_keeper: Keeper, name: str) -> SimpleNamespace:
+    def start(
+        _settings: Settings, name: str, _kind: type[Background], _arguments: tuple[object, ...]
+    ) -> SimpleNamespace:
         names.append(name)
         return SimpleNamespace(name=name)
 
-    monkeypatch.setattr(Keeper, "_start", start)
+    monkeypatch.setattr(background, "start", start)
     monkeypatch.setattr(background, "keep_replica_on_loopback", lambda: None)
     return names
 
@@ -50,6 +52,13 @@ def test_each_partition_has_its_learners(started):
 def test_without_an_archive_there_is_no_archiver(started):
     Kept(Settings(archive="none"), [SPEC], 7)
     assert started == ["learner-home-0.7", "learner-home-1.7"]
+
+
+def test_learners_that_start_before_their_keeper_are_those_it_wants(started):
+    background.start_learners(Settings(archive="/archive"), [SPEC], 7)
+    early = started.copy()
+    Kept(Settings(archive="/archive"), [SPEC], 7)
+    assert early == started[len(early) : -1] == ["learner-home-0.7", "learner-home-1.7"]
 
 
 @pytest.fixture

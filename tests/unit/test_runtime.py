@@ -1,5 +1,6 @@
 """Starting: folders, secrets, and waiting for what does not start."""
 
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -93,3 +94,28 @@ def test_a_service_that_does_not_start_says_which_part(monkeypatch, state):
     with pytest.raises(StartupError, match="a replica died") as raised:
         waits(monkeypatch, (False, "DEPLOYING"), (False, state))
     assert raised.value.target == "deployments"
+
+
+def test_a_serve_that_does_not_start_is_not_asked_for_an_application(monkeypatch):
+    def fail(**_: object) -> None:
+        raise RuntimeError("no port")
+
+    monkeypatch.setattr("ray.serve.start", fail)
+    monkeypatch.setattr("ray.util.list_named_actors", lambda **_: [])
+    with pytest.raises(RuntimeError, match="no port"), runtime._serve_started({}):
+        pytest.fail("asked")
+
+
+def test_an_application_is_deployed_while_haproxy_starts_and_waited_for_with_it(monkeypatch):
+    deployed, steps = threading.Event(), []
+
+    def start(**_: object) -> None:
+        assert deployed.wait(10)
+        steps.append("started")
+
+    monkeypatch.setattr("ray.serve.start", start)
+    monkeypatch.setattr("ray.util.list_named_actors", lambda **_: [runtime.CONTROLLER])
+    with runtime._serve_started({}):
+        steps.append("deployed")
+        deployed.set()
+    assert steps == ["deployed", "started"]
