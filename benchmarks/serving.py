@@ -9,9 +9,10 @@ weights, `lints` Thompson sampling on ridge with 100 draws. Each ratio is the me
 two were loaded one after the other.
 
 The learner is flat out while it has a backlog: decisions and rewards put into the log at once, which the archiver has
-to write as well. p99 is pooled over many turns of TURN_S, in which both are stopped, the learner alone works, and both
-work. Loads begin when what was logged before is learned, and when Valkey has done with rewriting its file, which it
-does whenever that has doubled.
+to write as well. p99 is pooled over many turns of TURN_S, in which both are stopped, the learner alone works, both
+work, and, to tell what this machine does to p99 by itself, a process that does nothing but loop works in the learner's
+place, at its niceness. Loads begin when what was logged before is learned, and when Valkey has done with rewriting its
+file, which it does whenever that has doubled.
 Freshness is from the end of a decision's window until every replica served a model that had learned it. Ready is the
 median of STARTS starts, in turn with those of an empty application, each alone on the machine.
 """
@@ -24,11 +25,12 @@ import math
 import os
 import signal
 import statistics
+import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import httpx
@@ -47,6 +49,7 @@ from bandits.records import DecisionRecord, RewardRecord
 from serve_app.event_log import FIELD
 from serve_app.freshness import freshness_ms, read_all
 from serve_app.keys import Keys
+from serve_app.settings import Settings
 
 WINDOW_S = 2
 REST = f"join: {{window_s: {WINDOW_S}}}\nuse: [context, features]\n"
@@ -63,7 +66,7 @@ SETTLING_S = 120.0
 STARTS = 3
 RANK = "ServeReplica:banditloop:rank"
 LEARNER, ARCHIVER = "ray::Learner", "ray::Archiver"
-STOPPED, ALONE, BOTH = "stopped", "learner", "learner and archiver"
+STOPPED, ALONE, BOTH, LOOP = "stopped", "learner", "learner and archiver", "an empty loop in the learner's place"
 rng = np.random.default_rng(0)
 
 
@@ -207,6 +210,18 @@ def pile_up(service: Service, policy: str, count: int) -> tuple[int, int]:
         return log_order(client.xinfo_stream(keys.log)["last-generated-id"].decode())
 
 
+@contextlib.contextmanager
+def looping() -> Iterator[int]:
+    """A process that takes all the processor time that it can get, at the learner's niceness; stopped at first."""
+    code = f"import os\nos.nice({Settings().learner_niceness})\nwhile True: pass"
+    with subprocess.Popen([sys.executable, "-c", code]) as process:  # noqa: S603 - the code is above
+        process.send_signal(signal.SIGSTOP)
+        try:
+            yield process.pid
+        finally:
+            process.kill()
+
+
 def tails(service: Service, capacity: float, seconds: float) -> dict[str, float]:
     """p99 of rank at 30% of capacity, ms, by who works on a backlog meanwhile.
 
@@ -226,26 +241,28 @@ def tails(service: Service, capacity: float, seconds: float) -> dict[str, float]
                 os.kill(pid, signal.SIGCONT if work else signal.SIGSTOP)
 
     def turns() -> None:
-        for who in itertools.cycle((STOPPED, ALONE, BOTH)):
+        for who in itertools.cycle((STOPPED, ALONE, BOTH, LOOP)):
             if ended.wait(TURN_S):
                 return
-            let(learners, work=who != STOPPED)
+            let(learners, work=who in (ALONE, BOTH))
             let(archivers, work=who == BOTH)
+            let([loop], work=who == LOOP)
             busy.append((time.perf_counter(), who))
 
     learners, archivers = of_service(service, LEARNER), of_service(service, ARCHIVER)
     turning = threading.Thread(target=turns)
-    turning.start()
-    try:
-        taken = open_loop_each(url_of(service), bodies(), 0.3 * capacity, seconds)
-    finally:
-        ended.set()
-        turning.join()
-        let(learners + archivers, work=True)
+    with looping() as loop:
+        turning.start()
+        try:
+            taken = open_loop_each(url_of(service), bodies(), 0.3 * capacity, seconds)
+        finally:
+            ended.set()
+            turning.join()
+            let(learners + archivers, work=True)
     time.sleep(2 * TURN_S)  # what it has learned is said once a second
     if position(service, "vw") >= last or {*learners, *archivers} != set(of_service(service, LEARNER, ARCHIVER)):
         raise SystemExit("the backlog was learned before the measurement ended, or a learner died: enlarge BACKLOG")
-    found: dict[str, list[float]] = {STOPPED: [], ALONE: [], BOTH: []}
+    found: dict[str, list[float]] = {who: [] for who in (STOPPED, ALONE, BOTH, LOOP)}
     for due, took in taken:
         begun, who = next((turn for turn in reversed(busy) if turn[0] <= due), (math.inf, STOPPED))
         if due >= begun + SETTLED_S:
@@ -334,8 +351,8 @@ def main() -> int:
                 p99,
                 at_most=1000,
             )
-            p99_ms = tails(ours, capacity, 8 * seconds)
-            for who, most in ((ALONE, 1.5), (BOTH, None)):
+            p99_ms = tails(ours, capacity, 10 * seconds)
+            for who, most in ((ALONE, 1.5), (BOTH, None), (LOOP, None)):
                 times = p99_ms[who] / p99_ms[STOPPED]
                 table.add(
                     f"p99 of rank at 30%: {who} flat out / stopped",

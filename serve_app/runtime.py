@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -69,10 +70,6 @@ def serving(settings: Settings, specs: Sequence[PolicySpec]) -> Iterator[str]:
         raise StartupError(f"cannot listen on {settings.host}:{settings.port}: try --port", "port")
     validate(settings, specs)
     import ray
-    from ray import serve
-
-    from serve_app.app import APP_NAME, build_app, new_generation
-    from serve_app.background import start_learners
 
     with valkey(settings) as url, ray_on_loopback(settings) as inside:
         settings = settings.model_copy(
@@ -84,14 +81,21 @@ def serving(settings: Settings, specs: Sequence[PolicySpec]) -> Iterator[str]:
         )
         settings.secret()
         check_partitions(url, specs)
-        ray.init(
-            address="local",  # its own, whatever else runs on this machine
-            namespace="banditloop",
-            include_dashboard=False,
-            log_to_driver=settings.log_level == "DEBUG",
-            logging_level=logging.WARNING,
-            object_store_memory=128 * 2**20,
-        )
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(import_module, "serve_app.app")  # most of a second, while Ray's processes start
+            ray.init(
+                address="local",  # its own, whatever else runs on this machine
+                namespace="banditloop",
+                include_dashboard=False,
+                log_to_driver=settings.log_level == "DEBUG",
+                logging_level=logging.WARNING,
+                object_store_memory=128 * 2**20,
+            )
+        from ray import serve
+
+        from serve_app.app import APP_NAME, build_app, new_generation
+        from serve_app.background import start_learners
+
         try:
             check_ray_is_on_loopback(ray.util.get_node_ip_address())
             generation = new_generation()
