@@ -88,7 +88,7 @@ async def _open(url: str, bodies: Sequence[str], per_s: float, seconds: float) -
 
 @contextlib.contextmanager
 def _no_collection() -> Iterator[None]:
-    """No search for cycles in this process: it takes 0.1 to 0.2 s, and every answer of that time would be late."""
+    """No search for cycles in this process: one took 0.2 s, and every answer of that time would be late."""
     gc.collect()
     gc.disable()
     try:
