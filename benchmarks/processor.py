@@ -1,8 +1,13 @@
-"""Whose processor time a load uses: seconds by process, of all processes of this machine."""
+"""Whose processor time a load uses: seconds by process of this machine; and a process that takes all it can get."""
 
+import contextlib
 import os
 import re
+import signal
+import subprocess
+import sys
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
 TICK_S = 1.0 / os.sysconf("SC_CLK_TCK")
@@ -41,3 +46,15 @@ def per_request_us(before: dict[str, float], after: dict[str, float], requests: 
     """Microseconds of processor per request, the largest first; what is below 5 is left out."""
     used = {name: 1e6 * (seconds - before.get(name, 0.0)) / requests for name, seconds in after.items()}
     return {name: us for name, us in sorted(used.items(), key=lambda each: -each[1]) if us >= 5}
+
+
+@contextlib.contextmanager
+def looping(niceness: int) -> Iterator[int]:
+    """A process that takes all the processor time that it can get, at this niceness; stopped at first."""
+    code = f"import os\nos.nice({niceness})\nwhile True: pass"
+    with subprocess.Popen([sys.executable, "-c", code]) as process:  # noqa: S603 - the code is above
+        process.send_signal(signal.SIGSTOP)
+        try:
+            yield process.pid
+        finally:
+            process.kill()

@@ -25,12 +25,11 @@ import math
 import os
 import signal
 import statistics
-import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import httpx
@@ -38,7 +37,7 @@ import msgspec
 import numpy as np
 import redis
 from load import Measured, closed_loop, open_loop, open_loop_each
-from processor import by_process, per_request_us
+from processor import by_process, looping, per_request_us
 from services import Service, banditloop, empty, put_catalogue
 from soak_service import descendants, rss_of
 from table import Table
@@ -67,6 +66,7 @@ STARTS = 3
 RANK = "ServeReplica:banditloop:rank"
 LEARNER, ARCHIVER = "ray::Learner", "ray::Archiver"
 STOPPED, ALONE, BOTH, LOOP = "stopped", "learner", "learner and archiver", "an empty loop in the learner's place"
+TURNS = STOPPED, ALONE, BOTH, LOOP
 rng = np.random.default_rng(0)
 
 
@@ -210,18 +210,6 @@ def pile_up(service: Service, policy: str, count: int) -> tuple[int, int]:
         return log_order(client.xinfo_stream(keys.log)["last-generated-id"].decode())
 
 
-@contextlib.contextmanager
-def looping() -> Iterator[int]:
-    """A process that takes all the processor time that it can get, at the learner's niceness; stopped at first."""
-    code = f"import os\nos.nice({Settings().learner_niceness})\nwhile True: pass"
-    with subprocess.Popen([sys.executable, "-c", code]) as process:  # noqa: S603 - the code is above
-        process.send_signal(signal.SIGSTOP)
-        try:
-            yield process.pid
-        finally:
-            process.kill()
-
-
 def tails(service: Service, capacity: float, seconds: float) -> dict[str, float]:
     """p99 of rank at 30% of capacity, ms, by who works on a backlog meanwhile.
 
@@ -241,7 +229,7 @@ def tails(service: Service, capacity: float, seconds: float) -> dict[str, float]
                 os.kill(pid, signal.SIGCONT if work else signal.SIGSTOP)
 
     def turns() -> None:
-        for who in itertools.cycle((STOPPED, ALONE, BOTH, LOOP)):
+        for who in itertools.cycle(TURNS):
             if ended.wait(TURN_S):
                 return
             let(learners, work=who in (ALONE, BOTH))
@@ -251,7 +239,7 @@ def tails(service: Service, capacity: float, seconds: float) -> dict[str, float]
 
     learners, archivers = of_service(service, LEARNER), of_service(service, ARCHIVER)
     turning = threading.Thread(target=turns)
-    with looping() as loop:
+    with looping(Settings().learner_niceness) as loop:
         turning.start()
         try:
             taken = open_loop_each(url_of(service), bodies(), 0.3 * capacity, seconds)
@@ -262,7 +250,7 @@ def tails(service: Service, capacity: float, seconds: float) -> dict[str, float]
     time.sleep(2 * TURN_S)  # what it has learned is said once a second
     if position(service, "vw") >= last or {*learners, *archivers} != set(of_service(service, LEARNER, ARCHIVER)):
         raise SystemExit("the backlog was learned before the measurement ended, or a learner died: enlarge BACKLOG")
-    found: dict[str, list[float]] = {who: [] for who in (STOPPED, ALONE, BOTH, LOOP)}
+    found: dict[str, list[float]] = {who: [] for who in TURNS}
     for due, took in taken:
         begun, who = next((turn for turn in reversed(busy) if turn[0] <= due), (math.inf, STOPPED))
         if due >= begun + SETTLED_S:
