@@ -108,10 +108,14 @@ def _start(folder: Path, port: int | None, durability: Durability) -> ValkeyServ
 
 
 def _launched(server: ValkeyServer, folder: Path) -> None:
-    """By a script: the kernel ends the server when this process dies in a way that no handler sees, and see MALLOC."""
-    setpriv = shutil.which("setpriv")  # of util-linux; without it `_end_leftover` does so at the next start
+    """By a script: the kernel ends the server when this process dies in a way that no handler sees, and see MALLOC.
+
+    In a session of its own, so that Ctrl-C and ``timeout``, whose signals are for a whole group of processes, end what
+    uses the server first.
+    """
+    setsid, setpriv = shutil.which("setsid"), shutil.which("setpriv")  # util-linux; else see `_end_leftover`
     binary = str(server._binary_path)  # noqa: SLF001 - it takes no command
-    words = [*((setpriv, "--pdeathsig", "TERM") if setpriv else ()), binary]
+    words = [*((setsid, setpriv, "--pdeathsig", "TERM") if setsid and setpriv else ()), binary]
     script = folder / "valkey-server"
     exported = " ".join(f"{name}={value}" for name, value in MALLOC.items())
     script.write_text(f'#!/bin/sh\nexport {exported}\nexec {shlex.join(words)} "$@"\n')

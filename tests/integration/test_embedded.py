@@ -70,6 +70,14 @@ def test_a_killed_service_takes_its_server_along(tmp_path):
     eventually(lambda: running_url(tmp_path) is None)
 
 
+@pytest.mark.skipif(shutil.which("setsid") is None, reason="needs setsid")
+def test_a_signal_for_the_whole_group_of_the_service_is_not_for_its_server(tmp_path):
+    """Ctrl-C, and what `timeout` sends: the server is there until what uses it has stopped."""
+    with embedded_valkey(tmp_path) as url, redis.Redis.from_url(url) as client:
+        assert client.ping()
+        assert os.getpgid(pid_of(tmp_path)) == pid_of(tmp_path) != os.getpgid(0)
+
+
 def test_a_server_that_an_earlier_service_left_is_ended_before_another_starts(tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda _: None)  # as where there is no setpriv
     script = HOLD.replace("import sys, time", "import shutil, sys, time; shutil.which = lambda _: None")
