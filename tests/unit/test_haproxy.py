@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import signal
 import stat
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import pytest
 
 from bandits.errors import StartupError
 from serve_app import haproxy
-from serve_app.environment import free_port
+from serve_app.environment import free_port, is_free
 from serve_app.haproxy import bundled, tighten
 from serve_app.loopback import (
     BINARY,
@@ -200,6 +201,31 @@ def test_what_is_turned_away_gets_the_apis_json_error(tmp_path):
     for each in (full, dead):
         assert each.headers["content-type"] == "application/json"
         assert msgspec.json.decode(each.content, type=ErrorResponse).error.message
+
+
+STARTER = "import subprocess, sys, time; print(subprocess.Popen(sys.argv[1:]).pid, flush=True); time.sleep(60)"
+
+
+def test_it_ends_with_the_process_that_started_it(tmp_path):
+    """However that ends: left behind, it would keep the port and answer with what it last heard."""
+    port = free_port()
+    config = tmp_path / "haproxy.cfg"
+    config.write_text(BACKENDS.format(folder=tmp_path, port=port, replica=1))
+    command = [sys.executable, "-I", haproxy.__file__, bundled(), "127.0.0.1", "-db", "-f", str(config)]
+    with (
+        subprocess.Popen([sys.executable, "-c", STARTER, *command], stdout=subprocess.PIPE, text=True) as starter,
+        httpx.Client(base_url=f"http://127.0.0.1:{port}") as client,
+    ):
+        proxy = Path("/proc") / starter.stdout.readline().strip()
+        assert answered(client, "/").status_code == 503
+        assert (proxy / "comm").read_text() == "haproxy\n"
+        starter.kill()
+        for _ in range(200):
+            if is_free("127.0.0.1", port):
+                return
+            time.sleep(0.05)
+    os.kill(int(proxy.name), signal.SIGKILL)
+    pytest.fail("it was still there")
 
 
 def answered(client: httpx.Client, path: str) -> httpx.Response:
