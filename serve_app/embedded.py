@@ -115,7 +115,7 @@ def _launched(server: ValkeyServer, folder: Path) -> None:
     """
     setsid, setpriv = shutil.which("setsid"), shutil.which("setpriv")  # util-linux; else see `_end_leftover`
     binary = str(server._binary_path)  # noqa: SLF001 - it takes no command
-    words = [*((setsid, setpriv, "--pdeathsig", "TERM") if setsid and setpriv else ()), binary]
+    words = [*([setsid] if setsid else []), *([setpriv, "--pdeathsig", "TERM"] if setpriv else []), binary]
     script = folder / "valkey-server"
     exported = " ".join(f"{name}={value}" for name, value in MALLOC.items())
     script.write_text(f'#!/bin/sh\nexport {exported}\nexec {shlex.join(words)} "$@"\n')
