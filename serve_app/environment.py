@@ -34,8 +34,8 @@ ONE_MACHINE = {
     **FAST_SERVE,
     # A list of up to 100,000 calls between Ray's actors, for a dashboard that there is not.
     "RAY_task_events_report_interval_ms": "0",
-    # Raylet and GCS keep nothing of what they freed, nor does any of their threads (27 and 29, each with a cache of its
-    # own): both grew for an hour otherwise, and have little to do here.
+    # Raylet and GCS keep nothing of what they freed, or the raylet grows; nor do their threads, in caches of their
+    # own, or GCS grows (benchmarks/soak.py). They have little to do here.
     "RAY_JEMALLOC_CONF": "narenas:1,dirty_decay_ms:0,muzzy_decay_ms:0,tcache:false",
     "RAY_JEMALLOC_PROFILE": "raylet,gcs_server",
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0.1",

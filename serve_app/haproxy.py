@@ -3,8 +3,8 @@
 Run as a script by Ray, in place of HAProxy: ``haproxy.py BINARY HOST -db -f CONFIG …``. The service's own frontend is
 bound to HOST, all others (statistics, metrics) to loopback; the administration socket is for its owner alone; a client
 that sends its headers slowly is let go; what HAProxy and Serve say when they turn a request away is one of the API's
-JSON errors; and it ends with the process of Serve that started it, however that ends, or it would keep the port and
-answer with what it last heard. Imports nothing but the standard library: it runs at every reload.
+JSON errors; and it ends with the process of Serve that started it. Ray sees to that as well, unless Ray's raylet has
+ended first: then HAProxy kept the port. Imports nothing but the standard library: it runs at every reload.
 """
 
 import ctypes
@@ -80,7 +80,7 @@ def tighten(config: str, host: str, errors: str) -> str:
 def end_with_parent() -> None:
     """The kernel ends this process, also after it became another program, when its parent dies (prctl(2))."""
     if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def main(arguments: list[str]) -> None:

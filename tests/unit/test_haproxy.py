@@ -207,7 +207,7 @@ STARTER = "import subprocess, sys, time; print(subprocess.Popen(sys.argv[1:]).pi
 
 
 def test_it_ends_with_the_process_that_started_it(tmp_path):
-    """However that ends: left behind, it would keep the port and answer with what it last heard."""
+    """However that ends, and with nobody else to see to it: left behind, it would keep the port."""
     port = free_port()
     config = tmp_path / "haproxy.cfg"
     config.write_text(BACKENDS.format(folder=tmp_path, port=port, replica=1))
