@@ -103,8 +103,8 @@ async def test_a_server_that_stands_still_is_waited_for_once(caller, server):
 
 async def test_a_pause_longer_than_the_timeout_is_got_over(caller, server):
     with server.client() as client:
-        client.client_pause(round(3000 * TIMEOUT_S), all=True)
-        refused(await caller.traffic(2 * TIMEOUT_S))
+        client.client_pause(round(6000 * TIMEOUT_S), all=True)
+        refused(await caller.traffic(2 * TIMEOUT_S))  # the last of it ends a timeout later, well within the pause
         await caller.recovered()
     caller.audit()
 
