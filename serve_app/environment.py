@@ -17,7 +17,8 @@ FAST_SERVE = {
     "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
     # A client that neither sends nor reads for this long is gone. Ray's default is an hour.
     "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "30",
-    # A front that died or hangs is found out by three of Serve's health checks in a row: 1.5 s, not 30.
+    # Serve takes a front for dead after three failed health checks in a row, 10 s apart by default. A front that
+    # hangs fails each after 10 s.
     "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "0.5",
     # Calls between deployments, of which there are none, would go over an unauthenticated port: see loopback.py.
     "RAY_SERVE_USE_GRPC_BY_DEFAULT": "0",
