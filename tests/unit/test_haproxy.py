@@ -162,7 +162,7 @@ frontend http_frontend
     use_backend replica if {{ path_beg /replica }}
     default_backend default_backend
 backend default_backend
-    http-request return status 404 content-type text/plain lf-string "Path \'%[path]\' not found."
+    http-request return status 404 content-type text/plain lf-string "Path '%[path]' not found."
 backend replica
     server a 127.0.0.1:{replica}
 backend dead
