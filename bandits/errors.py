@@ -193,6 +193,12 @@ class CodecError(BanditloopError):
     code = "invalid_record"
 
 
+class NewerBuildError(BanditloopError):
+    """A later build than this one wrote it: this one cannot know what it means, and changes nothing."""
+
+    code = "newer_build"
+
+
 class ArchiveError(BanditloopError):
     """The archive is damaged, has a gap, belongs to another log, or its address is wrong."""
 

@@ -14,7 +14,10 @@ import msgspec
 
 from bandits.deadlines import Deadline, Deadlines
 from bandits.errors import CodecError
-from bandits.records import ActivationRecord, DecisionRecord, LogEntry, RewardRecord
+from bandits.join_state import ClosedState, EarlyActivation, EarlyState, JoinState, OpenState, log_order
+from bandits.records import ActivationRecord, BuildRecord, DecisionRecord, LogEntry, RewardRecord, fold_version
+
+__all__ = ["Join", "JoinRule", "JoinState", "JoinedDecision", "log_order"]
 
 
 class JoinRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -58,51 +61,7 @@ class _Remembered(msgspec.Struct, eq=False, gc=False):
     seen: dict[int | str, None] = {}
     taught: dict[int, float] = {}
     forgotten_ms: int = 0
-
-
-class OpenState(msgspec.Struct, frozen=True, array_like=True):
-    """An open decision in a checkpoint; its record is read from the log again, at ``position``."""
-
-    event_id: str
-    position: str
-    number: int
-    activated: bool
-    values: dict[int, float]
-    seen: list[int | str]
-    taught: dict[int, float]
-    forgotten_ms: int = 0
-
-
-class ClosedState(msgspec.Struct, frozen=True, array_like=True):
-    """A closed decision that can only make later rewards late."""
-
-    event_id: str
-    number: int
-    forgotten_ms: int
-
-
-class EarlyState(msgspec.Struct, frozen=True, array_like=True):
-    """A reward that waits for its decision until ``orphan_ms``."""
-
-    number: int
-    orphan_ms: int
-    reward: RewardRecord
-
-
-class JoinState(msgspec.Struct, frozen=True, array_like=True):
-    """Everything a join remembers but the records of decisions. ``correctable``: closed, but still to be corrected."""
-
-    sequence: int
-    counts: dict[str, int]
-    open: list[OpenState]
-    correctable: list[OpenState]
-    closed: list[ClosedState]
-    early: list[EarlyState]
-
-    def needed(self) -> str | None:
-        """The oldest position whose record a resume has to read."""
-        positions = [each.position for each in (*self.open, *self.correctable)]
-        return min(positions, key=log_order, default=None)
+    waiting: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -111,32 +70,41 @@ class Join:
 
     ``rule_of`` maps a spec digest to its JoinRule; ``waits`` tells of one whether its learner cannot correct: then
     ``as_it_arrives`` teaches a slot when its first reward comes, or the default when the window closes. ``counts`` has
-    one outcome per reward: joined, duplicate, late, orphan, invalid, or early (still waiting for its decision); and
-    counts of decisions. ``rule`` says how long an early reward waits.
+    one outcome per reward: joined, duplicate, late, orphan, invalid, unactivated (its decision never was), or early
+    (still waiting for its decision, or for its activation); and counts of decisions and activations. ``rule`` says how
+    long an early one waits. ``fold``: the version of the fold (see FOLD), which the log's builds say.
     """
 
     rule_of: Callable[[str], JoinRule]
     rule: JoinRule = field(default_factory=JoinRule)
     waits: Callable[[str], bool] = lambda _: False
     counts: Counter[str] = field(default_factory=Counter)
+    fold: int = 1
     _open: dict[str, _Remembered] = field(default_factory=dict)
     _closed: dict[str, _Remembered] = field(default_factory=dict)
     _early: dict[str, dict[int, tuple[int, RewardRecord]]] = field(default_factory=dict)  # by number: until, reward
+    _activations: dict[str, dict[int, int]] = field(default_factory=dict)  # those that came early; by number: until
     _deadlines: Deadlines = field(default_factory=Deadlines)
     _sequence: int = 0
 
     def apply(self, entry: LogEntry) -> list[JoinedDecision]:
-        """Close every window that ends at or before the entry's time, then apply the entry."""
-        now_ms = entry.time_ms
+        """Close every window that ends at or before the entry's time, then apply the entry.
+
+        Raises:
+            NewerBuildError: from this entry on the log is a later build's; nothing was applied.
+        """
+        now_ms, record = entry.time_ms, entry.record
+        version = fold_version(record.build) if isinstance(record, BuildRecord) else self.fold
         out: list[JoinedDecision] = []
         self._advance(now_ms, out)
-        record = entry.record
         if isinstance(record, DecisionRecord):
             self._decision(entry.id, now_ms, record, out)
         elif isinstance(record, RewardRecord):
             self._reward(now_ms, record, out)
         elif isinstance(record, ActivationRecord):
-            self._activation(record, out)
+            self._activation(now_ms, record, out)
+        elif version != self.fold:
+            self._adopt_fold(version)
         return out
 
     def oldest_open(self) -> str | None:
@@ -168,6 +136,11 @@ class Join:
             [_state_of(event_id, each) for event_id, each in correctable.items()],
             [ClosedState(event_id, d.number, d.forgotten_ms) for event_id, d in self._closed.items() if not d.record],
             [EarlyState(number, *each) for parked in self._early.values() for number, each in parked.items()],
+            [
+                EarlyActivation(number, until, event_id)
+                for event_id, parked in self._activations.items()
+                for number, until in parked.items()
+            ],
         )
 
     def restore(self, state: JoinState, records: Mapping[str, DecisionRecord]) -> None:
@@ -195,6 +168,9 @@ class Join:
             event_id = early.reward.event_id
             self._early.setdefault(event_id, {})[early.number] = (early.orphan_ms, early.reward)
             found.append((early.orphan_ms, early.number, "orphan", event_id))
+        for activation in state.activations:
+            self._activations.setdefault(activation.event_id, {})[activation.number] = activation.orphan_ms
+            found.append((activation.orphan_ms, activation.number, "activation", activation.event_id))
         self._deadlines.restore(found)
 
     def _restored(self, state: OpenState, records: Mapping[str, DecisionRecord]) -> _Remembered:
@@ -211,6 +187,7 @@ class Join:
             dict.fromkeys(state.seen),
             dict(state.taught),
             state.forgotten_ms,
+            state.waiting,
         )
 
     def _remembered(self) -> Iterator[_Remembered]:
@@ -223,6 +200,8 @@ class Join:
                 del self._closed[event_id]
             elif kind == "orphan":
                 self._orphan(event_id, number)
+            elif kind == "activation":
+                self._orphan_activation(event_id, number)
             else:
                 self._close(event_id, deadline, out)
 
@@ -232,6 +211,7 @@ class Join:
         decision.forgotten_ms = deadline + decision.rule.window_ms
         decision.number = self._remind(decision.forgotten_ms, "forget", decision.rule, event_id)
         self.counts["closed" if decision.activated else "not_activated"] += 1
+        self._settle(decision, "unactivated")
         if decision.activated:
             _teach(decision, range(_slots(decision)), out)
         if not (decision.activated and decision.rule.late == "correct"):
@@ -247,6 +227,9 @@ class Join:
         number = self._remind(now_ms + rule.window_ms, "close", rule, record.event_id)
         decision = _Remembered(position, record, rule, number, activated=not record.deferred)
         self._open[record.event_id] = decision
+        if waiting := self._activations.pop(record.event_id, None):
+            self.counts["early_activation"] -= len(waiting)
+            decision.activated = True
         for _, reward in self._early.pop(record.event_id, {}).values():
             self.counts["early"] -= 1
             self._join(decision, record, reward, "joined")
@@ -288,6 +271,15 @@ class Join:
         if not parked:
             del self._early[event_id]
 
+    def _orphan_activation(self, event_id: str, number: int) -> None:
+        parked = self._activations.get(event_id, {})
+        if parked.pop(number, None) is None:
+            return  # its decision came
+        self.counts["early_activation"] -= 1
+        self.counts["orphan_activation"] += 1
+        if not parked:
+            del self._activations[event_id]
+
     def _join(self, decision: _Remembered, record: DecisionRecord, reward: RewardRecord, outcome: str) -> int | None:
         """Count a reward; the slot whose aggregate it entered, if it did."""
         slot = _slot_of(record, reward)
@@ -299,7 +291,11 @@ class Join:
             self.counts["duplicate"] += 1
             return None
         decision.seen[identity] = None
-        self.counts[outcome] += 1
+        if decision.activated or self.fold == 1:
+            self.counts[outcome] += 1
+        else:
+            self.counts["early"] += 1
+            decision.waiting += 1
         if slot not in decision.values or decision.rule.aggregation == "last":
             decision.values[slot] = reward.value
         elif decision.rule.aggregation == "sum":
@@ -308,13 +304,37 @@ class Join:
             decision.values[slot] = max(decision.values[slot], reward.value)
         return slot
 
-    def _activation(self, record: ActivationRecord, out: list[JoinedDecision]) -> None:
+    def _activation(self, now_ms: int, record: ActivationRecord, out: list[JoinedDecision]) -> None:
         decision = self._open.get(record.event_id)
-        if decision is None:
+        if decision is not None:
+            if not decision.activated:
+                decision.activated = True
+                self._settle(decision, "joined")
+                self._begin(decision, out)
+        elif record.event_id in self._closed or self.fold == 1:
             self.counts["orphan_activation"] += 1
-        elif not decision.activated:
-            decision.activated = True
-            self._begin(decision, out)
+        else:
+            self.counts["early_activation"] += 1
+            until = now_ms + self.rule.window_ms
+            number = self._remind(until, "activation", self.rule, record.event_id)
+            self._activations.setdefault(record.event_id, {})[number] = until
+
+    def _settle(self, decision: _Remembered, outcome: str) -> None:
+        """The rewards that waited for a decision's activation have an outcome."""
+        if decision.waiting:
+            self.counts["early"] -= decision.waiting
+            self.counts[outcome] += decision.waiting
+            decision.waiting = 0
+
+    def _adopt_fold(self, version: int) -> None:
+        """From here on entries are folded so. Of an earlier version, when an older build goes on, nothing waits."""
+        if version == 1 and self.fold > 1:
+            for decision in self._open.values():
+                self._settle(decision, "joined")
+            parked = [(event_id, number) for event_id, known in self._activations.items() for number in known]
+            for event_id, number in parked:
+                self._orphan_activation(event_id, number)
+        self.fold = version
 
     def _remind(self, at_ms: int, kind: str, rule: JoinRule, event_id: str) -> int:
         self._sequence += 1
@@ -324,12 +344,6 @@ class Join:
 
 _NOTHING: dict[Any, Any] = {}
 """Of a decision without its record, to which nothing is added any more."""
-
-
-def log_order(position: str) -> tuple[int, int]:
-    """Sorts positions ("milliseconds-sequence") in the order of the log."""
-    milliseconds, _, sequence = position.partition("-")
-    return int(milliseconds), int(sequence or 0)
 
 
 def _teach(decision: _Remembered, slots: Sequence[int], out: list[JoinedDecision]) -> None:
@@ -355,7 +369,15 @@ def _teach(decision: _Remembered, slots: Sequence[int], out: list[JoinedDecision
 
 def _state_of(event_id: str, d: _Remembered) -> OpenState:
     return OpenState(
-        event_id, d.position, d.number, d.activated, dict(d.values), list(d.seen), dict(d.taught), d.forgotten_ms
+        event_id,
+        d.position,
+        d.number,
+        d.activated,
+        dict(d.values),
+        list(d.seen),
+        dict(d.taught),
+        d.forgotten_ms,
+        d.waiting,
     )
 
 

@@ -4,11 +4,23 @@ Large things (a spec, a catalogue, a checkpoint) are blobs named by their digest
 """
 
 import struct
+from collections.abc import Mapping
 
 import msgspec
 import numpy as np
 
+from bandits.errors import NewerBuildError
 from bandits.types import Float32, Float64
+
+FOLD = 2
+"""The version of what a fold computes, and of the kinds of entries that it knows.
+
+1: of builds that say none. 2: an activation that comes before its decision waits for it, as a reward does; a reward
+of a decision that is not activated is no joined one.
+
+Whoever changes what a fold computes of a log, or adds a kind of record, adds one here. Entries before the first
+BuildRecord that says so are folded by the rule that was before, for ever.
+"""
 
 Value = float | str | bool | list[str]
 FeatureMap = dict[str, Value]
@@ -116,9 +128,29 @@ class ArtifactRecord(Record, frozen=True, tag="artifact"):
 
 
 class BuildRecord(Record, frozen=True, tag="build"):
-    """The learner that reads on from here runs on this architecture with these library versions."""
+    """The learner that reads on from here runs on this architecture with these library versions.
+
+    Its ``fold`` is the version by which the entries from here on are folded, whoever folds them (see FOLD).
+    """
 
     build: dict[str, str]
+
+
+def fold_version(build: Mapping[str, str]) -> int:
+    """Of the build in a BuildRecord.
+
+    Raises:
+        NewerBuildError: this build does not know that version.
+    """
+    said = build.get("fold", "1")
+    version = int(said) if said.isascii() and said.isdecimal() else FOLD + 1
+    if version > FOLD:
+        raise NewerBuildError(
+            f"a newer build of banditloop has written this log (its fold has version {said}, this build's {FOLD}):"
+            " use that build, or a later one",
+            "fold",
+        )
+    return version
 
 
 class CheckpointRecord(Record, frozen=True, tag="checkpoint"):

@@ -27,7 +27,7 @@ from pyarrow import fs
 from bandits.codec import decode, digest
 from bandits.errors import ArchiveError, CodecError
 from bandits.join import log_order
-from bandits.records import LogEntry, LogRecord, TickRecord
+from bandits.records import BuildRecord, LogEntry, LogRecord, TickRecord
 from policies.fold import START
 from policies.ranges import FORMAT, METADATA, SCHEMA, Header, Range, folder_of, hour_of, write_range
 from policies.storage import Storage
@@ -153,6 +153,21 @@ class ArchiveReader:
                 table = parquet.read(columns=["id", "kind", "spec"], use_threads=False)
                 named = table.filter(pc.equal(table["kind"], "spec"))
                 found += zip(named["id"].to_pylist(), named["spec"].to_pylist(), strict=True)
+        return found
+
+    def builds(self) -> list[tuple[str, dict[str, str]]]:
+        """Position and build of every BuildRecord, in order. Decodes no other record, nor reads files without one."""
+        found: list[tuple[str, dict[str, str]]] = []
+        for stored, _, parquet in self._chain(None, None):
+            with self._damage(stored.path):
+                kinds = parquet.read(columns=["kind"], use_threads=False)["kind"]
+                if not pc.any(pc.equal(kinds, "build")).as_py():
+                    continue
+                table = parquet.read(columns=READ, use_threads=False).filter(pc.equal(kinds, "build"))
+                for entry_id, data in zip(table["id"].to_pylist(), table["record"].to_pylist(), strict=True):
+                    record = decode(data)
+                    if isinstance(record, BuildRecord):
+                        found.append((entry_id, record.build))
         return found
 
     def entries(

@@ -22,6 +22,7 @@ from bandits.records import (
     RollbackRecord,
     SpecRecord,
     WarmStartRecord,
+    fold_version,
 )
 from bandits.ridge import RidgeLearner
 from bandits.rl import RlLearner
@@ -158,7 +159,9 @@ class Fold:
         Raises:
             CodecError: the log no longer holds a decision that was open.
             SnapshotError: the model in it is corrupt.
+            NewerBuildError: a later build folds this log.
         """
+        self.join.fold = fold_version(state.build)
         self.position, self.learned = state.position, state.learned
         self.salt_id, self.artifact = state.salt_id, state.artifact
         self.build, self.builds, self.pinned = state.build, list(state.builds), state.pinned
@@ -177,13 +180,22 @@ class Fold:
         self.join.restore(state.join, records)
 
     def apply(self, entries: Iterable[LogEntry]) -> None:
-        """Apply entries in order. Any split of the log into calls leaves the same state."""
+        """Apply entries in order. Any split of the log into calls leaves the same state.
+
+        Raises:
+            NewerBuildError: see ``version``; the entry that says so was not applied.
+        """
         for entry in entries:
             for joined in self.join.apply(entry):
                 self._learn(joined)
             self.position = entry.id
             if not isinstance(entry.record, EVENTS):
                 self._configure(entry.record)
+
+    @property
+    def version(self) -> int:
+        """Of the fold, as the newest build of the log says: what depends on it is folded so (see FOLD)."""
+        return self.join.fold
 
     def snapshot(self) -> Snapshot:
         """The learned model as of ``position``."""

@@ -20,7 +20,7 @@ from serve_app.deployments import RankReplica
 from serve_app.loopback import refuse_open_doors, serve_host
 from serve_app.placement import on_node_for
 from serve_app.settings import Settings
-from serve_app.validation import check_partitions, validate
+from serve_app.validation import check_logs, validate
 
 APP_NAME = "banditloop"
 RETRY_AFTER_S = 1.0
@@ -107,7 +107,7 @@ def build_for_cluster(settings: Settings, specs: Sequence[PolicySpec]) -> Applic
     refuse_open_doors(settings.model_copy(update={"host": serve_host()}))
     specs = [msgspec.structs.replace(spec, artifact=pinned(spec.artifact)) if spec.artifact else spec for spec in specs]
     validate(settings, specs)
-    check_partitions(str(settings.redis_url), specs)
+    check_logs(str(settings.redis_url), specs)
     return build_app(settings.model_copy(update={"archive": settings.archive_root()}), specs, new_generation())
 
 

@@ -65,6 +65,7 @@ STATUS: Mapping[type[BanditloopError], int] = {
     errors.ArtifactError: 422,
     errors.SnapshotError: 500,
     errors.CodecError: 500,
+    errors.NewerBuildError: 500,
     errors.ArchiveError: 500,
     errors.LogGapError: 500,
     errors.BadRowError: 500,

@@ -80,6 +80,11 @@ class Keys:
         return self._key("stats")
 
     @property
+    def fold(self) -> str:
+        """The highest version of the fold that a build in the log says. See newer.py."""
+        return self._key("fold")
+
+    @property
     def archive(self) -> str:
         """What is committed to the archive, written there and trimmed from the stream: a hash, see archiver.py."""
         return self._key("archive")

@@ -16,9 +16,10 @@ import redis
 from redis.exceptions import RedisError
 
 from bandits.codec import digest, encode
-from bandits.errors import BanditloopError, LogGapError, SpecError
+from bandits.errors import BanditloopError, LogGapError, NewerBuildError, SpecError
 from bandits.join import log_order
 from bandits.records import (
+    FOLD,
     ArtifactRecord,
     BuildRecord,
     CatalogueRecord,
@@ -40,7 +41,8 @@ from serve_app.event_log import FIELD, LogReader
 from serve_app.history import History
 from serve_app.inbox import Inbox
 from serve_app.keys import Keys
-from serve_app.lease import Lease, LeaseLostError
+from serve_app.lease import Command, Lease, LeaseLostError
+from serve_app.newer import mark_fold
 from serve_app.snapshots import Published, publish
 from serve_app.stats import Stats
 
@@ -52,6 +54,8 @@ READ = 250
 PUBLISHING_SHARE = 0.25
 """At most this share of the learner's time goes into snapshots, however large they grow."""
 RETRY_S = 0.5
+NEWER_S = 60.0
+"""Until a look whether a log that a newer build has written can be read, which it cannot."""
 CHECKPOINT_S = 60.0
 CATCH_UP = 1000
 
@@ -145,6 +149,12 @@ class LearnerLoop:
         except LeaseLostError:
             log.warning("another learner leads policy %s now: standing by", self._spec.name)
             self._configured_under = None
+        except NewerBuildError as error:
+            said = "policy %s: %s; learning stops here"
+            log.error(said, self._spec.name, error.message)  # noqa: TRY400 - a line says it all
+            self.lease.abstain()
+            self._started = False
+            return NEWER_S
         except LogGapError as error:
             log.warning("%s: resuming from the newest checkpoint", error.message)
             self._started = False
@@ -166,6 +176,8 @@ class LearnerLoop:
                 self._fold.resume(state, self._past)
                 self._checkpointed = state.position
                 log.info("resumed policy %s from the checkpoint at %s", self._spec.name, state.position)
+            except NewerBuildError:
+                raise
             except BanditloopError as error:
                 log.warning("the checkpoint at %s cannot be used (%s): folding from the start", state.position, error)
                 self._fold = self._fresh()
@@ -218,7 +230,10 @@ class LearnerLoop:
         self._torn = False
 
     def _append(self, *records: LogRecord) -> None:
-        self.lease.guarded([("XADD", self._keys.log, "*", FIELD, encode(record)) for record in records])
+        appended: list[Command] = [("XADD", self._keys.log, "*", FIELD, encode(record)) for record in records]
+        if any(isinstance(record, BuildRecord) for record in records):
+            appended += mark_fold(self._client, self._keys)
+        self.lease.guarded(appended)
 
     def _configure(self) -> None:
         """Say in the log what has changed since: build, spec, catalogue, artifact."""
@@ -340,9 +355,10 @@ def batched(entries: Iterable[LogEntry], size: int) -> Iterator[list[LogEntry]]:
 
 @cache
 def build() -> dict[str, str]:
-    """Architecture and library versions, within which a replay is byte-identical."""
+    """Version of the fold, architecture and library versions, within which a replay is byte-identical."""
     names = ("banditloop", "numba", "numpy", "vowpal-wabbit-next")
     return {
+        "fold": str(FOLD),
         "machine": platform.machine(),
         "python": platform.python_version(),
         **{name: version(name) for name in names},

@@ -82,6 +82,7 @@ class Lease:
         self._renewed_at = 0.0
         self._token: bytes | None = None
         self.takeovers = 0
+        self._abstains = False
 
     @property
     def token(self) -> bytes | None:
@@ -90,7 +91,9 @@ class Lease:
         return token if token is not None and time.monotonic() - self._renewed_at < self._lease_ms / 1000 else None
 
     def acquire(self) -> bool:
-        """Take or renew the lease; False if another holds it."""
+        """Take or renew the lease; False if another holds it, or this one abstains."""
+        if self._abstains:
+            return False
         asked_at = time.monotonic()
         own = self._token or b""
         keys = (self._keys.lease, self._keys.fence, self._keys.waiting)
@@ -114,6 +117,11 @@ class Lease:
             except (RedisError, OSError) as error:
                 log.warning("the lease cannot be renewed (%s): retrying", type(error).__name__)
             stop.wait(HEARTBEAT_S if held else POLL_S)
+        self.release()
+
+    def abstain(self) -> None:
+        """Never lead again: another may."""
+        self._abstains = True
         self.release()
 
     def release(self) -> None:

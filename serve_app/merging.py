@@ -13,6 +13,7 @@ from policies.fold import Cut
 from policies.together import PartitionLog, Together
 from serve_app.keys import Keys
 from serve_app.lease import Command, Lease
+from serve_app.newer import NO_MERGE
 from serve_app.snapshots import UNNAMED_S
 
 KEPT_MERGES = 200
@@ -24,7 +25,7 @@ DECIDE = """
 local newest = tonumber(redis.call('HGET', KEYS[2], 'number') or '0')
 if tonumber(ARGV[2]) <= newest then return 0 end
 redis.call('XADD', KEYS[4], '*', 'r', ARGV[5])
-redis.call('HSET', KEYS[2], 'number', ARGV[2], 'record', ARGV[3])
+redis.call('HSET', KEYS[2], 'number', ARGV[2], 'newest', ARGV[3])
 redis.call('HSET', KEYS[3], ARGV[2], ARGV[4])
 return 1
 """
@@ -46,8 +47,9 @@ def read_offer(client: "redis.Redis", keys: Keys) -> Offer | None:
 
 def read_merge(client: "redis.Redis", keys: Keys) -> MergeRecord | None:
     """The newest merge. ``keys``: of partition 0."""
-    raw: Any = client.hget(keys.merge, "record")
-    return None if raw is None else msgspec.msgpack.decode(raw, type=MergeRecord)
+    raw: Any = client.hmget(keys.merge, "newest", "record")  # builds of fold 1 write the second
+    known = [each for each in raw if each not in (None, NO_MERGE)]
+    return msgspec.msgpack.decode(known[0], type=MergeRecord) if known else None
 
 
 def put_offer(

@@ -245,7 +245,7 @@ class _Collector:
                 merges.add_metric([policy], stats.merge)
                 late.add_metric([policy], len(stats.late))
             for outcome, value in sorted(stats.outcomes.items()):
-                if outcome != "early":
+                if outcome not in {"early", "early_activation"}:  # those go down again
                     outcomes.add_metric([policy, outcome], value)
             early.add_metric([policy], stats.outcomes.get("early", 0))
             learned.add_metric([policy], stats.learned)

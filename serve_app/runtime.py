@@ -19,7 +19,7 @@ from serve_app.embedded import embedded_valkey, running_url
 from serve_app.environment import is_free, join_clusters, prepare_environment
 from serve_app.loopback import check_ray_is_on_loopback, is_loopback, ray_on_loopback, refuse_open_doors
 from serve_app.settings import Settings
-from serve_app.validation import check_partitions, validate
+from serve_app.validation import check_logs, validate
 
 READY_S = 120.0
 PATIENCE_S = 10.0
@@ -80,7 +80,7 @@ def serving(settings: Settings, specs: Sequence[PolicySpec]) -> Iterator[str]:
             }
         )
         settings.secret()
-        check_partitions(url, specs)
+        check_logs(url, specs)
         with ThreadPoolExecutor(1) as pool:
             pool.submit(import_module, "serve_app.app")  # most of a second, while Ray's processes start
             ray.init(

@@ -12,7 +12,8 @@ from policies.catalogue import Catalogue
 from policies.sources import load_sources
 from policies.spec import PolicySpec, VwConfig, decode_spec
 from policies.stored_artifact import opened
-from serve_app.keys import Keys
+from serve_app.keys import Keys, partitions
+from serve_app.newer import check_fold
 from serve_app.redis_clients import blocking_client
 from serve_app.security import read_keys
 from serve_app.settings import Settings
@@ -45,16 +46,18 @@ def validate(settings: Settings, specs: Sequence[PolicySpec]) -> None:
         Storage(settings.archive_root(), "")
 
 
-def check_partitions(url: str, specs: Sequence[PolicySpec]) -> None:
-    """Refuse to divide a log otherwise than it is: rewards would miss their decisions.
+def check_logs(url: str, specs: Sequence[PolicySpec]) -> None:
+    """Refuse a log of a newer build, and to divide one otherwise than it is: rewards would miss their decisions.
 
     A Redis that does not answer is not asked: replicas and learners wait for it.
 
     Raises:
-        SpecError: which names the policy.
+        NewerBuildError, SpecError: which names the policy.
     """
     with contextlib.suppress(RedisError, OSError), contextlib.closing(blocking_client(url)) as client:
         for spec in specs:
+            for keys in partitions(spec.name, spec.partitions):
+                check_fold(client, keys)
             begun = client.exists(Keys(spec.name).head)
             count = partition_count(client, spec.name) if begun else spec.partitions
             if count != spec.partitions:

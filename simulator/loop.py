@@ -10,7 +10,16 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from bandits.records import CatalogueRecord, LogEntry, LogRecord, RewardRecord, SpecRecord, TickRecord
+from bandits.records import (
+    FOLD,
+    BuildRecord,
+    CatalogueRecord,
+    LogEntry,
+    LogRecord,
+    RewardRecord,
+    SpecRecord,
+    TickRecord,
+)
 from bandits.types import Snapshot
 from policies.catalogue import Catalogue
 from policies.fold import Fold
@@ -87,6 +96,7 @@ def run_loop(
         run.log.append(LogEntry(f"{time_ms}-{sequence}", record))
         fold.apply(run.log[-1:])
 
+    append(1, BuildRecord({"fold": str(FOLD)}))
     append(1, SpecRecord(spec.digest, ""))
     append(1, CatalogueRecord(catalogue.digest))
     with asyncio.Runner() as runner:

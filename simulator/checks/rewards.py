@@ -4,7 +4,7 @@ from collections import Counter, deque
 from collections.abc import Iterator
 
 from bandits.join import Join, JoinRule
-from bandits.records import BuildRecord, DecisionRecord, LogEntry, RewardRecord, SpecRecord
+from bandits.records import FOLD, BuildRecord, DecisionRecord, LogEntry, RewardRecord, SpecRecord
 from simulator.checks.findings import Figure, Finding, Severity, found, graded, percent
 from simulator.checks.stored import Stored
 
@@ -30,6 +30,13 @@ OUTCOMES: tuple[tuple[str, str, tuple[float, float | None], str, str], ...] = (
             "count answers with logged false; send the event_id that rank answered; for rewards that come so late make"
             " join.window_s longer"
         ),
+    ),
+    (
+        "unactivated_rewards",
+        "unactivated",
+        (0.01, 0.1),
+        "their decisions were deferred, and no activation came before the window closed: nothing is learned of them",
+        "activate a deferred decision when it is acted upon, before its reward; or do not defer it",
     ),
     (
         "invalid_rewards",
@@ -81,6 +88,8 @@ class Rewards:
         if self._start is None:
             self._start = entry.time_ms
             self._cut = not isinstance(entry.record, SpecRecord | BuildRecord)
+            if self._cut:
+                self._join.fold = FOLD  # what it was is said before; most likely a learner of this build leads
         if isinstance(entry.record, SpecRecord):
             self._adopt(entry.record.digest)
         elif self._spec is None and isinstance(entry.record, DecisionRecord):
@@ -122,7 +131,7 @@ class Rewards:
         yield self._informative()
 
     def _outcomes(self, counts: Counter[str]) -> Iterator[Finding]:
-        settled = counts["joined"] + counts["late"] + counts["orphan"] + counts["invalid"]
+        settled = sum(counts[name] for name in ("joined", "late", "orphan", "invalid", "unactivated"))
         figures: dict[str, Figure] = {
             name: counts[name]
             for name in (
@@ -135,6 +144,7 @@ class Rewards:
                 "duplicate_decision",
                 "not_activated",
                 "orphan_activation",
+                "unactivated",
             )
         }
         figures["waiting"] = self._join.counts["early"]
@@ -147,7 +157,7 @@ class Rewards:
             graded(never, settled, warn=limits[0], fail=limits[1]),
             message,
             cause="rewards come after the window, name decisions the log does not hold, or name what was not chosen",
-            action="see the findings late_rewards, orphan_rewards and invalid_rewards, which tell which",
+            action="see the findings about late, orphan, unactivated and invalid rewards, which tell which",
             figures=figures,
         )
         total = settled + counts["duplicate"]

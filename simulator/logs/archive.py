@@ -14,7 +14,7 @@ import numpy as np
 
 from bandits.errors import BadRowError, CodecError, ReplayError
 from bandits.join import Join, JoinedDecision, JoinRule, log_order
-from bandits.records import SpecRecord
+from bandits.records import SpecRecord, fold_version
 from policies.archive import ArchiveReader, archive_folders
 from policies.catalogue import Catalogue
 from policies.fold import START
@@ -30,7 +30,7 @@ class ArchivePiece:
     """The decisions past ``after``, up to and including ``through`` (None: the end), of one policy's archive.
 
     It reads from ``start``, two windows earlier, so that duplicates and rewards that came early are known, and on until
-    the last window is closed. ``rule`` is the join of the spec in force at ``start``.
+    the last window is closed. ``rule`` is the join of the spec in force at ``start``, ``fold`` the version of the fold.
     """
 
     root: str
@@ -41,6 +41,7 @@ class ArchivePiece:
     rule: JoinRule = field(default_factory=JoinRule)
     skip_bad: bool = False
     skipped: int = 0
+    fold: int = 1
 
     def batches(self) -> Iterator[LogBatch]:
         """See Piece. An entry that does not decode was none to the learner, but whoever evaluates has to know of it."""
@@ -78,7 +79,7 @@ class ArchivePiece:
                 rules[digest] = plain(decode_spec(reader.blob(digest)).join)
             return rules[digest]
 
-        join = Join(rule_of, rule=self.rule)
+        join = Join(rule_of, rule=self.rule, fold=self.fold)
         through = None if self.through is None else log_order(self.through)
         for entry in reader.entries(self.start, on_undecodable=self._bad):
             for joined in join.apply(entry):
@@ -103,7 +104,7 @@ def archive_pieces(root: str, policy: str, count: int, *, skip_bad: bool = False
     ranges = reader.ranges()
     if not ranges:
         raise ReplayError(f"no range of {policy!r} is archived in {root}", "log")
-    specs = reader.specs()
+    specs, builds = reader.specs(), reader.builds()
     rules = {digest: plain(decode_spec(reader.blob(digest)).join) for _, digest in specs}
     reach_ms = REMEMBERED * max((rule.window_ms for rule in rules.values()), default=0)
     total = sum(each.range.count for each in ranges)
@@ -118,7 +119,9 @@ def archive_pieces(root: str, policy: str, count: int, *, skip_bad: bool = False
         known = [digest for position, digest in specs if log_order(position) <= log_order(start)]
         rule = rules[known[-1]] if known else JoinRule()
         through = cuts[number + 1] if number + 1 < len(cuts) else None
-        pieces.append(ArchivePiece(root, policy, cut, through, start, rule, skip_bad))
+        folded = [build for position, build in builds if log_order(position) <= log_order(start)]
+        fold = fold_version(folded[-1] if folded else {})
+        pieces.append(ArchivePiece(root, policy, cut, through, start, rule, skip_bad, fold=fold))
     return pieces
 
 

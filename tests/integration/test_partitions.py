@@ -54,7 +54,7 @@ from serve_app.metrics import Metrics, collect
 from serve_app.service import RedisPolicyService
 from serve_app.settings import Settings
 from serve_app.stored import StoredPolicy, partition_count
-from serve_app.validation import check_partitions
+from serve_app.validation import check_logs
 
 pytestmark = pytest.mark.usefixtures("hurried_learner")
 
@@ -358,9 +358,9 @@ def test_a_log_is_not_divided_otherwise_later(client, server_url, monkeypatch):
     assert partition_count(client, "home") == COUNT
     changed = msgspec.structs.replace(SPEC, partitions=1)
     with pytest.raises(SpecError) as refused:
-        check_partitions(server_url, [changed])
+        check_logs(server_url, [changed])
     assert (refused.value.target, f"partitions to {COUNT}" in refused.value.message) == ("partitions", True)
-    check_partitions(server_url, [SPEC])
+    check_logs(server_url, [SPEC])
     monkeypatch.setattr("serve_app.app.serve_host", lambda: "127.0.0.1")  # which it asks a running Serve
     with pytest.raises(SpecError, match=f"partitions to {COUNT}"):  # nor by a deployment on a cluster
         build_for_cluster(Settings(redis_url=server_url, salt=SALT.hex(), archive="none"), [changed])

@@ -15,7 +15,7 @@ from bandits.records import (
     TickRecord,
 )
 
-OUTCOMES = ("joined", "duplicate", "late", "orphan", "invalid", "early")
+OUTCOMES = ("joined", "duplicate", "late", "orphan", "invalid", "unactivated", "early")
 
 
 class Log:

@@ -1,0 +1,42 @@
+"""What keeps a build away from a log that a newer one has written. A fold that meets it stops as well (see FOLD).
+
+A learner that leads says in Redis, in the step that appends its BuildRecord, by which version the log is folded from
+there on, and a service looks before it starts. Builds of fold 1 do not; but they refuse a policy whose newest merge has
+another number of inputs than its spec has partitions. So there is NO_MERGE where they look for one: it has none.
+"""
+
+from typing import Any
+
+import msgspec
+import redis
+
+from bandits.errors import NewerBuildError
+from bandits.records import FOLD, MergeRecord, fold_version
+from serve_app.keys import Keys
+from serve_app.lease import Command
+
+NO_MERGE = msgspec.msgpack.encode(MergeRecord(0, [], "", ""))
+
+
+def mark_fold(client: "redis.Redis", keys: Keys) -> list[Command]:
+    """What a leader writes with its BuildRecord."""
+    marked: list[Command] = [("SET", keys.fold, FOLD), ("HSET", keys.merge, "record", NO_MERGE)]
+    before: Any = client.hget(keys.merge, "record")
+    if before not in (None, NO_MERGE):  # of a build of fold 1; nobody else writes it while this one leads
+        marked.insert(0, ("HSETNX", keys.merge, "newest", before))
+    return marked
+
+
+def check_fold(client: "redis.Redis", keys: Keys) -> None:
+    """Demand that this build knows how to fold a log.
+
+    Raises:
+        NewerBuildError: which names the policy.
+    """
+    raw: Any = client.get(keys.fold)
+    if raw is None:
+        return
+    try:
+        fold_version({"fold": raw.decode(errors="replace")})
+    except NewerBuildError as error:
+        raise NewerBuildError(f"the log of {keys.policy}: {error.message}", error.target) from error

@@ -1,0 +1,108 @@
+"""A log that a newer build has written, met by this one: it says so in one line, and changes nothing."""
+
+import msgspec
+import pytest
+import redis
+from loops import KEYS, SALT, SPEC, decide, head, make, settle, stats, url_of
+from partition_loops import SPEC as PARTITIONED
+
+from bandits.codec import encode
+from bandits.errors import NewerBuildError
+from bandits.records import FOLD, BuildRecord, CheckpointRecord, MergeRecord
+from serve_app.event_log import FIELD
+from serve_app.keys import Keys
+from serve_app.merging import read_merge
+from serve_app.newer import NO_MERGE
+from serve_app.partitions import PartitionLoop
+from serve_app.stored import partition_count
+from serve_app.validation import check_logs
+
+pytestmark = pytest.mark.usefixtures("hurried_learner")
+
+NEWER = BuildRecord({"fold": str(FOLD + 1), "machine": "x86_64"})
+
+
+def everything(client: redis.Redis) -> dict[bytes, bytes]:
+    """Every key with its content, but for the lease's own."""
+    own = ("lease", "fence", "waiting")
+    names = [name for name in client.scan_iter(count=1000) if not name.decode().endswith(own)]
+    return {name: client.dump(name) for name in names}
+
+
+def as_if_newer(client: redis.Redis) -> None:
+    """A newer build leads, and says so."""
+    client.xadd(KEYS.log, {FIELD: encode(NEWER)})
+    client.set(KEYS.fold, FOLD + 1)
+
+
+def test_a_learner_says_in_redis_and_in_the_log_by_which_version_it_folds(client):
+    loop = make(client)
+    settle(loop)
+    assert loop._fold.version == FOLD
+    assert client.get(KEYS.fold) == str(FOLD).encode()
+    check_logs(url_of(client), [SPEC])
+
+
+def test_a_service_is_not_started_on_what_a_newer_build_has_written(client):
+    settle(make(client))
+    as_if_newer(client)
+    before = everything(client)
+    with pytest.raises(
+        NewerBuildError, match=f"the log of home: a newer build .* version {FOLD + 1}, this build's {FOLD}"
+    ):
+        check_logs(url_of(client), [SPEC])
+    assert everything(client) == before
+
+
+@pytest.mark.parametrize("start", ["running", "standing by", "starting", "resuming"])
+def test_a_learner_that_meets_a_newer_build_leaves_everything_as_it_is(client, caplog, start):
+    """Leading, standing by, started from nothing, or from a checkpoint; what it said before stays right."""
+    loop = make(client)
+    settle(loop)
+    decide(client, 10)
+    settle(loop)
+    if start != "starting":
+        loop._append(CheckpointRecord())
+        settle(loop)
+    served, learned = head(client), stats(client).learned
+    if start in {"starting", "resuming"}:
+        loop.lease.release()
+        loop = make(client)
+    if start == "standing by":
+        settle(loop, lead=False, at_least=2)
+    as_if_newer(client)
+    decide(client, 4, prefix="more")
+    before = everything(client)
+    for _ in range(4):
+        loop.lease.acquire()
+        loop.attempt()
+    assert everything(client) == before
+    assert (head(client), stats(client).learned) == (served, learned)
+    assert not loop.lease.acquire()
+    assert client.get(KEYS.lease) is None  # a newer one may lead at once
+    assert "newer build" in caplog.text
+
+
+def test_a_build_that_knows_of_no_versions_finds_a_policy_without_partitions_and_refuses_it(client):
+    """What 1c51045 does before it starts: the inputs of the merge under ``record`` are the partitions there are."""
+    settle(make(client))
+    raw = client.hget(KEYS.merge, "record")
+    assert msgspec.msgpack.decode(raw, type=MergeRecord).inputs == []
+    assert client.exists(KEYS.head)
+    assert read_merge(client, KEYS) is None
+    assert partition_count(client, "home") == 1
+
+
+def test_merges_that_an_older_build_decided_are_found(client):
+    first = Keys(PARTITIONED.name)
+    old = MergeRecord(3, [None, None], "0" * 32, PARTITIONED.model_digest)
+    client.hset(first.merge, mapping={"number": 3, "record": msgspec.msgpack.encode(old)})
+    assert read_merge(client, first) == old
+    loop = PartitionLoop(client, PARTITIONED, salt=SALT, partition=0, publish_interval_s=0.0)
+    loop.lease.acquire()
+    loop._append(BuildRecord({"fold": str(FOLD)}))
+    assert client.hget(first.merge, "record") == NO_MERGE
+    assert read_merge(client, first) == old
+    loop._append(BuildRecord({"fold": str(FOLD)}))
+    assert read_merge(client, first) == old
+    assert partition_count(client, PARTITIONED.name) == 2
