@@ -1,6 +1,16 @@
 """The one error tree. Every error names the field it is about (``target``), so whoever reads it knows what to fix."""
 
+import re
 from typing import ClassVar
+
+_NUMBER = re.compile(r"\[errno -?\d+\] ", re.IGNORECASE)
+
+
+def plain(said: object) -> str:
+    """What an error says, on one line and without the system's number for it, which helps nobody."""
+    if isinstance(said, OSError) and said.strerror and said.filename is not None:
+        return f"{said.filename}: {said.strerror}"
+    return " ".join(_NUMBER.sub("", str(said)).split())
 
 
 class BanditloopError(Exception):
@@ -12,8 +22,8 @@ class BanditloopError(Exception):
     code: ClassVar[str] = "error"
 
     def __init__(self, message: str, target: str | None = None) -> None:
-        super().__init__(message)
-        self.message = message
+        self.message = _NUMBER.sub("", message)  # of an OSError that it quotes
+        super().__init__(self.message)
         self.target = target
 
 

@@ -59,6 +59,16 @@ def archive_folders(root: "str | Path | fs.FileSystem", policy: str) -> list[str
     return [archive_folder(policy, partition, max(1, count)) for partition in range(max(1, count))]
 
 
+def archived(root: "str | Path | fs.FileSystem") -> list[str]:
+    """The policies that have an archive there."""
+    found = Storage(root, "").list()
+    return [
+        str(info.base_name)
+        for info in found
+        if info.type == fs.FileType.Directory and not str(info.base_name).startswith(("_", "."))
+    ]
+
+
 class ArchiveWriter:
     """Writes the files of one policy. ``root``: see Storage."""
 

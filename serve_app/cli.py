@@ -1,29 +1,66 @@
 """The command line ``banditloop``. Composes the service and the simulator; each command imports only what it needs."""
 
-import signal
+import functools
+import json
 import sys
-import threading
+from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from pydantic import ValidationError
-from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
-from bandits.errors import ArchiveError, BanditloopError
+from bandits.errors import BanditloopError, plain
 from serve_app.cli_keys import app as keys
+from serve_app.cli_options import (
+    ALSO_WITHOUT,
+    Address,
+    Archive,
+    AsJson,
+    Columns,
+    DataDir,
+    Jobs,
+    KeysFile,
+    LogFormat,
+    PolicyName,
+    RedisUrl,
+    ReportFile,
+    SkipBad,
+    group,
+    out_file,
+    settings_of,
+    the_name,
+)
 from serve_app.environment import join_clusters, prepare_environment
+from serve_app.terminal import notes, printed, say
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
-data = typer.Typer(no_args_is_help=True, help="Data sets for demos and evaluation.")
+app = group(__doc__)
+data = group("Data sets for demos and evaluation.")
 app.add_typer(data, name="data")
 app.add_typer(keys, name="keys")
-archive = typer.Typer(no_args_is_help=True, help="The log as Parquet files.")
+archive = group("The log as Parquet files.")
 app.add_typer(archive, name="archive")
-console = Console(stderr=True)
 
 SHARDS_ON_RAY = 256
-EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+INTERRUPTED = 130
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"banditloop {version('banditloop')}")
+        raise typer.Exit
+
+
+@app.callback(help=__doc__)
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version")
+    ] = False,
+) -> None:
+    """Options of no command."""
 
 
 @app.command()
@@ -35,46 +72,26 @@ def serve(
     host: Annotated[str | None, typer.Option(help="Address to bind [default: 127.0.0.1]")] = None,
     replicas: Annotated[int | None, typer.Option(help="Processes that answer rank [default: 1]")] = None,
     redis_url: Annotated[str | None, typer.Option(help="Redis to use [default: an embedded Valkey]")] = None,
-    data_dir: Annotated[Path | None, typer.Option(help="Where the embedded Valkey and the salt live")] = None,
-    keys_file: Annotated[Path | None, typer.Option(help="API keys; without them only loopback is served")] = None,
-    archive: Annotated[
-        str | None, typer.Option(help="Folder or URI of the archive, or none [default: DATA_DIR/archive]")
-    ] = None,
+    data_dir: DataDir = None,
+    keys_file: KeysFile = None,
+    archive: Archive = None,
     address: Annotated[
         str | None, typer.Option(help="Serve on this Ray cluster: auto or HOST:PORT [default: one of its own]")
     ] = None,
 ) -> None:
     """Serve policies over HTTP until interrupted."""
-    from policies.spec import load_spec
-    from serve_app.runtime import serving, serving_on_cluster
-    from serve_app.settings import Settings
+    from serve_app.cli_serve import run_serve
 
-    given = {
-        "port": port,
-        "host": host,
-        "replicas": replicas,
-        "redis_url": redis_url,
-        "data_dir": data_dir,
-        "keys_file": keys_file,
-        "archive": archive,
-    }
-    settings = Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
-    loaded = [load_spec(path) for path in specs or [EXAMPLES / "home.yaml"]]
-    if address is None:
-        console.print("starting: Valkey, Ray, HAProxy, replicas (about 20 s)")
-        service = serving(settings, loaded)
-    else:
-        console.print(f"starting on the Ray cluster at {address}: HAProxy, replicas (about 20 s)")
-        service = serving_on_cluster(settings, loaded, address)
-    with service as url:
-        stop = threading.Event()
-        for number in (signal.SIGINT, signal.SIGTERM):  # Ray has put its own handlers; these come after
-            signal.signal(number, lambda *_: stop.set())
-        names = ", ".join(spec.name for spec in loaded)
-        console.print(f"[green]ready[/]  {url}  policies: {names}  docs: {url}/docs", soft_wrap=True)
-        console.print("logs of replicas and learners: /tmp/ray/session_latest/logs", highlight=False)
-        stop.wait()
-        console.print("stopping")
+    settings = settings_of(
+        port=port,
+        host=host,
+        replicas=replicas,
+        redis_url=redis_url,
+        data_dir=data_dir,
+        keys_file=keys_file,
+        archive=archive,
+    )
+    run_serve(settings, specs or [], address)
 
 
 @data.command("get")
@@ -87,105 +104,78 @@ def data_get(
     """Fetch a data set, check it, cache it; print where it is."""
     from simulator import datasets
 
-    with console.status(f"getting {name}"):
+    with notes.status(Text(f"getting {name}")):
         path = datasets.get(name, source=source)
     typer.echo(path)
 
 
-@archive.command("show")
+@archive.command("show", context_settings=ALSO_WITHOUT, short_help="What the archive of a policy holds.")
 def archive_show(
-    policy: Annotated[str, typer.Argument(help="A policy's name")],
-    root: Annotated[
-        str | None, typer.Option("--archive", help="Folder or URI [default: the one that serve uses here]")
-    ] = None,
+    context: typer.Context,
+    policy: PolicyName = None,
+    archive: Archive = None,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
 ) -> None:
     """What the archive of a policy holds: ranges, entries, bytes, from when to when."""
-    from datetime import UTC, datetime
+    from serve_app.cli_archive import contents, lines
 
-    from bandits.join import log_order
-    from policies.archive import ArchiveReader, archive_folders
-    from serve_app.settings import Settings
-
-    where = (Settings() if root is None else Settings(archive=root)).archive_root()
-    folders = archive_folders(where, policy) if where else []
-    ranges = [each for folder in folders for each in ArchiveReader(where, folder).ranges()]
-    if not ranges:
-        raise ArchiveError(f"no range of {policy} is archived there: say where with --archive", "archive")
-    entries = sum(each.range.count for each in ranges)
-    size, records = sum(each.size for each in ranges), sum(each.record_bytes for each in ranges)
-    first = min((each.range.first for each in ranges), key=log_order)
-    last = max((each.range.last for each in ranges), key=log_order)
-    times = [
-        datetime.fromtimestamp(log_order(entry_id)[0] / 1000, UTC).isoformat(timespec="milliseconds")
-        for entry_id in (first, last)
-    ]
-    typer.echo(f"ranges   {len(ranges)}")
-    typer.echo(f"entries  {entries}")
-    typer.echo(f"bytes    {size} ({size / entries:.0f} per entry; its record in the stream {records / entries:.0f})")
-    typer.echo(f"from     {times[0]}  {first}")
-    typer.echo(f"to       {times[1]}  {last}")
+    found = contents(the_name(policy, context), settings_of(archive=archive, data_dir=data_dir))
+    typer.echo(json.dumps(found) if as_json else "\n".join(lines(found)))
 
 
-@app.command()
+@app.command(short_help="Watch a bandit learn on MovieLens-100K over real HTTP.")
 def demo(
     rounds: Annotated[int, typer.Option(min=100, help="Decisions to make over HTTP")] = 50_000,
     seed: Annotated[int, typer.Option(help="Seed of users, delays and training")] = 0,
     port: Annotated[int, typer.Option(help="HTTP port")] = 8000,
-    out: Annotated[Path, typer.Option(help="The report; the picture goes beside it as .png")] = Path(
-        "demo-report.json"
-    ),
+    out: Annotated[Path, out_file("The report; the picture goes beside it as .png")] = Path("demo-report.json"),
 ) -> None:
     """Train, serve, and watch a bandit learn on MovieLens-100K over real HTTP."""
     from serve_app.cli_demo import run_demo
 
-    run_demo(rounds=rounds, seed=seed, port=port, out=out, console=console)
+    run_demo(rounds=rounds, seed=seed, port=port, out=out, console=notes)
 
 
-@app.command()
+@app.command(context_settings=ALSO_WITHOUT)
 def doctor(
-    policy: Annotated[str | None, typer.Argument(help="The policy's name [default: the only one there is]")] = None,
-    redis_url: Annotated[str | None, typer.Option(help="Redis to read [default: the embedded Valkey's]")] = None,
+    context: typer.Context,
+    policy: PolicyName = None,
+    redis_url: RedisUrl = None,
     archive: Annotated[str | None, typer.Option(help="Read this archive instead: a path or URI")] = None,
-    data_dir: Annotated[Path | None, typer.Option(help="Where the embedded Valkey and the salt live")] = None,
+    data_dir: DataDir = None,
     salt_file: Annotated[list[Path] | None, typer.Option(help="A salt of the service [default: in data-dir]")] = None,
     since: Annotated[
         str | None, typer.Option(help="Skip what is older: 24h before the end, a time, an entry id")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Read at most so many entries")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON")] = False,
+    out: ReportFile = None,
+    as_json: AsJson = False,
 ) -> None:
     """Audit a policy's log. Exit status 0: it can be trusted, 1: it cannot, 2: it could not be examined."""
-    import msgspec
-
     from serve_app.cli_doctor import run_doctor, status, table
-    from serve_app.settings import Settings
 
-    given = {"redis_url": redis_url, "data_dir": data_dir}
+    name = the_name(policy, context)
     try:
-        settings = Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+        settings = settings_of(redis_url=redis_url, data_dir=data_dir)
     except ValidationError as error:
-        console.print(f"[red]error[/] invalid_setting: {error.errors()[0]['msg']}", soft_wrap=True, highlight=False)
+        _tell(error)
         raise typer.Exit(2) from error
     report = run_doctor(
-        policy, settings, archive=archive, salt_files=salt_file or [], since=since, limit=limit, console=console
+        name, settings, archive=archive, salt_files=salt_file or [], since=since, limit=limit, console=notes
     )
-    if as_json:
-        typer.echo(msgspec.json.format(msgspec.json.encode(report)))
-    else:
-        Console().print(table(report))
+    _report(report, [table(report)], out, as_json=as_json)
     raise typer.Exit(status(report))
 
 
-@app.command()
+@app.command(short_help="What other policies would have earned on a log.")
 def replay(
     log: Annotated[str, typer.Option(help="The log: a file, a glob, a folder, or an archive's URI")],
     policy: Annotated[
         list[str] | None,
         typer.Option(help="uniform, logging, {kind: ...}, snapshot:ID, or a file; may be repeated"),
     ] = None,
-    log_format: Annotated[
-        str, typer.Option("--format", help="archive, dsjson, vw, obd (a campaign's folder) or csv")
-    ] = "archive",
+    log_format: LogFormat = "archive",
     method: Annotated[str, typer.Option(help="ope, sessions, progressive or rejection")] = "ope",
     estimator: Annotated[
         list[str] | None,
@@ -200,8 +190,8 @@ def replay(
     folds: Annotated[int, typer.Option(min=2, max=20, help="Of the reward model's cross-fitting")] = 5,
     interval: Annotated[str, typer.Option(help="normal, bootstrap, bernstein or anytime")] = "normal",
     alpha: Annotated[float, typer.Option(help="Intervals miss the truth so often")] = 0.05,
-    address: Annotated[str | None, typer.Option(help="Work on Ray: local, auto or HOST:PORT")] = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Without Ray: processes")] = 1,
+    address: Address = None,
+    jobs: Jobs = 1,
     shards: Annotated[
         int | None, typer.Option(min=1, help="Pieces to cut the log into [default: 4 a job, 256 on Ray]")
     ] = None,
@@ -213,21 +203,18 @@ def replay(
         str | None, typer.Option(help="Of sessions: the context feature that names one [default: by user and pause]")
     ] = None,
     pause_s: Annotated[float, typer.Option(min=0.0, help="Of sessions: a longer pause of a user ends one")] = 1800.0,
-    columns: Annotated[
-        str | None, typer.Option(help="Of a CSV, e.g. '{reward: click, propensity: p, event_id: id}'")
-    ] = None,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Count malformed rows and leave them out")] = False,
-    redis_url: Annotated[str | None, typer.Option(help="Of snapshot:ID [default: that of --data-dir]")] = None,
-    data_dir: Annotated[Path | None, typer.Option(help="Of snapshot:ID: where the embedded Valkey lives")] = None,
+    columns: Columns = None,
+    skip_bad: SkipBad = False,
+    redis_url: RedisUrl = None,
+    data_dir: DataDir = None,
     search: Annotated[Path | None, typer.Option(help="Look for a better policy: a search space (YAML)")] = None,
-    best: Annotated[Path | None, typer.Option(help="With --search: write the best spec (YAML)")] = None,
-    model: Annotated[Path | None, typer.Option(help="With --search: write what the best spec has learned")] = None,
-    out: Annotated[Path | None, typer.Option(help="Write the report as JSON")] = None,
-    html: Annotated[Path | None, typer.Option(help="Write the report as a page that needs nothing else")] = None,
+    best: Annotated[Path | None, out_file("With --search: write the best spec (YAML)", "--best")] = None,
+    model: Annotated[Path | None, out_file("With --search: write what the best spec has learned", "--model")] = None,
+    out: ReportFile = None,
+    as_json: AsJson = False,
+    html: Annotated[Path | None, out_file("Write the report as a page that needs nothing else", "--html")] = None,
 ) -> None:
     """What other policies would have earned on a log, and whether that can be trusted."""
-    import msgspec
-
     if address not in {None, "local"}:
         join_clusters()
     from serve_app.cli_replay import Options, run_replay, tables
@@ -260,18 +247,15 @@ def replay(
         redis_url=redis_url,
         data_dir=data_dir,
     )
-    report = run_replay(options, console)
-    if out is not None:
-        out.write_bytes(msgspec.json.format(msgspec.json.encode(report)))
+    report = run_replay(options, notes)
     if html is not None:
         from simulator.page import page
 
-        html.write_text(page(report))
-    for table in tables(report):
-        Console().print(table)
+        html.write_text(page(report), encoding="utf-8")
+    _report(report, tables(report), out, as_json=as_json)
 
 
-@app.command()
+@app.command(short_help="What policies and estimators do where the truth is known.")
 def worlds(
     world: Annotated[
         list[str] | None, typer.Option(help="steady, drift, delayed, missing, skewed; may be repeated [default: all]")
@@ -287,13 +271,12 @@ def worlds(
     seeds: Annotated[int, typer.Option(min=1, help="Runs of every policy in every world")] = 20,
     first_seed: Annotated[int, typer.Option(min=0, help="The first of the seeds")] = 0,
     rounds: Annotated[int, typer.Option(min=4, help="Decisions of a run")] = 1000,
-    address: Annotated[str | None, typer.Option(help="Work on Ray: local, auto or HOST:PORT")] = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Without Ray: processes")] = 1,
-    out: Annotated[Path | None, typer.Option(help="Write the report as JSON")] = None,
+    address: Address = None,
+    jobs: Jobs = 1,
+    out: ReportFile = None,
+    as_json: AsJson = False,
 ) -> None:
     """What policies earn in worlds of known truth, and how far the estimators of replay are from that truth."""
-    import msgspec
-
     if address not in {None, "local"}:
         join_clusters()
     from serve_app.cli_worlds import experiment_of, run_worlds, tables
@@ -301,28 +284,62 @@ def worlds(
     experiment = experiment_of(
         world or (), policy or (), target or (), seeds=seeds, first_seed=first_seed, rounds=rounds
     )
-    report = run_worlds(experiment, console, jobs=jobs, address=address)
+    report = run_worlds(experiment, notes, jobs=jobs, address=address)
+    _report(report, tables(report), out, as_json=as_json)
+
+
+def _report(report: Any, tables: Sequence[Table], out: Path | None, *, as_json: bool) -> None:
+    """Write a report to the file, and print it."""
+    import msgspec
+
+    data = msgspec.json.format(msgspec.json.encode(report))
     if out is not None:
-        out.write_bytes(msgspec.json.format(msgspec.json.encode(report)))
-    for table in tables(report):
-        Console().print(table)
+        out.write_bytes(data)
+    if as_json:
+        typer.echo(data)
+        return
+    for each in tables:
+        printed.print(each)
+
+
+def _tell(error: Exception) -> None:
+    """Say what is wrong in one line."""
+    from redis.exceptions import RedisClusterException, RedisError
+
+    if isinstance(error, ValidationError):  # of the settings
+        first = error.errors()[0]
+        code, message = "invalid_setting", f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    elif isinstance(error, BanditloopError):
+        code, message = error.code, error.message
+    elif isinstance(error, RedisError | RedisClusterException):
+        code = "redis_failed"
+        message = f"{plain(error)} (of --redis-url, BANDITLOOP_REDIS_URL or the embedded Valkey): does it still run?"
+    else:
+        code, message = "system", plain(error)
+    say(("error", "red"), f" {code}: {' '.join(message.split())}")
+
+
+@functools.cache
+def with_all_commands() -> typer.Typer:
+    """The application; of some commands the modules import numpy, which reads the environment that is prepared."""
+    from serve_app.cli_snapshots import app as snapshots
+    from serve_app.cli_train import app as train
+
+    app.add_typer(snapshots, name="snapshots", short_help="The stored models of a policy.")
+    app.add_typer(train, name="train", short_help="Fit candidate sources, or a policy.")
+    return app
 
 
 def main() -> None:
     """Run a command; every error made on purpose is one readable line, exit status 1."""
     prepare_environment()
-    from serve_app.cli_snapshots import app as snapshots  # these import numpy, which reads the environment
-    from serve_app.cli_train import app as train
+    with_all_commands()
+    from redis.exceptions import RedisClusterException, RedisError
 
-    app.add_typer(snapshots, name="snapshots")
-    app.add_typer(train, name="train")
     try:
         app()
-    except ValidationError as error:  # of the settings
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        console.print(f"[red]error[/] invalid_setting: {where}: {first['msg']}", soft_wrap=True, highlight=False)
+    except (ValidationError, BanditloopError, RedisError, RedisClusterException, OSError) as error:
+        _tell(error)
         sys.exit(1)
-    except BanditloopError as error:
-        console.print(f"[red]error[/] {error.code}: {error.message}", soft_wrap=True, highlight=False)
-        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)

@@ -2,10 +2,11 @@
 
 import asyncio
 import heapq
+import signal
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,16 +15,9 @@ import aiohttp
 import msgspec
 import numpy as np
 import redis
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from bandits.records import DecisionRecord
@@ -31,11 +25,13 @@ from policies.spec import PolicySpec, load_spec
 from serve_app.client import ServiceError, rank_body
 from serve_app.freshness import freshness_ms, read_all
 from serve_app.keys import Keys
+from serve_app.needs import demand_all
 from serve_app.redis_clients import blocking_client
 from serve_app.runtime import serving, valkey
 from serve_app.schemas import RankResponse, RewardEvent, RewardsRequest
 from serve_app.settings import Settings
 from serve_app.stats import Stats
+from serve_app.terminal import notes, say, screen_of_ours, table, words
 from simulator.audit import audit
 from simulator.demo import (
     Bench,
@@ -62,6 +58,7 @@ decode_rank = msgspec.json.Decoder(RankResponse).decode
 def run_demo(*, rounds: int, seed: int, port: int, out: Path, console: Console) -> None:
     """Everything, from data to report; leaves only the report and the picture behind."""
     started = time.monotonic()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends in the same good order as Ctrl-C
     with tempfile.TemporaryDirectory(prefix="banditloop-") as folder:
         console.rule("1  data and candidate sources")
         world = load_world()
@@ -70,10 +67,11 @@ def run_demo(*, rounds: int, seed: int, port: int, out: Path, console: Console) 
         bench = make_bench(world, spec)
         console.rule("2  service: Valkey, Ray Serve behind HAProxy, 2 replicas, 1 learner")
         settings = Settings(port=port, replicas=2, data_dir=Path(folder), keys_file=None)
+        demand_all(settings, [spec])
         with valkey(settings) as redis_url, closing(blocking_client(redis_url)) as client:
             settings = settings.model_copy(update={"redis_url": redis_url})
-            with serving(settings, [spec]) as base:
-                console.print(f"ready after {time.monotonic() - started:.0f} s: {base}/docs")
+            with screen_of_ours(Path(folder) / "serve.log"), serving(settings, [spec]) as base:
+                say(f"ready after {time.monotonic() - started:.0f} s: {base}/docs")
                 console.rule(f"3  {rounds:,} decisions over HTTP")
                 board = Board(rounds, bench, seed, client, spec.name)
                 asyncio.run(drive(base, spec, bench, board, rounds=rounds, seed=seed))
@@ -86,7 +84,7 @@ def run_demo(*, rounds: int, seed: int, port: int, out: Path, console: Console) 
     picture = out.with_suffix(".png")
     draw_curves(curves, picture, f"MovieLens-100K over HTTP: {rounds:,} rounds, seed {seed}")
     console.print(result_table(report))
-    console.print(f"report {out}   picture {picture}   took {time.monotonic() - started:.0f} s")
+    say(f"report {out}   picture {picture}   took {time.monotonic() - started:.0f} s")
     if not report["propensity_audit"]["sound"]:
         raise ServiceError(0, "unsound_log", "the logged propensities are not the sampling probabilities")
 
@@ -179,7 +177,7 @@ class Board:
         self._started = time.monotonic()
         self._live: Live | None = None
         self._bar = Progress(
-            TextColumn("decisions"), BarColumn(40), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
+            words("decisions"), BarColumn(40), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
         )
         self._task = self._bar.add_task("", total=rounds)
 
@@ -187,7 +185,7 @@ class Board:
     def live(self) -> Iterator[None]:
         """Show until the context ends."""
         self._started = time.monotonic()
-        with Live(self._view(), console=Console(stderr=True), refresh_per_second=2) as self._live:
+        with Live(self._view(), console=notes, refresh_per_second=2) as self._live:
             yield
 
     def refresh(self) -> None:
@@ -209,28 +207,32 @@ class Board:
     def _view(self) -> Group:
         done = min(len(self.traffic.rewards), len(self.traffic.users))
         recent = slice(max(0, done - 2000), done)
-        table = Table(title="mean reward of the last 2,000 rounds", title_justify="left")
-        cells = []
+        shown: list[RenderableType] = [self._bar]
         if done:
             fixed = named(self._bench.baselines(self.traffic.users[recent], self._seed))
-            for name, rewards in {"bandit": np.array(self.traffic.rewards[recent]), **fixed}.items():
-                table.add_column(name, justify="right", style="bold green" if name == "bandit" else "")
-                cells.append(f"{rewards.mean():.3f}")
+            rewards = {"bandit": np.array(self.traffic.rewards[recent]), **fixed}
+            means = {name: f"{each.mean():.3f}" for name, each in rewards.items()}
+            shown.append(_row("mean reward of the last 2,000 rounds", means))
         stats = read_stats(self._client, self._keys)
         if stats is not None and done:
             p50, p99 = percentiles(self.traffic.latencies_ms[-2000:]).values()
             seconds: Any = self._client.time()
             age = seconds[0] + seconds[1] / 1e6 - stats.published_ms / 1000
-            for column, cell in {
+            facts = {
                 "requests/s": f"{done / (time.monotonic() - self._started):.0f}",
                 "p50/p99 ms": f"{p50:.1f}/{p99:.1f}",
                 "learned": f"{stats.learned:,}",
                 "snapshot age": f"{age:.1f} s",
-            }.items():
-                table.add_column(column, justify="right")
-                cells.append(cell)
-        table.add_row(*cells)
-        return Group(self._bar, table)
+            }
+            shown.append(_row("the service", facts))
+        return Group(*shown)
+
+
+def _row(title: str, cells: Mapping[str, str]) -> Table:
+    """A table of one row, with its heads; narrow enough for any terminal."""
+    made = table(*cells, title=title, numbers=cells)
+    made.add_row(*cells.values())
+    return made
 
 
 def read_stats(client: "redis.Redis", keys: Keys) -> Stats | None:
@@ -265,7 +267,7 @@ def measure(client: "redis.Redis", spec: PolicySpec, salt: bytes, rewards: int) 
 
 def show_ablations(spec: PolicySpec, rounds: int, seed: int) -> dict[str, np.ndarray[Any, np.dtype[np.float64]]]:
     """The same learner and pools with part of the features removed, each in a process of its own."""
-    with Progress(TextColumn("{task.description}"), BarColumn(40), TimeElapsedColumn(), TimeRemainingColumn()) as bar:
+    with Progress(words("{task.description}"), BarColumn(40), TimeElapsedColumn(), TimeRemainingColumn()) as bar:
         tasks = {name: bar.add_task(f"{name:12}", total=rounds) for name in ABLATIONS}
         return ablations(spec, ABLATIONS, rounds, seed, lambda name, n: bar.update(tasks[name], completed=n))
 
@@ -301,11 +303,12 @@ def ratio(value: float, base: float) -> float:
 
 def result_table(report: dict[str, Any]) -> Group:
     """The report for a person."""
-    rewards = Table("policy", "overall", "last quarter", title="mean reward", title_justify="left")
+    numbers = ("overall", "last quarter")
+    rewards = table("policy", *numbers, title="mean reward", numbers=numbers)
     for name, values in sorted(report["reward"].items(), key=lambda pair: -pair[1]["last_quarter"]):
         style = "bold green" if name == "bandit" else ""
         rewards.add_row(name, f"{values['overall']:.4f}", f"{values['last_quarter']:.4f}", style=style)
-    facts = Table(show_header=False)
+    facts = table("what", "figure", show_header=False)
     events, found = report["events"], report["propensity_audit"]
     facts.add_row("last quarter, against the best single source", f"x {report['lift_over_best_source']:.3f}")
     facts.add_row("last quarter, against ids only", f"x {report['lift_over_ids_only']:.3f}")

@@ -14,17 +14,18 @@ import msgspec
 import redis
 from redis.exceptions import RedisError
 from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from bandits.codec import digest
-from bandits.errors import BanditloopError, CodecError, DataUnavailableError, StartupError
+from bandits.errors import BanditloopError, CodecError, DataUnavailableError, StartupError, plain
 from bandits.join import log_order
 from bandits.records import LogEntry
 from bandits.types import Snapshot
 from policies.archive import ArchiveReader, archive_folders
 from policies.fold import START
+from serve_app.cli_archive import archived_policy
 from serve_app.event_log import LogReader
 from serve_app.keys import PROCESSES, Keys, partitions
 from serve_app.learner import build
@@ -36,6 +37,8 @@ from serve_app.settings import MIN_SALT_BYTES, Settings
 from serve_app.snapshots import Head, decode_published
 from serve_app.stats import Stats
 from serve_app.stored import partition_count, the_policy
+from serve_app.terminal import table as new_table
+from serve_app.terminal import words
 from simulator.checks.findings import Report
 from simulator.checks.freshness import Live
 from simulator.checks.stored import Stored
@@ -70,10 +73,12 @@ def run_doctor(
             return _examine_live(policy, client, salts, since, limit, console)
     except RedisError as error:
         where = "the Redis of --redis-url or BANDITLOOP_REDIS_URL" if settings.redis_url else "the embedded Valkey"
-        message = f"{where} cannot be read ({type(error).__name__})"
+        message = f"{where} cannot be read ({type(error).__name__}: {plain(error)})"
         return unexaminable(policy, message, "see that it runs and that its address, user and password are right")
     except (BanditloopError, OSError) as error:
-        return unexaminable(policy, str(error), "see banditloop doctor --help for where logs and salts are looked for")
+        return unexaminable(
+            policy, plain(error), "see banditloop doctor --help for where logs and salts are looked for"
+        )
 
 
 def status(report: Report) -> int:
@@ -85,16 +90,15 @@ def table(report: Report) -> Table:
     """The report for a person: every finding, and of those that are not well the cause and what to do."""
     verdict = {True: "can be trusted", False: "cannot be trusted", None: "could not be examined"}[report.trusted]
     title = f"the log of {report.policy or 'no policy'}, {report.decisions:,} decisions, {verdict}"
-    out = Table("check", "", "finding", title=title, title_justify="left", show_lines=True)
+    made = new_table("check", "", "finding", title=title, whole=("check", ""), show_lines=True)
     for finding in report.findings:
-        lines = [escape(finding.message)]
+        said = Text(finding.message)
         if finding.cause:
-            lines.append(f"[dim]why[/]  {escape(finding.cause)}")
+            said.append("\nwhy", "dim").append(f"  {finding.cause}")
         if finding.action:
-            lines.append(f"[dim]do[/]   {escape(finding.action)}")
-        style = STYLES[finding.severity]
-        out.add_row(finding.check, f"[{style}]{finding.severity}[/]", "\n".join(lines))
-    return out
+            said.append("\ndo", "dim").append(f"   {finding.action}")
+        made.add_row(finding.check, Text(finding.severity, STYLES[finding.severity]), said)
+    return made
 
 
 def _examine_live(
@@ -241,7 +245,7 @@ def _after(since: str | None, last: str) -> str:
 @contextmanager
 def _watching(console: Console, last: str) -> Iterator[Callable[[LogEntry], None]]:
     """A bar over the log's time up to ``last``, on a terminal only."""
-    columns = (TextColumn("reading the log"), BarColumn(40), TaskProgressColumn(), TimeElapsedColumn())
+    columns = (words("reading the log"), BarColumn(40), TaskProgressColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("", total=None)
         start, seen = 0, 0
@@ -258,12 +262,11 @@ def _watching(console: Console, last: str) -> Iterator[Callable[[LogEntry], None
 def _examine_archive(
     policy: str | None, archive: str, salts: dict[str, bytes], since: str | None, limit: int | None, console: Console
 ) -> Report:
-    if policy is None:
-        raise DataUnavailableError("an archive holds several policies: name one", "policy")
+    name = archived_policy(archive, policy)
     found = [
-        _examine_folder(folder, archive, salts, since, limit, console) for folder in archive_folders(archive, policy)
+        _examine_folder(folder, archive, salts, since, limit, console) for folder in archive_folders(archive, name)
     ]
-    return found[0] if len(found) == 1 else combined(policy, found)
+    return found[0] if len(found) == 1 else combined(name, found)
 
 
 def _examine_folder(

@@ -12,22 +12,22 @@ import typer
 import yaml
 
 from bandits.errors import InvalidFieldError
+from serve_app.cli_options import KeysFile, group, settings_of
 from serve_app.security import PREFIX, SCOPES, Key, KeyId, read_keys, secret_hash
 
 SECRET_BYTES = 32
 
-app = typer.Typer(no_args_is_help=True, help="API keys of the service. A running service takes changes over by itself.")
+app = group("API keys of the service. A running service takes changes over by itself.")
 
-KeysFile = Annotated[
-    Path, typer.Option("--file", envvar="BANDITLOOP_KEYS_FILE", help="The keys file (YAML, or JSON if named .json)")
-]
+FileBefore = Annotated[Path | None, typer.Option("--file", hidden=True, help="The same as --keys-file")]
 
 
 @app.command()
 def create(
     name: Annotated[str, typer.Argument(help="The key's id: small letters, digits and -, at most 32")],
-    file: KeysFile,
     scope: Annotated[list[str], typer.Option(help="rank, reward or admin; repeat for several")],
+    keys_file: KeysFile = None,
+    file: FileBefore = None,
     rate: Annotated[float | None, typer.Option(help="Requests per second, over all replicas [default: any]")] = None,
     policy: Annotated[list[str] | None, typer.Option(help="Only this policy; repeat for several")] = None,
 ) -> None:
@@ -41,28 +41,40 @@ def create(
         key = msgspec.convert(raw, type=Key)
     except msgspec.ValidationError as error:
         raise InvalidFieldError(f"a key's name is 1 to 32 of a-z 0-9 -, its rate above 0: {error}", "name") from error
-    with _editing(file) as keys:
+    with _editing(_path(keys_file, file)) as keys:
         if name in keys:
-            raise InvalidFieldError(f"{file} has a key {name!r} already: revoke it first, or take another name", "name")
+            raise InvalidFieldError(
+                f"{_path(keys_file, file)} has a key {name!r} already: revoke it first, or take another name", "name"
+            )
         keys[name] = key
     typer.echo(f"{PREFIX}{name}_{secret}")
 
 
 @app.command("list")
-def list_keys(file: KeysFile) -> None:
+def list_keys(keys_file: KeysFile = None, file: FileBefore = None) -> None:
     """Show the ids, and what each may do."""
-    for name, key in read_keys(file).items():
+    for name, key in read_keys(_path(keys_file, file)).items():
         rate = "any rate" if key.rate is None else f"{key.rate:g}/s"
         policies = "all policies" if key.policies is None else ",".join(key.policies)
         typer.echo(f"{name}\t{','.join(key.scopes)}\t{rate}\t{policies}")
 
 
-@app.command()
-def revoke(name: Annotated[str, typer.Argument(help="The key's id")], file: KeysFile) -> None:
+@app.command(short_help="Take a key out of the file.")
+def revoke(
+    name: Annotated[str, typer.Argument(help="The key's id")], keys_file: KeysFile = None, file: FileBefore = None
+) -> None:
     """Take a key out of the file; running replicas refuse it within about a second."""
-    with _editing(file) as keys:
+    path = _path(keys_file, file)
+    with _editing(path) as keys:
         if keys.pop(name, None) is None:
-            raise InvalidFieldError(f"{file} has no key {name!r}", "name")
+            raise InvalidFieldError(f"{path} has no key {name!r}", "name")
+
+
+def _path(given: Path | None, before: Path | None) -> Path:
+    path = given or before or settings_of().keys_file
+    if path is None:
+        raise InvalidFieldError("which file? Give --keys-file, or set BANDITLOOP_KEYS_FILE", "keys_file")
+    return path
 
 
 @contextlib.contextmanager

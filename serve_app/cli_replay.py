@@ -8,13 +8,15 @@ from typing import Any
 import msgspec
 import yaml
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from bandits.errors import ReplayError
 from policies.spec import PolicySpec, decode_spec
 from serve_app.cli_snapshots import opened
 from serve_app.placement import on_node_for
+from serve_app.terminal import table, words
 from simulator.fan import OnRay, in_processes
 from simulator.learning import METHODS, learn_on
 from simulator.logs.base import Piece
@@ -93,7 +95,7 @@ def run_replay(options: Options, console: Console) -> Report:
     for policy in asked:
         if not isinstance(policy, PolicySpec | VwKind):
             raise ReplayError(f"{policy.name} does not learn: use --method ope", "method")
-        with console.status(f"{options.method}: a policy learns, row by row"):
+        with console.status(Text(f"{options.method}: a policy learns, row by row")):
             results.append(
                 learn_on(
                     policy,
@@ -114,9 +116,9 @@ def _search(options: Options, path: Path, pieces: Sequence[Piece], console: Cons
     if options.policies or options.method != "ope":
         raise ReplayError("a search has its own policies, and evaluates them by ope: leave the others out", "search")
     space, base = load_space(path)
-    said = TextColumn("{task.fields[best]}")
+    said = words("{task.fields[best]}")
     with Progress(
-        TextColumn("rung"), BarColumn(), MofNCompleteColumn(), said, TimeElapsedColumn(), console=console
+        words("rung"), BarColumn(), MofNCompleteColumn(), said, TimeElapsedColumn(), console=console
     ) as progress:
         task = progress.add_task("rung", total=None, best="")
 
@@ -158,10 +160,10 @@ def _ope(options: Options, asked: Sequence[Asked], pieces: Sequence[Piece], cons
     ray = OnRay(options.address, lambda: on_node_for("replay")) if options.address else None
     fan: Callable[..., Iterable[Any]] = ray or in_processes(options.jobs)
     columns = (
-        TextColumn("{task.description}"),
+        words("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
+        words("{task.fields[rate]}"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
@@ -244,38 +246,43 @@ def tables(report: Report) -> list[Table]:
 
 def _searched(found: SearchSummary) -> Table:
     caption = f"best: {json.dumps(found.best)}"
-    table = Table(title="search", title_justify="left", caption=caption, caption_justify="left")
-    for name in ("rung", "spec", "learned from", "DR at least", "DR", "verdict", ""):
-        table.add_column(name)
+    numbers = ("rung", "learned from", "DR at least", "DR")
+    made = table(
+        "rung",
+        "spec",
+        *numbers[1:],
+        "verdict",
+        "",
+        title="search",
+        numbers=numbers,
+        whole=("verdict",),
+        caption=caption,
+    )
     for each in found.trials:
         lower = f"{each.lower:.6g}" if each.verdict != "unreliable" else "-"
-        verdict = f"[{COLOURS[each.verdict]}]{each.verdict}[/]"
+        verdict = Text(each.verdict, COLOURS[each.verdict])
         kept = "goes on" if each.kept else ""
-        table.add_row(str(each.rung), each.spec, f"{each.rows:,}", lower, f"{each.value:.6g}", verdict, kept)
-    return table
+        made.add_row(str(each.rung), each.spec, f"{each.rows:,}", lower, f"{each.value:.6g}", verdict, kept)
+    return made
 
 
 def _table_of(result: PolicyResult) -> Table:
-    table = Table(title=f"{result.policy} · {result.method}", title_justify="left", caption_justify="left")
-    if result.estimates:
-        for name in ("estimator", "value", "interval", "ESS", "max weight", "verdict"):
-            table.add_column(name, justify="right" if name in {"value", "ESS", "max weight"} else "left")
-        for name, each in result.estimates.items():
-            low, high = each.interval
-            verdict = f"[{COLOURS[each.verdict]}]{each.verdict}[/]"
-            cells = (f"{each.value:.6g}", f"{low:.6g} … {high:.6g}", f"{each.ess:,.0f}", f"{each.max_weight:.4g}")
-            table.add_row(name, *cells, verdict)
-    else:
-        table.add_column("what")
-        table.add_column("value", justify="right")
+    title, said = f"{result.policy} · {result.method}", "\n".join([*result.notes, *_reasons(result)])
+    if not result.estimates:
+        made = table("what", "value", title=title, numbers=("value",), caption=said or None)
         if result.average_loss is not None:
-            table.add_row("average loss", f"{result.average_loss:.6f}")
+            made.add_row("average loss", f"{result.average_loss:.6f}")
         for name, value in result.learned.items():
-            table.add_row(name.replace("_", " "), f"{value:.6g}")
-    notes = [*result.notes, *_reasons(result)]
-    if notes:
-        table.caption = "\n".join(notes)
-    return table
+            made.add_row(name.replace("_", " "), f"{value:.6g}")
+        return made
+    heads, numbers = ("estimator", "value", "interval", "ESS", "max weight", "verdict"), ("value", "ESS", "max weight")
+    made = table(*heads, title=title, numbers=numbers, whole=("estimator", "verdict"), caption=said or None)
+    for name, each in result.estimates.items():
+        low, high = each.interval
+        verdict = Text(each.verdict, COLOURS[each.verdict])
+        cells = (f"{each.value:.6g}", f"{low:.6g} … {high:.6g}", f"{each.ess:,.0f}", f"{each.max_weight:.4g}")
+        made.add_row(name, *cells, verdict)
+    return made
 
 
 def _reasons(result: PolicyResult) -> list[str]:
@@ -289,18 +296,18 @@ def _reasons(result: PolicyResult) -> list[str]:
 
 def _compared(report: Report) -> Table:
     best = f"best: {report.winner}" if report.winner else "no policy is shown to be better than every other"
-    table = Table(title="differences on the same rows", title_justify="left", caption=best, caption_justify="left")
-    for name in ("left less right", "estimator", "difference", "interval", "p (Holm)", "verdict"):
-        table.add_column(name)
+    heads = ("left less right", "estimator", "difference", "interval", "p (Holm)", "verdict")
+    numbers, whole = ("difference", "p (Holm)"), ("estimator", "verdict")
+    made = table(*heads, title="differences on the same rows", numbers=numbers, whole=whole, caption=best)
     for each in report.comparisons:
         result = each.result
         low, high = result.interval
-        table.add_row(
+        made.add_row(
             f"{each.left} - {each.right}",
             each.estimator,
             f"{result.difference:.6g}",
             f"{low:.6g} … {high:.6g}",
             f"{result.adjusted:.3g}{' *' if result.shown else ''}",
-            f"[{COLOURS[result.verdict]}]{result.verdict}[/]",
+            Text(result.verdict, COLOURS[result.verdict]),
         )
-    return table
+    return made

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
+from rich.text import Text
 
 from bandits.codec import digest
 from bandits.errors import SnapshotError
@@ -23,33 +22,49 @@ from policies.fold import START
 from policies.spec import PolicySpec, decode_spec
 from policies.trained import TrainedModel, decode_trained
 from policies.verify import Verified
+from serve_app.cli_options import (
+    ALSO_WITHOUT,
+    AsJson,
+    DataDir,
+    Jobs,
+    PolicyName,
+    RedisUrl,
+    ReportFile,
+    group,
+    settings_of,
+    the_name,
+)
+from serve_app.needs import UNREACHABLE, no_redis
 from serve_app.redis_clients import blocking_client
 from serve_app.runtime import any_redis
 from serve_app.settings import Settings
 from serve_app.snapshots import Published
 from serve_app.stored import StoredPolicy, partition_count, the_policy
+from serve_app.terminal import notes, printed, say, table, words
 from serve_app.verification import Work, verify_policy
 
-app = typer.Typer(no_args_is_help=True, help="Snapshots of the model: list, show, pin, rollback, warm-start, verify.")
-console = Console()
-notes = Console(stderr=True)
+app = group("Snapshots of the model: list, show, pin, rollback, warm-start, verify.")
 
+CORES = os.cpu_count() or 1
 PATIENCE_S = 10.0
 SHORT = 12
+HEADS = ("snapshot", "trained through (UTC)", "learned")
 
-Policy = Annotated[str | None, typer.Option("--policy", help="Whose snapshots [default: the only policy's]")]
-RedisUrl = Annotated[str | None, typer.Option("--redis-url", help="Redis to use [default: that of --data-dir]")]
-DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where the embedded Valkey and the salt live")]
 SnapshotId = Annotated[str, typer.Argument(help="Its id, or the beginning of it")]
 
 
-@app.command("list")
-def list_(policy: Policy = None, redis_url: RedisUrl = None, data_dir: DataDir = None) -> None:
+@app.command("list", context_settings=ALSO_WITHOUT)
+def list_(
+    context: typer.Context,
+    policy: PolicyName = None,
+    redis_url: RedisUrl = None,
+    data_dir: DataDir = None,
+) -> None:
     """The snapshots still stored, oldest first."""
-    with opened(policy, redis_url, data_dir) as (stored, _):
+    with opened(the_name(policy, context), redis_url, data_dir) as (stored, _):
         head, pinned = stored.head(), getattr(stored.stats(), "pinned", None)
         milestones = {each.snapshot_id for each in stored.checkpoints.list()}
-        table = Table("snapshot", "trained through (UTC)", "learned", "size", "", title=stored.keys.policy)
+        made = table(*HEADS, "size", "", title=stored.keys.policy, numbers=("learned", "size"), whole=("snapshot",))
         for name, published in stored.snapshots():
             said = [
                 "served" * (name == head),
@@ -58,29 +73,33 @@ def list_(policy: Policy = None, redis_url: RedisUrl = None, data_dir: DataDir =
                 "corrupt" * (published is None),
             ]
             row = ("?", "?", "?") if published is None else _row(published)
-            table.add_row(name[:SHORT], *row, " ".join(filter(None, said)))
-        console.print(table)
+            made.add_row(name[:SHORT], *row, " ".join(filter(None, said)))
+        printed.print(made)
 
 
-@app.command()
-def show(snapshot_id: SnapshotId, policy: Policy = None, redis_url: RedisUrl = None, data_dir: DataDir = None) -> None:
+@app.command(short_help="One snapshot, and what changed since the one before.")
+def show(
+    snapshot_id: SnapshotId, policy: PolicyName = None, redis_url: RedisUrl = None, data_dir: DataDir = None
+) -> None:
     """One snapshot: its digest, what it has learned, and what changed since the one before it."""
     with opened(policy, redis_url, data_dir) as (stored, _):
         name, published = stored.find(snapshot_id)
         earlier = [p for _, p in stored.snapshots() if p and log_order(p.position) < log_order(published.position)]
-        table = Table(show_header=False, title=f"{stored.keys.policy}  {name}")
-        table.add_row("trained through", f"{_time(published.position)} UTC, log position {published.position}")
-        table.add_row("learned", f"{published.learned:,} interactions")
-        table.add_row("model", f"{published.kind}, {len(published.payload):,} bytes")
-        table.add_row("spec", published.spec)
-        table.add_row("catalogue", published.catalogue)
-        table.add_row("build", ", ".join(f"{key} {value}" for key, value in published.build.items()))
-        table.add_row("since the one before", _changes(stored, earlier[-1], published) if earlier else "(the oldest)")
-        console.print(table)
+        made = table("what", "which", show_header=False, title=f"{stored.keys.policy}  {name}")
+        made.add_row("trained through", f"{_time(published.position)} UTC, log position {published.position}")
+        made.add_row("learned", f"{published.learned:,} interactions")
+        made.add_row("model", f"{published.kind}, {len(published.payload):,} bytes")
+        made.add_row("spec", published.spec)
+        made.add_row("catalogue", published.catalogue)
+        made.add_row("build", ", ".join(f"{key} {value}" for key, value in published.build.items()))
+        made.add_row("since the one before", _changes(stored, earlier[-1], published) if earlier else "(the oldest)")
+        printed.print(made)
 
 
-@app.command()
-def pin(snapshot_id: SnapshotId, policy: Policy = None, redis_url: RedisUrl = None, data_dir: DataDir = None) -> None:
+@app.command(short_help="Serve this snapshot from now on.")
+def pin(
+    snapshot_id: SnapshotId, policy: PolicyName = None, redis_url: RedisUrl = None, data_dir: DataDir = None
+) -> None:
     """Serve this snapshot from now on, whatever is learned meanwhile. ``unpin``, a rollback or a new spec ends it."""
     with opened(policy, redis_url, data_dir) as (stored, _):
         name, published = stored.find(snapshot_id)
@@ -89,17 +108,22 @@ def pin(snapshot_id: SnapshotId, policy: Policy = None, redis_url: RedisUrl = No
         _wait(stored, lambda: stored.head() == name, f"{name} is served; learning goes on")
 
 
-@app.command()
-def unpin(policy: Policy = None, redis_url: RedisUrl = None, data_dir: DataDir = None) -> None:
+@app.command(context_settings=ALSO_WITHOUT)
+def unpin(
+    context: typer.Context,
+    policy: PolicyName = None,
+    redis_url: RedisUrl = None,
+    data_dir: DataDir = None,
+) -> None:
     """Serve the newest snapshot again."""
-    with opened(policy, redis_url, data_dir) as (stored, _):
+    with opened(the_name(policy, context), redis_url, data_dir) as (stored, _):
         stored.control(PinRecord(None))
         _wait(stored, lambda: getattr(stored.stats(), "pinned", None) is None, "the newest snapshot is served")
 
 
 @app.command()
 def rollback(
-    snapshot_id: SnapshotId, policy: Policy = None, redis_url: RedisUrl = None, data_dir: DataDir = None
+    snapshot_id: SnapshotId, policy: PolicyName = None, redis_url: RedisUrl = None, data_dir: DataDir = None
 ) -> None:
     """Restore what had been learned at this snapshot. What was learned since is dropped, and not learned again."""
     with opened(policy, redis_url, data_dir) as (stored, _):
@@ -116,7 +140,7 @@ def rollback(
 @app.command("warm-start")
 def warm_start_(
     model: Annotated[Path, typer.Argument(help="What banditloop train policy wrote")],
-    policy: Policy = None,
+    policy: PolicyName = None,
     redis_url: RedisUrl = None,
     data_dir: DataDir = None,
 ) -> None:
@@ -167,22 +191,24 @@ def _read(path: Path) -> TrainedModel:
         raise SnapshotError(f"{path}: {error.strerror}", "model") from error
 
 
-@app.command("verify")
+@app.command("verify", context_settings=ALSO_WITHOUT, short_help="Compare stored snapshots with a replay of the log.")
 def verify_(
-    policy: Policy = None,
+    context: typer.Context,
+    policy: PolicyName = None,
     from_: Annotated[
         str | None, typer.Option("--from", help="Start from this checkpoint's log position, instead of from the start")
     ] = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Processes [default: one per core]")] = os.cpu_count() or 1,
+    jobs: Jobs = CORES,
     redis_url: RedisUrl = None,
     data_dir: DataDir = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON")] = False,
+    out: ReportFile = None,
+    as_json: AsJson = False,
 ) -> None:
     """Fold the log once more, and compare every stored snapshot with what comes out: exit 0 if all are the same.
 
     Byte for byte within one build (CPU architecture and library versions), within 1e-6 across builds.
     """
-    with opened(policy, redis_url, data_dir) as (stored, settings):
+    with opened(the_name(policy, context), redis_url, data_dir) as (stored, settings):
         served, corrupt = stored.served()
         start = stored.checkpoint_at(from_) if from_ is not None else None
         work = Work(str(settings.redis_url), stored.keys.policy, settings.archive_root(), settings.secret())
@@ -192,33 +218,38 @@ def verify_(
             results, learned = verify_policy(work, served, start=start, jobs=jobs, progress=on_progress)
         seconds = time.perf_counter() - clock
         holds = bool(results) and all(each.holds for each in results) and not corrupt
+        report = json.dumps(_as_json(stored.keys.policy, results, corrupt, holds, learned, seconds))
+        if out is not None:
+            out.write_text(report + "\n", encoding="utf-8")
         if as_json:
-            typer.echo(json.dumps(_as_json(stored.keys.policy, results, corrupt, holds, learned, seconds)))
+            typer.echo(report)
         else:
             _print(results, corrupt, holds, learned, seconds)
         raise typer.Exit(0 if holds else 1)
 
 
 def _print(results: list[Verified], corrupt: list[str], holds: bool, learned: int, seconds: float) -> None:
-    table = Table("snapshot", "trained through (UTC)", "learned", "replay", "")
+    made = table(*HEADS, "replay", "", numbers=("learned",), whole=("snapshot", "replay"))
     for each in results:
-        colour = "green" if each.holds else "red"
+        verdict = Text(each.verdict, "green" if each.holds else "red")
         apart = "" if each.verdict == "identical" else f"differs by {each.distance:.2g}"
         name = each.snapshot_id if each.snapshot_id.startswith("merge") else each.snapshot_id[:SHORT]
-        table.add_row(name, _time(each.position), f"{each.learned:,}", f"[{colour}]{each.verdict}[/]", apart)
+        made.add_row(name, _time(each.position), f"{each.learned:,}", verdict, apart)
     for name in corrupt:
-        table.add_row(name[:SHORT], "", "", "[red]corrupt[/]", "its bytes are not those of its digest")
-    console.print(table)
+        made.add_row(name[:SHORT], "", "", Text("corrupt", "red"), "its bytes are not those of its digest")
+    printed.print(made)
     rate = learned / seconds if seconds > 0 else 0.0
-    console.print(f"{learned:,} interactions learned again in {seconds:.1f} s ({rate:,.0f}/s)", highlight=False)
+    say(f"{learned:,} interactions learned again in {seconds:.1f} s ({rate:,.0f}/s)", on=printed)
     if holds:
-        console.print(f"[green]the live model equals the replay of its log[/]: {len(results)} snapshots")
+        say(("the live model equals the replay of its log", "green"), f": {len(results)} snapshots", on=printed)
     elif not results and not corrupt:
-        console.print("[red]nothing to compare[/]: no snapshot is stored")
+        say(("nothing to compare", "red"), ": no snapshot is stored", on=printed)
     else:
-        console.print(
-            "[red]NOT the replay of its log[/]. Look at the first that differs: what was appended, trimmed or changed"
-            " between it and the one before? If all differ: is the salt the same (--data-dir, BANDITLOOP_SALT)?"
+        say(
+            ("NOT the replay of its log", "red"),
+            ". Look at the first that differs: what was appended, trimmed or changed between it and the one before?"
+            " If all differ: is the salt the same (--data-dir, BANDITLOOP_SALT)?",
+            on=printed,
         )
 
 
@@ -245,7 +276,7 @@ def _as_json(
 
 @contextlib.contextmanager
 def _progress(expected: int) -> Iterator[Callable[[int], None]]:
-    columns = TextColumn("replaying"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    columns = words("replaying"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     with Progress(*columns, console=notes, transient=True) as progress:
         task = progress.add_task("replay", total=expected)
         yield lambda learned: progress.update(task, completed=learned)
@@ -254,17 +285,16 @@ def _progress(expected: int) -> Iterator[Callable[[int], None]]:
 @contextlib.contextmanager
 def opened(policy: str | None, redis_url: str | None, data_dir: Path | None) -> Iterator[tuple[StoredPolicy, Settings]]:
     """What a service keeps of one policy, whether it runs or not."""
-    given = {"redis_url": redis_url, "data_dir": data_dir}
-    settings = Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+    settings = settings_of(redis_url=redis_url, data_dir=data_dir)
     with any_redis(settings) as url:
         settings = settings.model_copy(update={"redis_url": url})
-        client = blocking_client(url)
         try:
-            name, root = the_policy(client, policy), settings.archive_root()
-            folder = archive_folder(name, 0, partition_count(client, name))
-            yield StoredPolicy(client, name, ArchiveReader(root, folder) if root else None), settings
-        finally:
-            client.close()
+            with contextlib.closing(blocking_client(url)) as client:
+                name, root = the_policy(client, policy), settings.archive_root()
+                folder = archive_folder(name, 0, partition_count(client, name))
+                yield StoredPolicy(client, name, ArchiveReader(root, folder) if root else None), settings
+        except UNREACHABLE as error:
+            raise no_redis(url, error, settings.redis_timeout_s) from error
 
 
 def _wait(stored: StoredPolicy, done, success: str) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
@@ -272,11 +302,12 @@ def _wait(stored: StoredPolicy, done, success: str) -> None:  # type: ignore[no-
     deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline:
         if done():
-            console.print(f"[green]done[/]  {success}")
+            say(("done", "green"), f"  {success}", on=printed)
             return
         time.sleep(0.05)
-    console.print(
-        f"the log of {stored.keys.policy} says so now, but no learner has read it yet: it takes effect when one runs"
+    say(
+        f"the log of {stored.keys.policy} says so now, but no learner has read it yet: it takes effect when one runs",
+        on=printed,
     )
 
 

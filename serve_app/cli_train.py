@@ -4,23 +4,32 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
     SpinnerColumn,
-    TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
 
 from bandits.errors import ReplayError
 from policies.spec import load_spec
+from serve_app.cli_options import (
+    Address,
+    Columns,
+    DataDir,
+    LogFormat,
+    Publish,
+    RedisUrl,
+    SkipBad,
+    group,
+    out_file,
+)
 from serve_app.cli_snapshots import opened, warm_start
+from serve_app.terminal import notes, say, words
 
-app = typer.Typer(help="Fit candidate sources, a policy on a log, or a policy of whole sessions.")
-console = Console(stderr=True)
+app = group("Fit candidate sources, a policy on a log, or a policy of whole sessions.", alone=True)
 
 
 @app.callback(invoke_without_command=True)
@@ -36,26 +45,20 @@ def sources(
     from simulator.demo import load_world, train_movielens
 
     version = train_movielens(load_world(data_path), out, seed=seed)
-    console.print(f"[green]trained[/]  {out}  version {version}")
+    say(("trained", "green"), f"  {out}  version {version}")
 
 
-@app.command()
+@app.command(short_help="Learn from a log what a policy would know of it.")
 def policy(
     spec: Annotated[Path, typer.Argument(help="The policy's spec (YAML)")],
     log: Annotated[str, typer.Option(help="The log: a file, a glob, a folder, or an archive's URI")],
-    log_format: Annotated[str, typer.Option("--format", help="archive, dsjson, vw, obd or csv")] = "archive",
-    out: Annotated[Path | None, typer.Option(help="Write the model to a file")] = None,
-    publish: Annotated[
-        bool, typer.Option("--publish", help="Let the policy of this name go on from it: an entry of its log")
-    ] = False,
-    columns: Annotated[
-        str | None, typer.Option(help="Of a CSV, e.g. '{reward: click, propensity: p, event_id: id}'")
-    ] = None,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave malformed rows out")] = False,
-    redis_url: Annotated[str | None, typer.Option(help="With --publish: Redis [default: that of --data-dir]")] = None,
-    data_dir: Annotated[
-        Path | None, typer.Option(help="With --publish: where the embedded Valkey and the salt live")
-    ] = None,
+    log_format: LogFormat = "archive",
+    out: Annotated[Path | None, out_file("Write the model to a file")] = None,
+    publish: Publish = False,
+    columns: Columns = None,
+    skip_bad: SkipBad = False,
+    redis_url: RedisUrl = None,
+    data_dir: DataDir = None,
 ) -> None:
     """Learn from a log what a policy would know had it seen it: a warm start, or a policy to evaluate.
 
@@ -70,22 +73,22 @@ def policy(
         raise ReplayError("say where the model goes: --out FILE, or --publish", "out")
     wanted = load_spec(spec)
     pieces = open_log(log, log_format, shards=1, skip_bad=skip_bad, columns=csv_columns(columns), extra=())
-    what = SpinnerColumn(), TextColumn("learning"), TextColumn("{task.completed:,.0f} rows"), TimeElapsedColumn()
-    with Progress(*what, console=console, transient=True) as progress:
+    what = SpinnerColumn(), words("learning"), words("{task.completed:,.0f} rows"), TimeElapsedColumn()
+    with Progress(*what, console=notes, transient=True) as progress:
         task = progress.add_task("learning", total=None)
         model = train(wanted, pieces, progress=lambda rows: progress.update(task, completed=rows))
     skipped = sum(piece.skipped for piece in pieces)
     left_out = f", {skipped:,} left out" if skipped else ""
-    console.print(f"[green]trained[/]  {wanted.name}  {model.learned:,} rows{left_out}", highlight=False)
+    say(("trained", "green"), f"  {wanted.name}  {model.learned:,} rows{left_out}")
     if out is not None:
         out.write_bytes(model.encoded)
-        console.print(f"written to {out}", highlight=False, soft_wrap=True)
+        say(f"written to {out}")
     if publish:
         with opened(wanted.name, redis_url, data_dir) as (stored, _):
             warm_start(stored, model)
 
 
-@app.command()
+@app.command(short_help="Train a policy of whole sessions by PPO (RLlib).")
 def rl(
     out: Annotated[Path, typer.Option(help="Folder of the model, its spec, the curve and the checkpoint")] = Path(
         "artifacts/rl"
@@ -99,18 +102,15 @@ def rl(
     world_seed: Annotated[int, typer.Option(min=0, help="Of what the world draws once")] = 0,
     width: Annotated[int, typer.Option(min=1, max=1024, help="Hidden units of the network")] = 32,
     env_runners: Annotated[int, typer.Option(min=0, help="Ray actors that play; 0: this process")] = 1,
-    address: Annotated[str, typer.Option(help="The Ray cluster: local, auto or HOST:PORT")] = "local",
+    address: Address = "local",
     temperature: Annotated[float, typer.Option(min=1e-6, help="Of the softmax it is served with")] = 1.0,
     floor: Annotated[float, typer.Option(min=0.0, max=1.0, help="Of the exploration it is served with")] = 0.01,
-    name: Annotated[str, typer.Option(help="Of the policy")] = "sessions",
+    policy: Annotated[str, typer.Option("--policy", help="The policy's name")] = "sessions",
+    name: Annotated[str | None, typer.Option("--name", hidden=True, help="The same as --policy")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in --out")] = False,
-    publish: Annotated[
-        bool, typer.Option("--publish", help="Let the served policy of this name go on with it: an entry of its log")
-    ] = False,
-    redis_url: Annotated[str | None, typer.Option(help="With --publish: Redis [default: that of --data-dir]")] = None,
-    data_dir: Annotated[
-        Path | None, typer.Option(help="With --publish: where the embedded Valkey and the salt live")
-    ] = None,
+    publish: Publish = False,
+    redis_url: RedisUrl = None,
+    data_dir: DataDir = None,
 ) -> None:
     """Train a policy of whole sessions by PPO (RLlib): it may give up a reward now for more of them later.
 
@@ -122,6 +122,7 @@ def rl(
     from bandits.codec import digest
     from simulator.rllib_train import Point, Training, train_rl
 
+    called = name or policy
     training = Training(
         world=world,
         world_seed=world_seed,
@@ -131,23 +132,21 @@ def rl(
         width=width,
         env_runners=env_runners,
     )
-    what = TextColumn("{task.fields[earned]}"), TimeElapsedColumn(), TimeRemainingColumn()
-    with Progress(TextColumn("training"), BarColumn(), MofNCompleteColumn(), *what, console=console) as progress:
+    what = words("{task.fields[earned]}"), TimeElapsedColumn(), TimeRemainingColumn()
+    with Progress(words("training"), BarColumn(), MofNCompleteColumn(), *what, console=notes) as progress:
         task = progress.add_task("training", total=steps, earned="")
 
         def watched(point: Point) -> None:
             earned = f"{point.session_return:.2f} a session of {point.session_length:.1f} decisions"
             progress.update(task, completed=point.steps, earned=earned)
 
-        trained = train_rl(training, folder=out, resume=resume, progress=watched, address=address)
-    spec = trained.spec(name, temperature=temperature, floor=floor)
+        trained = train_rl(training, folder=out, resume=resume, progress=watched, address=address or "local")
+    spec = trained.spec(called, temperature=temperature, floor=floor)
     model = trained.model(spec)
     (out / "model").write_bytes(model.encoded)
     (out / "policy.yaml").write_bytes(msgspec.yaml.encode(spec))
     (out / "curve.json").write_bytes(msgspec.json.format(msgspec.json.encode(trained.curve)))
-    console.print(
-        f"[green]trained[/]  {model.learned:,} decisions  {out}/model  {digest(model.encoded)}", soft_wrap=True
-    )
+    say(("trained", "green"), f"  {model.learned:,} decisions  {out}/model  {digest(model.encoded)}")
     if publish:
-        with opened(name, redis_url, data_dir) as (stored, _):
+        with opened(called, redis_url, data_dir) as (stored, _):
             warm_start(stored, model)

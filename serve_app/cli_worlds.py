@@ -5,11 +5,12 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from bandits.errors import InvalidFieldError
 from serve_app.placement import on_node_for
+from serve_app.terminal import table, words
 from simulator.fan import OnRay, in_processes
 from simulator.worlds.experiment import Experiment, Fan, WorldsReport, run_experiment
 from simulator.worlds.named import POLICIES, WORLDS, policy_named, world_named
@@ -51,7 +52,7 @@ def run_worlds(experiment: Experiment, console: Console, *, jobs: int, address: 
         raise InvalidFieldError("--jobs: the Ray cluster at --address decides how many; give one of the two", "jobs")
     fan: Fan = OnRay(address, lambda: on_node_for("replay")) if address is not None else in_processes(jobs)
     columns = (
-        TextColumn("{task.description}"),
+        words("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
@@ -75,28 +76,24 @@ def tables(report: WorldsReport) -> list[Table]:
 
 def _loops(report: WorldsReport) -> Table:
     title = f"closed loop · {report.rounds} rounds, {len(report.seeds)} seeds · ± standard error over seeds"
-    table = Table(title=title, title_justify="left")
-    for name in ("world", "policy", "mean reward", "regret", "reward by quarter"):
-        table.add_column(name, justify="left" if name in {"world", "policy"} else "right")
+    made = table("world", "policy", "mean reward", "regret", "reward by quarter", title=title)
     for each in report.loops:
         quarters = "  ".join(f"{quarter.value:.3f}" for quarter in each.quarters)
-        table.add_row(each.world, each.policy, _shown(each.mean_reward), _shown(each.regret), quarters)
-    return table
+        made.add_row(each.world, each.policy, _shown(each.mean_reward), _shown(each.regret), quarters)
+    return made
 
 
 def _scores(report: WorldsReport, world: str) -> Table:
     mine = [each for each in report.scores if each.world == world]
-    table = Table(title=f"{world} · {mine[0].estimates} estimates of each estimator", title_justify="left")
-    table.add_column("estimator", no_wrap=True)
-    for name in ("bias", "RMSE", "coverage", "… if reliable"):
-        table.add_column(name, justify="right")
-    table.add_column("reliable\nweak\nunreliable", justify="right", no_wrap=True)
+    figures, verdicts_ = ("bias", "RMSE", "coverage", "… if reliable"), "reliable\nweak\nunreliable"
+    title = f"{world} · {mine[0].estimates} estimates of each estimator"
+    made = table("estimator", *figures, verdicts_, title=title, numbers=(verdicts_,), whole=("estimator",))
     for each in mine:
         verdicts = " ".join(f"{figure.value:.0%}" for figure in (each.reliable, each.weak, each.unreliable))
         shown = map(_shown, (each.bias, each.rmse, each.coverage, each.trusted_coverage))
         name = each.estimator if each.rewards == "as joined" else f"{each.estimator}, {each.rewards}"
-        table.add_row(name, *shown, verdicts)
-    return table
+        made.add_row(name, *shown, verdicts)
+    return made
 
 
 def _shown(figure: Figure) -> str:

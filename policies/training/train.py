@@ -137,7 +137,7 @@ def calibrate(source: TrainedSource, histories: Histories) -> Scale:
 @contextmanager
 def progress_bars() -> Iterator[Progress]:
     """A bar per source, for a terminal."""
-    columns = TextColumn("{task.description:>10}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    columns = TextColumn("{task.description:>10}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     with ProgressBars(*columns) as bars:
         tasks: dict[str, Any] = {}
 
