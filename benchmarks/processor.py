@@ -26,6 +26,11 @@ NAMES = (
 OTHERS = "others"
 
 
+def name_of(title: str) -> str:
+    """What a process with this command line is."""
+    return next((name for name, pattern in NAMES if re.search(pattern, title)), OTHERS)
+
+
 def by_process() -> dict[str, float]:
     """Seconds of processor so far, user and system, by what the process is."""
     used: dict[str, float] = defaultdict(float)
@@ -37,8 +42,7 @@ def by_process() -> dict[str, float]:
             fields = (entry / "stat").read_text().rpartition(")")[2].split()
         except OSError:
             continue
-        name = next((name for name, pattern in NAMES if re.search(pattern, title)), OTHERS)
-        used[name] += (int(fields[11]) + int(fields[12])) * TICK_S
+        used[name_of(title)] += (int(fields[11]) + int(fields[12])) * TICK_S
     return dict(used)
 
 

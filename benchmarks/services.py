@@ -38,14 +38,19 @@ class Service:
 
 @contextlib.contextmanager
 def banditloop(
-    folder: Path, specs: Mapping[str, str], *arguments: str, environment: Mapping[str, str] | None = None
+    folder: Path,
+    specs: Mapping[str, str],
+    *arguments: str,
+    environment: Mapping[str, str] | None = None,
+    command: Sequence[str] | None = None,
 ) -> Iterator[Service]:
-    """`banditloop serve` of these specs (YAML by name) in a folder of its own."""
+    """`banditloop serve` of these specs (YAML by name) in a folder of its own; ``command`` starts another build."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in specs.items():
         (folder / f"{name}.yaml").write_text(f"name: {name}\n{text}")
-    command = [str(Path(sys.executable).parent / "banditloop"), "serve", *(f"{name}.yaml" for name in specs)]
-    with _running(folder, [*command, "--data-dir", "data", *arguments], environment or {}) as service:
+    program = command or [str(Path(sys.executable).parent / "banditloop")]
+    serve = [*program, "serve", *(f"{name}.yaml" for name in specs), "--data-dir", "data", *arguments]
+    with _running(folder, serve, environment or {}) as service:
         yield service
 
 
