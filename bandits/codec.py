@@ -13,23 +13,20 @@ from bandits.records import (
     Credit,
     CutRecord,
     DecisionRecord,
-    FeatureMap,
     LogRecord,
     MergeRecord,
     RewardRecord,
     RollbackRecord,
 )
 from bandits.types import check_mass
+from bandits.values import MAX_EVENT_ID_BYTES, MAX_FEATURE, MAX_NUMBER, FeatureMap
 
 VERSION = 1
 MALFORMED = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 """What msgspec raises of bytes that are not what they should be."""
 POSITION = re.compile(r"[0-9]{1,19}-[0-9]{1,19}")
-MAX_EVENT_ID_BYTES = 256
 MAX_MERGES = 1 << 53
 """Whole numbers up to here are exact in Redis's scripts."""
-MAX_NUMBER = 1e12
-"""Of rewards and features: three of them multiplied still fit a 32-bit float."""
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[LogRecord] = msgspec.msgpack.Decoder(LogRecord)
@@ -125,8 +122,8 @@ def _check_features(record: DecisionRecord) -> None:
     for features in maps:
         if features:
             for name, value in features.items():
-                if type(value) is float and not abs(value) <= MAX_NUMBER:
-                    raise CodecError(f"features are numbers up to {MAX_NUMBER:g}", name)
+                if type(value) is float and not abs(value) <= MAX_FEATURE:
+                    raise CodecError(f"features are numbers up to {MAX_FEATURE:g}", name)
 
 
 def _check_credit(credit: Credit, slots: int) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 
 from bandits.errors import NewerBuildError
 from bandits.types import Float32, Float64
+from bandits.values import FeatureMap
 
 FOLD = 2
 """The version of what a fold computes, and of the kinds of entries that it knows.
@@ -21,9 +22,6 @@ of a decision that is not activated is no joined one.
 Whoever changes what a fold computes of a log, or adds a kind of record, adds one here. Entries before the first
 BuildRecord that says so are folded by the rule that was before, for ever.
 """
-
-Value = float | str | bool | list[str]
-FeatureMap = dict[str, Value]
 _DOUBLE = struct.Struct("<d")
 
 

@@ -40,18 +40,10 @@ from bandits.codec import decode, digest, encode
 from bandits.exploration import EpsilonGreedy, LinTs, LinUcb
 from bandits.hashing import hash_feature
 from bandits.join import JoinRule
-from bandits.records import (
-    CatalogueRecord,
-    DecisionRecord,
-    FeatureMap,
-    LogEntry,
-    LogRecord,
-    RewardRecord,
-    SpecRecord,
-    TickRecord,
-)
+from bandits.records import CatalogueRecord, DecisionRecord, LogEntry, LogRecord, RewardRecord, SpecRecord, TickRecord
 from bandits.ridge import RidgeConfig, RidgeLearner
 from bandits.types import Namespace, Snapshot
+from bandits.values import FeatureMap
 from policies.catalogue import Catalogue, Item
 from policies.fold import Fold
 from policies.spec import PolicySpec, VwConfig

@@ -29,7 +29,7 @@ from safetensors.numpy import save as save_tensors
 
 from bandits.errors import ArtifactError
 from bandits.types import Float32, frozen
-from policies.catalogue import Item
+from policies.requests import Item
 
 FORMAT = 1
 CATALOGUE, HISTORIES, MANIFEST, CURRENT = "catalogue.json", "histories.safetensors", "manifest.json", "current"

@@ -9,29 +9,21 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from bandits.codec import MALFORMED, MAX_NUMBER, digest
+from bandits.codec import MALFORMED, digest
 from bandits.errors import ArtifactError, InvalidInputError, NonFiniteNumberError, TooManyFeaturesError
 from bandits.hashing import hash_feature
 from bandits.kernels import rows_of
-from bandits.records import FeatureMap
 from bandits.types import Float32, Namespace, UInt32, frozen
+from bandits.values import MAX_FEATURE, FeatureMap
+from policies.requests import MAX_FEATURES, Item
 
 FEATURES = "features"
-MAX_FEATURES = 256
 PART = 10_000
 """Items taken in at a time: a million as Python objects are several times what is kept of them."""
 
 
 _NUMBERS = {float}
 _NO_FEATURES = Namespace(FEATURES, np.zeros(0, np.uint32), np.zeros(0, np.float32))
-
-
-class Item(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One item: ``features`` are learned from, ``metadata`` (a title, say) is only carried along."""
-
-    id: str
-    features: FeatureMap = msgspec.field(default_factory=dict)
-    metadata: dict[str, str] = msgspec.field(default_factory=dict)
 
 
 class Catalogue:
@@ -114,7 +106,7 @@ class Catalogue:
 
 
 def check_features(features: FeatureMap, target: str) -> None:
-    """Refuse numbers beyond MAX_NUMBER, and more than MAX_FEATURES features, each item of a list being one.
+    """Refuse numbers beyond MAX_FEATURE, and more than MAX_FEATURES features, each item of a list being one.
 
     Raises:
         NonFiniteNumberError, TooManyFeaturesError: which name the field.
@@ -122,8 +114,8 @@ def check_features(features: FeatureMap, target: str) -> None:
     count = 0
     for name, value in features.items():
         count += len(value) if isinstance(value, list) else 1
-        if isinstance(value, float) and not abs(value) <= MAX_NUMBER:
-            raise NonFiniteNumberError(f"features are numbers up to {MAX_NUMBER:g}", f"{target}.{name}")
+        if isinstance(value, float) and not abs(value) <= MAX_FEATURE:
+            raise NonFiniteNumberError(f"features are numbers up to {MAX_FEATURE:g}", f"{target}.{name}")
     if count > MAX_FEATURES:
         raise TooManyFeaturesError(f"at most {MAX_FEATURES} features, not {count}", target)
 

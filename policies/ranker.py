@@ -6,12 +6,10 @@ import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated
 
 import msgspec
 import numpy as np
 
-from bandits.codec import MAX_EVENT_ID_BYTES, MAX_NUMBER
 from bandits.decide import decide
 from bandits.errors import (
     DuplicateActionError,
@@ -27,47 +25,20 @@ from bandits.errors import (
     TooManyFeaturesError,
     UnknownUserError,
 )
-from bandits.records import DecisionRecord, FeatureMap
+from bandits.records import DecisionRecord
 from bandits.types import ActionSet, Context, Float32, Policy, Snapshot
+from bandits.values import MAX_EVENT_ID_BYTES, MAX_NUMBER, FeatureMap
 from policies.blend import load_policy
 from policies.catalogue import Catalogue, check_features
 from policies.features import featurise
 from policies.guardrails import FixedPolicy, in_holdout
 from policies.mixture import Mixture
+from policies.requests import MAX_ACTIONS, ActionRequest, RankRequest
 from policies.sources.base import Candidates, CandidateSource, SourceRequest
 from policies.sources.rl import RlScorer
 from policies.spec import PolicySpec
 
-MAX_ACTIONS = 1000
-MAX_SLOTS = 50
 MAX_PAIRS = 8_000_000
-
-# What is checked with an error of its own, told to who reads the schema.
-EventId = Annotated[str, msgspec.Meta(extra_json_schema={"minLength": 1, "maxLength": MAX_EVENT_ID_BYTES})]
-ActionId = Annotated[str, msgspec.Meta(extra_json_schema={"minLength": 1})]
-_AtMost = msgspec.Meta(extra_json_schema={"maxItems": MAX_ACTIONS})
-
-
-class ActionRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, gc=False):
-    """An explicit action: its id, and optionally its features (else the catalogue's) and source scores."""
-
-    id: ActionId
-    features: FeatureMap | None = None
-    scores: dict[str, float] | None = None
-
-
-class RankRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, gc=False):
-    """A request for one decision: explicit ``actions``, or ``user_id``/``history`` for the policy's sources."""
-
-    event_id: EventId | None = None
-    user_id: str | None = None
-    context: FeatureMap = msgspec.field(default_factory=dict)
-    history: list[str] = msgspec.field(default_factory=list)
-    actions: Annotated[list[ActionRequest], _AtMost] | None = None
-    exclude: list[str] = msgspec.field(default_factory=list)
-    slots: Annotated[int, msgspec.Meta(ge=1, le=MAX_SLOTS)] = 1
-    defer_activation: bool = False
-    return_pmf: bool = False
 
 
 class Pool(msgspec.Struct, frozen=True, eq=False, gc=False):
@@ -132,8 +103,6 @@ class Ranker:
         policy = self._holdout_policy if held_out and self._holdout_policy else serving.policy
         name = self.spec.name
         check_features(request.context, "context")
-        for i, features in enumerate(pool.features or ()):
-            check_features(features or {}, f"actions[{i}].features")
         if self._scorers:
             pool = self._scored(pool, request, serving.catalogue)
         context, actions = featurise(
@@ -246,6 +215,10 @@ def explicit_pool(actions: Sequence[ActionRequest], excluded: frozenset[str] = f
     distinct = set(ids)
     if len(distinct) < len(ids) or "" in distinct:
         raise _wrong_id(ids)
+    for i, action in enumerate(actions):
+        if action.features is not None:
+            check_features(action.features, f"actions[{i}].features")
+
     kept = actions
     if excluded:
         kept = [action for action in actions if action.id not in excluded]
@@ -253,6 +226,8 @@ def explicit_pool(actions: Sequence[ActionRequest], excluded: frozenset[str] = f
     if not kept:
         raise NoCandidatesError("every action is excluded", "exclude")
     scores = [action.scores for action in kept]
+    if scores.count(None) < len(scores):
+        _check_scores(actions)
     features = [action.features for action in kept]
     return Pool(
         tuple(ids),
@@ -266,11 +241,15 @@ def _columns(given: Sequence[Mapping[str, float] | None]) -> dict[str, Float32]:
     each = [scores or {} for scores in given]
     columns: dict[str, Float32] = {}
     for name in sorted(set[str]().union(*each)):
-        column = np.array([scores.get(name, np.nan) for scores in each])
-        if (np.abs(column) > MAX_NUMBER).any():
-            raise NonFiniteNumberError(f"scores are numbers up to {MAX_NUMBER:g}", f"actions.scores.{name}")
-        columns[name] = column.astype(np.float32)
+        columns[name] = np.array([scores.get(name, np.nan) for scores in each], np.float32)
     return columns
+
+
+def _check_scores(actions: Sequence[ActionRequest]) -> None:
+    for i, action in enumerate(actions):
+        for name, score in (action.scores or {}).items():
+            if not abs(score) <= MAX_NUMBER:
+                raise NonFiniteNumberError(f"scores are numbers up to {MAX_NUMBER:g}", f"actions[{i}].scores.{name}")
 
 
 def _wrong_id(ids: Sequence[str]) -> InvalidInputError:

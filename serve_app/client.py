@@ -13,7 +13,7 @@ import httpx
 import msgspec
 
 from bandits.errors import BanditloopError
-from policies.ranker import ActionRequest, RankRequest
+from policies.requests import ActionRequest, RankRequest
 from serve_app.schemas import Accepted, ErrorResponse, RankResponse, RewardEvent, RewardRequest, RewardsRequest
 
 T = TypeVar("T")

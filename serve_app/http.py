@@ -11,12 +11,13 @@ from urllib.parse import quote, unquote
 import msgspec
 
 from bandits import errors
-from bandits.codec import MAX_NUMBER
 from bandits.errors import BanditloopError
 from bandits.records import ActivationRecord, DecisionRecord, RewardRecord
-from policies.catalogue import Item
-from policies.ranker import RankRequest, check_event_id
+from bandits.values import MAX_NUMBER
+from policies.ranker import check_event_id
+from policies.requests import Item, RankRequest
 from serve_app import schemas
+from serve_app.bodies import parse
 from serve_app.docs_page import DOCS_HTML
 from serve_app.metrics import Metrics
 from serve_app.security import KeyRing, error_headers
@@ -194,7 +195,7 @@ class Api:
                 return await self._rewards(name, service, await _body(scope, receive))
             case ["catalogue"]:
                 _demand(method, "PUT")
-                items = _parse(await _body(scope, receive, MAX_CATALOGUE_BODY, CATALOGUE_BODY_S), _catalogue).items
+                items = parse(await _body(scope, receive, MAX_CATALOGUE_BODY, CATALOGUE_BODY_S), _catalogue).items
                 digest = await service.replace_catalogue(items)
                 return 200, _encode(schemas.CatalogueResponse(digest, len(items))), JSON
             case []:
@@ -204,7 +205,7 @@ class Api:
 
     async def _rank(self, name: str, service: PolicyService, body: bytes) -> Answer:
         started = time.perf_counter()
-        request = _parse(body, _rank_request)
+        request = parse(body, _rank_request)
         record, logged = await service.rank(request)
         response = self._answered(name, request, record, logged, started)
         return 200, _encode(response), JSON
@@ -223,13 +224,13 @@ class Api:
 
     async def _rank_batch(self, name: str, service: PolicyService, body: bytes) -> Answer:
         started = time.perf_counter()
-        raw = _parse(body, _batch).requests
+        raw = parse(body, _batch).requests
         if len(raw) > schemas.MAX_BATCH:
             raise errors.TooManyActionsError(f"at most {schemas.MAX_BATCH} requests, not {len(raw)}", "requests")
         parsed: list[RankRequest | BanditloopError] = []
         for each in raw:
             try:
-                parsed.append(_parse(each, _rank_request))
+                parsed.append(parse(each, _rank_request))
             except BanditloopError as error:
                 parsed.append(error)
         good = [each for each in parsed if isinstance(each, RankRequest)]
@@ -240,19 +241,20 @@ class Api:
             if isinstance(request, RankRequest) and not isinstance(answer, BanditloopError):
                 results.append(self._answered(name, request, *answer, started))
             elif isinstance(answer, BanditloopError):
-                target = f"requests[{index}]" + (f".{answer.target}" if answer.target else "")
+                inner = f".{answer.target}" if answer.target not in {None, "body"} else ""
+                target = f"requests[{index}]{inner}"
                 results.append(schemas.ErrorResponse(schemas.ErrorBody(answer.code, answer.message, target)))
         return 200, _encode(schemas.RankBatchResponse(results)), JSON
 
     async def _reward(self, name: str, service: PolicyService, event_id: str, body: bytes) -> Answer:
-        asked = _parse(body, _reward_request)
+        asked = parse(body, _reward_request)
         record = RewardRecord(event_id, asked.value, asked.reward_id, asked.slot, asked.action_id)
         await service.log([_checked(record, "")])
         self._metrics.count("reward_events", name)
         return _accepted(1)
 
     async def _rewards(self, name: str, service: PolicyService, body: bytes) -> Answer:
-        asked = _parse(body, _rewards_request).rewards
+        asked = parse(body, _rewards_request).rewards
         records: list[RewardRecord | ActivationRecord] = []
         for i, each in enumerate(asked):
             record = RewardRecord(_event_id_of(each, i), each.value, each.reward_id, each.slot, each.action_id)
@@ -289,23 +291,6 @@ _batch = msgspec.json.Decoder(schemas.RankBatchRequest)
 _reward_request = msgspec.json.Decoder(schemas.RewardRequest)
 _rewards_request = msgspec.json.Decoder(schemas.RewardsRequest)
 _catalogue = msgspec.json.Decoder(schemas.CatalogueRequest)
-
-
-def _parse(body: bytes | msgspec.Raw, decoder: "msgspec.json.Decoder[T]") -> T:
-    try:
-        return decoder.decode(body)
-    except msgspec.ValidationError as error:
-        message, _, where = str(error).partition(" - at `")
-        target = where.rstrip("`").removeprefix("$").removeprefix(".") or "body"
-        if "out of range" in message:
-            raise errors.NonFiniteNumberError(message, target) from error
-        raise errors.InvalidFieldError(message, target) from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        if "out of range" in str(error):
-            raise errors.NonFiniteNumberError(f"a number is too large: {error}", "body") from error
-        raise errors.MalformedBodyError(f"the body is not JSON: {error}", "body") from error
-    except RecursionError as error:
-        raise errors.MalformedBodyError("the body is nested too deeply", "body") from error
 
 
 async def _body(scope: Scope, receive: Receive, limit: int = MAX_BODY, within_s: float = BODY_S) -> bytes:

@@ -4,9 +4,8 @@ from typing import Annotated, Any
 
 import msgspec
 
-from bandits.codec import MAX_EVENT_ID_BYTES
-from policies.catalogue import Item
-from policies.ranker import MAX_ACTIONS, MAX_SLOTS, EventId, RankRequest
+from bandits.values import MAX_EVENT_ID_BYTES, FeatureMap
+from policies.requests import MAX_ACTIONS, MAX_SLOTS, EventId, Item, RankRequest
 from serve_app.security import OPEN_PAGES
 
 MAX_BATCH = MAX_ACTIONS
@@ -218,6 +217,7 @@ def openapi(version: str) -> bytes:
     schemas, components = msgspec.json.schema_components(
         [*shown, ErrorResponse], ref_template="#/components/schemas/{name}"
     )
+    components = {**_as_sent(components), "FeatureValue": _FEATURE_VALUE}
     by_type = dict(zip([*types, ErrorResponse], schemas, strict=True))
     error = _json(by_type[ErrorResponse])
     paths: dict[str, Any] = {}
@@ -239,6 +239,45 @@ def openapi(version: str) -> bytes:
         "security": [{name: []} for name in _SECURITY_SCHEMES],
     }
     return msgspec.json.encode(document)
+
+
+_FEATURE = _ref("FeatureValue")
+_FEATURES = {"type": "object", "additionalProperties": _FEATURE}
+_NULL = {"type": "null"}
+_FEATURE_VALUE: dict[str, Any] = {
+    "title": "FeatureValue",
+    "description": (
+        "A number, a flag or a text. A list of texts is a set, a list of numbers a vector (name.0, name.1). "
+        "An object names its features with dots (name.inner). Null means that there is none."
+    ),
+    "anyOf": [
+        {"type": ["number", "string", "boolean", "null"]},
+        {"type": "array", "items": {"type": ["string", "null"]}},
+        {"type": "array", "items": {"type": ["number", "boolean", "null"]}},
+        {"type": "array", "items": {"anyOf": [_NULL, {"type": "array", "items": _FEATURE}]}},
+        {"type": "array", "items": {"anyOf": [_NULL, _FEATURES]}},
+        _FEATURES,
+    ],
+}
+_AS_RECORDED = msgspec.json.schema(FeatureMap)["additionalProperties"]
+_AS_SENT: tuple[tuple[Any, Any], ...] = (
+    (_AS_RECORDED, _FEATURE),
+    ({"type": "number"}, {"type": ["number", "null"]}),  # scores: null means that the source has none
+)
+
+
+def _as_sent(schema: Any) -> Any:
+    """The schema, with maps as callers may send them in the place of maps as a record has them."""
+    if isinstance(schema, list):
+        return [_as_sent(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+
+    sent = {name: _as_sent(each) for name, each in schema.items()}
+    for recorded, as_sent in _AS_SENT:
+        if schema.get("additionalProperties") == recorded:
+            sent["additionalProperties"] = as_sent
+    return sent
 
 
 def _operation(

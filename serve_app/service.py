@@ -13,8 +13,9 @@ import redis.asyncio
 from bandits.errors import BanditloopError, LogUnavailableError, SnapshotError
 from bandits.hashing import partition_of
 from bandits.records import ActivationRecord, CatalogueRecord, DecisionRecord, RewardRecord
-from policies.catalogue import Catalogue, Item
-from policies.ranker import Ranker, RankRequest
+from policies.catalogue import Catalogue
+from policies.ranker import Ranker
+from policies.requests import Item, RankRequest
 from policies.sources import load_sources
 from policies.spec import PolicySpec, decode_spec
 from policies.stored_artifact import opened

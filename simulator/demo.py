@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from bandits.errors import StartupError
 from policies import artifact
 from policies.catalogue import Catalogue
-from policies.ranker import Pool, Ranker, RankRequest
+from policies.ranker import Pool, Ranker
+from policies.requests import RankRequest
 from policies.sources import load_sources
 from policies.spec import PolicySpec
 from simulator import datasets

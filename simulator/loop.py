@@ -23,7 +23,8 @@ from bandits.records import (
 from bandits.types import Snapshot
 from policies.catalogue import Catalogue
 from policies.fold import Fold
-from policies.ranker import Pool, Ranker, RankRequest, explicit_pool
+from policies.ranker import Pool, Ranker, explicit_pool
+from policies.requests import RankRequest
 from policies.sources.base import CandidateSource
 from policies.spec import PolicySpec
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from bandits.codec import MAX_NUMBER
 from bandits.errors import BadRowError, ReplayError
+from bandits.values import MAX_NUMBER
 from bandits.vw_log import LogFormat, VwLogReader
 from policies.spec import PolicySpec
 from simulator.curve import Curve, CurvePoint

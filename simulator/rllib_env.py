@@ -15,8 +15,8 @@ import numpy as np
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary
 from numpy.typing import NDArray
 
-from bandits.codec import MAX_NUMBER
 from bandits.types import Float32
+from bandits.values import MAX_NUMBER
 from simulator.sessions.base import MAX_STEPS, Session, SessionWorld, features_of
 from simulator.sessions.movielens import movielens_sessions
 from simulator.sessions.satiation import satiation_world

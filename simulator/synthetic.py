@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from bandits.records import FeatureMap
 from bandits.types import Float64
-from policies.ranker import ActionRequest, RankRequest
+from bandits.values import FeatureMap
+from policies.requests import ActionRequest, RankRequest
 
 
 class SyntheticWorld:

@@ -10,8 +10,8 @@ from typing import Protocol
 import numpy as np
 
 from bandits.errors import ReplayError
-from bandits.records import Value
 from bandits.types import Float64, Pmf
+from bandits.values import Value
 from simulator.logs.base import LogBatch, LoggedDecision
 
 SUM_SLACK = 1e-3

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from bandits.codec import MAX_NUMBER, digest
+from bandits.codec import digest
 from bandits.errors import ArtifactError, SourceError
-from bandits.records import FeatureMap
 from bandits.rl import decode_network
 from bandits.types import Float32
+from bandits.values import MAX_NUMBER, FeatureMap
 from policies.catalogue import Catalogue
 from policies.features import featurise
 from policies.spec import RlSource

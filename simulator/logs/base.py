@@ -13,10 +13,10 @@ import mmh3
 import numpy as np
 from numpy.typing import NDArray
 
-from bandits.codec import MAX_NUMBER
 from bandits.errors import BadRowError
-from bandits.records import DecisionRecord, FeatureMap
+from bandits.records import DecisionRecord
 from bandits.types import Float32, Float64
+from bandits.values import MAX_NUMBER, FeatureMap
 from policies.catalogue import Catalogue
 
 BATCH_ROWS = 10_000

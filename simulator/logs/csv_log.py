@@ -14,10 +14,9 @@ import pyarrow.compute as pc
 import pyarrow.csv
 from numpy.typing import NDArray
 
-from bandits.codec import MAX_NUMBER
 from bandits.errors import BadRowError, ReplayError
-from bandits.records import Value
 from bandits.types import Float64
+from bandits.values import MAX_NUMBER, Value
 from simulator.logs.base import LogBatch, LoggedDecision, key_of, splitmix64
 from simulator.logs.files import LogFile, open_bytes
 from simulator.logs.lines import PIECE_BYTES, Span, cut, newlines

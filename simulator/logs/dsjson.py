@@ -11,8 +11,8 @@ import numpy as np
 
 from bandits.codec import MALFORMED
 from bandits.errors import BadRowError
-from bandits.records import FeatureMap
 from bandits.types import Pmf, frozen
+from bandits.values import FeatureMap
 from simulator.logs.base import LoggedDecision
 from simulator.logs.files import LogFile
 from simulator.logs.lines import PIECE_BYTES, Parsed, Record, RecordPiece, check_logged, cut

@@ -11,9 +11,9 @@ from typing import BinaryIO
 import msgspec
 import numpy as np
 
-from bandits.codec import MAX_NUMBER
 from bandits.errors import BadRowError, InvalidFieldError, ReplayError
 from bandits.types import Float64
+from bandits.values import MAX_FEATURE
 from simulator.logs.base import BATCH_ROWS, LogBatch, LoggedDecision, batch_of, check_row
 from simulator.logs.files import LogFile, reading
 
@@ -124,8 +124,8 @@ def check_logged(row: LoggedDecision, where: str) -> LoggedDecision:
     """
     for features in (row.context, *(row.features or ())):
         for name, value in (features or {}).items():
-            if isinstance(value, float) and not abs(value) <= MAX_NUMBER:
-                raise BadRowError(f"{where}: feature {name} is a number up to {MAX_NUMBER:g}, not {value}", name)
+            if isinstance(value, float) and not abs(value) <= MAX_FEATURE:
+                raise BadRowError(f"{where}: feature {name} is a number up to {MAX_FEATURE:g}, not {value}", name)
     return check_row(row, where)
 
 

@@ -14,9 +14,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import overload
 
-from bandits.codec import MAX_NUMBER
 from bandits.errors import BadRowError, ReplayError
-from bandits.records import FeatureMap, Value
+from bandits.values import MAX_NUMBER, FeatureMap, Value
 from simulator.logs.base import LoggedDecision, check_row
 from simulator.logs.csv_log import number_or_text
 from simulator.logs.lines import PIECE_BYTES, Parsed, Record, RecordPiece, cut

@@ -12,7 +12,7 @@ from functools import lru_cache
 import msgspec
 
 from bandits.errors import BadRowError
-from bandits.records import FeatureMap
+from bandits.values import FeatureMap
 from simulator.logs.base import LoggedDecision
 from simulator.logs.files import LogFile
 from simulator.logs.lines import PIECE_BYTES, Parsed, Record, RecordPiece, check_logged, cut

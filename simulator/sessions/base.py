@@ -9,7 +9,8 @@ from bandits.schema import FeatureSchema
 from bandits.types import ActionSet, Context
 from policies.catalogue import Catalogue
 from policies.features import featurise
-from policies.ranker import RankRequest, explicit_pool
+from policies.ranker import explicit_pool
+from policies.requests import RankRequest
 from policies.spec import NamespaceName, PolicySpec
 
 USE: Sequence[NamespaceName] = ("context", "features", "scores")

@@ -24,11 +24,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bandits.errors import InvalidFieldError
-from bandits.records import FeatureMap
 from bandits.schema import FeatureSchema
 from bandits.types import Float64
+from bandits.values import FeatureMap
 from policies.catalogue import Catalogue
-from policies.ranker import ActionRequest, RankRequest
+from policies.requests import ActionRequest, RankRequest
 from simulator.sessions.base import Step
 
 Levels = NDArray[np.int64]

@@ -186,7 +186,7 @@ FAULTS: dict[str, Callable[[DecisionRecord], dict[str, Any]]] = {
     "features of one more": lambda r: {"features": [None] * (len(r.action_ids) + 1)},
     "a feature that is no number": lambda r: {"features": [{"x": math.nan}, *[None] * (len(r.action_ids) - 1)]},
     "a context that is infinite": lambda r: {"context": {**r.context, "x": -math.inf}},
-    "a feature that is too large": lambda r: {"context": {"x": 1.1e12}},
+    "a feature that is too large": lambda r: {"context": {"x": 1.1e19}},
     "a score that is infinite": lambda r: {"scores": {"s": np.full(len(r.action_ids), np.inf, "<f4").tobytes()}},
     "a score too many": lambda r: {"scores": {"s": bytes(4 * len(r.action_ids) + 4)}},
     "a credit too many": lambda r: {
@@ -379,7 +379,7 @@ def feature_promises(features: dict[str, Any] | None) -> None:
     for name, value in (features or {}).items():
         assert type(name) in TEXT
         if is_number(value):
-            assert abs(value) <= 1e12
+            assert abs(value) <= 1e19
         elif type(value) is list:
             assert all(type(each) in TEXT for each in value)
         else:

@@ -1,0 +1,141 @@
+"""What callers send: rank requests, actions, items, and the features in them. Imports nothing heavy.
+
+Features as callers have them become the features of a record (``plain_features``), so the log, the learner and every
+replay see one form only.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+import msgspec
+
+from bandits.errors import InvalidFieldError, NonFiniteNumberError, TooManyFeaturesError
+from bandits.values import MAX_EVENT_ID_BYTES, FeatureMap, Value
+
+MAX_ACTIONS = 1000
+MAX_SLOTS = 50
+MAX_FEATURES = 256
+MAX_DEPTH = 16
+
+# The checks raise errors of their own; readers of the schema are told all the same.
+EventId = Annotated[str, msgspec.Meta(extra_json_schema={"minLength": 1, "maxLength": MAX_EVENT_ID_BYTES})]
+ActionId = Annotated[str, msgspec.Meta(extra_json_schema={"minLength": 1})]
+_AtMost = msgspec.Meta(extra_json_schema={"maxItems": MAX_ACTIONS})
+
+
+class ActionRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, gc=False):
+    """An explicit action: its id, and optionally its features (else the catalogue's) and source scores."""
+
+    id: ActionId
+    features: FeatureMap | None = None
+    scores: dict[str, float] | None = None
+
+
+class RankRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, gc=False):
+    """A request for one decision: explicit ``actions``, or ``user_id``/``history`` for the policy's sources."""
+
+    event_id: EventId | None = None
+    user_id: str | None = None
+    context: FeatureMap = msgspec.field(default_factory=dict)
+    history: list[str] = msgspec.field(default_factory=list)
+    actions: Annotated[list[ActionRequest], _AtMost] | None = None
+    exclude: list[str] = msgspec.field(default_factory=list)
+    slots: Annotated[int, msgspec.Meta(ge=1, le=MAX_SLOTS)] = 1
+    defer_activation: bool = False
+    return_pmf: bool = False
+
+
+class Item(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One item: ``features`` are learned from, ``metadata`` (a title, say) is only carried along."""
+
+    id: str
+    features: FeatureMap = msgspec.field(default_factory=dict)
+    metadata: dict[str, str] = msgspec.field(default_factory=dict)
+
+
+def plain_features(given: Mapping[str, Any], target: str) -> FeatureMap:
+    """Features as JSON has them, in the form of a record.
+
+    - ``null`` means that there is no such feature.
+    - A nested object names its features with dots: ``{"user": {"age": 30}}`` is ``user.age``.
+    - A list of numbers is a vector: ``{"taste": [0.1, 0.7]}`` is ``taste.0`` and ``taste.1``.
+    - A list of texts is a set, as it stands. A list of objects gives the features of each, under the list's name.
+    - Where a name occurs twice after that, numbers add up, and texts become a list, as in Vowpal Wabbit.
+
+    Raises:
+        InvalidFieldError: a list that mixes texts, numbers and objects; a name with a number and a text; nested more
+            than MAX_DEPTH deep. It names the field.
+        NonFiniteNumberError: a number that is none.
+        TooManyFeaturesError: more than MAX_FEATURES.
+    """
+    found: FeatureMap = {}
+    for name, value in given.items():
+        _add(found, name, value, f"{target}.{name}", depth=1)
+        if len(found) > MAX_FEATURES:
+            raise TooManyFeaturesError(f"at most {MAX_FEATURES} features, not {len(found)} and more", target)
+    return found
+
+
+def _add(found: FeatureMap, name: str, value: Any, target: str, depth: int) -> None:
+    if depth > MAX_DEPTH:
+        raise InvalidFieldError(f"features are nested at most {MAX_DEPTH} deep", target)
+
+    if value is None:
+        return
+    if isinstance(value, dict):
+        for key, each in value.items():
+            _add(found, f"{name}.{key}", each, f"{target}.{key}", depth + 1)
+    elif isinstance(value, list):
+        _add_list(found, name, value, target, depth)
+    elif isinstance(value, bool | str):
+        _put(found, name, value, target)
+    else:
+        _put(found, name, _finite(value, target), target)
+
+
+def _add_list(found: FeatureMap, name: str, values: Sequence[Any], target: str, depth: int) -> None:
+    kinds = {_kind(each) for each in values if each is not None}
+    if len(kinds) > 1:
+        raise InvalidFieldError(f"a list has values of one kind, not of {' and '.join(sorted(kinds))}", target)
+
+    if kinds <= {"text"}:
+        _put(found, name, [each for each in values if each is not None], target)
+        return
+    for at, each in enumerate(values):
+        inner = name if kinds == {"object"} else f"{name}.{at}"
+        _add(found, inner, each, f"{target}[{at}]", depth + 1)
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, str):
+        return "text"
+    if isinstance(value, dict):
+        return "object"
+    return "list" if isinstance(value, list) else "number"
+
+
+def _finite(value: float, target: str) -> float:
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise NonFiniteNumberError("a feature is a finite number", target)
+    return number
+
+
+def _put(found: FeatureMap, name: str, value: Value, target: str) -> None:
+    before = found.get(name)
+    if before is None:
+        found[name] = value
+    elif isinstance(before, str | list) and isinstance(value, str | list):
+        found[name] = _texts(before) + _texts(value)
+    elif isinstance(before, str | list) or isinstance(value, str | list):
+        raise InvalidFieldError(f"the feature {name} is given as a text and as a number", target)
+    else:
+        found[name] = float(before) + float(value)
+
+
+def _texts(value: str | list[str]) -> list[str]:
+    return [value] if isinstance(value, str) else value

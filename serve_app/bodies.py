@@ -1,0 +1,135 @@
+"""Reading a request's body: strictly, and once more leniently where a map of features is not in the log's own form.
+
+The second reading costs time only those who need it. It also finds the name of the entry at fault, which msgspec
+writes as ``[...]``.
+"""
+
+import json
+import re
+import sys
+import types
+from functools import cache
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import msgspec
+
+from bandits.errors import InvalidFieldError, InvalidInputError, MalformedBodyError, NonFiniteNumberError
+from bandits.values import FeatureMap
+from policies.requests import plain_features
+
+T = TypeVar("T")
+_ENTRY = "[...]"
+_FIELD = re.compile(r"(?:unknown|required) field `([^`]*)`")
+_any = msgspec.json.Decoder()
+
+
+def parse(body: bytes | msgspec.Raw, decoder: "msgspec.json.Decoder[T]") -> T:
+    """What the body says.
+
+    Raises:
+        MalformedBodyError: it is not JSON, or nested too deeply.
+        InvalidInputError: a field is wrong; ``target`` is its path, with the names of entries of maps.
+    """
+    try:
+        return decoder.decode(body)
+    except msgspec.ValidationError as error:
+        message, target = _readable(error)
+        if _ENTRY not in target:
+            raise _refused(message, target) from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _malformed(bytes(body), error) from error
+
+    try:
+        raw = _any.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _malformed(bytes(body), error) from error
+    try:
+        return msgspec.convert(_plain(raw, decoder.type, ""), decoder.type)
+    except msgspec.ValidationError as error:
+        raise _refused(*_readable(error)) from error
+
+
+def _readable(error: Exception) -> tuple[str, str]:
+    """What is wrong, and where; of a field that is unknown or missing, the field itself."""
+    message, _, where = str(error).partition(" - at `")
+    target = where.rstrip("`").removeprefix("$")
+    if named := _FIELD.search(message):
+        target += f".{named[1]}"
+    return message, target.removeprefix(".") or "body"
+
+
+def _refused(message: str, target: str) -> InvalidInputError:
+    kind = NonFiniteNumberError if "out of range" in message else InvalidFieldError
+    return kind(message, target)
+
+
+def _malformed(body: bytes, error: Exception) -> InvalidInputError:
+    if isinstance(error, RecursionError):
+        return MalformedBodyError("the body is nested too deeply", "body")
+    if "out of range" in str(error):
+        try:
+            target = _infinite(json.loads(body), "")
+        except (ValueError, RecursionError):
+            target = None
+        return NonFiniteNumberError("a number is too large", target or "body")
+    return MalformedBodyError(f"the body is not JSON: {error}", "body")
+
+
+def _infinite(value: Any, target: str) -> str | None:
+    """Where the first number is that a float cannot hold."""
+    if isinstance(value, dict):
+        inner = [(f"{target}.{name}".removeprefix("."), each) for name, each in value.items()]
+    elif isinstance(value, list):
+        inner = [(f"{target}[{at}]", each) for at, each in enumerate(value)]
+    elif isinstance(value, int | float):
+        return None if abs(value) <= sys.float_info.max else target
+    else:
+        return None
+    return next((found for path, each in inner if (found := _infinite(each, path))), None)
+
+
+def _plain(value: Any, hint: Any, target: str) -> Any:
+    """``value``, which should be as ``hint`` says, with its maps in the form of a record."""
+    hint = _unwrapped(hint)
+    origin = get_origin(hint)
+
+    if isinstance(value, dict) and isinstance(hint, type) and issubclass(hint, msgspec.Struct):
+        fields = _fields(hint)
+        return {
+            name: _plain(each, fields[name], f"{target}.{name}".removeprefix(".")) if name in fields else each
+            for name, each in value.items()
+        }
+    if isinstance(value, dict) and hint == FeatureMap:
+        return plain_features(value, target)
+    if isinstance(value, dict) and origin is dict:
+        return _entries(value, get_args(hint)[1], target)
+    if isinstance(value, list) and origin is list:
+        return [_plain(each, get_args(hint)[0], f"{target}[{at}]") for at, each in enumerate(value)]
+    return value
+
+
+def _entries(value: dict[str, Any], hint: Any, target: str) -> dict[str, Any]:
+    """The entries of a map whose values are of one type; a number that is null is not there."""
+    kept = {name: each for name, each in value.items() if not (each is None and hint is float)}
+    for name, each in kept.items():
+        try:
+            msgspec.convert(each, hint)
+        except msgspec.ValidationError as error:
+            raise _refused(_readable(error)[0], f"{target}.{name}") from error
+    return kept
+
+
+def _unwrapped(hint: Any) -> Any:
+    """Without what Annotated adds, and without None."""
+    while get_origin(hint) is Annotated:
+        hint = get_args(hint)[0]
+    if get_origin(hint) in {Union, types.UnionType}:
+        kinds = [each for each in get_args(hint) if each is not types.NoneType]
+        if len(kinds) == 1:
+            return _unwrapped(kinds[0])
+    return hint
+
+
+@cache
+def _fields(kind: type[msgspec.Struct]) -> dict[str, Any]:
+    return get_type_hints(kind, include_extras=True)
