@@ -111,6 +111,11 @@ class Join:
         """Log position of the oldest open decision."""
         return next(iter(self._open.values())).position if self._open else None
 
+    def open_windows(self) -> Iterator[tuple[str, int]]:
+        """Of each open decision, its log position and when its window closes, in log time."""
+        for each in self._open.values():
+            yield each.position, _time_ms(each.position) + each.rule.window_ms
+
     def next_deadline_ms(self) -> int | None:
         """When the next window closes, in log time."""
         return self._deadlines.next_ms()

@@ -125,7 +125,7 @@ class Ranker:
             scores={source: values.astype("<f4").tobytes() for source, values in pool.scores.items()},
             pmf=decision.pmfs.tobytes(),
             chosen=list(decision.chosen),
-            user=None if request.user_id is None else pseudonym(self._salt, request.user_id),
+            user=None if not request.user_id else pseudonym(self._salt, request.user_id),
             deferred=request.defer_activation,
             holdout=held_out,
             credit=credit,
@@ -191,7 +191,8 @@ class Ranker:
         if holdout is None:
             return False
         unit = request.user_id if holdout.field == "user_id" else request.context.get(holdout.field)
-        return in_holdout(holdout, salt=self._salt, name=self.spec.name, unit=event_id if unit is None else f"={unit}")
+        known = unit is not None and unit != ""  # all who have none are not one unit
+        return in_holdout(holdout, salt=self._salt, name=self.spec.name, unit=f"={unit}" if known else event_id)
 
 
 def _numbers(found: Candidates) -> Candidates:

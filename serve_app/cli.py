@@ -197,6 +197,13 @@ def replay(
     ] = None,
     seed: Annotated[int, typer.Option(help="Of what a learning policy draws")] = 0,
     bound: Annotated[float | None, typer.Option(help="Of rejection: a bound on importance weights")] = None,
+    publish_every: Annotated[
+        int, typer.Option(min=1, help="Of a spec that learns: it acts by what it has learned after so many rows")
+    ] = 100,
+    window_s: Annotated[
+        float | None,
+        typer.Option(min=0.001, help="Of an archive: count rewards of so many seconds, before windows have closed"),
+    ] = None,
     horizon: Annotated[int, typer.Option(min=1, help="Of sessions: decisions that count, from the first")] = 10,
     gamma: Annotated[float, typer.Option(help="Of sessions: what a reward counts one decision later")] = 1.0,
     session: Annotated[
@@ -238,6 +245,8 @@ def replay(
         shards=shards or (SHARDS_ON_RAY if address else 4 * jobs),
         seed=seed,
         bound=bound,
+        publish_every=publish_every,
+        window_s=window_s,
         horizon=horizon,
         gamma=gamma,
         session=session,

@@ -24,7 +24,7 @@ from simulator.logs.csv_log import CsvColumns
 from simulator.logs.formats import open_log
 from simulator.ope.formulas import FORMULAS
 from simulator.policy_args import Asked, VwKind, policy_of
-from simulator.replay import LogSummary, PolicyResult, Question, Report, Tally, evaluate, tally
+from simulator.replay import LogSummary, PolicyResult, Question, Report, Tally, evaluate, said_of, tally
 from simulator.search import search
 from simulator.search_space import load_space
 from simulator.session_replay import SessionQuestion, evaluate_sessions, tally_sessions
@@ -54,6 +54,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     shards: int
     seed: int
     bound: float | None
+    publish_every: int
+    window_s: float | None
     horizon: int
     gamma: float
     session: str | None
@@ -86,6 +88,7 @@ def run_replay(options: Options, console: Console) -> Report:
         skip_bad=options.skip_bad,
         columns=csv_columns(options.columns),
         extra=extra,
+        window_s=options.window_s,
     )
     if options.search is not None:
         return _search(options, options.search, pieces, console)
@@ -106,10 +109,11 @@ def run_replay(options: Options, console: Console) -> Report:
                     seed=options.seed,
                     bound=options.bound,
                     skip_bad=options.skip_bad,
+                    publish_every=options.publish_every,
                 )
             )
     rows, skipped = (int(results[0].learned[name]) for name in ("rows", "skipped"))
-    return Report(LogSummary(rows, skipped, 0, 0, float("nan"), float("nan")), results, [])
+    return Report(LogSummary(rows, skipped, 0, 0, float("nan"), float("nan")).of(pieces), results, [])
 
 
 def _search(options: Options, path: Path, pieces: Sequence[Piece], console: Console) -> Report:
@@ -241,7 +245,16 @@ def csv_columns(text: str | None) -> CsvColumns | None:
 def tables(report: Report) -> list[Table]:
     """The report for a terminal."""
     searched = [] if report.search is None else [_searched(report.search)]
+    if said := said_of(report.log):
+        searched.insert(0, _said(said))
     return [*searched, *map(_table_of, report.results), *([_compared(report)] if report.comparisons else [])]
+
+
+def _said(said: Sequence[tuple[str, str]]) -> Table:
+    made = table("what", "how", title="log", show_header=False)
+    for what, how in said:
+        made.add_row(what, how)
+    return made
 
 
 def _searched(found: SearchSummary) -> Table:

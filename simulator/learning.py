@@ -7,8 +7,9 @@ from typing import Any
 from bandits.errors import ReplayError
 from policies.spec import PolicySpec
 from simulator.logs.archive import in_time
-from simulator.logs.base import Piece
+from simulator.logs.base import Piece, caution_of, no_rows
 from simulator.logs.files import files_of
+from simulator.online import PUBLISH_EVERY
 from simulator.policy_args import VwKind
 from simulator.progressive import progressive, vw_progressive
 from simulator.rejection import rejection
@@ -27,10 +28,12 @@ def learn_on(
     seed: int = 0,
     bound: float | None = None,
     skip_bad: bool = False,
+    publish_every: int = PUBLISH_EVERY,
 ) -> PolicyResult:
     """One policy's replay. ``log``: as ``open_log`` takes it.
 
-    ``bound``: of rejection, on importance weights; without it the log has to be uniform.
+    ``bound``: of rejection, on importance weights; without it the log has to be uniform. ``publish_every``: rows after
+    which a policy of this project acts by what it has learned.
 
     Raises:
         ReplayError: VW's own arguments need VW's own log and method progressive; or what the method says.
@@ -50,11 +53,18 @@ def learn_on(
             learned={name: float(value) for name, value in numbers.items()},
         )
     pieces = in_time(pieces)
+    every = "every row" if publish_every == 1 else f"every {publish_every:,} rows"
+    notes = [f"acts by what it has learned after {every}", *filter(None, [caution_of(pieces)])]
     if method == "progressive":
-        done = progressive(asked, pieces, seed=seed)
+        done = progressive(asked, pieces, publish_every=publish_every, seed=seed)
+        if not done.rows:
+            raise no_rows(pieces)
         learned = {"rows": float(done.rows), "skipped": float(done.skipped), "ips": done.ips, "snips": done.snips}
-        return PolicyResult(asked.name, method, average_loss=-done.ips, curve=list(done.ips_curve), learned=learned)
-    thinned = rejection(asked, pieces, bound=bound, seed=seed)
+        curve = list(done.ips_curve)
+        return PolicyResult(asked.name, method, average_loss=-done.ips, curve=curve, learned=learned, notes=notes)
+    thinned = rejection(asked, pieces, bound=bound, publish_every=publish_every, seed=seed)
+    if not thinned.rows:
+        raise no_rows(pieces)
     learned = {
         "rows": float(thinned.rows),
         "skipped": float(thinned.skipped),
@@ -62,5 +72,6 @@ def learn_on(
         "clipped": float(thinned.clipped),
         "mean_accepted_reward": thinned.mean_accepted_reward,
     }
-    notes = [] if thinned.exact else ["the log is not uniformly random: exact only while no weight exceeds the bound"]
+    if not thinned.exact:
+        notes.append("the log is not uniformly random: exact only while no weight exceeds the bound")
     return PolicyResult(asked.name, method, curve=list(thinned.curve), learned=learned, notes=notes)

@@ -8,7 +8,7 @@ from html import escape
 
 from simulator.curve import CurvePoint
 from simulator.ope.overview import Action, Bucket
-from simulator.replay import NamedComparison, PolicyResult, Report
+from simulator.replay import NamedComparison, PolicyResult, Report, said_of
 from simulator.trials import NEVER, SearchSummary, Trial
 
 COLOURS = ("#4269d0", "#efb118", "#ff725c", "#6cc5b0", "#3ca951", "#ff8ab7", "#a463f2", "#97bbf5")
@@ -61,6 +61,7 @@ def _summary(report: Report) -> str:
     said = [f"{log.rows:,} rows"]
     if log.skipped:
         said.append(f"{log.skipped:,} bad rows left out")
+    said += [escape(f"{what}: {how}") for what, how in said_of(log)]
     if log.last_ms:
         said.append(f"{_when(log.first_ms)} to {_when(log.last_ms)}")
     if math.isfinite(log.mean_reward):

@@ -15,7 +15,17 @@ import numpy as np
 from bandits.errors import ReplayError
 from bandits.types import Float64
 from simulator.curve import CurvePoint
-from simulator.logs.base import LogBatch, Piece
+from simulator.logs.base import (
+    NONE_WAIT,
+    LogBatch,
+    Piece,
+    Waiting,
+    caution_of,
+    columns_of,
+    no_rows,
+    waiting_of,
+    waiting_said,
+)
 from simulator.logs.lines import WEIGHT, counts_of
 from simulator.ope.batch import OpeBatch, ope_batch_from_pmfs
 from simulator.ope.comparisons import Comparison, Difference, comparisons
@@ -41,6 +51,8 @@ class LogSummary(msgspec.Struct, frozen=True):
     """What was read. ``skipped``: bad rows left out. ``first_ms``, ``last_ms``: 0 in a log without times.
 
     ``decisions``: those of the service that the rows stand for; more than the rows where some were left out (pdrop).
+    ``waiting``: decisions that are no rows yet, as their windows are open, the last one ``waiting_until_ms``.
+    ``columns``: of a table, how each column of the context was read.
     """
 
     rows: int
@@ -50,6 +62,24 @@ class LogSummary(msgspec.Struct, frozen=True):
     mean_reward: float
     min_propensity: float
     decisions: float = 0.0
+    waiting: int = 0
+    waiting_until_ms: int = 0
+    columns: dict[str, str] = {}
+
+    def of(self, pieces: Iterable[Piece]) -> "LogSummary":
+        """The same, with what is to be said of pieces that were read here."""
+        waiting = waiting_of(pieces)
+        return msgspec.structs.replace(
+            self, waiting=waiting.decisions, waiting_until_ms=waiting.last_ms, columns=columns_of(pieces)
+        )
+
+
+def said_of(log: LogSummary) -> list[tuple[str, str]]:
+    """What a reader of the report should know of the log beside its size: what it is about, and what is said of it."""
+    said = [(f"column {name}", kind) for name, kind in log.columns.items()]
+    if log.waiting:
+        said.append(("left out", waiting_said(Waiting(log.waiting, log.waiting_until_ms, log.waiting_until_ms))))
+    return said
 
 
 class PolicyResult(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -144,6 +174,7 @@ class Tally:
     rows: int = 0
     decisions: float = 0.0
     skipped: int = 0
+    waiting: Waiting = NONE_WAIT
     first_ms: int = 0
     last_ms: int = 0
     total_reward: float = 0.0
@@ -170,6 +201,7 @@ class Tally:
         self.rows += other.rows
         self.decisions += other.decisions
         self.skipped += other.skipped
+        self.waiting = self.waiting.and_of(other.waiting)
         times = [each for each in (self.first_ms, other.first_ms) if each]
         self.first_ms, self.last_ms = min(times, default=0), max(self.last_ms, other.last_ms)
         self.total_reward += other.total_reward
@@ -185,11 +217,14 @@ class Plan:
     """A question, made definite by a look at the log.
 
     ``modelled``: the policies that DM and DR can be had for. ``counted``: rows say how many decisions they stand for.
+    ``caution``, ``columns``: what is to be said of the log.
     """
 
     question: Question
     modelled: frozenset[str]
     counted: bool = False
+    caution: str = ""
+    columns: Mapping[str, str] = field(default_factory=dict)
 
     def estimators(self, target: Target) -> list[str]:
         """The names of a policy's estimators."""
@@ -255,7 +290,7 @@ def plan_of(question: Question, pieces: Sequence[Piece]) -> Plan:
     """
     batch = next((batch for piece in pieces for batch in piece.batches() if len(batch)), None)
     if batch is None:
-        raise ReplayError("the log has no rows to evaluate: give a log that is not empty", "log")
+        raise no_rows(pieces)
     modelled = set()
     for target in question.targets:
         try:
@@ -265,7 +300,8 @@ def plan_of(question: Question, pieces: Sequence[Piece]) -> Plan:
                 raise
         else:
             modelled.add(target.name)
-    return Plan(question, frozenset(modelled), WEIGHT in batch.columns)
+    counted = WEIGHT in batch.columns
+    return Plan(question, frozenset(modelled), counted, caution_of(pieces), columns_of(pieces))
 
 
 def fit(bits: int, folds: int, piece: Piece) -> RewardModel:
@@ -291,7 +327,7 @@ def tally(plan: Plan, model: FittedRewardModel | None, piece: Piece) -> Tally:
         for (left, right, _), difference in out.differences.items():
             blocks += difference.gather(seen[left], seen[right])
         add_rows(blocks, batch.keys)
-    out.skipped = piece.skipped
+    out.skipped, out.waiting = piece.skipped, waiting_of([piece])
     return out
 
 
@@ -302,13 +338,16 @@ def report(plan: Plan, total: Tally) -> Report:
         PolicyResult(
             target.name,
             "ope",
-            {name: total.estimates[target.name, name].estimate(bounds) for name in plan.estimators(target)},
+            {
+                name: cautioned(total.estimates[target.name, name].estimate(bounds), plan.caution)
+                for name in plan.estimators(target)
+            },
             notes=list(target.notes),
         )
         for target in plan.question.targets
     ]
     compared = comparisons({"\0".join(at): each for at, each in total.differences.items()}, bounds, plan.question.alpha)
-    named = [NamedComparison(*at, result=compared["\0".join(at)]) for at in total.differences]
+    named = [NamedComparison(*at, result=cautioned(compared["\0".join(at)], plan.caution)) for at in total.differences]
     summary = LogSummary(
         total.rows,
         total.skipped,
@@ -317,8 +356,23 @@ def report(plan: Plan, total: Tally) -> Report:
         total.total_reward / max(total.decisions, 1.0),
         total.min_propensity,
         total.decisions,
+        total.waiting.decisions,
+        total.waiting.last_ms,
+        dict(plan.columns),
     )
     return Report(summary, results, named, winner_of(results, named), total.overview.charts())
+
+
+Judged = TypeVar("Judged", Estimate, Comparison)
+
+
+def cautioned(judged: Judged, caution: str) -> Judged:
+    """What is to be said of every number is said of this one, which is no longer reliable for it."""
+    if not caution:
+        return judged
+    verdict = "weak" if judged.verdict == "reliable" else judged.verdict
+    reason = caution if judged.verdict == "reliable" else f"{judged.reason}; {caution}"
+    return msgspec.structs.replace(judged, verdict=verdict, reason=reason)
 
 
 def winner_of(results: Sequence[PolicyResult], named: Sequence[NamedComparison]) -> str | None:

@@ -19,7 +19,7 @@ from bandits.errors import BanditloopError, ReplayError
 from policies.spec import PolicySpec
 from policies.trained import TrainedModel
 from simulator.fan import OnRay, connect
-from simulator.logs.base import Piece
+from simulator.logs.base import Piece, no_rows
 from simulator.online import check_blend, salt_of
 from simulator.ope.reward_model import FittedRewardModel
 from simulator.replay import Question, Report, evaluate, plan_of, reward_model, tally
@@ -71,6 +71,8 @@ def search(
     total = sum(counts)
     first, second = math.floor(LEARN * total), math.floor(SELECT * total)
     rungs = 1 + max(0, math.ceil(math.log(len(specs), space.halving) - 1e-9))
+    if not total:
+        raise no_rows(pieces, "rows to search")
     if first // space.halving ** (rungs - 1) < 1 or second == first:
         raise ReplayError(
             f"{total} rows are too few to search {len(specs)} specs: give more rows or fewer trials", "log"

@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from bandits.errors import ReplayError
 from bandits.types import Float64
-from simulator.logs.base import LoggedDecision, Piece, key_of
+from simulator.logs.base import LoggedDecision, Piece, caution_of, key_of, no_rows
 from simulator.ope.comparisons import Difference, comparisons
 from simulator.ope.intervals import INTERVALS, REPLICATES, Interval
 from simulator.ope.overview import Charts
@@ -21,7 +22,7 @@ from simulator.ope.session_batch import SessionBatch, session_batch
 from simulator.ope.session_estimators import Reach, SessionEstimator
 from simulator.ope.session_formulas import SESSION_FORMULAS, SESSION_MODEL
 from simulator.ope.session_model import FittedSessionModel, SessionModel, mean_features
-from simulator.replay import LogSummary, NamedComparison, PolicyResult, Report, winner_of
+from simulator.replay import LogSummary, NamedComparison, PolicyResult, Report, cautioned, winner_of
 from simulator.targets import Column, Logging, Target, demand_rows
 
 Rows = Sequence[LoggedDecision]
@@ -100,10 +101,15 @@ def sessions_of(rows: Iterable[LoggedDecision], question: SessionQuestion) -> li
 
 def _owner(row: LoggedDecision, session: str | None) -> str:
     if session is not None:
-        if session not in row.context:
-            raise ReplayError(f"decision {row.event_id} has no context feature {session!r}", "session")
-        return str(row.context[session])
-    if row.record is None or row.record.user is None:
+        value = row.context.get(session)
+        if value is None or value in ("", []):
+            raise ReplayError(
+                f"decision {row.event_id} is of no session: it has no context feature {session!r}, or an empty one;"
+                " leave such rows out of the log",
+                "session",
+            )
+        return f"{type(value).__name__} {value}"
+    if row.record is None or not row.record.user:
         raise ReplayError(
             f"decision {row.event_id} has no user: name the context feature that tells sessions apart (--session)",
             "session",
@@ -174,7 +180,7 @@ def evaluate_sessions(question: SessionQuestion, pieces: Sequence[Piece], fan: F
     rows = [row for piece in pieces for batch in piece.batches() for row in demand_rows(batch, "sessions")]
     sessions = sessions_of(rows, question)
     if not sessions:
-        raise ReplayError("the log has no sessions to evaluate: give a log that is not empty", "log")
+        raise no_rows(pieces, "sessions to evaluate")
     chunks = [sessions[start : start + CHUNK] for start in range(0, len(sessions), CHUNK)]
     known = [target for target in question.targets if rows[0].pmf is not None or not isinstance(target, Logging)]
     models: dict[str, FittedSessionModel] = {}
@@ -187,7 +193,8 @@ def evaluate_sessions(question: SessionQuestion, pieces: Sequence[Piece], fan: F
     total = SessionTally(plan)
     for part in fan(partial(tally_sessions, plan), chunks):
         total.merge(part)
-    return _report(plan, total, rows, sum(piece.skipped for piece in pieces))
+    found = _report(plan, total, rows, sum(piece.skipped for piece in pieces), caution_of(pieces))
+    return msgspec.structs.replace(found, log=found.log.of(pieces))
 
 
 def fit_sessions(question: SessionQuestion, target: Target, sessions: Sequence[Rows]) -> SessionModel:
@@ -272,19 +279,20 @@ def _unsupported(pmf: Float64, row: LoggedDecision) -> float:
     return never + (outside if outside > 1e-9 else 0.0)
 
 
-def _report(plan: SessionPlan, total: SessionTally, rows: Rows, skipped: int) -> Report:
+def _report(plan: SessionPlan, total: SessionTally, rows: Rows, skipped: int, caution: str) -> Report:
     question, bounds = plan.question, plan.question.bounds()
     results = []
     for target in question.targets:
         reach = total.reaches[target.name]
         estimates = {
-            name: total.estimates[target.name, name].estimate(reach, bounds) for name in plan.estimators(target)
+            name: cautioned(total.estimates[target.name, name].estimate(reach, bounds), caution)
+            for name in plan.estimators(target)
         }
         results.append(
             PolicyResult(target.name, "sessions", estimates, notes=[*target.notes, *_notes(question, reach)])
         )
     compared = comparisons({"\0".join(at): each for at, each in total.differences.items()}, bounds, question.alpha)
-    named = [NamedComparison(*at, result=compared["\0".join(at)]) for at in total.differences]
+    named = [NamedComparison(*at, result=cautioned(compared["\0".join(at)], caution)) for at in total.differences]
     times = [row.time_ms for row in rows if row.time_ms]
     summary = LogSummary(
         len(rows),

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from simulator.logs.base import LogBatch, Piece
+from simulator.logs.base import LogBatch, Piece, Waiting, caution_of, columns_of, waiting_of
 
 
 @dataclass(slots=True)
@@ -18,6 +18,21 @@ class Stretch:
     def skipped(self) -> int:
         """See Piece."""
         return self.piece.skipped
+
+    @property
+    def waiting(self) -> Waiting:
+        """Of the piece, if this is its end."""
+        return waiting_of([self.piece])
+
+    @property
+    def caution(self) -> str:
+        """Of the piece."""
+        return caution_of([self.piece])
+
+    @property
+    def said(self) -> dict[str, str]:
+        """How the columns were read."""
+        return columns_of([self.piece])
 
     def batches(self) -> Iterator[LogBatch]:
         """See Piece."""

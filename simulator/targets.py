@@ -1,11 +1,10 @@
 """Target policies that need no learning: what each would have done with a row of a log."""
 
-import csv
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -13,6 +12,7 @@ from bandits.errors import ReplayError
 from bandits.types import Float64, Pmf
 from bandits.values import Value
 from simulator.logs.base import LogBatch, LoggedDecision
+from simulator.logs.cells import MISSING, number_of, read_rows
 
 SUM_SLACK = 1e-3
 """How far from 1 the probabilities of a table may sum; they are then normalised, and the report says so."""
@@ -143,12 +143,25 @@ class Source(RowTarget):
         return np.asarray(best / best.sum(), np.float64)
 
 
+_NOTHING = object()
+_Key = tuple[Any, ...]
+
+
 class Table(RowTarget):
-    """Probabilities by context and action, from a CSV: ``[context column ...,]action,probability``."""
+    """Probabilities by context and action, from a CSV: ``[context column ...,]action,probability``.
+
+    A row of the log finds its row of the table by what the log's values are: a text by the same text, a number by any
+    cell that is this number (1.5 by 1.50), true and false by these words, nothing by an empty cell.
+
+    Raises:
+        ReplayError: the file is no such table.
+    """
 
     def __init__(self, path: Path, name: str | None = None) -> None:
         super().__init__(name or path.stem)
+        self._path = path
         self._columns, self._rows = _read_table(path)
+        self._known: dict[tuple[type, ...], dict[_Key, dict[str, float]]] = {}
         off = sum(abs(sum(row.values()) - 1.0) > 1e-12 for row in self._rows.values())
         self._rows = {at: {a: p / sum(row.values()) for a, p in row.items()} for at, row in self._rows.items()}
         if off:
@@ -156,51 +169,79 @@ class Table(RowTarget):
 
     def pmf(self, row: LoggedDecision) -> Pmf:
         """See Target."""
-        at = tuple(_text(row.context.get(column)) for column in self._columns)
-        probabilities = self._rows.get(at)
+        values = [row.context.get(column) for column in self._columns]
+        kinds = tuple(type(value) for value in values)
+        if kinds not in self._known:
+            self._known[kinds] = self._by(kinds)
+        at = tuple("|".join(value) if isinstance(value, list) else value for value in values)
+        probabilities = self._known[kinds].get(at)
         if probabilities is None:
-            where = ", ".join(f"{name}={value}" for name, value in zip(self._columns, at, strict=True))
+            where = ", ".join(f"{name}={_shown(value)}" for name, value in zip(self._columns, values, strict=True))
             raise ReplayError(f"the table of {self.name!r} has no row for {where or 'any context'}", "policy")
         return np.array([probabilities.get(action_id, 0.0) for action_id in row.action_ids])
 
+    def _by(self, kinds: tuple[type, ...]) -> dict[_Key, dict[str, float]]:
+        """The rows that values of these types can find."""
+        found: dict[_Key, dict[str, float]] = {}
+        texts: dict[_Key, tuple[str, ...]] = {}
+        for cells in sorted(self._rows, key=lambda cells: sum(map(bool, cells))):  # an empty cell before a "NA"
+            at = tuple(_READ.get(kind, str)(cell) for kind, cell in zip(kinds, cells, strict=True))
+            if _NOTHING in at:
+                continue
+            if at in found:
+                pairs = zip(kinds, texts[at], cells, strict=True)
+                if not any(one != other for kind, one, other in pairs if kind is not type(None)):
+                    continue
+                both = " and ".join(", ".join(each) for each in (texts[at], cells))
+                raise ReplayError(
+                    f"{self._path}: the rows of {both} are of one context, since the log's values are numbers: declare"
+                    " the column a text (--columns '{kinds: {NAME: text}}'), or leave one of the rows out",
+                    "policy",
+                )
+            found[at], texts[at] = self._rows[cells], cells
+        return found
+
+
+def _number(cell: str) -> Any:
+    value = number_of(cell)
+    return _NOTHING if math.isnan(value) else value
+
+
+_READ: Mapping[type, Callable[[str], Any]] = {
+    float: _number,
+    int: _number,
+    bool: lambda cell: {"true": True, "false": False}.get(cell.strip().lower(), _NOTHING),
+    type(None): lambda cell: None if cell in MISSING else _NOTHING,
+}
+"""What a cell of a table is to a value of a log, by the value's type; of all others, its text."""
+
 
 def _read_table(path: Path) -> tuple[Sequence[str], dict[tuple[str, ...], dict[str, float]]]:
+    header, lines = read_rows(path, ("action", "probability"), "policy")
+    if header.names[-2:] != ["action", "probability"]:
+        raise ReplayError(f"{path}: the header of a table is [context column,...]action,probability", "policy")
+    if "" in header.names:
+        raise ReplayError(
+            f"{path}: column {header.names.index('') + 1} has no name: leave it out (of pandas: index=False)", "policy"
+        )
     rows: dict[tuple[str, ...], dict[str, float]] = {}
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            reader = csv.reader(file)
-            header = next(reader, [])
-            if header[-2:] != ["action", "probability"]:
-                raise ReplayError(f"{path}: the header of a table is [context column,...]action,probability", "policy")
-            for number, cells in enumerate(reader, 2):
-                if len(cells) != len(header):
-                    raise ReplayError(f"{path}:{number}: {len(header)} cells, not {len(cells)}", "policy")
-                *at, action, text = cells
-                row = rows.setdefault(tuple(at), {})
-                if action in row:
-                    raise ReplayError(f"{path}:{number}: action {action!r} twice for one context", "policy")
-                row[action] = _probability(text, f"{path}:{number}")
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ReplayError(f"{path}: not a readable table: {error}", "policy") from error
+    for line, (*at, action, text) in lines:
+        row = rows.setdefault(tuple(at), {})
+        if action in row:
+            raise ReplayError(f"{path}:{line}: action {action!r} twice for one context", "policy")
+        row[action] = number_of(text)
+        if not 0.0 <= row[action] <= 1.0:
+            raise ReplayError(
+                f"{path}:{line}: a probability is a number in [0, 1], with a point, not {text!r}", "policy"
+            )
     for context, row in rows.items():
         if abs(sum(row.values()) - 1.0) > SUM_SLACK:
             where, total = ", ".join(context) or "all actions", sum(row.values())
             raise ReplayError(f"{path}: the probabilities of {where} sum to {total:.6g}, not 1", "policy")
-    return header[:-2], rows
+    return header.names[:-2], rows
 
 
-def _probability(text: str, where: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0.0 <= value <= 1.0:
-        raise ReplayError(f"{where}: a probability is a number in [0, 1], not {text!r}", "policy")
-    return value
-
-
-def _text(value: Value | None) -> str:
-    """As a CSV would hold it: 1.0 and 1 are the same."""
+def _shown(value: Value | None) -> str:
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     return "" if value is None else str(value)

@@ -9,7 +9,7 @@ from bandits.types import Interaction, Pmf, Policy, Snapshot, check_pmf
 from policies.blend import load_policy, make_learner
 from policies.spec import PolicySpec
 from policies.trained import TrainedModel, decode_trained
-from simulator.logs.base import LoggedDecision, Piece
+from simulator.logs.base import LoggedDecision, Piece, no_rows
 from simulator.logs.lines import WEIGHT
 from simulator.online import check_blend, features_of, salt_of
 from simulator.targets import RowTarget
@@ -31,7 +31,8 @@ def train(
     """
     check_blend(spec)
     learner, learned = make_learner(spec, salt=b""), 0
-    for piece in pieces:
+    read = list(pieces)
+    for piece in read:
         for batch in piece.batches():
             if len(batch.decisions) != len(batch):
                 raise ReplayError("this log is only numbers: a learner needs the actions of each row", "log")
@@ -43,7 +44,7 @@ def train(
                 learned += len(rows)
                 progress(learned)
     if not learned:
-        raise ReplayError("the log has no row to learn from", "log")
+        raise no_rows(read, "rows to learn from")
     return TrainedModel(spec_bytes=spec.encoded, learned=learned, checkpoint=learner.checkpoint())
 
 

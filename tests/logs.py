@@ -1,15 +1,19 @@
 """Decisions and random logs that the tests of the join, the fold and the learner share."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import msgspec
 import numpy as np
 from fakes import FakeLog
 from hypothesis import strategies as st
 
+from bandits.codec import encode
 from bandits.join import JoinRule
 from bandits.records import ActivationRecord, DecisionRecord, LogEntry, LogRecord, RewardRecord, TickRecord
+from policies.archive import ArchiveWriter
 from policies.catalogue import Catalogue
+from policies.ranges import Range, hour_of
 from policies.spec import PolicySpec
 
 WINDOW = 10_000
@@ -87,3 +91,16 @@ def log_of(steps: list[tuple[int, LogRecord]], *specs: PolicySpec) -> FakeLog:
         log.append(named, at=now)
     log.append(TickRecord(), at=now + 3 * WINDOW)
     return log
+
+
+def archived(root: Path, log: Sequence[LogEntry], spec: PolicySpec, files: int = 5) -> Path:
+    """The log of policy p as an archive, in about so many files."""
+    blobs = {spec.digest: spec.encoded, Catalogue().digest: Catalogue().encoded}
+    writer, previous = ArchiveWriter(root, "p"), "0-0"
+    for part in np.array_split(np.arange(len(log)), files):
+        entries = [(log[i].id, encode(log[i].record)) for i in part]
+        for hour in sorted({hour_of(entry_id) for entry_id, _ in entries}):
+            own = [entry for entry in entries if hour_of(entry[0]) == hour]
+            writer.write(Range(previous, own[0][0], own[-1][0], len(own)), own, blobs.get)
+            previous = own[-1][0]
+    return root

@@ -19,10 +19,25 @@ from policies.archive import ArchiveReader, archive_folders
 from policies.catalogue import Catalogue
 from policies.fold import START
 from policies.spec import decode_spec
-from simulator.logs.base import BATCH_ROWS, LogBatch, LoggedDecision, Piece, batch_of
+from simulator.logs.base import (
+    BATCH_ROWS,
+    NONE_WAIT,
+    LogBatch,
+    LoggedDecision,
+    Piece,
+    Waiting,
+    batch_of,
+    caution_of,
+    waiting_of,
+)
 
 REMEMBERED = 2
 """Windows after which a join has forgotten a decision: a piece starts to read so much earlier."""
+
+CAUTION = (
+    "only rewards within {:g} s of a decision are counted, where the policy waits {:g} s: values are of early rewards,"
+    " mostly too low, and unfair to actions whose rewards come late; look again when the windows have closed"
+)
 
 
 @dataclass(slots=True)
@@ -30,7 +45,9 @@ class ArchivePiece:
     """The decisions past ``after``, up to and including ``through`` (None: the end), of one policy's archive.
 
     It reads from ``start``, two windows earlier, so that duplicates and rewards that came early are known, and on until
-    the last window is closed. ``rule`` is the join of the spec in force at ``start``, ``fold`` the version of the fold.
+    the last window is closed. ``rule`` is the join of the spec in force at ``start``, with no window
+    above ``window_s``, and ``fold`` the version of the fold. ``waiting``: of the decisions, those whose windows the log
+    does not close. ``caution``: what has to be said of whatever is found.
     """
 
     root: str
@@ -40,13 +57,16 @@ class ArchivePiece:
     start: str = START
     rule: JoinRule = field(default_factory=JoinRule)
     skip_bad: bool = False
+    window_s: float | None = None
+    caution: str = ""
     skipped: int = 0
+    waiting: Waiting = NONE_WAIT
     fold: int = 1
 
     def batches(self) -> Iterator[LogBatch]:
         """See Piece. An entry that does not decode was none to the learner, but whoever evaluates has to know of it."""
         rows: list[LoggedDecision] = []
-        self.skipped = 0
+        self.skipped, self.waiting = 0, NONE_WAIT
         reader = ArchiveReader(self.root, self.policy)
         catalogues = {Catalogue().digest: Catalogue()}
         for joined in self._joined(reader):
@@ -76,7 +96,7 @@ class ArchivePiece:
 
         def rule_of(digest: str) -> JoinRule:
             if digest not in rules:
-                rules[digest] = plain(decode_spec(reader.blob(digest)).join)
+                rules[digest] = plain(decode_spec(reader.blob(digest)).join, self.window_s)
             return rules[digest]
 
         join = Join(rule_of, rule=self.rule, fold=self.fold)
@@ -91,10 +111,16 @@ class ArchivePiece:
                 oldest = join.oldest_open()
                 if oldest is None or log_order(oldest) > through:
                     return
+        closing = [at for position, at in join.open_windows() if self._owns(position)]
+        self.waiting = Waiting(len(closing), min(closing, default=0), max(closing, default=0))
 
 
-def archive_pieces(root: str, policy: str, count: int, *, skip_bad: bool = False) -> Sequence[ArchivePiece]:
+def archive_pieces(
+    root: str, policy: str, count: int, *, skip_bad: bool = False, window_s: float | None = None
+) -> Sequence[ArchivePiece]:
     """At most ``count`` pieces of about the same number of entries, cut between the archive's files.
+
+    ``window_s``: to look before windows have closed: none is longer than so many seconds.
 
     Raises:
         ReplayError: there is no such archive.
@@ -105,7 +131,9 @@ def archive_pieces(root: str, policy: str, count: int, *, skip_bad: bool = False
     if not ranges:
         raise ReplayError(f"no range of {policy!r} is archived in {root}", "log")
     specs, builds = reader.specs(), reader.builds()
-    rules = {digest: plain(decode_spec(reader.blob(digest)).join) for _, digest in specs}
+    rules = {digest: plain(decode_spec(reader.blob(digest)).join, window_s) for _, digest in specs}
+    longest = max((decode_spec(reader.blob(digest)).join.window_s for _, digest in specs), default=0.0)
+    caution = "" if window_s is None or window_s >= longest else CAUTION.format(window_s, longest)
     reach_ms = REMEMBERED * max((rule.window_ms for rule in rules.values()), default=0)
     total = sum(each.range.count for each in ranges)
     cuts, seen = [START], 0
@@ -121,18 +149,23 @@ def archive_pieces(root: str, policy: str, count: int, *, skip_bad: bool = False
         through = cuts[number + 1] if number + 1 < len(cuts) else None
         folded = [build for position, build in builds if log_order(position) <= log_order(start)]
         fold = fold_version(folded[-1] if folded else {})
-        pieces.append(ArchivePiece(root, policy, cut, through, start, rule, skip_bad, fold=fold))
+        piece = ArchivePiece(root, policy, cut, through, start, rule, skip_bad, window_s, caution, fold=fold)
+        pieces.append(piece)
     return pieces
 
 
-def policy_pieces(root: str, policy: str, count: int, *, skip_bad: bool = False) -> list[ArchivePiece]:
+def policy_pieces(
+    root: str, policy: str, count: int, *, skip_bad: bool = False, window_s: float | None = None
+) -> list[ArchivePiece]:
     """The pieces of a policy's archive, of each of its partitions where there are several; see ``archive_pieces``.
 
     A decision and its rewards are in one partition, so each is a log by itself.
     """
     folders = archive_folders(root, policy)
     share = max(1, count // len(folders))
-    return [each for folder in folders for each in archive_pieces(root, folder, share, skip_bad=skip_bad)]
+    return [
+        each for folder in folders for each in archive_pieces(root, folder, share, skip_bad=skip_bad, window_s=window_s)
+    ]
 
 
 class InTime:
@@ -145,6 +178,16 @@ class InTime:
     def skipped(self) -> int:
         """See Piece."""
         return sum(piece.skipped for pieces in self._partitions for piece in pieces)
+
+    @property
+    def waiting(self) -> Waiting:
+        """Of all."""
+        return waiting_of(piece for pieces in self._partitions for piece in pieces)
+
+    @property
+    def caution(self) -> str:
+        """Of any."""
+        return caution_of(piece for pieces in self._partitions for piece in pieces)
 
     def batches(self) -> Iterator[LogBatch]:
         """See Piece."""
@@ -167,9 +210,10 @@ def _rows(pieces: Sequence[Piece]) -> Iterator[LoggedDecision]:
             yield from batch.decisions
 
 
-def plain(rule: JoinRule) -> JoinRule:
-    """A rule that teaches once, when the window closes."""
-    return msgspec.structs.replace(rule, learn="at_close", late="ignore")
+def plain(rule: JoinRule, window_s: float | None = None) -> JoinRule:
+    """A rule that teaches once, when the window closes, which is no longer than ``window_s``."""
+    shorter = rule.window_s if window_s is None else min(window_s, rule.window_s)
+    return msgspec.structs.replace(rule, learn="at_close", late="ignore", window_s=shorter)
 
 
 def rows_of(joined: JoinedDecision, catalogue: Catalogue | None = None) -> Iterator[LoggedDecision]:

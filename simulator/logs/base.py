@@ -5,15 +5,17 @@ machines. A piece is small and can be pickled; it is read a batch at a time, so 
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from datetime import UTC, datetime
+from functools import reduce
+from typing import Any, NamedTuple, Protocol
 
 import mmh3
 import numpy as np
 from numpy.typing import NDArray
 
-from bandits.errors import BadRowError
+from bandits.errors import BadRowError, ReplayError
 from bandits.records import DecisionRecord
 from bandits.types import Float32, Float64
 from bandits.values import MAX_NUMBER, FeatureMap
@@ -70,6 +72,22 @@ class LogBatch:
         return len(self.reward)
 
 
+class Waiting(NamedTuple):
+    """Decisions of a log that are no rows yet, since their windows are open. When the first and the last one closes."""
+
+    decisions: int = 0
+    first_ms: int = 0
+    last_ms: int = 0
+
+    def and_of(self, other: "Waiting") -> "Waiting":
+        """These and others."""
+        first = min((each.first_ms for each in (self, other) if each.decisions), default=0)
+        return Waiting(self.decisions + other.decisions, first, max(self.last_ms, other.last_ms))
+
+
+NONE_WAIT = Waiting()
+
+
 class Piece(Protocol):
     """A part of a log: cheap to pickle, read where it is needed. ``skipped`` counts the bad rows left out so far."""
 
@@ -85,6 +103,43 @@ class Piece(Protocol):
             BadRowError: a row is malformed; names file and line. Not when bad rows are to be skipped.
         """
         ...
+
+
+def waiting_of(pieces: Iterable[Piece]) -> Waiting:
+    """What the pieces, once they are read, have left out because it is too early."""
+    return reduce(Waiting.and_of, (getattr(piece, "waiting", NONE_WAIT) for piece in pieces), NONE_WAIT)
+
+
+def columns_of(pieces: Iterable[Piece]) -> dict[str, str]:
+    """How the columns of a table were read: of each column of the context whether it is numbers or text."""
+    return dict(next((said for piece in pieces if (said := getattr(piece, "said", None))), {}))
+
+
+def caution_of(pieces: Iterable[Piece]) -> str:
+    """What has to be said of every number that comes of these pieces; nothing, in the usual case."""
+    return next((said for piece in pieces if (said := getattr(piece, "caution", ""))), "")
+
+
+def no_rows(pieces: Iterable[Piece], what: str = "rows to evaluate") -> ReplayError:
+    """The error of a log that was read and has no rows: why."""
+    pieces = list(pieces)
+    waiting, skipped = waiting_of(pieces), sum(piece.skipped for piece in pieces)
+    bad = f" (bad rows left out: {skipped:,})" if skipped else ""
+    if not waiting.decisions:
+        return ReplayError(f"the log has no {what}{bad}: give a log that is not empty", "log")
+    return ReplayError(f"the log has no {what} yet{bad}: {waiting_said(waiting)}", "log")
+
+
+def waiting_said(waiting: Waiting) -> str:
+    """How many decisions wait and until when, and what can be done about it."""
+    first, last = (
+        datetime.fromtimestamp(ms / 1000, UTC).isoformat(" ", "seconds") for ms in (waiting.first_ms, waiting.last_ms)
+    )
+    until = f"until {last}" if first == last else f"the first until {first}, the last until {last}"
+    return (
+        f"{waiting.decisions:,} decisions wait for their windows, {until}: a window is closed when the log has an entry"
+        " past it; --window-s SECONDS counts the rewards of a shorter window now"
+    )
 
 
 def batch_of(decisions: Sequence[LoggedDecision]) -> LogBatch:

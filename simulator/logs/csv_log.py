@@ -1,11 +1,10 @@
 """Logs as CSV, by a mapping of columns: from a plain table of numbers to decisions with their actions."""
 
-import csv
 import io
-import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Annotated, Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 import numpy as np
@@ -14,24 +13,33 @@ import pyarrow.compute as pc
 import pyarrow.csv
 from numpy.typing import NDArray
 
-from bandits.errors import BadRowError, ReplayError
+from bandits.codec import MALFORMED
+from bandits.errors import BadRowError, InvalidInputError, ReplayError
 from bandits.types import Float64
-from bandits.values import MAX_NUMBER, Value
-from simulator.logs.base import LogBatch, LoggedDecision, key_of, splitmix64
+from bandits.values import MAX_NUMBER, FeatureMap
+from policies.catalogue import check_features
+from policies.requests import plain_features
+from simulator.logs.base import LogBatch, LoggedDecision, UInt64, key_of, splitmix64
+from simulator.logs.cells import CellKind, Evidence, features_of, floats_of, missing, numbers_of, read_header
 from simulator.logs.files import LogFile, open_bytes
 from simulator.logs.lines import PIECE_BYTES, Span, cut, newlines
 
-NUMBER = r"^\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*$"
 BLOCK_BYTES = 4 << 20
 SEPARATOR = "|"
 Column = Annotated[str, msgspec.Meta(min_length=1)]
 
 
 class CsvColumns(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Which column is what. ``event_id``: without it, a row is its own event. ``time``: milliseconds since the epoch.
+    """Which column is what.
+
+    ``event_id``: without it, or where it is empty, a row is its own event. ``time``: milliseconds since the epoch.
 
     With ``action`` a row is a decision: ``actions`` is the column of all its action ids, separated by ``|`` (without
-    it, the ids in ``action_ids``), and ``context`` are the columns of its context.
+    it, the ids in ``action_ids``), and ``context`` are the columns of its context. ``features``: the column of the
+    actions' features, in JSON: a list of objects in the order of the actions, or an object of them by action id.
+    ``kinds``: of columns of the context, ``number`` or ``text``; what is not said is decided from the whole log.
+    An empty cell of the context is no feature. ``delimiter``: without it, comma, semicolon or tab, whichever fits the
+    header. ``decimal``: what stands in numbers for the point.
     """
 
     reward: Column = "reward"
@@ -42,11 +50,22 @@ class CsvColumns(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     actions: Column | None = None
     action_ids: list[str] = []
     context: list[Column] = []
+    features: Column | None = None
+    kinds: dict[str, CellKind] = {}
+    delimiter: Annotated[str, msgspec.Meta(min_length=1, max_length=1)] | None = None
+    decimal: Literal[".", ","] = "."
+
+    def __post_init__(self) -> None:
+        """Refuse a kind of what is no column of the context."""
+        for name in self.kinds:
+            if name not in self.context:
+                raise ReplayError(f"kinds names {name!r}, which is not a column of the context", "columns")
 
     @property
     def texts(self) -> list[str]:
-        """The columns that are no numbers."""
-        return [each for each in (self.event_id, self.action, self.actions, *self.context) if each is not None]
+        """The columns that are read as text."""
+        texts = (self.event_id, self.action, self.actions, self.features, *self.context)
+        return [each for each in texts if each is not None]
 
     @property
     def numbers(self) -> list[str]:
@@ -89,18 +108,35 @@ class _Range(io.RawIOBase):
         super().close()
 
 
+class _Block(NamedTuple):
+    """Some rows of the file. ``lines``: int64[n], their numbers. ``values``: float64[n] by column. ``good``: bool[n].
+
+    ``places``: by row, of each of its actions; None where two are the same; nothing, if the log has no actions.
+    """
+
+    cells: Any
+    lines: NDArray[np.int64]
+    values: dict[str, Float64]
+    good: NDArray[np.bool_]
+    places: Sequence[Mapping[str, int] | None]
+
+
 @dataclass(slots=True, eq=False)
 class CsvPiece:
     """A part of a CSV file; see Piece.
 
     ``first``: the line it starts with, from 1, and that of the header does not count. ``header``: the file's columns.
-    ``extra``: further columns of numbers to hand on.
+    ``kinds``: of the context's columns, those not declared as ``typed`` has decided. ``extra``: further columns of
+    numbers to hand on.
     """
 
     span: Span
     first: int
     header: Sequence[str]
     columns: CsvColumns
+    delimiter: str = ","
+    kinds: Mapping[str, CellKind] = field(default_factory=dict)
+    said: Mapping[str, str] = field(default_factory=dict)
     extra: Sequence[str] = ()
     skip_bad: bool = False
     skipped: int = field(default=0, init=False)
@@ -109,6 +145,21 @@ class CsvPiece:
 
     def batches(self) -> Iterator[LogBatch]:
         """See Piece. A batch is a block of the file."""
+        for block in self._blocks():
+            keep = np.flatnonzero(block.good)
+            if keep.size:
+                yield self._batch(block, keep)
+
+    def evidence(self) -> dict[str, Evidence]:
+        """What the good rows say of the columns whose kind is not declared."""
+        found = {name: Evidence() for name in self.columns.context if name not in self.columns.kinds}
+        for block in replace(self, skip_bad=True)._blocks():  # noqa: SLF001 - it is complained of when it is read
+            good = pa.array(block.good)
+            for name, each in found.items():
+                each.add(block.cells.column(name).filter(good), self.columns.decimal)
+        return found
+
+    def _blocks(self) -> Iterator[_Block]:
         self.skipped, self._wrong_lines = 0, set()
         numbers = list(dict.fromkeys([*self.columns.numbers, *self.extra]))
         wanted = list(dict.fromkeys([*numbers, *self.columns.texts]))
@@ -120,14 +171,16 @@ class CsvPiece:
                 pyarrow.csv.ReadOptions(
                     use_threads=False, block_size=BLOCK_BYTES, column_names=self.header, skip_rows=header
                 ),
-                pyarrow.csv.ParseOptions(ignore_empty_lines=False, invalid_row_handler=self._wrong_width),
+                pyarrow.csv.ParseOptions(
+                    delimiter=self.delimiter, ignore_empty_lines=False, invalid_row_handler=self._wrong_width
+                ),
                 pyarrow.csv.ConvertOptions(
                     column_types=dict.fromkeys(wanted, pa.string()), include_columns=wanted, strings_can_be_null=False
                 ),
             ) as reader:
-                for block in reader:
-                    lines = self._lines(line, len(block))
-                    yield from self._batch(block, numbers, lines)
+                for cells in reader:
+                    lines = self._lines(line, len(cells))
+                    yield self._checked(cells, numbers, lines)
                     line = int(lines[-1]) + 1 if len(lines) else line
         except pa.ArrowInvalid as error:
             fallback = BadRowError(f"{self.span.path}, from line {self.first}: {error}", "columns")
@@ -150,85 +203,143 @@ class CsvPiece:
         self._wrong_lines.add(line)
         return "skip"
 
-    def _batch(self, block: Any, numbers: Sequence[str], lines: NDArray[np.int64]) -> Iterator[LogBatch]:
-        bad = np.zeros(len(block), bool)
+    def _checked(self, cells: Any, numbers: Sequence[str], lines: NDArray[np.int64]) -> _Block:
+        """Which rows can be used; of the others the first is complained of."""
+        bad = np.zeros(len(cells), bool)
         values: dict[str, Float64] = {}
+
+        def refuse(wrong: NDArray[np.bool_], name: str, what: str) -> None:
+            wrong = wrong & ~bad
+            if wrong.any() and not self.skip_bad:
+                at = int(wrong.argmax())
+                cell = str(cells.column(name)[at])[:40]
+                said = f"{cell!r} {what}" if name == self.columns.action else f"{name} {what}: {cell!r}"
+                raise BadRowError(f"{self.span.path}, line {lines[at]}: {said}", name)
+            np.logical_or(bad, wrong, out=bad)
+
+        comma = "" if self.columns.decimal == "," else " (decimal commas are read with decimal: ',')"
         for name in numbers:
-            column = block.column(name)
-            wrong = ~np.asarray(pc.match_substring_regex(column, NUMBER))
+            values[name] = floats_of(numbers_of(cells.column(name), self.columns.decimal))
+            wrong = np.isnan(values[name])
             if wrong.any():
-                self._refuse(wrong, block, lines, name, "is no number")
-                column = pc.if_else(pa.array(wrong), "nan", column)
-                bad |= wrong
-            values[name] = np.asarray(pc.cast(pc.utf8_trim_whitespace(column), pa.float64()))
+                refuse(wrong, name, f"is no number{comma if ',' in str(cells.column(name)[wrong.argmax()]) else ''}")
         propensity, reward = values[self.columns.propensity], values[self.columns.reward]
-        for name, wrong, what in (
-            (self.columns.propensity, ~((propensity > 0.0) & (propensity <= 1.0)), "is no propensity, in (0, 1]"),
-            (self.columns.reward, ~(np.abs(reward) <= MAX_NUMBER), f"is no reward, a number up to {MAX_NUMBER:g}"),
-        ):
-            self._refuse(wrong & ~bad, block, lines, name, what)
-            bad |= wrong
-        keep = np.flatnonzero(~bad)
-        rows = self._decisions(block, values, keep, lines)
-        keep = keep[[row is not None for row in rows]] if rows else keep
-        self.skipped += len(block) - len(keep)
-        if not keep.size:
-            return
-        texts = block.column(self.columns.event_id).to_pylist() if self.columns.event_id else None
-        file = np.uint64(key_of(self.span.path.name))
-        yield LogBatch(
-            keys=(
-                splitmix64(lines[keep].astype(np.uint64) ^ file)
-                if texts is None
-                else np.fromiter((key_of(texts[at]) for at in keep), np.uint64, keep.size)
-            ),
-            times_ms=(
-                values[self.columns.time][keep].astype(np.int64) if self.columns.time else np.zeros(keep.size, np.int64)
-            ),
-            reward=reward[keep],
-            propensity=propensity[keep],
-            decisions=[row for row in rows if row is not None],
-            columns={name: values[name][keep] for name in self.extra},
+        refuse(~((propensity > 0.0) & (propensity <= 1.0)), self.columns.propensity, "is no propensity, in (0, 1]")
+        refuse(~(np.abs(reward) <= MAX_NUMBER), self.columns.reward, f"is no reward, a number up to {MAX_NUMBER:g}")
+        for name, kind in self.columns.kinds.items():
+            if kind == "number":
+                column = cells.column(name)
+                known = ~np.isnan(floats_of(numbers_of(column, self.columns.decimal)))
+                refuse(~(known | np.asarray(missing(column))), name, "is declared a number, and is none")
+        places = self._places(cells)
+        if self.columns.action is not None:
+            chosen = zip(cells.column(self.columns.action).to_pylist(), places, strict=True)
+            wrong = np.fromiter((each not in (of or ()) for each, of in chosen), bool, len(cells))
+            refuse(wrong, self.columns.action, "is not one of the row's distinct actions")
+        if self.columns.features is not None and places:
+            given = zip(cells.column(self.columns.features).to_pylist(), places, strict=True)
+            wrong = np.fromiter((_features(text, tuple(of or ())) is None for text, of in given), bool, len(cells))
+            refuse(wrong, self.columns.features, FEATURES_ARE)
+        self.skipped += int(bad.sum())
+        return _Block(cells, lines, values, ~bad, places)
+
+    def _places(self, cells: Any) -> Sequence[Mapping[str, int] | None]:
+        if self.columns.action is None:
+            return ()
+        if self.columns.actions is None:
+            return [_places(tuple(self.columns.action_ids))] * len(cells)
+        return [_places_in(text) for text in cells.column(self.columns.actions).to_pylist()]
+
+    def _batch(self, block: _Block, keep: NDArray[np.intp]) -> LogBatch:
+        names, keys = self._events(block)
+        times = self.columns.time
+        return LogBatch(
+            keys=keys[keep],
+            times_ms=(block.values[times][keep].astype(np.int64) if times else np.zeros(keep.size, np.int64)),
+            reward=block.values[self.columns.reward][keep],
+            propensity=block.values[self.columns.propensity][keep],
+            decisions=[] if self.columns.action is None else self._decisions(block, keep, names),
+            columns={name: block.values[name][keep] for name in self.extra},
         )
 
+    def _events(self, block: _Block) -> tuple[Sequence[str | None], UInt64]:
+        """Names of the rows' events, None where a row has none, and their keys: then, of its place in the log."""
+        file = np.uint64(key_of(self.span.name))
+        keys: UInt64 = splitmix64(block.lines.astype(np.uint64) ^ file)
+        if self.columns.event_id is None:
+            return [None] * len(block.lines), keys
+        column = block.cells.column(self.columns.event_id)
+        names: list[str | None] = pc.if_else(missing(column), None, column).to_pylist()
+        for at, name in enumerate(names):
+            if name is not None:
+                keys[at] = key_of(name)
+        return names, keys
+
     def _decisions(
-        self, block: Any, values: dict[str, Float64], keep: Any, lines: NDArray[np.int64]
-    ) -> Sequence[LoggedDecision | None]:
-        """The rows to keep, None where one turns out to be bad; nothing, if the log has no actions."""
-        columns = self.columns
-        if columns.action is None:
-            return ()
-        chosen = block.column(columns.action).to_pylist()
-        events = block.column(columns.event_id).to_pylist() if columns.event_id else None
-        sets = block.column(columns.actions).to_pylist() if columns.actions else None
-        context = {name: block.column(name).to_pylist() for name in columns.context}
-        rows: list[LoggedDecision | None] = []
+        self, block: _Block, keep: NDArray[np.intp], names: Sequence[str | None]
+    ) -> Sequence[LoggedDecision]:
+        columns, cells = self.columns, block.cells
+        chosen = cells.column(columns.action).to_pylist()
+        texts = None if columns.features is None else cells.column(columns.features).to_pylist()
+        context = {
+            name: features_of(cells.column(name), self.kinds.get(name, "text"), columns.decimal)
+            for name in columns.context
+        }
+        rows: list[LoggedDecision] = []
         for at in keep.tolist():
-            ids = columns.action_ids if sets is None else sets[at].split(SEPARATOR)
-            if chosen[at] not in ids or len(set(ids)) != len(ids):
-                self._refuse_row(lines[at], f"{chosen[at]!r} is not one of the row's distinct actions", columns.action)
-                rows.append(None)
-                continue
+            places = block.places[at] or {}
+            ids = tuple(places)
+            name = names[at]
             rows.append(
                 LoggedDecision(
-                    event_id=f"{self.span.path.name}:{lines[at]}" if events is None else events[at],
-                    context={name: number_or_text(cells[at]) for name, cells in context.items()},
+                    event_id=f"{self.span.name}:{block.lines[at]}" if name is None else name,
+                    context={name: value for name, column in context.items() if (value := column[at]) is not None},
                     action_ids=ids,
-                    chosen=ids.index(chosen[at]),
-                    propensity=float(values[columns.propensity][at]),
-                    reward=float(values[columns.reward][at]),
+                    chosen=places[chosen[at]],
+                    propensity=float(block.values[columns.propensity][at]),
+                    reward=float(block.values[columns.reward][at]),
+                    features=None if texts is None else _features(texts[at], ids),
                 )
             )
         return rows
 
-    def _refuse(self, wrong: Any, block: Any, lines: NDArray[np.int64], name: str, what: str) -> None:
-        if wrong.any():
-            at = int(wrong.argmax())
-            self._refuse_row(lines[at], f"{name} {what}: {str(block.column(name)[at])[:40]!r}", name)
 
-    def _refuse_row(self, line: np.int64, what: str, name: str) -> None:
-        if not self.skip_bad:
-            raise BadRowError(f"{self.span.path}, line {line}: {what}", name)
+FEATURES_ARE = "is no JSON list of the actions' features, an object each, nor an object of such objects by action id"
+
+
+@lru_cache(maxsize=4096)
+def _places_in(text: str) -> Mapping[str, int] | None:
+    """Of each of the actions in a cell; None if two are the same."""
+    return _places(tuple(text.split(SEPARATOR)))
+
+
+def _places(ids: tuple[str, ...]) -> Mapping[str, int] | None:
+    places = {action_id: at for at, action_id in enumerate(ids)}
+    return places if len(places) == len(ids) else None
+
+
+@lru_cache(maxsize=1024)
+def _features(text: str, ids: tuple[str, ...]) -> Sequence[FeatureMap | None] | None:
+    """A cell of the actions' features; an action that its object does not name has none. None: it is no such cell."""
+    if not text.strip():
+        return [None] * len(ids)
+    try:
+        given = msgspec.json.decode(text)
+    except MALFORMED:
+        return None
+    if isinstance(given, dict):
+        given = [given.get(action_id) for action_id in ids] if given.keys() <= set(ids) else None
+    if not (isinstance(given, list) and len(given) == len(ids)):
+        return None
+    if not all(each is None or isinstance(each, dict) for each in given):
+        return None
+    try:
+        found = [None if each is None else plain_features(each, "features") for each in given]
+        for features in found:
+            check_features(features or {}, "features")
+    except InvalidInputError:
+        return None
+    return found
 
 
 def csv_pieces(
@@ -239,32 +350,37 @@ def csv_pieces(
     piece_bytes: int = PIECE_BYTES,
     skip_bad: bool = False,
 ) -> list[CsvPiece]:
-    """A CSV file with a header. Cells hold no line breaks.
+    """A CSV file with a header. Cells hold no line breaks. ``typed`` decides of the pieces what is not declared.
 
     Raises:
-        ReplayError: the file cannot be read, or lacks a column.
+        ReplayError: the file cannot be read, or lacks a column, or has two of one name.
     """
     if columns.action is not None and columns.actions is None and not columns.action_ids:
         raise ReplayError("name the column of all actions, or list their ids: a choice is one among others", "columns")
-    try:
-        with io.TextIOWrapper(open_bytes(path), "utf-8-sig", newline="") as file:
-            header = next(csv.reader(file), [])
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ReplayError(f"{path} is no readable CSV file: {error}", "log") from error
-    for name in (*columns.numbers, *columns.texts, *extra):
-        if name not in header:
-            raise ReplayError(f"{path} has no column {name!r}, but {', '.join(header) or 'nothing'}", "columns")
+    wanted = (*columns.numbers, *columns.texts, *extra)
+    header, delimiter = read_header(path, wanted, delimiter=columns.delimiter)
     pieces, line = [], 1
     for span in cut(path, piece_bytes=piece_bytes):
-        pieces.append(CsvPiece(span, line, header, columns, extra, skip_bad))
+        pieces.append(CsvPiece(span, line, header, columns, delimiter, columns.kinds, {}, extra, skip_bad))
         line += 0 if span.stop is None else newlines(path, span.start, span.stop)
     return pieces
 
 
-def number_or_text(text: str) -> Value:
-    """A cell as a feature's value."""
-    try:
-        value = float(text)
-    except ValueError:
-        return text
-    return value if math.isfinite(value) else text
+def typed(pieces: Sequence[CsvPiece]) -> list[CsvPiece]:
+    """The pieces of a log with the kind of every column of the context, which is of the whole log.
+
+    The log is read once for it, if there is a column whose kind is not declared.
+
+    Raises:
+        BadRowError: the log cannot be read.
+    """
+    columns = pieces[0].columns if pieces else CsvColumns()
+    declared: dict[str, CellKind] = dict(columns.kinds)
+    said = {name: f"{kind}, as declared" for name, kind in declared.items()}
+    found = {name: Evidence() for name in columns.context if name not in declared}
+    for piece in pieces if found else ():
+        for name, each in piece.evidence().items():
+            found[name].merge(each)
+    kinds = declared | {name: each.kind for name, each in found.items()}
+    said |= {name: each.said for name, each in found.items()}
+    return [replace(piece, kinds=kinds, said=said) for piece in pieces]

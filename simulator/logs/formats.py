@@ -1,8 +1,11 @@
 """A log by its path and format, as pieces."""
 
-from collections.abc import Callable, Sequence
+import os.path
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, TypeVar, get_args
 
 from pyarrow import fs
 
@@ -10,9 +13,10 @@ from bandits.errors import ReplayError
 from policies.storage import Storage
 from simulator.logs.archive import policy_pieces
 from simulator.logs.base import Piece
-from simulator.logs.csv_log import CsvColumns, csv_pieces
+from simulator.logs.csv_log import CsvColumns, CsvPiece, csv_pieces, typed
 from simulator.logs.dsjson import dsjson_pieces
 from simulator.logs.files import LogFile, files_of, local, size_of
+from simulator.logs.lines import RecordPiece
 from simulator.logs.obd import obd_pieces
 from simulator.logs.vw_text import text_pieces
 
@@ -29,11 +33,13 @@ def open_log(
     skip_bad: bool = False,
     columns: CsvColumns | None = None,
     extra: Sequence[str] = (),
+    window_s: float | None = None,
 ) -> list[Piece]:
     """The pieces of a log, about ``shards`` of them.
 
     ``log``: of an archive the folder or URI, of one policy or with one policy in it; of obd a campaign's folder; else a
     file, or a glob of files, by path or URI, that are read in the order of their names. ``columns``, ``extra``: of CSV.
+    ``window_s``: of an archive, to look before its windows have closed: rewards count that long after their decisions.
 
     Raises:
         ReplayError: there is no such log.
@@ -41,24 +47,41 @@ def open_log(
     """
     if log_format not in get_args(Format):
         raise ReplayError(f"a log's format is one of {', '.join(get_args(Format))}, not {log_format!r}", "format")
+    if window_s is not None and (log_format != "archive" or not window_s > 0.0):
+        raise ReplayError("a window of some seconds is of an archive, whose rewards have times", "window_s")
     if log_format == "archive":
         root, policy = archived_policy(log)
         where = root if "://" in root else str(Path(root).absolute())
-        return list(policy_pieces(where, policy, shards, skip_bad=skip_bad))
+        return list(policy_pieces(where, policy, shards, skip_bad=skip_bad, window_s=window_s))
     if log_format == "obd":
         folder = Path(local(log)).resolve()
         size = size_of(folder / f"{folder.name}.csv")
         return list(obd_pieces(folder, piece_bytes=_share(size, shards), skip_bad=skip_bad))
     files = files_of(log)
     share = _share(sum(map(size_of, files)), shards)
-    read: Callable[[LogFile], Sequence[Piece]]
     if log_format == "csv":
         mapping = columns or CsvColumns()
-        read = lambda file: csv_pieces(file, mapping, extra=extra, piece_bytes=share, skip_bad=skip_bad)  # noqa: E731
-    else:
-        pieces_of = dsjson_pieces if log_format == "dsjson" else text_pieces
-        read = lambda file: pieces_of(file, piece_bytes=share, skip_bad=skip_bad)  # noqa: E731
-    return [piece for file in files for piece in read(file)]
+        tables = [csv_pieces(file, mapping, extra=extra, piece_bytes=share, skip_bad=skip_bad) for file in files]
+        return list(typed(_named(files, tables)))
+    pieces_of = dsjson_pieces if log_format == "dsjson" else text_pieces
+    return list(_named(files, [pieces_of(file, piece_bytes=share, skip_bad=skip_bad) for file in files]))
+
+
+_Cut = TypeVar("_Cut", CsvPiece, RecordPiece)
+
+
+def _named(files: Sequence[LogFile], pieces: Sequence[Sequence[_Cut]]) -> list[_Cut]:
+    """The pieces of all files; where two files have one name, rows are named after the path that tells them apart."""
+    names = Counter(file.name for file in files)
+    if len(names) == len(files):
+        return [piece for part in pieces for piece in part]
+    above = os.path.commonpath([str(file) for file in files])
+    called = [os.path.relpath(str(file), above) if names[file.name] > 1 else "" for file in files]
+    return [
+        replace(piece, span=replace(piece.span, called=name))
+        for name, part in zip(called, pieces, strict=True)
+        for piece in part
+    ]
 
 
 def archived_policy(log: str) -> tuple[str, str]:

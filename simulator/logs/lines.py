@@ -34,13 +34,20 @@ class Span:
     """Bytes [``start``, ``stop``) of a file, from the start of a record to the end of one; ``stop`` None: all the rest.
 
     ``blocks``: records are separated by empty lines. Otherwise each line is one. A compressed file is one span: its
-    bytes are counted as they are when decompressed.
+    bytes are counted as they are when decompressed. ``called``: what rows without a name of their own are named after,
+    if it is not the file's name.
     """
 
     path: LogFile
     start: int = 0
     stop: int | None = None
     blocks: bool = False
+    called: str = ""
+
+    @property
+    def name(self) -> str:
+        """Of the file, among the files of the log."""
+        return self.called or self.path.name
 
 
 class Record(msgspec.Struct, frozen=True, eq=False, gc=False):
@@ -53,11 +60,12 @@ class Record(msgspec.Struct, frozen=True, eq=False, gc=False):
     offset: int
     lines: list[bytes]
     first: int = 0
+    called: str = ""
 
     @property
     def event_id(self) -> str:
         """For a record that names none: the same however the file is cut, and wherever it lies."""
-        return f"{self.path.name}@{self.offset}"
+        return f"{self.called or self.path.name}@{self.offset}"
 
     def where(self, line: int = 0) -> str:
         """Names file and line, for an error. ``line``: which of the record's, from 0."""
@@ -198,7 +206,8 @@ def records(span: Span) -> Iterator[Record]:
             if len(text) > MAX_RECORD_BYTES:
                 raise _too_large(span.path)
             lines = text.split(b"\n")
-            yield Record(span.path, start, [line.rstrip(b"\r") for line in lines] if b"\r" in text else lines)
+            kept = [line.rstrip(b"\r") for line in lines] if b"\r" in text else lines
+            yield Record(span.path, start, kept, 0, span.called)
 
 
 def _whole(span: Span) -> Iterator[tuple[int, bytes]]:

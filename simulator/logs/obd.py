@@ -6,22 +6,23 @@ the shown item only.
 """
 
 import csv
-import itertools
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import overload
 
-from bandits.errors import BadRowError, ReplayError
+import pyarrow as pa
+
+from bandits.errors import BadRowError
 from bandits.values import MAX_NUMBER, FeatureMap, Value
 from simulator.logs.base import LoggedDecision, check_row
-from simulator.logs.csv_log import number_or_text
+from simulator.logs.cells import Evidence, features_of, number_of, read_header, read_rows
 from simulator.logs.lines import PIECE_BYTES, Parsed, Record, RecordPiece, cut
 
 AFFINITY = "user-item_affinity_"
 USER = "user_feature_"
+ITEM_FEATURE = "item_feature_"
 ITEMS = "item_context.csv"
 
 
@@ -48,11 +49,13 @@ class Items(Sequence[FeatureMap | None]):
 
 @dataclass(frozen=True, slots=True)
 class ObdRow:
-    """Reads one line of a campaign's file."""
+    """Reads one line of a campaign's file. ``index``: the column of row numbers, without a name, if there is one."""
 
+    width: int
     columns: dict[str, int]
     item_ids: tuple[str, ...]
     items: tuple[FeatureMap, ...]
+    index: int | None
 
     def __call__(self, record: Record) -> Parsed:
         """See RecordPiece. The header is no row."""
@@ -60,15 +63,16 @@ class ObdRow:
             return None
         where = record.where()
         (cells,) = csv.reader([record.lines[0].decode(errors="replace")])
-        if len(cells) != len(self.columns):
-            raise BadRowError(f"{where}: {len(self.columns)} columns, not {len(cells)}", "columns")
+        if len(cells) != self.width:
+            raise BadRowError(f"{where}: {self.width} columns, not {len(cells)}", "columns")
+        number = "" if self.index is None else cells[self.index].strip()
         item = cells[self.columns["item_id"]]
         if item not in self.item_ids:
             raise BadRowError(f"{where}: item {item!r} is not in {ITEMS}", "item_id")
         users: dict[str, Value] = {name: cells[at] for name, at in self.columns.items() if name.startswith(USER)}
         affinities = [self._number(cells, f"{AFFINITY}{each}", where) for each in self.item_ids]
         row = LoggedDecision(
-            event_id=f"{record.path.name}#{cells[0]}",
+            event_id=record.event_id if not number else f"{record.called or record.path.name}#{number}",
             context={"position": self._number(cells, "position", where), **users},
             action_ids=self.item_ids,
             chosen=self.item_ids.index(item),
@@ -80,10 +84,7 @@ class ObdRow:
         return check_row(row, where), 1.0
 
     def _number(self, cells: list[str], column: str, where: str) -> float:
-        try:
-            value = float(cells[self.columns[column]])
-        except ValueError:
-            value = math.nan
+        value = number_of(cells[self.columns[column]])
         if not abs(value) <= MAX_NUMBER:
             raise BadRowError(f"{where}: {column} is a number, not {cells[self.columns[column]]!r}", column)
         return value
@@ -102,30 +103,29 @@ def obd_pieces(folder: Path, *, piece_bytes: int = PIECE_BYTES, skip_bad: bool =
         ReplayError: it is not such a folder; names the file and the column.
     """
     path = folder / f"{folder.name}.csv"
-    _, items = _read(folder / ITEMS, {"item_id"})
-    by_id: dict[str, FeatureMap] = {}
-    for line in items:
-        by_id[line["item_id"]] = {
-            name: number_or_text(text) for name, text in line.items() if name.startswith("item_feature_")
-        }
-    item_ids = tuple(sorted(by_id, key=_by_number))
-    affinities = {f"{AFFINITY}{each}" for each in item_ids}
-    header, _ = _read(path, {"timestamp", "item_id", "position", "click", "propensity_score", *affinities}, limit=0)
-    parse = ObdRow({name: at for at, name in enumerate(header)}, item_ids, tuple(by_id[each] for each in item_ids))
+    items = _items(folder / ITEMS)
+    item_ids = tuple(sorted(items, key=_by_number))
+    affinities = [f"{AFFINITY}{each}" for each in item_ids]
+    wanted = ["timestamp", "item_id", "position", "click", "propensity_score", *affinities]
+    header = read_header(path, wanted, delimiter=",").names
+    index = header.index("") if "" in header else None
+    columns = {name: at for at, name in enumerate(header) if name}
+    parse = ObdRow(len(header), columns, item_ids, tuple(items[each] for each in item_ids), index)
     return [RecordPiece(span, parse, skip_bad) for span in cut(path, piece_bytes=piece_bytes)]
 
 
-def _read(path: Path, needed: set[str], limit: int | None = None) -> tuple[Sequence[str], list[dict[str, str]]]:
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            header = list(reader.fieldnames or ())
-            rows = list(itertools.islice(reader, limit))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ReplayError(f"{path}: not a campaign of the Open Bandit Dataset: {error}", "log") from error
-    if missing := sorted(needed.difference(header)):
-        raise ReplayError(f"{path}: no column {missing[0]!r}", "log")
-    return header, rows
+def _items(path: Path) -> dict[str, FeatureMap]:
+    """The features of each item; whether a column is of numbers is decided from all items."""
+    header, rows = read_rows(path, ["item_id"], "log")
+    items: dict[str, FeatureMap] = {cells[header.names.index("item_id")]: {} for _, cells in rows}
+    for at, name in enumerate(header.names):
+        if name.startswith(ITEM_FEATURE):
+            evidence, column = Evidence(), pa.array([cells[at] for _, cells in rows], pa.string())
+            evidence.add(column)
+            for features, value in zip(items.values(), features_of(column, evidence.kind), strict=True):
+                if value is not None:
+                    features[name] = value
+    return items
 
 
 def _by_number(item_id: str) -> tuple[int, str]:

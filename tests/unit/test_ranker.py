@@ -118,6 +118,19 @@ async def test_a_raw_user_id_is_nowhere_in_the_record():
     assert (await ranker.rank(explicit())).user is None
 
 
+@pytest.mark.parametrize(("field", "given"), [("user_id", ""), ("account", ""), ("account", None)])
+async def test_requests_that_name_no_unit_are_not_one_unit_of_the_holdout(field, given):
+    ranker = fresh_ranker(msgspec.structs.replace(SPEC, holdout=Holdout(0.5, field=field)), sources())
+    user, context = (
+        (given if field == "user_id" else None),
+        {} if field == "user_id" or given is None else {field: given},
+    )
+    asked = [explicit(event_id=f"e{number}", user_id=user, context=context) for number in range(64)]
+    records = [await ranker.rank(each) for each in asked]
+    assert {record.holdout for record in records} == {True, False}
+    assert {record.user for record in records} == {None}
+
+
 async def test_candidates_are_the_union_of_the_sources_in_their_order():
     record = await fresh_ranker(SPEC, sources()).rank(RankRequest(user_id="u"))
     assert record.action_ids == ["a", "b", "c"]

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
-from logs import decision
+from logs import archived, decision
 from towns import SPECS, K, log_of
 from typer.testing import CliRunner
 
@@ -20,7 +20,7 @@ from bandits.join import Join, JoinedDecision, JoinRule
 from bandits.records import LogEntry
 from policies.archive import ArchiveWriter
 from policies.catalogue import Catalogue
-from policies.ranges import Range, hour_of
+from policies.ranges import Range
 from serve_app.cli import app
 from simulator.fan import in_processes
 from simulator.logs.archive import plain, rows_of
@@ -242,20 +242,6 @@ def test_mass_on_actions_the_log_never_had_is_flagged(log, tmp_path):
 SPEC = msgspec.structs.replace(SPECS["softmax"], join=JoinRule(window_s=2))
 
 
-def archived(root: Path, log: Sequence[LogEntry], files: int = 5) -> Path:
-    """The log as an archive, in about so many files."""
-    blobs = {SPEC.digest: SPEC.encoded, Catalogue().digest: Catalogue().encoded}
-    writer, previous = ArchiveWriter(root, "p"), "0-0"
-    for part in np.array_split(np.arange(len(log)), files):
-        entries = [(log[i].id, encode(log[i].record)) for i in part]
-        hours = sorted({hour_of(entry_id) for entry_id, _ in entries})
-        for hour in hours:
-            own = [entry for entry in entries if hour_of(entry[0]) == hour]
-            writer.write(Range(previous, own[0][0], own[-1][0], len(own)), own, blobs.get)
-            previous = own[-1][0]
-    return root
-
-
 @pytest.fixture(scope="module")
 def town() -> list[LogEntry]:
     return log_of("", 1500, seed=3, spec=SPEC)
@@ -263,7 +249,7 @@ def town() -> list[LogEntry]:
 
 @pytest.fixture(scope="module")
 def archive(town, tmp_path_factory) -> Path:
-    return archived(tmp_path_factory.mktemp("archive"), town, 9)
+    return archived(tmp_path_factory.mktemp("archive"), town, SPEC, 9)
 
 
 @pytest.mark.parametrize("shards", [1, 2, 7])
@@ -313,7 +299,7 @@ def test_an_archive_with_entries_of_another_version_is_refused_or_they_are_count
 
 
 def test_a_damaged_archive_is_refused_by_file(archive, tmp_path, town):
-    root = archived(tmp_path / "copy", town[:400], 3)
+    root = archived(tmp_path / "copy", town[:400], SPEC, 3)
     victim = sorted(root.rglob("*.parquet"))[1]
     victim.write_bytes(victim.read_bytes()[:-100])
     with pytest.raises(ArchiveError, match=victim.name):

@@ -278,10 +278,23 @@ def test_sessions_are_a_users_decisions_without_a_long_pause():
         ["a90"],
         ["b200"],
     ]
-    for bad, target in ((row(None, 0), "session"), (replace(row("a", 0), slot=1), "slot")):
+    for bad, target in ((row(None, 0), "session"), (row("", 0), "session"), (replace(row("a", 0), slot=1), "slot")):
         with pytest.raises(ReplayError) as refused:
             sessions_of([bad], asked)
         assert refused.value.target == target
+
+
+@pytest.mark.parametrize("visit", ["", [], None])
+def test_decisions_of_no_session_are_not_of_one(visit):
+    rows = [replace(row, context={} if visit is None else {"visit": visit}) for row in rows_of(LOGGING, 2, 0)]
+    with pytest.raises(ReplayError, match="is of no session: it has no context feature 'visit', or an empty one"):
+        sessions_of(rows, SessionQuestion((Logging(),), session="visit"))
+
+
+def test_sessions_of_a_number_and_of_its_text_are_two():
+    first, other = rows_of(LOGGING, 2, 0)[:2]
+    named = [replace(row, context={"visit": name}) for row, name in ((first, 1.0), (other, "1.0"))]
+    assert len(sessions_of(named, SessionQuestion((Logging(),), session="visit"))) == 2
 
 
 @pytest.mark.parametrize(
