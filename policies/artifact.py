@@ -195,7 +195,11 @@ def load(root: Path, version: str | None = None) -> Artifact:
     Raises:
         ArtifactError: it is missing, damaged, of another format version, or holds what it may not.
     """
-    version = version or _read(root / CURRENT).decode("utf-8", "replace").strip()
+    if version is None:
+        try:
+            version = _read(root / CURRENT).decode("utf-8", "replace").strip()
+        except ArtifactError as error:
+            raise ArtifactError(f"artifact: {error}: banditloop train --out {root} makes one", "artifact") from error
     if not version or Path(version).name != version:
         raise ArtifactError(f"{root / CURRENT} does not name a version", CURRENT)
     folder = root / version

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import msgspec
-import yaml
 
 from bandits.codec import MALFORMED, digest
-from bandits.errors import SpecError
+from bandits.errors import InvalidFieldError, SpecError
 from bandits.exploration import (
     EpsilonGreedy,
     Exploration,
@@ -22,6 +21,7 @@ from bandits.exploration import (
     VwExploration,
 )
 from bandits.join import JoinRule
+from bandits.reading import choices, parse_yaml, read
 from bandits.ridge import RidgeConfig, Standbys
 from bandits.rl import RlConfig
 
@@ -117,7 +117,8 @@ class PolicySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise SpecError("two sources share a name", "sources")
         crossed = {name for pair in getattr(self.learner, "interactions", ()) for name in pair}
         if unknown := sorted(crossed.difference(get_args(NamespaceName))):
-            raise SpecError(f"no namespace is called {unknown[0]!r}", "learner.interactions")
+            known = choices(unknown[0], get_args(NamespaceName))
+            raise SpecError(f"no namespace is called {unknown[0]!r}: {known}", "learner.interactions")
         if self.kind == "mixture" and not names:
             raise SpecError("a mixture needs sources", "sources")
         if (self.kind == "rl") != isinstance(self.learner, RlConfig):
@@ -128,7 +129,8 @@ class PolicySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if isinstance(self.learner, VwConfig):
             _check_vw_join(self.join)
         if self.holdout is not None and self.holdout.policy not in (UNIFORM, *names):
-            raise SpecError(f"a holdout policy is {UNIFORM} or one of the sources {names}", "holdout.policy")
+            known = choices(self.holdout.policy, (UNIFORM, *names))
+            raise SpecError(f"a holdout policy is {UNIFORM} or one of the sources: {known}", "holdout.policy")
         if any(isinstance(source, ArtifactSource) for source in self.sources) and self.artifact is None:
             raise SpecError("sources of kind artifact need the directory that banditloop train wrote", "artifact")
 
@@ -204,12 +206,27 @@ def load_spec(path: Path) -> PolicySpec:
         SpecError: no such file, not YAML, unknown key, wrong type, or a combination that cannot work; one line.
     """
     try:
-        raw = yaml.safe_load(path.read_text())
+        raw = parse_yaml(path.read_bytes())
     except OSError as error:
         raise SpecError(f"{path}: {error.strerror}", "spec") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SpecError(f"{path}: not YAML: {' '.join(str(error).split())}", "spec") from error
+    except InvalidFieldError as error:
+        raise SpecError(f"{path}: {error.message}", "spec") from error
     return read_spec(raw, str(path), path.parent)
+
+
+def spec_of(raw: Any) -> PolicySpec:
+    """The spec that ``raw`` is as YAML has parsed it, its paths as they stand there.
+
+    Raises:
+        SpecError: as ``load_spec``; ``target`` is the field.
+    """
+    try:
+        _demand_finite(raw)
+        return read(raw, PolicySpec)
+    except InvalidFieldError as error:
+        raise SpecError(error.message, error.target or "spec") from error
+    except RecursionError as error:
+        raise SpecError("an alias refers to itself", "spec") from error
 
 
 def read_spec(raw: Any, where: str, folder: Path) -> PolicySpec:
@@ -219,18 +236,9 @@ def read_spec(raw: Any, where: str, folder: Path) -> PolicySpec:
         SpecError: as ``load_spec``; it begins with ``where``.
     """
     try:
-        _demand_finite(raw)
-        spec = msgspec.convert(raw, type=PolicySpec)
-    except msgspec.ValidationError as error:
-        cause = error.__cause__
-        if isinstance(cause, SpecError):
-            raise SpecError(f"{where}: {cause.target}: {cause.message}", cause.target) from error
-        message, target = _readable(error)
-        raise SpecError(f"{where}: {target}: {message}", target) from error
+        spec = spec_of(raw)
     except SpecError as error:
         raise SpecError(f"{where}: {error.target}: {error.message}", error.target) from error
-    except RecursionError as error:
-        raise SpecError(f"{where}: an alias refers to itself", "spec") from error
     return _with_paths(spec, lambda given: given if "://" in given else str((folder / given).resolve()))
 
 

@@ -29,7 +29,9 @@ def pinned(where: str) -> str:
         with storage.open(CURRENT) as file:
             return f"{where.rstrip('/')}/{file.read().decode().strip()}"
     except (OSError, ArchiveError) as error:
-        raise ArtifactError(f"no artifact can be read at that URI: {error}", "artifact") from error
+        raise ArtifactError(
+            f"artifact: none can be read at that URI ({error}): put there what banditloop train has written", "artifact"
+        ) from error
 
 
 def opened(where: str) -> Artifact:

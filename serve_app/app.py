@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from ray import serve
 from ray.serve import Application
 from ray.serve.config import BackpressureConfig
 from ray.serve.handle import DeploymentHandle
 
 from bandits.errors import StartupError
+from bandits.reading import choices
 from policies.spec import PolicySpec, load_spec, read_spec
 from policies.stored_artifact import pinned
 from serve_app.background import Keeper
@@ -77,6 +78,13 @@ class ClusterArgs(BaseModel):
     policies: list[str | dict[str, Any]] = Field(min_length=1)
     settings: dict[str, Any] = {}
 
+    @model_validator(mode="before")
+    @classmethod
+    def _known(cls, given: Any) -> Any:
+        if isinstance(given, dict) and (unknown := sorted(set(given) - set(cls.model_fields))):
+            raise ValueError(f"no argument is called {unknown[0]!r}: {choices(unknown[0], cls.model_fields)}")
+        return given
+
 
 def build(args: ClusterArgs) -> Application:
     """The application of a Serve config file (``import_path: serve_app.app:build``), for a cluster of several nodes.
@@ -86,8 +94,15 @@ def build(args: ClusterArgs) -> Application:
     """
     specs = [_spec_of(each, number) for number, each in enumerate(args.policies)]
     if unknown := sorted(set(args.settings) - set(Settings.model_fields)):
-        raise StartupError(f"no setting is called {unknown[0]!r}: see serve_app/settings.py", unknown[0])
-    return build_for_cluster(Settings(**args.settings), specs)
+        known = choices(unknown[0], Settings.model_fields)
+        raise StartupError(f"no setting is called {unknown[0]!r}: {known}", unknown[0])
+    try:
+        settings = Settings(**args.settings)
+    except ValidationError as error:  # whose text may hold a value, and that be a secret
+        first = error.errors(include_input=False, include_url=False)[0]
+        field = ".".join(map(str, first["loc"])) or "settings"
+        raise StartupError(f"settings: {field}: {first['msg']}", field) from None
+    return build_for_cluster(settings, specs)
 
 
 def build_for_cluster(settings: Settings, specs: Sequence[PolicySpec]) -> Application:

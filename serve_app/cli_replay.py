@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import yaml
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from bandits.errors import ReplayError
+from bandits.errors import InvalidFieldError, ReplayError
+from bandits.reading import parse_yaml, read
 from policies.spec import PolicySpec, decode_spec
 from serve_app.cli_snapshots import opened
 from serve_app.placement import on_node_for
@@ -237,9 +237,10 @@ def csv_columns(text: str | None) -> CsvColumns | None:
     if text is None:
         return None
     try:
-        return msgspec.convert(yaml.safe_load(text), type=CsvColumns)
-    except (yaml.YAMLError, msgspec.ValidationError) as error:
-        raise ReplayError(f"--columns: {' '.join(str(error).split())}", "columns") from error
+        return read(parse_yaml(text), CsvColumns)
+    except InvalidFieldError as error:
+        at = f"{error.target}: " if error.target else ""
+        raise ReplayError(f"--columns: {at}{error.message}", "columns") from error
 
 
 def tables(report: Report) -> list[Table]:

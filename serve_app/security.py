@@ -19,16 +19,17 @@ from pathlib import Path
 from typing import Annotated, Literal, get_args
 
 import msgspec
-import yaml
 
 from bandits.errors import (
     BanditloopError,
     BodyTimeoutError,
     ForbiddenError,
+    InvalidFieldError,
     RateLimitedError,
     StartupError,
     UnauthorizedError,
 )
+from bandits.reading import parse_yaml, read
 
 ScopeName = Literal["rank", "reward", "admin"]
 SCOPES: tuple[ScopeName, ...] = get_args(ScopeName)
@@ -66,13 +67,16 @@ def read_keys(path: Path) -> dict[str, Key]:
         if path.stat().st_mode & 0o002:
             raise StartupError(f"{path} can be written by everybody: chmod 600", "keys_file")
         text = path.read_bytes()
-        raw = msgspec.json.decode(text) if path.suffix == ".json" else yaml.safe_load(text)
-        return msgspec.convert({} if raw is None else raw, type=dict[KeyId, Key])
+        raw = msgspec.json.decode(text) if path.suffix == ".json" else parse_yaml(text)
+        return read({} if raw is None else raw, dict[KeyId, Key])
     except OSError as error:
         raise StartupError(f"{path}: {error.strerror}", "keys_file") from error
-    except msgspec.ValidationError as error:
-        raise StartupError(f"{path}: {error}", "keys_file") from error
-    except (msgspec.DecodeError, yaml.YAMLError, UnicodeDecodeError, RecursionError):
+    except InvalidFieldError as error:
+        if error.target is None:
+            raise StartupError(f"{path}: not YAML", "keys_file") from None
+        at = f"{error.target}: " if error.target else ""
+        raise StartupError(f"{path}: {at}{error.message}", "keys_file") from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         kind = "JSON" if path.suffix == ".json" else "YAML"
         raise StartupError(f"{path}: not {kind}", "keys_file") from None
 

@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import yaml
 
-from bandits.errors import ReplayError
+from bandits.errors import InvalidFieldError, ReplayError
+from bandits.reading import parse_yaml, read
 from policies.spec import PolicySpec, load_spec
 from simulator.targets import Column, Logging, Source, Table, Target, Uniform
 from simulator.trained import read_trained
@@ -80,9 +80,9 @@ def policy_of(text: str) -> Asked:
     else:
         raise ReplayError(f"{text!r} is no policy: uniform, logging, {{kind: ...}}, or a file", "policy")
     try:
-        kind = msgspec.convert(raw, type=Kind)
-    except msgspec.ValidationError as error:
-        raise ReplayError(f"{text}: {error}", "policy") from error
+        kind: Kind = read(raw, Kind)  # type: ignore[arg-type] # a union
+    except InvalidFieldError as error:
+        raise ReplayError(f"{text}: {error.message}", "policy") from error
     return target_of(kind)
 
 
@@ -109,6 +109,6 @@ def target_of(kind: Kind) -> Target | VwKind:
 
 def _yaml(text: str, what: str) -> Any:
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ReplayError(f"{what}: not YAML: {' '.join(str(error).split())}", "policy") from error
+        return parse_yaml(text)
+    except InvalidFieldError as error:
+        raise ReplayError(f"{what}: {error.message}", "policy") from error

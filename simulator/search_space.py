@@ -5,10 +5,10 @@ from typing import Annotated, Any
 
 import msgspec
 import numpy as np
-import yaml
 
-from bandits.errors import SpecError
-from policies.spec import PolicySpec, decode_spec, load_spec
+from bandits.errors import InvalidFieldError, SpecError
+from bandits.reading import choices, parse_yaml, read
+from policies.spec import PolicySpec, load_spec, read_spec, spec_of
 
 
 class Choice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -55,14 +55,17 @@ def load_space(path: Path) -> tuple[SearchSpace, PolicySpec]:
         SpecError: names the field.
     """
     try:
-        space = msgspec.convert(yaml.safe_load(path.read_text(encoding="utf-8")), type=SearchSpace)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, msgspec.ValidationError) as error:
-        raise SpecError(f"{path}: {' '.join(str(error).split())}", "search") from error
+        space = read(parse_yaml(path.read_bytes()), SearchSpace)
+    except InvalidFieldError as error:
+        at = f"{error.target}: " if error.target else ""
+        raise SpecError(f"{path}: {at}{error.message}", error.target or "search") from error
+    except OSError as error:
+        raise SpecError(f"{path}: {error.strerror}", "search") from error
     for at, domain in space.vary.items():
         _domain(at, domain)
     if isinstance(space.spec, str):
         return space, load_spec(path.parent / space.spec)
-    return space, decode_spec(msgspec.json.encode(space.spec))
+    return space, read_spec(space.spec, f"{path}: spec", path.parent)
 
 
 def specs_of(space: SearchSpace, base: PolicySpec, *, seed: int) -> list[PolicySpec]:
@@ -78,7 +81,7 @@ def specs_of(space: SearchSpace, base: PolicySpec, *, seed: int) -> list[PolicyS
         if number:
             for at, domain in space.vary.items():
                 _put(raw, at, _draw(_domain(at, domain), rng))
-        spec = decode_spec(msgspec.json.encode(raw))
+        spec = spec_of(raw)
         found.setdefault(spec.encoded, spec)
     stem = base.name[:56]
     return [msgspec.structs.replace(spec, name=f"{stem}-{number}") for number, spec in enumerate(found.values())]
@@ -87,11 +90,13 @@ def specs_of(space: SearchSpace, base: PolicySpec, *, seed: int) -> list[PolicyS
 def _domain(at: str, raw: dict[str, Any]) -> Choice | Uniform | LogUniform:
     kind = next((DOMAINS[name] for name in raw if name in DOMAINS), None)
     if kind is None:
-        raise SpecError(f"a field varies by one of {', '.join(DOMAINS)}, not by {sorted(raw)}", f"vary.{at}")
+        given = ", ".join(map(str, raw))
+        raise SpecError(f"{at} varies by one of these, not by {given!r}: {choices(given, DOMAINS)}", f"vary.{at}")
     try:
-        domain = msgspec.convert(raw, type=kind)
-    except msgspec.ValidationError as error:
-        raise SpecError(str(error), f"vary.{at}") from error
+        domain = read(raw, kind)
+    except InvalidFieldError as error:
+        where = ".".join(filter(None, ("vary", at, error.target)))
+        raise SpecError(f"{where}: {error.message}", where) from error
     if not isinstance(domain, Choice):
         low, high = domain.uniform if isinstance(domain, Uniform) else domain.loguniform
         if not low < high:
@@ -110,7 +115,9 @@ def _draw(domain: Choice | Uniform | LogUniform, rng: np.random.Generator) -> An
 def _put(raw: Any, at: str, value: Any) -> None:
     *parents, last = at.split(".")
     for name in parents:
-        if not isinstance(raw, dict) or not isinstance(raw.get(name), dict):
-            raise SpecError(f"the spec has no {at}", f"vary.{at}")
+        if not isinstance(raw.get(name), dict):
+            raise SpecError(f"the spec has no {at}: {choices(name, raw)}", f"vary.{at}")
         raw = raw[name]
+    if last not in raw:
+        raise SpecError(f"the spec has no {at}: {choices(last, raw)}", f"vary.{at}")
     raw[last] = value

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from bandits.errors import SpecError
+from bandits.reading import nearest
 from policies.artifact import Artifact
 from policies.sources.base import Candidates, CandidateSource, SourceRequest
 from policies.sources.local import LocalSource, Model, load_model
@@ -44,7 +45,8 @@ def load_sources(
             sources[config.name] = RlScorer(config)
         elif artifact is None or config.name not in artifact.sources:
             held = f"it holds {', '.join(artifact.sources)}" if artifact else "there is none"
-            raise SpecError(f"the artifact has no source {config.name!r}: {held}", "sources")
+            hint = nearest(config.name, list(artifact.sources if artifact else ()))
+            raise SpecError(f"the artifact has no source {config.name!r}: {hint}{held}", "sources")
         else:
             found = artifact.sources[config.name]
             model = load_model(found, len(artifact.histories.items))

@@ -34,7 +34,11 @@ class RlScorer:
         try:
             data = Path(config.model).read_bytes()
         except OSError as error:
-            raise ArtifactError(f"{config.model} cannot be read: {error.strerror}", "sources.model") from error
+            raise ArtifactError(
+                f"sources: model of {config.name}: {config.model} cannot be read ({error.strerror}):"
+                " banditloop train rl makes one",
+                "sources.model",
+            ) from error
         if digest(data) != config.digest:
             raise ArtifactError(
                 f"{config.model} has the digest {digest(data)}, and source {config.name} names another",

@@ -4,11 +4,11 @@ from typing import Annotated
 
 import msgspec
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 from bandits.errors import InvalidFieldError
 from bandits.exploration import Positive
+from bandits.reading import parse_yaml, read
 from bandits.types import Float64, Pmf
 from simulator.logs.base import LoggedDecision
 from simulator.synthetic import SyntheticWorld
@@ -113,12 +113,11 @@ def target_named(text: str) -> Kind:
         InvalidFieldError: it is none of these; names the field.
     """
     try:
-        raw = yaml.safe_load(text)
-        kind: Kind = msgspec.convert({"kind": raw} if isinstance(raw, str) else raw, type=Kind)
-    except (yaml.YAMLError, msgspec.ValidationError) as error:
-        message = " ".join(str(error).split())
+        raw = parse_yaml(text)
+        kind: Kind = read({"kind": raw} if isinstance(raw, str) else raw, Kind)  # type: ignore[arg-type] # a union
+    except InvalidFieldError as error:
         raise InvalidFieldError(
-            f"--target: {text}: {message}; use uniform, softmax, best, {{kind: softmax, temperature: 0.1}} or"
+            f"--target: {text}: {error.message}; use uniform, softmax, best, {{kind: softmax, temperature: 0.1}} or"
             " {kind: best, epsilon: 0.2}",
             "target",
         ) from error

@@ -9,6 +9,7 @@ import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.serve.schema import ServeDeploySchema
 
+from bandits.errors import BanditloopError
 from serve_app import app
 from serve_app.environment import CLUSTER_NODE
 from serve_app.settings import Settings
@@ -104,3 +105,19 @@ def test_what_works_on_one_machine_only_is_refused_by_name(monkeypatch, settings
     with pytest.raises(app.StartupError) as refused:
         app.build(app.ClusterArgs(policies=[{"name": "home"}], settings=given))
     assert refused.value.target == target
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        ({"policies": [{"name": "home", "flor": 1}]}, ["policies[0]", "did you mean floor?"]),
+        ({"policies": [{"name": "home"}], "settings": {"replica": 1}}, ["did you mean replicas?", "salt"]),
+        ({"policies": [{"name": "home"}], "settings": {"port": "many"}}, ["settings: port: "]),
+        ({"polices": [{"name": "home"}]}, ["did you mean policies?", "settings"]),
+    ],
+)
+def test_what_is_mistyped_in_the_applications_arguments_is_told_with_the_choices(args, says):
+    with pytest.raises((BanditloopError, ValueError)) as caught:
+        app.build(app.ClusterArgs(**args))
+    for each in says:
+        assert each in str(caught.value)

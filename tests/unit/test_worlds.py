@@ -235,7 +235,7 @@ def test_a_policy_of_ones_own(tmp_path):
         (["--world", "drift", "--world", "drift"], "--world: name at least one, and each once"),
         (["--policy", "nobody.yaml"], "--policy: 'nobody.yaml' is no file; use one of ridge-epsilon"),
         (["--target", "{kind: best, epsilon: 0}"], "--target: {kind: best, epsilon: 0}: "),
-        (["--target", "worst"], "--target: worst: Invalid value 'worst' - at `$.kind`; use uniform"),
+        (["--target", "worst"], "--target: worst: 'worst' is no choice: there are uniform, softmax, best; use uniform"),
         (["--jobs", "2", "--address", "local"], "--jobs: the Ray cluster"),
     ],
 )
