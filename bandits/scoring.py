@@ -20,6 +20,7 @@ from bandits.design import weigh
 from bandits.errors import SnapshotError, SpecError
 from bandits.flat import Spaces, flatten, names_of, numbered
 from bandits.types import ActionSet, Context, Float32, Float64, Namespace, UInt32, frozen
+from bandits.vw_options import OTHER_PROBLEMS
 
 Arity = Literal["flag", "value", "list"]
 
@@ -85,7 +86,8 @@ def read_arguments(args: str, known: Mapping[str, Arity]) -> dict[str, list[str]
         arity = known.get(name)
         if arity is None:
             option = f"{'--' if long else '-'}{name}"
-            raise SpecError(f"{option} is not one of the VW options known to be safe here", "learner.args")
+            why = OTHER_PROBLEMS.get(name, "is not one of the VW options known to be safe here")
+            raise SpecError(f"{option} {why}", "learner.args")
         if (arity == "flag" and value) or word.endswith("="):
             raise SpecError(f"'{word}' does not give --{name} a value that it takes", "learner.args")
         values = found.setdefault(name, [])

@@ -3,10 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+import msgspec
+import numpy as np
 from vowpal_wabbit_next import LabelType, PredictionType, Workspace, _core
 
 from bandits.errors import BadRowError, SnapshotError, SpecError
 from bandits.scoring import Arity, read_arguments
+from bandits.types import Pmf, frozen
 from bandits.vw import KNOWN
 
 LogFormat = Literal["dsjson", "text"]
@@ -19,6 +22,21 @@ READABLE: Mapping[str, Arity] = {
     **dict.fromkeys(("hash_seed", "affix", "min_prediction", "max_prediction", "marginal"), "value"),
     **dict.fromkeys(("redefine", "spelling"), "list"),
 }
+_NO_COST = float(np.finfo(np.float32).max)
+"""VW's mark of a cost that was not given."""
+_SLACK, _TINY = 1e-4, 1e-30  # VW reads numbers its own way, quickly, into 32 bits
+
+
+class Label(msgspec.Struct, frozen=True, gc=False):
+    """What a line says of the choice. ``chosen``: index of the action; None: there is no label.
+
+    ``weight``: how many decisions it stands for.
+    """
+
+    chosen: int | None
+    cost: float = 0.0
+    probability: float = 1.0
+    weight: float = 1.0
 
 
 class VwLogReader:
@@ -27,14 +45,15 @@ class VwLogReader:
     It asks the library's core: an object of Python for each line, checked each time, is half of a replay's time.
 
     ``args``: a ``--cb_explore_adf`` argument string of ``READABLE`` options. ``model``: bytes of a model that VW has
-    saved, to go on from; its own options are in it, and need not be repeated.
+    saved, to go on from; its own options are in it, and need not be repeated. ``learns``: or only predicts, as with
+    VW's ``-t``.
 
     Raises:
         SpecError: arguments that are not allowed, or that VW refuses; the message says why.
         SnapshotError: VW cannot load the model with these arguments.
     """
 
-    def __init__(self, args: str, log_format: LogFormat, *, model: bytes | None = None) -> None:
+    def __init__(self, args: str, log_format: LogFormat, *, model: bytes | None = None, learns: bool = True) -> None:
         options = read_arguments(args, READABLE)
         if "preserve_performance_counters" in options:
             raise SpecError("--preserve_performance_counters would count what the model read before", "learner.args")
@@ -49,44 +68,91 @@ class VwLogReader:
             raise SnapshotError(f"VW cannot load the model: {reason}", "model") from error
         kind = workspace.multiline, workspace.label_type, workspace.prediction_type
         if kind != (True, LabelType.CB, PredictionType.ActionProbs):
-            raise SpecError("the model does not make a PMF over actions", "learner.args")
+            what = f"its label is {workspace.label_type.name}, its prediction {workspace.prediction_type.name}"
+            raise SpecError(f"the model was not made with --cb_explore_adf: {what}, not a PMF", "learner.args")
         self._workspace: Any = workspace._workspace  # noqa: SLF001
         self._format = log_format
+        self._ask = self._workspace.predict_then_learn_multi_ex_one if learns else self._workspace.predict_multi_ex_one
 
-    def predict_then_learn(self, lines: Sequence[bytes], chosen: int | None) -> float:
+    def probability(self, lines: Sequence[bytes], label: Label) -> float:
         """Let VW parse one example: the probability of its chosen action, before it learns from it; 0 without one.
 
-        ``lines``: UTF-8; of text all of the example, of dsjson its one line. ``chosen``: index of the action with the
-        label, None without one. An example whose label VW sees elsewhere is refused first: it would end in an error
-        halfway through.
+        ``lines``: UTF-8; of text all of the example, of dsjson its one line. ``label``: as it was read elsewhere.
+        Where VW reads another, or none, the example is refused before anything is learned from it.
 
         Raises:
-            BadRowError: VW refuses the example, or sees its label elsewhere. Does not say where it stands.
+            BadRowError: VW refuses the example, or reads another label. Does not say where it stands.
         """
-        try:
-            examples = self._parse(lines)
-            self._check_label(lines, examples, chosen)
-            predicted = self._workspace.predict_then_learn_multi_ex_one(examples)
-        except (RuntimeError, UnicodeDecodeError) as error:
-            raise BadRowError(f"VW cannot read it: {' '.join(str(error).split())}", "line") from error
-        for action, probability in predicted:
-            if action == chosen:
+        for action, probability in self._asked(lines, label):
+            if action == label.chosen:
                 return float(probability)
         return 0.0
 
+    def pmf(self, lines: Sequence[bytes], label: Label) -> Pmf:
+        """float64[K]: VW's probabilities of all actions, that sum to 1. See ``probability``.
+
+        Raises:
+            BadRowError: the same.
+        """
+        predicted = self._asked(lines, label)
+        pmf = np.zeros(len(predicted), np.float64)
+        for action, probability in predicted:
+            pmf[action] = probability
+        return frozen(pmf / pmf.sum())
+
+    def _asked(self, lines: Sequence[bytes], label: Label) -> list[tuple[int, float]]:
+        try:
+            examples = self._parse(lines)
+            self._check_label(examples, label)
+            return list(self._ask(examples))
+        except (RuntimeError, UnicodeDecodeError) as error:
+            raise BadRowError(f"VW cannot read it: {' '.join(str(error).split())}", "line") from error
+
     def _parse(self, lines: Sequence[bytes]) -> list[Any]:
         if self._format == "dsjson":
-            return list(_core._parse_line_dsjson(self._workspace, lines[0].decode()))  # noqa: SLF001
+            line = lines[0].decode()
+            if not line.isascii() or "\\u" in line:
+                _check_namespaces(msgspec.json.decode(line))
+            return list(_core._parse_line_dsjson(self._workspace, line))  # noqa: SLF001
         parse, workspace = _core._parse_line_text, self._workspace  # noqa: SLF001
         b"".join(lines).decode()
-        return [parse(workspace, line) for line in lines]  # type: ignore[arg-type] # bytes do as well
+        return [parse(workspace, _ended(line)) for line in lines]  # type: ignore[arg-type] # bytes do as well
 
-    def _check_label(self, lines: Sequence[bytes], examples: list[Any], chosen: int | None) -> None:
-        if chosen is None:
+    def _check_label(self, examples: list[Any], label: Label) -> None:
+        """That VW has read the same."""
+        shared = examples[0]._get_label(LabelType.CB).shared  # noqa: SLF001
+        if label.chosen is None:
+            read = [_observed(each) for each in examples]
+            if any(each is not None for each in read):
+                raise BadRowError("VW sees a label where this reader sees none", "label")
             return
-        if self._format == "text":
-            place = chosen + lines[0].startswith(b"shared")
-        else:
-            place = chosen + examples[0]._get_label(LabelType.CB).shared  # noqa: SLF001
-        if not place < len(examples) or examples[place]._get_label(LabelType.CB).label is None:  # noqa: SLF001
+        place = label.chosen + shared
+        found = _observed(examples[place]) if place < len(examples) else None
+        if found is None:
             raise BadRowError("VW does not see the label there: of dsjson, it must come before the features", "label")
+        given = label.cost, label.probability
+        if any(abs(read - said) > _SLACK * max(abs(said), _TINY) for read, said in zip(found, given, strict=True)):
+            raise BadRowError(f"VW reads cost and probability as {found[0]} and {found[1]}, not {given}", "label")
+
+
+def _ended(line: bytes) -> bytes:
+    """VW reads a namespace's weight at the very end of a line, and says nevertheless that it found none."""
+    last = line.rpartition(b"|")[2]
+    return line + b" " if b":" in last and b" " not in last and b"|" in line else line
+
+
+def _check_namespaces(tree: Any) -> None:
+    """VW takes the first byte of a namespace of JSON for a place in an array, and it may be negative."""
+    for name, value in tree.items() if isinstance(tree, dict) else ():
+        if isinstance(value, dict | list):
+            if name[:1] > "\x7f":
+                raise BadRowError(f"VW cannot read a namespace whose name begins as {name!r} does: use ASCII", name)
+            _check_namespaces(value)
+    for value in tree if isinstance(tree, list) else ():
+        _check_namespaces(value)
+
+
+def _observed(example: Any) -> tuple[float, float] | None:
+    """The cost and the probability of its label, float32; None without one, or with one that VW does not learn from."""
+    label = example._get_label(LabelType.CB).label  # noqa: SLF001
+    return None if label is None or label[1] == _NO_COST or label[2] <= 0.0 else (label[1], label[2])

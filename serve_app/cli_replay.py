@@ -22,6 +22,7 @@ from simulator.learning import METHODS, learn_on
 from simulator.logs.base import Piece
 from simulator.logs.csv_log import CsvColumns
 from simulator.logs.formats import open_log
+from simulator.logs.left_out import LeftOut
 from simulator.ope.formulas import FORMULAS
 from simulator.policy_args import Asked, VwKind, policy_of
 from simulator.replay import LogSummary, PolicyResult, Question, Report, Tally, evaluate, said_of, tally
@@ -94,26 +95,29 @@ def run_replay(options: Options, console: Console) -> Report:
         return _search(options, options.search, pieces, console)
     if options.method in {"ope", "sessions"}:
         return _ope(options, asked, pieces, console)
-    results = []
+    results: list[PolicyResult] = []
+    left_out = LeftOut()
     for policy in asked:
         if not isinstance(policy, PolicySpec | VwKind):
             raise ReplayError(f"{policy.name} does not learn: use --method ope", "method")
         with console.status(Text(f"{options.method}: a policy learns, row by row")):
-            results.append(
-                learn_on(
-                    policy,
-                    options.method,
-                    pieces,
-                    log=options.log,
-                    log_format=options.log_format,
-                    seed=options.seed,
-                    bound=options.bound,
-                    skip_bad=options.skip_bad,
-                    publish_every=options.publish_every,
-                )
+            result, of_it = learn_on(
+                policy,
+                options.method,
+                pieces,
+                log=options.log,
+                log_format=options.log_format,
+                seed=options.seed,
+                bound=options.bound,
+                skip_bad=options.skip_bad,
+                publish_every=options.publish_every,
             )
-    rows, skipped = (int(results[0].learned[name]) for name in ("rows", "skipped"))
-    return Report(LogSummary(rows, skipped, 0, 0, float("nan"), float("nan")).of(pieces), results, [])
+        results.append(result)
+        left_out = left_out or of_it
+    rows, unknown = int(results[0].learned["rows"]), float("nan")
+    counts, first_bad = dict(left_out.counts), left_out.first_bad
+    log = LogSummary(rows, left_out.skipped, 0, 0, unknown, unknown, left_out=counts, first_bad=first_bad)
+    return Report(log.of(pieces), results, [])
 
 
 def _search(options: Options, path: Path, pieces: Sequence[Piece], console: Console) -> Report:

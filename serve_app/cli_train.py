@@ -67,6 +67,7 @@ def policy(
     """
     from serve_app.cli_replay import csv_columns
     from simulator.logs.formats import open_log
+    from simulator.logs.left_out import left_out_of
     from simulator.trained import train
 
     if out is None and not publish:
@@ -77,9 +78,9 @@ def policy(
     with Progress(*what, console=notes, transient=True) as progress:
         task = progress.add_task("learning", total=None)
         model = train(wanted, pieces, progress=lambda rows: progress.update(task, completed=rows))
-    skipped = sum(piece.skipped for piece in pieces)
-    left_out = f", {skipped:,} left out" if skipped else ""
-    say(("trained", "green"), f"  {wanted.name}  {model.learned:,} rows{left_out}")
+    left_out = left_out_of(pieces)
+    said = f", left out: {left_out}" if left_out else ""
+    say(("trained", "green"), f"  {wanted.name}  {model.learned:,} rows{said}")
     if out is not None:
         out.write_bytes(model.encoded)
         say(f"written to {out}")

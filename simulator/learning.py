@@ -9,6 +9,7 @@ from policies.spec import PolicySpec
 from simulator.logs.archive import in_time
 from simulator.logs.base import Piece, caution_of, no_rows
 from simulator.logs.files import files_of
+from simulator.logs.left_out import NOTHING, LeftOut
 from simulator.online import PUBLISH_EVERY
 from simulator.policy_args import VwKind
 from simulator.progressive import progressive, vw_progressive
@@ -16,6 +17,7 @@ from simulator.rejection import rejection
 from simulator.replay import PolicyResult
 
 METHODS = ("progressive", "rejection")
+UNLABELLED = "examples without a label, which are predicted only"
 
 
 def learn_on(
@@ -29,14 +31,15 @@ def learn_on(
     bound: float | None = None,
     skip_bad: bool = False,
     publish_every: int = PUBLISH_EVERY,
-) -> PolicyResult:
-    """One policy's replay. ``log``: as ``open_log`` takes it.
+) -> tuple[PolicyResult, LeftOut]:
+    """One policy's replay, and what of the log was no row to it. ``log``: as ``open_log`` takes it.
 
     ``bound``: of rejection, on importance weights; without it the log has to be uniform. ``publish_every``: rows after
     which a policy of this project acts by what it has learned.
 
     Raises:
-        ReplayError: VW's own arguments need VW's own log and method progressive; or what the method says.
+        ReplayError: VW's own arguments need VW's own log and method progressive; the log has no rows; or what the
+            method says.
     """
     if isinstance(asked, VwKind):
         if method != "progressive" or log_format not in {"dsjson", "vw"}:
@@ -44,14 +47,20 @@ def learn_on(
         model = None if asked.model is None else Path(asked.model)
         form: Any = "text" if log_format == "vw" else log_format
         vw = vw_progressive(files_of(log), asked.args, form, model=model, skip_bad=skip_bad)
-        numbers = {"rows": vw.examples, "labelled": vw.labelled, "skipped": vw.skipped}
-        return PolicyResult(
-            asked.name or f"vw {asked.args}",
+        if vw.examples > vw.labelled:
+            vw.left_out.counts[UNLABELLED] += vw.examples - vw.labelled
+        if not vw.labelled:
+            raise ReplayError(f"the log has no rows to evaluate: {vw.left_out or NOTHING}", "log")
+        numbers = {"rows": vw.labelled, "examples": vw.examples, "skipped": vw.skipped}
+        result = PolicyResult(
+            asked.called,
             method,
             average_loss=vw.average_loss,
             curve=list(vw.curve),
             learned={name: float(value) for name, value in numbers.items()},
+            notes=list(vw.notes),
         )
+        return _said(result, vw.left_out)
     pieces = in_time(pieces)
     every = "every row" if publish_every == 1 else f"every {publish_every:,} rows"
     notes = [f"acts by what it has learned after {every}", *filter(None, [caution_of(pieces)])]
@@ -61,7 +70,8 @@ def learn_on(
             raise no_rows(pieces)
         learned = {"rows": float(done.rows), "skipped": float(done.skipped), "ips": done.ips, "snips": done.snips}
         curve = list(done.ips_curve)
-        return PolicyResult(asked.name, method, average_loss=-done.ips, curve=curve, learned=learned, notes=notes)
+        result = PolicyResult(asked.name, method, average_loss=-done.ips, curve=curve, learned=learned, notes=notes)
+        return _said(result, done.left_out)
     thinned = rejection(asked, pieces, bound=bound, publish_every=publish_every, seed=seed)
     if not thinned.rows:
         raise no_rows(pieces)
@@ -74,4 +84,11 @@ def learn_on(
     }
     if not thinned.exact:
         notes.append("the log is not uniformly random: exact only while no weight exceeds the bound")
-    return PolicyResult(asked.name, method, curve=list(thinned.curve), learned=learned, notes=notes)
+    result = PolicyResult(asked.name, method, curve=list(thinned.curve), learned=learned, notes=notes)
+    return _said(result, thinned.left_out)
+
+
+def _said(result: PolicyResult, left_out: LeftOut) -> tuple[PolicyResult, LeftOut]:
+    if left_out:
+        result.notes.append(f"no rows: {left_out}")
+    return result, left_out

@@ -59,9 +59,7 @@ def page(report: Report) -> str:
 def _summary(report: Report) -> str:
     log = report.log
     said = [f"{log.rows:,} rows"]
-    if log.skipped:
-        said.append(f"{log.skipped:,} bad rows left out")
-    said += [escape(f"{what}: {how}") for what, how in said_of(log)]
+    said += [f"{what}: {how}" for what, how in said_of(log)]
     if log.last_ms:
         said.append(f"{_when(log.first_ms)} to {_when(log.last_ms)}")
     if math.isfinite(log.mean_reward):

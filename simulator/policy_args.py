@@ -49,10 +49,18 @@ class TrainedKind(_Kind, frozen=True, tag="trained", kw_only=True):
 
 
 class VwKind(_Kind, frozen=True, tag="vw", kw_only=True):
-    """Vowpal Wabbit, learning from the log; ``model``: what it starts from."""
+    """Vowpal Wabbit: ``args`` of its command line, ``model``: a file that it has saved, which it starts from.
 
-    args: str
+    By a method that learns it learns from the log, but for ``-t`` in ``args``; else it is evaluated as it is.
+    """
+
+    args: str = ""
     model: str | None = None
+
+    @property
+    def called(self) -> str:
+        """Its name in a report."""
+        return self.name or " ".join(["vw", *self.args.split(), *([self.model] if self.model else [])])
 
 
 Kind = UniformKind | LoggingKind | TableKind | ColumnKind | SourceKind | TrainedKind | VwKind

@@ -4,31 +4,34 @@ Progressive validation: Blum, Kalai & Langford (1999), "Beating the hold-out", d
 is the mean, over the log, of how well the policy did while it learned from that very log, with the log's propensities.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 
-import msgspec
 import numpy as np
 
-from bandits.errors import BadRowError, ReplayError
+from bandits.errors import BadRowError, ReplayError, SpecError
 from bandits.values import MAX_NUMBER
-from bandits.vw_log import LogFormat, VwLogReader
+from bandits.vw_log import Label, LogFormat, VwLogReader
+from bandits.vw_options import read_command
 from policies.spec import PolicySpec
 from simulator.curve import Curve, CurvePoint
 from simulator.logs import dsjson, vw_text
 from simulator.logs.base import Piece
 from simulator.logs.files import LogFile
-from simulator.logs.lines import WEIGHT, Record, Span, records
+from simulator.logs.left_out import BAD, LeftOut, left_out_of
+from simulator.logs.lines import WEIGHT, Record, Span, records, told
 from simulator.online import PUBLISH_EVERY, OnlinePolicy
+
+NO_ACTIONS = "lines without a, which VW passes over"
 
 
 @dataclass(frozen=True, slots=True)
 class Progressive:
     """``ips``, ``snips``: the progressive value, estimated from importance weights, and its curve.
 
-    NaN when there is nothing to take a mean of. ``skipped``: bad rows left out.
+    NaN when there is nothing to take a mean of. ``skipped``: of what was ``left_out``, the bad rows.
     """
 
     rows: int
@@ -37,6 +40,7 @@ class Progressive:
     snips: float
     ips_curve: tuple[CurvePoint, ...]
     snips_curve: tuple[CurvePoint, ...]
+    left_out: LeftOut = field(default_factory=LeftOut)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +48,20 @@ class VwProgressive:
     """``average_loss``: as VW prints it, lower is better; NaN where VW prints "n.a.", when no example has a label.
 
     Minus it is the progressive IPS value. ``examples``: those VW predicted, ``labelled`` of them with a label.
+    ``left_out``: what of the log was not. ``notes``: what of the arguments was left out.
     """
 
     examples: int
     labelled: int
-    skipped: int
     average_loss: float
     curve: tuple[CurvePoint, ...]
+    left_out: LeftOut = field(default_factory=LeftOut)
+    notes: Sequence[str] = ()
+
+    @property
+    def skipped(self) -> int:
+        """Bad rows and lines that are no records."""
+        return self.left_out.skipped
 
 
 def progressive(
@@ -73,7 +84,7 @@ def progressive(
         ReplayError: the log cannot be read, or the spec is of a mixture.
     """
     online = OnlinePolicy(spec, publish_every=publish_every, seed=seed)
-    rows = skipped = 0
+    rows, left_out = 0, LeftOut()
     ips, snips = Curve(), Curve()
     for piece in pieces:
         for batch in piece.batches():
@@ -85,8 +96,8 @@ def progressive(
                 snips.add(weight * row.reward, weight)
                 online.learn(row, context, actions, row.propensity)
             rows += len(batch)
-        skipped += piece.skipped
-    return Progressive(rows, skipped, ips.value, snips.value, ips.points(), snips.points())
+        left_out.merge(left_out_of([piece]))
+    return Progressive(rows, left_out.skipped, ips.value, snips.value, ips.points(), snips.points(), left_out)
 
 
 def vw_progressive(
@@ -99,74 +110,89 @@ def vw_progressive(
 ) -> VwProgressive:
     """What VW's own command line would print as its average loss: ``vw ARGS [--dsjson] -d LOG [-i MODEL]``.
 
-    VW parses each example, predicts, and learns. The loss of a labelled example is cost / probability times VW's
-    probability of the chosen action; examples without a label are predicted only. As VW does, lines of dsjson without
-    ``a`` or with ``_skipLearn`` are passed over, and the others weigh 1 / (1 - pdrop). Several files are one log, in
-    their order. Differs from VW: what VW mends without a word (a cost that is no number, a probability above 1) or dies
-    of is a bad row here.
+    VW parses each example, predicts, and learns; with ``-t`` in ``args`` it only predicts. The loss of a labelled
+    example is cost / probability times VW's probability of the chosen action; examples without a label are predicted
+    only. As VW does, lines of dsjson without ``a``, with ``_skipLearn``, or that do not begin with ``{`` are passed
+    over, and counted; the others weigh 1 / (1 - pdrop). Several files are one log, in their order. ``-i`` is a
+    ``model``, and options of VW's output are left out, with a note. Differs from VW: what VW mends without a word (a
+    cost that is no number, a probability above 1) or dies of is a bad row here.
 
     Raises:
         SpecError, SnapshotError: the arguments or the model.
         BadRowError: a malformed example; names file and line. Not with ``skip_bad``: it is left out and counted.
         ReplayError: a file cannot be read.
     """
-    reader = VwLogReader(args, log_format, model=None if model is None else _read(model))
-    loss, examples, labelled, skipped = Curve(), 0, 0, 0
+    reader, notes = open_reader(args, log_format, model)
+    loss, examples, labelled = Curve(), 0, 0
+    left_out = LeftOut()
+    read = LABELS[log_format]
     files = [log] if isinstance(log, LogFile) else log
     for record in chain.from_iterable(records(Span(file, blocks=log_format == "text")) for file in files):
         try:
-            label = _label(record, log_format)
-            if label is None:
+            label = read(record)
+            if isinstance(label, str):
+                left_out.add(label)
                 continue
-            probability = reader.predict_then_learn(record.lines, label.chosen)
+            probability = reader.probability(record.lines, label)
         except BadRowError as error:
-            if skip_bad:
-                skipped += 1
-                continue
-            numbered = record.numbered()
-            _label(numbered, log_format)  # if it was this that failed, it fails again and names the line
-            raise BadRowError(f"{numbered.where()}: {error.message}", error.target) from error
+            if not skip_bad:
+                raise BadRowError(told(read, record, error), error.target) from error
+            left_out.add(BAD, left_out.first_bad or told(read, record, error))
+            continue
         examples += 1
         if label.chosen is None:
             loss.add(0.0, 0.0)
             continue
         labelled += 1
         loss.add(label.weight * label.cost / label.probability * probability, label.weight)
-    return VwProgressive(examples, labelled, skipped, loss.value, loss.points())
+    return VwProgressive(examples, labelled, loss.value, loss.points(), left_out, notes)
 
 
-class _Label(msgspec.Struct, frozen=True, gc=False):
-    """``chosen``: index of the action, None without a label."""
+def open_reader(args: str, log_format: LogFormat, model: Path | None) -> tuple[VwLogReader, Sequence[str]]:
+    """VW as a command line describes it, and what a report should say of that. ``model``: what ``-i`` may name, too.
 
-    chosen: int | None
-    cost: float = 0.0
-    probability: float = 1.0
-    weight: float = 1.0
+    Raises:
+        SpecError, SnapshotError: the arguments or the model.
+        ReplayError: the model cannot be read.
+    """
+    command = read_command(args)
+    if command.model is not None and model is not None:
+        raise SpecError("the model is named twice: leave -i out, or model", "learner.args")
+    file = model if command.model is None else Path(command.model)
+    data = None if file is None else _read(file)
+    return VwLogReader(command.args, log_format, model=data, learns=command.learns), command.notes
 
 
-def _label(record: Record, log_format: LogFormat) -> _Label | None:
-    """None: VW passes over it."""
-    label = _dsjson_label(record) if log_format == "dsjson" else _text_label(record)
-    if label is not None and not 0.0 < label.probability <= 1.0:
+def _checked(label: Label, record: Record) -> Label:
+    if not 0.0 < label.probability <= 1.0:
         raise BadRowError(f"{record.where()}: a propensity is in (0, 1], not {label.probability}", "propensity")
-    if label is not None and not abs(label.cost) <= MAX_NUMBER:
+    if not abs(label.cost) <= MAX_NUMBER:
         raise BadRowError(f"{record.where()}: a cost is a number up to {MAX_NUMBER:g}, not {label.cost}", "reward")
     return label
 
 
-def _text_label(record: Record) -> _Label:
+def _text_label(record: Record) -> Label:
     label = vw_text.read_label(record)
-    return _Label(None) if label is None else _Label(label.chosen, label.cost, label.probability)
+    return Label(None) if label is None else _checked(Label(label.chosen, label.cost, label.probability), record)
 
 
-def _dsjson_label(record: Record) -> _Label | None:
+def _dsjson_label(record: Record) -> Label | str:
+    """Or why VW passes over the line."""
     label = dsjson.read_label(record)
-    if not label.a or label.skip:
-        return None
+    if isinstance(label, str):
+        return label
+    if label.skip:
+        return dsjson.SKIP_LEARN
+    if not label.actions:
+        return NO_ACTIONS
     chosen = label.chosen(record)
-    if chosen is None or label.cost is None or label.probability is None:
-        return _Label(None)
-    return _Label(chosen, label.cost, label.probability, label.weight)
+    if chosen is None or not isinstance(label.cost, float) or not isinstance(label.probability, float):
+        return Label(None)
+    return _checked(Label(chosen, label.cost, label.probability, label.weight), record)
+
+
+LABELS: Mapping[LogFormat, Callable[[Record], Label | str]] = {"text": _text_label, "dsjson": _dsjson_label}
+"""By format, what reads the label of a record; or says why VW passes over it."""
 
 
 def _read(model: Path) -> bytes:

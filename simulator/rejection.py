@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from bandits.decide import uniform
 from bandits.errors import InvalidFieldError, ReplayError
 from policies.spec import PolicySpec
 from simulator.curve import Curve, CurvePoint
 from simulator.logs.base import LoggedDecision, Piece
+from simulator.logs.left_out import LeftOut, left_out_of
 from simulator.online import PUBLISH_EVERY, OnlinePolicy, salt_of
 
 PURPOSE_REJECTION = "rejection"
@@ -35,6 +36,7 @@ class Rejection:
     exact: bool
     mean_accepted_reward: float
     curve: tuple[CurvePoint, ...]
+    left_out: LeftOut = field(default_factory=LeftOut)
 
 
 def rejection(
@@ -65,7 +67,8 @@ def rejection(
         raise InvalidFieldError(f"a bound on importance weights is a positive number, not {bound}", "bound")
     online = OnlinePolicy(spec, publish_every=publish_every, seed=seed)
     salt = salt_of(seed)
-    rows = skipped = accepted = clipped = actions_of_all = 0
+    rows = accepted = clipped = actions_of_all = 0
+    left_out = LeftOut()
     reward = Curve()
     for piece in pieces:
         for batch in piece.batches():
@@ -82,8 +85,8 @@ def rejection(
                     accepted += 1
                     online.learn(row, context, actions, target)
             rows += len(batch)
-        skipped += piece.skipped
-    return Rejection(rows, skipped, accepted, clipped, bound is None, reward.value, reward.points())
+        left_out.merge(left_out_of([piece]))
+    return Rejection(rows, left_out.skipped, accepted, clipped, bound is None, reward.value, reward.points(), left_out)
 
 
 def _check_uniform(row: LoggedDecision, count: int) -> int:

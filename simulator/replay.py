@@ -26,6 +26,7 @@ from simulator.logs.base import (
     waiting_of,
     waiting_said,
 )
+from simulator.logs.left_out import LeftOut, left_out_of
 from simulator.logs.lines import WEIGHT, counts_of
 from simulator.ope.batch import OpeBatch, ope_batch_from_pmfs
 from simulator.ope.comparisons import Comparison, Difference, comparisons
@@ -53,6 +54,7 @@ class LogSummary(msgspec.Struct, frozen=True):
     ``decisions``: those of the service that the rows stand for; more than the rows where some were left out (pdrop).
     ``waiting``: decisions that are no rows yet, as their windows are open, the last one ``waiting_until_ms``.
     ``columns``: of a table, how each column of the context was read.
+    ``left_out``: how many records of the log are no rows, by why. ``first_bad``: what is wrong with the first bad one.
     """
 
     rows: int
@@ -65,6 +67,8 @@ class LogSummary(msgspec.Struct, frozen=True):
     waiting: int = 0
     waiting_until_ms: int = 0
     columns: dict[str, str] = {}
+    left_out: dict[str, int] = {}
+    first_bad: str = ""
 
     def of(self, pieces: Iterable[Piece]) -> "LogSummary":
         """The same, with what is to be said of pieces that were read here."""
@@ -77,6 +81,9 @@ class LogSummary(msgspec.Struct, frozen=True):
 def said_of(log: LogSummary) -> list[tuple[str, str]]:
     """What a reader of the report should know of the log beside its size: what it is about, and what is said of it."""
     said = [(f"column {name}", kind) for name, kind in log.columns.items()]
+    said += [("left out", f"{count:,} {why}") for why, count in log.left_out.items()]
+    if log.first_bad:
+        said.append(("the first bad row", log.first_bad))
     if log.waiting:
         said.append(("left out", waiting_said(Waiting(log.waiting, log.waiting_until_ms, log.waiting_until_ms))))
     return said
@@ -173,7 +180,7 @@ class Tally:
     overview: Overview
     rows: int = 0
     decisions: float = 0.0
-    skipped: int = 0
+    left_out: LeftOut = field(default_factory=LeftOut)
     waiting: Waiting = NONE_WAIT
     first_ms: int = 0
     last_ms: int = 0
@@ -200,7 +207,7 @@ class Tally:
         self.overview.merge(other.overview)
         self.rows += other.rows
         self.decisions += other.decisions
-        self.skipped += other.skipped
+        self.left_out.merge(other.left_out)
         self.waiting = self.waiting.and_of(other.waiting)
         times = [each for each in (self.first_ms, other.first_ms) if each]
         self.first_ms, self.last_ms = min(times, default=0), max(self.last_ms, other.last_ms)
@@ -327,7 +334,7 @@ def tally(plan: Plan, model: FittedRewardModel | None, piece: Piece) -> Tally:
         for (left, right, _), difference in out.differences.items():
             blocks += difference.gather(seen[left], seen[right])
         add_rows(blocks, batch.keys)
-    out.skipped, out.waiting = piece.skipped, waiting_of([piece])
+    out.left_out, out.waiting = left_out_of([piece]), waiting_of([piece])
     return out
 
 
@@ -350,7 +357,7 @@ def report(plan: Plan, total: Tally) -> Report:
     named = [NamedComparison(*at, result=cautioned(compared["\0".join(at)], plan.caution)) for at in total.differences]
     summary = LogSummary(
         total.rows,
-        total.skipped,
+        total.left_out.skipped,
         total.first_ms,
         total.last_ms,
         total.total_reward / max(total.decisions, 1.0),
@@ -359,6 +366,8 @@ def report(plan: Plan, total: Tally) -> Report:
         total.waiting.decisions,
         total.waiting.last_ms,
         dict(plan.columns),
+        dict(total.left_out.counts),
+        total.left_out.first_bad,
     )
     return Report(summary, results, named, winner_of(results, named), total.overview.charts())
 

@@ -15,6 +15,7 @@ import numpy as np
 from bandits.errors import ReplayError
 from bandits.types import Float64
 from simulator.logs.base import LoggedDecision, Piece, caution_of, key_of, no_rows
+from simulator.logs.left_out import LeftOut, left_out_of
 from simulator.ope.comparisons import Difference, comparisons
 from simulator.ope.intervals import INTERVALS, REPLICATES, Interval
 from simulator.ope.overview import Charts
@@ -193,7 +194,7 @@ def evaluate_sessions(question: SessionQuestion, pieces: Sequence[Piece], fan: F
     total = SessionTally(plan)
     for part in fan(partial(tally_sessions, plan), chunks):
         total.merge(part)
-    found = _report(plan, total, rows, sum(piece.skipped for piece in pieces), caution_of(pieces))
+    found = _report(plan, total, rows, left_out_of(pieces), caution_of(pieces))
     return msgspec.structs.replace(found, log=found.log.of(pieces))
 
 
@@ -279,7 +280,7 @@ def _unsupported(pmf: Float64, row: LoggedDecision) -> float:
     return never + (outside if outside > 1e-9 else 0.0)
 
 
-def _report(plan: SessionPlan, total: SessionTally, rows: Rows, skipped: int, caution: str) -> Report:
+def _report(plan: SessionPlan, total: SessionTally, rows: Rows, left_out: LeftOut, caution: str) -> Report:
     question, bounds = plan.question, plan.question.bounds()
     results = []
     for target in question.targets:
@@ -296,11 +297,13 @@ def _report(plan: SessionPlan, total: SessionTally, rows: Rows, skipped: int, ca
     times = [row.time_ms for row in rows if row.time_ms]
     summary = LogSummary(
         len(rows),
-        skipped,
+        left_out.skipped,
         min(times, default=0),
         max(times, default=0),
         float(np.mean([row.reward for row in rows])),
         min(row.propensity for row in rows),
+        left_out=dict(left_out.counts),
+        first_bad=left_out.first_bad,
     )
     charts: Charts | None = None
     return Report(summary, results, named, winner_of(results, named), charts)

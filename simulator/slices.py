@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from simulator.logs.base import LogBatch, Piece, Waiting, caution_of, columns_of, waiting_of
+from simulator.logs.left_out import LeftOut, left_out_of
 
 
 @dataclass(slots=True)
@@ -18,6 +19,11 @@ class Stretch:
     def skipped(self) -> int:
         """See Piece."""
         return self.piece.skipped
+
+    @property
+    def left_out(self) -> LeftOut:
+        """What of the piece was no row."""
+        return left_out_of([self.piece])
 
     @property
     def waiting(self) -> Waiting:

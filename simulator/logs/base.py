@@ -20,6 +20,7 @@ from bandits.records import DecisionRecord
 from bandits.types import Float32, Float64
 from bandits.values import MAX_NUMBER, FeatureMap
 from policies.catalogue import Catalogue
+from simulator.logs.left_out import NOTHING, left_out_of
 
 BATCH_ROWS = 10_000
 """Of a log whose rows are objects."""
@@ -123,11 +124,11 @@ def caution_of(pieces: Iterable[Piece]) -> str:
 def no_rows(pieces: Iterable[Piece], what: str = "rows to evaluate") -> ReplayError:
     """The error of a log that was read and has no rows: why."""
     pieces = list(pieces)
-    waiting, skipped = waiting_of(pieces), sum(piece.skipped for piece in pieces)
-    bad = f" (bad rows left out: {skipped:,})" if skipped else ""
+    waiting, left_out = waiting_of(pieces), left_out_of(pieces)
     if not waiting.decisions:
-        return ReplayError(f"the log has no {what}{bad}: give a log that is not empty", "log")
-    return ReplayError(f"the log has no {what} yet{bad}: {waiting_said(waiting)}", "log")
+        return ReplayError(f"the log has no {what}: {left_out or NOTHING}", "log")
+    said = f" ({left_out})" if left_out else ""
+    return ReplayError(f"the log has no {what} yet{said}: {waiting_said(waiting)}", "log")
 
 
 def waiting_said(waiting: Waiting) -> str:

@@ -16,6 +16,7 @@ from bandits.types import Float64
 from bandits.values import MAX_FEATURE
 from simulator.logs.base import BATCH_ROWS, LogBatch, LoggedDecision, batch_of, check_row
 from simulator.logs.files import LogFile, reading
+from simulator.logs.left_out import BAD, LeftOut
 
 PIECE_BYTES = 64 << 20
 MAX_RECORD_BYTES = 16 << 20
@@ -76,8 +77,9 @@ class Record(msgspec.Struct, frozen=True, eq=False, gc=False):
         return msgspec.structs.replace(self, first=newlines(self.path, 0, self.offset) + 1)
 
 
-Parsed = tuple[LoggedDecision, float] | None
-"""A row and how many decisions of the service it stands for (1, where nothing was dropped), or None: no decision."""
+Parsed = tuple[LoggedDecision, float] | str | None
+"""A row and how many decisions of the service it stands for (1, where nothing was dropped). Or why the record is no
+decision, in words that a count can stand before; None: it is nothing to count."""
 
 
 @dataclass(slots=True, eq=False)
@@ -85,26 +87,34 @@ class RecordPiece:
     """A piece of a log whose rows are records of lines; see ``simulator.logs.base.Piece``.
 
     ``parse``: a function of a module, so that the piece can be pickled; it raises BadRowError with ``Record.where``.
+    ``left_out``: what so far was no row.
     """
 
     span: Span
     parse: Callable[[Record], Parsed]
     skip_bad: bool = False
-    skipped: int = field(default=0, init=False)
+    left_out: LeftOut = field(default_factory=LeftOut, init=False)
+
+    @property
+    def skipped(self) -> int:
+        """Bad rows and lines that are no records, so far."""
+        return self.left_out.skipped
 
     def batches(self) -> Iterator[LogBatch]:
-        """Its rows, in the file's order; from the start, with ``skipped`` 0 again, each time it is asked.
+        """Its rows, in the file's order; from the start, with nothing left out yet, each time it is asked.
 
         Raises:
             BadRowError: a record is malformed; names file and line. Not when bad rows are to be skipped.
             ReplayError: the file cannot be read, or a record is too large.
         """
-        self.skipped = 0
+        self.left_out = LeftOut()
         rows: list[LoggedDecision] = []
         weights: list[float] = []
         for record in records(self.span):
             parsed = self._parsed(record)
-            if parsed is None:
+            if isinstance(parsed, str):
+                self.left_out.add(parsed)
+            if parsed is None or isinstance(parsed, str):
                 continue
             rows.append(parsed[0])
             weights.append(parsed[1])
@@ -117,11 +127,21 @@ class RecordPiece:
     def _parsed(self, record: Record) -> Parsed:
         try:
             return self.parse(record)
-        except BadRowError:
+        except BadRowError as error:
             if self.skip_bad:
-                self.skipped += 1
+                self.left_out.add(BAD, self.left_out.first_bad or told(self.parse, record, error))
                 return None
         return self.parse(record.numbered())  # which raises again, and names the line
+
+
+def told(parse: Callable[[Record], object], record: Record, error: BadRowError) -> str:
+    """What is wrong with a record, and its line. ``parse``: what has raised the error."""
+    numbered = record.numbered()
+    try:
+        parse(numbered)
+    except BadRowError as again:
+        return again.message
+    return f"{numbered.where()}: {error.message}"
 
 
 def check_logged(row: LoggedDecision, where: str) -> LoggedDecision:
@@ -192,7 +212,7 @@ def newlines(path: LogFile, start: int, stop: int) -> int:
 
 
 def records(span: Span) -> Iterator[Record]:
-    """The records of a span, in order. Empty lines are none, a byte-order mark is not part of the first line.
+    """The records of a span, in order. Empty lines are none, byte-order marks are not part of a line.
 
     Raises:
         ReplayError: the file cannot be read, or a record is too large.
@@ -206,8 +226,11 @@ def records(span: Span) -> Iterator[Record]:
             if len(text) > MAX_RECORD_BYTES:
                 raise _too_large(span.path)
             lines = text.split(b"\n")
-            kept = [line.rstrip(b"\r") for line in lines] if b"\r" in text else lines
-            yield Record(span.path, start, kept, 0, span.called)
+            if b"\r" in text:
+                lines = [line.rstrip(b"\r") for line in lines]
+            if _BOM in text:  # also in the middle, where files were joined
+                lines = [line.removeprefix(_BOM) for line in lines]
+            yield Record(span.path, start, lines, 0, span.called)
 
 
 def _whole(span: Span) -> Iterator[tuple[int, bytes]]:

@@ -12,15 +12,24 @@ from functools import lru_cache
 import msgspec
 
 from bandits.errors import BadRowError
-from bandits.values import FeatureMap
+from bandits.values import FeatureMap, Value
 from simulator.logs.base import LoggedDecision
 from simulator.logs.files import LogFile
 from simulator.logs.lines import PIECE_BYTES, Parsed, Record, RecordPiece, check_logged, cut
+from simulator.logs.vw_features import Features, combine
 
+NO_LABEL = "examples without a label"
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _LABEL = re.compile(f"[0-9]+:{_NUMBER.pattern}:{_NUMBER.pattern}")
+_STARTS_WITH_NUMBER = re.compile(f"{_NUMBER.pattern}|[+-]?(?:inf|nan)", re.IGNORECASE)
+"""Of what is no number, VW reads as far as it is one, and then does not know what to do."""
+_OTHER_PROBLEMS = {
+    "ccb": "several slots (CCB)",
+    "slates": "several slots (slates)",
+    "ca": "continuous actions (CATS)",
+}
 _SHARED = "shared"
-_BAR = ord("|")
+_BAR = b"|"
 
 
 class Label(msgspec.Struct, frozen=True, gc=False):
@@ -51,7 +60,8 @@ def text_pieces(path: LogFile, *, piece_bytes: int = PIECE_BYTES, skip_bad: bool
     decision's id is its place in the file: nothing says that a shared line's tag is used once. The label says by where
     it stands which action was chosen, as for VW; its own action number is not used. A feature is named
     "namespace.name", without a namespace only "name", without a name by its place; numbers are multiplied by their
-    namespace's weight; of one name they add up, of texts the last counts. Examples without a label are not decisions.
+    namespace's weight; of one name they add up, and texts are a list (see ``Features``). Examples without a label are
+    not decisions; they are counted.
 
     Raises:
         ReplayError: the file cannot be read.
@@ -77,7 +87,7 @@ def parse_text(record: Record) -> Parsed:
     given = dict(_heads(record))
     label = _label(given.items(), record)
     if label is None:
-        return None
+        return NO_LABEL
     heads = [given.get(place, _NOTHING) for place in range(len(record.lines))]
     features = [_features(_decoded(line, record, place), record, place) for place, line in enumerate(record.lines)]
     shared = heads[0].shared
@@ -106,7 +116,8 @@ def _label(heads: Iterable[tuple[int, _Head]], record: Record) -> Label | None:
                 raise BadRowError(f"{record.where(place)}: the shared line is the first of an example", _SHARED)
         if head.label is not None:
             if found is not None:
-                raise BadRowError(f"{record.where(place)}: an example has one label, this is its second", "label")
+                message = "an example has one label, this is its second (a log for --cb names no actions)"
+                raise BadRowError(f"{record.where(place)}: {message}", "label")
             found = Label(place - shared, place, *head.label)
     return found
 
@@ -114,7 +125,7 @@ def _label(heads: Iterable[tuple[int, _Head]], record: Record) -> Label | None:
 def _heads(record: Record) -> Iterator[tuple[int, _Head]]:
     """Of the lines that do not start with a bar, each with its place."""
     for place, line in enumerate(record.lines):
-        if line[0] != _BAR:
+        if line[:1] != _BAR:
             try:
                 yield place, _head(_decoded(line.partition(b"|")[0], record, place))
             except ValueError as error:
@@ -130,18 +141,23 @@ def _decoded(line: bytes, record: Record, place: int) -> str:
 
 @lru_cache(maxsize=4096)
 def _head(text: str) -> _Head:
-    words, tag = text.split(" "), ""
+    unseen, tab, seen = text.partition("\t")  # VW drops what stands before a tab
+    if not tab:
+        unseen, seen = "", text
+    words, tag = seen.split(" "), ""
     touches = words[-1] != ""
     words = [word for word in words if word]
     if words and (touches or words[-1].startswith("'")):  # a tag touches the bar, or has a quote before it
         tag = words.pop()
-    if "\t" in text or tag == _SHARED or _LABEL.fullmatch(tag):
+    if any(word == _SHARED or _LABEL.fullmatch(word) for word in [tag, *unseen.split(" ")]):
         raise ValueError(
             f"{text!r} stands before the first bar without a space in between, so VW does not take it for a label"
         )
     tag = tag.removeprefix("'")
     if not words or words == [_SHARED]:
         return _Head(bool(words), None, tag)
+    if words[0] in _OTHER_PROBLEMS:
+        raise ValueError(f"a decision with {_OTHER_PROBLEMS[words[0]]} is not read here")
     if len(words) > 1 or not _LABEL.fullmatch(words[0]):
         raise ValueError(
             f"before the first bar stand a label action:cost:probability, 'shared', or nothing, and a tag; not {text!r}"
@@ -151,25 +167,50 @@ def _head(text: str) -> _Head:
 
 
 def _features(text: str, record: Record, place: int) -> FeatureMap:
-    features: FeatureMap = {}
-    for segment in text.split("|")[1:]:
+    features = Features()
+    plain = features.plain
+    for segment in _segments(text):
         words = segment.replace("\t", " ").split(" ")
-        prefix, weight = "", 1.0
+        space, weight, anonymous = "", 1.0, 0
         if words[0]:
-            name, _, scale = words[0].partition(":")
-            if ":" in words[0] and not _NUMBER.fullmatch(scale):
-                raise BadRowError(f"{record.where(place)}: a namespace's weight is a number, not {scale!r}", name)
-            prefix, weight = f"{name}.", float(scale or 1.0)
-        anonymous = 0
+            space, colon, scale = words[0].partition(":")
+            if not space or (colon and not _NUMBER.fullmatch(scale)):
+                raise BadRowError(f"{record.where(place)}: a namespace's weight is a number, not {scale!r}", space)
+            weight = float(scale or 1.0)
+        prefix = f"{space}." if space else ""
         for word in filter(None, words[1:]):
             name, colon, given = word.partition(":")
-            if (colon and not given) or ":" in given:
-                raise BadRowError(f"{record.where(place)}: a feature is name or name:value, not {word!r}", name)
             if not name:
                 name, anonymous = str(anonymous), anonymous + 1
-            if colon and not _NUMBER.fullmatch(given):
-                features[prefix + name] = given
-                continue
-            known = features.get(prefix + name, 0.0)
-            features[prefix + name] = float(given or 1.0) * weight + (known if isinstance(known, float) else 0.0)
-    return features
+            value: Value
+            if not colon or _NUMBER.fullmatch(given):
+                value = float(given or 1.0) * weight
+            elif given and not _STARTS_WITH_NUMBER.match(given):
+                value = given
+            else:
+                raise BadRowError(
+                    f"{record.where(place)}: a feature is name, name:number or name:text, not {word!r}", name
+                )
+            if "." in name or "." in space:
+                features.add_dotted([space, name] if space else [name], value)
+            elif prefix + name in plain:
+                combine(plain, prefix + name, value)
+            else:
+                plain[prefix + name] = value
+    return features.done()
+
+
+def _segments(text: str) -> Iterator[str]:
+    """What stands between the bars. A bar within a text is part of it: only a space ends it."""
+    held = ""
+    parts = text.split("|")
+    for part in parts[1:-1]:
+        whole = held + part
+        _, colon, given = whole.rpartition(" ")[2].rpartition("\t")[2].partition(":")
+        if colon and not _NUMBER.fullmatch(given):
+            held = f"{whole}|"
+        else:
+            held = ""
+            yield whole
+    if len(parts) > 1:
+        yield held + parts[-1]

@@ -247,7 +247,7 @@ def test_a_label_that_vw_would_not_see_is_refused(tmp_path):
 
 def test_arguments_and_models_that_vw_cannot_use_are_refused(tmp_path):
     path = write(tmp_path / "log", text_of(ROWS[:3]))
-    for args in ("", "--cb_adf", f"{VW} -f model", f"{VW} --preserve_performance_counters", f"{VW} --epsilon 7"):
+    for args in ("", "--cb_adf", f"{VW} --passes 2", f"{VW} --preserve_performance_counters", f"{VW} --epsilon 7"):
         with pytest.raises(SpecError):
             vw_progressive(path, args, "text")
     model = tmp_path / "model"

@@ -319,8 +319,8 @@ def test_a_pmf_is_given_only_where_the_line_holds_one(tmp_path, changes, agree):
     ("line", "target"),
     [
         ("{]", "line"),
-        ("[]", "line"),
-        ("\xff", "line"),
+        ('{"EventId": "\xff"}', "line"),
+        (json.dumps(GOOD).replace("25-34", "\xff"), None),
         (without(_label_cost="x"), "line"),
         (without("_label_cost"), "_label_cost"),
         (without("_label_probability"), "_label_cost"),

@@ -1,0 +1,116 @@
+"""VW's command line, beyond what a model is made of: what is left out here, and what is another problem."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from bandits.errors import SpecError
+
+# Of a replay's report and its log: VW's own output, its diagnostics, and where it reads from.
+_LEFT_OUT: Mapping[str, bool] = {  # by name, whether a value follows
+    **dict.fromkeys(
+        (
+            *("audit", "quiet", "kill_cache", "compressed", "no_stdin", "onethread", "save_resume", "dsjson"),
+            *("driver_output_off", "hexfloat_weights", "predict_only_model", "no_daemon", "foreground", "dry_run"),
+        ),
+        False,
+    ),
+    **dict.fromkeys(
+        (
+            *("predictions", "raw_predictions", "final_regressor", "progress", "extra_metrics", "data"),
+            *("readable_model", "invert_hash", "driver_output", "log_level", "log_output", "limit_output"),
+            "dump_json_weights_experimental",
+        ),
+        True,
+    ),
+}
+_SHORT = {
+    "a": "audit",
+    "d": "data",
+    "f": "final_regressor",
+    "i": "initial_regressor",
+    "k": "kill_cache",
+    "p": "predictions",
+    "P": "progress",
+    "r": "raw_predictions",
+    "t": "testonly",
+}
+
+_ADF = "use --cb_explore_adf"
+OTHER_PROBLEMS: Mapping[str, str] = {
+    "ccb_explore_adf": f"decides several slots at once (CCB), and a decision here has one: {_ADF}",
+    "slates": f"decides several slots with one reward (slates), and a decision here has one: {_ADF}",
+    "cb_adf": f"chooses without exploring, so there is no PMF: {_ADF}, with --epsilon 0 for the best action alone",
+    "large_action_space": "keeps what it met in earlier decisions, so a PMF cannot be derived again: leave it out",
+    "cb": f"has a fixed number of actions without features: {_ADF}",
+    "cb_explore": f"has a fixed number of actions without features: {_ADF}",
+    "cb_sample": "draws the action itself, and a PMF is wanted: leave it out",
+    "cbify": f"makes a bandit of classes, and a log has decisions already: {_ADF}",
+    "cats": f"chooses a number (CATS), and an action here is one of a list: {_ADF}",
+    "cats_pdf": f"chooses a number (CATS), and an action here is one of a list: {_ADF}",
+    "passes": "reads a log several times, and here it is read once, in its order: leave it out",
+    "json": "is a format that holds no decisions: give dsjson or text",
+}
+"""Options of what is done nowhere here, and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A command line of VW. ``args``: what makes the model. ``left_out``: words that change no prediction.
+
+    ``model``: the file that it starts from (``-i``). ``learns``: without ``-t``.
+    """
+
+    args: str
+    left_out: Sequence[str] = ()
+    model: str | None = None
+    learns: bool = True
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """For a report."""
+        if not self.left_out:
+            return ()
+        return (
+            f"left out: {' '.join(self.left_out)} (VW's output, diagnostics and input, which a replay has its own)",
+        )
+
+
+def read_command(args: str) -> Command:
+    """Take apart what somebody gives to VW.
+
+    Raises:
+        SpecError: an option without its value, or several models.
+    """
+    words, kept, left_out, models, learns = args.split(), [], [], [], True
+    while words:
+        word = words.pop(0)
+        name, value = _option(word)
+        if name == "testonly":
+            learns = False
+        elif name == "initial_regressor":
+            models.append(value or _next(words, word))
+        elif name in _LEFT_OUT:
+            left_out.append(word)
+            if _LEFT_OUT[name] and not value:
+                left_out.append(_next(words, word))
+        else:
+            kept.append(word)
+    if len(models) > 1:
+        raise SpecError("a model goes on from one file: give -i once", "learner.args")
+    return Command(" ".join(kept), left_out, models[0] if models else None, learns)
+
+
+def _option(word: str) -> tuple[str, str]:
+    """Its long name and the value that is written onto it; of a word that is no option, nothing."""
+    if word.startswith("--"):
+        name, _, value = word[2:].partition("=")
+        return name, value
+    if word[:1] == "-" and word[1:2] in _SHORT:
+        return _SHORT[word[1]], word[2:]
+    return "", ""
+
+
+def _next(words: list[str], option: str) -> str:
+    if not words:
+        raise SpecError(f"{option} needs a value", "learner.args")
+    return words.pop(0)
