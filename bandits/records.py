@@ -52,7 +52,9 @@ class DecisionRecord(Record, frozen=True, tag="decision"):
 
     ``features``: per action, inline features or None; the whole is None when all come from the catalogue.
     ``scores``: by source, float32[K], NaN where the source did not propose the action.
-    ``pmf``: float64[slots, K]. ``user``: keyed pseudonym. ``holdout``: chosen by the spec's holdout policy.
+    ``pmf``: float64[slots, K]. ``user``: keyed pseudonym. ``holdout``: chosen by the spec's holdout policy;
+    ``unserved``: but that had no candidates for some slot, which was chosen uniformly, so it is none of the control.
+    ``failed``: by source, why it gave no scores, of those that failed.
     """
 
     event_id: str
@@ -70,6 +72,13 @@ class DecisionRecord(Record, frozen=True, tag="decision"):
     deferred: bool = False
     holdout: bool = False
     credit: Credit | None = None
+    unserved: bool = False
+    failed: dict[str, str] | None = None
+
+    @property
+    def control(self) -> bool:
+        """Whether it was chosen by the spec's holdout policy, and by nothing else."""
+        return self.holdout and not self.unserved
 
     def pmfs(self) -> Float64:
         """float64[slots, K]."""

@@ -20,6 +20,8 @@ from policies.requests import MAX_FEATURES, Item
 FEATURES = "features"
 PART = 10_000
 """Items taken in at a time: a million as Python objects are several times what is kept of them."""
+EMPTIED = b"[ ]"
+"""What a catalogue that was put without items is stored as: not as that of a log in which none ever was."""
 
 
 _NUMBERS = {float}
@@ -27,7 +29,10 @@ _NO_FEATURES = Namespace(FEATURES, np.zeros(0, np.uint32), np.zeros(0, np.float3
 
 
 class Catalogue:
-    """Hashed features of N items: row i of ``hashes``/``values`` [N, F] holds item i's, padded with zeros."""
+    """Hashed features of N items: row i of ``hashes``/``values`` [N, F] holds item i's, padded with zeros.
+
+    ``Catalogue()`` is that of a log in which none was ever put; ``put`` makes that of somebody who says what there is.
+    """
 
     def __init__(self, items: Iterable[Item] = ()) -> None:
         texts, ids, seen = [], [], dict[int, int]()
@@ -54,6 +59,7 @@ class Catalogue:
         self._values = frozen(_stacked(values))
         alike = bool(ids) and bool((self._codes == self._codes[0]).all())
         self._alike = frozen(self._names[self._codes[0]]) if alike else None
+        self._lacking: tuple[tuple[str, ...], NDArray[np.intp]] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -71,12 +77,38 @@ class Catalogue:
             raise ArtifactError(f"not a catalogue: {error}", "catalogue") from error
         if catalogue.encoded == data:
             catalogue.encoded = data  # once in memory is enough
+        elif data == EMPTIED:
+            catalogue.encoded, catalogue.digest = data, digest(data)
         return catalogue
+
+    @classmethod
+    def put(cls, items: Sequence[Item]) -> "Catalogue":
+        """What there is, as somebody says who puts a catalogue: without items it is nothing."""
+        return cls(items) if items else cls.decode(EMPTIED)
 
     @classmethod
     def of(cls, items: Sequence[Mapping[str, Any]]) -> "Catalogue":
         """The catalogue of plain ``{"id", "features"}`` mappings, as an artifact holds them."""
         return cls.decode(msgspec.json.encode(list(items)))
+
+    @property
+    def limits(self) -> bool:
+        """Whether sources may propose only what is here. Not if no catalogue was ever put: then nobody said."""
+        return self.digest != _NEVER_PUT
+
+    def __contains__(self, item_id: str) -> bool:
+        return item_id in self._rows
+
+    def lacking(self, items: tuple[str, ...]) -> NDArray[np.intp]:
+        """Which of a source's ``items`` are not here: their places, ascending. The sources of one artifact share them.
+
+        A thousandth of a second at a time: a replica's thread that answers requests must get its turns in between.
+        """
+        if self._lacking is None or self._lacking[0] is not items:
+            parts = [self.rows(items[at : at + PART]) for at in range(0, len(items), PART)]
+            places = np.flatnonzero(np.concatenate(parts) < 0) if parts else np.zeros(0, np.intp)
+            self._lacking = items, frozen(places)
+        return self._lacking[1]
 
     def rows(self, ids: Sequence[str]) -> NDArray[np.intp]:
         """Row of each id, -1 for one the catalogue does not know."""
@@ -103,6 +135,9 @@ class Catalogue:
             return _NO_FEATURES
         hashes = self._names[self._codes[row]] if self._alike is None else self._alike
         return Namespace(FEATURES, hashes, self._values[row])
+
+
+_NEVER_PUT = digest(b"[]")
 
 
 def check_features(features: FeatureMap, target: str) -> None:

@@ -1,12 +1,13 @@
 """What holds whatever the model says: the holdout, and the fixed policies it is served by."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from bandits.decide import PURPOSE_HOLDOUT, uniform
 from bandits.exploration import greedy
-from bandits.types import ActionSet, Context, Pmf
+from bandits.types import ActionSet, Context, Float32, Pmf
 from policies.spec import UNIFORM, Holdout
 
 
@@ -20,6 +21,12 @@ class FixedPolicy:
     """``uniform``, or a source's best action (ties share; uniform where the source proposes nothing)."""
 
     kind: str
+
+    def serves(self, scores: Mapping[str, Float32], slots: int) -> bool:
+        """Whether it fills every slot itself, by ``scores`` of a source each, float32[K]; else some are uniform."""
+        return self.kind == UNIFORM or (
+            self.kind in scores and int(np.count_nonzero(~np.isnan(scores[self.kind]))) >= slots
+        )
 
     def pmf(self, context: Context, actions: ActionSet) -> Pmf:  # noqa: ARG002
         """float64[K]."""

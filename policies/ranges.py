@@ -111,7 +111,7 @@ def scalars(record: LogRecord) -> dict[str, Any]:
             "catalogue": record.catalogue,
             "user": record.user,
             "deferred": record.deferred,
-            "holdout": record.holdout,
+            "holdout": None if record.unserved else record.holdout,  # neither of the control nor beside it
         }
     if isinstance(record, RewardRecord):
         return {

@@ -2,7 +2,9 @@
 
 import asyncio
 import hashlib
+import logging
 import os
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +14,7 @@ import numpy as np
 
 from bandits.decide import decide
 from bandits.errors import (
+    BanditloopError,
     DuplicateActionError,
     EmptyActionsError,
     InvalidEventIdError,
@@ -39,28 +42,50 @@ from policies.sources.rl import RlScorer
 from policies.spec import PolicySpec
 
 MAX_PAIRS = 8_000_000
+MAX_REASON = 200
+"""Characters of what is kept of a source's failure."""
+SAY_EVERY_S = 30.0
+"""What is wrong with a source is in the process's log at most so often."""
+
+log = logging.getLogger("banditloop.sources")
 
 
 class Pool(msgspec.Struct, frozen=True, eq=False, gc=False):
-    """The actions of one decision before featurising. ``scores``: by source float32[K], NaN where it has none."""
+    """The actions of one decision before featurising. ``scores``: by source float32[K], NaN where it has none.
+
+    ``failed``: by source, why it has none, of those that failed.
+    """
 
     ids: tuple[str, ...]
     features: list[FeatureMap | None] | None
     scores: Mapping[str, Float32]
+    failed: dict[str, str] | None = None
+
+
+class Trouble(msgspec.Struct, frozen=True):
+    """What was last wrong with a source, and when, in seconds since the epoch."""
+
+    reason: str
+    at_s: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Serving:
-    """What is swapped as one when a new snapshot arrives."""
+    """What is swapped as one when a new snapshot arrives. ``sources`` propose what the catalogue holds."""
 
     snapshot_id: str
     policy: Policy
     catalogue: Catalogue
     snapshot: Snapshot
+    sources: tuple[CandidateSource, ...]
 
 
 class Ranker:
-    """Makes decisions for one policy. Holds no connection: sources are given, logging is the caller's."""
+    """Makes decisions for one policy. Holds no connection: sources are given, logging is the caller's.
+
+    Of each source, ``source_failures`` counts the decisions it fell out of, ``source_partial`` those for which only a
+    part of its answer could be used, and ``source_troubles`` keeps what was last wrong.
+    """
 
     def __init__(self, spec: PolicySpec, sources: Sequence[CandidateSource | RlScorer], *, salt: bytes) -> None:
         self.spec = spec
@@ -68,6 +93,9 @@ class Ranker:
         self._scorers = tuple(source for source in sources if isinstance(source, RlScorer))
         self.serving: Serving | None = None
         self.source_failures: Counter[str] = Counter()
+        self.source_partial: Counter[str] = Counter()
+        self.source_troubles: dict[str, Trouble] = {}
+        self._said_at: dict[str, float] = {}
         self._spec_digest = spec.digest
         self._salt = salt
         self._holdout_policy = FixedPolicy(spec.holdout.policy) if spec.holdout else None
@@ -77,7 +105,15 @@ class Ranker:
         policy = load_policy(self.spec, snapshot)
         if self.spec.kind == "mixture":
             policy = Mixture(policy, self.spec.within, self.spec.floor)
-        self.serving = Serving(snapshot_id, policy, catalogue, snapshot)
+        self.serving = Serving(snapshot_id, policy, catalogue, snapshot, self._within(catalogue))
+
+    def _within(self, catalogue: Catalogue) -> tuple[CandidateSource, ...]:
+        """The sources, without what the catalogue lacks; most snapshots come with the catalogue of the one before."""
+        if not catalogue.limits:
+            return self.sources
+        if self.serving is not None and self.serving.catalogue.digest == catalogue.digest:
+            return self.serving.sources
+        return tuple(source.within(catalogue) for source in self.sources)
 
     async def rank(self, request: RankRequest) -> DecisionRecord:
         """Decide.
@@ -88,14 +124,19 @@ class Ranker:
             UnknownUserError, NoCandidatesError: nothing to choose from.
             SourceError: every source failed.
         """
-        pool = await self.pool(request)
-        return self.decide(request, pool)
+        serving = self._ready()  # the candidates are of the catalogue that the record names
+        return self._decide(request, await self._pool(request, serving), serving)
 
     def decide(self, request: RankRequest, pool: Pool) -> DecisionRecord:
         """Choose from a pool. Pure, but for the event_id it makes when the request has none."""
-        serving = self.serving
-        if serving is None:
+        return self._decide(request, pool, self._ready())
+
+    def _ready(self) -> Serving:
+        if self.serving is None:
             raise NotReadyError("no snapshot is loaded yet: try again in a moment")
+        return self.serving
+
+    def _decide(self, request: RankRequest, pool: Pool, serving: Serving) -> DecisionRecord:
         if request.slots > len(pool.ids):
             raise InvalidFieldError(f"{request.slots} slots, but only {len(pool.ids)} actions to fill them", "slots")
         event_id = check_event_id(request.event_id) if request.event_id is not None else os.urandom(16).hex()
@@ -129,38 +170,64 @@ class Ranker:
             deferred=request.defer_activation,
             holdout=held_out,
             credit=credit,
+            unserved=held_out
+            and self._holdout_policy is not None
+            and not self._holdout_policy.serves(pool.scores, request.slots),
+            failed=pool.failed,
         )
 
     async def pool(self, request: RankRequest) -> Pool:
-        """The explicit actions, or the union of what the sources propose; ``exclude`` is gone before any PMF."""
+        """The explicit actions, or the union of what the sources propose; ``exclude`` is gone before any PMF.
+
+        Before a snapshot is served, sources propose whatever they know.
+        """
+        return await self._pool(request, self.serving)
+
+    async def _pool(self, request: RankRequest, serving: Serving | None) -> Pool:
         excluded = frozenset(request.exclude)
         if request.actions is not None:
             return explicit_pool(request.actions, excluded)
-        if not self.sources:
+        sources = self.sources if serving is None else serving.sources
+        if not sources:
             raise EmptyActionsError(
                 f"policy {self.spec.name} has no sources: send the actions to choose from", "actions"
             )
         asked = SourceRequest(request.user_id, tuple(request.history), excluded)
-        answers = await asyncio.gather(*(self._ask(source, asked) for source in self.sources))
-        return self._union({name: found for name, found in answers if found is not None}, request)
+        answers = dict(await asyncio.gather(*(self._ask(source, asked) for source in sources)))
+        pool = self._union({name: found for name, found in answers.items() if isinstance(found, Candidates)})
+        if failed := {name: reason for name, reason in answers.items() if isinstance(reason, str)}:
+            pool = msgspec.structs.replace(pool, failed=failed)
+        if not pool.ids:
+            raise _nothing(request, failed, serving)
+        return pool
 
-    async def _ask(self, source: CandidateSource, request: SourceRequest) -> tuple[str, Candidates | None]:
+    async def _ask(self, source: CandidateSource, request: SourceRequest) -> tuple[str, Candidates | str]:
+        """What it proposes, or why it failed."""
         try:
-            return source.name, _numbers(await source.candidates(request, self.spec.limit))
-        except SourceError:
-            self.source_failures[source.name] += 1
-            return source.name, None
+            found = _numbers(await source.candidates(request, self.spec.limit))
+        except SourceError as error:
+            return source.name, self._failed(source.name, error)
+        if found.trouble:
+            self.source_partial[source.name] += 1
+            self._note(source.name, found.trouble)
+        return source.name, found
 
-    def _union(self, answers: Mapping[str, Candidates], request: RankRequest) -> Pool:
+    def _failed(self, name: str, error: SourceError) -> str:
+        self.source_failures[name] += 1
+        return self._note(name, error.message)
+
+    def _note(self, name: str, reason: str) -> str:
+        """Keep what is wrong with a source, and say it now and then."""
+        now_s, reason = time.time(), reason[:MAX_REASON]
+        self.source_troubles[name] = Trouble(reason, now_s)
+        if abs(now_s - self._said_at.get(name, 0.0)) >= SAY_EVERY_S:
+            self._said_at[name] = now_s
+            counts = self.source_failures[name], self.source_partial[name]
+            log.warning("policy %s: %s (%d failures, %d answers used in part)", self.spec.name, reason, *counts)
+        return reason
+
+    def _union(self, answers: Mapping[str, Candidates]) -> Pool:
         ids = tuple(dict.fromkeys(item for found in answers.values() for item in found.ids))[:MAX_ACTIONS]
-        if not ids:
-            if len(answers) < len(self.sources):
-                raise SourceError("a source failed, and the others proposed nothing: try again in a moment", "sources")
-            if request.user_id is not None and not request.history:
-                raise UnknownUserError(
-                    "no source knows this user: send a history, or configure a source for everyone (popular)", "user_id"
-                )
-            raise NoCandidatesError("no source proposed anything that is not excluded", "exclude")
         rows = {item: row for row, item in enumerate(ids)}
         scores: dict[str, Float32] = {}
         for name, found in answers.items():
@@ -176,15 +243,15 @@ class Ranker:
 
     def _scored(self, pool: Pool, request: RankRequest, catalogue: Catalogue) -> Pool:
         """With the scores of the sources that look at the context; each sees those that a candidate source gave."""
-        scores = dict(pool.scores)
+        scores, failed = dict(pool.scores), dict(pool.failed or {})
         for scorer in self._scorers:
             if scorer.name in pool.scores:
                 raise InvalidFieldError("this source scores actions itself", f"actions.scores.{scorer.name}")
             try:
                 scores[scorer.name] = scorer.scores(catalogue, request.context, pool.ids, pool.features, pool.scores)
-            except SourceError:
-                self.source_failures[scorer.name] += 1
-        return Pool(pool.ids, pool.features, scores)
+            except SourceError as error:
+                failed[scorer.name] = self._failed(scorer.name, error)
+        return Pool(pool.ids, pool.features, scores, failed or None)
 
     def _held_out(self, request: RankRequest, event_id: str) -> bool:
         holdout = self.spec.holdout
@@ -193,6 +260,24 @@ class Ranker:
         unit = request.user_id if holdout.field == "user_id" else request.context.get(holdout.field)
         known = unit is not None and unit != ""  # all who have none are not one unit
         return in_holdout(holdout, salt=self._salt, name=self.spec.name, unit=f"={unit}" if known else event_id)
+
+
+def _nothing(request: RankRequest, failed: Mapping[str, str], serving: Serving | None) -> BanditloopError:
+    """Why there is no candidate."""
+    if failed:
+        why = "; ".join(failed.values())
+        return SourceError(f"no source proposed anything ({why}): try again in a moment", "sources")
+    limited = serving is not None and serving.catalogue.limits
+    if limited and serving is not None and not len(serving.catalogue):
+        return NoCandidatesError("the catalogue has no items: put some, or send the actions to choose from", "actions")
+    beside = " that the catalogue holds" if limited else ""
+    if request.user_id is not None and not request.history:
+        return UnknownUserError(
+            f"no source proposed anything{beside} for this user: send a history, or configure a source for everyone"
+            " (popular)",
+            "user_id",
+        )
+    return NoCandidatesError(f"no source proposed anything{beside} that is not excluded", "exclude")
 
 
 def _numbers(found: Candidates) -> Candidates:

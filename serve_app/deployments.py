@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import Iterable
 
+from policies.ranker import Trouble
 from policies.spec import PolicySpec
 from serve_app.environment import collect_rarely
 from serve_app.event_log import LogWriter
@@ -52,6 +53,7 @@ class RankReplica:
         }
         self._keys = KeyRing(settings.keys_file, replicas=settings.replicas) if settings.keys_file else None
         self._metrics.gauges = self._gauges
+        self._metrics.troubles = self._troubles
         self._metrics.refresh = self._refresh
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -93,12 +95,19 @@ class RankReplica:
         for name, service in self._services.items():
             for source, failures in service.ranker.source_failures.items():
                 self._metrics.counts["source_failures", name, source] = failures
+            for source, partial in service.ranker.source_partial.items():
+                self._metrics.counts["source_partial", name, source] = partial
             for reason, failures in service.follower.failures.items():
                 self._metrics.counts["snapshot_failures", name, reason] = failures
         for reason, failures in self._writer.failures.items():
             self._metrics.counts["log_failures", reason] = failures
         if self._keys is not None:
             self._metrics.counts[("keys_file_failures",)] = self._keys.failures
+
+    def _troubles(self) -> Iterable[tuple[str, str, Trouble]]:
+        for name, service in self._services.items():
+            for source, trouble in service.ranker.source_troubles.items():
+                yield name, source, trouble
 
     def _gauges(self) -> Iterable[tuple[str, list[str], float]]:
         for name, service in self._services.items():

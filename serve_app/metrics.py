@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from redis.exceptions import RedisError
 
+from policies.ranker import Trouble
 from serve_app.keys import PROCESSES, Keys, process_metrics
 from serve_app.keys import partitions as key_names
 from serve_app.redis_clients import clock_ms
@@ -32,6 +33,7 @@ COUNTERS = {
     "decisions": ("Decisions answered, by whether they are known to be logged", ("policy", "logged")),
     "reward_events": ("Reward events accepted", ("policy",)),
     "source_failures": ("Requests a source fell out of", ("policy", "source")),
+    "source_partial": ("Answers of a source of which only a part could be used", ("policy", "source")),
     "snapshot_failures": ("Failed attempts to load a snapshot; the previous one served on", ("policy", "reason")),
     "log_failures": ("Writes not known to be in the log", ("reason",)),
     "keys_file_failures": ("Changes of the keys file refused; the previous keys kept holding", ()),
@@ -41,12 +43,13 @@ LATENCY = ("rank_latency_seconds", "Time to answer a rank request inside the rep
 
 
 class Sample(msgspec.Struct, array_like=True):
-    """Everything one process has measured."""
+    """Everything one process has measured. ``troubles``: policy, source, what was last wrong with it, and when."""
 
     process: str
     counters: list[tuple[str, list[str], float]]
     gauges: list[tuple[str, list[str], float]]
     latency: list[tuple[str, list[int], float]]
+    troubles: list[tuple[str, str, Trouble]] = []
 
 
 class Metrics:
@@ -58,6 +61,7 @@ class Metrics:
         self._latency: dict[str, list[int]] = {}
         self._latency_sum: Counter[str] = Counter()
         self.gauges: Callable[[], Iterable[tuple[str, list[str], float]]] = lambda: ()
+        self.troubles: Callable[[], Iterable[tuple[str, str, Trouble]]] = lambda: ()
         self.refresh: Callable[[], None] = lambda: None
 
     def count(self, name: str, *labels: str, by: int = 1) -> None:
@@ -78,6 +82,7 @@ class Metrics:
             [(name, list(labels), float(value)) for (name, *labels), value in self.counts.items()],
             list(self.gauges()),
             [(policy, list(buckets), float(self._latency_sum[policy])) for policy, buckets in self._latency.items()],
+            list(self.troubles()),
         )
 
     async def push_forever(self, client: "redis.asyncio.Redis") -> None:
@@ -109,10 +114,7 @@ async def collect(
     logs: dict[str, LogState] = {}
     try:
         async with asyncio.timeout(SCRAPE_S):
-            processes: Any = await client.zrange(PROCESSES, 0, -1)
-            others = [name.decode() for name in processes if name.decode() != own.process]
-            pushed = await _all(client, [process_metrics(name) for name in others])
-            samples += [msgspec.msgpack.decode(raw, type=Sample) for raw in pushed if raw is not None]
+            samples += [each for each in await _pushed(client) if each.process != own.process]
             for name in policies:
                 every = key_names(name, (partitions or {}).get(name, 1))
                 found = [(keys, await _stats_of(client, keys)) for keys in every]
@@ -134,6 +136,23 @@ async def _all(client: "redis.asyncio.Redis", names: list[str]) -> list[bytes | 
     for name in names:
         pipeline.get(name)
     found: list[bytes | None] = await pipeline.execute() if names else []
+    return found
+
+
+async def _pushed(client: "redis.asyncio.Redis") -> list[Sample]:
+    """What every process that runs has pushed last."""
+    processes: Any = await client.zrange(PROCESSES, 0, -1)
+    raw = await _all(client, [process_metrics(name.decode()) for name in processes])
+    return [msgspec.msgpack.decode(each, type=Sample) for each in raw if each is not None]
+
+
+async def read_troubles(client: "redis.asyncio.Redis", policy: str, own: Mapping[str, Trouble]) -> dict[str, Trouble]:
+    """What was last wrong with each source of a policy, in this process or any other."""
+    found = dict(own)
+    for sample in await _pushed(client):
+        for name, source, trouble in sample.troubles:
+            if name == policy and (source not in found or trouble.at_s > found[source].at_s):
+                found[source] = trouble
     return found
 
 
@@ -209,9 +228,21 @@ class _Collector:
                     if key == name:
                         gauge.add_metric([*values, sample.process], value)
             yield gauge
+        yield self._troubles()
         yield self._histogram()
         yield from self._learners()
         yield from self._archivers()
+
+    def _troubles(self) -> Metric:
+        trouble = GaugeMetricFamily(
+            "banditloop_source_trouble_timestamp_seconds",
+            "When something was last wrong with a source, and what",
+            labels=["policy", "source", "reason", "process"],
+        )
+        for sample in self._samples:
+            for policy, source, last in sample.troubles:
+                trouble.add_metric([policy, source, last.reason, sample.process], last.at_s)
+        return trouble
 
     def _histogram(self) -> Metric:
         histogram = HistogramMetricFamily(f"banditloop_{LATENCY[0]}", LATENCY[1], labels=["policy", "process"])

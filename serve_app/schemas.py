@@ -5,6 +5,7 @@ from typing import Annotated, Any
 import msgspec
 
 from bandits.values import MAX_EVENT_ID_BYTES, FeatureMap
+from policies.ranker import Trouble
 from policies.requests import MAX_ACTIONS, MAX_SLOTS, EventId, Item, RankRequest
 from serve_app.security import OPEN_PAGES
 
@@ -115,7 +116,10 @@ class CatalogueResponse(msgspec.Struct, frozen=True):
 
 
 class PolicyInfo(msgspec.Struct, frozen=True):
-    """A policy as this replica serves it. ``spec`` is the whole spec."""
+    """A policy as this replica serves it. ``spec`` is the whole spec.
+
+    ``source_troubles``: by source, what was last wrong with it in any replica that runs.
+    """
 
     policy: str
     ready: bool
@@ -126,6 +130,7 @@ class PolicyInfo(msgspec.Struct, frozen=True):
     sources: list[str]
     spec: dict[str, Any]
     outcomes: dict[str, int]
+    source_troubles: dict[str, Trouble] = {}
 
 
 class PoliciesResponse(msgspec.Struct, frozen=True):
@@ -173,7 +178,7 @@ _FAILURES: dict[int, str] = {
     400: "The body is not JSON",
     404: "No such policy, or a user whom no source knows",
     408: "The body did not arrive in time",
-    409: "The event_id has answered another request, or every action is excluded",
+    409: "The event_id has answered another request, or no candidate is left",
     413: "The body is too large",
     422: "A field is wrong: the error names it",
     500: "A defect of the service: its log has the details",

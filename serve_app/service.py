@@ -1,6 +1,7 @@
 """One policy in a replica: the ranker, its sources, its log and its snapshots, wired together."""
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 import time
@@ -21,7 +22,7 @@ from policies.spec import PolicySpec, decode_spec
 from policies.stored_artifact import opened
 from serve_app.event_log import LogWriter, reason_of
 from serve_app.keys import Keys, partitions
-from serve_app.metrics import read_stats
+from serve_app.metrics import read_stats, read_troubles
 from serve_app.schemas import PolicyInfo
 from serve_app.snapshots import Follower, Published
 
@@ -173,7 +174,7 @@ class RedisPolicyService:
 
     async def replace_catalogue(self, items: list[Item]) -> str:
         """Store a catalogue, then say so in every log; replicas serve it with the learner's next snapshot."""
-        catalogue = await asyncio.to_thread(Catalogue, items)
+        catalogue = await asyncio.to_thread(Catalogue.put, items)
         try:
             for keys in self._logs:
                 await self._client.set(keys.blob(catalogue.digest), catalogue.encoded)
@@ -185,11 +186,10 @@ class RedisPolicyService:
 
     async def info(self) -> PolicyInfo:
         """What is served, and what the learner has counted."""
-        serving = self.ranker.serving
-        try:
+        serving, troubles, stats = self.ranker.serving, self.ranker.source_troubles, None
+        with contextlib.suppress(redis.exceptions.RedisError, OSError, msgspec.MsgspecError):
             stats = await read_stats(self._client, self.spec.name, self.spec.partitions)
-        except (redis.exceptions.RedisError, OSError, msgspec.MsgspecError):
-            stats = None
+            troubles = await read_troubles(self._client, self.spec.name, troubles)
         return PolicyInfo(
             policy=self.spec.name,
             ready=self.ready,
@@ -200,6 +200,7 @@ class RedisPolicyService:
             sources=list(self.sources),
             spec=_plain(self.spec),
             outcomes=stats.outcomes if stats else {},
+            source_troubles=troubles,
         )
 
     def _accept(self, snapshot_id: str, published: Published, catalogue: Catalogue) -> None:

@@ -28,6 +28,7 @@ from simulator.logs.base import (
 )
 from simulator.logs.left_out import LeftOut, left_out_of
 from simulator.logs.lines import WEIGHT, counts_of
+from simulator.logs.served import Served, check_served
 from simulator.ope.batch import OpeBatch, ope_batch_from_pmfs
 from simulator.ope.comparisons import Comparison, Difference, comparisons
 from simulator.ope.design import designs
@@ -37,7 +38,7 @@ from simulator.ope.intervals import INTERVALS, REPLICATES, Interval
 from simulator.ope.moments import add_rows
 from simulator.ope.overview import Charts, Overview
 from simulator.ope.reward_model import FittedRewardModel, RewardModel
-from simulator.targets import Logging, Target, demand_rows
+from simulator.targets import Logging, Source, Target, demand_rows
 from simulator.trials import SearchSummary
 
 BITS_RANGE = (4, 11)
@@ -273,6 +274,8 @@ def evaluate(question: Question, pieces: Sequence[Piece], fan: Fan[Any] = map) -
         ReplayError: the log is empty, or does not hold what a policy or an estimator needs.
         BadRowError: a row is malformed.
     """
+    if sources := [target.source for target in question.targets if isinstance(target, Source)]:
+        pieces = [Served(piece, sources) for piece in pieces]
     plan = plan_of(question, pieces)
     model = reward_model(question, pieces, fan) if plan.needs_model else None
     total = plan.empty()
@@ -297,6 +300,7 @@ def plan_of(question: Question, pieces: Sequence[Piece]) -> Plan:
     """
     batch = next((batch for piece in pieces for batch in piece.batches() if len(batch)), None)
     if batch is None:
+        check_served(pieces)
         raise no_rows(pieces)
     modelled = set()
     for target in question.targets:

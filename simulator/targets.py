@@ -130,15 +130,18 @@ class Source(RowTarget):
 
     def __init__(self, name: str, source: str) -> None:
         super().__init__(name)
-        self._source = source
+        self.source = source
 
     def pmf(self, row: LoggedDecision) -> Pmf:
         """See Target."""
-        if self._source not in row.scores:
-            raise ReplayError(f"the log has scores of {sorted(row.scores)}, and none of {self._source!r}", "policy")
-        scores = row.scores[self._source]
-        if np.isnan(scores).all():
-            return np.full(scores.size, 1.0 / scores.size)  # it proposed none of them
+        scores = row.scores.get(self.source)
+        if scores is None or np.isnan(scores).all():
+            failed = row.record.failed if row.record is not None else None
+            why = (failed or {}).get(self.source, "it proposed none of its actions")
+            raise ReplayError(
+                f"event {row.event_id} has scores of {sorted(row.scores)}, and none of {self.source!r} ({why})",
+                "policy",
+            )
         best = scores == np.nanmax(scores)
         return np.asarray(best / best.sum(), np.float64)
 

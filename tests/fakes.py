@@ -1,5 +1,6 @@
 """Stand-ins that behave: a log with a settable clock, a source that can fail, a service without Redis."""
 
+import copy
 from collections.abc import Callable, Iterable, Mapping
 from itertools import pairwise
 
@@ -82,10 +83,17 @@ class FakeSource:
         self.failing = False
         self.requests: list[SourceRequest] = []
         self._score_items = score_items
+        self._original: FakeSource | None = None
+
+    def within(self, catalogue: Catalogue) -> "FakeSource":
+        limited = copy.copy(self)
+        limited.scores = {item: score for item, score in self.scores.items() if item in catalogue}
+        limited._original = self._original or self
+        return limited
 
     async def candidates(self, request: SourceRequest, limit: int) -> Candidates:
         self.requests.append(request)
-        if self.failing:
+        if (self._original or self).failing:
             raise SourceError(f"{self.name} is down", "source")
         ranked = sorted((i for i in self.scores if i not in request.exclude), key=lambda i: -self.scores[i])[:limit]
         return Candidates(tuple(ranked), np.array([self.scores[i] for i in ranked], np.float32), self._score_items)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from bandits.types import Float32
+from policies.catalogue import Catalogue
 
 ScoreItems = Callable[[Sequence[str]], Float32]
 
@@ -23,18 +24,26 @@ class Candidates:
     """One source's proposals: ``ids`` and float32[n] ``scores``, best first, ties broken by the source's item order.
 
     ``score_items`` scores any other items for the same request (NaN for an item the source does not know); None when
-    the source cannot (a remote one).
+    the source cannot (a remote one). ``trouble``: what was wrong with an answer of which this could be used.
     """
 
     ids: tuple[str, ...]
     scores: Float32
     score_items: ScoreItems | None = None
+    trouble: str = ""
 
 
 class CandidateSource(Protocol):
     """Proposes up to ``limit`` items, never an excluded one. Returns no candidates for a user it knows nothing of."""
 
     name: str
+
+    def within(self, catalogue: Catalogue) -> "CandidateSource":
+        """The same source, of whose items only those that the catalogue holds are candidates.
+
+        Made once for a catalogue, off the path of requests; as many are proposed as if the others did not exist.
+        """
+        ...
 
     async def candidates(self, request: SourceRequest, limit: int) -> Candidates:
         """Up to ``limit`` candidates, best first."""

@@ -5,6 +5,7 @@ block's mean and reach tell what its best item may be worth, and only the most p
 approximate, at a few percent of the work (docs/sources.md).
 """
 
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -15,6 +16,20 @@ from bandits.types import Float32
 
 LOOK_AT: Final = 160
 """How many blocks are looked at, if that gives candidates enough."""
+SPARSE: Final = 0.3
+"""Where a smaller share of the items may be found, only these are multiplied, one by one."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Part:
+    """Some of the items: ``places`` bool[items], in the order of memory; ``blocks`` int[b], which hold any of them.
+
+    ``share``: of the items.
+    """
+
+    places: NDArray[np.bool_]
+    blocks: NDArray[np.intp]
+    share: float
 
 
 class Blocks:
@@ -59,37 +74,60 @@ class Blocks:
         products: Float32 = np.vecdot(self._rows, user)[self._place]
         return products
 
-    def nearest(self, user: Float32, barred: NDArray[Any], limit: int) -> tuple[NDArray[Any], Float32]:
+    def part(self, lacking: NDArray[Any]) -> Part:
+        """All items but those."""
+        places = np.ones(self._order.size, np.bool_)
+        places[self._place[lacking]] = False
+        blocks = np.flatnonzero(np.logical_or.reduceat(places, self._starts[:-1]))
+        return Part(places, blocks, float(places.mean()))
+
+    def nearest(
+        self, user: Float32, barred: NDArray[Any], limit: int, part: Part | None = None
+    ) -> tuple[NDArray[Any], Float32]:
         """About the ``limit`` items with the highest products, in no order, and the products. None that is barred.
 
-        More if several share the last place, fewer only if there are no more.
+        More if several share the last place, fewer only if there are no more (in the ``part``).
         """
         hoped = self._means @ user + np.sqrt(user @ user) * self._reach
+        blocks, count = np.arange(hoped.size), LOOK_AT
+        if part is not None:  # of so many more blocks that as many items are looked at
+            blocks, hoped, count = part.blocks, hoped[part.blocks], int(LOOK_AT / max(part.share, 1e-9))
         closed = np.unique(self._place[barred])
-        count = LOOK_AT
         while count < hoped.size:
-            items, products = self._look(np.sort(np.argpartition(hoped, -count)[-count:]), user, closed)
+            best = np.sort(blocks[np.argpartition(hoped, -count)[-count:]])
+            items, products = self._look(best, user, closed, part)
             if items.size >= limit:
                 break
             count *= 4
         else:
-            items, products = self._look(np.arange(hoped.size), user, closed)
+            items, products = self._look(blocks, user, closed, part)
         if 0 < limit < items.size:
             best = np.flatnonzero(products >= np.partition(products, -limit)[-limit])
             items, products = items[best], products[best]
         return items, products
 
-    def _look(self, blocks: NDArray[Any], user: Float32, closed: NDArray[Any]) -> tuple[NDArray[Any], Float32]:
+    def _look(
+        self, blocks: NDArray[Any], user: Float32, closed: NDArray[Any], part: Part | None
+    ) -> tuple[NDArray[Any], Float32]:
         """Items of these blocks and their products, without the items at the places ``closed``; both ascending."""
+        if not blocks.size:
+            return self._order[:0], np.zeros(0, np.float32)
         breaks = np.flatnonzero(np.diff(blocks) > 1)  # neighbouring blocks are one stretch of memory
         begin = self._starts[blocks[np.append(0, breaks + 1)]]
         end = self._starts[blocks[np.append(breaks, blocks.size - 1)] + 1]
         offsets = np.append(0, np.cumsum(end - begin))
-        products = np.empty(offsets[-1], np.float32)
-        for i, j, a, b in zip(begin.tolist(), end.tolist(), offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
-            np.vecdot(self._rows[i:j], user, out=products[a:b])
-        places = np.arange(products.size) + np.repeat(begin - offsets[:-1], end - begin)
+        places = np.arange(offsets[-1]) + np.repeat(begin - offsets[:-1], end - begin)
+        if part is not None and part.share < SPARSE:
+            places = places[part.places[places]]
+            products: Float32 = np.vecdot(self._rows[places], user)
+        else:
+            products = np.empty(offsets[-1], np.float32)
+            edges = zip(begin.tolist(), end.tolist(), offsets[:-1].tolist(), offsets[1:].tolist(), strict=True)
+            for i, j, a, b in edges:
+                np.vecdot(self._rows[i:j], user, out=products[a:b])
+        kept = np.ones(places.size, np.bool_) if part is None else part.places[places]
         found = np.searchsorted(places, closed)
         met = found < places.size
         met[met] = places[found[met]] == closed[met]
-        return np.delete(self._order[places], found[met]), np.delete(products, found[met])
+        kept[found[met]] = False
+        return self._order[places[kept]], products[kept]

@@ -1,8 +1,9 @@
 """A trained model as a candidate source: pure numpy, no event loop, no torch."""
 
+import copy
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +11,9 @@ from numpy.typing import NDArray
 from bandits.errors import ArtifactError
 from bandits.types import Float32, frozen
 from policies.artifact import Histories, Scale, TrainedSource
+from policies.catalogue import Catalogue
 from policies.sources.base import Candidates, SourceRequest
+from policies.sources.blocks import Part
 from policies.sources.cf import ItemKnnModel, LargeAlsModel, load_als
 from policies.sources.deep import AutoencoderModel
 from policies.sources.popular import PopularModel
@@ -57,6 +60,19 @@ class LocalSource:
         # Most requests are from known users whose history only training changes. Bounded by bytes, not by users.
         self._cache: OrderedDict[str, Float32] = OrderedDict()
         self._cache_size = CACHE_BYTES // (4 * max(1, len(histories.items)))
+        self._lacking: NDArray[np.intp] | None = None
+        self._part: Part | None = None
+
+    def within(self, catalogue: Catalogue) -> Self:
+        """See CandidateSource: itself while the catalogue holds all its items."""
+        lacking = catalogue.lacking(self._histories.items)
+        if not lacking.size:
+            return self
+        limited = copy.copy(self)  # the scores that are kept are shared: they are of every item
+        limited._lacking = lacking  # noqa: SLF001 - its own class
+        if isinstance(self._model, LargeAlsModel):
+            limited._part = self._model.blocks.part(lacking)  # noqa: SLF001
+        return limited
 
     async def candidates(self, request: SourceRequest, limit: int) -> Candidates:
         """Up to ``limit`` candidates, best first. Never an item of the history, stored or sent, or an excluded one."""
@@ -80,7 +96,7 @@ class LocalSource:
         of: Callable[[NDArray[np.intp]], Float32]
         if isinstance(self._model, LargeAlsModel):
             vector, blocks = self._model.user(stored, weights), self._model.blocks
-            near, products = blocks.nearest(vector, barred, limit)
+            near, products = blocks.nearest(vector, barred, limit, self._part)
             calibrated = self._calibrated(products)
             ranked = np.lexsort((near, -calibrated))[: max(limit, 0)]
             best, found = near[ranked], calibrated[ranked]
@@ -90,7 +106,8 @@ class LocalSource:
         else:
             # A user's scores can be kept as long as the request adds nothing to what is known.
             scores = self._scores(stored, weights, None if user is None or fresh.size else request.user_id)
-            best = _best(scores, barred, limit, np.float32((self._model.floor - self._mean) / self._std))
+            floor = np.float32((self._model.floor - self._mean) / self._std)
+            best = _best(scores, barred, limit, floor, self._lacking)
             found, of = scores[best], scores.__getitem__
         ids = tuple(map(histories.items.__getitem__, best.tolist()))
 
@@ -120,10 +137,14 @@ _NO_ITEMS: Final = frozen(np.empty(0, np.int32))
 _NO_WEIGHTS: Final = frozen(np.empty(0, np.float32))
 
 
-def _best(scores: Float32, barred: NDArray[Any], limit: int, floor: np.float32) -> NDArray[np.intp]:
-    """Indices of the ``limit`` highest scores above ``floor``, best first, ties by index; none that is barred."""
+def _best(
+    scores: Float32, barred: NDArray[Any], limit: int, floor: np.float32, lacking: NDArray[np.intp] | None
+) -> NDArray[np.intp]:
+    """Indices of the ``limit`` highest scores above ``floor``, best first, ties by index; none barred or lacking."""
     open_scores = scores.copy()
     open_scores[barred] = -np.inf
+    if lacking is not None:
+        open_scores[lacking] = -np.inf
     if 0 < limit < open_scores.size:
         least = np.partition(open_scores, -limit)[-limit]
         at = np.flatnonzero((open_scores >= least) & (open_scores > floor))

@@ -5,8 +5,9 @@ answer    {"candidates": [{"id": str, "score": number}]}
 """
 
 import asyncio
+import copy
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import httpx
 import msgspec
@@ -16,11 +17,16 @@ from bandits.codec import MALFORMED
 from bandits.errors import SourceError, SpecError
 from bandits.types import frozen
 from policies.artifact import Histories
+from policies.catalogue import Catalogue
 from policies.sources.base import Candidates, SourceRequest
 from policies.spec import RemoteSource
 
 MAX_ANSWER_BYTES: Final = 1 << 20
 BACKOFF_S: Final = 0.01
+ROUNDS: Final = 6
+"""Times a source is asked for one decision, while what the catalogue lacks takes places."""
+REMEMBERED: Final = 1000
+"""Items that the catalogue lacks, of which a source is told that they are not wanted."""
 _SERVER_ERROR: Final = 500
 
 
@@ -60,8 +66,19 @@ class HttpSource:
         self.name = config.name
         self._config = config
         self._histories = histories
+        self._catalogue: Catalogue | None = None
+        self._lacking = set[str]()
         # The spec names the URL; a proxy or credentials from the environment would make it another one.
         self._client = httpx.AsyncClient(timeout=config.timeout_ms / 1000, trust_env=False, follow_redirects=False)
+
+    def within(self, catalogue: Catalogue) -> Self:
+        """See CandidateSource. What the catalogue lacks is dropped from an answer, and more are asked for instead.
+
+        What it was is remembered, and not wanted from the beginning the next time: one question is enough then.
+        """
+        limited = copy.copy(self)
+        limited._catalogue, limited._lacking = catalogue, set()  # noqa: SLF001 - its own class
+        return limited
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -70,22 +87,49 @@ class HttpSource:
     async def candidates(self, request: SourceRequest, limit: int) -> Candidates:
         """Up to ``limit`` candidates, best first; what is excluded or in the history is dropped if it is proposed.
 
+        Of a longer answer the first are taken, and the answer is marked.
+
         Raises:
             SourceError: no valid answer in time. The caller decides without this source.
         """
+        barred = request.exclude.union(request.history, self._known(request.user_id))
+        found: dict[str, float] = {}
+        try:
+            async with asyncio.timeout(self._config.timeout_ms / 1000):
+                trouble = await self._fill(found, request, barred, limit)
+        except (TimeoutError, SourceError) as error:
+            late = f"no answer within {self._config.timeout_ms} ms"
+            trouble = error.message if isinstance(error, SourceError) else self._said(late)
+            if not found:
+                raise SourceError(trouble, f"sources.{self.name}") from error
+            trouble = f"{trouble}, when asked for more than {len(found)} that the catalogue holds"
+        return self._rank(found, limit, trouble)
+
+    async def _fill(self, found: dict[str, float], request: SourceRequest, barred: frozenset[str], limit: int) -> str:
+        """Ask until ``limit`` are found, or nothing new is proposed; what was wrong with the answers."""
+        catalogue, lacking, trouble = self._catalogue, self._lacking, ""
+        for number in range(ROUNDS):
+            asked = (limit + len(lacking)) << number  # one that does not heed exclude is to have others besides
+            scores = self._check(await self._ask(self._body(request, asked)))
+            if len(scores) > asked:
+                trouble = self._said(f"the answer has {len(scores)} candidates, more than the {asked} asked for")
+            kept = [item for item in scores if item not in barred and (catalogue is None or item in catalogue)]
+            found.update((item, scores[item]) for item in kept[:asked])
+            new = [item for item in scores if catalogue is not None and item not in catalogue and item not in lacking]
+            lacking.update(new[: REMEMBERED - len(lacking)])
+            if not new or len(found) >= limit or len(scores) < limit or len(lacking) == REMEMBERED:
+                break
+        return trouble
+
+    def _body(self, request: SourceRequest, limit: int) -> bytes:
         body: dict[str, Any] = {
             "history": list(request.history),
-            "exclude": sorted(request.exclude),
+            "exclude": sorted(request.exclude.union(self._lacking)),
             "limit": limit,
         }
         if self._config.send_user_id and request.user_id is not None:
             body["user_id"] = request.user_id
-        try:
-            async with asyncio.timeout(self._config.timeout_ms / 1000):
-                answer = await self._ask(msgspec.json.encode(body))
-        except TimeoutError as error:
-            raise self._error(f"no answer within {self._config.timeout_ms} ms") from error
-        return self._rank(self._check(answer, limit), request)
+        return msgspec.json.encode(body)
 
     async def _ask(self, body: bytes) -> bytes:
         for attempt in range(self._config.retries + 1):
@@ -117,7 +161,7 @@ class HttpSource:
         except httpx.HTTPError as error:
             raise self._error(f"{type(error).__name__}: {error}") from error
 
-    def _check(self, raw: bytes, limit: int) -> dict[str, float]:
+    def _check(self, raw: bytes) -> dict[str, float]:
         try:
             answer = msgspec.json.decode(raw, type=_Answer)
         except MALFORMED as error:
@@ -125,19 +169,16 @@ class HttpSource:
         scores = {candidate.id: candidate.score for candidate in answer.candidates}
         if len(scores) != len(answer.candidates):
             raise self._error("the answer names an item twice")
-        if len(scores) > limit:
-            raise self._error(f"the answer has {len(scores)} candidates, more than the {limit} asked for")
         return scores
 
-    def _rank(self, scores: Mapping[str, float], request: SourceRequest) -> Candidates:
-        barred = request.exclude.union(request.history, self._known(request.user_id))
-        kept = [item for item in scores if item not in barred]
+    def _rank(self, scores: Mapping[str, float], limit: int, trouble: str) -> Candidates:
+        ids = tuple(scores)
         with np.errstate(over="ignore"):
-            values = np.array([scores[item] for item in kept], np.float64).astype(np.float32)
+            values = np.array([scores[item] for item in ids], np.float64).astype(np.float32)
         if not np.isfinite(values).all():
             raise self._error("the answer has a score that is not a finite float32")
-        order = np.argsort(-values, kind="stable")
-        return Candidates(tuple(kept[i] for i in order), frozen(values[order]))
+        order = np.argsort(-values, kind="stable")[:limit]
+        return Candidates(tuple(ids[i] for i in order), frozen(values[order]), trouble=trouble)
 
     def _known(self, user_id: str | None) -> tuple[str, ...]:
         user = None if self._histories is None or user_id is None else self._histories.user_index.get(user_id)
@@ -145,5 +186,8 @@ class HttpSource:
             return ()
         return tuple(self._histories.items[i] for i in self._histories.row(user)[0])
 
+    def _said(self, reason: str) -> str:
+        return f"source {self.name!r}: {reason}"
+
     def _error(self, reason: str) -> SourceError:
-        return SourceError(f"source {self.name!r}: {reason}", f"sources.{self.name}")
+        return SourceError(self._said(reason), f"sources.{self.name}")

@@ -1,6 +1,7 @@
 """What every candidate source promises, local or remote."""
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -12,7 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policies.artifact import Artifact, Histories, Scale, TrainedSource
+from policies.catalogue import Catalogue, Item
 from policies.sources import CandidateSource, LocalSource, SourceRequest, load_sources
+from policies.sources.remote import ROUNDS
 from policies.spec import RemoteSource
 
 N_ITEMS, N_USERS = 40, 6
@@ -58,26 +61,42 @@ def make_artifact() -> Artifact:
 ARTIFACT = make_artifact()
 
 
-async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """A remote that proposes the first items, with ties, whatever is excluded."""
-    head = await reader.readuntil(b"\r\n\r\n")
-    length = int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0])
-    asked = msgspec.json.decode(await reader.readexactly(length))
-    body = msgspec.json.encode(
-        {"candidates": [{"id": item, "score": -(i // 3)} for i, item in enumerate(ITEMS[: asked["limit"]])]}
-    )
-    writer.write(b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
-    await writer.drain()
-    writer.close()
+def obedient(asked: dict[str, Any]) -> list[str]:
+    """As many as it is asked for, whatever is excluded."""
+    return [item for item in ITEMS if item not in asked["history"]][: asked["limit"]]
+
+
+def excluding(asked: dict[str, Any]) -> list[str]:
+    """Without what is excluded, and never more than twelve."""
+    barred = {*asked["exclude"], *asked["history"]}
+    return [item for item in ITEMS if item not in barred][: min(12, asked["limit"])]
+
+
+def stubborn(asked: dict[str, Any]) -> list[str]:
+    """All that it knows, whatever it is asked."""
+    return list(ITEMS)
+
+
+REMOTES = {"remote": obedient, "remote that excludes": excluding, "remote that answers more": stubborn}
 
 
 @asynccontextmanager
 async def open_source(name: str) -> AsyncIterator[CandidateSource]:
-    """The source, with whatever it needs running."""
-    if name != "remote":
+    """The source, with whatever it needs running: remotes propose the first items, with ties."""
+    if name not in REMOTES:
         yield load_sources(ARTIFACT)[name]
         return
-    server = await asyncio.start_server(_answer, "127.0.0.1", 0)
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0])
+        found = REMOTES[name](msgspec.json.decode(await reader.readexactly(length)))
+        body = msgspec.json.encode({"candidates": [{"id": item, "score": -(ITEMS.index(item) // 3)} for item in found]})
+        writer.write(b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     config = RemoteSource(name="remote", url=f"http://127.0.0.1:{port}/", timeout_ms=5000)
     async with server:
@@ -96,7 +115,7 @@ REQUESTS = [
 
 
 @pytest.mark.parametrize("request_", REQUESTS, ids=range(len(REQUESTS)))
-@pytest.mark.parametrize("name", [*LOCAL, "remote"])
+@pytest.mark.parametrize("name", [*LOCAL, *REMOTES])
 async def test_candidates(name: str, request_: SourceRequest) -> None:
     """At most ``limit``, best first, distinct, finite float32, nothing barred; the same every time."""
     histories = ARTIFACT.histories
@@ -104,7 +123,7 @@ async def test_candidates(name: str, request_: SourceRequest) -> None:
     if request_.user_id in histories.user_index:
         barred |= {ITEMS[i] for i in histories.row(histories.user_index[request_.user_id])[0]}
     async with open_source(name) as source:
-        assert source.name == name
+        assert source.name == ("remote" if name in REMOTES else name)
         for limit in (1, 5, N_ITEMS, 2 * N_ITEMS):
             found = await source.candidates(request_, limit)
             assert found.scores.dtype == np.float32
@@ -119,6 +138,80 @@ async def test_candidates(name: str, request_: SourceRequest) -> None:
             again = await source.candidates(request_, limit)
             assert again.ids == found.ids
             assert np.array_equal(again.scores, found.scores)
+
+
+CATALOGUES = {
+    "emptied": (),
+    "one": ("item-33",),
+    "the last": ITEMS[-4:],
+    "every third, and what no source knows": (*ITEMS[::3], "not an item", "another"),
+    "all but one": ITEMS[1:],
+    "all": ITEMS,
+}
+
+
+@pytest.mark.parametrize("held", CATALOGUES.values(), ids=CATALOGUES)
+@pytest.mark.parametrize("name", [*LOCAL, *REMOTES])
+async def test_a_source_proposes_what_the_catalogue_holds_and_as_much_of_it_as_there_is(
+    name: str, held: tuple[str, ...]
+) -> None:
+    """The same, in the same order with the same scores, as if what was removed did not exist."""
+    catalogue = Catalogue.put([Item(item) for item in held])
+    async with open_source(name) as source:
+        limited = source.within(catalogue)
+        for request in REQUESTS:
+            every = await source.candidates(request, 2 * N_ITEMS)
+            open_ = [(item, score) for item, score in zip(every.ids, every.scores, strict=True) if item in held]
+            if name == "remote that excludes":  # of this one, all that it has are never seen at once
+                barred = request.exclude.union(request.history, (ITEMS[i] for i in _stored(request)))
+                open_ = [(item, -(i // 3)) for i, item in enumerate(ITEMS) if item in held and item not in barred]
+            for limit in (5, 3, 5, 1):
+                found = await limited.candidates(request, limit)
+                assert len(set(found.ids)) == len(found.ids), (request, limit)
+                assert set(found.ids) <= {item for item, _ in open_}
+                if name in REMOTES and (request.user_id in ARTIFACT.histories.user_index or request.exclude):
+                    continue  # what it proposes although it is barred leaves a place free, as without a catalogue
+                assert found.scores.tolist() == [score for _, score in open_[:limit]], (request, limit)
+                if name in LOCAL:
+                    assert list(found.ids) == [item for item, _ in open_[:limit]]
+        assert (await source.candidates(REQUESTS[0], 2 * N_ITEMS)).ids == (await open_everything(source)), (
+            "the source itself is as it was"
+        )
+
+
+async def open_everything(source: CandidateSource) -> tuple[str, ...]:
+    """What it proposes under a catalogue of all."""
+    return (await source.within(Catalogue.put([Item(item) for item in ITEMS])).candidates(REQUESTS[0], 2 * N_ITEMS)).ids
+
+
+@pytest.mark.parametrize("name", LOCAL)
+def test_a_catalogue_of_everything_costs_nothing(name: str) -> None:
+    source = load_sources(ARTIFACT)[name]
+    assert isinstance(source, LocalSource)
+    assert source.within(Catalogue.put([Item(item) for item in ITEMS])) is source
+
+
+async def test_a_remote_that_ignores_what_it_is_asked_is_not_asked_for_ever() -> None:
+    """Once it is known what it must not propose, one question a decision; also where that leaves nothing."""
+    for held, name in itertools.product([("item-20", "item-21"), ("nothing it knows",)], REMOTES):
+        async with open_source(name) as source:
+            questions = 0
+            ask = source._ask  # type: ignore[attr-defined]
+
+            async def counted(body: bytes, ask: Any = ask) -> Any:
+                nonlocal questions
+                questions += 1
+                return await ask(body)
+
+            source._ask = counted  # type: ignore[attr-defined]
+            limited = source.within(Catalogue.put([Item(item) for item in held]))
+            for _ in range(3):
+                await limited.candidates(SourceRequest(), 2)
+            assert questions <= 3 * ROUNDS
+            questions = 0
+            for _ in range(5):
+                await limited.candidates(SourceRequest(), 2)
+            assert questions <= 5
 
 
 @pytest.mark.parametrize("name", LOCAL)

@@ -10,9 +10,10 @@ import msgspec
 import pytest
 import redis
 from fakes import SALT, fresh_ranker
+from small_artifact import ITEMS, make_artifact
 
 from bandits.codec import digest
-from bandits.errors import BanditloopError, SnapshotError, SpecError
+from bandits.errors import BanditloopError, NoCandidatesError, SnapshotError, SpecError
 from bandits.exploration import EpsilonGreedy
 from bandits.join import JoinRule
 from bandits.records import (
@@ -25,10 +26,11 @@ from bandits.records import (
     SpecRecord,
     TickRecord,
 )
+from policies import artifact
 from policies.catalogue import Catalogue, Item
 from policies.fold import Fold
 from policies.ranker import ActionRequest, RankRequest
-from policies.spec import PolicySpec, VwConfig
+from policies.spec import ArtifactSource, PolicySpec, VwConfig
 from serve_app.event_log import FIELD, LogReader, LogWriter
 from serve_app.freshness import read_all
 from serve_app.keys import Keys
@@ -369,6 +371,43 @@ async def test_a_replica_answers_logs_and_follows_what_is_learned(client, async_
     assert (info.learned, info.items, info.ready) == (20, 1, True)
     serving = service.ranker.serving
     assert serving.snapshot == replay(client, serving.snapshot.position).snapshot()
+    await service.stop()
+
+
+async def test_what_is_put_out_of_the_catalogue_is_recommended_no_more(async_client, server_url, tmp_path):
+    """By rank and rank:batch, of a service that has an artifact; then nothing is left, and then it comes back."""
+    version = artifact.write(make_artifact(), tmp_path)
+    sources = [ArtifactSource(name) for name in ("popular", "als", "item_knn")]
+    spec = msgspec.structs.replace(SPEC, sources=sources, artifact=str(tmp_path), limit=4)
+    service = RedisPolicyService(
+        spec, async_client, LogWriter(async_client), salt=SALT, replica="r1", follow_interval_s=0.01
+    )
+    service.start()
+    request = RankRequest(user_id="known", slots=2)
+
+    async def put(*ids: str) -> None:
+        digest_ = await service.replace_catalogue([Item(each) for each in ids])
+        await asyncio.to_thread(eventually, lambda: service.ranker.serving.catalogue.digest == digest_)
+
+    trained = {"artifact": version, "catalogue": Catalogue.of(make_artifact().catalogue)}
+    with learning(server_url, spec, **trained):
+        await asyncio.to_thread(eventually, lambda: service.ready)
+        before, _ = await service.rank(request)
+        assert len(before.action_ids) >= spec.limit
+        left = [item for item in ITEMS[2:] if item not in before.action_ids][:6]
+        await put(*left)
+        answers = [await service.rank(request), *await service.rank_all([request] * 3)]
+        for record, logged in answers:
+            assert logged
+            assert len(record.action_ids) >= spec.limit
+            assert set(record.action_ids) <= set(left)
+        await put()
+        for answer in await service.rank_all([request] * 2):
+            assert isinstance(answer, NoCandidatesError)
+        explicit, _ = await service.rank(RankRequest(actions=ACTIONS))
+        assert len(explicit.action_ids) == len(ACTIONS)
+        await put(*ITEMS)
+        assert (await service.rank(request))[0].action_ids == before.action_ids
     await service.stop()
 
 

@@ -6,6 +6,7 @@ import pytest
 from bandits.errors import ArtifactError
 from policies import artifact
 from policies.artifact import Artifact, Histories, Scale, TrainedSource
+from policies.catalogue import Catalogue, Item
 from policies.sources import LocalSource, SourceRequest, load_sources
 from policies.sources.blocks import LOOK_AT, Blocks
 from policies.training.blocks import arrange
@@ -149,3 +150,23 @@ def test_order_without_starts_is_refused() -> None:
     arrays = {name: array for name, array in ARRAYS.items() if name != "starts"}
     with pytest.raises(ArtifactError, match="starts"):
         load_sources(Artifact((), HISTORIES, {"als": TrainedSource("als", arrays, CONFIG)}))
+
+
+@pytest.mark.parametrize("share", [0.9, 0.02, 0.001, 0.0])
+def test_what_the_catalogue_lacks_is_never_found_and_the_pool_is_filled_all_the_same(share: float) -> None:
+    """Also when hardly a block has an item left. Where fewer remain than are looked at, the very best are found."""
+    held = [ITEMS[i] for i in np.flatnonzero(np.random.default_rng(9).random(N) < share)]
+    catalogue = Catalogue.put([Item(item) for item in held])
+    large, exact, open_ = LARGE.within(catalogue), EXACT.within(catalogue), set(held)
+    hits = 0
+    for request in [SourceRequest("known"), *make_requests(10)]:
+        found, expected = large.propose(request, TOP), exact.propose(request, TOP)
+        assert set(found.ids) <= open_
+        assert len(found.ids) == len(set(found.ids)) == len(expected.ids)
+        assert len(expected.ids) >= min(TOP, len(held) - 10)
+        hits += len(set(found.ids) & set(expected.ids))
+        if not held:
+            continue
+        assert found.score_items is not None
+        np.testing.assert_array_equal(found.scores, found.score_items(found.ids))
+    assert hits >= (0.95 if share > 0.1 else 0.99) * 11 * min(TOP, max(0, len(held) - 10))

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from bandits.codec import encode
 from bandits.errors import ArchiveError, BadRowError, ReplayError, SpecError
 from bandits.join import Join, JoinedDecision, JoinRule
-from bandits.records import LogEntry
+from bandits.records import DecisionRecord, LogEntry
 from policies.archive import ArchiveWriter
 from policies.catalogue import Catalogue
 from policies.ranges import Range
@@ -27,6 +27,7 @@ from simulator.logs.archive import plain, rows_of
 from simulator.logs.base import LoggedDecision, Piece
 from simulator.logs.csv_log import CsvColumns
 from simulator.logs.formats import open_log
+from simulator.logs.served import UNSCORED
 from simulator.page import page
 from simulator.policy_args import policy_of
 from simulator.replay import Question, Report, evaluate
@@ -275,6 +276,41 @@ def test_policies_are_evaluated_on_an_archive(archive):
     assert abs(by_name["uniform"]["dr"].value - 1.6 / K) < 4 * by_name["uniform"]["dr"].stderr
     assert report.winner == "logging"  # it has learned; the others never do
     assert report.log.last_ms > report.log.first_ms > 0
+
+
+@pytest.mark.parametrize("missing", ["failed", "proposed nothing"])
+@pytest.mark.parametrize("every", [1, 7, 2])
+def test_a_source_is_judged_by_the_rows_in_which_it_answered_and_so_is_everybody_else(town, tmp_path, missing, every):
+    """Wherever it failed, in the first row or later: as on a log in which those decisions never were made."""
+    log, without, lacking = [], [], 0
+    last = town[-1].time_ms - 5_000  # what comes after closes the windows of what came before, in both
+    for entry in town:
+        record = entry.record
+        spared = every > 1 and (entry.time_ms > last or entry.time_ms // 10 % every)
+        if not isinstance(record, DecisionRecord) or spared:
+            log.append(entry)
+            without.append(entry)
+            continue
+        lacking += 1
+        scores = {**record.scores, "deep": np.full(len(record.action_ids), np.nan, "<f4").tobytes()}
+        if missing == "failed":
+            del scores["deep"]
+        failed = {"deep": "source 'deep': status 500"} if missing == "failed" else None
+        log.append(LogEntry(entry.id, msgspec.structs.replace(record, scores=scores, failed=failed)))
+    assert lacking
+    roots = archived(tmp_path / "whole", log, SPEC), archived(tmp_path / "without", without, SPEC)
+    question = Question([Logging(), Uniform(), Source("deep", "deep")], estimators=["ips", "snips"])
+    pieces = [open_log(str(root), "archive") for root in roots]
+    if every == 1:
+        with pytest.raises(ReplayError, match=r"and none of 'deep'"):
+            evaluate(question, pieces[0])
+        return
+    found, expected = (evaluate(question, each) for each in pieces)
+    for mine, other in zip(found.results, expected.results, strict=True):
+        assert mine.estimates == other.estimates
+    assert found.log.rows == expected.log.rows
+    assert found.log.left_out == {UNSCORED: lacking}
+    assert not expected.log.left_out
 
 
 def test_rows_of_a_slate_are_among_what_is_left():

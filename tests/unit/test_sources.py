@@ -13,6 +13,7 @@ import pytest
 
 from bandits.errors import ArtifactError, SourceError, SpecError
 from policies.artifact import Artifact, Histories, Scale, TrainedSource
+from policies.catalogue import Catalogue, Item
 from policies.sources import LocalSource, SourceRequest, load_model, load_sources
 from policies.sources.remote import MAX_ANSWER_BYTES, HttpSource
 from policies.spec import ArtifactSource, RemoteSource
@@ -201,7 +202,6 @@ BAD_ANSWERS: dict[str, bytes] = {
     "beyond float64": b'{"candidates": [{"id": "a", "score": 1e999}]}',
     "beyond float32": b'{"candidates": [{"id": "a", "score": 1e39}]}',
     "twice the same item": answer(("a", 1), ("a", 2))[1],
-    "more than asked for": answer(("a", 1), ("b", 2), ("c", 3))[1],
     "too long": b" " * (MAX_ANSWER_BYTES + 1),
 }
 
@@ -214,6 +214,39 @@ async def test_remote_refuses_a_bad_answer(body: bytes) -> None:
             await source.candidates(SourceRequest("u"), 2)
     assert caught.value.target == "sources.vendor"
     assert len(server.received) == 1, "asking again would not make it valid"
+
+
+@pytest.mark.parametrize(
+    ("request_", "limit", "kept"),
+    [
+        (SourceRequest(), 2, ("b", "a")),
+        (SourceRequest(), 1, ("a",)),
+        (SourceRequest("u", ("a",)), 2, ("c", "b")),
+        (SourceRequest("u", (), frozenset({"b", "e"})), 3, ("d", "c", "a")),
+    ],
+)
+async def test_of_a_longer_answer_the_first_are_taken_and_it_is_marked(
+    request_: SourceRequest, limit: int, kept: tuple[str, ...]
+) -> None:
+    server = Server(answer(("a", 1), ("b", 2), ("c", 3), ("d", 4), ("e", 5)))
+    async with server.source() as source:
+        found = await source.candidates(request_, limit)
+        whole = await source.candidates(request_, 5)
+    assert found.ids == kept
+    assert f"5 candidates, more than the {limit} asked for" in found.trouble
+    assert whole.trouble == ""
+
+
+async def test_when_only_the_question_for_more_fails_what_was_found_is_used() -> None:
+    for second in ((500, b""), (400, b""), (200, b"<html>")):
+        server = Server(answer(("a", 3), ("gone", 2)), second)
+        async with server.source(retries=0) as source:
+            limited = source.within(Catalogue.put([Item("a"), Item("b")]))
+            found = await limited.candidates(SourceRequest("u"), 2)
+        assert found.ids == ("a",)
+        assert "when asked for more" in found.trouble
+        assert [each["limit"] for each in server.received] == [2, 6]
+        assert server.received[1]["exclude"] == ["gone"]
 
 
 @pytest.mark.parametrize("status", [204, 302, 400, 404, 429])
