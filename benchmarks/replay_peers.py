@@ -280,6 +280,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     given.out.parent.mkdir(parents=True, exist_ok=True)
     given.out.write_text(json.dumps(report, indent=2) + "\n")
     print(f"figures: {given.out}")
+    if not outcomes:
+        print(f"nothing to check: no case's name holds {given.only!r}")
+        return 3
     print(f"goals: {'reached' if good else 'NOT reached'}")
     return 0 if good else 1
 

@@ -47,6 +47,8 @@ from soak_load import SERVER_ERROR, UNAVAILABLE, Load
 from soak_service import POLICY, SETTINGS, Sample, Service
 
 SAMPLE_S = 5.0
+ENOUGH = 10
+"""Samples after the warm-up, below which nothing is said of their slope."""
 CAPACITY_S, CROWD_S = 20.0, 20.0
 PROGRESS_S = 60.0
 RETAIN_S = float(SETTINGS["ARCHIVE_RETAIN_S"])
@@ -182,7 +184,8 @@ def _report(run: Run, load: Load, given: argparse.Namespace) -> int:
     if run.warm_up_s < RETAIN_S:
         print(f"a warm-up of {run.warm_up_s:.0f} s is less than the {RETAIN_S:.0f} s retained: valkey grows by design")
     growing = [name for name, trend in trends.items() if trend.grows]
-    print(f"flat: {'no' if growing else 'yes'}")
+    nothing = len(counted) < ENOUGH or not load.statuses["rank 200"]
+    print("flat:", "nothing to check, run it longer" if nothing else "no" if growing else "yes")
     if given.out is not None:
         fields = {
             "warm_up": run.warm_up_s / 60,
@@ -194,7 +197,7 @@ def _report(run: Run, load: Load, given: argparse.Namespace) -> int:
         fields |= {"replaced": replaced, "trends": {**trends, "log entries": length}, "statuses": load.statuses}
         fields |= {"failures": load.failures, "samples": samples}
         given.out.write_bytes(msgspec.json.format(msgspec.json.encode(fields), indent=2) + b"\n")
-    return 1 if growing or bad or replaced else 0
+    return 1 if growing or bad or replaced else 3 if nothing else 0
 
 
 def _server_errors(statuses: Counter[str]) -> Counter[str]:

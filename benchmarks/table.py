@@ -27,13 +27,13 @@ class Table:
         print(line(self.rows[-1]), flush=True)
 
     def finish(self, out: Path | None, **more: object) -> int:
-        """Write the file, print how many goals were reached; the exit status, 1 if one was missed."""
+        """Write the file, print how many goals were reached; the exit status, 1 if one was missed, 3 without rows."""
         reached, goals = summary(self.rows)
         if out is not None:
             report = {"machine": describe(), "rows": self.rows, "goals": [reached, goals], **more}
             out.write_text(json.dumps(report, indent=2) + "\n")
-        print(f"goals reached: {reached} of {goals}")
-        return 0 if reached == goals else 1
+        print(f"goals reached: {reached} of {goals}" if self.rows else "nothing to check: nothing was measured")
+        return (0 if reached == goals else 1) if self.rows else 3
 
 
 def line(row: dict[str, Any]) -> str:

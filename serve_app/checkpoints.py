@@ -101,7 +101,9 @@ class Checkpoints:
         ]
         commands += [("LREM", self._keys.checkpoints, 0, msgspec.msgpack.encode(each)) for each in forgotten]
         lease.guarded(commands)
+        listed: Any = self._client.lrange(self._keys.snapshots, 0, -1)  # goes when it leaves the list: see publish
         in_use = {*keep, *(each.snapshot_id for each in kept), *(each.digest for each in kept)}
+        in_use.update(name.decode() for name in listed)
         unused = {name for each in forgotten for name in (each.digest, each.snapshot_id)} - in_use
         if unused:
             self._client.delete(*(self._keys.blob(name) for name in sorted(unused)))

@@ -149,10 +149,17 @@ def doctor(
         str | None, typer.Option(help="Skip what is older: 24h before the end, a time, an entry id")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Read at most so many entries")] = None,
+    demand: Annotated[
+        list[str] | None, typer.Option(help="A check that must have had something to check, else exit status 3")
+    ] = None,
     out: ReportFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Audit a policy's log. Exit status 0: it can be trusted, 1: it cannot, 2: it could not be examined."""
+    """Audit a policy's log. Exit status 0: it can be trusted, 1: it cannot, 2: it could not be examined.
+
+    3: no fault was found, but no choice and no PMF could be derived again and choices are too few to be compared, or
+    a check that --demand names had nothing to check.
+    """
     from serve_app.cli_doctor import run_doctor, status, table
 
     name = the_name(policy, context)
@@ -165,7 +172,7 @@ def doctor(
         name, settings, archive=archive, salt_files=salt_file or [], since=since, limit=limit, console=notes
     )
     _report(report, [table(report)], out, as_json=as_json)
-    raise typer.Exit(status(report))
+    raise typer.Exit(status(report, demand or ()))
 
 
 @app.command(short_help="What other policies would have earned on a log.")

@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -19,14 +19,16 @@ from rich.table import Table
 from rich.text import Text
 
 from bandits.codec import digest
-from bandits.errors import BanditloopError, CodecError, DataUnavailableError, StartupError, plain
+from bandits.errors import BanditloopError, CodecError, DataUnavailableError, LogGapError, StartupError, plain
 from bandits.join import log_order
 from bandits.records import LogEntry
 from bandits.types import Snapshot
-from policies.archive import ArchiveReader, archive_folders
+from policies.archive import ArchiveReader, archive_folder, archive_folders
 from policies.fold import START
+from serve_app.archiver import Committed
 from serve_app.cli_archive import archived_policy
 from serve_app.event_log import LogReader
+from serve_app.history import History
 from serve_app.keys import PROCESSES, Keys, partitions
 from serve_app.learner import build
 from serve_app.merging import read_merge
@@ -44,8 +46,10 @@ from simulator.checks.freshness import Live
 from simulator.checks.stored import Stored
 from simulator.doctor import combined, examine, unexaminable
 
-TRUSTED, UNTRUSTED, UNEXAMINED = 0, 1, 2
-STYLES = {"ok": "green", "warning": "yellow", "failure": "bold red"}
+TRUSTED, UNTRUSTED, UNEXAMINED, UNPROVED = 0, 1, 2, 3
+STYLES = {"ok": "green", "nothing": "cyan", "warning": "yellow", "failure": "bold red"}
+ATTEMPTS = 5
+"""A log may be trimmed past its reader, and a snapshot replaced while it is looked up: then it is looked at again."""
 UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 PROGRESS_EVERY = 200
 
@@ -70,7 +74,7 @@ def run_doctor(
         with ExitStack() as stack:
             url = stack.enter_context(any_redis(settings))
             client = stack.enter_context(closing(blocking_client(url)))
-            return _examine_live(policy, client, salts, since, limit, console)
+            return _examine_live(policy, client, settings.archive_root(), salts, since, limit, console)
     except RedisError as error:
         where = "the Redis of --redis-url or BANDITLOOP_REDIS_URL" if settings.redis_url else "the embedded Valkey"
         message = f"{where} cannot be read ({type(error).__name__}: {plain(error)})"
@@ -81,14 +85,23 @@ def run_doctor(
         )
 
 
-def status(report: Report) -> int:
-    """The command's exit status."""
-    return UNEXAMINED if report.trusted is None else TRUSTED if report.trusted else UNTRUSTED
+def status(report: Report, demanded: Collection[str] = ()) -> int:
+    """The command's exit status. ``demanded``: checks that must have had something to check."""
+    if report.trusted is False:
+        return UNTRUSTED
+    if not report.decisions:
+        return UNEXAMINED
+    looked = {finding.check for finding in report.findings if finding.severity != "nothing"}
+    return TRUSTED if report.trusted and looked.issuperset(demanded) else UNPROVED
 
 
 def table(report: Report) -> Table:
     """The report for a person: every finding, and of those that are not well the cause and what to do."""
     verdict = {True: "can be trusted", False: "cannot be trusted", None: "could not be examined"}[report.trusted]
+    if report.trusted is None and report.decisions:
+        verdict = "shows no fault, and nothing that could be derived again"
+    if report.unchecked:
+        verdict += f"; nothing to check: {', '.join(report.unchecked)}"
     title = f"the log of {report.policy or 'no policy'}, {report.decisions:,} decisions, {verdict}"
     made = new_table("check", "", "finding", title=title, whole=("check", ""), show_lines=True)
     for finding in report.findings:
@@ -104,6 +117,7 @@ def table(report: Report) -> Table:
 def _examine_live(
     policy: str | None,
     client: "redis.Redis",
+    archive: str,
     salts: dict[str, bytes],
     since: str | None,
     limit: int | None,
@@ -111,11 +125,15 @@ def _examine_live(
 ) -> Report:
     name = the_policy(client, policy)
     count = partition_count(client, name)
-    found = [_examine_log(client, keys, count, salts, since, limit, console) for keys in partitions(name, count)]
+    found = []
+    for keys in partitions(name, count):
+        reader = ArchiveReader(archive, archive_folder(name, keys.partition, count)) if archive else None
+        found.append(_examine_log(History(client, keys, reader), client, keys, count, salts, since, limit, console))
     return found[0] if count == 1 else combined(name, found)
 
 
 def _examine_log(
+    history: History,
     client: "redis.Redis",
     keys: Keys,
     count: int,
@@ -125,6 +143,26 @@ def _examine_log(
     console: Console,
 ) -> Report:
     """One partition's log, out of ``count``."""
+    for _ in range(ATTEMPTS):
+        try:
+            return _examine_once(history, client, keys, count, salts, since, limit, console)
+        except LogGapError:
+            continue
+    raise DataUnavailableError(
+        f"the log of {keys.policy!r} is trimmed faster than it is read: use --since, or --archive", "since"
+    )
+
+
+def _examine_once(
+    history: History,
+    client: "redis.Redis",
+    keys: Keys,
+    count: int,
+    salts: dict[str, bytes],
+    since: str | None,
+    limit: int | None,
+    console: Console,
+) -> Report:
     reader = LogReader(client, keys)
     ends: Any = client.xrevrange(keys.log, count=1)
     if not ends:
@@ -132,10 +170,10 @@ def _examine_log(
     last = str(ends[0][0].decode())
     with _watching(console, last) as watch:
         return examine(
-            islice(_read(reader, _after(since, last), last), limit),
+            islice(_read(client, keys, reader, _after(since, last), last), limit),
             policy=keys.policy,
             salts=salts,
-            stored=_stored(client, Keys(keys.policy), reader),
+            stored=_stored(client, Keys(keys.policy), history),
             live=_live(client, keys, reader, last) if count == 1 else _live_partition(client, keys, reader, last),
             build=build(),
             undecodable=lambda: reader.undecodable,
@@ -143,48 +181,60 @@ def _examine_log(
         )
 
 
-def _read(reader: LogReader, after: str, through: str) -> Iterator[LogEntry]:
-    """Entries after one id up to and with another, which stays where it is while the log grows."""
+def _read(client: "redis.Redis", keys: Keys, reader: LogReader, after: str, through: str) -> Iterator[LogEntry]:
+    """Entries after one id up to and with another, which stays where it is while the log grows.
+
+    Raises:
+        LogGapError: it was trimmed past what was read of it, so entries are missing in between.
+    """
+    before, begun = Committed.read(client, keys).trimmed, False
     while entries := reader.read(after):
+        trimmed = Committed.read(client, keys).trimmed  # after the read: so it holds of what was read
+        if begun and trimmed != before and log_order(trimmed) > log_order(after):
+            raise LogGapError(f"the log of {keys.policy} was trimmed past {after}", "log")
         for entry in entries:
             if log_order(entry.id) > log_order(through):
                 return
             yield entry
-        after = entries[-1].id
+        after, begun = entries[-1].id, True
+    if begun and log_order(after) < log_order(through):
+        raise LogGapError(f"the log of {keys.policy} was trimmed past {after}", "log")
 
 
-def _stored(client: "redis.Redis", keys: Keys, reader: LogReader) -> Stored:
+def _stored(client: "redis.Redis", keys: Keys, history: History) -> Stored:
     """``keys``: of partition 0, where the snapshots are."""
     snapshots = LogReader(client, keys)
-    raw: Any = client.lrange(keys.snapshots, 0, -1)
-    listed = frozenset(name.decode() for name in raw)
+
+    def listed() -> frozenset[str]:
+        raw: Any = client.lrange(keys.snapshots, 0, -1)
+        return frozenset(name.decode() for name in raw)
 
     def blob(name: str) -> bytes | None:
         try:
-            return reader.blob(name)
-        except CodecError:
+            return history.blob(name)
+        except BanditloopError:
             return None
 
     def snapshot(name: str) -> Snapshot | None:
         try:
-            data = snapshots.blob(name) if name in listed else None
+            data = snapshots.blob(name)
         except CodecError:
             return None
-        return None if data is None else decode_published(data, name).snapshot
+        return decode_published(data, name).snapshot
 
     return Stored(blob, snapshot, listed)
 
 
 def _live(client: "redis.Redis", keys: Keys, reader: LogReader, end: str) -> Live:
     recently = time.time() - EXPIRE_S
-    raw: list[Any] = [client.get(keys.head), client.get(keys.stats), client.zcount(PROCESSES, recently, "+inf")]
-    head, stats = _decoded(raw[0], Head), _decoded(raw[1], Stats)
+    raw: list[Any] = [client.get(keys.stats), client.zcount(PROCESSES, recently, "+inf")]
+    stats = _decoded(raw[0], Stats)
     return Live(
         end=end,
         clock_ms=reader.now_ms(),
-        running=bool(raw[2]),
+        running=bool(raw[1]),
         position=stats.position if stats else None,
-        head=_position(reader, head.snapshot_id) if head else None,
+        head=_head(client, keys, reader),
         learned=stats.learned if stats else 0,
         snapshots=stats.snapshots if stats else 0,
     )
@@ -197,11 +247,18 @@ def _live_partition(client: "redis.Redis", keys: Keys, reader: LogReader, end: s
     return replace(live, head=None if given is None else given.position)
 
 
-def _position(reader: LogReader, snapshot_id: str) -> str | None:
-    try:
-        return decode_published(reader.blob(snapshot_id), snapshot_id).position
-    except BanditloopError:  # gone or damaged: a finding of its own
-        return None
+def _head(client: "redis.Redis", keys: Keys, reader: LogReader) -> str | None:
+    """The position of what is served."""
+    for _ in range(ATTEMPTS):
+        raw: Any = client.get(keys.head)
+        head = _decoded(raw, Head)
+        if head is None:
+            return None
+        try:
+            return decode_published(reader.blob(head.snapshot_id), head.snapshot_id).position
+        except BanditloopError:  # another is served by now; or it is gone or damaged: a finding of its own
+            continue
+    return None
 
 
 def _decoded(data: bytes | None, kind: type[Kind]) -> Kind | None:

@@ -47,6 +47,8 @@ app = group("Snapshots of the model: list, show, pin, rollback, warm-start, veri
 
 CORES = os.cpu_count() or 1
 PATIENCE_S = 10.0
+NOTHING = 3
+"""Exit status when there was nothing to compare, as of banditloop doctor."""
 SHORT = 12
 HEADS = ("snapshot", "trained through (UTC)", "learned")
 
@@ -206,7 +208,8 @@ def verify_(
 ) -> None:
     """Fold the log once more, and compare every stored snapshot with what comes out: exit 0 if all are the same.
 
-    Byte for byte within one build (CPU architecture and library versions), within 1e-6 across builds.
+    Byte for byte within one build (CPU architecture and library versions), within 1e-6 across builds. Exit 1 if one
+    differs, or is listed and gone or damaged; 3 if no snapshot is stored, so nothing was compared.
     """
     with opened(the_name(policy, context), redis_url, data_dir) as (stored, settings):
         served, corrupt = stored.served()
@@ -225,7 +228,7 @@ def verify_(
             typer.echo(report)
         else:
             _print(results, corrupt, holds, learned, seconds)
-        raise typer.Exit(0 if holds else 1)
+        raise typer.Exit(0 if holds else 1 if results or corrupt else NOTHING)
 
 
 def _print(results: list[Verified], corrupt: list[str], holds: bool, learned: int, seconds: float) -> None:
@@ -236,14 +239,17 @@ def _print(results: list[Verified], corrupt: list[str], holds: bool, learned: in
         name = each.snapshot_id if each.snapshot_id.startswith("merge") else each.snapshot_id[:SHORT]
         made.add_row(name, _time(each.position), f"{each.learned:,}", verdict, apart)
     for name in corrupt:
-        made.add_row(name[:SHORT], "", "", Text("corrupt", "red"), "its bytes are not those of its digest")
+        made.add_row(name[:SHORT], "", "", Text("corrupt", "red"), "its bytes are gone, or not those of its digest")
     printed.print(made)
     rate = learned / seconds if seconds > 0 else 0.0
     say(f"{learned:,} interactions learned again in {seconds:.1f} s ({rate:,.0f}/s)", on=printed)
     if holds:
-        say(("the live model equals the replay of its log", "green"), f": {len(results)} snapshots", on=printed)
+        few = "" if learned else ", of which none has learned anything yet: that shows little"
+        said = ("the live model equals the replay of its log", "green")
+        say(said, f": {len(results)} snapshots{few}", on=printed)
     elif not results and not corrupt:
-        say(("nothing to compare", "red"), ": no snapshot is stored", on=printed)
+        why = ": no snapshot is stored. A learner that runs publishes one at once"
+        say(("nothing to compare", "red"), why, on=printed)
     else:
         say(
             ("NOT the replay of its log", "red"),

@@ -58,19 +58,25 @@ class StoredPolicy:
         self._client = client
 
     def snapshots(self) -> list[tuple[str, Published | None]]:
-        """Every snapshot still stored by its id, oldest first, those of checkpoints too; None if it is corrupt."""
-        raw: Any = self._client.lrange(self.keys.snapshots, 0, -1)
-        names = {name.decode() for name in raw} | {each.snapshot_id for each in self.checkpoints.list()}
-        found: list[tuple[str, Published | None]] = []
-        for name in names:
-            data: Any = self._client.get(self.keys.blob(name))
-            if data is None:
-                continue  # superseded in the meantime
-            try:
-                found.append((name, decode_published(data, name)))
-            except SnapshotError:
-                found.append((name, None))
+        """Every snapshot that is listed, oldest first, those of checkpoints too; None if it is gone or corrupt."""
+        found = [(name, self._published(name)) for name in self._named()]
+        if any(published is None for _, published in found):  # or superseded in the meantime: then it is not listed
+            named = self._named()
+            found = [
+                (name, published or self._published(name)) for name, published in found if published or name in named
+            ]
         return sorted(found, key=lambda each: log_order(each[1].position) if each[1] else (0, 0))
+
+    def _named(self) -> set[str]:
+        raw: Any = self._client.lrange(self.keys.snapshots, 0, -1)
+        return {name.decode() for name in raw} | {each.snapshot_id for each in self.checkpoints.list()}
+
+    def _published(self, snapshot_id: str) -> Published | None:
+        data: Any = self._client.get(self.keys.blob(snapshot_id))
+        try:
+            return None if data is None else decode_published(data, snapshot_id)
+        except SnapshotError:
+            return None
 
     def find(self, snapshot_id: str) -> tuple[str, Published]:
         """The snapshot whose id begins so.

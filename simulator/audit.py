@@ -50,8 +50,8 @@ class Audit:
 
     @property
     def sound(self) -> bool:
-        """All decisions re-derived, and weights that chance explains."""
-        return self.rederived == self.decisions and self.p_value >= FALSE_ALARM
+        """All decisions re-derived, at least one, and weights that chance explains."""
+        return self.decisions > 0 and self.rederived == self.decisions and self.p_value >= FALSE_ALARM
 
 
 class WeightTest:

@@ -7,13 +7,17 @@ import msgspec
 from bandits.records import DecisionRecord, LogEntry
 from simulator.checks.entries import Clock, Undecodable
 from simulator.checks.exploration import Exploration
-from simulator.checks.findings import Check, Finding, Report
+from simulator.checks.findings import Check, Finding, Report, nothing
 from simulator.checks.freshness import Live, Staleness
 from simulator.checks.propensities import Draws, Propensities
 from simulator.checks.rewards import Rewards
+from simulator.checks.sources import Sources
 from simulator.checks.stored import Derivations, Gaps, Stored
 
 SAMPLE = 2000
+PROOFS = ("draws", "derivations", "frequencies")
+"""Without any of these nothing shows that a log is what was drawn: choices or PMFs derived again, or many of them."""
+NO_DECISIONS = nothing("examination", "the log holds no decisions", action="decide first, or read more of the log")
 
 
 def examine(
@@ -42,6 +46,7 @@ def examine(
         Derivations(stored, salts=salts.values(), build=build, limit=SAMPLE),
         Propensities(),
         Exploration(),
+        Sources(stored),
         rewards,
         Gaps(stored),
         Undecodable(undecodable),
@@ -58,7 +63,15 @@ def examine(
     if decisions == 0:
         return unexaminable(policy, "the log holds no decisions", "decide first, or read more of the log")
     findings = [finding for check in checks for finding in check.findings()]
-    return Report(policy, decisions, all(finding.severity != "failure" for finding in findings), findings)
+    return judged(policy, decisions, findings)
+
+
+def judged(policy: str | None, decisions: int, findings: list[Finding]) -> Report:
+    """A report that trusts a log if nothing speaks against it, and at least one of PROOFS for it."""
+    failed = any(finding.severity == "failure" for finding in findings)
+    proved = any(finding.check in PROOFS and finding.severity != "nothing" for finding in findings)
+    unchecked = [finding.check for finding in findings if finding.severity == "nothing"]
+    return Report(policy, decisions, False if failed else True if proved else None, findings, unchecked)
 
 
 def combined(policy: str, reports: Sequence[Report]) -> Report:
@@ -66,19 +79,21 @@ def combined(policy: str, reports: Sequence[Report]) -> Report:
 
     A policy whose every partition is true fails any test of chance at most that many times as often as one log.
     """
-    known = [(partition, report) for partition, report in enumerate(reports) if report.trusted is not None]
-    if not known:
+    if not any(report.decisions for report in reports):
         return msgspec.structs.replace(reports[0], policy=policy)
+    every: dict[str, list[Finding]] = {}
+    for number, report in enumerate(reports):
+        for each in report.findings if report.decisions else [NO_DECISIONS]:
+            said = msgspec.structs.replace(each, message=f"partition {number}: {each.message}")
+            every.setdefault(each.check, []).append(said)
     findings: list[Finding] = []
-    for check in dict.fromkeys(finding.check for _, report in known for finding in report.findings):
-        own = [(number, each) for number, report in known for each in report.findings if each.check == check]
-        bad = [(number, each) for number, each in own if each.severity != "ok"]
-        for number, each in bad:
-            findings.append(msgspec.structs.replace(each, message=f"partition {number}: {each.message}"))
-        if not bad:
-            findings.append(Finding(check, "ok", "; ".join(f"partition {n}: {each.message}" for n, each in own)))
-    decisions = sum(report.decisions for _, report in known)
-    return Report(policy, decisions, all(report.trusted for _, report in known), findings)
+    for check, own in every.items():
+        loud = [each for each in own if each.severity not in {"ok", "nothing"}]
+        if loud or all(each.severity == "nothing" for each in own):
+            findings += loud or own
+        else:
+            findings.append(Finding(check, "ok", "; ".join(each.message for each in own)))
+    return judged(policy, sum(report.decisions for report in reports), findings)
 
 
 def unexaminable(policy: str | None, message: str, action: str) -> Report:

@@ -60,7 +60,8 @@ def rejection(
 
     Raises:
         BadRowError: a row is malformed.
-        ReplayError: no bound, and the log is not uniformly random; it cannot be read; or the spec is of a mixture.
+        ReplayError: no bound, and the log is not uniformly random; it cannot be read; no row was accepted; or the spec
+            is of a mixture.
         InvalidFieldError: the bound is not a positive number.
     """
     if bound is not None and not (math.isfinite(bound) and bound > 0.0):
@@ -86,6 +87,11 @@ def rejection(
                     online.learn(row, context, actions, target)
             rows += len(batch)
         left_out.merge(left_out_of([piece]))
+    if rows and not accepted:
+        raise ReplayError(
+            f"none of {rows:,} rows was accepted, so nothing can be said: give more of the log, or a smaller bound",
+            "log",
+        )
     return Rejection(rows, left_out.skipped, accepted, clipped, bound is None, reward.value, reward.points(), left_out)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 from bandits.join import log_order
 from bandits.records import LogEntry
-from simulator.checks.findings import Finding, Severity, found, percent
+from simulator.checks.findings import Finding, Severity, found, nothing, percent
 
 UNDECODABLE = 1e-4
 """Above this share of the entries, undecodable ones are a failure; any at all are a warning."""
@@ -47,12 +47,13 @@ class Clock:
     def __init__(self, now_ms: int | None = None) -> None:
         self._now_ms = now_ms
         self._last = (0, 0)
-        self._backwards = self._run = self._longest = 0
+        self._entries = self._backwards = self._run = self._longest = 0
         self._first: str | None = None
 
     def add(self, entry: LogEntry) -> None:
         """Compare an entry's id with the one before."""
         current = log_order(entry.id)
+        self._entries += 1
         if current <= self._last:
             self._backwards += 1
             self._first = self._first or entry.id
@@ -70,6 +71,10 @@ class Clock:
             faults.append(f"{self._longest:,} entries bear the same millisecond: the clock stood still")
         if ahead_ms > AHEAD_MS:
             faults.append(f"the last entry is {ahead_ms / 1000:,.0f} s ahead of the server's clock")
+        if self._entries < 2 and self._now_ms is None:
+            action = "read more of the log"
+            yield nothing("clock", f"{self._entries} entries, so none comes after another", action=action)
+            return
         yield found(
             "clock",
             "failure" if faults else "ok",

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from bandits.records import DecisionRecord, LogEntry
-from simulator.checks.findings import Finding, Severity, exceeds, found, percent
+from simulator.checks.findings import Finding, Severity, exceeds, found, nothing, percent
 
 CERTAIN = (0.01, 0.2)
 """Shares of the decisions with one possible action above which they are a warning, and a failure."""
@@ -44,21 +44,28 @@ class Exploration:
     def findings(self) -> Iterator[Finding]:
         """One."""
         total = self._decisions
-        effective = self._weight**2 / self._weight_squares if total else 0.0
+        if not total:
+            yield nothing(
+                "exploration",
+                "no decision had a choice, but those of the holdout",
+                action="offer decisions more than one action, or read more of the log",
+            )
+            return
+        effective = self._weight**2 / self._weight_squares
         figures = {
             "decisions": total,
             "one_possible_action": self._certain,
             "nearly_certain": self._nearly,
-            "actions_without_a_chance": self._impossible / self._actions if total else 0.0,
-            "effective_actions": math.exp(self._entropy / total) if total else 0.0,
-            "actions": self._actions / total if total else 0.0,
+            "actions_without_a_chance": self._impossible / self._actions,
+            "effective_actions": math.exp(self._entropy / total),
+            "actions": self._actions / total,
             "effective_sample_of_uniform": effective,
         }
         warn, fail = CERTAIN
         severity: Severity = "ok"
-        if total and exceeds(self._certain, total, fail):
+        if exceeds(self._certain, total, fail):
             severity = "failure"
-        elif total and (
+        elif (
             self._certain > warn * total
             or self._impossible > IMPOSSIBLE * self._actions
             or self._nearly > OFTEN * total

@@ -8,7 +8,7 @@ import msgspec
 
 from bandits.records import LogEntry
 
-Severity = Literal["ok", "warning", "failure"]
+Severity = Literal["ok", "nothing", "warning", "failure"]
 Figure = float | str | None
 
 CHANCE = 1e-4
@@ -16,7 +16,10 @@ CHANCE = 1e-4
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """The answer of one check. ``cause`` and ``action`` say why it happens and what to do; empty when all is well."""
+    """The answer of one check. ``cause`` and ``action`` say why it happens and what to do; empty when all is well.
+
+    ``severity`` nothing: there was nothing to check, and ``action`` says what would make it possible.
+    """
 
     check: str
     severity: Severity
@@ -27,12 +30,16 @@ class Finding(msgspec.Struct, frozen=True):
 
 
 class Report(msgspec.Struct, frozen=True):
-    """All findings about one policy's log. ``trusted`` None: it could not be examined."""
+    """All findings about one policy's log. ``trusted`` None: it could not be examined, or nothing could be proved.
+
+    ``unchecked``: checks that had nothing to check.
+    """
 
     policy: str | None
     decisions: int
     trusted: bool | None
     findings: list[Finding]
+    unchecked: list[str] = []
 
 
 class Check(Protocol):
@@ -54,6 +61,11 @@ def found(
     if severity == "ok":
         return Finding(check, severity, message, figures=figures)
     return Finding(check, severity, message, cause, action, figures)
+
+
+def nothing(check: str, message: str, *, action: str, figures: dict[str, Figure] | None = None) -> Finding:
+    """Nobody has been found guilty, and nobody innocent."""
+    return Finding(check, "nothing", f"nothing to check: {message}", "", action, figures or {})
 
 
 def graded(bad: int, total: int, *, warn: float, fail: float | None) -> Severity:

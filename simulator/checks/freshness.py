@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from bandits.join import log_order
 from bandits.records import LogEntry, PinRecord, RollbackRecord, SpecRecord, WarmStartRecord
-from simulator.checks.findings import Figure, Finding, Severity, found
+from simulator.checks.findings import Figure, Finding, Severity, found, nothing
 
 BEHIND_S = (10.0, 300.0)
 """Seconds behind, above which it is a warning, and a failure."""
@@ -70,6 +70,14 @@ class Staleness:
             action="see the learner's log (/tmp/ray/session_latest/logs) and the metric banditloop_learner_lag_seconds",
             figures={"lag_s": lag_s, **figures},
         )
+        if taught is None:
+            yield nothing(
+                "snapshot_staleness",
+                "the log has taught nothing yet",
+                action="wait for the first window to close (join.window_s)",
+                figures=figures,
+            )
+            return
         yield found(
             "snapshot_staleness",
             "ok" if self._pinned else _severity(stale_s),

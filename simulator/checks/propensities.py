@@ -12,7 +12,7 @@ import numpy as np
 from bandits.records import DecisionRecord, LogEntry, SpecRecord
 from bandits.types import Pmf
 from simulator.audit import FALSE_ALARM, LESS, MORE, WeightTest, p_value, redraws
-from simulator.checks.findings import Figure, Finding, Severity, found
+from simulator.checks.findings import Figure, Finding, Severity, found, nothing
 
 NOT_THE_PMF = (
     "what was served is not drawn from the PMF that was logged: the PMF is computed twice or changed after the draw, or"
@@ -39,10 +39,10 @@ class Draws:
         if isinstance(record, SpecRecord):
             self._named = record.salt_id
         elif isinstance(record, DecisionRecord):
-            if any(redraws(record, salt) for salt in self._salts.values()):
+            if not self._salts or (_is_digest(self._named) and self._named not in self._salts):
+                self._unknown += 1  # another salt gives one choice of K by luck
+            elif any(redraws(record, salt) for salt in self._salts.values()):
                 self._right += 1
-            elif not self._salts or (_is_digest(self._named) and self._named not in self._salts):
-                self._unknown += 1
             else:
                 self._wrong += 1
                 self._first = self._first or entry.id
@@ -58,19 +58,18 @@ class Draws:
             "salt_unknown": self._unknown,
             "first_differing": self._first,
         }
-        if self._wrong or not self._unknown:
-            severity: Severity = "failure" if self._wrong else "ok"
+        unknown = f"{message}; {self._unknown:,} could not be, because their salt is not known here"
+        action = "name the salt of the service: --data-dir or --salt-file, once for every salt it has had"
+        if self._wrong:
             cause = NOT_THE_PMF + "; or the service draws with another salt than the one given here"
-            yield found("draws", severity, message, cause=cause, action=FIX_THE_PMF, figures=figures)
-            return
-        yield found(
-            "draws",
-            "warning",
-            f"{message}; {self._unknown:,} could not be, because their salt is not known here",
-            cause="no salt was given, or the log names another one than was given",
-            action="name the salt of the service: --data-dir or --salt-file, once for every salt it has had",
-            figures=figures,
-        )
+            yield found("draws", "failure", message, cause=cause, action=FIX_THE_PMF, figures=figures)
+        elif not self._right:
+            yield nothing("draws", unknown, action=action, figures=figures)
+        elif self._unknown:
+            cause = "the log names another salt than was given"
+            yield found("draws", "warning", unknown, cause=cause, action=action, figures=figures)
+        else:
+            yield found("draws", "ok", message, cause="", action="", figures=figures)
 
 
 class Repeats:
@@ -117,6 +116,14 @@ class Propensities:
     def findings(self) -> Iterator[Finding]:
         """One per test."""
         weights = self._weights
+        if not weights.draws:
+            for check in ("weights", "action_weights", "frequencies"):
+                yield nothing(
+                    check,
+                    "no choice was left to chance: every PMF has one possible action",
+                    action="decide among several actions, each with a chance (a floor, or another exploration)",
+                )
+            return
         z = weights.excess / weights.stderr if weights.stderr > 0 else 0.0
         yield found(
             "weights",
@@ -234,9 +241,16 @@ class FrequencyTest:
         draws = int(self._counts.sum())
         expected = draws / self.BINS
         enough = expected >= self.PER_BIN
-        statistic = float(((self._counts - expected) ** 2).sum() / expected) if enough else 0.0
-        value = chi_square_tail(statistic, self.BINS - 1) if enough else 1.0
-        excess = (self._counts - expected) / expected if enough else np.zeros(self.BINS)
+        if not enough:
+            return nothing(
+                "frequencies",
+                f"{draws:,} draws are too few to compare frequencies, which takes {self.BINS * self.PER_BIN:,}",
+                action="read more of the log",
+                figures={"draws": draws, "needed": self.BINS * self.PER_BIN},
+            )
+        excess = (self._counts - expected) / expected
+        statistic = float(((self._counts - expected) ** 2).sum() / expected)
+        value = chi_square_tail(statistic, self.BINS - 1)
         worst = int(np.abs(excess).argmax())
         message = (
             f"served against logged: chi-square {statistic:.1f} with {self.BINS - 1} degrees of freedom, largest"
@@ -245,7 +259,7 @@ class FrequencyTest:
         return found(
             "frequencies",
             _verdict(value),
-            message if enough else f"{draws:,} draws are too few to compare frequencies ({self.BINS * self.PER_BIN:,})",
+            message,
             cause=NOT_THE_PMF,
             action=FIX_THE_PMF,
             figures={

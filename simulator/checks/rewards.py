@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from bandits.join import Join, JoinRule
 from bandits.records import FOLD, BuildRecord, DecisionRecord, LogEntry, RewardRecord, SpecRecord
-from simulator.checks.findings import Figure, Finding, Severity, found, graded, percent
+from simulator.checks.findings import Figure, Finding, Severity, found, graded, nothing, percent
 from simulator.checks.stored import Stored
 
 NEVER_JOINED = (0.05, 0.2)
@@ -150,18 +150,22 @@ class Rewards:
         figures["waiting"] = self._join.counts["early"]
         never, limits = settled - counts["joined"], NEVER_JOINED
         message = f"{percent(counts['joined'], settled)} of {settled:,} settled rewards joined a decision"
-        if not self._counting:
-            message = "the log begins in the middle and is shorter than three windows: outcomes cannot be judged"
-        yield found(
-            "join_rate",
-            graded(never, settled, warn=limits[0], fail=limits[1]),
-            message,
-            cause="rewards come after the window, name decisions the log does not hold, or name what was not chosen",
-            action="see the findings about late, orphan, unactivated and invalid rewards, which tell which",
-            figures=figures,
-        )
+        if not settled:
+            yield nothing("join_rate", f"no reward has been settled{self._why()}", action=self._wait(), figures=figures)
+        else:
+            yield found(
+                "join_rate",
+                graded(never, settled, warn=limits[0], fail=limits[1]),
+                message,
+                cause="rewards come after the window, name decisions that are not there, or name what was not chosen",
+                action="see the findings about late, orphan, unactivated and invalid rewards, which tell which",
+                figures=figures,
+            )
         total = settled + counts["duplicate"]
         for check, name, (warn, fail), cause, action in OUTCOMES:
+            if not total:
+                yield nothing(check, f"no reward has been settled{self._why()}", action=self._wait())
+                continue
             yield found(
                 check,
                 graded(counts[name], total, warn=warn, fail=fail),
@@ -171,8 +175,20 @@ class Rewards:
                 figures={name: counts[name], "rewards": total, "warning_above": warn, "failure_above": fail},
             )
 
+    def _why(self) -> str:
+        if self._counting:
+            return ""
+        return ": the log begins in the middle and is shorter than three windows"
+
+    def _wait(self) -> str:
+        return "send rewards, or wait for them" if self._counting else "read more of the log"
+
     def _informative(self) -> Finding:
         joined, taught = self._join.counts["joined"], self._taught
+        if not taught:
+            return nothing(
+                "constant_rewards", "no window has closed, so nothing was taught", action="wait for one (join.window_s)"
+            )
         low, high = self._values or (0.0, 0.0)
         default = self._join.rule.default_reward
         figures: dict[str, Figure] = {"taught": taught, "joined": joined, "lowest": low, "highest": high}
@@ -225,6 +241,10 @@ class Gap:
 
     def finding(self) -> Finding:
         """Compares the silence with the rewards of all other decisions."""
+        if not self._rewards:
+            return nothing(
+                "reward_flow", "no reward came at all, so none stopped coming", action="send rewards, or wait for them"
+            )
         others = self._decisions - self._longest
         expected = self._longest * self._rewards / others if others else 0.0
         warn, fail = STOPPED

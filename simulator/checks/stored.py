@@ -19,12 +19,14 @@ from policies.mixture import Mixture
 from policies.ranker import Ranker
 from policies.spec import PolicySpec, decode_spec
 from simulator.audit import redraws
-from simulator.checks.findings import Finding, Severity, found
+from simulator.checks.findings import Finding, Severity, found, nothing
 
 Kind = TypeVar("Kind")
 
 CLOSE = 1e-6
 """Across builds (processors, library versions) a model's arithmetic agrees to this."""
+LOOKS = 3
+"""Times to look for a snapshot before it is called gone."""
 OTHER_BUILD = 0.05
 """Across builds a tie may fall otherwise, and the PMF with it: that explains no larger share of them."""
 
@@ -34,12 +36,13 @@ class Stored:
     """What is kept beside a log. ``blob``: the bytes under a digest, None when gone.
 
     ``snapshot``: the one of an id, None when it has been forgotten, as all but the newest are; raises SnapshotError
-    when its bytes are not those its id names. ``listed``: snapshots that should be there.
+    when its bytes are not those its id names. ``listed``: snapshots that should be there, as of when it is asked: of a
+    live policy they move on.
     """
 
     blob: Callable[[str], bytes | None] = lambda _: None
     snapshot: Callable[[str], Snapshot | None] = lambda _: None
-    listed: frozenset[str] = frozenset()
+    listed: Callable[[], Collection[str]] = frozenset
     _specs: dict[str, PolicySpec | None] = field(default_factory=dict)
     _catalogues: dict[str, Catalogue | None] = field(default_factory=lambda: {Catalogue().digest: Catalogue()})
 
@@ -63,6 +66,7 @@ class Gaps:
         self._stored = stored
         self._specs: Counter[str] = Counter()
         self._catalogues: Counter[str] = Counter()
+        self._known = set[str]()
 
     def add(self, entry: LogEntry) -> None:
         """Look up what an entry names."""
@@ -76,10 +80,14 @@ class Gaps:
 
     def findings(self) -> Iterator[Finding]:
         """One: failure for anything that is gone."""
-        snapshots = [name for name in sorted(self._stored.listed) if not self._loads(name)]
+        listed = self._stored.listed()
+        snapshots = sorted(self._gone(listed))
         gone = [*self._specs, *self._catalogues, *snapshots]
         entries = self._specs.total() + self._catalogues.total()
-        message = "every spec and catalogue that the log names is stored, and every snapshot that is listed"
+        message = (
+            f"all {len(self._known)} specs and catalogues that the log names are stored,"
+            f" and all {len(listed)} snapshots that are listed"
+        )
         if gone:
             message = (
                 f"{len(self._specs)} specs, {len(self._catalogues)} catalogues and {len(snapshots)} listed snapshots"
@@ -101,10 +109,24 @@ class Gaps:
         )
 
     def _look(self, spec: str | None = None, catalogue: str | None = None) -> None:
+        self._known.update(name for name in (spec, catalogue) if name is not None)
         if spec is not None and self._stored.spec(spec) is None:
             self._specs[spec] += 1
         if catalogue is not None and self._stored.catalogue(catalogue) is None:
             self._catalogues[catalogue] += 1
+
+    def _gone(self, listed: Collection[str]) -> set[str]:
+        """What is listed and not there, look after look: between list and blob a live policy may have moved on.
+
+        A snapshot leaves the list before its blob goes, so one that is gone and still listed afterwards is missing.
+        """
+        gone = set(listed)
+        for _ in range(LOOKS):
+            gone = {name for name in gone if not self._loads(name)}
+            if not gone:
+                break
+            gone &= set(self._stored.listed())
+        return gone
 
     def _loads(self, name: str) -> bool:
         try:
@@ -162,6 +184,15 @@ class Derivations:
 
     def findings(self) -> Iterator[Finding]:
         """One: of the decisions that could be checked, how many derive again."""
+        if not self._checked:
+            yield nothing(
+                "derivations",
+                f"of {self._decisions:,} decisions none names a snapshot, spec and catalogue that are still stored",
+                action="run the doctor on the live log while decisions are made, or soon after: the newest 20 snapshots"
+                " are kept, and those of checkpoints; an archive holds none",
+                figures={"decisions": self._decisions, "checked": 0},
+            )
+            return
         far = self._checked - self._same - self._close
         other = self._build is not None and self._log_build is not None and self._log_build != self._build
         severity: Severity = "ok"

@@ -40,6 +40,8 @@ POLICY = "home"
 RECOVERED_S = 10.0
 PATIENCE_S = 60.0
 TAKEOVER_S = 5.0
+NOTHING = 3
+"""Exit status of a run that checked nothing, as of banditloop doctor."""
 PER_S = 40.0
 SPEC = """
 name: home
@@ -132,16 +134,19 @@ def _report(damage: Damage, promised: Promised, result: "Result", verified: str,
     takeover = float(np.quantile(damage.takeovers, 0.99)) if damage.takeovers else 0.0
     kills, events = sum(damage.kills.values()), len(promised.decisions) + len(promised.rewards)
     print(f"kills: {dict(sorted(damage.kills.items()))}")
-    print(
-        f"recovered: median {np.median(damage.recoveries):.2f} s, slowest {slowest:.2f} s (at most {RECOVERED_S:.0f})"
-    )
-    print(f"takeover by a standby: p99 {takeover:.2f} s of {len(damage.takeovers)} (goal {TAKEOVER_S:.0f})")
+    median = np.median(damage.recoveries) if damage.recoveries else 0.0
+    print(f"recovered: median {median:.2f} s, slowest {slowest:.2f} s (at most {RECOVERED_S:.0f})")
+    over = f"p99 {takeover:.2f} s of {len(damage.takeovers)}" if damage.takeovers else "nothing to check"
+    print(f"takeover by a standby: {over} (goal {TAKEOVER_S:.0f})")
     print(f"answered unlogged: {promised.unlogged}, refused: {promised.refused}")
     print(f"snapshots: {verified}")
     print(
         f"seed {seed}: {kills} kills, {events:,} events acknowledged, {lost} lost, {twice} learned twice, {missed} not"
         " learned"
     )
+    if not (kills and promised.decisions and promised.rewards):
+        print("nothing to check: it takes a kill, and decisions and rewards that were acknowledged")
+        return NOTHING
     sound = not (lost or twice or missed) and verified.startswith("identical")
     return 0 if sound and max(slowest, learning) <= RECOVERED_S and takeover <= TAKEOVER_S else 1
 

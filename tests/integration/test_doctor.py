@@ -3,6 +3,8 @@
 import asyncio
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import msgspec
 import pytest
@@ -19,6 +21,7 @@ from policies.catalogue import Catalogue
 from policies.ranges import Range
 from policies.ranker import ActionRequest, RankRequest
 from policies.spec import PolicySpec
+from serve_app import learner, snapshots
 from serve_app.cli import app
 from serve_app.event_log import FIELD, LogReader, LogWriter
 from serve_app.keys import Keys
@@ -111,6 +114,146 @@ def test_a_log_as_the_service_writes_it_is_trusted(served):
     assert "can be trusted" in text.stdout
 
 
+@contextmanager
+def busy(url: str, spec: PolicySpec = SPEC) -> Iterator[None]:
+    """A learner that publishes as fast as it can, and decisions and rewards all the while."""
+    stop = threading.Event()
+
+    async def go_on() -> None:
+        async with redis.asyncio.Redis.from_url(url) as client:
+            service = RedisPolicyService(
+                spec, client, LogWriter(client), salt=SALT, replica="r", follow_interval_s=0.01
+            )
+            service.start()
+            while not stop.is_set():
+                await asyncio.sleep(0.003)
+                if not service.ready:
+                    continue
+                record, _ = await service.rank(RankRequest(context={"n": 0.5}, actions=ACTIONS))
+                await service.log([RewardRecord(record.event_id, float(record.chosen[0] == 0))])
+            await service.stop()
+
+    connection = redis.Redis.from_url(url)
+    loop = LearnerLoop(connection, spec, salt=SALT, publish_interval_s=0.0, checkpoint_interval_s=0.5)
+    threads = [threading.Thread(target=loop.run, args=(stop,)), threading.Thread(target=lambda: asyncio.run(go_on()))]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join(20)
+        connection.close()
+
+
+def test_a_live_policy_is_not_accused_of_moving_on_and_one_that_lost_a_blob_is(
+    client, server_url, tmp_path, monkeypatch
+):
+    """Whatever is read first is old when the last is read: more than the kept snapshots are published in between."""
+    (tmp_path / "salt").write_bytes(SALT)
+    arguments = ["home", "--redis-url", server_url, "--data-dir", str(tmp_path)]
+    monkeypatch.setattr(learner, "PACE_S", 0.0)
+    monkeypatch.setattr(learner, "PUBLISHING_SHARE", 1.0)
+    monkeypatch.setattr(snapshots, "KEPT_SNAPSHOTS", 5)
+    with busy(server_url):
+        deadline = time.monotonic() + 30
+        while len(decisions(client)) < 100 or len(client.lrange(KEYS.snapshots, 0, -1)) < 5:
+            assert time.monotonic() < deadline, "nothing was published"
+            time.sleep(0.05)
+        before = set(client.lrange(KEYS.snapshots, 0, -1))
+        reports = [doctor(*arguments) for _ in range(8)]
+        assert not before & set(client.lrange(KEYS.snapshots, 0, -1)), "else nothing moved, and nothing was tried"
+    assert [status for status, _ in reports] == [0] * 8, [failed(report) for _, report in reports]
+    for name in client.lrange(KEYS.snapshots, 1, 2):  # now it rests
+        client.delete(KEYS.blob(name.decode()))
+    status, report = doctor(*arguments)
+    gaps = next(finding for finding in report["findings"] if finding["check"] == "gaps")
+    assert (status, gaps["severity"], gaps["figures"]["snapshots_gone"]) == (1, "failure", 2)
+
+
+def test_a_blob_that_is_gone_is_found_although_the_policy_moves_on(client, server_url, tmp_path):
+    """One that stays in the list: the looks after the first see the same."""
+    (tmp_path / "salt").write_bytes(SALT)
+    with busy(server_url):
+        deadline = time.monotonic() + 30
+        while client.llen(KEYS.snapshots) < 8:
+            assert time.monotonic() < deadline, "nothing was published"
+            time.sleep(0.05)
+        stop = threading.Event()
+
+        def lose() -> None:  # whatever is published, something is missing
+            with redis.Redis.from_url(server_url) as other:
+                while not stop.is_set():
+                    for name in other.lrange(KEYS.snapshots, 2, 4):
+                        other.delete(KEYS.blob(name.decode()))
+
+        thread = threading.Thread(target=lose)
+        thread.start()
+        time.sleep(0.1)
+        try:
+            found = [doctor("home", "--redis-url", server_url, "--data-dir", str(tmp_path)) for _ in range(3)]
+        finally:
+            stop.set()
+            thread.join(10)
+    assert [status for status, _ in found] == [1] * 3
+    assert all(failed(report) == {"gaps"} for _, report in found)
+
+
+def test_a_log_that_is_trimmed_under_its_reader_is_read_again(client, server_url, tmp_path, monkeypatch):
+    """Else a whole stretch would be missing, and its rewards would be orphans."""
+    (tmp_path / "salt").write_bytes(SALT)
+    entries = log_of("softmax", 3000, 1, salt=SALT)
+    client.set(KEYS.blob(SPECS["softmax"].digest), SPECS["softmax"].encoded)
+    client.set(KEYS.blob(Catalogue().digest), Catalogue().encoded)
+    pipeline = client.pipeline(transaction=False)
+    for entry in entries:
+        pipeline.xadd(KEYS.log, {FIELD: encode(entry.record)}, id=entry.id)
+    pipeline.execute()
+    client.set(KEYS.stats, msgspec.msgpack.encode(Stats(entries[-1].id, 1, 1, "", 0, {})))
+    read, reads = LogReader.read, 0
+
+    def trimming(self, after, **options):
+        nonlocal reads
+        reads += 1
+        if reads == 2:  # between two reads of the doctor's, once
+            middle = entries[len(entries) * 2 // 3].id
+            client.xtrim(KEYS.log, minid=middle, approximate=False)
+            client.hset(KEYS.archive, mapping={"trimmed": middle, "end": middle, "written": middle})
+        return read(self, after, **options)
+
+    monkeypatch.setattr(LogReader, "read", trimming)
+    report = doctor("home", "--redis-url", server_url, "--data-dir", str(tmp_path))[1]
+    orphans = next(finding for finding in report["findings"] if finding["check"] == "orphan_rewards")
+    assert orphans["figures"].get("orphan", 0) == 0
+    assert report["decisions"] < 3000 / 2
+
+
+def test_what_had_nothing_to_check_says_so_and_cron_can_tell(client, server_url, tmp_path):
+    """Without a salt and without the snapshots nothing shows that the log is what was drawn."""
+    entries = log_of("softmax", 300, 1, salt=SALT)
+    client.set(KEYS.blob(SPECS["softmax"].digest), SPECS["softmax"].encoded)
+    client.set(KEYS.blob(Catalogue().digest), Catalogue().encoded)
+    for entry in entries:
+        client.xadd(KEYS.log, {FIELD: encode(entry.record)}, id=entry.id)
+    client.set(KEYS.stats, msgspec.msgpack.encode(Stats(entries[-1].id, 1, 1, "", 0, {})))
+    arguments = ["home", "--redis-url", server_url, "--data-dir", str(tmp_path)]
+    status, report = doctor(*arguments)
+    assert (status, report["trusted"]) == (3, None), failed(report)
+    assert {"draws", "derivations", "frequencies"} <= set(report["unchecked"])
+    for finding in report["findings"]:
+        assert (finding["severity"] == "nothing") == finding["message"].startswith("nothing to check: ")
+        assert (finding["severity"] == "nothing") == (finding["check"] in report["unchecked"])
+        if finding["severity"] == "nothing":
+            assert finding["action"]
+    (tmp_path / "salt").write_bytes(SALT)
+    status, report = doctor(*arguments)
+    assert (status, report["trusted"]) == (0, True)
+    assert {"derivations", "frequencies"} <= set(report["unchecked"]) < {each["check"] for each in report["findings"]}
+    assert doctor(*arguments, "--demand", "draws")[0] == 0
+    assert doctor(*arguments, "--demand", "derivations")[0] == 3
+
+
 def test_tampering_with_the_stream_is_found_by_name(served, client):
     record = decisions(client)[-1][1]
     others = [k for k in range(3) if k != record.chosen[0] and record.pmfs()[0, k] > 0]
@@ -122,7 +265,7 @@ def test_tampering_with_the_stream_is_found_by_name(served, client):
     assert status == 1
     assert report["trusted"] is False
     assert failed(report) == {"draws", "gaps", "undecodable"}
-    assert all(f["cause"] and f["action"] for f in report["findings"] if f["severity"] != "ok")
+    assert all(f["cause"] and f["action"] for f in report["findings"] if f["severity"] not in {"ok", "nothing"})
     text = CliRunner().invoke(app, ["doctor", "home", *served])
     assert text.exit_code == 1
     assert "cannot be trusted" in text.stdout
@@ -152,7 +295,8 @@ def test_a_wrong_salt_is_a_warning_that_says_so(served, tmp_path):
     other.write_bytes(b"another salt, just as long.")
     status, report = doctor("home", *served, "--salt-file", str(other))
     draws = next(finding for finding in report["findings"] if finding["check"] == "draws")
-    assert (status, draws["severity"]) == (0, "warning")
+    assert (status, draws["severity"]) == (0, "nothing")
+    assert draws["message"].startswith("nothing to check")
     assert "--salt-file" in draws["action"]
 
 
@@ -163,7 +307,7 @@ def test_a_wrong_salt_is_a_warning_that_says_so(served, tmp_path):
         (["home"], "the log holds no decisions"),
         (["home", "--since", "yesterday"], "--since 'yesterday'"),
         (["home", "--salt-file", "/nowhere/salt"], "/nowhere/salt"),
-        (["home", "--redis-url", "redis://:secret@127.0.0.1:1/0"], "cannot be read (ConnectionError)"),
+        (["home", "--redis-url", "redis://:secret@127.0.0.1:1/0"], "cannot be read (ConnectionError"),
     ],
 )
 def test_what_could_not_be_examined_says_why(client, server_url, arguments, said):

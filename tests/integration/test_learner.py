@@ -1,5 +1,6 @@
 """The learner on a real server: resuming, leading, being fenced off, pins, rollbacks and verification."""
 
+import json
 import threading
 import time
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ import redis
 from logs import decision
 from loops import (
     KEYS,
+    SALT,
     SPEC,
     SPECS,
     decide,
@@ -33,14 +35,18 @@ from bandits.records import (
     RewardRecord,
     RollbackRecord,
     SpecRecord,
+    TickRecord,
 )
 from policies.catalogue import Catalogue
 from policies.spec import PolicySpec
+from serve_app.checkpoints import RECENT
 from serve_app.cli import app
+from serve_app.cli_snapshots import app as snapshots_app
 from serve_app.cli_train import app as train_app
 from serve_app.event_log import FIELD, LogReader
 from serve_app.learner import LearnerLoop
 from serve_app.lease import Lease, LeaseLostError
+from serve_app.snapshots import KEPT_SNAPSHOTS
 from serve_app.stored import StoredPolicy
 
 pytestmark = pytest.mark.usefixtures("hurried_learner")
@@ -380,3 +386,42 @@ def test_a_verification_in_parts_proves_what_one_from_the_start_does(client):
     client.xdel(KEYS.log, stolen.id)  # of the first part: the others prove no more than they did
     found = verified(client, jobs=3)
     assert [each.verdict for each in found if each.snapshot_id.startswith("checkpoint")] == ["different", "identical"]
+
+
+def test_what_is_listed_is_stored_however_many_checkpoints_are_forgotten(client):
+    """A quiet policy publishes with its checkpoints alone; the snapshot of one that is forgotten is listed on."""
+    loop = make(client)
+    settle(loop)
+    decide(client, 6)
+    settle(loop)
+    for _ in range(RECENT + 6):
+        client.xadd(KEYS.log, {FIELD: encode(CheckpointRecord())})
+        settle(loop)
+    listed = [name.decode() for name in client.lrange(KEYS.snapshots, 0, -1)]
+    assert len(listed) > RECENT
+    assert len(StoredPolicy(client, "home").checkpoints.list()) < RECENT + 6
+    assert [name for name in listed if not client.exists(KEYS.blob(name))] == []
+    for number in range(KEPT_SNAPSHOTS + 1):  # and when they do, they are gone
+        decide(client, 1, prefix=f"more{number}-")
+        settle(loop)
+    kept = {each.snapshot_id for each in StoredPolicy(client, "home").checkpoints.list()}
+    now = {name.decode() for name in client.lrange(KEYS.snapshots, 0, -1)} | kept
+    assert [name for name in listed if name not in now and client.exists(KEYS.blob(name))] == []
+
+
+def test_a_verification_of_nothing_is_no_proof_and_one_with_a_hole_fails(client, server_url, tmp_path):
+    arguments = ["verify", "home", "--redis-url", server_url, "--data-dir", str(tmp_path), "--json"]
+    (tmp_path / "salt").write_bytes(SALT)
+    LogReader(client, KEYS).append(TickRecord())
+    nothing = CliRunner().invoke(snapshots_app, arguments, catch_exceptions=False)
+    assert (nothing.exit_code, json.loads(nothing.stdout)["holds"]) == (3, False)
+    loop = make(client)
+    settle(loop)
+    decide(client, 6)
+    settle(loop)
+    good = CliRunner().invoke(snapshots_app, arguments, catch_exceptions=False)
+    assert (good.exit_code, json.loads(good.stdout)["holds"]) == (0, True)
+    gone = client.lindex(KEYS.snapshots, 1).decode()
+    client.delete(KEYS.blob(gone))
+    hole = CliRunner().invoke(snapshots_app, arguments, catch_exceptions=False)
+    assert (hole.exit_code, json.loads(hole.stdout)["corrupt"]) == (1, [gone])

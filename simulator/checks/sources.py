@@ -1,0 +1,105 @@
+"""Do the sources answer? Is the control what the spec says."""
+
+from collections import Counter
+from collections.abc import Iterator
+
+from bandits.records import DecisionRecord, LogEntry
+from policies.guardrails import FixedPolicy
+from policies.spec import UNIFORM, Holdout
+from simulator.checks.findings import Finding, found, graded, nothing, percent
+from simulator.checks.stored import Stored
+
+FAILING = 0.01
+"""Share of the decisions without some source, above which it is a warning."""
+UNSERVED = 0.01
+"""Share of the decisions held out that their policy did not make, above which it is a warning."""
+
+
+class Sources:
+    """Counts decisions that a source failed; and, of those held out, the ones that the holdout's policy did not make.
+
+    Of logs whose records do not say so, the scores in the record tell: without any of its source it was uniform.
+    """
+
+    def __init__(self, stored: Stored) -> None:
+        self._stored = stored
+        self._decisions = self._with_sources = self._held = self._unserved = self._unmarked = 0
+        self._failures: Counter[str] = Counter()
+        self._reasons: dict[str, str] = {}
+        self._holdout: Holdout | None = None
+        self._first: str | None = None
+
+    def add(self, entry: LogEntry) -> None:
+        """Look at a decision."""
+        record = entry.record
+        if not isinstance(record, DecisionRecord):
+            return
+        self._decisions += 1
+        self._with_sources += bool(record.scores or record.failed)
+        for name, reason in (record.failed or {}).items():
+            self._failures[name] += 1
+            self._reasons[name] = reason
+        spec = self._stored.spec(record.spec)
+        self._holdout = spec.holdout if spec is not None and spec.holdout is not None else self._holdout
+        if record.holdout:
+            self._hold(entry.id, record, spec.holdout if spec is not None else None)
+
+    def _hold(self, entry_id: str, record: DecisionRecord, holdout: Holdout | None) -> None:
+        self._held += 1
+        policy = FixedPolicy(UNIFORM if holdout is None else holdout.policy)
+        unmarked = not record.unserved and not policy.serves(record.source_scores(), len(record.chosen))
+        self._unmarked += unmarked
+        self._unserved += record.unserved or unmarked
+        if record.unserved or unmarked:
+            self._first = self._first or entry_id
+
+    def findings(self) -> Iterator[Finding]:
+        """One of the sources, where any was asked; one of the holdout, where there is one."""
+        if self._with_sources:
+            yield self._sources()
+        if self._held or self._holdout is not None:
+            yield self._control()
+
+    def _sources(self) -> Finding:
+        worst = self._failures.most_common(1)
+        name, count = worst[0] if worst else ("", 0)
+        message = f"no source failed in {self._with_sources:,} decisions that asked any"
+        if worst:
+            share = percent(count, self._with_sources)
+            message = f"source {name} failed in {count:,} of {self._with_sources:,} decisions, {share}"
+        return found(
+            "sources",
+            graded(count, self._with_sources, warn=FAILING, fail=None),
+            message + (f"; last because of: {self._reasons[name]}" if worst else ""),
+            cause="a source does not answer in time, or not validly: the decisions were made without it",
+            action="see GET /v1/policies/{policy} and banditloop_source_failures; mend the source, or give it more time"
+            " (timeout_ms)",
+            figures={"decisions": self._with_sources, **{f"failed {each}": n for each, n in self._failures.items()}},
+        )
+
+    def _control(self) -> Finding:
+        if not self._held:
+            return nothing(
+                "holdout",
+                "no decision was held out",
+                action="read more of the log, or see that requests carry the holdout's field",
+            )
+        share = percent(self._unserved, self._held)
+        message = f"{self._unserved:,} of {self._held:,} decisions held out, {share}, were not made by its policy"
+        if self._unmarked:
+            message += f"; {self._unmarked:,} records do not say so, so leave them out of the control by their scores"
+        severity = graded(self._unserved, self._held, warn=UNSERVED, fail=None)
+        return found(
+            "holdout",
+            "warning" if self._unmarked else severity,
+            message + (f"; the first is {self._first}" if self._first else ""),
+            cause="its source failed, or had no candidates for a user or for every slot: chance chose instead",
+            action="mend the source, or hold out by one that answers for everyone (popular, uniform); the control is"
+            " what is held out and not unserved",
+            figures={
+                "held_out": self._held,
+                "unserved": self._unserved,
+                "unmarked": self._unmarked,
+                "first": self._first,
+            },
+        )
