@@ -22,12 +22,20 @@ class FeatureIndex:
     """Columns for feature hashes, in the order they were first met. Column 0 is the intercept.
 
     ``interactions``: pairs of namespaces that are crossed. ``ignored``: a namespace that has no columns of its own.
-    ``limit``: the most columns there will be; a feature first met after that is ignored.
+    ``limit``: the most columns there will be; a feature first met after that is ignored. ``intercept``: without it
+    column 0 is there and is 0, so its weight is that of the prior and enters no sum.
     """
 
     def __init__(
-        self, interactions: Sequence[tuple[str, str]], ignored: str | None, limit: int, hashes: Sequence[int]
+        self,
+        interactions: Sequence[tuple[str, str]],
+        ignored: str | None,
+        limit: int,
+        hashes: Sequence[int],
+        *,
+        intercept: bool = True,
     ) -> None:
+        self._intercept = intercept
         self._interactions: Interactions = tuple((first, second) for first, second in interactions)
         self._ignored = ignored
         self._limit = max(limit, len(hashes))
@@ -73,6 +81,8 @@ class FeatureIndex:
             shared_space,
             *plan,
         )
+        if not self._intercept:
+            found[1][:, 0] = 0.0
         return found
 
     def rows(self, batch: Sequence[Row], learn: Sequence[bool]) -> tuple[Int64, Int64, Float64]:
@@ -101,6 +111,8 @@ class FeatureIndex:
             pairs,
             np.array(learn, np.bool_),
         )
+        if not self._intercept:
+            found[begins[:-1]] = 0.0
         return begins, columns, found
 
 

@@ -36,7 +36,9 @@ class RidgeConfig(msgspec.Struct, tag="ridge", tag_field="kind", frozen=True, fo
     """``l2`` and ``bias_l2``: prior precision of shared weights and of action biases (ignored without ``action_bias``).
 
     ``interactions``: pairs of namespaces whose features are crossed. ``max_features`` bounds d; a feature first met
-    when d is full is ignored. ``standbys``: learners that fold along, ready to take over.
+    when d is full is ignored. ``standbys``: learners that fold along, ready to take over. ``intercept: false``: without
+    features of its own an action's shared part is 0. It is written only if it is false, so that what was written
+    before there was such a field stays as it is, byte for byte.
     """
 
     l2: Annotated[float, msgspec.Meta(gt=0)] = 1.0
@@ -45,6 +47,12 @@ class RidgeConfig(msgspec.Struct, tag="ridge", tag_field="kind", frozen=True, fo
     interactions: list[tuple[str, str]] = msgspec.field(default_factory=list)
     max_features: Annotated[int, msgspec.Meta(ge=1, le=4096)] = 256
     standbys: Standbys = 0
+    intercept: bool | msgspec.UnsetType = msgspec.UNSET
+
+    def __post_init__(self) -> None:
+        """One way to say the usual case."""
+        if self.intercept:
+            msgspec.structs.force_setattr(self, "intercept", msgspec.UNSET)
 
 
 class RidgeLearner:
@@ -245,7 +253,8 @@ class Payload(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def index_of(config: RidgeConfig, hashes: Sequence[int]) -> FeatureIndex:
     """The columns of a model. An item's own indicator is its bias already."""
     ignored = ITEM_NAMESPACE if config.action_bias else None
-    return FeatureIndex(config.interactions, ignored, config.max_features, hashes)
+    intercept = config.intercept is not False
+    return FeatureIndex(config.interactions, ignored, config.max_features, hashes, intercept=intercept)
 
 
 def _inverse_root(precision: Float64) -> Float64:
