@@ -29,6 +29,7 @@ from serve_app.cli_options import (
     RedisUrl,
     ReportFile,
     SkipBad,
+    Window,
     group,
     out_file,
     settings_of,
@@ -207,10 +208,7 @@ def replay(
     publish_every: Annotated[
         int, typer.Option(min=1, help="Of a spec that learns: it acts by what it has learned after so many rows")
     ] = 100,
-    window_s: Annotated[
-        float | None,
-        typer.Option(min=0.001, help="Of an archive: count rewards of so many seconds, before windows have closed"),
-    ] = None,
+    window_s: Window = None,
     horizon: Annotated[int, typer.Option(min=1, help="Of sessions: decisions that count, from the first")] = 10,
     gamma: Annotated[float, typer.Option(help="Of sessions: what a reward counts one decision later")] = 1.0,
     session: Annotated[

@@ -60,6 +60,12 @@ LogFormat = Annotated[
 Columns = Annotated[
     str | None, typer.Option("--columns", help="Of a CSV, e.g. '{reward: click, propensity: p, event_id: id}'")
 ]
+Window = Annotated[
+    float | None,
+    typer.Option(
+        "--window-s", min=0.001, help="Of an archive: count rewards of so many seconds, before windows have closed"
+    ),
+]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Count malformed rows and leave them out")]
 ReportFile = Annotated[Path | None, out_file("Write the report to a file, as JSON")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables")]

@@ -23,6 +23,7 @@ from serve_app.cli_options import (
     Publish,
     RedisUrl,
     SkipBad,
+    Window,
     group,
     out_file,
 )
@@ -57,6 +58,7 @@ def policy(
     publish: Publish = False,
     columns: Columns = None,
     skip_bad: SkipBad = False,
+    window_s: Window = None,
     redis_url: RedisUrl = None,
     data_dir: DataDir = None,
 ) -> None:
@@ -66,6 +68,7 @@ def policy(
     trained on, and served later (banditloop snapshots warm-start FILE).
     """
     from serve_app.cli_replay import csv_columns
+    from simulator.logs.base import caution_of, columns_of
     from simulator.logs.formats import open_log
     from simulator.logs.left_out import left_out_of
     from simulator.trained import train
@@ -73,7 +76,9 @@ def policy(
     if out is None and not publish:
         raise ReplayError("say where the model goes: --out FILE, or --publish", "out")
     wanted = load_spec(spec)
-    pieces = open_log(log, log_format, shards=1, skip_bad=skip_bad, columns=csv_columns(columns), extra=())
+    pieces = open_log(
+        log, log_format, shards=1, skip_bad=skip_bad, columns=csv_columns(columns), extra=(), window_s=window_s
+    )
     what = SpinnerColumn(), words("learning"), words("{task.completed:,.0f} rows"), TimeElapsedColumn()
     with Progress(*what, console=notes, transient=True) as progress:
         task = progress.add_task("learning", total=None)
@@ -81,6 +86,10 @@ def policy(
     left_out = left_out_of(pieces)
     said = f", left out: {left_out}" if left_out else ""
     say(("trained", "green"), f"  {wanted.name}  {model.learned:,} rows{said}")
+    for name, kind in columns_of(pieces).items():
+        say(f"column {name}: {kind}")
+    if caution := caution_of(pieces):
+        say(caution)
     if out is not None:
         out.write_bytes(model.encoded)
         say(f"written to {out}")

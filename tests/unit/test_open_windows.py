@@ -13,6 +13,7 @@ from bandits.errors import ReplayError
 from bandits.join import Join, JoinRule, log_order
 from bandits.records import DecisionRecord
 from serve_app.cli import app
+from serve_app.cli_train import app as train_app
 from simulator.logs.archive import plain, rows_of
 from simulator.logs.base import waiting_of
 from simulator.logs.formats import open_log
@@ -129,3 +130,14 @@ def test_what_is_left_out_is_in_the_report(archive):
 def test_a_window_that_cannot_be_is_refused(tmp_path, log_format, window_s):
     with pytest.raises(ReplayError, match="a window of some seconds is of an archive"):
         open_log(str(tmp_path), log_format, window_s=window_s)
+
+
+def test_what_is_trained_before_windows_have_closed_is_said(archive, tmp_path):
+    (tmp_path / "p.yaml").write_text("name: p\nexploration: {kind: epsilon_greedy}\n")
+    command = ["policy", str(tmp_path / "p.yaml"), "--log", str(archive), "--out", str(tmp_path / "model")]
+    done = CliRunner().invoke(train_app, command)
+    assert isinstance(done.exception, ReplayError)
+    assert "decisions wait for their windows" in done.exception.message
+    done = CliRunner().invoke(train_app, [*command, "--window-s", "2"])
+    assert done.exit_code == 0, done.output
+    assert "only rewards within 2 s of a decision are counted" in " ".join(done.output.split())

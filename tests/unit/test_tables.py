@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from bandits.errors import BadRowError, ReplayError
 from serve_app.cli import app
+from serve_app.cli_train import app as train_app
 from simulator.logs.cells import MISSING, Evidence, features_of
 from simulator.logs.csv_log import CsvColumns
 from simulator.logs.formats import open_log
@@ -453,3 +454,13 @@ def test_features_of_actions_reach_the_reward_model(tmp_path):
         report = evaluate(Question([Uniform()], ("dr",)), open_log(str(log), "csv", columns=columns))
         found[features] = report.results[0].estimates["dr"].stderr
     assert found["f"] < 0.9 * found[None]
+
+
+def test_what_is_trained_on_a_table_says_how_its_columns_were_read(tmp_path):
+    (tmp_path / "p.yaml").write_text("name: p\nexploration: {kind: epsilon_greedy}\n")
+    log = log_of(tmp_path / "log.csv", ["02139", "2139"])
+    columns = "{reward: click, propensity: p, action: shown, actions: of, context: [x]}"
+    command = ["policy", str(tmp_path / "p.yaml"), "--log", str(log), "--format", "csv", "--columns", columns]
+    done = CliRunner().invoke(train_app, [*command, "--out", str(tmp_path / "model")])
+    assert done.exit_code == 0, done.output
+    assert "column x: text, since it holds '02139'" in done.output
