@@ -1,11 +1,11 @@
 """Vowpal Wabbit reading its own log: it predicts, then learns, example by example, as its command line does."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
 import numpy as np
-from vowpal_wabbit_next import LabelType, PredictionType, Workspace, _core
+from vowpal_wabbit_next import CBLabel, LabelType, PredictionType, Workspace, _core
 
 from bandits.errors import BadRowError, SnapshotError, SpecError
 from bandits.scoring import Arity, read_arguments
@@ -72,6 +72,7 @@ class VwLogReader:
             raise SpecError(f"the model was not made with --cb_explore_adf: {what}, not a PMF", "learner.args")
         self._workspace: Any = workspace._workspace  # noqa: SLF001
         self._format = log_format
+        self._learns, self._last = learns, list[Any]()
         self._ask = self._workspace.predict_then_learn_multi_ex_one if learns else self._workspace.predict_multi_ex_one
 
     def probability(self, lines: Sequence[bytes], label: Label) -> float:
@@ -83,7 +84,7 @@ class VwLogReader:
         Raises:
             BadRowError: VW refuses the example, or reads another label. Does not say where it stands.
         """
-        for action, probability in self._asked(lines, label):
+        for action, probability in self._asked(lines, label, self._ask):
             if action == label.chosen:
                 return float(probability)
         return 0.0
@@ -94,17 +95,34 @@ class VwLogReader:
         Raises:
             BadRowError: the same.
         """
-        predicted = self._asked(lines, label)
-        pmf = np.zeros(len(predicted), np.float64)
-        for action, probability in predicted:
-            pmf[action] = probability
-        return frozen(pmf / pmf.sum())
+        return _pmf_of(self._asked(lines, label, self._ask))
 
-    def _asked(self, lines: Sequence[bytes], label: Label) -> list[tuple[int, float]]:
+    def predict(self, lines: Sequence[bytes], label: Label) -> Pmf:
+        """The same without learning from it; ``learn`` may follow.
+
+        Raises:
+            BadRowError: the same.
+        """
+        return _pmf_of(self._asked(lines, label, self._workspace.predict_multi_ex_one))
+
+    def learn(self, label: Label, probability: float) -> None:
+        """Learn from the example that was predicted last, as if its action had been chosen with this probability.
+
+        ``label``: the same as was given with it, with a chosen action. A model that does not learn (-t) learns nothing.
+        """
+        if self._learns:
+            examples = self._last
+            chosen = examples[(label.chosen or 0) + examples[0]._get_label(LabelType.CB).shared]  # noqa: SLF001
+            chosen._set_label(CBLabel(label=(0, label.cost, probability)))  # noqa: SLF001
+            self._workspace.learn_multi_ex_one(examples)
+
+    def _asked(
+        self, lines: Sequence[bytes], label: Label, ask: Callable[[list[Any]], Sequence[tuple[int, float]]]
+    ) -> Sequence[tuple[int, float]]:
         try:
-            examples = self._parse(lines)
+            examples = self._last = self._parse(lines)
             self._check_label(examples, label)
-            return list(self._ask(examples))
+            return ask(examples)
         except (RuntimeError, UnicodeDecodeError) as error:
             raise BadRowError(f"VW cannot read it: {' '.join(str(error).split())}", "line") from error
 
@@ -133,6 +151,13 @@ class VwLogReader:
         given = label.cost, label.probability
         if any(abs(read - said) > _SLACK * max(abs(said), _TINY) for read, said in zip(found, given, strict=True)):
             raise BadRowError(f"VW reads cost and probability as {found[0]} and {found[1]}, not {given}", "label")
+
+
+def _pmf_of(predicted: Sequence[tuple[int, float]]) -> Pmf:
+    pmf = np.zeros(len(predicted), np.float64)
+    for action, probability in predicted:
+        pmf[action] = probability
+    return frozen(pmf / pmf.sum())
 
 
 def _ended(line: bytes) -> bytes:

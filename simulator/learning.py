@@ -10,14 +10,15 @@ from simulator.logs.archive import in_time
 from simulator.logs.base import Piece, caution_of, no_rows
 from simulator.logs.files import files_of
 from simulator.logs.left_out import NOTHING, LeftOut
+from simulator.logs.lines import RecordPiece
 from simulator.online import PUBLISH_EVERY
 from simulator.policy_args import VwKind
-from simulator.progressive import progressive, vw_progressive
-from simulator.rejection import rejection
+from simulator.progressive import UNLABELLED, progressive, vw_progressive
+from simulator.rejection import Rejection, rejection
 from simulator.replay import PolicyResult
+from simulator.vw_rejection import vw_rejection
 
 METHODS = ("progressive", "rejection")
-UNLABELLED = "examples without a label, which are predicted only"
 
 
 def learn_on(
@@ -42,10 +43,18 @@ def learn_on(
             method says.
     """
     if isinstance(asked, VwKind):
-        if method != "progressive" or log_format not in {"dsjson", "vw"}:
-            raise ReplayError("kind vw reads VW's own logs (dsjson, vw), by --method progressive", "policy")
+        if log_format not in {"dsjson", "vw"}:
+            raise ReplayError(
+                "kind vw reads VW's own logs (dsjson, vw): of others give a spec with learner: {kind: vw}", "policy"
+            )
         model = None if asked.model is None else Path(asked.model)
         form: Any = "text" if log_format == "vw" else log_format
+        if method == "rejection":
+            spans = [piece.span for piece in pieces if isinstance(piece, RecordPiece)]
+            thinned = vw_rejection(asked, spans, form, bound=bound, seed=seed, skip_bad=skip_bad)
+            if not thinned.rows:
+                raise ReplayError(f"the log has no rows to evaluate: {thinned.left_out or NOTHING}", "log")
+            return _thinned(asked.called, thinned, thinned.notes)
         vw = vw_progressive(files_of(log), asked.args, form, model=model, skip_bad=skip_bad)
         if vw.examples > vw.labelled:
             vw.left_out.counts[UNLABELLED] += vw.examples - vw.labelled
@@ -75,17 +84,20 @@ def learn_on(
     thinned = rejection(asked, pieces, bound=bound, publish_every=publish_every, seed=seed)
     if not thinned.rows:
         raise no_rows(pieces)
+    return _thinned(asked.name, thinned, notes)
+
+
+def _thinned(name: str, done: Rejection, notes: Sequence[str]) -> tuple[PolicyResult, LeftOut]:
     learned = {
-        "rows": float(thinned.rows),
-        "skipped": float(thinned.skipped),
-        "accepted": float(thinned.accepted),
-        "clipped": float(thinned.clipped),
-        "mean_accepted_reward": thinned.mean_accepted_reward,
+        "rows": float(done.rows),
+        "skipped": float(done.skipped),
+        "accepted": float(done.accepted),
+        "clipped": float(done.clipped),
+        "mean_accepted_reward": done.mean_accepted_reward,
     }
-    if not thinned.exact:
-        notes.append("the log is not uniformly random: exact only while no weight exceeds the bound")
-    result = PolicyResult(asked.name, method, curve=list(thinned.curve), learned=learned, notes=notes)
-    return _said(result, thinned.left_out)
+    exact = [] if done.exact else ["the log is not uniformly random: exact only while no weight exceeds the bound"]
+    result = PolicyResult(name, "rejection", curve=list(done.curve), learned=learned, notes=[*notes, *exact])
+    return _said(result, done.left_out)
 
 
 def _said(result: PolicyResult, left_out: LeftOut) -> tuple[PolicyResult, LeftOut]:

@@ -191,6 +191,7 @@ def _dsjson_label(record: Record) -> Label | str:
     return _checked(Label(chosen, label.cost, label.probability, label.weight), record)
 
 
+UNLABELLED = "examples without a label, which are predicted only"
 LABELS: Mapping[LogFormat, Callable[[Record], Label | str]] = {"text": _text_label, "dsjson": _dsjson_label}
 """By format, what reads the label of a record; or says why VW passes over it."""
 

@@ -1,14 +1,14 @@
 """Method rejection: replay by rejection sampling. A log is thinned to what the policy would have chosen itself."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from bandits.decide import uniform
 from bandits.errors import InvalidFieldError, ReplayError
 from policies.spec import PolicySpec
 from simulator.curve import Curve, CurvePoint
-from simulator.logs.base import LoggedDecision, Piece
+from simulator.logs.base import Piece
 from simulator.logs.left_out import LeftOut, left_out_of
 from simulator.online import PUBLISH_EVERY, OnlinePolicy, salt_of
 
@@ -26,7 +26,7 @@ class Rejection:
     ``accepted`` decisions. A learning policy's value depends on how much it has learned, so the two differ even
     in expectation. ``exact``: the log is uniformly random, so that each accepted row is distributed as if the policy
     had been live (Li et al. 2011, section 3). Otherwise that holds only if the importance weight of no action ever
-    exceeds the bound; ``clipped`` counts the rows whose chosen action's did.
+    exceeds the bound; ``clipped`` counts the rows whose chosen action's did. ``notes``: for a reader of the report.
     """
 
     rows: int
@@ -37,6 +37,7 @@ class Rejection:
     mean_accepted_reward: float
     curve: tuple[CurvePoint, ...]
     left_out: LeftOut = field(default_factory=LeftOut)
+    notes: Sequence[str] = ()
 
 
 def rejection(
@@ -64,8 +65,7 @@ def rejection(
             is of a mixture.
         InvalidFieldError: the bound is not a positive number.
     """
-    if bound is not None and not (math.isfinite(bound) and bound > 0.0):
-        raise InvalidFieldError(f"a bound on importance weights is a positive number, not {bound}", "bound")
+    check_bound(bound)
     online = OnlinePolicy(spec, publish_every=publish_every, seed=seed)
     salt = salt_of(seed)
     rows = accepted = clipped = actions_of_all = 0
@@ -75,7 +75,7 @@ def rejection(
         for batch in piece.batches():
             for row in batch.decisions:
                 if bound is None:
-                    actions_of_all = _check_uniform(row, actions_of_all or len(row.action_ids))
+                    actions_of_all = check_uniform(row.event_id, row.propensity, len(row.action_ids), actions_of_all)
                 context, actions = online.features(row)
                 target = float(online.pmf(context, actions)[row.chosen])
                 chance = target if bound is None else target / (bound * row.propensity)
@@ -95,15 +95,29 @@ def rejection(
     return Rejection(rows, left_out.skipped, accepted, clipped, bound is None, reward.value, reward.points(), left_out)
 
 
-def _check_uniform(row: LoggedDecision, count: int) -> int:
-    """K, if the row was chosen uniformly among K = ``count`` actions."""
-    if len(row.action_ids) != count:
+def check_bound(bound: float | None) -> None:
+    """Refuse what is no bound.
+
+    Raises:
+        InvalidFieldError
+    """
+    if bound is not None and not (math.isfinite(bound) and bound > 0.0):
+        raise InvalidFieldError(f"a bound on importance weights is a positive number, not {bound}", "bound")
+
+
+def check_uniform(event_id: str, propensity: float, count: int, known: int) -> int:
+    """K, if the row was chosen uniformly among K = ``count`` actions, as were the rows before it (``known``, or 0).
+
+    Raises:
+        ReplayError: it was not.
+    """
+    if known and known != count:
         raise ReplayError(
-            f"rows have {count} and {len(row.action_ids)} actions: give a bound, the largest number of actions", "bound"
+            f"rows have {known} and {count} actions: give a bound, the largest number of actions", "bound"
         )
-    if abs(row.propensity * count - 1.0) > UNIFORM_SLACK:
+    if abs(propensity * count - 1.0) > UNIFORM_SLACK:
         raise ReplayError(
-            f"{row.event_id!r} was chosen with propensity {row.propensity:g} among {count} actions, not uniformly:"
+            f"{event_id!r} was chosen with propensity {propensity:g} among {count} actions, not uniformly:"
             " give a bound on the importance weights, such as 1 / the least propensity",
             "bound",
         )

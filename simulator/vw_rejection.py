@@ -1,0 +1,67 @@
+"""Method rejection for Vowpal Wabbit on its own log: it learns from what it would have chosen itself, and no more."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from bandits.decide import uniform
+from bandits.errors import BadRowError
+from bandits.vw_log import LogFormat
+from simulator.curve import Curve
+from simulator.logs.left_out import BAD, LeftOut
+from simulator.logs.lines import Span, records, told
+from simulator.online import salt_of
+from simulator.policy_args import VwKind
+from simulator.progressive import LABELS, UNLABELLED, open_reader
+from simulator.rejection import PURPOSE_REJECTION, Rejection, check_bound, check_uniform
+
+
+def vw_rejection(
+    asked: VwKind,
+    spans: Iterable[Span],
+    log_format: LogFormat,
+    *,
+    bound: float | None = None,
+    seed: int = 0,
+    skip_bad: bool = False,
+) -> Rejection:
+    """What ``simulator.rejection.rejection`` is for a policy's spec, of VW reading the lines itself, as it does.
+
+    VW predicts each labelled example; of one that is accepted it learns the cost, with its own probability in place of
+    the log's. With ``-t`` it learns of none. Examples without a label tell nothing, and are left out.
+
+    Raises:
+        SpecError, SnapshotError: the arguments or the model.
+        BadRowError: a malformed example; names file and line. Not with ``skip_bad``: it is left out and counted.
+        ReplayError: no bound, and the log is not uniformly random; or it cannot be read.
+        InvalidFieldError: the bound is not a positive number.
+    """
+    check_bound(bound)
+    reader, notes = open_reader(asked.args, log_format, None if asked.model is None else Path(asked.model))
+    salt, name, read = salt_of(seed), asked.name or "vw", LABELS[log_format]
+    rows = accepted = clipped = actions_of_all = 0
+    left_out, reward = LeftOut(), Curve()
+    for record in (record for span in spans for record in records(span)):
+        try:
+            label = read(record)
+            if isinstance(label, str) or label.chosen is None:
+                left_out.add(label if isinstance(label, str) else UNLABELLED)
+                continue
+            pmf = reader.predict(record.lines, label)
+        except BadRowError as error:
+            if not skip_bad:
+                raise BadRowError(told(read, record, error), error.target) from error
+            left_out.add(BAD, left_out.first_bad or told(read, record, error))
+            continue
+        if bound is None:
+            actions_of_all = check_uniform(record.event_id, label.probability, len(pmf), actions_of_all)
+        target = float(pmf[label.chosen])
+        chance = target if bound is None else target / (bound * label.probability)
+        clipped += chance > 1.0 + 1e-9
+        accept = uniform(salt, name, record.event_id, 0, PURPOSE_REJECTION) < chance
+        reward.add(-label.cost if accept else 0.0, float(accept))
+        rows += 1
+        if accept:
+            accepted += 1
+            reader.learn(label, target)
+    curve = reward.points()
+    return Rejection(rows, left_out.skipped, accepted, clipped, bound is None, reward.value, curve, left_out, notes)
