@@ -38,7 +38,7 @@ def parse_yaml(text: str | bytes) -> Any:
         InvalidFieldError: it is not YAML, or has a key twice in one mapping; one line.
     """
     try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506 - it is a safe one
+        return _Loader(text).get_single_data()
     except (yaml.YAMLError, UnicodeDecodeError, ValueError) as error:  # ValueError: of a date that is none
         raise InvalidFieldError(f"not YAML: {' '.join(str(error).split())}") from error
 
