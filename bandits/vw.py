@@ -64,7 +64,8 @@ class _WeightsPayload(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class _ModelPayload(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A model as VW serialises it. ``digest`` is of the rest: VW may accept, or crash on, what is not a model.
 
-    ``available``: how many actions there were to choose from, over all that was learned.
+    ``available``: how many actions there were to choose from, over all that was learned by row; 0 where VW was shown
+    all actions, and has counted them itself.
     """
 
     args: str
@@ -194,7 +195,8 @@ class VwLearner:
     """Learns with VW from the features' hashes, exactly as VW would from the equivalent text. Not thread-safe.
 
     With ``by_row``, where the arguments let VW learn from the chosen action alone, it is shown only that one: the
-    weights are the same, byte for byte, but VW's own counters in a serialised model are not.
+    weights are the same, byte for byte, but VW's own counters in a serialised model are not. So a model that has
+    learned goes on in the way in which it was taught, whichever a fresh one would be taught in.
 
     ``args`` is any ``--cb_explore_adf`` argument string made of ``KNOWN`` options. A snapshot is the weights, for
     ``bandits.scoring``, where that is exact; else, or if ``own_exploration`` asks for VW's own PMF, the whole model.
@@ -220,8 +222,10 @@ class VwLearner:
         self._label = CBLabel()  # of one row after the other: to make one costs more than to change it
         self._plan = None if own_exploration else parse_arguments(self.args)
         self.by_row = by_row and self._plan is not None and _needs_only_the_chosen(self.args)
-        if self.learned and self.by_row != (self._available > 0):
-            raise SnapshotError("the checkpoint is of a learner that was taught in another way", "by_row")
+        if self._available and not _needs_only_the_chosen(self.args):
+            raise SnapshotError(f"a model of '{self.args}' is not taught by row", "payload.available")
+        if self.learned:
+            self.by_row = self._available > 0
 
     def learn(self, interactions: Sequence[Interaction]) -> None:
         """Learn from interactions, in order, each with all of its actions.

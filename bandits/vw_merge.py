@@ -48,9 +48,8 @@ def merge_vw(args: str, base: bytes, derived: Sequence[bytes]) -> bytes:
     start = open_workspace(args, saved.model)
     deltas = [calculate_delta(start, open_workspace(args, each.model)) for each in others]
     merged: Any = apply_delta(start, merge_deltas(deltas))
-    learned = saved.learned + sum(each.learned - saved.learned for each in others)
-    available = saved.available + sum(each.available - saved.available for each in others)
-    return encode_model(args, learned, available, merged.serialize())
+    gained = [(each.learned - saved.learned, each.available - saved.available) for each in others]
+    return encode_model(args, *_taught((saved.learned, saved.available), *gained), merged.serialize())
 
 
 def carry_vw(args: str, merged: bytes, since: bytes, now: bytes) -> bytes:
@@ -60,6 +59,16 @@ def carry_vw(args: str, merged: bytes, since: bytes, now: bytes) -> bytes:
     onto, before, after = (decode_model(each) for each in (merged, since, now))
     delta = calculate_delta(open_workspace(args, before.model), open_workspace(args, after.model))
     carried: Any = apply_delta(open_workspace(args, onto.model), delta)
-    learned = onto.learned + after.learned - before.learned
-    available = onto.available + after.available - before.available
-    return encode_model(args, learned, available, carried.serialize())
+    gained = after.learned - before.learned, after.available - before.available
+    return encode_model(args, *_taught((onto.learned, onto.available), gained), carried.serialize())
+
+
+def _taught(*parts: tuple[int, int]) -> tuple[int, int]:
+    """Interactions learned, and the actions that there were to choose from, of all parts together.
+
+    Models of one base go on in its way; but from a fresh one, under two specs, one may have been taught by row and
+    another not, which has not counted its actions: then the whole goes on by row, and as many are assumed of the other.
+    """
+    learned, available = (sum(numbers) for numbers in zip(*parts, strict=True))
+    counted = sum(interactions for interactions, actions in parts if actions)
+    return learned, available if counted in {0, learned} else round(available * learned / counted)

@@ -18,7 +18,7 @@ from bandits.hashing import partition_of
 from bandits.join import JoinRule, log_order
 from bandits.ridge import RidgeConfig, RidgeLearner, decode_sums
 from bandits.ridge_merge import merge_ridge
-from bandits.vw import VwLearner
+from bandits.vw import VwLearner, decode_model
 from bandits.vw_merge import carry_vw, check_mergeable, merge_vw
 from policies.fold import decode_state
 from policies.spec import PolicySpec, VwConfig, decode_spec
@@ -119,6 +119,25 @@ def test_what_exceeds_the_number_of_features_is_left_out_of_a_merge():
     merged = decode_sums(merge_ridge(config, taught(config, [interactions(seed, 40) for seed in range(3)])))
     assert len(merged.hashes) == 6
     assert merged.arrays()[0].shape == (6, 6)
+
+
+@pytest.mark.parametrize(("by_row", "whole"), [(20, 20), (7, 60), (60, 7)])
+def test_models_that_were_taught_in_two_ways_merge_and_go_on(by_row, whole):
+    """The actions to choose from were 3 each time, so the one that did not count them is told right."""
+    args = VwConfig().args
+    base, parts = VwLearner(args, by_row=True).checkpoint(), []
+    for seed, count in enumerate((by_row, whole)):
+        learner = VwLearner(args, by_row=True, own_exploration=seed == 1, checkpoint=base)
+        learner.learn(interactions(seed, count))
+        parts.append(learner.checkpoint())
+    assert [decode_model(each).available > 0 for each in parts] == [True, False]
+    width = decode_model(parts[0]).available / by_row
+    merged = decode_model(merge_vw(args, base, parts))
+    assert (merged.learned, merged.available) == (by_row + whole, width * (by_row + whole))
+    for onto, since, now in ((parts[0], base, parts[1]), (parts[1], base, parts[0])):
+        carried = carry_vw(args, onto, since, now)
+        assert decode_model(carried).available == merged.available
+        VwLearner(args, by_row=True, own_exploration=True, checkpoint=carried).learn(interactions(3, 5))
 
 
 @pytest.mark.parametrize("args", ["--cb_explore_adf -b 20", "--cb_explore_adf --coin"])

@@ -15,7 +15,17 @@ from bandits.errors import InvalidInputError, InvalidPmfError, SnapshotError, Sp
 from bandits.hashing import hash_feature
 from bandits.scoring import CLAIMED, read_arguments
 from bandits.types import ActionSet, Context, Interaction, Namespace, Snapshot, check_pmf
-from bandits.vw import KNOWN, MODEL_KIND, WEIGHTS_KIND, VwLearner, VwModel, VwWeights, load_vw
+from bandits.vw import (
+    KNOWN,
+    MODEL_KIND,
+    WEIGHTS_KIND,
+    VwLearner,
+    VwModel,
+    VwWeights,
+    decode_model,
+    encode_model,
+    load_vw,
+)
 
 Features = dict[str, dict[str, float]]  # by namespace
 
@@ -184,9 +194,33 @@ def test_being_shown_the_chosen_action_alone_gives_the_same_weights_byte_for_byt
     assert learner.snapshot("1-0") == expected.snapshot("1-0")
 
 
-def test_a_checkpoint_goes_on_as_it_was_taught() -> None:
-    with pytest.raises(SnapshotError, match="another way"):
-        VwLearner(full(""), by_row=True, checkpoint=trained("").checkpoint())
+@pytest.mark.parametrize("args", BY_ROW)
+@pytest.mark.parametrize("own_first", [False, True])
+def test_a_model_goes_on_as_it_was_taught_and_each_way_serves_the_same(args: str, own_first: bool) -> None:
+    """A change of the exploration, there and back: the weights, and VW's own PMFs, of one that never changed."""
+    learner = VwLearner(full(args), by_row=True, own_exploration=own_first)
+    first = learner.by_row
+    learner.learn(STREAM[:15])
+    for number, own in enumerate((not own_first, own_first), start=1):
+        learner = VwLearner(full(args), by_row=True, own_exploration=own, checkpoint=learner.checkpoint())
+        assert learner.by_row is first
+        learner.learn(STREAM[15 * number : 15 * (number + 1)])
+    expected = {own: VwLearner(full(args), by_row=True, own_exploration=own) for own in (False, True)}
+    for each in expected.values():
+        each.learn(STREAM[:45])
+    assert learner._workspace.weights()[:, 0, :3].tobytes() == expected[False]._workspace.weights()[:, 0, :3].tobytes()
+    own_pmf = VwLearner(full(args), by_row=True, own_exploration=True, checkpoint=learner.checkpoint()).snapshot("1-0")
+    served, wanted = load_vw(own_pmf), load_vw(expected[True].snapshot("1-0"))
+    assert isinstance(served, VwModel)
+    assert isinstance(wanted, VwModel)
+    for each in STREAM[:10]:
+        assert served.pmf(each.context, each.actions).tobytes() == wanted.pmf(each.context, each.actions).tobytes()
+
+
+def test_a_model_that_cannot_have_been_taught_by_row_is_refused() -> None:
+    model = decode_model(trained("--cb_type dr").checkpoint())
+    with pytest.raises(SnapshotError, match="not taught by row"):
+        VwLearner(full("--cb_type dr"), checkpoint=encode_model(model.args, model.learned, 90, model.model))
 
 
 @pytest.mark.parametrize("args", PLAIN + OTHERS)
