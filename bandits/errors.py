@@ -209,6 +209,31 @@ class NewerBuildError(BanditloopError):
     code = "newer_build"
 
 
+class RefusedError(BanditloopError):
+    """What an entry of the log says cannot be done, as its bytes and those of its blobs show: everybody refuses it."""
+
+    code = "refused"
+
+
+class MissingBlobError(BanditloopError):
+    """Bytes that the log names are not stored here, or are not those of their digest."""
+
+    code = "missing_blob"
+
+
+class StalledError(BanditloopError):
+    """An entry could not be applied, and the log does not say why: learning stops before it.
+
+    ``position`` and ``kind``: of the entry; ``reason``: what went wrong.
+    """
+
+    code = "stalled"
+
+    def __init__(self, position: str, kind: str, reason: str) -> None:
+        super().__init__(f"the {kind} at {position} cannot be applied: {reason}", "log")
+        self.position, self.kind, self.reason = position, kind, reason
+
+
 class ArchiveError(BanditloopError):
     """The archive is damaged, has a gap, belongs to another log, or its address is wrong."""
 

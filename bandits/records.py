@@ -234,6 +234,11 @@ LogRecord = (
 )
 
 
+def kind_of(record: LogRecord) -> str:
+    """The name of a record's kind in the log."""
+    return str(record.__struct_config__.tag)
+
+
 class LogEntry(msgspec.Struct, frozen=True, gc=False):
     """One entry of the log. Its id ("milliseconds-sequence", the log's own clock) is its event time."""
 

@@ -124,6 +124,7 @@ def _open(args: str, model: bytes | None = None) -> tuple[Workspace[bool], int]:
     Raises:
         SpecError: arguments that this project does not allow or that VW refuses (``model`` is None).
         SnapshotError: VW cannot load the model with these arguments.
+        MemoryError: there is too little for so many bits.
     """
     options = read_arguments(args, KNOWN)
     if "cb_explore_adf" not in options:
@@ -136,6 +137,8 @@ def _open(args: str, model: bytes | None = None) -> tuple[Workspace[bool], int]:
         workspace = _Workspace([*words, *_OURS], model_data=model)
     except RuntimeError as error:
         reason = str(error).partition("\n")[0]
+        if "allocate" in reason or "bad_alloc" in reason:  # no fault of the arguments
+            raise MemoryError(reason) from error
         if model is None:
             raise SpecError(f"VW refuses '{args}': {reason}", "learner.args") from error
         raise SnapshotError(f"VW cannot load the model: {reason}", "payload.model") from error

@@ -1,12 +1,29 @@
-"""Learning as a fold over the log: state depends on the sequence of entries and on nothing else."""
+"""Learning as a fold over the log: state depends on the sequence of entries and on nothing else.
+
+Of every entry one of three things comes. It is applied. Or it is refused, counted, with its reason, and what it says
+is not done: only for what its own bytes and those of the blobs that it names show, so that whoever folds the log
+refuses it alike. Or, whatever else goes wrong (a blob is missing or damaged, memory, numerics), the fold stops:
+StalledError names the entry, and another fold, from a checkpoint on, may get past it when the cause is gone.
+"""
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import msgspec
 
-from bandits.codec import MALFORMED
-from bandits.errors import CodecError, SnapshotError, SpecError
+from bandits.codec import MALFORMED, digest
+from bandits.errors import (
+    ArtifactError,
+    BanditloopError,
+    CodecError,
+    InvalidInputError,
+    MissingBlobError,
+    NewerBuildError,
+    RefusedError,
+    SnapshotError,
+    SpecError,
+    StalledError,
+)
 from bandits.join import Join, JoinedDecision, JoinRule, JoinState, log_order
 from bandits.records import (
     ArtifactRecord,
@@ -21,8 +38,10 @@ from bandits.records import (
     RewardRecord,
     RollbackRecord,
     SpecRecord,
+    TickRecord,
     WarmStartRecord,
     fold_version,
+    kind_of,
 )
 from bandits.ridge import RidgeLearner
 from bandits.rl import RlLearner
@@ -34,6 +53,8 @@ from policies.features import chosen_rows, featurise_record
 from policies.mixture import source_actions
 from policies.spec import PolicySpec, VwConfig, decode_spec
 from policies.trained import decode_trained
+
+Kind = TypeVar("Kind")
 
 START = "0-0"
 CATALOGUES_KEPT = 8
@@ -74,6 +95,14 @@ class FoldState(msgspec.Struct, frozen=True, array_like=True):
     def needed(self) -> str:
         """A resume reads the log from here, this entry included; what is older is in this state."""
         return self.join.needed() or self.position
+
+
+class Refusal(msgspec.Struct, frozen=True, array_like=True):
+    """An entry that was refused, its kind, and why. Of a decision it is told when it would be learned."""
+
+    position: str
+    kind: str
+    reason: str
 
 
 class Cut(msgspec.Struct, frozen=True, array_like=True):
@@ -120,6 +149,7 @@ class Fold:
     them, ``pinned`` the snapshot to serve if it is not the newest. A new spec keeps the learned model unless a part
     changed that the model depends on. ``changes`` counts how often the model changed since this object was made.
     ``on_checkpoint`` is told the position of each checkpoint, and is given what makes its bytes, to call at once.
+    ``on_refused`` is told of each entry that is refused; ``join.counts`` counts them by kind, as ``refused_decision``.
     """
 
     def __init__(
@@ -129,11 +159,13 @@ class Fold:
         salt: bytes,
         past: Past | None = None,
         on_checkpoint: Callable[[str, Callable[[], bytes]], None] | None = None,
+        on_refused: Callable[[Refusal], None] = lambda _: None,
     ) -> None:
-        self._blob = blob
+        self._stored = blob
         self._salt = salt
         self._past = past
         self._on_checkpoint = on_checkpoint
+        self._on_refused = on_refused
         self._specs: dict[str, PolicySpec] = {}
         self._models: dict[str, str] = {}
         self._catalogues: dict[str, Catalogue] = {}
@@ -184,13 +216,45 @@ class Fold:
 
         Raises:
             NewerBuildError: see ``version``; the entry that says so was not applied.
+            StalledError: one cannot be applied here; this fold is of no further use.
         """
         for entry in entries:
-            for joined in self.join.apply(entry):
+            try:
+                self._apply(entry)
+            except NewerBuildError:
+                raise
+            except Exception as error:
+                reason = error.message if isinstance(error, BanditloopError) else f"{type(error).__name__}: {error}"
+                raise StalledError(entry.id, kind_of(entry.record), reason) from error
+
+    def _apply(self, entry: LogEntry) -> None:
+        record = entry.record
+        if isinstance(record, DecisionRecord) and record.spec not in self._specs:
+            try:
+                self._spec_of(record.spec)
+            except RefusedError as error:
+                self._refuse(entry.id, "decision", error.message)
+                entry = LogEntry(entry.id, TickRecord())
+        for joined in self.join.apply(entry):
+            try:
                 self._learn(joined)
-            self.position = entry.id
-            if not isinstance(entry.record, EVENTS):
-                self._configure(entry.record)
+            except RefusedError as error:
+                self._refuse(joined.position, "decision", error.message)
+        self.position = entry.id
+        if not isinstance(record, EVENTS):
+            try:
+                self._configure(record)
+            except RefusedError as error:
+                self._refuse(entry.id, kind_of(record), error.message)
+
+    def _refuse(self, position: str, kind: str, reason: str) -> None:
+        if kind == "rollback":
+            self.refused_rollbacks += 1
+        elif kind == "warm_start":
+            self.refused_warm_starts += 1
+        else:
+            self.join.counts[f"refused_{kind}"] += 1
+        self._on_refused(Refusal(position, kind, reason))
 
     @property
     def version(self) -> int:
@@ -233,21 +297,29 @@ class Fold:
         if isinstance(self.learner, RlLearner):
             return  # trained elsewhere: only a warm start changes it
         self.changes += 1
-        if isinstance(self.learner, RidgeLearner):
-            teach = self.learner.correct_row if joined.correction else self.learner.learn_row
+        try:
+            self._teach(self.learner, joined)
+        except InvalidInputError as error:
+            raise RefusedError(error.message, error.target) from error
+
+    def _teach(self, learner: Learner, joined: JoinedDecision) -> None:
+        """All of it or, where an interaction is refused, nothing."""
+        record = joined.record
+        if isinstance(learner, RidgeLearner):
+            teach = learner.correct_row if joined.correction else learner.learn_row
             rows = self._rows(joined)
             for (action_id, shared, own), reward in zip(rows, joined.rewards, strict=bool(rows)):
                 teach(action_id, (*shared, *own), reward)
             if not joined.correction:
                 self.learned += len(rows)
-        elif isinstance(self.learner, VwLearner) and self.learner.by_row and self._spec_of(record.spec).kind == "blend":
+        elif isinstance(learner, VwLearner) and learner.by_row and self._spec_of(record.spec).kind == "blend":
             for (_, shared, own), slot, reward in zip(self._rows(joined), joined.slots, joined.rewards, strict=True):
                 available = len(record.action_ids) - slot  # earlier slots took one each
-                self.learner.learn_row(shared, own, available, record.propensity(slot), reward)
+                learner.learn_row(shared, own, available, record.propensity(slot), reward)
                 self.learned += 1
         else:
             interactions = list(self.interactions(joined))
-            self.learner.learn(interactions)
+            learner.learn(interactions)
             self.learned += len(interactions)
 
     def _rows(self, joined: JoinedDecision) -> list[tuple[str, Row, Row]]:
@@ -280,6 +352,8 @@ class Fold:
                 name = record.credit.sources[record.credit.credited[slot]]
                 propensity = float(record.credit.pmfs()[slot, record.credit.credited[slot]])
                 available = source_actions(available)
+                if name not in available.ids:
+                    raise RefusedError(f"it is credited to {name!r}, which scored none of its actions", "credit")
                 chosen = available.ids.index(name)
             yield Interaction(record.event_id, slot, context, available, chosen, propensity, reward)
 
@@ -305,12 +379,15 @@ class Fold:
 
     def _respec(self, record: SpecRecord) -> None:
         spec = self._spec_of(record.digest)
-        kept = None
-        if self.learner is not None and self.spec is not None and self.spec.model_digest == spec.model_digest:
-            kept = self.learner.checkpoint()
-        else:
+        keeps = self.learner is not None and self.spec is not None and self.spec.model_digest == spec.model_digest
+        kept = self.learner.checkpoint() if keeps and self.learner is not None else None
+        try:
+            learner = make_learner(spec, salt=self._salt, checkpoint=kept)
+        except SpecError as error:
+            raise RefusedError(error.message, error.target) from error
+        self.learner = learner
+        if not keeps:
             self.join.forget_taught()
-        self.learner = make_learner(spec, salt=self._salt, checkpoint=kept)
         if self.spec_id != record.digest:
             self.pinned = None
         self.spec, self.spec_id, self.salt_id = spec, record.digest, record.salt_id
@@ -328,22 +405,35 @@ class Fold:
         if self._past is None:
             raise CodecError("a rollback needs the log behind it", "past")
         self.pinned = None
-        then = Fold(self._blob, salt=self._salt, past=self._past)
-        if log_order(record.position) < log_order(self.position):
-            stored = self._past.checkpoint(record.position)
-            if stored is not None:
-                then.resume(stored, self._past)
-            then.apply(self._past.entries(then.position, record.position))
+        then = self._as_of(record.position, self._past)
         if self.spec is None or then.spec is None or then.learner is None:
-            self.refused_rollbacks += 1
-            return
+            raise RefusedError(f"no spec was in force at {record.position}", "position")
         if then.spec.model_digest != self.spec.model_digest:
-            self.refused_rollbacks += 1  # there is no model of this spec's shape at that position
-            return
+            raise RefusedError(
+                f"the model at {record.position} is of another kind, use or learner than the spec in force", "position"
+            )
         self.learner = make_learner(self.spec, salt=self._salt, checkpoint=then.learner.checkpoint())
         self.learned = then.learned
         self.changes += 1
         self.join.adopt_taught(then.join)
+
+    def _as_of(self, position: str, past: Past, *, models: bool = True) -> "Fold":
+        """The fold of the same log as of an earlier position; of one that is not earlier, an empty one."""
+        then = self._empty(models=models)
+        if log_order(position) >= log_order(self.position):
+            return then
+        stored = past.checkpoint(position)
+        if stored is not None:
+            try:
+                then.resume(stored, past)
+            except (CodecError, SnapshotError, RefusedError):
+                then = self._empty(models=models)  # all that a checkpoint spares is reading the log from its start
+        then.apply(past.entries(then.position, position))
+        return then
+
+    def _empty(self, *, models: bool = True) -> "Fold":  # noqa: ARG002 - of several partitions
+        """Another fold of the same log."""
+        return Fold(self._stored, salt=self._salt, past=self._past)
 
     def _warm_start(self, record: WarmStartRecord) -> None:
         """Go on from a trained model, which replaces what was learned. One that does not fit changes nothing."""
@@ -351,12 +441,10 @@ class Fold:
         try:
             trained = decode_trained(data)
             if self.spec is None or trained.spec().model_digest != self.spec.model_digest:
-                self.refused_warm_starts += 1
-                return
+                raise RefusedError("it was trained for a spec of another kind, use or learner", "spec")
             self.learner = make_learner(self.spec, salt=self._salt, checkpoint=trained.checkpoint)
-        except (SnapshotError, SpecError):
-            self.refused_warm_starts += 1
-            return
+        except (SnapshotError, SpecError) as error:
+            raise RefusedError(error.message, error.target) from error
         self.pinned = None
         self.learned = trained.learned
         self.changes += 1
@@ -371,7 +459,7 @@ class Fold:
     def _spec_of(self, digest: str) -> PolicySpec:
         if digest not in self._specs:
             _make_room(self._specs, SPECS_KEPT)
-            self._specs[digest] = decode_spec(self._blob(digest))
+            self._specs[digest] = _demanded(decode_spec, self._blob(digest))
         return self._specs[digest]
 
     def _model_of(self, digest: str) -> str:
@@ -384,11 +472,30 @@ class Fold:
             return _NO_ITEMS
         if digest not in self._catalogues:
             _make_room(self._catalogues, CATALOGUES_KEPT)
-            self._catalogues[digest] = Catalogue.decode(self._blob(digest))
+            self._catalogues[digest] = _demanded(Catalogue.decode, self._blob(digest))
         return self._catalogues[digest]
+
+    def _blob(self, name: str) -> bytes:
+        """The bytes of a digest.
+
+        Raises:
+            MissingBlobError: what is stored are others. Whatever ``blob`` raises when there are none.
+        """
+        data = self._stored(name)
+        if digest(data) != name:
+            raise MissingBlobError(f"what is stored as blob {name} are other bytes: restore it", "digest")
+        return data
 
 
 _NO_ITEMS = Catalogue()
+
+
+def _demanded(decode: Callable[[bytes], Kind], data: bytes) -> Kind:
+    """What the bytes of a blob, which are those of its digest, are; or else the entry that names it is refused."""
+    try:
+        return decode(data)
+    except (SpecError, ArtifactError) as error:
+        raise RefusedError(error.message, error.target) from error
 
 
 def _make_room(cache: dict[str, PolicySpec] | dict[str, Catalogue], limit: int) -> None:

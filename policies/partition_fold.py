@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from bandits.errors import CodecError, SpecError
+from bandits.errors import CodecError, RefusedError, SpecError
 from bandits.join import JoinedDecision
 from bandits.records import CutRecord, LogRecord, MergeInput, MergeRecord, RollbackRecord, SpecRecord, WarmStartRecord
 from bandits.ridge import RidgeConfig
@@ -21,7 +21,7 @@ from bandits.ridge_merge import merge_ridge
 from bandits.types import Snapshot
 from bandits.vw_merge import carry_vw, merge_vw
 from policies.blend import make_learner
-from policies.fold import Cut, Fold, FoldState, Merging, PartitionState, Past
+from policies.fold import Cut, Fold, FoldState, Merging, PartitionState, Past, Refusal
 from policies.spec import PolicySpec, VwConfig
 
 
@@ -57,10 +57,11 @@ class PartitionFold(Fold):
         merged: Callable[[MergeRecord], bytes],
         past: Past | None = None,
         on_checkpoint: Callable[[str, Callable[[], bytes]], None] | None = None,
+        on_refused: Callable[[Refusal], None] = lambda _: None,
         on_merge: Callable[[MergeRecord], None] = lambda _: None,
         models: bool = True,
     ) -> None:
-        super().__init__(blob, salt=salt, past=past, on_checkpoint=on_checkpoint)
+        super().__init__(blob, salt=salt, past=past, on_checkpoint=on_checkpoint, on_refused=on_refused)
         self.partition = partition
         self.number = 0
         self.inputs: list[MergeInput | None] = []
@@ -72,6 +73,7 @@ class PartitionFold(Fold):
         self._on_merge = on_merge
         self._learns = models
         self._newest: tuple[str, MergeRecord] | None = None
+        self._asked_back = ""
 
     def resume(self, state: FoldState, past: Past) -> None:
         """Start from a checkpoint instead of from nothing; see Fold."""
@@ -105,9 +107,9 @@ class PartitionFold(Fold):
         elif isinstance(record, MergeRecord):
             self._adopt(record)
         elif isinstance(record, RollbackRecord):
-            self.rollback = record.position
+            self.rollback, self._asked_back = record.position, self.position
         elif isinstance(record, WarmStartRecord):
-            self.refused_warm_starts += 1
+            raise RefusedError("a policy in several partitions goes on from no whole model", "partitions")
         else:
             super()._configure(record)
 
@@ -144,8 +146,9 @@ class PartitionFold(Fold):
             self.learner, self.base = make_learner(spec, salt=self._salt, checkpoint=carried), merged
         if self.cut is not None and cut is None:
             self.untold += 1  # what it gave was not taken
-        if self.rollback is not None:
-            self.refused_rollbacks += not record.restores
+        if self.rollback is not None and not record.restores:
+            why = f"{self.rollback} is no merge of a model of the spec in force"
+            self._refuse(self._asked_back or self.position, "rollback", why)
         self.number, self.inputs, self.cut, self.rollback = record.number, record.inputs, None, None
         self._newest = (self.position, record)
         self.changes += 1
@@ -167,16 +170,19 @@ class PartitionFold(Fold):
         else:
             self.join.adopt_taught(then.join)
 
-    def _refolded(self, position: str, *, models: bool) -> "PartitionFold":
+    def _refolded(self, position: str, *, models: bool) -> "Fold":
         """The fold of the same log as of an earlier position of its log."""
-        past = self._past
-        if past is None:
+        if self._past is None:
             raise CodecError("a rollback needs the log behind it", "past")
-        then = PartitionFold(
-            self._blob, salt=self._salt, partition=self.partition, merged=self._merged, past=past, models=models
+        return self._as_of(position, self._past, models=models)
+
+    def _empty(self, *, models: bool = True) -> "PartitionFold":
+        """Another fold of the same log."""
+        return PartitionFold(
+            self._stored,
+            salt=self._salt,
+            partition=self.partition,
+            merged=self._merged,
+            past=self._past,
+            models=models,
         )
-        stored = past.checkpoint(position)
-        if stored is not None:
-            then.resume(stored, past)
-        then.apply(past.entries(then.position, position))
-        return then

@@ -19,7 +19,15 @@ from rich.table import Table
 from rich.text import Text
 
 from bandits.codec import digest
-from bandits.errors import BanditloopError, CodecError, DataUnavailableError, LogGapError, StartupError, plain
+from bandits.errors import (
+    BanditloopError,
+    CodecError,
+    DataUnavailableError,
+    LogGapError,
+    MissingBlobError,
+    StartupError,
+    plain,
+)
 from bandits.join import log_order
 from bandits.records import LogEntry
 from bandits.types import Snapshot
@@ -218,7 +226,7 @@ def _stored(client: "redis.Redis", keys: Keys, history: History) -> Stored:
     def snapshot(name: str) -> Snapshot | None:
         try:
             data = snapshots.blob(name)
-        except CodecError:
+        except MissingBlobError:
             return None
         return decode_published(data, name).snapshot
 

@@ -11,8 +11,8 @@ import redis
 import redis.asyncio
 from redis import exceptions as errors
 
-from bandits.codec import decode, encode
-from bandits.errors import CodecError, EventConflictError, LogUnavailableError
+from bandits.codec import decode, digest, encode
+from bandits.errors import CodecError, EventConflictError, LogUnavailableError, MissingBlobError
 from bandits.join import log_order
 from bandits.records import DecisionRecord, LogEntry, LogRecord, TickRecord
 from serve_app.keys import Keys
@@ -295,17 +295,19 @@ class LogReader:
         """The log's clock."""
         return now_ms(self._client, self._keys.log)
 
-    def blob(self, digest: str) -> bytes:
+    def blob(self, name: str) -> bytes:
         """The blob an entry names.
 
         Raises:
-            CodecError: it is gone, although the log refers to it.
+            MissingBlobError: it is gone, although the log refers to it, or damaged.
         """
-        data: Any = self._client.get(self._keys.blob(digest))
+        data: Any = self._client.get(self._keys.blob(name))
         if data is None:
-            raise CodecError(f"the log names blob {digest}, but it is not stored", "digest")
+            raise MissingBlobError(f"the log names blob {name}, but it is not stored", "digest")
+        if digest(data) != name:
+            raise MissingBlobError(f"what is stored as blob {name} are other bytes: restore it", "digest")
         return bytes(data)
 
-    def put_blob(self, digest: str, data: bytes) -> None:
+    def put_blob(self, name: str, data: bytes) -> None:
         """Store a blob under its digest, before any entry names it."""
-        self._client.set(self._keys.blob(digest), data)
+        self._client.set(self._keys.blob(name), data)

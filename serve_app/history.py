@@ -5,7 +5,7 @@ from typing import Any
 
 import redis
 
-from bandits.errors import CodecError, LogGapError
+from bandits.errors import LogGapError, MissingBlobError
 from bandits.join import log_order
 from bandits.records import LogEntry
 from policies.archive import ArchiveReader
@@ -69,18 +69,18 @@ class History:
             return str(newest[0][0].decode())
         return START if self._archive is None else self._archive.end
 
-    def blob(self, digest: str) -> bytes:
-        """The blob an entry names, from Redis or else from the archive.
+    def blob(self, name: str) -> bytes:
+        """The blob an entry names, from Redis, or else, when it is gone or damaged there, from the archive.
 
         Raises:
-            CodecError, ArchiveError: it is in neither.
+            MissingBlobError, ArchiveError: it is in neither.
         """
         try:
-            return self._log.blob(digest)
-        except CodecError:
+            return self._log.blob(name)
+        except MissingBlobError:
             if self._archive is None:
                 raise
-            return self._archive.blob(digest)
+            return self._archive.blob(name)
 
 
 def _next(position: str) -> tuple[int, int]:

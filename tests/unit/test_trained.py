@@ -11,6 +11,7 @@ from fakes import SALT, FakeLog, FakePast
 from logs import RULE, WINDOW, decision, log_of
 from typer.testing import CliRunner
 
+from bandits.codec import digest
 from bandits.errors import ReplayError, SnapshotError
 from bandits.exploration import EpsilonGreedy, LinTs
 from bandits.join import JoinedDecision
@@ -171,8 +172,8 @@ def started(spec: PolicySpec, model: TrainedModel | bytes, *, before: int = 5) -
     log = log_of([(1000, decision(f"e{i}")) for i in range(before)], spec)
     log.append(PinRecord("some"), at=1000 * before + WINDOW)
     data = model if isinstance(model, bytes) else model.encoded
-    log.blobs["model"] = data
-    log.append(WarmStartRecord("model"), at=1000 * before + WINDOW + 1)
+    log.blobs[digest(data)] = data
+    log.append(WarmStartRecord(digest(data)), at=1000 * before + WINDOW + 1)
     return log
 
 
