@@ -172,11 +172,15 @@ class Archiver:
                 wait_s, retry_s = 0.0 if self.step() else POLL_S, RETRY_S
                 while self.trim():
                     pass
-            except (RedisError, OSError, ArchiveError) as error:
+            except Exception as error:
                 self.failures += 1
                 self._unreported += 1
+                expected = isinstance(error, (RedisError, OSError, ArchiveError))
                 detail = error.message if isinstance(error, ArchiveError) else type(error).__name__
-                log.warning("%s is not archived, trying again in %g s: %s", self._policy, retry_s, detail)
+                trace = None if expected else error
+                log.warning(
+                    "%s is not archived, trying again in %g s: %s", self._policy, retry_s, detail, exc_info=trace
+                )
                 wait_s, retry_s = retry_s, min(2 * retry_s, MAX_RETRY_S)
             stop.wait(wait_s)
 

@@ -10,7 +10,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 from ray.exceptions import ActorDiedError, RayActorError
@@ -24,8 +24,12 @@ from serve_app.placement import on_node_for
 from serve_app.redis_clients import blocking_client
 from serve_app.settings import Settings
 
+if TYPE_CHECKING:
+    from serve_app.learner import LearnerLoop
+
 NAMESPACE = "banditloop"
 STOP_S = 5.0
+PACE_S, MAX_PACE_S = 1.0, 30.0
 PING_S = 10.0
 """How long the keeper waits for a process to start and to catch up with the log."""
 
@@ -73,13 +77,35 @@ class Learner(Background):
     """One policy's learner, or that of one of its partitions, leading or standing by."""
 
     def __init__(self, settings: Settings, spec: PolicySpec, partition: int, generation: int) -> None:
+        super().__init__(settings)
+        self._arguments = settings, spec, partition, generation
+        self._caught_up = threading.Event()
+        self.run(self._learn, f"learner-{spec.name}")
+
+    def _learn(self, stop: threading.Event) -> None:
+        loop = self._loop(stop)
+        if loop is not None:
+            loop.lease.caught_up = self._caught_up
+            loop.run(stop)
+
+    def _loop(self, stop: threading.Event) -> "LearnerLoop | None":
+        """The learner; None if it was told to stop before there was one.
+
+        What it needs may be missing for a while (an artifact, say): to try that again costs less than another process.
+        """
         from serve_app.partitions import make_loop  # noqa: PLC0415 - pyarrow takes 30 MB, which the keeper can do without
 
-        super().__init__(settings)
-        trained = opened(spec.artifact) if spec.artifact else None
-        loop = make_loop(settings, spec, partition, trained, generation)
-        self._caught_up = loop.lease.caught_up
-        self.run(loop.run, f"learner-{spec.name}")
+        settings, spec, partition, generation = self._arguments
+        pace_s = PACE_S
+        while not stop.is_set():
+            try:
+                trained = opened(spec.artifact) if spec.artifact else None
+                return make_loop(settings, spec, partition, trained, generation)
+            except Exception:
+                log.exception("the learner of policy %s cannot be made: the next attempt in %g s", spec.name, pace_s)
+                stop.wait(pace_s)
+                pace_s = min(2 * pace_s, MAX_PACE_S)
+        return None
 
     async def ping(self) -> None:
         """Nothing, once this learner has read the log to its end, or after PING_S."""

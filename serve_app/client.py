@@ -199,6 +199,19 @@ def is_ready(url: str) -> bool:
         return False
 
 
+def without_model(url: str) -> list[str]:
+    """Of a service that is not ready: why each policy that has no snapshot waits, if learning stands still for all."""
+    try:
+        answer = httpx.get(f"{url}/readyz", timeout=2).json()
+        where = {each["policy"]: f"the {each['kind']} at {each['entry']}" for each in answer["stalled"]}
+        waiting: list[str] = answer["waiting_for"]
+    except (httpx.TransportError, ValueError, KeyError, TypeError):
+        return []
+    if not set(waiting) <= set(where):
+        return []
+    return [f"policy {name} has no model, and its learning stands still at {where[name]}" for name in waiting]
+
+
 def wait_until_ready(url: str, *, timeout_s: float) -> None:
     """Wait until every policy has a snapshot loaded.
 

@@ -12,6 +12,7 @@ from policies.spec import PolicySpec
 from serve_app.environment import collect_rarely
 from serve_app.event_log import LogWriter
 from serve_app.http import Api
+from serve_app.learning import LearningWatch
 from serve_app.logs import configure_logging
 from serve_app.loopback import keep_replica_on_loopback
 from serve_app.metrics import Metrics, collect
@@ -40,6 +41,7 @@ class RankReplica:
         timeout = settings.redis_timeout_s
         self._client = connect(str(settings.redis_url), timeout_s=timeout)
         self._writer = LogWriter(self._client, timeout_s=timeout, confirm_replicas=settings.confirm_replicas)
+        self._watch = LearningWatch(self._client, specs)
         self._services = {
             spec.name: RedisPolicyService(
                 spec,
@@ -48,6 +50,7 @@ class RankReplica:
                 salt=settings.secret(),
                 replica=self._name,
                 follow_interval_s=settings.follow_interval_ms / 1000,
+                watch=self._watch,
             )
             for spec in specs
         }
@@ -67,9 +70,15 @@ class RankReplica:
         return app
 
     async def _first_snapshots(self) -> None:
-        """Wait until every policy has one. Those that have none PATIENCE_S after another had are waited for no more."""
+        """Wait until every policy has one, but for those whose learner stands still: they may never have.
+
+        Those that have none PATIENCE_S after another had are waited for no more.
+        """
         since: float | None = None
         while waiting := [name for name, service in self._services.items() if not service.ready]:
+            if all(self._services[name].learning.state == "stalled" for name in waiting):
+                log.error("starting although learning stands still, without a snapshot, for %s", ", ".join(waiting))
+                return
             if len(waiting) < len(self._services):
                 since = since or time.monotonic()
                 if time.monotonic() - since > PATIENCE_S:
@@ -82,13 +91,15 @@ class RankReplica:
         for service in self._services.values():
             service.start()
         self._tasks.append(asyncio.ensure_future(self._metrics.push_forever(self._client)))
+        self._tasks.append(asyncio.ensure_future(self._watch.run()))
         if self._keys is not None:
             self._tasks.append(asyncio.ensure_future(self._keys.follow()))
         return Api(self._services, self._metrics, self._scrape, self._keys)
 
     async def _scrape(self) -> bytes:
         partitions = {spec.name: spec.partitions for spec in self._specs}
-        return await collect(self._client, self._metrics.sample(), self._services, partitions)
+        stalled = {name: service.learning for name, service in self._services.items()}
+        return await collect(self._client, self._metrics.sample(), self._services, partitions, stalled)
 
     def _refresh(self) -> None:
         """Counters that others keep."""

@@ -19,6 +19,7 @@ from policies.requests import Item, RankRequest
 from serve_app import schemas
 from serve_app.bodies import parse
 from serve_app.docs_page import DOCS_HTML
+from serve_app.learning import Learning, readiness
 from serve_app.metrics import Metrics
 from serve_app.security import KeyRing, error_headers
 
@@ -103,6 +104,11 @@ class PolicyService(Protocol):
         ...
 
     @property
+    def learning(self) -> Learning:
+        """How its learning stands, as far as is known."""
+        ...
+
+    @property
     def ready(self) -> bool:
         """Whether a snapshot is loaded."""
         ...
@@ -161,6 +167,7 @@ class Api:
             "/v1/policies": self._list,
             "/livez": self._live,
             "/readyz": self._ready,
+            "/healthz/learning": self._learning,
             "/metrics": self._prometheus,
             "/openapi.json": self._document,
             "/docs": self._docs,
@@ -274,9 +281,16 @@ class Api:
 
     async def _ready(self) -> Answer:
         waiting = sorted(name for name, service in self._services.items() if not service.ready)
-        if waiting:
-            return 503, _encode(schemas.Health("waiting for a first snapshot", waiting)), JSON
-        return 200, _encode(schemas.Health("ok")), JSON
+        status = "waiting for a first snapshot" if waiting else "ok"
+        return 503 if waiting else 200, _encode(readiness(self._learnings(), status, waiting)), JSON
+
+    async def _learning(self) -> Answer:
+        """Apart from readiness: a replica whose learner stands still serves on, and a balancer is to leave it in."""
+        found = readiness(self._learnings())
+        return 200 if found.learning == "ok" else 503, _encode(found), JSON
+
+    def _learnings(self) -> dict[str, Learning]:
+        return {name: service.learning for name, service in sorted(self._services.items())}
 
     async def _prometheus(self) -> Answer:
         return 200, await self._scrape(), TEXT

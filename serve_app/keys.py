@@ -85,6 +85,16 @@ class Keys:
         return self._key("fold")
 
     @property
+    def progress(self) -> str:
+        """How far whoever leads has folded the log, and whether it stands still there; see learning.py."""
+        return self._key("progress")
+
+    @property
+    def refusals(self) -> str:
+        """The entries that were refused last, with their reasons, newest first."""
+        return self._key("refusals")
+
+    @property
     def archive(self) -> str:
         """What is committed to the archive, written there and trimmed from the stream: a hash, see archiver.py."""
         return self._key("archive")

@@ -1,5 +1,9 @@
-"""The learner process: read the log, fold, publish. One leader writes; a standby folds along and waits."""
+"""The learner process: read the log, fold, publish. One leader writes; a standby folds along and waits.
 
+Whatever goes wrong, the process stays: see standstill.py.
+"""
+
+import contextlib
 import logging
 import os
 import platform
@@ -44,6 +48,7 @@ from serve_app.keys import Keys
 from serve_app.lease import Command, Lease, LeaseLostError
 from serve_app.newer import mark_fold
 from serve_app.snapshots import Published, publish
+from serve_app.standstill import Standstill, redis_error_behind
 from serve_app.stats import Stats
 
 BLOCK_MS = 50
@@ -56,6 +61,8 @@ PUBLISHING_SHARE = 0.25
 RETRY_S = 0.5
 NEWER_S = 60.0
 """Until a look whether a log that a newer build has written can be read, which it cannot."""
+STAND_S = 0.5
+"""How often a learner that stands still looks after what else there is to do."""
 CHECKPOINT_S = 60.0
 CATCH_UP = 1000
 
@@ -114,6 +121,7 @@ class LearnerLoop:
         self._past = LogPast(self._history, self._checkpoints)
         owner = f"{os.getpid()}.{uuid.uuid4().hex[:8]}"
         self.lease = Lease(client, self._keys, owner, generation=generation)
+        self.standstill = Standstill(self._keys, self.lease, self._log)
         self._taken: list[tuple[str, bytes, Published | None]] = []
         self._fold = self._fresh()
         self._started = False
@@ -140,12 +148,16 @@ class LearnerLoop:
         heart.join()
 
     def attempt(self) -> float:
-        """Start, or take one step, whatever goes wrong outside; how many seconds to wait before the next attempt."""
+        """Start, or take one step, whatever goes wrong; how many seconds to wait before the next attempt."""
+        starts = not self._started
         try:
-            if not self._started:
+            if (left_s := self.standstill.wait_s()) > 0.0:
+                return self._stand(left_s)
+            if starts:
                 self.start()
                 self._started = True
             self.step()
+            self.standstill.gets_on(self._fold.position)
         except LeaseLostError:
             log.warning("another learner leads policy %s now: standing by", self._spec.name)
             self._configured_under = None
@@ -155,15 +167,36 @@ class LearnerLoop:
             self.lease.abstain()
             self._started = False
             return NEWER_S
+        except RedisError as error:
+            return self._cut_off(error)
         except LogGapError as error:
+            if starts:  # nor does the archive have it
+                return self._stall(error)
             log.warning("%s: resuming from the newest checkpoint", error.message)
             self._started = False
             return RETRY_S
-        except (RedisError, OSError) as error:
-            log.warning("the log cannot be reached (%s): retrying", type(error).__name__)
-            self._started = self._started and not self._torn
-            return RETRY_S
+        except Exception as error:  # noqa: BLE001 - the process would be started again, to meet the same
+            cause = redis_error_behind(error)
+            return self._stall(error) if cause is None else self._cut_off(cause)
         return 0.0
+
+    def _cut_off(self, error: Exception) -> float:
+        log.warning("the log cannot be reached (%s): retrying", str(error) or type(error).__name__)
+        self._started = self._started and not self._torn
+        return RETRY_S
+
+    def _stall(self, error: Exception) -> float:
+        """Stand still, and begin again from the newest checkpoint when the next attempt is due."""
+        self.standstill.stands(error, self._fold.position)
+        self._started = False
+        return 0.0
+
+    def _stand(self, left_s: float) -> float:
+        """While learning stands still: say so, and let no event wait in the inbox."""
+        if self.lease.token is not None:
+            self.standstill.say(self._fold.position)
+            self._inbox.move(self.lease)
+        return min(left_s, STAND_S)
 
     def start(self) -> None:
         """Resume from the newest checkpoint that can be used, else from the start of the log."""
@@ -184,6 +217,8 @@ class LearnerLoop:
         if self._trimmed():
             for entries in batched(self._history.entries(self._fold.position), CATCH_UP):
                 self._apply(entries)
+                with contextlib.suppress(LeaseLostError):
+                    self.standstill.say(self._fold.position)
 
     def step(self) -> None:
         """Fold what is new; if this process leads, do what only the leader may."""
@@ -202,6 +237,7 @@ class LearnerLoop:
         if leading is None:
             self._taken.clear()
             return
+        self.standstill.say(self._fold.position)
         if not ready:
             if not entries:  # everything that was in the log when the lease was taken has been read
                 self._configure()
@@ -221,7 +257,13 @@ class LearnerLoop:
 
     def _fresh(self) -> Fold:
         self._torn = False
-        return Fold(self._history.blob, salt=self._salt, past=self._past, on_checkpoint=self._on_checkpoint)
+        return Fold(
+            self._history.blob,
+            salt=self._salt,
+            past=self._past,
+            on_checkpoint=self._on_checkpoint,
+            on_refused=self.standstill.refused,
+        )
 
     def _apply(self, entries: list[LogEntry]) -> None:
         """Fold entries. If something outside the log fails in the middle of one, the fold is torn: start again."""

@@ -20,6 +20,7 @@ from redis.exceptions import RedisError
 from policies.ranker import Trouble
 from serve_app.keys import PROCESSES, Keys, process_metrics
 from serve_app.keys import partitions as key_names
+from serve_app.learning import Learning
 from serve_app.redis_clients import clock_ms
 from serve_app.stats import Stats, summed
 
@@ -100,11 +101,15 @@ class Metrics:
 
 
 async def collect(
-    client: "redis.asyncio.Redis", own: Sample, policies: Iterable[str], partitions: Mapping[str, int] | None = None
+    client: "redis.asyncio.Redis",
+    own: Sample,
+    policies: Iterable[str],
+    partitions: Mapping[str, int] | None = None,
+    learning: Mapping[str, Learning] | None = None,
 ) -> bytes:
     """Prometheus text: this process as of now, the others as of their last push, and what the learners have counted.
 
-    ``partitions``: how many a policy has, if not one.
+    ``partitions``: how many a policy has, if not one. ``learning``: how that of each policy stands.
 
     When Redis cannot be reached, or takes longer than SCRAPE_S, it is this process alone.
     """
@@ -126,7 +131,7 @@ async def collect(
     except (RedisError, OSError, msgspec.MsgspecError):
         pass
     registry = CollectorRegistry()
-    registry.register(_Collector(samples, stats, lags, logs))
+    registry.register(_Collector(samples, stats, lags, logs, learning or {}))
     return generate_latest(registry)
 
 
@@ -207,8 +212,10 @@ class _Collector:
         stats: Mapping[str, Stats],
         lags: Mapping[str, float],
         logs: Mapping[str, LogState],
+        learning: Mapping[str, Learning],
     ) -> None:
         self._logs = logs
+        self._learning = learning
         self._samples = samples
         self._stats = stats
         self._lags = lags
@@ -231,6 +238,7 @@ class _Collector:
         yield self._troubles()
         yield self._histogram()
         yield from self._learners()
+        yield self._stalled()
         yield from self._archivers()
 
     def _troubles(self) -> Metric:
@@ -283,6 +291,14 @@ class _Collector:
             published.add_metric([policy], stats.snapshots)
             lag.add_metric([policy], self._lags.get(policy, 0.0))
         yield from (outcomes, early, learned, published, lag, merges, late)
+
+    def _stalled(self) -> Metric:
+        text = "Whether a policy's learning stands still while entries wait: 1, or 0"
+        stalled = GaugeMetricFamily("banditloop_learning_stalled", text, labels=["policy", "kind"])
+        for policy, learning in self._learning.items():
+            if learning.state != "unknown":
+                stalled.add_metric([policy, learning.stall.kind if learning.stall else ""], float(bool(learning.stall)))
+        return stalled
 
     def _archivers(self) -> Iterator[Metric]:
         entries = GaugeMetricFamily("banditloop_log_entries", "Entries of the log in Redis", labels=["policy"])

@@ -126,6 +126,7 @@ class PartitionLoop(LearnerLoop):
             merged=self._merged,
             past=self._past,
             on_checkpoint=self._on_checkpoint,
+            on_refused=self.standstill.refused,
             on_merge=self._on_merge,
         )
 

@@ -16,7 +16,7 @@ from pydantic import SecretStr
 
 from bandits.errors import StartupError
 from policies.spec import PolicySpec
-from serve_app.client import is_ready
+from serve_app.client import is_ready, without_model
 from serve_app.embedded import embedded_valkey, running_url
 from serve_app.environment import join_clusters, prepare_environment
 from serve_app.loopback import check_ray_is_on_loopback, is_loopback, ray_on_loopback, refuse_open_doors
@@ -106,7 +106,7 @@ def serving(settings: Settings, specs: Sequence[PolicySpec]) -> Iterator[str]:
             with _serve_started({"host": inside, "port": settings.port}):
                 serve.run_many([target], wait_for_applications_running=False)
             base = _url(settings.host, settings.port)
-            _wait_until_ready(base, lambda: serve.status().applications.get(APP_NAME))
+            _wait_until_ready(base, lambda: serve.status().applications.get(APP_NAME), len(specs))
             yield base
         finally:
             serve.shutdown()
@@ -144,7 +144,7 @@ def serving_on_cluster(settings: Settings, specs: Sequence[PolicySpec], address:
         serve.run_many([target], wait_for_applications_running=False)
         base = _url(settings.host if is_loopback(settings.host) else "127.0.0.1", settings.port)
         try:
-            _wait_until_ready(base, lambda: serve.status().applications.get(APP_NAME))
+            _wait_until_ready(base, lambda: serve.status().applications.get(APP_NAME), len(specs))
             yield base
         finally:
             serve.delete(APP_NAME)
@@ -186,17 +186,18 @@ def _url(host: str, port: int) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
-def _wait_until_ready(url: str, status: Callable[[], Any]) -> None:
+def _wait_until_ready(url: str, status: Callable[[], Any], policies: int) -> None:
     """Wait until all answers, with every replica there.
 
     A replica that dies meanwhile makes Serve call the whole deployment failed, and start another one: only a failure
-    that lasts ends a service, and none does that answers.
+    that lasts ends a service, and none does that answers. Policies whose learning stands still before they had a model
+    are not waited for, if there are others.
 
     Raises:
-        StartupError: with what Serve says of each deployment that fails.
+        StartupError: with what Serve says of each deployment that fails, or where learning stands still.
     """
     began = time.monotonic()
-    failing_since = ready_since = math.inf
+    failing_since = ready_since = still_since = math.inf
     while True:
         ready, found, now = is_ready(url), status(), time.monotonic()
         state = None if found is None else found.status
@@ -206,6 +207,14 @@ def _wait_until_ready(url: str, status: Callable[[], Any]) -> None:
         failing_since = min(failing_since, now) if state == "DEPLOY_FAILED" else math.inf
         if now - ready_since > PATIENCE_S:
             log.warning("ready, though Serve says %s: %s", state, _reasons(found))
+            return
+        still = [] if ready else without_model(url)
+        still_since = min(still_since, now) if still else math.inf
+        if now - still_since > PATIENCE_S:
+            why = f"{'; '.join(still)}: see /tmp/ray/session_latest/logs for the reason"
+            if len(still) == policies:
+                raise StartupError(f"not started: {why}", "learning")
+            log.error("serving the other policies: %s", why)
             return
         if not ready and now - failing_since > PATIENCE_S:
             raise StartupError(f"not started: {_reasons(found)}", "deployments")

@@ -115,10 +115,30 @@ class CatalogueResponse(msgspec.Struct, frozen=True):
     items: int
 
 
+class Stalled(msgspec.Struct, frozen=True):
+    """Where a policy's learning stands still: at the entry of this id and kind; ``since_ms`` of the log's clock."""
+
+    policy: str
+    entry: str
+    kind: str
+    since_ms: int
+    partition: int = 0
+
+
+class Refused(msgspec.Struct, frozen=True):
+    """An entry of the log that was refused, and why."""
+
+    entry: str
+    kind: str
+    reason: str
+
+
 class PolicyInfo(msgspec.Struct, frozen=True):
     """A policy as this replica serves it. ``spec`` is the whole spec.
 
     ``source_troubles``: by source, what was last wrong with it in any replica that runs.
+    ``learning``: ``ok``, ``stalled``, or ``unknown`` while Redis does not say; ``stalled`` and ``reason``: where and
+    why. ``refused``: the entries that were refused last.
     """
 
     policy: str
@@ -131,6 +151,10 @@ class PolicyInfo(msgspec.Struct, frozen=True):
     spec: dict[str, Any]
     outcomes: dict[str, int]
     source_troubles: dict[str, Trouble] = {}
+    learning: str = "unknown"
+    stalled: Stalled | None = None
+    reason: str | None = None
+    refused: list[Refused] = []
 
 
 class PoliciesResponse(msgspec.Struct, frozen=True):
@@ -144,6 +168,15 @@ class Health(msgspec.Struct, frozen=True):
 
     status: str
     waiting_for: list[str] = msgspec.field(default_factory=list)
+
+
+class Readiness(msgspec.Struct, frozen=True):
+    """``status`` is ``ok``, or what is missing. ``learning``: ``ok``, ``stalled``, or ``unknown``; with the entries."""
+
+    status: str
+    learning: str
+    waiting_for: list[str] = msgspec.field(default_factory=list)
+    stalled: list[Stalled] = msgspec.field(default_factory=list)
 
 
 _P = "/v1/policies/{policy}"
@@ -167,7 +200,8 @@ _ROUTES: tuple[tuple[str, str, str, type | None, int, type, tuple[int, ...]], ..
     ("get", _P, "A policy: its spec, snapshot and counts", None, 200, PolicyInfo, (404,)),
     ("get", "/v1/policies", "All policies", None, 200, PoliciesResponse, ()),
     ("get", "/livez", "The process answers", None, 200, Health, ()),
-    ("get", "/readyz", "Every policy has a snapshot loaded", None, 200, Health, (503,)),
+    ("get", "/readyz", "Every policy has a snapshot loaded", None, 200, Readiness, (503,)),
+    ("get", "/healthz/learning", "Every policy's learner gets on", None, 200, Readiness, (503,)),
 )
 _PAGES: tuple[tuple[str, str, str], ...] = (
     ("/metrics", "Prometheus metrics of the whole service", "text/plain"),
@@ -228,8 +262,8 @@ def openapi(version: str) -> bytes:
     paths: dict[str, Any] = {}
     for method, path, summary, body, status, answer, failures in _ROUTES:
         operation = _operation(path, summary, str(status), _json(by_type[answer]), failures, error)
-        if answer is Health and failures:
-            operation["responses"]["503"] = {"description": "Not yet", "content": _json(by_type[Health])}
+        if answer is Readiness:
+            operation["responses"]["503"] = {"description": "Not so", "content": _json(by_type[Readiness])}
         if body is not None:
             operation["requestBody"] = {"required": True, "content": _json(by_type[body])}
         paths.setdefault(path, {})[method] = operation

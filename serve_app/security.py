@@ -36,7 +36,7 @@ SCOPES: tuple[ScopeName, ...] = get_args(ScopeName)
 KeyId = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$(?!\n)")]
 PREFIX = "bl_"
 CHECK_S = 1.0
-OPEN_PAGES = frozenset({"/livez", "/readyz", "/openapi.json", "/docs"})
+OPEN_PAGES = frozenset({"/livez", "/readyz", "/healthz/learning", "/openapi.json", "/docs"})
 
 Headers = Iterable[tuple[bytes, bytes]]
 

@@ -22,8 +22,9 @@ from policies.spec import PolicySpec, decode_spec
 from policies.stored_artifact import opened
 from serve_app.event_log import LogWriter, reason_of
 from serve_app.keys import Keys, partitions
+from serve_app.learning import Learning, LearningWatch
 from serve_app.metrics import read_stats, read_troubles
-from serve_app.schemas import PolicyInfo
+from serve_app.schemas import PolicyInfo, Refused
 from serve_app.snapshots import Follower, Published
 
 STEP = 16
@@ -45,8 +46,10 @@ class RedisPolicyService:
         salt: bytes,
         replica: str,
         follow_interval_s: float,
+        watch: LearningWatch,
     ) -> None:
         self.spec = spec
+        self._watch = watch
         self._client = client
         self._writer = writer
         self._keys = Keys(spec.name)
@@ -77,6 +80,11 @@ class RedisPolicyService:
     def ready(self) -> bool:
         """Whether a snapshot is loaded."""
         return self.ranker.serving is not None
+
+    @property
+    def learning(self) -> Learning:
+        """How its learning stands, as of the last look."""
+        return self._watch.of(self.spec.name)
 
     async def rank(self, request: RankRequest) -> tuple[DecisionRecord, bool]:
         """Decide, then make it durable; if that cannot be confirmed, say so and answer all the same.
@@ -190,6 +198,7 @@ class RedisPolicyService:
         with contextlib.suppress(redis.exceptions.RedisError, OSError, msgspec.MsgspecError):
             stats = await read_stats(self._client, self.spec.name, self.spec.partitions)
             troubles = await read_troubles(self._client, self.spec.name, troubles)
+        learning = self.learning
         return PolicyInfo(
             policy=self.spec.name,
             ready=self.ready,
@@ -201,6 +210,10 @@ class RedisPolicyService:
             spec=_plain(self.spec),
             outcomes=stats.outcomes if stats else {},
             source_troubles=troubles,
+            learning=learning.state,
+            stalled=learning.where(self.spec.name),
+            reason=learning.stall.reason if learning.stall else None,
+            refused=[Refused(each.position, each.kind, each.reason) for each in learning.refused],
         )
 
     def _accept(self, snapshot_id: str, published: Published, catalogue: Catalogue) -> None:

@@ -15,6 +15,7 @@ from policies.fold import Fold, FoldState, decode_state
 from policies.ranker import Ranker
 from policies.sources.base import Candidates, ScoreItems, SourceRequest
 from policies.spec import PolicySpec
+from serve_app.learning import Learning
 from serve_app.schemas import PolicyInfo
 
 SALT = b"test salt"
@@ -113,10 +114,15 @@ class FakeService:
         self.ranker = ranker
         self.records = FakeLog()
         self.catalogues: list[list[Item]] = []
+        self.learns = Learning("ok")
 
     @property
     def ready(self) -> bool:
         return self.ranker.serving is not None
+
+    @property
+    def learning(self) -> Learning:
+        return self.learns
 
     async def rank(self, request) -> tuple[DecisionRecord, bool]:
         record = await self.ranker.rank(request)

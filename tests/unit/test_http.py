@@ -468,7 +468,7 @@ async def test_every_route_of_the_document_exists_and_every_route_of_the_service
         "/events/{event_id}/reward",
         "/events/{event_id}/activate",
     }
-    pages = {"/v1/policies", "/livez", "/readyz", "/metrics", "/openapi.json", "/docs"}
+    pages = {"/v1/policies", "/livez", "/readyz", "/healthz/learning", "/metrics", "/openapi.json", "/docs"}
     assert served | {""} | pages == documented
 
 

@@ -59,7 +59,7 @@ def test_retries_need_the_log_for_longer_than_they_may_come():
         Settings(archive_retain_s=600)
 
 
-def waits(monkeypatch, *moments: tuple[bool, str]) -> None:
+def waits(monkeypatch, *moments: tuple[bool, str], still: tuple[str, ...] = (), policies: int = 1) -> None:
     """Wait for a service that answers or not, of which Serve says this, at each look; the last for ever."""
     left = list(moments)
     now = [0.0]
@@ -73,11 +73,25 @@ def waits(monkeypatch, *moments: tuple[bool, str]) -> None:
             left.pop(0)
 
     monkeypatch.setattr(runtime, "is_ready", lambda _url: look()[0])
+    monkeypatch.setattr(runtime, "without_model", lambda _url: list(still))
     monkeypatch.setattr(runtime, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=sleep))
     part = SimpleNamespace(message="learner-home: a replica died")
     runtime._wait_until_ready(
-        "http://there", lambda: SimpleNamespace(status=look()[1], deployments={"learner-home": part}, message="")
+        "http://there",
+        lambda: SimpleNamespace(status=look()[1], deployments={"learner-home": part}, message=""),
+        policies,
     )
+
+
+def test_a_service_whose_only_policy_can_have_no_model_says_where_learning_stands_still(monkeypatch):
+    with pytest.raises(StartupError, match="at the spec 5-0") as raised:
+        waits(monkeypatch, (False, "DEPLOYING"), still=("home stands still at the spec 5-0",))
+    assert raised.value.target == "learning"
+
+
+def test_a_policy_that_can_have_no_model_does_not_keep_the_others_from_being_served(monkeypatch, caplog):
+    waits(monkeypatch, (False, "RUNNING"), still=("home stands still at the spec 5-0",), policies=2)
+    assert "at the spec 5-0" in caplog.text
 
 
 def test_a_replica_that_dies_while_others_start_does_not_end_the_service(monkeypatch):
