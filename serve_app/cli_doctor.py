@@ -32,7 +32,8 @@ from bandits.join import log_order
 from bandits.records import LogEntry
 from bandits.types import Snapshot
 from policies.archive import ArchiveReader, archive_folder, archive_folders
-from policies.fold import START
+from policies.fold import START, Refusal
+from serve_app import learning
 from serve_app.archiver import Committed
 from serve_app.cli_archive import archived_policy
 from serve_app.event_log import LogReader
@@ -237,6 +238,7 @@ def _live(client: "redis.Redis", keys: Keys, reader: LogReader, end: str) -> Liv
     recently = time.time() - EXPIRE_S
     raw: list[Any] = [client.get(keys.stats), client.zcount(PROCESSES, recently, "+inf")]
     stats = _decoded(raw[0], Stats)
+    stalled, refused = _learning(client, keys)
     return Live(
         end=end,
         clock_ms=reader.now_ms(),
@@ -245,7 +247,19 @@ def _live(client: "redis.Redis", keys: Keys, reader: LogReader, end: str) -> Liv
         head=_head(client, keys, reader),
         learned=stats.learned if stats else 0,
         snapshots=stats.snapshots if stats else 0,
+        stalled=stalled,
+        refused=refused,
     )
+
+
+def _learning(client: "redis.Redis", keys: Keys) -> tuple[str | None, tuple[str, ...]]:
+    """Where learning stands still, and what was refused last, in words."""
+    raw: Any = client.get(keys.progress)
+    listed: Any = client.lrange(keys.refusals, 0, -1)
+    progress, refusals = _decoded(raw, learning.Progress), [_decoded(each, Refusal) for each in listed]
+    stall = None if progress is None else progress.stall
+    stalled = None if stall is None else f"the {stall.kind} at {stall.position}: {stall.reason}"
+    return stalled, tuple(f"the {each.kind} at {each.position}: {each.reason}" for each in refusals if each)
 
 
 def _live_partition(client: "redis.Redis", keys: Keys, reader: LogReader, end: str) -> Live:

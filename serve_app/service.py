@@ -46,7 +46,7 @@ class RedisPolicyService:
         salt: bytes,
         replica: str,
         follow_interval_s: float,
-        watch: LearningWatch,
+        watch: LearningWatch | None = None,
     ) -> None:
         self.spec = spec
         self._watch = watch
@@ -84,7 +84,7 @@ class RedisPolicyService:
     @property
     def learning(self) -> Learning:
         """How its learning stands, as of the last look."""
-        return self._watch.of(self.spec.name)
+        return Learning() if self._watch is None else self._watch.of(self.spec.name)
 
     async def rank(self, request: RankRequest) -> tuple[DecisionRecord, bool]:
         """Decide, then make it durable; if that cannot be confirmed, say so and answer all the same.

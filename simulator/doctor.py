@@ -8,7 +8,7 @@ from bandits.records import DecisionRecord, LogEntry
 from simulator.checks.entries import Clock, Undecodable
 from simulator.checks.exploration import Exploration
 from simulator.checks.findings import Check, Finding, Report, nothing
-from simulator.checks.freshness import Live, Staleness
+from simulator.checks.freshness import Learning, Live, Staleness
 from simulator.checks.propensities import Draws, Propensities
 from simulator.checks.rewards import Rewards
 from simulator.checks.sources import Sources
@@ -53,7 +53,7 @@ def examine(
         Clock(live.clock_ms if live else None),
     ]
     if live is not None:
-        checks.append(Staleness(live, lambda: rewards.last_taught))
+        checks += [Staleness(live, lambda: rewards.last_taught), Learning(live)]
     decisions = 0
     for entry in entries:
         decisions += isinstance(entry.record, DecisionRecord)

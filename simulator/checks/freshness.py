@@ -17,6 +17,7 @@ class Live:
 
     ``end``: the log's last entry; ``position``: the learner's, None if it has published nothing; ``head``: the newest
     snapshot's. ``clock_ms``: the log's clock. ``running``: whether any process of the service has been heard of lately.
+    ``stalled``: where learning stands still and why; ``refused``: the entries refused last, and why.
     """
 
     end: str
@@ -26,6 +27,8 @@ class Live:
     head: str | None
     learned: int
     snapshots: int
+    stalled: str | None = None
+    refused: tuple[str, ...] = ()
 
     @property
     def now_ms(self) -> int:
@@ -86,6 +89,37 @@ class Staleness:
             cause="no snapshot was published since, so replicas serve an old model",
             action="see the learner's log: a snapshot that cannot be made or stored is reported there",
             figures={"stale_s": stale_s, **figures},
+        )
+
+
+class Learning:
+    """Whether learning goes on, and every entry was applied."""
+
+    def __init__(self, live: Live) -> None:
+        self._live = live
+
+    def add(self, entry: LogEntry) -> None:
+        """Nothing: the learner has said it."""
+
+    def findings(self) -> Iterator[Finding]:
+        """Two: whether it stands still, and what it has refused."""
+        stalled, refused = self._live.stalled, self._live.refused
+        yield found(
+            "learning",
+            "ok" if stalled is None else "failure",
+            "no entry keeps learning from going on" if stalled is None else f"learning stands still at {stalled}",
+            cause="something that this entry needs is missing or fails on the learner's machine",
+            action="mend what it names (docs/operations.md): the learner tries again by itself, at least every 30 s",
+            figures={"stalled": stalled},
+        )
+        listed = "; ".join(refused[:3]) + ("; …" if len(refused) > 3 else "")
+        yield found(
+            "refused",
+            "warning" if refused else "ok",
+            f"of the entries refused last: {listed}" if refused else "no entry was refused",
+            cause="what these entries say cannot be done, as they and what they name show: nothing came of them",
+            action="if it was meant, say it again, mended (another model, spec or catalogue)",
+            figures={"refused": float(len(refused))},
         )
 
 
