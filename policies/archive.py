@@ -28,7 +28,7 @@ from bandits.codec import decode, digest
 from bandits.errors import ArchiveError, CodecError
 from bandits.join import log_order
 from bandits.records import BuildRecord, LogEntry, LogRecord, TickRecord
-from policies.fold import START
+from policies.fold_state import START
 from policies.ranges import FORMAT, METADATA, SCHEMA, Header, Range, folder_of, hour_of, write_range
 from policies.storage import Storage
 

@@ -7,11 +7,11 @@ StalledError names the entry, and another fold, from a checkpoint on, may get pa
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import msgspec
 
-from bandits.codec import MALFORMED, digest
+from bandits.codec import digest
 from bandits.errors import (
     ArtifactError,
     BanditloopError,
@@ -24,7 +24,7 @@ from bandits.errors import (
     SpecError,
     StalledError,
 )
-from bandits.join import Join, JoinedDecision, JoinRule, JoinState, log_order
+from bandits.join import Join, JoinedDecision, JoinRule, log_order
 from bandits.records import (
     ArtifactRecord,
     BuildRecord,
@@ -33,7 +33,6 @@ from bandits.records import (
     DecisionRecord,
     LogEntry,
     LogRecord,
-    MergeInput,
     PinRecord,
     RewardRecord,
     RollbackRecord,
@@ -50,96 +49,16 @@ from bandits.vw import VwLearner
 from policies.blend import make_learner
 from policies.catalogue import Catalogue
 from policies.features import chosen_rows, featurise_record
+from policies.fold_state import START, FoldState, Past, Refusal, position_before
 from policies.mixture import source_actions
 from policies.spec import PolicySpec, VwConfig, decode_spec
 from policies.trained import decode_trained
 
 Kind = TypeVar("Kind")
 
-START = "0-0"
 CATALOGUES_KEPT = 8
 SPECS_KEPT = 64
 EVENTS = (DecisionRecord, RewardRecord)
-
-
-class Past(Protocol):
-    """What a fold needs of the log behind it: only a resume and a rollback ask."""
-
-    def entries(self, after: str, through: str) -> Iterable[LogEntry]:
-        """The log's entries past ``after``, up to and including ``through``."""
-        ...
-
-    def checkpoint(self, position: str) -> "FoldState | None":
-        """The newest checkpoint stored at or before a position; None: fold from the start."""
-        ...
-
-
-class FoldState(msgspec.Struct, frozen=True, array_like=True):
-    """A checkpoint: the whole state of a fold but the records of its open decisions, which the log has."""
-
-    position: str
-    learned: int
-    spec: str | None
-    salt_id: str | None
-    catalogue: str
-    artifact: str | None
-    build: dict[str, str]
-    builds: list[dict[str, str]]
-    pinned: str | None
-    learner: bytes | None
-    join: JoinState
-    refused_rollbacks: int = 0
-    refused_warm_starts: int = 0
-
-    @property
-    def needed(self) -> str:
-        """A resume reads the log from here, this entry included; what is older is in this state."""
-        return self.join.needed() or self.position
-
-
-class Refusal(msgspec.Struct, frozen=True, array_like=True):
-    """An entry that was refused, its kind, and why. Of a decision it is told when it would be learned."""
-
-    position: str
-    kind: str
-    reason: str
-
-
-class Cut(msgspec.Struct, frozen=True, array_like=True):
-    """What a partition gives to merge ``number``: the bytes of its model at ``position``."""
-
-    number: int
-    position: str
-    learned: int
-    model: bytes
-
-
-class Merging(msgspec.Struct, frozen=True, array_like=True):
-    """Where a partition of several stands: see partition_fold.py."""
-
-    number: int
-    inputs: list[MergeInput | None]
-    base: bytes | None
-    cut: Cut | None
-    rollback: str | None
-
-
-class PartitionState(FoldState, frozen=True, array_like=True):
-    """A checkpoint of a policy that has several partitions."""
-
-    merging: Merging | None = None
-
-
-def decode_state(data: bytes) -> PartitionState:
-    """The state in a checkpoint's blob.
-
-    Raises:
-        CodecError: it is not one.
-    """
-    try:
-        return msgspec.msgpack.decode(data, type=PartitionState)
-    except MALFORMED as error:
-        raise CodecError(f"not a checkpoint: {error}", "checkpoint") from error
 
 
 class Fold:
@@ -501,11 +420,3 @@ def _demanded(decode: Callable[[bytes], Kind], data: bytes) -> Kind:
 def _make_room(cache: dict[str, PolicySpec] | dict[str, Catalogue], limit: int) -> None:
     while len(cache) >= limit:
         del cache[next(iter(cache))]
-
-
-def position_before(position: str) -> str:
-    """The greatest position below this one, for a read that excludes where it starts."""
-    milliseconds, sequence = log_order(position)
-    if sequence:
-        return f"{milliseconds}-{sequence - 1}"
-    return f"{milliseconds - 1}-{2**64 - 1}" if milliseconds else START

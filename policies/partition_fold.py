@@ -21,7 +21,8 @@ from bandits.ridge_merge import merge_ridge
 from bandits.types import Snapshot
 from bandits.vw_merge import carry_vw, merge_vw
 from policies.blend import make_learner
-from policies.fold import Cut, Fold, FoldState, Merging, PartitionState, Past, Refusal
+from policies.fold import Fold
+from policies.fold_state import Cut, FoldState, Merging, PartitionState, Past, Refusal
 from policies.spec import PolicySpec, VwConfig
 
 

@@ -9,7 +9,7 @@ from bandits.errors import CodecError
 from bandits.join import log_order
 from bandits.records import LogEntry, MergeInput, MergeRecord
 from bandits.ridge import RidgeConfig
-from policies.fold import START, FoldState
+from policies.fold_state import START, FoldState
 from policies.partition_fold import PartitionFold, merge_models
 from policies.verify import Served, Verified, compare
 

@@ -11,7 +11,8 @@ from bandits.errors import SnapshotError
 from bandits.join import log_order
 from bandits.records import LogEntry
 from bandits.types import Snapshot
-from policies.fold import START, Fold
+from policies.fold import Fold
+from policies.fold_state import START
 
 ACROSS_BUILDS = 1e-6
 

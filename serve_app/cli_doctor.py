@@ -32,7 +32,7 @@ from bandits.join import log_order
 from bandits.records import LogEntry
 from bandits.types import Snapshot
 from policies.archive import ArchiveReader, archive_folder, archive_folders
-from policies.fold import START, Refusal
+from policies.fold_state import START, Refusal
 from serve_app import learning
 from serve_app.archiver import Committed
 from serve_app.cli_archive import archived_policy

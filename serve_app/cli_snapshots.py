@@ -18,7 +18,7 @@ from bandits.errors import SnapshotError
 from bandits.join import log_order
 from bandits.records import PinRecord, RollbackRecord, WarmStartRecord
 from policies.archive import ArchiveReader, archive_folder
-from policies.fold import START
+from policies.fold_state import START
 from policies.spec import PolicySpec, decode_spec
 from policies.trained import TrainedModel, decode_trained
 from policies.verify import Verified

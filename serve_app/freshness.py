@@ -7,7 +7,7 @@ from typing import Any
 import redis
 
 from bandits.records import DecisionRecord, LogEntry
-from policies.fold import START
+from policies.fold_state import START
 from serve_app.event_log import LogReader
 from serve_app.keys import Keys
 

@@ -9,7 +9,7 @@ from bandits.errors import LogGapError, MissingBlobError
 from bandits.join import log_order
 from bandits.records import LogEntry
 from policies.archive import ArchiveReader
-from policies.fold import START
+from policies.fold_state import START
 from serve_app.archiver import Committed
 from serve_app.event_log import LogReader
 from serve_app.keys import Keys

@@ -17,7 +17,6 @@ from itertools import islice
 
 import msgspec
 import redis
-from redis.exceptions import RedisError
 
 from bandits.codec import digest, encode
 from bandits.errors import BanditloopError, LogGapError, NewerBuildError, SpecError
@@ -37,7 +36,8 @@ from bandits.types import Snapshot
 from policies.archive import ArchiveReader
 from policies.blend import make_learner
 from policies.catalogue import Catalogue
-from policies.fold import Fold, FoldState
+from policies.fold import Fold
+from policies.fold_state import FoldState
 from policies.spec import PolicySpec
 from serve_app.archiver import Committed
 from serve_app.checkpoints import Checkpoints
@@ -161,32 +161,26 @@ class LearnerLoop:
         except LeaseLostError:
             log.warning("another learner leads policy %s now: standing by", self._spec.name)
             self._configured_under = None
-        except NewerBuildError as error:
-            said = "policy %s: %s; learning stops here"
-            log.error(said, self._spec.name, error.message)  # noqa: TRY400 - a line says it all
+        except Exception as error:  # noqa: BLE001 - the process would be started again, to meet the same
+            return self._failed(error, starts=starts)
+        return 0.0
+
+    def _failed(self, error: Exception, *, starts: bool) -> float:
+        """What to do about it, and when to try again."""
+        cut_off = redis_error_behind(error)
+        if isinstance(error, NewerBuildError):
+            log.error("policy %s: %s; learning stops here", self._spec.name, error.message)
             self.lease.abstain()
             self._started = False
             return NEWER_S
-        except RedisError as error:
-            return self._cut_off(error)
-        except LogGapError as error:
-            if starts:  # nor does the archive have it
-                return self._stall(error)
+        if cut_off is not None:
+            log.warning("the log cannot be reached (%s): retrying", str(cut_off) or type(cut_off).__name__)
+            self._started = self._started and not self._torn
+            return RETRY_S
+        if isinstance(error, LogGapError) and not starts:
             log.warning("%s: resuming from the newest checkpoint", error.message)
             self._started = False
             return RETRY_S
-        except Exception as error:  # noqa: BLE001 - the process would be started again, to meet the same
-            cause = redis_error_behind(error)
-            return self._stall(error) if cause is None else self._cut_off(cause)
-        return 0.0
-
-    def _cut_off(self, error: Exception) -> float:
-        log.warning("the log cannot be reached (%s): retrying", str(error) or type(error).__name__)
-        self._started = self._started and not self._torn
-        return RETRY_S
-
-    def _stall(self, error: Exception) -> float:
-        """Stand still, and begin again from the newest checkpoint when the next attempt is due."""
         self.standstill.stands(error, self._fold.position)
         self._started = False
         return 0.0

@@ -11,7 +11,7 @@ import redis.asyncio
 from redis.exceptions import RedisError
 
 from bandits.join import log_order
-from policies.fold import Refusal
+from policies.fold_state import Refusal
 from policies.spec import PolicySpec
 from serve_app.keys import Keys, partitions
 from serve_app.schemas import Readiness, Stalled

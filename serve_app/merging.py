@@ -9,7 +9,7 @@ import redis
 from bandits.codec import digest, encode
 from bandits.errors import BanditloopError, CodecError, SnapshotError
 from bandits.records import MergeInput, MergeRecord
-from policies.fold import Cut
+from policies.fold_state import Cut
 from policies.together import PartitionLog, Together
 from serve_app.keys import Keys
 from serve_app.lease import Command, Lease

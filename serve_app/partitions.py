@@ -22,7 +22,7 @@ from bandits.vw_merge import check_mergeable
 from policies.archive import ArchiveReader, archive_folder
 from policies.artifact import Artifact
 from policies.catalogue import Catalogue
-from policies.fold import Cut, FoldState, position_before
+from policies.fold_state import Cut, FoldState, position_before
 from policies.partition_fold import PartitionFold, merge_models
 from policies.spec import PolicySpec, VwConfig
 from serve_app.checkpoints import Checkpoints

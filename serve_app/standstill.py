@@ -9,7 +9,7 @@ from redis.exceptions import RedisError
 
 from bandits.errors import BanditloopError, StalledError
 from bandits.join import log_order
-from policies.fold import Refusal, position_before
+from policies.fold_state import Refusal, position_before
 from serve_app.event_log import LogReader
 from serve_app.keys import Keys
 from serve_app.learning import KEPT_REFUSALS, Progress, Stall

@@ -18,7 +18,8 @@ from bandits.codec import digest
 from bandits.errors import SnapshotError
 from bandits.join import log_order
 from policies.archive import ArchiveReader, archive_folder
-from policies.fold import START, Fold, FoldState, decode_state
+from policies.fold import Fold
+from policies.fold_state import START, FoldState, decode_state
 from policies.together import Together, verify_together
 from policies.verify import Served, Verified, verify
 from serve_app.checkpoints import Stored

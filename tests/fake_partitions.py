@@ -20,7 +20,7 @@ from bandits.records import (
 )
 from bandits.ridge import RidgeConfig
 from policies.catalogue import Catalogue
-from policies.fold import FoldState
+from policies.fold_state import FoldState
 from policies.partition_fold import PartitionFold, merge_models
 from policies.spec import PolicySpec
 from policies.together import Together

@@ -17,7 +17,7 @@ from bandits.join import Join, JoinedDecision, JoinRule, log_order
 from bandits.records import SpecRecord, fold_version
 from policies.archive import ArchiveReader, archive_folders
 from policies.catalogue import Catalogue
-from policies.fold import START
+from policies.fold_state import START
 from policies.spec import decode_spec
 from simulator.logs.base import (
     BATCH_ROWS,

@@ -38,7 +38,7 @@ from bandits.join import JoinRule
 from bandits.records import CheckpointRecord, CutRecord, DecisionRecord, PinRecord, RewardRecord, RollbackRecord
 from policies.archive import ArchiveReader, archive_folder
 from policies.catalogue import Item
-from policies.fold import START
+from policies.fold_state import START
 from policies.ranker import ActionRequest, RankRequest
 from serve_app import partitions as partitions_module
 from serve_app.app import build_for_cluster

@@ -27,7 +27,8 @@ from bandits.types import Interaction, Learner
 from bandits.vw import VwLearner
 from policies.blend import load_policy
 from policies.catalogue import Catalogue, Item
-from policies.fold import START, Fold, decode_state
+from policies.fold import Fold
+from policies.fold_state import START, decode_state
 from policies.spec import PolicySpec, VwConfig
 
 SPEC = PolicySpec("home", learner=RidgeConfig(l2=2.0), exploration=LinTs(draws=5), join=RULE)

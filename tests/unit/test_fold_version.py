@@ -25,7 +25,8 @@ from bandits.records import (
     fold_version,
 )
 from bandits.ridge import RidgeConfig
-from policies.fold import Fold, decode_state
+from policies.fold import Fold
+from policies.fold_state import decode_state
 from policies.spec import PolicySpec
 
 OUTCOMES = ("joined", "duplicate", "late", "orphan", "invalid", "unactivated", "early")

@@ -18,7 +18,8 @@ from bandits.ridge import RidgeConfig
 from policies import fold as folding
 from policies.blend import make_learner
 from policies.catalogue import Catalogue, Item
-from policies.fold import Fold, Refusal, decode_state
+from policies.fold import Fold
+from policies.fold_state import Refusal, decode_state
 from policies.partition_fold import PartitionFold
 from policies.spec import PolicySpec, RemoteSource, VwConfig
 from policies.trained import TrainedModel

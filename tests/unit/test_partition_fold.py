@@ -20,7 +20,7 @@ from bandits.ridge import RidgeConfig, RidgeLearner, decode_sums
 from bandits.ridge_merge import merge_ridge
 from bandits.vw import VwLearner, decode_model
 from bandits.vw_merge import carry_vw, check_mergeable, merge_vw
-from policies.fold import decode_state
+from policies.fold_state import decode_state
 from policies.spec import PolicySpec, VwConfig, decode_spec
 from policies.together import verify_together
 

@@ -21,7 +21,8 @@ from bandits.types import Interaction
 from policies.blend import load_policy, make_learner
 from policies.catalogue import Catalogue, Item
 from policies.features import featurise, featurise_record
-from policies.fold import Fold, decode_state
+from policies.fold import Fold
+from policies.fold_state import decode_state
 from policies.spec import ArtifactSource, PolicySpec, VwConfig
 from policies.trained import TrainedModel, decode_trained
 from serve_app.cli import app

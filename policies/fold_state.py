@@ -1,0 +1,101 @@
+"""What a fold over the log is beside its learner: its state in a checkpoint, and what it asks of the log behind it."""
+
+from collections.abc import Iterable
+from typing import Protocol
+
+import msgspec
+
+from bandits.codec import MALFORMED
+from bandits.errors import CodecError
+from bandits.join import JoinState, log_order
+from bandits.records import LogEntry, MergeInput
+
+START = "0-0"
+
+
+class Past(Protocol):
+    """What a fold needs of the log behind it: only a resume and a rollback ask."""
+
+    def entries(self, after: str, through: str) -> Iterable[LogEntry]:
+        """The log's entries past ``after``, up to and including ``through``."""
+        ...
+
+    def checkpoint(self, position: str) -> "FoldState | None":
+        """The newest checkpoint stored at or before a position; None: fold from the start."""
+        ...
+
+
+class FoldState(msgspec.Struct, frozen=True, array_like=True):
+    """A checkpoint: the whole state of a fold but the records of its open decisions, which the log has."""
+
+    position: str
+    learned: int
+    spec: str | None
+    salt_id: str | None
+    catalogue: str
+    artifact: str | None
+    build: dict[str, str]
+    builds: list[dict[str, str]]
+    pinned: str | None
+    learner: bytes | None
+    join: JoinState
+    refused_rollbacks: int = 0
+    refused_warm_starts: int = 0
+
+    @property
+    def needed(self) -> str:
+        """A resume reads the log from here, this entry included; what is older is in this state."""
+        return self.join.needed() or self.position
+
+
+class Refusal(msgspec.Struct, frozen=True, array_like=True):
+    """An entry that was refused, its kind, and why. Of a decision it is told when it would be learned."""
+
+    position: str
+    kind: str
+    reason: str
+
+
+class Cut(msgspec.Struct, frozen=True, array_like=True):
+    """What a partition gives to merge ``number``: the bytes of its model at ``position``."""
+
+    number: int
+    position: str
+    learned: int
+    model: bytes
+
+
+class Merging(msgspec.Struct, frozen=True, array_like=True):
+    """Where a partition of several stands: see partition_fold.py."""
+
+    number: int
+    inputs: list[MergeInput | None]
+    base: bytes | None
+    cut: Cut | None
+    rollback: str | None
+
+
+class PartitionState(FoldState, frozen=True, array_like=True):
+    """A checkpoint of a policy that has several partitions."""
+
+    merging: Merging | None = None
+
+
+def decode_state(data: bytes) -> PartitionState:
+    """The state in a checkpoint's blob.
+
+    Raises:
+        CodecError: it is not one.
+    """
+    try:
+        return msgspec.msgpack.decode(data, type=PartitionState)
+    except MALFORMED as error:
+        raise CodecError(f"not a checkpoint: {error}", "checkpoint") from error
+
+
+def position_before(position: str) -> str:
+    """The greatest position below this one, for a read that excludes where it starts."""
+    milliseconds, sequence = log_order(position)
+    if sequence:
+        return f"{milliseconds}-{sequence - 1}"
+    return f"{milliseconds - 1}-{2**64 - 1}" if milliseconds else START
