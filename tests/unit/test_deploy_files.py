@@ -1,18 +1,24 @@
 """The files that bring up a cluster: valid by Ray's own checks, and saying the same as the code and each other."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.serve.schema import ServeDeploySchema
 
 from bandits.errors import BanditloopError
 from serve_app import app
 from serve_app.environment import CLUSTER_NODE
+from serve_app.learning import Learning, Stall
+from serve_app.metrics import LogState, Metrics, _Collector
 from serve_app.settings import Settings
+from serve_app.stats import Stats
 
 ROOT = Path(__file__).resolve().parents[2]
 HAPROXY = "RAY_SERVE_HAPROXY_BINARY_PATH"
@@ -121,3 +127,24 @@ def test_what_is_mistyped_in_the_applications_arguments_is_told_with_the_choices
         app.build(app.ClusterArgs(**args))
     for each in says:
         assert each in str(caught.value)
+
+
+def test_the_alert_rules_ask_for_metrics_that_there_are_with_their_labels():
+    """Of each metric in an expression: one that a replica's page has, and the labels that the rule sums by or names."""
+    stats = Stats("1-0", 1, 1, "s", 1, {"refused_spec": 1})
+    learning = {"home": Learning("stalled", Stall("1-0", "spec", "gone", 1))}
+    metrics = Metrics("x")
+    metrics.count("decisions", "home", "false")
+    metrics.count("snapshot_failures", "home", "missing")
+    registry = CollectorRegistry()
+    registry.register(_Collector([metrics.sample()], {"home": stats}, {}, {"home": LogState(1, 2.0, 0)}, learning))
+    page = generate_latest(registry).decode()
+    known = {s.name: s.labels for family in text_string_to_metric_families(page) for s in family.samples}
+    rules = [rule for group in read("deploy/alerts.yaml")["groups"] for rule in group["rules"]]
+    assert {"BanditloopLearningStalled", "BanditloopEntriesRefused"} <= {rule["alert"] for rule in rules}
+    for rule in rules:
+        [name] = re.findall(r"banditloop_\w+", rule["expr"])
+        named = re.search(r"by \(([^)]*)\)", rule["expr"])[1].split(", ")
+        named += re.findall(r"[{,]\s*(\w+)=", rule["expr"])
+        assert set(named) <= set(known[name]), rule["alert"]
+        assert set(re.findall(r"\$labels\.(\w+)", str(rule["annotations"]))) <= set(named), rule["alert"]

@@ -319,7 +319,7 @@ async def test_without_a_key_nobody_learns_which_policies_there_are(file):
     assert answers[0].status_code == 401
 
 
-@pytest.mark.parametrize("path", ["/livez", "/readyz", "/openapi.json", "/docs"])
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/healthz/learning", "/openapi.json", "/docs"])
 async def test_what_a_probe_and_a_reader_need_is_open(file, path):
     assert (await Service(file).http.get(path)).status_code == 200
 
