@@ -195,6 +195,10 @@ class Join:
             state.waiting,
         )
 
+    def records(self) -> Iterator[DecisionRecord]:
+        """Of the decisions that may still be learned or corrected."""
+        return (each.record for each in self._remembered() if each.record is not None)
+
     def _remembered(self) -> Iterator[_Remembered]:
         yield from self._open.values()
         yield from self._closed.values()

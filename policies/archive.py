@@ -197,6 +197,10 @@ class ArchiveReader:
                 record = TickRecord()
             yield LogEntry(entry_id, record)
 
+    def has_blob(self, name: str) -> bool:
+        """Whether there is a blob of a digest."""
+        return bool(DIGEST.fullmatch(name)) and self._files.exists(f"{BLOBS}/{name}")
+
     def blob(self, name: str) -> bytes:
         """The blob of a digest."""
         path = f"{BLOBS}/{name}"

@@ -100,13 +100,12 @@ class Checkpoints:
             ("SET", self._keys.needed, state.needed),
         ]
         commands += [("LREM", self._keys.checkpoints, 0, msgspec.msgpack.encode(each)) for each in forgotten]
-        lease.guarded(commands)
         listed: Any = self._client.lrange(self._keys.snapshots, 0, -1)  # goes when it leaves the list: see publish
-        in_use = {*keep, *(each.snapshot_id for each in kept), *(each.digest for each in kept)}
-        in_use.update(name.decode() for name in listed)
+        in_use = {*keep, *(name.decode() for name in listed)}
+        in_use |= {name for each in kept for name in (each.snapshot_id, each.digest)}
         unused = {name for each in forgotten for name in (each.digest, each.snapshot_id)} - in_use
-        if unused:
-            self._client.delete(*(self._keys.blob(name) for name in sorted(unused)))
+        commands += [("UNLINK", self._keys.blob(name)) for name in sorted(unused)]
+        lease.guarded(commands)
 
 
 def worth_keeping(stored: Sequence[Stored]) -> list[Stored]:

@@ -13,13 +13,24 @@ from bandits.hashing import partition_of
 from bandits.records import ActivationRecord, RewardRecord
 from serve_app.event_log import FIELD, REMEMBERED_S
 from serve_app.keys import Keys
-from serve_app.lease import Command, Lease
+from serve_app.lease import Lease
 
 JSON_FIELD = b"json"
 MAX_MOVED = 500
 # Once, however often it is asked. KEYS: inbox, memory. ARGV: record, seconds to remember.
 GIVE_ONCE = """
 if redis.call('SET', KEYS[2], 1, 'NX', 'EX', ARGV[2]) then redis.call('XADD', KEYS[1], '*', 'r', ARGV[1]) end
+return 1
+"""
+
+# Each once, however often it is asked: what is no longer in the inbox has been moved. KEYS: lease, inbox, log.
+# ARGV: token, and of each entry its id and the record, empty for what goes nowhere.
+MOVE = """
+for at = 2, #ARGV, 2 do
+  if redis.call('XDEL', KEYS[2], ARGV[at]) == 1 and ARGV[at + 1] ~= '' then
+    redis.call('XADD', KEYS[3], '*', 'r', ARGV[at + 1])
+  end
+end
 return 1
 """
 
@@ -62,9 +73,10 @@ class Inbox:
         raw: Any = self._client.xrange(self._keys.inbox, count=MAX_MOVED)
         if not raw:
             return 0
-        commands: list[Command] = []
+        moves: list[bytes] = []
         refused = 0
         for entry_id, fields in raw:
+            moved = b""
             try:
                 record = parse(fields)
             except BanditloopError as error:
@@ -72,9 +84,9 @@ class Inbox:
                 log.warning("inbox entry %s is dropped: %s: %s", entry_id.decode(), error.target, error.message)
             else:
                 if not self._passed_on(entry_id.decode(), record):
-                    commands.append(("XADD", self._keys.log, "*", FIELD, encode(record)))
-        commands.append(("XDEL", self._keys.inbox, *(entry_id for entry_id, _ in raw)))
-        lease.guarded(commands)
+                    moved = encode(record)
+            moves += [entry_id, moved]
+        lease.evaluate(MOVE, (self._keys.inbox, self._keys.log), moves)
         self.refused += refused
         self.moved += len(raw) - refused
         return len(raw)

@@ -34,6 +34,10 @@ class Keys:
         """Memory of an event that another partition's inbox has passed on to this one's."""
         return self._key(f"passed_on:{name}")
 
+    def said(self, name: str) -> str:
+        """Memory of an entry that a command has appended: its position."""
+        return self._key(f"said:{name}")
+
     @property
     def lease(self) -> str:
         """The leader's fencing token; expires with the leader."""

@@ -50,6 +50,7 @@ from serve_app.newer import mark_fold
 from serve_app.snapshots import Published, publish
 from serve_app.standstill import Standstill, redis_error_behind
 from serve_app.stats import Stats
+from serve_app.sweep import Sweep
 
 BLOCK_MS = 50
 PACE_S = 0.1
@@ -122,6 +123,7 @@ class LearnerLoop:
         owner = f"{os.getpid()}.{uuid.uuid4().hex[:8]}"
         self.lease = Lease(client, self._keys, owner, generation=generation)
         self.standstill = Standstill(self._keys, self.lease, self._log)
+        self._sweep = Sweep(client, self._keys, self.lease, archive)
         self._taken: list[tuple[str, bytes, Published | None]] = []
         self._fold = self._fresh()
         self._started = False
@@ -197,6 +199,8 @@ class LearnerLoop:
         self._fold = self._fresh()
         self._taken.clear()
         self._configured_under = None
+        if self.standstill.stall is not None:
+            self._put_blobs()  # perhaps it is these that are gone
         state = self._checkpoints.newest()
         if state is not None:
             try:
@@ -243,6 +247,7 @@ class LearnerLoop:
         self._store_checkpoints()
         self._ask_for_checkpoint()
         self._publish()
+        self._sweep.sweep_if_due(self._fold)
 
     def _trimmed(self) -> bool:
         """Whether entries past the fold's position may be gone from the stream."""
@@ -285,16 +290,21 @@ class LearnerLoop:
             records.append(BuildRecord(build()))
         salt_id = digest(self._salt)
         if (known.spec_id, known.salt_id) != (self._spec.digest, salt_id):
-            self._log.put_blob(self._spec.digest, self._spec.encoded)
             records.append(SpecRecord(self._spec.digest, salt_id))
         if self._artifact is not None and known.artifact != self._artifact:
             if self._catalogue is not None:
-                self._log.put_blob(self._catalogue.digest, self._catalogue.encoded)
                 records.append(CatalogueRecord(self._catalogue.digest))
             records.append(ArtifactRecord(self._artifact))
         if records:
+            self._put_blobs()
             self._append(*records)
         self._published = None
+
+    def _put_blobs(self) -> None:
+        """What this process can give of what the log names."""
+        self._log.put_blob(self._spec.digest, self._spec.encoded)
+        if self._catalogue is not None:
+            self._log.put_blob(self._catalogue.digest, self._catalogue.encoded)
 
     def _tick(self) -> None:
         due = self._fold.join.next_deadline_ms()

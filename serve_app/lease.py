@@ -24,20 +24,21 @@ log = logging.getLogger("banditloop.lease")
 
 Command = tuple[str | bytes | int, ...]
 
-# Renew what is held, or take what nobody holds under a token that was never used before; else be known to wait. What an
-# earlier generation holds is taken, too, by whoever says that it has caught up (ARGV[4], else 0). A token ends with its
-# holder's generation.
+# Renew what is held (also where the answer that told the token was lost: the owner is in it), or take what nobody holds
+# under a token that was never used before; else be known to wait. What an earlier generation holds is taken, too, by
+# whoever says that it has caught up (ARGV[4], else 0). A token ends with its holder's generation.
 _ACQUIRE = """
 local held = redis.call('GET', KEYS[1])
+local own = held and (held == ARGV[1] or string.match(held, '^%d+:(.*)$') == ARGV[3])
 local older = held and tonumber(string.match(held, '%.(%d+)$') or 0) < tonumber(ARGV[4])
-if held and held ~= ARGV[1] and not older then
+if held and not own and not older then
   local now = redis.call('TIME')
   redis.call('ZADD', KEYS[3], now[1] * 1000 + math.floor(now[2] / 1000), ARGV[3])
   redis.call('ZREMRANGEBYSCORE', KEYS[3], 0, now[1] * 1000 - 10000)
   return false
 end
 redis.call('ZREM', KEYS[3], ARGV[3])
-local token = held == ARGV[1] and held or (redis.call('INCR', KEYS[2]) .. ':' .. ARGV[3])
+local token = own and held or (redis.call('INCR', KEYS[2]) .. ':' .. ARGV[3])
 redis.call('SET', KEYS[1], token, 'PX', ARGV[2])
 return token
 """

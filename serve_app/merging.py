@@ -20,10 +20,12 @@ KEPT_MERGES = 200
 """Merged models that Vowpal Wabbit's learners may need to resume; an older one is made again from the logs."""
 
 
-# Once for each number. KEYS: lease, merge, merged, log. ARGV: token, number, record, digest of the model, entry.
+# Once for each number. KEYS: lease, merge, merged, log, blob of the model, which lasts if it is the one decided for.
+# ARGV: token, number, record, digest of the model, entry.
 DECIDE = """
 local newest = tonumber(redis.call('HGET', KEYS[2], 'number') or '0')
 if tonumber(ARGV[2]) <= newest then return 0 end
+redis.call('PERSIST', KEYS[5])
 redis.call('XADD', KEYS[4], '*', 'r', ARGV[5])
 redis.call('HSET', KEYS[2], 'number', ARGV[2], 'newest', ARGV[3])
 redis.call('HSET', KEYS[3], ARGV[2], ARGV[4])
@@ -90,10 +92,10 @@ def put_merge(client: "redis.Redis", lease: Lease, keys: Keys, record: MergeReco
     Raises:
         LeaseLostError: another learner leads partition 0; there was no merge.
     """
-    client.set(keys.blob(record.digest), model, nx=True, ex=UNNAMED_S)
-    lease.guarded([("PERSIST", keys.blob(record.digest))])
+    blob = keys.blob(record.digest)
+    client.set(blob, model, nx=True, ex=UNNAMED_S)
     decision = record.number, msgspec.msgpack.encode(record), record.digest, encode(record)
-    lease.evaluate(DECIDE, (keys.merge, keys.merged, keys.log), decision)
+    lease.evaluate(DECIDE, (keys.merge, keys.merged, keys.log, blob), decision)
 
 
 def forget_merges(client: "redis.Redis", lease: Lease, keys: Keys, through: int) -> None:

@@ -11,9 +11,10 @@ import redis
 import redis.asyncio
 from redis import exceptions as errors
 from redis.asyncio.cluster import RedisCluster as AsyncCluster
-from redis.asyncio.retry import Retry
+from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.cluster import RedisCluster
+from redis.retry import Retry
 
 CLUSTER = "+cluster://"
 
@@ -29,16 +30,20 @@ def plain(url: str) -> str:
 
 
 def blocking_client(url: str, *, timeout_s: float = 30.0) -> "redis.Redis":
-    """For a process of its own: learner, archiver, command. It repeats a command whose connection was lost."""
+    """For a process of its own: learner, archiver, command. Like ``connect``, it never repeats a command by itself."""
+    options: dict[str, Any] = {"socket_timeout": timeout_s, "socket_connect_timeout": 5, "retry": Retry(NoBackoff(), 0)}
     if is_cluster(url):
-        cluster: Any = RedisCluster.from_url(plain(url), socket_timeout=timeout_s, socket_connect_timeout=5)
+        cluster: Any = RedisCluster.from_url(plain(url), **options)
         return cast("redis.Redis", cluster)
-    return redis.Redis.from_url(url, socket_timeout=timeout_s, socket_connect_timeout=5)
+    return redis.Redis.from_url(url, **options)
 
 
 def connect(url: str, *, timeout_s: float) -> "redis.asyncio.Redis":
-    """A client that never repeats a command by itself: one whose answer was lost may have been carried out."""
-    never = Retry(NoBackoff(), 0)
+    """A client that never repeats a command by itself: one whose answer was lost may have been carried out.
+
+    Left to itself ``Redis()`` of redis-py 8 repeats ten times, ``from_url()`` never, and a client of a cluster does.
+    """
+    never = AsyncRetry(NoBackoff(), 0)
     options: dict[str, Any] = {"socket_timeout": timeout_s, "socket_connect_timeout": timeout_s, "retry": never}
     if is_cluster(url):
         cluster: Any = AsyncCluster.from_url(plain(url), **options)

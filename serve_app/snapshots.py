@@ -18,7 +18,7 @@ from bandits.types import Snapshot
 from policies.catalogue import Catalogue
 from serve_app.event_log import reason_of
 from serve_app.keys import Keys
-from serve_app.lease import Lease
+from serve_app.lease import Command, Lease
 
 KEPT_SNAPSHOTS = 20
 LOADS_KEPT = 5_000
@@ -74,9 +74,10 @@ def publish(
     pinned: str | None = None,
     kept: Collection[str] = (),
 ) -> str:
-    """Store a snapshot and point to it (or to the pinned one); forget the oldest, but for those ``kept``.
+    """Store a snapshot and point to it (or to the pinned one, while that is stored); forget the oldest.
 
-    Returns its id. A crash after any step leaves a head whose snapshot is stored.
+    ``kept``: those whose bytes stay when they are no longer listed. Returns its id. A crash after any step leaves a
+    head whose snapshot is stored.
 
     Raises:
         LeaseLostError: another learner leads.
@@ -84,23 +85,26 @@ def publish(
     data = published.encoded
     snapshot_id = digest(data)
     client.set(keys.blob(snapshot_id), data, nx=True, ex=UNNAMED_S)
-    head = msgspec.msgpack.encode(Head(pinned or snapshot_id))
-    *_, forgotten, _ = lease.guarded(
-        [
-            ("PERSIST", keys.blob(snapshot_id)),
-            ("LREM", keys.snapshots, 0, snapshot_id),
-            ("LPUSH", keys.snapshots, snapshot_id),
-            ("SET", keys.head, head),
-            ("LRANGE", keys.snapshots, KEPT_SNAPSHOTS, -1),
-            ("LTRIM", keys.snapshots, 0, KEPT_SNAPSHOTS - 1),
-        ]
-    )
-    old_ids = {old.decode() for old in forgotten}
-    if pinned is not None and pinned in old_ids:
-        lease.guarded([("RPUSH", keys.snapshots, pinned)])
-    unused = old_ids.difference(kept, [pinned])
-    if unused:
-        client.delete(*(keys.blob(old) for old in sorted(unused)))
+    raw: Any = client.lrange(keys.snapshots, 0, -1)
+    listed = [snapshot_id, *(each for each in (name.decode() for name in raw) if each != snapshot_id)]
+    stays = listed[:KEPT_SNAPSHOTS]
+    served = snapshot_id
+    if pinned is not None and client.exists(keys.blob(pinned)):
+        served = pinned
+        stays += [] if pinned in stays else [pinned]
+    elif pinned is not None:
+        log.error("snapshot %s of policy %s is pinned, and gone: the newest is served", pinned, keys.policy)
+    # nothing depends on an answer: whether it is run once or, because an answer was lost, again, the end is the same
+    unused = [each for each in listed if each not in stays and each not in kept]
+    commands: list[Command] = [
+        ("PERSIST", keys.blob(snapshot_id)),
+        ("PERSIST", keys.blob(published.catalogue)),
+        ("DEL", keys.snapshots),
+        ("RPUSH", keys.snapshots, *stays),
+        ("SET", keys.head, msgspec.msgpack.encode(Head(served))),
+    ]
+    commands += [("UNLINK", keys.blob(each)) for each in unused]
+    lease.guarded(commands)
     return snapshot_id
 
 

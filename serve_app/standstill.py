@@ -18,8 +18,8 @@ from serve_app.lease import Command, Lease
 PACE_S, MAX_PACE_S = 0.5, 30.0
 """Until the next attempt: twice as long each time that the same fails."""
 SAY_S = 1.0
-SNAPSHOT = "snapshot after"
-"""The kind of what fails, and is no entry."""
+WORK = "work after"
+"""The kind of what fails, and is no entry: what is made, stored and published of the model."""
 AGAIN_S = 120.0
 """What fails again within this time after it was got over has not gone away."""
 
@@ -42,7 +42,7 @@ class Standstill:
 
     def stands(self, error: Exception, position: str) -> None:
         """Something went wrong; ``position``: of the fold, if it was no entry."""
-        kind, reason = SNAPSHOT, f"{type(error).__name__}: {error}"
+        kind, reason = WORK, f"{type(error).__name__}: {error}"
         if isinstance(error, StalledError):
             position, kind, reason = error.position, error.kind, error.reason
         elif isinstance(error, BanditloopError):
@@ -89,7 +89,7 @@ class Standstill:
         due = time.monotonic() - self._said_at >= SAY_S
         if self._lease.token is None or not (due or self._refused):
             return
-        if self.stall is not None and self.stall.kind != SNAPSHOT:
+        if self.stall is not None and self.stall.kind != WORK:
             position = position_before(self.stall.position)
         progress = Progress(position, self._reader.now_ms(), self.stall)
         commands: list[Command] = [("SET", self._keys.progress, msgspec.msgpack.encode(progress))]

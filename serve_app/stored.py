@@ -1,10 +1,14 @@
 """What the commands need of a policy: its log, its snapshots, its checkpoints."""
 
+import uuid
 from typing import Any
 
 import msgspec
 import redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from bandits.codec import encode
 from bandits.errors import SnapshotError, UnknownPolicyError
 from bandits.join import log_order
 from bandits.records import PinRecord, RollbackRecord, WarmStartRecord
@@ -17,6 +21,16 @@ from serve_app.keys import Keys
 from serve_app.merging import read_merge
 from serve_app.snapshots import Head, Published, decode_published
 from serve_app.stats import Stats
+
+ATTEMPTS, SAID_S = 3, 600
+# Once, however often it is asked. KEYS: log, memory. ARGV: record, seconds to remember its position.
+SAY_ONCE = """
+local known = redis.call('GET', KEYS[2])
+if known then return known end
+local entry = redis.call('XADD', KEYS[1], '*', 'r', ARGV[1])
+redis.call('SET', KEYS[2], entry, 'EX', ARGV[2])
+return entry
+"""
 
 
 def policies(client: "redis.Redis") -> list[str]:
@@ -115,8 +129,20 @@ class StoredPolicy:
         return known[position]
 
     def control(self, record: PinRecord | RollbackRecord | WarmStartRecord) -> str:
-        """Append a pin, a rollback or a warm start to the log; its position."""
-        return self.log.append(record)
+        """Append a pin, a rollback or a warm start to the log, once, though an answer may be lost; its position.
+
+        Raises:
+            RedisError: not known to be in the log.
+        """
+        memory, left = self.keys.said(uuid.uuid4().hex), ATTEMPTS
+        while True:
+            left -= 1
+            try:
+                entry: Any = self._client.eval(SAY_ONCE, 2, self.keys.log, memory, encode(record), SAID_S)
+                return str(entry.decode())
+            except (RedisConnectionError, RedisTimeoutError):
+                if not left:
+                    raise
 
     def served(self) -> tuple[list[Served], list[str]]:
         """The snapshots as a verification wants them, and the ids of those that are corrupt."""

@@ -105,8 +105,8 @@ class Forwarder(socketserver.ThreadingTCPServer):
     As a context manager it forwards; at the end every connection is closed.
     """
 
-    def __init__(self, target: Server) -> None:
-        super().__init__(("127.0.0.1", 0), _Connection)
+    def __init__(self, target: Server, handler: "type[socketserver.BaseRequestHandler] | None" = None) -> None:
+        super().__init__(("127.0.0.1", 0), handler or _Connection)
         self.target = target
         self.url = f"redis://127.0.0.1:{self.server_address[1]}/0"
         self._accepted: list[socket.socket] = []
@@ -120,7 +120,7 @@ class Forwarder(socketserver.ThreadingTCPServer):
         self.shutdown()
         self._thread.join()
         for connection in self._accepted:
-            _hang_up(connection)
+            hang_up(connection)
         self.server_close()
 
     def process_request(self, request, client_address) -> None:
@@ -144,10 +144,11 @@ def _pump(source: socket.socket, sink: socket.socket) -> None:
     with contextlib.suppress(OSError):
         while data := source.recv(65536):
             sink.sendall(data)
-    _hang_up(source)
-    _hang_up(sink)
+    hang_up(source)
+    hang_up(sink)
 
 
-def _hang_up(connection: socket.socket) -> None:
+def hang_up(connection: socket.socket) -> None:
+    """End a connection for both sides."""
     with contextlib.suppress(OSError):
         connection.shutdown(socket.SHUT_RDWR)

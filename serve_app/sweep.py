@@ -1,0 +1,141 @@
+"""What nothing names any more goes from Redis: catalogues of long ago, and what a lost reply or a crash left behind.
+
+Every blob is one of two kinds. What an entry of the log names (a spec, a catalogue, a trained model) goes once the
+archive holds it, unless an open decision or a snapshot that is kept refers to it: whoever folds the log again reads it
+there. What the learner has made (a snapshot, a checkpoint, a model to be merged) goes when no list names it. Nothing is
+deleted at once: it expires, and whoever names it again before makes it last.
+"""
+
+import logging
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import msgspec
+import redis
+from redis.cluster import RedisCluster
+
+from bandits.errors import ArchiveError, BanditloopError
+from policies.archive import ArchiveReader
+from policies.fold import Fold
+from serve_app.checkpoints import Checkpoints
+from serve_app.keys import Keys
+from serve_app.lease import Command, Lease
+from serve_app.merging import read_merge, read_offer
+from serve_app.snapshots import UNNAMED_S, Head, decode_published
+
+SWEEP_S = 600.0
+FIRST_S = 30.0
+HEAD_BYTES = 8
+SNAPSHOT, MODELS = b"\xa4kind", (b"\xa4args", b"\xa6hashes")
+"""How MessagePack begins a map whose first key is this: a snapshot; a model of VW or of ridge."""
+CHECKPOINTS = range(0x9D, 0xA0)
+"""How it begins an array of 13 to 15 fields."""
+
+log = logging.getLogger("banditloop.sweep")
+
+
+def is_made(head: bytes) -> bool:
+    """Whether a blob that begins so is what a learner made, and no entry of a log names."""
+    if not head:
+        return False
+    is_map = head[0] & 0xF0 == 0x80
+    return head[0] in CHECKPOINTS or (is_map and head[1:].startswith((SNAPSHOT, *MODELS)))
+
+
+class Sweep:
+    """Of one partition, by its leader. ``archive``: where its log is kept, if it is."""
+
+    def __init__(self, client: "redis.Redis", keys: Keys, lease: Lease, archive: ArchiveReader | None) -> None:
+        self._client, self._keys, self._lease, self._archive = client, keys, lease, archive
+        self._due = time.monotonic() + FIRST_S
+        self._refers: dict[str, tuple[str, ...]] = {}
+
+    def sweep_if_due(self, fold: Fold) -> None:
+        """Once in SWEEP_S. What fails of it (an archive that does not answer) is tried again then."""
+        if time.monotonic() < self._due:
+            return
+        self._due = time.monotonic() + SWEEP_S
+        try:
+            self.sweep(fold)
+        except (OSError, ArchiveError) as error:
+            log.warning("policy %s: what nothing names is not swept up: %s", self._keys.policy, error)
+
+    def sweep(self, fold: Fold) -> list[str]:
+        """Let everything expire that nothing names; the digests.
+
+        Raises:
+            LeaseLostError, RedisError: as of ``Lease.guarded``.
+            OSError, ArchiveError: the archive cannot be read.
+        """
+        made, referred = self._named(fold)
+        stored = list(self._stored())
+        unnamed = [name for name in stored if name not in made and name not in referred]
+        heads = self._each("GETRANGE", unnamed, 0, HEAD_BYTES)
+        expiring = [name for name, ttl in zip(unnamed, self._each("TTL", unnamed), strict=True) if ttl != -1]
+        going = [
+            name
+            for name, head in zip(unnamed, heads, strict=True)
+            if name not in expiring and (is_made(head) or self._is_archived(name))
+        ]
+        lasting: list[Command] = [("PERSIST", self._keys.blob(name)) for name in sorted(referred & set(stored))]
+        if lasting or going:
+            self._lease.guarded([*lasting, *(("EXPIRE", self._keys.blob(name), UNNAMED_S) for name in going)])
+        if going:
+            log.info("policy %s: %d blobs that nothing names go in %d s", self._keys.policy, len(going), UNNAMED_S)
+        return going
+
+    def _named(self, fold: Fold) -> tuple[set[str], set[str]]:
+        """What lists name of what was made here; and the specs and catalogues that something kept refers to."""
+        client, keys = self._client, self._keys
+        snapshots: Any = client.lrange(keys.snapshots, 0, -1)
+        offers: Any = client.lrange(keys.offers, 0, -1)
+        merged: Any = client.hvals(keys.merged)
+        raw: Any = client.get(keys.head)
+        checkpoints = Checkpoints(client, keys).list()
+        made = {name.decode() for name in (*snapshots, *offers, *merged)}
+        made |= {each.digest for each in checkpoints} | {each.snapshot_id for each in checkpoints}
+        made |= {each for each in (fold.pinned,) if each is not None}
+        if raw is not None:
+            made.add(msgspec.msgpack.decode(raw, type=Head).snapshot_id)
+        offer, merge = read_offer(client, keys), read_merge(client, keys)
+        made |= {offer.input.digest} if offer is not None and offer.input is not None else set()
+        made |= set() if merge is None else {merge.digest}
+        referred = {fold.catalogue.digest, *(each for each in (fold.spec_id,) if each is not None)}
+        for record in fold.join.records():
+            referred |= {record.spec, record.catalogue}
+        referred |= {each for name in made for each in self._refers_to(name)}
+        self._refers = {name: self._refers[name] for name in made if name in self._refers}
+        return made, referred
+
+    def _refers_to(self, name: str) -> tuple[str, ...]:
+        """Spec and catalogue of a snapshot; of anything else nothing."""
+        if name not in self._refers:
+            data: Any = self._client.get(self._keys.blob(name))
+            try:
+                published = decode_published(data or b"", name)
+                self._refers[name] = published.spec, published.catalogue
+            except BanditloopError:
+                self._refers[name] = ()
+        return self._refers[name]
+
+    def _stored(self) -> Iterator[str]:
+        prefix, client = self._keys.blob(""), self._client
+        at: dict[str, Any] = {}
+        if isinstance(client, RedisCluster):
+            at["target_nodes"] = client.get_node_from_key(prefix)
+        for key in client.scan_iter(match=f"{prefix}*", count=1000, **at):
+            yield key.decode().removeprefix(prefix)
+
+    def _each(self, command: str, names: Iterable[str], *arguments: int) -> list[Any]:
+        pipeline: Any = self._client.pipeline(transaction=False)
+        for name in names:
+            pipeline.execute_command(command, self._keys.blob(name), *arguments)
+        return list(pipeline.execute())
+
+    def _is_archived(self, name: str) -> bool:
+        """Whether the archive has it, whole."""
+        if self._archive is None or not self._archive.has_blob(name):
+            return False
+        self._archive.blob(name)
+        return True
