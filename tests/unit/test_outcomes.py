@@ -83,7 +83,7 @@ REFUSED: dict[str, tuple[str, Make]] = {
     ),
     "catalogue: a number beyond the limit": (
         "up to",
-        lambda log, _: records.CatalogueRecord(blob(log, b'[{"id":"a","features":{"x":1e13}}]')),
+        lambda log, _: records.CatalogueRecord(blob(log, b'[{"id":"a","features":{"x":1e300}}]')),
     ),
     "decision: of a spec that is none": ("truncated", lambda log, spec: named(spec, spec=blob(log, b"{"))),
     "decision: of a catalogue that is none": ("catalogue", lambda log, spec: named(spec, catalogue=blob(log, b"{"))),
