@@ -312,6 +312,8 @@ class VwModel:
         Raises:
             InvalidPmfError: VW's probabilities are not finite, negative, or do not sum to 1 within float32's rounding.
         """
+        if not actions.ids:
+            raise InvalidPmfError("no actions have no PMF", "pmf")
         predicted = self._workspace.predict_one(self._examples.fill(context, actions))
         pmf = np.zeros(len(actions), dtype=np.float64)
         for index, probability in predicted:
