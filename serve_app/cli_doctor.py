@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 
 import msgspec
 import redis
-from redis.exceptions import RedisError
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeElapsedColumn
 from rich.table import Table
@@ -36,12 +35,14 @@ from policies.fold_state import START, Refusal
 from serve_app import learning
 from serve_app.archiver import Committed
 from serve_app.cli_archive import archived_policy
+from serve_app.embedded import running_url
 from serve_app.event_log import LogReader
 from serve_app.history import History
 from serve_app.keys import PROCESSES, Keys, partitions
 from serve_app.learner import build
 from serve_app.merging import read_merge
 from serve_app.metrics import EXPIRE_S
+from serve_app.needs import UNREACHABLE, no_redis
 from serve_app.redis_clients import blocking_client
 from serve_app.runtime import any_redis
 from serve_app.settings import MIN_SALT_BYTES, Settings
@@ -84,10 +85,11 @@ def run_doctor(
             url = stack.enter_context(any_redis(settings))
             client = stack.enter_context(closing(blocking_client(url)))
             return _examine_live(policy, client, settings.archive_root(), salts, since, limit, console)
-    except RedisError as error:
-        where = "the Redis of --redis-url or BANDITLOOP_REDIS_URL" if settings.redis_url else "the embedded Valkey"
-        message = f"{where} cannot be read ({type(error).__name__}: {plain(error)})"
-        return unexaminable(policy, message, "see that it runs and that its address, user and password are right")
+    except UNREACHABLE as error:
+        url = settings.redis_url or running_url(settings.data_dir / "valkey")
+        said = no_redis(url, error, settings.redis_timeout_s).message if url else f"the embedded Valkey: {plain(error)}"
+        message, _, action = said.rpartition(": ")
+        return unexaminable(policy, message, action)
     except (BanditloopError, OSError) as error:
         return unexaminable(
             policy, plain(error), "see banditloop doctor --help for where logs and salts are looked for"

@@ -307,7 +307,10 @@ def test_a_wrong_salt_is_a_warning_that_says_so(served, tmp_path):
         (["home"], "the log holds no decisions"),
         (["home", "--since", "yesterday"], "--since 'yesterday'"),
         (["home", "--salt-file", "/nowhere/salt"], "/nowhere/salt"),
-        (["home", "--redis-url", "redis://:secret@127.0.0.1:1/0"], "cannot be read (ConnectionError"),
+        (
+            ["home", "--redis-url", "redis://:secret@127.0.0.1:1/0"],
+            "the Redis at 127.0.0.1:1 cannot be reached (Connection refused)",
+        ),
     ],
 )
 def test_what_could_not_be_examined_says_why(client, server_url, arguments, said):

@@ -1,0 +1,152 @@
+"""Code blocks of README.md and docs/*.md are run, beside a real service; docs_blocks.py says which are not, and why.
+
+Blocks run as they are written, in one folder, but for what is named here.
+"""
+
+import contextlib
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from browser import browser
+from docs_blocks import ROOT, Block, blocks
+
+from policies.ranker import ActionRequest
+from serve_app.client import Client, wait_until_ready
+from serve_app.embedded import running_url
+from serve_app.environment import free_port
+from serve_app.redis_clients import blocking_client
+from serve_app.stored import StoredPolicy
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+
+BIN = Path(sys.executable).parent
+RUN = [block for block in blocks() if block.not_run is None]
+SETTINGS = {"BANDITLOOP_ARCHIVE_MAX_AGE_S": "1", "BANDITLOOP_CHECKPOINT_INTERVAL_S": "2"}
+SERVED = r"(?m)^(\S*banditloop (serve|train)( examples/\S+| artifacts/\S+)?) +(&|#).*$"
+"""Lines that train sources, or start a service: the fixture has done so, of both examples at once."""
+SHORTER = [(r"(?m)^(banditloop worlds\b[^#\n]*)", r"\1 --seeds 2 --rounds 40 ")]
+"""What would take minutes as it is written."""
+
+
+@dataclass(frozen=True)
+class Town:
+    """A folder as a reader of the README has it, a clone with an environment in it, and what runs there."""
+
+    folder: Path
+    url: str
+
+    def shell(self, script: str, timeout_s: float = 120) -> str:
+        """What it prints; every command of it ends well."""
+        done = subprocess.run(
+            [str(shutil.which("bash")), "-euo", "pipefail", "-c", script],
+            cwd=self.folder,
+            env={**os.environ, **SETTINGS, "PATH": f"{BIN}:{os.environ['PATH']}"},
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+        )
+        assert done.returncode == 0, f"{script}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+        return done.stdout
+
+    def as_here(self, text: str) -> str:
+        """The text of a block, with this service's address and ids for those of the page."""
+        redis_url = str(running_url(self.folder / ".banditloop" / "valkey"))
+        with contextlib.closing(blocking_client(redis_url)) as client:
+            snapshot = str(StoredPolicy(client, "home").head())
+        for given, here in {
+            "127.0.0.1:8000": self.url.removeprefix("http://"),
+            "3f2a": snapshot[:12],
+            "redis://…": redis_url,
+            "/path/or/uri": ".banditloop/archive",
+            "FIRST": ".banditloop/archive/home",
+            "SECOND": ".banditloop/archive/home",
+        }.items():
+            text = text.replace(given, here)
+        text = re.sub(SERVED, "true", text)
+        text = re.sub(r"(?m)^XADD", f"redis-cli -u {redis_url} XADD", text)
+        if "FOLDER" in text:
+            text = text.replace("FOLDER", self.shell("banditloop data get obd").strip())
+        for long, short in SHORTER:
+            text = re.sub(long, short, text)
+        return text
+
+
+@pytest.fixture(scope="module")
+def town(tmp_path_factory) -> Iterator[Town]:
+    folder = tmp_path_factory.mktemp("docs")
+    shutil.copytree(ROOT / "examples", folder / "examples")
+    shutil.copy(ROOT / "examples" / "home.yaml", folder)
+    (folder / ".venv").symlink_to(BIN.parent)
+    (folder / "log.csv").write_text("event_id,reward,propensity\n" + "".join(f"{n},{n % 2},0.5\n" for n in range(90)))
+    port = free_port()
+    town = Town(folder, f"http://127.0.0.1:{port}")
+    town.shell("banditloop train", timeout_s=240)
+    command = [str(BIN / "banditloop"), "serve", "examples/home.yaml", "examples/movielens.yaml", "--port", str(port)]
+    with (folder / "output").open("w") as output:
+        process = subprocess.Popen(
+            command, cwd=folder, env={**os.environ, **SETTINGS}, stdout=output, stderr=output, start_new_session=True
+        )
+    try:
+        wait_until_ready(town.url, timeout_s=150)
+        traffic(town)
+        yield town
+    finally:
+        process.send_signal(signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(60)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def traffic(town: Town) -> None:
+    """Decisions and rewards of both policies, until they are learned and archived."""
+    chance = random.Random(1)
+    news = [ActionRequest(name, {"topic": name}) for name in ("news", "match")]
+    with Client(town.url, "home") as home, Client(town.url, "movielens") as films:
+        for number in range(120):
+            for client, answer in (
+                (home, home.rank(news, context={"hour": number % 24})),
+                (films, films.rank(user_id=str(1 + number), context={"group": "25-34:M"})),
+            ):
+                if chance.random() < 0.5:
+                    client.reward(answer.event_id, 1.0)
+    deadline = time.monotonic() + 60
+    while not all(
+        list((town.folder / ".banditloop/archive" / name).rglob("*.parquet")) for name in ("home", "movielens")
+    ):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    time.sleep(12)  # the windows of both close
+
+
+@pytest.mark.parametrize("block", RUN, ids=[f"{block.page}:{block.line}" for block in RUN])
+def test_a_block_runs(town: Town, block: Block):
+    text = town.as_here(block.text)
+    if block.kind == "python":
+        (town.folder / "block.py").write_text(text)
+        town.shell("python block.py")
+        return
+    assert block.kind == "shell"
+    said = town.shell(text)
+    assert '{"error"' not in said
+    assert "Traceback" not in said
+
+
+def test_the_documentation_of_the_service_itself_is_a_page_that_works(town, tmp_path):
+    """Through HAProxy and Serve, as anybody opens it."""
+    with browser(tmp_path) as page:
+        page.open(f"{town.url}/docs", "document.querySelectorAll('#schemas details').length")
+        assert page.problems == []
+        assert "/v1/policies/{policy}/rank" in page.text()
+        assert page.evaluate("document.querySelectorAll('#paths details').length") > 10
