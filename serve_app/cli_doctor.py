@@ -86,8 +86,10 @@ def run_doctor(
             client = stack.enter_context(closing(blocking_client(url)))
             return _examine_live(policy, client, settings.archive_root(), salts, since, limit, console)
     except UNREACHABLE as error:
-        url = settings.redis_url or running_url(settings.data_dir / "valkey")
-        said = no_redis(url, error, settings.redis_timeout_s).message if url else f"the embedded Valkey: {plain(error)}"
+        there = settings.redis_url or running_url(settings.data_dir / "valkey")
+        said = f"the embedded Valkey does not answer ({plain(error)}): see that it runs"
+        if there is not None:
+            said = no_redis(there, error, settings.redis_timeout_s).message
         message, _, action = said.rpartition(": ")
         return unexaminable(policy, message, action)
     except (BanditloopError, OSError) as error:
