@@ -56,7 +56,7 @@ class Running:
         """Its exit status, once it and all that it had started are gone."""
         children = descendants(self.process.pid)
         status = self.process.wait(60)
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60  # Ray has processes that look for their parent now and then
         while any(_alive(pid) for pid in children):
             assert time.monotonic() < deadline, (status, {pid: each for pid, each in children.items() if _alive(pid)})
             time.sleep(0.1)
