@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from bandits.errors import SpecError
 
@@ -62,7 +63,7 @@ class Command:
 
     args: str
     left_out: Sequence[str] = ()
-    model: str | None = None
+    model: Path | None = None
     learns: bool = True
 
     @property
@@ -75,13 +76,16 @@ class Command:
         )
 
 
-def read_command(args: str) -> Command:
-    """Take apart what somebody gives to VW.
+def read_command(args: str, model: str | Path | None = None) -> Command:
+    """Take apart what somebody gives to VW. ``model``: the file to start from, if it is given apart.
 
     Raises:
         SpecError: an option without its value, or several models.
     """
-    words, kept, left_out, models, learns = args.split(), [], [], [], True
+    words, learns = args.split(), True
+    kept: list[str] = []
+    left_out: list[str] = []
+    models = [] if model is None else [str(model)]
     while words:
         word = words.pop(0)
         name, value = _option(word)
@@ -96,8 +100,8 @@ def read_command(args: str) -> Command:
         else:
             kept.append(word)
     if len(models) > 1:
-        raise SpecError("a model goes on from one file: give -i once", "learner.args")
-    return Command(" ".join(kept), left_out, models[0] if models else None, learns)
+        raise SpecError("a model goes on from one file: give -i, or model, once", "learner.args")
+    return Command(" ".join(kept), left_out, Path(models[0]) if models else None, learns)
 
 
 def _option(word: str) -> tuple[str, str]:

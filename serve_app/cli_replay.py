@@ -32,6 +32,7 @@ from simulator.session_replay import SessionQuestion, evaluate_sessions, tally_s
 from simulator.targets import Column, Logging, Target
 from simulator.trained import Frozen
 from simulator.trials import SearchSummary, Trial
+from simulator.vw_target import FORMATS, VwModel, read_model, with_lines
 
 SNAPSHOT = "snapshot:"
 COLOURS = {"reliable": "green", "weak": "yellow", "unreliable": "red"}
@@ -94,6 +95,8 @@ def run_replay(options: Options, console: Console) -> Report:
     if options.search is not None:
         return _search(options, options.search, pieces, console)
     if options.method in {"ope", "sessions"}:
+        if any(isinstance(each, VwKind) for each in asked):
+            asked, pieces = [_as_it_is(each, options.log_format) for each in asked], with_lines(pieces)
         return _ope(options, asked, pieces, console)
     results: list[PolicyResult] = []
     left_out = LeftOut()
@@ -153,6 +156,22 @@ def _policy_of(text: str, options: Options) -> Asked:
         spec = decode_spec(stored.history.blob(published.spec))
     note = f"learned from {published.learned:,} interactions up to log position {published.position}"
     return Frozen(text, spec, published.snapshot, (f"snapshot {name}: {note}",))
+
+
+def _as_it_is(asked: Asked, log_format: str) -> Asked:
+    """A VW policy that learns no more; others as they are."""
+    if not isinstance(asked, VwKind):
+        return asked
+    command = asked.command
+    if command.learns and command.model is None:
+        raise ReplayError(
+            f"{asked.called} learns: use --method progressive; to evaluate VW as it is, give -t, or a model that it"
+            " has saved: {kind: vw, model: FILE}",
+            "method",
+        )
+    if log_format not in FORMATS:
+        raise ReplayError(f"{asked.called} reads VW's own logs: --format {' or '.join(FORMATS)}", "policy")
+    return VwModel(asked.called, command, FORMATS[log_format], read_model(command.model))
 
 
 def _ope(options: Options, asked: Sequence[Asked], pieces: Sequence[Piece], console: Console) -> Report:

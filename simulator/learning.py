@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from bandits.errors import ReplayError
 from policies.spec import PolicySpec
@@ -17,6 +16,7 @@ from simulator.progressive import UNLABELLED, progressive, vw_progressive
 from simulator.rejection import Rejection, rejection
 from simulator.replay import PolicyResult
 from simulator.vw_rejection import vw_rejection
+from simulator.vw_target import FORMATS
 
 METHODS = ("progressive", "rejection")
 
@@ -43,12 +43,12 @@ def learn_on(
             method says.
     """
     if isinstance(asked, VwKind):
-        if log_format not in {"dsjson", "vw"}:
+        if log_format not in FORMATS:
             raise ReplayError(
                 "kind vw reads VW's own logs (dsjson, vw): of others give a spec with learner: {kind: vw}", "policy"
             )
         model = None if asked.model is None else Path(asked.model)
-        form: Any = "text" if log_format == "vw" else log_format
+        form = FORMATS[log_format]
         if method == "rejection":
             spans = [piece.span for piece in pieces if isinstance(piece, RecordPiece)]
             thinned = vw_rejection(asked, spans, form, bound=bound, seed=seed, skip_bad=skip_bad)

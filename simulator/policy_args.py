@@ -7,6 +7,7 @@ import msgspec
 
 from bandits.errors import InvalidFieldError, ReplayError
 from bandits.reading import parse_yaml, read
+from bandits.vw_options import Command, read_command
 from policies.spec import PolicySpec, load_spec
 from simulator.targets import Column, Logging, Source, Table, Target, Uniform
 from simulator.trained import read_trained
@@ -51,7 +52,8 @@ class TrainedKind(_Kind, frozen=True, tag="trained", kw_only=True):
 class VwKind(_Kind, frozen=True, tag="vw", kw_only=True):
     """Vowpal Wabbit: ``args`` of its command line, ``model``: a file that it has saved, which it starts from.
 
-    By a method that learns it learns from the log, but for ``-t`` in ``args``; else it is evaluated as it is.
+    By a method that learns it learns from the log, but for ``-t`` in ``args``. By others it is evaluated as it is, for
+    which it needs a model or ``-t``.
     """
 
     args: str = ""
@@ -61,6 +63,11 @@ class VwKind(_Kind, frozen=True, tag="vw", kw_only=True):
     def called(self) -> str:
         """Its name in a report."""
         return self.name or " ".join(["vw", *self.args.split(), *([self.model] if self.model else [])])
+
+    @property
+    def command(self) -> Command:
+        """What it says to VW."""
+        return read_command(self.args, self.model)
 
 
 Kind = UniformKind | LoggingKind | TableKind | ColumnKind | SourceKind | TrainedKind | VwKind

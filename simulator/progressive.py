@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from bandits.errors import BadRowError, ReplayError, SpecError
+from bandits.errors import BadRowError
 from bandits.values import MAX_NUMBER
-from bandits.vw_log import Label, LogFormat, VwLogReader
+from bandits.vw_log import Label, LogFormat
 from bandits.vw_options import read_command
 from policies.spec import PolicySpec
 from simulator.curve import Curve, CurvePoint
@@ -23,6 +23,7 @@ from simulator.logs.files import LogFile
 from simulator.logs.left_out import BAD, LeftOut, left_out_of
 from simulator.logs.lines import WEIGHT, Record, Span, records, told
 from simulator.online import PUBLISH_EVERY, OnlinePolicy
+from simulator.vw_target import open_reader
 
 NO_ACTIONS = "lines without a, which VW passes over"
 
@@ -122,7 +123,8 @@ def vw_progressive(
         BadRowError: a malformed example; names file and line. Not with ``skip_bad``: it is left out and counted.
         ReplayError: a file cannot be read.
     """
-    reader, notes = open_reader(args, log_format, model)
+    command = read_command(args, model)
+    reader = open_reader(command, log_format)
     loss, examples, labelled = Curve(), 0, 0
     left_out = LeftOut()
     read = LABELS[log_format]
@@ -145,22 +147,7 @@ def vw_progressive(
             continue
         labelled += 1
         loss.add(label.weight * label.cost / label.probability * probability, label.weight)
-    return VwProgressive(examples, labelled, loss.value, loss.points(), left_out, notes)
-
-
-def open_reader(args: str, log_format: LogFormat, model: Path | None) -> tuple[VwLogReader, Sequence[str]]:
-    """VW as a command line describes it, and what a report should say of that. ``model``: what ``-i`` may name, too.
-
-    Raises:
-        SpecError, SnapshotError: the arguments or the model.
-        ReplayError: the model cannot be read.
-    """
-    command = read_command(args)
-    if command.model is not None and model is not None:
-        raise SpecError("the model is named twice: leave -i out, or model", "learner.args")
-    file = model if command.model is None else Path(command.model)
-    data = None if file is None else _read(file)
-    return VwLogReader(command.args, log_format, model=data, learns=command.learns), command.notes
+    return VwProgressive(examples, labelled, loss.value, loss.points(), left_out, command.notes)
 
 
 def _checked(label: Label, record: Record) -> Label:
@@ -194,10 +181,3 @@ def _dsjson_label(record: Record) -> Label | str:
 UNLABELLED = "examples without a label, which are predicted only"
 LABELS: Mapping[LogFormat, Callable[[Record], Label | str]] = {"text": _text_label, "dsjson": _dsjson_label}
 """By format, what reads the label of a record; or says why VW passes over it."""
-
-
-def _read(model: Path) -> bytes:
-    try:
-        return model.read_bytes()
-    except OSError as error:
-        raise ReplayError(f"{model} cannot be read: {error.strerror}", "model") from error

@@ -1,7 +1,6 @@
 """Method rejection for Vowpal Wabbit on its own log: it learns from what it would have chosen itself, and no more."""
 
 from collections.abc import Iterable
-from pathlib import Path
 
 from bandits.decide import uniform
 from bandits.errors import BadRowError
@@ -11,8 +10,9 @@ from simulator.logs.left_out import BAD, LeftOut
 from simulator.logs.lines import Span, records, told
 from simulator.online import salt_of
 from simulator.policy_args import VwKind
-from simulator.progressive import LABELS, UNLABELLED, open_reader
+from simulator.progressive import LABELS, UNLABELLED
 from simulator.rejection import PURPOSE_REJECTION, Rejection, check_bound, check_uniform
+from simulator.vw_target import open_reader
 
 
 def vw_rejection(
@@ -36,7 +36,8 @@ def vw_rejection(
         InvalidFieldError: the bound is not a positive number.
     """
     check_bound(bound)
-    reader, notes = open_reader(asked.args, log_format, None if asked.model is None else Path(asked.model))
+    command = asked.command
+    reader = open_reader(command, log_format)
     salt, name, read = salt_of(seed), asked.name or "vw", LABELS[log_format]
     rows = accepted = clipped = actions_of_all = 0
     left_out, reward = LeftOut(), Curve()
@@ -64,4 +65,6 @@ def vw_rejection(
             accepted += 1
             reader.learn(label, target)
     curve = reward.points()
-    return Rejection(rows, left_out.skipped, accepted, clipped, bound is None, reward.value, curve, left_out, notes)
+    return Rejection(
+        rows, left_out.skipped, accepted, clipped, bound is None, reward.value, curve, left_out, command.notes
+    )

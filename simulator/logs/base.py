@@ -34,7 +34,8 @@ class LoggedDecision:
     ``pmf``: float64[K], the logging policy's, or None when the log has only the propensity. ``features``: per action,
     None when there are none. ``scores``: by candidate source, float32[K], NaN where it has none. ``record``: the
     project's own, where the log is its archive, and ``catalogue`` the one it names. Of a slate, ``action_ids`` are
-    those that earlier slots have left, and ``pmf`` and ``propensity`` are given those.
+    those that earlier slots have left, and ``pmf`` and ``propensity`` are given those. ``lines``: what the row was read
+    from, where a policy reads that itself.
     """
 
     event_id: str
@@ -50,6 +51,7 @@ class LoggedDecision:
     time_ms: int = 0
     record: DecisionRecord | None = None
     catalogue: Catalogue | None = None
+    lines: Sequence[bytes] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

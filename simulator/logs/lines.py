@@ -87,12 +87,13 @@ class RecordPiece:
     """A piece of a log whose rows are records of lines; see ``simulator.logs.base.Piece``.
 
     ``parse``: a function of a module, so that the piece can be pickled; it raises BadRowError with ``Record.where``.
-    ``left_out``: what so far was no row.
+    ``keep_lines``: rows bring the lines that they were read from. ``left_out``: what so far was no row.
     """
 
     span: Span
     parse: Callable[[Record], Parsed]
     skip_bad: bool = False
+    keep_lines: bool = False
     left_out: LeftOut = field(default_factory=LeftOut, init=False)
 
     @property
@@ -116,7 +117,7 @@ class RecordPiece:
                 self.left_out.add(parsed)
             if parsed is None or isinstance(parsed, str):
                 continue
-            rows.append(parsed[0])
+            rows.append(replace(parsed[0], lines=record.lines) if self.keep_lines else parsed[0])
             weights.append(parsed[1])
             if len(rows) == BATCH_ROWS:
                 yield _batch(rows, weights)

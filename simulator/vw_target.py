@@ -1,0 +1,78 @@
+"""A model that VW has saved, as a policy that learns no more: VW's ``-t``, with every estimator."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+
+from bandits.errors import BadRowError, ReplayError
+from bandits.types import Pmf, check_pmf
+from bandits.vw_log import Label, LogFormat, VwLogReader
+from bandits.vw_options import Command
+from simulator.logs.base import LoggedDecision, Piece
+from simulator.logs.lines import RecordPiece
+from simulator.targets import RowTarget
+
+FORMATS: dict[str, LogFormat] = {"dsjson": "dsjson", "vw": "text"}
+"""VW's own, by what ``--format`` calls them."""
+_UNKNOWN = "a VW model does not say what it learned from: on those rows its value would be too high"
+
+
+class VwModel(RowTarget):
+    """VW with a command line, as it is. It reads the lines of the log itself; see ``with_lines``.
+
+    Pickled without VW, which is opened where it is used.
+
+    Raises:
+        SpecError, SnapshotError: the arguments or the model.
+    """
+
+    def __init__(self, name: str, command: Command, log_format: LogFormat, model: bytes | None) -> None:
+        super().__init__(name)
+        self._command, self._format, self._model = replace(command, learns=False), log_format, model
+        self.notes = (*([_UNKNOWN] if model is not None else []), *command.notes)
+        _ = self._reader  # what is wrong with it is said before the log is read
+
+    def __reduce__(self) -> tuple[type["VwModel"], tuple[str, Command, LogFormat, bytes | None]]:
+        return VwModel, (self.name, self._command, self._format, self._model)
+
+    @cached_property
+    def _reader(self) -> VwLogReader:
+        return VwLogReader(self._command.args, self._format, model=self._model, learns=False)
+
+    def pmf(self, row: LoggedDecision) -> Pmf:
+        """See Target."""
+        try:
+            pmf = self._reader.pmf(row.lines, Label(row.chosen, -row.reward, row.propensity))
+        except BadRowError as error:
+            raise ReplayError(f"decision {row.event_id}: {error.message}", error.target) from error
+        if len(pmf) != len(row.action_ids):
+            raise ReplayError(f"decision {row.event_id}: VW sees {len(pmf)} actions there", "policy")
+        return check_pmf(pmf)
+
+
+def with_lines(pieces: Sequence[Piece]) -> list[Piece]:
+    """The same pieces, whose rows bring the lines that they were read from."""
+    return [replace(piece, keep_lines=True) if isinstance(piece, RecordPiece) else piece for piece in pieces]
+
+
+def open_reader(command: Command, log_format: LogFormat) -> VwLogReader:
+    """VW as a command line describes it.
+
+    Raises:
+        SpecError, SnapshotError: the arguments or the model.
+        ReplayError: the model cannot be read.
+    """
+    return VwLogReader(command.args, log_format, model=read_model(command.model), learns=command.learns)
+
+
+def read_model(path: Path | None) -> bytes | None:
+    """A file that VW has saved.
+
+    Raises:
+        ReplayError: it cannot be read.
+    """
+    try:
+        return None if path is None else path.read_bytes()
+    except OSError as error:
+        raise ReplayError(f"{path} cannot be read: {error.strerror}", "model") from error
