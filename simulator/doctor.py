@@ -9,6 +9,7 @@ from simulator.checks.entries import Clock, Undecodable
 from simulator.checks.exploration import Exploration
 from simulator.checks.findings import Check, Finding, Report, nothing
 from simulator.checks.freshness import Learning, Live, Staleness
+from simulator.checks.magnitudes import Magnitudes
 from simulator.checks.propensities import Draws, Propensities
 from simulator.checks.rewards import Rewards
 from simulator.checks.sources import Sources
@@ -47,6 +48,7 @@ def examine(
         Propensities(),
         Exploration(),
         Sources(stored),
+        Magnitudes(stored, limit=SAMPLE),
         rewards,
         Gaps(stored),
         Undecodable(undecodable),
