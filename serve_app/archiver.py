@@ -22,7 +22,6 @@ from typing import Any
 import msgspec
 import redis
 from pyarrow import fs
-from redis.exceptions import RedisError
 
 from bandits.errors import ArchiveError
 from bandits.join import log_order
@@ -31,7 +30,7 @@ from policies.fold_state import START
 from policies.ranges import Range, hour_of
 from serve_app.event_log import FIELD
 from serve_app.keys import Keys
-from serve_app.redis_clients import now_ms
+from serve_app.redis_clients import FAILURES, now_ms
 
 MAX_ENTRIES = 50_000
 READ = 256
@@ -175,7 +174,7 @@ class Archiver:
             except Exception as error:
                 self.failures += 1
                 self._unreported += 1
-                expected = isinstance(error, (RedisError, OSError, ArchiveError))
+                expected = isinstance(error, (*FAILURES, ArchiveError))
                 detail = error.message if isinstance(error, ArchiveError) else type(error).__name__
                 trace = None if expected else error
                 log.warning(

@@ -36,7 +36,7 @@ from serve_app.cli_options import (
     the_name,
 )
 from serve_app.environment import join_clusters, prepare_environment
-from serve_app.terminal import notes, printed, say
+from serve_app.terminal import notes, printed, say, work_on_ray
 
 app = group(__doc__)
 data = group("Data sets for demos and evaluation.")
@@ -261,7 +261,8 @@ def replay(
         redis_url=redis_url,
         data_dir=data_dir,
     )
-    report = run_replay(options, notes)
+    with work_on_ray(address):
+        report = run_replay(options, notes)
     if html is not None:
         from simulator.page import page
 
@@ -298,7 +299,8 @@ def worlds(
     experiment = experiment_of(
         world or (), policy or (), target or (), seeds=seeds, first_seed=first_seed, rounds=rounds
     )
-    report = run_worlds(experiment, notes, jobs=jobs, address=address)
+    with work_on_ray(address):
+        report = run_worlds(experiment, notes, jobs=jobs, address=address)
     _report(report, tables(report), out, as_json=as_json)
 
 
@@ -318,14 +320,14 @@ def _report(report: Any, tables: Sequence[Table], out: Path | None, *, as_json: 
 
 def _tell(error: Exception) -> None:
     """Say what is wrong in one line."""
-    from redis.exceptions import RedisClusterException, RedisError
+    from serve_app.redis_clients import REDIS_ERRORS
 
     if isinstance(error, ValidationError):  # of the settings
         first = error.errors()[0]
         code, message = "invalid_setting", f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
     elif isinstance(error, BanditloopError):
         code, message = error.code, error.message
-    elif isinstance(error, RedisError | RedisClusterException):
+    elif isinstance(error, REDIS_ERRORS):
         code = "redis_failed"
         message = f"{plain(error)} (of --redis-url, BANDITLOOP_REDIS_URL or the embedded Valkey): does it still run?"
     else:
@@ -348,11 +350,11 @@ def main() -> None:
     """Run a command; every error made on purpose is one readable line, exit status 1."""
     prepare_environment()
     with_all_commands()
-    from redis.exceptions import RedisClusterException, RedisError
+    from serve_app.redis_clients import REDIS_ERRORS
 
     try:
         app()
-    except (ValidationError, BanditloopError, RedisError, RedisClusterException, OSError) as error:
+    except (ValidationError, BanditloopError, *REDIS_ERRORS, OSError) as error:
         _tell(error)
         sys.exit(1)
     except KeyboardInterrupt:

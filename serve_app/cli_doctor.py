@@ -42,8 +42,8 @@ from serve_app.keys import PROCESSES, Keys, partitions
 from serve_app.learner import build
 from serve_app.merging import read_merge
 from serve_app.metrics import EXPIRE_S
-from serve_app.needs import UNREACHABLE, no_redis
-from serve_app.redis_clients import blocking_client
+from serve_app.needs import no_redis
+from serve_app.redis_clients import REDIS_ERRORS, blocking_client
 from serve_app.runtime import any_redis
 from serve_app.settings import MIN_SALT_BYTES, Settings
 from serve_app.snapshots import Head, decode_published
@@ -85,7 +85,7 @@ def run_doctor(
             url = stack.enter_context(any_redis(settings))
             client = stack.enter_context(closing(blocking_client(url)))
             return _examine_live(policy, client, settings.archive_root(), salts, since, limit, console)
-    except UNREACHABLE as error:
+    except REDIS_ERRORS as error:
         there = settings.redis_url or running_url(settings.data_dir / "valkey")
         said = f"the embedded Valkey does not answer ({plain(error)}): see that it runs"
         if there is not None:

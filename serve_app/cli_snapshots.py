@@ -34,8 +34,8 @@ from serve_app.cli_options import (
     settings_of,
     the_name,
 )
-from serve_app.needs import UNREACHABLE, no_redis
-from serve_app.redis_clients import blocking_client
+from serve_app.needs import no_redis
+from serve_app.redis_clients import REDIS_ERRORS, blocking_client
 from serve_app.runtime import any_redis
 from serve_app.settings import Settings
 from serve_app.snapshots import Published
@@ -299,7 +299,7 @@ def opened(policy: str | None, redis_url: str | None, data_dir: Path | None) -> 
                 name, root = the_policy(client, policy), settings.archive_root()
                 folder = archive_folder(name, 0, partition_count(client, name))
                 yield StoredPolicy(client, name, ArchiveReader(root, folder) if root else None), settings
-        except UNREACHABLE as error:
+        except REDIS_ERRORS as error:
             raise no_redis(url, error, settings.redis_timeout_s) from error
 
 

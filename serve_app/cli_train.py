@@ -28,7 +28,7 @@ from serve_app.cli_options import (
     out_file,
 )
 from serve_app.cli_snapshots import opened, warm_start
-from serve_app.terminal import notes, say, words
+from serve_app.terminal import notes, say, words, work_on_ray
 
 app = group("Fit candidate sources, a policy on a log, or a policy of whole sessions.", alone=True)
 
@@ -143,7 +143,8 @@ def rl(
         env_runners=env_runners,
     )
     what = words("{task.fields[earned]}"), TimeElapsedColumn(), TimeRemainingColumn()
-    with Progress(words("training"), BarColumn(), MofNCompleteColumn(), *what, console=notes) as progress:
+    bars = Progress(words("training"), BarColumn(), MofNCompleteColumn(), *what, console=notes)
+    with work_on_ray(address or "local"), bars as progress:
         task = progress.add_task("training", total=steps, earned="")
 
         def watched(point: Point) -> None:

@@ -8,12 +8,12 @@ from typing import Any
 
 import msgspec
 import redis.asyncio
-from redis.exceptions import RedisError
 
 from bandits.join import log_order
 from policies.fold_state import Refusal
 from policies.spec import PolicySpec
 from serve_app.keys import Keys, partitions
+from serve_app.redis_clients import FAILURES
 from serve_app.schemas import Readiness, Stalled
 
 WATCH_S = 1.0
@@ -116,7 +116,7 @@ class LearningWatch:
         while True:
             try:
                 await self.look()
-            except (RedisError, OSError, msgspec.MsgspecError):
+            except (*FAILURES, msgspec.MsgspecError):
                 self._known.clear()
                 for seen in self._logs.values():
                     for each in seen:

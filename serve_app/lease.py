@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import redis
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import ResponseError
 
 from serve_app.keys import Keys
+from serve_app.redis_clients import FAILURES
 
 LEASE_S = 2.0
 """How long a lease outlives its holder's last sign of life."""
@@ -115,7 +116,7 @@ class Lease:
             held = False
             try:
                 held = self.acquire()
-            except (RedisError, OSError) as error:
+            except FAILURES as error:
                 log.warning("the lease cannot be renewed (%s): retrying", type(error).__name__)
             stop.wait(HEARTBEAT_S if held else POLL_S)
         self.release()
@@ -131,7 +132,7 @@ class Lease:
         if token is not None:
             try:
                 self._client.eval(_RELEASE, 1, self._keys.lease, token)
-            except (RedisError, OSError):
+            except FAILURES:
                 log.warning("the lease could not be released: it ends by itself")
 
     def guarded(self, commands: Sequence[Command]) -> list[Any]:

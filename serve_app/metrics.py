@@ -15,13 +15,12 @@ import msgspec
 import redis.asyncio
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
-from redis.exceptions import RedisError
 
 from policies.ranker import Trouble
 from serve_app.keys import PROCESSES, Keys, process_metrics
 from serve_app.keys import partitions as key_names
 from serve_app.learning import Learning
-from serve_app.redis_clients import clock_ms
+from serve_app.redis_clients import FAILURES, clock_ms
 from serve_app.stats import Stats, summed
 
 BUCKETS_S = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
@@ -95,7 +94,7 @@ class Metrics:
                 pipeline.zadd(PROCESSES, {self.process: time.time()})
                 pipeline.zremrangebyscore(PROCESSES, 0, time.time() - EXPIRE_S)
                 await pipeline.execute()
-            except (RedisError, OSError):
+            except FAILURES:
                 pass
             await asyncio.sleep(PUSH_S)
 
@@ -128,7 +127,7 @@ async def collect(
                     stats[name] = summed([each for _, each in known])
                     lags[name] = max([await _lag_s(client, keys, each) for keys, each in known])
                 logs[name] = _all_logs([await _log_state(client, keys) for keys in every])
-    except (RedisError, OSError, msgspec.MsgspecError):
+    except (*FAILURES, msgspec.MsgspecError):
         pass
     registry = CollectorRegistry()
     registry.register(_Collector(samples, stats, lags, logs, learning or {}))

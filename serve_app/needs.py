@@ -27,7 +27,7 @@ from policies.storage import Storage
 from serve_app import haproxy
 from serve_app.embedded import alone
 from serve_app.loopback import BINARY, refuse_open_doors
-from serve_app.redis_clients import is_cluster
+from serve_app.redis_clients import FAILURES, is_cluster
 from serve_app.redis_clients import plain as of_one
 from serve_app.settings import Settings
 from serve_app.validation import validate
@@ -35,8 +35,6 @@ from serve_app.validation import validate
 STORE_S = 10.0
 """An object store finds out its region and its credentials first, and tries again by itself."""
 HAPROXY_S = 10.0
-UNREACHABLE = (redis_errors.RedisError, redis_errors.RedisClusterException)
-"""What redis-py raises; the second is none of the first."""
 TIMEOUTS = (TimeoutError, redis_errors.TimeoutError)
 
 T = TypeVar("T")
@@ -188,7 +186,7 @@ def demand_redis(url: str, timeout_s: float) -> None:
     """
     try:
         _within(timeout_s, lambda: _write(url, timeout_s))
-    except (*UNREACHABLE, OSError) as error:
+    except FAILURES as error:
         raise no_redis(url, error, timeout_s) from error
 
 

@@ -17,6 +17,10 @@ from redis.cluster import RedisCluster
 from redis.retry import Retry
 
 CLUSTER = "+cluster://"
+REDIS_ERRORS = (errors.RedisError, errors.RedisClusterException)
+"""What redis-py raises. The second, of a cluster of which no node answers, is none of the first."""
+FAILURES = (*REDIS_ERRORS, OSError)
+"""What it is when Redis cannot be reached, or refuses."""
 
 
 def is_cluster(url: str) -> bool:
@@ -118,7 +122,7 @@ async def look_again_if(client: "redis.asyncio.Redis", results: Iterable[Any]) -
     """The same, where a result says that the server was the wrong one, or has gone."""
     wrong = (errors.ReadOnlyError, errors.ConnectionError) if isinstance(client, AsyncCluster) else errors.ReadOnlyError
     if any(isinstance(result, wrong) for result in results):
-        with contextlib.suppress(errors.RedisError, OSError):
+        with contextlib.suppress(*FAILURES):
             await look_again(client)
 
 

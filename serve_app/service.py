@@ -24,6 +24,7 @@ from serve_app.event_log import LogWriter, reason_of
 from serve_app.keys import Keys, partitions
 from serve_app.learning import Learning, LearningWatch
 from serve_app.metrics import read_stats, read_troubles
+from serve_app.redis_clients import FAILURES
 from serve_app.schemas import PolicyInfo, Refused
 from serve_app.snapshots import Follower, Published
 
@@ -186,7 +187,7 @@ class RedisPolicyService:
         try:
             for keys in self._logs:
                 await self._client.set(keys.blob(catalogue.digest), catalogue.encoded)
-        except (redis.exceptions.RedisError, OSError) as error:
+        except FAILURES as error:
             raise self._writer.failed(reason_of(error)) from error
         for keys in reversed(self._logs):  # partition 0 last: it is served when all know it
             await self._writer.append(keys.log, CatalogueRecord(catalogue.digest))
@@ -195,7 +196,7 @@ class RedisPolicyService:
     async def info(self) -> PolicyInfo:
         """What is served, and what the learner has counted."""
         serving, troubles, stats = self.ranker.serving, self.ranker.source_troubles, None
-        with contextlib.suppress(redis.exceptions.RedisError, OSError, msgspec.MsgspecError):
+        with contextlib.suppress(*FAILURES, msgspec.MsgspecError):
             stats = await read_stats(self._client, self.spec.name, self.spec.partitions)
             troubles = await read_troubles(self._client, self.spec.name, troubles)
         learning = self.learning

@@ -10,7 +10,6 @@ from typing import Any
 import msgspec
 import redis
 import redis.asyncio
-from redis.exceptions import RedisError
 
 from bandits.codec import MALFORMED, digest
 from bandits.errors import BanditloopError, SnapshotError
@@ -19,6 +18,7 @@ from policies.catalogue import Catalogue
 from serve_app.event_log import reason_of
 from serve_app.keys import Keys
 from serve_app.lease import Command, Lease
+from serve_app.redis_clients import FAILURES
 
 KEPT_SNAPSHOTS = 20
 LOADS_KEPT = 5_000
@@ -171,7 +171,7 @@ class Follower:
             except Exception as error:
                 why = error.message if isinstance(error, BanditloopError) else type(error).__name__
                 if why != said:
-                    expected = isinstance(error, (RedisError, OSError, BanditloopError))
+                    expected = isinstance(error, (*FAILURES, BanditloopError))
                     log.warning("snapshots cannot be read (%s): serving the previous one", why, exc_info=not expected)
                 said = why
                 await asyncio.sleep(RETRY_S)
@@ -203,7 +203,7 @@ class Follower:
             self._seen = head.snapshot_id  # refused once is refused for good; what was not read is tried again
             raise
         self._seen = head.snapshot_id
-        with contextlib.suppress(RedisError, OSError):
+        with contextlib.suppress(*FAILURES):
             await self._client.xadd(
                 self._keys.loads,
                 {"replica": self._replica, "position": published.position},

@@ -5,7 +5,6 @@ import time
 from collections import deque
 
 import msgspec
-from redis.exceptions import RedisError
 
 from bandits.errors import BanditloopError, StalledError
 from bandits.join import log_order
@@ -14,6 +13,7 @@ from serve_app.event_log import LogReader
 from serve_app.keys import Keys
 from serve_app.learning import KEPT_REFUSALS, Progress, Stall
 from serve_app.lease import Command, Lease
+from serve_app.redis_clients import REDIS_ERRORS
 
 PACE_S, MAX_PACE_S = 0.5, 30.0
 """Until the next attempt: twice as long each time that the same fails."""
@@ -105,8 +105,8 @@ class Standstill:
         self._said_at = time.monotonic()
 
 
-def redis_error_behind(error: BaseException | None) -> RedisError | None:
+def redis_error_behind(error: BaseException | None) -> BaseException | None:
     """Redis's error that led to this one."""
-    while error is not None and not isinstance(error, RedisError):
+    while error is not None and not isinstance(error, REDIS_ERRORS):
         error = error.__cause__
     return error

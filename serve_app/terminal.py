@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import sys
+import tempfile
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
@@ -68,6 +69,18 @@ def table(
 
 
 @contextlib.contextmanager
+def work_on_ray(address: str | None) -> Iterator[None]:
+    """The same for a command that works on Ray, if it does; the file is left only where the work failed."""
+    if address is None:
+        yield
+        return
+    log = Path(tempfile.gettempdir()) / f"banditloop-ray-{os.getpid()}.log"
+    with screen_of_ours(log):
+        yield
+    log.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
 def screen_of_ours(log: Path, *, also_theirs: bool = False) -> Iterator[None]:
     """What this project says is on the screen. What Ray says, and every process of its, goes to the file ``log``.
 
@@ -96,5 +109,5 @@ def screen_of_ours(log: Path, *, also_theirs: bool = False) -> Iterator[None]:
             for number, before in kept.items():
                 os.dup2(before, number)
                 os.close(before)
-            notes.file = sys.stderr
+            notes.file = None  # type: ignore[assignment]  # standard error, whatever that is by then
             ours.removeHandler(handler)

@@ -3,8 +3,6 @@
 import contextlib
 from collections.abc import Sequence
 
-from redis.exceptions import RedisError
-
 from bandits.errors import SpecError
 from bandits.vw_merge import check_mergeable
 from policies.blend import make_learner
@@ -14,7 +12,7 @@ from policies.spec import PolicySpec, VwConfig, decode_spec
 from policies.stored_artifact import opened
 from serve_app.keys import Keys, partitions
 from serve_app.newer import check_fold
-from serve_app.redis_clients import blocking_client
+from serve_app.redis_clients import FAILURES, blocking_client
 from serve_app.security import read_keys
 from serve_app.settings import Settings
 from serve_app.stored import partition_count
@@ -54,7 +52,7 @@ def check_logs(url: str, specs: Sequence[PolicySpec]) -> None:
     Raises:
         NewerBuildError, SpecError: which names the policy.
     """
-    with contextlib.suppress(RedisError, OSError), contextlib.closing(blocking_client(url)) as client:
+    with contextlib.suppress(*FAILURES), contextlib.closing(blocking_client(url)) as client:
         for spec in specs:
             for keys in partitions(spec.name, spec.partitions):
                 check_fold(client, keys)
