@@ -248,6 +248,7 @@ def _sessions(options: Options, targets: Sequence[Target]) -> SessionQuestion:
         alpha=options.alpha,
         session=options.session,
         pause_s=options.pause_s,
+        skip_bad=options.skip_bad,
     )
 
 

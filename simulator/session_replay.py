@@ -15,7 +15,7 @@ import numpy as np
 from bandits.errors import ReplayError
 from bandits.types import Float64
 from simulator.logs.base import LoggedDecision, Piece, caution_of, key_of, no_rows
-from simulator.logs.left_out import LeftOut, left_out_of
+from simulator.logs.left_out import BAD, LeftOut, left_out_of
 from simulator.ope.comparisons import Difference, comparisons
 from simulator.ope.intervals import INTERVALS, REPLICATES, Interval
 from simulator.ope.overview import Charts
@@ -38,6 +38,7 @@ class SessionQuestion:
     """What is asked. ``horizon``: decisions of a session that count; ``gamma``: what a reward counts one later.
 
     ``session``: the context feature that names the session; None: a user's decisions with no pause above ``pause_s``.
+    ``skip_bad``: decisions that do not say whose session they are of are counted and left out.
     """
 
     targets: Sequence[Target]
@@ -50,6 +51,7 @@ class SessionQuestion:
     pause_s: float = 1800.0
     bits: int = 8
     folds: int = 5
+    skip_bad: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what cannot be answered, before anything is read."""
@@ -105,8 +107,8 @@ def _owner(row: LoggedDecision, session: str | None) -> str:
         value = row.context.get(session)
         if value is None or value in ("", []):
             raise ReplayError(
-                f"decision {row.event_id} is of no session: it has no context feature {session!r}, or an empty one;"
-                " leave such rows out of the log",
+                f"decision {row.event_id} is of no session: it has no context feature {session!r}, or an empty one"
+                " (--skip-bad counts such decisions and leaves them out)",
                 "session",
             )
         return f"{type(value).__name__} {value}"
@@ -171,6 +173,21 @@ class SessionTally:
             difference.merge(other.differences[pair])
 
 
+def _of_a_session(rows: Rows, question: SessionQuestion, left_out: LeftOut) -> Rows:
+    """The rows that say whose session they are of; the others are counted, if bad rows may be left out."""
+    if not question.skip_bad:
+        return rows
+    kept = []
+    for row in rows:
+        try:
+            _owner(row, question.session)
+        except ReplayError as error:
+            left_out.add(BAD, error.message)
+        else:
+            kept.append(row)
+    return kept
+
+
 def evaluate_sessions(question: SessionQuestion, pieces: Sequence[Piece], fan: Fan = map) -> Report:
     """Read the log and say what each policy's sessions would have earned, up to the horizon.
 
@@ -178,10 +195,14 @@ def evaluate_sessions(question: SessionQuestion, pieces: Sequence[Piece], fan: F
         ReplayError: the log is empty, or does not say whose decisions they are.
         BadRowError: a row is malformed.
     """
-    rows = [row for piece in pieces for batch in piece.batches() for row in demand_rows(batch, "sessions")]
-    sessions = sessions_of(rows, question)
-    if not sessions:
+    rows: Rows = [row for piece in pieces for batch in piece.batches() for row in demand_rows(batch, "sessions")]
+    if not rows:
         raise no_rows(pieces, "sessions to evaluate")
+    left_out = left_out_of(pieces)
+    rows = _of_a_session(rows, question, left_out)
+    if not rows:
+        raise ReplayError(f"no decision of the log says whose session it is of: {left_out.first_bad}", "session")
+    sessions = sessions_of(rows, question)
     chunks = [sessions[start : start + CHUNK] for start in range(0, len(sessions), CHUNK)]
     known = [target for target in question.targets if rows[0].pmf is not None or not isinstance(target, Logging)]
     models: dict[str, FittedSessionModel] = {}
@@ -194,7 +215,7 @@ def evaluate_sessions(question: SessionQuestion, pieces: Sequence[Piece], fan: F
     total = SessionTally(plan)
     for part in fan(partial(tally_sessions, plan), chunks):
         total.merge(part)
-    found = _report(plan, total, rows, left_out_of(pieces), caution_of(pieces))
+    found = _report(plan, total, rows, left_out, caution_of(pieces))
     return msgspec.structs.replace(found, log=found.log.of(pieces))
 
 

@@ -217,7 +217,7 @@ class CsvPiece:
                 raise BadRowError(f"{self.span.path}, line {lines[at]}: {said}", name)
             np.logical_or(bad, wrong, out=bad)
 
-        comma = "" if self.columns.decimal == "," else " (decimal commas are read with decimal: ',')"
+        comma = "" if self.columns.decimal == "," else " (with decimal: ',' a comma is the decimal point)"
         for name in numbers:
             values[name] = floats_of(numbers_of(cells.column(name), self.columns.decimal))
             wrong = np.isnan(values[name])

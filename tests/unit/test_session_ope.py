@@ -291,6 +291,17 @@ def test_decisions_of_no_session_are_not_of_one(visit):
         sessions_of(rows, SessionQuestion((Logging(),), session="visit"))
 
 
+def test_decisions_of_no_session_are_left_out_and_counted_when_asked():
+    rows = rows_of(LOGGING, 200, 0)
+    mixed = [replace(row, context={"visit": ""}) if number % 5 == 0 else row for number, row in enumerate(rows)]
+    kept = [row for number, row in enumerate(rows) if number % 5]
+    found, alone = ask(mixed, Uniform(), skip_bad=True), ask(kept, Uniform())
+    assert found.results == alone.results
+    assert (found.log.skipped, alone.log.skipped) == (len(rows) - len(kept), 0)
+    with pytest.raises(ReplayError, match="no decision of the log says whose session"):
+        ask([replace(row, context={}) for row in rows], Uniform(), skip_bad=True)
+
+
 def test_sessions_of_a_number_and_of_its_text_are_two():
     first, other = rows_of(LOGGING, 2, 0)[:2]
     named = [replace(row, context={"visit": name}) for row, name in ((first, 1.0), (other, "1.0"))]

@@ -240,7 +240,7 @@ def test_a_table_that_cannot_be_read_right_is_refused(tmp_path, data, named):
 @pytest.mark.parametrize(
     ("cell", "named"),
     [
-        ("0,5", "decimal commas are read with decimal"),
+        ("0,5", "with decimal: ',' a comma is the decimal point"),
         ("1,000.5", "p is no number"),
         ("1_0", "p is no number"),
         ("1e999", "p is no number"),
