@@ -206,8 +206,11 @@ def replay(
     seed: Annotated[int, typer.Option(help="Of what a learning policy draws")] = 0,
     bound: Annotated[float | None, typer.Option(help="Of rejection: a bound on importance weights")] = None,
     publish_every: Annotated[
-        int, typer.Option(min=1, help="Of a spec that learns: it acts by what it has learned after so many rows")
-    ] = 100,
+        int | None,
+        typer.Option(
+            min=1, help="Of a spec that learns: it acts by what it has learned after so many rows [default: 100]"
+        ),
+    ] = None,
     window_s: Window = None,
     horizon: Annotated[int, typer.Option(min=1, help="Of sessions: decisions that count, from the first")] = 10,
     gamma: Annotated[float, typer.Option(help="Of sessions: what a reward counts one decision later")] = 1.0,

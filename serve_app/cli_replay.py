@@ -23,6 +23,7 @@ from simulator.logs.base import Piece
 from simulator.logs.csv_log import CsvColumns
 from simulator.logs.formats import open_log
 from simulator.logs.left_out import LeftOut
+from simulator.online import PUBLISH_EVERY
 from simulator.ope.formulas import FORMULAS
 from simulator.policy_args import Asked, VwKind, policy_of
 from simulator.replay import LogSummary, PolicyResult, Question, Report, Tally, evaluate, said_of, tally
@@ -56,7 +57,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     shards: int
     seed: int
     bound: float | None
-    publish_every: int
+    publish_every: int | None
     window_s: float | None
     horizon: int
     gamma: float
@@ -92,6 +93,11 @@ def run_replay(options: Options, console: Console) -> Report:
         extra=extra,
         window_s=options.window_s,
     )
+    learns = options.method in METHODS and any(isinstance(each, PolicySpec) for each in asked)
+    if options.publish_every is not None and not learns:
+        raise ReplayError(
+            "--publish-every is of a policy's own spec, by --method progressive or rejection", "publish_every"
+        )
     if options.search is not None:
         return _search(options, options.search, pieces, console)
     if options.method in {"ope", "sessions"}:
@@ -113,7 +119,7 @@ def run_replay(options: Options, console: Console) -> Report:
                 seed=options.seed,
                 bound=options.bound,
                 skip_bad=options.skip_bad,
-                publish_every=options.publish_every,
+                publish_every=options.publish_every or PUBLISH_EVERY,
             )
         results.append(result)
         left_out = left_out or of_it

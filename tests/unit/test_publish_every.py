@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from bandits.errors import ReplayError
 from serve_app.cli import app
 
 ROWS, ACTIONS, D = 160, 4, 3
@@ -97,3 +98,14 @@ def test_it_earns_more_when_it_acts_by_every_row(log, tmp_path):
         often, seldom = (replayed(log, tmp_path, method, "--publish-every", every) for every in ("1", "1000"))
         name = "snips" if method == "progressive" else "mean_accepted_reward"
         assert often["learned"][name] > seldom["learned"][name] + 0.2
+
+
+@pytest.mark.parametrize(
+    ("method", "policy"),
+    [("ope", "uniform"), ("sessions", "uniform"), ("progressive", "{kind: vw, args: --cb_explore_adf}")],
+)
+def test_it_is_refused_where_it_would_have_no_effect(log, method, policy):
+    command = ["replay", "--log", str(log), "--format", "csv", "--method", method, "--policy", policy]
+    done = CliRunner().invoke(app, [*command, "--columns", "{reward: reward, propensity: p}", "--publish-every", "1"])
+    assert isinstance(done.exception, ReplayError)
+    assert "--publish-every is of a policy's own spec" in done.exception.message
