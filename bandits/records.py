@@ -17,7 +17,7 @@ FOLD = 2
 """The version of what a fold computes, and of the kinds of entries that it knows.
 
 1: of builds that say none. 2: an activation that comes before its decision waits for it, as a reward does; a reward
-of a decision that is not activated is no joined one.
+of a decision that is not activated is no joined one; a warm start is taken also where VW was taught in another way.
 
 Whoever changes what a fold computes of a log, or adds a kind of record, adds one here. Entries before the first
 BuildRecord that says so are folded by the rule that was before, for ever.

@@ -361,9 +361,14 @@ class Fold:
             trained = decode_trained(data)
             if self.spec is None or trained.spec().model_digest != self.spec.model_digest:
                 raise RefusedError("it was trained for a spec of another kind, use or learner", "spec")
-            self.learner = make_learner(self.spec, salt=self._salt, checkpoint=trained.checkpoint)
+            learner = make_learner(self.spec, salt=self._salt, checkpoint=trained.checkpoint)
         except (SnapshotError, SpecError) as error:
             raise RefusedError(error.message, error.target) from error
+        if self.version == 1 and isinstance(learner, VwLearner):
+            fresh = make_learner(self.spec, salt=self._salt)
+            if learner.learned and isinstance(fresh, VwLearner) and fresh.by_row != learner.by_row:
+                raise RefusedError("the checkpoint is of a learner that was taught in another way", "by_row")
+        self.learner = learner
         self.pinned = None
         self.learned = trained.learned
         self.changes += 1

@@ -22,6 +22,7 @@ from policies.fold_state import START
 from policies.spec import PolicySpec, decode_spec
 from policies.trained import TrainedModel, decode_trained
 from policies.verify import Verified
+from serve_app.became import has_become, is_pinned
 from serve_app.cli_options import (
     ALSO_WITHOUT,
     AsJson,
@@ -47,6 +48,8 @@ app = group("Snapshots of the model: list, show, pin, rollback, warm-start, veri
 
 CORES = os.cpu_count() or 1
 PATIENCE_S = 10.0
+NOT_YET = 3
+"""Exit status of a command that is in the log, and that no learner has read."""
 NOTHING = 3
 """Exit status when there was nothing to compare, as of banditloop doctor."""
 SHORT = 12
@@ -106,8 +109,8 @@ def pin(
     with opened(policy, redis_url, data_dir) as (stored, _):
         name, published = stored.find(snapshot_id)
         _same_spec(stored, published, "pinned")
-        stored.control(PinRecord(name))
-        _wait(stored, lambda: stored.head() == name, f"{name} is served; learning goes on")
+        at = stored.control(PinRecord(name))
+        _wait(stored, at, "pin", f"{name} is served; learning goes on", lambda: is_pinned(stored, name))
 
 
 @app.command(context_settings=ALSO_WITHOUT)
@@ -119,8 +122,8 @@ def unpin(
 ) -> None:
     """Serve the newest snapshot again."""
     with opened(the_name(policy, context), redis_url, data_dir) as (stored, _):
-        stored.control(PinRecord(None))
-        _wait(stored, lambda: getattr(stored.stats(), "pinned", None) is None, "the newest snapshot is served")
+        at = stored.control(PinRecord(None))
+        _wait(stored, at, "pin", "the newest snapshot is served")
 
 
 @app.command()
@@ -132,11 +135,7 @@ def rollback(
         name, published = stored.find(snapshot_id)
         _same_spec(stored, published, "rolled back to")
         at = stored.control(RollbackRecord(name, published.position))
-        _wait(
-            stored,
-            lambda: _read_past(stored, at),
-            f"the model is that of {name} again ({published.learned:,} interactions)",
-        )
+        _wait(stored, at, "rollback", f"the model is that of {name} again ({published.learned:,} interactions)")
 
 
 @app.command("warm-start")
@@ -175,15 +174,7 @@ def warm_start(stored: StoredPolicy, model: TrainedModel) -> None:
     name = digest(data)
     stored.log.put_blob(name, data)
     at = stored.control(WarmStartRecord(name))
-    _wait(stored, lambda: _read_past(stored, at), f"learning goes on from {model.learned:,} interactions of {name}")
-
-
-def _read_past(stored: StoredPolicy, position: str) -> bool:
-    if stored.partitions > 1:  # what was said in the log of partition 0 is done by the next merge
-        head = stored.head()
-        return head is not None and log_order(stored.find(head)[1].position) > log_order(position)
-    stats = stored.stats()
-    return stats is not None and log_order(stats.position) >= log_order(position)
+    _wait(stored, at, "warm_start", f"learning goes on from {model.learned:,} interactions of {name}")
 
 
 def _read(path: Path) -> TrainedModel:
@@ -303,18 +294,21 @@ def opened(policy: str | None, redis_url: str | None, data_dir: Path | None) -> 
             raise no_redis(url, error, settings.redis_timeout_s) from error
 
 
-def _wait(stored: StoredPolicy, done, success: str) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
-    """The learner does it when it reads the entry; say so when it has."""
-    deadline = time.monotonic() + PATIENCE_S
-    while time.monotonic() < deadline:
-        if done():
-            say(("done", "green"), f"  {success}", on=printed)
-            return
-        time.sleep(0.05)
+def _wait(stored: StoredPolicy, at: str, kind: str, success: str, demand: Callable[[], None] = lambda: None) -> None:
+    """The learner does it when it reads the entry ``at``; say so when it has. ``demand`` may know better.
+
+    Raises:
+        RefusedError, StalledError: it has not, with the reason.
+    """
+    if has_become(stored, at, kind, within_s=PATIENCE_S):
+        demand()
+        say(("done", "green"), f"  {success}", on=printed)
+        return
     say(
         f"the log of {stored.keys.policy} says so now, but no learner has read it yet: it takes effect when one runs",
         on=printed,
     )
+    raise typer.Exit(NOT_YET)
 
 
 def _same_spec(stored: StoredPolicy, published: Published, what: str) -> None:

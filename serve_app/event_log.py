@@ -75,6 +75,7 @@ REASONS: tuple[tuple[type[Exception], str], ...] = (
     (errors.OutOfMemoryError, "oom"),
     (errors.ConnectionError, "connection"),
     (UnconfirmedError, "unconfirmed"),
+    (errors.RedisClusterException, "connection"),
     (OSError, "connection"),
 )
 

@@ -13,11 +13,13 @@ from bandits.errors import SnapshotError, UnknownPolicyError
 from bandits.join import log_order
 from bandits.records import PinRecord, RollbackRecord, WarmStartRecord
 from policies.archive import ArchiveReader
+from policies.fold_state import Refusal
 from policies.verify import Served
 from serve_app.checkpoints import Checkpoints, Stored
 from serve_app.event_log import LogReader
 from serve_app.history import History
 from serve_app.keys import Keys
+from serve_app.learning import Progress, decode_progress, decode_refusals
 from serve_app.merging import read_merge
 from serve_app.snapshots import Head, Published, decode_published
 from serve_app.stats import Stats
@@ -111,6 +113,16 @@ class StoredPolicy:
         """Id of the snapshot that is to be served."""
         raw: Any = self._client.get(self.keys.head)
         return None if raw is None else msgspec.msgpack.decode(raw, type=Head).snapshot_id
+
+    def progress(self) -> Progress | None:
+        """How far the learner says that it is, and whether it stands still."""
+        raw: Any = self._client.get(self.keys.progress)
+        return decode_progress(raw)
+
+    def refusals(self) -> list[Refusal]:
+        """The entries that were refused last, newest first."""
+        raw: Any = self._client.lrange(self.keys.refusals, 0, -1)
+        return decode_refusals(raw)
 
     def stats(self) -> Stats | None:
         """What the learner has counted."""

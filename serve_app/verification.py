@@ -19,7 +19,7 @@ from bandits.errors import SnapshotError
 from bandits.join import log_order
 from policies.archive import ArchiveReader, archive_folder
 from policies.fold import Fold
-from policies.fold_state import START, FoldState, decode_state
+from policies.fold_state import FoldState, decode_state
 from policies.together import Together, verify_together
 from policies.verify import Served, Verified, verify
 from serve_app.checkpoints import Stored
@@ -181,7 +181,7 @@ def _verify_part(
         fold.resume(proven[0], replay)
     first = fold.learned
     own = [each for each in served if _within(each, part)]
-    through = part.end.position if part.end else max((s.snapshot.position for s in own), key=log_order, default=START)
+    through = part.end.position if part.end else stored.history.end()  # also what no snapshot has yet
     entries = stored.history.entries(fold.position, through)
     found = list(verify(fold, entries, own, build=build(), progress=lambda _, learned: progress(learned - first)))
     if part.end is not None:

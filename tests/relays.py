@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import redis
 from clusters import Cluster
+from redis.asyncio.cluster import RedisCluster as AsyncCluster
 from redis.cluster import RedisCluster
 from servers import Forwarder, Server, hang_up
 
@@ -98,11 +99,15 @@ def before_each(cluster: Cluster) -> Iterator[Losing]:
         url = relays[0].url.replace("redis://", "redis+cluster://").removesuffix("/0")
         losing = Losing(cluster.servers, url, cluster.url, relays)
         patch = stack.enter_context(pytest.MonkeyPatch.context())
-        plain = RedisCluster.from_url
+        plain, plain_too = RedisCluster.from_url, AsyncCluster.from_url
         through = f":{relays[0].server_address[1]}"
 
         def led(given: str, **options) -> redis.RedisCluster:
             return plain(given, **options, **({"address_remap": losing.remap} if through in given else {}))
 
+        def led_too(given: str, **options) -> AsyncCluster:
+            return plain_too(given, **options, **({"address_remap": losing.remap} if through in given else {}))
+
         patch.setattr(RedisCluster, "from_url", led)
+        patch.setattr(AsyncCluster, "from_url", led_too)
         yield losing

@@ -36,7 +36,7 @@ from serve_app.inbox import Inbox
 from serve_app.keys import Keys
 from serve_app.lease import Lease
 from serve_app.merging import put_merge
-from serve_app.redis_clients import blocking_client, connect
+from serve_app.redis_clients import FAILURES, blocking_client, connect
 from serve_app.snapshots import KEPT_SNAPSHOTS, Head, Published, publish
 from serve_app.stored import StoredPolicy
 
@@ -148,7 +148,7 @@ def settle_through(loop, steps: int = 12) -> None:
     for _ in range(steps):
         try:
             loop.lease.acquire()
-        except redis.RedisError:
+        except FAILURES:
             continue
         loop.attempt()
 
@@ -295,7 +295,7 @@ def test_an_archiver_that_loses_replies_archives_every_entry_once(losing, direct
             try:
                 archiver.step()
                 archiver.trim()
-            except redis.RedisError:
+            except FAILURES:
                 continue
     while archiver.step():
         pass

@@ -350,3 +350,22 @@ def test_a_partitions_rollback_is_refused_by_the_merge_that_does_not_restore_and
 
 def test_every_kind_of_record_has_a_name():
     assert kind_of(records.WarmStartRecord("x")) == "warm_start"
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("own", [False, True])
+def test_a_model_that_vw_was_taught_in_another_way_is_taken_since_fold_2(version, own):
+    """Earlier builds refused it; their logs are folded as they folded them."""
+    explorations = {False: EpsilonGreedy(0.2), True: VwExploration()}
+    spec, other = (msgspec.structs.replace(VW, exploration=explorations[each]) for each in (own, not own))
+    teacher = whole(log := log_of(other, None), [])
+    teacher.apply(log.entries)
+    model = TrainedModel(spec_bytes=other.encoded, learned=16, checkpoint=teacher.learner.checkpoint())
+    log = FakeLog(spec)
+    if version > 1:
+        log.append(records.BuildRecord({"fold": str(version)}), at=2)
+    log.append(records.WarmStartRecord(blob(log, model.encoded)), at=3)
+    fold = whole(log, told := [])
+    fold.apply(log.entries)
+    assert fold.learned == (16 if version > 1 else 0)
+    assert fold.refused_warm_starts == len(told) == (version == 1)

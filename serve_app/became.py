@@ -1,0 +1,52 @@
+"""What became of an entry that a command has appended to the log: that, not how far the log was read, is success."""
+
+import time
+
+from bandits.errors import RefusedError, StalledError
+from bandits.join import log_order
+from serve_app.stored import StoredPolicy
+
+POLL_S = 0.05
+
+
+def has_become(stored: StoredPolicy, at: str, kind: str, *, within_s: float) -> bool:
+    """Wait until a learner has done what the entry ``at``, of this kind, says; False when none has read it in time.
+
+    Raises:
+        RefusedError: it was refused, with the reason.
+        StalledError: learning stands still, there or before.
+    """
+    deadline = time.monotonic() + within_s
+    while True:
+        read = _is_read(stored, at, kind)  # before the refusals, which are told before how far the log was read
+        for refused in stored.refusals():
+            if (refused.position, refused.kind) == (at, kind):
+                raise RefusedError(f"the {kind} at {at} was refused: {refused.reason}", kind)
+        progress = stored.progress()
+        stall = None if progress is None else progress.stall
+        if not read and stall is not None and log_order(stall.position) <= log_order(at):
+            raise StalledError(stall.position, stall.kind, stall.reason)
+        if read or time.monotonic() >= deadline:
+            return read
+        time.sleep(POLL_S)
+
+
+def is_pinned(stored: StoredPolicy, name: str) -> None:
+    """Demand that a snapshot is served, as the pin that was read says.
+
+    Raises:
+        RefusedError: another is; with the reason.
+    """
+    stats, head = stored.stats(), stored.head()
+    if stats is None or stats.pinned != name:
+        raise RefusedError(f"{name} is not pinned: an unpin, a rollback or a new spec came after", "pin")
+    if head != name:
+        raise RefusedError(f"{name} is pinned, but no longer stored: the newest snapshot is served; unpin", "pin")
+
+
+def _is_read(stored: StoredPolicy, at: str, kind: str) -> bool:
+    if stored.partitions > 1 and kind == "rollback":  # said in the log of partition 0, done by the next merge
+        head = stored.head()
+        return head is not None and log_order(stored.find(head)[1].position) > log_order(at)
+    stats = stored.stats()
+    return stats is not None and log_order(stats.position) >= log_order(at)
