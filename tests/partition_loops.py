@@ -22,6 +22,7 @@ from serve_app.history import History
 from serve_app.keys import partitions
 from serve_app.learner import build
 from serve_app.partitions import PartitionLoop
+from serve_app.redis_clients import CUT_OFF
 from serve_app.snapshots import Published
 from serve_app.stored import StoredPolicy
 
@@ -64,7 +65,7 @@ def step(loop: PartitionLoop) -> None:
     """What ``run`` does once, in this thread."""
     try:
         loop.lease.acquire()
-    except redis.RedisError:
+    except CUT_OFF:
         return
     loop.attempt()
 
