@@ -18,7 +18,7 @@ from policies.verify import Verified
 from serve_app.event_log import LogReader
 from serve_app.keys import Keys
 from serve_app.learner import LearnerLoop
-from serve_app.redis_clients import CUT_OFF, blocking_client
+from serve_app.redis_clients import FAILURES, blocking_client
 from serve_app.snapshots import Head
 from serve_app.stats import Stats
 from serve_app.stored import StoredPolicy
@@ -52,7 +52,7 @@ def settle(loop: LearnerLoop, *, lead: bool = True, at_least: int = 3) -> None:
         if lead:
             try:
                 loop.lease.acquire()
-            except CUT_OFF:
+            except FAILURES:
                 continue
         loop.attempt()
 

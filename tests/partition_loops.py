@@ -22,7 +22,7 @@ from serve_app.history import History
 from serve_app.keys import partitions
 from serve_app.learner import build
 from serve_app.partitions import PartitionLoop
-from serve_app.redis_clients import CUT_OFF
+from serve_app.redis_clients import FAILURES
 from serve_app.snapshots import Published
 from serve_app.stored import StoredPolicy
 
@@ -65,7 +65,7 @@ def step(loop: PartitionLoop) -> None:
     """What ``run`` does once, in this thread."""
     try:
         loop.lease.acquire()
-    except CUT_OFF:
+    except FAILURES:
         return
     loop.attempt()
 
