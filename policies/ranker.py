@@ -40,6 +40,7 @@ from policies.requests import MAX_ACTIONS, ActionRequest, RankRequest
 from policies.sources.base import Candidates, CandidateSource, SourceRequest
 from policies.sources.rl import RlScorer
 from policies.spec import PolicySpec
+from policies.troubles import Trouble
 
 MAX_PAIRS = 8_000_000
 MAX_REASON = 200
@@ -60,13 +61,6 @@ class Pool(msgspec.Struct, frozen=True, eq=False, gc=False):
     features: list[FeatureMap | None] | None
     scores: Mapping[str, Float32]
     failed: dict[str, str] | None = None
-
-
-class Trouble(msgspec.Struct, frozen=True):
-    """What was last wrong with a source, and when, in seconds since the epoch."""
-
-    reason: str
-    at_s: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)

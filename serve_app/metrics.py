@@ -16,7 +16,7 @@ import redis.asyncio
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
-from policies.ranker import Trouble
+from policies.troubles import Trouble
 from serve_app.keys import PROCESSES, Keys, process_metrics
 from serve_app.keys import partitions as key_names
 from serve_app.learning import Learning

@@ -5,8 +5,8 @@ from typing import Annotated, Any
 import msgspec
 
 from bandits.values import MAX_EVENT_ID_BYTES, FeatureMap
-from policies.ranker import Trouble
 from policies.requests import MAX_ACTIONS, MAX_SLOTS, EventId, Item, RankRequest
+from policies.troubles import Trouble
 from serve_app.security import OPEN_PAGES
 
 MAX_BATCH = MAX_ACTIONS
