@@ -2,21 +2,25 @@
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any, get_args
 
 import msgspec
 import numpy as np
 
-from bandits.errors import CodecError, InvalidPmfError
+from bandits.errors import CodecError, InvalidPmfError, UnknownKindError
 from bandits.records import (
     ActivationRecord,
     Credit,
     CutRecord,
     DecisionRecord,
+    LogEntry,
     LogRecord,
     MergeRecord,
     RewardRecord,
     RollbackRecord,
+    TickRecord,
+    UnknownRecord,
 )
 from bandits.types import check_mass
 from bandits.values import MAX_EVENT_ID_BYTES, MAX_FEATURE, MAX_NUMBER, FeatureMap
@@ -30,6 +34,9 @@ MAX_MERGES = 1 << 53
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[LogRecord] = msgspec.msgpack.Decoder(LogRecord)
+_kind_of: msgspec.msgpack.Decoder[list[Any]] = msgspec.msgpack.Decoder(list[Any])
+KINDS = frozenset(str(kind.__struct_config__.tag) for kind in get_args(LogRecord))
+"""The names that head the records of this build."""
 
 
 def encode(record: LogRecord) -> bytes:
@@ -38,16 +45,19 @@ def encode(record: LogRecord) -> bytes:
 
 
 def decode(data: bytes) -> LogRecord:
-    """The record in ``data``.
+    """The record in ``data``. Fields that a later build has appended are passed over.
 
     Raises:
-        CodecError: another version, malformed msgpack, or a record that contradicts itself.
+        UnknownKindError: a well-formed record of another kind or version.
+        CodecError: malformed msgpack, or a record that contradicts itself.
     """
     if not data or data[0] != VERSION:
+        _demand_known(data)
         raise CodecError(f"a record starts with version byte {VERSION}, not {data[:1]!r}", "version")
     try:
         record = _decoder.decode(data[1:])
     except MALFORMED as error:
+        _demand_known(data)
         raise CodecError(f"not a record: {error}") from error
     if isinstance(record, DecisionRecord):
         _check_event_id(record.event_id)
@@ -62,6 +72,34 @@ def decode(data: bytes) -> LogRecord:
     elif isinstance(record, CutRecord | MergeRecord):
         _check_merge(record)
     return record
+
+
+def _demand_known(data: bytes) -> None:
+    """Of what does not decode: that it is not a record as a later build would write it."""
+    try:
+        found = _kind_of.decode(data[1:])
+    except MALFORMED:
+        return
+    kind = found[0] if found and isinstance(found[0], str) else ""
+    if kind and (data[0] > VERSION or (data[0] == VERSION and kind not in KINDS)):
+        said = f"a record of kind {kind[:40]!r} and version {data[0]} is none that this build knows"
+        raise UnknownKindError(said, "kind", kind=kind)
+
+
+def read(entry_id: str, data: bytes, on_undecodable: Callable[[str, CodecError], None]) -> LogEntry:
+    """An entry of the log. ``on_undecodable`` is told of one that does not decode.
+
+    It says nothing but that time has passed, and reads as a tick; if it is of a kind that this build does not know, as
+    an UnknownRecord.
+    """
+    try:
+        return LogEntry(entry_id, decode(data))
+    except UnknownKindError as error:
+        on_undecodable(entry_id, error)
+        return LogEntry(entry_id, UnknownRecord(error.kind))
+    except CodecError as error:
+        on_undecodable(entry_id, error)
+        return LogEntry(entry_id, TickRecord())
 
 
 def digest(data: bytes) -> str:

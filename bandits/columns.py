@@ -55,12 +55,15 @@ class FeatureIndex:
         found: list[int] = self._hashes[: self._size].tolist()
         return found
 
-    def matrix(self, context: Context, actions: ActionSet, *, dense: bool = False) -> tuple[Int64, Float64, Float64]:
+    def matrix(
+        self, context: Context, actions: ActionSet, *, dense: bool = False, relative: bool = False
+    ) -> tuple[Int64, Float64, Float64]:
         """The features of every action, interactions included.
 
         Returns the columns that may occur, int64[n], or all if ``dense``, and their values, float64[K, n]. And of the
         features that were never met, and could still get a column, the sum of squares per action, float64[K]; without
-        those that all actions share, which tell no action from another.
+        those of the context, which tell no action from another. ``relative``: without all that the actions have in
+        common, the intercept and the context as well.
         """
         flat = flatten(context, actions)
         space, spans, shared_space = _numbers(flat.shared_spaces, flat.spaces, flat.widths)
@@ -70,6 +73,7 @@ class FeatureIndex:
             self._places,
             self._size,
             dense,
+            relative,
             self._size < self._limit,
             flat.names,
             space,

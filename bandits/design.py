@@ -109,6 +109,23 @@ def _column(keys: Any, places: Any, key: Any) -> Any:
     return places[_find(keys, places, key)]
 
 
+@inlined
+def _find_shared(everywhere: Any, codes: Any, values: Any) -> None:
+    """Of each name, whether every action has a feature of that name, and all with the same value."""
+    count, first = np.zeros(everywhere.size, np.int64), np.zeros(everywhere.size)
+    for k in range(len(values)):
+        row = k if len(codes) > 1 else 0
+        for j in range(values.shape[1]):
+            u, value = codes[row, j], np.float64(values[k, j])
+            if k == 0 and value != 0.0 and first[u] == 0.0:
+                first[u] = value
+                count[u] = 1
+            elif value != 0.0:
+                count[u] = count[u] + 1 if count[u] == k and value == first[u] else -1
+    for u in range(everywhere.size):
+        everywhere[u] = count[u] == len(values)
+
+
 @compiled(types.uint32[::1], types.int32[::1], u4s)
 def fill_table(keys: UInt32, places: Int32, hashes: UInt32) -> None:
     """A table of these hashes, the first of which has column 0, from an empty one."""
@@ -118,7 +135,7 @@ def fill_table(keys: UInt32, places: Int32, hashes: UInt32) -> None:
 
 
 @compiled(
-    *(u4s, i4s, i8, truth, truth, u4s, i4s, i4ss, f4ss, i8s, u4s, f4s, i4s, truths, i4ss, i4ss, i4ss),
+    *(u4s, i4s, i8, truth, truth, truth, u4s, i4s, i4ss, f4ss, i8s, u4s, f4s, i4s, truths, i4ss, i4ss, i4ss),
     returns=types.Tuple((types.int64[::1], types.float64[:, ::1], types.float64[::1])),
 )
 def design(  # noqa: C901, PLR0912, PLR0915 - one pass over the features of a decision
@@ -126,6 +143,7 @@ def design(  # noqa: C901, PLR0912, PLR0915 - one pass over the features of a de
     places: Int32,
     size: int,
     dense: bool,
+    relative: bool,
     room: bool,
     names: UInt32,
     space: Int32,
@@ -143,11 +161,15 @@ def design(  # noqa: C901, PLR0912, PLR0915 - one pass over the features of a de
     """The columns, of ``size``, that may occur (all of them if ``dense``), int64[n]; their values, float64[K, n].
 
     And, if there is ``room`` for more columns, of each action's features that have none the sum of squares, float64[K];
-    without those that all actions share. Column 0 is the intercept. ``alone``: by namespace, whether its features have
-    columns of their own.
+    without those of the context. Column 0 is the intercept. ``alone``: by namespace, whether its features have columns
+    of their own. ``relative``: what all actions have in common is left out, the intercept, the context, and what each
+    has with the same value: it tells no action from another, and a large one would drown what does.
     """
     spaces = alone.size - (spans.size - 1)  # of the context; the actions' come after them
     base, occurs = np.zeros(size), np.zeros(size, np.bool_)
+    everywhere = np.zeros(names.size, np.bool_)
+    if relative:
+        _find_shared(everywhere, codes, values)
     base[0], occurs[0] = 1.0, True
     for c in range(shared.size):
         if alone[shared_space[c]]:
@@ -188,9 +210,11 @@ def design(  # noqa: C901, PLR0912, PLR0915 - one pass over the features of a de
                     columns[u, at] = _column(keys, places, hashed)
                     if columns[u, at] < 0:
                         left_out[u] += factor[at] * factor[at]
+    if relative:
+        base[:], occurs[:] = 0.0, False
     for u in range(names.size):
         for t in range(1 + terms):
-            if columns[u, t] >= 0:
+            if columns[u, t] >= 0 and not everywhere[u]:
                 occurs[columns[u, t]] = True
     for p in range(len(own_pairs)):
         one, other = own_pairs[p, 0] - spaces, own_pairs[p, 1] - spaces
@@ -216,7 +240,7 @@ def design(  # noqa: C901, PLR0912, PLR0915 - one pass over the features of a de
             x[k, n] = base[chosen[n]]
         for j in range(values.shape[1]):
             value, u = np.float64(values[k, j]), codes[row, j]
-            if value == 0.0:
+            if value == 0.0 or everywhere[u]:
                 continue
             for t in range(1 + terms):
                 if columns[u, t] >= 0:
@@ -227,6 +251,8 @@ def design(  # noqa: C901, PLR0912, PLR0915 - one pass over the features of a de
             for i in range(spans[one], spans[one + 1]):
                 for j in range(spans[other], spans[other + 1]):
                     value = np.float64(values[k, i]) * np.float64(values[k, j])
+                    if everywhere[codes[row, i]] and everywhere[codes[row, j]]:
+                        continue
                     column = _column(keys, places, _pair(names[codes[row, i]], names[codes[row, j]]))
                     if column >= 0:
                         x[k, place[column]] += value

@@ -203,6 +203,16 @@ class CodecError(BanditloopError):
     code = "invalid_record"
 
 
+class UnknownKindError(CodecError):
+    """A record of a kind, or in a format, that this build does not know; ``kind`` names it."""
+
+    code = "unknown_kind"
+
+    def __init__(self, message: str, target: str | None = None, *, kind: str = "") -> None:
+        super().__init__(message, target)
+        self.kind = kind
+
+
 class NewerBuildError(BanditloopError):
     """A later build than this one wrote it: this one cannot know what it means, and changes nothing."""
 

@@ -15,7 +15,8 @@ import msgspec
 from bandits.deadlines import Deadline, Deadlines
 from bandits.errors import CodecError
 from bandits.join_state import ClosedState, EarlyActivation, EarlyState, JoinState, OpenState, log_order
-from bandits.records import ActivationRecord, BuildRecord, DecisionRecord, LogEntry, RewardRecord, fold_version
+from bandits.records import ActivationRecord, BuildRecord, DecisionRecord, LogEntry, RewardRecord
+from bandits.versions import fold_version
 
 __all__ = ["Join", "JoinRule", "JoinState", "JoinedDecision", "log_order"]
 

@@ -4,24 +4,13 @@ Large things (a spec, a catalogue, a checkpoint) are blobs named by their digest
 """
 
 import struct
-from collections.abc import Mapping
 
 import msgspec
 import numpy as np
 
-from bandits.errors import NewerBuildError
 from bandits.types import Float32, Float64
 from bandits.values import FeatureMap
 
-FOLD = 2
-"""The version of what a fold computes, and of the kinds of entries that it knows.
-
-1: of builds that say none. 2: an activation that comes before its decision waits for it, as a reward does; a reward
-of a decision that is not activated is no joined one; a warm start is taken also where VW was taught in another way.
-
-Whoever changes what a fold computes of a log, or adds a kind of record, adds one here. Entries before the first
-BuildRecord that says so are folded by the rule that was before, for ever.
-"""
 _DOUBLE = struct.Struct("<d")
 
 
@@ -137,27 +126,10 @@ class ArtifactRecord(Record, frozen=True, tag="artifact"):
 class BuildRecord(Record, frozen=True, tag="build"):
     """The learner that reads on from here runs on this architecture with these library versions.
 
-    Its ``fold`` is the version by which the entries from here on are folded, whoever folds them (see FOLD).
+    Its ``fold`` is the version by which the entries from here on are folded, whoever folds them (see versions.py).
     """
 
     build: dict[str, str]
-
-
-def fold_version(build: Mapping[str, str]) -> int:
-    """Of the build in a BuildRecord.
-
-    Raises:
-        NewerBuildError: this build does not know that version.
-    """
-    said = build.get("fold", "1")
-    version = int(said) if said.isascii() and said.isdecimal() else FOLD + 1
-    if version > FOLD:
-        raise NewerBuildError(
-            f"a newer build of banditloop has written this log (its fold has version {said}, this build's {FOLD}):"
-            " use that build, or a later one",
-            "fold",
-        )
-    return version
 
 
 class CheckpointRecord(Record, frozen=True, tag="checkpoint"):
@@ -234,16 +206,22 @@ LogRecord = (
 )
 
 
-def kind_of(record: LogRecord) -> str:
+class UnknownRecord(msgspec.Struct, frozen=True, gc=False):
+    """What an entry says that is of a kind this build does not know. It is read, and never written."""
+
+    kind: str
+
+
+def kind_of(record: LogRecord | UnknownRecord) -> str:
     """The name of a record's kind in the log."""
-    return str(record.__struct_config__.tag)
+    return record.kind if isinstance(record, UnknownRecord) else str(record.__struct_config__.tag)
 
 
 class LogEntry(msgspec.Struct, frozen=True, gc=False):
     """One entry of the log. Its id ("milliseconds-sequence", the log's own clock) is its event time."""
 
     id: str
-    record: LogRecord
+    record: LogRecord | UnknownRecord
 
     @property
     def time_ms(self) -> int:

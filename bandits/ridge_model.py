@@ -23,6 +23,7 @@ class RidgeModel:
     def __init__(self, snapshot: Snapshot) -> None:
         payload = decode(snapshot.payload, Payload)
         self.learned = snapshot.learned
+        self._relative = snapshot.fold > 1
         self._payload = payload
         self._index = index_of(payload.config, payload.hashes)
         self._rows = {action_id: row for row, action_id in enumerate(payload.action_ids)}
@@ -39,7 +40,14 @@ class RidgeModel:
 
     def scores(self, context: Context, actions: ActionSet) -> Float64:
         """float64[K]: posterior mean reward of every action."""
-        columns, features, _ = self._index.matrix(context, actions)
+        return self._means(context, actions, relative=False)
+
+    def comparable(self, context: Context, actions: ActionSet) -> Float64:
+        """float64[K]: the same, but for what all actions have in common, so that a large value of it drowns nothing."""
+        return self._means(context, actions, relative=self._relative)
+
+    def _means(self, context: Context, actions: ActionSet, *, relative: bool) -> Float64:
+        columns, features, _ = self._index.matrix(context, actions, relative=relative)
         # einsum, so that an action's sum does not depend on where it stands: equals tie
         mean: Float64 = np.einsum("kn,n->k", features, self._weights[columns])
         mean += self._known(actions, self._bias)
@@ -67,7 +75,7 @@ class RidgeModel:
         return bounds
 
     def draws(self, context: Context, actions: ActionSet) -> Float32:
-        """float32[K, M]: the reward of every action under each posterior draw.
+        """float32[K, M]: the reward of every action under each posterior draw, but for what all have in common.
 
         What was never met is drawn from its prior, for each action by itself: of features that several actions share
         and that no interaction has shown, the draws are not correlated between them, though their variance is right.
@@ -78,7 +86,7 @@ class RidgeModel:
         payload = self._payload
         if not payload.draws:
             raise SnapshotError("this snapshot holds no posterior draws: it was not made for lints", "exploration")
-        columns, features, unmet = self._index.matrix(context, actions)
+        columns, features, unmet = self._index.matrix(context, actions, relative=self._relative)
         sampled = features.astype(np.float32) @ self._weight_draws[columns]
         variance = unmet / payload.config.l2
         if payload.config.action_bias:

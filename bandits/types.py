@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from bandits.errors import InvalidPmfError
 from bandits.kernels import SLACK, total_and_least
+from bandits.versions import FOLD
 
 Float64 = NDArray[np.float64]
 Float32 = NDArray[np.float32]
@@ -115,13 +116,15 @@ class Snapshot:
     """What replicas score with: small, safe to load (no pickle).
 
     ``kind`` names the model family that reads ``payload`` (msgpack); ``position`` is the id of the last log entry it
-    has seen ("0-0" at the start); ``learned`` counts the interactions in it.
+    has seen ("0-0" at the start); ``learned`` counts the interactions in it. ``fold``: the version of the fold that
+    made it, by which PMFs follow from it (see versions.py).
     """
 
     kind: str
     position: str
     learned: int
     payload: bytes
+    fold: int = FOLD
 
 
 class Policy(Protocol):

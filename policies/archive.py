@@ -24,10 +24,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from bandits.codec import decode, digest
+from bandits.codec import decode, digest, read
 from bandits.errors import ArchiveError, CodecError
 from bandits.join import log_order
-from bandits.records import BuildRecord, LogEntry, LogRecord, TickRecord
+from bandits.records import BuildRecord, LogEntry
 from policies.fold_state import START
 from policies.ranges import FORMAT, METADATA, SCHEMA, Header, Range, folder_of, hour_of, write_range
 from policies.storage import Storage
@@ -81,12 +81,15 @@ class ArchiveWriter:
     ) -> list[str]:
         """Store a range, after the blobs that its entries name. Returns the digests of blobs that there are not.
 
+        Of entries that only a newer build understands, whatever may name a blob is looked for.
+
         Raises:
             ArchiveError: they are not the entries of the range; nothing was stored.
         """
         missing = []
         with tempfile.TemporaryFile() as spool:
-            for name in sorted(write_range(spool, self._policy, committed, entries)):
+            named, perhaps = write_range(spool, self._policy, committed, entries)
+            for name in sorted(named | perhaps):
                 if not DIGEST.fullmatch(name):
                     missing.append(name)  # a path must not be made of whatever an entry says
                     continue
@@ -94,7 +97,7 @@ class ArchiveWriter:
                     continue
                 data = blob(name)
                 if data is None or digest(data) != name:
-                    missing.append(name)
+                    missing += [name] if name in named else []
                 else:
                     self._files.put(f"{BLOBS}/{name}", io.BytesIO(data))
             spool.seek(0)
@@ -187,15 +190,9 @@ class ArchiveReader:
         *,
         on_undecodable: Callable[[str, CodecError], None] = lambda _entry_id, _error: None,
     ) -> Iterator[LogEntry]:
-        """The same, decoded. As in the live log, what does not decode reads as a tick; ``on_undecodable`` is told."""
+        """The same, decoded as in the live log: see ``codec.read``."""
         for entry_id, data in self.raw(after, through):
-            record: LogRecord
-            try:
-                record = decode(data)
-            except CodecError as error:
-                on_undecodable(entry_id, error)
-                record = TickRecord()
-            yield LogEntry(entry_id, record)
+            yield read(entry_id, data, on_undecodable)
 
     def has_blob(self, name: str) -> bool:
         """Whether there is a blob of a digest."""

@@ -78,4 +78,5 @@ def _explore_scores(spec: PolicySpec, model: RidgeModel | VwWeights | RlModel) -
     exploration = spec.exploration
     if isinstance(exploration, LinTs | LinUcb | VwExploration):
         raise SnapshotError(f"a model of scores cannot explore as {type(exploration).__name__}", "exploration.kind")
-    return lambda context, actions: exploration.pmf(model.scores(context, actions), model.learned)
+    scores = model.comparable if isinstance(model, RidgeModel) else model.scores
+    return lambda context, actions: exploration.pmf(scores(context, actions), model.learned)

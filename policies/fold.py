@@ -7,6 +7,7 @@ StalledError names the entry, and another fold, from a checkpoint on, may get pa
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import TypeVar
 
 import msgspec
@@ -38,13 +39,14 @@ from bandits.records import (
     RollbackRecord,
     SpecRecord,
     TickRecord,
+    UnknownRecord,
     WarmStartRecord,
-    fold_version,
     kind_of,
 )
 from bandits.ridge import RidgeLearner
 from bandits.rl import RlLearner
 from bandits.types import Interaction, Learner, Row, Snapshot
+from bandits.versions import fold_version
 from bandits.vw import VwLearner
 from policies.blend import make_learner
 from policies.catalogue import Catalogue
@@ -134,7 +136,7 @@ class Fold:
         """Apply entries in order. Any split of the log into calls leaves the same state.
 
         Raises:
-            NewerBuildError: see ``version``; the entry that says so was not applied.
+            NewerBuildError: a later build wrote an entry, which was not applied: see ``version``.
             StalledError: one cannot be applied here; this fold is of no further use.
         """
         for entry in entries:
@@ -148,6 +150,8 @@ class Fold:
 
     def _apply(self, entry: LogEntry) -> None:
         record = entry.record
+        if isinstance(record, UnknownRecord):
+            self._demand_known(entry.id, record)
         if isinstance(record, DecisionRecord) and record.spec not in self._specs:
             try:
                 self._spec_of(record.spec)
@@ -184,7 +188,7 @@ class Fold:
         """The learned model as of ``position``."""
         if self.learner is None:
             raise CodecError("the log has no spec yet", "spec")
-        return self.learner.snapshot(self.position)
+        return replace(self.learner.snapshot(self.position), fold=self.version)
 
     def state(self) -> FoldState:
         """For a checkpoint as of ``position``."""
@@ -276,7 +280,16 @@ class Fold:
                 chosen = available.ids.index(name)
             yield Interaction(record.event_id, slot, context, available, chosen, propensity, reward)
 
-    def _configure(self, record: LogRecord) -> None:
+    def _demand_known(self, position: str, record: UnknownRecord) -> None:
+        """Builds of fold 1 passed over it."""
+        if self.version > 1:
+            raise NewerBuildError(
+                f"the entry {position} is of kind {record.kind[:40]!r}, which this build does not know: use the newer"
+                " build that has written it; if none has, remove the entry",
+                "kind",
+            )
+
+    def _configure(self, record: LogRecord | UnknownRecord) -> None:
         if isinstance(record, SpecRecord):
             self._respec(record)
         elif isinstance(record, CatalogueRecord):

@@ -10,12 +10,22 @@ merge if this one came without its cut, it carries over onto the merged model.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import msgspec
 
 from bandits.errors import CodecError, RefusedError, SpecError
 from bandits.join import JoinedDecision
-from bandits.records import CutRecord, LogRecord, MergeInput, MergeRecord, RollbackRecord, SpecRecord, WarmStartRecord
+from bandits.records import (
+    CutRecord,
+    LogRecord,
+    MergeInput,
+    MergeRecord,
+    RollbackRecord,
+    SpecRecord,
+    UnknownRecord,
+    WarmStartRecord,
+)
 from bandits.ridge import RidgeConfig
 from bandits.ridge_merge import merge_ridge
 from bandits.types import Snapshot
@@ -90,7 +100,8 @@ class PartitionFold(Fold):
         if self._newest is None or self.spec is None:
             raise CodecError("the log has no merge yet", "merge")
         position, record = self._newest
-        return make_learner(self.spec, salt=self._salt, checkpoint=self._merged(record)).snapshot(position)
+        learner = make_learner(self.spec, salt=self._salt, checkpoint=self._merged(record))
+        return replace(learner.snapshot(position), fold=self.version)
 
     def _state(self, model: bytes | None) -> FoldState:
         plain = super()._state(model)
@@ -102,7 +113,7 @@ class PartitionFold(Fold):
         if self._learns:
             super()._learn(joined)
 
-    def _configure(self, record: LogRecord) -> None:
+    def _configure(self, record: LogRecord | UnknownRecord) -> None:
         if isinstance(record, CutRecord):
             self._take_cut(record)
         elif isinstance(record, MergeRecord):

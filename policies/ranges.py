@@ -1,5 +1,6 @@
 """A range of the log as a Parquet file: what it is called, its columns, and how it is written."""
 
+import re
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Annotated, Any, BinaryIO
@@ -9,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bandits.codec import decode
-from bandits.errors import ArchiveError, CodecError
+from bandits.errors import ArchiveError, CodecError, UnknownKindError
 from bandits.join import log_order
 from bandits.records import (
     ActivationRecord,
@@ -24,6 +25,8 @@ from bandits.records import (
 FORMAT = 1
 METADATA = b"banditloop"
 UNDECODABLE = "undecodable"
+DIGEST_FIELD = re.compile(rb"\xd9\x20([0-9a-f]{32})")
+"""A text of 32 hex digits, as msgpack has it."""
 GROUP_ENTRIES = 2048
 GROUP_BYTES = 8 << 20
 """A row group, what reader and writer hold in memory, ends with the entry that reaches either."""
@@ -128,16 +131,22 @@ def scalars(record: LogRecord) -> dict[str, Any]:
     return {"catalogue": record.digest} if isinstance(record, CatalogueRecord) else {}
 
 
-def _row(entry_id: str, data: bytes) -> tuple[dict[str, Any], str | None]:
-    """A row, and the digest of the blob its entry names."""
+def _row(entry_id: str, data: bytes, named: set[str], perhaps: set[str]) -> dict[str, Any]:
+    """A row. The digest of the blob that its entry names is added to ``named``.
+
+    Of a kind that this build does not know, whatever may be a digest is added to ``perhaps``.
+    """
     milliseconds, sequence = log_order(entry_id)
     row = {"id": entry_id, "ms": min(milliseconds, INT64_MAX), "seq": min(sequence, INT64_MAX), "record": data}
     try:
         record = decode(data)
-    except CodecError:
-        return {**row, "kind": UNDECODABLE}, None
-    named = record.digest if isinstance(record, SpecRecord | CatalogueRecord | WarmStartRecord) else None
-    return {**row, "kind": str(record.__struct_config__.tag), **scalars(record)}, named
+    except CodecError as error:
+        if isinstance(error, UnknownKindError):
+            perhaps.update(digests_in(data))
+        return {**row, "kind": UNDECODABLE}
+    if isinstance(record, SpecRecord | CatalogueRecord | WarmStartRecord):
+        named.add(record.digest)
+    return {**row, "kind": str(record.__struct_config__.tag), **scalars(record)}
 
 
 def _groups(entries: Iterable[tuple[str, bytes]]) -> Iterator[list[tuple[str, bytes]]]:
@@ -154,14 +163,25 @@ def _groups(entries: Iterable[tuple[str, bytes]]) -> Iterator[list[tuple[str, by
         yield group
 
 
-def write_range(sink: BinaryIO, policy: str, committed: Range, entries: Iterable[tuple[str, bytes]]) -> set[str]:
-    """Write a range's (id, record bytes) as Parquet. Returns the digests of the blobs that its entries name.
+def digests_in(data: bytes) -> set[str]:
+    """What in a record's bytes may be the digest of a blob."""
+    return {found.decode() for found in DIGEST_FIELD.findall(data)}
+
+
+def write_range(
+    sink: BinaryIO, policy: str, committed: Range, entries: Iterable[tuple[str, bytes]]
+) -> tuple[set[str], set[str]]:
+    """Write a range's (id, record bytes) as Parquet.
+
+    Returns the digests of the blobs that its entries name, and what may be some in entries of kinds that only a newer
+    build knows.
 
     Raises:
         ArchiveError: they are not the entries of the range.
     """
     header = msgspec.json.encode(Header(FORMAT, policy, committed))
     named: set[str] = set()
+    perhaps: set[str] = set()
     count, first, last = 0, None, None
     with pq.ParquetWriter(
         sink,
@@ -172,12 +192,7 @@ def write_range(sink: BinaryIO, policy: str, committed: Range, entries: Iterable
         write_page_checksum=True,
     ) as writer:
         for group in _groups(entries):
-            rows = []
-            for entry_id, data in group:
-                row, blob = _row(entry_id, data)
-                rows.append(row)
-                if blob is not None:
-                    named.add(blob)
+            rows = [_row(entry_id, data, named, perhaps) for entry_id, data in group]
             count, first, last = count + len(group), first or group[0][0], group[-1][0]
             writer.write_batch(pa.RecordBatch.from_pylist(rows, schema=SCHEMA))
     if (first, last, count) != (committed.first, committed.last, committed.count):
@@ -186,4 +201,4 @@ def write_range(sink: BinaryIO, policy: str, committed: Range, entries: Iterable
             f" ({first} to {last}): something else than banditloop removes entries from the stream",
             "archive",
         )
-    return named
+    return named, perhaps

@@ -11,10 +11,10 @@ import redis
 import redis.asyncio
 from redis import exceptions as errors
 
-from bandits.codec import decode, digest, encode
+from bandits.codec import decode, digest, encode, read
 from bandits.errors import CodecError, EventConflictError, LogUnavailableError, MissingBlobError
 from bandits.join import log_order
-from bandits.records import DecisionRecord, LogEntry, LogRecord, TickRecord
+from bandits.records import DecisionRecord, LogEntry, LogRecord
 from serve_app.keys import Keys
 from serve_app.redis_clients import look_again_if, now_ms, wire
 
@@ -259,7 +259,7 @@ class LogReader:
     def read(self, after: str, *, count: int = 1000, block_ms: int | None = None) -> list[LogEntry]:
         """Entries after the id ``after``, at most ``count``; waits up to ``block_ms`` for a first one.
 
-        One that does not decode says nothing but that time has passed: it reads as a tick, and the reader moves on.
+        One that does not decode is counted, and the reader moves on: see ``codec.read``.
         """
         answer: Any = self._client.xread({self._keys.log: after}, count=count, block=block_ms)
         if not answer:
@@ -278,14 +278,11 @@ class LogReader:
             after = entries[-1].id
 
     def _entry(self, entry_id: bytes, fields: dict[bytes, bytes]) -> LogEntry:
-        record: LogRecord
-        try:
-            record = decode(fields.get(FIELD, b""))
-        except CodecError:
-            # Whoever wrote it bypassed the service. The counter says it happened.
-            record = TickRecord()
-            self.undecodable += 1
-        return LogEntry(entry_id.decode(), record)
+        return read(entry_id.decode(), fields.get(FIELD, b""), self._count)
+
+    def _count(self, _entry_id: str, _error: CodecError) -> None:
+        """Whoever wrote it bypassed the service, or is of a newer build."""
+        self.undecodable += 1
 
     def append(self, record: LogRecord) -> str:
         """Append a tick or a change of configuration."""

@@ -67,6 +67,7 @@ STATUS: Mapping[type[BanditloopError], int] = {
     errors.ArtifactError: 422,
     errors.SnapshotError: 500,
     errors.CodecError: 500,
+    errors.UnknownKindError: 500,
     errors.NewerBuildError: 500,
     errors.RefusedError: 500,
     errors.MissingBlobError: 500,

@@ -22,7 +22,6 @@ from bandits.codec import digest, encode
 from bandits.errors import BanditloopError, LogGapError, NewerBuildError, SpecError
 from bandits.join import log_order
 from bandits.records import (
-    FOLD,
     ArtifactRecord,
     BuildRecord,
     CatalogueRecord,
@@ -33,6 +32,7 @@ from bandits.records import (
     TickRecord,
 )
 from bandits.types import Snapshot
+from bandits.versions import FOLD
 from policies.archive import ArchiveReader
 from policies.blend import make_learner
 from policies.catalogue import Catalogue

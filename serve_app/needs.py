@@ -27,6 +27,7 @@ from policies.storage import Storage
 from serve_app import haproxy
 from serve_app.embedded import alone
 from serve_app.loopback import BINARY, refuse_open_doors
+from serve_app.newer import check_format
 from serve_app.redis_clients import FAILURES, is_cluster
 from serve_app.redis_clients import plain as of_one
 from serve_app.settings import Settings
@@ -56,6 +57,7 @@ def demand_all(settings: Settings, specs: Sequence[PolicySpec], address: str | N
         demand_redis(settings.redis_url, settings.redis_timeout_s)
     validate(settings, specs)
     demand_folder(settings.data_dir, "data_dir", "--data-dir")
+    check_format(settings.data_dir)
     if settings.redis_url is None:
         demand_folder(settings.data_dir / "valkey", "data_dir", "--data-dir")
         with alone(settings.data_dir / "valkey"):

@@ -5,17 +5,39 @@ there on, and a service looks before it starts. Builds of fold 1 do not; but the
 another number of inputs than its spec has partitions. So there is NO_MERGE where they look for one: it has none.
 """
 
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import redis
 
 from bandits.errors import NewerBuildError
-from bandits.records import FOLD, MergeRecord, fold_version
+from bandits.records import MergeRecord
+from bandits.versions import FOLD, fold_version
 from serve_app.keys import Keys
 from serve_app.lease import Command
 
+FORMAT = 1
+"""Of a data directory. A later build that lays it out anew writes a higher number into the file ``format`` in it."""
 NO_MERGE = msgspec.msgpack.encode(MergeRecord(0, [], "", ""))
+
+
+def check_format(data_dir: Path) -> None:
+    """Demand that this build knows how a data directory is laid out.
+
+    Raises:
+        NewerBuildError: which names the folder.
+    """
+    try:
+        said = (data_dir / "format").read_text(errors="replace").strip()
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    if said != str(FORMAT):
+        raise NewerBuildError(
+            f"a newer build of banditloop has written {data_dir} (its format is {said[:20]!r}, this build's {FORMAT}):"
+            " use that build, or a later one, or another --data-dir",
+            "data_dir",
+        )
 
 
 def mark_fold(client: "redis.Redis", keys: Keys) -> list[Command]:

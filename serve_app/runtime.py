@@ -20,6 +20,7 @@ from serve_app.client import is_ready, without_model
 from serve_app.embedded import embedded_valkey, running_url
 from serve_app.environment import join_clusters, prepare_environment
 from serve_app.loopback import check_ray_is_on_loopback, is_loopback, ray_on_loopback, refuse_open_doors
+from serve_app.newer import check_format
 from serve_app.settings import Settings
 from serve_app.validation import check_logs
 
@@ -38,6 +39,7 @@ def valkey(settings: Settings) -> Iterator[str]:
     if settings.redis_url is not None:
         yield settings.redis_url
         return
+    check_format(settings.data_dir)
     with embedded_valkey(settings.data_dir / "valkey", settings.durability) as url:
         yield url
 

@@ -14,6 +14,7 @@ import redis.asyncio
 from bandits.codec import MALFORMED, digest
 from bandits.errors import BanditloopError, SnapshotError
 from bandits.types import Snapshot
+from bandits.versions import fold_version
 from policies.catalogue import Catalogue
 from serve_app.event_log import reason_of
 from serve_app.keys import Keys
@@ -56,7 +57,7 @@ class Published(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def snapshot(self) -> Snapshot:
         """The snapshot itself."""
-        return Snapshot(self.kind, self.position, self.learned, self.payload)
+        return Snapshot(self.kind, self.position, self.learned, self.payload, fold_version(self.build))
 
 
 class Head(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

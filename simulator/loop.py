@@ -10,17 +10,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from bandits.records import (
-    FOLD,
-    BuildRecord,
-    CatalogueRecord,
-    LogEntry,
-    LogRecord,
-    RewardRecord,
-    SpecRecord,
-    TickRecord,
-)
+from bandits.records import BuildRecord, CatalogueRecord, LogEntry, LogRecord, RewardRecord, SpecRecord, TickRecord
 from bandits.types import Snapshot
+from bandits.versions import FOLD
 from policies.catalogue import Catalogue
 from policies.fold import Fold
 from policies.ranker import Pool, Ranker, explicit_pool

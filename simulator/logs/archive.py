@@ -14,7 +14,8 @@ import numpy as np
 
 from bandits.errors import BadRowError, CodecError, ReplayError
 from bandits.join import Join, JoinedDecision, JoinRule, log_order
-from bandits.records import SpecRecord, fold_version
+from bandits.records import SpecRecord
+from bandits.versions import fold_version
 from policies.archive import ArchiveReader, archive_folders
 from policies.catalogue import Catalogue
 from policies.fold_state import START

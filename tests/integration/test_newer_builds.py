@@ -8,7 +8,8 @@ from partition_loops import SPEC as PARTITIONED
 
 from bandits.codec import encode
 from bandits.errors import NewerBuildError
-from bandits.records import FOLD, BuildRecord, CheckpointRecord, MergeRecord
+from bandits.records import BuildRecord, CheckpointRecord, MergeRecord
+from bandits.versions import FOLD
 from serve_app.event_log import FIELD
 from serve_app.keys import Keys
 from serve_app.merging import read_merge

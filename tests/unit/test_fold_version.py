@@ -14,7 +14,6 @@ from bandits.errors import NewerBuildError
 from bandits.exploration import LinTs
 from bandits.join import Join
 from bandits.records import (
-    FOLD,
     ActivationRecord,
     BuildRecord,
     CheckpointRecord,
@@ -22,9 +21,9 @@ from bandits.records import (
     LogRecord,
     RewardRecord,
     TickRecord,
-    fold_version,
 )
 from bandits.ridge import RidgeConfig
+from bandits.versions import FOLD, fold_version
 from policies.fold import Fold
 from policies.fold_state import decode_state
 from policies.spec import PolicySpec
