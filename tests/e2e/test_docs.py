@@ -32,8 +32,13 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 BIN = Path(sys.executable).parent
 RUN = [block for block in blocks() if block.not_run is None]
 SETTINGS = {"BANDITLOOP_ARCHIVE_MAX_AGE_S": "1", "BANDITLOOP_CHECKPOINT_INTERVAL_S": "2"}
-SERVED = r"(?m)^(\S*banditloop (serve|train)( examples/\S+| artifacts/\S+)?) +(&|#).*$"
+SERVED = [
+    r"(?m)^(\S*banditloop (serve|train)( examples/\S+| artifacts/\S+)?) +(&|#).*$",
+    r"(?m)^BANDITLOOP_REDIS_URL=.*\\\n.*banditloop serve .*$",  # with a Redis and a proxy of its own
+]
 """Lines that train sources, or start a service: the fixture has done so, of both examples at once."""
+WHOSE = r"(?m)^(\S*banditloop (?:snapshots [\w-]+|doctor)\b)(?!.*--policy)"
+"""Commands that take the only policy there is, where there are two."""
 SHORTER = [(r"(?m)^(banditloop worlds\b[^#\n]*)", r"\1 --seeds 2 --rounds 40 "), ("seeds=5", "seeds=1, rounds=200")]
 """What would take minutes as it is written."""
 
@@ -74,7 +79,9 @@ class Town:
             "SECOND": ".banditloop/archive/home",
         }.items():
             text = text.replace(given, here)
-        text = re.sub(SERVED, "true", text)
+        for started in SERVED:
+            text = re.sub(started, "true", text)
+        text = re.sub(WHOSE, r"\1 --policy home", text)
         text = re.sub(r"(?m)^XADD", f"redis-cli -u {redis_url} XADD", text)
         if "FOLDER" in text:
             text = text.replace("FOLDER", self.shell("banditloop data get obd").strip())
