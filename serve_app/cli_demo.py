@@ -25,7 +25,7 @@ from policies.spec import PolicySpec, load_spec
 from serve_app.client import ServiceError, rank_body
 from serve_app.freshness import freshness_ms, read_all
 from serve_app.keys import Keys
-from serve_app.needs import demand_all
+from serve_app.needs import demand_all, demand_port
 from serve_app.redis_clients import blocking_client
 from serve_app.runtime import serving, valkey
 from serve_app.schemas import RankResponse, RewardEvent, RewardsRequest
@@ -59,6 +59,7 @@ def run_demo(*, rounds: int, seed: int, port: int, out: Path, console: Console) 
     """Everything, from data to report; leaves only the report and the picture behind."""
     started = time.monotonic()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends in the same good order as Ctrl-C
+    demand_port(Settings().host, port)
     with tempfile.TemporaryDirectory(prefix="banditloop-") as folder:
         console.rule("1  data and candidate sources")
         world = load_world()

@@ -1,5 +1,6 @@
 """The options that several commands have: one name, one type and one sentence for each, wherever it stands."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,16 +26,40 @@ def group(help_: str, *, alone: bool = False) -> typer.Typer:
 
 def _new_file(path: Path | None) -> Path | None:
     """Said before the work begins, not after it."""
-    if path is not None and path.is_dir():
-        raise typer.BadParameter(f"{path} is a folder: name a file")
-    if path is not None and not path.absolute().parent.is_dir():
-        raise typer.BadParameter(f"there is no folder {path.absolute().parent}")
+    if path is not None:
+        folder = path.absolute().parent
+        if path.is_dir():
+            raise typer.BadParameter(f"{path} is a folder: name a file")
+        if not folder.is_dir():
+            raise typer.BadParameter(f"there is no folder {folder}")
+        _demand_writable(path if path.exists() else folder)
     return path
+
+
+def _new_folder(path: Path) -> Path:
+    """The same of a folder, which is made if need be."""
+    there = path.absolute()
+    while not there.exists():
+        there = there.parent
+    if not there.is_dir():
+        raise typer.BadParameter(f"{there} is a file: name a folder")
+    _demand_writable(there)
+    return path
+
+
+def _demand_writable(path: Path) -> None:
+    if not os.access(path, os.W_OK):
+        raise typer.BadParameter(f"{path} cannot be written to")
 
 
 def out_file(help_: str, name: str = "--out") -> Any:
     """An option that names a file to be written."""
     return typer.Option(name, callback=_new_file, help=help_)
+
+
+def out_folder(help_: str) -> Any:
+    """An option that names a folder to be written to."""
+    return typer.Option("--out", callback=_new_folder, help=help_)
 
 
 PolicyName = Annotated[str | None, typer.Option("--policy", help="The policy's name [default: the only one there is]")]

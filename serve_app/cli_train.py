@@ -26,6 +26,7 @@ from serve_app.cli_options import (
     Window,
     group,
     out_file,
+    out_folder,
 )
 from serve_app.cli_snapshots import opened, warm_start
 from serve_app.terminal import notes, say, words, work_on_ray
@@ -36,7 +37,7 @@ app = group("Fit candidate sources, a policy on a log, or a policy of whole sess
 @app.callback(invoke_without_command=True)
 def sources(
     context: typer.Context,
-    out: Annotated[Path, typer.Option(help="Where to write the artifact")] = Path("artifacts/movielens"),
+    out: Annotated[Path, out_folder("Where to write the artifact")] = Path("artifacts/movielens"),
     data_path: Annotated[Path | None, typer.Option("--data", help="A MovieLens-100K folder [default: fetched]")] = None,
     seed: Annotated[int, typer.Option(help="Seed of every random choice")] = 0,
 ) -> None:
@@ -100,7 +101,7 @@ def policy(
 
 @app.command(short_help="Train a policy of whole sessions by PPO (RLlib).")
 def rl(
-    out: Annotated[Path, typer.Option(help="Folder of the model, its spec, the curve and the checkpoint")] = Path(
+    out: Annotated[Path, out_folder("Folder of the model, its spec, the curve and the checkpoint")] = Path(
         "artifacts/rl"
     ),
     world: Annotated[str, typer.Option(help="satiation, steady, small or movielens")] = "satiation",

@@ -102,7 +102,7 @@ def test_a_service_that_is_told_to_stop_when_it_is_ready(running, number):
 
 @pytest.mark.parametrize(
     ("number", "moment"),
-    [(signal.SIGTERM, 0.0), (signal.SIGTERM, 5.0), (signal.SIGTERM, 9.0), (signal.SIGINT, 7.0)],
+    [(signal.SIGTERM, 5.0), (signal.SIGTERM, 9.0), (signal.SIGINT, 7.0)],
 )
 def test_a_service_that_is_told_to_stop_while_it_starts(running, number, moment):
     """A trace of C++ came, if Ray had begun to start."""
