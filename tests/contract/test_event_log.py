@@ -12,7 +12,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from bandits.codec import digest, encode
-from bandits.errors import CodecError, EventConflictError, LogUnavailableError
+from bandits.errors import EventConflictError, LogUnavailableError, MissingBlobError
 from bandits.records import ActivationRecord, DecisionRecord, RewardRecord, TickRecord
 from serve_app.event_log import FIELD, MAX_BATCH, REMEMBERED_S, SPAN_S, LogReader, LogWriter
 from serve_app.keys import Keys
@@ -183,7 +183,7 @@ def test_a_blob_is_found_by_its_digest_or_said_to_be_missing(client):
     reader = LogReader(client, KEYS)
     reader.put_blob(digest(b"data"), b"data")
     assert reader.blob(digest(b"data")) == b"data"
-    with pytest.raises(CodecError, match="not stored"):
+    with pytest.raises(MissingBlobError, match="not stored"):
         reader.blob(digest(b"other"))
 
 

@@ -1,8 +1,9 @@
 """Models that VW has saved, as they are; and what of VW's command line a replay takes, leaves out, and refuses."""
 
 import json
-import pickle
 import re
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -117,8 +118,9 @@ def test_it_goes_to_another_process_and_reads_the_same_there(news):
     target = VwModel("saved", read_command("", model), "text", model.read_bytes())
     (piece,) = with_lines(text_pieces(log))
     rows = [row for batch in piece.batches() for row in batch.decisions]
-    other = pickle.loads(pickle.dumps(target))  # noqa: S301 - as a process pool does it
-    assert [target.pmf(row).tolist() for row in rows[:20]] == [other.pmf(row).tolist() for row in rows[:20]]
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        there = [pmf.tolist() for pmf in pool.map(target.pmf, rows[:20])]
+    assert there == [target.pmf(row).tolist() for row in rows[:20]]
     assert target.pmf(rows[0]).sum() == pytest.approx(1.0, abs=1e-12)
 
 
