@@ -1,6 +1,6 @@
 """Decisions and random logs that the tests of the join, the fold and the learner share."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -93,9 +93,11 @@ def log_of(steps: list[tuple[int, LogRecord]], *specs: PolicySpec) -> FakeLog:
     return log
 
 
-def archived(root: Path, log: Sequence[LogEntry], spec: PolicySpec, files: int = 5) -> Path:
-    """The log of policy p as an archive, in about so many files."""
-    blobs = {spec.digest: spec.encoded, Catalogue().digest: Catalogue().encoded}
+def archived(
+    root: Path, log: Sequence[LogEntry], spec: PolicySpec, files: int = 5, blobs: Mapping[str, bytes] | None = None
+) -> Path:
+    """The log of policy p as an archive, in about so many files. ``blobs``: all that its entries name."""
+    blobs = {spec.digest: spec.encoded, Catalogue().digest: Catalogue().encoded} if blobs is None else blobs
     writer, previous = ArchiveWriter(root, "p"), "0-0"
     for part in np.array_split(np.arange(len(log)), files):
         entries = [(log[i].id, encode(log[i].record)) for i in part]

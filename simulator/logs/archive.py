@@ -4,22 +4,24 @@ A row is a slot of a decision that was acted upon and whose window has closed. A
 it, and what came late is left out, whether or not the learner was corrected by it.
 """
 
+import contextlib
 import heapq
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
 import msgspec
 import numpy as np
 
-from bandits.errors import BadRowError, CodecError, ReplayError
+from bandits.errors import ArtifactError, BadRowError, BanditloopError, ReplayError, SpecError
 from bandits.join import Join, JoinedDecision, JoinRule, log_order
-from bandits.records import SpecRecord
+from bandits.records import DecisionRecord, LogEntry, SpecRecord, TickRecord
 from bandits.versions import fold_version
 from policies.archive import ArchiveReader, archive_folders
+from policies.blend import make_learner
 from policies.catalogue import Catalogue
 from policies.fold_state import START
-from policies.spec import decode_spec
+from policies.spec import PolicySpec, decode_spec
 from simulator.logs.base import (
     BATCH_ROWS,
     NONE_WAIT,
@@ -65,7 +67,11 @@ class ArchivePiece:
     fold: int = 1
 
     def batches(self) -> Iterator[LogBatch]:
-        """See Piece. An entry that does not decode was none to the learner, but whoever evaluates has to know of it."""
+        """See Piece.
+
+        An entry that does not decode was none to the learner, and of a decision that names what is no spec or catalogue
+        it learned nothing, but whoever evaluates has to know of it.
+        """
         rows: list[LoggedDecision] = []
         self.skipped, self.waiting = 0, NONE_WAIT
         reader = ArchiveReader(self.root, self.policy)
@@ -73,7 +79,12 @@ class ArchivePiece:
         for joined in self._joined(reader):
             name = joined.record.catalogue
             if name not in catalogues:
-                catalogues[name] = Catalogue.decode(reader.blob(name))
+                data = reader.blob(name)
+                try:
+                    catalogues[name] = Catalogue.decode(data)
+                except ArtifactError as error:
+                    self._bad(joined.position, error)
+                    continue
             rows.extend(rows_of(joined, catalogues[name]))
             if len(rows) >= BATCH_ROWS:
                 yield batch_of(rows)
@@ -81,7 +92,7 @@ class ArchivePiece:
         if rows:
             yield batch_of(rows)
 
-    def _bad(self, entry_id: str, error: CodecError) -> None:
+    def _bad(self, entry_id: str, error: BanditloopError) -> None:
         if not self._owns(entry_id):
             return  # another piece's
         if not self.skip_bad:
@@ -102,18 +113,30 @@ class ArchivePiece:
 
         join = Join(rule_of, rule=self.rule, fold=self.fold)
         through = None if self.through is None else log_order(self.through)
-        for entry in reader.entries(self.start, on_undecodable=self._bad):
+        for read in reader.entries(self.start, on_undecodable=self._bad):
+            entry = self._applicable(read, rule_of)
             for joined in join.apply(entry):
                 if self._owns(joined.position):
                     yield joined
-            if isinstance(entry.record, SpecRecord):
-                join.rule = rule_of(entry.record.digest)
+            spec = spec_in_force(reader, entry.record.digest) if isinstance(entry.record, SpecRecord) else None
+            if spec is not None:
+                join.rule = plain(spec.join, self.window_s)
             if through is not None and log_order(entry.id) > through:
                 oldest = join.oldest_open()
                 if oldest is None or log_order(oldest) > through:
                     return
         closing = [at for position, at in join.open_windows() if self._owns(position)]
         self.waiting = Waiting(len(closing), min(closing, default=0), max(closing, default=0))
+
+    def _applicable(self, entry: LogEntry, rule_of: Callable[[str], JoinRule]) -> LogEntry:
+        """An entry as it is folded: a decision of what is no spec says only that time has passed."""
+        if isinstance(entry.record, DecisionRecord):
+            try:
+                rule_of(entry.record.spec)
+            except SpecError as error:
+                self._bad(entry.id, error)
+                return LogEntry(entry.id, TickRecord())
+        return entry
 
 
 def archive_pieces(
@@ -131,9 +154,10 @@ def archive_pieces(
     ranges = reader.ranges()
     if not ranges:
         raise ReplayError(f"no range of {policy!r} is archived in {root}", "log")
-    specs, builds = reader.specs(), reader.builds()
-    rules = {digest: plain(decode_spec(reader.blob(digest)).join, window_s) for _, digest in specs}
-    longest = max((decode_spec(reader.blob(digest)).join.window_s for _, digest in specs), default=0.0)
+    builds, known_specs = reader.builds(), {digest: spec_in_force(reader, digest) for _, digest in reader.specs()}
+    specs = [each for each in reader.specs() if known_specs[each[1]] is not None]
+    rules = {name: plain(spec.join, window_s) for name, spec in known_specs.items() if spec is not None}
+    longest = max((spec.join.window_s for spec in known_specs.values() if spec is not None), default=0.0)
     caution = "" if window_s is None or window_s >= longest else CAUTION.format(window_s, longest)
     reach_ms = REMEMBERED * max((rule.window_ms for rule in rules.values()), default=0)
     total = sum(each.range.count for each in ranges)
@@ -153,6 +177,18 @@ def archive_pieces(
         piece = ArchivePiece(root, policy, cut, through, start, rule, skip_bad, window_s, caution, fold=fold)
         pieces.append(piece)
     return pieces
+
+
+def spec_in_force(reader: ArchiveReader, digest: str) -> PolicySpec | None:
+    """The spec that an entry names; None where whoever folds the log refuses it, and the one before stays in force."""
+    data = reader.blob(digest)
+    try:
+        spec = decode_spec(data)
+        with contextlib.suppress(MemoryError):
+            make_learner(spec, salt=b"")
+    except SpecError:
+        return None
+    return spec
 
 
 def policy_pieces(

@@ -7,11 +7,11 @@ import msgspec
 import numpy as np
 import pytest
 from fakes import SALT, FakeLog, FakePast
-from logs import RULE, WINDOW, decision
+from logs import RULE, WINDOW, archived, decision
 
 from bandits import records
 from bandits.codec import digest
-from bandits.errors import ArchiveError, BanditloopError, MissingBlobError, StalledError
+from bandits.errors import ArchiveError, BadRowError, BanditloopError, MissingBlobError, StalledError
 from bandits.exploration import EpsilonGreedy, LinTs, VwExploration
 from bandits.records import Credit, LogRecord, MergeInput, MergeRecord, kind_of
 from bandits.ridge import RidgeConfig
@@ -24,6 +24,7 @@ from policies.partition_fold import PartitionFold
 from policies.spec import PolicySpec, RemoteSource, VwConfig
 from policies.trained import TrainedModel
 from policies.verify import Served, verify
+from simulator.logs.archive import policy_pieces
 
 RIDGE = PolicySpec("home", learner=RidgeConfig(), exploration=LinTs(draws=3), join=RULE)
 VW = msgspec.structs.replace(
@@ -369,3 +370,21 @@ def test_a_model_that_vw_was_taught_in_another_way_is_taken_since_fold_2(version
     fold.apply(log.entries)
     assert fold.learned == (16 if version > 1 else 0)
     assert fold.refused_warm_starts == len(told) == (version == 1)
+
+
+@pytest.mark.parametrize("name", [each for each in REFUSED if not each.startswith("rollback")])
+@pytest.mark.parametrize("shards", [1, 3])
+def test_who_reads_the_archive_refuses_the_same(name, shards, tmp_path):
+    """For ``train`` and ``replay``: the rows are those the learner learned from, and what it left out is told."""
+    kind, log = name.partition(":")[0], log_of(RIDGE, REFUSED[name][1])
+    archived(tmp_path, log.entries, RIDGE, blobs=log.blobs)
+    for digested, data in log.blobs.items():
+        (tmp_path / "p" / "_blobs" / digested).write_bytes(data)  # also what only decisions name
+    pieces = policy_pieces(str(tmp_path), "p", shards, skip_bad=True)
+    rows = [row for piece in pieces for batch in piece.batches() for row in batch.decisions]
+    assert [row.event_id for row in rows] == [f"e{i}" for i in range(16)]
+    skipped = sum(piece.skipped for piece in pieces)
+    assert skipped == (kind == "decision")
+    if kind == "decision":
+        with pytest.raises(BadRowError, match=f"{AT}-0"):
+            [batch for piece in policy_pieces(str(tmp_path), "p", shards) for batch in piece.batches()]
