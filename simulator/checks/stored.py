@@ -10,7 +10,7 @@ import numpy as np
 from bandits.codec import digest
 from bandits.decide import Decision
 from bandits.errors import BanditloopError
-from bandits.records import BuildRecord, CatalogueRecord, DecisionRecord, LogEntry, SpecRecord
+from bandits.records import BuildRecord, CatalogueRecord, DecisionRecord, LogEntry, SpecRecord, WarmStartRecord
 from bandits.types import ActionSet, Context, Float64, Policy, Snapshot
 from policies.catalogue import Catalogue
 from policies.features import featurise_record
@@ -43,8 +43,16 @@ class Stored:
     blob: Callable[[str], bytes | None] = lambda _: None
     snapshot: Callable[[str], Snapshot | None] = lambda _: None
     listed: Callable[[], Collection[str]] = frozenset
+    _held: dict[str, bool] = field(default_factory=dict)
     _specs: dict[str, PolicySpec | None] = field(default_factory=dict)
     _catalogues: dict[str, Catalogue | None] = field(default_factory=lambda: {Catalogue().digest: Catalogue()})
+
+    def holds(self, name: str) -> bool:
+        """Whether the bytes of a digest are there, whatever they are."""
+        if name not in self._held:
+            data = self.blob(name)
+            self._held[name] = data is not None and digest(data) == name
+        return self._held[name]
 
     def spec(self, name: str) -> PolicySpec | None:
         """The spec of a digest, None when it is gone or is not what its digest says."""
@@ -66,6 +74,7 @@ class Gaps:
         self._stored = stored
         self._specs: Counter[str] = Counter()
         self._catalogues: Counter[str] = Counter()
+        self._models: Counter[str] = Counter()
         self._known = set[str]()
 
     def add(self, entry: LogEntry) -> None:
@@ -77,20 +86,23 @@ class Gaps:
             self._look(spec=record.digest)
         elif isinstance(record, CatalogueRecord):
             self._look(catalogue=record.digest)
+        elif isinstance(record, WarmStartRecord):
+            self._look(model=record.digest)
 
     def findings(self) -> Iterator[Finding]:
         """One: failure for anything that is gone."""
         listed = self._stored.listed()
         snapshots = sorted(self._gone(listed))
-        gone = [*self._specs, *self._catalogues, *snapshots]
-        entries = self._specs.total() + self._catalogues.total()
+        gone = [*self._specs, *self._catalogues, *self._models, *snapshots]
+        entries = self._specs.total() + self._catalogues.total() + self._models.total()
         message = (
-            f"all {len(self._known)} specs and catalogues that the log names are stored,"
+            f"all {len(self._known)} specs, catalogues and trained models that the log names are stored,"
             f" and all {len(listed)} snapshots that are listed"
         )
         if gone:
             message = (
-                f"{len(self._specs)} specs, {len(self._catalogues)} catalogues and {len(snapshots)} listed snapshots"
+                f"{len(self._specs)} specs, {len(self._catalogues)} catalogues, {len(self._models)} trained models and"
+                f" {len(snapshots)} listed snapshots"
                 f" are gone or damaged; {entries:,} entries name them; the first is {gone[0]}"
             )
         yield found(
@@ -102,18 +114,22 @@ class Gaps:
             figures={
                 "specs_gone": len(self._specs),
                 "catalogues_gone": len(self._catalogues),
+                "models_gone": len(self._models),
                 "snapshots_gone": len(snapshots),
                 "entries": entries,
                 "first": gone[0] if gone else None,
             },
         )
 
-    def _look(self, spec: str | None = None, catalogue: str | None = None) -> None:
-        self._known.update(name for name in (spec, catalogue) if name is not None)
-        if spec is not None and self._stored.spec(spec) is None:
+    def _look(self, spec: str | None = None, catalogue: str | None = None, model: str | None = None) -> None:
+        """What is stored as written, and is none of what it should be, is no gap: whoever folds the log refuses it."""
+        self._known.update(name for name in (spec, catalogue, model) if name is not None)
+        if spec is not None and self._stored.spec(spec) is None and not self._stored.holds(spec):
             self._specs[spec] += 1
-        if catalogue is not None and self._stored.catalogue(catalogue) is None:
+        if catalogue is not None and self._stored.catalogue(catalogue) is None and not self._stored.holds(catalogue):
             self._catalogues[catalogue] += 1
+        if model is not None and not self._stored.holds(model):
+            self._models[model] += 1
 
     def _gone(self, listed: Collection[str]) -> set[str]:
         """What is listed and not there, look after look: between list and blob a live policy may have moved on.

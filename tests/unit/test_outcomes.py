@@ -24,6 +24,7 @@ from policies.partition_fold import PartitionFold
 from policies.spec import PolicySpec, RemoteSource, VwConfig
 from policies.trained import TrainedModel
 from policies.verify import Served, verify
+from simulator.checks.stored import Gaps, Stored
 from simulator.logs.archive import policy_pieces
 
 RIDGE = PolicySpec("home", learner=RidgeConfig(), exploration=LinTs(draws=3), join=RULE)
@@ -388,3 +389,19 @@ def test_who_reads_the_archive_refuses_the_same(name, shards, tmp_path):
     if kind == "decision":
         with pytest.raises(BadRowError, match=f"{AT}-0"):
             [batch for piece in policy_pieces(str(tmp_path), "p", shards) for batch in piece.batches()]
+
+
+@pytest.mark.parametrize("name", [each for each in REFUSED if not each.startswith("rollback")])
+def test_to_the_doctor_a_refused_entry_is_no_gap_and_one_without_its_blob_is(name):
+    log = log_of(RIDGE, REFUSED[name][1])
+    record = next(entry.record for entry in log.entries if entry.id == f"{AT}-0")
+    names = {getattr(record, field, None) for field in ("digest", "spec", "catalogue")} - {RIDGE.digest}
+    [odd] = [each for each in log.blobs if each in names and each != Catalogue().digest]
+    for missing, severity in ((False, "ok"), (True, "failure")):
+        blobs = {each: data for each, data in log.blobs.items() if not (missing and each == odd)}
+        gaps = Gaps(Stored(blobs.get))
+        for entry in log.entries:
+            gaps.add(entry)
+        [finding] = gaps.findings()
+        assert finding.severity == severity
+        assert finding.figures["first"] == (odd if missing else None)
