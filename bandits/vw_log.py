@@ -27,6 +27,9 @@ _UNREADABLE = re.compile(
     rb"|[ \t][^ \t|:]*+:(?:(?![^ \t\r|])|(?!" + _NUMBER + rb"(?:" + _END + rb"|\Z)|[+-]?[0-9.]+[eE]-?" + _LAST + rb")"
     rb"[+-]?(?i:nan|inf|\.?[0-9]))"
 )
+# Of most lines it is enough to look at the colons: neither of these is found in them.
+_WEIGHTED = re.compile(rb"\|[^ \t|:]*+:")
+_SUSPECT = re.compile(rb":(?!" + _NUMBER + rb"(?:[ \t\r\n|]|\Z)|[^ \t\r\n|:0-9.+\-iInN])")
 
 # What was found to give the command line's average loss. Not among KNOWN, because a learner of hashed features, or one
 # that has to resume, could not follow.
@@ -147,12 +150,11 @@ class VwLogReader:
                 _check_namespaces(msgspec.json.decode(line))
             return list(_core._parse_line_dsjson(self._workspace, line))  # noqa: SLF001
         parse, workspace = _core._parse_line_text, self._workspace  # noqa: SLF001
-        b"".join(lines).decode()
-        ended = [_ended(line) for line in lines]
-        for text in ended:
-            _check_features(text)
+        block = b"\n".join(lines)
+        block.decode()
+        checked = lines if _is_plain(block) else [_checked(line) for line in lines]
         try:
-            return [parse(workspace, text) for text in ended]  # type: ignore[arg-type] # bytes do as well
+            return [parse(workspace, line) for line in checked]  # type: ignore[arg-type] # bytes do as well
         except RuntimeError as error:
             raise ReplayError(
                 f"VW ends in the middle of {lines!r} ({' '.join(str(error).split())}) and would read later lines wrong:"
@@ -172,9 +174,10 @@ class VwLogReader:
         found = _observed(examples[place]) if place < len(examples) else None
         if found is None:
             raise BadRowError("VW does not see the label there: of dsjson, it must come before the features", "label")
-        given = label.cost, label.probability
-        if any(abs(read - said) > _SLACK * max(abs(said), _TINY) for read, said in zip(found, given, strict=True)):
-            raise BadRowError(f"VW reads cost and probability as {found[0]} and {found[1]}, not {given}", "label")
+        cost, probability = label.cost, label.probability
+        if abs(found[0] - cost) > _SLACK * abs(cost) + _TINY or abs(found[1] - probability) > _SLACK * probability:
+            said = f"{cost} and {probability}"
+            raise BadRowError(f"VW reads cost and probability as {found[0]} and {found[1]}, not as {said}", "label")
 
 
 def _pmf_of(predicted: Sequence[tuple[int, float]]) -> Pmf:
@@ -184,18 +187,36 @@ def _pmf_of(predicted: Sequence[tuple[int, float]]) -> Pmf:
     return frozen(pmf / pmf.sum())
 
 
-def _check_features(line: bytes) -> None:
-    """Refuse what VW would only read half of."""
-    wrong = _UNREADABLE.search(line, line.index(b"|")) if b"|" in line else None
+def _is_plain(block: bytes) -> bool:
+    """Whether nothing in these lines has to be looked at more closely; a label has not."""
+    if _WEIGHTED.search(block):
+        return False
+    at = 0
+    while found := _SUSPECT.search(block, at):
+        start, bar = block.rfind(b"\n", 0, found.start()) + 1, block.find(b"|", found.end())
+        if b"|" in block[start : found.start()] or bar < 0 or b"\n" in block[found.end() : bar]:
+            return False
+        at = bar
+    return True
+
+
+def _checked(line: bytes) -> bytes:
+    """The line as VW reads all of it: a namespace's weight at the very end needs a space behind it.
+
+    Raises:
+        BadRowError: VW would only read half of it.
+    """
+    bar = line.find(b"|")
+    if bar < 0:
+        return line
+    last = line.rpartition(b"|")[2]
+    if b":" in last and b" " not in last:
+        line += b" "
+    wrong = _UNREADABLE.search(line, bar)
     if wrong is not None:
         word = re.split(rb"[ \t|]", line[wrong.start() + 1 :])[0].decode()
         raise BadRowError(f"VW cannot read it: a feature is name or name:value, not {word!r}", "line")
-
-
-def _ended(line: bytes) -> bytes:
-    """VW reads a namespace's weight at the very end of a line, and says nevertheless that it found none."""
-    last = line.rpartition(b"|")[2]
-    return line + b" " if b":" in last and b" " not in last and b"|" in line else line
+    return line
 
 
 def _check_namespaces(tree: Any) -> None:

@@ -170,7 +170,7 @@ def _dsjson_label(record: Record) -> Label | str:
         return label
     if label.skip:
         return dsjson.SKIP_LEARN
-    if not label.actions:
+    if label.a is None or not label.actions:
         return NO_ACTIONS
     chosen = label.chosen(record)
     if chosen is None or not isinstance(label.cost, float) or not isinstance(label.probability, float):

@@ -32,7 +32,7 @@ _KNOWN = {
 
 
 class Label(msgspec.Struct, frozen=True):
-    """What a line says of the choice, all but its features. ``a``: actions from 1, the chosen one first; ``p`` theirs.
+    """What a line says of the choice, all but its features. ``a``: actions from 1, the chosen one first.
 
     ``pdrop``: the probability with which the service drops a decision from its log, before it knows the reward.
     """
@@ -45,8 +45,6 @@ class Label(msgspec.Struct, frozen=True):
     outcomes: msgspec.Raw = msgspec.field(name="_outcomes", default=msgspec.Raw())
     pdrop: float | None = None
     a: list[float | None] | float | None = None
-    p: list[float | str | None] | float | None = None
-    other_p: list[float | str | None] | float | None = msgspec.field(name="_p", default=None)
 
     @property
     def weight(self) -> float:
@@ -61,7 +59,8 @@ class Label(msgspec.Struct, frozen=True):
     @property
     def keys(self) -> int:
         """How many of the label's keys the line has."""
-        return sum(each is not UNSET for each in (self.cost, self.probability, self.action, self.index))
+        known = (self.cost is not UNSET) + (self.probability is not UNSET)
+        return known + (self.action is not UNSET) + (self.index is not UNSET)
 
     def chosen(self, record: Record) -> int | None:
         """Index of the chosen action from 0, or None: no label (a cost of null is none), or one not carried out.
@@ -75,11 +74,10 @@ class Label(msgspec.Struct, frozen=True):
             return None
         if self.cost is UNSET or not isinstance(self.probability, float):
             raise BadRowError(f"{record.where()}: a label is both a cost and a probability", "_label_cost")
-        actions = self.actions
         action = int(self.action) if isinstance(self.action, float) else None
         index = self.index if isinstance(self.index, int) else None
-        if index is None and (action is not None or actions):
-            index = (actions[0] if action is None else action) - 1
+        if index is None and (action is not None or self.actions):
+            index = (self.actions[0] if action is None else action) - 1
         if index is None or (action is not None and action != index + 1):
             message = "_labelIndex + 1 and _label_Action are the chosen action"
             raise BadRowError(f"{record.where()}: {message}", "_labelIndex")
@@ -87,6 +85,10 @@ class Label(msgspec.Struct, frozen=True):
 
 
 class _Line(Label, frozen=True):
+    """``p``: the probabilities of ``a``, by either name."""
+
+    p: list[float | str | None] | float | None = None
+    other_p: list[float | str | None] | float | None = msgspec.field(name="_p", default=None)
     c: msgspec.Raw = msgspec.field(default=msgspec.Raw())
     event_id: str | None = msgspec.field(name="EventId", default=None)
     event_id_of_old: str | None = msgspec.field(name="eventId", default=None)
@@ -170,7 +172,7 @@ def _read(decoder: "msgspec.json.Decoder[_Decoded]", record: Record) -> "_Decode
         return MARKER
     try:
         line = decoder.decode(text)
-        if bytes(line.outcomes) not in {b"", b"null"}:
+        if line.outcomes and bytes(line.outcomes) != b"null":
             raise _several_slots(record, "_outcomes")
         if b'"_slots"' in text and "_slots" in _context_of(text):
             raise _several_slots(record, "c._slots")
@@ -334,7 +336,7 @@ def _listed(given: list[Any] | float | None) -> list[Any]:
     return [each for each in values if each is not None]
 
 
-def _pmf(line: Label, count: int, chosen: int) -> Pmf | None:
+def _pmf(line: _Line, count: int, chosen: int) -> Pmf | None:
     """float64[K] in the order of the actions, or None if the line does not hold one."""
     actions, probabilities = line.actions, _listed(line.p) or _listed(line.other_p)
     if sorted(actions) != list(range(1, count + 1)) or len(probabilities) != count:

@@ -21,6 +21,8 @@ from simulator.logs.vw_features import Features, combine
 NO_LABEL = "examples without a label"
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _LABEL = re.compile(f"[0-9]+:{_NUMBER.pattern}:{_NUMBER.pattern}")
+_ODD_NUMBER = re.compile(r"([+-]?0[xX][0-9a-fA-F]+)|([+-]?[0-9]+\.?[0-9]*)[eE]-?")
+"""What VW takes for a number, too: a hexadecimal one, and an exponent without digits."""
 _STARTS_WITH_NUMBER = re.compile(f"{_NUMBER.pattern}|[+-]?(?:inf|nan)", re.IGNORECASE)
 """Of what is no number, VW reads as far as it is one, and then does not know what to do."""
 _OTHER_PROBLEMS = {
@@ -182,15 +184,12 @@ def _features(text: str, record: Record, place: int) -> FeatureMap:
             name, colon, given = word.partition(":")
             if not name:
                 name, anonymous = str(anonymous), anonymous + 1
-            value: Value
-            if not colon or _NUMBER.fullmatch(given):
-                value = float(given or 1.0) * weight
-            elif given and not _STARTS_WITH_NUMBER.match(given):
-                value = given
-            else:
-                raise BadRowError(
-                    f"{record.where(place)}: a feature is name, name:number or name:text, not {word!r}", name
-                )
+            value: Value | None = weight
+            if colon:
+                value = float(given) * weight if _NUMBER.fullmatch(given) else _unusual(given, weight)
+            if value is None:
+                message = f"a feature is name, name:number or name:text, not {word!r}"
+                raise BadRowError(f"{record.where(place)}: {message}", name)
             if "." in name or "." in space:
                 features.add_dotted([space, name] if space else [name], value)
             elif prefix + name in plain:
@@ -198,6 +197,13 @@ def _features(text: str, record: Record, place: int) -> FeatureMap:
             else:
                 plain[prefix + name] = value
     return features.done()
+
+
+def _unusual(given: str, weight: float) -> Value | None:
+    """What a feature is given that is no plain number, as VW takes it; None: it cannot."""
+    if odd := _ODD_NUMBER.fullmatch(given):
+        return weight * (float.fromhex(odd[1]) if odd[1] else float(odd[2]))
+    return given if given and not _STARTS_WITH_NUMBER.match(given) else None
 
 
 def _segments(text: str) -> Iterator[str]:

@@ -214,7 +214,7 @@ def test_no_feature_of_dsjson_is_lost_however_often_its_name_is_met(tmp_path, se
 
 
 def a_number(rng):
-    return rng.choice(["1", "-2.5", ".5", "+3", "1e2", "2.", "0"])
+    return rng.choice(["1", "-2.5", ".5", "+3", "1e2", "2.", "0", "0x1f", "5e"])
 
 
 def a_namespace(rng):
@@ -344,6 +344,7 @@ def test_of_features_of_one_name_in_dsjson_none_is_lost(tmp_path, context, featu
         ("|u url:http://x|y z", {"u.url": "http://x|y", "u.z": 1.0}),
         ("|u n:2|v w", {"u.n": 2.0, "v.w": 1.0}),
         ("|u g:e h:- i:.", {"u.g": "e", "u.h": "-", "u.i": "."}),
+        ("|u:2 g:0x1f h:5e i:-.5", {"u.g": 62.0, "u.h": 10.0, "u.i": -1.0}),
     ],
 )
 def test_of_features_of_one_name_in_text_none_is_lost(tmp_path, words, features):
@@ -360,6 +361,7 @@ def test_of_features_of_one_name_in_text_none_is_lost(tmp_path, words, features)
         line(_outcomes=None),
         line(a=[2.0, 1.0]),
         line(a=2),
+        line(a=0, _labelIndex=1),
         line(a=[None, 2, 1]),
         line(p=None),
         line(p=0.5),
