@@ -422,12 +422,15 @@ def _seen_of(plan: Plan, target: Target, batch: LogBatch, predictions: Float64 |
     rows = batch.decisions
     width = max(len(row.action_ids) for row in rows)
     pmfs, logging = np.zeros((len(rows), width)), np.zeros((len(rows), width))
-    known = True
+    known, logs = True, isinstance(target, Logging)
     for number, row in enumerate(rows):
-        pmfs[number, : len(row.action_ids)] = target.pmf(row)
         if row.pmf is None:
             known = False
-        elif known:
+        if row.pmf is None and logs:  # what was chosen is a draw from the PMF that is lacking, so it stands for it
+            pmfs[number, row.chosen] = 1.0
+            continue
+        pmfs[number, : len(row.action_ids)] = target.pmf(row)
+        if row.pmf is not None and known:
             logging[number, : len(row.action_ids)] = row.pmf
     chosen = _chosen(batch)
     outside = np.maximum(0.0, 1.0 - pmfs.sum(axis=1))  # on actions that the row does not have
@@ -441,7 +444,7 @@ def _seen_of(plan: Plan, target: Target, batch: LogBatch, predictions: Float64 |
         keys=batch.keys,
         reward=batch.reward,
         propensity=batch.propensity,
-        target=pmfs[at, chosen],
+        target=batch.propensity if logs else pmfs[at, chosen],
         predicted=None if predictions is None else predictions[at, chosen],
         expected=None if predictions is None else np.einsum("nk,nk->n", predictions, pmfs),
         unsupported=outside,

@@ -204,7 +204,8 @@ def evaluate_sessions(question: SessionQuestion, pieces: Sequence[Piece], fan: F
         raise ReplayError(f"no decision of the log says whose session it is of: {left_out.first_bad}", "session")
     sessions = sessions_of(rows, question)
     chunks = [sessions[start : start + CHUNK] for start in range(0, len(sessions), CHUNK)]
-    known = [target for target in question.targets if rows[0].pmf is not None or not isinstance(target, Logging)]
+    complete = all(row.pmf is not None for row in rows)
+    known = [target for target in question.targets if complete or not isinstance(target, Logging)]
     models: dict[str, FittedSessionModel] = {}
     for target in known if SESSION_MODEL.intersection(question.names) else ():
         sums = SessionModel(bits=question.bits, folds=question.folds)

@@ -558,6 +558,29 @@ def test_both_methods_say_the_same_rows_or_what_was_left_out_and_why(tmp_path):
     assert list(ope["left_out"].values()) == list(progressive["left_out"].values()) == [3]
 
 
+@pytest.mark.parametrize("method", ["ope", "sessions"])
+@pytest.mark.parametrize("lacking", [{"p": None}, {"p": [0.9, 0.3]}, {"a": [2]}, {"a": None}])
+@pytest.mark.parametrize("where", [(7,), (0, 29), range(1, 30)])
+def test_rows_that_lack_a_pmf_are_evaluated_among_others_that_have_one(tmp_path, method, lacking, where):
+    """What is estimated from the propensities is as if all had one; what the logging policy earned is known anyway."""
+    lines = [{"EventId": f"e{number}", "_label_cost": -(number % 3)} for number in range(30)]
+    names = [] if method == "ope" else ["--session", "user"]
+    whole, partly = tmp_path / "whole.json", tmp_path / "partly.json"
+    whole.write_text("\n".join(line({"user": "u"}, **each) for each in lines))
+    partly.write_text(
+        "\n".join(line({"user": "u"}, **each, **(lacking if n in where else {})) for n, each in enumerate(lines))
+    )
+    expected, found = (replayed(path, method, "uniform", *names)["results"] for path in (whole, partly))
+    for one, other in zip(expected, found, strict=True):
+        for name in {"ips", "snips", "wis", "pdwis"} & set(one["estimates"]):
+            assert other["estimates"][name]["value"] == pytest.approx(one["estimates"][name]["value"], rel=1e-9)
+    if method == "ope":
+        logging = found[0]["estimates"]
+        assert [logging[name]["value"] for name in ("ips", "snips")] == pytest.approx([1.0, 1.0])
+        assert logging["ips"]["max_weight"] == 1.0
+        assert all(math.isfinite(each["value"]) for each in logging.values())
+
+
 @pytest.mark.parametrize(
     ("method", "policy"), [("ope", "uniform"), ("progressive", VW_POLICY), ("sessions", "uniform")]
 )
