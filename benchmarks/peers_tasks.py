@@ -21,6 +21,7 @@ from policies.spec import PolicySpec
 from simulator.logs.base import LogBatch, LoggedDecision, batch_of
 from simulator.ope.batch import ope_batch_from_pmfs
 from simulator.ope.estimators import estimator, update_all
+from simulator.ope.features import of_columns
 from simulator.ope.formulas import FORMULAS
 from simulator.ope.intervals import Bootstrap, Normal
 from simulator.ope.reward_model import RewardModel
@@ -225,9 +226,9 @@ def digits_error(found: Mapping[str, Any], again: int = 10) -> dict[str, tuple[f
     keys = np.repeat(rng.integers(0, 2**63, len(digit) // again), again).astype(np.uint64)  # a picture is in one fold
     columns = np.arange(10)[:, None] * pixels.shape[1] + np.arange(pixels.shape[1])
     model = RewardModel(bits=10)
-    model.update(columns[chosen], pixels, reward, keys)
+    model.update(of_columns(columns[chosen], pixels), reward, keys)
     shown = np.broadcast_to(pixels[:, None], (len(pixels), 10, pixels.shape[1]))
-    predicted = model.fit().predict(np.broadcast_to(columns, shown.shape), shown, keys)
+    predicted = model.fit().predict(of_columns(np.broadcast_to(columns, shown.shape), shown), keys)
     batch = ope_batch_from_pmfs(keys, reward, chosen, logging, target, predicted)
     errors = {}
     for name in ("ips", "dr"):

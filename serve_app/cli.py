@@ -196,6 +196,13 @@ def replay(
     lambda_: Annotated[str | None, typer.Option("--lambda", help="Of dros: a number, or auto [default: 100]")] = None,
     bits: Annotated[int, typer.Option(min=4, max=11, help="Of the reward model: it has 2^bits coefficients")] = 8,
     folds: Annotated[int, typer.Option(min=2, max=20, help="Of the reward model's cross-fitting")] = 5,
+    reward_model: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Of dm and dr: ridge, logistic or gbm (needs scikit-learn); of several, the one that predicts unseen"
+            " rewards best [default: ridge and logistic]"
+        ),
+    ] = None,
     interval: Annotated[str, typer.Option(help="normal, bootstrap, bernstein or anytime")] = "normal",
     alpha: Annotated[float, typer.Option(help="Intervals miss the truth so often")] = 0.05,
     address: Address = None,
@@ -246,6 +253,7 @@ def replay(
         parameters={"clip": clip, "tau": tau, "lambda_": lambda_},
         bits=bits,
         folds=folds,
+        reward_models=reward_model or (),
         interval=interval,
         alpha=alpha,
         address=address,
@@ -289,6 +297,9 @@ def worlds(
     seeds: Annotated[int, typer.Option(min=1, help="Runs of every policy in every world")] = 20,
     first_seed: Annotated[int, typer.Option(min=0, help="The first of the seeds")] = 0,
     rounds: Annotated[int, typer.Option(min=4, help="Decisions of a run")] = 1000,
+    reward_model: Annotated[
+        list[str] | None, typer.Option(help="Of dm and dr: ridge, logistic or gbm [default: ridge and logistic]")
+    ] = None,
     address: Address = None,
     jobs: Jobs = 1,
     out: ReportFile = None,
@@ -300,14 +311,20 @@ def worlds(
     from serve_app.cli_worlds import experiment_of, run_worlds, tables
 
     experiment = experiment_of(
-        world or (), policy or (), target or (), seeds=seeds, first_seed=first_seed, rounds=rounds
+        world or (),
+        policy or (),
+        target or (),
+        seeds=seeds,
+        first_seed=first_seed,
+        rounds=rounds,
+        models=reward_model or (),
     )
     with work_on_ray(address):
         report = run_worlds(experiment, notes, jobs=jobs, address=address)
     _report(report, tables(report), out, as_json=as_json)
 
 
-def _report(report: Any, tables: Sequence[Table], out: Path | None, *, as_json: bool) -> None:
+def _report(report: Any, tables: Sequence[Table | Text], out: Path | None, *, as_json: bool) -> None:
     """Write a report to the file, and print it."""
     import msgspec
 
@@ -318,7 +335,7 @@ def _report(report: Any, tables: Sequence[Table], out: Path | None, *, as_json: 
         typer.echo(data)
         return
     for each in tables:
-        printed.print(each)
+        printed.print(each, soft_wrap=isinstance(each, Text))
 
 
 def _tell(error: Exception) -> None:
@@ -333,8 +350,12 @@ def _tell(error: Exception) -> None:
     elif isinstance(error, REDIS_ERRORS):
         code = "redis_failed"
         message = f"{plain(error)} (of --redis-url, BANDITLOOP_REDIS_URL or the embedded Valkey): does it still run?"
-    else:
+    elif isinstance(error, MemoryError):
+        code, message = "memory", "there is not enough: give fewer rows, or let fewer --jobs work at a time"
+    elif isinstance(error, OSError):
         code, message = "system", plain(error)
+    else:
+        code, message = "numbers", f"a computation failed ({plain(error)}): look for extreme numbers in what was given"
     say(("error", "red"), f" {code}: {' '.join(message.split())}")
 
 
@@ -353,11 +374,14 @@ def main() -> None:
     """Run a command; every error made on purpose is one readable line, exit status 1."""
     prepare_environment()
     with_all_commands()
+    from numpy.linalg import LinAlgError
+
     from serve_app.redis_clients import REDIS_ERRORS
 
+    numbers = ArithmeticError, LinAlgError, MemoryError
     try:
         app()
-    except (ValidationError, BanditloopError, *REDIS_ERRORS, OSError) as error:
+    except (ValidationError, BanditloopError, *REDIS_ERRORS, OSError, *numbers) as error:
         _tell(error)
         sys.exit(1)
     except KeyboardInterrupt:

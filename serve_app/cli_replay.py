@@ -25,6 +25,7 @@ from simulator.logs.formats import open_log
 from simulator.logs.left_out import LeftOut
 from simulator.online import PUBLISH_EVERY
 from simulator.ope.formulas import FORMULAS
+from simulator.ope.reward_model import DEFAULT
 from simulator.policy_args import Asked, VwKind, policy_of
 from simulator.replay import LogSummary, PolicyResult, Question, Report, Tally, evaluate, said_of, tally
 from simulator.search import search
@@ -50,6 +51,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     parameters: Mapping[str, str | None]
     bits: int
     folds: int
+    reward_models: Sequence[str] = ()
     interval: str
     alpha: float
     address: str | None
@@ -223,6 +225,7 @@ def _ope(options: Options, asked: Sequence[Asked], pieces: Sequence[Piece], cons
             options.alpha,
             options.bits,
             options.folds,
+            tuple(options.reward_models) or DEFAULT,
         )
         return evaluate(question, pieces, watched)
 
@@ -273,12 +276,14 @@ def csv_columns(text: str | None) -> CsvColumns | None:
         raise ReplayError(f"--columns: {at}{error.message}", "columns") from error
 
 
-def tables(report: Report) -> list[Table]:
+def tables(report: Report) -> list[Table | Text]:
     """The report for a terminal."""
     searched = [] if report.search is None else [_searched(report.search)]
     if said := said_of(report.log):
         searched.insert(0, _said(said))
-    return [*searched, *map(_table_of, report.results), *([_compared(report)] if report.comparisons else [])]
+    compared = [_compared(report)] if report.comparisons else []
+    model = [] if report.reward_model is None else [Text(report.reward_model.said)]
+    return [*searched, *map(_table_of, report.results), *model, *compared]
 
 
 def _said(said: Sequence[tuple[str, str]]) -> Table:

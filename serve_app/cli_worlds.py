@@ -12,6 +12,7 @@ from bandits.errors import InvalidFieldError
 from serve_app.placement import on_node_for
 from serve_app.terminal import table, words
 from simulator.fan import OnRay, in_processes
+from simulator.ope.reward_model import DEFAULT
 from simulator.worlds.experiment import Experiment, Fan, WorldsReport, run_experiment
 from simulator.worlds.named import POLICIES, WORLDS, policy_named, world_named
 from simulator.worlds.scores import Figure
@@ -26,6 +27,7 @@ def experiment_of(
     seeds: int,
     first_seed: int,
     rounds: int,
+    models: Sequence[str] = (),
 ) -> Experiment:
     """What the options say; of none, all that there are.
 
@@ -39,6 +41,7 @@ def experiment_of(
         seeds=seeds,
         first_seed=first_seed,
         rounds=rounds,
+        models=tuple(models) or DEFAULT,
     )
 
 

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from bandits.errors import InvalidFieldError, ReplayError
 from bandits.types import ActionSet, Context, Interaction, Pmf, check_pmf
 from policies.blend import load_policy, make_learner
@@ -34,10 +36,22 @@ def check_blend(spec: PolicySpec) -> None:
 
 
 def features_of(spec: PolicySpec, row: LoggedDecision) -> tuple[Context, ActionSet]:
-    """What a policy sees of a row: with source scores and the catalogue's features where the log is the project's."""
+    """What a policy sees of a row: with source scores and the catalogue's features where the log is the project's.
+
+    Raises:
+        ReplayError: a feature is too large for a policy, which computes with float32.
+    """
     catalogue = row.catalogue or _NO_ITEMS
     if row.record is None:
-        return featurise(spec, catalogue, row.context, row.action_ids, row.features, {})
+        with np.errstate(over="ignore"):
+            context, actions = featurise(spec, catalogue, row.context, row.action_ids, row.features, {})
+        if not all(np.isfinite(each.values).all() for each in (*context.namespaces, *actions.namespaces)):
+            raise ReplayError(
+                f"decision {row.event_id} has a feature beyond {np.finfo(np.float32).max:.3g}, too large for a policy"
+                ": leave such rows out, or give it in another unit",
+                "features",
+            )
+        return context, actions
     context, actions = featurise_record(spec, catalogue, row.record)
     return context, actions.take(_places(row.action_ids, row.record.action_ids))
 

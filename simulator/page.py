@@ -69,7 +69,10 @@ def _summary(report: Report) -> str:
         best = "No policy is shown to be better than every other."
         if report.winner is not None:
             best = f"<b>{escape(report.winner)}</b> is better than every other, as far as this log can tell."
-    return f"<p class='soft'>{escape('; '.join(said))}.</p><p>{best}</p>"
+    model = ""
+    if report.reward_model is not None:
+        model = f"<p class='soft'>{escape(report.reward_model.said)}</p>"
+    return f"<p class='soft'>{escape('; '.join(said))}.</p>{model}<p>{best}</p>"
 
 
 def _legend(report: Report) -> str:

@@ -31,19 +31,19 @@ from simulator.logs.lines import WEIGHT, counts_of
 from simulator.logs.served import Served, check_served
 from simulator.ope.batch import OpeBatch, ope_batch_from_pmfs
 from simulator.ope.comparisons import Comparison, Difference, comparisons
-from simulator.ope.design import designs
 from simulator.ope.estimators import Estimate, Estimator, Slope, estimator
+from simulator.ope.features import features_of, parts_of
 from simulator.ope.formulas import FORMULAS
 from simulator.ope.intervals import INTERVALS, REPLICATES, Interval
 from simulator.ope.moments import add_rows
 from simulator.ope.overview import Charts, Overview
-from simulator.ope.reward_model import FittedRewardModel, RewardModel
+from simulator.ope.reward_model import DEFAULT, FittedRewardModel, ModelSummary, RewardModel
 from simulator.targets import Logging, Source, Target, demand_rows
 from simulator.trials import SearchSummary
 
 BITS_RANGE = (4, 11)
 """Of the reward model: it holds folds x 4^bits numbers."""
-WITH_MODEL = frozenset({"dm", "dr", "sndr", "switch_dr", "dros"})
+WITH_MODEL = frozenset(name for name, kind in FORMULAS.items() if kind.modelled)
 Result = TypeVar("Result")
 Fan = Callable[[Callable[[Piece], Result], Sequence[Piece]], Iterable[Result]]
 """Applies a function to every piece, here or elsewhere, and yields the results in the order of the pieces."""
@@ -120,6 +120,7 @@ class Report(msgspec.Struct, frozen=True):
 
     ``winner``: the policy whose value is significantly above every other's, if there is one and its estimate can be
     relied on. ``charts``: what there is to draw. ``search``: how the policies were found, if they were searched for.
+    ``reward_model``: of DM and DR, where one was fitted.
     """
 
     log: LogSummary
@@ -128,6 +129,7 @@ class Report(msgspec.Struct, frozen=True):
     winner: str | None = None
     charts: Charts | None = None
     search: SearchSummary | None = None
+    reward_model: ModelSummary | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +137,8 @@ class Question:
     """What is asked of a log. ``estimators``: names; of none, all that log and policies allow.
 
     ``parameters``: by estimator, e.g. ``{"clipped_ips": {"clip": "auto"}}``. ``interval``: normal, bootstrap, bernstein
-    or anytime, at level 1 - ``alpha``. ``bits``, ``folds``: of the reward model.
+    or anytime, at level 1 - ``alpha``. ``bits``, ``folds``, ``models``: of the reward model; of several models the one
+    that predicts unseen rewards best.
     """
 
     targets: Sequence[Target]
@@ -145,12 +148,14 @@ class Question:
     alpha: float = 0.05
     bits: int = 8
     folds: int = 5
+    models: Sequence[str] = DEFAULT
 
     def __post_init__(self) -> None:
         """Refuse what cannot be answered, before anything is read."""
         names = [target.name for target in self.targets]
         if not names or len(set(names)) != len(names):
             raise ReplayError("name at least one policy, and each once", "policy")
+        self.reward_model()
         for name in self.estimators or FORMULAS:
             estimator(name, **self.parameters.get(name, {}))
         for name, given in self.parameters.items():
@@ -168,6 +173,14 @@ class Question:
     def replicates(self) -> int:
         """Of the bootstrap, if there is to be one."""
         return REPLICATES if self.interval == "bootstrap" else 0
+
+    def reward_model(self) -> RewardModel:
+        """Of no rows.
+
+        Raises:
+            ReplayError: there is no model of such a name.
+        """
+        return RewardModel(bits=self.bits, folds=self.folds, kinds=self.models)
 
     def bounds(self) -> Interval:
         """The kind of interval."""
@@ -281,15 +294,16 @@ def evaluate(question: Question, pieces: Sequence[Piece], fan: Fan[Any] = map) -
     total = plan.empty()
     for part in fan(partial(tally, plan, model), pieces):
         total.merge(part)
-    return report(plan, total)
+    found = report(plan, total)
+    return found if model is None else msgspec.structs.replace(found, reward_model=model.summary)
 
 
 def reward_model(question: Question, pieces: Sequence[Piece], fan: Fan[Any] = map) -> FittedRewardModel:
     """Of DM and DR: cross-fitted on all pieces. It depends on the log alone, not on the policies."""
-    sums = RewardModel(bits=question.bits, folds=question.folds)
-    for part in fan(partial(fit, question.bits, question.folds), pieces):
-        sums.merge(part)
-    return sums.fit()
+    sample = question.reward_model()
+    for part in fan(partial(fit, question), pieces):
+        sample.merge(part)
+    return sample.fit()
 
 
 def plan_of(question: Question, pieces: Sequence[Piece]) -> Plan:
@@ -315,14 +329,13 @@ def plan_of(question: Question, pieces: Sequence[Piece]) -> Plan:
     return Plan(question, frozenset(modelled), counted, caution_of(pieces), columns_of(pieces))
 
 
-def fit(bits: int, folds: int, piece: Piece) -> RewardModel:
+def fit(question: Question, piece: Piece) -> RewardModel:
     """What the rows of a piece add to a reward model."""
-    out = RewardModel(bits=bits, folds=folds)
+    out = question.reward_model()
     for batch in piece.batches():
-        chosen = _chosen(batch)
-        for design in designs(batch.decisions):
-            part = slice(design.start, design.start + len(design.values))
-            out.update(*design.chosen(chosen[part]), batch.reward[part], batch.keys[part])
+        wanted = np.flatnonzero(out.wanted(batch.keys)).tolist()
+        features = features_of([batch.decisions[row] for row in wanted], chosen=True)
+        out.update(features, batch.reward[wanted], batch.keys[wanted], rows=len(batch))
     return out
 
 
@@ -404,10 +417,8 @@ def _chosen(batch: LogBatch) -> np.ndarray[Any, np.dtype[np.intp]]:
 def _predictions(model: FittedRewardModel, batch: LogBatch) -> Float64:
     """Of every action of every row: float64[n, K]."""
     out = np.zeros((len(batch), max(len(row.action_ids) for row in batch.decisions)))
-    for design in designs(batch.decisions):
-        part = slice(design.start, design.start + len(design.values))
-        keys = batch.keys[part]
-        out[part, : design.columns.shape[1]] = model.predict(design.columns, design.values, keys)
+    for part, features in parts_of(batch.decisions):
+        out[part, : features.ids.shape[1]] = model.predict(features, batch.keys[part])
     return out
 
 

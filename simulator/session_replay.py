@@ -17,6 +17,7 @@ from bandits.types import Float64
 from simulator.logs.base import LoggedDecision, Piece, caution_of, key_of, no_rows
 from simulator.logs.left_out import BAD, LeftOut, left_out_of
 from simulator.ope.comparisons import Difference, comparisons
+from simulator.ope.features import Scales, features_of
 from simulator.ope.intervals import INTERVALS, REPLICATES, Interval
 from simulator.ope.overview import Charts
 from simulator.ope.session_batch import SessionBatch, session_batch
@@ -124,11 +125,13 @@ def _owner(row: LoggedDecision, session: str | None) -> str:
 class SessionPlan:
     """A question, made definite by a look at the log. ``models``: of the targets that dr can be had for.
 
-    A log without PMFs does not say what its own policy would have done.
+    ``scales``: the units of features in those models. A log without PMFs does not say what its own policy would
+    have done.
     """
 
     question: SessionQuestion
     models: Mapping[str, FittedSessionModel]
+    scales: Scales | None = None
 
     def estimators(self, target: Target) -> list[str]:
         """The names of a target's estimators."""
@@ -207,12 +210,16 @@ def evaluate_sessions(question: SessionQuestion, pieces: Sequence[Piece], fan: F
     complete = all(row.pmf is not None for row in rows)
     known = [target for target in question.targets if complete or not isinstance(target, Logging)]
     models: dict[str, FittedSessionModel] = {}
-    for target in known if SESSION_MODEL.intersection(question.names) else ():
+    scales = None
+    if SESSION_MODEL.intersection(question.names):
+        scales = Scales.of(features_of(rows, chosen=True))
+    for target in known if scales is not None else ():
+        assert scales is not None  # noqa: S101 - as the line above says
         sums = SessionModel(bits=question.bits, folds=question.folds)
-        for part in fan(partial(fit_sessions, question, target), chunks):
+        for part in fan(partial(fit_sessions, question, target, scales), chunks):
             sums.merge(part)
         models[target.name] = sums.fit(question.horizon, question.gamma)
-    plan = SessionPlan(question, models)
+    plan = SessionPlan(question, models, scales)
     total = SessionTally(plan)
     for part in fan(partial(tally_sessions, plan), chunks):
         total.merge(part)
@@ -220,12 +227,12 @@ def evaluate_sessions(question: SessionQuestion, pieces: Sequence[Piece], fan: F
     return msgspec.structs.replace(found, log=found.log.of(pieces))
 
 
-def fit_sessions(question: SessionQuestion, target: Target, sessions: Sequence[Rows]) -> SessionModel:
+def fit_sessions(question: SessionQuestion, target: Target, scales: Scales, sessions: Sequence[Rows]) -> SessionModel:
     """What some sessions add to a target's model."""
     out = SessionModel(bits=question.bits, folds=question.folds)
     rows = [row for session in sessions for row in session]
-    chosen = mean_features(rows, [_choice(row) for row in rows], question.bits)
-    expected = mean_features(rows, [target.pmf(row) for row in rows], question.bits)
+    chosen = mean_features(rows, [_choice(row) for row in rows], question.bits, scales)
+    expected = mean_features(rows, [target.pmf(row) for row in rows], question.bits, scales)
     rewards = np.array([row.reward for row in rows])
     start = 0
     for session in sessions:
@@ -238,7 +245,7 @@ def fit_sessions(question: SessionQuestion, target: Target, sessions: Sequence[R
 def tally_sessions(plan: SessionPlan, sessions: Sequence[Rows]) -> SessionTally:
     """What some sessions say."""
     question, out = plan.question, SessionTally(plan)
-    seen = {target.name: _seen(question, target, plan.models.get(target.name), sessions) for target in question.targets}
+    seen = {target.name: _seen(plan, target, sessions) for target in question.targets}
     for (policy, _), each in out.estimates.items():
         each.update(seen[policy])
     for policy, reach in out.reaches.items():
@@ -248,9 +255,8 @@ def tally_sessions(plan: SessionPlan, sessions: Sequence[Rows]) -> SessionTally:
     return out
 
 
-def _seen(
-    question: SessionQuestion, target: Target, model: FittedSessionModel | None, sessions: Sequence[Rows]
-) -> SessionBatch:
+def _seen(plan: SessionPlan, target: Target, sessions: Sequence[Rows]) -> SessionBatch:
+    question, model, scales = plan.question, plan.models.get(target.name), plan.scales
     kept = [session[: question.horizon] for session in sessions]
     lengths = np.array([len(session) for session in kept])
     rows = [row for session in kept for row in session]
@@ -269,12 +275,12 @@ def _seen(
     if known:
         mass = [float(pmf[row.chosen]) for pmf, row in zip(pmfs, rows, strict=True)]
         unsupported = [_unsupported(pmf, row) for pmf, row in zip(pmfs, rows, strict=True)]
-    if model is not None:
+    if model is not None and scales is not None:
         ahead = question.horizon - np.arange(question.horizon)
         owner, places = np.repeat(keys, lengths), np.broadcast_to(ahead, there.shape)[there]
-        chosen = mean_features(rows, [_choice(row) for row in rows], question.bits)
+        chosen = mean_features(rows, [_choice(row) for row in rows], question.bits, scales)
         actions = laid_out(model.values(chosen, owner, places))
-        values = laid_out(model.values(mean_features(rows, pmfs, question.bits), owner, places))
+        values = laid_out(model.values(mean_features(rows, pmfs, question.bits, scales), owner, places))
     return session_batch(
         keys,
         lengths,

@@ -6,6 +6,7 @@ import numpy as np
 
 from bandits.types import Float64
 from simulator.ope.batch import OpeBatch, ope_batch_from_pmfs
+from simulator.ope.features import of_columns
 from simulator.ope.reward_model import RewardModel
 
 
@@ -50,9 +51,9 @@ class World:
         columns = np.stack([context, x + action, x + k + context * k + action], axis=-1)
         values = np.ones(columns.shape)
         rows = np.arange(self.n)
-        model = RewardModel(bits=7)
-        model.update(columns[rows, chosen], values[rows, chosen], reward, keys)
-        return model.fit().predict(columns, values, keys)
+        model = RewardModel(bits=7, kinds=["ridge"])
+        model.update(of_columns(columns[rows, chosen], values[rows, chosen]), reward, keys)
+        return model.fit().predict(of_columns(columns, values), keys)
 
 
 def softmax(scores: Float64) -> Float64:

@@ -44,8 +44,9 @@ class OpeBatch:
 
     @property
     def weight(self) -> Float64:
-        """The importance weight, target / propensity."""
-        return self.target / self.propensity
+        """The importance weight, target / propensity; infinite where that is too small, which estimators refuse."""
+        with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+            return self.target / self.propensity
 
 
 def ope_batch_from_pmfs(

@@ -87,7 +87,10 @@ class Difference:
         sample = Sample(self._moments, self._value, self._gradient, self._span, self._largest(), self._rewards())
         sample = per_decision(sample) if self._counted else sample
         low, high, note = interval.bounds(sample)
-        verdicts = [judge(rows, sample.stderr, weighted=self.formula.weighted) for rows in self._sides]
+        verdicts = [
+            judge(rows, sample.stderr, weighted=self.formula.weighted, modelled=self.formula.modelled)
+            for rows in self._sides
+        ]
         verdict, reason = max(verdicts, key=lambda each: VERDICTS.index(each[0]))
         value = _p_value(sample.point, sample.stderr)
         return Comparison(

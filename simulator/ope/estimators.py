@@ -89,7 +89,7 @@ class Estimator:
         """Of the rows so far."""
         sample, rows = self.sample(), self._rows
         low, high, note = interval.bounds(sample)
-        verdict, reason = judge(rows, sample.stderr, weighted=self.formula.weighted)
+        verdict, reason = judge(rows, sample.stderr, weighted=self.formula.weighted, modelled=self.formula.modelled)
         return Estimate(
             value=sample.point,
             stderr=sample.stderr,

@@ -24,12 +24,13 @@ GRID = (math.inf, 500.0, 200.0, 100.0, 50.0, 20.0, 10.0, 5.0, 2.0, 1.0)
 class Formula:
     """One column w r, and its mean: what the others vary. ``k``: the number of columns.
 
-    ``weighted``: it uses rewards by their weights. ``tuned``: the name of the parameter that limits its weights, with
-    the values that ``grid`` has for it.
+    ``weighted``: it uses rewards by their weights. ``modelled``: it uses the reward model. ``tuned``: the name of the
+    parameter that limits its weights, with the values that ``grid`` has for it.
     """
 
     k: ClassVar[int] = 1
     weighted: ClassVar[bool] = True
+    modelled: ClassVar[bool] = False
     tuned: ClassVar[str | None] = None
     grid: ClassVar[tuple[float, ...]] = GRID
 
@@ -111,7 +112,7 @@ class SNIPS(Formula):
 class DM(Formula):
     """Direct method: mean(e). Only as good as the reward model; no weight corrects it."""
 
-    weighted = False
+    weighted, modelled = False, True
 
     def columns(self, weight: Float64, batch: OpeBatch) -> Float64:  # noqa: ARG002 - a formula without weights
         """The model's mean alone."""
@@ -120,6 +121,8 @@ class DM(Formula):
 
 class DR(Formula):
     """Doubly robust (Dudik, Langford & Li 2011, arXiv:1103.4601): mean(e + w (r - q))."""
+
+    modelled = True
 
     def columns(self, weight: Float64, batch: OpeBatch) -> Float64:
         """The model's mean, corrected by the weighted residual."""
@@ -133,7 +136,7 @@ class SNDR(Formula):
     Thomas & Brunskill 2016, arXiv:1604.00923: their weighted DR with a horizon of one step.
     """
 
-    k = 3
+    k, modelled = 3, True
 
     def columns(self, weight: Float64, batch: OpeBatch) -> Float64:
         """The model's mean, the weighted residual, and w."""

@@ -1,101 +1,203 @@
-"""The reward model of DM and DR: ridge regression on hashed features, cross-fitted, from sums that add up.
+"""The reward model of DM and DR: one of several regressions on hashed features, cross-fitted on a sample of the log.
+
+The sample holds the rows whose keys have the smallest hashes, at most SAMPLE of them: the same rows however the log is
+cut, and all of a log that has no more. So what is fitted does not depend on pieces, and a model of any kind can be.
 
 Cross-fitting (Chernozhukov et al. 2018, arXiv:1608.00060, definition 3.2): a row is predicted by the model of the other
 folds, so that no prediction has seen its own reward. A row's fold follows from its key: all slots of a decision share
 it, however the log is cut.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from bandits.errors import ReplayError
 from bandits.types import Float64
 from simulator.logs.base import UInt64, splitmix64
+from simulator.ope.features import Features, Scales, dense, design, joined, nothing
+from simulator.ope.regressions import by_trees, logistic, ridge, sigmoid, trees
 
 BITS = 8
 FOLDS = 5
+SAMPLE = 20_000
+KINDS = ("ridge", "logistic", "gbm")
+DEFAULT = ("ridge", "logistic")
+"""The kinds that are tried where none is named: ``gbm`` takes a library, and many times as long."""
 CELLS = 1 << 20
 """Numbers of a dense matrix, or of gathered coefficients, held at once."""
-Columns = NDArray[np.integer[Any]]
+DRAWN = np.uint64(0xD1B54A32D192ED03)
+"""Which rows are in the sample has nothing to do with which fold they are in."""
+
+
+class ModelSummary(msgspec.Struct, frozen=True):
+    """Which reward model was chosen, and why.
+
+    ``kind``: ridge, logistic or gbm. ``losses``: by kind, the mean squared error of predictions of rewards that the
+    model had not seen; ``constant``: that of their mean. ``rows``: of the sample, ``of``: of the log.
+    """
+
+    kind: str
+    losses: dict[str, float]
+    constant: float
+    rows: int
+    of: int
+
+    @property
+    def said(self) -> str:
+        """In one sentence."""
+        losses = ", ".join(f"{name} {loss:.6g}" for name, loss in self.losses.items())
+        chosen = f"reward model of dm and dr: {self.kind}"
+        chosen += ", which predicts unseen rewards best" if len(self.losses) > 1 else ""
+        of = f" of {self.of:,}" if self.of != self.rows else ""
+        return (
+            f"{chosen} (mean squared error on {self.rows:,}{of} rows: {losses}; their mean alone {self.constant:.6g})"
+        )
 
 
 class RewardModel:
-    """What is to be fitted: per fold the sums of products of 2^bits columns, an intercept and the reward.
+    """What is to be fitted. A feature's column is its hash modulo 2^bits; features that collide share a coefficient.
 
-    A feature's column is its hash modulo 2^bits; features that collide share a coefficient. ``l2``: the penalty, on the
-    intercept as well, so that the solution exists for any rows, even for none (then every prediction is 0).
+    ``kinds``: names of KINDS; of several, the one that predicts unseen rewards best. ``penalties``: of ridge.
     """
 
-    def __init__(self, *, bits: int = BITS, folds: int = FOLDS, l2: float = 1.0) -> None:
-        self._size, self._folds, self._l2 = 1 << bits, folds, l2
-        self._products = np.zeros((folds, self._size + 2, self._size + 2))
+    def __init__(
+        self,
+        *,
+        bits: int = BITS,
+        folds: int = FOLDS,
+        kinds: Sequence[str] = DEFAULT,
+        sample: int = SAMPLE,
+        penalties: Sequence[float] | None = None,
+    ) -> None:
+        if not kinds or any(kind not in KINDS for kind in kinds):
+            raise ReplayError(f"a reward model is one of {', '.join(KINDS)}, not {list(kinds)}", "reward_model")
+        self._given = bits, folds, tuple(kinds), sample, None if penalties is None else tuple(penalties)
+        self._drawn, self._keys = np.zeros(0, np.uint64), np.zeros(0, np.uint64)
+        self._reward = np.zeros(0)
+        self._features = nothing()
+        self._rows = 0
 
-    def update(self, columns: Columns, values: Float64, reward: Float64, keys: UInt64) -> None:
-        """Add rows. ``columns``, ``values``: the chosen action's features, int[n, F], float64[n, F]; 0 is padding.
+    def wanted(self, keys: UInt64) -> NDArray[np.bool_]:
+        """Which rows the sample may take, bool[n]: of the others, no features are needed."""
+        sample = self._given[3]
+        if len(self._drawn) < sample:
+            return np.ones(len(keys), np.bool_)
+        wanted: NDArray[np.bool_] = splitmix64(keys ^ DRAWN) < self._drawn[-1]
+        return wanted
+
+    def update(self, features: Features, reward: Float64, keys: UInt64, *, rows: int | None = None) -> None:
+        """Add rows, those that are ``wanted`` at least. ``features``: of the chosen actions, K = 1. ``rows``: of all.
 
         Raises:
-            ReplayError: a feature or a reward is not finite.
+            ReplayError: a reward is not finite.
         """
-        products = np.zeros_like(self._products)
-        folds = fold_of(keys, self._folds)
-        for part in _parts(len(reward), self._size + 2):
-            rows = self._dense(columns[part], values[part], reward[part])
-            for fold in range(self._folds):
-                mine = rows[folds[part] == fold]
-                products[fold] += mine.T @ mine
-        if not np.isfinite(products).all():
-            raise ReplayError("a feature or a reward is infinite, NaN or too large; leave such rows out", "features")
-        self._products += products
+        if not np.isfinite(reward).all():
+            raise ReplayError("a reward is infinite or NaN; leave such rows out", "reward")
+        self._add(splitmix64(keys ^ DRAWN), keys, reward, features)
+        self._rows += len(keys) if rows is None else rows
 
     def merge(self, other: "RewardModel") -> None:
-        """Add the rows of another.
+        """Add the rows of another, which come after these.
 
         Raises:
-            ReplayError: it has other bits or folds.
+            ReplayError: it has other bits, folds, kinds or another size.
         """
-        if other._products.shape != self._products.shape:  # noqa: SLF001
+        if other._given != self._given:  # noqa: SLF001
             raise ReplayError("cannot merge reward models of different bits or folds", "reward_model")
-        self._products += other._products  # noqa: SLF001
+        self._add(other._drawn, other._keys, other._reward, other._features)  # noqa: SLF001
+        self._rows += other._rows  # noqa: SLF001
+
+    def _add(self, drawn: UInt64, keys: UInt64, reward: Float64, features: Features) -> None:
+        drawn = np.concatenate([self._drawn, drawn])
+        kept = np.argsort(drawn, kind="stable")[: self._given[3]]  # slots of a decision are drawn alike
+        self._drawn = drawn[kept]
+        self._keys = np.concatenate([self._keys, keys])[kept]
+        self._reward = np.concatenate([self._reward, reward])[kept]
+        self._features = joined([self._features, features]).take(kept)
 
     def fit(self) -> "FittedRewardModel":
-        """Solve, for each fold, the normal equations of the others."""
-        coefficients = []
-        for fold in range(self._folds):
-            rest = np.delete(self._products, fold, axis=0).sum(axis=0)
-            precision = rest[:-1, :-1] + self._l2 * np.eye(len(rest) - 1)
-            coefficients.append(np.linalg.solve(precision, rest[:-1, -1]))
-        return FittedRewardModel(np.array(coefficients))
-
-    def _dense(self, columns: Columns, values: Float64, reward: Float64) -> Float64:
-        """Rows with the intercept and the reward as last columns: float64[n, 2^bits + 2]."""
-        width = self._size + 2
-        at = np.arange(len(reward))[:, None] * width + columns % self._size
-        flat = np.bincount(at.ravel(), values.ravel(), len(reward) * width).astype(np.float64, copy=False)
-        dense: Float64 = flat.reshape(len(reward), width)
-        dense[:, -2], dense[:, -1] = 1.0, reward
-        return dense
+        """Fit every kind, and keep the one that predicts best."""
+        bits, folds, kinds, _, penalties = self._given
+        scales, size = Scales.of(self._features), 1 << bits
+        laid = design(self._features, scales)
+        fold = fold_of(self._keys, folds)
+        low, high = float(self._reward.min(initial=np.inf)), float(self._reward.max(initial=-np.inf))
+        low, span = (low, high - low) if high > low else (low if len(fold) else 0.0, 0.0)
+        y = (self._reward - low) / span if span else np.zeros(len(fold))
+        wide = dense(laid.columns[:, 0], laid.values[:, 0], size) if len(fold) else np.zeros((0, size))
+        used = np.flatnonzero(wide.any(axis=0))
+        x = wide[:, used]
+        fits: dict[str, tuple[float, Any]] = {}
+        for kind in kinds:
+            if kind == "ridge":
+                fits[kind] = ridge(x, y, fold, folds, *([] if penalties is None else [penalties]))
+            else:
+                fits[kind] = logistic(x, y, fold, folds) if kind == "logistic" else trees(x, y, fold, folds)
+        chosen = min(fits, key=lambda kind: fits[kind][0])
+        coefficients, grown = np.zeros((folds, size + 1)), None
+        if chosen == "gbm":
+            grown = fits[chosen][1]
+        else:
+            coefficients[:, [*used, size]] = fits[chosen][1]
+        summary = ModelSummary(
+            chosen,
+            {kind: span**2 * loss for kind, (loss, _) in fits.items()},
+            float(self._reward.var()) if len(fold) else 0.0,
+            len(fold),
+            self._rows,
+        )
+        return FittedRewardModel(chosen, scales, coefficients, low, span, summary, used, grown)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FittedRewardModel:
-    """``coefficients``: float64[folds, 2^bits + 1], the intercept last; those of a fold were fitted without it."""
+    """Predicts rewards, within the range of those it has seen.
 
+    ``coefficients``: float64[folds, 2^bits + 1], the intercept last; those of a fold were fitted without it. ``low``,
+    ``span``: where rewards begin, and how far they reach. ``trees``: by fold, of ``gbm``, on the columns ``used``.
+    """
+
+    kind: str
+    scales: Scales
     coefficients: Float64
+    low: float
+    span: float
+    summary: ModelSummary
+    used: NDArray[np.intp]
+    trees: list[Any] | None = None
 
-    def predict(self, columns: Columns, values: Float64, keys: UInt64) -> Float64:
-        """Rewards, float64[n] from [n, F], or of every action float64[n, K] from [n, K, F]. ``keys``: uint64[n]."""
-        folds, size = len(self.coefficients), self.coefficients.shape[1] - 1
-        fold = fold_of(keys, folds).reshape(-1, *[1] * (columns.ndim - 1))
-        out = np.empty(columns.shape[:-1])
-        for part in _parts(len(columns), max(1, columns[:1].size)):
-            gathered = self.coefficients[fold[part], columns[part] % size]
-            out[part] = np.einsum("...f,...f->...", gathered, values[part])
-        out += self.coefficients[fold[..., 0], -1]
-        return out
+    def predict(self, features: Features, keys: UInt64) -> Float64:
+        """Rewards, float64[n, K], of every action. ``keys``: uint64[n]."""
+        fold = fold_of(keys, len(self.coefficients))
+        out = np.empty(features.ids.shape)
+        wide = (
+            features.context.shape[1] * 4 + features.own.shape[-1] * 2 + 1
+            if self.trees is None
+            else len(self.coefficients[0])
+        )
+        for part in _parts(len(out), max(1, features.ids.shape[1] * wide)):
+            out[part] = self._shares(features.take(part), fold[part])
+        return self.low + self.span * out
+
+    def _shares(self, features: Features, fold: NDArray[np.intp]) -> Float64:
+        laid, size = design(features, self.scales), self.coefficients.shape[1] - 1
+        if self.trees is not None:
+            out = np.empty(features.ids.shape)
+            for each, model in enumerate(self.trees):
+                rows = np.flatnonzero(fold == each)
+                wide = laid.values.shape[2]
+                x = dense(laid.columns[rows].reshape(-1, wide), laid.values[rows].reshape(-1, wide), size)
+                out[rows] = by_trees(model, x[:, self.used]).reshape(len(rows), -1)
+            return out
+        at = fold[:, None, None]
+        margins = np.einsum("nkw,nkw->nk", self.coefficients[at, laid.columns % size], laid.values)
+        margins += self.coefficients[fold, -1][:, None]
+        return sigmoid(margins) if self.kind == "logistic" else np.clip(margins, 0.0, 1.0)
 
 
 def fold_of(keys: UInt64, folds: int) -> NDArray[np.intp]:

@@ -61,18 +61,19 @@ def session_batch(
     there = np.arange(rewards.shape[1]) < lengths[:, None]
     if not (propensity[there] > 0.0).all():
         raise BadRowError("a session has a choice of propensity 0: leave it out", "propensity")
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):  # estimators refuse what is not finite
         weights = np.divide(target, propensity, out=np.ones_like(target), where=there)
         running: Float64 = np.multiply.accumulate(weights, axis=1)
+        before = np.concatenate([np.ones((len(rewards), 1)), running[:, :-1]], axis=1)
+        missing = (before * np.where(there, unsupported, 0.0)).sum(axis=1)
     counted = np.where(there, rewards, 0.0)
-    before = np.concatenate([np.ones((len(rewards), 1)), running[:, :-1]], axis=1)
     discounts = gamma ** np.arange(rewards.shape[1])
     return SessionBatch(
         keys=keys,
         reward=counted @ discounts,
         propensity=np.ones(len(rewards)),
         target=np.ascontiguousarray(running[:, -1]),
-        unsupported=(before * np.where(there, unsupported, 0.0)).sum(axis=1),
+        unsupported=missing,
         rewards=counted,
         running=running,
         gamma=gamma,

@@ -19,27 +19,28 @@ from numpy.typing import NDArray
 from bandits.errors import ReplayError
 from bandits.types import Float64
 from simulator.logs.base import LoggedDecision, UInt64
-from simulator.ope.design import designs
+from simulator.ope.features import Scales, design, parts_of
 from simulator.ope.reward_model import fold_of
 
 L2 = 1.0
+"""Of features in units of their standard deviations: what it means does not depend on theirs."""
 
 
-def mean_features(rows: Sequence[LoggedDecision], pmfs: Sequence[Float64], bits: int) -> Float64:
+def mean_features(rows: Sequence[LoggedDecision], pmfs: Sequence[Float64], bits: int, scales: Scales) -> Float64:
     """Of each row the mean of its actions' hashed features under a PMF, float64[n, 2^bits + 1], an intercept last.
 
-    ``pmfs``: float64[K] each; of the choice itself, all mass on it.
+    ``pmfs``: float64[K] each; of the choice itself, all mass on it. ``scales``: the units of the features.
     """
     size = 1 << bits
     out = np.ones((len(rows), size + 1))
-    for design in designs(rows):
-        count, actions, _ = design.values.shape
-        part = slice(design.start, design.start + count)
+    for part, features in parts_of(rows):
+        laid = design(features, scales)
+        count, actions, _ = laid.values.shape
         mass = np.zeros((count, actions))
         for number, pmf in enumerate(pmfs[part]):
             mass[number, : len(pmf)] = pmf
-        at = size * np.arange(count)[:, None, None] + design.columns % size
-        flat: Any = np.bincount(at.ravel(), (design.values * mass[:, :, None]).ravel(), count * size)
+        at = size * np.arange(count)[:, None, None] + laid.columns % size
+        flat: Any = np.bincount(at.ravel(), (laid.values * mass[:, :, None]).ravel(), count * size)
         out[part, :-1] = flat.reshape(count, size)
     return out
 

@@ -35,6 +35,10 @@ CLIPPED = 0.05
 """Of the weight, taken away by clipping, switching or shrinking."""
 SHIFT = 0.5
 """Standard errors by which that changed the value: an interval counts no bias."""
+STEADY = 1e-12
+"""What sums may be off by, in shares of what is summed: predictions that do not differ are no test of weights."""
+MISLED = 1.1
+"""Squared errors of the reward model over those of a constant: beyond that DR does better without it."""
 SHOWN = 0.5
 """Of the mean squared weight that the PMFs promise."""
 
@@ -69,6 +73,8 @@ class Diagnostics:
     excess_squares: float = 0.0
     balance: float = 0.0
     balance_squares: float = 0.0
+    heavy_rewards: float = 0.0
+    missed_squares: float = 0.0
     known: int = 0
     unsupported: float = 0.0
     second_moments: float = 0.0
@@ -89,6 +95,10 @@ class Diagnostics:
             used_largest=float(used.max()),
             carried_squares=float(squares.sum()),
             carried_cubes=float(squares @ np.sqrt(squares)),
+            heavy_rewards=float((used * used) @ batch.reward),
+            missed_squares=0.0
+            if batch.predicted is None
+            else float(np.square(used * (batch.reward - batch.predicted)).sum()),
             shift=shift,
         )
 
@@ -164,6 +174,17 @@ class Diagnostics:
         return min(1.0, tests * math.erfc(max(abs(excess), abs(balance)) / math.sqrt(2.0)))
 
     @property
+    def misled(self) -> float:
+        """The squared errors of the reward model's predictions, by squared weights, over those of the best constant.
+
+        That is what the variance of DR is made of: above 1, the model adds to it. 0 without a model.
+        """
+        plain = self.carried_squares
+        if self.used_squares > 0.0:
+            plain -= self.heavy_rewards**2 / self.used_squares
+        return self.missed_squares / plain if plain > STEADY * self.carried_squares else 0.0
+
+    @property
     def pmfs(self) -> bool:
         """Whether every row came with its PMFs."""
         return self.known == self.n
@@ -182,6 +203,8 @@ SUMS = (
     "shift",
     "balance",
     "balance_squares",
+    "heavy_rewards",
+    "missed_squares",
     "known",
     "unsupported",
     "second_moments",
@@ -197,7 +220,9 @@ def _of_batch(batch: OpeBatch) -> Diagnostics:
     excess = batch.weight - 1.0 + (zeros if batch.unsupported is None else batch.unsupported)
     weight, balance = batch.weight * counts, zeros
     if batch.predicted is not None and batch.expected is not None:
-        balance = weight * (batch.predicted - batch.expected)
+        moved = batch.predicted - batch.expected
+        moved[np.abs(moved) <= STEADY * (np.abs(batch.predicted) + np.abs(batch.expected))] = 0.0  # rounding
+        balance = weight * moved
     values = [each for each in (batch.reward, batch.predicted, batch.expected) if each is not None]
     return Diagnostics(
         n=len(batch),
@@ -217,12 +242,18 @@ def _of_batch(batch: OpeBatch) -> Diagnostics:
     )
 
 
-def judge(rows: Diagnostics, stderr: float, *, weighted: bool = True) -> tuple[Verdict, str]:
+def judge(rows: Diagnostics, stderr: float, *, weighted: bool = True, modelled: bool = False) -> tuple[Verdict, str]:
     """The verdict on an estimate with this standard error, and its first cause with what to do about it.
 
-    ``weighted``: the estimator uses weights.
+    ``weighted``: the estimator uses weights. ``modelled``: it uses the reward model.
     """
-    return _unreliable(rows) or _weak(rows, stderr, weighted=weighted) or ("reliable", _sound(rows))
+    unreliable = _unreliable(rows)
+    if unreliable is not None:
+        return unreliable
+    reason = _weak(rows, stderr, weighted=weighted)
+    if weighted and modelled and rows.misled > MISLED:
+        reason = f"{_misled(rows)}; {reason}" if reason else _misled(rows)
+    return ("weak", reason) if reason else ("reliable", _sound(rows))
 
 
 def _unreliable(rows: Diagnostics) -> tuple[Verdict, str] | None:
@@ -243,7 +274,7 @@ def _unreliable(rows: Diagnostics) -> tuple[Verdict, str] | None:
     return ("unreliable", reason) if reason else None
 
 
-def _weak(rows: Diagnostics, stderr: float, *, weighted: bool) -> tuple[Verdict, str] | None:
+def _weak(rows: Diagnostics, stderr: float, *, weighted: bool) -> str:
     taken = rows.clipped_fraction
     reason = _suspicious(rows)
     if reason:
@@ -268,7 +299,14 @@ def _weak(rows: Diagnostics, stderr: float, *, weighted: bool) -> tuple[Verdict,
             f"few or rare large rewards carry the value, as {rows.positives:.0f} alike would: an interval may miss what"
             " has not come yet; use more of the log"
         )
-    return ("weak", reason) if reason else None
+    return reason
+
+
+def _misled(rows: Diagnostics) -> str:
+    return (
+        f"where weights are large the reward model has {rows.misled:.3g} times the squared error of a constant, so it"
+        " adds to the error of dr; use snips, or another --reward-model"
+    )
 
 
 def _suspicious(rows: Diagnostics) -> str:

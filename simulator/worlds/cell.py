@@ -14,6 +14,7 @@ from policies.spec import PolicySpec
 from simulator.logs.archive import plain, rows_of
 from simulator.logs.base import BATCH_ROWS, LogBatch, LoggedDecision, batch_of
 from simulator.loop import run_loop
+from simulator.ope.reward_model import DEFAULT
 from simulator.ope.verdict import Verdict
 from simulator.replay import Question, evaluate
 from simulator.synthetic import SyntheticWorld
@@ -33,6 +34,7 @@ class Cell:
     seed: int
     rounds: int
     targets: Sequence[Kind]
+    models: Sequence[str] = DEFAULT
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -83,10 +85,10 @@ def run_cell(cell: Cell) -> CellResult:
     run = run_loop(world, spec, rounds=cell.rounds, seed=cell.seed, timing=cell.world.timing, settle=True)
     rows = rows_of_log(run.log, spec)
     targets = [KnownTarget(kind, world) for kind in cell.targets]
-    said = findings(rows, targets, "as joined")
+    said = findings(rows, targets, "as joined", cell.models)
     lost = cell.world.timing.lost
     if lost:
-        said += findings(rescaled(rows, 1.0 - lost), targets, "rescaled")
+        said += findings(rescaled(rows, 1.0 - lost), targets, "rescaled", cell.models)
     return CellResult(
         world=cell.world.name,
         policy=spec.name,
@@ -122,9 +124,11 @@ def rescaled(rows: Iterable[LoggedDecision], arriving: float) -> list[LoggedDeci
     return [replace(row, reward=row.reward / arriving) for row in rows]
 
 
-def findings(rows: Sequence[LoggedDecision], targets: Sequence[KnownTarget], rewards: Rewards) -> list[Finding]:
-    """What every estimator says of every target, with normal 95% intervals."""
-    report = evaluate(Question(targets), [MemoryPiece(rows)])
+def findings(
+    rows: Sequence[LoggedDecision], targets: Sequence[KnownTarget], rewards: Rewards, models: Sequence[str] = DEFAULT
+) -> list[Finding]:
+    """What every estimator says of every target, with normal 95% intervals. ``models``: of rewards, by name."""
+    report = evaluate(Question(targets, models=models), [MemoryPiece(rows)])
     return [
         Finding(result.policy, name, rewards, each.value, each.stderr, each.interval, each.verdict)
         for result in report.results

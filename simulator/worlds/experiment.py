@@ -7,6 +7,7 @@ import msgspec
 
 from bandits.errors import InvalidFieldError
 from policies.spec import PolicySpec
+from simulator.ope.reward_model import DEFAULT, RewardModel
 from simulator.worlds.cell import Cell, CellResult, run_cell
 from simulator.worlds.named import POLICIES, WORLDS, World
 from simulator.worlds.scores import LoopScore, Score, loop_scores, scores
@@ -18,7 +19,10 @@ Fan = Callable[[Callable[[Cell], CellResult], Sequence[Cell]], Iterable[CellResu
 
 @dataclass(frozen=True, slots=True)
 class Experiment:
-    """What is to be run: every policy in every world, with the seeds ``first_seed`` and on, for so many rounds each."""
+    """What is to be run: every policy in every world, with the seeds ``first_seed`` and on, for so many rounds each.
+
+    ``models``: the reward models that are tried for DM and DR.
+    """
 
     worlds: Sequence[World] = tuple(WORLDS.values())
     policies: Sequence[PolicySpec] = tuple(POLICIES.values())
@@ -26,9 +30,11 @@ class Experiment:
     seeds: int = 20
     first_seed: int = 0
     rounds: int = 1000
+    models: Sequence[str] = DEFAULT
 
     def __post_init__(self) -> None:
         """Refuse what cannot be told apart in a report, or is nothing."""
+        RewardModel(kinds=self.models)  # refuses names that there are not
         for option, names in (
             ("world", [world.name for world in self.worlds]),
             ("policy", [spec.name for spec in self.policies]),
@@ -47,7 +53,7 @@ class Experiment:
     def cells(self) -> list[Cell]:
         """By world, seed and policy."""
         return [
-            Cell(world, spec, seed, self.rounds, tuple(self.targets))
+            Cell(world, spec, seed, self.rounds, tuple(self.targets), tuple(self.models))
             for world in self.worlds
             for seed in range(self.first_seed, self.first_seed + self.seeds)
             for spec in self.policies

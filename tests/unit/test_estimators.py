@@ -1,4 +1,4 @@
-"""Estimators by hand, at their limits, and in pieces; verdicts; the reward model."""
+"""Estimators by hand, at their limits, and in pieces; verdicts."""
 
 import copy
 import math
@@ -15,7 +15,6 @@ from simulator.ope.comparisons import Difference, comparisons
 from simulator.ope.estimators import Estimate, Estimator, Slope, estimator
 from simulator.ope.formulas import FORMULAS, IPS, SNIPS, Formula
 from simulator.ope.intervals import Anytime, Bernstein, Bootstrap, Normal
-from simulator.ope.reward_model import RewardModel, fold_of
 
 REPLICATES = 50
 TUNED = {name: kind.tuned for name, kind in FORMULAS.items() if kind.tuned}
@@ -223,8 +222,6 @@ def test_merging_what_does_not_fit_is_refused():
         estimator("clipped_ips", clip=2.0).merge(estimator("clipped_ips", clip=3.0))
     with pytest.raises(ReplayError, match="merge"):
         estimator("switch_dr", tau="auto").merge(Slope([estimator("switch_dr")]))
-    with pytest.raises(ReplayError, match="merge"):
-        RewardModel(bits=3).merge(RewardModel(bits=4))
     with pytest.raises(ReplayError, match="merge"):
         Difference(IPS()).merge(Difference(SNIPS()))
 
@@ -475,79 +472,3 @@ def test_holm_by_hand():
         ("c", 0.04, 0.06),
     ]
     assert [each.significant for each in found.values()] == [False, True, False]
-
-
-def test_rows_of_one_decision_share_its_fold():
-    keys = np.arange(1000, dtype=np.uint64)
-    assert np.array_equal(fold_of(np.repeat(keys, 3), 5), np.repeat(fold_of(keys, 5), 3))
-    assert np.bincount(fold_of(keys, 5)) == pytest.approx(np.full(5, 200), abs=5 * math.sqrt(160))
-
-
-def sparse(n: int, seed: int = 0, columns: int = 6):
-    rng = np.random.default_rng(seed)
-    return (
-        rng.integers(0, 2**32, (n, columns)),
-        rng.normal(size=(n, columns)),
-        rng.normal(size=n),
-        rng.integers(0, 2**64, n, np.uint64),
-    )
-
-
-def test_a_prediction_is_that_of_a_ridge_without_the_fold():
-    columns, values, reward, keys = sparse(300)
-    model = RewardModel(bits=4, folds=3, l2=0.5)
-    model.update(columns, values, reward, keys)
-    found = model.fit().predict(columns, values, keys)
-    dense = np.zeros((300, 17))
-    dense[:, 16] = 1.0
-    for row in range(300):
-        for column, value in zip(columns[row], values[row], strict=True):
-            dense[row, column % 16] += value
-    folds = fold_of(keys, 3)
-    assert set(folds) == {0, 1, 2}
-    for fold in range(3):
-        x, y = dense[folds != fold], reward[folds != fold]
-        weights = np.linalg.solve(x.T @ x + 0.5 * np.eye(17), x.T @ y)
-        assert found[folds == fold] == pytest.approx(dense[folds == fold] @ weights, rel=1e-9, abs=1e-9)
-
-
-def test_no_prediction_has_seen_its_own_reward():
-    columns, values, reward, keys = sparse(100)
-    before, after = RewardModel(), RewardModel()
-    before.update(columns, values, reward, keys)
-    changed = reward.copy()
-    changed[17] += 1000.0
-    after.update(columns, values, changed, keys)
-    old, new = (model.fit().predict(columns, values, keys) for model in (before, after))
-    same = fold_of(keys, 5) == fold_of(keys, 5)[17]
-    assert np.array_equal(old[same], new[same])
-    assert np.abs(old - new).max() > 1.0
-
-
-def test_a_reward_model_merges_and_predicts_every_action():
-    columns, values, reward, keys = sparse(300)
-    whole, merged = RewardModel(bits=5), RewardModel(bits=5)
-    whole.update(columns, values, reward, keys)
-    for rows in (slice(200, 300), slice(0, 0), slice(0, 200)):
-        part = RewardModel(bits=5)
-        part.update(columns[rows], values[rows], reward[rows], keys[rows])
-        merged.merge(part)
-    of_all = [model.fit().predict(columns[:, None], values[:, None], keys) for model in (whole, merged)]
-    assert of_all[0].shape == (300, 1)
-    assert of_all[1] == pytest.approx(of_all[0], rel=1e-9)
-    assert np.array_equal(of_all[0][:, 0], whole.fit().predict(columns, values, keys))
-
-
-def test_a_reward_model_of_nothing_predicts_nothing_and_of_a_constant_the_constant():
-    columns, values, _, keys = sparse(5000)
-    model = RewardModel()
-    assert not model.fit().predict(columns, values, keys).any()
-    model.update(columns, values, np.full(5000, 7.0), keys)
-    assert model.fit().predict(columns, values, keys) == pytest.approx(np.full(5000, 7.0), rel=1e-2)
-
-
-def test_a_reward_model_refuses_what_is_not_finite():
-    columns, values, reward, keys = sparse(10)
-    values[3, 2] = np.nan
-    with pytest.raises(ReplayError, match="infinite, NaN"):
-        RewardModel().update(columns, values, reward, keys)
