@@ -1,21 +1,27 @@
 """A model that was trained on a log outside the service: a warm start for a learner, or a policy to evaluate."""
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from bandits.codec import MALFORMED
 from bandits.errors import SnapshotError
+from policies.learned import LearnedRows
 from policies.spec import PolicySpec, decode_spec
 
 FORMAT = "banditloop trained model 1"
 
 
 class TrainedModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """``spec_bytes``: whose learner it is; ``checkpoint``: the learner's; ``learned``: interactions in it."""
+    """``spec_bytes``: whose learner it is; ``checkpoint``: the learner's; ``learned``: interactions in it.
+
+    ``rows``: of a log, that it learned from; earlier builds did not say. None of one that learned in a world.
+    """
 
     format: str = FORMAT
     spec_bytes: bytes
     learned: int
     checkpoint: bytes
+    rows: LearnedRows | UnsetType | None = UNSET
 
     def spec(self) -> PolicySpec:
         """The spec it was trained for.

@@ -27,6 +27,7 @@ from simulator.online import PUBLISH_EVERY
 from simulator.ope.formulas import FORMULAS
 from simulator.ope.reward_model import DEFAULT
 from simulator.policy_args import Asked, VwKind, policy_of
+from simulator.provenance import Served
 from simulator.replay import LogSummary, PolicyResult, Question, Report, Tally, evaluate, said_of, tally
 from simulator.search import search
 from simulator.search_space import load_space
@@ -163,7 +164,9 @@ def _policy_of(text: str, options: Options) -> Asked:
         name, published = stored.find(snapshot_id)
         spec = decode_spec(stored.history.blob(published.spec))
     note = f"learned from {published.learned:,} interactions up to log position {published.position}"
-    return Frozen(text, spec, published.snapshot, (f"snapshot {name}: {note}",))
+    learns = published.learned and spec.kind != "rl"
+    provenance = Served(stored.keys.policy, published.position) if learns else None
+    return Frozen(text, spec, published.snapshot, (f"snapshot {name}: {note}",), provenance)
 
 
 def _as_it_is(asked: Asked, log_format: str) -> Asked:

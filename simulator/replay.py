@@ -4,7 +4,7 @@ A piece of the log is tallied wherever there is room for it; tallies merge in th
 how the log was cut but the last digits of sums.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar
@@ -14,6 +14,7 @@ import numpy as np
 
 from bandits.errors import ReplayError
 from bandits.types import Float64
+from policies.learned import Seen
 from simulator.curve import CurvePoint
 from simulator.logs.base import (
     NONE_WAIT,
@@ -30,7 +31,7 @@ from simulator.logs.left_out import LeftOut, left_out_of
 from simulator.logs.lines import WEIGHT, counts_of
 from simulator.logs.served import Served, check_served
 from simulator.ope.batch import OpeBatch, ope_batch_from_pmfs
-from simulator.ope.comparisons import Comparison, Difference, comparisons
+from simulator.ope.comparisons import VERDICTS, Comparison, Difference, comparisons
 from simulator.ope.estimators import Estimate, Estimator, Slope, estimator
 from simulator.ope.features import features_of, parts_of
 from simulator.ope.formulas import FORMULAS
@@ -38,6 +39,7 @@ from simulator.ope.intervals import INTERVALS, REPLICATES, Interval
 from simulator.ope.moments import add_rows
 from simulator.ope.overview import Charts, Overview
 from simulator.ope.reward_model import DEFAULT, FittedRewardModel, ModelSummary, RewardModel
+from simulator.provenance import Doubt, provenance_of
 from simulator.targets import Logging, Source, Target, demand_rows
 from simulator.trials import SearchSummary
 
@@ -189,7 +191,10 @@ class Question:
 
 @dataclass(slots=True, eq=False)
 class Tally:
-    """What some rows say. ``estimates``: by policy and estimator; ``differences``: by two policies and estimator."""
+    """What some rows say. ``estimates``: by policy and estimator; ``differences``: by two policies and estimator.
+
+    ``seen``: how many of the rows a policy has learned from, by policy.
+    """
 
     overview: Overview
     rows: int = 0
@@ -200,6 +205,7 @@ class Tally:
     last_ms: int = 0
     total_reward: float = 0.0
     min_propensity: float = 1.0
+    seen: dict[str, Seen] = field(default_factory=dict)
     estimates: dict[tuple[str, str], Estimator | Slope] = field(default_factory=dict)
     differences: dict[tuple[str, str, str], Difference] = field(default_factory=dict)
 
@@ -227,6 +233,8 @@ class Tally:
         self.first_ms, self.last_ms = min(times, default=0), max(self.last_ms, other.last_ms)
         self.total_reward += other.total_reward
         self.min_propensity = min(self.min_propensity, other.min_propensity)
+        for policy, seen in self.seen.items():
+            seen.merge(other.seen[policy])
         for at, mine in self.estimates.items():
             mine.merge(other.estimates[at])  # type: ignore[arg-type] # the same question made the same kinds
         for pair, difference in self.differences.items():
@@ -261,6 +269,7 @@ class Plan:
         """A tally of no rows."""
         question = self.question
         out = Tally(Overview([target.name for target in question.targets]))
+        out.seen = {target.name: Seen() for target in question.targets if provenance_of(target)}
         for target in question.targets:
             for name in self.estimators(target):
                 parameters = question.parameters.get(name, {})
@@ -347,6 +356,7 @@ def tally(plan: Plan, model: FittedRewardModel | None, piece: Piece) -> Tally:
         predictions = None if model is None else _predictions(model, batch)
         seen = {target.name: _seen(plan, target, batch, predictions) for target in plan.question.targets}
         out.overview.update(batch, seen)
+        count_seen(out.seen, plan.question.targets, piece, batch)
         blocks = [block for (policy, _), each in out.estimates.items() for block in each.gather(seen[policy])]
         for (left, right, _), difference in out.differences.items():
             blocks += difference.gather(seen[left], seen[right])
@@ -358,12 +368,16 @@ def tally(plan: Plan, model: FittedRewardModel | None, piece: Piece) -> Tally:
 def report(plan: Plan, total: Tally) -> Report:
     """The answer."""
     bounds = plan.question.bounds()
+    doubts = doubts_of(plan.question.targets, total.seen, total.rows)
     results = [
         PolicyResult(
             target.name,
             "ope",
             {
-                name: cautioned(total.estimates[target.name, name].estimate(bounds), plan.caution)
+                name: doubted(
+                    cautioned(total.estimates[target.name, name].estimate(bounds), plan.caution),
+                    doubts.get(target.name),
+                )
                 for name in plan.estimators(target)
             },
             notes=list(target.notes),
@@ -371,7 +385,10 @@ def report(plan: Plan, total: Tally) -> Report:
         for target in plan.question.targets
     ]
     compared = comparisons({"\0".join(at): each for at, each in total.differences.items()}, bounds, plan.question.alpha)
-    named = [NamedComparison(*at, result=cautioned(compared["\0".join(at)], plan.caution)) for at in total.differences]
+    named = [
+        NamedComparison(*at, result=doubted(cautioned(compared["\0".join(at)], plan.caution), *map(doubts.get, at[:2])))
+        for at in total.differences
+    ]
     summary = LogSummary(
         total.rows,
         total.left_out.skipped,
@@ -386,7 +403,7 @@ def report(plan: Plan, total: Tally) -> Report:
         dict(total.left_out.counts),
         total.left_out.first_bad,
     )
-    return Report(summary, results, named, winner_of(results, named), total.overview.charts())
+    return Report(summary, results, named, winner_of(results, named, doubts), total.overview.charts())
 
 
 Judged = TypeVar("Judged", Estimate, Comparison)
@@ -394,16 +411,44 @@ Judged = TypeVar("Judged", Estimate, Comparison)
 
 def cautioned(judged: Judged, caution: str) -> Judged:
     """What is to be said of every number is said of this one, which is no longer reliable for it."""
-    if not caution:
-        return judged
-    verdict = "weak" if judged.verdict == "reliable" else judged.verdict
-    reason = caution if judged.verdict == "reliable" else f"{judged.reason}; {caution}"
-    return msgspec.structs.replace(judged, verdict=verdict, reason=reason)
+    return doubted(judged, Doubt("weak", caution)) if caution else judged
 
 
-def winner_of(results: Sequence[PolicyResult], named: Sequence[NamedComparison]) -> str | None:
-    """The policy that is significantly better than every other; never one whose estimate cannot be relied on."""
-    for policy in (result.policy for result in results):
+def doubted(judged: Judged, *doubts: Doubt | None) -> Judged:
+    """The same with a verdict that is no better than doubts allow, whose reason begins with the worst of them."""
+    for doubt in filter(None, doubts):
+        worse = VERDICTS.index(doubt.verdict) > VERDICTS.index(judged.verdict)
+        sound = judged.verdict == "reliable"
+        said = (doubt.reason,) if sound else (doubt.reason, judged.reason) if worse else (judged.reason, doubt.reason)
+        judged = msgspec.structs.replace(
+            judged, verdict=doubt.verdict if worse else judged.verdict, reason="; ".join(said)
+        )
+    return judged
+
+
+def count_seen(seen: Mapping[str, Seen], targets: Iterable[Target], piece: Piece, batch: LogBatch) -> None:
+    """How many rows of a batch each policy has learned from."""
+    for target in targets:
+        provenance = provenance_of(target)
+        if provenance is not None:
+            provenance.count(seen[target.name], piece, batch)
+
+
+def doubts_of(targets: Iterable[Target], seen: Mapping[str, Seen], rows: int) -> dict[str, Doubt]:
+    """Of the policies whose estimates cannot be taken as they are, because of what they learned from."""
+    found = ((target.name, provenance_of(target)) for target in targets)
+    doubts = {name: each.doubt(seen[name], rows) for name, each in found if each is not None}
+    return {name: doubt for name, doubt in doubts.items() if doubt is not None}
+
+
+def winner_of(
+    results: Sequence[PolicyResult], named: Sequence[NamedComparison], doubts: Collection[str] = ()
+) -> str | None:
+    """The policy that is significantly better than every other; never one whose estimate cannot be relied on.
+
+    ``doubts``: policies that may have learned from these rows.
+    """
+    for policy in (result.policy for result in results if result.policy not in doubts):
         mine = [each for each in named if policy in {each.left, each.right}]
         if mine and all(each.result.shown and (each.result.difference > 0.0) == (each.left == policy) for each in mine):
             return policy

@@ -90,7 +90,8 @@ class Trained(msgspec.Struct, frozen=True):
     def model(self, spec: PolicySpec) -> TrainedModel:
         """For a file, a warm start, or an evaluation."""
         learned = self.curve[-1].steps if self.curve else 0
-        return TrainedModel(spec_bytes=spec.encoded, learned=learned, checkpoint=encode_network(self.network, learned))
+        network = encode_network(self.network, learned)
+        return TrainedModel(spec_bytes=spec.encoded, learned=learned, checkpoint=network, rows=None)
 
 
 def train_rl(

@@ -20,13 +20,13 @@ from policies.spec import PolicySpec
 from policies.trained import TrainedModel
 from simulator.fan import OnRay, connect
 from simulator.logs.base import Piece, no_rows
-from simulator.online import check_blend, salt_of
+from simulator.online import check_blend
 from simulator.ope.reward_model import FittedRewardModel
 from simulator.replay import Question, Report, evaluate, plan_of, reward_model, tally
 from simulator.search_space import SearchSpace, specs_of
 from simulator.slices import count, stretch
 from simulator.targets import Logging
-from simulator.trained import Frozen, snapshot_of, train
+from simulator.trained import Frozen, frozen, train
 from simulator.trials import NEVER, SearchSummary, Trial
 
 LEARN, SELECT = 0.6, 0.8
@@ -164,8 +164,7 @@ def _rung(
 
 
 def _frozen(model: TrainedModel, seed: int) -> Frozen:
-    spec = model.spec()
-    return Frozen(spec.name, spec, snapshot_of(model, salt=salt_of(seed)))
+    return frozen(model, model.spec().name, seed=seed)
 
 
 def _with(specs: Sequence[PolicySpec], baseline: PolicySpec) -> list[PolicySpec]:

@@ -14,6 +14,7 @@ import numpy as np
 
 from bandits.errors import ReplayError
 from bandits.types import Float64
+from policies.learned import Seen
 from simulator.logs.base import LoggedDecision, Piece, caution_of, key_of, no_rows
 from simulator.logs.left_out import BAD, LeftOut, left_out_of
 from simulator.ope.comparisons import Difference, comparisons
@@ -24,7 +25,18 @@ from simulator.ope.session_batch import SessionBatch, session_batch
 from simulator.ope.session_estimators import Reach, SessionEstimator
 from simulator.ope.session_formulas import SESSION_FORMULAS, SESSION_MODEL
 from simulator.ope.session_model import FittedSessionModel, SessionModel, mean_features
-from simulator.replay import LogSummary, NamedComparison, PolicyResult, Report, cautioned, winner_of
+from simulator.provenance import Doubt
+from simulator.replay import (
+    LogSummary,
+    NamedComparison,
+    PolicyResult,
+    Report,
+    cautioned,
+    count_seen,
+    doubted,
+    doubts_of,
+    winner_of,
+)
 from simulator.targets import Column, Logging, Target, demand_rows
 
 Rows = Sequence[LoggedDecision]
@@ -198,11 +210,16 @@ def evaluate_sessions(question: SessionQuestion, pieces: Sequence[Piece], fan: F
         ReplayError: the log is empty, or does not say whose decisions they are.
         BadRowError: a row is malformed.
     """
-    rows: Rows = [row for piece in pieces for batch in piece.batches() for row in demand_rows(batch, "sessions")]
-    if not rows:
+    seen = {target.name: Seen() for target in question.targets}
+    read: list[LoggedDecision] = []
+    for piece in pieces:
+        for batch in piece.batches():
+            read += demand_rows(batch, "sessions")
+            count_seen(seen, question.targets, piece, batch)
+    if not read:
         raise no_rows(pieces, "sessions to evaluate")
     left_out = left_out_of(pieces)
-    rows = _of_a_session(rows, question, left_out)
+    rows = _of_a_session(read, question, left_out)
     if not rows:
         raise ReplayError(f"no decision of the log says whose session it is of: {left_out.first_bad}", "session")
     sessions = sessions_of(rows, question)
@@ -223,7 +240,8 @@ def evaluate_sessions(question: SessionQuestion, pieces: Sequence[Piece], fan: F
     total = SessionTally(plan)
     for part in fan(partial(tally_sessions, plan), chunks):
         total.merge(part)
-    found = _report(plan, total, rows, left_out, caution_of(pieces))
+    doubts = doubts_of(question.targets, seen, len(read))
+    found = _report(plan, total, rows, left_out, caution_of(pieces), doubts)
     return msgspec.structs.replace(found, log=found.log.of(pieces))
 
 
@@ -308,20 +326,27 @@ def _unsupported(pmf: Float64, row: LoggedDecision) -> float:
     return never + (outside if outside > 1e-9 else 0.0)
 
 
-def _report(plan: SessionPlan, total: SessionTally, rows: Rows, left_out: LeftOut, caution: str) -> Report:
+def _report(
+    plan: SessionPlan, total: SessionTally, rows: Rows, left_out: LeftOut, caution: str, doubts: Mapping[str, Doubt]
+) -> Report:
     question, bounds = plan.question, plan.question.bounds()
     results = []
     for target in question.targets:
         reach = total.reaches[target.name]
         estimates = {
-            name: cautioned(total.estimates[target.name, name].estimate(reach, bounds), caution)
+            name: doubted(
+                cautioned(total.estimates[target.name, name].estimate(reach, bounds), caution), doubts.get(target.name)
+            )
             for name in plan.estimators(target)
         }
         results.append(
             PolicyResult(target.name, "sessions", estimates, notes=[*target.notes, *_notes(question, reach)])
         )
     compared = comparisons({"\0".join(at): each for at, each in total.differences.items()}, bounds, question.alpha)
-    named = [NamedComparison(*at, result=cautioned(compared["\0".join(at)], caution)) for at in total.differences]
+    named = [
+        NamedComparison(*at, result=doubted(cautioned(compared["\0".join(at)], caution), *map(doubts.get, at[:2])))
+        for at in total.differences
+    ]
     times = [row.time_ms for row in rows if row.time_ms]
     summary = LogSummary(
         len(rows),
@@ -334,7 +359,7 @@ def _report(plan: SessionPlan, total: SessionTally, rows: Rows, left_out: LeftOu
         first_bad=left_out.first_bad,
     )
     charts: Charts | None = None
-    return Report(summary, results, named, winner_of(results, named), charts)
+    return Report(summary, results, named, winner_of(results, named, doubts), charts)
 
 
 def _notes(question: SessionQuestion, reach: Reach) -> list[str]:

@@ -3,15 +3,20 @@
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
+
+import msgspec
 
 from bandits.errors import ReplayError
 from bandits.types import Interaction, Pmf, Policy, Snapshot, check_pmf
 from policies.blend import load_policy, make_learner
+from policies.learned import LearnedRows, Learning
 from policies.spec import PolicySpec
 from policies.trained import TrainedModel, decode_trained
 from simulator.logs.base import LoggedDecision, Piece, no_rows
 from simulator.logs.lines import WEIGHT
 from simulator.online import check_blend, features_of, salt_of
+from simulator.provenance import UNKNOWN, Provenance, Rows, Unknown, learn_from
 from simulator.targets import RowTarget
 
 BATCH = 1000
@@ -30,7 +35,7 @@ def train(
         ReplayError: the log is empty or cannot be learned from, or the spec is of a mixture.
     """
     check_blend(spec)
-    learner, learned = make_learner(spec, salt=b""), 0
+    learner, learned, learning = make_learner(spec, salt=b""), 0, Learning()
     read = list(pieces)
     for piece in read:
         for batch in piece.batches():
@@ -38,6 +43,7 @@ def train(
                 raise ReplayError("this log is only numbers: a learner needs the actions of each row", "log")
             if WEIGHT in batch.columns and (batch.columns[WEIGHT] != 1.0).any():
                 raise ReplayError("this log has left decisions out at random (pdrop): it cannot be learned from", "log")
+            learn_from(learning, piece, batch)
             for start in range(0, len(batch), BATCH):
                 rows = batch.decisions[start : start + BATCH]
                 learner.learn([_interaction(spec, row) for row in rows])
@@ -45,7 +51,7 @@ def train(
                 progress(learned)
     if not learned:
         raise no_rows(read, "rows to learn from")
-    return TrainedModel(spec_bytes=spec.encoded, learned=learned, checkpoint=learner.checkpoint())
+    return TrainedModel(spec_bytes=spec.encoded, learned=learned, checkpoint=learner.checkpoint(), rows=learning.rows())
 
 
 def snapshot_of(model: TrainedModel, *, salt: bytes) -> Snapshot:
@@ -60,20 +66,27 @@ def snapshot_of(model: TrainedModel, *, salt: bytes) -> Snapshot:
 class Frozen(RowTarget):
     """A policy as a snapshot has it, learning no more. Pickled without the model, which is made where it is used.
 
-    On rows that the snapshot was trained on its value is too high: keep them apart.
+    ``provenance``: of the rows that the snapshot was trained on, where its values are too high; None: of no rows.
 
     Raises:
         ReplayError: the spec is of a mixture.
     """
 
-    def __init__(self, name: str, spec: PolicySpec, snapshot: Snapshot, notes: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        name: str,
+        spec: PolicySpec,
+        snapshot: Snapshot,
+        notes: Sequence[str] = (),
+        provenance: Provenance | None = None,
+    ) -> None:
         super().__init__(name)
         if spec.kind != "rl":
             check_blend(spec)
-        self._spec, self._snapshot, self.notes = spec, snapshot, notes
+        self._spec, self._snapshot, self.notes, self.provenance = spec, snapshot, notes, provenance
 
-    def __reduce__(self) -> tuple[type["Frozen"], tuple[str, PolicySpec, Snapshot, Sequence[str]]]:
-        return Frozen, (self.name, self._spec, self._snapshot, self.notes)
+    def __reduce__(self) -> tuple[type["Frozen"], tuple[Any, ...]]:
+        return Frozen, (self.name, self._spec, self._snapshot, self.notes, self.provenance)
 
     @cached_property
     def _policy(self) -> Policy:
@@ -95,8 +108,22 @@ def read_trained(path: Path, name: str | None = None, *, seed: int = 0) -> Froze
         model = decode_trained(path.read_bytes())
     except OSError as error:
         raise ReplayError(f"{path}: {error.strerror}", "policy") from error
-    note = f"learned from {model.learned:,} rows: its value on those same rows would be too high"
-    return Frozen(name or path.stem, model.spec(), snapshot_of(model, salt=salt_of(seed)), (note,))
+    return frozen(model, name or path.stem, seed=seed)
+
+
+def frozen(model: TrainedModel, name: str, *, seed: int = 0) -> Frozen:
+    """The policy in a model; it knows what the model says of the rows that it learned from.
+
+    Raises:
+        SnapshotError, SpecError: the model is corrupt.
+    """
+    provenance: Provenance | None = None
+    note = f"learned from {model.learned:,} decisions of a simulated world"
+    if model.rows is msgspec.UNSET:
+        provenance, note = Unknown(), f"learned from {model.learned:,} rows: {UNKNOWN}"
+    elif isinstance(model.rows, LearnedRows):
+        provenance, note = Rows(model.rows), f"learned from {model.learned:,} rows, of {model.rows.logs}"
+    return Frozen(name, model.spec(), snapshot_of(model, salt=salt_of(seed)), (note,), provenance)
 
 
 def _interaction(spec: PolicySpec, row: LoggedDecision) -> Interaction:

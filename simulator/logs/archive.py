@@ -212,6 +212,12 @@ class InTime:
         self._partitions = partitions
 
     @property
+    def policy(self) -> str:
+        """Whose archive it is."""
+        names = (getattr(piece, "policy", "") for pieces in self._partitions for piece in pieces)
+        return next(names, "").partition("/")[0]
+
+    @property
     def skipped(self) -> int:
         """See Piece."""
         return sum(piece.skipped for pieces in self._partitions for piece in pieces)
