@@ -27,8 +27,9 @@ from simulator.online import PUBLISH_EVERY
 from simulator.ope.formulas import FORMULAS
 from simulator.ope.reward_model import DEFAULT
 from simulator.policy_args import Asked, VwKind, policy_of
-from simulator.provenance import Served
-from simulator.replay import LogSummary, PolicyResult, Question, Report, Tally, evaluate, said_of, tally
+from simulator.provenance import OwnLog
+from simulator.replay import Question, Tally, evaluate, tally
+from simulator.report import LogSummary, PolicyResult, Report, said_of
 from simulator.search import search
 from simulator.search_space import load_space
 from simulator.session_replay import SessionQuestion, evaluate_sessions, tally_sessions
@@ -165,7 +166,7 @@ def _policy_of(text: str, options: Options) -> Asked:
         spec = decode_spec(stored.history.blob(published.spec))
     note = f"learned from {published.learned:,} interactions up to log position {published.position}"
     learns = published.learned and spec.kind != "rl"
-    provenance = Served(stored.keys.policy, published.position) if learns else None
+    provenance = OwnLog(stored.keys.policy, published.position) if learns else None
     return Frozen(text, spec, published.snapshot, (f"snapshot {name}: {note}",), provenance)
 
 

@@ -14,7 +14,7 @@ from simulator.online import PUBLISH_EVERY
 from simulator.policy_args import VwKind
 from simulator.progressive import UNLABELLED, progressive, vw_progressive
 from simulator.rejection import Rejection, rejection
-from simulator.replay import PolicyResult
+from simulator.report import PolicyResult
 from simulator.vw_rejection import vw_rejection
 from simulator.vw_target import FORMATS
 

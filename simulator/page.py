@@ -8,7 +8,7 @@ from html import escape
 
 from simulator.curve import CurvePoint
 from simulator.ope.overview import Action, Bucket
-from simulator.replay import NamedComparison, PolicyResult, Report, said_of
+from simulator.report import NamedComparison, PolicyResult, Report, said_of
 from simulator.trials import NEVER, SearchSummary, Trial
 
 COLOURS = ("#4269d0", "#efb118", "#ff725c", "#6cc5b0", "#3ca951", "#ff8ab7", "#a463f2", "#97bbf5")

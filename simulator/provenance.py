@@ -1,5 +1,6 @@
 """Has a policy learned from the rows that it is evaluated on? Then its value there says nothing of any others."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -76,7 +77,7 @@ class Rows:
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
+class OwnLog:
     """Of a snapshot that a service made of its own log: all decisions of ``policy`` up to ``position``."""
 
     policy: str
@@ -107,6 +108,21 @@ def provenance_of(policy: Any) -> Provenance | None:
     """Of a policy that is evaluated; None of one that has learned from no rows."""
     found: Provenance | None = getattr(policy, "provenance", None)
     return found
+
+
+def count_seen(seen: Mapping[str, Seen], targets: Iterable[Any], piece: Piece, batch: LogBatch) -> None:
+    """How many rows of a batch each policy has learned from."""
+    for target in targets:
+        provenance = provenance_of(target)
+        if provenance is not None:
+            provenance.count(seen[target.name], piece, batch)
+
+
+def doubts_of(targets: Iterable[Any], seen: Mapping[str, Seen], rows: int) -> dict[str, Doubt]:
+    """Of the policies whose estimates cannot be taken as they are, because of what they learned from."""
+    found = ((target.name, provenance_of(target)) for target in targets)
+    doubts = {name: each.doubt(seen[name], rows) for name, each in found if each is not None}
+    return {name: doubt for name, doubt in doubts.items() if doubt is not None}
 
 
 def learn_from(learning: Learning, piece: Piece, batch: LogBatch) -> None:

@@ -4,7 +4,7 @@ A piece of the log is tallied wherever there is room for it; tallies merge in th
 how the log was cut but the last digits of sums.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar
@@ -15,7 +15,6 @@ import numpy as np
 from bandits.errors import ReplayError
 from bandits.types import Float64
 from policies.learned import Seen
-from simulator.curve import CurvePoint
 from simulator.logs.base import (
     NONE_WAIT,
     LogBatch,
@@ -25,23 +24,22 @@ from simulator.logs.base import (
     columns_of,
     no_rows,
     waiting_of,
-    waiting_said,
 )
 from simulator.logs.left_out import LeftOut, left_out_of
 from simulator.logs.lines import WEIGHT, counts_of
 from simulator.logs.served import Served, check_served
 from simulator.ope.batch import OpeBatch, ope_batch_from_pmfs
-from simulator.ope.comparisons import VERDICTS, Comparison, Difference, comparisons
-from simulator.ope.estimators import Estimate, Estimator, Slope, estimator
+from simulator.ope.comparisons import Difference, comparisons
+from simulator.ope.estimators import Estimator, Slope, estimator
 from simulator.ope.features import features_of, parts_of
 from simulator.ope.formulas import FORMULAS
 from simulator.ope.intervals import INTERVALS, REPLICATES, Interval
 from simulator.ope.moments import add_rows
-from simulator.ope.overview import Charts, Overview
-from simulator.ope.reward_model import DEFAULT, FittedRewardModel, ModelSummary, RewardModel
-from simulator.provenance import Doubt, provenance_of
+from simulator.ope.overview import Overview
+from simulator.ope.reward_model import DEFAULT, FittedRewardModel, RewardModel
+from simulator.provenance import count_seen, doubts_of, provenance_of
+from simulator.report import LogSummary, NamedComparison, PolicyResult, Report, cautioned, doubted, winner_of
 from simulator.targets import Logging, Source, Target, demand_rows
-from simulator.trials import SearchSummary
 
 BITS_RANGE = (4, 11)
 """Of the reward model: it holds folds x 4^bits numbers."""
@@ -49,89 +47,6 @@ WITH_MODEL = frozenset(name for name, kind in FORMULAS.items() if kind.modelled)
 Result = TypeVar("Result")
 Fan = Callable[[Callable[[Piece], Result], Sequence[Piece]], Iterable[Result]]
 """Applies a function to every piece, here or elsewhere, and yields the results in the order of the pieces."""
-
-
-class LogSummary(msgspec.Struct, frozen=True):
-    """What was read. ``skipped``: bad rows left out. ``first_ms``, ``last_ms``: 0 in a log without times.
-
-    ``decisions``: those of the service that the rows stand for; more than the rows where some were left out (pdrop).
-    ``waiting``: decisions that are no rows yet, as their windows are open, the last one ``waiting_until_ms``.
-    ``columns``: of a table, how each column of the context was read.
-    ``left_out``: how many records of the log are no rows, by why. ``first_bad``: what is wrong with the first bad one.
-    """
-
-    rows: int
-    skipped: int
-    first_ms: int
-    last_ms: int
-    mean_reward: float
-    min_propensity: float
-    decisions: float = 0.0
-    waiting: int = 0
-    waiting_until_ms: int = 0
-    columns: dict[str, str] = {}
-    left_out: dict[str, int] = {}
-    first_bad: str = ""
-
-    def of(self, pieces: Iterable[Piece]) -> "LogSummary":
-        """The same, with what is to be said of pieces that were read here."""
-        waiting = waiting_of(pieces)
-        return msgspec.structs.replace(
-            self, waiting=waiting.decisions, waiting_until_ms=waiting.last_ms, columns=columns_of(pieces)
-        )
-
-
-def said_of(log: LogSummary) -> list[tuple[str, str]]:
-    """What a reader of the report should know of the log beside its size: what it is about, and what is said of it."""
-    said = [(f"column {name}", kind) for name, kind in log.columns.items()]
-    said += [("left out", f"{count:,} {why}") for why, count in log.left_out.items()]
-    if log.first_bad:
-        said.append(("the first bad row", log.first_bad))
-    if log.waiting:
-        said.append(("left out", waiting_said(Waiting(log.waiting, log.waiting_until_ms, log.waiting_until_ms))))
-    return said
-
-
-class PolicyResult(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What was found of one policy. ``method``: ope, progressive or rejection; their numbers are not comparable.
-
-    ``estimates``: of ope, by the estimator's name. Of a policy that learned on the way: ``curve``, ``average_loss`` (of
-    progressive; minus the IPS value, as VW has it) and ``learned``, its numbers by name.
-    """
-
-    policy: str
-    method: str
-    estimates: dict[str, Estimate] = {}
-    average_loss: float | None = None
-    curve: list[CurvePoint] = []
-    learned: dict[str, float] = {}
-    notes: list[str] = []
-
-
-class NamedComparison(msgspec.Struct, frozen=True):
-    """``left`` less ``right``, by one estimator."""
-
-    left: str
-    right: str
-    estimator: str
-    result: Comparison
-
-
-class Report(msgspec.Struct, frozen=True):
-    """What an evaluation found.
-
-    ``winner``: the policy whose value is significantly above every other's, if there is one and its estimate can be
-    relied on. ``charts``: what there is to draw. ``search``: how the policies were found, if they were searched for.
-    ``reward_model``: of DM and DR, where one was fitted.
-    """
-
-    log: LogSummary
-    results: list[PolicyResult]
-    comparisons: list[NamedComparison]
-    winner: str | None = None
-    charts: Charts | None = None
-    search: SearchSummary | None = None
-    reward_model: ModelSummary | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -404,55 +319,6 @@ def report(plan: Plan, total: Tally) -> Report:
         total.left_out.first_bad,
     )
     return Report(summary, results, named, winner_of(results, named, doubts), total.overview.charts())
-
-
-Judged = TypeVar("Judged", Estimate, Comparison)
-
-
-def cautioned(judged: Judged, caution: str) -> Judged:
-    """What is to be said of every number is said of this one, which is no longer reliable for it."""
-    return doubted(judged, Doubt("weak", caution)) if caution else judged
-
-
-def doubted(judged: Judged, *doubts: Doubt | None) -> Judged:
-    """The same with a verdict that is no better than doubts allow, whose reason begins with the worst of them."""
-    for doubt in filter(None, doubts):
-        worse = VERDICTS.index(doubt.verdict) > VERDICTS.index(judged.verdict)
-        sound = judged.verdict == "reliable"
-        said = (doubt.reason,) if sound else (doubt.reason, judged.reason) if worse else (judged.reason, doubt.reason)
-        judged = msgspec.structs.replace(
-            judged, verdict=doubt.verdict if worse else judged.verdict, reason="; ".join(said)
-        )
-    return judged
-
-
-def count_seen(seen: Mapping[str, Seen], targets: Iterable[Target], piece: Piece, batch: LogBatch) -> None:
-    """How many rows of a batch each policy has learned from."""
-    for target in targets:
-        provenance = provenance_of(target)
-        if provenance is not None:
-            provenance.count(seen[target.name], piece, batch)
-
-
-def doubts_of(targets: Iterable[Target], seen: Mapping[str, Seen], rows: int) -> dict[str, Doubt]:
-    """Of the policies whose estimates cannot be taken as they are, because of what they learned from."""
-    found = ((target.name, provenance_of(target)) for target in targets)
-    doubts = {name: each.doubt(seen[name], rows) for name, each in found if each is not None}
-    return {name: doubt for name, doubt in doubts.items() if doubt is not None}
-
-
-def winner_of(
-    results: Sequence[PolicyResult], named: Sequence[NamedComparison], doubts: Collection[str] = ()
-) -> str | None:
-    """The policy that is significantly better than every other; never one whose estimate cannot be relied on.
-
-    ``doubts``: policies that may have learned from these rows.
-    """
-    for policy in (result.policy for result in results if result.policy not in doubts):
-        mine = [each for each in named if policy in {each.left, each.right}]
-        if mine and all(each.result.shown and (each.result.difference > 0.0) == (each.left == policy) for each in mine):
-            return policy
-    return None
 
 
 def _chosen(batch: LogBatch) -> np.ndarray[Any, np.dtype[np.intp]]:

@@ -22,7 +22,8 @@ from simulator.fan import OnRay, connect
 from simulator.logs.base import Piece, no_rows
 from simulator.online import check_blend
 from simulator.ope.reward_model import FittedRewardModel
-from simulator.replay import Question, Report, evaluate, plan_of, reward_model, tally
+from simulator.replay import Question, evaluate, plan_of, reward_model, tally
+from simulator.report import Report
 from simulator.search_space import SearchSpace, specs_of
 from simulator.slices import count, stretch
 from simulator.targets import Logging

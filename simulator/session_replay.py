@@ -25,18 +25,8 @@ from simulator.ope.session_batch import SessionBatch, session_batch
 from simulator.ope.session_estimators import Reach, SessionEstimator
 from simulator.ope.session_formulas import SESSION_FORMULAS, SESSION_MODEL
 from simulator.ope.session_model import FittedSessionModel, SessionModel, mean_features
-from simulator.provenance import Doubt
-from simulator.replay import (
-    LogSummary,
-    NamedComparison,
-    PolicyResult,
-    Report,
-    cautioned,
-    count_seen,
-    doubted,
-    doubts_of,
-    winner_of,
-)
+from simulator.provenance import Doubt, count_seen, doubts_of
+from simulator.report import LogSummary, NamedComparison, PolicyResult, Report, cautioned, doubted, winner_of
 from simulator.targets import Column, Logging, Target, demand_rows
 
 Rows = Sequence[LoggedDecision]

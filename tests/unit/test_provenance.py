@@ -25,8 +25,9 @@ from simulator.logs.base import LoggedDecision, batch_of
 from simulator.logs.csv_log import CsvColumns
 from simulator.logs.formats import open_log
 from simulator.page import page
-from simulator.provenance import Served
-from simulator.replay import Question, Report, evaluate
+from simulator.provenance import OwnLog
+from simulator.replay import Question, evaluate
+from simulator.report import Report
 from simulator.session_replay import SessionQuestion, evaluate_sessions
 from simulator.slices import stretch
 from simulator.targets import Uniform
@@ -222,7 +223,7 @@ def test_a_snapshot_of_a_service_has_learned_from_its_archive_up_to_its_position
             yield batch_of(decisions(200))
 
     snapshot = snapshot_of(train(SPEC, [MemoryPiece(decisions(50))]), salt=SALT)
-    target = Frozen("home", SPEC, snapshot, (), Served("home", f"{through}-0"))
+    target = Frozen("home", SPEC, snapshot, (), OwnLog("home", f"{through}-0"))
     for folder in (policy, f"{policy}/partition=1"):
         report = evaluate(Question([target, Uniform()], ["ips"]), [Archive("root", folder)])
         assert told(report) == found

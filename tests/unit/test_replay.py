@@ -30,7 +30,8 @@ from simulator.logs.formats import open_log
 from simulator.logs.served import UNSCORED
 from simulator.page import page
 from simulator.policy_args import policy_of
-from simulator.replay import Question, Report, evaluate
+from simulator.replay import Question, evaluate
+from simulator.report import Report
 from simulator.targets import Column, Logging, Source, Table, Uniform
 from simulator.trials import NEVER, SearchSummary, Trial
 
