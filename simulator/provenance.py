@@ -43,14 +43,16 @@ class Provenance(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """Of a model that does not say."""
+    """Of a model that does not say. ``reason``: what that means."""
+
+    reason: str = UNKNOWN
 
     def count(self, seen: Seen, piece: Piece, batch: LogBatch) -> None:
         """Nothing can be counted."""
 
     def doubt(self, seen: Seen, rows: int) -> Doubt | None:  # noqa: ARG002 - see Provenance
         """See Provenance."""
-        return Doubt("weak", UNKNOWN)
+        return Doubt("weak", self.reason)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,11 +11,12 @@ from bandits.vw_log import Label, LogFormat, VwLogReader
 from bandits.vw_options import Command
 from simulator.logs.base import LoggedDecision, Piece
 from simulator.logs.lines import RecordPiece
+from simulator.provenance import Unknown
 from simulator.targets import RowTarget
 
 FORMATS: dict[str, LogFormat] = {"dsjson": "dsjson", "vw": "text"}
 """VW's own, by what ``--format`` calls them."""
-_UNKNOWN = "a VW model does not say what it learned from: on those rows its value would be too high"
+_UNKNOWN = "a VW model does not say what it learned from: if these rows are among it, its values are too high"
 
 
 class VwModel(RowTarget):
@@ -31,6 +32,7 @@ class VwModel(RowTarget):
         super().__init__(name)
         self._command, self._format, self._model = replace(command, learns=False), log_format, model
         self.notes = (*([_UNKNOWN] if model is not None else []), *command.notes)
+        self.provenance = None if model is None else Unknown(_UNKNOWN)
         _ = self._reader  # what is wrong with it is said before the log is read
 
     def __reduce__(self) -> tuple[type["VwModel"], tuple[str, Command, LogFormat, bytes | None]]:

@@ -31,7 +31,7 @@ from simulator.report import Report
 from simulator.session_replay import SessionQuestion, evaluate_sessions
 from simulator.slices import stretch
 from simulator.targets import Uniform
-from simulator.trained import Frozen, frozen, snapshot_of, train
+from simulator.trained import Frozen, frozen, read_trained, snapshot_of, train
 from simulator.worlds.cell import MemoryPiece
 
 SPEC = PolicySpec("home")
@@ -206,6 +206,15 @@ def test_a_model_of_an_earlier_build_is_met_with_caution(tmp_path):
         assert each.verdict == "weak"
         assert "nothing says which rows it learned from" in each.reason
     assert all(each.verdict == "reliable" for each in report.results[1].estimates.values())
+
+
+def test_a_model_that_build_1c51045_wrote_is_read_to_the_byte():
+    path = Path(__file__).parents[1] / "fixtures" / "trained-1c51045.model"
+    model = decode_trained(path.read_bytes())
+    assert model.encoded == path.read_bytes()
+    assert (model.learned, model.rows) == (40, msgspec.UNSET)
+    report = evaluate(Question([read_trained(path, "home"), Uniform()], ["ips"]), [MemoryPiece(decisions(300))])
+    assert "nothing says which rows it learned from" in report.results[0].estimates["ips"].reason
 
 
 def test_a_policy_of_a_simulated_world_has_learned_from_no_log(tmp_path):
