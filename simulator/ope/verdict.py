@@ -37,7 +37,7 @@ SHIFT = 0.5
 """Standard errors by which that changed the value: an interval counts no bias."""
 STEADY = 1e-12
 """What sums may be off by, in shares of what is summed: predictions that do not differ are no test of weights."""
-MISLED = 1.1
+MISLED = 2.0
 """Squared errors of the reward model over those of a constant: beyond that DR does better without it."""
 SHOWN = 0.5
 """Of the mean squared weight that the PMFs promise."""

@@ -298,7 +298,7 @@ def test_a_reward_model_that_misleads_is_named():
     rng = np.random.default_rng(5)
     weight = np.where(rng.random(4000) < 0.01, 50.0, 0.5 / 0.99)
     reward = (rng.random(4000) < 0.1) * 1.0
-    for spread, misled in ((0.0, False), (0.05, False), (0.3, True), (1.5, True)):
+    for spread, misled in ((0.0, False), (0.05, False), (0.3, False), (1.5, True)):
         predicted = np.clip(0.1 + spread * rng.normal(size=4000), 0.0, None)
         rows = OpeBatch(rng.integers(0, 2**64, 4000, np.uint64), reward, np.ones(4000), weight, predicted, predicted)
         for name in ("dr", "sndr", "dros", "snips", "dm"):
