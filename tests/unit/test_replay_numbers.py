@@ -72,7 +72,8 @@ def test_no_numbers_end_in_a_traceback_or_a_warning(tmp_path, monkeypatch, name,
         warnings.simplefilter("error")
         done = CliRunner().invoke(cli.app, ["replay", *log, "--policy", policy, *options])
     assert done.exception is None or isinstance(done.exception, BanditloopError), repr(done.exception)
-    assert done.exception is None or name in {"beyond float32", "beyond sums", "rarer", "rarest", "one row", "rare"}
+    if (name, method) != ("nothing", "sessions"):  # whose every row is of no session
+        assert done.exception is None or name in {"beyond float32", "beyond sums", "rarer", "rarest", "one row", "rare"}
 
 
 @pytest.mark.parametrize(
