@@ -1,6 +1,7 @@
 """Logs as CSV, by a mapping of columns: from a plain table of numbers to decisions with their actions."""
 
 import io
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -22,10 +23,12 @@ from policies.requests import plain_features
 from simulator.logs.base import LogBatch, LoggedDecision, UInt64, key_of, splitmix64
 from simulator.logs.cells import CellKind, Evidence, features_of, floats_of, missing, numbers_of, read_header
 from simulator.logs.files import LogFile, open_bytes
+from simulator.logs.left_out import BAD, LeftOut
 from simulator.logs.lines import PIECE_BYTES, Span, cut, newlines
 
 BLOCK_BYTES = 4 << 20
 SEPARATOR = "|"
+SHOWN = 40
 Column = Annotated[str, msgspec.Meta(min_length=1)]
 
 
@@ -139,9 +142,14 @@ class CsvPiece:
     said: Mapping[str, str] = field(default_factory=dict)
     extra: Sequence[str] = ()
     skip_bad: bool = False
-    skipped: int = field(default=0, init=False)
+    left_out: LeftOut = field(default_factory=LeftOut, init=False)
     _wrong: BadRowError | None = field(default=None, init=False)
     _wrong_lines: set[int] = field(default_factory=set, init=False)
+
+    @property
+    def skipped(self) -> int:
+        """See Piece."""
+        return self.left_out.skipped
 
     def batches(self) -> Iterator[LogBatch]:
         """See Piece. A batch is a block of the file."""
@@ -160,7 +168,7 @@ class CsvPiece:
         return found
 
     def _blocks(self) -> Iterator[_Block]:
-        self.skipped, self._wrong_lines = 0, set()
+        self.left_out, self._wrong_lines = LeftOut(), set()
         numbers = list(dict.fromkeys([*self.columns.numbers, *self.extra]))
         wanted = list(dict.fromkeys([*numbers, *self.columns.texts]))
         header = 1 if self.span.start == 0 else 0
@@ -195,53 +203,59 @@ class CsvPiece:
 
     def _wrong_width(self, row: Any) -> str:
         line = self.first - 1 + row.number
+        message = f"{self.span.path}, line {line}: {row.expected_columns} columns, not {row.actual_columns}"
         if not self.skip_bad:
-            what = f"{row.expected_columns} columns, not {row.actual_columns}"
-            self._wrong = BadRowError(f"{self.span.path}, line {line}: {what}", "columns")
+            self._wrong = BadRowError(message, "columns")
             return "error"
-        self.skipped += 1
+        self.left_out.add(BAD, message)
         self._wrong_lines.add(line)
         return "skip"
 
     def _checked(self, cells: Any, numbers: Sequence[str], lines: NDArray[np.int64]) -> _Block:
         """Which rows can be used; of the others the first is complained of."""
         bad = np.zeros(len(cells), bool)
-        values: dict[str, Float64] = {}
-
-        def refuse(wrong: NDArray[np.bool_], name: str, what: str) -> None:
-            wrong = wrong & ~bad
-            if wrong.any() and not self.skip_bad:
-                at = int(wrong.argmax())
-                cell = str(cells.column(name)[at])[:40]
-                said = f"{cell!r} {what}" if name == self.columns.action else f"{name} {what}: {cell!r}"
-                raise BadRowError(f"{self.span.path}, line {lines[at]}: {said}", name)
-            np.logical_or(bad, wrong, out=bad)
-
-        comma = "" if self.columns.decimal == "," else " (with decimal: ',' a comma is the decimal point)"
-        for name in numbers:
-            values[name] = floats_of(numbers_of(cells.column(name), self.columns.decimal))
-            wrong = np.isnan(values[name])
-            if wrong.any():
-                refuse(wrong, name, f"is no number{comma if ',' in str(cells.column(name)[wrong.argmax()]) else ''}")
-        propensity, reward = values[self.columns.propensity], values[self.columns.reward]
-        refuse(~((propensity > 0.0) & (propensity <= 1.0)), self.columns.propensity, "is no propensity, in (0, 1]")
-        refuse(~(np.abs(reward) <= MAX_NUMBER), self.columns.reward, f"is no reward, a number up to {MAX_NUMBER:g}")
-        for name, kind in self.columns.kinds.items():
-            if kind == "number":
-                column = cells.column(name)
-                known = ~np.isnan(floats_of(numbers_of(column, self.columns.decimal)))
-                refuse(~(known | np.asarray(missing(column))), name, "is declared a number, and is none")
-        places = self._places(cells)
-        if self.columns.action is not None:
-            chosen = zip(cells.column(self.columns.action).to_pylist(), places, strict=True)
-            wrong = np.fromiter((each not in (of or ()) for each, of in chosen), bool, len(cells))
-            refuse(wrong, self.columns.action, "is not one of the row's distinct actions")
-        if self.columns.features is not None and places:
-            given = zip(cells.column(self.columns.features).to_pylist(), places, strict=True)
-            wrong = np.fromiter((_features(text, tuple(of or ())) is None for text, of in given), bool, len(cells))
-            refuse(wrong, self.columns.features, FEATURES_ARE)
-        self.skipped += int(bad.sum())
+        values = {name: floats_of(numbers_of(cells.column(name), self.columns.decimal)) for name in numbers}
+        places, first = self._places(cells), (len(cells), "")
+        for faulty, name, what in self._faults(cells, values, places):
+            wrong = faulty & ~bad
+            if not wrong.any():
+                continue
+            at = int(wrong.argmax())
+            cell = str(cells.column(name)[at])[:SHOWN]
+            said = f"{cell!r} {what}" if name == self.columns.action else f"{name} {what}: {cell!r}"
+            message = f"{self.span.path}, line {lines[at]}: {said}"
+            if not self.skip_bad:
+                raise BadRowError(message, name)
+            first = min(first, (at, message))
+            bad |= wrong
+        if bad.any():
+            self.left_out.merge(LeftOut(Counter({BAD: int(bad.sum())}), first[1]))
         return _Block(cells, lines, values, ~bad, places)
+
+    def _faults(
+        self, cells: Any, values: Mapping[str, Float64], places: Sequence[Mapping[str, int] | None]
+    ) -> Iterator[tuple[NDArray[np.bool_], str, str]]:
+        """What may be wrong with a row: in which rows it is, with which column, and what."""
+        columns = self.columns
+        point = "" if columns.decimal == "," else "; with decimal: ',' a comma is the decimal point"
+        for name, column in values.items():
+            wrong = np.isnan(column)
+            comma = wrong.any() and "," in str(cells.column(name)[int(wrong.argmax())])
+            yield wrong, name, f"is no number{point if comma else ''}"
+        propensity, reward = values[columns.propensity], values[columns.reward]
+        yield ~((propensity > 0.0) & (propensity <= 1.0)), columns.propensity, "is no propensity, in (0, 1]"
+        yield ~(np.abs(reward) <= MAX_NUMBER), columns.reward, f"is no reward, a number up to {MAX_NUMBER:g}"
+        for name in (name for name, kind in columns.kinds.items() if kind == "number"):
+            known = ~np.isnan(floats_of(numbers_of(cells.column(name), columns.decimal)))
+            yield ~(known | np.asarray(missing(cells.column(name)))), name, "is declared a number, and is none"
+        if columns.action is not None:
+            chosen = zip(cells.column(columns.action).to_pylist(), places, strict=True)
+            wrong = np.fromiter((each not in (of or ()) for each, of in chosen), bool, len(cells))
+            yield wrong, columns.action, "is not one of the row's distinct actions"
+        if columns.features is not None and places:
+            given = zip(cells.column(columns.features).to_pylist(), places, strict=True)
+            wrong = np.fromiter((_features(text, tuple(of or ())) is None for text, of in given), bool, len(cells))
+            yield wrong, columns.features, FEATURES_ARE
 
     def _places(self, cells: Any) -> Sequence[Mapping[str, int] | None]:
         if self.columns.action is None:

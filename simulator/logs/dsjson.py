@@ -149,7 +149,7 @@ def parse_dsjson(record: Record) -> Parsed:
         raise BadRowError(f"{where}: the features are nested too deep, or too large: {error}", "c") from error
     ids = tags if all(tags) and len(set(tags)) == len(tags) else [str(k + 1) for k in range(len(actions))]
     row = LoggedDecision(
-        event_id=line.event_id or line.event_id_of_old or record.event_id,
+        event_id=(line.event_id or "").strip() or (line.event_id_of_old or "").strip() or record.event_id,
         context=context,
         action_ids=ids,
         chosen=chosen,

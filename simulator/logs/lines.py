@@ -3,7 +3,7 @@
 import io
 import re
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import BinaryIO
@@ -87,13 +87,15 @@ class RecordPiece:
     """A piece of a log whose rows are records of lines; see ``simulator.logs.base.Piece``.
 
     ``parse``: a function of a module, so that the piece can be pickled; it raises BadRowError with ``Record.where``.
-    ``keep_lines``: rows bring the lines that they were read from. ``left_out``: what so far was no row.
+    ``keep_lines``: rows bring the lines that they were read from. ``said``: how the columns of a table were read.
+    ``left_out``: what so far was no row.
     """
 
     span: Span
     parse: Callable[[Record], Parsed]
     skip_bad: bool = False
     keep_lines: bool = False
+    said: Mapping[str, str] = field(default_factory=dict)
     left_out: LeftOut = field(default_factory=LeftOut, init=False)
 
     @property

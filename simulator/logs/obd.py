@@ -103,7 +103,7 @@ def obd_pieces(folder: Path, *, piece_bytes: int = PIECE_BYTES, skip_bad: bool =
         ReplayError: it is not such a folder; names the file and the column.
     """
     path = folder / f"{folder.name}.csv"
-    items = _items(folder / ITEMS)
+    items, said = _items(folder / ITEMS)
     item_ids = tuple(sorted(items, key=_by_number))
     affinities = [f"{AFFINITY}{each}" for each in item_ids]
     wanted = ["timestamp", "item_id", "position", "click", "propensity_score", *affinities]
@@ -111,21 +111,23 @@ def obd_pieces(folder: Path, *, piece_bytes: int = PIECE_BYTES, skip_bad: bool =
     index = header.index("") if "" in header else None
     columns = {name: at for at, name in enumerate(header) if name}
     parse = ObdRow(len(header), columns, item_ids, tuple(items[each] for each in item_ids), index)
-    return [RecordPiece(span, parse, skip_bad) for span in cut(path, piece_bytes=piece_bytes)]
+    return [RecordPiece(span, parse, skip_bad, said=said) for span in cut(path, piece_bytes=piece_bytes)]
 
 
-def _items(path: Path) -> dict[str, FeatureMap]:
-    """The features of each item; whether a column is of numbers is decided from all items."""
+def _items(path: Path) -> tuple[dict[str, FeatureMap], dict[str, str]]:
+    """The features of each item, and how their columns were read: as numbers or as text, decided from all items."""
     header, rows = read_rows(path, ["item_id"], "log")
     items: dict[str, FeatureMap] = {cells[header.names.index("item_id")]: {} for _, cells in rows}
+    said: dict[str, str] = {}
     for at, name in enumerate(header.names):
         if name.startswith(ITEM_FEATURE):
             evidence, column = Evidence(), pa.array([cells[at] for _, cells in rows], pa.string())
             evidence.add(column)
+            said[name] = evidence.said
             for features, value in zip(items.values(), features_of(column, evidence.kind), strict=True):
                 if value is not None:
                     features[name] = value
-    return items
+    return items, said
 
 
 def _by_number(item_id: str) -> tuple[int, str]:

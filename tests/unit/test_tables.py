@@ -1,6 +1,5 @@
-"""Tables as others write them: what a cell is, its column says; rows without a key are not one thing."""
+"""Tables as others write them: what a cell is, its column says."""
 
-import csv
 import json
 from pathlib import Path
 
@@ -9,34 +8,19 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tables import COLUMNS, campaign, log_of, written
 from typer.testing import CliRunner
 
 from bandits.errors import BadRowError, ReplayError
 from serve_app.cli import app
 from serve_app.cli_train import app as train_app
-from simulator.logs.cells import MISSING, Evidence, features_of
+from simulator.logs.cells import Evidence, features_of
 from simulator.logs.csv_log import CsvColumns
 from simulator.logs.formats import open_log
+from simulator.logs.left_out import left_out_of
 from simulator.logs.obd import obd_pieces
 from simulator.replay import Question, evaluate
-from simulator.targets import Logging, Table, Uniform
-
-COLUMNS = CsvColumns(
-    reward="click", propensity="p", event_id="id", action="shown", actions="of", context=["x"], kinds={}
-)
-BARE = CsvColumns(reward="click", propensity="p", action="shown", actions="of", context=["x"])
-
-
-def written(path: Path, rows, header="id,x,shown,of,p,click") -> Path:
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(header.split(","))
-        writer.writerows(rows)
-    return path
-
-
-def log_of(path: Path, cells) -> Path:
-    return written(path, [(f"e{number}", cell, "a", "a|b", 0.5, 1) for number, cell in enumerate(cells)])
+from simulator.targets import Table, Uniform
 
 
 def table_of(path: Path, cells) -> Path:
@@ -167,7 +151,7 @@ def test_a_bad_row_that_is_left_out_does_not_say_what_a_column_is(tmp_path):
     log.write_text(log.read_text() * 2)
     pieces = open_log(str(log), "csv", columns=COLUMNS, skip_bad=True)
     assert contexts(pieces) == [7.0, 8.0, 7.0, 8.0]
-    assert sum(piece.skipped for piece in pieces) == 1
+    assert str(left_out_of(pieces)) == f"1 bad rows (the first: {log}, line 4: click is no number: 'click')"
     with pytest.raises(BadRowError, match="line 4: click is no number: 'click'"):
         contexts(open_log(str(log), "csv", columns=COLUMNS))
 
@@ -313,23 +297,6 @@ def test_tables_of_excel_and_pandas_are_read_or_refused(tmp_path, text, named):
 # The Open Bandit Dataset
 
 
-def campaign(folder: Path, features, index=("0", "1"), affinity="0.5") -> Path:
-    folder.mkdir()
-    written(
-        folder / "item_context.csv",
-        [(number, number, feature) for number, feature in enumerate(features)],
-        ",item_id,item_feature_1",
-    )
-    names = ",".join(f"user-item_affinity_{number}" for number in range(len(features)))
-    rows = [(at, "2019-11-24 00:00:00", 0, 1, 1, 0.5, "1e5", *[affinity] * len(features)) for at in index]
-    written(
-        folder / f"{folder.name}.csv",
-        rows,
-        f",timestamp,item_id,position,click,propensity_score,user_feature_0,{names}",
-    )
-    return folder
-
-
 @pytest.mark.parametrize("features", [("1e5", "100000"), ("0042", "42"), ("7.10", "7.1"), ("9" * 20, "9" * 19 + "8")])
 def test_hashed_features_of_obd_stay_what_they_are(tmp_path, features):
     (piece,) = obd_pieces(campaign(tmp_path / "men", features))
@@ -341,75 +308,10 @@ def test_hashed_features_of_obd_stay_what_they_are(tmp_path, features):
 def test_numbers_of_obd_are_numbers(tmp_path):
     (piece,) = obd_pieces(campaign(tmp_path / "men", ("-0.67", "0.5")))
     assert [each["item_feature_1"] for each in next(piece.batches()).decisions[0].features] == [-0.67, 0.5]
+    assert piece.said == {"item_feature_1": "number"}
     (bad,) = obd_pieces(campaign(tmp_path / "women", ("1", "2"), affinity="1_0"))
     with pytest.raises(BadRowError, match="user-item_affinity_0 is a number, not '1_0'"):
         next(bad.batches())
-
-
-# Rows without a key
-
-
-def keys_of(pieces) -> list[int]:
-    return [key for piece in pieces for batch in piece.batches() for key in batch.keys.tolist()]
-
-
-@pytest.mark.parametrize("empty", [*MISSING, " "])
-def test_rows_without_an_event_id_are_events_of_their_own(tmp_path, monkeypatch, empty):
-    monkeypatch.setattr("simulator.logs.formats.LEAST_BYTES", 1)
-    rows = [(empty if number % 2 else f"e{number // 4}", 1, "a", "a|b", 0.5, 1) for number in range(200)]
-    log = written(tmp_path / "log.csv", rows)
-    named = {
-        shards: [
-            row.event_id
-            for piece in open_log(str(log), "csv", columns=COLUMNS, shards=shards)
-            for batch in piece.batches()
-            for row in batch.decisions
-        ]
-        for shards in (1, 5)
-    }
-    assert named[1] == named[5]
-    assert len(set(named[1])) == 100 + 50  # two rows of each event that has a name
-    assert len(set(keys_of(open_log(str(log), "csv", columns=COLUMNS)))) == 150
-
-
-def test_an_interval_is_as_wide_whether_half_of_the_rows_have_an_event_id(tmp_path):
-    """4,000 rows, half of which have none: the bootstrap's width is within 15% of the normal one.
-
-    200 draws put the standard deviation of the ratio at 5%, and a false alarm at 3 in 1,000; the seed is fixed.
-    """
-    rng = np.random.default_rng(0)
-    rows = [("" if number % 2 else f"e{number}", 1, "a", "a|b", 0.5, int(rng.random() < 0.5)) for number in range(4000)]
-    pieces = open_log(str(written(tmp_path / "log.csv", rows)), "csv", columns=COLUMNS)
-    found = {
-        interval: evaluate(Question([Logging()], ("snips",), interval=interval), pieces).results[0].estimates["snips"]
-        for interval in ("normal", "bootstrap")
-    }
-    widths = {name: each.interval[1] - each.interval[0] for name, each in found.items()}
-    assert widths["bootstrap"] == pytest.approx(widths["normal"], rel=0.15)
-    assert sum(found["bootstrap"].interval) / 2 == pytest.approx(found["normal"].value, abs=0.2 * widths["normal"])
-
-
-def test_files_of_one_name_hold_different_events(tmp_path):
-    """As a table that is partitioned by day lies on disk."""
-    for day in ("day=1", "day=2"):
-        (tmp_path / day).mkdir()
-        written(tmp_path / day / "part.csv", [(1, "a", "a|b", 0.5, 1)] * 3, "x,shown,of,p,click")
-        lines = ["shared |u a\n0:-1:0.5 |i a\n|i b\n\n"] * 3
-        (tmp_path / day / "part.txt").write_text("".join(lines))
-    assert len(set(keys_of(open_log(f"{tmp_path}/*/part.csv", "csv", columns=BARE)))) == 6
-    assert len(set(keys_of(open_log(f"{tmp_path}/*/part.txt", "vw")))) == 6
-
-
-@pytest.mark.parametrize("index", [("", ""), (" ", " ")])
-def test_rows_of_obd_without_a_number_are_events_of_their_own(tmp_path, index):
-    assert len(set(keys_of(obd_pieces(campaign(tmp_path / "men", ("1", "2"), index=index))))) == 2
-
-
-def test_rows_of_obd_without_a_column_of_numbers_are_not_named_by_their_time(tmp_path):
-    folder = campaign(tmp_path / "men", ("1", "2"))
-    lines = (folder / "men.csv").read_text().splitlines()
-    (folder / "men.csv").write_text("\n".join(line.partition(",")[2] for line in lines) + "\n")
-    assert len(set(keys_of(obd_pieces(folder)))) == 2
 
 
 # Features of actions
