@@ -3,10 +3,12 @@
 from collections import Counter
 from collections.abc import Iterator
 
+import numpy as np
+
 from bandits.records import DecisionRecord, LogEntry
 from policies.guardrails import FixedPolicy
 from policies.spec import UNIFORM, Holdout
-from simulator.checks.findings import Finding, found, graded, nothing, percent
+from simulator.checks.findings import Figure, Finding, found, graded, nothing, percent
 from simulator.checks.stored import Stored
 
 FAILING = 0.01
@@ -23,8 +25,9 @@ class Sources:
 
     def __init__(self, stored: Stored) -> None:
         self._stored = stored
-        self._decisions = self._with_sources = self._held = self._unserved = self._unmarked = 0
+        self._with_sources = self._uncredited = self._held = self._unserved = self._unmarked = 0
         self._failures: Counter[str] = Counter()
+        self._empty: Counter[str] = Counter()
         self._reasons: dict[str, str] = {}
         self._holdout: Holdout | None = None
         self._first: str | None = None
@@ -34,12 +37,14 @@ class Sources:
         record = entry.record
         if not isinstance(record, DecisionRecord):
             return
-        self._decisions += 1
         self._with_sources += bool(record.scores or record.failed)
         for name, reason in (record.failed or {}).items():
             self._failures[name] += 1
             self._reasons[name] = reason
+        self._empty.update(name for name, scores in record.source_scores().items() if np.isnan(scores).all())
         spec = self._stored.spec(record.spec)
+        mixed = spec is not None and spec.kind == "mixture"
+        self._uncredited += mixed and record.credit is None and not record.holdout
         self._holdout = spec.holdout if spec is not None and spec.holdout is not None else self._holdout
         if record.holdout:
             self._hold(entry.id, record, spec.holdout if spec is not None else None)
@@ -55,7 +60,7 @@ class Sources:
 
     def findings(self) -> Iterator[Finding]:
         """One of the sources, where any was asked; one of the holdout, where there is one."""
-        if self._with_sources:
+        if self._with_sources or self._uncredited:
             yield self._sources()
         if self._held or self._holdout is not None:
             yield self._control()
@@ -67,14 +72,24 @@ class Sources:
         if worst:
             share = percent(count, self._with_sources)
             message = f"source {name} failed in {count:,} of {self._with_sources:,} decisions, {share}"
+            message += f"; last because of: {self._reasons[name]}"
+        for each, times in sorted(self._empty.items()):
+            message += f"; {each} proposed nothing in {times:,}"
+        if self._uncredited:
+            message += f"; {self._uncredited:,} decisions of a mixture had no source to choose by: they teach nothing"
+        bad, asked = max(count, self._uncredited), self._with_sources + self._uncredited
+        figures: dict[str, Figure] = {"decisions": asked, "uncredited": self._uncredited}
+        figures |= {f"failed {each}": times for each, times in self._failures.items()}
+        figures |= {f"empty {each}": times for each, times in self._empty.items()}
         return found(
             "sources",
-            graded(count, self._with_sources, warn=FAILING, fail=None),
-            message + (f"; last because of: {self._reasons[name]}" if worst else ""),
-            cause="a source does not answer in time, or not validly: the decisions were made without it",
+            graded(bad, asked, warn=FAILING, fail=None),
+            message,
+            cause="a source does not answer in time, or not validly: the decisions were made without it; or actions"
+            " were sent to a mixture without the scores of its sources: they were chosen uniformly",
             action="see GET /v1/policies/{policy} and banditloop_source_failures; mend the source, or give it more time"
-            " (timeout_ms)",
-            figures={"decisions": self._with_sources, **{f"failed {each}": n for each, n in self._failures.items()}},
+            " (timeout_ms); send scores with the actions",
+            figures=figures,
         )
 
     def _control(self) -> Finding:

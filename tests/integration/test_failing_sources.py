@@ -107,3 +107,27 @@ async def test_a_source_that_fails_is_heard_of_everywhere(fault, client, server_
     assert reason in trouble.labels["reason"]
     assert info["source_troubles"]["cf"] == {"reason": trouble.labels["reason"], "at_s": pytest.approx(trouble.value)}
     assert ("banditloop_source_failures_total", "deep") not in samples
+
+
+async def test_any_replica_says_what_another_has_met(client, server_url, tmp_path):
+    async with answering(b"503 X", b"") as url:
+        spec = PolicySpec("home", sources=[RemoteSource("cf", url, timeout_ms=5000, retries=0)])
+        settings = Settings(redis_url=server_url, data_dir=tmp_path, follow_interval_ms=10)
+        one, other = Replica(settings, [spec]), Replica(settings, [spec])
+        to_one = httpx.AsyncClient(transport=httpx.ASGITransport(one.app()), base_url="http://test")
+        to_other = httpx.AsyncClient(transport=httpx.ASGITransport(other.app()), base_url="http://test")
+        async with to_one, to_other:
+            try:
+                put_snapshot(client, 1, spec=spec.digest)
+                await eventually(lambda: ready(to_one), "a first snapshot is served")
+                answer = await to_one.post(f"{HOME}/rank", json={"user_id": "u"})
+                assert answer.status_code == 502
+                assert "status 503" in answer.json()["error"]["message"]
+
+                async def heard() -> bool:
+                    return "status 503" in str((await to_other.get(HOME)).json()["source_troubles"].get("cf"))
+
+                await eventually(heard, "the other replica says so, too")
+            finally:
+                for replica in (one, other):
+                    await RankReplica.__del__(replica)

@@ -12,6 +12,7 @@ from fakes import SALT, FakeLog, FakeSource, fresh_ranker
 
 from bandits.decide import PURPOSE_ACTION, uniform
 from bandits.errors import ReplayError
+from bandits.exploration import EpsilonGreedy
 from bandits.join import JoinRule
 from bandits.kernels import draw
 from bandits.records import DecisionRecord, LogEntry, RewardRecord, SpecRecord, TickRecord
@@ -224,6 +225,29 @@ def test_a_control_that_is_something_else_is_found_also_in_logs_that_do_not_say_
         assert "status 500" in found["sources"].message
     else:
         assert found["sources"].severity == "ok"
+
+
+async def test_sources_that_propose_nothing_and_mixtures_that_had_none_are_counted():
+    spec = PolicySpec(
+        "home",
+        kind="mixture",
+        sources=[ArtifactSource("cf"), ArtifactSource("deep")],
+        artifact="a",
+        exploration=EpsilonGreedy(0.1),
+    )
+    log, ranker = FakeLog(spec), fresh_ranker(spec, [FakeSource("cf", {}), FakeSource("deep", {"a": 1.0, "b": 0.5})])
+    for number in range(20):
+        log.append(await ranker.rank(RankRequest(event_id=f"s{number}")), at=10)
+        if number < 5:
+            log.append(await ranker.rank(RankRequest(event_id=f"x{number}", actions=ACTIONS)), at=10)
+    check = Sources(Stored(log.blobs.get))
+    for entry in log.entries:
+        check.add(entry)
+    (finding,) = check.findings()
+    assert finding.severity == "warning"
+    assert (finding.figures["empty cf"], finding.figures["uncredited"], finding.figures["decisions"]) == (20, 5, 25)
+    assert "cf proposed nothing in 20" in finding.message
+    assert "5 decisions of a mixture had no source to choose by" in finding.message
 
 
 def test_a_spec_that_holds_out_nobody_who_came_says_so():
