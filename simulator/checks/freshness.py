@@ -104,6 +104,11 @@ class Learning:
     def findings(self) -> Iterator[Finding]:
         """Two: whether it stands still, and what it has refused."""
         stalled, refused = self._live.stalled, self._live.refused
+        if self._live.position is None:
+            action = "start the service: its learner says every second where it stands"
+            for check in ("learning", "refused"):
+                yield nothing(check, "no learner has said anything yet", action=action)
+            return
         yield found(
             "learning",
             "ok" if stalled is None else "failure",

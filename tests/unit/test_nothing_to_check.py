@@ -3,6 +3,7 @@
 import importlib.util
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -24,7 +25,7 @@ from simulator.audit import audit
 from simulator.checks.entries import Clock, Undecodable
 from simulator.checks.exploration import Exploration
 from simulator.checks.findings import Report
-from simulator.checks.freshness import Live, Staleness
+from simulator.checks.freshness import Learning, Live, Staleness
 from simulator.checks.propensities import Draws, FrequencyTest, Propensities
 from simulator.checks.rewards import Gap, Rewards
 from simulator.checks.sources import Sources
@@ -70,6 +71,7 @@ CHECKS = {
     "reward_flow, constant_rewards": (lambda: Rewards(Stored())),
     "clock": Clock,
     "snapshot_staleness": lambda: Staleness(live(), lambda: None),
+    "learning, refused": lambda: Learning(replace(live(), position=None)),
 }
 
 
