@@ -117,6 +117,7 @@ class Load:
             records = [entry.record for entry in stored.history.entries("0-0")]
         decisions = Counter(record.event_id for record in records if isinstance(record, DecisionRecord))
         rewards = {record.reward_id for record in records if isinstance(record, RewardRecord)}
+        assert self.decisions, "nothing was acknowledged, so there is nothing to audit"
         assert self.decisions <= set(decisions)
         assert self.rewards <= rewards
         assert all(decisions[event_id] == 1 for event_id in self.decisions)
