@@ -96,11 +96,19 @@ class FeatureIndex:
         feature that occurs twice in a row there are two values. What a row becomes depends on the rows before it, not
         on how many are asked for together.
         """
+        begins, columns, found, _ = self._rows(batch, learn)
+        return begins, columns, found
+
+    def without_column(self, batch: Sequence[Row]) -> Int64:
+        """Of each row, int64[n], how many features have no column."""
+        return self._rows(batch, [False] * len(batch))[3]
+
+    def _rows(self, batch: Sequence[Row], learn: Sequence[bool]) -> tuple[Int64, Int64, Float64, Int64]:
         parts = [namespace for row in batch for namespace in (sorted(row, key=_by_name) if len(row) > 1 else row)]
         spaces = tuple(sorted(set(map(_by_name, parts))))
         number = {name: at for at, name in enumerate(spaces)}
         alone, pairs = _own_plan(self._interactions, self._ignored, spaces)
-        self._size, begins, columns, found = columns_of_rows(
+        self._size, begins, columns, found, without = columns_of_rows(
             self._keys,
             self._places,
             self._hashes,
@@ -117,7 +125,7 @@ class FeatureIndex:
         )
         if not self._intercept:
             found[begins[:-1]] = 0.0
-        return begins, columns, found
+        return begins, columns, found, without
 
 
 @lru_cache(maxsize=256)

@@ -266,7 +266,7 @@ def design(  # noqa: C901, PLR0912, PLR0915 - one pass over the features of a de
 @compiled(
     *(types.uint32[::1], types.int32[::1], types.uint32[::1], i8, i8),
     *(i8s, i4s, i8s, u4s, f4s, truths, i4ss, truths),
-    returns=types.Tuple((types.int64, types.int64[::1], types.int64[::1], types.float64[::1])),
+    returns=types.Tuple((types.int64, types.int64[::1], types.int64[::1], types.float64[::1], types.int64[::1])),
 )
 def columns_of_rows(  # noqa: C901, PLR0912 - one pass over the features of many rows
     keys: UInt32,
@@ -282,11 +282,12 @@ def columns_of_rows(  # noqa: C901, PLR0912 - one pass over the features of many
     alone: Bools,
     pairs: Int32,
     learn: Bools,
-) -> tuple[int, Int64, Int64, Float64]:
+) -> tuple[int, Int64, Int64, Float64, Int64]:
     """Columns and values of rows; where ``learn``, a feature first met gets a column, up to the limit.
 
     Row r has the segments ``first[r]`` to ``first[r + 1]``; a segment holds features of one namespace, from
-    ``start[s]`` to ``start[s + 1]``. Returns the number of columns now, where each row starts, the columns and values.
+    ``start[s]`` to ``start[s + 1]``. Returns the number of columns now, where each row starts, the columns and values,
+    and how many features of each row have no column.
     """
     count = learn.size
     begins, cells = np.zeros(count + 1, np.int64), 0
@@ -298,6 +299,7 @@ def columns_of_rows(  # noqa: C901, PLR0912 - one pass over the features of many
                     if space[s] == pairs[p, 0] and space[e] == pairs[p, 1]:
                         cells += (start[s + 1] - start[s]) * (start[e + 1] - start[e])
     columns, found, at = np.empty(cells, np.int64), np.empty(cells), 0
+    without = np.zeros(count, np.int64)
     for r in range(count):
         columns[at], found[at] = 0, 1.0
         at += 1
@@ -323,8 +325,10 @@ def columns_of_rows(  # noqa: C901, PLR0912 - one pass over the features of many
                             if places[place] >= 0:
                                 columns[at], found[at] = places[place], value
                                 at += 1
+                            else:
+                                without[r] += 1
         begins[r + 1] = at
-    return size, begins, columns[:at], found[:at]
+    return size, begins, columns[:at], found[:at], without
 
 
 @inlined

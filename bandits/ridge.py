@@ -174,6 +174,11 @@ class RidgeLearner:
             )
         return Snapshot(KIND, position, self._learned, msgspec.msgpack.encode(payload))
 
+    @property
+    def columns(self) -> tuple[int, int]:
+        """How many there are, and the most there will be."""
+        return len(self._index), self._config.max_features
+
     def checkpoint(self) -> bytes:
         """Everything, exactly."""
         self._settle()

@@ -31,6 +31,7 @@ from bandits.records import (
     SpecRecord,
     TickRecord,
 )
+from bandits.ridge import RidgeLearner
 from bandits.types import Snapshot
 from bandits.versions import FOLD
 from policies.archive import ArchiveReader
@@ -374,6 +375,7 @@ class LearnerLoop:
 
     def _stats(self) -> Stats:
         fold = self._fold
+        columns, most = fold.learner.columns if isinstance(fold.learner, RidgeLearner) else (0, 0)
         return Stats(
             position=fold.position,
             learned=fold.learned,
@@ -389,6 +391,8 @@ class LearnerLoop:
             },
             checkpoint=self._checkpointed,
             pinned=fold.pinned,
+            columns=columns,
+            max_columns=most,
         )
 
 

@@ -278,7 +278,14 @@ class _Collector:
         late = GaugeMetricFamily(
             "banditloop_late_partitions", "Partitions without which the newest merge was made", labels=["policy"]
         )
+        free = GaugeMetricFamily(
+            "banditloop_free_columns",
+            "Columns that a ridge model has left; at 0 a new feature is not learned",
+            labels=["policy"],
+        )
         for policy, stats in self._stats.items():
+            if stats.max_columns:
+                free.add_metric([policy], stats.max_columns - stats.columns)
             if stats.merge:
                 merges.add_metric([policy], stats.merge)
                 late.add_metric([policy], len(stats.late))
@@ -289,7 +296,7 @@ class _Collector:
             learned.add_metric([policy], stats.learned)
             published.add_metric([policy], stats.snapshots)
             lag.add_metric([policy], self._lags.get(policy, 0.0))
-        yield from (outcomes, early, learned, published, lag, merges, late)
+        yield from (outcomes, early, learned, published, lag, merges, late, free)
 
     def _stalled(self) -> Metric:
         text = "Whether a policy's learning stands still while entries wait: 1, or 0"

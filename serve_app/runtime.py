@@ -52,6 +52,8 @@ def any_redis(settings: Settings) -> Iterator[str]:
     if running is not None:
         yield running
         return
+    if settings.redis_url is None:
+        check_format(settings.data_dir)
     if settings.redis_url is None and not folder.exists():
         message = f"no service has kept a log in {settings.data_dir}: use --data-dir or --redis-url"
         raise StartupError(message, "data_dir")

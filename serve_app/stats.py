@@ -10,7 +10,7 @@ class Stats(msgspec.Struct, frozen=True):
     """What the leading learner has counted. ``outcomes``: by the join, and what was refused.
 
     Of one partition of several, ``merge`` is the newest that it has adopted, and ``late`` (of partition 0) are those
-    without which that was made.
+    without which that was made. Of a ridge model ``columns`` are those that features have, of ``max_columns``.
     """
 
     position: str
@@ -23,6 +23,8 @@ class Stats(msgspec.Struct, frozen=True):
     pinned: str | None = None
     merge: int = 0
     late: list[int] = []
+    columns: int = 0
+    max_columns: int = 0
 
 
 def summed(stats: Sequence[Stats]) -> Stats:
@@ -31,4 +33,5 @@ def summed(stats: Sequence[Stats]) -> Stats:
     for each in stats:
         outcomes.update(each.outcomes)
     learned = sum(each.learned for each in stats)
-    return msgspec.structs.replace(stats[0], learned=learned, outcomes=dict(outcomes))
+    columns = max(each.columns for each in stats)
+    return msgspec.structs.replace(stats[0], learned=learned, outcomes=dict(outcomes), columns=columns)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import msgspec
 
 from bandits.records import DecisionRecord, LogEntry
+from simulator.checks.columns import Columns
 from simulator.checks.entries import Clock, Undecodable
 from simulator.checks.exploration import Exploration
 from simulator.checks.findings import Check, Finding, Report, nothing
@@ -49,6 +50,7 @@ def examine(
         Exploration(),
         Sources(stored),
         Magnitudes(stored, limit=SAMPLE),
+        Columns(stored),
         rewards,
         Gaps(stored),
         Undecodable(undecodable),

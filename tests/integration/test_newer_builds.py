@@ -6,20 +6,30 @@ import redis
 from loops import KEYS, SALT, SPEC, decide, head, make, settle, stats, url_of
 from partition_loops import SPEC as PARTITIONED
 
-from bandits.codec import encode
-from bandits.errors import NewerBuildError
+from bandits.codec import VERSION, digest, encode
+from bandits.errors import BanditloopError, NewerBuildError
 from bandits.records import BuildRecord, CheckpointRecord, MergeRecord
 from bandits.versions import FOLD
-from serve_app.event_log import FIELD
+from policies.ranker import RankRequest
+from policies.requests import ActionRequest
+from serve_app.event_log import FIELD, LogWriter
 from serve_app.keys import Keys
 from serve_app.merging import read_merge
-from serve_app.newer import NO_MERGE
+from serve_app.newer import NO_MERGE, check_format
 from serve_app.partitions import PartitionLoop
-from serve_app.stored import partition_count
+from serve_app.runtime import any_redis, valkey
+from serve_app.service import RedisPolicyService
+from serve_app.settings import Settings
+from serve_app.snapshots import Head
+from serve_app.stored import StoredPolicy, partition_count
 from serve_app.validation import check_logs
 
 pytestmark = pytest.mark.usefixtures("hurried_learner")
 
+FUTURE = {
+    "an unknown kind": bytes([VERSION]) + msgspec.msgpack.encode(["profile", "u", 1]),
+    "another format": bytes([VERSION + 1]) + msgspec.msgpack.encode(["tick"]),
+}
 NEWER = BuildRecord({"fold": str(FOLD + 1), "machine": "x86_64"})
 
 
@@ -55,8 +65,9 @@ def test_a_service_is_not_started_on_what_a_newer_build_has_written(client):
     assert everything(client) == before
 
 
+@pytest.mark.parametrize("what", [NEWER, "an unknown kind", "another format"])
 @pytest.mark.parametrize("start", ["running", "standing by", "starting", "resuming"])
-def test_a_learner_that_meets_a_newer_build_leaves_everything_as_it_is(client, caplog, start):
+def test_a_learner_that_meets_a_newer_build_leaves_everything_as_it_is(client, caplog, start, what):
     """Leading, standing by, started from nothing, or from a checkpoint; what it said before stays right."""
     loop = make(client)
     settle(loop)
@@ -71,7 +82,7 @@ def test_a_learner_that_meets_a_newer_build_leaves_everything_as_it_is(client, c
         loop = make(client)
     if start == "standing by":
         settle(loop, lead=False, at_least=2)
-    as_if_newer(client)
+    client.xadd(KEYS.log, {FIELD: FUTURE[what] if isinstance(what, str) else encode(what)})
     decide(client, 4, prefix="more")
     before = everything(client)
     for _ in range(4):
@@ -82,6 +93,41 @@ def test_a_learner_that_meets_a_newer_build_leaves_everything_as_it_is(client, c
     assert not loop.lease.acquire()
     assert client.get(KEYS.lease) is None  # a newer one may lead at once
     assert "newer build" in caplog.text
+
+
+async def test_a_replica_passes_over_a_snapshot_of_a_newer_build_and_serves_the_one_it_has(client, async_client):
+    """Its rule for PMFs is not known, or fields have been added to it: either way rank goes on answering."""
+    loop = make(client)
+    settle(loop)
+    writer = LogWriter(async_client)
+    service = RedisPolicyService(SPEC, async_client, writer, salt=SALT, replica="r", follow_interval_s=0.05)
+    assert await service.follower.step()
+    first = service.ranker.serving.snapshot_id
+    published = StoredPolicy(client, "home").find(first)[1]
+    newer = msgspec.structs.replace(published, position="9-9", build={"fold": str(FOLD + 1)})
+    extended = msgspec.msgpack.encode({**msgspec.to_builtins(published), "payload": published.payload, "rules": 1})
+    for data in (newer.encoded, extended):
+        client.set(KEYS.blob(digest(data)), data)
+        client.set(KEYS.head, msgspec.msgpack.encode(Head(digest(data))))
+        with pytest.raises(BanditloopError):
+            await service.follower.step()
+        assert service.ranker.serving.snapshot_id == first
+        record, logged = await service.rank(RankRequest(actions=[ActionRequest("a"), ActionRequest("b")]))
+        assert logged
+        assert record.snapshot_id == first
+    await service.stop()
+
+
+@pytest.mark.parametrize("said", ["2", "x", ""])
+def test_a_data_directory_in_a_later_format_is_left_alone(tmp_path, said):
+    (tmp_path / "format").write_text(said)
+    with pytest.raises(NewerBuildError, match="newer build"), valkey(Settings(data_dir=tmp_path)):
+        pass
+    with pytest.raises(NewerBuildError), any_redis(Settings(data_dir=tmp_path)):
+        pass
+    assert [each.name for each in tmp_path.iterdir()] == ["format"]
+    (tmp_path / "format").write_text("1\n")
+    check_format(tmp_path)
 
 
 def test_a_build_that_knows_of_no_versions_finds_a_policy_without_partitions_and_refuses_it(client):

@@ -4,6 +4,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -21,6 +22,7 @@ from serve_app.archiver import Archiver
 from serve_app.background import logs_of
 from serve_app.checkpoints import Checkpoints
 from serve_app.cli import app
+from serve_app.cli_snapshots import app as snapshots_app
 from serve_app.deployments import RankReplica
 from serve_app.history import History
 from serve_app.keys import Keys, partitions
@@ -50,8 +52,10 @@ class Opened:
     def learned(self, policy: str) -> int:
         return sum(self.stats(policy, number).learned for number in range(self.left.specs[policy].partitions))
 
-    def command(self, *words: str) -> tuple[int, str]:
-        result = CliRunner().invoke(app, [*words, "--data-dir", str(self.left.data)])
+    def command(self, *words: str | Path) -> tuple[int, str]:
+        """Exit status and output."""
+        commands, given = (snapshots_app, words[1:]) if words[0] == "snapshots" else (app, words)
+        result = CliRunner().invoke(commands, [*map(str, given), "--data-dir", str(self.left.data)])
         return result.exit_code, result.output
 
 
@@ -174,7 +178,7 @@ def test_it_can_be_verified_and_trusted(opened, policy):
 
 def test_a_model_that_the_old_build_trained_warms_up_this_one(opened):
     before = opened.stats("vw").outcomes["refused_warm_start"]
-    status, said = opened.command("snapshots", "warm-start", str(opened.left.folder / "vw.model"), "--policy", "vw")
+    status, said = opened.command("snapshots", "warm-start", opened.left.folder / "vw.model", "--policy", "vw")
     assert status == 0, said
     assert opened.stats("vw").outcomes["refused_warm_start"] == before
     status, said = opened.command("snapshots", "verify", "--policy", "vw", "--jobs", "1")

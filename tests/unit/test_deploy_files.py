@@ -131,7 +131,7 @@ def test_what_is_mistyped_in_the_applications_arguments_is_told_with_the_choices
 
 def test_the_alert_rules_ask_for_metrics_that_there_are_with_their_labels():
     """Of each metric in an expression: one that a replica's page has, and the labels that the rule sums by or names."""
-    stats = Stats("1-0", 1, 1, "s", 1, {"refused_spec": 1})
+    stats = Stats("1-0", 1, 1, "s", 1, {"refused_spec": 1}, columns=255, max_columns=256)
     learning = {"home": Learning("stalled", Stall("1-0", "spec", "gone", 1))}
     metrics = Metrics("x")
     metrics.count("decisions", "home", "false")

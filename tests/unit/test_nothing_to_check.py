@@ -94,7 +94,10 @@ def test_no_check_of_the_doctor_was_forgotten():
     log, _ = log_of(1)
     report = examine(log.entries, salts={"salt": SALT}, stored=Stored(log.blobs.get), live=live())
     always = {"gaps", "undecodable", "learner_lag"}  # a decision names blobs, and is an entry; there is always a lag
-    assert set(severities(report)) == {name for names in CHECKS for name in names.split(", ")} | always
+    always |= {"learning", "refused"}  # so there is always a learner's word
+    ridge = {"columns"}  # only of such a policy; without its snapshots there is nothing to check
+    assert severities(report)["columns"] == "nothing"
+    assert set(severities(report)) == {name for names in CHECKS for name in names.split(", ")} | always | ridge
 
 
 def test_one_case_is_enough_to_say_something():

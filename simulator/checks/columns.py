@@ -1,0 +1,80 @@
+"""Has a ridge model a column for what decisions are described by? A feature without one is not learned."""
+
+from collections import deque
+from collections.abc import Iterator
+
+import numpy as np
+
+from bandits.errors import BanditloopError
+from bandits.records import DecisionRecord, LogEntry
+from bandits.ridge import Payload, RidgeConfig, decode, index_of
+from policies.features import chosen_rows
+from simulator.checks.findings import Finding, Severity, found, nothing, percent
+from simulator.checks.stored import Stored
+
+LAST = 200
+"""Decisions that are looked at: the newest ones."""
+
+
+class Columns:
+    """Compares the newest decisions, of a ridge policy, with the newest snapshot that is stored."""
+
+    def __init__(self, stored: Stored) -> None:
+        self._stored = stored
+        self._newest: deque[DecisionRecord] = deque(maxlen=LAST)
+
+    def add(self, entry: LogEntry) -> None:
+        """Keep a decision."""
+        if isinstance(entry.record, DecisionRecord):
+            self._newest.append(entry.record)
+
+    def findings(self) -> Iterator[Finding]:
+        """One, if the newest decision's learner is ridge: a warning when its columns have run out."""
+        spec = self._stored.spec(self._newest[-1].spec) if self._newest else None
+        if spec is None or not isinstance(spec.learner, RidgeConfig):
+            return
+        model = self._model()
+        if model is None:
+            yield nothing(
+                "columns",
+                "no snapshot by which one of the newest decisions was made is stored",
+                action="examine a live policy, whose newest snapshots are stored",
+            )
+            return
+        used, most = len(model.hashes), model.config.max_features
+        checked, without = self._without_column(model)
+        severity: Severity = "warning" if used >= most and without else "ok"
+        yield found(
+            "columns",
+            severity,
+            f"the model has {used:,} of at most {most:,} columns; of the newest {checked:,} decisions {without:,},"
+            f" {percent(without, checked)}, have a feature without one",
+            cause="each feature, and each pair that is crossed, takes a column when it is first met; when there is none"
+            " left it is not learned: texts that hardly ever come again (queries, ids) use them up",
+            action="leave such features out, or raise learner.max_features: learning then starts afresh, and a snapshot"
+            " costs the third power of it",
+            figures={"columns": used, "max_features": most, "decisions": checked, "without_column": without},
+        )
+
+    def _model(self) -> Payload | None:
+        """Of the newest decision whose snapshot is stored."""
+        for name in dict.fromkeys(record.snapshot_id for record in reversed(self._newest)):
+            try:
+                snapshot = self._stored.snapshot(name)
+                if snapshot is not None:
+                    payload: Payload = decode(snapshot.payload, Payload)
+                    return payload
+            except BanditloopError:
+                continue  # damaged: a finding of its own
+        return None
+
+    def _without_column(self, model: Payload) -> tuple[int, int]:
+        """How many decisions could be looked at, and in how many the chosen action has a feature without a column."""
+        index, rows = index_of(model.config, model.hashes), []
+        for record in self._newest:
+            spec, catalogue = self._stored.spec(record.spec), self._stored.catalogue(record.catalogue)
+            if spec is None or catalogue is None or spec.learner != model.config or spec.kind != "blend":
+                continue
+            ((_, shared, own),) = chosen_rows(spec, catalogue, record, record.chosen[:1])
+            rows.append((*shared, *own))
+        return len(rows), int(np.count_nonzero(index.without_column(rows))) if rows else 0
