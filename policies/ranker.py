@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice, zip_longest
 
 import msgspec
 import numpy as np
@@ -221,7 +222,9 @@ class Ranker:
         return reason
 
     def _union(self, answers: Mapping[str, Candidates]) -> Pool:
-        ids = tuple(dict.fromkeys(item for found in answers.values() for item in found.ids))[:MAX_ACTIONS]
+        ids = tuple(dict.fromkeys(item for found in answers.values() for item in found.ids))
+        if len(ids) > MAX_ACTIONS:
+            ids = self._cut(answers)
         rows = {item: row for row, item in enumerate(ids)}
         scores: dict[str, Float32] = {}
         for name, found in answers.items():
@@ -234,6 +237,18 @@ class Ranker:
                     column[rows[item]] = score
             scores[name] = column
         return Pool(ids, None, scores)
+
+    def _cut(self, answers: Mapping[str, Candidates]) -> tuple[str, ...]:
+        """As many as a decision may have, of each source in turn, best first; what is left out is counted."""
+        in_turn = chain.from_iterable(zip_longest(*(found.ids for found in answers.values())))
+        ids = tuple(islice(dict.fromkeys(item for item in in_turn if item is not None), MAX_ACTIONS))
+        kept = set(ids)
+        for name, found in answers.items():
+            if lost := sum(item not in kept for item in found.ids):
+                self.source_partial[name] += 1
+                beyond = f"{lost} of its candidates are beyond the {MAX_ACTIONS:,} actions of a decision: lower limit"
+                self._note(name, beyond)
+        return ids
 
     def _scored(self, pool: Pool, request: RankRequest, catalogue: Catalogue) -> Pool:
         """With the scores of the sources that look at the context; each sees those that a candidate source gave."""

@@ -180,12 +180,27 @@ def test_features_beyond_the_limit_never_get_into_a_catalogue():
     assert error.value.target == "features.x"
 
 
-async def test_many_candidates_are_cut_to_the_limit_of_one_decision():
-    spec = msgspec.structs.replace(SPEC, limit=1000)
-    big = [FakeSource(name, {f"{name}{i}": -float(i) for i in range(800)}) for name in ("cf", "deep")]
-    record = await fresh_ranker(spec, big).rank(RankRequest(user_id="u"))
+@pytest.mark.parametrize("counts", [(800, 800), (1000, 10), (10, 1000), (500, 500, 500), (1000, 1000, 1000)])
+@pytest.mark.parametrize("kind", ["blend", "mixture"])
+async def test_of_more_candidates_than_a_decision_may_have_each_source_keeps_its_best_and_the_rest_is_counted(
+    kind, counts
+):
+    names = [f"s{number}" for number in range(len(counts))]
+    sources = [RemoteSource(name, "http://127.0.0.1:9/") for name in names]
+    spec = PolicySpec("home", kind=kind, sources=sources, limit=1000)
+    sizes = dict(zip(names, counts, strict=True))
+    many = [FakeSource(name, {f"{name}.{i}": -float(i) for i in range(count)}) for name, count in sizes.items()]
+    ranker = fresh_ranker(spec, many)
+    record = await ranker.rank(RankRequest(user_id="u"))
     assert len(record.action_ids) == MAX_ACTIONS
     assert all(len(column) == MAX_ACTIONS for column in record.source_scores().values())
+    for name, count in sizes.items():
+        own = [action_id for action_id in record.action_ids if action_id.startswith(f"{name}.")]
+        assert own == [f"{name}.{i}" for i in range(len(own))]
+        assert len(own) >= min(count, MAX_ACTIONS // len(counts))
+        assert ranker.source_partial[name] == (len(own) < count)
+        if len(own) < count:
+            assert f"{count - len(own)} of its candidates" in ranker.source_troubles[name].reason
 
 
 async def test_concurrent_requests_do_not_disturb_each_other():
