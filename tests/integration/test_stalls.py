@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from bandits.codec import digest, encode
 from bandits.errors import ArchiveError
 from bandits.exploration import EpsilonGreedy, LinUcb, Softmax, VwExploration
+from bandits.hashing import partition_of
 from bandits.records import CatalogueRecord, CheckpointRecord, SpecRecord, WarmStartRecord
 from bandits.ridge import RidgeConfig
 from policies.blend import make_learner
@@ -28,6 +29,7 @@ from serve_app.cli import app
 from serve_app.event_log import FIELD, LogReader
 from serve_app.learner import LearnerLoop
 from serve_app.learning import Progress
+from serve_app.stored import StoredPolicy
 
 pytestmark = [pytest.mark.usefixtures("hurried_learner"), pytest.mark.timeout(120)]
 
@@ -171,6 +173,53 @@ def test_whatever_a_snapshot_fails_of_the_process_stays_and_goes_on_when_it_can(
     assert progress(client).stall is None
     assert stats(client).learned == 6
     assert set(verdicts(client)) == {"identical"}
+
+
+def test_a_standby_refuses_and_stands_still_alike_and_takes_over_from_there(client, server_url):
+    other = redis.Redis.from_url(server_url)
+    first, second = make(client), make(other)
+    settle(first)
+    client.set(KEYS.blob(digest(b"{")), b"{")
+    refused = LogReader(client, KEYS).append(CatalogueRecord(digest(b"{")))
+    settle(first)
+    at = LogReader(client, KEYS).append(CatalogueRecord(CATALOGUE.digest))
+    assert stand(first, client).stall.position == at
+    deadline = time.monotonic() + 20
+    while second.standstill.stall is None:
+        assert time.monotonic() < deadline
+        second.attempt()
+    assert second.standstill.stall.position == at
+    first.lease.release()
+    assert stand(second, client).stall.position == at
+    client.set(KEYS.blob(CATALOGUE.digest), CATALOGUE.encoded)
+    settle(second)
+    decide(client, 4)
+    settle(second)
+    assert stats(client).learned == 4
+    assert stats(client).outcomes["refused_catalogue"] == 1
+    assert [each.position for each in StoredPolicy(client, "home").refusals()] == [refused]
+    assert set(verdicts(client)) == {"identical"}
+    other.close()
+
+
+def test_while_one_partition_stands_still_the_others_learn_on_and_are_merged(client):
+    keys = partition_loops.KEYS[1]
+    loops = partition_loops.make_all(client)
+    partition_loops.settle(loops, client)
+    client.set(keys.blob(CATALOGUE.digest), b"junk")
+    at = LogReader(client, keys).append(CatalogueRecord(CATALOGUE.digest))
+    partition_loops.decide(client, 12)
+    own = sum(partition_of(f"e{number}", 3) == 1 for number in range(12))
+    deadline = time.monotonic() + 30
+    while partition_loops.served(client).learned < 12 - own:
+        assert time.monotonic() < deadline, "the others were never merged"
+        for loop in loops:
+            partition_loops.step(loop)
+    assert loops[1].standstill.stall.position == at
+    client.set(keys.blob(CATALOGUE.digest), CATALOGUE.encoded)
+    partition_loops.settle(loops, client)
+    assert partition_loops.served(client).learned == 12
+    assert set(partition_loops.verdicts(client)) == {"identical"}
 
 
 def test_a_learner_that_stands_still_stays_and_tries_ever_more_seldom(client, server_url, monkeypatch):
