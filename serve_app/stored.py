@@ -85,7 +85,8 @@ class StoredPolicy:
 
     def _named(self) -> set[str]:
         raw: Any = self._client.lrange(self.keys.snapshots, 0, -1)
-        return {name.decode() for name in raw} | {each.snapshot_id for each in self.checkpoints.list()}
+        known = {name.decode() for name in raw} | {each.snapshot_id for each in self.checkpoints.list()}
+        return known - {""}  # of a partition's checkpoint that came before its learner had published
 
     def _published(self, snapshot_id: str) -> Published | None:
         data: Any = self._client.get(self.keys.blob(snapshot_id))
