@@ -129,7 +129,8 @@ def numbers_of(cells: Any, decimal: str = ".") -> Any:
             cells = pc.if_else(pc.match_substring_regex(cells, rf"^\s*{word}\s*$", ignore_case=True), number, cells)
         cells = pc.if_else(pc.match_substring_regex(cells, NUMBER), cells, None)
     values = pc.cast(pc.utf8_trim_whitespace(cells), pa.float64())
-    return pc.if_else(pc.is_finite(values), values, None)
+    finite = pc.is_finite(values)
+    return values if pc.all(finite, skip_nulls=False).as_py() else pc.if_else(finite, values, None)
 
 
 def missing(cells: Any) -> Any:
