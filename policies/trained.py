@@ -15,6 +15,7 @@ class TrainedModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     """``spec_bytes``: whose learner it is; ``checkpoint``: the learner's; ``learned``: interactions in it.
 
     ``rows``: of a log, that it learned from; earlier builds did not say. None of one that learned in a world.
+    ``columns``: of a table that it learned from, whether each column of the context was number or text.
     """
 
     format: str = FORMAT
@@ -22,6 +23,7 @@ class TrainedModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     learned: int
     checkpoint: bytes
     rows: LearnedRows | UnsetType | None = UNSET
+    columns: dict[str, str] | UnsetType = UNSET
 
     def spec(self) -> PolicySpec:
         """The spec it was trained for.

@@ -39,7 +39,7 @@ from simulator.ope.overview import Overview
 from simulator.ope.reward_model import DEFAULT, FittedRewardModel, RewardModel
 from simulator.provenance import count_seen, doubts_of, provenance_of
 from simulator.report import LogSummary, NamedComparison, PolicyResult, Report, cautioned, doubted, winner_of
-from simulator.targets import Logging, Source, Target, demand_rows
+from simulator.targets import Logging, Source, Target, check_columns, demand_rows
 
 BITS_RANGE = (4, 11)
 """Of the reward model: it holds folds x 4^bits numbers."""
@@ -234,12 +234,14 @@ def plan_of(question: Question, pieces: Sequence[Piece]) -> Plan:
     """Look at the first row, and find out what the log allows.
 
     Raises:
-        ReplayError: there are no rows, or an estimator was asked for by name that cannot be had.
+        ReplayError: there are no rows, an estimator was asked for by name that cannot be had, or a policy has learned
+            of a column what it is not here.
     """
     batch = next((batch for piece in pieces for batch in piece.batches() if len(batch)), None)
     if batch is None:
         check_served(pieces)
         raise no_rows(pieces)
+    check_columns(question.targets, pieces)
     modelled = set()
     for target in question.targets:
         try:

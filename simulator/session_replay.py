@@ -27,7 +27,7 @@ from simulator.ope.session_formulas import SESSION_FORMULAS, SESSION_MODEL
 from simulator.ope.session_model import FittedSessionModel, SessionModel, mean_features
 from simulator.provenance import Doubt, count_seen, doubts_of
 from simulator.report import LogSummary, NamedComparison, PolicyResult, Report, cautioned, doubted, winner_of
-from simulator.targets import Column, Logging, Target, demand_rows
+from simulator.targets import Column, Logging, Target, check_columns, demand_rows
 
 Rows = Sequence[LoggedDecision]
 Fan = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]
@@ -208,6 +208,7 @@ def evaluate_sessions(question: SessionQuestion, pieces: Sequence[Piece], fan: F
             count_seen(seen, question.targets, piece, batch)
     if not read:
         raise no_rows(pieces, "sessions to evaluate")
+    check_columns(question.targets, pieces)
     left_out = left_out_of(pieces)
     rows = _of_a_session(read, question, left_out)
     if not rows:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from simulator.logs.base import LogBatch, Piece, Waiting, caution_of, columns_of, waiting_of
+from simulator.logs.base import LogBatch, Piece, Waiting, caution_of, columns_of, kinds_of, waiting_of
 from simulator.logs.left_out import LeftOut, left_out_of
 
 
@@ -34,6 +34,11 @@ class Stretch:
     def caution(self) -> str:
         """Of the piece."""
         return caution_of([self.piece])
+
+    @property
+    def kinds(self) -> dict[str, str]:
+        """What the columns are."""
+        return kinds_of([self.piece])
 
     @property
     def said(self) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,7 +11,7 @@ import numpy as np
 from bandits.errors import ReplayError
 from bandits.types import Float64, Pmf
 from bandits.values import Value
-from simulator.logs.base import LogBatch, LoggedDecision
+from simulator.logs.base import LogBatch, LoggedDecision, Piece, kinds_of
 from simulator.logs.cells import MISSING, number_of, read_rows
 
 SUM_SLACK = 1e-3
@@ -53,6 +53,23 @@ class RowTarget(ABC):
         """See Target."""
         rows = demand_rows(batch, self.name)
         return np.fromiter((self.pmf(row)[row.chosen] for row in rows), np.float64, len(rows))
+
+
+def check_columns(targets: Iterable[Target], pieces: Iterable[Piece]) -> None:
+    """Refuse a policy that has learned of a column as numbers, where it is text now, or the other way round.
+
+    Raises:
+        ReplayError: names the column, and what to declare.
+    """
+    kinds = kinds_of(pieces)
+    for target in targets:
+        for name, kind in getattr(target, "columns", {}).items():
+            if kinds.get(name, kind) != kind:
+                raise ReplayError(
+                    f"{target.name} learned from a table in which column {name} was {kind}, and here it is"
+                    f" {kinds[name]}: declare it on both (--columns '{{..., kinds: {{{name}: {kind}}}}}')",
+                    "columns",
+                )
 
 
 def demand_rows(batch: LogBatch, name: str) -> Sequence[LoggedDecision]:

@@ -1,6 +1,6 @@
 """Learning from a log outside the service, and policies that have learned and learn no more."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from policies.blend import load_policy, make_learner
 from policies.learned import LearnedRows, Learning
 from policies.spec import PolicySpec
 from policies.trained import TrainedModel, decode_trained
-from simulator.logs.base import LoggedDecision, Piece, no_rows
+from simulator.logs.base import LoggedDecision, Piece, kinds_of, no_rows
 from simulator.logs.lines import WEIGHT
 from simulator.online import check_blend, features_of, salt_of
 from simulator.provenance import UNKNOWN, Provenance, Rows, Unknown, learn_from
@@ -51,7 +51,13 @@ def train(
                 progress(learned)
     if not learned:
         raise no_rows(read, "rows to learn from")
-    return TrainedModel(spec_bytes=spec.encoded, learned=learned, checkpoint=learner.checkpoint(), rows=learning.rows())
+    return TrainedModel(
+        spec_bytes=spec.encoded,
+        learned=learned,
+        checkpoint=learner.checkpoint(),
+        rows=learning.rows(),
+        columns=kinds_of(read) or msgspec.UNSET,
+    )
 
 
 def snapshot_of(model: TrainedModel, *, salt: bytes) -> Snapshot:
@@ -67,6 +73,7 @@ class Frozen(RowTarget):
     """A policy as a snapshot has it, learning no more. Pickled without the model, which is made where it is used.
 
     ``provenance``: of the rows that the snapshot was trained on, where its values are too high; None: of no rows.
+    ``columns``: of a table that it was trained on, what each column of the context was.
 
     Raises:
         ReplayError: the spec is of a mixture.
@@ -79,14 +86,16 @@ class Frozen(RowTarget):
         snapshot: Snapshot,
         notes: Sequence[str] = (),
         provenance: Provenance | None = None,
+        columns: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(name)
         if spec.kind != "rl":
             check_blend(spec)
         self._spec, self._snapshot, self.notes, self.provenance = spec, snapshot, notes, provenance
+        self.columns = dict(columns or {})
 
     def __reduce__(self) -> tuple[type["Frozen"], tuple[Any, ...]]:
-        return Frozen, (self.name, self._spec, self._snapshot, self.notes, self.provenance)
+        return Frozen, (self.name, self._spec, self._snapshot, self.notes, self.provenance, self.columns)
 
     @cached_property
     def _policy(self) -> Policy:
@@ -123,7 +132,8 @@ def frozen(model: TrainedModel, name: str, *, seed: int = 0) -> Frozen:
         provenance, note = Unknown(), f"learned from {model.learned:,} rows: {UNKNOWN}"
     elif isinstance(model.rows, LearnedRows):
         provenance, note = Rows(model.rows), f"learned from {model.learned:,} rows, of {model.rows.logs}"
-    return Frozen(name, model.spec(), snapshot_of(model, salt=salt_of(seed)), (note,), provenance)
+    columns = None if model.columns is msgspec.UNSET else model.columns
+    return Frozen(name, model.spec(), snapshot_of(model, salt=salt_of(seed)), (note,), provenance, columns)
 
 
 def _interaction(spec: PolicySpec, row: LoggedDecision) -> Interaction:

@@ -118,6 +118,11 @@ def columns_of(pieces: Iterable[Piece]) -> dict[str, str]:
     return dict(next((said for piece in pieces if (said := getattr(piece, "said", None))), {}))
 
 
+def kinds_of(pieces: Iterable[Piece]) -> dict[str, str]:
+    """Of each column of the context of a table, number or text; nothing where the log's format says it."""
+    return dict(next((kinds for piece in pieces if (kinds := getattr(piece, "kinds", None))), {}))
+
+
 def caution_of(pieces: Iterable[Piece]) -> str:
     """What has to be said of every number that comes of these pieces; nothing, in the usual case."""
     return next((said for piece in pieces if (said := getattr(piece, "caution", ""))), "")

@@ -21,6 +21,7 @@ from simulator.logs.left_out import left_out_of
 from simulator.logs.obd import obd_pieces
 from simulator.replay import Question, evaluate
 from simulator.targets import Table, Uniform
+from simulator.trained import read_trained
 
 
 def table_of(path: Path, cells) -> Path:
@@ -366,3 +367,9 @@ def test_what_is_trained_on_a_table_says_how_its_columns_were_read(tmp_path):
     done = CliRunner().invoke(train_app, [*command, "--out", str(tmp_path / "model")])
     assert done.exit_code == 0, done.output
     assert "column x: text, since it holds '02139'" in done.output
+    model = read_trained(tmp_path / "model")
+    other = log_of(tmp_path / "other.csv", ["2139", "94107"])
+    with pytest.raises(ReplayError, match="column x was text, and here it is number: declare it on both"):
+        evaluate(Question([model], ("ips",)), open_log(str(other), "csv", columns=COLUMNS))
+    declared = CsvColumns(**{**as_dict(COLUMNS), "kinds": {"x": "text"}})
+    assert evaluate(Question([model], ("ips",)), open_log(str(other), "csv", columns=declared)).log.rows == 2
