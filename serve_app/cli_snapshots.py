@@ -35,7 +35,9 @@ from serve_app.cli_options import (
     settings_of,
     the_name,
 )
+from serve_app.keys import Keys
 from serve_app.needs import no_redis
+from serve_app.newer import check_fold
 from serve_app.redis_clients import REDIS_ERRORS, blocking_client
 from serve_app.runtime import any_redis
 from serve_app.settings import Settings
@@ -288,6 +290,7 @@ def opened(policy: str | None, redis_url: str | None, data_dir: Path | None) -> 
         try:
             with contextlib.closing(blocking_client(url)) as client:
                 name, root = the_policy(client, policy), settings.archive_root()
+                check_fold(client, Keys(name))
                 folder = archive_folder(name, 0, partition_count(client, name))
                 yield StoredPolicy(client, name, ArchiveReader(root, folder) if root else None), settings
         except REDIS_ERRORS as error:

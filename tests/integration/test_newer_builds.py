@@ -5,13 +5,18 @@ import pytest
 import redis
 from loops import KEYS, SALT, SPEC, decide, head, make, settle, stats, url_of
 from partition_loops import SPEC as PARTITIONED
+from typer.testing import CliRunner
 
 from bandits.codec import VERSION, digest, encode
 from bandits.errors import BanditloopError, NewerBuildError
 from bandits.records import BuildRecord, CheckpointRecord, MergeRecord
 from bandits.versions import FOLD
+from policies.blend import make_learner
 from policies.ranker import RankRequest
 from policies.requests import ActionRequest
+from policies.trained import TrainedModel
+from serve_app.cli import app
+from serve_app.cli_snapshots import app as snapshots_app
 from serve_app.event_log import FIELD, LogWriter
 from serve_app.keys import Keys
 from serve_app.merging import read_merge
@@ -62,6 +67,42 @@ def test_a_service_is_not_started_on_what_a_newer_build_has_written(client):
         NewerBuildError, match=f"the log of home: a newer build .* version {FOLD + 1}, this build's {FOLD}"
     ):
         check_logs(url_of(client), [SPEC])
+    assert everything(client) == before
+
+
+COMMANDS = [
+    ["list"],
+    ["show", "ID"],
+    ["pin", "ID"],
+    ["unpin"],
+    ["rollback", "ID"],
+    ["verify", "--jobs", "1"],
+    ["warm-start", "FILE"],
+]
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=[words[0] for words in COMMANDS])
+def test_no_command_reads_or_writes_what_a_newer_build_has_written(client, server_url, tmp_path, words):
+    settle(make(client))
+    as_if_newer(client)
+    before, trained = everything(client), tmp_path / "model"
+    learner = make_learner(SPEC, salt=SALT)
+    trained.write_bytes(TrainedModel(spec_bytes=SPEC.encoded, learned=0, checkpoint=learner.checkpoint()).encoded)
+    given = [{"ID": head(client), "FILE": str(trained)}.get(word, word) for word in words]
+    result = CliRunner().invoke(snapshots_app, [*given, "--redis-url", server_url, "--data-dir", str(tmp_path)])
+    assert isinstance(result.exception, NewerBuildError)
+    assert everything(client) == before
+
+
+def test_the_doctor_says_that_it_cannot_examine_what_a_newer_build_has_written(client, server_url, tmp_path):
+    settle(make(client))
+    decide(client, 5)
+    as_if_newer(client)
+    before = everything(client)
+    command = ["doctor", "--redis-url", server_url, "--data-dir", str(tmp_path), "--json"]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 2
+    assert "newer build" in result.stdout
     assert everything(client) == before
 
 
