@@ -88,28 +88,28 @@ class Sweep:
     def _named(self, fold: Fold) -> tuple[set[str], set[str]]:
         """What lists name of what was made here; and the specs and catalogues that something kept refers to."""
         client, keys = self._client, self._keys
-        snapshots: Any = client.lrange(keys.snapshots, 0, -1)
+        listed: Any = client.lrange(keys.snapshots, 0, -1)
         offers: Any = client.lrange(keys.offers, 0, -1)
         merged: Any = client.hvals(keys.merged)
         raw: Any = client.get(keys.head)
         checkpoints = Checkpoints(client, keys).list()
-        made = {name.decode() for name in (*snapshots, *offers, *merged)}
-        made |= {each.digest for each in checkpoints} | {each.snapshot_id for each in checkpoints}
-        made |= {each for each in (fold.pinned,) if each is not None}
+        snapshots = {name.decode() for name in listed} | {each.snapshot_id for each in checkpoints}
+        snapshots |= {each for each in (fold.pinned,) if each is not None}
         if raw is not None:
-            made.add(msgspec.msgpack.decode(raw, type=Head).snapshot_id)
+            snapshots.add(msgspec.msgpack.decode(raw, type=Head).snapshot_id)
+        made = snapshots | {name.decode() for name in (*offers, *merged)} | {each.digest for each in checkpoints}
         offer, merge = read_offer(client, keys), read_merge(client, keys)
         made |= {offer.input.digest} if offer is not None and offer.input is not None else set()
         made |= set() if merge is None else {merge.digest}
         referred = {fold.catalogue.digest, *(each for each in (fold.spec_id,) if each is not None)}
         for record in fold.join.records():
             referred |= {record.spec, record.catalogue}
-        referred |= {each for name in made for each in self._refers_to(name)}
-        self._refers = {name: self._refers[name] for name in made if name in self._refers}
+        referred |= {each for name in snapshots for each in self._refers_to(name)}
+        self._refers = {name: each for name, each in self._refers.items() if name in snapshots}
         return made, referred
 
     def _refers_to(self, name: str) -> tuple[str, ...]:
-        """Spec and catalogue of a snapshot; of anything else nothing."""
+        """Spec and catalogue of a snapshot; nothing of one that is gone."""
         if name not in self._refers:
             data: Any = self._client.get(self._keys.blob(name))
             try:
