@@ -313,7 +313,7 @@ def test_a_learner_goes_on_from_a_model_trained_on_another_log_and_the_replay_ag
     policies = ["--policy", f"snapshot:{head(client)[:10]}", "--policy", f"snapshot:home/{head(client)[:10]}"]
     done = CliRunner().invoke(app, ["replay", *command[2:8], *command[9:], *policies, "--estimator", "ips"])
     assert done.exit_code == 0, done.output
-    assert done.output.count("learned from 63 interactions") == 2
+    assert " ".join(done.output.split()).count("learned from 63 interactions") == 2
     other = msgspec.structs.replace(spec, use=["context", "item"])
     (tmp_path / "spec.yaml").write_bytes(msgspec.yaml.encode(other))
     done = CliRunner().invoke(train_app, command)
