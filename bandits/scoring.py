@@ -48,7 +48,7 @@ CLAIMED: Mapping[str, Arity] = {
     ),
     **dict.fromkeys(("quadratic", "cubic", "interactions"), "list"),
 }
-_CLAIMED_CB_TYPES = {"mtr", "ips", "dm"}  # one model each; dr interleaves two
+SCORED_CB_TYPES = {"mtr", "ips", "dm"}  # one model each; dr interleaves two
 
 _FNV_PRIME = np.uint32(16777619)
 _CONSTANT = 11650396  # the hash of VW's constant feature
@@ -131,7 +131,7 @@ def parse_arguments(args: str) -> ScorerPlan | None:
         bits = read_bits(options)
     except SpecError:
         return None
-    if "cb_explore_adf" not in options or not _CLAIMED_CB_TYPES.issuperset(options.get("cb_type", [])):
+    if "cb_explore_adf" not in options or not SCORED_CB_TYPES.issuperset(options.get("cb_type", [])):
         return None
     interactions = [text.encode() for name in ("quadratic", "cubic", "interactions") for text in options.get(name, [])]
     if not all(len(i) in (2, 3) and _NAMESPACE_BYTES.issuperset(i) for i in interactions):

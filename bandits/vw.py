@@ -5,7 +5,7 @@ VW minimises costs; everything outside this file speaks of rewards. A cost is mi
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeVar
@@ -16,38 +16,13 @@ from vowpal_wabbit_next import CBLabel, LabelType, PredictionType, Workspace
 
 from bandits.codec import MALFORMED
 from bandits.errors import InvalidFieldError, InvalidPmfError, NonFiniteNumberError, SnapshotError, SpecError
-from bandits.scoring import CLAIMED, Arity, WeightScorer, parse_arguments, read_arguments, read_bits
+from bandits.scoring import CLAIMED, WeightScorer, parse_arguments, read_arguments, read_bits
 from bandits.types import ActionSet, Context, Float64, Interaction, Pmf, Row, Snapshot
+from bandits.vw_accepted import KNOWN
 from bandits.vw_examples import NO_LABEL, Examples
 
 WEIGHTS_KIND = "vw-weights"
 MODEL_KIND = "vw-model"
-
-# What was tried and found to learn from hashed features as from text, to resume, and to predict purely. All else is
-# refused: options that touch files, act on text only, print, or crash with action-dependent features (--ksvm, --noop).
-# Among those that run, --dropout predicts at random; --sparse_weights, --lrq, --OjaNewton do not resume as they were;
-# --large_action_space remembers earlier decisions in the examples; with ties, --regcbopt's "PMF" sums to their number.
-KNOWN: Mapping[str, Arity] = {
-    **CLAIMED,
-    **dict.fromkeys(
-        (
-            *("adax", "baseline", "cb_dro", "coin", "epsilon_decay", "explore_eval", "freegrad", "ftrl", "global_only"),
-            *("greedify", "inpass", "leave_duplicate_interactions", "no_bias_regularization", "nounif", "permutations"),
-            *("pistol", "random_weights", "rank_all", "regcb", "synthcover"),
-        ),
-        "flag",
-    ),
-    **dict.fromkeys(
-        (
-            *("alg", "automl", "bag", "boosting", "cb_dro_alpha", "cb_dro_tau", "constant", "cover", "ftrl_alpha"),
-            *("ftrl_beta", "gamma", "initial_weight", "l1", "l2", "link", "loss_function", "mellowness"),
-            *("model_count", "multiplier", "nn", "psi", "quantile_tau", "rnd", "rnd_alpha", "rnd_invlambda"),
-            *("sparse_l2", "synthcoverpsi", "synthcoversize"),
-        ),
-        "value",
-    ),
-    "ignore_linear": "list",
-}
 
 _OURS = ("--quiet", "--preserve_performance_counters")  # without the counters a resumed model's header differs
 _PMF_SLACK = 1e-4  # VW's probabilities are float32; further from 1 than this is no rounding

@@ -11,7 +11,7 @@ from vowpal_wabbit_next import CBLabel, LabelType, PredictionType, Workspace, _c
 from bandits.errors import BadRowError, ReplayError, SnapshotError, SpecError
 from bandits.scoring import Arity, read_arguments
 from bandits.types import Pmf, frozen
-from bandits.vw import KNOWN
+from bandits.vw_accepted import KNOWN
 
 LogFormat = Literal["dsjson", "text"]
 

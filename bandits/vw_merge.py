@@ -11,7 +11,8 @@ from vowpal_wabbit_next import apply_delta, calculate_delta, merge_deltas
 
 from bandits.errors import SpecError
 from bandits.scoring import read_arguments, read_bits
-from bandits.vw import KNOWN, VwLearner, decode_model, encode_model, open_workspace
+from bandits.vw import VwLearner, decode_model, encode_model, open_workspace
+from bandits.vw_accepted import KNOWN
 
 BITS = 18
 """VW merges in a workspace that it makes by itself, which always has its default size."""

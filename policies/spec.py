@@ -220,9 +220,11 @@ def spec_of(raw: Any) -> PolicySpec:
     Raises:
         SpecError: as ``load_spec``; ``target`` is the field.
     """
+    from policies.admission import admit  # noqa: PLC0415 - which imports this module
+
     try:
         _demand_finite(raw)
-        return read(raw, PolicySpec)
+        return admit(read(raw, PolicySpec))
     except InvalidFieldError as error:
         raise SpecError(error.message, error.target or "spec") from error
     except RecursionError as error:

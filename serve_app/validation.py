@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from bandits.errors import SpecError
 from bandits.vw_merge import check_mergeable
+from policies.admission import admit
 from policies.blend import make_learner
 from policies.catalogue import Catalogue
 from policies.sources import load_sources
@@ -30,7 +31,8 @@ def validate(settings: Settings, specs: Sequence[PolicySpec]) -> None:
     if len(set(names)) != len(names):
         raise SpecError(f"two specs share a name: {sorted(names)}", "name")
     for spec in specs:
-        decode_spec(spec.encoded)  # one made in Python is held to what a file is held to; its name becomes part of keys
+        # one made in Python is held to what a file is: its name becomes part of keys
+        admit(decode_spec(spec.encoded))
         make_learner(spec, salt=b"validation")
         if spec.partitions > 1 and isinstance(spec.learner, VwConfig):
             check_mergeable(spec.learner.args)
