@@ -202,6 +202,8 @@ def _check_together(options: Mapping[str, Sequence[str]]) -> None:
         raise _refuse(f"--{special[0]} was found to learn here with VW's own optimiser and --cb_type mtr only")
     if "regcb" in options and (rates := sorted(RATES & options.keys())):
         raise _refuse(f"--regcb with another --{rates[0]} than VW's own was not found to learn here: leave it out")
+    if "squarecb" in options and options.get("cb_type", ["mtr"]) != ["mtr"]:
+        raise _refuse("--squarecb learns with --cb_type mtr only: leave --cb_type out")
     if "cover" in options and "psi" not in options:
         raise _refuse("--cover with VW's psi of 1 stays uniform where rewards are in [0, 1]: add --psi 0.05, or less")
 

@@ -7,7 +7,7 @@ import msgspec
 from bandits.records import DecisionRecord, LogEntry
 from simulator.checks.columns import Columns
 from simulator.checks.entries import Clock, Undecodable
-from simulator.checks.exploration import Exploration
+from simulator.checks.exploration import Exploration, Uniformity
 from simulator.checks.findings import Check, Finding, Report, nothing
 from simulator.checks.freshness import Learning, Live, Staleness
 from simulator.checks.magnitudes import Magnitudes
@@ -48,6 +48,7 @@ def examine(
         Derivations(stored, salts=salts.values(), build=build, limit=SAMPLE),
         Propensities(),
         Exploration(),
+        Uniformity(stored),
         Sources(stored),
         Magnitudes(stored, limit=SAMPLE),
         Columns(stored),

@@ -1,12 +1,17 @@
 """Does the policy still explore? Without exploration it learns nothing new, and its log supports no other policy."""
 
 import math
+from collections import deque
 from collections.abc import Iterator
 
 import numpy as np
 
-from bandits.records import DecisionRecord, LogEntry
+from bandits.exploration import EpsilonGreedy
+from bandits.records import DecisionRecord, LogEntry, RewardRecord
+from bandits.rl import RlConfig
+from policies.spec import PolicySpec
 from simulator.checks.findings import Finding, Severity, exceeds, found, nothing, percent
+from simulator.checks.stored import Stored
 
 CERTAIN = (0.01, 0.2)
 """Shares of the decisions with one possible action above which they are a warning, and a failure."""
@@ -15,6 +20,14 @@ IMPOSSIBLE = 0.05
 """Share of the actions that have no chance, above which they are a warning."""
 USEFUL = 0.01
 """Effective share of the decisions for the uniform policy, below which the log is of little use to any other."""
+
+ENOUGH = 200
+"""Rewards after which a policy that learns is no longer uniform, and decisions to tell it from."""
+ALIKE = 1e-6
+"""VW's probabilities are 32-bit floats."""
+STUCK = 0.99
+LAG_MS = 10_000
+"""More than a model takes to be published and served."""
 
 
 class Exploration:
@@ -84,3 +97,67 @@ class Exploration:
             " decisions of one possible action cannot be used to evaluate another policy",
             figures=dict(figures),
         )
+
+
+class Uniformity:
+    """Does what is learned change what is chosen? A policy that stays uniform while it learns has learned nothing.
+
+    Counted from when the ``ENOUGH``-th reward was learned and published (its window and ``LAG_MS`` later), if rewards
+    told decisions apart: some came, and not all were the same. What is uniform by its spec is meant to be.
+    """
+
+    def __init__(self, stored: Stored) -> None:
+        self._stored = stored
+        self._seen = self._came = self._learned = self._decisions = self._uniform = 0
+        self._times: deque[int] = deque()
+        self._lowest, self._highest = math.inf, -math.inf
+
+    def add(self, entry: LogEntry) -> None:
+        """Count a reward, or look at a decision's first PMF."""
+        record = entry.record
+        if isinstance(record, RewardRecord):
+            self._came += 1
+            self._times.append(entry.time_ms)
+            self._lowest, self._highest = min(self._lowest, record.value), max(self._highest, record.value)
+        if not isinstance(record, DecisionRecord) or record.holdout or len(record.action_ids) == 1:
+            return
+        self._seen += 1
+        spec = self._stored.spec(record.spec)
+        if spec is None or _means_it(spec):
+            return
+        while self._times and self._times[0] + spec.join.window_ms + LAG_MS <= entry.time_ms:
+            self._times.popleft()
+            self._learned += 1
+        if self._learned < ENOUGH or not (self._lowest < self._highest or self._came < self._seen):
+            return
+        pmf = record.pmfs()[0]
+        self._decisions += 1
+        self._uniform += bool(pmf.max() - pmf.min() <= ALIKE)
+
+    def findings(self) -> Iterator[Finding]:
+        """One."""
+        total = self._decisions
+        if total < ENOUGH:
+            yield nothing(
+                "uniformity",
+                f"{total:,} decisions followed the first {ENOUGH} rewards, too few to say whether the policy learns",
+                action=f"let it decide {ENOUGH} times after {ENOUGH} rewards, or read more of the log",
+            )
+            return
+        yield found(
+            "uniformity",
+            "warning" if self._uniform > STUCK * total else "ok",
+            f"after {ENOUGH} rewards {percent(self._uniform, total)} of {total:,} decisions were uniform",
+            cause="what the learner sees does not tell one action from another, or VW's arguments do not fit the"
+            " rewards (--regcb without --cb_min_cost and --cb_max_cost), or nothing is learned",
+            action="give actions an id that comes again, or features, and let the spec use them; load the spec again:"
+            " arguments of VW that do not learn are refused; see learner_lag",
+            figures={"decisions": total, "uniform": self._uniform, "warning_above": STUCK},
+        )
+
+
+def _means_it(spec: PolicySpec) -> bool:
+    """Whether a policy is uniform whatever it learns, or learns nothing from its log."""
+    exploration = spec.exploration
+    always = isinstance(exploration, EpsilonGreedy) and exploration.epsilon == 1.0
+    return always or spec.floor == 1.0 or isinstance(spec.learner, RlConfig)

@@ -7,7 +7,7 @@ from math import prod
 from bandits.records import DecisionRecord, LogEntry
 from bandits.scoring import expand, first_byte, read_arguments
 from bandits.types import Row
-from bandits.vw import KNOWN
+from bandits.vw_accepted import KNOWN
 from policies.features import chosen_rows
 from policies.spec import VwConfig
 from simulator.checks.findings import Finding, Severity, found, percent

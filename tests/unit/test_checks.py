@@ -7,12 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bandits.decide import PURPOSE_ACTION, uniform
+from bandits.exploration import EpsilonGreedy, Greedy, Softmax, VwExploration
 from bandits.join import JoinRule
 from bandits.kernels import draw
-from bandits.records import DecisionRecord, LogEntry, PinRecord, TickRecord
+from bandits.records import DecisionRecord, LogEntry, PinRecord, RewardRecord, TickRecord
+from bandits.ridge import RidgeConfig
 from policies.catalogue import Catalogue
-from policies.ranker import ActionRequest, Pool, RankRequest
-from policies.spec import PolicySpec
+from policies.fold import Fold
+from policies.ranker import ActionRequest, Pool, Ranker, RankRequest
+from policies.spec import PolicySpec, VwConfig
 from simulator.checks.entries import STANDSTILL, Clock, Undecodable
 from simulator.checks.findings import CHANCE, exceeds, graded
 from simulator.checks.freshness import Live, Staleness
@@ -207,3 +210,65 @@ def test_the_shortest_logs_can_be_examined(actions, decisions, certain):
     report = examine(log.entries, salts={"salt": SALT}, stored=Stored(log.blobs.get), live=live())
     assert {f.check for f in report.findings if f.severity == "failure"} <= {"exploration", "learner_lag"}
     assert report.findings[0].figures["drawn_again"] == decisions
+
+
+def living(spec: PolicySpec, rounds: int = 900) -> FakeLog:
+    """A log of a policy that decides among a, b and c every 100 ms, is rewarded, learns, and is published."""
+    log, ranker = FakeLog(spec), Ranker(spec, [], salt=SALT)
+    fold, applied = Fold(log.blobs.__getitem__, salt=SALT), 0
+    rng = np.random.default_rng(3)
+    for number in range(rounds):
+        now = 1000 + 100 * number
+        if number % 50 == 0:
+            fold.apply(log.entries[applied:])
+            applied = len(log.entries)
+            ranker.serve(f"s{number}", fold.snapshot(), Catalogue())
+        record = ranker.decide(RankRequest(event_id=f"e{number}"), Pool(("a", "b", "c"), None, {}))
+        log.append(record, at=now)
+        if rng.random() < (0.1, 0.8, 0.3)[record.chosen[0]]:
+            log.append(RewardRecord(f"e{number}", 1.0), at=now + 50)
+    return log
+
+
+def uniformity(spec: PolicySpec) -> tuple[str, float | str | None]:
+    log = living(spec)
+    report = examine(log.entries, salts={"salt": SALT}, stored=Stored(log.blobs.get))
+    (finding,) = [each for each in report.findings if each.check == "uniformity"]
+    return finding.severity, finding.figures.get("uniform")
+
+
+SOON = JoinRule(window_s=1)
+REGCB, PLAIN = VwConfig("--cb_explore_adf -b 10 --regcb"), VwConfig("--cb_explore_adf -b 10")
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        PolicySpec("home", learner=REGCB, exploration=VwExploration(), join=SOON),  # as a build before this let it in
+        PolicySpec(
+            "home", learner=VwConfig("--cb_explore_adf -b 10"), exploration=Greedy(), use=["context"], join=SOON
+        ),
+        PolicySpec("home", learner=RidgeConfig(action_bias=False), use=["features"], join=SOON),
+        PolicySpec("home", learner=RidgeConfig(action_bias=False), exploration=Softmax(), use=["scores"], join=SOON),
+    ],
+    ids=["regcb", "vw sees no action", "no features", "no scores"],
+)
+def test_a_policy_that_stays_uniform_while_it_learns_is_found(spec):
+    severity, uniform = uniformity(spec)
+    assert severity == "warning"
+    assert uniform >= 200
+
+
+@pytest.mark.parametrize(
+    ("spec", "severity"),
+    [
+        (PolicySpec("home", join=SOON), "ok"),
+        (PolicySpec("home", learner=VwConfig("--cb_explore_adf -b 10"), exploration=Softmax(), join=SOON), "ok"),
+        (PolicySpec("home", floor=1.0, join=SOON), "nothing"),
+        (PolicySpec("home", exploration=EpsilonGreedy(1.0), join=SOON), "nothing"),
+        (PolicySpec("home", join=JoinRule(window_s=3600)), "nothing"),  # nothing is learned yet
+    ],
+    ids=["lints", "vw", "floor", "epsilon", "long window"],
+)
+def test_a_policy_that_learns_or_is_uniform_by_intention_is_not_accused(spec, severity):
+    assert uniformity(spec)[0] == severity
