@@ -29,10 +29,19 @@ def admit(spec: PolicySpec) -> PolicySpec:
     """
     for target, message in _idle(spec):
         raise SpecError(message, target)
+    check_learner(spec)
+    return spec
+
+
+def check_learner(spec: PolicySpec) -> None:
+    """Of ``admit`` what every policy is held to that learns, also one made in Python.
+
+    Raises:
+        SpecError: VW's arguments were not found to learn, or the exploration could not act on what is learned.
+    """
     if isinstance(spec.learner, VwConfig):
         own = isinstance(spec.exploration, VwExploration)
         check_arguments(spec.learner.args, own_exploration=own, default_reward=spec.join.default_reward)
-    return spec
 
 
 def _given(struct: Any, field: str) -> bool:

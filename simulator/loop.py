@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from bandits.records import BuildRecord, CatalogueRecord, LogEntry, LogRecord, RewardRecord, SpecRecord, TickRecord
 from bandits.types import Snapshot
 from bandits.versions import FOLD
-from policies.admission import admit
+from policies.admission import check_learner
 from policies.catalogue import Catalogue
 from policies.fold import Fold
 from policies.ranker import Pool, Ranker, explicit_pool
@@ -75,7 +75,7 @@ def run_loop(
     ``pools``: candidates by user, for users whose sources have been asked already. ``settle``: let the rewards that are
     under way after the last round come, and every window close, so that the log holds all there is to know.
     """
-    admit(msgspec.structs.replace(spec, limit=30) if sources else spec)
+    check_learner(spec)
     timing = timing or Timing()
     rng = np.random.default_rng(seed)
     catalogue = catalogue or Catalogue()

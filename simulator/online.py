@@ -6,7 +6,7 @@ import numpy as np
 
 from bandits.errors import InvalidFieldError, ReplayError
 from bandits.types import ActionSet, Context, Interaction, Pmf, check_pmf
-from policies.admission import admit
+from policies.admission import check_learner
 from policies.blend import load_policy, make_learner
 from policies.catalogue import Catalogue
 from policies.features import featurise, featurise_record
@@ -70,7 +70,7 @@ class OnlinePolicy:
     """
 
     def __init__(self, spec: PolicySpec, *, publish_every: int, seed: int) -> None:
-        admit(spec)
+        check_learner(spec)
         check_blend(spec)
         if publish_every < 1:
             raise InvalidFieldError(f"a model is published every 1 row or more, not {publish_every}", "publish_every")

@@ -9,7 +9,7 @@ import msgspec
 
 from bandits.errors import ReplayError
 from bandits.types import Interaction, Pmf, Policy, Snapshot, check_pmf
-from policies.admission import admit
+from policies.admission import check_learner
 from policies.blend import load_policy, make_learner
 from policies.learned import LearnedRows, Learning
 from policies.spec import PolicySpec
@@ -35,7 +35,7 @@ def train(
         BadRowError: a row is malformed.
         ReplayError: the log is empty or cannot be learned from, or the spec is of a mixture.
     """
-    admit(spec)
+    check_learner(spec)
     check_blend(spec)
     learner, learned, learning = make_learner(spec, salt=b""), 0, Learning()
     read = list(pieces)
