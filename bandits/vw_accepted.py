@@ -75,7 +75,6 @@ ACCEPTED: Mapping[str, Option] = {
     "random_seed": Option(0, 2**31, whole=True),
     "cb_type": Option(words=("mtr", "dr")),
     **dict.fromkeys(INTERACTIONS, Option()),
-    "leave_duplicate_interactions": Option(),
     "noconstant": Option(),
     "constant": Option(-1.0, 1.0),
     "initial_weight": Option(-0.3, 0.3),
@@ -128,6 +127,7 @@ REFUSED: Mapping[str, str] = {
     "freegrad": "its scores become NaN",
     "pistol": "its scores become NaN",
     "loss_function": "only a squared loss, VW's own, has the mean reward for its goal",
+    "leave_duplicate_interactions": "it lets one feature count twice",
     "cb_dro_tau": "what it forgets, it learns again and again",
 }
 
@@ -159,8 +159,6 @@ def _check_option(name: str, values: Sequence[str], options: Mapping[str, Sequen
     option = ACCEPTED.get(name)
     if option is None:
         raise _refuse(f"--{name} is not taken: {REFUSED.get(name, 'it changes nothing here')}")
-    if name == "leave_duplicate_interactions" and not options.keys() & {"quadratic", "cubic", "interactions"}:
-        raise _refuse(f"--{name} changes nothing without interactions: add -q, or leave it out")
     if option.of is not None and option.of not in options:
         raise _refuse(f"--{name} changes nothing without --{option.of}: add that, or leave it out")
     for value in values:

@@ -35,7 +35,6 @@ WITH = {
     "regcb": "--cb_min_cost -1 --cb_max_cost 0 --mellowness 0.01",
     "cover": "--psi 0.05",
     "sgd": "--learning_rate 0.05",
-    "leave_duplicate_interactions": "-q ci ic",
 }
 VALUES = {  # where the ends of what is accepted are not what to try
     "bit_precision": ["8", "14"],
