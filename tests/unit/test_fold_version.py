@@ -7,7 +7,7 @@ import pytest
 from fakes import SALT, FakeLog, FakePast
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from logs import RANDOM_LOGS, RANDOM_RECORDS, RULE, WINDOW, decision, log_of, stream
+from logs import RANDOM_LOGS, RANDOM_RECORDS, RULE, WINDOW, archived, decision, log_of, stream
 
 from bandits import records
 from bandits.errors import NewerBuildError
@@ -24,9 +24,11 @@ from bandits.records import (
 )
 from bandits.ridge import RidgeConfig
 from bandits.versions import FOLD, fold_version
+from policies.catalogue import Catalogue
 from policies.fold import Fold
 from policies.fold_state import decode_state
 from policies.spec import PolicySpec
+from simulator.logs.archive import archive_pieces
 
 OUTCOMES = ("joined", "duplicate", "late", "orphan", "invalid", "unactivated", "early")
 RULES = [
@@ -232,3 +234,29 @@ def test_a_new_kind_of_record_comes_with_a_new_version_of_the_fold():
         added = known[tag].__struct_fields__[len(names.split()) :]
         for name, default in zip(reversed(added), reversed(known[tag].__struct_defaults__), strict=False):
             assert default is not msgspec.NODEFAULT, f"{tag}.{name} has no default: an older log lacks it"
+
+
+@pytest.mark.parametrize("shards", [1, 2, 5])
+@pytest.mark.parametrize("changes", [{}, {120: "2"}, {90: "2", 200: "1", 260: "2"}])
+def test_a_replay_of_the_archive_joins_by_the_rule_of_each_part_however_it_is_cut(tmp_path, shards, changes):
+    """Of deferred decisions whose activation came first: rows under fold 2, none under fold 1."""
+    log, rows, version = FakeLog(SPEC), [], "1"
+    for number in range(300):
+        at = 10 + 1000 * number
+        if number in changes:
+            version = changes[number]
+            log.append(BuildRecord({"fold": version}), at=at - 5)
+        name = f"e{number}"
+        if number % 3 == 0:
+            log.append(ActivationRecord(name), at=at - 1)
+        made = decision(name, deferred=number % 2 == 0, spec=SPEC.digest, catalogue=Catalogue().digest)
+        log.append(made, at=at)
+        log.append(RewardRecord(name, float(number)), at=at + 2)
+        if number % 2 or (number % 3 == 0 and version == "2"):
+            rows.append((name, float(number)))
+    log.append(TickRecord(), at=10**6)
+    root = archived(tmp_path, log.entries, SPEC, 12)
+    pieces = archive_pieces(str(root), "p", shards)
+    assert len(pieces) == shards
+    found = [(row.event_id, row.reward) for piece in pieces for batch in piece.batches() for row in batch.decisions]
+    assert found == rows
