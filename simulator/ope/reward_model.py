@@ -54,9 +54,13 @@ class ModelSummary(msgspec.Struct, frozen=True):
         chosen = f"reward model of dm and dr: {self.kind}"
         chosen += ", which predicts unseen rewards best" if len(self.losses) > 1 else ""
         of = f" of {self.of:,}" if self.of != self.rows else ""
-        return (
-            f"{chosen} (mean squared error on {self.rows:,}{of} rows: {losses}; their mean alone {self.constant:.6g})"
-        )
+        alone = f"{self.constant:.6g}, which no model improves on" if self.useless else f"{self.constant:.6g}"
+        return f"{chosen} (mean squared error on {self.rows:,}{of} rows: {losses}; their mean alone {alone})"
+
+    @property
+    def useless(self) -> bool:
+        """Whether the plain mean predicts as well: DR is then as good as SNIPS, and no better."""
+        return self.losses[self.kind] >= self.constant
 
 
 class RewardModel:
@@ -192,7 +196,7 @@ class FittedRewardModel:
                 rows = np.flatnonzero(fold == each)
                 wide = laid.values.shape[2]
                 x = dense(laid.columns[rows].reshape(-1, wide), laid.values[rows].reshape(-1, wide), size)
-                out[rows] = by_trees(model, x[:, self.used]).reshape(len(rows), -1)
+                out[rows] = by_trees(model, x[:, self.used]).reshape(len(rows), features.ids.shape[1])
             return out
         at = fold[:, None, None]
         margins = np.einsum("nkw,nkw->nk", self.coefficients[at, laid.columns % size], laid.values)

@@ -110,6 +110,16 @@ def test_of_nothing_nothing_is_predicted_and_of_a_constant_the_constant():
         assert found == pytest.approx(np.full((50, 1), 7.0), rel=1e-12)
 
 
+@pytest.mark.parametrize("kind", ["ridge", "logistic", "gbm"])
+def test_a_part_of_the_rows_is_predicted_as_with_all_of_them(kind):
+    """Also a part in which no row is of some folds, or none at all."""
+    features, reward, keys = sparse(60)
+    model = fitted(features, reward, keys, kinds=[kind])
+    whole = model.predict(features, keys)
+    for rows in (slice(0, 0), slice(7, 8), slice(10, 13)):
+        assert model.predict(features.take(rows), keys[rows]) == pytest.approx(whole[rows], rel=1e-12)
+
+
 def test_what_is_not_finite_is_refused_by_name():
     features, reward, keys = sparse(10)
     reward[3] = np.nan
@@ -149,8 +159,11 @@ def test_each_kind_is_chosen_where_it_predicts_best():
         assert summary.kind == kind, summary
         assert min(summary.losses.values()) == summary.losses[kind] < 0.6 * summary.constant
         assert summary.kind in summary.said
+        assert "improves" not in summary.said
     noise = fitted(features, rng.normal(size=1500), keys).summary
-    assert min(noise.losses.values()) <= 1.01 * noise.constant
+    assert 0.98 * noise.constant <= min(noise.losses.values()) <= 1.01 * noise.constant
+    alone = fitted(of_columns(np.zeros((50, 1), int), np.zeros((50, 1))), np.arange(50) % 2.0, keys[:50]).summary
+    assert "which no model improves on" in alone.said
     with pytest.raises(ReplayError, match="ridge, logistic, gbm"):
         Question([Uniform()], models=["forest"])
 
