@@ -71,6 +71,7 @@ def columns(named: bool) -> CsvColumns:
         action="shown",
         action_ids=["a", "b", "c"],
         context=["device", "hour"],
+        kinds={"hour": "number"},
     )
 
 
