@@ -71,9 +71,7 @@ class Command:
         """For a report."""
         if not self.left_out:
             return ()
-        return (
-            f"left out: {' '.join(self.left_out)} (VW's output, diagnostics and input, which a replay has its own)",
-        )
+        return (f"left out: {' '.join(self.left_out)} (a replay has input, output and diagnostics of its own)",)
 
 
 def read_command(args: str, model: str | Path | None = None) -> Command:

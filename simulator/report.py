@@ -48,7 +48,7 @@ class LogSummary(msgspec.Struct, frozen=True):
 def said_of(log: LogSummary) -> list[tuple[str, str]]:
     """What a reader of the report should know of the log beside its size: what it is about, and what is said of it."""
     said = [(f"column {name}", kind) for name, kind in log.columns.items()]
-    said += [("left out", f"{count:,} {why}") for why, count in log.left_out.items()]
+    said += [("left out", f"{why}: {count:,}") for why, count in log.left_out.items()]
     if log.first_bad:
         said.append(("the first bad row", log.first_bad))
     if log.waiting:

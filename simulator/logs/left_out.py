@@ -42,7 +42,7 @@ class LeftOut:
         said = []
         for why, count in self.counts.items():
             first = f" (the first: {self.first_bad})" if why == BAD and self.first_bad else ""
-            said.append(f"{count:,} {why}{first}")
+            said.append(f"{why}: {count:,}{first}")
         return "; ".join(said)
 
 
