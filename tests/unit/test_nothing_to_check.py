@@ -23,7 +23,7 @@ from policies.spec import ArtifactSource, Holdout, PolicySpec
 from serve_app.cli_doctor import status
 from simulator.audit import audit
 from simulator.checks.entries import Clock, Undecodable
-from simulator.checks.exploration import Exploration
+from simulator.checks.exploration import Exploration, Uniformity
 from simulator.checks.findings import Report
 from simulator.checks.freshness import Learning, Live, Staleness
 from simulator.checks.propensities import Draws, FrequencyTest, Propensities
@@ -65,6 +65,7 @@ CHECKS = {
     "derivations": lambda: Derivations(Stored(), salts=(), build=None, limit=9),
     "weights, action_weights, frequencies": Propensities,
     "exploration": Exploration,
+    "uniformity": lambda: Uniformity(Stored()),
     "join_rate, late_rewards, orphan_rewards, unactivated_rewards, invalid_rewards, duplicate_rewards": (
         lambda: Rewards(Stored())
     ),
@@ -105,7 +106,7 @@ def test_one_case_is_enough_to_say_something():
     stored = Stored(log.blobs.get, lambda _: snapshot)
     report = examine(log.entries, salts={"salt": SALT}, stored=stored)
     assert report.trusted
-    assert report.unchecked == ["frequencies"]
+    assert report.unchecked == ["frequencies", "uniformity"]
 
 
 @pytest.mark.parametrize(
