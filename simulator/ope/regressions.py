@@ -173,20 +173,17 @@ def trees(x: Float64, y: Float64, fold: Fold, folds: int) -> tuple[float, list[A
     """
     try:
         from sklearn.ensemble import HistGradientBoostingRegressor  # noqa: PLC0415 - an extra of its own
-        from threadpoolctl import (  # type: ignore[import-untyped] # noqa: PLC0415 - comes with it
-            threadpool_limits,
-        )
     except ImportError as error:
         raise ReplayError(
             "the reward model gbm needs scikit-learn: pip install 'banditloop[gbm]'", "reward_model"
-        ) from (error)
+        ) from error
     fits, predicted = [], np.zeros(len(y))
     for each in range(folds):
         mine = fold == each
         model = HistGradientBoostingRegressor(
             learning_rate=0.1, max_iter=TREES, max_leaf_nodes=15, early_stopping=False, random_state=0
         )
-        with threadpool_limits(1):  # of several, sums would differ in their last digits
+        with _alone():
             fits.append(model.fit(x[~mine], y[~mine]) if (~mine).sum() > 1 else None)
         predicted[mine] = by_trees(fits[-1], x[mine])
     return float(np.mean((predicted - y) ** 2)) if len(y) else 0.0, fits
@@ -196,7 +193,15 @@ def by_trees(model: Any, x: Float64) -> Float64:
     """Predictions in [0, 1], float64[n]; 0 of none."""
     if model is None or not len(x):
         return np.zeros(len(x))
-    return np.clip(np.asarray(model.predict(x), np.float64), 0.0, 1.0)
+    with _alone():
+        return np.clip(np.asarray(model.predict(x), np.float64), 0.0, 1.0)
+
+
+def _alone() -> Any:
+    """One thread: of several, sums differ in their last digits, and on a busy machine they wait for each other."""
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped] # noqa: PLC0415 - scikit-learn brings it
+
+    return threadpool_limits(1)
 
 
 def sigmoid(margins: Float64) -> Float64:
