@@ -61,10 +61,11 @@ class Option:
 
 # At most one of these: VW has no two of them, or crashes (--bag with --nn)
 EXPLORERS = ("first", "softmax", "squarecb", "bag", "cover", "rnd", "synthcover")
-SPECIAL = ("regcb", "cb_dro", "baseline", "epsilon_decay", "nn")
+SPECIAL = ("regcb", "cb_dro", "baseline", "epsilon_decay")
 OPTIMISERS = ("sgd", "ftrl", "coin", "adax")
 SGD_RATE = 0.05
 RATES = frozenset(("learning_rate", "power_t", "initial_t"))
+OWN_RATES = ("regcb", "cover", "cb_dro")
 DEFAULT_OPTIMISER = ("adaptive", "normalized", "invariant")
 """VW's own update is all three; it takes any of them alone, and then follows the noise of the last rewards."""
 
@@ -82,14 +83,14 @@ ACCEPTED: Mapping[str, Option] = {
     "clip_p": Option(0.0, 0.5),
     "l1": Option(0.0, 1e-4),
     "l2": Option(0.0, 1e-4),
-    "learning_rate": Option(0.02, 1.0),
+    "learning_rate": Option(0.05, 1.0),
     "power_t": Option(0.3, 1.0),
     "initial_t": Option(0.0, 100.0),
     "sgd": Option(),
     "ftrl": Option(),
     "coin": Option(),
     "adax": Option(),
-    "ftrl_alpha": Option(0.005, 1.0, of="ftrl"),
+    "ftrl_alpha": Option(0.02, 0.3, of="ftrl"),
     "ftrl_beta": Option(0.0, 1.0, of="ftrl"),
     "epsilon": Option(0.0, 0.9, own=True),
     "first": Option(1, 100_000, whole=True, own=True),
@@ -117,13 +118,13 @@ ACCEPTED: Mapping[str, Option] = {
     "baseline": Option(own=True),
     "global_only": Option(of="baseline", own=True),
     "epsilon_decay": Option(own=True),
-    "nn": Option(2, 16, whole=True, own=True),
 }
 REFUSED: Mapping[str, str] = {
     "elim": "on a new model its probabilities do not sum to 1",
     "explore_eval": "it learns from a part of the decisions only, and is for evaluating an exploration",
     "boosting": "it crashes or settles on a wrong action beside other options",
     "automl": "it crashes beside other options",
+    "nn": "it crashes or settles on a wrong action beside other options",
     "freegrad": "its scores become NaN",
     "pistol": "its scores become NaN",
     "loss_function": "only a squared loss, VW's own, has the mean reward for its goal",
@@ -198,8 +199,9 @@ def _check_together(options: Mapping[str, Sequence[str]]) -> None:
     special = [name for name in SPECIAL if name in options]
     if special and (optimisers or options.get("cb_type", ["mtr"]) != ["mtr"]):
         raise _refuse(f"--{special[0]} was found to learn here with VW's own optimiser and --cb_type mtr only")
-    if "regcb" in options and (rates := sorted(RATES & options.keys())):
-        raise _refuse(f"--regcb with another --{rates[0]} than VW's own was not found to learn here: leave it out")
+    tuned = [name for name in OWN_RATES if name in options]
+    if tuned and (rates := sorted(RATES & options.keys())):
+        raise _refuse(f"--{tuned[0]} with another --{rates[0]} than VW's own was not found to learn here: leave it out")
     if "squarecb" in options and options.get("cb_type", ["mtr"]) != ["mtr"]:
         raise _refuse("--squarecb learns with --cb_type mtr only: leave --cb_type out")
     if "cover" in options and "psi" not in options:

@@ -48,7 +48,6 @@ VALUES = {  # where the ends of what is accepted are not what to try
     "bag": ["2", "8"],
     "cover": ["2", "8"],
     "rnd": ["1", "3"],
-    "nn": ["2", "5"],
 }
 WORLDS = [(0.1, 0.8, 0.3), (0.5, 0.9, 0.6)]
 SURE = [False, True] if THOROUGH else [False]
@@ -155,6 +154,8 @@ REFUSED = [
     "--loss_function poisson",
     "--loss_function logistic",
     "--bag 3 --nn 3",
+    "--nn 3",
+    "--cover 3 --psi 0.01 --power_t 0.3",
     "--bag 3 --boosting 2",
     "--rnd 3 --boosting 2",
     "--freegrad --squarecb",
@@ -189,7 +190,6 @@ LIVE = ["", "--softmax --lambda 10", "--squarecb", "--bag 3", "--rnd 3", "--firs
 LIVE += [
     "--cover 3 --psi 0.05",
     "--regcb --cb_min_cost -1 --cb_max_cost 0 --mellowness 0.01",
-    "--nn 3",
     "--epsilon_decay",
     "--cb_dro",
 ]
