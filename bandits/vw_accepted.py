@@ -59,7 +59,7 @@ class Option:
     own: bool = False
 
 
-# At most one of these: VW has no two of them, or crashes (--bag with --nn)
+# At most one of these: no two of them were found to work together
 EXPLORERS = ("first", "softmax", "squarecb", "bag", "cover", "rnd", "synthcover")
 SPECIAL = ("regcb", "cb_dro", "baseline", "epsilon_decay")
 OPTIMISERS = ("sgd", "ftrl", "coin", "adax")
@@ -122,9 +122,9 @@ ACCEPTED: Mapping[str, Option] = {
 REFUSED: Mapping[str, str] = {
     "elim": "on a new model its probabilities do not sum to 1",
     "explore_eval": "it learns from a part of the decisions only, and is for evaluating an exploration",
-    "boosting": "it crashes or settles on a wrong action beside other options",
-    "automl": "it crashes beside other options",
-    "nn": "it crashes or settles on a wrong action beside other options",
+    "boosting": "beside other options it does not work, or settles on a wrong action",
+    "automl": "it does not work beside other options",
+    "nn": "beside other options it does not work, or settles on a wrong action",
     "freegrad": "its scores become NaN",
     "pistol": "its scores become NaN",
     "loss_function": "only a squared loss, VW's own, has the mean reward for its goal",
