@@ -75,9 +75,9 @@ def run_serve(settings: Settings, paths: Sequence[Path], address: str | None) ->
             say(f"logs: of replicas and learners /tmp/ray/session_latest/logs, of Ray itself {log}")
             signals.stop.wait()
             say("stopping")
-    except (Interrupted, SystemExit):  # between two of our handlers there is one of Ray's, which exits
+    except Interrupted:
         say("stopped before it was ready")
-        sys.exit(FAILED + (signals.number or signal.SIGTERM))
+        sys.exit(FAILED + signals.number)
 
 
 def _entered(running: contextlib.ExitStack, service: "contextlib.AbstractContextManager[str]", log: Path) -> str:

@@ -86,23 +86,23 @@ def serving(settings: Settings, specs: Sequence[PolicySpec]) -> Iterator[str]:
         )
         settings.secret()
         check_logs(url, specs)
-        with ThreadPoolExecutor(1) as pool:
-            pool.submit(import_module, "serve_app.app")  # most of a second, while Ray's processes start
-            with _own_handlers():
-                ray.init(
-                    address="local",  # its own, whatever else runs on this machine
-                    namespace="banditloop",
-                    include_dashboard=False,
-                    log_to_driver=settings.log_level == "DEBUG",
-                    logging_level=logging.WARNING,
-                    object_store_memory=128 * 2**20,
-                )
-        from ray import serve
-
-        from serve_app.app import APP_NAME, build_app, new_generation
-        from serve_app.background import start_learners
-
         try:
+            with ThreadPoolExecutor(1) as pool:
+                pool.submit(import_module, "serve_app.app")  # most of a second, while Ray's processes start
+                with _signals_wait():
+                    ray.init(
+                        address="local",  # its own, whatever else runs on this machine
+                        namespace="banditloop",
+                        include_dashboard=False,
+                        log_to_driver=settings.log_level == "DEBUG",
+                        logging_level=logging.WARNING,
+                        object_store_memory=128 * 2**20,
+                    )
+            from ray import serve
+
+            from serve_app.app import APP_NAME, build_app, new_generation
+            from serve_app.background import start_learners
+
             check_ray_is_on_loopback(ray.util.get_node_ip_address())
             generation = new_generation()
             start_learners(settings, specs, generation)
@@ -113,8 +113,7 @@ def serving(settings: Settings, specs: Sequence[PolicySpec]) -> Iterator[str]:
             _wait_until_ready(base, lambda: serve.status().applications.get(APP_NAME), len(specs))
             yield base
         finally:
-            serve.shutdown()
-            ray.shutdown()
+            _stop_ray()
 
 
 @contextlib.contextmanager
@@ -138,7 +137,7 @@ def serving_on_cluster(settings: Settings, specs: Sequence[PolicySpec], address:
     if settings.redis_url is not None:
         settings = settings.model_copy(update={"salt": SecretStr(settings.secret().decode())})
     try:
-        with _own_handlers():
+        with _signals_wait():
             ray.init(address=address, namespace="banditloop", log_to_driver=False, logging_level=logging.WARNING)
     except ConnectionError as error:
         raise StartupError(f"no Ray cluster answers at {address!r}: {error}", "address") from error
@@ -157,17 +156,40 @@ def serving_on_cluster(settings: Settings, specs: Sequence[PolicySpec], address:
 
 
 @contextlib.contextmanager
-def _own_handlers() -> Iterator[None]:
-    """The handlers of signals that there were, again, after Ray has put its own: one prints a trace and ends."""
+def _signals_wait() -> Iterator[None]:
+    """A signal that comes meanwhile has its effect at the end.
+
+    Interrupted, Ray leaves processes behind for a minute. It also puts handlers of its own, which exit, or print a
+    trace and end: those that there were are there again at the end.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    from ray._private import utils
+
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    came: list[int] = []
+    for number in before:
+        signal.signal(number, lambda number, _: came.append(number))
+    rays_own, utils.set_sigterm_handler = utils.set_sigterm_handler, lambda _: None
     try:
         yield
     finally:
+        utils.set_sigterm_handler = rays_own
         for number, handler in before.items():
             signal.signal(number, handler)
+        if came:
+            signal.raise_signal(came[0])
+
+
+def _stop_ray() -> None:
+    """Serve and Ray, as far as they have started."""
+    import ray
+    from ray import serve
+
+    if ray.is_initialized():
+        serve.shutdown()
+        ray.shutdown()
 
 
 @contextlib.contextmanager
