@@ -68,7 +68,7 @@ def run_serve(settings: Settings, paths: Sequence[Path], address: str | None) ->
             else:
                 say(f"starting on the Ray cluster at {address}: HAProxy, replicas (about 20 s)")
                 service = serving_on_cluster(settings, specs, address)
-            url = _entered(running, service, log)
+            url = _entered(running, service, signals, log)
             signals.ready()
             names = ", ".join(spec.name for spec in specs)
             say(("ready", "green"), f"  {url}  policies: {names}  docs: {url}/docs")
@@ -80,11 +80,15 @@ def run_serve(settings: Settings, paths: Sequence[Path], address: str | None) ->
         sys.exit(FAILED + signals.number)
 
 
-def _entered(running: contextlib.ExitStack, service: "contextlib.AbstractContextManager[str]", log: Path) -> str:
+def _entered(
+    running: contextlib.ExitStack, service: "contextlib.AbstractContextManager[str]", signals: Signals, log: Path
+) -> str:
     try:
         return running.enter_context(service)
-    except BanditloopError:
-        raise
     except Exception as error:
         traceback.print_exc()
+        if signals.number:
+            raise Interrupted from error  # what is met while half a service is stopped concerns nobody
+        if isinstance(error, BanditloopError):
+            raise
         raise StartupError(f"not started: {type(error).__name__}: {plain(error)[:300]}: see {log}", "serve") from error

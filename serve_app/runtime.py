@@ -188,8 +188,10 @@ def _stop_ray() -> None:
     from ray import serve
 
     if ray.is_initialized():
-        serve.shutdown()
-        ray.shutdown()
+        try:
+            serve.shutdown()
+        finally:
+            ray.shutdown()
 
 
 @contextlib.contextmanager
