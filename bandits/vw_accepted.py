@@ -214,7 +214,7 @@ def _check_range(options: Mapping[str, Sequence[str]], default_reward: float) ->
     if not {"cb_min_cost", "cb_max_cost"} <= options.keys():
         raise _refuse(
             "--regcb has to know what rewards there are, or its PMF stays uniform for ever. Give their costs, which of"
-            " rewards in [0, 1] are --cb_min_cost -1 --cb_max_cost 0"
+            " rewards in [0, 1] are --cb_min_cost -1 --cb_max_cost 0, and --mellowness 0.01"
         )
     if "mellowness" not in options:
         raise _refuse("--regcb with VW's mellowness of 0.1 stays unsure of what is 0.3 better: add --mellowness 0.01")
