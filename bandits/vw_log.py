@@ -220,11 +220,11 @@ def _checked(line: bytes) -> bytes:
 
 
 def _check_namespaces(tree: Any) -> None:
-    """VW takes the first byte of a namespace of JSON for a place in an array, and it may be negative."""
+    """Only namespaces whose names begin with ASCII are given to VW's reader of JSON."""
     for name, value in tree.items() if isinstance(tree, dict) else ():
         if isinstance(value, dict | list):
             if name[:1] > "\x7f":
-                raise BadRowError(f"VW cannot read a namespace whose name begins as {name!r} does: use ASCII", name)
+                raise BadRowError(f"a namespace's name begins with an ASCII character here, not as {name!r} does", name)
             _check_namespaces(value)
     for value in tree if isinstance(tree, list) else ():
         _check_namespaces(value)

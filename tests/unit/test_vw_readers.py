@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from vowpal_wabbit_next import DSJsonFormatParser, TextFormatParser, Workspace, run_cli_driver
 
 from bandits.errors import BadRowError
+from bandits.vw_log import _check_namespaces
 from serve_app.cli import app
 from simulator.logs.dsjson import NO_LABEL, SKIP_LEARN, dsjson_pieces
 from simulator.logs.left_out import MARKER
@@ -429,21 +430,26 @@ def test_labels_in_any_case_are_labels(tmp_path):
         (line({"_multi": [{}, None, {}]}), "c._multi"),
         (line({"_multi": [{}, {"_multi": [{}]}]}), "c._multi"),
         (line(_label_probability=None), "_label_cost"),
-        (line({"é": {"x": 1}}), None),
     ],
 )
 def test_a_label_that_is_not_read_here_is_a_bad_line_and_no_unlabelled_one(tmp_path, given, target):
     path = tmp_path / "log"
     path.write_text(f"{line()}\n{given}\n")
-    if target is not None:
-        with pytest.raises(BadRowError, match="line 2") as caught:
-            rows_of(dsjson_pieces(path))
-        assert caught.value.target == target
+    with pytest.raises(BadRowError, match="line 2") as caught:
+        rows_of(dsjson_pieces(path))
+    assert caught.value.target == target
     with pytest.raises(BadRowError, match="line 2"):
         vw_progressive(path, ARGS, "dsjson")
     found = vw_progressive(path, ARGS, "dsjson", skip_bad=True)
     assert (found.labelled, found.skipped) == (1, 1)
     assert "line 2" in found.left_out.first_bad
+
+
+def test_only_namespaces_named_in_ascii_are_given_to_vw():
+    """Checked on the parsed line, before VW sees any of it."""
+    _check_namespaces({"u": {"é": 1, "x": ["é"]}, "_multi": [{"s": {"x": 1}}]})
+    with pytest.raises(BadRowError, match="ASCII"):
+        _check_namespaces({"u": {"x": 1}, "é": {}})
 
 
 @pytest.mark.parametrize(
