@@ -28,6 +28,7 @@ from serve_app.cli_options import (
     PolicyName,
     RedisUrl,
     ReportFile,
+    RewardModels,
     SkipBad,
     Window,
     group,
@@ -196,13 +197,7 @@ def replay(
     lambda_: Annotated[str | None, typer.Option("--lambda", help="Of dros: a number, or auto [default: 100]")] = None,
     bits: Annotated[int, typer.Option(min=4, max=11, help="Of the reward model: it has 2^bits coefficients")] = 8,
     folds: Annotated[int, typer.Option(min=2, max=20, help="Of the reward model's cross-fitting")] = 5,
-    reward_model: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Of dm and dr: ridge, logistic or gbm (needs scikit-learn); of several, the one that predicts unseen"
-            " rewards best [default: ridge and logistic]"
-        ),
-    ] = None,
+    reward_model: RewardModels = None,
     interval: Annotated[str, typer.Option(help="normal, bootstrap, bernstein or anytime")] = "normal",
     alpha: Annotated[float, typer.Option(help="Intervals miss the truth so often")] = 0.05,
     address: Address = None,
@@ -297,9 +292,7 @@ def worlds(
     seeds: Annotated[int, typer.Option(min=1, help="Runs of every policy in every world")] = 20,
     first_seed: Annotated[int, typer.Option(min=0, help="The first of the seeds")] = 0,
     rounds: Annotated[int, typer.Option(min=4, help="Decisions of a run")] = 1000,
-    reward_model: Annotated[
-        list[str] | None, typer.Option(help="Of dm and dr: ridge, logistic or gbm [default: ridge and logistic]")
-    ] = None,
+    reward_model: RewardModels = None,
     address: Address = None,
     jobs: Jobs = 1,
     out: ReportFile = None,

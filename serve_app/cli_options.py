@@ -121,3 +121,12 @@ def settings_of(**given: Any) -> "Settings":
     from serve_app.settings import Settings  # noqa: PLC0415 - imports Redis, which --help can do without
 
     return Settings(**{name: value for name, value in given.items() if value is not None})
+
+
+RewardModels = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Of dm and dr: ridge, logistic or gbm (needs scikit-learn); of several, the one that predicts unseen"
+        " rewards best [default: ridge and logistic]"
+    ),
+]

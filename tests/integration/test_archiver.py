@@ -15,7 +15,7 @@ from faults import Calls, CountingClient, CountingFolder, DroppingClient, Killed
 from pyarrow import fs
 
 from bandits.codec import digest, encode
-from bandits.errors import ArchiveError, CodecError, LogGapError
+from bandits.errors import ArchiveError, LogGapError, MissingBlobError
 from bandits.join import log_order
 from bandits.records import CatalogueRecord, RewardRecord, SpecRecord, TickRecord
 from policies.archive import ArchiveReader
@@ -294,7 +294,7 @@ def test_a_blob_is_read_from_redis_and_else_from_the_archive(client, tmp_path):
     assert with_archive.blob(digest(SPEC)) == without.blob(digest(SPEC)) == SPEC
     client.delete(KEYS.blob(digest(SPEC)))
     assert with_archive.blob(digest(SPEC)) == SPEC
-    with pytest.raises(CodecError):
+    with pytest.raises(MissingBlobError):
         without.blob(digest(SPEC))
 
 

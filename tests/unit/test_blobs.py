@@ -14,6 +14,7 @@ from strategies import MANY
 from bandits.codec import digest
 from bandits.errors import ArtifactError, SnapshotError, SpecError
 from bandits.exploration import EpsilonGreedy, LinTs
+from bandits.values import MAX_FEATURE
 from policies.catalogue import Catalogue, Item
 from policies.spec import ArtifactSource, Holdout, PolicySpec, RemoteSource, VwConfig, decode_spec
 from serve_app.snapshots import Published, decode_published
@@ -89,7 +90,7 @@ def test_a_catalogue_is_one_or_is_refused(data):
     assert len(set(catalogue.ids)) == len(catalogue)
     found = catalogue.namespace(catalogue.ids)
     assert found.cells().shape[-1] == found.values.shape[-1]
-    assert (abs(found.values) <= 1.000001e12).all()
+    assert (abs(found.values) <= 1.000001 * MAX_FEATURE).all()
 
 
 def damaged_msgpack(valid: st.SearchStrategy[bytes]) -> st.SearchStrategy[bytes]:

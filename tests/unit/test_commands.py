@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import pytest
 import typer
 from rich.console import Console
+from rich.table import Table
 
 from bandits.errors import ReplayError, plain
 from serve_app import cli, cli_demo, cli_doctor, terminal
@@ -145,10 +146,10 @@ def everything_of(table) -> set[str]:
 def tables_of(monkeypatch, *arguments: str):
     """What a command prints, before it is printed."""
     made = []
-    monkeypatch.setattr(cli, "printed", SimpleNamespace(print=made.append))
+    monkeypatch.setattr(cli, "printed", SimpleNamespace(print=lambda shown, **_: made.append(shown)))
     monkeypatch.setattr("sys.argv", ["banditloop", *arguments])
     cli.app(standalone_mode=False)
-    return made
+    return [each for each in made if isinstance(each, Table)]
 
 
 def replay_of(folder: Path) -> list[str]:

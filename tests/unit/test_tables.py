@@ -152,7 +152,7 @@ def test_a_bad_row_that_is_left_out_does_not_say_what_a_column_is(tmp_path):
     log.write_text(log.read_text() * 2)
     pieces = open_log(str(log), "csv", columns=COLUMNS, skip_bad=True)
     assert contexts(pieces) == [7.0, 8.0, 7.0, 8.0]
-    assert str(left_out_of(pieces)) == f"1 bad rows (the first: {log}, line 4: click is no number: 'click')"
+    assert str(left_out_of(pieces)) == f"bad rows: 1 (the first: {log}, line 4: click is no number: 'click')"
     with pytest.raises(BadRowError, match="line 4: click is no number: 'click'"):
         contexts(open_log(str(log), "csv", columns=COLUMNS))
 
