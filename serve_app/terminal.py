@@ -70,14 +70,19 @@ def table(
 
 @contextlib.contextmanager
 def work_on_ray(address: str | None) -> Iterator[None]:
-    """The same for a command that works on Ray, if it does; the file is left only where the work failed."""
+    """The same for a command that works on Ray, if it does; the file is left if the work failed and Ray said why."""
     if address is None:
         yield
         return
     log = Path(tempfile.gettempdir()) / f"banditloop-ray-{os.getpid()}.log"
-    with screen_of_ours(log):
-        yield
-    log.unlink(missing_ok=True)
+    try:
+        with screen_of_ours(log):
+            yield
+    except BaseException:
+        if log.stat().st_size == 0:
+            log.unlink()
+        raise
+    log.unlink()
 
 
 @contextlib.contextmanager
