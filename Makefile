@@ -11,7 +11,7 @@ export OMP_NUM_THREADS = 1
 # it imports, when it first imports them.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test check chaos cluster-redis cluster-test partitions bench cost lint unit lock clean
+.PHONY: demo test check chaos cluster-redis cluster-test partitions vw-arguments bench cost lint unit lock clean
 .DEFAULT_GOAL := check
 
 $(READY): pyproject.toml constraints.txt
@@ -55,6 +55,10 @@ cluster-redis: $(READY)
 partitions: $(READY)
 	BANDITLOOP_EVERY_FAULT=1 $(BIN)/pytest -q $(PARALLEL) tests/unit/test_partition_fold.py tests/integration/test_partitions.py
 	BANDITLOOP_EVERY_FAULT=1 $(BIN)/pytest -q -s tests/e2e/test_partitions.py
+
+# Every set of VW's arguments that is accepted finds the best of three actions: five minutes.
+vw-arguments: $(READY)
+	BANDITLOOP_THOROUGH=1 BANDITLOOP_EVERY_ARGUMENT=1 $(BIN)/pytest -q -n 2 tests/statistical/test_vw_arguments.py
 
 # The processor time of a rank beside that of an earlier build, in its short form: fails what surely costs more.
 cost: $(READY)
