@@ -1,13 +1,14 @@
 """The processor time of one `rank`: this build, another build and an empty endpoint, in turn.
 
-    python benchmarks/serving_cost.py [--against COMMIT] [--quick] [--out cost.json]       (five minutes; quick: three)
+    python benchmarks/serving_cost.py [--against COMMIT] [--quick] [--out cost.json]       (seven minutes; quick: four)
 
 All three services run side by side and are loaded one after the other (wrk, 8 connections); which build comes first
-alternates. Everything that a service has started counts: replicas, learner, archiver, Valkey, HAProxy, Ray's processes.
-A turn counts from the start of its load until everything that it logged is learned, so work that is put off counts as
-well. What the service uses while nobody asks is measured first, and taken off: it depends on how long a turn takes, not
-on how many ask; it has a row of its own, and so has the sum of both. The requests are those of `serving.py`: 100
-catalogue ids, 8 features each, every decision synced to disk.
+alternates, and after half of the turns they are started anew, in the other order. Everything that a service has started
+counts: replicas, learner, archiver, Valkey, HAProxy, Ray's processes. A turn counts from the start of its load until
+everything that it logged is learned, so work that is put off counts as well. What the service uses while nobody asks is
+measured first, and taken off: it depends on how long a turn takes, not on how many ask; it has a row of its own, and so
+has the sum of both. The requests are those of `serving.py`: 100 catalogue ids, 8 features each, every decision synced
+to disk.
 
 A ratio is the geometric mean over the turns, each against the other build's turn beside it; its interval is
 Student's t of the logarithms, 95%. The full form passes when the interval ends at or below `--at-most`: the build is
@@ -152,6 +153,42 @@ def by_process(turns: Sequence[Turn]) -> str:
     return ", ".join(f"{name} {us:,.0f}" for name, us in sorted(means.items(), key=lambda m: -m[1]) if us >= 5)
 
 
+def side_by_side(
+    folder: Path,
+    other: Path,
+    block: int,
+    turns: int,
+    seconds: float,
+    found: dict[str, list[Turn]],
+    resting: dict[str, list[dict[str, float]]],
+) -> None:
+    """Half of the turns, with services of their own: which build is started first alternates as well.
+
+    A process keeps the memory and the place among others that it began with, and costs a few per cent more or less by
+    it for as long as it lives.
+    """
+    sent, codes = bodies(), (HERE, other)
+    with contextlib.ExitStack() as stack:
+        services: dict[int, Service] = {}
+        for at in (0, 1) if block % 2 == 0 else (1, 0):
+            services[at] = stack.enter_context(build(codes[at], folder / f"build{at}"))
+        services[2] = stack.enter_context(empty(folder / "empty"))
+        urls = url_of(services[0]), url_of(services[1]), services[2].url + "/rank"
+        rest: list[dict[str, float]] = [{}, {}, {}]
+
+        for number in range(turns // 2 + 1):
+            for at in (0, 1, 2) if (number + block) % 2 else (1, 0, 2):
+                load_s = seconds if number else WARM_UP_S
+                one = turn(services[at], urls[at], sent, load_s, rest[at], learns=at < 2)
+                if number:
+                    list(found.values())[at].append(one)
+            if number == 0:
+                rest = idle([services[at] for at in range(3)])
+                for who, used in zip(found, rest, strict=True):
+                    resting[who].append(used)
+            print(f"\rturn {block * (turns // 2) + number} of {turns}", end="", file=sys.stderr, flush=True)
+
+
 def main() -> int:
     """Measure, print, exit 1 if this build costs more."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -164,36 +201,20 @@ def main() -> int:
     given = parser.parse_args()
     turns = given.turns or (6 if given.quick else 12)
     seconds = given.seconds or (2.0 if given.quick else 5.0)
-    if turns < 2:
-        parser.error("--turns: an interval needs at least 2")
+    if turns < 4 or turns % 2:
+        parser.error("--turns: an even number, at least 4: half of them with services that were started the other way")
 
-    sent = bodies()
     found: dict[str, list[Turn]] = {"this build": [], given.against: [], "an empty endpoint": []}
+    resting: dict[str, list[dict[str, float]]] = {who: [] for who in found}
     with tempfile.TemporaryDirectory(prefix="cost-") as name, checked_out(given.against) as other:
-        folder = Path(name)
-        with (
-            build(HERE, folder / "ours") as ours,
-            build(other, folder / "other") as theirs,
-            empty(folder / "empty") as nothing,
-        ):
-            services = ours, theirs, nothing
-            urls = url_of(ours), url_of(theirs), nothing.url + "/rank"
-            resting: list[dict[str, float]] = [{}, {}, {}]
-            for number in range(turns + 1):
-                for at in (0, 1, 2) if number % 2 else (1, 0, 2):
-                    learns, load_s = services[at] is not nothing, seconds if number else WARM_UP_S
-                    one = turn(services[at], urls[at], sent, load_s, resting[at], learns=learns)
-                    if number:
-                        list(found.values())[at].append(one)
-                if number == 0:
-                    resting = idle(services)
-                print(f"\rturn {number} of {turns}", end="", file=sys.stderr, flush=True)
+        for block in (0, 1):
+            side_by_side(Path(name) / str(block), other, block, turns, seconds, found, resting)
     print(file=sys.stderr)
 
     table = Table()
     mine, before, least = found.values()
-    for (who, measured), rest in zip(found.items(), resting, strict=True):
-        used_ms = 1e3 * sum(rest.values())
+    for who, measured in found.items():
+        used_ms = 1e3 * float(np.mean([sum(rest.values()) for rest in resting[who]]))
         table.add(f"processor time while nobody asks, {who}, ms/s", f"{used_ms:,.0f}", used_ms)
         us = float(np.mean([each.total for each in measured]))
         table.add(f"processor time of a rank, {who}, us", f"{us:,.0f}: {by_process(measured)}", us)

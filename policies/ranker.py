@@ -310,10 +310,6 @@ def explicit_pool(actions: Sequence[ActionRequest], excluded: frozenset[str] = f
     distinct = set(ids)
     if len(distinct) < len(ids) or "" in distinct:
         raise _wrong_id(ids)
-    for i, action in enumerate(actions):
-        if action.features is not None:
-            check_features(action.features, f"actions[{i}].features")
-
     kept = actions
     if excluded:
         kept = [action for action in actions if action.id not in excluded]
@@ -324,9 +320,14 @@ def explicit_pool(actions: Sequence[ActionRequest], excluded: frozenset[str] = f
     if scores.count(None) < len(scores):
         _check_scores(actions)
     features = [action.features for action in kept]
+    inline = features.count(None) < len(features)
+    if inline:
+        for i, action in enumerate(actions):  # those of the request, so that the error names its index
+            check_features(action.features or {}, f"actions[{i}].features")
+
     return Pool(
         tuple(ids),
-        None if features.count(None) == len(features) else features,
+        features if inline else None,
         {} if scores.count(None) == len(scores) else _columns(scores),
     )
 
