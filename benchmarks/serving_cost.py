@@ -193,13 +193,13 @@ def main() -> int:
     """Measure, print, exit 1 if this build costs more."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--against", default=BEFORE, metavar="COMMIT", help=f"the other build (default {BEFORE})")
-    parser.add_argument("--turns", type=int, help="of each service: 12, in the quick form 6")
+    parser.add_argument("--turns", type=int, help="of each service: 12, in the quick form 4")
     parser.add_argument("--seconds", type=float, help="of load in a turn: 5, in the quick form 2")
     parser.add_argument("--at-most", type=float, default=1.03, help="the ratio that passes (default 1.03)")
     parser.add_argument("--quick", action="store_true", help="fewer turns; fails only what is surely above")
     parser.add_argument("--out", type=Path, help="write the measurements as JSON")
     given = parser.parse_args()
-    turns = given.turns or (6 if given.quick else 12)
+    turns = given.turns or (4 if given.quick else 12)
     seconds = given.seconds or (2.0 if given.quick else 5.0)
     if turns < 4 or turns % 2:
         parser.error("--turns: an even number, at least 4: half of them with services that were started the other way")
