@@ -56,7 +56,7 @@ class Turn:
 
     @property
     def total(self) -> float:
-        """Of all processes, without what is used anyway."""
+        """The sum over all processes, without what is used anyway."""
         return sum(self.us.values())
 
 

@@ -1,4 +1,4 @@
-"""What callers send: rank requests, actions, items, and the features in them. Imports nothing heavy.
+"""Rank requests, actions and items as callers send them, and the features in them. This imports nothing heavy.
 
 Features as callers have them become the features of a record (``plain_features``), so the log, the learner and every
 replay see one form only.

@@ -4,7 +4,7 @@ import msgspec
 
 
 class Trouble(msgspec.Struct, frozen=True):
-    """What was last wrong with a source, and when, in seconds since the epoch."""
+    """The reason of a source's last failure, and its time in seconds since the epoch."""
 
     reason: str
     at_s: float

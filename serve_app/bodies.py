@@ -24,7 +24,7 @@ _any = msgspec.json.Decoder()
 
 
 def parse(body: bytes | msgspec.Raw, decoder: "msgspec.json.Decoder[T]") -> T:
-    """What the body says.
+    """Decode a body.
 
     Raises:
         MalformedBodyError: it is not JSON, or nested too deeply.
@@ -50,7 +50,7 @@ def parse(body: bytes | msgspec.Raw, decoder: "msgspec.json.Decoder[T]") -> T:
 
 
 def _readable(error: Exception) -> tuple[str, str]:
-    """What is wrong, and where; of a field that is unknown or missing, the field itself."""
+    """The message and the path of an error; the path of an unknown or missing field ends in its own name."""
     message, _, where = str(error).partition(" - at `")
     target = where.rstrip("`").removeprefix("$")
     if named := _FIELD.search(message):
