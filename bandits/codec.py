@@ -53,7 +53,9 @@ def decode(data: bytes) -> LogRecord:
     """
     if not data or data[0] != VERSION:
         _demand_known(data)
-        raise CodecError(f"a record starts with version byte {VERSION}, not {data[:1]!r}", "version")
+        raise CodecError(
+            f"a record starts with version byte {VERSION}, not {data[:1]!r}", "version"
+        )
     try:
         record = _decoder.decode(data[1:])
     except MALFORMED as error:
@@ -89,8 +91,8 @@ def _demand_known(data: bytes) -> None:
 def read(entry_id: str, data: bytes, on_undecodable: Callable[[str, CodecError], None]) -> LogEntry:
     """An entry of the log. ``on_undecodable`` is told of one that does not decode.
 
-    It says nothing but that time has passed, and reads as a tick; if it is of a kind that this build does not know, as
-    an UnknownRecord.
+    It says nothing but that time has passed, and reads as a tick; if it is of a kind that this
+    build does not know, as an UnknownRecord.
     """
     try:
         return LogEntry(entry_id, decode(data))
@@ -113,8 +115,14 @@ def _no_position(position: str) -> CodecError:
 
 def _check_merge(record: CutRecord | MergeRecord) -> None:
     """Numbers count from 1, and what was given was given at a position."""
-    given = [] if isinstance(record, CutRecord) else [each for each in record.inputs if each is not None]
-    if not all(0 < number < MAX_MERGES for number in (record.number, *(each.number for each in given))):
+    given = (
+        []
+        if isinstance(record, CutRecord)
+        else [each for each in record.inputs if each is not None]
+    )
+    if not all(
+        0 < number < MAX_MERGES for number in (record.number, *(each.number for each in given))
+    ):
         raise CodecError(f"a merge's number is from 1 on, below {MAX_MERGES}", "number")
     for each in given:
         if not POSITION.fullmatch(each.position):
@@ -156,7 +164,9 @@ def _check_decision(record: DecisionRecord) -> None:
 
 
 def _check_features(record: DecisionRecord) -> None:
-    maps: Iterable[FeatureMap | None] = (record.context, *record.features) if record.features else (record.context,)
+    maps: Iterable[FeatureMap | None] = (
+        (record.context, *record.features) if record.features else (record.context,)
+    )
     for features in maps:
         if features:
             for name, value in features.items():
@@ -165,7 +175,9 @@ def _check_features(record: DecisionRecord) -> None:
 
 
 def _check_credit(credit: Credit, slots: int) -> None:
-    if len(credit.credited) != slots or not all(0 <= index < len(credit.sources) for index in credit.credited):
+    if len(credit.credited) != slots or not all(
+        0 <= index < len(credit.sources) for index in credit.credited
+    ):
         raise CodecError("one credited source per slot", "credit.credited")
     _check_pmfs(credit.pmf, slots, len(credit.sources), "credit.pmf")
     if not all(pmf[index] > 0.0 for pmf, index in zip(credit.pmfs(), credit.credited, strict=True)):

@@ -21,9 +21,10 @@ _by_name = attrgetter("name")
 class FeatureIndex:
     """Columns for feature hashes, in the order they were first met. Column 0 is the intercept.
 
-    ``interactions``: pairs of namespaces that are crossed. ``ignored``: a namespace that has no columns of its own.
-    ``limit``: the most columns there will be; a feature first met after that is ignored. ``intercept``: without it
-    column 0 is there and is 0, so its weight is that of the prior and enters no sum.
+    ``interactions``: pairs of namespaces that are crossed. ``ignored``: a namespace that has no
+    columns of its own. ``limit``: the most columns there will be; a feature first met after that is
+    ignored. ``intercept``: without it column 0 is there and is 0, so its weight is that of the
+    prior and enters no sum.
     """
 
     def __init__(
@@ -60,14 +61,17 @@ class FeatureIndex:
     ) -> tuple[Int64, Float64, Float64]:
         """The features of every action, interactions included.
 
-        Returns the columns that may occur, int64[n], or all if ``dense``, and their values, float64[K, n]. And of the
-        features that were never met, and could still get a column, the sum of squares per action, float64[K]; without
-        those of the context, which tell no action from another. ``relative``: without all that the actions have in
-        common, the intercept and the context as well.
+        Returns the columns that may occur, int64[n], or all if ``dense``, and their values,
+        float64[K, n]. And of the features that were never met, and could still get a column, the
+        sum of squares per action, float64[K]; without those of the context, which tell no action
+        from another. ``relative``: without all that the actions have in common, the intercept and
+        the context as well.
         """
         flat = flatten(context, actions)
         space, spans, shared_space = _numbers(flat.shared_spaces, flat.spaces, flat.widths)
-        plan = _plan(self._interactions, self._ignored, names_of(flat.shared_spaces), names_of(flat.spaces))
+        plan = _plan(
+            self._interactions, self._ignored, names_of(flat.shared_spaces), names_of(flat.spaces)
+        )
         found: tuple[Int64, Float64, Float64] = design(
             self._keys,
             self._places,
@@ -90,11 +94,13 @@ class FeatureIndex:
         return found
 
     def rows(self, batch: Sequence[Row], learn: Sequence[bool]) -> tuple[Int64, Int64, Float64]:
-        """Columns and values of one action each; where ``learn``, a feature first met gets a column, up to the limit.
+        """Columns and values of one action each.
 
-        Returns where in the columns, int64[n], and values, float64[n], each row starts, and the last one ends. Of a
-        feature that occurs twice in a row there are two values. What a row becomes depends on the rows before it, not
-        on how many are asked for together.
+        Where ``learn``, a feature first met gets a column, up to the limit.
+
+        Returns where in the columns, int64[n], and values, float64[n], each row starts, and the
+        last one ends. Of a feature that occurs twice in a row there are two values. What a row
+        becomes depends on the rows before it, not on how many are asked for together.
         """
         begins, columns, found, _ = self._rows(batch, learn)
         return begins, columns, found
@@ -103,8 +109,14 @@ class FeatureIndex:
         """Of each row, int64[n], how many features have no column."""
         return self._rows(batch, [False] * len(batch))[3]
 
-    def _rows(self, batch: Sequence[Row], learn: Sequence[bool]) -> tuple[Int64, Int64, Float64, Int64]:
-        parts = [namespace for row in batch for namespace in (sorted(row, key=_by_name) if len(row) > 1 else row)]
+    def _rows(
+        self, batch: Sequence[Row], learn: Sequence[bool]
+    ) -> tuple[Int64, Int64, Float64, Int64]:
+        parts = [
+            namespace
+            for row in batch
+            for namespace in (sorted(row, key=_by_name) if len(row) > 1 else row)
+        ]
         spaces = tuple(sorted(set(map(_by_name, parts))))
         number = {name: at for at, name in enumerate(spaces)}
         alone, pairs = _own_plan(self._interactions, self._ignored, spaces)
@@ -132,11 +144,20 @@ class FeatureIndex:
 def _plan(
     interactions: Interactions, ignored: str | None, shared: tuple[str, ...], own: tuple[str, ...]
 ) -> tuple[Bools, Int32, Int32, Int32]:
-    """What ``design`` asks of namespaces: which have columns; pairs of both kinds, of actions', of the context's."""
+    """What ``design`` asks of namespaces: which have columns.
+
+    Pairs of both kinds, of actions', of the context's.
+    """
     number = {name: at for at, name in enumerate((*shared, *own))}
-    known = [(number[first], number[second]) for first, second in interactions if {first, second} <= number.keys()]
+    known = [
+        (number[first], number[second])
+        for first, second in interactions
+        if {first, second} <= number.keys()
+    ]
     before = len(shared)
-    crossed = [(a, b, 0) if a >= before else (b, a, 1) for a, b in known if (a < before) != (b < before)]
+    crossed = [
+        (a, b, 0) if a >= before else (b, a, 1) for a, b in known if (a < before) != (b < before)
+    ]
     within = [(a, b, 0) for a, b in known if min(a, b) >= before]
     around = [(a, b, 0) for a, b in known if max(a, b) < before]
     return _alone((*shared, *own), ignored), triples(crossed), triples(within), triples(around)
@@ -149,9 +170,15 @@ def _numbers(shared: Spaces, own: Spaces, widths: Sizes) -> tuple[Int32, Int64, 
 
 
 @lru_cache(maxsize=256)
-def _own_plan(interactions: Interactions, ignored: str | None, spaces: tuple[str, ...]) -> tuple[Bools, Int32]:
+def _own_plan(
+    interactions: Interactions, ignored: str | None, spaces: tuple[str, ...]
+) -> tuple[Bools, Int32]:
     number = {name: at for at, name in enumerate(spaces)}
-    known = [(number[first], number[second], 0) for first, second in interactions if {first, second} <= number.keys()]
+    known = [
+        (number[first], number[second], 0)
+        for first, second in interactions
+        if {first, second} <= number.keys()
+    ]
     return _alone(spaces, ignored), triples(known)
 
 

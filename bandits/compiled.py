@@ -1,7 +1,7 @@
 """How loops are compiled, and the types they take: see docs/decisions/compiled.md.
 
-Sums run in a fixed order, nothing fused and nothing reordered: the same arguments give the same bits. Arrays are
-C-contiguous.
+Sums run in a fixed order, nothing fused and nothing reordered: the same arguments give the same
+bits. Arrays are C-contiguous.
 """
 
 from collections.abc import Callable
@@ -22,8 +22,13 @@ Int64 = NDArray[np.int64]
 
 
 def compiled(*arguments: Any, returns: Any = types.void) -> Callable[[F], F]:
-    """Compile for these types at once, not in the middle of a first request; numba keeps the result on disk."""
-    made: Callable[[F], F] = numba.njit(returns(*arguments), cache=True, error_model="numpy", nogil=True)
+    """Compile for these types at once, not in the middle of a first request.
+
+    Numba keeps the result on disk.
+    """
+    made: Callable[[F], F] = numba.njit(
+        returns(*arguments), cache=True, error_model="numpy", nogil=True
+    )
     return made
 
 

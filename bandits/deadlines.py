@@ -10,8 +10,9 @@ Deadline = tuple[int, int, str, str]
 class Deadlines:
     """What is to happen when, in order of (time, number).
 
-    Things of one kind and window fall due in the order they are added, as the log's time goes forward: so there is a
-    queue for each, and the next thing is the head of one of a few. A heap of all was a tenth of a fold's time.
+    Things of one kind and window fall due in the order they are added, as the log's time goes
+    forward: so there is a queue for each, and the next thing is the head of one of a few. A heap of
+    all was a tenth of a fold's time.
     """
 
     def __init__(self) -> None:

@@ -21,8 +21,8 @@ _LENGTH = struct.Struct("<I").pack
 class Decision(msgspec.Struct, frozen=True, eq=False, gc=False):
     """What was chosen, slot by slot, and with what probability.
 
-    ``pmfs``: float64[slots, K]; row j is the PMF slot j was drawn from, 0 at the actions of earlier slots.
-    ``chosen``: one index into the ActionSet per slot.
+    ``pmfs``: float64[slots, K]; row j is the PMF slot j was drawn from, 0 at the actions of earlier
+    slots. ``chosen``: one index into the ActionSet per slot.
     """
 
     event_id: str
@@ -59,11 +59,19 @@ def uniform(salt: bytes, policy: str, event_id: str, slot: int, purpose: str) ->
 
 
 def decide(
-    policy: Policy, context: Context, actions: ActionSet, *, event_id: str, salt: bytes, name: str = "", slots: int = 1
+    policy: Policy,
+    context: Context,
+    actions: ActionSet,
+    *,
+    event_id: str,
+    salt: bytes,
+    name: str = "",
+    slots: int = 1,
 ) -> Decision:
     """Choose ``slots`` actions one after another, without replacement.
 
-    ``salt`` is secret (1 to 64 bytes): who knows it can predict every choice. ``name`` is the policy's.
+    ``salt`` is secret (1 to 64 bytes): who knows it can predict every choice. ``name`` is the
+    policy's.
 
     Raises:
         EmptyActionsError: no actions.
@@ -74,7 +82,9 @@ def decide(
     if count == 0:
         raise EmptyActionsError("a decision needs at least one action", "actions")
     if not 1 <= slots <= count:
-        raise InvalidFieldError(f"slots must be between 1 and the number of actions ({count}), not {slots}", "slots")
+        raise InvalidFieldError(
+            f"slots must be between 1 and the number of actions ({count}), not {slots}", "slots"
+        )
     pmf = policy.pmf(context, actions)
     drawn = _drawn(pmf, count, uniform(salt, name, event_id, 0, PURPOSE_ACTION))
     if slots == 1:
@@ -95,5 +105,7 @@ def _drawn(pmf: Pmf, count: int, u: float) -> int:
     drawn = draw_checked(pmf, u) if pmf.dtype == _FLOAT64 and pmf.shape == (count,) else -1
     if drawn < 0:
         check_pmf(pmf)
-        raise InvalidPmfError(f"the policy returned {pmf.size} probabilities for {count} actions", "pmf")
+        raise InvalidPmfError(
+            f"the policy returned {pmf.size} probabilities for {count} actions", "pmf"
+        )
     return drawn

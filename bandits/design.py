@@ -1,8 +1,8 @@
 """Compiled loops over features: a decision's scores and design matrix, and the sums of rows that are learned.
 
-The features of a decision come as ``bandits.flat.Flat`` holds them. A pair of features has the hash that Vowpal Wabbit
-gives it. A table finds the column of a hash: ``keys`` uint32[S] and ``places`` int32[S], -1 where a place is free; S is
-a power of two above the number of columns.
+The features of a decision come as ``bandits.flat.Flat`` holds them. A pair of features has the hash
+that Vowpal Wabbit gives it. A table finds the column of a hash: ``keys`` uint32[S] and ``places``
+int32[S], -1 where a place is free; S is a power of two above the number of columns.
 """
 
 from typing import Any
@@ -60,12 +60,13 @@ def weigh(
 ) -> Float64:
     """- Σ weight · value of each action, float64[K]: its features, the context's, pairs of one of each, a constant.
 
-    ``weights``: float32[2^bits], of each hash at its last bits. The weight of a name, its own and those of its pairs
-    with the context's features times their values, is summed once, however many actions have a feature of that name.
+    ``weights``: float32[2^bits], of each hash at its last bits. The weight of a name, its own and
+    those of its pairs with the context's features times their values, is summed once, however many
+    actions have a feature of that name.
 
-    ``layout``: the namespace of each name and of each feature of the context; then the pairs of namespaces that are
-    crossed, three numbers each: the actions', the context's, and 1 if the context's comes first. One array, since each
-    that is handed over costs more than reading it.
+    ``layout``: the namespace of each name and of each feature of the context; then the pairs of
+    namespaces that are crossed, three numbers each: the actions', the context's, and 1 if the
+    context's comes first. One array, since each that is handed over costs more than reading it.
     """
     mask = np.uint32(weights.size - 1)
     space, shared_space = layout[: names.size], layout[names.size : names.size + shared.size]
@@ -135,7 +136,26 @@ def fill_table(keys: UInt32, places: Int32, hashes: UInt32) -> None:
 
 
 @compiled(
-    *(u4s, i4s, i8, truth, truth, truth, u4s, i4s, i4ss, f4ss, i8s, u4s, f4s, i4s, truths, i4ss, i4ss, i4ss),
+    *(
+        u4s,
+        i4s,
+        i8,
+        truth,
+        truth,
+        truth,
+        u4s,
+        i4s,
+        i4ss,
+        f4ss,
+        i8s,
+        u4s,
+        f4s,
+        i4s,
+        truths,
+        i4ss,
+        i4ss,
+        i4ss,
+    ),
     returns=types.Tuple((types.int64[::1], types.float64[:, ::1], types.float64[::1])),
 )
 def design(  # noqa: C901, PLR0912, PLR0915 - one pass over the features of a decision
@@ -158,12 +178,15 @@ def design(  # noqa: C901, PLR0912, PLR0915 - one pass over the features of a de
     own_pairs: Int32,
     shared_pairs: Int32,
 ) -> tuple[Int64, Float64, Float64]:
-    """The columns, of ``size``, that may occur (all of them if ``dense``), int64[n]; their values, float64[K, n].
+    """The columns, of ``size``, that may occur (all of them if ``dense``), int64[n].
 
-    And, if there is ``room`` for more columns, of each action's features that have none the sum of squares, float64[K];
-    without those of the context. Column 0 is the intercept. ``alone``: by namespace, whether its features have columns
-    of their own. ``relative``: what all actions have in common is left out, the intercept, the context, and what each
-    has with the same value: it tells no action from another, and a large one would drown what does.
+    Their values, float64[K, n].
+
+    And, if there is ``room`` for more columns, of each action's features that have none the sum of
+    squares, float64[K]; without those of the context. Column 0 is the intercept. ``alone``: by
+    namespace, whether its features have columns of their own. ``relative``: what all actions have
+    in common is left out, the intercept, the context, and what each has with the same value: it
+    tells no action from another, and a large one would drown what does.
     """
     spaces = alone.size - (spans.size - 1)  # of the context; the actions' come after them
     base, occurs = np.zeros(size), np.zeros(size, np.bool_)
@@ -185,7 +208,8 @@ def design(  # noqa: C901, PLR0912, PLR0915 - one pass over the features of a de
                     if column >= 0:
                         base[column] += np.float64(shared_values[c]) * np.float64(shared_values[e])
                         occurs[column] = True
-    # Of each name: its own column, then that of its pair with each feature of the context that it is crossed with.
+    # Of each name: its own column, then that of its pair with each feature of the context that it
+    # is crossed with.
     terms = 0
     for p in range(len(crossed)):
         for c in range(shared.size):
@@ -206,7 +230,11 @@ def design(  # noqa: C901, PLR0912, PLR0915 - one pass over the features of a de
             factor[at] = shared_values[c]
             for u in range(names.size):
                 if space[u] == crossed[p, 0]:
-                    hashed = _pair(names[u], shared[c]) if crossed[p, 2] == 0 else _pair(shared[c], names[u])
+                    hashed = (
+                        _pair(names[u], shared[c])
+                        if crossed[p, 2] == 0
+                        else _pair(shared[c], names[u])
+                    )
                     columns[u, at] = _column(keys, places, hashed)
                     if columns[u, at] < 0:
                         left_out[u] += factor[at] * factor[at]
@@ -253,7 +281,9 @@ def design(  # noqa: C901, PLR0912, PLR0915 - one pass over the features of a de
                     value = np.float64(values[k, i]) * np.float64(values[k, j])
                     if everywhere[codes[row, i]] and everywhere[codes[row, j]]:
                         continue
-                    column = _column(keys, places, _pair(names[codes[row, i]], names[codes[row, j]]))
+                    column = _column(
+                        keys, places, _pair(names[codes[row, i]], names[codes[row, j]])
+                    )
                     if column >= 0:
                         x[k, place[column]] += value
                     else:
@@ -266,7 +296,9 @@ def design(  # noqa: C901, PLR0912, PLR0915 - one pass over the features of a de
 @compiled(
     *(types.uint32[::1], types.int32[::1], types.uint32[::1], i8, i8),
     *(i8s, i4s, i8s, u4s, f4s, truths, i4ss, truths),
-    returns=types.Tuple((types.int64, types.int64[::1], types.int64[::1], types.float64[::1], types.int64[::1])),
+    returns=types.Tuple(
+        (types.int64, types.int64[::1], types.int64[::1], types.float64[::1], types.int64[::1])
+    ),
 )
 def columns_of_rows(  # noqa: C901, PLR0912 - one pass over the features of many rows
     keys: UInt32,
@@ -283,11 +315,13 @@ def columns_of_rows(  # noqa: C901, PLR0912 - one pass over the features of many
     pairs: Int32,
     learn: Bools,
 ) -> tuple[int, Int64, Int64, Float64, Int64]:
-    """Columns and values of rows; where ``learn``, a feature first met gets a column, up to the limit.
+    """Columns and values of rows.
 
-    Row r has the segments ``first[r]`` to ``first[r + 1]``; a segment holds features of one namespace, from
-    ``start[s]`` to ``start[s + 1]``. Returns the number of columns now, where each row starts, the columns and values,
-    and how many features of each row have no column.
+    Where ``learn``, a feature first met gets a column, up to the limit.
+
+    Row r has the segments ``first[r]`` to ``first[r + 1]``; a segment holds features of one
+    namespace, from ``start[s]`` to ``start[s + 1]``. Returns the number of columns now, where each
+    row starts, the columns and values, and how many features of each row have no column.
     """
     count = learn.size
     begins, cells = np.zeros(count + 1, np.int64), 0
@@ -311,7 +345,9 @@ def columns_of_rows(  # noqa: C901, PLR0912 - one pass over the features of many
                     if p >= 0 and (space[s] != pairs[p, 0] or space[e] != pairs[p, 1]):
                         continue
                     for i in range(start[s], start[s + 1]):
-                        for j in range(start[e] if p >= 0 else i, start[e + 1] if p >= 0 else i + 1):
+                        for j in range(
+                            start[e] if p >= 0 else i, start[e + 1] if p >= 0 else i + 1
+                        ):
                             value = np.float64(values[i])
                             if p >= 0:
                                 value *= np.float64(values[j])
@@ -352,7 +388,14 @@ def _add_squares(a: Any, x: Any, held: Any, size: Any) -> None:
 
 
 @compiled(
-    *(types.float64[:, ::1], types.float64[::1], types.float64[:, ::1], types.float64[::1], types.float64[::1], i8),
+    *(
+        types.float64[:, ::1],
+        types.float64[::1],
+        types.float64[:, ::1],
+        types.float64[::1],
+        types.float64[::1],
+        i8,
+    ),
     *(i8s, i8s, f8s, i8s, f8s, truths),
 )
 def add_rows(  # noqa: C901 - zeros added or left out
@@ -369,7 +412,9 @@ def add_rows(  # noqa: C901 - zeros added or left out
     reward: Float64,
     learn: Bools,
 ) -> None:
-    """Add x x' to ``a``, r x to ``b``, and x, 1 and r to the action's own sums, row by row; of a correction r x and r.
+    """Add x x' to ``a``, r x to ``b``, and x, 1 and r to the action's own sums, row by row.
+
+    Of a correction r x and r.
 
     Element by element in the order of the rows, so where a batch ends changes no bit of any sum.
     """
@@ -391,7 +436,8 @@ def add_rows(  # noqa: C901 - zeros added or left out
             count[action[r]] += 1.0
             for n in range(several):
                 cross[action[r], occurs[n]] += row[occurs[n]]
-        if learn[r] and (held or 4 * several > size):  # adding the zeros, too, is quicker than leaving them out
+        # adding the zeros, too, is quicker than leaving them out
+        if learn[r] and (held or 4 * several > size):
             held += 1
             if held == TOGETHER:
                 _add_squares(a, x, held, size)

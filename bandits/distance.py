@@ -21,14 +21,20 @@ _ARRAYS = {
 
 
 def distance(first: Snapshot, second: Snapshot) -> float:
-    """The largest |a - b| / (1 + |a|) over all numbers of two models; infinite if their structure differs.
+    """The largest |a - b| / (1 + |a|) over all numbers of two models.
+
+    Infinite if their structure differs.
 
     A whole VW model cannot be compared but by its bytes: 0 or infinite.
 
     Raises:
         SnapshotError: a payload is corrupt.
     """
-    if (first.kind, first.position, first.learned) != (second.kind, second.position, second.learned):
+    if (first.kind, first.position, first.learned) != (
+        second.kind,
+        second.position,
+        second.learned,
+    ):
         return math.inf
     if first.payload == second.payload:
         return 0.0
@@ -46,7 +52,10 @@ def _apart(kind: str | None, value: Any, other: Any) -> float:
         return 0.0 if value == other else math.inf
     if len(value) != len(other):
         return math.inf
-    a, b = np.frombuffer(value, kind).astype(np.float64), np.frombuffer(other, kind).astype(np.float64)
+    a, b = (
+        np.frombuffer(value, kind).astype(np.float64),
+        np.frombuffer(other, kind).astype(np.float64),
+    )
     return float((np.abs(a - b) / (1.0 + np.abs(a))).max(initial=0.0))
 
 

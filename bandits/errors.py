@@ -1,4 +1,7 @@
-"""The one error tree. Every error names the field it is about (``target``), so whoever reads it knows what to fix."""
+"""The one error tree.
+
+Every error names the field it is about (``target``), so whoever reads it knows what to fix.
+"""
 
 import re
 from typing import ClassVar
@@ -16,7 +19,8 @@ def plain(said: object) -> str:
 class BanditloopError(Exception):
     """Base of every error this project raises on purpose.
 
-    ``code`` is stable and machine-readable; ``target`` is the path of the field at fault, e.g. ``actions[3].id``.
+    ``code`` is stable and machine-readable; ``target`` is the path of the field at fault, e.g.
+    ``actions[3].id``.
     """
 
     code: ClassVar[str] = "error"

@@ -15,7 +15,9 @@ Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 
 
-class EpsilonGreedy(msgspec.Struct, tag="epsilon_greedy", tag_field="kind", frozen=True, forbid_unknown_fields=True):
+class EpsilonGreedy(
+    msgspec.Struct, tag="epsilon_greedy", tag_field="kind", frozen=True, forbid_unknown_fields=True
+):
     """A best action with probability 1 - epsilon, any action otherwise."""
 
     epsilon: Fraction = 0.1
@@ -25,7 +27,9 @@ class EpsilonGreedy(msgspec.Struct, tag="epsilon_greedy", tag_field="kind", froz
         return kernels.greedy(scores, self.epsilon)
 
 
-class Softmax(msgspec.Struct, tag="softmax", tag_field="kind", frozen=True, forbid_unknown_fields=True):
+class Softmax(
+    msgspec.Struct, tag="softmax", tag_field="kind", frozen=True, forbid_unknown_fields=True
+):
     """Probability proportional to exp(score / temperature)."""
 
     temperature: Positive = 1.0
@@ -36,18 +40,23 @@ class Softmax(msgspec.Struct, tag="softmax", tag_field="kind", frozen=True, forb
         return normalised(weights)
 
 
-class SquareCB(msgspec.Struct, tag="squarecb", tag_field="kind", frozen=True, forbid_unknown_fields=True):
+class SquareCB(
+    msgspec.Struct, tag="squarecb", tag_field="kind", frozen=True, forbid_unknown_fields=True
+):
     """Inverse gap weighting (Foster & Rakhlin 2020, arXiv:2002.04926, algorithm 1).
 
-    gamma = gamma_scale * learned ** gamma_exponent, the schedule of Vowpal Wabbit's ``--squarecb``. Differs from the
-    paper: actions tied for best share what the others leave.
+    gamma = gamma_scale * learned ** gamma_exponent, the schedule of Vowpal Wabbit's ``--squarecb``.
+    Differs from the paper: actions tied for best share what the others leave.
     """
 
     gamma_scale: Positive = 10.0
     gamma_exponent: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.5
 
     def pmf(self, scores: Float64, learned: int) -> Pmf:
-        """float64[K] from scores[K]; ``learned`` is the number of interactions behind the scores."""
+        """float64[K] from scores[K].
+
+        ``learned`` is the number of interactions behind the scores.
+        """
         gap = scores.max() - scores
         best = gap == 0.0
         gamma = self.gamma_scale * float(learned) ** self.gamma_exponent
@@ -57,16 +66,26 @@ class SquareCB(msgspec.Struct, tag="squarecb", tag_field="kind", frozen=True, fo
         return normalised(pmf)
 
 
-class Greedy(msgspec.Struct, tag="greedy", tag_field="kind", frozen=True, forbid_unknown_fields=True):
-    """A best action; ties share. With a floor of 0 nothing is explored and a log of it supports no other policy."""
+class Greedy(
+    msgspec.Struct, tag="greedy", tag_field="kind", frozen=True, forbid_unknown_fields=True
+):
+    """A best action; ties share.
+
+    With a floor of 0 nothing is explored and a log of it supports no other policy.
+    """
 
     def pmf(self, scores: Float64, learned: int) -> Pmf:  # noqa: ARG002
         """float64[K] from scores[K]."""
         return greedy(scores)
 
 
-class LinUcb(msgspec.Struct, tag="linucb", tag_field="kind", frozen=True, forbid_unknown_fields=True):
-    """Greedy on mean + alpha * standard deviation (Li et al. 2010, arXiv:1003.0146). Ridge learners only."""
+class LinUcb(
+    msgspec.Struct, tag="linucb", tag_field="kind", frozen=True, forbid_unknown_fields=True
+):
+    """Greedy on mean + alpha * standard deviation (Li et al. 2010, arXiv:1003.0146).
+
+    Ridge learners only.
+    """
 
     alpha: Annotated[float, msgspec.Meta(ge=0)] = 1.0
 
@@ -74,15 +93,18 @@ class LinUcb(msgspec.Struct, tag="linucb", tag_field="kind", frozen=True, forbid
 class LinTs(msgspec.Struct, tag="lints", tag_field="kind", frozen=True, forbid_unknown_fields=True):
     """Thompson sampling (Agrawal & Goyal 2013, arXiv:1209.3352). Ridge learners only.
 
-    Differs from the paper: a snapshot holds ``draws`` fixed posterior draws and an action's probability is the share
-    of draws in which it is best. So the PMF is exact and pure, and the logged propensity is the sampling probability.
+    Differs from the paper: a snapshot holds ``draws`` fixed posterior draws and an action's
+    probability is the share of draws in which it is best. So the PMF is exact and pure, and the
+    logged propensity is the sampling probability.
     """
 
     scale: Positive = 0.5
     draws: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 100
 
 
-class VwExploration(msgspec.Struct, tag="vw", tag_field="kind", frozen=True, forbid_unknown_fields=True):
+class VwExploration(
+    msgspec.Struct, tag="vw", tag_field="kind", frozen=True, forbid_unknown_fields=True
+):
     """Vowpal Wabbit's own exploration, as its argument string says. VW learners only."""
 
 
@@ -96,7 +118,10 @@ def greedy(scores: Float64) -> Pmf:
 
 
 def votes(draws: Float32) -> Pmf:
-    """The share of the M columns of ``draws``, float32[K, M], in which each row is highest; a tie splits its vote."""
+    """The share of the M columns of ``draws``, float32[K, M], in which each row is highest.
+
+    A tie splits its vote.
+    """
     return normalised(kernels.votes(draws))
 
 

@@ -19,8 +19,9 @@ Spaces = tuple[tuple[str, int], ...]
 class Flat(msgspec.Struct, frozen=True, eq=False, gc=False):
     """``names``: uint32[U], hashes of features of the actions, namespace after namespace, as ``spaces`` says.
 
-    ``values``: float32[K, N], ``widths`` of each namespace; ``codes``: int32[K or 1, N], which name each value is of.
-    ``shared``, ``shared_values``: the context's features, [C], as ``shared_spaces`` says.
+    ``values``: float32[K, N], ``widths`` of each namespace; ``codes``: int32[K or 1, N], which name
+    each value is of. ``shared``, ``shared_values``: the context's features, [C], as
+    ``shared_spaces`` says.
     """
 
     names: UInt32
@@ -60,7 +61,10 @@ def _side_by_side(actions: ActionSet) -> tuple[UInt32, Int32, Float32, Spaces, S
     count = len(actions)
     tall = any(len(codes) > 1 for _, codes, _ in parts)
     total = sum(values.shape[1] for _, _, values in parts)
-    codes, values = np.empty((count if tall else 1, total), np.int32), np.empty((count, total), np.float32)
+    codes, values = (
+        np.empty((count if tall else 1, total), np.int32),
+        np.empty((count, total), np.float32),
+    )
     at, seen = 0, 0
     for names, own, given in parts:
         after = at + given.shape[1]
@@ -68,13 +72,20 @@ def _side_by_side(actions: ActionSet) -> tuple[UInt32, Int32, Float32, Spaces, S
         values[:, at:after] = given
         at, seen = after, seen + names.size
     hashes = joined([names for names, _, _ in parts], np.uint32)
-    spaces = tuple((namespace.name, part[0].size) for namespace, part in zip(actions.namespaces, parts, strict=True))
+    spaces = tuple(
+        (namespace.name, part[0].size)
+        for namespace, part in zip(actions.namespaces, parts, strict=True)
+    )
     return hashes, codes, values, spaces, tuple(each[2].shape[1] for each in parts)
 
 
 def _coded(namespace: Namespace) -> tuple[UInt32, Int32, Float32]:
     """Names, which one each value is of, and the values, contiguous."""
-    names, codes, values = namespace.hashes, namespace.codes, np.ascontiguousarray(namespace.values, np.float32)
+    names, codes, values = (
+        namespace.hashes,
+        namespace.codes,
+        np.ascontiguousarray(namespace.values, np.float32),
+    )
     if codes is not None:
         return names, np.ascontiguousarray(codes, np.int32), values
     if names.ndim == 1:

@@ -18,7 +18,8 @@ def hash_namespace(name: str) -> int:
 def hash_feature(namespace: str, name: str) -> int:
     """32-bit hash of a feature's name, seeded by its namespace.
 
-    Unlike VW's text parser, a name made of digits is hashed like any other: integer names used as indexes collide.
+    Unlike VW's text parser, a name made of digits is hashed like any other: integer names used as
+    indexes collide.
     """
     return mmh3.hash(name.encode(), hash_namespace(namespace), signed=False)
 

@@ -1,8 +1,9 @@
 """The join: decisions and rewards of the log become what a learner is taught. Pure, incremental.
 
-A decision is taught when its window closes, or, ``as_it_arrives``, at once with the default reward and then corrected
-by each reward that counts. What the model holds of a remembered decision is kept beside it (``taught``), so that a
-correction is always the difference to it, whatever happened to the model in between.
+A decision is taught when its window closes, or, ``as_it_arrives``, at once with the default reward
+and then corrected by each reward that counts. What the model holds of a remembered decision is kept
+beside it (``taught``), so that a correction is always the difference to it, whatever happened to
+the model in between.
 """
 
 from collections import Counter
@@ -14,7 +15,14 @@ import msgspec
 
 from bandits.deadlines import Deadline, Deadlines
 from bandits.errors import CodecError
-from bandits.join_state import ClosedState, EarlyActivation, EarlyState, JoinState, OpenState, log_order
+from bandits.join_state import (
+    ClosedState,
+    EarlyActivation,
+    EarlyState,
+    JoinState,
+    OpenState,
+    log_order,
+)
 from bandits.records import ActivationRecord, BuildRecord, DecisionRecord, LogEntry, RewardRecord
 from bandits.versions import fold_version
 
@@ -24,8 +32,9 @@ __all__ = ["Join", "JoinRule", "JoinState", "JoinedDecision", "log_order"]
 class JoinRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How rewards join decisions.
 
-    A decision's window runs ``window_s`` seconds from its entry. A reward that comes after it is late as long as the
-    decision is remembered, one more window: it changes nothing, or with ``late: correct`` the model is corrected by it.
+    A decision's window runs ``window_s`` seconds from its entry. A reward that comes after it is
+    late as long as the decision is remembered, one more window: it changes nothing, or with ``late:
+    correct`` the model is corrected by it.
     """
 
     window_s: Annotated[float, msgspec.Meta(gt=0, le=30 * 86400)] = 600.0
@@ -69,11 +78,12 @@ class _Remembered(msgspec.Struct, eq=False, gc=False):
 class Join:
     """Feed it the log's entries in order; it returns what is to be taught.
 
-    ``rule_of`` maps a spec digest to its JoinRule; ``waits`` tells of one whether its learner cannot correct: then
-    ``as_it_arrives`` teaches a slot when its first reward comes, or the default when the window closes. ``counts`` has
-    one outcome per reward: joined, duplicate, late, orphan, invalid, unactivated (its decision never was), or early
-    (still waiting for its decision, or for its activation); and counts of decisions and activations. ``rule`` says how
-    long an early one waits. ``fold``: the version of the fold (see FOLD), which the log's builds say.
+    ``rule_of`` maps a spec digest to its JoinRule; ``waits`` tells of one whether its learner
+    cannot correct: then ``as_it_arrives`` teaches a slot when its first reward comes, or the
+    default when the window closes. ``counts`` has one outcome per reward: joined, duplicate, late,
+    orphan, invalid, unactivated (its decision never was), or early (still waiting for its decision,
+    or for its activation); and counts of decisions and activations. ``rule`` says how long an early
+    one waits. ``fold``: the version of the fold (see FOLD), which the log's builds say.
     """
 
     rule_of: Callable[[str], JoinRule]
@@ -83,8 +93,10 @@ class Join:
     fold: int = 1
     _open: dict[str, _Remembered] = field(default_factory=dict)
     _closed: dict[str, _Remembered] = field(default_factory=dict)
-    _early: dict[str, dict[int, tuple[int, RewardRecord]]] = field(default_factory=dict)  # by number: until, reward
-    _activations: dict[str, dict[int, int]] = field(default_factory=dict)  # those that came early; by number: until
+    # by number: until, reward
+    _early: dict[str, dict[int, tuple[int, RewardRecord]]] = field(default_factory=dict)
+    # those that came early; by number: until
+    _activations: dict[str, dict[int, int]] = field(default_factory=dict)
     _deadlines: Deadlines = field(default_factory=Deadlines)
     _sequence: int = 0
 
@@ -134,14 +146,24 @@ class Join:
 
     def state(self) -> JoinState:
         """For a checkpoint."""
-        correctable = {event_id: each for event_id, each in self._closed.items() if each.record is not None}
+        correctable = {
+            event_id: each for event_id, each in self._closed.items() if each.record is not None
+        }
         return JoinState(
             self._sequence,
             dict(self.counts),
             [_state_of(event_id, each) for event_id, each in self._open.items()],
             [_state_of(event_id, each) for event_id, each in correctable.items()],
-            [ClosedState(event_id, d.number, d.forgotten_ms) for event_id, d in self._closed.items() if not d.record],
-            [EarlyState(number, *each) for parked in self._early.values() for number, each in parked.items()],
+            [
+                ClosedState(event_id, d.number, d.forgotten_ms)
+                for event_id, d in self._closed.items()
+                if not d.record
+            ],
+            [
+                EarlyState(number, *each)
+                for parked in self._early.values()
+                for number, each in parked.items()
+            ],
             [
                 EarlyActivation(number, until, event_id)
                 for event_id, parked in self._activations.items()
@@ -175,14 +197,20 @@ class Join:
             self._early.setdefault(event_id, {})[early.number] = (early.orphan_ms, early.reward)
             found.append((early.orphan_ms, early.number, "orphan", event_id))
         for activation in state.activations:
-            self._activations.setdefault(activation.event_id, {})[activation.number] = activation.orphan_ms
-            found.append((activation.orphan_ms, activation.number, "activation", activation.event_id))
+            self._activations.setdefault(activation.event_id, {})[activation.number] = (
+                activation.orphan_ms
+            )
+            found.append(
+                (activation.orphan_ms, activation.number, "activation", activation.event_id)
+            )
         self._deadlines.restore(found)
 
     def _restored(self, state: OpenState, records: Mapping[str, DecisionRecord]) -> _Remembered:
         record = records.get(state.position)
         if record is None or record.event_id != state.event_id:
-            raise CodecError(f"the log holds no decision {state.event_id!r} at {state.position}", "position")
+            raise CodecError(
+                f"the log holds no decision {state.event_id!r} at {state.position}", "position"
+            )
         return _Remembered(
             state.position,
             record,
@@ -228,7 +256,9 @@ class Join:
             decision.record = None
             decision.values, decision.seen, decision.taught = _NOTHING, _NOTHING, _NOTHING
 
-    def _decision(self, position: str, now_ms: int, record: DecisionRecord, out: list[JoinedDecision]) -> None:
+    def _decision(
+        self, position: str, now_ms: int, record: DecisionRecord, out: list[JoinedDecision]
+    ) -> None:
         if record.event_id in self._open or record.event_id in self._closed:
             self.counts["duplicate_decision"] += 1
             return
@@ -290,7 +320,9 @@ class Join:
         if not parked:
             del self._activations[event_id]
 
-    def _join(self, decision: _Remembered, record: DecisionRecord, reward: RewardRecord, outcome: str) -> int | None:
+    def _join(
+        self, decision: _Remembered, record: DecisionRecord, reward: RewardRecord, outcome: str
+    ) -> int | None:
         """Count a reward; the slot whose aggregate it entered, if it did."""
         slot = _slot_of(record, reward)
         if slot is None:
@@ -337,11 +369,18 @@ class Join:
             decision.waiting = 0
 
     def _adopt_fold(self, version: int) -> None:
-        """From here on entries are folded so. Of an earlier version, when an older build goes on, nothing waits."""
+        """From here on entries are folded so.
+
+        Of an earlier version, when an older build goes on, nothing waits.
+        """
         if version == 1 and self.fold > 1:
             for decision in self._open.values():
                 self._settle(decision, "joined")
-            parked = [(event_id, number) for event_id, known in self._activations.items() for number in known]
+            parked = [
+                (event_id, number)
+                for event_id, known in self._activations.items()
+                for number in known
+            ]
             for event_id, number in parked:
                 self._orphan_activation(event_id, number)
         self.fold = version
@@ -372,9 +411,15 @@ def _teach(decision: _Remembered, slots: Sequence[int], out: list[JoinedDecision
     deltas = tuple(wanted[slot] - taught[slot] for slot in changed)
     taught.update(wanted)
     if fresh:
-        out.append(JoinedDecision(decision.position, decision.record, fresh, tuple(wanted[slot] for slot in fresh)))
+        out.append(
+            JoinedDecision(
+                decision.position, decision.record, fresh, tuple(wanted[slot] for slot in fresh)
+            )
+        )
     if changed:
-        out.append(JoinedDecision(decision.position, decision.record, changed, deltas, correction=True))
+        out.append(
+            JoinedDecision(decision.position, decision.record, changed, deltas, correction=True)
+        )
 
 
 def _state_of(event_id: str, d: _Remembered) -> OpenState:

@@ -1,4 +1,7 @@
-"""What a join remembers between two entries, as a checkpoint holds it. Fields are only ever appended."""
+"""What a join remembers between two entries, as a checkpoint holds it.
+
+Fields are only ever appended.
+"""
 
 import msgspec
 
@@ -47,7 +50,10 @@ class EarlyActivation(msgspec.Struct, frozen=True, array_like=True):
 
 
 class JoinState(msgspec.Struct, frozen=True, array_like=True):
-    """Everything a join remembers but the records of decisions. ``correctable``: closed, but still to be corrected."""
+    """Everything a join remembers but the records of decisions.
+
+    ``correctable``: closed, but still to be corrected.
+    """
 
     sequence: int
     counts: dict[str, int]

@@ -89,7 +89,10 @@ def total_and_least(pmf: Float64) -> tuple[float, float]:
 
 @compiled(f8s, f8, returns=i8)
 def draw(pmf: Float64, u: float) -> int:
-    """Inverse CDF: the first index whose cumulative mass exceeds u of the whole. Never one of probability 0."""
+    """Inverse CDF: the first index whose cumulative mass exceeds u of the whole.
+
+    Never one of probability 0.
+    """
     total = 0.0
     for p in pmf:
         total += p

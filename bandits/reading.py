@@ -1,4 +1,7 @@
-"""From what a person wrote in YAML or JSON to a typed object. Errors say what there is to choose from."""
+"""From what a person wrote in YAML or JSON to a typed object.
+
+Errors say what there is to choose from.
+"""
 
 import difflib
 import re
@@ -26,7 +29,9 @@ class _Loader(yaml.SafeLoader):
         for key in keys:
             if isinstance(key, yaml.ScalarNode):
                 if (key.tag, key.value) in seen:
-                    raise yaml.constructor.ConstructorError(None, None, f"{key.value} stands twice", key.start_mark)
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"{key.value} stands twice", key.start_mark
+                    )
                 seen.append((key.tag, key.value))
         return super().construct_mapping(node, deep)
 
@@ -39,16 +44,18 @@ def parse_yaml(text: str | bytes) -> Any:
     """
     try:
         return _Loader(text).get_single_data()
-    except (yaml.YAMLError, UnicodeDecodeError, ValueError) as error:  # ValueError: of a date that is none
+    # ValueError: of a date that is none
+    except (yaml.YAMLError, UnicodeDecodeError, ValueError) as error:
         raise InvalidFieldError(f"not YAML: {' '.join(str(error).split())}") from error
 
 
 def read(raw: Any, kind: type[T]) -> T:
     """``raw`` as a ``kind``: a ``msgspec`` struct, a union of tagged ones, or a container of such.
 
-    Raises:
-        InvalidFieldError: it is none. ``target`` is the path of what is wrong, "" for the whole. Where a field, a kind
-            or a value is none of those that there are, the message has them all and suggests the nearest.
+    Raises: InvalidFieldError: it is none. ``target`` is the path of what is wrong, "" for the
+        whole. Where a field, a kind
+            or a value is none of those that there are, the message has them all and suggests the
+            nearest.
     """
     try:
         return msgspec.convert(raw, type=kind)
@@ -67,7 +74,10 @@ def choices(given: object, known: Iterable[object]) -> str:
 
 
 def nearest(given: object, names: Sequence[str]) -> str:
-    """A question after the nearest of some names, with a space behind it; nothing if none is near."""
+    """A question after the nearest of some names, with a space behind it.
+
+    Nothing if none is near.
+    """
     found = difflib.get_close_matches(str(given).lower(), names, n=1, cutoff=0.5)
     return f"did you mean {found[0]}? " if found else ""
 
@@ -81,19 +91,30 @@ def _explained(error: msgspec.ValidationError, whole: Any, kind: Any) -> tuple[s
         within = _structs(kinds, raw)
         if field:
             step: str | int = field
-            types = [each.type for struct in within for each in struct.fields if each.encode_name == field]
+            types = [
+                each.type
+                for struct in within
+                for each in struct.fields
+                if each.encode_name == field
+            ]
         elif place:
             step = int(place)
             types = [inner for each in kinds for inner in _items(each, step)]
         else:
-            step = next(key for key in raw if str(error) == _error_of(_alone(whole, path, key), kind))
+            step = next(
+                key for key in raw if str(error) == _error_of(_alone(whole, path, key), kind)
+            )
             types = [each.value_type for each in kinds if isinstance(each, inspect.DictType)]
         raw, kinds = raw[step], [inner for each in types for inner in _kinds(each)]
         path.append(step)
-    named = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path).removeprefix(".")
+    named = "".join(
+        f"[{step}]" if isinstance(step, int) else f".{step}" for step in path
+    ).removeprefix(".")
     if at.startswith("key` in `"):
         return f"a key: {message}", named
-    return _with_choices(message, raw, _structs(kinds, raw), kinds, within, named.rpartition(".")[2]), named
+    return _with_choices(
+        message, raw, _structs(kinds, raw), kinds, within, named.rpartition(".")[2]
+    ), named
 
 
 def _with_choices(
@@ -111,7 +132,9 @@ def _with_choices(
     if missing := _MISSING.fullmatch(message):
         tags = [each.tag for each in structs if each.tag_field == missing[1]]
         return f"the field {missing[1]!r} is missing" + (f": {choices('', tags)}" if tags else "")
-    values = [value for each in kinds if isinstance(each, inspect.LiteralType) for value in each.values]
+    values = [
+        value for each in kinds if isinstance(each, inspect.LiteralType) for value in each.values
+    ]
     known = values or [each.tag for each in within if each.tag_field == field]
     if known:
         return f"{raw!r} is no choice: {choices(raw, known)}"
@@ -130,7 +153,9 @@ def _structs(kinds: Sequence[inspect.Type], raw: Any) -> list[inspect.StructType
     """The structs that ``raw`` may be meant as: the one of its tag, else all."""
     found = [kind for kind in kinds if isinstance(kind, inspect.StructType)]
     given = raw if isinstance(raw, dict) else {}
-    return [each for each in found if each.tag is not None and given.get(each.tag_field) == each.tag] or found
+    return [
+        each for each in found if each.tag is not None and given.get(each.tag_field) == each.tag
+    ] or found
 
 
 def _fields(struct: inspect.StructType) -> list[str]:

@@ -1,6 +1,7 @@
 """The schema of the log: every kind of entry there is. A record is what one entry of the log says.
 
-Large things (a spec, a catalogue, a checkpoint) are blobs named by their digest. Arrays are little-endian bytes.
+Large things (a spec, a catalogue, a checkpoint) are blobs named by their digest. Arrays are
+little-endian bytes.
 """
 
 import struct
@@ -15,7 +16,9 @@ _DOUBLE = struct.Struct("<d")
 
 
 class Record(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
-    """Base of all records. Stored as a msgpack array headed by the kind's name; fields are only ever appended.
+    """Base of all records.
+
+    Stored as a msgpack array headed by the kind's name; fields are only ever appended.
 
     A record refers to nothing that could refer back, so the collector of cycles is spared it.
     """
@@ -39,11 +42,11 @@ class Credit(msgspec.Struct, frozen=True, array_like=True):
 class DecisionRecord(Record, frozen=True, tag="decision"):
     """A decision, with everything needed to rebuild the feature matrix its policy saw.
 
-    ``features``: per action, inline features or None; the whole is None when all come from the catalogue.
-    ``scores``: by source, float32[K], NaN where the source did not propose the action.
-    ``pmf``: float64[slots, K]. ``user``: keyed pseudonym. ``holdout``: chosen by the spec's holdout policy;
-    ``unserved``: but that had no candidates for some slot, which was chosen uniformly, so it is none of the control.
-    ``failed``: by source, why it gave no scores, of those that failed.
+    ``features``: per action, inline features or None; the whole is None when all come from the
+    catalogue. ``scores``: by source, float32[K], NaN where the source did not propose the action.
+    ``pmf``: float64[slots, K]. ``user``: keyed pseudonym. ``holdout``: chosen by the spec's holdout
+    policy; ``unserved``: but that had no candidates for some slot, which was chosen uniformly, so
+    it is none of the control. ``failed``: by source, why it gave no scores, of those that failed.
     """
 
     event_id: str
@@ -74,7 +77,10 @@ class DecisionRecord(Record, frozen=True, tag="decision"):
         return np.frombuffer(self.pmf, "<f8").reshape(len(self.chosen), len(self.action_ids))
 
     def propensity(self, slot: int) -> float:
-        """The probability of the slot's action when it was chosen; without making an array of all."""
+        """The probability of the slot's action when it was chosen.
+
+        Without making an array of all.
+        """
         at = 8 * (slot * len(self.action_ids) + self.chosen[slot])
         propensity: float = _DOUBLE.unpack_from(self.pmf, at)[0]
         return propensity
@@ -91,7 +97,10 @@ class ActivationRecord(Record, frozen=True, tag="activation"):
 
 
 class RewardRecord(Record, frozen=True, tag="reward"):
-    """A reward event. Without a ``reward_id`` its slot is its id; ``slot`` None means the action's, or 0."""
+    """A reward event.
+
+    Without a ``reward_id`` its slot is its id; ``slot`` None means the action's, or 0.
+    """
 
     event_id: str
     value: float
@@ -105,7 +114,10 @@ class TickRecord(Record, frozen=True, tag="tick"):
 
 
 class SpecRecord(Record, frozen=True, tag="spec"):
-    """From here on the policy is described by this spec. ``salt_id`` tells which secret salt draws its uniforms."""
+    """From here on the policy is described by this spec.
+
+    ``salt_id`` tells which secret salt draws its uniforms.
+    """
 
     digest: str
     salt_id: str
@@ -126,7 +138,8 @@ class ArtifactRecord(Record, frozen=True, tag="artifact"):
 class BuildRecord(Record, frozen=True, tag="build"):
     """The learner that reads on from here runs on this architecture with these library versions.
 
-    Its ``fold`` is the version by which the entries from here on are folded, whoever folds them (see versions.py).
+    Its ``fold`` is the version by which the entries from here on are folded, whoever folds them
+    (see versions.py).
     """
 
     build: dict[str, str]
@@ -137,20 +150,29 @@ class CheckpointRecord(Record, frozen=True, tag="checkpoint"):
 
 
 class PinRecord(Record, frozen=True, tag="pin"):
-    """Replicas serve this snapshot while learning goes on; None unpins. A new spec or a rollback unpins, too."""
+    """Replicas serve this snapshot while learning goes on; None unpins.
+
+    A new spec or a rollback unpins, too.
+    """
 
     snapshot_id: str | None
 
 
 class RollbackRecord(Record, frozen=True, tag="rollback"):
-    """The learner restores what it had learned at ``position``, this snapshot's; what came after is not relearned."""
+    """The learner restores what it had learned at ``position``, this snapshot's.
+
+    What came after is not relearned.
+    """
 
     snapshot_id: str
     position: str
 
 
 class WarmStartRecord(Record, frozen=True, tag="warm_start"):
-    """The learner goes on from a model that was trained on another log; the blob of this digest holds it."""
+    """The learner goes on from a model that was trained on another log.
+
+    The blob of this digest holds it.
+    """
 
     digest: str
 
@@ -158,7 +180,8 @@ class WarmStartRecord(Record, frozen=True, tag="warm_start"):
 class MergeInput(msgspec.Struct, frozen=True, array_like=True):
     """What one partition gave to a merge: the bytes of this digest, its model at ``position`` of its own log.
 
-    ``number``: of the cut, so of the first merge it was given to. ``learned``: interactions its log had taught by then.
+    ``number``: of the cut, so of the first merge it was given to. ``learned``: interactions its log
+    had taught by then.
     """
 
     number: int
@@ -174,11 +197,13 @@ class CutRecord(Record, frozen=True, tag="cut"):
 
 
 class MergeRecord(Record, frozen=True, tag="merge"):
-    """Merge ``number`` of a policy's partitions; the log of partition 0 decides it, the others repeat it.
+    """Merge ``number`` of a policy's partitions.
 
-    ``inputs``: by partition, what it gave, now or to an earlier merge; None when it has given nothing. ``digest``: of
-    the merged model. ``model``: ``model_digest`` of the spec it is for. ``restores``: back to where these inputs were
-    merged before; what was learned since is dropped.
+    The log of partition 0 decides it, the others repeat it.
+
+    ``inputs``: by partition, what it gave, now or to an earlier merge; None when it has given
+    nothing. ``digest``: of the merged model. ``model``: ``model_digest`` of the spec it is for.
+    ``restores``: back to where these inputs were merged before; what was learned since is dropped.
     """
 
     number: int
@@ -207,7 +232,10 @@ LogRecord = (
 
 
 class UnknownRecord(msgspec.Struct, frozen=True, gc=False):
-    """What an entry says that is of a kind this build does not know. It is read, and never written."""
+    """What an entry says that is of a kind this build does not know.
+
+    It is read, and never written.
+    """
 
     kind: str
 
@@ -218,7 +246,10 @@ def kind_of(record: LogRecord | UnknownRecord) -> str:
 
 
 class LogEntry(msgspec.Struct, frozen=True, gc=False):
-    """One entry of the log. Its id ("milliseconds-sequence", the log's own clock) is its event time."""
+    """One entry of the log.
+
+    Its id ("milliseconds-sequence", the log's own clock) is its event time.
+    """
 
     id: str
     record: LogRecord | UnknownRecord

@@ -1,12 +1,13 @@
 """Bayesian ridge regression over action features, with an optional bias per action: LinUCB and LinTS.
 
-The state is sufficient statistics only, sums over interactions, so models of disjoint logs merge by addition and the
-posterior is computed when a snapshot is made. With x the features of the chosen action and e its indicator, the joint
-precision over (shared weights, action biases) is an arrow: a dense d x d block, a diagonal, and one d-vector per
-action. Eliminating the diagonal (Schur complement) costs O(actions x d^2 + d^3) per snapshot, O(d^2) per interaction.
+The state is sufficient statistics only, sums over interactions, so models of disjoint logs merge by
+addition and the posterior is computed when a snapshot is made. With x the features of the chosen
+action and e its indicator, the joint precision over (shared weights, action biases) is an arrow: a
+dense d x d block, a diagonal, and one d-vector per action. Eliminating the diagonal (Schur
+complement) costs O(actions x d^2 + d^3) per snapshot, O(d^2) per interaction.
 
-Sources: Li et al. 2010 (arXiv:1003.0146), algorithm 2, hybrid model with a one-dimensional disjoint part;
-Agrawal & Goyal 2013 (arXiv:1209.3352) for the posterior draws.
+Sources: Li et al. 2010 (arXiv:1003.0146), algorithm 2, hybrid model with a one-dimensional disjoint
+part; Agrawal & Goyal 2013 (arXiv:1209.3352) for the posterior draws.
 """
 
 import hashlib
@@ -32,13 +33,16 @@ Hash = Annotated[int, msgspec.Meta(ge=0, lt=2**32)]
 Standbys = Annotated[int, msgspec.Meta(ge=0, le=8)]
 
 
-class RidgeConfig(msgspec.Struct, tag="ridge", tag_field="kind", frozen=True, forbid_unknown_fields=True):
+class RidgeConfig(
+    msgspec.Struct, tag="ridge", tag_field="kind", frozen=True, forbid_unknown_fields=True
+):
     """``l2`` and ``bias_l2``: prior precision of shared weights and of action biases (ignored without ``action_bias``).
 
-    ``interactions``: pairs of namespaces whose features are crossed. ``max_features`` bounds d; a feature first met
-    when d is full is ignored. ``standbys``: learners that fold along, ready to take over. ``intercept: false``: without
-    features of its own an action's shared part is 0. It is written only if it is false, so that what was written
-    before there was such a field stays as it is, byte for byte.
+    ``interactions``: pairs of namespaces whose features are crossed. ``max_features`` bounds d; a
+    feature first met when d is full is ignored. ``standbys``: learners that fold along, ready to
+    take over. ``intercept: false``: without features of its own an action's shared part is 0. It is
+    written only if it is false, so that what was written before there was such a field stays as it
+    is, byte for byte.
     """
 
     l2: Annotated[float, msgspec.Meta(gt=0)] = 1.0
@@ -58,8 +62,8 @@ class RidgeConfig(msgspec.Struct, tag="ridge", tag_field="kind", frozen=True, fo
 class RidgeLearner:
     """Learns shared weights and action biases from interactions, in order, one at a time.
 
-    ``draws``: how many posterior draws a snapshot holds (LinTS; 0 for none), scaled by ``scale`` and seeded by ``salt``
-    and the snapshot's log position.
+    ``draws``: how many posterior draws a snapshot holds (LinTS; 0 for none), scaled by ``scale``
+    and seeded by ``salt`` and the snapshot's log position.
     """
 
     def __init__(
@@ -92,7 +96,10 @@ class RidgeLearner:
             self.learn_row(each.actions.ids[each.chosen], features, each.reward)
 
     def learn_row(self, action_id: str, features: Row, reward: float) -> None:
-        """Add x x', r x and the action's own sums; at once for whoever looks, in fact a batch at a time."""
+        """Add x x', r x and the action's own sums.
+
+        At once for whoever looks, in fact a batch at a time.
+        """
         row = self._rows.get(action_id)
         if row is None:
             row = self._rows[action_id] = len(self._action_ids)
@@ -109,10 +116,15 @@ class RidgeLearner:
             self._settle()
 
     def _settle(self) -> None:
-        """Add what is pending. Element by element in order, so where a batch ends changes no bit of any sum."""
+        """Add what is pending.
+
+        Element by element in order, so where a batch ends changes no bit of any sum.
+        """
         pending, self._pending = self._pending, []
         widths = [namespace.values.size for features, *_ in pending for namespace in features]
-        widest = max(widths, default=0) * max((len(features) for features, *_ in pending), default=0)
+        widest = max(widths, default=0) * max(
+            (len(features) for features, *_ in pending), default=0
+        )
         at_once = max(1, ELEMENTS // max(1, widest * widest))
         for start in range(0, len(pending), at_once):
             self._add(pending[start : start + at_once])
@@ -139,7 +151,11 @@ class RidgeLearner:
     def snapshot(self, position: str) -> Snapshot:
         """The posterior as of ``position``."""
         self._settle()
-        config, d, n = self._config, len(self._index), len(self._action_ids) if self._config.action_bias else 0
+        config, d, n = (
+            self._config,
+            len(self._index),
+            len(self._action_ids) if self._config.action_bias else 0,
+        )
         cross, count, total = self._cross[:n, :d], self._count[:n], self._sum[:n]
         shrink = 1.0 / (config.bias_l2 + count)
         shift = cross * shrink[:, None]
@@ -157,13 +173,18 @@ class RidgeLearner:
         )
         if self._uncertainty:
             payload = msgspec.structs.replace(
-                payload, covariance=_bytes(root @ root.T), shift=_bytes(shift), shrink=_bytes(shrink)
+                payload,
+                covariance=_bytes(root @ root.T),
+                shift=_bytes(shift),
+                shrink=_bytes(shrink),
             )
         if self._draws:
             seed = self._seed(position)
             generator = np.random.Generator(np.random.Philox(int.from_bytes(seed, "little")))
             deviation = self._scale * root @ generator.standard_normal((d, self._draws))
-            own = self._scale * np.sqrt(shrink)[:, None] * generator.standard_normal((n, self._draws))
+            own = (
+                self._scale * np.sqrt(shrink)[:, None] * generator.standard_normal((n, self._draws))
+            )
             payload = msgspec.structs.replace(
                 payload,
                 draws=self._draws,
@@ -230,7 +251,10 @@ def decode_sums(checkpoint: bytes) -> _State:
 
 
 def encode_sums(
-    hashes: list[int], action_ids: list[str], learned: int, sums: tuple[Float64, Float64, Float64, Float64, Float64]
+    hashes: list[int],
+    action_ids: list[str],
+    learned: int,
+    sums: tuple[Float64, Float64, Float64, Float64, Float64],
 ) -> bytes:
     """A learner's checkpoint: what ``_State.arrays`` gives, of these columns and actions."""
     a, b, cross, count, total = map(_bytes, sums)
@@ -259,14 +283,19 @@ def index_of(config: RidgeConfig, hashes: Sequence[int]) -> FeatureIndex:
     """The columns of a model. An item's own indicator is its bias already."""
     ignored = ITEM_NAMESPACE if config.action_bias else None
     intercept = config.intercept is not False
-    return FeatureIndex(config.interactions, ignored, config.max_features, hashes, intercept=intercept)
+    return FeatureIndex(
+        config.interactions, ignored, config.max_features, hashes, intercept=intercept
+    )
 
 
 def _inverse_root(precision: Float64) -> Float64:
-    """R with R R' = the inverse of ``precision``; scaled to unit diagonal first, since features come in any unit.
+    """R with R R' = the inverse of ``precision``.
 
-    Columns that are the same but for rounding (a timestamp beside the intercept) would leave it indefinite; then the
-    least power of ten, from 1e-14 of the diagonal, that makes it definite is added.
+    Scaled to unit diagonal first, since features come in any unit.
+
+    Columns that are the same but for rounding (a timestamp beside the intercept) would leave it
+    indefinite; then the least power of ten, from 1e-14 of the diagonal, that makes it definite is
+    added.
     """
     scale = 1.0 / np.sqrt(np.diag(precision))
     scaled = precision * scale[:, None] * scale
@@ -326,4 +355,6 @@ def decode(data: bytes, kind: Any) -> Any:
     try:
         return msgspec.msgpack.decode(data, type=kind)
     except MALFORMED as error:
-        raise SnapshotError(f"not a ridge {kind.__name__.strip('_').lower()}: {error}", "payload") from error
+        raise SnapshotError(
+            f"not a ridge {kind.__name__.strip('_').lower()}: {error}", "payload"
+        ) from error

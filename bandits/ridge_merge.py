@@ -11,9 +11,10 @@ from bandits.ridge import RidgeConfig, decode_sums, encode_sums
 def merge_ridge(config: RidgeConfig, checkpoints: Sequence[bytes]) -> bytes:
     """The checkpoint of a learner that has learned what each of these has, none of it twice.
 
-    Features and actions stand in the order in which they are first met, checkpoint after checkpoint. As long as no
-    learner's features were full, the sums are those of one learner of all the logs, up to the rounding of additions;
-    what exceeds ``max_features`` is left out, as a learner leaves it out.
+    Features and actions stand in the order in which they are first met, checkpoint after
+    checkpoint. As long as no learner's features were full, the sums are those of one learner of all
+    the logs, up to the rounding of additions; what exceeds ``max_features`` is left out, as a
+    learner leaves it out.
 
     Raises:
         SnapshotError: a checkpoint is corrupt.
@@ -21,9 +22,18 @@ def merge_ridge(config: RidgeConfig, checkpoints: Sequence[bytes]) -> bytes:
     parts = [decode_sums(each) for each in checkpoints]
     hashes = list(dict.fromkeys([INTERCEPT, *(hashed for part in parts for hashed in part.hashes)]))
     column = {hashed: at for at, hashed in enumerate(hashes[: config.max_features])}
-    row = {name: at for at, name in enumerate(dict.fromkeys(name for part in parts for name in part.action_ids))}
+    row = {
+        name: at
+        for at, name in enumerate(dict.fromkeys(name for part in parts for name in part.action_ids))
+    }
     d, n = len(column), len(row)
-    a, b, cross, count, total = np.zeros((d, d)), np.zeros(d), np.zeros((n, d)), np.zeros(n), np.zeros(n)
+    a, b, cross, count, total = (
+        np.zeros((d, d)),
+        np.zeros(d),
+        np.zeros((n, d)),
+        np.zeros(n),
+        np.zeros(n),
+    )
     for part in parts:
         kept = [at for at, hashed in enumerate(part.hashes) if hashed in column]
         columns = np.array([column[part.hashes[at]] for at in kept], np.intp)
@@ -34,4 +44,6 @@ def merge_ridge(config: RidgeConfig, checkpoints: Sequence[bytes]) -> bytes:
         cross[np.ix_(rows, columns)] += own_cross[:, kept]
         count[rows] += own_count
         total[rows] += own_total
-    return encode_sums(list(column), list(row), sum(part.learned for part in parts), (a, b, cross, count, total))
+    return encode_sums(
+        list(column), list(row), sum(part.learned for part in parts), (a, b, cross, count, total)
+    )

@@ -54,14 +54,17 @@ class RidgeModel:
         return mean
 
     def upper_bounds(self, context: Context, actions: ActionSet, alpha: float) -> Float64:
-        """float64[K]: posterior mean + alpha standard deviations. What was never met has its prior's variance.
+        """float64[K]: posterior mean + alpha standard deviations.
+
+        What was never met has its prior's variance.
 
         Raises:
             SnapshotError: the snapshot was made without uncertainty.
         """
         if not self._payload.covariance:
             raise SnapshotError(
-                "this snapshot holds no posterior covariance: it was not made for linucb", "exploration"
+                "this snapshot holds no posterior covariance: it was not made for linucb",
+                "exploration",
             )
         _, features, unmet = self._index.matrix(context, actions, dense=True)
         mean = features @ self._weights + self._known(actions, self._bias)
@@ -77,15 +80,18 @@ class RidgeModel:
     def draws(self, context: Context, actions: ActionSet) -> Float32:
         """float32[K, M]: the reward of every action under each posterior draw, but for what all have in common.
 
-        What was never met is drawn from its prior, for each action by itself: of features that several actions share
-        and that no interaction has shown, the draws are not correlated between them, though their variance is right.
+        What was never met is drawn from its prior, for each action by itself: of features that
+        several actions share and that no interaction has shown, the draws are not correlated
+        between them, though their variance is right.
 
         Raises:
             SnapshotError: the snapshot was made without draws.
         """
         payload = self._payload
         if not payload.draws:
-            raise SnapshotError("this snapshot holds no posterior draws: it was not made for lints", "exploration")
+            raise SnapshotError(
+                "this snapshot holds no posterior draws: it was not made for lints", "exploration"
+            )
         columns, features, unmet = self._index.matrix(context, actions, relative=self._relative)
         sampled = features.astype(np.float32) @ self._weight_draws[columns]
         variance = unmet / payload.config.l2
@@ -100,10 +106,14 @@ class RidgeModel:
             add_scaled(sampled, new, payload.scale * np.sqrt(variance[new]), *kept.of(ids))
         return sampled
 
-    def _known(self, actions: ActionSet, values: NDArray[Any], unknown: float = 0.0) -> NDArray[Any]:
+    def _known(
+        self, actions: ActionSet, values: NDArray[Any], unknown: float = 0.0
+    ) -> NDArray[Any]:
         """Rows of ``values`` by action; ``unknown`` for an action never met."""
         rows = self._row_of(actions)
-        out: NDArray[Any] = values[rows] if len(values) else np.empty((rows.size, *values.shape[1:]), values.dtype)
+        out: NDArray[Any] = (
+            values[rows] if len(values) else np.empty((rows.size, *values.shape[1:]), values.dtype)
+        )
         out[rows < 0] = unknown
         return out
 

@@ -1,11 +1,13 @@
 """A policy trained elsewhere, by reinforcement learning over whole sessions, and served from numpy arrays alone.
 
-One small network scores every action of a decision and sees the others through their mean (Deep Sets, Zaheer et al.
-2017, arXiv:1703.06114, equation 4), so it is permutation-equivariant and takes any number of actions:
+One small network scores every action of a decision and sees the others through their mean (Deep
+Sets, Zaheer et al. 2017, arXiv:1703.06114, equation 4), so it is permutation-equivariant and takes
+any number of actions:
 
     h_k = relu(x_k embed + embed_bias)       score_k = relu(h_k own + mean_j(h_j) others + bias) . score
 
-It learns nothing from the log it is served on: ``banditloop train rl`` makes it, a warm start puts it in place.
+It learns nothing from the log it is served on: ``banditloop train rl`` makes it, a warm start puts
+it in place.
 """
 
 from collections.abc import Mapping, Sequence
@@ -36,7 +38,10 @@ class RlConfig(msgspec.Struct, tag="rl", tag_field="kind", frozen=True, forbid_u
 
 
 class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """``names``: the schema's. ``width``: h. ``arrays``: by name, little-endian float32, as ``shapes`` says."""
+    """``names``: the schema's. ``width``: h.
+
+    ``arrays``: by name, little-endian float32, as ``shapes`` says.
+    """
 
     names: list[tuple[str, str]]
     width: Annotated[int, msgspec.Meta(ge=1, le=1024)]
@@ -46,11 +51,16 @@ class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def of(cls, names: Sequence[tuple[str, str]], arrays: Mapping[str, NDArray[Any]]) -> "Network":
         """From arrays of any float type."""
         width = len(arrays["bias"])
-        return cls(list(names), width, {name: arrays[name].astype("<f4").tobytes() for name in ARRAYS})
+        return cls(
+            list(names), width, {name: arrays[name].astype("<f4").tobytes() for name in ARRAYS}
+        )
 
 
 class _Payload(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """``network``: None before there is one: then all actions are alike. ``learned``: decisions trained on."""
+    """``network``: None before there is one: then all actions are alike.
+
+    ``learned``: decisions trained on.
+    """
 
     features: str
     network: Network | None = None
@@ -72,8 +82,8 @@ def shapes(features: int, width: int) -> Mapping[str, tuple[int, ...]]:
 class RlScores:
     """The network, ready to score.
 
-    Raises:
-        SnapshotError: an array is missing, of another shape than the features and width ask for, or not finite.
+    Raises: SnapshotError: an array is missing, of another shape than the features and width ask
+        for, or not finite.
     """
 
     def __init__(self, network: Network) -> None:
@@ -81,9 +91,12 @@ class RlScores:
         wanted = shapes(len(self.schema), network.width)
         if set(network.arrays) != set(wanted):
             raise SnapshotError(
-                f"a network has arrays {sorted(wanted)}, not {sorted(network.arrays)}", "network.arrays"
+                f"a network has arrays {sorted(wanted)}, not {sorted(network.arrays)}",
+                "network.arrays",
             )
-        self._arrays = {name: _array(name, network.arrays[name], shape) for name, shape in wanted.items()}
+        self._arrays = {
+            name: _array(name, network.arrays[name], shape) for name, shape in wanted.items()
+        }
 
     def scores(self, context: Context, actions: ActionSet) -> Float64:
         """float64[K], in double precision: the order of the actions changes nothing beyond the last digits."""
@@ -111,14 +124,18 @@ class RlModel:
 
     def scores(self, context: Context, actions: ActionSet) -> Float64:
         """float64[K]; all 0 before there is a network."""
-        return np.zeros(len(actions)) if self._scores is None else self._scores.scores(context, actions)
+        return (
+            np.zeros(len(actions))
+            if self._scores is None
+            else self._scores.scores(context, actions)
+        )
 
 
 class RlLearner:
     """Holds a network and hands it on. See Learner.
 
-    Raises:
-        SnapshotError: the checkpoint is corrupt, or was made for other features than the spec names.
+    Raises: SnapshotError: the checkpoint is corrupt, or was made for other features than the spec
+        names.
     """
 
     def __init__(self, config: RlConfig, *, checkpoint: bytes | None = None) -> None:
@@ -171,7 +188,8 @@ def _loaded(config: RlConfig, payload: bytes) -> tuple[int, RlScores | None]:
     made_for = found.features if scores is None else scores.schema.digest
     if {made_for, found.features} != {config.features}:
         raise SnapshotError(
-            f"the network was made for the features {made_for}, and this policy's are {config.features}: train it with"
+            f"the network was made for the features {made_for}, and this policy's are"
+            f" {config.features}: train it with"
             " this schema, or put the network's into learner.features",
             "learner.features",
         )
@@ -180,7 +198,9 @@ def _loaded(config: RlConfig, payload: bytes) -> tuple[int, RlScores | None]:
 
 def _array(name: str, data: bytes, shape: tuple[int, ...]) -> Float64:
     if len(data) != 4 * int(np.prod(shape)):
-        raise SnapshotError(f"network.{name} is float32{list(shape)}, not {len(data)} bytes", f"network.{name}")
+        raise SnapshotError(
+            f"network.{name} is float32{list(shape)}, not {len(data)} bytes", f"network.{name}"
+        )
     array: Float32 = np.frombuffer(data, "<f4").reshape(shape)
     if not np.isfinite(array).all():
         raise SnapshotError(f"network.{name} holds numbers that are not finite", f"network.{name}")

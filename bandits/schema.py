@@ -17,18 +17,21 @@ MAX_FEATURES = 4096
 class FeatureSchema:
     """Columns of a decision's feature matrix: the intercept, then ``names``, (namespace, feature) pairs in order.
 
-    A feature is named as it is hashed: a number by its own name, text as ``name=value`` (``policies.features``).
-    ``digest`` names the schema: of another one, the weights of a network mean nothing.
+    A feature is named as it is hashed: a number by its own name, text as ``name=value``
+    (``policies.features``). ``digest`` names the schema: of another one, the weights of a network
+    mean nothing.
 
-    Raises:
-        SnapshotError: a feature occurs twice, two share a hash, or there are more than MAX_FEATURES.
+    Raises: SnapshotError: a feature occurs twice, two share a hash, or there are more than
+        MAX_FEATURES.
     """
 
     def __init__(self, names: Sequence[tuple[str, str]]) -> None:
         self.names = tuple((namespace, name) for namespace, name in names)
         hashes = [INTERCEPT, *(hash_feature(*pair) for pair in self.names)]
         if len(set(hashes)) != len(hashes) or len(hashes) > MAX_FEATURES:
-            raise SnapshotError(f"a feature schema names at most {MAX_FEATURES - 1} features, each once", "features")
+            raise SnapshotError(
+                f"a feature schema names at most {MAX_FEATURES - 1} features, each once", "features"
+            )
         self.digest = digest(msgspec.json.encode(self.names))[:16]
         self._index = FeatureIndex((), None, len(hashes), hashes)
 
@@ -41,6 +44,9 @@ class FeatureSchema:
         return cls([(namespace, name) for namespace, listed in names.items() for name in listed])
 
     def matrix(self, context: Context, actions: ActionSet) -> Float64:
-        """float64[K, d]: the features of every action; what the schema does not name is left out."""
+        """float64[K, d]: the features of every action.
+
+        What the schema does not name is left out.
+        """
         _, features, _ = self._index.matrix(context, actions, dense=True)
         return features

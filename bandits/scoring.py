@@ -1,7 +1,7 @@
 """Vowpal Wabbit's scores in numpy, from the weights alone, for the argument strings whose scores are a plain sum.
 
-A replica answers with this: no VW, no parsing. ``parse_arguments`` decides whether an
-argument string is one for which that is known to be exact; all others go to VW itself (``bandits.vw``).
+A replica answers with this: no VW, no parsing. ``parse_arguments`` decides whether an argument
+string is one for which that is known to be exact; all others go to VW itself (``bandits.vw``).
 
 Source: VW 9.9, ``core/interactions_predict.h`` and ``core/interactions.h``.
 """
@@ -28,20 +28,54 @@ SHORT_NAMES = {"q": "quadratic", "b": "bit_precision", "l": "learning_rate", "C"
 DEFAULT_BITS = 18
 MAX_BITS = 26  # 256 MB of float32 in a replica, 1 GB in the learner
 
-# Arguments that change what is learned, or how scores become a PMF, but never how a score follows from the weights.
-# Not --l1 and --l2: VW then scores with weights it truncates and scales as it goes, and does not tell by how much.
+# Arguments that change what is learned, or how scores become a PMF, but never how a score follows
+# from the weights. Not --l1 and --l2: VW then scores with weights it truncates and scales as it
+# goes, and does not tell by how much.
 CLAIMED: Mapping[str, Arity] = {
     **dict.fromkeys(
         (
-            *("cb_explore_adf", "quiet", "preserve_performance_counters", "noconstant", "sgd", "adaptive", "invariant"),
-            *("normalized", "softmax", "squarecb", "elim", "first_only", "holdout_off", "strict_parse", "chain_hash"),
+            *(
+                "cb_explore_adf",
+                "quiet",
+                "preserve_performance_counters",
+                "noconstant",
+                "sgd",
+                "adaptive",
+                "invariant",
+            ),
+            *(
+                "normalized",
+                "softmax",
+                "squarecb",
+                "elim",
+                "first_only",
+                "holdout_off",
+                "strict_parse",
+                "chain_hash",
+            ),
         ),
         "flag",
     ),
     **dict.fromkeys(
         (
-            *("bit_precision", "cb_type", "learning_rate", "power_t", "initial_t", "decay_learning_rate", "clip_p"),
-            *("epsilon", "lambda", "gamma_scale", "gamma_exponent", "first", "cb_min_cost", "cb_max_cost"),
+            *(
+                "bit_precision",
+                "cb_type",
+                "learning_rate",
+                "power_t",
+                "initial_t",
+                "decay_learning_rate",
+                "clip_p",
+            ),
+            *(
+                "epsilon",
+                "lambda",
+                "gamma_scale",
+                "gamma_exponent",
+                "first",
+                "cb_min_cost",
+                "cb_max_cost",
+            ),
             *("random_seed", "hash", "id"),
         ),
         "value",
@@ -53,15 +87,18 @@ SCORED_CB_TYPES = {"mtr", "ips", "dm"}  # one model each; dr interleaves two
 _FNV_PRIME = np.uint32(16777619)
 _CONSTANT = 11650396  # the hash of VW's constant feature
 _WILDCARD = ord(":")
-_WILDCARD_MATCHES = range(ord(" "), ord("~") + 1)  # the namespaces that VW lets a wildcard stand for
-_NAMESPACE_BYTES = frozenset(_WILDCARD_MATCHES) - frozenset(b"|\\")  # a backslash would start a hexadecimal code
+# the namespaces that VW lets a wildcard stand for
+_WILDCARD_MATCHES = range(ord(" "), ord("~") + 1)
+# a backslash would start a hexadecimal code
+_NAMESPACE_BYTES = frozenset(_WILDCARD_MATCHES) - frozenset(b"|\\")
 
 
 @dataclass(frozen=True, slots=True)
 class ScorerPlan:
     """What of an argument string matters to a score.
 
-    ``interactions``: the namespaces' first bytes, two or three each, in VW's order, wildcards not yet expanded.
+    ``interactions``: the namespaces' first bytes, two or three each, in VW's order, wildcards not
+    yet expanded.
     """
 
     bits: int = DEFAULT_BITS
@@ -72,8 +109,8 @@ class ScorerPlan:
 def read_arguments(args: str, known: Mapping[str, Arity]) -> dict[str, list[str]]:
     """The values of each option in an argument string, split as VW's own command line splits it.
 
-    Raises:
-        SpecError: an option that is not ``known``, an option without its value, or a word that belongs to no option.
+    Raises: SpecError: an option that is not ``known``, an option without its value, or a word that
+        belongs to no option.
     """
     words = args.split()
     found: dict[str, list[str]] = {}
@@ -82,14 +119,18 @@ def read_arguments(args: str, known: Mapping[str, Arity]) -> dict[str, list[str]
         if not _is_option(word):
             raise SpecError(f"'{word}' belongs to no option", "learner.args")
         long = word.startswith("--")
-        name, _, value = word[2:].partition("=") if long else (SHORT_NAMES.get(word[1], word[1]), "", word[2:])
+        name, _, value = (
+            word[2:].partition("=") if long else (SHORT_NAMES.get(word[1], word[1]), "", word[2:])
+        )
         arity = known.get(name)
         if arity is None:
             option = f"{'--' if long else '-'}{name}"
             why = OTHER_PROBLEMS.get(name, "is not one of the VW options known to be safe here")
             raise SpecError(f"{option} {why}", "learner.args")
         if (arity == "flag" and value) or word.endswith("="):
-            raise SpecError(f"'{word}' does not give --{name} a value that it takes", "learner.args")
+            raise SpecError(
+                f"'{word}' does not give --{name} a value that it takes", "learner.args"
+            )
         values = found.setdefault(name, [])
         if arity == "flag":
             continue
@@ -131,9 +172,15 @@ def parse_arguments(args: str) -> ScorerPlan | None:
         bits = read_bits(options)
     except SpecError:
         return None
-    if "cb_explore_adf" not in options or not SCORED_CB_TYPES.issuperset(options.get("cb_type", [])):
+    if "cb_explore_adf" not in options or not SCORED_CB_TYPES.issuperset(
+        options.get("cb_type", [])
+    ):
         return None
-    interactions = [text.encode() for name in ("quadratic", "cubic", "interactions") for text in options.get(name, [])]
+    interactions = [
+        text.encode()
+        for name in ("quadratic", "cubic", "interactions")
+        for text in options.get(name, [])
+    ]
     if not all(len(i) in (2, 3) and _NAMESPACE_BYTES.issuperset(i) for i in interactions):
         return None
     return ScorerPlan(bits, "noconstant" not in options, _without_duplicates(interactions))
@@ -144,7 +191,9 @@ def _without_duplicates(interactions: list[bytes]) -> tuple[bytes, ...]:
     kept: dict[bytes, bytes] = {}
     for interaction in sorted(interactions, key=lambda i: (len(i), i)):
         together = bytes(sorted(interaction))
-        kept.setdefault(together, together if len(set(interaction)) < len(interaction) else interaction)
+        kept.setdefault(
+            together, together if len(set(interaction)) < len(interaction) else interaction
+        )
     return tuple(kept.values())
 
 
@@ -152,14 +201,16 @@ def _without_duplicates(interactions: list[bytes]) -> tuple[bytes, ...]:
 def expand(interactions: tuple[bytes, ...], present: frozenset[int]) -> tuple[bytes, ...]:
     """The interactions among the ``present`` namespaces (first bytes), wildcards replaced.
 
-    VW expands over all namespaces it has ever seen; those that are not in this decision have no features to interact.
+    VW expands over all namespaces it has ever seen; those that are not in this decision have no
+    features to interact.
     """
     matches = sorted(present.intersection(_WILDCARD_MATCHES))
     expanded = []
     for interaction in interactions:
         wild = interaction.count(_WILDCARD)
         for picked in combinations_with_replacement(matches, wild):
-            # VW's special case for two wildcards writes ascending pairs; its general case, descending tuples
+            # VW's special case for two wildcards writes ascending pairs; its general case,
+            # descending tuples
             fill = iter(picked if wild == 2 else picked[::-1])
             expanded.append(bytes(next(fill) if c == _WILDCARD else c for c in interaction))
     return tuple(i for i in _without_duplicates(expanded) if present.issuperset(i))
@@ -169,8 +220,8 @@ def expand(interactions: tuple[bytes, ...], present: frozenset[int]) -> tuple[by
 class _Block:
     """Features of one namespace letter, of the actions or of the context, or products of such.
 
-    ``hashes`` uint32 [K or 1, n]; ``values`` float64 [K or 1, n]; ``last``: intp [n], where each product's last factor
-    stands among its own block's features.
+    ``hashes`` uint32 [K or 1, n]; ``values`` float64 [K or 1, n]; ``last``: intp [n], where each
+    product's last factor stands among its own block's features.
     """
 
     hashes: UInt32
@@ -178,7 +229,10 @@ class _Block:
     last: NDArray[np.intp]
 
     def times(self, other: "_Block", *, same: bool) -> "_Block":
-        """Every product of a feature here with one of ``other``; of the ``same`` block, each combination once."""
+        """Every product of a feature here with one of ``other``.
+
+        Of the ``same`` block, each combination once.
+        """
         if same:
             left, right = np.nonzero(self.last[:, None] <= other.last)
             hashes = (self.hashes[:, left] * _FNV_PRIME) ^ other.hashes[:, right]
@@ -223,8 +277,8 @@ def _blocks(namespaces: tuple[Namespace, ...]) -> dict[int, _Block]:
 class WeightScorer:
     """Scores actions as VW would with these weights: reward scores, higher is better (minus VW's predicted cost).
 
-    ``indices``: uint32 [n], strictly increasing, below 2^bits; ``values``: float32 [n], finite. Agrees with VW's own
-    float32 sums to about 1e-7 (1 + Σ|weight · value|).
+    ``indices``: uint32 [n], strictly increasing, below 2^bits; ``values``: float32 [n], finite.
+    Agrees with VW's own float32 sums to about 1e-7 (1 + Σ|weight · value|).
 
     Raises:
         SnapshotError: the weights are not of that form.
@@ -234,8 +288,12 @@ class WeightScorer:
         size = 1 << plan.bits
         if indices.shape != values.shape or indices.ndim != 1:
             raise SnapshotError("every weight has one index and one value", "payload")
-        if indices.size and (int(indices[-1]) >= size or not bool(np.all(indices[:-1] < indices[1:]))):
-            raise SnapshotError(f"weight indices increase and stay below 2^{plan.bits}", "payload.indices")
+        if indices.size and (
+            int(indices[-1]) >= size or not bool(np.all(indices[:-1] < indices[1:]))
+        ):
+            raise SnapshotError(
+                f"weight indices increase and stay below 2^{plan.bits}", "payload.indices"
+            )
         if not bool(np.isfinite(values).all()):
             raise SnapshotError("weights are finite", "payload.values")
         self.plan = plan
@@ -272,7 +330,8 @@ class WeightScorer:
 
     def _sum(self, block: _Block) -> Float64:
         """Σ weight · value: float64 [K], or [1] for what all actions share."""
-        # in float64 throughout: einsum would buffer mixed types, and a row's rounding then depends on where it stands
+        # in float64 throughout: einsum would buffer mixed types, and a row's rounding then depends
+        # on where it stands
         weights = self._weights.take(block.hashes & self._mask).astype(np.float64)
         total: Float64 = np.einsum("kn,kn->k", weights, block.values)
         return total
@@ -284,9 +343,13 @@ def _divided(
 ) -> tuple[tuple[int, ...], tuple[bytes, ...]]:
     """Interactions as ``weigh`` takes them: of one namespace of the actions with one of the context's.
 
-    The number of each and whether the context's comes first. And those that have other products as well.
+    The number of each and whether the context's comes first. And those that have other products as
+    well.
     """
-    of_context, of_actions = [first_byte(name) for name in shared], [first_byte(name) for name in own]
+    of_context, of_actions = (
+        [first_byte(name) for name in shared],
+        [first_byte(name) for name in own],
+    )
     expanded = expand(interactions, frozenset({*of_context, *of_actions}))
     crossed: list[int] = []
     for number, letter in enumerate(of_actions, start=len(shared)):
@@ -300,23 +363,33 @@ def _divided(
                     if each == partner:
                         crossed += (number, other, int(not first))
     others = [
-        each for each in expanded if len(each) > 2 or set(each) <= set(of_actions) or set(each) <= set(of_context)
+        each
+        for each in expanded
+        if len(each) > 2 or set(each) <= set(of_actions) or set(each) <= set(of_context)
     ]
     return tuple(crossed), tuple(others)
 
 
 @lru_cache(maxsize=64)  # each may be of a hundred thousand names
-def _layout(interactions: tuple[bytes, ...], shared: Spaces, own: Spaces) -> tuple[Int32, tuple[bytes, ...]]:
-    """As ``weigh`` takes it, the context's namespaces numbered first; and the interactions that it leaves out."""
+def _layout(
+    interactions: tuple[bytes, ...], shared: Spaces, own: Spaces
+) -> tuple[Int32, tuple[bytes, ...]]:
+    """As ``weigh`` takes it, the context's namespaces numbered first.
+
+    And the interactions that it leaves out.
+    """
     crossed, others = _divided(interactions, names_of(shared), names_of(own))
     parts = numbered(own, len(shared)), numbered(shared), np.array(crossed, np.int32)
     return frozen(np.concatenate(parts)), others
 
 
-def _products(interaction: bytes, own: dict[int, _Block], shared: dict[int, _Block]) -> list[_Block]:
+def _products(
+    interaction: bytes, own: dict[int, _Block], shared: dict[int, _Block]
+) -> list[_Block]:
     """The features of one interaction, in blocks, so that what only the context makes is made once.
 
-    An action's features of a letter come before the context's: VW appends the shared example to each action.
+    An action's features of a letter come before the context's: VW appends the shared example to
+    each action.
     """
     # (letter, block, whether it is the context's) of the last factor, with the product so far
     partial: list[tuple[int, bool, _Block]] = []
@@ -326,7 +399,11 @@ def _products(interaction: bytes, own: dict[int, _Block], shared: dict[int, _Blo
             partial = [(letter, is_shared, block) for is_shared, block in factors]
             continue
         partial = [
-            (letter, is_shared, product.times(block, same=letter == before and is_shared == was_shared))
+            (
+                letter,
+                is_shared,
+                product.times(block, same=letter == before and is_shared == was_shared),
+            )
             for before, was_shared, product in partial
             for is_shared, block in factors
             if letter != before or is_shared >= was_shared

@@ -27,11 +27,11 @@ def frozen(array: NDArray[Any]) -> NDArray[Any]:
 class Namespace(msgspec.Struct, frozen=True, eq=False, gc=False):
     """The features of one namespace, shared by all actions or one row per action.
 
-    ``values``: float32, shape [n] in a Context or a Row, [K, n] in an ActionSet. A value of 0 means "no such feature"
-    (padding).
-    ``hashes``: uint32, the features' names: [n], the same for every row; or [K, n]; or, with ``codes``, [U], the
-    distinct names, of which ``codes``, integers [K, n], says which each value is of.
-    A hash is Vowpal Wabbit's own: murmur3 of the feature's name, seeded with the hash of the namespace's name.
+    ``values``: float32, shape [n] in a Context or a Row, [K, n] in an ActionSet. A value of 0 means
+    "no such feature" (padding). ``hashes``: uint32, the features' names: [n], the same for every
+    row; or [K, n]; or, with ``codes``, [U], the distinct names, of which ``codes``, integers [K,
+    n], says which each value is of. A hash is Vowpal Wabbit's own: murmur3 of the feature's name,
+    seeded with the hash of the namespace's name.
     """
 
     name: str
@@ -47,14 +47,20 @@ class Namespace(msgspec.Struct, frozen=True, eq=False, gc=False):
         """Those of some actions."""
         if self.codes is not None:
             return Namespace(self.name, self.hashes, self.values[rows], self.codes[rows])
-        return Namespace(self.name, self.hashes if self.hashes.ndim == 1 else self.hashes[rows], self.values[rows])
+        return Namespace(
+            self.name,
+            self.hashes if self.hashes.ndim == 1 else self.hashes[rows],
+            self.values[rows],
+        )
 
     def row(self, index: int) -> "Namespace":
         """Those of one action, [n]; copied, so as not to keep those of all."""
         values = self.values[index].copy()
         if self.codes is not None:
             return Namespace(self.name, self.hashes[self.codes[index]], values)
-        return Namespace(self.name, self.hashes if self.hashes.ndim == 1 else self.hashes[index].copy(), values)
+        return Namespace(
+            self.name, self.hashes if self.hashes.ndim == 1 else self.hashes[index].copy(), values
+        )
 
 
 Row = Sequence[Namespace]
@@ -98,8 +104,8 @@ class ActionSet(msgspec.Struct, frozen=True, eq=False, gc=False):
 class Interaction:
     """A decision joined with its reward: what a learner learns from.
 
-    ``chosen`` indexes ``actions``; ``propensity`` is its probability when it was chosen, in (0, 1]; higher rewards are
-    better.
+    ``chosen`` indexes ``actions``; ``propensity`` is its probability when it was chosen, in (0, 1];
+    higher rewards are better.
     """
 
     event_id: str
@@ -115,9 +121,9 @@ class Interaction:
 class Snapshot:
     """What replicas score with: small, safe to load (no pickle).
 
-    ``kind`` names the model family that reads ``payload`` (msgpack); ``position`` is the id of the last log entry it
-    has seen ("0-0" at the start); ``learned`` counts the interactions in it. ``fold``: the version of the fold that
-    made it, by which PMFs follow from it (see versions.py).
+    ``kind`` names the model family that reads ``payload`` (msgpack); ``position`` is the id of the
+    last log entry it has seen ("0-0" at the start); ``learned`` counts the interactions in it.
+    ``fold``: the version of the fold that made it, by which PMFs follow from it (see versions.py).
     """
 
     kind: str
@@ -131,12 +137,18 @@ class Policy(Protocol):
     """Maps a decision's features to a PMF. Pure: the same arguments give the same bytes."""
 
     def pmf(self, context: Context, actions: ActionSet) -> Pmf:
-        """float64[K]: non-negative, sums to 1 within 1e-12. It is given away: nobody changes it afterwards."""
+        """float64[K]: non-negative, sums to 1 within 1e-12.
+
+        It is given away: nobody changes it afterwards.
+        """
         ...
 
 
 class Learner(Protocol):
-    """A policy's model as it learns. Any split of the interactions into calls gives the same bytes."""
+    """A policy's model as it learns.
+
+    Any split of the interactions into calls gives the same bytes.
+    """
 
     def learn(self, interactions: Sequence[Interaction]) -> None:
         """Learn from interactions, in order."""
@@ -158,7 +170,9 @@ def check_pmf(pmf: Pmf) -> Pmf:
         InvalidPmfError: not float64, not finite, negative, or its sum is further than 1e-12 from 1.
     """
     if pmf.dtype != np.float64 or pmf.ndim != 1 or pmf.size == 0:
-        raise InvalidPmfError(f"a PMF is a non-empty float64 vector, not {pmf.dtype}{list(pmf.shape)}", "pmf")
+        raise InvalidPmfError(
+            f"a PMF is a non-empty float64 vector, not {pmf.dtype}{list(pmf.shape)}", "pmf"
+        )
     check_mass(pmf)
     return pmf
 

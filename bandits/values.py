@@ -1,4 +1,7 @@
-"""Feature values and ids, as requests, records and catalogues hold them, and their bounds. This imports nothing."""
+"""Feature values and ids, as requests, records and catalogues hold them, and their bounds.
+
+This imports nothing.
+"""
 
 Value = float | str | bool | list[str]
 FeatureMap = dict[str, Value]

@@ -7,12 +7,14 @@ from bandits.errors import NewerBuildError
 FOLD = 2
 """The version of what a fold computes, of what follows from its snapshots, and of the kinds of entries that it knows.
 
-1: of builds that say none. 2: an activation that comes before its decision waits for it, as a reward does; a reward
-of a decision that is not activated is no joined one; a warm start is taken also where VW was taught in another way; a
-ridge model's PMF does not depend on what all actions share.
+1: of builds that say none. 2: an activation that comes before its decision waits for it, as a
+   reward does; a reward of a decision that is not activated is no joined one; a warm start is taken
+   also where VW was taught in another way; a ridge model's PMF does not depend on what all actions
+   share.
 
-Whoever changes what a fold computes of a log, or adds a kind of record, adds one here. Entries before the first
-BuildRecord that says so are folded by the rule that was before, for ever; so are PMFs of the snapshots made until then.
+Whoever changes what a fold computes of a log, or adds a kind of record, adds one here. Entries
+before the first BuildRecord that says so are folded by the rule that was before, for ever; so are
+PMFs of the snapshots made until then.
 """
 
 
@@ -26,7 +28,8 @@ def fold_version(build: Mapping[str, str]) -> int:
     version = int(said) if said.isascii() and said.isdecimal() else FOLD + 1
     if version > FOLD:
         raise NewerBuildError(
-            f"a newer build of banditloop has written this log (its fold has version {said}, this build's {FOLD}):"
+            f"a newer build of banditloop has written this log (its fold has version {said}, this"
+            f" build's {FOLD}):"
             " use that build, or a later one",
             "fold",
         )

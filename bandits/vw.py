@@ -15,7 +15,13 @@ import numpy as np
 from vowpal_wabbit_next import CBLabel, LabelType, PredictionType, Workspace
 
 from bandits.codec import MALFORMED
-from bandits.errors import InvalidFieldError, InvalidPmfError, NonFiniteNumberError, SnapshotError, SpecError
+from bandits.errors import (
+    InvalidFieldError,
+    InvalidPmfError,
+    NonFiniteNumberError,
+    SnapshotError,
+    SpecError,
+)
 from bandits.scoring import CLAIMED, WeightScorer, parse_arguments, read_arguments, read_bits
 from bandits.types import ActionSet, Context, Float64, Interaction, Pmf, Row, Snapshot
 from bandits.vw_accepted import KNOWN
@@ -24,7 +30,8 @@ from bandits.vw_examples import NO_LABEL, Examples
 WEIGHTS_KIND = "vw-weights"
 MODEL_KIND = "vw-model"
 
-_OURS = ("--quiet", "--preserve_performance_counters")  # without the counters a resumed model's header differs
+# without the counters a resumed model's header differs
+_OURS = ("--quiet", "--preserve_performance_counters")
 _PMF_SLACK = 1e-4  # VW's probabilities are float32; further from 1 than this is no rounding
 
 
@@ -37,10 +44,12 @@ class _WeightsPayload(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class _ModelPayload(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A model as VW serialises it. ``digest`` is of the rest: VW may accept, or crash on, what is not a model.
+    """A model as VW serialises it.
 
-    ``available``: how many actions there were to choose from, over all that was learned by row; 0 where VW was shown
-    all actions, and has counted them itself.
+    ``digest`` is of the rest: VW may accept, or crash on, what is not a model.
+
+    ``available``: how many actions there were to choose from, over all that was learned by row; 0
+    where VW was shown all actions, and has counted them itself.
     """
 
     args: str
@@ -54,7 +63,9 @@ _Payload = TypeVar("_Payload", _WeightsPayload, _ModelPayload)
 
 
 def _digest(args: str, learned: int, available: int, model: bytes) -> bytes:
-    return hashlib.blake2b(f"{args}\n{learned}\n{available}\n".encode() + model, digest_size=16).digest()
+    return hashlib.blake2b(
+        f"{args}\n{learned}\n{available}\n".encode() + model, digest_size=16
+    ).digest()
 
 
 def _decode(payload: bytes, kind: type[_Payload]) -> _Payload:
@@ -96,10 +107,9 @@ class _Workspace(Workspace[bool]):  # type: ignore[misc]
 def _open(args: str, model: bytes | None = None) -> tuple[Workspace[bool], int]:
     """A workspace, empty or with a serialised model, and its number of index bits.
 
-    Raises:
-        SpecError: arguments that this project does not allow or that VW refuses (``model`` is None).
-        SnapshotError: VW cannot load the model with these arguments.
-        MemoryError: there is too little for so many bits.
+    Raises: SpecError: arguments that this project does not allow or that VW refuses (``model`` is
+        None). SnapshotError: VW cannot load the model with these arguments. MemoryError: there is
+        too little for so many bits.
     """
     options = read_arguments(args, KNOWN)
     if "cb_explore_adf" not in options:
@@ -117,7 +127,10 @@ def _open(args: str, model: bytes | None = None) -> tuple[Workspace[bool], int]:
         if model is None:
             raise SpecError(f"VW refuses '{args}': {reason}", "learner.args") from error
         raise SnapshotError(f"VW cannot load the model: {reason}", "payload.model") from error
-    if workspace.label_type != LabelType.CB or workspace.prediction_type != PredictionType.ActionProbs:
+    if (
+        workspace.label_type != LabelType.CB
+        or workspace.prediction_type != PredictionType.ActionProbs
+    ):
         raise SpecError(f"'{args}' does not make a PMF over actions", "learner.args")
     return workspace, bits
 
@@ -161,23 +174,27 @@ def _check_numbers(propensity: float, reward: float) -> None:
 def _needs_only_the_chosen(args: str) -> bool:
     """Whether what is learned of an interaction depends on the chosen action's features alone.
 
-    Of ``--cb_type mtr`` VW learns the chosen action, weighted by 1 / propensity and by the share of one action in all
-    that there have been (``event_sum / action_sum`` in VW's ``gen_cs_example``); the others it only scores. SquareCB
-    explores by changing the labels.
+    Of ``--cb_type mtr`` VW learns the chosen action, weighted by 1 / propensity and by the share of
+    one action in all that there have been (``event_sum / action_sum`` in VW's ``gen_cs_example``);
+    the others it only scores. SquareCB explores by changing the labels.
     """
     options = read_arguments(args, CLAIMED)
     return set(options.get("cb_type", [])) <= {"mtr"} and "squarecb" not in options
 
 
 class VwLearner:
-    """Learns with VW from the features' hashes, exactly as VW would from the equivalent text. Not thread-safe.
+    """Learns with VW from the features' hashes, exactly as VW would from the equivalent text.
 
-    With ``by_row``, where the arguments let VW learn from the chosen action alone, it is shown only that one: the
-    weights are the same, byte for byte, but VW's own counters in a serialised model are not. So a model that has
-    learned goes on in the way in which it was taught, whichever a fresh one would be taught in.
+    Not thread-safe.
 
-    ``args`` is any ``--cb_explore_adf`` argument string made of ``KNOWN`` options. A snapshot is the weights, for
-    ``bandits.scoring``, where that is exact; else, or if ``own_exploration`` asks for VW's own PMF, the whole model.
+    With ``by_row``, where the arguments let VW learn from the chosen action alone, it is shown only
+    that one: the weights are the same, byte for byte, but VW's own counters in a serialised model
+    are not. So a model that has learned goes on in the way in which it was taught, whichever a
+    fresh one would be taught in.
+
+    ``args`` is any ``--cb_explore_adf`` argument string made of ``KNOWN`` options. A snapshot is
+    the weights, for ``bandits.scoring``, where that is exact; else, or if ``own_exploration`` asks
+    for VW's own PMF, the whole model.
 
     Raises:
         SpecError: arguments that are not allowed, or that VW refuses; the message says why.
@@ -185,7 +202,12 @@ class VwLearner:
     """
 
     def __init__(
-        self, args: str, *, checkpoint: bytes | None = None, own_exploration: bool = False, by_row: bool = False
+        self,
+        args: str,
+        *,
+        checkpoint: bytes | None = None,
+        own_exploration: bool = False,
+        by_row: bool = False,
     ) -> None:
         self.args = " ".join(args.split())
         self.learned = self._available = 0
@@ -193,30 +215,37 @@ class VwLearner:
         if checkpoint is not None:
             saved = decode_model(checkpoint)
             if saved.args != self.args:
-                raise SnapshotError(f"the checkpoint is of '{saved.args}', not of '{self.args}'", "learner.args")
+                raise SnapshotError(
+                    f"the checkpoint is of '{saved.args}', not of '{self.args}'", "learner.args"
+                )
             self.learned, self._available, model = saved.learned, saved.available, saved.model
         self._workspace, bits = _open(self.args, model)
         self._examples = Examples(bits)
-        self._label = CBLabel()  # of one row after the other: to make one costs more than to change it
+        # of one row after the other: to make one costs more than to change it
+        self._label = CBLabel()
         self._plan = None if own_exploration else parse_arguments(self.args)
         self.by_row = by_row and self._plan is not None and _needs_only_the_chosen(self.args)
         if self._available and not _needs_only_the_chosen(self.args):
-            raise SnapshotError(f"a model of '{self.args}' is not taught by row", "payload.available")
+            raise SnapshotError(
+                f"a model of '{self.args}' is not taught by row", "payload.available"
+            )
         if self.learned:
             self.by_row = self._available > 0
 
     def learn(self, interactions: Sequence[Interaction]) -> None:
         """Learn from interactions, in order, each with all of its actions.
 
-        Raises:
-            InvalidInputError: a chosen index, propensity, reward or feature value that cannot be; nothing is learned.
+        Raises: InvalidInputError: a chosen index, propensity, reward or feature value that cannot
+            be; nothing is learned.
         """
         for interaction in interactions:
             _check(interaction)
         for each in interactions:
             if self.by_row:
                 own = each.actions.row(each.chosen)
-                self.learn_row(each.context.namespaces, own, len(each.actions), each.propensity, each.reward)
+                self.learn_row(
+                    each.context.namespaces, own, len(each.actions), each.propensity, each.reward
+                )
                 continue
             examples = self._examples.fill(each.context, each.actions)
             chosen = examples[1 + each.chosen]
@@ -228,17 +257,21 @@ class VwLearner:
                 chosen.set_label(NO_LABEL)
             self.learned += 1
 
-    def learn_row(self, shared: Row, own: Row, available: int, propensity: float, reward: float) -> None:
+    def learn_row(
+        self, shared: Row, own: Row, available: int, propensity: float, reward: float
+    ) -> None:
         """The same of one interaction whose chosen action has the features ``own``, out of ``available`` actions.
 
-        Only with ``by_row``: of arguments of which VW learns nothing from the features of the others.
+        Only with ``by_row``: of arguments of which VW learns nothing from the features of the
+        others.
 
         Raises:
             InvalidInputError: a propensity or a reward that cannot be.
         """
         _check_numbers(propensity, reward)
         self._available += available
-        weight = np.float32(self.learned + 1) / np.float32(self._available)  # in VW's own arithmetic
+        # in VW's own arithmetic
+        weight = np.float32(self.learned + 1) / np.float32(self._available)
         examples = self._examples.fill_one(shared, own)
         self._label.label, self._label.weight = (0, -reward, propensity), float(weight)
         examples[1].set_label(self._label)
@@ -253,7 +286,9 @@ class VwLearner:
             :, 0, 0
         ]  # a view that only a workspace with a single model may be asked for
         indices = np.flatnonzero(weights)
-        payload = _WeightsPayload(self.args, indices.astype("<u4").tobytes(), weights[indices].astype("<f4").tobytes())
+        payload = _WeightsPayload(
+            self.args, indices.astype("<u4").tobytes(), weights[indices].astype("<f4").tobytes()
+        )
         return Snapshot(WEIGHTS_KIND, position, self.learned, msgspec.msgpack.encode(payload))
 
     def checkpoint(self) -> bytes:
@@ -284,8 +319,8 @@ class VwModel:
     def pmf(self, context: Context, actions: ActionSet) -> Pmf:
         """float64[K], in the order of ``actions``: VW's float32 probabilities, scaled to sum to 1 within 1e-12.
 
-        Raises:
-            InvalidPmfError: VW's probabilities are not finite, negative, or do not sum to 1 within float32's rounding.
+        Raises: InvalidPmfError: VW's probabilities are not finite, negative, or do not sum to 1
+            within float32's rounding.
         """
         if not actions.ids:
             raise InvalidPmfError("no actions have no PMF", "pmf")
@@ -307,12 +342,16 @@ def load_vw(snapshot: Snapshot) -> VwWeights | VwModel:
     """
     try:
         if snapshot.kind == WEIGHTS_KIND:
-            return VwWeights(snapshot.learned, _load_weights(_decode(snapshot.payload, _WeightsPayload)))
+            return VwWeights(
+                snapshot.learned, _load_weights(_decode(snapshot.payload, _WeightsPayload))
+            )
         if snapshot.kind == MODEL_KIND:
             saved = decode_model(snapshot.payload)
             return VwModel(saved.args, saved.model, saved.learned)
     except SpecError as error:
-        raise SnapshotError(f"the snapshot's arguments are refused: {error.message}", "payload.args") from error
+        raise SnapshotError(
+            f"the snapshot's arguments are refused: {error.message}", "payload.args"
+        ) from error
     raise SnapshotError(f"'{snapshot.kind}' is not a kind of VW snapshot", "kind")
 
 
@@ -321,7 +360,9 @@ def _load_weights(payload: _WeightsPayload) -> WeightScorer:
     if plan is None:
         raise SnapshotError(f"'{payload.args}' cannot be scored from its weights", "payload.args")
     if len(payload.indices) % 4 or len(payload.indices) != len(payload.values):
-        raise SnapshotError("every weight has one index and one value, of four bytes each", "payload")
+        raise SnapshotError(
+            "every weight has one index and one value, of four bytes each", "payload"
+        )
     indices = np.frombuffer(payload.indices, dtype="<u4").astype(np.uint32)
     values = np.frombuffer(payload.values, dtype="<f4").astype(np.float32)
     return WeightScorer(plan, indices, values)

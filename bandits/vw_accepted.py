@@ -1,8 +1,9 @@
 """Which of VW's arguments a policy may have: those that were found to learn here, in the combinations that do.
 
-``KNOWN`` is what a learner of an old log is still made of; this is what somebody may bring in. Every set of
-arguments that passes finds the best of three actions and gives a PMF of any number of actions, on a new model and on an
-old one: tests/statistical/test_vw_arguments.py tries them. All else is refused by name.
+``KNOWN`` is what a learner of an old log is still made of; this is what somebody may bring in.
+Every set of arguments that passes finds the best of three actions and gives a PMF of any number of
+actions, on a new model and on an old one: tests/statistical/test_vw_arguments.py tries them. All
+else is refused by name.
 """
 
 import math
@@ -17,25 +18,71 @@ INTERACTIONS = ("quadratic", "cubic", "interactions", "ignore_linear")
 """Options whose values are first letters of namespaces."""
 
 
-# What was tried and found to learn from hashed features as from text, to resume, and to predict purely. All else is
-# refused: options that touch files, act on text only, print, or crash with action-dependent features (--ksvm, --noop).
-# Among those that run, --dropout predicts at random; --sparse_weights, --lrq, --OjaNewton do not resume as they were;
-# --large_action_space remembers earlier decisions in the examples; with ties, --regcbopt's "PMF" sums to their number.
+# What was tried and found to learn from hashed features as from text, to resume, and to predict
+# purely. All else is refused: options that touch files, act on text only, print, or crash with
+# action-dependent features (--ksvm, --noop). Among those that run, --dropout predicts at random;
+# --sparse_weights, --lrq, --OjaNewton do not resume as they were; --large_action_space remembers
+# earlier decisions in the examples; with ties, --regcbopt's "PMF" sums to their number.
 KNOWN: Mapping[str, Arity] = {
     **CLAIMED,
     **dict.fromkeys(
         (
-            *("adax", "baseline", "cb_dro", "coin", "epsilon_decay", "explore_eval", "freegrad", "ftrl", "global_only"),
-            *("greedify", "inpass", "leave_duplicate_interactions", "no_bias_regularization", "nounif", "permutations"),
+            *(
+                "adax",
+                "baseline",
+                "cb_dro",
+                "coin",
+                "epsilon_decay",
+                "explore_eval",
+                "freegrad",
+                "ftrl",
+                "global_only",
+            ),
+            *(
+                "greedify",
+                "inpass",
+                "leave_duplicate_interactions",
+                "no_bias_regularization",
+                "nounif",
+                "permutations",
+            ),
             *("pistol", "random_weights", "rank_all", "regcb", "synthcover"),
         ),
         "flag",
     ),
     **dict.fromkeys(
         (
-            *("alg", "automl", "bag", "boosting", "cb_dro_alpha", "cb_dro_tau", "constant", "cover", "ftrl_alpha"),
-            *("ftrl_beta", "gamma", "initial_weight", "l1", "l2", "link", "loss_function", "mellowness"),
-            *("model_count", "multiplier", "nn", "psi", "quantile_tau", "rnd", "rnd_alpha", "rnd_invlambda"),
+            *(
+                "alg",
+                "automl",
+                "bag",
+                "boosting",
+                "cb_dro_alpha",
+                "cb_dro_tau",
+                "constant",
+                "cover",
+                "ftrl_alpha",
+            ),
+            *(
+                "ftrl_beta",
+                "gamma",
+                "initial_weight",
+                "l1",
+                "l2",
+                "link",
+                "loss_function",
+                "mellowness",
+            ),
+            *(
+                "model_count",
+                "multiplier",
+                "nn",
+                "psi",
+                "quantile_tau",
+                "rnd",
+                "rnd_alpha",
+                "rnd_invlambda",
+            ),
             *("sparse_l2", "synthcoverpsi", "synthcoversize"),
         ),
         "value",
@@ -46,9 +93,12 @@ KNOWN: Mapping[str, Arity] = {
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """``low`` to ``high``: which numbers it takes (``whole`` ones); ``words``: or which words; neither: it is a flag.
+    """``low`` to ``high``: which numbers it takes (``whole`` ones); ``words``: or which words.
 
-    ``of``: the option without which it would change nothing. ``own``: it is a part of VW's own exploration.
+    Neither: it is a flag.
+
+    ``of``: the option without which it would change nothing. ``own``: it is a part of VW's own
+    exploration.
     """
 
     low: float = math.nan
@@ -67,11 +117,16 @@ SGD_RATE = 0.05
 RATES = frozenset(("learning_rate", "power_t", "initial_t"))
 OWN_RATES = ("regcb", "cover", "cb_dro")
 DEFAULT_OPTIMISER = ("adaptive", "normalized", "invariant")
-"""VW's own update is all three; it takes any of them alone, and then follows the noise of the last rewards."""
+"""VW's own update is all three.
+
+It takes any of them alone, and then follows the noise of the last rewards.
+"""
 
 ACCEPTED: Mapping[str, Option] = {
     "cb_explore_adf": Option(),
-    **dict.fromkeys(("quiet", "preserve_performance_counters", "holdout_off", *DEFAULT_OPTIMISER), Option()),
+    **dict.fromkeys(
+        ("quiet", "preserve_performance_counters", "holdout_off", *DEFAULT_OPTIMISER), Option()
+    ),
     "bit_precision": Option(8, 26, whole=True),
     "random_seed": Option(0, 2**31, whole=True),
     "cb_type": Option(words=("mtr", "dr")),
@@ -136,8 +191,8 @@ REFUSED: Mapping[str, str] = {
 def check_arguments(args: str, *, own_exploration: bool, default_reward: float = 0.0) -> None:
     """Refuse arguments that would not learn here, or not do what they say.
 
-    ``own_exploration``: the policy explores as the arguments say, else by VW's scores. ``default_reward``: of a
-    decision that nobody rewarded.
+    ``own_exploration``: the policy explores as the arguments say, else by VW's scores.
+    ``default_reward``: of a decision that nobody rewarded.
 
     Raises:
         SpecError: names the option, the reason and what to do.
@@ -164,7 +219,9 @@ def _check_option(name: str, values: Sequence[str], options: Mapping[str, Sequen
         raise _refuse(f"--{name} changes nothing without --{option.of}: add that, or leave it out")
     for value in values:
         if option.words and value not in option.words:
-            raise _refuse(f"--{name} {value} was not found to learn here: there are {', '.join(option.words)}")
+            raise _refuse(
+                f"--{name} {value} was not found to learn here: there are {', '.join(option.words)}"
+            )
         if not math.isnan(option.low):
             _check_number(name, value, option)
 
@@ -176,7 +233,9 @@ def _check_number(name: str, value: str, option: Option) -> None:
         number = math.nan
     if not option.low <= number <= option.high:
         kind = "whole number" if option.whole else "number"
-        raise _refuse(f"--{name} takes a {kind} from {option.low:g} to {option.high:g} here, not {value}")
+        raise _refuse(
+            f"--{name} takes a {kind} from {option.low:g} to {option.high:g} here, not {value}"
+        )
 
 
 def _check_together(options: Mapping[str, Sequence[str]]) -> None:
@@ -184,7 +243,8 @@ def _check_together(options: Mapping[str, Sequence[str]]) -> None:
     updates = [name for name in DEFAULT_OPTIMISER if name in options]
     if updates and len(updates) < len(DEFAULT_OPTIMISER):
         raise _refuse(
-            f"--{updates[0]} without the others follows the last rewards only: leave it out (all are VW's own)"
+            f"--{updates[0]} without the others follows the last rewards only: leave it out (all"
+            " are VW's own)"
         )
     explorers = [name for name in (*EXPLORERS, *SPECIAL) if name in options]
     if len(explorers) > 1:
@@ -195,17 +255,28 @@ def _check_together(options: Mapping[str, Sequence[str]]) -> None:
     if {"ftrl", "coin"} & options.keys() and (idle := sorted(RATES & options.keys())):
         raise _refuse(f"--{idle[0]} changes nothing with --{optimisers[0]}: leave it out")
     if "sgd" in options and max(map(float, options.get("learning_rate", ["0.5"]))) > SGD_RATE:
-        raise _refuse(f"--sgd that learns fast follows the last rewards: add --learning_rate {SGD_RATE}, or less")
+        raise _refuse(
+            f"--sgd that learns fast follows the last rewards: add --learning_rate {SGD_RATE}, or"
+            " less"
+        )
     special = [name for name in SPECIAL if name in options]
     if special and (optimisers or options.get("cb_type", ["mtr"]) != ["mtr"]):
-        raise _refuse(f"--{special[0]} was found to learn here with VW's own optimiser and --cb_type mtr only")
+        raise _refuse(
+            f"--{special[0]} was found to learn here with VW's own optimiser and --cb_type mtr only"
+        )
     tuned = [name for name in OWN_RATES if name in options]
     if tuned and (rates := sorted(RATES & options.keys())):
-        raise _refuse(f"--{tuned[0]} with another --{rates[0]} than VW's own was not found to learn here: leave it out")
+        raise _refuse(
+            f"--{tuned[0]} with another --{rates[0]} than VW's own was not found to learn here:"
+            " leave it out"
+        )
     if "squarecb" in options and options.get("cb_type", ["mtr"]) != ["mtr"]:
         raise _refuse("--squarecb learns with --cb_type mtr only: leave --cb_type out")
     if "cover" in options and "psi" not in options:
-        raise _refuse("--cover with VW's psi of 1 stays uniform where rewards are in [0, 1]: add --psi 0.05, or less")
+        raise _refuse(
+            "--cover with VW's psi of 1 stays uniform where rewards are in [0, 1]: add --psi 0.05,"
+            " or less"
+        )
 
 
 def _check_range(options: Mapping[str, Sequence[str]], default_reward: float) -> None:
@@ -213,15 +284,20 @@ def _check_range(options: Mapping[str, Sequence[str]], default_reward: float) ->
         return
     if not {"cb_min_cost", "cb_max_cost"} <= options.keys():
         raise _refuse(
-            "--regcb has to know what rewards there are, or its PMF stays uniform for ever. Give their costs, which of"
+            "--regcb has to know what rewards there are, or its PMF stays uniform for ever. Give"
+            " their costs, which of"
             " rewards in [0, 1] are --cb_min_cost -1 --cb_max_cost 0, and --mellowness 0.01"
         )
     if "mellowness" not in options:
-        raise _refuse("--regcb with VW's mellowness of 0.1 stays unsure of what is 0.3 better: add --mellowness 0.01")
+        raise _refuse(
+            "--regcb with VW's mellowness of 0.1 stays unsure of what is 0.3 better: add"
+            " --mellowness 0.01"
+        )
     low, high = float(options["cb_min_cost"][-1]), float(options["cb_max_cost"][-1])
     if not low < -default_reward <= high:
         raise _refuse(
-            f"--cb_min_cost {low:g} --cb_max_cost {high:g} leaves no room for a reward above {default_reward:g}"
+            f"--cb_min_cost {low:g} --cb_max_cost {high:g} leaves no room for a reward above"
+            f" {default_reward:g}"
             " (join.default_reward), whose cost is minus that: of rewards in [0, 1] it is -1 and 0"
         )
 
@@ -231,15 +307,22 @@ def _check_scored(args: str, options: Mapping[str, Sequence[str]]) -> None:
     for name in options:
         if ACCEPTED[name].own:
             raise SpecError(
-                f"learner.args has --{name}, which is VW's own exploration, and is not asked for: set exploration to"
+                f"learner.args has --{name}, which is VW's own exploration, and is not asked for:"
+                " set exploration to"
                 f" {{kind: vw}}, or leave --{name} out",
                 "exploration.kind",
             )
     if parse_arguments(args) is None:
-        kinds = [f"cb_type {each}" for each in options.get("cb_type", []) if each not in SCORED_CB_TYPES]
-        culprit = next(iter([*kinds, *(name for name in options if name not in CLAIMED), "interactions"]))
+        kinds = [
+            f"cb_type {each}" for each in options.get("cb_type", []) if each not in SCORED_CB_TYPES
+        ]
+        culprit = next(
+            iter([*kinds, *(name for name in options if name not in CLAIMED), "interactions"])
+        )
         raise SpecError(
-            f"with --{culprit} no scores can be read from VW's weights, and only its own exploration can act: set"
-            f" exploration to {{kind: vw}} (its epsilon is --epsilon in learner.args), or leave --{culprit} out",
+            f"with --{culprit} no scores can be read from VW's weights, and only its own"
+            " exploration can act: set"
+            f" exploration to {{kind: vw}} (its epsilon is --epsilon in learner.args), or leave"
+            f" --{culprit} out",
             "exploration.kind",
         )

@@ -15,12 +15,14 @@ _KEPT = 256
 class Examples:
     """Makes VW's examples, as its text parser would: masked hashes, no zero values, the shared example first.
 
-    They are reused: an empty Example is some 30 kB of VW's memory, and costs more to make than to fill.
+    They are reused: an empty Example is some 30 kB of VW's memory, and costs more to make than to
+    fill.
     """
 
     def __init__(self, bits: int) -> None:
         self._mask = np.uint32((1 << bits) - 1)
-        self._known: dict[int, tuple[UInt32, NDArray[np.uint64]]] = {}  # by id, of arrays that are kept beside it
+        # by id, of arrays that are kept beside it
+        self._known: dict[int, tuple[UInt32, NDArray[np.uint64]]] = {}
         self._pool = [Example()]
         self._pool[0].set_label(_SHARED)
 
@@ -50,7 +52,13 @@ class Examples:
             for namespace in features:
                 values = namespace.values
                 padded = bool(np.count_nonzero(values) < values.size)
-                _push_row(example, first_byte(namespace.name), self._masked(namespace.hashes), values, padded=padded)
+                _push_row(
+                    example,
+                    first_byte(namespace.name),
+                    self._masked(namespace.hashes),
+                    values,
+                    padded=padded,
+                )
         return examples
 
     def _masked(self, hashes: UInt32) -> NDArray[np.uint64]:
@@ -71,7 +79,9 @@ class Examples:
             _push_row(example, letter, row_hashes, row_values, padded=padded)
 
 
-def _push_row(example: Example, letter: int, hashes: NDArray[np.uint64], values: Float32, *, padded: bool) -> None:
+def _push_row(
+    example: Example, letter: int, hashes: NDArray[np.uint64], values: Float32, *, padded: bool
+) -> None:
     """VW has no features of value 0, and no namespace without features."""
     if padded:
         present = values != 0

@@ -15,28 +15,37 @@ from bandits.vw_accepted import KNOWN
 
 LogFormat = Literal["dsjson", "text"]
 
-# What VW's text parser ends at with an error. It then gives the half-read example back to its pool as it is, and
-# whatever line is read into that loses features, in every workspace of the process: it never gets to see such a line.
-# Found by trial (tests/unit/test_vw_log.py). VW takes a value that does not begin as a number does for a text; it would
-# read on over a colon with nothing behind it, and takes infinity: both are refused as well.
+# What VW's text parser ends at with an error. It then gives the half-read example back to its pool
+# as it is, and whatever line is read into that loses features, in every workspace of the process:
+# it never gets to see such a line. Found by trial (tests/unit/test_vw_log.py). VW takes a value
+# that does not begin as a number does for a text; it would read on over a colon with nothing behind
+# it, and takes infinity: both are refused as well.
 _NUMBER = rb"[+-]?(?:0[xX][0-9a-fA-F]+|(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)"
 _END, _LAST = rb"[ \t\r|]", rb"(?:[ \t]|\Z)"
 _UNREADABLE = re.compile(
     rb"\|:"
     rb"|\|[^ \t|:]++:(?!" + _NUMBER + _END + rb")"
-    rb"|[ \t][^ \t|:]*+:(?:(?![^ \t\r|])|(?!" + _NUMBER + rb"(?:" + _END + rb"|\Z)|[+-]?[0-9.]+[eE]-?" + _LAST + rb")"
+    rb"|[ \t][^ \t|:]*+:(?:(?![^ \t\r|])|(?!"
+    + _NUMBER
+    + rb"(?:"
+    + _END
+    + rb"|\Z)|[+-]?[0-9.]+[eE]-?"
+    + _LAST
+    + rb")"
     rb"[+-]?(?i:nan|inf|\.?[0-9]))"
 )
 # Of most lines it is enough to look at the colons: neither of these is found in them.
 _WEIGHTED = re.compile(rb"\|[^ \t|:]*+:")
 _SUSPECT = re.compile(rb":(?!" + _NUMBER + rb"(?:[ \t\r\n|]|\Z)|[^ \t\r\n|:0-9.+\-iInN])")
 
-# What was found to give the command line's average loss. Not among KNOWN, because a learner of hashed features, or one
-# that has to resume, could not follow.
+# What was found to give the command line's average loss. Not among KNOWN, because a learner of
+# hashed features, or one that has to resume, could not follow.
 READABLE: Mapping[str, Arity] = {
     **KNOWN,
     **dict.fromkeys(("sparse_weights", "dropout", "stage_poly"), "flag"),
-    **dict.fromkeys(("hash_seed", "affix", "min_prediction", "max_prediction", "marginal"), "value"),
+    **dict.fromkeys(
+        ("hash_seed", "affix", "min_prediction", "max_prediction", "marginal"), "value"
+    ),
     **dict.fromkeys(("redefine", "spelling"), "list"),
 }
 _NO_COST = float(np.finfo(np.float32).max)
@@ -59,21 +68,27 @@ class Label(msgspec.Struct, frozen=True, gc=False):
 class VwLogReader:
     """A VW model as it reads a log. Not thread-safe.
 
-    It asks the library's core: an object of Python for each line, checked each time, is half of a replay's time.
+    It asks the library's core: an object of Python for each line, checked each time, is half of a
+    replay's time.
 
-    ``args``: a ``--cb_explore_adf`` argument string of ``READABLE`` options. ``model``: bytes of a model that VW has
-    saved, to go on from; its own options are in it, and need not be repeated. ``learns``: or only predicts, as with
-    VW's ``-t``.
+    ``args``: a ``--cb_explore_adf`` argument string of ``READABLE`` options. ``model``: bytes of a
+    model that VW has saved, to go on from; its own options are in it, and need not be repeated.
+    ``learns``: or only predicts, as with VW's ``-t``.
 
     Raises:
         SpecError: arguments that are not allowed, or that VW refuses; the message says why.
         SnapshotError: VW cannot load the model with these arguments.
     """
 
-    def __init__(self, args: str, log_format: LogFormat, *, model: bytes | None = None, learns: bool = True) -> None:
+    def __init__(
+        self, args: str, log_format: LogFormat, *, model: bytes | None = None, learns: bool = True
+    ) -> None:
         options = read_arguments(args, READABLE)
         if "preserve_performance_counters" in options:
-            raise SpecError("--preserve_performance_counters would count what the model read before", "learner.args")
+            raise SpecError(
+                "--preserve_performance_counters would count what the model read before",
+                "learner.args",
+            )
         if model is None and "cb_explore_adf" not in options:
             raise SpecError("a VW learner's arguments include --cb_explore_adf", "learner.args")
         try:
@@ -86,20 +101,27 @@ class VwLogReader:
         kind = workspace.multiline, workspace.label_type, workspace.prediction_type
         if kind != (True, LabelType.CB, PredictionType.ActionProbs):
             what = f"its label is {workspace.label_type.name}, its prediction {workspace.prediction_type.name}"
-            raise SpecError(f"the model was not made with --cb_explore_adf: {what}, not a PMF", "learner.args")
+            raise SpecError(
+                f"the model was not made with --cb_explore_adf: {what}, not a PMF", "learner.args"
+            )
         self._workspace: Any = workspace._workspace  # noqa: SLF001
         self._format = log_format
         self._learns, self._last = learns, list[Any]()
-        self._ask = self._workspace.predict_then_learn_multi_ex_one if learns else self._workspace.predict_multi_ex_one
+        self._ask = (
+            self._workspace.predict_then_learn_multi_ex_one
+            if learns
+            else self._workspace.predict_multi_ex_one
+        )
 
     def probability(self, lines: Sequence[bytes], label: Label) -> float:
         """Let VW parse one example: the probability of its chosen action, before it learns from it; 0 without one.
 
-        ``lines``: UTF-8; of text all of the example, of dsjson its one line. ``label``: as it was read elsewhere.
-        Where VW reads another, or none, the example is refused before anything is learned from it.
+        ``lines``: UTF-8; of text all of the example, of dsjson its one line. ``label``: as it was
+        read elsewhere. Where VW reads another, or none, the example is refused before anything is
+        learned from it.
 
-        Raises:
-            BadRowError: VW refuses the example, or reads another label. Does not say where it stands.
+        Raises: BadRowError: VW refuses the example, or reads another label. Does not say where it
+            stands.
         """
         for action, probability in self._asked(lines, label, self._ask):
             if action == label.chosen:
@@ -125,7 +147,8 @@ class VwLogReader:
     def learn(self, label: Label, probability: float) -> None:
         """Learn from the example that was predicted last, as if its action had been chosen with this probability.
 
-        ``label``: the same as was given with it, with a chosen action. A model that does not learn (-t) learns nothing.
+        ``label``: the same as was given with it, with a chosen action. A model that does not learn
+        (-t) learns nothing.
         """
         if self._learns:
             examples = self._last
@@ -134,14 +157,19 @@ class VwLogReader:
             self._workspace.learn_multi_ex_one(examples)
 
     def _asked(
-        self, lines: Sequence[bytes], label: Label, ask: Callable[[list[Any]], Sequence[tuple[int, float]]]
+        self,
+        lines: Sequence[bytes],
+        label: Label,
+        ask: Callable[[list[Any]], Sequence[tuple[int, float]]],
     ) -> Sequence[tuple[int, float]]:
         try:
             examples = self._last = self._parse(lines)
             self._check_label(examples, label)
             return ask(examples)
         except (RuntimeError, UnicodeDecodeError) as error:
-            raise BadRowError(f"VW cannot read it: {' '.join(str(error).split())}", "line") from error
+            raise BadRowError(
+                f"VW cannot read it: {' '.join(str(error).split())}", "line"
+            ) from error
 
     def _parse(self, lines: Sequence[bytes]) -> list[Any]:
         if self._format == "dsjson":
@@ -157,7 +185,8 @@ class VwLogReader:
             return [parse(workspace, line) for line in checked]  # type: ignore[arg-type] # bytes do as well
         except RuntimeError as error:
             raise ReplayError(
-                f"VW ends in the middle of {lines!r} ({' '.join(str(error).split())}) and would read later lines wrong:"
+                f"VW ends in the middle of {lines!r} ({' '.join(str(error).split())}) and would"
+                " read later lines wrong:"
                 " take that example out of the log",
                 "log",
             ) from error
@@ -173,11 +202,20 @@ class VwLogReader:
         place = label.chosen + shared
         found = _observed(examples[place]) if place < len(examples) else None
         if found is None:
-            raise BadRowError("VW does not see the label there: of dsjson, it must come before the features", "label")
+            raise BadRowError(
+                "VW does not see the label there: of dsjson, it must come before the features",
+                "label",
+            )
         cost, probability = label.cost, label.probability
-        if abs(found[0] - cost) > _SLACK * abs(cost) + _TINY or abs(found[1] - probability) > _SLACK * probability:
+        if (
+            abs(found[0] - cost) > _SLACK * abs(cost) + _TINY
+            or abs(found[1] - probability) > _SLACK * probability
+        ):
             said = f"{cost} and {probability}"
-            raise BadRowError(f"VW reads cost and probability as {found[0]} and {found[1]}, not as {said}", "label")
+            raise BadRowError(
+                f"VW reads cost and probability as {found[0]} and {found[1]}, not as {said}",
+                "label",
+            )
 
 
 def _pmf_of(predicted: Sequence[tuple[int, float]]) -> Pmf:
@@ -215,7 +253,9 @@ def _checked(line: bytes) -> bytes:
     wrong = _UNREADABLE.search(line, bar)
     if wrong is not None:
         word = re.split(rb"[ \t|]", line[wrong.start() + 1 :])[0].decode()
-        raise BadRowError(f"VW cannot read it: a feature is name or name:value, not {word!r}", "line")
+        raise BadRowError(
+            f"VW cannot read it: a feature is name or name:value, not {word!r}", "line"
+        )
     return line
 
 
@@ -224,7 +264,10 @@ def _check_namespaces(tree: Any) -> None:
     for name, value in tree.items() if isinstance(tree, dict) else ():
         if isinstance(value, dict | list):
             if name[:1] > "\x7f":
-                raise BadRowError(f"a namespace's name begins with an ASCII character here, not as {name!r} does", name)
+                raise BadRowError(
+                    f"a namespace's name begins with an ASCII character here, not as {name!r} does",
+                    name,
+                )
             _check_namespaces(value)
     for value in tree if isinstance(tree, list) else ():
         _check_namespaces(value)
@@ -233,4 +276,6 @@ def _check_namespaces(tree: Any) -> None:
 def _observed(example: Any) -> tuple[float, float] | None:
     """The cost and the probability of its label, float32; None without one, or with one that VW does not learn from."""
     label = example._get_label(LabelType.CB).label  # noqa: SLF001
-    return None if label is None or label[1] == _NO_COST or label[2] <= 0.0 else (label[1], label[2])
+    return (
+        None if label is None or label[1] == _NO_COST or label[2] <= 0.0 else (label[1], label[2])
+    )

@@ -1,7 +1,8 @@
 """Merging VW models that were trained apart from one base, by VW's own deltas. See also ``vw.py``.
 
-VW merges two deltas weight by weight, each in proportion to what its adaptive update has seen of that feature, so a
-partition that never met a feature does not dilute what another has learned of it.
+VW merges two deltas weight by weight, each in proportion to what its adaptive update has seen of
+that feature, so a partition that never met a feature does not dilute what another has learned of
+it.
 """
 
 from collections.abc import Sequence
@@ -27,14 +28,17 @@ def check_mergeable(args: str) -> None:
     bits = read_bits(read_arguments(args, KNOWN))
     if bits != BITS:
         raise SpecError(
-            f"VW merges models of {BITS} bits only, not of -b {bits}: leave -b out, or set partitions to 1",
+            f"VW merges models of {BITS} bits only, not of -b {bits}: leave -b out, or set"
+            " partitions to 1",
             "learner.args",
         )
     fresh = VwLearner(args, by_row=True).checkpoint()
     try:
         merge_vw(args, fresh, [fresh, fresh])
     except RuntimeError as error:
-        raise SpecError(f"VW cannot merge models of '{args}' ({error}): set partitions to 1", "learner.args") from error
+        raise SpecError(
+            f"VW cannot merge models of '{args}' ({error}): set partitions to 1", "learner.args"
+        ) from error
 
 
 def merge_vw(args: str, base: bytes, derived: Sequence[bytes]) -> bytes:
@@ -50,7 +54,9 @@ def merge_vw(args: str, base: bytes, derived: Sequence[bytes]) -> bytes:
     deltas = [calculate_delta(start, open_workspace(args, each.model)) for each in others]
     merged: Any = apply_delta(start, merge_deltas(deltas))
     gained = [(each.learned - saved.learned, each.available - saved.available) for each in others]
-    return encode_model(args, *_taught((saved.learned, saved.available), *gained), merged.serialize())
+    return encode_model(
+        args, *_taught((saved.learned, saved.available), *gained), merged.serialize()
+    )
 
 
 def carry_vw(args: str, merged: bytes, since: bytes, now: bytes) -> bytes:
@@ -67,8 +73,9 @@ def carry_vw(args: str, merged: bytes, since: bytes, now: bytes) -> bytes:
 def _taught(*parts: tuple[int, int]) -> tuple[int, int]:
     """Interactions learned, and the actions that there were to choose from, of all parts together.
 
-    Models of one base go on in its way; but from a fresh one, under two specs, one may have been taught by row and
-    another not, which has not counted its actions: then the whole goes on by row, and as many are assumed of the other.
+    Models of one base go on in its way; but from a fresh one, under two specs, one may have been
+    taught by row and another not, which has not counted its actions: then the whole goes on by row,
+    and as many are assumed of the other.
     """
     learned, available = (sum(numbers) for numbers in zip(*parts, strict=True))
     counted = sum(interactions for interactions, actions in parts if actions)

@@ -10,15 +10,45 @@ from bandits.errors import SpecError
 _LEFT_OUT: Mapping[str, bool] = {  # by name, whether a value follows
     **dict.fromkeys(
         (
-            *("audit", "quiet", "kill_cache", "compressed", "no_stdin", "onethread", "save_resume", "dsjson"),
-            *("driver_output_off", "hexfloat_weights", "predict_only_model", "no_daemon", "foreground", "dry_run"),
+            *(
+                "audit",
+                "quiet",
+                "kill_cache",
+                "compressed",
+                "no_stdin",
+                "onethread",
+                "save_resume",
+                "dsjson",
+            ),
+            *(
+                "driver_output_off",
+                "hexfloat_weights",
+                "predict_only_model",
+                "no_daemon",
+                "foreground",
+                "dry_run",
+            ),
         ),
         False,
     ),
     **dict.fromkeys(
         (
-            *("predictions", "raw_predictions", "final_regressor", "progress", "extra_metrics", "data"),
-            *("readable_model", "invert_hash", "driver_output", "log_level", "log_output", "limit_output"),
+            *(
+                "predictions",
+                "raw_predictions",
+                "final_regressor",
+                "progress",
+                "extra_metrics",
+                "data",
+            ),
+            *(
+                "readable_model",
+                "invert_hash",
+                "driver_output",
+                "log_level",
+                "log_output",
+                "limit_output",
+            ),
             "dump_json_weights_experimental",
         ),
         True,
@@ -40,7 +70,8 @@ _ADF = "use --cb_explore_adf"
 OTHER_PROBLEMS: Mapping[str, str] = {
     "ccb_explore_adf": f"decides several slots at once (CCB), and a decision here has one: {_ADF}",
     "slates": f"decides several slots with one reward (slates), and a decision here has one: {_ADF}",
-    "cb_adf": f"chooses without exploring, so there is no PMF: {_ADF}, with --epsilon 0 for the best action alone",
+    "cb_adf": f"chooses without exploring, so there is no PMF: {_ADF}, with --epsilon 0 for the best"
+    " action alone",
     "large_action_space": "keeps what it met in earlier decisions, so a PMF cannot be derived again: leave it out",
     "cb": f"has a fixed number of actions without features: {_ADF}",
     "cb_explore": f"has a fixed number of actions without features: {_ADF}",
@@ -56,7 +87,9 @@ OTHER_PROBLEMS: Mapping[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A command line of VW. ``args``: what makes the model. ``left_out``: words that change no prediction.
+    """A command line of VW. ``args``: what makes the model.
+
+    ``left_out``: words that change no prediction.
 
     ``model``: the file that it starts from (``-i``). ``learns``: without ``-t``.
     """
@@ -71,11 +104,18 @@ class Command:
         """For a report."""
         if not self.left_out:
             return ()
-        return (f"left out: {' '.join(self.left_out)} (a replay has input, output and diagnostics of its own)",)
+        return (
+            (
+                f"left out: {' '.join(self.left_out)} (a replay has input, output and diagnostics of"
+                " its own)"
+            ),
+        )
 
 
 def read_command(args: str, model: str | Path | None = None) -> Command:
-    """Take apart what somebody gives to VW. ``model``: the file to start from, if it is given apart.
+    """Take apart what somebody gives to VW.
+
+    ``model``: the file to start from, if it is given apart.
 
     Raises:
         SpecError: an option without its value, or several models.

@@ -3,14 +3,17 @@
     python benchmarks/a_day.py                 (a day in about five minutes, on one or two cores)
     python benchmarks/a_day.py --hours 2
 
-The service's own Valkey, learner and archiver run in this process; decisions among 10 of 200 items of a catalogue, and
-rewards of half of them, are written to the log as the replicas write them, except that no event_id is remembered for
-retries. Time runs ``--speedup`` times as fast: every duration of "simulated" below is divided by it, those of SCALED
-too. Not divided are the archiver's pause of 1 s when nothing is due, the learner's 250 ms between snapshots, and whole
-hours (the archive's, and those of which a checkpoint is kept), so a little more is held than a real day would hold.
+The service's own Valkey, learner and archiver run in this process; decisions among 10 of 200 items
+of a catalogue, and rewards of half of them, are written to the log as the replicas write them,
+except that no event_id is remembered for retries. Time runs ``--speedup`` times as fast: every
+duration of "simulated" below is divided by it, those of SCALED too. Not divided are the archiver's
+pause of 1 s when nothing is due, the learner's 250 ms between snapshots, and whole hours (the
+archive's, and those of which a checkpoint is kept), so a little more is held than a real day would
+hold.
 
-Exit status 1: the last quarter's peak of used_memory is above 1.25 times that of the second (the first one fills what
-is retained), or what archive and stream hold together is not, in order, what was written.
+Exit status 1: the last quarter's peak of used_memory is above 1.25 times that of the second (the
+first one fills what is retained), or what archive and stream hold together is not, in order, what
+was written.
 """
 
 import argparse
@@ -57,15 +60,22 @@ GROWTH = 1.25
 
 def main() -> int:
     """Run, print; exit 1 when memory grows or an entry is missing."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--hours", type=float, default=24.0, help="simulated")
-    parser.add_argument("--per-second", type=float, default=3.0, help="decisions per simulated second")
+    parser.add_argument(
+        "--per-second", type=float, default=3.0, help="decisions per simulated second"
+    )
     parser.add_argument("--speedup", type=float, default=300.0)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     if given.hours < 2:
         parser.error("--hours: at least 2, for the first quarter to fill what is retained")
-    with tempfile.TemporaryDirectory(prefix="a-day-") as folder, embedded_valkey(Path(folder) / "valkey") as url:
+    with (
+        tempfile.TemporaryDirectory(prefix="a-day-") as folder,
+        embedded_valkey(Path(folder) / "valkey") as url,
+    ):
         return Day(url, str(Path(folder) / "archive"), given).run()
 
 
@@ -86,7 +96,9 @@ class Sampled:
 class Writer:
     """Appends decisions and their rewards at a steady rate, and remembers the ids of their entries."""
 
-    def __init__(self, client: "redis.Redis", keys: Keys, spec: PolicySpec, catalogue: Catalogue, seed: int) -> None:
+    def __init__(
+        self, client: "redis.Redis", keys: Keys, spec: PolicySpec, catalogue: Catalogue, seed: int
+    ) -> None:
         self.ids: list[bytes] = []
         self.decisions = 0
         self._client = client
@@ -109,14 +121,20 @@ class Writer:
         self._names = np.array(catalogue.ids)
 
     def write(self, count: int, now_s: float, delay_s: float) -> None:
-        """That many decisions, and the rewards that are due, in one pipeline. ``delay_s``: the rewards' mean delay."""
+        """That many decisions, and the rewards that are due, in one pipeline.
+
+        ``delay_s``: the rewards' mean delay.
+        """
         pipeline = self._client.pipeline(transaction=False)
         for number in range(self.decisions, self.decisions + count):
             event_id = f"{number:032x}"
             record = msgspec.structs.replace(
                 self._template,
                 event_id=event_id,
-                context={"hour": float(number % 24), "device": ("phone", "desktop", "tablet")[number % 3]},
+                context={
+                    "hour": float(number % 24),
+                    "device": ("phone", "desktop", "tablet")[number % 3],
+                },
                 action_ids=self._rng.choice(self._names, ACTIONS, replace=False).tolist(),
                 chosen=[int(self._rng.integers(ACTIONS))],
             )
@@ -143,7 +161,9 @@ class Day:
         self._real_s = given.hours * 3600 / given.speedup
         self._rate = given.per_second * given.speedup
         rule = JoinRule(window_s=self._scaled["window"])
-        self._spec = PolicySpec("day", learner=RidgeConfig(interactions=[("context", "features")]), join=rule)
+        self._spec = PolicySpec(
+            "day", learner=RidgeConfig(interactions=[("context", "features")]), join=rule
+        )
         self._keys = Keys(self._spec.name)
         self._client = redis.Redis.from_url(url)
         self._sampled = Sampled()
@@ -152,7 +172,10 @@ class Day:
     def run(self) -> int:
         """Live through the day, then count; the exit status."""
         stop = threading.Event()
-        threads = [threading.Thread(target=part.run, args=(stop,)) for part in (self._learner(), self._archiver())]
+        threads = [
+            threading.Thread(target=part.run, args=(stop,))
+            for part in (self._learner(), self._archiver())
+        ]
         for thread in threads:
             thread.start()
         try:
@@ -205,7 +228,10 @@ class Day:
             if due < 1000:
                 time.sleep(STEP_S)
         late_s = time.monotonic() - began - self._real_s
-        print(f"written in             {time.monotonic() - began:.0f} s, {late_s:.1f} s later than planned")
+        print(
+            f"written in             {time.monotonic() - began:.0f} s, {late_s:.1f} s later than"
+            " planned"
+        )
         return writer
 
     def _sample(self, at: float) -> None:
@@ -214,7 +240,9 @@ class Day:
         self._sampled.at.append(at)
         self._sampled.memory.append(int(info["used_memory"]))
         self._sampled.entries.append(entries)
-        self._entry_bytes = int(self._client.memory_usage(self._keys.log, samples=0) or 0) / max(entries, 1)
+        self._entry_bytes = int(self._client.memory_usage(self._keys.log, samples=0) or 0) / max(
+            entries, 1
+        )
 
     def _stats(self) -> Stats | None:
         raw: Any = self._client.get(self._keys.stats)
@@ -239,14 +267,22 @@ class Day:
             peaks.append(max(memory, default=0))
             mean = sum(memory) / max(len(memory), 1)
             most = max(entries, default=0)
-            print(f"{number + 1}         {peaks[-1] / 1e6:8.1f} {mean / 1e6:8.1f}             {most:10,}")
+            print(
+                f"{number + 1}         {peaks[-1] / 1e6:8.1f} {mean / 1e6:8.1f}            "
+                f" {most:10,}"
+            )
         missing = len(set(writer.ids) - set(held))
         same = held == writer.ids
         growth = peaks[3] / peaks[1] if peaks[1] else float("inf")
         print(f"decisions              {writer.decisions:,}, learned {learned:,}")
         print(f"written                {len(writer.ids):,} entries")
-        print(f"in archive or stream   {len(held):,} entries, {missing} missing, in order and each once: {same}")
-        print(f"untrimmed              {self._entry_bytes * len(writer.ids) / 1e6:,.0f} MB of stream")
+        print(
+            f"in archive or stream   {len(held):,} entries, {missing} missing, in order and each"
+            f" once: {same}"
+        )
+        print(
+            f"untrimmed              {self._entry_bytes * len(writer.ids) / 1e6:,.0f} MB of stream"
+        )
         print(f"last quarter's peak    x {growth:.3f} of the second's (at most {GROWTH})")
         return 0 if growth <= GROWTH and same else 1
 
@@ -258,7 +294,14 @@ def _is_traffic(record: object) -> bool:
 def _catalogue() -> Catalogue:
     return Catalogue.of(
         [
-            {"id": f"item{k}", "features": {"topic": f"topic{k % TOPICS}", "price": k / ITEMS, "age": float(k % 7)}}
+            {
+                "id": f"item{k}",
+                "features": {
+                    "topic": f"topic{k % TOPICS}",
+                    "price": k / ITEMS,
+                    "age": float(k % 7),
+                },
+            }
             for k in range(ITEMS)
         ]
     )

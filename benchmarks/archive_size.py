@@ -1,9 +1,12 @@
-"""What a decision costs in Redis and in the archive, and how fast the archive is written and read. The demo's log.
+"""What a decision costs in Redis and in the archive, and how fast the archive is written and read.
+
+The demo's log.
 
     python benchmarks/archive_size.py
 
-A run of the in-process loop on MovieLens-100K (about 56 candidates per decision) is put into a real Valkey, archived,
-and read back. "Stream" is what MEMORY USAGE says of the stream. The entries read back must be those put in.
+A run of the in-process loop on MovieLens-100K (about 56 candidates per decision) is put into a real
+Valkey, archived, and read back. "Stream" is what MEMORY USAGE says of the stream. The entries read
+back must be those put in.
 """
 
 import argparse
@@ -38,12 +41,21 @@ def demo_log(rounds: int) -> list[LogEntry]:
         world = load_world()
         train_movielens(world, Path(folder), seed=0)
         bench = make_bench(world, msgspec.structs.replace(load_spec(SPEC), artifact=folder))
-    return run_loop(bench.requests, bench.spec, rounds=rounds, seed=0, pools=bench.pools, catalogue=bench.catalogue).log
+    return run_loop(
+        bench.requests,
+        bench.spec,
+        rounds=rounds,
+        seed=0,
+        pools=bench.pools,
+        catalogue=bench.catalogue,
+    ).log
 
 
 def main() -> int:
     """Run, print; exit 1 unless the archive gives back what was put in."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=20_000)
     log = demo_log(parser.parse_args().rounds)
     decisions = sum(isinstance(entry.record, DecisionRecord) for entry in log)
@@ -73,9 +85,13 @@ def main() -> int:
         same = list(reader.entries()) == log
         read_s = time.perf_counter() - began
     print(f"log                    {len(log):,} entries, {decisions:,} of them decisions")
-    print(f"stream                 {memory / decisions:,.0f} bytes per decision, its reward included")
+    print(
+        f"stream                 {memory / decisions:,.0f} bytes per decision, its reward included"
+    )
     print(f"records alone          {records / decisions:,.0f}")
-    print(f"archive                {size / decisions:,.0f}, the stream is x {memory / size:.2f} of it")
+    print(
+        f"archive                {size / decisions:,.0f}, the stream is x {memory / size:.2f} of it"
+    )
     print(f"archived               {len(log) / written_s:,.0f} entries/s (one core)")
     print(f"read back and decoded  {len(log) / read_s:,.0f} entries/s, the same: {same}")
     return 0 if same else 1

@@ -2,16 +2,17 @@
 
     python benchmarks/decision.py [--out decision.json]
 
-100 actions of a catalogue of 1,000 items with 8 numeric features each, 8 numeric features of the context, all crossed
-(`-q cf`), epsilon-greedy. In turn: ours from the request to the PMF; VW predicting from text lines that are written
-already; VW predicting from examples that are reused and filled from arrays; `decide()`, PMF and draw, from the same
-arrays. All have to give the same PMF (VW calls scores within 1e-4 of each other tied; then the best has to be it too).
-They take turns every 50 requests, as a process that serves does one thing only; and once more at every request, when
-each finds the caches full of another's. Then ours from the request to the encoded record, also for the ridge policies;
-and that with more actions.
+100 actions of a catalogue of 1,000 items with 8 numeric features each, 8 numeric features of the
+context, all crossed (`-q cf`), epsilon-greedy. In turn: ours from the request to the PMF; VW
+predicting from text lines that are written already; VW predicting from examples that are reused and
+filled from arrays; `decide()`, PMF and draw, from the same arrays. All have to give the same PMF
+(VW calls scores within 1e-4 of each other tied; then the best has to be it too). They take turns
+every 50 requests, as a process that serves does one thing only; and once more at every request,
+when each finds the caches full of another's. Then ours from the request to the encoded record, also
+for the ridge policies; and that with more actions.
 
-Goals: `decide()` 40 times faster than the text, 10 times faster than the examples; 0.15 ms with draw and record; 1 us
-for each action more, from 100 to 10,000.
+Goals: `decide()` 40 times faster than the text, 10 times faster than the examples; 0.15 ms with
+draw and record; 1 us for each action more, from 100 to 10,000.
 """
 
 import argparse
@@ -50,7 +51,9 @@ SPECS = {
     "VW, epsilon-greedy": PolicySpec(
         "bench", learner=VwConfig(ARGS), exploration=EpsilonGreedy(0.1), floor=0.0, use=USE
     ),
-    "ridge, epsilon-greedy": PolicySpec("bench", learner=RIDGE, exploration=EpsilonGreedy(0.1), floor=0.0, use=USE),
+    "ridge, epsilon-greedy": PolicySpec(
+        "bench", learner=RIDGE, exploration=EpsilonGreedy(0.1), floor=0.0, use=USE
+    ),
     "LinUCB": PolicySpec("bench", learner=RIDGE, exploration=LinUcb(), use=USE),
     "LinTS, 100 draws": PolicySpec("bench", learner=RIDGE, exploration=LinTs(), use=USE),
 }
@@ -80,18 +83,27 @@ def make_requests(rng: np.random.Generator, count: int) -> list[RankRequest]:
     ]
 
 
-def taught(spec: PolicySpec, catalogue: Catalogue, requests: Sequence[RankRequest], rng: np.random.Generator):  # noqa: ANN201
+def taught(  # noqa: ANN201
+    spec: PolicySpec,
+    catalogue: Catalogue,
+    requests: Sequence[RankRequest],
+    rng: np.random.Generator,
+):
     """A learner that has seen a reward for each of the requests."""
     learner = make_learner(spec, salt=SALT)
     for request in requests:
         pool = explicit_pool(request.actions or [])
         context, actions = featurise(spec, catalogue, request.context, pool.ids, None, {})
         chosen = int(rng.integers(ACTIONS))
-        learner.learn([Interaction("e", 0, context, actions, chosen, 1 / ACTIONS, float(rng.random()))])
+        learner.learn(
+            [Interaction("e", 0, context, actions, chosen, 1 / ACTIONS, float(rng.random()))]
+        )
     return learner
 
 
-def median_us(run: Callable[[RankRequest], object], requests: Sequence[RankRequest]) -> tuple[float, float]:
+def median_us(
+    run: Callable[[RankRequest], object], requests: Sequence[RankRequest]
+) -> tuple[float, float]:
     """Median and 99th percentile, microseconds."""
     taken = []
     for request in requests:
@@ -107,7 +119,10 @@ def lines(request: RankRequest, features: Sequence[dict[str, float]]) -> list[st
     def written(values: dict[str, float]) -> str:
         return " ".join(f"{name}:{value!r}" for name, value in values.items())
 
-    return [f"shared |context {written(request.context)}", *(f"|features {written(own)}" for own in features)]
+    return [
+        f"shared |context {written(request.context)}",
+        *(f"|features {written(own)}" for own in features),
+    ]
 
 
 @dataclass(frozen=True)
@@ -123,19 +138,32 @@ class Question:
 class Contest:
     """One model, asked for the same PMF in four ways."""
 
-    def __init__(self, catalogue: Catalogue, items: Sequence[Item], rng: np.random.Generator) -> None:
+    def __init__(
+        self, catalogue: Catalogue, items: Sequence[Item], rng: np.random.Generator
+    ) -> None:
         self._spec = SPECS["VW, epsilon-greedy"]
         self._catalogue = catalogue
         self._features = {item.id: dict(item.features) for item in items}
-        plain = VwLearner(ARGS)  # shown all actions, so that VW's own prediction can be asked of it, too
+        # shown all actions, so that VW's own prediction can be asked of it, too
+        plain = VwLearner(ARGS)
         for each in (self.question(request) for request in make_requests(rng, 300)):
             chosen = int(rng.integers(ACTIONS))
-            plain.learn([Interaction("e", 0, each.context, each.actions, chosen, 0.01, float(rng.random()))])
+            plain.learn(
+                [Interaction("e", 0, each.context, each.actions, chosen, 0.01, float(rng.random()))]
+            )
         self._policy = load_policy(self._spec, plain.snapshot("1-0"))
         model = plain._workspace.serialize()  # noqa: SLF001 - the peer has to be the same model
         self._workspace = Workspace([*ARGS.split(), "--quiet"], model_data=model)
-        self._parser, self._examples = TextFormatParser(self._workspace), VwModel(ARGS, model, plain.learned)
-        self.ways = {"request": self._request, "text": self._text, "examples": self._filled, "decide": self._decide}
+        self._parser, self._examples = (
+            TextFormatParser(self._workspace),
+            VwModel(ARGS, model, plain.learned),
+        )
+        self.ways = {
+            "request": self._request,
+            "text": self._text,
+            "examples": self._filled,
+            "decide": self._decide,
+        }
 
     def question(self, request: RankRequest) -> Question:
         """Written and featurised beforehand."""
@@ -159,7 +187,9 @@ class Contest:
         return self._examples.pmf(asked.context, asked.actions)
 
     def _decide(self, asked: Question) -> Pmf:
-        decision = decide(self._policy, asked.context, asked.actions, event_id="e", salt=SALT, name="bench")
+        decision = decide(
+            self._policy, asked.context, asked.actions, event_id="e", salt=SALT, name="bench"
+        )
         return decision.pmfs[0]
 
     def check(self, asked: Question) -> None:
@@ -169,10 +199,15 @@ class Contest:
         for index, probability in self._text(asked):
             from_text[index] = probability
         best = int(ours.argmax())
-        tied = np.flatnonzero(from_text > from_text.max() - 1e-6).size > 1  # VW: scores within 1e-4 of each other
+        # VW: scores within 1e-4 of each other
+        tied = np.flatnonzero(from_text > from_text.max() - 1e-6).size > 1
         same = tied or np.abs(ours - from_text).max() < 1e-5
         same &= bool((self._decide(asked) == ours).all())
-        if not same or from_text[best] < from_text.max() - 1e-6 or np.abs(filled - from_text).max() > 1e-5:
+        if (
+            not same
+            or from_text[best] < from_text.max() - 1e-6
+            or np.abs(filled - from_text).max() > 1e-5
+        ):
             raise SystemExit("they do not give the same PMF")
 
 
@@ -197,16 +232,23 @@ def per_action_us(rng: np.random.Generator, rounds: int) -> dict[int, float]:
     ranker.serve("s", learner.snapshot("1-0"), catalogue)
     found = {}
     for count in MANY:
-        pools = [Pool(tuple(f"item{k}" for k in rng.permutation(MANY[-1])[:count]), None, {}) for _ in range(10)]
+        pools = [
+            Pool(tuple(f"item{k}" for k in rng.permutation(MANY[-1])[:count]), None, {})
+            for _ in range(10)
+        ]
         requests = [RankRequest(context=numbers(rng, "c")) for _ in range(rounds)]
         turn = iter(range(10**9))
-        found[count] = median_us(lambda r, p=pools, t=turn: encode(ranker.decide(r, p[next(t) % 10])), requests)[0]
+        found[count] = median_us(
+            lambda r, p=pools, t=turn: encode(ranker.decide(r, p[next(t) % 10])), requests
+        )[0]
     return found
 
 
 def main() -> int:
     """Measure, print, exit 1 if a goal is missed."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=400)
     parser.add_argument("--out", type=Path, help="write the measurements as JSON")
     arguments = parser.parse_args()
@@ -221,7 +263,10 @@ def main() -> int:
     for at_once, how in ((TURN, ""), (1, ", caches cold")):
         us = medians_us(contest, questions, at_once)
         for peer, goal in GOALS.items():
-            for ours, what in (("decide", "decide() of arrays"), ("request", "from the request to the PMF")):
+            for ours, what in (
+                ("decide", "decide() of arrays"),
+                ("request", "from the request to the PMF"),
+            ):
                 ratio = us[peer] / us[ours]
                 measured = f"{us[peer]:,.0f} / {us[ours]:,.0f} us = {ratio:.1f} x"
                 held = goal if at_once == TURN and ours == "decide" else None
@@ -235,7 +280,12 @@ def main() -> int:
             make_requests(rng, arguments.rounds),
         )
         goal = GOAL_US if name == "VW, epsilon-greedy" else None
-        table.add(f"with draw and record: {name}", f"{median:,.0f} us, p99 {high:,.0f}", median, at_most=goal)
+        table.add(
+            f"with draw and record: {name}",
+            f"{median:,.0f} us, p99 {high:,.0f}",
+            median,
+            at_most=goal,
+        )
     many = per_action_us(rng, max(50, arguments.rounds // 4))
     each = (many[MANY[-1]] - many[MANY[0]]) / (MANY[-1] - MANY[0])
     written = ", ".join(f"{count:,}: {us:,.0f}" for count, us in many.items())

@@ -2,9 +2,10 @@
 
     python benchmarks/durability.py
 
-Two services side by side on this machine, alike but for `durability`: `always` (each group of decisions is synced
-before it is acknowledged) and `none`. Load goes to one after the other, A B A B, from wrk (Debian package `wrk`) at 8
-connections: 100 explicit actions by catalogue id, one replica. Goal: `always` keeps 75% of the throughput of `none`.
+Two services side by side on this machine, alike but for `durability`: `always` (each group of
+decisions is synced before it is acknowledged) and `none`. Load goes to one after the other, A B A
+B, from wrk (Debian package `wrk`) at 8 connections: 100 explicit actions by catalogue id, one
+replica. Goal: `always` keeps 75% of the throughput of `none`.
 """
 
 import argparse
@@ -26,12 +27,19 @@ LEVELS = ("always", "none")
 
 def main() -> int:
     """Measure, print, exit 1 if the goal is missed."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--seconds", type=int, default=8)
     arguments = parser.parse_args()
-    bodies = [json.dumps({"actions": [{"id": f"item{k}"} for k in range(ITEMS)], "context": {"hour": 21}})]
-    items = [{"id": f"item{k}", "features": {"genre": f"g{k % 7}", "price": k / ITEMS}} for k in range(ITEMS)]
+    bodies = [
+        json.dumps({"actions": [{"id": f"item{k}"} for k in range(ITEMS)], "context": {"hour": 21}})
+    ]
+    items = [
+        {"id": f"item{k}", "features": {"genre": f"g{k % 7}", "price": k / ITEMS}}
+        for k in range(ITEMS)
+    ]
     rates: dict[str, list[float]] = {level: [] for level in LEVELS}
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         urls = {}
@@ -53,7 +61,10 @@ def main() -> int:
     ratios = [a / b for a, b in zip(rates["always"], rates["none"], strict=True)]
     for durability, measured in rates.items():
         spread = f"{min(measured):,.0f} to {max(measured):,.0f}"
-        print(f"{durability:7s} {statistics.median(measured):8,.0f} rank/s, median of {len(measured)} ({spread})")
+        print(
+            f"{durability:7s} {statistics.median(measured):8,.0f} rank/s, median of"
+            f" {len(measured)} ({spread})"
+        )
     ratio = statistics.median(ratios)
     print(f"always / none: {ratio:.3f} ({min(ratios):.3f} to {max(ratios):.3f}); goal {GOAL}")
     return 0 if ratio >= GOAL else 1

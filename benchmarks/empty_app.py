@@ -40,9 +40,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, default=8000)
     port = parser.parse_args().port
-    ray.init(address="local", include_dashboard=False, log_to_driver=False, object_store_memory=128 * 2**20)
+    ray.init(
+        address="local",
+        include_dashboard=False,
+        log_to_driver=False,
+        object_store_memory=128 * 2**20,
+    )
     serve.start(http_options={"host": "127.0.0.1", "port": port})
-    options = {"max_ongoing_requests": 100, "logging_config": {"enable_access_log": False, "log_level": "WARNING"}}
+    options = {
+        "max_ongoing_requests": 100,
+        "logging_config": {"enable_access_log": False, "log_level": "WARNING"},
+    }
     serve.run(serve.deployment(serve.ingress()(Empty), name="empty").options(**options).bind())
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):

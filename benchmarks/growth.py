@@ -2,8 +2,8 @@
 
     python benchmarks/growth.py [--seconds 60]            (about three minutes)
 
-Resident memory of each kind of process before and after a closed loop of wrk on 8 connections, in bytes per request.
-banditloop turns these metrics off (serve_app/environment.py).
+Resident memory of each kind of process before and after a closed loop of wrk on 8 connections, in
+bytes per request. banditloop turns these metrics off (serve_app/environment.py).
 """
 
 import argparse
@@ -36,19 +36,30 @@ def resident(root: int) -> dict[str, int]:
 
 def main() -> int:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seconds", type=float, default=60.0)
     seconds = parser.parse_args().seconds
     print(describe())
     for switch in ("1", "0"):
         os.environ[SWITCH] = switch
-        with tempfile.TemporaryDirectory(prefix="growth-") as folder, empty(Path(folder)) as service:
+        with (
+            tempfile.TemporaryDirectory(prefix="growth-") as folder,
+            empty(Path(folder)) as service,
+        ):
             closed_loop(service.url + "/", ["{}"], WARM_S)
             before = resident(service.pid)
             measured = closed_loop(service.url + "/", ["{}"], seconds)
             after, requests = resident(service.pid), measured.per_s * seconds
-        grown = ", ".join(f"{kind} {(after[kind] - size) / requests:+.1f}" for kind, size in sorted(before.items()))
-        print(f"{SWITCH}={switch}: {measured.per_s:,.0f} per s, {requests:,.0f} requests; bytes per request: {grown}")
+        grown = ", ".join(
+            f"{kind} {(after[kind] - size) / requests:+.1f}"
+            for kind, size in sorted(before.items())
+        )
+        print(
+            f"{SWITCH}={switch}: {measured.per_s:,.0f} per s, {requests:,.0f} requests; bytes per"
+            f" request: {grown}"
+        )
     return 0
 
 

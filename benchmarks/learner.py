@@ -2,13 +2,14 @@
 
     python benchmarks/learner.py
 
-Logged decisions over 20 actions of a catalogue of 1,000 items with eight numbers each, eight numbers of context, every
-third rewarded: entries are decoded, joined and learned by the fold that a learner runs. Goals: 5,000 interactions/s,
-and with VW half of what its command line does with the same interactions as text; both end with the same weights. Then
-updates of LinUCB and LinTS of 64 features on one stream of rows, snapshot included: 10 x MABWiser, the faster of a row
-at a time and 256 at a time, and 10 x river, a row at a time; posterior means are the same. The first time it installs
-both in an environment of their own in the user's cache (0.4 GB). Rounds alternate between ours and theirs; a ratio is
-of the medians, its range that of single rounds.
+Logged decisions over 20 actions of a catalogue of 1,000 items with eight numbers each, eight
+numbers of context, every third rewarded: entries are decoded, joined and learned by the fold that a
+learner runs. Goals: 5,000 interactions/s, and with VW half of what its command line does with the
+same interactions as text; both end with the same weights. Then updates of LinUCB and LinTS of 64
+features on one stream of rows, snapshot included: 10 x MABWiser, the faster of a row at a time and
+256 at a time, and 10 x river, a row at a time; posterior means are the same. The first time it
+installs both in an environment of their own in the user's cache (0.4 GB). Rounds alternate between
+ours and theirs; a ratio is of the medians, its range that of single rounds.
 """
 
 import argparse
@@ -25,7 +26,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # read when numpy is imported, here and by the peers
+# read when numpy is imported, here and by the peers
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import msgspec
@@ -40,7 +42,15 @@ from bandits.codec import decode, digest, encode
 from bandits.exploration import EpsilonGreedy, LinTs, LinUcb
 from bandits.hashing import hash_feature
 from bandits.join import JoinRule
-from bandits.records import CatalogueRecord, DecisionRecord, LogEntry, LogRecord, RewardRecord, SpecRecord, TickRecord
+from bandits.records import (
+    CatalogueRecord,
+    DecisionRecord,
+    LogEntry,
+    LogRecord,
+    RewardRecord,
+    SpecRecord,
+    TickRecord,
+)
 from bandits.ridge import RidgeConfig, RidgeLearner
 from bandits.types import Namespace, Snapshot
 from bandits.values import FeatureMap
@@ -78,10 +88,12 @@ print(time.perf_counter() - began)
 
 @dataclass(frozen=True)
 class Case:
-    """``theirs``: by name, the ways in which another library does the same; the goal is against the fastest.
+    """``theirs``: by name, the ways in which another library does the same.
 
-    ``least``: the goal of ours a second; ``times``: of the ratio to theirs. ``same``: the largest difference of what
-    was learned, relative to its largest number.
+    The goal is against the fastest.
+
+    ``least``: the goal of ours a second; ``times``: of the ratio to theirs. ``same``: the largest
+    difference of what was learned, relative to its largest number.
     """
 
     name: str
@@ -124,7 +136,8 @@ class Outcome:
         said = f"goal {' and '.join(goals)}: {'reached' if self.reached else 'MISSED'}"
         lines = [f"{self.name:58s} {_spread(self.ours)}   {said}"]
         lines += [
-            f"    {each.name:54s} {_spread(each.rates)}   x {each.ratio:.2f} ({each.low:.2f} to {each.high:.2f})"
+            f"    {each.name:54s} {_spread(each.rates)}   x {each.ratio:.2f} ({each.low:.2f} to"
+            f" {each.high:.2f})"
             f"   weights within {each.difference:.1e}{'' if each.same else ': NOT THE SAME'}"
             for each in self.theirs
         ]
@@ -139,14 +152,18 @@ def measure(case: Case, rounds: int) -> Outcome:
     """All once untimed, and compared; then in turn."""
     learned = case.ours()[1]
     differences = {name: difference_of(learned, run()[1]) for name, run in case.theirs.items()}
-    seconds = np.array([[run()[0] for run in (case.ours, *case.theirs.values())] for _ in range(rounds)])
+    seconds = np.array(
+        [[run()[0] for run in (case.ours, *case.theirs.values())] for _ in range(rounds)]
+    )
     median, rates = np.median(seconds, axis=0), (case.rows / seconds).T.tolist()
     theirs = []
     for column, (name, difference) in enumerate(differences.items(), 1):
         ratios = seconds[:, column] / seconds[:, 0]
         ratio = float(median[column] / median[0])
         low, high = float(ratios.min()), float(ratios.max())
-        theirs.append(Peer(name, rates[column], ratio, low, high, difference, difference < case.same))
+        theirs.append(
+            Peer(name, rates[column], ratio, low, high, difference, difference < case.same)
+        )
     reached = case.least is None or case.rows / float(median[0]) >= case.least
     reached &= case.times is None or min(each.ratio for each in theirs) >= case.times
     return Outcome(case.name, case.rows, rates[0], theirs, case.least, case.times, reached)
@@ -157,14 +174,20 @@ def difference_of(ours: Floats, theirs: Floats) -> float:
     return float(np.abs(ours - theirs).max() / np.abs(theirs).max())
 
 
-def numbers(rng: np.random.Generator, letter: str, parser: TextFormatParser) -> tuple[str, FeatureMap]:
+def numbers(
+    rng: np.random.Generator, letter: str, parser: TextFormatParser
+) -> tuple[str, FeatureMap]:
     """Features as VW's text, and as VW reads it: its parser is off by up to two of a float32's last digits.
 
     A last digit more is enough for weights that differ by 1e-4.
     """
-    text = " ".join(f"{letter}{j}:{value}" for j, value in enumerate(rng.random(NUMBERS, np.float32)))
+    text = " ".join(
+        f"{letter}{j}:{value}" for j, value in enumerate(rng.random(NUMBERS, np.float32))
+    )
     read = parser.parse_line(f"|n {text}")[ord("n")].values
-    return text, {f"{letter}{j}": float(value) for j, value in enumerate(np.array(read, np.float32))}
+    return text, {
+        f"{letter}{j}": float(value) for j, value in enumerate(np.array(read, np.float32))
+    }
 
 
 def make_decisions(
@@ -204,7 +227,9 @@ def reward_of(number: int) -> float:
     return float(number % 3 == 0)
 
 
-def make_log(spec: PolicySpec, catalogue: Catalogue, decisions: Sequence[DecisionRecord]) -> list[tuple[str, bytes]]:
+def make_log(
+    spec: PolicySpec, catalogue: Catalogue, decisions: Sequence[DecisionRecord]
+) -> list[tuple[str, bytes]]:
     """200 decisions a second and their rewards, encoded; the last entry closes all windows."""
     records: list[tuple[int, LogRecord]] = [
         (1, SpecRecord(spec.digest, digest(SALT))),
@@ -220,7 +245,10 @@ def make_log(spec: PolicySpec, catalogue: Catalogue, decisions: Sequence[Decisio
 
 
 def write_text(
-    path: Path, items: Mapping[str, str], contexts: Sequence[str], decisions: Sequence[DecisionRecord]
+    path: Path,
+    items: Mapping[str, str],
+    contexts: Sequence[str],
+    decisions: Sequence[DecisionRecord],
 ) -> None:
     """The same interactions as VW's text."""
     with path.open("w") as file:
@@ -232,7 +260,9 @@ def write_text(
             file.write("\n")
 
 
-def folded(spec: PolicySpec, catalogue: Catalogue, log: Sequence[tuple[str, bytes]]) -> tuple[float, Floats]:
+def folded(
+    spec: PolicySpec, catalogue: Catalogue, log: Sequence[tuple[str, bytes]]
+) -> tuple[float, Floats]:
     """Decode the log and learn from it, with a snapshot at the end."""
     blobs = {spec.digest: spec.encoded, catalogue.digest: catalogue.encoded}
     began = time.perf_counter()
@@ -259,21 +289,38 @@ def ridge_weights(snapshot: Snapshot) -> Floats:
 
 def driven(text: Path, model: Path) -> tuple[float, Floats]:
     """VW's command line reads the text, in a process of its own, and saves a model."""
-    command = [sys.executable, "-c", DRIVER, *VW_ARGS.split(), "--quiet", "-d", str(text), "-f", str(model)]
+    command = [
+        sys.executable,
+        "-c",
+        DRIVER,
+        *VW_ARGS.split(),
+        "--quiet",
+        "-d",
+        str(text),
+        "-f",
+        str(model),
+    ]
     done = subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603
-    workspace: Workspace[bool] = Workspace([*VW_ARGS.split(), "--quiet"], model_data=model.read_bytes())
+    workspace: Workspace[bool] = Workspace(
+        [*VW_ARGS.split(), "--quiet"], model_data=model.read_bytes()
+    )
     return float(done.stdout), workspace.weights()[:, 0, 0].astype(np.float64)
 
 
 def learner_cases(folder: Path) -> Iterator[Case]:
     """Whole interactions, from a log."""
-    rng, parser = np.random.default_rng(0), TextFormatParser(Workspace([*VW_ARGS.split(), "--quiet"]))
+    rng, parser = (
+        np.random.default_rng(0),
+        TextFormatParser(Workspace([*VW_ARGS.split(), "--quiet"])),
+    )
     propensity = parser.parse_line(f"0:0:{1 / ACTIONS} |n x").get_label().label[2]
     items = {f"item{k}": numbers(rng, "f", parser) for k in range(ITEMS)}
     catalogue = Catalogue([Item(name, features) for name, (_, features) in items.items()])
     texts, contexts = zip(*(numbers(rng, "c", parser) for _ in range(DECISIONS)), strict=True)
     decisions = make_decisions(rng, VW, catalogue, contexts, propensity)
-    write_text(folder / "log.txt", {name: text for name, (text, _) in items.items()}, texts, decisions)
+    write_text(
+        folder / "log.txt", {name: text for name, (text, _) in items.items()}, texts, decisions
+    )
     yield Case(
         f"learner: VW, interactions, {ACTIONS} actions",
         DECISIONS,
@@ -292,7 +339,9 @@ def learner_cases(folder: Path) -> Iterator[Case]:
 def updated(name: str, rows: Sequence[Namespace], rewards: Sequence[float]) -> tuple[float, Floats]:
     """Updates of one model, and one snapshot."""
     learner = RidgeLearner(
-        RidgeConfig(action_bias=False), draws=LinTs().draws if name == "LinTS" else 0, uncertainty=name == "LinUCB"
+        RidgeConfig(action_bias=False),
+        draws=LinTs().draws if name == "LinTS" else 0,
+        uncertainty=name == "LinUCB",
     )
     began = time.perf_counter()
     for row, reward in zip(rows, rewards, strict=True):
@@ -308,7 +357,10 @@ def asked_for(asked: Peers, name: str, **arguments: Any) -> tuple[float, Floats]
 
 
 def update_cases(folder: Path, asked: Peers) -> Iterator[Case]:
-    """Rows of 64 numbers, of which the first is the intercept, with one prior; ours have their features hashed."""
+    """Rows of 64 numbers, of which the first is the intercept, with one prior.
+
+    Ours have their features hashed.
+    """
     rng = np.random.default_rng(1)
     features = rng.normal(size=(ROWS, FEATURES)).astype(np.float32).astype(np.float64)
     features[:, 0] = 1.0
@@ -317,17 +369,36 @@ def update_cases(folder: Path, asked: Peers) -> Iterator[Case]:
     hashes = np.array([hash_feature("features", f"x{j}") for j in range(1, FEATURES)], np.uint32)
     rows = [Namespace("features", hashes, row) for row in features[:, 1:].astype(np.float32)]
     for policy, library in (("LinUCB", "MABWiser"), ("LinTS", "MABWiser"), ("LinUCB", "river")):
-        theirs = {"river, a row at a time": partial(asked_for, asked, "river_updates", rows="rows.safetensors")}
+        theirs = {
+            "river, a row at a time": partial(
+                asked_for, asked, "river_updates", rows="rows.safetensors"
+            )
+        }
         if library == "MABWiser":
-            run = partial(asked_for, asked, "mabwiser_updates", rows="rows.safetensors", policy=policy)
-            theirs = {"MABWiser, a row at a time": partial(run, batch=1), f"MABWiser, {MANY}": partial(run, batch=MANY)}
+            run = partial(
+                asked_for, asked, "mabwiser_updates", rows="rows.safetensors", policy=policy
+            )
+            theirs = {
+                "MABWiser, a row at a time": partial(run, batch=1),
+                f"MABWiser, {MANY}": partial(run, batch=MANY),
+            }
         ours = partial(updated, policy, rows, rewards.tolist())
-        yield Case(f"{policy}: updates, d = {FEATURES}, beside {library}", ROWS, ours, theirs, None, TIMES, 1e-6)
+        yield Case(
+            f"{policy}: updates, d = {FEATURES}, beside {library}",
+            ROWS,
+            ours,
+            theirs,
+            None,
+            TIMES,
+            1e-6,
+        )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run all; exit 1 if a goal is missed or weights differ."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", default="", help="cases whose name holds this")
     parser.add_argument("--out", type=Path, help="figures as JSON")
@@ -344,7 +415,10 @@ def main(argv: Sequence[str] | None = None) -> int:
                     outcomes.append(measure(case, given.rounds))
                     print(outcomes[-1], flush=True)
     versions |= {each: version(each) for each in ("numba", "numpy", "vowpal-wabbit-next")}
-    print(f"load {os.getloadavg()[0]:.2f}; {', '.join(f'{each} {number}' for each, number in versions.items())}\n")
+    print(
+        f"load {os.getloadavg()[0]:.2f};"
+        f" {', '.join(f'{each} {number}' for each, number in versions.items())}\n"
+    )
     table = Table()
     for each in outcomes:
         rate = statistics.median(each.ours)
@@ -357,7 +431,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise SystemExit(f"{each.name}: what was learned is not the same")
     command = " ".join(["python", *sys.argv])
     return table.finish(
-        given.out, command=command, versions=versions, outcomes=[asdict(outcome) for outcome in outcomes]
+        given.out,
+        command=command,
+        versions=versions,
+        outcomes=[asdict(outcome) for outcome in outcomes],
     )
 
 

@@ -29,7 +29,9 @@ class Measured:
     p99_ms: float
 
 
-def closed_loop(url: str, bodies: Sequence[str], seconds: float, connections: int = CONNECTIONS) -> Measured:
+def closed_loop(
+    url: str, bodies: Sequence[str], seconds: float, connections: int = CONNECTIONS
+) -> Measured:
     """As many requests as so many connections get answered, one after another.
 
     By wrk (Debian package `wrk`); without it from this process, which then is the bottleneck.
@@ -38,7 +40,10 @@ def closed_loop(url: str, bodies: Sequence[str], seconds: float, connections: in
         SystemExit: an answer was not 200.
     """
     if shutil.which("wrk") is None:
-        print("wrk is not installed (apt-get install wrk): this process is the bottleneck now", file=sys.stderr)
+        print(
+            "wrk is not installed (apt-get install wrk): this process is the bottleneck now",
+            file=sys.stderr,
+        )
         return asyncio.run(_closed(url, bodies, seconds, connections))
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
         written = ",".join(json.dumps(body).replace("\\/", "/") for body in bodies)
@@ -49,28 +54,46 @@ def closed_loop(url: str, bodies: Sequence[str], seconds: float, connections: in
             "function request() n = n % #made + 1 return made[n] end\n"
         )
         script.flush()
-        command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", "--latency", "-s", script.name, url]
+        command = [
+            "wrk",
+            "-t1",
+            f"-c{connections}",
+            f"-d{seconds:g}s",
+            "--latency",
+            "-s",
+            script.name,
+            url,
+        ]
         printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout  # noqa: S603
     if "Non-2xx" in printed or "Socket errors" in printed:
         raise SystemExit(f"wrk met errors at {url}:\n{printed}")
     percent = {name: _ms(text) for name, text in re.findall(r"(50|99)%\s+([\d.]+[a-z]+)", printed)}
-    return Measured(float(re.findall(r"Requests/sec:\s+([\d.]+)", printed)[0]), percent["50"], percent["99"])
+    return Measured(
+        float(re.findall(r"Requests/sec:\s+([\d.]+)", printed)[0]), percent["50"], percent["99"]
+    )
 
 
 def open_loop(url: str, bodies: Sequence[str], per_s: float, seconds: float) -> Measured:
-    """Requests at this rate, whatever becomes of those before; latencies are from when each was due."""
+    """Requests at this rate, whatever becomes of those before.
+
+    Latencies are from when each was due.
+    """
     began = time.perf_counter()
     taken = [took for _, took in open_loop_each(url, bodies, per_s, seconds)]
     return _measured(taken, time.perf_counter() - began)
 
 
-def open_loop_each(url: str, bodies: Sequence[str], per_s: float, seconds: float) -> list[tuple[float, float]]:
+def open_loop_each(
+    url: str, bodies: Sequence[str], per_s: float, seconds: float
+) -> list[tuple[float, float]]:
     """The same, of each request: when it was due, by time.perf_counter(), and how many seconds it took from then."""
     with _no_collection():
         return asyncio.run(_open(url, bodies, per_s, seconds))
 
 
-async def _open(url: str, bodies: Sequence[str], per_s: float, seconds: float) -> list[tuple[float, float]]:
+async def _open(
+    url: str, bodies: Sequence[str], per_s: float, seconds: float
+) -> list[tuple[float, float]]:
     taken: list[tuple[float, float]] = []
 
     async def one(session: aiohttp.ClientSession, body: str, due: float) -> None:

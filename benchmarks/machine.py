@@ -9,9 +9,16 @@ from pathlib import Path
 def describe() -> dict[str, object]:
     """Processor, cores, memory, versions: as much as tells two machines apart."""
     model = next(
-        (line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")), "unknown"
+        (
+            line.partition(":")[2].strip()
+            for line in _lines("/proc/cpuinfo")
+            if line.startswith("model name")
+        ),
+        "unknown",
     )
-    memory = next((int(line.split()[1]) for line in _lines("/proc/meminfo") if line.startswith("MemTotal")), 0)
+    memory = next(
+        (int(line.split()[1]) for line in _lines("/proc/meminfo") if line.startswith("MemTotal")), 0
+    )
     names = ("banditloop", "numpy", "ray", "redis", "vowpal-wabbit-next")
     return {
         "processor": model,

@@ -2,9 +2,9 @@
 
     python benchmarks/memory.py
 
-Resident memory, each in a process of its own: after the imports of the decision path, compiled loops included, without
-Ray; and what is added by a catalogue of 10^6 items with 8 numeric features each, decoded from its blob. What a source
-adds is in benchmarks/retrieval.py.
+Resident memory, each in a process of its own: after the imports of the decision path, compiled
+loops included, without Ray; and what is added by a catalogue of 10^6 items with 8 numeric features
+each, decoded from its blob. What a source adds is in benchmarks/retrieval.py.
 """
 
 import argparse
@@ -39,7 +39,10 @@ def catalogue() -> tuple[float, float]:
 
     names = [f"f{j}" for j in range(FEATURES)]
     items = (
-        {"id": f"item{k}", "features": {name: (k * 31 + j) % 97 / 97 for j, name in enumerate(names)}}
+        {
+            "id": f"item{k}",
+            "features": {name: (k * 31 + j) % 97 / 97 for j, name in enumerate(names)},
+        }
         for k in range(ITEMS)
     )
     data = b"[" + b",".join(map(msgspec.json.encode, items)) + b"]"
@@ -52,14 +55,23 @@ def catalogue() -> tuple[float, float]:
 
 def main() -> int:
     """Measure each in a process of its own."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, help="write the measurements as JSON")
     given = parser.parse_args()
     table = Table()
-    for what, part in (("imports of a process that decides", imports), (f"catalogue of {ITEMS:,} items", catalogue)):
+    for what, part in (
+        ("imports of a process that decides", imports),
+        (f"catalogue of {ITEMS:,} items", catalogue),
+    ):
         with multiprocessing.get_context("spawn").Pool(1) as pool:
             own, shared = pool.apply(part)
-        table.add(f"{what}, MB", f"{own:,.0f} of its own, {shared:,.0f} of files that processes share", own)
+        table.add(
+            f"{what}, MB",
+            f"{own:,.0f} of its own, {shared:,.0f} of files that processes share",
+            own,
+        )
     return table.finish(given.out)
 
 

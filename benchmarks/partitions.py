@@ -2,14 +2,15 @@
 
     python benchmarks/partitions.py
 
-Equal: events of a synthetic world, logged under uniform exploration, are learned by one learner and by four that are
-merged every so many events. Ridge: the largest difference of the two posteriors, means and covariances (goal: 1e-9).
-VW: the progressive loss, -IPS of the model as last served, which for one learner is as old as for four: it publishes
-when they merge. Goal, at the first of `--every`: the 95% interval of the paired difference over `--seeds` seeds has 0.
+Equal: events of a synthetic world, logged under uniform exploration, are learned by one learner and
+by four that are merged every so many events. Ridge: the largest difference of the two posteriors,
+means and covariances (goal: 1e-9). VW: the progressive loss, -IPS of the model as last served,
+which for one learner is as old as for four: it publishes when they merge. Goal, at the first of
+`--every`: the 95% interval of the paired difference over `--seeds` seeds has 0.
 
-Faster: a log of decisions over 10 actions with rewards, in Redis, is learned and published by one learner process; the
-same events, in the logs of two partitions, by two, until a merge has learned them all (goal: 1.6 times as fast, on two
-cores). `--only equal` or `--only faster` runs one half.
+Faster: a log of decisions over 10 actions with rewards, in Redis, is learned and published by one
+learner process; the same events, in the logs of two partitions, by two, until a merge has learned
+them all (goal: 1.6 times as fast, on two cores). `--only equal` or `--only faster` runs one half.
 """
 
 import argparse
@@ -34,7 +35,14 @@ from bandits.codec import digest, encode
 from bandits.exploration import EpsilonGreedy, LinTs, LinUcb
 from bandits.hashing import partition_of
 from bandits.join import JoinRule
-from bandits.records import DecisionRecord, LogRecord, MergeInput, RewardRecord, SpecRecord, TickRecord
+from bandits.records import (
+    DecisionRecord,
+    LogRecord,
+    MergeInput,
+    RewardRecord,
+    SpecRecord,
+    TickRecord,
+)
 from bandits.ridge import RidgeConfig
 from bandits.types import Interaction, Learner
 from bandits.vw_merge import carry_vw
@@ -56,10 +64,19 @@ SAME, GOAL = 1e-9, 1.6
 T = (12.71, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
 """Student's, of 95% intervals with 1, 2, … degrees of freedom."""
 ACTIONS, ITEMS, BODIES = 10, 1000, 5000
-RIDGE = PolicySpec("p", learner=RidgeConfig(interactions=[("context", "item")]), exploration=LinUcb())
-VW = PolicySpec("p", learner=VwConfig("--cb_explore_adf --cb_type mtr -q ci"), exploration=EpsilonGreedy(0.1))
+RIDGE = PolicySpec(
+    "p", learner=RidgeConfig(interactions=[("context", "item")]), exploration=LinUcb()
+)
+VW = PolicySpec(
+    "p", learner=VwConfig("--cb_explore_adf --cb_type mtr -q ci"), exploration=EpsilonGreedy(0.1)
+)
 RULE = JoinRule(window_s=60.0)
-FOLDED = PolicySpec("home", learner=RidgeConfig(interactions=[("context", "features")]), exploration=LinTs(), join=RULE)
+FOLDED = PolicySpec(
+    "home",
+    learner=RidgeConfig(interactions=[("context", "features")]),
+    exploration=LinTs(),
+    join=RULE,
+)
 
 
 def events(seed: int, count: int) -> list[Interaction]:
@@ -71,7 +88,9 @@ def events(seed: int, count: int) -> list[Interaction]:
         context, actions = featurise(RIDGE, Catalogue(), request.context, ids, None, {})
         chosen = int(rng.integers(ACTIONS))
         reward = world.reward(request, ids[chosen], rng)
-        out.append(Interaction(f"{seed}.{number}", 0, context, actions, chosen, 1 / ACTIONS, reward))
+        out.append(
+            Interaction(f"{seed}.{number}", 0, context, actions, chosen, 1 / ACTIONS, reward)
+        )
     return out
 
 
@@ -101,7 +120,9 @@ class Parts:
         if isinstance(self._spec.learner, VwConfig):
             args = self._spec.learner.args
             carried = [carry_vw(args, self.served, cut, cut) for cut in cuts]
-            self._learners = [make_learner(self._spec, salt=SALT, checkpoint=each) for each in carried]
+            self._learners = [
+                make_learner(self._spec, salt=SALT, checkpoint=each) for each in carried
+            ]
             self._base = self.served
 
 
@@ -120,9 +141,19 @@ def posteriors_apart(seed: int, count: int, every: int) -> float:
         payload = msgspec.msgpack.decode(snapshot.payload)
         names, ids = payload["hashes"], payload["action_ids"]
         covariance = np.frombuffer(payload["covariance"]).reshape(len(names), -1)
-        values = {name: float(value) for name, value in zip(names, np.frombuffer(payload["weights"]), strict=True)}
-        values |= {name: float(value) for name, value in zip(ids, np.frombuffer(payload["bias"]), strict=True)}
-        values |= {(a, b): float(covariance[i, j]) for i, a in enumerate(names) for j, b in enumerate(names)}
+        values = {
+            name: float(value)
+            for name, value in zip(names, np.frombuffer(payload["weights"]), strict=True)
+        }
+        values |= {
+            name: float(value)
+            for name, value in zip(ids, np.frombuffer(payload["bias"]), strict=True)
+        }
+        values |= {
+            (a, b): float(covariance[i, j])
+            for i, a in enumerate(names)
+            for j, b in enumerate(names)
+        }
         found.append(values)
     return max(abs(value - found[1][name]) for name, value in found[0].items())
 
@@ -132,18 +163,27 @@ def progressive_loss(whole: Sequence[Interaction], count: int, every: int) -> fl
     parts, loss = Parts(VW, count), 0.0
     policy = load_policy(VW, make_learner(VW, salt=SALT).snapshot("0-0"))
     for at, each in enumerate(whole, 1):
-        loss -= float(policy.pmf(each.context, each.actions)[each.chosen]) / each.propensity * each.reward
+        loss -= (
+            float(policy.pmf(each.context, each.actions)[each.chosen])
+            / each.propensity
+            * each.reward
+        )
         parts.learn(each)
         if at % every == 0:
             parts.merge()
-            policy = load_policy(VW, make_learner(VW, salt=SALT, checkpoint=parts.served).snapshot("1-0"))
+            policy = load_policy(
+                VW, make_learner(VW, salt=SALT, checkpoint=parts.served).snapshot("1-0")
+            )
     return loss / len(whole)
 
 
 def equal(seeds: int, count: int, cadences: Sequence[int]) -> bool:
     """Whether four partitions learn what one learner does."""
     apart = posteriors_apart(0, count, max(cadences))
-    print(f"ridge: posterior of 4 partitions against 1, {count:,} events: {apart:.1e} apart at most", flush=True)
+    print(
+        f"ridge: posterior of 4 partitions against 1, {count:,} events: {apart:.1e} apart at most",
+        flush=True,
+    )
     within = [_losses(seeds, count, every) for every in cadences]
     return apart <= SAME and within[0]
 
@@ -155,13 +195,20 @@ def _losses(seeds: int, count: int, every: int) -> bool:
         whole = events(seed, count)
         found.append((progressive_loss(whole, 1, every), progressive_loss(whole, 4, every)))
         print(
-            f"VW, every {every} events, seed {seed}: {found[-1][0]:.4f} with 1, {found[-1][1]:.4f} with 4", flush=True
+            f"VW, every {every} events, seed {seed}: {found[-1][0]:.4f} with 1,"
+            f" {found[-1][1]:.4f} with 4",
+            flush=True,
         )
     one, four = np.array(found).T
-    difference, noise = (four - one).mean(), T[seeds - 2] * (four - one).std(ddof=1) / np.sqrt(seeds)
+    difference, noise = (
+        (four - one).mean(),
+        T[seeds - 2] * (four - one).std(ddof=1) / np.sqrt(seeds),
+    )
     print(
-        f"VW, every {every} events: progressive loss {one.mean():.4f} with 1 learner (standard deviation over seeds"
-        f" {one.std(ddof=1):.4f}), {four.mean():.4f} with 4; paired difference {difference:+.4f} +- {noise:.4f}"
+        f"VW, every {every} events: progressive loss {one.mean():.4f} with 1 learner (standard"
+        " deviation over seeds"
+        f" {one.std(ddof=1):.4f}), {four.mean():.4f} with 4; paired difference {difference:+.4f}"
+        f" +- {noise:.4f}"
         f" ({100 * difference / abs(one.mean()):+.2f}%)",
         flush=True,
     )
@@ -181,15 +228,32 @@ def fill(client: "redis.Redis", spec: PolicySpec, catalogue: Catalogue, count: i
     bodies = []
     for i in range(BODIES):
         ids = [f"item{k}" for k in rng.choice(ITEMS, ACTIONS, replace=False)]
-        context, chosen = {"hour": (i % 24) / 24, "device": "phone" if i % 2 else "web"}, [int(rng.integers(ACTIONS))]
+        context, chosen = (
+            {"hour": (i % 24) / 24, "device": "phone" if i % 2 else "web"},
+            [int(rng.integers(ACTIONS))],
+        )
         bodies.append(
-            DecisionRecord("", spec.name, spec.digest, "s", catalogue.digest, context, ids, None, {}, pmf, chosen)
+            DecisionRecord(
+                "",
+                spec.name,
+                spec.digest,
+                "s",
+                catalogue.digest,
+                context,
+                ids,
+                None,
+                {},
+                pmf,
+                chosen,
+            )
         )
     pipeline = client.pipeline(transaction=False)
     for i in range(count):
         event_id = f"{i:032x}"
         decision = msgspec.structs.replace(bodies[i % BODIES], event_id=event_id)
-        records: list[LogRecord] = [decision] if i % 3 else [decision, RewardRecord(event_id, 1.0, "r")]
+        records: list[LogRecord] = (
+            [decision] if i % 3 else [decision, RewardRecord(event_id, 1.0, "r")]
+        )
         for number, record in enumerate(records):
             log = keys[partition_of(event_id, spec.partitions)].log
             pipeline.xadd(log, {FIELD: encode(record)}, id=f"{start + i}-{number}")
@@ -223,7 +287,9 @@ def learned(client: "redis.Redis", spec: PolicySpec) -> int:
     """What is served has learned so much, asked in a way that costs next to nothing."""
     if spec.partitions > 1:
         merge = read_merge(client, partitions(spec.name, 1)[0])
-        return 0 if merge is None else sum(each.learned for each in merge.inputs if each is not None)
+        return (
+            0 if merge is None else sum(each.learned for each in merge.inputs if each is not None)
+        )
     stats = StoredPolicy(client, spec.name).stats()
     return 0 if stats is None else stats.learned
 
@@ -235,7 +301,10 @@ def seconds(count: int, number: int) -> tuple[float, list[float]]:
     """
     spec = msgspec.structs.replace(FOLDED, partitions=number)
     catalogue = Catalogue(
-        [Item(f"item{k}", {"genre": f"g{k % 7}", "price": k / ITEMS, "new": k % 3 == 0}) for k in range(ITEMS)]
+        [
+            Item(f"item{k}", {"genre": f"g{k % 7}", "price": k / ITEMS, "new": k % 3 == 0})
+            for k in range(ITEMS)
+        ]
     )
     context = get_context("spawn")
     ready, done, spent = context.Barrier(number + 1), context.Event(), context.Queue()
@@ -247,7 +316,9 @@ def seconds(count: int, number: int) -> tuple[float, list[float]]:
         begin(client, spec)
         fill(client, spec, catalogue, count)
         processes = [
-            context.Process(target=work, args=(url, spec.encoded, partition, ready, done, spent), daemon=True)
+            context.Process(
+                target=work, args=(url, spec.encoded, partition, ready, done, spent), daemon=True
+            )
             for partition in range(number)
         ]
         for process in processes:
@@ -257,7 +328,8 @@ def seconds(count: int, number: int) -> tuple[float, list[float]]:
         while learned(client, spec) < count:
             time.sleep(0.05)
         stored = StoredPolicy(client, spec.name)
-        while stored.find(stored.head() or "")[1].learned < count:  # the merge is decided, not yet served
+        # the merge is decided, not yet served
+        while stored.find(stored.head() or "")[1].learned < count:
             time.sleep(0.01)
         taken = time.perf_counter() - began
         done.set()
@@ -287,7 +359,8 @@ def faster(count: int, rounds: int) -> bool:
             spent[number].append(max(processor_s))
             each = ", ".join(f"{one:.1f}" for one in processor_s)
             print(
-                f"{number} learner processes: {count / taken_s:,.0f} decisions/s, {taken_s:.1f} s; processor {each} s",
+                f"{number} learner processes: {count / taken_s:,.0f} decisions/s, {taken_s:.1f}"
+                f" s; processor {each} s",
                 flush=True,
             )
     ratio = float(np.median(taken[1]) / np.median(taken[2]))
@@ -299,7 +372,9 @@ def faster(count: int, rounds: int) -> bool:
 
 def main() -> int:
     """Run what was asked for; exit 1 if a goal is missed."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--only", choices=["equal", "faster"])
     parser.add_argument("--seeds", type=int, default=6, choices=range(2, 12))
     parser.add_argument("--events", type=int, default=8000)

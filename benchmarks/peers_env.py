@@ -14,13 +14,32 @@ from typing import Any
 
 from simulator.datasets import default_cache_dir
 
-PEERS = ("sb-obp==0.5.10", "vw-estimators==0.2.2", "coba==8.1.0", "mabwiser==2.7.4", "vowpalwabbit==9.11.2")
+PEERS = (
+    "sb-obp==0.5.10",
+    "vw-estimators==0.2.2",
+    "coba==8.1.0",
+    "mabwiser==2.7.4",
+    "vowpalwabbit==9.11.2",
+)
 """Without what they ask for: Open Bandit Pipeline asks for numpy below 2, and runs with 2 all the same.
 
 coba's learner of Vowpal Wabbit is made of the package of that name.
 """
-NEEDS = ("numpy", "scipy", "pandas", "scikit-learn==1.9.1", "seaborn==0.13.2", "matplotlib", "tqdm", "PyYAML", "torch")
-"""What they import; torch only because Open Bandit Pipeline does. constraints.txt has the other versions."""
+NEEDS = (
+    "numpy",
+    "scipy",
+    "pandas",
+    "scikit-learn==1.9.1",
+    "seaborn==0.13.2",
+    "matplotlib",
+    "tqdm",
+    "PyYAML",
+    "torch",
+)
+"""What they import.
+
+Torch only because Open Bandit Pipeline does. constraints.txt has the other versions.
+"""
 LEARNER_PEERS = ("mabwiser==2.7.4", "river==0.26.1")
 LEARNER_NEEDS = ("numpy", "scipy", "pandas", "scikit-learn==1.9.1", "narwhals")
 """Of learner.py, which needs no torch: a smaller environment."""
@@ -30,7 +49,9 @@ WORKER = Path(__file__).with_name("peers_worker.py")
 
 
 def peers_python(libraries: Sequence[str] = PEERS, needs: Sequence[str] = NEEDS) -> Path:
-    """The interpreter of the environment; the first time it is made, in the user's cache (1.4 GB by default).
+    """The interpreter of the environment.
+
+    The first time it is made, in the user's cache (1.4 GB by default).
 
     Raises:
         subprocess.CalledProcessError: a package cannot be installed; pip has said why.
@@ -77,13 +98,21 @@ class Peers:
 
 @contextmanager
 def peers(python: Path, folder: Path) -> Iterator[Peers]:
-    """Start the process, which finds its data in the folder, and end it. What they log is in a file there."""
+    """Start the process, which finds its data in the folder, and end it.
+
+    What they log is in a file there.
+    """
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     command = [str(python), str(WORKER), str(folder)]
     with (
         (folder / "peers.log").open("w") as log,
         subprocess.Popen(  # noqa: S603
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, env=environment
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            env=environment,
         ) as process,
     ):
         try:

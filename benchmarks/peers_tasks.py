@@ -48,12 +48,17 @@ def write_tasks(folder: Path) -> None:
     for actions in (10, 100):
         save_file(pmf_rows(rng, OPE_ROWS, actions), folder / f"ope_{actions}.safetensors")
     save_file(linear_rows(rng, np.eye(10)), folder / "linear_10.safetensors")
-    save_file(linear_rows(rng, rng.integers(0, 64, (100, 5)) / 64.0), folder / "linear_100.safetensors")
+    save_file(
+        linear_rows(rng, rng.integers(0, 64, (100, 5)) / 64.0), folder / "linear_100.safetensors"
+    )
     write_vw_logs(rng, folder, LOGGED)
 
 
 def pmf_rows(rng: np.random.Generator, rows: int, actions: int) -> dict[str, NDArray[Any]]:
-    """PMFs of a logging and a target policy and a model's predictions, float64[n, K]; chosen, reward and keys, [n]."""
+    """PMFs of a logging and a target policy and a model's predictions, float64[n, K].
+
+    Chosen, reward and keys, [n].
+    """
     logging, target = (softmax(scale * rng.normal(size=(rows, actions))) for scale in (1.0, 1.5))
     mean = 0.2 * rng.random((rows, actions))
     chosen = drawn(rng, logging)
@@ -101,7 +106,9 @@ def write_vw_logs(rng: np.random.Generator, folder: Path, rows: int) -> None:
         text.append(f"shared |u u{user} hour:{hour:.4f}\n")
         for k, item in enumerate(items):
             label = f"0:{cost}:0.1 " if k == chosen else ""
-            text.append(f"{label}|i {' '.join(f'{name}:{value}' for name, value in item.items())}\n")
+            text.append(
+                f"{label}|i {' '.join(f'{name}:{value}' for name, value in item.items())}\n"
+            )
         text.append("\n")
         line = {
             "_label_cost": cost,
@@ -110,7 +117,10 @@ def write_vw_logs(rng: np.random.Generator, folder: Path, rows: int) -> None:
             "_labelIndex": chosen,
             "EventId": f"e{number}",
             "a": [chosen + 1, *(k + 1 for k in range(10) if k != chosen)],
-            "c": {"u": {f"u{user}": 1.0, "hour": round(hour, 4)}, "_multi": [{"i": item} for item in items]},
+            "c": {
+                "u": {f"u{user}": 1.0, "hour": round(hour, 4)},
+                "_multi": [{"i": item} for item in items],
+            },
             "p": [0.1] * 10,
         }
         lines.append(json.dumps(line) + "\n")
@@ -119,7 +129,11 @@ def write_vw_logs(rng: np.random.Generator, folder: Path, rows: int) -> None:
         records = len(written) // rows
         (folder / f"log.{kind}").write_text("".join(written))
         (folder / f"short.{kind}").write_text("".join(written[: SHORT * records]))
-    table = {"context": np.array(contexts[:short]), "items": np.eye(10), "chosen": np.array(chosens[:short])}
+    table = {
+        "context": np.array(contexts[:short]),
+        "items": np.eye(10),
+        "chosen": np.array(chosens[:short]),
+    }
     save_file(table | {"reward": np.array(rewards[:short])}, folder / "short.safetensors")
 
 
@@ -134,7 +148,10 @@ def ours_ope(
         batch = ope_batch_from_pmfs(
             data["keys"], data["reward"], data["chosen"], data["logging"], data["target"], predicted
         )
-        asked = {name: estimator(name, replicates=replicates, **PARAMETERS.get(name, {})) for name in names}
+        asked = {
+            name: estimator(name, replicates=replicates, **PARAMETERS.get(name, {}))
+            for name in names
+        }
         update_all(asked.values(), batch)
         found = {}
         for name, each in asked.items():
@@ -160,13 +177,16 @@ class Rows:
 def ours_progressive(path: Path, count: int, publish_every: int) -> Callable[[], float]:
     """The IPS value of LinUCB over the context, the items' features and their products, which learns from the log.
 
-    That is what coba calls 1, x, a and xa, with the same prior. Items and their features are a catalogue.
+    That is what coba calls 1, x, a and xa, with the same prior. Items and their features are a
+    catalogue.
     """
     data = load_file(path)
     items = data["items"]
     ids = tuple(f"item{k}" for k in range(len(items)))
     features = [{f"a{j}": float(value) for j, value in enumerate(item)} for item in items]
-    catalogue = Catalogue.of([{"id": name, "features": each} for name, each in zip(ids, features, strict=True)])
+    catalogue = Catalogue.of(
+        [{"id": name, "features": each} for name, each in zip(ids, features, strict=True)]
+    )
     rows = [
         LoggedDecision(
             str(number),
@@ -182,7 +202,9 @@ def ours_progressive(path: Path, count: int, publish_every: int) -> Callable[[],
     spec = PolicySpec(
         "linucb",
         use=["context", "features"],
-        learner=RidgeConfig(action_bias=False, interactions=[("context", "features")], max_features=1024),
+        learner=RidgeConfig(
+            action_bias=False, interactions=[("context", "features")], max_features=1024
+        ),
         exploration=LinUcb(1.0),
         floor=0.0,
     )
@@ -209,13 +231,15 @@ def driver_loss(path: Path, log_format: LogFormat) -> float:
 def digits_error(found: Mapping[str, Any], again: int = 10) -> dict[str, tuple[float, float]]:
     """Relative error and standard error of IPS and DR on scikit-learn's digits, where the target's value is known.
 
-    Classification as a bandit (Dudik, Langford & Li 2011, arXiv:1103.4601, section 4.1): the actions are the digits,
-    the reward is 1 for the right one. Each policy takes its classifier's digit, the logging one with probability 0.5
-    and the target one with 0.9, and otherwise any. Each picture is logged ``again`` times. The reward model of DR is
-    this project's, on pixels by digit.
+    Classification as a bandit (Dudik, Langford & Li 2011, arXiv:1103.4601, section 4.1): the
+    actions are the digits, the reward is 1 for the right one. Each policy takes its classifier's
+    digit, the logging one with probability 0.5 and the target one with 0.9, and otherwise any. Each
+    picture is logged ``again`` times. The reward model of DR is this project's, on pixels by digit.
     """
     rng = np.random.default_rng(0)
-    pixels, digit = (np.repeat(np.array(found[name]), again, axis=0) for name in ("pixels", "digit"))
+    pixels, digit = (
+        np.repeat(np.array(found[name]), again, axis=0) for name in ("pixels", "digit")
+    )
     logging, target = (
         share * np.eye(10)[np.repeat(found[name], again)] + (1.0 - share) / 10
         for name, share in (("logging", 0.5), ("target", 0.9))
@@ -223,7 +247,8 @@ def digits_error(found: Mapping[str, Any], again: int = 10) -> dict[str, tuple[f
     truth = float(target[np.arange(len(digit)), digit].mean())
     chosen = drawn(rng, logging)
     reward = (chosen == digit).astype(np.float64)
-    keys = np.repeat(rng.integers(0, 2**63, len(digit) // again), again).astype(np.uint64)  # a picture is in one fold
+    # a picture is in one fold
+    keys = np.repeat(rng.integers(0, 2**63, len(digit) // again), again).astype(np.uint64)
     columns = np.arange(10)[:, None] * pixels.shape[1] + np.arange(pixels.shape[1])
     model = RewardModel(bits=10)
     model.update(of_columns(columns[chosen], pixels), reward, keys)

@@ -2,8 +2,9 @@
 
     python peers_worker.py FOLDER
 
-Reads ``[name, arguments]`` from each line of standard input, and answers ``[seconds, found]``. Imports, reading of
-files and the making of objects that a user would have at hand are not in the seconds.
+Reads ``[name, arguments]`` from each line of standard input, and answers ``[seconds, found]``.
+Imports, reading of files and the making of objects that a user would have at hand are not in the
+seconds.
 """
 
 import json
@@ -52,19 +53,27 @@ def obp(folder: Path, rows: str, intervals: int, parameters: dict[str, dict[str,
     def run() -> Any:
         estimators = [
             ope.InverseProbabilityWeighting(estimator_name="ips"),
-            ope.InverseProbabilityWeighting(lambda_=parameters["clipped_ips"]["clip"], estimator_name="clipped_ips"),
+            ope.InverseProbabilityWeighting(
+                lambda_=parameters["clipped_ips"]["clip"], estimator_name="clipped_ips"
+            ),
             ope.SelfNormalizedInverseProbabilityWeighting(estimator_name="snips"),
             ope.DirectMethod(estimator_name="dm"),
             ope.DoublyRobust(estimator_name="dr"),
             ope.SelfNormalizedDoublyRobust(estimator_name="sndr"),
-            ope.SwitchDoublyRobust(lambda_=parameters["switch_dr"]["tau"], estimator_name="switch_dr"),
-            ope.DoublyRobustWithShrinkage(lambda_=parameters["dros"]["lambda_"], estimator_name="dros"),
+            ope.SwitchDoublyRobust(
+                lambda_=parameters["switch_dr"]["tau"], estimator_name="switch_dr"
+            ),
+            ope.DoublyRobustWithShrinkage(
+                lambda_=parameters["dros"]["lambda_"], estimator_name="dros"
+            ),
         ]
         evaluation = ope.OffPolicyEvaluation(bandit_feedback=feedback, ope_estimators=estimators)
         values = evaluation.estimate_policy_values(**given)
         found = {name: [float(value)] for name, value in values.items()}
         if intervals:
-            bounds = evaluation.estimate_intervals(**given, n_bootstrap_samples=intervals, random_state=0)
+            bounds = evaluation.estimate_intervals(
+                **given, n_bootstrap_samples=intervals, random_state=0
+            )
             for name, bound in bounds.items():
                 found[name] += [float(bound["95.0% CI (lower)"]), float(bound["95.0% CI (upper)"])]
         return found
@@ -92,7 +101,10 @@ def vw_estimators(folder: Path, rows: str) -> Run:
 
 
 def coba(folder: Path, rows: str, count: int, publish_every: int) -> Run:
-    """The IPS value of coba's LinUCB over features 1, x, a and xa; it learns ``publish_every`` rows at a time."""
+    """The IPS value of coba's LinUCB over features 1, x, a and xa.
+
+    It learns ``publish_every`` rows at a time.
+    """
     from coba.environments import Batch  # noqa: PLC0415
     from coba.evaluators import SequentialCB  # noqa: PLC0415
     from coba.learners import LinUCBLearner  # noqa: PLC0415
@@ -114,7 +126,10 @@ def coba(folder: Path, rows: str, count: int, publish_every: int) -> Run:
 
     def run() -> Any:
         evaluator = SequentialCB(record=["reward"], learn="off", eval="ips")
-        rewards = [each["reward"] for each in evaluator.evaluate(Log(), LinUCBLearner(1.0, [1, "x", "a", "xa"]))]
+        rewards = [
+            each["reward"]
+            for each in evaluator.evaluate(Log(), LinUCBLearner(1.0, [1, "x", "a", "xa"]))
+        ]
         assert len(rewards) == count  # noqa: S101
         return sum(rewards) / count
 
@@ -133,7 +148,9 @@ def coba_vw(folder: Path, rows: str, count: int, args: str) -> Run:
         actions = [each["i"] for each in said["c"]["_multi"]]
         reward, probability = -said["_label_cost"], said["_label_probability"]
         log.append(
-            LoggedInteraction(said["c"]["u"], actions[said["_labelIndex"]], reward, probability, actions=actions)
+            LoggedInteraction(
+                said["c"]["u"], actions[said["_labelIndex"]], reward, probability, actions=actions
+            )
         )
 
     class Log:
@@ -169,7 +186,9 @@ def mabwiser(
     chosen, reward, context = (data[name][part] for name in ("chosen", "reward", "context"))
 
     def run() -> Any:
-        chooses = getattr(LearningPolicy, policy)(**(parameters or {"alpha": 1.0, "l2_lambda": 1.0}))
+        chooses = getattr(LearningPolicy, policy)(
+            **(parameters or {"alpha": 1.0, "l2_lambda": 1.0})
+        )
         learner = MAB(list(range(len(data["items"]))), chooses)
         share = count / (count + start)
         simulator = Simulator(
@@ -216,7 +235,10 @@ def river_updates(folder: Path, rows: str) -> Run:
     data = load_file(folder / rows)
     features, reward = data["features"], data["reward"]
     names = [f"x{j}" for j in range(features.shape[1])]
-    singles = [(dict(zip(names, x.tolist(), strict=True)), float(y)) for x, y in zip(features, reward, strict=True)]
+    singles = [
+        (dict(zip(names, x.tolist(), strict=True)), float(y))
+        for x, y in zip(features, reward, strict=True)
+    ]
 
     def run() -> Any:
         learner = BayesianLinearRegression(alpha=1, beta=1)
@@ -235,7 +257,9 @@ def digits(_: Path) -> Run:
 
     def run() -> Any:
         pixels, digit = load_digits(return_X_y=True)
-        train, test, known, truth = train_test_split(pixels / 16.0, digit, test_size=0.5, random_state=0)
+        train, test, known, truth = train_test_split(
+            pixels / 16.0, digit, test_size=0.5, random_state=0
+        )
         half = train.shape[1] // 2  # the evaluated policy sees the upper half of the picture only
         first = LogisticRegression(max_iter=1000).fit(train, known)
         second = LogisticRegression(max_iter=1000).fit(train[:, :half], known)
@@ -251,7 +275,17 @@ def digits(_: Path) -> Run:
 
 RUNS: dict[str, Callable[..., Run]] = {
     each.__name__: each
-    for each in (versions, obp, vw_estimators, coba, coba_vw, mabwiser, mabwiser_updates, river_updates, digits)
+    for each in (
+        versions,
+        obp,
+        vw_estimators,
+        coba,
+        coba_vw,
+        mabwiser,
+        mabwiser_updates,
+        river_updates,
+        digits,
+    )
 }
 
 

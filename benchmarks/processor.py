@@ -1,4 +1,7 @@
-"""Whose processor time a load uses: seconds by process of this machine; and a process that takes all it can get."""
+"""Whose processor time a load uses: seconds by process of this machine.
+
+And a process that takes all it can get.
+"""
 
 import contextlib
 import os
@@ -46,15 +49,22 @@ def by_process() -> dict[str, float]:
     return dict(used)
 
 
-def per_request_us(before: dict[str, float], after: dict[str, float], requests: float) -> dict[str, float]:
+def per_request_us(
+    before: dict[str, float], after: dict[str, float], requests: float
+) -> dict[str, float]:
     """Microseconds of processor per request, the largest first; what is below 5 is left out."""
-    used = {name: 1e6 * (seconds - before.get(name, 0.0)) / requests for name, seconds in after.items()}
+    used = {
+        name: 1e6 * (seconds - before.get(name, 0.0)) / requests for name, seconds in after.items()
+    }
     return {name: us for name, us in sorted(used.items(), key=lambda each: -each[1]) if us >= 5}
 
 
 @contextlib.contextmanager
 def looping(niceness: int) -> Iterator[int]:
-    """A process that takes all the processor time that it can get, at this niceness; stopped at first."""
+    """A process that takes all the processor time that it can get, at this niceness.
+
+    Stopped at first.
+    """
     code = f"import os\nos.nice({niceness})\nwhile True: pass"
     with subprocess.Popen([sys.executable, "-c", code]) as process:  # noqa: S603 - the code is above
         process.send_signal(signal.SIGSTOP)

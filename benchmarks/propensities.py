@@ -2,10 +2,10 @@
 
     python benchmarks/propensities.py
 
-Two runs of 50,000 rounds of the in-process loop on MovieLens-100K. Every decision goes through the codec; then its PMF
-and its draw are derived again from the record, the snapshot it names and the salt, and must match bit for bit. The
-mean of 1 / propensity of the chosen action must be the number of actions with positive probability, within 4 standard
-errors.
+Two runs of 50,000 rounds of the in-process loop on MovieLens-100K. Every decision goes through the
+codec; then its PMF and its draw are derived again from the record, the snapshot it names and the
+salt, and must match bit for bit. The mean of 1 / propensity of the chosen action must be the number
+of actions with positive probability, within 4 standard errors.
 """
 
 import argparse
@@ -49,7 +49,10 @@ def one_run(bench: Bench, seed: int, rounds: int) -> tuple[list[DecisionRecord],
         record = decode(encode(entry.record))
         if isinstance(record, DecisionRecord):
             if record.snapshot_id != loaded:
-                loaded, policy = record.snapshot_id, load_policy(bench.spec, snapshots[record.snapshot_id])
+                loaded, policy = (
+                    record.snapshot_id,
+                    load_policy(bench.spec, snapshots[record.snapshot_id]),
+                )
             same += rederives(record, bench, policy)
             records.append(record)
     return records, same
@@ -74,7 +77,9 @@ def rederives(record: DecisionRecord, bench: Bench, policy: Policy | None) -> bo
 
 def main() -> int:
     """Run, print; exit 1 unless all is sound."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=50_000, help="of each of the two runs")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -90,7 +95,10 @@ def main() -> int:
     print(f"decisions                              {found.decisions:,}")
     print(f"PMF and draw derived again, same bytes {same:,}")
     print(f"draw follows from the logged PMF       {found.rederived:,}")
-    print(f"mean(1 / propensity) - K               {found.excess:+.4f} = {found.z:+.2f} standard errors")
+    print(
+        f"mean(1 / propensity) - K               {found.excess:+.4f} = {found.z:+.2f} standard"
+        " errors"
+    )
     return 0 if found.sound and abs(found.z) <= 4.0 and same == found.decisions else 1
 
 

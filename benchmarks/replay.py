@@ -2,10 +2,10 @@
 
     python benchmarks/replay.py
 
-One core. Goals: 1,000,000 rows/s of IPS, clipped IPS and SNIPS from reward, propensity and target propensity; 100,000
-rows/s with the PMFs of 100 actions. Peak memory while a CSV is read does not grow with it: at most 1 GiB (``--rows``;
-50,000,000 rows are a file of 1.4 GB). Without a goal: from an archive to the report. Beside them a plain loop of
-additions, as a measure of the machine.
+One core. Goals: 1,000,000 rows/s of IPS, clipped IPS and SNIPS from reward, propensity and target
+propensity; 100,000 rows/s with the PMFs of 100 actions. Peak memory while a CSV is read does not
+grow with it: at most 1 GiB (``--rows``; 50,000,000 rows are a file of 1.4 GB). Without a goal: from
+an archive to the report. Beside them a plain loop of additions, as a measure of the machine.
 """
 
 import argparse
@@ -46,14 +46,18 @@ def columns_rate(rng: np.random.Generator, rows: int = 100_000) -> float:
     """Rows a second of the IPS family, from arrays: the median of some rounds."""
     keys = rng.integers(0, 2**63, rows).astype(np.uint64)
     propensity = rng.uniform(0.05, 1.0, rows)
-    batch = OpeBatch(keys, (rng.random(rows) < 0.1).astype(float), propensity, rng.random(rows) * propensity)
+    batch = OpeBatch(
+        keys, (rng.random(rows) < 0.1).astype(float), propensity, rng.random(rows) * propensity
+    )
     return _median_rate(rows, lambda: [estimator(name).update(batch) for name in WEIGHED])
 
 
 def pmfs_rate(rng: np.random.Generator, rows: int = 10_000, actions: int = 100) -> float:
     """The same from the logging and the target policy's PMFs."""
     keys = rng.integers(0, 2**63, rows).astype(np.uint64)
-    logging, target = (pmfs / pmfs.sum(axis=1, keepdims=True) for pmfs in rng.random((2, rows, actions)) + 0.01)
+    logging, target = (
+        pmfs / pmfs.sum(axis=1, keepdims=True) for pmfs in rng.random((2, rows, actions)) + 0.01
+    )
     chosen, reward = rng.integers(0, actions, rows), (rng.random(rows) < 0.1).astype(float)
 
     def run() -> None:
@@ -80,7 +84,8 @@ def write_csv(path: Path, rows: int) -> None:
     propensity, target = rng.uniform(0.05, 1.0, block), rng.random(block)
     reward = rng.random(block) < 0.1
     text = "".join(
-        f"{r:d},{p:.6f},{t:.6f}\n" for r, p, t in zip(reward, propensity, propensity * target, strict=True)
+        f"{r:d},{p:.6f},{t:.6f}\n"
+        for r, p, t in zip(reward, propensity, propensity * target, strict=True)
     ).encode()
     with path.open("wb") as file:
         file.write(b"reward,propensity,new\n")
@@ -90,14 +95,28 @@ def write_csv(path: Path, rows: int) -> None:
 
 def write_archive(root: Path, rows: int, actions: int = 20) -> None:
     """Decisions 20 ms apart, three in ten with a reward, in the files that the service would write."""
-    rng, spec, catalogue = np.random.default_rng(0), PolicySpec("home", join=JoinRule(window_s=2)), Catalogue()
+    rng, spec, catalogue = (
+        np.random.default_rng(0),
+        PolicySpec("home", join=JoinRule(window_s=2)),
+        Catalogue(),
+    )
     blobs = {digest(spec.encoded): spec.encoded, catalogue.digest: catalogue.encoded}
     ids, start = [f"item{k}" for k in range(actions)], 1_700_000_000_000
-    entries: list[tuple[str, bytes]] = [(f"{start}-0", encode(SpecRecord(digest(spec.encoded), "s")))]
+    entries: list[tuple[str, bytes]] = [
+        (f"{start}-0", encode(SpecRecord(digest(spec.encoded), "s")))
+    ]
     for number in range(rows):
         pmf, at = rng.dirichlet(np.ones(actions)), start + 20 * (number + 1)
         record = DecisionRecord(
-            *(f"e{number}", "home", digest(spec.encoded), "0-0", catalogue.digest, {"hour": 3.0, "device": "web"}, ids),
+            *(
+                f"e{number}",
+                "home",
+                digest(spec.encoded),
+                "0-0",
+                catalogue.digest,
+                {"hour": 3.0, "device": "web"},
+                ids,
+            ),
             features=None,
             scores={},
             pmf=pmf.astype("<f8").tobytes(),
@@ -128,12 +147,18 @@ def read_csv(path: Path) -> None:
     question = Question([Column("new")], estimators=WEIGHED)
     report = evaluate(question, open_log(str(path), "csv", columns=CsvColumns(), extra=["new"]))
     seconds = time.perf_counter() - began
-    print(report.log.rows, report.log.rows / seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    print(
+        report.log.rows,
+        report.log.rows / seconds,
+        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    )
 
 
 def main() -> int:
     """Run all; exit 1 if a goal is missed."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rows", type=int, default=5_000_000)
     parser.add_argument("--read", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -150,7 +175,8 @@ def main() -> int:
     for name, per_s in rates.items():
         print(f"{name:20s} {per_s:12,.0f} rows/s   goal {GOALS[name]:,}")
     print(
-        f"{'archive, 20 actions':20s} {archive_rate():12,.0f} rows/s   no goal: records are decoded and joined singly"
+        f"{'archive, 20 actions':20s} {archive_rate():12,.0f} rows/s   no goal: records are"
+        " decoded and joined singly"
     )
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "log.csv"
@@ -159,7 +185,10 @@ def main() -> int:
         done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603 - this script
     rows, per_s, mib = (float(text) for text in done.stdout.split())
     good &= mib <= MAX_MIB
-    print(f"{'CSV':20s} {per_s:12,.0f} rows/s   {rows:,.0f} rows, peak memory {mib:,.0f} MiB (at most {MAX_MIB:,})")
+    print(
+        f"{'CSV':20s} {per_s:12,.0f} rows/s   {rows:,.0f} rows, peak memory {mib:,.0f} MiB (at"
+        f" most {MAX_MIB:,})"
+    )
     print(f"goals: {'reached' if good else 'NOT reached'}")
     return 0 if good else 1
 

@@ -2,11 +2,11 @@
 
     python benchmarks/replay_peers.py
 
-The first time it installs them in an environment of their own in the user's cache (1.4 GB). Rounds alternate, ours,
-theirs; a ratio is of the medians, its range that of single rounds. Goals: 10 x Open Bandit Pipeline at its whole set
-of estimators with intervals; 5 x coba's and MABWiser's simulators at a VW policy; 0.2 x VW's own driver. Their numbers
-have to be ours: estimates within 1e-6, relative. scikit-learn's digits, of which the truth is known: IPS and DR within
-5% of it.
+The first time it installs them in an environment of their own in the user's cache (1.4 GB). Rounds
+alternate, ours, theirs; a ratio is of the medians, its range that of single rounds. Goals: 10 x
+Open Bandit Pipeline at its whole set of estimators with intervals; 5 x coba's and MABWiser's
+simulators at a VW policy; 0.2 x VW's own driver. Their numbers have to be ours: estimates within
+1e-6, relative. scikit-learn's digits, of which the truth is known: IPS and DR within 5% of it.
 """
 
 import argparse
@@ -23,7 +23,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # read when numpy is imported, here and by the peers
+# read when numpy is imported, here and by the peers
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
@@ -58,8 +59,9 @@ Timed = Callable[[], tuple[float, Found]]
 class Case:
     """``ours``, ``theirs``: run once, and say seconds and what was found.
 
-    ``goal``: of the ratio of speeds; None where none is set. ``same``: the largest relative difference of what was
-    found; None: it is printed, and no more. ``times``: rounds in place of one, of tasks that take a moment only.
+    ``goal``: of the ratio of speeds; None where none is set. ``same``: the largest relative
+    difference of what was found; None: it is printed, and no more. ``times``: rounds in place of
+    one, of tasks that take a moment only.
     """
 
     name: str
@@ -88,7 +90,11 @@ class Outcome:
     same: bool
 
     def __str__(self) -> str:
-        said = f"goal {self.goal:g}: {'reached' if self.reached else 'MISSED'}" if self.goal else "no goal"
+        said = (
+            f"goal {self.goal:g}: {'reached' if self.reached else 'MISSED'}"
+            if self.goal
+            else "no goal"
+        )
         found = "" if self.difference is None else f"   largest difference {self.difference:.1e}"
         return (
             f"{self.name:62s} {np.median(self.ours):9,.0f} {np.median(self.theirs):9,.0f} rows/s"
@@ -133,7 +139,9 @@ def difference_of(ours: Found, theirs: Found) -> float | None:
     if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
         pairs = ((ours[name], theirs[name]) for name in theirs)
         return max(
-            difference_of(mine, its) or 0.0 for left, right in pairs for mine, its in zip(left, right, strict=False)
+            difference_of(mine, its) or 0.0
+            for left, right in pairs
+            for mine, its in zip(left, right, strict=False)
         )
     return None
 
@@ -141,23 +149,43 @@ def difference_of(ours: Found, theirs: Found) -> float | None:
 def estimator_cases(folder: Path, asked: Peers) -> Iterator[Case]:
     """All eight estimators; after the colon how each side, ours first, makes its intervals.
 
-    Our normal intervals are in closed form; OBP knows only the bootstrap, by default of 100 draws. Two bootstraps draw
-    differently, so of OBP's only values are compared.
+    Our normal intervals are in closed form; OBP knows only the bootstrap, by default of 100 draws.
+    Two bootstraps draw differently, so of OBP's only values are compared.
     """
     for actions in (10, 100):
         file = f"ope_{actions}.safetensors"
         ours = partial(timed, ours_ope(folder / file, bounds=False))
         drawing = partial(timed, ours_ope(folder / file, replicates=REPLICATES, bounds=False))
         theirs = partial(asked.run, "obp", rows=file, parameters=PARAMETERS)
-        few, many = (partial(only_values, partial(theirs, intervals=count)) for count in (100, REPLICATES))
+        few, many = (
+            partial(only_values, partial(theirs, intervals=count)) for count in (100, REPLICATES)
+        )
         task = f"OBP: 8 estimators, {actions} actions"
         yield Case(f"{task}, intervals: normal; bootstrap", OPE_ROWS, ours, few, 10.0, SAME, 3)
-        yield Case(f"{task}, intervals: bootstrap, {REPLICATES}; same", OPE_ROWS, drawing, many, 10.0, SAME, 3)
-        yield Case(f"{task}, intervals: normal; none", OPE_ROWS, ours, partial(theirs, intervals=0), None, SAME, 3)
+        yield Case(
+            f"{task}, intervals: bootstrap, {REPLICATES}; same",
+            OPE_ROWS,
+            drawing,
+            many,
+            10.0,
+            SAME,
+            3,
+        )
+        yield Case(
+            f"{task}, intervals: normal; none",
+            OPE_ROWS,
+            ours,
+            partial(theirs, intervals=0),
+            None,
+            SAME,
+            3,
+        )
     file = "ope_10.safetensors"
     ours = partial(timed, ours_ope(folder / file, names=("ips", "snips")))
     theirs = partial(asked.run, "vw_estimators", rows=file)
-    yield Case("vw-estimators: IPS with normal interval, SNIPS", OPE_ROWS, ours, theirs, None, SAME, 3)
+    yield Case(
+        "vw-estimators: IPS with normal interval, SNIPS", OPE_ROWS, ours, theirs, None, SAME, 3
+    )
 
 
 def only_values(run: Timed) -> tuple[float, Found]:
@@ -171,10 +199,11 @@ def progressive_cases(folder: Path, asked: Peers) -> Iterator[Case]:
 
     coba's has the same features and prior, MABWiser's has a ridge for each arm.
 
-    Of coba's, IPS is the same number as ours once every feature has been met, so it is compared where that is so from
-    the second model on and all actions tie before it. Ours differs before: a feature not met yet adds nothing to an
-    action's bound, where coba counts the variance of its prior. MABWiser does not weigh by propensities: it counts an
-    arm's mean reward where the log chose another.
+    Of coba's, IPS is the same number as ours once every feature has been met, so it is compared
+    where that is so from the second model on and all actions tie before it. Ours differs before: a
+    feature not met yet adds nothing to an action's bound, where coba counts the variance of its
+    prior. MABWiser does not weigh by propensities: it counts an arm's mean reward where the log
+    chose another.
     """
     for peer, actions, every, count in (
         ("coba", 10, 1, 500),
@@ -199,9 +228,10 @@ def progressive_cases(folder: Path, asked: Peers) -> Iterator[Case]:
 def vw_cases(folder: Path, asked: Peers) -> Iterator[Case]:
     """Replay of a VW policy, epsilon-greedy and linear, that learns row by row, on the same rows as an equivalent one.
 
-    coba's is VW itself, with the same namespaces and interactions; it predicts and learns from objects that are in
-    memory, ours reads the file. MABWiser's is its LinGreedy, a ridge for each arm. Their values are others: coba's VW
-    is a later version, and gets costs that coba makes of rewards; MABWiser does not weigh by propensities.
+    coba's is VW itself, with the same namespaces and interactions; it predicts and learns from
+    objects that are in memory, ours reads the file. MABWiser's is its LinGreedy, a ridge for each
+    arm. Their values are others: coba's VW is a later version, and gets costs that coba makes of
+    rewards; MABWiser does not weigh by propensities.
     """
     coba = partial(asked.run, "coba_vw", rows="log.json", count=LOGGED, args=COBA_ARGS)
     mabwiser = partial(
@@ -216,7 +246,8 @@ def vw_cases(folder: Path, asked: Peers) -> Iterator[Case]:
     kinds: tuple[tuple[str, LogFormat], ...] = (("txt", "text"), ("json", "dsjson"))
     for ending, log_format in kinds:
         ours, short = (
-            partial(timed, partial(vw_value, folder / f"{name}.{ending}", log_format)) for name in ("log", "short")
+            partial(timed, partial(vw_value, folder / f"{name}.{ending}", log_format))
+            for name in ("log", "short")
         )
         task = f"10 actions; ours from {log_format}"
         yield Case(f"coba: VW --cb_explore_adf, {task}", LOGGED, ours, coba, 5.0)
@@ -224,7 +255,10 @@ def vw_cases(folder: Path, asked: Peers) -> Iterator[Case]:
 
 
 def driver_cases(folder: Path) -> Iterator[Case]:
-    """A VW policy on VW's own logs; the average loss has to be the one that VW prints, to its six digits."""
+    """A VW policy on VW's own logs.
+
+    The average loss has to be the one that VW prints, to its six digits.
+    """
     kinds: tuple[tuple[str, LogFormat], ...] = (("log.txt", "text"), ("log.json", "dsjson"))
     for name, log_format in kinds:
         yield Case(
@@ -237,7 +271,9 @@ def driver_cases(folder: Path) -> Iterator[Case]:
         )
 
 
-def run(rounds: int, only: str) -> tuple[list[Outcome], dict[str, tuple[float, float]], dict[str, str]]:
+def run(
+    rounds: int, only: str
+) -> tuple[list[Outcome], dict[str, tuple[float, float]], dict[str, str]]:
     """Outcomes, the relative errors on the digits, and the peers' versions."""
     python = peers_python()
     outcomes = []
@@ -248,7 +284,10 @@ def run(rounds: int, only: str) -> tuple[list[Outcome], dict[str, tuple[float, f
             versions = asked.run("versions")[1]
             errors = digits_error(asked.run("digits")[1])
             cases = estimator_cases, vw_cases, progressive_cases
-            for case in (*(each for kind in cases for each in kind(folder, asked)), *driver_cases(folder)):
+            for case in (
+                *(each for kind in cases for each in kind(folder, asked)),
+                *driver_cases(folder),
+            ):
                 if only in case.name:
                     outcomes.append(measure(case, rounds))
                     print(outcomes[-1], flush=True)
@@ -257,17 +296,34 @@ def run(rounds: int, only: str) -> tuple[list[Outcome], dict[str, tuple[float, f
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run all; exit 1 if a goal is missed or a number differs."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", default="", help="cases whose name holds this")
-    parser.add_argument("--out", type=Path, default=default_cache_dir() / "replay_peers.json", help="figures as JSON")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=default_cache_dir() / "replay_peers.json",
+        help="figures as JSON",
+    )
     given = parser.parse_args(argv)
-    print(f"{'task':62s} {'ours':>9s} {'theirs':>9s}, medians of {given.rounds} rounds (estimators: 3 x); ratio, range")
+    print(
+        f"{'task':62s} {'ours':>9s} {'theirs':>9s}, medians of {given.rounds} rounds (estimators:"
+        " 3 x); ratio, range"
+    )
     outcomes, errors, versions = run(given.rounds, given.only)
     for name, (error, stderr) in errors.items():
-        print(f"digits: relative error of {name:4s} {error:.4f}, standard error {stderr:.4f}   goal below {DIGITS:g}")
-    good = all(each.reached and each.same for each in outcomes) and all(error < DIGITS for error, _ in errors.values())
-    versions |= {name: version(name) for name in ("vowpal-wabbit-next",)} | {"python": platform.python_version()}
+        print(
+            f"digits: relative error of {name:4s} {error:.4f}, standard error {stderr:.4f}   goal"
+            f" below {DIGITS:g}"
+        )
+    good = all(each.reached and each.same for each in outcomes) and all(
+        error < DIGITS for error, _ in errors.values()
+    )
+    versions |= {name: version(name) for name in ("vowpal-wabbit-next",)} | {
+        "python": platform.python_version()
+    }
     machine = f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.2f}"
     print(f"{machine}; {', '.join(f'{name} {each}' for name, each in versions.items())}")
     report = {

@@ -2,11 +2,12 @@
 
     python benchmarks/retrieval.py
 
-An ALS model of 64 factors: items around 200 centres, with noise as large as the centres, dimensions that matter less
-and less, and log-normal lengths (deviation 0.5, so that the longest are several times the shortest). A request is a
-stranger's, with a history of 20 items of three centres, and asks for 100 candidates. Folding the history in is part of
-the time. Recall: the part of the exact 100 that are among the blocks' 100. One thread.
-Goal: at 10^6 items a median of 2 ms or less, with recall 0.95 or more. Training makes blocks above 50,000 items.
+An ALS model of 64 factors: items around 200 centres, with noise as large as the centres, dimensions
+that matter less and less, and log-normal lengths (deviation 0.5, so that the longest are several
+times the shortest). A request is a stranger's, with a history of 20 items of three centres, and
+asks for 100 candidates. Folding the history in is part of the time. Recall: the part of the exact
+100 that are among the blocks' 100. One thread. Goal: at 10^6 items a median of 2 ms or less, with
+recall 0.95 or more. Training makes blocks above 50,000 items.
 """
 
 import argparse
@@ -69,10 +70,14 @@ def measure(items: int) -> dict[str, float]:
     factors, centre = make_items(items, rng)
     requests = make_requests(centre, rng)
     ids = tuple(map(str, range(items)))
-    histories = Histories(ids, (), np.zeros(1, np.int64), np.empty(0, np.int32), np.empty(0, np.float32))
+    histories = Histories(
+        ids, (), np.zeros(1, np.int64), np.empty(0, np.int32), np.empty(0, np.float32)
+    )
 
     def source(**blocks: NDArray[Any]) -> LocalSource:
-        trained = TrainedSource("als", {"item_factors": factors, **blocks}, {"alpha": 5.0, "regularization": 30.0})
+        trained = TrainedSource(
+            "als", {"item_factors": factors, **blocks}, {"alpha": 5.0, "regularization": 30.0}
+        )
         return LocalSource("als", load_model(trained, items), histories, Scale())
 
     expected, exact_ms = answers(source(), requests)
@@ -82,8 +87,12 @@ def measure(items: int) -> dict[str, float]:
     large = source(**blocks)
     loaded = time.perf_counter()
     found, ms = answers(large, requests)
-    hits = [len(set(one.ids) & set(other.ids)) / len(other.ids) for one, other in zip(found, expected, strict=True)]
-    size = len(blocks["starts"]) * (FACTORS + 2) * 4 + 2 * 4 * items  # means, reach, starts; order and its inverse
+    hits = [
+        len(set(one.ids) & set(other.ids)) / len(other.ids)
+        for one, other in zip(found, expected, strict=True)
+    ]
+    # means, reach, starts; order and its inverse
+    size = len(blocks["starts"]) * (FACTORS + 2) * 4 + 2 * 4 * items
     return {
         "items": items,
         "exact_ms": float(np.median(exact_ms)),
@@ -99,7 +108,9 @@ def measure(items: int) -> dict[str, float]:
 
 def main() -> int:
     """Measure all sizes; exit 1 if the goal is missed at the largest."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--items", type=int, nargs="+", default=[1_000, 10_000, 100_000, 1_000_000])
     parser.add_argument("--out", type=Path, help="also write the figures as JSON")
     arguments = parser.parse_args()
@@ -108,7 +119,8 @@ def main() -> int:
     for items in arguments.items:
         results.append(row := measure(items))
         print(
-            f"{items:9,d}  {row['exact_ms']:8.2f}  {row['blocks_ms']:9.2f}  {row['blocks_p99_ms']:6.2f}"
+            f"{items:9,d}  {row['exact_ms']:8.2f}  {row['blocks_ms']:9.2f} "
+            f" {row['blocks_p99_ms']:6.2f}"
             f"  {row['recall']:6.3f}  {row['build_s']:7.1f}  {row['load_s']:6.1f}"
             f"  {row['factors_mb']:10.1f}  {row['blocks_mb']:9.1f}",
             flush=True,

@@ -3,9 +3,10 @@
     pip install faiss-cpu usearch
     python benchmarks/retrieval_peers.py --items 100000
 
-One thread; 100 items by inner product; recall against all products. faiss: √items lists, spherical k-means, flat and
-8-bit rows. usearch (HNSW, 16 links, 64 candidates when adding, 16-bit rows) takes minutes to build above 10^5 items and
-is left out there. Time is of the search alone, given the user's factors.
+One thread; 100 items by inner product; recall against all products. faiss: √items lists, spherical
+k-means, flat and 8-bit rows. usearch (HNSW, 16 links, 64 candidates when adding, 16-bit rows) takes
+minutes to build above 10^5 items and is left out there. Time is of the search alone, given the
+user's factors.
 """
 
 import argparse
@@ -33,7 +34,10 @@ NO_ITEMS = np.empty(0, np.int32)
 
 
 def measure(
-    name: str, search: Callable[[Float32], NDArray[Any]], users: list[Float32], best: list[NDArray[Any]]
+    name: str,
+    search: Callable[[Float32], NDArray[Any]],
+    users: list[Float32],
+    best: list[NDArray[Any]],
 ) -> None:
     """Print recall and time of one way of searching."""
     hits, times = 0, []
@@ -43,19 +47,26 @@ def measure(
         times.append(1000 * (time.perf_counter() - began))
         hits += np.intersect1d(found, expected).size
     recall, (median, p99) = hits / (TOP * len(users)), np.quantile(times, (0.5, 0.99))
-    print(f"  {name:24s} recall {recall:.3f}   median {median:6.2f} ms   p99 {p99:6.2f} ms", flush=True)
+    print(
+        f"  {name:24s} recall {recall:.3f}   median {median:6.2f} ms   p99 {p99:6.2f} ms",
+        flush=True,
+    )
 
 
 def main() -> int:
     """Measure all."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--items", type=int, default=100_000)
     items: int = parser.parse_args().items
     rng = np.random.default_rng(items)
     factors, centre = make_items(items, rng)
     fold_in = FoldIn(factors, 5.0, 30.0)
     histories = [np.array(request.history, np.int32) for request in make_requests(centre, rng)]
-    users = [fold_in.user(factors[history], np.ones(history.size, np.float32)) for history in histories]
+    users = [
+        fold_in.user(factors[history], np.ones(history.size, np.float32)) for history in histories
+    ]
     best = [np.argpartition(factors @ user, -TOP)[-TOP:] for user in users]
     print(f"{items:,d} items")
 
@@ -70,17 +81,26 @@ def main() -> int:
     lists = int(np.sqrt(items))
     for name in ("Flat", "SQ8"):
         began = time.perf_counter()
-        index = faiss.index_factory(factors.shape[1], f"IVF{lists},{name}", faiss.METRIC_INNER_PRODUCT)
+        index = faiss.index_factory(
+            factors.shape[1], f"IVF{lists},{name}", faiss.METRIC_INNER_PRODUCT
+        )
         index.cp.spherical, index.cp.max_points_per_centroid = True, 64
         index.train(factors)
         index.add(factors)
         print(f"faiss IVF{lists},{name}: {time.perf_counter() - began:.1f} s")
         for index.nprobe in (16, 64, 256):
-            measure(f"{index.nprobe} lists", lambda user: index.search(user[None], TOP)[1][0], users, best)  # noqa: B023
+            measure(
+                f"{index.nprobe} lists",
+                lambda user: index.search(user[None], TOP)[1][0],  # noqa: B023
+                users,
+                best,
+            )
 
     if items <= USEARCH_UP_TO:
         began = time.perf_counter()
-        graph = Index(ndim=factors.shape[1], metric="ip", dtype="f16", connectivity=16, expansion_add=64)
+        graph = Index(
+            ndim=factors.shape[1], metric="ip", dtype="f16", connectivity=16, expansion_add=64
+        )
         graph.add(np.arange(items), factors, threads=1)
         print(f"usearch: {time.perf_counter() - began:.1f} s")
         for graph.expansion_search in (100, 400, 800):

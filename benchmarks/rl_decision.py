@@ -2,9 +2,10 @@
 
     python benchmarks/rl_decision.py [--out rl_decision.json]
 
-100 actions of a catalogue of 1,000 items with 8 numeric features each, 8 numeric features of the context, as in
-decision.py. From the request to the encoded record, request after request in turn. The network has 32 hidden units;
-the blends are ridge with all features crossed, explored by epsilon-greedy and by Thompson sampling.
+100 actions of a catalogue of 1,000 items with 8 numeric features each, 8 numeric features of the
+context, as in decision.py. From the request to the encoded record, request after request in turn.
+The network has 32 hidden units; the blends are ridge with all features crossed, explored by
+epsilon-greedy and by Thompson sampling.
 
 Goal: at most 1.5 times the faster of the two.
 """
@@ -28,9 +29,13 @@ from policies.ranker import Ranker, explicit_pool
 from policies.spec import PolicySpec
 
 WIDTH, GOAL = 32, 1.5
-SCHEMA = FeatureSchema.of(context=[f"c{j}" for j in range(FEATURES)], features=[f"f{j}" for j in range(FEATURES)])
+SCHEMA = FeatureSchema.of(
+    context=[f"c{j}" for j in range(FEATURES)], features=[f"f{j}" for j in range(FEATURES)]
+)
 BLENDS = {
-    "blend, epsilon-greedy": PolicySpec("bench", learner=RIDGE, exploration=EpsilonGreedy(0.1), use=USE),
+    "blend, epsilon-greedy": PolicySpec(
+        "bench", learner=RIDGE, exploration=EpsilonGreedy(0.1), use=USE
+    ),
     "blend, LinTS": PolicySpec("bench", learner=RIDGE, exploration=LinTs(), use=USE),
 }
 RL = PolicySpec("bench", kind="rl", learner=RlConfig(SCHEMA.digest), exploration=Softmax(), use=USE)
@@ -38,7 +43,9 @@ RL = PolicySpec("bench", kind="rl", learner=RlConfig(SCHEMA.digest), exploration
 
 def rankers(catalogue: Catalogue, rng: np.random.Generator) -> dict[str, Ranker]:
     """The network first, then the blends, each taught 300 rewards."""
-    arrays = {name: rng.normal(size=shape) / 4.0 for name, shape in shapes(len(SCHEMA), WIDTH).items()}
+    arrays = {
+        name: rng.normal(size=shape) / 4.0 for name, shape in shapes(len(SCHEMA), WIDTH).items()
+    }
     network = encode_network(Network.of(SCHEMA.names, arrays), 1)
     learners = {"rl": (RL, make_learner(RL, salt=SALT, checkpoint=network))}
     seen = make_requests(rng, 300)
@@ -52,7 +59,9 @@ def rankers(catalogue: Catalogue, rng: np.random.Generator) -> dict[str, Ranker]
 
 def main() -> int:
     """Measure, print, exit 1 if the goal is missed."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=1000)
     parser.add_argument("--out", type=Path, help="write the measurements as JSON")
     given = parser.parse_args()

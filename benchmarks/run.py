@@ -27,7 +27,9 @@ TABLES = ("serving.py", "decision.py", "rl_decision.py", "learner.py", "retrieva
 def run(name: str, *arguments: str) -> bool:
     """Whether it reached its goals."""
     print(f"\n== {name}", flush=True)
-    return subprocess.run([sys.executable, str(HERE / name), *arguments], check=False).returncode == 0  # noqa: S603
+    return (
+        subprocess.run([sys.executable, str(HERE / name), *arguments], check=False).returncode == 0  # noqa: S603
+    )
 
 
 def main() -> int:
@@ -43,9 +45,17 @@ def main() -> int:
             rows += json.loads(out.read_text())["rows"]
         else:
             failed.append(name)
-    print("\n== all of them", *map(line, rows), *(f"{name}: goals missed, or it failed" for name in failed), sep="\n")
+    print(
+        "\n== all of them",
+        *map(line, rows),
+        *(f"{name}: goals missed, or it failed" for name in failed),
+        sep="\n",
+    )
     reached, goals = summary(rows)
-    print(f"goals reached: {reached + len(OTHERS) - len(set(failed) & set(OTHERS))} of {goals + len(OTHERS)}")
+    print(
+        f"goals reached: {reached + len(OTHERS) - len(set(failed) & set(OTHERS))} of"
+        f" {goals + len(OTHERS)}"
+    )
     return 1 if failed or reached < goals else 0
 
 

@@ -32,7 +32,9 @@ class Service:
     @property
     def redis_url(self) -> str:
         """Of its embedded Valkey."""
-        running: Any = msgspec.json.decode((self.folder / "data" / "valkey" / "running.json").read_bytes())
+        running: Any = msgspec.json.decode(
+            (self.folder / "data" / "valkey" / "running.json").read_bytes()
+        )
         return str(running["url"])
 
 
@@ -44,12 +46,22 @@ def banditloop(
     environment: Mapping[str, str] | None = None,
     command: Sequence[str] | None = None,
 ) -> Iterator[Service]:
-    """`banditloop serve` of these specs (YAML by name) in a folder of its own; ``command`` starts another build."""
+    """`banditloop serve` of these specs (YAML by name) in a folder of its own.
+
+    ``command`` starts another build.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in specs.items():
         (folder / f"{name}.yaml").write_text(f"name: {name}\n{text}")
     program = command or [str(Path(sys.executable).parent / "banditloop")]
-    serve = [*program, "serve", *(f"{name}.yaml" for name in specs), "--data-dir", "data", *arguments]
+    serve = [
+        *program,
+        "serve",
+        *(f"{name}.yaml" for name in specs),
+        "--data-dir",
+        "data",
+        *arguments,
+    ]
     with _running(folder, serve, environment or {}) as service:
         yield service
 
@@ -58,18 +70,26 @@ def banditloop(
 def empty(folder: Path) -> Iterator[Service]:
     """An application that reads the body and answers {}, in the configuration that banditloop runs in."""
     folder.mkdir(parents=True, exist_ok=True)
-    with _running(folder, [sys.executable, str(Path(__file__).with_name("empty_app.py"))], {}) as service:
+    with _running(
+        folder, [sys.executable, str(Path(__file__).with_name("empty_app.py"))], {}
+    ) as service:
         yield service
 
 
 @contextlib.contextmanager
-def _running(folder: Path, command: Sequence[str], environment: Mapping[str, str]) -> Iterator[Service]:
+def _running(
+    folder: Path, command: Sequence[str], environment: Mapping[str, str]
+) -> Iterator[Service]:
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     began = time.monotonic()
     with (folder / "output").open("w") as output:
         process = subprocess.Popen(  # noqa: S603 - this project's own commands
-            [*command, "--port", str(port)], cwd=folder, env={**os.environ, **environment}, stdout=output, stderr=output
+            [*command, "--port", str(port)],
+            cwd=folder,
+            env={**os.environ, **environment},
+            stdout=output,
+            stderr=output,
         )
     try:
         while not is_ready(url):
@@ -87,10 +107,14 @@ def _running(folder: Path, command: Sequence[str], environment: Mapping[str, str
 
 def put_catalogue(service: Service, policy: str, items: Sequence[Mapping[str, Any]]) -> None:
     """Replace a policy's catalogue, and wait until a replica serves it."""
-    answer = httpx.put(f"{service.url}/v1/policies/{policy}/catalogue", json={"items": items}, timeout=60)
+    answer = httpx.put(
+        f"{service.url}/v1/policies/{policy}/catalogue", json={"items": items}, timeout=60
+    )
     answer.raise_for_status()
     deadline = time.monotonic() + READY_S
-    while httpx.get(f"{service.url}/v1/policies/{policy}", timeout=10).json()["items"] != len(items):
+    while httpx.get(f"{service.url}/v1/policies/{policy}", timeout=10).json()["items"] != len(
+        items
+    ):
         if time.monotonic() > deadline:
             raise SystemExit(f"the catalogue of {policy} is not served")
         time.sleep(POLL_S)

@@ -2,19 +2,21 @@
 
     python benchmarks/serving.py [--out serving.json]            (about ten minutes)
 
-One rank replica, one learner, the embedded Valkey with every decision synced to disk before it is answered, the
-archive, all on this machine together with the load generator (wrk, 8 connections; Debian package `wrk`). 100 actions of
-a catalogue of 1,000 items with 8 features each, 8 features of the context, all crossed. `vw` is epsilon-greedy on VW's
-weights, `lints` Thompson sampling on ridge with 100 draws. Each ratio is the median over rounds, in each of which the
-two were loaded one after the other.
+One rank replica, one learner, the embedded Valkey with every decision synced to disk before it is
+answered, the archive, all on this machine together with the load generator (wrk, 8 connections;
+Debian package `wrk`). 100 actions of a catalogue of 1,000 items with 8 features each, 8 features of
+the context, all crossed. `vw` is epsilon-greedy on VW's weights, `lints` Thompson sampling on ridge
+with 100 draws. Each ratio is the median over rounds, in each of which the two were loaded one after
+the other.
 
-The learner is flat out while it has a backlog: decisions and rewards put into the log at once, which the archiver has
-to write as well. p99 is pooled over many turns of TURN_S, in which both are stopped, the learner alone works, both
-work, and, to tell what this machine does to p99 by itself, a process that does nothing but loop works in the learner's
-place, at its niceness. Loads begin when what was logged before is learned, and when Valkey has done with rewriting its
-file, which it does whenever that has doubled.
-Freshness is from the end of a decision's window until every replica served a model that had learned it. Ready is the
-median of STARTS starts, in turn with those of an empty application, each alone on the machine.
+The learner is flat out while it has a backlog: decisions and rewards put into the log at once,
+which the archiver has to write as well. p99 is pooled over many turns of TURN_S, in which both are
+stopped, the learner alone works, both work, and, to tell what this machine does to p99 by itself, a
+process that does nothing but loop works in the learner's place, at its niceness. Loads begin when
+what was logged before is learned, and when Valkey has done with rewriting its file, which it does
+whenever that has doubled. Freshness is from the end of a decision's window until every replica
+served a model that had learned it. Ready is the median of STARTS starts, in turn with those of an
+empty application, each alone on the machine.
 """
 
 import argparse
@@ -53,8 +55,8 @@ from serve_app.settings import Settings
 WINDOW_S = 2
 REST = f"join: {{window_s: {WINDOW_S}}}\nuse: [context, features]\n"
 SPECS = {
-    "vw": "learner: {kind: vw, args: '--cb_explore_adf --cb_type mtr -q cf'}\nexploration: {kind: epsilon_greedy}\n"
-    + REST,
+    "vw": "learner: {kind: vw, args: '--cb_explore_adf --cb_type mtr -q cf'}\nexploration: {kind:"
+    " epsilon_greedy}\n" + REST,
     "lints": "learner: {kind: ridge, interactions: [[context, features]]}\n" + REST,
 }
 SLOW = {"RAY_SERVE_ENABLE_HA_PROXY": "0", "RAY_SERVE_THROUGHPUT_OPTIMIZED": "0"}
@@ -65,7 +67,12 @@ SETTLING_S = 120.0
 STARTS = 3
 RANK = "ServeReplica:banditloop:rank"
 LEARNER, ARCHIVER = "ray::Learner", "ray::Archiver"
-STOPPED, ALONE, BOTH, LOOP = "stopped", "learner", "learner and archiver", "an empty loop in the learner's place"
+STOPPED, ALONE, BOTH, LOOP = (
+    "stopped",
+    "learner",
+    "learner and archiver",
+    "an empty loop in the learner's place",
+)
 TURNS = STOPPED, ALONE, BOTH, LOOP
 rng = np.random.default_rng(0)
 
@@ -80,7 +87,9 @@ def rank_request(*, inline: bool = False) -> dict[str, object]:
     ids = rng.choice(ITEMS, ACTIONS, replace=False)
     return {
         "context": numbers("c"),
-        "actions": [{"id": f"item{k}", **({"features": numbers("f")} if inline else {})} for k in ids],
+        "actions": [
+            {"id": f"item{k}", **({"features": numbers("f")} if inline else {})} for k in ids
+        ],
     }
 
 
@@ -101,11 +110,21 @@ def warmed(service: Service) -> Service:
         put_catalogue(service, policy, items)
         for _ in range(16):
             asked = {"requests": [rank_request() for _ in range(BATCH)]}
-            answer = httpx.post(url_of(service, policy, "rank:batch"), json=asked, timeout=60).json()
-            events = [{"event_id": each["event_id"], "value": float(rng.random())} for each in answer["results"]]
-            httpx.post(url_of(service, policy, "rewards"), json={"rewards": events}, timeout=60).raise_for_status()
+            answer = httpx.post(
+                url_of(service, policy, "rank:batch"), json=asked, timeout=60
+            ).json()
+            events = [
+                {"event_id": each["event_id"], "value": float(rng.random())}
+                for each in answer["results"]
+            ]
+            httpx.post(
+                url_of(service, policy, "rewards"), json={"rewards": events}, timeout=60
+            ).raise_for_status()
         deadline = time.monotonic() + 60
-        while httpx.get(f"{service.url}/v1/policies/{policy}", timeout=10).json()["learned"] < 16 * BATCH:
+        while (
+            httpx.get(f"{service.url}/v1/policies/{policy}", timeout=10).json()["learned"]
+            < 16 * BATCH
+        ):
             if time.monotonic() > deadline:
                 raise SystemExit(f"{policy} does not learn")
             time.sleep(0.2)
@@ -156,7 +175,11 @@ def settle(services: Sequence[Service]) -> None:
 
 def of_service(service: Service, *titles: str) -> list[int]:
     """Processes of a service, by words in their titles."""
-    found = [pid for pid, title in descendants(service.pid).items() if any(each in title for each in titles)]
+    found = [
+        pid
+        for pid, title in descendants(service.pid).items()
+        if any(each in title for each in titles)
+    ]
     if not found:
         raise SystemExit(f"no process is called {' or '.join(titles)}")
     return found
@@ -178,7 +201,9 @@ def in_turn(
 
 def ratio(found: dict[str, list[Measured]], one: str, other: str, by: float = 1.0) -> float:
     """Median over the rounds."""
-    return statistics.median(by * a.per_s / b.per_s for a, b in zip(found[one], found[other], strict=True))
+    return statistics.median(
+        by * a.per_s / b.per_s for a, b in zip(found[one], found[other], strict=True)
+    )
 
 
 def rate(found: dict[str, list[Measured]], name: str) -> float:
@@ -192,7 +217,10 @@ def compared(found: dict[str, list[Measured]], one: str, other: str) -> str:
 
 
 def pile_up(service: Service, policy: str, count: int) -> tuple[int, int]:
-    """Put decisions like those in the log, every other one rewarded, into the log; the position of the last."""
+    """Put decisions like those in the log, every other one rewarded, into the log.
+
+    The position of the last.
+    """
     keys = Keys(policy)
     with redis.Redis.from_url(service.redis_url) as client:
         seen = [decode(fields[FIELD]) for _, fields in client.xrevrange(keys.log, count=2000)]
@@ -248,8 +276,13 @@ def tails(service: Service, capacity: float, seconds: float) -> dict[str, float]
             turning.join()
             let(learners + archivers, work=True)
     time.sleep(2 * TURN_S)  # what it has learned is said once a second
-    if position(service, "vw") >= last or {*learners, *archivers} != set(of_service(service, LEARNER, ARCHIVER)):
-        raise SystemExit("the backlog was learned before the measurement ended, or a learner died: enlarge BACKLOG")
+    if position(service, "vw") >= last or {*learners, *archivers} != set(
+        of_service(service, LEARNER, ARCHIVER)
+    ):
+        raise SystemExit(
+            "the backlog was learned before the measurement ended, or a learner died: enlarge"
+            " BACKLOG"
+        )
     found: dict[str, list[float]] = {who: [] for who in TURNS}
     for due, took in taken:
         begun, who = next((turn for turn in reversed(busy) if turn[0] <= due), (math.inf, STOPPED))
@@ -264,7 +297,11 @@ def fresh_ms(service: Service, capacity: float, seconds: float) -> tuple[float, 
         before = client.xinfo_stream(Keys("vw").log)["last-generated-id"].decode()
         open_loop(url_of(service), bodies(), 0.5 * capacity, seconds)
         time.sleep(2 * WINDOW_S)
-        entries = (each for each in read_all(client, Keys("vw")) if each.time_ms > int(before.split("-")[0]))
+        entries = (
+            each
+            for each in read_all(client, Keys("vw"))
+            if each.time_ms > int(before.split("-")[0])
+        )
         lags = freshness_ms(client, Keys("vw"), entries, 1000 * WINDOW_S)
     p50, p99 = np.quantile(lags, (0.5, 0.99))
     return float(p50), float(p99)
@@ -279,7 +316,9 @@ def processor_us(url: str, sent: Sequence[str], seconds: float) -> dict[str, flo
 
 def main() -> int:
     """Measure, print, exit 1 if a goal is missed."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--seconds", type=float, default=6.0)
     parser.add_argument("--out", type=Path, help="write the measurements as JSON")
@@ -299,7 +338,9 @@ def main() -> int:
             warmed(ours)
             by_id, inline = bodies(), bodies(inline=True)
             batches = [
-                json.dumps({"requests": [json.loads(each) for each in bodies()[:BATCH] + by_id][:BATCH]})
+                json.dumps(
+                    {"requests": [json.loads(each) for each in bodies()[:BATCH] + by_id][:BATCH]}
+                )
                 for _ in range(4)
             ]
             with empty(folder / "empty") as nothing:
@@ -319,7 +360,11 @@ def main() -> int:
                     at_least=0.6,
                 )
                 for each in ("lints", "inline"):
-                    what = "the same, LinTS" if each == "lints" else "the same, 100 inline actions x 8 features"
+                    what = (
+                        "the same, LinTS"
+                        if each == "lints"
+                        else "the same, 100 inline actions x 8 features"
+                    )
                     table.add(
                         what,
                         f"{rate(found, each):,.0f} per s = {ratio(found, each, 'empty'):.2f}",
@@ -329,7 +374,9 @@ def main() -> int:
                     settle([ours])
                     used = processor_us(url, by_id, seconds)
                     written = ", ".join(f"{who} {us:,.0f}" for who, us in used.items())
-                    table.add(f"processor time of a request, {which}, us", written, sum(used.values()))
+                    table.add(
+                        f"processor time of a request, {which}, us", written, sum(used.values())
+                    )
             capacity = rate(found, "ours")
             settle([ours])
             p50, p99 = fresh_ms(ours, capacity, 2 * seconds)

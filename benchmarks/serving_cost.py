@@ -2,17 +2,19 @@
 
     python benchmarks/serving_cost.py [--against COMMIT] [--quick] [--out cost.json]       (seven minutes; quick: four)
 
-All three services run side by side and are loaded one after the other (wrk, 8 connections); which build comes first
-alternates, and after half of the turns they are started anew, in the other order. Everything that a service has started
-counts: replicas, learner, archiver, Valkey, HAProxy, Ray's processes. A turn counts from the start of its load until
-everything that it logged is learned, so work that is put off counts as well. What the service uses while nobody asks is
-measured first, and taken off: it depends on how long a turn takes, not on how many ask; it has a row of its own, and so
-has the sum of both. The requests are those of `serving.py`: 100 catalogue ids, 8 features each, every decision synced
-to disk.
+All three services run side by side and are loaded one after the other (wrk, 8 connections); which
+build comes first alternates, and after half of the turns they are started anew, in the other order.
+Everything that a service has started counts: replicas, learner, archiver, Valkey, HAProxy, Ray's
+processes. A turn counts from the start of its load until everything that it logged is learned, so
+work that is put off counts as well. What the service uses while nobody asks is measured first, and
+taken off: it depends on how long a turn takes, not on how many ask; it has a row of its own, and so
+has the sum of both. The requests are those of `serving.py`: 100 catalogue ids, 8 features each,
+every decision synced to disk.
 
-A ratio is the geometric mean over the turns, each against the other build's turn beside it; its interval is
-Student's t of the logarithms, 95%. The full form passes when the interval ends at or below `--at-most`: the build is
-shown to cost no more. The quick form has fewer turns, for CI, and fails only when the interval lies wholly above it.
+A ratio is the geometric mean over the turns, each against the other build's turn beside it; its
+interval is Student's t of the logarithms, 95%. The full form passes when the interval ends at or
+below `--at-most`: the build is shown to cost no more. The quick form has fewer turns, for CI, and
+fails only when the interval lies wholly above it.
 
 The other build is taken from git into a folder of its own and runs on the same installed packages.
 """
@@ -49,7 +51,10 @@ WARM_UP_S, IDLE_S = 3.0, 6.0
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """Microseconds of processor per request, by what the process is; ``resting_us``: what it uses anyway, too."""
+    """Microseconds of processor per request, by what the process is.
+
+    ``resting_us``: what it uses anyway, too.
+    """
 
     us: dict[str, float]
     resting_us: float
@@ -88,7 +93,10 @@ def checked_out(commit: str) -> Iterator[Path]:
         command = ["git", "-C", str(HERE), "archive", "-o", str(archive), commit]
         done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - git, on this repository
         if done.returncode:
-            raise SystemExit(f"--against {commit}: {done.stderr.strip()} (a shallow clone? git fetch --unshallow)")
+            raise SystemExit(
+                f"--against {commit}: {done.stderr.strip()} (a shallow clone? git fetch"
+                " --unshallow)"
+            )
         with tarfile.open(archive) as files:
             files.extractall(name, filter="data")
         archive.unlink()
@@ -129,7 +137,13 @@ def idle(services: Sequence[Service]) -> list[dict[str, float]]:
 
 
 def turn(
-    service: Service, url: str, sent: Sequence[str], seconds: float, resting: dict[str, float], *, learns: bool
+    service: Service,
+    url: str,
+    sent: Sequence[str],
+    seconds: float,
+    resting: dict[str, float],
+    *,
+    learns: bool,
 ) -> Turn:
     """Load a service, wait until it has learned what it was asked, and divide what that took by the requests.
 
@@ -142,7 +156,10 @@ def turn(
         settle([service])
     after, took = used_s(service.pid), time.monotonic() - began
 
-    used = {name: 1e6 * (s - before[name] - resting.get(name, 0.0) * took) / requests for name, s in after.items()}
+    used = {
+        name: 1e6 * (s - before[name] - resting.get(name, 0.0) * took) / requests
+        for name, s in after.items()
+    }
     return Turn(used, 1e6 * took * sum(resting.values()) / requests)
 
 
@@ -150,7 +167,9 @@ def by_process(turns: Sequence[Turn]) -> str:
     """Means by process, the largest first; below 5 us is left out."""
     names = {name for each in turns for name in each.us}
     means = {name: float(np.mean([each.us.get(name, 0.0) for each in turns])) for name in names}
-    return ", ".join(f"{name} {us:,.0f}" for name, us in sorted(means.items(), key=lambda m: -m[1]) if us >= 5)
+    return ", ".join(
+        f"{name} {us:,.0f}" for name, us in sorted(means.items(), key=lambda m: -m[1]) if us >= 5
+    )
 
 
 def side_by_side(
@@ -164,8 +183,8 @@ def side_by_side(
 ) -> None:
     """Half of the turns, with services of their own: which build is started first alternates as well.
 
-    A process keeps the memory and the place among others that it began with, and costs a few per cent more or less by
-    it for as long as it lives.
+    A process keeps the memory and the place among others that it began with, and costs a few per
+    cent more or less by it for as long as it lives.
     """
     sent, codes = bodies(), (HERE, other)
     with contextlib.ExitStack() as stack:
@@ -186,23 +205,39 @@ def side_by_side(
                 rest = idle([services[at] for at in range(3)])
                 for who, used in zip(found, rest, strict=True):
                     resting[who].append(used)
-            print(f"\rturn {block * (turns // 2) + number} of {turns}", end="", file=sys.stderr, flush=True)
+            print(
+                f"\rturn {block * (turns // 2) + number} of {turns}",
+                end="",
+                file=sys.stderr,
+                flush=True,
+            )
 
 
 def main() -> int:
     """Measure, print, exit 1 if this build costs more."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--against", default=BEFORE, metavar="COMMIT", help=f"the other build (default {BEFORE})")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--against", default=BEFORE, metavar="COMMIT", help=f"the other build (default {BEFORE})"
+    )
     parser.add_argument("--turns", type=int, help="of each service: 12, in the quick form 4")
     parser.add_argument("--seconds", type=float, help="of load in a turn: 5, in the quick form 2")
-    parser.add_argument("--at-most", type=float, default=1.03, help="the ratio that passes (default 1.03)")
-    parser.add_argument("--quick", action="store_true", help="fewer turns; fails only what is surely above")
+    parser.add_argument(
+        "--at-most", type=float, default=1.03, help="the ratio that passes (default 1.03)"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="fewer turns; fails only what is surely above"
+    )
     parser.add_argument("--out", type=Path, help="write the measurements as JSON")
     given = parser.parse_args()
     turns = given.turns or (4 if given.quick else 12)
     seconds = given.seconds or (2.0 if given.quick else 5.0)
     if turns < 4 or turns % 2:
-        parser.error("--turns: an even number, at least 4: half of them with services that were started the other way")
+        parser.error(
+            "--turns: an even number, at least 4: half of them with services that were started the"
+            " other way"
+        )
 
     found: dict[str, list[Turn]] = {"this build": [], given.against: [], "an empty endpoint": []}
     resting: dict[str, list[dict[str, float]]] = {who: [] for who in found}

@@ -3,11 +3,11 @@
     python benchmarks/sessions.py --out build/sessions      # 15 minutes on two free cores
     python benchmarks/sessions.py --smoke       # one small cell of each world, a minute or two
 
-In each world and for each seed, PPO and a bandit are trained on the same number of decisions from the same features;
-then both play the same sessions. Cells whose result is in --out already are not run again, so it can be stopped and
-gone on with, and cells can be run one by one (--world, --seed, --policy). Prints the ratios, exits with 1 when a
-goal is missed: in the satiation world a return of 1.10 times the bandit's with an interval above 1, in the world
-without carry-over within 3% of it.
+In each world and for each seed, PPO and a bandit are trained on the same number of decisions from
+the same features; then both play the same sessions. Cells whose result is in --out already are not
+run again, so it can be stopped and gone on with, and cells can be run one by one (--world, --seed,
+--policy). Prints the ratios, exits with 1 when a goal is missed: in the satiation world a return of
+1.10 times the bandit's with an interval above 1, in the world without carry-over within 3% of it.
 """
 
 import argparse
@@ -22,7 +22,17 @@ from machine import describe
 from rich.progress import Progress
 
 from simulator.fan import OnRay, in_processes
-from simulator.sessions.experiment import BANDIT, MYOPIC, RL, Cell, Ratio, Result, ratios, run_cell, tuned
+from simulator.sessions.experiment import (
+    BANDIT,
+    MYOPIC,
+    RL,
+    Cell,
+    Ratio,
+    Result,
+    ratios,
+    run_cell,
+    tuned,
+)
 
 STEPS = {"satiation": 40_000, "steady": 40_000, "small": 25_000, "movielens": 25_000}
 SEEDS = {"satiation": 5, "steady": 5, "small": 3, "movielens": 1}
@@ -42,12 +52,19 @@ def cells() -> list[Cell]:
         for policy in (RL, BANDIT, MYOPIC)
         if not (world == "movielens" and policy == MYOPIC)
     ]
-    return [*main, *(Cell("satiation", 0, RL, STEPS["satiation"], SESSIONS, gamma) for gamma in GAMMAS)]
+    return [
+        *main,
+        *(Cell("satiation", 0, RL, STEPS["satiation"], SESSIONS, gamma) for gamma in GAMMAS),
+    ]
 
 
 def smoke() -> list[Cell]:
     """Enough to see that every part works; too little to learn much."""
-    return [Cell(world, 0, policy, 4096, 20) for world in ("satiation", "steady") for policy in (RL, BANDIT, MYOPIC)]
+    return [
+        Cell(world, 0, policy, 4096, 20)
+        for world in ("satiation", "steady")
+        for policy in (RL, BANDIT, MYOPIC)
+    ]
 
 
 def path_of(out: Path, cell: Cell) -> Path:
@@ -76,15 +93,22 @@ def show(results: Sequence[Result], found: Sequence[Ratio]) -> None:
         cell = each.cell
         gamma = f" gamma {cell.gamma:g}" if cell.policy == RL else ""
         print(
-            f"  {cell.world} {cell.seed} {cell.policy + gamma:14s} {each.mean:7.3f} {each.length:6.1f}"
+            f"  {cell.world} {cell.seed} {cell.policy + gamma:14s} {each.mean:7.3f}"
+            f" {each.length:6.1f}"
             f" {each.trained_s:6.0f} {each.played_s:6.0f}"
         )
         if each.exact:
-            print("    exactly: " + "  ".join(f"{name} {value:.3f}" for name, value in each.exact.items()))
+            print(
+                "    exactly: "
+                + "  ".join(f"{name} {value:.3f}" for name, value in each.exact.items())
+            )
     print("\nreturn of RL, against")
     for ratio in found:
         interval = f"[{ratio.low:.3f}, {ratio.high:.3f}]" if ratio.seeds > 1 else "one seed"
-        print(f"  {ratio.world} gamma {ratio.gamma:g} {ratio.against:13s} x {ratio.value:.3f} {interval} {ratio.seeds}")
+        print(
+            f"  {ratio.world} gamma {ratio.gamma:g} {ratio.against:13s} x {ratio.value:.3f}"
+            f" {interval} {ratio.seeds}"
+        )
     trained = sum(each.trained_s for each in results)
     print(f"\ntraining: {trained / 60:.1f} minutes of one core in all, {trained / 120:.1f} on two")
 
@@ -108,19 +132,31 @@ def draw(results: Sequence[Result], path: Path) -> None:
     mpl.use("Agg")
     from matplotlib import pyplot as plt  # noqa: PLC0415
 
-    shown = [world for world in ("satiation", "steady") if any(each.cell.world == world for each in results)]
+    shown = [
+        world
+        for world in ("satiation", "steady")
+        if any(each.cell.world == world for each in results)
+    ]
     figure, axes = plt.subplots(1, len(shown), figsize=(4.6 * len(shown), 3.2), squeeze=False)
     for axis, world in zip(axes[0], shown, strict=True):
         mine = [each for each in results if each.cell.world == world]
         for gamma in sorted({each.cell.gamma for each in mine}):
-            curves = [np.array(each.curve) for each in mine if each.cell.gamma == gamma and each.curve]
+            curves = [
+                np.array(each.curve) for each in mine if each.cell.gamma == gamma and each.curve
+            ]
             length = min(map(len, curves))
             steps = curves[0][:length, 0] / 1000
-            axis.plot(steps, np.mean([curve[:length, 1] for curve in curves], axis=0), label=f"RL, gamma {gamma:g}")
+            axis.plot(
+                steps,
+                np.mean([curve[:length, 1] for curve in curves], axis=0),
+                label=f"RL, gamma {gamma:g}",
+            )
         for name, style in ((BANDIT, "--"), (MYOPIC, ":")):
             level = np.mean([each.mean for each in mine if each.cell.policy == name])
             axis.axhline(level, color="black", linestyle=style, linewidth=1, label=name)
-        axis.set(title=world, xlabel="thousand decisions", ylabel="return of a session", ylim=(0, None))
+        axis.set(
+            title=world, xlabel="thousand decisions", ylabel="return of a session", ylim=(0, None)
+        )
         axis.legend(fontsize=7)
     figure.tight_layout()
     figure.savefig(path, dpi=80)
@@ -128,16 +164,29 @@ def draw(results: Sequence[Result], path: Path) -> None:
 
 def main() -> int:
     """Run what is missing, print, exit 1 if a goal is missed."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("build/sessions"), help="folder of the results")
-    parser.add_argument("--jobs", type=int, default=2, help="1: here, one after another; else on a Ray of this machine")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("build/sessions"), help="folder of the results"
+    )
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        default=2,
+        help="1: here, one after another; else on a Ray of this machine",
+    )
     parser.add_argument("--world", help="only cells of this world")
     parser.add_argument("--seed", type=int, help="only cells of this seed")
     parser.add_argument("--policy", help="only cells of this policy")
     parser.add_argument("--gamma", type=float, help="only cells of this gamma")
     parser.add_argument("--draw", type=Path, help="write the curves (PNG)")
     parser.add_argument("--smoke", action="store_true")
-    parser.add_argument("--tune", metavar="WORLD", help="only say what the bandits of the grid earn, with other seeds")
+    parser.add_argument(
+        "--tune",
+        metavar="WORLD",
+        help="only say what the bandits of the grid earn, with other seeds",
+    )
     given = parser.parse_args()
     if given.tune:
         for name, earned in tuned(given.tune, STEPS[given.tune], SESSIONS, TUNE_SEEDS):

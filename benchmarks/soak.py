@@ -2,30 +2,34 @@
 
     python benchmarks/soak.py [--warm-up 25] [--minutes 30] [--out soak.json]      (an hour, or less than two)
 
-``banditloop serve`` with 2 replicas, a learner and a standby, the embedded Valkey and the archive. 20 s of closed loop
-on 16 connections measure how many decisions with their rewards it takes per second (client and service share the
-machine). 20 s of closed loop on 256 connections follow, the most that the open loop has; every third request of theirs
-is too large. Then half of the measured rate, open loop, 1% of it faulty: malformed, of wrong types, for an unknown
-policy or event, too large, a retry, the event_id of another request, a client that hangs up. Each decision has 20
-actions of a catalogue. Every 5 s: the resident memory of every process of the service, what Redis says of its own, the
-length of the log.
+``banditloop serve`` with 2 replicas, a learner and a standby, the embedded Valkey and the archive.
+20 s of closed loop on 16 connections measure how many decisions with their rewards it takes per
+second (client and service share the machine). 20 s of closed loop on 256 connections follow, the
+most that the open loop has; every third request of theirs is too large. Then half of the measured
+rate, open loop, 1% of it faulty: malformed, of wrong types, for an unknown policy or event, too
+large, a retry, the event_id of another request, a client that hangs up. Each decision has 20
+actions of a catalogue. Every 5 s: the resident memory of every process of the service, what Redis
+says of its own, the length of the log.
 
-Valkey holds what is retained by design: the stream's last 601 s (archive_retain_s, the least that the service takes;
-its default is 900), each event_id for 600 s. It grows until the first of them go, so the same load runs for a while
-(--warm-up) before it counts; a warm-up that is shorter than what Valkey retains is told of, and the slope of valkey
-then means nothing. It also keeps the last checkpoint of each of 24 hours and 30 days, so it grows by one, half a
-megabyte here, soon after every full hour: less than an hour that counts lies within one of the clock's, and the
-warm-up goes on until it can.
+Valkey holds what is retained by design: the stream's last 601 s (archive_retain_s, the least that
+the service takes; its default is 900), each event_id for 600 s. It grows until the first of them
+go, so the same load runs for a while (--warm-up) before it counts; a warm-up that is shorter than
+what Valkey retains is told of, and the slope of valkey then means nothing. It also keeps the last
+checkpoint of each of 24 hours and 30 days, so it grows by one, half a megabyte here, soon after
+every full hour: less than an hour that counts lies within one of the clock's, and the warm-up goes
+on until it can.
 
-Other processes reach their largest size in steps: the crowd of 256 is there to have those come early that are of how
-much goes on at once. Of HAProxy's buffers, 16 KB each, only those pages are resident that some request has filled:
-hence the requests that are too large. Without those it grew for minutes, with them not at all. Raylet and GCS grew by
-0.7 and 0.6 MB within an hour while each of their threads kept a cache of freed memory (serve_app/environment.py).
+Other processes reach their largest size in steps: the crowd of 256 is there to have those come
+early that are of how much goes on at once. Of HAProxy's buffers, 16 KB each, only those pages are
+resident that some request has filled: hence the requests that are too large. Without those it grew
+for minutes, with them not at all. Raylet and GCS grew by 0.7 and 0.6 MB within an hour while each
+of their threads kept a cache of freed memory (serve_app/environment.py).
 
-A slope is that of least squares over the minutes that count, of the sum over a kind's processes. Its standard error
-takes samples for independent, which neighbours are not: it is too small, so the verdict errs towards "no". "flat: yes"
-when no kind of process, nor used_memory, has a slope above 3 standard errors AND above 1% of its size per hour.
-Exit status 0 when it is flat, no status was 500 or more but 503, and no process was replaced.
+A slope is that of least squares over the minutes that count, of the sum over a kind's processes.
+Its standard error takes samples for independent, which neighbours are not: it is too small, so the
+verdict errs towards "no". "flat: yes" when no kind of process, nor used_memory, has a slope above 3
+standard errors AND above 1% of its size per hour. Exit status 0 when it is flat, no status was 500
+or more but 503, and no process was replaced.
 """
 
 import argparse
@@ -86,7 +90,10 @@ class Trend:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """``capacity``: decisions with their rewards per second; ``warm_up_s``: how long before samples count."""
+    """``capacity``: decisions with their rewards per second.
+
+    ``warm_up_s``: how long before samples count.
+    """
 
     capacity: float
     warm_up_s: float
@@ -105,9 +112,13 @@ def warm_up_s(now_s: float, least_s: float, counted_s: float) -> float:
 
 def main() -> int:
     """Run, print; exit 1 when something grows, fails or was replaced."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--minutes", type=float, default=30.0, help="that count (30)")
-    parser.add_argument("--warm-up", type=float, default=25.0, help="minutes before them, at least (25)")
+    parser.add_argument(
+        "--warm-up", type=float, default=25.0, help="minutes before them, at least (25)"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="also write everything as JSON")
     given = parser.parse_args()
@@ -142,7 +153,10 @@ async def _run(service: Service, load: Load, least_s: float, counted_s: float) -
 
 
 async def _sample(service: Service, load: Load, samples: list[Sample]) -> None:
-    """Every SAMPLE_S, until cancelled; a sample that Redis did not answer is counted and left out."""
+    """Every SAMPLE_S, until cancelled.
+
+    A sample that Redis did not answer is counted and left out.
+    """
     began = time.monotonic()
     for number in count():
         await asyncio.sleep(max(0.0, began + number * SAMPLE_S - time.monotonic()))
@@ -154,8 +168,10 @@ async def _sample(service: Service, load: Load, samples: list[Sample]) -> None:
         samples.append(newest)
         if number and number * SAMPLE_S % PROGRESS_S == 0:
             print(
-                f"{number * SAMPLE_S / 60:4.0f} min: {load.statuses['rank 200']:,} decisions, processes"
-                f" {sum(newest.rss.values()) / MB:,.0f} MB, redis {newest.redis['used_memory'] / MB:,.1f} MB in"
+                f"{number * SAMPLE_S / 60:4.0f} min: {load.statuses['rank 200']:,} decisions,"
+                " processes"
+                f" {sum(newest.rss.values()) / MB:,.0f} MB, redis"
+                f" {newest.redis['used_memory'] / MB:,.1f} MB in"
                 f" {newest.log_entries:,} entries",
                 flush=True,
             )
@@ -166,8 +182,13 @@ def _report(run: Run, load: Load, given: argparse.Namespace) -> int:
     counted = [sample for sample in samples if sample.at_s - samples[0].at_s >= run.warm_up_s]
     hours = [sample.at_s / 3600 for sample in counted]
     kinds = sorted({kind for sample in samples for kind in sample.rss})
-    trends = {kind: Trend.of(hours, [sample.rss.get(kind, 0) / MB for sample in counted]) for kind in kinds}
-    trends["redis used_memory"] = Trend.of(hours, [sample.redis["used_memory"] / MB for sample in counted])
+    trends = {
+        kind: Trend.of(hours, [sample.rss.get(kind, 0) / MB for sample in counted])
+        for kind in kinds
+    }
+    trends["redis used_memory"] = Trend.of(
+        hours, [sample.redis["used_memory"] / MB for sample in counted]
+    )
     length = Trend.of(hours, [float(sample.log_entries) for sample in counted])
     print(f"{'MB':20s} {'first':>9s} {'last':>9s} {'per hour':>9s} {'std err':>9s}")
     for name, trend in {**trends, "log entries": length}.items():
@@ -175,14 +196,22 @@ def _report(run: Run, load: Load, given: argparse.Namespace) -> int:
         print(f"{name:20s}", *row, "  grows" if trend.grows and name in trends else "")
     replaced = _replaced(samples)
     for kind in replaced:
-        print(f"replaced while it ran: {kind} {samples[0].pids.get(kind, [])} -> {samples[-1].pids.get(kind, [])}")
+        print(
+            f"replaced while it ran: {kind} {samples[0].pids.get(kind, [])} ->"
+            f" {samples[-1].pids.get(kind, [])}"
+        )
     print("answers")
     for name, times in sorted(load.statuses.items()):
         print(f"  {name:40s} {times:10,}")
     bad = _server_errors(load.statuses)
-    print(f"statuses of 500 or more other than 503: {sum(bad.values())}", *load.failures, sep="\n  ")
+    print(
+        f"statuses of 500 or more other than 503: {sum(bad.values())}", *load.failures, sep="\n  "
+    )
     if run.warm_up_s < RETAIN_S:
-        print(f"a warm-up of {run.warm_up_s:.0f} s is less than the {RETAIN_S:.0f} s retained: valkey grows by design")
+        print(
+            f"a warm-up of {run.warm_up_s:.0f} s is less than the {RETAIN_S:.0f} s retained:"
+            " valkey grows by design"
+        )
     growing = [name for name, trend in trends.items() if trend.grows]
     nothing = len(counted) < ENOUGH or not load.statuses["rank 200"]
     print("flat:", "nothing to check, run it longer" if nothing else "no" if growing else "yes")
@@ -194,7 +223,11 @@ def _report(run: Run, load: Load, given: argparse.Namespace) -> int:
             "capacity_per_s": run.capacity,
             "growing": growing,
         }
-        fields |= {"replaced": replaced, "trends": {**trends, "log entries": length}, "statuses": load.statuses}
+        fields |= {
+            "replaced": replaced,
+            "trends": {**trends, "log entries": length},
+            "statuses": load.statuses,
+        }
         fields |= {"failures": load.failures, "samples": samples}
         given.out.write_bytes(msgspec.json.format(msgspec.json.encode(fields), indent=2) + b"\n")
     return 1 if growing or bad or replaced else 3 if nothing else 0
@@ -204,7 +237,11 @@ def _server_errors(statuses: Counter[str]) -> Counter[str]:
     last = {name: name.rpartition(" ")[2] for name in statuses}
     found = {name: int(status) for name, status in last.items() if status.isdigit()}
     return Counter(
-        {name: statuses[name] for name, status in found.items() if status >= SERVER_ERROR and status != UNAVAILABLE}
+        {
+            name: statuses[name]
+            for name, status in found.items()
+            if status >= SERVER_ERROR and status != UNAVAILABLE
+        }
     )
 
 
@@ -212,7 +249,9 @@ def _replaced(samples: list[Sample]) -> list[str]:
     """The kinds whose processes were not the same all the time; Ray's idle workers ("other") come and go."""
     kinds = {kind for sample in samples for kind in sample.pids} - {"other"}
     return sorted(
-        kind for kind in kinds if any(sample.pids.get(kind) != samples[0].pids.get(kind) for sample in samples)
+        kind
+        for kind in kinds
+        if any(sample.pids.get(kind) != samples[0].pids.get(kind) for sample in samples)
     )
 
 

@@ -30,9 +30,10 @@ decode_rank = msgspec.json.Decoder(RankResponse).decode
 class Load:
     """Sends to one policy, and counts the answers in ``statuses``, by kind of request and status.
 
-    In place of a status stands "no answer" for a broken connection, "unlogged" for a decision that is not known to be
-    logged, "unsent" for a request left out because MAX_UNANSWERED were waiting, and "left" for a client that hung up.
-    ``failures`` holds the first few answers of a status of 500 or more other than 503.
+    In place of a status stands "no answer" for a broken connection, "unlogged" for a decision that
+    is not known to be logged, "unsent" for a request left out because MAX_UNANSWERED were waiting,
+    and "left" for a client that hung up. ``failures`` holds the first few answers of a status of
+    500 or more other than 503.
     """
 
     def __init__(self, url: str, policy: str, seed: int) -> None:
@@ -66,10 +67,20 @@ class Load:
     async def put_catalogue(self) -> None:
         """The items, with a few features each."""
         items = [
-            {"id": name, "features": {"topic": f"topic{k % TOPICS}", "price": k / ITEMS, "age": float(k % 7)}}
+            {
+                "id": name,
+                "features": {
+                    "topic": f"topic{k % TOPICS}",
+                    "price": k / ITEMS,
+                    "age": float(k % 7),
+                },
+            }
             for k, name in enumerate(self._ids)
         ]
-        async with self._session(1), self._http.put(f"{self._policy}/catalogue", json={"items": items}) as answer:
+        async with (
+            self._session(1),
+            self._http.put(f"{self._policy}/catalogue", json={"items": items}) as answer,
+        ):
             answer.raise_for_status()
 
     async def capacity(self, seconds: float) -> float:
@@ -83,7 +94,10 @@ class Load:
     async def _closed_loop(
         self, connections: int, seconds: float, also: Callable[[], Awaitable[None]] | None = None
     ) -> float:
-        """Decisions with their rewards per second; ``also``: what each connection sends after every one."""
+        """Decisions with their rewards per second.
+
+        ``also``: what each connection sends after every one.
+        """
         began, pairs = time.monotonic(), 0
 
         async def client() -> None:
@@ -134,8 +148,12 @@ class Load:
     def _request(self) -> dict[str, Any]:
         self._number += 1
         return {
-            "event_id": f"soak-{self._number:09}",  # of one length, or Valkey holds more as the number grows
-            "context": {"hour": float(self._number % 24), "device": self._chance.choice(["phone", "desktop"])},
+            # of one length, or Valkey holds more as the number grows
+            "event_id": f"soak-{self._number:09}",
+            "context": {
+                "hour": float(self._number % 24),
+                "device": self._chance.choice(["phone", "desktop"]),
+            },
             "actions": [{"id": name} for name in self._chance.sample(self._ids, ACTIONS)],
         }
 
@@ -145,7 +163,9 @@ class Load:
     async def _post(self, kind: str, path: str, body: bytes) -> bytes | None:
         """The body of a 200 or 202; counts every answer."""
         try:
-            async with self._http.post(path, data=body, headers={"content-type": "application/json"}) as response:
+            async with self._http.post(
+                path, data=body, headers={"content-type": "application/json"}
+            ) as response:
                 status, answer = response.status, await response.read()
         except (aiohttp.ClientError, TimeoutError):
             self.statuses[f"{kind} no answer"] += 1
@@ -157,10 +177,14 @@ class Load:
 
     async def _malformed(self) -> None:
         body = msgspec.json.encode(self._request())
-        await self._post("malformed JSON", f"{self._policy}/rank", body[: self._chance.randrange(1, len(body))])
+        await self._post(
+            "malformed JSON", f"{self._policy}/rank", body[: self._chance.randrange(1, len(body))]
+        )
 
     async def _wrong_types(self) -> None:
-        field, value = self._chance.choice([("event_id", 7), ("context", ["hour"]), ("actions", "item1")])
+        field, value = self._chance.choice(
+            [("event_id", 7), ("context", ["hour"]), ("actions", "item1")]
+        )
         body = msgspec.json.encode({**self._request(), field: value})
         await self._post("wrong types", f"{self._policy}/rank", body)
 
@@ -169,7 +193,9 @@ class Load:
 
     async def _unknown_event(self) -> None:
         self._number += 1
-        await self._post("unknown event", self._reward_path(f"never-{self._number}"), b'{"value": 1.0}')
+        await self._post(
+            "unknown event", self._reward_path(f"never-{self._number}"), b'{"value": 1.0}'
+        )
 
     async def _oversize(self) -> None:
         await self._post("oversize body", f"{self._policy}/rank", b" " * (MAX_BODY + 1))
@@ -181,7 +207,9 @@ class Load:
     async def _conflicting(self) -> None:
         for asked in self._earlier():
             other = {**asked, "context": {"hour": -1.0}}
-            await self._post("event_id of another request", f"{self._policy}/rank", msgspec.json.encode(other))
+            await self._post(
+                "event_id of another request", f"{self._policy}/rank", msgspec.json.encode(other)
+            )
 
     def _earlier(self) -> Iterator[dict[str, Any]]:
         """A request that was answered, if there was one."""
@@ -195,7 +223,9 @@ class Load:
         head = f"POST /v1/policies/{self._policy}/rank HTTP/1.1\r\nhost: soak\r\ncontent-length: {len(body)}\r\n\r\n"
         try:
             _, writer = await asyncio.open_connection(parts.hostname, parts.port)
-            writer.write(head.encode() + body[: self._chance.choice([0, len(body) // 2, len(body)])])
+            writer.write(
+                head.encode() + body[: self._chance.choice([0, len(body) // 2, len(body)])]
+            )
             await writer.drain()
             await asyncio.sleep(self._chance.choice([0.0, 0.01]))
             writer.transport.abort()

@@ -40,13 +40,21 @@ TITLES = {
     "ray::HAProxyManager": "proxy actors",
 }
 """What a command line contains, and what such a process is called here; Ray's agents and idle workers are "other"."""
-REDIS = ("used_memory", "used_memory_overhead", "used_memory_dataset", "mem_clients_normal", "mem_aof_buffer")
+REDIS = (
+    "used_memory",
+    "used_memory_overhead",
+    "used_memory_dataset",
+    "mem_clients_normal",
+    "mem_aof_buffer",
+)
 STOP_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """``rss``: bytes by kind of process; ``own``: those of them that are of no file; ``pids``: those of each kind.
+    """``rss``: bytes by kind of process; ``own``: those of them that are of no file.
+
+    ``pids``: those of each kind.
 
     ``at_s``: since the service was ready. ``redis``: bytes by what INFO calls them.
     """
@@ -69,7 +77,13 @@ class Service:
 
     def __enter__(self) -> Self:
         (self._folder / "soak.yaml").write_text(SPEC)
-        command = [str(Path(sys.executable).parent / "banditloop"), "serve", "soak.yaml", "--data-dir", "data"]
+        command = [
+            str(Path(sys.executable).parent / "banditloop"),
+            "serve",
+            "soak.yaml",
+            "--data-dir",
+            "data",
+        ]
         command += ["--port", self.url.rpartition(":")[2], "--replicas", "2"]
         settings = {f"BANDITLOOP_{name}": value for name, value in SETTINGS.items()}
         with (self._folder / "service.log").open("wb") as log:
@@ -79,10 +93,14 @@ class Service:
         try:
             wait_until_ready(self.url, timeout_s=120)
         except BaseException:
-            print((self._folder / "service.log").read_text(errors="replace")[-2000:], file=sys.stderr)
+            print(
+                (self._folder / "service.log").read_text(errors="replace")[-2000:], file=sys.stderr
+            )
             self._stop()
             raise
-        running = msgspec.json.decode((self._folder / "data" / "valkey" / "running.json").read_bytes())
+        running = msgspec.json.decode(
+            (self._folder / "data" / "valkey" / "running.json").read_bytes()
+        )
         self._client = redis.Redis.from_url(running["url"], socket_timeout=10)
         self._ready_at = time.monotonic()
         return self
@@ -110,7 +128,14 @@ class Service:
         info: Any = self._client.info("memory")
         entries = int(self._client.xlen(self._keys.log))
         at_s = time.monotonic() - self._ready_at
-        return Sample(at_s, dict(rss), dict(own), dict(pids), {name: int(info[name]) for name in REDIS}, entries)
+        return Sample(
+            at_s,
+            dict(rss),
+            dict(own),
+            dict(pids),
+            {name: int(info[name]) for name in REDIS},
+            entries,
+        )
 
     def _stop(self) -> None:
         started = {pid: _started(pid) for pid in descendants(self._process.pid)}
@@ -122,7 +147,8 @@ class Service:
             self._process.wait()
         time.sleep(1.0)
         for pid, when in started.items():
-            if when is not None and _started(pid) == when:  # still the same process, not another one of that number
+            # still the same process, not another one of that number
+            if when is not None and _started(pid) == when:
                 print(f"process {pid} has outlived its service: killed", file=sys.stderr)
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
@@ -137,7 +163,9 @@ def descendants(root: int) -> dict[int, str]:
                 fields = (entry / "stat").read_text().rpartition(")")[2].split()
                 if fields[0] != "Z":
                     parents[int(entry.name)] = int(fields[1])
-                    titles[int(entry.name)] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+                    titles[int(entry.name)] = (
+                        (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+                    )
     found = {root}
     while more := {pid for pid, parent in parents.items() if parent in found} - found:
         found |= more

@@ -4,9 +4,10 @@
     python benchmarks/source_quality.py --validate    validation part: every configuration tried, ours and the peers'
     python benchmarks/source_quality.py --scores      validation part: are scores comparable across users?
 
-The validation part is the last 20% of each user's training ratings. The test part decides nothing. A peer
-is `implicit`'s own model.recommend, or the torch model's own forward pass, each with the best configuration of its
-grid; ours is what a request gets: numpy, through a written and reloaded artifact.
+The validation part is the last 20% of each user's training ratings. The test part decides nothing.
+A peer is `implicit`'s own model.recommend, or the torch model's own forward pass, each with the
+best configuration of its grid; ours is what a request gets: numpy, through a written and reloaded
+artifact.
 """
 
 import argparse
@@ -46,9 +47,13 @@ Ranking = Callable[[str], list[str]]
 
 def main() -> None:
     """Print one of the three tables."""
-    parser = argparse.ArgumentParser(description="Quality of the candidate sources on MovieLens 100K")
+    parser = argparse.ArgumentParser(
+        description="Quality of the candidate sources on MovieLens 100K"
+    )
     table = parser.add_mutually_exclusive_group()
-    table.add_argument("--validate", dest="show", action="store_const", const=_validate, default=_test)
+    table.add_argument(
+        "--validate", dest="show", action="store_const", const=_validate, default=_test
+    )
     table.add_argument("--scores", dest="show", action="store_const", const=_scores, default=_test)
     show = parser.parse_args().show
     # The peers warn about BLAS threads; both sides get one.
@@ -56,7 +61,10 @@ def main() -> None:
         warnings.simplefilter("ignore", RuntimeWarning)
         torch.set_num_threads(1)
         world = MovieLensWorld.load(datasets.get("ml-100k", progress=print))
-        print(f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}; " + _versions())
+        print(
+            f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}; "
+            + _versions()
+        )
         print(f"$ python {' '.join(sys.argv)}\n")
         show(world)
 
@@ -75,20 +83,27 @@ def quality(ranking: Ranking, liked: Mapping[str, frozenset[str]]) -> tuple[floa
 
 def ours(source: TrainedSource, histories: Histories) -> Ranking:
     """The serving path of one trained source."""
-    return _ranking(LocalSource("ours", load_model(source, len(histories.items)), histories, source.scale))
+    return _ranking(
+        LocalSource("ours", load_model(source, len(histories.items)), histories, source.scale)
+    )
 
 
 def _ranking(source: LocalSource) -> Ranking:
     return lambda user: list(source.propose(SourceRequest(user), 10).ids)
 
 
-# --- the peers, in their own words ------------------------------------------------------------------------------------
+# --- the peers, in their own words
+# ------------------------------------------------------------------------------------
 
 
 def binary(ratings: NDArray[Any], least: float) -> NDArray[Any]:
     """Rows with weight 1 for a rating of at least ``least``, else 0: seen, but not liked."""
     rows = np.zeros(len(ratings), dtype=[("user", "i8"), ("item", "i8"), ("weight", "f4")])
-    rows["user"], rows["item"], rows["weight"] = ratings["user"], ratings["item"], ratings["rating"] >= least
+    rows["user"], rows["item"], rows["weight"] = (
+        ratings["user"],
+        ratings["item"],
+        ratings["rating"] >= least,
+    )
     return rows
 
 
@@ -102,10 +117,14 @@ WEIGHTINGS: dict[str, Callable[[NDArray[Any]], Histories]] = {
 def peer_als(histories: Histories, config: AlsConfig, seed: int) -> Ranking:
     """What implicit itself does: fit and recommend."""
     shape = len(histories.users), len(histories.items)
-    seen = csr_matrix((np.ones_like(histories.weights), histories.indices, histories.starts), shape=shape)
+    seen = csr_matrix(
+        (np.ones_like(histories.weights), histories.indices, histories.starts), shape=shape
+    )
     model = AlternatingLeastSquares(**asdict(config), random_state=seed)
     model.fit(user_items(histories), show_progress=False)
-    ids, _ = model.recommend(np.arange(len(histories.users)), seen, N=10, filter_already_liked_items=True)
+    ids, _ = model.recommend(
+        np.arange(len(histories.users)), seen, N=10, filter_already_liked_items=True
+    )
     return lambda user: [histories.items[i] for i in ids[histories.user_index[user]]]
 
 
@@ -133,18 +152,28 @@ PEER_ALS = [
     ]
 ]
 PEER_DEEP = [
-    DeepConfig(hidden=hidden, dropout=dropout, learning_rate=1e-3, weight_decay=1e-4, batch=128, epochs=80)
+    DeepConfig(
+        hidden=hidden, dropout=dropout, learning_rate=1e-3, weight_decay=1e-4, batch=128, epochs=80
+    )
     for hidden, dropout in [(100, 0.5), (200, 0.5), (200, 0.7), (400, 0.5)]
 ]
 # The best of the two grids on the validation part.
 BEST_PEER_ALS = "graded", PEER_ALS[2]
 BEST_PEER_DEEP = "graded", PEER_DEEP[1]
 
-# --- what was tried for ours ------------------------------------------------------------------------------------------
+# --- what was tried for ours
+# ------------------------------------------------------------------------------------------
 
 OUR_ALS = [
     AlsConfig(factors, regularization, alpha)
-    for factors, regularization, alpha in [(16, 10, 5), (32, 10, 3), (32, 20, 5), (32, 30, 5), (48, 20, 5), (64, 30, 3)]
+    for factors, regularization, alpha in [
+        (16, 10, 5),
+        (32, 10, 3),
+        (32, 20, 5),
+        (32, 30, 5),
+        (48, 20, 5),
+        (64, 30, 3),
+    ]
 ]
 OUR_KNN = [
     *(KnnConfig(neighbours, "cosine") for neighbours in (50, 100, 200)),
@@ -174,7 +203,12 @@ def _validate(world: MovieLensWorld) -> None:
         histories = make(part)
         show("popular", weighting, [ours(fit_popular(histories), histories)], None)
         for knn in OUR_KNN:
-            show("item_knn", weighting, [ours(fit_item_knn(histories, knn, step=_quiet), histories)], knn)
+            show(
+                "item_knn",
+                weighting,
+                [ours(fit_item_knn(histories, knn, step=_quiet), histories)],
+                knn,
+            )
         for als in PEER_ALS:
             show("peer als", weighting, [peer_als(histories, als, seed) for seed in SEEDS], als)
         for deep in PEER_DEEP:
@@ -184,12 +218,20 @@ def _validate(world: MovieLensWorld) -> None:
         fits = [fit_als(histories, als, seed=seed, step=_quiet) for seed in SEEDS]
         show("als", "graded", [ours(fit, histories) for fit in fits], als)
     for deep in OUR_DEEP:
-        show("deep", "graded", [ours(fit_deep(histories, deep, seed=0, step=_quiet), histories)], deep)
+        show(
+            "deep",
+            "graded",
+            [ours(fit_deep(histories, deep, seed=0, step=_quiet), histories)],
+            deep,
+        )
 
 
 def _test(world: MovieLensWorld) -> None:
     liked = _liked(world, world.test_ratings)
-    als, deep = (WEIGHTINGS[weighting](world.train_ratings) for weighting, _ in (BEST_PEER_ALS, BEST_PEER_DEEP))
+    als, deep = (
+        WEIGHTINGS[weighting](world.train_ratings)
+        for weighting, _ in (BEST_PEER_ALS, BEST_PEER_DEEP)
+    )
     peers = {
         "als": [quality(peer_als(als, BEST_PEER_ALS[1], seed), liked) for seed in SEEDS],
         "deep": [quality(peer_autoencoder(deep, BEST_PEER_DEEP[1], seed), liked) for seed in SEEDS],
@@ -206,9 +248,14 @@ def _test(world: MovieLensWorld) -> None:
             assert isinstance(source, LocalSource)  # noqa: S101 - the artifact holds no other
             ranking = _ranking(source)
             hits = np.mean([world.reward(user, ranking(user)[0]) for user in world.users])
-            found.setdefault(name, []).append((*quality(ranking, liked), float(hits), _request_ms(source, world)))
+            found.setdefault(name, []).append(
+                (*quality(ranking, liked), float(hits), _request_ms(source, world))
+            )
     print(f"\nmeans of seeds {SEEDS}; ratio = ours / peer\n")
-    print("| source | peer nDCG@10 | ours nDCG@10 | ratio | peer P@1 | ours P@1 | top-1 hit rate | ms per request |")
+    print(
+        "| source | peer nDCG@10 | ours nDCG@10 | ratio | peer P@1 | ours P@1 | top-1 hit rate |"
+        " ms per request |"
+    )
     print("|---|---|---|---|---|---|---|---|")
     for name, rows in found.items():
         ndcg, first, hits, ms = np.mean(rows, axis=0)
@@ -225,7 +272,10 @@ def _scores(world: MovieLensWorld) -> None:
     part, rest = split_by_time(world.train_ratings, 0.8)
     liked = _liked(world, rest)
     fitted = train(part, world.catalogue)
-    activity = {user: np.log(fitted.histories.row(row)[1].sum()) for row, user in enumerate(fitted.histories.users)}
+    activity = {
+        user: np.log(fitted.histories.row(row)[1].sum())
+        for row, user in enumerate(fitted.histories.users)
+    }
     print(f"{'source':<10}{'score':<24}{'AUC':>7}")
     for name, source in load_sources(fitted).items():
         served, without, rewarded = [], [], []
@@ -235,9 +285,13 @@ def _scores(world: MovieLensWorld) -> None:
             served.append(found.scores)
             without.append(found.scores * fitted.sources[name].scale.std - log_weight)
             rewarded += [item in liked[user] for item in found.ids]
-        print(f"{name:<10}{'as served':<24}{_auc(np.concatenate(served), np.array(rewarded)):>7.3f}")
+        print(
+            f"{name:<10}{'as served':<24}{_auc(np.concatenate(served), np.array(rewarded)):>7.3f}"
+        )
         if name == "deep":
-            print(f"{name:<10}{'log-probability alone':<24}{_auc(np.concatenate(without), np.array(rewarded)):>7.3f}")
+            print(
+                f"{name:<10}{'log-probability alone':<24}{_auc(np.concatenate(without), np.array(rewarded)):>7.3f}"
+            )
 
 
 def _auc(scores: NDArray[Any], positive: NDArray[Any]) -> float:

@@ -15,7 +15,13 @@ class Table:
         self.rows: list[dict[str, Any]] = []
 
     def add(
-        self, what: str, measured: str, value: float, *, at_least: float | None = None, at_most: float | None = None
+        self,
+        what: str,
+        measured: str,
+        value: float,
+        *,
+        at_least: float | None = None,
+        at_most: float | None = None,
     ) -> None:
         """``value`` is held against a goal, if there is one."""
         reached, goal = None, ""
@@ -23,16 +29,25 @@ class Table:
             reached, goal = value >= at_least, f"≥ {at_least:,g}"
         elif at_most is not None:
             reached, goal = value <= at_most, f"≤ {at_most:,g}"
-        self.rows.append({"what": what, "measured": measured, "value": value, "goal": goal, "reached": reached})
+        self.rows.append(
+            {"what": what, "measured": measured, "value": value, "goal": goal, "reached": reached}
+        )
         print(line(self.rows[-1]), flush=True)
 
     def finish(self, out: Path | None, **more: object) -> int:
-        """Write the file, print how many goals were reached; the exit status, 1 if one was missed, 3 without rows."""
+        """Write the file, print how many goals were reached.
+
+        The exit status, 1 if one was missed, 3 without rows.
+        """
         reached, goals = summary(self.rows)
         if out is not None:
             report = {"machine": describe(), "rows": self.rows, "goals": [reached, goals], **more}
             out.write_text(json.dumps(report, indent=2) + "\n")
-        print(f"goals reached: {reached} of {goals}" if self.rows else "nothing to check: nothing was measured")
+        print(
+            f"goals reached: {reached} of {goals}"
+            if self.rows
+            else "nothing to check: nothing was measured"
+        )
         return (0 if reached == goals else 1) if self.rows else 3
 
 

@@ -2,10 +2,11 @@
 
     python benchmarks/verify.py
 
-Decisions over 10 actions of a catalogue of 1,000 items with three features each, two context features, every third
-rewarded, a dozen checkpoints; a learner has published snapshots of it. The log is read from Redis, decoded and
-checked, joined and learned, and every stored snapshot is compared byte for byte: on one core, then on all of them.
-Goal: 20,000 interactions/s for ridge. Beside it a plain loop of additions, as a measure of the machine.
+Decisions over 10 actions of a catalogue of 1,000 items with three features each, two context
+features, every third rewarded, a dozen checkpoints; a learner has published snapshots of it. The
+log is read from Redis, decoded and checked, joined and learned, and every stored snapshot is
+compared byte for byte: on one core, then on all of them. Goal: 20,000 interactions/s for ridge.
+Beside it a plain loop of additions, as a measure of the machine.
 """
 
 import argparse
@@ -52,7 +53,10 @@ SPECS = {
     "LinTS": PolicySpec("lints", learner=RIDGE, exploration=LinTs(), join=RULE),
     "LinUCB": PolicySpec("linucb", learner=RIDGE, exploration=LinUcb(), join=RULE),
     "VW mtr": PolicySpec(
-        "vw", learner=VwConfig("--cb_explore_adf --cb_type mtr -q cf"), exploration=EpsilonGreedy(), join=RULE
+        "vw",
+        learner=VwConfig("--cb_explore_adf --cb_type mtr -q cf"),
+        exploration=EpsilonGreedy(),
+        join=RULE,
     ),
 }
 
@@ -71,7 +75,17 @@ def make_log(spec: PolicySpec, catalogue: Catalogue, count: int) -> list[tuple[s
         context = {"hour": (i % 24) / 24, "device": "phone" if i % 2 else "web"}
         event_id, chosen, at = f"{i:032x}", [int(rng.integers(ACTIONS))], 1000 + 5 * i
         decision = DecisionRecord(
-            event_id, spec.name, spec.digest, "s", catalogue.digest, context, ids, None, {}, pmf, chosen
+            event_id,
+            spec.name,
+            spec.digest,
+            "s",
+            catalogue.digest,
+            context,
+            ids,
+            None,
+            {},
+            pmf,
+            chosen,
         )
         records.append((at, decision))
         if i % 3 == 0:
@@ -120,12 +134,17 @@ def additions_s() -> float:
 
 def main() -> int:
     """Run all; exit 1 if ridge misses the goal or a snapshot differs."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--decisions", type=int, default=200_000)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     arguments = parser.parse_args()
     catalogue = Catalogue(
-        [Item(f"item{k}", {"genre": f"g{k % 7}", "price": k / ITEMS, "new": k % 3 == 0}) for k in range(ITEMS)]
+        [
+            Item(f"item{k}", {"genre": f"g{k % 7}", "price": k / ITEMS, "new": k % 3 == 0})
+            for k in range(ITEMS)
+        ]
     )
     print(f"10 million additions in a loop: {additions_s():.2f} s")
     good = True
@@ -136,14 +155,18 @@ def main() -> int:
             server.start()
             url = f"redis://127.0.0.1:{server.port}/0"
             client = redis.Redis.from_url(url)
-            learn(client, spec, catalogue, arguments.decisions if ridge else arguments.decisions // 10)
+            learn(
+                client, spec, catalogue, arguments.decisions if ridge else arguments.decisions // 10
+            )
             best = 0.0
             for jobs in sorted({1, arguments.jobs}):
                 per_s, same, total = rate(client, url, spec, jobs)
                 best = max(best, per_s)
                 good &= same == total > 0
                 print(
-                    f"{name:7s} {jobs} processes {per_s:8,.0f} interactions/s   {same} of {total} identical", flush=True
+                    f"{name:7s} {jobs} processes {per_s:8,.0f} interactions/s   {same} of {total}"
+                    " identical",
+                    flush=True,
                 )
             good &= best >= GOAL or not ridge
             client.close()

@@ -4,9 +4,10 @@
     <root>/<policy>/_blobs/<digest>
     <root>/<policy>/partition=<number>/...           the same, of each partition, where there are several
 
-A range is what its file's name says: the entries from its first id to its last. It never spans an hour of log time
-(UTC). Each file names the end of the range before it, so the files form a chain from "0-0", and one that is missing is
-noticed. The same entries make the same bytes, whoever writes them.
+A range is what its file's name says: the entries from its first id to its last. It never spans an
+hour of log time (UTC). Each file names the end of the range before it, so the files form a chain
+from "0-0", and one that is missing is noticed. The same entries make the same bytes, whoever writes
+them.
 """
 
 import contextlib
@@ -77,9 +78,14 @@ class ArchiveWriter:
         self._policy = policy
 
     def write(
-        self, committed: Range, entries: Iterable[tuple[str, bytes]], blob: Callable[[str], bytes | None]
+        self,
+        committed: Range,
+        entries: Iterable[tuple[str, bytes]],
+        blob: Callable[[str], bytes | None],
     ) -> list[str]:
-        """Store a range, after the blobs that its entries name. Returns the digests of blobs that there are not.
+        """Store a range, after the blobs that its entries name.
+
+        Returns the digests of blobs that there are not.
 
         Of entries that only a newer build understands, whatever may name a blob is looked for.
 
@@ -111,9 +117,12 @@ class ArchiveWriter:
 
 
 class ArchiveReader:
-    """Reads one policy's archive. ``root``: see Storage. Reads need no Redis, and go on while it is written.
+    """Reads one policy's archive. ``root``: see Storage.
 
-    Every method raises ArchiveError for a file that is damaged or missing, and OSError for an unreachable file system.
+    Reads need no Redis, and go on while it is written.
+
+    Every method raises ArchiveError for a file that is damaged or missing, and OSError for an
+    unreachable file system.
     """
 
     def __init__(self, root: "str | Path | fs.FileSystem", policy: str) -> None:
@@ -122,7 +131,10 @@ class ArchiveReader:
 
     @property
     def end(self) -> str:
-        """Id of the last archived entry, "0-0" when there is none. Read off the newest file's name."""
+        """Id of the last archived entry, "0-0" when there is none.
+
+        Read off the newest file's name.
+        """
         for date in reversed(self._folders("", "date=")):
             for hour in reversed(self._folders(date, "hour=")):
                 names = self._names(f"{date}/{hour}")
@@ -135,8 +147,12 @@ class ArchiveReader:
         found = []
         for stored, size, parquet in self._chain(None, None):
             column = SCHEMA.names.index("record")
-            groups = [parquet.metadata.row_group(i).column(column) for i in range(parquet.num_row_groups)]
-            found.append(StoredRange(stored, size, sum(group.total_uncompressed_size for group in groups)))
+            groups = [
+                parquet.metadata.row_group(i).column(column) for i in range(parquet.num_row_groups)
+            ]
+            found.append(
+                StoredRange(stored, size, sum(group.total_uncompressed_size for group in groups))
+            )
         return found
 
     def raw(self, after: str = START, through: str | None = None) -> Iterator[tuple[str, bytes]]:
@@ -156,7 +172,9 @@ class ArchiveReader:
                         yield entry_id, data
                 count, last = count + len(ids), ids[-1]
             if (count, last) != (stored.count, stored.last):
-                raise self._damaged(stored.path, f"it holds {count} entries up to {last}, not {stored.count}")
+                raise self._damaged(
+                    stored.path, f"it holds {count} entries up to {last}, not {stored.count}"
+                )
 
     def specs(self) -> list[tuple[str, str]]:
         """Position and digest of every spec the log was put under, in order. Decodes no record."""
@@ -169,15 +187,22 @@ class ArchiveReader:
         return found
 
     def builds(self) -> list[tuple[str, dict[str, str]]]:
-        """Position and build of every BuildRecord, in order. Decodes no other record, nor reads files without one."""
+        """Position and build of every BuildRecord, in order.
+
+        Decodes no other record, nor reads files without one.
+        """
         found: list[tuple[str, dict[str, str]]] = []
         for stored, _, parquet in self._chain(None, None):
             with self._damage(stored.path):
                 kinds = parquet.read(columns=["kind"], use_threads=False)["kind"]
                 if not pc.any(pc.equal(kinds, "build")).as_py():
                     continue
-                table = parquet.read(columns=READ, use_threads=False).filter(pc.equal(kinds, "build"))
-                for entry_id, data in zip(table["id"].to_pylist(), table["record"].to_pylist(), strict=True):
+                table = parquet.read(columns=READ, use_threads=False).filter(
+                    pc.equal(kinds, "build")
+                )
+                for entry_id, data in zip(
+                    table["id"].to_pylist(), table["record"].to_pylist(), strict=True
+                ):
                     record = decode(data)
                     if isinstance(record, BuildRecord):
                         found.append((entry_id, record.build))
@@ -207,7 +232,9 @@ class ArchiveReader:
             with self._files.open(path) as file:
                 data = bytes(file.read())
         except FileNotFoundError as error:
-            raise ArchiveError(f"{self._files.full(path)}: no such blob in the archive", "digest") from error
+            raise ArchiveError(
+                f"{self._files.full(path)}: no such blob in the archive", "digest"
+            ) from error
         if digest(data) != name:
             raise self._damaged(path, "its bytes do not match the digest that is its name")
         return data
@@ -217,14 +244,21 @@ class ArchiveReader:
         position, before, listed_again = after, None, False
         while True:
             for path, size in self._paths(position):
-                if position is not None and through is not None and log_order(position) >= log_order(through):
+                if (
+                    position is not None
+                    and through is not None
+                    and log_order(position) >= log_order(through)
+                ):
                     return
                 with self._open(path) as (stored, parquet):
                     follows = before is None or stored.previous == before.last
-                    if not follows or (position is not None and log_order(stored.previous) > log_order(position)):
+                    if not follows or (
+                        position is not None and log_order(stored.previous) > log_order(position)
+                    ):
                         if listed_again:
                             raise self._break(before, position, stored)
-                        listed_again = True  # perhaps the file came between two folders being listed
+                        # perhaps the file came between two folders being listed
+                        listed_again = True
                         break
                     if through is not None and log_order(stored.first) > log_order(through):
                         return
@@ -247,7 +281,11 @@ class ArchiveReader:
                         yield f"{date}/{hour}/{first}_{last}.parquet", size
 
     def _folders(self, folder: str, prefix: str) -> list[str]:
-        found = [str(info.base_name) for info in self._files.list(folder) if info.type == fs.FileType.Directory]
+        found = [
+            str(info.base_name)
+            for info in self._files.list(folder)
+            if info.type == fs.FileType.Directory
+        ]
         return [name for name in found if name.startswith(prefix)]
 
     def _names(self, folder: str) -> list[tuple[str, str, int]]:
@@ -264,21 +302,31 @@ class ArchiveReader:
             with self._damage(path):
                 parquet = pq.ParquetFile(source, page_checksum_verification=True)
                 header = msgspec.json.decode(parquet.metadata.metadata[METADATA], type=Header)
-                typed = all(parquet.schema_arrow.field(name).type == SCHEMA.field(name).type for name in READ)
+                typed = all(
+                    parquet.schema_arrow.field(name).type == SCHEMA.field(name).type
+                    for name in READ
+                )
             stored = header.range
             if header.format != FORMAT:
-                raise self._damaged(path, f"it has format {header.format}; this version reads {FORMAT}")
+                raise self._damaged(
+                    path, f"it has format {header.format}; this version reads {FORMAT}"
+                )
             if not typed or (header.policy, stored.path, stored.count) != (
                 self._policy,
                 path,
                 parquet.metadata.num_rows,
             ):
-                raise self._damaged(path, f"it says it is {stored.count} entries of {header.policy}, {stored.path}")
+                raise self._damaged(
+                    path, f"it says it is {stored.count} entries of {header.policy}, {stored.path}"
+                )
             yield stored, parquet
 
     @contextlib.contextmanager
     def _damage(self, path: str) -> Iterator[None]:
-        """Name the file that cannot be decoded. What the file system itself reports has a number, and is no damage."""
+        """Name the file that cannot be decoded.
+
+        What the file system itself reports has a number, and is no damage.
+        """
         try:
             yield
         except (pa.ArrowException, msgspec.MsgspecError, KeyError, TypeError, ValueError) as error:
@@ -290,8 +338,10 @@ class ArchiveReader:
 
     def _damaged(self, path: str, detail: str) -> ArchiveError:
         return ArchiveError(
-            f"{self._files.full(path)}: damaged ({detail}): restore it from a copy; the newest file of an archive"
-            " can also be deleted, it is written again when the service restarts, if Redis still holds its entries",
+            f"{self._files.full(path)}: damaged ({detail}): restore it from a copy; the newest"
+            " file of an archive"
+            " can also be deleted, it is written again when the service restarts, if Redis still"
+            " holds its entries",
             "archive",
         )
 
@@ -299,10 +349,13 @@ class ArchiveReader:
         reached = f"range {before}" if before is not None else f"position {position}"
         gap = position is None or log_order(after.previous) > log_order(position)
         kind, fix = (
-            ("a gap", "restore the files between them") if gap else ("an overlap", "remove the one that is wrong")
+            ("a gap", "restore the files between them")
+            if gap
+            else ("an overlap", "remove the one that is wrong")
         )
         return ArchiveError(
-            f"the archive of {self._policy} has {kind}: {reached} is followed by range {after}, which continues from"
+            f"the archive of {self._policy} has {kind}: {reached} is followed by range {after},"
+            " which continues from"
             f" {after.previous}: {fix}, under {self._files.full('')}",
             "archive",
         )

@@ -1,4 +1,6 @@
-"""A source artifact: what training writes and the service loads. Content-addressed files, no pickle.
+"""A source artifact: what training writes and the service loads.
+
+Content-addressed files, no pickle.
 
     <root>/current                             the version in use, as text
     <root>/<version>/manifest.json             what follows, with every file's SHA-256
@@ -6,8 +8,9 @@
                      histories.safetensors     item and user ids, and who interacted with what
                      <source>.safetensors      the arrays of one source
 
-The version is the first 16 hex digits of the SHA-256 of the manifest (without the version itself), which names every
-file's digest: the same training gives the same version, and any changed byte is noticed.
+The version is the first 16 hex digits of the SHA-256 of the manifest (without the version itself),
+which names every file's digest: the same training gives the same version, and any changed byte is
+noticed.
 """
 
 import hashlib
@@ -32,7 +35,12 @@ from bandits.types import Float32, frozen
 from policies.requests import Item
 
 FORMAT = 1
-CATALOGUE, HISTORIES, MANIFEST, CURRENT = "catalogue.json", "histories.safetensors", "manifest.json", "current"
+CATALOGUE, HISTORIES, MANIFEST, CURRENT = (
+    "catalogue.json",
+    "histories.safetensors",
+    "manifest.json",
+    "current",
+)
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -41,8 +49,9 @@ Arrays = Mapping[str, NDArray[Any]]
 class Histories:
     """Who interacted with what: CSR rows per known user, over the items the sources were trained on.
 
-    ``starts``: int64[users + 1]; ``indices``: int32[n], into ``items``, ascending per user; ``weights``: float32[n],
-    how strongly each interaction speaks for the item (1 = as much as one sent with a request, which has no rating).
+    ``starts``: int64[users + 1]; ``indices``: int32[n], into ``items``, ascending per user;
+    ``weights``: float32[n], how strongly each interaction speaks for the item (1 = as much as one
+    sent with a request, which has no rating).
     """
 
     items: tuple[str, ...]
@@ -54,11 +63,19 @@ class Histories:
     def __post_init__(self) -> None:
         shapes = self.starts.shape, self.indices.shape, self.weights.shape
         if shapes != ((len(self.users) + 1,), (self.indices.size,), (self.indices.size,)) or (
-            self.starts[0] != 0 or self.starts[-1] != self.indices.size or np.any(np.diff(self.starts) < 0)
+            self.starts[0] != 0
+            or self.starts[-1] != self.indices.size
+            or np.any(np.diff(self.starts) < 0)
         ):
-            raise ArtifactError(f"{HISTORIES}: rows do not fit: {len(self.users)} users, shapes {shapes}", HISTORIES)
-        if self.indices.size and not 0 <= self.indices.min() <= self.indices.max() < len(self.items):
-            raise ArtifactError(f"{HISTORIES}: an index is outside the {len(self.items)} items", HISTORIES)
+            raise ArtifactError(
+                f"{HISTORIES}: rows do not fit: {len(self.users)} users, shapes {shapes}", HISTORIES
+            )
+        if self.indices.size and not 0 <= self.indices.min() <= self.indices.max() < len(
+            self.items
+        ):
+            raise ArtifactError(
+                f"{HISTORIES}: an index is outside the {len(self.items)} items", HISTORIES
+            )
         if len(set(self.items)) != len(self.items) or len(set(self.users)) != len(self.users):
             raise ArtifactError(f"{HISTORIES}: an item or user id occurs twice", HISTORIES)
 
@@ -118,13 +135,18 @@ class TrainedSource:
         if len(array.shape) != len(shape) or any(
             want not in (None, n) for want, n in zip(shape, array.shape, strict=True)
         ):
-            raise ArtifactError(f"{self.kind}.{name} has shape {list(array.shape)}, expected {list(shape)}", name)
+            raise ArtifactError(
+                f"{self.kind}.{name} has shape {list(array.shape)}, expected {list(shape)}", name
+            )
         return array
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Artifact:
-    """Trained sources with the catalogue they rank. ``data`` is a digest of what they were trained on."""
+    """Trained sources with the catalogue they rank.
+
+    ``data`` is a digest of what they were trained on.
+    """
 
     catalogue: tuple[dict[str, Any], ...]
     histories: Histories
@@ -170,22 +192,31 @@ def write(artifact: Artifact, root: Path) -> str:
     Raises:
         ArtifactError: it holds a number that is not finite, or cannot be written.
     """
-    files = {CATALOGUE: _json(artifact.catalogue), HISTORIES: save_tensors(_plain(artifact.histories.tensors()))}
+    files = {
+        CATALOGUE: _json(artifact.catalogue),
+        HISTORIES: save_tensors(_plain(artifact.histories.tensors())),
+    }
     sources = {}
     for name, source in artifact.sources.items():
         file = f"{name}.safetensors"
         _check_finite(file, source.arrays)
         files[file] = save_tensors(_plain(source.arrays))
         digest = hashlib.sha256(files[file]).hexdigest()
-        sources[name] = _SourceEntry(source.kind, file, digest, dict(source.config), source.scale, dict(source.metrics))
+        sources[name] = _SourceEntry(
+            source.kind, file, digest, dict(source.config), source.scale, dict(source.metrics)
+        )
     digests = {name: hashlib.sha256(files[name]).hexdigest() for name in (CATALOGUE, HISTORIES)}
-    manifest = _Manifest(FORMAT, "", dict(artifact.created_with), artifact.data, artifact.seed, digests, sources)
+    manifest = _Manifest(
+        FORMAT, "", dict(artifact.created_with), artifact.data, artifact.seed, digests, sources
+    )
     manifest.version = manifest.digest()
     files[MANIFEST] = msgspec.json.format(_json(manifest))
     try:
         _publish(root, manifest.version, files)
     except OSError as error:
-        raise ArtifactError(f"the artifact cannot be written below {root}: {error}", "root") from error
+        raise ArtifactError(
+            f"the artifact cannot be written below {root}: {error}", "root"
+        ) from error
     return manifest.version
 
 
@@ -199,7 +230,9 @@ def load(root: Path, version: str | None = None) -> Artifact:
         try:
             version = _read(root / CURRENT).decode("utf-8", "replace").strip()
         except ArtifactError as error:
-            raise ArtifactError(f"artifact: {error}: banditloop train --out {root} makes one", "artifact") from error
+            raise ArtifactError(
+                f"artifact: {error}: banditloop train --out {root} makes one", "artifact"
+            ) from error
     if not version or Path(version).name != version:
         raise ArtifactError(f"{root / CURRENT} does not name a version", CURRENT)
     folder = root / version
@@ -207,17 +240,26 @@ def load(root: Path, version: str | None = None) -> Artifact:
     try:
         written = msgspec.json.decode(raw, type=_AnyFormat).format
         if written != FORMAT:
-            raise ArtifactError(f"{folder} has format {written}; this version of banditloop reads {FORMAT}", MANIFEST)
+            raise ArtifactError(
+                f"{folder} has format {written}; this version of banditloop reads {FORMAT}",
+                MANIFEST,
+            )
         manifest = msgspec.json.decode(raw, type=_Manifest)
     except msgspec.DecodeError as error:
         raise ArtifactError(f"{folder / MANIFEST} is damaged: {error}", MANIFEST) from error
     if manifest.digest() != version or manifest.version != version:
-        raise ArtifactError(f"{folder / MANIFEST} is not the one this version was written with", MANIFEST)
+        raise ArtifactError(
+            f"{folder / MANIFEST} is not the one this version was written with", MANIFEST
+        )
     if set(manifest.files) != {CATALOGUE, HISTORIES}:
         raise ArtifactError(f"{folder / MANIFEST} must list {CATALOGUE} and {HISTORIES}", MANIFEST)
     sources = {
         name: TrainedSource(
-            entry.kind, _tensors(folder, entry.file, entry.sha256), entry.config, entry.scale, entry.metrics
+            entry.kind,
+            _tensors(folder, entry.file, entry.sha256),
+            entry.config,
+            entry.scale,
+            entry.metrics,
         )
         for name, entry in manifest.sources.items()
     }
@@ -244,7 +286,13 @@ def _load_catalogue(folder: Path, sha256: str) -> tuple[dict[str, Any], ...]:
 
 
 def _load_histories(arrays: Arrays) -> Histories:
-    expected = {"items": "uint8", "users": "uint8", "starts": "int64", "indices": "int32", "weights": "float32"}
+    expected = {
+        "items": "uint8",
+        "users": "uint8",
+        "starts": "int64",
+        "indices": "int32",
+        "weights": "float32",
+    }
     found = {name: str(array.dtype) for name, array in arrays.items() if array.ndim == 1}
     if found != expected:
         raise ArtifactError(f"{HISTORIES} must hold vectors {expected}, not {found}", HISTORIES)
@@ -288,7 +336,8 @@ def _publish(root: Path, version: str, files: Mapping[str, bytes]) -> None:
             for name, content in files.items():
                 _write(scratch / name, content)
             _sync(scratch)
-            shutil.rmtree(root / version, ignore_errors=True)  # a damaged copy: nobody can have loaded it
+            # a damaged copy: nobody can have loaded it
+            shutil.rmtree(root / version, ignore_errors=True)
             scratch.rename(root / version)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
@@ -334,4 +383,6 @@ def _to_strings(array: NDArray[Any]) -> tuple[str, ...]:
     try:
         return msgspec.json.decode(array.tobytes(), type=tuple[str, ...])
     except msgspec.DecodeError as error:
-        raise ArtifactError(f"{HISTORIES}: ids are not a JSON list of strings: {error}", HISTORIES) from error
+        raise ArtifactError(
+            f"{HISTORIES}: ids are not a JSON list of strings: {error}", HISTORIES
+        ) from error

@@ -52,7 +52,9 @@ def load_policy(spec: PolicySpec, snapshot: Snapshot) -> Policy:
     """
     kinds = {ridge.KIND: RidgeConfig, rl.KIND: RlConfig}
     if not isinstance(spec.learner, kinds.get(snapshot.kind, VwConfig)):
-        raise SnapshotError(f"a snapshot of kind {snapshot.kind} does not fit this spec's learner", "snapshot.kind")
+        raise SnapshotError(
+            f"a snapshot of kind {snapshot.kind} does not fit this spec's learner", "snapshot.kind"
+        )
     if snapshot.kind == ridge.KIND:
         return Blend(_explore_ridge(spec, RidgeModel(snapshot)), spec.floor)
     if isinstance(spec.learner, RlConfig):
@@ -70,13 +72,19 @@ def _explore_ridge(spec: PolicySpec, model: RidgeModel) -> Callable[[Context, Ac
     return _explore_scores(spec, model)
 
 
-def _explore_vw(spec: PolicySpec, model: VwWeights | VwModel) -> Callable[[Context, ActionSet], Pmf]:
+def _explore_vw(
+    spec: PolicySpec, model: VwWeights | VwModel
+) -> Callable[[Context, ActionSet], Pmf]:
     return model.pmf if isinstance(model, VwModel) else _explore_scores(spec, model)
 
 
-def _explore_scores(spec: PolicySpec, model: RidgeModel | VwWeights | RlModel) -> Callable[[Context, ActionSet], Pmf]:
+def _explore_scores(
+    spec: PolicySpec, model: RidgeModel | VwWeights | RlModel
+) -> Callable[[Context, ActionSet], Pmf]:
     exploration = spec.exploration
     if isinstance(exploration, LinTs | LinUcb | VwExploration):
-        raise SnapshotError(f"a model of scores cannot explore as {type(exploration).__name__}", "exploration.kind")
+        raise SnapshotError(
+            f"a model of scores cannot explore as {type(exploration).__name__}", "exploration.kind"
+        )
     scores = model.comparable if isinstance(model, RidgeModel) else model.scores
     return lambda context, actions: exploration.pmf(scores(context, actions), model.learned)

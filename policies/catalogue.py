@@ -10,7 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bandits.codec import MALFORMED, digest
-from bandits.errors import ArtifactError, InvalidInputError, NonFiniteNumberError, TooManyFeaturesError
+from bandits.errors import (
+    ArtifactError,
+    InvalidInputError,
+    NonFiniteNumberError,
+    TooManyFeaturesError,
+)
 from bandits.hashing import hash_feature
 from bandits.kernels import rows_of
 from bandits.types import Float32, Namespace, UInt32, frozen
@@ -31,7 +36,8 @@ _NO_FEATURES = Namespace(FEATURES, np.zeros(0, np.uint32), np.zeros(0, np.float3
 class Catalogue:
     """Hashed features of N items: row i of ``hashes``/``values`` [N, F] holds item i's, padded with zeros.
 
-    ``Catalogue()`` is that of a log in which none was ever put; ``put`` makes that of somebody who says what there is.
+    ``Catalogue()`` is that of a log in which none was ever put; ``put`` makes that of somebody who
+    says what there is.
     """
 
     def __init__(self, items: Iterable[Item] = ()) -> None:
@@ -43,7 +49,9 @@ class Catalogue:
                 try:
                     check_features(item.features, "features")
                 except InvalidInputError as error:
-                    raise ArtifactError(f"item {item.id!r}: {error.message}", error.target) from error
+                    raise ArtifactError(
+                        f"item {item.id!r}: {error.message}", error.target
+                    ) from error
             texts.append(msgspec.json.encode(part, order="deterministic")[1:-1])
             ids += [item.id for item in part]
             which, what = _coded([hash_pairs(item.features, FEATURES) for item in part], seen)
@@ -93,16 +101,22 @@ class Catalogue:
 
     @property
     def limits(self) -> bool:
-        """Whether sources may propose only what is here. Not if no catalogue was ever put: then nobody said."""
+        """Whether sources may propose only what is here.
+
+        Not if no catalogue was ever put: then nobody said.
+        """
         return self.digest != _NEVER_PUT
 
     def __contains__(self, item_id: str) -> bool:
         return item_id in self._rows
 
     def lacking(self, items: tuple[str, ...]) -> NDArray[np.intp]:
-        """Which of a source's ``items`` are not here: their places, ascending. The sources of one artifact share them.
+        """Which of a source's ``items`` are not here: their places, ascending.
 
-        A thousandth of a second at a time: a replica's thread that answers requests must get its turns in between.
+        The sources of one artifact share them.
+
+        A thousandth of a second at a time: a replica's thread that answers requests must get its
+        turns in between.
         """
         if self._lacking is None or self._lacking[0] is not items:
             parts = [self.rows(items[at : at + PART]) for at in range(0, len(items), PART)]
@@ -150,12 +164,16 @@ def check_features(features: FeatureMap, target: str) -> None:
     for name, value in features.items():
         count += len(value) if isinstance(value, list) else 1
         if isinstance(value, float) and not abs(value) <= MAX_FEATURE:
-            raise NonFiniteNumberError(f"features are numbers up to {MAX_FEATURE:g}", f"{target}.{name}")
+            raise NonFiniteNumberError(
+                f"features are numbers up to {MAX_FEATURE:g}", f"{target}.{name}"
+            )
     if count > MAX_FEATURES:
         raise TooManyFeaturesError(f"at most {MAX_FEATURES} features, not {count}", target)
 
 
-def hash_rows(maps: Sequence[FeatureMap | None], namespace: str = FEATURES) -> tuple[UInt32, Float32]:
+def hash_rows(
+    maps: Sequence[FeatureMap | None], namespace: str = FEATURES
+) -> tuple[UInt32, Float32]:
     """Feature maps to padded hash and value arrays, one row per map."""
     names, codes, values = coded_rows(maps, namespace)
     return names[codes], values
@@ -171,10 +189,18 @@ def coded_rows(
     return np.array(list(seen), np.uint32), codes, values
 
 
-def _coded(rows: Sequence[Sequence[tuple[int, float]]], seen: dict[int, int]) -> tuple[NDArray[np.int32], Float32]:
-    """Which of the hashes ``seen``, to which new ones are added, and values; padding has the value 0, any hash."""
+def _coded(
+    rows: Sequence[Sequence[tuple[int, float]]], seen: dict[int, int]
+) -> tuple[NDArray[np.int32], Float32]:
+    """Which of the hashes ``seen``, to which new ones are added, and values.
+
+    Padding has the value 0, any hash.
+    """
     width = max((len(row) for row in rows), default=0)
-    codes = [[seen.setdefault(hashed, len(seen)) for hashed, _ in row] + [0] * (width - len(row)) for row in rows]
+    codes = [
+        [seen.setdefault(hashed, len(seen)) for hashed, _ in row] + [0] * (width - len(row))
+        for row in rows
+    ]
     values = [[value for _, value in row] + [0.0] * (width - len(row)) for row in rows]
     shape = (len(rows), width)
     return np.array(codes, np.int32).reshape(shape), np.array(values, np.float32).reshape(shape)
@@ -194,10 +220,15 @@ _item = msgspec.json.Decoder(Item).decode
 
 
 def namespace_of(features: FeatureMap, namespace: str) -> Namespace:
-    """The features that a map means, [n]. Maps of the same names, all numbers, share the array of their hashes."""
+    """The features that a map means, [n].
+
+    Maps of the same names, all numbers, share the array of their hashes.
+    """
     numbers = features.values()
     if set(map(type, numbers)) == _NUMBERS:
-        return Namespace(namespace, _hashes_of(namespace, tuple(features)), np.array([*numbers], np.float32))
+        return Namespace(
+            namespace, _hashes_of(namespace, tuple(features)), np.array([*numbers], np.float32)
+        )
     pairs = hash_pairs(features, namespace)
     hashes = np.array([hashed for hashed, _ in pairs], np.uint32)
     return Namespace(namespace, hashes, np.array([value for _, value in pairs], np.float32))

@@ -1,4 +1,7 @@
-"""From a request, or from its record, to the features a policy sees. The same function serves both."""
+"""From a request, or from its record, to the features a policy sees.
+
+The same function serves both.
+"""
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -26,8 +29,8 @@ def featurise(
 ) -> tuple[Context, ActionSet]:
     """The context and the actions as hashed features.
 
-    Namespaces: ``context`` (shared), ``item`` (the id), ``features`` (of the request, or else of the catalogue) and
-    ``scores`` (per source: score, rank, presence).
+    Namespaces: ``context`` (shared), ``item`` (the id), ``features`` (of the request, or else of
+    the catalogue) and ``scores`` (per source: score, rank, presence).
     """
     actions: list[Namespace] = []
     if "item" in spec.use:
@@ -42,7 +45,9 @@ def featurise(
     return Context(shared), ActionSet(tuple(ids), tuple(actions), scores)
 
 
-def featurise_record(spec: PolicySpec, catalogue: Catalogue, record: DecisionRecord) -> tuple[Context, ActionSet]:
+def featurise_record(
+    spec: PolicySpec, catalogue: Catalogue, record: DecisionRecord
+) -> tuple[Context, ActionSet]:
     """What the policy saw when it made this decision, rebuilt from its record."""
     scores = record.source_scores()
     return featurise(spec, catalogue, record.context, record.action_ids, record.features, scores)
@@ -52,8 +57,12 @@ def chosen_rows(
     spec: PolicySpec, catalogue: Catalogue, record: DecisionRecord, indices: Sequence[int]
 ) -> list[tuple[str, Row, Row]]:
     """Of ``featurise_record`` some actions only: the id, the context's features, and its own."""
-    shared = (namespace_of(record.context, CONTEXT),) if "context" in spec.use and record.context else ()
-    ranked = score_features(record.source_scores()) if "scores" in spec.use and record.scores else None
+    shared = (
+        (namespace_of(record.context, CONTEXT),) if "context" in spec.use and record.context else ()
+    )
+    ranked = (
+        score_features(record.source_scores()) if "scores" in spec.use and record.scores else None
+    )
     rows: list[tuple[str, Row, Row]] = []
     for index in indices:
         action_id = record.action_ids[index]
@@ -72,7 +81,8 @@ def chosen_rows(
 def score_features(scores: Mapping[str, Float32]) -> Namespace:
     """Three columns per source: its score, its rank as the discount 1 / log2(2 + rank) of nDCG, and 1 if it scored.
 
-    All are 0 for an action the source did not score. A rank counts the actions with a higher score, so ties share it.
+    All are 0 for an action the source did not score. A rank counts the actions with a higher score,
+    so ties share it.
     """
     names = tuple(sorted(scores))
     matrix = np.stack([scores[name] for name in names])
@@ -91,7 +101,9 @@ def score_features(scores: Mapping[str, Float32]) -> Namespace:
 @lru_cache(maxsize=64)
 def _score_hashes(names: tuple[str, ...]) -> UInt32:
     kinds = ("score", "rank", "present")
-    hashes: UInt32 = np.array([hash_feature(SCORES, f"{name}.{kind}") for name in names for kind in kinds], np.uint32)
+    hashes: UInt32 = np.array(
+        [hash_feature(SCORES, f"{name}.{kind}") for name in names for kind in kinds], np.uint32
+    )
     return frozen(hashes)
 
 
@@ -101,14 +113,18 @@ def _discounts(count: int) -> Float64:
     return frozen(discounts)
 
 
-def _item_features(catalogue: Catalogue, ids: Sequence[str], features: Sequence[FeatureMap | None] | None) -> Namespace:
+def _item_features(
+    catalogue: Catalogue, ids: Sequence[str], features: Sequence[FeatureMap | None] | None
+) -> Namespace:
     """Of the catalogue, but of the request where it has them."""
     if features is None:
         return catalogue.namespace(ids)
     names, codes, values = coded_rows(features)
     if all(each is not None for each in features):
         return Namespace(FEATURES, names, values, codes)
-    known = catalogue.namespace([action_id for action_id, own in zip(ids, features, strict=True) if own is None])
+    known = catalogue.namespace(
+        [action_id for action_id, own in zip(ids, features, strict=True) if own is None]
+    )
     rows = np.flatnonzero([own is None for own in features])
     width = known.values.shape[1]
     wide, which = np.zeros((len(ids), width), np.float32), np.zeros((len(ids), width), np.intp)

@@ -1,9 +1,10 @@
 """Learning as a fold over the log: state depends on the sequence of entries and on nothing else.
 
-Of every entry one of three things comes. It is applied. Or it is refused, counted, with its reason, and what it says
-is not done: only for what its own bytes and those of the blobs that it names show, so that whoever folds the log
-refuses it alike. Or, whatever else goes wrong (a blob is missing or damaged, memory, numerics), the fold stops:
-StalledError names the entry, and another fold, from a checkpoint on, may get past it when the cause is gone.
+Of every entry one of three things comes. It is applied. Or it is refused, counted, with its reason,
+and what it says is not done: only for what its own bytes and those of the blobs that it names show,
+so that whoever folds the log refuses it alike. Or, whatever else goes wrong (a blob is missing or
+damaged, memory, numerics), the fold stops: StalledError names the entry, and another fold, from a
+checkpoint on, may get past it when the cause is gone.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -64,13 +65,16 @@ EVENTS = (DecisionRecord, RewardRecord)
 
 
 class Fold:
-    """Folds one policy's log into its learner. ``blob`` fetches what an entry names by digest; ``salt`` is the secret.
+    """Folds one policy's log into its learner.
 
-    ``spec`` (named ``spec_id``), ``catalogue``, ``artifact`` and ``build`` are the newest of the log, ``builds`` all of
-    them, ``pinned`` the snapshot to serve if it is not the newest. A new spec keeps the learned model unless a part
-    changed that the model depends on. ``changes`` counts how often the model changed since this object was made.
-    ``on_checkpoint`` is told the position of each checkpoint, and is given what makes its bytes, to call at once.
-    ``on_refused`` is told of each entry that is refused; ``join.counts`` counts them by kind, as ``refused_decision``.
+    ``blob`` fetches what an entry names by digest; ``salt`` is the secret.
+
+    ``spec`` (named ``spec_id``), ``catalogue``, ``artifact`` and ``build`` are the newest of the
+    log, ``builds`` all of them, ``pinned`` the snapshot to serve if it is not the newest. A new
+    spec keeps the learned model unless a part changed that the model depends on. ``changes`` counts
+    how often the model changed since this object was made. ``on_checkpoint`` is told the position
+    of each checkpoint, and is given what makes its bytes, to call at once. ``on_refused`` is told
+    of each entry that is refused; ``join.counts`` counts them by kind, as ``refused_decision``.
     """
 
     def __init__(
@@ -118,7 +122,10 @@ class Fold:
         self.position, self.learned = state.position, state.learned
         self.salt_id, self.artifact = state.salt_id, state.artifact
         self.build, self.builds, self.pinned = state.build, list(state.builds), state.pinned
-        self.refused_rollbacks, self.refused_warm_starts = state.refused_rollbacks, state.refused_warm_starts
+        self.refused_rollbacks, self.refused_warm_starts = (
+            state.refused_rollbacks,
+            state.refused_warm_starts,
+        )
         self.catalogue = self._catalogue_of(state.catalogue)
         if state.spec is not None:
             self.spec, self.spec_id = self._spec_of(state.spec), state.spec
@@ -145,7 +152,11 @@ class Fold:
             except NewerBuildError:
                 raise
             except Exception as error:
-                reason = error.message if isinstance(error, BanditloopError) else f"{type(error).__name__}: {error}"
+                reason = (
+                    error.message
+                    if isinstance(error, BanditloopError)
+                    else f"{type(error).__name__}: {error}"
+                )
                 raise StalledError(entry.id, kind_of(entry.record), reason) from error
 
     def _apply(self, entry: LogEntry) -> None:
@@ -215,7 +226,9 @@ class Fold:
         record = joined.record
         if record.holdout or self.learner is None or self.spec_id is None:
             return
-        if record.spec != self.spec_id and self._model_of(record.spec) != self._model_of(self.spec_id):
+        if record.spec != self.spec_id and self._model_of(record.spec) != self._model_of(
+            self.spec_id
+        ):
             return  # made by a model of another shape
         if isinstance(self.learner, RlLearner):
             return  # trained elsewhere: only a warm start changes it
@@ -235,8 +248,14 @@ class Fold:
                 teach(action_id, (*shared, *own), reward)
             if not joined.correction:
                 self.learned += len(rows)
-        elif isinstance(learner, VwLearner) and learner.by_row and self._spec_of(record.spec).kind == "blend":
-            for (_, shared, own), slot, reward in zip(self._rows(joined), joined.slots, joined.rewards, strict=True):
+        elif (
+            isinstance(learner, VwLearner)
+            and learner.by_row
+            and self._spec_of(record.spec).kind == "blend"
+        ):
+            for (_, shared, own), slot, reward in zip(
+                self._rows(joined), joined.slots, joined.rewards, strict=True
+            ):
                 available = len(record.action_ids) - slot  # earlier slots took one each
                 learner.learn_row(shared, own, available, record.propensity(slot), reward)
                 self.learned += 1
@@ -246,13 +265,20 @@ class Fold:
             self.learned += len(interactions)
 
     def _rows(self, joined: JoinedDecision) -> list[tuple[str, Row, Row]]:
-        """Of each slot the chosen action, the context's features and its own. Nothing without a credit."""
+        """Of each slot the chosen action, the context's features and its own.
+
+        Nothing without a credit.
+        """
         record = joined.record
         spec = self._spec_of(record.spec)
         if spec.kind == "mixture":
             taught = list(self.interactions(joined))
             return [
-                (each.actions.ids[each.chosen], each.context.namespaces, each.actions.row(each.chosen))
+                (
+                    each.actions.ids[each.chosen],
+                    each.context.namespaces,
+                    each.actions.row(each.chosen),
+                )
                 for each in taught
             ]
         indices = [record.chosen[slot] for slot in joined.slots]
@@ -276,7 +302,9 @@ class Fold:
                 propensity = float(record.credit.pmfs()[slot, record.credit.credited[slot]])
                 available = source_actions(available)
                 if name not in available.ids:
-                    raise RefusedError(f"it is credited to {name!r}, which scored none of its actions", "credit")
+                    raise RefusedError(
+                        f"it is credited to {name!r}, which scored none of its actions", "credit"
+                    )
                 chosen = available.ids.index(name)
             yield Interaction(record.event_id, slot, context, available, chosen, propensity, reward)
 
@@ -284,7 +312,8 @@ class Fold:
         """Builds of fold 1 passed over it."""
         if self.version > 1:
             raise NewerBuildError(
-                f"the entry {position} is of kind {record.kind[:40]!r}, which this build does not know: use the newer"
+                f"the entry {position} is of kind {record.kind[:40]!r}, which this build does not"
+                " know: use the newer"
                 " build that has written it; if none has, remove the entry",
                 "kind",
             )
@@ -311,7 +340,11 @@ class Fold:
 
     def _respec(self, record: SpecRecord) -> None:
         spec = self._spec_of(record.digest)
-        keeps = self.learner is not None and self.spec is not None and self.spec.model_digest == spec.model_digest
+        keeps = (
+            self.learner is not None
+            and self.spec is not None
+            and self.spec.model_digest == spec.model_digest
+        )
         kept = self.learner.checkpoint() if keeps and self.learner is not None else None
         try:
             learner = make_learner(spec, salt=self._salt, checkpoint=kept)
@@ -333,7 +366,10 @@ class Fold:
             self._on_checkpoint(self.position, lambda: msgspec.msgpack.encode(self._state(model)))
 
     def _roll_back(self, record: RollbackRecord) -> None:
-        """Fold to the snapshot's position once more, and take the model from there; open windows carry on."""
+        """Fold to the snapshot's position once more, and take the model from there.
+
+        Open windows carry on.
+        """
         if self._past is None:
             raise CodecError("a rollback needs the log behind it", "past")
         self.pinned = None
@@ -342,15 +378,22 @@ class Fold:
             raise RefusedError(f"no spec was in force at {record.position}", "position")
         if then.spec.model_digest != self.spec.model_digest:
             raise RefusedError(
-                f"the model at {record.position} is of another kind, use or learner than the spec in force", "position"
+                f"the model at {record.position} is of another kind, use or learner than the spec"
+                " in force",
+                "position",
             )
-        self.learner = make_learner(self.spec, salt=self._salt, checkpoint=then.learner.checkpoint())
+        self.learner = make_learner(
+            self.spec, salt=self._salt, checkpoint=then.learner.checkpoint()
+        )
         self.learned = then.learned
         self.changes += 1
         self.join.adopt_taught(then.join)
 
     def _as_of(self, position: str, past: Past, *, models: bool = True) -> "Fold":
-        """The fold of the same log as of an earlier position; of one that is not earlier, an empty one."""
+        """The fold of the same log as of an earlier position.
+
+        Of one that is not earlier, an empty one.
+        """
         then = self._empty(models=models)
         if log_order(position) >= log_order(self.position):
             return then
@@ -359,7 +402,8 @@ class Fold:
             try:
                 then.resume(stored, past)
             except (CodecError, SnapshotError, RefusedError):
-                then = self._empty(models=models)  # all that a checkpoint spares is reading the log from its start
+                # all that a checkpoint spares is reading the log from its start
+                then = self._empty(models=models)
         then.apply(past.entries(then.position, position))
         return then
 
@@ -368,19 +412,26 @@ class Fold:
         return Fold(self._stored, salt=self._salt, past=self._past)
 
     def _warm_start(self, record: WarmStartRecord) -> None:
-        """Go on from a trained model, which replaces what was learned. One that does not fit changes nothing."""
+        """Go on from a trained model, which replaces what was learned.
+
+        One that does not fit changes nothing.
+        """
         data = self._blob(record.digest)
         try:
             trained = decode_trained(data)
             if self.spec is None or trained.spec().model_digest != self.spec.model_digest:
-                raise RefusedError("it was trained for a spec of another kind, use or learner", "spec")
+                raise RefusedError(
+                    "it was trained for a spec of another kind, use or learner", "spec"
+                )
             learner = make_learner(self.spec, salt=self._salt, checkpoint=trained.checkpoint)
         except (SnapshotError, SpecError) as error:
             raise RefusedError(error.message, error.target) from error
         if self.version == 1 and isinstance(learner, VwLearner):
             fresh = make_learner(self.spec, salt=self._salt)
             if learner.learned and isinstance(fresh, VwLearner) and fresh.by_row != learner.by_row:
-                raise RefusedError("the checkpoint is of a learner that was taught in another way", "by_row")
+                raise RefusedError(
+                    "the checkpoint is of a learner that was taught in another way", "by_row"
+                )
         self.learner = learner
         self.pinned = None
         self.learned = trained.learned
@@ -415,12 +466,14 @@ class Fold:
     def _blob(self, name: str) -> bytes:
         """The bytes of a digest.
 
-        Raises:
-            MissingBlobError: what is stored are others. Whatever ``blob`` raises when there are none.
+        Raises: MissingBlobError: what is stored are others. Whatever ``blob`` raises when there are
+            none.
         """
         data = self._stored(name)
         if digest(data) != name:
-            raise MissingBlobError(f"what is stored as blob {name} are other bytes: restore it", "digest")
+            raise MissingBlobError(
+                f"what is stored as blob {name} are other bytes: restore it", "digest"
+            )
         return data
 
 
@@ -428,7 +481,10 @@ _NO_ITEMS = Catalogue()
 
 
 def _demanded(decode: Callable[[bytes], Kind], data: bytes) -> Kind:
-    """What the bytes of a blob, which are those of its digest, are; or else the entry that names it is refused."""
+    """What the bytes of a blob, which are those of its digest, are.
+
+    Or else the entry that names it is refused.
+    """
     try:
         return decode(data)
     except (SpecError, ArtifactError) as error:

@@ -49,7 +49,10 @@ class FoldState(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Refusal(msgspec.Struct, frozen=True, array_like=True):
-    """An entry that was refused, its kind, and why. Of a decision it is told when it would be learned."""
+    """An entry that was refused, its kind, and why.
+
+    Of a decision it is told when it would be learned.
+    """
 
     position: str
     kind: str

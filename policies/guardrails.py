@@ -12,18 +12,27 @@ from policies.spec import UNIFORM, Holdout
 
 
 def in_holdout(holdout: Holdout | None, *, salt: bytes, name: str, unit: str) -> bool:
-    """Whether ``unit`` (the value of the holdout's field) is held out; the same answer for ever, under one salt."""
+    """Whether ``unit`` (the value of the holdout's field) is held out.
+
+    The same answer for ever, under one salt.
+    """
     return holdout is not None and uniform(salt, name, unit, 0, PURPOSE_HOLDOUT) < holdout.fraction
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FixedPolicy:
-    """``uniform``, or a source's best action (ties share; uniform where the source proposes nothing)."""
+    """``uniform``, or a source's best action (ties share.
+
+    Uniform where the source proposes nothing).
+    """
 
     kind: str
 
     def serves(self, scores: Mapping[str, Float32], slots: int) -> bool:
-        """Whether it fills every slot itself, by ``scores`` of a source each, float32[K]; else some are uniform."""
+        """Whether it fills every slot itself, by ``scores`` of a source each, float32[K].
+
+        Else some are uniform.
+        """
         return self.kind == UNIFORM or (
             self.kind in scores and int(np.count_nonzero(~np.isnan(scores[self.kind]))) >= slots
         )

@@ -1,8 +1,9 @@
 """Which rows a model learned from: so that whoever evaluates it can tell whether the rows are others.
 
-Rows are known by hashes, of which a model keeps the smallest: a sample that is the same wherever the same rows are met.
-There are two hashes of a row: one of its place or id with what it says, and one of what it says alone, which finds rows
-again that were moved. Rows of two logs may say the same by chance; how often, the rows learned from tell.
+Rows are known by hashes, of which a model keeps the smallest: a sample that is the same wherever
+the same rows are met. There are two hashes of a row: one of its place or id with what it says, and
+one of what it says alone, which finds rows again that were moved. Rows of two logs may say the same
+by chance; how often, the rows learned from tell.
 """
 
 import math
@@ -20,7 +21,10 @@ UInt64 = NDArray[np.uint64]
 
 
 class Shard(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A piece of a log that was learned from. ``digest``: of its rows, in any order. Times are 0 where it has none."""
+    """A piece of a log that was learned from. ``digest``: of its rows, in any order.
+
+    Times are 0 where it has none.
+    """
 
     log: str
     rows: int
@@ -30,7 +34,9 @@ class Shard(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Known(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A sample of hashes. ``hashes``: uint64, sorted, little-endian. ``through``: the largest a row in it may have.
+    """A sample of hashes. ``hashes``: uint64, sorted, little-endian.
+
+    ``through``: the largest a row in it may have.
 
     ``chance``: bounds how often another row has a hash among them although no row is the same.
     """
@@ -47,7 +53,10 @@ class Known(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class LearnedRows(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """``shards``: the log, piece by piece. ``placed``: by place or id and what a row says, ``said``: by that alone."""
+    """``shards``: the log, piece by piece.
+
+    ``placed``: by place or id and what a row says, ``said``: by that alone.
+    """
 
     shards: list[Shard]
     placed: Known
@@ -66,7 +75,10 @@ class LearnedRows(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Seen(msgspec.Struct, forbid_unknown_fields=True):
-    """Of rows that a model is evaluated on: how many its samples would have and have. Counts of pieces add up."""
+    """Of rows that a model is evaluated on: how many its samples would have and have.
+
+    Counts of pieces add up.
+    """
 
     placed: int = 0
     placed_again: int = 0
@@ -108,7 +120,10 @@ def _improbable(again: int, looked: int, chance: float) -> bool:
 
 
 class Learning:
-    """Gathers what a model learns from. Nothing depends on how rows come in pieces but the shards."""
+    """Gathers what a model learns from.
+
+    Nothing depends on how rows come in pieces but the shards.
+    """
 
     def __init__(self) -> None:
         self._shards: list[Shard] = []
@@ -116,14 +131,22 @@ class Learning:
         self._said, self._counts = np.zeros(0, np.uint64), np.zeros(0, np.int64)
 
     def add(self, log: str, placed: UInt64, said: UInt64, times_ms: Iterable[int]) -> None:
-        """Add the rows of a piece, by their hashes; pieces of one name that follow each other are one."""
+        """Add the rows of a piece, by their hashes.
+
+        Pieces of one name that follow each other are one.
+        """
         times = [each for each in times_ms if each]
         total = int(np.bitwise_xor.reduce(placed)) if placed.size else 0
-        shard = Shard(log, len(placed), f"{total:016x}", min(times, default=0), max(times, default=0))
+        shard = Shard(
+            log, len(placed), f"{total:016x}", min(times, default=0), max(times, default=0)
+        )
         if self._shards and self._shards[-1].log == log:
             shard = _together(self._shards.pop(), shard)
         self._shards.append(shard)
-        every, of_every = np.concatenate([self._placed, placed]), np.concatenate([self._of_placed, said])
+        every, of_every = (
+            np.concatenate([self._placed, placed]),
+            np.concatenate([self._of_placed, said]),
+        )
         kept = np.argsort(every, kind="stable")[:KEPT]
         self._placed, self._of_placed = every[kept], of_every[kept]
         names, which = np.unique(np.concatenate([self._said, said]), return_inverse=True)
@@ -133,13 +156,17 @@ class Learning:
 
     def rows(self) -> LearnedRows:
         """All of them."""
-        return LearnedRows(self._shards, _known(self._placed, self._alike()), _known(self._said, self._again()))
+        return LearnedRows(
+            self._shards, _known(self._placed, self._alike()), _known(self._said, self._again())
+        )
 
     def _alike(self) -> float:
         """Bounds the chance that two rows say the same: rows of one place would then be taken for one."""
         counts = np.unique(self._of_placed, return_counts=True)[1].astype(np.float64)
         pairs = max(1.0, self._placed.size * (self._placed.size - 1.0) / 2.0)
-        return _bounded(float((counts * (counts - 1.0) / 2.0).sum()), pairs, max(1, self._placed.size))
+        return _bounded(
+            float((counts * (counts - 1.0) / 2.0).sum()), pairs, max(1, self._placed.size)
+        )
 
     def _again(self) -> float:
         """Bounds the chance that a new row says what was said already: Good 1953, doi:10.1093/biomet/40.3-4.237."""
@@ -162,5 +189,9 @@ def _together(left: Shard, right: Shard) -> Shard:
     times = [each for each in (left.first_ms, right.first_ms) if each]
     digest = int(left.digest, 16) ^ int(right.digest, 16)
     return Shard(
-        left.log, left.rows + right.rows, f"{digest:016x}", min(times, default=0), max(left.last_ms, right.last_ms)
+        left.log,
+        left.rows + right.rows,
+        f"{digest:016x}",
+        min(times, default=0),
+        max(left.last_ms, right.last_ms),
     )

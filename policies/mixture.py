@@ -1,8 +1,9 @@
 """Sources as actions: a policy over sources, each of which chooses among its own candidates.
 
-The item is drawn from the marginal P(i) = sum_s P(s) P(i | s), whose value is the logged propensity. Then the source to
-credit is drawn from P(s | i) and the source learner trains with P(s). Because the pair (s, i) so drawn has exactly the
-joint distribution P(s) P(i | s), the credited source is distributed as P(s).
+The item is drawn from the marginal P(i) = sum_s P(s) P(i | s), whose value is the logged
+propensity. Then the source to credit is drawn from P(s | i) and the source learner trains with
+P(s). Because the pair (s, i) so drawn has exactly the joint distribution P(s) P(i | s), the
+credited source is distributed as P(s).
 """
 
 from dataclasses import dataclass
@@ -19,7 +20,10 @@ from bandits.types import ActionSet, Context, Float64, Namespace, Pmf, Policy
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Mixture:
-    """``over``: the policy over sources. ``within``: how a source chooses. ``floor``: as everywhere, over the items."""
+    """``over``: the policy over sources. ``within``: how a source chooses.
+
+    ``floor``: as everywhere, over the items.
+    """
 
     over: Policy
     within: Softmax | EpsilonGreedy | Greedy
@@ -33,7 +37,10 @@ class Mixture:
     def credit(
         self, context: Context, actions: ActionSet, decision: Decision, *, salt: bytes, name: str
     ) -> Credit | None:
-        """Which source each slot's item is credited to. None if a slot's actions had no source's score."""
+        """Which source each slot's item is credited to.
+
+        None if a slot's actions had no source's score.
+        """
         sources = sorted(actions.scores)
         pmfs = np.zeros((len(decision.chosen), len(sources)))
         credited = []
@@ -65,14 +72,24 @@ class Mixture:
 
 
 def source_actions(actions: ActionSet) -> ActionSet:
-    """The sources that propose at least one of ``actions``, as actions themselves; a source is its own item."""
-    names = tuple(source for source in sorted(actions.scores) if not np.isnan(actions.scores[source]).all())
-    hashes = np.array([[hash_feature("item", name)] for name in names], np.uint32).reshape(len(names), 1)
+    """The sources that propose at least one of ``actions``, as actions themselves.
+
+    A source is its own item.
+    """
+    names = tuple(
+        source for source in sorted(actions.scores) if not np.isnan(actions.scores[source]).all()
+    )
+    hashes = np.array([[hash_feature("item", name)] for name in names], np.uint32).reshape(
+        len(names), 1
+    )
     best = [float(np.nanmax(actions.scores[name])) for name in names]
     share = [float(np.mean(~np.isnan(actions.scores[name]))) for name in names]
     columns = np.array([hash_feature("scores", "best"), hash_feature("scores", "share")], np.uint32)
     values = np.array([best, share], np.float32).T.reshape(len(names), 2)
     return ActionSet(
         names,
-        (Namespace("item", hashes, np.ones((len(names), 1), np.float32)), Namespace("scores", columns, values)),
+        (
+            Namespace("item", hashes, np.ones((len(names), 1), np.float32)),
+            Namespace("scores", columns, values),
+        ),
     )

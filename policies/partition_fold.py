@@ -3,10 +3,11 @@
     cut n      the model as of here is what this partition gives to merge n
     merge n    what P partitions gave is merged, and served; this one goes on from it
 
-A cut has the number after that of the merge adopted last: what a partition gives was learned on top of that merge.
-Ridge gives all its sums, and merges add them up: what one partition learns depends on its own log alone. Vowpal Wabbit
-gives what it learned on top of the last merge; what it has learned between its cut and the merge, or since the last
-merge if this one came without its cut, it carries over onto the merged model.
+A cut has the number after that of the merge adopted last: what a partition gives was learned on top
+of that merge. Ridge gives all its sums, and merges add them up: what one partition learns depends
+on its own log alone. Vowpal Wabbit gives what it learned on top of the last merge; what it has
+learned between its cut and the merge, or since the last merge if this one came without its cut, it
+carries over onto the merged model.
 """
 
 from collections.abc import Callable
@@ -36,11 +37,16 @@ from policies.fold_state import Cut, FoldState, Merging, PartitionState, Past, R
 from policies.spec import PolicySpec, VwConfig
 
 
-def merge_models(spec: PolicySpec, salt: bytes, base: bytes | None, given: "list[tuple[MergeInput, bytes]]") -> bytes:
-    """The model of a merge. ``given``: what the partitions gave, in order, without those that gave nothing.
+def merge_models(
+    spec: PolicySpec, salt: bytes, base: bytes | None, given: "list[tuple[MergeInput, bytes]]"
+) -> bytes:
+    """The model of a merge.
 
-    Ridge adds up all that is given. VW adds what is given to ``base``, the model merged before (None: there was none);
-    so an input that was given to an earlier merge, and is in ``base``, is left out.
+    ``given``: what the partitions gave, in order, without those that gave nothing.
+
+    Ridge adds up all that is given. VW adds what is given to ``base``, the model merged before
+    (None: there was none); so an input that was given to an earlier merge, and is in ``base``, is
+    left out.
     """
     if isinstance(spec.learner, VwConfig):
         start = base if base is not None else make_learner(spec, salt=salt).checkpoint()
@@ -53,10 +59,11 @@ def merge_models(spec: PolicySpec, salt: bytes, base: bytes | None, given: "list
 class PartitionFold(Fold):
     """Folds the log of ``partition``. ``merged`` is asked for the model of a merge, by its entry.
 
-    ``number``: of the newest merge that was adopted, with these ``inputs``; ``cut``: given to the next one;
-    ``untold``: decisions that have taught since the last cut. ``rollback``: the position, in the log of partition 0, of
-    a merge to go back to, until the next merge. ``on_merge`` is told of each merge when it was adopted. With ``models``
-    False nothing is learned: what is left is the join.
+    ``number``: of the newest merge that was adopted, with these ``inputs``; ``cut``: given to the
+    next one; ``untold``: decisions that have taught since the last cut. ``rollback``: the position,
+    in the log of partition 0, of a merge to go back to, until the next merge. ``on_merge`` is told
+    of each merge when it was adopted. With ``models`` False nothing is learned: what is left is the
+    join.
     """
 
     def __init__(
@@ -72,7 +79,9 @@ class PartitionFold(Fold):
         on_merge: Callable[[MergeRecord], None] = lambda _: None,
         models: bool = True,
     ) -> None:
-        super().__init__(blob, salt=salt, past=past, on_checkpoint=on_checkpoint, on_refused=on_refused)
+        super().__init__(
+            blob, salt=salt, past=past, on_checkpoint=on_checkpoint, on_refused=on_refused
+        )
         self.partition = partition
         self.number = 0
         self.inputs: list[MergeInput | None] = []
@@ -121,7 +130,9 @@ class PartitionFold(Fold):
         elif isinstance(record, RollbackRecord):
             self.rollback, self._asked_back = record.position, self.position
         elif isinstance(record, WarmStartRecord):
-            raise RefusedError("a policy in several partitions goes on from no whole model", "partitions")
+            raise RefusedError(
+                "a policy in several partitions goes on from no whole model", "partitions"
+            )
         else:
             super()._configure(record)
 
@@ -132,8 +143,16 @@ class PartitionFold(Fold):
             self.inputs, self.base, self.cut = [], None, None
 
     def _take_cut(self, record: CutRecord) -> None:
-        """Serialise here, and go on from those bytes. A second cut of one number, by another leader, is none."""
-        if record.number != self.number + 1 or self.cut is not None or self.spec is None or self.learner is None:
+        """Serialise here, and go on from those bytes.
+
+        A second cut of one number, by another leader, is none.
+        """
+        if (
+            record.number != self.number + 1
+            or self.cut is not None
+            or self.spec is None
+            or self.learner is None
+        ):
             return
         model = self.learner.checkpoint()
         self.learner = make_learner(self.spec, salt=self._salt, checkpoint=model)
@@ -141,12 +160,24 @@ class PartitionFold(Fold):
         self.untold = 0
 
     def _adopt(self, record: MergeRecord) -> None:
-        """Go on from a merge, once; of a model of another shape, or an older one, nothing is taken."""
+        """Go on from a merge, once.
+
+        Of a model of another shape, or an older one, nothing is taken.
+        """
         spec = self.spec
-        if spec is None or self.learner is None or record.number <= self.number or record.model != spec.model_digest:
+        if (
+            spec is None
+            or self.learner is None
+            or record.number <= self.number
+            or record.model != spec.model_digest
+        ):
             return
         own = record.inputs[self.partition] if self.partition < len(record.inputs) else None
-        cut = self.cut if self.cut is not None and own is not None and own.position == self.cut.position else None
+        cut = (
+            self.cut
+            if self.cut is not None and own is not None and own.position == self.cut.position
+            else None
+        )
         if record.restores:
             self._restore(spec, record, own)
         elif self._learns and isinstance(spec.learner, VwConfig):
@@ -155,7 +186,10 @@ class PartitionFold(Fold):
             if since is None:
                 since = make_learner(spec, salt=self._salt).checkpoint()
             carried = carry_vw(spec.learner.args, merged, since, self.learner.checkpoint())
-            self.learner, self.base = make_learner(spec, salt=self._salt, checkpoint=carried), merged
+            self.learner, self.base = (
+                make_learner(spec, salt=self._salt, checkpoint=carried),
+                merged,
+            )
         if self.cut is not None and cut is None:
             self.untold += 1  # what it gave was not taken
         if self.rollback is not None and not record.restores:
@@ -170,7 +204,11 @@ class PartitionFold(Fold):
         """Be as when this partition gave ``own``; open windows carry on."""
         ridge = isinstance(spec.learner, RidgeConfig)
         then = None if own is None else self._refolded(own.position, models=ridge)
-        model = then.learner.checkpoint() if then is not None and then.learner is not None and ridge else None
+        model = (
+            then.learner.checkpoint()
+            if then is not None and then.learner is not None and ridge
+            else None
+        )
         if not ridge and self._learns:
             model = self.base = self._merged(record)
         self.learner = make_learner(spec, salt=self._salt, checkpoint=model)

@@ -62,7 +62,10 @@ REPEATING = ["kind", "action_id", "action", "spec", "snapshot_id", "catalogue", 
 
 
 def hour_of(entry_id: str) -> int:
-    """Hours from the epoch to the hour an entry belongs to; ids beyond the year 9999 belong to its last."""
+    """Hours from the epoch to the hour an entry belongs to.
+
+    Ids beyond the year 9999 belong to its last.
+    """
     return min(log_order(entry_id)[0] // HOUR_MS, LAST_HOUR)
 
 
@@ -100,7 +103,10 @@ def folder_of(hour: int) -> str:
 
 
 def scalars(record: LogRecord) -> dict[str, Any]:
-    """The columns beside a record that spare an evaluation its decoding; those not named are null."""
+    """The columns beside a record that spare an evaluation its decoding.
+
+    Those not named are null.
+    """
     if isinstance(record, DecisionRecord):
         index = record.chosen[0]
         return {
@@ -114,7 +120,8 @@ def scalars(record: LogRecord) -> dict[str, Any]:
             "catalogue": record.catalogue,
             "user": record.user,
             "deferred": record.deferred,
-            "holdout": None if record.unserved else record.holdout,  # neither of the control nor beside it
+            # neither of the control nor beside it
+            "holdout": None if record.unserved else record.holdout,
         }
     if isinstance(record, RewardRecord):
         return {
@@ -137,7 +144,12 @@ def _row(entry_id: str, data: bytes, named: set[str], perhaps: set[str]) -> dict
     Of a kind that this build does not know, whatever may be a digest is added to ``perhaps``.
     """
     milliseconds, sequence = log_order(entry_id)
-    row = {"id": entry_id, "ms": min(milliseconds, INT64_MAX), "seq": min(sequence, INT64_MAX), "record": data}
+    row = {
+        "id": entry_id,
+        "ms": min(milliseconds, INT64_MAX),
+        "seq": min(sequence, INT64_MAX),
+        "record": data,
+    }
     try:
         record = decode(data)
     except CodecError as error:
@@ -173,8 +185,8 @@ def write_range(
 ) -> tuple[set[str], set[str]]:
     """Write a range's (id, record bytes) as Parquet.
 
-    Returns the digests of the blobs that its entries name, and what may be some in entries of kinds that only a newer
-    build knows.
+    Returns the digests of the blobs that its entries name, and what may be some in entries of kinds
+    that only a newer build knows.
 
     Raises:
         ArchiveError: they are not the entries of the range.
@@ -197,7 +209,8 @@ def write_range(
             writer.write_batch(pa.RecordBatch.from_pylist(rows, schema=SCHEMA))
     if (first, last, count) != (committed.first, committed.last, committed.count):
         raise ArchiveError(
-            f"range {committed} of {policy} was committed with {committed.count} entries, but {count} were read"
+            f"range {committed} of {policy} was committed with {committed.count} entries, but"
+            f" {count} were read"
             f" ({first} to {last}): something else than banditloop removes entries from the stream",
             "archive",
         )

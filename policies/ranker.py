@@ -53,7 +53,9 @@ log = logging.getLogger("banditloop.sources")
 
 
 class Pool(msgspec.Struct, frozen=True, eq=False, gc=False):
-    """The actions of one decision before featurising. ``scores``: by source float32[K], NaN where it has none.
+    """The actions of one decision before featurising.
+
+    ``scores``: by source float32[K], NaN where it has none.
 
     ``failed``: by source, why it has none, of those that failed.
     """
@@ -66,7 +68,10 @@ class Pool(msgspec.Struct, frozen=True, eq=False, gc=False):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Serving:
-    """What is swapped as one when a new snapshot arrives. ``sources`` propose what the catalogue holds."""
+    """What is swapped as one when a new snapshot arrives.
+
+    ``sources`` propose what the catalogue holds.
+    """
 
     snapshot_id: str
     policy: Policy
@@ -76,13 +81,18 @@ class Serving:
 
 
 class Ranker:
-    """Makes decisions for one policy. Holds no connection: sources are given, logging is the caller's.
+    """Makes decisions for one policy.
 
-    Of each source, ``source_failures`` counts the decisions it fell out of, ``source_partial`` those for which only a
-    part of its answer could be used, and ``source_troubles`` keeps what was last wrong.
+    Holds no connection: sources are given, logging is the caller's.
+
+    Of each source, ``source_failures`` counts the decisions it fell out of, ``source_partial``
+    those for which only a part of its answer could be used, and ``source_troubles`` keeps what was
+    last wrong.
     """
 
-    def __init__(self, spec: PolicySpec, sources: Sequence[CandidateSource | RlScorer], *, salt: bytes) -> None:
+    def __init__(
+        self, spec: PolicySpec, sources: Sequence[CandidateSource | RlScorer], *, salt: bytes
+    ) -> None:
         self.spec = spec
         self.sources = tuple(source for source in sources if not isinstance(source, RlScorer))
         self._scorers = tuple(source for source in sources if isinstance(source, RlScorer))
@@ -96,14 +106,20 @@ class Ranker:
         self._holdout_policy = FixedPolicy(spec.holdout.policy) if spec.holdout else None
 
     def serve(self, snapshot_id: str, snapshot: Snapshot, catalogue: Catalogue) -> None:
-        """Swap in a snapshot; the previous one keeps serving if this one cannot be loaded (SnapshotError)."""
+        """Swap in a snapshot.
+
+        The previous one keeps serving if this one cannot be loaded (SnapshotError).
+        """
         policy = load_policy(self.spec, snapshot)
         if self.spec.kind == "mixture":
             policy = Mixture(policy, self.spec.within, self.spec.floor)
         self.serving = Serving(snapshot_id, policy, catalogue, snapshot, self._within(catalogue))
 
     def _within(self, catalogue: Catalogue) -> tuple[CandidateSource, ...]:
-        """The sources, without what the catalogue lacks; most snapshots come with the catalogue of the one before."""
+        """The sources, without what the catalogue lacks.
+
+        Most snapshots come with the catalogue of the one before.
+        """
         if not catalogue.limits:
             return self.sources
         if self.serving is not None and self.serving.catalogue.digest == catalogue.digest:
@@ -133,8 +149,14 @@ class Ranker:
 
     def _decide(self, request: RankRequest, pool: Pool, serving: Serving) -> DecisionRecord:
         if request.slots > len(pool.ids):
-            raise InvalidFieldError(f"{request.slots} slots, but only {len(pool.ids)} actions to fill them", "slots")
-        event_id = check_event_id(request.event_id) if request.event_id is not None else os.urandom(16).hex()
+            raise InvalidFieldError(
+                f"{request.slots} slots, but only {len(pool.ids)} actions to fill them", "slots"
+            )
+        event_id = (
+            check_event_id(request.event_id)
+            if request.event_id is not None
+            else os.urandom(16).hex()
+        )
         held_out = self._held_out(request, event_id)
         policy = self._holdout_policy if held_out and self._holdout_policy else serving.policy
         name = self.spec.name
@@ -145,7 +167,15 @@ class Ranker:
             self.spec, serving.catalogue, request.context, pool.ids, pool.features, pool.scores
         )
         _check_crosses(context, actions)
-        decision = decide(policy, context, actions, event_id=event_id, salt=self._salt, name=name, slots=request.slots)
+        decision = decide(
+            policy,
+            context,
+            actions,
+            event_id=event_id,
+            salt=self._salt,
+            name=name,
+            slots=request.slots,
+        )
         credit = None
         if isinstance(policy, Mixture) and pool.scores:
             credit = policy.credit(context, actions, decision, salt=self._salt, name=name)
@@ -158,7 +188,9 @@ class Ranker:
             context=request.context,
             action_ids=list(pool.ids),
             features=pool.features,
-            scores={source: values.astype("<f4").tobytes() for source, values in pool.scores.items()},
+            scores={
+                source: values.astype("<f4").tobytes() for source, values in pool.scores.items()
+            },
             pmf=decision.pmfs.tobytes(),
             chosen=list(decision.chosen),
             user=None if not request.user_id else pseudonym(self._salt, request.user_id),
@@ -172,7 +204,9 @@ class Ranker:
         )
 
     async def pool(self, request: RankRequest) -> Pool:
-        """The explicit actions, or the union of what the sources propose; ``exclude`` is gone before any PMF.
+        """The explicit actions, or the union of what the sources propose.
+
+        ``exclude`` is gone before any PMF.
 
         Before a snapshot is served, sources propose whatever they know.
         """
@@ -185,18 +219,23 @@ class Ranker:
         sources = self.sources if serving is None else serving.sources
         if not sources:
             raise EmptyActionsError(
-                f"policy {self.spec.name} has no sources: send the actions to choose from", "actions"
+                f"policy {self.spec.name} has no sources: send the actions to choose from",
+                "actions",
             )
         asked = SourceRequest(request.user_id, tuple(request.history), excluded)
         answers = dict(await asyncio.gather(*(self._ask(source, asked) for source in sources)))
-        pool = self._union({name: found for name, found in answers.items() if isinstance(found, Candidates)})
+        pool = self._union(
+            {name: found for name, found in answers.items() if isinstance(found, Candidates)}
+        )
         if failed := {name: reason for name, reason in answers.items() if isinstance(reason, str)}:
             pool = msgspec.structs.replace(pool, failed=failed)
         if not pool.ids:
             raise _nothing(request, failed, serving)
         return pool
 
-    async def _ask(self, source: CandidateSource, request: SourceRequest) -> tuple[str, Candidates | str]:
+    async def _ask(
+        self, source: CandidateSource, request: SourceRequest
+    ) -> tuple[str, Candidates | str]:
         """What it proposes, or why it failed."""
         try:
             found = _numbers(await source.candidates(request, self.spec.limit))
@@ -218,7 +257,12 @@ class Ranker:
         if abs(now_s - self._said_at.get(name, 0.0)) >= SAY_EVERY_S:
             self._said_at[name] = now_s
             counts = self.source_failures[name], self.source_partial[name]
-            log.warning("policy %s: %s (%d failures, %d answers used in part)", self.spec.name, reason, *counts)
+            log.warning(
+                "policy %s: %s (%d failures, %d answers used in part)",
+                self.spec.name,
+                reason,
+                *counts,
+            )
         return reason
 
     def _union(self, answers: Mapping[str, Candidates]) -> Pool:
@@ -239,9 +283,14 @@ class Ranker:
         return Pool(ids, None, scores)
 
     def _cut(self, answers: Mapping[str, Candidates]) -> tuple[str, ...]:
-        """As many as a decision may have, of each source in turn, best first; what is left out is counted."""
+        """As many as a decision may have, of each source in turn, best first.
+
+        What is left out is counted.
+        """
         in_turn = chain.from_iterable(zip_longest(*(found.ids for found in answers.values())))
-        ids = tuple(islice(dict.fromkeys(item for item in in_turn if item is not None), MAX_ACTIONS))
+        ids = tuple(
+            islice(dict.fromkeys(item for item in in_turn if item is not None), MAX_ACTIONS)
+        )
         kept = set(ids)
         for name, found in answers.items():
             if lost := sum(item not in kept for item in found.ids):
@@ -251,13 +300,20 @@ class Ranker:
         return ids
 
     def _scored(self, pool: Pool, request: RankRequest, catalogue: Catalogue) -> Pool:
-        """With the scores of the sources that look at the context; each sees those that a candidate source gave."""
+        """With the scores of the sources that look at the context.
+
+        Each sees those that a candidate source gave.
+        """
         scores, failed = dict(pool.scores), dict(pool.failed or {})
         for scorer in self._scorers:
             if scorer.name in pool.scores:
-                raise InvalidFieldError("this source scores actions itself", f"actions.scores.{scorer.name}")
+                raise InvalidFieldError(
+                    "this source scores actions itself", f"actions.scores.{scorer.name}"
+                )
             try:
-                scores[scorer.name] = scorer.scores(catalogue, request.context, pool.ids, pool.features, pool.scores)
+                scores[scorer.name] = scorer.scores(
+                    catalogue, request.context, pool.ids, pool.features, pool.scores
+                )
             except SourceError as error:
                 failed[scorer.name] = self._failed(scorer.name, error)
         return Pool(pool.ids, pool.features, scores, failed or None)
@@ -268,21 +324,28 @@ class Ranker:
             return False
         unit = request.user_id if holdout.field == "user_id" else request.context.get(holdout.field)
         known = unit is not None and unit != ""  # all who have none are not one unit
-        return in_holdout(holdout, salt=self._salt, name=self.spec.name, unit=f"={unit}" if known else event_id)
+        return in_holdout(
+            holdout, salt=self._salt, name=self.spec.name, unit=f"={unit}" if known else event_id
+        )
 
 
-def _nothing(request: RankRequest, failed: Mapping[str, str], serving: Serving | None) -> BanditloopError:
+def _nothing(
+    request: RankRequest, failed: Mapping[str, str], serving: Serving | None
+) -> BanditloopError:
     """Why there is no candidate."""
     if failed:
         why = "; ".join(failed.values())
         return SourceError(f"no source proposed anything ({why}): try again in a moment", "sources")
     limited = serving is not None and serving.catalogue.limits
     if limited and serving is not None and not len(serving.catalogue):
-        return NoCandidatesError("the catalogue has no items: put some, or send the actions to choose from", "actions")
+        return NoCandidatesError(
+            "the catalogue has no items: put some, or send the actions to choose from", "actions"
+        )
     beside = " that the catalogue holds" if limited else ""
     if request.user_id is not None and not request.history:
         return UnknownUserError(
-            f"no source proposed anything{beside} for this user: send a history, or configure a source for everyone"
+            f"no source proposed anything{beside} for this user: send a history, or configure a"
+            " source for everyone"
             " (popular)",
             "user_id",
         )
@@ -322,7 +385,8 @@ def explicit_pool(actions: Sequence[ActionRequest], excluded: frozenset[str] = f
     features = [action.features for action in kept]
     inline = features.count(None) < len(features)
     if inline:
-        for i, action in enumerate(actions):  # those of the request, so that the error names its index
+        # those of the request, so that the error names its index
+        for i, action in enumerate(actions):
             check_features(action.features or {}, f"actions[{i}].features")
 
     return Pool(
@@ -345,7 +409,9 @@ def _check_scores(actions: Sequence[ActionRequest]) -> None:
     for i, action in enumerate(actions):
         for name, score in (action.scores or {}).items():
             if not abs(score) <= MAX_NUMBER:
-                raise NonFiniteNumberError(f"scores are numbers up to {MAX_NUMBER:g}", f"actions[{i}].scores.{name}")
+                raise NonFiniteNumberError(
+                    f"scores are numbers up to {MAX_NUMBER:g}", f"actions[{i}].scores.{name}"
+                )
 
 
 def _wrong_id(ids: Sequence[str]) -> InvalidInputError:
@@ -355,7 +421,9 @@ def _wrong_id(ids: Sequence[str]) -> InvalidInputError:
         if not action_id:
             return InvalidFieldError("an action id is not empty", f"actions[{index}].id")
         if action_id in seen:
-            return DuplicateActionError(f"two actions have the id {action_id!r}", f"actions[{index}].id")
+            return DuplicateActionError(
+                f"two actions have the id {action_id!r}", f"actions[{index}].id"
+            )
         seen.add(action_id)
     raise AssertionError("unreachable: called of ids that are wrong")
 

@@ -1,7 +1,9 @@
-"""Rank requests, actions and items as callers send them, and the features in them. This imports nothing heavy.
+"""Rank requests, actions and items as callers send them, and the features in them.
 
-Features as callers have them become the features of a record (``plain_features``), so the log, the learner and every
-replay see one form only.
+This imports nothing heavy.
+
+Features as callers have them become the features of a record (``plain_features``), so the log, the
+learner and every replay see one form only.
 """
 
 import math
@@ -19,12 +21,16 @@ MAX_FEATURES = 256
 MAX_DEPTH = 16
 
 # The checks raise errors of their own; readers of the schema are told all the same.
-EventId = Annotated[str, msgspec.Meta(extra_json_schema={"minLength": 1, "maxLength": MAX_EVENT_ID_BYTES})]
+EventId = Annotated[
+    str, msgspec.Meta(extra_json_schema={"minLength": 1, "maxLength": MAX_EVENT_ID_BYTES})
+]
 ActionId = Annotated[str, msgspec.Meta(extra_json_schema={"minLength": 1})]
 _AtMost = msgspec.Meta(extra_json_schema={"maxItems": MAX_ACTIONS})
 
 
-class ActionRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, gc=False):
+class ActionRequest(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, gc=False
+):
     """An explicit action: its id, and optionally its features (else the catalogue's) and source scores."""
 
     id: ActionId
@@ -32,7 +38,9 @@ class ActionRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omi
     scores: dict[str, float] | None = None
 
 
-class RankRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, gc=False):
+class RankRequest(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, gc=False
+):
     """A request for one decision: explicit ``actions``, or ``user_id``/``history`` for the policy's sources."""
 
     event_id: EventId | None = None
@@ -60,11 +68,13 @@ def plain_features(given: Mapping[str, Any], target: str) -> FeatureMap:
     - ``null`` means that there is no such feature.
     - A nested object names its features with dots: ``{"user": {"age": 30}}`` is ``user.age``.
     - A list of numbers is a vector: ``{"taste": [0.1, 0.7]}`` is ``taste.0`` and ``taste.1``.
-    - A list of texts is a set, as it stands. A list of objects gives the features of each, under the list's name.
-    - Where a name occurs twice after that, numbers add up, and texts become a list, as in Vowpal Wabbit.
+    - A list of texts is a set, as it stands. A list of objects gives the features of each, under
+      the list's name.
+    - Where a name occurs twice after that, numbers add up, and texts become a list, as in Vowpal
+      Wabbit.
 
-    Raises:
-        InvalidFieldError: a list that mixes texts, numbers and objects; a name with a number and a text; nested more
+    Raises: InvalidFieldError: a list that mixes texts, numbers and objects; a name with a number
+        and a text; nested more
             than MAX_DEPTH deep. It names the field.
         NonFiniteNumberError: a number that is none.
         TooManyFeaturesError: more than MAX_FEATURES.
@@ -73,7 +83,9 @@ def plain_features(given: Mapping[str, Any], target: str) -> FeatureMap:
     for name, value in given.items():
         _add(found, name, value, f"{target}.{name}", depth=1)
         if len(found) > MAX_FEATURES:
-            raise TooManyFeaturesError(f"at most {MAX_FEATURES} features, not {len(found)} and more", target)
+            raise TooManyFeaturesError(
+                f"at most {MAX_FEATURES} features, not {len(found)} and more", target
+            )
     return found
 
 
@@ -97,7 +109,9 @@ def _add(found: FeatureMap, name: str, value: Any, target: str, depth: int) -> N
 def _add_list(found: FeatureMap, name: str, values: Sequence[Any], target: str, depth: int) -> None:
     kinds = {_kind(each) for each in values if each is not None}
     if len(kinds) > 1:
-        raise InvalidFieldError(f"a list has values of one kind, not of {' and '.join(sorted(kinds))}", target)
+        raise InvalidFieldError(
+            f"a list has values of one kind, not of {' and '.join(sorted(kinds))}", target
+        )
 
     if kinds <= {"text"}:
         _put(found, name, [each for each in values if each is not None], target)

@@ -1,4 +1,7 @@
-"""The policy spec: what a YAML file says of a policy. Strict: an unknown key is an error that names it."""
+"""The policy spec: what a YAML file says of a policy.
+
+Strict: an unknown key is an error that names it.
+"""
 
 import math
 from collections.abc import Callable
@@ -32,13 +35,17 @@ Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$(?!\n)")]
 NamespaceName = Literal["context", "item", "features", "scores"]
 
 
-class ArtifactSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="artifact", tag_field="kind"):
+class ArtifactSource(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="artifact", tag_field="kind"
+):
     """A source that ``banditloop train`` has fitted; ``name`` is its name in the artifact."""
 
     name: Name
 
 
-class RemoteSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="remote", tag_field="kind"):
+class RemoteSource(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="remote", tag_field="kind"
+):
     """Any HTTP service that answers ids and scores."""
 
     name: Name
@@ -51,7 +58,8 @@ class RemoteSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag=
 class RlSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="rl", tag_field="kind"):
     """A policy of kind rl, as a source: it proposes nothing, and scores what is to be chosen from, in its context.
 
-    ``model``: the file that ``banditloop train rl`` wrote, relative to this one; ``digest``: of its bytes.
+    ``model``: the file that ``banditloop train rl`` wrote, relative to this one; ``digest``: of its
+    bytes.
     """
 
     name: Name
@@ -60,7 +68,9 @@ class RlSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="rl"
 
 
 class VwConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="vw", tag_field="kind"):
-    """Vowpal Wabbit, with any ``--cb_explore_adf`` argument string. Namespaces: context, item, features, scores.
+    """Vowpal Wabbit, with any ``--cb_explore_adf`` argument string.
+
+    Namespaces: context, item, features, scores.
 
     ``standbys``: learners that fold along, ready to take over.
     """
@@ -76,8 +86,9 @@ Learner = RidgeConfig | VwConfig | RlConfig
 class Holdout(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A share of the traffic served by a fixed policy, for a live uplift with an interval.
 
-    Assigned by hash of ``field`` (``user_id`` or a context feature's name; without it, each decision by its event_id).
-    ``policy`` is ``uniform`` or a source's name: its best candidates, in order.
+    Assigned by hash of ``field`` (``user_id`` or a context feature's name; without it, each
+    decision by its event_id). ``policy`` is ``uniform`` or a source's name: its best candidates, in
+    order.
     """
 
     fraction: Fraction
@@ -88,12 +99,14 @@ class Holdout(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class PolicySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Everything a policy is made of.
 
-    ``kind``: ``blend`` (items are the actions, their features include every source's score), ``mixture`` (sources are
-    the actions) or ``rl`` (items are the actions, scored by a network that was trained on sessions). ``limit``:
-    candidates per source. ``use``: the feature namespaces that the learner sees. ``within``: of a mixture, how a source
-    chooses among its own candidates. ``artifact``: directory that ``banditloop train`` wrote, relative to this file, or
-    its URI (s3://bucket/prefix, any that pyarrow opens). ``partitions``: how many logs, each with its own learner, the
-    policy's events are split over by their event_id (docs/exact.md); it stays as it is for the life of the log.
+    ``kind``: ``blend`` (items are the actions, their features include every source's score),
+    ``mixture`` (sources are the actions) or ``rl`` (items are the actions, scored by a network that
+    was trained on sessions). ``limit``: candidates per source. ``use``: the feature namespaces that
+    the learner sees. ``within``: of a mixture, how a source chooses among its own candidates.
+    ``artifact``: directory that ``banditloop train`` wrote, relative to this file, or its URI
+    (s3://bucket/prefix, any that pyarrow opens). ``partitions``: how many logs, each with its own
+    learner, the policy's events are split over by their event_id (docs/exact.md); it stays as it is
+    for the life of the log.
     """
 
     name: Name
@@ -101,7 +114,9 @@ class PolicySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sources: list[Source] = msgspec.field(default_factory=list)
     artifact: str | None = None
     limit: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 30
-    use: list[NamespaceName] = msgspec.field(default_factory=lambda: ["context", "item", "features", "scores"])
+    use: list[NamespaceName] = msgspec.field(
+        default_factory=lambda: ["context", "item", "features", "scores"]
+    )
     learner: Learner = msgspec.field(default_factory=RidgeConfig)
     exploration: Exploration = msgspec.field(default_factory=LinTs)
     within: Softmax | EpsilonGreedy | Greedy = msgspec.field(default_factory=Softmax)
@@ -118,31 +133,50 @@ class PolicySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         crossed = {name for pair in getattr(self.learner, "interactions", ()) for name in pair}
         if unknown := sorted(crossed.difference(get_args(NamespaceName))):
             known = choices(unknown[0], get_args(NamespaceName))
-            raise SpecError(f"no namespace is called {unknown[0]!r}: {known}", "learner.interactions")
+            raise SpecError(
+                f"no namespace is called {unknown[0]!r}: {known}", "learner.interactions"
+            )
         if self.kind == "mixture" and not names:
             raise SpecError("a mixture needs sources", "sources")
         if (self.kind == "rl") != isinstance(self.learner, RlConfig):
-            raise SpecError("kind rl and learner.kind rl go together, and with nothing else", "learner.kind")
+            raise SpecError(
+                "kind rl and learner.kind rl go together, and with nothing else", "learner.kind"
+            )
         if self.partitions > 1 and isinstance(self.learner, RlConfig):
-            raise SpecError("a policy of kind rl learns nothing from its log: there is nothing to split", "partitions")
+            raise SpecError(
+                "a policy of kind rl learns nothing from its log: there is nothing to split",
+                "partitions",
+            )
         _check_exploration(self.learner, self.exploration)
         if isinstance(self.learner, VwConfig):
             _check_vw_join(self.join)
         if self.holdout is not None and self.holdout.policy not in (UNIFORM, *names):
             known = choices(self.holdout.policy, (UNIFORM, *names))
-            raise SpecError(f"a holdout policy is {UNIFORM} or one of the sources: {known}", "holdout.policy")
-        if any(isinstance(source, ArtifactSource) for source in self.sources) and self.artifact is None:
-            raise SpecError("sources of kind artifact need the directory that banditloop train wrote", "artifact")
+            raise SpecError(
+                f"a holdout policy is {UNIFORM} or one of the sources: {known}", "holdout.policy"
+            )
+        if (
+            any(isinstance(source, ArtifactSource) for source in self.sources)
+            and self.artifact is None
+        ):
+            raise SpecError(
+                "sources of kind artifact need the directory that banditloop train wrote",
+                "artifact",
+            )
 
     @property
     def encoded(self) -> bytes:
-        """The blob of this spec: without standbys, and of paths only the names. They differ by machine."""
+        """The blob of this spec: without standbys, and of paths only the names.
+
+        They differ by machine.
+        """
         named = _with_paths(self, lambda path: Path(path).name)
         plain = msgspec.structs.replace(named, learner=_alone(self.learner))
         if self.partitions > 1:
             return msgspec.json.encode(plain, order="deterministic")
         fields = msgspec.to_builtins(plain, order="deterministic")
-        del fields["partitions"]  # as if there were no such field: the log of one partition knows of none
+        # as if there were no such field: the log of one partition knows of none
+        del fields["partitions"]
         return msgspec.json.encode(fields)
 
     @property
@@ -152,14 +186,21 @@ class PolicySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def model_digest(self) -> str:
-        """Of the parts that a learned model depends on; when they change, learning starts afresh."""
-        return digest(msgspec.json.encode([self.kind, self.use, _alone(self.learner)], order="deterministic"))
+        """Of the parts that a learned model depends on.
+
+        When they change, learning starts afresh.
+        """
+        return digest(
+            msgspec.json.encode([self.kind, self.use, _alone(self.learner)], order="deterministic")
+        )
 
 
 def _with_paths(spec: PolicySpec, change: Callable[[str], str]) -> PolicySpec:
     """The spec with every path changed."""
     sources = [
-        msgspec.structs.replace(source, model=change(source.model)) if isinstance(source, RlSource) else source
+        msgspec.structs.replace(source, model=change(source.model))
+        if isinstance(source, RlSource)
+        else source
         for source in spec.sources
     ]
     artifact = None if spec.artifact is None else change(spec.artifact)
@@ -172,15 +213,21 @@ def _check_exploration(learner: Learner, exploration: Exploration) -> None:
     if isinstance(exploration, VwExploration) and not isinstance(learner, VwConfig):
         raise SpecError("vw's own exploration needs a vw learner", "exploration.kind")
     if isinstance(exploration, SquareCB) and isinstance(learner, RlConfig):
-        raise SpecError("squarecb needs expected rewards, and a policy of kind rl has none", "exploration.kind")
+        raise SpecError(
+            "squarecb needs expected rewards, and a policy of kind rl has none", "exploration.kind"
+        )
 
 
 def _check_vw_join(rule: JoinRule) -> None:
     """What VW has learned cannot be corrected."""
     if rule.late == "correct":
-        raise SpecError("only a ridge learner can correct what it has learned: use ignore", "join.late")
+        raise SpecError(
+            "only a ridge learner can correct what it has learned: use ignore", "join.late"
+        )
     if rule.learn == "as_it_arrives" and rule.aggregation != "first":
-        raise SpecError("a vw learner learns as_it_arrives with aggregation: first only", "join.learn")
+        raise SpecError(
+            "a vw learner learns as_it_arrives with aggregation: first only", "join.learn"
+        )
 
 
 def _alone(learner: Learner) -> Learner:
@@ -202,8 +249,8 @@ def decode_spec(data: bytes) -> PolicySpec:
 def load_spec(path: Path) -> PolicySpec:
     """Read a spec from a YAML file; ``artifact`` becomes absolute.
 
-    Raises:
-        SpecError: no such file, not YAML, unknown key, wrong type, or a combination that cannot work; one line.
+    Raises: SpecError: no such file, not YAML, unknown key, wrong type, or a combination that cannot
+        work; one line.
     """
     try:
         raw = parse_yaml(path.read_bytes())
@@ -232,7 +279,9 @@ def spec_of(raw: Any) -> PolicySpec:
 
 
 def read_spec(raw: Any, where: str, folder: Path) -> PolicySpec:
-    """The spec that ``raw`` is as YAML has parsed it; ``artifact`` becomes absolute, from ``folder``.
+    """The spec that ``raw`` is as YAML has parsed it.
+
+    ``artifact`` becomes absolute, from ``folder``.
 
     Raises:
         SpecError: as ``load_spec``; it begins with ``where``.
@@ -241,7 +290,9 @@ def read_spec(raw: Any, where: str, folder: Path) -> PolicySpec:
         spec = spec_of(raw)
     except SpecError as error:
         raise SpecError(f"{where}: {error.target}: {error.message}", error.target) from error
-    return _with_paths(spec, lambda given: given if "://" in given else str((folder / given).resolve()))
+    return _with_paths(
+        spec, lambda given: given if "://" in given else str((folder / given).resolve())
+    )
 
 
 def _demand_finite(raw: Any, at: str = "") -> None:

@@ -22,7 +22,9 @@ SINGLE_PUT = frozenset({"s3", "gcs", "abfs"})
 
 
 class Storage:
-    """The files under ``<root>/<folder>``. ``root``: a local path, a URI such as ``s3://bucket/prefix``, a file system.
+    """The files under ``<root>/<folder>``.
+
+    ``root``: a local path, a URI such as ``s3://bucket/prefix``, a file system.
 
     An unreachable file system raises OSError.
     """
@@ -37,7 +39,9 @@ class Storage:
 
     def list(self, folder: str = "") -> "list[fs.FileInfo]":
         """What is in a folder, in the order of the names; nothing if there is no such folder."""
-        found = self._fs.get_file_info(fs.FileSelector(self.full(folder).rstrip("/"), allow_not_found=True))
+        found = self._fs.get_file_info(
+            fs.FileSelector(self.full(folder).rstrip("/"), allow_not_found=True)
+        )
         return sorted(found, key=lambda info: str(info.base_name))
 
     def exists(self, path: str) -> bool:
@@ -53,7 +57,10 @@ class Storage:
         return self._fs.open_input_file(self.full(path))
 
     def put(self, path: str, source: BinaryIO) -> None:
-        """Store what ``source`` holds. Nobody ever sees a part of it; a file of that name is replaced."""
+        """Store what ``source`` holds.
+
+        Nobody ever sees a part of it; a file of that name is replaced.
+        """
         final = self.full(path)
         if self._fs.type_name in SINGLE_PUT:
             self._copy(source, final)
@@ -104,9 +111,11 @@ def filesystem_of(root: str) -> "tuple[fs.FileSystem, str]":
         return fs.LocalFileSystem(), str(Path(root).resolve())
     try:
         system, base = fs.FileSystem.from_uri(root)
-    except (pa.ArrowException, ValueError) as error:  # its message may repeat the credentials of the URI
+    # its message may repeat the credentials of the URI
+    except (pa.ArrowException, ValueError) as error:
         raise ArchiveError(
-            f"pyarrow cannot open a {scheme}:// address like this ({type(error).__name__}): give a local path, or file://,"
+            f"pyarrow cannot open a {scheme}:// address like this ({type(error).__name__}): give"
+            " a local path, or file://,"
             " s3://, gs:// or abfs:// as pyarrow.fs.FileSystem.from_uri takes it",
             "archive",
         ) from None

@@ -30,7 +30,9 @@ def pinned(where: str) -> str:
             return f"{where.rstrip('/')}/{file.read().decode().strip()}"
     except (OSError, ArchiveError) as error:
         raise ArtifactError(
-            f"artifact: none can be read at that URI ({error}): put there what banditloop train has written", "artifact"
+            f"artifact: none can be read at that URI ({error}): put there what banditloop train"
+            " has written",
+            "artifact",
         ) from error
 
 
@@ -47,7 +49,10 @@ def opened(where: str) -> Artifact:
 
 
 def _fetched(uri: str) -> Path:
-    """The local copy of one version; files are checked against their digests when they are loaded."""
+    """The local copy of one version.
+
+    Files are checked against their digests when they are loaded.
+    """
     from policies.storage import Storage  # noqa: PLC0415
 
     final = CACHE / uri.rpartition("/")[2]
@@ -58,7 +63,10 @@ def _fetched(uri: str) -> Path:
     try:
         storage = Storage(uri, "")
         for info in storage.list():
-            with storage.open(info.base_name) as source, (scratch / info.base_name).open("xb") as sink:
+            with (
+                storage.open(info.base_name) as source,
+                (scratch / info.base_name).open("xb") as sink,
+            ):
                 shutil.copyfileobj(source, sink, 1 << 20)
         with contextlib.suppress(OSError):  # another process was faster
             scratch.rename(final)

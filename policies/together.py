@@ -41,20 +41,28 @@ class _Whole:
 
 
 class Together:
-    """Folds from the start, merge by merge in the order of partition 0's log; nothing but the logs is relied upon.
+    """Folds from the start, merge by merge in the order of partition 0's log.
 
-    After each merge every other partition is folded on to the next merge in its own log, so what that one was given is
-    at hand. ``differing``: merges whose inputs, or whose result, are not of the digests that the log says.
+    Nothing but the logs is relied upon.
+
+    After each merge every other partition is folded on to the next merge in its own log, so what
+    that one was given is at hand. ``differing``: merges whose inputs, or whose result, are not of
+    the digests that the log says.
     """
 
-    def __init__(self, logs: Sequence[PartitionLog], *, salt: bytes, ends: Sequence[str | None] | None = None) -> None:
+    def __init__(
+        self, logs: Sequence[PartitionLog], *, salt: bytes, ends: Sequence[str | None] | None = None
+    ) -> None:
         self.folds = [
-            PartitionFold(log.blob, salt=salt, partition=number, merged=self._model_of, past=_Whole(log))
+            PartitionFold(
+                log.blob, salt=salt, partition=number, merged=self._model_of, past=_Whole(log)
+            )
             for number, log in enumerate(logs)
         ]
         self._logs, self._salt = logs, salt
         self._first, *self._others = [
-            iter(log.entries(START, end)) for log, end in zip(logs, ends or [None] * len(logs), strict=True)
+            iter(log.entries(START, end))
+            for log, end in zip(logs, ends or [None] * len(logs), strict=True)
         ]
         self._ahead: list[LogEntry | None] = [None] * len(self._others)
         self._given: dict[int, tuple[MergeInput, bytes]] = {}
@@ -90,7 +98,11 @@ class Together:
 
     def _counts(self, record: MergeRecord) -> bool:
         first = self.folds[0]
-        return first.spec is not None and record.number > first.number and record.model == first.spec.model_digest
+        return (
+            first.spec is not None
+            and record.number > first.number
+            and record.model == first.spec.model_digest
+        )
 
     def _gather(self, record: MergeRecord, position: str) -> None:
         """What the partitions gave to a merge, compared with what the log says that they gave."""
@@ -111,7 +123,9 @@ class Together:
             elif before is not None and before[0].position == each.position:
                 given[number] = before
             else:
-                self._differs(record, position, f"partition {number} gave nothing at {each.position}")
+                self._differs(
+                    record, position, f"partition {number} gave nothing at {each.position}"
+                )
                 continue
             if given[number][0] != each or digest(given[number][1]) != each.digest:
                 self._differs(record, position, f"partition {number}")
@@ -127,7 +141,9 @@ class Together:
                 model = then._model_of(earlier)
                 self._given, self._base, self._model = then._given, model, (record.number, model)
                 return
-        raise CodecError(f"merge {record.number} goes back to one that the log does not hold", "merge")
+        raise CodecError(
+            f"merge {record.number} goes back to one that the log does not hold", "merge"
+        )
 
     @property
     def _ridge(self) -> bool:
@@ -139,17 +155,25 @@ class Together:
         spec = self.folds[0].spec
         if self._model is None and spec is not None:
             given = [self._given[number] for number in sorted(self._given)]
-            fresh = given if self._ridge else [each for each in given if each[0].number == record.number]
+            fresh = (
+                given
+                if self._ridge
+                else [each for each in given if each[0].number == record.number]
+            )
             self._model = record.number, merge_models(spec, self._salt, self._base, fresh)
         if self._model is None or self._model[0] != record.number:
-            raise CodecError(f"merge {record.number} is not where the log of partition 0 has it", "merge")
+            raise CodecError(
+                f"merge {record.number} is not where the log of partition 0 has it", "merge"
+            )
         return self._model[1]
 
     def _fold_on(self, number: float) -> None:
         """Fold each other partition up to the first merge that is newer than ``number``."""
         for at, (fold, entries) in enumerate(zip(self.folds[1:], self._others, strict=True)):
             entry = self._ahead[at] or next(entries, None)
-            while entry is not None and not (isinstance(entry.record, MergeRecord) and entry.record.number > number):
+            while entry is not None and not (
+                isinstance(entry.record, MergeRecord) and entry.record.number > number
+            ):
                 fold.apply([entry])
                 entry = next(entries, None)
             self._ahead[at] = entry
@@ -157,7 +181,9 @@ class Together:
     def _differs(self, record: MergeRecord, position: str, what: str) -> None:
         if len(self.differing) < REPORTED:
             name = f"merge {record.number}: {what}"
-            self.differing.append(Verified(name, position, self.folds[0].learned, "different", math.inf))
+            self.differing.append(
+                Verified(name, position, self.folds[0].learned, "different", math.inf)
+            )
 
 
 def verify_together(
@@ -167,7 +193,10 @@ def verify_together(
     build: dict[str, str],
     progress: Callable[[int], None] = lambda _learned: None,
 ) -> Iterator[Verified]:
-    """Every merge of the logs, and each of ``served`` when its merge is reached; at the end what was never reached."""
+    """Every merge of the logs, and each of ``served`` when its merge is reached.
+
+    At the end what was never reached.
+    """
     waiting = {each.snapshot.position: each for each in served}
     for _ in together.merges():
         first = together.folds[0]
@@ -178,4 +207,6 @@ def verify_together(
         progress(sum(fold.learned for fold in together.folds))
     yield from together.differing
     for position, each in sorted(waiting.items(), key=lambda pair: log_order(pair[0])):
-        yield Verified(each.snapshot_id, position, each.snapshot.learned, "not in the log", math.inf)
+        yield Verified(
+            each.snapshot_id, position, each.snapshot.learned, "not in the log", math.inf
+        )

@@ -12,10 +12,13 @@ FORMAT = "banditloop trained model 1"
 
 
 class TrainedModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """``spec_bytes``: whose learner it is; ``checkpoint``: the learner's; ``learned``: interactions in it.
+    """``spec_bytes``: whose learner it is; ``checkpoint``: the learner's.
 
-    ``rows``: of a log, that it learned from; earlier builds did not say. None of one that learned in a world.
-    ``columns``: of a table that it learned from, whether each column of the context was number or text.
+    ``learned``: interactions in it.
+
+    ``rows``: of a log, that it learned from; earlier builds did not say. None of one that learned
+    in a world. ``columns``: of a table that it learned from, whether each column of the context was
+    number or text.
     """
 
     format: str = FORMAT

@@ -1,4 +1,7 @@
-"""The last failure of a source, as replicas tell it each other and whoever asks. Imports nothing heavy."""
+"""The last failure of a source, as replicas tell it each other and whoever asks.
+
+Imports nothing heavy.
+"""
 
 import msgspec
 

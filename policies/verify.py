@@ -32,7 +32,10 @@ class Served:
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """``close``: within 1e-6, by another build than this one; ``distance`` as of ``bandits.distance``."""
+    """``close``: within 1e-6, by another build than this one.
+
+    ``distance`` as of ``bandits.distance``.
+    """
 
     snapshot_id: str
     position: str
@@ -57,10 +60,12 @@ def verify(
 ) -> Iterator[Verified]:
     """Fold on through ``entries``, and compare each of ``served`` (those past the fold's position) on the way.
 
-    ``build``: this one's. Within it bytes must be the same; a snapshot that another build made, or that rests on what
-    another build had folded, may differ by rounding.
+    ``build``: this one's. Within it bytes must be the same; a snapshot that another build made, or
+    that rests on what another build had folded, may differ by rounding.
     """
-    waiting = sorted((s for s in served if _at(s) >= log_order(fold.position)), key=_at, reverse=True)
+    waiting = sorted(
+        (s for s in served if _at(s) >= log_order(fold.position)), key=_at, reverse=True
+    )
     if waiting and waiting[-1].snapshot.position == fold.position != START:
         yield compare(fold, waiting.pop(), build)
     batch: list[LogEntry] = []
@@ -84,12 +89,21 @@ def _at(served: Served) -> tuple[int, int]:
 
 
 def compare(
-    fold: Fold, served: Served, build: dict[str, str], *, folded_by: Sequence[dict[str, str]] | None = None
+    fold: Fold,
+    served: Served,
+    build: dict[str, str],
+    *,
+    folded_by: Sequence[dict[str, str]] | None = None,
 ) -> Verified:
-    """A fold that has reached a snapshot's position against it. ``folded_by``: builds [those that the fold has met]."""
+    """A fold that has reached a snapshot's position against it.
+
+    ``folded_by``: builds [those that the fold has met].
+    """
     snapshot = served.snapshot
     if fold.position != snapshot.position:
-        return Verified(served.snapshot_id, snapshot.position, snapshot.learned, "not in the log", math.inf)
+        return Verified(
+            served.snapshot_id, snapshot.position, snapshot.learned, "not in the log", math.inf
+        )
     apart = math.inf
     if (fold.spec_id, fold.catalogue.digest) == (served.spec, served.catalogue):
         with contextlib.suppress(SnapshotError):
@@ -98,7 +112,8 @@ def compare(
     if apart == 0.0:
         verdict = "identical"
     elif apart <= ACROSS_BUILDS and not (
-        served.build == build and all(each == build for each in (fold.builds if folded_by is None else folded_by))
+        served.build == build
+        and all(each == build for each in (fold.builds if folded_by is None else folded_by))
     ):
         verdict = "close"
     return Verified(served.snapshot_id, snapshot.position, snapshot.learned, verdict, apart)

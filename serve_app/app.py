@@ -28,9 +28,14 @@ RETRY_AFTER_S = 1.0
 
 
 class Ingress(RankReplica):
-    """The one deployment on the request path. Holds the keeper's handle only so that it is part of the app."""
+    """The one deployment on the request path.
 
-    def __init__(self, settings: Settings, specs: list[PolicySpec], keeper: DeploymentHandle) -> None:
+    Holds the keeper's handle only so that it is part of the app.
+    """
+
+    def __init__(
+        self, settings: Settings, specs: list[PolicySpec], keeper: DeploymentHandle
+    ) -> None:
         super().__init__(settings, specs)
         self._keeper = keeper
 
@@ -43,8 +48,13 @@ def new_generation() -> int:
 def build_app(settings: Settings, specs: Sequence[PolicySpec], generation: int) -> Application:
     """One ingress with ``settings.replicas`` replicas, and the keeper of what runs in the background."""
     # A dead replica is noticed by the next health check. Ray's default is to look every 10 s.
-    quick = {"graceful_shutdown_wait_loop_s": 0.1, "graceful_shutdown_timeout_s": 10, "health_check_period_s": 1}
-    # Of two keepers the newer one wins, so it can start before the older one ends: no policy is without a learner.
+    quick = {
+        "graceful_shutdown_wait_loop_s": 0.1,
+        "graceful_shutdown_timeout_s": 10,
+        "health_check_period_s": 1,
+    }
+    # Of two keepers the newer one wins, so it can start before the older one ends: no policy is
+    # without a learner.
     keeper = serve.deployment(Keeper, name="keeper").options(
         num_replicas=1,
         max_ongoing_requests=1,
@@ -58,7 +68,8 @@ def build_app(settings: Settings, specs: Sequence[PolicySpec], generation: int) 
         max_queued_requests=settings.max_queued_requests,
         backpressure_config=BackpressureConfig(status_code=429, retry_after_s=RETRY_AFTER_S),
         ray_actor_options={"num_cpus": settings.replica_cpus, **on_node_for("serve")},
-        # /metrics counts requests: a line for each costs 4% of a replica, and to make and drop it another 2%
+        # /metrics counts requests: a line for each costs 4% of a replica, and to make and drop it
+        # another 2%
         logging_config={"enable_access_log": False, "log_level": "WARNING"},
         **quick,
     )
@@ -68,9 +79,9 @@ def build_app(settings: Settings, specs: Sequence[PolicySpec], generation: int) 
 class ClusterArgs(BaseModel):
     """``args`` of the application in a Serve config file.
 
-    ``policies``: specs, each the path of a file that every node has or the spec itself. ``settings``: fields of
-    ``Settings``; what is not named there comes from the nodes' environment (``BANDITLOOP_REDIS_URL``,
-    ``BANDITLOOP_SALT``), and secrets should.
+    ``policies``: specs, each the path of a file that every node has or the spec itself.
+    ``settings``: fields of ``Settings``; what is not named there comes from the nodes' environment
+    (``BANDITLOOP_REDIS_URL``, ``BANDITLOOP_SALT``), and secrets should.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -82,7 +93,9 @@ class ClusterArgs(BaseModel):
     @classmethod
     def _known(cls, given: Any) -> Any:
         if isinstance(given, dict) and (unknown := sorted(set(given) - set(cls.model_fields))):
-            raise ValueError(f"no argument is called {unknown[0]!r}: {choices(unknown[0], cls.model_fields)}")
+            raise ValueError(
+                f"no argument is called {unknown[0]!r}: {choices(unknown[0], cls.model_fields)}"
+            )
         return given
 
 
@@ -115,15 +128,25 @@ def build_for_cluster(settings: Settings, specs: Sequence[PolicySpec]) -> Applic
         message = "a cluster needs a Redis that every node reaches: set BANDITLOOP_REDIS_URL on every node"
         raise StartupError(message, "redis_url")
     if settings.salt is None:
-        raise StartupError("every node needs the same salt: set BANDITLOOP_SALT on every node", "salt")
+        raise StartupError(
+            "every node needs the same salt: set BANDITLOOP_SALT on every node", "salt"
+        )
     if settings.archive is None:
-        raise StartupError("say where every node reaches the archive: archive: s3://bucket/prefix, or none", "archive")
+        raise StartupError(
+            "say where every node reaches the archive: archive: s3://bucket/prefix, or none",
+            "archive",
+        )
     settings.secret()
     refuse_open_doors(settings.model_copy(update={"host": serve_host()}))
-    specs = [msgspec.structs.replace(spec, artifact=pinned(spec.artifact)) if spec.artifact else spec for spec in specs]
+    specs = [
+        msgspec.structs.replace(spec, artifact=pinned(spec.artifact)) if spec.artifact else spec
+        for spec in specs
+    ]
     validate(settings, specs)
     check_logs(str(settings.redis_url), specs)
-    return build_app(settings.model_copy(update={"archive": settings.archive_root()}), specs, new_generation())
+    return build_app(
+        settings.model_copy(update={"archive": settings.archive_root()}), specs, new_generation()
+    )
 
 
 def _spec_of(given: str | dict[str, Any], number: int) -> PolicySpec:

@@ -1,4 +1,6 @@
-"""The archiver: ranges of the stream become files, then the stream is trimmed behind them. Any number may run.
+"""The archiver: ranges of the stream become files, then the stream is trimmed behind them.
+
+Any number may run.
 
 What is committed is a compare-and-set on one hash of Redis (``keys.archive``):
 
@@ -7,8 +9,8 @@ What is committed is a compare-and-set on one hash of Redis (``keys.archive``):
     trimmed                        ids below this one may be gone from the stream
     failures                       of all archivers, for metrics
 
-A range is committed before its file is written, and the next is committed only when it was. Whoever finds a
-committed range without a file writes it: from the same entries, so the same bytes.
+A range is committed before its file is written, and the next is committed only when it was. Whoever
+finds a committed range without a file writes it: from the same entries, so the same bytes.
 """
 
 import logging
@@ -51,7 +53,8 @@ if redis.call('HGET', KEYS[1], 'end') ~= ARGV[1] then return 0 end
 redis.call('HSET', KEYS[1], 'written', ARGV[1])
 return 1
 """
-# KEYS: archive. ARGV: end and written as they were read, the end that the files have, 1 when Redis is behind it.
+# KEYS: archive. ARGV: end and written as they were read, the end that the files have, 1 when Redis
+# is behind it.
 ADOPT = """
 local held = redis.call('HMGET', KEYS[1], 'end', 'written')
 if (held[1] or '0-0') ~= ARGV[1] or (held[2] or '0-0') ~= ARGV[2] then return 0 end
@@ -59,7 +62,8 @@ redis.call('HSET', KEYS[1], 'end', ARGV[3], 'written', ARGV[3])
 if ARGV[4] == '1' then redis.call('HSET', KEYS[1], 'trimmed', ARGV[3]) end
 return 1
 """
-# KEYS: log, archive, needed. ARGV: milliseconds to retain. Removes what is written, old, and needed by no learner.
+# KEYS: log, archive, needed. ARGV: milliseconds to retain. Removes what is written, old, and needed
+# by no learner.
 TRIM = """
 local written, needed = redis.call('HGET', KEYS[2], 'written'), redis.call('GET', KEYS[3])
 if not written or not needed then return 0 end
@@ -95,7 +99,9 @@ class Committed:
         """As of now; before the first commit everything is "0-0"."""
         names = ("previous", "first", "end", "count", "written", "trimmed")
         held: Any = client.hmget(keys.archive, names)
-        previous, first, end, count, written, trimmed = (None if each is None else each.decode() for each in held)
+        previous, first, end, count, written, trimmed = (
+            None if each is None else each.decode() for each in held
+        )
         newest = Range(previous or START, first or START, end or START, int(count or 0))
         return cls(newest, written or START, trimmed or START)
 
@@ -124,10 +130,12 @@ class _Scan:
 
 
 class Archiver:
-    """Archives and trims one policy's log, or one ``partition`` of it. ``root``: see policies/storage.py.
+    """Archives and trims one policy's log, or one ``partition`` of it.
 
-    A range ends with ``max_entries``, with its hour, or when its first entry is older than ``max_age_s``. What is
-    younger than ``retain_s`` stays in the stream.
+    ``root``: see policies/storage.py.
+
+    A range ends with ``max_entries``, with its hour, or when its first entry is older than
+    ``max_age_s``. What is younger than ``retain_s`` stays in the stream.
     """
 
     def __init__(
@@ -178,13 +186,19 @@ class Archiver:
                 detail = error.message if isinstance(error, ArchiveError) else type(error).__name__
                 trace = None if expected else error
                 log.warning(
-                    "%s is not archived, trying again in %g s: %s", self._policy, retry_s, detail, exc_info=trace
+                    "%s is not archived, trying again in %g s: %s",
+                    self._policy,
+                    retry_s,
+                    detail,
+                    exc_info=trace,
                 )
                 wait_s, retry_s = retry_s, min(2 * retry_s, MAX_RETRY_S)
             stop.wait(wait_s)
 
     def step(self) -> bool:
-        """Write the committed range that has no file, or commit and write the next. False when none is due.
+        """Write the committed range that has no file, or commit and write the next.
+
+        False when none is due.
 
         Raises:
             RedisError, OSError: unreachable; call again.
@@ -198,7 +212,9 @@ class Archiver:
                 due = self._next_range(committed.written)
                 if due is None:
                     return False
-                if not self._client.eval(COMMIT, 1, self._keys.archive, due.previous, due.first, due.last, due.count):
+                if not self._client.eval(
+                    COMMIT, 1, self._keys.archive, due.previous, due.first, due.last, due.count
+                ):
                     return True
                 committed = Committed(due, committed.written, committed.trimmed)
                 self._agreed = due.last
@@ -241,7 +257,9 @@ class Archiver:
     def _write(self, newest: Range) -> None:
         missing = self._writer.write(newest, self._read(newest.first, newest.last), self._blob)
         for digest in missing:
-            log.warning("range %s of %s names blob %s, which is not stored", newest, self._policy, digest)
+            log.warning(
+                "range %s of %s names blob %s, which is not stored", newest, self._policy, digest
+            )
         self._client.eval(MARK, 1, self._keys.archive, newest.last)
 
     def _read(self, first: str, last: str) -> Iterator[tuple[str, bytes]]:
@@ -260,31 +278,43 @@ class Archiver:
         return data if data is None else bytes(data)
 
     def _agree(self, committed: Committed) -> bool:
-        """Bring Redis and the files into line where one has lost what the other has. False: it changed meanwhile.
+        """Bring Redis and the files into line where one has lost what the other has.
 
-        ``committed`` was read before the files are looked at, so other archivers can only have added to them.
+        False: it changed meanwhile.
 
-        Raises:
-            ArchiveError: they are of different logs, or what the files lack is gone from the stream as well.
+        ``committed`` was read before the files are looked at, so other archivers can only have
+        added to them.
+
+        Raises: ArchiveError: they are of different logs, or what the files lack is gone from the
+            stream as well.
         """
         self._writer.clean()
         files = self._reader.end
         if files not in (committed.written, committed.newest.last):
             behind = log_order(committed.written) < log_order(files)
             if committed.newest.last == START:
-                raise self._foreign(f"it goes on to {files}, and this Redis has archived nothing yet")
+                raise self._foreign(
+                    f"it goes on to {files}, and this Redis has archived nothing yet"
+                )
             if behind:
                 self._demand_archived(committed.written, files)
             elif log_order(committed.trimmed) > log_order(files):
                 raise ArchiveError(
-                    f"the archive of {self._policy} ends at {files}, but Redis says that it goes on to"
-                    f" {committed.written}, and has trimmed its stream up to {committed.trimmed}: restore the missing"
+                    f"the archive of {self._policy} ends at {files}, but Redis says that it goes"
+                    " on to"
+                    f" {committed.written}, and has trimmed its stream up to {committed.trimmed}:"
+                    " restore the missing"
                     " files, or point --archive to where they are",
                     "archive",
                 )
             held = (committed.newest.last, committed.written, files, int(behind))
             if self._client.eval(ADOPT, 1, self._keys.archive, *held):
-                log.warning("Redis had %s archived up to %s, the files end at %s", self._policy, held[1], files)
+                log.warning(
+                    "Redis had %s archived up to %s, the files end at %s",
+                    self._policy,
+                    held[1],
+                    files,
+                )
             return False
         self._agreed = committed.newest.last
         return True
@@ -298,7 +328,8 @@ class Archiver:
 
     def _foreign(self, detail: str) -> ArchiveError:
         return ArchiveError(
-            f"the archive of {self._policy} is of another log than this Redis holds ({detail}): give this log another"
+            f"the archive of {self._policy} is of another log than this Redis holds ({detail}):"
+            " give this log another"
             " folder with --archive",
             "archive",
         )
@@ -310,5 +341,8 @@ class Archiver:
 
 
 def _record_bytes(fields: dict[bytes, bytes]) -> bytes:
-    """The record field as it is; of an entry without one, which nobody can decode, all fields as a msgpack map."""
+    """The record field as it is.
+
+    Of an entry without one, which nobody can decode, all fields as a msgpack map.
+    """
     return fields[FIELD] if FIELD in fields else msgspec.msgpack.encode(fields)

@@ -1,8 +1,8 @@
 """The processes that answer nobody: a learner per policy with its standbys, and the archiver.
 
-They are plain actors of Ray, not deployments: Ray starts one that died again by itself, on any node that is left,
-whatever has become of Serve's controller, and such a process need not import Serve, which is most of a replica's start.
-One small deployment, the keeper, says which there are.
+They are plain actors of Ray, not deployments: Ray starts one that died again by itself, on any node
+that is left, whatever has become of Serve's controller, and such a process need not import Serve,
+which is most of a replica's start. One small deployment, the keeper, says which there are.
 """
 
 import asyncio
@@ -40,7 +40,10 @@ Process = tuple["type[Background]", tuple[Any, ...]]
 
 
 class Background:
-    """A process of threads that run until they are told to stop. If one ends by itself, so does the process."""
+    """A process of threads that run until they are told to stop.
+
+    If one ends by itself, so does the process.
+    """
 
     def __init__(self, settings: Settings) -> None:
         configure_logging(settings.log_level)
@@ -67,7 +70,10 @@ class Background:
         """Nothing, from a process that has started and is up to date."""
 
     async def stop(self) -> None:
-        """End every thread between two steps; what was read but not finished is done again at the next start."""
+        """End every thread between two steps.
+
+        What was read but not finished is done again at the next start.
+        """
         self._stop.set()
         for thread in self._threads:
             await asyncio.to_thread(thread.join, STOP_S)
@@ -76,7 +82,9 @@ class Background:
 class Learner(Background):
     """One policy's learner, or that of one of its partitions, leading or standing by."""
 
-    def __init__(self, settings: Settings, spec: PolicySpec, partition: int, generation: int) -> None:
+    def __init__(
+        self, settings: Settings, spec: PolicySpec, partition: int, generation: int
+    ) -> None:
         super().__init__(settings)
         self._arguments = settings, spec, partition, generation
         self._caught_up = threading.Event()
@@ -91,7 +99,8 @@ class Learner(Background):
     def _loop(self, stop: threading.Event) -> "LearnerLoop | None":
         """The learner; None if it was told to stop before there was one.
 
-        What it needs may be missing for a while (an artifact, say): to try that again costs less than another process.
+        What it needs may be missing for a while (an artifact, say): to try that again costs less
+        than another process.
         """
         from serve_app.partitions import make_loop  # noqa: PLC0415 - pyarrow takes 30 MB, which the keeper can do without
 
@@ -102,7 +111,11 @@ class Learner(Background):
                 trained = opened(spec.artifact) if spec.artifact else None
                 return make_loop(settings, spec, partition, trained, generation)
             except Exception:
-                log.exception("the learner of policy %s cannot be made: the next attempt in %g s", spec.name, pace_s)
+                log.exception(
+                    "the learner of policy %s cannot be made: the next attempt in %g s",
+                    spec.name,
+                    pace_s,
+                )
                 stop.wait(pace_s)
                 pace_s = min(2 * pace_s, MAX_PACE_S)
         return None
@@ -142,14 +155,19 @@ def logs_of(policies: Sequence[tuple[str, int]]) -> Iterator[tuple[str, int, int
             yield policy, partition, partitions
 
 
-def processes(settings: Settings, specs: Sequence[PolicySpec], generation: int) -> dict[str, Process]:
+def processes(
+    settings: Settings, specs: Sequence[PolicySpec], generation: int
+) -> dict[str, Process]:
     """By name: every policy's learners, then the archiver."""
     wanted: dict[str, Process] = {}
     for spec in specs:
         for partition in range(spec.partitions):
             policy = spec.name if spec.partitions == 1 else f"{spec.name}.{partition}"
             for number in range(1 + spec.learner.standbys):
-                wanted[f"learner-{policy}-{number}.{generation}"] = Learner, (settings, spec, partition, generation)
+                wanted[f"learner-{policy}-{number}.{generation}"] = (
+                    Learner,
+                    (settings, spec, partition, generation),
+                )
     if settings.archive_root():
         policies = [(spec.name, spec.partitions) for spec in specs]
         wanted[f"archiver.{generation}"] = Archiver, (settings, policies)
@@ -158,7 +176,12 @@ def processes(settings: Settings, specs: Sequence[PolicySpec], generation: int) 
 
 def start(settings: Settings, name: str, kind: type[Background], arguments: tuple[Any, ...]) -> Any:
     """The actor of this name, which is started unless there is one."""
-    options = {"namespace": NAMESPACE, "lifetime": "detached", "max_restarts": -1, "get_if_exists": True}
+    options = {
+        "namespace": NAMESPACE,
+        "lifetime": "detached",
+        "max_restarts": -1,
+        "get_if_exists": True,
+    }
     cpus = settings.learner_cpus if kind is Learner else 0
     where = {"num_cpus": cpus, "scheduling_strategy": "SPREAD", **on_node_for("learner")}
     return ray.remote(kind).options(name=name, **options, **where).remote(*arguments)
@@ -174,8 +197,9 @@ def start_learners(settings: Settings, specs: Sequence[PolicySpec], generation: 
 class Keeper:
     """The deployment that says which background processes there are, and ends them with the application.
 
-    Their names carry the ``generation``, which grows with every deployment: a keeper that is started again finds them,
-    one of a new deployment starts its own while the old ones still run, and ends what is left of those.
+    Their names carry the ``generation``, which grows with every deployment: a keeper that is
+    started again finds them, one of a new deployment starts its own while the old ones still run,
+    and ends what is left of those.
     """
 
     def __init__(self, settings: Settings, specs: Sequence[PolicySpec], generation: int) -> None:
@@ -215,7 +239,9 @@ class Keeper:
     def _others(self) -> tuple[list[str], list[str]]:
         """Processes of earlier and of later generations."""
         found = ray.util.list_named_actors(all_namespaces=True)
-        names = [each["name"] for each in found if each["namespace"] == NAMESPACE and "." in each["name"]]
+        names = [
+            each["name"] for each in found if each["namespace"] == NAMESPACE and "." in each["name"]
+        ]
         generations = {name: int(name.rpartition(".")[2]) for name in names}
         return (
             [name for name, generation in generations.items() if generation < self._generation],

@@ -18,7 +18,8 @@ def has_become(stored: StoredPolicy, at: str, kind: str, *, within_s: float) -> 
     """
     deadline = time.monotonic() + within_s
     while True:
-        read = _is_read(stored, at, kind)  # before the refusals, which are told before how far the log was read
+        # before the refusals, which are told before how far the log was read
+        read = _is_read(stored, at, kind)
         for refused in stored.refusals():
             if (refused.position, refused.kind) == (at, kind):
                 raise RefusedError(f"the {kind} at {at} was refused: {refused.reason}", kind)
@@ -39,13 +40,18 @@ def is_pinned(stored: StoredPolicy, name: str) -> None:
     """
     stats, head = stored.stats(), stored.head()
     if stats is None or stats.pinned != name:
-        raise RefusedError(f"{name} is not pinned: an unpin, a rollback or a new spec came after", "pin")
+        raise RefusedError(
+            f"{name} is not pinned: an unpin, a rollback or a new spec came after", "pin"
+        )
     if head != name:
-        raise RefusedError(f"{name} is pinned, but no longer stored: the newest snapshot is served; unpin", "pin")
+        raise RefusedError(
+            f"{name} is pinned, but no longer stored: the newest snapshot is served; unpin", "pin"
+        )
 
 
 def _is_read(stored: StoredPolicy, at: str, kind: str) -> bool:
-    if stored.partitions > 1 and kind == "rollback":  # said in the log of partition 0, done by the next merge
+    # said in the log of partition 0, done by the next merge
+    if stored.partitions > 1 and kind == "rollback":
         head = stored.head()
         return head is not None and log_order(stored.find(head)[1].position) > log_order(at)
     stats = stored.stats()

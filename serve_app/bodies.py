@@ -1,7 +1,7 @@
 """Reading a request's body: strictly, and once more leniently where a map of features is not in the log's own form.
 
-The second reading costs time only those who need it. It also finds the name of the entry at fault, which msgspec
-writes as ``[...]``.
+The second reading costs time only those who need it. It also finds the name of the entry at fault,
+which msgspec writes as ``[...]``.
 """
 
 import json
@@ -13,7 +13,12 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_typ
 
 import msgspec
 
-from bandits.errors import InvalidFieldError, InvalidInputError, MalformedBodyError, NonFiniteNumberError
+from bandits.errors import (
+    InvalidFieldError,
+    InvalidInputError,
+    MalformedBodyError,
+    NonFiniteNumberError,
+)
 from bandits.values import FeatureMap
 from policies.requests import plain_features
 
@@ -26,9 +31,8 @@ _any = msgspec.json.Decoder()
 def parse(body: bytes | msgspec.Raw, decoder: "msgspec.json.Decoder[T]") -> T:
     """Decode a body.
 
-    Raises:
-        MalformedBodyError: it is not JSON, or nested too deeply.
-        InvalidInputError: a field is wrong; ``target`` is its path, with the names of entries of maps.
+    Raises: MalformedBodyError: it is not JSON, or nested too deeply. InvalidInputError: a field is
+        wrong; ``target`` is its path, with the names of entries of maps.
     """
     try:
         return decoder.decode(body)
@@ -50,7 +54,10 @@ def parse(body: bytes | msgspec.Raw, decoder: "msgspec.json.Decoder[T]") -> T:
 
 
 def _readable(error: Exception) -> tuple[str, str]:
-    """The message and the path of an error; the path of an unknown or missing field ends in its own name."""
+    """The message and the path of an error.
+
+    The path of an unknown or missing field ends in its own name.
+    """
     message, _, where = str(error).partition(" - at `")
     target = where.rstrip("`").removeprefix("$")
     if named := _FIELD.search(message):
@@ -96,7 +103,9 @@ def _plain(value: Any, hint: Any, target: str) -> Any:
     if isinstance(value, dict) and isinstance(hint, type) and issubclass(hint, msgspec.Struct):
         fields = _fields(hint)
         return {
-            name: _plain(each, fields[name], f"{target}.{name}".removeprefix(".")) if name in fields else each
+            name: _plain(each, fields[name], f"{target}.{name}".removeprefix("."))
+            if name in fields
+            else each
             for name, each in value.items()
         }
     if isinstance(value, dict) and hint == FeatureMap:

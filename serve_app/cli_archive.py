@@ -22,10 +22,13 @@ def archived_policy(root: str, name: str | None) -> str:
     if not known:
         where = f"in {root}" if root else "with these settings"
         raise ArchiveError(
-            f"no range of {name or 'any policy'} is archived {where}: say where with --archive", "archive"
+            f"no range of {name or 'any policy'} is archived {where}: say where with --archive",
+            "archive",
         )
     if name is None:
-        raise ArchiveError(f"several policies are archived in {root}: name one with --policy, of {known}", "policy")
+        raise ArchiveError(
+            f"several policies are archived in {root}: name one with --policy, of {known}", "policy"
+        )
     if name not in known:
         raise ArchiveError(f"no range of {name} is archived in {root}, but of {known}", "policy")
     return name
@@ -39,9 +42,15 @@ def contents(policy: str | None, settings: Settings) -> Mapping[str, Any]:
     """
     root = settings.archive_root()
     name = archived_policy(root, policy)
-    ranges = [each for folder in archive_folders(root, name) for each in ArchiveReader(root, folder).ranges()]
+    ranges = [
+        each
+        for folder in archive_folders(root, name)
+        for each in ArchiveReader(root, folder).ranges()
+    ]
     if not ranges:
-        raise ArchiveError(f"no range of {name} is archived in {root}: say where with --archive", "archive")
+        raise ArchiveError(
+            f"no range of {name} is archived in {root}: say where with --archive", "archive"
+        )
     first = min((each.range.first for each in ranges), key=log_order)
     last = max((each.range.last for each in ranges), key=log_order)
     return {
@@ -68,4 +77,6 @@ def lines(found: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _time(entry_id: str) -> str:
-    return datetime.fromtimestamp(log_order(entry_id)[0] / 1000, UTC).isoformat(timespec="milliseconds")
+    return datetime.fromtimestamp(log_order(entry_id)[0] / 1000, UTC).isoformat(
+        timespec="milliseconds"
+    )

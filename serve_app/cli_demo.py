@@ -1,4 +1,7 @@
-"""``banditloop demo``: train, serve, drive over HTTP, compare, report. The command line's longest command."""
+"""``banditloop demo``: train, serve, drive over HTTP, compare, report.
+
+The command line's longest command.
+"""
 
 import asyncio
 import heapq
@@ -17,7 +20,13 @@ import numpy as np
 import redis
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from bandits.records import DecisionRecord
@@ -58,7 +67,8 @@ decode_rank = msgspec.json.Decoder(RankResponse).decode
 def run_demo(*, rounds: int, seed: int, port: int, out: Path, console: Console) -> None:
     """Everything, from data to report; leaves only the report and the picture behind."""
     started = time.monotonic()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends in the same good order as Ctrl-C
+    # ends in the same good order as Ctrl-C
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     demand_port(Settings().host, port)
     with tempfile.TemporaryDirectory(prefix="banditloop-") as folder:
         console.rule("1  data and candidate sources")
@@ -78,7 +88,10 @@ def run_demo(*, rounds: int, seed: int, port: int, out: Path, console: Console) 
                 asyncio.run(drive(base, spec, bench, board, rounds=rounds, seed=seed))
                 measured = measure(client, spec, settings.secret(), board.traffic.acknowledged)
         console.rule("4  the same learner without scores, and with nothing else")
-        curves = {"bandit": np.array(board.traffic.rewards), **named(bench.baselines(board.traffic.users, seed))}
+        curves = {
+            "bandit": np.array(board.traffic.rewards),
+            **named(bench.baselines(board.traffic.users, seed)),
+        }
         curves |= show_ablations(spec, rounds, seed)
     report = make_report(rounds, seed, curves, board.traffic, measured)
     out.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
@@ -87,16 +100,23 @@ def run_demo(*, rounds: int, seed: int, port: int, out: Path, console: Console) 
     console.print(result_table(report))
     say(f"report {out}   picture {picture}   took {time.monotonic() - started:.0f} s")
     if not report["propensity_audit"]["sound"]:
-        raise ServiceError(0, "unsound_log", "the logged propensities are not the sampling probabilities")
+        raise ServiceError(
+            0, "unsound_log", "the logged propensities are not the sampling probabilities"
+        )
 
 
 class Driver:
-    """Makes decisions over a few connections at once; rewards follow late, out of order, and some of them twice.
+    """Makes decisions over a few connections at once.
 
-    Sends the client's bodies through aiohttp: httpx would take more of the machine than the service does.
+    Rewards follow late, out of order, and some of them twice.
+
+    Sends the client's bodies through aiohttp: httpx would take more of the machine than the service
+    does.
     """
 
-    def __init__(self, session: aiohttp.ClientSession, bench: Bench, traffic: Traffic, seed: int) -> None:
+    def __init__(
+        self, session: aiohttp.ClientSession, bench: Bench, traffic: Traffic, seed: int
+    ) -> None:
         self._session = session
         self._bench = bench
         self._traffic = traffic
@@ -147,7 +167,9 @@ class Driver:
             return answer
 
 
-async def drive(base: str, spec: PolicySpec, bench: Bench, board: "Board", *, rounds: int, seed: int) -> None:
+async def drive(
+    base: str, spec: PolicySpec, bench: Bench, board: "Board", *, rounds: int, seed: int
+) -> None:
     """Run the traffic, showing the board; returns when every window has closed."""
 
     async def refresh() -> None:
@@ -168,7 +190,9 @@ async def drive(base: str, spec: PolicySpec, bench: Bench, board: "Board", *, ro
 class Board:
     """What is shown while traffic runs: progress, and the bandit beside the fixed policies on the same users."""
 
-    def __init__(self, rounds: int, bench: Bench, seed: int, client: "redis.Redis", policy: str) -> None:
+    def __init__(
+        self, rounds: int, bench: Bench, seed: int, client: "redis.Redis", policy: str
+    ) -> None:
         self.traffic = Traffic()
         self._rounds = rounds
         self._bench = bench
@@ -178,7 +202,11 @@ class Board:
         self._started = time.monotonic()
         self._live: Live | None = None
         self._bar = Progress(
-            words("decisions"), BarColumn(40), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
+            words("decisions"),
+            BarColumn(40),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
         )
         self._task = self._bar.add_task("", total=rounds)
 
@@ -243,14 +271,22 @@ def read_stats(client: "redis.Redis", keys: Keys) -> Stats | None:
 
 
 def measure(client: "redis.Redis", spec: PolicySpec, salt: bytes, rewards: int) -> dict[str, Any]:
-    """What the log and the learner say about the run; ``rewards`` is how many the service acknowledged."""
+    """What the log and the learner say about the run.
+
+    ``rewards`` is how many the service acknowledged.
+    """
     keys = Keys(spec.name)
     log = list(read_all(client, keys))
     stats = read_stats(client, keys)
     if stats is None:
         raise ServiceError(0, "demo_failed", "the learner has published nothing")
-    found = audit((entry.record for entry in log if isinstance(entry.record, DecisionRecord)), salt=salt)
-    outcomes = {name: stats.outcomes.get(name, 0) for name in ("joined", "late", "duplicate", "orphan", "early")}
+    found = audit(
+        (entry.record for entry in log if isinstance(entry.record, DecisionRecord)), salt=salt
+    )
+    outcomes = {
+        name: stats.outcomes.get(name, 0)
+        for name in ("joined", "late", "duplicate", "orphan", "early")
+    }
     lags = freshness_ms(client, keys, log, spec.join.window_ms)
     return {
         "freshness_ms": {**percentiles(lags), "not_served": found.decisions - len(lags)},
@@ -266,11 +302,17 @@ def measure(client: "redis.Redis", spec: PolicySpec, salt: bytes, rewards: int) 
     }
 
 
-def show_ablations(spec: PolicySpec, rounds: int, seed: int) -> dict[str, np.ndarray[Any, np.dtype[np.float64]]]:
+def show_ablations(
+    spec: PolicySpec, rounds: int, seed: int
+) -> dict[str, np.ndarray[Any, np.dtype[np.float64]]]:
     """The same learner and pools with part of the features removed, each in a process of its own."""
-    with Progress(words("{task.description}"), BarColumn(40), TimeElapsedColumn(), TimeRemainingColumn()) as bar:
+    with Progress(
+        words("{task.description}"), BarColumn(40), TimeElapsedColumn(), TimeRemainingColumn()
+    ) as bar:
         tasks = {name: bar.add_task(f"{name:12}", total=rounds) for name in ABLATIONS}
-        return ablations(spec, ABLATIONS, rounds, seed, lambda name, n: bar.update(tasks[name], completed=n))
+        return ablations(
+            spec, ABLATIONS, rounds, seed, lambda name, n: bar.update(tasks[name], completed=n)
+        )
 
 
 def named(rewards: dict[str, Any]) -> dict[str, Any]:
@@ -308,15 +350,28 @@ def result_table(report: dict[str, Any]) -> Group:
     rewards = table("policy", *numbers, title="mean reward", numbers=numbers)
     for name, values in sorted(report["reward"].items(), key=lambda pair: -pair[1]["last_quarter"]):
         style = "bold green" if name == "bandit" else ""
-        rewards.add_row(name, f"{values['overall']:.4f}", f"{values['last_quarter']:.4f}", style=style)
+        rewards.add_row(
+            name, f"{values['overall']:.4f}", f"{values['last_quarter']:.4f}", style=style
+        )
     facts = table("what", "figure", show_header=False)
     events, found = report["events"], report["propensity_audit"]
-    facts.add_row("last quarter, against the best single source", f"x {report['lift_over_best_source']:.3f}")
+    facts.add_row(
+        "last quarter, against the best single source", f"x {report['lift_over_best_source']:.3f}"
+    )
     facts.add_row("last quarter, against ids only", f"x {report['lift_over_ids_only']:.3f}")
-    facts.add_row("rank over HTTP, p50 / p99", "{p50:.1f} / {p99:.1f} ms".format(**report["latency_ms"]))
-    facts.add_row("learnable to served by all, p50 / p99", "{p50:.0f} / {p99:.0f} ms".format(**report["freshness_ms"]))
+    facts.add_row(
+        "rank over HTTP, p50 / p99", "{p50:.1f} / {p99:.1f} ms".format(**report["latency_ms"])
+    )
+    facts.add_row(
+        "learnable to served by all, p50 / p99",
+        "{p50:.0f} / {p99:.0f} ms".format(**report["freshness_ms"]),
+    )
     facts.add_row("events", ", ".join(f"{count:,} {name}" for name, count in events.items()))
     facts.add_row("snapshots published", f"{report['snapshots']:,}")
-    facts.add_row("draws re-derived from the log", f"{found['rederived']:,} of {found['decisions']:,}")
-    facts.add_row("mean of 1/propensity against its expectation", f"{found['z']:+.2f} standard errors")
+    facts.add_row(
+        "draws re-derived from the log", f"{found['rederived']:,} of {found['decisions']:,}"
+    )
+    facts.add_row(
+        "mean of 1/propensity against its expectation", f"{found['z']:+.2f} standard errors"
+    )
     return Group(rewards, facts)

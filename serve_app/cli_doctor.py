@@ -1,4 +1,7 @@
-"""``banditloop doctor``: finds the log, the salts and what is stored beside it; the simulator examines them."""
+"""``banditloop doctor``: finds the log, the salts and what is stored beside it.
+
+The simulator examines them.
+"""
 
 import re
 import time
@@ -84,7 +87,9 @@ def run_doctor(
         with ExitStack() as stack:
             url = stack.enter_context(any_redis(settings))
             client = stack.enter_context(closing(blocking_client(url)))
-            return _examine_live(policy, client, settings.archive_root(), salts, since, limit, console)
+            return _examine_live(
+                policy, client, settings.archive_root(), salts, since, limit, console
+            )
     except REDIS_ERRORS as error:
         there = settings.redis_url or running_url(settings.data_dir / "valkey")
         said = f"the embedded Valkey does not answer ({plain(error)}): see that it runs"
@@ -94,7 +99,9 @@ def run_doctor(
         return unexaminable(policy, message, action)
     except (BanditloopError, OSError) as error:
         return unexaminable(
-            policy, plain(error), "see banditloop doctor --help for where logs and salts are looked for"
+            policy,
+            plain(error),
+            "see banditloop doctor --help for where logs and salts are looked for",
         )
 
 
@@ -110,7 +117,9 @@ def status(report: Report, demanded: Collection[str] = ()) -> int:
 
 def table(report: Report) -> Table:
     """The report for a person: every finding, and of those that are not well the cause and what to do."""
-    verdict = {True: "can be trusted", False: "cannot be trusted", None: "could not be examined"}[report.trusted]
+    verdict = {True: "can be trusted", False: "cannot be trusted", None: "could not be examined"}[
+        report.trusted
+    ]
     if report.trusted is None and report.decisions:
         verdict = "shows no fault, and nothing that could be derived again"
     if report.unchecked:
@@ -140,8 +149,14 @@ def _examine_live(
     count = partition_count(client, name)
     found = []
     for keys in partitions(name, count):
-        reader = ArchiveReader(archive, archive_folder(name, keys.partition, count)) if archive else None
-        found.append(_examine_log(History(client, keys, reader), client, keys, count, salts, since, limit, console))
+        reader = (
+            ArchiveReader(archive, archive_folder(name, keys.partition, count)) if archive else None
+        )
+        found.append(
+            _examine_log(
+                History(client, keys, reader), client, keys, count, salts, since, limit, console
+            )
+        )
     return found[0] if count == 1 else combined(name, found)
 
 
@@ -162,7 +177,8 @@ def _examine_log(
         except LogGapError:
             continue
     raise DataUnavailableError(
-        f"the log of {keys.policy!r} is trimmed faster than it is read: use --since, or --archive", "since"
+        f"the log of {keys.policy!r} is trimmed faster than it is read: use --since, or --archive",
+        "since",
     )
 
 
@@ -187,14 +203,18 @@ def _examine_once(
             policy=keys.policy,
             salts=salts,
             stored=_stored(client, Keys(keys.policy), history),
-            live=_live(client, keys, reader, last) if count == 1 else _live_partition(client, keys, reader, last),
+            live=_live(client, keys, reader, last)
+            if count == 1
+            else _live_partition(client, keys, reader, last),
             build=build(),
             undecodable=lambda: reader.undecodable,
             progress=watch,
         )
 
 
-def _read(client: "redis.Redis", keys: Keys, reader: LogReader, after: str, through: str) -> Iterator[LogEntry]:
+def _read(
+    client: "redis.Redis", keys: Keys, reader: LogReader, after: str, through: str
+) -> Iterator[LogEntry]:
     """Entries after one id up to and with another, which stays where it is while the log grows.
 
     Raises:
@@ -202,7 +222,8 @@ def _read(client: "redis.Redis", keys: Keys, reader: LogReader, after: str, thro
     """
     before, begun = Committed.read(client, keys).trimmed, False
     while entries := reader.read(after):
-        trimmed = Committed.read(client, keys).trimmed  # after the read: so it holds of what was read
+        # after the read: so it holds of what was read
+        trimmed = Committed.read(client, keys).trimmed
         if begun and trimmed != before and log_order(trimmed) > log_order(after):
             raise LogGapError(f"the log of {keys.policy} was trimmed past {after}", "log")
         for entry in entries:
@@ -260,10 +281,15 @@ def _learning(client: "redis.Redis", keys: Keys) -> tuple[str | None, tuple[str,
     """Where learning stands still, and what was refused last, in words."""
     raw: Any = client.get(keys.progress)
     listed: Any = client.lrange(keys.refusals, 0, -1)
-    progress, refusals = _decoded(raw, learning.Progress), [_decoded(each, Refusal) for each in listed]
+    progress, refusals = (
+        _decoded(raw, learning.Progress),
+        [_decoded(each, Refusal) for each in listed],
+    )
     stall = None if progress is None else progress.stall
     stalled = None if stall is None else f"the {stall.kind} at {stall.position}: {stall.reason}"
-    return stalled, tuple(f"the {each.kind} at {each.position}: {each.reason}" for each in refusals if each)
+    return stalled, tuple(
+        f"the {each.kind} at {each.position}: {each.reason}" for each in refusals if each
+    )
 
 
 def _live_partition(client: "redis.Redis", keys: Keys, reader: LogReader, end: str) -> Live:
@@ -282,7 +308,8 @@ def _head(client: "redis.Redis", keys: Keys, reader: LogReader) -> str | None:
             return None
         try:
             return decode_published(reader.blob(head.snapshot_id), head.snapshot_id).position
-        except BanditloopError:  # another is served by now; or it is gone or damaged: a finding of its own
+        # another is served by now; or it is gone or damaged: a finding of its own
+        except BanditloopError:
             continue
     return None
 
@@ -296,7 +323,10 @@ def _decoded(data: bytes | None, kind: type[Kind]) -> Kind | None:
 
 
 def _salts(settings: Settings, files: list[Path]) -> dict[str, bytes]:
-    """By the id under which the log names them. Makes none: a salt that did not draw is of no use."""
+    """By the id under which the log names them.
+
+    Makes none: a salt that did not draw is of no use.
+    """
     found = []
     for path in files:
         found.append(path.read_bytes()[:64])
@@ -308,7 +338,10 @@ def _salts(settings: Settings, files: list[Path]) -> dict[str, bytes]:
 
 
 def _after(since: str | None, last: str) -> str:
-    """The entry id to begin after. ``since``: an id, a time (ISO 8601, by default UTC), or how long before the end."""
+    """The entry id to begin after.
+
+    ``since``: an id, a time (ISO 8601, by default UTC), or how long before the end.
+    """
     if since is None:
         return START
     if re.fullmatch(r"\d+-\d+", since):
@@ -329,7 +362,9 @@ def _after(since: str | None, last: str) -> str:
 def _watching(console: Console, last: str) -> Iterator[Callable[[LogEntry], None]]:
     """A bar over the log's time up to ``last``, on a terminal only."""
     columns = (words("reading the log"), BarColumn(40), TaskProgressColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
         task = bar.add_task("", total=None)
         start, seen = 0, 0
 
@@ -337,23 +372,36 @@ def _watching(console: Console, last: str) -> Iterator[Callable[[LogEntry], None
             nonlocal start, seen
             start, seen = start or entry.time_ms, seen + 1
             if seen % PROGRESS_EVERY == 0:
-                bar.update(task, total=max(1, log_order(last)[0] - start), completed=entry.time_ms - start)
+                bar.update(
+                    task, total=max(1, log_order(last)[0] - start), completed=entry.time_ms - start
+                )
 
         yield watch
 
 
 def _examine_archive(
-    policy: str | None, archive: str, salts: dict[str, bytes], since: str | None, limit: int | None, console: Console
+    policy: str | None,
+    archive: str,
+    salts: dict[str, bytes],
+    since: str | None,
+    limit: int | None,
+    console: Console,
 ) -> Report:
     name = archived_policy(archive, policy)
     found = [
-        _examine_folder(folder, archive, salts, since, limit, console) for folder in archive_folders(archive, name)
+        _examine_folder(folder, archive, salts, since, limit, console)
+        for folder in archive_folders(archive, name)
     ]
     return found[0] if len(found) == 1 else combined(name, found)
 
 
 def _examine_folder(
-    policy: str, archive: str, salts: dict[str, bytes], since: str | None, limit: int | None, console: Console
+    policy: str,
+    archive: str,
+    salts: dict[str, bytes],
+    since: str | None,
+    limit: int | None,
+    console: Console,
 ) -> Report:
     reader = ArchiveReader(archive, policy)
     last, undecodable = reader.end, 0

@@ -1,4 +1,7 @@
-"""``banditloop keys``: make, list and revoke API keys. The file keeps hashes; a key itself is printed once."""
+"""``banditloop keys``: make, list and revoke API keys.
+
+The file keeps hashes; a key itself is printed once.
+"""
 
 import contextlib
 import fcntl
@@ -19,32 +22,46 @@ SECRET_BYTES = 32
 
 app = group("API keys of the service. A running service takes changes over by itself.")
 
-FileBefore = Annotated[Path | None, typer.Option("--file", hidden=True, help="The same as --keys-file")]
+FileBefore = Annotated[
+    Path | None, typer.Option("--file", hidden=True, help="The same as --keys-file")
+]
 
 
 @app.command()
 def create(
-    name: Annotated[str, typer.Argument(help="The key's id: small letters, digits and -, at most 32")],
+    name: Annotated[
+        str, typer.Argument(help="The key's id: small letters, digits and -, at most 32")
+    ],
     scope: Annotated[list[str], typer.Option(help="rank, reward or admin; repeat for several")],
     keys_file: KeysFile = None,
     file: FileBefore = None,
-    rate: Annotated[float | None, typer.Option(help="Requests per second, over all replicas [default: any]")] = None,
-    policy: Annotated[list[str] | None, typer.Option(help="Only this policy; repeat for several")] = None,
+    rate: Annotated[
+        float | None, typer.Option(help="Requests per second, over all replicas [default: any]")
+    ] = None,
+    policy: Annotated[
+        list[str] | None, typer.Option(help="Only this policy; repeat for several")
+    ] = None,
 ) -> None:
     """Make a key, print it once, and add its hash to the file."""
     secret = secrets.token_urlsafe(SECRET_BYTES)
     raw = {"hash": secret_hash(secret), "scopes": scope, "rate": rate, "policies": policy or None}
     if unknown := sorted(set(scope).difference(SCOPES)):
-        raise InvalidFieldError(f"no scope is called {unknown[0]!r}: there are {', '.join(SCOPES)}", "scope")
+        raise InvalidFieldError(
+            f"no scope is called {unknown[0]!r}: there are {', '.join(SCOPES)}", "scope"
+        )
     try:
         msgspec.convert(name, type=KeyId)
         key = msgspec.convert(raw, type=Key)
     except msgspec.ValidationError as error:
-        raise InvalidFieldError(f"a key's name is 1 to 32 of a-z 0-9 -, its rate above 0: {error}", "name") from error
+        raise InvalidFieldError(
+            f"a key's name is 1 to 32 of a-z 0-9 -, its rate above 0: {error}", "name"
+        ) from error
     with _editing(_path(keys_file, file)) as keys:
         if name in keys:
             raise InvalidFieldError(
-                f"{_path(keys_file, file)} has a key {name!r} already: revoke it first, or take another name", "name"
+                f"{_path(keys_file, file)} has a key {name!r} already: revoke it first, or take"
+                " another name",
+                "name",
             )
         keys[name] = key
     typer.echo(f"{PREFIX}{name}_{secret}")
@@ -61,7 +78,9 @@ def list_keys(keys_file: KeysFile = None, file: FileBefore = None) -> None:
 
 @app.command(short_help="Take a key out of the file.")
 def revoke(
-    name: Annotated[str, typer.Argument(help="The key's id")], keys_file: KeysFile = None, file: FileBefore = None
+    name: Annotated[str, typer.Argument(help="The key's id")],
+    keys_file: KeysFile = None,
+    file: FileBefore = None,
 ) -> None:
     """Take a key out of the file; running replicas refuse it within about a second."""
     path = _path(keys_file, file)
@@ -73,13 +92,18 @@ def revoke(
 def _path(given: Path | None, before: Path | None) -> Path:
     path = given or before or settings_of().keys_file
     if path is None:
-        raise InvalidFieldError("which file? Give --keys-file, or set BANDITLOOP_KEYS_FILE", "keys_file")
+        raise InvalidFieldError(
+            "which file? Give --keys-file, or set BANDITLOOP_KEYS_FILE", "keys_file"
+        )
     return path
 
 
 @contextlib.contextmanager
 def _editing(file: Path) -> Iterator[dict[str, Key]]:
-    """The file's keys, to be changed; written back as a whole, so that no reader ever sees half of it."""
+    """The file's keys, to be changed.
+
+    Written back as a whole, so that no reader ever sees half of it.
+    """
     file.parent.mkdir(parents=True, exist_ok=True)
     with (file.with_name(f".{file.name}.lock")).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 def group(help_: str, *, alone: bool = False) -> typer.Typer:
     """Commands; ``alone``: it is one itself, too.
 
-    By default typer takes what stands in square brackets in a help text for markup, and leaves it out.
+    By default typer takes what stands in square brackets in a help text for markup, and leaves it
+    out.
     """
     return typer.Typer(
         no_args_is_help=not alone,
@@ -62,36 +63,64 @@ def out_folder(help_: str) -> Any:
     return typer.Option("--out", callback=_new_folder, help=help_)
 
 
-PolicyName = Annotated[str | None, typer.Option("--policy", help="The policy's name [default: the only one there is]")]
-RedisUrl = Annotated[str | None, typer.Option("--redis-url", help="Redis to use [default: that of --data-dir]")]
+PolicyName = Annotated[
+    str | None, typer.Option("--policy", help="The policy's name [default: the only one there is]")
+]
+RedisUrl = Annotated[
+    str | None, typer.Option("--redis-url", help="Redis to use [default: that of --data-dir]")
+]
 DataDir = Annotated[
     Path | None,
-    typer.Option("--data-dir", help="Where the embedded Valkey, the salt and the archive live [default: .banditloop]"),
+    typer.Option(
+        "--data-dir",
+        help="Where the embedded Valkey, the salt and the archive live [default: .banditloop]",
+    ),
 ]
 KeysFile = Annotated[
-    Path | None, typer.Option("--keys-file", help="API keys (YAML, or JSON if named .json); see banditloop keys")
+    Path | None,
+    typer.Option(
+        "--keys-file", help="API keys (YAML, or JSON if named .json); see banditloop keys"
+    ),
 ]
 Archive = Annotated[
-    str | None, typer.Option("--archive", help="Folder or URI of the archive, or none [default: DATA_DIR/archive]")
+    str | None,
+    typer.Option(
+        "--archive", help="Folder or URI of the archive, or none [default: DATA_DIR/archive]"
+    ),
 ]
-Address = Annotated[str | None, typer.Option("--address", help="Work on Ray: local, auto or HOST:PORT")]
-Jobs = Annotated[int, typer.Option("--jobs", min=1, help="Processes, where the work is not done on Ray")]
+Address = Annotated[
+    str | None, typer.Option("--address", help="Work on Ray: local, auto or HOST:PORT")
+]
+Jobs = Annotated[
+    int, typer.Option("--jobs", min=1, help="Processes, where the work is not done on Ray")
+]
 Publish = Annotated[
-    bool, typer.Option("--publish", help="Let the served policy of this name go on from it: an entry of its log")
+    bool,
+    typer.Option(
+        "--publish", help="Let the served policy of this name go on from it: an entry of its log"
+    ),
 ]
 LogFormat = Annotated[
-    str, typer.Option("--format", help="Of the log: archive, dsjson, vw, obd (a campaign's folder) or csv")
+    str,
+    typer.Option(
+        "--format", help="Of the log: archive, dsjson, vw, obd (a campaign's folder) or csv"
+    ),
 ]
 Columns = Annotated[
-    str | None, typer.Option("--columns", help="Of a CSV, e.g. '{reward: click, propensity: p, event_id: id}'")
+    str | None,
+    typer.Option("--columns", help="Of a CSV, e.g. '{reward: click, propensity: p, event_id: id}'"),
 ]
 Window = Annotated[
     float | None,
     typer.Option(
-        "--window-s", min=0.001, help="Of an archive: count rewards of so many seconds, before windows have closed"
+        "--window-s",
+        min=0.001,
+        help="Of an archive: count rewards of so many seconds, before windows have closed",
     ),
 ]
-SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Count malformed rows and leave them out")]
+SkipBad = Annotated[
+    bool, typer.Option("--skip-bad", help="Count malformed rows and leave them out")
+]
 ReportFile = Annotated[Path | None, out_file("Write the report to a file, as JSON")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables")]
 
@@ -108,7 +137,9 @@ def the_name(option: str | None, context: typer.Context) -> str | None:
     """
     named = {*context.args, *([] if option is None else [option])}
     if len(named) > 1:
-        raise typer.BadParameter(f"one policy at a time, not {' and '.join(sorted(named))}", param_hint="'--policy'")
+        raise typer.BadParameter(
+            f"one policy at a time, not {' and '.join(sorted(named))}", param_hint="'--policy'"
+        )
     return named.pop() if named else None
 
 
@@ -126,7 +157,8 @@ def settings_of(**given: Any) -> "Settings":
 RewardModels = Annotated[
     list[str] | None,
     typer.Option(
-        help="Of dm and dr: ridge, logistic or gbm (needs scikit-learn); of several, the one that predicts unseen"
+        help="Of dm and dr: ridge, logistic or gbm (needs scikit-learn); of several, the one that"
+        " predicts unseen"
         " rewards best [default: ridge and logistic]"
     ),
 ]

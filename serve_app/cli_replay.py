@@ -7,7 +7,13 @@ from typing import Any
 
 import msgspec
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
@@ -83,9 +89,14 @@ def run_replay(options: Options, console: Console) -> Report:
         BanditloopError: names the option or the row at fault.
     """
     if not options.policies and options.search is None:
-        raise ReplayError("name a policy to evaluate (--policy), or a space to search (--search)", "policy")
+        raise ReplayError(
+            "name a policy to evaluate (--policy), or a space to search (--search)", "policy"
+        )
     if options.method not in ("ope", "sessions", *METHODS):
-        raise ReplayError(f"a method is one of ope, sessions, {', '.join(METHODS)}, not {options.method!r}", "method")
+        raise ReplayError(
+            f"a method is one of ope, sessions, {', '.join(METHODS)}, not {options.method!r}",
+            "method",
+        )
     asked = [_policy_of(text, options) for text in options.policies]
     extra = [each.column for each in asked if isinstance(each, Column)]
     pieces = open_log(
@@ -100,13 +111,17 @@ def run_replay(options: Options, console: Console) -> Report:
     learns = options.method in METHODS and any(isinstance(each, PolicySpec) for each in asked)
     if options.publish_every is not None and not learns:
         raise ReplayError(
-            "--publish-every is of a policy's own spec, by --method progressive or rejection", "publish_every"
+            "--publish-every is of a policy's own spec, by --method progressive or rejection",
+            "publish_every",
         )
     if options.search is not None:
         return _search(options, options.search, pieces, console)
     if options.method in {"ope", "sessions"}:
         if any(isinstance(each, VwKind) for each in asked):
-            asked, pieces = [_as_it_is(each, options.log_format) for each in asked], with_lines(pieces)
+            asked, pieces = (
+                [_as_it_is(each, options.log_format) for each in asked],
+                with_lines(pieces),
+            )
         return _ope(options, asked, pieces, console)
     results: list[PolicyResult] = []
     left_out = LeftOut()
@@ -129,13 +144,18 @@ def run_replay(options: Options, console: Console) -> Report:
         left_out = left_out or of_it
     rows, unknown = int(results[0].learned["rows"]), float("nan")
     counts, first_bad = dict(left_out.counts), left_out.first_bad
-    log = LogSummary(rows, left_out.skipped, 0, 0, unknown, unknown, left_out=counts, first_bad=first_bad)
+    log = LogSummary(
+        rows, left_out.skipped, 0, 0, unknown, unknown, left_out=counts, first_bad=first_bad
+    )
     return Report(log.of(pieces), results, [])
 
 
 def _search(options: Options, path: Path, pieces: Sequence[Piece], console: Console) -> Report:
     if options.policies or options.method != "ope":
-        raise ReplayError("a search has its own policies, and evaluates them by ope: leave the others out", "search")
+        raise ReplayError(
+            "a search has its own policies, and evaluates them by ope: leave the others out",
+            "search",
+        )
     space, base = load_space(path)
     said = words("{task.fields[best]}")
     with Progress(
@@ -148,7 +168,9 @@ def _search(options: Options, path: Path, pieces: Sequence[Piece], console: Cons
             progress.update(task, completed=rung, total=rungs, best=best)
 
         address, where = options.address or "local", lambda: on_node_for("replay")
-        found = search(space, base, pieces, address=address, options=where, seed=options.seed, progress=done)
+        found = search(
+            space, base, pieces, address=address, options=where, seed=options.seed, progress=done
+        )
     if options.best is not None:
         options.best.write_bytes(msgspec.yaml.encode(found.best))
     if options.model is not None:
@@ -157,14 +179,19 @@ def _search(options: Options, path: Path, pieces: Sequence[Piece], console: Cons
 
 
 def _policy_of(text: str, options: Options) -> Asked:
-    """``snapshot:ID`` or ``snapshot:POLICY/ID``, one that a service keeps; or what ``policy_of`` knows."""
+    """``snapshot:ID`` or ``snapshot:POLICY/ID``, one that a service keeps.
+
+    Or what ``policy_of`` knows.
+    """
     if not text.startswith(SNAPSHOT):
         return policy_of(text)
     policy, _, snapshot_id = text.removeprefix(SNAPSHOT).rpartition("/")
     with opened(policy or None, options.redis_url, options.data_dir) as (stored, _):
         name, published = stored.find(snapshot_id)
         spec = decode_spec(stored.history.blob(published.spec))
-    note = f"learned from {published.learned:,} interactions up to log position {published.position}"
+    note = (
+        f"learned from {published.learned:,} interactions up to log position {published.position}"
+    )
     learns = published.learned and spec.kind != "rl"
     provenance = OwnLog(stored.keys.policy, published.position) if learns else None
     return Frozen(text, spec, published.snapshot, (f"snapshot {name}: {note}",), provenance)
@@ -177,21 +204,28 @@ def _as_it_is(asked: Asked, log_format: str) -> Asked:
     command = asked.command
     if command.learns and command.model is None:
         raise ReplayError(
-            f"{asked.called} learns: use --method progressive; to evaluate VW as it is, give -t, or a model that it"
+            f"{asked.called} learns: use --method progressive; to evaluate VW as it is, give -t,"
+            " or a model that it"
             " has saved: {kind: vw, model: FILE}",
             "method",
         )
     if log_format not in FORMATS:
-        raise ReplayError(f"{asked.called} reads VW's own logs: --format {' or '.join(FORMATS)}", "policy")
+        raise ReplayError(
+            f"{asked.called} reads VW's own logs: --format {' or '.join(FORMATS)}", "policy"
+        )
     return VwModel(asked.called, command, FORMATS[log_format], read_model(command.model))
 
 
-def _ope(options: Options, asked: Sequence[Asked], pieces: Sequence[Piece], console: Console) -> Report:
+def _ope(
+    options: Options, asked: Sequence[Asked], pieces: Sequence[Piece], console: Console
+) -> Report:
     targets = [each for each in asked if not isinstance(each, PolicySpec | VwKind)]
     if len(targets) != len(asked):
         raise ReplayError(
-            "a policy that learns is replayed with --method progressive or rejection; to evaluate what it has learned"
-            " from another log, banditloop train policy first, then --policy '{kind: trained, path: ...}'",
+            "a policy that learns is replayed with --method progressive or rejection; to evaluate"
+            " what it has learned"
+            " from another log, banditloop train policy first, then --policy '{kind: trained,"
+            " path: ...}'",
             "method",
         )
     if not any(isinstance(each, Logging) for each in targets):
@@ -209,7 +243,11 @@ def _ope(options: Options, asked: Sequence[Asked], pieces: Sequence[Piece], cons
     with Progress(*columns, console=console) as progress:
 
         def watched(function: Callable[[Piece], Any], given: Sequence[Piece]) -> Iterable[Any]:
-            name = "evaluating" if getattr(function, "func", None) in {tally, tally_sessions} else "fitting a model"
+            name = (
+                "evaluating"
+                if getattr(function, "func", None) in {tally, tally_sessions}
+                else "fitting a model"
+            )
             task, rows = progress.add_task(name, total=len(given), rate=""), 0
             for result in fan(function, given):
                 rows += result.rows if isinstance(result, Tally) else 0
@@ -247,7 +285,9 @@ def parameters_of(given: Mapping[str, str | None]) -> dict[str, dict[str, Any]]:
             try:
                 found[name] = {str(kind.tuned): text if text == "auto" else float(text)}
             except ValueError as error:
-                raise ReplayError(f"--{kind.tuned} is a number or auto, not {text!r}", str(kind.tuned)) from error
+                raise ReplayError(
+                    f"--{kind.tuned} is a number or auto, not {text!r}", str(kind.tuned)
+                ) from error
     return found
 
 
@@ -315,12 +355,17 @@ def _searched(found: SearchSummary) -> Table:
         lower = f"{each.lower:.6g}" if each.verdict != "unreliable" else "-"
         verdict = Text(each.verdict, COLOURS[each.verdict])
         kept = "goes on" if each.kept else ""
-        made.add_row(str(each.rung), each.spec, f"{each.rows:,}", lower, f"{each.value:.6g}", verdict, kept)
+        made.add_row(
+            str(each.rung), each.spec, f"{each.rows:,}", lower, f"{each.value:.6g}", verdict, kept
+        )
     return made
 
 
 def _table_of(result: PolicyResult) -> Table:
-    title, said = f"{result.policy} · {result.method}", "\n".join([*result.notes, *_reasons(result)])
+    title, said = (
+        f"{result.policy} · {result.method}",
+        "\n".join([*result.notes, *_reasons(result)]),
+    )
     if not result.estimates:
         made = table("what", "value", title=title, numbers=("value",), caption=said or None)
         if result.average_loss is not None:
@@ -328,12 +373,22 @@ def _table_of(result: PolicyResult) -> Table:
         for name, value in result.learned.items():
             made.add_row(name.replace("_", " "), f"{value:.6g}")
         return made
-    heads, numbers = ("estimator", "value", "interval", "ESS", "max weight", "verdict"), ("value", "ESS", "max weight")
-    made = table(*heads, title=title, numbers=numbers, whole=("estimator", "verdict"), caption=said or None)
+    heads, numbers = (
+        ("estimator", "value", "interval", "ESS", "max weight", "verdict"),
+        ("value", "ESS", "max weight"),
+    )
+    made = table(
+        *heads, title=title, numbers=numbers, whole=("estimator", "verdict"), caption=said or None
+    )
     for name, each in result.estimates.items():
         low, high = each.interval
         verdict = Text(each.verdict, COLOURS[each.verdict])
-        cells = (f"{each.value:.6g}", f"{low:.6g} … {high:.6g}", f"{each.ess:,.0f}", f"{each.max_weight:.4g}")
+        cells = (
+            f"{each.value:.6g}",
+            f"{low:.6g} … {high:.6g}",
+            f"{each.ess:,.0f}",
+            f"{each.max_weight:.4g}",
+        )
         made.add_row(name, *cells, verdict)
     return made
 
@@ -348,10 +403,16 @@ def _reasons(result: PolicyResult) -> list[str]:
 
 
 def _compared(report: Report) -> Table:
-    best = f"best: {report.winner}" if report.winner else "no policy is shown to be better than every other"
+    best = (
+        f"best: {report.winner}"
+        if report.winner
+        else "no policy is shown to be better than every other"
+    )
     heads = ("left less right", "estimator", "difference", "interval", "p (Holm)", "verdict")
     numbers, whole = ("difference", "p (Holm)"), ("estimator", "verdict")
-    made = table(*heads, title="differences on the same rows", numbers=numbers, whole=whole, caption=best)
+    made = table(
+        *heads, title="differences on the same rows", numbers=numbers, whole=whole, caption=best
+    )
     for each in report.comparisons:
         result = each.result
         low, high = result.interval

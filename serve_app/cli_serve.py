@@ -27,7 +27,9 @@ class Interrupted(BaseException):
 
 
 class Signals:
-    """SIGINT and SIGTERM: the first one ends the start, or sets ``stop``; what comes then changes nothing.
+    """SIGINT and SIGTERM: the first one ends the start, or sets ``stop``.
+
+    What comes then changes nothing.
 
     So a second one does not keep a service from stopping in good order.
     """
@@ -61,7 +63,10 @@ def run_serve(settings: Settings, paths: Sequence[Path], address: str | None) ->
     demand_all(settings, specs, address)
     signals, log = Signals(), settings.data_dir / LOG
     try:
-        with screen_of_ours(log, also_theirs=settings.log_level == "DEBUG"), contextlib.ExitStack() as running:
+        with (
+            screen_of_ours(log, also_theirs=settings.log_level == "DEBUG"),
+            contextlib.ExitStack() as running,
+        ):
             if address is None:
                 say("starting: Valkey, Ray, HAProxy, replicas (about 20 s)")
                 service = serving(settings, specs)
@@ -81,14 +86,20 @@ def run_serve(settings: Settings, paths: Sequence[Path], address: str | None) ->
 
 
 def _entered(
-    running: contextlib.ExitStack, service: "contextlib.AbstractContextManager[str]", signals: Signals, log: Path
+    running: contextlib.ExitStack,
+    service: "contextlib.AbstractContextManager[str]",
+    signals: Signals,
+    log: Path,
 ) -> str:
     try:
         return running.enter_context(service)
     except Exception as error:
         traceback.print_exc()
         if signals.number:
-            raise Interrupted from error  # what is met while half a service is stopped concerns nobody
+            # what is met while half a service is stopped concerns nobody
+            raise Interrupted from error
         if isinstance(error, BanditloopError):
             raise
-        raise StartupError(f"not started: {type(error).__name__}: {plain(error)[:300]}: see {log}", "serve") from error
+        raise StartupError(
+            f"not started: {type(error).__name__}: {plain(error)[:300]}: see {log}", "serve"
+        ) from error

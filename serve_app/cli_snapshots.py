@@ -71,7 +71,14 @@ def list_(
     with opened(the_name(policy, context), redis_url, data_dir) as (stored, _):
         head, pinned = stored.head(), getattr(stored.stats(), "pinned", None)
         milestones = {each.snapshot_id for each in stored.checkpoints.list()}
-        made = table(*HEADS, "size", "", title=stored.keys.policy, numbers=("learned", "size"), whole=("snapshot",))
+        made = table(
+            *HEADS,
+            "size",
+            "",
+            title=stored.keys.policy,
+            numbers=("learned", "size"),
+            whole=("snapshot",),
+        )
         for name, published in stored.snapshots():
             said = [
                 "served" * (name == head),
@@ -86,33 +93,57 @@ def list_(
 
 @app.command(short_help="One snapshot, and what changed since the one before.")
 def show(
-    snapshot_id: SnapshotId, policy: PolicyName = None, redis_url: RedisUrl = None, data_dir: DataDir = None
+    snapshot_id: SnapshotId,
+    policy: PolicyName = None,
+    redis_url: RedisUrl = None,
+    data_dir: DataDir = None,
 ) -> None:
     """One snapshot: its digest, what it has learned, and what changed since the one before it."""
     with opened(policy, redis_url, data_dir) as (stored, _):
         name, published = stored.find(snapshot_id)
-        earlier = [p for _, p in stored.snapshots() if p and log_order(p.position) < log_order(published.position)]
+        earlier = [
+            p
+            for _, p in stored.snapshots()
+            if p and log_order(p.position) < log_order(published.position)
+        ]
         made = table("what", "which", show_header=False, title=f"{stored.keys.policy}  {name}")
-        made.add_row("trained through", f"{_time(published.position)} UTC, log position {published.position}")
+        made.add_row(
+            "trained through", f"{_time(published.position)} UTC, log position {published.position}"
+        )
         made.add_row("learned", f"{published.learned:,} interactions")
         made.add_row("model", f"{published.kind}, {len(published.payload):,} bytes")
         made.add_row("spec", published.spec)
         made.add_row("catalogue", published.catalogue)
         made.add_row("build", ", ".join(f"{key} {value}" for key, value in published.build.items()))
-        made.add_row("since the one before", _changes(stored, earlier[-1], published) if earlier else "(the oldest)")
+        made.add_row(
+            "since the one before",
+            _changes(stored, earlier[-1], published) if earlier else "(the oldest)",
+        )
         printed.print(made)
 
 
 @app.command(short_help="Serve this snapshot from now on.")
 def pin(
-    snapshot_id: SnapshotId, policy: PolicyName = None, redis_url: RedisUrl = None, data_dir: DataDir = None
+    snapshot_id: SnapshotId,
+    policy: PolicyName = None,
+    redis_url: RedisUrl = None,
+    data_dir: DataDir = None,
 ) -> None:
-    """Serve this snapshot from now on, whatever is learned meanwhile. ``unpin``, a rollback or a new spec ends it."""
+    """Serve this snapshot from now on, whatever is learned meanwhile.
+
+    ``unpin``, a rollback or a new spec ends it.
+    """
     with opened(policy, redis_url, data_dir) as (stored, _):
         name, published = stored.find(snapshot_id)
         _same_spec(stored, published, "pinned")
         at = stored.control(PinRecord(name))
-        _wait(stored, at, "pin", f"{name} is served; learning goes on", lambda: is_pinned(stored, name))
+        _wait(
+            stored,
+            at,
+            "pin",
+            f"{name} is served; learning goes on",
+            lambda: is_pinned(stored, name),
+        )
 
 
 @app.command(context_settings=ALSO_WITHOUT)
@@ -130,14 +161,25 @@ def unpin(
 
 @app.command()
 def rollback(
-    snapshot_id: SnapshotId, policy: PolicyName = None, redis_url: RedisUrl = None, data_dir: DataDir = None
+    snapshot_id: SnapshotId,
+    policy: PolicyName = None,
+    redis_url: RedisUrl = None,
+    data_dir: DataDir = None,
 ) -> None:
-    """Restore what had been learned at this snapshot. What was learned since is dropped, and not learned again."""
+    """Restore what had been learned at this snapshot.
+
+    What was learned since is dropped, and not learned again.
+    """
     with opened(policy, redis_url, data_dir) as (stored, _):
         name, published = stored.find(snapshot_id)
         _same_spec(stored, published, "rolled back to")
         at = stored.control(RollbackRecord(name, published.position))
-        _wait(stored, at, "rollback", f"the model is that of {name} again ({published.learned:,} interactions)")
+        _wait(
+            stored,
+            at,
+            "rollback",
+            f"the model is that of {name} again ({published.learned:,} interactions)",
+        )
 
 
 @app.command("warm-start")
@@ -147,7 +189,10 @@ def warm_start_(
     redis_url: RedisUrl = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Go on learning from a model trained on another log. It replaces what was learned, and the log says so."""
+    """Go on learning from a model trained on another log.
+
+    It replaces what was learned, and the log says so.
+    """
     with opened(policy, redis_url, data_dir) as (stored, _):
         warm_start(stored, _read(model))
 
@@ -160,7 +205,8 @@ def warm_start(stored: StoredPolicy, model: TrainedModel) -> None:
     """
     if stored.partitions > 1:
         raise SnapshotError(
-            f"{stored.keys.policy} is learned in {stored.partitions} partitions, of which none could go on from a whole"
+            f"{stored.keys.policy} is learned in {stored.partitions} partitions, of which none"
+            " could go on from a whole"
             " model without counting it again: a warm start needs partitions: 1",
             "partitions",
         )
@@ -168,7 +214,8 @@ def warm_start(stored: StoredPolicy, model: TrainedModel) -> None:
     served = None if head is None else _spec(stored, stored.find(head)[1].spec)
     if served is not None and served.model_digest != model.spec().model_digest:
         raise SnapshotError(
-            f"the model was trained for a spec whose kind, use or learner differ from those of {stored.keys.policy}: "
+            "the model was trained for a spec whose kind, use or learner differ from those of"
+            f" {stored.keys.policy}: "
             "train it with the spec that is served",
             "spec",
         )
@@ -176,7 +223,9 @@ def warm_start(stored: StoredPolicy, model: TrainedModel) -> None:
     name = digest(data)
     stored.log.put_blob(name, data)
     at = stored.control(WarmStartRecord(name))
-    _wait(stored, at, "warm_start", f"learning goes on from {model.learned:,} interactions of {name}")
+    _wait(
+        stored, at, "warm_start", f"learning goes on from {model.learned:,} interactions of {name}"
+    )
 
 
 def _read(path: Path) -> TrainedModel:
@@ -186,12 +235,19 @@ def _read(path: Path) -> TrainedModel:
         raise SnapshotError(f"{path}: {error.strerror}", "model") from error
 
 
-@app.command("verify", context_settings=ALSO_WITHOUT, short_help="Compare stored snapshots with a replay of the log.")
+@app.command(
+    "verify",
+    context_settings=ALSO_WITHOUT,
+    short_help="Compare stored snapshots with a replay of the log.",
+)
 def verify_(
     context: typer.Context,
     policy: PolicyName = None,
     from_: Annotated[
-        str | None, typer.Option("--from", help="Start from this checkpoint's log position, instead of from the start")
+        str | None,
+        typer.Option(
+            "--from", help="Start from this checkpoint's log position, instead of from the start"
+        ),
     ] = None,
     jobs: Jobs = CORES,
     redis_url: RedisUrl = None,
@@ -201,17 +257,24 @@ def verify_(
 ) -> None:
     """Fold the log once more, and compare every stored snapshot with what comes out: exit 0 if all are the same.
 
-    Byte for byte within one build (CPU architecture and library versions), within 1e-6 across builds. Exit 1 if one
-    differs, or is listed and gone or damaged; 3 if no snapshot is stored, so nothing was compared.
+    Byte for byte within one build (CPU architecture and library versions), within 1e-6 across
+    builds. Exit 1 if one differs, or is listed and gone or damaged; 3 if no snapshot is stored, so
+    nothing was compared.
     """
     with opened(the_name(policy, context), redis_url, data_dir) as (stored, settings):
         served, corrupt = stored.served()
         start = stored.checkpoint_at(from_) if from_ is not None else None
-        work = Work(str(settings.redis_url), stored.keys.policy, settings.archive_root(), settings.secret())
-        expected = max((each.snapshot.learned for each in served), default=0) - (start.learned if start else 0)
+        work = Work(
+            str(settings.redis_url), stored.keys.policy, settings.archive_root(), settings.secret()
+        )
+        expected = max((each.snapshot.learned for each in served), default=0) - (
+            start.learned if start else 0
+        )
         clock = time.perf_counter()
         with _progress(expected) as on_progress:
-            results, learned = verify_policy(work, served, start=start, jobs=jobs, progress=on_progress)
+            results, learned = verify_policy(
+                work, served, start=start, jobs=jobs, progress=on_progress
+            )
         seconds = time.perf_counter() - clock
         holds = bool(results) and all(each.holds for each in results) and not corrupt
         report = json.dumps(_as_json(stored.keys.policy, results, corrupt, holds, learned, seconds))
@@ -224,15 +287,25 @@ def verify_(
         raise typer.Exit(0 if holds else 1 if results or corrupt else NOTHING)
 
 
-def _print(results: list[Verified], corrupt: list[str], holds: bool, learned: int, seconds: float) -> None:
+def _print(
+    results: list[Verified], corrupt: list[str], holds: bool, learned: int, seconds: float
+) -> None:
     made = table(*HEADS, "replay", "", numbers=("learned",), whole=("snapshot", "replay"))
     for each in results:
         verdict = Text(each.verdict, "green" if each.holds else "red")
         apart = "" if each.verdict == "identical" else f"differs by {each.distance:.2g}"
-        name = each.snapshot_id if each.snapshot_id.startswith("merge") else each.snapshot_id[:SHORT]
+        name = (
+            each.snapshot_id if each.snapshot_id.startswith("merge") else each.snapshot_id[:SHORT]
+        )
         made.add_row(name, _time(each.position), f"{each.learned:,}", verdict, apart)
     for name in corrupt:
-        made.add_row(name[:SHORT], "", "", Text("corrupt", "red"), "its bytes are gone, or not those of its digest")
+        made.add_row(
+            name[:SHORT],
+            "",
+            "",
+            Text("corrupt", "red"),
+            "its bytes are gone, or not those of its digest",
+        )
     printed.print(made)
     rate = learned / seconds if seconds > 0 else 0.0
     say(f"{learned:,} interactions learned again in {seconds:.1f} s ({rate:,.0f}/s)", on=printed)
@@ -246,7 +319,8 @@ def _print(results: list[Verified], corrupt: list[str], holds: bool, learned: in
     else:
         say(
             ("NOT the replay of its log", "red"),
-            ". Look at the first that differs: what was appended, trimmed or changed between it and the one before?"
+            ". Look at the first that differs: what was appended, trimmed or changed between it"
+            " and the one before?"
             " If all differ: is the salt the same (--data-dir, BANDITLOOP_SALT)?",
             on=printed,
         )
@@ -267,7 +341,12 @@ def _as_json(
         "seconds": seconds,
         "corrupt": corrupt,
         "snapshots": [
-            {"id": each.snapshot_id, "position": each.position, "learned": each.learned, "verdict": each.verdict}
+            {
+                "id": each.snapshot_id,
+                "position": each.position,
+                "learned": each.learned,
+                "verdict": each.verdict,
+            }
             for each in results
         ],
     }
@@ -282,7 +361,9 @@ def _progress(expected: int) -> Iterator[Callable[[int], None]]:
 
 
 @contextlib.contextmanager
-def opened(policy: str | None, redis_url: str | None, data_dir: Path | None) -> Iterator[tuple[StoredPolicy, Settings]]:
+def opened(
+    policy: str | None, redis_url: str | None, data_dir: Path | None
+) -> Iterator[tuple[StoredPolicy, Settings]]:
     """What a service keeps of one policy, whether it runs or not."""
     settings = settings_of(redis_url=redis_url, data_dir=data_dir)
     with any_redis(settings) as url:
@@ -292,13 +373,24 @@ def opened(policy: str | None, redis_url: str | None, data_dir: Path | None) -> 
                 name, root = the_policy(client, policy), settings.archive_root()
                 check_fold(client, Keys(name))
                 folder = archive_folder(name, 0, partition_count(client, name))
-                yield StoredPolicy(client, name, ArchiveReader(root, folder) if root else None), settings
+                yield (
+                    StoredPolicy(client, name, ArchiveReader(root, folder) if root else None),
+                    settings,
+                )
         except REDIS_ERRORS as error:
             raise no_redis(url, error, settings.redis_timeout_s) from error
 
 
-def _wait(stored: StoredPolicy, at: str, kind: str, success: str, demand: Callable[[], None] = lambda: None) -> None:
-    """The learner does it when it reads the entry ``at``; say so when it has. ``demand`` may know better.
+def _wait(
+    stored: StoredPolicy,
+    at: str,
+    kind: str,
+    success: str,
+    demand: Callable[[], None] = lambda: None,
+) -> None:
+    """The learner does it when it reads the entry ``at``; say so when it has.
+
+    ``demand`` may know better.
 
     Raises:
         RefusedError, StalledError: it has not, with the reason.
@@ -308,7 +400,8 @@ def _wait(stored: StoredPolicy, at: str, kind: str, success: str, demand: Callab
         say(("done", "green"), f"  {success}", on=printed)
         return
     say(
-        f"the log of {stored.keys.policy} says so now, but no learner has read it yet: it takes effect when one runs",
+        f"the log of {stored.keys.policy} says so now, but no learner has read it yet: it takes"
+        " effect when one runs",
         on=printed,
     )
     raise typer.Exit(NOT_YET)
@@ -319,14 +412,16 @@ def _same_spec(stored: StoredPolicy, published: Published, what: str) -> None:
     current = None if head is None else stored.find(head)[1].spec
     if what == "pinned" and current not in (None, published.spec):
         raise SnapshotError(
-            f"it was learned for another spec than is served now, so it cannot be {what}", "snapshot_id"
+            f"it was learned for another spec than is served now, so it cannot be {what}",
+            "snapshot_id",
         )
     if current is None or current == published.spec:
         return
     specs = [_spec(stored, each) for each in (current, published.spec)]
     if specs[0].model_digest != specs[1].model_digest:
         raise SnapshotError(
-            f"its model is of another shape than that of the spec in force, so it cannot be {what}", "snapshot_id"
+            f"its model is of another shape than that of the spec in force, so it cannot be {what}",
+            "snapshot_id",
         )
 
 
@@ -335,16 +430,25 @@ def _spec(stored: StoredPolicy, spec_digest: str) -> PolicySpec:
 
 
 def _changes(stored: StoredPolicy, before: Published, after: Published) -> str:
-    lines = [f"{after.learned - before.learned:+,} interactions, {_seconds(before, after):,.1f} s of log"]
+    lines = [
+        f"{after.learned - before.learned:+,} interactions, {_seconds(before, after):,.1f} s of log"
+    ]
     if before.spec != after.spec:
         old, new = _spec(stored, before.spec), _spec(stored, after.spec)
-        changed = [name for name in PolicySpec.__struct_fields__ if getattr(old, name) != getattr(new, name)]
+        changed = [
+            name
+            for name in PolicySpec.__struct_fields__
+            if getattr(old, name) != getattr(new, name)
+        ]
         lines.append(f"spec: {', '.join(changed)} changed")
     if before.catalogue != after.catalogue:
         lines.append("another catalogue")
     changed = [key for key in after.build if before.build.get(key) != after.build[key]]
     if changed:
-        lines.append("build: " + ", ".join(f"{key} {before.build.get(key)} -> {after.build[key]}" for key in changed))
+        lines.append(
+            "build: "
+            + ", ".join(f"{key} {before.build.get(key)} -> {after.build[key]}" for key in changed)
+        )
     return "\n".join(lines)
 
 
@@ -360,5 +464,7 @@ def _time(position: str) -> str:
     if position == START:
         return "the start"
     return (
-        datetime.fromtimestamp(log_order(position)[0] / 1000, UTC).isoformat(" ", "milliseconds").removesuffix("+00:00")
+        datetime.fromtimestamp(log_order(position)[0] / 1000, UTC)
+        .isoformat(" ", "milliseconds")
+        .removesuffix("+00:00")
     )

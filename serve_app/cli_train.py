@@ -38,7 +38,9 @@ app = group("Fit candidate sources, a policy on a log, or a policy of whole sess
 def sources(
     context: typer.Context,
     out: Annotated[Path, out_folder("Where to write the artifact")] = Path("artifacts/movielens"),
-    data_path: Annotated[Path | None, typer.Option("--data", help="A MovieLens-100K folder [default: fetched]")] = None,
+    data_path: Annotated[
+        Path | None, typer.Option("--data", help="A MovieLens-100K folder [default: fetched]")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of every random choice")] = 0,
 ) -> None:
     """Fit the candidate sources (ALS, item-kNN, deep, popular) on MovieLens-100K and write a versioned artifact."""
@@ -53,7 +55,9 @@ def sources(
 @app.command(short_help="Learn from a log what a policy would know of it.")
 def policy(
     spec: Annotated[Path, typer.Argument(help="The policy's spec (YAML)")],
-    log: Annotated[str, typer.Option(help="The log: a file, a glob, a folder, or an archive's URI")],
+    log: Annotated[
+        str, typer.Option(help="The log: a file, a glob, a folder, or an archive's URI")
+    ],
     log_format: LogFormat = "archive",
     out: Annotated[Path | None, out_file("Write the model to a file")] = None,
     publish: Publish = False,
@@ -65,8 +69,8 @@ def policy(
 ) -> None:
     """Learn from a log what a policy would know had it seen it: a warm start, or a policy to evaluate.
 
-    The file can be evaluated (banditloop replay --policy '{kind: trained, path: FILE}'), on rows that it was not
-    trained on, and served later (banditloop snapshots warm-start FILE).
+    The file can be evaluated (banditloop replay --policy '{kind: trained, path: FILE}'), on rows
+    that it was not trained on, and served later (banditloop snapshots warm-start FILE).
     """
     from serve_app.cli_replay import csv_columns
     from simulator.logs.base import caution_of, columns_of
@@ -78,9 +82,20 @@ def policy(
         raise ReplayError("say where the model goes: --out FILE, or --publish", "out")
     wanted = load_spec(spec)
     pieces = open_log(
-        log, log_format, shards=1, skip_bad=skip_bad, columns=csv_columns(columns), extra=(), window_s=window_s
+        log,
+        log_format,
+        shards=1,
+        skip_bad=skip_bad,
+        columns=csv_columns(columns),
+        extra=(),
+        window_s=window_s,
     )
-    what = SpinnerColumn(), words("learning"), words("{task.completed:,.0f} rows"), TimeElapsedColumn()
+    what = (
+        SpinnerColumn(),
+        words("learning"),
+        words("{task.completed:,.0f} rows"),
+        TimeElapsedColumn(),
+    )
     with Progress(*what, console=notes, transient=True) as progress:
         task = progress.add_task("learning", total=None)
         model = train(wanted, pieces, progress=lambda rows: progress.update(task, completed=rows))
@@ -101,32 +116,44 @@ def policy(
 
 @app.command(short_help="Train a policy of whole sessions by PPO (RLlib).")
 def rl(
-    out: Annotated[Path, out_folder("Folder of the model, its spec, the curve and the checkpoint")] = Path(
-        "artifacts/rl"
-    ),
+    out: Annotated[
+        Path, out_folder("Folder of the model, its spec, the curve and the checkpoint")
+    ] = Path("artifacts/rl"),
     world: Annotated[str, typer.Option(help="satiation, steady, small or movielens")] = "satiation",
     steps: Annotated[int, typer.Option(min=1, help="Decisions to train on")] = 120_000,
     gamma: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="What a reward counts one decision later; 0 is myopic")
+        float,
+        typer.Option(min=0.0, max=1.0, help="What a reward counts one decision later; 0 is myopic"),
     ] = 0.97,
     seed: Annotated[int, typer.Option(min=0, help="Of weights and sessions")] = 0,
     world_seed: Annotated[int, typer.Option(min=0, help="Of what the world draws once")] = 0,
     width: Annotated[int, typer.Option(min=1, max=1024, help="Hidden units of the network")] = 32,
-    env_runners: Annotated[int, typer.Option(min=0, help="Ray actors that play; 0: this process")] = 1,
+    env_runners: Annotated[
+        int, typer.Option(min=0, help="Ray actors that play; 0: this process")
+    ] = 1,
     address: Address = "local",
-    temperature: Annotated[float, typer.Option(min=1e-6, help="Of the softmax it is served with")] = 1.0,
-    floor: Annotated[float, typer.Option(min=0.0, max=1.0, help="Of the exploration it is served with")] = 0.01,
+    temperature: Annotated[
+        float, typer.Option(min=1e-6, help="Of the softmax it is served with")
+    ] = 1.0,
+    floor: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Of the exploration it is served with")
+    ] = 0.01,
     policy: Annotated[str, typer.Option("--policy", help="The policy's name")] = "sessions",
-    name: Annotated[str | None, typer.Option("--name", hidden=True, help="The same as --policy")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in --out")] = False,
+    name: Annotated[
+        str | None, typer.Option("--name", hidden=True, help="The same as --policy")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the checkpoint in --out")
+    ] = False,
     publish: Publish = False,
     redis_url: RedisUrl = None,
     data_dir: DataDir = None,
 ) -> None:
     """Train a policy of whole sessions by PPO (RLlib): it may give up a reward now for more of them later.
 
-    Serve it with the spec it writes (banditloop serve OUT/policy.yaml, then banditloop snapshots warm-start OUT/model),
-    evaluate it on a log before (banditloop replay --method sessions --policy '{kind: trained, path: OUT/model}').
+    Serve it with the spec it writes (banditloop serve OUT/policy.yaml, then banditloop snapshots
+    warm-start OUT/model), evaluate it on a log before (banditloop replay --method sessions --policy
+    '{kind: trained, path: OUT/model}').
     """
     import msgspec
 
@@ -152,13 +179,17 @@ def rl(
             earned = f"{point.session_return:.2f} a session of {point.session_length:.1f} decisions"
             progress.update(task, completed=point.steps, earned=earned)
 
-        trained = train_rl(training, folder=out, resume=resume, progress=watched, address=address or "local")
+        trained = train_rl(
+            training, folder=out, resume=resume, progress=watched, address=address or "local"
+        )
     spec = trained.spec(called, temperature=temperature, floor=floor)
     model = trained.model(spec)
     (out / "model").write_bytes(model.encoded)
     (out / "policy.yaml").write_bytes(msgspec.yaml.encode(spec))
     (out / "curve.json").write_bytes(msgspec.json.format(msgspec.json.encode(trained.curve)))
-    say(("trained", "green"), f"  {model.learned:,} decisions  {out}/model  {digest(model.encoded)}")
+    say(
+        ("trained", "green"), f"  {model.learned:,} decisions  {out}/model  {digest(model.encoded)}"
+    )
     if publish:
         with opened(called, redis_url, data_dir) as (stored, _):
             warm_start(stored, model)

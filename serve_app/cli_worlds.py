@@ -5,7 +5,13 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from bandits.errors import InvalidFieldError
@@ -45,15 +51,21 @@ def experiment_of(
     )
 
 
-def run_worlds(experiment: Experiment, console: Console, *, jobs: int, address: str | None) -> WorldsReport:
+def run_worlds(
+    experiment: Experiment, console: Console, *, jobs: int, address: str | None
+) -> WorldsReport:
     """Run it, with a progress bar on ``console``: in so many processes, or as tasks of the Ray cluster at ``address``.
 
     Raises:
         BanditloopError: names the option at fault.
     """
     if address is not None and jobs != 1:
-        raise InvalidFieldError("--jobs: the Ray cluster at --address decides how many; give one of the two", "jobs")
-    fan: Fan = OnRay(address, lambda: on_node_for("replay")) if address is not None else in_processes(jobs)
+        raise InvalidFieldError(
+            "--jobs: the Ray cluster at --address decides how many; give one of the two", "jobs"
+        )
+    fan: Fan = (
+        OnRay(address, lambda: on_node_for("replay")) if address is not None else in_processes(jobs)
+    )
     columns = (
         words("{task.description}"),
         BarColumn(),
@@ -74,7 +86,10 @@ def run_worlds(experiment: Experiment, console: Console, *, jobs: int, address: 
 
 def tables(report: WorldsReport) -> list[Table]:
     """The report for a terminal."""
-    return [_loops(report), *(_scores(report, world) for world in dict.fromkeys(each.world for each in report.scores))]
+    return [
+        _loops(report),
+        *(_scores(report, world) for world in dict.fromkeys(each.world for each in report.scores)),
+    ]
 
 
 def _loops(report: WorldsReport) -> Table:
@@ -82,7 +97,9 @@ def _loops(report: WorldsReport) -> Table:
     made = table("world", "policy", "mean reward", "regret", "reward by quarter", title=title)
     for each in report.loops:
         quarters = "  ".join(f"{quarter.value:.3f}" for quarter in each.quarters)
-        made.add_row(each.world, each.policy, _shown(each.mean_reward), _shown(each.regret), quarters)
+        made.add_row(
+            each.world, each.policy, _shown(each.mean_reward), _shown(each.regret), quarters
+        )
     return made
 
 
@@ -90,11 +107,17 @@ def _scores(report: WorldsReport, world: str) -> Table:
     mine = [each for each in report.scores if each.world == world]
     figures, verdicts_ = ("bias", "RMSE", "coverage", "… if reliable"), "reliable\nweak\nunreliable"
     title = f"{world} · {mine[0].estimates} estimates of each estimator"
-    made = table("estimator", *figures, verdicts_, title=title, numbers=(verdicts_,), whole=("estimator",))
+    made = table(
+        "estimator", *figures, verdicts_, title=title, numbers=(verdicts_,), whole=("estimator",)
+    )
     for each in mine:
-        verdicts = " ".join(f"{figure.value:.0%}" for figure in (each.reliable, each.weak, each.unreliable))
+        verdicts = " ".join(
+            f"{figure.value:.0%}" for figure in (each.reliable, each.weak, each.unreliable)
+        )
         shown = map(_shown, (each.bias, each.rmse, each.coverage, each.trusted_coverage))
-        name = each.estimator if each.rewards == "as joined" else f"{each.estimator}, {each.rewards}"
+        name = (
+            each.estimator if each.rewards == "as joined" else f"{each.estimator}, {each.rewards}"
+        )
         made.add_row(name, *shown, verdicts)
     return made
 

@@ -1,4 +1,7 @@
-"""A typed client. It makes event_id and reward_id before its first attempt, so every retry is safe."""
+"""A typed client.
+
+It makes event_id and reward_id before its first attempt, so every retry is safe.
+"""
 
 import asyncio
 import random
@@ -14,7 +17,14 @@ import msgspec
 
 from bandits.errors import BanditloopError
 from policies.requests import ActionRequest, RankRequest
-from serve_app.schemas import Accepted, ErrorResponse, RankResponse, RewardEvent, RewardRequest, RewardsRequest
+from serve_app.schemas import (
+    Accepted,
+    ErrorResponse,
+    RankResponse,
+    RewardEvent,
+    RewardRequest,
+    RewardsRequest,
+)
 
 T = TypeVar("T")
 RETRY_STATUS = frozenset({429, 502, 503, 504})
@@ -34,10 +44,19 @@ class ServiceError(BanditloopError):
 
 
 class Client:
-    """Synchronous client of one policy. Use as a context manager. ``retried`` counts attempts after the first."""
+    """Synchronous client of one policy. Use as a context manager.
+
+    ``retried`` counts attempts after the first.
+    """
 
     def __init__(
-        self, url: str, policy: str = "home", *, api_key: str | None = None, retries: int = 3, timeout_s: float = 5.0
+        self,
+        url: str,
+        policy: str = "home",
+        *,
+        api_key: str | None = None,
+        retries: int = 3,
+        timeout_s: float = 5.0,
     ) -> None:
         self._policy = policy
         self._retries = retries
@@ -47,16 +66,28 @@ class Client:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
         self._http.close()
 
-    def rank(self, actions: Sequence[ActionRequest | str] | None = None, **fields: Any) -> RankResponse:
-        """One decision; ``fields`` are those of RankRequest. An event_id is made when none is given."""
+    def rank(
+        self, actions: Sequence[ActionRequest | str] | None = None, **fields: Any
+    ) -> RankResponse:
+        """One decision; ``fields`` are those of RankRequest.
+
+        An event_id is made when none is given.
+        """
         return self._post("rank", rank_body(actions, fields), RankResponse)
 
     def reward(self, event_id: str, value: float, **fields: Any) -> None:
         """Reward a decision; ``fields`` are those of RewardRequest."""
-        self._post(f"events/{quote(event_id, safe='')}/reward", reward_body(value, fields), Accepted)
+        self._post(
+            f"events/{quote(event_id, safe='')}/reward", reward_body(value, fields), Accepted
+        )
 
     def rewards(self, rewards: Sequence[RewardEvent]) -> None:
         """Many rewards at once; give each a reward_id, so that a retry is safe."""
@@ -70,7 +101,9 @@ class Client:
         for attempt in range(self._retries + 1):
             last = attempt == self._retries
             try:
-                response = self._http.post(f"/v1/policies/{self._policy}/{path}", content=body, headers=JSON)
+                response = self._http.post(
+                    f"/v1/policies/{self._policy}/{path}", content=body, headers=JSON
+                )
             except httpx.TransportError as error:
                 if last:
                     raise unreachable(error) from error
@@ -83,7 +116,10 @@ class Client:
 
 
 class AsyncClient:
-    """Asynchronous client of one policy, a context manager. ``retried`` counts attempts after the first."""
+    """Asynchronous client of one policy, a context manager.
+
+    ``retried`` counts attempts after the first.
+    """
 
     def __init__(
         self,
@@ -99,27 +135,40 @@ class AsyncClient:
         self._retries = retries
         self.retried = 0
         self._timeout_s = timeout_s
-        # Whoever waits for a connection waits here: httpx's own queue, once it has been full, can stay full for good.
+        # Whoever waits for a connection waits here: httpx's own queue, once it has been full, can
+        # stay full for good.
         self._free = asyncio.Semaphore(connections)
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=connections)
         headers = key_header(api_key)
-        self._http = httpx.AsyncClient(base_url=url, timeout=timeout_s, limits=limits, headers=headers)
+        self._http = httpx.AsyncClient(
+            base_url=url, timeout=timeout_s, limits=limits, headers=headers
+        )
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
     ) -> None:
         await self._http.aclose()
 
-    async def rank(self, actions: Sequence[ActionRequest | str] | None = None, **fields: Any) -> RankResponse:
-        """One decision; ``fields`` are those of RankRequest. An event_id is made when none is given."""
+    async def rank(
+        self, actions: Sequence[ActionRequest | str] | None = None, **fields: Any
+    ) -> RankResponse:
+        """One decision; ``fields`` are those of RankRequest.
+
+        An event_id is made when none is given.
+        """
         return await self._post("rank", rank_body(actions, fields), RankResponse)
 
     async def reward(self, event_id: str, value: float, **fields: Any) -> None:
         """Reward a decision; ``fields`` are those of RewardRequest."""
-        await self._post(f"events/{quote(event_id, safe='')}/reward", reward_body(value, fields), Accepted)
+        await self._post(
+            f"events/{quote(event_id, safe='')}/reward", reward_body(value, fields), Accepted
+        )
 
     async def rewards(self, rewards: Sequence[RewardEvent]) -> None:
         """Many rewards at once; give each a reward_id, so that a retry is safe."""
@@ -150,15 +199,23 @@ class AsyncClient:
         except TimeoutError as error:
             raise httpx.PoolTimeout("every connection is busy") from error
         try:
-            return await self._http.post(f"/v1/policies/{self._policy}/{path}", content=body, headers=JSON)
+            return await self._http.post(
+                f"/v1/policies/{self._policy}/{path}", content=body, headers=JSON
+            )
         finally:
             self._free.release()
 
 
 def rank_body(actions: Sequence[ActionRequest | str] | None, fields: Mapping[str, Any]) -> bytes:
     """The body of a rank request, with an event_id."""
-    explicit = None if actions is None else [ActionRequest(a) if isinstance(a, str) else a for a in actions]
-    return _encoder.encode(RankRequest(actions=explicit, **{"event_id": uuid.uuid4().hex, **fields}))
+    explicit = (
+        None
+        if actions is None
+        else [ActionRequest(a) if isinstance(a, str) else a for a in actions]
+    )
+    return _encoder.encode(
+        RankRequest(actions=explicit, **{"event_id": uuid.uuid4().hex, **fields})
+    )
 
 
 def reward_body(value: float, fields: Mapping[str, Any]) -> bytes:
@@ -182,7 +239,9 @@ def read(response: httpx.Response, kind: type[T]) -> T:
     try:
         error = msgspec.json.decode(response.content, type=ErrorResponse).error
     except msgspec.MsgspecError:
-        raise ServiceError(response.status_code, "http_error", f"HTTP {response.status_code}") from None
+        raise ServiceError(
+            response.status_code, "http_error", f"HTTP {response.status_code}"
+        ) from None
     raise ServiceError(response.status_code, error.code, error.message, error.target)
 
 
@@ -203,13 +262,18 @@ def without_model(url: str) -> list[str]:
     """Of a service that is not ready: why each policy that has no snapshot waits, if learning stands still for all."""
     try:
         answer = httpx.get(f"{url}/readyz", timeout=2).json()
-        where = {each["policy"]: f"the {each['kind']} at {each['entry']}" for each in answer["stalled"]}
+        where = {
+            each["policy"]: f"the {each['kind']} at {each['entry']}" for each in answer["stalled"]
+        }
         waiting: list[str] = answer["waiting_for"]
     except (httpx.TransportError, ValueError, KeyError, TypeError):
         return []
     if not set(waiting) <= set(where):
         return []
-    return [f"policy {name} has no model, and its learning stands still at {where[name]}" for name in waiting]
+    return [
+        f"policy {name} has no model, and its learning stands still at {where[name]}"
+        for name in waiting
+    ]
 
 
 def wait_until_ready(url: str, *, timeout_s: float) -> None:
@@ -224,7 +288,9 @@ def wait_until_ready(url: str, *, timeout_s: float) -> None:
             return
         time.sleep(0.1)
     raise ServiceError(
-        503, "not_ready", f"{url} is not ready after {timeout_s:.0f} s: see /tmp/ray/session_latest/logs"
+        503,
+        "not_ready",
+        f"{url} is not ready after {timeout_s:.0f} s: see /tmp/ray/session_latest/logs",
     )
 
 

@@ -1,4 +1,7 @@
-"""The Ray Serve deployment that answers. Thin: all it does is wire plain objects to a process's life."""
+"""The Ray Serve deployment that answers.
+
+Thin: all it does is wire plain objects to a process's life.
+"""
 
 import asyncio
 import contextlib
@@ -40,7 +43,9 @@ class RankReplica:
         self._metrics = Metrics(self._name)
         timeout = settings.redis_timeout_s
         self._client = connect(str(settings.redis_url), timeout_s=timeout)
-        self._writer = LogWriter(self._client, timeout_s=timeout, confirm_replicas=settings.confirm_replicas)
+        self._writer = LogWriter(
+            self._client, timeout_s=timeout, confirm_replicas=settings.confirm_replicas
+        )
         self._watch = LearningWatch(self._client, specs)
         self._services = {
             spec.name: RedisPolicyService(
@@ -54,7 +59,9 @@ class RankReplica:
             )
             for spec in specs
         }
-        self._keys = KeyRing(settings.keys_file, replicas=settings.replicas) if settings.keys_file else None
+        self._keys = (
+            KeyRing(settings.keys_file, replicas=settings.replicas) if settings.keys_file else None
+        )
         self._metrics.gauges = self._gauges
         self._metrics.troubles = self._troubles
         self._metrics.refresh = self._refresh
@@ -63,7 +70,8 @@ class RankReplica:
     async def __serve_build_asgi_app__(self) -> Api:
         """Called by Serve once this object stands, on the replica's event loop.
 
-        No request comes before this returns, and a replica that this one is to replace goes on answering.
+        No request comes before this returns, and a replica that this one is to replace goes on
+        answering.
         """
         app = self.app()
         await self._first_snapshots()
@@ -77,7 +85,10 @@ class RankReplica:
         since: float | None = None
         while waiting := [name for name, service in self._services.items() if not service.ready]:
             if all(self._services[name].learning.state == "stalled" for name in waiting):
-                log.error("starting although learning stands still, without a snapshot, for %s", ", ".join(waiting))
+                log.error(
+                    "starting although learning stands still, without a snapshot, for %s",
+                    ", ".join(waiting),
+                )
                 return
             if len(waiting) < len(self._services):
                 since = since or time.monotonic()
@@ -99,7 +110,9 @@ class RankReplica:
     async def _scrape(self) -> bytes:
         partitions = {spec.name: spec.partitions for spec in self._specs}
         stalled = {name: service.learning for name, service in self._services.items()}
-        return await collect(self._client, self._metrics.sample(), self._services, partitions, stalled)
+        return await collect(
+            self._client, self._metrics.sample(), self._services, partitions, stalled
+        )
 
     def _refresh(self) -> None:
         """Counters that others keep."""

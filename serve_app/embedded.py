@@ -31,9 +31,9 @@ MALLOC = {
     "MALLOC_TRIM_THRESHOLD_": 65_536,
 }
 """A stream is kept in nodes of 100 entries: so large, each has pages of its own, which the system gets back when the
-node is trimmed. With Valkey's 4 kB the holes they leave are filled with what lives longer. The same holds for the
-buffers of what is sent: kept apart, they leave no holes either, for a system call each and whole pages. 32,768 of them:
-Linux allows a process 65,530.
+node is trimmed. With Valkey's 4 kB the holes they leave are filled with what lives longer. The same
+holds for the buffers of what is sent: kept apart, they leave no holes either, for a system call
+each and whole pages. 32,768 of them: Linux allows a process 65,530.
 """
 
 log = logging.getLogger("banditloop.valkey")
@@ -50,8 +50,8 @@ class _Running(msgspec.Struct, frozen=True):
 def embedded_valkey(folder: Path, durability: Durability = "always") -> Iterator[str]:
     """The URL of a server on ``folder`` that lives as long as this context.
 
-    ``always``: every acknowledged write is on disk, the append-only file is synced before the server answers. A server
-    that dies is started again on the same port with the same file.
+    ``always``: every acknowledged write is on disk, the append-only file is synced before the
+    server answers. A server that dies is started again on the same port with the same file.
     """
     folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
@@ -61,13 +61,17 @@ def embedded_valkey(folder: Path, durability: Durability = "always") -> Iterator
             server = _start(folder, None, durability)
         except (ValkeyServerStartupError, OSError) as error:
             raise StartupError(
-                f"the embedded Valkey does not start on {folder} ({plain(error)[:300]}): see {folder / 'valkey.log'}",
+                f"the embedded Valkey does not start on {folder} ({plain(error)[:300]}): see"
+                f" {folder / 'valkey.log'}",
                 "data_dir",
             ) from error
         stop = threading.Event()
         holder = [server]
         watch = threading.Thread(
-            target=_watch, args=(folder, server.port, holder, stop, durability), name="valkey", daemon=True
+            target=_watch,
+            args=(folder, server.port, holder, stop, durability),
+            name="valkey",
+            daemon=True,
         )
         watch.start()
         try:
@@ -92,7 +96,9 @@ def alone(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise StartupError(f"{folder} is in use by another service: try --data-dir", "data_dir") from error
+            raise StartupError(
+                f"{folder} is in use by another service: try --data-dir", "data_dir"
+            ) from error
         yield
 
 
@@ -116,12 +122,17 @@ def _start(folder: Path, port: int | None, durability: Durability) -> ValkeyServ
 def _launched(server: ValkeyServer, folder: Path) -> None:
     """By a script: the kernel ends the server when this process dies in a way that no handler sees, and see MALLOC.
 
-    In a session of its own, so that Ctrl-C and ``timeout``, whose signals are for a whole group of processes, end what
-    uses the server first.
+    In a session of its own, so that Ctrl-C and ``timeout``, whose signals are for a whole group of
+    processes, end what uses the server first.
     """
-    setsid, setpriv = shutil.which("setsid"), shutil.which("setpriv")  # util-linux; else see `_end_leftover`
+    # util-linux; else see `_end_leftover`
+    setsid, setpriv = shutil.which("setsid"), shutil.which("setpriv")
     binary = str(server._binary_path)  # noqa: SLF001 - it takes no command
-    words = [*([setsid] if setsid else []), *([setpriv, "--pdeathsig", "TERM"] if setpriv else []), binary]
+    words = [
+        *([setsid] if setsid else []),
+        *([setpriv, "--pdeathsig", "TERM"] if setpriv else []),
+        binary,
+    ]
     script = folder / "valkey-server"
     exported = " ".join(f"{name}={value}" for name, value in MALLOC.items())
     script.write_text(f'#!/bin/sh\nexport {exported}\nexec {shlex.join(words)} "$@"\n')
@@ -129,7 +140,13 @@ def _launched(server: ValkeyServer, folder: Path) -> None:
     server._binary_path = script  # noqa: SLF001
 
 
-def _watch(folder: Path, port: int, holder: list[ValkeyServer], stop: threading.Event, durability: Durability) -> None:
+def _watch(
+    folder: Path,
+    port: int,
+    holder: list[ValkeyServer],
+    stop: threading.Event,
+    durability: Durability,
+) -> None:
     while not stop.wait(WATCH_S):
         if _process(holder[0]).poll() is None:
             continue
@@ -147,13 +164,17 @@ def _end_leftover(folder: Path) -> None:
     running = _read(folder)
     if running is None or not _is_valkey(running.pid, folder):
         return
-    log.warning("ending the valkey (process %d) that an earlier service left on %s", running.pid, folder)
+    log.warning(
+        "ending the valkey (process %d) that an earlier service left on %s", running.pid, folder
+    )
     with contextlib.suppress(ProcessLookupError):
         os.kill(running.pid, signal.SIGTERM)
     deadline = time.monotonic() + START_S
     while _is_valkey(running.pid, folder):
         if time.monotonic() > deadline:
-            raise StartupError(f"process {running.pid} does not let go of {folder}: end it", "data_dir")
+            raise StartupError(
+                f"process {running.pid} does not let go of {folder}: end it", "data_dir"
+            )
         time.sleep(0.05)
 
 
@@ -168,7 +189,10 @@ def _is_valkey(pid: int, folder: Path) -> bool:
     """Whether this process is a Valkey whose home is this folder: a number alone may be anybody's by now."""
     process = Path("/proc") / str(pid)
     try:
-        return "valkey" in (process / "comm").read_text() and (process / "cwd").resolve() == folder.resolve()
+        return (
+            "valkey" in (process / "comm").read_text()
+            and (process / "cwd").resolve() == folder.resolve()
+        )
     except OSError:
         return False
 

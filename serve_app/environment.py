@@ -1,4 +1,7 @@
-"""What Ray, Serve and BLAS read from the environment when they start. Imports nothing heavy, so it can come first."""
+"""What Ray, Serve and BLAS read from the environment when they start.
+
+Imports nothing heavy, so it can come first.
+"""
 
 import contextlib
 import gc
@@ -8,8 +11,8 @@ import socket
 
 CLUSTERS = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 
-# Read by Ray when it starts, on every node: HAProxy in front, user code on the replica's main event loop. On few cores
-# one HAProxy thread is enough. Values already in the environment win.
+# Read by Ray when it starts, on every node: HAProxy in front, user code on the replica's main event
+# loop. On few cores one HAProxy thread is enough. Values already in the environment win.
 FAST_SERVE = {
     "RAY_SERVE_ENABLE_HA_PROXY": "1",
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
@@ -17,13 +20,15 @@ FAST_SERVE = {
     "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
     # A client that neither sends nor reads for this long is gone. Ray's default is an hour.
     "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "30",
-    # Serve takes a front for dead after three failed health checks in a row, 10 s apart by default. A front that
-    # hangs fails each after 10 s.
+    # Serve takes a front for dead after three failed health checks in a row, 10 s apart by default.
+    # A front that hangs fails each after 10 s.
     "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "0.5",
-    # Calls between deployments, of which there are none, would go over an unauthenticated port: see loopback.py.
+    # Calls between deployments, of which there are none, would go over an unauthenticated port: see
+    # loopback.py.
     "RAY_SERVE_USE_GRPC_BY_DEFAULT": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
-    # Ray's own metrics: with them a replica grows by some 10 bytes a request, for as long as it lives.
+    # Ray's own metrics: with them a replica grows by some 10 bytes a request, for as long as it
+    # lives.
     "RAY_enable_metrics_collection": "0",
     # Ray starts workers at niceness 15, which is for batch work, not for answering requests.
     "RAY_worker_niceness": "0",
@@ -37,13 +42,14 @@ ONE_MACHINE = {
     **FAST_SERVE,
     # A list of up to 100,000 calls between Ray's actors, for a dashboard that there is not.
     "RAY_task_events_report_interval_ms": "0",
-    # Raylet and GCS keep nothing of what they freed, or the raylet grows; nor do their threads, in caches of their
-    # own, or GCS grows (benchmarks/soak.py). They have little to do here.
+    # Raylet and GCS keep nothing of what they freed, or the raylet grows; nor do their threads, in
+    # caches of their own, or GCS grows (benchmarks/soak.py). They have little to do here.
     "RAY_JEMALLOC_CONF": "narenas:1,dirty_decay_ms:0,muzzy_decay_ms:0,tcache:false",
     "RAY_JEMALLOC_PROFILE": "raylet,gcs_server",
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0.1",
     "RAY_SERVE_PORT_QUARANTINE_S": "0",
-    # Where Ray believes that it cannot be part of a cluster, its own ports are on loopback; Linux honours it as well.
+    # Where Ray believes that it cannot be part of a cluster, its own ports are on loopback; Linux
+    # honours it as well.
     CLUSTERS: "0",
 }
 
@@ -85,7 +91,9 @@ def join_clusters() -> None:
 
 def is_free(host: str, port: int) -> bool:
     """Whether a server could listen there."""
-    with contextlib.closing(socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)) as probe:
+    with contextlib.closing(
+        socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    ) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
@@ -100,8 +108,9 @@ _any = random.SystemRandom()  # not seeded: processes that start together look a
 def free_port() -> int:
     """A port nobody listens on.
 
-    Below the range from which systems take the client's end of connections, so that no connection takes it before a
-    server does or while that server is restarted, and above the ports of Ray's workers.
+    Below the range from which systems take the client's end of connections, so that no connection
+    takes it before a server does or while that server is restarted, and above the ports of Ray's
+    workers.
     """
     for _ in range(100):
         with contextlib.closing(socket.socket()) as probe, contextlib.suppress(OSError):
@@ -111,5 +120,8 @@ def free_port() -> int:
 
 
 def collect_rarely() -> None:
-    """Look for cycles when so many more objects were made than freed. Neither requests nor entries make any."""
+    """Look for cycles when so many more objects were made than freed.
+
+    Neither requests nor entries make any.
+    """
     gc.set_threshold(20_000, 20, 20)

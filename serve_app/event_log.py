@@ -35,10 +35,11 @@ for i = 1, #ARGV do ids[i] = redis.call('XADD', KEYS[1], '*', 'r', ARGV[i]) end
 return ids
 """
 
-# One atomic step: append the decision and remember its entry and what was asked, or return what is remembered.
-# KEYS: log, memory. ARGV: record, event_id, what was asked, seconds to remember, seconds of a span.
-# What is remembered of one span of time is one hash, so that it goes at once and leaves no holes in Redis's memory.
-# Its name begins with KEYS[2], so its slot is the same. The span after this one: a failover may put the clock back.
+# One atomic step: append the decision and remember its entry and what was asked, or return what is
+# remembered. KEYS: log, memory. ARGV: record, event_id, what was asked, seconds to remember,
+# seconds of a span. What is remembered of one span of time is one hash, so that it goes at once and
+# leaves no holes in Redis's memory. Its name begins with KEYS[2], so its slot is the same. The span
+# after this one: a failover may put the clock back.
 APPEND_ONCE = """
 local now, kept = tonumber(redis.call('TIME')[1]), tonumber(ARGV[4])
 local span, spans = math.floor(now / ARGV[5]), math.ceil(kept / ARGV[5])
@@ -99,17 +100,24 @@ class _Write:
 class LogWriter:
     """Appends records; concurrent callers share one message, hence one fsync of the server.
 
-    With ``confirm_replicas`` a write is acknowledged only when so many replicas of this Redis hold it (WAIT).
+    With ``confirm_replicas`` a write is acknowledged only when so many replicas of this Redis hold
+    it (WAIT).
 
-    While a batch is on its way the next one gathers: latency is one or two round trips, never a timer. Nobody waits
-    longer than ``timeout_s``. When a batch fails as a whole, all that wait fail with it; then nothing is sent for as
-    long as the failure took, and then one write at a time tries while the others fail at once, until one succeeds.
-    ``failures`` counts the writes not known to be logged by reason: those of ``reason_of``, ``skipped`` (not sent,
-    after another's failure) and ``crowded`` (MAX_WAITING were waiting). ``client`` is one of ``redis_clients.connect``.
+    While a batch is on its way the next one gathers: latency is one or two round trips, never a
+    timer. Nobody waits longer than ``timeout_s``. When a batch fails as a whole, all that wait fail
+    with it; then nothing is sent for as long as the failure took, and then one write at a time
+    tries while the others fail at once, until one succeeds. ``failures`` counts the writes not
+    known to be logged by reason: those of ``reason_of``, ``skipped`` (not sent, after another's
+    failure) and ``crowded`` (MAX_WAITING were waiting). ``client`` is one of
+    ``redis_clients.connect``.
     """
 
     def __init__(
-        self, client: "redis.asyncio.Redis", *, timeout_s: float = TIMEOUT_S, confirm_replicas: int = 0
+        self,
+        client: "redis.asyncio.Redis",
+        *,
+        timeout_s: float = TIMEOUT_S,
+        confirm_replicas: int = 0,
     ) -> None:
         self.failures: Counter[str] = Counter()
         self._client = client
@@ -138,7 +146,9 @@ class LogWriter:
         return [entry.decode() for entry in entries]
 
     async def append_once(self, keys: Keys, record: DecisionRecord, asked: bytes) -> DecisionRecord:
-        """Append a decision unless one of its event_id is remembered. The decision that the log holds.
+        """Append a decision unless one of its event_id is remembered.
+
+        The decision that the log holds.
 
         ``asked`` is a digest of the request.
 
@@ -148,12 +158,24 @@ class LogWriter:
         """
         data = encode(record)
         limits = REMEMBERED_S, SPAN_S
-        command = ("EVAL", APPEND_ONCE, 2, keys.log, keys.decisions_prefix, data, record.event_id, asked, *limits)
+        command = (
+            "EVAL",
+            APPEND_ONCE,
+            2,
+            keys.log,
+            keys.decisions_prefix,
+            data,
+            record.event_id,
+            asked,
+            *limits,
+        )
         remembered, found = await self._send(keys.log, [data], command)
         if remembered is None:
             return record
         if remembered != asked:
-            raise EventConflictError("this event_id has answered another request: make a new one", "event_id")
+            raise EventConflictError(
+                "this event_id has answered another request: make a new one", "event_id"
+            )
         first = decode(found) if found else None
         if not isinstance(first, DecisionRecord):
             raise LogUnavailableError(
@@ -164,9 +186,13 @@ class LogWriter:
     def failed(self, reason: str, count: int = 1) -> LogUnavailableError:
         """Count writes that are not known to be logged, and say so."""
         self.failures[reason] += count
-        return LogUnavailableError(f"the log did not confirm the entry ({reason}): retry in a moment")
+        return LogUnavailableError(
+            f"the log did not confirm the entry ({reason}): retry in a moment"
+        )
 
-    async def _send(self, key: str, data: Sequence[bytes], command: tuple[Any, ...] | None = None) -> Any:
+    async def _send(
+        self, key: str, data: Sequence[bytes], command: tuple[Any, ...] | None = None
+    ) -> Any:
         loop = asyncio.get_running_loop()
         flushing = self._flusher is not None and not self._flusher.done()
         if self._failing and (flushing or loop.time() < self._retry_at):
@@ -223,7 +249,9 @@ class LogWriter:
         async with asyncio.timeout_at(batch[0].due):
             commands = [write.command or () for write in alone]
             for key, writes in together.items():
-                commands.append(("EVAL", APPEND, 1, key, *[each for write in writes for each in write.data]))
+                commands.append(
+                    ("EVAL", APPEND, 1, key, *[each for write in writes for each in write.data])
+                )
             if self._confirm_replicas:
                 commands.append(("WAIT", self._confirm_replicas, round(self._timeout_s * 500)))
             results = await self._wire.send(commands)
@@ -239,7 +267,10 @@ class LogWriter:
         return [found[id(write)] for write in batch]
 
     def _confirmed(self, results: list[Any]) -> list[Any]:
-        """The results of the writes, without that of the WAIT behind them; if that was refused, none is confirmed."""
+        """The results of the writes, without that of the WAIT behind them.
+
+        If that was refused, none is confirmed.
+        """
         holding = results.pop()
         if isinstance(holding, Exception):
             return [result if isinstance(result, Exception) else holding for result in results]
@@ -249,7 +280,10 @@ class LogWriter:
 
 
 class LogReader:
-    """Reads one partition's log in order, and writes the entries that are the learner's to write. Blocking."""
+    """Reads one partition's log in order, and writes the entries that are the learner's to write.
+
+    Blocking.
+    """
 
     def __init__(self, client: "redis.Redis", keys: Keys) -> None:
         self._client = client
@@ -257,7 +291,9 @@ class LogReader:
         self.undecodable = 0
 
     def read(self, after: str, *, count: int = 1000, block_ms: int | None = None) -> list[LogEntry]:
-        """Entries after the id ``after``, at most ``count``; waits up to ``block_ms`` for a first one.
+        """Entries after the id ``after``, at most ``count``.
+
+        Waits up to ``block_ms`` for a first one.
 
         One that does not decode is counted, and the reader moves on: see ``codec.read``.
         """
@@ -303,7 +339,9 @@ class LogReader:
         if data is None:
             raise MissingBlobError(f"the log names blob {name}, but it is not stored", "digest")
         if digest(data) != name:
-            raise MissingBlobError(f"what is stored as blob {name} are other bytes: restore it", "digest")
+            raise MissingBlobError(
+                f"what is stored as blob {name} are other bytes: restore it", "digest"
+            )
         return bytes(data)
 
     def put_blob(self, name: str, data: bytes) -> None:

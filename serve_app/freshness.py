@@ -20,7 +20,9 @@ def read_all(client: "redis.Redis", keys: Keys) -> Iterable[LogEntry]:
         position = entries[-1].id
 
 
-def freshness_ms(client: "redis.Redis", keys: Keys, entries: Iterable[LogEntry], window_ms: int) -> list[float]:
+def freshness_ms(
+    client: "redis.Redis", keys: Keys, entries: Iterable[LogEntry], window_ms: int
+) -> list[float]:
     """Per decision, milliseconds from its window's end until every replica served a model that had learned it.
 
     All times are of the Redis clock. Decisions that no replica has caught up with yet are left out.

@@ -1,11 +1,12 @@
 """Starts HAProxy on a configuration that Ray Serve has written, after closing what it leaves open.
 
-Run as a script by Ray, in place of HAProxy: ``haproxy.py BINARY HOST -db -f CONFIG …``. The service's own frontend is
-bound to HOST, all others (statistics, metrics) to loopback; the administration socket is for its owner alone; a client
-that sends its headers slowly is let go; what HAProxy and Serve say when they turn a request away, or before HAProxy was
-told of a replica, is one of the API's JSON errors; and it ends with the process of Serve that started it. Ray sees to
-that as well, unless Ray's raylet has ended first: then HAProxy kept the port. Imports nothing but the standard library:
-it runs at every reload.
+Run as a script by Ray, in place of HAProxy: ``haproxy.py BINARY HOST -db -f CONFIG …``. The
+service's own frontend is bound to HOST, all others (statistics, metrics) to loopback; the
+administration socket is for its owner alone; a client that sends its headers slowly is let go; what
+HAProxy and Serve say when they turn a request away, or before HAProxy was told of a replica, is one
+of the API's JSON errors; and it ends with the process of Serve that started it. Ray sees to that as
+well, unless Ray's raylet has ended first: then HAProxy kept the port. Imports nothing but the
+standard library: it runs at every reload.
 """
 
 import ctypes
@@ -24,8 +25,20 @@ NO_ROUTE = "default_backend"
 HEADERS_S = 10
 PR_SET_PDEATHSIG = 1
 ERRORS = "banditloop-503.http"
-OVERLOADED = {"error": {"code": "overloaded", "message": "too many requests wait: try again later", "target": None}}
-UNAVAILABLE = {"error": {"code": "unavailable", "message": "no replica could answer: try again", "target": None}}
+OVERLOADED = {
+    "error": {
+        "code": "overloaded",
+        "message": "too many requests wait: try again later",
+        "target": None,
+    }
+}
+UNAVAILABLE = {
+    "error": {
+        "code": "unavailable",
+        "message": "no replica could answer: try again",
+        "target": None,
+    }
+}
 # Serve's own 429 is text; one of the API's (an API key's rate) is JSON and passes.
 OVERLOAD = (
     "    http-response return status 429 content-type application/json hdr retry-after 1"
@@ -52,12 +65,14 @@ def unavailable() -> str:
 
 
 def tighten(config: str, host: str, errors: str) -> str:
-    """The configuration with nothing open but the frontend on ``host``. Doing it twice changes nothing.
+    """The configuration with nothing open but the frontend on ``host``.
+
+    Doing it twice changes nothing.
 
     ``errors``: the file that holds what ``unavailable`` says.
 
-    Raises:
-        ValueError: it holds a line that this does not understand; better no service than an open one.
+    Raises: ValueError: it holds a line that this does not understand; better no service than an
+        open one.
     """
     section, lines = "", []
     for line in config.splitlines():
@@ -71,8 +86,11 @@ def tighten(config: str, host: str, errors: str) -> str:
         if line.lstrip().startswith("stats socket"):
             line = re.sub(r"\bmode \d+", "mode 600", line)  # noqa: PLW2901
         line = re.sub(r"^(\s*errorfile 50[234]) .*$", rf"\1 {errors}", line)  # noqa: PLW2901
-        if section == NO_ROUTE:  # the application has every path: a front that knows no route has just started
-            line = re.sub(r"^(\s*http-request) return status 404 .*$", r"\1 deny deny_status 503", line)  # noqa: PLW2901
+        # the application has every path: a front that knows no route has just started
+        if section == NO_ROUTE:
+            line = re.sub(  # noqa: PLW2901
+                r"^(\s*http-request) return status 404 .*$", r"\1 deny deny_status 503", line
+            )
         lines.append(line)
         if line.strip() == f"frontend {FRONTEND}" and OVERLOAD not in config:
             lines.append(OVERLOAD)

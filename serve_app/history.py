@@ -18,7 +18,10 @@ BATCH = 1000
 
 
 class History:
-    """Reads one partition's log from anywhere to its end, also while it is archived and trimmed. Blocking."""
+    """Reads one partition's log from anywhere to its end, also while it is archived and trimmed.
+
+    Blocking.
+    """
 
     def __init__(self, client: "redis.Redis", keys: Keys, archive: ArchiveReader | None) -> None:
         self._client = client
@@ -36,7 +39,8 @@ class History:
         position = after
         while through is None or log_order(position) < log_order(through):
             batch = self._log.read(position, count=BATCH)
-            gone = Committed.read(self._client, self._keys).trimmed  # after the batch: so it holds of the batch
+            # after the batch: so it holds of the batch
+            gone = Committed.read(self._client, self._keys).trimmed
             if log_order(gone) > _next(position):
                 until = self._archived_until(position, gone, through)
                 yield from self._archive.entries(position, until) if self._archive else ()
@@ -53,10 +57,14 @@ class History:
     def _archived_until(self, position: str, gone: str, through: str | None) -> str:
         """How far to read the archive, which has to hold what the stream lacks."""
         end = START if self._archive is None else self._archive.end
-        if log_order(end) < log_order(gone if through is None else min(gone, through, key=log_order)):
+        if log_order(end) < log_order(
+            gone if through is None else min(gone, through, key=log_order)
+        ):
             raise LogGapError(
-                f"the log of {self._keys.policy} has a gap: the stream holds entries from {gone} on, the archive up to"
-                f" {end}, and {position} is before both: restore the archive's files, or start with --archive where"
+                f"the log of {self._keys.policy} has a gap: the stream holds entries from {gone}"
+                " on, the archive up to"
+                f" {end}, and {position} is before both: restore the archive's files, or start"
+                " with --archive where"
                 " they are",
                 "archive",
             )

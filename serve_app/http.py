@@ -1,4 +1,7 @@
-"""The HTTP API as a plain ASGI application: parse, call the service, serialise. Knows neither Ray nor Redis."""
+"""The HTTP API as a plain ASGI application: parse, call the service, serialise.
+
+Knows neither Ray nor Redis.
+"""
 
 import asyncio
 import logging
@@ -32,7 +35,11 @@ T = TypeVar("T")
 MAX_BODY = 1 << 20
 MAX_CATALOGUE_BODY = 64 << 20
 BODY_S, CATALOGUE_BODY_S = 10.0, 60.0
-JSON, TEXT, HTML = b"application/json", b"text/plain; version=0.0.4; charset=utf-8", b"text/html; charset=utf-8"
+JSON, TEXT, HTML = (
+    b"application/json",
+    b"text/plain; version=0.0.4; charset=utf-8",
+    b"text/html; charset=utf-8",
+)
 RETRY_AFTER_S = b"1"
 _LABELS = frozenset({"rank", "rank:batch", "reward", "activate", "rewards", "catalogue"})
 
@@ -88,7 +95,9 @@ class PolicyService(Protocol):
         """The decision, and whether it is known to be logged."""
         ...
 
-    async def rank_all(self, requests: Sequence[RankRequest]) -> list[tuple[DecisionRecord, bool] | BanditloopError]:
+    async def rank_all(
+        self, requests: Sequence[RankRequest]
+    ) -> list[tuple[DecisionRecord, bool] | BanditloopError]:
         """The same for several; each has its own answer or error."""
         ...
 
@@ -116,7 +125,10 @@ class PolicyService(Protocol):
 
 
 class Api:
-    """The ASGI application over ``services`` by policy name. Without ``keys`` everybody may call everything."""
+    """The ASGI application over ``services`` by policy name.
+
+    Without ``keys`` everybody may call everything.
+    """
 
     def __init__(
         self,
@@ -148,7 +160,13 @@ class Api:
                 headers.append((b"allow", error.allowed.encode()))
         except Exception as error:
             log.exception("a request failed in a way that it should not")
-            answer = (500, _error_bytes(BanditloopError(f"internal error ({type(error).__name__}): see the log")), JSON)
+            answer = (
+                500,
+                _error_bytes(
+                    BanditloopError(f"internal error ({type(error).__name__}): see the log")
+                ),
+                JSON,
+            )
         status, body, content_type = answer
         headers += [(b"content-type", content_type), (b"content-length", str(len(body)).encode())]
         if status == STATUS[errors.NotReadyError]:
@@ -185,8 +203,12 @@ class Api:
     ) -> Answer:
         service = self._services.get(name)
         if service is None:
-            raise errors.UnknownPolicyError(f"no policy {name!r}: there are {sorted(self._services)}", "policy")
-        scope["banditloop.route"] = "policy" if not rest else rest[-1] if rest[-1] in _LABELS else "other"
+            raise errors.UnknownPolicyError(
+                f"no policy {name!r}: there are {sorted(self._services)}", "policy"
+            )
+        scope["banditloop.route"] = (
+            "policy" if not rest else rest[-1] if rest[-1] in _LABELS else "other"
+        )
         match rest:
             case ["rank"]:
                 _demand(method, "POST")
@@ -196,7 +218,9 @@ class Api:
                 return await self._rank_batch(name, service, await _body(scope, receive))
             case ["events", event_id, "reward"]:
                 _demand(method, "POST")
-                return await self._reward(name, service, check_event_id(event_id), await _body(scope, receive))
+                return await self._reward(
+                    name, service, check_event_id(event_id), await _body(scope, receive)
+                )
             case ["events", event_id, "activate"]:
                 _demand(method, "POST")
                 await service.log([ActivationRecord(check_event_id(event_id))])
@@ -206,7 +230,9 @@ class Api:
                 return await self._rewards(name, service, await _body(scope, receive))
             case ["catalogue"]:
                 _demand(method, "PUT")
-                items = parse(await _body(scope, receive, MAX_CATALOGUE_BODY, CATALOGUE_BODY_S), _catalogue).items
+                items = parse(
+                    await _body(scope, receive, MAX_CATALOGUE_BODY, CATALOGUE_BODY_S), _catalogue
+                ).items
                 digest = await service.replace_catalogue(items)
                 return 200, _encode(schemas.CatalogueResponse(digest, len(items))), JSON
             case []:
@@ -237,7 +263,9 @@ class Api:
         started = time.perf_counter()
         raw = parse(body, _batch).requests
         if len(raw) > schemas.MAX_BATCH:
-            raise errors.TooManyActionsError(f"at most {schemas.MAX_BATCH} requests, not {len(raw)}", "requests")
+            raise errors.TooManyActionsError(
+                f"at most {schemas.MAX_BATCH} requests, not {len(raw)}", "requests"
+            )
         parsed: list[RankRequest | BanditloopError] = []
         for each in raw:
             try:
@@ -254,10 +282,14 @@ class Api:
             elif isinstance(answer, BanditloopError):
                 inner = f".{answer.target}" if answer.target not in {None, "body"} else ""
                 target = f"requests[{index}]{inner}"
-                results.append(schemas.ErrorResponse(schemas.ErrorBody(answer.code, answer.message, target)))
+                results.append(
+                    schemas.ErrorResponse(schemas.ErrorBody(answer.code, answer.message, target))
+                )
         return 200, _encode(schemas.RankBatchResponse(results)), JSON
 
-    async def _reward(self, name: str, service: PolicyService, event_id: str, body: bytes) -> Answer:
+    async def _reward(
+        self, name: str, service: PolicyService, event_id: str, body: bytes
+    ) -> Answer:
         asked = parse(body, _reward_request)
         record = RewardRecord(event_id, asked.value, asked.reward_id, asked.slot, asked.action_id)
         await service.log([_checked(record, "")])
@@ -268,7 +300,9 @@ class Api:
         asked = parse(body, _rewards_request).rewards
         records: list[RewardRecord | ActivationRecord] = []
         for i, each in enumerate(asked):
-            record = RewardRecord(_event_id_of(each, i), each.value, each.reward_id, each.slot, each.action_id)
+            record = RewardRecord(
+                _event_id_of(each, i), each.value, each.reward_id, each.slot, each.action_id
+            )
             records.append(_checked(record, f"rewards[{i}]."))
         await service.log(records)
         self._metrics.count("reward_events", name, by=len(records))
@@ -311,15 +345,21 @@ _rewards_request = msgspec.json.Decoder(schemas.RewardsRequest)
 _catalogue = msgspec.json.Decoder(schemas.CatalogueRequest)
 
 
-async def _body(scope: Scope, receive: Receive, limit: int = MAX_BODY, within_s: float = BODY_S) -> bytes:
+async def _body(
+    scope: Scope, receive: Receive, limit: int = MAX_BODY, within_s: float = BODY_S
+) -> bytes:
     declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
     if declared.isdigit() and (length := int(declared[:20])) > limit:
-        raise errors.BodyTooLargeError(f"the body has {length} bytes, at most {limit} are read", "body")
+        raise errors.BodyTooLargeError(
+            f"the body has {length} bytes, at most {limit} are read", "body"
+        )
     try:
         async with asyncio.timeout(within_s):
             return await _receive(receive, limit)
     except TimeoutError as error:
-        raise errors.BodyTimeoutError(f"the body did not arrive within {within_s:g} s", "body") from error
+        raise errors.BodyTimeoutError(
+            f"the body did not arrive within {within_s:g} s", "body"
+        ) from error
 
 
 async def _receive(receive: Receive, limit: int) -> bytes:
@@ -351,7 +391,9 @@ def _event_id_of(reward: schemas.RewardEvent, index: int) -> str:
 
 def _checked(record: RewardRecord, prefix: str) -> RewardRecord:
     if not abs(record.value) <= MAX_NUMBER:
-        raise errors.NonFiniteNumberError(f"a reward is a number up to {MAX_NUMBER:g}", f"{prefix}value")
+        raise errors.NonFiniteNumberError(
+            f"a reward is a number up to {MAX_NUMBER:g}", f"{prefix}value"
+        )
     return record
 
 
@@ -359,9 +401,17 @@ def _response(record: DecisionRecord, *, logged: bool, with_pmf: bool) -> schema
     ids = record.action_ids
     pmf = None
     if with_pmf:
-        pmf = [schemas.Probability(name, p) for name, p in zip(ids, record.pmfs()[0].tolist(), strict=True)]
-    chosen = [schemas.Chosen(slot, ids[k], record.propensity(slot)) for slot, k in enumerate(record.chosen)]
-    return schemas.RankResponse(record.event_id, record.policy, record.snapshot_id, logged, chosen, pmf)
+        pmf = [
+            schemas.Probability(name, p)
+            for name, p in zip(ids, record.pmfs()[0].tolist(), strict=True)
+        ]
+    chosen = [
+        schemas.Chosen(slot, ids[k], record.propensity(slot))
+        for slot, k in enumerate(record.chosen)
+    ]
+    return schemas.RankResponse(
+        record.event_id, record.policy, record.snapshot_id, logged, chosen, pmf
+    )
 
 
 def _accepted(count: int) -> Answer:
@@ -370,7 +420,9 @@ def _accepted(count: int) -> Answer:
 
 def _demand(method: str, wanted: str) -> None:
     if method != wanted:
-        raise errors.MethodNotAllowedError(f"use {wanted} here, not {method}", "method", allowed=wanted)
+        raise errors.MethodNotAllowedError(
+            f"use {wanted} here, not {method}", "method", allowed=wanted
+        )
 
 
 def _status(error: BanditloopError) -> int:
@@ -378,7 +430,9 @@ def _status(error: BanditloopError) -> int:
 
 
 def _error_bytes(error: BanditloopError) -> bytes:
-    return _encode(schemas.ErrorResponse(schemas.ErrorBody(error.code, error.message, error.target)))
+    return _encode(
+        schemas.ErrorResponse(schemas.ErrorBody(error.code, error.message, error.target))
+    )
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:

@@ -1,4 +1,7 @@
-"""The inbox: where producers that cannot speak HTTP leave events. What is valid moves into the log, in one step."""
+"""The inbox: where producers that cannot speak HTTP leave events.
+
+What is valid moves into the log, in one step.
+"""
 
 import logging
 from collections.abc import Sequence
@@ -23,8 +26,8 @@ if redis.call('SET', KEYS[2], 1, 'NX', 'EX', ARGV[2]) then redis.call('XADD', KE
 return 1
 """
 
-# Each once, however often it is asked: what is no longer in the inbox has been moved. KEYS: lease, inbox, log.
-# ARGV: token, and of each entry its id and the record, empty for what goes nowhere.
+# Each once, however often it is asked: what is no longer in the inbox has been moved. KEYS: lease,
+# inbox, log. ARGV: token, and of each entry its id and the record, empty for what goes nowhere.
 MOVE = """
 for at = 2, #ARGV, 2 do
   if redis.call('XDEL', KEYS[2], ARGV[at]) == 1 and ARGV[at + 1] ~= '' then
@@ -37,7 +40,9 @@ return 1
 log = logging.getLogger("banditloop.inbox")
 
 
-class InboxReward(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="reward", tag_field="type"):
+class InboxReward(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="reward", tag_field="type"
+):
     """``{"type": "reward", "event_id": …, "value": …}``, with the optional fields of the HTTP API."""
 
     event_id: str
@@ -47,7 +52,9 @@ class InboxReward(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="
     action_id: str | None = None
 
 
-class InboxActivation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="activation", tag_field="type"):
+class InboxActivation(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="activation", tag_field="type"
+):
     """``{"type": "activation", "event_id": …}``."""
 
     event_id: str
@@ -57,7 +64,10 @@ _json = msgspec.json.Decoder(InboxReward | InboxActivation)
 
 
 class Inbox:
-    """Moves events from the inbox to the log. ``refused`` counts what was no valid event, and was dropped."""
+    """Moves events from the inbox to the log.
+
+    ``refused`` counts what was no valid event, and was dropped.
+    """
 
     def __init__(self, client: "redis.Redis", keys: Keys) -> None:
         self._client = client
@@ -81,7 +91,12 @@ class Inbox:
                 record = parse(fields)
             except BanditloopError as error:
                 refused += 1
-                log.warning("inbox entry %s is dropped: %s: %s", entry_id.decode(), error.target, error.message)
+                log.warning(
+                    "inbox entry %s is dropped: %s: %s",
+                    entry_id.decode(),
+                    error.target,
+                    error.message,
+                )
             else:
                 if not self._passed_on(entry_id.decode(), record):
                     moved = encode(record)
@@ -97,10 +112,12 @@ class Inbox:
 
 
 class PartitionInbox(Inbox):
-    """Of one partition of several. An event may be left in any of their inboxes: it is passed on to that of its log.
+    """Of one partition of several.
 
-    Passing on is repeated when the leader dies before the event is gone from here; the other inbox remembers for
-    REMEMBERED_S which it has been given.
+    An event may be left in any of their inboxes: it is passed on to that of its log.
+
+    Passing on is repeated when the leader dies before the event is gone from here; the other inbox
+    remembers for REMEMBERED_S which it has been given.
     """
 
     def __init__(self, client: "redis.Redis", keys: Sequence[Keys], partition: int) -> None:
@@ -119,20 +136,24 @@ class PartitionInbox(Inbox):
 def parse(fields: dict[bytes, bytes]) -> RewardRecord | ActivationRecord:
     """The event of an inbox entry: a record in field ``r``, or a JSON object in field ``json``.
 
-    Raises:
-        CodecError: neither; it names the field. A decision is refused, too: only a replica knows its propensity.
+    Raises: CodecError: neither; it names the field. A decision is refused, too: only a replica
+        knows its propensity.
     """
     if JSON_FIELD in fields:
         try:
             given = _json.decode(fields[JSON_FIELD])
         except MALFORMED as error:
             message, _, where = str(error).partition(" - at `")
-            raise CodecError(message, where.rstrip("`").removeprefix("$").removeprefix(".") or "json") from error
+            raise CodecError(
+                message, where.rstrip("`").removeprefix("$").removeprefix(".") or "json"
+            ) from error
         event: RewardRecord | ActivationRecord
         if isinstance(given, InboxActivation):
             event = ActivationRecord(given.event_id)
         else:
-            event = RewardRecord(given.event_id, given.value, given.reward_id, given.slot, given.action_id)
+            event = RewardRecord(
+                given.event_id, given.value, given.reward_id, given.slot, given.action_id
+            )
         record = decode(encode(event))  # the same checks as of any entry
     else:
         record = decode(fields.get(FIELD, b""))

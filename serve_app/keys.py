@@ -1,4 +1,7 @@
-"""Every key name in Redis. The braces are a hash tag: all keys of one partition share a slot of a Redis Cluster."""
+"""Every key name in Redis.
+
+The braces are a hash tag: all keys of one partition share a slot of a Redis Cluster.
+"""
 
 from dataclasses import dataclass
 
@@ -27,7 +30,10 @@ class Keys:
 
     @property
     def inbox(self) -> str:
-        """Stream to which outside producers add rewards and activations; the leader moves them into the log."""
+        """Stream to which outside producers add rewards and activations.
+
+        The leader moves them into the log.
+        """
         return self._key("inbox")
 
     def passed_on(self, name: str) -> str:
@@ -90,7 +96,10 @@ class Keys:
 
     @property
     def progress(self) -> str:
-        """How far whoever leads has folded the log, and whether it stands still there; see learning.py."""
+        """How far whoever leads has folded the log, and whether it stands still there.
+
+        See learning.py.
+        """
         return self._key("progress")
 
     @property

@@ -1,4 +1,6 @@
-"""The learner process: read the log, fold, publish. One leader writes; a standby folds along and waits.
+"""The learner process: read the log, fold, publish.
+
+One leader writes; a standby folds along and waits.
 
 Whatever goes wrong, the process stays: see standstill.py.
 """
@@ -55,7 +57,10 @@ from serve_app.sweep import Sweep
 
 BLOCK_MS = 50
 PACE_S = 0.1
-"""Shortest time from one step to the next. What a step asks of Redis costs more than the few entries it would find."""
+"""Shortest time from one step to the next.
+
+What a step asks of Redis costs more than the few entries it would find.
+"""
 READ = 250
 """Entries at a time: while it sends a thousand decisions of 100 actions, 2 MB, Redis answers nobody else."""
 PUBLISHING_SHARE = 0.25
@@ -84,13 +89,16 @@ class LogPast:
 
 
 class LearnerLoop:
-    """Learns one policy. ``artifact`` is the version whose sources serve, ``catalogue`` the one that came with it.
+    """Learns one policy.
 
-    Of a policy with several partitions it is PartitionLoop (partitions.py) that learns ``partition``.
-    ``generation``: of the deployment that it is part of, see lease.py.
+    ``artifact`` is the version whose sources serve, ``catalogue`` the one that came with it.
 
-    ``run`` is the process's life: it resumes from the newest checkpoint, folds what is new, and, while it holds the
-    lease, says in the log what has changed, lets time pass, moves the inbox, takes checkpoints and publishes.
+    Of a policy with several partitions it is PartitionLoop (partitions.py) that learns
+    ``partition``. ``generation``: of the deployment that it is part of, see lease.py.
+
+    ``run`` is the process's life: it resumes from the newest checkpoint, folds what is new, and,
+    while it holds the lease, says in the log what has changed, lets time pass, moves the inbox,
+    takes checkpoints and publishes.
     """
 
     def __init__(
@@ -107,7 +115,8 @@ class LearnerLoop:
         partition: int = 0,
         generation: int = 0,
     ) -> None:
-        make_learner(spec, salt=salt)  # a spec that cannot be learned is refused before the log names it
+        # a spec that cannot be learned is refused before the log names it
+        make_learner(spec, salt=salt)
         self._client = client
         self._spec = spec
         self._salt = salt
@@ -151,7 +160,10 @@ class LearnerLoop:
         heart.join()
 
     def attempt(self) -> float:
-        """Start, or take one step, whatever goes wrong; how many seconds to wait before the next attempt."""
+        """Start, or take one step, whatever goes wrong.
+
+        How many seconds to wait before the next attempt.
+        """
         starts = not self._started
         try:
             if (left_s := self.standstill.wait_s()) > 0.0:
@@ -177,7 +189,9 @@ class LearnerLoop:
             self._started = False
             return NEWER_S
         if cut_off is not None:
-            log.warning("the log cannot be reached (%s): retrying", str(cut_off) or type(cut_off).__name__)
+            log.warning(
+                "the log cannot be reached (%s): retrying", str(cut_off) or type(cut_off).__name__
+            )
             self._started = self._started and not self._torn
             return RETRY_S
         if isinstance(error, LogGapError) and not starts:
@@ -207,11 +221,17 @@ class LearnerLoop:
             try:
                 self._fold.resume(state, self._past)
                 self._checkpointed = state.position
-                log.info("resumed policy %s from the checkpoint at %s", self._spec.name, state.position)
+                log.info(
+                    "resumed policy %s from the checkpoint at %s", self._spec.name, state.position
+                )
             except NewerBuildError:
                 raise
             except BanditloopError as error:
-                log.warning("the checkpoint at %s cannot be used (%s): folding from the start", state.position, error)
+                log.warning(
+                    "the checkpoint at %s cannot be used (%s): folding from the start",
+                    state.position,
+                    error,
+                )
                 self._fold = self._fresh()
         if self._trimmed():
             for entries in batched(self._history.entries(self._fold.position), CATCH_UP):
@@ -266,13 +286,18 @@ class LearnerLoop:
         )
 
     def _apply(self, entries: list[LogEntry]) -> None:
-        """Fold entries. If something outside the log fails in the middle of one, the fold is torn: start again."""
+        """Fold entries.
+
+        If something outside the log fails in the middle of one, the fold is torn: start again.
+        """
         self._torn = True
         self._fold.apply(entries)
         self._torn = False
 
     def _append(self, *records: LogRecord) -> None:
-        appended: list[Command] = [("XADD", self._keys.log, "*", FIELD, encode(record)) for record in records]
+        appended: list[Command] = [
+            ("XADD", self._keys.log, "*", FIELD, encode(record)) for record in records
+        ]
         if any(isinstance(record, BuildRecord) for record in records):
             appended += mark_fold(self._client, self._keys)
         self.lease.guarded(appended)
@@ -282,7 +307,8 @@ class LearnerLoop:
         known = self._fold
         if known.spec is not None and known.spec.partitions != self._spec.partitions:
             raise SpecError(
-                f"the log of {self._spec.name} is in {known.spec.partitions} partitions and stays so: set partitions to"
+                f"the log of {self._spec.name} is in {known.spec.partitions} partitions and stays"
+                " so: set partitions to"
                 f" {known.spec.partitions}, or begin a policy of another name",
                 "partitions",
             )
@@ -313,7 +339,10 @@ class LearnerLoop:
             self._append(TickRecord())
 
     def _ask_for_checkpoint(self) -> None:
-        if time.monotonic() - self._asked_at >= self._checkpoint_s and self._checkpointed != self._fold.position:
+        if (
+            time.monotonic() - self._asked_at >= self._checkpoint_s
+            and self._checkpointed != self._fold.position
+        ):
             self._append(CheckpointRecord())
             self._asked_at = time.monotonic()
 
@@ -350,7 +379,9 @@ class LearnerLoop:
 
     def _publish_one(self, published: Published) -> str:
         kept = {stored.snapshot_id for stored in self._checkpoints.list()}
-        snapshot_id = publish(self._client, self.lease, self._keys, published, pinned=self._fold.pinned, kept=kept)
+        snapshot_id = publish(
+            self._client, self.lease, self._keys, published, pinned=self._fold.pinned, kept=kept
+        )
         self._snapshots += 1
         self._snapshot_id = snapshot_id
         self._published_ms = self._log.now_ms()

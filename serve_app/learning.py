@@ -55,10 +55,14 @@ class Learning(msgspec.Struct, frozen=True):
         """Where it stands still, for everybody: the reason is for those with a key."""
         if self.stall is None:
             return None
-        return Stalled(policy, self.stall.position, self.stall.kind, self.stall.since_ms, self.partition)
+        return Stalled(
+            policy, self.stall.position, self.stall.kind, self.stall.since_ms, self.partition
+        )
 
 
-def readiness(learning: Mapping[str, Learning], status: str | None = None, waiting: Sequence[str] = ()) -> Readiness:
+def readiness(
+    learning: Mapping[str, Learning], status: str | None = None, waiting: Sequence[str] = ()
+) -> Readiness:
     """Of all policies together. ``status``: that of their learning, if none is given."""
     stalled = [where for name, each in learning.items() if (where := each.where(name)) is not None]
     unknown = any(each.state == "unknown" for each in learning.values())
@@ -104,7 +108,10 @@ class LearningWatch:
 
     def __init__(self, client: "redis.asyncio.Redis", specs: Sequence[PolicySpec]) -> None:
         self._client = client
-        self._logs = {spec.name: [_Seen(keys) for keys in partitions(spec.name, spec.partitions)] for spec in specs}
+        self._logs = {
+            spec.name: [_Seen(keys) for keys in partitions(spec.name, spec.partitions)]
+            for spec in specs
+        }
         self._known: dict[str, Learning] = {}
 
     def of(self, policy: str) -> Learning:
@@ -132,7 +139,9 @@ class LearningWatch:
                 stall, told = await self._look_at(each)
                 stalls += [] if stall is None else [(stall, each.keys.partition)]
                 refused += told
-            newest = sorted(refused, key=lambda told: log_order(told.position), reverse=True)[:SHOWN_REFUSALS]
+            newest = sorted(refused, key=lambda told: log_order(told.position), reverse=True)[
+                :SHOWN_REFUSALS
+            ]
             if stalls:
                 self._known[policy] = Learning("stalled", *stalls[0], refused=newest)
             else:

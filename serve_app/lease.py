@@ -1,7 +1,8 @@
 """Who may write: one lease per partition, and a token that fences off whoever lost it without noticing.
 
-A paused process cannot know that its time is over. So nothing rests on it: every write that only the leader may do goes
-through one script that compares tokens first, in Redis, at the moment of writing.
+A paused process cannot know that its time is over. So nothing rests on it: every write that only
+the leader may do goes through one script that compares tokens first, in Redis, at the moment of
+writing.
 """
 
 import logging
@@ -25,9 +26,10 @@ log = logging.getLogger("banditloop.lease")
 
 Command = tuple[str | bytes | int, ...]
 
-# Renew what is held (also where the answer that told the token was lost: the owner is in it), or take what nobody holds
-# under a token that was never used before; else be known to wait. What an earlier generation holds is taken, too, by
-# whoever says that it has caught up (ARGV[4], else 0). A token ends with its holder's generation.
+# Renew what is held (also where the answer that told the token was lost: the owner is in it), or
+# take what nobody holds under a token that was never used before; else be known to wait. What an
+# earlier generation holds is taken, too, by whoever says that it has caught up (ARGV[4], else 0). A
+# token ends with its holder's generation.
 _ACQUIRE = """
 local held = redis.call('GET', KEYS[1])
 local own = held and (held == ARGV[1] or string.match(held, '^%d+:(.*)$') == ARGV[3])
@@ -43,7 +45,9 @@ local token = own and held or (redis.call('INCR', KEYS[2]) .. ':' .. ARGV[3])
 redis.call('SET', KEYS[1], token, 'PX', ARGV[2])
 return token
 """
-_RELEASE = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
+_RELEASE = (
+    "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
+)
 
 _FENCE = """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return redis.error_reply('FENCED the lease is held by another') end
@@ -66,14 +70,23 @@ class LeaseLostError(Exception):
 
 
 class Lease:
-    """One process's part in the election. ``run`` takes and keeps the lease; ``guarded`` writes under it.
+    """One process's part in the election.
 
-    ``generation`` grows with every deployment: a process that sets ``caught_up`` takes the lease from one of an earlier
-    generation, so that a new deployment leads while the old one still runs, here or in another cluster.
+    ``run`` takes and keeps the lease; ``guarded`` writes under it.
+
+    ``generation`` grows with every deployment: a process that sets ``caught_up`` takes the lease
+    from one of an earlier generation, so that a new deployment leads while the old one still runs,
+    here or in another cluster.
     """
 
     def __init__(
-        self, client: "redis.Redis", keys: Keys, owner: str, *, generation: int = 0, lease_s: float = LEASE_S
+        self,
+        client: "redis.Redis",
+        keys: Keys,
+        owner: str,
+        *,
+        generation: int = 0,
+        lease_s: float = LEASE_S,
     ) -> None:
         self._client = client
         self._keys = keys
@@ -90,7 +103,11 @@ class Lease:
     def token(self) -> bytes | None:
         """The fencing token, while there is reason to believe that it is valid."""
         token = self._token
-        return token if token is not None and time.monotonic() - self._renewed_at < self._lease_ms / 1000 else None
+        return (
+            token
+            if token is not None and time.monotonic() - self._renewed_at < self._lease_ms / 1000
+            else None
+        )
 
     def acquire(self) -> bool:
         """Take or renew the lease; False if another holds it, or this one abstains."""
@@ -100,7 +117,9 @@ class Lease:
         own = self._token or b""
         keys = (self._keys.lease, self._keys.fence, self._keys.waiting)
         above = self._generation if self.caught_up.is_set() else 0
-        answer: Any = self._client.eval(_ACQUIRE, len(keys), *keys, own, self._lease_ms, self._owner, above)
+        answer: Any = self._client.eval(
+            _ACQUIRE, len(keys), *keys, own, self._lease_ms, self._owner, above
+        )
         if answer is None:
             self._token = None
             return False
@@ -157,7 +176,9 @@ class Lease:
         if token is None:
             raise LeaseLostError("this process does not lead")
         try:
-            return self._client.eval(_FENCE + script, 1 + len(keys), self._keys.lease, *keys, token, *arguments)
+            return self._client.eval(
+                _FENCE + script, 1 + len(keys), self._keys.lease, *keys, token, *arguments
+            )
         except ResponseError as error:
             if "FENCED" not in str(error):
                 raise

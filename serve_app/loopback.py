@@ -1,7 +1,8 @@
 """Keeping everything but the one HTTP port off the network.
 
-Ray, Serve and HAProxy open about twenty ports of their own. On a machine that runs the whole service, none of them is
-for anybody else: all listen on loopback, and only HAProxy's frontend listens where ``Settings.host`` says.
+Ray, Serve and HAProxy open about twenty ports of their own. On a machine that runs the whole
+service, none of them is for anybody else: all listen on loopback, and only HAProxy's frontend
+listens where ``Settings.host`` says.
 """
 
 import contextlib
@@ -40,7 +41,8 @@ def refuse_open_doors(settings: Settings) -> None:
     """
     if settings.keys_file is None and not is_loopback(settings.host):
         raise StartupError(
-            f"host {settings.host} can be reached from other machines, and there are no API keys: make one with"
+            f"host {settings.host} can be reached from other machines, and there are no API keys:"
+            " make one with"
             " `banditloop keys create` and give its file as --keys-file, or use --host 127.0.0.1",
             "host",
         )
@@ -55,14 +57,22 @@ def serve_host() -> str:
 
 @contextlib.contextmanager
 def ray_on_loopback(settings: Settings) -> Iterator[str]:
-    """What Ray must find in its environment when it starts in this context. Yields the host that Serve must be given.
+    """What Ray must find in its environment when it starts in this context.
 
-    HAProxy's statistics and metrics have no setting for their address: instead of HAProxy, Ray is given a starter,
-    which binds them in the configuration that Ray has written (haproxy.py). Ray itself listens on loopback alone
-    because of what ``prepare_environment`` has set.
+    Yields the host that Serve must be given.
+
+    HAProxy's statistics and metrics have no setting for their address: instead of HAProxy, Ray is
+    given a starter, which binds them in the configuration that Ray has written (haproxy.py). Ray
+    itself listens on loopback alone because of what ``prepare_environment`` has set.
     """
     given = os.environ.get(BINARY)
-    command = [sys.executable, "-I", str(Path(haproxy.__file__).resolve()), given or haproxy.bundled(), settings.host]
+    command = [
+        sys.executable,
+        "-I",
+        str(Path(haproxy.__file__).resolve()),
+        given or haproxy.bundled(),
+        settings.host,
+    ]
     starter = settings.data_dir.resolve() / "haproxy"
     starter.parent.mkdir(parents=True, exist_ok=True)
     starter.write_text(f'#!/bin/sh\nexec {shlex.join(command)} "$@"\n')
@@ -77,21 +87,27 @@ def ray_on_loopback(settings: Settings) -> Iterator[str]:
 
 
 def check_ray_is_on_loopback(node_address: str) -> None:
-    """Call once Ray has started. Who allows Ray to form clusters has to keep others from its ports himself.
+    """Call once Ray has started.
+
+    Who allows Ray to form clusters has to keep others from its ports himself.
 
     Raises:
         StartupError: ray was imported before its environment was prepared.
     """
     if os.environ.get(CLUSTERS) == "0" and not is_loopback(node_address):
-        raise StartupError(f"Ray listens on {node_address}: set {CLUSTERS}=0 before ray is imported", CLUSTERS)
+        raise StartupError(
+            f"Ray listens on {node_address}: set {CLUSTERS}=0 before ray is imported", CLUSTERS
+        )
 
 
 def keep_replica_on_loopback() -> None:
-    """Bind a replica's port for calls from other deployments to loopback. Call in a replica's constructor.
+    """Bind a replica's port for calls from other deployments to loopback.
 
-    Serve opens it on every interface, asks nobody who he is, and unpickles what arrives: whoever reaches it can run any
-    code. Nothing here makes such calls, and Serve has no setting for its address. The port is opened after the
-    constructor has returned, by this function of Serve's.
+    Call in a replica's constructor.
+
+    Serve opens it on every interface, asks nobody who he is, and unpickles what arrives: whoever
+    reaches it can run any code. Nothing here makes such calls, and Serve has no setting for its
+    address. The port is opened after the constructor has returned, by this function of Serve's.
     """
     from ray.serve._private import replica  # noqa: PLC0415 - only where Ray runs
 

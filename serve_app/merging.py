@@ -17,11 +17,14 @@ from serve_app.newer import NO_MERGE
 from serve_app.snapshots import UNNAMED_S
 
 KEPT_MERGES = 200
-"""Merged models that Vowpal Wabbit's learners may need to resume; an older one is made again from the logs."""
+"""Merged models that Vowpal Wabbit's learners may need to resume.
+
+An older one is made again from the logs.
+"""
 
 
-# Once for each number. KEYS: lease, merge, merged, log, blob of the model, which lasts if it is the one decided for.
-# ARGV: token, number, record, digest of the model, entry.
+# Once for each number. KEYS: lease, merge, merged, log, blob of the model, which lasts if it is the
+# one decided for. ARGV: token, number, record, digest of the model, entry.
 DECIDE = """
 local newest = tonumber(redis.call('HGET', KEYS[2], 'number') or '0')
 if tonumber(ARGV[2]) <= newest then return 0 end
@@ -55,7 +58,13 @@ def read_merge(client: "redis.Redis", keys: Keys) -> MergeRecord | None:
 
 
 def put_offer(
-    client: "redis.Redis", lease: Lease, keys: Keys, number: int, model: str, cut: Cut | None, taken: str | None
+    client: "redis.Redis",
+    lease: Lease,
+    keys: Keys,
+    number: int,
+    model: str,
+    cut: Cut | None,
+    taken: str | None,
 ) -> Offer:
     """Offer a cut, or nothing new, and forget what was offered before but for ``taken``, in the newest merge.
 
@@ -84,7 +93,9 @@ def put_offer(
     return offer
 
 
-def put_merge(client: "redis.Redis", lease: Lease, keys: Keys, record: MergeRecord, model: bytes) -> None:
+def put_merge(
+    client: "redis.Redis", lease: Lease, keys: Keys, record: MergeRecord, model: bytes
+) -> None:
     """Store a merged model, then decide the merge: its entry, and the pointer that the other partitions follow.
 
     A merge of this number that was decided before, although nobody heard of it, stays as it was.
@@ -116,7 +127,9 @@ def forget_merges(client: "redis.Redis", lease: Lease, keys: Keys, through: int)
 class MergedModels:
     """The model of a merge by its entry: remembered, stored, or else made again by folding all logs together."""
 
-    def __init__(self, client: "redis.Redis", keys: Keys, logs: Sequence[PartitionLog], *, salt: bytes) -> None:
+    def __init__(
+        self, client: "redis.Redis", keys: Keys, logs: Sequence[PartitionLog], *, salt: bytes
+    ) -> None:
         self._client, self._keys, self._logs, self._salt = client, keys, logs, salt
         self._last: tuple[str, bytes] | None = None
         self._together: tuple[Together, int] | None = None
@@ -169,8 +182,12 @@ def given_model(
         try:
             cut = refold(given)
         except BanditloopError as error:
-            raise SnapshotError(f"what partition {keys.partition} gave at {given.position} is lost", "merge") from error
+            raise SnapshotError(
+                f"what partition {keys.partition} gave at {given.position} is lost", "merge"
+            ) from error
         if cut is None or digest(cut.model) != given.digest:
-            raise SnapshotError(f"what partition {keys.partition} gave at {given.position} is lost", "merge")
+            raise SnapshotError(
+                f"what partition {keys.partition} gave at {given.position} is lost", "merge"
+            )
         model = cut.model
     return model

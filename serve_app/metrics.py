@@ -1,7 +1,7 @@
 """Counters of one process, pushed to Redis each second, so that any replica can answer for all of them.
 
-A scrape through the load balancer reaches one replica only; merging in Redis, with a ``process`` label on every sample,
-keeps each series monotonic and lets Prometheus add them up.
+A scrape through the load balancer reaches one replica only; merging in Redis, with a ``process``
+label on every sample, keeps each series monotonic and lets Prometheus add them up.
 """
 
 import asyncio
@@ -14,7 +14,12 @@ from typing import Any
 import msgspec
 import redis.asyncio
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 
 from policies.troubles import Trouble
 from serve_app.keys import PROCESSES, Keys, process_metrics
@@ -23,18 +28,43 @@ from serve_app.learning import Learning
 from serve_app.redis_clients import FAILURES, clock_ms
 from serve_app.stats import Stats, summed
 
-BUCKETS_S = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+BUCKETS_S = (
+    0.0001,
+    0.0002,
+    0.0005,
+    0.001,
+    0.002,
+    0.005,
+    0.01,
+    0.02,
+    0.05,
+    0.1,
+    0.2,
+    0.5,
+    1.0,
+    2.0,
+    5.0,
+)
 EXPIRE_S = 30
 PUSH_S = 1.0
 SCRAPE_S = 2.0
 
 COUNTERS = {
     "requests": ("HTTP requests by route and status", ("route", "status")),
-    "decisions": ("Decisions answered, by whether they are known to be logged", ("policy", "logged")),
+    "decisions": (
+        "Decisions answered, by whether they are known to be logged",
+        ("policy", "logged"),
+    ),
     "reward_events": ("Reward events accepted", ("policy",)),
     "source_failures": ("Requests a source fell out of", ("policy", "source")),
-    "source_partial": ("Answers of a source of which only a part could be used", ("policy", "source")),
-    "snapshot_failures": ("Failed attempts to load a snapshot; the previous one served on", ("policy", "reason")),
+    "source_partial": (
+        "Answers of a source of which only a part could be used",
+        ("policy", "source"),
+    ),
+    "snapshot_failures": (
+        "Failed attempts to load a snapshot; the previous one served on",
+        ("policy", "reason"),
+    ),
     "log_failures": ("Writes not known to be in the log", ("reason",)),
     "keys_file_failures": ("Changes of the keys file refused; the previous keys kept holding", ()),
 }
@@ -43,7 +73,10 @@ LATENCY = ("rank_latency_seconds", "Time to answer a rank request inside the rep
 
 
 class Sample(msgspec.Struct, array_like=True):
-    """Everything one process has measured. ``troubles``: policy, source, what was last wrong with it, and when."""
+    """Everything one process has measured.
+
+    ``troubles``: policy, source, what was last wrong with it, and when.
+    """
 
     process: str
     counters: list[tuple[str, list[str], float]]
@@ -81,7 +114,10 @@ class Metrics:
             self.process,
             [(name, list(labels), float(value)) for (name, *labels), value in self.counts.items()],
             list(self.gauges()),
-            [(policy, list(buckets), float(self._latency_sum[policy])) for policy, buckets in self._latency.items()],
+            [
+                (policy, list(buckets), float(self._latency_sum[policy]))
+                for policy, buckets in self._latency.items()
+            ],
             list(self.troubles()),
         )
 
@@ -90,7 +126,11 @@ class Metrics:
         while True:
             try:
                 pipeline = client.pipeline(transaction=False)
-                pipeline.set(process_metrics(self.process), msgspec.msgpack.encode(self.sample()), ex=EXPIRE_S)
+                pipeline.set(
+                    process_metrics(self.process),
+                    msgspec.msgpack.encode(self.sample()),
+                    ex=EXPIRE_S,
+                )
                 pipeline.zadd(PROCESSES, {self.process: time.time()})
                 pipeline.zremrangebyscore(PROCESSES, 0, time.time() - EXPIRE_S)
                 await pipeline.execute()
@@ -150,7 +190,9 @@ async def _pushed(client: "redis.asyncio.Redis") -> list[Sample]:
     return [msgspec.msgpack.decode(each, type=Sample) for each in raw if each is not None]
 
 
-async def read_troubles(client: "redis.asyncio.Redis", policy: str, own: Mapping[str, Trouble]) -> dict[str, Trouble]:
+async def read_troubles(
+    client: "redis.asyncio.Redis", policy: str, own: Mapping[str, Trouble]
+) -> dict[str, Trouble]:
     """What was last wrong with each source of a policy, in this process or any other."""
     found = dict(own)
     for sample in await _pushed(client):
@@ -176,7 +218,9 @@ async def _lag_s(client: "redis.asyncio.Redis", keys: Keys, stats: Stats) -> flo
     newest: Any = await client.xrevrange(keys.log, count=1)
     if not newest or newest[0][0].decode() == stats.position:
         return 0.0
-    return max(0.0, (await clock_ms(client, keys.log) - int(stats.position.partition("-")[0])) / 1000)
+    return max(
+        0.0, (await clock_ms(client, keys.log) - int(stats.position.partition("-")[0])) / 1000
+    )
 
 
 class LogState(msgspec.Struct, frozen=True):
@@ -194,7 +238,11 @@ async def _log_state(client: "redis.asyncio.Redis", keys: Keys) -> LogState:
     if failures is None and end is None:
         return LogState(int(entries), None, 0)
     oldest: Any = await client.xrange(keys.log, f"({written.decode()}" if written else "-", count=1)
-    age = (await clock_ms(client, keys.log) - int(oldest[0][0].partition(b"-")[0])) / 1000 if oldest else 0.0
+    age = (
+        (await clock_ms(client, keys.log) - int(oldest[0][0].partition(b"-")[0])) / 1000
+        if oldest
+        else 0.0
+    )
     return LogState(int(entries), max(0.0, age), int(failures or 0))
 
 
@@ -252,7 +300,9 @@ class _Collector:
         return trouble
 
     def _histogram(self) -> Metric:
-        histogram = HistogramMetricFamily(f"banditloop_{LATENCY[0]}", LATENCY[1], labels=["policy", "process"])
+        histogram = HistogramMetricFamily(
+            f"banditloop_{LATENCY[0]}", LATENCY[1], labels=["policy", "process"]
+        )
         for sample in self._samples:
             for policy, buckets, total in sample.latency:
                 cumulative, rows = 0, []
@@ -268,15 +318,27 @@ class _Collector:
             "Rewards and decisions of the log by outcome of the join",
             labels=["policy", "outcome"],
         )
-        early = GaugeMetricFamily("banditloop_early_rewards", "Rewards waiting for their decision", labels=["policy"])
-        learned = CounterMetricFamily("banditloop_learned", "Interactions learned", labels=["policy"])
-        published = CounterMetricFamily("banditloop_snapshots_published", "Snapshots published", labels=["policy"])
-        lag = GaugeMetricFamily(
-            "banditloop_learner_lag_seconds", "Time since the learner's position, if the log goes on", labels=["policy"]
+        early = GaugeMetricFamily(
+            "banditloop_early_rewards", "Rewards waiting for their decision", labels=["policy"]
         )
-        merges = CounterMetricFamily("banditloop_merges", "Merges of a policy's partitions", labels=["policy"])
+        learned = CounterMetricFamily(
+            "banditloop_learned", "Interactions learned", labels=["policy"]
+        )
+        published = CounterMetricFamily(
+            "banditloop_snapshots_published", "Snapshots published", labels=["policy"]
+        )
+        lag = GaugeMetricFamily(
+            "banditloop_learner_lag_seconds",
+            "Time since the learner's position, if the log goes on",
+            labels=["policy"],
+        )
+        merges = CounterMetricFamily(
+            "banditloop_merges", "Merges of a policy's partitions", labels=["policy"]
+        )
         late = GaugeMetricFamily(
-            "banditloop_late_partitions", "Partitions without which the newest merge was made", labels=["policy"]
+            "banditloop_late_partitions",
+            "Partitions without which the newest merge was made",
+            labels=["policy"],
         )
         free = GaugeMetricFamily(
             "banditloop_free_columns",
@@ -303,16 +365,25 @@ class _Collector:
         stalled = GaugeMetricFamily("banditloop_learning_stalled", text, labels=["policy", "kind"])
         for policy, learning in self._learning.items():
             if learning.state != "unknown":
-                stalled.add_metric([policy, learning.stall.kind if learning.stall else ""], float(bool(learning.stall)))
+                stalled.add_metric(
+                    [policy, learning.stall.kind if learning.stall else ""],
+                    float(bool(learning.stall)),
+                )
         return stalled
 
     def _archivers(self) -> Iterator[Metric]:
-        entries = GaugeMetricFamily("banditloop_log_entries", "Entries of the log in Redis", labels=["policy"])
+        entries = GaugeMetricFamily(
+            "banditloop_log_entries", "Entries of the log in Redis", labels=["policy"]
+        )
         lag = GaugeMetricFamily(
-            "banditloop_archive_lag_seconds", "Age of the oldest entry that is not archived", labels=["policy"]
+            "banditloop_archive_lag_seconds",
+            "Age of the oldest entry that is not archived",
+            labels=["policy"],
         )
         failures = CounterMetricFamily(
-            "banditloop_archive_failures", "Attempts to archive that failed and were repeated", labels=["policy"]
+            "banditloop_archive_failures",
+            "Attempts to archive that failed and were repeated",
+            labels=["policy"],
         )
         for policy, state in self._logs.items():
             entries.add_metric([policy], state.entries)

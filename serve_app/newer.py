@@ -1,8 +1,11 @@
-"""What keeps a build away from a log that a newer one has written. A fold that meets it stops as well (see FOLD).
+"""What keeps a build away from a log that a newer one has written.
 
-A learner that leads says in Redis, in the step that appends its BuildRecord, by which version the log is folded from
-there on, and a service looks before it starts. Builds of fold 1 do not; but they refuse a policy whose newest merge has
-another number of inputs than its spec has partitions. So there is NO_MERGE where they look for one: it has none.
+A fold that meets it stops as well (see FOLD).
+
+A learner that leads says in Redis, in the step that appends its BuildRecord, by which version the
+log is folded from there on, and a service looks before it starts. Builds of fold 1 do not; but they
+refuse a policy whose newest merge has another number of inputs than its spec has partitions. So
+there is NO_MERGE where they look for one: it has none.
 """
 
 from pathlib import Path
@@ -18,7 +21,10 @@ from serve_app.keys import Keys
 from serve_app.lease import Command
 
 FORMAT = 1
-"""Of a data directory. A later build that lays it out anew writes a higher number into the file ``format`` in it."""
+"""Of a data directory.
+
+A later build that lays it out anew writes a higher number into the file ``format`` in it.
+"""
 NO_MERGE = msgspec.msgpack.encode(MergeRecord(0, [], "", ""))
 
 
@@ -34,7 +40,8 @@ def check_format(data_dir: Path) -> None:
         return
     if said != str(FORMAT):
         raise NewerBuildError(
-            f"a newer build of banditloop has written {data_dir} (its format is {said[:20]!r}, this build's {FORMAT}):"
+            f"a newer build of banditloop has written {data_dir} (its format is {said[:20]!r},"
+            f" this build's {FORMAT}):"
             " use that build, or a later one, or another --data-dir",
             "data_dir",
         )
@@ -44,7 +51,8 @@ def mark_fold(client: "redis.Redis", keys: Keys) -> list[Command]:
     """What a leader writes with its BuildRecord."""
     marked: list[Command] = [("SET", keys.fold, FOLD), ("HSET", keys.merge, "record", NO_MERGE)]
     before: Any = client.hget(keys.merge, "record")
-    if before not in (None, NO_MERGE):  # of a build of fold 1; nobody else writes it while this one leads
+    # of a build of fold 1; nobody else writes it while this one leads
+    if before not in (None, NO_MERGE):
         marked.insert(0, ("HSETNX", keys.merge, "newest", before))
     return marked
 

@@ -1,9 +1,12 @@
-"""The learner of one partition of several: it cuts and offers; that of partition 0 merges and publishes as well.
+"""The learner of one partition of several: it cuts and offers.
 
-Every learner writes under the lease of its own partition alone. A merge is decided by its entry in the log of partition
-0, once, with the pointer to it; the learners of the others repeat the entry in theirs. Nothing is kept in a learner's
-memory that a successor could not read from the logs, the offers and that pointer: each step compares what there is with
-what there should be, and does what is missing.
+That of partition 0 merges and publishes as well.
+
+Every learner writes under the lease of its own partition alone. A merge is decided by its entry in
+the log of partition 0, once, with the pointer to it; the learners of the others repeat the entry in
+theirs. Nothing is kept in a learner's memory that a successor could not read from the logs, the
+offers and that pointer: each step compares what there is with what there should be, and does what
+is missing.
 """
 
 import logging
@@ -47,7 +50,10 @@ from serve_app.snapshots import Published, decode_published
 from serve_app.stats import Stats
 
 LATE_S = 1.0
-"""How long a merge waits for a partition that offers nothing, once; it is not waited for again until it does."""
+"""How long a merge waits for a partition that offers nothing, once.
+
+It is not waited for again until it does.
+"""
 MERGE_S = 1.0
 STATS_S = 0.25
 
@@ -57,7 +63,8 @@ log = logging.getLogger("banditloop.partitions")
 class PartitionLoop(LearnerLoop):
     """Learns one partition; see LearnerLoop. ``archives``: of every partition, or none.
 
-    ``merge_interval_s``: least time between two cuts; what is learned is served about that much later.
+    ``merge_interval_s``: least time between two cuts; what is learned is served about that much
+    later.
     """
 
     _fold: PartitionFold
@@ -81,7 +88,9 @@ class PartitionLoop(LearnerLoop):
             check_mergeable(spec.learner.args)
         self._all = partitions(spec.name, spec.partitions)
         given: Sequence[ArchiveReader | None] = archives or [None] * spec.partitions
-        self._logs = [History(client, keys, archive) for keys, archive in zip(self._all, given, strict=True)]
+        self._logs = [
+            History(client, keys, archive) for keys, archive in zip(self._all, given, strict=True)
+        ]
         self._merged = MergedModels(client, self._all[0], self._logs, salt=salt)
         self._partition = partition
         self._merge_s = merge_interval_s
@@ -161,7 +170,12 @@ class PartitionLoop(LearnerLoop):
     def _cut(self) -> None:
         """Say where the model for the next merge is taken, if there is anything new to give."""
         fold, number = self._fold, self._fold.number + 1
-        if fold.cut is not None or fold.untold == 0 or fold.number == 0 or not self._due(self._cut_at):
+        if (
+            fold.cut is not None
+            or fold.untold == 0
+            or fold.number == 0
+            or not self._due(self._cut_at)
+        ):
             return
         if self._say(CutRecord(number), "cut", number):
             self._cut_at = time.monotonic()
@@ -173,21 +187,34 @@ class PartitionLoop(LearnerLoop):
             return
         name = fold.cut.position if fold.cut is not None else None
         known = self._offered
-        if known is not None and known.number == number and (known.input.position if known.input else None) == name:
+        if (
+            known is not None
+            and known.number == number
+            and (known.input.position if known.input else None) == name
+        ):
             return
         own = self._own(fold.inputs)
         model = self._spec.model_digest
         taken = own.digest if own is not None else None
-        self._offered = put_offer(self._client, self.lease, self._keys, number, model, fold.cut, taken)
+        self._offered = put_offer(
+            self._client, self.lease, self._keys, number, model, fold.cut, taken
+        )
 
     def _follow(self) -> None:
         """Repeat the newest merge in this partition's log."""
         record = read_merge(self._client, self._all[0])
-        if record is not None and record.number > self._fold.number and record.model == self._spec.model_digest:
+        if (
+            record is not None
+            and record.number > self._fold.number
+            and record.model == self._spec.model_digest
+        ):
             self._say(record, "merge", record.number)
 
     def _say(self, record: LogRecord, what: str, number: int) -> bool:
-        """Append an entry, once for all that this leader knows; a second one would say nothing new."""
+        """Append an entry, once for all that this leader knows.
+
+        A second one would say nothing new.
+        """
         if (what, number) in self._said:
             return False
         self._append(record)
@@ -215,7 +242,11 @@ class PartitionLoop(LearnerLoop):
         offers: list[Offer | None] = []
         for keys in self._all:
             offer = self._offered if keys.partition == 0 else read_offer(self._client, keys)
-            offers.append(offer if offer is not None and (offer.number, offer.model) == (number, model) else None)
+            offers.append(
+                offer
+                if offer is not None and (offer.number, offer.model) == (number, model)
+                else None
+            )
         missing = {partition for partition, offer in enumerate(offers) if offer is None}
         fresh = any(offer is not None and offer.input is not None for offer in offers)
         if not fresh and not changed and fold.rollback is None:
@@ -226,7 +257,12 @@ class PartitionLoop(LearnerLoop):
             return
         self._waiting_since = None
         if missing - self._late and fold.number and not changed:
-            log.warning("policy %s: merge %d goes on without partitions %s", self._spec.name, number, sorted(missing))
+            log.warning(
+                "policy %s: merge %d goes on without partitions %s",
+                self._spec.name,
+                number,
+                sorted(missing),
+            )
         if not changed:
             self._late = missing
         before = fold.inputs or [None] * len(self._all)
@@ -243,7 +279,9 @@ class PartitionLoop(LearnerLoop):
             self._waiting_since = now
         return now - self._waiting_since >= LATE_S
 
-    def _merge_now(self, number: int, inputs: list[MergeInput | None], before: Sequence[MergeInput | None]) -> None:
+    def _merge_now(
+        self, number: int, inputs: list[MergeInput | None], before: Sequence[MergeInput | None]
+    ) -> None:
         began = time.monotonic()
         ridge, known = isinstance(self._spec.learner, RidgeConfig), {}
         given: list[tuple[MergeInput, bytes]] = []
@@ -271,13 +309,17 @@ class PartitionLoop(LearnerLoop):
             return cut.model
         if given.digest in self._known:
             return self._known[given.digest]
-        return given_model(self._client, self._all[partition], given, lambda each: self._refold(partition, each))
+        return given_model(
+            self._client, self._all[partition], given, lambda each: self._refold(partition, each)
+        )
 
     def _refold(self, partition: int, given: MergeInput) -> Cut | None:
         """What a partition gave, from its log; of a ridge learner, which needs no other log."""
         history = self._logs[partition]
         past = LogPast(history, Checkpoints(self._client, self._all[partition]))
-        fold = PartitionFold(history.blob, salt=self._salt, partition=partition, merged=self._merged, past=past)
+        fold = PartitionFold(
+            history.blob, salt=self._salt, partition=partition, merged=self._merged, past=past
+        )
         state: FoldState | None = past.checkpoint(position_before(given.position))
         if state is not None:
             fold.resume(state, past)
@@ -295,7 +337,9 @@ class PartitionLoop(LearnerLoop):
 
     def _roll_back_to(self, position: str) -> bool:
         """Decide a merge that restores the one at a position; False if there is none that fits: it is refused."""
-        found = next((e.record for e in self._history.entries(position_before(position), position)), None)
+        found = next(
+            (e.record for e in self._history.entries(position_before(position), position)), None
+        )
         if not isinstance(found, MergeRecord) or found.model != self._spec.model_digest:
             return False
         number = self._fold.number + 1
@@ -304,7 +348,8 @@ class PartitionLoop(LearnerLoop):
         return True
 
     def _on_merge(self, record: MergeRecord) -> None:
-        if record.number == self._decided:  # another leader's it publishes, or a merge of ours will come after it
+        # another leader's it publishes, or a merge of ours will come after it
+        if record.number == self._decided:
             fold = self._fold
             self._to_publish = self._publishable()
             self._served = (fold.spec_id, fold.catalogue.digest, fold.pinned)
@@ -327,7 +372,11 @@ class PartitionLoop(LearnerLoop):
 
 
 def make_loop(
-    settings: Settings, spec: PolicySpec, partition: int, trained: Artifact | None, generation: int = 0
+    settings: Settings,
+    spec: PolicySpec,
+    partition: int,
+    trained: Artifact | None,
+    generation: int = 0,
 ) -> LearnerLoop:
     """The learner of a policy, or of one of its partitions, as the service runs it."""
     root, count = settings.archive_root(), spec.partitions
@@ -345,4 +394,6 @@ def make_loop(
     if count == 1:
         return LearnerLoop(client, spec, archive=archives[0] if archives else None, **common)
     merge_s = settings.merge_interval_ms / 1000
-    return PartitionLoop(client, spec, partition=partition, merge_interval_s=merge_s, archives=archives, **common)
+    return PartitionLoop(
+        client, spec, partition=partition, merge_interval_s=merge_s, archives=archives, **common
+    )

@@ -1,4 +1,7 @@
-"""Where in a cluster things run. Node types say what they are for by a custom resource: serve, learner or replay."""
+"""Where in a cluster things run.
+
+Node types say what they are for by a custom resource: serve, learner or replay.
+"""
 
 from typing import Any, Literal
 
@@ -8,7 +11,9 @@ SHARE = 0.001
 
 
 def on_node_for(role: Role) -> dict[str, Any]:
-    """Options of an actor or task that put it on a node for ``role``; none where no node has or can have that resource.
+    """Options of an actor or task that put it on a node for ``role``.
+
+    None where no node has or can have that resource.
 
     Nodes that an autoscaler may add count as well: its configuration lists their types.
     """

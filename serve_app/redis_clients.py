@@ -1,6 +1,7 @@
 """Clients of one Redis, or of a Redis Cluster: ``redis+cluster://host:port`` names any of its nodes.
 
-All keys of a partition are in one slot, so on one node; different partitions may be on different ones.
+All keys of a partition are in one slot, so on one node; different partitions may be on different
+ones.
 """
 
 import contextlib
@@ -34,8 +35,15 @@ def plain(url: str) -> str:
 
 
 def blocking_client(url: str, *, timeout_s: float = 30.0) -> "redis.Redis":
-    """For a process of its own: learner, archiver, command. Like ``connect``, it never repeats a command by itself."""
-    options: dict[str, Any] = {"socket_timeout": timeout_s, "socket_connect_timeout": 5, "retry": Retry(NoBackoff(), 0)}
+    """For a process of its own: learner, archiver, command.
+
+    Like ``connect``, it never repeats a command by itself.
+    """
+    options: dict[str, Any] = {
+        "socket_timeout": timeout_s,
+        "socket_connect_timeout": 5,
+        "retry": Retry(NoBackoff(), 0),
+    }
     if is_cluster(url):
         cluster: Any = RedisCluster.from_url(plain(url), **options)
         return cast("redis.Redis", cluster)
@@ -45,10 +53,15 @@ def blocking_client(url: str, *, timeout_s: float = 30.0) -> "redis.Redis":
 def connect(url: str, *, timeout_s: float) -> "redis.asyncio.Redis":
     """A client that never repeats a command by itself: one whose answer was lost may have been carried out.
 
-    Left to itself ``Redis()`` of redis-py 8 repeats ten times, ``from_url()`` never, and a client of a cluster does.
+    Left to itself ``Redis()`` of redis-py 8 repeats ten times, ``from_url()`` never, and a client
+    of a cluster does.
     """
     never = AsyncRetry(NoBackoff(), 0)
-    options: dict[str, Any] = {"socket_timeout": timeout_s, "socket_connect_timeout": timeout_s, "retry": never}
+    options: dict[str, Any] = {
+        "socket_timeout": timeout_s,
+        "socket_connect_timeout": timeout_s,
+        "retry": never,
+    }
     if is_cluster(url):
         cluster: Any = AsyncCluster.from_url(plain(url), **options)
         return cast("redis.asyncio.Redis", cluster)
@@ -69,7 +82,9 @@ def wire(client: "redis.asyncio.Redis") -> Wire:
 
 
 class _Connection:
-    """A connection that is kept. A pipeline fetches one, and locks, counts and times that, for every batch anew.
+    """A connection that is kept.
+
+    A pipeline fetches one, and locks, counts and times that, for every batch anew.
 
     Whoever calls bounds the time: a connection whose answer nobody waited for is closed.
     """
@@ -82,7 +97,8 @@ class _Connection:
         if self._kept is None:
             self._kept = await self._client.connection_pool.get_connection()  # type: ignore[no-untyped-call]
             self._kept.socket_timeout = None
-        if self._kept.is_connected and await self._kept.can_read():  # nothing was asked: the server has closed it
+        # nothing was asked: the server has closed it
+        if self._kept.is_connected and await self._kept.can_read():
             await self._kept.disconnect(nowait=True)
         await self._kept.send_packed_command(self._kept.pack_commands(commands))
         answers: list[Any] = []
@@ -91,7 +107,9 @@ class _Connection:
                 answers.append(await self._kept.read_response())
             except errors.ResponseError as error:
                 answers.append(error)
-        if self._kept.should_reconnect() or any(isinstance(answer, errors.ReadOnlyError) for answer in answers):
+        if self._kept.should_reconnect() or any(
+            isinstance(answer, errors.ReadOnlyError) for answer in answers
+        ):
             await self._kept.disconnect(nowait=True)
         return answers
 
@@ -120,7 +138,11 @@ async def look_again(client: "redis.asyncio.Redis") -> None:
 
 async def look_again_if(client: "redis.asyncio.Redis", results: Iterable[Any]) -> None:
     """The same, where a result says that the server was the wrong one, or has gone."""
-    wrong = (errors.ReadOnlyError, errors.ConnectionError) if isinstance(client, AsyncCluster) else errors.ReadOnlyError
+    wrong = (
+        (errors.ReadOnlyError, errors.ConnectionError)
+        if isinstance(client, AsyncCluster)
+        else errors.ReadOnlyError
+    )
     if any(isinstance(result, wrong) for result in results):
         with contextlib.suppress(*FAILURES):
             await look_again(client)
@@ -128,13 +150,17 @@ async def look_again_if(client: "redis.asyncio.Redis", results: Iterable[Any]) -
 
 def now_ms(client: "redis.Redis", key: str) -> int:
     """The clock, in milliseconds, of the server that holds ``key``."""
-    at: dict[str, Any] = {"target_nodes": client.get_node_from_key(key)} if isinstance(client, RedisCluster) else {}
+    at: dict[str, Any] = (
+        {"target_nodes": client.get_node_from_key(key)} if isinstance(client, RedisCluster) else {}
+    )
     return _ms(client.time(**at))
 
 
 async def clock_ms(client: "redis.asyncio.Redis", key: str) -> int:
     """The same."""
-    at: dict[str, Any] = {"target_nodes": client.get_node_from_key(key)} if isinstance(client, AsyncCluster) else {}
+    at: dict[str, Any] = (
+        {"target_nodes": client.get_node_from_key(key)} if isinstance(client, AsyncCluster) else {}
+    )
     return _ms(await client.time(**at))
 
 

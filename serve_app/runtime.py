@@ -19,7 +19,12 @@ from policies.spec import PolicySpec
 from serve_app.client import is_ready, without_model
 from serve_app.embedded import embedded_valkey, running_url
 from serve_app.environment import join_clusters, prepare_environment
-from serve_app.loopback import check_ray_is_on_loopback, is_loopback, ray_on_loopback, refuse_open_doors
+from serve_app.loopback import (
+    check_ray_is_on_loopback,
+    is_loopback,
+    ray_on_loopback,
+    refuse_open_doors,
+)
 from serve_app.newer import check_format
 from serve_app.settings import Settings
 from serve_app.validation import check_logs
@@ -88,7 +93,8 @@ def serving(settings: Settings, specs: Sequence[PolicySpec]) -> Iterator[str]:
         check_logs(url, specs)
         try:
             with ThreadPoolExecutor(1) as pool:
-                pool.submit(import_module, "serve_app.app")  # most of a second, while Ray's processes start
+                # most of a second, while Ray's processes start
+                pool.submit(import_module, "serve_app.app")
                 with _signals_wait():
                     ray.init(
                         address="local",  # its own, whatever else runs on this machine
@@ -117,10 +123,15 @@ def serving(settings: Settings, specs: Sequence[PolicySpec]) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def serving_on_cluster(settings: Settings, specs: Sequence[PolicySpec], address: str) -> Iterator[str]:
-    """The application on a Ray cluster that runs, until the context ends. Yields its URL once every policy is ready.
+def serving_on_cluster(
+    settings: Settings, specs: Sequence[PolicySpec], address: str
+) -> Iterator[str]:
+    """The application on a Ray cluster that runs, until the context ends.
 
-    ``address``: auto, or HOST:PORT of the head. What Redis, salt and archive must be for it: ``build_for_cluster``.
+    Yields its URL once every policy is ready.
+
+    ``address``: auto, or HOST:PORT of the head. What Redis, salt and archive must be for it:
+    ``build_for_cluster``.
 
     Raises:
         StartupError: no cluster answers, or it does not start; with the reason.
@@ -138,7 +149,12 @@ def serving_on_cluster(settings: Settings, specs: Sequence[PolicySpec], address:
         settings = settings.model_copy(update={"salt": SecretStr(settings.secret().decode())})
     try:
         with _signals_wait():
-            ray.init(address=address, namespace="banditloop", log_to_driver=False, logging_level=logging.WARNING)
+            ray.init(
+                address=address,
+                namespace="banditloop",
+                log_to_driver=False,
+                logging_level=logging.WARNING,
+            )
     except ConnectionError as error:
         raise StartupError(f"no Ray cluster answers at {address!r}: {error}", "address") from error
     try:
@@ -159,8 +175,8 @@ def serving_on_cluster(settings: Settings, specs: Sequence[PolicySpec], address:
 def _signals_wait() -> Iterator[None]:
     """A signal that comes meanwhile has its effect at the end.
 
-    Interrupted, Ray leaves processes behind for a minute. It also puts handlers of its own, which exit, or print a
-    trace and end: those that there were are there again at the end.
+    Interrupted, Ray leaves processes behind for a minute. It also puts handlers of its own, which
+    exit, or print a trace and end: those that there were are there again at the end.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -196,13 +212,18 @@ def _stop_ray() -> None:
 
 @contextlib.contextmanager
 def _serve_started(http_options: dict[str, Any]) -> Iterator[None]:
-    """Serve's controller, once it can be asked for; at the end HAProxy as well, which takes seconds longer."""
+    """Serve's controller, once it can be asked for.
+
+    At the end HAProxy as well, which takes seconds longer.
+    """
     import ray
     from ray import serve
 
     with ThreadPoolExecutor(1) as pool:
         started = pool.submit(serve.start, http_options=http_options)
-        while not started.done() and CONTROLLER not in ray.util.list_named_actors(all_namespaces=True):
+        while not started.done() and CONTROLLER not in ray.util.list_named_actors(
+            all_namespaces=True
+        ):
             time.sleep(CONTROLLER_POLL_S)
         if started.done():
             started.result()
@@ -217,12 +238,12 @@ def _url(host: str, port: int) -> str:
 def _wait_until_ready(url: str, status: Callable[[], Any], policies: int) -> None:
     """Wait until all answers, with every replica there.
 
-    A replica that dies meanwhile makes Serve call the whole deployment failed, and start another one: only a failure
-    that lasts ends a service, and none does that answers. Policies whose learning stands still before they had a model
-    are not waited for, if there are others.
+    A replica that dies meanwhile makes Serve call the whole deployment failed, and start another
+    one: only a failure that lasts ends a service, and none does that answers. Policies whose
+    learning stands still before they had a model are not waited for, if there are others.
 
-    Raises:
-        StartupError: with what Serve says of each deployment that fails, or where learning stands still.
+    Raises: StartupError: with what Serve says of each deployment that fails, or where learning
+        stands still.
     """
     began = time.monotonic()
     failing_since = ready_since = still_since = math.inf
@@ -248,7 +269,9 @@ def _wait_until_ready(url: str, status: Callable[[], Any], policies: int) -> Non
             raise StartupError(f"not started: {_reasons(found)}", "deployments")
         if now - began > READY_S:
             raise StartupError(
-                f"not ready after {READY_S:.0f} s ({_reasons(found)}): see /tmp/ray/session_latest/logs", "deployments"
+                f"not ready after {READY_S:.0f} s ({_reasons(found)}): see"
+                " /tmp/ray/session_latest/logs",
+                "deployments",
             )
         time.sleep(POLL_S)
 
@@ -256,5 +279,7 @@ def _wait_until_ready(url: str, status: Callable[[], Any], policies: int) -> Non
 def _reasons(found: Any) -> str:
     if found is None:
         return "Serve knows of no application"
-    reasons = [f"{name}: {each.message}" for name, each in found.deployments.items() if each.message]
+    reasons = [
+        f"{name}: {each.message}" for name, each in found.deployments.items() if each.message
+    ]
     return "; ".join(reasons) or found.message or str(found.status)

@@ -44,7 +44,10 @@ class RankResponse(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class RewardRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A reward; higher is better. ``reward_id`` makes retries safe; without it a slot takes one reward."""
+    """A reward; higher is better.
+
+    ``reward_id`` makes retries safe; without it a slot takes one reward.
+    """
 
     value: float
     reward_id: str | None = None
@@ -92,7 +95,12 @@ class RankBatchResponse(msgspec.Struct, frozen=True):
     """One result per request, in order."""
 
     results: list[
-        Annotated[Any, msgspec.Meta(extra_json_schema={"anyOf": [_ref("RankResponse"), _ref("ErrorResponse")]})]
+        Annotated[
+            Any,
+            msgspec.Meta(
+                extra_json_schema={"anyOf": [_ref("RankResponse"), _ref("ErrorResponse")]}
+            ),
+        ]
     ]
 
 
@@ -116,7 +124,10 @@ class CatalogueResponse(msgspec.Struct, frozen=True):
 
 
 class Stalled(msgspec.Struct, frozen=True):
-    """Where a policy's learning stands still: at the entry of this id and kind; ``since_ms`` of the log's clock."""
+    """Where a policy's learning stands still: at the entry of this id and kind.
+
+    ``since_ms`` of the log's clock.
+    """
 
     policy: str
     entry: str
@@ -137,8 +148,8 @@ class PolicyInfo(msgspec.Struct, frozen=True):
     """A policy as this replica serves it. ``spec`` is the whole spec.
 
     ``source_troubles``: by source, what was last wrong with it in any replica that runs.
-    ``learning``: ``ok``, ``stalled``, or ``unknown`` while Redis does not say; ``stalled`` and ``reason``: where and
-    why. ``refused``: the entries that were refused last.
+    ``learning``: ``ok``, ``stalled``, or ``unknown`` while Redis does not say; ``stalled`` and
+    ``reason``: where and why. ``refused``: the entries that were refused last.
     """
 
     policy: str
@@ -171,7 +182,10 @@ class Health(msgspec.Struct, frozen=True):
 
 
 class Readiness(msgspec.Struct, frozen=True):
-    """``status`` is ``ok``, or what is missing. ``learning``: ``ok``, ``stalled``, or ``unknown``; with the entries."""
+    """``status`` is ``ok``, or what is missing.
+
+    ``learning``: ``ok``, ``stalled``, or ``unknown``; with the entries.
+    """
 
     status: str
     learning: str
@@ -183,9 +197,33 @@ _P = "/v1/policies/{policy}"
 _BODY = (400, 404, 408, 413, 422)
 # method, path, summary, body, status of success and what it answers, statuses of failure
 _ROUTES: tuple[tuple[str, str, str, type | None, int, type, tuple[int, ...]], ...] = (
-    ("post", f"{_P}/rank", "Make one decision (or a slate)", RankRequest, 200, RankResponse, (*_BODY, 409, 502, 503)),
-    ("post", f"{_P}/rank:batch", "Make up to 1,000 decisions", RankBatchRequest, 200, RankBatchResponse, _BODY),
-    ("post", f"{_P}/events/{{event_id}}/reward", "Reward a decision", RewardRequest, 202, Accepted, (*_BODY, 503)),
+    (
+        "post",
+        f"{_P}/rank",
+        "Make one decision (or a slate)",
+        RankRequest,
+        200,
+        RankResponse,
+        (*_BODY, 409, 502, 503),
+    ),
+    (
+        "post",
+        f"{_P}/rank:batch",
+        "Make up to 1,000 decisions",
+        RankBatchRequest,
+        200,
+        RankBatchResponse,
+        _BODY,
+    ),
+    (
+        "post",
+        f"{_P}/events/{{event_id}}/reward",
+        "Reward a decision",
+        RewardRequest,
+        202,
+        Accepted,
+        (*_BODY, 503),
+    ),
     (
         "post",
         f"{_P}/events/{{event_id}}/activate",
@@ -196,7 +234,15 @@ _ROUTES: tuple[tuple[str, str, str, type | None, int, type, tuple[int, ...]], ..
         (404, 422, 503),
     ),
     ("post", f"{_P}/rewards", "Many rewards at once", RewardsRequest, 202, Accepted, (*_BODY, 503)),
-    ("put", f"{_P}/catalogue", "Replace the item catalogue", CatalogueRequest, 200, CatalogueResponse, (*_BODY, 503)),
+    (
+        "put",
+        f"{_P}/catalogue",
+        "Replace the item catalogue",
+        CatalogueRequest,
+        200,
+        CatalogueResponse,
+        (*_BODY, 503),
+    ),
     ("get", _P, "A policy: its spec, snapshot and counts", None, 200, PolicyInfo, (404,)),
     ("get", "/v1/policies", "All policies", None, 200, PoliciesResponse, ()),
     ("get", "/livez", "The process answers", None, 200, Health, ()),
@@ -238,7 +284,11 @@ def _refused(error: dict[str, Any]) -> dict[str, Any]:
     challenge = {"description": "Bearer", "schema": {"type": "string"}}
     wait = _retry_after("Seconds until a request may pass")
     return {
-        "401": {"description": "No known API key", "headers": {"WWW-Authenticate": challenge}, "content": error},
+        "401": {
+            "description": "No known API key",
+            "headers": {"WWW-Authenticate": challenge},
+            "content": error,
+        },
         "403": {"description": "The key lacks the scope or the policy", "content": error},
         "429": {"description": "The key's rate is used up", "headers": wait, "content": error},
     }
@@ -249,7 +299,10 @@ def _retry_after(description: str) -> dict[str, Any]:
 
 
 def openapi(version: str) -> bytes:
-    """The OpenAPI 3.1 document, as JSON. It lists every status that the service answers on these routes."""
+    """The OpenAPI 3.1 document, as JSON.
+
+    It lists every status that the service answers on these routes.
+    """
     types = [t for _, _, _, body, _, answer, _ in _ROUTES for t in (body, answer) if t is not None]
     # Raw has no schema of its own: a batch's items are rank requests
     shown = [RankBatch if t is RankBatchRequest else t for t in types]
@@ -263,12 +316,17 @@ def openapi(version: str) -> bytes:
     for method, path, summary, body, status, answer, failures in _ROUTES:
         operation = _operation(path, summary, str(status), _json(by_type[answer]), failures, error)
         if answer is Readiness:
-            operation["responses"]["503"] = {"description": "Not so", "content": _json(by_type[Readiness])}
+            operation["responses"]["503"] = {
+                "description": "Not so",
+                "content": _json(by_type[Readiness]),
+            }
         if body is not None:
             operation["requestBody"] = {"required": True, "content": _json(by_type[body])}
         paths.setdefault(path, {})[method] = operation
     for path, summary, media in _PAGES:
-        content = {media: {"schema": {"type": "object" if media == "application/json" else "string"}}}
+        content = {
+            media: {"schema": {"type": "object" if media == "application/json" else "string"}}
+        }
         paths[path] = {"get": _operation(path, summary, "200", content, (), error)}
     document = {
         "openapi": "3.1.0",
@@ -286,7 +344,8 @@ _NULL = {"type": "null"}
 _FEATURE_VALUE: dict[str, Any] = {
     "title": "FeatureValue",
     "description": (
-        "A number, a flag or a text. A list of texts is a set, a list of numbers a vector (name.0, name.1). "
+        "A number, a flag or a text. A list of texts is a set, a list of numbers a vector"
+        " (name.0, name.1). "
         "An object names its features with dots (name.inner). Null means that there is none."
     ),
     "anyOf": [
@@ -301,7 +360,8 @@ _FEATURE_VALUE: dict[str, Any] = {
 _AS_RECORDED = msgspec.json.schema(FeatureMap)["additionalProperties"]
 _AS_SENT: tuple[tuple[Any, Any], ...] = (
     (_AS_RECORDED, _FEATURE),
-    ({"type": "number"}, {"type": ["number", "null"]}),  # scores: null means that the source has none
+    # scores: null means that the source has none
+    ({"type": "number"}, {"type": ["number", "null"]}),
 )
 
 
@@ -320,7 +380,12 @@ def _as_sent(schema: Any) -> Any:
 
 
 def _operation(
-    path: str, summary: str, status: str, answer: dict[str, Any], failures: tuple[int, ...], error: dict[str, Any]
+    path: str,
+    summary: str,
+    status: str,
+    answer: dict[str, Any],
+    failures: tuple[int, ...],
+    error: dict[str, Any],
 ) -> dict[str, Any]:
     responses: dict[str, Any] = {status: {"description": summary, "content": answer}}
     for code in sorted((*failures, 500)):

@@ -1,11 +1,15 @@
-"""API keys: who may call what, and how often. Keys are stored as hashes in a file that is read again when it changes.
+"""API keys: who may call what, and how often.
 
-A key is ``bl_<id>_<secret>``, the secret 32 random bytes in URL-safe base64. The file (YAML, or JSON when it is named
-so) maps each id to the hash of its secret and to what it may do:
+Keys are stored as hashes in a file that is read again when it changes.
 
-    shop: {hash: <blake2b-256 of the secret, 64 hex digits>, scopes: [rank, reward], rate: 200, policies: [home]}
+A key is ``bl_<id>_<secret>``, the secret 32 random bytes in URL-safe base64. The file (YAML, or
+JSON when it is named so) maps each id to the hash of its secret and to what it may do:
 
-A plain hash is enough, because a secret is as long as the hash and cannot be guessed from a dictionary.
+    shop: {hash: <blake2b-256 of the secret, 64 hex digits>, scopes: [rank, reward], rate: 200,
+    policies: [home]}
+
+A plain hash is enough, because a secret is as long as the hash and cannot be guessed from a
+dictionary.
 """
 
 import asyncio
@@ -44,7 +48,10 @@ log = logging.getLogger("banditloop.security")
 
 
 class Key(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What the file says of one key. ``rate``: requests per second over all replicas; ``policies``: all when None."""
+    """What the file says of one key.
+
+    ``rate``: requests per second over all replicas; ``policies``: all when None.
+    """
 
     hash: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$(?!\n)")]
     scopes: list[ScopeName]
@@ -60,8 +67,8 @@ def secret_hash(secret: str) -> str:
 def read_keys(path: Path) -> dict[str, Key]:
     """The keys of a file, by id.
 
-    Raises:
-        StartupError: it is missing, writable by everybody, or not a file of keys. No content of the file is quoted.
+    Raises: StartupError: it is missing, writable by everybody, or not a file of keys. No content of
+        the file is quoted.
     """
     try:
         if path.stat().st_mode & 0o002:
@@ -103,10 +110,12 @@ class Bucket:
 
 
 class KeyRing:
-    """The keys of one replica. ``admit`` is on the request path; ``follow`` re-reads the file beside it.
+    """The keys of one replica.
 
-    Each replica has its own buckets with its share of a key's rate, ``rate / replicas``: the load balancer spreads
-    requests evenly, so that the total is about the rate.
+    ``admit`` is on the request path; ``follow`` re-reads the file beside it.
+
+    Each replica has its own buckets with its share of a key's rate, ``rate / replicas``: the load
+    balancer spreads requests evenly, so that the total is about the rate.
     """
 
     def __init__(self, path: Path, *, replicas: int = 1) -> None:
@@ -130,27 +139,42 @@ class KeyRing:
             return
         presented = presented_key(headers)
         if presented is None:
-            raise UnauthorizedError("an API key is needed: send Authorization: Bearer bl_…", "authorization")
+            raise UnauthorizedError(
+                "an API key is needed: send Authorization: Bearer bl_…", "authorization"
+            )
         key_id, _, secret = presented.removeprefix(PREFIX).partition("_")
         known = self._keys.get(key_id, _NOBODY)  # for an unknown id the same work is done
         if not compare_digest(secret_hash(secret), known[1]) or not presented.startswith(PREFIX):
-            raise UnauthorizedError("this API key is not known: it may have been revoked", "authorization")
+            raise UnauthorizedError(
+                "this API key is not known: it may have been revoked", "authorization"
+            )
         key, _, bucket = known
         if scope not in key.scopes:
-            raise ForbiddenError(f"this needs the scope {scope}; the key has {', '.join(key.scopes)}", "authorization")
+            raise ForbiddenError(
+                f"this needs the scope {scope}; the key has {', '.join(key.scopes)}",
+                "authorization",
+            )
         if key.policies is not None and policy not in key.policies:
             raise ForbiddenError("the key does not reach this policy", "authorization")
         if bucket is not None and (wait := bucket.take(time.monotonic())):
-            raise RateLimitedError("the key's rate is used up", "authorization", retry_after_s=ceil(wait))
+            raise RateLimitedError(
+                "the key's rate is used up", "authorization", retry_after_s=ceil(wait)
+            )
 
     async def follow(self) -> None:
-        """Re-read the file when it has changed, until cancelled. Looks once a second, off the request path."""
+        """Re-read the file when it has changed, until cancelled.
+
+        Looks once a second, off the request path.
+        """
         while True:
             await asyncio.sleep(CHECK_S)
             await asyncio.to_thread(self.refresh)
 
     def refresh(self) -> bool:
-        """Take over the file's keys if it has changed. A file that cannot be read leaves the previous keys."""
+        """Take over the file's keys if it has changed.
+
+        A file that cannot be read leaves the previous keys.
+        """
         signature = _signature(self._path)
         if signature == self._seen:
             return False
@@ -159,7 +183,9 @@ class KeyRing:
             self._take_over(read_keys(self._path))
         except StartupError as error:
             self.failures += 1
-            log.warning("the keys file was not taken over, the previous keys hold: %s", error.message)
+            log.warning(
+                "the keys file was not taken over, the previous keys hold: %s", error.message
+            )
             return False
         return True
 
@@ -169,13 +195,22 @@ class KeyRing:
         for key_id, key in keys.items():
             rate = None if key.rate is None else key.rate / self._replicas
             old = self._keys.get(key_id, _NOBODY)[2]
-            bucket = None if rate is None else old if old is not None and old.rate == rate else Bucket(rate, now)
+            bucket = (
+                None
+                if rate is None
+                else old
+                if old is not None and old.rate == rate
+                else Bucket(rate, now)
+            )
             fresh[key_id] = (key, key.hash, bucket)
         self._keys = fresh
 
 
 def needed(path: str, parts: Sequence[str]) -> tuple[ScopeName | None, str | None]:
-    """The scope a route demands (None: it is open) and the policy it is about. What is not listed is for admins."""
+    """The scope a route demands (None: it is open) and the policy it is about.
+
+    What is not listed is for admins.
+    """
     if len(parts) >= 4 and parts[1] == "v1" and parts[2] == "policies":
         match parts[4:]:
             case ["rank"] | ["rank:batch"]:

@@ -36,7 +36,10 @@ encode_request = msgspec.msgpack.Encoder(order="deterministic").encode
 
 
 class RedisPolicyService:
-    """Serves one policy. ``start`` begins following snapshots; until one is loaded the policy is not ready."""
+    """Serves one policy.
+
+    ``start`` begins following snapshots; until one is loaded the policy is not ready.
+    """
 
     def __init__(
         self,
@@ -58,7 +61,9 @@ class RedisPolicyService:
         trained = opened(spec.artifact) if spec.artifact else None
         self.sources = load_sources(trained, spec.sources)
         self.ranker = Ranker(spec, list(self.sources.values()), salt=salt)
-        self.follower = Follower(client, self._keys, self._accept, replica=replica, interval_s=follow_interval_s)
+        self.follower = Follower(
+            client, self._keys, self._accept, replica=replica, interval_s=follow_interval_s
+        )
         self.loaded_at = time.monotonic()
         self._task: asyncio.Task[None] | None = None
 
@@ -88,7 +93,9 @@ class RedisPolicyService:
         return Learning() if self._watch is None else self._watch.of(self.spec.name)
 
     async def rank(self, request: RankRequest) -> tuple[DecisionRecord, bool]:
-        """Decide, then make it durable; if that cannot be confirmed, say so and answer all the same.
+        """Decide, then make it durable.
+
+        If that cannot be confirmed, say so and answer all the same.
 
         A retry under an event_id of the client's gets the decision that is in the log already.
         """
@@ -100,7 +107,9 @@ class RedisPolicyService:
             raise answer
         return answer
 
-    async def rank_all(self, requests: Sequence[RankRequest]) -> list[tuple[DecisionRecord, bool] | BanditloopError]:
+    async def rank_all(
+        self, requests: Sequence[RankRequest]
+    ) -> list[tuple[DecisionRecord, bool] | BanditloopError]:
         """The same for several; what has no event_id of the client's is written together."""
         answers: list[Any] = await self._decide_all(requests)
         made = [at for at, answer in enumerate(answers) if isinstance(answer, DecisionRecord)]
@@ -116,7 +125,9 @@ class RedisPolicyService:
             answers[at] = answer
         return answers
 
-    async def _decide_all(self, requests: Sequence[RankRequest]) -> list[DecisionRecord | BanditloopError]:
+    async def _decide_all(
+        self, requests: Sequence[RankRequest]
+    ) -> list[DecisionRecord | BanditloopError]:
         """Decisions that ask no source are made one after another, others take turns in between."""
         asking = [request for request in requests if request.actions is None]
         asked = iter(await asyncio.gather(*(self._decide(request) for request in asking)))
@@ -162,7 +173,9 @@ class RedisPolicyService:
     ) -> tuple[DecisionRecord, bool] | BanditloopError:
         asked = hashlib.blake2b(encode_request(request), digest_size=16).digest()
         try:
-            return await self._writer.append_once(self._log_of(record.event_id), record, asked), True
+            return await self._writer.append_once(
+                self._log_of(record.event_id), record, asked
+            ), True
         except LogUnavailableError:
             return record, False
         except BanditloopError as error:
@@ -177,12 +190,16 @@ class RedisPolicyService:
         for record in records:
             parts.setdefault(self._log_of(record.event_id).log, []).append(record)
         writes = [self._writer.append_all(key, part) for key, part in parts.items()]
-        for outcome in await asyncio.gather(*writes, return_exceptions=True):  # all have ended before one is told
+        # all have ended before one is told
+        for outcome in await asyncio.gather(*writes, return_exceptions=True):
             if isinstance(outcome, BaseException):
                 raise outcome
 
     async def replace_catalogue(self, items: list[Item]) -> str:
-        """Store a catalogue, then say so in every log; replicas serve it with the learner's next snapshot."""
+        """Store a catalogue, then say so in every log.
+
+        Replicas serve it with the learner's next snapshot.
+        """
         catalogue = await asyncio.to_thread(Catalogue.put, items)
         try:
             for keys in self._logs:

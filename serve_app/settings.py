@@ -22,27 +22,31 @@ DEFAULT_DATA_DIR = Path(".banditloop")
 class Settings(BaseSettings):
     """One process's view of how the service runs.
 
-    ``redis_url`` None starts an embedded Valkey under ``data_dir``. ``salt`` is the secret that draws are hashed with;
-    None makes one and keeps it in ``data_dir/salt``. ``learner_niceness`` makes learning and archiving yield to
-    answering: with 0, rank waits while a backlog is learned; with 19, models are fresh later on a crowded machine.
-    ``keys_file`` holds the API keys (see security.py); without it ``host`` must be a loopback address. ``redis_url``
-    may hold a password, so it is never printed; give it in the environment, because a command line is there for every
-    user of the machine to read.
-    ``archive`` is a local folder or a URI that pyarrow opens; None is ``data_dir/archive``, "" or "none" archives
-    nothing, and trims nothing from Redis. An event is archived when it is some ``archive_max_age_s`` old, and stays
-    in Redis for ``archive_retain_s`` at least. A policy with several partitions publishes when it merges them, every
+    ``redis_url`` None starts an embedded Valkey under ``data_dir``. ``salt`` is the secret that
+    draws are hashed with; None makes one and keeps it in ``data_dir/salt``. ``learner_niceness``
+    makes learning and archiving yield to answering: with 0, rank waits while a backlog is learned;
+    with 19, models are fresh later on a crowded machine. ``keys_file`` holds the API keys (see
+    security.py); without it ``host`` must be a loopback address. ``redis_url`` may hold a password,
+    so it is never printed; give it in the environment, because a command line is there for every
+    user of the machine to read. ``archive`` is a local folder or a URI that pyarrow opens; None is
+    ``data_dir/archive``, "" or "none" archives nothing, and trims nothing from Redis. An event is
+    archived when it is some ``archive_max_age_s`` old, and stays in Redis for ``archive_retain_s``
+    at least. A policy with several partitions publishes when it merges them, every
     ``merge_interval_ms``.
 
-    ``replica_cpus`` and ``learner_cpus`` are how many cores a replica and a learner take of a Ray node: 0 where
-    everything shares one machine; in a cluster, what makes its autoscaler add nodes.
+    ``replica_cpus`` and ``learner_cpus`` are how many cores a replica and a learner take of a Ray
+    node: 0 where everything shares one machine; in a cluster, what makes its autoscaler add nodes.
 
-    ``durability`` is what the embedded Valkey does before it acknowledges a write: ``always`` syncs it to disk,
-    ``everysec`` may lose the last second or so when a process or the machine dies, ``none`` keeps no file: all that is
-    not archived is gone with the process. Of another Redis its own settings decide; with ``confirm_replicas`` a write
-    is acknowledged only when so many of its replicas hold it.
+    ``durability`` is what the embedded Valkey does before it acknowledges a write: ``always`` syncs
+    it to disk, ``everysec`` may lose the last second or so when a process or the machine dies,
+    ``none`` keeps no file: all that is not archived is gone with the process. Of another Redis its
+    own settings decide; with ``confirm_replicas`` a write is acknowledged only when so many of its
+    replicas hold it.
     """
 
-    model_config = SettingsConfigDict(env_prefix="BANDITLOOP_", extra="ignore", hide_input_in_errors=True)
+    model_config = SettingsConfigDict(
+        env_prefix="BANDITLOOP_", extra="ignore", hide_input_in_errors=True
+    )
 
     redis_url: str | None = Field(None, repr=False)
     keys_file: Path | None = None
@@ -76,7 +80,8 @@ class Settings(BaseSettings):
                 parse_url(plain(url))  # type: ignore[no-untyped-call]
             except ValueError:  # whose text may hold a piece of the password
                 raise ValueError(
-                    "not the URL of a Redis (redis://, rediss://, redis+cluster:// or unix://user:password@host:port/0;"
+                    "not the URL of a Redis (redis://, rediss://, redis+cluster:// or"
+                    " unix://user:password@host:port/0;"
                     " in a password write / : @ # ? % as %2F %3A %40 %23 %3F %25)"
                 ) from None
         return url
@@ -85,7 +90,8 @@ class Settings(BaseSettings):
     def _confirmable(self) -> "Settings":
         if self.confirm_replicas and self.redis_url is not None and is_cluster(self.redis_url):
             raise ValueError(
-                "confirm_replicas: WAIT counts for one primary, of which a cluster has several: set it to 0, and"
+                "confirm_replicas: WAIT counts for one primary, of which a cluster has several:"
+                " set it to 0, and"
                 " min-replicas-to-write on the cluster's nodes"
             )
         return self
@@ -116,5 +122,7 @@ class Settings(BaseSettings):
 
 def _long_enough(salt: bytes, where: str) -> bytes:
     if len(salt) < MIN_SALT_BYTES:
-        raise StartupError(f"{where}: the salt has {len(salt)} bytes; use at least {MIN_SALT_BYTES}", "salt")
+        raise StartupError(
+            f"{where}: the salt has {len(salt)} bytes; use at least {MIN_SALT_BYTES}", "salt"
+        )
     return salt[:64]

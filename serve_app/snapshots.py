@@ -57,7 +57,9 @@ class Published(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def snapshot(self) -> Snapshot:
         """The snapshot itself."""
-        return Snapshot(self.kind, self.position, self.learned, self.payload, fold_version(self.build))
+        return Snapshot(
+            self.kind, self.position, self.learned, self.payload, fold_version(self.build)
+        )
 
 
 class Head(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -75,10 +77,12 @@ def publish(
     pinned: str | None = None,
     kept: Collection[str] = (),
 ) -> str:
-    """Store a snapshot and point to it (or to the pinned one, while that is stored); forget the oldest.
+    """Store a snapshot and point to it (or to the pinned one, while that is stored).
 
-    ``kept``: those whose bytes stay when they are no longer listed. Returns its id. A crash after any step leaves a
-    head whose snapshot is stored.
+    Forget the oldest.
+
+    ``kept``: those whose bytes stay when they are no longer listed. Returns its id. A crash after
+    any step leaves a head whose snapshot is stored.
 
     Raises:
         LeaseLostError: another learner leads.
@@ -87,15 +91,23 @@ def publish(
     snapshot_id = digest(data)
     client.set(keys.blob(snapshot_id), data, nx=True, ex=UNNAMED_S)
     raw: Any = client.lrange(keys.snapshots, 0, -1)
-    listed = [snapshot_id, *(each for each in (name.decode() for name in raw) if each != snapshot_id)]
+    listed = [
+        snapshot_id,
+        *(each for each in (name.decode() for name in raw) if each != snapshot_id),
+    ]
     stays = listed[:KEPT_SNAPSHOTS]
     served = snapshot_id
     if pinned is not None and client.exists(keys.blob(pinned)):
         served = pinned
         stays += [] if pinned in stays else [pinned]
     elif pinned is not None:
-        log.error("snapshot %s of policy %s is pinned, and gone: the newest is served", pinned, keys.policy)
-    # nothing depends on an answer: whether it is run once or, because an answer was lost, again, the end is the same
+        log.error(
+            "snapshot %s of policy %s is pinned, and gone: the newest is served",
+            pinned,
+            keys.policy,
+        )
+    # nothing depends on an answer: whether it is run once or, because an answer was lost, again,
+    # the end is the same
     unused = [each for each in listed if each not in stays and each not in kept]
     commands: list[Command] = [
         ("PERSIST", keys.blob(snapshot_id)),
@@ -133,11 +145,14 @@ def _decode_head(data: bytes | None) -> Head:
 
 
 class Follower:
-    """Keeps one replica's policy at the newest snapshot. ``accept`` builds and swaps; it may refuse (SnapshotError).
+    """Keeps one replica's policy at the newest snapshot.
 
-    ``failures`` counts, by reason, the attempts after which the previous snapshot kept serving: ``head`` (the pointer
-    is gone, or is none), ``missing`` (a blob is not stored), ``corrupt`` (a blob's bytes are not those of its name),
-    ``refused`` (for another spec, or of another kind), or one of ``event_log.reason_of``.
+    ``accept`` builds and swaps; it may refuse (SnapshotError).
+
+    ``failures`` counts, by reason, the attempts after which the previous snapshot kept serving:
+    ``head`` (the pointer is gone, or is none), ``missing`` (a blob is not stored), ``corrupt`` (a
+    blob's bytes are not those of its name), ``refused`` (for another spec, or of another kind), or
+    one of ``event_log.reason_of``.
     """
 
     def __init__(
@@ -160,11 +175,17 @@ class Follower:
         self.failures: Counter[str] = Counter()
 
     def stop(self) -> None:
-        """End ``run`` after its step; to cancel it as well spares the wait, but a client may swallow that."""
+        """End ``run`` after its step.
+
+        To cancel it as well spares the wait, but a client may swallow that.
+        """
         self._stopped = True
 
     async def run(self) -> None:
-        """Follow until stopped or cancelled. What fails is said once, and tried again after RETRY_S."""
+        """Follow until stopped or cancelled.
+
+        What fails is said once, and tried again after RETRY_S.
+        """
         said = ""
         while not self._stopped:
             try:
@@ -173,7 +194,11 @@ class Follower:
                 why = error.message if isinstance(error, BanditloopError) else type(error).__name__
                 if why != said:
                     expected = isinstance(error, (*FAILURES, BanditloopError))
-                    log.warning("snapshots cannot be read (%s): serving the previous one", why, exc_info=not expected)
+                    log.warning(
+                        "snapshots cannot be read (%s): serving the previous one",
+                        why,
+                        exc_info=not expected,
+                    )
                 said = why
                 await asyncio.sleep(RETRY_S)
             else:
@@ -201,7 +226,8 @@ class Follower:
         try:
             await asyncio.to_thread(self._accept, head.snapshot_id, published, self._catalogue)
         except BanditloopError:
-            self._seen = head.snapshot_id  # refused once is refused for good; what was not read is tried again
+            # refused once is refused for good; what was not read is tried again
+            self._seen = head.snapshot_id
             raise
         self._seen = head.snapshot_id
         with contextlib.suppress(*FAILURES):
@@ -228,7 +254,10 @@ class Follower:
 
 def _reason_of(error: Exception) -> str:
     if isinstance(error, BanditloopError):
-        return {"head": "head", "blob": "missing", "snapshot_id": "corrupt", "catalogue": "corrupt"}.get(
-            error.target or "", "refused"
-        )
+        return {
+            "head": "head",
+            "blob": "missing",
+            "snapshot_id": "corrupt",
+            "catalogue": "corrupt",
+        }.get(error.target or "", "refused")
     return reason_of(error)

@@ -1,4 +1,7 @@
-"""A learner that cannot go on stays, says where and why, and tries again at a bounded pace; it says what it refuses."""
+"""A learner that cannot go on stays, says where and why, and tries again at a bounded pace.
+
+It says what it refuses.
+"""
 
 import logging
 import time
@@ -27,7 +30,10 @@ log = logging.getLogger("banditloop.learner")
 
 
 class Standstill:
-    """What one learner says of its progress. ``stall``: where it stands still now; None when it gets on."""
+    """What one learner says of its progress.
+
+    ``stall``: where it stands still now; None when it gets on.
+    """
 
     def __init__(self, keys: Keys, lease: Lease, reader: LogReader) -> None:
         self.stall: Stall | None = None
@@ -48,7 +54,11 @@ class Standstill:
         elif isinstance(error, BanditloopError):
             reason = error.message
         known = self.stall
-        if known is None and self._before is not None and time.monotonic() - self._over_at < AGAIN_S:
+        if (
+            known is None
+            and self._before is not None
+            and time.monotonic() - self._over_at < AGAIN_S
+        ):
             known = self._before
         if known is not None and (known.position, known.kind) == (position, kind):
             self.stall = Stall(position, kind, reason, known.since_ms, known.attempts + 1)
@@ -58,7 +68,8 @@ class Standstill:
         self._retry_at, self._said_at = time.monotonic() + pace_s, 0.0
         told = log.error if self.stall.attempts == 1 else log.warning
         told(
-            "learning of policy %s stands still at the %s %s: %s. The model serves on; attempt %d, the next in %g s",
+            "learning of policy %s stands still at the %s %s: %s. The model serves on; attempt"
+            " %d, the next in %g s",
             self._keys.policy,
             kind,
             position,
@@ -71,7 +82,9 @@ class Standstill:
     def gets_on(self, position: str) -> None:
         """A step was taken, up to a position: what it stood still at is behind it, or not yet reached again."""
         if self.stall is not None and log_order(position) >= log_order(self.stall.position):
-            log.warning("learning of policy %s goes on past %s", self._keys.policy, self.stall.position)
+            log.warning(
+                "learning of policy %s goes on past %s", self._keys.policy, self.stall.position
+            )
             self._before, self._over_at = self.stall, time.monotonic()
             self.stall, self._said_at = None, 0.0
 
@@ -96,7 +109,10 @@ class Standstill:
         pending = list(self._refused)
         for each in pending:
             encoded = msgspec.msgpack.encode(each)
-            commands += [("LREM", self._keys.refusals, 0, encoded), ("LPUSH", self._keys.refusals, encoded)]
+            commands += [
+                ("LREM", self._keys.refusals, 0, encoded),
+                ("LPUSH", self._keys.refusals, encoded),
+            ]
         if pending:
             commands.append(("LTRIM", self._keys.refusals, 0, KEPT_REFUSALS - 1))
         self._lease.guarded(commands)

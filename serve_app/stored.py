@@ -25,7 +25,8 @@ from serve_app.snapshots import Head, Published, decode_published
 from serve_app.stats import Stats
 
 ATTEMPTS, SAID_S = 3, 600
-# Once, however often it is asked. KEYS: log, memory. ARGV: record, seconds to remember its position.
+# Once, however often it is asked. KEYS: log, memory. ARGV: record, seconds to remember its
+# position.
 SAY_ONCE = """
 local known = redis.call('GET', KEYS[2])
 if known then return known end
@@ -51,7 +52,11 @@ def the_policy(client: "redis.Redis", name: str | None) -> str:
     if name is None and len(known) == 1:
         return known[0]
     if name not in known:
-        said = "several policies: name one" if name is None and known else f"no policy {name!r} has a log here"
+        said = (
+            "several policies: name one"
+            if name is None and known
+            else f"no policy {name!r} has a log here"
+        )
         raise UnknownPolicyError(f"{said}; there are {known}", "policy")
     return name
 
@@ -65,7 +70,9 @@ def partition_count(client: "redis.Redis", policy: str) -> int:
 class StoredPolicy:
     """One policy's snapshots and log; of one with several partitions, the log of partition 0."""
 
-    def __init__(self, client: "redis.Redis", policy: str, archive: ArchiveReader | None = None) -> None:
+    def __init__(
+        self, client: "redis.Redis", policy: str, archive: ArchiveReader | None = None
+    ) -> None:
         self.keys = Keys(policy)
         self.partitions = partition_count(client, policy)
         self.checkpoints = Checkpoints(client, self.keys)
@@ -76,17 +83,23 @@ class StoredPolicy:
     def snapshots(self) -> list[tuple[str, Published | None]]:
         """Every snapshot that is listed, oldest first, those of checkpoints too; None if it is gone or corrupt."""
         found = [(name, self._published(name)) for name in self._named()]
-        if any(published is None for _, published in found):  # or superseded in the meantime: then it is not listed
+        # or superseded in the meantime: then it is not listed
+        if any(published is None for _, published in found):
             named = self._named()
             found = [
-                (name, published or self._published(name)) for name, published in found if published or name in named
+                (name, published or self._published(name))
+                for name, published in found
+                if published or name in named
             ]
         return sorted(found, key=lambda each: log_order(each[1].position) if each[1] else (0, 0))
 
     def _named(self) -> set[str]:
         raw: Any = self._client.lrange(self.keys.snapshots, 0, -1)
-        known = {name.decode() for name in raw} | {each.snapshot_id for each in self.checkpoints.list()}
-        return known - {""}  # of a partition's checkpoint that came before its learner had published
+        known = {name.decode() for name in raw} | {
+            each.snapshot_id for each in self.checkpoints.list()
+        }
+        # of a partition's checkpoint that came before its learner had published
+        return known - {""}
 
     def _published(self, snapshot_id: str) -> Published | None:
         data: Any = self._client.get(self.keys.blob(snapshot_id))
@@ -101,10 +114,18 @@ class StoredPolicy:
         Raises:
             SnapshotError: none does, several do, or it is corrupt.
         """
-        matching = [(name, published) for name, published in self.snapshots() if name.startswith(snapshot_id)]
+        matching = [
+            (name, published)
+            for name, published in self.snapshots()
+            if name.startswith(snapshot_id)
+        ]
         if len(matching) != 1:
-            several = "several snapshots' ids begin with" if matching else "no stored snapshot has the id"
-            raise SnapshotError(f"{several} {snapshot_id!r}: see banditloop snapshots list", "snapshot_id")
+            several = (
+                "several snapshots' ids begin with" if matching else "no stored snapshot has the id"
+            )
+            raise SnapshotError(
+                f"{several} {snapshot_id!r}: see banditloop snapshots list", "snapshot_id"
+            )
         name, published = matching[0]
         if published is None:
             raise SnapshotError(f"snapshot {name} is corrupt", "snapshot_id")
@@ -138,11 +159,15 @@ class StoredPolicy:
         """
         known = {stored.position: stored for stored in self.checkpoints.list()}
         if position not in known:
-            raise SnapshotError(f"no checkpoint is stored at {position}: there are {sorted(known)}", "from")
+            raise SnapshotError(
+                f"no checkpoint is stored at {position}: there are {sorted(known)}", "from"
+            )
         return known[position]
 
     def control(self, record: PinRecord | RollbackRecord | WarmStartRecord) -> str:
-        """Append a pin, a rollback or a warm start to the log, once, though an answer may be lost; its position.
+        """Append a pin, a rollback or a warm start to the log, once, though an answer may be lost.
+
+        Its position.
 
         Raises:
             RedisError: not known to be in the log.
@@ -151,7 +176,9 @@ class StoredPolicy:
         while True:
             left -= 1
             try:
-                entry: Any = self._client.eval(SAY_ONCE, 2, self.keys.log, memory, encode(record), SAID_S)
+                entry: Any = self._client.eval(
+                    SAY_ONCE, 2, self.keys.log, memory, encode(record), SAID_S
+                )
                 return str(entry.decode())
             except (RedisConnectionError, RedisTimeoutError):
                 if not left:
@@ -164,5 +191,13 @@ class StoredPolicy:
             if published is None:
                 corrupt.append(name)
             else:
-                good.append(Served(name, published.snapshot, published.spec, published.catalogue, published.build))
+                good.append(
+                    Served(
+                        name,
+                        published.snapshot,
+                        published.spec,
+                        published.catalogue,
+                        published.build,
+                    )
+                )
         return good, corrupt

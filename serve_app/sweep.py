@@ -1,9 +1,10 @@
 """What nothing names any more goes from Redis: catalogues of long ago, and what a lost reply or a crash left behind.
 
-Every blob is one of two kinds. What an entry of the log names (a spec, a catalogue, a trained model) goes once the
-archive holds it, unless an open decision or a snapshot that is kept refers to it: whoever folds the log again reads it
-there. What the learner has made (a snapshot, a checkpoint, a model to be merged) goes when no list names it. Nothing is
-deleted at once: it expires, and whoever names it again before makes it last.
+Every blob is one of two kinds. What an entry of the log names (a spec, a catalogue, a trained
+model) goes once the archive holds it, unless an open decision or a snapshot that is kept refers to
+it: whoever folds the log again reads it there. What the learner has made (a snapshot, a checkpoint,
+a model to be merged) goes when no list names it. Nothing is deleted at once: it expires, and
+whoever names it again before makes it last.
 """
 
 import logging
@@ -46,20 +47,27 @@ def is_made(head: bytes) -> bool:
 class Sweep:
     """Of one partition, by its leader. ``archive``: where its log is kept, if it is."""
 
-    def __init__(self, client: "redis.Redis", keys: Keys, lease: Lease, archive: ArchiveReader | None) -> None:
+    def __init__(
+        self, client: "redis.Redis", keys: Keys, lease: Lease, archive: ArchiveReader | None
+    ) -> None:
         self._client, self._keys, self._lease, self._archive = client, keys, lease, archive
         self._due = time.monotonic() + FIRST_S
         self._refers: dict[str, tuple[str, ...]] = {}
 
     def sweep_if_due(self, fold: Fold) -> None:
-        """Once in SWEEP_S. What fails of it (an archive that does not answer) is tried again then."""
+        """Once in SWEEP_S.
+
+        What fails of it (an archive that does not answer) is tried again then.
+        """
         if time.monotonic() < self._due:
             return
         self._due = time.monotonic() + SWEEP_S
         try:
             self.sweep(fold)
         except (OSError, ArchiveError) as error:
-            log.warning("policy %s: what nothing names is not swept up: %s", self._keys.policy, error)
+            log.warning(
+                "policy %s: what nothing names is not swept up: %s", self._keys.policy, error
+            )
 
     def sweep(self, fold: Fold) -> list[str]:
         """Let everything expire that nothing names; the digests.
@@ -72,21 +80,35 @@ class Sweep:
         stored = list(self._stored())
         unnamed = [name for name in stored if name not in made and name not in referred]
         heads = self._each("GETRANGE", unnamed, 0, HEAD_BYTES)
-        expiring = [name for name, ttl in zip(unnamed, self._each("TTL", unnamed), strict=True) if ttl != -1]
+        expiring = [
+            name for name, ttl in zip(unnamed, self._each("TTL", unnamed), strict=True) if ttl != -1
+        ]
         going = [
             name
             for name, head in zip(unnamed, heads, strict=True)
             if name not in expiring and (is_made(head) or self._is_archived(name))
         ]
-        lasting: list[Command] = [("PERSIST", self._keys.blob(name)) for name in sorted(referred & set(stored))]
+        lasting: list[Command] = [
+            ("PERSIST", self._keys.blob(name)) for name in sorted(referred & set(stored))
+        ]
         if lasting or going:
-            self._lease.guarded([*lasting, *(("EXPIRE", self._keys.blob(name), UNNAMED_S) for name in going)])
+            self._lease.guarded(
+                [*lasting, *(("EXPIRE", self._keys.blob(name), UNNAMED_S) for name in going)]
+            )
         if going:
-            log.info("policy %s: %d blobs that nothing names go in %d s", self._keys.policy, len(going), UNNAMED_S)
+            log.info(
+                "policy %s: %d blobs that nothing names go in %d s",
+                self._keys.policy,
+                len(going),
+                UNNAMED_S,
+            )
         return going
 
     def _named(self, fold: Fold) -> tuple[set[str], set[str]]:
-        """What lists name of what was made here; and the specs and catalogues that something kept refers to."""
+        """What lists name of what was made here.
+
+        And the specs and catalogues that something kept refers to.
+        """
         client, keys = self._client, self._keys
         listed: Any = client.lrange(keys.snapshots, 0, -1)
         offers: Any = client.lrange(keys.offers, 0, -1)
@@ -97,7 +119,11 @@ class Sweep:
         snapshots |= {each for each in (fold.pinned,) if each is not None}
         if raw is not None:
             snapshots.add(msgspec.msgpack.decode(raw, type=Head).snapshot_id)
-        made = snapshots | {name.decode() for name in (*offers, *merged)} | {each.digest for each in checkpoints}
+        made = (
+            snapshots
+            | {name.decode() for name in (*offers, *merged)}
+            | {each.digest for each in checkpoints}
+        )
         offer, merge = read_offer(client, keys), read_merge(client, keys)
         made |= {offer.input.digest} if offer is not None and offer.input is not None else set()
         made |= set() if merge is None else {merge.digest}

@@ -1,4 +1,6 @@
-"""What commands print. Nothing of it is markup: names, paths and messages are shown as they are; styles are given.
+"""What commands print.
+
+Nothing of it is markup: names, paths and messages are shown as they are; styles are given.
 
 A table loses nothing where the terminal is narrow: numbers stay whole, text goes on below.
 """
@@ -48,7 +50,8 @@ def table(
 ) -> Table:
     """A table with these heads; those in ``numbers`` are of numbers, to the right.
 
-    Neither they nor what stands below the heads in ``whole`` is divided; other text is, where it must be.
+    Neither they nor what stands below the heads in ``whole`` is divided; other text is, where it
+    must be.
     """
     made = Table(
         title=title,
@@ -70,7 +73,10 @@ def table(
 
 @contextlib.contextmanager
 def work_on_ray(address: str | None) -> Iterator[None]:
-    """The same for a command that works on Ray, if it does; the file is left if the work failed and Ray said why."""
+    """The same for a command that works on Ray, if it does.
+
+    The file is left if the work failed and Ray said why.
+    """
     if address is None:
         yield
         return
@@ -87,9 +93,12 @@ def work_on_ray(address: str | None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def screen_of_ours(log: Path, *, also_theirs: bool = False) -> Iterator[None]:
-    """What this project says is on the screen. What Ray says, and every process of its, goes to the file ``log``.
+    """What this project says is on the screen.
 
-    That is advice on what is settled already, warnings of what is no danger, and traces of what was told to end.
+    What Ray says, and every process of its, goes to the file ``log``.
+
+    That is advice on what is settled already, warnings of what is no danger, and traces of what was
+    told to end.
     """
     if also_theirs:
         yield

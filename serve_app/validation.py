@@ -62,7 +62,8 @@ def check_logs(url: str, specs: Sequence[PolicySpec]) -> None:
             count = partition_count(client, spec.name) if begun else spec.partitions
             if count != spec.partitions:
                 raise SpecError(
-                    f"the log of {spec.name} is in {count} partitions and stays so: set partitions to {count}, or begin"
+                    f"the log of {spec.name} is in {count} partitions and stays so: set"
+                    f" partitions to {count}, or begin"
                     " a policy of another name",
                     "partitions",
                 )

@@ -1,7 +1,8 @@
 """A verification of one policy's whole log, on several cores: each folds from one checkpoint to another.
 
-A part proves that folding from its first checkpoint gives its snapshots and the bytes of its last checkpoint. The first
-part starts from nothing; so all parts together prove what one fold of the whole log would.
+A part proves that folding from its first checkpoint gives its snapshots and the bytes of its last
+checkpoint. The first part starts from nothing; so all parts together prove what one fold of the
+whole log would.
 """
 
 import contextlib
@@ -38,8 +39,9 @@ _learned: Any = None
 class Part(msgspec.Struct, frozen=True):
     """From one checkpoint (None: the start of the log) to another (None: the last snapshot).
 
-    ``proven``: the bytes of the checkpoints that the parts before this one prove, the newest first; this part starts
-    from the first of them. They are taken along because a learner that runs forgets old checkpoints meanwhile.
+    ``proven``: the bytes of the checkpoints that the parts before this one prove, the newest first;
+    this part starts from the first of them. They are taken along because a learner that runs
+    forgets old checkpoints meanwhile.
     """
 
     number: int
@@ -59,14 +61,21 @@ class Work(msgspec.Struct, frozen=True):
     def open(self) -> StoredPolicy:
         """A connection of this process's own."""
         client = blocking_client(self.url)
-        return StoredPolicy(client, self.policy, ArchiveReader(self.archive, self.policy) if self.archive else None)
+        return StoredPolicy(
+            client, self.policy, ArchiveReader(self.archive, self.policy) if self.archive else None
+        )
 
     def histories(self, count: int) -> list[History]:
         """The log of each of ``count`` partitions."""
         client = blocking_client(self.url)
         folders = [archive_folder(self.policy, number, count) for number in range(count)]
-        archives = [ArchiveReader(self.archive, folder) if self.archive else None for folder in folders]
-        return [History(client, *each) for each in zip(partitions(self.policy, count), archives, strict=True)]
+        archives = [
+            ArchiveReader(self.archive, folder) if self.archive else None for folder in folders
+        ]
+        return [
+            History(client, *each)
+            for each in zip(partitions(self.policy, count), archives, strict=True)
+        ]
 
 
 class Replay:
@@ -78,16 +87,26 @@ class Replay:
 
     def checkpoint(self, position: str) -> FoldState | None:
         """The newest proven checkpoint at or before a position."""
-        return next((each for each in self._proven if log_order(each.position) <= log_order(position)), None)
+        return next(
+            (each for each in self._proven if log_order(each.position) <= log_order(position)), None
+        )
 
 
 def verify_policy(
-    work: Work, served: Sequence[Served], *, start: Stored | None = None, jobs: int = 1, progress: Progress
+    work: Work,
+    served: Sequence[Served],
+    *,
+    start: Stored | None = None,
+    jobs: int = 1,
+    progress: Progress,
 ) -> tuple[list[Verified], int]:
-    """Every snapshot past ``start`` compared with the replay, oldest first; and how many interactions were learned.
+    """Every snapshot past ``start`` compared with the replay, oldest first.
 
-    ``jobs``: processes. Across builds only one can be used: a checkpoint's bytes are those of the build that made it.
-    Of several partitions all logs are folded together, by one process, from the start.
+    And how many interactions were learned.
+
+    ``jobs``: processes. Across builds only one can be used: a checkpoint's bytes are those of the
+    build that made it. Of several partitions all logs are folded together, by one process, from the
+    start.
 
     Raises:
         SnapshotError: ``start`` is given, and there are several partitions.
@@ -95,10 +114,14 @@ def verify_policy(
     stored = work.open()
     if stored.partitions > 1:
         if start is not None:
-            raise SnapshotError("a policy with several partitions is verified from the start", "from")
+            raise SnapshotError(
+                "a policy with several partitions is verified from the start", "from"
+            )
         return _verify_together(work, stored.partitions, served, progress)
     first = [(start, stored.checkpoints.load(start))] if start is not None else []
-    known = [each for each in reversed(stored.checkpoints.list()) if start is None or _after(each, start)]
+    known = [
+        each for each in reversed(stored.checkpoints.list()) if start is None or _after(each, start)
+    ]
     if jobs == 1 or not known or any(each.build != build() for each in served):
         return _verify_part(work, _parts(first, [])[0], served, progress)
     cuts = []
@@ -137,14 +160,18 @@ def _verify_together(
     work: Work, count: int, served: Sequence[Served], progress: Progress
 ) -> tuple[list[Verified], int]:
     histories = work.histories(count)
-    ends = [history.end() for history in histories]  # partition 0 first: what its merges name is in the others by then
+    # partition 0 first: what its merges name is in the others by then
+    ends = [history.end() for history in histories]
     together = Together(histories, salt=work.salt, ends=ends)
     found = list(verify_together(together, served, build=build(), progress=progress))
     return found, sum(fold.learned for fold in together.folds)
 
 
 def split(known: Sequence[Stored], learned: int, jobs: int) -> list[Stored]:
-    """Where to cut for parts of about the same number of interactions; ``known`` is oldest first."""
+    """Where to cut for parts of about the same number of interactions.
+
+    ``known`` is oldest first.
+    """
     share = max(1, (known[-1].learned - learned) // jobs)
     cuts: list[Stored] = []
     for each in known:
@@ -159,7 +186,11 @@ def _parts(first: list[tuple[Stored, bytes]], cuts: list[tuple[Stored, bytes]]) 
     for number, edge in enumerate(edges):
         proven = [data for each in edges[: number + 1] if each is not None for data in each[1:]]
         following = edges[number + 1] if number + 1 < len(edges) else None
-        parts.append(Part(number, edge[0] if edge else None, following[0] if following else None, proven[::-1]))
+        parts.append(
+            Part(
+                number, edge[0] if edge else None, following[0] if following else None, proven[::-1]
+            )
+        )
     return parts
 
 
@@ -181,14 +212,23 @@ def _verify_part(
         fold.resume(proven[0], replay)
     first = fold.learned
     own = [each for each in served if _within(each, part)]
-    through = part.end.position if part.end else stored.history.end()  # also what no snapshot has yet
+    # also what no snapshot has yet
+    through = part.end.position if part.end else stored.history.end()
     entries = stored.history.entries(fold.position, through)
-    found = list(verify(fold, entries, own, build=build(), progress=lambda _, learned: progress(learned - first)))
+    found = list(
+        verify(
+            fold, entries, own, build=build(), progress=lambda _, learned: progress(learned - first)
+        )
+    )
     if part.end is not None:
         same = (part.end.position, part.end.digest) in last
         name = f"checkpoint {part.end.digest}"
         verdict: Any = "identical" if same else "different"
-        found.append(Verified(name, part.end.position, part.end.learned, verdict, 0.0 if same else float("inf")))
+        found.append(
+            Verified(
+                name, part.end.position, part.end.learned, verdict, 0.0 if same else float("inf")
+            )
+        )
     return found, fold.learned - first
 
 

@@ -1,9 +1,10 @@
 """Does the log tell the truth about its propensities? Re-derives every draw, and tests the weights.
 
-The tests bet against the log (Ville 1939; Shafer 2021, doi:10.1111/rssa.12647): a bettor who predicts choices better
-than the logged PMFs do multiplies her money at each draw by the likelihood ratio of her prediction. If the log is true
-her money is a non-negative martingale that starts at 1, whatever the policy did and learned meanwhile. So 1 / money
-bounds the chance of what was seen, for any number of decisions, with no approximation.
+The tests bet against the log (Ville 1939; Shafer 2021, doi:10.1111/rssa.12647): a bettor who
+predicts choices better than the logged PMFs do multiplies her money at each draw by the likelihood
+ratio of her prediction. If the log is true her money is a non-negative martingale that starts at 1,
+whatever the policy did and learned meanwhile. So 1 / money bounds the chance of what was seen, for
+any number of decisions, with no approximation.
 """
 
 import math
@@ -30,11 +31,12 @@ LESS = np.array([0.9, 0.5, 0.2, 0.1, 0.03, 0.01])
 class Audit:
     """``excess``: mean over draws of (1 / propensity of the chosen) - K, K the actions of positive probability.
 
-    If the logged propensities are the sampling probabilities, its expectation is 0 whatever the policy did, and its
-    variance follows from the PMFs: sum(1/p) - K^2 per draw. ``z`` is the excess in those standard errors, about
-    standard normal when there are many decisions. ``p_value`` is the test's: it bounds the chance of such weights for
-    any number of decisions, however small their propensities.
-    ``rederived`` counts the decisions whose every slot is drawn again, bit for bit, from the record and the salt.
+    If the logged propensities are the sampling probabilities, its expectation is 0 whatever the
+    policy did, and its variance follows from the PMFs: sum(1/p) - K^2 per draw. ``z`` is the excess
+    in those standard errors, about standard normal when there are many decisions. ``p_value`` is
+    the test's: it bounds the chance of such weights for any number of decisions, however small
+    their propensities. ``rederived`` counts the decisions whose every slot is drawn again, bit for
+    bit, from the record and the salt.
     """
 
     decisions: int
@@ -51,7 +53,9 @@ class Audit:
     @property
     def sound(self) -> bool:
         """All decisions re-derived, at least one, and weights that chance explains."""
-        return self.decisions > 0 and self.rederived == self.decisions and self.p_value >= FALSE_ALARM
+        return (
+            self.decisions > 0 and self.rederived == self.decisions and self.p_value >= FALSE_ALARM
+        )
 
 
 class WeightTest:
@@ -101,7 +105,8 @@ def redraws(record: DecisionRecord, salt: bytes) -> bool:
     """Whether every slot is drawn again, bit for bit, from the logged PMF and the salt."""
     pmfs = record.pmfs()
     return all(
-        draw(pmfs[slot], uniform(salt, record.policy, record.event_id, slot, PURPOSE_ACTION)) == index
+        draw(pmfs[slot], uniform(salt, record.policy, record.event_id, slot, PURPOSE_ACTION))
+        == index
         for slot, index in enumerate(record.chosen)
     )
 

@@ -8,7 +8,9 @@ MAX_POINTS = 200
 
 @dataclass(frozen=True, slots=True)
 class CurvePoint:
-    """``value``: the mean of all up to here; ``recent``: of what came since the point before. NaN: a mean of nothing.
+    """``value``: the mean of all up to here; ``recent``: of what came since the point before.
+
+    NaN: a mean of nothing.
 
     ``rows``: how many had been read, those that do not enter the mean included.
     """
@@ -19,7 +21,10 @@ class CurvePoint:
 
 
 class Curve:
-    """A weighted mean and how it came about. Points stand evenly apart; when they are too many, half of them go."""
+    """A weighted mean and how it came about.
+
+    Points stand evenly apart; when they are too many, half of them go.
+    """
 
     def __init__(self) -> None:
         self._rows, self._total, self._weight = 0, 0.0, 0.0

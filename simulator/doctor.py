@@ -19,7 +19,9 @@ from simulator.checks.stored import Derivations, Gaps, Stored
 SAMPLE = 2000
 PROOFS = ("draws", "derivations", "frequencies")
 """Without any of these nothing shows that a log is what was drawn: choices or PMFs derived again, or many of them."""
-NO_DECISIONS = nothing("examination", "the log holds no decisions", action="decide first, or read more of the log")
+NO_DECISIONS = nothing(
+    "examination", "the log holds no decisions", action="decide first, or read more of the log"
+)
 
 
 def examine(
@@ -35,11 +37,13 @@ def examine(
 ) -> Report:
     """Read a log once and report on it. Holds a window of it in memory (the join), never the whole.
 
-    ``salts``: the service's, by the id under which the log names them (``bandits.codec.digest``). ``undecodable``: how
-    many entries did not decode, asked at the end. ``build``: of this machine, as ``BuildRecord`` has it.
+    ``salts``: the service's, by the id under which the log names them (``bandits.codec.digest``).
+    ``undecodable``: how many entries did not decode, asked at the end. ``build``: of this machine,
+    as ``BuildRecord`` has it.
 
-    The chance that a true log fails any of the three tests of chance is at most 3 FALSE_ALARM = 3e-4; every other
-    failure is a fact about the log, or a share above its limit by more than chance (CHANCE) explains.
+    The chance that a true log fails any of the three tests of chance is at most 3 FALSE_ALARM =
+    3e-4; every other failure is a fact about the log, or a share above its limit by more than
+    chance (CHANCE) explains.
     """
     stored, salts = stored or Stored(), salts or {}
     rewards = Rewards(stored)
@@ -66,7 +70,9 @@ def examine(
             check.add(entry)
         progress(entry)
     if decisions == 0:
-        return unexaminable(policy, "the log holds no decisions", "decide first, or read more of the log")
+        return unexaminable(
+            policy, "the log holds no decisions", "decide first, or read more of the log"
+        )
     findings = [finding for check in checks for finding in check.findings()]
     return judged(policy, decisions, findings)
 
@@ -76,13 +82,18 @@ def judged(policy: str | None, decisions: int, findings: list[Finding]) -> Repor
     failed = any(finding.severity == "failure" for finding in findings)
     proved = any(finding.check in PROOFS and finding.severity != "nothing" for finding in findings)
     unchecked = [finding.check for finding in findings if finding.severity == "nothing"]
-    return Report(policy, decisions, False if failed else True if proved else None, findings, unchecked)
+    return Report(
+        policy, decisions, False if failed else True if proved else None, findings, unchecked
+    )
 
 
 def combined(policy: str, reports: Sequence[Report]) -> Report:
-    """One report of those of a policy's partitions, each a log by itself; what all find well is said once.
+    """One report of those of a policy's partitions, each a log by itself.
 
-    A policy whose every partition is true fails any test of chance at most that many times as often as one log.
+    What all find well is said once.
+
+    A policy whose every partition is true fails any test of chance at most that many times as often
+    as one log.
     """
     if not any(report.decisions for report in reports):
         return msgspec.structs.replace(reports[0], policy=policy)

@@ -1,4 +1,7 @@
-"""Where pieces of work are done: in this process, in several, or on a Ray cluster. Results come in their order."""
+"""Where pieces of work are done: in this process, in several, or on a Ray cluster.
+
+Results come in their order.
+"""
 
 import multiprocessing
 import time
@@ -19,14 +22,18 @@ LOOK_S = 1.0
 """How often a cluster is asked which nodes it has."""
 
 
-def in_processes(jobs: int) -> Callable[[Callable[[Piece], Result], Sequence[Piece]], Iterable[Result]]:
+def in_processes(
+    jobs: int,
+) -> Callable[[Callable[[Piece], Result], Sequence[Piece]], Iterable[Result]]:
     """So many processes of this machine; one is this process itself."""
 
     def fan(function: Callable[[Piece], Result], pieces: Sequence[Piece]) -> Iterator[Result]:
         if jobs <= 1 or len(pieces) <= 1:
             yield from map(function, pieces)
             return
-        with ProcessPoolExecutor(min(jobs, len(pieces)), multiprocessing.get_context("spawn")) as pool:
+        with ProcessPoolExecutor(
+            min(jobs, len(pieces)), multiprocessing.get_context("spawn")
+        ) as pool:
             yield from pool.map(function, pieces)
 
     return fan
@@ -35,10 +42,11 @@ def in_processes(jobs: int) -> Callable[[Callable[[Piece], Result], Sequence[Pie
 class OnRay:
     """Tasks of a Ray cluster. ``address``: local (one of this machine's own), auto, or HOST:PORT.
 
-    A task whose worker or node dies is done again. More tasks wait than there are cores, also of the nodes that an
-    autoscaler may add: it sees them wait and adds those nodes, and removes them when nothing runs there any more.
-    ``options``: asked once the cluster is joined, gives options of each task, such as where it may run. Files are read
-    where the task runs, so every node has to reach the log. ``nodes``: how many there are, ``most``: have been.
+    A task whose worker or node dies is done again. More tasks wait than there are cores, also of
+    the nodes that an autoscaler may add: it sees them wait and adds those nodes, and removes them
+    when nothing runs there any more. ``options``: asked once the cluster is joined, gives options
+    of each task, such as where it may run. Files are read where the task runs, so every node has to
+    reach the log. ``nodes``: how many there are, ``most``: have been.
     """
 
     def __init__(self, address: str, options: Callable[[], dict[str, Any]] = dict) -> None:
@@ -51,7 +59,9 @@ class OnRay:
         self._looked_at = float("-inf")
         self._cores = 1
 
-    def __call__(self, function: Callable[[Piece], Result], pieces: Sequence[Piece]) -> Iterator[Result]:
+    def __call__(
+        self, function: Callable[[Piece], Result], pieces: Sequence[Piece]
+    ) -> Iterator[Result]:
         """Results in the order of the pieces."""
         task: Any = self._ray.remote(max_retries=-1, **self._options)(_apply)
         shared = self._ray.put(function)
@@ -74,7 +84,9 @@ class OnRay:
             return
         self._looked_at = time.monotonic()
         possible = self._ray._private.state.state.get_max_resources_from_cluster_config() or {}  # noqa: SLF001
-        self._cores = max(1, int(self._ray.cluster_resources().get("CPU", 1)), min(possible.get("CPU", 0), MANY))
+        self._cores = max(
+            1, int(self._ray.cluster_resources().get("CPU", 1)), min(possible.get("CPU", 0), MANY)
+        )
         self.nodes = sum(node["Alive"] for node in self._ray.nodes())
         self.most = max(self.most, self.nodes)
 

@@ -35,17 +35,19 @@ def learn_on(
 ) -> tuple[PolicyResult, LeftOut]:
     """One policy's replay, and what of the log was no row to it. ``log``: as ``open_log`` takes it.
 
-    ``bound``: of rejection, on importance weights; without it the log has to be uniform. ``publish_every``: rows after
-    which a policy of this project acts by what it has learned.
+    ``bound``: of rejection, on importance weights; without it the log has to be uniform.
+    ``publish_every``: rows after which a policy of this project acts by what it has learned.
 
-    Raises:
-        ReplayError: VW's own arguments need VW's own log and method progressive; the log has no rows; or what the
+    Raises: ReplayError: VW's own arguments need VW's own log and method progressive; the log has no
+        rows; or what the
             method says.
     """
     if isinstance(asked, VwKind):
         if log_format not in FORMATS:
             raise ReplayError(
-                "kind vw reads VW's own logs (dsjson, vw): of others give a spec with learner: {kind: vw}", "policy"
+                "kind vw reads VW's own logs (dsjson, vw): of others give a spec with learner:"
+                " {kind: vw}",
+                "policy",
             )
         model = None if asked.model is None else Path(asked.model)
         form = FORMATS[log_format]
@@ -53,7 +55,9 @@ def learn_on(
             spans = [piece.span for piece in pieces if isinstance(piece, RecordPiece)]
             thinned = vw_rejection(asked, spans, form, bound=bound, seed=seed, skip_bad=skip_bad)
             if not thinned.rows:
-                raise ReplayError(f"the log has no rows to evaluate: {thinned.left_out or NOTHING}", "log")
+                raise ReplayError(
+                    f"the log has no rows to evaluate: {thinned.left_out or NOTHING}", "log"
+                )
             return _thinned(asked.called, thinned, thinned.notes)
         vw = vw_progressive(files_of(log), asked.args, form, model=model, skip_bad=skip_bad)
         if vw.examples > vw.labelled:
@@ -77,9 +81,16 @@ def learn_on(
         done = progressive(asked, pieces, publish_every=publish_every, seed=seed)
         if not done.rows:
             raise no_rows(pieces)
-        learned = {"rows": float(done.rows), "skipped": float(done.skipped), "ips": done.ips, "snips": done.snips}
+        learned = {
+            "rows": float(done.rows),
+            "skipped": float(done.skipped),
+            "ips": done.ips,
+            "snips": done.snips,
+        }
         curve = list(done.ips_curve)
-        result = PolicyResult(asked.name, method, average_loss=-done.ips, curve=curve, learned=learned, notes=notes)
+        result = PolicyResult(
+            asked.name, method, average_loss=-done.ips, curve=curve, learned=learned, notes=notes
+        )
         return _said(result, done.left_out)
     thinned = rejection(asked, pieces, bound=bound, publish_every=publish_every, seed=seed)
     if not thinned.rows:
@@ -95,8 +106,14 @@ def _thinned(name: str, done: Rejection, notes: Sequence[str]) -> tuple[PolicyRe
         "clipped": float(done.clipped),
         "mean_accepted_reward": done.mean_accepted_reward,
     }
-    exact = [] if done.exact else ["the log is not uniformly random: exact only while no weight exceeds the bound"]
-    result = PolicyResult(name, "rejection", curve=list(done.curve), learned=learned, notes=[*notes, *exact])
+    exact = (
+        []
+        if done.exact
+        else ["the log is not uniformly random: exact only while no weight exceeds the bound"]
+    )
+    result = PolicyResult(
+        name, "rejection", curve=list(done.curve), learned=learned, notes=[*notes, *exact]
+    )
     return _said(result, done.left_out)
 
 

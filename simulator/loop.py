@@ -1,4 +1,7 @@
-"""The whole loop in one process: decide, log, reward, join, learn, publish. No server, no clock but the rounds'."""
+"""The whole loop in one process: decide, log, reward, join, learn, publish.
+
+No server, no clock but the rounds'.
+"""
 
 import asyncio
 import heapq
@@ -10,7 +13,15 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from bandits.records import BuildRecord, CatalogueRecord, LogEntry, LogRecord, RewardRecord, SpecRecord, TickRecord
+from bandits.records import (
+    BuildRecord,
+    CatalogueRecord,
+    LogEntry,
+    LogRecord,
+    RewardRecord,
+    SpecRecord,
+    TickRecord,
+)
 from bandits.types import Snapshot
 from bandits.versions import FOLD
 from policies.admission import check_learner
@@ -25,7 +36,10 @@ SALT = b"simulation"
 
 
 class World(Protocol):
-    """Where requests come from and what choices earn. Randomness only from the generators it is given."""
+    """Where requests come from and what choices earn.
+
+    Randomness only from the generators it is given.
+    """
 
     def request(self, rng: np.random.Generator) -> RankRequest:
         """The next request, without an event_id."""
@@ -38,7 +52,10 @@ class World(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Virtual time: a round takes ``round_ms``; a reward other than 0 comes ``delay_ms`` later on average."""
+    """Virtual time: a round takes ``round_ms``.
+
+    A reward other than 0 comes ``delay_ms`` later on average.
+    """
 
     round_ms: int = 10
     delay_ms: float = 1000.0
@@ -72,8 +89,9 @@ def run_loop(
 ) -> Run:
     """Let a policy choose ``rounds`` times in ``world`` and learn from what comes back.
 
-    ``pools``: candidates by user, for users whose sources have been asked already. ``settle``: let the rewards that are
-    under way after the last round come, and every window close, so that the log holds all there is to know.
+    ``pools``: candidates by user, for users whose sources have been asked already. ``settle``: let
+    the rewards that are under way after the last round come, and every window close, so that the
+    log holds all there is to know.
     """
     check_learner(spec)
     timing = timing or Timing()
@@ -108,10 +126,14 @@ def run_loop(
             request = msgspec.structs.replace(request, event_id=f"{seed}.{number}")
             decision = ranker.decide(request, _pool(runner, ranker, request, known))
             append(now, decision)
-            run.rewards[number] = reward = world.reward(request, decision.action_ids[decision.chosen[0]], rng)
+            run.rewards[number] = reward = world.reward(
+                request, decision.action_ids[decision.chosen[0]], rng
+            )
             if reward != 0.0 and rng.random() >= timing.lost:
                 due = now + 1 + int(rng.exponential(timing.delay_ms))
-                heapq.heappush(pending, (due, number, RewardRecord(decision.event_id, reward, f"{number}")))
+                heapq.heappush(
+                    pending, (due, number, RewardRecord(decision.event_id, reward, f"{number}"))
+                )
             if progress is not None and number % 500 == 0:
                 progress(number)
     if settle:
@@ -121,10 +143,13 @@ def run_loop(
     return run
 
 
-def _pool(runner: asyncio.Runner, ranker: Ranker, request: RankRequest, pools: dict[str, Pool]) -> Pool:
+def _pool(
+    runner: asyncio.Runner, ranker: Ranker, request: RankRequest, pools: dict[str, Pool]
+) -> Pool:
     """A user's candidates do not change within a run, so the sources are asked once per user.
 
-    A request that brings its actions waits for nobody: an event loop's turn would be a quarter of its round.
+    A request that brings its actions waits for nobody: an event loop's turn would be a quarter of
+    its round.
     """
     if request.actions is not None:
         return explicit_pool(request.actions, frozenset(request.exclude))

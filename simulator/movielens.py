@@ -1,8 +1,9 @@
 """A data-driven world: MovieLens 100K users who like what they are known to have rated 4 or more later on.
 
-For each user the first 75% of the ratings, by time, are known to the sources; a reward is 1 when the chosen item is
-among the user's remaining ratings and was rated at least 4. What a user never rated gives 0, which understates every
-policy alike (a liked film never rated counts as a miss); rewards compare policies, they do not measure satisfaction.
+For each user the first 75% of the ratings, by time, are known to the sources; a reward is 1 when
+the chosen item is among the user's remaining ratings and was rated at least 4. What a user never
+rated gives 0, which understates every policy alike (a liked film never rated counts as a miss);
+rewards compare policies, they do not measure satisfaction.
 """
 
 from collections.abc import Mapping
@@ -26,9 +27,12 @@ def age_band(age: int) -> str:
 
 
 def split_by_time(ratings: NDArray[Any], fraction: float) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Each user's first ``fraction`` of the ratings (rounded down), and the rest; both by user, then time, then item.
+    """Each user's first ``fraction`` of the ratings (rounded down), and the rest.
 
-    Ratings of one user often share a second; the item id orders those, so the split does not depend on file order.
+    Both by user, then time, then item.
+
+    Ratings of one user often share a second; the item id orders those, so the split does not depend
+    on file order.
     """
     ordered = ratings[np.lexsort((ratings["item"], ratings["timestamp"], ratings["user"]))]
     _, starts, counts = np.unique(ordered["user"], return_index=True, return_counts=True)
@@ -41,8 +45,8 @@ def split_by_time(ratings: NDArray[Any], fraction: float) -> tuple[NDArray[Any],
 class MovieLensWorld:
     """Users, what is known of them, and what they turn out to like. All ids are strings.
 
-    ``catalogue`` lists ``{"id", "features": {genres, decade}, "metadata": {title, year}}``, as an artifact does.
-    ``train_ratings`` and ``test_ratings`` have the fields of ``datasets.ratings``.
+    ``catalogue`` lists ``{"id", "features": {genres, decade}, "metadata": {title, year}}``, as an
+    artifact does. ``train_ratings`` and ``test_ratings`` have the fields of ``datasets.ratings``.
     """
 
     users: tuple[str, ...]
@@ -74,7 +78,10 @@ class MovieLensWorld:
             catalogue=tuple(_catalogue(path)),
             train_ratings=frozen(train),
             test_ratings=frozen(test),
-            _contexts={str(p["id"]): _context(int(p["age"]), str(p["gender"]), str(p["occupation"])) for p in people},
+            _contexts={
+                str(p["id"]): _context(int(p["age"]), str(p["gender"]), str(p["occupation"]))
+                for p in people
+            },
             _train={user: tuple(items) for user, items in known.items()},
             _liked={user: frozenset(items) for user, items in liked.items()},
         )
@@ -102,11 +109,19 @@ class MovieLensWorld:
 
 def _context(age: int, gender: str, occupation: str) -> dict[str, str]:
     band = age_band(age)
-    return {"age_band": band, "gender": gender, "occupation": occupation, "group": f"{band}:{gender}"}
+    return {
+        "age_band": band,
+        "gender": gender,
+        "occupation": occupation,
+        "group": f"{band}:{gender}",
+    }
 
 
 def _catalogue(path: Path) -> list[dict[str, Any]]:
-    """Genres and decade are learned from; a title would only be a second name of the item, so it is metadata."""
+    """Genres and decade are learned from.
+
+    A title would only be a second name of the item, so it is metadata.
+    """
     catalogue = []
     for item in datasets.items(path):
         features: dict[str, Any] = {"genres": str(item["genres"]).split()}

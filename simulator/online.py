@@ -24,16 +24,19 @@ def salt_of(seed: int) -> bytes:
 def check_blend(spec: PolicySpec) -> None:
     """Refuse what cannot be replayed.
 
-    Raises:
-        ReplayError: the spec is of a mixture, whose actions are sources and not those of a log; or of a policy that
+    Raises: ReplayError: the spec is of a mixture, whose actions are sources and not those of a log;
+        or of a policy that
             learns from no log.
     """
     if spec.kind == "rl":
         raise ReplayError(
-            "a policy of kind rl does not learn from a log: banditloop train rl makes its network", "kind"
+            "a policy of kind rl does not learn from a log: banditloop train rl makes its network",
+            "kind",
         )
     if spec.kind != "blend":
-        raise ReplayError(f"the actions of a {spec.kind} are its sources, not a log's: replay a blend", "kind")
+        raise ReplayError(
+            f"the actions of a {spec.kind} are its sources, not a log's: replay a blend", "kind"
+        )
 
 
 def features_of(spec: PolicySpec, row: LoggedDecision) -> tuple[Context, ActionSet]:
@@ -45,10 +48,15 @@ def features_of(spec: PolicySpec, row: LoggedDecision) -> tuple[Context, ActionS
     catalogue = row.catalogue or _NO_ITEMS
     if row.record is None:
         with np.errstate(over="ignore"):
-            context, actions = featurise(spec, catalogue, row.context, row.action_ids, row.features, {})
-        if not all(np.isfinite(each.values).all() for each in (*context.namespaces, *actions.namespaces)):
+            context, actions = featurise(
+                spec, catalogue, row.context, row.action_ids, row.features, {}
+            )
+        if not all(
+            np.isfinite(each.values).all() for each in (*context.namespaces, *actions.namespaces)
+        ):
             raise ReplayError(
-                f"decision {row.event_id} has a feature beyond {np.finfo(np.float32).max:.3g}, too large for a policy"
+                f"decision {row.event_id} has a feature beyond {np.finfo(np.float32).max:.3g},"
+                " too large for a policy"
                 ": leave such rows out, or give it in another unit",
                 "features",
             )
@@ -61,7 +69,9 @@ _NO_ITEMS = Catalogue()
 
 
 class OnlinePolicy:
-    """A spec's policy and its learner, from nothing. The policy sees what was learned ``publish_every`` rows at a time.
+    """A spec's policy and its learner, from nothing.
+
+    The policy sees what was learned ``publish_every`` rows at a time.
 
     ``seed``: of a ridge learner's posterior draws.
 
@@ -73,7 +83,9 @@ class OnlinePolicy:
         check_learner(spec)
         check_blend(spec)
         if publish_every < 1:
-            raise InvalidFieldError(f"a model is published every 1 row or more, not {publish_every}", "publish_every")
+            raise InvalidFieldError(
+                f"a model is published every 1 row or more, not {publish_every}", "publish_every"
+            )
         self._spec, self._publish_every = spec, publish_every
         self._learner = make_learner(spec, salt=salt_of(seed))
         self._policy = load_policy(spec, self._learner.snapshot("0-0"))
@@ -88,9 +100,15 @@ class OnlinePolicy:
         """float64[K], of the model last published."""
         return check_pmf(self._policy.pmf(context, actions))
 
-    def learn(self, row: LoggedDecision, context: Context, actions: ActionSet, propensity: float) -> None:
+    def learn(
+        self, row: LoggedDecision, context: Context, actions: ActionSet, propensity: float
+    ) -> None:
         """Learn that the row's choice, made with this propensity, earned the row's reward."""
-        self._pending.append(Interaction(row.event_id, row.slot, context, actions, row.chosen, propensity, row.reward))
+        self._pending.append(
+            Interaction(
+                row.event_id, row.slot, context, actions, row.chosen, propensity, row.reward
+            )
+        )
         if len(self._pending) == self._publish_every:
             self._learned += len(self._pending)
             self._learner.learn(self._pending)

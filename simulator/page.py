@@ -36,12 +36,23 @@ text { fill: var(--ink); font-size: 12px }
 def page(report: Report) -> str:
     """The whole page."""
     parts = [
-        "<!doctype html><html lang='en'><meta charset='utf-8'><meta name='viewport' content='width=device-width'>",
-        f"<title>Replay</title><style>{STYLE}</style><body><h1>What other policies would have earned</h1>",
+        (
+            "<!doctype html><html lang='en'><meta charset='utf-8'><meta name='viewport'"
+            " content='width=device-width'>"
+        ),
+        (
+            f"<title>Replay</title><style>{STYLE}</style><body><h1>What other policies would have"
+            " earned</h1>"
+        ),
         _summary(report),
     ]
     if any(result.estimates for result in report.results):
-        parts += ["<h2>Estimates, with intervals</h2>", _legend(report), _intervals(report), _verdicts(report)]
+        parts += [
+            "<h2>Estimates, with intervals</h2>",
+            _legend(report),
+            _intervals(report),
+            _verdicts(report),
+        ]
     if report.search is not None:
         parts += ["<h2>The search</h2>", _trials(report.search)]
     parts += [_curve(result) for result in report.results if result.curve]
@@ -102,29 +113,42 @@ def _intervals(report: Report) -> str:
         colour = COLOURS[number % len(COLOURS)]
         said = f"{policy}, {name}: {each.value:.6g} in {_range(each.interval)}, {each.verdict}: {each.reason}"
         shapes.append(
-            f"<g><title>{escape(said)}</title><line x1='{low:.1f}' x2='{high:.1f}' y1='{at:.0f}' y2='{at:.0f}'"
-            f" stroke='{colour}' stroke-width='2'/><text x='{scale(each.value):.1f}' y='{at + 5:.0f}' fill='{colour}'"
-            f" style='fill:{colour};font-size:15px' text-anchor='middle'>{SIGNS[each.verdict]}</text></g>"
+            f"<g><title>{escape(said)}</title><line x1='{low:.1f}' x2='{high:.1f}' y1='{at:.0f}'"
+            f" y2='{at:.0f}'"
+            f" stroke='{colour}' stroke-width='2'/><text x='{scale(each.value):.1f}'"
+            f" y='{at + 5:.0f}' fill='{colour}'"
+            f" style='fill:{colour};font-size:15px'"
+            f" text-anchor='middle'>{SIGNS[each.verdict]}</text></g>"
         )
         at += 16
     return _svg(at + 26, scale.axis(at + 6) + shapes)
 
 
 def _verdicts(report: Report) -> str:
-    lines = ["<table><tr><th>policy<th>estimator<th>value<th>interval<th>ESS<th>max weight<th>verdict</tr>"]
+    lines = [
+        (
+            "<table><tr><th>policy<th>estimator<th>value<th>interval<th>ESS<th>max"
+            " weight<th>verdict</tr>"
+        )
+    ]
     for result in report.results:
         for name, each in result.estimates.items():
             lines.append(
-                f"<tr><td>{escape(result.policy)}<td>{name}<td class='n'>{each.value:.6g}<td>{_range(each.interval)}"
+                f"<tr><td>{escape(result.policy)}<td>{name}<td"
+                f" class='n'>{each.value:.6g}<td>{_range(each.interval)}"
                 f"<td class='n'>{each.ess:,.0f}<td class='n'>{each.max_weight:.4g}"
-                f"<td><b class='{each.verdict}'>{each.verdict}</b> <span class='soft'>{escape(each.reason)}</span></tr>"
+                f"<td><b class='{each.verdict}'>{each.verdict}</b> <span"
+                f" class='soft'>{escape(each.reason)}</span></tr>"
             )
         lines += [f"<tr><td colspan='7' class='soft'>{escape(note)}</tr>" for note in result.notes]
     return "\n".join(lines) + "</table>"
 
 
 def _trials(search: SearchSummary) -> str:
-    """Each trial's DR value and the lower end it was ranked by, rung by rung; a line follows a spec that went on."""
+    """Each trial's DR value and the lower end it was ranked by, rung by rung.
+
+    A line follows a spec that went on.
+    """
     drawn = [each for each in search.trials if math.isfinite(each.value)]
     rungs = sorted({each.rung for each in drawn})
     values = [end for each in drawn for end in _ends(each)]
@@ -134,43 +158,58 @@ def _trials(search: SearchSummary) -> str:
     for rung in rungs:
         trials = [each for each in drawn if each.rung == rung]
         for number, each in enumerate(trials):
-            places[each.spec, rung] = 80 + wide * (rung + 0.8 * number / max(1, len(trials))), height(each.value)
+            places[each.spec, rung] = (
+                80 + wide * (rung + 0.8 * number / max(1, len(trials))),
+                height(each.value),
+            )
         for below, said in ((262, f"rung {rung + 1}"), (278, f"{trials[0].rows:,} rows")):
-            shapes.append(f"<text class='soft' x='{80 + wide * rung:.0f}' y='{below}'>{said}</text>")
+            shapes.append(
+                f"<text class='soft' x='{80 + wide * rung:.0f}' y='{below}'>{said}</text>"
+            )
     for each in drawn:
         x, y = places[each.spec, each.rung]
         after = places.get((each.spec, each.rung + 1))
         colour = COLOURS[0] if each.kept else "var(--soft)"
         if after:
             shapes.append(
-                f"<line x1='{x:.1f}' y1='{y:.1f}' x2='{after[0]:.1f}' y2='{after[1]:.1f}' stroke='{colour}'"
+                f"<line x1='{x:.1f}' y1='{y:.1f}' x2='{after[0]:.1f}' y2='{after[1]:.1f}'"
+                f" stroke='{colour}'"
                 " opacity='.35'/>"
             )
         low = height(_ends(each)[0])
         said = f"{each.spec}: {each.value:.6g}, at least {_lower(each)}, {each.verdict}"
         shapes.append(
-            f"<g><title>{escape(said)}</title><line x1='{x:.1f}' x2='{x:.1f}' y1='{y:.1f}' y2='{low:.1f}'"
-            f" stroke='{colour}' stroke-width='2'/><text x='{x:.1f}' y='{y + 5:.1f}' text-anchor='middle'"
+            f"<g><title>{escape(said)}</title><line x1='{x:.1f}' x2='{x:.1f}' y1='{y:.1f}'"
+            f" y2='{low:.1f}'"
+            f" stroke='{colour}' stroke-width='2'/><text x='{x:.1f}' y='{y + 5:.1f}'"
+            " text-anchor='middle'"
             f" style='fill:{colour};font-size:13px'>{SIGNS[each.verdict]}</text></g>"
         )
     rows = "".join(
-        f"<tr><td>{each.rung + 1}<td>{escape(each.spec)}<td class='n'>{each.rows:,}<td class='n'>{_lower(each)}"
+        f"<tr><td>{each.rung + 1}<td>{escape(each.spec)}<td class='n'>{each.rows:,}<td"
+        f" class='n'>{_lower(each)}"
         f"<td class='n'>{each.value:.6g}<td><b class='{each.verdict}'>{each.verdict}</b>"
         f"<td>{'goes on' * each.kept}</tr>"
         for each in search.trials
     )
     return (
-        "<p class='soft'>DR value of each spec on the rows that select, down to the lower end of its interval, by which"
-        " specs are ranked; rung by rung, with the rows that were learned from. Those in colour went on. What the"
+        "<p class='soft'>DR value of each spec on the rows that select, down to the lower end of"
+        " its interval, by which"
+        " specs are ranked; rung by rung, with the rows that were learned from. Those in colour"
+        " went on. What the"
         " finalists earn on rows that no choice has seen is above.</p>"
         f"{_svg(288, shapes)}<p>Best: <code>{escape(json.dumps(search.best))}</code></p>"
-        "<details><summary>Every trial</summary><table><tr><th>rung<th>spec<th>learned from<th>DR at least<th>DR"
+        "<details><summary>Every trial</summary><table><tr><th>rung<th>spec<th>learned from<th>DR"
+        " at least<th>DR"
         f"<th>verdict<th></tr>{rows}</table></details>"
     )
 
 
 def _ends(trial: Trial) -> tuple[float, float]:
-    """Of what is drawn of a trial; its value alone, if it has no lower end that could be relied on."""
+    """Of what is drawn of a trial.
+
+    Its value alone, if it has no lower end that could be relied on.
+    """
     return (trial.lower if trial.lower > NEVER else trial.value, trial.value)
 
 
@@ -179,14 +218,21 @@ def _lower(trial: Trial) -> str:
 
 
 def _comparisons(given: Sequence[NamedComparison]) -> str:
-    lines = ["<table><tr><th>left less right<th>estimator<th>difference<th>interval<th>p (Holm)<th>verdict</tr>"]
+    lines = [
+        (
+            "<table><tr><th>left less right<th>estimator<th>difference<th>interval<th>p"
+            " (Holm)<th>verdict</tr>"
+        )
+    ]
     for each in given:
         result = each.result
         weight = "b" if result.shown else "span"
         lines.append(
             f"<tr><td>{escape(each.left)} less {escape(each.right)}<td>{each.estimator}"
-            f"<td class='n'><{weight}>{result.difference:.6g}</{weight}><td>{_range(result.interval)}"
-            f"<td class='n'>{result.adjusted:.3g}<td><b class='{result.verdict}'>{result.verdict}</b></tr>"
+            "<td"
+            f" class='n'><{weight}>{result.difference:.6g}</{weight}><td>{_range(result.interval)}"
+            f"<td class='n'>{result.adjusted:.3g}<td><b"
+            f" class='{result.verdict}'>{result.verdict}</b></tr>"
         )
     return "\n".join(lines) + "</table>"
 
@@ -197,7 +243,9 @@ def _curve(result: PolicyResult) -> str:
     height = Scale(min(found, default=0.0), max(found, default=1.0), 200, 20)
     points: Iterable[CurvePoint] = (point for point in result.curve if math.isfinite(point.value))
     path = " ".join(f"{scale(float(point.rows)):.1f},{height(point.value):.1f}" for point in points)
-    said = ", ".join(f"{name.replace('_', ' ')} {value:,.6g}" for name, value in result.learned.items())
+    said = ", ".join(
+        f"{name.replace('_', ' ')} {value:,.6g}" for name, value in result.learned.items()
+    )
     title = f"<h2>{escape(result.policy)}, {result.method}: as it learned</h2><p class='soft'>{escape(said)}</p>"
     line = f"<polyline points='{path}' fill='none' stroke='{COLOURS[0]}' stroke-width='2'/>"
     return title + _svg(240, [*scale.axis(220), *height.ticks(60), line])
@@ -205,13 +253,22 @@ def _curve(result: PolicyResult) -> str:
 
 def _times(times: Sequence[Bucket], report: Report) -> str:
     across = Scale(float(times[0].start_ms), float(times[-1].start_ms), 60, WIDTH - 20)
-    values = [value for bucket in times for value in (bucket.reward, *bucket.values.values()) if math.isfinite(value)]
+    values = [
+        value
+        for bucket in times
+        for value in (bucket.reward, *bucket.values.values())
+        if math.isfinite(value)
+    ]
     height = Scale(min(values), max(values), 200, 20)
     shapes = []
     for result, colour in zip(report.results, _colours(), strict=False):
         given = ((bucket, bucket.values.get(result.policy, math.nan)) for bucket in times)
-        points = " ".join(f"{across(float(b.start_ms)):.1f},{height(v):.1f}" for b, v in given if math.isfinite(v))
-        shapes.append(f"<polyline points='{points}' fill='none' stroke='{colour}' stroke-width='1.5'/>")
+        points = " ".join(
+            f"{across(float(b.start_ms)):.1f},{height(v):.1f}" for b, v in given if math.isfinite(v)
+        )
+        shapes.append(
+            f"<polyline points='{points}' fill='none' stroke='{colour}' stroke-width='1.5'/>"
+        )
     labels = "".join(
         f"<text class='soft' x='{across(float(each.start_ms)):.0f}' y='222' text-anchor='{anchor}'>"
         f"{_when(each.start_ms)}</text>"
@@ -234,7 +291,8 @@ def _weights(report: Report) -> str:
             edge = charts.edges[number]
             shapes.append(
                 f"<g><title>{escape(policy)}: {count:,} rows of weight from {edge:.3g}</title><rect"
-                f" x='{LEFT + number * step:.1f}' y='{at + 50 - tall:.1f}' width='{step - 1:.1f}' height='{tall:.1f}'"
+                f" x='{LEFT + number * step:.1f}' y='{at + 50 - tall:.1f}' width='{step - 1:.1f}'"
+                f" height='{tall:.1f}'"
                 f" fill='{colour}'/></g>"
             )
         at += 60
@@ -243,7 +301,9 @@ def _weights(report: Report) -> str:
         for number, edge in enumerate(charts.edges)
         if edge == 0.0 or abs(math.log10(edge) - round(math.log10(edge))) < 1e-9
     ]
-    return "<p class='soft'>Rows by weight; heights are logarithms.</p>" + _svg(at + 22, shapes + labels)
+    return "<p class='soft'>Rows by weight; heights are logarithms.</p>" + _svg(
+        at + 22, shapes + labels
+    )
 
 
 def _actions(actions: Sequence[Action], report: Report) -> str:
@@ -252,13 +312,16 @@ def _actions(actions: Sequence[Action], report: Report) -> str:
     for each in actions:
         shapes.append(f"<text x='10' y='{at + 4:.0f}'>{escape(each.action[:20])}</text>")
         wide = (WIDTH - LEFT - 20) * each.share / most
-        shapes.append(f"<rect x='{LEFT}' y='{at - 5:.0f}' width='{wide:.1f}' height='10' fill='var(--line)'/>")
+        shapes.append(
+            f"<rect x='{LEFT}' y='{at - 5:.0f}' width='{wide:.1f}' height='10' fill='var(--line)'/>"
+        )
         for result, colour in zip(report.results, _colours(), strict=False):
             share = each.shares.get(result.policy, 0.0)
             x = LEFT + (WIDTH - LEFT - 20) * share / most
             said = f"{result.policy}: {share:.2%} of choices; the log {each.share:.2%}"
             shapes.append(
-                f"<g><title>{escape(said)}</title><circle cx='{x:.1f}' cy='{at:.0f}' r='4' fill='{colour}'/></g>"
+                f"<g><title>{escape(said)}</title><circle cx='{x:.1f}' cy='{at:.0f}' r='4'"
+                f" fill='{colour}'/></g>"
             )
         at += 17
     note = "<p class='soft'>Grey: how often the log chose the action. Dots: the share each policy gives it.</p>"
@@ -289,15 +352,18 @@ class Scale:
         """Vertical lines down to ``y``, with their values below."""
         return [
             f"<line class='axis' x1='{self(tick):.1f}' x2='{self(tick):.1f}' y1='8' y2='{y:.0f}'/>"
-            f"<text class='soft' x='{self(tick):.1f}' y='{y + 14:.0f}' text-anchor='middle'>{tick:.6g}</text>"
+            f"<text class='soft' x='{self(tick):.1f}' y='{y + 14:.0f}'"
+            f" text-anchor='middle'>{tick:.6g}</text>"
             for tick in self._round()
         ]
 
     def ticks(self, x: float) -> list[str]:
         """Horizontal lines from ``x``, with their values before."""
         return [
-            f"<line class='axis' x1='{x:.0f}' x2='{WIDTH - 20}' y1='{self(tick):.1f}' y2='{self(tick):.1f}'/>"
-            f"<text class='soft' x='{x - 6:.0f}' y='{self(tick) + 4:.1f}' text-anchor='end'>{tick:.4g}</text>"
+            f"<line class='axis' x1='{x:.0f}' x2='{WIDTH - 20}' y1='{self(tick):.1f}'"
+            f" y2='{self(tick):.1f}'/>"
+            f"<text class='soft' x='{x - 6:.0f}' y='{self(tick) + 4:.1f}'"
+            f" text-anchor='end'>{tick:.4g}</text>"
             for tick in self._round()
         ]
 

@@ -52,8 +52,8 @@ class TrainedKind(_Kind, frozen=True, tag="trained", kw_only=True):
 class VwKind(_Kind, frozen=True, tag="vw", kw_only=True):
     """Vowpal Wabbit: ``args`` of its command line, ``model``: a file that it has saved, which it starts from.
 
-    By a method that learns it learns from the log, but for ``-t`` in ``args``. By others it is evaluated as it is, for
-    which it needs a model or ``-t``.
+    By a method that learns it learns from the log, but for ``-t`` in ``args``. By others it is
+    evaluated as it is, for which it needs a model or ``-t``.
     """
 
     args: str = ""
@@ -62,7 +62,9 @@ class VwKind(_Kind, frozen=True, tag="vw", kw_only=True):
     @property
     def called(self) -> str:
         """Its name in a report."""
-        return self.name or " ".join(["vw", *self.args.split(), *([self.model] if self.model else [])])
+        return self.name or " ".join(
+            ["vw", *self.args.split(), *([self.model] if self.model else [])]
+        )
 
     @property
     def command(self) -> Command:
@@ -93,7 +95,9 @@ def policy_of(text: str) -> Asked:
         if isinstance(raw, dict) and raw.get("kind") in {None, "blend", "mixture", "rl"}:
             return load_spec(path)
     else:
-        raise ReplayError(f"{text!r} is no policy: uniform, logging, {{kind: ...}}, or a file", "policy")
+        raise ReplayError(
+            f"{text!r} is no policy: uniform, logging, {{kind: ...}}, or a file", "policy"
+        )
     try:
         kind: Kind = read(raw, Kind)  # type: ignore[arg-type] # a union
     except InvalidFieldError as error:

@@ -1,7 +1,8 @@
 """Method progressive: predict, score, learn, row by row, so that no prediction has seen its own row.
 
-Progressive validation: Blum, Kalai & Langford (1999), "Beating the hold-out", doi:10.1145/307400.307439. What comes out
-is the mean, over the log, of how well the policy did while it learned from that very log, with the log's propensities.
+Progressive validation: Blum, Kalai & Langford (1999), "Beating the hold-out",
+doi:10.1145/307400.307439. What comes out is the mean, over the log, of how well the policy did
+while it learned from that very log, with the log's propensities.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -32,7 +33,8 @@ NO_ACTIONS = "lines without a, which VW passes over"
 class Progressive:
     """``ips``, ``snips``: the progressive value, estimated from importance weights, and its curve.
 
-    NaN when there is nothing to take a mean of. ``skipped``: of what was ``left_out``, the bad rows.
+    NaN when there is nothing to take a mean of. ``skipped``: of what was ``left_out``, the bad
+    rows.
     """
 
     rows: int
@@ -48,8 +50,9 @@ class Progressive:
 class VwProgressive:
     """``average_loss``: as VW prints it, lower is better; NaN where VW prints "n.a.", when no example has a label.
 
-    Minus it is the progressive IPS value. ``examples``: those VW predicted, ``labelled`` of them with a label.
-    ``left_out``: what of the log was not. ``notes``: what of the arguments was left out.
+    Minus it is the progressive IPS value. ``examples``: those VW predicted, ``labelled`` of them
+    with a label. ``left_out``: what of the log was not. ``notes``: what of the arguments was left
+    out.
     """
 
     examples: int
@@ -74,11 +77,12 @@ def progressive(
 ) -> Progressive:
     """The value of a policy that learns, from nothing, on a log, in the log's order.
 
-    Of each row: the PMF of the model as published last (every ``publish_every`` rows: 1 is progressive validation to
-    the letter, more is faster, and nearer to what a service does), the importance weight pmf(chosen) / propensity, and
-    its product with the reward; then the learner is given the row with the log's propensity. IPS is the mean of the
-    products, SNIPS their sum over the sum of the weights. Rows that stand for several decisions count as that many in
-    both; they are learned from once.
+    Of each row: the PMF of the model as published last (every ``publish_every`` rows: 1 is
+    progressive validation to the letter, more is faster, and nearer to what a service does), the
+    importance weight pmf(chosen) / propensity, and its product with the reward; then the learner is
+    given the row with the log's propensity. IPS is the mean of the products, SNIPS their sum over
+    the sum of the weights. Rows that stand for several decisions count as that many in both; they
+    are learned from once.
 
     Raises:
         BadRowError: a row is malformed.
@@ -98,7 +102,9 @@ def progressive(
                 online.learn(row, context, actions, row.propensity)
             rows += len(batch)
         left_out.merge(left_out_of([piece]))
-    return Progressive(rows, left_out.skipped, ips.value, snips.value, ips.points(), snips.points(), left_out)
+    return Progressive(
+        rows, left_out.skipped, ips.value, snips.value, ips.points(), snips.points(), left_out
+    )
 
 
 def vw_progressive(
@@ -111,17 +117,17 @@ def vw_progressive(
 ) -> VwProgressive:
     """What VW's own command line would print as its average loss: ``vw ARGS [--dsjson] -d LOG [-i MODEL]``.
 
-    VW parses each example, predicts, and learns; with ``-t`` in ``args`` it only predicts. The loss of a labelled
-    example is cost / probability times VW's probability of the chosen action; examples without a label are predicted
-    only. As VW does, lines of dsjson without ``a``, with ``_skipLearn``, or that do not begin with ``{`` are passed
-    over, and counted; the others weigh 1 / (1 - pdrop). Several files are one log, in their order. ``-i`` is a
-    ``model``, and options of VW's output are left out, with a note. Differs from VW: what VW mends without a word (a
-    cost that is no number, a probability above 1) or dies of is a bad row here.
+    VW parses each example, predicts, and learns; with ``-t`` in ``args`` it only predicts. The loss
+    of a labelled example is cost / probability times VW's probability of the chosen action;
+    examples without a label are predicted only. As VW does, lines of dsjson without ``a``, with
+    ``_skipLearn``, or that do not begin with ``{`` are passed over, and counted; the others weigh 1
+    / (1 - pdrop). Several files are one log, in their order. ``-i`` is a ``model``, and options of
+    VW's output are left out, with a note. Differs from VW: what VW mends without a word (a cost
+    that is no number, a probability above 1) or dies of is a bad row here.
 
-    Raises:
-        SpecError, SnapshotError: the arguments or the model.
-        BadRowError: a malformed example; names file and line. Not with ``skip_bad``: it is left out and counted.
-        ReplayError: a file cannot be read.
+    Raises: SpecError, SnapshotError: the arguments or the model. BadRowError: a malformed example;
+        names file and line. Not with ``skip_bad``: it is left out and counted. ReplayError: a file
+        cannot be read.
     """
     command = read_command(args, model)
     reader = open_reader(command, log_format)
@@ -129,7 +135,9 @@ def vw_progressive(
     left_out = LeftOut()
     read = LABELS[log_format]
     files = [log] if isinstance(log, LogFile) else log
-    for record in chain.from_iterable(records(Span(file, blocks=log_format == "text")) for file in files):
+    for record in chain.from_iterable(
+        records(Span(file, blocks=log_format == "text")) for file in files
+    ):
         try:
             label = read(record)
             if isinstance(label, str):
@@ -152,15 +160,23 @@ def vw_progressive(
 
 def _checked(label: Label, record: Record) -> Label:
     if not 0.0 < label.probability <= 1.0:
-        raise BadRowError(f"{record.where()}: a propensity is in (0, 1], not {label.probability}", "propensity")
+        raise BadRowError(
+            f"{record.where()}: a propensity is in (0, 1], not {label.probability}", "propensity"
+        )
     if not abs(label.cost) <= MAX_NUMBER:
-        raise BadRowError(f"{record.where()}: a cost is a number up to {MAX_NUMBER:g}, not {label.cost}", "reward")
+        raise BadRowError(
+            f"{record.where()}: a cost is a number up to {MAX_NUMBER:g}, not {label.cost}", "reward"
+        )
     return label
 
 
 def _text_label(record: Record) -> Label:
     label = vw_text.read_label(record)
-    return Label(None) if label is None else _checked(Label(label.chosen, label.cost, label.probability), record)
+    return (
+        Label(None)
+        if label is None
+        else _checked(Label(label.chosen, label.cost, label.probability), record)
+    )
 
 
 def _dsjson_label(record: Record) -> Label | str:
@@ -173,11 +189,18 @@ def _dsjson_label(record: Record) -> Label | str:
     if label.a is None or not label.actions:
         return NO_ACTIONS
     chosen = label.chosen(record)
-    if chosen is None or not isinstance(label.cost, float) or not isinstance(label.probability, float):
+    if (
+        chosen is None
+        or not isinstance(label.cost, float)
+        or not isinstance(label.probability, float)
+    ):
         return Label(None)
     return _checked(Label(chosen, label.cost, label.probability, label.weight), record)
 
 
 UNLABELLED = "examples without a label, which are predicted only"
-LABELS: Mapping[LogFormat, Callable[[Record], Label | str]] = {"text": _text_label, "dsjson": _dsjson_label}
+LABELS: Mapping[LogFormat, Callable[[Record], Label | str]] = {
+    "text": _text_label,
+    "dsjson": _dsjson_label,
+}
 """By format, what reads the label of a record; or says why VW passes over it."""

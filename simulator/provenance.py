@@ -15,7 +15,8 @@ from simulator.ope.verdict import Verdict
 
 OTHERS = "evaluate it on rows that came later, or were held back"
 UNKNOWN = (
-    "nothing says which rows it learned from, as an earlier build wrote it: if they are among these, its values"
+    "nothing says which rows it learned from, as an earlier build wrote it: if they are among"
+    " these, its values"
     " are too high; train it again, or make sure that these rows are others"
 )
 _encode = msgspec.msgpack.Encoder(order="deterministic").encode
@@ -23,7 +24,10 @@ _encode = msgspec.msgpack.Encoder(order="deterministic").encode
 
 @dataclass(frozen=True, slots=True)
 class Doubt:
-    """Why no estimate of a policy is better than ``verdict``. Such a policy is never called the winner."""
+    """Why no estimate of a policy is better than ``verdict``.
+
+    Such a policy is never called the winner.
+    """
 
     verdict: Verdict
     reason: str
@@ -73,7 +77,8 @@ class Rows:
             return None
         return Doubt(
             "unreliable",
-            f"it learned from {share:.0%} of these {rows:,} rows (it was trained on {self.learned.logs}), so its values"
+            f"it learned from {share:.0%} of these {rows:,} rows (it was trained on"
+            f" {self.learned.logs}), so its values"
             f" are too high; {OTHERS}",
         )
 
@@ -101,7 +106,8 @@ class OwnLog:
             return None
         return Doubt(
             "unreliable",
-            f"it learned from what {self.policy!r} logged up to {self.position}, and {seen.placed_again:,} of these"
+            f"it learned from what {self.policy!r} logged up to {self.position}, and"
+            f" {seen.placed_again:,} of these"
             f" {rows:,} rows are of that time, so its values are too high; {OTHERS}",
         )
 
@@ -112,7 +118,9 @@ def provenance_of(policy: Any) -> Provenance | None:
     return found
 
 
-def count_seen(seen: Mapping[str, Seen], targets: Iterable[Any], piece: Piece, batch: LogBatch) -> None:
+def count_seen(
+    seen: Mapping[str, Seen], targets: Iterable[Any], piece: Piece, batch: LogBatch
+) -> None:
     """How many rows of a batch each policy has learned from."""
     for target in targets:
         provenance = provenance_of(target)
@@ -135,12 +143,16 @@ def learn_from(learning: Learning, piece: Piece, batch: LogBatch) -> None:
 def hashes_of(piece: Piece, batch: LogBatch) -> tuple[UInt64, UInt64]:
     """Of each row: uint64[n] of its id or place with what it says, and uint64[n] of what it says.
 
-    A place is one in the file, whatever the file is called. The reward is left out: it may be corrected.
+    A place is one in the file, whatever the file is called. The reward is left out: it may be
+    corrected.
     """
     file = _file(piece)
     said = [_encode(_content(row)) for row in batch.decisions]
     placed = [
-        _hash(f"{row.event_id.removeprefix(file)}\0{row.slot}\0".encode(errors="surrogatepass") + content)
+        _hash(
+            f"{row.event_id.removeprefix(file)}\0{row.slot}\0".encode(errors="surrogatepass")
+            + content
+        )
         for row, content in zip(batch.decisions, said, strict=True)
     ]
     return np.array(placed, np.uint64), np.array([_hash(content) for content in said], np.uint64)
@@ -148,7 +160,14 @@ def hashes_of(piece: Piece, batch: LogBatch) -> tuple[UInt64, UInt64]:
 
 def _content(row: LoggedDecision) -> Any:
     context = {name: _plain(value) for name, value in row.context.items()}
-    return context, row.action_ids[row.chosen], len(row.action_ids), row.propensity, row.slot, row.time_ms
+    return (
+        context,
+        row.action_ids[row.chosen],
+        len(row.action_ids),
+        row.propensity,
+        row.slot,
+        row.time_ms,
+    )
 
 
 def _plain(value: Any) -> Any:
@@ -180,4 +199,8 @@ def _name(piece: Piece) -> str:
     inner = _within(piece)
     if hasattr(inner, "after"):
         return f"the archive of {inner.policy}, {inner.after} to {inner.through or 'its end'}"
-    return f"the archive of {inner.policy}" if hasattr(inner, "policy") else _file(piece) or "a log in memory"
+    return (
+        f"the archive of {inner.policy}"
+        if hasattr(inner, "policy")
+        else _file(piece) or "a log in memory"
+    )

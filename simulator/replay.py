@@ -1,7 +1,7 @@
 """What other policies would have earned on a log: off-policy evaluation, in pieces whose results merge.
 
-A piece of the log is tallied wherever there is room for it; tallies merge in the order of the log. Nothing depends on
-how the log was cut but the last digits of sums.
+A piece of the log is tallied wherever there is room for it; tallies merge in the order of the log.
+Nothing depends on how the log was cut but the last digits of sums.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -38,7 +38,15 @@ from simulator.ope.moments import add_rows
 from simulator.ope.overview import Overview
 from simulator.ope.reward_model import DEFAULT, FittedRewardModel, RewardModel
 from simulator.provenance import count_seen, doubts_of, provenance_of
-from simulator.report import LogSummary, NamedComparison, PolicyResult, Report, cautioned, doubted, winner_of
+from simulator.report import (
+    LogSummary,
+    NamedComparison,
+    PolicyResult,
+    Report,
+    cautioned,
+    doubted,
+    winner_of,
+)
 from simulator.targets import Logging, Source, Target, check_columns, demand_rows
 
 BITS_RANGE = (4, 11)
@@ -53,9 +61,9 @@ Fan = Callable[[Callable[[Piece], Result], Sequence[Piece]], Iterable[Result]]
 class Question:
     """What is asked of a log. ``estimators``: names; of none, all that log and policies allow.
 
-    ``parameters``: by estimator, e.g. ``{"clipped_ips": {"clip": "auto"}}``. ``interval``: normal, bootstrap, bernstein
-    or anytime, at level 1 - ``alpha``. ``bits``, ``folds``, ``models``: of the reward model; of several models the one
-    that predicts unseen rewards best.
+    ``parameters``: by estimator, e.g. ``{"clipped_ips": {"clip": "auto"}}``. ``interval``: normal,
+    bootstrap, bernstein or anytime, at level 1 - ``alpha``. ``bits``, ``folds``, ``models``: of the
+    reward model; of several models the one that predicts unseen rewards best.
     """
 
     targets: Sequence[Target]
@@ -77,12 +85,18 @@ class Question:
             estimator(name, **self.parameters.get(name, {}))
         for name, given in self.parameters.items():
             if name not in (self.estimators or FORMULAS):
-                raise ReplayError(f"{' and '.join(given)} is of {name}, which is not asked for", "estimator")
+                raise ReplayError(
+                    f"{' and '.join(given)} is of {name}, which is not asked for", "estimator"
+                )
         if not (BITS_RANGE[0] <= self.bits <= BITS_RANGE[1] and self.folds >= 2):
             low, high = BITS_RANGE
-            raise ReplayError(f"a reward model has {low} to {high} bits and 2 folds or more", "bits")
+            raise ReplayError(
+                f"a reward model has {low} to {high} bits and 2 folds or more", "bits"
+            )
         if self.interval not in INTERVALS:
-            raise ReplayError(f"an interval is one of {', '.join(INTERVALS)}, not {self.interval!r}", "interval")
+            raise ReplayError(
+                f"an interval is one of {', '.join(INTERVALS)}, not {self.interval!r}", "interval"
+            )
         if not 0.0 < self.alpha < 1.0:
             raise ReplayError(f"alpha is between 0 and 1, not {self.alpha}", "alpha")
 
@@ -106,7 +120,9 @@ class Question:
 
 @dataclass(slots=True, eq=False)
 class Tally:
-    """What some rows say. ``estimates``: by policy and estimator; ``differences``: by two policies and estimator.
+    """What some rows say.
+
+    ``estimates``: by policy and estimator; ``differences``: by two policies and estimator.
 
     ``seen``: how many of the rows a policy has learned from, by policy.
     """
@@ -160,8 +176,8 @@ class Tally:
 class Plan:
     """A question, made definite by a look at the log.
 
-    ``modelled``: the policies that DM and DR can be had for. ``counted``: rows say how many decisions they stand for.
-    ``caution``, ``columns``: what is to be said of the log.
+    ``modelled``: the policies that DM and DR can be had for. ``counted``: rows say how many
+    decisions they stand for. ``caution``, ``columns``: what is to be said of the log.
     """
 
     question: Question
@@ -178,7 +194,9 @@ class Plan:
     @property
     def needs_model(self) -> bool:
         """Whether a reward model is to be fitted."""
-        return any(WITH_MODEL.intersection(self.estimators(target)) for target in self.question.targets)
+        return any(
+            WITH_MODEL.intersection(self.estimators(target)) for target in self.question.targets
+        )
 
     def empty(self) -> Tally:
         """A tally of no rows."""
@@ -222,8 +240,13 @@ def evaluate(question: Question, pieces: Sequence[Piece], fan: Fan[Any] = map) -
     return found if model is None else msgspec.structs.replace(found, reward_model=model.summary)
 
 
-def reward_model(question: Question, pieces: Sequence[Piece], fan: Fan[Any] = map) -> FittedRewardModel:
-    """Of DM and DR: cross-fitted on all pieces. It depends on the log alone, not on the policies."""
+def reward_model(
+    question: Question, pieces: Sequence[Piece], fan: Fan[Any] = map
+) -> FittedRewardModel:
+    """Of DM and DR: cross-fitted on all pieces.
+
+    It depends on the log alone, not on the policies.
+    """
     sample = question.reward_model()
     for part in fan(partial(fit, question), pieces):
         sample.merge(part)
@@ -233,8 +256,8 @@ def reward_model(question: Question, pieces: Sequence[Piece], fan: Fan[Any] = ma
 def plan_of(question: Question, pieces: Sequence[Piece]) -> Plan:
     """Look at the first row, and find out what the log allows.
 
-    Raises:
-        ReplayError: there are no rows, an estimator was asked for by name that cannot be had, or a policy has learned
+    Raises: ReplayError: there are no rows, an estimator was asked for by name that cannot be had,
+        or a policy has learned
             of a column what it is not here.
     """
     batch = next((batch for piece in pieces for batch in piece.batches() if len(batch)), None)
@@ -271,10 +294,16 @@ def tally(plan: Plan, model: FittedRewardModel | None, piece: Piece) -> Tally:
     for batch in piece.batches():
         out.count(batch)
         predictions = None if model is None else _predictions(model, batch)
-        seen = {target.name: _seen(plan, target, batch, predictions) for target in plan.question.targets}
+        seen = {
+            target.name: _seen(plan, target, batch, predictions) for target in plan.question.targets
+        }
         out.overview.update(batch, seen)
         count_seen(out.seen, plan.question.targets, piece, batch)
-        blocks = [block for (policy, _), each in out.estimates.items() for block in each.gather(seen[policy])]
+        blocks = [
+            block
+            for (policy, _), each in out.estimates.items()
+            for block in each.gather(seen[policy])
+        ]
         for (left, right, _), difference in out.differences.items():
             blocks += difference.gather(seen[left], seen[right])
         add_rows(blocks, batch.keys)
@@ -301,9 +330,16 @@ def report(plan: Plan, total: Tally) -> Report:
         )
         for target in plan.question.targets
     ]
-    compared = comparisons({"\0".join(at): each for at, each in total.differences.items()}, bounds, plan.question.alpha)
+    compared = comparisons(
+        {"\0".join(at): each for at, each in total.differences.items()}, bounds, plan.question.alpha
+    )
     named = [
-        NamedComparison(*at, result=doubted(cautioned(compared["\0".join(at)], plan.caution), *map(doubts.get, at[:2])))
+        NamedComparison(
+            *at,
+            result=doubted(
+                cautioned(compared["\0".join(at)], plan.caution), *map(doubts.get, at[:2])
+            ),
+        )
         for at in total.differences
     ]
     summary = LogSummary(
@@ -320,7 +356,9 @@ def report(plan: Plan, total: Tally) -> Report:
         dict(total.left_out.counts),
         total.left_out.first_bad,
     )
-    return Report(summary, results, named, winner_of(results, named, doubts), total.overview.charts())
+    return Report(
+        summary, results, named, winner_of(results, named, doubts), total.overview.charts()
+    )
 
 
 def _chosen(batch: LogBatch) -> np.ndarray[Any, np.dtype[np.intp]]:
@@ -350,7 +388,8 @@ def _seen_of(plan: Plan, target: Target, batch: LogBatch, predictions: Float64 |
     for number, row in enumerate(rows):
         if row.pmf is None:
             known = False
-        if row.pmf is None and logs:  # what was chosen is a draw from the PMF that is lacking, so it stands for it
+        # what was chosen is a draw from the PMF that is lacking, so it stands for it
+        if row.pmf is None and logs:
             pmfs[number, row.chosen] = 1.0
             continue
         pmfs[number, : len(row.action_ids)] = target.pmf(row)

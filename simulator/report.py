@@ -16,12 +16,15 @@ from simulator.trials import SearchSummary
 
 
 class LogSummary(msgspec.Struct, frozen=True):
-    """What was read. ``skipped``: bad rows left out. ``first_ms``, ``last_ms``: 0 in a log without times.
+    """What was read. ``skipped``: bad rows left out.
 
-    ``decisions``: those of the service that the rows stand for; more than the rows where some were left out (pdrop).
-    ``waiting``: decisions that are no rows yet, as their windows are open, the last one ``waiting_until_ms``.
-    ``columns``: of a table, how each column of the context was read.
-    ``left_out``: how many records of the log are no rows, by why. ``first_bad``: what is wrong with the first bad one.
+    ``first_ms``, ``last_ms``: 0 in a log without times.
+
+    ``decisions``: those of the service that the rows stand for; more than the rows where some were
+    left out (pdrop). ``waiting``: decisions that are no rows yet, as their windows are open, the
+    last one ``waiting_until_ms``. ``columns``: of a table, how each column of the context was read.
+    ``left_out``: how many records of the log are no rows, by why. ``first_bad``: what is wrong with
+    the first bad one.
     """
 
     rows: int
@@ -41,7 +44,10 @@ class LogSummary(msgspec.Struct, frozen=True):
         """The same, with what is to be said of pieces that were read here."""
         waiting = waiting_of(pieces)
         return msgspec.structs.replace(
-            self, waiting=waiting.decisions, waiting_until_ms=waiting.last_ms, columns=columns_of(pieces)
+            self,
+            waiting=waiting.decisions,
+            waiting_until_ms=waiting.last_ms,
+            columns=columns_of(pieces),
         )
 
 
@@ -52,15 +58,23 @@ def said_of(log: LogSummary) -> list[tuple[str, str]]:
     if log.first_bad:
         said.append(("the first bad row", log.first_bad))
     if log.waiting:
-        said.append(("left out", waiting_said(Waiting(log.waiting, log.waiting_until_ms, log.waiting_until_ms))))
+        said.append(
+            (
+                "left out",
+                waiting_said(Waiting(log.waiting, log.waiting_until_ms, log.waiting_until_ms)),
+            )
+        )
     return said
 
 
 class PolicyResult(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What was found of one policy. ``method``: ope, progressive or rejection; their numbers are not comparable.
+    """What was found of one policy.
 
-    ``estimates``: of ope, by the estimator's name. Of a policy that learned on the way: ``curve``, ``average_loss`` (of
-    progressive; minus the IPS value, as VW has it) and ``learned``, its numbers by name.
+    ``method``: ope, progressive or rejection; their numbers are not comparable.
+
+    ``estimates``: of ope, by the estimator's name. Of a policy that learned on the way: ``curve``,
+    ``average_loss`` (of progressive; minus the IPS value, as VW has it) and ``learned``, its
+    numbers by name.
     """
 
     policy: str
@@ -84,9 +98,9 @@ class NamedComparison(msgspec.Struct, frozen=True):
 class Report(msgspec.Struct, frozen=True):
     """What an evaluation found.
 
-    ``winner``: the policy whose value is significantly above every other's, if there is one and its estimate can be
-    relied on. ``charts``: what there is to draw. ``search``: how the policies were found, if they were searched for.
-    ``reward_model``: of DM and DR, where one was fitted.
+    ``winner``: the policy whose value is significantly above every other's, if there is one and its
+    estimate can be relied on. ``charts``: what there is to draw. ``search``: how the policies were
+    found, if they were searched for. ``reward_model``: of DM and DR, where one was fitted.
     """
 
     log: LogSummary
@@ -111,7 +125,13 @@ def doubted(judged: Judged, *doubts: Doubt | None) -> Judged:
     for doubt in filter(None, doubts):
         worse = VERDICTS.index(doubt.verdict) > VERDICTS.index(judged.verdict)
         sound = judged.verdict == "reliable"
-        said = (doubt.reason,) if sound else (doubt.reason, judged.reason) if worse else (judged.reason, doubt.reason)
+        said = (
+            (doubt.reason,)
+            if sound
+            else (doubt.reason, judged.reason)
+            if worse
+            else (judged.reason, doubt.reason)
+        )
         judged = msgspec.structs.replace(
             judged, verdict=doubt.verdict if worse else judged.verdict, reason="; ".join(said)
         )
@@ -121,12 +141,17 @@ def doubted(judged: Judged, *doubts: Doubt | None) -> Judged:
 def winner_of(
     results: Sequence[PolicyResult], named: Sequence[NamedComparison], doubts: Collection[str] = ()
 ) -> str | None:
-    """The policy that is significantly better than every other; never one whose estimate cannot be relied on.
+    """The policy that is significantly better than every other.
+
+    Never one whose estimate cannot be relied on.
 
     ``doubts``: policies that may have learned from these rows.
     """
     for policy in (result.policy for result in results if result.policy not in doubts):
         mine = [each for each in named if policy in {each.left, each.right}]
-        if mine and all(each.result.shown and (each.result.difference > 0.0) == (each.left == policy) for each in mine):
+        if mine and all(
+            each.result.shown and (each.result.difference > 0.0) == (each.left == policy)
+            for each in mine
+        ):
             return policy
     return None

@@ -3,9 +3,10 @@
     gym.make("simulator.rllib_env:RecSession-v0", world="satiation", world_seed=1)
     gym.make_vec("simulator.rllib_env:RecSession-v0", num_envs=8, world="movielens")
 
-An episode is a session: one decision per step, until the user leaves for good (terminated) or MAX_STEPS decisions were
-made (truncated). The features of an observation are built by ``policies.features`` and laid out by the world's
-``FeatureSchema``, as those of a served decision are.
+An episode is a session: one decision per step, until the user leaves for good (terminated) or
+MAX_STEPS decisions were made (truncated). The features of an observation are built by
+``policies.features`` and laid out by the world's ``FeatureSchema``, as those of a served decision
+are.
 """
 
 from typing import Any
@@ -38,9 +39,9 @@ def session_world(name: str, seed: int = 0) -> SessionWorld:
 class RecSession(gym.Env[Observation, np.int64]):
     """Sessions of a world. ``world``: its name; ``world_seed``: of what the world draws once.
 
-    Observation: ``features`` float32[max_actions, d], the actions of the decision first, the rest 0; ``mask``
-    int8[max_actions], 1 where there is an action. Action: one of max_actions places. To choose a place without an
-    action is to show nothing: it earns 0 and the user leaves.
+    Observation: ``features`` float32[max_actions, d], the actions of the decision first, the rest
+    0; ``mask`` int8[max_actions], 1 where there is an action. Action: one of max_actions places. To
+    choose a place without an action is to show nothing: it earns 0 and the user leaves.
     """
 
     metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012 - gymnasium's name and type
@@ -49,7 +50,10 @@ class RecSession(gym.Env[Observation, np.int64]):
         self.world = session_world(world, world_seed)
         count, width = self.world.max_actions, len(self.world.schema)
         self.observation_space = Dict(
-            {"features": Box(-MAX_NUMBER, MAX_NUMBER, (count, width), np.float32), "mask": MultiBinary(count)}
+            {
+                "features": Box(-MAX_NUMBER, MAX_NUMBER, (count, width), np.float32),
+                "mask": MultiBinary(count),
+            }
         )
         self.action_space = Discrete(count)
         self._session: Session | None = None

@@ -18,7 +18,9 @@ MASKED = -1e9
 
 
 class SharedScorer(TorchRLModule, ValueFunctionAPI):  # type: ignore[misc] # ray has no types
-    """Scores every action with one network, whatever their number; the value of a decision is the mean over actions.
+    """Scores every action with one network, whatever their number.
+
+    The value of a decision is the mean over actions.
 
     Observations as ``RecSession`` has them. ``model_config``: ``{"width": h}``.
     """
@@ -63,7 +65,10 @@ class SharedScorer(TorchRLModule, ValueFunctionAPI):  # type: ignore[misc] # ray
             "bias": self.own.bias,
             "score": self.score.weight[0],
         }
-        return {name: np.ascontiguousarray(tensor.detach().numpy(), np.float32) for name, tensor in found.items()}
+        return {
+            name: np.ascontiguousarray(tensor.detach().numpy(), np.float32)
+            for name, tensor in found.items()
+        }
 
 
 def _parts(batch: dict[str, Any]) -> tuple[Any, Any]:

@@ -1,7 +1,8 @@
 """PPO through RLlib's new API stack, on RecSession-v0: from a world to a network that ``bandits.rl`` serves.
 
-Schulman et al. 2017 (arXiv:1707.06347), with generalised advantages (arXiv:1506.02438). ``gamma`` is the knob between
-myopic (0: only a choice's own reward counts) and long-term (towards 1: so does what follows it in its session).
+Schulman et al. 2017 (arXiv:1707.06347), with generalised advantages (arXiv:1506.02438). ``gamma``
+is the knob between myopic (0: only a choice's own reward counts) and long-term (towards 1: so does
+what follows it in its session).
 """
 
 import json
@@ -42,7 +43,9 @@ SEEDS = 10_000
 
 
 class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What is trained, and how. ``steps``: decisions in all. ``env_runners``: Ray actors that play; 0: this process.
+    """What is trained, and how. ``steps``: decisions in all.
+
+    ``env_runners``: Ray actors that play; 0: this process.
 
     ``world_seed``: of the world; ``seed``: of weights and sessions.
     """
@@ -75,7 +78,9 @@ class Trained(msgspec.Struct, frozen=True):
     network: Network
     curve: list[Point]
 
-    def spec(self, name: str = "sessions", *, temperature: float = 1.0, floor: float = 0.01) -> PolicySpec:
+    def spec(
+        self, name: str = "sessions", *, temperature: float = 1.0, floor: float = 0.01
+    ) -> PolicySpec:
         """A policy that serves the network."""
         features = FeatureSchema(self.network.names).digest
         return PolicySpec(
@@ -102,12 +107,14 @@ def train_rl(
     progress: Callable[[Point], None] = lambda _: None,
     address: Literal["local", "auto"] | str = "local",  # noqa: PYI051 - HOST:PORT
 ) -> Trained:
-    """Train; with a ``folder``, leave a checkpoint there after every iteration, from which ``resume`` goes on.
+    """Train.
 
-    Raises:
-        ReplayError: there is nothing to resume from, or no Ray cluster at ``address``.
-        SnapshotError: the checkpoint is damaged, has numbers that are not finite, or is of another training.
-        InvalidFieldError: there is no such world.
+    With a ``folder``, leave a checkpoint there after every iteration, from which ``resume`` goes
+    on.
+
+    Raises: ReplayError: there is nothing to resume from, or no Ray cluster at ``address``.
+        SnapshotError: the checkpoint is damaged, has numbers that are not finite, or is of another
+        training. InvalidFieldError: there is no such world.
     """
     world = session_world(training.world, training.world_seed)
     held, curve = _read(folder, training, len(world.schema)) if resume else ({}, [])
@@ -115,7 +122,9 @@ def train_rl(
     with _algorithm(training, started=len(curve)) as algorithm:
         if held:
             algorithm.learner_group.foreach_learner(lambda learner, **_: _restore(learner, held))
-            algorithm.env_runner_group.sync_weights(from_worker_or_learner_group=algorithm.learner_group)
+            algorithm.env_runner_group.sync_weights(
+                from_worker_or_learner_group=algorithm.learner_group
+            )
         done = curve[-1].steps if curve else 0
         while done < training.steps:
             result = algorithm.train()
@@ -130,7 +139,13 @@ def train_rl(
                 )
             )
             if folder is not None:
-                state = next(iter(algorithm.learner_group.foreach_learner(lambda learner, **_: _state(learner)))).get()
+                state = next(
+                    iter(
+                        algorithm.learner_group.foreach_learner(
+                            lambda learner, **_: _state(learner)
+                        )
+                    )
+                ).get()
                 _write(folder, training, state, curve)
             progress(curve[-1])
         arrays = algorithm.get_module().arrays()
@@ -164,7 +179,11 @@ def _algorithm(training: Training, *, started: int) -> Iterator[PPO]:
             vf_clip_param=math.inf,
             grad_clip=None,
         )
-        .rl_module(rl_module_spec=RLModuleSpec(module_class=SharedScorer, model_config={"width": training.width}))
+        .rl_module(
+            rl_module_spec=RLModuleSpec(
+                module_class=SharedScorer, model_config={"width": training.width}
+            )
+        )
         .debugging(seed=SEEDS * training.seed + started, log_level="ERROR")
     )
     algorithm = config.build_algo()
@@ -177,7 +196,10 @@ def _algorithm(training: Training, *, started: int) -> Iterator[PPO]:
 def _state(learner: Any) -> dict[str, Any]:
     """Weights, and the moments of Adam, as arrays by name."""
     module, optimizer = learner.module[DEFAULT_MODULE_ID], learner.get_optimizer(DEFAULT_MODULE_ID)
-    out = {f"module.{name}": tensor.detach().numpy().copy() for name, tensor in module.state_dict().items()}
+    out = {
+        f"module.{name}": tensor.detach().numpy().copy()
+        for name, tensor in module.state_dict().items()
+    }
     for number, held in optimizer.state_dict()["state"].items():
         out |= {f"adam.{number}.{name}": np.array(tensor.numpy()) for name, tensor in held.items()}
     return out
@@ -185,28 +207,41 @@ def _state(learner: Any) -> dict[str, Any]:
 
 def _restore(learner: Any, held: dict[str, Any]) -> None:
     module, optimizer = learner.module[DEFAULT_MODULE_ID], learner.get_optimizer(DEFAULT_MODULE_ID)
-    weights = {name.removeprefix("module."): torch.tensor(each) for name, each in held.items() if "module." in name}
+    weights = {
+        name.removeprefix("module."): torch.tensor(each)
+        for name, each in held.items()
+        if "module." in name
+    }
     try:
         module.load_state_dict(weights)
     except RuntimeError as error:
-        raise SnapshotError(f"{CHECKPOINT} is of another network: {' '.join(str(error).split())}", "module") from error
+        raise SnapshotError(
+            f"{CHECKPOINT} is of another network: {' '.join(str(error).split())}", "module"
+        ) from error
     state: dict[int, dict[str, Any]] = {}
     for name, each in held.items():
         if name.startswith("adam."):
             _, number, kind = name.split(".")
             state.setdefault(int(number), {})[kind] = torch.tensor(each)
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    optimizer.load_state_dict(
+        {"state": state, "param_groups": optimizer.state_dict()["param_groups"]}
+    )
 
 
 def _write(folder: Path, training: Training, state: dict[str, Any], curve: list[Point]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    said = {"training": msgspec.json.encode(training).decode(), "curve": msgspec.json.encode(curve).decode()}
+    said = {
+        "training": msgspec.json.encode(training).decode(),
+        "curve": msgspec.json.encode(curve).decode(),
+    }
     fresh = folder / f".{CHECKPOINT}"
     save_file(state, fresh, said)
     fresh.replace(folder / CHECKPOINT)
 
 
-def _read(folder: Path | None, training: Training, features: int) -> tuple[dict[str, Any], list[Point]]:
+def _read(
+    folder: Path | None, training: Training, features: int
+) -> tuple[dict[str, Any], list[Point]]:
     """The arrays of a checkpoint, and the curve until then.
 
     Raises:
@@ -225,13 +260,18 @@ def _read(folder: Path | None, training: Training, features: int) -> tuple[dict[
     free = {"steps": 0, "env_runners": 0}
     if msgspec.structs.replace(before, **free) != msgspec.structs.replace(training, **free):
         said_before = json.dumps(msgspec.to_builtins(before))
-        raise SnapshotError(f"{folder / CHECKPOINT} is of another training: {said_before}", "checkpoint")
+        raise SnapshotError(
+            f"{folder / CHECKPOINT} is of another training: {said_before}", "checkpoint"
+        )
     if wrong := sorted(name for name, each in held.items() if not np.isfinite(each).all()):
-        raise SnapshotError(f"{folder / CHECKPOINT}: {wrong[0]} holds numbers that are not finite", "checkpoint")
+        raise SnapshotError(
+            f"{folder / CHECKPOINT}: {wrong[0]} holds numbers that are not finite", "checkpoint"
+        )
     shape = held.get("module.embed.weight", np.zeros((0, 0))).shape
     if shape != (training.width, features):
         raise SnapshotError(
-            f"{folder / CHECKPOINT} scores actions of {shape[-1]} features, and this world's have {features}",
+            f"{folder / CHECKPOINT} scores actions of {shape[-1]} features, and this world's have"
+            f" {features}",
             "checkpoint",
         )
     return held, curve

@@ -1,9 +1,10 @@
 """Search for a better policy on a log: successive halving over specs, on Ray Tune.
 
-The log's first part is learned from, the next one tells the candidates apart, and the last one, which no choice has
-seen, says what the finalists are worth. Successive halving: Jamieson & Talwalkar 2016 (arXiv:1502.07943). In each rung
-the specs that are left learn from more of the first part, always its latest rows; of those that score best, one in
-``halving`` goes on. Rungs are run one after another, so that a seed gives the same result on any cluster.
+The log's first part is learned from, the next one tells the candidates apart, and the last one,
+which no choice has seen, says what the finalists are worth. Successive halving: Jamieson &
+Talwalkar 2016 (arXiv:1502.07943). In each rung the specs that are left learn from more of the first
+part, always its latest rows; of those that score best, one in ``halving`` goes on. Rungs are run
+one after another, so that a seed gives the same result on any cluster.
 """
 
 import logging
@@ -38,8 +39,9 @@ FINALISTS = 2
 class Found(msgspec.Struct, frozen=True):
     """What a search ends with.
 
-    ``best``: the finalist with the highest lower bound in the last rung; ``model``: what it learned from all but the
-    last part. ``report``: what finalists, unchanged spec and logging policy earn on that part, and every trial.
+    ``best``: the finalist with the highest lower bound in the last rung; ``model``: what it learned
+    from all but the last part. ``report``: what finalists, unchanged spec and logging policy earn
+    on that part, and every trial.
     """
 
     best: PolicySpec
@@ -76,7 +78,9 @@ def search(
         raise no_rows(pieces, "rows to search")
     if first // space.halving ** (rungs - 1) < 1 or second == first:
         raise ReplayError(
-            f"{total} rows are too few to search {len(specs)} specs: give more rows or fewer trials", "log"
+            f"{total} rows are too few to search {len(specs)} specs: give more rows or fewer"
+            " trials",
+            "log",
         )
     selecting = stretch(pieces, counts, first, second)
     question = Question([Logging()], ("dr",))
@@ -87,10 +91,15 @@ def search(
     for rung in range(rungs):
         rows = first // space.halving ** (rungs - 1 - rung)
         learning = stretch(pieces, counts, first - rows, first)
-        scored = _rung(left, learning, selecting, model, address=address, options=options, seed=seed)
+        scored = _rung(
+            left, learning, selecting, model, address=address, options=options, seed=seed
+        )
         ranked = sorted(zip(left, scored, strict=True), key=lambda each: -each[1]["lower"])
         keep = min(len(left), max(FINALISTS, len(left) // space.halving))
-        trials += [Trial(spec.name, rung, rows, kept=at < keep, **each) for at, (spec, each) in enumerate(ranked)]
+        trials += [
+            Trial(spec.name, rung, rows, kept=at < keep, **each)
+            for at, (spec, each) in enumerate(ranked)
+        ]
         left = [spec for spec, _ in ranked[:keep]]
         progress(rung + 1, rungs, trials[-len(ranked) :])
     learned = [train(spec, stretch(pieces, counts, 0, second)) for spec in _with(left, specs[0])]
@@ -101,7 +110,11 @@ def search(
 
 
 def score(
-    spec: PolicySpec, learning: Sequence[Piece], selecting: Sequence[Piece], model: FittedRewardModel, seed: int
+    spec: PolicySpec,
+    learning: Sequence[Piece],
+    selecting: Sequence[Piece],
+    model: FittedRewardModel,
+    seed: int,
 ) -> dict[str, Any]:
     """What a spec earns on some rows after it has learned from others: ``value``, ``lower``, ``verdict``."""
     target = _frozen(train(spec, learning), seed)
@@ -128,8 +141,12 @@ def _rung(
     options: Callable[[], dict[str, Any]],
     seed: int,
 ) -> list[dict[str, Any]]:
-    """The scores of some specs, in their order, by trials of Ray Tune; one whose worker dies runs again."""
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # its tables are printed whatever verbosity is asked for
+    """The scores of some specs, in their order, by trials of Ray Tune.
+
+    One whose worker dies runs again.
+    """
+    # its tables are printed whatever verbosity is asked for
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     from ray import tune  # noqa: PLC0415 - only a search needs Tune
 
     connect(address)
@@ -156,12 +173,20 @@ def _rung(
         )
         results = tuner.fit()
     if results.errors:
-        raise ReplayError(f"{len(results.errors)} trials failed, first: {str(results.errors[0]).strip()}", "search")
-    found = {each.config["number"]: each.metrics for each in results if each.config and each.metrics}
+        raise ReplayError(
+            f"{len(results.errors)} trials failed, first: {str(results.errors[0]).strip()}",
+            "search",
+        )
+    found = {
+        each.config["number"]: each.metrics for each in results if each.config and each.metrics
+    }
     refused = next((each["error"] for each in found.values() if "error" in each), None)
     if refused is not None:
         raise ReplayError(refused, "search")
-    return [{name: found[at][name] for name in ("value", "lower", "verdict")} for at in range(len(specs))]
+    return [
+        {name: found[at][name] for name in ("value", "lower", "verdict")}
+        for at in range(len(specs))
+    ]
 
 
 def _frozen(model: TrainedModel, seed: int) -> Frozen:

@@ -30,9 +30,12 @@ class LogUniform(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class SearchSpace(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """``spec``: a file, relative to this one, or the spec itself. ``vary``: by dotted path, e.g. ``learner.l2``.
+    """``spec``: a file, relative to this one, or the spec itself.
 
-    ``trials``: how many specs are tried, the unchanged one first. ``halving``: one of so many survives a rung.
+    ``vary``: by dotted path, e.g. ``learner.l2``.
+
+    ``trials``: how many specs are tried, the unchanged one first. ``halving``: one of so many
+    survives a rung.
     """
 
     spec: str | dict[str, Any]
@@ -69,7 +72,9 @@ def load_space(path: Path) -> tuple[SearchSpace, PolicySpec]:
 
 
 def specs_of(space: SearchSpace, base: PolicySpec, *, seed: int) -> list[PolicySpec]:
-    """The specs to try, without repetition: the unchanged one, and draws; named NAME-0, NAME-1 and so on.
+    """The specs to try, without repetition: the unchanged one, and draws.
+
+    Named NAME-0, NAME-1 and so on.
 
     Raises:
         SpecError: a path or a value that a spec cannot have.
@@ -84,14 +89,20 @@ def specs_of(space: SearchSpace, base: PolicySpec, *, seed: int) -> list[PolicyS
         spec = spec_of(raw)
         found.setdefault(spec.encoded, spec)
     stem = base.name[:56]
-    return [msgspec.structs.replace(spec, name=f"{stem}-{number}") for number, spec in enumerate(found.values())]
+    return [
+        msgspec.structs.replace(spec, name=f"{stem}-{number}")
+        for number, spec in enumerate(found.values())
+    ]
 
 
 def _domain(at: str, raw: dict[str, Any]) -> Choice | Uniform | LogUniform:
     kind = next((DOMAINS[name] for name in raw if name in DOMAINS), None)
     if kind is None:
         given = ", ".join(map(str, raw))
-        raise SpecError(f"{at} varies by one of these, not by {given!r}: {choices(given, DOMAINS)}", f"vary.{at}")
+        raise SpecError(
+            f"{at} varies by one of these, not by {given!r}: {choices(given, DOMAINS)}",
+            f"vary.{at}",
+        )
     try:
         domain = read(raw, kind)
     except InvalidFieldError as error:
@@ -100,7 +111,9 @@ def _domain(at: str, raw: dict[str, Any]) -> Choice | Uniform | LogUniform:
     if not isinstance(domain, Choice):
         low, high = domain.uniform if isinstance(domain, Uniform) else domain.loguniform
         if not low < high:
-            raise SpecError(f"the first number is below the second, not {low:g} and {high:g}", f"vary.{at}")
+            raise SpecError(
+                f"the first number is below the second, not {low:g} and {high:g}", f"vary.{at}"
+            )
     return domain
 
 

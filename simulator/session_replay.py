@@ -1,7 +1,7 @@
 """What whole sessions would have earned under another policy: off-policy evaluation several decisions ahead.
 
-A session is a user's decisions with no pause above ``pause_s``, in the log's order. All of a log's sessions are held in
-memory; chunks of them are tallied wherever there is room, and tallies merge.
+A session is a user's decisions with no pause above ``pause_s``, in the log's order. All of a log's
+sessions are held in memory; chunks of them are tallied wherever there is room, and tallies merge.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -26,7 +26,15 @@ from simulator.ope.session_estimators import Reach, SessionEstimator
 from simulator.ope.session_formulas import SESSION_FORMULAS, SESSION_MODEL
 from simulator.ope.session_model import FittedSessionModel, SessionModel, mean_features
 from simulator.provenance import Doubt, count_seen, doubts_of
-from simulator.report import LogSummary, NamedComparison, PolicyResult, Report, cautioned, doubted, winner_of
+from simulator.report import (
+    LogSummary,
+    NamedComparison,
+    PolicyResult,
+    Report,
+    cautioned,
+    doubted,
+    winner_of,
+)
 from simulator.targets import Column, Logging, Target, check_columns, demand_rows
 
 Rows = Sequence[LoggedDecision]
@@ -38,10 +46,13 @@ ALLOWED = ("normal", "bootstrap")
 
 @dataclass(frozen=True, slots=True)
 class SessionQuestion:
-    """What is asked. ``horizon``: decisions of a session that count; ``gamma``: what a reward counts one later.
+    """What is asked.
 
-    ``session``: the context feature that names the session; None: a user's decisions with no pause above ``pause_s``.
-    ``skip_bad``: decisions that do not say whose session they are of are counted and left out.
+    ``horizon``: decisions of a session that count; ``gamma``: what a reward counts one later.
+
+    ``session``: the context feature that names the session; None: a user's decisions with no pause
+    above ``pause_s``. ``skip_bad``: decisions that do not say whose session they are of are counted
+    and left out.
     """
 
     targets: Sequence[Target]
@@ -62,11 +73,15 @@ class SessionQuestion:
         if not names or len(set(names)) != len(names):
             raise ReplayError("name at least one policy, and each once", "policy")
         if any(isinstance(target, Column) for target in self.targets):
-            raise ReplayError("a column holds one probability per row; sessions need policies with PMFs", "policy")
+            raise ReplayError(
+                "a column holds one probability per row; sessions need policies with PMFs", "policy"
+            )
         for name in self.names:
             SessionEstimator(name, horizon=self.horizon, gamma=self.gamma)
         if self.interval not in ALLOWED:
-            raise ReplayError(f"sessions have intervals {', '.join(ALLOWED)}, not {self.interval!r}", "interval")
+            raise ReplayError(
+                f"sessions have intervals {', '.join(ALLOWED)}, not {self.interval!r}", "interval"
+            )
         if not 0.0 < self.alpha < 1.0:
             raise ReplayError(f"alpha is between 0 and 1, not {self.alpha}", "alpha")
 
@@ -95,10 +110,14 @@ def sessions_of(rows: Iterable[LoggedDecision], question: SessionQuestion) -> li
     open_: dict[str, list[LoggedDecision]] = {}
     for row in rows:
         if row.slot:
-            raise ReplayError("a slate is several choices of one decision: sessions are of one slot each", "slot")
+            raise ReplayError(
+                "a slate is several choices of one decision: sessions are of one slot each", "slot"
+            )
         user = _owner(row, question.session)
         mine = open_.get(user)
-        if mine is None or (question.session is None and row.time_ms - mine[-1].time_ms > 1000.0 * question.pause_s):
+        if mine is None or (
+            question.session is None and row.time_ms - mine[-1].time_ms > 1000.0 * question.pause_s
+        ):
             mine = open_[user] = []
             found.append(mine)
         mine.append(row)
@@ -110,14 +129,16 @@ def _owner(row: LoggedDecision, session: str | None) -> str:
         value = row.context.get(session)
         if value is None or value in ("", []):
             raise ReplayError(
-                f"decision {row.event_id} is of no session: it has no context feature {session!r}, or an empty one"
+                f"decision {row.event_id} is of no session: it has no context feature"
+                f" {session!r}, or an empty one"
                 " (--skip-bad counts such decisions and leaves them out)",
                 "session",
             )
         return f"{type(value).__name__} {value}"
     if row.record is None or not row.record.user:
         raise ReplayError(
-            f"decision {row.event_id} has no user: name the context feature that tells sessions apart (--session)",
+            f"decision {row.event_id} has no user: name the context feature that tells sessions"
+            " apart (--session)",
             "session",
         )
     return row.record.user
@@ -125,10 +146,12 @@ def _owner(row: LoggedDecision, session: str | None) -> str:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SessionPlan:
-    """A question, made definite by a look at the log. ``models``: of the targets that dr can be had for.
+    """A question, made definite by a look at the log.
 
-    ``scales``: the units of features in those models. A log without PMFs does not say what its own policy would
-    have done.
+    ``models``: of the targets that dr can be had for.
+
+    ``scales``: the units of features in those models. A log without PMFs does not say what its own
+    policy would have done.
     """
 
     question: SessionQuestion
@@ -137,7 +160,11 @@ class SessionPlan:
 
     def estimators(self, target: Target) -> list[str]:
         """The names of a target's estimators."""
-        return [name for name in self.question.names if name not in SESSION_MODEL or target.name in self.models]
+        return [
+            name
+            for name in self.question.names
+            if name not in SESSION_MODEL or target.name in self.models
+        ]
 
     def compared(self, left: Target, right: Target) -> str:
         """The estimator that a difference is told by."""
@@ -166,7 +193,9 @@ class SessionTally:
             for other in asked.targets[number + 1 :]:
                 name = self.plan.compared(target, other)
                 formula = SESSION_FORMULAS[name](asked.horizon, asked.gamma)
-                self.differences[target.name, other.name, name] = Difference(formula, asked.replicates)
+                self.differences[target.name, other.name, name] = Difference(
+                    formula, asked.replicates
+                )
 
     def merge(self, other: "SessionTally") -> None:
         """Add the sessions of another, which answers the same question."""
@@ -179,7 +208,10 @@ class SessionTally:
 
 
 def _of_a_session(rows: Rows, question: SessionQuestion, left_out: LeftOut) -> Rows:
-    """The rows that say whose session they are of; the others are counted, if bad rows may be left out."""
+    """The rows that say whose session they are of.
+
+    The others are counted, if bad rows may be left out.
+    """
     if not question.skip_bad:
         return rows
     kept = []
@@ -212,7 +244,9 @@ def evaluate_sessions(question: SessionQuestion, pieces: Sequence[Piece], fan: F
     left_out = left_out_of(pieces)
     rows = _of_a_session(read, question, left_out)
     if not rows:
-        raise ReplayError(f"no decision of the log says whose session it is of: {left_out.first_bad}", "session")
+        raise ReplayError(
+            f"no decision of the log says whose session it is of: {left_out.first_bad}", "session"
+        )
     sessions = sessions_of(rows, question)
     chunks = [sessions[start : start + CHUNK] for start in range(0, len(sessions), CHUNK)]
     complete = all(row.pmf is not None for row in rows)
@@ -236,7 +270,9 @@ def evaluate_sessions(question: SessionQuestion, pieces: Sequence[Piece], fan: F
     return msgspec.structs.replace(found, log=found.log.of(pieces))
 
 
-def fit_sessions(question: SessionQuestion, target: Target, scales: Scales, sessions: Sequence[Rows]) -> SessionModel:
+def fit_sessions(
+    question: SessionQuestion, target: Target, scales: Scales, sessions: Sequence[Rows]
+) -> SessionModel:
     """What some sessions add to a target's model."""
     out = SessionModel(bits=question.bits, folds=question.folds)
     rows = [row for session in sessions for row in session]
@@ -289,7 +325,9 @@ def _seen(plan: SessionPlan, target: Target, sessions: Sequence[Rows]) -> Sessio
         owner, places = np.repeat(keys, lengths), np.broadcast_to(ahead, there.shape)[there]
         chosen = mean_features(rows, [_choice(row) for row in rows], question.bits, scales)
         actions = laid_out(model.values(chosen, owner, places))
-        values = laid_out(model.values(mean_features(rows, pmfs, question.bits, scales), owner, places))
+        values = laid_out(
+            model.values(mean_features(rows, pmfs, question.bits, scales), owner, places)
+        )
     return session_batch(
         keys,
         lengths,
@@ -318,7 +356,12 @@ def _unsupported(pmf: Float64, row: LoggedDecision) -> float:
 
 
 def _report(
-    plan: SessionPlan, total: SessionTally, rows: Rows, left_out: LeftOut, caution: str, doubts: Mapping[str, Doubt]
+    plan: SessionPlan,
+    total: SessionTally,
+    rows: Rows,
+    left_out: LeftOut,
+    caution: str,
+    doubts: Mapping[str, Doubt],
 ) -> Report:
     question, bounds = plan.question, plan.question.bounds()
     results = []
@@ -326,16 +369,24 @@ def _report(
         reach = total.reaches[target.name]
         estimates = {
             name: doubted(
-                cautioned(total.estimates[target.name, name].estimate(reach, bounds), caution), doubts.get(target.name)
+                cautioned(total.estimates[target.name, name].estimate(reach, bounds), caution),
+                doubts.get(target.name),
             )
             for name in plan.estimators(target)
         }
         results.append(
-            PolicyResult(target.name, "sessions", estimates, notes=[*target.notes, *_notes(question, reach)])
+            PolicyResult(
+                target.name, "sessions", estimates, notes=[*target.notes, *_notes(question, reach)]
+            )
         )
-    compared = comparisons({"\0".join(at): each for at, each in total.differences.items()}, bounds, question.alpha)
+    compared = comparisons(
+        {"\0".join(at): each for at, each in total.differences.items()}, bounds, question.alpha
+    )
     named = [
-        NamedComparison(*at, result=doubted(cautioned(compared["\0".join(at)], caution), *map(doubts.get, at[:2])))
+        NamedComparison(
+            *at,
+            result=doubted(cautioned(compared["\0".join(at)], caution), *map(doubts.get, at[:2])),
+        )
         for at in total.differences
     ]
     times = [row.time_ms for row in rows if row.time_ms]
@@ -357,8 +408,10 @@ def _notes(question: SessionQuestion, reach: Reach) -> list[str]:
     shown = [at for at in (1, 2, 5, 10, 20, 50, 100) if at < question.horizon] + [question.horizon]
     ess = ", ".join(f"{reach.ess[at - 1]:,.0f} at {at}" for at in shown)
     lengths = (
-        f"{reach.sessions:,} sessions of {reach.decisions / max(reach.sessions, 1):.1f} decisions on average,"
-        f" {reach.cut / max(reach.sessions, 1):.1%} of them longer than the horizon of {question.horizon}: what they"
+        f"{reach.sessions:,} sessions of {reach.decisions / max(reach.sessions, 1):.1f} decisions"
+        " on average,"
+        f" {reach.cut / max(reach.sessions, 1):.1%} of them longer than the horizon of"
+        f" {question.horizon}: what they"
         " earn after it is left out"
     )
     return [lengths, f"effective sample size by decision: {ess}"]

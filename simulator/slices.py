@@ -3,7 +3,15 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from simulator.logs.base import LogBatch, Piece, Waiting, caution_of, columns_of, kinds_of, waiting_of
+from simulator.logs.base import (
+    LogBatch,
+    Piece,
+    Waiting,
+    caution_of,
+    columns_of,
+    kinds_of,
+    waiting_of,
+)
 from simulator.logs.left_out import LeftOut, left_out_of
 
 
@@ -51,7 +59,11 @@ class Stretch:
         for batch in self.piece.batches():
             first, last = max(self.start - at, 0), min(self.stop - at, len(batch))
             if first < last:
-                yield batch if (first, last) == (0, len(batch)) else part_of(batch, slice(first, last))
+                yield (
+                    batch
+                    if (first, last) == (0, len(batch))
+                    else part_of(batch, slice(first, last))
+                )
             at += len(batch)
             if at >= self.stop:
                 return

@@ -13,10 +13,10 @@ from policies.requests import ActionRequest, RankRequest
 class SyntheticWorld:
     """A choice is a hit with probability 1/2 + 1/2 tanh(offset + theta_a . x), x ~ N(0, I), theta_a ~ N(0, scale^2 I).
 
-    A hit earns 1, or with a ``spread`` a lognormal value of mean 1 whose logarithm has that standard deviation; all
-    else earns 0. ``drift``: radians per round by which every theta_a turns in a random plane of its own; 0 keeps the
-    truth fixed. Rounds are counted by the calls of ``request``, the first is 1. Delays and losses of rewards are the
-    loop's (``Timing``).
+    A hit earns 1, or with a ``spread`` a lognormal value of mean 1 whose logarithm has that
+    standard deviation; all else earns 0. ``drift``: radians per round by which every theta_a turns
+    in a random plane of its own; 0 keeps the truth fixed. Rounds are counted by the calls of
+    ``request``, the first is 1. Delays and losses of rewards are the loop's (``Timing``).
     """
 
     def __init__(
@@ -65,12 +65,16 @@ class SyntheticWorld:
         return np.array([[context[name] for name in names] for context in contexts], np.float64)
 
     def means(self, contexts: Float64, rounds: NDArray[np.integer]) -> Float64:
-        """float64[n, actions]: every action's expected reward. ``contexts``: float64[n, features], ``rounds``: int[n].
+        """float64[n, actions]: every action's expected reward.
+
+        ``contexts``: float64[n, features], ``rounds``: int[n].
 
         Round 0 is the world before it has turned.
         """
         angle = self._drift * rounds[:, None]
-        linear = np.cos(angle) * (contexts @ self._start.T) + np.sin(angle) * (contexts @ self._end.T)
+        linear = np.cos(angle) * (contexts @ self._start.T) + np.sin(angle) * (
+            contexts @ self._end.T
+        )
         means: Float64 = 0.5 + 0.5 * np.tanh(self._offset + linear)
         return means
 

@@ -15,17 +15,25 @@ from simulator.logs.base import LogBatch, LoggedDecision, Piece, kinds_of
 from simulator.logs.cells import MISSING, number_of, read_rows
 
 SUM_SLACK = 1e-3
-"""How far from 1 the probabilities of a table may sum; they are then normalised, and the report says so."""
+"""How far from 1 the probabilities of a table may sum.
+
+They are then normalised, and the report says so.
+"""
 
 
 class Target(Protocol):
-    """A policy that is evaluated on a log. ``notes``: what a reader of the report should know of it."""
+    """A policy that is evaluated on a log.
+
+    ``notes``: what a reader of the report should know of it.
+    """
 
     name: str
     notes: Sequence[str]
 
     def pmf(self, row: LoggedDecision) -> Pmf:
-        """float64[K]: what it would have chosen. Below a sum of 1, the rest goes to actions the row does not have.
+        """float64[K]: what it would have chosen.
+
+        Below a sum of 1, the rest goes to actions the row does not have.
 
         Raises:
             ReplayError: the log does not hold what it needs.
@@ -66,8 +74,10 @@ def check_columns(targets: Iterable[Target], pieces: Iterable[Piece]) -> None:
         for name, kind in getattr(target, "columns", {}).items():
             if kinds.get(name, kind) != kind:
                 raise ReplayError(
-                    f"{target.name} learned from a table in which column {name} was {kind}, and here it is"
-                    f" {kinds[name]}: declare it on both (--columns '{{..., kinds: {{{name}: {kind}}}}}')",
+                    f"{target.name} learned from a table in which column {name} was {kind}, and"
+                    " here it is"
+                    f" {kinds[name]}: declare it on both (--columns"
+                    f" '{{..., kinds: {{{name}: {kind}}}}}')",
                     "columns",
                 )
 
@@ -79,7 +89,10 @@ def demand_rows(batch: LogBatch, name: str) -> Sequence[LoggedDecision]:
         ReplayError: it has only numbers.
     """
     if len(batch.decisions) != len(batch):
-        raise ReplayError(f"{name} needs the actions of each row, and this log has none: use a column policy", "policy")
+        raise ReplayError(
+            f"{name} needs the actions of each row, and this log has none: use a column policy",
+            "policy",
+        )
     return batch.decisions
 
 
@@ -105,7 +118,8 @@ class Logging(RowTarget):
         """See Target."""
         if row.pmf is None:
             raise ReplayError(
-                "this log holds the propensity of the chosen action only, so nothing can be said of the others under"
+                "this log holds the propensity of the chosen action only, so nothing can be said"
+                " of the others under"
                 " the logging policy: leave dm and dr out",
                 "estimator",
             )
@@ -128,14 +142,17 @@ class Column:
     def pmf(self, row: LoggedDecision) -> Pmf:  # noqa: ARG002 - the protocol's
         """See Target."""
         raise ReplayError(
-            f"{self.name} is one probability per row, not a PMF, so dm and dr cannot be had: leave them out",
+            f"{self.name} is one probability per row, not a PMF, so dm and dr cannot be had:"
+            " leave them out",
             "estimator",
         )
 
     def propensities(self, batch: LogBatch) -> Float64:
         """See Target."""
         if self.column not in batch.columns:
-            raise ReplayError(f"the log has no column {self.column!r}, but {sorted(batch.columns)}", "policy")
+            raise ReplayError(
+                f"the log has no column {self.column!r}, but {sorted(batch.columns)}", "policy"
+            )
         values = np.asarray(batch.columns[self.column], np.float64)
         if not ((values >= 0.0) & (values <= 1.0)).all():
             raise ReplayError(f"column {self.column!r} holds what is no probability", "policy")
@@ -143,7 +160,10 @@ class Column:
 
 
 class Source(RowTarget):
-    """A candidate source alone: the action it scores highest; ties share. Needs a log with the sources' scores."""
+    """A candidate source alone: the action it scores highest; ties share.
+
+    Needs a log with the sources' scores.
+    """
 
     def __init__(self, name: str, source: str) -> None:
         super().__init__(name)
@@ -156,7 +176,8 @@ class Source(RowTarget):
             failed = row.record.failed if row.record is not None else None
             why = (failed or {}).get(self.source, "it proposed none of its actions")
             raise ReplayError(
-                f"event {row.event_id} has scores of {sorted(row.scores)}, and none of {self.source!r} ({why})",
+                f"event {row.event_id} has scores of {sorted(row.scores)}, and none of"
+                f" {self.source!r} ({why})",
                 "policy",
             )
         best = scores == np.nanmax(scores)
@@ -170,8 +191,9 @@ _Key = tuple[Any, ...]
 class Table(RowTarget):
     """Probabilities by context and action, from a CSV: ``[context column ...,]action,probability``.
 
-    A row of the log finds its row of the table by what the log's values are: a text by the same text, a number by any
-    cell that is this number (1.5 by 1.50), true and false by these words, nothing by an empty cell.
+    A row of the log finds its row of the table by what the log's values are: a text by the same
+    text, a number by any cell that is this number (1.5 by 1.50), true and false by these words,
+    nothing by an empty cell.
 
     Raises:
         ReplayError: the file is no such table.
@@ -183,9 +205,16 @@ class Table(RowTarget):
         self._columns, self._rows = _read_table(path)
         self._known: dict[tuple[type, ...], dict[_Key, dict[str, float]]] = {}
         off = sum(abs(sum(row.values()) - 1.0) > 1e-12 for row in self._rows.values())
-        self._rows = {at: {a: p / sum(row.values()) for a, p in row.items()} for at, row in self._rows.items()}
+        self._rows = {
+            at: {a: p / sum(row.values()) for a, p in row.items()} for at, row in self._rows.items()
+        }
         if off:
-            self.notes = (f"{path}: the probabilities of {off} contexts summed to 1 only nearly, and were normalised",)
+            self.notes = (
+                (
+                    f"{path}: the probabilities of {off} contexts summed to 1 only nearly, and were"
+                    " normalised"
+                ),
+            )
 
     def pmf(self, row: LoggedDecision) -> Pmf:
         """See Target."""
@@ -196,15 +225,20 @@ class Table(RowTarget):
         at = tuple("|".join(value) if isinstance(value, list) else value for value in values)
         probabilities = self._known[kinds].get(at)
         if probabilities is None:
-            where = ", ".join(f"{name}={_shown(value)}" for name, value in zip(self._columns, values, strict=True))
-            raise ReplayError(f"the table of {self.name!r} has no row for {where or 'any context'}", "policy")
+            where = ", ".join(
+                f"{name}={_shown(value)}" for name, value in zip(self._columns, values, strict=True)
+            )
+            raise ReplayError(
+                f"the table of {self.name!r} has no row for {where or 'any context'}", "policy"
+            )
         return np.array([probabilities.get(action_id, 0.0) for action_id in row.action_ids])
 
     def _by(self, kinds: tuple[type, ...]) -> dict[_Key, dict[str, float]]:
         """The rows that values of these types can find."""
         found: dict[_Key, dict[str, float]] = {}
         texts: dict[_Key, tuple[str, ...]] = {}
-        for cells in sorted(self._rows, key=lambda cells: sum(map(bool, cells))):  # an empty cell before a "NA"
+        # an empty cell before a "NA"
+        for cells in sorted(self._rows, key=lambda cells: sum(map(bool, cells))):
             at = tuple(_READ.get(kind, str)(cell) for kind, cell in zip(kinds, cells, strict=True))
             if _NOTHING in at:
                 continue
@@ -214,8 +248,10 @@ class Table(RowTarget):
                     continue
                 both = " and ".join(", ".join(each) for each in (texts[at], cells))
                 raise ReplayError(
-                    f"{self._path}: the rows of {both} are of one context, since the log's values are numbers: declare"
-                    " the column a text (--columns '{kinds: {NAME: text}}'), or leave one of the rows out",
+                    f"{self._path}: the rows of {both} are of one context, since the log's values"
+                    " are numbers: declare"
+                    " the column a text (--columns '{kinds: {NAME: text}}'), or leave one of the"
+                    " rows out",
                     "policy",
                 )
             found[at], texts[at] = self._rows[cells], cells
@@ -239,10 +275,14 @@ _READ: Mapping[type, Callable[[str], Any]] = {
 def _read_table(path: Path) -> tuple[Sequence[str], dict[tuple[str, ...], dict[str, float]]]:
     header, lines = read_rows(path, ("action", "probability"), "policy")
     if header.names[-2:] != ["action", "probability"]:
-        raise ReplayError(f"{path}: the header of a table is [context column,...]action,probability", "policy")
+        raise ReplayError(
+            f"{path}: the header of a table is [context column,...]action,probability", "policy"
+        )
     if "" in header.names:
         raise ReplayError(
-            f"{path}: column {header.names.index('') + 1} has no name: leave it out (of pandas: index=False)", "policy"
+            f"{path}: column {header.names.index('') + 1} has no name: leave it out (of pandas:"
+            " index=False)",
+            "policy",
         )
     rows: dict[tuple[str, ...], dict[str, float]] = {}
     for line, (*at, action, text) in lines:
@@ -252,12 +292,15 @@ def _read_table(path: Path) -> tuple[Sequence[str], dict[tuple[str, ...], dict[s
         row[action] = number_of(text)
         if not 0.0 <= row[action] <= 1.0:
             raise ReplayError(
-                f"{path}:{line}: a probability is a number in [0, 1], with a point, not {text!r}", "policy"
+                f"{path}:{line}: a probability is a number in [0, 1], with a point, not {text!r}",
+                "policy",
             )
     for context, row in rows.items():
         if abs(sum(row.values()) - 1.0) > SUM_SLACK:
             where, total = ", ".join(context) or "all actions", sum(row.values())
-            raise ReplayError(f"{path}: the probabilities of {where} sum to {total:.6g}, not 1", "policy")
+            raise ReplayError(
+                f"{path}: the probabilities of {where} sum to {total:.6g}, not 1", "policy"
+            )
     return header.names[:-2], rows
 
 

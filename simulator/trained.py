@@ -28,8 +28,9 @@ def train(
 ) -> TrainedModel:
     """What the spec's learner knows after a log, learned row by row with the log's propensities.
 
-    ``progress`` is told how many rows were learned. Needs rows with actions; one whose decision was kept while others
-    were left out at random (pdrop) would have to count more than once, which no learner here can do.
+    ``progress`` is told how many rows were learned. Needs rows with actions; one whose decision was
+    kept while others were left out at random (pdrop) would have to count more than once, which no
+    learner here can do.
 
     Raises:
         BadRowError: a row is malformed.
@@ -42,9 +43,14 @@ def train(
     for piece in read:
         for batch in piece.batches():
             if len(batch.decisions) != len(batch):
-                raise ReplayError("this log is only numbers: a learner needs the actions of each row", "log")
+                raise ReplayError(
+                    "this log is only numbers: a learner needs the actions of each row", "log"
+                )
             if WEIGHT in batch.columns and (batch.columns[WEIGHT] != 1.0).any():
-                raise ReplayError("this log has left decisions out at random (pdrop): it cannot be learned from", "log")
+                raise ReplayError(
+                    "this log has left decisions out at random (pdrop): it cannot be learned from",
+                    "log",
+                )
             learn_from(learning, piece, batch)
             for start in range(0, len(batch), BATCH):
                 rows = batch.decisions[start : start + BATCH]
@@ -68,14 +74,19 @@ def snapshot_of(model: TrainedModel, *, salt: bytes) -> Snapshot:
     Raises:
         SnapshotError, SpecError: it is corrupt.
     """
-    return make_learner(model.spec(), salt=salt, checkpoint=model.checkpoint).snapshot(f"{model.learned}-0")
+    return make_learner(model.spec(), salt=salt, checkpoint=model.checkpoint).snapshot(
+        f"{model.learned}-0"
+    )
 
 
 class Frozen(RowTarget):
-    """A policy as a snapshot has it, learning no more. Pickled without the model, which is made where it is used.
+    """A policy as a snapshot has it, learning no more.
 
-    ``provenance``: of the rows that the snapshot was trained on, where its values are too high; None: of no rows.
-    ``columns``: of a table that it was trained on, what each column of the context was.
+    Pickled without the model, which is made where it is used.
+
+    ``provenance``: of the rows that the snapshot was trained on, where its values are too high;
+    None: of no rows. ``columns``: of a table that it was trained on, what each column of the
+    context was.
 
     Raises:
         ReplayError: the spec is of a mixture.
@@ -97,7 +108,14 @@ class Frozen(RowTarget):
         self.columns = dict(columns or {})
 
     def __reduce__(self) -> tuple[type["Frozen"], tuple[Any, ...]]:
-        return Frozen, (self.name, self._spec, self._snapshot, self.notes, self.provenance, self.columns)
+        return Frozen, (
+            self.name,
+            self._spec,
+            self._snapshot,
+            self.notes,
+            self.provenance,
+            self.columns,
+        )
 
     @cached_property
     def _policy(self) -> Policy:
@@ -133,11 +151,18 @@ def frozen(model: TrainedModel, name: str, *, seed: int = 0) -> Frozen:
     if model.rows is msgspec.UNSET:
         provenance, note = Unknown(), f"learned from {model.learned:,} rows: {UNKNOWN}"
     elif isinstance(model.rows, LearnedRows):
-        provenance, note = Rows(model.rows), f"learned from {model.learned:,} rows, of {model.rows.logs}"
+        provenance, note = (
+            Rows(model.rows),
+            f"learned from {model.learned:,} rows, of {model.rows.logs}",
+        )
     columns = None if model.columns is msgspec.UNSET else model.columns
-    return Frozen(name, model.spec(), snapshot_of(model, salt=salt_of(seed)), (note,), provenance, columns)
+    return Frozen(
+        name, model.spec(), snapshot_of(model, salt=salt_of(seed)), (note,), provenance, columns
+    )
 
 
 def _interaction(spec: PolicySpec, row: LoggedDecision) -> Interaction:
     context, actions = features_of(spec, row)
-    return Interaction(row.event_id, row.slot, context, actions, row.chosen, row.propensity, row.reward)
+    return Interaction(
+        row.event_id, row.slot, context, actions, row.chosen, row.propensity, row.reward
+    )

@@ -11,8 +11,8 @@ NEVER = -1e300
 class Trial(msgspec.Struct, frozen=True):
     """What a spec scored in a rung, having learned from ``rows``.
 
-    ``lower``: the lower end of DR's 95% interval on the selecting rows, by which it was ranked; a value that cannot be
-    relied on ranks last.
+    ``lower``: the lower end of DR's 95% interval on the selecting rows, by which it was ranked; a
+    value that cannot be relied on ranks last.
     """
 
     spec: str
@@ -25,7 +25,10 @@ class Trial(msgspec.Struct, frozen=True):
 
 
 class SearchSummary(msgspec.Struct, frozen=True):
-    """``best``: the spec found, as its YAML would hold it. ``trials``: rung by rung, the best first."""
+    """``best``: the spec found, as its YAML would hold it.
+
+    ``trials``: rung by rung, the best first.
+    """
 
     best: dict[str, Any]
     trials: list[Trial]

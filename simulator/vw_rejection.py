@@ -26,14 +26,14 @@ def vw_rejection(
 ) -> Rejection:
     """What ``simulator.rejection.rejection`` is for a policy's spec, of VW reading the lines itself, as it does.
 
-    VW predicts each labelled example; of one that is accepted it learns the cost, with its own probability in place of
-    the log's. With ``-t`` it learns of none. Examples without a label tell nothing, and are left out.
+    VW predicts each labelled example; of one that is accepted it learns the cost, with its own
+    probability in place of the log's. With ``-t`` it learns of none. Examples without a label tell
+    nothing, and are left out.
 
-    Raises:
-        SpecError, SnapshotError: the arguments or the model.
-        BadRowError: a malformed example; names file and line. Not with ``skip_bad``: it is left out and counted.
-        ReplayError: no bound, and the log is not uniformly random; or it cannot be read.
-        InvalidFieldError: the bound is not a positive number.
+    Raises: SpecError, SnapshotError: the arguments or the model. BadRowError: a malformed example;
+        names file and line. Not with ``skip_bad``: it is left out and counted. ReplayError: no
+        bound, and the log is not uniformly random; or it cannot be read. InvalidFieldError: the
+        bound is not a positive number.
     """
     check_bound(bound)
     command = asked.command
@@ -54,7 +54,9 @@ def vw_rejection(
             left_out.add(BAD, left_out.first_bad or told(read, record, error))
             continue
         if bound is None:
-            actions_of_all = check_uniform(record.event_id, label.probability, len(pmf), actions_of_all)
+            actions_of_all = check_uniform(
+                record.event_id, label.probability, len(pmf), actions_of_all
+            )
         target = float(pmf[label.chosen])
         chance = target if bound is None else target / (bound * label.probability)
         clipped += chance > 1.0 + 1e-9
@@ -66,5 +68,13 @@ def vw_rejection(
             reader.learn(label, target)
     curve = reward.points()
     return Rejection(
-        rows, left_out.skipped, accepted, clipped, bound is None, reward.value, curve, left_out, command.notes
+        rows,
+        left_out.skipped,
+        accepted,
+        clipped,
+        bound is None,
+        reward.value,
+        curve,
+        left_out,
+        command.notes,
     )

@@ -28,7 +28,9 @@ class VwModel(RowTarget):
         SpecError, SnapshotError: the arguments or the model.
     """
 
-    def __init__(self, name: str, command: Command, log_format: LogFormat, model: bytes | None) -> None:
+    def __init__(
+        self, name: str, command: Command, log_format: LogFormat, model: bytes | None
+    ) -> None:
         super().__init__(name)
         self._command, self._format, self._model = replace(command, learns=False), log_format, model
         self.notes = (*([_UNKNOWN] if model is not None else []), *command.notes)
@@ -49,13 +51,18 @@ class VwModel(RowTarget):
         except BadRowError as error:
             raise ReplayError(f"decision {row.event_id}: {error.message}", error.target) from error
         if len(pmf) != len(row.action_ids):
-            raise ReplayError(f"decision {row.event_id}: VW sees {len(pmf)} actions there", "policy")
+            raise ReplayError(
+                f"decision {row.event_id}: VW sees {len(pmf)} actions there", "policy"
+            )
         return check_pmf(pmf)
 
 
 def with_lines(pieces: Sequence[Piece]) -> list[Piece]:
     """The same pieces, whose rows bring the lines that they were read from."""
-    return [replace(piece, keep_lines=True) if isinstance(piece, RecordPiece) else piece for piece in pieces]
+    return [
+        replace(piece, keep_lines=True) if isinstance(piece, RecordPiece) else piece
+        for piece in pieces
+    ]
 
 
 def open_reader(command: Command, log_format: LogFormat) -> VwLogReader:
@@ -65,7 +72,9 @@ def open_reader(command: Command, log_format: LogFormat) -> VwLogReader:
         SpecError, SnapshotError: the arguments or the model.
         ReplayError: the model cannot be read.
     """
-    return VwLogReader(command.args, log_format, model=read_model(command.model), learns=command.learns)
+    return VwLogReader(
+        command.args, log_format, model=read_model(command.model), learns=command.learns
+    )
 
 
 def read_model(path: Path | None) -> bytes | None:

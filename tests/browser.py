@@ -23,7 +23,11 @@ DEMANDED = "BANDITLOOP_DEMAND_BROWSER"
 
 
 class Page:
-    """One page. ``problems``: what its console said that is no mere remark, what it threw, what it could not load."""
+    """One page.
+
+    ``problems``: what its console said that is no mere remark, what it threw, what it could not
+    load.
+    """
 
     def __init__(self, socket: Any) -> None:
         self._socket = socket
@@ -59,12 +63,17 @@ class Page:
 
     def evaluate(self, expression: str) -> Any:
         """What an expression of JavaScript gives there."""
-        answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
+        answer = self.call(
+            "Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True
+        )
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
 
     def open(self, url: str, until: str = "true") -> None:
-        """Go there, and wait until it is loaded and ``until`` holds; or until there is a problem."""
+        """Go there, and wait until it is loaded and ``until`` holds.
+
+        Or until there is a problem.
+        """
         self.call("Page.navigate", url=url)
         deadline = time.monotonic() + PATIENCE_S
         while not self.evaluate(
@@ -85,13 +94,25 @@ class Page:
 @contextlib.contextmanager
 def browser(folder: Path) -> Iterator[Page]:
     """A browser with nothing in it; skips the test where there is none, unless one is demanded."""
-    binary = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    binary = (
+        shutil.which("chromium")
+        or shutil.which("chromium-browser")
+        or shutil.which("google-chrome")
+    )
     if binary is None:
         assert not os.environ.get(DEMANDED), "no Chromium is installed here"
         pytest.skip("no Chromium is installed here")
-    command = [binary, *SAFE.split(), *QUIET.split(), f"--user-data-dir={folder}", "--remote-debugging-port=0"]
+    command = [
+        binary,
+        *SAFE.split(),
+        *QUIET.split(),
+        f"--user-data-dir={folder}",
+        "--remote-debugging-port=0",
+    ]
     with (folder / "output").open("w") as output:
-        process = subprocess.Popen([*command, "about:blank"], stdout=output, stderr=output, start_new_session=True)
+        process = subprocess.Popen(
+            [*command, "about:blank"], stdout=output, stderr=output, start_new_session=True
+        )
     try:
         port = _port(folder / "DevToolsActivePort", process)
         with httpx.Client(trust_env=False) as http:

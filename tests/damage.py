@@ -40,7 +40,8 @@ JUNK: tuple[Any, ...] = (
     msgpack.ExtType(5, b"\x00"),
 )
 HEADERS = tuple(
-    bytes.fromhex(each) for each in ("ddffffffff", "dfffffffff", "dbffffffff", "c6ffffffff", "c9ffffffff05")
+    bytes.fromhex(each)
+    for each in ("ddffffffff", "dfffffffff", "dbffffffff", "c6ffffffff", "c9ffffffff05")
 )
 """Msgpack's heads of an array, a map, a text, bytes and an extension of four thousand million."""
 
@@ -75,7 +76,9 @@ def _remove(data: bytes, chance: random.Random) -> bytes:
 
 def _insert(data: bytes, chance: random.Random) -> bytes:
     at = chance.randrange(len(data) + 1)
-    piece = chance.choice((chance.randbytes(chance.randrange(1, 9)), *HEADERS, b"\x91" * 3000, b"[" * 3000, b"\xff"))
+    piece = chance.choice(
+        (chance.randbytes(chance.randrange(1, 9)), *HEADERS, b"\x91" * 3000, b"[" * 3000, b"\xff")
+    )
     return data[:at] + piece + data[at:]
 
 
@@ -84,7 +87,14 @@ def _repeat(data: bytes, chance: random.Random) -> bytes:
     return data[:high] + data[low:high] + data[high:]
 
 
-BLOWS: tuple[Callable[[bytes, random.Random], bytes], ...] = (_flip, _flip, _cut, _remove, _insert, _repeat)
+BLOWS: tuple[Callable[[bytes, random.Random], bytes], ...] = (
+    _flip,
+    _flip,
+    _cut,
+    _remove,
+    _insert,
+    _repeat,
+)
 
 
 def rewritten(trees: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
@@ -101,7 +111,13 @@ def _rewrite(tree: Any, seed: int, changes: int) -> Any:
 
 def _change(tree: Any, chance: random.Random) -> Any:
     """A changed copy: descends to a random part, and does something to it, mostly without changing its type."""
-    parts = list(tree.items()) if isinstance(tree, dict) else list(enumerate(tree)) if isinstance(tree, list) else []
+    parts = (
+        list(tree.items())
+        if isinstance(tree, dict)
+        else list(enumerate(tree))
+        if isinstance(tree, list)
+        else []
+    )
     if not parts or chance.random() < 0.05:
         return _replace(tree, chance)
     key, value = chance.choice(parts)
@@ -130,7 +146,9 @@ def _replace(leaf: Any, chance: random.Random) -> Any:
         case bool():
             near = (not leaf,)
         case bytes():
-            near = tuple(blow(leaf, chance) for blow in (_flip, _cut, _repeat, _numbers, _numbers, _numbers))
+            near = tuple(
+                blow(leaf, chance) for blow in (_flip, _cut, _repeat, _numbers, _numbers, _numbers)
+            )
         case int():
             near = (-1, -2, max(leaf, 1) - 1, min(leaf, 98) + 1, 99, 2**63, float(leaf))
         case float():

@@ -13,7 +13,10 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 # By page and by how a block begins. What is listed is parsed all the same: see test_docs_blocks.py.
 NOT_RUN = {
     ("README.md", "request →"): "a picture",
-    ("README.md", "make demo"): "what CI does besides: the demo has a test, and make test runs this one",
+    (
+        "README.md",
+        "make demo",
+    ): "what CI does besides: the demo has a test, and make test runs this one",
     ("README.md", "make check"): "what CI does besides, and what takes hours",
     ("archive.md", "<root>/"): "names of files",
     (
@@ -22,9 +25,18 @@ NOT_RUN = {
     ): "DuckDB is not installed for the tests; the same files are read with pyarrow beside it",
     ("learners.md", "python benchmarks/"): "a benchmark: minutes",
     ("operations.md", "ray get-auth-token"): "starts machines at AWS",
-    ("operations.md", "banditloop replay --address"): "needs a Ray cluster and a bucket: tests/cluster has the cluster",
-    ("operations.md", "cp backup.rdb"): "a server that stays in the foreground, on a file of the same server's version",
-    ("operations.md", 'redis-cli -u "$BANDITLOOP_REDIS_URL" --rdb'): "half of it needs a bucket at AWS",
+    (
+        "operations.md",
+        "banditloop replay --address",
+    ): "needs a Ray cluster and a bucket: tests/cluster has the cluster",
+    (
+        "operations.md",
+        "cp backup.rdb",
+    ): "a server that stays in the foreground, on a file of the same server's version",
+    (
+        "operations.md",
+        'redis-cli -u "$BANDITLOOP_REDIS_URL" --rdb',
+    ): "half of it needs a bucket at AWS",
     ("performance.md", "python benchmarks/"): "a benchmark: minutes",
     (
         "replay.md",
@@ -56,15 +68,25 @@ class Block:
     @property
     def not_run(self) -> str | None:
         """Why it is not run, if it is not."""
-        found = [why for (page, start), why in NOT_RUN.items() if page == self.page and self.text.startswith(start)]
+        found = [
+            why
+            for (page, start), why in NOT_RUN.items()
+            if page == self.page and self.text.startswith(start)
+        ]
         return found[0] if found else None
 
     def commands(self) -> list[str]:
         """Lines of a shell, each whole and without its comment."""
         joined = self.text.replace("\\\n", " ")
         if re.search(r"-d '\{$", joined, re.MULTILINE):  # a body over several lines
-            joined = re.sub(r"'\{\n.*?\}'", lambda body: body[0].replace("\n", " "), joined, flags=re.DOTALL)
-        return [line for line in joined.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+            joined = re.sub(
+                r"'\{\n.*?\}'", lambda body: body[0].replace("\n", " "), joined, flags=re.DOTALL
+            )
+        return [
+            line
+            for line in joined.splitlines()
+            if line.strip() and not line.lstrip().startswith("#")
+        ]
 
 
 def blocks() -> list[Block]:
@@ -82,7 +104,11 @@ def _of(page: Path) -> Iterator[Block]:
             at = end + 1
         elif lines[at].startswith("    ") and not lines[at - 1].strip():
             end = (
-                next(n for n in range(at, len(lines)) if lines[n].strip() and not lines[n].startswith("    "))
+                next(
+                    n
+                    for n in range(at, len(lines))
+                    if lines[n].strip() and not lines[n].startswith("    ")
+                )
                 if any(line.strip() and not line.startswith("    ") for line in lines[at:])
                 else len(lines)
             )

@@ -91,7 +91,9 @@ class Partitions:
         self.catch_up()
         return entry.id
 
-    def decide(self, event_id: str, chosen: int = 0, reward: float | None = 1.0, hour: float = 1.0) -> None:
+    def decide(
+        self, event_id: str, chosen: int = 0, reward: float | None = 1.0, hour: float = 1.0
+    ) -> None:
         """A decision and its reward, in their log."""
         self.now += 50
         partition = partition_of(event_id, self.spec.partitions)
@@ -114,7 +116,10 @@ class Partitions:
         self.append(partition, CutRecord(self.folds[partition].number + 1))
 
     def merge(self, late: Iterable[int] = (), unread: Iterable[int] = ()) -> None:
-        """Decide a merge without what ``late`` have to give; ``unread`` do not repeat it in their logs for now."""
+        """Decide a merge without what ``late`` have to give.
+
+        ``unread`` do not repeat it in their logs for now.
+        """
         self.number += 1
         first, inputs, given = self.folds[0], [], []
         before = first.inputs or [None] * self.spec.partitions
@@ -133,7 +138,9 @@ class Partitions:
 
     def restore(self, record: MergeRecord) -> None:
         self.number += 1
-        self.tell(MergeRecord(self.number, record.inputs, record.digest, record.model, restores=True))
+        self.tell(
+            MergeRecord(self.number, record.inputs, record.digest, record.model, restores=True)
+        )
 
     def tell(self, record: MergeRecord, unread: Iterable[int] = ()) -> None:
         self.merges.append(record)
@@ -142,7 +149,13 @@ class Partitions:
                 self.append(partition, record)
         snapshot = self.folds[0].snapshot()
         self.served.append(
-            Served(f"s{self.number}", snapshot, self.spec.digest, Catalogue().digest, self.folds[0].build)
+            Served(
+                f"s{self.number}",
+                snapshot,
+                self.spec.digest,
+                Catalogue().digest,
+                self.folds[0].build,
+            )
         )
 
     def together(self) -> Together:

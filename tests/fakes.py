@@ -23,7 +23,10 @@ SALT = b"test salt"
 
 
 class FakeLog:
-    """The ordered log in memory. Time is what the test says; ``available`` False makes appending fail."""
+    """The ordered log in memory.
+
+    Time is what the test says; ``available`` False makes appending fail.
+    """
 
     def __init__(self, spec: PolicySpec | None = None) -> None:
         self.entries: list[LogEntry] = []
@@ -79,7 +82,9 @@ class FakePast:
 class FakeSource:
     """Proposes what it was given, best first; ``failing`` makes it fail."""
 
-    def __init__(self, name: str, scores: Mapping[str, float], score_items: ScoreItems | None = None) -> None:
+    def __init__(
+        self, name: str, scores: Mapping[str, float], score_items: ScoreItems | None = None
+    ) -> None:
         self.name = name
         self.scores = dict(scores)
         self.failing = False
@@ -97,11 +102,17 @@ class FakeSource:
         self.requests.append(request)
         if (self._original or self).failing:
             raise SourceError(f"{self.name} is down", "source")
-        ranked = sorted((i for i in self.scores if i not in request.exclude), key=lambda i: -self.scores[i])[:limit]
-        return Candidates(tuple(ranked), np.array([self.scores[i] for i in ranked], np.float32), self._score_items)
+        ranked = sorted(
+            (i for i in self.scores if i not in request.exclude), key=lambda i: -self.scores[i]
+        )[:limit]
+        return Candidates(
+            tuple(ranked), np.array([self.scores[i] for i in ranked], np.float32), self._score_items
+        )
 
 
-def fresh_ranker(spec: PolicySpec, sources: Iterable[FakeSource] = (), catalogue: Catalogue | None = None) -> Ranker:
+def fresh_ranker(
+    spec: PolicySpec, sources: Iterable[FakeSource] = (), catalogue: Catalogue | None = None
+) -> Ranker:
     """A ranker that serves the snapshot of an empty log."""
     ranker = Ranker(spec, list(sources), salt=SALT)
     ranker.serve("s0", FakeLog(spec).fold().snapshot(), catalogue or Catalogue())

@@ -94,7 +94,9 @@ class CountingFolder(fs.FSSpecHandler):
         return self._calls(self.fs.open_input_file, path)
 
     def open_output_stream(self, path: str, metadata: Any) -> Any:
-        return pa.PythonFile(CountingSink(self._calls(self.fs.open_output_stream, path), self._calls), mode="w")
+        return pa.PythonFile(
+            CountingSink(self._calls(self.fs.open_output_stream, path), self._calls), mode="w"
+        )
 
 
 class DroppingClient:

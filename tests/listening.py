@@ -8,7 +8,10 @@ LISTEN = "0A"
 
 
 def listening(pids: set[int]) -> set[tuple[str, int]]:
-    """(address, port) of every TCP socket that one of the processes listens on. IPv4 within IPv6 reads as IPv4."""
+    """(address, port) of every TCP socket that one of the processes listens on.
+
+    IPv4 within IPv6 reads as IPv4.
+    """
     found = set()
     for pid in pids:
         process = Path("/proc") / str(pid)

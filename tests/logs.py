@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 
 from bandits.codec import encode
 from bandits.join import JoinRule
-from bandits.records import ActivationRecord, DecisionRecord, LogEntry, LogRecord, RewardRecord, TickRecord
+from bandits.records import (
+    ActivationRecord,
+    DecisionRecord,
+    LogEntry,
+    LogRecord,
+    RewardRecord,
+    TickRecord,
+)
 from policies.archive import ArchiveWriter
 from policies.catalogue import Catalogue
 from policies.ranges import Range, hour_of
@@ -20,7 +27,9 @@ WINDOW = 10_000
 RULE = JoinRule(window_s=WINDOW / 1000, default_reward=-1.0)
 
 
-def decision(event_id: str = "e", *, ids: tuple[str, ...] = ("a", "b", "c"), chosen=(0,), **changes) -> DecisionRecord:
+def decision(
+    event_id: str = "e", *, ids: tuple[str, ...] = ("a", "b", "c"), chosen=(0,), **changes
+) -> DecisionRecord:
     """A decision of uniform PMFs."""
     pmfs = np.zeros((len(chosen), len(ids)))
     for slot in range(len(chosen)):
@@ -47,7 +56,9 @@ def decision(event_id: str = "e", *, ids: tuple[str, ...] = ("a", "b", "c"), cho
 NAMES = st.sampled_from("abcd")
 RANDOM_RECORDS = st.one_of(
     st.builds(
-        lambda name, deferred, holdout, chosen: decision(name, deferred=deferred, holdout=holdout, chosen=chosen),
+        lambda name, deferred, holdout, chosen: decision(
+            name, deferred=deferred, holdout=holdout, chosen=chosen
+        ),
         NAMES,
         st.booleans(),
         st.booleans(),
@@ -94,10 +105,21 @@ def log_of(steps: list[tuple[int, LogRecord]], *specs: PolicySpec) -> FakeLog:
 
 
 def archived(
-    root: Path, log: Sequence[LogEntry], spec: PolicySpec, files: int = 5, blobs: Mapping[str, bytes] | None = None
+    root: Path,
+    log: Sequence[LogEntry],
+    spec: PolicySpec,
+    files: int = 5,
+    blobs: Mapping[str, bytes] | None = None,
 ) -> Path:
-    """The log of policy p as an archive, in about so many files. ``blobs``: all that its entries name."""
-    blobs = {spec.digest: spec.encoded, Catalogue().digest: Catalogue().encoded} if blobs is None else blobs
+    """The log of policy p as an archive, in about so many files.
+
+    ``blobs``: all that its entries name.
+    """
+    blobs = (
+        {spec.digest: spec.encoded, Catalogue().digest: Catalogue().encoded}
+        if blobs is None
+        else blobs
+    )
     writer, previous = ArchiveWriter(root, "p"), "0-0"
     for part in np.array_split(np.arange(len(log)), files):
         entries = [(log[i].id, encode(log[i].record)) for i in part]

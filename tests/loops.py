@@ -27,20 +27,27 @@ from serve_app.verification import Work, verify_policy
 SALT = b"salt of these tests"
 KEYS = Keys("home")
 WINDOW_S = 0.02
-SPEC = PolicySpec("home", learner=RidgeConfig(), exploration=LinTs(draws=8), join=JoinRule(window_s=WINDOW_S))
+SPEC = PolicySpec(
+    "home", learner=RidgeConfig(), exploration=LinTs(draws=8), join=JoinRule(window_s=WINDOW_S)
+)
 SPECS = {
     "ridge": SPEC,
     "ridge, as it arrives": msgspec.structs.replace(
-        SPEC, join=JoinRule(window_s=WINDOW_S, learn="as_it_arrives", late="correct", aggregation="sum")
+        SPEC,
+        join=JoinRule(window_s=WINDOW_S, learn="as_it_arrives", late="correct", aggregation="sum"),
     ),
     "vw": msgspec.structs.replace(
-        SPEC, learner=VwConfig("--cb_explore_adf --cb_type mtr -b 10 -q ci"), exploration=EpsilonGreedy(0.1)
+        SPEC,
+        learner=VwConfig("--cb_explore_adf --cb_type mtr -b 10 -q ci"),
+        exploration=EpsilonGreedy(0.1),
     ),
 }
 
 
 def make(client: redis.Redis, spec: PolicySpec = SPEC, **options) -> LearnerLoop:
-    return LearnerLoop(client, spec, salt=SALT, publish_interval_s=0.0, checkpoint_interval_s=3600, **options)
+    return LearnerLoop(
+        client, spec, salt=SALT, publish_interval_s=0.0, checkpoint_interval_s=3600, **options
+    )
 
 
 def settle(loop: LearnerLoop, *, lead: bool = True, at_least: int = 3) -> None:
@@ -75,11 +82,18 @@ def quiet(loop: LearnerLoop) -> bool:
 
 
 def decide(client: redis.Redis, count: int, *, spec: PolicySpec = SPEC, prefix: str = "e") -> None:
-    """Decisions with rewards for every second one, as replicas would log them; their windows are over afterwards."""
+    """Decisions with rewards for every second one, as replicas would log them.
+
+    Their windows are over afterwards.
+    """
     reader = LogReader(client, KEYS)
     reader.put_blob(Catalogue().digest, Catalogue().encoded)
     for i in range(count):
-        reader.append(decision(f"{prefix}{i}", spec=spec.digest, catalogue=Catalogue().digest, chosen=(i % 3,)))
+        reader.append(
+            decision(
+                f"{prefix}{i}", spec=spec.digest, catalogue=Catalogue().digest, chosen=(i % 3,)
+            )
+        )
         if i % 2:
             reader.append(RewardRecord(f"{prefix}{i}", float(i), f"r{i}"))
     time.sleep(WINDOW_S + 0.01)
@@ -93,15 +107,23 @@ def url_of(client: redis.Redis) -> str:
     return f"redis://{known['host']}:{known['port']}/{known['db']}"
 
 
-def verified(client: redis.Redis, *, salt: bytes = SALT, jobs: int = 1, start=None) -> list[Verified]:
+def verified(
+    client: redis.Redis, *, salt: bytes = SALT, jobs: int = 1, start=None
+) -> list[Verified]:
     work = Work(url_of(client), "home", "", salt)
     return verify_policy(
-        work, StoredPolicy(client, "home").served()[0], start=start, jobs=jobs, progress=lambda _: None
+        work,
+        StoredPolicy(client, "home").served()[0],
+        start=start,
+        jobs=jobs,
+        progress=lambda _: None,
     )[0]
 
 
 def verdicts(client: redis.Redis, *, salt: bytes = SALT) -> list[str]:
-    return [each.verdict for each in verified(client, salt=salt)] + StoredPolicy(client, "home").served()[1]
+    return [each.verdict for each in verified(client, salt=salt)] + StoredPolicy(
+        client, "home"
+    ).served()[1]
 
 
 def head(client: redis.Redis) -> str:

@@ -31,15 +31,22 @@ WINDOW_S = 0.02
 COUNT = 3
 KEYS = partitions("home", COUNT)
 SPEC = PolicySpec(
-    "home", learner=RidgeConfig(), exploration=LinTs(draws=8), join=JoinRule(window_s=WINDOW_S), partitions=COUNT
+    "home",
+    learner=RidgeConfig(),
+    exploration=LinTs(draws=8),
+    join=JoinRule(window_s=WINDOW_S),
+    partitions=COUNT,
 )
 SPECS = {
     "ridge": SPEC,
     "ridge, as it arrives": msgspec.structs.replace(
-        SPEC, join=JoinRule(window_s=WINDOW_S, learn="as_it_arrives", late="correct", aggregation="sum")
+        SPEC,
+        join=JoinRule(window_s=WINDOW_S, learn="as_it_arrives", late="correct", aggregation="sum"),
     ),
     "vw": msgspec.structs.replace(
-        SPEC, learner=VwConfig("--cb_explore_adf --cb_type mtr -q ci"), exploration=EpsilonGreedy(0.1)
+        SPEC,
+        learner=VwConfig("--cb_explore_adf --cb_type mtr -q ci"),
+        exploration=EpsilonGreedy(0.1),
     ),
 }
 
@@ -70,7 +77,9 @@ def step(loop: PartitionLoop) -> None:
     loop.attempt()
 
 
-def settle(loops: Sequence[PartitionLoop], observer: redis.Redis, *, timeout_s: float = 30.0) -> None:
+def settle(
+    loops: Sequence[PartitionLoop], observer: redis.Redis, *, timeout_s: float = 30.0
+) -> None:
     """Step them in turn until nothing is left to do: all logs read, all windows closed, all of it merged and served."""
     deadline, rounds = time.monotonic() + timeout_s, 0
     while rounds < 3 or not quiet(loops, observer):
@@ -85,9 +94,19 @@ def quiet(loops: Sequence[PartitionLoop], observer: redis.Redis) -> bool:
     for loop in loops:
         newest = observer.xrevrange(loop._keys.log, count=1)
         fold = loop._fold
-        if not newest or newest[0][0].decode() != fold.position or fold.join.oldest_open() is not None:
+        if (
+            not newest
+            or newest[0][0].decode() != fold.position
+            or fold.join.oldest_open() is not None
+        ):
             return False
-        if fold.untold or fold.cut or loop._taken or fold.number != first._fold.number or fold.rollback:
+        if (
+            fold.untold
+            or fold.cut
+            or loop._taken
+            or fold.number != first._fold.number
+            or fold.rollback
+        ):
             return False
         if observer.xlen(loop._keys.inbox):
             return False
@@ -96,7 +115,10 @@ def quiet(loops: Sequence[PartitionLoop], observer: redis.Redis) -> bool:
 
 
 def decide(client: redis.Redis, count: int, *, spec: PolicySpec = SPEC, prefix: str = "e") -> None:
-    """Decisions with rewards for every second one, each in the log of its partition; their windows are over after."""
+    """Decisions with rewards for every second one, each in the log of its partition.
+
+    Their windows are over after.
+    """
     readers = [LogReader(client, keys) for keys in partitions("home", spec.partitions)]
     for reader in readers:
         reader.put_blob(Catalogue().digest, Catalogue().encoded)
@@ -104,14 +126,24 @@ def decide(client: redis.Redis, count: int, *, spec: PolicySpec = SPEC, prefix: 
         name = f"{prefix}{i}"
         reader = readers[partition_of(name, spec.partitions)]
         context = {"hour": float(i % 5)}
-        reader.append(decision(name, spec=spec.digest, catalogue=Catalogue().digest, chosen=(i % 3,), context=context))
+        reader.append(
+            decision(
+                name,
+                spec=spec.digest,
+                catalogue=Catalogue().digest,
+                chosen=(i % 3,),
+                context=context,
+            )
+        )
         if i % 2:
             reader.append(RewardRecord(name, float(i % 7), f"r{i}"))
     time.sleep(WINDOW_S + 0.01)
 
 
 def merges(client: redis.Redis, partition: int) -> list[MergeRecord]:
-    return [e.record for e in read_all(client, KEYS[partition]) if isinstance(e.record, MergeRecord)]
+    return [
+        e.record for e in read_all(client, KEYS[partition]) if isinstance(e.record, MergeRecord)
+    ]
 
 
 def together(client: redis.Redis, *, count: int = COUNT, salt: bytes = SALT) -> Together:

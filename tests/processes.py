@@ -13,7 +13,9 @@ def descendants(root: int) -> dict[int, str]:
                 fields = (entry / "stat").read_text().rpartition(")")[2].split()
                 if fields[0] != "Z":
                     parents[int(entry.name)] = int(fields[1])
-                    titles[int(entry.name)] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+                    titles[int(entry.name)] = (
+                        (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+                    )
     found: set[int] = {root}
     while more := {pid for pid, parent in parents.items() if parent in found} - found:
         found |= more

@@ -15,7 +15,10 @@ from servers import Forwarder, Server, hang_up
 
 
 class Relay(Forwarder):
-    """``lost`` is asked of what was sent since the last reply, whether the next is lost. ``count``: how many were."""
+    """``lost`` is asked of what was sent since the last reply, whether the next is lost.
+
+    ``count``: how many were.
+    """
 
     def __init__(self, target: Server) -> None:
         super().__init__(target, _Relayed)
@@ -56,12 +59,18 @@ class _Relayed(socketserver.BaseRequestHandler):
 
 
 class Losing:
-    """Relays before one server, or before every node of a cluster. ``url``: through them; ``direct``: past them."""
+    """Relays before one server, or before every node of a cluster.
+
+    ``url``: through them; ``direct``: past them.
+    """
 
     def __init__(self, servers: list[Server], url: str, direct: str, relays: list[Relay]) -> None:
         self.url, self.direct = url, direct
         self._relays = relays
-        self._nodes = {server.port: relay.server_address[1] for server, relay in zip(servers, relays, strict=True)}
+        self._nodes = {
+            server.port: relay.server_address[1]
+            for server, relay in zip(servers, relays, strict=True)
+        }
 
     def remap(self, address: tuple[str, int]) -> tuple[str, int]:
         """Of a cluster's node, where its relay is."""
@@ -103,10 +112,14 @@ def before_each(cluster: Cluster) -> Iterator[Losing]:
         through = f":{relays[0].server_address[1]}"
 
         def led(given: str, **options) -> redis.RedisCluster:
-            return plain(given, **options, **({"address_remap": losing.remap} if through in given else {}))
+            return plain(
+                given, **options, **({"address_remap": losing.remap} if through in given else {})
+            )
 
         def led_too(given: str, **options) -> AsyncCluster:
-            return plain_too(given, **options, **({"address_remap": losing.remap} if through in given else {}))
+            return plain_too(
+                given, **options, **({"address_remap": losing.remap} if through in given else {})
+            )
 
         patch.setattr(RedisCluster, "from_url", led)
         patch.setattr(AsyncCluster, "from_url", led_too)

@@ -72,7 +72,9 @@ class Caller:
     async def rank(self, event_id: str | None = None, **fields) -> Answer:
         """Rank; under a client-made event_id if one is given."""
         body = {"actions": [{"id": name} for name in "abcdefgh"], **fields}
-        answer = await self._send(f"{HOME}/rank", body if event_id is None else {**body, "event_id": event_id})
+        answer = await self._send(
+            f"{HOME}/rank", body if event_id is None else {**body, "event_id": event_id}
+        )
         if answer.response.status_code == 200:
             name = answer.response.json()["event_id"]
             self.decisions[name] = self.decisions.get(name, False) or answer.logged
@@ -106,8 +108,14 @@ class Caller:
     async def metric(self, name: str, **labels: str) -> float:
         """The sum of a metric's samples that carry these labels."""
         text = (await self.http.get("/metrics")).text
-        samples = (sample for family in text_string_to_metric_families(text) for sample in family.samples)
-        return sum(s.value for s in samples if s.name == f"banditloop_{name}" and labels.items() <= s.labels.items())
+        samples = (
+            sample for family in text_string_to_metric_families(text) for sample in family.samples
+        )
+        return sum(
+            s.value
+            for s in samples
+            if s.name == f"banditloop_{name}" and labels.items() <= s.labels.items()
+        )
 
     async def is_ready(self) -> bool:
         """Whether a snapshot is served."""
@@ -129,7 +137,11 @@ class Caller:
             (RewardRecord, self.rewards, "reward_id"),
         ):
             found = Counter(getattr(record, name) for record in records if isinstance(record, kind))
-            assert {event for event, acknowledged in sent.items() if acknowledged} <= set(found) <= set(sent)
+            assert (
+                {event for event, acknowledged in sent.items() if acknowledged}
+                <= set(found)
+                <= set(sent)
+            )
             assert set(found.values()) <= {1}
         assert any(self.decisions.values())
 
@@ -142,11 +154,18 @@ async def eventually(condition, what: str) -> None:
         await asyncio.sleep(0.02)
 
 
-def put_snapshot(client: redis.Redis, number: int, *, keys: Keys = KEYS, spec: str = "", catalogue: str = "") -> str:
+def put_snapshot(
+    client: redis.Redis, number: int, *, keys: Keys = KEYS, spec: str = "", catalogue: str = ""
+) -> str:
     """Publish a snapshot that differs for each number, and loads unless it is said to be of another spec."""
     first = FakeLog(SPEC).fold().snapshot()
     published = Published(
-        first.kind, f"{number}-0", 0, first.payload, spec or SPEC.digest, catalogue or Catalogue().digest
+        first.kind,
+        f"{number}-0",
+        0,
+        first.payload,
+        spec or SPEC.digest,
+        catalogue or Catalogue().digest,
     )
     lease = Lease(client, keys, "test")
     assert lease.acquire()
@@ -160,7 +179,10 @@ def put_snapshot(client: redis.Redis, number: int, *, keys: Keys = KEYS, spec: s
 async def serving(
     server: Server, folder: Path, *, url: str | None = None, ready: bool = True, **options
 ) -> AsyncIterator[Caller]:
-    """A replica; unless ``ready`` is False, there is a first snapshot and it serves it. ``options``: more settings."""
+    """A replica; unless ``ready`` is False, there is a first snapshot and it serves it.
+
+    ``options``: more settings.
+    """
     settings = Settings(
         redis_url=url or server.url,
         data_dir=folder,

@@ -32,7 +32,9 @@ def binary_of(kind: str) -> str:
 
 
 class Server:
-    """One server process on a port and in a folder that outlive it. Every acknowledged write is on disk.
+    """One server process on a port and in a folder that outlive it.
+
+    Every acknowledged write is on disk.
 
     As a context manager it is started, and killed at the end.
     """
@@ -41,7 +43,15 @@ class Server:
         folder.mkdir()
         self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
-        self._command = [binary, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(folder)]
+        self._command = [
+            binary,
+            "--port",
+            str(self.port),
+            "--bind",
+            "127.0.0.1",
+            "--dir",
+            str(folder),
+        ]
         self._command += ["--appendonly", "yes", "--appendfsync", "always", "--save", ""]
         self._command += ["--repl-diskless-sync-delay", "0"]
         self._process: subprocess.Popen[bytes] | None = None
@@ -54,7 +64,10 @@ class Server:
         self.end(signal.SIGKILL)
 
     def start(self, *options: str, ready: bool = True) -> None:
-        """Start, and wait until it answers; with ``ready`` False, also that it is still loading is an answer."""
+        """Start, and wait until it answers.
+
+        With ``ready`` False, also that it is still loading is an answer.
+        """
         self._process = subprocess.Popen([*self._command, *options], stdout=subprocess.DEVNULL)
         deadline = time.monotonic() + PATIENCE_S
         with self.client() as client:
@@ -100,12 +113,16 @@ class Server:
 
 
 class Forwarder(socketserver.ThreadingTCPServer):
-    """An address that leads to a server, and later perhaps to another. Connections that stand stay where they are.
+    """An address that leads to a server, and later perhaps to another.
+
+    Connections that stand stay where they are.
 
     As a context manager it forwards; at the end every connection is closed.
     """
 
-    def __init__(self, target: Server, handler: "type[socketserver.BaseRequestHandler] | None" = None) -> None:
+    def __init__(
+        self, target: Server, handler: "type[socketserver.BaseRequestHandler] | None" = None
+    ) -> None:
         super().__init__(("127.0.0.1", 0), handler or _Connection)
         self.target = target
         self.url = f"redis://127.0.0.1:{self.server_address[1]}/0"

@@ -13,14 +13,24 @@ def make_artifact() -> Artifact:
     neighbours = np.argsort(rng.random((30, 30)), axis=1).astype(np.int32)
     return Artifact(
         tuple({"id": item, "features": {}} for item in ITEMS),
-        Histories(ITEMS, ("known",), np.array([0, 2]), np.array([0, 1], np.int32), np.ones(2, np.float32)),
+        Histories(
+            ITEMS, ("known",), np.array([0, 2]), np.array([0, 1], np.int32), np.ones(2, np.float32)
+        ),
         {
-            "popular": TrainedSource("popular", {"counts": rng.integers(1, 90, 30).astype(np.float32)}),
+            "popular": TrainedSource(
+                "popular", {"counts": rng.integers(1, 90, 30).astype(np.float32)}
+            ),
             "als": TrainedSource(
-                "als", {"item_factors": rng.normal(size=(30, 4)).astype("f4")}, {"alpha": 5.0, "regularization": 3.0}
+                "als",
+                {"item_factors": rng.normal(size=(30, 4)).astype("f4")},
+                {"alpha": 5.0, "regularization": 3.0},
             ),
             "item_knn": TrainedSource(
-                "item_knn", {"neighbours": neighbours, "similarities": rng.uniform(0.1, 1, (30, 30)).astype("f4")}
+                "item_knn",
+                {
+                    "neighbours": neighbours,
+                    "similarities": rng.uniform(0.1, 1, (30, 30)).astype("f4"),
+                },
             ),
         },
     )

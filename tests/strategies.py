@@ -13,7 +13,9 @@ from bandits.types import ActionSet, Context, Interaction, Namespace
 MANY = 2500 if os.environ.get("BANDITLOOP_THOROUGH") else 250
 """Random models of the tests that try thousands: `make test` sets the variable, `make check` does not."""
 
-scores = st.lists(st.floats(-50, 50, allow_nan=False), min_size=1, max_size=30).map(lambda x: np.array(x, np.float64))
+scores = st.lists(st.floats(-50, 50, allow_nan=False), min_size=1, max_size=30).map(
+    lambda x: np.array(x, np.float64)
+)
 salts = st.binary(min_size=1, max_size=64)
 
 
@@ -23,7 +25,9 @@ def pmfs(max_size: int = 30):
     return weights.filter(lambda w: sum(w) > 0).map(lambda w: np.array(w) / np.sum(w))
 
 
-def namespace(name: str, rng: np.random.Generator, shape: tuple[int, ...], *, named_columns: bool) -> Namespace:
+def namespace(
+    name: str, rng: np.random.Generator, shape: tuple[int, ...], *, named_columns: bool
+) -> Namespace:
     """Random values under names that do not depend on the row, or do."""
     width = shape[-1]
     if named_columns or len(shape) == 1:
@@ -34,7 +38,9 @@ def namespace(name: str, rng: np.random.Generator, shape: tuple[int, ...], *, na
     return Namespace(name, hashes, rng.normal(size=shape).astype(np.float32))
 
 
-def decision_features(seed: int, k: int = 5, *, ids: tuple[str, ...] | None = None) -> tuple[Context, ActionSet]:
+def decision_features(
+    seed: int, k: int = 5, *, ids: tuple[str, ...] | None = None
+) -> tuple[Context, ActionSet]:
     """A random context and action set, with all four namespaces and scores of two sources."""
     rng = np.random.default_rng(seed)
     ids = ids or tuple(f"item{i}" for i in rng.choice(40, k, replace=False))
@@ -62,7 +68,9 @@ def interactions(seed: int, count: int, k: int = 5) -> list[Interaction]:
     for i in range(count):
         context, actions = decision_features(seed * 100_003 + i, k)
         chosen = int(rng.integers(k))
-        out.append(Interaction(f"e{i}", 0, context, actions, chosen, 1.0 / k, float(rng.random() < 0.4)))
+        out.append(
+            Interaction(f"e{i}", 0, context, actions, chosen, 1.0 / k, float(rng.random() < 0.4))
+        )
     return out
 
 
@@ -86,7 +94,9 @@ def decisions(draw) -> records.DecisionRecord:
         spec=draw(texts),
         snapshot_id=draw(texts),
         catalogue=draw(texts),
-        context=draw(st.dictionaries(texts, st.one_of(texts, st.booleans(), st.floats(-9, 9)), max_size=3)),
+        context=draw(
+            st.dictionaries(texts, st.one_of(texts, st.booleans(), st.floats(-9, 9)), max_size=3)
+        ),
         action_ids=ids,
         features=draw(st.one_of(st.none(), st.just([{"x": 1.0}] * count))),
         scores=draw(st.sampled_from([{}, {"cf": np.arange(count, dtype="<f4").tobytes()}])),
@@ -114,7 +124,9 @@ small_records = st.one_of(
     st.builds(records.ArtifactRecord, texts),
     st.builds(records.BuildRecord, st.dictionaries(texts, texts, max_size=2)),
 )
-log_bytes = st.one_of(decisions().map(encode), rewards.map(encode), small_records.map(encode), st.binary(max_size=20))
+log_bytes = st.one_of(
+    decisions().map(encode), rewards.map(encode), small_records.map(encode), st.binary(max_size=20)
+)
 
 
 @st.composite
@@ -123,6 +135,9 @@ def raw_logs(draw, max_size: int = 30, min_size: int = 1) -> list[tuple[str, byt
     out, milliseconds, sequence = [], draw(st.integers(0, 1_800_000_000_000)), 1
     for data in draw(st.lists(log_bytes, min_size=min_size, max_size=max_size)):
         step = draw(st.sampled_from([0, 0, 1, 1000, 3_600_000]))
-        milliseconds, sequence = milliseconds + step, sequence + 1 if step == 0 else draw(st.integers(0, 2))
+        milliseconds, sequence = (
+            milliseconds + step,
+            sequence + 1 if step == 0 else draw(st.integers(0, 2)),
+        )
         out.append((f"{milliseconds}-{sequence}", data))
     return out

@@ -5,7 +5,9 @@ from pathlib import Path
 
 from simulator.logs.csv_log import CsvColumns
 
-COLUMNS = CsvColumns(reward="click", propensity="p", event_id="id", action="shown", actions="of", context=["x"])
+COLUMNS = CsvColumns(
+    reward="click", propensity="p", event_id="id", action="shown", actions="of", context=["x"]
+)
 BARE = CsvColumns(reward="click", propensity="p", action="shown", actions="of", context=["x"])
 
 
@@ -18,7 +20,9 @@ def written(path: Path, rows, header="id,x,shown,of,p,click") -> Path:
 
 
 def log_of(path: Path, cells) -> Path:
-    return written(path, [(f"e{number}", cell, "a", "a|b", 0.5, 1) for number, cell in enumerate(cells)])
+    return written(
+        path, [(f"e{number}", cell, "a", "a|b", 0.5, 1) for number, cell in enumerate(cells)]
+    )
 
 
 def campaign(folder: Path, features, index=("0", "1"), affinity="0.5") -> Path:
@@ -29,7 +33,10 @@ def campaign(folder: Path, features, index=("0", "1"), affinity="0.5") -> Path:
         ",item_id,item_feature_1",
     )
     names = ",".join(f"user-item_affinity_{number}" for number in range(len(features)))
-    rows = [(at, "2019-11-24 00:00:00", 0, 1, 1, 0.5, "1e5", *[affinity] * len(features)) for at in index]
+    rows = [
+        (at, "2019-11-24 00:00:00", 0, 1, 1, 0.5, "1e5", *[affinity] * len(features))
+        for at in index
+    ]
     written(
         folder / f"{folder.name}.csv",
         rows,

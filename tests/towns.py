@@ -19,7 +19,10 @@ from simulator.loop import SALT, Timing, run_loop
 
 K = 6
 BASE = PolicySpec(
-    "p", learner=RidgeConfig(interactions=[("context", "features")]), floor=0.1, join=JoinRule(window_s=20)
+    "p",
+    learner=RidgeConfig(interactions=[("context", "features")]),
+    floor=0.1,
+    join=JoinRule(window_s=20),
 )
 VW = VwConfig("--cb_explore_adf --cb_type mtr -b 12 -q cf")
 SOURCES = [RemoteSource("cf", "http://x"), RemoteSource("deep", "http://x")]
@@ -31,7 +34,9 @@ SPECS = {
     "vw bag": msgspec.structs.replace(
         BASE, learner=VwConfig("--cb_explore_adf -b 12 --bag 3 -q cf"), exploration=VwExploration()
     ),
-    "mixture": msgspec.structs.replace(BASE, kind="mixture", sources=SOURCES, exploration=EpsilonGreedy(0.2)),
+    "mixture": msgspec.structs.replace(
+        BASE, kind="mixture", sources=SOURCES, exploration=EpsilonGreedy(0.2)
+    ),
     "holdout": msgspec.structs.replace(BASE, exploration=EpsilonGreedy(), holdout=Holdout(0.3)),
 }
 
@@ -46,7 +51,9 @@ class Towns:
         return RankRequest(user_id=kind, context={"kind": kind})
 
     def reward(self, request: RankRequest, action_id: str, rng: np.random.Generator) -> float:
-        chance = self.chances[int(str(request.context["kind"])), int(action_id.removeprefix("item"))]
+        chance = self.chances[
+            int(str(request.context["kind"])), int(action_id.removeprefix("item"))
+        ]
         return float(rng.random() < chance)
 
 
@@ -89,7 +96,9 @@ def log_of(
 
 
 @contextmanager
-def logs_of(kinds: list[str], rounds: int, seed: int) -> Iterator[dict[str, Future[list[LogEntry]]]]:
+def logs_of(
+    kinds: list[str], rounds: int, seed: int
+) -> Iterator[dict[str, Future[list[LogEntry]]]]:
     """By kind, the log of ``log_of``; two at a time, because each takes most of a minute."""
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
         yield {kind: pool.submit(log_of, kind, rounds, seed) for kind in kinds}

@@ -14,7 +14,8 @@ FIXTURE = Path(__file__).parent / "fixtures" / "upgrade-1c51045.tar.xz"
 class Left(msgspec.Struct, frozen=True):
     """A data directory as that build left it, in a folder of the test's own.
 
-    ``expected``: by policy, what its learner had counted, and the ids of the snapshots it had stored by position.
+    ``expected``: by policy, what its learner had counted, and the ids of the snapshots it had
+    stored by position.
     """
 
     folder: Path

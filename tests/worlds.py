@@ -12,9 +12,12 @@ from simulator.ope.reward_model import RewardModel
 
 @dataclass(frozen=True, eq=False)
 class World:
-    """X contexts, all as likely, and K actions. ``logging``, ``target``, ``means`` of rewards: float64[X, K].
+    """X contexts, all as likely, and K actions.
 
-    ``stated``: the PMFs that the log holds. ``noise``: standard deviation of rewards, or 0 for rewards of 0 and 1.
+    ``logging``, ``target``, ``means`` of rewards: float64[X, K].
+
+    ``stated``: the PMFs that the log holds. ``noise``: standard deviation of rewards, or 0 for
+    rewards of 0 and 1.
     """
 
     logging: Float64
@@ -33,13 +36,24 @@ class World:
         """The log's n rows. ``pmfs``: whether the log holds PMFs, or propensities alone."""
         rng = np.random.default_rng([self.seed, 1])
         contexts = rng.integers(0, len(self.means), self.n)
-        chosen = (rng.random((self.n, 1)) > self.logging[contexts].cumsum(axis=1)[:, :-1]).sum(axis=1)
+        chosen = (rng.random((self.n, 1)) > self.logging[contexts].cumsum(axis=1)[:, :-1]).sum(
+            axis=1
+        )
         mean = self.means[contexts, chosen]
-        reward = rng.normal(mean, self.noise) if self.noise else (rng.random(self.n) < mean).astype(np.float64)
+        reward = (
+            rng.normal(mean, self.noise)
+            if self.noise
+            else (rng.random(self.n) < mean).astype(np.float64)
+        )
         keys = rng.integers(0, 2**64, self.n, np.uint64)
         predictions = self._predictions(contexts, chosen, reward, keys) if modelled else None
         batch = ope_batch_from_pmfs(
-            keys, reward, chosen, self.stated[contexts], self.target[contexts], predictions=predictions
+            keys,
+            reward,
+            chosen,
+            self.stated[contexts],
+            self.target[contexts],
+            predictions=predictions,
         )
         return batch if pmfs else replace(batch, unsupported=None, second_moment=None)
 
@@ -62,7 +76,10 @@ def softmax(scores: Float64) -> Float64:
 
 
 def sound(seed: int) -> World:
-    """All is right: weights of at most 2 to 20, and at least 25 times as many rows; anything else at random."""
+    """All is right: weights of at most 2 to 20, and at least 25 times as many rows.
+
+    Anything else at random.
+    """
     rng = np.random.default_rng([seed, 0])
     n = int(np.exp(rng.uniform(np.log(500), np.log(20_000))))
     x, k = int(rng.integers(1, 9)), int(rng.integers(2, 51))
@@ -74,7 +91,13 @@ def sound(seed: int) -> World:
     target = np.minimum(wanted, logging * rng.uniform(2.0, min(20.0, n / 25)))
     target += logging * (1.0 - target.sum(axis=1, keepdims=True))
     return World(
-        logging, logging, target / target.sum(axis=1, keepdims=True), means, rng.choice([0.0, 0.3, 2.0]), n, seed
+        logging,
+        logging,
+        target / target.sum(axis=1, keepdims=True),
+        means,
+        rng.choice([0.0, 0.3, 2.0]),
+        n,
+        seed,
     )
 
 
@@ -94,7 +117,9 @@ def _moved(seed: int, propensity: float) -> World:
     lost = np.zeros(k, bool)
     lost[rng.permutation(k)[: rng.integers(1, max(2, k // 2))]] = True
     mass = rng.uniform(0.1, 0.9)
-    logging = np.where(lost, propensity, _shared(world.logging, ~lost, 1.0 - propensity * lost.sum()))
+    logging = np.where(
+        lost, propensity, _shared(world.logging, ~lost, 1.0 - propensity * lost.sum())
+    )
     target = _shared(world.target, lost, mass) + _shared(world.target, ~lost, 1.0 - mass)
     return replace(world, logging=logging, stated=logging, target=target)
 
@@ -104,7 +129,10 @@ def not_uniform(seed: int) -> World:
     world, rng = sound(seed), np.random.default_rng([seed, 4])
     skewed = _exploring(rng, world.means)
     return replace(
-        world, logging=skewed, stated=np.full_like(skewed, 1.0 / skewed.shape[1]), target=_better(rng, world)
+        world,
+        logging=skewed,
+        stated=np.full_like(skewed, 1.0 / skewed.shape[1]),
+        target=_better(rng, world),
     )
 
 
@@ -112,7 +140,10 @@ def recomputed(seed: int) -> World:
     """The log has the PMFs of another model than the one that chose."""
     world, rng = sound(seed), np.random.default_rng([seed, 5])
     return replace(
-        world, logging=_exploring(rng, world.means), stated=_exploring(rng, world.means), target=_better(rng, world)
+        world,
+        logging=_exploring(rng, world.means),
+        stated=_exploring(rng, world.means),
+        target=_better(rng, world),
     )
 
 

@@ -1,4 +1,7 @@
-"""Candidate sources. ``load_sources`` makes them from a trained artifact and what the policy spec says of each."""
+"""Candidate sources.
+
+``load_sources`` makes them from a trained artifact and what the policy spec says of each.
+"""
 
 from collections.abc import Sequence
 
@@ -27,11 +30,12 @@ __all__ = [
 def load_sources(
     artifact: Artifact | None, configs: Sequence[Source] | None = None
 ) -> dict[str, CandidateSource | RlScorer]:
-    """The sources a policy spec lists, by name and in its order; without ``configs``, all the artifact holds.
+    """The sources a policy spec lists, by name and in its order.
 
-    Raises:
-        SpecError: the spec asks for a source the artifact lacks.
-        ArtifactError: the artifact's arrays do not fit the source's kind, or an rl model's file is not the one named.
+    Without ``configs``, all the artifact holds.
+
+    Raises: SpecError: the spec asks for a source the artifact lacks. ArtifactError: the artifact's
+        arrays do not fit the source's kind, or an rl model's file is not the one named.
         SnapshotError: an rl model is damaged.
     """
     if configs is None:

@@ -12,7 +12,10 @@ ScoreItems = Callable[[Sequence[str]], Float32]
 
 @dataclass(frozen=True, slots=True)
 class SourceRequest:
-    """What a source may look at. ``user_id`` is the caller's raw id; it never leaves this process."""
+    """What a source may look at.
+
+    ``user_id`` is the caller's raw id; it never leaves this process.
+    """
 
     user_id: str | None = None
     history: tuple[str, ...] = ()
@@ -23,8 +26,9 @@ class SourceRequest:
 class Candidates:
     """One source's proposals: ``ids`` and float32[n] ``scores``, best first, ties broken by the source's item order.
 
-    ``score_items`` scores any other items for the same request (NaN for an item the source does not know); None when
-    the source cannot (a remote one). ``trouble``: what was wrong with an answer of which this could be used.
+    ``score_items`` scores any other items for the same request (NaN for an item the source does not
+    know); None when the source cannot (a remote one). ``trouble``: what was wrong with an answer of
+    which this could be used.
     """
 
     ids: tuple[str, ...]
@@ -34,14 +38,18 @@ class Candidates:
 
 
 class CandidateSource(Protocol):
-    """Proposes up to ``limit`` items, never an excluded one. Returns no candidates for a user it knows nothing of."""
+    """Proposes up to ``limit`` items, never an excluded one.
+
+    Returns no candidates for a user it knows nothing of.
+    """
 
     name: str
 
     def within(self, catalogue: Catalogue) -> "CandidateSource":
         """The same source, of whose items only those that the catalogue holds are candidates.
 
-        Made once for a catalogue, off the path of requests; as many are proposed as if the others did not exist.
+        Made once for a catalogue, off the path of requests; as many are proposed as if the others
+        did not exist.
         """
         ...
 

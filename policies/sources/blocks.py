@@ -1,8 +1,8 @@
 """The items with the highest product with a user's factors, without computing every product.
 
-Item factors lie in blocks of similar rows, side by side in memory (``policies.training.blocks`` arranges them). A
-block's mean and reach tell what its best item may be worth, and only the most promising blocks are looked at:
-approximate, at a few percent of the work (docs/sources.md).
+Item factors lie in blocks of similar rows, side by side in memory (``policies.training.blocks``
+arranges them). A block's mean and reach tell what its best item may be worth, and only the most
+promising blocks are looked at: approximate, at a few percent of the work (docs/sources.md).
 """
 
 from dataclasses import dataclass
@@ -22,7 +22,9 @@ SPARSE: Final = 0.3
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Part:
-    """Some of the items: ``places`` bool[items], in the order of memory; ``blocks`` int[b], which hold any of them.
+    """Some of the items: ``places`` bool[items], in the order of memory.
+
+    ``blocks`` int[b], which hold any of them.
 
     ``share``: of the items.
     """
@@ -35,8 +37,8 @@ class Part:
 class Blocks:
     """Item factors float32[items, d], rearranged: block ``b`` is the items ``order[starts[b]:starts[b + 1]]``.
 
-    ``order``: int32[items], each item once; ``starts``: int32[blocks + 1], ascending from 0 to the number of items.
-    An item's product is the same bytes whatever it is computed with.
+    ``order``: int32[items], each item once; ``starts``: int32[blocks + 1], ascending from 0 to the
+    number of items. An item's product is the same bytes whatever it is computed with.
 
     Raises:
         ArtifactError: ``order`` or ``starts`` is not that.
@@ -46,14 +48,25 @@ class Blocks:
         items = len(factors)
         if order.dtype.kind != "i" or not np.array_equal(np.sort(order), np.arange(items)):
             raise ArtifactError(f"order must hold each of the {items} items once", "order")
-        if starts.dtype.kind != "i" or starts.size < 2 or starts[0] or starts[-1] != items or np.diff(starts).min() < 1:
-            raise ArtifactError(f"starts must ascend from 0 to {items}, the number of items", "starts")
+        if (
+            starts.dtype.kind != "i"
+            or starts.size < 2
+            or starts[0]
+            or starts[-1] != items
+            or np.diff(starts).min() < 1
+        ):
+            raise ArtifactError(
+                f"starts must ascend from 0 to {items}, the number of items", "starts"
+            )
         self._order, self._starts = order, starts
         self._place = np.empty_like(order)
         self._place[order] = np.arange(items, dtype=order.dtype)
         self._rows = factors[order]
-        self._means = np.add.reduceat(self._rows, starts[:-1]) / np.diff(starts).astype(np.float32)[:, None]
-        # Distance of the farthest row from the mean, as if it were spread evenly over the dimensions.
+        self._means = (
+            np.add.reduceat(self._rows, starts[:-1]) / np.diff(starts).astype(np.float32)[:, None]
+        )
+        # Distance of the farthest row from the mean, as if it were spread evenly over the
+        # dimensions.
         self._reach = np.empty(starts.size - 1, np.float32)
         for b, mean in enumerate(self._means):
             apart = self._rows[starts[b] : starts[b + 1]] - mean
@@ -84,14 +97,20 @@ class Blocks:
     def nearest(
         self, user: Float32, barred: NDArray[Any], limit: int, part: Part | None = None
     ) -> tuple[NDArray[Any], Float32]:
-        """About the ``limit`` items with the highest products, in no order, and the products. None that is barred.
+        """About the ``limit`` items with the highest products, in no order, and the products.
+
+        None that is barred.
 
         More if several share the last place, fewer only if there are no more (in the ``part``).
         """
         hoped = self._means @ user + np.sqrt(user @ user) * self._reach
         blocks, count = np.arange(hoped.size), LOOK_AT
         if part is not None:  # of so many more blocks that as many items are looked at
-            blocks, hoped, count = part.blocks, hoped[part.blocks], int(LOOK_AT / max(part.share, 1e-9))
+            blocks, hoped, count = (
+                part.blocks,
+                hoped[part.blocks],
+                int(LOOK_AT / max(part.share, 1e-9)),
+            )
         closed = np.unique(self._place[barred])
         while count < hoped.size:
             best = np.sort(blocks[np.argpartition(hoped, -count)[-count:]])
@@ -109,10 +128,14 @@ class Blocks:
     def _look(
         self, blocks: NDArray[Any], user: Float32, closed: NDArray[Any], part: Part | None
     ) -> tuple[NDArray[Any], Float32]:
-        """Items of these blocks and their products, without the items at the places ``closed``; both ascending."""
+        """Items of these blocks and their products, without the items at the places ``closed``.
+
+        Both ascending.
+        """
         if not blocks.size:
             return self._order[:0], np.zeros(0, np.float32)
-        breaks = np.flatnonzero(np.diff(blocks) > 1)  # neighbouring blocks are one stretch of memory
+        # neighbouring blocks are one stretch of memory
+        breaks = np.flatnonzero(np.diff(blocks) > 1)
         begin = self._starts[blocks[np.append(0, breaks + 1)]]
         end = self._starts[blocks[np.append(breaks, blocks.size - 1)] + 1]
         offsets = np.append(0, np.cumsum(end - begin))
@@ -122,7 +145,13 @@ class Blocks:
             products: Float32 = np.vecdot(self._rows[places], user)
         else:
             products = np.empty(offsets[-1], np.float32)
-            edges = zip(begin.tolist(), end.tolist(), offsets[:-1].tolist(), offsets[1:].tolist(), strict=True)
+            edges = zip(
+                begin.tolist(),
+                end.tolist(),
+                offsets[:-1].tolist(),
+                offsets[1:].tolist(),
+                strict=True,
+            )
             for i, j, a, b in edges:
                 np.vecdot(self._rows[i:j], user, out=products[a:b])
         kept = np.ones(places.size, np.bool_) if part is None else part.places[places]

@@ -1,7 +1,7 @@
 """Collaborative filtering at serving time: ALS by folding the history in, and item-to-item neighbours.
 
-A model here maps a history (item indices, int[h]; weights, float32[h]) to raw scores, float32[items], in numpy alone;
-``policies.sources.local.LocalSource`` does the rest.
+A model here maps a history (item indices, int[h]; weights, float32[h]) to raw scores,
+float32[items], in numpy alone; ``policies.sources.local.LocalSource`` does the rest.
 """
 
 from typing import Any, Self
@@ -18,14 +18,16 @@ from policies.sources.blocks import Blocks
 class FoldIn:
     """A user's factors, solved for from the history (equation 4 of Hu, Koren & Volinsky 2008), known user or new one.
 
-    x = (YᵀY + Yᵤᵀ(Cᵤ - I)Yᵤ + λI)⁻¹ Yᵤᵀ Cᵤ 1, with Y the item factors, float32[items, d], Yᵤ the history's rows of
-    them, and confidences Cᵤ = alpha · weight.
+    x = (YᵀY + Yᵤᵀ(Cᵤ - I)Yᵤ + λI)⁻¹ Yᵤᵀ Cᵤ 1, with Y the item factors, float32[items, d], Yᵤ the
+    history's rows of them, and confidences Cᵤ = alpha · weight.
     """
 
     def __init__(self, item_factors: Float32, alpha: float, regularization: float) -> None:
         factors = item_factors.shape[1]
         self._alpha = np.float32(alpha)
-        self._gram = item_factors.T @ item_factors + np.float32(regularization) * np.eye(factors, dtype=np.float32)
+        self._gram = item_factors.T @ item_factors + np.float32(regularization) * np.eye(
+            factors, dtype=np.float32
+        )
 
     def user(self, rows: Float32, weights: Float32) -> Float32:
         """Factors, float32[d], of who has the items with factors ``rows``, float32[h, d]."""
@@ -76,14 +78,17 @@ def load_als(source: TrainedSource, n_items: int) -> AlsModel | LargeAlsModel:
     fold_in = FoldIn(factors, positive(source, "alpha"), positive(source, "regularization"))
     if "order" not in source.arrays:
         return AlsModel(factors, fold_in)
-    return LargeAlsModel(Blocks(factors, source.array("order", n_items), source.array("starts", None)), fold_in)
+    return LargeAlsModel(
+        Blocks(factors, source.array("order", n_items), source.array("starts", None)), fold_in
+    )
 
 
 class ItemKnnModel:
     """Item-to-item neighbours: a candidate's score is the sum of its weighted similarities to the history's items.
 
-    Differs from Deshpande & Karypis 2004 (https://doi.org/10.1145/963770.963776): rows are not normalised.
-    ``neighbours`` int32[items, K] and ``similarities`` float32[items, K]; a row with fewer is padded with similarity 0.
+    Differs from Deshpande & Karypis 2004 (https://doi.org/10.1145/963770.963776): rows are not
+    normalised. ``neighbours`` int32[items, K] and ``similarities`` float32[items, K]; a row with
+    fewer is padded with similarity 0.
     """
 
     needs_history = True
@@ -98,7 +103,9 @@ class ItemKnnModel:
         """The model a trained source holds."""
         neighbours = source.array("neighbours", n_items, None)
         if neighbours.dtype.kind != "i" or not np.all((neighbours >= 0) & (neighbours < n_items)):
-            raise ArtifactError(f"{source.kind}.neighbours must index the {n_items} items", "neighbours")
+            raise ArtifactError(
+                f"{source.kind}.neighbours must index the {n_items} items", "neighbours"
+            )
         return cls(neighbours, source.array("similarities", *neighbours.shape))
 
     def raw(self, indices: NDArray[Any], weights: Float32) -> Float32:

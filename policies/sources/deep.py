@@ -1,4 +1,7 @@
-"""The autoencoder at serving time: the history in, a score for every item out. Numpy alone, never torch."""
+"""The autoencoder at serving time: the history in, a score for every item out.
+
+Numpy alone, never torch.
+"""
 
 from typing import Any, Self
 
@@ -13,10 +16,11 @@ from policies.artifact import TrainedSource
 class AutoencoderModel:
     """Multinomial autoencoder (Liang et al. 2018, https://arxiv.org/abs/1802.05814): tanh layers, then log-softmax.
 
-    ``weight_0`` float32[items, h₁], ``weight_1`` [h₁, h₂], …, the last [hₙ, items]; ``bias_i`` one vector per weight.
-    The input is the history's weight vector scaled to unit length. Differs from the paper: the log of the history's
-    total weight is added to the log-probability, which says which item but not how active the user is. Within a request
-    that changes nothing; across requests it is what makes scores comparable (docs/sources.md).
+    ``weight_0`` float32[items, h₁], ``weight_1`` [h₁, h₂], …, the last [hₙ, items]; ``bias_i`` one
+    vector per weight. The input is the history's weight vector scaled to unit length. Differs from
+    the paper: the log of the history's total weight is added to the log-probability, which says
+    which item but not how active the user is. Within a request that changes nothing; across
+    requests it is what makes scores comparable (docs/sources.md).
     """
 
     needs_history = True
@@ -35,7 +39,9 @@ class AutoencoderModel:
         """
         layers = sum(name.startswith("weight_") for name in source.arrays)
         if layers < 2:
-            raise ArtifactError(f"{source.kind}: an autoencoder has at least two layers, not {layers}", "weight_1")
+            raise ArtifactError(
+                f"{source.kind}: an autoencoder has at least two layers, not {layers}", "weight_1"
+            )
         weights, biases, width = [], [], n_items
         for i in range(layers):
             weights.append(source.array(f"weight_{i}", width, n_items if i == layers - 1 else None))
@@ -47,7 +53,9 @@ class AutoencoderModel:
         """Log of the expected weight of every item: its log-probability plus the log of the history's total weight."""
         length = np.sqrt(weights @ weights)
         # Only the history's rows of the first layer matter: the rest of the input is 0.
-        hidden: Float32 = (weights / max(length, np.float32(1e-12))) @ self._weights[0][indices] + self._biases[0]
+        hidden: Float32 = (weights / max(length, np.float32(1e-12))) @ self._weights[0][
+            indices
+        ] + self._biases[0]
         for weight, bias in zip(self._weights[1:], self._biases[1:], strict=True):
             hidden = np.tanh(hidden) @ weight + bias
         hidden -= hidden.max()

@@ -46,8 +46,9 @@ EMPTY = Candidates((), frozen(np.empty(0, np.float32)))
 class LocalSource:
     """A trained model as a candidate source: knows the training users, calibrates the scores, ranks.
 
-    Scores are (raw - mean) / std with the artifact's constants, so 0 is a typical top candidate's score and 1 is one
-    standard deviation better, for every request alike; within a request the order is the model's own.
+    Scores are (raw - mean) / std with the artifact's constants, so 0 is a typical top candidate's
+    score and 1 is one standard deviation better, for every request alike; within a request the
+    order is the model's own.
     """
 
     def __init__(self, name: str, model: Model, histories: Histories, scale: Scale) -> None:
@@ -57,7 +58,8 @@ class LocalSource:
         self._model = model
         self._histories = histories
         self._mean, self._std = np.float32(scale.mean), np.float32(scale.std)
-        # Most requests are from known users whose history only training changes. Bounded by bytes, not by users.
+        # Most requests are from known users whose history only training changes. Bounded by bytes,
+        # not by users.
         self._cache: OrderedDict[str, Float32] = OrderedDict()
         self._cache_size = CACHE_BYTES // (4 * max(1, len(histories.items)))
         self._lacking: NDArray[np.intp] | None = None
@@ -75,7 +77,10 @@ class LocalSource:
         return limited
 
     async def candidates(self, request: SourceRequest, limit: int) -> Candidates:
-        """Up to ``limit`` candidates, best first. Never an item of the history, stored or sent, or an excluded one."""
+        """Up to ``limit`` candidates, best first.
+
+        Never an item of the history, stored or sent, or an excluded one.
+        """
         return self.propose(request, limit)
 
     def propose(self, request: SourceRequest, limit: int) -> Candidates:
@@ -83,7 +88,9 @@ class LocalSource:
         histories, index = self._histories, self._histories.item_index
         user = None if request.user_id is None else histories.user_index.get(request.user_id)
         stored, weights = histories.row(user) if user is not None else (_NO_ITEMS, _NO_WEIGHTS)
-        sent = np.array(sorted({index[item] for item in request.history if item in index}), np.int32)
+        sent = np.array(
+            sorted({index[item] for item in request.history if item in index}), np.int32
+        )
         fresh = sent[~np.isin(sent, stored)] if sent.size and stored.size else sent
         if fresh.size:
             stored = np.concatenate([stored, fresh])
@@ -92,7 +99,9 @@ class LocalSource:
             return EMPTY
         barred = stored
         if request.exclude:
-            barred = np.concatenate([stored, np.array([index[i] for i in request.exclude if i in index], np.int32)])
+            barred = np.concatenate(
+                [stored, np.array([index[i] for i in request.exclude if i in index], np.int32)]
+            )
         of: Callable[[NDArray[np.intp]], Float32]
         if isinstance(self._model, LargeAlsModel):
             vector, blocks = self._model.user(stored, weights), self._model.blocks
@@ -105,7 +114,9 @@ class LocalSource:
                 return self._calibrated(blocks.products(at, vector))
         else:
             # A user's scores can be kept as long as the request adds nothing to what is known.
-            scores = self._scores(stored, weights, None if user is None or fresh.size else request.user_id)
+            scores = self._scores(
+                stored, weights, None if user is None or fresh.size else request.user_id
+            )
             floor = np.float32((self._model.floor - self._mean) / self._std)
             best = _best(scores, barred, limit, floor, self._lacking)
             found, of = scores[best], scores.__getitem__
@@ -113,7 +124,11 @@ class LocalSource:
 
         def score_items(ids: Sequence[str]) -> Float32:
             at = np.array([index.get(item, -1) for item in ids], np.intp)
-            return np.where(at < 0, np.float32(np.nan), of(at)) if index else np.full(len(at), np.nan, "f4")
+            return (
+                np.where(at < 0, np.float32(np.nan), of(at))
+                if index
+                else np.full(len(at), np.nan, "f4")
+            )
 
         return Candidates(ids, found, score_items)
 
@@ -138,9 +153,16 @@ _NO_WEIGHTS: Final = frozen(np.empty(0, np.float32))
 
 
 def _best(
-    scores: Float32, barred: NDArray[Any], limit: int, floor: np.float32, lacking: NDArray[np.intp] | None
+    scores: Float32,
+    barred: NDArray[Any],
+    limit: int,
+    floor: np.float32,
+    lacking: NDArray[np.intp] | None,
 ) -> NDArray[np.intp]:
-    """Indices of the ``limit`` highest scores above ``floor``, best first, ties by index; none barred or lacking."""
+    """Indices of the ``limit`` highest scores above ``floor``, best first, ties by index.
+
+    None barred or lacking.
+    """
     open_scores = scores.copy()
     open_scores[barred] = -np.inf
     if lacking is not None:

@@ -10,7 +10,10 @@ from policies.artifact import TrainedSource
 
 
 class PopularModel:
-    """Scores log(1 + summed interaction weight), float32[items]; an item nobody interacted with is never proposed."""
+    """Scores log(1 + summed interaction weight), float32[items].
+
+    An item nobody interacted with is never proposed.
+    """
 
     needs_history = False
     floor = 0.0

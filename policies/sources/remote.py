@@ -46,8 +46,8 @@ class _Again(Exception):  # noqa: N818 - a signal, not an error
 class HttpSource:
     """Asks a URL for candidates, and believes nothing of the answer that it has not checked.
 
-    Its scores are used as they are: a remote that wants to be a good feature keeps them on one scale, about 1 wide.
-    It belongs to the first event loop that asks it.
+    Its scores are used as they are: a remote that wants to be a good feature keeps them on one
+    scale, about 1 wide. It belongs to the first event loop that asks it.
 
     Raises:
         SpecError: the URL is not an absolute http or https one.
@@ -57,7 +57,9 @@ class HttpSource:
         try:
             url = httpx.URL(config.url)
         except httpx.InvalidURL as error:
-            raise SpecError(f"source {config.name!r}: url: {error}", f"sources.{config.name}.url") from error
+            raise SpecError(
+                f"source {config.name!r}: url: {error}", f"sources.{config.name}.url"
+            ) from error
         if url.scheme not in {"http", "https"} or not url.host:
             raise SpecError(
                 f"source {config.name!r}: url must be absolute, http or https, not {config.url!r}",
@@ -68,13 +70,19 @@ class HttpSource:
         self._histories = histories
         self._catalogue: Catalogue | None = None
         self._lacking = set[str]()
-        # The spec names the URL; a proxy or credentials from the environment would make it another one.
-        self._client = httpx.AsyncClient(timeout=config.timeout_ms / 1000, trust_env=False, follow_redirects=False)
+        # The spec names the URL; a proxy or credentials from the environment would make it another
+        # one.
+        self._client = httpx.AsyncClient(
+            timeout=config.timeout_ms / 1000, trust_env=False, follow_redirects=False
+        )
 
     def within(self, catalogue: Catalogue) -> Self:
-        """See CandidateSource. What the catalogue lacks is dropped from an answer, and more are asked for instead.
+        """See CandidateSource.
 
-        What it was is remembered, and not wanted from the beginning the next time: one question is enough then.
+        What the catalogue lacks is dropped from an answer, and more are asked for instead.
+
+        What it was is remembered, and not wanted from the beginning the next time: one question is
+        enough then.
         """
         limited = copy.copy(self)
         limited._catalogue, limited._lacking = catalogue, set()  # noqa: SLF001 - its own class
@@ -85,7 +93,9 @@ class HttpSource:
         await self._client.aclose()
 
     async def candidates(self, request: SourceRequest, limit: int) -> Candidates:
-        """Up to ``limit`` candidates, best first; what is excluded or in the history is dropped if it is proposed.
+        """Up to ``limit`` candidates, best first.
+
+        What is excluded or in the history is dropped if it is proposed.
 
         Of a longer answer the first are taken, and the answer is marked.
 
@@ -105,17 +115,33 @@ class HttpSource:
             trouble = f"{trouble}, when asked for more than {len(found)} that the catalogue holds"
         return self._rank(found, limit, trouble)
 
-    async def _fill(self, found: dict[str, float], request: SourceRequest, barred: frozenset[str], limit: int) -> str:
-        """Ask until ``limit`` are found, or nothing new is proposed; what was wrong with the answers."""
+    async def _fill(
+        self, found: dict[str, float], request: SourceRequest, barred: frozenset[str], limit: int
+    ) -> str:
+        """Ask until ``limit`` are found, or nothing new is proposed.
+
+        What was wrong with the answers.
+        """
         catalogue, lacking, trouble = self._catalogue, self._lacking, ""
         for number in range(ROUNDS):
-            asked = (limit + len(lacking)) << number  # one that does not heed exclude is to have others besides
+            # one that does not heed exclude is to have others besides
+            asked = (limit + len(lacking)) << number
             scores = self._check(await self._ask(self._body(request, asked)))
             if len(scores) > asked:
-                trouble = self._said(f"the answer has {len(scores)} candidates, more than the {asked} asked for")
-            kept = [item for item in scores if item not in barred and (catalogue is None or item in catalogue)]
+                trouble = self._said(
+                    f"the answer has {len(scores)} candidates, more than the {asked} asked for"
+                )
+            kept = [
+                item
+                for item in scores
+                if item not in barred and (catalogue is None or item in catalogue)
+            ]
             found.update((item, scores[item]) for item in kept[:asked])
-            new = [item for item in scores if catalogue is not None and item not in catalogue and item not in lacking]
+            new = [
+                item
+                for item in scores
+                if catalogue is not None and item not in catalogue and item not in lacking
+            ]
             lacking.update(new[: REMEMBERED - len(lacking)])
             if not new or len(found) >= limit or len(scores) < limit or len(lacking) == REMEMBERED:
                 break
@@ -145,7 +171,9 @@ class HttpSource:
         try:
             # Not compressed: what is counted below is what is held in memory.
             headers = {"content-type": "application/json", "accept-encoding": "identity"}
-            async with self._client.stream("POST", self._config.url, content=body, headers=headers) as response:
+            async with self._client.stream(
+                "POST", self._config.url, content=body, headers=headers
+            ) as response:
                 if response.status_code >= _SERVER_ERROR:
                     raise _Again(f"status {response.status_code}")
                 if response.status_code != httpx.codes.OK:
@@ -181,7 +209,11 @@ class HttpSource:
         return Candidates(tuple(ids[i] for i in order), frozen(values[order]), trouble=trouble)
 
     def _known(self, user_id: str | None) -> tuple[str, ...]:
-        user = None if self._histories is None or user_id is None else self._histories.user_index.get(user_id)
+        user = (
+            None
+            if self._histories is None or user_id is None
+            else self._histories.user_index.get(user_id)
+        )
         if self._histories is None or user is None:
             return ()
         return tuple(self._histories.items[i] for i in self._histories.row(user)[0])

@@ -1,8 +1,8 @@
 """A policy of kind rl as a source: it scores the actions of a decision in its context, and proposes none.
 
-In a mixture it is one of the actions, so that the bandit over sources learns when the long-term policy is worth it; in
-a blend its score is a feature. Its scores are logged with the decision like any source's: to derive the decision again
-takes no network.
+In a mixture it is one of the actions, so that the bandit over sources learns when the long-term
+policy is worth it; in a blend its score is a feature. Its scores are logged with the decision like
+any source's: to derive the decision again takes no network.
 """
 
 from collections.abc import Mapping, Sequence
@@ -35,13 +35,15 @@ class RlScorer:
             data = Path(config.model).read_bytes()
         except OSError as error:
             raise ArtifactError(
-                f"sources: model of {config.name}: {config.model} cannot be read ({error.strerror}):"
+                f"sources: model of {config.name}: {config.model} cannot be read"
+                f" ({error.strerror}):"
                 " banditloop train rl makes one",
                 "sources.model",
             ) from error
         if digest(data) != config.digest:
             raise ArtifactError(
-                f"{config.model} has the digest {digest(data)}, and source {config.name} names another",
+                f"{config.model} has the digest {digest(data)}, and source {config.name} names"
+                " another",
                 "sources.digest",
             )
         model = decode_trained(data)
@@ -60,7 +62,9 @@ class RlScorer:
         Raises:
             SourceError: features are so large that a score is no number.
         """
-        found = self._network.scores(*featurise(self._spec, catalogue, context, ids, features, scores))
+        found = self._network.scores(
+            *featurise(self._spec, catalogue, context, ids, features, scores)
+        )
         if not (np.abs(found) <= MAX_NUMBER).all():
             raise SourceError(f"a score is a number up to {MAX_NUMBER:g}", "scores")
         return found.astype(np.float32)

@@ -19,13 +19,16 @@ CHUNK: Final = 4096
 def arrange(factors: Float32, *, seed: int) -> dict[str, NDArray[Any]]:
     """Blocks of similar rows of ``factors``, float32[items, d]: ``order`` int32[items], ``starts`` int32[blocks + 1].
 
-    Directions make √items clusters (spherical k-means on a sample). In a cluster the longest rows come first, since
-    they have the highest products, and in the smallest blocks: 32 rows, then each block half as long again as the one
-    before. The same for the same factors and seed, with one BLAS thread.
+    Directions make √items clusters (spherical k-means on a sample). In a cluster the longest rows
+    come first, since they have the highest products, and in the smallest blocks: 32 rows, then each
+    block half as long again as the one before. The same for the same factors and seed, with one
+    BLAS thread.
     """
     rng = np.random.default_rng(seed)
     items, clusters = len(factors), int(np.sqrt(len(factors)))
-    sample = _unit(factors[np.sort(rng.choice(items, min(items, SAMPLE * clusters), replace=False))])
+    sample = _unit(
+        factors[np.sort(rng.choice(items, min(items, SAMPLE * clusters), replace=False))]
+    )
     centres = sample[np.sort(rng.choice(len(sample), clusters, replace=False))]
     for _ in range(ROUNDS):
         cluster = _most_alike(sample, centres)
@@ -33,8 +36,13 @@ def arrange(factors: Float32, *, seed: int) -> dict[str, NDArray[Any]]:
         centres[met] = _unit(np.add.reduceat(sample[np.argsort(cluster, kind="stable")], first))
     cluster = _most_alike(factors, centres)
     order = np.lexsort((-np.vecdot(factors, factors), cluster)).astype(np.int32)
-    first, last = (np.searchsorted(cluster[order], np.arange(clusters), side=side) for side in ("left", "right"))
-    starts = np.concatenate([i + _cuts(j - i) for i, j in zip(first.tolist(), last.tolist(), strict=True)])
+    first, last = (
+        np.searchsorted(cluster[order], np.arange(clusters), side=side)
+        for side in ("left", "right")
+    )
+    starts = np.concatenate(
+        [i + _cuts(j - i) for i, j in zip(first.tolist(), last.tolist(), strict=True)]
+    )
     return {"order": order, "starts": np.append(starts, items).astype(np.int32)}
 
 
@@ -56,4 +64,6 @@ def _unit(rows: Float32) -> Float32:
 
 def _most_alike(rows: Float32, centres: Float32) -> NDArray[np.intp]:
     """Per row, the centre with the highest product."""
-    return np.concatenate([np.argmax(rows[i : i + CHUNK] @ centres.T, axis=1) for i in range(0, len(rows), CHUNK)])
+    return np.concatenate(
+        [np.argmax(rows[i : i + CHUNK] @ centres.T, axis=1) for i in range(0, len(rows), CHUNK)]
+    )

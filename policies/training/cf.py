@@ -24,7 +24,10 @@ Step = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class AlsConfig:
-    """Of ``implicit``'s ALS; the defaults were chosen on a validation part of MovieLens 100K (docs/sources.md)."""
+    """Of ``implicit``'s ALS.
+
+    The defaults were chosen on a validation part of MovieLens 100K (docs/sources.md).
+    """
 
     factors: int = 32
     regularization: float = 30.0
@@ -43,14 +46,20 @@ class KnnConfig:
 def user_items(histories: Histories) -> csr_matrix:
     """The interaction weights, float32[users, items]; interactions without weight are left out."""
     shape = len(histories.users), len(histories.items)
-    matrix = csr_matrix((histories.weights, histories.indices, histories.starts), shape=shape, copy=True)
+    matrix = csr_matrix(
+        (histories.weights, histories.indices, histories.starts), shape=shape, copy=True
+    )
     matrix.eliminate_zeros()  # in place, indices and all
     return matrix
 
 
 def fit_als(histories: Histories, config: AlsConfig, *, seed: int, step: Step) -> TrainedSource:
-    """Item factors by alternating least squares. The same bytes for the same seed, whatever the number of threads."""
-    # Each row is solved by one thread, so implicit's own threads change nothing; BLAS' threads would.
+    """Item factors by alternating least squares.
+
+    The same bytes for the same seed, whatever the number of threads.
+    """
+    # Each row is solved by one thread, so implicit's own threads change nothing; BLAS' threads
+    # would.
     with threadpoolctl.threadpool_limits(1, "blas"):
         model = AlternatingLeastSquares(**asdict(config), random_state=seed)
         model.fit(
@@ -58,7 +67,9 @@ def fit_als(histories: Histories, config: AlsConfig, *, seed: int, step: Step) -
             show_progress=False,
             callback=lambda iteration, _seconds, _loss: step(iteration + 1, config.iterations),
         )
-        blocks = arrange(model.item_factors, seed=seed) if len(histories.items) > BLOCKS_ABOVE else {}
+        blocks = (
+            arrange(model.item_factors, seed=seed) if len(histories.items) > BLOCKS_ABOVE else {}
+        )
     return TrainedSource("als", {"item_factors": model.item_factors, **blocks}, asdict(config))
 
 
@@ -68,7 +79,9 @@ def fit_item_knn(histories: Histories, config: KnnConfig, *, step: Step) -> Trai
     if config.weighting == "bm25":
         weighted = bm25_weight(item_users, BM25_K1, BM25_B)
     else:
-        weighted = normalize(tfidf_weight(item_users) if config.weighting == "tfidf" else item_users)
+        weighted = normalize(
+            tfidf_weight(item_users) if config.weighting == "tfidf" else item_users
+        )
     model = ItemItemRecommender(K=config.neighbours + 1)  # an item is its own nearest
     model.fit(weighted.T.tocsr(), show_progress=False)
     n_items = len(histories.items)
@@ -81,4 +94,6 @@ def fit_item_knn(histories: Histories, config: KnnConfig, *, step: Step) -> Trai
         best = np.lexsort((others, -values))[: config.neighbours]
         neighbours[item, : best.size], similarities[item, : best.size] = others[best], values[best]
     step(1, 1)
-    return TrainedSource("item_knn", {"neighbours": neighbours, "similarities": similarities}, asdict(config))
+    return TrainedSource(
+        "item_knn", {"neighbours": neighbours, "similarities": similarities}, asdict(config)
+    )

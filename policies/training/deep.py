@@ -1,4 +1,6 @@
-"""The multinomial autoencoder, fitted by torch: its only importer. Served by ``policies.sources.deep`` in numpy.
+"""The multinomial autoencoder, fitted by torch: its only importer.
+
+Served by ``policies.sources.deep`` in numpy.
 
 Liang, Krishnan, Hoffman & Jebara 2018, "Variational Autoencoders for Collaborative Filtering",
 https://arxiv.org/abs/1802.05814; the denoising variant (their Mult-DAE).
@@ -44,7 +46,9 @@ class Autoencoder(nn.Module):  # type: ignore[misc]
 
     def forward(self, histories: Tensor) -> Tensor:
         """Logits [batch, items] of weight vectors [batch, items]."""
-        logits: Tensor = self.decode(torch.tanh(self.encode(self.dropout(functional.normalize(histories)))))
+        logits: Tensor = self.decode(
+            torch.tanh(self.encode(self.dropout(functional.normalize(histories))))
+        )
         return logits
 
 
@@ -63,16 +67,23 @@ def fit_deep(histories: Histories, config: DeepConfig, *, seed: int, step: Step)
 def dense(histories: Histories) -> Tensor:
     """The interaction weights, float32[users, items]."""
     matrix = np.zeros((len(histories.users), len(histories.items)), np.float32)
-    matrix[np.repeat(np.arange(len(histories.users)), np.diff(histories.starts)), histories.indices] = histories.weights
+    matrix[
+        np.repeat(np.arange(len(histories.users)), np.diff(histories.starts)), histories.indices
+    ] = histories.weights
     return torch.from_numpy(matrix)
 
 
 def fit_autoencoder(matrix: Tensor, config: DeepConfig, *, seed: int, step: Step) -> Autoencoder:
-    """A fitted model, in evaluation mode. The same for the same seed: its random numbers are its own."""
+    """A fitted model, in evaluation mode.
+
+    The same for the same seed: its random numbers are its own.
+    """
     with torch.random.fork_rng(devices=[]), _one_thread():
         torch.manual_seed(seed)
         model = Autoencoder(matrix.shape[1], config)
-        optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+        optimizer = torch.optim.Adam(
+            model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+        )
         for epoch in range(config.epochs):
             for rows in torch.randperm(len(matrix)).split(config.batch):
                 batch = matrix[rows]
@@ -87,7 +98,10 @@ def fit_autoencoder(matrix: Tensor, config: DeepConfig, *, seed: int, step: Step
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Sums in one order whatever the number of cores; and for layers this small, faster than many."""
+    """Sums in one order whatever the number of cores.
+
+    And for layers this small, faster than many.
+    """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -1,4 +1,7 @@
-"""``train``: from ratings to a source artifact. Deterministic: the same ratings and seed give the same bytes."""
+"""``train``: from ratings to a source artifact.
+
+Deterministic: the same ratings and seed give the same bytes.
+"""
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,13 +27,18 @@ try:
     from policies.training.cf import AlsConfig, KnnConfig, fit_als, fit_item_knn
     from policies.training.deep import DeepConfig, fit_deep
 except ModuleNotFoundError as missing:
-    raise ArtifactError(f"training needs {missing.name}: pip install 'banditloop[train]'") from missing
+    raise ArtifactError(
+        f"training needs {missing.name}: pip install 'banditloop[train]'"
+    ) from missing
 
 Progress = Callable[[str, int, int], None]
 """Told (source, steps done, steps in all)."""
 
 RATING_WEIGHTS = (0.0, 0.1, 0.2, 0.4, 1.0, 1.5)
-"""How strongly a rating of 0 … 5 speaks for an item, interpolated in between; by validation (docs/sources.md)."""
+"""How strongly a rating of 0 … 5 speaks for an item, interpolated in between.
+
+By validation (docs/sources.md).
+"""
 
 CALIBRATION_TOP = 50
 """How many of a user's best candidates count when scores are calibrated: about as many as a request asks for."""
@@ -55,8 +63,8 @@ def train(
 ) -> Artifact:
     """Fit the sources ``als``, ``item_knn``, ``deep`` and ``popular``.
 
-    ``ratings``: structured, with fields ``user``, ``item`` and ``rating`` (0 to 5) or ``weight``; ``items``: the
-    catalogue, ``{"id": str, "features": {…}}`` each.
+    ``ratings``: structured, with fields ``user``, ``item`` and ``rating`` (0 to 5) or ``weight``;
+    ``items``: the catalogue, ``{"id": str, "features": {…}}`` each.
 
     Raises:
         ArtifactError: the ratings are not as described, or name an item the catalogue lacks.
@@ -66,7 +74,9 @@ def train(
     catalogue = tuple(dict(item) for item in items)
     missing_items = set(histories.items) - {item["id"] for item in catalogue}
     if missing_items:
-        raise ArtifactError(f"item {min(missing_items)!r} is rated, but not in the catalogue", "items")
+        raise ArtifactError(
+            f"item {min(missing_items)!r} is rated, but not in the catalogue", "items"
+        )
     fitted = {
         "als": fit_als(histories, config.als, seed=seed, step=partial(say, "als")),
         "item_knn": fit_item_knn(histories, config.item_knn, step=partial(say, "item_knn")),
@@ -77,10 +87,15 @@ def train(
     return Artifact(
         catalogue=catalogue,
         histories=histories,
-        sources={name: replace(source, scale=calibrate(source, histories)) for name, source in fitted.items()},
+        sources={
+            name: replace(source, scale=calibrate(source, histories))
+            for name, source in fitted.items()
+        },
         data=_digest(histories, catalogue),
         seed=seed,
-        created_with={name: version(name) for name in ("implicit", "numpy", "safetensors", "torch")},
+        created_with={
+            name: version(name) for name in ("implicit", "numpy", "safetensors", "torch")
+        },
     )
 
 
@@ -94,7 +109,9 @@ def make_histories(ratings: NDArray[Any]) -> Histories:
     """
     names = set(ratings.dtype.names or ())
     if not len(ratings) or not {"user", "item"} <= names or not {"rating", "weight"} & names:
-        raise ArtifactError("training needs rows with fields user, item, and rating or weight", "ratings")
+        raise ArtifactError(
+            "training needs rows with fields user, item, and rating or weight", "ratings"
+        )
     given = ratings["weight" if "weight" in names else "rating"]
     if not np.isfinite(given).all() or given.min() < 0:
         raise ArtifactError("ratings and weights are finite and not negative", "ratings")
@@ -106,7 +123,9 @@ def make_histories(ratings: NDArray[Any]) -> Histories:
     return Histories(
         items=tuple(items.astype(str).tolist()),
         users=tuple(users.astype(str).tolist()),
-        starts=frozen(np.searchsorted(unique, np.arange(len(users) + 1, dtype=np.int64) * len(items))),
+        starts=frozen(
+            np.searchsorted(unique, np.arange(len(users) + 1, dtype=np.int64) * len(items))
+        ),
         indices=frozen((unique % len(items)).astype(np.int32)),
         weights=frozen(weights[::-1][last]),
     )
@@ -114,7 +133,9 @@ def make_histories(ratings: NDArray[Any]) -> Histories:
 
 def rating_weights(ratings: NDArray[Any]) -> Float32:
     """The weight of each rating, float32."""
-    weights: Float32 = np.interp(ratings, np.arange(len(RATING_WEIGHTS)), RATING_WEIGHTS).astype(np.float32)
+    weights: Float32 = np.interp(ratings, np.arange(len(RATING_WEIGHTS)), RATING_WEIGHTS).astype(
+        np.float32
+    )
     return weights
 
 
@@ -129,7 +150,8 @@ def calibrate(source: TrainedSource, histories: Histories) -> Scale:
         best.append(np.sort(scores)[-CALIBRATION_TOP:])
     pooled = np.concatenate(best).astype(np.float64)
     pooled = pooled[np.isfinite(pooled) & (pooled > model.floor)]
-    if pooled.size == 0 or pooled.std() == 0:  # nothing to calibrate by: too few items, or all alike
+    # nothing to calibrate by: too few items, or all alike
+    if pooled.size == 0 or pooled.std() == 0:
         return Scale()
     return Scale(float(pooled.mean()), float(pooled.std()))
 
@@ -137,7 +159,12 @@ def calibrate(source: TrainedSource, histories: Histories) -> Scale:
 @contextmanager
 def progress_bars() -> Iterator[Progress]:
     """A bar per source, for a terminal."""
-    columns = TextColumn("{task.description:>10}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    columns = (
+        TextColumn("{task.description:>10}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
     with ProgressBars(*columns) as bars:
         tasks: dict[str, Any] = {}
 

@@ -1,1 +1,4 @@
-"""What the doctor examines, one file per kind of question. Each check reads the log once and answers with findings."""
+"""What the doctor examines, one file per kind of question.
+
+Each check reads the log once and answers with findings.
+"""

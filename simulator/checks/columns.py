@@ -47,13 +47,21 @@ class Columns:
         yield found(
             "columns",
             severity,
-            f"the model has {used:,} of at most {most:,} columns; of the newest {checked:,} decisions {without:,},"
+            f"the model has {used:,} of at most {most:,} columns; of the newest {checked:,}"
+            f" decisions {without:,},"
             f" {percent(without, checked)}, have a feature without one",
-            cause="each feature, and each pair that is crossed, takes a column when it is first met; when there is none"
+            cause="each feature, and each pair that is crossed, takes a column when it is first met;"
+            " when there is none"
             " left it is not learned: texts that hardly ever come again (queries, ids) use them up",
-            action="leave such features out, or raise learner.max_features: learning then starts afresh, and a snapshot"
+            action="leave such features out, or raise learner.max_features: learning then starts"
+            " afresh, and a snapshot"
             " costs the third power of it",
-            figures={"columns": used, "max_features": most, "decisions": checked, "without_column": without},
+            figures={
+                "columns": used,
+                "max_features": most,
+                "decisions": checked,
+                "without_column": without,
+            },
         )
 
     def _model(self) -> Payload | None:
@@ -72,8 +80,16 @@ class Columns:
         """How many decisions could be looked at, and in how many the chosen action has a feature without a column."""
         index, rows = index_of(model.config, model.hashes), []
         for record in self._newest:
-            spec, catalogue = self._stored.spec(record.spec), self._stored.catalogue(record.catalogue)
-            if spec is None or catalogue is None or spec.learner != model.config or spec.kind != "blend":
+            spec, catalogue = (
+                self._stored.spec(record.spec),
+                self._stored.catalogue(record.catalogue),
+            )
+            if (
+                spec is None
+                or catalogue is None
+                or spec.learner != model.config
+                or spec.kind != "blend"
+            ):
                 continue
             ((_, shared, own),) = chosen_rows(spec, catalogue, record, record.chosen[:1])
             rows.append((*shared, *own))

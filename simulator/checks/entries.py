@@ -27,21 +27,28 @@ class Undecodable:
     def findings(self) -> Iterator[Finding]:
         """One."""
         bad = self._count()
-        severity: Severity = "failure" if bad > UNDECODABLE * self._entries else "warning" if bad else "ok"
+        severity: Severity = (
+            "failure" if bad > UNDECODABLE * self._entries else "warning" if bad else "ok"
+        )
         yield found(
             "undecodable",
             severity,
             f"{bad:,} of {self._entries:,} entries do not decode, {percent(bad, self._entries)}",
-            cause="something wrote to the stream past the service, or another version of it, or entries are damaged",
-            action="let nothing but the service write to the log (a Redis ACL); restore damaged entries from a backup",
+            cause="something wrote to the stream past the service, or another version of it, or"
+            " entries are damaged",
+            action="let nothing but the service write to the log (a Redis ACL); restore damaged"
+            " entries from a backup",
             figures={"undecodable": bad, "entries": self._entries, "failure_above": UNDECODABLE},
         )
 
 
 class Clock:
-    """Event time is the entry's id, so a clock that steps moves windows. ``now_ms``: the log's clock, if it is live.
+    """Event time is the entry's id, so a clock that steps moves windows.
 
-    Redis never gives a smaller id: when its clock steps back, ids stand still until the clock has caught up.
+    ``now_ms``: the log's clock, if it is live.
+
+    Redis never gives a smaller id: when its clock steps back, ids stand still until the clock has
+    caught up.
     """
 
     def __init__(self, now_ms: int | None = None) -> None:
@@ -66,21 +73,30 @@ class Clock:
         ahead_ms = self._last[0] - self._now_ms if self._now_ms is not None else 0
         faults = []
         if self._backwards:
-            faults.append(f"{self._backwards:,} entries do not come after the one before, the first at {self._first}")
+            faults.append(
+                f"{self._backwards:,} entries do not come after the one before, the first at"
+                f" {self._first}"
+            )
         if self._longest > STANDSTILL:
-            faults.append(f"{self._longest:,} entries bear the same millisecond: the clock stood still")
+            faults.append(
+                f"{self._longest:,} entries bear the same millisecond: the clock stood still"
+            )
         if ahead_ms > AHEAD_MS:
             faults.append(f"the last entry is {ahead_ms / 1000:,.0f} s ahead of the server's clock")
         if self._entries < 2 and self._now_ms is None:
             action = "read more of the log"
-            yield nothing("clock", f"{self._entries} entries, so none comes after another", action=action)
+            yield nothing(
+                "clock", f"{self._entries} entries, so none comes after another", action=action
+            )
             return
         yield found(
             "clock",
             "failure" if faults else "ok",
             "; ".join(faults) or "event time moves forward",
-            cause="the clock of Redis was stepped, entries were added with ids of their own, or the archive was edited",
-            action="slew clocks, do not step them (chrony, ntpd -x); let nothing but the service write to the log."
+            cause="the clock of Redis was stepped, entries were added with ids of their own, or the"
+            " archive was edited",
+            action="slew clocks, do not step them (chrony, ntpd -x); let nothing but the service"
+            " write to the log."
             " Windows around the step closed too soon or too late",
             figures={
                 "backwards": self._backwards,

@@ -31,7 +31,10 @@ LAG_MS = 10_000
 
 
 class Exploration:
-    """Looks at the first slot of decisions that had a choice. Holdouts are fixed by intention and left out."""
+    """Looks at the first slot of decisions that had a choice.
+
+    Holdouts are fixed by intention and left out.
+    """
 
     def __init__(self) -> None:
         self._decisions = self._certain = self._nearly = self._impossible = self._actions = 0
@@ -90,10 +93,13 @@ class Exploration:
             severity,
             f"{percent(self._certain, total)} of {total:,} decisions had one possible action,"
             f" {percent(self._nearly, total)} one of more than {NEARLY_CERTAIN:.0%};"
-            f" {figures['effective_actions']:.2f} of {figures['actions']:.1f} actions are effectively tried; to the"
+            f" {figures['effective_actions']:.2f} of {figures['actions']:.1f} actions are"
+            " effectively tried; to the"
             f" uniform policy the log is worth {effective:,.0f} decisions",
-            cause="floor is 0 or tiny while the model is sure of itself, or the exploration is greedy",
-            action="set floor to 0.01 or more, or an exploration that gives every action a chance (squarecb, softmax);"
+            cause="floor is 0 or tiny while the model is sure of itself, or the exploration is"
+            " greedy",
+            action="set floor to 0.01 or more, or an exploration that gives every action a chance"
+            " (squarecb, softmax);"
             " decisions of one possible action cannot be used to evaluate another policy",
             figures=dict(figures),
         )
@@ -102,8 +108,9 @@ class Exploration:
 class Uniformity:
     """Does what is learned change what is chosen? A policy that stays uniform while it learns has learned nothing.
 
-    Counted from when the ``ENOUGH``-th reward was learned and published (its window and ``LAG_MS`` later), if rewards
-    told decisions apart: some came, and not all were the same. What is uniform by its spec is meant to be.
+    Counted from when the ``ENOUGH``-th reward was learned and published (its window and ``LAG_MS``
+    later), if rewards told decisions apart: some came, and not all were the same. What is uniform
+    by its spec is meant to be.
     """
 
     def __init__(self, stored: Stored) -> None:
@@ -118,7 +125,10 @@ class Uniformity:
         if isinstance(record, RewardRecord):
             self._came += 1
             self._times.append(entry.time_ms)
-            self._lowest, self._highest = min(self._lowest, record.value), max(self._highest, record.value)
+            self._lowest, self._highest = (
+                min(self._lowest, record.value),
+                max(self._highest, record.value),
+            )
         if not isinstance(record, DecisionRecord) or record.holdout or len(record.action_ids) == 1:
             return
         self._seen += 1
@@ -140,17 +150,21 @@ class Uniformity:
         if total < ENOUGH:
             yield nothing(
                 "uniformity",
-                f"{total:,} decisions followed the first {ENOUGH} rewards, too few to say whether the policy learns",
+                f"{total:,} decisions followed the first {ENOUGH} rewards, too few to say whether"
+                " the policy learns",
                 action=f"let it decide {ENOUGH} times after {ENOUGH} rewards, or read more of the log",
             )
             return
         yield found(
             "uniformity",
             "warning" if self._uniform > STUCK * total else "ok",
-            f"after {ENOUGH} rewards {percent(self._uniform, total)} of {total:,} decisions were uniform",
-            cause="what the learner sees does not tell one action from another, or VW's arguments do not fit the"
+            f"after {ENOUGH} rewards {percent(self._uniform, total)} of {total:,} decisions were"
+            " uniform",
+            cause="what the learner sees does not tell one action from another, or VW's arguments do"
+            " not fit the"
             " rewards (--regcb without --cb_min_cost and --cb_max_cost), or nothing is learned",
-            action="give actions an id that comes again, or features, and let the spec use them; load the spec again:"
+            action="give actions an id that comes again, or features, and let the spec use them; load"
+            " the spec again:"
             " arguments of VW that do not learn are refused; see learner_lag",
             figures={"decisions": total, "uniform": self._uniform, "warning_above": STUCK},
         )

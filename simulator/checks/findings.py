@@ -16,9 +16,12 @@ CHANCE = 1e-4
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """The answer of one check. ``cause`` and ``action`` say why it happens and what to do; empty when all is well.
+    """The answer of one check.
 
-    ``severity`` nothing: there was nothing to check, and ``action`` says what would make it possible.
+    ``cause`` and ``action`` say why it happens and what to do; empty when all is well.
+
+    ``severity`` nothing: there was nothing to check, and ``action`` says what would make it
+    possible.
     """
 
     check: str
@@ -30,7 +33,9 @@ class Finding(msgspec.Struct, frozen=True):
 
 
 class Report(msgspec.Struct, frozen=True):
-    """All findings about one policy's log. ``trusted`` None: it could not be examined, or nothing could be proved.
+    """All findings about one policy's log.
+
+    ``trusted`` None: it could not be examined, or nothing could be proved.
 
     ``unchecked``: checks that had nothing to check.
     """
@@ -55,7 +60,13 @@ class Check(Protocol):
 
 
 def found(
-    check: str, severity: Severity, message: str, *, cause: str, action: str, figures: dict[str, Figure]
+    check: str,
+    severity: Severity,
+    message: str,
+    *,
+    cause: str,
+    action: str,
+    figures: dict[str, Figure],
 ) -> Finding:
     """A finding, without its cause and action when all is well."""
     if severity == "ok":
@@ -63,7 +74,9 @@ def found(
     return Finding(check, severity, message, cause, action, figures)
 
 
-def nothing(check: str, message: str, *, action: str, figures: dict[str, Figure] | None = None) -> Finding:
+def nothing(
+    check: str, message: str, *, action: str, figures: dict[str, Figure] | None = None
+) -> Finding:
     """Nobody has been found guilty, and nobody innocent."""
     return Finding(check, "nothing", f"nothing to check: {message}", "", action, figures or {})
 

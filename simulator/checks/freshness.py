@@ -15,9 +15,10 @@ BEHIND_S = (10.0, 300.0)
 class Live:
     """What the service says of itself.
 
-    ``end``: the log's last entry; ``position``: the learner's, None if it has published nothing; ``head``: the newest
-    snapshot's. ``clock_ms``: the log's clock. ``running``: whether any process of the service has been heard of lately.
-    ``stalled``: where learning stands still and why; ``refused``: the entries refused last, and why.
+    ``end``: the log's last entry; ``position``: the learner's, None if it has published nothing;
+    ``head``: the newest snapshot's. ``clock_ms``: the log's clock. ``running``: whether any process
+    of the service has been heard of lately. ``stalled``: where learning stands still and why;
+    ``refused``: the entries refused last, and why.
     """
 
     end: str
@@ -37,7 +38,10 @@ class Live:
 
 
 class Staleness:
-    """``taught``: the entry by which the log last taught something; a snapshot of before it is stale."""
+    """``taught``: the entry by which the log last taught something.
+
+    A snapshot of before it is stale.
+    """
 
     def __init__(self, live: Live, taught: Callable[[], str | None]) -> None:
         self._live = live
@@ -64,13 +68,18 @@ class Staleness:
             "learned": live.learned,
             "snapshots": live.snapshots,
         }
-        where = "has published nothing" if live.position is None else f"is {lag_s:,.1f} s behind the log's end"
+        where = (
+            "has published nothing"
+            if live.position is None
+            else f"is {lag_s:,.1f} s behind the log's end"
+        )
         yield found(
             "learner_lag",
             _severity(lag_s),
             f"the learner {where}",
             cause="the learner is down, still replaying after a restart, or slower than the traffic",
-            action="see the learner's log (/tmp/ray/session_latest/logs) and the metric banditloop_learner_lag_seconds",
+            action="see the learner's log (/tmp/ray/session_latest/logs) and the metric"
+            " banditloop_learner_lag_seconds",
             figures={"lag_s": lag_s, **figures},
         )
         if taught is None:
@@ -112,9 +121,12 @@ class Learning:
         yield found(
             "learning",
             "ok" if stalled is None else "failure",
-            "no entry keeps learning from going on" if stalled is None else f"learning stands still at {stalled}",
+            "no entry keeps learning from going on"
+            if stalled is None
+            else f"learning stands still at {stalled}",
             cause="something that this entry needs is missing or fails on the learner's machine",
-            action="mend what it names (docs/operations.md): the learner tries again by itself, at least every 30 s",
+            action="mend what it names (docs/operations.md): the learner tries again by itself, at"
+            " least every 30 s",
             figures={"stalled": stalled},
         )
         listed = "; ".join(refused[:3]) + ("; …" if len(refused) > 3 else "")
@@ -122,7 +134,8 @@ class Learning:
             "refused",
             "warning" if refused else "ok",
             f"of the entries refused last: {listed}" if refused else "no entry was refused",
-            cause="what these entries say cannot be done, as they and what they name show: nothing came of them",
+            cause="what these entries say cannot be done, as they and what they name show: nothing"
+            " came of them",
             action="if it was meant, say it again, mended (another model, spec or catalogue)",
             figures={"refused": float(len(refused))},
         )

@@ -54,11 +54,14 @@ class Magnitudes:
         yield found(
             "magnitudes",
             severity,
-            f"{self._lost:,} of {self._checked:,} decisions, {share}, hold numbers too large for Vowpal Wabbit;"
+            f"{self._lost:,} of {self._checked:,} decisions, {share}, hold numbers too large for"
+            " Vowpal Wabbit;"
             f" the largest is {self._worst:.3g} ({self._where or 'no number'})",
-            cause=f"VW learns nothing of a decision, not even of its other features, where a number or a product of"
+            cause="VW learns nothing of a decision, not even of its other features, where a number"
+            " or a product of"
             f" crossed numbers is beyond {LARGEST:.3g}",
-            action="scale what is that large before it is sent: days since then instead of a timestamp, thousands of a"
+            action="scale what is that large before it is sent: days since then instead of a"
+            " timestamp, thousands of a"
             " price; or take the cross out of the learner's arguments",
             figures={"decisions": self._checked, "not_learned": self._lost, "largest": self._worst},
         )
@@ -77,7 +80,10 @@ def _largest(args: str, shared: Row, own: Row) -> tuple[float, str]:
     alone = [bytes((letter,)) for letter in most]
     products = (*alone, *expand(_interactions(args), frozenset(most)))
     return max(
-        ((prod(most[letter] for letter in each), " x ".join(names[letter] for letter in each)) for each in products),
+        (
+            (prod(most[letter] for letter in each), " x ".join(names[letter] for letter in each))
+            for each in products
+        ),
         default=(0.0, ""),
     )
 
@@ -85,5 +91,7 @@ def _largest(args: str, shared: Row, own: Row) -> tuple[float, str]:
 @lru_cache(maxsize=64)
 def _interactions(args: str) -> tuple[bytes, ...]:
     options = read_arguments(args, KNOWN)
-    given: Sequence[str] = [text for name in ("quadratic", "cubic", "interactions") for text in options.get(name, [])]
+    given: Sequence[str] = [
+        text for name in ("quadratic", "cubic", "interactions") for text in options.get(name, [])
+    ]
     return tuple(text.encode() for text in given)

@@ -15,11 +15,13 @@ from simulator.audit import FALSE_ALARM, LESS, MORE, WeightTest, p_value, redraw
 from simulator.checks.findings import Figure, Finding, Severity, found, nothing
 
 NOT_THE_PMF = (
-    "what was served is not drawn from the PMF that was logged: the PMF is computed twice or changed after the draw, or"
+    "what was served is not drawn from the PMF that was logged: the PMF is computed twice or"
+    " changed after the draw, or"
     " the choice is overruled behind the policy's back"
 )
 FIX_THE_PMF = (
-    "do not learn or evaluate from this stretch of the log; make every choice through decide() and log the PMF it was"
+    "do not learn or evaluate from this stretch of the log; make every choice through decide()"
+    " and log the PMF it was"
     " given; express business rules as actions left out before the draw"
 )
 
@@ -50,7 +52,9 @@ class Draws:
     def findings(self) -> Iterator[Finding]:
         """One: failure for a single choice that does not follow from its record."""
         total = self._right + self._wrong + self._unknown
-        message = f"{self._right:,} of {total:,} choices are drawn again from the logged PMF and the salt"
+        message = (
+            f"{self._right:,} of {total:,} choices are drawn again from the logged PMF and the salt"
+        )
         figures: dict[str, Figure] = {
             "decisions": total,
             "drawn_again": self._right,
@@ -62,7 +66,9 @@ class Draws:
         action = "name the salt of the service: --data-dir or --salt-file, once for every salt it has had"
         if self._wrong:
             cause = NOT_THE_PMF + "; or the service draws with another salt than the one given here"
-            yield found("draws", "failure", message, cause=cause, action=FIX_THE_PMF, figures=figures)
+            yield found(
+                "draws", "failure", message, cause=cause, action=FIX_THE_PMF, figures=figures
+            )
         elif not self._right:
             yield nothing("draws", unknown, action=action, figures=figures)
         elif self._unknown:
@@ -75,8 +81,9 @@ class Draws:
 class Repeats:
     """Which decisions are the first of their event_id? One that repeats it draws with the same uniform: nothing new.
 
-    One bit per event_id out of 2^28 (32 MiB): when n event_ids are known, a new one is taken for a repeated one with
-    probability below n / 2^28. That leaves out a few decisions, chosen by their ids alone, which biases no test.
+    One bit per event_id out of 2^28 (32 MiB): when n event_ids are known, a new one is taken for a
+    repeated one with probability below n / 2^28. That leaves out a few decisions, chosen by their
+    ids alone, which biases no test.
     """
 
     BITS = 28
@@ -121,7 +128,8 @@ class Propensities:
                 yield nothing(
                     check,
                     "no choice was left to chance: every PMF has one possible action",
-                    action="decide among several actions, each with a chance (a floor, or another exploration)",
+                    action="decide among several actions, each with a chance (a floor, or another"
+                    " exploration)",
                 )
             return
         z = weights.excess / weights.stderr if weights.stderr > 0 else 0.0
@@ -147,18 +155,25 @@ class Propensities:
 class ActionTest:
     """Tests E[1{a} / p(a)] = 1 for each action, at one false-alarm rate for all together.
 
-    Bets that the action is chosen in a share s of the draws whatever its p, s in MORE (factor 1 + s (1{a} / p - 1)),
-    and that it is chosen (1 - s) times as often as its p, s in LESS. The money is spread evenly over TRACKED actions,
-    those that the log names first, so that the test holds for all of them at once.
+    Bets that the action is chosen in a share s of the draws whatever its p, s in MORE (factor 1 + s
+    (1{a} / p - 1)), and that it is chosen (1 - s) times as often as its p, s in LESS. The money is
+    spread evenly over TRACKED actions, those that the log names first, so that the test holds for
+    all of them at once.
     """
 
     TRACKED = 1000
 
     def __init__(self) -> None:
         self._rows: dict[str, int] = {}
-        self._offered, self._served = np.zeros(self.TRACKED, np.int64), np.zeros(self.TRACKED, np.int64)
+        self._offered, self._served = (
+            np.zeros(self.TRACKED, np.int64),
+            np.zeros(self.TRACKED, np.int64),
+        )
         self._expected, self._weight = np.zeros(self.TRACKED), np.zeros(self.TRACKED)
-        self._more, self._less = np.zeros((self.TRACKED, MORE.size)), np.zeros((self.TRACKED, LESS.size))
+        self._more, self._less = (
+            np.zeros((self.TRACKED, MORE.size)),
+            np.zeros((self.TRACKED, LESS.size)),
+        )
 
     def add(self, ids: list[str], pmf: Pmf, chosen: int) -> None:
         """Count a draw of index ``chosen`` from ``pmf`` [K] over the actions ``ids``."""
@@ -189,7 +204,8 @@ class ActionTest:
         return found(
             "action_weights",
             _verdict(value),
-            f"of {len(names):,} actions the least likely is {action_id!r}: served {served:,} times, by its propensities"
+            f"of {len(names):,} actions the least likely is {action_id!r}: served {served:,}"
+            " times, by its propensities"
             f" {float(self._expected[worst]):,.1f}; mean of 1{{a}}/p {mean:.3f}, not 1",
             cause=NOT_THE_PMF + "; here for this action: a rule that promotes or hides it",
             action=FIX_THE_PMF,
@@ -215,9 +231,10 @@ class ActionTest:
 class FrequencyTest:
     """Chi-square of served against logged frequencies, over bins of probability.
 
-    A draw's place in its PMF, most likely action first, spread evenly over the stretch of the action it fell on, is
-    uniform on [0, 1] whatever the PMFs were (Rosenblatt 1952). So each of BINS equal bins expects the same count: the
-    first bins hold the policy's favourites, the last its exploration.
+    A draw's place in its PMF, most likely action first, spread evenly over the stretch of the
+    action it fell on, is uniform on [0, 1] whatever the PMFs were (Rosenblatt 1952). So each of
+    BINS equal bins expects the same count: the first bins hold the policy's favourites, the last
+    its exploration.
     """
 
     BINS = 21
@@ -244,7 +261,8 @@ class FrequencyTest:
         if not enough:
             return nothing(
                 "frequencies",
-                f"{draws:,} draws are too few to compare frequencies, which takes {self.BINS * self.PER_BIN:,}",
+                f"{draws:,} draws are too few to compare frequencies, which takes"
+                f" {self.BINS * self.PER_BIN:,}",
                 action="read more of the log",
                 figures={"draws": draws, "needed": self.BINS * self.PER_BIN},
             )
@@ -253,8 +271,10 @@ class FrequencyTest:
         value = chi_square_tail(statistic, self.BINS - 1)
         worst = int(np.abs(excess).argmax())
         message = (
-            f"served against logged: chi-square {statistic:.1f} with {self.BINS - 1} degrees of freedom, largest"
-            f" difference {100 * excess[worst]:+.1f}% in bin {worst + 1} of {self.BINS}, the likeliest actions first"
+            f"served against logged: chi-square {statistic:.1f} with {self.BINS - 1} degrees of"
+            " freedom, largest"
+            f" difference {100 * excess[worst]:+.1f}% in bin {worst + 1} of {self.BINS}, the"
+            " likeliest actions first"
         )
         return found(
             "frequencies",
@@ -279,7 +299,9 @@ def chi_square_tail(statistic: float, degrees: int) -> float:
     half = statistic / 2.0
     if half <= 0.0:
         return 1.0
-    return math.fsum(math.exp(k * math.log(half) - math.lgamma(k + 1) - half) for k in range(degrees // 2))
+    return math.fsum(
+        math.exp(k * math.log(half) - math.lgamma(k + 1) - half) for k in range(degrees // 2)
+    )
 
 
 def _verdict(value: float) -> Severity:

@@ -16,7 +16,10 @@ OUTCOMES: tuple[tuple[str, str, tuple[float, float | None], str, str], ...] = (
         "late_rewards",
         "late",
         (0.05, 0.1),
-        "the window closes before rewards come: join.window_s is too short, or rewards are held up on their way",
+        (
+            "the window closes before rewards come: join.window_s is too short, or rewards are held"
+            " up on their way"
+        ),
         "make join.window_s longer than nearly all rewards take, or send rewards sooner",
     ),
     (
@@ -24,11 +27,14 @@ OUTCOMES: tuple[tuple[str, str, tuple[float, float | None], str, str], ...] = (
         "orphan",
         (0.01, 0.1),
         (
-            "their decisions are not in the log: rank answered with logged false, entries were lost, rewards were sent"
-            " to another policy or under an event_id that rank never answered, or they came after two windows"
+            "their decisions are not in the log: rank answered with logged false, entries were"
+            " lost, rewards were sent"
+            " to another policy or under an event_id that rank never answered, or they came after"
+            " two windows"
         ),
         (
-            "count answers with logged false; send the event_id that rank answered; for rewards that come so late make"
+            "count answers with logged false; send the event_id that rank answered; for rewards"
+            " that come so late make"
             " join.window_s longer"
         ),
     ),
@@ -36,7 +42,10 @@ OUTCOMES: tuple[tuple[str, str, tuple[float, float | None], str, str], ...] = (
         "unactivated_rewards",
         "unactivated",
         (0.01, 0.1),
-        "their decisions were deferred, and no activation came before the window closed: nothing is learned of them",
+        (
+            "their decisions were deferred, and no activation came before the window closed: nothing"
+            " is learned of them"
+        ),
         "activate a deferred decision when it is acted upon, before its reward; or do not defer it",
     ),
     (
@@ -66,8 +75,8 @@ PARTS = 16
 class Rewards:
     """Runs the join over the log and judges its outcomes.
 
-    A log that begins in the middle (trimmed, or read with --since) holds rewards whose decisions came before: outcomes
-    are counted from its fourth window on.
+    A log that begins in the middle (trimmed, or read with --since) holds rewards whose decisions
+    came before: outcomes are counted from its fourth window on.
     """
 
     def __init__(self, stored: Stored) -> None:
@@ -90,7 +99,8 @@ class Rewards:
             self._start = entry.time_ms
             self._cut = not isinstance(entry.record, SpecRecord | BuildRecord)
             if self._cut:
-                self._join.fold = FOLD  # what it was is said before; most likely a learner of this build leads
+                # what it was is said before; most likely a learner of this build leads
+                self._join.fold = FOLD
         if isinstance(entry.record, SpecRecord):
             self._adopt(entry.record.digest)
         elif self._spec is None and isinstance(entry.record, DecisionRecord):
@@ -122,7 +132,10 @@ class Rewards:
         return JoinRule() if spec is None else spec.join  # that it is gone is a finding of its own
 
     def findings(self) -> Iterator[Finding]:
-        """Join rate, late, orphan, invalid and repeated rewards; their flow; whether they say anything."""
+        """Join rate, late, orphan, invalid and repeated rewards; their flow.
+
+        Whether they say anything.
+        """
         counts = Counter(self._join.counts)
         counts.subtract(self._before)
         if not self._counting:
@@ -132,7 +145,9 @@ class Rewards:
         yield self._informative()
 
     def _outcomes(self, counts: Counter[str]) -> Iterator[Finding]:
-        settled = sum(counts[name] for name in ("joined", "late", "orphan", "invalid", "unactivated"))
+        settled = sum(
+            counts[name] for name in ("joined", "late", "orphan", "invalid", "unactivated")
+        )
         figures: dict[str, Figure] = {
             name: counts[name]
             for name in (
@@ -150,22 +165,33 @@ class Rewards:
         }
         figures["waiting"] = self._join.counts["early"]
         never, limits = settled - counts["joined"], NEVER_JOINED
-        message = f"{percent(counts['joined'], settled)} of {settled:,} settled rewards joined a decision"
+        message = (
+            f"{percent(counts['joined'], settled)} of {settled:,} settled rewards joined a decision"
+        )
         if not settled:
-            yield nothing("join_rate", f"no reward has been settled{self._why()}", action=self._wait(), figures=figures)
+            yield nothing(
+                "join_rate",
+                f"no reward has been settled{self._why()}",
+                action=self._wait(),
+                figures=figures,
+            )
         else:
             yield found(
                 "join_rate",
                 graded(never, settled, warn=limits[0], fail=limits[1]),
                 message,
-                cause="rewards come after the window, name decisions that are not there, or name what was not chosen",
-                action="see the findings about late, orphan, unactivated and invalid rewards, which tell which",
+                cause="rewards come after the window, name decisions that are not there, or name"
+                " what was not chosen",
+                action="see the findings about late, orphan, unactivated and invalid rewards, which"
+                " tell which",
                 figures=figures,
             )
         total = settled + counts["duplicate"]
         for check, name, (warn, fail), cause, action in OUTCOMES:
             if not total:
-                yield nothing(check, f"no reward has been settled{self._why()}", action=self._wait())
+                yield nothing(
+                    check, f"no reward has been settled{self._why()}", action=self._wait()
+                )
                 continue
             yield found(
                 check,
@@ -173,7 +199,12 @@ class Rewards:
                 f"{counts[name]:,} of {total:,} rewards, {percent(counts[name], total)}",
                 cause=cause,
                 action=action,
-                figures={name: counts[name], "rewards": total, "warning_above": warn, "failure_above": fail},
+                figures={
+                    name: counts[name],
+                    "rewards": total,
+                    "warning_above": warn,
+                    "failure_above": fail,
+                },
             )
 
     def _why(self) -> str:
@@ -188,23 +219,38 @@ class Rewards:
         joined, taught = self._join.counts["joined"], self._taught
         if not taught:
             return nothing(
-                "constant_rewards", "no window has closed, so nothing was taught", action="wait for one (join.window_s)"
+                "constant_rewards",
+                "no window has closed, so nothing was taught",
+                action="wait for one (join.window_s)",
             )
         low, high = self._values or (0.0, 0.0)
         default = self._join.rule.default_reward
-        figures: dict[str, Figure] = {"taught": taught, "joined": joined, "lowest": low, "highest": high}
+        figures: dict[str, Figure] = {
+            "taught": taught,
+            "joined": joined,
+            "lowest": low,
+            "highest": high,
+        }
         severity: Severity = "ok"
-        message = f"{taught:,} lessons with rewards from {low:g} to {high:g}; {joined:,} rewards joined"
+        message = (
+            f"{taught:,} lessons with rewards from {low:g} to {high:g}; {joined:,} rewards joined"
+        )
         cause = "no reward reaches the service, or the one that does carries no information"
         action = "send what distinguishes a good choice from a bad one; see that the sender of rewards works"
         if low == high:
             warn, fail = NONE_AT_ALL if low == default else ALL_THE_SAME
             severity = "failure" if taught >= fail else "warning" if taught >= warn else "ok"
-            message = f"all {taught:,} lessons were of one reward, {low:g}: there is nothing to learn"
+            message = (
+                f"all {taught:,} lessons were of one reward, {low:g}: there is nothing to learn"
+            )
         elif taught >= NONE_AT_ALL[1] and joined < 0.001 * taught:
             severity = "warning"
-            message = f"only {joined:,} rewards for {taught:,} lessons: nearly all are of the default"
-        return found("constant_rewards", severity, message, cause=cause, action=action, figures=figures)
+            message = (
+                f"only {joined:,} rewards for {taught:,} lessons: nearly all are of the default"
+            )
+        return found(
+            "constant_rewards", severity, message, cause=cause, action=action, figures=figures
+        )
 
 
 class Gap:
@@ -244,18 +290,29 @@ class Gap:
         """Compares the silence with the rewards of all other decisions."""
         if not self._rewards:
             return nothing(
-                "reward_flow", "no reward came at all, so none stopped coming", action="send rewards, or wait for them"
+                "reward_flow",
+                "no reward came at all, so none stopped coming",
+                action="send rewards, or wait for them",
             )
         others = self._decisions - self._longest
         expected = self._longest * self._rewards / others if others else 0.0
         warn, fail = STOPPED
-        severity: Severity = "failure" if expected >= fail else "warning" if expected >= warn else "ok"
+        severity: Severity = (
+            "failure" if expected >= fail else "warning" if expected >= warn else "ok"
+        )
         return found(
             "reward_flow",
             severity,
-            f"at most {self._longest:,} decisions in a row were left without any reward, where {expected:,.1f} were to"
+            f"at most {self._longest:,} decisions in a row were left without any reward, where"
+            f" {expected:,.1f} were to"
             " be expected",
-            cause="rewards stopped coming, for a while or for good: their sender or its way to the service is broken",
-            action="repair the sender; leave that stretch out of evaluations: its default rewards are not real",
-            figures={"silent_decisions": self._longest, "rewards_expected": expected, "rewards": self._rewards},
+            cause="rewards stopped coming, for a while or for good: their sender or its way to the"
+            " service is broken",
+            action="repair the sender; leave that stretch out of evaluations: its default rewards are"
+            " not real",
+            figures={
+                "silent_decisions": self._longest,
+                "rewards_expected": expected,
+                "rewards": self._rewards,
+            },
         )

@@ -18,9 +18,12 @@ UNSERVED = 0.01
 
 
 class Sources:
-    """Counts decisions that a source failed; and, of those held out, the ones that the holdout's policy did not make.
+    """Counts decisions that a source failed.
 
-    Of logs whose records do not say so, the scores in the record tell: without any of its source it was uniform.
+    And, of those held out, the ones that the holdout's policy did not make.
+
+    Of logs whose records do not say so, the scores in the record tell: without any of its source it
+    was uniform.
     """
 
     def __init__(self, stored: Stored) -> None:
@@ -41,18 +44,24 @@ class Sources:
         for name, reason in (record.failed or {}).items():
             self._failures[name] += 1
             self._reasons[name] = reason
-        self._empty.update(name for name, scores in record.source_scores().items() if np.isnan(scores).all())
+        self._empty.update(
+            name for name, scores in record.source_scores().items() if np.isnan(scores).all()
+        )
         spec = self._stored.spec(record.spec)
         mixed = spec is not None and spec.kind == "mixture"
         self._uncredited += mixed and record.credit is None and not record.holdout
-        self._holdout = spec.holdout if spec is not None and spec.holdout is not None else self._holdout
+        self._holdout = (
+            spec.holdout if spec is not None and spec.holdout is not None else self._holdout
+        )
         if record.holdout:
             self._hold(entry.id, record, spec.holdout if spec is not None else None)
 
     def _hold(self, entry_id: str, record: DecisionRecord, holdout: Holdout | None) -> None:
         self._held += 1
         policy = FixedPolicy(UNIFORM if holdout is None else holdout.policy)
-        unmarked = not record.unserved and not policy.serves(record.source_scores(), len(record.chosen))
+        unmarked = not record.unserved and not policy.serves(
+            record.source_scores(), len(record.chosen)
+        )
         self._unmarked += unmarked
         self._unserved += record.unserved or unmarked
         if record.unserved or unmarked:
@@ -71,7 +80,9 @@ class Sources:
         message = f"no source failed in {self._with_sources:,} decisions that asked any"
         if worst:
             share = percent(count, self._with_sources)
-            message = f"source {name} failed in {count:,} of {self._with_sources:,} decisions, {share}"
+            message = (
+                f"source {name} failed in {count:,} of {self._with_sources:,} decisions, {share}"
+            )
             message += f"; last because of: {self._reasons[name]}"
         for each, times in sorted(self._empty.items()):
             message += f"; {each} proposed nothing in {times:,}"
@@ -85,9 +96,11 @@ class Sources:
             "sources",
             graded(bad, asked, warn=FAILING, fail=None),
             message,
-            cause="a source does not answer in time, or not validly: the decisions were made without it; or actions"
+            cause="a source does not answer in time, or not validly: the decisions were made without"
+            " it; or actions"
             " were sent to a mixture without the scores of its sources: they were chosen uniformly",
-            action="see GET /v1/policies/{policy} and banditloop_source_failures; mend the source, or give it more time"
+            action="see GET /v1/policies/{policy} and banditloop_source_failures; mend the source, or"
+            " give it more time"
             " (timeout_ms); send scores with the actions",
             figures=figures,
         )
@@ -108,8 +121,10 @@ class Sources:
             "holdout",
             "warning" if self._unmarked else severity,
             message + (f"; the first is {self._first}" if self._first else ""),
-            cause="its source failed, or had no candidates for a user or for every slot: chance chose instead",
-            action="mend the source, or hold out by one that answers for everyone (popular, uniform); the control is"
+            cause="its source failed, or had no candidates for a user or for every slot: chance"
+            " chose instead",
+            action="mend the source, or hold out by one that answers for everyone (popular, uniform);"
+            " the control is"
             " what is held out and not unserved",
             figures={
                 "held_out": self._held,

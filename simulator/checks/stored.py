@@ -1,4 +1,7 @@
-"""What the log names by digest: specs, catalogues, snapshots. They are there, and PMFs derive from them again."""
+"""What the log names by digest: specs, catalogues, snapshots.
+
+They are there, and PMFs derive from them again.
+"""
 
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -10,7 +13,14 @@ import numpy as np
 from bandits.codec import digest
 from bandits.decide import Decision
 from bandits.errors import BanditloopError
-from bandits.records import BuildRecord, CatalogueRecord, DecisionRecord, LogEntry, SpecRecord, WarmStartRecord
+from bandits.records import (
+    BuildRecord,
+    CatalogueRecord,
+    DecisionRecord,
+    LogEntry,
+    SpecRecord,
+    WarmStartRecord,
+)
 from bandits.types import ActionSet, Context, Float64, Policy, Snapshot
 from policies.catalogue import Catalogue
 from policies.features import featurise_record
@@ -35,9 +45,9 @@ OTHER_BUILD = 0.05
 class Stored:
     """What is kept beside a log. ``blob``: the bytes under a digest, None when gone.
 
-    ``snapshot``: the one of an id, None when it has been forgotten, as all but the newest are; raises SnapshotError
-    when its bytes are not those its id names. ``listed``: snapshots that should be there, as of when it is asked: of a
-    live policy they move on.
+    ``snapshot``: the one of an id, None when it has been forgotten, as all but the newest are;
+    raises SnapshotError when its bytes are not those its id names. ``listed``: snapshots that
+    should be there, as of when it is asked: of a live policy they move on.
     """
 
     blob: Callable[[str], bytes | None] = lambda _: None
@@ -45,7 +55,9 @@ class Stored:
     listed: Callable[[], Collection[str]] = frozenset
     _held: dict[str, bool] = field(default_factory=dict)
     _specs: dict[str, PolicySpec | None] = field(default_factory=dict)
-    _catalogues: dict[str, Catalogue | None] = field(default_factory=lambda: {Catalogue().digest: Catalogue()})
+    _catalogues: dict[str, Catalogue | None] = field(
+        default_factory=lambda: {Catalogue().digest: Catalogue()}
+    )
 
     def holds(self, name: str) -> bool:
         """Whether the bytes of a digest are there, whatever they are."""
@@ -96,12 +108,14 @@ class Gaps:
         gone = [*self._specs, *self._catalogues, *self._models, *snapshots]
         entries = self._specs.total() + self._catalogues.total() + self._models.total()
         message = (
-            f"all {len(self._known)} specs, catalogues and trained models that the log names are stored,"
+            f"all {len(self._known)} specs, catalogues and trained models that the log names are"
+            " stored,"
             f" and all {len(listed)} snapshots that are listed"
         )
         if gone:
             message = (
-                f"{len(self._specs)} specs, {len(self._catalogues)} catalogues, {len(self._models)} trained models and"
+                f"{len(self._specs)} specs, {len(self._catalogues)} catalogues,"
+                f" {len(self._models)} trained models and"
                 f" {len(snapshots)} listed snapshots"
                 f" are gone or damaged; {entries:,} entries name them; the first is {gone[0]}"
             )
@@ -109,8 +123,10 @@ class Gaps:
             "gaps",
             "failure" if gone else "ok",
             message,
-            cause="a blob was deleted or evicted (a Redis with a maxmemory policy other than noeviction), or damaged",
-            action="restore the blob under its digest from a backup or the archive; set maxmemory-policy noeviction",
+            cause="a blob was deleted or evicted (a Redis with a maxmemory policy other than"
+            " noeviction), or damaged",
+            action="restore the blob under its digest from a backup or the archive; set"
+            " maxmemory-policy noeviction",
             figures={
                 "specs_gone": len(self._specs),
                 "catalogues_gone": len(self._catalogues),
@@ -121,12 +137,18 @@ class Gaps:
             },
         )
 
-    def _look(self, spec: str | None = None, catalogue: str | None = None, model: str | None = None) -> None:
+    def _look(
+        self, spec: str | None = None, catalogue: str | None = None, model: str | None = None
+    ) -> None:
         """What is stored as written, and is none of what it should be, is no gap: whoever folds the log refuses it."""
         self._known.update(name for name in (spec, catalogue, model) if name is not None)
         if spec is not None and self._stored.spec(spec) is None and not self._stored.holds(spec):
             self._specs[spec] += 1
-        if catalogue is not None and self._stored.catalogue(catalogue) is None and not self._stored.holds(catalogue):
+        if (
+            catalogue is not None
+            and self._stored.catalogue(catalogue) is None
+            and not self._stored.holds(catalogue)
+        ):
             self._catalogues[catalogue] += 1
         if model is not None and not self._stored.holds(model):
             self._models[model] += 1
@@ -134,7 +156,8 @@ class Gaps:
     def _gone(self, listed: Collection[str]) -> set[str]:
         """What is listed and not there, look after look: between list and blob a live policy may have moved on.
 
-        A snapshot leaves the list before its blob goes, so one that is gone and still listed afterwards is missing.
+        A snapshot leaves the list before its blob goes, so one that is gone and still listed
+        afterwards is missing.
         """
         gone = set(listed)
         for _ in range(LOOKS):
@@ -154,15 +177,21 @@ class Gaps:
 class Derivations:
     """Derives PMFs again, byte for byte, from the snapshot, spec and catalogue that the record names.
 
-    Of each snapshot that is still stored, the first PER_SNAPSHOT decisions; at most ``limit`` together. ``salts``
-    also derive a mixture's credits. ``build``: this machine's, to compare with the one the log was learned on.
+    Of each snapshot that is still stored, the first PER_SNAPSHOT decisions; at most ``limit``
+    together. ``salts`` also derive a mixture's credits. ``build``: this machine's, to compare with
+    the one the log was learned on.
     """
 
     PER_SNAPSHOT = 100
     LOADED = 8
 
     def __init__(
-        self, stored: Stored, *, salts: Collection[bytes], build: Mapping[str, str] | None, limit: int
+        self,
+        stored: Stored,
+        *,
+        salts: Collection[bytes],
+        build: Mapping[str, str] | None,
+        limit: int,
     ) -> None:
         self._stored = stored
         self._salts = salts
@@ -203,28 +232,38 @@ class Derivations:
         if not self._checked:
             yield nothing(
                 "derivations",
-                f"of {self._decisions:,} decisions none names a snapshot, spec and catalogue that are still stored",
-                action="run the doctor on the live log while decisions are made, or soon after: the newest 20 snapshots"
+                f"of {self._decisions:,} decisions none names a snapshot, spec and catalogue that"
+                " are still stored",
+                action="run the doctor on the live log while decisions are made, or soon after: the"
+                " newest 20 snapshots"
                 " are kept, and those of checkpoints; an archive holds none",
                 figures={"decisions": self._decisions, "checked": 0},
             )
             return
         far = self._checked - self._same - self._close
-        other = self._build is not None and self._log_build is not None and self._log_build != self._build
+        other = (
+            self._build is not None
+            and self._log_build is not None
+            and self._log_build != self._build
+        )
         severity: Severity = "ok"
         if far and not (other and far <= OTHER_BUILD * self._checked):
             severity = "failure"
         elif far or self._close:
             severity = "warning"
         message = (
-            f"{self._same:,} of {self._checked:,} PMFs derive again byte for byte from their snapshot, {self._close:,}"
-            f" more within {CLOSE:g}; of {self._decisions:,} decisions the others name snapshots no longer stored, or"
+            f"{self._same:,} of {self._checked:,} PMFs derive again byte for byte from their"
+            f" snapshot, {self._close:,}"
+            f" more within {CLOSE:g}; of {self._decisions:,} decisions the others name snapshots"
+            " no longer stored, or"
             " are beyond the sample"
         )
         cause = "the decision was not made by the snapshot, spec or catalogue that it names, or its PMF was changed"
         action = "compare the version of replicas and learner; do not evaluate from these decisions"
         if severity == "warning":
-            cause = "the log was written on another processor or with other library versions than these"
+            cause = (
+                "the log was written on another processor or with other library versions than these"
+            )
             action = "to compare byte for byte, run the doctor on a machine and versions like the replicas'"
         yield found(
             "derivations",
@@ -272,7 +311,9 @@ class _Loaded:
     checked: int = 0
 
 
-def _difference(ranker: Ranker, catalogue: Catalogue, record: DecisionRecord, salt: bytes | None) -> float:
+def _difference(
+    ranker: Ranker, catalogue: Catalogue, record: DecisionRecord, salt: bytes | None
+) -> float:
     """The largest difference of a probability; infinite if the credit is another."""
     serving, holdout = ranker.serving, ranker.spec.holdout
     if serving is None:
@@ -284,7 +325,10 @@ def _difference(ranker: Ranker, catalogue: Catalogue, record: DecisionRecord, sa
     if salt is not None and record.credit is not None and isinstance(policy, Mixture):
         decision = Decision(record.event_id, tuple(record.chosen), pmfs)
         credit = policy.credit(context, actions, decision, salt=salt, name=record.policy)
-        if credit is None or (credit.sources, credit.credited) != (record.credit.sources, record.credit.credited):
+        if credit is None or (credit.sources, credit.credited) != (
+            record.credit.sources,
+            record.credit.credited,
+        ):
             return float("inf")
         difference = max(difference, float(np.abs(credit.pmfs() - record.credit.pmfs()).max()))
     return difference

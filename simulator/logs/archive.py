@@ -1,7 +1,8 @@
 """The project's own archive as rows to evaluate: decisions joined with their rewards under the spec that made them.
 
-A row is a slot of a decision that was acted upon and whose window has closed. A window is closed as the learner closes
-it, and what came late is left out, whether or not the learner was corrected by it.
+A row is a slot of a decision that was acted upon and whose window has closed. A window is closed as
+the learner closes it, and what came late is left out, whether or not the learner was corrected by
+it.
 """
 
 import contextlib
@@ -38,8 +39,10 @@ REMEMBERED = 2
 """Windows after which a join has forgotten a decision: a piece starts to read so much earlier."""
 
 CAUTION = (
-    "only rewards within {:g} s of a decision are counted, where the policy waits {:g} s: values are of early rewards,"
-    " mostly too low, and unfair to actions whose rewards come late; look again when the windows have closed"
+    "only rewards within {:g} s of a decision are counted, where the policy waits {:g} s: values"
+    " are of early rewards,"
+    " mostly too low, and unfair to actions whose rewards come late; look again when the windows"
+    " have closed"
 )
 
 
@@ -47,10 +50,11 @@ CAUTION = (
 class ArchivePiece:
     """The decisions past ``after``, up to and including ``through`` (None: the end), of one policy's archive.
 
-    It reads from ``start``, two windows earlier, so that duplicates and rewards that came early are known, and on until
-    the last window is closed. ``rule`` is the join of the spec in force at ``start``, with no window
-    above ``window_s``, and ``fold`` the version of the fold. ``waiting``: of the decisions, those whose windows the log
-    does not close. ``caution``: what has to be said of whatever is found.
+    It reads from ``start``, two windows earlier, so that duplicates and rewards that came early are
+    known, and on until the last window is closed. ``rule`` is the join of the spec in force at
+    ``start``, with no window above ``window_s``, and ``fold`` the version of the fold. ``waiting``:
+    of the decisions, those whose windows the log does not close. ``caution``: what has to be said
+    of whatever is found.
     """
 
     root: str
@@ -69,8 +73,8 @@ class ArchivePiece:
     def batches(self) -> Iterator[LogBatch]:
         """See Piece.
 
-        An entry that does not decode was none to the learner, and of a decision that names what is no spec or catalogue
-        it learned nothing, but whoever evaluates has to know of it.
+        An entry that does not decode was none to the learner, and of a decision that names what is
+        no spec or catalogue it learned nothing, but whoever evaluates has to know of it.
         """
         rows: list[LoggedDecision] = []
         self.skipped, self.waiting = 0, NONE_WAIT
@@ -96,12 +100,16 @@ class ArchivePiece:
         if not self._owns(entry_id):
             return  # another piece's
         if not self.skip_bad:
-            raise BadRowError(f"{self.root}/{self.policy}, entry {entry_id}: {error.message}", "record") from error
+            raise BadRowError(
+                f"{self.root}/{self.policy}, entry {entry_id}: {error.message}", "record"
+            ) from error
         self.skipped += 1
 
     def _owns(self, position: str) -> bool:
         at = log_order(position)
-        return log_order(self.after) < at and (self.through is None or at <= log_order(self.through))
+        return log_order(self.after) < at and (
+            self.through is None or at <= log_order(self.through)
+        )
 
     def _joined(self, reader: ArchiveReader) -> Iterator[JoinedDecision]:
         rules: dict[str, JoinRule] = {}
@@ -118,7 +126,11 @@ class ArchivePiece:
             for joined in join.apply(entry):
                 if self._owns(joined.position):
                     yield joined
-            spec = spec_in_force(reader, entry.record.digest) if isinstance(entry.record, SpecRecord) else None
+            spec = (
+                spec_in_force(reader, entry.record.digest)
+                if isinstance(entry.record, SpecRecord)
+                else None
+            )
             if spec is not None:
                 join.rule = plain(spec.join, self.window_s)
             if through is not None and log_order(entry.id) > through:
@@ -154,10 +166,17 @@ def archive_pieces(
     ranges = reader.ranges()
     if not ranges:
         raise ReplayError(f"no range of {policy!r} is archived in {root}", "log")
-    builds, known_specs = reader.builds(), {digest: spec_in_force(reader, digest) for _, digest in reader.specs()}
+    builds, known_specs = (
+        reader.builds(),
+        {digest: spec_in_force(reader, digest) for _, digest in reader.specs()},
+    )
     specs = [each for each in reader.specs() if known_specs[each[1]] is not None]
-    rules = {name: plain(spec.join, window_s) for name, spec in known_specs.items() if spec is not None}
-    longest = max((spec.join.window_s for spec in known_specs.values() if spec is not None), default=0.0)
+    rules = {
+        name: plain(spec.join, window_s) for name, spec in known_specs.items() if spec is not None
+    }
+    longest = max(
+        (spec.join.window_s for spec in known_specs.values() if spec is not None), default=0.0
+    )
     caution = "" if window_s is None or window_s >= longest else CAUTION.format(window_s, longest)
     reach_ms = REMEMBERED * max((rule.window_ms for rule in rules.values()), default=0)
     total = sum(each.range.count for each in ranges)
@@ -174,7 +193,9 @@ def archive_pieces(
         through = cuts[number + 1] if number + 1 < len(cuts) else None
         folded = [build for position, build in builds if log_order(position) <= log_order(start)]
         fold = fold_version(folded[-1] if folded else {})
-        piece = ArchivePiece(root, policy, cut, through, start, rule, skip_bad, window_s, caution, fold=fold)
+        piece = ArchivePiece(
+            root, policy, cut, through, start, rule, skip_bad, window_s, caution, fold=fold
+        )
         pieces.append(piece)
     return pieces
 
@@ -194,14 +215,18 @@ def spec_in_force(reader: ArchiveReader, digest: str) -> PolicySpec | None:
 def policy_pieces(
     root: str, policy: str, count: int, *, skip_bad: bool = False, window_s: float | None = None
 ) -> list[ArchivePiece]:
-    """The pieces of a policy's archive, of each of its partitions where there are several; see ``archive_pieces``.
+    """The pieces of a policy's archive, of each of its partitions where there are several.
+
+    See ``archive_pieces``.
 
     A decision and its rewards are in one partition, so each is a log by itself.
     """
     folders = archive_folders(root, policy)
     share = max(1, count // len(folders))
     return [
-        each for folder in folders for each in archive_pieces(root, folder, share, skip_bad=skip_bad, window_s=window_s)
+        each
+        for folder in folders
+        for each in archive_pieces(root, folder, share, skip_bad=skip_bad, window_s=window_s)
     ]
 
 
@@ -234,7 +259,9 @@ class InTime:
 
     def batches(self) -> Iterator[LogBatch]:
         """See Piece."""
-        rows = heapq.merge(*(_rows(pieces) for pieces in self._partitions), key=lambda row: row.time_ms)
+        rows = heapq.merge(
+            *(_rows(pieces) for pieces in self._partitions), key=lambda row: row.time_ms
+        )
         while batch := list(islice(rows, BATCH_ROWS)):
             yield batch_of(batch)
 
@@ -243,7 +270,9 @@ def in_time(pieces: Sequence[Piece]) -> Sequence[Piece]:
     """The pieces of a log in an order in which a learner may go through them."""
     partitions: dict[str, list[Piece]] = {}
     for piece in pieces:
-        partitions.setdefault(piece.policy if isinstance(piece, ArchivePiece) else "", []).append(piece)
+        partitions.setdefault(piece.policy if isinstance(piece, ArchivePiece) else "", []).append(
+            piece
+        )
     return [InTime(list(partitions.values()))] if len(partitions) > 1 else pieces
 
 
@@ -264,11 +293,20 @@ def rows_of(joined: JoinedDecision, catalogue: Catalogue | None = None) -> Itera
     record = joined.record
     pmfs, scores = record.pmfs(), record.source_scores()
     for slot, reward in zip(joined.slots, joined.rewards, strict=True):
-        ids, chosen, pmf, features = record.action_ids, record.chosen[slot], pmfs[slot], record.features
+        ids, chosen, pmf, features = (
+            record.action_ids,
+            record.chosen[slot],
+            pmfs[slot],
+            record.features,
+        )
         left_scores = scores
         if slot:
             left = [k for k in range(len(ids)) if k not in record.chosen[:slot]]
-            ids, chosen, pmf = [ids[k] for k in left], left.index(chosen), np.ascontiguousarray(pmf[left])
+            ids, chosen, pmf = (
+                [ids[k] for k in left],
+                left.index(chosen),
+                np.ascontiguousarray(pmf[left]),
+            )
             features = None if features is None else [features[k] for k in left]
             left_scores = {source: given[left] for source, given in scores.items()}
         yield LoggedDecision(

@@ -1,7 +1,10 @@
-"""A log as an evaluation sees it: batches of rows. A row is one slot of one decision, with its reward.
+"""A log as an evaluation sees it: batches of rows.
 
-A log is read in pieces, independent of each other, that together are the log: pieces go to other processes and
-machines. A piece is small and can be pickled; it is read a batch at a time, so memory is bounded by a batch.
+A row is one slot of one decision, with its reward.
+
+A log is read in pieces, independent of each other, that together are the log: pieces go to other
+processes and machines. A piece is small and can be pickled; it is read a batch at a time, so memory
+is bounded by a batch.
 """
 
 import math
@@ -31,11 +34,12 @@ UInt64 = NDArray[np.uint64]
 class LoggedDecision:
     """One slot of a logged decision. K actions; ``chosen`` indexes them.
 
-    ``pmf``: float64[K], the logging policy's, or None when the log has only the propensity. ``features``: per action,
-    None when there are none. ``scores``: by candidate source, float32[K], NaN where it has none. ``record``: the
-    project's own, where the log is its archive, and ``catalogue`` the one it names. Of a slate, ``action_ids`` are
-    those that earlier slots have left, and ``pmf`` and ``propensity`` are given those. ``lines``: what the row was read
-    from, where a policy reads that itself.
+    ``pmf``: float64[K], the logging policy's, or None when the log has only the propensity.
+    ``features``: per action, None when there are none. ``scores``: by candidate source, float32[K],
+    NaN where it has none. ``record``: the project's own, where the log is its archive, and
+    ``catalogue`` the one it names. Of a slate, ``action_ids`` are those that earlier slots have
+    left, and ``pmf`` and ``propensity`` are given those. ``lines``: what the row was read from,
+    where a policy reads that itself.
     """
 
     event_id: str
@@ -58,10 +62,11 @@ class LoggedDecision:
 class LogBatch:
     """n rows, as columns.
 
-    ``keys``: uint64[n], a hash of each row's event_id: what is random per decision (folds, bootstrap weights) derives
-    from it, so that it does not depend on how the log was cut. ``times_ms``: int64[n], 0 where the log has no time.
-    ``reward``, ``propensity``: float64[n]. ``decisions``: the rows themselves, or empty when the log is only numbers.
-    ``columns``: [n] each, further columns of the log by name.
+    ``keys``: uint64[n], a hash of each row's event_id: what is random per decision (folds,
+    bootstrap weights) derives from it, so that it does not depend on how the log was cut.
+    ``times_ms``: int64[n], 0 where the log has no time. ``reward``, ``propensity``: float64[n].
+    ``decisions``: the rows themselves, or empty when the log is only numbers. ``columns``: [n]
+    each, further columns of the log by name.
     """
 
     keys: UInt64
@@ -76,7 +81,10 @@ class LogBatch:
 
 
 class Waiting(NamedTuple):
-    """Decisions of a log that are no rows yet, since their windows are open. When the first and the last one closes."""
+    """Decisions of a log that are no rows yet, since their windows are open.
+
+    When the first and the last one closes.
+    """
 
     decisions: int = 0
     first_ms: int = 0
@@ -92,7 +100,10 @@ NONE_WAIT = Waiting()
 
 
 class Piece(Protocol):
-    """A part of a log: cheap to pickle, read where it is needed. ``skipped`` counts the bad rows left out so far."""
+    """A part of a log: cheap to pickle, read where it is needed.
+
+    ``skipped`` counts the bad rows left out so far.
+    """
 
     @property
     def skipped(self) -> int:
@@ -102,15 +113,17 @@ class Piece(Protocol):
     def batches(self) -> Iterator[LogBatch]:
         """Its rows, in the log's order.
 
-        Raises:
-            BadRowError: a row is malformed; names file and line. Not when bad rows are to be skipped.
+        Raises: BadRowError: a row is malformed; names file and line. Not when bad rows are to be
+            skipped.
         """
         ...
 
 
 def waiting_of(pieces: Iterable[Piece]) -> Waiting:
     """What the pieces, once they are read, have left out because it is too early."""
-    return reduce(Waiting.and_of, (getattr(piece, "waiting", NONE_WAIT) for piece in pieces), NONE_WAIT)
+    return reduce(
+        Waiting.and_of, (getattr(piece, "waiting", NONE_WAIT) for piece in pieces), NONE_WAIT
+    )
 
 
 def columns_of(pieces: Iterable[Piece]) -> dict[str, str]:
@@ -119,12 +132,18 @@ def columns_of(pieces: Iterable[Piece]) -> dict[str, str]:
 
 
 def kinds_of(pieces: Iterable[Piece]) -> dict[str, str]:
-    """Of each column of the context of a table, number or text; nothing where the log's format says it."""
+    """Of each column of the context of a table, number or text.
+
+    Nothing where the log's format says it.
+    """
     return dict(next((kinds for piece in pieces if (kinds := getattr(piece, "kinds", None))), {}))
 
 
 def caution_of(pieces: Iterable[Piece]) -> str:
-    """What has to be said of every number that comes of these pieces; nothing, in the usual case."""
+    """What has to be said of every number that comes of these pieces.
+
+    Nothing, in the usual case.
+    """
     return next((said for piece in pieces if (said := getattr(piece, "caution", ""))), "")
 
 
@@ -141,11 +160,13 @@ def no_rows(pieces: Iterable[Piece], what: str = "rows to evaluate") -> ReplayEr
 def waiting_said(waiting: Waiting) -> str:
     """How many decisions wait and until when, and what can be done about it."""
     first, last = (
-        datetime.fromtimestamp(ms / 1000, UTC).isoformat(" ", "seconds") for ms in (waiting.first_ms, waiting.last_ms)
+        datetime.fromtimestamp(ms / 1000, UTC).isoformat(" ", "seconds")
+        for ms in (waiting.first_ms, waiting.last_ms)
     )
     until = f"until {last}" if first == last else f"the first until {first}, the last until {last}"
     return (
-        f"{waiting.decisions:,} decisions wait for their windows, {until}: a window is closed when the log has an entry"
+        f"{waiting.decisions:,} decisions wait for their windows, {until}: a window is closed"
+        " when the log has an entry"
         " past it; --window-s SECONDS counts the rewards of a shorter window now"
     )
 
@@ -184,7 +205,11 @@ def check_row(row: LoggedDecision, where: str) -> LoggedDecision:
     if not 0.0 < row.propensity <= 1.0:
         raise BadRowError(f"{where}: a propensity is in (0, 1], not {row.propensity}", "propensity")
     if not math.isfinite(row.reward) or abs(row.reward) > MAX_NUMBER:
-        raise BadRowError(f"{where}: a reward is a number up to {MAX_NUMBER:g}, not {row.reward}", "reward")
+        raise BadRowError(
+            f"{where}: a reward is a number up to {MAX_NUMBER:g}, not {row.reward}", "reward"
+        )
     if not 0 <= row.chosen < len(row.action_ids):
-        raise BadRowError(f"{where}: the chosen action {row.chosen} is not among {len(row.action_ids)}", "chosen")
+        raise BadRowError(
+            f"{where}: the chosen action {row.chosen} is not among {len(row.action_ids)}", "chosen"
+        )
     return row

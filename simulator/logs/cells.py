@@ -1,7 +1,8 @@
 """Tables as text, as pandas, Excel and others write them: which bytes they are, which columns, what a cell is.
 
-What a cell is, its column says: it is declared, or decided from all of the column's cells, never from one of them. So
-two texts never become one number behind the reader's back: ``02139`` and ``2139`` stay two things.
+What a cell is, its column says: it is declared, or decided from all of the column's cells, never
+from one of them. So two texts never become one number behind the reader's back: ``02139`` and
+``2139`` stay two things.
 """
 
 import codecs
@@ -26,7 +27,8 @@ NUMBER = r"^\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*$"
 """What is read as a number where a number is asked for."""
 PLAIN = r"^\s*-?((0|[1-9]\d{0,14})(\.\d+)?|\d(\.\d+)?[eE](-\d{1,3}|\+\d{1,2}))\s*$"
 """What a program writes for a number: no zeros or plus in front, no more digits than a float64 tells apart, and an
-exponent with its sign (``1e5`` is more often an id)."""
+exponent with its sign (``1e5`` is more often an id).
+"""
 MISSING = ("", "nan", "NaN", "NA", "N/A", "#N/A", "<NA>", "null", "NULL", "None")
 """What stands for no value where a number or an id is asked for."""
 DELIMITERS = (",", ";", "\t")
@@ -46,8 +48,12 @@ class Header(NamedTuple):
     delimiter: str
 
 
-def read_header(path: LogFile, wanted: Iterable[str], *, delimiter: str | None = None, target: str = "log") -> Header:
-    """The first line. Without ``delimiter``: the one of DELIMITERS under which the ``wanted`` columns are there.
+def read_header(
+    path: LogFile, wanted: Iterable[str], *, delimiter: str | None = None, target: str = "log"
+) -> Header:
+    """The first line.
+
+    Without ``delimiter``: the one of DELIMITERS under which the ``wanted`` columns are there.
 
     Raises:
         ReplayError: it cannot be read, lacks a column, or has two of one name.
@@ -58,7 +64,9 @@ def read_header(path: LogFile, wanted: Iterable[str], *, delimiter: str | None =
     except (OSError, UnicodeDecodeError) as error:
         raise ReplayError(f"{path} is no readable CSV file, in UTF-8: {error}", target) from error
     wanted = list(wanted)
-    found = [Header(next(csv.reader([line], delimiter=each), []), each) for each in _allowed(delimiter)]
+    found = [
+        Header(next(csv.reader([line], delimiter=each), []), each) for each in _allowed(delimiter)
+    ]
     header = max(found, key=lambda each: len(set(wanted).intersection(each.names)))
     for name in wanted:
         if name not in header.names:
@@ -76,7 +84,9 @@ def _text_of(path: LogFile) -> Iterator[TextIO]:
         start = opened.read(4)
         for mark, what in _MARKS.items():
             if start.startswith(mark):
-                raise ReplayError(f"{path} is {what}, and a CSV is read as plain UTF-8: save it so", "log")
+                raise ReplayError(
+                    f"{path} is {what}, and a CSV is read as plain UTF-8: save it so", "log"
+                )
         opened.seek(0)
         with io.TextIOWrapper(opened, "utf-8-sig", newline="") as file:
             yield file
@@ -86,8 +96,12 @@ def _allowed(delimiter: str | None) -> Sequence[str]:
     return DELIMITERS if delimiter is None else (delimiter,)
 
 
-def read_rows(path: LogFile, wanted: Iterable[str], target: str) -> tuple[Header, list[tuple[int, list[str]]]]:
-    """A small table, whole: its header and its rows, each as wide, with their lines. Empty lines are none.
+def read_rows(
+    path: LogFile, wanted: Iterable[str], target: str
+) -> tuple[Header, list[tuple[int, list[str]]]]:
+    """A small table, whole: its header and its rows, each as wide, with their lines.
+
+    Empty lines are none.
 
     Raises:
         ReplayError: as ``read_header``, or a row has another width.
@@ -101,7 +115,9 @@ def read_rows(path: LogFile, wanted: Iterable[str], target: str) -> tuple[Header
             for cells in reader:
                 if cells and len(cells) != len(header.names):
                     where = f"{path}:{reader.line_num}"
-                    raise ReplayError(f"{where}: {len(header.names)} cells, not {len(cells)}", target)
+                    raise ReplayError(
+                        f"{where}: {len(header.names)} cells, not {len(cells)}", target
+                    )
                 if cells:
                     rows.append((reader.line_num, cells))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
@@ -119,14 +135,19 @@ def number_of(text: str) -> float:
 
 
 def numbers_of(cells: Any, decimal: str = ".") -> Any:
-    """float64[n] of Arrow, null where a cell is no finite number. ``cells``: strings; True and False are 1 and 0."""
+    """float64[n] of Arrow, null where a cell is no finite number.
+
+    ``cells``: strings; True and False are 1 and 0.
+    """
     if decimal != ".":
         point = pc.match_substring(cells, ".")
         cells = pc.if_else(point, "", pc.replace_substring(cells, decimal, "."))
     matches = pc.match_substring_regex(cells, NUMBER)
     if not pc.all(matches).as_py():
         for word, number in ("true", "1"), ("false", "0"):
-            cells = pc.if_else(pc.match_substring_regex(cells, rf"^\s*{word}\s*$", ignore_case=True), number, cells)
+            cells = pc.if_else(
+                pc.match_substring_regex(cells, rf"^\s*{word}\s*$", ignore_case=True), number, cells
+            )
         cells = pc.if_else(pc.match_substring_regex(cells, NUMBER), cells, None)
     values = pc.cast(pc.utf8_trim_whitespace(cells), pa.float64())
     finite = pc.is_finite(values)
@@ -140,11 +161,14 @@ def missing(cells: Any) -> Any:
 
 @dataclass(slots=True)
 class Evidence:
-    """What a column's cells say of its kind. A monoid: the answer does not depend on how the column was cut.
+    """What a column's cells say of its kind.
 
-    Numbers, if every cell that has a value is PLAIN and no two texts that differ are the same number. That follows from
-    how many decimals they have: the fewest of any cell are at least the most of any that ends in a zero, as in 1.50 and
-    2.25, in 1 and 2.25, in 1.0 and 2.25, but not in 1.1 and 1.10.
+    A monoid: the answer does not depend on how the column was cut.
+
+    Numbers, if every cell that has a value is PLAIN and no two texts that differ are the same
+    number. That follows from how many decimals they have: the fewest of any cell are at least the
+    most of any that ends in a zero, as in 1.50 and 2.25, in 1 and 2.25, in 1.0 and 2.25, but not in
+    1.1 and 1.10.
     """
 
     numbers: int = 0
@@ -190,7 +214,11 @@ class Evidence:
     @property
     def kind(self) -> CellKind:
         """Of the whole column."""
-        return "number" if self.numbers and self.other is None and self.fewest >= self.zeros else "text"
+        return (
+            "number"
+            if self.numbers and self.other is None and self.fewest >= self.zeros
+            else "text"
+        )
 
     @property
     def said(self) -> str:
@@ -204,7 +232,11 @@ class Evidence:
 
 def features_of(cells: Any, kind: CellKind, decimal: str = ".") -> list[float | str | None]:
     """A column's cells as features; None where there is no value."""
-    values = numbers_of(cells, decimal) if kind == "number" else pc.if_else(pc.equal(cells, ""), None, cells)
+    values = (
+        numbers_of(cells, decimal)
+        if kind == "number"
+        else pc.if_else(pc.equal(cells, ""), None, cells)
+    )
     found: list[float | str | None] = values.to_pylist()
     return found
 

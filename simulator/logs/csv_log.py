@@ -21,7 +21,15 @@ from bandits.values import MAX_NUMBER, FeatureMap
 from policies.catalogue import check_features
 from policies.requests import plain_features
 from simulator.logs.base import LogBatch, LoggedDecision, UInt64, key_of, splitmix64
-from simulator.logs.cells import CellKind, Evidence, features_of, floats_of, missing, numbers_of, read_header
+from simulator.logs.cells import (
+    CellKind,
+    Evidence,
+    features_of,
+    floats_of,
+    missing,
+    numbers_of,
+    read_header,
+)
 from simulator.logs.files import LogFile, open_bytes
 from simulator.logs.left_out import BAD, LeftOut
 from simulator.logs.lines import PIECE_BYTES, Span, cut, newlines
@@ -35,13 +43,15 @@ Column = Annotated[str, msgspec.Meta(min_length=1)]
 class CsvColumns(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Which column is what.
 
-    ``event_id``: without it, or where it is empty, a row is its own event. ``time``: milliseconds since the epoch.
+    ``event_id``: without it, or where it is empty, a row is its own event. ``time``: milliseconds
+    since the epoch.
 
-    With ``action`` a row is a decision: ``actions`` is the column of all its action ids, separated by ``|`` (without
-    it, the ids in ``action_ids``), and ``context`` are the columns of its context. ``features``: the column of the
-    actions' features, in JSON: a list of objects in the order of the actions, or an object of them by action id.
-    ``kinds``: of columns of the context, ``number`` or ``text``; what is not said is decided from the whole log.
-    An empty cell of the context is no feature. ``delimiter``: without it, comma, semicolon or tab, whichever fits the
+    With ``action`` a row is a decision: ``actions`` is the column of all its action ids, separated
+    by ``|`` (without it, the ids in ``action_ids``), and ``context`` are the columns of its
+    context. ``features``: the column of the actions' features, in JSON: a list of objects in the
+    order of the actions, or an object of them by action id. ``kinds``: of columns of the context,
+    ``number`` or ``text``; what is not said is decided from the whole log. An empty cell of the
+    context is no feature. ``delimiter``: without it, comma, semicolon or tab, whichever fits the
     header. ``decimal``: what stands in numbers for the point.
     """
 
@@ -62,7 +72,9 @@ class CsvColumns(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Refuse a kind of what is no column of the context."""
         for name in self.kinds:
             if name not in self.context:
-                raise ReplayError(f"kinds names {name!r}, which is not a column of the context", "columns")
+                raise ReplayError(
+                    f"kinds names {name!r}, which is not a column of the context", "columns"
+                )
 
     @property
     def texts(self) -> list[str]:
@@ -112,9 +124,12 @@ class _Range(io.RawIOBase):
 
 
 class _Block(NamedTuple):
-    """Some rows of the file. ``lines``: int64[n], their numbers. ``values``: float64[n] by column. ``good``: bool[n].
+    """Some rows of the file. ``lines``: int64[n], their numbers. ``values``: float64[n] by column.
 
-    ``places``: by row, of each of its actions; None where two are the same; nothing, if the log has no actions.
+    ``good``: bool[n].
+
+    ``places``: by row, of each of its actions; None where two are the same; nothing, if the log has
+    no actions.
     """
 
     cells: Any
@@ -128,9 +143,9 @@ class _Block(NamedTuple):
 class CsvPiece:
     """A part of a CSV file; see Piece.
 
-    ``first``: the line it starts with, from 1, and that of the header does not count. ``header``: the file's columns.
-    ``kinds``: of the context's columns, those not declared as ``typed`` has decided. ``extra``: further columns of
-    numbers to hand on.
+    ``first``: the line it starts with, from 1, and that of the header does not count. ``header``:
+    the file's columns. ``kinds``: of the context's columns, those not declared as ``typed`` has
+    decided. ``extra``: further columns of numbers to hand on.
     """
 
     span: Span
@@ -160,7 +175,9 @@ class CsvPiece:
 
     def evidence(self) -> dict[str, Evidence]:
         """What the good rows say of the columns whose kind is not declared."""
-        found = {name: Evidence() for name in self.columns.context if name not in self.columns.kinds}
+        found = {
+            name: Evidence() for name in self.columns.context if name not in self.columns.kinds
+        }
         for block in replace(self, skip_bad=True)._blocks():  # noqa: SLF001 - it is complained of when it is read
             good = pa.array(block.good)
             for name, each in found.items():
@@ -177,13 +194,20 @@ class CsvPiece:
             with pyarrow.csv.open_csv(
                 pa.PythonFile(data, mode="r"),
                 pyarrow.csv.ReadOptions(
-                    use_threads=False, block_size=BLOCK_BYTES, column_names=self.header, skip_rows=header
+                    use_threads=False,
+                    block_size=BLOCK_BYTES,
+                    column_names=self.header,
+                    skip_rows=header,
                 ),
                 pyarrow.csv.ParseOptions(
-                    delimiter=self.delimiter, ignore_empty_lines=False, invalid_row_handler=self._wrong_width
+                    delimiter=self.delimiter,
+                    ignore_empty_lines=False,
+                    invalid_row_handler=self._wrong_width,
                 ),
                 pyarrow.csv.ConvertOptions(
-                    column_types=dict.fromkeys(wanted, pa.string()), include_columns=wanted, strings_can_be_null=False
+                    column_types=dict.fromkeys(wanted, pa.string()),
+                    include_columns=wanted,
+                    strings_can_be_null=False,
                 ),
             ) as reader:
                 for cells in reader:
@@ -194,7 +218,9 @@ class CsvPiece:
             fallback = BadRowError(f"{self.span.path}, from line {self.first}: {error}", "columns")
             raise self._wrong or fallback from error
         if data.lines > max([line, *(wrong + 1 for wrong in self._wrong_lines)]) - self.first:
-            raise BadRowError(f"{self.span.path}: a cell holds a line break, which is not read here", "columns")
+            raise BadRowError(
+                f"{self.span.path}: a cell holds a line break, which is not read here", "columns"
+            )
 
     def _lines(self, first: int, count: int) -> NDArray[np.int64]:
         """The numbers of so many lines from this one that have the right width."""
@@ -214,7 +240,10 @@ class CsvPiece:
     def _checked(self, cells: Any, numbers: Sequence[str], lines: NDArray[np.int64]) -> _Block:
         """Which rows can be used; of the others the first is complained of."""
         bad = np.zeros(len(cells), bool)
-        values = {name: floats_of(numbers_of(cells.column(name), self.columns.decimal)) for name in numbers}
+        values = {
+            name: floats_of(numbers_of(cells.column(name), self.columns.decimal))
+            for name in numbers
+        }
         places, first = self._places(cells), (len(cells), "")
         for faulty, name, what in self._faults(cells, values, places):
             wrong = faulty & ~bad
@@ -243,18 +272,32 @@ class CsvPiece:
             comma = wrong.any() and "," in str(cells.column(name)[int(wrong.argmax())])
             yield wrong, name, f"is no number{point if comma else ''}"
         propensity, reward = values[columns.propensity], values[columns.reward]
-        yield ~((propensity > 0.0) & (propensity <= 1.0)), columns.propensity, "is no propensity, in (0, 1]"
-        yield ~(np.abs(reward) <= MAX_NUMBER), columns.reward, f"is no reward, a number up to {MAX_NUMBER:g}"
+        yield (
+            ~((propensity > 0.0) & (propensity <= 1.0)),
+            columns.propensity,
+            "is no propensity, in (0, 1]",
+        )
+        yield (
+            ~(np.abs(reward) <= MAX_NUMBER),
+            columns.reward,
+            f"is no reward, a number up to {MAX_NUMBER:g}",
+        )
         for name in (name for name, kind in columns.kinds.items() if kind == "number"):
             known = ~np.isnan(floats_of(numbers_of(cells.column(name), columns.decimal)))
-            yield ~(known | np.asarray(missing(cells.column(name)))), name, "is declared a number, and is none"
+            yield (
+                ~(known | np.asarray(missing(cells.column(name)))),
+                name,
+                "is declared a number, and is none",
+            )
         if columns.action is not None:
             chosen = zip(cells.column(columns.action).to_pylist(), places, strict=True)
             wrong = np.fromiter((each not in (of or ()) for each, of in chosen), bool, len(cells))
             yield wrong, columns.action, "is not one of the row's distinct actions"
         if columns.features is not None and places:
             given = zip(cells.column(columns.features).to_pylist(), places, strict=True)
-            wrong = np.fromiter((_features(text, tuple(of or ())) is None for text, of in given), bool, len(cells))
+            wrong = np.fromiter(
+                (_features(text, tuple(of or ())) is None for text, of in given), bool, len(cells)
+            )
             yield wrong, columns.features, FEATURES_ARE
 
     def _places(self, cells: Any) -> Sequence[Mapping[str, int] | None]:
@@ -269,7 +312,11 @@ class CsvPiece:
         times = self.columns.time
         return LogBatch(
             keys=keys[keep],
-            times_ms=(block.values[times][keep].astype(np.int64) if times else np.zeros(keep.size, np.int64)),
+            times_ms=(
+                block.values[times][keep].astype(np.int64)
+                if times
+                else np.zeros(keep.size, np.int64)
+            ),
             reward=block.values[self.columns.reward][keep],
             propensity=block.values[self.columns.propensity][keep],
             decisions=[] if self.columns.action is None else self._decisions(block, keep, names),
@@ -307,7 +354,11 @@ class CsvPiece:
             rows.append(
                 LoggedDecision(
                     event_id=f"{self.span.name}:{block.lines[at]}" if name is None else name,
-                    context={name: value for name, column in context.items() if (value := column[at]) is not None},
+                    context={
+                        name: value
+                        for name, column in context.items()
+                        if (value := column[at]) is not None
+                    },
                     action_ids=ids,
                     chosen=places[chosen[at]],
                     propensity=float(block.values[columns.propensity][at]),
@@ -334,7 +385,10 @@ def _places(ids: tuple[str, ...]) -> Mapping[str, int] | None:
 
 @lru_cache(maxsize=1024)
 def _features(text: str, ids: tuple[str, ...]) -> Sequence[FeatureMap | None] | None:
-    """A cell of the actions' features; an action that its object does not name has none. None: it is no such cell."""
+    """A cell of the actions' features; an action that its object does not name has none.
+
+    None: it is no such cell.
+    """
     if not text.strip():
         return [None] * len(ids)
     try:
@@ -364,18 +418,25 @@ def csv_pieces(
     piece_bytes: int = PIECE_BYTES,
     skip_bad: bool = False,
 ) -> list[CsvPiece]:
-    """A CSV file with a header. Cells hold no line breaks. ``typed`` decides of the pieces what is not declared.
+    """A CSV file with a header. Cells hold no line breaks.
+
+    ``typed`` decides of the pieces what is not declared.
 
     Raises:
         ReplayError: the file cannot be read, or lacks a column, or has two of one name.
     """
     if columns.action is not None and columns.actions is None and not columns.action_ids:
-        raise ReplayError("name the column of all actions, or list their ids: a choice is one among others", "columns")
+        raise ReplayError(
+            "name the column of all actions, or list their ids: a choice is one among others",
+            "columns",
+        )
     wanted = (*columns.numbers, *columns.texts, *extra)
     header, delimiter = read_header(path, wanted, delimiter=columns.delimiter)
     pieces, line = [], 1
     for span in cut(path, piece_bytes=piece_bytes):
-        pieces.append(CsvPiece(span, line, header, columns, delimiter, columns.kinds, {}, extra, skip_bad))
+        pieces.append(
+            CsvPiece(span, line, header, columns, delimiter, columns.kinds, {}, extra, skip_bad)
+        )
         line += 0 if span.stop is None else newlines(path, span.start, span.stop)
     return pieces
 

@@ -1,6 +1,7 @@
 """Vowpal Wabbit's logs as JSON (``--dsjson``), one decision a line.
 
-Source: VW 9.9, ``core/parse_example_json.h``, and the VW wiki's page on dsjson. A reward is minus a cost.
+Source: VW 9.9, ``core/parse_example_json.h``, and the VW wiki's page on dsjson. A reward is minus a
+cost.
 """
 
 import json
@@ -27,14 +28,18 @@ PMF_SLACK = 1e-4
 NO_LABEL = "lines without a label"
 SKIP_LEARN = "lines with _skipLearn"
 _KNOWN = {
-    name.lower(): name for name in ("_label_cost", "_label_probability", "_label_Action", "_labelIndex")
+    name.lower(): name
+    for name in ("_label_cost", "_label_probability", "_label_Action", "_labelIndex")
 }  # VW reads them without regard to case
 
 
 class Label(msgspec.Struct, frozen=True):
-    """What a line says of the choice, all but its features. ``a``: actions from 1, the chosen one first.
+    """What a line says of the choice, all but its features.
 
-    ``pdrop``: the probability with which the service drops a decision from its log, before it knows the reward.
+    ``a``: actions from 1, the chosen one first.
+
+    ``pdrop``: the probability with which the service drops a decision from its log, before it knows
+    the reward.
     """
 
     cost: float | UnsetType | None = msgspec.field(name="_label_cost", default=UNSET)
@@ -70,10 +75,16 @@ class Label(msgspec.Struct, frozen=True):
         """
         if not 0.0 <= (self.pdrop or 0.0) < 1.0:
             raise BadRowError(f"{record.where()}: pdrop is in [0, 1), not {self.pdrop}", "pdrop")
-        if self.skip or self.cost is None or (self.cost is UNSET and self.probability in {UNSET, None}):
+        if (
+            self.skip
+            or self.cost is None
+            or (self.cost is UNSET and self.probability in {UNSET, None})
+        ):
             return None
         if self.cost is UNSET or not isinstance(self.probability, float):
-            raise BadRowError(f"{record.where()}: a label is both a cost and a probability", "_label_cost")
+            raise BadRowError(
+                f"{record.where()}: a label is both a cost and a probability", "_label_cost"
+            )
         action = int(self.action) if isinstance(self.action, float) else None
         index = self.index if isinstance(self.index, int) else None
         if index is None and (action is not None or self.actions):
@@ -105,21 +116,26 @@ _labels = msgspec.json.Decoder(Label)
 _objects = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
-def dsjson_pieces(path: LogFile, *, piece_bytes: int = PIECE_BYTES, skip_bad: bool = False) -> list[RecordPiece]:
+def dsjson_pieces(
+    path: LogFile, *, piece_bytes: int = PIECE_BYTES, skip_bad: bool = False
+) -> list[RecordPiece]:
     """A log in dsjson as pieces.
 
-    Action ids are the actions' ``_tag`` where every action of the line has one of its own, else "1" to "K" by place.
-    A feature is named by the path to it, joined with dots; what is in an array has the array's name, its numbers one
-    each with their place; each word of a ``_text`` is one. Of one name, numbers add up and texts are a list, as in VW
-    (see ``Features``). Other keys that start with an underscore are no features. Without an ``EventId`` a decision is
-    named by its place. ``pmf`` is None where ``a`` and ``p`` are not a PMF over all actions with the label's
-    probability. Lines without a label, with ``_skipLearn``, or that do not begin with ``{`` are not decisions; they
-    are counted. The column ``weight`` is 1 / (1 - pdrop).
+    Action ids are the actions' ``_tag`` where every action of the line has one of its own, else "1"
+    to "K" by place. A feature is named by the path to it, joined with dots; what is in an array has
+    the array's name, its numbers one each with their place; each word of a ``_text`` is one. Of one
+    name, numbers add up and texts are a list, as in VW (see ``Features``). Other keys that start
+    with an underscore are no features. Without an ``EventId`` a decision is named by its place.
+    ``pmf`` is None where ``a`` and ``p`` are not a PMF over all actions with the label's
+    probability. Lines without a label, with ``_skipLearn``, or that do not begin with ``{`` are not
+    decisions; they are counted. The column ``weight`` is 1 / (1 - pdrop).
 
     Raises:
         ReplayError: the file cannot be read.
     """
-    return [RecordPiece(span, parse_dsjson, skip_bad) for span in cut(path, piece_bytes=piece_bytes)]
+    return [
+        RecordPiece(span, parse_dsjson, skip_bad) for span in cut(path, piece_bytes=piece_bytes)
+    ]
 
 
 def read_label(record: Record) -> Label | str:
@@ -141,15 +157,27 @@ def parse_dsjson(record: Record) -> Parsed:
     if isinstance(line, str):
         return line
     chosen = line.chosen(record)
-    if chosen is None or not isinstance(line.cost, float) or not isinstance(line.probability, float):
+    if (
+        chosen is None
+        or not isinstance(line.cost, float)
+        or not isinstance(line.probability, float)
+    ):
         return SKIP_LEARN if line.skip else NO_LABEL
     try:
         context, actions, tags = _read_features(bytes(line.c), where)
     except (OverflowError, *MALFORMED) as error:
-        raise BadRowError(f"{where}: the features are nested too deep, or too large: {error}", "c") from error
-    ids = tags if all(tags) and len(set(tags)) == len(tags) else [str(k + 1) for k in range(len(actions))]
+        raise BadRowError(
+            f"{where}: the features are nested too deep, or too large: {error}", "c"
+        ) from error
+    ids = (
+        tags
+        if all(tags) and len(set(tags)) == len(tags)
+        else [str(k + 1) for k in range(len(actions))]
+    )
     row = LoggedDecision(
-        event_id=(line.event_id or "").strip() or (line.event_id_of_old or "").strip() or record.event_id,
+        event_id=(line.event_id or "").strip()
+        or (line.event_id_of_old or "").strip()
+        or record.event_id,
         context=context,
         action_ids=ids,
         chosen=chosen,
@@ -177,7 +205,10 @@ def _read(decoder: "msgspec.json.Decoder[_Decoded]", record: Record) -> "_Decode
         if b'"_slots"' in text and "_slots" in _context_of(text):
             raise _several_slots(record, "c._slots")
         if b'"__aid"' in text:
-            raise BadRowError(f"{record.where()}: an action that refers to another (__aid) is not read here", "__aid")
+            raise BadRowError(
+                f"{record.where()}: an action that refers to another (__aid) is not read here",
+                "__aid",
+            )
         if text.count(b'"_label') == line.keys:
             return line
         return decoder.decode(_with_known_keys(text, record))
@@ -189,7 +220,11 @@ def _with_known_keys(text: bytes, record: Record) -> bytes:
     """The line with the keys of its label as they are usually written, also if they stand within ``c``."""
     line = _objects.decode(text)
     context = _context_of(text)
-    label = {_known(key, record): value for key, value in [*line.items(), *context.items()] if key.startswith("_label")}
+    label = {
+        _known(key, record): value
+        for key, value in [*line.items(), *context.items()]
+        if key.startswith("_label")
+    }
     rest = {key: value for key, value in line.items() if not key.startswith("_label")}
     for key, value in context.items():
         if not key.startswith("_label") and b'"_label' in bytes(value):
@@ -222,13 +257,16 @@ def _context_of(text: bytes) -> dict[str, msgspec.Raw]:
 
 
 def _several_slots(record: Record, target: str) -> BadRowError:
-    return BadRowError(f"{record.where()}: a decision with several slots (CCB, slates) is not read here", target)
+    return BadRowError(
+        f"{record.where()}: a decision with several slots (CCB, slates) is not read here", target
+    )
 
 
 class _Reader:
     """Reads the features of ``c``.
 
-    ``keys``: how many all its objects have; ``multi``: the lists of actions; ``tag``: of the object read last.
+    ``keys``: how many all its objects have; ``multi``: the lists of actions; ``tag``: of the object
+    read last.
     """
 
     def __init__(self) -> None:
@@ -237,24 +275,37 @@ class _Reader:
         self.tag = ""
 
     def read(self, tree: Any) -> FeatureMap:
-        """The features of an object. ``_multi`` is put aside, wherever it stands, and so is its ``_tag``."""
+        """The features of an object.
+
+        ``_multi`` is put aside, wherever it stands, and so is its ``_tag``.
+        """
         features, self.tag = Features(), ""
         self._object(tree, "", None, features)
         return features.done()
 
     def _object(self, tree: Any, prefix: str, path: list[str] | None, into: Features) -> None:
-        """``prefix``: the path, joined, with a dot at its end. ``path``: given once one of its keys has a dot."""
+        """``prefix``: the path, joined, with a dot at its end.
+
+        ``path``: given once one of its keys has a dot.
+        """
         self.keys += len(tree)
         plain = into.plain
         for key, value in _items(tree):
             if key[:1] == "_":
                 self._special(key, value, prefix, path, into)
-            elif path is None and type(value) in _SIMPLE and "." not in key and prefix + key not in plain:
+            elif (
+                path is None
+                and type(value) in _SIMPLE
+                and "." not in key
+                and prefix + key not in plain
+            ):
                 plain[prefix + key] = value  # as most are, and sooner
             else:
                 self._value(value, prefix, key, path, into)
 
-    def _value(self, value: Any, prefix: str, key: str, path: list[str] | None, into: Features) -> None:
+    def _value(
+        self, value: Any, prefix: str, key: str, path: list[str] | None, into: Features
+    ) -> None:
         if path is None and "." in key:
             path = prefix.split(".")[:-1]
         inner = None if path is None else [*path, key]
@@ -263,10 +314,15 @@ class _Reader:
         elif isinstance(value, list):
             self._list(value, f"{prefix}{key}", inner, into)
         elif value is not None:
-            _put(value if isinstance(value, bool | str) else float(value), prefix + key, inner, into)
+            _put(
+                value if isinstance(value, bool | str) else float(value), prefix + key, inner, into
+            )
 
     def _list(self, values: list[Any], name: str, path: list[str] | None, into: Features) -> None:
-        """Of texts and objects each has the list's name; of numbers and lists, that and its place."""
+        """Of texts and objects each has the list's name.
+
+        Of numbers and lists, that and its place.
+        """
         for place, value in enumerate(values):
             if isinstance(value, str):
                 _put([value], name, path, into)
@@ -275,7 +331,9 @@ class _Reader:
             else:
                 self._value(value, f"{name}.", str(place), path, into)
 
-    def _special(self, key: str, value: Any, prefix: str, path: list[str] | None, into: Features) -> None:
+    def _special(
+        self, key: str, value: Any, prefix: str, path: list[str] | None, into: Features
+    ) -> None:
         if key == "_multi":
             self.multi.append(value)
         elif key == "_text" and isinstance(value, str):
@@ -310,10 +368,15 @@ def _features_of(tree: Any, where: str) -> tuple[FeatureMap, list[FeatureMap], l
     reader = _Reader()
     context = reader.read(tree) if isinstance(tree, dict | _Pairs) else {}
     given = reader.multi[0] if len(reader.multi) == 1 else None
-    while isinstance(given, list) and given and given[0] is None:  # VW passes over these, and over no later ones
+    # VW passes over these, and over no later ones
+    while isinstance(given, list) and given and given[0] is None:
         given = given[1:]
-    if not isinstance(given, list) or not all(isinstance(action, dict | _Pairs) for action in given):
-        raise BadRowError(f"{where}: c._multi is the list of the actions, each an object", "c._multi")
+    if not isinstance(given, list) or not all(
+        isinstance(action, dict | _Pairs) for action in given
+    ):
+        raise BadRowError(
+            f"{where}: c._multi is the list of the actions, each an object", "c._multi"
+        )
     read = [(reader.read(action), reader.tag) for action in given]
     if len(reader.multi) > 1:
         raise BadRowError(f"{where}: c._multi is given once, and not within an action", "c._multi")
@@ -359,5 +422,7 @@ def _time_ms(text: str | None, where: str) -> int:
     try:
         time = datetime.fromisoformat(text)
     except ValueError as error:
-        raise BadRowError(f"{where}: a time is as in ISO 8601, not {text!r}", "Timestamp") from error
+        raise BadRowError(
+            f"{where}: a time is as in ISO 8601, not {text!r}", "Timestamp"
+        ) from error
     return int((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp() * 1000)

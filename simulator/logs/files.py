@@ -22,7 +22,10 @@ WILD = frozenset("*?[")
 
 @dataclass(frozen=True, slots=True)
 class RemoteFile:
-    """One file by its URI, opened where it is read. It is to a log what a ``Path`` is, which has the same names."""
+    """One file by its URI, opened where it is read.
+
+    It is to a log what a ``Path`` is, which has the same names.
+    """
 
     uri: str
 
@@ -44,7 +47,9 @@ LogFile = Path | RemoteFile
 
 
 def files_of(log: str) -> list[LogFile]:
-    """A file, or the files of a glob in the order of their names, by path or URI. Of a URI, the last part may be wild.
+    """A file, or the files of a glob in the order of their names, by path or URI.
+
+    Of a URI, the last part may be wild.
 
     Raises:
         ReplayError: no such file.
@@ -54,7 +59,8 @@ def files_of(log: str) -> list[LogFile]:
     names = sorted(glob(log)) if not Path(log).exists() else [log]  # noqa: PTH207 - an absolute pattern, too
     if not names:
         raise ReplayError(f"{log} cannot be read: no such file, and no file of such a name", "log")
-    return [Path(name).absolute() for name in names]  # a piece may be read where another folder is the current one
+    # a piece may be read where another folder is the current one
+    return [Path(name).absolute() for name in names]
 
 
 def local(folder: str) -> str:
@@ -117,7 +123,9 @@ def _remote(log: str) -> Sequence[str]:
     if not WILD.intersection(log):
         return [log]
     if WILD.intersection(folder):
-        raise ReplayError(f"{log}: of a URI only the last part may have {' '.join(sorted(WILD))}", "log")
+        raise ReplayError(
+            f"{log}: of a URI only the last part may have {' '.join(sorted(WILD))}", "log"
+        )
     system, path = _system(folder)
     try:
         found = system.get_file_info(fs.FileSelector(path))

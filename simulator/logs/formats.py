@@ -37,18 +37,23 @@ def open_log(
 ) -> list[Piece]:
     """The pieces of a log, about ``shards`` of them.
 
-    ``log``: of an archive the folder or URI, of one policy or with one policy in it; of obd a campaign's folder; else a
-    file, or a glob of files, by path or URI, that are read in the order of their names. ``columns``, ``extra``: of CSV.
-    ``window_s``: of an archive, to look before its windows have closed: rewards count that long after their decisions.
+    ``log``: of an archive the folder or URI, of one policy or with one policy in it; of obd a
+    campaign's folder; else a file, or a glob of files, by path or URI, that are read in the order
+    of their names. ``columns``, ``extra``: of CSV. ``window_s``: of an archive, to look before its
+    windows have closed: rewards count that long after their decisions.
 
     Raises:
         ReplayError: there is no such log.
         ArchiveError, BadRowError: it is damaged.
     """
     if log_format not in get_args(Format):
-        raise ReplayError(f"a log's format is one of {', '.join(get_args(Format))}, not {log_format!r}", "format")
+        raise ReplayError(
+            f"a log's format is one of {', '.join(get_args(Format))}, not {log_format!r}", "format"
+        )
     if window_s is not None and (log_format != "archive" or not window_s > 0.0):
-        raise ReplayError("a window of some seconds is of an archive, whose rewards have times", "window_s")
+        raise ReplayError(
+            "a window of some seconds is of an archive, whose rewards have times", "window_s"
+        )
     if log_format == "archive":
         root, policy = archived_policy(log)
         where = root if "://" in root else str(Path(root).absolute())
@@ -61,17 +66,25 @@ def open_log(
     share = _share(sum(map(size_of, files)), shards)
     if log_format == "csv":
         mapping = columns or CsvColumns()
-        tables = [csv_pieces(file, mapping, extra=extra, piece_bytes=share, skip_bad=skip_bad) for file in files]
+        tables = [
+            csv_pieces(file, mapping, extra=extra, piece_bytes=share, skip_bad=skip_bad)
+            for file in files
+        ]
         return list(typed(_named(files, tables)))
     pieces_of = dsjson_pieces if log_format == "dsjson" else text_pieces
-    return list(_named(files, [pieces_of(file, piece_bytes=share, skip_bad=skip_bad) for file in files]))
+    return list(
+        _named(files, [pieces_of(file, piece_bytes=share, skip_bad=skip_bad) for file in files])
+    )
 
 
 _Cut = TypeVar("_Cut", CsvPiece, RecordPiece)
 
 
 def _named(files: Sequence[LogFile], pieces: Sequence[Sequence[_Cut]]) -> list[_Cut]:
-    """The pieces of all files; where two files have one name, rows are named after the path that tells them apart."""
+    """The pieces of all files.
+
+    Where two files have one name, rows are named after the path that tells them apart.
+    """
     names = Counter(file.name for file in files)
     if len(names) == len(files):
         return [piece for part in pieces for piece in part]
@@ -97,7 +110,8 @@ def archived_policy(log: str) -> tuple[str, str]:
     policies = [str(info.base_name) for info in found if not str(info.base_name).startswith("_")]
     if len(policies) != 1:
         what = (
-            f"the archives of {', '.join(policies)}: name one, as in {log.rstrip('/')}/{policies[0]}"
+            f"the archives of {', '.join(policies)}: name one, as in"
+            f" {log.rstrip('/')}/{policies[0]}"
             if policies
             else "no archive"
         )

@@ -13,7 +13,10 @@ NOTHING = "give a log that is not empty"
 
 @dataclass(slots=True)
 class LeftOut:
-    """``counts``: how many records are no rows, by why; ``first_bad``: what is wrong with the first bad one."""
+    """``counts``: how many records are no rows, by why.
+
+    ``first_bad``: what is wrong with the first bad one.
+    """
 
     counts: Counter[str] = field(default_factory=Counter)
     first_bad: str = ""
@@ -47,7 +50,10 @@ class LeftOut:
 
 
 def left_out_of(pieces: Iterable[Any]) -> LeftOut:
-    """What some pieces, when they were read last, have left out. Those that do not say why had bad rows only."""
+    """What some pieces, when they were read last, have left out.
+
+    Those that do not say why had bad rows only.
+    """
     total = LeftOut()
     for piece in pieces:
         known = getattr(piece, "left_out", None)

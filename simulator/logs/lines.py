@@ -1,4 +1,7 @@
-"""Records of text files, cut into byte ranges. Plain files, gzip (``.gz``) and Zstandard (``.zst``)."""
+"""Records of text files, cut into byte ranges.
+
+Plain files, gzip (``.gz``) and Zstandard (``.zst``).
+"""
 
 import io
 import re
@@ -32,11 +35,13 @@ _BLOCK = re.compile(rb"(?:\r*[^\r\n][^\n]*\n?)+")
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Bytes [``start``, ``stop``) of a file, from the start of a record to the end of one; ``stop`` None: all the rest.
+    """Bytes [``start``, ``stop``) of a file, from the start of a record to the end of one.
 
-    ``blocks``: records are separated by empty lines. Otherwise each line is one. A compressed file is one span: its
-    bytes are counted as they are when decompressed. ``called``: what rows without a name of their own are named after,
-    if it is not the file's name.
+    ``stop`` None: all the rest.
+
+    ``blocks``: records are separated by empty lines. Otherwise each line is one. A compressed file
+    is one span: its bytes are counted as they are when decompressed. ``called``: what rows without
+    a name of their own are named after, if it is not the file's name.
     """
 
     path: LogFile
@@ -52,7 +57,9 @@ class Span:
 
 
 class Record(msgspec.Struct, frozen=True, eq=False, gc=False):
-    """The lines of one record, without their ends, none of them empty. ``offset``: of its first byte in the file.
+    """The lines of one record, without their ends, none of them empty.
+
+    ``offset``: of its first byte in the file.
 
     ``first``: the number of its first line, from 1; 0 until ``numbered`` has counted.
     """
@@ -78,17 +85,19 @@ class Record(msgspec.Struct, frozen=True, eq=False, gc=False):
 
 
 Parsed = tuple[LoggedDecision, float] | str | None
-"""A row and how many decisions of the service it stands for (1, where nothing was dropped). Or why the record is no
-decision, in words that a count can stand before; None: it is nothing to count."""
+"""A row and how many decisions of the service it stands for (1, where nothing was dropped).
+Or why the record is no decision, in words that a count can stand before; None: it is nothing to
+count.
+"""
 
 
 @dataclass(slots=True, eq=False)
 class RecordPiece:
     """A piece of a log whose rows are records of lines; see ``simulator.logs.base.Piece``.
 
-    ``parse``: a function of a module, so that the piece can be pickled; it raises BadRowError with ``Record.where``.
-    ``keep_lines``: rows bring the lines that they were read from. ``said``: how the columns of a table were read.
-    ``left_out``: what so far was no row.
+    ``parse``: a function of a module, so that the piece can be pickled; it raises BadRowError with
+    ``Record.where``. ``keep_lines``: rows bring the lines that they were read from. ``said``: how
+    the columns of a table were read. ``left_out``: what so far was no row.
     """
 
     span: Span
@@ -104,11 +113,12 @@ class RecordPiece:
         return self.left_out.skipped
 
     def batches(self) -> Iterator[LogBatch]:
-        """Its rows, in the file's order; from the start, with nothing left out yet, each time it is asked.
+        """Its rows, in the file's order.
 
-        Raises:
-            BadRowError: a record is malformed; names file and line. Not when bad rows are to be skipped.
-            ReplayError: the file cannot be read, or a record is too large.
+        From the start, with nothing left out yet, each time it is asked.
+
+        Raises: BadRowError: a record is malformed; names file and line. Not when bad rows are to be
+            skipped. ReplayError: the file cannot be read, or a record is too large.
         """
         self.left_out = LeftOut()
         rows: list[LoggedDecision] = []
@@ -156,7 +166,9 @@ def check_logged(row: LoggedDecision, where: str) -> LoggedDecision:
     for features in (row.context, *(row.features or ())):
         for name, value in (features or {}).items():
             if isinstance(value, float) and not abs(value) <= MAX_FEATURE:
-                raise BadRowError(f"{where}: feature {name} is a number up to {MAX_FEATURE:g}, not {value}", name)
+                raise BadRowError(
+                    f"{where}: feature {name} is a number up to {MAX_FEATURE:g}, not {value}", name
+                )
     return check_row(row, where)
 
 
@@ -170,7 +182,9 @@ def counts_of(batch: LogBatch) -> Float64:
 
 
 def cut(path: LogFile, *, piece_bytes: int = PIECE_BYTES, blocks: bool = False) -> list[Span]:
-    """A file as spans of about ``piece_bytes``, that together hold its records in their order; reads only at the cuts.
+    """A file as spans of about ``piece_bytes``, that together hold its records in their order.
+
+    Reads only at the cuts.
 
     Raises:
         ReplayError: the file cannot be read, or a record is too large.
@@ -189,7 +203,10 @@ def cut(path: LogFile, *, piece_bytes: int = PIECE_BYTES, blocks: bool = False) 
             if start >= size:
                 break
             starts.append(start)
-    return [Span(path, start, stop, blocks) for start, stop in zip(starts, [*starts[1:], None], strict=True)]
+    return [
+        Span(path, start, stop, blocks)
+        for start, stop in zip(starts, [*starts[1:], None], strict=True)
+    ]
 
 
 def _next_start(file: BinaryIO, path: LogFile, offset: int, *, blocks: bool) -> int:
@@ -215,7 +232,9 @@ def newlines(path: LogFile, start: int, stop: int) -> int:
 
 
 def records(span: Span) -> Iterator[Record]:
-    """The records of a span, in order. Empty lines are none, byte-order marks are not part of a line.
+    """The records of a span, in order.
+
+    Empty lines are none, byte-order marks are not part of a line.
 
     Raises:
         ReplayError: the file cannot be read, or a record is too large.
@@ -263,7 +282,9 @@ def _read_line(file: BinaryIO, path: LogFile) -> bytes:
 
 
 def _too_large(path: LogFile) -> ReplayError:
-    return ReplayError(f"{path} has a record of more than {MAX_RECORD_BYTES:,} bytes: is it such a log?", "path")
+    return ReplayError(
+        f"{path} has a record of more than {MAX_RECORD_BYTES:,} bytes: is it such a log?", "path"
+    )
 
 
 def _is_compressed(path: LogFile) -> bool:

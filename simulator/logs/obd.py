@@ -1,8 +1,8 @@
 """The Open Bandit Dataset (Saito et al. 2020, arXiv:2008.07146): a campaign's folder, as rows.
 
-A row is one position of one page view. Its context is the position, 1 to 3, and the four user features; its actions are
-the campaign's items, each with the item's features and the user's affinity to it. The data set holds the propensity of
-the shown item only.
+A row is one position of one page view. Its context is the position, 1 to 3, and the four user
+features; its actions are the campaign's items, each with the item's features and the user's
+affinity to it. The data set holds the propensity of the shown item only.
 """
 
 import csv
@@ -49,7 +49,10 @@ class Items(Sequence[FeatureMap | None]):
 
 @dataclass(frozen=True, slots=True)
 class ObdRow:
-    """Reads one line of a campaign's file. ``index``: the column of row numbers, without a name, if there is one."""
+    """Reads one line of a campaign's file.
+
+    ``index``: the column of row numbers, without a name, if there is one.
+    """
 
     width: int
     columns: dict[str, int]
@@ -69,10 +72,14 @@ class ObdRow:
         item = cells[self.columns["item_id"]]
         if item not in self.item_ids:
             raise BadRowError(f"{where}: item {item!r} is not in {ITEMS}", "item_id")
-        users: dict[str, Value] = {name: cells[at] for name, at in self.columns.items() if name.startswith(USER)}
+        users: dict[str, Value] = {
+            name: cells[at] for name, at in self.columns.items() if name.startswith(USER)
+        }
         affinities = [self._number(cells, f"{AFFINITY}{each}", where) for each in self.item_ids]
         row = LoggedDecision(
-            event_id=record.event_id if not number else f"{record.called or record.path.name}#{number}",
+            event_id=record.event_id
+            if not number
+            else f"{record.called or record.path.name}#{number}",
             context={"position": self._number(cells, "position", where), **users},
             action_ids=self.item_ids,
             chosen=self.item_ids.index(item),
@@ -86,17 +93,23 @@ class ObdRow:
     def _number(self, cells: list[str], column: str, where: str) -> float:
         value = number_of(cells[self.columns[column]])
         if not abs(value) <= MAX_NUMBER:
-            raise BadRowError(f"{where}: {column} is a number, not {cells[self.columns[column]]!r}", column)
+            raise BadRowError(
+                f"{where}: {column} is a number, not {cells[self.columns[column]]!r}", column
+            )
         return value
 
     def _time_ms(self, cells: list[str], where: str) -> int:
         try:
-            return round(datetime.fromisoformat(cells[self.columns["timestamp"]]).timestamp() * 1000)
+            return round(
+                datetime.fromisoformat(cells[self.columns["timestamp"]]).timestamp() * 1000
+            )
         except ValueError as error:
             raise BadRowError(f"{where}: timestamp is a time", "timestamp") from error
 
 
-def obd_pieces(folder: Path, *, piece_bytes: int = PIECE_BYTES, skip_bad: bool = False) -> list[RecordPiece]:
+def obd_pieces(
+    folder: Path, *, piece_bytes: int = PIECE_BYTES, skip_bad: bool = False
+) -> list[RecordPiece]:
     """A campaign's folder, with ``item_context.csv`` and the campaign's own file, ``<campaign>.csv``.
 
     Raises:
@@ -111,7 +124,9 @@ def obd_pieces(folder: Path, *, piece_bytes: int = PIECE_BYTES, skip_bad: bool =
     index = header.index("") if "" in header else None
     columns = {name: at for at, name in enumerate(header) if name}
     parse = ObdRow(len(header), columns, item_ids, tuple(items[each] for each in item_ids), index)
-    return [RecordPiece(span, parse, skip_bad, said=said) for span in cut(path, piece_bytes=piece_bytes)]
+    return [
+        RecordPiece(span, parse, skip_bad, said=said) for span in cut(path, piece_bytes=piece_bytes)
+    ]
 
 
 def _items(path: Path) -> tuple[dict[str, FeatureMap], dict[str, str]]:
@@ -124,7 +139,9 @@ def _items(path: Path) -> tuple[dict[str, FeatureMap], dict[str, str]]:
             evidence, column = Evidence(), pa.array([cells[at] for _, cells in rows], pa.string())
             evidence.add(column)
             said[name] = evidence.said
-            for features, value in zip(items.values(), features_of(column, evidence.kind), strict=True):
+            for features, value in zip(
+                items.values(), features_of(column, evidence.kind), strict=True
+            ):
                 if value is not None:
                     features[name] = value
     return items, said

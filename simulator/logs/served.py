@@ -26,8 +26,8 @@ UNSCORED = "rows without a score of a source that is judged: it failed there, or
 class Served:
     """``piece``, without the rows in which one of ``sources`` has no score.
 
-    What it would have earned there nobody knows; and to compare policies, all are judged by the same rows.
-    ``unscored`` counts those rows, ``known`` are the sources that the log has scores of.
+    What it would have earned there nobody knows; and to compare policies, all are judged by the
+    same rows. ``unscored`` counts those rows, ``known`` are the sources that the log has scores of.
     """
 
     piece: Piece
@@ -76,7 +76,9 @@ class Served:
 
     def _serves(self, row: LoggedDecision) -> bool:
         self.known.update(row.scores)
-        return all(name in row.scores and not np.isnan(row.scores[name]).all() for name in self.sources)
+        return all(
+            name in row.scores and not np.isnan(row.scores[name]).all() for name in self.sources
+        )
 
 
 def check_served(pieces: Sequence[Piece]) -> None:
@@ -87,5 +89,10 @@ def check_served(pieces: Sequence[Piece]) -> None:
     """
     limited = [piece for piece in pieces if isinstance(piece, Served) and piece.unscored]
     if limited:
-        known, asked = sorted(set[str]().union(*(piece.known for piece in limited))), limited[0].sources
-        raise ReplayError(f"the log has scores of {known}, and none of {' and '.join(map(repr, asked))}", "policy")
+        known, asked = (
+            sorted(set[str]().union(*(piece.known for piece in limited))),
+            limited[0].sources,
+        )
+        raise ReplayError(
+            f"the log has scores of {known}, and none of {' and '.join(map(repr, asked))}", "policy"
+        )

@@ -10,12 +10,13 @@ Path = tuple[str, ...]
 class Features:
     r"""Collects features; nothing that is added is lost.
 
-    A feature is named by its path (in dsjson the keys, in text the namespace and the name), joined with dots. Of one
-    path numbers add up, and texts to a list, as VW counts them. A number and a text of one name are two features, as
-    they are where they are hashed: the text is then named "name=text".
+    A feature is named by its path (in dsjson the keys, in text the namespace and the name), joined
+    with dots. Of one path numbers add up, and texts to a list, as VW counts them. A number and a
+    text of one name are two features, as they are where they are hashed: the text is then named
+    "name=text".
 
-    A key may itself have a dot, so two paths may join to one name. In such a line the path with the fewer dots in its
-    keys keeps the name, and in the others a dot within a key is written "\.".
+    A key may itself have a dot, so two paths may join to one name. In such a line the path with the
+    fewer dots in its keys keeps the name, and in the others a dot within a key is written "\.".
     """
 
     def __init__(self) -> None:

@@ -1,7 +1,7 @@
 """Vowpal Wabbit's text format, as ``--cb_explore_adf`` reads it: an example is a line per action, then an empty line.
 
-Source: VW 9.9, ``core/parse_example.cc`` and ``core/cb.cc``, and the VW wiki's page "Input format". A reward is minus a
-cost.
+Source: VW 9.9, ``core/parse_example.cc`` and ``core/cb.cc``, and the VW wiki's page "Input format".
+A reward is minus a cost.
 """
 
 import re
@@ -35,7 +35,10 @@ _BAR = b"|"
 
 
 class Label(msgspec.Struct, frozen=True, gc=False):
-    """``chosen``: index of the labelled line among the actions, from 0. ``line``: its place in the record."""
+    """``chosen``: index of the labelled line among the actions, from 0.
+
+    ``line``: its place in the record.
+    """
 
     chosen: int
     line: int
@@ -55,20 +58,26 @@ class _Head:
 _NOTHING = _Head(shared=False, label=None, tag="")
 
 
-def text_pieces(path: LogFile, *, piece_bytes: int = PIECE_BYTES, skip_bad: bool = False) -> list[RecordPiece]:
+def text_pieces(
+    path: LogFile, *, piece_bytes: int = PIECE_BYTES, skip_bad: bool = False
+) -> list[RecordPiece]:
     """A log in VW's text format as pieces.
 
-    Action ids are the lines' tags where every action of the example has one of its own, else "1" to "K" by place. The
-    decision's id is its place in the file: nothing says that a shared line's tag is used once. The label says by where
-    it stands which action was chosen, as for VW; its own action number is not used. A feature is named
-    "namespace.name", without a namespace only "name", without a name by its place; numbers are multiplied by their
-    namespace's weight; of one name they add up, and texts are a list (see ``Features``). Examples without a label are
-    not decisions; they are counted.
+    Action ids are the lines' tags where every action of the example has one of its own, else "1" to
+    "K" by place. The decision's id is its place in the file: nothing says that a shared line's tag
+    is used once. The label says by where it stands which action was chosen, as for VW; its own
+    action number is not used. A feature is named "namespace.name", without a namespace only "name",
+    without a name by its place; numbers are multiplied by their namespace's weight; of one name
+    they add up, and texts are a list (see ``Features``). Examples without a label are not
+    decisions; they are counted.
 
     Raises:
         ReplayError: the file cannot be read.
     """
-    return [RecordPiece(span, parse_text, skip_bad) for span in cut(path, piece_bytes=piece_bytes, blocks=True)]
+    return [
+        RecordPiece(span, parse_text, skip_bad)
+        for span in cut(path, piece_bytes=piece_bytes, blocks=True)
+    ]
 
 
 def read_label(record: Record) -> Label | None:
@@ -91,10 +100,17 @@ def parse_text(record: Record) -> Parsed:
     if label is None:
         return NO_LABEL
     heads = [given.get(place, _NOTHING) for place in range(len(record.lines))]
-    features = [_features(_decoded(line, record, place), record, place) for place, line in enumerate(record.lines)]
+    features = [
+        _features(_decoded(line, record, place), record, place)
+        for place, line in enumerate(record.lines)
+    ]
     shared = heads[0].shared
     tags = [head.tag for head in heads[shared:]]
-    ids = tags if all(tags) and len(set(tags)) == len(tags) else [str(k + 1) for k in range(len(tags))]
+    ids = (
+        tags
+        if all(tags) and len(set(tags)) == len(tags)
+        else [str(k + 1) for k in range(len(tags))]
+    )
     row = LoggedDecision(
         event_id=record.event_id,
         context=features[0] if shared else {},
@@ -115,10 +131,14 @@ def _label(heads: Iterable[tuple[int, _Head]], record: Record) -> Label | None:
         if head.shared:
             shared = True
             if place:
-                raise BadRowError(f"{record.where(place)}: the shared line is the first of an example", _SHARED)
+                raise BadRowError(
+                    f"{record.where(place)}: the shared line is the first of an example", _SHARED
+                )
         if head.label is not None:
             if found is not None:
-                message = "an example has one label, this is its second (a log for --cb names no actions)"
+                message = (
+                    "an example has one label, this is its second (a log for --cb names no actions)"
+                )
                 raise BadRowError(f"{record.where(place)}: {message}", "label")
             found = Label(place - shared, place, *head.label)
     return found
@@ -149,11 +169,13 @@ def _head(text: str) -> _Head:
     words, tag = seen.split(" "), ""
     touches = words[-1] != ""
     words = [word for word in words if word]
-    if words and (touches or words[-1].startswith("'")):  # a tag touches the bar, or has a quote before it
+    # a tag touches the bar, or has a quote before it
+    if words and (touches or words[-1].startswith("'")):
         tag = words.pop()
     if any(word == _SHARED or _LABEL.fullmatch(word) for word in [tag, *unseen.split(" ")]):
         raise ValueError(
-            f"{text!r} stands before the first bar without a space in between, so VW does not take it for a label"
+            f"{text!r} stands before the first bar without a space in between, so VW does not"
+            " take it for a label"
         )
     tag = tag.removeprefix("'")
     if not words or words == [_SHARED]:
@@ -162,7 +184,8 @@ def _head(text: str) -> _Head:
         raise ValueError(f"a decision with {_OTHER_PROBLEMS[words[0]]} is not read here")
     if len(words) > 1 or not _LABEL.fullmatch(words[0]):
         raise ValueError(
-            f"before the first bar stand a label action:cost:probability, 'shared', or nothing, and a tag; not {text!r}"
+            "before the first bar stand a label action:cost:probability, 'shared', or nothing,"
+            f" and a tag; not {text!r}"
         )
     _, cost, probability = words[0].split(":")
     return _Head(False, (float(cost), float(probability)), tag)
@@ -177,7 +200,9 @@ def _features(text: str, record: Record, place: int) -> FeatureMap:
         if words[0]:
             space, colon, scale = words[0].partition(":")
             if not space or (colon and not _NUMBER.fullmatch(scale)):
-                raise BadRowError(f"{record.where(place)}: a namespace's weight is a number, not {scale!r}", space)
+                raise BadRowError(
+                    f"{record.where(place)}: a namespace's weight is a number, not {scale!r}", space
+                )
             weight = float(scale or 1.0)
         prefix = f"{space}." if space else ""
         for word in filter(None, words[1:]):
@@ -186,7 +211,9 @@ def _features(text: str, record: Record, place: int) -> FeatureMap:
                 name, anonymous = str(anonymous), anonymous + 1
             value: Value | None = weight
             if colon:
-                value = float(given) * weight if _NUMBER.fullmatch(given) else _unusual(given, weight)
+                value = (
+                    float(given) * weight if _NUMBER.fullmatch(given) else _unusual(given, weight)
+                )
             if value is None:
                 message = f"a feature is name, name:number or name:text, not {word!r}"
                 raise BadRowError(f"{record.where(place)}: {message}", name)

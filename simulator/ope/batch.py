@@ -14,13 +14,14 @@ from simulator.logs.base import UInt64
 class OpeBatch:
     """n rows of a log beside what one target policy would have done. All float64[n] but ``keys``.
 
-    ``propensity``: the logging policy's probability of the chosen action, ``target`` the target policy's.
-    ``predicted``: the reward model's prediction for the chosen action, ``expected`` its mean under the target policy;
-    the model was fitted without the row. Both are None without a model (then there is no DM and no DR).
-    ``unsupported``: the target policy's mass on actions that the logging policy never takes here, and
-    ``second_moment``: the mean of weight^2 under the logging policy, sum over actions of target^2 / logging (one plus
-    the chi-square divergence). Both are None when the log does not hold the logging policy's PMF.
-    ``counts``: how many decisions of the service each row stands for, 1 / (1 - pdrop), where decisions were left out of
+    ``propensity``: the logging policy's probability of the chosen action, ``target`` the target
+    policy's. ``predicted``: the reward model's prediction for the chosen action, ``expected`` its
+    mean under the target policy; the model was fitted without the row. Both are None without a
+    model (then there is no DM and no DR). ``unsupported``: the target policy's mass on actions that
+    the logging policy never takes here, and ``second_moment``: the mean of weight^2 under the
+    logging policy, sum over actions of target^2 / logging (one plus the chi-square divergence).
+    Both are None when the log does not hold the logging policy's PMF. ``counts``: how many
+    decisions of the service each row stands for, 1 / (1 - pdrop), where decisions were left out of
     the log by chance; None where none were.
     """
 
@@ -44,7 +45,10 @@ class OpeBatch:
 
     @property
     def weight(self) -> Float64:
-        """The importance weight, target / propensity; infinite where that is too small, which estimators refuse."""
+        """The importance weight, target / propensity.
+
+        Infinite where that is too small, which estimators refuse.
+        """
         with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
             return self.target / self.propensity
 
@@ -59,8 +63,8 @@ def ope_batch_from_pmfs(
 ) -> OpeBatch:
     """Rows whose PMFs are known. ``chosen``: int[n].
 
-    ``logging``, ``target``: the policies' PMFs, float64[n, K]; ``predictions``: the reward model's, of every action,
-    float64[n, K]. Rows with fewer than K actions are padded with zeros.
+    ``logging``, ``target``: the policies' PMFs, float64[n, K]; ``predictions``: the reward model's,
+    of every action, float64[n, K]. Rows with fewer than K actions are padded with zeros.
 
     Raises:
         BadRowError: the logging policy gives a chosen action no probability.
@@ -69,7 +73,10 @@ def ope_batch_from_pmfs(
     propensity = logging[rows, chosen]
     if not (propensity > 0.0).all():
         first = int((~(propensity > 0.0)).argmax())
-        raise BadRowError(f"row {first}: its PMF gives the chosen action no probability; leave such rows out", "pmf")
+        raise BadRowError(
+            f"row {first}: its PMF gives the chosen action no probability; leave such rows out",
+            "pmf",
+        )
     never = logging <= 0.0
     with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
         weights = target / logging

@@ -21,8 +21,9 @@ VERDICTS: tuple[Verdict, ...] = ("reliable", "weak", "unreliable")
 class Comparison(msgspec.Struct, frozen=True):
     """The value of the left policy less that of the right.
 
-    ``p_value``: of the two-sided normal test that there is no difference; ``adjusted`` for the number of comparisons
-    made together, ``significant`` if that is below alpha. ``verdict``: the worse of the two policies'.
+    ``p_value``: of the two-sided normal test that there is no difference; ``adjusted`` for the
+    number of comparisons made together, ``significant`` if that is below alpha. ``verdict``: the
+    worse of the two policies'.
     """
 
     difference: float
@@ -51,11 +52,13 @@ class Difference:
     def gather(self, left: OpeBatch, right: OpeBatch) -> list[tuple[Moments, Float64]]:
         """Count rows, the same for both, and say which columns are to be added to which moments: see ``update``.
 
-        Raises:
-            ReplayError: they are not the same rows, predictions are needed and missing, or a value is not finite.
+        Raises: ReplayError: they are not the same rows, predictions are needed and missing, or a
+            value is not finite.
         """
         if not np.array_equal(left.keys, right.keys):
-            raise ReplayError("two policies are compared on the same rows, in the same order", "keys")
+            raise ReplayError(
+                "two policies are compared on the same rows, in the same order", "keys"
+            )
         both = (gathered(self.formula, batch, counted=self._counted) for batch in (left, right))
         columns, rows = zip(*both, strict=True)
         for mine, its in zip(self._sides, rows, strict=True):
@@ -65,8 +68,8 @@ class Difference:
     def update(self, left: OpeBatch, right: OpeBatch) -> None:
         """Add rows, the same for both.
 
-        Raises:
-            ReplayError: they are not the same rows, predictions are needed and missing, or a value is not finite.
+        Raises: ReplayError: they are not the same rows, predictions are needed and missing, or a
+            value is not finite.
         """
         add_rows(self.gather(left, right), left.keys)
 
@@ -84,11 +87,15 @@ class Difference:
 
     def compare(self, interval: Interval = Normal()) -> Comparison:  # noqa: B008 - frozen
         """Of the rows so far, as the only comparison."""
-        sample = Sample(self._moments, self._value, self._gradient, self._span, self._largest(), self._rewards())
+        sample = Sample(
+            self._moments, self._value, self._gradient, self._span, self._largest(), self._rewards()
+        )
         sample = per_decision(sample) if self._counted else sample
         low, high, note = interval.bounds(sample)
         verdicts = [
-            judge(rows, sample.stderr, weighted=self.formula.weighted, modelled=self.formula.modelled)
+            judge(
+                rows, sample.stderr, weighted=self.formula.weighted, modelled=self.formula.modelled
+            )
             for rows in self._sides
         ]
         verdict, reason = max(verdicts, key=lambda each: VERDICTS.index(each[0]))
@@ -122,7 +129,9 @@ class Difference:
         return max(rows.largest for rows in self._sides)
 
     def _rewards(self) -> Range:
-        return min(rows.reward_low for rows in self._sides), max(rows.reward_high for rows in self._sides)
+        return min(rows.reward_low for rows in self._sides), max(
+            rows.reward_high for rows in self._sides
+        )
 
 
 def comparisons(
@@ -132,8 +141,8 @@ def comparisons(
 ) -> dict[str, Comparison]:
     """Several comparisons together, in the order given.
 
-    The chance that any difference is called significant where there is none is at most alpha (Holm 1979). Intervals
-    are each by itself.
+    The chance that any difference is called significant where there is none is at most alpha (Holm
+    1979). Intervals are each by itself.
     """
     each = {name: difference.compare(interval) for name, difference in differences.items()}
     adjusted, running = {}, 0.0
@@ -141,7 +150,9 @@ def comparisons(
         running = max(running, min(1.0, (len(each) - rank) * each[name].p_value))
         adjusted[name] = running
     return {
-        name: msgspec.structs.replace(result, adjusted=adjusted[name], significant=adjusted[name] < alpha)
+        name: msgspec.structs.replace(
+            result, adjusted=adjusted[name], significant=adjusted[name] < alpha
+        )
         for name, result in each.items()
     }
 

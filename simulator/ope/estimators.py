@@ -1,7 +1,7 @@
 """Estimators at work: rows are added in batches, shards merge, and an estimate comes with its interval and verdict.
 
-Rows are taken for independent draws. Slots of one decision are not: evaluate each slot by itself, or all together with
-the bootstrap, which draws them together.
+Rows are taken for independent draws. Slots of one decision are not: evaluate each slot by itself,
+or all together with the bootstrap, which draws them together.
 """
 
 from collections.abc import Iterable, Sequence
@@ -22,9 +22,10 @@ from simulator.ope.verdict import Diagnostics, Verdict, judge
 class Estimate(msgspec.Struct, frozen=True):
     """A target policy's mean reward per row, as estimated.
 
-    ``stderr`` and ``interval`` are infinite while they cannot be told, ``value`` is NaN without rows: null in JSON.
-    ``ess`` and ``max_weight`` are of the weights as used; ``clipped_fraction`` is the share of all importance weight
-    that the estimator took away. ``reason``: one sentence, the cause of the verdict and what to do about it.
+    ``stderr`` and ``interval`` are infinite while they cannot be told, ``value`` is NaN without
+    rows: null in JSON. ``ess`` and ``max_weight`` are of the weights as used; ``clipped_fraction``
+    is the share of all importance weight that the estimator took away. ``reason``: one sentence,
+    the cause of the verdict and what to do about it.
     """
 
     value: float
@@ -39,7 +40,9 @@ class Estimate(msgspec.Struct, frozen=True):
 
 
 class Estimator:
-    """One formula over one log and one target policy. ``replicates``: for a bootstrap, which costs; 0 for none.
+    """One formula over one log and one target policy.
+
+    ``replicates``: for a bootstrap, which costs; 0 for none.
 
     ``counted``: the rows have ``counts``.
     """
@@ -82,14 +85,18 @@ class Estimator:
         """What an interval is computed from."""
         formula, rows = self.formula, self._rows
         rewards = (rows.reward_low, rows.reward_high)
-        sample = Sample(self._moments, formula.value, formula.gradient, formula.span, rows.largest, rewards)
+        sample = Sample(
+            self._moments, formula.value, formula.gradient, formula.span, rows.largest, rewards
+        )
         return per_decision(sample) if self._counted else sample
 
     def estimate(self, interval: Interval = Normal()) -> Estimate:  # noqa: B008 - frozen
         """Of the rows so far."""
         sample, rows = self.sample(), self._rows
         low, high, note = interval.bounds(sample)
-        verdict, reason = judge(rows, sample.stderr, weighted=self.formula.weighted, modelled=self.formula.modelled)
+        verdict, reason = judge(
+            rows, sample.stderr, weighted=self.formula.weighted, modelled=self.formula.modelled
+        )
         return Estimate(
             value=sample.point,
             stderr=sample.stderr,
@@ -103,7 +110,9 @@ class Estimator:
         )
 
 
-def gathered(formula: Formula, batch: OpeBatch, *, counted: bool = False) -> tuple[Float64, Diagnostics]:
+def gathered(
+    formula: Formula, batch: OpeBatch, *, counted: bool = False
+) -> tuple[Float64, Diagnostics]:
     """The formula's columns, float64[k, n], and what the rows tell beside them.
 
     ``counted``: each row times the decisions it stands for, and these as a last column.
@@ -114,23 +123,29 @@ def gathered(formula: Formula, batch: OpeBatch, *, counted: bool = False) -> tup
     with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
         weight = batch.weight
         if not np.isfinite(weight).all():
-            raise ReplayError("an importance weight is infinite or NaN; leave rows of propensity 0 out", "propensity")
+            raise ReplayError(
+                "an importance weight is infinite or NaN; leave rows of propensity 0 out",
+                "propensity",
+            )
         used = formula.weight(weight)
         columns = formula.columns(used, batch)
         if counted:
             columns = np.vstack([columns, np.ones(len(batch))]) * batch.decisions
         plain = formula.columns(weight, batch)[0] * batch.decisions if formula.tuned else columns[0]
-        return checked(columns), Diagnostics.of(batch, used * batch.decisions, float((columns[0] - plain).sum()))
+        return checked(columns), Diagnostics.of(
+            batch, used * batch.decisions, float((columns[0] - plain).sum())
+        )
 
 
 class Slope:
     """One estimator whose parameter is chosen from its data (Su, Srinath & Krishnamurthy 2020, arXiv:2002.07729).
 
-    All values of the grid are estimated side by side, the least biased first. Lepski's principle: as long as all
-    intervals value +- 2 standard errors have a point in common, bias does not show above chance, and the last of them,
-    which has the least variance, is chosen. Standard errors that grow along the grid are evened, as the authors do.
-    What is sought is a small mean square error: the interval of the choice takes no account of its being chosen, nor of
-    bias, and the verdict says how much weight was taken away.
+    All values of the grid are estimated side by side, the least biased first. Lepski's principle:
+    as long as all intervals value +- 2 standard errors have a point in common, bias does not show
+    above chance, and the last of them, which has the least variance, is chosen. Standard errors
+    that grow along the grid are evened, as the authors do. What is sought is a small mean square
+    error: the interval of the choice takes no account of its being chosen, nor of bias, and the
+    verdict says how much weight was taken away.
     """
 
     def __init__(self, members: Sequence[Estimator]) -> None:
@@ -175,7 +190,9 @@ class Slope:
         formula = self.chosen.formula
         estimate = self.chosen.estimate(interval)
         value = getattr(formula, formula.tuned or "")
-        return msgspec.structs.replace(estimate, reason=f"{estimate.reason}; SLOPE chose {formula.tuned} = {value:g}")
+        return msgspec.structs.replace(
+            estimate, reason=f"{estimate.reason}; SLOPE chose {formula.tuned} = {value:g}"
+        )
 
 
 def update_all(estimators: Iterable[Estimator | Slope], batch: OpeBatch) -> None:
@@ -192,20 +209,29 @@ def estimator(
 ) -> Estimator | Slope:
     """By name: ips, clipped_ips(clip=10), snips, dm, dr, sndr, switch_dr(tau=10), dros(lambda_=100).
 
-    ``replicates``: how many for a bootstrap. ``counted``: of rows that have ``counts``. A parameter is a number or
-    "auto".
+    ``replicates``: how many for a bootstrap. ``counted``: of rows that have ``counts``. A parameter
+    is a number or "auto".
 
     Raises:
         ReplayError: no such estimator or parameter.
     """
     if name not in FORMULAS:
-        raise ReplayError(f"there is no estimator {name!r}; there are {', '.join(FORMULAS)}", "estimator")
+        raise ReplayError(
+            f"there is no estimator {name!r}; there are {', '.join(FORMULAS)}", "estimator"
+        )
     kind = FORMULAS[name]
     for given, value in parameter.items():
         if given != kind.tuned:
-            raise ReplayError(f"{name} has no parameter {given!r}; it has {kind.tuned or 'none'}", given)
+            raise ReplayError(
+                f"{name} has no parameter {given!r}; it has {kind.tuned or 'none'}", given
+            )
         if value == "auto":
-            return Slope([Estimator(kind(**{given: each}), replicates, counted=counted) for each in kind.grid])
+            return Slope(
+                [
+                    Estimator(kind(**{given: each}), replicates, counted=counted)
+                    for each in kind.grid
+                ]
+            )
         if not (isinstance(value, (int, float)) and value >= 0.0):
             raise ReplayError(f"{given} is a number from 0, or 'auto', not {value!r}", given)
     return Estimator(kind(**parameter), replicates, counted=counted)

@@ -1,8 +1,9 @@
 """From rows of a log to what a reward model sees: hashed features of every action, in units that do not matter.
 
-A feature that varies enters as (x - mean) / standard deviation, both of the rows that the model is fitted on, before it
-is crossed or shares a column with others. So what a model predicts does not depend on the unit or the zero of any
-feature. One that does not vary, as text never does, says only that it is there.
+A feature that varies enters as (x - mean) / standard deviation, both of the rows that the model is
+fitted on, before it is crossed or shares a column with others. So what a model predicts does not
+depend on the unit or the zero of any feature. One that does not vary, as text never does, says only
+that it is there.
 """
 
 from collections.abc import Iterator, Sequence
@@ -35,11 +36,14 @@ Pairs = list[tuple[int, float]]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Features:
-    """What n rows say of up to K actions each, as it is: hashes and values. NaN is a feature that is not there.
+    """What n rows say of up to K actions each, as it is: hashes and values.
 
-    ``ids``: uint32[n, K], hashes of the action ids, ``there``: float64[n, K], 1, or NaN for padding. ``context``:
-    uint32[n, C] and ``values``: float64[n, C], shared by a row's actions. ``own``: uint32[n, K, F] and ``own_values``:
-    float64[n, K, F], of each action: its features and the scores of the candidate sources.
+    NaN is a feature that is not there.
+
+    ``ids``: uint32[n, K], hashes of the action ids, ``there``: float64[n, K], 1, or NaN for
+    padding. ``context``: uint32[n, C] and ``values``: float64[n, C], shared by a row's actions.
+    ``own``: uint32[n, K, F] and ``own_values``: float64[n, K, F], of each action: its features and
+    the scores of the candidate sources.
     """
 
     ids: UInt32
@@ -59,11 +63,16 @@ class Features:
 
 def joined(parts: Sequence[Features]) -> Features:
     """The rows of all, one below the other."""
-    return Features(*(_padded([getattr(part, each.name) for part in parts]) for each in fields(Features)))
+    return Features(
+        *(_padded([getattr(part, each.name) for part in parts]) for each in fields(Features))
+    )
 
 
 def of_columns(columns: NDArray[np.integer[Any]], values: Float64) -> Features:
-    """Of features that have numbers for hashes, and of no ids. ``columns``, ``values``: [n, K, F], or [n, F]."""
+    """Of features that have numbers for hashes, and of no ids.
+
+    ``columns``, ``values``: [n, K, F], or [n, F].
+    """
     own: UInt32 = (columns if columns.ndim == 3 else columns[:, None]).astype(np.uint32)
     numbers: Float64 = values if values.ndim == 3 else values[:, None]
     n, k, _ = own.shape
@@ -108,12 +117,16 @@ def features_of(rows: Sequence[LoggedDecision], *, chosen: bool = False) -> Feat
             _refuse(rows)
     if sum(map(len, contexts)) != np.count_nonzero(~np.isnan(found.values)):
         _refuse(rows)
-    if sum(len(pairs) for each in own for pairs in each) != np.count_nonzero(~np.isnan(found.own_values)):
+    if sum(len(pairs) for each in own for pairs in each) != np.count_nonzero(
+        ~np.isnan(found.own_values)
+    ):
         _refuse(rows)
     return found
 
 
-def laid_out(ids: Sequence[UInt32], contexts: Sequence[Pairs], own: Sequence[Sequence[Pairs]]) -> Features:
+def laid_out(
+    ids: Sequence[UInt32], contexts: Sequence[Pairs], own: Sequence[Sequence[Pairs]]
+) -> Features:
     """As arrays, of each row the hashes of its actions, and (hash, value) of its context and of each action."""
     n, k = len(ids), max(map(len, ids), default=0)
     hashes, there = np.zeros((n, k), np.uint32), np.full((n, k), np.nan)
@@ -123,10 +136,14 @@ def laid_out(ids: Sequence[UInt32], contexts: Sequence[Pairs], own: Sequence[Seq
     context, values = _filled(contexts, width)
     deep = max((len(pairs) for each in own for pairs in each), default=0)
     if not deep:
-        return Features(hashes, there, context, values, np.zeros((n, k, 0), np.uint32), np.zeros((n, k, 0)))
+        return Features(
+            hashes, there, context, values, np.zeros((n, k, 0), np.uint32), np.zeros((n, k, 0))
+        )
     flat = [pairs for each in own for pairs in (*each, *[_NONE] * (k - len(each)))]
     columns, numbers = _filled(flat, deep)
-    return Features(hashes, there, context, values, columns.reshape(n, k, deep), numbers.reshape(n, k, deep))
+    return Features(
+        hashes, there, context, values, columns.reshape(n, k, deep), numbers.reshape(n, k, deep)
+    )
 
 
 _NONE: Pairs = []
@@ -175,7 +192,8 @@ def _refuse(rows: Sequence[LoggedDecision]) -> None:
             for name, value in (given or {}).items():
                 if isinstance(value, float) and not abs(value) <= LARGEST:
                     raise ReplayError(
-                        f"decision {row.event_id}: feature {name!r} is {value}, infinite, NaN or too large; leave such"
+                        f"decision {row.event_id}: feature {name!r} is {value}, infinite, NaN or"
+                        " too large; leave such"
                         " rows out",
                         "features",
                     )
@@ -192,9 +210,9 @@ def _hashed(ids: tuple[str, ...]) -> UInt32:
 class Scales:
     """The units of features, from the rows that a model is fitted on.
 
-    ``hashes``: uint32[m], sorted, all the features that these rows have. ``largest``, ``mean``, ``deviation``:
-    float64[m]; the latter two in shares of the largest, and a deviation of 0 is of one that does not vary.
-    ``partial``: bool[m], whether it varies and some rows lack it.
+    ``hashes``: uint32[m], sorted, all the features that these rows have. ``largest``, ``mean``,
+    ``deviation``: float64[m]; the latter two in shares of the largest, and a deviation of 0 is of
+    one that does not vary. ``partial``: bool[m], whether it varies and some rows lack it.
     """
 
     hashes: UInt32
@@ -220,12 +238,16 @@ class Scales:
         np.maximum.at(largest, which, np.abs(values[here]))
         shares = values[here] / np.where(largest > 0.0, largest, 1.0)[which]
         mean = np.bincount(which, shares, len(names)) / np.maximum(counts, 1)
-        deviation = np.sqrt(np.bincount(which, (shares - mean[which]) ** 2, len(names)) / np.maximum(counts, 1))
+        deviation = np.sqrt(
+            np.bincount(which, (shares - mean[which]) ** 2, len(names)) / np.maximum(counts, 1)
+        )
         deviation[deviation <= STEADY] = 0.0
         return cls(names, largest, mean, deviation, (deviation > 0.0) & (counts < n))
 
     def standard(self, hashes: UInt32, values: Float64) -> tuple[Float64, Bool]:
-        """What each enters with, and whether that it is there is to be said, too. 0 for what is not there or not known.
+        """What each enters with, and whether that it is there is to be said, too.
+
+        0 for what is not there or not known.
 
         ``hashes``: uint32[...], ``values``: float64[...], NaN for what is not there.
         """
@@ -243,7 +265,10 @@ class Scales:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Design:
-    """Columns of a model: ``columns``: int64[n, K, W] hashes, ``values``: float64[n, K, W]; value 0 is padding."""
+    """Columns of a model: ``columns``: int64[n, K, W] hashes, ``values``: float64[n, K, W].
+
+    Value 0 is padding.
+    """
 
     columns: NDArray[np.int64]
     values: Float64
@@ -258,8 +283,13 @@ def design(features: Features, scales: Scales) -> Design:
     anyone = ~np.isnan(features.there[:, :, None])
     columns: list[UInt32] = [ids]
     values: list[Any] = [known]
-    for hashes, each in ((context, shared), (context ^ THERE, also * 1.0)) if also.any() else ((context, shared),):
-        columns += [np.broadcast_to(hashes, known.shape[:2] + hashes.shape[2:]), (ids * FNV_PRIME) ^ hashes]
+    for hashes, each in (
+        ((context, shared), (context ^ THERE, also * 1.0)) if also.any() else ((context, shared),)
+    ):
+        columns += [
+            np.broadcast_to(hashes, known.shape[:2] + hashes.shape[2:]),
+            (ids * FNV_PRIME) ^ hashes,
+        ]
         values += [each * anyone, each * known]
     columns += [features.own, features.own ^ THERE] if own_also.any() else [features.own]
     values += [own, own_also * 1.0] if own_also.any() else [own]

@@ -1,7 +1,8 @@
 """The estimators as formulas: each is a function of the means of one to three columns, computed row by row.
 
-w is the importance weight of a row, r its reward, q the reward model's prediction for the chosen action and e the
-model's mean under the target policy. Names of papers' symbols: w = pi(a|x) / mu(a|x), q = q^(x, a), e = q^(x, pi).
+w is the importance weight of a row, r its reward, q the reward model's prediction for the chosen
+action and e the model's mean under the target policy. Names of papers' symbols: w = pi(a|x) /
+mu(a|x), q = q^(x, a), e = q^(x, pi).
 """
 
 import math
@@ -24,8 +25,9 @@ GRID = (math.inf, 500.0, 200.0, 100.0, 50.0, 20.0, 10.0, 5.0, 2.0, 1.0)
 class Formula:
     """One column w r, and its mean: what the others vary. ``k``: the number of columns.
 
-    ``weighted``: it uses rewards by their weights. ``modelled``: it uses the reward model. ``tuned``: the name of the
-    parameter that limits its weights, with the values that ``grid`` has for it.
+    ``weighted``: it uses rewards by their weights. ``modelled``: it uses the reward model.
+    ``tuned``: the name of the parameter that limits its weights, with the values that ``grid`` has
+    for it.
     """
 
     k: ClassVar[int] = 1
@@ -60,7 +62,9 @@ class Formula:
         return np.ones_like(means)
 
     def span(self, max_weight: float, rewards: Range) -> tuple[Float64, Float64]:
-        """The range of each column: float64[k], float64[k]. Predictions are taken to be in the range of rewards.
+        """The range of each column: float64[k], float64[k].
+
+        Predictions are taken to be in the range of rewards.
 
         Columns are linear in each of w, r, q and e, so their extremes are where each is at an end.
         """
@@ -206,7 +210,10 @@ FORMULAS: Mapping[str, type[Formula]] = {
 
 def _model(batch: OpeBatch) -> tuple[Float64, Float64]:
     if batch.predicted is None or batch.expected is None:
-        raise ReplayError("DM and the DR family need a reward model's predictions; give one, or use snips", "predicted")
+        raise ReplayError(
+            "DM and the DR family need a reward model's predictions; give one, or use snips",
+            "predicted",
+        )
     return batch.predicted, batch.expected
 
 

@@ -1,7 +1,8 @@
 """Intervals for a function of means: what an estimator's value could be but for chance.
 
-A row is one draw: ``Normal``, ``Bernstein`` and ``Anytime`` take rows for independent. Slots of one decision are not;
-``Bootstrap`` draws them together, so it alone is right for a log of slates evaluated in one piece.
+A row is one draw: ``Normal``, ``Bernstein`` and ``Anytime`` take rows for independent. Slots of one
+decision are not; ``Bootstrap`` draws them together, so it alone is right for a log of slates
+evaluated in one piece.
 """
 
 import math
@@ -34,9 +35,10 @@ class Bounds(NamedTuple):
 class Sample:
     """What is known of a function of the means of k columns.
 
-    ``value``: from means, float64[..., k], to float64[...]; ``gradient``: float64[k] to float64[k]. ``span``: the range
-    of each column, two float64[k], when weights are at most so large and rewards and predictions in that range.
-    ``max_weight``, ``rewards``: the largest weight and the range of rewards and predictions seen.
+    ``value``: from means, float64[..., k], to float64[...]; ``gradient``: float64[k] to float64[k].
+    ``span``: the range of each column, two float64[k], when weights are at most so large and
+    rewards and predictions in that range. ``max_weight``, ``rewards``: the largest weight and the
+    range of rewards and predictions seen.
     """
 
     moments: Moments
@@ -62,8 +64,8 @@ class Sample:
 def per_decision(sample: Sample) -> Sample:
     """Of a sample whose last column is the number of decisions that a row stands for: of means over decisions.
 
-    Their ratio to its mean (Hajek 1971), with the delta method for what that adds to the standard error. Where every
-    row stands for the same number it is the sample without that column.
+    Their ratio to its mean (Hajek 1971), with the delta method for what that adds to the standard
+    error. Where every row stands for the same number it is the sample without that column.
     """
     moments = sample.moments
     k = len(moments.mean) - 1
@@ -82,7 +84,13 @@ def per_decision(sample: Sample) -> Sample:
         return np.append(inner, -float(inner @ means[:k]) / means[k])
 
     def span(max_weight: float, rewards: tuple[float, float]) -> tuple[Float64, Float64]:
-        ends = np.array([end * count for end in sample.span(max_weight, rewards) for count in (low_count, high_count)])
+        ends = np.array(
+            [
+                end * count
+                for end in sample.span(max_weight, rewards)
+                for count in (low_count, high_count)
+            ]
+        )
         return np.append(ends.min(axis=0), low_count), np.append(ends.max(axis=0), high_count)
 
     return replace(sample, value=value, gradient=gradient, span=span)
@@ -109,7 +117,10 @@ class Normal:
 
 @dataclass(frozen=True, slots=True)
 class Bootstrap:
-    """Percentiles of the Poisson bootstrap (Efron & Tibshirani 1993, ch. 13), right in the limit of many decisions."""
+    """Percentiles of the Poisson bootstrap (Efron & Tibshirani 1993, ch.
+
+    13), right in the limit of many decisions.
+    """
 
     alpha: float = ALPHA
 
@@ -121,7 +132,9 @@ class Bootstrap:
         """
         replicates = sample.moments.replicates
         if not replicates.size:
-            raise ReplayError("a bootstrap needs replicates: make the estimator with replicates=200", "replicates")
+            raise ReplayError(
+                "a bootstrap needs replicates: make the estimator with replicates=200", "replicates"
+            )
         drawn = replicates[replicates[:, -1] > 0.0]
         values = sample.value(drawn[:, :-1] / drawn[:, -1:])
         values = values[np.isfinite(values)]
@@ -135,10 +148,10 @@ class Bootstrap:
 class Bernstein:
     """Empirical Bernstein bounds (Maurer & Pontil 2009, arXiv:0907.3740, theorem 4), for any number of rows.
 
-    ``max_weight``: the largest weight possible; ``rewards``: the range of rewards and of the model's predictions. With
-    both stated the interval is a guarantee; what is not stated is taken from what was seen, and then it is not.
-    Each of the k means has its own interval, at alpha / k. Every estimator here is monotone in each mean, so its
-    extremes over that box are at the corners.
+    ``max_weight``: the largest weight possible; ``rewards``: the range of rewards and of the
+    model's predictions. With both stated the interval is a guarantee; what is not stated is taken
+    from what was seen, and then it is not. Each of the k means has its own interval, at alpha / k.
+    Every estimator here is monotone in each mean, so its extremes over that box are at the corners.
     """
 
     alpha: float = ALPHA
@@ -152,13 +165,19 @@ class Bernstein:
             return Bounds(*UNKNOWN)
         max_weight = sample.max_weight if self.max_weight is None else self.max_weight
         low, high = sample.span(max_weight, self.rewards or sample.rewards)
-        broken = bool((moments.low < low - _slack(low)).any() or (moments.high > high + _slack(high)).any())
+        broken = bool(
+            (moments.low < low - _slack(low)).any() or (moments.high > high + _slack(high)).any()
+        )
         low, high = np.minimum(low, moments.low), np.maximum(high, moments.high)
         k = len(moments.mean)
         log = math.log(4.0 * k / self.alpha)
-        radius = np.sqrt(2.0 * moments.variance * log / moments.n) + 7.0 * (high - low) * log / (3.0 * (moments.n - 1))
+        radius = np.sqrt(2.0 * moments.variance * log / moments.n) + 7.0 * (high - low) * log / (
+            3.0 * (moments.n - 1)
+        )
         box = np.clip([moments.mean - radius, moments.mean + radius], low, high)
-        corners = np.array([[box[side, j] for j, side in enumerate(sides)] for sides in product((0, 1), repeat=k)])
+        corners = np.array(
+            [[box[side, j] for j, side in enumerate(sides)] for sides in product((0, 1), repeat=k)]
+        )
         values = sample.value(corners)
         note = self._note(broken=broken)
         return (
@@ -171,15 +190,20 @@ class Bernstein:
         if broken:
             return "the interval is no guarantee, because rows lie outside the stated max_weight and rewards"
         missing = [name for name in ("max_weight", "rewards") if getattr(self, name) is None]
-        return f"the interval is no guarantee, because {' and '.join(missing)} were not stated" if missing else ""
+        return (
+            f"the interval is no guarantee, because {' and '.join(missing)} were not stated"
+            if missing
+            else ""
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Anytime:
     """Asymptotic confidence sequence (Waudby-Smith et al. 2021, arXiv:2103.06476, theorem 2.2).
 
-    Holds at all sample sizes at once, from a start with enough rows: look as often as you like and stop when you like.
-    ``tightest_at``: the number of rows where it is to be narrowest, which sets rho.
+    Holds at all sample sizes at once, from a start with enough rows: look as often as you like and
+    stop when you like. ``tightest_at``: the number of rows where it is to be narrowest, which sets
+    rho.
     """
 
     alpha: float = ALPHA
@@ -210,7 +234,11 @@ def z_of(alpha: float) -> float:
 
 
 def _around(sample: Sample, radius: float) -> Bounds:
-    return Bounds(sample.point - radius, sample.point + radius) if math.isfinite(radius) else Bounds(*UNKNOWN)
+    return (
+        Bounds(sample.point - radius, sample.point + radius)
+        if math.isfinite(radius)
+        else Bounds(*UNKNOWN)
+    )
 
 
 def _slack(limit: Float64) -> Float64:

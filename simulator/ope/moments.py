@@ -22,12 +22,15 @@ LANES = 4
 
 @dataclass(slots=True, eq=False)
 class Moments:
-    """Of n rows with k columns: ``mean``, ``low``, ``high``: float64[k]; ``root``: float64[up to k, k].
+    """Of n rows with k columns: ``mean``, ``low``, ``high``: float64[k].
 
-    ``root`` is the R of a QR decomposition of the centred rows: R'R are their sums of products, merged as by Chan,
-    Golub & LeVeque (1983, eq. 2.1). So nothing is lost when means are large against deviations, nor, as it would be
-    with R'R itself, when columns nearly cancel, as the two of a ratio do. ``replicates``: float64[B, k + 1], the sums
-    of every column, and the number of rows, under the weights of a Poisson bootstrap; B is 0 when none is wanted.
+    ``root``: float64[up to k, k].
+
+    ``root`` is the R of a QR decomposition of the centred rows: R'R are their sums of products,
+    merged as by Chan, Golub & LeVeque (1983, eq. 2.1). So nothing is lost when means are large
+    against deviations, nor, as it would be with R'R itself, when columns nearly cancel, as the two
+    of a ratio do. ``replicates``: float64[B, k + 1], the sums of every column, and the number of
+    rows, under the weights of a Poisson bootstrap; B is 0 when none is wanted.
     """
 
     n: int
@@ -63,7 +66,9 @@ class Moments:
         if other.n:
             shift = other.mean - self.mean
             self.mean = self.mean + shift * (other.n / n)
-            self.root = _triangle(np.vstack([self.root, other.root, shift * math.sqrt(self.n * (other.n / n))]))
+            self.root = _triangle(
+                np.vstack([self.root, other.root, shift * math.sqrt(self.n * (other.n / n))])
+            )
             self.low, self.high = np.minimum(self.low, other.low), np.maximum(self.high, other.high)
             self.replicates = self.replicates + other.replicates
         self.n = n
@@ -86,7 +91,10 @@ class Moments:
         return variance
 
     def stderr(self, gradient: Float64) -> float:
-        """Of a function of the means with this gradient, float64[k] (delta method); infinite below two rows."""
+        """Of a function of the means with this gradient, float64[k] (delta method).
+
+        Infinite below two rows.
+        """
         if self.n < 2:
             return math.inf
         return float(np.linalg.norm(self.root @ gradient)) / math.sqrt((self.n - 1) * self.n)
@@ -95,8 +103,8 @@ class Moments:
 def add_rows(blocks: Sequence[tuple[Moments, Float64]], keys: UInt64) -> None:
     """Add n rows to several moments: of each its columns, float64[k, n].
 
-    Their bootstraps are one: the weights of a row are drawn once, and all sums are one product of matrices. Columns
-    are ``checked`` ones.
+    Their bootstraps are one: the weights of a row are drawn once, and all sums are one product of
+    matrices. Columns are ``checked`` ones.
     """
     if not len(keys):
         return
@@ -105,9 +113,13 @@ def add_rows(blocks: Sequence[tuple[Moments, Float64]], keys: UInt64) -> None:
     sums = _bootstrapped([columns for _, columns in drawing], keys, most)
     for moments, columns in blocks:
         mean = columns.mean(axis=1)
-        replicates = next(sums)[: len(moments.replicates)] if len(moments.replicates) else moments.replicates
+        replicates = (
+            next(sums)[: len(moments.replicates)] if len(moments.replicates) else moments.replicates
+        )
         root = _triangle(columns.T - mean)
-        moments.merge(Moments(len(keys), mean, root, columns.min(axis=1), columns.max(axis=1), replicates))
+        moments.merge(
+            Moments(len(keys), mean, root, columns.min(axis=1), columns.max(axis=1), replicates)
+        )
 
 
 def checked(columns: Float64) -> Float64:
@@ -117,7 +129,9 @@ def checked(columns: Float64) -> Float64:
         ReplayError: a value is not finite.
     """
     if not (np.abs(columns) < LARGEST).all():
-        raise ReplayError("a reward, weight or prediction is NaN or too large; leave such rows out", "row")
+        raise ReplayError(
+            "a reward, weight or prediction is NaN or too large; leave such rows out", "row"
+        )
     return columns
 
 
@@ -146,8 +160,8 @@ def _triangle(rows: Float64) -> Float64:
 def poisson_weights(keys: UInt64, replicates: int) -> UInt8:
     """Draws of Poisson(1), uint8[replicates, n], that depend on key and replicate alone.
 
-    So it does not matter how a log is cut (Hanley & MacGibbon 2006; Chamandy et al. 2012), and rows that share a key,
-    the slots of a decision, are drawn together.
+    So it does not matter how a log is cut (Hanley & MacGibbon 2006; Chamandy et al. 2012), and rows
+    that share a key, the slots of a decision, are drawn together.
     """
     streams = splitmix64(np.arange(1, -(-replicates // LANES) + 1, dtype=np.uint64))
     lanes = splitmix64(keys[:, None] ^ streams).astype("<u8", copy=False).view("<u2")

@@ -1,4 +1,7 @@
-"""What to look at beside the estimates: rewards over time, weights, actions. It merges like them."""
+"""What to look at beside the estimates: rewards over time, weights, actions.
+
+It merges like them.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -37,7 +40,10 @@ class Action(msgspec.Struct, frozen=True):
 
 
 class Charts(msgspec.Struct, frozen=True):
-    """``weights``: rows by policy, in the bins that begin at ``edges``. ``actions``: the most frequent first."""
+    """``weights``: rows by policy, in the bins that begin at ``edges``.
+
+    ``actions``: the most frequent first.
+    """
 
     edges: list[float]
     weights: dict[str, list[int]]
@@ -57,12 +63,21 @@ class Overview:
 
     def update(self, batch: LogBatch, seen: Mapping[str, OpeBatch]) -> None:
         """Add a batch of the log, beside what each policy would have done."""
-        weights, counts = np.stack([seen[policy].weight for policy in self._policies]), counts_of(batch)
+        weights, counts = (
+            np.stack([seen[policy].weight for policy in self._policies]),
+            counts_of(batch),
+        )
         for number, weight in enumerate(weights):
-            self._weights[number] += np.bincount(EDGES.searchsorted(weight, side="right") - 1, minlength=EDGES.size)
+            self._weights[number] += np.bincount(
+                EDGES.searchsorted(weight, side="right") - 1, minlength=EDGES.size
+            )
         if (batch.times_ms > 0).any():
             hours = batch.times_ms // HOUR_MS
-            _add(self._hours, hours, counts * np.vstack([np.ones(len(batch)), batch.reward, weights * batch.reward]))
+            _add(
+                self._hours,
+                hours,
+                counts * np.vstack([np.ones(len(batch)), batch.reward, weights * batch.reward]),
+            )
         if batch.decisions and not self._crowded:
             ids = np.array([row.action_ids[row.chosen] for row in batch.decisions], object)
             _add(self._actions, ids, counts * np.vstack([np.ones((2, len(batch))), weights]))
@@ -84,10 +99,17 @@ class Overview:
         often = sorted(self._actions, key=lambda name: (-self._actions[name][0], name))[:actions]
         return Charts(
             edges=EDGES.tolist(),
-            weights={policy: row.tolist() for policy, row in zip(self._policies, self._weights, strict=True)},
+            weights={
+                policy: row.tolist()
+                for policy, row in zip(self._policies, self._weights, strict=True)
+            },
             times=self._times(buckets),
             actions=[
-                Action(name, float(self._actions[name][0] / total), self._by_policy(self._actions[name] / total))
+                Action(
+                    name,
+                    float(self._actions[name][0] / total),
+                    self._by_policy(self._actions[name] / total),
+                )
                 for name in often
             ],
         )
@@ -100,9 +122,16 @@ class Overview:
         joined: dict[int, Float64] = {}
         for hour in hours:
             start = hours[0] + (hour - hours[0]) // wide * wide
-            joined[start] = joined[start] + self._hours[hour] if start in joined else self._hours[hour]
+            joined[start] = (
+                joined[start] + self._hours[hour] if start in joined else self._hours[hour]
+            )
         return [
-            Bucket(start * HOUR_MS, int(sums[0]), float(sums[1] / sums[0]), self._by_policy(sums / sums[0]))
+            Bucket(
+                start * HOUR_MS,
+                int(sums[0]),
+                float(sums[1] / sums[0]),
+                self._by_policy(sums / sums[0]),
+            )
             for start, sums in joined.items()
         ]
 

@@ -1,7 +1,8 @@
 """Regressions of rewards in [0, 1] on columns, cross-fitted: each fold's is fitted on the rows of all others.
 
-How much a linear one is shrunk is chosen by the squared error of its predictions of the rows that it has not seen. The
-grid begins with a model that predicts the mean, and ends where less shrinkage predicts worse.
+How much a linear one is shrunk is chosen by the squared error of its predictions of the rows that
+it has not seen. The grid begins with a model that predicts the mean, and ends where less shrinkage
+predicts worse.
 """
 
 from collections.abc import Callable, Sequence
@@ -30,10 +31,18 @@ Curves = tuple[float, Float64]
 """The squared error of predictions of unseen rows, and the coefficients, float64[folds, d + 1], the intercept last."""
 
 
-def ridge(x: Float64, y: Float64, fold: Fold, folds: int, penalties: Sequence[float] = RIDGE) -> Curves:
-    """Least squares with a penalty on all but the intercept. ``x``: float64[n, d], ``y``: float64[n]."""
+def ridge(
+    x: Float64, y: Float64, fold: Fold, folds: int, penalties: Sequence[float] = RIDGE
+) -> Curves:
+    """Least squares with a penalty on all but the intercept.
+
+    ``x``: float64[n, d], ``y``: float64[n].
+    """
     parts = [_products(x, y, fold == each) for each in range(folds)]
-    rest = [np.sum([part for at, part in enumerate(parts) if at != each], axis=0) for each in range(folds)]
+    rest = [
+        np.sum([part for at, part in enumerate(parts) if at != each], axis=0)
+        for each in range(folds)
+    ]
 
     def fitted(penalty: float, _: Float64) -> Float64:
         return np.array([_solved(products, penalty) for products in rest])
@@ -57,15 +66,20 @@ def _solved(products: Float64, penalty: float) -> Float64:
     mean, reward = products[:d, -2] / n, products[-1, -2] / n
     if np.isfinite(penalty) and d:
         squares = products[:d, :d] - n * np.outer(mean, mean)
-        out[:d] = np.linalg.solve(squares + penalty * np.eye(d), products[:d, -1] - n * mean * reward)
+        out[:d] = np.linalg.solve(
+            squares + penalty * np.eye(d), products[:d, -1] - n * mean * reward
+        )
     out[d] = reward - mean @ out[:d]
     return out
 
 
-def logistic(x: Float64, y: Float64, fold: Fold, folds: int, penalties: Sequence[float] = LOGISTIC) -> Curves:
+def logistic(
+    x: Float64, y: Float64, fold: Fold, folds: int, penalties: Sequence[float] = LOGISTIC
+) -> Curves:
     """The likelihood of rewards in [0, 1] (Papke & Wooldridge 1996, doi:10.1002/(SICI)1099-1255(199611)11:6<619).
 
-    By Newton's method, each step by conjugate gradients: nothing is inverted. All folds are fitted at a time.
+    By Newton's method, each step by conjugate gradients: nothing is inverted. All folds are fitted
+    at a time.
     """
     wide = np.column_stack([x, np.ones(len(y))])
     rest = fold[:, None] != np.arange(folds)
@@ -85,7 +99,12 @@ def logistic(x: Float64, y: Float64, fold: Fold, folds: int, penalties: Sequence
 
 
 def _newton(
-    x: Float64, y: Float64, rest: NDArray[np.bool_], penalty: Float64, anchor: Float64, start: Float64
+    x: Float64,
+    y: Float64,
+    rest: NDArray[np.bool_],
+    penalty: Float64,
+    anchor: Float64,
+    start: Float64,
 ) -> Float64:
     """The coefficients, float64[d, folds], that are most likely under a normal prior around ``anchor``."""
     squares = x**2
@@ -119,8 +138,13 @@ def _newton(
     return found
 
 
-def _conjugate(x: Float64, curvature: Float64, penalty: Float64, slope: Float64, scale: Float64) -> Float64:
-    """What the Hessian X'WX + penalty makes the slope, float64[d, folds], nearly; preconditioned by its diagonal."""
+def _conjugate(
+    x: Float64, curvature: Float64, penalty: Float64, slope: Float64, scale: Float64
+) -> Float64:
+    """What the Hessian X'WX + penalty makes the slope, float64[d, folds], nearly.
+
+    Preconditioned by its diagonal.
+    """
     out, left = np.zeros_like(slope), slope.copy()
     ready = left / scale
     along, size = ready.copy(), (left * ready).sum(axis=0)
@@ -181,7 +205,11 @@ def trees(x: Float64, y: Float64, fold: Fold, folds: int) -> tuple[float, list[A
     for each in range(folds):
         mine = fold == each
         model = HistGradientBoostingRegressor(
-            learning_rate=0.1, max_iter=TREES, max_leaf_nodes=15, early_stopping=False, random_state=0
+            learning_rate=0.1,
+            max_iter=TREES,
+            max_leaf_nodes=15,
+            early_stopping=False,
+            random_state=0,
         )
         with _alone():
             fits.append(model.fit(x[~mine], y[~mine]) if (~mine).sum() > 1 else None)

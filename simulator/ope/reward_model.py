@@ -1,11 +1,12 @@
 """The reward model of DM and DR: one of several regressions on hashed features, cross-fitted on a sample of the log.
 
-The sample holds the rows whose keys have the smallest hashes, at most SAMPLE of them: the same rows however the log is
-cut, and all of a log that has no more. So what is fitted does not depend on pieces, and a model of any kind can be.
+The sample holds the rows whose keys have the smallest hashes, at most SAMPLE of them: the same rows
+however the log is cut, and all of a log that has no more. So what is fitted does not depend on
+pieces, and a model of any kind can be.
 
-Cross-fitting (Chernozhukov et al. 2018, arXiv:1608.00060, definition 3.2): a row is predicted by the model of the other
-folds, so that no prediction has seen its own reward. A row's fold follows from its key: all slots of a decision share
-it, however the log is cut.
+Cross-fitting (Chernozhukov et al. 2018, arXiv:1608.00060, definition 3.2): a row is predicted by
+the model of the other folds, so that no prediction has seen its own reward. A row's fold follows
+from its key: all slots of a decision share it, however the log is cut.
 """
 
 from collections.abc import Iterator, Sequence
@@ -37,8 +38,9 @@ DRAWN = np.uint64(0xD1B54A32D192ED03)
 class ModelSummary(msgspec.Struct, frozen=True):
     """Which reward model was chosen, and why.
 
-    ``kind``: ridge, logistic or gbm. ``losses``: by kind, the mean squared error of predictions of rewards that the
-    model had not seen; ``constant``: that of their mean. ``rows``: of the sample, ``of``: of the log.
+    ``kind``: ridge, logistic or gbm. ``losses``: by kind, the mean squared error of predictions of
+    rewards that the model had not seen; ``constant``: that of their mean. ``rows``: of the sample,
+    ``of``: of the log.
     """
 
     kind: str
@@ -54,7 +56,11 @@ class ModelSummary(msgspec.Struct, frozen=True):
         chosen = f"reward model of dm and dr: {self.kind}"
         chosen += ", which predicts unseen rewards best" if len(self.losses) > 1 else ""
         of = f" of {self.of:,}" if self.of != self.rows else ""
-        alone = f"{self.constant:.6g}, which no model improves on" if self.useless else f"{self.constant:.6g}"
+        alone = (
+            f"{self.constant:.6g}, which no model improves on"
+            if self.useless
+            else f"{self.constant:.6g}"
+        )
         return f"{chosen} (mean squared error on {self.rows:,}{of} rows: {losses}; their mean alone {alone})"
 
     @property
@@ -64,9 +70,12 @@ class ModelSummary(msgspec.Struct, frozen=True):
 
 
 class RewardModel:
-    """What is to be fitted. A feature's column is its hash modulo 2^bits; features that collide share a coefficient.
+    """What is to be fitted.
 
-    ``kinds``: names of KINDS; of several, the one that predicts unseen rewards best. ``penalties``: of ridge.
+    A feature's column is its hash modulo 2^bits; features that collide share a coefficient.
+
+    ``kinds``: names of KINDS; of several, the one that predicts unseen rewards best. ``penalties``:
+    of ridge.
     """
 
     def __init__(
@@ -79,8 +88,16 @@ class RewardModel:
         penalties: Sequence[float] | None = None,
     ) -> None:
         if not kinds or any(kind not in KINDS for kind in kinds):
-            raise ReplayError(f"a reward model is one of {', '.join(KINDS)}, not {list(kinds)}", "reward_model")
-        self._given = bits, folds, tuple(kinds), sample, None if penalties is None else tuple(penalties)
+            raise ReplayError(
+                f"a reward model is one of {', '.join(KINDS)}, not {list(kinds)}", "reward_model"
+            )
+        self._given = (
+            bits,
+            folds,
+            tuple(kinds),
+            sample,
+            None if penalties is None else tuple(penalties),
+        )
         self._drawn, self._keys = np.zeros(0, np.uint64), np.zeros(0, np.uint64)
         self._reward = np.zeros(0)
         self._features = nothing()
@@ -94,8 +111,12 @@ class RewardModel:
         wanted: NDArray[np.bool_] = splitmix64(keys ^ DRAWN) < self._drawn[-1]
         return wanted
 
-    def update(self, features: Features, reward: Float64, keys: UInt64, *, rows: int | None = None) -> None:
-        """Add rows, those that are ``wanted`` at least. ``features``: of the chosen actions, K = 1. ``rows``: of all.
+    def update(
+        self, features: Features, reward: Float64, keys: UInt64, *, rows: int | None = None
+    ) -> None:
+        """Add rows, those that are ``wanted`` at least. ``features``: of the chosen actions, K = 1.
+
+        ``rows``: of all.
 
         Raises:
             ReplayError: a reward is not finite.
@@ -112,13 +133,16 @@ class RewardModel:
             ReplayError: it has other bits, folds, kinds or another size.
         """
         if other._given != self._given:  # noqa: SLF001
-            raise ReplayError("cannot merge reward models of different bits or folds", "reward_model")
+            raise ReplayError(
+                "cannot merge reward models of different bits or folds", "reward_model"
+            )
         self._add(other._drawn, other._keys, other._reward, other._features)  # noqa: SLF001
         self._rows += other._rows  # noqa: SLF001
 
     def _add(self, drawn: UInt64, keys: UInt64, reward: Float64, features: Features) -> None:
         drawn = np.concatenate([self._drawn, drawn])
-        kept = np.argsort(drawn, kind="stable")[: self._given[3]]  # slots of a decision are drawn alike
+        # slots of a decision are drawn alike
+        kept = np.argsort(drawn, kind="stable")[: self._given[3]]
         self._drawn = drawn[kept]
         self._keys = np.concatenate([self._keys, keys])[kept]
         self._reward = np.concatenate([self._reward, reward])[kept]
@@ -130,10 +154,15 @@ class RewardModel:
         scales, size = Scales.of(self._features), 1 << bits
         laid = design(self._features, scales)
         fold = fold_of(self._keys, folds)
-        low, high = float(self._reward.min(initial=np.inf)), float(self._reward.max(initial=-np.inf))
+        low, high = (
+            float(self._reward.min(initial=np.inf)),
+            float(self._reward.max(initial=-np.inf)),
+        )
         low, span = (low, high - low) if high > low else (low if len(fold) else 0.0, 0.0)
         y = (self._reward - low) / span if span else np.zeros(len(fold))
-        wide = dense(laid.columns[:, 0], laid.values[:, 0], size) if len(fold) else np.zeros((0, size))
+        wide = (
+            dense(laid.columns[:, 0], laid.values[:, 0], size) if len(fold) else np.zeros((0, size))
+        )
         used = np.flatnonzero(wide.any(axis=0))
         x = wide[:, used]
         fits: dict[str, tuple[float, Any]] = {}
@@ -141,7 +170,9 @@ class RewardModel:
             if kind == "ridge":
                 fits[kind] = ridge(x, y, fold, folds, *([] if penalties is None else [penalties]))
             else:
-                fits[kind] = logistic(x, y, fold, folds) if kind == "logistic" else trees(x, y, fold, folds)
+                fits[kind] = (
+                    logistic(x, y, fold, folds) if kind == "logistic" else trees(x, y, fold, folds)
+                )
         chosen = min(fits, key=lambda kind: fits[kind][0])
         coefficients, grown = np.zeros((folds, size + 1)), None
         if chosen == "gbm":
@@ -162,8 +193,9 @@ class RewardModel:
 class FittedRewardModel:
     """Predicts rewards, within the range of those it has seen.
 
-    ``coefficients``: float64[folds, 2^bits + 1], the intercept last; those of a fold were fitted without it. ``low``,
-    ``span``: where rewards begin, and how far they reach. ``trees``: by fold, of ``gbm``, on the columns ``used``.
+    ``coefficients``: float64[folds, 2^bits + 1], the intercept last; those of a fold were fitted
+    without it. ``low``, ``span``: where rewards begin, and how far they reach. ``trees``: by fold,
+    of ``gbm``, on the columns ``used``.
     """
 
     kind: str
@@ -195,8 +227,12 @@ class FittedRewardModel:
             for each, model in enumerate(self.trees):
                 rows = np.flatnonzero(fold == each)
                 wide = laid.values.shape[2]
-                x = dense(laid.columns[rows].reshape(-1, wide), laid.values[rows].reshape(-1, wide), size)
-                out[rows] = by_trees(model, x[:, self.used]).reshape(len(rows), features.ids.shape[1])
+                x = dense(
+                    laid.columns[rows].reshape(-1, wide), laid.values[rows].reshape(-1, wide), size
+                )
+                out[rows] = by_trees(model, x[:, self.used]).reshape(
+                    len(rows), features.ids.shape[1]
+                )
             return out
         at = fold[:, None, None]
         margins = np.einsum("nkw,nkw->nk", self.coefficients[at, laid.columns % size], laid.values)

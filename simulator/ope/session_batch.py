@@ -13,12 +13,15 @@ from simulator.ope.batch import OpeBatch
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class SessionBatch(OpeBatch):
-    """n sessions, of each the first H decisions; as an OpeBatch a row is a session with its return and whole weight.
+    """n sessions, of each the first H decisions.
 
-    ``rewards``: float64[n, H], 0 after a session's end. ``running``: float64[n, H], the product of the importance
-    weights up to and with each decision; it stays as it is after the end. ``action_values``, ``values``: float64[n, H],
-    what the model expects of the rest of the session from each choice, and from each decision under the target policy;
-    0 after the end, None without a model. ``gamma``: what a reward counts one decision later.
+    As an OpeBatch a row is a session with its return and whole weight.
+
+    ``rewards``: float64[n, H], 0 after a session's end. ``running``: float64[n, H], the product of
+    the importance weights up to and with each decision; it stays as it is after the end.
+    ``action_values``, ``values``: float64[n, H], what the model expects of the rest of the session
+    from each choice, and from each decision under the target policy; 0 after the end, None without
+    a model. ``gamma``: what a reward counts one decision later.
     """
 
     rewards: Float64
@@ -50,10 +53,13 @@ def session_batch(
     action_values: Float64 | None = None,
     values: Float64 | None = None,
 ) -> SessionBatch:
-    """From what is known of each decision, float64[n, H]; what stands after a session's end is not looked at.
+    """From what is known of each decision, float64[n, H].
 
-    ``unsupported``: the target policy's mass on actions that the logging policy never takes there. Of a session that
-    is E[sum of running weight before x mass]: what the mean of whole weights lacks to 1.
+    What stands after a session's end is not looked at.
+
+    ``unsupported``: the target policy's mass on actions that the logging policy never takes there.
+    Of a session that is E[sum of running weight before x mass]: what the mean of whole weights
+    lacks to 1.
 
     Raises:
         BadRowError: a propensity is not above 0.

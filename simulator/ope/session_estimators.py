@@ -17,7 +17,8 @@ from simulator.ope.verdict import ENOUGH
 class Reach:
     """The effective sample size at every decision, (sum w_t)^2 / sum w_t^2: a monoid.
 
-    ``cut``: sessions that went on after the horizon; ``lengths``: decisions in all, those after it included.
+    ``cut``: sessions that went on after the horizon; ``lengths``: decisions in all, those after it
+    included.
     """
 
     def __init__(self, horizon: int) -> None:
@@ -44,7 +45,9 @@ class Reach:
     def ess(self) -> Float64:
         """float64[H]."""
         roots = np.sqrt(self._squares)
-        ratio: Float64 = np.divide(self._weights, roots, out=np.zeros_like(roots), where=roots > 0.0)
+        ratio: Float64 = np.divide(
+            self._weights, roots, out=np.zeros_like(roots), where=roots > 0.0
+        )
         return np.square(ratio)
 
     @property
@@ -57,12 +60,16 @@ class Reach:
 class SessionEstimator:
     """One formula over one log of sessions and one target policy: see Estimator.
 
-    The verdict is of whole weights, those of the last decision before the horizon: the worst there are.
+    The verdict is of whole weights, those of the last decision before the horizon: the worst there
+    are.
     """
 
     def __init__(self, name: str, *, horizon: int, gamma: float = 1.0, replicates: int = 0) -> None:
         if name not in SESSION_FORMULAS:
-            raise ReplayError(f"there is no estimator {name!r}; there are {', '.join(SESSION_FORMULAS)}", "estimator")
+            raise ReplayError(
+                f"there is no estimator {name!r}; there are {', '.join(SESSION_FORMULAS)}",
+                "estimator",
+            )
         if horizon < 1:
             raise ReplayError(f"a horizon is 1 decision or more, not {horizon}", "horizon")
         if not 0.0 <= gamma <= 1.0:
@@ -76,7 +83,10 @@ class SessionEstimator:
             ReplayError: the model's values are needed and missing, or a weight is not finite.
         """
         if not np.isfinite(batch.running).all():
-            raise ReplayError("the weights of a session are too large to multiply: choose a shorter horizon", "horizon")
+            raise ReplayError(
+                "the weights of a session are too large to multiply: choose a shorter horizon",
+                "horizon",
+            )
         self.estimator.update(batch)
 
     def merge(self, other: "SessionEstimator") -> None:
@@ -84,13 +94,17 @@ class SessionEstimator:
         self.estimator.merge(other.estimator)
 
     def estimate(self, reach: Reach, interval: Interval = Normal()) -> Estimate:  # noqa: B008 - frozen
-        """Of the sessions so far; where their weights have collapsed, the reason says from which decision on."""
+        """Of the sessions so far.
+
+        Where their weights have collapsed, the reason says from which decision on.
+        """
         estimate = self.estimator.estimate(interval)
         if estimate.ess >= ENOUGH or not reach.sessions:
             return estimate
         ahead = reach.decisions_ahead
         advice = f"--horizon {ahead}" if ahead else "a policy closer to the logging policy"
         reason = (
-            f"fewer than {ENOUGH:.0f} sessions count from decision {ahead + 1} on: use {advice}, or more of the log"
+            f"fewer than {ENOUGH:.0f} sessions count from decision {ahead + 1} on: use {advice},"
+            " or more of the log"
         )
         return msgspec.structs.replace(estimate, reason=f"{reason}; {estimate.reason}")

@@ -1,8 +1,8 @@
 """Estimators of what a session earns under another policy, as functions of means over sessions.
 
-w_t is the product of a session's importance weights up to and with decision t, w_-1 = 1, r_t its reward there, q_t the
-model's value of the choice and v_t of the decision under the target policy. All sums are over t < H, the horizon: what
-comes later is left out.
+w_t is the product of a session's importance weights up to and with decision t, w_-1 = 1, r_t its
+reward there, q_t the model's value of the choice and v_t of the decision under the target policy.
+All sums are over t < H, the horizon: what comes later is left out.
 """
 
 from collections.abc import Mapping
@@ -36,7 +36,9 @@ class SessionFormula(Formula):
         Raises:
             ReplayError: the range of a product of weights says nothing.
         """
-        raise ReplayError("a session's estimates have intervals of kind normal and bootstrap", "interval")
+        raise ReplayError(
+            "a session's estimates have intervals of kind normal and bootstrap", "interval"
+        )
 
 
 class SessionWIS(SessionFormula):
@@ -60,8 +62,8 @@ class SessionWIS(SessionFormula):
 class PerDecisionWIS(SessionFormula):
     """Consistent weighted per-decision importance sampling: sum_t gamma^t mean(w_t r_t) / mean(w_t).
 
-    Thomas 2015, "Safe Reinforcement Learning" (PhD thesis), section 3.10; a reward is weighted by the choices before it
-    only.
+    Thomas 2015, "Safe Reinforcement Learning" (PhD thesis), section 3.10; a reward is weighted by
+    the choices before it only.
     """
 
     @property
@@ -91,7 +93,12 @@ class SessionDR(SessionFormula):
         """The model's value, corrected at every decision."""
         sessions = _sessions(batch, self.horizon)
         actions, values = _model(sessions)
-        return np.stack([(sessions.before * values + sessions.running * (sessions.rewards - actions)) @ self.discounts])
+        return np.stack(
+            [
+                (sessions.before * values + sessions.running * (sessions.rewards - actions))
+                @ self.discounts
+            ]
+        )
 
 
 class WeightedDR(SessionFormula):
@@ -106,7 +113,11 @@ class WeightedDR(SessionFormula):
         """The products w_t (r_t - q_t) and w_t-1 v_t, and w_t."""
         sessions = _sessions(batch, self.horizon)
         actions, values = _model(sessions)
-        parts = [sessions.running * (sessions.rewards - actions), sessions.before * values, sessions.running]
+        parts = [
+            sessions.running * (sessions.rewards - actions),
+            sessions.before * values,
+            sessions.running,
+        ]
         return np.concatenate(parts, axis=1).T
 
     def value(self, means: Float64) -> Float64:

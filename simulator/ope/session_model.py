@@ -1,12 +1,14 @@
 """The model behind DR of sessions: what the rest of a session earns under a target policy, from sums that add up.
 
-Fitted Q evaluation (Le, Voloshin & Yue 2019, arXiv:1903.08738) with a ridge regression on hashed features. With X the
-features of the choices, N the mean features of the decisions after them under the target policy (0 after the last) and
-r the rewards, the value of h decisions ahead has the coefficients
+Fitted Q evaluation (Le, Voloshin & Yue 2019, arXiv:1903.08738) with a ridge regression on hashed
+features. With X the features of the choices, N the mean features of the decisions after them under
+the target policy (0 after the last) and r the rewards, the value of h decisions ahead has the
+coefficients
 
     c_h = (X'X + l2 I)^-1 (X'r + gamma X'N c_h-1),  c_0 = 0
 
-so X'X, X'N and X'r are all there is to know of the log: they merge by addition. Cross-fitted by session.
+so X'X, X'N and X'r are all there is to know of the log: they merge by addition. Cross-fitted by
+session.
 """
 
 from collections.abc import Sequence
@@ -26,10 +28,13 @@ L2 = 1.0
 """Of features in units of their standard deviations: what it means does not depend on theirs."""
 
 
-def mean_features(rows: Sequence[LoggedDecision], pmfs: Sequence[Float64], bits: int, scales: Scales) -> Float64:
+def mean_features(
+    rows: Sequence[LoggedDecision], pmfs: Sequence[Float64], bits: int, scales: Scales
+) -> Float64:
     """Of each row the mean of its actions' hashed features under a PMF, float64[n, 2^bits + 1], an intercept last.
 
-    ``pmfs``: float64[K] each; of the choice itself, all mass on it. ``scales``: the units of the features.
+    ``pmfs``: float64[K] each; of the choice itself, all mass on it. ``scales``: the units of the
+    features.
     """
     size = 1 << bits
     out = np.ones((len(rows), size + 1))
@@ -57,8 +62,9 @@ class SessionModel:
     def update(self, chosen: Float64, expected: Float64, rewards: Float64, key: int) -> None:
         """Add a session of T decisions.
 
-        ``chosen``: float64[T, d], features of its choices; ``expected``: float64[T, d], of its decisions, their mean
-        under the target policy; ``rewards``: float64[T]; ``key``: of the session.
+        ``chosen``: float64[T, d], features of its choices; ``expected``: float64[T, d], of its
+        decisions, their mean under the target policy; ``rewards``: float64[T]; ``key``: of the
+        session.
 
         Raises:
             ReplayError: a number is not finite.
@@ -68,7 +74,10 @@ class SessionModel:
         fold = int(fold_of(np.array([key], np.uint64), self._folds)[0])
         sums = chosen.T @ chosen, chosen.T @ onward, chosen.T @ rewards
         if not all(np.isfinite(each).all() for each in sums):
-            raise ReplayError("a feature or a reward is infinite, NaN or too large; leave such rows out", "features")
+            raise ReplayError(
+                "a feature or a reward is infinite, NaN or too large; leave such rows out",
+                "features",
+            )
         self._squares[fold] += sums[0]
         self._onward[fold] += sums[1]
         self._rewards[fold] += sums[2]
@@ -90,7 +99,8 @@ class SessionModel:
         out = []
         for fold in range(self._folds):
             squares, onward, rewards = (
-                np.delete(each, fold, axis=0).sum(axis=0) for each in (self._squares, self._onward, self._rewards)
+                np.delete(each, fold, axis=0).sum(axis=0)
+                for each in (self._squares, self._onward, self._rewards)
             )
             ridge = squares + L2 * np.eye(len(squares))
             solved = np.linalg.solve(ridge, np.column_stack([onward, rewards]))
@@ -101,18 +111,27 @@ class SessionModel:
             out.append(np.array(ahead))
         coefficients = np.array(out)
         if not np.isfinite(coefficients).all():
-            raise ReplayError("the model of dr does not converge so far ahead: choose a shorter horizon", "horizon")
+            raise ReplayError(
+                "the model of dr does not converge so far ahead: choose a shorter horizon",
+                "horizon",
+            )
         return FittedSessionModel(coefficients)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FittedSessionModel:
-    """``coefficients``: float64[folds, H, d], by decisions ahead; those of a fold were fitted without it."""
+    """``coefficients``: float64[folds, H, d], by decisions ahead.
+
+    Those of a fold were fitted without it.
+    """
 
     coefficients: Float64
 
     def values(self, features: Float64, keys: UInt64, ahead: NDArray[np.integer]) -> Float64:
-        """float64[n]: of decisions, each with its session's key and 1 to H decisions ahead. ``features``: [n, d]."""
+        """float64[n]: of decisions, each with its session's key and 1 to H decisions ahead.
+
+        ``features``: [n, d].
+        """
         coefficients = self.coefficients[fold_of(keys, len(self.coefficients)), ahead - 1]
         values: Float64 = np.einsum("nd,nd->n", features, coefficients)
         return values

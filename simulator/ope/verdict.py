@@ -1,8 +1,9 @@
 """Can an estimate be trusted? What its weights say, in one word and one sentence.
 
-What cannot be seen: propensities that are wrong and still have a mean weight of 1 under this target policy, say because
-the target policy does not tell apart the actions whose propensities are exchanged. Nor, in a log without PMFs, target
-mass m on actions that the log lacks, while m is below about 3 standard errors of the mean weight.
+What cannot be seen: propensities that are wrong and still have a mean weight of 1 under this target
+policy, say because the target policy does not tell apart the actions whose propensities are
+exchanged. Nor, in a log without PMFs, target mass m on actions that the log lacks, while m is below
+about 3 standard errors of the mean weight.
 """
 
 import math
@@ -19,7 +20,10 @@ from simulator.ope.batch import OpeBatch
 Verdict = Literal["reliable", "weak", "unreliable"]
 
 FALSE_ALARM = 1e-4
-"""Of each test that finds an estimate unreliable; there is one of the weights, one of the model's predictions."""
+"""Of each test that finds an estimate unreliable.
+
+There is one of the weights, one of the model's predictions.
+"""
 SUSPICION = 1e-2
 """Of the same tests, to find it weak."""
 SURPRISE = 0.02
@@ -52,11 +56,12 @@ class Diagnostics:
 
     Each row counts as often as the decisions that it stands for.
 
-    ``n``: rows, ``decisions``: what they stand for. ``known``: how many rows came with their PMFs. ``carried``: powers
-    of w' r. ``excess_squares``: of w, with the mass on what the log lacks, less 1. ``shift``: of what using w' in place
-    of w changed. ``balance``: of w (q - e), where there is a reward model. ``money``: the logarithm, per bet, of the
-    test that the mean weight is not above 1, for which a row's count must not depend on its action. ``reward_low``,
-    ``reward_high``: over rewards and predictions.
+    ``n``: rows, ``decisions``: what they stand for. ``known``: how many rows came with their PMFs.
+    ``carried``: powers of w' r. ``excess_squares``: of w, with the mass on what the log lacks, less
+    1. ``shift``: of what using w' in place of w changed. ``balance``: of w (q - e), where there is
+    a reward model. ``money``: the logarithm, per bet, of the test that the mean weight is not above
+    1, for which a row's count must not depend on its action. ``reward_low``, ``reward_high``: over
+    rewards and predictions.
     """
 
     n: int = 0
@@ -84,7 +89,10 @@ class Diagnostics:
 
     @classmethod
     def of(cls, batch: OpeBatch, used: Float64, shift: float) -> "Diagnostics":
-        """Of the batch's rows. ``used``: float64[n], the weights the estimator uses, times decisions."""
+        """Of the batch's rows.
+
+        ``used``: float64[n], the weights the estimator uses, times decisions.
+        """
         if not len(batch):
             return cls()
         squares = (used * batch.reward) ** 2
@@ -119,14 +127,18 @@ class Diagnostics:
     @property
     def expected_ess(self) -> float:
         """The effective sample size that the PMFs promise; infinite when they are not known."""
-        return _effective(self.decisions - self.unsupported, self.second_moments) if self.pmfs else math.inf
+        return (
+            _effective(self.decisions - self.unsupported, self.second_moments)
+            if self.pmfs
+            else math.inf
+        )
 
     @property
     def positives(self) -> float:
         """Rows that carry the value, as far as skewness goes: (sum (w' r)^2)^3 / (sum |w' r|^3)^2.
 
-        Of weights and rewards of 0 and 1 the number of ones; few large rewards among many small ones are few. It is n
-        over the squared skewness, were w' r not centred.
+        Of weights and rewards of 0 and 1 the number of ones; few large rewards among many small
+        ones are few. It is n over the squared skewness, were w' r not centred.
         """
         return self.carried_squares**3 / self.carried_cubes**2 if self.carried_cubes > 0.0 else 0.0
 
@@ -144,10 +156,10 @@ class Diagnostics:
     def weight_p_value(self) -> float:
         """Bounds the chance of such a mean weight if propensities are right, with no assumption on tails.
 
-        Above 1: a bet, as in simulator.audit. Below 1: for non-negative w, P(sum of E w - w >= t) is at most
-        exp(-t^2 / (2 sum of E w^2)) (Maurer 2003, J. Inequal. Pure Appl. Math. 4(1), theorem 1). Without PMFs E w^2 is
-        taken from what was seen, and that side is no bound: weights so rare that none came look like missing mass, and
-        are as bad for the estimate.
+        Above 1: a bet, as in simulator.audit. Below 1: for non-negative w, P(sum of E w - w >= t)
+        is at most exp(-t^2 / (2 sum of E w^2)) (Maurer 2003, J. Inequal. Pure Appl. Math. 4(1),
+        theorem 1). Without PMFs E w^2 is taken from what was seen, and that side is no bound:
+        weights so rare that none came look like missing mass, and are as bad for the estimate.
         """
         if self.n == 0:
             return 1.0
@@ -160,10 +172,13 @@ class Diagnostics:
     def balance_p_value(self) -> float:
         """Of the test that the reward model's predictions, weighted, have the mean they have under the target policy.
 
-        E w (q - e) = 0 when propensities are right. With z its self-normalised mean, 2 exp(-z^2 / 2): a bound for
-        symmetric tails (Efron 1969, doi:10.1080/01621459.1969.10501068), and above the normal p-value for many rows.
+        E w (q - e) = 0 when propensities are right. With z its self-normalised mean, 2 exp(-z^2 /
+        2): a bound for symmetric tails (Efron 1969, doi:10.1080/01621459.1969.10501068), and above
+        the normal p-value for many rows.
         """
-        return min(1.0, 2.0 * math.exp(-(_normalised(self.balance, self.balance_squares) ** 2) / 2.0))
+        return min(
+            1.0, 2.0 * math.exp(-(_normalised(self.balance, self.balance_squares) ** 2) / 2.0)
+        )
 
     @property
     def surprise(self) -> float:
@@ -177,7 +192,8 @@ class Diagnostics:
     def misled(self) -> float:
         """The squared errors of the reward model's predictions, by squared weights, over those of the best constant.
 
-        That is what the variance of DR is made of: above 1, the model adds to it. 0 without a model.
+        That is what the variance of DR is made of: above 1, the model adds to it. 0 without a
+        model.
         """
         plain = self.carried_squares
         if self.used_squares > 0.0:
@@ -221,7 +237,8 @@ def _of_batch(batch: OpeBatch) -> Diagnostics:
     weight, balance = batch.weight * counts, zeros
     if batch.predicted is not None and batch.expected is not None:
         moved = batch.predicted - batch.expected
-        moved[np.abs(moved) <= STEADY * (np.abs(batch.predicted) + np.abs(batch.expected))] = 0.0  # rounding
+        # rounding
+        moved[np.abs(moved) <= STEADY * (np.abs(batch.predicted) + np.abs(batch.expected))] = 0.0
         balance = weight * moved
     values = [each for each in (batch.reward, batch.predicted, batch.expected) if each is not None]
     return Diagnostics(
@@ -235,14 +252,18 @@ def _of_batch(batch: OpeBatch) -> Diagnostics:
         balance_squares=float(balance @ balance),
         known=0 if batch.second_moment is None else len(batch),
         unsupported=0.0 if batch.unsupported is None else float(counts @ batch.unsupported),
-        second_moments=0.0 if batch.second_moment is None else float(counts**2 @ batch.second_moment),
+        second_moments=0.0
+        if batch.second_moment is None
+        else float(counts**2 @ batch.second_moment),
         reward_low=min(float(each.min()) for each in values),
         reward_high=max(float(each.max()) for each in values),
         money=np.array([np.log(1.0 + share * excess).sum() for share in MORE]),
     )
 
 
-def judge(rows: Diagnostics, stderr: float, *, weighted: bool = True, modelled: bool = False) -> tuple[Verdict, str]:
+def judge(
+    rows: Diagnostics, stderr: float, *, weighted: bool = True, modelled: bool = False
+) -> tuple[Verdict, str]:
     """The verdict on an estimate with this standard error, and its first cause with what to do about it.
 
     ``weighted``: the estimator uses weights. ``modelled``: it uses the reward model.
@@ -281,7 +302,8 @@ def _weak(rows: Diagnostics, stderr: float, *, weighted: bool) -> str:
         pass
     elif rows.ess < ENOUGH:
         reason = (
-            f"of {rows.n:,} rows only {rows.ess:.0f} count (effective sample size); use more of the log, or {EXPLORE}"
+            f"of {rows.n:,} rows only {rows.ess:.0f} count (effective sample size); use more of"
+            f" the log, or {EXPLORE}"
         )
     elif rows.expected_ess < ENOUGH or (rows.pmfs and rows.squares < SHOWN * rows.second_moments):
         reason = f"{_promised(rows)}; use more of the log, or {EXPLORE}"
@@ -290,13 +312,15 @@ def _weak(rows: Diagnostics, stderr: float, *, weighted: bool) -> str:
         reason = f"one row has {share:.0%} of all weight (its weight is {rows.used_largest:.4g}); use more of the log"
     elif weighted and (taken > CLIPPED or abs(rows.shift) > SHIFT * stderr * rows.decisions):
         reason = (
-            f"{taken:.1%} of the weight is taken away, a bias the interval does not count; raise the limit, or use dr"
+            f"{taken:.1%} of the weight is taken away, a bias the interval does not count; raise"
+            " the limit, or use dr"
         )
     elif not weighted:
         reason = "the value is the reward model's alone, and no weight corrects its bias; use dr beside it"
     elif rows.positives < POSITIVES:
         reason = (
-            f"few or rare large rewards carry the value, as {rows.positives:.0f} alike would: an interval may miss what"
+            f"few or rare large rewards carry the value, as {rows.positives:.0f} alike would: an"
+            " interval may miss what"
             " has not come yet; use more of the log"
         )
     return reason
@@ -304,7 +328,8 @@ def _weak(rows: Diagnostics, stderr: float, *, weighted: bool) -> str:
 
 def _misled(rows: Diagnostics) -> str:
     return (
-        f"where weights are large the reward model has {rows.misled:.3g} times the squared error of a constant, so it"
+        f"where weights are large the reward model has {rows.misled:.3g} times the squared error"
+        " of a constant, so it"
         " adds to the error of dr; use snips, or another --reward-model"
     )
 
@@ -320,7 +345,8 @@ def _suspicious(rows: Diagnostics) -> str:
         return f"{_unbalanced(rows)}: {_suspect(rows)}; run the doctor on the log"
     if rows.surprise < SURPRISE:
         return (
-            f"{_mean_weight(rows)}; weights and what they do to predictions are as far off in {rows.surprise:.1%} of"
+            f"{_mean_weight(rows)}; weights and what they do to predictions are as far off in"
+            f" {rows.surprise:.1%} of"
             " sound logs: run the doctor on the log, or use more of it"
         )
     return ""
@@ -328,7 +354,8 @@ def _suspicious(rows: Diagnostics) -> str:
 
 def _sound(rows: Diagnostics) -> str:
     return (
-        f"the mean weight is {rows.mean_weight:.3f} and {rows.ess:,.0f} of {rows.n:,} rows count (effective sample"
+        f"the mean weight is {rows.mean_weight:.3f} and {rows.ess:,.0f} of {rows.n:,} rows count"
+        " (effective sample"
         " size): nothing speaks against the estimate"
     )
 
@@ -345,7 +372,8 @@ def _suspect(rows: Diagnostics) -> str:
 
 def _unbalanced(rows: Diagnostics) -> str:
     return (
-        "weighted, the reward model's predictions miss their mean under the target policy, which true propensities give"
+        "weighted, the reward model's predictions miss their mean under the target policy, which"
+        " true propensities give"
         f" (p = {rows.balance_p_value:.1g})"
     )
 
@@ -356,7 +384,8 @@ def _unsupported(share: float) -> str:
 
 def _promised(rows: Diagnostics) -> str:
     return (
-        f"the target policy takes actions so rare in the log that {rows.expected_ess:,.1f} of {rows.n:,} rows are"
+        f"the target policy takes actions so rare in the log that {rows.expected_ess:,.1f} of"
+        f" {rows.n:,} rows are"
         f" expected to count, whatever the {rows.ess:,.0f} seen"
     )
 

@@ -31,7 +31,10 @@ class Session(Protocol):
     """One user's decisions, from arrival until leaving for good."""
 
     def request(self) -> RankRequest:
-        """The decision that is asked for now, without an event_id. The same until the next choice."""
+        """The decision that is asked for now, without an event_id.
+
+        The same until the next choice.
+        """
         ...
 
     def choose(self, action_id: str) -> Step:
@@ -40,7 +43,9 @@ class Session(Protocol):
 
 
 class SessionWorld(Protocol):
-    """Where sessions come from. ``schema``: every feature that its requests may have; ``max_actions``: the most of one.
+    """Where sessions come from.
+
+    ``schema``: every feature that its requests may have; ``max_actions``: the most of one.
 
     Two sessions begun from generators of the same state, and given the same choices, are the same.
     """

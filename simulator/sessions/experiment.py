@@ -1,8 +1,9 @@
 """When does looking further than one reward pay? RL, the best myopic bandit and the truth, side by side.
 
-A policy of sessions (PPO) and a bandit are trained on the same number of decisions from the same features; then both,
-and a policy that is told every P(click) and shows the highest, play the same sessions: the same users, the same chance.
-A cell is one world, one seed and one policy, and knows nothing of the others.
+A policy of sessions (PPO) and a bandit are trained on the same number of decisions from the same
+features; then both, and a policy that is told every P(click) and shows the highest, play the same
+sessions: the same users, the same chance. A cell is one world, one seed and one policy, and knows
+nothing of the others.
 """
 
 import time
@@ -36,9 +37,18 @@ _VW = "--cb_explore_adf --cb_type mtr -q cf -q cs -q fs"
 GRID: Mapping[str, tuple[RidgeConfig | VwConfig, Exploration]] = {
     "ridge, epsilon 0.1": (RidgeConfig(action_bias=False), EpsilonGreedy(0.1)),
     "ridge, epsilon 0.02": (RidgeConfig(action_bias=False), EpsilonGreedy(0.02)),
-    "ridge, crossed, epsilon 0.1": (RidgeConfig(action_bias=False, interactions=_FEW), EpsilonGreedy(0.1)),
-    "ridge, all crossed, epsilon 0.1": (RidgeConfig(action_bias=False, interactions=_MANY), EpsilonGreedy(0.1)),
-    "ridge, all crossed, LinTS 0.3": (RidgeConfig(action_bias=False, interactions=_MANY), LinTs(0.3, draws=50)),
+    "ridge, crossed, epsilon 0.1": (
+        RidgeConfig(action_bias=False, interactions=_FEW),
+        EpsilonGreedy(0.1),
+    ),
+    "ridge, all crossed, epsilon 0.1": (
+        RidgeConfig(action_bias=False, interactions=_MANY),
+        EpsilonGreedy(0.1),
+    ),
+    "ridge, all crossed, LinTS 0.3": (
+        RidgeConfig(action_bias=False, interactions=_MANY),
+        LinTs(0.3, draws=50),
+    ),
     "ridge, item biases, epsilon 0.1": (RidgeConfig(interactions=_MANY), EpsilonGreedy(0.1)),
     "VW, all crossed, epsilon 0.1": (VwConfig(_VW), EpsilonGreedy(0.1)),
     "VW, constant rate, epsilon 0.1": (VwConfig(f"{_VW} --power_t 0 -l 0.05"), EpsilonGreedy(0.1)),
@@ -56,21 +66,30 @@ TUNED = {
 def bandit_named(name: str) -> PolicySpec:
     """One of GRID."""
     learner, exploration = GRID[name]
-    return PolicySpec("bandit", use=list(USE), learner=learner, exploration=exploration, floor=FLOOR)
+    return PolicySpec(
+        "bandit", use=list(USE), learner=learner, exploration=exploration, floor=FLOOR
+    )
 
 
-def tuned(world: str, steps: int, sessions: int, seeds: Sequence[int]) -> Iterator[tuple[str, float]]:
+def tuned(
+    world: str, steps: int, sessions: int, seeds: Sequence[int]
+) -> Iterator[tuple[str, float]]:
     """What each bandit of the grid earns after ``steps`` decisions: the mean over the worlds of these seeds."""
     worlds = [session_world(world, seed) for seed in seeds]
     for name in GRID:
         spec = bandit_named(name)
-        policies = [load_policy(greedy(spec), train_bandit(each, spec, steps, 1)) for each in worlds]
+        policies = [
+            load_policy(greedy(spec), train_bandit(each, spec, steps, 1)) for each in worlds
+        ]
         played = [play(*pair, sessions, TEST_SEED) for pair in zip(worlds, policies, strict=True)]
         yield name, float(np.mean([each.returns.mean() for each in played]))
 
 
 class Cell(msgspec.Struct, frozen=True):
-    """``policy``: rl, bandit or knows clicks. ``steps``: decisions to train on; ``sessions``: played afterwards."""
+    """``policy``: rl, bandit or knows clicks.
+
+    ``steps``: decisions to train on; ``sessions``: played afterwards.
+    """
 
     world: str
     seed: int
@@ -83,8 +102,9 @@ class Cell(msgspec.Struct, frozen=True):
 class Result(msgspec.Struct, frozen=True):
     """``mean``: return of a session, ``length``: its decisions.
 
-    ``exact``: in the small world, the expected return of this policy and of the best there are, without chance.
-    ``curve``: decisions and mean return, of RL's training. ``seconds`` of processor time: of training, and playing.
+    ``exact``: in the small world, the expected return of this policy and of the best there are,
+    without chance. ``curve``: decisions and mean return, of RL's training. ``seconds`` of processor
+    time: of training, and playing.
     """
 
     cell: Cell
@@ -124,7 +144,9 @@ def run_cell(cell: Cell) -> Result:
     elif cell.policy == MYOPIC and isinstance(world, SatiationWorld):
         policy = KnowsClicks(FLOOR)
     else:
-        raise InvalidFieldError(f"there is no policy {cell.policy!r} in the world {cell.world}", "policy")
+        raise InvalidFieldError(
+            f"there is no policy {cell.policy!r} in the world {cell.world}", "policy"
+        )
     trained = time.process_time()
     played = play(world, policy, cell.sessions, TEST_SEED + cell.seed)
     return Result(
@@ -142,11 +164,21 @@ def _trained_rl(cell: Cell) -> tuple[Policy, list[tuple[int, float]]]:
     from simulator.rllib_train import Training, train_rl  # noqa: PLC0415 - torch and RLlib, only where they train
 
     trained = train_rl(
-        Training(world=cell.world, world_seed=cell.seed, seed=cell.seed, steps=cell.steps, gamma=cell.gamma)
+        Training(
+            world=cell.world,
+            world_seed=cell.seed,
+            seed=cell.seed,
+            steps=cell.steps,
+            gamma=cell.gamma,
+        )
     )
     spec = trained.spec(temperature=TEMPERATURE, floor=FLOOR)
-    snapshot = make_learner(spec, salt=SALT, checkpoint=trained.model(spec).checkpoint).snapshot(f"{cell.steps}-0")
-    return load_policy(spec, snapshot), [(point.steps, point.session_return) for point in trained.curve]
+    snapshot = make_learner(spec, salt=SALT, checkpoint=trained.model(spec).checkpoint).snapshot(
+        f"{cell.steps}-0"
+    )
+    return load_policy(spec, snapshot), [
+        (point.steps, point.session_return) for point in trained.curve
+    ]
 
 
 def _trained_bandit(cell: Cell, world: SessionWorld) -> Policy:
@@ -168,7 +200,10 @@ def exact_values(world: SessionWorld, name: str, policy: Policy) -> dict[str, fl
         best = {"optimum": optimal_return(world), MYOPIC: myopic_return(world)}
     except InvalidFieldError:
         return {}
-    return {**best, name: value_of(world, lambda group, levels: _choice(world, policy, group, levels))}
+    return {
+        **best,
+        name: value_of(world, lambda group, levels: _choice(world, policy, group, levels)),
+    }
 
 
 def _choice(world: SatiationWorld, policy: Policy, group: int, levels: Levels) -> Float64:
@@ -195,11 +230,31 @@ def _ratio(world: str, gamma: float, against: str, logs: Float64) -> Ratio:
     """Geometric mean, with Student's interval for its logarithm."""
     count = len(logs)
     mean = float(logs.mean())
-    radius = STUDENT.get(count, z_of(0.05)) * float(logs.std(ddof=1)) / np.sqrt(count) if count > 1 else np.inf
+    radius = (
+        STUDENT.get(count, z_of(0.05)) * float(logs.std(ddof=1)) / np.sqrt(count)
+        if count > 1
+        else np.inf
+    )
     return Ratio(
-        world, gamma, against, float(np.exp(mean)), float(np.exp(mean - radius)), float(np.exp(mean + radius)), count
+        world,
+        gamma,
+        against,
+        float(np.exp(mean)),
+        float(np.exp(mean - radius)),
+        float(np.exp(mean + radius)),
+        count,
     )
 
 
-STUDENT = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}
+STUDENT = {
+    2: 12.706,
+    3: 4.303,
+    4: 3.182,
+    5: 2.776,
+    6: 2.571,
+    7: 2.447,
+    8: 2.365,
+    9: 2.306,
+    10: 2.262,
+}
 """Quantiles 0.975 of Student's distribution with n - 1 degrees of freedom, by n."""

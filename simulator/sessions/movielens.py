@@ -1,12 +1,14 @@
 """Sessions made from MovieLens 100K: users, what they like, and when they leave are the data's.
 
-A session of the data is a user's ratings with no pause above 30 minutes. Whether a rating was the last of its session
-is fitted by a logistic regression on whether it was 4 or more and on the log of its place; whether another session
-followed, on the share of such ratings in it. Nothing is chosen by hand, and nothing is tuned.
+A session of the data is a user's ratings with no pause above 30 minutes. Whether a rating was the
+last of its session is fitted by a logistic regression on whether it was 4 or more and on the log of
+its place; whether another session followed, on the share of such ratings in it. Nothing is chosen
+by hand, and nothing is tuned.
 
-A decision is among 12 films the user has not rated in the part that is known, nor been shown in this session, drawn
-with chances in proportion to how often they were rated there. A film of the held-out part that the user rated 4 or more
-earns 1 (``simulator.movielens``). ``tastes`` scores a film by how much more than usual the user rated its genres.
+A decision is among 12 films the user has not rated in the part that is known, nor been shown in
+this session, drawn with chances in proportion to how often they were rated there. A film of the
+held-out part that the user rated 4 or more earns 1 (``simulator.movielens``). ``tastes`` scores a
+film by how much more than usual the user rated its genres.
 """
 
 from dataclasses import dataclass
@@ -35,8 +37,8 @@ SHRINK = 5.0
 class Leaving:
     """Coefficients of two logistic regressions on the data's sessions.
 
-    ``leaves``: float64[3], of 1, liked, log(1 + place) for a rating to be its session's last. ``returns``: float64[2],
-    of 1 and the share of liked ratings, for another session to follow.
+    ``leaves``: float64[3], of 1, liked, log(1 + place) for a rating to be its session's last.
+    ``returns``: float64[2], of 1 and the share of liked ratings, for another session to follow.
     """
 
     leaves: Float64
@@ -44,7 +46,10 @@ class Leaving:
 
 
 def logistic(features: Float64, outcome: Float64, steps: int = 25) -> Float64:
-    """Coefficients of maximum likelihood, float64[d], by Newton's method. ``features``: float64[n, d]."""
+    """Coefficients of maximum likelihood, float64[d], by Newton's method.
+
+    ``features``: float64[n, d].
+    """
     weights = np.zeros(features.shape[1])
     for _ in range(steps):
         mean = _sigmoid(features @ weights)
@@ -90,14 +95,25 @@ class MovieLensSessions:
         self.popular: Float64 = (popular - popular.mean()) / popular.std()
         genres = sorted({genre for item in world.catalogue for genre in item["features"]["genres"]})
         decades = sorted({item["features"].get("decade", "") for item in world.catalogue} - {""})
-        self._genres = np.array([[genre in item["features"]["genres"] for genre in genres] for item in world.catalogue])
+        self._genres = np.array(
+            [[genre in item["features"]["genres"] for genre in genres] for item in world.catalogue]
+        )
         self._tastes = self._tastes_of(at)
         people = [world.context(user) for user in world.users]
-        groups = sorted({f"{name}={person[name]}" for person in people for name in ("age_band", "gender")})
+        groups = sorted(
+            {f"{name}={person[name]}" for person in people for name in ("age_band", "gender")}
+        )
         self.schema = FeatureSchema.of(
             context=[*groups, "place", "liked"],
-            features=[*(f"genres={genre}" for genre in genres), *(f"decade={decade}" for decade in decades)],
-            scores=[f"{source}.{kind}" for source in ("popular", "tastes") for kind in ("score", "rank", "present")],
+            features=[
+                *(f"genres={genre}" for genre in genres),
+                *(f"decade={decade}" for decade in decades),
+            ],
+            scores=[
+                f"{source}.{kind}"
+                for source in ("popular", "tastes")
+                for kind in ("score", "rank", "present")
+            ],
         )
 
     def session(self, rng: np.random.Generator) -> "MovieLensSession":
@@ -150,7 +166,11 @@ class MovieLensSession:
             for item in self.items.tolist()
         ]
         share = self._liked / max(self._place, 1)
-        context: FeatureMap = {**self._person, "place": float(np.log1p(self._place)), "liked": share}
+        context: FeatureMap = {
+            **self._person,
+            "place": float(np.log1p(self._place)),
+            "liked": share,
+        }
         return RankRequest(context=context, actions=actions)
 
     def choose(self, action_id: str) -> Step:
@@ -162,15 +182,21 @@ class MovieLensSession:
         sessions = self._sessions
         item = sessions.rows.get(action_id, -1)
         if item not in self.items:
-            raise InvalidFieldError(f"{action_id!r} is not among the actions that were asked about", "action_id")
+            raise InvalidFieldError(
+                f"{action_id!r} is not among the actions that were asked about", "action_id"
+            )
         reward = sessions.world.reward(self._user, action_id)
         chances = self._rng.random(2)
-        leaves = chances[0] < _sigmoid(sessions.leaving.leaves @ [1.0, reward, np.log1p(self._place)])
+        leaves = chances[0] < _sigmoid(
+            sessions.leaving.leaves @ [1.0, reward, np.log1p(self._place)]
+        )
         self._place, self._liked = self._place + 1, self._liked + reward
         self._open[item] = 0.0
         left = False
         if leaves:
-            left = not chances[1] < _sigmoid(sessions.leaving.returns @ [1.0, self._liked / self._place])
+            left = not chances[1] < _sigmoid(
+                sessions.leaving.returns @ [1.0, self._liked / self._place]
+            )
             self._place, self._liked = 0, 0.0
         self._draw()
         return Step(reward, bool(left))

@@ -1,7 +1,8 @@
 """The optimum of a small world by dynamic programming, and the exact value of any policy in it.
 
-Exact where a decision is among all items and a user is told by the group: then group and satiations are the whole
-state. Value iteration (Bellman 1957); every step ends the session with a probability above 0, so it contracts.
+Exact where a decision is among all items and a user is told by the group: then group and satiations
+are the whole state. Value iteration (Bellman 1957); every step ends the session with a probability
+above 0, so it contracts.
 """
 
 from collections.abc import Callable
@@ -23,9 +24,12 @@ Choice = Callable[[int, Levels], Float64]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Chain:
-    """One group's decision process: S states, A items. ``goes_on``, ``comes_back``: float64[S, A], probabilities.
+    """One group's decision process: S states, A items.
 
-    ``reward``: float64[S, A], P(click); ``after``, ``rested``: int[S, A], the state after a step, and after a return.
+    ``goes_on``, ``comes_back``: float64[S, A], probabilities.
+
+    ``reward``: float64[S, A], P(click); ``after``, ``rested``: int[S, A], the state after a step,
+    and after a return.
     """
 
     states: list[Levels]
@@ -37,7 +41,9 @@ class Chain:
 
     def backup(self, value: Float64) -> Float64:
         """float64[S, A]: reward and what follows, if a state is worth ``value`` [S]."""
-        worth: Float64 = self.reward + self.goes_on * value[self.after] + self.comes_back * value[self.rested]
+        worth: Float64 = (
+            self.reward + self.goes_on * value[self.after] + self.comes_back * value[self.rested]
+        )
         return worth
 
 
@@ -53,8 +59,12 @@ def chain_of(world: SatiationWorld, group: int) -> Chain:
     """
     p = world.parameters
     if p.personal_spread or p.candidates != (len(world.ids), len(world.ids)):
-        raise InvalidFieldError(f"dynamic programming needs a world like 'small', not {p.name!r}", "world")
-    states = [np.array(levels, np.int64) for levels in product(range(p.levels + 1), repeat=p.topics)]
+        raise InvalidFieldError(
+            f"dynamic programming needs a world like 'small', not {p.name!r}", "world"
+        )
+    states = [
+        np.array(levels, np.int64) for levels in product(range(p.levels + 1), repeat=p.topics)
+    ]
     number = {tuple(levels.tolist()): at for at, levels in enumerate(states)}
     shape = len(states), len(world.ids)
     reward, goes_on, comes_back = np.zeros(shape), np.zeros(shape), np.zeros(shape)
@@ -81,7 +91,9 @@ def optimal_return(world: SatiationWorld) -> float:
 
 def myopic_return(world: SatiationWorld) -> float:
     """Of always showing the item of the highest P(click), which is known; the first of several."""
-    return _mean_return(world, lambda chain, worth: worth[np.arange(len(worth)), chain.reward.argmax(axis=1)])
+    return _mean_return(
+        world, lambda chain, worth: worth[np.arange(len(worth)), chain.reward.argmax(axis=1)]
+    )
 
 
 def value_of(world: SatiationWorld, choice: Choice) -> float:
@@ -100,7 +112,11 @@ def _followed(pmfs: Float64, _: Chain, worth: Float64) -> Float64:
 
 
 def _mean_return(world: SatiationWorld, improve: Improve) -> float:
-    return float(np.mean([_solve(chain_of(world, group), improve) for group in range(world.parameters.groups)]))
+    return float(
+        np.mean(
+            [_solve(chain_of(world, group), improve) for group in range(world.parameters.groups)]
+        )
+    )
 
 
 def _solve(chain: Chain, improve: Improve) -> float:

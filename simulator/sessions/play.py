@@ -28,7 +28,9 @@ class Played:
 
 
 class KnowsClicks:
-    """The best myopic policy there can be: the action of the highest P(click), which it is told. Worlds only.
+    """The best myopic policy there can be: the action of the highest P(click), which it is told.
+
+    Worlds only.
 
     ``floor`` as everywhere, so that it explores as much as what it stands beside.
     """
@@ -46,7 +48,12 @@ class KnowsClicks:
 
 
 def play(
-    world: SessionWorld, policy: Policy | KnowsClicks, sessions: int, seed: int, *, steps: int = MAX_STEPS
+    world: SessionWorld,
+    policy: Policy | KnowsClicks,
+    sessions: int,
+    seed: int,
+    *,
+    steps: int = MAX_STEPS,
 ) -> Played:
     """Let a policy choose in so many sessions, of each up to ``steps`` decisions.
 
@@ -58,11 +65,14 @@ def play(
         chance = np.random.default_rng([seed, number, 1]).random(MAX_STEPS)
         for step in range(steps):
             request = session.request()
-            if isinstance(policy, KnowsClicks):
-                pmf = policy.pmf_of(session)
-            else:
-                pmf = check_pmf(policy.pmf(*features_of(world, request)))
-            reward, left = session.choose((request.actions or [])[draw(pmf, float(chance[step]))].id)
+            pmf = (
+                policy.pmf_of(session)
+                if isinstance(policy, KnowsClicks)
+                else check_pmf(policy.pmf(*features_of(world, request)))
+            )
+            reward, left = session.choose(
+                (request.actions or [])[draw(pmf, float(chance[step]))].id
+            )
             returns[number] += reward
             lengths[number] = step + 1
             if left:
@@ -71,14 +81,21 @@ def play(
 
 
 def train_bandit(
-    world: SessionWorld, spec: PolicySpec, steps: int, seed: int, *, progress: Callable[[int], None] = lambda _: None
+    world: SessionWorld,
+    spec: PolicySpec,
+    steps: int,
+    seed: int,
+    *,
+    progress: Callable[[int], None] = lambda _: None,
 ) -> Snapshot:
     """What a bandit knows that has made ``steps`` decisions, and has learned each one's own reward and nothing else."""
     learner = make_learner(spec, salt=SALT)
     policy = load_policy(spec, learner.snapshot("0-0"))
     chance = np.random.default_rng([seed, 3])
     started = TOGETHER
-    playing = [world.session(np.random.default_rng([seed, number, 2])) for number in range(TOGETHER)]
+    playing = [
+        world.session(np.random.default_rng([seed, number, 2])) for number in range(TOGETHER)
+    ]
     lengths = [0] * TOGETHER
     pending: list[Interaction] = []
     for number in range(steps):
@@ -92,7 +109,10 @@ def train_bandit(
         pending.append(_interaction(number, context, actions, chosen, pmf, reward))
         lengths[place] += 1
         if left or lengths[place] == MAX_STEPS:
-            playing[place], lengths[place] = world.session(np.random.default_rng([seed, started, 2])), 0
+            playing[place], lengths[place] = (
+                world.session(np.random.default_rng([seed, started, 2])),
+                0,
+            )
             started += 1
         if len(pending) == PUBLISH_EVERY:
             learner.learn(pending)

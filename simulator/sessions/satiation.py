@@ -1,19 +1,19 @@
 """A world whose users tire of what they have just seen, leave when they are bored, and may come back.
 
-A user has an affinity to each topic. Showing an item adds to the satiation of its topic and takes from that of all
-others, whether it was clicked or not. With u the user's affinity to the item's topic, q the item's quality and s in
-[0, 1] the satiation of the topic before it is shown:
+A user has an affinity to each topic. Showing an item adds to the satiation of its topic and takes
+from that of all others, whether it was clicked or not. With u the user's affinity to the item's
+topic, q the item's quality and s in [0, 1] the satiation of the topic before it is shown:
 
     P(click)          = sigmoid(offset + u + q - tires s)
     P(leaves, click)  = leaves + bores s              P(leaves, no click) = leaves + bores s + dull
     P(comes back)     = returns (1 - mean satiation)  and then every satiation is halved, rounded down
 
-A session is all visits of one user: it ends when the user leaves and does not come back. Its return is its number of
-clicks. With tires = bores = returns = 0 no choice but through its own click matters for what comes after it, and with
-dull = 0 not even that: then the myopic policy is optimal.
+A session is all visits of one user: it ends when the user leaves and does not come back. Its return
+is its number of clicks. With tires = bores = returns = 0 no choice but through its own click
+matters for what comes after it, and with dull = 0 not even that: then the myopic policy is optimal.
 
-Source of the idea: satiation in recommenders, Kapoor et al. 2015 (doi:10.1145/2684822.2685306); myopic against
-long-term choices, Ie et al. 2019 (arXiv:1905.12767).
+Source of the idea: satiation in recommenders, Kapoor et al. 2015 (doi:10.1145/2684822.2685306);
+myopic against long-term choices, Ie et al. 2019 (arXiv:1905.12767).
 """
 
 from collections.abc import Mapping
@@ -36,12 +36,14 @@ Levels = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """The numbers of a world. ``levels``: satiation has this many steps; showing adds ``rise``, a step passes away.
+    """The numbers of a world.
 
-    ``candidates``: least and most items a decision is among, drawn afresh each time. ``affinity_spread``: standard
-    deviation of a group's affinities; ``personal_spread``: of a user's own, around the group's; ``score_noise``: of the
-    error of the source ``cf``, which scores items by the user's affinity. ``quality``: items' are spread evenly over
-    +- this.
+    ``levels``: satiation has this many steps; showing adds ``rise``, a step passes away.
+
+    ``candidates``: least and most items a decision is among, drawn afresh each time.
+    ``affinity_spread``: standard deviation of a group's affinities; ``personal_spread``: of a
+    user's own, around the group's; ``score_noise``: of the error of the source ``cf``, which scores
+    items by the user's affinity. ``quality``: items' are spread evenly over +- this.
     """
 
     name: str
@@ -106,8 +108,13 @@ class SatiationWorld:
         """See SessionWorld."""
         return SatiationSession(self, rng)
 
-    def request(self, group: int, items: NDArray[np.intp], scores: Float64, levels: Levels) -> RankRequest:
-        """What is asked about a user of this group. ``scores``: float64[items of the world], of the source ``cf``."""
+    def request(
+        self, group: int, items: NDArray[np.intp], scores: Float64, levels: Levels
+    ) -> RankRequest:
+        """What is asked about a user of this group.
+
+        ``scores``: float64[items of the world], of the source ``cf``.
+        """
         top, actions = self.parameters.levels, []
         for item in items.tolist():
             topic = int(self.topics[item])
@@ -117,12 +124,19 @@ class SatiationWorld:
                 "recent": float(levels[topic]) / top,
             }
             actions.append(ActionRequest(self.ids[item], own, {"cf": float(scores[item])}))
-        return RankRequest(context={"group": f"g{group}", "satiation": float(levels.mean()) / top}, actions=actions)
+        return RankRequest(
+            context={"group": f"g{group}", "satiation": float(levels.mean()) / top}, actions=actions
+        )
 
     def click(self, affinity: Float64, items: NDArray[np.intp], levels: Levels) -> Float64:
         """P(click) of items, float64[n]. ``affinity``: float64[topics]; ``levels``: int[topics]."""
         p, topics = self.parameters, self.topics[items]
-        logit = p.offset + affinity[topics] + self.qualities[items] - p.tires * levels[topics] / p.levels
+        logit = (
+            p.offset
+            + affinity[topics]
+            + self.qualities[items]
+            - p.tires * levels[topics] / p.levels
+        )
         chance: Float64 = 1.0 / (1.0 + np.exp(-logit))
         return chance
 
@@ -148,13 +162,18 @@ class SatiationWorld:
 
 
 class SatiationSession:
-    """See Session. What is random is drawn from ``rng`` in a fixed order, a fixed number of draws per step."""
+    """See Session.
+
+    What is random is drawn from ``rng`` in a fixed order, a fixed number of draws per step.
+    """
 
     def __init__(self, world: SatiationWorld, rng: np.random.Generator) -> None:
         p = world.parameters
         self._world, self._rng = world, rng
         self.group = int(rng.integers(p.groups))
-        self.affinity: Float64 = world.affinities[self.group] + rng.normal(0.0, p.personal_spread, p.topics)
+        self.affinity: Float64 = world.affinities[self.group] + rng.normal(
+            0.0, p.personal_spread, p.topics
+        )
         self._scores = self.affinity[world.topics] + rng.normal(0.0, p.score_noise, len(world.ids))
         self.levels: Levels = np.zeros(p.topics, np.int64)
         self._draw()
@@ -181,7 +200,9 @@ class SatiationSession:
         world = self._world
         item = int(action_id.removeprefix("i")) if action_id in world.ids else -1
         if item not in self.items:
-            raise InvalidFieldError(f"{action_id!r} is not among the actions that were asked about", "action_id")
+            raise InvalidFieldError(
+                f"{action_id!r} is not among the actions that were asked about", "action_id"
+            )
         topic = int(world.topics[item])
         chances = self._rng.random(3)
         clicked = bool(chances[0] < world.click(self.affinity, np.array([item]), self.levels)[0])
@@ -202,5 +223,7 @@ def satiation_world(name: str, seed: int = 0) -> SatiationWorld:
         InvalidFieldError: there is no such world.
     """
     if name not in WORLDS:
-        raise InvalidFieldError(f"there is no world {name!r}; there are {', '.join(WORLDS)}, movielens", "world")
+        raise InvalidFieldError(
+            f"there is no world {name!r}; there are {', '.join(WORLDS)}, movielens", "world"
+        )
     return SatiationWorld(WORLDS[name], seed)

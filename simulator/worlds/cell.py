@@ -50,10 +50,12 @@ class Finding(msgspec.Struct, frozen=True):
 
 
 class CellResult(msgspec.Struct, frozen=True):
-    """``mean_reward``: earned per round, whether or not the reward came. ``quarters``: the same, by quarter of the run.
+    """``mean_reward``: earned per round, whether or not the reward came.
 
-    ``regret``: per round, the expected reward of the best action of that round and context less that of the choice.
-    ``truths``: by target.
+    ``quarters``: the same, by quarter of the run.
+
+    ``regret``: per round, the expected reward of the best action of that round and context less
+    that of the choice. ``truths``: by target.
     """
 
     world: str
@@ -82,7 +84,9 @@ class MemoryPiece:
 def run_cell(cell: Cell) -> CellResult:
     """Let the policy choose in the world, then evaluate the targets on its log."""
     world, spec = cell.world.made(cell.seed, cell.rounds), cell.world.policy(cell.policy)
-    run = run_loop(world, spec, rounds=cell.rounds, seed=cell.seed, timing=cell.world.timing, settle=True)
+    run = run_loop(
+        world, spec, rounds=cell.rounds, seed=cell.seed, timing=cell.world.timing, settle=True
+    )
     rows = rows_of_log(run.log, spec)
     targets = [KnownTarget(kind, world) for kind in cell.targets]
     said = findings(rows, targets, "as joined", cell.models)
@@ -118,16 +122,22 @@ def rows_of_log(log: Iterable[LogEntry], spec: PolicySpec) -> list[LoggedDecisio
 def rescaled(rows: Iterable[LoggedDecision], arriving: float) -> list[LoggedDecision]:
     """The rows with rewards divided by the share that arrives.
 
-    Inverse probability weighting of what is observed (Horvitz & Thompson 1952): unbiased where losses are at random and
-    only rewards of 0 look like lost ones.
+    Inverse probability weighting of what is observed (Horvitz & Thompson 1952): unbiased where
+    losses are at random and only rewards of 0 look like lost ones.
     """
     return [replace(row, reward=row.reward / arriving) for row in rows]
 
 
 def findings(
-    rows: Sequence[LoggedDecision], targets: Sequence[KnownTarget], rewards: Rewards, models: Sequence[str] = DEFAULT
+    rows: Sequence[LoggedDecision],
+    targets: Sequence[KnownTarget],
+    rewards: Rewards,
+    models: Sequence[str] = DEFAULT,
 ) -> list[Finding]:
-    """What every estimator says of every target, with normal 95% intervals. ``models``: of rewards, by name."""
+    """What every estimator says of every target, with normal 95% intervals.
+
+    ``models``: of rewards, by name.
+    """
     report = evaluate(Question(targets, models=models), [MemoryPiece(rows)])
     return [
         Finding(result.policy, name, rewards, each.value, each.stderr, each.interval, each.verdict)
@@ -137,7 +147,10 @@ def findings(
 
 
 def regret_of(rows: Sequence[LoggedDecision], world: SyntheticWorld) -> float:
-    """Per round, exact but for the contexts and choices of the run. ``rows``: of all rounds, in their order."""
+    """Per round, exact but for the contexts and choices of the run.
+
+    ``rows``: of all rounds, in their order.
+    """
     means = world.means(world.vectors([row.context for row in rows]), np.arange(1, len(rows) + 1))
     chosen = means[np.arange(len(rows)), [row.chosen for row in rows]]
     return float((means.max(axis=1) - chosen).mean())

@@ -1,4 +1,7 @@
-"""Worlds x policies x seeds. Cells know nothing of each other: the answer is the same wherever they are run."""
+"""Worlds x policies x seeds.
+
+Cells know nothing of each other: the answer is the same wherever they are run.
+"""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -41,14 +44,18 @@ class Experiment:
             ("target", [kind.name for kind in self.targets]),
         ):
             if not names or len(set(names)) != len(names):
-                raise InvalidFieldError(f"--{option}: name at least one, and each once, not {names}", option)
+                raise InvalidFieldError(
+                    f"--{option}: name at least one, and each once, not {names}", option
+                )
         for option, number, least in (
             ("seeds", self.seeds, 1),
             ("first-seed", self.first_seed, 0),
             ("rounds", self.rounds, 4),
         ):
             if number < least:
-                raise InvalidFieldError(f"--{option}: {number} is too few; give {least} or more", option)
+                raise InvalidFieldError(
+                    f"--{option}: {number} is too few; give {least} or more", option
+                )
 
     def cells(self) -> list[Cell]:
         """By world, seed and policy."""
@@ -63,8 +70,9 @@ class Experiment:
 class WorldsReport(msgspec.Struct, frozen=True):
     """What came out.
 
-    ``loops``: of every policy in every world; ``scores``: of every estimator in every world; ``details``: the same for
-    each policy and target by itself; ``cells``: what the others are computed from.
+    ``loops``: of every policy in every world; ``scores``: of every estimator in every world;
+    ``details``: the same for each policy and target by itself; ``cells``: what the others are
+    computed from.
     """
 
     rounds: int
@@ -79,4 +87,6 @@ def run_experiment(experiment: Experiment, fan: Fan = map) -> WorldsReport:
     """Run every cell and score what came out."""
     done = list(fan(run_cell, experiment.cells()))
     seeds = list(range(experiment.first_seed, experiment.first_seed + experiment.seeds))
-    return WorldsReport(experiment.rounds, seeds, loop_scores(done), scores(done), scores(done, detailed=True), done)
+    return WorldsReport(
+        experiment.rounds, seeds, loop_scores(done), scores(done), scores(done, detailed=True), done
+    )

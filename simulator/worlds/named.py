@@ -19,8 +19,8 @@ from simulator.synthetic import SyntheticWorld
 class World:
     """A SyntheticWorld in all but its seed, and what happens to its rewards on their way.
 
-    ``turn``: radians by which the truth turns over a whole run. ``window_s``: how long a decision waits for its reward,
-    whatever the policy's own spec says, as a round takes ``timing.round_ms``.
+    ``turn``: radians by which the truth turns over a whole run. ``window_s``: how long a decision
+    waits for its reward, whatever the policy's own spec says, as a round takes ``timing.round_ms``.
     """
 
     name: str
@@ -33,16 +33,25 @@ class World:
     window_s: float = 0.1
 
     def made(self, seed: int, rounds: int) -> SyntheticWorld:
-        """The world of this seed, before its first round. The same seed gives all worlds the same directions."""
+        """The world of this seed, before its first round.
+
+        The same seed gives all worlds the same directions.
+        """
         drift = self.turn / rounds
         return SyntheticWorld(
-            [seed, 1], actions=self.actions, scale=self.scale, offset=self.offset, spread=self.spread, drift=drift
+            [seed, 1],
+            actions=self.actions,
+            scale=self.scale,
+            offset=self.offset,
+            spread=self.spread,
+            drift=drift,
         )
 
     def policy(self, spec: PolicySpec) -> PolicySpec:
         """The policy as it runs here: with this world's window, and 0 for rewards that never came."""
         return msgspec.structs.replace(
-            spec, join=msgspec.structs.replace(spec.join, window_s=self.window_s, default_reward=0.0)
+            spec,
+            join=msgspec.structs.replace(spec.join, window_s=self.window_s, default_reward=0.0),
         )
 
 
@@ -62,7 +71,9 @@ POLICIES: Mapping[str, PolicySpec] = {
     spec.name: spec
     for spec in (
         PolicySpec("ridge-epsilon", learner=_RIDGE, exploration=EpsilonGreedy(0.2), floor=0.0),
-        PolicySpec("ridge-lints", learner=_RIDGE, exploration=LinTs(scale=0.3, draws=50), floor=0.2),
+        PolicySpec(
+            "ridge-lints", learner=_RIDGE, exploration=LinTs(scale=0.3, draws=50), floor=0.2
+        ),
         PolicySpec("vw-epsilon", learner=_VW, exploration=EpsilonGreedy(0.2), floor=0.0),
     )
 }
@@ -75,26 +86,31 @@ def world_named(name: str) -> World:
         InvalidFieldError: there is no such world.
     """
     if name not in WORLDS:
-        raise InvalidFieldError(f"--world: there is no world {name!r}; use one of {', '.join(WORLDS)}", "world")
+        raise InvalidFieldError(
+            f"--world: there is no world {name!r}; use one of {', '.join(WORLDS)}", "world"
+        )
     return WORLDS[name]
 
 
 def policy_named(text: str) -> PolicySpec:
     """One of POLICIES, or the spec in a YAML file.
 
-    Raises:
-        InvalidFieldError: it is neither, or a spec that needs candidate sources, which these worlds have not.
-        SpecError: the file is no spec.
+    Raises: InvalidFieldError: it is neither, or a spec that needs candidate sources, which these
+        worlds have not. SpecError: the file is no spec.
     """
     if text in POLICIES:
         return POLICIES[text]
     path = Path(text)
     if not path.is_file():
         known = ", ".join(POLICIES)
-        raise InvalidFieldError(f"--policy: {text!r} is no file; use one of {known}, or a policy's YAML file", "policy")
+        raise InvalidFieldError(
+            f"--policy: {text!r} is no file; use one of {known}, or a policy's YAML file", "policy"
+        )
     spec = load_spec(path)
     if spec.sources:
         raise InvalidFieldError(
-            f"--policy: {text} has sources, and these worlds give the actions themselves: leave sources out", "policy"
+            f"--policy: {text} has sources, and these worlds give the actions themselves: leave"
+            " sources out",
+            "policy",
         )
     return spec

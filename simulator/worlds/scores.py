@@ -1,6 +1,7 @@
 """How far estimators are from the truth, over seeds.
 
-A seed is one draw: all of its policies and targets share a world, so standard errors are of sums by seed.
+A seed is one draw: all of its policies and targets share a world, so standard errors are of sums by
+seed.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -35,9 +36,10 @@ class LoopScore(msgspec.Struct, frozen=True):
 class Score(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """How an estimator did in a world: over all policies and targets, or over one of each if they are named.
 
-    ``bias``: mean of estimate less truth. ``rmse``: root of the mean squared error. ``coverage``: share of 95%
-    intervals that hold the truth, and ``trusted_coverage`` of those alone whose verdict is reliable. ``reliable``,
-    ``weak``, ``unreliable``: shares of verdicts. ``estimates``: how many there are.
+    ``bias``: mean of estimate less truth. ``rmse``: root of the mean squared error. ``coverage``:
+    share of 95% intervals that hold the truth, and ``trusted_coverage`` of those alone whose
+    verdict is reliable. ``reliable``, ``weak``, ``unreliable``: shares of verdicts. ``estimates``:
+    how many there are.
     """
 
     world: str
@@ -65,7 +67,10 @@ def loop_scores(cells: Iterable[CellResult]) -> list[LoopScore]:
             *at,
             mean_reward=_mean([cell.mean_reward for cell in group]),
             regret=_mean([cell.regret for cell in group]),
-            quarters=[_mean(list(quarter)) for quarter in zip(*(cell.quarters for cell in group), strict=True)],
+            quarters=[
+                _mean(list(quarter))
+                for quarter in zip(*(cell.quarters for cell in group), strict=True)
+            ],
         )
         for at, group in groups.items()
     ]
@@ -84,7 +89,8 @@ def scores(cells: Iterable[CellResult], *, detailed: bool = False) -> list[Score
 def ratio(above: Float64, below: Float64) -> Figure:
     """The ratio of two sums over S seeds, float64[S] each, with its linearised standard error.
 
-    Cochran 1977, "Sampling Techniques", section 6.4; with as many cases in each seed, the mean and its usual error.
+    Cochran 1977, "Sampling Techniques", section 6.4; with as many cases in each seed, the mean and
+    its usual error.
     """
     count, total = len(above), float(below.sum())
     if total == 0.0:
@@ -130,7 +136,8 @@ def _score(at: Key, by_seed: dict[int, list[tuple[Finding, float]]]) -> Score:
         rmse=Figure(rmse, squared.stderr / (2.0 * rmse) if rmse else 0.0),
         coverage=ratio(total(_covered), count),
         trusted_coverage=ratio(
-            total(lambda found, truth: found.verdict == "reliable" and _covered(found, truth)), trusted
+            total(lambda found, truth: found.verdict == "reliable" and _covered(found, truth)),
+            trusted,
         ),
         reliable=ratio(trusted, count),
         weak=ratio(total(lambda found, _truth: found.verdict == "weak"), count),

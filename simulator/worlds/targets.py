@@ -18,7 +18,9 @@ PAIRS = 1 << 15
 """Contexts from which a true value is computed, each beside its mirror image."""
 
 
-class UniformKind(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="uniform", tag_field="kind"):
+class UniformKind(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="uniform", tag_field="kind"
+):
     """Every action alike."""
 
     @property
@@ -31,7 +33,9 @@ class UniformKind(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="
         return np.full(means.shape, 1.0 / means.shape[1])
 
 
-class SoftmaxKind(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="softmax", tag_field="kind"):
+class SoftmaxKind(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="softmax", tag_field="kind"
+):
     """Probability proportional to exp(expected reward / temperature)."""
 
     temperature: Positive = 0.2
@@ -48,7 +52,9 @@ class SoftmaxKind(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="
         return weights
 
 
-class BestKind(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="best", tag_field="kind"):
+class BestKind(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="best", tag_field="kind"
+):
     """The action of the highest expected reward with probability 1 - epsilon, any action otherwise."""
 
     epsilon: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.1
@@ -61,7 +67,9 @@ class BestKind(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="bes
     def pmfs(self, means: Float64) -> Float64:
         """float64[n, K], from expected rewards float64[n, K]; ties share."""
         best = means == means.max(axis=1, keepdims=True)
-        pmfs: Float64 = (1.0 - self.epsilon) * best / best.sum(axis=1, keepdims=True) + self.epsilon / means.shape[1]
+        pmfs: Float64 = (1.0 - self.epsilon) * best / best.sum(
+            axis=1, keepdims=True
+        ) + self.epsilon / means.shape[1]
         return pmfs
 
 
@@ -70,7 +78,10 @@ TARGETS: tuple[Kind, ...] = (UniformKind(), SoftmaxKind(), BestKind())
 
 
 class KnownTarget(RowTarget):
-    """A kind of target in a world. It knows the world as it starts, and does not follow its drift."""
+    """A kind of target in a world.
+
+    It knows the world as it starts, and does not follow its drift.
+    """
 
     def __init__(self, kind: Kind, world: SyntheticWorld) -> None:
         super().__init__(kind.name)
@@ -87,13 +98,18 @@ class KnownTarget(RowTarget):
 
 
 class Truth(msgspec.Struct, frozen=True):
-    """A target's true mean reward per round. ``stderr``: of its computation, by simulated contexts."""
+    """A target's true mean reward per round.
+
+    ``stderr``: of its computation, by simulated contexts.
+    """
 
     value: float
     stderr: float
 
 
-def truth_of(target: KnownTarget, world: SyntheticWorld, rounds: int, seed: int, pairs: int = PAIRS) -> Truth:
+def truth_of(
+    target: KnownTarget, world: SyntheticWorld, rounds: int, seed: int, pairs: int = PAIRS
+) -> Truth:
     """The target's value: the mean over contexts and over rounds 1 to ``rounds``.
 
     The sum over actions is exact. Contexts are drawn in pairs x, -x (Hammersley & Morton 1956,
@@ -117,7 +133,8 @@ def target_named(text: str) -> Kind:
         kind: Kind = read({"kind": raw} if isinstance(raw, str) else raw, Kind)  # type: ignore[arg-type] # a union
     except InvalidFieldError as error:
         raise InvalidFieldError(
-            f"--target: {text}: {error.message}; use uniform, softmax, best, {{kind: softmax, temperature: 0.1}} or"
+            f"--target: {text}: {error.message}; use uniform, softmax, best,"
+            f" {{kind: softmax, temperature: 0.1}} or"
             " {kind: best, epsilon: 0.2}",
             "target",
         ) from error

@@ -2,11 +2,12 @@
 
     python tests/chaos/run.py --rounds 100 --seed 0
 
-Exit status 0: nothing acknowledged was lost, nothing was learned twice, every snapshot is the replay of the log byte
-for byte, and the service always recovered in time.
+Exit status 0: nothing acknowledged was lost, nothing was learned twice, every snapshot is the
+replay of the log byte for byte, and the service always recovered in time.
 
-Two deaths of a kind within seconds are common here. With three replicas and two standbys somebody is left; when the
-last one dies it takes as long as starting a process takes on this machine: try --replicas 2 --standbys 1.
+Two deaths of a kind within seconds are common here. With three replicas and two standbys somebody
+is left; when the last one dies it takes as long as starting a process takes on this machine: try
+--replicas 2 --standbys 1.
 """
 
 import argparse
@@ -74,7 +75,10 @@ class Damage:
     takeovers: list[float] = field(default_factory=list)
 
     def do(self, victims: Victims, traffic: Traffic, kind: str, rng: random.Random) -> float:
-        """Hurt one process; seconds until decisions and rewards are acknowledged again, then until a learner leads."""
+        """Hurt one process.
+
+        Seconds until decisions and rewards are acknowledged again, then until a learner leads.
+        """
         found = _eventually(lambda: victims.find(kind), PATIENCE_S)
         pid, token, waited_for = rng.choice(sorted(found)), victims.lease(), victims.standby_waits()
         began = time.monotonic()
@@ -84,7 +88,9 @@ class Damage:
         self.hurts.append((hurt, kind))
         _eventually(lambda: min(promised.ranked_at, promised.rewarded_at) > hurt, PATIENCE_S)
         self.recoveries.append(time.monotonic() - hurt)
-        _eventually(lambda: (now := victims.lease()) and (kind != "leader" or now != token), PATIENCE_S)
+        _eventually(
+            lambda: (now := victims.lease()) and (kind != "leader" or now != token), PATIENCE_S
+        )
         self.learnings.append(time.monotonic() - hurt)
         if kind == "leader" and waited_for:
             self.takeovers.append(time.monotonic() - began)
@@ -95,7 +101,11 @@ def _run(folder: Path, rounds: int, seed: int, spec: str, replicas: int) -> int:
     (folder / "home.yaml").write_text(spec)
     url = f"http://127.0.0.1:{free_port()}"
     service = _serve(folder, url, replicas)
-    victims, damage, rng = Victims(service.pid, folder / "data", Keys(POLICY)), Damage(), random.Random(seed)
+    victims, damage, rng = (
+        Victims(service.pid, folder / "data", Keys(POLICY)),
+        Damage(),
+        random.Random(seed),
+    )
     try:
         wait_until_ready(url, timeout_s=120)
         traffic = Traffic(url, POLICY, per_s=PER_S, seed=seed)
@@ -106,7 +116,10 @@ def _run(folder: Path, rounds: int, seed: int, spec: str, replicas: int) -> int:
             deck = deck or rng.sample(KINDS, len(KINDS))
             kind = deck.pop()
             took = damage.do(victims, traffic, kind, rng)
-            print(f"round {number + 1:3d}  {kind:14s} {took:5.2f} s until all is well again", flush=True)
+            print(
+                f"round {number + 1:3d}  {kind:14s} {took:5.2f} s until all is well again",
+                flush=True,
+            )
         time.sleep(2.0)
         traffic.stop()
         result, verified = _settle(victims, folder), _verify(folder)
@@ -126,8 +139,13 @@ def _report(damage: Damage, promised: Promised, result: "Result", verified: str,
     }
     lost = len(missing)
     for name, at in sorted(missing.items(), key=lambda each: each[1]):
-        round_, kind = max(((n, k) for n, (t, k) in enumerate(damage.hurts, 1) if t <= at), default=(0, "start"))
-        print(f"LOST {name}, acknowledged {at - (damage.hurts[round_ - 1][0]):.3f} s after round {round_} ({kind})")
+        round_, kind = max(
+            ((n, k) for n, (t, k) in enumerate(damage.hurts, 1) if t <= at), default=(0, "start")
+        )
+        print(
+            f"LOST {name}, acknowledged {at - (damage.hurts[round_ - 1][0]):.3f} s after round"
+            f" {round_} ({kind})"
+        )
     twice, missed = (max(0, sign * (result.learned - len(result.decisions))) for sign in (1, -1))
     slowest = max(damage.recoveries, default=0.0)
     learning = max(damage.learnings, default=0.0)
@@ -136,12 +154,17 @@ def _report(damage: Damage, promised: Promised, result: "Result", verified: str,
     print(f"kills: {dict(sorted(damage.kills.items()))}")
     median = np.median(damage.recoveries) if damage.recoveries else 0.0
     print(f"recovered: median {median:.2f} s, slowest {slowest:.2f} s (at most {RECOVERED_S:.0f})")
-    over = f"p99 {takeover:.2f} s of {len(damage.takeovers)}" if damage.takeovers else "nothing to check"
+    over = (
+        f"p99 {takeover:.2f} s of {len(damage.takeovers)}"
+        if damage.takeovers
+        else "nothing to check"
+    )
     print(f"takeover by a standby: {over} (goal {TAKEOVER_S:.0f})")
     print(f"answered unlogged: {promised.unlogged}, refused: {promised.refused}")
     print(f"snapshots: {verified}")
     print(
-        f"seed {seed}: {kills} kills, {events:,} events acknowledged, {lost} lost, {twice} learned twice, {missed} not"
+        f"seed {seed}: {kills} kills, {events:,} events acknowledged, {lost} lost, {twice}"
+        f" learned twice, {missed} not"
         " learned"
     )
     if not (kills and promised.decisions and promised.rewards):
@@ -187,18 +210,32 @@ def _verify(folder: Path) -> str:
         return f"failed: {done.stderr.strip()[-300:]}"
     report = json.loads(done.stdout)
     verdicts = Counter(each["verdict"] for each in report["snapshots"])
-    return f"identical: all {len(report['snapshots'])}" if report["holds"] else f"NOT identical: {dict(verdicts)}"
+    return (
+        f"identical: all {len(report['snapshots'])}"
+        if report["holds"]
+        else f"NOT identical: {dict(verdicts)}"
+    )
 
 
 def _serve(folder: Path, url: str, replicas: int) -> "subprocess.Popen[bytes]":
-    command = [_banditloop(), "serve", "home.yaml", "--port", url.rpartition(":")[2], "--data-dir", "data"]
+    command = [
+        _banditloop(),
+        "serve",
+        "home.yaml",
+        "--port",
+        url.rpartition(":")[2],
+        "--data-dir",
+        "data",
+    ]
     command += ["--replicas", str(replicas)]
     environment = {
         **os.environ,
         "BANDITLOOP_CHECKPOINT_INTERVAL_S": "2",
         "BANDITLOOP_ARCHIVE_MAX_AGE_S": "2",
     }
-    return subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return subprocess.Popen(
+        command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
 
 
 def _banditloop() -> str:

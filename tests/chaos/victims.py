@@ -78,14 +78,21 @@ class Victims:
         if kind in {"leader", "paused leader", "standby"}:
             leader = self.leader()
             learners = [pid for pid, title in living.items() if TITLES["learner"] in title]
-            return [pid for pid in learners if (pid == leader) == (kind != "standby")] if leader else []
+            return (
+                [pid for pid in learners if (pid == leader) == (kind != "standby")]
+                if leader
+                else []
+            )
         if kind == "valkey":
             running = msgspec.json.decode((self._folder / "valkey" / "running.json").read_bytes())
             return [running["pid"]] if running["pid"] in living else []
         return [pid for pid, title in living.items() if TITLES[kind] in title]
 
     def hurt(self, kind: str, pid: int) -> None:
-        """SIGKILL; or SIGSTOP for longer than the lease, then SIGCONT. Of the front: returns when nothing answers."""
+        """SIGKILL; or SIGSTOP for longer than the lease, then SIGCONT.
+
+        Of the front: returns when nothing answers.
+        """
         with contextlib.suppress(ProcessLookupError):
             if kind == "paused leader":
                 os.kill(pid, signal.SIGSTOP)

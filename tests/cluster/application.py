@@ -7,7 +7,12 @@ from typing import Any
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
-QUICK = {"upscale_delay_s": 1, "downscale_delay_s": 3, "look_back_period_s": 1, "metrics_interval_s": 0.5}
+QUICK = {
+    "upscale_delay_s": 1,
+    "downscale_delay_s": 3,
+    "look_back_period_s": 1,
+    "metrics_interval_s": 0.5,
+}
 SPEC = {"name": "home", "learner": {"kind": "ridge"}, "join": {"window_s": 1, "default_reward": 0}}
 
 
@@ -23,9 +28,18 @@ def application(
     config["http_options"] = {"host": "127.0.0.1", "port": port}
     (service,) = config["applications"]
     service["args"]["policies"] = policies
-    service["args"]["settings"] |= {"archive": str(folder / "archive"), "learner_cpus": 0, **settings}
+    service["args"]["settings"] |= {
+        "archive": str(folder / "archive"),
+        "learner_cpus": 0,
+        **settings,
+    }
     del service["args"]["settings"]["keys_file"]
     (rank,) = service["deployments"]
     least, most = replicas
-    rank["autoscaling_config"] |= {"min_replicas": least, "max_replicas": most, "target_ongoing_requests": 3, **QUICK}
+    rank["autoscaling_config"] |= {
+        "min_replicas": least,
+        "max_replicas": most,
+        "target_ongoing_requests": 3,
+        **QUICK,
+    }
     return config

@@ -8,7 +8,12 @@ from cluster.base import BIN, RayCluster
 
 HEAD_ID = "f" * 51 + "00000"
 HEAD = "ray.head.default"
-LISTS = ("setup_commands", "initialization_commands", "head_setup_commands", "worker_setup_commands")
+LISTS = (
+    "setup_commands",
+    "initialization_commands",
+    "head_setup_commands",
+    "worker_setup_commands",
+)
 LISTS += (
     "head_start_ray_commands",
     "worker_start_ray_commands",
@@ -62,7 +67,14 @@ class AutoscaledCluster(RayCluster):
     def command(self) -> list[str]:
         """``ray start`` of a head with an autoscaler."""
         resources = {**self._head}
-        command = [str(BIN / "ray"), "start", "--head", "--block", f"--port={self.port}", "--disable-usage-stats"]
+        command = [
+            str(BIN / "ray"),
+            "start",
+            "--head",
+            "--block",
+            f"--port={self.port}",
+            "--disable-usage-stats",
+        ]
         command += [f"--node-ip-address={self.host}", f"--dashboard-port={self.dashboard_port}"]
         command += [f"--num-cpus={resources.pop('CPU')}", f"--resources={json.dumps(resources)}"]
         command += [f"--autoscaling-config={self._config}", f"--temp-dir={self.folder / 'ray'}"]

@@ -26,7 +26,9 @@ ROLES = ("serve", "replay")
 
 
 class RayCluster:
-    """A context manager: it runs inside, nothing of it is left afterwards. ``environment`` is that of every node.
+    """A context manager: it runs inside, nothing of it is left afterwards.
+
+    ``environment`` is that of every node.
 
     Ports, folders and the token are its own. HAProxy's files are in ``folder``.
     """
@@ -35,17 +37,25 @@ class RayCluster:
     """What the command prints once the cluster is there."""
 
     def __init__(self, **environment: str) -> None:
-        self.folder = folder = Path(tempfile.mkdtemp(prefix="ray-"))  # short: it becomes part of sockets' names
+        # short: it becomes part of sockets' names
+        self.folder = folder = Path(tempfile.mkdtemp(prefix="ray-"))
         self.port, self.dashboard_port = free_port(), free_port()
         self.host = own_address()
         self.address = f"{self.host}:{self.port}"
         self.dashboard = f"http://127.0.0.1:{self.dashboard_port}"
         token = secrets.token_hex(32)
         self._http = httpx.Client(
-            base_url=self.dashboard, headers={"authorization": f"Bearer {token}"}, timeout=60, trust_env=False
+            base_url=self.dashboard,
+            headers={"authorization": f"Bearer {token}"},
+            timeout=60,
+            trust_env=False,
         )
         self.environment = {
-            **{name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"},
+            **{
+                name: value
+                for name, value in os.environ.items()
+                if name != "PYTHONDONTWRITEBYTECODE"
+            },
             **CLUSTER_NODE,
             **{name: str(free_port()) for name in SIDE_PORTS},
             "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}",
@@ -76,7 +86,9 @@ class RayCluster:
             self._process = subprocess.Popen(
                 self.command(),
                 env=self.environment,
-                cwd=self.folder,  # Ray has every worker import from where its driver was started, before anything else
+                # Ray has every worker import from where its driver was started, before anything
+                # else
+                cwd=self.folder,
                 stdin=subprocess.PIPE,
                 stdout=file,
                 stderr=subprocess.STDOUT,
@@ -85,7 +97,9 @@ class RayCluster:
         try:
             while self.ready not in output.read_text():
                 assert self._process.poll() is None, output.read_text()
-                assert time.monotonic() < deadline, f"the cluster does not start: {output.read_text()}"
+                assert time.monotonic() < deadline, (
+                    f"the cluster does not start: {output.read_text()}"
+                )
                 time.sleep(0.2)
         except BaseException:
             self.__exit__()
@@ -107,11 +121,15 @@ class RayCluster:
 
     def nodes(self) -> Counter[str]:
         """How many living nodes there are of each type."""
-        return Counter(_role_of(node) for node in self.listed("nodes", detail="1") if node["state"] == "ALIVE")
+        return Counter(
+            _role_of(node) for node in self.listed("nodes", detail="1") if node["state"] == "ALIVE"
+        )
 
     def listed(self, what: str, **parameters: str) -> list[dict[str, Any]]:
         """Nodes, actors or tasks, as Ray's state API lists them."""
-        return self._http.get(f"/api/v0/{what}", params=parameters).json()["data"]["result"]["result"]
+        return self._http.get(f"/api/v0/{what}", params=parameters).json()["data"]["result"][
+            "result"
+        ]
 
     def deploy(self, config: dict[str, Any]) -> None:
         """What ``serve deploy`` does with a config file, by the same request."""
@@ -119,7 +137,9 @@ class RayCluster:
 
     def status(self) -> dict[str, Any]:
         """What Serve says of the application."""
-        return self._http.get("/api/serve/applications/").json()["applications"].get("banditloop", {})
+        return (
+            self._http.get("/api/serve/applications/").json()["applications"].get("banditloop", {})
+        )
 
     def replicas(self) -> int:
         """Replicas that answer, of any version."""
@@ -187,7 +207,8 @@ def _haproxy(folder: Path) -> Path:
     (folder / "haproxy").mkdir()
     starter = folder / "haproxy" / "banditloop-haproxy"
     starter.write_text(
-        f'#!/bin/sh\nexec {sys.executable} -c "from serve_app.haproxy import *; on_cluster_node()" "$@"\n'
+        f'#!/bin/sh\nexec {sys.executable} -c "from serve_app.haproxy import *;'
+        ' on_cluster_node()" "$@"\n'
     )
     starter.chmod(0o700)
     return starter

@@ -1,6 +1,7 @@
 """A cluster of a fixed number of nodes (ray.cluster_utils.Cluster), any of which can be killed.
 
-Run as a program it is that cluster: it prints the id of each node it adds, and on each line that it reads kills a node.
+Run as a program it is that cluster: it prints the id of each node it adds, and on each line that it
+reads kills a node.
 """
 
 import json

@@ -34,7 +34,9 @@ def slow_source() -> Iterator[str]:
         def do_POST(self) -> None:
             self.rfile.read(int(self.headers["content-length"]))
             time.sleep(WAIT_S)
-            body = json.dumps({"candidates": [{"id": name, "score": 1.0} for name in ACTIONS]}).encode()
+            body = json.dumps(
+                {"candidates": [{"id": name, "score": 1.0} for name in ACTIONS]}
+            ).encode()
             self.send_response(200)
             self.send_header("content-length", str(len(body)))
             self.end_headers()
@@ -53,12 +55,19 @@ def slow_source() -> Iterator[str]:
 class Load:
     """So many ``workers``, each ranking and rewarding as fast as it is answered, from a thread, while in its context.
 
-    ``actions`` None has the policy's sources asked. ``decisions`` and ``rewards``: ids that were acknowledged.
-    ``failed``: what each request that failed for good was answered; ``retried`` counts attempts that were made again.
+    ``actions`` None has the policy's sources asked. ``decisions`` and ``rewards``: ids that were
+    acknowledged. ``failed``: what each request that failed for good was answered; ``retried``
+    counts attempts that were made again.
     """
 
     def __init__(
-        self, url: str, policy: str, *, workers: int, pause_s: float = 0.0, actions: list[str] | None = ACTIONS
+        self,
+        url: str,
+        policy: str,
+        *,
+        workers: int,
+        pause_s: float = 0.0,
+        actions: list[str] | None = ACTIONS,
     ) -> None:
         self.policy = policy
         self.decisions: set[str] = set()
@@ -115,7 +124,9 @@ class Load:
         with redis.Redis.from_url(redis_url) as client:
             stored = StoredPolicy(client, self.policy, ArchiveReader(archive, self.policy))
             records = [entry.record for entry in stored.history.entries("0-0")]
-        decisions = Counter(record.event_id for record in records if isinstance(record, DecisionRecord))
+        decisions = Counter(
+            record.event_id for record in records if isinstance(record, DecisionRecord)
+        )
         rewards = {record.reward_id for record in records if isinstance(record, RewardRecord)}
         assert self.decisions, "nothing was acknowledged, so there is nothing to audit"
         assert self.decisions <= set(decisions)
@@ -124,7 +135,9 @@ class Load:
         return len(self.decisions) + len(self.rewards)
 
     def __str__(self) -> str:
-        counts = f"{self.answered:,} decisions, {self.unlogged} unlogged, {self.failed.total()} failed"
+        counts = (
+            f"{self.answered:,} decisions, {self.unlogged} unlogged, {self.failed.total()} failed"
+        )
         return f"{counts}, {self.retried} attempts made again, slowest {self.slowest_s:.2f} s"
 
 
@@ -141,7 +154,9 @@ def write_log(path: Path, *, rows: int) -> None:
     """A CSV for ``banditloop replay`` with the probabilities of two policies, ``new`` and ``old``."""
     rng = np.random.default_rng(0)
     columns = np.column_stack([rng.random((rows, 3)) * 0.9 + 0.1, rng.random(rows) < 0.3])
-    np.savetxt(path, columns, "%.4g", delimiter=",", header="propensity,new,old,reward", comments="")
+    np.savetxt(
+        path, columns, "%.4g", delimiter=",", header="propensity,new,old,reward", comments=""
+    )
 
 
 @contextlib.contextmanager

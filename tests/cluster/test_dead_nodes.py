@@ -18,29 +18,40 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 TAKEOVER_S = 10.0
 
 
-def test_when_the_learners_node_dies_its_standby_on_another_takes_over_and_nothing_is_lost(valkey_url, tmp_path):
+def test_when_the_learners_node_dies_its_standby_on_another_takes_over_and_nothing_is_lost(
+    valkey_url, tmp_path
+):
     spec = {**SPEC, "learner": {"kind": "ridge", "standbys": 1}}
     node = {"CPU": 1, "serve": 1000, "learner": 1000}
     port, archive = free_port(), str(tmp_path / "archive")
     environment = {"BANDITLOOP_REDIS_URL": valkey_url, "BANDITLOOP_ARCHIVE": archive}
-    with FixedCluster([node, node], **environment) as cluster, redis.Redis.from_url(valkey_url) as client:
+    with (
+        FixedCluster([node, node], **environment) as cluster,
+        redis.Redis.from_url(valkey_url) as client,
+    ):
         settings = {"checkpoint_interval_s": 2, "archive_max_age_s": 2, "replica_cpus": 0.5}
         cluster.deploy(application(tmp_path, port, [spec], replicas=(2, 2), **settings))
         url = f"http://127.0.0.1:{port}"
         wait_until_ready(url, timeout_s=120)
         cluster.wait_until_running()
         leader = eventually(lambda: client.get(Keys("home").lease), 30, "a leader")
-        learners = [each for each in cluster.listed("actors", detail="1") if each["class_name"] == "Learner"]
+        learners = [
+            each for each in cluster.listed("actors", detail="1") if each["class_name"] == "Learner"
+        ]
         where = {each["pid"]: each["node_id"] for each in learners}
         assert len(set(where.values())) == 2, "leader and standby are on the same node"
         with Load(url, "home", workers=4, pause_s=0.02) as load:
             time.sleep(4)
             cluster.kill(where[_pid_of(leader)])
             killed = time.monotonic()
-            eventually(lambda: (client.get(Keys("home").lease) or leader) != leader, 60, "another leader")
+            eventually(
+                lambda: (client.get(Keys("home").lease) or leader) != leader, 60, "another leader"
+            )
             takeover_s = time.monotonic() - killed
             before = load.answered
-            eventually(lambda: load.answered > before + 50, 30, "decisions from the replica that is left")
+            eventually(
+                lambda: load.answered > before + 50, 30, "decisions from the replica that is left"
+            )
             time.sleep(4)
         print(f"takeover {takeover_s:.1f} s, load: {load}")
         assert takeover_s <= TAKEOVER_S
@@ -59,8 +70,24 @@ def _pid_of(token: bytes) -> int:
 @pytest.mark.slow
 def test_when_a_node_dies_in_the_middle_of_a_replay_its_result_is_the_same(tmp_path):
     write_log(tmp_path / "log.csv", rows=400_000)
-    replay = ["banditloop", "replay", "--log", str(tmp_path / "log.csv"), "--format", "csv", "--interval", "bootstrap"]
-    replay += ["--policy", "{kind: column, column: new}", "--policy", "{kind: column, column: old}", "--shards", "16"]
+    replay = [
+        "banditloop",
+        "replay",
+        "--log",
+        str(tmp_path / "log.csv"),
+        "--format",
+        "csv",
+        "--interval",
+        "bootstrap",
+    ]
+    replay += [
+        "--policy",
+        "{kind: column, column: new}",
+        "--policy",
+        "{kind: column, column: old}",
+        "--shards",
+        "16",
+    ]
     reports = [tmp_path / name for name in ("here.json", "there.json")]
     node = {"CPU": 1, "replay": 1000}
     with FixedCluster([node, node]) as cluster:
@@ -71,7 +98,11 @@ def test_when_a_node_dies_in_the_middle_of_a_replay_its_result_is_the_same(tmp_p
             said, _ = process.communicate(timeout=120)
         assert process.returncode == 0, said
         eventually(lambda: cluster.nodes() == {"head": 1, "replay": 1}, 30, "the node's death")
-        eventually(lambda: any(each["attempt_number"] for each in cluster.listed("tasks")), 30, "pieces done again")
+        eventually(
+            lambda: any(each["attempt_number"] for each in cluster.listed("tasks")),
+            30,
+            "pieces done again",
+        )
         assert reports[0].read_bytes() == reports[1].read_bytes()
         print(said)
 
@@ -80,4 +111,8 @@ def _running(cluster: FixedCluster) -> list[str]:
     """Nodes on which a task runs, once some have been done."""
     tasks = cluster.listed("tasks", detail="1")
     done = sum(each["state"] == "FINISHED" for each in tasks)
-    return [each["node_id"] for each in tasks if each["state"] == "RUNNING" and each["node_id"] and done >= 2]
+    return [
+        each["node_id"]
+        for each in tasks
+        if each["state"] == "RUNNING" and each["node_id"] and done >= 2
+    ]

@@ -29,7 +29,9 @@ NODE = {"CPU": 4, "serve": 1000, "learner": 1000}
 
 def train(root: Path, *items: str) -> str:
     """An artifact that recommends these; its version."""
-    histories = Histories(items, ("u0", "u1"), np.array([0, 1, 2]), np.zeros(2, np.int32), np.ones(2, np.float32))
+    histories = Histories(
+        items, ("u0", "u1"), np.array([0, 1, 2]), np.zeros(2, np.int32), np.ones(2, np.float32)
+    )
     popular = TrainedSource("popular", {"counts": np.arange(1, 1 + len(items), dtype=np.float32)})
     catalogue = tuple({"id": item, "features": {"length": len(item)}} for item in items)
     return write(Artifact(catalogue, histories, {"popular": popular}), root)
@@ -38,7 +40,9 @@ def train(root: Path, *items: str) -> str:
 def new_code(folder: Path) -> str:
     """The address of a copy of this project whose documentation page says that it is new."""
     for package in ("bandits", "policies", "serve_app", "simulator"):
-        shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(
+            ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__")
+        )
     page = folder / "serve_app" / "docs_page.py"
     page.write_text(page.read_text().replace("<html", "<!-- new code --><html"))
     return f"file://{shutil.make_archive(str(folder), 'zip', folder.parent, folder.name)}"
@@ -47,7 +51,10 @@ def new_code(folder: Path) -> str:
 def test_specs_sources_code_and_policies_change_while_requests_come(valkey_url, tmp_path):
     port, archive, took = free_port(), str(tmp_path / "archive"), dict[str, float]()
     url = f"http://127.0.0.1:{port}"
-    versions = [train(tmp_path / "shop", "tea", "rum"), train(tmp_path / "shop", "tea", "rum", "gin")]
+    versions = [
+        train(tmp_path / "shop", "tea", "rum"),
+        train(tmp_path / "shop", "tea", "rum", "gin"),
+    ]
     shops = [
         {
             "name": "shop",
@@ -64,7 +71,9 @@ def test_specs_sources_code_and_policies_change_while_requests_come(valkey_url, 
     with FixedCluster([NODE, NODE], **environment) as cluster:
 
         def roll_out(what: str, policies: list[dict[str, Any]], code: str | None = None) -> None:
-            config = application(tmp_path, port, policies, replicas=(2, 2), checkpoint_interval_s=2, replica_cpus=0.5)
+            config = application(
+                tmp_path, port, policies, replicas=(2, 2), checkpoint_interval_s=2, replica_cpus=0.5
+            )
             if code is not None:
                 config["applications"][0]["runtime_env"] = {"working_dir": code}
             with stopwatch(took, what):
@@ -96,10 +105,20 @@ def test_specs_sources_code_and_policies_change_while_requests_come(valkey_url, 
             each.audit(valkey_url, archive)
         time.sleep(2)
         for policy in ("home", "shop", "news"):
-            report = json.loads(cluster.run("banditloop", "snapshots", "verify", "--policy", policy, "--json"))
+            report = json.loads(
+                cluster.run("banditloop", "snapshots", "verify", "--policy", policy, "--json")
+            )
             assert {each["verdict"] for each in report["snapshots"]} == {"identical"}, policy
     with redis.Redis.from_url(valkey_url) as client:
-        said = {name: StoredPolicy(client, name, ArchiveReader(archive, name)) for name in ("home", "shop")}
-        records = {name: [entry.record for entry in each.history.entries("0-0")] for name, each in said.items()}
+        said = {
+            name: StoredPolicy(client, name, ArchiveReader(archive, name))
+            for name in ("home", "shop")
+        }
+        records = {
+            name: [entry.record for entry in each.history.entries("0-0")]
+            for name, each in said.items()
+        }
     assert sum(isinstance(each, SpecRecord) for each in records["home"]) == 3
-    assert [each.version for each in records["shop"] if isinstance(each, ArtifactRecord)] == versions
+    assert [
+        each.version for each in records["shop"] if isinstance(each, ArtifactRecord)
+    ] == versions

@@ -1,4 +1,7 @@
-"""Load adds replicas, replicas add nodes, a replay adds nodes of its own; when they are done all go away again."""
+"""Load adds replicas, replicas add nodes, a replay adds nodes of its own.
+
+When they are done all go away again.
+"""
 
 import re
 import time
@@ -16,14 +19,24 @@ from serve_app.environment import free_port
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
 TYPES = {
-    HEAD: {"resources": {"CPU": 0, "learner": 1000}, "node_config": {}, "min_workers": 0, "max_workers": 0},
+    HEAD: {
+        "resources": {"CPU": 0, "learner": 1000},
+        "node_config": {},
+        "min_workers": 0,
+        "max_workers": 0,
+    },
     "serve": {
         "resources": {"CPU": 1, "serve": 1000, "learner": 1000},
         "node_config": {},
         "min_workers": 1,
         "max_workers": 3,
     },
-    "replay": {"resources": {"CPU": 1, "replay": 1000}, "node_config": {}, "min_workers": 0, "max_workers": 2},
+    "replay": {
+        "resources": {"CPU": 1, "replay": 1000},
+        "node_config": {},
+        "min_workers": 0,
+        "max_workers": 2,
+    },
 }
 LEAST = {"head": 1, "serve": 1}
 
@@ -41,20 +54,28 @@ def test_load_adds_replicas_and_nodes_and_its_end_removes_them_without_a_failed_
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     with slow_source() as source:
-        slow = {**SPEC, "sources": [{"kind": "remote", "name": "slow", "url": source, "timeout_ms": 5000}]}
+        slow = {
+            **SPEC,
+            "sources": [{"kind": "remote", "name": "slow", "url": source, "timeout_ms": 5000}],
+        }
         with stopwatch(took, "deployed"):
             cluster.deploy(application(tmp_path, port, [slow], replicas=(1, 3)))
             wait_until_ready(url, timeout_s=120)
             cluster.wait_until_running()
         assert cluster.nodes() == LEAST
-        with Load(url, "home", workers=1, actions=None) as trickle:  # goes on while replicas and nodes go away
+        # goes on while replicas and nodes go away
+        with Load(url, "home", workers=1, actions=None) as trickle:
             with Load(url, "home", workers=16, actions=None) as load:
                 with stopwatch(took, "3 replicas on 3 nodes"):
                     eventually(lambda: cluster.replicas() == 3, 120, "three replicas")
                 assert cluster.nodes() == {**LEAST, "serve": 3}
                 time.sleep(3)  # under load with all of them
             with stopwatch(took, "1 replica on 1 node"):
-                eventually(lambda: cluster.replicas() == 1 and cluster.nodes() == LEAST, 90, "one replica on one node")
+                eventually(
+                    lambda: cluster.replicas() == 1 and cluster.nodes() == LEAST,
+                    90,
+                    "one replica on one node",
+                )
     print(took, f"load: {load}", f"trickle: {trickle}", sep="\n")
     for each in (load, trickle):
         assert each.answered > 50
@@ -65,8 +86,24 @@ def test_load_adds_replicas_and_nodes_and_its_end_removes_them_without_a_failed_
 @pytest.mark.slow
 def test_a_replay_adds_nodes_of_its_own_says_how_many_and_releases_them(cluster, tmp_path):
     write_log(tmp_path / "log.csv", rows=600_000)
-    replay = ["banditloop", "replay", "--log", str(tmp_path / "log.csv"), "--format", "csv", "--interval", "bootstrap"]
-    replay += ["--policy", "{kind: column, column: new}", "--policy", "{kind: column, column: old}", "--shards", "24"]
+    replay = [
+        "banditloop",
+        "replay",
+        "--log",
+        str(tmp_path / "log.csv"),
+        "--format",
+        "csv",
+        "--interval",
+        "bootstrap",
+    ]
+    replay += [
+        "--policy",
+        "{kind: column, column: new}",
+        "--policy",
+        "{kind: column, column: old}",
+        "--shards",
+        "24",
+    ]
     reports = [tmp_path / name for name in ("here.json", "there.json")]
     cluster.run(*replay, "--out", str(reports[0]))
     took: dict[str, float] = {}

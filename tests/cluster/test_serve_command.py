@@ -18,7 +18,15 @@ def test_it_serves_on_the_cluster_and_leaves_it_as_it_was(valkey_url, tmp_path):
     (tmp_path / "home.yaml").write_text(yaml.safe_dump(SPEC))
     port = free_port()
     url = f"http://127.0.0.1:{port}"
-    serve = ["banditloop", "serve", str(tmp_path / "home.yaml"), "--address", "auto", "--port", str(port)]
+    serve = [
+        "banditloop",
+        "serve",
+        str(tmp_path / "home.yaml"),
+        "--address",
+        "auto",
+        "--port",
+        str(port),
+    ]
     with FixedCluster([], BANDITLOOP_REDIS_URL=valkey_url) as cluster:
         with cluster.started(*serve) as refused:  # every node has to reach the archive
             said, _ = refused.communicate(timeout=90)
@@ -34,7 +42,9 @@ def test_it_serves_on_the_cluster_and_leaves_it_as_it_was(valkey_url, tmp_path):
             said, _ = process.communicate(timeout=60)
         assert process.returncode == 0, said
         assert cluster.status() == {}
-        alive = [each["class_name"] for each in cluster.listed("actors") if each["state"] == "ALIVE"]
+        alive = [
+            each["class_name"] for each in cluster.listed("actors") if each["state"] == "ALIVE"
+        ]
         assert not {"Learner", "Archiver"} & set(alive)
         assert cluster.nodes() == {"head": 1}
         assert httpx.get(f"{url}/v1/policies").status_code == 404

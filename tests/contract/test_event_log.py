@@ -63,10 +63,14 @@ async def test_writes_of_several_logs_and_of_retries_share_a_batch(client, async
     assert kept == decision([0, 1])
     here = {entry.id: entry.record for entry in LogReader(client, KEYS).read("0-0")}
     assert (here[first], [here[each] for each in both]) == (one, [two, three])
-    assert [(entry.id, entry.record) for entry in LogReader(client, other).read("0-0")] == [(elsewhere, four)]
+    assert [(entry.id, entry.record) for entry in LogReader(client, other).read("0-0")] == [
+        (elsewhere, four)
+    ]
 
 
-async def test_requests_that_come_while_a_batch_is_on_its_way_share_the_next_one(client, async_client):
+async def test_requests_that_come_while_a_batch_is_on_its_way_share_the_next_one(
+    client, async_client
+):
     writer = LogWriter(async_client)
     await writer.append(KEYS.log, TickRecord())
     before = client.info("commandstats")
@@ -97,7 +101,9 @@ def _order(entry_id: str) -> tuple[int, int]:
 async def test_what_cannot_be_confirmed_is_not_acknowledged():
     nowhere = redis.asyncio.Redis(port=1, retry=Retry(NoBackoff(), 0))
     writer = LogWriter(nowhere)
-    answers = await asyncio.gather(*(writer.append(KEYS.log, r) for r in rewards(20)), return_exceptions=True)
+    answers = await asyncio.gather(
+        *(writer.append(KEYS.log, r) for r in rewards(20)), return_exceptions=True
+    )
     assert all(isinstance(answer, LogUnavailableError) for answer in answers)
     with pytest.raises(LogUnavailableError):
         await writer.append_all(KEYS.log, rewards(2))
@@ -109,7 +115,9 @@ async def test_an_append_the_server_refuses_fails_alone(client, async_client):
     writer = LogWriter(async_client)
     client.set("wrong", "no stream")
     good, bad = await asyncio.gather(
-        writer.append(KEYS.log, TickRecord()), writer.append("wrong", TickRecord()), return_exceptions=True
+        writer.append(KEYS.log, TickRecord()),
+        writer.append("wrong", TickRecord()),
+        return_exceptions=True,
     )
     assert isinstance(good, str)
     assert isinstance(bad, LogUnavailableError)
@@ -141,7 +149,12 @@ def test_entries_that_do_not_decode_are_counted_and_passed(client):
     """They read as ticks: time has passed, the reader moves on, and what comes after them is read."""
     reader = LogReader(client, KEYS)
     first = reader.append(RewardRecord("e", 1.0))
-    for fields in ({FIELD: b"\x01junk"}, {FIELD: b""}, {b"other": b"x"}, {FIELD: encode(TickRecord())[:-1]}):
+    for fields in (
+        {FIELD: b"\x01junk"},
+        {FIELD: b""},
+        {b"other": b"x"},
+        {FIELD: encode(TickRecord())[:-1]},
+    ):
         client.xadd(KEYS.log, fields)
     last = reader.append(ActivationRecord("e"))
     entries = reader.read("0-0")
@@ -188,16 +201,29 @@ def test_a_blob_is_found_by_its_digest_or_said_to_be_missing(client):
 
 
 def test_all_keys_of_a_policy_share_a_slot_of_a_cluster():
-    names = [KEYS.log, KEYS.head, KEYS.snapshots, KEYS.loads, KEYS.stats, KEYS.blob("d"), KEYS.decisions_prefix]
+    names = [
+        KEYS.log,
+        KEYS.head,
+        KEYS.snapshots,
+        KEYS.loads,
+        KEYS.stats,
+        KEYS.blob("d"),
+        KEYS.decisions_prefix,
+    ]
     assert len(set(names)) == len(names)
     assert {name[name.index("{") : name.index("}") + 1] for name in names} == {"{home.0}"}
 
 
 async def test_a_decision_under_a_client_made_event_id_is_appended_once(client, async_client):
-    """The same request gets the first decision again, even when this one chose differently; another is a conflict."""
+    """The same request gets the first decision again, even when this one chose differently.
+
+    Another is a conflict.
+    """
     writer = LogWriter(async_client)
     first, second = decision(chosen=[0, 2]), decision(chosen=[0, 1])
-    answers = await asyncio.gather(*(writer.append_once(KEYS, each, b"asked") for each in (first, second, first)))
+    answers = await asyncio.gather(
+        *(writer.append_once(KEYS, each, b"asked") for each in (first, second, first))
+    )
     assert answers == [first] * 3
     assert client.xlen(KEYS.log) == 1
     with pytest.raises(EventConflictError):
@@ -214,7 +240,8 @@ def _early_in_a_span(client) -> int:
 
 
 @pytest.mark.parametrize(
-    ("age_s", "known"), [(-SPAN_S, True), (0, True), (SPAN_S, True), (REMEMBERED_S - 5, True), (REMEMBERED_S, False)]
+    ("age_s", "known"),
+    [(-SPAN_S, True), (0, True), (SPAN_S, True), (REMEMBERED_S - 5, True), (REMEMBERED_S, False)],
 )
 async def test_a_decision_is_remembered_for_as_long_as_is_said(client, async_client, age_s, known):
     """And what was remembered of a span of time before that is gone."""
@@ -225,12 +252,16 @@ async def test_a_decision_is_remembered_for_as_long_as_is_said(client, async_cli
     client.hset(f"{KEYS.decisions_prefix}{made_at // SPAN_S}", "e1", entry + b" asked")
     forgotten = f"{KEYS.decisions_prefix}{now // SPAN_S - REMEMBERED_S // SPAN_S - 1}"
     client.hset(forgotten, "e0", "1-1 asked")
-    assert await LogWriter(async_client).append_once(KEYS, second, b"asked") == (first if known else second)
+    assert await LogWriter(async_client).append_once(KEYS, second, b"asked") == (
+        first if known else second
+    )
     assert client.xlen(KEYS.log) == (1 if known else 2)
     assert client.exists(forgotten) == known
 
 
-@pytest.mark.parametrize("event_id", ["}", "{x}", "}:log{", "../..", "a\nb", "\0", "*", "\U0001f600", "x" * 256])
+@pytest.mark.parametrize(
+    "event_id", ["}", "{x}", "}:log{", "../..", "a\nb", "\0", "*", "\U0001f600", "x" * 256]
+)
 async def test_an_event_id_is_part_of_no_key(client, async_client, event_id):
     record = msgspec.structs.replace(decision(chosen=[0, 1]), event_id=event_id)
     memory = f"{KEYS.decisions_prefix}{_early_in_a_span(client) // SPAN_S}"

@@ -19,11 +19,17 @@ SPECS = {
     "ridge lints": PolicySpec("p", learner=RIDGE, exploration=LinTs(draws=10)),
     "ridge linucb": PolicySpec("p", learner=RIDGE, exploration=LinUcb()),
     "vw mtr": PolicySpec(
-        "p", learner=VwConfig("--cb_explore_adf --cb_type mtr -b 10 -q cs"), exploration=EpsilonGreedy()
+        "p",
+        learner=VwConfig("--cb_explore_adf --cb_type mtr -b 10 -q cs"),
+        exploration=EpsilonGreedy(),
     ),
-    "vw bag": PolicySpec("p", learner=VwConfig("--cb_explore_adf -b 10 --bag 3 -q cf"), exploration=VwExploration()),
+    "vw bag": PolicySpec(
+        "p", learner=VwConfig("--cb_explore_adf -b 10 --bag 3 -q cf"), exploration=VwExploration()
+    ),
     "vw dr cover": PolicySpec(
-        "p", learner=VwConfig("--cb_explore_adf -b 10 --cb_type dr --cover 2"), exploration=VwExploration()
+        "p",
+        learner=VwConfig("--cb_explore_adf -b 10 --cb_type dr --cover 2"),
+        exploration=VwExploration(),
     ),
 }
 COUNT = 40

@@ -9,7 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import decision_features, interactions
 
-from bandits.exploration import EpsilonGreedy, Greedy, LinTs, LinUcb, Softmax, SquareCB, VwExploration
+from bandits.exploration import (
+    EpsilonGreedy,
+    Greedy,
+    LinTs,
+    LinUcb,
+    Softmax,
+    SquareCB,
+    VwExploration,
+)
 from bandits.ridge import RidgeConfig
 from bandits.rl import Network, RlConfig, encode_network, shapes
 from bandits.schema import FeatureSchema
@@ -21,11 +29,22 @@ from policies.spec import PolicySpec, RemoteSource, VwConfig
 
 FLOOR = 0.05
 RIDGE = RidgeConfig(interactions=[("context", "scores")])
-NAMES = [*(("context", f"c{j}") for j in range(3)), *(("features", f"f{j}") for j in range(12)), ("scores", "c0")]
+NAMES = [
+    *(("context", f"c{j}") for j in range(3)),
+    *(("features", f"f{j}") for j in range(12)),
+    ("scores", "c0"),
+]
 RL = RlConfig(FeatureSchema(NAMES).digest)
 VW = VwConfig("--cb_explore_adf --cb_type mtr -b 12 -q cs -q cf")
 SCORED = [EpsilonGreedy(), Softmax(), SquareCB(), Greedy()]
-OWN = ["--bag 3", "--cover 3", "--epsilon 0.2", "--softmax --lambda 2", "--rnd 2 --epsilon 0.1", "--cb_type dr --bag 2"]
+OWN = [
+    "--bag 3",
+    "--cover 3",
+    "--epsilon 0.2",
+    "--softmax --lambda 2",
+    "--rnd 2 --epsilon 0.1",
+    "--cb_type dr --bag 2",
+]
 
 
 def specs() -> dict[str, PolicySpec]:
@@ -44,7 +63,9 @@ def specs() -> dict[str, PolicySpec]:
         )
     for args in OWN:
         learner = VwConfig(f"--cb_explore_adf -b 12 -q cs {args}")
-        found[f"vw own {args}"] = PolicySpec("p", learner=learner, exploration=VwExploration(), floor=FLOOR)
+        found[f"vw own {args}"] = PolicySpec(
+            "p", learner=learner, exploration=VwExploration(), floor=FLOOR
+        )
     for name in ("ridge lints", "vw softmax"):
         base = found[name]
         found[f"mixture {name}"] = PolicySpec(
@@ -67,7 +88,9 @@ def taught(spec: PolicySpec) -> Snapshot:
     if spec.kind == "rl":
         rng = np.random.default_rng(0)
         arrays = {name: rng.normal(size=shape) for name, shape in shapes(1 + len(NAMES), 8).items()}
-        return make_learner(spec, salt=SALT, checkpoint=encode_network(Network.of(NAMES, arrays), 60)).snapshot("60-0")
+        return make_learner(
+            spec, salt=SALT, checkpoint=encode_network(Network.of(NAMES, arrays), 60)
+        ).snapshot("60-0")
     learner = make_learner(spec, salt=SALT)
     seen = interactions(3, 60)
     if spec.kind == "mixture":
@@ -125,7 +148,9 @@ def test_it_is_pure(named, seed, other):
     first = policy.pmf(context, actions).tobytes()
     policy.pmf(*decision_features(other))
     assert policy.pmf(context, actions).tobytes() == first
-    for before, after in zip(decision_features(seed)[1].namespaces, actions.namespaces, strict=True):
+    for before, after in zip(
+        decision_features(seed)[1].namespaces, actions.namespaces, strict=True
+    ):
         assert before.values.tobytes() == after.values.tobytes()
 
 
@@ -144,7 +169,8 @@ def test_one_action_is_certain(named):
 
 
 @pytest.mark.parametrize(
-    "name", [n for n in SPECS if not any(random in n for random in ("lints", "rnd", "linucb", "mix"))]
+    "name",
+    [n for n in SPECS if not any(random in n for random in ("lints", "rnd", "linucb", "mix"))],
 )
 def test_an_untaught_policy_of_scores_knows_no_difference(name):
     """Not so with random priors, with bounds (wider where features are larger), and with what sources say."""

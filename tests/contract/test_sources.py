@@ -40,8 +40,12 @@ def make_artifact() -> Artifact:
 
     neighbours = np.argsort(rng.random((N_ITEMS, N_ITEMS)), axis=1)[:, :8].astype(np.int32)
     sources = {
-        "als": TrainedSource("als", {"item_factors": normal(N_ITEMS, 4)}, {"alpha": 5.0, "regularization": 3.0}),
-        "item_knn": TrainedSource("item_knn", {"neighbours": neighbours, "similarities": abs(normal(N_ITEMS, 8))}),
+        "als": TrainedSource(
+            "als", {"item_factors": normal(N_ITEMS, 4)}, {"alpha": 5.0, "regularization": 3.0}
+        ),
+        "item_knn": TrainedSource(
+            "item_knn", {"neighbours": neighbours, "similarities": abs(normal(N_ITEMS, 8))}
+        ),
         "deep": TrainedSource(
             "deep",
             {
@@ -53,7 +57,9 @@ def make_artifact() -> Artifact:
             scale=Scale(-3.0, 0.7),
         ),
         # Many ties, and items nobody interacted with.
-        "popular": TrainedSource("popular", {"counts": rng.integers(0, 4, N_ITEMS).astype(np.float32)}),
+        "popular": TrainedSource(
+            "popular", {"counts": rng.integers(0, 4, N_ITEMS).astype(np.float32)}
+        ),
     }
     return Artifact((), histories, sources)
 
@@ -77,7 +83,11 @@ def stubborn(asked: dict[str, Any]) -> list[str]:
     return list(ITEMS)
 
 
-REMOTES = {"remote": obedient, "remote that excludes": excluding, "remote that answers more": stubborn}
+REMOTES = {
+    "remote": obedient,
+    "remote that excludes": excluding,
+    "remote that answers more": stubborn,
+}
 
 
 @asynccontextmanager
@@ -91,8 +101,12 @@ async def open_source(name: str) -> AsyncIterator[CandidateSource]:
         head = await reader.readuntil(b"\r\n\r\n")
         length = int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0])
         found = REMOTES[name](msgspec.json.decode(await reader.readexactly(length)))
-        body = msgspec.json.encode({"candidates": [{"id": item, "score": -(ITEMS.index(item) // 3)} for item in found]})
-        writer.write(b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
+        body = msgspec.json.encode(
+            {"candidates": [{"id": item, "score": -(ITEMS.index(item) // 3)} for item in found]}
+        )
+        writer.write(
+            b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(body) + body
+        )
         await writer.drain()
         writer.close()
 
@@ -117,7 +131,10 @@ REQUESTS = [
 @pytest.mark.parametrize("request_", REQUESTS, ids=range(len(REQUESTS)))
 @pytest.mark.parametrize("name", [*LOCAL, *REMOTES])
 async def test_candidates(name: str, request_: SourceRequest) -> None:
-    """At most ``limit``, best first, distinct, finite float32, nothing barred; the same every time."""
+    """At most ``limit``, best first, distinct, finite float32, nothing barred.
+
+    The same every time.
+    """
     histories = ARTIFACT.histories
     barred = request_.exclude.union(request_.history)
     if request_.user_id in histories.user_index:
@@ -133,7 +150,10 @@ async def test_candidates(name: str, request_: SourceRequest) -> None:
             assert not barred & set(found.ids)
             assert np.isfinite(found.scores).all()
             assert np.all(np.diff(found.scores) <= 0)
-            order = [(-score, ITEMS.index(item)) for score, item in zip(found.scores, found.ids, strict=True)]
+            order = [
+                (-score, ITEMS.index(item))
+                for score, item in zip(found.scores, found.ids, strict=True)
+            ]
             assert order == sorted(order), "ties are broken by the source's item order"
             again = await source.candidates(request_, limit)
             assert again.ids == found.ids
@@ -161,27 +181,49 @@ async def test_a_source_proposes_what_the_catalogue_holds_and_as_much_of_it_as_t
         limited = source.within(catalogue)
         for request in REQUESTS:
             every = await source.candidates(request, 2 * N_ITEMS)
-            open_ = [(item, score) for item, score in zip(every.ids, every.scores, strict=True) if item in held]
-            if name == "remote that excludes":  # of this one, all that it has are never seen at once
-                barred = request.exclude.union(request.history, (ITEMS[i] for i in _stored(request)))
-                open_ = [(item, -(i // 3)) for i, item in enumerate(ITEMS) if item in held and item not in barred]
+            open_ = [
+                (item, score)
+                for item, score in zip(every.ids, every.scores, strict=True)
+                if item in held
+            ]
+            # of this one, all that it has are never seen at once
+            if name == "remote that excludes":
+                barred = request.exclude.union(
+                    request.history, (ITEMS[i] for i in _stored(request))
+                )
+                open_ = [
+                    (item, -(i // 3))
+                    for i, item in enumerate(ITEMS)
+                    if item in held and item not in barred
+                ]
             for limit in (5, 3, 5, 1):
                 found = await limited.candidates(request, limit)
                 assert len(set(found.ids)) == len(found.ids), (request, limit)
                 assert set(found.ids) <= {item for item, _ in open_}
-                if name in REMOTES and (request.user_id in ARTIFACT.histories.user_index or request.exclude):
-                    continue  # what it proposes although it is barred leaves a place free, as without a catalogue
-                assert found.scores.tolist() == [score for _, score in open_[:limit]], (request, limit)
+                if name in REMOTES and (
+                    request.user_id in ARTIFACT.histories.user_index or request.exclude
+                ):
+                    # what it proposes although it is barred leaves a place free, as without a
+                    # catalogue
+                    continue
+                assert found.scores.tolist() == [score for _, score in open_[:limit]], (
+                    request,
+                    limit,
+                )
                 if name in LOCAL:
                     assert list(found.ids) == [item for item, _ in open_[:limit]]
-        assert (await source.candidates(REQUESTS[0], 2 * N_ITEMS)).ids == (await open_everything(source)), (
-            "the source itself is as it was"
-        )
+        assert (await source.candidates(REQUESTS[0], 2 * N_ITEMS)).ids == (
+            await open_everything(source)
+        ), "the source itself is as it was"
 
 
 async def open_everything(source: CandidateSource) -> tuple[str, ...]:
     """What it proposes under a catalogue of all."""
-    return (await source.within(Catalogue.put([Item(item) for item in ITEMS])).candidates(REQUESTS[0], 2 * N_ITEMS)).ids
+    return (
+        await source.within(Catalogue.put([Item(item) for item in ITEMS])).candidates(
+            REQUESTS[0], 2 * N_ITEMS
+        )
+    ).ids
 
 
 @pytest.mark.parametrize("name", LOCAL)
@@ -192,7 +234,10 @@ def test_a_catalogue_of_everything_costs_nothing(name: str) -> None:
 
 
 async def test_a_remote_that_ignores_what_it_is_asked_is_not_asked_for_ever() -> None:
-    """Once it is known what it must not propose, one question a decision; also where that leaves nothing."""
+    """Once it is known what it must not propose, one question a decision.
+
+    Also where that leaves nothing.
+    """
     for held, name in itertools.product([("item-20", "item-21"), ("nothing it knows",)], REMOTES):
         async with open_source(name) as source:
             questions = 0
@@ -242,7 +287,11 @@ def _stored(request: SourceRequest) -> list[int]:
 async def test_a_user_nobody_knows(name: str) -> None:
     """Only ``popular`` has an answer, also when the history names no known item."""
     source = load_sources(ARTIFACT)[name]
-    for request in (SourceRequest(), SourceRequest("a stranger"), SourceRequest("a stranger", ("not an item",))):
+    for request in (
+        SourceRequest(),
+        SourceRequest("a stranger"),
+        SourceRequest("a stranger", ("not an item",)),
+    ):
         found = await source.candidates(request, 5)
         assert bool(found.ids) is (name == "popular")
         if not found.ids:
@@ -254,7 +303,9 @@ async def test_a_user_nobody_knows(name: str) -> None:
 @settings(max_examples=30, deadline=None)
 def test_a_sent_history_counts_like_a_stored_one(name: str, data: st.DataObject) -> None:
     """A stranger who sends it gets what the user it is stored for gets, in whatever order it is sent."""
-    history = data.draw(st.lists(st.sampled_from(range(N_ITEMS)), min_size=1, max_size=12, unique=True))
+    history = data.draw(
+        st.lists(st.sampled_from(range(N_ITEMS)), min_size=1, max_size=12, unique=True)
+    )
     stored = Histories(
         items=ITEMS,
         users=("stored",),

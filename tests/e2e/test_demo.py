@@ -17,9 +17,21 @@ REWARDS = {"bandit", "cf", "deep", "popular", "random", "ids_only", "scores_only
 def test_the_demo_reports_what_happened(tmp_path):
     command = [
         str(Path(sys.executable).parent / "banditloop"),
-        *("demo", "--rounds", "600", "--seed", "1", "--port", str(free_port()), "--out", "report.json"),
+        *(
+            "demo",
+            "--rounds",
+            "600",
+            "--seed",
+            "1",
+            "--port",
+            str(free_port()),
+            "--out",
+            "report.json",
+        ),
     ]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=280, check=False)
+    done = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, timeout=280, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["rounds"] == 600
@@ -33,7 +45,9 @@ def test_the_demo_reports_what_happened(tmp_path):
     assert 0 < report["freshness_ms"]["p50"] <= report["freshness_ms"]["p99"]
     events = report["events"]
     assert events["decisions"] == 600
-    assert events["rewards"] == sum(events[name] for name in ("joined", "late", "duplicate", "orphan", "early"))
+    assert events["rewards"] == sum(
+        events[name] for name in ("joined", "late", "duplicate", "orphan", "early")
+    )
     assert events["joined"] > 0
     assert report["freshness_ms"]["not_served"] == 0
     assert report["snapshots"] > 1

@@ -1,4 +1,6 @@
-"""Code blocks of README.md and docs/*.md are run, beside a real service; docs_blocks.py says which are not, and why.
+"""Code blocks of README.md and docs/*.md are run, beside a real service.
+
+Docs_blocks.py says which are not, and why.
 
 Blocks run as they are written, in one folder, but for what is named here.
 """
@@ -34,12 +36,16 @@ RUN = [block for block in blocks() if block.not_run is None]
 SETTINGS = {"BANDITLOOP_ARCHIVE_MAX_AGE_S": "1", "BANDITLOOP_CHECKPOINT_INTERVAL_S": "2"}
 SERVED = [
     r"(?m)^(\S*banditloop (serve|train)( examples/\S+| artifacts/\S+)?) +(&|#).*$",
-    r"(?m)^BANDITLOOP_REDIS_URL=.*\\\n.*banditloop serve .*$",  # with a Redis and a proxy of its own
+    # with a Redis and a proxy of its own
+    r"(?m)^BANDITLOOP_REDIS_URL=.*\\\n.*banditloop serve .*$",
 ]
 """Lines that train sources, or start a service: the fixture has done so, of both examples at once."""
 WHOSE = r"(?m)^(\S*banditloop (?:snapshots [\w-]+|doctor)\b)(?!.*--policy)"
 """Commands that take the only policy there is, where there are two."""
-SHORTER = [(r"(?m)^(banditloop worlds\b[^#\n]*)", r"\1 --seeds 2 --rounds 40 "), ("seeds=5", "seeds=1, rounds=200")]
+SHORTER = [
+    (r"(?m)^(banditloop worlds\b[^#\n]*)", r"\1 --seeds 2 --rounds 40 "),
+    ("seeds=5", "seeds=1, rounds=200"),
+]
 """What would take minutes as it is written."""
 
 
@@ -53,7 +59,13 @@ class Town:
     def shell(self, script: str, timeout_s: float = 120) -> str:
         """What it prints; every command of it ends well."""
         done = subprocess.run(
-            [str(shutil.which("bash")), "-euo", "pipefail", "-c", f"alert() {{ echo $1; return 1; }}\n{script}"],
+            [
+                str(shutil.which("bash")),
+                "-euo",
+                "pipefail",
+                "-c",
+                f"alert() {{ echo $1; return 1; }}\n{script}",
+            ],
             cwd=self.folder,
             env={**os.environ, **SETTINGS, "PATH": f"{BIN}:{os.environ['PATH']}"},
             capture_output=True,
@@ -99,10 +111,22 @@ def town(tmp_path_factory) -> Iterator[Town]:
     port = free_port()
     town = Town(folder, f"http://127.0.0.1:{port}")
     town.shell("banditloop train", timeout_s=240)
-    command = [str(BIN / "banditloop"), "serve", "examples/home.yaml", "examples/movielens.yaml", "--port", str(port)]
+    command = [
+        str(BIN / "banditloop"),
+        "serve",
+        "examples/home.yaml",
+        "examples/movielens.yaml",
+        "--port",
+        str(port),
+    ]
     with (folder / "output").open("w") as output:
         process = subprocess.Popen(
-            command, cwd=folder, env={**os.environ, **SETTINGS}, stdout=output, stderr=output, start_new_session=True
+            command,
+            cwd=folder,
+            env={**os.environ, **SETTINGS},
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
         )
     try:
         wait_until_ready(town.url, timeout_s=150)
@@ -130,7 +154,8 @@ def traffic(town: Town) -> None:
                     client.reward(answer.event_id, 1.0)
     deadline = time.monotonic() + 60
     while not all(
-        list((town.folder / ".banditloop/archive" / name).rglob("*.parquet")) for name in ("home", "movielens")
+        list((town.folder / ".banditloop/archive" / name).rglob("*.parquet"))
+        for name in ("home", "movielens")
     ):
         assert time.monotonic() < deadline
         time.sleep(0.2)

@@ -26,7 +26,8 @@ pytestmark = [
     pytest.mark.e2e,
     pytest.mark.timeout(300),
     pytest.mark.skipif(
-        not os.environ.get("BANDITLOOP_EVERY_FAULT"), reason="one more service to start: make partitions"
+        not os.environ.get("BANDITLOOP_EVERY_FAULT"),
+        reason="one more service to start: make partitions",
     ),
 ]
 
@@ -48,10 +49,21 @@ def service(tmp_path) -> Iterator[tuple[str, int, list[str]]]:
     with cluster(binary_of("valkey"), tmp_path) as servers:
         port = free_port()
         where = ["--redis-url", servers.url, "--data-dir", str(tmp_path / "data")]
-        command = [BANDITLOOP, "serve", str(tmp_path / "news.yaml"), "--port", str(port), "--replicas", "2", *where]
+        command = [
+            BANDITLOOP,
+            "serve",
+            str(tmp_path / "news.yaml"),
+            "--port",
+            str(port),
+            "--replicas",
+            "2",
+            *where,
+        ]
         env = {**os.environ, "BANDITLOOP_ARCHIVE_MAX_AGE_S": "1"}
         with (tmp_path / "output").open("w") as out:
-            process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, start_new_session=True, env=env)
+            process = subprocess.Popen(
+                command, stdout=out, stderr=subprocess.STDOUT, start_new_session=True, env=env
+            )
         try:
             wait_until_ready(f"http://127.0.0.1:{port}", timeout_s=150)
             yield f"http://127.0.0.1:{port}", process.pid, where
@@ -70,7 +82,9 @@ def told(*arguments: str) -> tuple[dict, int]:
     return json.loads(done.stdout), done.returncode
 
 
-def test_learners_of_two_partitions_die_and_the_logs_together_give_what_was_served(service, tmp_path):
+def test_learners_of_two_partitions_die_and_the_logs_together_give_what_was_served(
+    service, tmp_path
+):
     url, root, where = service
     sent, ages = 0, []
     with Client(url, "news", retries=8) as client:
@@ -92,7 +106,8 @@ def test_learners_of_two_partitions_die_and_the_logs_together_give_what_was_serv
                 time.sleep(0.02)
             ages.append(round(time.monotonic() - learnable, 2))
     print("seconds from the last window's end to served, after each part:", ages)  # noqa: T201
-    assert max(ages[part] for part in (0, 2, 4, 5)) < 2.0 + 3.0  # the interval and a second; and a crowded machine
+    # the interval and a second; and a crowded machine
+    assert max(ages[part] for part in (0, 2, 4, 5)) < 2.0 + 3.0
     found, status = told("snapshots", "verify", "--json", *where)
     assert (found["learned"], status) == (sent, 0), found
     assert told("doctor", "--json", *where)[0]["decisions"] == sent

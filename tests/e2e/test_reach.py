@@ -26,7 +26,8 @@ from serve_app.client import Client, wait_until_ready
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
-OUTSIDE, INSIDE = "198.18.91.1", "198.18.91.2"  # of the range that is set aside for tests of networks
+# of the range that is set aside for tests of networks
+OUTSIDE, INSIDE = "198.18.91.1", "198.18.91.2"
 PORT = 8000
 MARKER = "sikkrit9f2"
 USER, PASSWORD = f"user-{MARKER}", f"password-{MARKER}"
@@ -71,7 +72,9 @@ def namespace() -> Iterator[str]:
         for command in commands:
             done = subprocess.run(command.split(), capture_output=True, text=True, check=False)
             if done.returncode:
-                pytest.skip(f"no network namespace can be made here: {command}: {done.stderr.strip()}")
+                pytest.skip(
+                    f"no network namespace can be made here: {command}: {done.stderr.strip()}"
+                )
         yield name
     finally:
         for command in (f"ip link del {name}a", f"ip netns del {name}"):
@@ -108,7 +111,9 @@ def service(namespace, tmp_path_factory) -> Iterator[Service]:
     service = Service(None, folder, ray_folder, "")  # type: ignore[arg-type]
     service.key = service.keys("create", "shop", "--scope", "rank", "--scope", "reward")
     with (folder / "redis.log").open("w") as log:
-        store = subprocess.Popen([*inside, str(get_binary_path()), *options], stdout=log, stderr=log)
+        store = subprocess.Popen(
+            [*inside, str(get_binary_path()), *options], stdout=log, stderr=log
+        )
     with (folder / "output").open("w") as output:
         service.process = subprocess.Popen(
             [*inside, BANDITLOOP, "serve", "--host", "0.0.0.0", "--port", str(PORT)],  # noqa: S104 - what is tested
@@ -184,7 +189,9 @@ def test_who_asks_without_a_key_gets_no_further(service):
         assert httpx.request(method, service.url + path, content=b"{}").status_code == 401
     with Client(service.url, api_key=service.key) as client:
         assert client.rank(["a", "b"]).logged
-    assert httpx.get(f"{service.url}/metrics", headers={"X-Api-Key": service.key}).status_code == 403
+    assert (
+        httpx.get(f"{service.url}/metrics", headers={"X-Api-Key": service.key}).status_code == 403
+    )
     assert httpx.get(f"{service.url}/livez").status_code == 200
 
 
@@ -208,7 +215,9 @@ def test_keys_are_made_and_revoked_while_it_serves(service):
 @pytest.mark.parametrize("slow", ["body", "headers"])
 def test_a_client_that_dawdles_is_let_go(service, slow):
     start = f"POST /v1/policies/home/rank HTTP/1.1\r\nHost: x\r\nX-Api-Key: {service.key}\r\n"
-    start, drip = (start + "Content-Length: 1000\r\n\r\n", b" ") if slow == "body" else (start, b"x-a: b\r\n")
+    start, drip = (
+        (start + "Content-Length: 1000\r\n\r\n", b" ") if slow == "body" else (start, b"x-a: b\r\n")
+    )
     began = time.monotonic()
     with socket.create_connection((INSIDE, PORT)) as connection:
         connection.sendall(start.encode())
@@ -238,7 +247,11 @@ def test_no_secret_and_no_user_is_written_anywhere(service):
         client.reward(answer.event_id, 1.0)
     headers = {"authorization": f"Bearer {service.key}"}
     said = []
-    for body in ({"user_id": USER}, {"user_id": USER, "actions": 3}, {"user_id": USER, "actions": [{"id": "a"}] * 2}):
+    for body in (
+        {"user_id": USER},
+        {"user_id": USER, "actions": 3},
+        {"user_id": USER, "actions": [{"id": "a"}] * 2},
+    ):
         refused = httpx.post(f"{service.url}/v1/policies/home/rank", json=body, headers=headers)
         assert refused.status_code == 422
         said.append(refused.content)
@@ -250,14 +263,23 @@ def test_no_secret_and_no_user_is_written_anywhere(service):
     said += [httpx.get(service.url + page, headers={"x-api-key": admin}).content for page in pages]
     assert b"banditloop_decisions_total" in said[-3]
     time.sleep(1.5)  # two rounds of pushed metrics
-    files = {path: path.read_bytes() for root in (service.folder, service.ray_folder) for path in readable(root)}
-    secrets = [MARKER.encode(), service.key.partition("_shop_")[2].encode(), admin.partition("_reader_")[2].encode()]
+    files = {
+        path: path.read_bytes()
+        for root in (service.folder, service.ray_folder)
+        for path in readable(root)
+    }
+    secrets = [
+        MARKER.encode(),
+        service.key.partition("_shop_")[2].encode(),
+        admin.partition("_reader_")[2].encode(),
+    ]
     for secret in secrets:
         assert not [path for path, data in files.items() if secret in data]
         assert not [answer for answer in said if secret in answer]
     logs = [path.name for path in files if path.suffix == ".log"]
     assert any(name.startswith("replica_rank") or "rank" in name for name in logs)
-    assert any(answer.event_id.encode() in data for data in files.values())  # the event log is among them
+    # the event log is among them
+    assert any(answer.event_id.encode() in data for data in files.values())
     for pid in (service.process.pid, *descendants(service.process.pid)):
         with contextlib.suppress(OSError):
             command = (Path("/proc") / str(pid) / "cmdline").read_bytes()

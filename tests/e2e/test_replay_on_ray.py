@@ -75,7 +75,11 @@ def test_tasks_give_the_same_answer_even_when_their_worker_is_killed(tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
-    assert json.loads(done.stdout.splitlines()[-1]) == {"killed": True, "same": True, "rows": 40_000}
+    assert json.loads(done.stdout.splitlines()[-1]) == {
+        "killed": True,
+        "same": True,
+        "rows": 40_000,
+    }
 
 
 SPACE = """
@@ -96,7 +100,17 @@ def test_a_search_finds_the_spec_that_sees_what_matters(tmp_path):
     (tmp_path / "log.csv").write_text("\n".join(lines))
     (tmp_path / "space.yaml").write_text(SPACE)
     columns = "{reward: click, propensity: p, event_id: id, action: action, action_ids: [a, b], context: [device]}"
-    command = ["replay", "--search", "space.yaml", "--log", "log.csv", "--format", "csv", "--columns", columns]
+    command = [
+        "replay",
+        "--search",
+        "space.yaml",
+        "--log",
+        "log.csv",
+        "--format",
+        "csv",
+        "--columns",
+        columns,
+    ]
     command += ["--best", "best.yaml", "--model", "best.model", "--out", "report.json"]
     done = subprocess.run(
         [str(Path(sys.executable).parent / "banditloop"), *command],

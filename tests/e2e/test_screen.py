@@ -29,7 +29,12 @@ class Running:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.output = folder, folder / "output"
-        command = [str(Path(sys.executable).parent / "banditloop"), "serve", "--port", str(free_port())]
+        command = [
+            str(Path(sys.executable).parent / "banditloop"),
+            "serve",
+            "--port",
+            str(free_port()),
+        ]
         command += ["--data-dir", str(folder / "data")]
         with self.output.open("wb") as output:
             self.process = subprocess.Popen(
@@ -56,9 +61,13 @@ class Running:
         """Its exit status, once it and all that it had started are gone."""
         children = descendants(self.process.pid)
         status = self.process.wait(60)
-        deadline = time.monotonic() + 60  # Ray has processes that look for their parent now and then
+        # Ray has processes that look for their parent now and then
+        deadline = time.monotonic() + 60
         while any(_alive(pid) for pid in children):
-            assert time.monotonic() < deadline, (status, {pid: each for pid, each in children.items() if _alive(pid)})
+            assert time.monotonic() < deadline, (
+                status,
+                {pid: each for pid, each in children.items() if _alive(pid)},
+            )
             time.sleep(0.1)
         return status
 
@@ -78,7 +87,10 @@ def _alive(pid: int) -> bool:
 
 def self_said(running: Running) -> str:
     """The end of both: the screen, and what Ray said."""
-    return "\n".join(running.lines) + (running.folder / "data" / "serve.log").read_text(errors="replace")[-3000:]
+    return (
+        "\n".join(running.lines)
+        + (running.folder / "data" / "serve.log").read_text(errors="replace")[-3000:]
+    )
 
 
 @pytest.fixture
@@ -102,7 +114,8 @@ def test_a_service_that_is_told_to_stop_when_it_is_ready(running, number):
         running.process.send_signal(number)
     assert running.ends() == 0
     running.said(START, READY, LOGS, STOP)
-    assert (running.folder / "data" / "serve.log").read_text(errors="replace")  # Ray has said what Ray says
+    # Ray has said what Ray says
+    assert (running.folder / "data" / "serve.log").read_text(errors="replace")
 
 
 @pytest.mark.parametrize(
@@ -113,10 +126,13 @@ def test_a_service_that_is_told_to_stop_while_it_starts(running, number, moment)
     """A trace of C++ came, if Ray had begun to start."""
     running.wait_for("^starting")
     time.sleep(moment)
-    os.killpg(running.process.pid, number) if number == signal.SIGINT else running.process.send_signal(number)
+    os.killpg(
+        running.process.pid, number
+    ) if number == signal.SIGINT else running.process.send_signal(number)
     status = running.ends()
     if status == 0:  # a quick machine: it was ready
         running.said(START, READY, LOGS, STOP)
         return
-    assert status in {128 + number, -number}, self_said(running)  # the second in the moment in which Ray connects
+    # the second in the moment in which Ray connects
+    assert status in {128 + number, -number}, self_said(running)
     running.said(START, *[BEFORE] * (status > 0))

@@ -109,7 +109,9 @@ def test_it_answers_learns_and_every_replica_serves_what_it_learned(service):
         assert after["outcomes"]["decisions"] == 120
 
         def both_prefer_good():
-            answers = [client.rank(ACTIONS, context={"hour": 3}, return_pmf=True) for _ in range(10)]
+            answers = [
+                client.rank(ACTIONS, context={"hour": 3}, return_pmf=True) for _ in range(10)
+            ]
             return all(each.pmf[0].probability > 0.9 for each in answers)
 
         wait_for(both_prefer_good, timeout_s=20, what="both replicas prefer the better action")
@@ -147,7 +149,12 @@ def test_a_slate_a_batch_and_a_deferred_decision(service):
         ("news/rank", b"{", 400, "malformed_json"),
         ("news/rank", b'{"actions": 3}', 422, "invalid_field"),
         ("nope/rank", b"{}", 404, "unknown_policy"),
-        ("news/rank", b'{"actions": [{"id": "a"}], "context": {"x": 1e999}}', 422, "non_finite_number"),
+        (
+            "news/rank",
+            b'{"actions": [{"id": "a"}], "context": {"x": 1e999}}',
+            422,
+            "non_finite_number",
+        ),
         ("news/rank", b" " * (1 << 20) + b"{}", 413, "body_too_large"),
         ("news/events/unseen/reward", b'{"value": 1}', 202, None),
     ],
@@ -160,12 +167,17 @@ def test_bad_input_through_the_whole_stack(service, path, body, status, code):
     assert httpx.get(f"{url}/livez").status_code == 200
 
 
-def test_of_more_requests_than_it_holds_some_are_turned_away_and_the_client_tries_them_again(service):
+def test_of_more_requests_than_it_holds_some_are_turned_away_and_the_client_tries_them_again(
+    service,
+):
     url, _ = service
     answers: list[tuple[int, str]] = []
 
     def crowd(number: int) -> None:
-        with Client(url, "news", retries=0) as impatient, Client(url, "news", retries=20) as patient:
+        with (
+            Client(url, "news", retries=0) as impatient,
+            Client(url, "news", retries=20) as patient,
+        ):
             for attempt in range(10):
                 event_id = f"crowd-{number}-{attempt}"
                 try:
@@ -263,7 +275,11 @@ def test_it_stops_cleanly_and_leaves_no_process_behind(service):
     assert process.wait(60) == 0
 
     def all_gone():
-        return not any(Path(f"/proc/{pid}").exists() and pid in children for pid in children if not _zombie(pid))
+        return not any(
+            Path(f"/proc/{pid}").exists() and pid in children
+            for pid in children
+            if not _zombie(pid)
+        )
 
     wait_for(all_gone, timeout_s=20, what="all child processes gone")
     with pytest.raises(ServiceError), Client(url, "news", retries=0) as client:

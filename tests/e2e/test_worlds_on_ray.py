@@ -10,8 +10,24 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 
 
 def test_ray_gives_the_same_report(tmp_path):
-    command = [sys.executable, "-c", "from serve_app.cli import main; main()", "worlds", "--world", "drift"]
-    command += ["--policy", "ridge-epsilon", "--policy", "vw-epsilon", "--seeds", "2", "--rounds", "40"]
+    command = [
+        sys.executable,
+        "-c",
+        "from serve_app.cli import main; main()",
+        "worlds",
+        "--world",
+        "drift",
+    ]
+    command += [
+        "--policy",
+        "ridge-epsilon",
+        "--policy",
+        "vw-epsilon",
+        "--seeds",
+        "2",
+        "--rounds",
+        "40",
+    ]
     reports = []
     for number, where in enumerate((["--jobs", "1"], ["--address", "local"])):
         out = tmp_path / f"{number}.json"

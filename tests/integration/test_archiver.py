@@ -39,7 +39,10 @@ def fill(client: redis.Redis, count: int, *, start: int = OLD, step: int = 1) ->
     """Append a log whose blob is stored; returns it."""
     client.set(KEYS.blob(digest(SPEC)), SPEC)
     log = [(f"{start}-1", encode(SpecRecord(digest(SPEC), "salt")))]
-    log += [(f"{start + (i + 1) * step}-0", encode(RewardRecord(f"e{i}", float(i)))) for i in range(count - 2)]
+    log += [
+        (f"{start + (i + 1) * step}-0", encode(RewardRecord(f"e{i}", float(i))))
+        for i in range(count - 2)
+    ]
     log.append((f"{start + (count - 1) * step}-0", b"junk"))
     pipeline = client.pipeline()
     for entry_id, data in log:
@@ -136,8 +139,13 @@ def live(archiver: Archiver) -> None:
 @pytest.mark.usefixtures("small_nodes")
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("where", ["redis", "files"])
-def test_an_archiver_killed_at_any_call_loses_nothing_and_doubles_nothing(client, tmp_path, where, after):
-    """At every call there is to Redis or to the file system; its successor ends where an undisturbed one does."""
+def test_an_archiver_killed_at_any_call_loses_nothing_and_doubles_nothing(
+    client, tmp_path, where, after
+):
+    """At every call there is to Redis or to the file system.
+
+    Its successor ends where an undisturbed one does.
+    """
     for n in itertools.count(1):
         log, root = begin(client), tmp_path / str(n)
         root.mkdir()
@@ -153,7 +161,9 @@ def test_an_archiver_killed_at_any_call_loses_nothing_and_doubles_nothing(client
         assert together(client, root) == log
         live(Archiver(client, "home", root, **AT_ONCE))
         assert together(client, root) == list(ArchiveReader(root, "home").raw()) == log
-        assert [entry.id for entry in History(client, KEYS, ArchiveReader(root, "home")).entries("0-0")] == ids(log)
+        assert [
+            entry.id for entry in History(client, KEYS, ArchiveReader(root, "home")).entries("0-0")
+        ] == ids(log)
         assert ArchiveReader(root, "home").blob(digest(SPEC)) == SPEC
         assert len(stream(client)) < len(log)
         assert log_order(stream(client)[0][0]) <= log_order(log[28][0])
@@ -164,12 +174,16 @@ def test_an_archiver_killed_at_any_call_loses_nothing_and_doubles_nothing(client
 
 @pytest.mark.usefixtures("small_nodes")
 @pytest.mark.parametrize("where", ["redis", "files"])
-def test_an_archiver_that_sleeps_at_any_call_while_another_does_everything_does_no_harm(client, tmp_path, where):
+def test_an_archiver_that_sleeps_at_any_call_while_another_does_everything_does_no_harm(
+    client, tmp_path, where
+):
     """Asleep for longer than it takes to archive the whole log and to trim it."""
     for n in itertools.count(1):
         log, root = begin(client), tmp_path / str(n)
         root.mkdir()
-        calls = Calls(n, partial(live, Archiver(client, "home", root, **{**AT_ONCE, "max_entries": 7})))
+        calls = Calls(
+            n, partial(live, Archiver(client, "home", root, **{**AT_ONCE, "max_entries": 7}))
+        )
         sleeper = Archiver(
             CountingClient(client, calls) if where == "redis" else client,
             "home",
@@ -219,7 +233,8 @@ def connect(url: str) -> redis.Redis:
 def test_two_archivers_race_while_the_log_grows_and_is_read(client, server_url, tmp_path):
     """Every reading is in order, without a gap or a double, and has all that was acknowledged before it began."""
     archivers = [
-        Archiver(connect(server_url), "home", tmp_path, **{**AT_ONCE, "max_entries": limit}) for limit in (7, 40)
+        Archiver(connect(server_url), "home", tmp_path, **{**AT_ONCE, "max_entries": limit})
+        for limit in (7, 40)
     ]
     written = [client.xadd(KEYS.log, {FIELD: encode(TickRecord())}).decode()]
     client.set(KEYS.needed, written[0])
@@ -233,7 +248,9 @@ def test_two_archivers_race_while_the_log_grows_and_is_read(client, server_url, 
             if i % 3 == 2 and not raised:
                 history = History(connect(server_url), KEYS, ArchiveReader(tmp_path, "home"))
                 assert [entry.id for entry in history.entries("0-0")] == written
-                assert [entry.id for entry in history.entries(written[14], written[-5])] == written[15:-4]
+                assert [entry.id for entry in history.entries(written[14], written[-5])] == written[
+                    15:-4
+                ]
                 readings += 1
     for archiver in archivers:
         live(archiver)
@@ -248,7 +265,9 @@ def _step_and_trim(archiver: Archiver) -> None:
 
 
 @pytest.mark.usefixtures("small_nodes")
-def test_a_history_that_is_overtaken_by_trimming_goes_on_in_the_archive(client, tmp_path, monkeypatch):
+def test_a_history_that_is_overtaken_by_trimming_goes_on_in_the_archive(
+    client, tmp_path, monkeypatch
+):
     """Between any two of its batches the stream is trimmed to its end."""
     monkeypatch.setattr("serve_app.history.BATCH", 4)
     log = begin(client)
@@ -290,7 +309,9 @@ def test_who_reads_from_just_before_what_is_needed_can_do_without_the_archive(cl
 def test_a_blob_is_read_from_redis_and_else_from_the_archive(client, tmp_path):
     fill(client, 5)
     finish(Archiver(client, "home", tmp_path, **AT_ONCE))
-    with_archive, without = (History(client, KEYS, each) for each in (ArchiveReader(tmp_path, "home"), None))
+    with_archive, without = (
+        History(client, KEYS, each) for each in (ArchiveReader(tmp_path, "home"), None)
+    )
     assert with_archive.blob(digest(SPEC)) == without.blob(digest(SPEC)) == SPEC
     client.delete(KEYS.blob(digest(SPEC)))
     assert with_archive.blob(digest(SPEC)) == SPEC
@@ -328,7 +349,9 @@ def test_nothing_is_trimmed_without_every_reason(client, tmp_path, why):
     assert stream(client) == log
 
 
-def test_files_that_were_lost_are_written_again_while_the_stream_has_their_entries(client, tmp_path):
+def test_files_that_were_lost_are_written_again_while_the_stream_has_their_entries(
+    client, tmp_path
+):
     log = fill(client, 33)
     finish(Archiver(client, "home", tmp_path, **AT_ONCE))
     newest = max(tmp_path.rglob("*.parquet"), key=lambda path: path.name)
@@ -355,7 +378,9 @@ def test_a_redis_that_lost_its_last_writes_takes_the_files_word(client, tmp_path
     client.delete(KEYS.archive)
     client.hset(KEYS.archive, mapping=behind)
     client.xdel(KEYS.log, *ids(log)[20:])
-    log.append((client.xadd(KEYS.log, {FIELD: encode(TickRecord())}).decode(), encode(TickRecord())))
+    log.append(
+        (client.xadd(KEYS.log, {FIELD: encode(TickRecord())}).decode(), encode(TickRecord()))
+    )
     finish(Archiver(client, "home", tmp_path, **AT_ONCE))
     assert list(ArchiveReader(tmp_path, "home").raw()) == log
     history = History(client, KEYS, ArchiveReader(tmp_path, "home"))
@@ -439,4 +464,8 @@ def test_only_the_next_range_is_ever_committed(client):
     assert client.eval(MARK, 1, KEYS.archive, "7-0") == 1
     assert commit("7-0", "8-0", "9-0", 2) == 1
     committed = Committed.read(client, KEYS)
-    assert (committed.newest, committed.written, committed.pending) == (Range("7-0", "8-0", "9-0", 2), "7-0", True)
+    assert (committed.newest, committed.written, committed.pending) == (
+        Range("7-0", "8-0", "9-0", 2),
+        "7-0",
+        True,
+    )

@@ -1,4 +1,7 @@
-"""A command succeeds when the learner has done what it said; refused, stood still or not read it says so, and how."""
+"""A command succeeds when the learner has done what it said.
+
+Refused, stood still or not read it says so, and how.
+"""
 
 import contextlib
 import threading
@@ -60,7 +63,8 @@ BAD = {
         SPECS["vw"],
         make_learner(
             msgspec.structs.replace(
-                SPECS["vw"], learner=msgspec.structs.replace(SPECS["vw"].learner, args="--cb_explore_adf -b 9")
+                SPECS["vw"],
+                learner=msgspec.structs.replace(SPECS["vw"].learner, args="--cb_explore_adf -b 9"),
             ),
             salt=SALT,
         ).checkpoint(),
@@ -86,7 +90,9 @@ def test_a_warm_start_that_the_learner_refuses_is_no_success(client, server_url,
     reader._client.close()
 
 
-@pytest.mark.parametrize("record", [RollbackRecord("s", "0-0"), RollbackRecord("s", "9999999999999-0")])
+@pytest.mark.parametrize(
+    "record", [RollbackRecord("s", "0-0"), RollbackRecord("s", "9999999999999-0")]
+)
 @pytest.mark.parametrize("partitions", [1, 3])
 def test_a_rollback_that_is_refused_is_no_success(client, server_url, record, partitions):
     if partitions == 1:
@@ -95,7 +101,9 @@ def test_a_rollback_that_is_refused_is_no_success(client, server_url, record, pa
         decide(client, 6)
         settle(loops[0])
     else:
-        loops = [partition_loops.make(redis.Redis.from_url(server_url), number) for number in range(3)]
+        loops = [
+            partition_loops.make(redis.Redis.from_url(server_url), number) for number in range(3)
+        ]
         partition_loops.settle(loops, client)
         partition_loops.decide(client, 9)
         partition_loops.settle(loops, client)
@@ -108,14 +116,17 @@ def test_a_rollback_that_is_refused_is_no_success(client, server_url, record, pa
         loop._client.close()
 
 
-def test_a_pin_is_done_when_it_is_read_and_served_not_when_it_happens_to_be_so(client, server_url, monkeypatch):
+def test_a_pin_is_done_when_it_is_read_and_served_not_when_it_happens_to_be_so(
+    client, server_url, monkeypatch
+):
     monkeypatch.setattr(cli_snapshots, "PATIENCE_S", 0.3)
     loop = make(redis.Redis.from_url(server_url))
     settle(loop)
     decide(client, 6)
     settle(loop)
     served = head(client)
-    for arguments in (("pin", served[:12]), ("unpin",), ("rollback", served[:12])):  # nobody reads them
+    # nobody reads them
+    for arguments in (("pin", served[:12]), ("unpin",), ("rollback", served[:12])):
         done, output = command(server_url, *arguments)
         assert done.exit_code == NOT_YET, output
         assert "no learner has read it yet" in " ".join(output.split())

@@ -9,7 +9,19 @@ from collections.abc import Iterator
 
 import pytest
 import redis
-from replica import HOME, KEYS, SLACK_S, SPEC, TIMEOUT_S, Answer, Caller, Replica, eventually, put_snapshot, serving
+from replica import (
+    HOME,
+    KEYS,
+    SLACK_S,
+    SPEC,
+    TIMEOUT_S,
+    Answer,
+    Caller,
+    Replica,
+    eventually,
+    put_snapshot,
+    serving,
+)
 from servers import PATIENCE_S, Forwarder, Server, binary_of
 
 from policies.catalogue import Catalogue, Item
@@ -67,7 +79,9 @@ async def failures(caller: Caller, **labels: str) -> float:
 
 async def accounted(caller: Caller) -> None:
     """Every failure the callers saw has a reason in /metrics. Call while nothing else is sent."""
-    assert await failures(caller) == sum(not a.logged and a.response.status_code != 202 for a in caller.answers)
+    assert await failures(caller) == sum(
+        not a.logged and a.response.status_code != 202 for a in caller.answers
+    )
     unlogged = sum(a.response.status_code == 200 and not a.logged for a in caller.answers)
     assert await caller.metric("decisions_total", logged="false") == unlogged
 
@@ -88,7 +102,10 @@ async def test_down_and_up_again(caller, server):
 
 
 async def test_a_server_that_stands_still_is_waited_for_once(caller, server):
-    """The writes of the first moment pay the timeout; then one at a time tries, and the others are answered at once."""
+    """The writes of the first moment pay the timeout.
+
+    Then one at a time tries, and the others are answered at once.
+    """
     workers, began = 8, time.monotonic()
     with server.frozen():
         refused(await caller.traffic(4 * TIMEOUT_S, workers))
@@ -104,7 +121,8 @@ async def test_a_server_that_stands_still_is_waited_for_once(caller, server):
 async def test_a_pause_longer_than_the_timeout_is_got_over(caller, server):
     with server.client() as client:
         client.client_pause(round(6000 * TIMEOUT_S), all=True)
-        refused(await caller.traffic(2 * TIMEOUT_S))  # the last of it ends a timeout later, well within the pause
+        # the last of it ends a timeout later, well within the pause
+        refused(await caller.traffic(2 * TIMEOUT_S))
         await caller.recovered()
     caller.audit()
 
@@ -160,19 +178,27 @@ async def follows(new: redis.Redis, old: redis.Redis) -> None:
 
     async def caught_up() -> bool:
         there, here = new.info("replication"), old.info("replication")
-        return (there["master_link_status"], there["slave_repl_offset"]) == ("up", here["master_repl_offset"])
+        return (there["master_link_status"], there["slave_repl_offset"]) == (
+            "up",
+            here["master_repl_offset"],
+        )
 
     await eventually(caught_up, "the second server has everything")
 
 
 @pytest.mark.parametrize("confirm_replicas", [0, 1])
-async def test_failing_over_to_another_server_behind_the_same_address(server, second, tmp_path, confirm_replicas):
+async def test_failing_over_to_another_server_behind_the_same_address(
+    server, second, tmp_path, confirm_replicas
+):
     """The old primary lives on as a replica and keeps its connections: only new ones lead to the new primary.
 
-    With ``confirm_replicas`` the new one needs a replica before it acknowledges anything: the old one.
+    With ``confirm_replicas`` the new one needs a replica before it acknowledges anything: the old
+    one.
     """
     with Forwarder(server) as address, server.client() as old, second.client() as new:
-        async with serving(server, tmp_path, url=address.url, confirm_replicas=confirm_replicas) as caller:
+        async with serving(
+            server, tmp_path, url=address.url, confirm_replicas=confirm_replicas
+        ) as caller:
             new.replicaof("127.0.0.1", server.port)
             await follows(new, old)
             await caller.traffic(0.3)
@@ -191,7 +217,9 @@ async def test_failing_over_to_another_server_behind_the_same_address(server, se
         caller.audit(second)
 
 
-async def test_without_the_replicas_that_should_confirm_nothing_is_acknowledged(server, second, tmp_path):
+async def test_without_the_replicas_that_should_confirm_nothing_is_acknowledged(
+    server, second, tmp_path
+):
     async with serving(server, tmp_path, confirm_replicas=1) as caller:
 
         async def unconfirmed() -> bool:
@@ -256,9 +284,14 @@ def down(server: Server):
     server.start()
 
 
-@pytest.mark.parametrize("outage", [Server.frozen, down], ids=["it arrives late", "it never arrives"])
+@pytest.mark.parametrize(
+    "outage", [Server.frozen, down], ids=["it arrives late", "it never arrives"]
+)
 async def test_a_retry_after_logged_false_is_one_decision_and_one_reply(caller, server, outage):
-    """Even when the replica serves another snapshot by then; another request under the event_id is a conflict."""
+    """Even when the replica serves another snapshot by then.
+
+    Another request under the event_id is a conflict.
+    """
     with outage(server):
         first = await caller.rank("mine", slots=3)
         assert not first.logged
@@ -295,7 +328,10 @@ def put(client: redis.Redis, blobs: dict[str, bytes | None]) -> None:
 
 
 def published(client: redis.Redis, number: int, **options) -> tuple[str, dict[str, bytes]]:
-    """A snapshot's id, and the keys that its publication stores; not yet where the replica looks."""
+    """A snapshot's id, and the keys that its publication stores.
+
+    Not yet where the replica looks.
+    """
     elsewhere = Keys("elsewhere")
     name = put_snapshot(client, number, keys=elsewhere, catalogue=CATALOGUE.digest, **options)
     return name, {
@@ -319,7 +355,11 @@ async def test_of_a_damaged_snapshot_the_previous_one_serves_on(caller, server, 
     reason = "head" if what == "head" else "missing" if kind == "gone" else "corrupt"
     with server.client() as client:
         newer, keys = published(client, 2)
-        key = {"head": KEYS.head, "snapshot": KEYS.blob(newer), "catalogue": KEYS.blob(CATALOGUE.digest)}[what]
+        key = {
+            "head": KEYS.head,
+            "snapshot": KEYS.blob(newer),
+            "catalogue": KEYS.blob(CATALOGUE.digest),
+        }[what]
         put(client, {**keys, key: damaged(keys[key], kind)})
 
         async def counted() -> bool:

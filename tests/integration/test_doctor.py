@@ -48,15 +48,22 @@ def failed(report: dict) -> set[str]:
 
 
 async def traffic(url: str) -> None:
-    """A replica answers while the learner learns; a reward for every third decision, and then a quiet window."""
+    """A replica answers while the learner learns.
+
+    A reward for every third decision, and then a quiet window.
+    """
     client = redis.asyncio.Redis.from_url(url)
-    service = RedisPolicyService(SPEC, client, LogWriter(client), salt=SALT, replica="r", follow_interval_s=0.01)
+    service = RedisPolicyService(
+        SPEC, client, LogWriter(client), salt=SALT, replica="r", follow_interval_s=0.01
+    )
     async with asyncio.timeout(20):
         while not service.ready:
             await service.follower.step()
     service.start()
     for number in range(DECISIONS):
-        record, logged = await service.rank(RankRequest(context={"n": number % 5 / 5}, actions=ACTIONS))
+        record, logged = await service.rank(
+            RankRequest(context={"n": number % 5 / 5}, actions=ACTIONS)
+        )
         assert logged
         if number % 3 == 0:
             await service.log([RewardRecord(record.event_id, float(record.chosen[0] == 0))])
@@ -103,12 +110,19 @@ def decisions(client) -> list[tuple[bytes, DecisionRecord]]:
 
 def test_a_log_as_the_service_writes_it_is_trusted(served):
     status, report = doctor(*served)  # the only policy need not be named
-    assert (status, report["policy"], report["decisions"], report["trusted"]) == (0, "home", DECISIONS, True), report
+    assert (status, report["policy"], report["decisions"], report["trusted"]) == (
+        0,
+        "home",
+        DECISIONS,
+        True,
+    ), report
     figures = {finding["check"]: finding["figures"] for finding in report["findings"]}
     assert figures["draws"]["drawn_again"] == DECISIONS
     assert figures["derivations"]["same_bytes"] == figures["derivations"]["checked"] > 0
     assert figures["join_rate"]["joined"] == DECISIONS / 3
-    assert figures["learner_lag"]["lag_s"] == figures["snapshot_staleness"]["stale_s"] == 0.0, figures
+    assert figures["learner_lag"]["lag_s"] == figures["snapshot_staleness"]["stale_s"] == 0.0, (
+        figures
+    )
     text = CliRunner().invoke(app, ["doctor", "home", *served])
     assert text.exit_code == 0
     assert "can be trusted" in text.stdout
@@ -134,8 +148,13 @@ def busy(url: str, spec: PolicySpec = SPEC) -> Iterator[None]:
             await service.stop()
 
     connection = redis.Redis.from_url(url)
-    loop = LearnerLoop(connection, spec, salt=SALT, publish_interval_s=0.0, checkpoint_interval_s=0.5)
-    threads = [threading.Thread(target=loop.run, args=(stop,)), threading.Thread(target=lambda: asyncio.run(go_on()))]
+    loop = LearnerLoop(
+        connection, spec, salt=SALT, publish_interval_s=0.0, checkpoint_interval_s=0.5
+    )
+    threads = [
+        threading.Thread(target=loop.run, args=(stop,)),
+        threading.Thread(target=lambda: asyncio.run(go_on())),
+    ]
     for thread in threads:
         thread.start()
     try:
@@ -163,7 +182,9 @@ def test_a_live_policy_is_not_accused_of_moving_on_and_one_that_lost_a_blob_is(
             time.sleep(0.05)
         before = set(client.lrange(KEYS.snapshots, 0, -1))
         reports = [doctor(*arguments) for _ in range(8)]
-        assert not before & set(client.lrange(KEYS.snapshots, 0, -1)), "else nothing moved, and nothing was tried"
+        assert not before & set(client.lrange(KEYS.snapshots, 0, -1)), (
+            "else nothing moved, and nothing was tried"
+        )
     assert [status for status, _ in reports] == [0] * 8, [failed(report) for _, report in reports]
     for name in client.lrange(KEYS.snapshots, 1, 2):  # now it rests
         client.delete(KEYS.blob(name.decode()))
@@ -192,7 +213,10 @@ def test_a_blob_that_is_gone_is_found_although_the_policy_moves_on(client, serve
         thread.start()
         time.sleep(0.1)
         try:
-            found = [doctor("home", "--redis-url", server_url, "--data-dir", str(tmp_path)) for _ in range(3)]
+            found = [
+                doctor("home", "--redis-url", server_url, "--data-dir", str(tmp_path))
+                for _ in range(3)
+            ]
         finally:
             stop.set()
             thread.join(10)
@@ -200,7 +224,9 @@ def test_a_blob_that_is_gone_is_found_although_the_policy_moves_on(client, serve
     assert all(failed(report) == {"gaps"} for _, report in found)
 
 
-def test_a_log_that_is_trimmed_under_its_reader_is_read_again(client, server_url, tmp_path, monkeypatch):
+def test_a_log_that_is_trimmed_under_its_reader_is_read_again(
+    client, server_url, tmp_path, monkeypatch
+):
     """Else a whole stretch would be missing, and its rewards would be orphans."""
     (tmp_path / "salt").write_bytes(SALT)
     entries = log_of("softmax", 3000, 1, salt=SALT)
@@ -224,7 +250,9 @@ def test_a_log_that_is_trimmed_under_its_reader_is_read_again(client, server_url
 
     monkeypatch.setattr(LogReader, "read", trimming)
     report = doctor("home", "--redis-url", server_url, "--data-dir", str(tmp_path))[1]
-    orphans = next(finding for finding in report["findings"] if finding["check"] == "orphan_rewards")
+    orphans = next(
+        finding for finding in report["findings"] if finding["check"] == "orphan_rewards"
+    )
     assert orphans["figures"].get("orphan", 0) == 0
     assert report["decisions"] < 3000 / 2
 
@@ -242,14 +270,20 @@ def test_what_had_nothing_to_check_says_so_and_cron_can_tell(client, server_url,
     assert (status, report["trusted"]) == (3, None), failed(report)
     assert {"draws", "derivations", "frequencies"} <= set(report["unchecked"])
     for finding in report["findings"]:
-        assert (finding["severity"] == "nothing") == finding["message"].startswith("nothing to check: ")
+        assert (finding["severity"] == "nothing") == finding["message"].startswith(
+            "nothing to check: "
+        )
         assert (finding["severity"] == "nothing") == (finding["check"] in report["unchecked"])
         if finding["severity"] == "nothing":
             assert finding["action"]
     (tmp_path / "salt").write_bytes(SALT)
     status, report = doctor(*arguments)
     assert (status, report["trusted"]) == (0, True)
-    assert {"derivations", "frequencies"} <= set(report["unchecked"]) < {each["check"] for each in report["findings"]}
+    assert (
+        {"derivations", "frequencies"}
+        <= set(report["unchecked"])
+        < {each["check"] for each in report["findings"]}
+    )
     assert doctor(*arguments, "--demand", "draws")[0] == 0
     assert doctor(*arguments, "--demand", "derivations")[0] == 3
 
@@ -265,7 +299,11 @@ def test_tampering_with_the_stream_is_found_by_name(served, client):
     assert status == 1
     assert report["trusted"] is False
     assert failed(report) == {"draws", "gaps", "undecodable"}
-    assert all(f["cause"] and f["action"] for f in report["findings"] if f["severity"] not in {"ok", "nothing"})
+    assert all(
+        f["cause"] and f["action"]
+        for f in report["findings"]
+        if f["severity"] not in {"ok", "nothing"}
+    )
     text = CliRunner().invoke(app, ["doctor", "home", *served])
     assert text.exit_code == 1
     assert "cannot be trusted" in text.stdout
@@ -273,7 +311,11 @@ def test_tampering_with_the_stream_is_found_by_name(served, client):
 
 def test_a_learner_that_has_published_nothing_is_found(served, client):
     client.delete(KEYS.head, KEYS.stats)
-    client.xadd(KEYS.log, {FIELD: encode(RewardRecord("e", 1.0))}, id=f"{LogReader(client, KEYS).now_ms() + 1}-0")
+    client.xadd(
+        KEYS.log,
+        {FIELD: encode(RewardRecord("e", 1.0))},
+        id=f"{LogReader(client, KEYS).now_ms() + 1}-0",
+    )
     client.zadd("bl:processes", {"replica": time.time()})
     first = decisions(client)[0][0].decode()
     status, report = doctor("home", *served, "--since", first)
@@ -344,7 +386,10 @@ def test_the_log_of_a_service_is_read_while_it_runs_and_when_it_has_stopped(tmp_
 
 def test_an_archive_is_read_without_redis(tmp_path):
     log = [(entry.id, encode(entry.record)) for entry in log_of("softmax", 300, 1, salt=SALT)]
-    blobs = {SPECS["softmax"].digest: SPECS["softmax"].encoded, Catalogue().digest: Catalogue().encoded}
+    blobs = {
+        SPECS["softmax"].digest: SPECS["softmax"].encoded,
+        Catalogue().digest: Catalogue().encoded,
+    }
     (tmp_path / "salt").write_bytes(SALT)
     for name, entries in [("p", log), ("damaged", [*log[:-1], (log[-1][0], b"not a record")])]:
         whole = Range("0-0", entries[0][0], entries[-1][0], len(entries))

@@ -78,10 +78,16 @@ def test_a_signal_for_the_whole_group_of_the_service_is_not_for_its_server(tmp_p
         assert os.getpgid(pid_of(tmp_path)) == pid_of(tmp_path) != os.getpgid(0)
 
 
-def test_a_server_that_an_earlier_service_left_is_ended_before_another_starts(tmp_path, monkeypatch):
+def test_a_server_that_an_earlier_service_left_is_ended_before_another_starts(
+    tmp_path, monkeypatch
+):
     monkeypatch.setattr(shutil, "which", lambda _: None)  # as where there is no setpriv
-    script = HOLD.replace("import sys, time", "import shutil, sys, time; shutil.which = lambda _: None")
-    service = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE)
+    script = HOLD.replace(
+        "import sys, time", "import shutil, sys, time; shutil.which = lambda _: None"
+    )
+    service = subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE
+    )
     assert service.stdout.readline() == b"up\n"
     left = pid_of(tmp_path)
     service.kill()
@@ -111,4 +117,5 @@ def test_memory_of_what_is_trimmed_is_given_back(tmp_path):
             pipeline.execute()
         full = resident_mb()
         client.xtrim("log", maxlen=0, approximate=False)
-        eventually(lambda: resident_mb() < (before + full) / 2)  # with Valkey's own settings nothing is given back
+        # with Valkey's own settings nothing is given back
+        eventually(lambda: resident_mb() < (before + full) / 2)

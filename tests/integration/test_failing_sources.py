@@ -21,9 +21,19 @@ FAULTS = {
     "not found": (b"404 X", b"", 0.0, "status 404"),
     "too late": (b"200 OK", b"{}", 0.6, "no answer within 150 ms"),
     "not JSON": (b"200 OK", b"<html>", 0.0, "the answer is not valid"),
-    "NaN": (b"200 OK", b'{"candidates": [{"id": "a", "score": NaN}]}', 0.0, "the answer is not valid"),
+    "NaN": (
+        b"200 OK",
+        b'{"candidates": [{"id": "a", "score": NaN}]}',
+        0.0,
+        "the answer is not valid",
+    ),
     "nothing": (b"200 OK", b'{"candidates": []}', 0.0, None),
-    "longer": (b"200 OK", msgspec.json.encode({"candidates": GOOD}), 0.0, "3 candidates, more than the 2 asked for"),
+    "longer": (
+        b"200 OK",
+        msgspec.json.encode({"candidates": GOOD}),
+        0.0,
+        "3 candidates, more than the 2 asked for",
+    ),
 }
 
 
@@ -35,7 +45,10 @@ async def answering(line: bytes, body: bytes, delay_s: float = 0.0):
         try:
             await reader.readuntil(b"\r\n\r\n")
             await asyncio.sleep(delay_s)
-            head = b"HTTP/1.1 %s\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % (line, len(body))
+            head = b"HTTP/1.1 %s\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % (
+                line,
+                len(body),
+            )
             writer.write(head + body)
             await writer.drain()
         except (ConnectionError, asyncio.IncompleteReadError):
@@ -66,8 +79,12 @@ async def test_a_source_that_fails_is_heard_of_everywhere(fault, client, server_
             limit=2,
             holdout=Holdout(0.5, "cf"),
         )
-        replica = Replica(Settings(redis_url=server_url, data_dir=tmp_path, follow_interval_ms=10), [spec])
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(replica.app()), base_url="http://test") as http:
+        replica = Replica(
+            Settings(redis_url=server_url, data_dir=tmp_path, follow_interval_ms=10), [spec]
+        )
+        async with httpx.AsyncClient(
+            transport=httpx.ASGITransport(replica.app()), base_url="http://test"
+        ) as http:
             try:
                 put_snapshot(client, 1, spec=spec.digest)
                 await eventually(lambda http=http: ready(http), "a first snapshot is served")
@@ -78,7 +95,9 @@ async def test_a_source_that_fails_is_heard_of_everywhere(fault, client, server_
                 info = (await http.get(HOME)).json()
             finally:
                 await RankReplica.__del__(replica)
-    records = [entry.record for entry in read_all(client, KEYS) if isinstance(entry.record, DecisionRecord)]
+    records = [
+        entry.record for entry in read_all(client, KEYS) if isinstance(entry.record, DecisionRecord)
+    ]
     held = [record for record in records if record.holdout]
     assert len(records) == 20
     assert 0 < len(held) < 20  # each of the two has probability 2 ** -20
@@ -105,7 +124,10 @@ async def test_a_source_that_fails_is_heard_of_everywhere(fault, client, server_
     assert samples[counter, "cf"].value == 20
     trouble = samples["banditloop_source_trouble_timestamp_seconds", "cf"]
     assert reason in trouble.labels["reason"]
-    assert info["source_troubles"]["cf"] == {"reason": trouble.labels["reason"], "at_s": pytest.approx(trouble.value)}
+    assert info["source_troubles"]["cf"] == {
+        "reason": trouble.labels["reason"],
+        "at_s": pytest.approx(trouble.value),
+    }
     assert ("banditloop_source_failures_total", "deep") not in samples
 
 
@@ -115,7 +137,9 @@ async def test_any_replica_says_what_another_has_met(client, server_url, tmp_pat
         settings = Settings(redis_url=server_url, data_dir=tmp_path, follow_interval_ms=10)
         one, other = Replica(settings, [spec]), Replica(settings, [spec])
         to_one = httpx.AsyncClient(transport=httpx.ASGITransport(one.app()), base_url="http://test")
-        to_other = httpx.AsyncClient(transport=httpx.ASGITransport(other.app()), base_url="http://test")
+        to_other = httpx.AsyncClient(
+            transport=httpx.ASGITransport(other.app()), base_url="http://test"
+        )
         async with to_one, to_other:
             try:
                 put_snapshot(client, 1, spec=spec.digest)
@@ -125,7 +149,9 @@ async def test_any_replica_says_what_another_has_met(client, server_url, tmp_pat
                 assert "status 503" in answer.json()["error"]["message"]
 
                 async def heard() -> bool:
-                    return "status 503" in str((await to_other.get(HOME)).json()["source_troubles"].get("cf"))
+                    return "status 503" in str(
+                        (await to_other.get(HOME)).json()["source_troubles"].get("cf")
+                    )
 
                 await eventually(heard, "the other replica says so, too")
             finally:

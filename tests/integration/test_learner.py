@@ -98,10 +98,15 @@ def test_a_damaged_checkpoint_is_passed_over_for_an_older_one(client):
 
 
 def test_only_the_leader_writes_and_a_standby_takes_over_where_it_stopped(client, server_url):
-    """The first leader stops giving signs of life; the second, which folded along, takes over within the lease."""
+    """The first leader stops giving signs of life.
+
+    The second, which folded along, takes over within the lease.
+    """
     other = redis.Redis.from_url(server_url)
     first, second = make(client), make(other)
-    first.lease, second.lease = (Lease(c, KEYS, n, lease_s=2.0) for c, n in ((client, "first"), (other, "second")))
+    first.lease, second.lease = (
+        Lease(c, KEYS, n, lease_s=2.0) for c, n in ((client, "first"), (other, "second"))
+    )
     settle(first)
     decide(client, 10)
     settle(first)
@@ -127,10 +132,15 @@ def test_only_the_leader_writes_and_a_standby_takes_over_where_it_stopped(client
     other.close()
 
 
-def test_a_later_deployment_leads_once_it_has_caught_up_while_the_earlier_one_still_runs(client, server_url):
+def test_a_later_deployment_leads_once_it_has_caught_up_while_the_earlier_one_still_runs(
+    client, server_url
+):
     """Also in another cluster: it has its own specs to publish before its replicas can answer."""
     other = redis.Redis.from_url(server_url)
-    old, new = make(client, generation=1), make(other, msgspec.structs.replace(SPEC, floor=0.3), generation=2)
+    old, new = (
+        make(client, generation=1),
+        make(other, msgspec.structs.replace(SPEC, floor=0.3), generation=2),
+    )
     settle(old)
     decide(client, 10)
     settle(old)
@@ -288,9 +298,26 @@ def test_a_learner_goes_on_from_a_model_trained_on_another_log_and_the_replay_ag
     chosen = "\n".join(f"{number},{'abc'[number % 3]},0.33,{number % 2}" for number in range(60))
     (tmp_path / "log.csv").write_text(f"hour,action,p,click\n{chosen}\n")
     (tmp_path / "spec.yaml").write_bytes(msgspec.yaml.encode(spec))
-    columns = "{reward: click, propensity: p, action: action, action_ids: [a, b, c], context: [hour]}"
-    command = ["policy", str(tmp_path / "spec.yaml"), "--log", str(tmp_path / "log.csv"), "--format", "csv"]
-    command += ["--columns", columns, "--publish", "--redis-url", server_url, "--data-dir", str(tmp_path)]
+    columns = (
+        "{reward: click, propensity: p, action: action, action_ids: [a, b, c], context: [hour]}"
+    )
+    command = [
+        "policy",
+        str(tmp_path / "spec.yaml"),
+        "--log",
+        str(tmp_path / "log.csv"),
+        "--format",
+        "csv",
+    ]
+    command += [
+        "--columns",
+        columns,
+        "--publish",
+        "--redis-url",
+        server_url,
+        "--data-dir",
+        str(tmp_path),
+    ]
     with running(server_url, spec) as loop:
         deadline = time.monotonic() + 20
         while StoredPolicy(client, "home").stats() is None:
@@ -310,8 +337,15 @@ def test_a_learner_goes_on_from_a_model_trained_on_another_log_and_the_replay_ag
     settle(again)
     assert stats(client).learned == 63
     assert set(verdicts(client)) == {"identical"}
-    policies = ["--policy", f"snapshot:{head(client)[:10]}", "--policy", f"snapshot:home/{head(client)[:10]}"]
-    done = CliRunner().invoke(app, ["replay", *command[2:8], *command[9:], *policies, "--estimator", "ips"])
+    policies = [
+        "--policy",
+        f"snapshot:{head(client)[:10]}",
+        "--policy",
+        f"snapshot:home/{head(client)[:10]}",
+    ]
+    done = CliRunner().invoke(
+        app, ["replay", *command[2:8], *command[9:], *policies, "--estimator", "ips"]
+    )
     assert done.exit_code == 0, done.output
     assert " ".join(done.output.split()).count("learned from 63 interactions") == 2
     other = msgspec.structs.replace(spec, use=["context", "item"])
@@ -330,7 +364,9 @@ def test_verify_finds_what_was_changed_behind_the_logs_back(client):
     settle(loop)
     assert set(verdicts(client)) == {"identical"}
     assert "different" in verdicts(client, salt=b"another salt of the same kind")
-    stolen = next(e for e in LogReader(client, KEYS).read("0-0") if isinstance(e.record, RewardRecord))
+    stolen = next(
+        e for e in LogReader(client, KEYS).read("0-0") if isinstance(e.record, RewardRecord)
+    )
     client.xdel(KEYS.log, stolen.id)
     found = verdicts(client)
     assert found[0] == "identical"  # what was served before it still is what the log gives
@@ -365,7 +401,10 @@ def test_a_verification_can_start_from_a_checkpoint(client):
 
 
 def test_a_verification_in_parts_proves_what_one_from_the_start_does(client):
-    """Each part ends with the bytes of the checkpoint the next one starts from; a rollback reaches across parts."""
+    """Each part ends with the bytes of the checkpoint the next one starts from.
+
+    A rollback reaches across parts.
+    """
     loop = make(client)
     settle(loop)
     for part in range(4):
@@ -382,14 +421,22 @@ def test_a_verification_in_parts_proves_what_one_from_the_start_does(client):
     boundaries = [each for each in found if each.snapshot_id.startswith("checkpoint")]
     assert len(boundaries) == 2
     assert len(found) - 2 == len(verified(client))
-    stolen = next(e for e in LogReader(client, KEYS).read("0-0") if isinstance(e.record, RewardRecord))
+    stolen = next(
+        e for e in LogReader(client, KEYS).read("0-0") if isinstance(e.record, RewardRecord)
+    )
     client.xdel(KEYS.log, stolen.id)  # of the first part: the others prove no more than they did
     found = verified(client, jobs=3)
-    assert [each.verdict for each in found if each.snapshot_id.startswith("checkpoint")] == ["different", "identical"]
+    assert [each.verdict for each in found if each.snapshot_id.startswith("checkpoint")] == [
+        "different",
+        "identical",
+    ]
 
 
 def test_what_is_listed_is_stored_however_many_checkpoints_are_forgotten(client):
-    """A quiet policy publishes with its checkpoints alone; the snapshot of one that is forgotten is listed on."""
+    """A quiet policy publishes with its checkpoints alone.
+
+    The snapshot of one that is forgotten is listed on.
+    """
     loop = make(client)
     settle(loop)
     decide(client, 6)
@@ -409,7 +456,9 @@ def test_what_is_listed_is_stored_however_many_checkpoints_are_forgotten(client)
     assert [name for name in listed if name not in now and client.exists(KEYS.blob(name))] == []
 
 
-def test_a_verification_of_nothing_is_no_proof_and_one_with_a_hole_fails(client, server_url, tmp_path):
+def test_a_verification_of_nothing_is_no_proof_and_one_with_a_hole_fails(
+    client, server_url, tmp_path
+):
     arguments = ["verify", "home", "--redis-url", server_url, "--data-dir", str(tmp_path), "--json"]
     (tmp_path / "salt").write_bytes(SALT)
     LogReader(client, KEYS).append(TickRecord())

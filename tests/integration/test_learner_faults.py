@@ -16,7 +16,9 @@ pytestmark = pytest.mark.usefixtures("hurried_learner")
 
 @pytest.mark.parametrize("name", SPECS)
 @pytest.mark.timeout(300)
-def test_whichever_call_fails_before_or_after_its_effect_the_end_is_the_same(client, server_url, name, request):
+def test_whichever_call_fails_before_or_after_its_effect_the_end_is_the_same(
+    client, server_url, name, request
+):
     """Every call that learner and lease make, once each way: nothing lost, nothing learned twice, replay identical.
 
     On the second kind of server every fifth, with one kind of learner: the commands are the same.
@@ -40,7 +42,10 @@ def test_whichever_call_fails_before_or_after_its_effect_the_end_is_the_same(cli
             calls = max(calls, faulty.calls)
             seen, counts = stats(client), loop._fold.join.counts
             assert seen.learned == counts["decisions"] == 6, (number, after)
-            assert sum(counts[outcome] for outcome in ("joined", "late", "early", "orphan")) == 4, (number, after)
+            assert sum(counts[outcome] for outcome in ("joined", "late", "early", "orphan")) == 4, (
+                number,
+                after,
+            )
             assert client.xlen(KEYS.inbox) == 0
             found = verdicts(client)
             assert set(found) == {"identical"}, (number, after, found)

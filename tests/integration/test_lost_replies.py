@@ -87,7 +87,11 @@ def once(of: bytes, times: int = 1):
 def unnamed(client: redis.Redis, keys: Keys = KEYS) -> set[str]:
     """Blobs that last, although no list, pointer or entry names them."""
     prefix = keys.blob("")
-    found = [key.decode() for key in client.scan_iter(match="bl:*:blob:*") if key.decode().startswith(prefix)]
+    found = [
+        key.decode()
+        for key in client.scan_iter(match="bl:*:blob:*")
+        if key.decode().startswith(prefix)
+    ]
     lasting = {key.removeprefix(prefix) for key in found if client.ttl(key) == -1}
     named = {name.decode() for name in client.lrange(keys.snapshots, 0, -1)}
     named |= {name.decode() for name in client.lrange(keys.offers, 0, -1)}
@@ -114,7 +118,9 @@ def snapshot(number: int) -> Published:
 
 
 @pytest.mark.parametrize(("name", "nth"), [("ridge", 3), ("vw", 7), ("ridge, as it arrives", 5)])
-def test_a_learner_that_loses_replies_leaves_nothing_behind_and_does_nothing_twice(losing, direct, through, name, nth):
+def test_a_learner_that_loses_replies_leaves_nothing_behind_and_does_nothing_twice(
+    losing, direct, through, name, nth
+):
     spec = SPECS[name]
     loop = make(through, spec)
     settle(loop)
@@ -124,7 +130,9 @@ def test_a_learner_that_loses_replies_leaves_nothing_behind_and_does_nothing_twi
         for part in range(9):
             decide(direct, 4, spec=spec, prefix=f"{part}.")
             for number in range(3):
-                direct.xadd(KEYS.inbox, {FIELD: encode(RewardRecord(f"{part}.0", 5.0, f"inbox {number}"))})
+                direct.xadd(
+                    KEYS.inbox, {FIELD: encode(RewardRecord(f"{part}.0", 5.0, f"inbox {number}"))}
+                )
             rewards += 5
             direct.xadd(KEYS.log, {FIELD: encode(CheckpointRecord())})
             if part == 5:
@@ -132,7 +140,9 @@ def test_a_learner_that_loses_replies_leaves_nothing_behind_and_does_nothing_twi
             settle_through(loop)
         assert losing.count - before > 20
     settle(loop)
-    logged = Counter(e.record.reward_id for e in read_all(direct, KEYS) if isinstance(e.record, RewardRecord))
+    logged = Counter(
+        e.record.reward_id for e in read_all(direct, KEYS) if isinstance(e.record, RewardRecord)
+    )
     assert sum(logged.values()) == rewards
     assert stats(direct).learned == 36
     assert not unnamed(direct)
@@ -194,7 +204,9 @@ def test_storing_checkpoints_forgets_old_ones_and_no_listed_snapshot(losing, dir
     assert len(stored) < 17
     assert not unnamed(direct)
     listed = [each.decode() for each in direct.lrange(KEYS.snapshots, 0, -1)]
-    assert all(direct.exists(KEYS.blob(name)) for name in (*listed, *(each.digest for each in stored)))
+    assert all(
+        direct.exists(KEYS.blob(name)) for name in (*listed, *(each.digest for each in stored))
+    )
 
 
 def test_the_model_of_a_merge_that_was_not_decided_expires(losing, direct, through):
@@ -240,7 +252,9 @@ def test_an_inbox_is_moved_once_also_by_a_client_that_repeats(losing, direct, th
         direct.xadd(KEYS.inbox, {FIELD: encode(RewardRecord("e", 1.0, str(number)))})
     client = through
     if repeats and not isinstance(through, redis.RedisCluster):
-        client = redis.Redis.from_url(losing.url, retry=redis.retry.Retry(redis.backoff.NoBackoff(), repeats))
+        client = redis.Redis.from_url(
+            losing.url, retry=redis.retry.Retry(redis.backoff.NoBackoff(), repeats)
+        )
         lease._client = client
     inbox = Inbox(client, KEYS)
     with losing.losing(once(b"XDEL")):
@@ -272,13 +286,19 @@ def test_a_command_of_an_operator_is_in_the_log_once(losing, direct, through):
 
 
 @pytest.mark.parametrize("own", [False, True])
-async def test_a_write_of_a_replica_is_in_the_log_once_though_it_was_not_acknowledged(losing, direct, own):
+async def test_a_write_of_a_replica_is_in_the_log_once_though_it_was_not_acknowledged(
+    losing, direct, own
+):
     client = connect(losing.url, timeout_s=2.0)
     writer = LogWriter(client, timeout_s=2.0)
     keys = Keys("home")
     await writer.append(keys.log, RewardRecord("e", 1.0, "before"))
     both = [RewardRecord("e", 1.0, "a"), RewardRecord("e", 1.0, "b")]
-    written = writer.append_once(keys, decision("e1"), b"asked") if own else writer.append_all(keys.log, both)
+    written = (
+        writer.append_once(keys, decision("e1"), b"asked")
+        if own
+        else writer.append_all(keys.log, both)
+    )
     with losing.losing(once(b"EVAL")), pytest.raises(LogUnavailableError):
         await written
     await client.aclose()
@@ -286,7 +306,9 @@ async def test_a_write_of_a_replica_is_in_the_log_once_though_it_was_not_acknowl
 
 
 @pytest.mark.parametrize("nth", [2, 3, 5])
-def test_an_archiver_that_loses_replies_archives_every_entry_once(losing, direct, through, tmp_path, nth):
+def test_an_archiver_that_loses_replies_archives_every_entry_once(
+    losing, direct, through, tmp_path, nth
+):
     for number in range(40):
         direct.xadd(KEYS.log, {FIELD: encode(RewardRecord("e", 1.0, str(number)))})
     archiver = Archiver(through, "home", str(tmp_path), max_entries=7, max_age_s=0.0, retain_s=0.0)
@@ -318,11 +340,17 @@ def test_no_client_repeats_a_command_by_itself(losing):
 def test_every_client_of_the_service_is_made_where_that_is_said():
     root = Path(__file__).parents[2]
     made = []
-    for path in [*root.glob("serve_app/*.py"), *root.glob("simulator/**/*.py"), *root.glob("policies/**/*.py")]:
+    for path in [
+        *root.glob("serve_app/*.py"),
+        *root.glob("simulator/**/*.py"),
+        *root.glob("policies/**/*.py"),
+    ]:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
                 text = ast.unparse(node.func)
-                if text.endswith(("Redis.from_url", "Cluster.from_url", "redis.Redis", "RedisCluster")):
+                if text.endswith(
+                    ("Redis.from_url", "Cluster.from_url", "redis.Redis", "RedisCluster")
+                ):
                     made.append(path.name)
     assert set(made) == {"redis_clients.py"}
     assert len(made) == 4

@@ -30,7 +30,9 @@ SLACK_S = 3.0
 """A machine that has other things to do; without the bound it was more than two minutes."""
 
 
-def refused(*specs: PolicySpec, address: str | None = None, within_s: float = TIMEOUT_S, **settings) -> str:
+def refused(
+    *specs: PolicySpec, address: str | None = None, within_s: float = TIMEOUT_S, **settings
+) -> str:
     """Why a service does not start: one line, within the time, and without a password."""
     began = time.monotonic()
     with pytest.raises(BanditloopError) as error:
@@ -87,7 +89,10 @@ def listening(answer: bytes | None):
 @pytest.mark.parametrize(
     ("url", "words"),
     [
-        (f"redis://:{SECRET}@127.0.0.1:1/0", "at 127.0.0.1:1 cannot be reached (Connection refused): start it"),
+        (
+            f"redis://:{SECRET}@127.0.0.1:1/0",
+            "at 127.0.0.1:1 cannot be reached (Connection refused): start it",
+        ),
         (f"redis://:{SECRET}@no-such-host.invalid:6399/0", "no-such-host.invalid:6399"),
         (f"rediss://:{SECRET}@127.0.0.1:1/0", "at 127.0.0.1:1 cannot be reached"),
         (f"redis+cluster://:{SECRET}@127.0.0.1:1", "at 127.0.0.1:1 cannot be reached"),
@@ -99,7 +104,9 @@ def test_a_redis_that_is_not_there(url, words):
     assert words in refused(redis_url=url)
 
 
-@pytest.mark.parametrize("answer", [None, b"HTTP/1.1 400 Bad Request\r\n\r\n", b"-ERR what\r\n" * 9, b""])
+@pytest.mark.parametrize(
+    "answer", [None, b"HTTP/1.1 400 Bad Request\r\n\r\n", b"-ERR what\r\n" * 9, b""]
+)
 @pytest.mark.parametrize("scheme", ["redis", "rediss", "redis+cluster"])
 def test_somebody_who_is_no_redis(answer, scheme):
     with listening(answer) as port:
@@ -115,7 +122,9 @@ def server(tmp_path):
 def test_a_redis_that_hangs(server):
     server.send(signal.SIGSTOP)
     try:
-        assert f"127.0.0.1:{server.port} does not answer within 1 s" in refused(redis_url=server.url)
+        assert f"127.0.0.1:{server.port} does not answer within 1 s" in refused(
+            redis_url=server.url
+        )
     finally:
         server.send(signal.SIGCONT)
 
@@ -125,10 +134,22 @@ def test_a_redis_that_hangs(server):
     [
         ([["CONFIG", "SET", "requirepass", "x"]], "redis://", "password"),
         ([["CONFIG", "SET", "requirepass", "x"]], f"redis://:{SECRET}@", "password"),
-        ([["ACL", "SETUSER", "few", "on", f">{SECRET}", "~bl:*", "+ping"]], f"redis://few:{SECRET}@", "valkey.acl"),
-        ([["ACL", "SETUSER", "few", "on", f">{SECRET}", "~x:*", "+@all"]], f"redis://few:{SECRET}@", "valkey.acl"),
+        (
+            [["ACL", "SETUSER", "few", "on", f">{SECRET}", "~bl:*", "+ping"]],
+            f"redis://few:{SECRET}@",
+            "valkey.acl",
+        ),
+        (
+            [["ACL", "SETUSER", "few", "on", f">{SECRET}", "~x:*", "+@all"]],
+            f"redis://few:{SECRET}@",
+            "valkey.acl",
+        ),
         ([["REPLICAOF", "127.0.0.1", "1"]], "redis://", "is a replica and takes no writes"),
-        ([["CONFIG", "SET", "maxmemory", "1mb"], ["CONFIG", "SET", "maxmemory", "1"]], "redis://", "maxmemory"),
+        (
+            [["CONFIG", "SET", "maxmemory", "1mb"], ["CONFIG", "SET", "maxmemory", "1"]],
+            "redis://",
+            "maxmemory",
+        ),
         ([["CONFIG", "SET", "min-replicas-to-write", "3"]], "redis://", "NOREPLICAS"),
         ([], "redis+cluster://", "redis://"),
         ([], "rediss://", "TLS"),
@@ -154,13 +175,26 @@ def test_a_certificate_that_nobody_vouches_for(tmp_path):
     if openssl is None:
         pytest.skip("no openssl to make a certificate with")
     key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
-    new = ["-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1", "-subj", "/CN=x"]
+    new = [
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-nodes",
+        "-days",
+        "1",
+        "-subj",
+        "/CN=x",
+    ]
     command = [openssl, "req", *new, "-keyout", str(key), "-out", str(certificate)]
     subprocess.run(command, check=True, capture_output=True)
     port = free_port()
     tls = ["--tls-port", str(port), "--tls-cert-file", str(certificate), "--tls-key-file", str(key)]
     options = ["--port", "0", "--tls-auth-clients", "no", "--save", "", "--dir", str(tmp_path)]
-    with subprocess.Popen([binary_of("redis"), *tls, *options], stdout=subprocess.DEVNULL) as process:
+    with subprocess.Popen(
+        [binary_of("redis"), *tls, *options], stdout=subprocess.DEVNULL
+    ) as process:
         try:
             deadline = time.monotonic() + 10
             while time.monotonic() < deadline and process.poll() is None:
@@ -170,10 +204,14 @@ def test_a_certificate_that_nobody_vouches_for(tmp_path):
                 time.sleep(0.02)
             if process.poll() is not None:
                 pytest.skip("this Redis is built without TLS")
-            for settings in ("", f"?ssl_ca_certs={certificate}"):  # unknown; known, but of another host
+            # unknown; known, but of another host
+            for settings in ("", f"?ssl_ca_certs={certificate}"):
                 said = refused(redis_url=f"rediss://127.0.0.1:{port}/0{settings}")
                 assert "certificate that is not to be trusted" in said
-            assert "ssl" in refused(redis_url=f"rediss://127.0.0.1:{port}/0?ssl_ca_certs={key}").lower()
+            assert (
+                "ssl"
+                in refused(redis_url=f"rediss://127.0.0.1:{port}/0?ssl_ca_certs={key}").lower()
+            )
             assert f"127.0.0.1:{port}" in refused(redis_url=f"redis://127.0.0.1:{port}/0")
         finally:
             process.terminate()
@@ -206,7 +244,10 @@ def test_a_folder_that_cannot_be_written(tmp_path, valkey_url, folder, what):
         if (folder, what) == ("lock", "archive"):
             return
         redis_url = None if folder == "lock" else valkey_url
-        said = refused(redis_url=redis_url, **{what: folder if folder.startswith("/") else str(tmp_path / folder)})
+        said = refused(
+            redis_url=redis_url,
+            **{what: folder if folder.startswith("/") else str(tmp_path / folder)},
+        )
     assert folder in said
     assert f"--{what.replace('_', '-')}" in said
 
@@ -277,7 +318,9 @@ def test_specs_that_cannot_be_served(tmp_path):
     assert "nothing" in refused(PolicySpec("home", artifact=str(tmp_path / "nothing")))
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1:1", "no-such-host.invalid:6379", "127.0.0.1:x", "127.0.0.1:99999"])
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1:1", "no-such-host.invalid:6379", "127.0.0.1:x", "127.0.0.1:99999"]
+)
 def test_a_ray_cluster_that_is_not_there(address, valkey_url):
     assert address in refused(address=address, redis_url=valkey_url, within_s=5)
     demand_cluster("auto", TIMEOUT_S)
@@ -288,12 +331,19 @@ def test_the_command_says_it_in_one_line_and_nothing_has_started(tmp_path):
     environment = {**os.environ, "BANDITLOOP_REDIS_URL": f"redis://:{SECRET}@127.0.0.1:1/0"}
     command = [str(Path(sys.executable).parent / "banditloop"), "serve", "--port", str(free_port())]
     done = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=60
+        command,
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
     )
     assert done.returncode == 1
     assert done.stdout == ""
     assert done.stderr == (
-        "error cannot_start: the Redis at 127.0.0.1:1 cannot be reached (Connection refused): start it, or see that its"
+        "error cannot_start: the Redis at 127.0.0.1:1 cannot be reached (Connection refused):"
+        " start it, or see that its"
         " address is right, in --redis-url or BANDITLOOP_REDIS_URL\n"
     )
     assert not list(tmp_path.iterdir())

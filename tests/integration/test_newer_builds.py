@@ -64,7 +64,8 @@ def test_a_service_is_not_started_on_what_a_newer_build_has_written(client):
     as_if_newer(client)
     before = everything(client)
     with pytest.raises(
-        NewerBuildError, match=f"the log of home: a newer build .* version {FOLD + 1}, this build's {FOLD}"
+        NewerBuildError,
+        match=f"the log of home: a newer build .* version {FOLD + 1}, this build's {FOLD}",
     ):
         check_logs(url_of(client), [SPEC])
     assert everything(client) == before
@@ -82,19 +83,27 @@ COMMANDS = [
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=[words[0] for words in COMMANDS])
-def test_no_command_reads_or_writes_what_a_newer_build_has_written(client, server_url, tmp_path, words):
+def test_no_command_reads_or_writes_what_a_newer_build_has_written(
+    client, server_url, tmp_path, words
+):
     settle(make(client))
     as_if_newer(client)
     before, trained = everything(client), tmp_path / "model"
     learner = make_learner(SPEC, salt=SALT)
-    trained.write_bytes(TrainedModel(spec_bytes=SPEC.encoded, learned=0, checkpoint=learner.checkpoint()).encoded)
+    trained.write_bytes(
+        TrainedModel(spec_bytes=SPEC.encoded, learned=0, checkpoint=learner.checkpoint()).encoded
+    )
     given = [{"ID": head(client), "FILE": str(trained)}.get(word, word) for word in words]
-    result = CliRunner().invoke(snapshots_app, [*given, "--redis-url", server_url, "--data-dir", str(tmp_path)])
+    result = CliRunner().invoke(
+        snapshots_app, [*given, "--redis-url", server_url, "--data-dir", str(tmp_path)]
+    )
     assert isinstance(result.exception, NewerBuildError)
     assert everything(client) == before
 
 
-def test_the_doctor_says_that_it_cannot_examine_what_a_newer_build_has_written(client, server_url, tmp_path):
+def test_the_doctor_says_that_it_cannot_examine_what_a_newer_build_has_written(
+    client, server_url, tmp_path
+):
     settle(make(client))
     decide(client, 5)
     as_if_newer(client)
@@ -109,7 +118,10 @@ def test_the_doctor_says_that_it_cannot_examine_what_a_newer_build_has_written(c
 @pytest.mark.parametrize("what", [NEWER, "an unknown kind", "another format"])
 @pytest.mark.parametrize("start", ["running", "standing by", "starting", "resuming"])
 def test_a_learner_that_meets_a_newer_build_leaves_everything_as_it_is(client, caplog, start, what):
-    """Leading, standing by, started from nothing, or from a checkpoint; what it said before stays right."""
+    """Leading, standing by, started from nothing, or from a checkpoint.
+
+    What it said before stays right.
+    """
     loop = make(client)
     settle(loop)
     decide(client, 10)
@@ -136,24 +148,32 @@ def test_a_learner_that_meets_a_newer_build_leaves_everything_as_it_is(client, c
     assert "newer build" in caplog.text
 
 
-async def test_a_replica_passes_over_a_snapshot_of_a_newer_build_and_serves_the_one_it_has(client, async_client):
+async def test_a_replica_passes_over_a_snapshot_of_a_newer_build_and_serves_the_one_it_has(
+    client, async_client
+):
     """Its rule for PMFs is not known, or fields have been added to it: either way rank goes on answering."""
     loop = make(client)
     settle(loop)
     writer = LogWriter(async_client)
-    service = RedisPolicyService(SPEC, async_client, writer, salt=SALT, replica="r", follow_interval_s=0.05)
+    service = RedisPolicyService(
+        SPEC, async_client, writer, salt=SALT, replica="r", follow_interval_s=0.05
+    )
     assert await service.follower.step()
     first = service.ranker.serving.snapshot_id
     published = StoredPolicy(client, "home").find(first)[1]
     newer = msgspec.structs.replace(published, position="9-9", build={"fold": str(FOLD + 1)})
-    extended = msgspec.msgpack.encode({**msgspec.to_builtins(published), "payload": published.payload, "rules": 1})
+    extended = msgspec.msgpack.encode(
+        {**msgspec.to_builtins(published), "payload": published.payload, "rules": 1}
+    )
     for data in (newer.encoded, extended):
         client.set(KEYS.blob(digest(data)), data)
         client.set(KEYS.head, msgspec.msgpack.encode(Head(digest(data))))
         with pytest.raises(BanditloopError):
             await service.follower.step()
         assert service.ranker.serving.snapshot_id == first
-        record, logged = await service.rank(RankRequest(actions=[ActionRequest("a"), ActionRequest("b")]))
+        record, logged = await service.rank(
+            RankRequest(actions=[ActionRequest("a"), ActionRequest("b")])
+        )
         assert logged
         assert record.snapshot_id == first
     await service.stop()

@@ -10,10 +10,12 @@ from simulator.logs.formats import open_log
 from simulator.replay import Question, evaluate
 from simulator.targets import Logging, Table, Uniform
 
-# Beta priors of the campaign's Bernoulli Thompson sampling, as Open Bandit Pipeline ships them (prior_bts.yaml, men).
+# Beta priors of the campaign's Bernoulli Thompson sampling, as Open Bandit Pipeline ships them
+# (prior_bts.yaml, men).
 ALPHA = "47 8 62 142 3 6 100 48 23 71 61 13 16 518 30 7 4 23 8 10 11 11 18 121 11 4 32 30 9 22 6 23 5 54"
 BETA = (
-    "12198 3566 15993 35522 2367 3100 24665 13210 7061 18061 17449 5644 6787 111326 8776 3334 2271 7389 2659 3665 4724"
+    "12198 3566 15993 35522 2367 3100 24665 13210 7061 18061 17449 5644 6787 111326 8776 3334"
+    " 2271 7389 2659 3665 4724"
     " 3561 5085 27407 4601 2923 8897 8654 4000 6580 3174 6766 2602 14506"
 )
 DRAWS = 100_000
@@ -46,7 +48,9 @@ def within(value: float, expected: float, relative: float = 0.01) -> bool:
 
 @pytest.mark.timeout(300)
 def test_the_random_log_tells_what_thompson_sampling_earns(obd, thompson):
-    report = evaluate(Question([Logging(), Uniform(), thompson]), open_log(str(obd / "random" / "men"), "obd"))
+    report = evaluate(
+        Question([Logging(), Uniform(), thompson]), open_log(str(obd / "random" / "men"), "obd")
+    )
     assert report.log.rows == 10_000
     assert report.log.mean_reward == pytest.approx(0.0046, abs=1e-12)
     logging, uniform, bts = (result.estimates for result in report.results)

@@ -14,7 +14,11 @@ import schemathesis
 import yaml
 from hypothesis import HealthCheck, settings
 from replica import Replica, eventually
-from schemathesis.specs.openapi.checks import ignored_auth, negative_data_rejection, positive_data_acceptance
+from schemathesis.specs.openapi.checks import (
+    ignored_auth,
+    negative_data_rejection,
+    positive_data_acceptance,
+)
 from servers import Server, binary_of
 from strategies import MANY
 
@@ -45,7 +49,10 @@ def document() -> dict:
                     parameter["schema"]["enum"] = [SPEC.name]
     request = out["components"]["schemas"]["RankRequest"]
     request["required"] = ["actions"]
-    request["properties"]["actions"] = {**request["properties"]["actions"]["anyOf"][0], "minItems": 1}
+    request["properties"]["actions"] = {
+        **request["properties"]["actions"]["anyOf"][0],
+        "minItems": 1,
+    }
     return out
 
 
@@ -84,7 +91,9 @@ class Service:
         await self._api(scope, receive, counted)
 
     async def _is_ready(self) -> bool:
-        return self.replica is not None and all(each.ready for each in self.replica._services.values())
+        return self.replica is not None and all(
+            each.ready for each in self.replica._services.values()
+        )
 
     async def stop(self) -> None:
         """Stop the replica, unless that was done."""
@@ -125,7 +134,11 @@ def service(server, learner, tmp_path_factory) -> Iterator[Service]:
     """Comes up with the first request."""
     folder = tmp_path_factory.mktemp("replica")
     keys = folder / "keys.yaml"
-    keys.write_text(yaml.safe_dump({"tester": {"hash": secret_hash(SECRET), "scopes": ["rank", "reward", "admin"]}}))
+    keys.write_text(
+        yaml.safe_dump(
+            {"tester": {"hash": secret_hash(SECRET), "scopes": ["rank", "reward", "admin"]}}
+        )
+    )
     keys.chmod(0o600)
     SERVICE.settings = Settings(redis_url=server.url, data_dir=folder, keys_file=keys)
     yield SERVICE
@@ -135,8 +148,8 @@ def service(server, learner, tmp_path_factory) -> Iterator[Service]:
 def answers_of(operation) -> Callable[..., None]:
     """Never a 5xx; and what the document forbids is refused.
 
-    Not asked: that all it allows is accepted. Bytes of an event_id, or ids that differ, are beyond JSON Schema. And of
-    a batch each item is accepted or refused for itself.
+    Not asked: that all it allows is accepted. Bytes of an event_id, or ids that differ, are beyond
+    JSON Schema. And of a batch each item is accepted or refused for itself.
     """
 
     @operation.parametrize()
@@ -162,7 +175,8 @@ def keys_of(operation) -> Callable[..., None]:
     return test
 
 
-# One test each: those that schemathesis would make of one function share a name, and pytest-xdist runs but one of them.
+# One test each: those that schemathesis would make of one function share a name, and pytest-xdist
+# runs but one of them.
 for path, methods in document()["paths"].items():
     for method in methods:
         only = API.include(path=path, method=method.upper())
@@ -178,6 +192,12 @@ def test_much_was_asked_and_some_of_it_was_done_and_could_be_learned(service, le
     with server.client() as client:
         stats = msgspec.msgpack.decode(client.get(Keys(SPEC.name).stats), type=Stats)
         records = Counter(type(entry.record) for entry in read_all(client, Keys(SPEC.name)))
-    assert min(records[kind] for kind in (DecisionRecord, RewardRecord, ActivationRecord, CatalogueRecord)) > 0
+    assert (
+        min(
+            records[kind]
+            for kind in (DecisionRecord, RewardRecord, ActivationRecord, CatalogueRecord)
+        )
+        > 0
+    )
     assert stats.outcomes["decisions"] > 0
     assert stats.outcomes["undecodable"] == 0

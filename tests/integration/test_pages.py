@@ -64,12 +64,14 @@ def test_the_documentation_shows_every_operation_and_every_schema(page):
     with served(api) as url:
         page.open(f"{url}/docs", "document.querySelectorAll('#schemas details').length")
     assert page.problems == []
-    operations = [(method.upper(), path) for path, each in document["paths"].items() for method in each]
+    operations = [
+        (method.upper(), path) for path, each in document["paths"].items() for method in each
+    ]
     assert len(operations) > 10
     rows = "[...document.querySelectorAll('#paths details')]"
-    assert page.evaluate(f"{rows}.map(e=>[e.querySelector('.m').textContent,e.querySelector('code').textContent])") == [
-        list(each) for each in operations
-    ]
+    assert page.evaluate(
+        f"{rows}.map(e=>[e.querySelector('.m').textContent,e.querySelector('code').textContent])"
+    ) == [list(each) for each in operations]
     bodies = page.evaluate(f"{rows}.map(e=>e.textContent)")
     for (method, path), said in zip(operations, bodies, strict=True):
         operation = document["paths"][path][method.lower()]
@@ -78,8 +80,13 @@ def test_the_documentation_shows_every_operation_and_every_schema(page):
             assert response["description"] in said
             for kind, content in response.get("content", {}).items():
                 schema = content.get("schema", {})
-                assert schema.get("$ref", kind).split("/")[-1] in said or json.dumps(schema)[1:5] in said
-    names = page.evaluate("[...document.querySelectorAll('#schemas summary')].map(e=>e.textContent)")
+                assert (
+                    schema.get("$ref", kind).split("/")[-1] in said
+                    or json.dumps(schema)[1:5] in said
+                )
+    names = page.evaluate(
+        "[...document.querySelectorAll('#schemas summary')].map(e=>e.textContent)"
+    )
     assert names == list(document["components"]["schemas"])
     page.evaluate(f"{rows}.forEach(e=>e.open=true)")
     page.evaluate("document.querySelector('#paths a').click()")  # from an operation to a schema
@@ -92,10 +99,14 @@ def test_the_documentation_shows_every_operation_and_every_schema(page):
     [
         lambda each: each["responses"]["200"].pop("content"),
         lambda each: each["responses"]["200"]["content"].update({"text/csv": {}}),
-        lambda each: each["responses"]["200"].update(content={"image/png": {"schema": {"type": "string"}}}),
+        lambda each: each["responses"]["200"].update(
+            content={"image/png": {"schema": {"type": "string"}}}
+        ),
         lambda each: each.pop("summary"),
         lambda each: each.pop("parameters", None),
-        lambda each: each.update(requestBody={"content": {"text/plain": {}, "application/json": {"schema": True}}}),
+        lambda each: each.update(
+            requestBody={"content": {"text/plain": {}, "application/json": {"schema": True}}}
+        ),
         lambda each: each["responses"].clear(),
     ],
 )
@@ -128,7 +139,10 @@ def test_a_document_that_does_not_come_is_said(page):
 
 NASTY = "<img src=x onerror=alert(1)>&[x]"
 ROWS = {
-    "many": [(n, 1_732_000_000 + 600 * n, "abc"[n % 3], (0.5, 0.3, 0.2)[n % 3], n % 7 / 6) for n in range(900)],
+    "many": [
+        (n, 1_732_000_000 + 600 * n, "abc"[n % 3], (0.5, 0.3, 0.2)[n % 3], n % 7 / 6)
+        for n in range(900)
+    ],
     "few": [(n, 1_732_000_000, "ab"[n % 2], 0.5, 1.0) for n in range(4)],
     "one": [(0, 1_732_000_000, "a", 1.0, 0.0)],
     "large": [(n, 1_732_000_000 + n, "abc"[n % 3], 1e-6, 1e9 * (n % 2)) for n in range(50)],
@@ -143,7 +157,17 @@ def report_of(folder, rows, *arguments: str):
     table = folder / "t.csv"
     table.write_text("action,probability\na,0.2\nb,0.3\nc,0.5\n")
     path = folder / "page.html"
-    log = ["replay", "--log", str(folder / "log.csv"), "--format", "csv", "--columns", COLUMNS, "--html", str(path)]
+    log = [
+        "replay",
+        "--log",
+        str(folder / "log.csv"),
+        "--format",
+        "csv",
+        "--columns",
+        COLUMNS,
+        "--html",
+        str(path),
+    ]
     cli.app([*log, *arguments], standalone_mode=False)
     return path
 
@@ -157,11 +181,13 @@ def looks_well(page: Page, path, *said: str) -> None:
         assert each in text
     assert "NaN" not in text
     nowhere = (
-        "[...document.querySelectorAll('svg,svg *')].filter(e=>[...e.attributes].some(a=>/nan|inf/i.test(a.value)))"
+        "[...document.querySelectorAll('svg,svg"
+        " *')].filter(e=>[...e.attributes].some(a=>/nan|inf/i.test(a.value)))"
     )
     assert page.evaluate(f"{nowhere}.map(e=>e.outerHTML)") == []
     outside = (
-        "[...document.querySelectorAll('svg')].flatMap(s=>{const w=s.viewBox.baseVal;return [...s.querySelectorAll("
+        "[...document.querySelectorAll('svg')].flatMap(s=>{const w=s.viewBox.baseVal;return"
+        " [...s.querySelectorAll("
         "'rect,circle,polyline,line')].filter(e=>{const b=e.getBBox();return b.x<w.x-1||b.y<w.y-1||"
         "b.x+b.width>w.x+w.width+1||b.y+b.height>w.y+w.height+1}).map(e=>e.outerHTML)})"
     )
@@ -174,12 +200,16 @@ def looks_well(page: Page, path, *said: str) -> None:
 def test_the_page_of_a_replay(page, tmp_path, rows):
     policy = f"{{kind: table, name: '{NASTY}', path: {tmp_path}/t.csv}}"
     path = report_of(tmp_path, ROWS[rows], "--policy", "uniform", "--policy", policy)
-    looks_well(page, path, NASTY, "uniform", "logging", "snips", "switch_dr", f"{len(ROWS[rows]):,} rows")
+    looks_well(
+        page, path, NASTY, "uniform", "logging", "snips", "switch_dr", f"{len(ROWS[rows]):,} rows"
+    )
 
 
 @pytest.mark.parametrize("method", ["progressive", "rejection"])
 def test_the_page_of_a_policy_that_learned(page, tmp_path, method):
-    (tmp_path / "home.yaml").write_text("name: home\nlearner: {kind: ridge}\nexploration: {kind: lints}\n")
+    (tmp_path / "home.yaml").write_text(
+        "name: home\nlearner: {kind: ridge}\nexploration: {kind: lints}\n"
+    )
     arguments = [
         "--policy",
         str(tmp_path / "home.yaml"),
@@ -199,7 +229,15 @@ def test_the_page_of_sessions(page, tmp_path):
 @pytest.mark.parametrize("value", [0.5, NEVER, float("nan")])
 def test_the_page_of_a_search(page, tmp_path, value):
     trials = [
-        Trial(f"home-{NASTY}-{n}", rung, 100 * (rung + 1), value if n else 0.4, value if n else 0.3, "weak", n == 0)
+        Trial(
+            f"home-{NASTY}-{n}",
+            rung,
+            100 * (rung + 1),
+            value if n else 0.4,
+            value if n else 0.3,
+            "weak",
+            n == 0,
+        )
         for rung in range(2)
         for n in range(3)
     ]

@@ -1,4 +1,7 @@
-"""Partitions on a real server: their learners cut, offer and merge; whichever call fails or whoever dies, it agrees."""
+"""Partitions on a real server: their learners cut, offer and merge.
+
+Whichever call fails or whoever dies, it agrees.
+"""
 
 import asyncio
 import os
@@ -35,7 +38,14 @@ from bandits.codec import digest, encode
 from bandits.errors import SpecError
 from bandits.hashing import partition_of
 from bandits.join import JoinRule
-from bandits.records import CheckpointRecord, CutRecord, DecisionRecord, PinRecord, RewardRecord, RollbackRecord
+from bandits.records import (
+    CheckpointRecord,
+    CutRecord,
+    DecisionRecord,
+    PinRecord,
+    RewardRecord,
+    RollbackRecord,
+)
 from policies.archive import ArchiveReader, archive_folder
 from policies.catalogue import Item
 from policies.fold_state import START
@@ -59,7 +69,10 @@ from serve_app.validation import check_logs
 pytestmark = pytest.mark.usefixtures("hurried_learner")
 
 THOROUGH = bool(os.environ.get("BANDITLOOP_EVERY_FAULT"))
-"""Every call, every kind of learner, on every server: `make partitions`. Otherwise some of each, in a minute."""
+"""Every call, every kind of learner, on every server: `make partitions`.
+
+Otherwise some of each, in a minute.
+"""
 EACH = list(SPECS) if THOROUGH else ["ridge"]
 SOME = list(SPECS) if THOROUGH else ["ridge, as it arrives", "vw"]
 
@@ -112,13 +125,16 @@ def test_the_stored_models_do_not_pile_up(client):
         decide(client, 3, prefix=f"{part}.")
         settle(loops, client)
         sizes.append(len(client.keys("bl:{home.*}:blob:*")))
-    assert max(sizes[24:]) <= sizes[22] + 2  # 20 snapshots, two merged models, two gifts of each partition
+    # 20 snapshots, two merged models, two gifts of each partition
+    assert max(sizes[24:]) <= sizes[22] + 2
 
 
 @pytest.mark.parametrize("partition", [0, 1])
 @pytest.mark.parametrize("name", EACH)
 @pytest.mark.timeout(900)
-def test_whichever_call_fails_before_or_after_its_effect_the_end_is_the_same(client, server_url, name, partition):
+def test_whichever_call_fails_before_or_after_its_effect_the_end_is_the_same(
+    client, server_url, name, partition
+):
     """Of the learner that merges and of one that does not."""
     spec, number, calls = SPECS[name], 0, 1
     while number < calls:
@@ -158,7 +174,8 @@ def test_any_learner_may_be_killed_between_any_two_steps(client, name):
     settle(loops, client)
     for part in range(6):
         decide(client, 9, spec=spec, prefix=f"{part}.")
-        for _ in range(part):  # in the middle of whatever it was: a cut, an offer, a merge, a repetition
+        # in the middle of whatever it was: a cut, an offer, a merge, a repetition
+        for _ in range(part):
             for loop in loops:
                 step(loop)
         if part == 2:
@@ -214,7 +231,9 @@ def test_a_merge_that_nobody_heard_of_is_not_decided_again(client):
 
 
 @pytest.mark.parametrize("name", EACH)
-def test_a_dead_partition_holds_up_the_others_once_and_loses_nothing(client, name, monkeypatch, caplog):
+def test_a_dead_partition_holds_up_the_others_once_and_loses_nothing(
+    client, name, monkeypatch, caplog
+):
     monkeypatch.setattr(partitions_module, "LATE_S", 0.3)
     spec = SPECS[name]
     loops = make_all(client, spec)
@@ -229,8 +248,10 @@ def test_a_dead_partition_holds_up_the_others_once_and_loses_nothing(client, nam
             for loop in alive:
                 step(loop)
     assert alive[0]._late == {2}
-    assert caplog.text.count("goes on without partitions [2]") == 1  # after which it is not waited for
-    assert merges(client, 0)[-1].inputs[2] == merges(client, 2)[-1].inputs[2]  # what it gave stays in
+    # after which it is not waited for
+    assert caplog.text.count("goes on without partitions [2]") == 1
+    # what it gave stays in
+    assert merges(client, 0)[-1].inputs[2] == merges(client, 2)[-1].inputs[2]
     settle(loops, client)  # it wakes up
     assert served(client).learned == learned(loops) == 48
     assert alive[0]._late == set()
@@ -272,7 +293,9 @@ def test_a_merged_model_that_is_gone_is_made_again_from_the_logs(client):
 
 def command(application, url: str, *arguments: str):
     done = CliRunner().invoke(
-        application, [*arguments, "--redis-url", url], env={"BANDITLOOP_SALT": SALT.decode(), "BANDITLOOP_ARCHIVE": ""}
+        application,
+        [*arguments, "--redis-url", url],
+        env={"BANDITLOOP_SALT": SALT.decode(), "BANDITLOOP_ARCHIVE": ""},
     )
     return done, done.output
 
@@ -306,7 +329,9 @@ def test_pins_and_rollbacks_are_of_the_merged_model(client, name):
     assert set(verdicts(client)) == {"identical"}
 
 
-def test_the_commands_work_as_with_one_partition_or_say_which_field_is_in_the_way(client, server_url, tmp_path):
+def test_the_commands_work_as_with_one_partition_or_say_which_field_is_in_the_way(
+    client, server_url, tmp_path
+):
     loops = make_all(client)
     settle(loops, client)
     decide(client, 30)
@@ -321,12 +346,20 @@ def test_the_commands_work_as_with_one_partition_or_say_which_field_is_in_the_wa
     done, output = command(app, server_url, "doctor", "--json")
     report = msgspec.json.decode(output)
     assert report["decisions"] == 30
-    assert {each["check"] for each in report["findings"]} >= {"learner_lag", "snapshot_staleness", "draws"}
-    client.xdel(KEYS[1].log, next(e.id for e in read_all(client, KEYS[1]) if isinstance(e.record, DecisionRecord)))
+    assert {each["check"] for each in report["findings"]} >= {
+        "learner_lag",
+        "snapshot_staleness",
+        "draws",
+    }
+    client.xdel(
+        KEYS[1].log,
+        next(e.id for e in read_all(client, KEYS[1]) if isinstance(e.record, DecisionRecord)),
+    )
     done, output = command(snapshots_app, server_url, "verify")
     assert done.exit_code == 1
     first = next(each.number for each in merges(client, 0) if each.inputs[1] is not None)
-    assert f"merge {first}" in output  # the first that took anything from the log that lacks an entry now
+    # the first that took anything from the log that lacks an entry now
+    assert f"merge {first}" in output
     done, _ = command(snapshots_app, server_url, "verify", "--from", loops[0]._fold.position)
     assert done.exception is not None
 
@@ -337,7 +370,9 @@ def test_a_rollback_by_command_says_so_when_the_merge_that_restores_is_served(cl
     for part in range(2):
         decide(client, 9, prefix=f"{part}.")
         settle(loops, client)
-    there = next(name for name, p in StoredPolicy(client, "home").snapshots() if p and p.learned == 9)
+    there = next(
+        name for name, p in StoredPolicy(client, "home").snapshots() if p and p.learned == 9
+    )
     stop = threading.Event()
     for loop in loops:
         loop.lease.release()
@@ -359,11 +394,18 @@ def test_a_log_is_not_divided_otherwise_later(client, server_url, monkeypatch):
     changed = msgspec.structs.replace(SPEC, partitions=1)
     with pytest.raises(SpecError) as refused:
         check_logs(server_url, [changed])
-    assert (refused.value.target, f"partitions to {COUNT}" in refused.value.message) == ("partitions", True)
+    assert (refused.value.target, f"partitions to {COUNT}" in refused.value.message) == (
+        "partitions",
+        True,
+    )
     check_logs(server_url, [SPEC])
-    monkeypatch.setattr("serve_app.app.serve_host", lambda: "127.0.0.1")  # which it asks a running Serve
-    with pytest.raises(SpecError, match=f"partitions to {COUNT}"):  # nor by a deployment on a cluster
-        build_for_cluster(Settings(redis_url=server_url, salt=SALT.hex(), archive="none"), [changed])
+    # which it asks a running Serve
+    monkeypatch.setattr("serve_app.app.serve_host", lambda: "127.0.0.1")
+    # nor by a deployment on a cluster
+    with pytest.raises(SpecError, match=f"partitions to {COUNT}"):
+        build_for_cluster(
+            Settings(redis_url=server_url, salt=SALT.hex(), archive="none"), [changed]
+        )
     for keys in KEYS:
         client.delete(keys.lease)
     loop = LearnerLoop(client, changed, salt=SALT, publish_interval_s=0.0)
@@ -372,7 +414,9 @@ def test_a_log_is_not_divided_otherwise_later(client, server_url, monkeypatch):
     assert f"partitions to {COUNT}" in loop.standstill.stall.reason
 
 
-def test_a_new_spec_of_the_same_shape_keeps_what_was_learned_and_another_shape_starts_afresh(client):
+def test_a_new_spec_of_the_same_shape_keeps_what_was_learned_and_another_shape_starts_afresh(
+    client,
+):
     loops = make_all(client)
     settle(loops, client)
     decide(client, 12)
@@ -395,7 +439,9 @@ SPECS_WITHOUT_ITEMS = msgspec.structs.replace(SPEC, use=["context", "features"])
 # All of it
 
 
-async def test_a_replica_finds_the_log_of_each_event_and_serves_merged_models_only(client, async_client):
+async def test_a_replica_finds_the_log_of_each_event_and_serves_merged_models_only(
+    client, async_client
+):
     spec = msgspec.structs.replace(SPEC, join=JoinRule(window_s=0.3))
     loops = make_all(client, spec)
     settle(loops, client)
@@ -406,13 +452,19 @@ async def test_a_replica_finds_the_log_of_each_event_and_serves_merged_models_on
     names = [f"visit-{i}" for i in range(12)]
     for name in names[:4]:
         assert (await service.rank(RankRequest(event_id=name, actions=ACTIONS)))[1]
-    answers = await service.rank_all([RankRequest(event_id=name, actions=ACTIONS) for name in names])
+    answers = await service.rank_all(
+        [RankRequest(event_id=name, actions=ACTIONS) for name in names]
+    )
     answers += await service.rank_all([RankRequest(actions=ACTIONS) for _ in range(8)])
     assert all(logged for _, logged in answers)
     made = [record.event_id for record, _ in answers]
     await service.log([RewardRecord(name, 1.0) for name in made])
     for number, keys in enumerate(KEYS):
-        there = [e.record for e in read_all(client, keys) if isinstance(e.record, DecisionRecord | RewardRecord)]
+        there = [
+            e.record
+            for e in read_all(client, keys)
+            if isinstance(e.record, DecisionRecord | RewardRecord)
+        ]
         assert {partition_of(record.event_id, COUNT) for record in there} <= {number}
         assert Counter(record.event_id for record in there) == dict.fromkeys(
             [name for name in made if partition_of(name, COUNT) == number], 2
@@ -422,9 +474,16 @@ async def test_a_replica_finds_the_log_of_each_event_and_serves_merged_models_on
     await asyncio.to_thread(settle, loops, client)
     await service.follower.step()
     info = await service.info()
-    assert (info.learned, info.items, info.outcomes["joined"], info.outcomes["decisions"]) == (20, 1, 20, 20)
+    assert (info.learned, info.items, info.outcomes["joined"], info.outcomes["decisions"]) == (
+        20,
+        1,
+        20,
+        20,
+    )
     assert service.ranker.serving.catalogue.digest == catalogue
-    samples = metrics((await collect(async_client, Metrics("p").sample(), ["home"], {"home": COUNT})).decode())
+    samples = metrics(
+        (await collect(async_client, Metrics("p").sample(), ["home"], {"home": COUNT})).decode()
+    )
     assert samples["banditloop_learned_total"] == 20
     assert samples["banditloop_merges_total"] == loops[0]._fold.number
     assert samples["banditloop_late_partitions"] == 0
@@ -433,7 +492,9 @@ async def test_a_replica_finds_the_log_of_each_event_and_serves_merged_models_on
 
 
 def metrics(text: str) -> dict[str, float]:
-    return {s.name: s.value for family in text_string_to_metric_families(text) for s in family.samples}
+    return {
+        s.name: s.value for family in text_string_to_metric_families(text) for s in family.samples
+    }
 
 
 def test_events_left_in_any_inbox_reach_the_log_of_their_decision_once(client):
@@ -441,19 +502,28 @@ def test_events_left_in_any_inbox_reach_the_log_of_their_decision_once(client):
     loops = make_all(client, spec)
     settle(loops, client)
     for i in range(9):
-        client.xadd(KEYS[i % COUNT].inbox, {"json": f'{{"type": "reward", "event_id": "e{i}", "value": {i}}}'})
+        client.xadd(
+            KEYS[i % COUNT].inbox,
+            {"json": f'{{"type": "reward", "event_id": "e{i}", "value": {i}}}'},
+        )
     client.xadd(KEYS[1].inbox, {"json": "junk"})
     settle(loops, client)
     for number, keys in enumerate(KEYS):
-        names = [e.record.event_id for e in read_all(client, keys) if isinstance(e.record, RewardRecord)]
-        assert sorted(names) == sorted(f"e{i}" for i in range(9) if partition_of(f"e{i}", COUNT) == number)
+        names = [
+            e.record.event_id for e in read_all(client, keys) if isinstance(e.record, RewardRecord)
+        ]
+        assert sorted(names) == sorted(
+            f"e{i}" for i in range(9) if partition_of(f"e{i}", COUNT) == number
+        )
     assert sum(loop._inbox.refused for loop in loops) == 1
 
 
 def test_archived_and_trimmed_logs_give_it_all_again(client, server_url, tmp_path):
     before = client.config_get("stream-node-max-entries")
     client.config_set("stream-node-max-entries", 5)
-    archives = [ArchiveReader(tmp_path, archive_folder("home", number, COUNT)) for number in range(COUNT)]
+    archives = [
+        ArchiveReader(tmp_path, archive_folder("home", number, COUNT)) for number in range(COUNT)
+    ]
     loops = [make(client, number, SPEC, archives=archives) for number in range(COUNT)]
     settle(loops, client)
     for part in range(3):
@@ -463,27 +533,52 @@ def test_archived_and_trimmed_logs_give_it_all_again(client, server_url, tmp_pat
             client.xadd(keys.log, {FIELD: encode(CheckpointRecord())})
         settle(loops, client)
     for number in range(COUNT):
-        archiver = Archiver(client, "home", tmp_path, max_age_s=0.0, retain_s=0.0, partition=number, partitions=COUNT)
+        archiver = Archiver(
+            client,
+            "home",
+            tmp_path,
+            max_age_s=0.0,
+            retain_s=0.0,
+            partition=number,
+            partitions=COUNT,
+        )
         while archiver.step() or archiver.trim():
             pass
     assert client.xrange(KEYS[0].log, count=1)[0][0].decode() > archives[0].ranges()[0].range.first
     history = History(client, KEYS[2], archives[2])
-    assert sum(isinstance(e.record, DecisionRecord) for e in history.entries(START)) == loops[2]._fold.learned
+    assert (
+        sum(isinstance(e.record, DecisionRecord) for e in history.entries(START))
+        == loops[2]._fold.learned
+    )
     environment = {"BANDITLOOP_SALT": SALT.decode(), "BANDITLOOP_ARCHIVE": str(tmp_path)}
-    done = CliRunner().invoke(snapshots_app, ["verify", "--json", "--redis-url", server_url], env=environment)
+    done = CliRunner().invoke(
+        snapshots_app, ["verify", "--json", "--redis-url", server_url], env=environment
+    )
     assert done.exit_code == 0, done.output
     assert msgspec.json.decode(done.output)["learned"] == 72
     runner = CliRunner()
     for method in ("ope", "progressive"):
-        arguments = ["replay", "--log", str(tmp_path), "--method", method, "--out", str(tmp_path.parent / "out.json")]
+        arguments = [
+            "replay",
+            "--log",
+            str(tmp_path),
+            "--method",
+            method,
+            "--out",
+            str(tmp_path.parent / "out.json"),
+        ]
         policy = ["--policy", "uniform", "--estimator", "ips"]
         if method == "progressive":
-            (tmp_path.parent / "p.yaml").write_text("name: p\nexploration: {kind: epsilon_greedy}\n")
+            (tmp_path.parent / "p.yaml").write_text(
+                "name: p\nexploration: {kind: epsilon_greedy}\n"
+            )
             policy = ["--policy", str(tmp_path.parent / "p.yaml")]
         done = runner.invoke(app, [*arguments, *policy])
         assert done.exit_code == 0, (done.output, done.exception)
         assert msgspec.json.decode((tmp_path.parent / "out.json").read_bytes())["log"]["rows"] == 72
-    done = runner.invoke(app, ["doctor", "home", "--archive", str(tmp_path), "--json"], env=environment)
+    done = runner.invoke(
+        app, ["doctor", "home", "--archive", str(tmp_path), "--json"], env=environment
+    )
     assert msgspec.json.decode(done.output)["decisions"] == 72
     done = runner.invoke(app, ["archive", "show", "home", "--archive", str(tmp_path)])
     assert "entries" in done.output
@@ -497,7 +592,13 @@ def test_cuts_and_merges_out_of_turn_change_nothing(client):
     settle(loops, client)
     known = merges(client, 0)
     for keys in KEYS:
-        for record in (CutRecord(1), CutRecord(99), known[0], known[-1], msgspec.structs.replace(known[-1], model="x")):
+        for record in (
+            CutRecord(1),
+            CutRecord(99),
+            known[0],
+            known[-1],
+            msgspec.structs.replace(known[-1], model="x"),
+        ):
             client.xadd(keys.log, {FIELD: encode(record)})
     settle(loops, client)
     assert served(client).learned == 9

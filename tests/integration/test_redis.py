@@ -65,7 +65,9 @@ def eventually(condition, timeout_s: float = 20.0):
 def learning(url: str, spec: PolicySpec, **options) -> Iterator[LearnerLoop]:
     """A learner on a thread, as the service runs it."""
     connection = redis.Redis.from_url(url)
-    loop = LearnerLoop(connection, spec, salt=options.pop("salt", SALT), publish_interval_s=0.02, **options)
+    loop = LearnerLoop(
+        connection, spec, salt=options.pop("salt", SALT), publish_interval_s=0.02, **options
+    )
     stop = threading.Event()
     thread = threading.Thread(target=loop.run, args=(stop,))
     thread.start()
@@ -111,7 +113,10 @@ def decide_and_reward(client, spec: PolicySpec, count: int, prefix: str = "e") -
     reader.put_blob(Catalogue().digest, Catalogue().encoded)
     for i in range(count):
         request = RankRequest(
-            event_id=f"{prefix}{i}", context={"n": i % 5 / 5}, actions=ACTIONS, defer_activation=i % 3 == 0
+            event_id=f"{prefix}{i}",
+            context={"n": i % 5 / 5},
+            actions=ACTIONS,
+            defer_activation=i % 3 == 0,
         )
         record = asyncio.run(ranker.rank(request))
         reader.append(record)
@@ -141,7 +146,8 @@ def test_a_learner_that_is_started_again_arrives_at_the_same_bytes(client, serve
     with learning(server_url, SPEC):
         again, republished = eventually(lambda: head(client))
     kinds = [type(entry.record) for entry in read_all(client, KEYS)]
-    assert kinds.count(SpecRecord) == kinds.count(BuildRecord) == 1  # nothing had changed, so nothing was said
+    # nothing had changed, so nothing was said
+    assert kinds.count(SpecRecord) == kinds.count(BuildRecord) == 1
     assert republished.learned == published.learned == 30
     assert published.snapshot == replay(client, published.position).snapshot()
     assert republished.snapshot == replay(client, republished.position).snapshot()
@@ -149,7 +155,9 @@ def test_a_learner_that_is_started_again_arrives_at_the_same_bytes(client, serve
         assert again.snapshot_id == pointer.snapshot_id
 
 
-def test_a_learner_that_dies_in_the_middle_loses_nothing_and_learns_nothing_twice(client, server_url):
+def test_a_learner_that_dies_in_the_middle_loses_nothing_and_learns_nothing_twice(
+    client, server_url
+):
     decided = 0
     for round_ in range(3):
         with learning(server_url, SPEC):
@@ -186,7 +194,9 @@ def test_another_salt_is_said_in_the_log(client, server_url):
             name = digest(salt)
             eventually(
                 lambda name=name: [
-                    e for e in read_all(client, KEYS) if isinstance(e.record, SpecRecord) and e.record.salt_id == name
+                    e
+                    for e in read_all(client, KEYS)
+                    if isinstance(e.record, SpecRecord) and e.record.salt_id == name
                 ]
             )
 
@@ -198,18 +208,24 @@ def test_a_new_spec_and_a_new_catalogue_take_effect_through_the_log(client, serv
         eventually(lambda: learned(client, 10))
     changed = msgspec.structs.replace(SPEC, floor=0.5)
     with learning(server_url, changed):
-        published = eventually(lambda: (found := head(client)) and found[1].spec == changed.digest and found[1])
+        published = eventually(
+            lambda: (found := head(client)) and found[1].spec == changed.digest and found[1]
+        )
         assert published.learned == 10
         catalogue = Catalogue([Item("a", {"x": 9.0})])
         reader = LogReader(client, KEYS)
         reader.put_blob(catalogue.digest, catalogue.encoded)
         reader.append(CatalogueRecord(catalogue.digest))
-        published = eventually(lambda: (found := head(client)) and found[1].catalogue == catalogue.digest and found[1])
+        published = eventually(
+            lambda: (found := head(client)) and found[1].catalogue == catalogue.digest and found[1]
+        )
     assert published.snapshot == replay(client, published.position).snapshot()
 
 
 def test_a_spec_that_cannot_be_learned_never_enters_the_log(client):
-    wrong = PolicySpec("home", learner=VwConfig("--cb_explore_adf --no_such_option"), exploration=EpsilonGreedy())
+    wrong = PolicySpec(
+        "home", learner=VwConfig("--cb_explore_adf --no_such_option"), exploration=EpsilonGreedy()
+    )
     with pytest.raises(SpecError):
         LearnerLoop(client, wrong, salt=SALT, publish_interval_s=1)
     assert client.xlen(KEYS.log) == 0
@@ -224,7 +240,9 @@ def test_junk_in_the_log_is_counted_and_learning_goes_on(client, server_url):
         published = eventually(lambda: learned(client, 3))
         stats = eventually(
             lambda: (
-                (raw := client.get(KEYS.stats)) and (s := msgspec.msgpack.decode(raw, type=Stats)).learned == 3 and s
+                (raw := client.get(KEYS.stats))
+                and (s := msgspec.msgpack.decode(raw, type=Stats)).learned == 3
+                and s
             )
         )
     assert stats.outcomes["undecodable"] >= 5
@@ -272,7 +290,9 @@ async def test_a_follower_loads_each_new_snapshot_once(client, async_client):
 
 
 @pytest.mark.parametrize("damage", ["blob", "payload", "pointer", "catalogue"])
-async def test_a_snapshot_that_cannot_be_loaded_leaves_the_previous_one_serving(client, async_client, damage):
+async def test_a_snapshot_that_cannot_be_loaded_leaves_the_previous_one_serving(
+    client, async_client, damage
+):
     accepted = []
     replica = follower(async_client, accepted)
     put(client, 1)
@@ -366,7 +386,9 @@ async def test_a_replica_answers_logs_and_follows_what_is_learned(client, async_
             await service.log([RewardRecord(record.event_id, 1.0)])
         await asyncio.to_thread(eventually, lambda: service.ranker.serving.snapshot.learned == 20)
         digest_ = await service.replace_catalogue([Item("a", {"x": 2.0})])
-        await asyncio.to_thread(eventually, lambda: service.ranker.serving.catalogue.digest == digest_)
+        await asyncio.to_thread(
+            eventually, lambda: service.ranker.serving.catalogue.digest == digest_
+        )
         info = await service.info()
     assert (info.learned, info.items, info.ready) == (20, 1, True)
     serving = service.ranker.serving
@@ -374,8 +396,13 @@ async def test_a_replica_answers_logs_and_follows_what_is_learned(client, async_
     await service.stop()
 
 
-async def test_what_is_put_out_of_the_catalogue_is_recommended_no_more(async_client, server_url, tmp_path):
-    """By rank and rank:batch, of a service that has an artifact; then nothing is left, and then it comes back."""
+async def test_what_is_put_out_of_the_catalogue_is_recommended_no_more(
+    async_client, server_url, tmp_path
+):
+    """By rank and rank:batch, of a service that has an artifact.
+
+    Then nothing is left, and then it comes back.
+    """
     version = artifact.write(make_artifact(), tmp_path)
     sources = [ArtifactSource(name) for name in ("popular", "als", "item_knn")]
     spec = msgspec.structs.replace(SPEC, sources=sources, artifact=str(tmp_path), limit=4)
@@ -387,7 +414,9 @@ async def test_what_is_put_out_of_the_catalogue_is_recommended_no_more(async_cli
 
     async def put(*ids: str) -> None:
         digest_ = await service.replace_catalogue([Item(each) for each in ids])
-        await asyncio.to_thread(eventually, lambda: service.ranker.serving.catalogue.digest == digest_)
+        await asyncio.to_thread(
+            eventually, lambda: service.ranker.serving.catalogue.digest == digest_
+        )
 
     trained = {"artifact": version, "catalogue": Catalogue.of(make_artifact().catalogue)}
     with learning(server_url, spec, **trained):

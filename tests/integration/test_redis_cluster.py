@@ -1,4 +1,7 @@
-"""A Redis Cluster: partitions on different primaries, one of which dies; the rest of the suite runs on it as well."""
+"""A Redis Cluster: partitions on different primaries, one of which dies.
+
+The rest of the suite runs on it as well.
+"""
 
 import signal
 import time
@@ -73,7 +76,9 @@ async def test_no_acknowledged_write_is_lost_when_another_node_takes_over_the_sl
             number += 1
             name = f"e{number}"
             try:
-                await writer.append(KEYS[partition_of(name, COUNT)].log, RewardRecord(name, 1.0, name))
+                await writer.append(
+                    KEYS[partition_of(name, COUNT)].log, RewardRecord(name, 1.0, name)
+                )
             except LogUnavailableError:
                 continue
             acknowledged.add(name)

@@ -38,7 +38,11 @@ ACL = Path(__file__).parents[2] / "deploy" / "valkey.acl"
 KEYS = Keys("home")
 INBOX = "bl:{home.0}:inbox"
 SPEC = PolicySpec("home", join=JoinRule(window_s=0.2))
-PASSWORDS = {"SERVICE": "service-secret-Zq7%/", "PRODUCER": "producer-secret", "READER": "reader-secret"}
+PASSWORDS = {
+    "SERVICE": "service-secret-Zq7%/",
+    "PRODUCER": "producer-secret",
+    "READER": "reader-secret",
+}
 ENCODED = "service-secret-Zq7%25%2F"
 
 
@@ -58,7 +62,10 @@ def free_port() -> int:
 
 
 def start(folder: Path, kind: str, *options: str) -> subprocess.Popen[bytes]:
-    """A server in ``folder``; it is up when its port answers, or has ended when it cannot run like this."""
+    """A server in ``folder``.
+
+    It is up when its port answers, or has ended when it cannot run like this.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     command = [binary(kind), "--dir", str(folder), "--save", "", "--bind", "127.0.0.1", *options]
     with (folder / "log").open("wb") as output:
@@ -81,7 +88,9 @@ def port(tmp_path, request) -> Iterator[int]:
         text = text.replace(f"{name}_PASSWORD_SHA256", sha256(password.encode()).hexdigest())
     (tmp_path / "users.acl").write_text(text)
     number = free_port()
-    process = start(tmp_path, request.param, "--port", str(number), "--aclfile", str(tmp_path / "users.acl"))
+    process = start(
+        tmp_path, request.param, "--port", str(number), "--aclfile", str(tmp_path / "users.acl")
+    )
     assert process.poll() is None, (tmp_path / "log").read_text()
     yield number
     process.terminate()
@@ -97,7 +106,9 @@ async def the_whole_loop(url: str) -> None:
     url = str(Settings(redis_url=url, data_dir="/nonexistent").redis_url)
     client = redis.asyncio.Redis.from_url(url)
     blocking = redis.Redis.from_url(url)
-    service = RedisPolicyService(SPEC, client, LogWriter(client), salt=SALT, replica="r", follow_interval_s=0.01)
+    service = RedisPolicyService(
+        SPEC, client, LogWriter(client), salt=SALT, replica="r", follow_interval_s=0.01
+    )
     loop = LearnerLoop(blocking, SPEC, salt=SALT, publish_interval_s=0.01)
     service.start()
     try:
@@ -112,7 +123,9 @@ async def the_whole_loop(url: str) -> None:
             pytest.fail("it never happened")
 
         await until(lambda: service.ready)
-        record, logged = await service.rank(RankRequest(event_id="e", actions=[ActionRequest("a"), ActionRequest("b")]))
+        record, logged = await service.rank(
+            RankRequest(event_id="e", actions=[ActionRequest("a"), ActionRequest("b")])
+        )
         assert logged
         await service.log([RewardRecord(record.event_id, 1.0)])
         await until(lambda: service.ranker.serving.snapshot.learned == 1)
@@ -135,7 +148,13 @@ async def test_the_service_does_everything_with_its_own_user(port):
 
 def test_the_service_cannot_do_what_it_never_needs(port):
     with as_user(port, "SERVICE") as client:
-        for command in (["CONFIG", "GET", "*"], ["FLUSHALL"], ["KEYS", "*"], ["ACL", "LIST"], ["SET", "other", "1"]):
+        for command in (
+            ["CONFIG", "GET", "*"],
+            ["FLUSHALL"],
+            ["KEYS", "*"],
+            ["ACL", "LIST"],
+            ["SET", "other", "1"],
+        ):
             with pytest.raises(NoPermissionError):
                 client.execute_command(*command)
 
@@ -231,14 +250,34 @@ def certificate(tmp_path) -> tuple[Path, Path]:
 async def test_tls_by_url(tmp_path, kind, certificate):
     certificate, key = certificate
     number = free_port()
-    tls = ["--tls-cert-file", str(certificate), "--tls-key-file", str(key), "--tls-auth-clients", "no"]
-    process = start(tmp_path / kind, kind, "--port", "0", "--tls-port", str(number), *tls, "--requirepass", "s3cret")
+    tls = [
+        "--tls-cert-file",
+        str(certificate),
+        "--tls-key-file",
+        str(key),
+        "--tls-auth-clients",
+        "no",
+    ]
+    process = start(
+        tmp_path / kind,
+        kind,
+        "--port",
+        "0",
+        "--tls-port",
+        str(number),
+        *tls,
+        "--requirepass",
+        "s3cret",
+    )
     if process.poll() is not None:
-        pytest.skip(f"this {kind} is built without TLS: {(tmp_path / kind / 'log').read_text()[-200:]}")
+        pytest.skip(
+            f"this {kind} is built without TLS: {(tmp_path / kind / 'log').read_text()[-200:]}"
+        )
     try:
         base = f"127.0.0.1:{number}/0"
         await the_whole_loop(f"rediss://:s3cret@{base}?ssl_ca_certs={certificate}")
-        for url in (f"redis://:s3cret@{base}", f"rediss://:s3cret@{base}"):  # in clear text; by an unknown authority
+        # in clear text; by an unknown authority
+        for url in (f"redis://:s3cret@{base}", f"rediss://:s3cret@{base}"):
             with redis.Redis.from_url(url, socket_timeout=2) as client, pytest.raises(RedisError):
                 client.ping()
             asynchronous = redis.asyncio.Redis.from_url(url, socket_timeout=2)
@@ -285,7 +324,9 @@ async def test_a_redis_that_cannot_be_used_is_reported_without_its_password(port
     settings = Settings(redis_url=url)
     assert SAID not in repr(settings) + str(settings)
     client = redis.asyncio.Redis.from_url(url, socket_timeout=1, retry=None)
-    service = RedisPolicyService(SPEC, client, LogWriter(client), salt=SALT, replica="r", follow_interval_s=0.01)
+    service = RedisPolicyService(
+        SPEC, client, LogWriter(client), salt=SALT, replica="r", follow_interval_s=0.01
+    )
     service.start()
     blocking = redis.Redis.from_url(url, socket_timeout=1, retry=None)
     loop = LearnerLoop(blocking, SPEC, salt=SALT, publish_interval_s=1)
@@ -309,7 +350,12 @@ async def test_a_redis_that_cannot_be_used_is_reported_without_its_password(port
 
 @pytest.mark.parametrize(
     "url",
-    [f"redis://user:{SAID}/x@host:1/0", f"redis://user:{SAID}#@host:1/0", f"http://:{SAID}@host", f"{SAID}@host:6379"],
+    [
+        f"redis://user:{SAID}/x@host:1/0",
+        f"redis://user:{SAID}#@host:1/0",
+        f"http://:{SAID}@host",
+        f"{SAID}@host:6379",
+    ],
 )
 def test_a_malformed_url_is_refused_without_being_quoted(url):
     with pytest.raises(ValidationError) as refused:

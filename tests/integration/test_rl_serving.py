@@ -18,13 +18,21 @@ from serve_app.stored import StoredPolicy
 
 SCHEMA = FeatureSchema.of(context=["hour"], item=["a", "b", "c"])
 SPEC = PolicySpec(
-    "home", kind="rl", learner=RlConfig(SCHEMA.digest), exploration=Softmax(), join=JoinRule(window_s=0.02), floor=0.1
+    "home",
+    kind="rl",
+    learner=RlConfig(SCHEMA.digest),
+    exploration=Softmax(),
+    join=JoinRule(window_s=0.02),
+    floor=0.1,
 )
 
 
 def network(seed: int) -> Network:
     rng = np.random.default_rng(seed)
-    return Network.of(SCHEMA.names, {name: rng.normal(size=shape) for name, shape in shapes(len(SCHEMA), 4).items()})
+    return Network.of(
+        SCHEMA.names,
+        {name: rng.normal(size=shape) for name, shape in shapes(len(SCHEMA), 4).items()},
+    )
 
 
 def warm_start(client, payload: bytes) -> None:
@@ -48,7 +56,9 @@ def test_what_is_served_is_the_network_that_the_log_names(client):
     settle(loop)
     assert loop._fold.join.counts["joined"] == 7
     assert head(client) == first, "rewards teach it nothing, so there is nothing to publish"
-    bad = encode_network(network(2), 70).replace(network(2).arrays["own"], np.full((4, 4), np.nan, "<f4").tobytes())
+    bad = encode_network(network(2), 70).replace(
+        network(2).arrays["own"], np.full((4, 4), np.nan, "<f4").tobytes()
+    )
     warm_start(client, bad)
     settle(loop)
     assert head(client) == first
@@ -60,7 +70,9 @@ def test_what_is_served_is_the_network_that_the_log_names(client):
     stored = StoredPolicy(client, "home")
     published = stored.find(head(client))[1]
     record = next(
-        entry.record for entry in stored.history.entries("0-0", "9" * 15 + "-0") if hasattr(entry.record, "pmf")
+        entry.record
+        for entry in stored.history.entries("0-0", "9" * 15 + "-0")
+        if hasattr(entry.record, "pmf")
     )
     policy = load_policy(SPEC, published.snapshot)
     assert policy.pmf(*featurise_record(SPEC, loop._fold.catalogue, record)).min() >= 0.1 / 3

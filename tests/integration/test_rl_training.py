@@ -40,7 +40,9 @@ def trained(tmp_path_factory):
 def module_of(env: RecSession, width: int, seed: int) -> SharedScorer:
     torch.manual_seed(seed)
     module = SharedScorer(
-        observation_space=env.observation_space, action_space=env.action_space, model_config={"width": width}
+        observation_space=env.observation_space,
+        action_space=env.action_space,
+        model_config={"width": width},
     )
     for parameter in module.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
@@ -76,7 +78,11 @@ def test_training_leaves_a_network_that_is_served(trained):
     assert model.spec() == spec
     assert model.learned == out.curve[-1].steps
     assert (folder / CHECKPOINT).exists()
-    assert any(np.frombuffer(data, "<f4").any() for name, data in out.network.arrays.items() if name == "score")
+    assert any(
+        np.frombuffer(data, "<f4").any()
+        for name, data in out.network.arrays.items()
+        if name == "score"
+    )
 
 
 def test_a_training_goes_on_from_its_checkpoint(trained, tmp_path):
@@ -121,7 +127,19 @@ def test_a_checkpoint_that_does_not_fit_is_refused(trained, tmp_path, what):
 
 def test_the_command_writes_a_model_and_a_spec_that_serves_it(tmp_path):
     """With an env runner of its own, over Ray."""
-    options = ["rl", "--world", "small", "--steps", "100", "--width", "4", "--out", str(tmp_path), "--env-runners", "1"]
+    options = [
+        "rl",
+        "--world",
+        "small",
+        "--steps",
+        "100",
+        "--width",
+        "4",
+        "--out",
+        str(tmp_path),
+        "--env-runners",
+        "1",
+    ]
     done = CliRunner().invoke(app, options, catch_exceptions=False)
     assert done.exit_code == 0
     spec = load_spec(tmp_path / "policy.yaml")

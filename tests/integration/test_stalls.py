@@ -50,9 +50,13 @@ def explored(name: str):
     return msgspec.structs.replace(VW, exploration=EXPLORATIONS[name])
 
 
-@pytest.mark.parametrize(("first", "second"), [(a, b) for a in EXPLORATIONS for b in EXPLORATIONS if a != b])
+@pytest.mark.parametrize(
+    ("first", "second"), [(a, b) for a in EXPLORATIONS for b in EXPLORATIONS if a != b]
+)
 @pytest.mark.parametrize("checkpoint", [False, True])
-def test_a_change_of_a_vw_policys_exploration_and_back_goes_on_from_the_model(client, first, second, checkpoint):
+def test_a_change_of_a_vw_policys_exploration_and_back_goes_on_from_the_model(
+    client, first, second, checkpoint
+):
     """As a build did that died at the spec's entry: its log, with or without a checkpoint, is learned on."""
     learned = 0
     for part, name in enumerate((first, second, first)):
@@ -74,7 +78,10 @@ def test_a_change_of_a_vw_policys_exploration_and_back_goes_on_from_the_model(cl
 @pytest.mark.parametrize("learned_before", [0, 12])
 def test_of_several_partitions_as_well(client, first, second, learned_before):
     """Also where some have learned under the first spec and others have not, and their models are merged."""
-    specs = {name: msgspec.structs.replace(explored(name), partitions=3, learner=VwConfig()) for name in EXPLORATIONS}
+    specs = {
+        name: msgspec.structs.replace(explored(name), partitions=3, learner=VwConfig())
+        for name in EXPLORATIONS
+    }
     learned = 0
     for name in (first, second, first):
         loops = partition_loops.make_all(client, specs[name])
@@ -102,7 +109,11 @@ def stand(loop: LearnerLoop, client: redis.Redis, attempts: int = 1) -> Progress
         loop.lease.acquire()
         time.sleep(min(loop.attempt(), 0.02))
         said = client.get(KEYS.progress)
-        if said and (found := progress(client)).stall is not None and found.stall.attempts >= attempts:
+        if (
+            said
+            and (found := progress(client)).stall is not None
+            and found.stall.attempts >= attempts
+        ):
             return found
 
 
@@ -115,7 +126,9 @@ def test_without_its_blob_learning_stands_still_and_goes_on_when_it_is_back(clie
     settle(loop)
     served = head(client)
     other = msgspec.structs.replace(SPEC, floor=0.3)
-    model = TrainedModel(spec_bytes=SPEC.encoded, learned=3, checkpoint=make_learner(SPEC, salt=SALT).checkpoint())
+    model = TrainedModel(
+        spec_bytes=SPEC.encoded, learned=3, checkpoint=make_learner(SPEC, salt=SALT).checkpoint()
+    )
     data, record = {
         "catalogue": (CATALOGUE.encoded, CatalogueRecord(CATALOGUE.digest)),
         "spec": (other.encoded, SpecRecord(other.digest, digest(SALT))),
@@ -156,8 +169,12 @@ def test_a_damaged_blob_is_read_from_the_archive_where_there_is_one(client, tmp_
     assert loop._fold.catalogue.digest == CATALOGUE.digest
 
 
-@pytest.mark.parametrize("error", [MemoryError("too little"), ValueError("numerics"), OSError(5, "a disk")])
-def test_whatever_a_snapshot_fails_of_the_process_stays_and_goes_on_when_it_can(client, error, monkeypatch):
+@pytest.mark.parametrize(
+    "error", [MemoryError("too little"), ValueError("numerics"), OSError(5, "a disk")]
+)
+def test_whatever_a_snapshot_fails_of_the_process_stays_and_goes_on_when_it_can(
+    client, error, monkeypatch
+):
     loop = make(client)
     settle(loop)
     decide(client, 6)
@@ -222,7 +239,9 @@ def test_while_one_partition_stands_still_the_others_learn_on_and_are_merged(cli
     assert set(partition_loops.verdicts(client)) == {"identical"}
 
 
-def test_a_learner_that_stands_still_stays_and_tries_ever_more_seldom(client, server_url, monkeypatch):
+def test_a_learner_that_stands_still_stays_and_tries_ever_more_seldom(
+    client, server_url, monkeypatch
+):
     """Not 28 processes a minute: one thread, which lives, and pauses that double up to the longest."""
     pauses = []
     plain = standstill.Standstill.stands
@@ -247,7 +266,9 @@ def test_a_learner_that_stands_still_stays_and_tries_ever_more_seldom(client, se
         stop.set()
         thread.join(10)
         loop._client.close()
-    assert [round(each, 3) for each in pauses[:4]] == pytest.approx([0.01, 0.02, 0.04, 0.08], abs=0.005)
+    assert [round(each, 3) for each in pauses[:4]] == pytest.approx(
+        [0.01, 0.02, 0.04, 0.08], abs=0.005
+    )
     assert max(pauses) <= 0.1
 
 
@@ -298,7 +319,9 @@ async def seconds_of(caller, count: int = 60) -> float:
     return time.perf_counter() - began
 
 
-async def test_while_learning_stands_still_rank_answers_at_the_same_rate_and_everything_says_so(server, tmp_path):
+async def test_while_learning_stands_still_rank_answers_at_the_same_rate_and_everything_says_so(
+    server, tmp_path
+):
     salt = tmp_path / "salt"
     salt.write_bytes(SALT)
     with Learns(server, HOME_SPEC), server.client() as client:
@@ -314,7 +337,8 @@ async def test_while_learning_stands_still_rank_answers_at_the_same_rate_and_eve
             at = LogReader(client, KEYS).append(CatalogueRecord(name))
             await becomes(caller, "stalled")
             standing = [await seconds_of(caller) for _ in range(5)]
-            assert statistics.median(standing) < 1.5 * statistics.median(going)  # medians of five, of 60 each
+            # medians of five, of 60 each
+            assert statistics.median(standing) < 1.5 * statistics.median(going)
 
             code, body, healthy, said = await state(caller)
             assert (code, body["status"], healthy) == (200, "ok", 503)
@@ -327,9 +351,19 @@ async def test_while_learning_stands_still_rank_answers_at_the_same_rate_and_eve
             assert name in info["reason"]
             assert await caller.metric("learning_stalled", policy="home", kind="catalogue") == 1
 
-            arguments = ["doctor", "home", "--redis-url", server.url, "--salt-file", str(salt), "--json"]
+            arguments = [
+                "doctor",
+                "home",
+                "--redis-url",
+                server.url,
+                "--salt-file",
+                str(salt),
+                "--json",
+            ]
             done = CliRunner().invoke(app, arguments)
-            finding = next(f for f in msgspec.json.decode(done.stdout)["findings"] if f["check"] == "learning")
+            finding = next(
+                f for f in msgspec.json.decode(done.stdout)["findings"] if f["check"] == "learning"
+            )
             assert (done.exit_code, finding["severity"]) == (1, "failure")
             assert at in finding["message"]
             assert name in finding["message"]
@@ -339,7 +373,9 @@ async def test_while_learning_stands_still_rank_answers_at_the_same_rate_and_eve
             assert (await state(caller))[2] == 200
 
 
-async def test_a_learner_that_says_nothing_while_entries_wait_stands_still(server, tmp_path, monkeypatch):
+async def test_a_learner_that_says_nothing_while_entries_wait_stands_still(
+    server, tmp_path, monkeypatch
+):
     """Dead, hung or never started: whoever looks notices that nobody reads on."""
     monkeypatch.setattr(learning, "SILENT_S", 0.3)
     async with serving(server, tmp_path) as caller:
@@ -351,7 +387,9 @@ async def test_a_learner_that_says_nothing_while_entries_wait_stands_still(serve
         assert body["stalled"][0]["kind"] == "entry after"
 
 
-async def test_while_redis_is_away_learning_is_unknown_and_afterwards_not_stalled(server, tmp_path, monkeypatch):
+async def test_while_redis_is_away_learning_is_unknown_and_afterwards_not_stalled(
+    server, tmp_path, monkeypatch
+):
     monkeypatch.setattr(learning, "SILENT_S", 1.0)
     async with serving(server, tmp_path) as caller:
         await becomes(caller, "ok")
@@ -367,7 +405,9 @@ async def test_what_was_refused_is_shown_with_its_reason(server, tmp_path):
     salt = tmp_path / "salt"
     salt.write_bytes(SALT)
     other = msgspec.structs.replace(HOME_SPEC, learner=RidgeConfig(l2=7.0), exploration=LinUcb())
-    model = TrainedModel(spec_bytes=other.encoded, learned=3, checkpoint=make_learner(other, salt=SALT).checkpoint())
+    model = TrainedModel(
+        spec_bytes=other.encoded, learned=3, checkpoint=make_learner(other, salt=SALT).checkpoint()
+    )
     with Learns(server, HOME_SPEC), server.client() as client:
         async with serving(server, tmp_path, ready=False) as caller:
             await eventually(caller.is_ready, "a first snapshot is served")
@@ -398,8 +438,11 @@ async def test_what_was_refused_is_shown_with_its_reason(server, tmp_path):
             await eventually(counted, "the metric counts it")
             assert await caller.metric("log_outcomes_total", outcome="refused_warm_start") == 1
             done = CliRunner().invoke(
-                app, ["doctor", "home", "--redis-url", server.url, "--salt-file", str(salt), "--json"]
+                app,
+                ["doctor", "home", "--redis-url", server.url, "--salt-file", str(salt), "--json"],
             )
-            finding = next(f for f in msgspec.json.decode(done.stdout)["findings"] if f["check"] == "refused")
+            finding = next(
+                f for f in msgspec.json.decode(done.stdout)["findings"] if f["check"] == "refused"
+            )
             assert finding["severity"] == "warning"
             assert warm in finding["message"]

@@ -1,4 +1,7 @@
-"""Blobs that nothing refers to go, after the archive has them; what is still needed stays, or is made to last again."""
+"""Blobs that nothing refers to go, after the archive has them.
+
+What is still needed stays, or is made to last again.
+"""
 
 import time
 
@@ -8,7 +11,13 @@ from logs import decision
 from loops import KEYS, SALT, SPEC, SPECS, decide, make, settle, stats, url_of, verdicts
 
 from bandits.codec import digest, encode
-from bandits.records import CatalogueRecord, CheckpointRecord, RewardRecord, TickRecord, WarmStartRecord
+from bandits.records import (
+    CatalogueRecord,
+    CheckpointRecord,
+    RewardRecord,
+    TickRecord,
+    WarmStartRecord,
+)
 from policies.archive import ArchiveReader
 from policies.blend import make_learner
 from policies.catalogue import Catalogue, Item
@@ -48,7 +57,9 @@ def of(new: Catalogue, event_id: str, chosen: int = 0):
     return decision(event_id, spec=SPEC.digest, catalogue=new.digest, chosen=(chosen,))
 
 
-def test_catalogues_that_nothing_refers_to_go_once_they_are_archived_and_verify_reads_them_there(client, tmp_path):
+def test_catalogues_that_nothing_refers_to_go_once_they_are_archived_and_verify_reads_them_there(
+    client, tmp_path
+):
     reader = ArchiveReader(str(tmp_path), "home")
     loop = make(client, archive=reader)
     settle(loop)
@@ -82,7 +93,9 @@ def test_catalogues_that_nothing_refers_to_go_once_they_are_archived_and_verify_
     assert learned == 36
 
 
-def test_what_an_open_decision_refers_to_stays_and_an_old_catalogue_put_again_lasts_again(client, tmp_path):
+def test_what_an_open_decision_refers_to_stays_and_an_old_catalogue_put_again_lasts_again(
+    client, tmp_path
+):
     spec = msgspec.structs.replace(SPEC, join=msgspec.structs.replace(SPEC.join, window_s=30.0))
     loop = make(client, spec, archive=ArchiveReader(str(tmp_path), "home"))
     loop.lease.acquire()
@@ -112,7 +125,9 @@ def test_what_an_open_decision_refers_to_stays_and_an_old_catalogue_put_again_la
 
 
 def test_a_trained_model_goes_once_it_is_archived_and_what_nothing_archives_stays(client, tmp_path):
-    model = TrainedModel(spec_bytes=SPEC.encoded, learned=3, checkpoint=make_learner(SPEC, salt=SALT).checkpoint())
+    model = TrainedModel(
+        spec_bytes=SPEC.encoded, learned=3, checkpoint=make_learner(SPEC, salt=SALT).checkpoint()
+    )
     name = digest(model.encoded)
     without, loop = make(client), make(client, archive=ArchiveReader(str(tmp_path), "home"))
     settle(loop)
@@ -174,6 +189,8 @@ def test_what_is_made_here_is_told_from_what_an_entry_names(name, client):
     for made in (checkpoint.digest, checkpoint.snapshot_id):
         assert is_made(client.get(KEYS.blob(made))[:9])
     assert is_made(plain.checkpoint()[:9])
-    trained = TrainedModel(spec_bytes=spec.encoded, learned=1, checkpoint=plain.checkpoint()).encoded
+    trained = TrainedModel(
+        spec_bytes=spec.encoded, learned=1, checkpoint=plain.checkpoint()
+    ).encoded
     for named in (trained, spec.encoded, Catalogue().encoded, catalogue(1).encoded, b"", b"x"):
         assert not is_made(named[:9])

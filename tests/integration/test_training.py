@@ -19,7 +19,13 @@ from policies.artifact import Artifact
 from policies.sources import LocalSource, SourceRequest, load_model, load_sources
 from policies.training.cf import AlsConfig, KnnConfig, fit_als, user_items
 from policies.training.deep import DeepConfig, dense, fit_autoencoder, fit_deep
-from policies.training.train import TrainConfig, make_histories, progress_bars, rating_weights, train
+from policies.training.train import (
+    TrainConfig,
+    make_histories,
+    progress_bars,
+    rating_weights,
+    train,
+)
 
 N_USERS, N_ITEMS = 120, 60
 CONFIG = TrainConfig(
@@ -70,7 +76,9 @@ def test_the_autoencoder_is_served_as_torch_computes_it() -> None:
         expected = torch.log_softmax(peer(dense(histories)), dim=1).numpy()
     for user in range(N_USERS):
         indices, weights = histories.row(user)
-        np.testing.assert_allclose(model.raw(indices, weights) - np.log(weights.sum()), expected[user], rtol=1e-5)
+        np.testing.assert_allclose(
+            model.raw(indices, weights) - np.log(weights.sum()), expected[user], rtol=1e-5
+        )
 
 
 def test_als_is_served_as_implicit_computes_it() -> None:
@@ -80,10 +88,14 @@ def test_als_is_served_as_implicit_computes_it() -> None:
     with threadpoolctl.threadpool_limits(1, "blas"):
         peer = AlternatingLeastSquares(factors=8, regularization=1.0, alpha=5.0)
         peer.item_factors = source.arrays["item_factors"]
-        expected = peer.recalculate_user(np.arange(N_USERS), user_items(histories)) @ peer.item_factors.T
+        expected = (
+            peer.recalculate_user(np.arange(N_USERS), user_items(histories)) @ peer.item_factors.T
+        )
     model = load_model(source, N_ITEMS)
     for user in range(N_USERS):
-        np.testing.assert_allclose(model.raw(*histories.row(user)), expected[user], rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(
+            model.raw(*histories.row(user)), expected[user], rtol=1e-3, atol=1e-4
+        )
 
 
 def test_a_large_catalogue_gets_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,10 +108,19 @@ def test_a_large_catalogue_gets_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     assert np.array_equal(large.arrays["item_factors"], plain.arrays["item_factors"])
     row = histories.row(0)
     np.testing.assert_allclose(
-        load_model(large, N_ITEMS).raw(*row), load_model(plain, N_ITEMS).raw(*row), rtol=1e-4, atol=1e-5
+        load_model(large, N_ITEMS).raw(*row),
+        load_model(plain, N_ITEMS).raw(*row),
+        rtol=1e-4,
+        atol=1e-5,
     )
-    found = [load_sources(Artifact((), histories, {"als": source}))["als"] for source in (plain, large)]
-    one, two = (source.propose(SourceRequest("0"), 10).ids for source in found if isinstance(source, LocalSource))
+    found = [
+        load_sources(Artifact((), histories, {"als": source}))["als"] for source in (plain, large)
+    ]
+    one, two = (
+        source.propose(SourceRequest("0"), 10).ids
+        for source in found
+        if isinstance(source, LocalSource)
+    )
     assert one == two
 
 
@@ -111,25 +132,40 @@ def test_the_same_seed_gives_the_same_bytes(trained: Artifact, tmp_path: Path) -
     assert torch.equal(torch.random.get_rng_state(), before)
     assert torch.get_num_threads() == threads
     assert artifact.write(trained, tmp_path) == artifact.write(again, tmp_path)
-    assert artifact.write(train(make_ratings(), CATALOGUE, config=CONFIG, seed=2), tmp_path) != trained.version
+    assert (
+        artifact.write(train(make_ratings(), CATALOGUE, config=CONFIG, seed=2), tmp_path)
+        != trained.version
+    )
 
 
-def test_another_process_with_another_number_of_threads_gives_the_same_bytes(trained: Artifact, tmp_path: Path) -> None:
+def test_another_process_with_another_number_of_threads_gives_the_same_bytes(
+    trained: Artifact, tmp_path: Path
+) -> None:
     code = f"""
 import sys, torch; sys.path.insert(0, {str(Path(__file__).parent)!r}); torch.set_num_threads(3)
 from pathlib import Path
 from test_training import *
 print(artifact.write(train(make_ratings(), CATALOGUE, config=CONFIG, seed=1), Path({str(tmp_path)!r})))
 """
-    other = subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, capture_output=True, timeout=100)
+    other = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], check=True, capture_output=True, timeout=100
+    )
     assert other.stdout.decode().strip() == artifact.write(trained, tmp_path)
 
 
 def test_the_order_of_the_ratings_does_not_matter(trained: Artifact) -> None:
     ratings = make_ratings()
-    shuffled = train(ratings[::-1], CATALOGUE, config=replace(CONFIG, deep=replace(CONFIG.deep, epochs=1)), seed=1)
+    shuffled = train(
+        ratings[::-1],
+        CATALOGUE,
+        config=replace(CONFIG, deep=replace(CONFIG.deep, epochs=1)),
+        seed=1,
+    )
     assert shuffled.data == trained.data
-    assert np.array_equal(shuffled.sources["als"].arrays["item_factors"], trained.sources["als"].arrays["item_factors"])
+    assert np.array_equal(
+        shuffled.sources["als"].arrays["item_factors"],
+        trained.sources["als"].arrays["item_factors"],
+    )
 
 
 @pytest.mark.parametrize("name", ["als", "item_knn", "deep", "popular"])
@@ -138,7 +174,9 @@ def test_scores_are_calibrated(trained: Artifact, name: str, tmp_path: Path) -> 
     artifact.write(trained, tmp_path)
     source = load_sources(artifact.load(tmp_path))[name]
     assert isinstance(source, LocalSource)
-    scores = np.concatenate([source.propose(SourceRequest(str(user)), 50).scores for user in range(N_USERS)])
+    scores = np.concatenate(
+        [source.propose(SourceRequest(str(user)), 50).scores for user in range(N_USERS)]
+    )
     assert abs(scores.mean()) < 1e-3
     assert abs(scores.std() - 1) < 1e-3
 
@@ -160,7 +198,9 @@ def test_histories_of_ratings() -> None:
     assert found.starts.tolist() == [0, 2, 3]
     assert found.indices.tolist() == [0, 1, 0]
     assert np.array_equal(found.weights, rating_weights(np.array([2, 4, 1])))
-    weighted = np.array([("x", "a", 0.25)], dtype=[("user", "U9"), ("item", "U9"), ("weight", "f4")])
+    weighted = np.array(
+        [("x", "a", 0.25)], dtype=[("user", "U9"), ("item", "U9"), ("weight", "f4")]
+    )
     assert make_histories(weighted).weights.tolist() == [0.25]
 
 

@@ -50,7 +50,10 @@ class Opened:
         return stored.stats()
 
     def learned(self, policy: str) -> int:
-        return sum(self.stats(policy, number).learned for number in range(self.left.specs[policy].partitions))
+        return sum(
+            self.stats(policy, number).learned
+            for number in range(self.left.specs[policy].partitions)
+        )
 
     def command(self, *words: str | Path) -> tuple[int, str]:
         """Exit status and output."""
@@ -61,10 +64,17 @@ class Opened:
 
 @pytest.fixture(scope="module")
 def opened(tmp_path_factory) -> Iterator[Opened]:
-    """Opened, checked, folded by the old rule; then learners and an archiver run, and a replica has been asked."""
+    """Opened, checked, folded by the old rule.
+
+    Then learners and an archiver run, and a replica has been asked.
+    """
     left = unpacked(tmp_path_factory.mktemp("left"))
     settings = Settings(
-        data_dir=left.data, publish_interval_ms=100, merge_interval_ms=200, checkpoint_interval_s=2, archive_max_age_s=2
+        data_dir=left.data,
+        publish_interval_ms=100,
+        merge_interval_ms=200,
+        checkpoint_interval_s=2,
+        archive_max_age_s=2,
     )
     stop = threading.Event()
     with valkey(settings) as url, blocking_client(url) as client:
@@ -72,10 +82,19 @@ def opened(tmp_path_factory) -> Iterator[Opened]:
         specs = list(left.specs.values())
         check_logs(url, specs)
         given = [(spec.name, spec.partitions) for spec in specs]
-        loops = [make_loop(settings, spec, number, None, 1) for spec in specs for number in range(spec.partitions)]
+        loops = [
+            make_loop(settings, spec, number, None, 1)
+            for spec in specs
+            for number in range(spec.partitions)
+        ]
         loops += [
             Archiver(
-                blocking_client(url), policy, settings.archive_root(), max_age_s=2.0, partition=at, partitions=count
+                blocking_client(url),
+                policy,
+                settings.archive_root(),
+                max_age_s=2.0,
+                partition=at,
+                partitions=count,
             )
             for policy, at, count in logs_of(given)
         ]
@@ -95,17 +114,31 @@ def opened(tmp_path_factory) -> Iterator[Opened]:
 async def traffic(opened: Opened) -> None:
     """Decisions and rewards, once every policy has a snapshot of this build."""
     replica = Replica(opened.settings, opened.specs)
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(replica.app()), base_url="http://test") as http:
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(replica.app()), base_url="http://test"
+    ) as http:
         deadline = time.monotonic() + 60
-        while (await http.get("/readyz")).status_code != 200 or not all(map(opened.stats, opened.left.specs)):
+        while (await http.get("/readyz")).status_code != 200 or not all(
+            map(opened.stats, opened.left.specs)
+        ):
             assert time.monotonic() < deadline, "it never was ready"
             await asyncio.sleep(0.1)
         for number in range(ROUNDS):
             for policy in opened.left.specs:
-                await one(http, f"/v1/policies/{policy}", f"new.{policy}.{number}", deferred=number % 4 == 3)
+                await one(
+                    http,
+                    f"/v1/policies/{policy}",
+                    f"new.{policy}.{number}",
+                    deferred=number % 4 == 3,
+                )
             await asyncio.sleep(0.1)
     await RankReplica.__del__(replica)
-    wait(lambda: all(opened.learned(name) >= known["learned"] + 3 for name, known in opened.left.expected.items()))
+    wait(
+        lambda: all(
+            opened.learned(name) >= known["learned"] + 3
+            for name, known in opened.left.expected.items()
+        )
+    )
 
 
 async def one(http: httpx.AsyncClient, base: str, event: str, *, deferred: bool) -> None:
@@ -115,7 +148,9 @@ async def one(http: httpx.AsyncClient, base: str, event: str, *, deferred: bool)
     answer = await http.post(f"{base}/rank", json=body | {"defer_activation": deferred})
     assert answer.status_code == 200, answer.text
     assert answer.json()["logged"]
-    assert (await http.post(f"{base}/events/{event}/reward", json={"value": 0.5})).status_code == 202
+    assert (
+        await http.post(f"{base}/events/{event}/reward", json={"value": 0.5})
+    ).status_code == 202
 
 
 def wait(condition: Callable[[], bool]) -> None:
@@ -152,10 +187,16 @@ def test_what_the_old_build_had_counted_is_what_its_entries_come_to(opened, poli
     past = LogPast(log, Checkpoints(opened.client, Keys(policy)))
     fold = Fold(log.blob, salt=opened.left.salt, past=past)
     fold.apply(log.entries(START, expected["position"]))
-    counts = {name: fold.join.counts[name] for name in expected["outcomes"] if name in fold.join.counts}
+    counts = {
+        name: fold.join.counts[name] for name in expected["outcomes"] if name in fold.join.counts
+    }
     assert counts == {name: expected["outcomes"][name] for name in counts}
     assert counts["joined"] > 0
-    assert (fold.position, fold.learned, fold.version) == (expected["position"], expected["learned"], 1)
+    assert (fold.position, fold.learned, fold.version) == (
+        expected["position"],
+        expected["learned"],
+        1,
+    )
 
 
 @pytest.mark.parametrize("policy", POLICIES)
@@ -171,14 +212,19 @@ def test_what_was_under_way_ends_by_the_old_rule_and_what_came_since_by_the_new(
 
 @pytest.mark.parametrize("policy", POLICIES)
 def test_it_can_be_verified_and_trusted(opened, policy):
-    for words in (("snapshots", "verify", "--policy", policy, "--jobs", "1"), ("doctor", "--policy", policy)):
+    for words in (
+        ("snapshots", "verify", "--policy", policy, "--jobs", "1"),
+        ("doctor", "--policy", policy),
+    ):
         status, said = opened.command(*words)
         assert status == 0, said
 
 
 def test_a_model_that_the_old_build_trained_warms_up_this_one(opened):
     before = opened.stats("vw").outcomes["refused_warm_start"]
-    status, said = opened.command("snapshots", "warm-start", opened.left.folder / "vw.model", "--policy", "vw")
+    status, said = opened.command(
+        "snapshots", "warm-start", opened.left.folder / "vw.model", "--policy", "vw"
+    )
     assert status == 0, said
     assert opened.stats("vw").outcomes["refused_warm_start"] == before
     status, said = opened.command("snapshots", "verify", "--policy", "vw", "--jobs", "1")
@@ -188,7 +234,11 @@ def test_a_model_that_the_old_build_trained_warms_up_this_one(opened):
 @pytest.mark.parametrize("policy", ["ridge", "halves"])
 def test_what_the_old_build_had_learned_can_be_gone_back_to(opened, policy):
     stored = StoredPolicy(opened.client, policy)
-    old = [name for name, known in stored.snapshots() if known is not None and "fold" not in known.build]
+    old = [
+        name
+        for name, known in stored.snapshots()
+        if known is not None and "fold" not in known.build
+    ]
     assert old
     before = opened.stats(policy).outcomes["refused_rollback"]
     status, said = opened.command("snapshots", "rollback", old[-1], "--policy", policy)

@@ -1,8 +1,9 @@
 """Handwritten digits as a bandit's log: the value of another classifier, known exactly, found from the log alone.
 
-The reduction of classification to bandits: Dudik, Langford & Li 2011 (arXiv:1103.4601), section 5.1. Actions are the
-ten digits, the reward is 1 for the right one. Two classifiers, each followed most of the time, else a digit at random,
-are the logging and the target policy; the target's true value is its mean probability of the right digit.
+The reduction of classification to bandits: Dudik, Langford & Li 2011 (arXiv:1103.4601), section
+5.1. Actions are the ten digits, the reward is 1 for the right one. Two classifiers, each followed
+most of the time, else a digit at random, are the logging and the target policy; the target's true
+value is its mean probability of the right digit.
 """
 
 from collections.abc import Iterator
@@ -59,7 +60,10 @@ def errors() -> dict[str, list[float]]:
     x, y = load_digits(return_X_y=True)
     x_fit, x_log, y_fit, y_log = train_test_split(x / 16.0, y, test_size=0.7, random_state=0)
     logging = followed(LogisticRegression(max_iter=1000).fit(x_fit, y_fit).predict(x_log), 0.8)
-    target = followed(RandomForestClassifier(n_estimators=50, random_state=0).fit(x_fit, y_fit).predict(x_log), 0.9)
+    target = followed(
+        RandomForestClassifier(n_estimators=50, random_state=0).fit(x_fit, y_fit).predict(x_log),
+        0.9,
+    )
     truth = float(target[np.arange(len(y_log)), y_log].mean())
     found: dict[str, list[float]] = {"ips": [], "dr": []}
     for seed in range(SEEDS):
@@ -69,7 +73,11 @@ def errors() -> dict[str, list[float]]:
             chosen = int(rng.choice(10, p=pmf))
             context = {f"p{at}": float(value) for at, value in enumerate(pixels) if value}
             reward = float(chosen == digit)
-            rows.append(LoggedDecision(str(number), context, IDS, chosen, float(pmf[chosen]), reward, pmf=pmf))
+            rows.append(
+                LoggedDecision(
+                    str(number), context, IDS, chosen, float(pmf[chosen]), reward, pmf=pmf
+                )
+            )
         report = evaluate(Question([Classifier(target)], tuple(found), bits=9), [Rows(rows)])
         for name, estimate in report.results[0].estimates.items():
             found[name].append(abs(estimate.value - truth) / truth)

@@ -1,7 +1,7 @@
 """The doctor finds each way in which a log goes wrong, by name, and says nothing of a log that is right.
 
-All seeds are fixed. A true log fails with a probability of at most 3e-4 by the tests of chance; whatever else fails a
-log exceeds its limit by more than chance explains (1e-4).
+All seeds are fixed. A true log fails with a probability of at most 3e-4 by the tests of chance;
+whatever else fails a log exceeds its limit by more than chance explains (1e-4).
 """
 
 from collections.abc import Callable
@@ -17,7 +17,14 @@ from bandits.decide import PURPOSE_ACTION, uniform
 from bandits.exploration import Greedy
 from bandits.join import JoinRule
 from bandits.kernels import draw
-from bandits.records import BuildRecord, CatalogueRecord, DecisionRecord, LogEntry, RewardRecord, SpecRecord
+from bandits.records import (
+    BuildRecord,
+    CatalogueRecord,
+    DecisionRecord,
+    LogEntry,
+    RewardRecord,
+    SpecRecord,
+)
 from bandits.types import Snapshot
 from policies.catalogue import Catalogue
 from policies.spec import PolicySpec
@@ -40,7 +47,9 @@ class Kept:
     snapshots: dict[str, Snapshot] = field(default_factory=dict)
     salts: dict[str, bytes] = field(default_factory=lambda: {digest(SALT): SALT})
 
-    def report(self, log: list[LogEntry] | None = None, *, gone: str = "", derive: bool = False) -> Report:
+    def report(
+        self, log: list[LogEntry] | None = None, *, gone: str = "", derive: bool = False
+    ) -> Report:
         """``derive``: with the snapshots, so that PMFs can be derived again."""
         blobs = {self.spec.digest: self.spec.encoded, Catalogue().digest: Catalogue().encoded}
         blobs.pop(gone, None)
@@ -51,7 +60,9 @@ class Kept:
 
 def run(kind: str, rounds: int, seed: int = 1, **options) -> Kept:
     snapshots: dict[str, Snapshot] = {}
-    log = log_of(kind, rounds, seed, publish_every=100, on_snapshot=snapshots.__setitem__, **options)
+    log = log_of(
+        kind, rounds, seed, publish_every=100, on_snapshot=snapshots.__setitem__, **options
+    )
     return Kept(options.get("spec") or SPECS[kind], log, snapshots)
 
 
@@ -60,9 +71,13 @@ def failures(report: Report) -> set[str]:
     return {finding.check for finding in report.findings if finding.severity == "failure"}
 
 
-def changed(log: list[LogEntry], change: Callable[[DecisionRecord], DecisionRecord]) -> list[LogEntry]:
+def changed(
+    log: list[LogEntry], change: Callable[[DecisionRecord], DecisionRecord]
+) -> list[LogEntry]:
     """The log with each decision changed."""
-    return [LogEntry(e.id, change(e.record)) if isinstance(e.record, DecisionRecord) else e for e in log]
+    return [
+        LogEntry(e.id, change(e.record)) if isinstance(e.record, DecisionRecord) else e for e in log
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +126,9 @@ def test_a_best_action_swapped_in_behind_the_policys_back_in_one_decision_of_a_h
 
     def swap(record: DecisionRecord) -> DecisionRecord:
         best = int(record.pmfs()[0].argmax())
-        return msgspec.structs.replace(record, chosen=[best]) if next(numbers) % 100 == 0 else record
+        return (
+            msgspec.structs.replace(record, chosen=[best]) if next(numbers) % 100 == 0 else record
+        )
 
     assert failures(honest.report(changed(honest.log, swap))) == {"draws"}
 
@@ -139,7 +156,9 @@ def test_choices_drawn_by_another_salt(honest):
 
 def test_a_log_that_names_another_salt_than_was_given_is_not_accused(honest):
     named = [
-        LogEntry(e.id, SpecRecord(e.record.digest, digest(SALT))) if isinstance(e.record, SpecRecord) else e
+        LogEntry(e.id, SpecRecord(e.record.digest, digest(SALT)))
+        if isinstance(e.record, SpecRecord)
+        else e
         for e in honest.log
     ]
     wrong = Kept(honest.spec, named, honest.snapshots, {digest(b"another"): b"another"})
@@ -150,12 +169,18 @@ def test_a_log_that_names_another_salt_than_was_given_is_not_accused(honest):
 def test_decisions_that_name_another_snapshot_than_made_them(honest):
     names = list(honest.snapshots)
     wrong = dict(zip(names, names[9:] + names[:9], strict=True))
-    log = changed(honest.log, lambda r: msgspec.structs.replace(r, snapshot_id=wrong[r.snapshot_id]))
+    log = changed(
+        honest.log, lambda r: msgspec.structs.replace(r, snapshot_id=wrong[r.snapshot_id])
+    )
     assert failures(honest.report(log, derive=True)) == {"derivations"}
 
 
 def test_decisions_missing_from_the_log(honest):
-    log = [e for i, e in enumerate(honest.log) if not (isinstance(e.record, DecisionRecord) and i % 3 == 0)]
+    log = [
+        e
+        for i, e in enumerate(honest.log)
+        if not (isinstance(e.record, DecisionRecord) and i % 3 == 0)
+    ]
     assert failures(honest.report(log)) == {"join_rate", "orphan_rewards"}
 
 
@@ -194,7 +219,14 @@ class Content(Towns):
 
 def test_a_reward_that_is_always_the_same():
     spec = msgspec.structs.replace(SPECS["softmax"], join=JoinRule(window_s=1))
-    result = run_loop(Content(), spec, rounds=1500, seed=1, pools={"0": POOL, "1": POOL}, timing=Timing(delay_ms=20))
+    result = run_loop(
+        Content(),
+        spec,
+        rounds=1500,
+        seed=1,
+        pools={"0": POOL, "1": POOL},
+        timing=Timing(delay_ms=20),
+    )
     assert failures(Kept(spec, result.log).report()) == {"constant_rewards"}
 
 
@@ -204,7 +236,9 @@ def test_blobs_that_are_gone(honest):
     log = [LogEntry(e.id, gone) if isinstance(e.record, CatalogueRecord) else e for e in honest.log]
     assert failures(honest.report(log)) == {"gaps"}
     snapshots = dict(honest.snapshots)
-    damaged = Stored({honest.spec.digest: honest.spec.encoded}.get, lambda _: None, lambda: snapshots)
+    damaged = Stored(
+        {honest.spec.digest: honest.spec.encoded}.get, lambda _: None, lambda: snapshots
+    )
     assert failures(examine(honest.log, salts=honest.salts, stored=damaged)) == {"gaps"}
 
 
@@ -218,14 +252,23 @@ def test_a_log_read_from_the_middle_is_trusted(honest):
 
 def test_repeated_decisions_are_no_evidence(honest):
     """A client that asks for one decision a thousand times gets one draw: it must not look like a biased coin."""
-    repeated = next(e for e in honest.log if isinstance(e.record, DecisionRecord) and e.record.pmfs()[0].max() < 0.5)
+    repeated = next(
+        e
+        for e in honest.log
+        if isinstance(e.record, DecisionRecord) and e.record.pmfs()[0].max() < 0.5
+    )
     last = honest.log[-1].time_ms
-    log = honest.log + [LogEntry(f"{last + 1 + i // 10}-{i % 10}", repeated.record) for i in range(1000)]
+    log = honest.log + [
+        LogEntry(f"{last + 1 + i // 10}-{i % 10}", repeated.record) for i in range(1000)
+    ]
     assert honest.report(log).trusted
 
 
 def small_log(seed: int) -> Kept:
-    """A few decisions of random PMFs, some nearly certain, some slates; rewards come late, twice or not at all."""
+    """A few decisions of random PMFs, some nearly certain, some slates.
+
+    Rewards come late, twice or not at all.
+    """
     rng = np.random.default_rng(seed)
     spec = PolicySpec("small", join=JoinRule(window_s=1))
     events: list[tuple[int, int, DecisionRecord | RewardRecord]] = []
@@ -260,7 +303,9 @@ def small_log(seed: int) -> Kept:
         if rng.random() < rate:
             reward = RewardRecord(record.event_id, float(rng.integers(0, 2)), f"{number}")
             repeats = 1 + int(rng.random() < 0.02)
-            events.extend((time + int(rng.exponential(250)), number, reward) for _ in range(repeats))
+            events.extend(
+                (time + int(rng.exponential(250)), number, reward) for _ in range(repeats)
+            )
     events.sort(key=lambda event: event[:2])
     log = [LogEntry("1-0", BuildRecord({})), LogEntry("1-1", SpecRecord(spec.digest, "salt"))]
     log += [LogEntry(f"{time}-{i}", record) for i, (time, _, record) in enumerate(events)]
@@ -268,7 +313,10 @@ def small_log(seed: int) -> Kept:
 
 
 def test_five_hundred_small_healthy_logs_raise_no_alarm():
-    """By chance one of them fails with a probability below 500 x (3e-4 + 5e-4) = 0.4; the seeds are fixed."""
+    """By chance one of them fails with a probability below 500 x (3e-4 + 5e-4) = 0.4.
+
+    The seeds are fixed.
+    """
     for seed in range(500):
         report = small_log(seed).report()
         assert failures(report) == set(), (seed, report)
@@ -296,7 +344,9 @@ def test_the_chi_square_test_holds_its_rate_with_the_fewest_draws_it_accepts():
     """400,000 tables of 50 per bin: at most 2e-4 exceed the limit of 1e-4 (the distribution is the limit of many)."""
     rng = np.random.default_rng(0)
     bins, per_bin = FrequencyTest.BINS, FrequencyTest.PER_BIN
-    limit = next(x for x in np.arange(30.0, 100.0, 0.01) if chi_square_tail(x, bins - 1) < FALSE_ALARM)
+    limit = next(
+        x for x in np.arange(30.0, 100.0, 0.01) if chi_square_tail(x, bins - 1) < FALSE_ALARM
+    )
     exceeded = 0
     for _ in range(4):
         counts = rng.multinomial(bins * per_bin, np.full(bins, 1 / bins), size=100_000)

@@ -1,4 +1,7 @@
-"""Does it learn? Seeded worlds with known truth; each test states its false-alarm rate or its margin's origin."""
+"""Does it learn? Seeded worlds with known truth.
+
+Each test states its false-alarm rate or its margin's origin.
+"""
 
 import numpy as np
 import pytest
@@ -40,7 +43,9 @@ def test_every_learner_beats_chance(kind):
     assert_beats_chance(run(kind, 1, Timing()))
 
 
-@pytest.mark.parametrize("timing", [Timing(delay_ms=1900), Timing(lost=0.3)], ids=["delayed", "lost"])
+@pytest.mark.parametrize(
+    "timing", [Timing(delay_ms=1900), Timing(lost=0.3)], ids=["delayed", "lost"]
+)
 def test_it_learns_although_rewards_are_late_or_lost(timing):
     assert_beats_chance(run("lints", 1, timing))
 
@@ -53,10 +58,12 @@ def test_a_run_is_reproducible():
 def test_drift_costs():
     """With the truth turning a full circle, learning from all of history earns less than without drift.
 
-    Paired over 5 seeds; under no effect all 5 differences are positive with probability 1/32 at most.
+    Paired over 5 seeds; under no effect all 5 differences are positive with probability 1/32 at
+    most.
     """
     differences = [
-        run("lints", seed, Timing()).mean() - run("lints", seed, Timing(), drift=2 * np.pi / ROUNDS).mean()
+        run("lints", seed, Timing()).mean()
+        - run("lints", seed, Timing(), drift=2 * np.pi / ROUNDS).mean()
         for seed in range(5)
     ]
     assert min(differences) > 0

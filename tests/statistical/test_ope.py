@@ -1,8 +1,8 @@
 """Off-policy evaluation in hundreds of worlds whose truth is known: intervals hold it, and verdicts see trouble.
 
-All seeds are fixed. Worlds differ in contexts, actions, rows (500 to 20,000), skewness, noise and kind of reward, and
-in half of them the log has no PMFs. A 95% interval that is just that covers fewer than 93% of 400 worlds with
-probability 0.03; one whose coverage is 96% does so with 0.002.
+All seeds are fixed. Worlds differ in contexts, actions, rows (500 to 20,000), skewness, noise and
+kind of reward, and in half of them the log has no PMFs. A 95% interval that is just that covers
+fewer than 93% of 400 worlds with probability 0.03; one whose coverage is 96% does so with 0.002.
 """
 
 from collections import Counter
@@ -57,34 +57,61 @@ def sound_worlds() -> list[Evaluated]:
 
 
 def coverage(intervals: list[tuple[float, float]], truths: list[float]) -> float:
-    return float(np.mean([low <= truth <= high for (low, high), truth in zip(intervals, truths, strict=True)]))
+    return float(
+        np.mean(
+            [low <= truth <= high for (low, high), truth in zip(intervals, truths, strict=True)]
+        )
+    )
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
 def test_normal_intervals_cover_the_truth(name):
     worlds = sound_worlds()
-    assert coverage([each.estimates[name].interval for each in worlds], [each.truth for each in worlds]) >= 0.93
+    assert (
+        coverage(
+            [each.estimates[name].interval for each in worlds], [each.truth for each in worlds]
+        )
+        >= 0.93
+    )
 
 
 @pytest.mark.parametrize(
-    ("kind", "least"), [("Normal", 0.93), ("Bootstrap", 0.92), ("Bernstein", 0.99), ("Anytime", 0.97)]
+    ("kind", "least"),
+    [("Normal", 0.93), ("Bootstrap", 0.92), ("Bernstein", 0.99), ("Anytime", 0.97)],
 )
 def test_intervals_of_dr_cover_the_truth(kind, least):
-    """200 percentiles of a bootstrap lose up to a percent; an interval for all sample sizes has to hold more at one."""
+    """200 percentiles of a bootstrap lose up to a percent.
+
+    An interval for all sample sizes has to hold more at one.
+    """
     worlds = sound_worlds()
-    assert coverage([each.intervals[kind] for each in worlds], [each.truth for each in worlds]) >= least
+    assert (
+        coverage([each.intervals[kind] for each in worlds], [each.truth for each in worlds])
+        >= least
+    )
 
 
 @pytest.mark.parametrize("name", LIMITED)
 def test_an_interval_that_bias_has_left_is_not_called_reliable(name):
     """All three cover less than 93% of the worlds, and 90% or more of those where they are called reliable.
 
-    They are in 100 worlds at least, of which a 95% interval covers fewer than 90% with probability 0.03.
+    They are in 100 worlds at least, of which a 95% interval covers fewer than 90% with probability
+    0.03.
     """
     worlds = sound_worlds()
     trusted = [each for each in worlds if each.estimates[name].verdict == "reliable"]
-    assert coverage([each.estimates[name].interval for each in worlds], [each.truth for each in worlds]) < 0.93
-    assert coverage([each.estimates[name].interval for each in trusted], [each.truth for each in trusted]) >= 0.9
+    assert (
+        coverage(
+            [each.estimates[name].interval for each in worlds], [each.truth for each in worlds]
+        )
+        < 0.93
+    )
+    assert (
+        coverage(
+            [each.estimates[name].interval for each in trusted], [each.truth for each in trusted]
+        )
+        >= 0.9
+    )
     assert len(trusted) >= 100
 
 
@@ -108,7 +135,12 @@ def test_the_anytime_interval_holds_at_all_times_where_the_normal_one_does_not()
 
 
 def test_dr_has_shorter_intervals_than_ips():
-    assert np.median([each.estimates["dr"].stderr / each.estimates["ips"].stderr for each in sound_worlds()]) < 0.9
+    assert (
+        np.median(
+            [each.estimates["dr"].stderr / each.estimates["ips"].stderr for each in sound_worlds()]
+        )
+        < 0.9
+    )
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
@@ -134,8 +166,9 @@ def broken_worlds(broken: Callable[[int], World]) -> list[Evaluated]:
 def test_the_weight_test_stays_honest_when_tails_are_heavy(tail):
     """Weights of Pareto tails, down to infinite variance, with mean 1: 2,000 logs, alarms by chance below their rate.
 
-    More than 36 alarms of rate 0.01 have probability 3e-4, more than 2 of rate 1e-4 have 1e-3. The bound below 1 is
-    given the second moment that PMFs would tell, which is infinite below tail 2: then that side has no power.
+    More than 36 alarms of rate 0.01 have probability 3e-4, more than 2 of rate 1e-4 have 1e-3. The
+    bound below 1 is given the second moment that PMFs would tell, which is infinite below tail 2:
+    then that side has no power.
     """
     rng = np.random.default_rng(0)
     second = ((tail - 1.0) / tail) ** 2 * tail / (tail - 2.0) if tail > 2.0 else np.inf
@@ -145,7 +178,9 @@ def test_the_weight_test_stays_honest_when_tails_are_heavy(tail):
         rows = OpeBatch(np.zeros(500, np.uint64), np.zeros(500), np.ones(500), weight)
         p_values.append(
             Diagnostics.of(
-                replace(rows, unsupported=np.zeros(500), second_moment=np.full(500, second)), weight, 0.0
+                replace(rows, unsupported=np.zeros(500), second_moment=np.full(500, second)),
+                weight,
+                0.0,
             ).weight_p_value
         )
     assert (np.array(p_values) < SUSPICION).sum() <= 36
@@ -153,7 +188,10 @@ def test_the_weight_test_stays_honest_when_tails_are_heavy(tail):
 
 
 def test_slope_is_near_the_best_of_its_grid():
-    """Where much clipping is too biased: within 4 times the least root mean square error; the theorem says 6."""
+    """Where much clipping is too biased: within 4 times the least root mean square error.
+
+    The theorem says 6.
+    """
     world = replace(sound(5), n=2000, noise=0.3)
     rng = np.random.default_rng(0)
     target = rng.dirichlet(np.full(world.means.shape[1], 0.2), len(world.means))
@@ -194,7 +232,8 @@ def test_paired_differences_cover_the_truth_and_are_shorter_than_unpaired():
 def test_holm_calls_few_equal_policies_different():
     """Six policies of one value against another in 400 logs: any is called different in at most 5%, here up to 8.3%.
 
-    0.083 is 3 standard errors above 0.05. Each alone, at its own p-value, would be in about a quarter.
+    0.083 is 3 standard errors above 0.05. Each alone, at its own p-value, would be in about a
+    quarter.
     """
     rng, wrong, alone = np.random.default_rng(0), 0, 0
     for _ in range(400):

@@ -1,7 +1,7 @@
 """The logged propensity is the sampling probability: 10,000 decisions of a learning loop per kind of policy.
 
-All seeds are fixed; the runs are made two at a time, and shared. An audit's false-alarm rate is at most 1e-4, whatever
-the number of decisions and the floor.
+All seeds are fixed; the runs are made two at a time, and shared. An audit's false-alarm rate is at
+most 1e-4, whatever the number of decisions and the floor.
 """
 
 from collections.abc import Iterator
@@ -97,16 +97,32 @@ def test_a_short_log_with_small_propensities_is_no_false_alarm():
             index = draw(pmf, uniform(SALT, spec.name, event_id, 0, PURPOSE_ACTION))
             records.append(
                 DecisionRecord(
-                    event_id, spec.name, "", "", "", {}, [f"i{k}" for k in range(100)], None, {}, pmf.tobytes(), [index]
+                    event_id,
+                    spec.name,
+                    "",
+                    "",
+                    "",
+                    {},
+                    [f"i{k}" for k in range(100)],
+                    None,
+                    {},
+                    pmf.tobytes(),
+                    [index],
                 )
             )
         assert audit(records, salt=SALT).sound
 
 
 def test_the_policy_learns_while_it_is_audited(honest):
-    """Its share of best choices over the last quarter exceeds one half; by chance it would be 1/6."""
+    """Its share of best choices over the last quarter exceeds one half.
+
+    By chance it would be 1/6.
+    """
     last = honest[-ROUNDS // 4 :]
-    best = [r.action_ids[r.chosen[0]] == ("item0" if r.context["kind"] == "0" else "item5") for r in last]
+    best = [
+        r.action_ids[r.chosen[0]] == ("item0" if r.context["kind"] == "0" else "item5")
+        for r in last
+    ]
     assert np.mean(best) > 0.5
 
 

@@ -30,7 +30,11 @@ def cut(log: Log, limit: int) -> list[tuple[Range, Log]]:
     """A log in ranges of at most ``limit`` entries, none across an hour."""
     out, previous = [], "0-0"
     for _, hour in itertools.groupby(log, key=lambda entry: hour_of(entry[0])):
-        for part in itertools.batched(hour, limit) if hasattr(itertools, "batched") else _batched(list(hour), limit):
+        for part in (
+            itertools.batched(hour, limit)
+            if hasattr(itertools, "batched")
+            else _batched(list(hour), limit)
+        ):
             out.append((Range(previous, part[0][0], part[-1][0], len(part)), list(part)))
             previous = part[-1][0]
     return out
@@ -53,7 +57,9 @@ def archive(root: str | Path | fs.FileSystem, log: Log, limit: int) -> list[Rang
 
 
 def plain(count: int, *, start: int = 1_700_000_000_000, step: int = 1) -> Log:
-    return [(f"{start + i * step}-0", encode(RewardRecord(f"e{i}", float(i)))) for i in range(count)]
+    return [
+        (f"{start + i * step}-0", encode(RewardRecord(f"e{i}", float(i)))) for i in range(count)
+    ]
 
 
 def memory() -> fs.FileSystem:
@@ -70,11 +76,15 @@ def test_what_is_read_is_what_was_written_however_the_log_was_cut(log, limit, da
     assert list(reader.raw()) == log
     assert reader.end == log[-1][0]
     ids = [entry_id for entry_id, _ in log]
-    after, through = data.draw(st.sampled_from(["0-0", *ids])), data.draw(st.sampled_from([*ids, None]))
+    after, through = (
+        data.draw(st.sampled_from(["0-0", *ids])),
+        data.draw(st.sampled_from([*ids, None])),
+    )
     expected = [
         entry
         for entry in log
-        if log_order(entry[0]) > log_order(after) and (through is None or log_order(entry[0]) <= log_order(through))
+        if log_order(entry[0]) > log_order(after)
+        and (through is None or log_order(entry[0]) <= log_order(through))
     ]
     assert list(reader.raw(after, through)) == expected
 
@@ -85,13 +95,21 @@ def test_the_scalar_columns_are_what_decoding_gives(log):
     for committed, entries in cut(log, 1000):
         sink = io.BytesIO()
         write_range(sink, "home", committed, entries)
-        for row, (entry_id, data) in zip(pq.read_table(io.BytesIO(sink.getvalue())).to_pylist(), entries, strict=True):
-            assert (row["id"], row["record"], f"{row['ms']}-{row['seq']}") == (entry_id, data, entry_id)
+        for row, (entry_id, data) in zip(
+            pq.read_table(io.BytesIO(sink.getvalue())).to_pylist(), entries, strict=True
+        ):
+            assert (row["id"], row["record"], f"{row['ms']}-{row['seq']}") == (
+                entry_id,
+                data,
+                entry_id,
+            )
             try:
                 record = decode(data)
             except CodecError:
                 assert row["kind"] == "undecodable"
-                assert all(row[name] is None for name in SCHEMA.names if name not in ranges_of_every_row())
+                assert all(
+                    row[name] is None for name in SCHEMA.names if name not in ranges_of_every_row()
+                )
                 continue
             assert row["kind"] == record.__struct_config__.tag
             assert row["event_id"] == getattr(record, "event_id", None)
@@ -108,9 +126,13 @@ def test_the_scalar_columns_are_what_decoding_gives(log):
             assert row["action"] == (decision and decision.action_ids[decision.chosen[0]])
             assert row["slots"] == (decision and len(decision.chosen))
             assert row["actions"] == (decision and len(decision.action_ids))
-            assert row["spec"] == (record.digest if isinstance(record, SpecRecord) else decision and decision.spec)
+            assert row["spec"] == (
+                record.digest if isinstance(record, SpecRecord) else decision and decision.spec
+            )
             assert row["catalogue"] == (
-                record.digest if isinstance(record, CatalogueRecord) else decision and decision.catalogue
+                record.digest
+                if isinstance(record, CatalogueRecord)
+                else decision and decision.catalogue
             )
 
 
@@ -164,7 +186,12 @@ def test_entries_are_decoded_and_junk_reads_as_a_tick(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "make", [str, lambda path: f"file://{path}", lambda path: fs.SubTreeFileSystem(str(path), fs.LocalFileSystem())]
+    "make",
+    [
+        str,
+        lambda path: f"file://{path}",
+        lambda path: fs.SubTreeFileSystem(str(path), fs.LocalFileSystem()),
+    ],
 )
 def test_the_root_is_a_path_a_uri_or_a_file_system(tmp_path, make):
     archive(make(tmp_path), plain(20), 8)
@@ -173,7 +200,9 @@ def test_the_root_is_a_path_a_uri_or_a_file_system(tmp_path, make):
     assert list((tmp_path / "home" / "_tmp").iterdir()) == []
 
 
-@pytest.mark.parametrize("root", ["nope://bucket/x", "s3://key:secret@bucket/?nope=1", "file://relative"])
+@pytest.mark.parametrize(
+    "root", ["nope://bucket/x", "s3://key:secret@bucket/?nope=1", "file://relative"]
+)
 def test_an_address_that_cannot_be_opened_is_refused_without_repeating_it(root):
     with pytest.raises(ArchiveError) as refused:
         ArchiveReader(root, "home")
@@ -212,7 +241,9 @@ def test_a_gap_is_refused_only_by_who_needs_what_is_missing(tmp_path):
 def test_ranges_that_overlap_are_refused(tmp_path):
     log = plain(20)
     archive(tmp_path, log, 10)
-    ArchiveWriter(tmp_path, "home").write(Range("0-0", log[3][0], log[12][0], 10), log[3:13], no_blob)
+    ArchiveWriter(tmp_path, "home").write(
+        Range("0-0", log[3][0], log[12][0], 10), log[3:13], no_blob
+    )
     with pytest.raises(ArchiveError, match="overlap"):
         list(ArchiveReader(tmp_path, "home").raw())
 
@@ -234,7 +265,9 @@ def test_no_flipped_byte_is_read_as_something_else(tmp_path):
     assert outcomes == {"read", "refused"}
 
 
-@pytest.mark.parametrize("damage", [lambda data: b"", lambda data: data[: len(data) // 2], lambda data: b"junk" * 100])
+@pytest.mark.parametrize(
+    "damage", [lambda data: b"", lambda data: data[: len(data) // 2], lambda data: b"junk" * 100]
+)
 def test_a_damaged_file_names_itself_and_what_to_do(tmp_path, damage):
     parts = archive(tmp_path, plain(20), 10)
     path = tmp_path / "home" / parts[1].path
@@ -272,7 +305,10 @@ def test_entries_that_are_not_those_of_the_range_are_never_stored(tmp_path):
 def test_blobs_are_stored_once_before_the_range_that_names_them(tmp_path):
     data = b"a spec"
     gone = digest(b"gone")
-    log = [("5-0", encode(SpecRecord(digest(data), "salt"))), ("6-0", encode(CatalogueRecord(gone)))]
+    log = [
+        ("5-0", encode(SpecRecord(digest(data), "salt"))),
+        ("6-0", encode(CatalogueRecord(gone))),
+    ]
     asked = []
 
     def blob(name: str) -> bytes | None:
@@ -290,7 +326,9 @@ def test_blobs_are_stored_once_before_the_range_that_names_them(tmp_path):
 def test_a_blob_that_is_not_what_its_digest_says_is_neither_stored_nor_read(tmp_path):
     name = digest(b"right")
     log = [("5-0", encode(CatalogueRecord(name)))]
-    assert ArchiveWriter(tmp_path, "home").write(Range("0-0", "5-0", "5-0", 1), log, lambda _: b"wrong") == [name]
+    assert ArchiveWriter(tmp_path, "home").write(
+        Range("0-0", "5-0", "5-0", 1), log, lambda _: b"wrong"
+    ) == [name]
     reader = ArchiveReader(tmp_path, "home")
     with pytest.raises(ArchiveError, match="no such blob"):
         reader.blob(name)
@@ -301,11 +339,15 @@ def test_a_blob_that_is_not_what_its_digest_says_is_neither_stored_nor_read(tmp_
         reader.blob(name)
 
 
-@pytest.mark.parametrize("name", ["../../secret", "/etc/passwd", "", "a" * 31, "A" * 32, "\x00", "a" * 32 + "\n"])
+@pytest.mark.parametrize(
+    "name", ["../../secret", "/etc/passwd", "", "a" * 31, "A" * 32, "\x00", "a" * 32 + "\n"]
+)
 def test_no_path_is_made_of_what_is_no_digest(tmp_path, name):
     (tmp_path / "secret").write_bytes(b"secret")
     log = [("5-0", encode(CatalogueRecord(name)))]
-    assert ArchiveWriter(tmp_path, "home").write(Range("0-0", "5-0", "5-0", 1), log, lambda _: b"x") == [name]
+    assert ArchiveWriter(tmp_path, "home").write(
+        Range("0-0", "5-0", "5-0", 1), log, lambda _: b"x"
+    ) == [name]
     with pytest.raises(ArchiveError, match="32 hex digits"):
         ArchiveReader(tmp_path, "home").blob(name)
 
@@ -332,7 +374,9 @@ def test_pyarrow_reads_it_as_one_partitioned_data_set(tmp_path):
     for committed, entries in cut(log, 5):
         writer.write(committed, entries, lambda _: data)
     (tmp_path / "home" / "_tmp" / "left").write_bytes(b"half a file")
-    table = ds.dataset(tmp_path / "home", partitioning="hive").to_table(columns=["reward", "hour", "date"])
+    table = ds.dataset(tmp_path / "home", partitioning="hive").to_table(
+        columns=["reward", "hour", "date"]
+    )
     assert table.num_rows == 21
     assert sum(value or 0.0 for value in table["reward"].to_pylist()) == sum(range(20))
     assert set(table["date"].to_pylist()) == {"2023-11-14", "2023-11-15"}

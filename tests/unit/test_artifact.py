@@ -24,10 +24,18 @@ def small(**changes: Any) -> Artifact:
         weights=np.array([1, 0.5, 1], np.float32),
     )
     source = TrainedSource(
-        "popular", {"counts": np.arange(3, dtype=np.float32)}, {"x": 1.5}, Scale(0.5, 2.0), {"n": 3.0}
+        "popular",
+        {"counts": np.arange(3, dtype=np.float32)},
+        {"x": 1.5},
+        Scale(0.5, 2.0),
+        {"n": 3.0},
     )
-    catalogue = ({"id": "a", "features": {"title": "A", "year": 1999, "genres": ["x", "y"], "new": True}},)
-    made = Artifact(catalogue, histories, {"popular": source}, data="d", seed=3, created_with={"numpy": "2"})
+    catalogue = (
+        {"id": "a", "features": {"title": "A", "year": 1999, "genres": ["x", "y"], "new": True}},
+    )
+    made = Artifact(
+        catalogue, histories, {"popular": source}, data="d", seed=3, created_with={"numpy": "2"}
+    )
     return replace(made, **changes)
 
 
@@ -38,7 +46,10 @@ def test_round_trip(tmp_path: Path) -> None:
     assert loaded.version == version == (tmp_path / "current").read_text().strip()
     assert len(version) == 16
     assert loaded.catalogue == made.catalogue
-    assert (loaded.histories.items, loaded.histories.users) == (made.histories.items, made.histories.users)
+    assert (loaded.histories.items, loaded.histories.users) == (
+        made.histories.items,
+        made.histories.users,
+    )
     for name in ("starts", "indices", "weights"):
         assert np.array_equal(getattr(loaded.histories, name), getattr(made.histories, name))
     source = loaded.sources["popular"]
@@ -66,7 +77,9 @@ def test_the_same_content_gives_the_same_bytes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"seed": 4}, {"data": "e"}, {"catalogue": ()}, {"created_with": {}}, {"sources": {}}], ids=str
+    "change",
+    [{"seed": 4}, {"data": "e"}, {"catalogue": ()}, {"created_with": {}}, {"sources": {}}],
+    ids=str,
 )
 def test_other_content_has_another_version(tmp_path: Path, change: dict[str, Any]) -> None:
     assert artifact.write(small(**change), tmp_path) != artifact.write(small(), tmp_path)
@@ -121,20 +134,37 @@ def _flip(name: str) -> Callable[[Path], object]:
         (_truncate("catalogue.json"), r"catalogue\.json is damaged"),
         (_truncate("manifest.json"), r"manifest\.json is damaged"),
         (_flip("popular.safetensors"), r"popular\.safetensors is damaged"),
-        (lambda folder: (folder / "popular.safetensors").unlink(), r"popular\.safetensors cannot be read"),
+        (
+            lambda folder: (folder / "popular.safetensors").unlink(),
+            r"popular\.safetensors cannot be read",
+        ),
         (lambda folder: (folder / "manifest.json").unlink(), r"manifest\.json cannot be read"),
         (lambda folder: (folder / "manifest.json").write_text("[]"), r"manifest\.json is damaged"),
-        (lambda folder: _edit_manifest(folder, format=2), r"has format 2; this version of banditloop reads 1"),
-        (lambda folder: _edit_manifest(folder, seed=5), "not the one this version was written with"),
+        (
+            lambda folder: _edit_manifest(folder, format=2),
+            r"has format 2; this version of banditloop reads 1",
+        ),
+        (
+            lambda folder: _edit_manifest(folder, seed=5),
+            "not the one this version was written with",
+        ),
         (lambda folder: _edit_manifest(folder, extra=5), "unknown field"),
         (lambda folder: (folder.parent / "current").unlink(), "current cannot be read"),
-        (lambda folder: (folder.parent / "current").write_text("../elsewhere"), "does not name a version"),
+        (
+            lambda folder: (folder.parent / "current").write_text("../elsewhere"),
+            "does not name a version",
+        ),
         (lambda folder: (folder.parent / "current").write_text(""), "does not name a version"),
         (lambda folder: (folder.parent / "current").write_bytes(b"\xff\xfe"), "cannot be read"),
-        (lambda folder: (folder.parent / "current").write_text("0123456789abcdef"), "cannot be read"),
+        (
+            lambda folder: (folder.parent / "current").write_text("0123456789abcdef"),
+            "cannot be read",
+        ),
     ],
 )
-def test_damage_is_one_readable_error(tmp_path: Path, damage: Callable[[Path], object], message: str) -> None:
+def test_damage_is_one_readable_error(
+    tmp_path: Path, damage: Callable[[Path], object], message: str
+) -> None:
     version = artifact.write(small(), tmp_path)
     damage(tmp_path / version)
     with pytest.raises(ArtifactError, match=message) as caught:
@@ -151,7 +181,9 @@ def test_numbers_that_are_not_finite_are_never_written(tmp_path: Path, value: fl
     assert not list(tmp_path.iterdir())
 
 
-def test_numbers_that_are_not_finite_are_never_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_numbers_that_are_not_finite_are_never_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Even with digests that fit: some other program wrote them."""
     with monkeypatch.context() as careless:
         careless.setattr(artifact, "_check_finite", lambda *_: None)

@@ -46,7 +46,12 @@ def test_there_is_a_learner_with_its_standbys_for_each_policy_and_one_archiver(s
 
 def test_each_partition_has_its_learners(started):
     Kept(Settings(archive="none"), [msgspec.structs.replace(SPEC, partitions=2)], 7)
-    assert started == ["learner-home.0-0.7", "learner-home.0-1.7", "learner-home.1-0.7", "learner-home.1-1.7"]
+    assert started == [
+        "learner-home.0-0.7",
+        "learner-home.0-1.7",
+        "learner-home.1-0.7",
+        "learner-home.1-1.7",
+    ]
 
 
 def test_without_an_archive_there_is_no_archiver(started):
@@ -71,7 +76,9 @@ def named(monkeypatch) -> list[str]:
 
 
 @pytest.mark.parametrize("newer", [False, True])
-async def test_what_never_started_is_tried_anew_unless_a_later_deployment_has_begun(started, named, newer):
+async def test_what_never_started_is_tried_anew_unless_a_later_deployment_has_begun(
+    started, named, newer
+):
     keeper = Kept(Settings(archive="none"), [SPEC], 7)
     named += ["learner-home-0.7", *(["learner-home-0.8"] if newer else [])]
     errors = [ActorUnavailableError("restarting", None), ActorDiedError()]

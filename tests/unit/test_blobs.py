@@ -33,7 +33,12 @@ SPECS = [
 ]
 CATALOGUES = [
     Catalogue(),
-    Catalogue([Item("a", {"x": 1.5, "y": "text", "z": ["p", "q"], "on": True}, {"title": "A"}), Item("\u00e9")]),
+    Catalogue(
+        [
+            Item("a", {"x": 1.5, "y": "text", "z": ["p", "q"], "on": True}, {"title": "A"}),
+            Item("\u00e9"),
+        ]
+    ),
 ]
 SNAPSHOTS = {spec.name: FakeLog(spec).fold().snapshot() for spec in SPECS[:2]}
 
@@ -41,14 +46,23 @@ SNAPSHOTS = {spec.name: FakeLog(spec).fold().snapshot() for spec in SPECS[:2]}
 def published(spec: PolicySpec) -> bytes:
     snapshot = SNAPSHOTS[spec.name]
     return msgspec.msgpack.encode(
-        Published(snapshot.kind, snapshot.position, snapshot.learned, snapshot.payload, spec.digest, Catalogue().digest)
+        Published(
+            snapshot.kind,
+            snapshot.position,
+            snapshot.learned,
+            snapshot.payload,
+            spec.digest,
+            Catalogue().digest,
+        )
     )
 
 
 def damaged_json(documents: list[bytes]) -> st.SearchStrategy[bytes]:
     """Noise, struck bytes, and well-formed JSON of another shape."""
     valid = st.sampled_from(documents)
-    trees = rewritten(valid.map(json.loads)).map(lambda tree: json.dumps(tree, default=str).encode())
+    trees = rewritten(valid.map(json.loads)).map(
+        lambda tree: json.dumps(tree, default=str).encode()
+    )
     return st.one_of(st.binary(max_size=200), damaged(valid), trees, trees)
 
 

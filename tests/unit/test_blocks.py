@@ -58,14 +58,21 @@ def test_recall_of_the_best_hundred_and_their_scores() -> None:
         assert len(found.ids) == len(set(found.ids)) == TOP
         hits += len(set(found.ids) & set(expected.ids))
         assert expected.score_items is not None
-        np.testing.assert_allclose(found.scores, expected.score_items(found.ids), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(
+            found.scores, expected.score_items(found.ids), rtol=1e-4, atol=1e-5
+        )
     assert hits / (TOP * len(requests)) >= 0.95
 
 
 def test_the_best_items_barred_are_never_proposed() -> None:
     """Thousands of them, in the history and excluded; what is left is found by looking further."""
     best = EXACT.propose(SourceRequest("known"), 20_000).ids
-    for exclude, sent in ((best, ()), (best[:3000], best[3000:3050]), (ITEMS[:-50], ()), (ITEMS, ())):
+    for exclude, sent in (
+        (best, ()),
+        (best[:3000], best[3000:3050]),
+        (ITEMS[:-50], ()),
+        (ITEMS, ()),
+    ):
         request = SourceRequest("known", sent, frozenset(exclude))
         found = LARGE.propose(request, TOP)
         open_ = set(ITEMS).difference(exclude, sent, map(str, USER))
@@ -105,7 +112,10 @@ def test_scores_of_any_items_are_those_of_the_proposal() -> None:
 
 
 def test_two_replicas_answer_alike(tmp_path) -> None:
-    """The artifact says which items lie together; a replica computes nothing that chance could change."""
+    """The artifact says which items lie together.
+
+    A replica computes nothing that chance could change.
+    """
     version = artifact.write(make_artifact(blocks=True), tmp_path)
     assert artifact.write(make_artifact(blocks=True), tmp_path) == version
     again = arrange(FACTORS, seed=1)
@@ -143,7 +153,9 @@ def test_few_items_or_all_alike(items: int) -> None:
 )
 def test_blocks_that_do_not_fit_are_refused(damage) -> None:
     with pytest.raises(ArtifactError):
-        load_sources(Artifact((), HISTORIES, {"als": TrainedSource("als", {**ARRAYS, **damage}, CONFIG)}))
+        load_sources(
+            Artifact((), HISTORIES, {"als": TrainedSource("als", {**ARRAYS, **damage}, CONFIG)})
+        )
 
 
 def test_order_without_starts_is_refused() -> None:
@@ -153,8 +165,13 @@ def test_order_without_starts_is_refused() -> None:
 
 
 @pytest.mark.parametrize("share", [0.9, 0.02, 0.001, 0.0])
-def test_what_the_catalogue_lacks_is_never_found_and_the_pool_is_filled_all_the_same(share: float) -> None:
-    """Also when hardly a block has an item left. Where fewer remain than are looked at, the very best are found."""
+def test_what_the_catalogue_lacks_is_never_found_and_the_pool_is_filled_all_the_same(
+    share: float,
+) -> None:
+    """Also when hardly a block has an item left.
+
+    Where fewer remain than are looked at, the very best are found.
+    """
     held = [ITEMS[i] for i in np.flatnonzero(np.random.default_rng(9).random(N) < share)]
     catalogue = Catalogue.put([Item(item) for item in held])
     large, exact, open_ = LARGE.within(catalogue), EXACT.within(catalogue), set(held)

@@ -11,7 +11,12 @@ from fakes import FakeService, fresh_ranker
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bandits.errors import InvalidFieldError, InvalidInputError, NonFiniteNumberError, TooManyFeaturesError
+from bandits.errors import (
+    InvalidFieldError,
+    InvalidInputError,
+    NonFiniteNumberError,
+    TooManyFeaturesError,
+)
 from policies.requests import Item, RankRequest, plain_features
 from policies.spec import PolicySpec
 from serve_app.bodies import parse
@@ -21,7 +26,10 @@ rank = msgspec.json.Decoder(RankRequest)
 catalogue = msgspec.json.Decoder(CatalogueRequest)
 names = st.text(st.characters(codec="utf-8", exclude_characters="."), min_size=1, max_size=8)
 recorded = st.one_of(
-    st.floats(-1e19, 1e19), st.booleans(), st.text(max_size=5), st.lists(st.text(max_size=3), max_size=4)
+    st.floats(-1e19, 1e19),
+    st.booleans(),
+    st.text(max_size=5),
+    st.lists(st.text(max_size=3), max_size=4),
 )
 
 
@@ -32,7 +40,10 @@ def asked(**fields) -> RankRequest:
 MEANINGS = {
     "null": ({"age": None}, {}),
     "null beside another": ({"age": None, "city": "Ulm"}, {"city": "Ulm"}),
-    "a nested object": ({"user": {"age": 30, "city": "Ulm"}}, {"user.age": 30.0, "user.city": "Ulm"}),
+    "a nested object": (
+        {"user": {"age": 30, "city": "Ulm"}},
+        {"user.age": 30.0, "user.city": "Ulm"},
+    ),
     "an object three deep": ({"a": {"b": {"c": True}}}, {"a.b.c": True}),
     "an object of nothing": ({"user": {}, "deep": {"er": {"no": None}}}, {}),
     "a vector": ({"taste": [0.5, -2, 1e13]}, {"taste.0": 0.5, "taste.1": -2.0, "taste.2": 1e13}),
@@ -48,7 +59,10 @@ MEANINGS = {
     "a dotted name beside a nested one": ({"a.b": 1, "a": {"b": 2}}, {"a.b": 3.0}),
     "milliseconds": ({"now": 1732000000000}, {"now": 1732000000000.0}),
     "nanoseconds": ({"now": 1732000000000000000}, {"now": 1.732e18}),
-    "the largest 64-bit integers": ({"id": 2**63 - 1, "no": -(2**63)}, {"id": 2.0**63, "no": -(2.0**63)}),
+    "the largest 64-bit integers": (
+        {"id": 2**63 - 1, "no": -(2**63)},
+        {"id": 2.0**63, "no": -(2.0**63)},
+    ),
 }
 
 
@@ -68,12 +82,18 @@ def test_features_in_the_form_of_a_record_stay_as_they_are(features):
     assert asked(context=features).context == features
 
 
-@given(st.recursive(recorded, lambda inner: st.dictionaries(names, inner, max_size=3), max_leaves=12))
+@given(
+    st.recursive(recorded, lambda inner: st.dictionaries(names, inner, max_size=3), max_leaves=12)
+)
 def test_a_nested_feature_is_the_one_with_the_dotted_name(value):
     def leaves(name: str, value: object) -> dict:
         if not isinstance(value, dict):
             return {name: value}
-        return {path: each for key in value for path, each in leaves(f"{name}.{key}", value[key]).items()}
+        return {
+            path: each
+            for key in value
+            for path, each in leaves(f"{name}.{key}", value[key]).items()
+        }
 
     assert plain_features({"x": value}, "context") == leaves("x", value)
 
@@ -81,7 +101,11 @@ def test_a_nested_feature_is_the_one_with_the_dotted_name(value):
 async def test_the_log_has_one_form_of_what_was_sent_in_two():
     """A decision on nested features is the decision on dotted ones, to the byte."""
     service = FakeService(fresh_ranker(PolicySpec("home")))
-    flat = {"event_id": "e", "actions": [{"id": "a"}, {"id": "b"}], "context": {"user.age": 30.0, "t.0": 1.0}}
+    flat = {
+        "event_id": "e",
+        "actions": [{"id": "a"}, {"id": "b"}],
+        "context": {"user.age": 30.0, "t.0": 1.0},
+    }
     nested = {**flat, "context": {"user": {"age": 30, "gone": None}, "t": [1]}}
     records = [(await service.rank(asked(**each)))[0] for each in (flat, nested)]
     assert records[0] == records[1]
@@ -92,10 +116,18 @@ REFUSED = {
     "objects and texts": ({"x": [{"a": 1}, "b"]}, InvalidFieldError, ".x"),
     "lists and numbers": ({"x": [[1], 2]}, InvalidFieldError, ".x"),
     "one name, a text and a number": ({"a.b": "x", "a": {"b": 1}}, InvalidFieldError, ".a.b"),
-    "a text and a number in two objects": ({"a": [{"b": 1}, {"b": "x"}]}, InvalidFieldError, ".a[1].b"),
+    "a text and a number in two objects": (
+        {"a": [{"b": 1}, {"b": "x"}]},
+        InvalidFieldError,
+        ".a[1].b",
+    ),
     "a mixture far inside": ({"u": {"v": {"w": [1, "2"]}}}, InvalidFieldError, ".u.v.w"),
     "a number no float holds": ({"x": {"y": [10**400]}}, NonFiniteNumberError, ".x.y[0]"),
-    "a hundred deep": ({"x": json.loads('{"x":' * 100 + "1" + "}" * 100)}, InvalidFieldError, ".x" * 17),
+    "a hundred deep": (
+        {"x": json.loads('{"x":' * 100 + "1" + "}" * 100)},
+        InvalidFieldError,
+        ".x" * 17,
+    ),
     "a vector of thousands": ({"taste": [0.5] * 5000}, TooManyFeaturesError, ""),
 }
 
@@ -119,7 +151,9 @@ MAPS = {
     "context": (rank, lambda found: {"context": found}, "context", [["a", 1], [[1], "x"]]),
     "features": (
         rank,
-        lambda found: {"actions": [{"id": "a", "features": {"fine": 1}}, {"id": "b", "features": found}]},
+        lambda found: {
+            "actions": [{"id": "a", "features": {"fine": 1}}, {"id": "b", "features": found}]
+        },
         "actions[1].features",
         [["a", 1], [{}, 5]],
     ),
@@ -161,7 +195,11 @@ def test_no_request_has_a_map_that_is_not_tried_here():
     found = set()
     for kind in (RankRequest, CatalogueRequest, RewardsRequest):
         for struct in msgspec.json.schema(kind)["$defs"].values():
-            found |= {name for name, each in struct["properties"].items() if "additionalProperties" in str(each)}
+            found |= {
+                name
+                for name, each in struct["properties"].items()
+                if "additionalProperties" in str(each)
+            }
     assert found == {"context", "features", "scores", "metadata"}
 
 
@@ -184,7 +222,9 @@ def test_a_number_that_no_float_holds_is_named_as_well(number, body, where):
 def test_the_client_needs_neither_numpy_nor_a_learner():
     """A shop's web process imports it to send rewards."""
     heavy = "numpy", "numba", "vowpal_wabbit_next", "ray", "redis", "pyarrow", "prometheus_client"
-    code = f"import sys, serve_app.client; print([name for name in {heavy!r} if name in sys.modules])"
+    code = (
+        f"import sys, serve_app.client; print([name for name in {heavy!r} if name in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

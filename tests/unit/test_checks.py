@@ -47,7 +47,9 @@ def decision(event_id: str, time_ms: int) -> LogEntry:
 def test_a_share_exceeds_its_limit_only_if_chance_would_not(total, count, rate):
     """Against the exact binomial tail, which the bound never understates and rarely overstates a hundredfold."""
     count = min(count, total)
-    tail = sum(math.comb(total, k) * rate**k * (1 - rate) ** (total - k) for k in range(count, total + 1))
+    tail = sum(
+        math.comb(total, k) * rate**k * (1 - rate) ** (total - k) for k in range(count, total + 1)
+    )
     if exceeds(count, total, rate):
         assert tail <= CHANCE * (1 + 1e-9)
     if tail < CHANCE / 100:
@@ -79,14 +81,22 @@ def test_choices_exactly_as_often_as_expected_lose_every_bet():
     for number in range(100):
         test.add(["a", "b"], np.array([0.5, 0.5]), number % 2)
     finding = test.finding()
-    assert (finding.severity, finding.figures["p_value"], finding.figures["mean_weight"]) == ("ok", 1.0, 1.0)
+    assert (finding.severity, finding.figures["p_value"], finding.figures["mean_weight"]) == (
+        "ok",
+        1.0,
+        1.0,
+    )
     assert ActionTest().finding().severity == "ok"
 
 
 def test_an_event_id_is_new_once():
     repeats, record = Repeats(), decision("e", 1).record
     other = decision("f", 1).record
-    assert [repeats.first(record), repeats.first(other), repeats.first(record)] == [True, True, False]
+    assert [repeats.first(record), repeats.first(other), repeats.first(record)] == [
+        True,
+        True,
+        False,
+    ]
 
 
 def test_time_that_does_not_move_forward_is_found():
@@ -98,7 +108,9 @@ def test_time_that_does_not_move_forward_is_found():
 def test_a_clock_that_was_put_back_stands_still():
     """Redis then gives out one millisecond with ever higher sequence numbers."""
     assert severities(fed(Clock(), [f"7-{i}" for i in range(STANDSTILL)])) == {"clock": "ok"}
-    assert severities(fed(Clock(), [f"7-{i}" for i in range(STANDSTILL + 1)])) == {"clock": "failure"}
+    assert severities(fed(Clock(), [f"7-{i}" for i in range(STANDSTILL + 1)])) == {
+        "clock": "failure"
+    }
 
 
 def test_an_entry_of_the_future_is_found():
@@ -108,7 +120,9 @@ def test_an_entry_of_the_future_is_found():
 
 @pytest.mark.parametrize(("bad", "severity"), [(0, "ok"), (1, "warning"), (2, "failure")])
 def test_undecodable_entries_are_counted(bad, severity):
-    assert severities(fed(Undecodable(lambda: bad), [f"{i}-0" for i in range(10_000)])) == {"undecodable": severity}
+    assert severities(fed(Undecodable(lambda: bad), [f"{i}-0" for i in range(10_000)])) == {
+        "undecodable": severity
+    }
 
 
 def test_silence_is_what_whole_windows_went_without():
@@ -118,7 +132,8 @@ def test_silence_is_what_whole_windows_went_without():
         if second < 600 and second % 2:
             gap.reward(1000 * second + 1, window_ms=10_000)
     figures = gap.finding().figures
-    assert 380 <= figures["silent_decisions"] <= 391  # of the last 400 decisions, 10 may still be rewarded
+    # of the last 400 decisions, 10 may still be rewarded
+    assert 380 <= figures["silent_decisions"] <= 391
     assert gap.finding().severity == "failure"
 
 
@@ -132,7 +147,13 @@ def test_rewards_that_come_at_the_end_of_each_window_are_no_silence():
 
 
 def live(**changes) -> Live:
-    fields = {"position": "100000-0", "head": "100000-0", "end": "100000-0", "clock_ms": 900_000, "running": True}
+    fields = {
+        "position": "100000-0",
+        "head": "100000-0",
+        "end": "100000-0",
+        "clock_ms": 900_000,
+        "running": True,
+    }
     return Live(**{**fields, "learned": 5, "snapshots": 2, **changes})
 
 
@@ -174,7 +195,9 @@ def test_a_holdout_and_a_slate_derive_again():
         pool = Pool(("a", "b", "c"), None, {})
         log.append(ranker.decide(request, pool), at=10 + number)
     snapshot = ranker.serving.snapshot
-    report = examine(log.entries, salts={"salt": SALT}, stored=Stored(log.blobs.get, lambda _: snapshot))
+    report = examine(
+        log.entries, salts={"salt": SALT}, stored=Stored(log.blobs.get, lambda _: snapshot)
+    )
     figures = {finding.check: finding.figures for finding in report.findings}
     assert figures["derivations"]["same_bytes"] == 20
     assert figures["weights"]["draws"] == 40
@@ -204,11 +227,24 @@ def test_the_shortest_logs_can_be_examined(actions, decisions, certain):
     for number in range(decisions):
         chosen = draw(pmf, uniform(SALT, "home", f"e{number}", 0, PURPOSE_ACTION))
         record = DecisionRecord(
-            f"e{number}", "home", spec.digest, "s", Catalogue().digest, {}, ids, None, {}, pmf.tobytes(), [chosen]
+            f"e{number}",
+            "home",
+            spec.digest,
+            "s",
+            Catalogue().digest,
+            {},
+            ids,
+            None,
+            {},
+            pmf.tobytes(),
+            [chosen],
         )
         log.append(record, at=10 + number)
     report = examine(log.entries, salts={"salt": SALT}, stored=Stored(log.blobs.get), live=live())
-    assert {f.check for f in report.findings if f.severity == "failure"} <= {"exploration", "learner_lag"}
+    assert {f.check for f in report.findings if f.severity == "failure"} <= {
+        "exploration",
+        "learner_lag",
+    }
     assert report.findings[0].figures["drawn_again"] == decisions
 
 
@@ -244,12 +280,23 @@ REGCB, PLAIN = VwConfig("--cb_explore_adf -b 10 --regcb"), VwConfig("--cb_explor
 @pytest.mark.parametrize(
     "spec",
     [
-        PolicySpec("home", learner=REGCB, exploration=VwExploration(), join=SOON),  # as a build before this let it in
+        # as a build before this let it in
+        PolicySpec("home", learner=REGCB, exploration=VwExploration(), join=SOON),
         PolicySpec(
-            "home", learner=VwConfig("--cb_explore_adf -b 10"), exploration=Greedy(), use=["context"], join=SOON
+            "home",
+            learner=VwConfig("--cb_explore_adf -b 10"),
+            exploration=Greedy(),
+            use=["context"],
+            join=SOON,
         ),
         PolicySpec("home", learner=RidgeConfig(action_bias=False), use=["features"], join=SOON),
-        PolicySpec("home", learner=RidgeConfig(action_bias=False), exploration=Softmax(), use=["scores"], join=SOON),
+        PolicySpec(
+            "home",
+            learner=RidgeConfig(action_bias=False),
+            exploration=Softmax(),
+            use=["scores"],
+            join=SOON,
+        ),
     ],
     ids=["regcb", "vw sees no action", "no features", "no scores"],
 )
@@ -263,7 +310,12 @@ def test_a_policy_that_stays_uniform_while_it_learns_is_found(spec):
     ("spec", "severity"),
     [
         (PolicySpec("home", join=SOON), "ok"),
-        (PolicySpec("home", learner=VwConfig("--cb_explore_adf -b 10"), exploration=Softmax(), join=SOON), "ok"),
+        (
+            PolicySpec(
+                "home", learner=VwConfig("--cb_explore_adf -b 10"), exploration=Softmax(), join=SOON
+            ),
+            "ok",
+        ),
         (PolicySpec("home", floor=1.0, join=SOON), "nothing"),
         (PolicySpec("home", exploration=EpsilonGreedy(1.0), join=SOON), "nothing"),
         (PolicySpec("home", join=JoinRule(window_s=3600)), "nothing"),  # nothing is learned yet

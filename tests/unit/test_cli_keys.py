@@ -29,7 +29,18 @@ def file(tmp_path, request):
 
 
 def test_a_new_key_opens_its_scopes_and_its_secret_is_in_no_file(file):
-    key = run("create", "shop", "--scope", "rank", "--scope", "reward", "--rate", "50", "--file", str(file)).strip()
+    key = run(
+        "create",
+        "shop",
+        "--scope",
+        "rank",
+        "--scope",
+        "reward",
+        "--rate",
+        "50",
+        "--file",
+        str(file),
+    ).strip()
     assert re.fullmatch(r"bl_shop_[A-Za-z0-9_-]{43}", key)
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     for each in file.parent.iterdir():
@@ -41,7 +52,9 @@ def test_a_new_key_opens_its_scopes_and_its_secret_is_in_no_file(file):
 
 def test_keys_are_rotated_by_making_one_and_revoking_the_other(file):
     old = run("create", "shop-1", "--scope", "rank", "--file", str(file)).strip()
-    new = run("create", "shop-2", "--scope", "rank", "--policy", "home", "--file", str(file)).strip()
+    new = run(
+        "create", "shop-2", "--scope", "rank", "--policy", "home", "--file", str(file)
+    ).strip()
     admit(file, old)
     admit(file, new)
     assert run("list", "--file", str(file)).splitlines() == [
@@ -56,7 +69,10 @@ def test_keys_are_rotated_by_making_one_and_revoking_the_other(file):
 
 
 def test_two_keys_never_share_a_secret(tmp_path):
-    keys = {run("create", f"k{i}", "--scope", "rank", "--file", str(tmp_path / "k")).strip()[-43:] for i in range(5)}
+    keys = {
+        run("create", f"k{i}", "--scope", "rank", "--file", str(tmp_path / "k")).strip()[-43:]
+        for i in range(5)
+    }
     assert len(keys) == 5
 
 
@@ -85,6 +101,8 @@ def test_a_mistake_is_named_and_changes_nothing(tmp_path, arguments, target):
 
 
 def test_a_key_without_a_scope_is_not_made(tmp_path):
-    result = CliRunner().invoke(app, ["keys", "create", "shop", "--file", str(tmp_path / "keys.yaml")])
+    result = CliRunner().invoke(
+        app, ["keys", "create", "shop", "--file", str(tmp_path / "keys.yaml")]
+    )
     assert result.exit_code == 2
     assert not (tmp_path / "keys.yaml").exists()

@@ -11,7 +11,15 @@ import pytest
 
 from policies.ranker import ActionRequest
 from serve_app import client as module
-from serve_app.client import BACKOFF_S, LONGEST_S, AsyncClient, Client, ServiceError, backoff_s, wait_until_ready
+from serve_app.client import (
+    BACKOFF_S,
+    LONGEST_S,
+    AsyncClient,
+    Client,
+    ServiceError,
+    backoff_s,
+    wait_until_ready,
+)
 from serve_app.schemas import RewardEvent
 
 RANKED = {
@@ -26,7 +34,10 @@ DROP = None
 
 
 class Server(ThreadingHTTPServer):
-    """Gives its ``answers`` one after another, the last for ever, while ``open``; remembers what it was asked."""
+    """Gives its ``answers`` one after another, the last for ever, while ``open``.
+
+    Remembers what it was asked.
+    """
 
     daemon_threads = True
 
@@ -183,7 +194,8 @@ async def test_after_an_outage_with_many_waiting_the_client_answers_again(server
         server.open.clear()
         assert not any(await asyncio.gather(*(attempt(client) for _ in range(200))))
         server.open.set()
-        async with asyncio.timeout(10):  # a slow machine may time out once more; a connection that is held, always
+        # a slow machine may time out once more; a connection that is held, always
+        async with asyncio.timeout(10):
             while not all(await asyncio.gather(*(attempt(client) for _ in range(8)))):
                 pass
 
@@ -217,7 +229,9 @@ def test_waiting_until_ready_waits_and_gives_up_in_words(server):
 
 def test_a_key_is_sent_with_every_attempt_and_none_without_one(server, monkeypatch):
     seen = []
-    monkeypatch.setattr(Handler, "log_request", lambda self, *_: seen.append(self.headers.get("authorization")))
+    monkeypatch.setattr(
+        Handler, "log_request", lambda self, *_: seen.append(self.headers.get("authorization"))
+    )
     server.answers = [(503, error("not_ready")), (200, RANKED)]
     with Client(server.url, api_key="bl_a_b") as client:
         client.rank(["a"])

@@ -52,7 +52,9 @@ EXAMPLES: list[LogRecord] = [
     records.RollbackRecord("s", "5-0"),
     records.WarmStartRecord("d"),
     records.CutRecord(3),
-    records.MergeRecord(3, [records.MergeInput(3, "7-0", "d", 5), None], "m", "spec", restores=True),
+    records.MergeRecord(
+        3, [records.MergeInput(3, "7-0", "d", 5), None], "m", "spec", restores=True
+    ),
 ]
 
 
@@ -109,11 +111,15 @@ def test_a_digest_names_content():
     assert digest(b"a") == digest(b"a") != digest(b"b")
 
 
-# Fuzzing: whatever the bytes are, they are refused with a CodecError, or are a record that keeps every promise.
+# Fuzzing: whatever the bytes are, they are refused with a CodecError, or are a record that keeps
+# every promise.
 
 ids = st.text(min_size=1, max_size=8)
 values = st.one_of(
-    st.floats(-1e12, 1e12), st.text(max_size=4), st.booleans(), st.lists(st.text(max_size=3), max_size=3)
+    st.floats(-1e12, 1e12),
+    st.text(max_size=4),
+    st.booleans(),
+    st.lists(st.text(max_size=3), max_size=3),
 )
 feature_maps = st.dictionaries(st.text(max_size=4), values, max_size=3)
 
@@ -128,7 +134,9 @@ def pmf_rows(rng: np.random.Generator, rows: int, columns: int, chosen: list[int
 @st.composite
 def decisions(draw) -> DecisionRecord:
     actions = draw(st.lists(ids, min_size=1, max_size=6, unique=True))
-    chosen = draw(st.lists(st.integers(0, len(actions) - 1), min_size=1, max_size=len(actions), unique=True))
+    chosen = draw(
+        st.lists(st.integers(0, len(actions) - 1), min_size=1, max_size=len(actions), unique=True)
+    )
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     names = draw(st.lists(ids, max_size=3, unique=True))
     credit = None
@@ -140,8 +148,14 @@ def decisions(draw) -> DecisionRecord:
         *draw(st.tuples(*[st.text(max_size=8)] * 4)),
         draw(feature_maps),
         actions,
-        draw(st.none() | st.lists(st.none() | feature_maps, min_size=len(actions), max_size=len(actions))),
-        {name: np.where(rng.random(len(actions)) < 0.3, np.nan, 2.0).astype("<f4").tobytes() for name in names},
+        draw(
+            st.none()
+            | st.lists(st.none() | feature_maps, min_size=len(actions), max_size=len(actions))
+        ),
+        {
+            name: np.where(rng.random(len(actions)) < 0.3, np.nan, 2.0).astype("<f4").tobytes()
+            for name in names
+        },
         pmf_rows(rng, len(chosen), len(actions), chosen),
         chosen,
         draw(st.none() | st.text(max_size=5)),
@@ -160,7 +174,14 @@ def changed_pmf(record: DecisionRecord, column: int, value: float) -> bytes:
 
 FAULTS: dict[str, Callable[[DecisionRecord], dict[str, Any]]] = {
     "an id twice": lambda r: {"action_ids": [r.action_ids[-1], *r.action_ids[1:]]},
-    "no action": lambda r: {"action_ids": [], "chosen": [], "pmf": b"", "scores": {}, "features": None, "credit": None},
+    "no action": lambda r: {
+        "action_ids": [],
+        "chosen": [],
+        "pmf": b"",
+        "scores": {},
+        "features": None,
+        "credit": None,
+    },
     "nothing chosen": lambda r: {"chosen": [], "pmf": b"", "credit": None},
     "chosen twice": lambda r: {
         "chosen": [*r.chosen, r.chosen[0]],
@@ -170,7 +191,9 @@ FAULTS: dict[str, Callable[[DecisionRecord], dict[str, Any]]] = {
     "an index from the end": lambda r: {"chosen": [r.chosen[0] - len(r.action_ids), *r.chosen[1:]]},
     "an index beyond": lambda r: {"chosen": [len(r.action_ids), *r.chosen[1:]]},
     "a row more": lambda r: {"pmf": r.pmf + r.pmf[: 8 * len(r.action_ids)]},
-    "a sum a little off": lambda r: {"pmf": changed_pmf(r, r.chosen[0], r.pmfs()[0, r.chosen[0]] + 1e-9)},
+    "a sum a little off": lambda r: {
+        "pmf": changed_pmf(r, r.chosen[0], r.pmfs()[0, r.chosen[0]] + 1e-9)
+    },
     "negative": lambda r: {
         "action_ids": ["a", "b"],
         "pmf": struct.pack("<2d", 1.5, -0.5),
@@ -184,13 +207,19 @@ FAULTS: dict[str, Callable[[DecisionRecord], dict[str, Any]]] = {
     },
     "NaN in the PMF": lambda r: {"pmf": changed_pmf(r, 0, math.nan)},
     "features of one more": lambda r: {"features": [None] * (len(r.action_ids) + 1)},
-    "a feature that is no number": lambda r: {"features": [{"x": math.nan}, *[None] * (len(r.action_ids) - 1)]},
+    "a feature that is no number": lambda r: {
+        "features": [{"x": math.nan}, *[None] * (len(r.action_ids) - 1)]
+    },
     "a context that is infinite": lambda r: {"context": {**r.context, "x": -math.inf}},
     "a feature that is too large": lambda r: {"context": {"x": 1.1e19}},
-    "a score that is infinite": lambda r: {"scores": {"s": np.full(len(r.action_ids), np.inf, "<f4").tobytes()}},
+    "a score that is infinite": lambda r: {
+        "scores": {"s": np.full(len(r.action_ids), np.inf, "<f4").tobytes()}
+    },
     "a score too many": lambda r: {"scores": {"s": bytes(4 * len(r.action_ids) + 4)}},
     "a credit too many": lambda r: {
-        "credit": Credit(["s"], struct.pack("<d", 1) * (len(r.chosen) + 1), [0] * (len(r.chosen) + 1))
+        "credit": Credit(
+            ["s"], struct.pack("<d", 1) * (len(r.chosen) + 1), [0] * (len(r.chosen) + 1)
+        )
     },
     "a credit from the end": lambda r: {
         "credit": Credit(["s"], struct.pack("<d", 1) * len(r.chosen), [-1] * len(r.chosen))
@@ -204,10 +233,19 @@ FAULTS: dict[str, Callable[[DecisionRecord], dict[str, Any]]] = {
     "an event_id too long": lambda r: {"event_id": "\u00e9" * 129},
     "no event_id": lambda r: {"event_id": ""},
 }
-event_ids = st.one_of(ids, st.sampled_from(["", "x" * 256, "x" * 257, "\u00e9" * 128, "\u00e9" * 129]))
+event_ids = st.one_of(
+    ids, st.sampled_from(["", "x" * 256, "x" * 257, "\u00e9" * 128, "\u00e9" * 129])
+)
 numbers = st.one_of(st.floats(-2e12, 2e12), st.floats(), st.sampled_from([1e12, -1e12, math.nan]))
 simple = st.one_of(
-    st.builds(RewardRecord, event_ids, numbers, st.none() | ids, st.none() | st.integers(-3, 50), st.none() | ids),
+    st.builds(
+        RewardRecord,
+        event_ids,
+        numbers,
+        st.none() | ids,
+        st.none() | st.integers(-3, 50),
+        st.none() | ids,
+    ),
     st.builds(records.ActivationRecord, event_ids),
     st.builds(records.RollbackRecord, ids, st.from_regex(r"[0-9]{0,20}-?[0-9]{0,20}.?") | ids),
     st.builds(records.WarmStartRecord, ids),
@@ -216,7 +254,10 @@ simple = st.one_of(
         records.MergeRecord,
         st.integers(1, 99),
         st.lists(
-            st.none() | st.builds(records.MergeInput, st.integers(1, 99), st.just("7-0"), ids, st.integers(0, 99))
+            st.none()
+            | st.builds(
+                records.MergeInput, st.integers(1, 99), st.just("7-0"), ids, st.integers(0, 99)
+            )
         ),
         ids,
         ids,
@@ -293,7 +334,8 @@ def test_no_proper_beginning_of_a_record_is_a_record_nor_is_one_with_more_behind
             decode(wrong)
 
 
-# What bandits/records.py promises, asked of the bytes themselves: msgpack by another library, sums by another method.
+# What bandits/records.py promises, asked of the bytes themselves: msgpack by another library, sums
+# by another method.
 
 TEXT, OPTIONAL_TEXT = (str,), (str, type(None))
 
@@ -322,9 +364,19 @@ def promises(data: bytes) -> None:
     elif kind == "merge":
         merge_promises(fields[0], fields[1])
     else:
-        named = {"tick": 0, "spec": 2, "catalogue": 1, "artifact": 1, "checkpoint": 0, "pin": 1, "rollback": 2}
+        named = {
+            "tick": 0,
+            "spec": 2,
+            "catalogue": 1,
+            "artifact": 1,
+            "checkpoint": 0,
+            "pin": 1,
+            "rollback": 2,
+        }
         count = {**named, "warm_start": 1}[kind]
-        assert all(type(each) in (OPTIONAL_TEXT if kind == "pin" else TEXT) for each in fields[:count])
+        assert all(
+            type(each) in (OPTIONAL_TEXT if kind == "pin" else TEXT) for each in fields[:count]
+        )
     if kind == "rollback":
         position_promises(fields[1])
 
@@ -354,7 +406,10 @@ def is_number(value: Any) -> bool:
 
 def decision_promises(fields: list[Any]) -> None:
     event_id, *names, context, ids, features, scores, pmf, chosen = fields[:11]
-    user, deferred, holdout, credit = [*fields[11:], *[None, False, False, None][len(fields[11:]) :]][:4]
+    user, deferred, holdout, credit = [
+        *fields[11:],
+        *[None, False, False, None][len(fields[11:]) :],
+    ][:4]
     event_id_promises(event_id)
     assert all(type(each) in TEXT for each in (*names, *ids))
     assert len(ids) == len(set(ids)) >= 1
@@ -387,7 +442,10 @@ def feature_promises(features: dict[str, Any] | None) -> None:
 
 
 def pmf_promises(data: bytes, columns: int, chosen: list[int]) -> None:
-    """Exact sums, where the codec's are numpy's; between the two lies less than one rounding per column."""
+    """Exact sums, where the codec's are numpy's.
+
+    Between the two lies less than one rounding per column.
+    """
     assert chosen
     rows = list(struct.iter_unpack(f"<{columns}d", data))
     assert len(rows) == len(chosen)

@@ -17,11 +17,18 @@ from simulator.checks.findings import Finding
 from simulator.checks.stored import Stored
 from simulator.doctor import examine
 
-SPEC = PolicySpec("home", learner=RidgeConfig(), exploration=LinTs(draws=3), join=JoinRule(window_s=1))
+SPEC = PolicySpec(
+    "home", learner=RidgeConfig(), exploration=LinTs(draws=3), join=JoinRule(window_s=1)
+)
 
 
-def found(spec: PolicySpec, texts: int, *, features: int = 0, rounds: int = 320) -> tuple[dict[str, Finding], object]:
-    """A log whose contexts hold so many different texts, then one that decides; the findings, and its fold."""
+def found(
+    spec: PolicySpec, texts: int, *, features: int = 0, rounds: int = 320
+) -> tuple[dict[str, Finding], object]:
+    """A log whose contexts hold so many different texts, then one that decides.
+
+    The findings, and its fold.
+    """
     log = FakeLog()
     log.append(BuildRecord({"fold": str(FOLD)}), at=0)
     log.configure(spec, at=0)
@@ -39,7 +46,9 @@ def found(spec: PolicySpec, texts: int, *, features: int = 0, rounds: int = 320)
         fold.apply([log.append(RewardRecord(f"e{number}", 1.0), at=2 + 100 * number)])
     fold.apply([log.append(TickRecord(), at=100 * rounds + 5000)])
     snapshot = fold.snapshot()
-    report = examine(log.entries, salts={"salt": SALT}, stored=Stored(log.blobs.get, lambda _: snapshot))
+    report = examine(
+        log.entries, salts={"salt": SALT}, stored=Stored(log.blobs.get, lambda _: snapshot)
+    )
     return {each.check: each for each in report.findings}, fold
 
 
@@ -75,11 +84,17 @@ def test_while_there_is_room_it_says_how_much(texts, most):
 def test_a_full_model_that_needs_no_more_is_well():
     spec = msgspec.structs.replace(SPEC, learner=RidgeConfig(max_features=7))
     finding = found(spec, 5)[0]["columns"]
-    assert (finding.severity, finding.figures["columns"], finding.figures["without_column"]) == ("ok", 7, 0)
+    assert (finding.severity, finding.figures["columns"], finding.figures["without_column"]) == (
+        "ok",
+        7,
+        0,
+    )
 
 
 def test_what_has_no_columns_is_not_judged():
-    vw = msgspec.structs.replace(SPEC, learner=VwConfig("--cb_explore_adf -b 8"), exploration=Softmax())
+    vw = msgspec.structs.replace(
+        SPEC, learner=VwConfig("--cb_explore_adf -b 8"), exploration=Softmax()
+    )
     assert "columns" not in found(vw, 5, rounds=60)[0]
 
 

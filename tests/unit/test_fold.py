@@ -70,7 +70,9 @@ def test_making_snapshots_on_the_way_changes_nothing():
 def slate_interactions(spec: PolicySpec) -> tuple[Interaction, Interaction]:
     log = log_of([(1, decision(chosen=(2, 0))), (1, RewardRecord("e", 5.0, slot=1))], spec)
     fold = log.fold()
-    first, second = fold.interactions(JoinedDecision("1-0", log.entries[1].record, (0, 1), (0.0, 5.0)))
+    first, second = fold.interactions(
+        JoinedDecision("1-0", log.entries[1].record, (0, 1), (0.0, 5.0))
+    )
     assert fold.learned == fold.snapshot().learned == 2
     assert (first.propensity, first.reward) == (1 / 3, 0.0)
     assert (second.propensity, second.reward) == (1 / 2, 5.0)
@@ -85,27 +87,48 @@ def test_a_slate_teaches_vw_one_interaction_per_slot_among_the_actions_that_were
 
 
 def rich_log(spec: PolicySpec) -> tuple[FakeLog, list[Interaction]]:
-    """Request features, catalogue features, scores with gaps, slates; and the whole interactions it teaches."""
-    catalogue = Catalogue([Item("a", {"x": 0.1, "kind": ["new", "long"]}), Item("b", {"x": 0.0, "on": True})])
+    """Request features, catalogue features, scores with gaps, slates.
+
+    And the whole interactions it teaches.
+    """
+    catalogue = Catalogue(
+        [Item("a", {"x": 0.1, "kind": ["new", "long"]}), Item("b", {"x": 0.0, "on": True})]
+    )
     log = FakeLog(spec)
     log.blobs[catalogue.digest] = catalogue.encoded
-    scores = {"cf": np.array([0.1, np.nan, 3.0], "<f4").tobytes(), "deep": np.array([1, 1, 2], "<f4").tobytes()}
+    scores = {
+        "cf": np.array([0.1, np.nan, 3.0], "<f4").tobytes(),
+        "deep": np.array([1, 1, 2], "<f4").tobytes(),
+    }
     for i in range(20):
         features = None if i % 3 else [None, {"x": 0.3, "y": f"v{i}"}, {"x": False}]
-        record = decision(f"e{i}", chosen=(i % 3, (i + 1) % 3), features=features, scores=scores if i % 2 else {})
+        record = decision(
+            f"e{i}", chosen=(i % 3, (i + 1) % 3), features=features, scores=scores if i % 2 else {}
+        )
         context = {"hour": i / 7, "device": "phone", "tags": ["p", "q"], "zero": 0.0}
         log.append(
-            msgspec.structs.replace(record, spec=spec.digest, catalogue=catalogue.digest, context=context), at=10 + i
+            msgspec.structs.replace(
+                record, spec=spec.digest, catalogue=catalogue.digest, context=context
+            ),
+            at=10 + i,
         )
     log.append(RewardRecord("e3", 2.0, slot=1), at=40)
     log.append(TickRecord(), at=50 + WINDOW)
     fold, join = log.fold(), Join(lambda _: RULE, RULE)
-    return log, [each for entry in log.entries for joined in join.apply(entry) for each in fold.interactions(joined)]
+    return log, [
+        each
+        for entry in log.entries
+        for joined in join.apply(entry)
+        for each in fold.interactions(joined)
+    ]
 
 
 def test_ridge_learns_from_rows_what_it_would_learn_from_whole_interactions():
     spec = msgspec.structs.replace(
-        SPEC, learner=RidgeConfig(interactions=[("context", "features"), ("context", "scores")], action_bias=False)
+        SPEC,
+        learner=RidgeConfig(
+            interactions=[("context", "features"), ("context", "scores")], action_bias=False
+        ),
     )
     log, interactions = rich_log(spec)
     fold, whole = log.fold(), RidgeLearner(spec.learner)
@@ -116,7 +139,9 @@ def test_ridge_learns_from_rows_what_it_would_learn_from_whole_interactions():
 
 def test_vw_learns_from_rows_what_it_would_learn_from_whole_interactions():
     """Byte for byte, of a learner that is shown all actions."""
-    spec = msgspec.structs.replace(VW_SPEC, learner=VwConfig("--cb_explore_adf --cb_type mtr -q cf -q cs -q ci"))
+    spec = msgspec.structs.replace(
+        VW_SPEC, learner=VwConfig("--cb_explore_adf --cb_type mtr -q cf -q cs -q ci")
+    )
     log, interactions = rich_log(spec)
     fold, whole = log.fold(), VwLearner("--cb_explore_adf --cb_type mtr -q cf -q cs -q ci")
     assert fold.learner.by_row
@@ -190,15 +215,23 @@ ARRIVES = msgspec.structs.replace(RULE, learn="as_it_arrives", aggregation="sum"
 VARIANTS = {
     "ridge": SPEC,
     "ridge as it arrives": msgspec.structs.replace(SPEC, join=ARRIVES),
-    "ridge, late corrected": msgspec.structs.replace(SPEC, join=msgspec.structs.replace(RULE, late="correct")),
+    "ridge, late corrected": msgspec.structs.replace(
+        SPEC, join=msgspec.structs.replace(RULE, late="correct")
+    ),
     "vw": VW_SPEC,
-    "vw as it arrives": msgspec.structs.replace(VW_SPEC, join=msgspec.structs.replace(RULE, learn="as_it_arrives")),
+    "vw as it arrives": msgspec.structs.replace(
+        VW_SPEC, join=msgspec.structs.replace(RULE, learn="as_it_arrives")
+    ),
     "vw bag": msgspec.structs.replace(
         VW_SPEC, learner=VwConfig("--cb_explore_adf --bag 3 -b 8"), exploration=VwExploration()
     ),
 }
 CONTROLS = st.lists(
-    st.tuples(st.floats(0, 1), st.sampled_from(["checkpoint", "checkpoint", "pin", "rollback"]), st.floats(0, 1)),
+    st.tuples(
+        st.floats(0, 1),
+        st.sampled_from(["checkpoint", "checkpoint", "pin", "rollback"]),
+        st.floats(0, 1),
+    ),
     max_size=6,
 )
 
@@ -233,7 +266,9 @@ def bytes_of(fold: Fold) -> bytes:
 @given(steps=RANDOM_LOGS, controls=CONTROLS, cuts=st.lists(st.integers(0, 60), max_size=4))
 def test_any_batching_and_any_resume_give_the_same_bytes(name, steps, controls, cuts):
     """From the start, in batches, and from each checkpoint on its way: one state."""
-    log = controlled(log_of(steps, VARIANTS[name], msgspec.structs.replace(VARIANTS[name], floor=0.5)), controls)
+    log = controlled(
+        log_of(steps, VARIANTS[name], msgspec.structs.replace(VARIANTS[name], floor=0.5)), controls
+    )
     past = FakePast(log)
     whole = Fold(log.blobs.__getitem__, salt=SALT, past=past, on_checkpoint=past.keep)
     whole.apply(log.entries)
@@ -275,7 +310,9 @@ def statistics_of(learner: Learner) -> dict[object, float]:
     state = msgspec.msgpack.decode(learner.checkpoint())
     hashes, names = state["hashes"], state["action_ids"]
     matrix = np.frombuffer(state["a"]).reshape(len(hashes), -1)
-    out: dict[object, float] = {(h, g): matrix[i, j] for i, h in enumerate(hashes) for j, g in enumerate(hashes)}
+    out: dict[object, float] = {
+        (h, g): matrix[i, j] for i, h in enumerate(hashes) for j, g in enumerate(hashes)
+    }
     out |= {h: np.frombuffer(state["b"])[i] for i, h in enumerate(hashes)}
     out |= {(name, "n"): np.frombuffer(state["count"])[i] for i, name in enumerate(names)}
     return out | {(name, "r"): np.frombuffer(state["total"])[i] for i, name in enumerate(names)}
@@ -314,7 +351,8 @@ def test_a_rollback_restores_the_model_and_does_not_relearn_what_came_after():
     fold = log.fold()
     assert 0 < was.learned == fold.learned < 25
     assert fold.learner.checkpoint() == was.learner.checkpoint()
-    assert fold.snapshot().payload != was.snapshot().payload  # other posterior draws, at another position
+    # other posterior draws, at another position
+    assert fold.snapshot().payload != was.snapshot().payload
     assert not fold.refused_rollbacks
 
 
@@ -369,7 +407,9 @@ def test_a_checkpoint_whose_decisions_are_gone_from_the_log_is_refused():
         Fold(log.blobs.__getitem__, salt=SALT).resume(state, FakePast(log))
 
 
-@pytest.mark.parametrize("data", [b"", b"junk", msgspec.msgpack.encode([1, 2]), msgspec.msgpack.encode({"a": 1})])
+@pytest.mark.parametrize(
+    "data", [b"", b"junk", msgspec.msgpack.encode([1, 2]), msgspec.msgpack.encode({"a": 1})]
+)
 def test_junk_is_no_checkpoint(data):
     with pytest.raises(CodecError):
         decode_state(data)

@@ -36,7 +36,9 @@ RULES = [
     msgspec.structs.replace(RULE, learn="as_it_arrives", aggregation="sum"),
     msgspec.structs.replace(RULE, learn="as_it_arrives", late="correct"),
 ]
-BUILDS = st.sampled_from([BuildRecord({}), BuildRecord({"fold": "2"}), BuildRecord({"fold": "1", "numpy": "2"})])
+BUILDS = st.sampled_from(
+    [BuildRecord({}), BuildRecord({"fold": "2"}), BuildRecord({"fold": "1", "numpy": "2"})]
+)
 CHANGING_LOGS = st.lists(st.tuples(st.integers(0, 6000), RANDOM_RECORDS | BUILDS), max_size=60)
 
 
@@ -62,24 +64,35 @@ def test_every_reward_has_exactly_one_outcome_at_every_moment(rule, steps):
     assert join.counts["early"] == join.counts["early_activation"] == 0
 
 
-REWARDS = st.builds(RewardRecord, st.sampled_from("abcd"), st.just(1.0), st.sampled_from(["r1", "r2", "r3"]))
+REWARDS = st.builds(
+    RewardRecord, st.sampled_from("abcd"), st.just(1.0), st.sampled_from(["r1", "r2", "r3"])
+)
 
 
 @given(
     st.lists(REWARDS, max_size=12),
     st.lists(st.builds(ActivationRecord, st.sampled_from("abcd")), max_size=4),
     st.lists(
-        st.builds(decision, st.sampled_from("abcd"), deferred=st.booleans()), max_size=4, unique_by=lambda d: d.event_id
+        st.builds(decision, st.sampled_from("abcd"), deferred=st.booleans()),
+        max_size=4,
+        unique_by=lambda d: d.event_id,
     ),
     st.randoms(use_true_random=False),
 )
-def test_within_a_window_the_order_of_the_log_changes_no_outcome(rewards, activations, decisions, random):
+def test_within_a_window_the_order_of_the_log_changes_no_outcome(
+    rewards, activations, decisions, random
+):
     """A reward is joined if its decision is there and not deferred, or activated, whichever of the three came first."""
     entries: list[LogRecord] = [*rewards, *activations, *decisions]
     random.shuffle(entries)
     steps = [(1, record) for record in entries]
-    join = joined(list(stream([(0, BuildRecord({"fold": "2"})), *steps, (3 * WINDOW, TickRecord())])), 1)
-    known, activated = {each.event_id: each for each in decisions}, {each.event_id for each in activations}
+    join = joined(
+        list(stream([(0, BuildRecord({"fold": "2"})), *steps, (3 * WINDOW, TickRecord())])), 1
+    )
+    known, activated = (
+        {each.event_id: each for each in decisions},
+        {each.event_id for each in activations},
+    )
     expected: Counter[str] = Counter()
     for each in {(each.event_id, each.reward_id) for each in rewards}:
         made = known.get(each[0])
@@ -87,16 +100,28 @@ def test_within_a_window_the_order_of_the_log_changes_no_outcome(rewards, activa
             expected["unactivated" if made.deferred and each[0] not in activated else "joined"] += 1
     expected["orphan"] = sum(each.event_id not in known for each in rewards)
     expected["duplicate"] = len(rewards) - expected.total()
-    assert {name: join.counts[name] for name in OUTCOMES} == {name: expected[name] for name in OUTCOMES}
+    assert {name: join.counts[name] for name in OUTCOMES} == {
+        name: expected[name] for name in OUTCOMES
+    }
     waiting = sum(each.deferred and each.event_id not in activated for each in decisions)
-    assert (join.counts["not_activated"], join.counts["closed"]) == (waiting, len(decisions) - waiting)
-    assert join.counts["orphan_activation"] == sum(each.event_id not in known for each in activations)
+    assert (join.counts["not_activated"], join.counts["closed"]) == (
+        waiting,
+        len(decisions) - waiting,
+    )
+    assert join.counts["orphan_activation"] == sum(
+        each.event_id not in known for each in activations
+    )
 
 
 DEFERRED = decision("e", deferred=True)
 CASES: dict[str, tuple[list[LogRecord], dict[str, int], dict[str, int]]] = {
     "never activated": (
-        [DEFERRED, RewardRecord("e", 1.0, "r"), RewardRecord("e", 1.0, "s"), RewardRecord("e", 1.0, "s")],
+        [
+            DEFERRED,
+            RewardRecord("e", 1.0, "r"),
+            RewardRecord("e", 1.0, "s"),
+            RewardRecord("e", 1.0, "s"),
+        ],
         {"joined": 2, "duplicate": 1, "not_activated": 1, "decisions": 1},
         {"unactivated": 2, "duplicate": 1, "not_activated": 1, "decisions": 1},
     ),
@@ -115,7 +140,11 @@ CASES: dict[str, tuple[list[LogRecord], dict[str, int], dict[str, int]]] = {
         {"joined": 1, "not_activated": 1, "decisions": 1, "orphan_activation": 2},
         {"joined": 1, "closed": 1, "decisions": 1},
     ),
-    "an activation of nothing": ([ActivationRecord("e")], {"orphan_activation": 1}, {"orphan_activation": 1}),
+    "an activation of nothing": (
+        [ActivationRecord("e")],
+        {"orphan_activation": 1},
+        {"orphan_activation": 1},
+    ),
     "an activation in time": (
         [DEFERRED, RewardRecord("e", 1.0), ActivationRecord("e")],
         {"joined": 1, "closed": 1, "decisions": 1},
@@ -127,7 +156,12 @@ CASES: dict[str, tuple[list[LogRecord], dict[str, int], dict[str, int]]] = {
 @pytest.mark.parametrize("case", CASES)
 def test_entries_are_folded_by_the_rule_that_the_newest_build_before_them_says(case):
     steps, old, new = CASES[case]
-    for build, expected in [({}, old), ({"fold": "1"}, old), ({"fold": "2"}, new), ({"fold": "02", "x": "y"}, new)]:
+    for build, expected in [
+        ({}, old),
+        ({"fold": "1"}, old),
+        ({"fold": "2"}, new),
+        ({"fold": "02", "x": "y"}, new),
+    ]:
         log = [LogEntry("1-0", BuildRecord(build)), *stream([(2, each) for each in steps])]
         log.append(LogEntry(f"{5 * WINDOW}-0", TickRecord()))
         counts = joined(log, 1).counts
@@ -137,9 +171,21 @@ def test_entries_are_folded_by_the_rule_that_the_newest_build_before_them_says(c
 def test_what_began_under_one_rule_ends_under_the_other_with_nothing_counted_twice():
     reward, build = RewardRecord("e", 1.0, "r"), BuildRecord({"fold": "2"})
     later = RewardRecord("e", 1.0, "s")
-    up = joined(list(stream([(1, DEFERRED), (1, reward), (1, build), (1, later), (3 * WINDOW, TickRecord())])), 1)
-    assert (up.counts["joined"], up.counts["unactivated"]) == (1, 1)  # what the old rule counted stays as it was
-    down = [(1, build), (1, DEFERRED), (1, reward), (1, ActivationRecord("f")), (1, BuildRecord({}))]
+    up = joined(
+        list(
+            stream([(1, DEFERRED), (1, reward), (1, build), (1, later), (3 * WINDOW, TickRecord())])
+        ),
+        1,
+    )
+    # what the old rule counted stays as it was
+    assert (up.counts["joined"], up.counts["unactivated"]) == (1, 1)
+    down = [
+        (1, build),
+        (1, DEFERRED),
+        (1, reward),
+        (1, ActivationRecord("f")),
+        (1, BuildRecord({})),
+    ]
     join = joined(list(stream(down)), 1)
     assert {name: count for name, count in join.counts.items() if count} == {
         "decisions": 1,
@@ -183,7 +229,9 @@ def test_a_log_whose_builds_say_no_version_is_folded_as_by_a_build_that_knew_of_
     assert not {"unactivated", "early_activation"} & set(plain.join.counts)
 
 
-@pytest.mark.parametrize("said", [str(FOLD + 1), "10", "99999999999999999999", "x", "", "-1", "2.0", " 2", "٢"])
+@pytest.mark.parametrize(
+    "said", [str(FOLD + 1), "10", "99999999999999999999", "x", "", "-1", "2.0", " 2", "٢"]
+)
 def test_a_fold_stops_where_a_newer_build_goes_on(said):
     log = FakeLog(SPEC)
     fold = log.fold()
@@ -198,13 +246,16 @@ def test_a_fold_stops_where_a_newer_build_goes_on(said):
 
 
 def test_this_build_reads_its_own_version_and_every_earlier_one():
-    assert [fold_version({"fold": str(each)}) for each in range(1, FOLD + 1)] == list(range(1, FOLD + 1))
+    assert [fold_version({"fold": str(each)}) for each in range(1, FOLD + 1)] == list(
+        range(1, FOLD + 1)
+    )
     assert fold_version({}) == 1
 
 
 KINDS = {
     "decision": (
-        "event_id policy spec snapshot_id catalogue context action_ids features scores pmf chosen user deferred"
+        "event_id policy spec snapshot_id catalogue context action_ids features scores pmf chosen"
+        " user deferred"
         " holdout credit"
     ),
     "activation": "event_id",
@@ -221,24 +272,35 @@ KINDS = {
     "cut": "number",
     "merge": "number inputs digest model restores",
 }
-"""Of fold 2. A build that knows others says a higher version, so that one which does not know them stops there."""
+"""Of fold 2.
+
+A build that knows others says a higher version, so that one which does not know them stops there.
+"""
 
 
 def test_a_new_kind_of_record_comes_with_a_new_version_of_the_fold():
     known = {each.__struct_config__.tag: each for each in records.Record.__subclasses__()}
-    assert set(known) == set(KINDS), "another kind of record: add one to FOLD, then it to this table"
+    assert set(known) == set(KINDS), (
+        "another kind of record: add one to FOLD, then it to this table"
+    )
     assert FOLD == 2
     for tag, names in KINDS.items():
         own = known[tag].__struct_fields__
         assert own[: len(names.split())] == tuple(names.split()), "fields are only ever appended"
         added = known[tag].__struct_fields__[len(names.split()) :]
-        for name, default in zip(reversed(added), reversed(known[tag].__struct_defaults__), strict=False):
-            assert default is not msgspec.NODEFAULT, f"{tag}.{name} has no default: an older log lacks it"
+        for name, default in zip(
+            reversed(added), reversed(known[tag].__struct_defaults__), strict=False
+        ):
+            assert default is not msgspec.NODEFAULT, (
+                f"{tag}.{name} has no default: an older log lacks it"
+            )
 
 
 @pytest.mark.parametrize("shards", [1, 2, 5])
 @pytest.mark.parametrize("changes", [{}, {120: "2"}, {90: "2", 200: "1", 260: "2"}])
-def test_a_replay_of_the_archive_joins_by_the_rule_of_each_part_however_it_is_cut(tmp_path, shards, changes):
+def test_a_replay_of_the_archive_joins_by_the_rule_of_each_part_however_it_is_cut(
+    tmp_path, shards, changes
+):
     """Of deferred decisions whose activation came first: rows under fold 2, none under fold 1."""
     log, rows, version = FakeLog(SPEC), [], "1"
     for number in range(300):
@@ -249,7 +311,9 @@ def test_a_replay_of_the_archive_joins_by_the_rule_of_each_part_however_it_is_cu
         name = f"e{number}"
         if number % 3 == 0:
             log.append(ActivationRecord(name), at=at - 1)
-        made = decision(name, deferred=number % 2 == 0, spec=SPEC.digest, catalogue=Catalogue().digest)
+        made = decision(
+            name, deferred=number % 2 == 0, spec=SPEC.digest, catalogue=Catalogue().digest
+        )
         log.append(made, at=at)
         log.append(RewardRecord(name, float(number)), at=at + 2)
         if number % 2 or (number % 3 == 0 and version == "2"):
@@ -258,5 +322,10 @@ def test_a_replay_of_the_archive_joins_by_the_rule_of_each_part_however_it_is_cu
     root = archived(tmp_path, log.entries, SPEC, 12)
     pieces = archive_pieces(str(root), "p", shards)
     assert len(pieces) == shards
-    found = [(row.event_id, row.reward) for piece in pieces for batch in piece.batches() for row in batch.decisions]
+    found = [
+        (row.event_id, row.reward)
+        for piece in pieces
+        for batch in piece.batches()
+        for row in batch.decisions
+    ]
     assert found == rows

@@ -32,7 +32,9 @@ from policies.ranges import Range, write_range
 from policies.spec import PolicySpec
 
 SPEC = PolicySpec("home", learner=RidgeConfig(), exploration=LinTs(draws=3))
-FIELDS = st.lists(st.none() | st.integers(-5, 5) | st.text(max_size=5) | st.lists(st.integers(0, 3)), max_size=3)
+FIELDS = st.lists(
+    st.none() | st.integers(-5, 5) | st.text(max_size=5) | st.lists(st.integers(0, 3)), max_size=3
+)
 TAGS = st.text(min_size=1, max_size=12).filter(lambda tag: tag not in KINDS)
 
 
@@ -50,7 +52,9 @@ def test_fields_that_a_later_build_appends_are_passed_over(record, fields):
 
 
 @given(TAGS, FIELDS, st.integers(VERSION, 255))
-def test_a_kind_or_a_format_that_only_a_later_build_knows_is_told_from_what_is_no_record(tag, fields, version):
+def test_a_kind_or_a_format_that_only_a_later_build_knows_is_told_from_what_is_no_record(
+    tag, fields, version
+):
     with pytest.raises(UnknownKindError) as caught:
         decode(future(tag, *fields, version=version))
     assert caught.value.kind == tag
@@ -70,7 +74,8 @@ def test_a_kind_or_a_format_that_only_a_later_build_knows_is_told_from_what_is_n
         bytes([VERSION]) + msgspec.msgpack.encode({"kind": "new"}),
         bytes([VERSION]) + msgspec.msgpack.encode([7, "new"]),
         bytes([VERSION]) + msgspec.msgpack.encode([]),
-        bytes([VERSION]) + msgspec.msgpack.encode(["reward", "e"]),  # one that is known, and damaged
+        # one that is known, and damaged
+        bytes([VERSION]) + msgspec.msgpack.encode(["reward", "e"]),
         bytes([VERSION]) + msgspec.msgpack.encode(["new"]) + b"\x00",
         bytes([0]) + msgspec.msgpack.encode(["reward", "e", 1.0]),
     ],
@@ -93,7 +98,10 @@ def begun(*, fold: str | None) -> tuple[FakeLog, Fold]:
 
 @pytest.mark.parametrize("tag", ["profile", "activity", "signal", "a" * 5000, "état"])
 def test_a_fold_of_this_build_stops_at_a_kind_that_it_does_not_know(tag):
-    """Whoever leads or stands by: what it would publish from there on might be wrong. It has applied nothing of it."""
+    """Whoever leads or stands by: what it would publish from there on might be wrong.
+
+    It has applied nothing of it.
+    """
     log, fold = begun(fold=str(FOLD))
     before = msgspec.msgpack.encode(fold.state())
     with pytest.raises(NewerBuildError) as caught:
@@ -118,7 +126,9 @@ def test_a_log_of_earlier_builds_means_what_it_meant_they_passed_over_it(builds)
     assert folds[0] == folds[1]
 
 
-def test_the_archive_keeps_what_it_does_not_understand_byte_for_byte_and_the_blobs_it_may_name(tmp_path):
+def test_the_archive_keeps_what_it_does_not_understand_byte_for_byte_and_the_blobs_it_may_name(
+    tmp_path,
+):
     profile, gone = b"a new kind of blob", digest(b"gone")
     entries = [
         ("3600000-0", encode(TickRecord())),
@@ -143,4 +153,9 @@ def test_the_archive_keeps_what_it_does_not_understand_byte_for_byte_and_the_blo
     assert kinds == ["tick", "profile", "profile", "tick"]
     sink = io.BytesIO()
     write_range(sink, "home", committed, entries)
-    assert pq.read_table(sink)["kind"].to_pylist() == ["tick", "undecodable", "undecodable", "undecodable"]
+    assert pq.read_table(sink)["kind"].to_pylist() == [
+        "tick",
+        "undecodable",
+        "undecodable",
+        "undecodable",
+    ]

@@ -11,7 +11,10 @@ from policies.guardrails import FixedPolicy, in_holdout
 from policies.ranker import ActionRequest, RankRequest
 from policies.spec import Holdout, PolicySpec, RemoteSource
 
-ACTIONS = [ActionRequest(name, scores={"cf": score}) for name, score in [("a", 1.0), ("b", 3.0), ("c", 3.0)]]
+ACTIONS = [
+    ActionRequest(name, scores={"cf": score})
+    for name, score in [("a", 1.0), ("b", 3.0), ("c", 3.0)]
+]
 
 
 def held_out(fraction: float, unit: str) -> bool:
@@ -45,7 +48,8 @@ def test_policies_and_salts_hold_out_independently():
     for (salt1, name1), (salt2, name2) in pairs:
         both = np.mean(
             [
-                in_holdout(rule, salt=salt1, name=name1, unit=u) and in_holdout(rule, salt=salt2, name=name2, unit=u)
+                in_holdout(rule, salt=salt1, name=name1, unit=u)
+                and in_holdout(rule, salt=salt2, name=name2, unit=u)
                 for u in units
             ]
         )
@@ -67,10 +71,13 @@ async def test_a_held_out_decision_is_served_by_the_fixed_policy_and_says_so():
     spec = PolicySpec("home", holdout=Holdout(0.5), floor=0.0)
     ranker = fresh_ranker(spec)
     records = [
-        await ranker.rank(RankRequest(event_id=f"e{i}", user_id=f"u{i % 40}", actions=ACTIONS)) for i in range(200)
+        await ranker.rank(RankRequest(event_id=f"e{i}", user_id=f"u{i % 40}", actions=ACTIONS))
+        for i in range(200)
     ]
     for i, record in enumerate(records):
-        assert record.holdout == in_holdout(spec.holdout, salt=SALT, name="home", unit=f"=u{i % 40}")
+        assert record.holdout == in_holdout(
+            spec.holdout, salt=SALT, name="home", unit=f"=u{i % 40}"
+        )
         if record.holdout:
             assert record.pmfs().tolist() == [[1 / 3] * 3]
     assert {record.holdout for record in records} == {True, False}
@@ -83,15 +90,21 @@ async def test_the_unit_is_the_named_field_or_else_the_event():
     ]:
         ranker = fresh_ranker(PolicySpec("home", holdout=rule))
         same = {
-            (await ranker.rank(RankRequest(event_id=f"e{i}", actions=ACTIONS, **request))).holdout for i in range(30)
+            (await ranker.rank(RankRequest(event_id=f"e{i}", actions=ACTIONS, **request))).holdout
+            for i in range(30)
         }
         assert len(same) == 1
-        each = {(await ranker.rank(RankRequest(event_id=f"e{i}", actions=ACTIONS))).holdout for i in range(30)}
+        each = {
+            (await ranker.rank(RankRequest(event_id=f"e{i}", actions=ACTIONS))).holdout
+            for i in range(30)
+        }
         assert each == {True, False}
 
 
 async def test_a_slate_of_a_held_out_decision_is_the_sources_order():
-    spec = PolicySpec("home", sources=[RemoteSource("cf", "http://x")], holdout=Holdout(1.0, policy="cf"))
+    spec = PolicySpec(
+        "home", sources=[RemoteSource("cf", "http://x")], holdout=Holdout(1.0, policy="cf")
+    )
     ranker = fresh_ranker(spec, [FakeSource("cf", {"a": 1.0, "b": 3.0, "c": 2.0})])
     record = await ranker.rank(RankRequest(user_id="u", slots=3))
     assert [record.action_ids[k] for k in record.chosen] == ["b", "c", "a"]

@@ -58,14 +58,25 @@ def binds(config: str) -> list[str]:
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "::", "192.0.2.1"])  # noqa: S104 - what is tested
 def test_only_the_services_own_frontend_is_where_the_settings_say(host):
     config = tighten(RAY, host, "/e")
-    assert binds(config) == ["127.0.0.1:9101", f"{host}:8000", "127.0.0.1:9000 proto h2", "127.0.0.1:8404"]
+    assert binds(config) == [
+        "127.0.0.1:9101",
+        f"{host}:8000",
+        "127.0.0.1:9000 proto h2",
+        "127.0.0.1:8404",
+    ]
     assert "mode 600 level admin" in config
-    assert config.index("defaults") < config.index("timeout http-request 10s") < config.index("frontend")
+    assert (
+        config.index("defaults")
+        < config.index("timeout http-request 10s")
+        < config.index("frontend")
+    )
     assert tighten(config, host, "/e") == config
 
 
 def test_a_timeout_that_ray_sets_is_left_alone():
-    config = tighten(RAY.replace("timeout client", "timeout http-request 3s\n    timeout client"), "::1", "/e")
+    config = tighten(
+        RAY.replace("timeout client", "timeout http-request 3s\n    timeout client"), "::1", "/e"
+    )
     assert config.count("timeout http-request") == 1
 
 
@@ -77,7 +88,12 @@ def test_an_address_it_does_not_understand_is_no_service_rather_than_an_open_one
 
 def test_rays_template_still_has_what_is_looked_for():
     """Every bind of it is one that can be read, and the frontend has its name."""
-    templates = Path(pytest.importorskip("ray").__file__).parent / "serve" / "_private" / "haproxy_templates.py"
+    templates = (
+        Path(pytest.importorskip("ray").__file__).parent
+        / "serve"
+        / "_private"
+        / "haproxy_templates.py"
+    )
     text = templates.read_text()
     assert f"frontend {haproxy.FRONTEND}\n" in text
     rendered = re.sub(r"\{\{[^}]*port[^}]*\}\}", "1", re.sub(r"\{\{[^}]*host[^}]*\}\}", "h", text))
@@ -95,7 +111,10 @@ def test_loopback_needs_no_keys(host):
     refuse_open_doors(Settings(host=host, keys_file=None))
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "localhost.example.org", "128.0.0.1", ""])  # noqa: S104
+@pytest.mark.parametrize(
+    "host",
+    ["0.0.0.0", "::", "192.0.2.1", "localhost.example.org", "128.0.0.1", ""],  # noqa: S104
+)
 def test_any_other_address_does(host, tmp_path):
     with pytest.raises(StartupError, match="keys") as refused:
         refuse_open_doors(Settings(host=host, keys_file=None))
@@ -142,7 +161,9 @@ def test_a_ray_that_was_imported_too_early_is_not_served_on(monkeypatch):
 def test_the_real_haproxy_accepts_what_was_tightened(tmp_path):
     config = tmp_path / "haproxy.cfg"
     config.write_text(tighten(RAY.replace("/tmp/x", str(tmp_path)), "::1", "/e"))  # noqa: S108 - of the sample above
-    checked = subprocess.run([bundled(), "-c", "-f", config], capture_output=True, text=True, check=False)
+    checked = subprocess.run(
+        [bundled(), "-c", "-f", config], capture_output=True, text=True, check=False
+    )
     assert checked.returncode == 0, checked.stderr
 
 
@@ -174,7 +195,11 @@ class Replica(BaseHTTPRequestHandler):
     """Turns requests away as Serve does when its queue is full, or as the API does when a key's rate is used up."""
 
     def do_GET(self) -> None:
-        kind, body = ("text/plain", b"dropped") if self.path == "/replica/full" else ("application/json", b"{}")
+        kind, body = (
+            ("text/plain", b"dropped")
+            if self.path == "/replica/full"
+            else ("application/json", b"{}")
+        )
         self.send_response(429)
         self.send_header("content-type", kind)
         self.send_header("retry-after", "7")
@@ -193,16 +218,42 @@ def test_what_is_turned_away_gets_the_apis_json_error(tmp_path):
     with ThreadingHTTPServer(("127.0.0.1", 0), Replica) as replica:
         threading.Thread(target=replica.serve_forever, daemon=True).start()
         config.write_text(BACKENDS.format(folder=tmp_path, port=port, replica=replica.server_port))
-        command = [sys.executable, "-I", haproxy.__file__, bundled(), "127.0.0.1", "-db", "-f", str(config)]
-        with subprocess.Popen(command) as process, httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
+        command = [
+            sys.executable,
+            "-I",
+            haproxy.__file__,
+            bundled(),
+            "127.0.0.1",
+            "-db",
+            "-f",
+            str(config),
+        ]
+        with (
+            subprocess.Popen(command) as process,
+            httpx.Client(base_url=f"http://127.0.0.1:{port}") as client,
+        ):
             full = answered(client, "/replica/full")
-            limited, dead, early = (client.get(path) for path in ("/replica/limited", "/dead", "/v1/policies/home"))
+            limited, dead, early = (
+                client.get(path) for path in ("/replica/limited", "/dead", "/v1/policies/home")
+            )
             process.terminate()
         replica.shutdown()
-    assert (full.status_code, full.headers["retry-after"], full.json()) == (429, "1", haproxy.OVERLOADED)
-    assert (limited.status_code, limited.headers["retry-after"], limited.content) == (429, "7", b"{}")
+    assert (full.status_code, full.headers["retry-after"], full.json()) == (
+        429,
+        "1",
+        haproxy.OVERLOADED,
+    )
+    assert (limited.status_code, limited.headers["retry-after"], limited.content) == (
+        429,
+        "7",
+        b"{}",
+    )
     for each in (dead, early):
-        assert (each.status_code, each.headers["retry-after"], each.json()) == (503, "1", haproxy.UNAVAILABLE)
+        assert (each.status_code, each.headers["retry-after"], each.json()) == (
+            503,
+            "1",
+            haproxy.UNAVAILABLE,
+        )
     for each in (full, dead, early):
         assert each.headers["content-type"] == "application/json"
         assert msgspec.json.decode(each.content, type=ErrorResponse).error.message
@@ -216,9 +267,20 @@ def test_it_ends_with_the_process_that_started_it(tmp_path):
     port = free_port()
     config = tmp_path / "haproxy.cfg"
     config.write_text(BACKENDS.format(folder=tmp_path, port=port, replica=1))
-    command = [sys.executable, "-I", haproxy.__file__, bundled(), "127.0.0.1", "-db", "-f", str(config)]
+    command = [
+        sys.executable,
+        "-I",
+        haproxy.__file__,
+        bundled(),
+        "127.0.0.1",
+        "-db",
+        "-f",
+        str(config),
+    ]
     with (
-        subprocess.Popen([sys.executable, "-c", STARTER, *command], stdout=subprocess.PIPE, text=True) as starter,
+        subprocess.Popen(
+            [sys.executable, "-c", STARTER, *command], stdout=subprocess.PIPE, text=True
+        ) as starter,
         httpx.Client(base_url=f"http://127.0.0.1:{port}") as client,
     ):
         proxy = Path("/proc") / starter.stdout.readline().strip()
@@ -245,5 +307,7 @@ def answered(client: httpx.Client, path: str) -> httpx.Response:
 def test_importing_the_script_costs_no_package():
     """It runs at every reload of HAProxy."""
     script = "import runpy, sys; runpy.run_path(sys.argv[1]); print(*sys.modules)"
-    modules = subprocess.check_output([sys.executable, "-I", "-c", script, haproxy.__file__], text=True).split()
+    modules = subprocess.check_output(
+        [sys.executable, "-I", "-c", script, haproxy.__file__], text=True
+    ).split()
     assert not {"ray", "redis", "msgspec", "numpy", "pydantic"}.intersection(modules)

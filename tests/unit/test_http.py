@@ -77,11 +77,31 @@ BAD_RANKS = {
     "an array": (b"[]", 422, "invalid_field", "body"),
     "null": (b"null", 422, "invalid_field", "body"),
     "deep nesting of an unknown field": (b'{"x":' * 50_000, 422, "invalid_field", "x"),
-    "deep nesting of a feature": (b'{"context": {"x":' + b"[" * 100_000, 400, "malformed_json", "body"),
+    "deep nesting of a feature": (
+        b'{"context": {"x":' + b"[" * 100_000,
+        400,
+        "malformed_json",
+        "body",
+    ),
     "a huge number": (b'{"context": {"x": 1e999}}', 422, "non_finite_number", "context.x"),
-    "a long number": (b'{"context": {"x": 1' + b"0" * 400 + b"}}", 422, "non_finite_number", "context.x"),
-    "a number beyond the limit": (ranked(context={"x": 1.1e19}), 422, "non_finite_number", "context.x"),
-    "a number that overflows": (ranked(context={"x": -1e300}), 422, "non_finite_number", "context.x"),
+    "a long number": (
+        b'{"context": {"x": 1' + b"0" * 400 + b"}}",
+        422,
+        "non_finite_number",
+        "context.x",
+    ),
+    "a number beyond the limit": (
+        ranked(context={"x": 1.1e19}),
+        422,
+        "non_finite_number",
+        "context.x",
+    ),
+    "a number that overflows": (
+        ranked(context={"x": -1e300}),
+        422,
+        "non_finite_number",
+        "context.x",
+    ),
     "a score that overflows": (
         b'{"actions": [{"id": "a", "scores": {"cf": 1e39}}]}',
         422,
@@ -89,17 +109,37 @@ BAD_RANKS = {
         "actions[0].scores.cf",
     ),
     "a wrong type": (ranked(slots="two"), 422, "invalid_field", "slots"),
-    "a wrong type inside": (b'{"actions": [{"id": "a"}, {"id": 5}]}', 422, "invalid_field", "actions[1].id"),
+    "a wrong type inside": (
+        b'{"actions": [{"id": "a"}, {"id": 5}]}',
+        422,
+        "invalid_field",
+        "actions[1].id",
+    ),
     "an unknown field": (ranked(colour="red"), 422, "invalid_field", "colour"),
-    "an unknown field inside": (b'{"actions": [{"id": "a", "x": 1}]}', 422, "invalid_field", "actions[0].x"),
+    "an unknown field inside": (
+        b'{"actions": [{"id": "a", "x": 1}]}',
+        422,
+        "invalid_field",
+        "actions[0].x",
+    ),
     "a missing id": (b'{"actions": [{}]}', 422, "invalid_field", "actions[0].id"),
     "no slots": (ranked(slots=0), 422, "invalid_field", "slots"),
     "too many slots": (ranked(slots=51), 422, "invalid_field", "slots"),
     "more slots than actions": (ranked(slots=3), 422, "invalid_field", "slots"),
     "no actions": (ranked(actions=[]), 422, "empty_actions", "actions"),
     "no actions and no sources": (b'{"user_id": "u"}', 422, "empty_actions", "actions"),
-    "an empty action id": (ranked(actions=[{"id": "a"}, {"id": ""}]), 422, "invalid_field", "actions[1].id"),
-    "a repeated action id": (ranked(actions=[{"id": "a"}] * 2), 422, "duplicate_action", "actions[1].id"),
+    "an empty action id": (
+        ranked(actions=[{"id": "a"}, {"id": ""}]),
+        422,
+        "invalid_field",
+        "actions[1].id",
+    ),
+    "a repeated action id": (
+        ranked(actions=[{"id": "a"}] * 2),
+        422,
+        "duplicate_action",
+        "actions[1].id",
+    ),
     "too many actions": (
         ranked(actions=[{"id": str(i)} for i in range(1001)]),
         422,
@@ -113,15 +153,26 @@ BAD_RANKS = {
 }
 
 
-@pytest.mark.parametrize(("body", "status", "code", "target"), BAD_RANKS.values(), ids=BAD_RANKS.keys())
-async def test_a_bad_rank_request_is_refused_by_name_and_the_next_is_answered(service, body, status, code, target):
+@pytest.mark.parametrize(
+    ("body", "status", "code", "target"), BAD_RANKS.values(), ids=BAD_RANKS.keys()
+)
+async def test_a_bad_rank_request_is_refused_by_name_and_the_next_is_answered(
+    service, body, status, code, target
+):
     assert error_of(await service.post(f"{HOME}/rank", body)) == (status, code, target)
     assert not service.entries
     assert (await service.post(f"{HOME}/rank", GOOD)).status_code == 200
 
 
 async def test_a_good_rank_request_is_answered_and_logged(service):
-    body = {**GOOD, "event_id": "é/1", "slots": 2, "return_pmf": True, "user_id": "alice", "context": {"x": 1}}
+    body = {
+        **GOOD,
+        "event_id": "é/1",
+        "slots": 2,
+        "return_pmf": True,
+        "user_id": "alice",
+        "context": {"x": 1},
+    }
     response = await service.post(f"{HOME}/rank", body)
     answer = response.json()
     assert response.status_code == 200
@@ -145,7 +196,9 @@ async def test_a_thousand_actions_and_256_bytes_are_still_accepted(service):
 
 
 async def test_a_declared_length_over_the_limit_is_refused_unread(service):
-    response = await service.post(f"{HOME}/rank", b"{}", headers={"content-length": str(MAX_BODY + 1)})
+    response = await service.post(
+        f"{HOME}/rank", b"{}", headers={"content-length": str(MAX_BODY + 1)}
+    )
     assert error_of(response) == (413, "body_too_large", "body")
 
 
@@ -194,7 +247,9 @@ DEEP = 100_000
         ("PUT", "catalogue", b'{"items": [{"id": "a", "features": {"x": '),
     ],
 )
-@pytest.mark.parametrize("deep", [b"[" * DEEP, b'{"a":' * DEEP, b"[" * DEEP + b"]" * DEEP], ids=["[", "{", "[]"])
+@pytest.mark.parametrize(
+    "deep", [b"[" * DEEP, b'{"a":' * DEEP, b"[" * DEEP + b"]" * DEEP], ids=["[", "{", "[]"]
+)
 async def test_nesting_is_refused_at_any_depth(service, method, path, before, deep):
     response = await service.http.request(method, f"{HOME}/{path}", content=before + deep)
     assert response.status_code in {400, 422}
@@ -205,7 +260,11 @@ async def test_nesting_is_refused_at_any_depth(service, method, path, before, de
 async def test_a_user_nobody_knows_and_a_user_without_candidates(service):
     rank = "/v1/policies/sourced/rank"
     assert error_of(await service.post(rank, {"user_id": "x"})) == (404, "unknown_user", "user_id")
-    assert error_of(await service.post(rank, {"user_id": "x", "history": ["i"]})) == (409, "no_candidates", "exclude")
+    assert error_of(await service.post(rank, {"user_id": "x", "history": ["i"]})) == (
+        409,
+        "no_candidates",
+        "exclude",
+    )
     service.source.failing = True
     assert error_of(await service.post(rank, {"user_id": "x"})) == (502, "source_failed", "sources")
     service.source.failing, service.source.scores = False, {"i": 1.0}
@@ -244,7 +303,9 @@ async def test_a_bad_reward_is_refused_by_name(service, body, status, code, targ
 
 
 async def test_a_reward_for_an_event_nobody_has_seen_is_accepted(service):
-    response = await service.post(f"{HOME}/events/unseen/reward", {"value": 1, "reward_id": "r", "slot": 2})
+    response = await service.post(
+        f"{HOME}/events/unseen/reward", {"value": 1, "reward_id": "r", "slot": 2}
+    )
     assert (response.status_code, response.json()) == (202, {"accepted": 1})
     assert service.entries == [RewardRecord("unseen", 1.0, "r", 2)]
 
@@ -266,7 +327,9 @@ async def test_a_bad_event_id_in_a_path_is_refused(service, action):
 
 async def test_many_rewards_are_accepted_as_one_or_not_at_all(service):
     good = {"event_id": "e", "value": 1}
-    response = await service.post(f"{HOME}/rewards", {"rewards": [good, {**good, "action_id": "a"}]})
+    response = await service.post(
+        f"{HOME}/rewards", {"rewards": [good, {**good, "action_id": "a"}]}
+    )
     assert (response.status_code, response.json()) == (202, {"accepted": 2})
     for bad, code, target in [
         ({"event_id": "", "value": 1}, "invalid_event_id", "rewards[1].event_id"),
@@ -306,7 +369,11 @@ async def test_each_item_of_a_batch_has_its_own_answer(service):
         "requests[3].colour",
         "requests[4]",
     ]
-    assert [r["error"]["code"] for r in results if "error" in r] == ["empty_actions", "invalid_field", "invalid_field"]
+    assert [r["error"]["code"] for r in results if "error" in r] == [
+        "empty_actions",
+        "invalid_field",
+        "invalid_field",
+    ]
     assert sum(isinstance(entry, DecisionRecord) for entry in service.entries) == 2
 
 
@@ -422,7 +489,15 @@ async def test_the_document_is_served(service):
 def test_the_document_is_openapi_3_1():
     """What the specification demands of it; its schemas are JSON Schema 2020-12."""
     assert DOCUMENT["openapi"].startswith("3.1.")
-    assert set(DOCUMENT) <= {"openapi", "info", "paths", "components", "security", "servers", "tags"}
+    assert set(DOCUMENT) <= {
+        "openapi",
+        "info",
+        "paths",
+        "components",
+        "security",
+        "servers",
+        "tags",
+    }
     assert DOCUMENT["info"] == {"title": "banditloop", "version": "1.2.3"}
     for path, item in DOCUMENT["paths"].items():
         for method, operation in item.items():
@@ -430,7 +505,11 @@ def test_the_document_is_openapi_3_1():
             named = {p["name"] for p in operation["parameters"]}
             assert named == {part[1:-1] for part in path.split("/") if part.startswith("{")}
             assert all(p["in"] == "path" and p["required"] for p in operation["parameters"])
-            assert set(operation["responses"]) <= {"200", "202", *(str(status) for status in STATUS.values())}
+            assert set(operation["responses"]) <= {
+                "200",
+                "202",
+                *(str(status) for status in STATUS.values()),
+            }
             assert all("description" in answer for answer in operation["responses"].values())
     for schema in DOCUMENT["components"]["schemas"].values():
         jsonschema.Draft202012Validator.check_schema(schema)
@@ -468,7 +547,15 @@ async def test_every_route_of_the_document_exists_and_every_route_of_the_service
         "/events/{event_id}/reward",
         "/events/{event_id}/activate",
     }
-    pages = {"/v1/policies", "/livez", "/readyz", "/healthz/learning", "/metrics", "/openapi.json", "/docs"}
+    pages = {
+        "/v1/policies",
+        "/livez",
+        "/readyz",
+        "/healthz/learning",
+        "/metrics",
+        "/openapi.json",
+        "/docs",
+    }
     assert served | {""} | pages == documented
 
 
@@ -480,7 +567,10 @@ async def test_answers_are_what_the_document_says(service):
     request = {**GOOD, "context": {"a": 1, "b": "x", "c": True, "d": ["y"]}, "return_pmf": True}
     check(request, "RankRequest")
     check((await service.post(f"{HOME}/rank", request)).json(), "RankResponse")
-    check((await service.post(f"{HOME}/rank:batch", {"requests": [GOOD, {}]})).json(), "RankBatchResponse")
+    check(
+        (await service.post(f"{HOME}/rank:batch", {"requests": [GOOD, {}]})).json(),
+        "RankBatchResponse",
+    )
     check((await service.post(f"{HOME}/rank", b"{")).json(), "ErrorResponse")
     check((await service.post(f"{HOME}/events/e/reward", {"value": 1})).json(), "Accepted")
     check((await service.http.get(HOME)).json(), "PolicyInfo")

@@ -45,7 +45,9 @@ def test_moments_are_those_of_numpy():
         moments.update(part, np.zeros(part.shape[1], np.uint64))
     assert moments.mean == pytest.approx(columns.mean(axis=1), rel=1e-12)
     assert moments.variance == pytest.approx(columns.var(axis=1, ddof=1), rel=1e-12)
-    assert moments.stderr(gradient) == pytest.approx(np.std(gradient @ columns, ddof=1) / math.sqrt(500), rel=1e-12)
+    assert moments.stderr(gradient) == pytest.approx(
+        np.std(gradient @ columns, ddof=1) / math.sqrt(500), rel=1e-12
+    )
     assert np.array_equal(moments.low, columns.min(axis=1))
     assert np.array_equal(moments.high, columns.max(axis=1))
 
@@ -67,7 +69,9 @@ def test_normal_by_hand():
     for alpha in (0.05, 0.5):
         estimate = found.estimate(Normal(alpha))
         radius = NormalDist().inv_cdf(1 - alpha / 2) * estimate.stderr
-        assert estimate.interval == pytest.approx((estimate.value - radius, estimate.value + radius))
+        assert estimate.interval == pytest.approx(
+            (estimate.value - radius, estimate.value + radius)
+        )
 
 
 def test_bernstein_by_hand():
@@ -84,10 +88,15 @@ def test_bernstein_by_hand():
 def test_bernstein_says_when_it_is_no_guarantee():
     found = fed("ips", batch())
     assert "because max_weight and rewards were not stated" in found.estimate(Bernstein()).reason
-    assert "because max_weight were not stated" not in found.estimate(Bernstein(max_weight=4.0)).reason
+    assert (
+        "because max_weight were not stated" not in found.estimate(Bernstein(max_weight=4.0)).reason
+    )
     assert "rewards" in found.estimate(Bernstein(max_weight=4.0)).reason
     assert "outside" in found.estimate(Bernstein(max_weight=1.0, rewards=(0.0, 1.0))).reason
-    assert "outside" in fed("snips", batch()).estimate(Bernstein(max_weight=4.0, rewards=(0.0, 0.1))).reason
+    assert (
+        "outside"
+        in fed("snips", batch()).estimate(Bernstein(max_weight=4.0, rewards=(0.0, 0.1))).reason
+    )
 
 
 @pytest.mark.parametrize("name", FORMULAS)
@@ -107,9 +116,14 @@ def test_a_ratio_whose_weight_may_be_zero_has_no_bernstein_interval():
     assert fed("snips", rows).estimate(Bernstein(max_weight=4.0)).interval == (-math.inf, math.inf)
 
 
-@pytest.mark.parametrize("formula", [IPS(), SNIPS(), SNDR(), ClippedIPS(2.0), SwitchDR(tau=3.0), DRos(lambda_=4.0)])
+@pytest.mark.parametrize(
+    "formula", [IPS(), SNIPS(), SNDR(), ClippedIPS(2.0), SwitchDR(tau=3.0), DRos(lambda_=4.0)]
+)
 def test_no_column_leaves_its_span(formula):
-    """On a fine grid of weights, rewards and predictions; and the span is no wider than it has to be."""
+    """On a fine grid of weights, rewards and predictions.
+
+    And the span is no wider than it has to be.
+    """
     low, high = formula.span(5.0, (-1.0, 2.0))
     weights, rewards = np.linspace(0.0, 5.0, 501), np.linspace(-1.0, 2.0, 4)
     w, r, q, e = (each.ravel() for each in np.meshgrid(weights, rewards, rewards, rewards))
@@ -124,7 +138,9 @@ def test_anytime_by_hand():
     rows, alpha, n = batch(), 0.05, N
     column = rows.weight * rows.reward
     rho2 = (-2 * math.log(alpha) + math.log(-2 * math.log(alpha) + 1)) / 500
-    margin = math.sqrt(2 * (n * rho2 + 1) / (n**2 * rho2) * math.log(math.sqrt(n * rho2 + 1) / alpha))
+    margin = math.sqrt(
+        2 * (n * rho2 + 1) / (n**2 * rho2) * math.log(math.sqrt(n * rho2 + 1) / alpha)
+    )
     low, high = fed("ips", rows).estimate(Anytime(tightest_at=500)).interval
     assert (high - low) / 2 == pytest.approx(margin * column.std(ddof=1))
     widths = {}
@@ -138,12 +154,18 @@ def test_splitmix64_is_the_published_one():
     """The first outputs of the reference implementation seeded with 1234567 (Vigna's splitmix64.c)."""
     golden = 0x9E3779B97F4A7C15
     states = np.array([(1234567 + step * golden) % 2**64 for step in range(3)], np.uint64)
-    assert splitmix64(states).tolist() == [6457827717110365317, 3203168211198807973, 9817491932198370423]
+    assert splitmix64(states).tolist() == [
+        6457827717110365317,
+        3203168211198807973,
+        9817491932198370423,
+    ]
 
 
 def test_the_table_of_poisson_quantiles_has_its_probabilities():
     for count in range(6):
-        assert (count == POISSON).mean() == pytest.approx(math.exp(-1) / math.factorial(count), abs=2**-15)
+        assert (count == POISSON).mean() == pytest.approx(
+            math.exp(-1) / math.factorial(count), abs=2**-15
+        )
     assert POISSON.mean() == pytest.approx(1.0, abs=1e-4)
     assert POISSON.var() == pytest.approx(1.0, abs=1e-3)
 
@@ -185,8 +207,13 @@ def test_the_bootstrap_interval_is_made_of_percentiles():
 def test_a_bootstrap_of_slates_draws_the_slots_of_a_decision_together():
     """Ten rows that are one row ten times: rows taken for independent would make the interval sqrt(10) too narrow."""
     one = batch(500)
-    ten = OpeBatch(*(np.repeat(getattr(one, name), 10) for name in ("keys", "reward", "propensity", "target")))
-    widths = [np.diff(fed("ips", rows, replicates=200).estimate(Bootstrap()).interval)[0] for rows in (one, ten)]
+    ten = OpeBatch(
+        *(np.repeat(getattr(one, name), 10) for name in ("keys", "reward", "propensity", "target"))
+    )
+    widths = [
+        np.diff(fed("ips", rows, replicates=200).estimate(Bootstrap()).interval)[0]
+        for rows in (one, ten)
+    ]
     assert widths[1] == pytest.approx(widths[0], rel=1e-9)
 
 

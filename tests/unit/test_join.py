@@ -69,7 +69,9 @@ def test_an_entry_far_in_the_future_closes_every_window_in_the_order_of_the_dead
     assert [each.record.event_id for each in closed] == ["first", "second"]
 
 
-@pytest.mark.parametrize(("aggregation", "expected"), [("first", 2.0), ("last", 1.0), ("sum", 8.0), ("max", 5.0)])
+@pytest.mark.parametrize(
+    ("aggregation", "expected"), [("first", 2.0), ("last", 1.0), ("sum", 8.0), ("max", 5.0)]
+)
 def test_rewards_of_one_slot_are_aggregated(aggregation, expected):
     log = Log(msgspec.structs.replace(RULE, aggregation=aggregation))
     log.at(0, decision())
@@ -95,7 +97,13 @@ def test_a_deferred_decision_is_learned_only_if_it_was_activated_before_it_close
     log.at(5, RewardRecord("never", 1.0))
     closed = log.at(WINDOW, ActivationRecord("too late"))
     assert [each.record.event_id for each in closed] == ["activated"]
-    assert log.counts == {"decisions": 3, "closed": 1, "not_activated": 2, "joined": 1, "orphan_activation": 1}
+    assert log.counts == {
+        "decisions": 3,
+        "closed": 1,
+        "not_activated": 2,
+        "joined": 1,
+        "orphan_activation": 1,
+    }
 
 
 def test_the_window_of_a_deferred_decision_runs_from_the_decision():
@@ -235,12 +243,18 @@ def test_of_two_decisions_with_one_id_the_first_counts():
 
 
 def test_a_decision_is_joined_under_the_spec_it_was_logged_with():
-    log = Log(RULE, old=JoinRule(window_s=1, default_reward=7.0), new=JoinRule(window_s=20, default_reward=9.0))
+    log = Log(
+        RULE,
+        old=JoinRule(window_s=1, default_reward=7.0),
+        new=JoinRule(window_s=20, default_reward=9.0),
+    )
     log.at(0, decision("new", spec="new"))
     log.at(0, decision("old", spec="old"))
     log.join.rule = JoinRule(window_s=100)
     assert [(c.record.event_id, c.rewards) for c in log.at(1000, TickRecord())] == [("old", (7.0,))]
-    assert [(c.record.event_id, c.rewards) for c in log.at(20_000, TickRecord())] == [("new", (9.0,))]
+    assert [(c.record.event_id, c.rewards) for c in log.at(20_000, TickRecord())] == [
+        ("new", (9.0,))
+    ]
 
 
 def test_the_oldest_open_decision_and_the_next_deadline_are_known():
@@ -306,7 +320,10 @@ def test_the_join_agrees_with_a_plain_reading_of_its_rule(steps):
             e.record
             for n, e in enumerate(entries)
             if getattr(e.record, "event_id", None) == record.event_id
-            and ((n > at and e.time_ms < end) or (n < at and e.time_ms + WINDOW > start and e.time_ms >= earlier))
+            and (
+                (n > at and e.time_ms < end)
+                or (n < at and e.time_ms + WINDOW > start and e.time_ms >= earlier)
+            )
         ]
         after = [e.record for e in entries[at + 1 :] if e.time_ms < end]
         if record.deferred and ActivationRecord(record.event_id) not in after:
@@ -319,5 +336,7 @@ def test_the_join_agrees_with_a_plain_reading_of_its_rule(steps):
             slot = slots.get(reward.action_id, -1) if reward.action_id else (reward.slot or 0)
             if 0 <= slot < len(slots) and reward.slot in (None, slot):
                 values.setdefault(slot, reward.value)
-        expected.append((entry.id, tuple(values.get(slot, -1.0) for slot in range(len(record.chosen)))))
+        expected.append(
+            (entry.id, tuple(values.get(slot, -1.0) for slot in range(len(record.chosen))))
+        )
     assert [(j.position, j.rewards) for j in joined_of(entries)] == expected

@@ -46,7 +46,9 @@ def holding(*ids: str) -> Catalogue:
 @settings(max_examples=25, deadline=None)
 async def test_of_any_catalogue_every_source_fills_its_part_of_the_pool(way, held, slots, exclude):
     spec, ranker, left = WAYS[way], serving(WAYS[way], holding(*held)), held - exclude
-    request = RankRequest(user_id="known", slots=min(slots, max(1, len(left))), exclude=sorted(exclude))
+    request = RankRequest(
+        user_id="known", slots=min(slots, max(1, len(left))), exclude=sorted(exclude)
+    )
     if not left:
         with pytest.raises((NoCandidatesError, UnknownUserError)):
             await ranker.rank(request)
@@ -56,19 +58,26 @@ async def test_of_any_catalogue_every_source_fills_its_part_of_the_pool(way, hel
     assert len(record.action_ids) >= min(spec.limit, len(left))
     scores = record.source_scores()
     assert set(scores) == set(NAMES)
-    for name in NAMES:  # in a mixture, what it proposed; in a blend each scores all that any has proposed
+    # in a mixture, what it proposed; in a blend each scores all that any has proposed
+    for name in NAMES:
         assert np.count_nonzero(~np.isnan(scores[name])) >= min(spec.limit, len(left)), name
     assert not record.unserved
     assert record.failed is None
     if record.holdout and spec.holdout is not None and not (record.chosen[1:]):
         context, actions = featurise_record(spec, ranker.serving.catalogue, record)
-        np.testing.assert_array_equal(FixedPolicy(spec.holdout.policy).pmf(context, actions), record.pmfs()[0])
+        np.testing.assert_array_equal(
+            FixedPolicy(spec.holdout.policy).pmf(context, actions), record.pmfs()[0]
+        )
 
 
 @pytest.mark.parametrize("way", WAYS)
 async def test_an_emptied_catalogue_leaves_no_candidate_and_says_so(way):
     ranker = serving(WAYS[way], Catalogue.put([]))
-    for request in (RankRequest(user_id="known"), RankRequest(user_id="nobody"), RankRequest(history=["i01", "i02"])):
+    for request in (
+        RankRequest(user_id="known"),
+        RankRequest(user_id="nobody"),
+        RankRequest(history=["i01", "i02"]),
+    ):
         with pytest.raises(NoCandidatesError, match="the catalogue has no items") as caught:
             await ranker.rank(request)
         assert caught.value.target == "actions"
@@ -76,7 +85,9 @@ async def test_an_emptied_catalogue_leaves_no_candidate_and_says_so(way):
 
 async def test_explicit_actions_are_the_callers_affair():
     for catalogue in (Catalogue.put([]), holding("other")):
-        record = await serving(BLEND, catalogue).rank(RankRequest(actions=[ActionRequest("i05"), ActionRequest("i06")]))
+        record = await serving(BLEND, catalogue).rank(
+            RankRequest(actions=[ActionRequest("i05"), ActionRequest("i06")])
+        )
         assert record.action_ids == ["i05", "i06"]
 
 
@@ -110,8 +121,16 @@ async def test_a_decision_is_made_of_the_catalogue_that_its_record_names():
 
     ranker = fresh_ranker(spec, [Slow("cf", {"a": 3.0, "c": 1.0})], holding("a"))
     first, second = await ranker.rank(RankRequest()), await ranker.rank(RankRequest())
-    assert (first.action_ids, first.catalogue, first.snapshot_id) == (["a"], holding("a").digest, "s0")
-    assert (second.action_ids, second.catalogue, second.snapshot_id) == (["c"], holding("c").digest, "s2")
+    assert (first.action_ids, first.catalogue, first.snapshot_id) == (
+        ["a"],
+        holding("a").digest,
+        "s0",
+    )
+    assert (second.action_ids, second.catalogue, second.snapshot_id) == (
+        ["c"],
+        holding("c").digest,
+        "s2",
+    )
 
 
 def test_what_may_be_proposed_is_found_once_for_a_catalogue_not_for_each_snapshot():
@@ -129,12 +148,17 @@ def test_an_emptied_catalogue_is_another_than_none_and_comes_back_from_its_bytes
     assert (none.limits, emptied.limits, holding("a").limits) == (False, True, True)
     for catalogue in (none, emptied, holding("a")):
         again = Catalogue.decode(catalogue.encoded)
-        assert (again.digest, again.ids, again.limits) == (catalogue.digest, catalogue.ids, catalogue.limits)
+        assert (again.digest, again.ids, again.limits) == (
+            catalogue.digest,
+            catalogue.ids,
+            catalogue.limits,
+        )
     assert len(emptied) == 0
     assert emptied.namespace(["a"]).values.shape == (1, 0)
 
 
-# --- sources that fail, and what is held out while they do ------------------------------------------------------------
+# --- sources that fail, and what is held out while they do
+# ------------------------------------------------------------
 
 
 def failing(name: str) -> FakeSource:
@@ -156,7 +180,9 @@ def failing(name: str) -> FakeSource:
     ],
 )
 @pytest.mark.parametrize("kind", ["blend", "mixture"])
-async def test_a_held_out_decision_that_its_policy_did_not_make_says_so(kind, policy, source, slots, unserved):
+async def test_a_held_out_decision_that_its_policy_did_not_make_says_so(
+    kind, policy, source, slots, unserved
+):
     spec = PolicySpec(
         "home",
         kind=kind,
@@ -171,12 +197,16 @@ async def test_a_held_out_decision_that_its_policy_did_not_make_says_so(kind, po
 
 
 async def test_without_scores_of_its_source_a_held_out_decision_among_explicit_actions_is_none_of_the_control():
-    spec = PolicySpec("home", sources=[ArtifactSource("cf")], artifact="a", holdout=Holdout(1.0, "cf"))
+    spec = PolicySpec(
+        "home", sources=[ArtifactSource("cf")], artifact="a", holdout=Holdout(1.0, "cf")
+    )
     ranker = fresh_ranker(spec, [FakeSource("cf", {})])
     scored = [ActionRequest("a", scores={"cf": 1.0}), ActionRequest("b")]
     assert (await ranker.rank(RankRequest(actions=scored))).control
     assert (await ranker.rank(RankRequest(actions=scored, slots=2))).unserved
-    assert (await ranker.rank(RankRequest(actions=[ActionRequest("a"), ActionRequest("b")]))).unserved
+    assert (
+        await ranker.rank(RankRequest(actions=[ActionRequest("a"), ActionRequest("b")]))
+    ).unserved
 
 
 async def test_what_is_wrong_with_a_source_is_kept_counted_and_in_the_record(caplog):
@@ -189,7 +219,9 @@ async def test_what_is_wrong_with_a_source_is_kept_counted_and_in_the_record(cap
         assert record.holdout is record.unserved is False
     assert ranker.source_failures == {"cf": 50}
     assert ranker.source_troubles["cf"].reason == "cf is down"
-    assert len([each for each in caplog.records if "cf is down" in each.getMessage()]) == 1, "not fifty times"
+    assert len([each for each in caplog.records if "cf is down" in each.getMessage()]) == 1, (
+        "not fifty times"
+    )
     cf.failing = False
     assert (await ranker.rank(RankRequest())).failed is None
     deep.failing = cf.failing = True

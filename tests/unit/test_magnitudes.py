@@ -17,7 +17,11 @@ from policies.spec import PolicySpec, VwConfig
 from simulator.checks.magnitudes import Magnitudes
 from simulator.checks.stored import Stored
 
-PLAIN, CROSSED, CUBED = "--cb_explore_adf", "--cb_explore_adf -q cf", "--cb_explore_adf --interactions ccf"
+PLAIN, CROSSED, CUBED = (
+    "--cb_explore_adf",
+    "--cb_explore_adf -q cf",
+    "--cb_explore_adf --interactions ccf",
+)
 CASES = {
     "a timestamp in milliseconds": (PLAIN, 1.7e12, 1.0),
     "one in nanoseconds": (PLAIN, 1.7e18, 1.0),
@@ -43,7 +47,9 @@ def is_learned(spec: PolicySpec, record: DecisionRecord) -> bool:
     """Whether VW's weights change when it learns this decision."""
     context, actions = featurise_record(spec, Catalogue(), record)
     learner = VwLearner(spec.learner.args)
-    learner.learn([Interaction("e", 0, context, actions, record.chosen[0], record.propensity(0), 1.0)])
+    learner.learn(
+        [Interaction("e", 0, context, actions, record.chosen[0], record.propensity(0), 1.0)]
+    )
     model = load_vw(learner.snapshot("1-0"))
     return bool(np.abs(model.scores(context, actions)).max() > 0.0)
 
@@ -78,14 +84,19 @@ def test_features_of_the_catalogue_count_and_other_learners_do_not():
 
 RIDGE = RidgeConfig(interactions=[("context", "features")])
 ANY = [EpsilonGreedy(), Softmax(), SquareCB(), Greedy()]
-PAIRS = [(VwConfig(CROSSED), each) for each in ANY] + [(RIDGE, each) for each in (*ANY, LinTs(), LinUcb())]
+PAIRS = [(VwConfig(CROSSED), each) for each in ANY] + [
+    (RIDGE, each) for each in (*ANY, LinTs(), LinUcb())
+]
 
 
 @pytest.mark.parametrize(("learner", "exploration"), PAIRS)
 def test_numbers_at_the_bound_are_decided_on(learner, exploration):
     """By every exploration, crossed as well: a PMF comes out, not an error."""
     spec = PolicySpec("home", learner=learner, exploration=exploration)
-    actions = [ActionRequest(name, {"price": sign * 1e19, "x": 1.0}) for name, sign in (("a", 1), ("b", -1), ("c", 0))]
+    actions = [
+        ActionRequest(name, {"price": sign * 1e19, "x": 1.0})
+        for name, sign in (("a", 1), ("b", -1), ("c", 0))
+    ]
     request = RankRequest(event_id="e", context={"now": 1e19, "then": -1e19}, actions=actions)
     pmf = fresh_ranker(spec).decide(request, explicit_pool(actions)).pmfs()[0]
     assert abs(pmf.sum() - 1.0) <= 1e-12

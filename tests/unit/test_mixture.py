@@ -45,7 +45,9 @@ COLUMNS = st.lists(st.one_of(st.just(NAN), st.floats(-5, 5)), min_size=4, max_si
 def marginal(actions: ActionSet, within, floor: float) -> np.ndarray:
     """By enumeration of the pairs (source, item)."""
     total = np.zeros(len(actions))
-    weight = sum(SOURCE_PMF[s] for s, values in actions.scores.items() if not np.isnan(values).all())
+    weight = sum(
+        SOURCE_PMF[s] for s, values in actions.scores.items() if not np.isnan(values).all()
+    )
     for source, values in actions.scores.items():
         present = [k for k in range(len(actions)) if not np.isnan(values[k])]
         if not present:
@@ -58,7 +60,13 @@ def marginal(actions: ActionSet, within, floor: float) -> np.ndarray:
 
 
 @settings(max_examples=100)
-@given(COLUMNS, COLUMNS, COLUMNS, st.sampled_from([0.0, 0.2, 1.0]), st.sampled_from([Softmax(), Greedy()]))
+@given(
+    COLUMNS,
+    COLUMNS,
+    COLUMNS,
+    st.sampled_from([0.0, 0.2, 1.0]),
+    st.sampled_from([Softmax(), Greedy()]),
+)
 def test_the_pmf_is_the_marginal_over_the_sources(cf, deep, popular, floor, within):
     actions = action_set(cf=cf, deep=deep, popular=popular)
     pmf = Mixture(Over(), within, floor).pmf(Context(), actions)
@@ -98,10 +106,14 @@ def test_every_slot_of_a_slate_has_its_own_source_pmf():
     for slot, pmf in enumerate(credit.pmfs()):
         left = [k for k in range(4) if k not in decision.chosen[:slot]]
         names = source_actions(only.take(left)).ids
-        expected = [SOURCE_PMF[s] / sum(SOURCE_PMF[n] for n in names) if s in names else 0.0 for s in credit.sources]
+        expected = [
+            SOURCE_PMF[s] / sum(SOURCE_PMF[n] for n in names) if s in names else 0.0
+            for s in credit.sources
+        ]
         assert pmf == pytest.approx(expected)
         chosen = only.scores[credit.sources[credit.credited[slot]]][decision.chosen[slot]]
-        assert not np.isnan(chosen)  # without a floor only a source that proposes the item is credited
+        # without a floor only a source that proposes the item is credited
+        assert not np.isnan(chosen)
 
 
 def test_the_pmf_does_not_depend_on_the_order_of_the_actions():
@@ -139,7 +151,12 @@ async def test_the_source_learner_trains_with_the_probability_of_the_credited_so
 
 def _joined(fold, log, position):
     join = type(fold.join)(lambda _: SPEC.join)
-    return [joined for entry in log.entries for joined in join.apply(entry) if joined.position == position]
+    return [
+        joined
+        for entry in log.entries
+        for joined in join.apply(entry)
+        if joined.position == position
+    ]
 
 
 async def test_explicit_actions_without_scores_are_chosen_uniformly_and_teach_nothing():

@@ -31,7 +31,9 @@ def test_nothing_is_lost_or_doubled(world: MovieLensWorld) -> None:
 def test_the_split_does_not_depend_on_file_order() -> None:
     ratings = datasets.ratings(datasets.get("ml-100k"))
     shuffled = ratings[np.random.default_rng(0).permutation(len(ratings))]
-    for ours, theirs in zip(split_by_time(ratings, 0.75), split_by_time(shuffled, 0.75), strict=True):
+    for ours, theirs in zip(
+        split_by_time(ratings, 0.75), split_by_time(shuffled, 0.75), strict=True
+    ):
         assert np.array_equal(ours, theirs)
 
 
@@ -49,7 +51,9 @@ def test_contexts_identify_nobody(world: MovieLensWorld) -> None:
     groups = Counter(world.context(user)["group"] for user in world.users)
     assert len(groups) <= 20
     assert min(groups.values()) >= 10
-    assert {tuple(world.context(user)) for user in world.users} == {("age_band", "gender", "occupation", "group")}
+    assert {tuple(world.context(user)) for user in world.users} == {
+        ("age_band", "gender", "occupation", "group")
+    }
 
 
 def test_age_bands_meet_at_their_limits() -> None:
@@ -70,5 +74,8 @@ def test_the_catalogue_covers_everything_rated(world: MovieLensWorld) -> None:
     assert len(ids) == len(world.catalogue) == 1682
     assert {str(item) for item in world.train_ratings["item"]} <= ids
     toy_story = world.catalogue[0]
-    assert toy_story["features"] == {"genres": ["Animation", "Children's", "Comedy"], "decade": "1990"}
+    assert toy_story["features"] == {
+        "genres": ["Animation", "Children's", "Comedy"],
+        "decade": "1990",
+    }
     assert toy_story["metadata"] == {"title": "Toy Story", "year": "1995"}

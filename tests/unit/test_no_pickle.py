@@ -8,8 +8,26 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("bandits", "policies", "serve_app", "simulator", "benchmarks", "tests")
-FORBIDDEN = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal", "pandas"}
-LOADERS = {"torch.load", "torch.save", "np.save", "numpy.save", "np.load", "numpy.load", "yaml.load"}
+FORBIDDEN = {
+    "pickle",
+    "cPickle",
+    "_pickle",
+    "cloudpickle",
+    "dill",
+    "joblib",
+    "shelve",
+    "marshal",
+    "pandas",
+}
+LOADERS = {
+    "torch.load",
+    "torch.save",
+    "np.save",
+    "numpy.save",
+    "np.load",
+    "numpy.load",
+    "yaml.load",
+}
 CALLS = {"eval", "exec", "yaml.unsafe_load", "yaml.full_load", "np.fromregex"}
 
 
@@ -22,9 +40,15 @@ def offences(source: str) -> Iterator[str]:
             names = [f"{node.module}.{alias.name}" for alias in node.names] + [str(node.module)]
         elif isinstance(node, ast.Call):
             called = ast.unparse(node.func)
-            if called in LOADERS | CALLS or called.rpartition(".")[2] in {"read_pickle", "to_pickle", "unsafe_load"}:
+            if called in LOADERS | CALLS or called.rpartition(".")[2] in {
+                "read_pickle",
+                "to_pickle",
+                "unsafe_load",
+            }:
                 yield f"{node.lineno}: {called}"
-            if any(k.arg == "allow_pickle" and ast.unparse(k.value) != "False" for k in node.keywords):
+            if any(
+                k.arg == "allow_pickle" and ast.unparse(k.value) != "False" for k in node.keywords
+            ):
                 yield f"{node.lineno}: allow_pickle"
             continue
         else:

@@ -39,8 +39,17 @@ SPEC = PolicySpec("home", join=JoinRule(window_s=1))
 ACTIONS = [ActionRequest("a"), ActionRequest("b")]
 
 
-def log_of(count: int, *, ids: tuple[str, ...] = ("a", "b", "c"), spec: PolicySpec = SPEC, settled: bool = False):
-    """Decisions as a replica makes them, each by its event_id; if ``settled``, with rewards and past their windows."""
+def log_of(
+    count: int,
+    *,
+    ids: tuple[str, ...] = ("a", "b", "c"),
+    spec: PolicySpec = SPEC,
+    settled: bool = False,
+):
+    """Decisions as a replica makes them, each by its event_id.
+
+    If ``settled``, with rewards and past their windows.
+    """
     log, ranker = FakeLog(spec), fresh_ranker(spec)
     for number in range(count):
         record = ranker.decide(RankRequest(event_id=f"e{number}"), Pool(ids, None, {}))
@@ -57,7 +66,9 @@ def severities(report: Report) -> dict[str, str]:
 
 
 def live() -> Live:
-    return Live(end="0-0", clock_ms=0, running=True, position="0-0", head="0-0", learned=0, snapshots=0)
+    return Live(
+        end="0-0", clock_ms=0, running=True, position="0-0", head="0-0", learned=0, snapshots=0
+    )
 
 
 CHECKS = {
@@ -66,9 +77,8 @@ CHECKS = {
     "weights, action_weights, frequencies": Propensities,
     "exploration": Exploration,
     "uniformity": lambda: Uniformity(Stored()),
-    "join_rate, late_rewards, orphan_rewards, unactivated_rewards, invalid_rewards, duplicate_rewards": (
-        lambda: Rewards(Stored())
-    ),
+    "join_rate, late_rewards, orphan_rewards, unactivated_rewards, invalid_rewards,"
+    " duplicate_rewards": (lambda: Rewards(Stored())),
     "reward_flow, constant_rewards": (lambda: Rewards(Stored())),
     "clock": Clock,
     "snapshot_staleness": lambda: Staleness(live(), lambda: None),
@@ -94,11 +104,15 @@ def test_no_check_of_the_doctor_was_forgotten():
     """Whatever a report of the smallest log has found, is found above to be nothing of nothing, or cannot be so."""
     log, _ = log_of(1)
     report = examine(log.entries, salts={"salt": SALT}, stored=Stored(log.blobs.get), live=live())
-    always = {"gaps", "undecodable", "learner_lag"}  # a decision names blobs, and is an entry; there is always a lag
+    # a decision names blobs, and is an entry; there is always a lag
+    always = {"gaps", "undecodable", "learner_lag"}
     always |= {"learning", "refused"}  # so there is always a learner's word
     ridge = {"columns"}  # only of such a policy; without its snapshots there is nothing to check
     assert severities(report)["columns"] == "nothing"
-    assert set(severities(report)) == {name for names in CHECKS for name in names.split(", ")} | always | ridge
+    assert (
+        set(severities(report))
+        == {name for names in CHECKS for name in names.split(", ")} | always | ridge
+    )
 
 
 def test_one_case_is_enough_to_say_something():
@@ -123,7 +137,9 @@ def test_one_case_is_enough_to_say_something():
 def test_cron_can_tell_well_from_nothing_was_checked(salts, snapshots, count, trusted, exit_status):
     log, snapshot = log_of(count)
     stored = Stored(log.blobs.get, lambda _: snapshot if snapshots else None)
-    report = examine(log.entries, policy="home", salts={"salt": SALT} if salts else {}, stored=stored)
+    report = examine(
+        log.entries, policy="home", salts={"salt": SALT} if salts else {}, stored=stored
+    )
     assert (report.trusted, status(report)) == (trusted, exit_status)
     assert status(report, ["derivations"]) == (0 if snapshots and trusted else 3)
     assert status(report, ["no such check"]) == 3
@@ -132,19 +148,26 @@ def test_cron_can_tell_well_from_nothing_was_checked(salts, snapshots, count, tr
 
 def test_a_partition_without_decisions_is_no_proof_of_it():
     log, snapshot = log_of(30)
-    good = examine(log.entries, salts={"salt": SALT}, stored=Stored(log.blobs.get, lambda _: snapshot))
+    good = examine(
+        log.entries, salts={"salt": SALT}, stored=Stored(log.blobs.get, lambda _: snapshot)
+    )
     empty = examine([LogEntry("1-0", TickRecord())])
     report = combined("home", [good, empty])
     assert (report.trusted, report.decisions) == (True, 30)
     assert severities(report)["examination"] == "nothing"
-    assert "partition 1: nothing to check: the log holds no decisions" in [each.message for each in report.findings]
+    assert "partition 1: nothing to check: the log holds no decisions" in [
+        each.message for each in report.findings
+    ]
     assert combined("home", [empty, empty]).trusted is None
     assert status(combined("home", [empty, empty])) == 2
     bare = examine(log.entries, stored=Stored(log.blobs.get))
     assert combined("home", [bare, bare]).trusted is None
     both = combined("home", [good, bare])
     assert (both.trusted, severities(both)["draws"]) == (True, "ok")
-    assert "partition 1: nothing to check" in next(f for f in both.findings if f.check == "draws").message
+    assert (
+        "partition 1: nothing to check"
+        in next(f for f in both.findings if f.check == "draws").message
+    )
 
 
 @pytest.mark.parametrize("ids", [("a",), ("a", "b")])
@@ -154,7 +177,17 @@ def test_choices_that_were_certain_prove_no_probability(ids):
     for number in range(50):
         chosen = draw(pmf, uniform(SALT, "home", f"e{number}", 0, PURPOSE_ACTION))
         record = DecisionRecord(
-            f"e{number}", "home", SPEC.digest, "s", Catalogue().digest, {}, list(ids), None, {}, pmf.tobytes(), [chosen]
+            f"e{number}",
+            "home",
+            SPEC.digest,
+            "s",
+            Catalogue().digest,
+            {},
+            list(ids),
+            None,
+            {},
+            pmf.tobytes(),
+            [chosen],
         )
         log.append(record, at=10 + number)
     found = severities(examine(log.entries, stored=Stored(log.blobs.get)))
@@ -164,7 +197,10 @@ def test_choices_that_were_certain_prove_no_probability(ids):
 def test_an_audit_of_nothing_is_not_sound():
     assert not audit([], salt=SALT).sound
     log, _ = log_of(3)
-    assert audit([entry.record for entry in log.entries if isinstance(entry.record, DecisionRecord)], salt=SALT).sound
+    assert audit(
+        [entry.record for entry in log.entries if isinstance(entry.record, DecisionRecord)],
+        salt=SALT,
+    ).sound
 
 
 def test_tests_of_few_say_that_they_are_few():
@@ -185,25 +221,36 @@ def test_a_replay_by_rejection_that_accepted_nothing_has_no_value():
 
 
 def msgspec_replace(row: LoggedDecision, event_id: str) -> LoggedDecision:
-    return LoggedDecision(event_id, row.context, row.action_ids, row.chosen, row.propensity, row.reward)
+    return LoggedDecision(
+        event_id, row.context, row.action_ids, row.chosen, row.propensity, row.reward
+    )
 
 
-# --- the control ------------------------------------------------------------------------------------------------------
+# --- the control
+# ------------------------------------------------------------------------------------------------------
 
 
 def held_out(*, served: int, unserved: int, marked: bool = True) -> FakeLog:
     spec = PolicySpec(
-        "home", sources=[ArtifactSource("cf"), ArtifactSource("deep")], artifact="a", holdout=Holdout(1.0, "cf")
+        "home",
+        sources=[ArtifactSource("cf"), ArtifactSource("deep")],
+        artifact="a",
+        holdout=Holdout(1.0, "cf"),
     )
     log, ranker = FakeLog(spec), fresh_ranker(spec)
     nan = np.full(2, np.nan, np.float32)
     for number in range(served + unserved):
-        scores = {"deep": np.ones(2, np.float32), "cf": np.array([1, 2], np.float32) if number < served else nan}
+        scores = {
+            "deep": np.ones(2, np.float32),
+            "cf": np.array([1, 2], np.float32) if number < served else nan,
+        }
         failed = None if number < served or not marked else {"cf": "status 500"}
         pool = Pool(("a", "b"), None, scores, failed)
         record = ranker.decide(RankRequest(event_id=f"e{number}"), pool)
         assert record.unserved is (number >= served)
-        log.append(record if marked else msgspec.structs.replace(record, unserved=False), at=10 + number)
+        log.append(
+            record if marked else msgspec.structs.replace(record, unserved=False), at=10 + number
+        )
     return log
 
 
@@ -217,7 +264,9 @@ def held_out(*, served: int, unserved: int, marked: bool = True) -> FakeLog:
         (999, 1, False, "warning"),
     ],
 )
-def test_a_control_that_is_something_else_is_found_also_in_logs_that_do_not_say_so(served, unserved, marked, severity):
+def test_a_control_that_is_something_else_is_found_also_in_logs_that_do_not_say_so(
+    served, unserved, marked, severity
+):
     log = held_out(served=served, unserved=unserved, marked=marked)
     check = Sources(Stored(log.blobs.get))
     for entry in log.entries:
@@ -241,17 +290,26 @@ async def test_sources_that_propose_nothing_and_mixtures_that_had_none_are_count
         artifact="a",
         exploration=EpsilonGreedy(0.1),
     )
-    log, ranker = FakeLog(spec), fresh_ranker(spec, [FakeSource("cf", {}), FakeSource("deep", {"a": 1.0, "b": 0.5})])
+    log, ranker = (
+        FakeLog(spec),
+        fresh_ranker(spec, [FakeSource("cf", {}), FakeSource("deep", {"a": 1.0, "b": 0.5})]),
+    )
     for number in range(20):
         log.append(await ranker.rank(RankRequest(event_id=f"s{number}")), at=10)
         if number < 5:
-            log.append(await ranker.rank(RankRequest(event_id=f"x{number}", actions=ACTIONS)), at=10)
+            log.append(
+                await ranker.rank(RankRequest(event_id=f"x{number}", actions=ACTIONS)), at=10
+            )
     check = Sources(Stored(log.blobs.get))
     for entry in log.entries:
         check.add(entry)
     (finding,) = check.findings()
     assert finding.severity == "warning"
-    assert (finding.figures["empty cf"], finding.figures["uncredited"], finding.figures["decisions"]) == (20, 5, 25)
+    assert (
+        finding.figures["empty cf"],
+        finding.figures["uncredited"],
+        finding.figures["decisions"],
+    ) == (20, 5, 25)
     assert "cf proposed nothing in 20" in finding.message
     assert "5 decisions of a mixture had no source to choose by" in finding.message
 
@@ -262,7 +320,9 @@ def test_a_spec_that_holds_out_nobody_who_came_says_so():
     check = Sources(Stored(log.blobs.get))
     for entry in log.entries:
         check.add(entry)
-    assert {finding.check: finding.severity for finding in check.findings()} == {"holdout": "nothing"}
+    assert {finding.check: finding.severity for finding in check.findings()} == {
+        "holdout": "nothing"
+    }
 
 
 async def test_learning_leaves_the_held_out_out_whether_their_policy_served_them_or_not():
@@ -281,7 +341,8 @@ async def test_learning_leaves_the_held_out_out_whether_their_policy_served_them
         assert log.fold().learned == 0
 
 
-# --- scripts ----------------------------------------------------------------------------------------------------------
+# --- scripts
+# ----------------------------------------------------------------------------------------------------------
 
 
 def loaded(path: str):
@@ -298,13 +359,19 @@ def loaded(path: str):
     return module
 
 
-@pytest.mark.parametrize(("kills", "events", "exit_status"), [(0, 5, 3), (3, 0, 3), (0, 0, 3), (3, 5, 0)])
-def test_chaos_without_kills_or_without_events_has_shown_nothing(kills, events, exit_status, capsys):
+@pytest.mark.parametrize(
+    ("kills", "events", "exit_status"), [(0, 5, 3), (3, 0, 3), (0, 0, 3), (3, 5, 0)]
+)
+def test_chaos_without_kills_or_without_events_has_shown_nothing(
+    kills, events, exit_status, capsys
+):
     chaos = loaded("tests/chaos/run.py")
     promised = chaos.Promised()
     promised.decisions.update({f"d{n}": 0.0 for n in range(events)})
     promised.rewards.update({f"r{n}": 0.0 for n in range(events)})
-    damage = chaos.Damage(Counter({"leader": kills}) if kills else Counter(), recoveries=[1.0] * kills)
+    damage = chaos.Damage(
+        Counter({"leader": kills}) if kills else Counter(), recoveries=[1.0] * kills
+    )
     result = chaos.Result(dict.fromkeys(promised.decisions, 1), set(promised.rewards), events)
     assert chaos._report(damage, promised, result, "identical: all 3", 0) == exit_status
     assert ("nothing to check" in capsys.readouterr().out.splitlines()[-1]) is (exit_status == 3)

@@ -50,21 +50,27 @@ def test_open_decisions_are_counted_however_the_archive_is_cut(archive, town, sh
     waiting = waiting_of(pieces)
     assert waiting.decisions == len({entry.record.event_id for entry in made})
     assert waiting.first_ms == made[0].time_ms + 1000 * WEEK
-    assert made[-1].time_ms + 1000 * WEEK - waiting.last_ms < 60_000  # the last one may be a duplicate
+    # the last one may be a duplicate
+    assert made[-1].time_ms + 1000 * WEEK - waiting.last_ms < 60_000
 
 
 ASKED = {
     "ope": lambda pieces: evaluate(Question([Logging(), Uniform()]), pieces),
-    "sessions": lambda pieces: evaluate_sessions(SessionQuestion((Logging(),), session="town"), pieces),
+    "sessions": lambda pieces: evaluate_sessions(
+        SessionQuestion((Logging(),), session="town"), pieces
+    ),
     "train": lambda pieces: train(LONG, pieces),
-    "search": lambda pieces: search(SearchSpace(spec="x", vary={"floor": {"choice": [0.1, 0.2]}}), LONG, pieces),
+    "search": lambda pieces: search(
+        SearchSpace(spec="x", vary={"floor": {"choice": [0.1, 0.2]}}), LONG, pieces
+    ),
 }
 
 
 @pytest.mark.parametrize("asked", ASKED)
 def test_whoever_finds_no_rows_says_what_waits_and_until_when(archive, asked):
     with pytest.raises(
-        ReplayError, match=r"1,\d\d\d decisions wait for their windows, the first until \d{4}-.*--window-s"
+        ReplayError,
+        match=r"1,\d\d\d decisions wait for their windows, the first until \d{4}-.*--window-s",
     ):
         ASKED[asked](open_log(str(archive), "archive"))
 
@@ -74,7 +80,17 @@ def test_the_command_says_it_and_looks_earlier_when_asked(archive, tmp_path, met
     spec = tmp_path / "spec.yaml"
     spec.write_text("name: p\nexploration: {kind: epsilon_greedy}\n")
     policy = "uniform" if method == "ope" else str(spec)
-    command = ["replay", "--log", str(archive), "--method", method, "--policy", policy, "--bound", "5"]
+    command = [
+        "replay",
+        "--log",
+        str(archive),
+        "--method",
+        method,
+        "--policy",
+        policy,
+        "--bound",
+        "5",
+    ]
     done = CliRunner().invoke(app, command)
     assert isinstance(done.exception, ReplayError)
     assert "decisions wait for their windows" in done.exception.message
@@ -84,7 +100,9 @@ def test_the_command_says_it_and_looks_earlier_when_asked(archive, tmp_path, met
     report = json.loads(out.read_text())
     assert report["log"]["rows"] > 1000
     said = json.dumps(report["results"][-1])
-    assert "only rewards within 2 s of a decision are counted, where the policy waits 604800 s" in said
+    assert (
+        "only rewards within 2 s of a decision are counted, where the policy waits 604800 s" in said
+    )
     assert '"reliable"' not in said
 
 
@@ -112,7 +130,9 @@ def test_a_window_that_is_no_shorter_changes_nothing(archive, town):
 
 
 def test_what_is_left_out_is_in_the_report(archive):
-    report = evaluate(Question([Logging(), Uniform()]), open_log(str(archive), "archive", window_s=2, shards=3))
+    report = evaluate(
+        Question([Logging(), Uniform()]), open_log(str(archive), "archive", window_s=2, shards=3)
+    )
     estimates = [each for result in report.results for each in result.estimates.values()]
     assert {each.verdict for each in estimates} <= {"weak", "unreliable"}
     assert all(re.search(r"only rewards within 2 s", each.reason) for each in estimates)
@@ -134,7 +154,14 @@ def test_a_window_that_cannot_be_is_refused(tmp_path, log_format, window_s):
 
 def test_what_is_trained_before_windows_have_closed_is_said(archive, tmp_path):
     (tmp_path / "p.yaml").write_text("name: p\nexploration: {kind: epsilon_greedy}\n")
-    command = ["policy", str(tmp_path / "p.yaml"), "--log", str(archive), "--out", str(tmp_path / "model")]
+    command = [
+        "policy",
+        str(tmp_path / "p.yaml"),
+        "--log",
+        str(archive),
+        "--out",
+        str(tmp_path / "model"),
+    ]
     done = CliRunner().invoke(train_app, command)
     assert isinstance(done.exception, ReplayError)
     assert "decisions wait for their windows" in done.exception.message

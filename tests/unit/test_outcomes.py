@@ -11,7 +11,13 @@ from logs import RULE, WINDOW, archived, decision
 
 from bandits import records
 from bandits.codec import digest
-from bandits.errors import ArchiveError, BadRowError, BanditloopError, MissingBlobError, StalledError
+from bandits.errors import (
+    ArchiveError,
+    BadRowError,
+    BanditloopError,
+    MissingBlobError,
+    StalledError,
+)
 from bandits.exploration import EpsilonGreedy, LinTs, VwExploration
 from bandits.records import Credit, LogRecord, MergeInput, MergeRecord, kind_of
 from bandits.ridge import RidgeConfig
@@ -29,7 +35,9 @@ from simulator.logs.archive import policy_pieces
 
 RIDGE = PolicySpec("home", learner=RidgeConfig(), exploration=LinTs(draws=3), join=RULE)
 VW = msgspec.structs.replace(
-    RIDGE, learner=VwConfig("--cb_explore_adf --cb_type mtr -b 8 -q ci"), exploration=EpsilonGreedy(0.2)
+    RIDGE,
+    learner=VwConfig("--cb_explore_adf --cb_type mtr -b 8 -q ci"),
+    exploration=EpsilonGreedy(0.2),
 )
 SPECS = {"ridge": RIDGE, "vw": VW}
 OTHER = msgspec.structs.replace(RIDGE, learner=RidgeConfig(l2=9.0))
@@ -63,11 +71,15 @@ def vw_spec(args: str) -> bytes:
 
 REFUSED: dict[str, tuple[str, Make]] = {
     "spec: not JSON": ("truncated", lambda log, _: records.SpecRecord(blob(log, b"{"), "s")),
-    "spec: an unknown key": ("unknown", lambda log, _: records.SpecRecord(blob(log, b'{"name":"home","z":1}'), "s")),
+    "spec: an unknown key": (
+        "unknown",
+        lambda log, _: records.SpecRecord(blob(log, b'{"name":"home","z":1}'), "s"),
+    ),
     "spec: a combination that cannot work": (
         "ridge",
         lambda log, _: records.SpecRecord(
-            blob(log, b'{"name":"home","learner":{"kind":"vw"},"exploration":{"kind":"lints"}}'), "s"
+            blob(log, b'{"name":"home","learner":{"kind":"vw"},"exploration":{"kind":"lints"}}'),
+            "s",
         ),
     ),
     "spec: arguments that are not allowed": (
@@ -76,7 +88,9 @@ REFUSED: dict[str, tuple[str, Make]] = {
     ),
     "spec: arguments that VW refuses": (
         "VW refuses",
-        lambda log, _: records.SpecRecord(blob(log, vw_spec("--cb_explore_adf --cb_type nonsense")), "s"),
+        lambda log, _: records.SpecRecord(
+            blob(log, vw_spec("--cb_explore_adf --cb_type nonsense")), "s"
+        ),
     ),
     "catalogue: not JSON": ("catalogue", lambda log, _: records.CatalogueRecord(blob(log, b"[{]"))),
     "catalogue: two items of one id": (
@@ -87,13 +101,22 @@ REFUSED: dict[str, tuple[str, Make]] = {
         "up to",
         lambda log, _: records.CatalogueRecord(blob(log, b'[{"id":"a","features":{"x":1e300}}]')),
     ),
-    "decision: of a spec that is none": ("truncated", lambda log, spec: named(spec, spec=blob(log, b"{"))),
-    "decision: of a catalogue that is none": ("catalogue", lambda log, spec: named(spec, catalogue=blob(log, b"{"))),
+    "decision: of a spec that is none": (
+        "truncated",
+        lambda log, spec: named(spec, spec=blob(log, b"{")),
+    ),
+    "decision: of a catalogue that is none": (
+        "catalogue",
+        lambda log, spec: named(spec, catalogue=blob(log, b"{")),
+    ),
     "decision: a slate of such a catalogue": (
         "catalogue",
         lambda log, spec: named(spec, chosen=(2, 0), catalogue=blob(log, b"[1]")),
     ),
-    "warm_start: not a model": ("not a trained model", lambda log, _: records.WarmStartRecord(blob(log, b"x"))),
+    "warm_start: not a model": (
+        "not a trained model",
+        lambda log, _: records.WarmStartRecord(blob(log, b"x")),
+    ),
     "warm_start: of another learner": (
         "another kind",
         lambda log, spec: records.WarmStartRecord(blob(log, trained(OTHER))),
@@ -108,8 +131,14 @@ REFUSED: dict[str, tuple[str, Make]] = {
         "not a",
         lambda log, spec: records.WarmStartRecord(blob(log, trained(spec, b"x"))),
     ),
-    "rollback: to before there was a spec": ("no spec", lambda _, __: records.RollbackRecord("s", "0-0")),
-    "rollback: to what is not yet": ("no spec", lambda _, __: records.RollbackRecord("s", f"{AT + 9}-0")),
+    "rollback: to before there was a spec": (
+        "no spec",
+        lambda _, __: records.RollbackRecord("s", "0-0"),
+    ),
+    "rollback: to what is not yet": (
+        "no spec",
+        lambda _, __: records.RollbackRecord("s", f"{AT + 9}-0"),
+    ),
 }
 APPLIED: dict[str, Make] = {
     "decision": lambda _, spec: named(spec),
@@ -128,7 +157,9 @@ APPLIED: dict[str, Make] = {
     "rollback": lambda log, _: records.RollbackRecord("s", log.entries[4].id),
     "warm_start": lambda log, spec: records.WarmStartRecord(blob(log, trained(spec))),
     "cut": lambda _, __: records.CutRecord(1),
-    "merge": lambda _, __: MergeRecord(1, [None, MergeInput(1, "1-0", "x", 0)], "y", "another model"),
+    "merge": lambda _, __: MergeRecord(
+        1, [None, MergeInput(1, "1-0", "x", 0)], "y", "another model"
+    ),
 }
 
 
@@ -151,26 +182,46 @@ def log_of(spec: PolicySpec, make: Make | None) -> FakeLog:
 
 def whole(log: FakeLog, refusals: list[Refusal], past: FakePast | None = None) -> Fold:
     past = past or FakePast(log)
-    return Fold(log.blobs.__getitem__, salt=SALT, past=past, on_checkpoint=past.keep, on_refused=refusals.append)
+    return Fold(
+        log.blobs.__getitem__,
+        salt=SALT,
+        past=past,
+        on_checkpoint=past.keep,
+        on_refused=refusals.append,
+    )
 
 
 def as_partition(log: FakeLog, refusals: list[Refusal]) -> PartitionFold:
     past = FakePast(log)
     return PartitionFold(
-        log.blobs.__getitem__, salt=SALT, past=past, partition=0, merged=lambda _: b"", on_refused=refusals.append
+        log.blobs.__getitem__,
+        salt=SALT,
+        past=past,
+        partition=0,
+        merged=lambda _: b"",
+        on_refused=refusals.append,
     )
 
 
 def test_the_tables_know_every_kind_of_record():
     kinds = {each.__struct_config__.tag for each in get_args(LogRecord)}
     assert {name.partition(":")[0] for name in APPLIED} == kinds
-    assert {name.partition(":")[0] for name in REFUSED} == {"spec", "catalogue", "decision", "warm_start", "rollback"}
+    assert {name.partition(":")[0] for name in REFUSED} == {
+        "spec",
+        "catalogue",
+        "decision",
+        "warm_start",
+        "rollback",
+    }
 
 
 @pytest.mark.parametrize("learner", SPECS)
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_the_bytes_show_is_refused_alike_by_all_and_learning_goes_on(name, learner):
-    """The model is that of the log without the entry; resumed, verified, and as one partition of several, too."""
+    """The model is that of the log without the entry.
+
+    Resumed, verified, and as one partition of several, too.
+    """
     spec, (why, make) = SPECS[learner], REFUSED[name]
     log, kind, told = log_of(spec, make), name.partition(":")[0], []
     fold, past = whole(log, told, kept := FakePast(log)), kept
@@ -195,13 +246,17 @@ def test_what_the_bytes_show_is_refused_alike_by_all_and_learning_goes_on(name, 
     assert again == told
     assert resumed.state() == fold.state()
 
-    assert [each.verdict for each in verify(whole(log, []), log.entries, served, build={})] == ["identical"]
+    assert [each.verdict for each in verify(whole(log, []), log.entries, served, build={})] == [
+        "identical"
+    ]
 
     if kind != "rollback":  # of several partitions the next merge decides
         of_several: list[Refusal] = []
         partition = as_partition(log, of_several)
         partition.apply(log.entries)
-        assert [(each.position, each.kind) for each in of_several] == [(each.position, each.kind) for each in told]
+        assert [(each.position, each.kind) for each in of_several] == [
+            (each.position, each.kind) for each in told
+        ]
         assert partition.learned == 16
 
 
@@ -226,20 +281,35 @@ BLOBS = {
     "catalogue": APPLIED["catalogue"],
     "warm_start": APPLIED["warm_start"],
     "decision: its spec": lambda log, spec: named(spec, spec=blob(log, changed(spec, floor=0.7))),
-    "decision: its catalogue": lambda log, spec: named(spec, catalogue=blob(log, CATALOGUE.encoded)),
-    **{f"refused {name}": make for name, (_, make) in REFUSED.items() if not name.startswith("rollback")},
+    "decision: its catalogue": lambda log, spec: named(
+        spec, catalogue=blob(log, CATALOGUE.encoded)
+    ),
+    **{
+        f"refused {name}": make
+        for name, (_, make) in REFUSED.items()
+        if not name.startswith("rollback")
+    },
 }
 
 
-@pytest.mark.parametrize("damage", [lambda data: None, lambda data: data[:-1], lambda data: data + b" "])
+@pytest.mark.parametrize(
+    "damage", [lambda data: None, lambda data: data[:-1], lambda data: data + b" "]
+)
 @pytest.mark.parametrize("name", BLOBS)
-def test_without_its_blob_or_with_a_damaged_one_the_fold_stops_at_the_entry_and_later_goes_on(name, damage):
-    """It is not refused, whatever the blob holds: that is not known. With the blob back it is as if it never lacked."""
+def test_without_its_blob_or_with_a_damaged_one_the_fold_stops_at_the_entry_and_later_goes_on(
+    name, damage
+):
+    """It is not refused, whatever the blob holds: that is not known.
+
+    With the blob back it is as if it never lacked.
+    """
     log = log_of(RIDGE, BLOBS[name])
     expected = whole(log, told := [])
     expected.apply(log.entries)
     record = next(entry.record for entry in log.entries if entry.id == f"{AT}-0")
-    names = {getattr(record, field, None) for field in ("digest", "spec", "catalogue")} - {RIDGE.digest}
+    names = {getattr(record, field, None) for field in ("digest", "spec", "catalogue")} - {
+        RIDGE.digest
+    }
     [missing] = [each for each in log.blobs if each in names and each != Catalogue().digest]
     data = log.blobs.pop(missing)
     if (damaged := damage(data)) is not None:
@@ -249,7 +319,9 @@ def test_without_its_blob_or_with_a_damaged_one_the_fold_stops_at_the_entry_and_
     with pytest.raises(StalledError) as stopped:
         fold.apply(log.entries)
     assert not again
-    closes = "its catalogue" in name or "catalogue that is none" in name or "such a catalogue" in name
+    closes = (
+        "its catalogue" in name or "catalogue that is none" in name or "such a catalogue" in name
+    )
     assert stopped.value.position == (f"{AT + 10_000}-0" if closes else f"{AT}-0")
     assert missing[:8] in stopped.value.message
     log.blobs[missing] = data
@@ -261,7 +333,9 @@ def test_without_its_blob_or_with_a_damaged_one_the_fold_stops_at_the_entry_and_
     assert fold.state() == expected.state()
 
 
-@pytest.mark.parametrize("error", [MemoryError("too little"), np.linalg.LinAlgError("singular"), RuntimeError("VW")])
+@pytest.mark.parametrize(
+    "error", [MemoryError("too little"), np.linalg.LinAlgError("singular"), RuntimeError("VW")]
+)
 @pytest.mark.parametrize("name", ["spec", "checkpoint", "warm_start", "rollback"])
 def test_what_depends_on_the_machine_stops_the_fold_and_refuses_nothing(name, error, monkeypatch):
     log, told = log_of(RIDGE, APPLIED[name]), []
@@ -278,7 +352,9 @@ def test_what_depends_on_the_machine_stops_the_fold_and_refuses_nothing(name, er
     assert not told
 
 
-@pytest.mark.parametrize("error", [ArchiveError("a gap"), OSError("gone"), MissingBlobError("gone")])
+@pytest.mark.parametrize(
+    "error", [ArchiveError("a gap"), OSError("gone"), MissingBlobError("gone")]
+)
 def test_a_rollback_without_the_log_behind_it_stops_the_fold(error):
     log = log_of(RIDGE, APPLIED["rollback"])
     past = FakePast(log)
@@ -311,7 +387,11 @@ def broken(data: bytes) -> bytes:
 
 @pytest.mark.parametrize(
     ("sources", "scores"),
-    [(["cf", "zz"], {"cf": [1.0, 2.0, 3.0]}), (["zz"], {}), (["zz"], {"zz": [np.nan] * 3, "cf": [1.0, 1.0, 1.0]})],
+    [
+        (["cf", "zz"], {"cf": [1.0, 2.0, 3.0]}),
+        (["zz"], {}),
+        (["zz"], {"zz": [np.nan] * 3, "cf": [1.0, 1.0, 1.0]}),
+    ],
 )
 def test_a_mixtures_decision_credited_to_a_source_without_scores_is_refused(sources, scores):
     spec = msgspec.structs.replace(
@@ -359,10 +439,14 @@ def test_every_kind_of_record_has_a_name():
 def test_a_model_that_vw_was_taught_in_another_way_is_taken_since_fold_2(version, own):
     """Earlier builds refused it; their logs are folded as they folded them."""
     explorations = {False: EpsilonGreedy(0.2), True: VwExploration()}
-    spec, other = (msgspec.structs.replace(VW, exploration=explorations[each]) for each in (own, not own))
+    spec, other = (
+        msgspec.structs.replace(VW, exploration=explorations[each]) for each in (own, not own)
+    )
     teacher = whole(log := log_of(other, None), [])
     teacher.apply(log.entries)
-    model = TrainedModel(spec_bytes=other.encoded, learned=16, checkpoint=teacher.learner.checkpoint())
+    model = TrainedModel(
+        spec_bytes=other.encoded, learned=16, checkpoint=teacher.learner.checkpoint()
+    )
     log = FakeLog(spec)
     if version > 1:
         log.append(records.BuildRecord({"fold": str(version)}), at=2)
@@ -388,14 +472,20 @@ def test_who_reads_the_archive_refuses_the_same(name, shards, tmp_path):
     assert skipped == (kind == "decision")
     if kind == "decision":
         with pytest.raises(BadRowError, match=f"{AT}-0"):
-            [batch for piece in policy_pieces(str(tmp_path), "p", shards) for batch in piece.batches()]
+            [
+                batch
+                for piece in policy_pieces(str(tmp_path), "p", shards)
+                for batch in piece.batches()
+            ]
 
 
 @pytest.mark.parametrize("name", [each for each in REFUSED if not each.startswith("rollback")])
 def test_to_the_doctor_a_refused_entry_is_no_gap_and_one_without_its_blob_is(name):
     log = log_of(RIDGE, REFUSED[name][1])
     record = next(entry.record for entry in log.entries if entry.id == f"{AT}-0")
-    names = {getattr(record, field, None) for field in ("digest", "spec", "catalogue")} - {RIDGE.digest}
+    names = {getattr(record, field, None) for field in ("digest", "spec", "catalogue")} - {
+        RIDGE.digest
+    }
     [odd] = [each for each in log.blobs if each in names and each != Catalogue().digest]
     for missing, severity in ((False, "ok"), (True, "failure")):
         blobs = {each: data for each, data in log.blobs.items() if not (missing and each == odd)}

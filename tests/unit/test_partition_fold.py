@@ -25,7 +25,11 @@ from policies.spec import PolicySpec, VwConfig, decode_spec
 from policies.together import verify_together
 
 RIDGE = PolicySpec(
-    "home", learner=RidgeConfig(), exploration=LinTs(draws=4), join=JoinRule(window_s=WINDOW / 1000), partitions=3
+    "home",
+    learner=RidgeConfig(),
+    exploration=LinTs(draws=4),
+    join=JoinRule(window_s=WINDOW / 1000),
+    partitions=3,
 )
 SPECS = {
     "ridge": RIDGE,
@@ -86,7 +90,9 @@ def posterior(config: RidgeConfig, checkpoint: bytes) -> dict[str, dict]:
     return {
         "weights": dict(zip(names, np.frombuffer(payload["weights"]), strict=True)),
         "bias": dict(zip(ids, np.frombuffer(payload["bias"]), strict=True)),
-        "covariance": {(a, b): covariance[i, j] for i, a in enumerate(names) for j, b in enumerate(names)},
+        "covariance": {
+            (a, b): covariance[i, j] for i, a in enumerate(names) for j, b in enumerate(names)
+        },
     }
 
 
@@ -94,7 +100,9 @@ def posterior(config: RidgeConfig, checkpoint: bytes) -> dict[str, dict]:
 def test_sums_of_partitions_give_the_posterior_of_one_learner_to_1e_9(count):
     config = RidgeConfig(interactions=[("context", "features")])
     whole = interactions(1, 400)
-    parts = [[each for each in whole if partition_of(each.event_id, count) == k] for k in range(count)]
+    parts = [
+        [each for each in whole if partition_of(each.event_id, count) == k] for k in range(count)
+    ]
     one = posterior(config, taught(config, [whole])[0])
     many = posterior(config, merge_ridge(config, taught(config, parts)))
     for name, values in one.items():
@@ -116,7 +124,9 @@ def test_merging_ridge_does_not_depend_on_the_grouping_and_starts_from_nothing()
 
 def test_what_exceeds_the_number_of_features_is_left_out_of_a_merge():
     config = RidgeConfig(max_features=6)
-    merged = decode_sums(merge_ridge(config, taught(config, [interactions(seed, 40) for seed in range(3)])))
+    merged = decode_sums(
+        merge_ridge(config, taught(config, [interactions(seed, 40) for seed in range(3)]))
+    )
     assert len(merged.hashes) == 6
     assert merged.arrays()[0].shape == (6, 6)
 
@@ -137,7 +147,9 @@ def test_models_that_were_taught_in_two_ways_merge_and_go_on(by_row, whole):
     for onto, since, now in ((parts[0], base, parts[1]), (parts[1], base, parts[0])):
         carried = carry_vw(args, onto, since, now)
         assert decode_model(carried).available == merged.available
-        VwLearner(args, by_row=True, own_exploration=True, checkpoint=carried).learn(interactions(3, 5))
+        VwLearner(args, by_row=True, own_exploration=True, checkpoint=carried).learn(
+            interactions(3, 5)
+        )
 
 
 @pytest.mark.parametrize("args", ["--cb_explore_adf -b 20", "--cb_explore_adf --coin"])
@@ -205,7 +217,10 @@ def play(spec: PolicySpec, steps) -> Partitions:
 
 
 def check(these: Partitions) -> None:
-    """Folded together, from the start of the logs alone, every served model comes out again; and from checkpoints."""
+    """Folded together, from the start of the logs alone, every served model comes out again.
+
+    And from checkpoints.
+    """
     together = these.together()
     found = list(verify_together(together, these.served, build=BUILD))
     assert [each.verdict for each in found] == ["identical"] * len(these.served), found
@@ -232,8 +247,17 @@ def test_whatever_merges_do_the_logs_folded_together_give_what_was_served(name, 
 def test_whatever_merges_do_the_logs_folded_together_give_what_was_served_with_vw(seed):
     """A merge of VW's models takes a tenth of a second, so a few of them stand for many."""
     rng = random.Random(seed)
-    steps = [("cut", 0, None), ("cut", 2, None), ("merge", {2}, {1}), ("checkpoint", 1, None), ("cut", 1, None)]
-    steps += [("decide", k, float(k)) for k in range(3)] * 3 + [("restore", 1, None), ("merge", {0}, set())]
+    steps = [
+        ("cut", 0, None),
+        ("cut", 2, None),
+        ("merge", {2}, {1}),
+        ("checkpoint", 1, None),
+        ("cut", 1, None),
+    ]
+    steps += [("decide", k, float(k)) for k in range(3)] * 3 + [
+        ("restore", 1, None),
+        ("merge", {0}, set()),
+    ]
     rng.shuffle(steps)
     check(play(SPECS["vw"], steps))
 
@@ -296,4 +320,6 @@ def test_a_log_that_was_changed_is_found_out(name):
     broken = partition_of("e7", 3)
     assert any(each.snapshot_id == f"merge 2: partition {broken}" for each in found)
     assert {each.snapshot_id: each.verdict for each in found}["s2"] == "different"
-    assert log_order(these.served[0].snapshot.position) < log_order(these.served[1].snapshot.position)
+    assert log_order(these.served[0].snapshot.position) < log_order(
+        these.served[1].snapshot.position
+    )

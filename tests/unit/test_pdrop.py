@@ -45,7 +45,10 @@ def estimate(name, batch, interval=None, **options):
 
 @pytest.mark.parametrize("name", ALL)
 def test_a_row_counts_as_often_as_the_decisions_it_stands_for(name):
-    """The value is that of the log with each row repeated; the standard error is that of the rows there are."""
+    """The value is that of the log with each row repeated.
+
+    The standard error is that of the rows there are.
+    """
     times = np.tile([1, 2, 5], 200)
     found = estimate(name, replace(rows(), counts=times.astype(float)))
     other = estimate(name, repeated(rows(), times))
@@ -61,7 +64,10 @@ def test_where_every_row_counts_alike_nothing_changes(name):
     plain, counted = rows(), replace(rows(), counts=np.full(600, 4.0))
     for interval in (None, Bernstein(), Anytime(), Bootstrap()):
         options = {"replicates": 200} if isinstance(interval, Bootstrap) else {}
-        one, other = estimate(name, plain, interval, **options), estimate(name, counted, interval, **options)
+        one, other = (
+            estimate(name, plain, interval, **options),
+            estimate(name, counted, interval, **options),
+        )
         assert (other.value, other.stderr, *other.interval) == pytest.approx(
             (one.value, one.stderr, *one.interval), rel=1e-9
         )
@@ -79,7 +85,10 @@ def test_differences_count_alike():
 
 
 def test_intervals_hold_the_truth_although_good_hours_were_dropped():
-    """Rewards are high where 9 of 10 decisions are dropped. 95% of 400 logs, less 2.3 standard errors."""
+    """Rewards are high where 9 of 10 decisions are dropped.
+
+    95% of 400 logs, less 2.3 standard errors.
+    """
     rng, held, unweighted = np.random.default_rng(0), 0, 0
     for _ in range(400):
         good = rng.random(1500) < 0.5
@@ -88,7 +97,12 @@ def test_intervals_hold_the_truth_although_good_hours_were_dropped():
         pdrop = np.where(good, 0.9, 0.0)
         kept = rng.random(1500) >= pdrop
         propensity = np.where(chosen, 0.7, 0.3)[kept]
-        batch = OpeBatch(np.arange(kept.sum(), dtype=np.uint64), reward[kept], propensity, np.full(kept.sum(), 0.5))
+        batch = OpeBatch(
+            np.arange(kept.sum(), dtype=np.uint64),
+            reward[kept],
+            propensity,
+            np.full(kept.sum(), 0.5),
+        )
         found = estimate("ips", replace(batch, counts=1.0 / (1.0 - pdrop[kept])))
         held += found.interval[0] <= 0.55 <= found.interval[1]
         low, high = estimate("ips", batch).interval
@@ -103,9 +117,21 @@ def test_a_log_in_dsjson_is_weighed_by_its_pdrop(tmp_path):
         chosen, pdrop = int(rng.integers(2)), (0.0, 0.75)[number % 2]
         reward = float(rng.random() < 0.2 + 0.6 * (number % 2))
         sums += np.array([reward, 1.0]) / (1.0 - pdrop)
-        line = {"_label_cost": -reward, "_label_probability": 0.5, "_label_Action": chosen + 1, "_labelIndex": chosen}
-        line |= {"EventId": f"e{number}", "pdrop": pdrop, "a": [chosen + 1, 2 - chosen], "p": [0.5, 0.5]}
-        lines.append(json.dumps(line | {"c": {"odd": number % 2, "_multi": [{"x": "a"}, {"x": "b"}]}}))
+        line = {
+            "_label_cost": -reward,
+            "_label_probability": 0.5,
+            "_label_Action": chosen + 1,
+            "_labelIndex": chosen,
+        }
+        line |= {
+            "EventId": f"e{number}",
+            "pdrop": pdrop,
+            "a": [chosen + 1, 2 - chosen],
+            "p": [0.5, 0.5],
+        }
+        lines.append(
+            json.dumps(line | {"c": {"odd": number % 2, "_multi": [{"x": "a"}, {"x": "b"}]}})
+        )
     (tmp_path / "log").write_text("\n".join(lines))
     report = evaluate(Question([Logging(), Uniform()]), open_log(str(tmp_path / "log"), "dsjson"))
     assert report.log.mean_reward == pytest.approx(sums[0] / sums[1])
@@ -113,7 +139,9 @@ def test_a_log_in_dsjson_is_weighed_by_its_pdrop(tmp_path):
     for result in report.results:
         assert tuple(result.estimates) == ALL
         for name, found in result.estimates.items():
-            assert found.value == pytest.approx(sums[0] / sums[1], abs=1e-9 if "ips" in name else 0.02)
+            assert found.value == pytest.approx(
+                sums[0] / sums[1], abs=1e-9 if "ips" in name else 0.02
+            )
     assert report.charts is not None
     assert sum(each.share for each in report.charts.actions) == pytest.approx(1.0)
 

@@ -1,4 +1,7 @@
-"""Progressive replay against VW's own command line and against sums done by hand; rejection replay on known logs."""
+"""Progressive replay against VW's own command line and against sums done by hand.
+
+Rejection replay on known logs.
+"""
 
 import gzip
 import json
@@ -67,13 +70,21 @@ def logged(count=300, actions=4, seed=0, *, uniform=False) -> list[LoggedDecisio
     rows = []
     for number in range(count):
         user = int(rng.integers(4))
-        pmf = np.full(actions, 1 / actions) if uniform else rng.dirichlet(np.ones(actions)) * 0.8 + 0.2 / actions
+        pmf = (
+            np.full(actions, 1 / actions)
+            if uniform
+            else rng.dirichlet(np.ones(actions)) * 0.8 + 0.2 / actions
+        )
         chosen = int(rng.choice(actions, p=pmf))
         reward = float(rng.random() < (0.9 if chosen == user % 2 else 0.2))
         context = {"u.user": f"u{user}"}
         features = [{f"i.a{k}": 1.0, "i.price": k / 4} for k in range(actions)]
         ids = [str(k + 1) for k in range(actions)]
-        rows.append(LoggedDecision(f"e{number}", context, ids, chosen, float(pmf[chosen]), reward, features, pmf=pmf))
+        rows.append(
+            LoggedDecision(
+                f"e{number}", context, ids, chosen, float(pmf[chosen]), reward, features, pmf=pmf
+            )
+        )
     return rows
 
 
@@ -84,7 +95,9 @@ def text_of(rows: list[LoggedDecision]) -> list[str]:
         lines = [f"shared |u {row.context['u.user']}"]
         for k, features in enumerate(row.features or ()):
             label = f"0:{-row.reward}:{row.propensity:.6f} " if k == row.chosen else ""
-            lines.append(f"{label}|i " + " ".join(f"{name[2:]}:{value}" for name, value in features.items()))
+            lines.append(
+                f"{label}|i " + " ".join(f"{name[2:]}:{value}" for name, value in features.items())
+            )
         out.append("\n".join(lines) + "\n\n")
     return out
 
@@ -98,10 +111,16 @@ def dsjson_of(rows: list[LoggedDecision]) -> list[str]:
                 "_label_Action": row.chosen + 1,
                 "_labelIndex": row.chosen,
                 "EventId": row.event_id,
-                "a": [row.chosen + 1, *(k + 1 for k in range(len(row.action_ids)) if k != row.chosen)],
+                "a": [
+                    row.chosen + 1,
+                    *(k + 1 for k in range(len(row.action_ids)) if k != row.chosen),
+                ],
                 "c": {
                     "u": {"user": row.context["u.user"]},
-                    "_multi": [{"i": {name[2:]: value for name, value in each.items()}} for each in row.features or ()],
+                    "_multi": [
+                        {"i": {name[2:]: value for name, value in each.items()}}
+                        for each in row.features or ()
+                    ],
                 },
                 "pdrop": 0.5 if number % 3 == 0 else 0.0,
             }
@@ -133,7 +152,10 @@ def driver(path: Path, args: str, log_format: str = "text") -> float:
 def test_the_average_loss_is_that_of_vws_command_line(tmp_path, args, log_format):
     """Of a new model, and of one that the command line has saved, with and without saying the options again."""
     examples = FORMATS[log_format](ROWS)
-    first, second = write(tmp_path / "first", examples[:150]), write(tmp_path / "second", examples[150:])
+    first, second = (
+        write(tmp_path / "first", examples[:150]),
+        write(tmp_path / "second", examples[150:]),
+    )
     full, model = f"{VW} {args}", tmp_path / "model"
     expected = driver(first, f"{full} -f {model}", log_format)
     found = vw_progressive(first, full, log_format)
@@ -141,11 +163,15 @@ def test_the_average_loss_is_that_of_vws_command_line(tmp_path, args, log_format
     assert (found.examples, found.labelled, found.skipped) == (150, 150, 0)
     assert found.curve[-1].value == found.average_loss
     expected = driver(second, f"-i {model}", log_format)
-    assert vw_progressive(second, "", log_format, model=model).average_loss == pytest.approx(expected, abs=1e-5)
+    assert vw_progressive(second, "", log_format, model=model).average_loss == pytest.approx(
+        expected, abs=1e-5
+    )
     if "random_seed" not in args:
         again = vw_progressive(second, full, log_format, model=model)
         assert again.average_loss == pytest.approx(expected, abs=1e-5)
-    assert expected != pytest.approx(vw_progressive(second, full, log_format).average_loss, abs=1e-5)
+    assert expected != pytest.approx(
+        vw_progressive(second, full, log_format).average_loss, abs=1e-5
+    )
 
 
 def test_the_curve_is_the_average_loss_of_every_start_of_the_file(tmp_path):
@@ -160,11 +186,15 @@ def test_the_curve_is_the_average_loss_of_every_start_of_the_file(tmp_path):
 def test_without_labels_the_average_loss_is_none(tmp_path, log_format):
     empty = vw_progressive(write(tmp_path / "empty", []), VW, log_format)
     assert (empty.examples, empty.curve) == (0, ())
-    examples = [re.sub(r'0:\S+ |"_label[^,]*, ', "", each) for each in FORMATS[log_format](ROWS[:5])]
+    examples = [
+        re.sub(r'0:\S+ |"_label[^,]*, ', "", each) for each in FORMATS[log_format](ROWS[:5])
+    ]
     path = write(tmp_path / "log", examples)
     found = vw_progressive(path, VW, log_format)
     assert (found.examples, found.labelled) == (5, 0)
-    assert all(map(math.isnan, (empty.average_loss, found.average_loss, driver(path, VW, log_format))))
+    assert all(
+        map(math.isnan, (empty.average_loss, found.average_loss, driver(path, VW, log_format)))
+    )
 
 
 @pytest.mark.parametrize("log_format", FORMATS)
@@ -174,14 +204,19 @@ def test_an_example_without_a_label_is_predicted_only(tmp_path, log_format):
         examples[number] = re.sub(r'0:\S+ |"_label[^,]*, ', "", examples[number])
     path = write(tmp_path / "log", examples)
     found = vw_progressive(path, f"{VW} --first 50", log_format)
-    assert found.average_loss == pytest.approx(driver(path, f"{VW} --first 50", log_format), abs=1e-5)
+    assert found.average_loss == pytest.approx(
+        driver(path, f"{VW} --first 50", log_format), abs=1e-5
+    )
     assert (found.examples, found.labelled) == (300, 225)
 
 
 def test_what_vws_command_line_leaves_out_of_dsjson_is_left_out(tmp_path):
     """Dangling observations and decisions not to learn from in silence, malformed lines counted."""
     examples = dsjson_of(ROWS)
-    examples[10:10] = ['{"EventId":"e","RewardValue":1.0}\n', examples[0].replace('{"', '{"_skipLearn":true,"', 1)]
+    examples[10:10] = [
+        '{"EventId":"e","RewardValue":1.0}\n',
+        examples[0].replace('{"', '{"_skipLearn":true,"', 1),
+    ]
     good = write(tmp_path / "good", examples)
     expected = driver(good, VW, "dsjson")
     found = vw_progressive(good, VW, "dsjson")
@@ -247,7 +282,13 @@ def test_a_label_that_vw_would_not_see_is_refused(tmp_path):
 
 def test_arguments_and_models_that_vw_cannot_use_are_refused(tmp_path):
     path = write(tmp_path / "log", text_of(ROWS[:3]))
-    for args in ("", "--cb_adf", f"{VW} --passes 2", f"{VW} --preserve_performance_counters", f"{VW} --epsilon 7"):
+    for args in (
+        "",
+        "--cb_adf",
+        f"{VW} --passes 2",
+        f"{VW} --preserve_performance_counters",
+        f"{VW} --epsilon 7",
+    ):
         with pytest.raises(SpecError):
             vw_progressive(path, args, "text")
     model = tmp_path / "model"
@@ -264,7 +305,10 @@ def test_arguments_and_models_that_vw_cannot_use_are_refused(tmp_path):
 
 
 def spec_of(**changes) -> PolicySpec:
-    settings = {"learner": RidgeConfig(interactions=[("context", "features")]), "exploration": LinTs(scale=0.2)}
+    settings = {
+        "learner": RidgeConfig(interactions=[("context", "features")]),
+        "exploration": LinTs(scale=0.2),
+    }
     return PolicySpec("toy", **(settings | changes))
 
 
@@ -282,21 +326,33 @@ def by_hand(spec: PolicySpec, rows: list[LoggedDecision], publish_every: int, co
     policy = load_policy(spec, learner.snapshot("0-0"))
     weights, seen = [], []
     for row in rows:
-        context, actions = featurise(spec, Catalogue(), row.context, row.action_ids, row.features, {})
+        context, actions = featurise(
+            spec, Catalogue(), row.context, row.action_ids, row.features, {}
+        )
         weights.append(policy.pmf(context, actions)[row.chosen] / row.propensity)
-        seen.append(Interaction(row.event_id, 0, context, actions, row.chosen, row.propensity, row.reward))
+        seen.append(
+            Interaction(row.event_id, 0, context, actions, row.chosen, row.propensity, row.reward)
+        )
         if len(seen) % publish_every == 0:
             learner.learn(seen[-publish_every:])
             policy = load_policy(spec, learner.snapshot(f"{len(seen)}-0"))
-    weights, rewards, counts = np.array(weights), np.array([row.reward for row in rows]), np.array(counts)
-    return (counts * weights * rewards).sum() / counts.sum(), np.average(rewards, weights=counts * weights)
+    weights, rewards, counts = (
+        np.array(weights),
+        np.array([row.reward for row in rows]),
+        np.array(counts),
+    )
+    return (counts * weights * rewards).sum() / counts.sum(), np.average(
+        rewards, weights=counts * weights
+    )
 
 
 @pytest.mark.parametrize("spec", SPECS)
 @pytest.mark.parametrize("publish_every", [1, 40])
 def test_the_progressive_value_is_that_of_its_definition(spec, publish_every):
     rows = ROWS[:120]
-    found = progressive(spec, [Rows(rows[:50], skipped=2), Rows(rows[50:])], publish_every=publish_every, seed=3)
+    found = progressive(
+        spec, [Rows(rows[:50], skipped=2), Rows(rows[50:])], publish_every=publish_every, seed=3
+    )
     ips, snips = by_hand(spec, rows, publish_every, [1.0] * 120)
     assert (found.rows, found.skipped) == (120, 2)
     assert found.ips == pytest.approx(ips, rel=1e-12)
@@ -309,7 +365,9 @@ def test_the_progressive_value_is_that_of_its_definition(spec, publish_every):
 def test_a_row_that_stands_for_several_decisions_counts_as_that_many(tmp_path):
     path = write(tmp_path / "log", dsjson_of(ROWS[:60]))
     found = progressive(SPECS[1], dsjson_pieces(path, piece_bytes=4000), publish_every=1, seed=3)
-    rows = [row for piece in dsjson_pieces(path) for batch in piece.batches() for row in batch.decisions]
+    rows = [
+        row for piece in dsjson_pieces(path) for batch in piece.batches() for row in batch.decisions
+    ]
     counts = [2.0 if number % 3 == 0 else 1.0 for number in range(60)]
     assert (found.ips, found.snips) == pytest.approx(by_hand(SPECS[1], rows, 1, counts), rel=1e-12)
 
@@ -318,11 +376,16 @@ def test_the_progressive_value_of_a_vw_policy_is_minus_vws_average_loss(tmp_path
     """The same log, learner and exploration, read by VW itself and through this project's rows and features."""
     path = write(tmp_path / "log", [re.sub(r" price:\S+", "", each) for each in text_of(ROWS)])
     spec = spec_of(
-        learner=VwConfig("--cb_explore_adf --epsilon 0.2"), exploration=VwExploration(), floor=0.0, use=["features"]
+        learner=VwConfig("--cb_explore_adf --epsilon 0.2"),
+        exploration=VwExploration(),
+        floor=0.0,
+        use=["features"],
     )
     found = progressive(spec, text_pieces(path), publish_every=1)
     lines = re.sub(r"shared.*\n", "", path.read_text())
-    expected = vw_progressive(write(tmp_path / "plain", [lines]), "--cb_explore_adf --epsilon 0.2", "text")
+    expected = vw_progressive(
+        write(tmp_path / "plain", [lines]), "--cb_explore_adf --epsilon 0.2", "text"
+    )
     assert found.ips == pytest.approx(-expected.average_loss, abs=1e-5)
 
 
@@ -334,7 +397,10 @@ def test_a_policy_that_learns_does_better_towards_the_end():
 
 
 def test_no_row_is_predicted_by_a_model_that_has_seen_it():
-    """Of two actions nobody has seen, a greedy policy takes either; had it seen the row, it would take the good one."""
+    """Of two actions nobody has seen, a greedy policy takes either.
+
+    Had it seen the row, it would take the good one.
+    """
     rows = [LoggedDecision(f"e{n}", {}, [f"a{n}", f"b{n}"], n % 2, 0.5, 1.0) for n in range(20)]
     spec = spec_of(exploration=Greedy(), floor=0.0, use=["item"])
     assert progressive(spec, [Rows(rows)], publish_every=1).ips == pytest.approx(1.0)
@@ -350,7 +416,9 @@ def test_an_empty_log_has_no_value():
 def test_a_row_of_the_projects_own_log_keeps_its_source_scores():
     scores = {"cf": np.array([0.1, np.nan, 0.7], "<f4").tobytes()}
     pmf = np.array([[0.5, 0.25, 0.25], [0.5, 0.0, 0.5]]).tobytes()
-    record = DecisionRecord("e", "toy", "", "", "", {"hour": 3.0}, ["a", "b", "c"], None, scores, pmf, [1, 2])
+    record = DecisionRecord(
+        "e", "toy", "", "", "", {"hour": 3.0}, ["a", "b", "c"], None, scores, pmf, [1, 2]
+    )
     second = LoggedDecision("e", record.context, ["a", "c"], 1, 0.5, 1.0, slot=1, record=record)
     context, actions = OnlinePolicy(spec_of(), publish_every=1, seed=0).features(second)
     assert actions.ids == ("a", "c")
@@ -372,19 +440,30 @@ UNIFORM = logged(3000, uniform=True, seed=5)
 
 
 def test_rejection_of_a_uniform_log_is_the_mean_reward_of_the_choices_that_agree():
-    """A fixed policy, so the value is known from every action's mean. Five standard errors: false alarm below 1e-6."""
+    """A fixed policy, so the value is known from every action's mean.
+
+    Five standard errors: false alarm below 1e-6.
+    """
     spec = spec_of(exploration=Softmax(temperature=1e9), floor=1.0)
     found = rejection(spec, [Rows(UNIFORM[:1000]), Rows(UNIFORM[1000:], skipped=1)])
     assert (found.rows, found.skipped, found.clipped, found.exact) == (3000, 1, 0, True)
     assert abs(found.accepted - 750) < 5 * math.sqrt(3000 * 0.25 * 0.75)
     mean = float(np.mean([row.reward for row in UNIFORM]))
-    assert abs(found.mean_accepted_reward - mean) < 5 * math.sqrt(mean * (1 - mean) / found.accepted)
+    assert abs(found.mean_accepted_reward - mean) < 5 * math.sqrt(
+        mean * (1 - mean) / found.accepted
+    )
     assert found.curve[-1].value == found.mean_accepted_reward
 
 
 def test_rejection_of_a_uniform_log_accepts_as_with_the_bound_k():
-    free, bounded = rejection(SPECS[1], [Rows(UNIFORM)]), rejection(SPECS[1], [Rows(UNIFORM)], bound=4.0)
-    assert (free.accepted, free.mean_accepted_reward) == (bounded.accepted, bounded.mean_accepted_reward)
+    free, bounded = (
+        rejection(SPECS[1], [Rows(UNIFORM)]),
+        rejection(SPECS[1], [Rows(UNIFORM)], bound=4.0),
+    )
+    assert (free.accepted, free.mean_accepted_reward) == (
+        bounded.accepted,
+        bounded.mean_accepted_reward,
+    )
     assert free.exact
     assert not bounded.exact
     assert free.mean_accepted_reward > np.mean([row.reward for row in UNIFORM]) + 0.1
@@ -423,7 +502,9 @@ def test_rejection_of_another_log_needs_a_bound_and_counts_what_it_clips():
 def test_rejection_learns_from_accepted_rows_with_the_policys_own_propensity(monkeypatch):
     taught = []
     learn = OnlinePolicy.learn
-    monkeypatch.setattr(OnlinePolicy, "learn", lambda *args: (taught.append((args[1], args[4])), learn(*args)))
+    monkeypatch.setattr(
+        OnlinePolicy, "learn", lambda *args: (taught.append((args[1], args[4])), learn(*args))
+    )
     spec = spec_of(exploration=Greedy(), floor=0.2)
     found = rejection(spec, [Rows(UNIFORM[:500])])
     assert 0 < len(taught) == found.accepted

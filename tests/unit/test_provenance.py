@@ -1,7 +1,9 @@
-"""A policy that is evaluated on rows it learned from is told so, whatever became of the rows; on other rows it is not.
+"""A policy that is evaluated on rows it learned from is told so, whatever became of the rows.
 
-Chance: a row is taken for one learned from only where as many found again have probability 1e-6 by chance, so all of
-the cases of other rows together have an alarm with probability below 1e-4.
+On other rows it is not.
+
+Chance: a row is taken for one learned from only where as many found again have probability 1e-6 by
+chance, so all of the cases of other rows together have an alarm with probability below 1e-4.
 """
 
 import gzip
@@ -41,7 +43,10 @@ TEXT = "name: home\nlearner: {kind: ridge, interactions: [[context, item]]}\n"
 
 
 def table(count: int, seed: int, *, hours: bool = True, first: int = 0) -> Table:
-    """Lines of a log of three actions: on "tv" a is good, on "pc" b. With ``hours`` hardly two say the same."""
+    """Lines of a log of three actions: on "tv" a is good, on "pc" b.
+
+    With ``hours`` hardly two say the same.
+    """
     rng = np.random.default_rng(seed)
     lines = []
     for at in range(first, first + count):
@@ -58,7 +63,13 @@ def vw(lines: Table) -> Table:
         _, device, hour, shown, p, click = line.split(",")
         label = {shown: f"0:{-float(click)}:{p} "}
         out.append(
-            "\n".join([f"shared |c {device} h:{hour}", *(f"{label.get(each, '')}|a {each}" for each in "abc"), ""])
+            "\n".join(
+                [
+                    f"shared |c {device} h:{hour}",
+                    *(f"{label.get(each, '')}|a {each}" for each in "abc"),
+                    "",
+                ]
+            )
         )
     return out
 
@@ -100,7 +111,9 @@ def told(report: Report) -> bool:
     said = {each.verdict == "unreliable" and "learned from" in each.reason for each in estimates}
     assert len(said) == 1, [each.reason for each in estimates]
     compared = [each.result for each in report.comparisons if "home" in {each.left, each.right}]
-    assert {each.verdict == "unreliable" and "learned from" in each.reason for each in compared} == said
+    assert {
+        each.verdict == "unreliable" and "learned from" in each.reason for each in compared
+    } == said
     html = page(report)
     assert {"so its values are too high" in html} == said
     if said == {True}:
@@ -135,14 +148,20 @@ FOUND = [
 
 @pytest.mark.parametrize(("form", "hours", "change"), FOUND)
 def test_rows_that_were_learned_from_are_found_again(tmp_path, form, hours, change):
-    """By another file, cut in another way. Where rows have no ids and hardly say anything, only where they stand."""
+    """By another file, cut in another way.
+
+    Where rows have no ids and hardly say anything, only where they stand.
+    """
     lines = table(800, 0, hours=hours)
     model = train(SPEC, opened(written(tmp_path / "first.log", lines, form), form))
     again = written(tmp_path / "again.log", {**SAME, **MOVED}[change](lines), form)
     report = evaluated(model, opened(again, form, shards=3))
     assert told(report)
     if change == "all":
-        assert "100% of these 800 rows (it was trained on first.log)" in report.results[0].estimates["ips"].reason
+        assert (
+            "100% of these 800 rows (it was trained on first.log)"
+            in report.results[0].estimates["ips"].reason
+        )
 
 
 @pytest.mark.parametrize("form", ["named", "placed", "vw"])
@@ -198,7 +217,12 @@ def test_sessions_are_told_as_well():
 def test_a_model_of_an_earlier_build_is_met_with_caution(tmp_path):
     """It loads, to the byte; its estimates are weak at best, and it does not win."""
     model = train(SPEC, [MemoryPiece(decisions(300))])
-    earlier = {"format": model.format, "spec_bytes": model.spec_bytes, "learned": 300, "checkpoint": model.checkpoint}
+    earlier = {
+        "format": model.format,
+        "spec_bytes": model.spec_bytes,
+        "learned": 300,
+        "checkpoint": model.checkpoint,
+    }
     data = msgspec.msgpack.encode(earlier)
     old = decode_trained(data)
     assert old.encoded == data
@@ -220,7 +244,9 @@ def test_a_model_that_build_1c51045_wrote_is_read_to_the_byte():
     model = decode_trained(path.read_bytes())
     assert model.encoded == path.read_bytes()
     assert (model.learned, model.rows) == (40, msgspec.UNSET)
-    report = evaluate(Question([read_trained(path, "home"), Uniform()], ["ips"]), [MemoryPiece(decisions(300))])
+    report = evaluate(
+        Question([read_trained(path, "home"), Uniform()], ["ips"]), [MemoryPiece(decisions(300))]
+    )
     assert "nothing says which rows it learned from" in report.results[0].estimates["ips"].reason
 
 
@@ -231,9 +257,12 @@ def test_a_policy_of_a_simulated_world_has_learned_from_no_log(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("through", "policy", "found"), [(60_000, "home", True), (60_000, "other", False), (0, "home", False)]
+    ("through", "policy", "found"),
+    [(60_000, "home", True), (60_000, "other", False), (0, "home", False)],
 )
-def test_a_snapshot_of_a_service_has_learned_from_its_archive_up_to_its_position(through, policy, found):
+def test_a_snapshot_of_a_service_has_learned_from_its_archive_up_to_its_position(
+    through, policy, found
+):
     class Archive(ArchivePiece):
         def batches(self):
             yield batch_of(decisions(200))
@@ -269,13 +298,17 @@ def test_the_sample_of_a_long_log_is_the_same_in_any_pieces_and_finds_small_part
         seen.count(one, placed[rows], said[rows])
         assert seen.share(one) == share
     for part in (0.05, 0.3):
-        mixed = np.where(rng.random(20_000) < part, placed[:20_000], rng.integers(0, 2**64, 20_000, np.uint64))
+        mixed = np.where(
+            rng.random(20_000) < part, placed[:20_000], rng.integers(0, 2**64, 20_000, np.uint64)
+        )
         seen = Seen()
         seen.count(one, mixed, rng.integers(0, 2**64, 20_000, np.uint64))
         assert seen.share(one) == pytest.approx(part, abs=5 * (part * (1 - part) / 3200) ** 0.5)
         nothing = Seen()
         nothing.count(
-            one, rng.integers(0, 2**64, 20_000, np.uint64), said[rng.integers(0, 100_000, 20_000)] ^ np.uint64(7)
+            one,
+            rng.integers(0, 2**64, 20_000, np.uint64),
+            said[rng.integers(0, 100_000, 20_000)] ^ np.uint64(7),
         )
         assert nothing.share(one) == 0.0
 
@@ -284,7 +317,14 @@ def test_the_command_says_so_in_the_table_the_report_and_the_page(tmp_path):
     spec, model = tmp_path / "home.yaml", tmp_path / "home.model"
     spec.write_text(TEXT)
     log = written(tmp_path / "log.csv", table(800, 0), "named")
-    options = ["--format", "csv", "--columns", msgspec.json.encode(columns(True)).decode(), "--log", str(log)]
+    options = [
+        "--format",
+        "csv",
+        "--columns",
+        msgspec.json.encode(columns(True)).decode(),
+        "--log",
+        str(log),
+    ]
     done = CliRunner().invoke(train_app, ["policy", str(spec), *options, "--out", str(model)])
     assert done.exit_code == 0, done.output
     for policy in (str(model), f"{{kind: trained, path: {model}, name: home}}"):
@@ -305,6 +345,8 @@ def test_the_command_says_so_in_the_table_the_report_and_the_page(tmp_path):
         assert done.exit_code == 0, done.output
         report = msgspec.json.decode(out.read_bytes())
         assert report["winner"] is None
-        assert {each["verdict"] for each in report["results"][1]["estimates"].values()} == {"unreliable"}
+        assert {each["verdict"] for each in report["results"][1]["estimates"].values()} == {
+            "unreliable"
+        }
         assert "best: home" not in done.output
         assert "it learned from 100% of these 800 rows" in html.read_text()

@@ -28,7 +28,9 @@ def logged():
     contexts = rng.normal(size=(ROWS, D)).round(3)
     chosen = rng.integers(0, ACTIONS, ROWS)
     truth = rng.normal(size=(ACTIONS, D))
-    rewards = (np.einsum("nd,nd->n", contexts, truth[chosen]) + 0.3 * rng.normal(size=ROWS)).round(3)
+    rewards = (np.einsum("nd,nd->n", contexts, truth[chosen]) + 0.3 * rng.normal(size=ROWS)).round(
+        3
+    )
     return contexts, chosen, rewards
 
 
@@ -73,7 +75,18 @@ def by_the_paper(logged, publish_every: int) -> tuple[np.ndarray, np.ndarray]:
 def replayed(log, tmp_path, method: str, *options: str) -> dict:
     (tmp_path / "spec.yaml").write_text(SPEC)
     columns = "{action: shown, propensity: p, action_ids: [a0, a1, a2, a3], context: [x0, x1, x2]}"
-    command = ["replay", "--log", str(log), "--format", "csv", "--columns", columns, "--method", method, *options]
+    command = [
+        "replay",
+        "--log",
+        str(log),
+        "--format",
+        "csv",
+        "--columns",
+        columns,
+        "--method",
+        method,
+        *options,
+    ]
     done = CliRunner().invoke(
         app, [*command, "--policy", str(tmp_path / "spec.yaml"), "--out", str(tmp_path / "r.json")]
     )
@@ -86,7 +99,9 @@ def test_linucb_is_that_of_the_paper(logged, log, tmp_path, every):
     options = () if every == 100 else ("--publish-every", str(every))
     result = replayed(log, tmp_path, "progressive", *options)
     mass, rewards = by_the_paper(logged, every)
-    assert result["learned"]["ips"] == pytest.approx(float(np.mean(ACTIONS * mass * rewards)), abs=1e-9)
+    assert result["learned"]["ips"] == pytest.approx(
+        float(np.mean(ACTIONS * mass * rewards)), abs=1e-9
+    )
     assert result["learned"]["snips"] == pytest.approx(float(mass @ rewards / mass.sum()), abs=1e-9)
     said = "every row" if every == 1 else f"every {every} rows"
     assert f"acts by what it has learned after {said}" in result["notes"]
@@ -95,17 +110,35 @@ def test_linucb_is_that_of_the_paper(logged, log, tmp_path, every):
 def test_it_earns_more_when_it_acts_by_every_row(log, tmp_path):
     """The option has an effect, by both methods."""
     for method in ("progressive", "rejection"):
-        often, seldom = (replayed(log, tmp_path, method, "--publish-every", every) for every in ("1", "1000"))
+        often, seldom = (
+            replayed(log, tmp_path, method, "--publish-every", every) for every in ("1", "1000")
+        )
         name = "snips" if method == "progressive" else "mean_accepted_reward"
         assert often["learned"][name] > seldom["learned"][name] + 0.2
 
 
 @pytest.mark.parametrize(
     ("method", "policy"),
-    [("ope", "uniform"), ("sessions", "uniform"), ("progressive", "{kind: vw, args: --cb_explore_adf}")],
+    [
+        ("ope", "uniform"),
+        ("sessions", "uniform"),
+        ("progressive", "{kind: vw, args: --cb_explore_adf}"),
+    ],
 )
 def test_it_is_refused_where_it_would_have_no_effect(log, method, policy):
-    command = ["replay", "--log", str(log), "--format", "csv", "--method", method, "--policy", policy]
-    done = CliRunner().invoke(app, [*command, "--columns", "{reward: reward, propensity: p}", "--publish-every", "1"])
+    command = [
+        "replay",
+        "--log",
+        str(log),
+        "--format",
+        "csv",
+        "--method",
+        method,
+        "--policy",
+        policy,
+    ]
+    done = CliRunner().invoke(
+        app, [*command, "--columns", "{reward: reward, propensity: p}", "--publish-every", "1"]
+    )
     assert isinstance(done.exception, ReplayError)
     assert "--publish-every is of a policy's own spec" in done.exception.message

@@ -34,7 +34,9 @@ from policies.features import featurise_record
 from policies.ranker import MAX_ACTIONS, ActionRequest, Ranker, RankRequest, pseudonym
 from policies.spec import Holdout, PolicySpec, RemoteSource
 
-SPEC = PolicySpec("home", sources=[RemoteSource("cf", "http://x"), RemoteSource("deep", "http://x")])
+SPEC = PolicySpec(
+    "home", sources=[RemoteSource("cf", "http://x"), RemoteSource("deep", "http://x")]
+)
 TWO = [ActionRequest("a"), ActionRequest("b")]
 
 
@@ -50,7 +52,11 @@ def explicit(**fields) -> RankRequest:
     ("wrong", "error", "target"),
     [
         (explicit(actions=[]), EmptyActionsError, "actions"),
-        (explicit(actions=[ActionRequest("a"), ActionRequest("")]), InvalidFieldError, "actions[1].id"),
+        (
+            explicit(actions=[ActionRequest("a"), ActionRequest("")]),
+            InvalidFieldError,
+            "actions[1].id",
+        ),
         (explicit(actions=[*TWO, ActionRequest("a")]), DuplicateActionError, "actions[2].id"),
         (
             explicit(actions=[ActionRequest(str(i)) for i in range(MAX_ACTIONS + 1)]),
@@ -69,13 +75,19 @@ def explicit(**fields) -> RankRequest:
             NonFiniteNumberError,
             "actions[1].features.y",
         ),
-        (explicit(actions=[ActionRequest("a", scores={"cf": 1e39})]), NonFiniteNumberError, "actions[0].scores.cf"),
+        (
+            explicit(actions=[ActionRequest("a", scores={"cf": 1e39})]),
+            NonFiniteNumberError,
+            "actions[0].scores.cf",
+        ),
         (RankRequest(user_id="nobody"), UnknownUserError, "user_id"),
         (RankRequest(user_id="nobody", history=["x"]), NoCandidatesError, "exclude"),
         (RankRequest(), NoCandidatesError, "exclude"),
     ],
 )
-async def test_a_request_that_cannot_be_answered_is_refused_by_the_name_of_its_field(wrong, error, target):
+async def test_a_request_that_cannot_be_answered_is_refused_by_the_name_of_its_field(
+    wrong, error, target
+):
     ranker = fresh_ranker(SPEC, [FakeSource("cf", {}), FakeSource("deep", {})])
     with pytest.raises(error) as refused:
         await ranker.rank(wrong)
@@ -110,7 +122,9 @@ async def test_event_ids_are_made_when_none_is_given():
 async def test_a_raw_user_id_is_nowhere_in_the_record():
     spec = msgspec.structs.replace(SPEC, holdout=Holdout(0.5))
     ranker = fresh_ranker(spec, sources())
-    record = await ranker.rank(RankRequest(user_id="alice@example.org", history=["a"], context={"x": 1.0}))
+    record = await ranker.rank(
+        RankRequest(user_id="alice@example.org", history=["a"], context={"x": 1.0})
+    )
     assert b"alice" not in encode(record)
     assert record.user == pseudonym(SALT, "alice@example.org")
     assert pseudonym(b"other salt", "alice@example.org") != record.user
@@ -120,7 +134,9 @@ async def test_a_raw_user_id_is_nowhere_in_the_record():
 
 @pytest.mark.parametrize(("field", "given"), [("user_id", ""), ("account", ""), ("account", None)])
 async def test_requests_that_name_no_unit_are_not_one_unit_of_the_holdout(field, given):
-    ranker = fresh_ranker(msgspec.structs.replace(SPEC, holdout=Holdout(0.5, field=field)), sources())
+    ranker = fresh_ranker(
+        msgspec.structs.replace(SPEC, holdout=Holdout(0.5, field=field)), sources()
+    )
     user, context = (
         (given if field == "user_id" else None),
         {} if field == "user_id" or given is None else {field: given},
@@ -141,9 +157,15 @@ async def test_candidates_are_the_union_of_the_sources_in_their_order():
 
 async def test_in_a_blend_a_source_that_can_scores_what_the_others_proposed():
     knows = {"a": 3.0, "b": 2.0, "c": -1.0}
-    cf = FakeSource("cf", {"a": 3.0}, lambda ids: np.array([knows.get(i, np.nan) for i in ids], np.float32))
-    record = await fresh_ranker(SPEC, [cf, FakeSource("deep", {"c": 1.0, "d": 0.5})]).rank(RankRequest(user_id="u"))
-    np.testing.assert_array_equal(record.source_scores()["cf"], np.array([3, -1, np.nan], np.float32))
+    cf = FakeSource(
+        "cf", {"a": 3.0}, lambda ids: np.array([knows.get(i, np.nan) for i in ids], np.float32)
+    )
+    record = await fresh_ranker(SPEC, [cf, FakeSource("deep", {"c": 1.0, "d": 0.5})]).rank(
+        RankRequest(user_id="u")
+    )
+    np.testing.assert_array_equal(
+        record.source_scores()["cf"], np.array([3, -1, np.nan], np.float32)
+    )
 
 
 async def test_a_failing_source_drops_out_and_is_counted():
@@ -180,7 +202,9 @@ def test_features_beyond_the_limit_never_get_into_a_catalogue():
     assert error.value.target == "features.x"
 
 
-@pytest.mark.parametrize("counts", [(800, 800), (1000, 10), (10, 1000), (500, 500, 500), (1000, 1000, 1000)])
+@pytest.mark.parametrize(
+    "counts", [(800, 800), (1000, 10), (10, 1000), (500, 500, 500), (1000, 1000, 1000)]
+)
 @pytest.mark.parametrize("kind", ["blend", "mixture"])
 async def test_of_more_candidates_than_a_decision_may_have_each_source_keeps_its_best_and_the_rest_is_counted(
     kind, counts
@@ -189,7 +213,10 @@ async def test_of_more_candidates_than_a_decision_may_have_each_source_keeps_its
     sources = [RemoteSource(name, "http://127.0.0.1:9/") for name in names]
     spec = PolicySpec("home", kind=kind, sources=sources, limit=1000)
     sizes = dict(zip(names, counts, strict=True))
-    many = [FakeSource(name, {f"{name}.{i}": -float(i) for i in range(count)}) for name, count in sizes.items()]
+    many = [
+        FakeSource(name, {f"{name}.{i}": -float(i) for i in range(count)})
+        for name, count in sizes.items()
+    ]
     ranker = fresh_ranker(spec, many)
     record = await ranker.rank(RankRequest(user_id="u"))
     assert len(record.action_ids) == MAX_ACTIONS
@@ -206,23 +233,41 @@ async def test_of_more_candidates_than_a_decision_may_have_each_source_keeps_its
 async def test_concurrent_requests_do_not_disturb_each_other():
     ranker = fresh_ranker(SPEC, sources())
     alone = [await ranker.rank(RankRequest(event_id=str(i), user_id="u")) for i in range(20)]
-    together = await asyncio.gather(*(ranker.rank(RankRequest(event_id=str(i), user_id="u")) for i in range(20)))
+    together = await asyncio.gather(
+        *(ranker.rank(RankRequest(event_id=str(i), user_id="u")) for i in range(20))
+    )
     assert together == alone
 
 
 @settings(max_examples=40)
-@given(st.integers(1, 12), st.integers(1, 12), st.sampled_from(["blend", "mixture"]), st.integers(0, 9), st.booleans())
-async def test_a_decision_is_derived_again_from_its_record_bit_for_bit(count, slots, kind, event, deferred):
+@given(
+    st.integers(1, 12),
+    st.integers(1, 12),
+    st.sampled_from(["blend", "mixture"]),
+    st.integers(0, 9),
+    st.booleans(),
+)
+async def test_a_decision_is_derived_again_from_its_record_bit_for_bit(
+    count, slots, kind, event, deferred
+):
     """Features, PMF of every slot, draws and credit: all follow from the record, the snapshot and the salt."""
     rng = np.random.default_rng(count * 100 + event)
     actions = [
-        ActionRequest(f"i{k}", {"x": float(rng.normal())}, {"cf": float(rng.normal())} if rng.random() < 0.6 else {})
+        ActionRequest(
+            f"i{k}",
+            {"x": float(rng.normal())},
+            {"cf": float(rng.normal())} if rng.random() < 0.6 else {},
+        )
         for k in range(count)
     ]
     spec = msgspec.structs.replace(SPEC, kind=kind, floor=0.1)
     ranker = fresh_ranker(spec)
     request = RankRequest(
-        event_id=f"e{event}", context={"c": 1.5}, actions=actions, slots=min(slots, count), defer_activation=deferred
+        event_id=f"e{event}",
+        context={"c": 1.5},
+        actions=actions,
+        slots=min(slots, count),
+        defer_activation=deferred,
     )
     record = decode(encode(await ranker.rank(request)))
     assert record.deferred == deferred
@@ -232,8 +277,14 @@ async def test_a_decision_is_derived_again_from_its_record_bit_for_bit(count, sl
         policy = ranker.serving.policy
     for slot, chosen in enumerate(record.chosen):
         left = np.delete(np.arange(count), record.chosen[:slot])
-        assert record.pmfs()[slot, left].tobytes() == policy.pmf(context, features.take(left)).tobytes()
-        assert draw(record.pmfs()[slot], uniform(SALT, "home", record.event_id, slot, PURPOSE_ACTION)) == chosen
+        assert (
+            record.pmfs()[slot, left].tobytes()
+            == policy.pmf(context, features.take(left)).tobytes()
+        )
+        assert (
+            draw(record.pmfs()[slot], uniform(SALT, "home", record.event_id, slot, PURPOSE_ACTION))
+            == chosen
+        )
     assert len(set(record.chosen)) == len(record.chosen)
 
 

@@ -55,7 +55,14 @@ Wrap = Callable[[Any], Any]
 
 def plain(struct: inspect.StructType) -> dict[str, Any]:
     tag = {struct.tag_field: struct.tag} if struct.tag_field else {}
-    return {**tag, **{field.encode_name: REQUIRED[field.encode_name] for field in struct.fields if field.required}}
+    return {
+        **tag,
+        **{
+            field.encode_name: REQUIRED[field.encode_name]
+            for field in struct.fields
+            if field.required
+        },
+    }
 
 
 def places(kind: inspect.Type, path: str, wrap: Wrap) -> Iterator[tuple[str, inspect.Type, Wrap]]:
@@ -90,20 +97,33 @@ def cases() -> Iterator[Any]:
         for path, kind, wrap in places(inspect.type_info(whole), "", lambda value: value):
             at = path.removeprefix(".")
             if isinstance(kind, inspect.StructType):
-                names = {field.encode_name for field in kind.fields} | ({kind.tag_field} if kind.tag_field else set())
+                names = {field.encode_name for field in kind.fields} | (
+                    {kind.tag_field} if kind.tag_field else set()
+                )
                 for name in sorted(names):
                     raw = wrap({**plain(kind), mistyped(name): 1})
-                    yield pytest.param(whole, raw, at, name, names, id=f"{file} {kind.tag or ''} {at} field {name}")
+                    yield pytest.param(
+                        whole, raw, at, name, names, id=f"{file} {kind.tag or ''} {at} field {name}"
+                    )
             if isinstance(kind, inspect.LiteralType):
                 for value in kind.values:
                     raw = wrap(mistyped(str(value)))
-                    yield pytest.param(whole, raw, at, value, set(kind.values), id=f"{file} {at} value {value}")
+                    yield pytest.param(
+                        whole, raw, at, value, set(kind.values), id=f"{file} {at} value {value}"
+                    )
             if isinstance(kind, inspect.UnionType):
-                structs = [each for each in kind.types if isinstance(each, inspect.StructType) and each.tag]
+                structs = [
+                    each for each in kind.types if isinstance(each, inspect.StructType) and each.tag
+                ]
                 for each in structs:
                     where = f"{at}.{each.tag_field}".removeprefix(".")
-                    raw, tags = wrap({each.tag_field: mistyped(str(each.tag))}), {str(other.tag) for other in structs}
-                    yield pytest.param(whole, raw, where, each.tag, tags, id=f"{file} {at} kind {each.tag}")
+                    raw, tags = (
+                        wrap({each.tag_field: mistyped(str(each.tag))}),
+                        {str(other.tag) for other in structs},
+                    )
+                    yield pytest.param(
+                        whole, raw, where, each.tag, tags, id=f"{file} {at} kind {each.tag}"
+                    )
 
 
 @pytest.mark.parametrize(("whole", "raw", "at", "right", "all_of_them"), list(cases()))
@@ -141,7 +161,10 @@ def test_the_walk_reaches_what_it_should() -> None:
         ({"name": "home", "exploration": {"kind": 5}}, "5 is no choice: there are"),
         ({"name": "home", "kind": None}, "None is no choice: there are"),
         ({"name": "home", "exploration": {"kind": "thompson"}}, "lints"),
-        ({"name": "home", "learner": {"kind": "ridge", "interactions": [["a", 5]]}}, "Expected `str`"),
+        (
+            {"name": "home", "learner": {"kind": "ridge", "interactions": [["a", 5]]}},
+            "Expected `str`",
+        ),
     ],
 )
 def test_other_mistakes_say_what_there_is_to_choose_from_too(raw: Any, says: str) -> None:
@@ -166,7 +189,16 @@ def test_nothing_to_choose_from_is_said() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["{a: 1, a: 2}", "x: {b: 1, c: 2, b: 1}", "'a': 1\na: 2", "- {a: 1}\n- {a: 1, a: 1}", "[", "a: !!x y", "\0"]
+    "text",
+    [
+        "{a: 1, a: 2}",
+        "x: {b: 1, c: 2, b: 1}",
+        "'a': 1\na: 2",
+        "- {a: 1}\n- {a: 1, a: 1}",
+        "[",
+        "a: !!x y",
+        "\0",
+    ],
 )
 def test_what_is_not_yaml_or_says_something_twice_is_refused_in_one_line(text: str) -> None:
     with pytest.raises(InvalidFieldError, match="not YAML") as caught:
@@ -192,16 +224,40 @@ def written(tmp_path: Path, text: str) -> Path:
 @pytest.mark.parametrize(
     ("reader", "text", "says"),
     [
-        (load_spec, "name: home\nexploration: {kind: thompson}", ["lints", "linucb", "exploration.kind"]),
+        (
+            load_spec,
+            "name: home\nexploration: {kind: thompson}",
+            ["lints", "linucb", "exploration.kind"],
+        ),
         (load_spec, "name: home\nartefact: x", ["did you mean artifact?", "holdout"]),
         (load_spec, "name: home\nfloor: 0.1\nfloor: 0.2", ["floor stands twice"]),
-        (load_spec, "name: home\nlearner: {kind: ridge, interactions: [[contxt, item]]}", ["did you mean context?"]),
-        (load_spec, "name: home\nholdout: {fraction: 0.1, policy: unifrm}", ["did you mean uniform?"]),
+        (
+            load_spec,
+            "name: home\nlearner: {kind: ridge, interactions: [[contxt, item]]}",
+            ["did you mean context?"],
+        ),
+        (
+            load_spec,
+            "name: home\nholdout: {fraction: 0.1, policy: unifrm}",
+            ["did you mean uniform?"],
+        ),
         (load_space, "spec: {name: home, flor: 1}\nvary: {}", ["did you mean floor?", "spec"]),
-        (load_space, "spec: {name: home}\nvary: {floor: {unifrm: [0, 1]}}", ["did you mean uniform?", "loguniform"]),
+        (
+            load_space,
+            "spec: {name: home}\nvary: {floor: {unifrm: [0, 1]}}",
+            ["did you mean uniform?", "loguniform"],
+        ),
         (load_space, "spec: {name: home}\nvarry: {}", ["did you mean vary?", "halving"]),
-        (read_keys, "shop: {hash: '" + "0" * 64 + "', scope: [rank]}", ["shop: ", "did you mean scopes?"]),
-        (read_keys, "shop: {hash: '" + "0" * 64 + "', scopes: [ranks]}", ["shop.scopes[0]", "did you mean rank?"]),
+        (
+            read_keys,
+            "shop: {hash: '" + "0" * 64 + "', scope: [rank]}",
+            ["shop: ", "did you mean scopes?"],
+        ),
+        (
+            read_keys,
+            "shop: {hash: '" + "0" * 64 + "', scopes: [ranks]}",
+            ["shop.scopes[0]", "did you mean rank?"],
+        ),
         (policy_of, "{kind: tabel, path: x}", ["did you mean table?", "logging"]),
         (policy_of, "{kind: vw, arg: x}", ["did you mean args?"]),
         (target_named, "{kind: softmx}", ["did you mean softmax?", "best"]),
@@ -218,17 +274,25 @@ def test_every_reader_of_a_file_says_it(
         assert each in str(caught.value)
 
 
-def test_a_path_that_a_search_varies_and_no_spec_has_is_told_with_those_there_are(tmp_path: Path) -> None:
+def test_a_path_that_a_search_varies_and_no_spec_has_is_told_with_those_there_are(
+    tmp_path: Path,
+) -> None:
     from simulator.search_space import specs_of  # noqa: PLC0415
 
     for path, right in [("learner.l3", "l2"), ("flor", "floor"), ("lerner.l2", "learner")]:
-        space, base = load_space(written(tmp_path, f"spec: {{name: home}}\nvary: {{{path}: {{choice: [1]}}}}"))
+        space, base = load_space(
+            written(tmp_path, f"spec: {{name: home}}\nvary: {{{path}: {{choice: [1]}}}}")
+        )
         with pytest.raises(BanditloopError, match=f"did you mean {right}?"):
             specs_of(space, base, seed=0)
 
 
 @pytest.mark.parametrize("where", ["nothing", "nothing/deeper"])
-def test_an_artifact_that_is_not_there_is_told_by_its_key_and_how_it_is_made(tmp_path: Path, where: str) -> None:
-    with pytest.raises(ArtifactError, match=rf"artifact: .*{where}.*banditloop train --out ") as caught:
+def test_an_artifact_that_is_not_there_is_told_by_its_key_and_how_it_is_made(
+    tmp_path: Path, where: str
+) -> None:
+    with pytest.raises(
+        ArtifactError, match=rf"artifact: .*{where}.*banditloop train --out "
+    ) as caught:
         opened(str(tmp_path / where))
     assert caught.value.target == "artifact"

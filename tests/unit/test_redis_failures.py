@@ -1,4 +1,7 @@
-"""A Redis of which nobody answers is a failure that is expected; of a cluster redis-py has an error of its own."""
+"""A Redis of which nobody answers is a failure that is expected.
+
+Of a cluster redis-py has an error of its own.
+"""
 
 import ast
 import asyncio
@@ -28,18 +31,31 @@ def test_nobody_catches_half_of_them():
     """Wherever redis-py's base class is caught, its other one would come through."""
     for path in Path(serve_app.__file__).parent.glob("*.py"):
         if path.name != "redis_clients.py":
-            names = {getattr(node, "attr", getattr(node, "id", "")) for node in ast.walk(ast.parse(path.read_text()))}
+            names = {
+                getattr(node, "attr", getattr(node, "id", ""))
+                for node in ast.walk(ast.parse(path.read_text()))
+            }
             assert "RedisError" not in names or path.name in {"event_log.py", "needs.py"}, path.name
 
 
 @pytest.mark.parametrize(
     "url",
-    ["redis://127.0.0.1:1/0", "redis+cluster://127.0.0.1:1", "rediss+cluster://127.0.0.1:1", "unix:///no/such/socket"],
+    [
+        "redis://127.0.0.1:1/0",
+        "redis+cluster://127.0.0.1:1",
+        "rediss+cluster://127.0.0.1:1",
+        "unix:///no/such/socket",
+    ],
 )
 async def test_a_replica_does_without_it(url):
     client = connect(url, timeout_s=1.0)
     service = RedisPolicyService(
-        SPEC, client, LogWriter(client), salt=b"0123456789abcdef", replica="r", follow_interval_s=0.01
+        SPEC,
+        client,
+        LogWriter(client),
+        salt=b"0123456789abcdef",
+        replica="r",
+        follow_interval_s=0.01,
     )
     service.start()
     metrics = Metrics("r")
@@ -50,7 +66,9 @@ async def test_a_replica_does_without_it(url):
             await service.log([RewardRecord("e", 1.0)])
         with pytest.raises(LogUnavailableError):
             await service.replace_catalogue([])
-        assert b"banditloop_" in await collect(client, metrics.sample(), {"home": service}, {"home": 1})
+        assert b"banditloop_" in await collect(
+            client, metrics.sample(), {"home": service}, {"home": 1}
+        )
         await asyncio.sleep(0.05)
         assert not pushing.done()
     finally:

@@ -1,4 +1,7 @@
-"""Replay: the same rows and the same answers however a log is cut; what cannot be answered is refused by name."""
+"""Replay: the same rows and the same answers however a log is cut.
+
+What cannot be answered is refused by name.
+"""
 
 import json
 from collections import Counter
@@ -38,13 +41,17 @@ from simulator.trials import NEVER, SearchSummary, Trial
 ALL = ("ips", "clipped_ips", "snips", "dm", "dr", "sndr", "switch_dr", "dros")
 
 
-# A log of decisions in a CSV: three actions, a context that matters, a logging policy that is not uniform
+# A log of decisions in a CSV: three actions, a context that matters, a logging policy that is not
+# uniform
 
 
 def table_of(path: Path, rows: dict[str, Sequence[float]], *, context: str = "") -> Path:
     lines = [f"{context + ',' if context else ''}action,probability"]
     for at, row in rows.items():
-        lines += [f"{at + ',' if context else ''}{action},{p}" for action, p in zip("abc", row, strict=True)]
+        lines += [
+            f"{at + ',' if context else ''}{action},{p}"
+            for action, p in zip("abc", row, strict=True)
+        ]
     path.write_text("\n".join(lines))
     return path
 
@@ -58,12 +65,16 @@ def csv_log(path: Path, count: int = 2000, seed: int = 0) -> Path:
         device = ("web", "app")[int(rng.integers(2))]
         chosen = int(rng.choice(3, p=logging[device]))
         click = int(rng.random() < chances[device][chosen])
-        lines.append(f"e{number},{device},{'abc'[chosen]},a|b|c,{logging[device][chosen]},{click},{rng.random():.6f}")
+        lines.append(
+            f"e{number},{device},{'abc'[chosen]},a|b|c,{logging[device][chosen]},{click},{rng.random():.6f}"
+        )
     path.write_text("\n".join(lines) + "\n")
     return path
 
 
-COLUMNS = CsvColumns(reward="click", propensity="p", event_id="id", action="shown", actions="of", context=["device"])
+COLUMNS = CsvColumns(
+    reward="click", propensity="p", event_id="id", action="shown", actions="of", context=["device"]
+)
 BETTER = {"web": (0.1, 0.8, 0.1), "app": (0.8, 0.1, 0.1)}
 TRUTH = (0.1 * 0.2 + 0.8 * 0.5 + 0.1 * 0.1 + 0.8 * 0.7 + 0.1 * 0.1 + 0.1 * 0.4) / 2
 
@@ -87,12 +98,23 @@ def cut(log: Path, shards: int, monkeypatch, **options) -> list[Piece]:
 
 def numbers(report: Report) -> dict[tuple[str, str], tuple[float, ...]]:
     found = {
-        (result.policy, name): (each.value, each.stderr, *each.interval, each.n, each.ess, each.max_weight)
+        (result.policy, name): (
+            each.value,
+            each.stderr,
+            *each.interval,
+            each.n,
+            each.ess,
+            each.max_weight,
+        )
         for result in report.results
         for name, each in result.estimates.items()
     }
     for each in report.comparisons:
-        found[each.left, each.right] = (each.result.difference, each.result.stderr, each.result.p_value)
+        found[each.left, each.right] = (
+            each.result.difference,
+            each.result.stderr,
+            each.result.p_value,
+        )
     charts = report.charts
     assert charts is not None
     for name, counts in charts.weights.items():
@@ -103,22 +125,31 @@ def numbers(report: Report) -> dict[tuple[str, str], tuple[float, ...]]:
 
 
 def test_every_estimator_finds_the_truth_and_says_who_is_better(log, better):
-    report = evaluate(Question([Logging(), Uniform(), better]), open_log(str(log), "csv", columns=COLUMNS))
+    report = evaluate(
+        Question([Logging(), Uniform(), better]), open_log(str(log), "csv", columns=COLUMNS)
+    )
     found = report.results[2]
     assert found.policy == "better"
     assert tuple(found.estimates) == ALL
     for name, each in found.estimates.items():
         assert abs(each.value - TRUTH) < 4 * max(each.stderr, 0.01), name
     assert found.estimates["dr"].verdict == "reliable"
-    assert found.estimates["dr"].stderr < found.estimates["ips"].stderr  # the model explains some of the rewards
+    # the model explains some of the rewards
+    assert found.estimates["dr"].stderr < found.estimates["ips"].stderr
     assert report.winner == "better"
-    assert [(each.left, each.right, each.estimator) for each in report.comparisons][-1] == ("uniform", "better", "dr")
+    assert [(each.left, each.right, each.estimator) for each in report.comparisons][-1] == (
+        "uniform",
+        "better",
+        "dr",
+    )
 
 
 @pytest.mark.parametrize("interval", ["normal", "bootstrap", "bernstein", "anytime"])
 def test_any_number_of_shards_gives_the_same_answer(log, better, monkeypatch, interval):
     question = Question([Logging(), better], interval=interval)
-    reports = [evaluate(question, cut(log, shards, monkeypatch, columns=COLUMNS)) for shards in (1, 2, 7)]
+    reports = [
+        evaluate(question, cut(log, shards, monkeypatch, columns=COLUMNS)) for shards in (1, 2, 7)
+    ]
     first = numbers(reports[0])
     for other in map(numbers, reports[1:]):
         assert first.keys() == other.keys()
@@ -192,7 +223,9 @@ def test_bad_rows_are_named_in_any_piece(tmp_path, monkeypatch):
 
 def test_probabilities_that_sum_to_one_nearly_are_normalised_and_it_is_said(tmp_path):
     table = Table(table_of(tmp_path / "t.csv", {"": (0.3334, 0.3333, 0.3330)}))
-    assert table.pmf(LoggedDecision("e", {}, "cab", 0, 1.0, 0.0)).sum() == pytest.approx(1.0, abs=1e-15)
+    assert table.pmf(LoggedDecision("e", {}, "cab", 0, 1.0, 0.0)).sum() == pytest.approx(
+        1.0, abs=1e-15
+    )
     assert "normalised" in table.notes[0]
 
 
@@ -222,13 +255,17 @@ def test_a_context_that_a_table_lacks_is_named(log, tmp_path):
 
 def test_a_number_is_found_in_a_table_as_a_csv_would_hold_it(tmp_path):
     table = Table(table_of(tmp_path / "t.csv", {"2": (1, 0, 0)}, context="position"))
-    np.testing.assert_array_equal(table.pmf(LoggedDecision("e", {"position": 2.0}, "ab", 0, 1.0, 0.0)), [1.0, 0.0])
+    np.testing.assert_array_equal(
+        table.pmf(LoggedDecision("e", {"position": 2.0}, "ab", 0, 1.0, 0.0)), [1.0, 0.0]
+    )
 
 
 def test_mass_on_actions_the_log_never_had_is_flagged(log, tmp_path):
     path = tmp_path / "t.csv"
     path.write_text("action,probability\na,0.3\nz,0.7")
-    report = evaluate(Question([Uniform(), Table(path)]), open_log(str(log), "csv", columns=COLUMNS))
+    report = evaluate(
+        Question([Uniform(), Table(path)]), open_log(str(log), "csv", columns=COLUMNS)
+    )
     found = report.results[1]
     assert {each.verdict for each in found.estimates.values()} == {"unreliable"}
     assert "70.0%" in found.estimates["dr"].reason
@@ -270,7 +307,9 @@ def test_an_archive_is_joined_as_the_learner_joined_it_however_it_is_cut(archive
 
 
 def test_policies_are_evaluated_on_an_archive(archive):
-    report = evaluate(Question([Logging(), Uniform(), Source("deep", "deep")]), open_log(str(archive), "archive"))
+    report = evaluate(
+        Question([Logging(), Uniform(), Source("deep", "deep")]), open_log(str(archive), "archive")
+    )
     by_name = {result.policy: result.estimates for result in report.results}
     assert tuple(by_name["logging"]) == ALL
     assert by_name["logging"]["ips"].value == pytest.approx(report.log.mean_reward)
@@ -281,10 +320,13 @@ def test_policies_are_evaluated_on_an_archive(archive):
 
 @pytest.mark.parametrize("missing", ["failed", "proposed nothing"])
 @pytest.mark.parametrize("every", [1, 7, 2])
-def test_a_source_is_judged_by_the_rows_in_which_it_answered_and_so_is_everybody_else(town, tmp_path, missing, every):
+def test_a_source_is_judged_by_the_rows_in_which_it_answered_and_so_is_everybody_else(
+    town, tmp_path, missing, every
+):
     """Wherever it failed, in the first row or later: as on a log in which those decisions never were made."""
     log, without, lacking = [], [], 0
-    last = town[-1].time_ms - 5_000  # what comes after closes the windows of what came before, in both
+    # what comes after closes the windows of what came before, in both
+    last = town[-1].time_ms - 5_000
     for entry in town:
         record = entry.record
         spared = every > 1 and (entry.time_ms > last or entry.time_ms // 10 % every)
@@ -297,7 +339,9 @@ def test_a_source_is_judged_by_the_rows_in_which_it_answered_and_so_is_everybody
         if missing == "failed":
             del scores["deep"]
         failed = {"deep": "source 'deep': status 500"} if missing == "failed" else None
-        log.append(LogEntry(entry.id, msgspec.structs.replace(record, scores=scores, failed=failed)))
+        log.append(
+            LogEntry(entry.id, msgspec.structs.replace(record, scores=scores, failed=failed))
+        )
     assert lacking
     roots = archived(tmp_path / "whole", log, SPEC), archived(tmp_path / "without", without, SPEC)
     question = Question([Logging(), Uniform(), Source("deep", "deep")], estimators=["ips", "snips"])
@@ -315,15 +359,25 @@ def test_a_source_is_judged_by_the_rows_in_which_it_answered_and_so_is_everybody
 
 
 def test_rows_of_a_slate_are_among_what_is_left():
-    record = decision("e", chosen=(2, 0), scores={"cf": np.array([1, 2, np.nan], np.float32).tobytes()})
+    record = decision(
+        "e", chosen=(2, 0), scores={"cf": np.array([1, 2, np.nan], np.float32).tobytes()}
+    )
     first, second = rows_of(JoinedDecision("5-0", record, (0, 1), (1.0, 0.0)))
-    assert (list(first.action_ids), first.chosen, first.propensity, first.reward) == (["a", "b", "c"], 2, 1 / 3, 1.0)
+    assert (list(first.action_ids), first.chosen, first.propensity, first.reward) == (
+        ["a", "b", "c"],
+        2,
+        1 / 3,
+        1.0,
+    )
     assert (list(second.action_ids), second.chosen, second.propensity) == (["a", "b"], 0, 1 / 2)
     np.testing.assert_array_equal(second.scores["cf"], [1.0, 2.0])
 
 
 def test_an_archive_with_entries_of_another_version_is_refused_or_they_are_counted(tmp_path, town):
-    writer, blobs = ArchiveWriter(tmp_path, "p"), {SPEC.digest: SPEC.encoded, Catalogue().digest: Catalogue().encoded}
+    writer, blobs = (
+        ArchiveWriter(tmp_path, "p"),
+        {SPEC.digest: SPEC.encoded, Catalogue().digest: Catalogue().encoded},
+    )
     entries = [(entry.id, encode(entry.record)) for entry in town[:800]]
     for at in (40, 200):
         entries[at] = (entries[at][0], b"\x02" + entries[at][1][1:])
@@ -394,7 +448,10 @@ def test_questions_that_cannot_be_answered_are_refused(log):
         (lambda: evaluate(Question([Source("cf", "cf")]), decisions), "none of 'cf'"),
         (lambda: open_log(str(log), "parchment"), "parchment"),
         (lambda: open_log(str(log.with_name("none.csv")), "csv"), "none.csv"),
-        (lambda: open_log(str(log), "csv", columns=CsvColumns(reward="euros")), "no column 'euros'"),
+        (
+            lambda: open_log(str(log), "csv", columns=CsvColumns(reward="euros")),
+            "no column 'euros'",
+        ),
         (lambda: open_log(str(log.parent), "archive"), "no archive"),
     ]:
         with pytest.raises(ReplayError, match=named):
@@ -404,7 +461,10 @@ def test_questions_that_cannot_be_answered_are_refused(log):
 def test_an_empty_log_is_no_answer(tmp_path):
     (tmp_path / "log.csv").write_text("reward,propensity\n")
     with pytest.raises(ReplayError, match="no rows"):
-        evaluate(Question([Column("propensity")]), open_log(str(tmp_path / "log.csv"), "csv", extra=["propensity"]))
+        evaluate(
+            Question([Column("propensity")]),
+            open_log(str(tmp_path / "log.csv"), "csv", extra=["propensity"]),
+        )
 
 
 # The page
@@ -459,14 +519,25 @@ def test_the_page_draws_every_trial_of_a_search(archive):
     assert tags.names["svg"] == plain.names["svg"] + 1
     assert tags.names["title"] - plain.names["title"] == 3
     assert tags.names["line"] > plain.names["line"]
-    for said in ("rung 1", "300 rows", "home-0: 0.6, at least 0.5, weak", "home-1: 0.45, at least -", "<b>", "goes on"):
+    for said in (
+        "rung 1",
+        "300 rows",
+        "home-0: 0.6, at least 0.5, weak",
+        "home-1: 0.45, at least -",
+        "<b>",
+        "goes on",
+    ):
         assert said in tags.text
     assert "nan" not in page(found).split("<details>")[0]
 
 
 def test_a_report_without_anything_to_draw_is_a_page(log):
-    pieces = open_log(str(log), "csv", columns=CsvColumns(reward="click", propensity="p"), extra=["q"])
-    assert Tags(page(evaluate(Question([Column("q")], estimators=["ips"]), pieces))).names["svg"] == 2
+    pieces = open_log(
+        str(log), "csv", columns=CsvColumns(reward="click", propensity="p"), extra=["q"]
+    )
+    assert (
+        Tags(page(evaluate(Question([Column("q")], estimators=["ips"]), pieces))).names["svg"] == 2
+    )
 
 
 # The command
@@ -475,7 +546,17 @@ def test_a_report_without_anything_to_draw_is_a_page(log):
 def test_the_command_prints_a_table_and_writes_the_report(log, tmp_path):
     table = table_of(tmp_path / "better.csv", BETTER, context="device")
     columns = "{reward: click, propensity: p, event_id: id, action: shown, actions: of, context: [device]}"
-    command = ["replay", "--log", str(log), "--format", "csv", "--columns", columns, "--out", str(tmp_path / "r.json")]
+    command = [
+        "replay",
+        "--log",
+        str(log),
+        "--format",
+        "csv",
+        "--columns",
+        columns,
+        "--out",
+        str(tmp_path / "r.json"),
+    ]
     command += [
         "--policy",
         f"{{kind: table, path: {table}}}",
@@ -491,7 +572,17 @@ def test_the_command_prints_a_table_and_writes_the_report(log, tmp_path):
     report = json.loads((tmp_path / "r.json").read_text())
     assert [each["policy"] for each in report["results"]] == ["logging", "better"]
     estimate = report["results"][1]["estimates"]["dr"]
-    expected = {"value", "stderr", "interval", "n", "ess", "max_weight", "clipped_fraction", "verdict", "reason"}
+    expected = {
+        "value",
+        "stderr",
+        "interval",
+        "n",
+        "ess",
+        "max_weight",
+        "clipped_fraction",
+        "verdict",
+        "reason",
+    }
     assert set(estimate) == expected
     assert report["results"][1]["method"] == "ope"
     assert report["comparisons"][0]["result"]["significant"] is True
@@ -499,14 +590,28 @@ def test_the_command_prints_a_table_and_writes_the_report(log, tmp_path):
 
 def test_the_command_sets_what_estimators_have(log, tmp_path):
     columns = "{reward: click, propensity: p, event_id: id, action: shown, actions: of, context: [device]}"
-    command = ["replay", "--log", str(log), "--format", "csv", "--columns", columns, "--policy", "uniform"]
+    command = [
+        "replay",
+        "--log",
+        str(log),
+        "--format",
+        "csv",
+        "--columns",
+        columns,
+        "--policy",
+        "uniform",
+    ]
     command += ["--out", str(tmp_path / "r.json")]
-    done = CliRunner().invoke(app, [*command, "--clip", "1.2", "--tau", "auto", "--bits", "5", "--folds", "3"])
+    done = CliRunner().invoke(
+        app, [*command, "--clip", "1.2", "--tau", "auto", "--bits", "5", "--folds", "3"]
+    )
     assert done.exit_code == 0, done.output
     found = json.loads((tmp_path / "r.json").read_text())["results"][1]["estimates"]
     assert found["clipped_ips"]["max_weight"] == 1.2
     assert "SLOPE chose tau" in found["switch_dr"]["reason"]
-    question = Question([Logging(), Uniform()], parameters={"switch_dr": {"tau": "auto"}}, bits=5, folds=3)
+    question = Question(
+        [Logging(), Uniform()], parameters={"switch_dr": {"tau": "auto"}}, bits=5, folds=3
+    )
     expected = evaluate(question, open_log(str(log), "csv", columns=COLUMNS)).results[1].estimates
     assert found["switch_dr"]["value"] == pytest.approx(expected["switch_dr"].value, rel=1e-9)
     assert found["dr"]["value"] == pytest.approx(expected["dr"].value, rel=1e-9)
@@ -522,14 +627,34 @@ def test_the_command_sets_what_estimators_have(log, tmp_path):
 
 
 def test_the_command_lets_a_spec_learn(log, tmp_path):
-    (tmp_path / "s.yaml").write_text("name: s\nlearner: {kind: ridge, interactions: [[context, item]]}\n")
+    (tmp_path / "s.yaml").write_text(
+        "name: s\nlearner: {kind: ridge, interactions: [[context, item]]}\n"
+    )
     columns = "{reward: click, propensity: p, event_id: id, action: shown, actions: of, context: [device]}"
     for method, number in (("progressive", "ips"), ("rejection", "mean_accepted_reward")):
-        command = ["replay", "--log", str(log), "--format", "csv", "--columns", columns, "--method", method]
-        command += ["--policy", str(tmp_path / "s.yaml"), "--out", str(tmp_path / "r.json"), "--bound", "5"]
+        command = [
+            "replay",
+            "--log",
+            str(log),
+            "--format",
+            "csv",
+            "--columns",
+            columns,
+            "--method",
+            method,
+        ]
+        command += [
+            "--policy",
+            str(tmp_path / "s.yaml"),
+            "--out",
+            str(tmp_path / "r.json"),
+            "--bound",
+            "5",
+        ]
         done = CliRunner().invoke(app, command)
         assert done.exit_code == 0, done.output
         (result,) = json.loads((tmp_path / "r.json").read_text())["results"]
-        assert result["learned"][number] > 0.42  # uniform choice earns 0.333, the log's policy less than 0.4
+        # uniform choice earns 0.333, the log's policy less than 0.4
+        assert result["learned"][number] > 0.42
         assert len(result["curve"]) > 10
         assert ("average_loss" in result) == (method == "progressive")

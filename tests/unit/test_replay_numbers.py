@@ -12,7 +12,9 @@ from typer.testing import CliRunner
 from bandits.errors import BanditloopError
 from serve_app import cli
 
-COLUMNS = "{reward: click, propensity: p, event_id: id, action: shown, actions: of, context: [x, y]}"
+COLUMNS = (
+    "{reward: click, propensity: p, event_id: id, action: shown, actions: of, context: [x, y]}"
+)
 Cell = Callable[[int, np.random.Generator], object]
 SAME: Cell = lambda _at, _rng: 0.5  # noqa: E731 - a column
 TEXT: Cell = lambda _at, _rng: "t"  # noqa: E731
@@ -20,20 +22,60 @@ CLICK: Cell = lambda at, _rng: 1 - at % 2  # noqa: E731
 LOGS: dict[str, tuple[int, Cell, Cell, Cell, Cell]] = {
     "two rows": (2, lambda at, _: 1732000000 + 60 * at, TEXT, SAME, CLICK),
     "one row": (1, lambda _at, _rng: 1e12, TEXT, lambda _at, _rng: 1.0, CLICK),
-    "large": (40, lambda _, rng: rng.normal() * 1e30, lambda _, rng: rng.normal() * 1e-30, SAME, CLICK),
-    "beyond float32": (40, lambda _, rng: rng.normal() * 1e200, lambda _, rng: rng.normal() * 1e-200, SAME, CLICK),
+    "large": (
+        40,
+        lambda _, rng: rng.normal() * 1e30,
+        lambda _, rng: rng.normal() * 1e-30,
+        SAME,
+        CLICK,
+    ),
+    "beyond float32": (
+        40,
+        lambda _, rng: rng.normal() * 1e200,
+        lambda _, rng: rng.normal() * 1e-200,
+        SAME,
+        CLICK,
+    ),
     "beyond sums": (40, lambda _, rng: rng.normal() * 1e307, lambda _at, _rng: 1e308, SAME, CLICK),
     "large rewards": (40, lambda _, rng: rng.normal(), TEXT, SAME, lambda at, _: 1e12 * (at % 2)),
-    "rare": (40, lambda _, rng: rng.normal(), TEXT, lambda at, _: 1e-12 if at % 7 == 0 else 0.5, CLICK),
-    "rarer": (40, lambda _, rng: rng.normal(), TEXT, lambda at, _: 1e-300 if at % 7 == 0 else 0.5, CLICK),
-    "rarest": (40, lambda _, rng: rng.normal(), TEXT, lambda at, _: 5e-324 if at % 7 == 0 else 0.5, CLICK),
+    "rare": (
+        40,
+        lambda _, rng: rng.normal(),
+        TEXT,
+        lambda at, _: 1e-12 if at % 7 == 0 else 0.5,
+        CLICK,
+    ),
+    "rarer": (
+        40,
+        lambda _, rng: rng.normal(),
+        TEXT,
+        lambda at, _: 1e-300 if at % 7 == 0 else 0.5,
+        CLICK,
+    ),
+    "rarest": (
+        40,
+        lambda _, rng: rng.normal(),
+        TEXT,
+        lambda at, _: 5e-324 if at % 7 == 0 else 0.5,
+        CLICK,
+    ),
     "nothing": (40, lambda _at, _rng: 0, lambda _at, _rng: "", SAME, lambda _at, _rng: 0),
     "no numbers": (40, lambda _at, _rng: "nan", lambda _at, _rng: "inf", SAME, CLICK),
     "all alike": (40, lambda _at, _rng: 1e12, lambda _at, _rng: 1e12, SAME, lambda _at, _rng: 1),
 }
 METHODS = {
     "normal": ["uniform"],
-    "auto": ["uniform", "--clip", "auto", "--tau", "auto", "--lambda", "auto", "--html", "page.html"],
+    "auto": [
+        "uniform",
+        "--clip",
+        "auto",
+        "--tau",
+        "auto",
+        "--lambda",
+        "auto",
+        "--html",
+        "page.html",
+    ],
     "bootstrap": ["uniform", "--interval", "bootstrap"],
     "anytime": ["uniform", "--interval", "anytime"],
     "bernstein": ["uniform", "--interval", "bernstein"],
@@ -43,8 +85,10 @@ METHODS = {
     "rejection": ["{ridge}", "--method", "rejection"],
 }
 SPECS = {
-    "ridge": "{name: r, learner: {kind: ridge, interactions: [[context, item]]}, exploration: {kind: lints}}",
-    "vw": "{name: v, learner: {kind: vw, args: '--cb_explore_adf -q ci'}, exploration: {kind: epsilon_greedy}}",
+    "ridge": "{name: r, learner: {kind: ridge, interactions: [[context, item]]}, exploration: {kind:"
+    " lints}}",
+    "vw": "{name: v, learner: {kind: vw, args: '--cb_explore_adf -q ci'}, exploration: {kind:"
+    " epsilon_greedy}}",
 }
 
 
@@ -71,14 +115,18 @@ def test_no_numbers_end_in_a_traceback_or_a_warning(tmp_path, monkeypatch, name,
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         done = CliRunner().invoke(cli.app, ["replay", *log, "--policy", policy, *options])
-    assert done.exception is None or isinstance(done.exception, BanditloopError), repr(done.exception)
+    assert done.exception is None or isinstance(done.exception, BanditloopError), repr(
+        done.exception
+    )
     usable = name not in {"beyond float32", "beyond sums", "rare", "rarer", "rarest", "one row"}
-    if usable and method != "rejection" and (name, method) != ("nothing", "sessions"):  # no row is of a session there
+    # no row is of a session there
+    if usable and method != "rejection" and (name, method) != ("nothing", "sessions"):
         assert done.exception is None
 
 
 @pytest.mark.parametrize(
-    "error", [MemoryError(), LinAlgError("Singular matrix"), FloatingPointError("x"), OverflowError()]
+    "error",
+    [MemoryError(), LinAlgError("Singular matrix"), FloatingPointError("x"), OverflowError()],
 )
 def test_a_computation_that_fails_all_the_same_is_one_line(monkeypatch, capsys, error):
     def fails() -> None:

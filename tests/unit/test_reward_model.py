@@ -48,7 +48,9 @@ def fitted(features: Features, reward, keys, **options):
 def test_a_prediction_is_that_of_a_ridge_without_the_fold():
     """On standardised columns, with a free intercept, within the range of rewards."""
     features, reward, keys = sparse(300)
-    found = fitted(features, reward, keys, bits=11, folds=3, kinds=RIDGE, penalties=[5.0]).predict(features, keys)
+    found = fitted(features, reward, keys, bits=11, folds=3, kinds=RIDGE, penalties=[5.0]).predict(
+        features, keys
+    )
     x = features.own_values[:, 0]
     x = (x - x.mean(axis=0)) / x.std(axis=0)
     folds = fold_of(keys, 3)
@@ -57,7 +59,9 @@ def test_a_prediction_is_that_of_a_ridge_without_the_fold():
         rest, mine = folds != fold, folds == fold
         middle, mean = x[rest].mean(axis=0), reward[rest].mean()
         centred = x[rest] - middle
-        weights = np.linalg.solve(centred.T @ centred + 5.0 * np.eye(6), centred.T @ (reward[rest] - mean))
+        weights = np.linalg.solve(
+            centred.T @ centred + 5.0 * np.eye(6), centred.T @ (reward[rest] - mean)
+        )
         expected = np.clip(mean + (x[mine] - middle) @ weights, reward.min(), reward.max())
         assert found[mine, 0] == pytest.approx(expected, rel=1e-9, abs=1e-9)
 
@@ -68,7 +72,9 @@ def test_no_prediction_has_seen_its_own_reward():
     changed = reward.copy()
     at = int(np.argsort(reward)[50])
     changed[at] = reward.max() * 0.99
-    old, new = (fitted(features, each, keys, kinds=RIDGE, penalties=[1.0]) for each in (reward, changed))
+    old, new = (
+        fitted(features, each, keys, kinds=RIDGE, penalties=[1.0]) for each in (reward, changed)
+    )
     moved = old.predict(features, keys) != new.predict(features, keys)
     same = fold_of(keys, 5) == fold_of(keys, 5)[at]
     assert not moved[same].any()
@@ -81,7 +87,11 @@ def test_however_a_log_is_cut_the_same_is_fitted_to_the_last_bit(sample):
     features, reward, keys = sparse(600)
     keys = np.repeat(keys[::3], 3)
     narrow = of_columns(features.own[:, 0, :4].astype(np.int64), features.own_values[:, 0, :4])
-    parts = [features.take(slice(0, 250)), narrow.take(slice(250, 251)), narrow.take(slice(251, 600))]
+    parts = [
+        features.take(slice(0, 250)),
+        narrow.take(slice(250, 251)),
+        narrow.take(slice(251, 600)),
+    ]
     whole = RewardModel(sample=sample)
     whole.update(joined(parts), reward, keys)
     cuts = [(0, 250), (250, 251), (251, 600)]
@@ -117,7 +127,9 @@ def test_a_part_of_the_rows_is_predicted_as_with_all_of_them(kind):
     model = fitted(features, reward, keys, kinds=[kind])
     whole = model.predict(features, keys)
     for rows in (slice(0, 0), slice(7, 8), slice(10, 13)):
-        assert model.predict(features.take(rows), keys[rows]) == pytest.approx(whole[rows], rel=1e-12)
+        assert model.predict(features.take(rows), keys[rows]) == pytest.approx(
+            whole[rows], rel=1e-12
+        )
 
 
 def test_what_is_not_finite_is_refused_by_name():
@@ -139,12 +151,19 @@ def test_the_logistic_model_is_that_of_scikit_learn():
     fold = rng.integers(0, 2, 500)
     _, found = logistic(x, y, fold, 2, [3.0])
     for each in range(2):
-        peer = LogisticRegression(C=1 / 3.0, tol=1e-10, max_iter=1000).fit(x[fold != each], y[fold != each])
-        np.testing.assert_allclose(found[each], [*peer.coef_[0], *peer.intercept_], rtol=1e-5, atol=1e-5)
+        peer = LogisticRegression(C=1 / 3.0, tol=1e-10, max_iter=1000).fit(
+            x[fold != each], y[fold != each]
+        )
+        np.testing.assert_allclose(
+            found[each], [*peer.coef_[0], *peer.intercept_], rtol=1e-5, atol=1e-5
+        )
 
 
 def test_each_kind_is_chosen_where_it_predicts_best():
-    """A line: ridge. A steep curve: the logistic model. Neither: trees. Nothing to predict: no worse than the mean."""
+    """A line: ridge. A steep curve: the logistic model. Neither: trees.
+
+    Nothing to predict: no worse than the mean.
+    """
     rng = np.random.default_rng(1)
     x = rng.uniform(-1.0, 1.0, (1500, 2))
     keys = rng.integers(0, 2**64, 1500, np.uint64)
@@ -162,7 +181,9 @@ def test_each_kind_is_chosen_where_it_predicts_best():
         assert "improves" not in summary.said
     noise = fitted(features, rng.normal(size=1500), keys).summary
     assert 0.98 * noise.constant <= min(noise.losses.values()) <= 1.01 * noise.constant
-    alone = fitted(of_columns(np.zeros((50, 1), int), np.zeros((50, 1))), np.arange(50) % 2.0, keys[:50]).summary
+    alone = fitted(
+        of_columns(np.zeros((50, 1), int), np.zeros((50, 1))), np.arange(50) % 2.0, keys[:50]
+    ).summary
     assert "which no model improves on" in alone.said
     with pytest.raises(ReplayError, match="ridge, logistic, gbm"):
         Question([Uniform()], models=["forest"])
@@ -180,50 +201,96 @@ class Leaning(RowTarget):
 
 
 def town(count: int = 160, seed: int = 0) -> list[LoggedDecision]:
-    """Rewards of which numbers of the context, of actions and of a source say something; some are not always there."""
+    """Rewards of which numbers of the context, of actions and of a source say something.
+
+    Some are not always there.
+    """
     rng = np.random.default_rng(seed)
     out = []
     for number in range(count):
-        context = {"age": float(rng.normal()), "hour": float(rng.integers(24)), "device": str(rng.choice(["tv", "pc"]))}
+        context = {
+            "age": float(rng.normal()),
+            "hour": float(rng.integers(24)),
+            "device": str(rng.choice(["tv", "pc"])),
+        }
         if number % 3:
             context["income"] = float(rng.lognormal())
-        features = [{"price": float(rng.uniform(1, 9)), "kind": "k"}, None, {"price": float(rng.uniform(1, 9))}]
-        scores = {"cf": rng.normal(size=3).astype(np.float32), "new": np.array([0.1, np.nan, 0.4], np.float32)}
+        features = [
+            {"price": float(rng.uniform(1, 9)), "kind": "k"},
+            None,
+            {"price": float(rng.uniform(1, 9))},
+        ]
+        scores = {
+            "cf": rng.normal(size=3).astype(np.float32),
+            "new": np.array([0.1, np.nan, 0.4], np.float32),
+        }
         chosen = int(rng.integers(3))
         price = (features[chosen] or {"price": 3.0})["price"]
         chance = sigmoid(np.array(context["age"] - 0.3 * price + 0.5 * scores["cf"][chosen]))
-        row = LoggedDecision(f"e{number}", context, list("abc"), chosen, 1 / 3, float(rng.random() < chance))
-        out.append(replace(row, features=features, scores=scores, pmf=np.full(3, 1 / 3), time_ms=1000 * number + 1))
+        row = LoggedDecision(
+            f"e{number}", context, list("abc"), chosen, 1 / 3, float(rng.random() < chance)
+        )
+        out.append(
+            replace(
+                row,
+                features=features,
+                scores=scores,
+                pmf=np.full(3, 1 / 3),
+                time_ms=1000 * number + 1,
+            )
+        )
     return out
 
 
-def changed(rows: Sequence[LoggedDecision], change: Callable[[str, float], float]) -> list[LoggedDecision]:
+def changed(
+    rows: Sequence[LoggedDecision], change: Callable[[str, float], float]
+) -> list[LoggedDecision]:
     """Every number of the context and of the actions, by its name."""
 
     def of(given):
         if given is None:
             return None
-        return {name: change(name, value) if isinstance(value, float) else value for name, value in given.items()}
+        return {
+            name: change(name, value) if isinstance(value, float) else value
+            for name, value in given.items()
+        }
 
-    return [replace(row, context=of(row.context), features=[of(each) for each in row.features]) for row in rows]
+    return [
+        replace(row, context=of(row.context), features=[of(each) for each in row.features])
+        for row in rows
+    ]
 
 
-def estimates(rows: Sequence[LoggedDecision], models: Sequence[str] = ("ridge", "logistic")) -> np.ndarray:
+def estimates(
+    rows: Sequence[LoggedDecision], models: Sequence[str] = ("ridge", "logistic")
+) -> np.ndarray:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        report = evaluate(Question([Logging(), Uniform(), Leaning("leaning")], models=models), [MemoryPiece(rows)])
-    found = [(each.value, each.stderr) for result in report.results for each in result.estimates.values()]
+        report = evaluate(
+            Question([Logging(), Uniform(), Leaning("leaning")], models=models), [MemoryPiece(rows)]
+        )
+    found = [
+        (each.value, each.stderr) for result in report.results for each in result.estimates.values()
+    ]
     return np.array(found)
 
 
 def of_sessions(rows: Sequence[LoggedDecision]) -> np.ndarray:
     """Of sessions of four decisions."""
-    named = [replace(row, context={**row.context, "s": str(at // 4)}) for at, row in enumerate(rows)]
+    named = [
+        replace(row, context={**row.context, "s": str(at // 4)}) for at, row in enumerate(rows)
+    ]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         question = SessionQuestion([Logging(), Leaning("leaning")], horizon=4, session="s")
         report = evaluate_sessions(question, [MemoryPiece(named)])
-    return np.array([(each.value, each.stderr) for result in report.results for each in result.estimates.values()])
+    return np.array(
+        [
+            (each.value, each.stderr)
+            for result in report.results
+            for each in result.estimates.values()
+        ]
+    )
 
 
 NAMES = ("age", "hour", "income", "price")
@@ -252,7 +319,9 @@ def test_an_estimate_does_not_depend_on_the_unit_or_the_zero_of_a_feature(plain,
     assert of_sessions(rows) == pytest.approx(plain[1], rel=1e-6, abs=1e-9)
 
 
-@pytest.mark.parametrize("extra", ["constant", "duplicate", "collinear", "missing", "huge", "tiny", "one row", "mixed"])
+@pytest.mark.parametrize(
+    "extra", ["constant", "duplicate", "collinear", "missing", "huge", "tiny", "one row", "mixed"]
+)
 def test_columns_that_say_nothing_new_are_no_trouble(plain, extra):
     def with_extra(number: int, context):
         age, hour = context["age"], context["hour"]
@@ -268,7 +337,9 @@ def test_columns_that_say_nothing_new_are_no_trouble(plain, extra):
         }[extra]
         return {**context, **more}
 
-    rows = [replace(row, context=with_extra(number, row.context)) for number, row in enumerate(town())]
+    rows = [
+        replace(row, context=with_extra(number, row.context)) for number, row in enumerate(town())
+    ]
     for found, before in ((estimates(rows), plain[0]), (of_sessions(rows), plain[1])):
         assert np.isfinite(found).all()
         assert np.abs(found[:, 0] - before[:, 0]).max() < 3.0 * before[:, 1].max()
@@ -286,7 +357,9 @@ def test_few_rows_with_a_large_feature_are_no_traceback(value, count):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         report = evaluate(Question([Uniform()]), [MemoryPiece(rows)])
-    assert report.results[0].estimates["ips"].value == pytest.approx(np.mean([row.reward for row in rows]))
+    assert report.results[0].estimates["ips"].value == pytest.approx(
+        np.mean([row.reward for row in rows])
+    )
     assert np.isfinite(report.results[0].estimates["dr"].value)
 
 
@@ -297,7 +370,10 @@ def test_every_kind_does_without_units():
 
 
 def test_more_shrinkage_is_chosen_where_there_is_less_to_learn():
-    """Of 40 columns of noise and few rows the mean is left; of a clear line, hardly anything is taken away."""
+    """Of 40 columns of noise and few rows the mean is left.
+
+    Of a clear line, hardly anything is taken away.
+    """
     rng = np.random.default_rng(3)
     x, fold = rng.normal(size=(200, 40)), np.arange(200) % 5
     noise, line = rng.random(200), 0.5 + 0.05 * x[:, 0]
@@ -313,10 +389,19 @@ def test_a_reward_model_that_misleads_is_named():
     reward = (rng.random(4000) < 0.1) * 1.0
     for spread, misled in ((0.0, False), (0.05, False), (0.3, False), (1.5, True)):
         predicted = np.clip(0.1 + spread * rng.normal(size=4000), 0.0, None)
-        rows = OpeBatch(rng.integers(0, 2**64, 4000, np.uint64), reward, np.ones(4000), weight, predicted, predicted)
+        rows = OpeBatch(
+            rng.integers(0, 2**64, 4000, np.uint64),
+            reward,
+            np.ones(4000),
+            weight,
+            predicted,
+            predicted,
+        )
         for name in ("dr", "sndr", "dros", "snips", "dm"):
             each = estimator(name)
             each.update(rows)
             found = each.estimate()
-            assert ("squared error of a constant" in found.reason) == (misled and name in {"dr", "sndr", "dros"}), name
+            assert ("squared error of a constant" in found.reason) == (
+                misled and name in {"dr", "sndr", "dros"}
+            ), name
             assert not misled or found.verdict != "reliable" or name == "snips"

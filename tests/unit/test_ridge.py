@@ -27,7 +27,9 @@ def dense(learner: RidgeLearner, seen) -> tuple[np.ndarray, np.ndarray, dict[str
     learner.checkpoint()  # settles
     ids = sorted({i.actions.ids[i.chosen] for i in seen})
     rows = {name: n for n, name in enumerate(ids)}
-    x = np.array([learner._index.matrix(i.context, i.actions, dense=True)[1][i.chosen] for i in seen])
+    x = np.array(
+        [learner._index.matrix(i.context, i.actions, dense=True)[1][i.chosen] for i in seen]
+    )
     indicator = np.zeros((len(seen), len(ids)))
     indicator[np.arange(len(seen)), [rows[i.actions.ids[i.chosen]] for i in seen]] = 1
     z = np.hstack([x, indicator])
@@ -69,7 +71,8 @@ def test_upper_bounds_are_those_of_the_joint_regression():
 def test_posterior_draws_have_the_posterior_mean_and_covariance():
     """Of the differences from one action, which is all that a choice depends on.
 
-    1,000 draws, K = 5: every mean and covariance entry within 5 standard errors (false alarm below 1e-4).
+    1,000 draws, K = 5: every mean and covariance entry within 5 standard errors (false alarm below
+    1e-4).
     """
     learner, seen = learned(draws=1000, scale=0.7)
     weights, covariance, rows = dense(learner, seen)
@@ -142,7 +145,10 @@ def test_a_snapshot_without_what_the_exploration_needs_is_refused():
 
 
 def test_a_timestamp_as_a_feature_does_no_harm():
-    """A huge, almost constant feature is the intercept but for rounding; the posterior must still exist."""
+    """A huge, almost constant feature is the intercept but for rounding.
+
+    The posterior must still exist.
+    """
     learner = RidgeLearner(RidgeConfig(), draws=20, salt=b"salt")
     column = np.array([hash_feature("context", "time")], np.uint32)
     rewards = np.random.default_rng(0).random(200) < 0.3
@@ -179,7 +185,9 @@ def test_a_feature_never_met_is_drawn_from_its_prior():
     learner, _ = learned(draws=1000, scale=0.7)
     model = RidgeModel(learner.snapshot("1-0"))
     context, actions = decision_features(123)
-    extra = model.draws(context, with_news(actions, [0.0, 0.5, -2.0, 1.0, 0.0])) - model.draws(context, actions)
+    extra = model.draws(context, with_news(actions, [0.0, 0.5, -2.0, 1.0, 0.0])) - model.draws(
+        context, actions
+    )
     met = np.array([action_id in learner._rows for action_id in actions.ids])
     assert np.abs(extra[[0, 4]]).max() < 1e-5
     expected = 0.49 * np.array([0.25, 4.0, 1.0]) / CONFIG.l2
@@ -195,7 +203,9 @@ def test_a_feature_that_can_no_longer_get_a_column_is_none_that_could_be_learned
     model = RidgeModel(learner.snapshot("1-0"))
     context, actions = decision_features(123)
     bounds = model.upper_bounds(context, actions, 1.0)
-    assert model.upper_bounds(context, with_news(actions, [1.0] * 5), 1.0) == pytest.approx(bounds, abs=1e-12)
+    assert model.upper_bounds(context, with_news(actions, [1.0] * 5), 1.0) == pytest.approx(
+        bounds, abs=1e-12
+    )
 
 
 @pytest.mark.parametrize("elements", [1, 64, 1 << 21])
@@ -206,7 +216,10 @@ def test_rows_of_any_width_and_corrections_give_the_same_bytes_in_any_batch(monk
         learner = RidgeLearner(RidgeConfig(interactions=[("a", "b")], max_features=40))
         for number in range(120):
             rng_row = np.random.default_rng(number)
-            row = [features(rng_row, name, int(rng_row.choice([0, 1, 3, 9]))) for name in ("c", "a", "b")]
+            row = [
+                features(rng_row, name, int(rng_row.choice([0, 1, 3, 9])))
+                for name in ("c", "a", "b")
+            ]
             learner.learn_row(f"item{number % 7}", row, float(rng_row.normal()))
             if number % 3 == 0:
                 learner.correct_row(f"item{number % 7}", row, 0.25)
@@ -220,7 +233,9 @@ def test_rows_of_any_width_and_corrections_give_the_same_bytes_in_any_batch(monk
 def features(rng: np.random.Generator, name: str, count: int) -> Namespace:
     """Some of them 0, or none at all."""
     hashes = np.array([hash_feature(name, f"{n}") for n in range(count)], np.uint32)
-    return Namespace(name, hashes, (rng.normal(size=count) * (rng.random(count) < 0.8)).astype(np.float32))
+    return Namespace(
+        name, hashes, (rng.normal(size=count) * (rng.random(count) < 0.8)).astype(np.float32)
+    )
 
 
 @pytest.mark.parametrize(("names", "per_row"), [(6, 6), (9, 6), (400, 6)])
@@ -231,7 +246,11 @@ def test_rows_with_many_or_few_columns_in_common_give_the_same_bits_in_any_batch
         learner, rng = RidgeLearner(RidgeConfig(max_features=300)), np.random.default_rng(3)
         for i in range(600):
             chosen = np.sort(rng.choice(names, per_row, replace=False)).tolist()
-            row = [Namespace("f", np.array(chosen, np.uint32) + 7, rng.normal(size=6).astype(np.float32))]
+            row = [
+                Namespace(
+                    "f", np.array(chosen, np.uint32) + 7, rng.normal(size=6).astype(np.float32)
+                )
+            ]
             learner.learn_row(f"a{i % 5}", row, float(rng.normal()))
             if i % 7 == 0:
                 learner.correct_row(f"a{i % 5}", row, 0.3)
@@ -254,7 +273,10 @@ def test_the_sums_are_those_of_adding_row_after_row(names, per_row):
         values, reward = rng.normal(size=several).astype(np.float32), float(rng.normal())
         learner.learn_row("a", [Namespace("f", (chosen + 7).astype(np.uint32), values)], reward)
         x = np.zeros(names + 1)
-        x[[0, *(column.setdefault(name, len(column) + 1) for name in chosen.tolist())]] = [1.0, *values]
+        x[[0, *(column.setdefault(name, len(column) + 1) for name in chosen.tolist())]] = [
+            1.0,
+            *values,
+        ]
         a += np.outer(x, x)
         b += reward * x
     found_a, found_b, *_ = decode_sums(learner.checkpoint()).arrays()
@@ -267,7 +289,11 @@ def test_a_feature_twice_in_a_row_is_learned_alike_in_any_batch():
         learner, rng = RidgeLearner(RidgeConfig()), np.random.default_rng(4)
         for i in range(300):
             second = 1 if i % 50 == 49 else 2
-            row = [Namespace("f", np.array([1, second, 3], np.uint32), rng.normal(size=3).astype(np.float32))]
+            row = [
+                Namespace(
+                    "f", np.array([1, second, 3], np.uint32), rng.normal(size=3).astype(np.float32)
+                )
+            ]
             learner.learn_row("a", row, float(rng.normal()))
             if i % cut == 0:
                 learner.checkpoint()

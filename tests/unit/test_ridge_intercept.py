@@ -15,7 +15,9 @@ PLAIN = RidgeConfig(l2=2.0, bias_l2=3.0, interactions=[("context", "scores")])
 
 
 def config(**changes) -> RidgeConfig:
-    return RidgeConfig(l2=2.0, bias_l2=3.0, interactions=[("context", "scores")], intercept=False, **changes)
+    return RidgeConfig(
+        l2=2.0, bias_l2=3.0, interactions=[("context", "scores")], intercept=False, **changes
+    )
 
 
 def row_of(index, context, actions, k) -> np.ndarray:
@@ -46,7 +48,9 @@ def test_the_posterior_is_that_of_the_regression_without_an_intercept(action_bia
     scores, bounds = model.scores(context, actions), model.upper_bounds(context, actions, 1.5)
     for k in range(len(actions)):
         z = features(context, actions, k)
-        variance = z @ covariance @ z + (1 / 3.0 if action_bias and actions.ids[k] not in ids else 0.0)
+        variance = z @ covariance @ z + (
+            1 / 3.0 if action_bias and actions.ids[k] not in ids else 0.0
+        )
         assert scores[k] == pytest.approx(z @ weights, abs=1e-10)
         assert bounds[k] == pytest.approx(z @ weights + 1.5 * np.sqrt(variance), abs=1e-10)
 
@@ -54,7 +58,8 @@ def test_the_posterior_is_that_of_the_regression_without_an_intercept(action_bia
 def test_posterior_draws_have_no_intercept_either():
     """Of the differences from one action, which is all that a choice depends on.
 
-    1,000 draws, K = 5: every mean and covariance entry within 5 standard errors (false alarm below 1e-4).
+    1,000 draws, K = 5: every mean and covariance entry within 5 standard errors (false alarm below
+    1e-4).
     """
     seen, (context, actions) = interactions(7, 80), decision_features(123)
     given = config(action_bias=False)
@@ -63,7 +68,9 @@ def test_posterior_draws_have_no_intercept_either():
     for each in (learner, reference):
         each.learn(seen)
         each.checkpoint()
-    x = np.array([row_of(reference._index, each.context, each.actions, each.chosen)[1:] for each in seen])
+    x = np.array(
+        [row_of(reference._index, each.context, each.actions, each.chosen)[1:] for each in seen]
+    )
     z = np.array([row_of(reference._index, context, actions, k)[1:] for k in range(len(actions))])
     covariance = np.linalg.inv(x.T @ x + 2.0 * np.eye(x.shape[1]))
     weights = covariance @ x.T @ np.array([each.reward for each in seen])
@@ -86,16 +93,23 @@ def test_it_resumes_and_merges_as_it_has_learned():
     resumed = RidgeLearner(config(), checkpoint=first.checkpoint())
     resumed.learn(seen[33:])
     assert resumed.checkpoint() == whole.checkpoint()
-    merged = RidgeLearner(config(), checkpoint=merge_ridge(config(), [first.checkpoint(), second.checkpoint()]))
+    merged = RidgeLearner(
+        config(), checkpoint=merge_ridge(config(), [first.checkpoint(), second.checkpoint()])
+    )
     context, actions = decision_features(123)
-    left, right = (RidgeModel(each.snapshot("1-0")).scores(context, actions) for each in (merged, whole))
+    left, right = (
+        RidgeModel(each.snapshot("1-0")).scores(context, actions) for each in (merged, whole)
+    )
     np.testing.assert_allclose(left, right, atol=1e-10)
 
 
 def test_what_was_written_before_is_what_it_was():
     """Digests as build 1c51045 made them: a log of it names these."""
     spec = PolicySpec("p", learner=RidgeConfig(), exploration=LinUcb())
-    assert (spec.digest, spec.model_digest) == ("4fb2e6dffb4657db1ff8ac1e12d515d3", "827b7e0b151de67f53ca94917c62eae8")
+    assert (spec.digest, spec.model_digest) == (
+        "4fb2e6dffb4657db1ff8ac1e12d515d3",
+        "827b7e0b151de67f53ca94917c62eae8",
+    )
     same = PolicySpec("p", learner=RidgeConfig(intercept=True), exploration=LinUcb())
     assert same == spec
     assert same.encoded == spec.encoded
@@ -113,4 +127,8 @@ def test_a_spec_says_it_and_the_log_keeps_it(tmp_path):
         path.write_text(f"name: p\nlearner: {{kind: ridge, {said}}}\n")
         found[said] = load_spec(path)
         assert decode_spec(found[said].encoded) == found[said]
-    assert found[""].model_digest == found["intercept: true"].model_digest != found["intercept: false"].model_digest
+    assert (
+        found[""].model_digest
+        == found["intercept: true"].model_digest
+        != found["intercept: false"].model_digest
+    )

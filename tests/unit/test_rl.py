@@ -27,9 +27,16 @@ from policies.sources import load_sources
 from policies.spec import PolicySpec, RemoteSource, RlSource, decode_spec, load_spec
 from policies.trained import TrainedModel
 
-NAMES = [("context", "hour"), ("context", "device=phone"), ("features", "topic=sport"), ("scores", "cf.score")]
+NAMES = [
+    ("context", "hour"),
+    ("context", "device=phone"),
+    ("features", "topic=sport"),
+    ("scores", "cf.score"),
+]
 SCHEMA = FeatureSchema(NAMES)
-ACTIONS = [ActionRequest(f"a{k}", {"topic": "sport" if k % 2 else "news"}, {"cf": k / 7}) for k in range(8)]
+ACTIONS = [
+    ActionRequest(f"a{k}", {"topic": "sport" if k % 2 else "news"}, {"cf": k / 7}) for k in range(8)
+]
 REQUEST = RankRequest(event_id="e", context={"hour": 0.5, "device": "phone"}, actions=ACTIONS)
 
 
@@ -40,7 +47,11 @@ def network(seed: int = 0, names=NAMES, width: int = 6, **replaced) -> Network:
 
 
 def spec_of(**changes) -> PolicySpec:
-    fields = {"learner": RlConfig(SCHEMA.digest), "exploration": Softmax(0.5), "floor": 0.1} | changes
+    fields = {
+        "learner": RlConfig(SCHEMA.digest),
+        "exploration": Softmax(0.5),
+        "floor": 0.1,
+    } | changes
     return PolicySpec("rl", kind="rl", **fields)
 
 
@@ -57,7 +68,8 @@ def test_scores_are_those_of_the_equation():
     hidden = [np.maximum(row @ each["embed"] + each["embed_bias"], 0) for row in x]
     mean = sum(hidden) / len(hidden)
     expected = [
-        float(np.maximum(h @ each["own"] + mean @ each["others"] + each["bias"], 0) @ each["score"]) for h in hidden
+        float(np.maximum(h @ each["own"] + mean @ each["others"] + each["bias"], 0) @ each["score"])
+        for h in hidden
     ]
     np.testing.assert_allclose(scores.of_matrix(x), expected, rtol=1e-12)
 
@@ -71,7 +83,9 @@ def test_the_schema_lays_out_what_it_names_and_leaves_out_the_rest():
         [{"topic": "sport"}, {"topic": "news", "unknown": 3.0}],
         {"cf": np.array([0.25, np.nan], np.float32)},
     )
-    np.testing.assert_array_equal(SCHEMA.matrix(context, actions), [[1, 2, 0, 1, 0.25], [1, 2, 0, 0, 0]])
+    np.testing.assert_array_equal(
+        SCHEMA.matrix(context, actions), [[1, 2, 0, 1, 0.25], [1, 2, 0, 0, 0]]
+    )
 
 
 def test_a_schema_names_each_feature_once():
@@ -85,10 +99,14 @@ async def test_its_pmf_is_a_softmax_above_the_floor_and_is_what_is_logged():
     ranker.serve("s0", snapshot(network()), Catalogue())
     record = await ranker.rank(REQUEST)
     pool = [action.features for action in ACTIONS]
-    features = featurise(spec_of(), Catalogue(), REQUEST.context, record.action_ids, pool, record.source_scores())
+    features = featurise(
+        spec_of(), Catalogue(), REQUEST.context, record.action_ids, pool, record.source_scores()
+    )
     scores = RlScores(network()).scores(*features)
     weights = np.exp((scores - scores.max()) / 0.5)
-    np.testing.assert_allclose(record.pmfs()[0], 0.9 * weights / weights.sum() + 0.1 / 8, rtol=1e-12)
+    np.testing.assert_allclose(
+        record.pmfs()[0], 0.9 * weights / weights.sum() + 0.1 / 8, rtol=1e-12
+    )
     assert record.pmfs()[0].min() >= 0.1 / 8
 
 
@@ -173,7 +191,9 @@ def test_a_spec_that_cannot_work_is_refused(changes, target):
 
 
 def written(tmp_path: Path) -> RlSource:
-    model = TrainedModel(spec_bytes=spec_of().encoded, learned=500, checkpoint=encode_network(network(), 500))
+    model = TrainedModel(
+        spec_bytes=spec_of().encoded, learned=500, checkpoint=encode_network(network(), 500)
+    )
     (tmp_path / "model").write_bytes(model.encoded)
     return RlSource("longterm", str(tmp_path / "model"), digest(model.encoded))
 
@@ -182,7 +202,11 @@ async def test_in_a_mixture_it_is_one_of_the_actions(tmp_path):
     """Its scores are logged like any source's: the decision is derived again from its record, without the network."""
     source = written(tmp_path)
     spec = PolicySpec(
-        "mixed", kind="mixture", sources=[RemoteSource("cf", "http://x"), source], within=Softmax(0.5), floor=0.05
+        "mixed",
+        kind="mixture",
+        sources=[RemoteSource("cf", "http://x"), source],
+        within=Softmax(0.5),
+        floor=0.05,
     )
     loaded = load_sources(None, [source])
     ranker = Ranker(spec, list(loaded.values()), salt=SALT)
@@ -203,7 +227,9 @@ async def test_in_a_mixture_it_is_one_of_the_actions(tmp_path):
     assert ranker.serving.policy.pmf(*features).tobytes() == record.pmf
     with pytest.raises(InvalidFieldError) as refused:
         await ranker.rank(
-            msgspec.structs.replace(REQUEST, actions=[ActionRequest("a", {}, {"longterm": 1.0}), ActionRequest("b")])
+            msgspec.structs.replace(
+                REQUEST, actions=[ActionRequest("a", {}, {"longterm": 1.0}), ActionRequest("b")]
+            )
         )
     assert refused.value.target == "actions.scores.longterm"
 
@@ -229,7 +255,9 @@ def test_a_source_whose_file_is_another_is_refused(tmp_path):
 
 def test_a_spec_finds_the_model_beside_it_and_its_name_in_the_log_has_no_path(tmp_path):
     source = written(tmp_path)
-    spec = PolicySpec("mixed", kind="mixture", sources=[msgspec.structs.replace(source, model="model")])
+    spec = PolicySpec(
+        "mixed", kind="mixture", sources=[msgspec.structs.replace(source, model="model")]
+    )
     (tmp_path / "mixed.yaml").write_bytes(msgspec.yaml.encode(spec))
     loaded = load_spec(tmp_path / "mixed.yaml")
     assert loaded.sources == [source]
@@ -257,7 +285,9 @@ request = RankRequest(context={{"hour": 1.0}}, actions=[ActionRequest("a"), Acti
 print(ranker.decide(request, explicit_pool(request.actions)).chosen)
 print(sorted(name for name in sys.modules if name in {{"torch", "gymnasium", "ray.rllib"}}))
 """
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True
+    )
     assert done.stdout.splitlines()[-1] == "[]"
     assert done.stdout.splitlines()[0] in {"[0]", "[1]"}
 
@@ -268,12 +298,18 @@ def test_the_order_of_the_actions_changes_nothing():
     context, actions = decision_features(3, 9)
     order = np.random.default_rng(0).permutation(9)
     np.testing.assert_allclose(
-        scores.scores(context, actions.take(order)), scores.scores(context, actions)[order], rtol=1e-12, atol=1e-13
+        scores.scores(context, actions.take(order)),
+        scores.scores(context, actions)[order],
+        rtol=1e-12,
+        atol=1e-13,
     )
 
 
 async def test_a_warm_start_is_an_entry_of_the_log_and_a_bad_one_changes_nothing():
-    """The fold serves what the log says; rewards teach it nothing; replaying the log gives the same bytes."""
+    """The fold serves what the log says; rewards teach it nothing.
+
+    Replaying the log gives the same bytes.
+    """
     log = FakeLog(spec_of())
 
     def start(payload: bytes, at: int, spec: PolicySpec) -> None:
@@ -295,7 +331,11 @@ async def test_a_warm_start_is_an_entry_of_the_log_and_a_bad_one_changes_nothing
     assert good == encode_network(network(), 500)
     start(damaged("own", np.full((6, 6), np.nan)), 10_000_001, spec_of())
     other = FeatureSchema(NAMES[::-1])
-    start(encode_network(network(names=other.names), 1), 10_000_002, spec_of(learner=RlConfig(other.digest)))
+    start(
+        encode_network(network(names=other.names), 1),
+        10_000_002,
+        spec_of(learner=RlConfig(other.digest)),
+    )
     log.append(CheckpointRecord(), at=10_000_003)
     after = log.fold(cuts=[1, 3, 5])
     assert after.refused_warm_starts == 2

@@ -18,7 +18,9 @@ def keys_of(pieces) -> list[int]:
 @pytest.mark.parametrize("empty", [*MISSING, " "])
 def test_rows_without_an_event_id_are_events_of_their_own(tmp_path, monkeypatch, empty):
     monkeypatch.setattr("simulator.logs.formats.LEAST_BYTES", 1)
-    rows = [(empty if number % 2 else f"e{number // 4}", 1, "a", "a|b", 0.5, 1) for number in range(200)]
+    rows = [
+        (empty if number % 2 else f"e{number // 4}", 1, "a", "a|b", 0.5, 1) for number in range(200)
+    ]
     log = written(tmp_path / "log.csv", rows)
     named = {
         shards: [
@@ -37,18 +39,26 @@ def test_rows_without_an_event_id_are_events_of_their_own(tmp_path, monkeypatch,
 def test_an_interval_is_as_wide_whether_half_of_the_rows_have_an_event_id(tmp_path):
     """4,000 rows, half of which have none: the bootstrap's width is within 15% of the normal one.
 
-    200 draws put the standard deviation of the ratio at 5%, and a false alarm at 3 in 1,000; the seed is fixed.
+    200 draws put the standard deviation of the ratio at 5%, and a false alarm at 3 in 1,000; the
+    seed is fixed.
     """
     rng = np.random.default_rng(0)
-    rows = [("" if number % 2 else f"e{number}", 1, "a", "a|b", 0.5, int(rng.random() < 0.5)) for number in range(4000)]
+    rows = [
+        ("" if number % 2 else f"e{number}", 1, "a", "a|b", 0.5, int(rng.random() < 0.5))
+        for number in range(4000)
+    ]
     pieces = open_log(str(written(tmp_path / "log.csv", rows)), "csv", columns=COLUMNS)
     found = {
-        interval: evaluate(Question([Logging()], ("snips",), interval=interval), pieces).results[0].estimates["snips"]
+        interval: evaluate(Question([Logging()], ("snips",), interval=interval), pieces)
+        .results[0]
+        .estimates["snips"]
         for interval in ("normal", "bootstrap")
     }
     widths = {name: each.interval[1] - each.interval[0] for name, each in found.items()}
     assert widths["bootstrap"] == pytest.approx(widths["normal"], rel=0.15)
-    assert sum(found["bootstrap"].interval) / 2 == pytest.approx(found["normal"].value, abs=0.2 * widths["normal"])
+    assert sum(found["bootstrap"].interval) / 2 == pytest.approx(
+        found["normal"].value, abs=0.2 * widths["normal"]
+    )
 
 
 def test_files_of_one_name_hold_different_events(tmp_path):
@@ -62,7 +72,9 @@ def test_files_of_one_name_hold_different_events(tmp_path):
     assert len(set(keys_of(open_log(f"{tmp_path}/*/part.txt", "vw")))) == 6
 
 
-@pytest.mark.parametrize("given", ['"EventId": ""', '"EventId": " "', '"eventId": "", "EventId": null', '"pdrop": 0.0'])
+@pytest.mark.parametrize(
+    "given", ['"EventId": ""', '"EventId": " "', '"eventId": "", "EventId": null', '"pdrop": 0.0']
+)
 def test_decisions_of_dsjson_without_an_id_are_events_of_their_own(tmp_path, given):
     line = '{"_label_cost": -1, "_label_probability": 0.5, "_label_Action": 1, "_labelIndex": 0, "a": [1, 2],'
     (tmp_path / "log.json").write_text(

@@ -59,8 +59,13 @@ def test_retries_need_the_log_for_longer_than_they_may_come():
         Settings(archive_retain_s=600)
 
 
-def waits(monkeypatch, *moments: tuple[bool, str], still: tuple[str, ...] = (), policies: int = 1) -> None:
-    """Wait for a service that answers or not, of which Serve says this, at each look; the last for ever."""
+def waits(
+    monkeypatch, *moments: tuple[bool, str], still: tuple[str, ...] = (), policies: int = 1
+) -> None:
+    """Wait for a service that answers or not, of which Serve says this, at each look.
+
+    The last for ever.
+    """
     left = list(moments)
     now = [0.0]
 
@@ -83,19 +88,29 @@ def waits(monkeypatch, *moments: tuple[bool, str], still: tuple[str, ...] = (), 
     )
 
 
-def test_a_service_whose_only_policy_can_have_no_model_says_where_learning_stands_still(monkeypatch):
+def test_a_service_whose_only_policy_can_have_no_model_says_where_learning_stands_still(
+    monkeypatch,
+):
     with pytest.raises(StartupError, match="at the spec 5-0") as raised:
         waits(monkeypatch, (False, "DEPLOYING"), still=("home stands still at the spec 5-0",))
     assert raised.value.target == "learning"
 
 
-def test_a_policy_that_can_have_no_model_does_not_keep_the_others_from_being_served(monkeypatch, caplog):
+def test_a_policy_that_can_have_no_model_does_not_keep_the_others_from_being_served(
+    monkeypatch, caplog
+):
     waits(monkeypatch, (False, "RUNNING"), still=("home stands still at the spec 5-0",), policies=2)
     assert "at the spec 5-0" in caplog.text
 
 
 def test_a_replica_that_dies_while_others_start_does_not_end_the_service(monkeypatch):
-    waits(monkeypatch, (False, "DEPLOYING"), (False, "DEPLOY_FAILED"), (False, "DEPLOYING"), (True, "RUNNING"))
+    waits(
+        monkeypatch,
+        (False, "DEPLOYING"),
+        (False, "DEPLOY_FAILED"),
+        (False, "DEPLOYING"),
+        (True, "RUNNING"),
+    )
 
 
 def test_a_service_that_answers_is_not_ended_by_what_serve_says_of_a_part(monkeypatch, caplog):

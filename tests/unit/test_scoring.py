@@ -13,12 +13,20 @@ from strategies import MANY
 from vowpal_wabbit_next import DebugNode, Workspace
 
 from bandits.errors import SnapshotError, SpecError
-from bandits.scoring import CLAIMED, ScorerPlan, WeightScorer, expand, parse_arguments, read_arguments
+from bandits.scoring import (
+    CLAIMED,
+    ScorerPlan,
+    WeightScorer,
+    expand,
+    parse_arguments,
+    read_arguments,
+)
 from bandits.types import ActionSet, Context, Float32, Float64, Interaction, Namespace
 from bandits.vw import VwLearner, VwWeights, load_vw
 from bandits.vw_examples import Examples
 
-# Every claimed option; interactions in each of the ways to write them: repeated, mirrored, of one namespace, wildcards
+# Every claimed option; interactions in each of the ways to write them: repeated, mirrored, of one
+# namespace, wildcards
 ARGUMENTS = [
     "",
     "--noconstant --quiet --preserve_performance_counters",
@@ -65,7 +73,11 @@ def leaves(node: DebugNode) -> list[DebugNode]:
 
 @cache
 def oracle_of(args: str, bits: int) -> Oracle:
-    text = f"--cb_explore_adf {args}" if "bit_precision" in args else f"--cb_explore_adf -b {bits} {args}"
+    text = (
+        f"--cb_explore_adf {args}"
+        if "bit_precision" in args
+        else f"--cb_explore_adf -b {bits} {args}"
+    )
     plan = parse_arguments(text)
     assert plan is not None
     workspace = Workspace([*text.split(), "--quiet"], enable_debug_tree=True)
@@ -74,7 +86,10 @@ def oracle_of(args: str, bits: int) -> Oracle:
 
 
 def random_namespace(rng: np.random.Generator, name: str, rows: int | None) -> Namespace:
-    """Any mixture of sizes, signs, padding, and hashes per row or for all rows; rows is None for a context."""
+    """Any mixture of sizes, signs, padding, and hashes per row or for all rows.
+
+    Rows is None for a context.
+    """
     width = int(rng.integers(0, 5))
     shape = (width,) if rows is None else (rows, width)
     values = rng.normal(scale=10.0 ** rng.integers(-3, 3), size=shape).astype(np.float32)
@@ -89,7 +104,8 @@ def random_decision(rng: np.random.Generator, count: int) -> tuple[Context, Acti
     return (
         Context(tuple(random_namespace(rng, str(name), None) for name in of_context)),
         ActionSet(
-            tuple(str(i) for i in range(count)), tuple(random_namespace(rng, str(name), count) for name in of_actions)
+            tuple(str(i) for i in range(count)),
+            tuple(random_namespace(rng, str(name), count) for name in of_actions),
         ),
     )
 
@@ -99,17 +115,23 @@ def scorer_of(plan: ScorerPlan, weights: Float32) -> WeightScorer:
     return WeightScorer(plan, indices.astype(np.uint32), weights[indices])
 
 
-def float32_error(plan: ScorerPlan, weights: Float32, context: Context, actions: ActionSet) -> Float64:
+def float32_error(
+    plan: ScorerPlan, weights: Float32, context: Context, actions: ActionSet
+) -> Float64:
     """How far VW's sums may be from exact: each term is rounded up to 3 times, and once for each term added after it.
 
-    Higham, Accuracy and Stability of Numerical Algorithms, eq. 4.4: (n - 1) u times the sum of the terms' sizes.
+    Higham, Accuracy and Stability of Numerical Algorithms, eq. 4.4: (n - 1) u times the sum of the
+    terms' sizes.
     """
 
     def total(weight: Float32, values: Callable[[Float32], Float32]) -> Float64:
         def apply(namespaces: tuple[Namespace, ...]) -> tuple[Namespace, ...]:
             return tuple(msgspec.structs.replace(ns, values=values(ns.values)) for ns in namespaces)
 
-        shared, own = Context(apply(context.namespaces)), ActionSet(actions.ids, apply(actions.namespaces))
+        shared, own = (
+            Context(apply(context.namespaces)),
+            ActionSet(actions.ids, apply(actions.namespaces)),
+        )
         return -scorer_of(plan, weight).scores(shared, own)
 
     terms = total(np.ones_like(weights), lambda values: (values != 0).astype(np.float32))
@@ -127,7 +149,9 @@ def float32_error(plan: ScorerPlan, weights: Float32, context: Context, actions:
 )
 @example(args="-q ::", bits=10, count=200, density=1.0, seed=1)
 @settings(max_examples=MANY)
-def test_scores_are_vws_own_sums(args: str, bits: int, count: int, density: float, seed: int) -> None:
+def test_scores_are_vws_own_sums(
+    args: str, bits: int, count: int, density: float, seed: int
+) -> None:
     oracle = oracle_of(args, bits)
     rng = np.random.default_rng(seed)
     size = 1 << oracle.plan.bits
@@ -152,12 +176,18 @@ def test_scores_of_a_trained_model_are_vws_own(args: str) -> None:
     stream = [random_decision(rng, int(rng.integers(1, 6))) for _ in range(30)]
     for context, actions in stream:
         chosen = int(rng.integers(len(actions)))
-        learner.learn([Interaction("e", 0, context, actions, chosen, 0.5, float(rng.normal(scale=0.01)))])
+        learner.learn(
+            [Interaction("e", 0, context, actions, chosen, 0.5, float(rng.normal(scale=0.01)))]
+        )
     weights = learner._workspace.weights()[:, 0, 0]
     weights *= 1000
     replica = load_vw(learner.snapshot("0-0"))
     assert isinstance(replica, VwWeights)
-    model = Workspace([*text.split(), "--quiet"], model_data=learner._workspace.serialize(), enable_debug_tree=True)
+    model = Workspace(
+        [*text.split(), "--quiet"],
+        model_data=learner._workspace.serialize(),
+        enable_debug_tree=True,
+    )
     oracle = Oracle(model, learner._examples, replica.scorer.plan)
     for context, actions in stream:
         error = np.abs(-replica.scores(context, actions) - oracle.costs(context, actions))
@@ -165,7 +195,11 @@ def test_scores_of_a_trained_model_are_vws_own(args: str) -> None:
 
 
 def test_every_claimed_option_is_tried() -> None:
-    tried = {name for args in ARGUMENTS for name in read_arguments(f"--cb_explore_adf -b 10 {args}", CLAIMED)}
+    tried = {
+        name
+        for args in ARGUMENTS
+        for name in read_arguments(f"--cb_explore_adf -b 10 {args}", CLAIMED)
+    }
     assert tried == set(CLAIMED)
 
 
@@ -182,16 +216,51 @@ def test_interactions_are_expanded_as_vw_expands_them(args: str) -> None:
     present = frozenset(b"uis_x-")
     context = Context(tuple(one(chr(letter)) for letter in present))
     ours = {i.decode() for i in expand(oracle.plan.interactions, present)}
-    assert ours == {i for i in oracle.interactions(context, ActionSet(("a",))) if present.issuperset(i.encode())}
+    assert ours == {
+        i for i in oracle.interactions(context, ActionSet(("a",))) if present.issuperset(i.encode())
+    }
 
 
 @pytest.mark.parametrize(
     "args",
     [
-        *("--bag 3", "--cover 3", "--rnd 3", "--cb_type dr", "--cb_type sm", "--regcb", "--l1 1e-3", "--l2 1e-3"),
-        *("--link logistic", "--nn 3", "--boosting 2", "--ignore_linear u", "--permutations -q uu", "--ftrl", "--coin"),
-        *("--leave_duplicate_interactions", "--interactions uuii", "--interactions u", "-q ué", "-q u|", "-q \\x75i"),
-        *("--initial_weight 1", "--sparse_weights", "--no_such_option", "word", "-b 0", "-b 40", "-b 10 -b 11", "-q"),
+        *(
+            "--bag 3",
+            "--cover 3",
+            "--rnd 3",
+            "--cb_type dr",
+            "--cb_type sm",
+            "--regcb",
+            "--l1 1e-3",
+            "--l2 1e-3",
+        ),
+        *(
+            "--link logistic",
+            "--nn 3",
+            "--boosting 2",
+            "--ignore_linear u",
+            "--permutations -q uu",
+            "--ftrl",
+            "--coin",
+        ),
+        *(
+            "--leave_duplicate_interactions",
+            "--interactions uuii",
+            "--interactions u",
+            "-q ué",
+            "-q u|",
+            "-q \\x75i",
+        ),
+        *(
+            "--initial_weight 1",
+            "--sparse_weights",
+            "--no_such_option",
+            "word",
+            "-b 0",
+            "-b 40",
+            "-b 10 -b 11",
+            "-q",
+        ),
     ],
 )
 def test_what_is_not_known_to_be_exact_is_not_claimed(args: str) -> None:
@@ -204,7 +273,9 @@ def test_what_is_not_cb_explore_adf_is_not_claimed() -> None:
 
 
 def test_arguments_are_split_as_vw_splits_them() -> None:
-    options = read_arguments("--cb_explore_adf -q ui us --epsilon=0.1 --cb_min_cost -1 -qis -l .5", CLAIMED)
+    options = read_arguments(
+        "--cb_explore_adf -q ui us --epsilon=0.1 --cb_min_cost -1 -qis -l .5", CLAIMED
+    )
     assert options == {
         "cb_explore_adf": [],
         "quadratic": ["ui", "us", "is"],
@@ -219,7 +290,9 @@ def test_arguments_are_split_as_vw_splits_them() -> None:
 def _random_scorer(args: str, seed: int) -> WeightScorer:
     plan = parse_arguments(f"--cb_explore_adf {args}")
     assert plan is not None
-    return scorer_of(plan, np.random.default_rng(seed).normal(size=1 << plan.bits).astype(np.float32))
+    return scorer_of(
+        plan, np.random.default_rng(seed).normal(size=1 << plan.bits).astype(np.float32)
+    )
 
 
 @pytest.mark.parametrize("args", ARGUMENTS)
@@ -250,7 +323,8 @@ def test_padding_contributes_nothing() -> None:
 
     context, actions = random_decision(rng, 10)
     padded = scorer.scores(
-        Context(tuple(map(pad, context.namespaces))), ActionSet(actions.ids, tuple(map(pad, actions.namespaces)))
+        Context(tuple(map(pad, context.namespaces))),
+        ActionSet(actions.ids, tuple(map(pad, actions.namespaces))),
     )
     assert padded == pytest.approx(scorer.scores(context, actions), rel=1e-12, abs=1e-12)
 
@@ -262,8 +336,21 @@ def test_without_features_a_score_is_the_constant() -> None:
 
 @pytest.mark.parametrize(
     ("indices", "values"),
-    [([1, 1], [1.0, 1.0]), ([2, 1], [1.0, 1.0]), ([32], [1.0]), ([1], [1.0, 2.0]), ([1], [np.inf]), ([1], [np.nan])],
+    [
+        ([1, 1], [1.0, 1.0]),
+        ([2, 1], [1.0, 1.0]),
+        ([32], [1.0]),
+        ([1], [1.0, 2.0]),
+        ([1], [np.inf]),
+        ([1], [np.nan]),
+    ],
 )
-def test_weights_that_do_not_hold_together_are_refused(indices: list[int], values: list[float]) -> None:
+def test_weights_that_do_not_hold_together_are_refused(
+    indices: list[int], values: list[float]
+) -> None:
     with pytest.raises(SnapshotError):
-        WeightScorer(ScorerPlan(bits=5), np.array(indices, dtype=np.uint32), np.array(values, dtype=np.float32))
+        WeightScorer(
+            ScorerPlan(bits=5),
+            np.array(indices, dtype=np.uint32),
+            np.array(values, dtype=np.float32),
+        )

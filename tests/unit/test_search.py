@@ -29,22 +29,30 @@ class Numbers:
 
     def batches(self) -> Iterator[LogBatch]:
         for at in range(0, self.rows, 3):
-            values = np.arange(self.first + at, self.first + min(at + 3, self.rows), dtype=np.float64)
+            values = np.arange(
+                self.first + at, self.first + min(at + 3, self.rows), dtype=np.float64
+            )
             keys = values.astype(np.uint64)
             yield LogBatch(keys, values.astype(np.int64), values, values, list(keys), {"x": values})
 
 
-@pytest.mark.parametrize(("start", "stop"), [(0, 25), (0, 0), (4, 5), (3, 17), (10, 25), (24, 25), (9, 10)])
+@pytest.mark.parametrize(
+    ("start", "stop"), [(0, 25), (0, 0), (4, 5), (3, 17), (10, 25), (24, 25), (9, 10)]
+)
 def test_a_stretch_has_exactly_its_rows_however_the_log_is_cut(start, stop):
     for sizes in ([25], [10, 15], [1, 9, 0, 5, 10]):
         pieces = [Numbers(sum(sizes[:at]), size) for at, size in enumerate(sizes)]
         counts = [count(piece) for piece in pieces]
         assert counts == sizes
-        batches = [batch for piece in stretch(pieces, counts, start, stop) for batch in piece.batches()]
+        batches = [
+            batch for piece in stretch(pieces, counts, start, stop) for batch in piece.batches()
+        ]
         for column in ("keys", "times_ms", "reward", "propensity", "decisions"):
             found = [int(value) for batch in batches for value in getattr(batch, column)]
             assert found == list(range(start, stop)), column
-        assert [int(value) for batch in batches for value in batch.columns["x"]] == list(range(start, stop))
+        assert [int(value) for batch in batches for value in batch.columns["x"]] == list(
+            range(start, stop)
+        )
 
 
 def space_of(tmp_path: Path, vary: str, more: str = "") -> Path:
@@ -90,7 +98,10 @@ def test_a_space_that_says_nothing_sensible_is_refused_by_field(tmp_path, vary, 
 
 @pytest.mark.parametrize(
     ("vary", "said"),
-    [("{learner.nothing.l2: {choice: [1]}}", "no learner.nothing.l2"), ("{lerner: {choice: [1]}}", "lerner")],
+    [
+        ("{learner.nothing.l2: {choice: [1]}}", "no learner.nothing.l2"),
+        ("{lerner: {choice: [1]}}", "lerner"),
+    ],
 )
 def test_a_path_that_no_spec_has_is_refused(tmp_path, vary, said):
     space, base = load_space(space_of(tmp_path, vary))
@@ -108,7 +119,12 @@ def test_what_cannot_be_searched_is_refused_before_anything_starts(tmp_path):
     with pytest.raises(SpecError, match="nowhere"):
         load_space(tmp_path / "nowhere.yaml")
     (tmp_path / "log.csv").write_text("reward,propensity\n1,0.5\n")
-    for more, said in ([], "--search"), (["--search", str(tmp_path / "space.yaml"), "--policy", "uniform"], "its own"):
-        done = CliRunner().invoke(app, ["replay", "--log", str(tmp_path / "log.csv"), "--format", "csv", *more])
+    for more, said in (
+        ([], "--search"),
+        (["--search", str(tmp_path / "space.yaml"), "--policy", "uniform"], "its own"),
+    ):
+        done = CliRunner().invoke(
+            app, ["replay", "--log", str(tmp_path / "log.csv"), "--format", "csv", *more]
+        )
         assert isinstance(done.exception, ReplayError)
         assert said in done.exception.message

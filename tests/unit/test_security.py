@@ -84,7 +84,12 @@ def test_a_key_opens_what_its_scopes_say_and_nothing_else(file):
     admit(ring, f"{HOME}/events/e/reward", bearer("shop"))
     admit(ring, "/metrics", bearer("ops"))
     admit(ring, "/livez", [])
-    for key_id, path in [("shop", "/metrics"), ("shop", HOME), ("ops", f"{HOME}/rank"), ("ops", f"{HOME}/rewards")]:
+    for key_id, path in [
+        ("shop", "/metrics"),
+        ("shop", HOME),
+        ("ops", f"{HOME}/rank"),
+        ("ops", f"{HOME}/rewards"),
+    ]:
         with pytest.raises(ForbiddenError, match="scope"):
             admit(ring, path, bearer(key_id))
 
@@ -154,7 +159,8 @@ def test_a_bucket_lets_a_second_of_requests_through_at_once_and_then_the_rate():
     assert bucket.take(100.25) > 0
     passed = sum(bucket.take(100.25 + i / 100) == 0.0 for i in range(1, 1001))
     assert passed == pytest.approx(40, abs=1)
-    assert [bucket.take(1e6) for _ in range(5)].count(0.0) == 4  # a long rest saves no more than a second
+    # a long rest saves no more than a second
+    assert [bucket.take(1e6) for _ in range(5)].count(0.0) == 4
 
 
 def test_a_slow_rate_still_lets_one_through_and_says_how_long_to_wait():
@@ -286,7 +292,9 @@ class Service:
         home = FakeService(fresh_ranker(PolicySpec("home")))
         self.metrics = Metrics("test")
         self.api = Api({"home": home}, self.metrics, self._scrape, KeyRing(file))
-        self.http = httpx.AsyncClient(transport=httpx.ASGITransport(self.api), base_url="http://test")
+        self.http = httpx.AsyncClient(
+            transport=httpx.ASGITransport(self.api), base_url="http://test"
+        )
 
     async def _scrape(self) -> bytes:
         return b"metrics"
@@ -302,7 +310,9 @@ async def test_401_403_and_429_have_their_errors_and_their_headers(file):
     missing = await http.post(f"{HOME}/rank", json=GOOD)
     assert (missing.status_code, missing.json()["error"]["code"]) == (401, "unauthorized")
     assert missing.headers["www-authenticate"].startswith("Bearer")
-    assert (await http.post(f"{HOME}/rank", json=GOOD, headers={"X-Api-Key": key})).status_code == 200
+    assert (
+        await http.post(f"{HOME}/rank", json=GOOD, headers={"X-Api-Key": key})
+    ).status_code == 200
     limited = await http.post(f"{HOME}/rank", json=GOOD, headers={"Ocp-Apim-Subscription-Key": key})
     assert (limited.status_code, limited.json()["error"]["code"]) == (429, "rate_limited")
     assert int(limited.headers["retry-after"]) >= 1
@@ -319,14 +329,23 @@ async def test_without_a_key_nobody_learns_which_policies_there_are(file):
     assert answers[0].status_code == 401
 
 
-@pytest.mark.parametrize("path", ["/livez", "/readyz", "/healthz/learning", "/openapi.json", "/docs"])
+@pytest.mark.parametrize(
+    "path", ["/livez", "/readyz", "/healthz/learning", "/openapi.json", "/docs"]
+)
 async def test_what_a_probe_and_a_reader_need_is_open(file, path):
     assert (await Service(file).http.get(path)).status_code == 200
 
 
 @pytest.mark.parametrize(
     "path",
-    ["/v1/policies/home%2Frank", "/v1%2Fpolicies/home", "//v1/policies/home", "/livez/", "/livez/../metrics", "/%2e/"],
+    [
+        "/v1/policies/home%2Frank",
+        "/v1%2Fpolicies/home",
+        "//v1/policies/home",
+        "/livez/",
+        "/livez/../metrics",
+        "/%2e/",
+    ],
 )
 async def test_no_spelling_of_a_path_gets_around_the_key(file, path):
     assert (await Service(file).http.get(path)).status_code == 401

@@ -30,7 +30,8 @@ from simulator.targets import Logging, RowTarget, Uniform
 from simulator.trained import Frozen
 from simulator.worlds.cell import MemoryPiece
 
-# Two states, two actions. The second action earns less, and is likelier to lead to the good state 1 and to go on.
+# Two states, two actions. The second action earns less, and is likelier to lead to the good state 1
+# and to go on.
 REWARD = np.array([[0.5, 0.2], [0.9, 0.6]])
 TO_GOOD = np.array([[0.1, 0.7], [0.3, 0.9]])
 GOES_ON = np.array([[0.6, 0.9], [0.7, 0.95]])
@@ -92,7 +93,9 @@ def estimates(rows, *targets, **fields):
     return ask(rows, *targets, **fields).results[0].estimates
 
 
-@pytest.mark.parametrize(("horizon", "gamma", "sessions"), [(1, 1.0, 1500), (4, 1.0, 1500), (6, 0.8, 6000)])
+@pytest.mark.parametrize(
+    ("horizon", "gamma", "sessions"), [(1, 1.0, 1500), (4, 1.0, 1500), (6, 0.8, 6000)]
+)
 def test_estimates_are_near_the_truth(horizon, gamma, sessions):
     """Within 4.5 standard errors: a false alarm in 150,000, of each of 12."""
     expected = truth(TARGET, horizon, gamma)
@@ -157,7 +160,17 @@ class Numbers:
 
 
 def part(batch: SessionBatch, rows: slice) -> SessionBatch:
-    names = ("keys", "reward", "propensity", "target", "unsupported", "rewards", "running", "action_values", "values")
+    names = (
+        "keys",
+        "reward",
+        "propensity",
+        "target",
+        "unsupported",
+        "rewards",
+        "running",
+        "action_values",
+        "values",
+    )
     return replace(batch, **{name: getattr(batch, name)[rows] for name in names})
 
 
@@ -202,7 +215,10 @@ def test_with_a_model_of_zeros_dr_is_per_decision_importance_sampling():
     np.testing.assert_allclose(columns[0], (batch.running * batch.rewards) @ 0.9 ** np.arange(4))
     weighted = SESSION_FORMULAS["wdr"](4, 0.9)
     per_decision = SESSION_FORMULAS["pdwis"](4, 0.9)
-    one, other = (each.value(each.columns(batch.weight, batch).mean(axis=1)) for each in (weighted, per_decision))
+    one, other = (
+        each.value(each.columns(batch.weight, batch).mean(axis=1))
+        for each in (weighted, per_decision)
+    )
     assert one == pytest.approx(other, rel=1e-12)
 
 
@@ -222,11 +238,16 @@ def test_with_a_perfect_model_and_no_chance_dr_does_not_need_the_weights():
         values=values,
     )
     columns = SESSION_FORMULAS["dr"](2).columns(batch.weight, batch)[0]
-    assert columns == pytest.approx(2.0 + batch.running[:, 0] * 0 + 0 * batch.running[:, 1], abs=1e-12)
+    assert columns == pytest.approx(
+        2.0 + batch.running[:, 0] * 0 + 0 * batch.running[:, 1], abs=1e-12
+    )
 
 
 def test_a_long_horizon_is_flagged_when_the_weights_collapse():
-    """Few sessions count after a while; the report says from which decision on, and a horizon that it names is fine."""
+    """Few sessions count after a while.
+
+    The report says from which decision on, and a horizon that it names is fine.
+    """
     long = np.array([[1.0, 1.0], [1.0, 1.0]]) / 2
     sharp = np.array([[0.05, 0.95], [0.05, 0.95]])
     rows = rows_of(long, 1500, 5)
@@ -268,7 +289,9 @@ def test_sessions_are_a_users_decisions_without_a_long_pause():
 
     def row(user: str | None, minute: int) -> LoggedDecision:
         base = rows_of(LOGGING, 1, 0)[0]
-        return replace(base, event_id=f"{user}{minute}", record=Record(user), time_ms=60_000 * minute)
+        return replace(
+            base, event_id=f"{user}{minute}", record=Record(user), time_ms=60_000 * minute
+        )
 
     rows = [row("a", 0), row("b", 1), row("a", 29), row("a", 59), row("a", 90), row("b", 200)]
     asked = SessionQuestion((Logging(),))
@@ -278,7 +301,11 @@ def test_sessions_are_a_users_decisions_without_a_long_pause():
         ["a90"],
         ["b200"],
     ]
-    for bad, target in ((row(None, 0), "session"), (row("", 0), "session"), (replace(row("a", 0), slot=1), "slot")):
+    for bad, target in (
+        (row(None, 0), "session"),
+        (row("", 0), "session"),
+        (replace(row("a", 0), slot=1), "slot"),
+    ):
         with pytest.raises(ReplayError) as refused:
             sessions_of([bad], asked)
         assert refused.value.target == target
@@ -286,14 +313,22 @@ def test_sessions_are_a_users_decisions_without_a_long_pause():
 
 @pytest.mark.parametrize("visit", ["", [], None])
 def test_decisions_of_no_session_are_not_of_one(visit):
-    rows = [replace(row, context={} if visit is None else {"visit": visit}) for row in rows_of(LOGGING, 2, 0)]
-    with pytest.raises(ReplayError, match="is of no session: it has no context feature 'visit', or an empty one"):
+    rows = [
+        replace(row, context={} if visit is None else {"visit": visit})
+        for row in rows_of(LOGGING, 2, 0)
+    ]
+    with pytest.raises(
+        ReplayError, match="is of no session: it has no context feature 'visit', or an empty one"
+    ):
         sessions_of(rows, SessionQuestion((Logging(),), session="visit"))
 
 
 def test_decisions_of_no_session_are_left_out_and_counted_when_asked():
     rows = rows_of(LOGGING, 200, 0)
-    mixed = [replace(row, context={"visit": ""}) if number % 5 == 0 else row for number, row in enumerate(rows)]
+    mixed = [
+        replace(row, context={"visit": ""}) if number % 5 == 0 else row
+        for number, row in enumerate(rows)
+    ]
     kept = [row for number, row in enumerate(rows) if number % 5]
     found, alone = ask(mixed, Uniform(), skip_bad=True), ask(kept, Uniform())
     assert found.results == alone.results
@@ -362,13 +397,37 @@ def test_the_command_evaluates_sessions(tmp_path):
     table = ["state,action,probability", "s0,second,1", "s1,second,1"]
     (tmp_path / "second.csv").write_text("\n".join(table) + "\n")
     columns = "{reward: click, propensity: p, event_id: id, action: shown, actions: of, context: [visit, state]}"
-    command = ["replay", "--log", str(tmp_path / "log.csv"), "--format", "csv", "--columns", columns]
-    command += ["--method", "sessions", "--session", "visit", "--out", str(tmp_path / "r.json"), "--policy", "uniform"]
-    command += ["--policy", f"{{kind: table, path: {tmp_path / 'second.csv'}}}", "--html", str(tmp_path / "r.html")]
+    command = [
+        "replay",
+        "--log",
+        str(tmp_path / "log.csv"),
+        "--format",
+        "csv",
+        "--columns",
+        columns,
+    ]
+    command += [
+        "--method",
+        "sessions",
+        "--session",
+        "visit",
+        "--out",
+        str(tmp_path / "r.json"),
+        "--policy",
+        "uniform",
+    ]
+    command += [
+        "--policy",
+        f"{{kind: table, path: {tmp_path / 'second.csv'}}}",
+        "--html",
+        str(tmp_path / "r.html"),
+    ]
     done = CliRunner().invoke(app, [*command, "--horizon", "40"])
     assert done.exit_code == 0, done.output
     assert "second · sessions" in done.output
-    results = {each["policy"]: each for each in json.loads((tmp_path / "r.json").read_text())["results"]}
+    results = {
+        each["policy"]: each for each in json.loads((tmp_path / "r.json").read_text())["results"]
+    }
     assert set(results["uniform"]["estimates"]) == set(NAMES)
     assert {each["verdict"] for each in results["second"]["estimates"].values()} == {"unreliable"}
     assert {each["verdict"] for each in results["logging"]["estimates"].values()} == {"reliable"}
@@ -382,12 +441,19 @@ def test_the_command_evaluates_sessions(tmp_path):
 
 
 def test_a_log_of_sessions_is_what_a_service_would_have_made():
-    """Its decisions carry the record they were made with; of the policy that made it the estimate is its mean."""
+    """Its decisions carry the record they were made with.
+
+    Of the policy that made it the estimate is its mean.
+    """
     world = satiation_world("small", 0)
-    spec = PolicySpec("made", use=list(USE), learner=RidgeConfig(), exploration=Softmax(), floor=0.2)
+    spec = PolicySpec(
+        "made", use=list(USE), learner=RidgeConfig(), exploration=Softmax(), floor=0.2
+    )
     snapshot = make_learner(spec, salt=b"x").snapshot("0-0")
     rows = log_sessions(world, spec, snapshot, 120, 1)
-    report = evaluate_sessions(SessionQuestion([Frozen("same", spec, snapshot), Logging()]), [MemoryPiece(rows)])
+    report = evaluate_sessions(
+        SessionQuestion([Frozen("same", spec, snapshot), Logging()]), [MemoryPiece(rows)]
+    )
     same, logging = (result.estimates["pdwis"] for result in report.results)
     assert same.n == 120
     assert same.value == pytest.approx(logging.value, rel=1e-9)

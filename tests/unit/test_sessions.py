@@ -12,7 +12,16 @@ from policies.blend import load_policy
 from policies.guardrails import FixedPolicy
 from simulator.rllib_env import ENV_ID, RecSession
 from simulator.sessions.base import MAX_STEPS, features_of
-from simulator.sessions.experiment import BANDIT, RL, TUNED, Cell, Result, bandit_named, greedy, ratios
+from simulator.sessions.experiment import (
+    BANDIT,
+    RL,
+    TUNED,
+    Cell,
+    Result,
+    bandit_named,
+    greedy,
+    ratios,
+)
 from simulator.sessions.optimum import myopic_return, optimal_return, value_of
 from simulator.sessions.play import KnowsClicks, play, train_bandit
 from simulator.sessions.satiation import WORLDS, satiation_world
@@ -31,12 +40,17 @@ def test_it_passes_gymnasiums_own_checks(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_observations_are_the_features_that_serving_builds(name):
-    """The mask has as many places as the request has actions; each row is what the learners' own index makes of it."""
+    """The mask has as many places as the request has actions.
+
+    Each row is what the learners' own index makes of it.
+    """
     env = RecSession(name, 1)
     rng = np.random.default_rng(0)
     observation, _ = env.reset(seed=4)
     schema = env.world.schema
-    index = FeatureIndex((), None, len(schema), [INTERCEPT, *(hash_feature(*pair) for pair in schema.names)])
+    index = FeatureIndex(
+        (), None, len(schema), [INTERCEPT, *(hash_feature(*pair) for pair in schema.names)]
+    )
     counts = set()
     for _ in range(60):
         context, actions = features_of(env.world, env._session.request())
@@ -46,9 +60,15 @@ def test_observations_are_the_features_that_serving_builds(name):
         assert observation["mask"].tolist() == [1] * count + [0] * (env.world.max_actions - count)
         np.testing.assert_array_equal(observation["features"][:count], expected.astype(np.float32))
         assert not observation["features"][count:].any()
-        hashed = {h for ns in (*context.namespaces, *actions.namespaces) for h in ns.cells().ravel().tolist()}
+        hashed = {
+            h
+            for ns in (*context.namespaces, *actions.namespaces)
+            for h in ns.cells().ravel().tolist()
+        }
         assert hashed <= set(index.hashes) | {0}, "a feature that the schema does not name"
-        observation, _, over, cut, _ = env.step(np.int64(random_action(env, rng, observation["mask"])))
+        observation, _, over, cut, _ = env.step(
+            np.int64(random_action(env, rng, observation["mask"]))
+        )
         if over or cut:
             observation, _ = env.reset()
     assert len(counts) > 1 or name in {"small", "movielens"}
@@ -159,9 +179,15 @@ def test_without_carry_over_what_comes_after_does_not_depend_on_the_choice():
 
 
 def test_policies_play_the_same_sessions():
-    """Without carry-over the same users stay as long, whoever chooses; who knows the clicks earns more than chance."""
+    """Without carry-over the same users stay as long, whoever chooses.
+
+    Who knows the clicks earns more than chance.
+    """
     world = satiation_world("steady", 1)
-    uniform, knows = play(world, FixedPolicy("uniform"), 150, 3), play(world, KnowsClicks(0.01), 150, 3)
+    uniform, knows = (
+        play(world, FixedPolicy("uniform"), 150, 3),
+        play(world, KnowsClicks(0.01), 150, 3),
+    )
     assert uniform.lengths.tolist() == knows.lengths.tolist()
     assert knows.returns.mean() > uniform.returns.mean()
     again = play(world, KnowsClicks(0.01), 150, 3)
@@ -172,7 +198,9 @@ def test_a_bandit_learns_what_is_clicked():
     world = satiation_world("steady", 1)
     spec = bandit_named(TUNED["steady"])
     policy = load_policy(greedy(spec), train_bandit(world, spec, 1500, 0))
-    taught, knows, uniform = (play(world, each, 150, 3) for each in (policy, KnowsClicks(0.0), FixedPolicy("uniform")))
+    taught, knows, uniform = (
+        play(world, each, 150, 3) for each in (policy, KnowsClicks(0.0), FixedPolicy("uniform"))
+    )
     assert uniform.returns.mean() < taught.returns.mean() <= 1.02 * knows.returns.mean()
 
 
@@ -180,9 +208,17 @@ def test_a_ratio_is_over_the_seeds_that_have_both():
     def result(seed: int, policy: str, mean: float) -> Result:
         return Result(Cell("w", seed, policy, 1, 1), mean, 1.0, {}, [], 0.0, 0.0)
 
-    found = ratios([*(result(s, RL, 1.2 + s / 100) for s in range(3)), result(0, BANDIT, 1.0), result(1, BANDIT, 1.0)])
+    found = ratios(
+        [
+            *(result(s, RL, 1.2 + s / 100) for s in range(3)),
+            result(0, BANDIT, 1.0),
+            result(1, BANDIT, 1.0),
+        ]
+    )
     (ratio,) = found
     assert (ratio.against, ratio.seeds) == (BANDIT, 2)
     assert ratio.value == pytest.approx(np.sqrt(1.2 * 1.21))
     radius = 12.706 * np.log(1.21 / 1.2) / np.sqrt(2) / np.sqrt(2)
-    assert (ratio.low, ratio.high) == pytest.approx((ratio.value / np.exp(radius), ratio.value * np.exp(radius)))
+    assert (ratio.low, ratio.high) == pytest.approx(
+        (ratio.value / np.exp(radius), ratio.value * np.exp(radius))
+    )

@@ -24,7 +24,9 @@ CROSSED = RidgeConfig(interactions=[("context", "features"), ("features", "featu
 EXACT = {
     "lints": PolicySpec("home", exploration=LinTs(), join=RULE),
     "lints, crossed": PolicySpec("home", learner=CROSSED, exploration=LinTs(), join=RULE),
-    "lints, no bias": PolicySpec("home", learner=RidgeConfig(action_bias=False), exploration=LinTs(), join=RULE),
+    "lints, no bias": PolicySpec(
+        "home", learner=RidgeConfig(action_bias=False), exploration=LinTs(), join=RULE
+    ),
     "softmax": PolicySpec("home", exploration=Softmax(0.3), join=RULE),
     "softmax, crossed": PolicySpec("home", learner=CROSSED, exploration=Softmax(0.3), join=RULE),
     "squarecb": PolicySpec("home", exploration=SquareCB(), join=RULE),
@@ -33,8 +35,12 @@ EXACT = {
 }
 IN_DOUBLE = {
     "linucb": PolicySpec("home", exploration=LinUcb(), join=RULE),
-    "vw, softmax": PolicySpec("home", learner=VwConfig("--cb_explore_adf"), exploration=Softmax(0.3), join=RULE),
-    "vw, squarecb": PolicySpec("home", learner=VwConfig("--cb_explore_adf"), exploration=SquareCB(), join=RULE),
+    "vw, softmax": PolicySpec(
+        "home", learner=VwConfig("--cb_explore_adf"), exploration=Softmax(0.3), join=RULE
+    ),
+    "vw, squarecb": PolicySpec(
+        "home", learner=VwConfig("--cb_explore_adf"), exploration=SquareCB(), join=RULE
+    ),
 }
 
 
@@ -62,12 +68,16 @@ class Taught:
     def serve(self, snapshot: Snapshot) -> None:
         self.ranker.serve("s", snapshot, Catalogue())
 
-    def decide(self, context: FeatureMap, actions: dict[str, FeatureMap | None], event_id: str = "q"):
+    def decide(
+        self, context: FeatureMap, actions: dict[str, FeatureMap | None], event_id: str = "q"
+    ):
         given = [ActionRequest(name, features=own) for name, own in actions.items()]
         request = RankRequest(event_id=event_id, context=context, actions=given)
         return self.ranker.decide(request, explicit_pool(given))
 
-    def pmf(self, context: FeatureMap | None = None, actions: dict[str, FeatureMap | None] | None = None):
+    def pmf(
+        self, context: FeatureMap | None = None, actions: dict[str, FeatureMap | None] | None = None
+    ):
         return self.decide(context or {}, actions or dict.fromkeys("abc")).pmfs()[0]
 
 
@@ -86,14 +96,19 @@ def taught():
 
 LARGE = st.one_of(
     st.floats(-1e12, 1e12),
-    st.sampled_from([1e3, 1e7, 1e9, -1e9, 1e12, 1_732_000_000.0, 1_732_000_000_000.0]).map(lambda v: min(v, 1e12)),
+    st.sampled_from([1e3, 1e7, 1e9, -1e9, 1e12, 1_732_000_000.0, 1_732_000_000_000.0]).map(
+        lambda v: min(v, 1e12)
+    ),
 )
 NAMES = st.sampled_from(["hour", "price", "now", "met never"])
 
 
 @pytest.mark.parametrize("name", EXACT)
 @settings(max_examples=15)
-@given(context=st.dictionaries(NAMES, LARGE, max_size=3), shared=st.dictionaries(NAMES, LARGE, max_size=3))
+@given(
+    context=st.dictionaries(NAMES, LARGE, max_size=3),
+    shared=st.dictionaries(NAMES, LARGE, max_size=3),
+)
 def test_what_all_actions_share_changes_no_bit_of_a_pmf(taught, name, context, shared):
     """In the context, or as a feature that every action has with one value, alone or crossed with each other."""
     policy = taught(name)
@@ -102,7 +117,10 @@ def test_what_all_actions_share_changes_no_bit_of_a_pmf(taught, name, context, s
 
 @pytest.mark.parametrize("name", EXACT)
 @settings(max_examples=10)
-@given(context=st.dictionaries(NAMES, LARGE, max_size=2), shared=st.dictionaries(NAMES, LARGE, max_size=2))
+@given(
+    context=st.dictionaries(NAMES, LARGE, max_size=2),
+    shared=st.dictionaries(NAMES, LARGE, max_size=2),
+)
 def test_beside_what_tells_actions_apart_it_changes_nothing_either(taught, name, context, shared):
     """Unless it is crossed with that, and then it has to."""
     policy = taught(name)

@@ -28,7 +28,8 @@ def normal(*shape: int) -> Any:
 
 ALS = TrainedSource("als", {"item_factors": normal(N, 8)}, {"alpha": 4.0, "regularization": 2.0})
 DEEP = TrainedSource(
-    "deep", {"weight_0": normal(N, 5), "bias_0": normal(5), "weight_1": normal(5, N), "bias_1": normal(N)}
+    "deep",
+    {"weight_0": normal(N, 5), "bias_0": normal(5), "weight_1": normal(5, N), "bias_1": normal(N)},
 )
 HISTORY = np.array([3, 8, 21]), np.array([1.5, 0.1, 1], np.float32)
 
@@ -40,7 +41,9 @@ def test_als_solves_the_weighted_least_squares_it_is_defined_by() -> None:
     confidence[indices], preference[indices] = 4.0 * weights, 1.0
     rows = np.vstack([factors * np.sqrt(confidence)[:, None], np.sqrt(2.0) * np.eye(8)])
     user = np.linalg.lstsq(rows, np.concatenate([preference * np.sqrt(confidence), np.zeros(8)]))[0]
-    np.testing.assert_allclose(load_model(ALS, N).raw(*HISTORY), factors @ user, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        load_model(ALS, N).raw(*HISTORY), factors @ user, rtol=1e-4, atol=1e-5
+    )
 
 
 def test_item_knn_sums_similarities() -> None:
@@ -54,7 +57,11 @@ def test_item_knn_sums_similarities() -> None:
 def test_item_knn_proposes_only_neighbours() -> None:
     """An item with no similarity to the history is no candidate, but it has a score."""
     one = TrainedSource(
-        "item_knn", {"neighbours": np.array([[1], [0], [0]], np.int32), "similarities": np.ones((3, 1), np.float32)}
+        "item_knn",
+        {
+            "neighbours": np.array([[1], [0], [0]], np.int32),
+            "similarities": np.ones((3, 1), np.float32),
+        },
     )
     found = _local(one, Scale(2.0, 4.0), n_items=3).propose(SourceRequest(None, ("0",)), 3)
     assert found.ids == ("1",)
@@ -74,14 +81,21 @@ def test_deep_scores_are_log_probabilities_plus_log_activity() -> None:
 
 
 def test_scores_are_standardised_with_the_artifacts_constants() -> None:
-    plain, scaled = (_local(ALS, scale).propose(SourceRequest(None, ("3",)), 9) for scale in (Scale(), Scale(2.0, 0.5)))
+    plain, scaled = (
+        _local(ALS, scale).propose(SourceRequest(None, ("3",)), 9)
+        for scale in (Scale(), Scale(2.0, 0.5))
+    )
     assert plain.ids == scaled.ids
     np.testing.assert_allclose(scaled.scores, (plain.scores - 2) / 0.5, rtol=1e-5)
 
 
 def _local(source: TrainedSource, scale: Scale, n_items: int = N) -> LocalSource:
     histories = Histories(
-        tuple(map(str, range(n_items))), (), np.zeros(1, np.int64), np.empty(0, np.int32), np.empty(0, np.float32)
+        tuple(map(str, range(n_items))),
+        (),
+        np.zeros(1, np.int64),
+        np.empty(0, np.int32),
+        np.empty(0, np.float32),
     )
     return LocalSource("x", load_model(source, n_items), histories, scale)
 
@@ -90,11 +104,17 @@ def _local(source: TrainedSource, scale: Scale, n_items: int = N) -> LocalSource
     "source",
     [
         TrainedSource("als", {}, {"alpha": 1.0, "regularization": 1.0}),
-        TrainedSource("als", {"item_factors": normal(N + 1, 3)}, {"alpha": 1.0, "regularization": 1.0}),
+        TrainedSource(
+            "als", {"item_factors": normal(N + 1, 3)}, {"alpha": 1.0, "regularization": 1.0}
+        ),
         TrainedSource("als", {"item_factors": normal(N, 3)}, {"alpha": 0.0, "regularization": 1.0}),
         TrainedSource("als", {"item_factors": normal(N, 3)}, {"alpha": 1.0}),
-        TrainedSource("item_knn", {"neighbours": np.full((N, 2), N, np.int32), "similarities": normal(N, 2)}),
-        TrainedSource("item_knn", {"neighbours": np.zeros((N, 2), np.int32), "similarities": normal(N, 3)}),
+        TrainedSource(
+            "item_knn", {"neighbours": np.full((N, 2), N, np.int32), "similarities": normal(N, 2)}
+        ),
+        TrainedSource(
+            "item_knn", {"neighbours": np.zeros((N, 2), np.int32), "similarities": normal(N, 3)}
+        ),
         TrainedSource("item_knn", {"neighbours": normal(N, 2), "similarities": normal(N, 2)}),
         TrainedSource("deep", {"weight_0": normal(N, 5), "bias_0": normal(5)}),
         TrainedSource("deep", {**DEEP.arrays, "weight_1": normal(5, N - 1)}),
@@ -108,7 +128,9 @@ def test_arrays_that_do_not_fit_are_refused(source: TrainedSource) -> None:
         load_model(source, N)
 
 
-@pytest.mark.parametrize("scale", [Scale(std=0.0), Scale(std=-1.0), Scale(mean=float("nan")), Scale(std=float("inf"))])
+@pytest.mark.parametrize(
+    "scale", [Scale(std=0.0), Scale(std=-1.0), Scale(mean=float("nan")), Scale(std=float("inf"))]
+)
 def test_a_scale_that_is_none_is_refused(scale: Scale) -> None:
     with pytest.raises(ArtifactError, match="is not a scale"):
         _local(ALS, scale)
@@ -118,7 +140,11 @@ def test_sources_come_in_the_specs_order() -> None:
     histories = _local(ALS, Scale())._histories
     made = Artifact((), histories, {"als": ALS, "deep": DEEP})
     assert list(load_sources(made)) == ["als", "deep"]
-    asked = [ArtifactSource("deep"), RemoteSource(name="vendor", url="http://127.0.0.1:9/"), ArtifactSource("als")]
+    asked = [
+        ArtifactSource("deep"),
+        RemoteSource(name="vendor", url="http://127.0.0.1:9/"),
+        ArtifactSource("als"),
+    ]
     assert list(load_sources(made, asked)) == ["deep", "vendor", "als"]
     with pytest.raises(SpecError, match="no source 'knn': it holds als, deep"):
         load_sources(made, [ArtifactSource("knn")])
@@ -131,11 +157,15 @@ def test_serving_imports_neither_torch_nor_implicit() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
 
 
-# --- remote: a real server on a real socket ---------------------------------------------------------------------------
+# --- remote: a real server on a real socket
+# ---------------------------------------------------------------------------
 
 
 class Server:
-    """Answers the n-th request with the n-th of ``answers`` (the last one from then on); keeps what it was sent."""
+    """Answers the n-th request with the n-th of ``answers`` (the last one from then on).
+
+    Keeps what it was sent.
+    """
 
     def __init__(self, *answers: tuple[int, bytes], delay_s: float = 0.0) -> None:
         self.answers = answers
@@ -169,7 +199,9 @@ class Server:
 
 
 def answer(*candidates: tuple[Any, Any]) -> tuple[int, bytes]:
-    return 200, msgspec.json.encode({"candidates": [{"id": item, "score": score} for item, score in candidates]})
+    return 200, msgspec.json.encode(
+        {"candidates": [{"id": item, "score": score} for item, score in candidates]}
+    )
 
 
 async def test_remote_ranks_and_drops_what_is_barred() -> None:
@@ -284,13 +316,17 @@ async def test_remote_that_is_not_there() -> None:
     port = server.sockets[0].getsockname()[1]
     server.close()
     await server.wait_closed()
-    source = HttpSource(RemoteSource(name="vendor", url=f"http://127.0.0.1:{port}/", timeout_ms=5000))
+    source = HttpSource(
+        RemoteSource(name="vendor", url=f"http://127.0.0.1:{port}/", timeout_ms=5000)
+    )
     with pytest.raises(SourceError, match="cannot connect"):
         await source.candidates(SourceRequest("u"), 2)
     await source.aclose()
 
 
-@pytest.mark.parametrize("url", ["ftp://host/", "host/path", "http://", "http://host:port/", "file:///etc/passwd", ""])
+@pytest.mark.parametrize(
+    "url", ["ftp://host/", "host/path", "http://", "http://host:port/", "file:///etc/passwd", ""]
+)
 def test_remote_needs_an_http_url(url: str) -> None:
     with pytest.raises(SpecError, match="url") as caught:
         HttpSource(RemoteSource(name="vendor", url=url))

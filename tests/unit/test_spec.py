@@ -61,7 +61,11 @@ def test_there_are_examples():
             "sources[0].timeout_ms",
             "finite",
         ),
-        ("name: home\nlearner: {kind: ridge, interactions: [[contxt, features]]}", "learner.interactions", "contxt"),
+        (
+            "name: home\nlearner: {kind: ridge, interactions: [[contxt, features]]}",
+            "learner.interactions",
+            "contxt",
+        ),
         ("floor: 0.1", "spec", "name"),
         ("", "spec", "null"),
         ("- name: home", "spec", "array"),
@@ -69,10 +73,21 @@ def test_there_are_examples():
         ("name: home\nholdout: {fraction: 0.1, policy: als}", "holdout.policy", "uniform"),
         ("name: home\nkind: mixture", "sources", "sources"),
         ("name: home\nsources: [{kind: artifact, name: als}]", "artifact", "banditloop train"),
-        ("name: home\nsources: [{kind: remote, name: r, url: u}, {kind: remote, name: r, url: v}]", "sources", "name"),
+        (
+            (
+                "name: home\nsources: [{kind: remote, name: r, url: u}, {kind: remote, name: r, url:"
+                " v}]"
+            ),
+            "sources",
+            "name",
+        ),
         ("name: home\nlearner: {kind: vw}", "exploration.kind", "ridge"),
         ("name: home\nexploration: {kind: vw}", "exploration.kind", "vw"),
-        ("name: home\nlearner: {kind: vw}\nexploration: {kind: linucb}", "exploration.kind", "ridge"),
+        (
+            "name: home\nlearner: {kind: vw}\nexploration: {kind: linucb}",
+            "exploration.kind",
+            "ridge",
+        ),
         ("name: home\nwithin: {kind: lints}", "within.kind", "lints"),
     ],
 )
@@ -95,7 +110,8 @@ def test_a_name_that_could_not_be_part_of_a_key_a_path_and_a_url_is_refused(tmp_
 
 
 @pytest.mark.parametrize(
-    "text", ["name: [", "name: home\n\tfloor: 1", "a: &x [*x]", "name: !!python/object:os.system {}"]
+    "text",
+    ["name: [", "name: home\n\tfloor: 1", "a: &x [*x]", "name: !!python/object:os.system {}"],
 )
 def test_what_is_not_plain_yaml_is_refused(tmp_path, text):
     with pytest.raises(SpecError) as error:
@@ -129,7 +145,10 @@ def test_the_order_of_keys_does_not_matter(tmp_path):
 
 
 def test_saying_a_default_does_not_matter(tmp_path):
-    assert load(tmp_path, "name: home").digest == load(tmp_path, "name: home\nfloor: 0.01\nkind: blend").digest
+    assert (
+        load(tmp_path, "name: home").digest
+        == load(tmp_path, "name: home\nfloor: 0.01\nkind: blend").digest
+    )
 
 
 BASE = PolicySpec("home", artifact="/somewhere")
@@ -209,7 +228,12 @@ def test_a_name_that_could_leave_its_keys_or_its_path_is_refused(tmp_path, name)
     with pytest.raises(SpecError):
         decode_spec(json.dumps({"name": name}).encode())
     with pytest.raises(SpecError, match="name"):
-        load(tmp_path, json.dumps({"name": "home", "sources": [{"kind": "remote", "name": name, "url": "http://x"}]}))
+        load(
+            tmp_path,
+            json.dumps(
+                {"name": "home", "sources": [{"kind": "remote", "name": name, "url": "http://x"}]}
+            ),
+        )
     with pytest.raises(SpecError):
         validate(Settings(archive="none"), [PolicySpec(name)])
 

@@ -1,7 +1,8 @@
 """No field of a spec is accepted and without effect.
 
-Every field of every struct of a spec is found by its type, and changed. A change is refused where the spec is brought
-in, or some change of that field is seen in what the policy decides and learns. A new field is covered by itself.
+Every field of every struct of a spec is found by its type, and changed. A change is refused where
+the spec is brought in, or some change of that field is seen in what the policy decides and learns.
+A new field is covered by itself.
 """
 
 import asyncio
@@ -25,7 +26,10 @@ from policies.fold import Fold
 from policies.ranker import ActionRequest, Ranker, RankRequest
 from policies.spec import PolicySpec, VwConfig, decode_spec, spec_of
 
-SOURCES = [{"kind": "remote", "name": "cf", "url": "http://x"}, {"kind": "remote", "name": "deep", "url": "http://y"}]
+SOURCES = [
+    {"kind": "remote", "name": "cf", "url": "http://x"},
+    {"kind": "remote", "name": "deep", "url": "http://y"},
+]
 COMMON = {"name": "home", "sources": SOURCES, "join": {"window_s": 5}}
 BASES: dict[str, dict[str, Any]] = {
     "ridge": {
@@ -71,7 +75,9 @@ TEXTS = {
 ROUNDS = 32
 COMES = np.random.default_rng(6).random((ROUNDS, 3)) < 0.5
 IDS = tuple(f"i{k}" for k in range(9))
-ITEMS = Catalogue([Item(name, {"size": float(k), "kind": f"k{k % 3}"}) for k, name in enumerate(IDS)])
+ITEMS = Catalogue(
+    [Item(name, {"size": float(k), "kind": f"k{k % 3}"}) for k, name in enumerate(IDS)]
+)
 
 
 SIMPLE: dict[type[inspect.Type], Callable[[Any], list[Any]]] = {
@@ -93,7 +99,9 @@ def changes(kind: inspect.Type, value: Any, field: str) -> Iterator[Any]:
             yield from (other for other in TEXTS.get(field, ["x"]) if other != value)
         elif isinstance(each, inspect.ListType):
             yield from ([kept for kept in value if kept != left] for left in value)
-            yield from ([*value, more] for more in (["item", "scores"], "item", ["context", "scores"]))
+            yield from (
+                [*value, more] for more in (["item", "scores"], "item", ["context", "scores"])
+            )
         elif isinstance(each, inspect.StructType):
             yield from others(each, value)
 
@@ -101,7 +109,11 @@ def changes(kind: inspect.Type, value: Any, field: str) -> Iterator[Any]:
 def others(struct: inspect.StructType, value: Any) -> list[Any]:
     if value is None:
         return [{"fraction": 0.5}]
-    return [{struct.tag_field: struct.tag}] if struct.tag and value[struct.tag_field] != struct.tag else []
+    return (
+        [{struct.tag_field: struct.tag}]
+        if struct.tag and value[struct.tag_field] != struct.tag
+        else []
+    )
 
 
 def plain(value: Any) -> Any:
@@ -163,7 +175,10 @@ def at(raw: Any, path: list[str]) -> Any:
 def played(spec: PolicySpec) -> bytes:
     """All that a policy decides and learns in a small log: the same requests, rewards in time, twice, and late."""
     rng = np.random.default_rng(5)
-    sources = [FakeSource(each.name, dict(zip(IDS, rng.normal(size=9).tolist(), strict=True))) for each in spec.sources]
+    sources = [
+        FakeSource(each.name, dict(zip(IDS, rng.normal(size=9).tolist(), strict=True)))
+        for each in spec.sources
+    ]
     ranker, log = Ranker(spec, sources, salt=SALT), FakeLog(spec)
     log.blobs[ITEMS.digest] = ITEMS.encoded
     fold, applied = Fold(log.blobs.__getitem__, salt=SALT), 0
@@ -172,7 +187,9 @@ def played(spec: PolicySpec) -> bytes:
 
     def catch_up(now: int) -> None:
         nonlocal applied, pending
-        for due, reward in sorted((each for each in pending if each[0] <= now), key=lambda each: each[0]):
+        for due, reward in sorted(
+            (each for each in pending if each[0] <= now), key=lambda each: each[0]
+        ):
             log.append(reward, at=due)
         pending = [each for each in pending if each[0] > now]
         fold.apply(log.entries[applied:])
@@ -186,7 +203,9 @@ def played(spec: PolicySpec) -> bytes:
                 ranker.serve(f"s{number}", fold.snapshot(), ITEMS)
             actions = None if sources else [ActionRequest(name) for name in IDS]
             context = {"hour": float(number % 5), "device": f"d{number % 2}"}
-            request = RankRequest(f"e{number}", user_id=f"u{number % 11}", context=context, actions=actions)
+            request = RankRequest(
+                f"e{number}", user_id=f"u{number % 11}", context=context, actions=actions
+            )
             record = ranker.decide(request, runner.run(ranker.pool(request)))
             log.append(record, at=now)
             seen += [record.pmf, bytes([record.holdout, *record.chosen])]
@@ -203,7 +222,10 @@ def cases() -> list[Any]:
     found = []
     for base, raw in BASES.items():
         whole = plain(msgspec.convert(raw, PolicySpec))
-        found += [pytest.param(whole, path, kind, id=f"{base}: {path}") for path, kind in fields(TYPE, whole, "")]
+        found += [
+            pytest.param(whole, path, kind, id=f"{base}: {path}")
+            for path, kind in fields(TYPE, whole, "")
+        ]
     return found
 
 
@@ -221,7 +243,9 @@ def test_a_field_that_is_accepted_has_an_effect(
 ) -> None:
     if path in ELSEWHERE:
         return
-    before = remembered.setdefault(repr(raw), played(spec_of(raw)) if repr(raw) not in remembered else b"")
+    before = remembered.setdefault(
+        repr(raw), played(spec_of(raw)) if repr(raw) not in remembered else b""
+    )
     tried = accepted = 0
     for value in changes(kind, at(raw, steps(path)), path.rpartition(".")[2]):
         tried += 1
@@ -246,11 +270,19 @@ def crossing(*pairs: list[str]) -> dict[str, Any]:
 def test_every_field_of_every_struct_is_reached() -> None:
     """Or it is said above where else."""
     reached = {case.values[1] for case in cases()}
-    assert {"floor", "within.temperature", "learner.max_features", "holdout.field", "join.late"} <= reached
+    assert {
+        "floor",
+        "within.temperature",
+        "learner.max_features",
+        "holdout.field",
+        "join.late",
+    } <= reached
     assert reached >= ELSEWHERE.keys()
 
 
-@pytest.mark.parametrize("args", ["--cb_type dr -q cf", "--bag 3", "--cover 3 --psi 0.01", "--rnd 3", "--l1 1e-4"])
+@pytest.mark.parametrize(
+    "args", ["--cb_type dr -q cf", "--bag 3", "--cover 3 --psi 0.01", "--rnd 3", "--l1 1e-4"]
+)
 @pytest.mark.parametrize("kind", ["epsilon_greedy", "softmax", "squarecb", "greedy"])
 def test_an_exploration_that_could_not_act_on_vws_scores_is_refused(args: str, kind: str) -> None:
     raw = {"name": "p", "learner": vw(args), "exploration": {"kind": kind}}
@@ -260,7 +292,9 @@ def test_an_exploration_that_could_not_act_on_vws_scores_is_refused(args: str, k
     assert spec_of({**raw, "exploration": {"kind": "vw"}}).learner
 
 
-@pytest.mark.parametrize("args", ["--epsilon 0.2", "--softmax --lambda 3", "--squarecb --gamma_scale 20", "--first 9"])
+@pytest.mark.parametrize(
+    "args", ["--epsilon 0.2", "--softmax --lambda 3", "--squarecb --gamma_scale 20", "--first 9"]
+)
 def test_vws_exploration_is_not_asked_for_in_vain(args: str) -> None:
     with pytest.raises(SpecError, match=args.split(maxsplit=1)[0]):
         spec_of({"name": "p", "learner": vw(args), "exploration": {"kind": "greedy"}})
@@ -273,14 +307,23 @@ def test_vws_exploration_is_not_asked_for_in_vain(args: str) -> None:
         ({"within": {"kind": "greedy"}}, "within"),
         ({"use": ["item", "item"]}, "use"),
         ({"use": ["context"], "learner": {"kind": "ridge", "action_bias": False}}, "use"),
-        ({"use": ["context"], "learner": {"kind": "vw"}, "exploration": {"kind": "softmax"}}, "use"),
+        (
+            {"use": ["context"], "learner": {"kind": "vw"}, "exploration": {"kind": "softmax"}},
+            "use",
+        ),
         ({"kind": "mixture", "sources": SOURCES, "use": ["context", "scores"]}, "use"),
         ({"learner": {"kind": "ridge", "action_bias": False, "bias_l2": 3}}, "learner.bias_l2"),
         ({"learner": crossing(["item", "context"], ["context", "item"])}, "learner.interactions"),
         ({"learner": crossing(["item", "context"]), "use": ["item"]}, "learner.interactions"),
-        ({"kind": "mixture", "sources": SOURCES, "learner": crossing(["context", "features"])}, "learner.interactions"),
+        (
+            {"kind": "mixture", "sources": SOURCES, "learner": crossing(["context", "features"])},
+            "learner.interactions",
+        ),
         ({"learner": vw("-q cx"), "exploration": {"kind": "greedy"}}, "learner.args"),
-        ({"learner": vw("-q cf"), "exploration": {"kind": "vw"}, "use": ["context", "item"]}, "learner.args"),
+        (
+            {"learner": vw("-q cf"), "exploration": {"kind": "vw"}, "use": ["context", "item"]},
+            "learner.args",
+        ),
         (
             {
                 "kind": "rl",

@@ -9,7 +9,10 @@ from policies.storage import Storage
 
 
 def test_a_disk_holds_what_it_has_got_before_it_gets_more(tmp_path, monkeypatch):
-    """Whoever else syncs a file then waits for one part of ours, not for all of it; the file and its folders, too."""
+    """Whoever else syncs a file then waits for one part of ours, not for all of it.
+
+    The file and its folders, too.
+    """
     synced: list[tuple[str, int]] = []
     fsync = os.fsync
 

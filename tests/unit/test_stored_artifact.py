@@ -19,7 +19,10 @@ def cache(tmp_path, monkeypatch):
 def versions(tmp_path) -> list[str]:
     """Two versions below ``tmp_path``/shop, the second in use."""
     histories = Histories(("a",), (), np.array([0]), np.empty(0, np.int32), np.empty(0, np.float32))
-    sources = [{"popular": TrainedSource("popular", {"counts": np.array([n], np.float32)})} for n in (1.0, 2.0)]
+    sources = [
+        {"popular": TrainedSource("popular", {"counts": np.array([n], np.float32)})}
+        for n in (1.0, 2.0)
+    ]
     return [write(Artifact(({"id": "a"},), histories, each), tmp_path / "shop") for each in sources]
 
 

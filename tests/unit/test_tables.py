@@ -35,11 +35,18 @@ def table_of(path: Path, cells) -> Path:
 
 
 def contexts(pieces) -> list[object]:
-    return [row.context.get("x") for piece in pieces for batch in piece.batches() for row in batch.decisions]
+    return [
+        row.context.get("x")
+        for piece in pieces
+        for batch in piece.batches()
+        for row in batch.decisions
+    ]
 
 
 def ips(log: Path, table: Path, columns=COLUMNS, **options) -> float:
-    report = evaluate(Question([Table(table)], ("ips",)), open_log(str(log), "csv", columns=columns, **options))
+    report = evaluate(
+        Question([Table(table)], ("ips",)), open_log(str(log), "csv", columns=columns, **options)
+    )
     return report.results[0].estimates["ips"].value
 
 
@@ -70,9 +77,13 @@ TWO_THINGS = [
 def test_two_texts_are_two_contexts(tmp_path, monkeypatch, one, other, shards):
     """A table that tells them apart earns 0.9 / 0.5 on one and 0.1 / 0.5 on the other."""
     monkeypatch.setattr("simulator.logs.formats.LEAST_BYTES", 1)
-    log = log_of(tmp_path / "log.csv", [one, other] * 20 if one != "NaN" else [one, "x", other, "y"] * 10)
+    log = log_of(
+        tmp_path / "log.csv", [one, other] * 20 if one != "NaN" else [one, "x", other, "y"] * 10
+    )
     cells = [one, other] if one != "NaN" else [one, "x", other, "y"]
-    assert ips(log, table_of(tmp_path / "t.csv", cells), shards=shards) == pytest.approx(1.0, abs=1e-12)
+    assert ips(log, table_of(tmp_path / "t.csv", cells), shards=shards) == pytest.approx(
+        1.0, abs=1e-12
+    )
     pieces = open_log(str(log), "csv", columns=COLUMNS, shards=shards)
     assert len(set(contexts(pieces))) == len(cells)
 
@@ -139,7 +150,9 @@ def test_the_whole_log_says_what_a_column_is(tmp_path, monkeypatch, shards, wher
     pieces = open_log(f"{tmp_path}/*.csv", "csv", columns=COLUMNS, shards=shards)
     assert {type(value) for value in contexts(pieces)} == {str}
     declared = CsvColumns(**{**as_dict(COLUMNS), "kinds": {"x": "number"}})
-    assert {type(value) for value in contexts(open_log(f"{tmp_path}/*.csv", "csv", columns=declared))} == {float}
+    assert {
+        type(value) for value in contexts(open_log(f"{tmp_path}/*.csv", "csv", columns=declared))
+    } == {float}
 
 
 def as_dict(columns: CsvColumns) -> dict[str, object]:
@@ -152,7 +165,10 @@ def test_a_bad_row_that_is_left_out_does_not_say_what_a_column_is(tmp_path):
     log.write_text(log.read_text() * 2)
     pieces = open_log(str(log), "csv", columns=COLUMNS, skip_bad=True)
     assert contexts(pieces) == [7.0, 8.0, 7.0, 8.0]
-    assert str(left_out_of(pieces)) == f"bad rows: 1 (the first: {log}, line 4: click is no number: 'click')"
+    assert (
+        str(left_out_of(pieces))
+        == f"bad rows: 1 (the first: {log}, line 4: click is no number: 'click')"
+    )
     with pytest.raises(BadRowError, match="line 4: click is no number: 'click'"):
         contexts(open_log(str(log), "csv", columns=COLUMNS))
 
@@ -160,15 +176,30 @@ def test_a_bad_row_that_is_left_out_does_not_say_what_a_column_is(tmp_path):
 def test_the_report_says_how_columns_were_read(tmp_path):
     log = written(
         tmp_path / "log.csv",
-        [("1", "02139", "7", "[web]", "a", "a|b", 0.5, 1), ("2", "2139", "8", "app", "b", "a|b", 0.5, 0)],
+        [
+            ("1", "02139", "7", "[web]", "a", "a|b", 0.5, 1),
+            ("2", "2139", "8", "app", "b", "a|b", 0.5, 0),
+        ],
         "id,zip,hour,device,shown,of,p,click",
     )
     columns = (
-        "{reward: click, propensity: p, action: shown, actions: of, context: [zip, hour, device, id],"
+        "{reward: click, propensity: p, action: shown, actions: of, context: [zip, hour, device,"
+        " id],"
         " kinds: {id: text}}"
     )
     out = ["--out", str(tmp_path / "r.json"), "--html", str(tmp_path / "r.html")]
-    command = ["replay", "--log", str(log), "--format", "csv", "--columns", columns, "--policy", "uniform", *out]
+    command = [
+        "replay",
+        "--log",
+        str(log),
+        "--format",
+        "csv",
+        "--columns",
+        columns,
+        "--policy",
+        "uniform",
+        *out,
+    ]
     done = CliRunner().invoke(app, command)
     assert done.exit_code == 0, done.output
     assert json.loads((tmp_path / "r.json").read_text())["log"]["columns"] == {
@@ -187,7 +218,8 @@ def test_the_report_says_how_columns_were_read(tmp_path):
         ("id;x;shown;of;p;click\n1;1,5;a;a|b;0,5;1\n", {"decimal": ","}),
         ("id\tx\tshown\tof\tp\tclick\n1\t1.5\ta\ta|b\t0.5\t1\n", {}),
         ("\ufeffid;x;shown;of;p;click\r\n1;1.5;a;a|b;0.5;1\r\n", {}),
-        (",id,x,shown,of,p,click,\n0,1,1.5,a,a|b,0.5,True,\n", {}),  # pandas' index, Excel's empty column
+        # pandas' index, Excel's empty column
+        (",id,x,shown,of,p,click,\n0,1,1.5,a,a|b,0.5,True,\n", {}),
         ('"id","x","shown","of","p","click"\n"1","1.5","a","a|b","0.5","1"\n', {}),
         ("id^x^shown^of^p^click\n1^1.5^a^a|b^0.5^1.0\n", {"delimiter": "^"}),
         ("id,x,shown,of,p,click\n1, 1.5 ,a,a|b, 0.5, TRUE\n", {}),
@@ -241,7 +273,12 @@ def test_a_number_that_is_none_is_refused(tmp_path, cell, named):
 def test_a_declared_number_that_is_none_is_a_bad_row(tmp_path):
     log = log_of(tmp_path / "log.csv", ["1", "", "+2.", "01", "many"])
     declared = CsvColumns(**{**as_dict(COLUMNS), "kinds": {"x": "number"}})
-    assert contexts(open_log(str(log), "csv", columns=declared, skip_bad=True)) == [1.0, None, 2.0, 1.0]
+    assert contexts(open_log(str(log), "csv", columns=declared, skip_bad=True)) == [
+        1.0,
+        None,
+        2.0,
+        1.0,
+    ]
     with pytest.raises(BadRowError, match="line 6: x is declared a number, and is none: 'many'"):
         contexts(open_log(str(log), "csv", columns=declared))
     with pytest.raises(ReplayError, match="kinds names 'y'"):
@@ -268,7 +305,10 @@ def test_a_number_is_found_in_a_table_however_it_is_written(tmp_path, logged, ta
 
 
 def test_a_table_with_two_rows_for_one_number_is_refused(tmp_path):
-    log, table = log_of(tmp_path / "log.csv", ["1", "2139"]), table_of(tmp_path / "t.csv", ["02139", "2139", "1"])
+    log, table = (
+        log_of(tmp_path / "log.csv", ["1", "2139"]),
+        table_of(tmp_path / "t.csv", ["02139", "2139", "1"]),
+    )
     with pytest.raises(ReplayError, match="02139 and 2139 are of one context"):
         ips(log, table)
     declared = CsvColumns(**{**as_dict(COLUMNS), "kinds": {"x": "text"}})
@@ -298,7 +338,9 @@ def test_tables_of_excel_and_pandas_are_read_or_refused(tmp_path, text, named):
 # The Open Bandit Dataset
 
 
-@pytest.mark.parametrize("features", [("1e5", "100000"), ("0042", "42"), ("7.10", "7.1"), ("9" * 20, "9" * 19 + "8")])
+@pytest.mark.parametrize(
+    "features", [("1e5", "100000"), ("0042", "42"), ("7.10", "7.1"), ("9" * 20, "9" * 19 + "8")]
+)
 def test_hashed_features_of_obd_stay_what_they_are(tmp_path, features):
     (piece,) = obd_pieces(campaign(tmp_path / "men", features))
     row = next(piece.batches()).decisions[0]
@@ -308,7 +350,10 @@ def test_hashed_features_of_obd_stay_what_they_are(tmp_path, features):
 
 def test_numbers_of_obd_are_numbers(tmp_path):
     (piece,) = obd_pieces(campaign(tmp_path / "men", ("-0.67", "0.5")))
-    assert [each["item_feature_1"] for each in next(piece.batches()).decisions[0].features] == [-0.67, 0.5]
+    assert [each["item_feature_1"] for each in next(piece.batches()).decisions[0].features] == [
+        -0.67,
+        0.5,
+    ]
     assert piece.said == {"item_feature_1": "number"}
     (bad,) = obd_pieces(campaign(tmp_path / "women", ("1", "2"), affinity="1_0"))
     with pytest.raises(BadRowError, match="user-item_affinity_0 is a number, not '1_0'"):
@@ -332,7 +377,9 @@ def test_actions_have_features(tmp_path, cell):
     assert row.features == [{"price": 2.0, "tag": "new"}, {"price": 3.5}]
 
 
-@pytest.mark.parametrize("cell", ['[{"price": 2}]', "{", '{"c": {}}', "[1, 2]", '"a"', '[{"price": 1e300}, {}]'])
+@pytest.mark.parametrize(
+    "cell", ['[{"price": 2}]', "{", '{"c": {}}', "[1, 2]", '"a"', '[{"price": 1e300}, {}]']
+)
 def test_features_that_are_of_no_action_are_refused(tmp_path, cell):
     log = written(tmp_path / "log.csv", [("1", "a", "a|b", 0.5, 1, cell)], "id,shown,of,p,click,f")
     columns = CsvColumns(reward="click", propensity="p", action="shown", actions="of", features="f")
@@ -353,8 +400,12 @@ def test_features_of_actions_reach_the_reward_model(tmp_path):
     log = written(tmp_path / "log.csv", rows, "id,shown,of,p,click,f")
     found = {}
     for features in (None, "f"):
-        columns = CsvColumns(reward="click", propensity="p", action="shown", actions="of", features=features)
-        report = evaluate(Question([Uniform()], ("dr",)), open_log(str(log), "csv", columns=columns))
+        columns = CsvColumns(
+            reward="click", propensity="p", action="shown", actions="of", features=features
+        )
+        report = evaluate(
+            Question([Uniform()], ("dr",)), open_log(str(log), "csv", columns=columns)
+        )
         found[features] = report.results[0].estimates["dr"].stderr
     assert found["f"] < 0.9 * found[None]
 
@@ -363,13 +414,29 @@ def test_what_is_trained_on_a_table_says_how_its_columns_were_read(tmp_path):
     (tmp_path / "p.yaml").write_text("name: p\nexploration: {kind: epsilon_greedy}\n")
     log = log_of(tmp_path / "log.csv", ["02139", "2139"])
     columns = "{reward: click, propensity: p, action: shown, actions: of, context: [x]}"
-    command = ["policy", str(tmp_path / "p.yaml"), "--log", str(log), "--format", "csv", "--columns", columns]
+    command = [
+        "policy",
+        str(tmp_path / "p.yaml"),
+        "--log",
+        str(log),
+        "--format",
+        "csv",
+        "--columns",
+        columns,
+    ]
     done = CliRunner().invoke(train_app, [*command, "--out", str(tmp_path / "model")])
     assert done.exit_code == 0, done.output
     assert "column x: text, since it holds '02139'" in done.output
     model = read_trained(tmp_path / "model")
     other = log_of(tmp_path / "other.csv", ["2139", "94107"])
-    with pytest.raises(ReplayError, match="column x was text, and here it is number: declare it on both"):
+    with pytest.raises(
+        ReplayError, match="column x was text, and here it is number: declare it on both"
+    ):
         evaluate(Question([model], ("ips",)), open_log(str(other), "csv", columns=COLUMNS))
     declared = CsvColumns(**{**as_dict(COLUMNS), "kinds": {"x": "text"}})
-    assert evaluate(Question([model], ("ips",)), open_log(str(other), "csv", columns=declared)).log.rows == 2
+    assert (
+        evaluate(
+            Question([model], ("ips",)), open_log(str(other), "csv", columns=declared)
+        ).log.rows
+        == 2
+    )

@@ -1,4 +1,7 @@
-"""Learning from a log outside the service: as in order; then evaluated frozen, or taken over by a fold."""
+"""Learning from a log outside the service: as in order.
+
+Then evaluated frozen, or taken over by a fold.
+"""
 
 import copy
 from collections.abc import Iterator
@@ -36,9 +39,13 @@ from simulator.replay import Question, evaluate
 from simulator.targets import Uniform
 from simulator.trained import Frozen, read_trained, snapshot_of, train
 
-RIDGE = PolicySpec("home", learner=RidgeConfig(interactions=[("context", "item")]), exploration=LinTs(), join=RULE)
+RIDGE = PolicySpec(
+    "home", learner=RidgeConfig(interactions=[("context", "item")]), exploration=LinTs(), join=RULE
+)
 VW = msgspec.structs.replace(
-    RIDGE, learner=VwConfig("--cb_explore_adf --cb_type mtr -b 10 -q ci"), exploration=EpsilonGreedy()
+    RIDGE,
+    learner=VwConfig("--cb_explore_adf --cb_type mtr -b 10 -q ci"),
+    exploration=EpsilonGreedy(),
 )
 SPECS = {"ridge": RIDGE, "vw": VW}
 
@@ -53,7 +60,9 @@ class Rows:
 
     def batches(self) -> Iterator[LogBatch]:
         batch = batch_of(self.rows)
-        yield LogBatch(batch.keys, batch.times_ms, batch.reward, batch.propensity, self.rows, self.columns)
+        yield LogBatch(
+            batch.keys, batch.times_ms, batch.reward, batch.propensity, self.rows, self.columns
+        )
 
 
 def rows(count: int = 400, seed: int = 0) -> list[LoggedDecision]:
@@ -65,7 +74,11 @@ def rows(count: int = 400, seed: int = 0) -> list[LoggedDecision]:
         good = chosen == (0 if device == "phone" else 1)
         reward = float(rng.random() < (0.8 if good else 0.2))
         pmf = np.full(3, 1 / 3)
-        out.append(LoggedDecision(f"{seed}-{number}", {"device": device}, list("abc"), chosen, 1 / 3, reward, pmf=pmf))
+        out.append(
+            LoggedDecision(
+                f"{seed}-{number}", {"device": device}, list("abc"), chosen, 1 / 3, reward, pmf=pmf
+            )
+        )
     return out
 
 
@@ -75,7 +88,9 @@ def test_training_is_learning_in_the_logs_order(name):
     by_hand = make_learner(spec, salt=b"")
     for row in log:
         context, actions = featurise(spec, Catalogue(), row.context, row.action_ids, None, {})
-        by_hand.learn([Interaction(row.event_id, 0, context, actions, row.chosen, row.propensity, row.reward)])
+        by_hand.learn(
+            [Interaction(row.event_id, 0, context, actions, row.chosen, row.propensity, row.reward)]
+        )
     seen: list[int] = []
     model = train(spec, [Rows(log[:150]), Rows(log[150:])], progress=seen.append)
     assert model.checkpoint == by_hand.checkpoint()
@@ -147,14 +162,27 @@ def test_a_log_is_learned_and_the_policy_evaluated_from_the_command_line(tmp_pat
         ]
         (tmp_path / name).write_text("\n".join(lines))
     spec = tmp_path / "spec.yaml"
-    spec.write_text("{name: home, learner: {kind: ridge, interactions: [[context, item]]}, exploration: {kind: lints}}")
+    spec.write_text(
+        "{name: home, learner: {kind: ridge, interactions: [[context, item]]}, exploration: {kind:"
+        " lints}}"
+    )
     columns = "{reward: click, propensity: p, event_id: id, action: action, action_ids: [a, b, c], context: [device]}"
     log = ["--format", "csv", "--columns", columns, "--log"]
     model, report = str(tmp_path / "home.model"), tmp_path / "report.json"
-    done = CliRunner().invoke(train_app, ["policy", str(spec), *log, str(tmp_path / "first.csv"), "--out", model])
+    done = CliRunner().invoke(
+        train_app, ["policy", str(spec), *log, str(tmp_path / "first.csv"), "--out", model]
+    )
     assert done.exit_code == 0, done.output
     assert "600 rows" in done.output
-    command = ["replay", *log, str(tmp_path / "second.csv"), "--policy", model, "--policy", "uniform"]
+    command = [
+        "replay",
+        *log,
+        str(tmp_path / "second.csv"),
+        "--policy",
+        model,
+        "--policy",
+        "uniform",
+    ]
     done = CliRunner().invoke(app, [*command, "--out", str(report)])
     assert done.exit_code == 0, done.output
     found = msgspec.json.decode(report.read_bytes())
@@ -198,7 +226,9 @@ def test_a_resume_past_a_warm_start_gives_the_same_bytes():
     log.append(CheckpointRecord(), at=30_000)
     log.append(decision("after", spec=RIDGE.digest, catalogue=Catalogue().digest), at=30_001)
     log.append(TickRecord(), at=30_001 + WINDOW)
-    whole = Fold(log.blobs.__getitem__, salt=SALT, on_checkpoint=lambda _, data: states.append(data()))
+    whole = Fold(
+        log.blobs.__getitem__, salt=SALT, on_checkpoint=lambda _, data: states.append(data())
+    )
     whole.apply(log.entries)
     again = Fold(log.blobs.__getitem__, salt=SALT)
     again.resume(decode_state(states[0]), FakePast(log))

@@ -43,7 +43,10 @@ class Archived:
 
 
 def logs(left: Left, policy: str) -> list[Archived]:
-    return [Archived(ArchiveReader(left.archive, folder)) for folder in archive_folders(left.archive, policy)]
+    return [
+        Archived(ArchiveReader(left.archive, folder))
+        for folder in archive_folders(left.archive, policy)
+    ]
 
 
 def folded(left: Left, policy: str) -> Iterator[Fold]:
@@ -64,13 +67,22 @@ def folded(left: Left, policy: str) -> Iterator[Fold]:
 def published(fold: Fold) -> Published:
     made = fold.snapshot()
     return Published(
-        made.kind, made.position, made.learned, made.payload, fold.spec_id or "", fold.catalogue.digest, fold.build
+        made.kind,
+        made.position,
+        made.learned,
+        made.payload,
+        fold.spec_id or "",
+        fold.catalogue.digest,
+        fold.build,
     )
 
 
 @pytest.mark.parametrize("policy", [*ALONE, *DIVIDED])
 def test_an_old_log_folds_to_the_snapshots_that_the_old_build_stored(left, policy):
-    """The same digests; or, on a processor whose sums round otherwise, numbers that differ by as little."""
+    """The same digests.
+
+    Or, on a processor whose sums round otherwise, numbers that differ by as little.
+    """
     wanted = {position: name for name, position in left.expected[policy]["snapshots"].items()}
     compared = 0
     for fold in folded(left, policy):
@@ -80,7 +92,11 @@ def test_an_old_log_folds_to_the_snapshots_that_the_old_build_stored(left, polic
             assert fold.version == 1
             again, stored = published(fold), decode_published(left.stored(name), name)
             if again.snapshot_id != name:
-                assert (again.spec, again.catalogue, again.build) == (stored.spec, stored.catalogue, stored.build)
+                assert (again.spec, again.catalogue, again.build) == (
+                    stored.spec,
+                    stored.catalogue,
+                    stored.build,
+                )
                 assert distance(stored.snapshot, again.snapshot) <= ACROSS_BUILDS
     assert compared >= 10
     archived = min((log.reader.end for log in logs(left, policy)), key=log_order)
@@ -97,7 +113,9 @@ def test_an_old_log_is_counted_as_the_old_build_counted_it(left, policy):
     assert counts["not_activated"] > 0
     assert not {"unactivated", "early_activation"} & set(counts)
     if left.expected[policy]["position"] in seen:
-        known = {name: count for name, count in seen[left.expected[policy]["position"]].items() if count}
+        known = {
+            name: count for name, count in seen[left.expected[policy]["position"]].items() if count
+        }
         assert known == {name: expected[name] for name in known}
 
 
@@ -139,7 +157,9 @@ def test_a_model_that_the_old_build_trained_is_read_taught_and_served(left, poli
     snapshot = learner.snapshot("1-0")
     assert snapshot.learned == model.learned > 0
     assert snapshot.payload != make_learner(spec, salt=left.salt).snapshot("1-0").payload
-    assert load_policy(spec, snapshot).pmf(Context(), ActionSet(("a", "b", "c"))).sum() == pytest.approx(1.0)
+    assert load_policy(spec, snapshot).pmf(
+        Context(), ActionSet(("a", "b", "c"))
+    ).sum() == pytest.approx(1.0)
     assert read_trained(path).notes
 
 

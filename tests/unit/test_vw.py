@@ -29,7 +29,8 @@ from bandits.vw import (
 
 Features = dict[str, dict[str, float]]  # by namespace
 
-# One-model arguments, whose snapshot is their weights, and the others; with CLAIMED they cover every known option
+# One-model arguments, whose snapshot is their weights, and the others; with CLAIMED they cover
+# every known option
 PLAIN = [
     "",
     "-q ui --noconstant",
@@ -87,11 +88,20 @@ def rows(name: str, features: list[dict[str, float]]) -> Namespace:
 
 
 def line(features: Features) -> str:
-    return " ".join(f"|{name} " + " ".join(f"{f}:{v}" for f, v in fs.items()) for name, fs in features.items()) or "|"
+    return (
+        " ".join(
+            f"|{name} " + " ".join(f"{f}:{v}" for f, v in fs.items())
+            for name, fs in features.items()
+        )
+        or "|"
+    )
 
 
 class Case:
-    """A random interaction in both forms. Its numbers are small integers: VW's parser rounds others its own way."""
+    """A random interaction in both forms.
+
+    Its numbers are small integers: VW's parser rounds others its own way.
+    """
 
     def __init__(self, rng: np.random.Generator) -> None:
         def some(prefix: str) -> dict[str, float]:
@@ -100,8 +110,14 @@ class Case:
 
         count = int(rng.integers(1, 7))
         context = {"user": some("u"), "geo": some("g")}
-        actions = [{"item": some("i"), "user": some("a"), "source": some("s")} for _ in range(count)]
-        chosen, cost, propensity = int(rng.integers(count)), int(rng.integers(-4, 5)), float(rng.choice([0.5, 1.0]))
+        actions = [
+            {"item": some("i"), "user": some("a"), "source": some("s")} for _ in range(count)
+        ]
+        chosen, cost, propensity = (
+            int(rng.integers(count)),
+            int(rng.integers(-4, 5)),
+            float(rng.choice([0.5, 1.0])),
+        )
         self.text = ["shared " + line(context), *(line(a) for a in actions)]
         self.text[1 + chosen] = f"0:{cost}:{propensity} {self.text[1 + chosen]}"
         shared = tuple(rows(name, [features]) for name, features in context.items())
@@ -139,7 +155,9 @@ def trained(args: str) -> VwLearner:
 
 
 def own_exploration(args: str) -> Snapshot:
-    return VwLearner(full(args), checkpoint=trained(args).checkpoint(), own_exploration=True).snapshot("7-0")
+    return VwLearner(
+        full(args), checkpoint=trained(args).checkpoint(), own_exploration=True
+    ).snapshot("7-0")
 
 
 def test_every_known_option_is_tried() -> None:
@@ -164,7 +182,8 @@ def test_learning_gives_the_weights_of_vws_command_line(tmp_path: Path) -> None:
     run_cli_driver([*args.split(), "--quiet", "-d", str(data), "-f", str(model)])
     oracle = Workspace([*args.split(), "--quiet"], model_data=model.read_bytes())
     learned = trained("-q :: --cubic uig")._workspace.weights()
-    assert np.array_equal(oracle.weights()[:, 0, :3], learned[:, 0, :3])  # the fourth is scratch space
+    # the fourth is scratch space
+    assert np.array_equal(oracle.weights()[:, 0, :3], learned[:, 0, :3])
 
 
 BY_ROW = [args for args in PLAIN + OTHERS if VwLearner(full(args), by_row=True).by_row]
@@ -178,49 +197,76 @@ def test_only_arguments_that_learn_from_the_chosen_action_alone_are_taught_it_al
 
 
 @pytest.mark.parametrize("args", BY_ROW)
-def test_being_shown_the_chosen_action_alone_gives_the_same_weights_byte_for_byte(args: str) -> None:
+def test_being_shown_the_chosen_action_alone_gives_the_same_weights_byte_for_byte(
+    args: str,
+) -> None:
     """With any number of actions, adaptive state included, also when resumed in between."""
     learner = VwLearner(full(args), by_row=True)
     learner.learn(STREAM[:25])
     learner = VwLearner(full(args), by_row=True, checkpoint=learner.checkpoint())
     for each in STREAM[25:]:
-        own = [Namespace(ns.name, ns.cells()[each.chosen], ns.values[each.chosen]) for ns in each.actions.namespaces]
-        learner.learn_row(each.context.namespaces, own, len(each.actions), each.propensity, each.reward)
+        own = [
+            Namespace(ns.name, ns.cells()[each.chosen], ns.values[each.chosen])
+            for ns in each.actions.namespaces
+        ]
+        learner.learn_row(
+            each.context.namespaces, own, len(each.actions), each.propensity, each.reward
+        )
     expected = VwLearner(full(args))
     expected.learn(STREAM[:25])
     expected = VwLearner(full(args), checkpoint=expected.checkpoint())
     expected.learn(STREAM[25:])
-    assert learner._workspace.weights()[:, 0, :3].tobytes() == expected._workspace.weights()[:, 0, :3].tobytes()
+    assert (
+        learner._workspace.weights()[:, 0, :3].tobytes()
+        == expected._workspace.weights()[:, 0, :3].tobytes()
+    )
     assert learner.snapshot("1-0") == expected.snapshot("1-0")
 
 
 @pytest.mark.parametrize("args", BY_ROW)
 @pytest.mark.parametrize("own_first", [False, True])
-def test_a_model_goes_on_as_it_was_taught_and_each_way_serves_the_same(args: str, own_first: bool) -> None:
+def test_a_model_goes_on_as_it_was_taught_and_each_way_serves_the_same(
+    args: str, own_first: bool
+) -> None:
     """A change of the exploration, there and back: the weights, and VW's own PMFs, of one that never changed."""
     learner = VwLearner(full(args), by_row=True, own_exploration=own_first)
     first = learner.by_row
     learner.learn(STREAM[:15])
     for number, own in enumerate((not own_first, own_first), start=1):
-        learner = VwLearner(full(args), by_row=True, own_exploration=own, checkpoint=learner.checkpoint())
+        learner = VwLearner(
+            full(args), by_row=True, own_exploration=own, checkpoint=learner.checkpoint()
+        )
         assert learner.by_row is first
         learner.learn(STREAM[15 * number : 15 * (number + 1)])
-    expected = {own: VwLearner(full(args), by_row=True, own_exploration=own) for own in (False, True)}
+    expected = {
+        own: VwLearner(full(args), by_row=True, own_exploration=own) for own in (False, True)
+    }
     for each in expected.values():
         each.learn(STREAM[:45])
-    assert learner._workspace.weights()[:, 0, :3].tobytes() == expected[False]._workspace.weights()[:, 0, :3].tobytes()
-    own_pmf = VwLearner(full(args), by_row=True, own_exploration=True, checkpoint=learner.checkpoint()).snapshot("1-0")
+    assert (
+        learner._workspace.weights()[:, 0, :3].tobytes()
+        == expected[False]._workspace.weights()[:, 0, :3].tobytes()
+    )
+    own_pmf = VwLearner(
+        full(args), by_row=True, own_exploration=True, checkpoint=learner.checkpoint()
+    ).snapshot("1-0")
     served, wanted = load_vw(own_pmf), load_vw(expected[True].snapshot("1-0"))
     assert isinstance(served, VwModel)
     assert isinstance(wanted, VwModel)
     for each in STREAM[:10]:
-        assert served.pmf(each.context, each.actions).tobytes() == wanted.pmf(each.context, each.actions).tobytes()
+        assert (
+            served.pmf(each.context, each.actions).tobytes()
+            == wanted.pmf(each.context, each.actions).tobytes()
+        )
 
 
 def test_a_model_that_cannot_have_been_taught_by_row_is_refused() -> None:
     model = decode_model(trained("--cb_type dr").checkpoint())
     with pytest.raises(SnapshotError, match="not taught by row"):
-        VwLearner(full("--cb_type dr"), checkpoint=encode_model(model.args, model.learned, 90, model.model))
+        VwLearner(
+            full("--cb_type dr"),
+            checkpoint=encode_model(model.args, model.learned, 90, model.model),
+        )
 
 
 @pytest.mark.parametrize("args", PLAIN + OTHERS)
@@ -254,7 +300,9 @@ def test_vws_own_pmf_is_pure_and_a_pmf(args: str) -> None:
     snapshot = own_exploration(args)
     assert (snapshot.kind, snapshot.position, snapshot.learned) == (MODEL_KIND, "7-0", len(STREAM))
 
-    def ask(model: object, order: Callable[[list[Interaction]], list[Interaction]]) -> dict[int, bytes]:
+    def ask(
+        model: object, order: Callable[[list[Interaction]], list[Interaction]]
+    ) -> dict[int, bytes]:
         assert isinstance(model, VwModel)
         return {id(i): check_pmf(model.pmf(i.context, i.actions)).tobytes() for i in order(STREAM)}
 
@@ -284,7 +332,9 @@ def test_vws_pmf_is_in_the_order_of_the_actions(args: str) -> None:
     assert preferred > 20
 
 
-@pytest.mark.parametrize(("args", "kind"), [(a, WEIGHTS_KIND) for a in PLAIN] + [(a, MODEL_KIND) for a in OTHERS])
+@pytest.mark.parametrize(
+    ("args", "kind"), [(a, WEIGHTS_KIND) for a in PLAIN] + [(a, MODEL_KIND) for a in OTHERS]
+)
 def test_a_snapshot_is_weights_where_that_is_exact(args: str, kind: str) -> None:
     assert trained(args).snapshot("0-0").kind == kind
 
@@ -293,7 +343,9 @@ def test_greedy_vw_learns_which_action_is_better() -> None:
     good, bad = rows("item", [{"good": 1.0}, {"bad": 1.0}]), ActionSet(("a", "b"))
     actions = ActionSet(bad.ids, (good,))
     learner = VwLearner("--cb_explore_adf --epsilon 0")
-    learner.learn([Interaction("e", 0, Context(), actions, i % 2, 0.5, 1.0 - i % 2) for i in range(40)])
+    learner.learn(
+        [Interaction("e", 0, Context(), actions, i % 2, 0.5, 1.0 - i % 2) for i in range(40)]
+    )
     scorer = load_vw(learner.snapshot("0-0"))
     assert isinstance(scorer, VwWeights)
     scores = scorer.scores(Context(), actions)
@@ -318,7 +370,9 @@ BAD = """
         *(f"--cb_explore_adf {bad.strip()}" for bad in BAD.strip().replace("\n", ";").split(";")),
     ],
 )
-def test_bad_arguments_are_refused_in_one_line(args: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bad_arguments_are_refused_in_one_line(
+    args: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "data").write_text("1 | a\n")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SpecError) as caught:
@@ -388,7 +442,9 @@ def test_snapshots_that_do_not_hold_together_are_refused() -> None:
         ({"context": Context((rows("user", [{"u": float("nan")}]),))}, "features.user"),
     ],
 )
-def test_a_bad_interaction_is_refused_and_nothing_is_learned(change: dict[str, object], target: str) -> None:
+def test_a_bad_interaction_is_refused_and_nothing_is_learned(
+    change: dict[str, object], target: str
+) -> None:
     learner = VwLearner(full(""), checkpoint=trained("").checkpoint())
     before = learner.checkpoint()
     good = STREAM[0]

@@ -29,7 +29,8 @@ def example(rng: np.random.Generator) -> str:
     liked, chosen = rng.choice(["red", "blue", "green"]), int(rng.integers(3))
     cost = -int(rng.random() < (0.8 if ["red", "blue", "green"][chosen] == liked else 0.2))
     lines = [
-        f"|item {colour} price:{rng.random():.3f} |extra x:{rng.random():.2f}" for colour in ("red", "blue", "green")
+        f"|item {colour} price:{rng.random():.3f} |extra x:{rng.random():.2f}"
+        for colour in ("red", "blue", "green")
     ]
     lines[chosen] = f"0:{cost}:0.3333 {lines[chosen]}"
     return "\n".join([f"shared |user likes={liked} hour:{rng.integers(24)}", *lines, "", ""])
@@ -37,7 +38,18 @@ def example(rng: np.random.Generator) -> str:
 
 GOOD = [example(_RNG) for _ in range(120)]
 # What VW ends at with an error, each in a feature's place of some line
-JUNK = ["price:1,5", "x:1:2", "x:nan", "x:-NaN", "x:1_000", "x:1.5.2", "x:1e5,", "x:12px", "x:1/2", "x:infected"]
+JUNK = [
+    "price:1,5",
+    "x:1:2",
+    "x:nan",
+    "x:-NaN",
+    "x:1_000",
+    "x:1.5.2",
+    "x:1e5,",
+    "x:12px",
+    "x:1/2",
+    "x:infected",
+]
 HEADS = ["|item:1,5 red", "|item:red x", "|item:nan red", "|: red", "|:2 red"]
 
 
@@ -45,7 +57,9 @@ def json_of(text: str) -> str:
     """The same example in dsjson, near enough: it learns and can be broken."""
     chosen = next(at for at, line in enumerate(text.splitlines()[1:4]) if line.startswith("0:"))
     cost = text.splitlines()[1 + chosen].split(":")[1]
-    actions = ", ".join(f'{{"item": {{"{colour}": 1, "price": 0.5}}}}' for colour in ("red", "blue", "green"))
+    actions = ", ".join(
+        f'{{"item": {{"{colour}": 1, "price": 0.5}}}}' for colour in ("red", "blue", "green")
+    )
     return (
         f'{{"_label_cost": {cost}, "_label_probability": 0.3333, "_label_Action": {chosen + 1},'
         f' "_labelIndex": {chosen}, "a": [1, 2, 3], "p": [0.3333, 0.3333, 0.3334],'
@@ -86,7 +100,12 @@ def broken(text: str, line: int, junk: str) -> str:
 
 def headless(text: str, line: int, head: str) -> str:
     lines = text.split("\n")
-    lines[line] = lines[line].replace("|item red", head).replace("|item blue", head).replace("|item green", head)
+    lines[line] = (
+        lines[line]
+        .replace("|item red", head)
+        .replace("|item blue", head)
+        .replace("|item green", head)
+    )
     return "\n".join(lines)
 
 
@@ -107,7 +126,10 @@ def test_bad_rows_change_nothing_for_the_good_ones(tmp_path: Path, junk: str, li
 def test_a_namespace_that_vw_cannot_read_changes_nothing_either(tmp_path: Path, head: str) -> None:
     bad = headless(GOOD[5], 2, head)
     assert bad != GOOD[5]
-    mixed, good = written(tmp_path / "mixed", [*GOOD[:60], bad, *GOOD[60:]]), written(tmp_path / "good", GOOD)
+    mixed, good = (
+        written(tmp_path / "mixed", [*GOOD[:60], bad, *GOOD[60:]]),
+        written(tmp_path / "good", GOOD),
+    )
     expected = loss(good)
     assert loss(mixed, skipped=1) == expected
     assert loss(good) == expected
@@ -117,7 +139,9 @@ def test_a_namespace_that_vw_cannot_read_changes_nothing_either(tmp_path: Path, 
 def test_nor_does_a_line_of_dsjson(tmp_path: Path, old: str, new: str) -> None:
     bad = GOOD_JSON[5].replace(old, new, 1)
     assert bad != GOOD_JSON[5]
-    mixed = written(tmp_path / "mixed", [*GOOD_JSON[:60], bad, *GOOD_JSON[60:80], bad, *GOOD_JSON[80:]])
+    mixed = written(
+        tmp_path / "mixed", [*GOOD_JSON[:60], bad, *GOOD_JSON[60:80], bad, *GOOD_JSON[80:]]
+    )
     good = written(tmp_path / "good", GOOD_JSON)
     expected = loss(good, "dsjson")
     assert loss(mixed, "dsjson", skipped=2) == expected
@@ -127,19 +151,25 @@ def test_nor_does_a_line_of_dsjson(tmp_path: Path, old: str, new: str) -> None:
 def test_the_loss_of_the_good_rows_is_that_of_vws_command_line(tmp_path: Path) -> None:
     """So that what is compared above is right, too."""
     mixed = written(tmp_path / "mixed", [*GOOD[:7], broken(GOOD[5], 2, "price:1,5"), *GOOD[7:]])
-    said = run_cli_driver([*ARGS.split(), "-d", str(written(tmp_path / "good", GOOD))], onethread=True)[0]
+    said = run_cli_driver(
+        [*ARGS.split(), "-d", str(written(tmp_path / "good", GOOD))], onethread=True
+    )[0]
     expected = float(said.partition("average loss = ")[2].split()[0])
     assert loss(mixed, skipped=1) == pytest.approx(expected, abs=1e-5)
 
 
 ALPHABET = st.lists(
-    st.sampled_from([*"a1.0eE+-:| ,'_x\\#", "\t", "nan", "NaN", "inf", "1e", "0x", "é", "9"]), min_size=1, max_size=9
+    st.sampled_from([*"a1.0eE+-:| ,'_x\\#", "\t", "nan", "NaN", "inf", "1e", "0x", "é", "9"]),
+    min_size=1,
+    max_size=9,
 )
 
 
 @settings(max_examples=MANY // 4, deadline=None, derandomize=True)
 @given(ALPHABET, st.integers(0, 3), st.booleans())
-def test_whatever_stands_in_a_line_later_ones_are_read_as_they_are(pieces: list[str], line: int, head: bool) -> None:
+def test_whatever_stands_in_a_line_later_ones_are_read_as_they_are(
+    pieces: list[str], line: int, head: bool
+) -> None:
     """The oracle is VW's parser in front of the same line: had it ended there, the probe would lose features."""
     junk = "".join(pieces)
     bad = headless(GOOD[5], line, f"|{junk}") if head else broken(GOOD[5], line, junk)
@@ -150,7 +180,10 @@ def test_whatever_stands_in_a_line_later_ones_are_read_as_they_are(pieces: list[
         pass
     else:
         assume(False)  # it was read
-    probe = [each.encode() for each in GOOD[0].replace("0:0:0.3333 ", "").replace("0:-1:0.3333 ", "").split("\n")[:4]]
+    probe = [
+        each.encode()
+        for each in GOOD[0].replace("0:0:0.3333 ", "").replace("0:-1:0.3333 ", "").split("\n")[:4]
+    ]
     for _ in range(6):  # more than the lines of one example, so that the whole pool is asked
         assert reader.pmf(probe, Label(None)).tolist() == fresh.pmf(probe, Label(None)).tolist()
     parser = TextFormatParser(Workspace(["--cb_explore_adf", "--quiet"]))
@@ -182,12 +215,17 @@ def test_what_is_read_well_is_not_refused(tmp_path: Path) -> None:
 
 
 SPEC = PolicySpec(
-    "p", learner=VwConfig("--cb_explore_adf -q cf"), exploration=EpsilonGreedy(), use=["context", "features"]
+    "p",
+    learner=VwConfig("--cb_explore_adf -q cf"),
+    exploration=EpsilonGreedy(),
+    use=["context", "features"],
 )
 
 
 @pytest.mark.parametrize("junk", ["price:1,5", "x:1:2", "x:12px"])
-def test_policies_of_this_project_learn_the_same_without_the_bad_rows(tmp_path: Path, junk: str) -> None:
+def test_policies_of_this_project_learn_the_same_without_the_bad_rows(
+    tmp_path: Path, junk: str
+) -> None:
     """In a replay and in training; both read through rows, not through VW."""
     bad = broken(GOOD[5], 2, junk)
     mixed = written(tmp_path / "mixed", [*GOOD[:60], bad, *GOOD[60:]])
@@ -200,7 +238,10 @@ def test_policies_of_this_project_learn_the_same_without_the_bad_rows(tmp_path: 
     broken_json = GOOD_JSON[5].replace(*JUNK_JSON[5], 1)
     lines = written(tmp_path / "json", [*GOOD_JSON[:60], broken_json, *GOOD_JSON[60:]])
     clean = written(tmp_path / "clean", GOOD_JSON)
-    assert train(SPEC, dsjson_pieces(lines, skip_bad=True)).checkpoint == train(SPEC, dsjson_pieces(clean)).checkpoint
+    assert (
+        train(SPEC, dsjson_pieces(lines, skip_bad=True)).checkpoint
+        == train(SPEC, dsjson_pieces(clean)).checkpoint
+    )
 
 
 def test_a_decision_that_vw_cannot_answer_leaves_its_model_as_it_was() -> None:

@@ -32,9 +32,20 @@ GOOD = {
     "c": {
         "_synthetic": False,
         "hour": 21,
-        "User": {"age": "25-34", "_hidden": 3, "clicks": [3, 0.5], "likes": ["x", "y"], "new": True, "none": None},
+        "User": {
+            "age": "25-34",
+            "_hidden": 3,
+            "clicks": [3, 0.5],
+            "likes": ["x", "y"],
+            "new": True,
+            "none": None,
+        },
         "_multi": [
-            {"_tag": "news", "i": {"constant": 1}, "j": [{"_title": "T"}, {"vision": {"person": 0.5}}]},
+            {
+                "_tag": "news",
+                "i": {"constant": 1},
+                "j": [{"_title": "T"}, {"vision": {"person": 0.5}}],
+            },
             {"_tag": "sport", "i": {"constant": 1}},
         ],
     },
@@ -49,7 +60,9 @@ shared visit|User age:25 city:Paris |Geo:2 x:0.5
 """
 NAMES = st.text("abcXYZ_-é", min_size=1, max_size=5).filter(lambda name: not name.startswith("_"))
 NUMBERS = st.floats(-1e9, 1e9, allow_subnormal=False).map(lambda number: number + 0.0)
-FEATURES = st.dictionaries(NAMES, st.dictionaries(NAMES, NUMBERS | st.text("pqr", min_size=1), max_size=3), max_size=3)
+FEATURES = st.dictionaries(
+    NAMES, st.dictionaries(NAMES, NUMBERS | st.text("pqr", min_size=1), max_size=3), max_size=3
+)
 DECISIONS = st.integers(1, 4).flatmap(
     lambda count: st.tuples(
         FEATURES,
@@ -88,7 +101,11 @@ def plain(row):
 
 
 def flat(features):
-    return {f"{space}.{name}": value for space, inside in features.items() for name, value in inside.items()}
+    return {
+        f"{space}.{name}": value
+        for space, inside in features.items()
+        for name, value in inside.items()
+    }
 
 
 def test_a_dsjson_line_is_read(tmp_path):
@@ -114,7 +131,10 @@ def test_a_text_example_is_read(tmp_path):
     assert row.event_id == "log@0"
     assert row.context == {"User.age": 25.0, "User.city": "Paris", "Geo.x": 1.0}
     assert row.action_ids == ["1", "2"]  # only one line has a tag
-    assert row.features == [{"Item.a": 1.0, "Item.b": 2.0}, {"Item.c": 3.0, "plain": 1.0, "0": 7.0, "1": 8.0}]
+    assert row.features == [
+        {"Item.a": 1.0, "Item.b": 2.0},
+        {"Item.c": 3.0, "plain": 1.0, "0": 7.0, "1": 8.0},
+    ]
     assert (row.chosen, row.propensity, row.reward, row.pmf) == (1, 0.25, 1.5, None)
 
 
@@ -135,7 +155,9 @@ def test_the_shared_line_is_optional_and_an_example_needs_no_empty_line_at_the_e
 
 
 @given(decisions=st.lists(DECISIONS, max_size=6), piece_bytes=st.integers(1, 400))
-def test_dsjson_is_read_as_it_was_written_however_it_is_cut(tmp_path_factory, decisions, piece_bytes):
+def test_dsjson_is_read_as_it_was_written_however_it_is_cut(
+    tmp_path_factory, decisions, piece_bytes
+):
     path = tmp_path_factory.mktemp("logs") / "log.dsjson"
     objects = [
         {
@@ -175,7 +197,9 @@ def test_text_is_read_as_it_was_written_however_it_is_cut(tmp_path_factory, deci
     for context, actions, chosen, propensity, cost in decisions:
         content += f"shared {words(context)}\n" if context else ""
         for place, action in enumerate(actions):
-            content += f"{f'0:{cost}:{propensity} ' if place == chosen else ''}{words(action) or '|'}\n"
+            content += (
+                f"{f'0:{cost}:{propensity} ' if place == chosen else ''}{words(action) or '|'}\n"
+            )
         content += "\n"
     rows = rows_of(text_pieces(text(path, content), piece_bytes=piece_bytes))
     assert [plain(row) for row in rows] == [plain(row) for row in rows_of(text_pieces(path))]
@@ -217,7 +241,11 @@ def test_a_piece_goes_to_another_process_and_is_read_again(tmp_path):
     first = [plain(row) for row in rows_of([piece])]
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
         there_and_back = pool.submit(copy.copy, piece).result()
-    assert [plain(row) for row in rows_of([there_and_back])] == [plain(row) for row in rows_of([piece])] == first
+    assert (
+        [plain(row) for row in rows_of([there_and_back])]
+        == [plain(row) for row in rows_of([piece])]
+        == first
+    )
     assert piece.skipped == there_and_back.skipped == 1
 
 
@@ -244,7 +272,9 @@ def test_compressed_files_are_one_piece_with_the_same_rows(tmp_path, suffix):
     packed = compressed(tmp_path / f"log{suffix}", plain_file.read_bytes())
     pieces = dsjson_pieces(packed, piece_bytes=10)
     assert len(pieces) == 1
-    assert [plain(row)[1:] for row in rows_of(pieces)] == [plain(row)[1:] for row in rows_of(dsjson_pieces(plain_file))]
+    assert [plain(row)[1:] for row in rows_of(pieces)] == [
+        plain(row)[1:] for row in rows_of(dsjson_pieces(plain_file))
+    ]
     cut_off = compressed(tmp_path / f"cut{suffix}", np.random.default_rng(0).bytes(5000))
     cut_off.write_bytes(cut_off.read_bytes()[:-2000])
     with pytest.raises(ReplayError, match="cut"):

@@ -1,4 +1,7 @@
-"""Models that VW has saved, as they are; and what of VW's command line a replay takes, leaves out, and refuses."""
+"""Models that VW has saved, as they are.
+
+And what of VW's command line a replay takes, leaves out, and refuses.
+"""
 
 import json
 import re
@@ -48,13 +51,26 @@ def news(tmp_path):
 
 def driver(words):
     """The average loss that VW's command line prints."""
-    return float(re.search(r"average loss = (\S+)", run_cli_driver(words.split(), onethread=True)[0])[1])
+    return float(
+        re.search(r"average loss = (\S+)", run_cli_driver(words.split(), onethread=True)[0])[1]
+    )
 
 
 def replayed(log, policy, *options, form="vw"):
     """The report, or the error; and what the command has said."""
     out = log.with_suffix(".report")
-    words = ["replay", "--log", str(log), "--format", form, "--policy", policy, "--out", str(out), *options]
+    words = [
+        "replay",
+        "--log",
+        str(log),
+        "--format",
+        form,
+        "--policy",
+        policy,
+        "--out",
+        str(out),
+        *options,
+    ]
     done = CliRunner().invoke(app, words)
     return (done.exception if done.exit_code else json.loads(out.read_bytes())), done.output
 
@@ -100,7 +116,12 @@ def test_a_saved_model_is_evaluated_as_vw_does_it_whatever_it_is_made_of(tmp_pat
             lines.append("\n".join([f"shared |u d{number % 4}", *block, ""]))
         else:
             multi = [{"s": {f"x{k}": 1, "p": k / 4}} for k in range(3)]
-            label = {"_label_cost": cost, "_label_probability": 0.5, "_labelIndex": chosen, "a": [chosen + 1]}
+            label = {
+                "_label_cost": cost,
+                "_label_probability": 0.5,
+                "_labelIndex": chosen,
+                "a": [chosen + 1],
+            }
             lines.append(json.dumps(label | {"c": {"u": {"d": f"d{number % 4}"}, "_multi": multi}}))
     log, model = tmp_path / "log.txt", tmp_path / "model"
     log.write_text("\n".join(lines) + "\n")
@@ -108,7 +129,9 @@ def test_a_saved_model_is_evaluated_as_vw_does_it_whatever_it_is_made_of(tmp_pat
     driver(f"--cb_explore_adf {args} {how} -d {log} -f {model}")
     expected = driver(f"-i {model} -t {how} -d {log}")
     report, said = replayed(log, f"{{kind: vw, model: {model}}}", "--jobs", "1", form=form)
-    assert report["results"][1]["estimates"]["ips"]["value"] == pytest.approx(-expected, abs=1e-5), said
+    assert report["results"][1]["estimates"]["ips"]["value"] == pytest.approx(
+        -expected, abs=1e-5
+    ), said
     found = vw_progressive(log, f"-i {model} --testonly", "dsjson" if form == "dsjson" else "text")
     assert found.average_loss == pytest.approx(expected, abs=1e-5)
 
@@ -176,7 +199,9 @@ def test_output_and_diagnostics_are_left_out_with_a_word(news, words, tmp_path, 
     log, _ = news
     before = set(tmp_path.iterdir())
     plain, _ = replayed(log, f"{{kind: vw, args: '{SQUARE}'}}", "--method", "progressive")
-    found, said = replayed(log, f"{{kind: vw, args: '{SQUARE} {words}'}}", "--method", "progressive")
+    found, said = replayed(
+        log, f"{{kind: vw, args: '{SQUARE} {words}'}}", "--method", "progressive"
+    )
     assert found["results"][0]["average_loss"] == plain["results"][0]["average_loss"]
     assert any(f"left out: {words}" in note for note in found["results"][0]["notes"]), said
     assert set(tmp_path.iterdir()) - before == {log.with_suffix(".report")}  # VW wrote nothing

@@ -49,13 +49,17 @@ def a_value(rng, depth):
     if depth == 3 or rng.random() < 0.5:
         return rng.choice(simple)
     objects = [an_object(rng, depth + 1) for _ in range(rng.randrange(1, 4))]
-    return rng.choice([[rng.choice([1, 0.5, -2]) for _ in range(rng.randrange(4))], objects, objects[0]])
+    return rng.choice(
+        [[rng.choice([1, 0.5, -2]) for _ in range(rng.randrange(4))], objects, objects[0]]
+    )
 
 
 def an_object(rng, depth=0):
     """Names repeat, within an object and among objects."""
     values = [a_value(rng, depth) for _ in range(rng.randrange(5))]
-    pairs = [(rng.choice(SPACES if isinstance(each, list | dict) else NAMES), each) for each in values]
+    pairs = [
+        (rng.choice(SPACES if isinstance(each, list | dict) else NAMES), each) for each in values
+    ]
     if rng.random() < 0.2:
         pairs.append(("_hidden", rng.choice([1, "x", {"x": [1]}])))
     if rng.random() < 0.1:
@@ -142,7 +146,10 @@ def rows_of(pieces):
 def driver(path, words=()):
     """The average loss and the number of examples that VW's command line prints."""
     said = run_cli_driver([*ARGS.split(), "-d", str(path), *words], onethread=True)[0]
-    loss, count = re.search(r"average loss = (\S+)", said)[1], re.search(r"number of examples = (\S+)", said)[1]
+    loss, count = (
+        re.search(r"average loss = (\S+)", said)[1],
+        re.search(r"number of examples = (\S+)", said)[1],
+    )
     return math.nan if loss == "n.a." else float(loss), int(count)
 
 
@@ -168,11 +175,18 @@ def test_of_any_dsjson_the_same_lines_are_read_as_vw_reads_and_at_the_same_loss(
 
 def vw_hash(text, seed):
     """As VW hashes a name: digits are a number."""
-    return int(text) + seed if text.isascii() and text.isdigit() else mmh3.hash(text.encode(), seed, signed=False)
+    return (
+        int(text) + seed
+        if text.isascii() and text.isdigit()
+        else mmh3.hash(text.encode(), seed, signed=False)
+    )
 
 
 def as_vw(features, *, chained):
-    """By index, the sum of the values that VW has of these features. ``chained``: how it hashes a text."""
+    """By index, the sum of the values that VW has of these features.
+
+    ``chained``: how it hashes a text.
+    """
     sums = Counter()
     for full, value in features.items():
         name, equals, text = full.partition("=")
@@ -209,7 +223,9 @@ def test_no_feature_of_dsjson_is_lost_however_often_its_name_is_met(tmp_path, se
         found = [as_vw(each, chained=False) for each in (row.context, *row.features)]
         assert found == [pytest.approx(each) for each in examples]
         several += any(
-            isinstance(each, list) for features in (row.context, *row.features) for each in features.values()
+            isinstance(each, list)
+            for features in (row.context, *row.features)
+            for each in features.values()
         )
     assert several > LINES / 20  # the generator makes what this is about
 
@@ -219,19 +235,27 @@ def a_number(rng):
 
 
 def a_namespace(rng):
-    """Names repeat, within a namespace and among namespaces; of two, the first letter is the same."""
+    """Names repeat, within a namespace and among namespaces.
+
+    Of two, the first letter is the same.
+    """
     name = rng.choice(["u", "item", "icon", "x", ""])
     weight = f":{rng.choice(['2', '0.5'])}" if name and rng.random() < 0.2 else ""
     words = []
     for _ in range(rng.randrange(5)):
         word = rng.choice(["x", "y", "é", "d_web", ""])
         kinds = ["number", "text"] if word and word != "d_web" else ["number"]
-        given = {"number": a_number, "text": lambda rng: rng.choice(["red", "b|c", "http://x", "é", "-", "--1"])}
+        given = {
+            "number": a_number,
+            "text": lambda rng: rng.choice(["red", "b|c", "http://x", "é", "-", "--1"]),
+        }
         if not word or rng.random() < 0.6:
             word += f":{given[rng.choice(kinds)](rng)}"
         words.append(word)
     odd = {"e", "-", "."}  # of which VW takes the text for 0
-    return f"|{name}{weight}" + "".join(rng.choice([" ", "  ", "\t"]) + word for word in words if word[2:] not in odd)
+    return f"|{name}{weight}" + "".join(
+        rng.choice([" ", "  ", "\t"]) + word for word in words if word[2:] not in odd
+    )
 
 
 def some_features(rng):
@@ -274,11 +298,16 @@ def test_of_any_text_the_same_examples_are_read_as_vw_reads_and_at_the_same_loss
 def test_no_feature_of_text_is_lost_however_often_its_name_is_met(tmp_path, seed):
     rng = random.Random(seed)
     blocks = [an_example(rng) for _ in range(LINES)]
-    (tmp_path / "log").write_text("\n\n".join("\n".join(lines) for lines, _ in blocks), encoding="utf-8")
+    (tmp_path / "log").write_text(
+        "\n\n".join("\n".join(lines) for lines, _ in blocks), encoding="utf-8"
+    )
     parser = TextFormatParser(VW)
     for (lines, shared), row in zip(blocks, rows_of(text_pieces(tmp_path / "log")), strict=True):
         examples = [of_vw(parser.parse_line(f"{line} ")) for line in lines]
-        found = [as_vw(each, chained=True) for each in ([row.context] if shared else []) + list(row.features)]
+        found = [
+            as_vw(each, chained=True)
+            for each in ([row.context] if shared else []) + list(row.features)
+        ]
         assert found == [pytest.approx(each) for each in examples]
 
 
@@ -306,7 +335,10 @@ def read(folder, content, pieces=dsjson_pieces):
     ("context", "features"),
     [
         ('"tags": [{"name": "live"}, {"name": "hot"}]', {"tags.name": ["live", "hot"]}),
-        ('"cart": [{"price": 2}, {"price": 3, "sale": true}]', {"cart.price": 5.0, "cart.sale": True}),
+        (
+            '"cart": [{"price": 2}, {"price": 3, "sale": true}]',
+            {"cart.price": 5.0, "cart.sale": True},
+        ),
         ('"a": [{"b": {"c": "x"}}, {"b": [{"c": "y"}, {"c": "z"}]}]', {"a.b.c": ["x", "y", "z"]}),
         ('"a": [{"v": [1, 2]}, {"v": [3]}]', {"a.v.0": 4.0, "a.v.1": 2.0}),
         ('"a": [[1, 2], [3]]', {"a.0.0": 1.0, "a.0.1": 2.0, "a.1.0": 3.0}),
@@ -315,10 +347,16 @@ def read(folder, content, pieces=dsjson_pieces):
         ('"x": "red", "x": "blue", "x": ["green"]', {"x": ["red", "blue", "green"]}),
         ('"x": 1, "y": {"x": 2, "x": 4}, "x" : 3', {"x": 4.0, "y.x": 6.0}),
         ('"u": {"x": "red"}, "u": {"x": "blue"}', {"u.x": ["red", "blue"]}),
-        ('"x": [{"v": "red"}, {"v": 2}, {"v": "blue"}]', {"x.v": 2.0, "x.v=red": 1.0, "x.v=blue": 1.0}),
+        (
+            '"x": [{"v": "red"}, {"v": 2}, {"v": "blue"}]',
+            {"x.v": 2.0, "x.v=red": 1.0, "x.v=blue": 1.0},
+        ),
         ('"a": {"b": "x"}, "a.b": "y"', {"a.b": "x", "a\\.b": "y"}),
         ('"a.b": 1, "a": {"b": 2}', {"a.b": 2.0, "a\\.b": 1.0}),
-        ('"a.b": {"c": 1}, "a": {"b.c": 2, "b": {"c": 3}}', {"a.b.c": 3.0, "a.b\\.c": 2.0, "a\\.b.c": 1.0}),
+        (
+            '"a.b": {"c": 1}, "a": {"b.c": 2, "b": {"c": 3}}',
+            {"a.b.c": 3.0, "a.b\\.c": 2.0, "a\\.b.c": 1.0},
+        ),
         ('"v1.2": 1, "u": {"v1.2": 2}', {"v1.2": 1.0, "u.v1.2": 2.0}),
         ('"_text": "red blue red", "x": "red"', {"red": 2.0, "blue": 1.0, "x": "red"}),
         ('"s": "a \\"x\\": b", "t": {"_n": {"x": 1}}', {"s": 'a "x": b'}),
@@ -374,10 +412,20 @@ def test_of_features_of_one_name_in_text_none_is_lost(tmp_path, words, features)
         line({"_multi": [None, None, *MULTI]}),
         line({"_multi": 0}).replace('{"_multi": 0}', json.dumps({"s": {"_multi": MULTI}})),
         line().replace("_label_cost", "_label_COST").replace("_label_Action", "_label_action"),
-        line().replace("_labelIndex", "_labelindex").replace("_label_probability", "_label_Probability"),
-        json.dumps({"a": [2], "c": {key: value for key, value in GOOD.items() if key[0] == "_"} | {"_multi": MULTI}}),
+        line()
+        .replace("_labelIndex", "_labelindex")
+        .replace("_label_probability", "_label_Probability"),
+        json.dumps(
+            {
+                "a": [2],
+                "c": {key: value for key, value in GOOD.items() if key[0] == "_"}
+                | {"_multi": MULTI},
+            }
+        ),
         "\ufeff" + line(),
-        line().replace("_label_Action", "_label_action").replace('{"_label_cost"', '{"_label_Cost": 7, "_label_cost"'),
+        line()
+        .replace("_label_Action", "_label_action")
+        .replace('{"_label_cost"', '{"_label_Cost": 7, "_label_cost"'),
     ],
 )
 def test_a_line_that_vw_reads_is_read(tmp_path, given):
@@ -406,7 +454,13 @@ def test_labels_in_any_case_are_labels(tmp_path):
     ]
     keys[2] = ("_label_cOST", "_label_pROBABILITY")
     lines = [
-        {cost: value, probability: 0.5, "_labelIndex": 0, "a": [1, 2], "c": {"_multi": [{"x": 1}, {"y": 1}]}}
+        {
+            cost: value,
+            probability: 0.5,
+            "_labelIndex": 0,
+            "a": [1, 2],
+            "c": {"_multi": [{"x": 1}, {"y": 1}]},
+        }
         for value, (cost, probability) in zip(costs, keys, strict=True)
     ]
     (tmp_path / "log").write_text("\n".join(map(json.dumps, lines)))
@@ -508,7 +562,10 @@ def test_a_value_that_begins_as_a_number_and_goes_on_is_refused(tmp_path, value)
 @pytest.mark.parametrize(
     ("content", "what"),
     [
-        ("ccb shared |u d\nccb action |a x\nccb action |a y\nccb slot 0:-1:0.5,1:0.5 |s z\n", "CCB"),
+        (
+            "ccb shared |u d\nccb action |a x\nccb action |a y\nccb slot 0:-1:0.5,1:0.5 |s z\n",
+            "CCB",
+        ),
         ("slates shared -1 |u d\nslates action 0 |a x\nslates slot 0:0.5 |s z\n", "slates"),
         ("ca 1.5:0.5:0.1 |u d\n", "CATS"),
     ],
@@ -525,7 +582,9 @@ def replayed(path, method, policy, *options):
     """The report of the command, or what it says when it ends in an error."""
     out = path.with_suffix(".report")
     words = ["replay", "--log", str(path), "--format", "dsjson" if path.suffix == ".json" else "vw"]
-    done = CliRunner().invoke(app, [*words, "--method", method, "--policy", policy, "--out", str(out), *options])
+    done = CliRunner().invoke(
+        app, [*words, "--method", method, "--policy", policy, "--out", str(out), *options]
+    )
     return done.exception if done.exit_code else json.loads(out.read_bytes())
 
 
@@ -551,14 +610,18 @@ def test_both_methods_say_the_same_rows_or_what_was_left_out_and_why(tmp_path):
     common = {MARKER: 1, SKIP_LEARN: 1, "bad rows": 1}
     assert (ope["rows"], ope["skipped"], ope["left_out"]) == (32, 2, common | {NO_LABEL: 1})
     assert (progressive["rows"], progressive["skipped"]) == (30, 2)
-    assert progressive["left_out"] == common | {NO_ACTIONS: 2, "examples without a label, which are predicted only": 1}
+    assert progressive["left_out"] == common | {
+        NO_ACTIONS: 2,
+        "examples without a label, which are predicted only": 1,
+    }
     assert "_label_foo" in ope["first_bad"]
     assert "line 35" in progressive["first_bad"]
     text = tmp_path / "log.txt"
     example = "shared |u d\n|a x\n{}|a y\n\n"
     text.write_text(example.format("0:-1:0.5 ") * 20 + example.format("") * 3)
     ope, progressive = (
-        replayed(text, method, policy)["log"] for method, policy in (("ope", "uniform"), ("progressive", VW_POLICY))
+        replayed(text, method, policy)["log"]
+        for method, policy in (("ope", "uniform"), ("progressive", VW_POLICY))
     )
     assert (ope["rows"], progressive["rows"]) == (20, 20)
     assert list(ope["left_out"].values()) == list(progressive["left_out"].values()) == [3]
@@ -567,21 +630,38 @@ def test_both_methods_say_the_same_rows_or_what_was_left_out_and_why(tmp_path):
 @pytest.mark.parametrize("method", ["ope", "sessions"])
 @pytest.mark.parametrize(
     ("lacking", "where"),
-    [({"p": None}, (7,)), ({"p": [0.9, 0.3]}, (0, 29)), ({"a": [2]}, range(1, 30)), ({"a": None}, (3, 4))],
+    [
+        ({"p": None}, (7,)),
+        ({"p": [0.9, 0.3]}, (0, 29)),
+        ({"a": [2]}, range(1, 30)),
+        ({"a": None}, (3, 4)),
+    ],
 )
-def test_rows_that_lack_a_pmf_are_evaluated_among_others_that_have_one(tmp_path, method, lacking, where):
-    """What is estimated from the propensities is as if all had one; what the logging policy earned is known anyway."""
+def test_rows_that_lack_a_pmf_are_evaluated_among_others_that_have_one(
+    tmp_path, method, lacking, where
+):
+    """What is estimated from the propensities is as if all had one.
+
+    What the logging policy earned is known anyway.
+    """
     lines = [{"EventId": f"e{number}", "_label_cost": -(number % 3)} for number in range(30)]
     names = [] if method == "ope" else ["--session", "user"]
     whole, partly = tmp_path / "whole.json", tmp_path / "partly.json"
     whole.write_text("\n".join(line({"user": "u"}, **each) for each in lines))
     partly.write_text(
-        "\n".join(line({"user": "u"}, **each, **(lacking if n in where else {})) for n, each in enumerate(lines))
+        "\n".join(
+            line({"user": "u"}, **each, **(lacking if n in where else {}))
+            for n, each in enumerate(lines)
+        )
     )
-    expected, found = (replayed(path, method, "uniform", *names)["results"] for path in (whole, partly))
+    expected, found = (
+        replayed(path, method, "uniform", *names)["results"] for path in (whole, partly)
+    )
     for one, other in zip(expected, found, strict=True):
         for name in {"ips", "snips", "wis", "pdwis"} & set(one["estimates"]):
-            assert other["estimates"][name]["value"] == pytest.approx(one["estimates"][name]["value"], rel=1e-9)
+            assert other["estimates"][name]["value"] == pytest.approx(
+                one["estimates"][name]["value"], rel=1e-9
+            )
     if method == "ope":
         logging = found[0]["estimates"]
         assert [logging[name]["value"] for name in ("ips", "snips")] == pytest.approx([1.0, 1.0])
@@ -595,19 +675,37 @@ def test_rows_that_lack_a_pmf_are_evaluated_among_others_that_have_one(tmp_path,
 @pytest.mark.parametrize(
     ("suffix", "content", "said"),
     [
-        (".json", line(_outcomes=[{"_label_cost": 0, "_a": [1], "_p": [1.0]}]), "bad rows: 20 .*CCB, slates"),
+        (
+            ".json",
+            line(_outcomes=[{"_label_cost": 0, "_a": [1], "_p": [1.0]}]),
+            "bad rows: 20 .*CCB, slates",
+        ),
         (".json", line({"_slots": [{"x": 1}, {"x": 2}]}, a=[]), "bad rows: 20 .*CCB, slates"),
-        (".json", line(_label_ca={"action": 1.5, "cost": 1, "pdf_value": 0.1}), "bad rows: 20 .*CATS"),
+        (
+            ".json",
+            line(_label_ca={"action": 1.5, "cost": 1, "pdf_value": 0.1}),
+            "bad rows: 20 .*CATS",
+        ),
         (".json", "[CHECKPOINT]", "lines that do not begin with {: 20"),
         (".json", line(_skipLearn=True), "lines with _skipLearn: 20"),
         (".json", line(_label_cost=None), "without a label.*: 20"),
-        (".txt", "ccb shared |u d\nccb action |a x\nccb slot 0:-1:0.5 |s z\n", "bad rows: 20 .*CCB"),
-        (".txt", "slates shared -1 |u d\nslates action 0 |a x\nslates slot 0:0.5 |s z\n", "bad rows: 20 .*slates"),
+        (
+            ".txt",
+            "ccb shared |u d\nccb action |a x\nccb slot 0:-1:0.5 |s z\n",
+            "bad rows: 20 .*CCB",
+        ),
+        (
+            ".txt",
+            "slates shared -1 |u d\nslates action 0 |a x\nslates slot 0:0.5 |s z\n",
+            "bad rows: 20 .*slates",
+        ),
         (".txt", "ca 1.5:0.5:0.1 |u d\n", "bad rows: 20 .*CATS"),
         (".txt", "shared |u d\n|a x\n", "examples without a label.*: 20"),
     ],
 )
-def test_a_log_without_a_row_says_why_and_is_an_error(tmp_path, method, policy, suffix, content, said):
+def test_a_log_without_a_row_says_why_and_is_an_error(
+    tmp_path, method, policy, suffix, content, said
+):
     path = tmp_path / f"log{suffix}"
     path.write_text(f"{content}\n" * 20)
     found = replayed(path, method, policy, "--skip-bad")
@@ -615,7 +713,10 @@ def test_a_log_without_a_row_says_why_and_is_an_error(tmp_path, method, policy, 
 
 
 def test_a_policy_learns_from_a_feature_that_is_met_among_others_of_its_name(tmp_path):
-    """Live decides, beside a tag that says nothing. Two actions, so chance is 0.5; 600 rows teach it."""
+    """Live decides, beside a tag that says nothing.
+
+    Two actions, so chance is 0.5; 600 rows teach it.
+    """
     rng = random.Random(1)
     path = tmp_path / "log.json"
     lines = []
@@ -628,14 +729,26 @@ def test_a_policy_learns_from_a_feature_that_is_met_among_others_of_its_name(tmp
             {"tags": [*([{"name": "live"}] if live else []), {"name": rng.choice(["hot", "new"])}]},
         ]
         cost = -1.0 if chosen == live else 0.0
-        label = {"_label_cost": cost, "_label_probability": 0.5, "_label_Action": chosen + 1, "_labelIndex": chosen}
+        label = {
+            "_label_cost": cost,
+            "_label_probability": 0.5,
+            "_label_Action": chosen + 1,
+            "_labelIndex": chosen,
+        }
         lines.append(
-            json.dumps(label | {"EventId": f"e{number}", "a": [chosen + 1, 2 - chosen], "c": {"_multi": actions}})
+            json.dumps(
+                label
+                | {"EventId": f"e{number}", "a": [chosen + 1, 2 - chosen], "c": {"_multi": actions}}
+            )
         )
     path.write_text("\n".join(lines))
     spec = tmp_path / "home.yaml"
-    spec.write_text("name: home\nuse: [features]\nexploration: {kind: epsilon_greedy, epsilon: 0.1}\n")
+    spec.write_text(
+        "name: home\nuse: [features]\nexploration: {kind: epsilon_greedy, epsilon: 0.1}\n"
+    )
     (ours,) = replayed(path, "progressive", str(spec))["results"]
-    (vws,) = replayed(path, "progressive", "{kind: vw, args: '--cb_explore_adf --epsilon 0.1'}")["results"]
+    (vws,) = replayed(path, "progressive", "{kind: vw, args: '--cb_explore_adf --epsilon 0.1'}")[
+        "results"
+    ]
     assert -ours["average_loss"] > 0.75
     assert -vws["average_loss"] > 0.75

@@ -32,11 +32,18 @@ def rows(seed: int = 1, *, even: bool = True):
     shares = np.full(ACTIONS, 1 / ACTIONS) if even else np.array([0.5, 0.3, 0.2])
     for _ in range(ROWS):
         user, chosen = int(rng.integers(ACTIONS)), int(rng.choice(ACTIONS, p=shares))
-        yield user, chosen, float(shares[chosen]), -float(rng.random() < (0.8 if user == chosen else 0.1))
+        yield (
+            user,
+            chosen,
+            float(shares[chosen]),
+            -float(rng.random() < (0.8 if user == chosen else 0.1)),
+        )
 
 
 def text_of(user: int, chosen: int, probability: float, cost: float) -> list[str]:
-    actions = [f"{f'0:{cost}:{probability} ' if k == chosen else ''}|i a{k}" for k in range(ACTIONS)]
+    actions = [
+        f"{f'0:{cost}:{probability} ' if k == chosen else ''}|i a{k}" for k in range(ACTIONS)
+    ]
     return [f"shared |u u{user}", *actions]
 
 
@@ -64,7 +71,10 @@ def written(path, given, log_format: str) -> str:
 
 
 def by_hand(args: str, given, ids, bound: float | None) -> tuple[int, float]:
-    """VW predicts each example; one that is accepted it learns from with its own probability on the label."""
+    """VW predicts each example.
+
+    One that is accepted it learns from with its own probability on the label.
+    """
     workspace = Workspace(args.split())
     parser = TextFormatParser(workspace)
     accepted, total = 0, 0.0
@@ -73,7 +83,9 @@ def by_hand(args: str, given, ids, bound: float | None) -> tuple[int, float]:
         mass = dict(workspace.predict_one([parser.parse_line(line) for line in lines]))[chosen]
         chance = mass if bound is None else mass / (bound * probability)
         if uniform(salt_of(3), "x", event_id, 0, PURPOSE_REJECTION) < chance:
-            workspace.learn_one([parser.parse_line(line) for line in text_of(user, chosen, mass, cost)])
+            workspace.learn_one(
+                [parser.parse_line(line) for line in text_of(user, chosen, mass, cost)]
+            )
             accepted, total = accepted + 1, total - cost
     return accepted, total / accepted
 
@@ -83,7 +95,12 @@ def spans_of(log: str, log_format: str, shards: int = 1):
 
 
 def ids_of(log: str, log_format: str) -> list[str]:
-    return [row.event_id for piece in open_log(log, log_format) for batch in piece.batches() for row in batch.decisions]
+    return [
+        row.event_id
+        for piece in open_log(log, log_format)
+        for batch in piece.batches()
+        for row in batch.decisions
+    ]
 
 
 @pytest.mark.parametrize("bound", [None, 5.0])
@@ -91,7 +108,9 @@ def ids_of(log: str, log_format: str) -> list[str]:
 def test_vw_learns_of_what_it_would_have_chosen_as_it_does_when_told_by_hand(tmp_path, args, bound):
     given = list(rows(even=bound is None))
     log = written(tmp_path / "log.txt", given, "vw")
-    found = vw_rejection(VwKind(name="x", args=args), spans_of(log, "vw"), "text", bound=bound, seed=3)
+    found = vw_rejection(
+        VwKind(name="x", args=args), spans_of(log, "vw"), "text", bound=bound, seed=3
+    )
     accepted, mean = by_hand(args, given, ids_of(log, "vw"), bound)
     assert (found.rows, found.accepted) == (ROWS, accepted)
     assert found.mean_accepted_reward == pytest.approx(mean, abs=1e-12)

@@ -13,11 +13,27 @@ from serve_app.cli import app
 from simulator.fan import in_processes
 from simulator.loop import run_loop
 from simulator.ope.formulas import FORMULAS
-from simulator.worlds.cell import Cell, CellResult, Finding, findings, rescaled, rows_of_log, run_cell
+from simulator.worlds.cell import (
+    Cell,
+    CellResult,
+    Finding,
+    findings,
+    rescaled,
+    rows_of_log,
+    run_cell,
+)
 from simulator.worlds.experiment import Experiment, run_experiment
 from simulator.worlds.named import POLICIES, WORLDS, policy_named
 from simulator.worlds.scores import ratio, scores
-from simulator.worlds.targets import TARGETS, BestKind, KnownTarget, SoftmaxKind, Truth, UniformKind, truth_of
+from simulator.worlds.targets import (
+    TARGETS,
+    BestKind,
+    KnownTarget,
+    SoftmaxKind,
+    Truth,
+    UniformKind,
+    truth_of,
+)
 
 EPSILON = POLICIES["ridge-epsilon"]
 DRAWS = 40_000
@@ -66,7 +82,8 @@ def test_drift_changes_what_a_fixed_target_earns():
     best = KnownTarget(BestKind(), world)
     contexts = world.contexts(20_000, np.random.default_rng(0))
     first, last = (
-        float((best.pmfs(contexts) * world.means(contexts, np.full(20_000, at))).sum(axis=1).mean()) for at in (0, 100)
+        float((best.pmfs(contexts) * world.means(contexts, np.full(20_000, at))).sum(axis=1).mean())
+        for at in (0, 100)
     )
     truth = truth_of(best, world, 100, seed=0).value
     assert first > 0.75
@@ -89,7 +106,8 @@ def test_a_log_of_a_run_holds_every_round_in_order():
     run = run_loop(world, spec, rounds=150, seed=0, timing=cell.world.timing, settle=True)
     rows = rows_of_log(run.log, spec)
     assert [row.event_id for row in rows] == [f"0.{number}" for number in range(150)]
-    assert [row.reward for row in rows] == run.rewards.tolist()  # the window is 8 mean delays: in this run none is late
+    # the window is 8 mean delays: in this run none is late
+    assert [row.reward for row in rows] == run.rewards.tolist()
     assert run.fold.learned == 150
 
 
@@ -99,7 +117,9 @@ def steady() -> list[tuple[list, list[KnownTarget], Truth]]:
     out = []
     for seed in range(8):
         world, spec = WORLDS["steady"].made(seed, ROUNDS), WORLDS["steady"].policy(EPSILON)
-        run = run_loop(world, spec, rounds=ROUNDS, seed=seed, timing=WORLDS["steady"].timing, settle=True)
+        run = run_loop(
+            world, spec, rounds=ROUNDS, seed=seed, timing=WORLDS["steady"].timing, settle=True
+        )
         target = KnownTarget(SoftmaxKind(), world)
         out.append((rows_of_log(run.log, spec), [target], truth_of(target, world, ROUNDS, seed)))
     return out
@@ -107,8 +127,16 @@ def steady() -> list[tuple[list, list[KnownTarget], Truth]]:
 
 def errors(steady, change=list) -> np.ndarray:
     """Of IPS, by seed; ``change``: what is done to the rows before."""
-    found = [(findings(change(rows), targets, "as joined"), truth.value) for rows, targets, truth in steady]
-    return np.array([next(each.value for each in said if each.estimator == "ips") - truth for said, truth in found])
+    found = [
+        (findings(change(rows), targets, "as joined"), truth.value)
+        for rows, targets, truth in steady
+    ]
+    return np.array(
+        [
+            next(each.value for each in said if each.estimator == "ips") - truth
+            for said, truth in found
+        ]
+    )
 
 
 def test_wrong_propensities_show_as_bias(steady):
@@ -124,7 +152,10 @@ def test_wrong_propensities_show_as_bias(steady):
 
 
 def test_rewards_that_are_lost_are_made_up_for(steady):
-    """Without 30% of the rewards IPS misses 30% of the truth; rewards divided by 0.7 give it back."""
+    """Without 30% of the rewards IPS misses 30% of the truth.
+
+    Rewards divided by 0.7 give it back.
+    """
     rng = np.random.default_rng(0)
     thinned = [
         ([replace(row, reward=row.reward * (rng.random() >= 0.3)) for row in rows], targets, truth)
@@ -145,7 +176,9 @@ def test_the_number_of_jobs_changes_nothing():
         seeds=1,
         rounds=50,
     )
-    one, two = (msgspec.json.encode(run_experiment(experiment, in_processes(jobs))) for jobs in (1, 2))
+    one, two = (
+        msgspec.json.encode(run_experiment(experiment, in_processes(jobs))) for jobs in (1, 2)
+    )
     assert one == two
     report = msgspec.json.decode(one)
     assert len(report["cells"]) == 4
@@ -168,7 +201,12 @@ def said(seed: int, value: float, half: float, verdict: str = "reliable") -> Cel
 
 
 def test_scores_are_those_computed_by_hand():
-    cells = [said(0, 1.1, 0.2), said(1, 0.7, 0.2), said(2, 1.2, 0.5, "weak"), said(3, 1.0, 0.1, "unreliable")]
+    cells = [
+        said(0, 1.1, 0.2),
+        said(1, 0.7, 0.2),
+        said(2, 1.2, 0.5, "weak"),
+        said(3, 1.0, 0.1, "unreliable"),
+    ]
     (score,) = scores(cells)
     left = np.array([0.1, -0.3, 0.2, 0.0])
     assert score.estimates == 4
@@ -212,7 +250,9 @@ def invoke(*arguments: str):
 
 def test_the_command_prints_tables_and_writes_the_report(tmp_path):
     out = tmp_path / "report.json"
-    done = invoke("--world", "steady", "--policy", "ridge-lints", "--target", "uniform", "--out", str(out))
+    done = invoke(
+        "--world", "steady", "--policy", "ridge-lints", "--target", "uniform", "--out", str(out)
+    )
     assert done.exit_code == 0, done.output
     assert "closed loop" in done.output
     assert "switch_dr" in done.output
@@ -223,7 +263,9 @@ def test_the_command_prints_tables_and_writes_the_report(tmp_path):
 
 def test_a_policy_of_ones_own(tmp_path):
     path = tmp_path / "mine.yaml"
-    path.write_text("name: mine\nexploration: {kind: epsilon_greedy, epsilon: 0.5}\njoin: {window_s: 60}\n")
+    path.write_text(
+        "name: mine\nexploration: {kind: epsilon_greedy, epsilon: 0.5}\njoin: {window_s: 60}\n"
+    )
     spec = WORLDS["steady"].policy(policy_named(str(path)))
     assert (spec.name, spec.join.window_s) == ("mine", 0.1)
 
@@ -233,9 +275,15 @@ def test_a_policy_of_ones_own(tmp_path):
     [
         (["--world", "flat"], "--world: there is no world 'flat'; use one of steady"),
         (["--world", "drift", "--world", "drift"], "--world: name at least one, and each once"),
-        (["--policy", "nobody.yaml"], "--policy: 'nobody.yaml' is no file; use one of ridge-epsilon"),
+        (
+            ["--policy", "nobody.yaml"],
+            "--policy: 'nobody.yaml' is no file; use one of ridge-epsilon",
+        ),
         (["--target", "{kind: best, epsilon: 0}"], "--target: {kind: best, epsilon: 0}: "),
-        (["--target", "worst"], "--target: worst: 'worst' is no choice: there are uniform, softmax, best; use uniform"),
+        (
+            ["--target", "worst"],
+            "--target: worst: 'worst' is no choice: there are uniform, softmax, best; use uniform",
+        ),
         (["--jobs", "2", "--address", "local"], "--jobs: the Ray cluster"),
     ],
 )
