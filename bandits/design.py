@@ -1,6 +1,6 @@
 """Compiled loops over features: a decision's scores and design matrix, and the sums of rows that are learned.
 
-The features of a decision come as ``bandits.flat.Flat`` holds them. A pair of features has the hash
+The features of a decision come as ``bandits.features.flat.Flat`` holds them. A pair of features has the hash
 that Vowpal Wabbit gives it. A table finds the column of a hash: ``keys`` uint32[S] and ``places``
 int32[S], -1 where a place is free; S is a power of two above the number of columns.
 """

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from bandits.columns import INTERCEPT
+from bandits.features.columns import INTERCEPT
 from bandits.ridge import RidgeConfig, decode_sums, encode_sums
 
 

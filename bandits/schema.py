@@ -6,9 +6,9 @@ from typing import Self
 import msgspec
 
 from bandits.codec import digest
-from bandits.columns import INTERCEPT, FeatureIndex
 from bandits.errors import SnapshotError
-from bandits.hashing import hash_feature
+from bandits.features.columns import INTERCEPT, FeatureIndex
+from bandits.features.hashing import hash_feature
 from bandits.types import ActionSet, Context, Float64
 
 MAX_FEATURES = 4096

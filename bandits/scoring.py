@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from bandits.compiled import Int32
 from bandits.design import weigh
 from bandits.errors import SnapshotError, SpecError
-from bandits.flat import Spaces, flatten, names_of, numbered
+from bandits.features.flat import Spaces, flatten, names_of, numbered
 from bandits.types import ActionSet, Context, Float32, Float64, Namespace, UInt32, frozen
 from bandits.vw_options import OTHER_PROBLEMS
 

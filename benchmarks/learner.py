@@ -40,7 +40,7 @@ from vowpal_wabbit_next import TextFormatParser, Workspace
 
 from bandits.codec import decode, digest, encode
 from bandits.exploration import EpsilonGreedy, LinTs, LinUcb
-from bandits.hashing import hash_feature
+from bandits.features.hashing import hash_feature
 from bandits.join import JoinRule
 from bandits.records import (
     CatalogueRecord,

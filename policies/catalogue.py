@@ -16,7 +16,7 @@ from bandits.errors import (
     NonFiniteNumberError,
     TooManyFeaturesError,
 )
-from bandits.hashing import hash_feature
+from bandits.features.hashing import hash_feature
 from bandits.kernels import rows_of
 from bandits.types import Float32, Namespace, UInt32, frozen
 from bandits.values import MAX_FEATURE, FeatureMap

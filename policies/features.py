@@ -8,7 +8,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from bandits.hashing import hash_feature
+from bandits.features.hashing import hash_feature
 from bandits.records import DecisionRecord
 from bandits.types import ActionSet, Context, Float32, Float64, Namespace, Row, UInt32, frozen
 from bandits.values import FeatureMap

@@ -12,7 +12,7 @@ import redis
 
 from bandits.codec import MALFORMED, decode, encode
 from bandits.errors import BanditloopError, CodecError
-from bandits.hashing import partition_of
+from bandits.features.hashing import partition_of
 from bandits.records import ActivationRecord, RewardRecord
 from serve_app.event_log import FIELD, REMEMBERED_S
 from serve_app.keys import Keys

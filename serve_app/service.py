@@ -12,7 +12,7 @@ import msgspec
 import redis.asyncio
 
 from bandits.errors import BanditloopError, LogUnavailableError, SnapshotError
-from bandits.hashing import partition_of
+from bandits.features.hashing import partition_of
 from bandits.records import ActivationRecord, CatalogueRecord, DecisionRecord, RewardRecord
 from policies.catalogue import Catalogue
 from policies.ranker import Ranker

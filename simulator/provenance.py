@@ -8,9 +8,10 @@ import mmh3
 import msgspec
 import numpy as np
 
+from bandits.features.hashing import UInt64
 from bandits.join import log_order
 from policies.learned import LearnedRows, Learning, Seen
-from simulator.logs.base import LogBatch, LoggedDecision, Piece, UInt64
+from simulator.logs.base import LogBatch, LoggedDecision, Piece
 from simulator.ope.verdict import Verdict
 
 OTHERS = "evaluate it on rows that came later, or were held back"

@@ -7,7 +7,7 @@ from fakes import SALT, FakeLog, FakePast
 from logs import decision
 
 from bandits.codec import digest
-from bandits.hashing import partition_of
+from bandits.features.hashing import partition_of
 from bandits.records import (
     CheckpointRecord,
     CutRecord,

@@ -8,7 +8,7 @@ import redis
 from logs import decision
 
 from bandits.exploration import EpsilonGreedy, LinTs
-from bandits.hashing import partition_of
+from bandits.features.hashing import partition_of
 from bandits.join import JoinRule
 from bandits.records import MergeRecord, RewardRecord
 from bandits.ridge import RidgeConfig

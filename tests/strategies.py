@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from bandits import records
 from bandits.codec import encode
-from bandits.hashing import hash_feature
+from bandits.features.hashing import hash_feature
 from bandits.types import ActionSet, Context, Interaction, Namespace
 
 MANY = 2500 if os.environ.get("BANDITLOOP_THOROUGH") else 250

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bandits.errors import BadRowError, ReplayError
+from bandits.features.hashing import UInt64
 from bandits.records import DecisionRecord
 from bandits.types import Float32, Float64
 from bandits.values import MAX_NUMBER, FeatureMap
@@ -27,7 +28,6 @@ from simulator.logs.left_out import NOTHING, left_out_of
 
 BATCH_ROWS = 10_000
 """Of a log whose rows are objects."""
-UInt64 = NDArray[np.uint64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -186,14 +186,6 @@ def batch_of(decisions: Sequence[LoggedDecision]) -> LogBatch:
 def key_of(event_id: str) -> int:
     """64 bits of murmur3: the key of an event. All slots of a decision share it."""
     return mmh3.hash64(event_id.encode(errors="surrogatepass"), signed=False)[0]
-
-
-def splitmix64(numbers: UInt64) -> UInt64:
-    """64 well-mixed bits from each of 64 (Steele, Lea & Flood 2014, doi:10.1145/2660193.2660195)."""
-    mixed = numbers + np.uint64(0x9E3779B97F4A7C15)
-    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return mixed ^ (mixed >> np.uint64(31))
 
 
 def check_row(row: LoggedDecision, where: str) -> LoggedDecision:

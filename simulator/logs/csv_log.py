@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 
 from bandits.codec import MALFORMED
 from bandits.errors import BadRowError, InvalidInputError, ReplayError
+from bandits.features.hashing import UInt64, splitmix64
 from bandits.types import Float64
 from bandits.values import MAX_NUMBER, FeatureMap
 from policies.catalogue import check_features
 from policies.requests import plain_features
-from simulator.logs.base import LogBatch, LoggedDecision, UInt64, key_of, splitmix64
+from simulator.logs.base import LogBatch, LoggedDecision, key_of
 from simulator.logs.cells import (
     CellKind,
     Evidence,

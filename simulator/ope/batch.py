@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bandits.errors import BadRowError
+from bandits.features.hashing import UInt64
 from bandits.types import Float64
-from simulator.logs.base import UInt64
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -14,9 +14,9 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from bandits.columns import FNV_PRIME
 from bandits.errors import ReplayError
-from bandits.hashing import hash_feature
+from bandits.features.columns import FNV_PRIME
+from bandits.features.hashing import hash_feature
 from bandits.types import Float64, UInt32, frozen
 from policies.catalogue import FEATURES, hash_pairs
 from policies.features import CONTEXT, ITEM, score_features

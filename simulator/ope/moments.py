@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bandits.errors import ReplayError
+from bandits.features.hashing import UInt64, splitmix64
 from bandits.types import Float64
-from simulator.logs.base import UInt64, splitmix64
 
 UInt8 = NDArray[np.uint8]
 CHUNK = 1024

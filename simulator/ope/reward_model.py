@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bandits.errors import ReplayError
+from bandits.features.hashing import UInt64, splitmix64
 from bandits.types import Float64
-from simulator.logs.base import UInt64, splitmix64
 from simulator.ope.features import Features, Scales, dense, design, joined, nothing
 from simulator.ope.regressions import by_trees, logistic, ridge, sigmoid, trees
 

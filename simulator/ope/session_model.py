@@ -19,8 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bandits.errors import ReplayError
+from bandits.features.hashing import UInt64
 from bandits.types import Float64
-from simulator.logs.base import LoggedDecision, UInt64
+from simulator.logs.base import LoggedDecision
 from simulator.ope.features import Scales, design, parts_of
 from simulator.ope.reward_model import fold_of
 

@@ -16,7 +16,7 @@ from clusters import cluster
 from processes import descendants
 from servers import binary_of
 
-from bandits.hashing import partition_of
+from bandits.features.hashing import partition_of
 from policies.archive import ArchiveReader, archive_folders
 from policies.ranker import ActionRequest
 from serve_app.client import Client, wait_until_ready

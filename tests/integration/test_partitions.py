@@ -36,7 +36,7 @@ from typer.testing import CliRunner
 
 from bandits.codec import digest, encode
 from bandits.errors import SpecError
-from bandits.hashing import partition_of
+from bandits.features.hashing import partition_of
 from bandits.join import JoinRule
 from bandits.records import (
     CheckpointRecord,

@@ -13,7 +13,7 @@ from partition_loops import COUNT, KEYS, decide, learned, make_all, served, sett
 from servers import binary_of
 
 from bandits.errors import LogUnavailableError
-from bandits.hashing import partition_of
+from bandits.features.hashing import partition_of
 from bandits.records import RewardRecord, TickRecord
 from policies.catalogue import Catalogue
 from serve_app.event_log import LogReader, LogWriter

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from bandits.codec import digest, encode
 from bandits.errors import ArchiveError
 from bandits.exploration import EpsilonGreedy, LinUcb, Softmax, VwExploration
-from bandits.hashing import partition_of
+from bandits.features.hashing import partition_of
 from bandits.records import CatalogueRecord, CheckpointRecord, SpecRecord, WarmStartRecord
 from bandits.ridge import RidgeConfig
 from policies.blend import make_learner

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from bandits.codec import decode, encode
 from bandits.errors import ArtifactError
-from bandits.hashing import hash_feature
+from bandits.features.hashing import hash_feature
 from bandits.types import ActionSet, Context, Namespace
 from policies.catalogue import Catalogue, Item, hash_pairs, namespace_of
 from policies.features import featurise, featurise_record, score_features

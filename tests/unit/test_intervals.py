@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bandits.errors import ReplayError
-from simulator.logs.base import splitmix64
+from bandits.features.hashing import splitmix64
 from simulator.ope.batch import OpeBatch
 from simulator.ope.estimators import Estimator, estimator
 from simulator.ope.formulas import FORMULAS, IPS, SNDR, SNIPS, ClippedIPS, DRos, SwitchDR

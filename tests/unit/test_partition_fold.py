@@ -14,7 +14,7 @@ from strategies import interactions
 
 from bandits.errors import SpecError
 from bandits.exploration import EpsilonGreedy, LinTs
-from bandits.hashing import partition_of
+from bandits.features.hashing import partition_of
 from bandits.join import JoinRule, log_order
 from bandits.ridge import RidgeConfig, RidgeLearner, decode_sums
 from bandits.ridge_merge import merge_ridge

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from strategies import decision_features, interactions
 
 from bandits.errors import SnapshotError
-from bandits.hashing import hash_feature
+from bandits.features.hashing import hash_feature
 from bandits.ridge import RidgeConfig, RidgeLearner, decode_sums
 from bandits.ridge_model import RidgeModel
 from bandits.types import ActionSet, Context, Interaction, Namespace, Snapshot

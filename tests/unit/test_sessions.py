@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
-from bandits.columns import INTERCEPT, FeatureIndex
 from bandits.errors import InvalidFieldError
-from bandits.hashing import hash_feature
+from bandits.features.columns import INTERCEPT, FeatureIndex
+from bandits.features.hashing import hash_feature
 from policies.blend import load_policy
 from policies.guardrails import FixedPolicy
 from simulator.rllib_env import ENV_ID, RecSession

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from vowpal_wabbit_next import TextFormatParser, Workspace, run_cli_driver
 
 from bandits.errors import InvalidInputError, InvalidPmfError, SnapshotError, SpecError
-from bandits.hashing import hash_feature
+from bandits.features.hashing import hash_feature
 from bandits.scoring import CLAIMED, read_arguments
 from bandits.types import ActionSet, Context, Interaction, Namespace, Snapshot, check_pmf
 from bandits.vw import (

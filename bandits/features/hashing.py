@@ -3,6 +3,8 @@
 from functools import lru_cache
 
 import mmh3
+import numpy as np
+from numpy.typing import NDArray
 
 PARTITION_SEED = 0x70617274
 """Other than of features: which partition an event is in says nothing of anything else."""
@@ -33,3 +35,14 @@ def partition_of(event_id: str, partitions: int) -> int:
         return 0
     hashed: int = mmh3.hash(event_id.encode(errors="surrogatepass"), PARTITION_SEED, signed=False)
     return hashed % partitions
+
+
+UInt64 = NDArray[np.uint64]
+
+
+def splitmix64(numbers: UInt64) -> UInt64:
+    """64 well-mixed bits from each of 64 (Steele, Lea & Flood 2014, doi:10.1145/2660193.2660195)."""
+    mixed = numbers + np.uint64(0x9E3779B97F4A7C15)
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return mixed ^ (mixed >> np.uint64(31))
