@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 
 from bandits.errors import EmptyActionsError, InvalidFieldError, InvalidPmfError
-from bandits.kernels import draw_checked
+from bandits.kernels.actions import draw_checked
 from bandits.types import ActionSet, Context, Float64, Pmf, Policy, check_pmf, frozen
 
 PURPOSE_ACTION = "action"

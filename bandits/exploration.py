@@ -8,7 +8,7 @@ from typing import Annotated
 import msgspec
 import numpy as np
 
-from bandits import kernels
+from bandits.kernels import actions as kernels
 from bandits.types import Float32, Float64, Pmf
 
 Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]

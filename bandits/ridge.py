@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bandits.codec import MALFORMED
-from bandits.design import add_rows
 from bandits.errors import SnapshotError
 from bandits.features.columns import INTERCEPT, FeatureIndex
+from bandits.kernels.features import add_rows
 from bandits.types import Float64, Interaction, Row, Snapshot
 
 ITEM_NAMESPACE = "item"

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bandits.errors import SnapshotError
-from bandits.kernels import add_known, add_scaled
+from bandits.kernels.actions import add_known, add_scaled
 from bandits.ridge import Payload, decode, finite, floats, index_of
 from bandits.types import ActionSet, Context, Float32, Float64, Snapshot
 

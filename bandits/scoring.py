@@ -15,10 +15,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from bandits.compiled import Int32
-from bandits.design import weigh
 from bandits.errors import SnapshotError, SpecError
 from bandits.features.flat import Spaces, flatten, names_of, numbered
+from bandits.kernels.compiled import Int32
+from bandits.kernels.features import weigh
 from bandits.types import ActionSet, Context, Float32, Float64, Namespace, UInt32, frozen
 from bandits.vw_options import OTHER_PROBLEMS
 

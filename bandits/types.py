@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bandits.errors import InvalidPmfError
-from bandits.kernels import SLACK, total_and_least
+from bandits.kernels.actions import SLACK, total_and_least
 from bandits.versions import FOLD
 
 Float64 = NDArray[np.float64]

@@ -17,7 +17,7 @@ from bandits.errors import (
     TooManyFeaturesError,
 )
 from bandits.features.hashing import hash_feature
-from bandits.kernels import rows_of
+from bandits.kernels.actions import rows_of
 from bandits.types import Float32, Namespace, UInt32, frozen
 from bandits.values import MAX_FEATURE, FeatureMap
 from policies.requests import MAX_FEATURES, Item

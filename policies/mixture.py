@@ -13,7 +13,7 @@ import numpy as np
 from bandits.decide import PURPOSE_SOURCE, Decision, uniform
 from bandits.exploration import EpsilonGreedy, Greedy, Softmax, normalised, with_floor
 from bandits.features.hashing import hash_feature
-from bandits.kernels import draw
+from bandits.kernels.actions import draw
 from bandits.records import Credit
 from bandits.types import ActionSet, Context, Float64, Namespace, Pmf, Policy
 

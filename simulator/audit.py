@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bandits.decide import PURPOSE_ACTION, uniform
-from bandits.kernels import draw
+from bandits.kernels.actions import draw
 from bandits.records import DecisionRecord
 from bandits.types import Float64, Pmf
 

@@ -6,10 +6,10 @@ from operator import attrgetter
 
 import numpy as np
 
-from bandits.compiled import Bools, Int32, Int64
-from bandits.design import columns_of_rows, design, fill_table
 from bandits.features.flat import Sizes, Spaces, flatten, joined, names_of, numbered, triples
 from bandits.features.hashing import hash_feature
+from bandits.kernels.compiled import Bools, Int32, Int64
+from bandits.kernels.features import columns_of_rows, design, fill_table
 from bandits.types import ActionSet, Context, Float64, Row, frozen
 
 FNV_PRIME = np.uint32(16777619)

@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from bandits.compiled import Int32
+from bandits.kernels.compiled import Int32
 from bandits.types import ActionSet, Context, Float32, Namespace, UInt32, frozen
 
 Sizes = tuple[int, ...]

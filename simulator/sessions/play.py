@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bandits.kernels import draw
+from bandits.kernels.actions import draw
 from bandits.types import ActionSet, Context, Float64, Interaction, Pmf, Policy, Snapshot, check_pmf
 from policies.blend import load_policy, make_learner
 from policies.spec import PolicySpec

@@ -16,7 +16,7 @@ from bandits.codec import digest
 from bandits.decide import PURPOSE_ACTION, uniform
 from bandits.exploration import Greedy
 from bandits.join import JoinRule
-from bandits.kernels import draw
+from bandits.kernels.actions import draw
 from bandits.records import (
     BuildRecord,
     CatalogueRecord,

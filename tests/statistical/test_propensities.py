@@ -13,7 +13,7 @@ import pytest
 from towns import SPECS, K, logs_of
 
 from bandits.decide import PURPOSE_ACTION, uniform
-from bandits.kernels import draw
+from bandits.kernels.actions import draw
 from bandits.records import DecisionRecord, LogEntry
 from policies.spec import PolicySpec
 from simulator.audit import audit

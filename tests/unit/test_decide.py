@@ -6,7 +6,7 @@ from strategies import decision_features, pmfs, salts
 
 from bandits.decide import decide, uniform
 from bandits.errors import EmptyActionsError, InvalidFieldError, InvalidPmfError
-from bandits.kernels import draw
+from bandits.kernels.actions import draw
 from bandits.types import ActionSet, Context
 
 

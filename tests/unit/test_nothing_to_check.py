@@ -15,7 +15,7 @@ from bandits.decide import PURPOSE_ACTION, uniform
 from bandits.errors import ReplayError
 from bandits.exploration import EpsilonGreedy
 from bandits.join import JoinRule
-from bandits.kernels import draw
+from bandits.kernels.actions import draw
 from bandits.records import DecisionRecord, LogEntry, RewardRecord, SpecRecord, TickRecord
 from policies.catalogue import Catalogue
 from policies.ranker import ActionRequest, Pool, RankRequest

@@ -26,7 +26,7 @@ from bandits.errors import (
     TooManyFeaturesError,
     UnknownUserError,
 )
-from bandits.kernels import draw
+from bandits.kernels.actions import draw
 from bandits.types import Snapshot
 from policies.blend import load_policy
 from policies.catalogue import Catalogue, Item

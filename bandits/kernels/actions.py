@@ -5,7 +5,18 @@ from typing import Any
 import numpy as np
 from numba import types
 
-from bandits.compiled import Float32, Float64, Int64, compiled, f4ss, f8, f8s, i8, i8s, inlined
+from bandits.kernels.compiled import (
+    Float32,
+    Float64,
+    Int64,
+    compiled,
+    f4ss,
+    f8,
+    f8s,
+    i8,
+    i8s,
+    inlined,
+)
 
 SLACK = 1e-12
 """How far from 1 the sum of a PMF may be."""

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numba import types
 
-from bandits.compiled import (
+from bandits.kernels.compiled import (
     Bools,
     Float32,
     Float64,
