@@ -18,10 +18,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from bandits.codec import MALFORMED
 from bandits.errors import SnapshotError
 from bandits.features.columns import INTERCEPT, FeatureIndex
 from bandits.kernels.features import add_rows
+from bandits.log.codec import MALFORMED
 from bandits.types import Float64, Interaction, Row, Snapshot
 
 ITEM_NAMESPACE = "item"

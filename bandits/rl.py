@@ -17,8 +17,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from bandits.codec import MALFORMED
 from bandits.errors import SnapshotError
+from bandits.log.codec import MALFORMED
 from bandits.ridge import Standbys
 from bandits.schema import FeatureSchema
 from bandits.types import ActionSet, Context, Float32, Float64, Interaction, Snapshot

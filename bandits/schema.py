@@ -5,10 +5,10 @@ from typing import Self
 
 import msgspec
 
-from bandits.codec import digest
 from bandits.errors import SnapshotError
 from bandits.features.columns import INTERCEPT, FeatureIndex
 from bandits.features.hashing import hash_feature
+from bandits.log.codec import digest
 from bandits.types import ActionSet, Context, Float64
 
 MAX_FEATURES = 4096

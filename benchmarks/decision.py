@@ -29,9 +29,9 @@ import numpy as np
 from table import Table
 from vowpal_wabbit_next import TextFormatParser, Workspace
 
-from bandits.codec import encode
 from bandits.decide import decide
 from bandits.exploration import EpsilonGreedy, LinTs, LinUcb
+from bandits.log.codec import encode
 from bandits.ridge import RidgeConfig
 from bandits.types import ActionSet, Context, Interaction, Pmf
 from bandits.vw import VwLearner, VwModel

@@ -38,11 +38,11 @@ from safetensors.numpy import save_file
 from table import Table
 from vowpal_wabbit_next import TextFormatParser, Workspace
 
-from bandits.codec import decode, digest, encode
 from bandits.exploration import EpsilonGreedy, LinTs, LinUcb
 from bandits.features.hashing import hash_feature
-from bandits.join import JoinRule
-from bandits.records import (
+from bandits.log.codec import decode, digest, encode
+from bandits.log.join import JoinRule
+from bandits.log.records import (
     CatalogueRecord,
     DecisionRecord,
     LogEntry,

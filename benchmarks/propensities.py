@@ -18,9 +18,9 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # read when numpy is importe
 
 import msgspec
 
-from bandits.codec import decode, encode
 from bandits.decide import decide
-from bandits.records import DecisionRecord
+from bandits.log.codec import decode, encode
+from bandits.log.records import DecisionRecord
 from bandits.types import Policy, Snapshot
 from policies.blend import load_policy
 from policies.features import featurise_record

@@ -22,9 +22,9 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # read when numpy is importe
 
 import numpy as np
 
-from bandits.codec import digest, encode
-from bandits.join import JoinRule
-from bandits.records import DecisionRecord, RewardRecord, SpecRecord, TickRecord
+from bandits.log.codec import digest, encode
+from bandits.log.join import JoinRule
+from bandits.log.records import DecisionRecord, RewardRecord, SpecRecord, TickRecord
 from policies.archive import ArchiveWriter
 from policies.catalogue import Catalogue
 from policies.ranges import Range, hour_of

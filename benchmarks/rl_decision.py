@@ -19,8 +19,8 @@ import numpy as np
 from decision import FEATURES, RIDGE, SALT, USE, make_catalogue, make_requests, taught
 from table import Table
 
-from bandits.codec import encode
 from bandits.exploration import EpsilonGreedy, LinTs, Softmax
+from bandits.log.codec import encode
 from bandits.rl import Network, RlConfig, encode_network, shapes
 from bandits.schema import FeatureSchema
 from policies.blend import make_learner

@@ -44,9 +44,9 @@ from services import Service, banditloop, empty, put_catalogue
 from soak_service import descendants, rss_of
 from table import Table
 
-from bandits.codec import decode, encode
-from bandits.join import log_order
-from bandits.records import DecisionRecord, RewardRecord
+from bandits.log.codec import decode, encode
+from bandits.log.positions import log_order
+from bandits.log.records import DecisionRecord, RewardRecord
 from serve_app.event_log import FIELD
 from serve_app.freshness import freshness_ms, read_all
 from serve_app.keys import Keys

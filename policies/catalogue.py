@@ -9,7 +9,6 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from bandits.codec import MALFORMED, digest
 from bandits.errors import (
     ArtifactError,
     InvalidInputError,
@@ -18,6 +17,7 @@ from bandits.errors import (
 )
 from bandits.features.hashing import hash_feature
 from bandits.kernels.actions import rows_of
+from bandits.log.codec import MALFORMED, digest
 from bandits.types import Float32, Namespace, UInt32, frozen
 from bandits.values import MAX_FEATURE, FeatureMap
 from policies.requests import MAX_FEATURES, Item

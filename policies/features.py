@@ -9,7 +9,7 @@ from functools import lru_cache
 import numpy as np
 
 from bandits.features.hashing import hash_feature
-from bandits.records import DecisionRecord
+from bandits.log.records import DecisionRecord
 from bandits.types import ActionSet, Context, Float32, Float64, Namespace, Row, UInt32, frozen
 from bandits.values import FeatureMap
 from policies.catalogue import FEATURES, Catalogue, coded_rows, namespace_of

@@ -13,7 +13,6 @@ from typing import TypeVar
 
 import msgspec
 
-from bandits.codec import digest
 from bandits.errors import (
     ArtifactError,
     BanditloopError,
@@ -26,8 +25,10 @@ from bandits.errors import (
     SpecError,
     StalledError,
 )
-from bandits.join import Join, JoinedDecision, JoinRule, log_order
-from bandits.records import (
+from bandits.log.codec import digest
+from bandits.log.join import Join, JoinedDecision, JoinRule
+from bandits.log.positions import START, log_order, position_before
+from bandits.log.records import (
     ArtifactRecord,
     BuildRecord,
     CatalogueRecord,
@@ -44,15 +45,15 @@ from bandits.records import (
     WarmStartRecord,
     kind_of,
 )
+from bandits.log.versions import fold_version
 from bandits.ridge import RidgeLearner
 from bandits.rl import RlLearner
 from bandits.types import Interaction, Learner, Row, Snapshot
-from bandits.versions import fold_version
 from bandits.vw import VwLearner
 from policies.blend import make_learner
 from policies.catalogue import Catalogue
 from policies.features import chosen_rows, featurise_record
-from policies.fold_state import START, FoldState, Past, Refusal, position_before
+from policies.fold_state import FoldState, Past, Refusal
 from policies.mixture import source_actions
 from policies.spec import PolicySpec, VwConfig, decode_spec
 from policies.trained import decode_trained

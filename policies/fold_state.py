@@ -5,12 +5,10 @@ from typing import Protocol
 
 import msgspec
 
-from bandits.codec import MALFORMED
 from bandits.errors import CodecError
-from bandits.join import JoinState, log_order
-from bandits.records import LogEntry, MergeInput
-
-START = "0-0"
+from bandits.log.codec import MALFORMED
+from bandits.log.join import JoinState
+from bandits.log.records import LogEntry, MergeInput
 
 
 class Past(Protocol):
@@ -94,11 +92,3 @@ def decode_state(data: bytes) -> PartitionState:
         return msgspec.msgpack.decode(data, type=PartitionState)
     except MALFORMED as error:
         raise CodecError(f"not a checkpoint: {error}", "checkpoint") from error
-
-
-def position_before(position: str) -> str:
-    """The greatest position below this one, for a read that excludes where it starts."""
-    milliseconds, sequence = log_order(position)
-    if sequence:
-        return f"{milliseconds}-{sequence - 1}"
-    return f"{milliseconds - 1}-{2**64 - 1}" if milliseconds else START

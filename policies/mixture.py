@@ -14,7 +14,7 @@ from bandits.decide import PURPOSE_SOURCE, Decision, uniform
 from bandits.exploration import EpsilonGreedy, Greedy, Softmax, normalised, with_floor
 from bandits.features.hashing import hash_feature
 from bandits.kernels.actions import draw
-from bandits.records import Credit
+from bandits.log.records import Credit
 from bandits.types import ActionSet, Context, Float64, Namespace, Pmf, Policy
 
 

@@ -16,8 +16,8 @@ from dataclasses import replace
 import msgspec
 
 from bandits.errors import CodecError, RefusedError, SpecError
-from bandits.join import JoinedDecision
-from bandits.records import (
+from bandits.log.join import JoinedDecision
+from bandits.log.records import (
     CutRecord,
     LogRecord,
     MergeInput,

@@ -9,10 +9,10 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bandits.codec import decode
 from bandits.errors import ArchiveError, CodecError, UnknownKindError
-from bandits.join import log_order
-from bandits.records import (
+from bandits.log.codec import decode
+from bandits.log.positions import log_order
+from bandits.log.records import (
     ActivationRecord,
     CatalogueRecord,
     DecisionRecord,

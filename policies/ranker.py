@@ -29,7 +29,7 @@ from bandits.errors import (
     TooManyFeaturesError,
     UnknownUserError,
 )
-from bandits.records import DecisionRecord
+from bandits.log.records import DecisionRecord
 from bandits.types import ActionSet, Context, Float32, Policy, Snapshot
 from bandits.values import MAX_EVENT_ID_BYTES, MAX_NUMBER, FeatureMap
 from policies.blend import load_policy

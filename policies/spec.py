@@ -10,7 +10,6 @@ from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 
-from bandits.codec import MALFORMED, digest
 from bandits.errors import InvalidFieldError, SpecError
 from bandits.exploration import (
     EpsilonGreedy,
@@ -23,7 +22,8 @@ from bandits.exploration import (
     SquareCB,
     VwExploration,
 )
-from bandits.join import JoinRule
+from bandits.log.codec import MALFORMED, digest
+from bandits.log.join import JoinRule
 from bandits.reading import choices, parse_yaml, read
 from bandits.ridge import RidgeConfig, Standbys
 from bandits.rl import RlConfig

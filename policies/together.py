@@ -4,12 +4,12 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
-from bandits.codec import digest
 from bandits.errors import CodecError
-from bandits.join import log_order
-from bandits.records import LogEntry, MergeInput, MergeRecord
+from bandits.log.codec import digest
+from bandits.log.positions import START, log_order
+from bandits.log.records import LogEntry, MergeInput, MergeRecord
 from bandits.ridge import RidgeConfig
-from policies.fold_state import START, FoldState
+from policies.fold_state import FoldState
 from policies.partition_fold import PartitionFold, merge_models
 from policies.verify import Served, Verified, compare
 

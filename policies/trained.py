@@ -3,8 +3,8 @@
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from bandits.codec import MALFORMED
 from bandits.errors import SnapshotError
+from bandits.log.codec import MALFORMED
 from policies.learned import LearnedRows
 from policies.spec import PolicySpec, decode_spec
 

@@ -8,11 +8,10 @@ from typing import Literal
 
 from bandits.distance import distance
 from bandits.errors import SnapshotError
-from bandits.join import log_order
-from bandits.records import LogEntry
+from bandits.log.positions import START, log_order
+from bandits.log.records import LogEntry
 from bandits.types import Snapshot
 from policies.fold import Fold
-from policies.fold_state import START
 
 ACROSS_BUILDS = 1e-6
 

@@ -26,9 +26,8 @@ import redis
 from pyarrow import fs
 
 from bandits.errors import ArchiveError
-from bandits.join import log_order
+from bandits.log.positions import START, log_order
 from policies.archive import ArchiveReader, ArchiveWriter, archive_folder
-from policies.fold_state import START
 from policies.ranges import Range, hour_of
 from serve_app.event_log import FIELD
 from serve_app.keys import Keys

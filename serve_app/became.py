@@ -3,7 +3,7 @@
 import time
 
 from bandits.errors import RefusedError, StalledError
-from bandits.join import log_order
+from bandits.log.positions import log_order
 from serve_app.stored import StoredPolicy
 
 POLL_S = 0.05

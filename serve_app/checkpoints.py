@@ -7,9 +7,9 @@ from typing import Any
 import msgspec
 import redis
 
-from bandits.codec import digest
 from bandits.errors import BanditloopError, SnapshotError
-from bandits.join import log_order
+from bandits.log.codec import digest
+from bandits.log.positions import log_order
 from policies.fold_state import FoldState, decode_state
 from serve_app.keys import Keys
 from serve_app.lease import Command, Lease

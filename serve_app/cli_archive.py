@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from bandits.errors import ArchiveError
-from bandits.join import log_order
+from bandits.log.positions import log_order
 from policies.archive import ArchiveReader, archive_folders, archived
 from serve_app.settings import Settings
 

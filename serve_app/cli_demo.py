@@ -29,7 +29,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from bandits.records import DecisionRecord
+from bandits.log.records import DecisionRecord
 from policies.spec import PolicySpec, load_spec
 from serve_app.client import ServiceError, rank_body
 from serve_app.freshness import freshness_ms, read_all

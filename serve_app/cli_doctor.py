@@ -20,7 +20,6 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeElapsedCo
 from rich.table import Table
 from rich.text import Text
 
-from bandits.codec import digest
 from bandits.errors import (
     BanditloopError,
     CodecError,
@@ -30,11 +29,12 @@ from bandits.errors import (
     StartupError,
     plain,
 )
-from bandits.join import log_order
-from bandits.records import LogEntry
+from bandits.log.codec import digest
+from bandits.log.positions import START, log_order
+from bandits.log.records import LogEntry
 from bandits.types import Snapshot
 from policies.archive import ArchiveReader, archive_folder, archive_folders
-from policies.fold_state import START, Refusal
+from policies.fold_state import Refusal
 from serve_app import learning
 from serve_app.archiver import Committed
 from serve_app.cli_archive import archived_policy

@@ -13,12 +13,11 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
 from rich.text import Text
 
-from bandits.codec import digest
 from bandits.errors import SnapshotError
-from bandits.join import log_order
-from bandits.records import PinRecord, RollbackRecord, WarmStartRecord
+from bandits.log.codec import digest
+from bandits.log.positions import START, log_order
+from bandits.log.records import PinRecord, RollbackRecord, WarmStartRecord
 from policies.archive import ArchiveReader, archive_folder
-from policies.fold_state import START
 from policies.spec import PolicySpec, decode_spec
 from policies.trained import TrainedModel, decode_trained
 from policies.verify import Verified

@@ -157,7 +157,7 @@ def rl(
     """
     import msgspec
 
-    from bandits.codec import digest
+    from bandits.log.codec import digest
     from simulator.rllib_train import Point, Training, train_rl
 
     called = name or policy

@@ -11,10 +11,10 @@ import redis
 import redis.asyncio
 from redis import exceptions as errors
 
-from bandits.codec import decode, digest, encode, read
 from bandits.errors import CodecError, EventConflictError, LogUnavailableError, MissingBlobError
-from bandits.join import log_order
-from bandits.records import DecisionRecord, LogEntry, LogRecord
+from bandits.log.codec import decode, digest, encode, read
+from bandits.log.positions import log_order
+from bandits.log.records import DecisionRecord, LogEntry, LogRecord
 from serve_app.keys import Keys
 from serve_app.redis_clients import look_again_if, now_ms, wire
 

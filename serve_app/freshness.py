@@ -6,8 +6,8 @@ from typing import Any
 
 import redis
 
-from bandits.records import DecisionRecord, LogEntry
-from policies.fold_state import START
+from bandits.log.positions import START
+from bandits.log.records import DecisionRecord, LogEntry
 from serve_app.event_log import LogReader
 from serve_app.keys import Keys
 

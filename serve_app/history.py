@@ -6,10 +6,9 @@ from typing import Any
 import redis
 
 from bandits.errors import LogGapError, MissingBlobError
-from bandits.join import log_order
-from bandits.records import LogEntry
+from bandits.log.positions import START, log_order
+from bandits.log.records import LogEntry
 from policies.archive import ArchiveReader
-from policies.fold_state import START
 from serve_app.archiver import Committed
 from serve_app.event_log import LogReader
 from serve_app.keys import Keys

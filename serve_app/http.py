@@ -15,7 +15,7 @@ import msgspec
 
 from bandits import errors
 from bandits.errors import BanditloopError
-from bandits.records import ActivationRecord, DecisionRecord, RewardRecord
+from bandits.log.records import ActivationRecord, DecisionRecord, RewardRecord
 from bandits.values import MAX_NUMBER
 from policies.ranker import check_event_id
 from policies.requests import Item, RankRequest

@@ -10,10 +10,10 @@ from typing import Any
 import msgspec
 import redis
 
-from bandits.codec import MALFORMED, decode, encode
 from bandits.errors import BanditloopError, CodecError
 from bandits.features.hashing import partition_of
-from bandits.records import ActivationRecord, RewardRecord
+from bandits.log.codec import MALFORMED, decode, encode
+from bandits.log.records import ActivationRecord, RewardRecord
 from serve_app.event_log import FIELD, REMEMBERED_S
 from serve_app.keys import Keys
 from serve_app.lease import Lease

@@ -20,10 +20,10 @@ from itertools import islice
 import msgspec
 import redis
 
-from bandits.codec import digest, encode
 from bandits.errors import BanditloopError, LogGapError, NewerBuildError, SpecError
-from bandits.join import log_order
-from bandits.records import (
+from bandits.log.codec import digest, encode
+from bandits.log.positions import log_order
+from bandits.log.records import (
     ArtifactRecord,
     BuildRecord,
     CatalogueRecord,
@@ -33,9 +33,9 @@ from bandits.records import (
     SpecRecord,
     TickRecord,
 )
+from bandits.log.versions import FOLD
 from bandits.ridge import RidgeLearner
 from bandits.types import Snapshot
-from bandits.versions import FOLD
 from policies.archive import ArchiveReader
 from policies.blend import make_learner
 from policies.catalogue import Catalogue

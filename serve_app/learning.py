@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import redis.asyncio
 
-from bandits.join import log_order
+from bandits.log.positions import log_order
 from policies.fold_state import Refusal
 from policies.spec import PolicySpec
 from serve_app.keys import Keys, partitions

@@ -6,9 +6,9 @@ from typing import Any
 import msgspec
 import redis
 
-from bandits.codec import digest, encode
 from bandits.errors import BanditloopError, CodecError, SnapshotError
-from bandits.records import MergeInput, MergeRecord
+from bandits.log.codec import digest, encode
+from bandits.log.records import MergeInput, MergeRecord
 from policies.fold_state import Cut
 from policies.together import PartitionLog, Together
 from serve_app.keys import Keys

@@ -15,8 +15,8 @@ import msgspec
 import redis
 
 from bandits.errors import NewerBuildError
-from bandits.records import MergeRecord
-from bandits.versions import FOLD, fold_version
+from bandits.log.records import MergeRecord
+from bandits.log.versions import FOLD, fold_version
 from serve_app.keys import Keys
 from serve_app.lease import Command
 

@@ -17,15 +17,16 @@ from typing import Any
 import msgspec
 import redis
 
-from bandits.codec import digest
 from bandits.errors import BanditloopError
-from bandits.records import CutRecord, LogRecord, MergeInput, MergeRecord
+from bandits.log.codec import digest
+from bandits.log.positions import position_before
+from bandits.log.records import CutRecord, LogRecord, MergeInput, MergeRecord
 from bandits.ridge import RidgeConfig
 from bandits.vw_merge import check_mergeable
 from policies.archive import ArchiveReader, archive_folder
 from policies.artifact import Artifact
 from policies.catalogue import Catalogue
-from policies.fold_state import Cut, FoldState, position_before
+from policies.fold_state import Cut, FoldState
 from policies.partition_fold import PartitionFold, merge_models
 from policies.spec import PolicySpec, VwConfig
 from serve_app.checkpoints import Checkpoints

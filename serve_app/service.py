@@ -13,7 +13,7 @@ import redis.asyncio
 
 from bandits.errors import BanditloopError, LogUnavailableError, SnapshotError
 from bandits.features.hashing import partition_of
-from bandits.records import ActivationRecord, CatalogueRecord, DecisionRecord, RewardRecord
+from bandits.log.records import ActivationRecord, CatalogueRecord, DecisionRecord, RewardRecord
 from policies.catalogue import Catalogue
 from policies.ranker import Ranker
 from policies.requests import Item, RankRequest

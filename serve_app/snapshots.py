@@ -11,10 +11,10 @@ import msgspec
 import redis
 import redis.asyncio
 
-from bandits.codec import MALFORMED, digest
 from bandits.errors import BanditloopError, SnapshotError
+from bandits.log.codec import MALFORMED, digest
+from bandits.log.versions import fold_version
 from bandits.types import Snapshot
-from bandits.versions import fold_version
 from policies.catalogue import Catalogue
 from serve_app.event_log import reason_of
 from serve_app.keys import Keys

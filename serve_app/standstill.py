@@ -10,8 +10,8 @@ from collections import deque
 import msgspec
 
 from bandits.errors import BanditloopError, StalledError
-from bandits.join import log_order
-from policies.fold_state import Refusal, position_before
+from bandits.log.positions import log_order, position_before
+from policies.fold_state import Refusal
 from serve_app.event_log import LogReader
 from serve_app.keys import Keys
 from serve_app.learning import KEPT_REFUSALS, Progress, Stall

@@ -8,10 +8,10 @@ import redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from bandits.codec import encode
 from bandits.errors import SnapshotError, UnknownPolicyError
-from bandits.join import log_order
-from bandits.records import PinRecord, RollbackRecord, WarmStartRecord
+from bandits.log.codec import encode
+from bandits.log.positions import log_order
+from bandits.log.records import PinRecord, RollbackRecord, WarmStartRecord
 from policies.archive import ArchiveReader
 from policies.fold_state import Refusal
 from policies.verify import Served

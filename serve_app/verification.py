@@ -15,9 +15,9 @@ from typing import Any
 
 import msgspec
 
-from bandits.codec import digest
 from bandits.errors import SnapshotError
-from bandits.join import log_order
+from bandits.log.codec import digest
+from bandits.log.positions import log_order
 from policies.archive import ArchiveReader, archive_folder
 from policies.fold import Fold
 from policies.fold_state import FoldState, decode_state

@@ -15,7 +15,7 @@ import numpy as np
 
 from bandits.decide import PURPOSE_ACTION, uniform
 from bandits.kernels.actions import draw
-from bandits.records import DecisionRecord
+from bandits.log.records import DecisionRecord
 from bandits.types import Float64, Pmf
 
 FALSE_ALARM = 1e-4

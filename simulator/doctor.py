@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import msgspec
 
-from bandits.records import DecisionRecord, LogEntry
+from bandits.log.records import DecisionRecord, LogEntry
 from simulator.checks.columns import Columns
 from simulator.checks.entries import Clock, Undecodable
 from simulator.checks.exploration import Exploration, Uniformity
@@ -37,7 +37,7 @@ def examine(
 ) -> Report:
     """Read a log once and report on it. Holds a window of it in memory (the join), never the whole.
 
-    ``salts``: the service's, by the id under which the log names them (``bandits.codec.digest``).
+    ``salts``: the service's, by the id under which the log names them (``bandits.log.codec.digest``).
     ``undecodable``: how many entries did not decode, asked at the end. ``build``: of this machine,
     as ``BuildRecord`` has it.
 

@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from bandits.records import (
+from bandits.log.records import (
     BuildRecord,
     CatalogueRecord,
     LogEntry,
@@ -22,8 +22,8 @@ from bandits.records import (
     SpecRecord,
     TickRecord,
 )
+from bandits.log.versions import FOLD
 from bandits.types import Snapshot
-from bandits.versions import FOLD
 from policies.admission import check_learner
 from policies.catalogue import Catalogue
 from policies.fold import Fold

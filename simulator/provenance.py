@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 
 from bandits.features.hashing import UInt64
-from bandits.join import log_order
+from bandits.log.positions import log_order
 from policies.learned import LearnedRows, Learning, Seen
 from simulator.logs.base import LogBatch, LoggedDecision, Piece
 from simulator.ope.verdict import Verdict

@@ -6,9 +6,9 @@ import msgspec
 from fakes import SALT, FakeLog, FakePast
 from logs import decision
 
-from bandits.codec import digest
 from bandits.features.hashing import partition_of
-from bandits.records import (
+from bandits.log.codec import digest
+from bandits.log.records import (
     CheckpointRecord,
     CutRecord,
     LogEntry,

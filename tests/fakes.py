@@ -8,8 +8,8 @@ import msgspec
 import numpy as np
 
 from bandits.errors import BanditloopError, LogUnavailableError, SourceError
-from bandits.join import log_order
-from bandits.records import DecisionRecord, LogEntry, LogRecord, SpecRecord
+from bandits.log.positions import log_order
+from bandits.log.records import DecisionRecord, LogEntry, LogRecord, SpecRecord
 from policies.catalogue import Catalogue, Item
 from policies.fold import Fold
 from policies.fold_state import FoldState, decode_state

@@ -8,9 +8,9 @@ import numpy as np
 from fakes import FakeLog
 from hypothesis import strategies as st
 
-from bandits.codec import encode
-from bandits.join import JoinRule
-from bandits.records import (
+from bandits.log.codec import encode
+from bandits.log.join import JoinRule
+from bandits.log.records import (
     ActivationRecord,
     DecisionRecord,
     LogEntry,

@@ -7,10 +7,8 @@ import redis
 from logs import decision
 
 from bandits.exploration import EpsilonGreedy, LinTs
-from bandits.join import JoinRule
-from bandits.records import (
-    RewardRecord,
-)
+from bandits.log.join import JoinRule
+from bandits.log.records import RewardRecord
 from bandits.ridge import RidgeConfig
 from policies.catalogue import Catalogue
 from policies.spec import PolicySpec, VwConfig

@@ -9,8 +9,8 @@ from logs import decision
 
 from bandits.exploration import EpsilonGreedy, LinTs
 from bandits.features.hashing import partition_of
-from bandits.join import JoinRule
-from bandits.records import MergeRecord, RewardRecord
+from bandits.log.join import JoinRule
+from bandits.log.records import MergeRecord, RewardRecord
 from bandits.ridge import RidgeConfig
 from policies.catalogue import Catalogue
 from policies.spec import PolicySpec, VwConfig

@@ -15,7 +15,7 @@ from fakes import FakeLog
 from prometheus_client.parser import text_string_to_metric_families
 from servers import PATIENCE_S, Server
 
-from bandits.records import DecisionRecord, RewardRecord
+from bandits.log.records import DecisionRecord, RewardRecord
 from policies.catalogue import Catalogue
 from policies.spec import PolicySpec
 from serve_app import deployments

@@ -5,9 +5,9 @@ import os
 import numpy as np
 from hypothesis import strategies as st
 
-from bandits import records
-from bandits.codec import encode
 from bandits.features.hashing import hash_feature
+from bandits.log import records
+from bandits.log.codec import encode
 from bandits.types import ActionSet, Context, Interaction, Namespace
 
 MANY = 2500 if os.environ.get("BANDITLOOP_THOROUGH") else 250

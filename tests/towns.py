@@ -9,8 +9,8 @@ import msgspec
 import numpy as np
 
 from bandits.exploration import EpsilonGreedy, LinTs, LinUcb, Softmax, SquareCB, VwExploration
-from bandits.join import JoinRule
-from bandits.records import LogEntry
+from bandits.log.join import JoinRule
+from bandits.log.records import LogEntry
 from bandits.ridge import RidgeConfig
 from bandits.types import Snapshot
 from policies.ranker import Pool, RankRequest

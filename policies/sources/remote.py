@@ -13,8 +13,8 @@ import httpx
 import msgspec
 import numpy as np
 
-from bandits.codec import MALFORMED
 from bandits.errors import SourceError, SpecError
+from bandits.log.codec import MALFORMED
 from bandits.types import frozen
 from policies.artifact import Histories
 from policies.catalogue import Catalogue

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from bandits.codec import digest
 from bandits.errors import ArtifactError, SourceError
+from bandits.log.codec import digest
 from bandits.rl import decode_network
 from bandits.types import Float32
 from bandits.values import MAX_NUMBER, FeatureMap

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from bandits.errors import BanditloopError
-from bandits.records import DecisionRecord, LogEntry
+from bandits.log.records import DecisionRecord, LogEntry
 from bandits.ridge import Payload, RidgeConfig, decode, index_of
 from policies.features import chosen_rows
 from simulator.checks.findings import Finding, Severity, found, nothing, percent

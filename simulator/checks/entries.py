@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Iterator
 
-from bandits.join import log_order
-from bandits.records import LogEntry
+from bandits.log.positions import log_order
+from bandits.log.records import LogEntry
 from simulator.checks.findings import Finding, Severity, found, nothing, percent
 
 UNDECODABLE = 1e-4

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from bandits.exploration import EpsilonGreedy
-from bandits.records import DecisionRecord, LogEntry, RewardRecord
+from bandits.log.records import DecisionRecord, LogEntry, RewardRecord
 from bandits.rl import RlConfig
 from policies.spec import PolicySpec
 from simulator.checks.findings import Finding, Severity, exceeds, found, nothing, percent

@@ -6,7 +6,7 @@ from typing import Literal, Protocol
 
 import msgspec
 
-from bandits.records import LogEntry
+from bandits.log.records import LogEntry
 
 Severity = Literal["ok", "nothing", "warning", "failure"]
 Figure = float | str | None

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from bandits.join import log_order
-from bandits.records import LogEntry, PinRecord, RollbackRecord, SpecRecord, WarmStartRecord
+from bandits.log.positions import log_order
+from bandits.log.records import LogEntry, PinRecord, RollbackRecord, SpecRecord, WarmStartRecord
 from simulator.checks.findings import Figure, Finding, Severity, found, nothing
 
 BEHIND_S = (10.0, 300.0)

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from math import prod
 
-from bandits.records import DecisionRecord, LogEntry
+from bandits.log.records import DecisionRecord, LogEntry
 from bandits.scoring import expand, first_byte, read_arguments
 from bandits.types import Row
 from bandits.vw_accepted import KNOWN

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from bandits.records import DecisionRecord, LogEntry, SpecRecord
+from bandits.log.records import DecisionRecord, LogEntry, SpecRecord
 from bandits.types import Pmf
 from simulator.audit import FALSE_ALARM, LESS, MORE, WeightTest, p_value, redraws
 from simulator.checks.findings import Figure, Finding, Severity, found, nothing

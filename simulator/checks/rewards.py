@@ -3,9 +3,9 @@
 from collections import Counter, deque
 from collections.abc import Iterator
 
-from bandits.join import Join, JoinRule
-from bandits.records import BuildRecord, DecisionRecord, LogEntry, RewardRecord, SpecRecord
-from bandits.versions import FOLD
+from bandits.log.join import Join, JoinRule
+from bandits.log.records import BuildRecord, DecisionRecord, LogEntry, RewardRecord, SpecRecord
+from bandits.log.versions import FOLD
 from simulator.checks.findings import Figure, Finding, Severity, found, graded, nothing, percent
 from simulator.checks.stored import Stored
 

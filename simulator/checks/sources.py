@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from bandits.records import DecisionRecord, LogEntry
+from bandits.log.records import DecisionRecord, LogEntry
 from policies.guardrails import FixedPolicy
 from policies.spec import UNIFORM, Holdout
 from simulator.checks.findings import Figure, Finding, found, graded, nothing, percent

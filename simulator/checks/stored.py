@@ -10,10 +10,10 @@ from typing import TypeVar
 
 import numpy as np
 
-from bandits.codec import digest
 from bandits.decide import Decision
 from bandits.errors import BanditloopError
-from bandits.records import (
+from bandits.log.codec import digest
+from bandits.log.records import (
     BuildRecord,
     CatalogueRecord,
     DecisionRecord,

@@ -15,13 +15,13 @@ import msgspec
 import numpy as np
 
 from bandits.errors import ArtifactError, BadRowError, BanditloopError, ReplayError, SpecError
-from bandits.join import Join, JoinedDecision, JoinRule, log_order
-from bandits.records import DecisionRecord, LogEntry, SpecRecord, TickRecord
-from bandits.versions import fold_version
+from bandits.log.join import Join, JoinedDecision, JoinRule
+from bandits.log.positions import START, log_order
+from bandits.log.records import DecisionRecord, LogEntry, SpecRecord, TickRecord
+from bandits.log.versions import fold_version
 from policies.archive import ArchiveReader, archive_folders
 from policies.blend import make_learner
 from policies.catalogue import Catalogue
-from policies.fold_state import START
 from policies.spec import PolicySpec, decode_spec
 from simulator.logs.base import (
     BATCH_ROWS,

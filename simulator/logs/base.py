@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from bandits.errors import BadRowError, ReplayError
 from bandits.features.hashing import UInt64
-from bandits.records import DecisionRecord
+from bandits.log.records import DecisionRecord
 from bandits.types import Float32, Float64
 from bandits.values import MAX_NUMBER, FeatureMap
 from policies.catalogue import Catalogue

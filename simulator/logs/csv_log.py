@@ -14,9 +14,9 @@ import pyarrow.compute as pc
 import pyarrow.csv
 from numpy.typing import NDArray
 
-from bandits.codec import MALFORMED
 from bandits.errors import BadRowError, InvalidInputError, ReplayError
 from bandits.features.hashing import UInt64, splitmix64
+from bandits.log.codec import MALFORMED
 from bandits.types import Float64
 from bandits.values import MAX_NUMBER, FeatureMap
 from policies.catalogue import check_features

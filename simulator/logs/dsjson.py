@@ -13,8 +13,8 @@ import msgspec
 import numpy as np
 from msgspec import UNSET, UnsetType
 
-from bandits.codec import MALFORMED
 from bandits.errors import BadRowError
+from bandits.log.codec import MALFORMED
 from bandits.types import Pmf, frozen
 from bandits.values import FeatureMap, Value
 from simulator.logs.base import LoggedDecision

@@ -8,8 +8,8 @@ from typing import Literal
 import msgspec
 import numpy as np
 
-from bandits.join import Join
-from bandits.records import LogEntry
+from bandits.log.join import Join
+from bandits.log.records import LogEntry
 from policies.spec import PolicySpec
 from simulator.logs.archive import plain, rows_of
 from simulator.logs.base import BATCH_ROWS, LogBatch, LoggedDecision, batch_of

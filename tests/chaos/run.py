@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # run as a script
 from traffic import Promised, Traffic
 from victims import KINDS, Victims
 
-from bandits.records import DecisionRecord, RewardRecord
+from bandits.log.records import DecisionRecord, RewardRecord
 from policies.archive import ArchiveReader
 from serve_app.client import wait_until_ready
 from serve_app.environment import free_port

@@ -15,7 +15,7 @@ import httpx
 import numpy as np
 import redis
 
-from bandits.records import DecisionRecord, RewardRecord
+from bandits.log.records import DecisionRecord, RewardRecord
 from policies.archive import ArchiveReader
 from serve_app.client import AsyncClient, ServiceError
 from serve_app.stored import StoredPolicy

@@ -15,7 +15,7 @@ from cluster.base import ROOT
 from cluster.fixed import FixedCluster
 from cluster.load import Load, stopwatch
 
-from bandits.records import ArtifactRecord, SpecRecord
+from bandits.log.records import ArtifactRecord, SpecRecord
 from policies.archive import ArchiveReader
 from policies.artifact import Artifact, Histories, TrainedSource, write
 from serve_app.client import wait_until_ready

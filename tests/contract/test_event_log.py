@@ -11,9 +11,9 @@ import redis.asyncio
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from bandits.codec import digest, encode
 from bandits.errors import EventConflictError, LogUnavailableError, MissingBlobError
-from bandits.records import ActivationRecord, DecisionRecord, RewardRecord, TickRecord
+from bandits.log.codec import digest, encode
+from bandits.log.records import ActivationRecord, DecisionRecord, RewardRecord, TickRecord
 from serve_app.event_log import FIELD, MAX_BATCH, REMEMBERED_S, SPAN_S, LogReader, LogWriter
 from serve_app.keys import Keys
 from serve_app.redis_clients import wire

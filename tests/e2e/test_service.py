@@ -17,7 +17,7 @@ from listening import listening
 from processes import descendants
 
 from bandits.errors import BanditloopError
-from bandits.records import DecisionRecord
+from bandits.log.records import DecisionRecord
 from policies.archive import ArchiveReader
 from policies.ranker import ActionRequest
 from serve_app.client import Client, ServiceError, wait_until_ready

@@ -14,10 +14,10 @@ import redis
 from faults import Calls, CountingClient, CountingFolder, DroppingClient, KilledError, kill
 from pyarrow import fs
 
-from bandits.codec import digest, encode
 from bandits.errors import ArchiveError, LogGapError, MissingBlobError
-from bandits.join import log_order
-from bandits.records import CatalogueRecord, RewardRecord, SpecRecord, TickRecord
+from bandits.log.codec import digest, encode
+from bandits.log.positions import log_order
+from bandits.log.records import CatalogueRecord, RewardRecord, SpecRecord, TickRecord
 from policies.archive import ArchiveReader
 from policies.ranges import Range
 from serve_app.archiver import COMMIT, MARK, Archiver, Committed

@@ -13,9 +13,9 @@ import redis
 from loops import KEYS, SALT, SPEC, SPECS, decide, head, make, settle, stats
 from typer.testing import CliRunner
 
-from bandits.codec import digest
 from bandits.errors import RefusedError, StalledError
-from bandits.records import CatalogueRecord, PinRecord, RollbackRecord, WarmStartRecord
+from bandits.log.codec import digest
+from bandits.log.records import CatalogueRecord, PinRecord, RollbackRecord, WarmStartRecord
 from bandits.ridge import RidgeConfig
 from policies.blend import make_learner
 from policies.trained import TrainedModel

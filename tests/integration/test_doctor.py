@@ -13,9 +13,9 @@ import redis.asyncio
 from towns import SPECS, log_of
 from typer.testing import CliRunner
 
-from bandits.codec import decode, encode
-from bandits.join import JoinRule
-from bandits.records import DecisionRecord, RewardRecord, TickRecord
+from bandits.log.codec import decode, encode
+from bandits.log.join import JoinRule
+from bandits.log.records import DecisionRecord, RewardRecord, TickRecord
 from policies.archive import ArchiveWriter
 from policies.catalogue import Catalogue
 from policies.ranges import Range

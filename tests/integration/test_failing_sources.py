@@ -9,7 +9,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from replica import HOME, KEYS, Replica, eventually, put_snapshot
 
-from bandits.records import DecisionRecord
+from bandits.log.records import DecisionRecord
 from policies.spec import Holdout, PolicySpec, RemoteSource
 from serve_app.deployments import RankReplica
 from serve_app.freshness import read_all

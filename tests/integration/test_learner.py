@@ -25,10 +25,10 @@ from loops import (
 )
 from typer.testing import CliRunner
 
-from bandits.codec import encode
 from bandits.errors import SnapshotError
-from bandits.join import JoinRule
-from bandits.records import (
+from bandits.log.codec import encode
+from bandits.log.join import JoinRule
+from bandits.log.records import (
     ActivationRecord,
     CheckpointRecord,
     PinRecord,

@@ -4,11 +4,8 @@ import pytest
 from faults import FaultyRedis
 from loops import KEYS, SPECS, decide, head, make, settle, stats, verdicts
 
-from bandits.codec import encode
-from bandits.records import (
-    CheckpointRecord,
-    RewardRecord,
-)
+from bandits.log.codec import encode
+from bandits.log.records import CheckpointRecord, RewardRecord
 from serve_app.event_log import FIELD
 
 pytestmark = pytest.mark.usefixtures("hurried_learner")

@@ -15,9 +15,9 @@ from loops import KEYS, SPEC, SPECS, decide, head, make, settle, stats, verdicts
 from relays import Losing, before_each, before_one
 from servers import Server, binary_of
 
-from bandits.codec import digest, encode
 from bandits.errors import LogUnavailableError
-from bandits.records import (
+from bandits.log.codec import digest, encode
+from bandits.log.records import (
     CatalogueRecord,
     CheckpointRecord,
     DecisionRecord,

@@ -7,10 +7,10 @@ from loops import KEYS, SALT, SPEC, decide, head, make, settle, stats, url_of
 from partition_loops import SPEC as PARTITIONED
 from typer.testing import CliRunner
 
-from bandits.codec import VERSION, digest, encode
 from bandits.errors import BanditloopError, NewerBuildError
-from bandits.records import BuildRecord, CheckpointRecord, MergeRecord
-from bandits.versions import FOLD
+from bandits.log.codec import VERSION, digest, encode
+from bandits.log.records import BuildRecord, CheckpointRecord, MergeRecord
+from bandits.log.versions import FOLD
 from policies.blend import make_learner
 from policies.ranker import RankRequest
 from policies.requests import ActionRequest

@@ -22,7 +22,7 @@ from schemathesis.specs.openapi.checks import (
 from servers import Server, binary_of
 from strategies import MANY
 
-from bandits.records import ActivationRecord, CatalogueRecord, DecisionRecord, RewardRecord
+from bandits.log.records import ActivationRecord, CatalogueRecord, DecisionRecord, RewardRecord
 from policies.spec import load_spec
 from serve_app import deployments, schemas
 from serve_app.freshness import read_all

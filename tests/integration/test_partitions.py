@@ -34,11 +34,12 @@ from partition_loops import (
 from prometheus_client.parser import text_string_to_metric_families
 from typer.testing import CliRunner
 
-from bandits.codec import digest, encode
 from bandits.errors import SpecError
 from bandits.features.hashing import partition_of
-from bandits.join import JoinRule
-from bandits.records import (
+from bandits.log.codec import digest, encode
+from bandits.log.join import JoinRule
+from bandits.log.positions import START
+from bandits.log.records import (
     CheckpointRecord,
     CutRecord,
     DecisionRecord,
@@ -48,7 +49,6 @@ from bandits.records import (
 )
 from policies.archive import ArchiveReader, archive_folder
 from policies.catalogue import Item
-from policies.fold_state import START
 from policies.ranker import ActionRequest, RankRequest
 from serve_app import partitions as partitions_module
 from serve_app.app import build_for_cluster

@@ -12,11 +12,11 @@ import redis
 from fakes import SALT, fresh_ranker
 from small_artifact import ITEMS, make_artifact
 
-from bandits.codec import digest
 from bandits.errors import BanditloopError, NoCandidatesError, SnapshotError, SpecError
 from bandits.exploration import EpsilonGreedy
-from bandits.join import JoinRule
-from bandits.records import (
+from bandits.log.codec import digest
+from bandits.log.join import JoinRule
+from bandits.log.records import (
     ActivationRecord,
     ArtifactRecord,
     BuildRecord,

@@ -14,7 +14,7 @@ from servers import binary_of
 
 from bandits.errors import LogUnavailableError
 from bandits.features.hashing import partition_of
-from bandits.records import RewardRecord, TickRecord
+from bandits.log.records import RewardRecord, TickRecord
 from policies.catalogue import Catalogue
 from serve_app.event_log import LogReader, LogWriter
 from serve_app.freshness import read_all

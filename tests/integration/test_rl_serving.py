@@ -3,10 +3,10 @@
 import numpy as np
 from loops import KEYS, decide, head, make, settle, verdicts
 
-from bandits.codec import digest
 from bandits.exploration import Softmax
-from bandits.join import JoinRule
-from bandits.records import WarmStartRecord
+from bandits.log.codec import digest
+from bandits.log.join import JoinRule
+from bandits.log.records import WarmStartRecord
 from bandits.rl import Network, RlConfig, encode_network, shapes
 from bandits.schema import FeatureSchema
 from policies.blend import load_policy

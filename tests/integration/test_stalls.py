@@ -14,11 +14,11 @@ from replica import SPEC as HOME_SPEC
 from servers import Server, binary_of
 from typer.testing import CliRunner
 
-from bandits.codec import digest, encode
 from bandits.errors import ArchiveError
 from bandits.exploration import EpsilonGreedy, LinUcb, Softmax, VwExploration
 from bandits.features.hashing import partition_of
-from bandits.records import CatalogueRecord, CheckpointRecord, SpecRecord, WarmStartRecord
+from bandits.log.codec import digest, encode
+from bandits.log.records import CatalogueRecord, CheckpointRecord, SpecRecord, WarmStartRecord
 from bandits.ridge import RidgeConfig
 from policies.blend import make_learner
 from policies.catalogue import Catalogue, Item

@@ -10,8 +10,8 @@ import pytest
 from logs import decision
 from loops import KEYS, SALT, SPEC, SPECS, decide, make, settle, stats, url_of, verdicts
 
-from bandits.codec import digest, encode
-from bandits.records import (
+from bandits.log.codec import digest, encode
+from bandits.log.records import (
     CatalogueRecord,
     CheckpointRecord,
     RewardRecord,

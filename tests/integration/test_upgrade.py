@@ -13,11 +13,11 @@ from replica import Replica
 from typer.testing import CliRunner
 from upgrades import Left, unpacked
 
-from bandits.records import BuildRecord, SpecRecord
-from bandits.versions import FOLD
+from bandits.log.positions import START
+from bandits.log.records import BuildRecord, SpecRecord
+from bandits.log.versions import FOLD
 from policies.archive import ArchiveReader, archive_folder
 from policies.fold import Fold
-from policies.fold_state import START
 from serve_app.archiver import Archiver
 from serve_app.background import logs_of
 from serve_app.checkpoints import Checkpoints

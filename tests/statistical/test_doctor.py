@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from towns import BASE, ITEMS, POOL, SPECS, Towns, log_of
 
-from bandits.codec import digest
 from bandits.decide import PURPOSE_ACTION, uniform
 from bandits.exploration import Greedy
-from bandits.join import JoinRule
 from bandits.kernels.actions import draw
-from bandits.records import (
+from bandits.log.codec import digest
+from bandits.log.join import JoinRule
+from bandits.log.records import (
     BuildRecord,
     CatalogueRecord,
     DecisionRecord,

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bandits.exploration import EpsilonGreedy, LinTs, LinUcb, SquareCB
-from bandits.join import JoinRule
+from bandits.log.join import JoinRule
 from bandits.ridge import RidgeConfig
 from policies.spec import PolicySpec, VwConfig
 from simulator.loop import Timing, run_loop

@@ -14,7 +14,7 @@ from towns import SPECS, K, logs_of
 
 from bandits.decide import PURPOSE_ACTION, uniform
 from bandits.kernels.actions import draw
-from bandits.records import DecisionRecord, LogEntry
+from bandits.log.records import DecisionRecord, LogEntry
 from policies.spec import PolicySpec
 from simulator.audit import audit
 from simulator.loop import SALT

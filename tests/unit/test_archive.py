@@ -15,10 +15,16 @@ from hypothesis import strategies as st
 from pyarrow import fs
 from strategies import raw_logs
 
-from bandits.codec import decode, digest, encode
 from bandits.errors import ArchiveError, CodecError
-from bandits.join import log_order
-from bandits.records import CatalogueRecord, DecisionRecord, RewardRecord, SpecRecord, TickRecord
+from bandits.log.codec import decode, digest, encode
+from bandits.log.positions import log_order
+from bandits.log.records import (
+    CatalogueRecord,
+    DecisionRecord,
+    RewardRecord,
+    SpecRecord,
+    TickRecord,
+)
 from policies import ranges
 from policies.archive import ArchiveReader, ArchiveWriter
 from policies.ranges import SCHEMA, Range, hour_of, write_range

@@ -11,9 +11,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from strategies import MANY
 
-from bandits.codec import digest
 from bandits.errors import ArtifactError, SnapshotError, SpecError
 from bandits.exploration import EpsilonGreedy, LinTs
+from bandits.log.codec import digest
 from bandits.values import MAX_FEATURE
 from policies.catalogue import Catalogue, Item
 from policies.spec import ArtifactSource, Holdout, PolicySpec, RemoteSource, VwConfig, decode_spec

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from bandits.decide import PURPOSE_ACTION, uniform
 from bandits.exploration import EpsilonGreedy, Greedy, Softmax, VwExploration
-from bandits.join import JoinRule
 from bandits.kernels.actions import draw
-from bandits.records import DecisionRecord, LogEntry, PinRecord, RewardRecord, TickRecord
+from bandits.log.join import JoinRule
+from bandits.log.records import DecisionRecord, LogEntry, PinRecord, RewardRecord, TickRecord
 from bandits.ridge import RidgeConfig
 from policies.catalogue import Catalogue
 from policies.fold import Fold

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import MANY
 
-from bandits import records
-from bandits.codec import decode, digest, encode
 from bandits.errors import CodecError
-from bandits.records import Credit, DecisionRecord, LogRecord, RewardRecord
+from bandits.log import records
+from bandits.log.codec import decode, digest, encode
+from bandits.log.records import Credit, DecisionRecord, LogRecord, RewardRecord
 
 
 def decision(**changes) -> DecisionRecord:
@@ -334,7 +334,7 @@ def test_no_proper_beginning_of_a_record_is_a_record_nor_is_one_with_more_behind
             decode(wrong)
 
 
-# What bandits/records.py promises, asked of the bytes themselves: msgpack by another library, sums
+# What bandits/log/records.py promises, asked of the bytes themselves: msgpack by another library, sums
 # by another method.
 
 TEXT, OPTIONAL_TEXT = (str,), (str, type(None))

@@ -6,10 +6,10 @@ from fakes import SALT, FakeLog
 from logs import decision
 
 from bandits.exploration import LinTs, Softmax
-from bandits.join import JoinRule
-from bandits.records import BuildRecord, RewardRecord, TickRecord
+from bandits.log.join import JoinRule
+from bandits.log.records import BuildRecord, RewardRecord, TickRecord
+from bandits.log.versions import FOLD
 from bandits.ridge import RidgeConfig
-from bandits.versions import FOLD
 from policies.catalogue import Catalogue
 from policies.spec import PolicySpec, VwConfig
 from serve_app.stats import Stats, summed

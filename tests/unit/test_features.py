@@ -6,9 +6,9 @@ from fakes import fresh_ranker
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bandits.codec import decode, encode
 from bandits.errors import ArtifactError
 from bandits.features.hashing import hash_feature
+from bandits.log.codec import decode, encode
 from bandits.types import ActionSet, Context, Namespace
 from policies.catalogue import Catalogue, Item, hash_pairs, namespace_of
 from policies.features import featurise, featurise_record, score_features

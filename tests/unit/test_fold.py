@@ -10,8 +10,9 @@ from logs import RANDOM_LOGS, RULE, WINDOW, decision, log_of
 
 from bandits.errors import CodecError
 from bandits.exploration import EpsilonGreedy, LinTs, LinUcb, VwExploration
-from bandits.join import Join, JoinedDecision, log_order
-from bandits.records import (
+from bandits.log.join import Join, JoinedDecision
+from bandits.log.positions import START, log_order
+from bandits.log.records import (
     CatalogueRecord,
     CheckpointRecord,
     LogEntry,
@@ -28,7 +29,7 @@ from bandits.vw import VwLearner
 from policies.blend import load_policy
 from policies.catalogue import Catalogue, Item
 from policies.fold import Fold
-from policies.fold_state import START, decode_state
+from policies.fold_state import decode_state
 from policies.spec import PolicySpec, VwConfig
 
 SPEC = PolicySpec("home", learner=RidgeConfig(l2=2.0), exploration=LinTs(draws=5), join=RULE)

@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from logs import RANDOM_LOGS, RANDOM_RECORDS, RULE, WINDOW, archived, decision, log_of, stream
 
-from bandits import records
 from bandits.errors import NewerBuildError
 from bandits.exploration import LinTs
-from bandits.join import Join
-from bandits.records import (
+from bandits.log import records
+from bandits.log.join import Join
+from bandits.log.records import (
     ActivationRecord,
     BuildRecord,
     CheckpointRecord,
@@ -22,8 +22,8 @@ from bandits.records import (
     RewardRecord,
     TickRecord,
 )
+from bandits.log.versions import FOLD, fold_version
 from bandits.ridge import RidgeConfig
-from bandits.versions import FOLD, fold_version
 from policies.catalogue import Catalogue
 from policies.fold import Fold
 from policies.fold_state import decode_state

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from logs import decision
 from strategies import decisions, rewards, small_records
 
-from bandits.codec import KINDS, VERSION, decode, digest, encode, read
 from bandits.errors import CodecError, NewerBuildError, UnknownKindError
 from bandits.exploration import LinTs
-from bandits.records import (
+from bandits.log.codec import KINDS, VERSION, decode, digest, encode, read
+from bandits.log.positions import START
+from bandits.log.records import (
     BuildRecord,
     CheckpointRecord,
     LogEntry,
@@ -23,11 +24,10 @@ from bandits.records import (
     UnknownRecord,
     kind_of,
 )
+from bandits.log.versions import FOLD
 from bandits.ridge import RidgeConfig
-from bandits.versions import FOLD
 from policies.archive import ArchiveReader, ArchiveWriter
 from policies.fold import Fold
-from policies.fold_state import START
 from policies.ranges import Range, write_range
 from policies.spec import PolicySpec
 

@@ -11,7 +11,7 @@ from fakes import FakeService, FakeSource, fresh_ranker
 
 import serve_app.client
 from bandits.errors import BanditloopError
-from bandits.records import ActivationRecord, DecisionRecord, RewardRecord
+from bandits.log.records import ActivationRecord, DecisionRecord, RewardRecord
 from policies.ranker import Ranker
 from policies.spec import PolicySpec, RemoteSource
 from serve_app import schemas

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from logs import RANDOM_LOGS, RULE, WINDOW, decision, stream
 
-from bandits.join import Join, JoinedDecision, JoinRule
-from bandits.records import (
+from bandits.log.join import Join, JoinedDecision, JoinRule
+from bandits.log.records import (
     ActivationRecord,
     DecisionRecord,
     LogEntry,

@@ -5,7 +5,7 @@ import pytest
 from fakes import fresh_ranker
 
 from bandits.exploration import EpsilonGreedy, Greedy, LinTs, LinUcb, Softmax, SquareCB
-from bandits.records import DecisionRecord, LogEntry
+from bandits.log.records import DecisionRecord, LogEntry
 from bandits.ridge import RidgeConfig
 from bandits.types import Interaction
 from bandits.vw import VwLearner, load_vw

@@ -7,11 +7,11 @@ from fakes import SALT, FakeLog, FakeSource, fresh_ranker
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bandits.codec import decode, encode
 from bandits.decide import decide
 from bandits.exploration import Greedy, Softmax, with_floor
-from bandits.join import JoinRule
-from bandits.records import RewardRecord, TickRecord
+from bandits.log.codec import decode, encode
+from bandits.log.join import JoinRule
+from bandits.log.records import RewardRecord, TickRecord
 from bandits.types import ActionSet, Context
 from policies.mixture import Mixture, source_actions
 from policies.ranker import ActionRequest, RankRequest

@@ -14,9 +14,9 @@ from fakes import SALT, FakeLog, FakeSource, fresh_ranker
 from bandits.decide import PURPOSE_ACTION, uniform
 from bandits.errors import ReplayError
 from bandits.exploration import EpsilonGreedy
-from bandits.join import JoinRule
 from bandits.kernels.actions import draw
-from bandits.records import DecisionRecord, LogEntry, RewardRecord, SpecRecord, TickRecord
+from bandits.log.join import JoinRule
+from bandits.log.records import DecisionRecord, LogEntry, RewardRecord, SpecRecord, TickRecord
 from policies.catalogue import Catalogue
 from policies.ranker import ActionRequest, Pool, RankRequest
 from policies.spec import ArtifactSource, Holdout, PolicySpec

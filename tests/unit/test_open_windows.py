@@ -10,8 +10,9 @@ from towns import SPECS, log_of
 from typer.testing import CliRunner
 
 from bandits.errors import ReplayError
-from bandits.join import Join, JoinRule, log_order
-from bandits.records import DecisionRecord
+from bandits.log.join import Join, JoinRule
+from bandits.log.positions import log_order
+from bandits.log.records import DecisionRecord
 from serve_app.cli import app
 from serve_app.cli_train import app as train_app
 from simulator.logs.archive import plain, rows_of

@@ -9,8 +9,6 @@ import pytest
 from fakes import SALT, FakeLog, FakePast
 from logs import RULE, WINDOW, archived, decision
 
-from bandits import records
-from bandits.codec import digest
 from bandits.errors import (
     ArchiveError,
     BadRowError,
@@ -19,7 +17,9 @@ from bandits.errors import (
     StalledError,
 )
 from bandits.exploration import EpsilonGreedy, LinTs, VwExploration
-from bandits.records import Credit, LogRecord, MergeInput, MergeRecord, kind_of
+from bandits.log import records
+from bandits.log.codec import digest
+from bandits.log.records import Credit, LogRecord, MergeInput, MergeRecord, kind_of
 from bandits.ridge import RidgeConfig
 from policies import fold as folding
 from policies.blend import make_learner

@@ -15,7 +15,8 @@ from strategies import interactions
 from bandits.errors import SpecError
 from bandits.exploration import EpsilonGreedy, LinTs
 from bandits.features.hashing import partition_of
-from bandits.join import JoinRule, log_order
+from bandits.log.join import JoinRule
+from bandits.log.positions import log_order
 from bandits.ridge import RidgeConfig, RidgeLearner, decode_sums
 from bandits.ridge_merge import merge_ridge
 from bandits.vw import VwLearner, decode_model

@@ -9,7 +9,6 @@ from fakes import SALT, FakeLog, FakeSource, fresh_ranker
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bandits.codec import decode, encode
 from bandits.decide import PURPOSE_ACTION, uniform
 from bandits.errors import (
     ArtifactError,
@@ -27,6 +26,7 @@ from bandits.errors import (
     UnknownUserError,
 )
 from bandits.kernels.actions import draw
+from bandits.log.codec import decode, encode
 from bandits.types import Snapshot
 from policies.blend import load_policy
 from policies.catalogue import Catalogue, Item

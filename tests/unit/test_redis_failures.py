@@ -12,7 +12,7 @@ from redis import exceptions
 
 import serve_app
 from bandits.errors import LogUnavailableError
-from bandits.records import RewardRecord
+from bandits.log.records import RewardRecord
 from policies.spec import PolicySpec
 from serve_app.event_log import LogWriter
 from serve_app.metrics import Metrics, collect

@@ -17,10 +17,10 @@ from logs import archived, decision
 from towns import SPECS, K, log_of
 from typer.testing import CliRunner
 
-from bandits.codec import encode
 from bandits.errors import ArchiveError, BadRowError, ReplayError, SpecError
-from bandits.join import Join, JoinedDecision, JoinRule
-from bandits.records import DecisionRecord, LogEntry
+from bandits.log.codec import encode
+from bandits.log.join import Join, JoinedDecision, JoinRule
+from bandits.log.records import DecisionRecord, LogEntry
 from policies.archive import ArchiveWriter
 from policies.catalogue import Catalogue
 from policies.ranges import Range

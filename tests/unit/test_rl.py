@@ -10,10 +10,10 @@ import pytest
 from fakes import SALT, FakeLog, FakePast
 from strategies import decision_features
 
-from bandits.codec import digest
 from bandits.errors import ArtifactError, InvalidFieldError, SnapshotError, SpecError
 from bandits.exploration import EpsilonGreedy, LinTs, Softmax, SquareCB
-from bandits.records import CheckpointRecord, RewardRecord, TickRecord, WarmStartRecord
+from bandits.log.codec import digest
+from bandits.log.records import CheckpointRecord, RewardRecord, TickRecord, WarmStartRecord
 from bandits.rl import Network, RlConfig, RlScores, encode_network, shapes
 from bandits.schema import FeatureSchema
 from bandits.types import Snapshot

@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bandits.exploration import EpsilonGreedy, Greedy, LinTs, LinUcb, Softmax, SquareCB
-from bandits.join import JoinRule
-from bandits.records import BuildRecord, FeatureMap, RewardRecord, TickRecord
+from bandits.log.join import JoinRule
+from bandits.log.records import BuildRecord, FeatureMap, RewardRecord, TickRecord
+from bandits.log.versions import FOLD
 from bandits.ridge import RidgeConfig
 from bandits.types import Snapshot
-from bandits.versions import FOLD
 from policies.catalogue import Catalogue
 from policies.ranker import ActionRequest, Ranker, RankRequest, explicit_pool
 from policies.spec import PolicySpec, VwConfig

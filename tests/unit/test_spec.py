@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from bandits.errors import SpecError
 from bandits.exploration import EpsilonGreedy, LinTs, LinUcb
-from bandits.join import JoinRule
+from bandits.log.join import JoinRule
 from bandits.ridge import RidgeConfig
 from policies.spec import ArtifactSource, Holdout, PolicySpec, VwConfig, decode_spec, load_spec
 from serve_app.settings import Settings

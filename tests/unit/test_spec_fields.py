@@ -17,7 +17,7 @@ from msgspec import inspect
 
 from bandits.errors import SpecError
 from bandits.exploration import EpsilonGreedy
-from bandits.records import RewardRecord, TickRecord
+from bandits.log.records import RewardRecord, TickRecord
 from policies.admission import admit
 from policies.blend import load_policy
 from policies.catalogue import Catalogue, Item

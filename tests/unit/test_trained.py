@@ -14,11 +14,11 @@ from fakes import SALT, FakeLog, FakePast
 from logs import RULE, WINDOW, decision, log_of
 from typer.testing import CliRunner
 
-from bandits.codec import digest
 from bandits.errors import ReplayError, SnapshotError
 from bandits.exploration import EpsilonGreedy, LinTs
-from bandits.join import JoinedDecision
-from bandits.records import CheckpointRecord, PinRecord, TickRecord, WarmStartRecord
+from bandits.log.codec import digest
+from bandits.log.join import JoinedDecision
+from bandits.log.records import CheckpointRecord, PinRecord, TickRecord, WarmStartRecord
 from bandits.ridge import RidgeConfig
 from bandits.types import Interaction
 from policies.blend import load_policy, make_learner

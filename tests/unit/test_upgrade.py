@@ -5,15 +5,15 @@ from collections.abc import Iterator
 import pytest
 from upgrades import Left, unpacked
 
-from bandits.codec import encode
 from bandits.distance import distance
-from bandits.join import log_order
-from bandits.records import BuildRecord, DecisionRecord, LogEntry, MergeRecord, SpecRecord
+from bandits.log.codec import encode
+from bandits.log.positions import START, log_order
+from bandits.log.records import BuildRecord, DecisionRecord, LogEntry, MergeRecord, SpecRecord
 from bandits.types import ActionSet, Context
 from policies.archive import ArchiveReader, archive_folders
 from policies.blend import load_policy, make_learner
 from policies.fold import Fold
-from policies.fold_state import START, FoldState
+from policies.fold_state import FoldState
 from policies.spec import decode_spec
 from policies.together import Together
 from policies.trained import decode_trained

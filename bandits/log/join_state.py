@@ -5,7 +5,8 @@ Fields are only ever appended.
 
 import msgspec
 
-from bandits.records import RewardRecord
+from bandits.log.positions import log_order
+from bandits.log.records import RewardRecord
 
 
 class OpenState(msgspec.Struct, frozen=True, array_like=True):
@@ -67,9 +68,3 @@ class JoinState(msgspec.Struct, frozen=True, array_like=True):
         """The oldest position whose record a resume has to read."""
         positions = [each.position for each in (*self.open, *self.correctable)]
         return min(positions, key=log_order, default=None)
-
-
-def log_order(position: str) -> tuple[int, int]:
-    """Sorts positions ("milliseconds-sequence") in the order of the log."""
-    milliseconds, _, sequence = position.partition("-")
-    return int(milliseconds), int(sequence or 0)

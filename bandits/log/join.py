@@ -13,18 +13,18 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from bandits.deadlines import Deadline, Deadlines
 from bandits.errors import CodecError
-from bandits.join_state import (
-    ClosedState,
-    EarlyActivation,
-    EarlyState,
-    JoinState,
-    OpenState,
-    log_order,
+from bandits.log.deadlines import Deadline, Deadlines
+from bandits.log.join_state import ClosedState, EarlyActivation, EarlyState, JoinState, OpenState
+from bandits.log.positions import _time_ms, log_order
+from bandits.log.records import (
+    ActivationRecord,
+    BuildRecord,
+    DecisionRecord,
+    LogEntry,
+    RewardRecord,
 )
-from bandits.records import ActivationRecord, BuildRecord, DecisionRecord, LogEntry, RewardRecord
-from bandits.versions import fold_version
+from bandits.log.versions import fold_version
 
 __all__ = ["Join", "JoinRule", "JoinState", "JoinedDecision", "log_order"]
 
@@ -438,10 +438,6 @@ def _state_of(event_id: str, d: _Remembered) -> OpenState:
 
 def _slots(decision: _Remembered) -> int:
     return 0 if decision.record is None else len(decision.record.chosen)
-
-
-def _time_ms(position: str) -> int:
-    return log_order(position)[0]
 
 
 def _slot_of(decision: DecisionRecord, reward: RewardRecord) -> int | None:

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 
 from bandits.errors import CodecError, InvalidPmfError, UnknownKindError
-from bandits.records import (
+from bandits.log.records import (
     ActivationRecord,
     Credit,
     CutRecord,
