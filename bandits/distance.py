@@ -6,8 +6,9 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from bandits import ridge, vw
+from bandits import vw
 from bandits.errors import SnapshotError
+from bandits.ridge import learner as ridge
 from bandits.types import Snapshot
 
 # The arrays in a payload by kind of snapshot, with their type; everything else has to be the same.

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from bandits.errors import SnapshotError
 from bandits.log.codec import MALFORMED
-from bandits.ridge import Standbys
+from bandits.ridge.learner import Standbys
 from bandits.schema import FeatureSchema
 from bandits.types import ActionSet, Context, Float32, Float64, Interaction, Snapshot
 

@@ -26,7 +26,7 @@ import msgspec
 import numpy as np
 
 from bandits.exploration import EpsilonGreedy, LinTs, LinUcb, SquareCB
-from bandits.ridge import RidgeConfig
+from bandits.ridge.learner import RidgeConfig
 from policies.spec import PolicySpec, VwConfig, load_spec
 from simulator.demo import Bench, load_world, make_bench, train_movielens
 from simulator.loop import run_loop

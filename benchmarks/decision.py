@@ -32,7 +32,7 @@ from vowpal_wabbit_next import TextFormatParser, Workspace
 from bandits.decide import decide
 from bandits.exploration import EpsilonGreedy, LinTs, LinUcb
 from bandits.log.codec import encode
-from bandits.ridge import RidgeConfig
+from bandits.ridge.learner import RidgeConfig
 from bandits.types import ActionSet, Context, Interaction, Pmf
 from bandits.vw import VwLearner, VwModel
 from policies.blend import load_policy, make_learner

@@ -51,7 +51,7 @@ from bandits.log.records import (
     SpecRecord,
     TickRecord,
 )
-from bandits.ridge import RidgeConfig, RidgeLearner
+from bandits.ridge.learner import RidgeConfig, RidgeLearner
 from bandits.types import Namespace, Snapshot
 from bandits.values import FeatureMap
 from policies.catalogue import Catalogue, Item

@@ -43,7 +43,7 @@ from bandits.log.records import (
     SpecRecord,
     TickRecord,
 )
-from bandits.ridge import RidgeConfig
+from bandits.ridge.learner import RidgeConfig
 from bandits.types import Interaction, Learner
 from bandits.vw_merge import carry_vw
 from policies.blend import load_policy, make_learner

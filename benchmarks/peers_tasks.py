@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 from vowpal_wabbit_next import run_cli_driver
 
 from bandits.exploration import LinUcb
-from bandits.ridge import RidgeConfig
+from bandits.ridge.learner import RidgeConfig
 from bandits.vw_log import LogFormat
 from policies.catalogue import Catalogue
 from policies.spec import PolicySpec

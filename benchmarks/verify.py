@@ -35,7 +35,7 @@ from bandits.log.records import (
     SpecRecord,
     TickRecord,
 )
-from bandits.ridge import RidgeConfig
+from bandits.ridge.learner import RidgeConfig
 from policies.catalogue import Catalogue, Item
 from policies.spec import PolicySpec, VwConfig
 from serve_app.event_log import FIELD

@@ -3,11 +3,12 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bandits import ridge, rl
+from bandits import rl
 from bandits.errors import SnapshotError
 from bandits.exploration import LinTs, LinUcb, VwExploration, greedy, votes, with_floor
-from bandits.ridge import RidgeConfig, RidgeLearner
-from bandits.ridge_model import RidgeModel
+from bandits.ridge import learner as ridge
+from bandits.ridge.learner import RidgeConfig, RidgeLearner
+from bandits.ridge.model import RidgeModel
 from bandits.rl import RlConfig, RlLearner, RlModel
 from bandits.types import ActionSet, Context, Learner, Pmf, Policy, Snapshot
 from bandits.vw import VwLearner, VwModel, VwWeights, load_vw

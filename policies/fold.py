@@ -46,7 +46,7 @@ from bandits.log.records import (
     kind_of,
 )
 from bandits.log.versions import fold_version
-from bandits.ridge import RidgeLearner
+from bandits.ridge.learner import RidgeLearner
 from bandits.rl import RlLearner
 from bandits.types import Interaction, Learner, Row, Snapshot
 from bandits.vw import VwLearner

@@ -27,8 +27,8 @@ from bandits.log.records import (
     UnknownRecord,
     WarmStartRecord,
 )
-from bandits.ridge import RidgeConfig
-from bandits.ridge_merge import merge_ridge
+from bandits.ridge.learner import RidgeConfig
+from bandits.ridge.merge import merge_ridge
 from bandits.types import Snapshot
 from bandits.vw_merge import carry_vw, merge_vw
 from policies.blend import make_learner

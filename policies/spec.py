@@ -25,7 +25,7 @@ from bandits.exploration import (
 from bandits.log.codec import MALFORMED, digest
 from bandits.log.join import JoinRule
 from bandits.reading import choices, parse_yaml, read
-from bandits.ridge import RidgeConfig, Standbys
+from bandits.ridge.learner import RidgeConfig, Standbys
 from bandits.rl import RlConfig
 
 UNIFORM = "uniform"

@@ -8,7 +8,7 @@ from bandits.errors import CodecError
 from bandits.log.codec import digest
 from bandits.log.positions import START, log_order
 from bandits.log.records import LogEntry, MergeInput, MergeRecord
-from bandits.ridge import RidgeConfig
+from bandits.ridge.learner import RidgeConfig
 from policies.fold_state import FoldState
 from policies.partition_fold import PartitionFold, merge_models
 from policies.verify import Served, Verified, compare

@@ -34,7 +34,7 @@ from bandits.log.records import (
     TickRecord,
 )
 from bandits.log.versions import FOLD
-from bandits.ridge import RidgeLearner
+from bandits.ridge.learner import RidgeLearner
 from bandits.types import Snapshot
 from policies.archive import ArchiveReader
 from policies.blend import make_learner

@@ -18,7 +18,7 @@ from bandits.log.records import (
     RewardRecord,
     TickRecord,
 )
-from bandits.ridge import RidgeConfig
+from bandits.ridge.learner import RidgeConfig
 from policies.catalogue import Catalogue
 from policies.fold_state import FoldState
 from policies.partition_fold import PartitionFold, merge_models

@@ -9,7 +9,7 @@ from logs import decision
 from bandits.exploration import EpsilonGreedy, LinTs
 from bandits.log.join import JoinRule
 from bandits.log.records import RewardRecord
-from bandits.ridge import RidgeConfig
+from bandits.ridge.learner import RidgeConfig
 from policies.catalogue import Catalogue
 from policies.spec import PolicySpec, VwConfig
 from policies.verify import Verified

@@ -11,7 +11,7 @@ from bandits.exploration import EpsilonGreedy, LinTs
 from bandits.features.hashing import partition_of
 from bandits.log.join import JoinRule
 from bandits.log.records import MergeRecord, RewardRecord
-from bandits.ridge import RidgeConfig
+from bandits.ridge.learner import RidgeConfig
 from policies.catalogue import Catalogue
 from policies.spec import PolicySpec, VwConfig
 from policies.together import Together, verify_together

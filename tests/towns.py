@@ -11,7 +11,7 @@ import numpy as np
 from bandits.exploration import EpsilonGreedy, LinTs, LinUcb, Softmax, SquareCB, VwExploration
 from bandits.log.join import JoinRule
 from bandits.log.records import LogEntry
-from bandits.ridge import RidgeConfig
+from bandits.ridge.learner import RidgeConfig
 from bandits.types import Snapshot
 from policies.ranker import Pool, RankRequest
 from policies.spec import Holdout, PolicySpec, RemoteSource, VwConfig

@@ -7,7 +7,7 @@ import numpy as np
 
 from bandits.errors import BanditloopError
 from bandits.log.records import DecisionRecord, LogEntry
-from bandits.ridge import Payload, RidgeConfig, decode, index_of
+from bandits.ridge.learner import Payload, RidgeConfig, decode, index_of
 from policies.features import chosen_rows
 from simulator.checks.findings import Finding, Severity, found, nothing, percent
 from simulator.checks.stored import Stored

@@ -14,7 +14,7 @@ import numpy as np
 
 from bandits.errors import InvalidFieldError
 from bandits.exploration import EpsilonGreedy, Exploration, Greedy, LinTs
-from bandits.ridge import RidgeConfig
+from bandits.ridge.learner import RidgeConfig
 from bandits.types import Float64, Policy
 from policies.blend import load_policy, make_learner
 from policies.spec import PolicySpec, VwConfig

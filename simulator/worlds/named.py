@@ -9,7 +9,7 @@ import msgspec
 
 from bandits.errors import InvalidFieldError
 from bandits.exploration import EpsilonGreedy, LinTs
-from bandits.ridge import RidgeConfig
+from bandits.ridge.learner import RidgeConfig
 from policies.spec import PolicySpec, VwConfig, load_spec
 from simulator.loop import Timing
 from simulator.synthetic import SyntheticWorld

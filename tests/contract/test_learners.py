@@ -10,7 +10,7 @@ from strategies import interactions
 
 from bandits.errors import SnapshotError
 from bandits.exploration import EpsilonGreedy, LinTs, LinUcb, VwExploration
-from bandits.ridge import RidgeConfig
+from bandits.ridge.learner import RidgeConfig
 from policies.blend import load_policy, make_learner
 from policies.spec import PolicySpec, VwConfig
 

@@ -18,7 +18,7 @@ from bandits.exploration import (
     SquareCB,
     VwExploration,
 )
-from bandits.ridge import RidgeConfig
+from bandits.ridge.learner import RidgeConfig
 from bandits.rl import Network, RlConfig, encode_network, shapes
 from bandits.schema import FeatureSchema
 from bandits.types import Policy, Snapshot, check_pmf

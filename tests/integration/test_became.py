@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from bandits.errors import RefusedError, StalledError
 from bandits.log.codec import digest
 from bandits.log.records import CatalogueRecord, PinRecord, RollbackRecord, WarmStartRecord
-from bandits.ridge import RidgeConfig
+from bandits.ridge.learner import RidgeConfig
 from policies.blend import make_learner
 from policies.trained import TrainedModel
 from serve_app import cli_snapshots

@@ -19,7 +19,7 @@ from bandits.exploration import EpsilonGreedy, LinUcb, Softmax, VwExploration
 from bandits.features.hashing import partition_of
 from bandits.log.codec import digest, encode
 from bandits.log.records import CatalogueRecord, CheckpointRecord, SpecRecord, WarmStartRecord
-from bandits.ridge import RidgeConfig
+from bandits.ridge.learner import RidgeConfig
 from policies.blend import make_learner
 from policies.catalogue import Catalogue, Item
 from policies.spec import VwConfig

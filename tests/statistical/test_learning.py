@@ -8,7 +8,7 @@ import pytest
 
 from bandits.exploration import EpsilonGreedy, LinTs, LinUcb, SquareCB
 from bandits.log.join import JoinRule
-from bandits.ridge import RidgeConfig
+from bandits.ridge.learner import RidgeConfig
 from policies.spec import PolicySpec, VwConfig
 from simulator.loop import Timing, run_loop
 from simulator.synthetic import SyntheticWorld

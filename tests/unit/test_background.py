@@ -7,7 +7,7 @@ import msgspec
 import pytest
 from ray.exceptions import ActorDiedError, ActorUnavailableError
 
-from bandits.ridge import RidgeConfig
+from bandits.ridge.learner import RidgeConfig
 from policies.spec import PolicySpec
 from serve_app import background
 from serve_app.background import Background, Keeper

@@ -11,7 +11,7 @@ from bandits.exploration import EpsilonGreedy, Greedy, Softmax, VwExploration
 from bandits.kernels.actions import draw
 from bandits.log.join import JoinRule
 from bandits.log.records import DecisionRecord, LogEntry, PinRecord, RewardRecord, TickRecord
-from bandits.ridge import RidgeConfig
+from bandits.ridge.learner import RidgeConfig
 from policies.catalogue import Catalogue
 from policies.fold import Fold
 from policies.ranker import ActionRequest, Pool, Ranker, RankRequest

@@ -9,7 +9,7 @@ from bandits.exploration import LinTs, Softmax
 from bandits.log.join import JoinRule
 from bandits.log.records import BuildRecord, RewardRecord, TickRecord
 from bandits.log.versions import FOLD
-from bandits.ridge import RidgeConfig
+from bandits.ridge.learner import RidgeConfig
 from policies.catalogue import Catalogue
 from policies.spec import PolicySpec, VwConfig
 from serve_app.stats import Stats, summed

@@ -23,7 +23,7 @@ from bandits.log.records import (
     SpecRecord,
     TickRecord,
 )
-from bandits.ridge import RidgeConfig, RidgeLearner
+from bandits.ridge.learner import RidgeConfig, RidgeLearner
 from bandits.types import Interaction, Learner
 from bandits.vw import VwLearner
 from policies.blend import load_policy

@@ -23,7 +23,7 @@ from bandits.log.records import (
     TickRecord,
 )
 from bandits.log.versions import FOLD, fold_version
-from bandits.ridge import RidgeConfig
+from bandits.ridge.learner import RidgeConfig
 from policies.catalogue import Catalogue
 from policies.fold import Fold
 from policies.fold_state import decode_state

@@ -25,7 +25,7 @@ from bandits.log.records import (
     kind_of,
 )
 from bandits.log.versions import FOLD
-from bandits.ridge import RidgeConfig
+from bandits.ridge.learner import RidgeConfig
 from policies.archive import ArchiveReader, ArchiveWriter
 from policies.fold import Fold
 from policies.ranges import Range, write_range

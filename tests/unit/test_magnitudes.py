@@ -6,7 +6,7 @@ from fakes import fresh_ranker
 
 from bandits.exploration import EpsilonGreedy, Greedy, LinTs, LinUcb, Softmax, SquareCB
 from bandits.log.records import DecisionRecord, LogEntry
-from bandits.ridge import RidgeConfig
+from bandits.ridge.learner import RidgeConfig
 from bandits.types import Interaction
 from bandits.vw import VwLearner, load_vw
 from policies.catalogue import Catalogue, Item

@@ -20,7 +20,7 @@ from bandits.exploration import EpsilonGreedy, LinTs, VwExploration
 from bandits.log import records
 from bandits.log.codec import digest
 from bandits.log.records import Credit, LogRecord, MergeInput, MergeRecord, kind_of
-from bandits.ridge import RidgeConfig
+from bandits.ridge.learner import RidgeConfig
 from policies import fold as folding
 from policies.blend import make_learner
 from policies.catalogue import Catalogue, Item

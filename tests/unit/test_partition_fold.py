@@ -17,8 +17,8 @@ from bandits.exploration import EpsilonGreedy, LinTs
 from bandits.features.hashing import partition_of
 from bandits.log.join import JoinRule
 from bandits.log.positions import log_order
-from bandits.ridge import RidgeConfig, RidgeLearner, decode_sums
-from bandits.ridge_merge import merge_ridge
+from bandits.ridge.learner import RidgeConfig, RidgeLearner, decode_sums
+from bandits.ridge.merge import merge_ridge
 from bandits.vw import VwLearner, decode_model
 from bandits.vw_merge import carry_vw, check_mergeable, merge_vw
 from policies.fold_state import decode_state

@@ -18,7 +18,7 @@ from vowpal_wabbit_next import Workspace, run_cli_driver
 from bandits.errors import BadRowError, InvalidFieldError, ReplayError, SnapshotError, SpecError
 from bandits.exploration import EpsilonGreedy, Greedy, LinTs, Softmax, VwExploration
 from bandits.log.records import DecisionRecord
-from bandits.ridge import RidgeConfig
+from bandits.ridge.learner import RidgeConfig
 from bandits.types import Interaction
 from policies.blend import load_policy, make_learner
 from policies.catalogue import Catalogue

@@ -9,8 +9,8 @@ from strategies import decision_features, interactions
 
 from bandits.errors import SnapshotError
 from bandits.features.hashing import hash_feature
-from bandits.ridge import RidgeConfig, RidgeLearner, decode_sums
-from bandits.ridge_model import RidgeModel
+from bandits.ridge.learner import RidgeConfig, RidgeLearner, decode_sums
+from bandits.ridge.model import RidgeModel
 from bandits.types import ActionSet, Context, Interaction, Namespace, Snapshot
 
 CONFIG = RidgeConfig(l2=2.0, bias_l2=3.0, interactions=[("context", "scores")])
@@ -226,7 +226,7 @@ def test_rows_of_any_width_and_corrections_give_the_same_bytes_in_any_batch(monk
         return learner.checkpoint()
 
     expected = checkpoint()
-    monkeypatch.setattr("bandits.ridge.ELEMENTS", elements)
+    monkeypatch.setattr("bandits.ridge.learner.ELEMENTS", elements)
     assert checkpoint() == expected
 
 

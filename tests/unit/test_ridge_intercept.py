@@ -6,9 +6,9 @@ import pytest
 from strategies import decision_features, interactions
 
 from bandits.exploration import LinUcb
-from bandits.ridge import RidgeConfig, RidgeLearner
-from bandits.ridge_merge import merge_ridge
-from bandits.ridge_model import RidgeModel
+from bandits.ridge.learner import RidgeConfig, RidgeLearner
+from bandits.ridge.merge import merge_ridge
+from bandits.ridge.model import RidgeModel
 from policies.spec import PolicySpec, decode_spec, load_spec
 
 PLAIN = RidgeConfig(l2=2.0, bias_l2=3.0, interactions=[("context", "scores")])

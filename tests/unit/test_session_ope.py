@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from bandits.errors import BadRowError, ReplayError
 from bandits.exploration import Softmax
-from bandits.ridge import RidgeConfig
+from bandits.ridge.learner import RidgeConfig
 from bandits.types import Float64
 from policies.blend import make_learner
 from policies.spec import PolicySpec

@@ -12,7 +12,7 @@ from bandits.exploration import EpsilonGreedy, Greedy, LinTs, LinUcb, Softmax, S
 from bandits.log.join import JoinRule
 from bandits.log.records import BuildRecord, FeatureMap, RewardRecord, TickRecord
 from bandits.log.versions import FOLD
-from bandits.ridge import RidgeConfig
+from bandits.ridge.learner import RidgeConfig
 from bandits.types import Snapshot
 from policies.catalogue import Catalogue
 from policies.ranker import ActionRequest, Ranker, RankRequest, explicit_pool

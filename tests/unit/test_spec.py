@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from bandits.errors import SpecError
 from bandits.exploration import EpsilonGreedy, LinTs, LinUcb
 from bandits.log.join import JoinRule
-from bandits.ridge import RidgeConfig
+from bandits.ridge.learner import RidgeConfig
 from policies.spec import ArtifactSource, Holdout, PolicySpec, VwConfig, decode_spec, load_spec
 from serve_app.settings import Settings
 from serve_app.validation import validate

@@ -19,7 +19,7 @@ from bandits.exploration import EpsilonGreedy, LinTs
 from bandits.log.codec import digest
 from bandits.log.join import JoinedDecision
 from bandits.log.records import CheckpointRecord, PinRecord, TickRecord, WarmStartRecord
-from bandits.ridge import RidgeConfig
+from bandits.ridge.learner import RidgeConfig
 from bandits.types import Interaction
 from policies.blend import load_policy, make_learner
 from policies.catalogue import Catalogue, Item

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from bandits.errors import SnapshotError
 from bandits.kernels.actions import add_known, add_scaled
-from bandits.ridge import Payload, decode, finite, floats, index_of
+from bandits.ridge.learner import Payload, decode, finite, floats, index_of
 from bandits.types import ActionSet, Context, Float32, Float64, Snapshot
 
 PRIOR_CACHE = 10_000
