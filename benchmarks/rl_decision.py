@@ -21,8 +21,8 @@ from table import Table
 
 from bandits.exploration import EpsilonGreedy, LinTs, Softmax
 from bandits.log.codec import encode
-from bandits.rl import Network, RlConfig, encode_network, shapes
-from bandits.schema import FeatureSchema
+from bandits.rl.feature_schema import FeatureSchema
+from bandits.rl.network import Network, RlConfig, encode_network, shapes
 from policies.blend import make_learner
 from policies.catalogue import Catalogue
 from policies.ranker import Ranker, explicit_pool

@@ -11,7 +11,7 @@ from typing import Any
 from bandits.errors import SpecError
 from bandits.exploration import VwExploration
 from bandits.ridge.learner import RidgeConfig
-from bandits.rl import RlConfig
+from bandits.rl.network import RlConfig
 from bandits.scoring import read_arguments
 from bandits.vw_accepted import INTERACTIONS, KNOWN, check_arguments
 from policies.spec import NamespaceName, PolicySpec, RlSource, VwConfig

@@ -3,13 +3,13 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bandits import rl
 from bandits.errors import SnapshotError
 from bandits.exploration import LinTs, LinUcb, VwExploration, greedy, votes, with_floor
 from bandits.ridge import learner as ridge
 from bandits.ridge.learner import RidgeConfig, RidgeLearner
 from bandits.ridge.model import RidgeModel
-from bandits.rl import RlConfig, RlLearner, RlModel
+from bandits.rl import network as rl
+from bandits.rl.network import RlConfig, RlLearner, RlModel
 from bandits.types import ActionSet, Context, Learner, Pmf, Policy, Snapshot
 from bandits.vw import VwLearner, VwModel, VwWeights, load_vw
 from policies.spec import PolicySpec, VwConfig

@@ -47,7 +47,7 @@ from bandits.log.records import (
 )
 from bandits.log.versions import fold_version
 from bandits.ridge.learner import RidgeLearner
-from bandits.rl import RlLearner
+from bandits.rl.network import RlLearner
 from bandits.types import Interaction, Learner, Row, Snapshot
 from bandits.vw import VwLearner
 from policies.blend import make_learner

@@ -26,7 +26,7 @@ from bandits.log.codec import MALFORMED, digest
 from bandits.log.join import JoinRule
 from bandits.reading import choices, parse_yaml, read
 from bandits.ridge.learner import RidgeConfig, Standbys
-from bandits.rl import RlConfig
+from bandits.rl.network import RlConfig
 
 UNIFORM = "uniform"
 

@@ -1,4 +1,4 @@
-"""The network of ``bandits.rl`` in torch, as an RLModule of RLlib's new API stack, with a value head beside it."""
+"""The network of ``bandits.rl.network`` in torch, as an RLModule of RLlib's new API stack, with a value head beside it."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -56,7 +56,7 @@ class SharedScorer(TorchRLModule, ValueFunctionAPI):  # type: ignore[misc] # ray
         return self.value(torch.cat([_mean(hidden, mask), most], dim=-1)).squeeze(-1)
 
     def arrays(self) -> Mapping[str, Float32]:
-        """The scorer's weights as ``bandits.rl`` names them; the value head stays behind."""
+        """The scorer's weights as ``bandits.rl.network`` names them; the value head stays behind."""
         found = {
             "embed": self.embed.weight.T,
             "embed_bias": self.embed.bias,

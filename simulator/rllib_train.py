@@ -1,4 +1,4 @@
-"""PPO through RLlib's new API stack, on RecSession-v0: from a world to a network that ``bandits.rl`` serves.
+"""PPO through RLlib's new API stack, on RecSession-v0: from a world to a network that ``bandits.rl.network`` serves.
 
 Schulman et al. 2017 (arXiv:1707.06347), with generalised advantages (arXiv:1506.02438). ``gamma``
 is the knob between myopic (0: only a choice's own reward counts) and long-term (towards 1: so does
@@ -25,8 +25,8 @@ from safetensors.numpy import save_file
 
 from bandits.errors import ReplayError, SnapshotError
 from bandits.exploration import Softmax
-from bandits.rl import Network, RlConfig, encode_network
-from bandits.schema import FeatureSchema
+from bandits.rl.feature_schema import FeatureSchema
+from bandits.rl.network import Network, RlConfig, encode_network
 from policies.spec import PolicySpec
 from policies.trained import TrainedModel
 from simulator.fan import connect

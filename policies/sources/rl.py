@@ -12,7 +12,7 @@ import numpy as np
 
 from bandits.errors import ArtifactError, SourceError
 from bandits.log.codec import digest
-from bandits.rl import decode_network
+from bandits.rl.network import decode_network
 from bandits.types import Float32
 from bandits.values import MAX_NUMBER, FeatureMap
 from policies.catalogue import Catalogue

@@ -8,7 +8,7 @@ import numpy as np
 
 from bandits.exploration import EpsilonGreedy
 from bandits.log.records import DecisionRecord, LogEntry, RewardRecord
-from bandits.rl import RlConfig
+from bandits.rl.network import RlConfig
 from policies.spec import PolicySpec
 from simulator.checks.findings import Finding, Severity, exceeds, found, nothing, percent
 from simulator.checks.stored import Stored

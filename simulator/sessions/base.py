@@ -5,7 +5,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from bandits.schema import FeatureSchema
+from bandits.rl.feature_schema import FeatureSchema
 from bandits.types import ActionSet, Context
 from policies.catalogue import Catalogue
 from policies.features import featurise

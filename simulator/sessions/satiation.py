@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bandits.errors import InvalidFieldError
-from bandits.schema import FeatureSchema
+from bandits.rl.feature_schema import FeatureSchema
 from bandits.types import Float64
 from bandits.values import FeatureMap
 from policies.catalogue import Catalogue

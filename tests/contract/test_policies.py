@@ -19,8 +19,8 @@ from bandits.exploration import (
     VwExploration,
 )
 from bandits.ridge.learner import RidgeConfig
-from bandits.rl import Network, RlConfig, encode_network, shapes
-from bandits.schema import FeatureSchema
+from bandits.rl.feature_schema import FeatureSchema
+from bandits.rl.network import Network, RlConfig, encode_network, shapes
 from bandits.types import Policy, Snapshot, check_pmf
 from policies.blend import load_policy, make_learner
 from policies.guardrails import FixedPolicy

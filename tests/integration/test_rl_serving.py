@@ -7,8 +7,8 @@ from bandits.exploration import Softmax
 from bandits.log.codec import digest
 from bandits.log.join import JoinRule
 from bandits.log.records import WarmStartRecord
-from bandits.rl import Network, RlConfig, encode_network, shapes
-from bandits.schema import FeatureSchema
+from bandits.rl.feature_schema import FeatureSchema
+from bandits.rl.network import Network, RlConfig, encode_network, shapes
 from policies.blend import load_policy
 from policies.features import featurise_record
 from policies.spec import PolicySpec

@@ -9,7 +9,7 @@ from safetensors.numpy import load_file, save_file
 from typer.testing import CliRunner
 
 from bandits.errors import InvalidFieldError, ReplayError, SnapshotError
-from bandits.rl import Network, RlScores
+from bandits.rl.network import Network, RlScores
 from policies.spec import load_spec
 from policies.trained import decode_trained
 from serve_app.cli_train import app

@@ -14,8 +14,8 @@ from bandits.errors import ArtifactError, InvalidFieldError, SnapshotError, Spec
 from bandits.exploration import EpsilonGreedy, LinTs, Softmax, SquareCB
 from bandits.log.codec import digest
 from bandits.log.records import CheckpointRecord, RewardRecord, TickRecord, WarmStartRecord
-from bandits.rl import Network, RlConfig, RlScores, encode_network, shapes
-from bandits.schema import FeatureSchema
+from bandits.rl.feature_schema import FeatureSchema
+from bandits.rl.network import Network, RlConfig, RlScores, encode_network, shapes
 from bandits.types import Snapshot
 from policies.blend import load_policy, make_learner
 from policies.catalogue import Catalogue

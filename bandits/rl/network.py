@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from bandits.errors import SnapshotError
 from bandits.log.codec import MALFORMED
 from bandits.ridge.learner import Standbys
-from bandits.schema import FeatureSchema
+from bandits.rl.feature_schema import FeatureSchema
 from bandits.types import ActionSet, Context, Float32, Float64, Interaction, Snapshot
 
 KIND = "rl"
