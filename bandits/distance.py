@@ -6,10 +6,10 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from bandits import vw
 from bandits.errors import SnapshotError
 from bandits.ridge import learner as ridge
 from bandits.types import Snapshot
+from bandits.vw import learner as vw
 
 # The arrays in a payload by kind of snapshot, with their type; everything else has to be the same.
 _ARRAYS = {

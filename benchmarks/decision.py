@@ -34,7 +34,7 @@ from bandits.exploration import EpsilonGreedy, LinTs, LinUcb
 from bandits.log.codec import encode
 from bandits.ridge.learner import RidgeConfig
 from bandits.types import ActionSet, Context, Interaction, Pmf
-from bandits.vw import VwLearner, VwModel
+from bandits.vw.learner import VwLearner, VwModel
 from policies.blend import load_policy, make_learner
 from policies.catalogue import Catalogue, Item
 from policies.features import featurise

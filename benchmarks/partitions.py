@@ -45,7 +45,7 @@ from bandits.log.records import (
 )
 from bandits.ridge.learner import RidgeConfig
 from bandits.types import Interaction, Learner
-from bandits.vw_merge import carry_vw
+from bandits.vw.merge import carry_vw
 from policies.blend import load_policy, make_learner
 from policies.catalogue import Catalogue, Item
 from policies.features import featurise

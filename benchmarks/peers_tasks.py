@@ -15,7 +15,7 @@ from vowpal_wabbit_next import run_cli_driver
 
 from bandits.exploration import LinUcb
 from bandits.ridge.learner import RidgeConfig
-from bandits.vw_log import LogFormat
+from bandits.vw.log_reader import LogFormat
 from policies.catalogue import Catalogue
 from policies.spec import PolicySpec
 from simulator.logs.base import LogBatch, LoggedDecision, batch_of

@@ -45,7 +45,7 @@ from peers_tasks import (
     write_tasks,
 )
 
-from bandits.vw_log import LogFormat
+from bandits.vw.log_reader import LogFormat
 from simulator.datasets import default_cache_dir
 
 SAME = 1e-6

@@ -12,8 +12,8 @@ from bandits.errors import SpecError
 from bandits.exploration import VwExploration
 from bandits.ridge.learner import RidgeConfig
 from bandits.rl.network import RlConfig
-from bandits.scoring import read_arguments
-from bandits.vw_accepted import INTERACTIONS, KNOWN, check_arguments
+from bandits.vw.accepted import INTERACTIONS, KNOWN, check_arguments
+from bandits.vw.weights import read_arguments
 from policies.spec import NamespaceName, PolicySpec, RlSource, VwConfig
 
 OF_ACTIONS: tuple[NamespaceName, ...] = ("item", "features", "scores")

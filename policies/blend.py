@@ -11,7 +11,7 @@ from bandits.ridge.model import RidgeModel
 from bandits.rl import network as rl
 from bandits.rl.network import RlConfig, RlLearner, RlModel
 from bandits.types import ActionSet, Context, Learner, Pmf, Policy, Snapshot
-from bandits.vw import VwLearner, VwModel, VwWeights, load_vw
+from bandits.vw.learner import VwLearner, VwModel, VwWeights, load_vw
 from policies.spec import PolicySpec, VwConfig
 
 

@@ -49,7 +49,7 @@ from bandits.log.versions import fold_version
 from bandits.ridge.learner import RidgeLearner
 from bandits.rl.network import RlLearner
 from bandits.types import Interaction, Learner, Row, Snapshot
-from bandits.vw import VwLearner
+from bandits.vw.learner import VwLearner
 from policies.blend import make_learner
 from policies.catalogue import Catalogue
 from policies.features import chosen_rows, featurise_record

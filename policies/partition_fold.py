@@ -30,7 +30,7 @@ from bandits.log.records import (
 from bandits.ridge.learner import RidgeConfig
 from bandits.ridge.merge import merge_ridge
 from bandits.types import Snapshot
-from bandits.vw_merge import carry_vw, merge_vw
+from bandits.vw.merge import carry_vw, merge_vw
 from policies.blend import make_learner
 from policies.fold import Fold
 from policies.fold_state import Cut, FoldState, Merging, PartitionState, Past, Refusal

@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Sequence
 
 from bandits.errors import SpecError
-from bandits.vw_merge import check_mergeable
+from bandits.vw.merge import check_mergeable
 from policies.admission import admit
 from policies.blend import make_learner
 from policies.catalogue import Catalogue

@@ -14,8 +14,8 @@ import numpy as np
 
 from bandits.errors import BadRowError
 from bandits.values import MAX_NUMBER
-from bandits.vw_log import Label, LogFormat
-from bandits.vw_options import read_command
+from bandits.vw.log_reader import Label, LogFormat
+from bandits.vw.options import read_command
 from policies.spec import PolicySpec
 from simulator.curve import Curve, CurvePoint
 from simulator.logs import dsjson, vw_text

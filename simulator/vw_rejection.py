@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from bandits.decide import uniform
 from bandits.errors import BadRowError
-from bandits.vw_log import LogFormat
+from bandits.vw.log_reader import LogFormat
 from simulator.curve import Curve
 from simulator.logs.left_out import BAD, LeftOut
 from simulator.logs.lines import Span, records, told

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from bandits.errors import BadRowError, ReplayError
 from bandits.types import Pmf, check_pmf
-from bandits.vw_log import Label, LogFormat, VwLogReader
-from bandits.vw_options import Command
+from bandits.vw.log_reader import Label, LogFormat, VwLogReader
+from bandits.vw.options import Command
 from simulator.logs.base import LoggedDecision, Piece
 from simulator.logs.lines import RecordPiece
 from simulator.provenance import Unknown

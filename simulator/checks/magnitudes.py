@@ -5,9 +5,9 @@ from functools import lru_cache
 from math import prod
 
 from bandits.log.records import DecisionRecord, LogEntry
-from bandits.scoring import expand, first_byte, read_arguments
 from bandits.types import Row
-from bandits.vw_accepted import KNOWN
+from bandits.vw.accepted import KNOWN
+from bandits.vw.weights import expand, first_byte, read_arguments
 from policies.features import chosen_rows
 from policies.spec import VwConfig
 from simulator.checks.findings import Finding, Severity, found, percent

@@ -17,7 +17,7 @@ import pytest
 from bandits.errors import SpecError
 from bandits.exploration import EpsilonGreedy, Softmax, SquareCB, VwExploration
 from bandits.types import ActionSet, Context, Interaction, check_pmf
-from bandits.vw_accepted import (
+from bandits.vw.accepted import (
     ACCEPTED,
     DEFAULT_OPTIMISER,
     EXPLORERS,

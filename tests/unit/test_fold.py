@@ -25,7 +25,7 @@ from bandits.log.records import (
 )
 from bandits.ridge.learner import RidgeConfig, RidgeLearner
 from bandits.types import Interaction, Learner
-from bandits.vw import VwLearner
+from bandits.vw.learner import VwLearner
 from policies.blend import load_policy
 from policies.catalogue import Catalogue, Item
 from policies.fold import Fold

@@ -8,7 +8,7 @@ from bandits.exploration import EpsilonGreedy, Greedy, LinTs, LinUcb, Softmax, S
 from bandits.log.records import DecisionRecord, LogEntry
 from bandits.ridge.learner import RidgeConfig
 from bandits.types import Interaction
-from bandits.vw import VwLearner, load_vw
+from bandits.vw.learner import VwLearner, load_vw
 from policies.catalogue import Catalogue, Item
 from policies.features import featurise_record
 from policies.ranker import explicit_pool

@@ -19,8 +19,8 @@ from bandits.log.join import JoinRule
 from bandits.log.positions import log_order
 from bandits.ridge.learner import RidgeConfig, RidgeLearner, decode_sums
 from bandits.ridge.merge import merge_ridge
-from bandits.vw import VwLearner, decode_model
-from bandits.vw_merge import carry_vw, check_mergeable, merge_vw
+from bandits.vw.learner import VwLearner, decode_model
+from bandits.vw.merge import carry_vw, check_mergeable, merge_vw
 from policies.fold_state import decode_state
 from policies.spec import PolicySpec, VwConfig, decode_spec
 from policies.together import verify_together

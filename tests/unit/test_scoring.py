@@ -13,7 +13,10 @@ from strategies import MANY
 from vowpal_wabbit_next import DebugNode, Workspace
 
 from bandits.errors import SnapshotError, SpecError
-from bandits.scoring import (
+from bandits.types import ActionSet, Context, Float32, Float64, Interaction, Namespace
+from bandits.vw.examples import Examples
+from bandits.vw.learner import VwLearner, VwWeights, load_vw
+from bandits.vw.weights import (
     CLAIMED,
     ScorerPlan,
     WeightScorer,
@@ -21,9 +24,6 @@ from bandits.scoring import (
     parse_arguments,
     read_arguments,
 )
-from bandits.types import ActionSet, Context, Float32, Float64, Interaction, Namespace
-from bandits.vw import VwLearner, VwWeights, load_vw
-from bandits.vw_examples import Examples
 
 # Every claimed option; interactions in each of the ways to write them: repeated, mirrored, of one
 # namespace, wildcards

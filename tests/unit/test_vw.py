@@ -13,9 +13,8 @@ from vowpal_wabbit_next import TextFormatParser, Workspace, run_cli_driver
 
 from bandits.errors import InvalidInputError, InvalidPmfError, SnapshotError, SpecError
 from bandits.features.hashing import hash_feature
-from bandits.scoring import CLAIMED, read_arguments
 from bandits.types import ActionSet, Context, Interaction, Namespace, Snapshot, check_pmf
-from bandits.vw import (
+from bandits.vw.learner import (
     KNOWN,
     MODEL_KIND,
     WEIGHTS_KIND,
@@ -26,6 +25,7 @@ from bandits.vw import (
     encode_model,
     load_vw,
 )
+from bandits.vw.weights import CLAIMED, read_arguments
 
 Features = dict[str, dict[str, float]]  # by namespace
 

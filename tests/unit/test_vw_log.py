@@ -13,8 +13,8 @@ from vowpal_wabbit_next import TextFormatParser, Workspace, run_cli_driver
 from bandits.errors import BadRowError, InvalidPmfError
 from bandits.exploration import EpsilonGreedy
 from bandits.types import ActionSet, Context
-from bandits.vw import VwLearner, VwModel, load_vw
-from bandits.vw_log import Label, LogFormat, VwLogReader
+from bandits.vw.learner import VwLearner, VwModel, load_vw
+from bandits.vw.log_reader import Label, LogFormat, VwLogReader
 from policies.spec import PolicySpec, VwConfig
 from simulator.logs.dsjson import dsjson_pieces
 from simulator.logs.vw_text import text_pieces

@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 from vowpal_wabbit_next import Workspace, run_cli_driver
 
 from bandits.errors import BanditloopError, ReplayError, SnapshotError, SpecError
-from bandits.vw import VwLearner
-from bandits.vw_log import VwLogReader
-from bandits.vw_options import OTHER_PROBLEMS, read_command
+from bandits.vw.learner import VwLearner
+from bandits.vw.log_reader import VwLogReader
+from bandits.vw.options import OTHER_PROBLEMS, read_command
 from serve_app.cli import app
 from simulator.logs.vw_text import text_pieces
 from simulator.policy_args import policy_of

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from vowpal_wabbit_next import DSJsonFormatParser, TextFormatParser, Workspace, run_cli_driver
 
 from bandits.errors import BadRowError
-from bandits.vw_log import _check_namespaces
+from bandits.vw.log_reader import _check_namespaces
 from serve_app.cli import app
 from simulator.logs.dsjson import NO_LABEL, SKIP_LEARN, dsjson_pieces
 from simulator.logs.left_out import MARKER

@@ -22,10 +22,10 @@ from bandits.errors import (
     SpecError,
 )
 from bandits.log.codec import MALFORMED
-from bandits.scoring import CLAIMED, WeightScorer, parse_arguments, read_arguments, read_bits
 from bandits.types import ActionSet, Context, Float64, Interaction, Pmf, Row, Snapshot
-from bandits.vw_accepted import KNOWN
-from bandits.vw_examples import NO_LABEL, Examples
+from bandits.vw.accepted import KNOWN
+from bandits.vw.examples import NO_LABEL, Examples
+from bandits.vw.weights import CLAIMED, WeightScorer, parse_arguments, read_arguments, read_bits
 
 WEIGHTS_KIND = "vw-weights"
 MODEL_KIND = "vw-model"
@@ -193,7 +193,7 @@ class VwLearner:
     fresh one would be taught in.
 
     ``args`` is any ``--cb_explore_adf`` argument string made of ``KNOWN`` options. A snapshot is
-    the weights, for ``bandits.scoring``, where that is exact; else, or if ``own_exploration`` asks
+    the weights, for ``bandits.vw.weights``, where that is exact; else, or if ``own_exploration`` asks
     for VW's own PMF, the whole model.
 
     Raises:

@@ -4,8 +4,8 @@ import numpy as np
 from numpy.typing import NDArray
 from vowpal_wabbit_next import CBLabel, Example
 
-from bandits.scoring import first_byte
 from bandits.types import ActionSet, Context, Float32, Namespace, Row, UInt32
+from bandits.vw.weights import first_byte
 
 NO_LABEL = CBLabel()
 _SHARED = CBLabel(shared=True)

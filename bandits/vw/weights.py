@@ -1,7 +1,7 @@
 """Vowpal Wabbit's scores in numpy, from the weights alone, for the argument strings whose scores are a plain sum.
 
 A replica answers with this: no VW, no parsing. ``parse_arguments`` decides whether an argument
-string is one for which that is known to be exact; all others go to VW itself (``bandits.vw``).
+string is one for which that is known to be exact; all others go to VW itself (``bandits.vw.learner``).
 
 Source: VW 9.9, ``core/interactions_predict.h`` and ``core/interactions.h``.
 """
@@ -20,7 +20,7 @@ from bandits.features.flat import Spaces, flatten, names_of, numbered
 from bandits.kernels.compiled import Int32
 from bandits.kernels.features import weigh
 from bandits.types import ActionSet, Context, Float32, Float64, Namespace, UInt32, frozen
-from bandits.vw_options import OTHER_PROBLEMS
+from bandits.vw.options import OTHER_PROBLEMS
 
 Arity = Literal["flag", "value", "list"]
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from bandits.errors import SpecError
-from bandits.scoring import CLAIMED, SCORED_CB_TYPES, Arity, parse_arguments, read_arguments
+from bandits.vw.weights import CLAIMED, SCORED_CB_TYPES, Arity, parse_arguments, read_arguments
 
 FIELD = "learner.args"
 INTERACTIONS = ("quadratic", "cubic", "interactions", "ignore_linear")

@@ -9,9 +9,9 @@ import numpy as np
 from vowpal_wabbit_next import CBLabel, LabelType, PredictionType, Workspace, _core
 
 from bandits.errors import BadRowError, ReplayError, SnapshotError, SpecError
-from bandits.scoring import Arity, read_arguments
 from bandits.types import Pmf, frozen
-from bandits.vw_accepted import KNOWN
+from bandits.vw.accepted import KNOWN
+from bandits.vw.weights import Arity, read_arguments
 
 LogFormat = Literal["dsjson", "text"]
 
