@@ -15,6 +15,7 @@ from vowpal_wabbit_next import run_cli_driver
 
 from bandits.exploration import LinUcb
 from bandits.ridge.learner import RidgeConfig
+from bandits.statistics.intervals import Bootstrap, Normal
 from bandits.vw.log_reader import LogFormat
 from policies.catalogue import Catalogue
 from policies.spec import PolicySpec
@@ -23,7 +24,6 @@ from simulator.ope.batch import ope_batch_from_pmfs
 from simulator.ope.estimators import estimator, update_all
 from simulator.ope.features import of_columns
 from simulator.ope.formulas import FORMULAS
-from simulator.ope.intervals import Bootstrap, Normal
 from simulator.ope.reward_model import RewardModel
 from simulator.progressive import progressive, vw_progressive
 

@@ -16,13 +16,12 @@ import numpy as np
 from bandits.decide import PURPOSE_ACTION, uniform
 from bandits.kernels.actions import draw
 from bandits.log.records import DecisionRecord
-from bandits.types import Float64, Pmf
+from bandits.statistics.betting import MORE, p_value
+from bandits.types import Pmf
 
 FALSE_ALARM = 1e-4
 """Of each statistical test. Every decision's draw must re-derive, with no allowance."""
 
-MORE = np.array([0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001])
-"""Bets that unlikely actions are chosen more than logged: that this share of the choices was uniform."""
 LESS = np.array([0.9, 0.5, 0.2, 0.1, 0.03, 0.01])
 """Bets that they are chosen less, in shares of the largest such bet that cannot lose everything."""
 
@@ -92,13 +91,6 @@ class WeightTest:
     def p_value(self) -> float:
         """Bounds the chance of such weights in a true log."""
         return p_value(np.concatenate([self._more, self._less]))
-
-
-def p_value(log_money: Float64) -> float:
-    """Of bettors who each started with an equal part of 1: 1 / their money together, at most 1."""
-    largest = float(log_money.max())
-    together = largest + math.log(float(np.exp(log_money - largest).mean()))
-    return math.exp(-max(together, 0.0))
 
 
 def redraws(record: DecisionRecord, salt: bytes) -> bool:

@@ -13,6 +13,8 @@ import msgspec
 import numpy as np
 
 from bandits.errors import ReplayError
+from bandits.statistics.intervals import INTERVALS, REPLICATES, Interval
+from bandits.statistics.moments import add_rows
 from bandits.types import Float64
 from policies.learned import Seen
 from simulator.logs.base import (
@@ -33,8 +35,6 @@ from simulator.ope.comparisons import Difference, comparisons
 from simulator.ope.estimators import Estimator, Slope, estimator
 from simulator.ope.features import features_of, parts_of
 from simulator.ope.formulas import FORMULAS
-from simulator.ope.intervals import INTERVALS, REPLICATES, Interval
-from simulator.ope.moments import add_rows
 from simulator.ope.overview import Overview
 from simulator.ope.reward_model import DEFAULT, FittedRewardModel, RewardModel
 from simulator.provenance import count_seen, doubts_of, provenance_of

@@ -13,13 +13,13 @@ import msgspec
 import numpy as np
 
 from bandits.errors import ReplayError
+from bandits.statistics.intervals import INTERVALS, REPLICATES, Interval
 from bandits.types import Float64
 from policies.learned import Seen
 from simulator.logs.base import LoggedDecision, Piece, caution_of, key_of, no_rows
 from simulator.logs.left_out import BAD, LeftOut, left_out_of
 from simulator.ope.comparisons import Difference, comparisons
 from simulator.ope.features import Scales, features_of
-from simulator.ope.intervals import INTERVALS, REPLICATES, Interval
 from simulator.ope.overview import Charts
 from simulator.ope.session_batch import SessionBatch, session_batch
 from simulator.ope.session_estimators import Reach, SessionEstimator

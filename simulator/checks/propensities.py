@@ -10,8 +10,9 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from bandits.log.records import DecisionRecord, LogEntry, SpecRecord
+from bandits.statistics.betting import MORE, p_value
 from bandits.types import Pmf
-from simulator.audit import FALSE_ALARM, LESS, MORE, WeightTest, p_value, redraws
+from simulator.audit import FALSE_ALARM, LESS, WeightTest, redraws
 from simulator.checks.findings import Figure, Finding, Severity, found, nothing
 
 NOT_THE_PMF = (

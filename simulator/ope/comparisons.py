@@ -7,12 +7,12 @@ import msgspec
 import numpy as np
 
 from bandits.errors import ReplayError
+from bandits.statistics.intervals import ALPHA, Interval, Normal, Sample, per_decision
+from bandits.statistics.moments import Moments, add_rows
 from bandits.types import Float64
 from simulator.ope.batch import OpeBatch
 from simulator.ope.estimators import gathered
 from simulator.ope.formulas import Formula, Range
-from simulator.ope.intervals import ALPHA, Interval, Normal, Sample, per_decision
-from simulator.ope.moments import Moments, add_rows
 from simulator.ope.verdict import Diagnostics, Verdict, judge
 
 VERDICTS: tuple[Verdict, ...] = ("reliable", "weak", "unreliable")

@@ -11,11 +11,11 @@ import msgspec
 import numpy as np
 
 from bandits.errors import ReplayError
+from bandits.statistics.intervals import Interval, Normal, Sample, per_decision
+from bandits.statistics.moments import Moments, add_rows, checked
 from bandits.types import Float64
 from simulator.ope.batch import OpeBatch
 from simulator.ope.formulas import FORMULAS, Formula
-from simulator.ope.intervals import Interval, Normal, Sample, per_decision
-from simulator.ope.moments import Moments, add_rows, checked
 from simulator.ope.verdict import Diagnostics, Verdict, judge
 
 

@@ -13,8 +13,8 @@ from typing import Literal
 
 import numpy as np
 
+from bandits.statistics.betting import MORE, p_value
 from bandits.types import Float64
-from simulator.audit import MORE, p_value
 from simulator.ope.batch import OpeBatch
 
 Verdict = Literal["reliable", "weak", "unreliable"]

@@ -15,10 +15,10 @@ import numpy as np
 from bandits.errors import InvalidFieldError
 from bandits.exploration import EpsilonGreedy, Exploration, Greedy, LinTs
 from bandits.ridge.learner import RidgeConfig
+from bandits.statistics.intervals import z_of
 from bandits.types import Float64, Policy
 from policies.blend import load_policy, make_learner
 from policies.spec import PolicySpec, VwConfig
-from simulator.ope.intervals import z_of
 from simulator.rllib_env import session_world
 from simulator.sessions.base import USE, SessionWorld, features_of
 from simulator.sessions.optimum import myopic_return, optimal_return, value_of

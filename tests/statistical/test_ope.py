@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 from worlds import World, never_taken, not_uniform, rarely_taken, recomputed, scaled, sound
 
+from bandits.statistics.intervals import Anytime, Bernstein, Bootstrap, Interval, Normal
 from simulator.audit import FALSE_ALARM
 from simulator.ope.batch import OpeBatch
 from simulator.ope.comparisons import Difference, comparisons
 from simulator.ope.estimators import Estimate, estimator
 from simulator.ope.formulas import FORMULAS
-from simulator.ope.intervals import Anytime, Bernstein, Bootstrap, Interval, Normal
 from simulator.ope.verdict import SUSPICION, Diagnostics
 
 WORLDS = 400

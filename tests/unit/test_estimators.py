@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from bandits.errors import BadRowError, ReplayError
+from bandits.statistics.intervals import Anytime, Bernstein, Bootstrap, Normal
 from simulator.ope.batch import OpeBatch, ope_batch_from_pmfs
 from simulator.ope.comparisons import Difference, comparisons
 from simulator.ope.estimators import Estimate, Estimator, Slope, estimator
 from simulator.ope.formulas import FORMULAS, IPS, SNIPS, Formula
-from simulator.ope.intervals import Anytime, Bernstein, Bootstrap, Normal
 
 REPLICATES = 50
 TUNED = {name: kind.tuned for name, kind in FORMULAS.items() if kind.tuned}

@@ -9,11 +9,11 @@ import pytest
 
 from bandits.errors import ReplayError
 from bandits.features.hashing import splitmix64
+from bandits.statistics.intervals import INTERVALS, Anytime, Bernstein, Bootstrap, Normal, z_of
+from bandits.statistics.moments import POISSON, Moments, poisson_weights
 from simulator.ope.batch import OpeBatch
 from simulator.ope.estimators import Estimator, estimator
 from simulator.ope.formulas import FORMULAS, IPS, SNDR, SNIPS, ClippedIPS, DRos, SwitchDR
-from simulator.ope.intervals import INTERVALS, Anytime, Bernstein, Bootstrap, Normal, z_of
-from simulator.ope.moments import POISSON, Moments, poisson_weights
 
 N = 1000
 

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from bandits.errors import ReplayError
+from bandits.statistics.intervals import Anytime, Bernstein, Bootstrap
 from simulator.logs.formats import open_log
 from simulator.ope.batch import OpeBatch
 from simulator.ope.comparisons import Difference
 from simulator.ope.estimators import estimator
 from simulator.ope.formulas import FORMULAS
-from simulator.ope.intervals import Anytime, Bernstein, Bootstrap
 from simulator.replay import Question, evaluate
 from simulator.targets import Logging, Uniform
 

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from bandits.errors import BadRowError, ReplayError
 from bandits.exploration import Softmax
 from bandits.ridge.learner import RidgeConfig
+from bandits.statistics.intervals import Bernstein, Bootstrap
 from bandits.types import Float64
 from policies.blend import make_learner
 from policies.spec import PolicySpec
@@ -18,7 +19,6 @@ from simulator.logs.base import LoggedDecision, batch_of, key_of
 from simulator.ope.batch import OpeBatch
 from simulator.ope.estimators import Estimator
 from simulator.ope.formulas import DR, SNIPS
-from simulator.ope.intervals import Bernstein, Bootstrap
 from simulator.ope.session_batch import SessionBatch, session_batch
 from simulator.ope.session_estimators import Reach, SessionEstimator
 from simulator.ope.session_formulas import SESSION_FORMULAS

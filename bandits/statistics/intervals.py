@@ -15,8 +15,8 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from bandits.errors import ReplayError
+from bandits.statistics.moments import Moments
 from bandits.types import Float64
-from simulator.ope.moments import Moments
 
 ALPHA = 0.05
 REPLICATES = 200

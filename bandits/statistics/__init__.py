@@ -1,0 +1,1 @@
+"""Statistics: moments that merge, intervals, tests by betting."""

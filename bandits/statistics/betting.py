@@ -1,0 +1,17 @@
+"""Testing by betting: the money of a bettor who would lose if the hypothesis were true."""
+
+import math
+
+import numpy as np
+
+from bandits.types import Float64
+
+MORE = np.array([0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001])
+"""Bets that unlikely actions are chosen more than logged: that this share of the choices was uniform."""
+
+
+def p_value(log_money: Float64) -> float:
+    """Of bettors who each started with an equal part of 1: 1 / their money together, at most 1."""
+    largest = float(log_money.max())
+    together = largest + math.log(float(np.exp(log_money - largest).mean()))
+    return math.exp(-max(together, 0.0))
