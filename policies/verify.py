@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from bandits.distance import distance
 from bandits.errors import SnapshotError
 from bandits.log.positions import START, log_order
 from bandits.log.records import LogEntry
+from bandits.snapshot_distance import distance
 from bandits.types import Snapshot
 from policies.fold import Fold
 
@@ -33,7 +33,7 @@ class Served:
 class Verified:
     """``close``: within 1e-6, by another build than this one.
 
-    ``distance`` as of ``bandits.distance``.
+    ``distance`` as of ``bandits.snapshot_distance``.
     """
 
     snapshot_id: str

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 import pytest
 from upgrades import Left, unpacked
 
-from bandits.distance import distance
 from bandits.log.codec import encode
 from bandits.log.positions import START, log_order
 from bandits.log.records import BuildRecord, DecisionRecord, LogEntry, MergeRecord, SpecRecord
+from bandits.snapshot_distance import distance
 from bandits.types import ActionSet, Context
 from policies.archive import ArchiveReader, archive_folders
 from policies.blend import load_policy, make_learner
