@@ -12,7 +12,8 @@ from bandits.features.hashing import hash_feature
 from bandits.log.records import DecisionRecord
 from bandits.types import ActionSet, Context, Float32, Float64, Namespace, Row, UInt32, frozen
 from bandits.values import FeatureMap
-from policies.catalogue import FEATURES, Catalogue, coded_rows, namespace_of
+from policies.catalogue import Catalogue
+from policies.encoding import FEATURES, coded_rows, namespace_of
 from policies.spec import PolicySpec
 
 CONTEXT, ITEM, SCORES = "context", "item", "scores"

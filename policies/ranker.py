@@ -33,15 +33,16 @@ from bandits.log.records import DecisionRecord
 from bandits.types import ActionSet, Context, Float32, Policy, Snapshot
 from bandits.values import MAX_EVENT_ID_BYTES, MAX_NUMBER, FeatureMap
 from policies.blend import load_policy
-from policies.catalogue import Catalogue, check_features
+from policies.catalogue import Catalogue
+from policies.encoding import check_features
 from policies.features import featurise
 from policies.guardrails import FixedPolicy, in_holdout
 from policies.mixture import Mixture
 from policies.requests import MAX_ACTIONS, ActionRequest, RankRequest
+from policies.source_failures import Trouble
 from policies.sources.base import Candidates, CandidateSource, SourceRequest
 from policies.sources.rl import RlScorer
 from policies.spec import PolicySpec
-from policies.troubles import Trouble
 
 MAX_PAIRS = 8_000_000
 MAX_REASON = 200

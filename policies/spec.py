@@ -24,9 +24,9 @@ from bandits.exploration import (
 )
 from bandits.log.codec import MALFORMED, digest
 from bandits.log.join import JoinRule
-from bandits.reading import choices, parse_yaml, read
 from bandits.ridge.learner import RidgeConfig, Standbys
 from bandits.rl.network import RlConfig
+from policies.typed_yaml import choices, parse_yaml, read
 
 UNIFORM = "uniform"
 

@@ -18,8 +18,8 @@ from rich.table import Table
 from rich.text import Text
 
 from bandits.errors import InvalidFieldError, ReplayError
-from bandits.reading import parse_yaml, read
 from policies.spec import PolicySpec, decode_spec
+from policies.typed_yaml import parse_yaml, read
 from serve_app.cli_snapshots import opened
 from serve_app.placement import on_node_for
 from serve_app.terminal import table, words

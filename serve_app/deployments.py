@@ -10,8 +10,8 @@ import time
 import uuid
 from collections.abc import Iterable
 
+from policies.source_failures import Trouble
 from policies.spec import PolicySpec
-from policies.troubles import Trouble
 from serve_app.environment import collect_rarely
 from serve_app.event_log import LogWriter
 from serve_app.http import Api

@@ -21,7 +21,7 @@ from prometheus_client.core import (
     Metric,
 )
 
-from policies.troubles import Trouble
+from policies.source_failures import Trouble
 from serve_app.keys import PROCESSES, Keys, process_metrics
 from serve_app.keys import partitions as key_names
 from serve_app.learning import Learning

@@ -33,7 +33,7 @@ from bandits.errors import (
     StartupError,
     UnauthorizedError,
 )
-from bandits.reading import parse_yaml, read
+from policies.typed_yaml import parse_yaml, read
 
 ScopeName = Literal["rank", "reward", "admin"]
 SCOPES: tuple[ScopeName, ...] = get_args(ScopeName)

@@ -6,9 +6,9 @@ from typing import Any
 import msgspec
 
 from bandits.errors import InvalidFieldError, ReplayError
-from bandits.reading import parse_yaml, read
 from bandits.vw.options import Command, read_command
 from policies.spec import PolicySpec, load_spec
+from policies.typed_yaml import parse_yaml, read
 from simulator.targets import Column, Logging, Source, Table, Target, Uniform
 from simulator.trained import read_trained
 

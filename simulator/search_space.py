@@ -7,8 +7,8 @@ import msgspec
 import numpy as np
 
 from bandits.errors import InvalidFieldError, SpecError
-from bandits.reading import choices, parse_yaml, read
 from policies.spec import PolicySpec, load_spec, read_spec, spec_of
+from policies.typed_yaml import choices, parse_yaml, read
 
 
 class Choice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

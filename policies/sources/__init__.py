@@ -6,13 +6,13 @@
 from collections.abc import Sequence
 
 from bandits.errors import SpecError
-from bandits.reading import nearest
 from policies.artifact import Artifact
 from policies.sources.base import Candidates, CandidateSource, SourceRequest
 from policies.sources.local import LocalSource, Model, load_model
 from policies.sources.remote import HttpSource
 from policies.sources.rl import RlScorer
 from policies.spec import ArtifactSource, RemoteSource, RlSource, Source
+from policies.typed_yaml import nearest
 
 __all__ = [
     "CandidateSource",

@@ -19,7 +19,7 @@ from bandits.features.hashing import UInt64, splitmix64
 from bandits.log.codec import MALFORMED
 from bandits.types import Float64
 from bandits.values import MAX_NUMBER, FeatureMap
-from policies.catalogue import check_features
+from policies.encoding import check_features
 from policies.requests import plain_features
 from simulator.logs.base import LogBatch, LoggedDecision, key_of
 from simulator.logs.cells import (

@@ -18,7 +18,7 @@ from bandits.errors import ReplayError
 from bandits.features.columns import FNV_PRIME
 from bandits.features.hashing import hash_feature
 from bandits.types import Float64, UInt32, frozen
-from policies.catalogue import FEATURES, hash_pairs
+from policies.encoding import FEATURES, hash_pairs
 from policies.features import CONTEXT, ITEM, score_features
 from simulator.logs.base import LoggedDecision
 

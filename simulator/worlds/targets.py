@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from bandits.errors import InvalidFieldError
 from bandits.exploration import Positive
-from bandits.reading import parse_yaml, read
 from bandits.types import Float64, Pmf
+from policies.typed_yaml import parse_yaml, read
 from simulator.logs.base import LoggedDecision
 from simulator.synthetic import SyntheticWorld
 from simulator.targets import RowTarget

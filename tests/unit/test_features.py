@@ -10,7 +10,8 @@ from bandits.errors import ArtifactError
 from bandits.features.hashing import hash_feature
 from bandits.log.codec import decode, encode
 from bandits.types import ActionSet, Context, Namespace
-from policies.catalogue import Catalogue, Item, hash_pairs, namespace_of
+from policies.catalogue import Catalogue, Item
+from policies.encoding import hash_pairs, namespace_of
 from policies.features import featurise, featurise_record, score_features
 from policies.ranker import ActionRequest, RankRequest
 from policies.spec import PolicySpec
