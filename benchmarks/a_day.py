@@ -36,7 +36,7 @@ from bandits.log.codec import encode
 from bandits.log.join import JoinRule
 from bandits.log.records import CatalogueRecord, DecisionRecord, RewardRecord
 from bandits.ridge.learner import RidgeConfig
-from policies.archive import ArchiveReader
+from policies.archive.archive import ArchiveReader
 from policies.catalogue import Catalogue
 from policies.spec import PolicySpec
 from serve_app.archiver import Archiver

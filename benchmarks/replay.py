@@ -25,9 +25,9 @@ import numpy as np
 from bandits.log.codec import digest, encode
 from bandits.log.join import JoinRule
 from bandits.log.records import DecisionRecord, RewardRecord, SpecRecord, TickRecord
-from policies.archive import ArchiveWriter
+from policies.archive.archive import ArchiveWriter
+from policies.archive.range_file import Range, hour_of
 from policies.catalogue import Catalogue
-from policies.ranges import Range, hour_of
 from policies.spec import PolicySpec
 from simulator.logs.csv_log import CsvColumns
 from simulator.logs.formats import open_log

@@ -27,8 +27,8 @@ from pyarrow import fs
 
 from bandits.errors import ArchiveError
 from bandits.log.positions import START, log_order
-from policies.archive import ArchiveReader, ArchiveWriter, archive_folder
-from policies.ranges import Range, hour_of
+from policies.archive.archive import ArchiveReader, ArchiveWriter, archive_folder
+from policies.archive.range_file import Range, hour_of
 from serve_app.event_log import FIELD
 from serve_app.keys import Keys
 from serve_app.redis_clients import FAILURES, now_ms

@@ -6,7 +6,7 @@ from typing import Any
 
 from bandits.errors import ArchiveError
 from bandits.log.positions import log_order
-from policies.archive import ArchiveReader, archive_folders, archived
+from policies.archive.archive import ArchiveReader, archive_folders, archived
 from serve_app.settings import Settings
 
 

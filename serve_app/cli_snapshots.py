@@ -17,7 +17,7 @@ from bandits.errors import SnapshotError
 from bandits.log.codec import digest
 from bandits.log.positions import START, log_order
 from bandits.log.records import PinRecord, RollbackRecord, WarmStartRecord
-from policies.archive import ArchiveReader, archive_folder
+from policies.archive.archive import ArchiveReader, archive_folder
 from policies.spec import PolicySpec, decode_spec
 from policies.trained import TrainedModel, decode_trained
 from policies.verify import Verified

@@ -8,7 +8,7 @@ import redis
 from bandits.errors import LogGapError, MissingBlobError
 from bandits.log.positions import START, log_order
 from bandits.log.records import LogEntry
-from policies.archive import ArchiveReader
+from policies.archive.archive import ArchiveReader
 from serve_app.archiver import Committed
 from serve_app.event_log import LogReader
 from serve_app.keys import Keys

@@ -36,7 +36,7 @@ from bandits.log.records import (
 from bandits.log.versions import FOLD
 from bandits.ridge.learner import RidgeLearner
 from bandits.types import Snapshot
-from policies.archive import ArchiveReader
+from policies.archive.archive import ArchiveReader
 from policies.blend import make_learner
 from policies.catalogue import Catalogue
 from policies.fold import Fold

@@ -23,7 +23,7 @@ from bandits.log.positions import position_before
 from bandits.log.records import CutRecord, LogRecord, MergeInput, MergeRecord
 from bandits.ridge.learner import RidgeConfig
 from bandits.vw.merge import check_mergeable
-from policies.archive import ArchiveReader, archive_folder
+from policies.archive.archive import ArchiveReader, archive_folder
 from policies.artifact import Artifact
 from policies.catalogue import Catalogue
 from policies.fold_state import Cut, FoldState

@@ -12,7 +12,7 @@ from bandits.errors import SnapshotError, UnknownPolicyError
 from bandits.log.codec import encode
 from bandits.log.positions import log_order
 from bandits.log.records import PinRecord, RollbackRecord, WarmStartRecord
-from policies.archive import ArchiveReader
+from policies.archive.archive import ArchiveReader
 from policies.fold_state import Refusal
 from policies.verify import Served
 from serve_app.checkpoints import Checkpoints, Stored

@@ -17,7 +17,7 @@ import redis
 from redis.cluster import RedisCluster
 
 from bandits.errors import ArchiveError, BanditloopError
-from policies.archive import ArchiveReader
+from policies.archive.archive import ArchiveReader
 from policies.fold import Fold
 from serve_app.checkpoints import Checkpoints
 from serve_app.keys import Keys

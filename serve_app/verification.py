@@ -18,7 +18,7 @@ import msgspec
 from bandits.errors import SnapshotError
 from bandits.log.codec import digest
 from bandits.log.positions import log_order
-from policies.archive import ArchiveReader, archive_folder
+from policies.archive.archive import ArchiveReader, archive_folder
 from policies.fold import Fold
 from policies.fold_state import FoldState, decode_state
 from policies.together import Together, verify_together

@@ -18,9 +18,9 @@ from bandits.log.records import (
     RewardRecord,
     TickRecord,
 )
-from policies.archive import ArchiveWriter
+from policies.archive.archive import ArchiveWriter
+from policies.archive.range_file import Range, hour_of
 from policies.catalogue import Catalogue
-from policies.ranges import Range, hour_of
 from policies.spec import PolicySpec
 
 WINDOW = 10_000

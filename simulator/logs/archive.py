@@ -19,7 +19,7 @@ from bandits.log.join import Join, JoinedDecision, JoinRule
 from bandits.log.positions import START, log_order
 from bandits.log.records import DecisionRecord, LogEntry, SpecRecord, TickRecord
 from bandits.log.versions import fold_version
-from policies.archive import ArchiveReader, archive_folders
+from policies.archive.archive import ArchiveReader, archive_folders
 from policies.blend import make_learner
 from policies.catalogue import Catalogue
 from policies.spec import PolicySpec, decode_spec

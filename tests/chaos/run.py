@@ -31,7 +31,7 @@ from traffic import Promised, Traffic
 from victims import KINDS, Victims
 
 from bandits.log.records import DecisionRecord, RewardRecord
-from policies.archive import ArchiveReader
+from policies.archive.archive import ArchiveReader
 from serve_app.client import wait_until_ready
 from serve_app.environment import free_port
 from serve_app.keys import Keys

@@ -16,7 +16,7 @@ import numpy as np
 import redis
 
 from bandits.log.records import DecisionRecord, RewardRecord
-from policies.archive import ArchiveReader
+from policies.archive.archive import ArchiveReader
 from serve_app.client import AsyncClient, ServiceError
 from serve_app.stored import StoredPolicy
 

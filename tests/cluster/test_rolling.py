@@ -16,7 +16,7 @@ from cluster.fixed import FixedCluster
 from cluster.load import Load, stopwatch
 
 from bandits.log.records import ArtifactRecord, SpecRecord
-from policies.archive import ArchiveReader
+from policies.archive.archive import ArchiveReader
 from policies.artifact import Artifact, Histories, TrainedSource, write
 from serve_app.client import wait_until_ready
 from serve_app.environment import free_port

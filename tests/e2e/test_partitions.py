@@ -17,7 +17,7 @@ from processes import descendants
 from servers import binary_of
 
 from bandits.features.hashing import partition_of
-from policies.archive import ArchiveReader, archive_folders
+from policies.archive.archive import ArchiveReader, archive_folders
 from policies.ranker import ActionRequest
 from serve_app.client import Client, wait_until_ready
 from serve_app.environment import free_port

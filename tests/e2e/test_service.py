@@ -18,7 +18,7 @@ from processes import descendants
 
 from bandits.errors import BanditloopError
 from bandits.log.records import DecisionRecord
-from policies.archive import ArchiveReader
+from policies.archive.archive import ArchiveReader
 from policies.ranker import ActionRequest
 from serve_app.client import Client, ServiceError, wait_until_ready
 from serve_app.environment import free_port

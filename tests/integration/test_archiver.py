@@ -18,8 +18,8 @@ from bandits.errors import ArchiveError, LogGapError, MissingBlobError
 from bandits.log.codec import digest, encode
 from bandits.log.positions import log_order
 from bandits.log.records import CatalogueRecord, RewardRecord, SpecRecord, TickRecord
-from policies.archive import ArchiveReader
-from policies.ranges import Range
+from policies.archive.archive import ArchiveReader
+from policies.archive.range_file import Range
 from serve_app.archiver import COMMIT, MARK, Archiver, Committed
 from serve_app.event_log import FIELD
 from serve_app.history import History

@@ -16,9 +16,9 @@ from typer.testing import CliRunner
 from bandits.log.codec import decode, encode
 from bandits.log.join import JoinRule
 from bandits.log.records import DecisionRecord, RewardRecord, TickRecord
-from policies.archive import ArchiveWriter
+from policies.archive.archive import ArchiveWriter
+from policies.archive.range_file import Range
 from policies.catalogue import Catalogue
-from policies.ranges import Range
 from policies.ranker import ActionRequest, RankRequest
 from policies.spec import PolicySpec
 from serve_app import learner, snapshots

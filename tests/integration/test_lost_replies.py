@@ -27,7 +27,7 @@ from bandits.log.records import (
     SpecRecord,
     WarmStartRecord,
 )
-from policies.archive import ArchiveReader
+from policies.archive.archive import ArchiveReader
 from serve_app.archiver import Archiver
 from serve_app.checkpoints import Checkpoints
 from serve_app.event_log import FIELD, LogWriter

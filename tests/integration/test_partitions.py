@@ -47,7 +47,7 @@ from bandits.log.records import (
     RewardRecord,
     RollbackRecord,
 )
-from policies.archive import ArchiveReader, archive_folder
+from policies.archive.archive import ArchiveReader, archive_folder
 from policies.catalogue import Item
 from policies.ranker import ActionRequest, RankRequest
 from serve_app import partitions as partitions_module

@@ -18,7 +18,7 @@ from bandits.log.records import (
     TickRecord,
     WarmStartRecord,
 )
-from policies.archive import ArchiveReader
+from policies.archive.archive import ArchiveReader
 from policies.blend import make_learner
 from policies.catalogue import Catalogue, Item
 from policies.trained import TrainedModel

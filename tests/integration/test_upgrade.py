@@ -16,7 +16,7 @@ from upgrades import Left, unpacked
 from bandits.log.positions import START
 from bandits.log.records import BuildRecord, SpecRecord
 from bandits.log.versions import FOLD
-from policies.archive import ArchiveReader, archive_folder
+from policies.archive.archive import ArchiveReader, archive_folder
 from policies.fold import Fold
 from serve_app.archiver import Archiver
 from serve_app.background import logs_of

@@ -25,9 +25,9 @@ from bandits.log.records import (
     SpecRecord,
     TickRecord,
 )
-from policies import ranges
-from policies.archive import ArchiveReader, ArchiveWriter
-from policies.ranges import SCHEMA, Range, hour_of, write_range
+from policies.archive import range_file as ranges
+from policies.archive.archive import ArchiveReader, ArchiveWriter
+from policies.archive.range_file import SCHEMA, Range, hour_of, write_range
 
 Log = list[tuple[str, bytes]]
 

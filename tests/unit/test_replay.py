@@ -21,9 +21,9 @@ from bandits.errors import ArchiveError, BadRowError, ReplayError, SpecError
 from bandits.log.codec import encode
 from bandits.log.join import Join, JoinedDecision, JoinRule
 from bandits.log.records import DecisionRecord, LogEntry
-from policies.archive import ArchiveWriter
+from policies.archive.archive import ArchiveWriter
+from policies.archive.range_file import Range
 from policies.catalogue import Catalogue
-from policies.ranges import Range
 from serve_app.cli import app
 from simulator.fan import in_processes
 from simulator.logs.archive import plain, rows_of

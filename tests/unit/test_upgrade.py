@@ -10,7 +10,7 @@ from bandits.log.positions import START, log_order
 from bandits.log.records import BuildRecord, DecisionRecord, LogEntry, MergeRecord, SpecRecord
 from bandits.snapshot_distance import distance
 from bandits.types import ActionSet, Context
-from policies.archive import ArchiveReader, archive_folders
+from policies.archive.archive import ArchiveReader, archive_folders
 from policies.blend import load_policy, make_learner
 from policies.fold import Fold
 from policies.fold_state import FoldState

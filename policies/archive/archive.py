@@ -29,7 +29,16 @@ from bandits.errors import ArchiveError, CodecError
 from bandits.log.codec import decode, digest, read
 from bandits.log.positions import START, log_order
 from bandits.log.records import BuildRecord, LogEntry
-from policies.ranges import FORMAT, METADATA, SCHEMA, Header, Range, folder_of, hour_of, write_range
+from policies.archive.range_file import (
+    FORMAT,
+    METADATA,
+    SCHEMA,
+    Header,
+    Range,
+    folder_of,
+    hour_of,
+    write_range,
+)
 from policies.storage import Storage
 
 BLOBS = "_blobs"

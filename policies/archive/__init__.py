@@ -1,0 +1,1 @@
+"""The archive: the log as Parquet files, one per committed range."""
