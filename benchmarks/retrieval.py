@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from table import Table
 
 from bandits.types import Float32
-from policies.artifact import Histories, Scale, TrainedSource
+from policies.artifacts.source_artifact import Histories, Scale, TrainedSource
 from policies.sources import Candidates, LocalSource, SourceRequest, load_model
 from policies.training.blocks import arrange
 

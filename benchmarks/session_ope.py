@@ -18,8 +18,8 @@ import numpy as np
 from machine import describe
 
 from bandits.exploration import Softmax
+from policies.artifacts.learner_model import decode_trained
 from policies.blend import load_policy
-from policies.trained import decode_trained
 from simulator.session_replay import SessionQuestion, evaluate_sessions
 from simulator.sessions.experiment import TUNED, bandit_named
 from simulator.sessions.logged import log_sessions

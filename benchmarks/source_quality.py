@@ -30,8 +30,8 @@ from implicit.als import AlternatingLeastSquares
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from policies import artifact
-from policies.artifact import Histories, TrainedSource
+from policies.artifacts import source_artifact as artifact
+from policies.artifacts.source_artifact import Histories, TrainedSource
 from policies.sources import LocalSource, SourceRequest, load_model, load_sources
 from policies.training.cf import AlsConfig, KnnConfig, fit_als, fit_item_knn, user_items
 from policies.training.deep import DeepConfig, dense, fit_autoencoder, fit_deep

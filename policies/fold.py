@@ -50,13 +50,13 @@ from bandits.ridge.learner import RidgeLearner
 from bandits.rl.network import RlLearner
 from bandits.types import Interaction, Learner, Row, Snapshot
 from bandits.vw.learner import VwLearner
+from policies.artifacts.learner_model import decode_trained
 from policies.blend import make_learner
 from policies.catalogue import Catalogue
 from policies.features import chosen_rows, featurise_record
 from policies.fold_state import FoldState, Past, Refusal
 from policies.mixture import source_actions
 from policies.spec import PolicySpec, VwConfig, decode_spec
-from policies.trained import decode_trained
 
 Kind = TypeVar("Kind")
 

@@ -13,8 +13,8 @@ from ray.serve.config import BackpressureConfig
 from ray.serve.handle import DeploymentHandle
 
 from bandits.errors import StartupError
+from policies.artifacts.fetch import pinned
 from policies.spec import PolicySpec, load_spec, read_spec
-from policies.stored_artifact import pinned
 from policies.typed_yaml import choices
 from serve_app.background import Keeper
 from serve_app.deployments import RankReplica

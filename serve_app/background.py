@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import ray
 from ray.exceptions import ActorDiedError, RayActorError
 
+from policies.artifacts.fetch import opened
 from policies.spec import PolicySpec
-from policies.stored_artifact import opened
 from serve_app.environment import collect_rarely
 from serve_app.logs import configure_logging
 from serve_app.loopback import keep_replica_on_loopback

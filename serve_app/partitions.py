@@ -24,7 +24,7 @@ from bandits.log.records import CutRecord, LogRecord, MergeInput, MergeRecord
 from bandits.ridge.learner import RidgeConfig
 from bandits.vw.merge import check_mergeable
 from policies.archive.archive import ArchiveReader, archive_folder
-from policies.artifact import Artifact
+from policies.artifacts.source_artifact import Artifact
 from policies.catalogue import Catalogue
 from policies.fold_state import Cut, FoldState
 from policies.partition_fold import PartitionFold, merge_models

@@ -14,12 +14,12 @@ import redis.asyncio
 from bandits.errors import BanditloopError, LogUnavailableError, SnapshotError
 from bandits.features.hashing import partition_of
 from bandits.log.records import ActivationRecord, CatalogueRecord, DecisionRecord, RewardRecord
+from policies.artifacts.fetch import opened
 from policies.catalogue import Catalogue
 from policies.ranker import Ranker
 from policies.requests import Item, RankRequest
 from policies.sources import load_sources
 from policies.spec import PolicySpec, decode_spec
-from policies.stored_artifact import opened
 from serve_app.event_log import LogWriter, reason_of
 from serve_app.keys import Keys, partitions
 from serve_app.learning import Learning, LearningWatch

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from bandits.errors import SpecError
 from bandits.vw.merge import check_mergeable
 from policies.admission import admit
+from policies.artifacts.fetch import opened
 from policies.blend import make_learner
 from policies.catalogue import Catalogue
 from policies.sources import load_sources
 from policies.spec import PolicySpec, VwConfig, decode_spec
-from policies.stored_artifact import opened
 from serve_app.keys import Keys, partitions
 from serve_app.newer import check_fold
 from serve_app.redis_clients import FAILURES, blocking_client

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bandits.errors import StartupError
-from policies import artifact
+from policies.artifacts import source_artifact as artifact
 from policies.catalogue import Catalogue
 from policies.ranker import Pool, Ranker
 from policies.requests import RankRequest

@@ -10,7 +10,7 @@ import numpy as np
 
 from bandits.features.hashing import UInt64
 from bandits.log.positions import log_order
-from policies.learned import LearnedRows, Learning, Seen
+from policies.artifacts.trained_on import LearnedRows, Learning, Seen
 from simulator.logs.base import LogBatch, LoggedDecision, Piece
 from simulator.ope.verdict import Verdict
 

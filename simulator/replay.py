@@ -16,7 +16,7 @@ from bandits.errors import ReplayError
 from bandits.statistics.intervals import INTERVALS, REPLICATES, Interval
 from bandits.statistics.moments import add_rows
 from bandits.types import Float64
-from policies.learned import Seen
+from policies.artifacts.trained_on import Seen
 from simulator.logs.base import (
     NONE_WAIT,
     LogBatch,

@@ -27,8 +27,8 @@ from bandits.errors import ReplayError, SnapshotError
 from bandits.exploration import Softmax
 from bandits.rl.feature_schema import FeatureSchema
 from bandits.rl.network import Network, RlConfig, encode_network
+from policies.artifacts.learner_model import TrainedModel
 from policies.spec import PolicySpec
-from policies.trained import TrainedModel
 from simulator.fan import connect
 from simulator.rllib_env import ENV_ID, RecSession, session_world
 from simulator.rllib_module import SharedScorer

@@ -17,8 +17,8 @@ from typing import Any
 import msgspec
 
 from bandits.errors import BanditloopError, ReplayError
+from policies.artifacts.learner_model import TrainedModel
 from policies.spec import PolicySpec
-from policies.trained import TrainedModel
 from simulator.fan import OnRay, connect
 from simulator.logs.base import Piece, no_rows
 from simulator.online import check_blend

@@ -15,7 +15,7 @@ import numpy as np
 from bandits.errors import ReplayError
 from bandits.statistics.intervals import INTERVALS, REPLICATES, Interval
 from bandits.types import Float64
-from policies.learned import Seen
+from policies.artifacts.trained_on import Seen
 from simulator.logs.base import LoggedDecision, Piece, caution_of, key_of, no_rows
 from simulator.logs.left_out import BAD, LeftOut, left_out_of
 from simulator.ope.comparisons import Difference, comparisons

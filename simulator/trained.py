@@ -10,10 +10,10 @@ import msgspec
 from bandits.errors import ReplayError
 from bandits.types import Interaction, Pmf, Policy, Snapshot, check_pmf
 from policies.admission import check_learner
+from policies.artifacts.learner_model import TrainedModel, decode_trained
+from policies.artifacts.trained_on import LearnedRows, Learning
 from policies.blend import load_policy, make_learner
-from policies.learned import LearnedRows, Learning
 from policies.spec import PolicySpec
-from policies.trained import TrainedModel, decode_trained
 from simulator.logs.base import LoggedDecision, Piece, kinds_of, no_rows
 from simulator.logs.lines import WEIGHT
 from simulator.online import check_blend, features_of, salt_of

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from policies.artifact import Artifact, Histories, TrainedSource
+from policies.artifacts.source_artifact import Artifact, Histories, TrainedSource
 
 ITEMS = tuple(f"i{n:02}" for n in range(30))
 NAMES = ("popular", "als", "item_knn")

@@ -6,7 +6,7 @@
 from collections.abc import Sequence
 
 from bandits.errors import SpecError
-from policies.artifact import Artifact
+from policies.artifacts.source_artifact import Artifact
 from policies.sources.base import Candidates, CandidateSource, SourceRequest
 from policies.sources.local import LocalSource, Model, load_model
 from policies.sources.remote import HttpSource

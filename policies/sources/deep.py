@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from bandits.errors import ArtifactError
 from bandits.types import Float32
-from policies.artifact import TrainedSource
+from policies.artifacts.source_artifact import TrainedSource
 
 
 class AutoencoderModel:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from bandits.errors import ArtifactError
 from bandits.types import Float32, frozen
-from policies.artifact import Histories, Scale, TrainedSource
+from policies.artifacts.source_artifact import Histories, Scale, TrainedSource
 from policies.catalogue import Catalogue
 from policies.sources.base import Candidates, SourceRequest
 from policies.sources.blocks import Part

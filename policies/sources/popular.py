@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bandits.types import Float32
-from policies.artifact import TrainedSource
+from policies.artifacts.source_artifact import TrainedSource
 
 
 class PopularModel:

@@ -16,7 +16,7 @@ import numpy as np
 from bandits.errors import SourceError, SpecError
 from bandits.log.codec import MALFORMED
 from bandits.types import frozen
-from policies.artifact import Histories
+from policies.artifacts.source_artifact import Histories
 from policies.catalogue import Catalogue
 from policies.sources.base import Candidates, SourceRequest
 from policies.spec import RemoteSource

@@ -15,10 +15,10 @@ from bandits.log.codec import digest
 from bandits.rl.network import decode_network
 from bandits.types import Float32
 from bandits.values import MAX_NUMBER, FeatureMap
+from policies.artifacts.learner_model import decode_trained
 from policies.catalogue import Catalogue
 from policies.features import featurise
 from policies.spec import RlSource
-from policies.trained import decode_trained
 
 
 class RlScorer:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from policies.artifact import Histories, TrainedSource
+from policies.artifacts.source_artifact import Histories, TrainedSource
 
 Step = Callable[[int, int], None]
 

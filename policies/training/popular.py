@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from policies.artifact import Histories, TrainedSource
+from policies.artifacts.source_artifact import Histories, TrainedSource
 
 
 def fit_popular(histories: Histories) -> TrainedSource:

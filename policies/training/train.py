@@ -19,7 +19,7 @@ from rich.progress import Progress as ProgressBars
 
 from bandits.errors import ArtifactError
 from bandits.types import Float32, frozen
-from policies.artifact import Artifact, Histories, Scale, TrainedSource
+from policies.artifacts.source_artifact import Artifact, Histories, Scale, TrainedSource
 from policies.sources import load_model
 from policies.training.popular import fit_popular
 

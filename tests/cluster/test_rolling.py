@@ -17,7 +17,7 @@ from cluster.load import Load, stopwatch
 
 from bandits.log.records import ArtifactRecord, SpecRecord
 from policies.archive.archive import ArchiveReader
-from policies.artifact import Artifact, Histories, TrainedSource, write
+from policies.artifacts.source_artifact import Artifact, Histories, TrainedSource, write
 from serve_app.client import wait_until_ready
 from serve_app.environment import free_port
 from serve_app.stored import StoredPolicy

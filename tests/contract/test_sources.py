@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policies.artifact import Artifact, Histories, Scale, TrainedSource
+from policies.artifacts.source_artifact import Artifact, Histories, Scale, TrainedSource
 from policies.catalogue import Catalogue, Item
 from policies.sources import CandidateSource, LocalSource, SourceRequest, load_sources
 from policies.sources.remote import ROUNDS

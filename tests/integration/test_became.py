@@ -17,8 +17,8 @@ from bandits.errors import RefusedError, StalledError
 from bandits.log.codec import digest
 from bandits.log.records import CatalogueRecord, PinRecord, RollbackRecord, WarmStartRecord
 from bandits.ridge.learner import RidgeConfig
+from policies.artifacts.learner_model import TrainedModel
 from policies.blend import make_learner
-from policies.trained import TrainedModel
 from serve_app import cli_snapshots
 from serve_app.became import has_become, is_pinned
 from serve_app.cli_snapshots import NOT_YET, app

@@ -11,10 +11,10 @@ from bandits.errors import BanditloopError, NewerBuildError
 from bandits.log.codec import VERSION, digest, encode
 from bandits.log.records import BuildRecord, CheckpointRecord, MergeRecord
 from bandits.log.versions import FOLD
+from policies.artifacts.learner_model import TrainedModel
 from policies.blend import make_learner
 from policies.ranker import RankRequest
 from policies.requests import ActionRequest
-from policies.trained import TrainedModel
 from serve_app.cli import app
 from serve_app.cli_snapshots import app as snapshots_app
 from serve_app.event_log import FIELD, LogWriter

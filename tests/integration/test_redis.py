@@ -26,7 +26,7 @@ from bandits.log.records import (
     SpecRecord,
     TickRecord,
 )
-from policies import artifact
+from policies.artifacts import source_artifact as artifact
 from policies.catalogue import Catalogue, Item
 from policies.fold import Fold
 from policies.ranker import ActionRequest, RankRequest

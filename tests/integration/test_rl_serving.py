@@ -9,10 +9,10 @@ from bandits.log.join import JoinRule
 from bandits.log.records import WarmStartRecord
 from bandits.rl.feature_schema import FeatureSchema
 from bandits.rl.network import Network, RlConfig, encode_network, shapes
+from policies.artifacts.learner_model import TrainedModel
 from policies.blend import load_policy
 from policies.features import featurise_record
 from policies.spec import PolicySpec
-from policies.trained import TrainedModel
 from serve_app.event_log import LogReader
 from serve_app.stored import StoredPolicy
 

@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 
 from bandits.errors import InvalidFieldError, ReplayError, SnapshotError
 from bandits.rl.network import Network, RlScores
+from policies.artifacts.learner_model import decode_trained
 from policies.spec import load_spec
-from policies.trained import decode_trained
 from serve_app.cli_train import app
 from simulator.rllib_env import RecSession
 from simulator.rllib_module import SharedScorer

@@ -20,10 +20,10 @@ from bandits.features.hashing import partition_of
 from bandits.log.codec import digest, encode
 from bandits.log.records import CatalogueRecord, CheckpointRecord, SpecRecord, WarmStartRecord
 from bandits.ridge.learner import RidgeConfig
+from policies.artifacts.learner_model import TrainedModel
 from policies.blend import make_learner
 from policies.catalogue import Catalogue, Item
 from policies.spec import VwConfig
-from policies.trained import TrainedModel
 from serve_app import learning, standstill
 from serve_app.cli import app
 from serve_app.event_log import FIELD, LogReader

@@ -19,9 +19,9 @@ from bandits.log.records import (
     WarmStartRecord,
 )
 from policies.archive.archive import ArchiveReader
+from policies.artifacts.learner_model import TrainedModel
 from policies.blend import make_learner
 from policies.catalogue import Catalogue, Item
-from policies.trained import TrainedModel
 from serve_app.archiver import Archiver
 from serve_app.event_log import FIELD, LogReader
 from serve_app.stored import StoredPolicy

@@ -14,8 +14,8 @@ from implicit.als import AlternatingLeastSquares
 from numpy.typing import NDArray
 
 from bandits.errors import ArtifactError
-from policies import artifact
-from policies.artifact import Artifact
+from policies.artifacts import source_artifact as artifact
+from policies.artifacts.source_artifact import Artifact
 from policies.sources import LocalSource, SourceRequest, load_model, load_sources
 from policies.training.cf import AlsConfig, KnnConfig, fit_als, user_items
 from policies.training.deep import DeepConfig, dense, fit_autoencoder, fit_deep

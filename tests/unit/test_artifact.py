@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from bandits.errors import ArtifactError
-from policies import artifact
-from policies.artifact import Artifact, Histories, Scale, TrainedSource
+from policies.artifacts import source_artifact as artifact
+from policies.artifacts.source_artifact import Artifact, Histories, Scale, TrainedSource
 
 
 def small(**changes: Any) -> Artifact:

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from bandits.errors import ArtifactError
-from policies import artifact
-from policies.artifact import Artifact, Histories, Scale, TrainedSource
+from policies.artifacts import source_artifact as artifact
+from policies.artifacts.source_artifact import Artifact, Histories, Scale, TrainedSource
 from policies.catalogue import Catalogue, Item
 from policies.sources import LocalSource, SourceRequest, load_sources
 from policies.sources.blocks import LOOK_AT, Blocks

@@ -22,13 +22,13 @@ from bandits.log.codec import digest
 from bandits.log.records import Credit, LogRecord, MergeInput, MergeRecord, kind_of
 from bandits.ridge.learner import RidgeConfig
 from policies import fold as folding
+from policies.artifacts.learner_model import TrainedModel
 from policies.blend import make_learner
 from policies.catalogue import Catalogue, Item
 from policies.fold import Fold
 from policies.fold_state import Refusal, decode_state
 from policies.partition_fold import PartitionFold
 from policies.spec import PolicySpec, RemoteSource, VwConfig
-from policies.trained import TrainedModel
 from policies.verify import Served, verify
 from simulator.checks.stored import Gaps, Stored
 from simulator.logs.archive import policy_pieces

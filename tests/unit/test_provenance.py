@@ -17,9 +17,9 @@ import pytest
 from fakes import SALT
 from typer.testing import CliRunner
 
-from policies.learned import KEPT, LearnedRows, Learning, Seen
+from policies.artifacts.learner_model import TrainedModel, decode_trained
+from policies.artifacts.trained_on import KEPT, LearnedRows, Learning, Seen
 from policies.spec import PolicySpec
-from policies.trained import TrainedModel, decode_trained
 from serve_app.cli import app
 from serve_app.cli_train import app as train_app
 from simulator.logs.archive import ArchivePiece

@@ -8,8 +8,8 @@ import pytest
 from msgspec import inspect
 
 from bandits.errors import ArtifactError, BanditloopError, InvalidFieldError
+from policies.artifacts.fetch import opened
 from policies.spec import PolicySpec, load_spec
-from policies.stored_artifact import opened
 from policies.typed_yaml import choices, parse_yaml, read
 from serve_app.cli_replay import csv_columns
 from serve_app.security import Key, KeyId, read_keys

@@ -17,6 +17,7 @@ from bandits.log.records import CheckpointRecord, RewardRecord, TickRecord, Warm
 from bandits.rl.feature_schema import FeatureSchema
 from bandits.rl.network import Network, RlConfig, RlScores, encode_network, shapes
 from bandits.types import Snapshot
+from policies.artifacts.learner_model import TrainedModel
 from policies.blend import load_policy, make_learner
 from policies.catalogue import Catalogue
 from policies.features import featurise
@@ -25,7 +26,6 @@ from policies.mixture import Mixture
 from policies.ranker import ActionRequest, Ranker, RankRequest
 from policies.sources import load_sources
 from policies.spec import PolicySpec, RemoteSource, RlSource, decode_spec, load_spec
-from policies.trained import TrainedModel
 
 NAMES = [
     ("context", "hour"),

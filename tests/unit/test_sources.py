@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from bandits.errors import ArtifactError, SourceError, SpecError
-from policies.artifact import Artifact, Histories, Scale, TrainedSource
+from policies.artifacts.source_artifact import Artifact, Histories, Scale, TrainedSource
 from policies.catalogue import Catalogue, Item
 from policies.sources import LocalSource, SourceRequest, load_model, load_sources
 from policies.sources.remote import MAX_ANSWER_BYTES, HttpSource

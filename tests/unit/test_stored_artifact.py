@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from bandits.errors import ArtifactError
-from policies import stored_artifact
-from policies.artifact import Artifact, Histories, TrainedSource, write
-from policies.stored_artifact import opened, pinned
+from policies.artifacts import fetch as stored_artifact
+from policies.artifacts.fetch import opened, pinned
+from policies.artifacts.source_artifact import Artifact, Histories, TrainedSource, write
 
 
 @pytest.fixture

@@ -21,13 +21,13 @@ from bandits.log.join import JoinedDecision
 from bandits.log.records import CheckpointRecord, PinRecord, TickRecord, WarmStartRecord
 from bandits.ridge.learner import RidgeConfig
 from bandits.types import Interaction
+from policies.artifacts.learner_model import TrainedModel, decode_trained
 from policies.blend import load_policy, make_learner
 from policies.catalogue import Catalogue, Item
 from policies.features import featurise, featurise_record
 from policies.fold import Fold
 from policies.fold_state import decode_state
 from policies.spec import ArtifactSource, PolicySpec, VwConfig
-from policies.trained import TrainedModel, decode_trained
 from serve_app.cli import app
 from serve_app.cli_train import app as train_app
 from simulator.logs.archive import rows_of

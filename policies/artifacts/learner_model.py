@@ -5,7 +5,7 @@ from msgspec import UNSET, UnsetType
 
 from bandits.errors import SnapshotError
 from bandits.log.codec import MALFORMED
-from policies.learned import LearnedRows
+from policies.artifacts.trained_on import LearnedRows
 from policies.spec import PolicySpec, decode_spec
 
 FORMAT = "banditloop trained model 1"

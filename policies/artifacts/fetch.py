@@ -6,7 +6,7 @@ import uuid
 from pathlib import Path
 
 from bandits.errors import ArchiveError, ArtifactError
-from policies.artifact import CURRENT, MANIFEST, Artifact, load
+from policies.artifacts.source_artifact import CURRENT, MANIFEST, Artifact, load
 
 CACHE = Path.home() / ".cache" / "banditloop" / "artifacts"
 

@@ -1,0 +1,1 @@
+"""What training writes and the service loads: source artifacts and trained models."""
