@@ -55,7 +55,7 @@ from bandits.ridge.learner import RidgeConfig, RidgeLearner
 from bandits.types import Namespace, Snapshot
 from bandits.values import FeatureMap
 from policies.catalogue import Catalogue, Item
-from policies.fold import Fold
+from policies.fold.fold import Fold
 from policies.spec import PolicySpec, VwConfig
 from serve_app.environment import collect_rarely
 

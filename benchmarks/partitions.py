@@ -49,7 +49,7 @@ from bandits.vw.merge import carry_vw
 from policies.blend import load_policy, make_learner
 from policies.catalogue import Catalogue, Item
 from policies.features import featurise
-from policies.partition_fold import merge_models
+from policies.fold.partition import merge_models
 from policies.spec import PolicySpec, VwConfig
 from serve_app.event_log import FIELD
 from serve_app.keys import partitions

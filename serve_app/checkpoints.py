@@ -10,7 +10,7 @@ import redis
 from bandits.errors import BanditloopError, SnapshotError
 from bandits.log.codec import digest
 from bandits.log.positions import log_order
-from policies.fold_state import FoldState, decode_state
+from policies.fold.checkpoint import FoldState, decode_state
 from serve_app.keys import Keys
 from serve_app.lease import Command, Lease
 from serve_app.snapshots import UNNAMED_S

@@ -34,7 +34,7 @@ from bandits.log.positions import START, log_order
 from bandits.log.records import LogEntry
 from bandits.types import Snapshot
 from policies.archive.archive import ArchiveReader, archive_folder, archive_folders
-from policies.fold_state import Refusal
+from policies.fold.checkpoint import Refusal
 from serve_app import learning
 from serve_app.archiver import Committed
 from serve_app.cli_archive import archived_policy

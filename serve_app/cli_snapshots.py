@@ -19,8 +19,8 @@ from bandits.log.positions import START, log_order
 from bandits.log.records import PinRecord, RollbackRecord, WarmStartRecord
 from policies.archive.archive import ArchiveReader, archive_folder
 from policies.artifacts.learner_model import TrainedModel, decode_trained
+from policies.fold.verify import Verified
 from policies.spec import PolicySpec, decode_spec
-from policies.verify import Verified
 from serve_app.became import has_become, is_pinned
 from serve_app.cli_options import (
     ALSO_WITHOUT,

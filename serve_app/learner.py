@@ -39,8 +39,8 @@ from bandits.types import Snapshot
 from policies.archive.archive import ArchiveReader
 from policies.blend import make_learner
 from policies.catalogue import Catalogue
-from policies.fold import Fold
-from policies.fold_state import FoldState
+from policies.fold.checkpoint import FoldState
+from policies.fold.fold import Fold
 from policies.spec import PolicySpec
 from serve_app.archiver import Committed
 from serve_app.checkpoints import Checkpoints

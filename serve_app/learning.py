@@ -10,7 +10,7 @@ import msgspec
 import redis.asyncio
 
 from bandits.log.positions import log_order
-from policies.fold_state import Refusal
+from policies.fold.checkpoint import Refusal
 from policies.spec import PolicySpec
 from serve_app.keys import Keys, partitions
 from serve_app.redis_clients import FAILURES

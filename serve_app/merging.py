@@ -9,8 +9,8 @@ import redis
 from bandits.errors import BanditloopError, CodecError, SnapshotError
 from bandits.log.codec import digest, encode
 from bandits.log.records import MergeInput, MergeRecord
-from policies.fold_state import Cut
-from policies.together import PartitionLog, Together
+from policies.fold.all_partitions import PartitionLog, Together
+from policies.fold.checkpoint import Cut
 from serve_app.keys import Keys
 from serve_app.lease import Command, Lease
 from serve_app.newer import NO_MERGE

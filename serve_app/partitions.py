@@ -26,8 +26,8 @@ from bandits.vw.merge import check_mergeable
 from policies.archive.archive import ArchiveReader, archive_folder
 from policies.artifacts.source_artifact import Artifact
 from policies.catalogue import Catalogue
-from policies.fold_state import Cut, FoldState
-from policies.partition_fold import PartitionFold, merge_models
+from policies.fold.checkpoint import Cut, FoldState
+from policies.fold.partition import PartitionFold, merge_models
 from policies.spec import PolicySpec, VwConfig
 from serve_app.checkpoints import Checkpoints
 from serve_app.history import History

@@ -11,7 +11,7 @@ import msgspec
 
 from bandits.errors import BanditloopError, StalledError
 from bandits.log.positions import log_order, position_before
-from policies.fold_state import Refusal
+from policies.fold.checkpoint import Refusal
 from serve_app.event_log import LogReader
 from serve_app.keys import Keys
 from serve_app.learning import KEPT_REFUSALS, Progress, Stall

@@ -13,8 +13,8 @@ from bandits.log.codec import encode
 from bandits.log.positions import log_order
 from bandits.log.records import PinRecord, RollbackRecord, WarmStartRecord
 from policies.archive.archive import ArchiveReader
-from policies.fold_state import Refusal
-from policies.verify import Served
+from policies.fold.checkpoint import Refusal
+from policies.fold.verify import Served
 from serve_app.checkpoints import Checkpoints, Stored
 from serve_app.event_log import LogReader
 from serve_app.history import History

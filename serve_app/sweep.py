@@ -18,7 +18,7 @@ from redis.cluster import RedisCluster
 
 from bandits.errors import ArchiveError, BanditloopError
 from policies.archive.archive import ArchiveReader
-from policies.fold import Fold
+from policies.fold.fold import Fold
 from serve_app.checkpoints import Checkpoints
 from serve_app.keys import Keys
 from serve_app.lease import Command, Lease

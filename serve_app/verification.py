@@ -19,10 +19,10 @@ from bandits.errors import SnapshotError
 from bandits.log.codec import digest
 from bandits.log.positions import log_order
 from policies.archive.archive import ArchiveReader, archive_folder
-from policies.fold import Fold
-from policies.fold_state import FoldState, decode_state
-from policies.together import Together, verify_together
-from policies.verify import Served, Verified, verify
+from policies.fold.all_partitions import Together, verify_together
+from policies.fold.checkpoint import FoldState, decode_state
+from policies.fold.fold import Fold
+from policies.fold.verify import Served, Verified, verify
 from serve_app.checkpoints import Stored
 from serve_app.history import History
 from serve_app.keys import partitions

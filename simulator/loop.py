@@ -26,7 +26,7 @@ from bandits.log.versions import FOLD
 from bandits.types import Snapshot
 from policies.admission import check_learner
 from policies.catalogue import Catalogue
-from policies.fold import Fold
+from policies.fold.fold import Fold
 from policies.ranker import Pool, Ranker, explicit_pool
 from policies.requests import RankRequest
 from policies.sources.base import CandidateSource

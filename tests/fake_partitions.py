@@ -20,11 +20,11 @@ from bandits.log.records import (
 )
 from bandits.ridge.learner import RidgeConfig
 from policies.catalogue import Catalogue
-from policies.fold_state import FoldState
-from policies.partition_fold import PartitionFold, merge_models
+from policies.fold.all_partitions import Together
+from policies.fold.checkpoint import FoldState
+from policies.fold.partition import PartitionFold, merge_models
+from policies.fold.verify import Served
 from policies.spec import PolicySpec
-from policies.together import Together
-from policies.verify import Served
 
 BUILD = {"machine": "test"}
 

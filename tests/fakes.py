@@ -11,8 +11,8 @@ from bandits.errors import BanditloopError, LogUnavailableError, SourceError
 from bandits.log.positions import log_order
 from bandits.log.records import DecisionRecord, LogEntry, LogRecord, SpecRecord
 from policies.catalogue import Catalogue, Item
-from policies.fold import Fold
-from policies.fold_state import FoldState, decode_state
+from policies.fold.checkpoint import FoldState, decode_state
+from policies.fold.fold import Fold
 from policies.ranker import Ranker
 from policies.sources.base import Candidates, ScoreItems, SourceRequest
 from policies.spec import PolicySpec

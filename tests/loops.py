@@ -11,8 +11,8 @@ from bandits.log.join import JoinRule
 from bandits.log.records import RewardRecord
 from bandits.ridge.learner import RidgeConfig
 from policies.catalogue import Catalogue
+from policies.fold.verify import Verified
 from policies.spec import PolicySpec, VwConfig
-from policies.verify import Verified
 from serve_app.event_log import LogReader
 from serve_app.keys import Keys
 from serve_app.learner import LearnerLoop

@@ -13,9 +13,9 @@ from bandits.log.join import JoinRule
 from bandits.log.records import MergeRecord, RewardRecord
 from bandits.ridge.learner import RidgeConfig
 from policies.catalogue import Catalogue
+from policies.fold.all_partitions import Together, verify_together
+from policies.fold.verify import Verified
 from policies.spec import PolicySpec, VwConfig
-from policies.together import Together, verify_together
-from policies.verify import Verified
 from serve_app.event_log import LogReader
 from serve_app.freshness import read_all
 from serve_app.history import History

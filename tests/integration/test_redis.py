@@ -28,7 +28,7 @@ from bandits.log.records import (
 )
 from policies.artifacts import source_artifact as artifact
 from policies.catalogue import Catalogue, Item
-from policies.fold import Fold
+from policies.fold.fold import Fold
 from policies.ranker import ActionRequest, RankRequest
 from policies.spec import ArtifactSource, PolicySpec, VwConfig
 from serve_app.event_log import FIELD, LogReader, LogWriter

@@ -17,7 +17,7 @@ from bandits.log.positions import START
 from bandits.log.records import BuildRecord, SpecRecord
 from bandits.log.versions import FOLD
 from policies.archive.archive import ArchiveReader, archive_folder
-from policies.fold import Fold
+from policies.fold.fold import Fold
 from serve_app.archiver import Archiver
 from serve_app.background import logs_of
 from serve_app.checkpoints import Checkpoints

@@ -13,7 +13,7 @@ from bandits.log.join import JoinRule
 from bandits.log.records import DecisionRecord, LogEntry, PinRecord, RewardRecord, TickRecord
 from bandits.ridge.learner import RidgeConfig
 from policies.catalogue import Catalogue
-from policies.fold import Fold
+from policies.fold.fold import Fold
 from policies.ranker import ActionRequest, Pool, Ranker, RankRequest
 from policies.spec import PolicySpec, VwConfig
 from simulator.checks.entries import STANDSTILL, Clock, Undecodable

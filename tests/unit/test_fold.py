@@ -28,8 +28,8 @@ from bandits.types import Interaction, Learner
 from bandits.vw.learner import VwLearner
 from policies.blend import load_policy
 from policies.catalogue import Catalogue, Item
-from policies.fold import Fold
-from policies.fold_state import decode_state
+from policies.fold.checkpoint import decode_state
+from policies.fold.fold import Fold
 from policies.spec import PolicySpec, VwConfig
 
 SPEC = PolicySpec("home", learner=RidgeConfig(l2=2.0), exploration=LinTs(draws=5), join=RULE)

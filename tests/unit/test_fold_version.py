@@ -25,8 +25,8 @@ from bandits.log.records import (
 from bandits.log.versions import FOLD, fold_version
 from bandits.ridge.learner import RidgeConfig
 from policies.catalogue import Catalogue
-from policies.fold import Fold
-from policies.fold_state import decode_state
+from policies.fold.checkpoint import decode_state
+from policies.fold.fold import Fold
 from policies.spec import PolicySpec
 from simulator.logs.archive import archive_pieces
 

@@ -28,7 +28,7 @@ from bandits.log.versions import FOLD
 from bandits.ridge.learner import RidgeConfig
 from policies.archive.archive import ArchiveReader, ArchiveWriter
 from policies.archive.range_file import Range, write_range
-from policies.fold import Fold
+from policies.fold.fold import Fold
 from policies.spec import PolicySpec
 
 SPEC = PolicySpec("home", learner=RidgeConfig(), exploration=LinTs(draws=3))

@@ -21,15 +21,15 @@ from bandits.log import records
 from bandits.log.codec import digest
 from bandits.log.records import Credit, LogRecord, MergeInput, MergeRecord, kind_of
 from bandits.ridge.learner import RidgeConfig
-from policies import fold as folding
 from policies.artifacts.learner_model import TrainedModel
 from policies.blend import make_learner
 from policies.catalogue import Catalogue, Item
-from policies.fold import Fold
-from policies.fold_state import Refusal, decode_state
-from policies.partition_fold import PartitionFold
+from policies.fold import fold as folding
+from policies.fold.checkpoint import Refusal, decode_state
+from policies.fold.fold import Fold
+from policies.fold.partition import PartitionFold
+from policies.fold.verify import Served, verify
 from policies.spec import PolicySpec, RemoteSource, VwConfig
-from policies.verify import Served, verify
 from simulator.checks.stored import Gaps, Stored
 from simulator.logs.archive import policy_pieces
 

@@ -21,9 +21,9 @@ from bandits.ridge.learner import RidgeConfig, RidgeLearner, decode_sums
 from bandits.ridge.merge import merge_ridge
 from bandits.vw.learner import VwLearner, decode_model
 from bandits.vw.merge import carry_vw, check_mergeable, merge_vw
-from policies.fold_state import decode_state
+from policies.fold.all_partitions import verify_together
+from policies.fold.checkpoint import decode_state
 from policies.spec import PolicySpec, VwConfig, decode_spec
-from policies.together import verify_together
 
 RIDGE = PolicySpec(
     "home",

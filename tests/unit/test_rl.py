@@ -21,7 +21,7 @@ from policies.artifacts.learner_model import TrainedModel
 from policies.blend import load_policy, make_learner
 from policies.catalogue import Catalogue
 from policies.features import featurise
-from policies.fold import Fold
+from policies.fold.fold import Fold
 from policies.mixture import Mixture
 from policies.ranker import ActionRequest, Ranker, RankRequest
 from policies.sources import load_sources

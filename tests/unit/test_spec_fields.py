@@ -22,7 +22,7 @@ from policies.admission import admit
 from policies.blend import load_policy
 from policies.catalogue import Catalogue, Item
 from policies.features import featurise
-from policies.fold import Fold
+from policies.fold.fold import Fold
 from policies.ranker import ActionRequest, Ranker, RankRequest
 from policies.spec import PolicySpec, VwConfig, decode_spec, spec_of
 

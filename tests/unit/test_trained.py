@@ -25,8 +25,8 @@ from policies.artifacts.learner_model import TrainedModel, decode_trained
 from policies.blend import load_policy, make_learner
 from policies.catalogue import Catalogue, Item
 from policies.features import featurise, featurise_record
-from policies.fold import Fold
-from policies.fold_state import decode_state
+from policies.fold.checkpoint import decode_state
+from policies.fold.fold import Fold
 from policies.spec import ArtifactSource, PolicySpec, VwConfig
 from serve_app.cli import app
 from serve_app.cli_train import app as train_app

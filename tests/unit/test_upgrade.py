@@ -13,11 +13,11 @@ from bandits.types import ActionSet, Context
 from policies.archive.archive import ArchiveReader, archive_folders
 from policies.artifacts.learner_model import decode_trained
 from policies.blend import load_policy, make_learner
-from policies.fold import Fold
-from policies.fold_state import FoldState
+from policies.fold.all_partitions import Together
+from policies.fold.checkpoint import FoldState
+from policies.fold.fold import Fold
+from policies.fold.verify import ACROSS_BUILDS
 from policies.spec import decode_spec
-from policies.together import Together
-from policies.verify import ACROSS_BUILDS
 from serve_app.snapshots import Published, decode_published
 from simulator.trained import read_trained
 

@@ -32,8 +32,8 @@ from bandits.ridge.merge import merge_ridge
 from bandits.types import Snapshot
 from bandits.vw.merge import carry_vw, merge_vw
 from policies.blend import make_learner
-from policies.fold import Fold
-from policies.fold_state import Cut, FoldState, Merging, PartitionState, Past, Refusal
+from policies.fold.checkpoint import Cut, FoldState, Merging, PartitionState, Past, Refusal
+from policies.fold.fold import Fold
 from policies.spec import PolicySpec, VwConfig
 
 

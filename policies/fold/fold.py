@@ -54,7 +54,7 @@ from policies.artifacts.learner_model import decode_trained
 from policies.blend import make_learner
 from policies.catalogue import Catalogue
 from policies.features import chosen_rows, featurise_record
-from policies.fold_state import FoldState, Past, Refusal
+from policies.fold.checkpoint import FoldState, Past, Refusal
 from policies.mixture import source_actions
 from policies.spec import PolicySpec, VwConfig, decode_spec
 

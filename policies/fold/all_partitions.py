@@ -9,9 +9,9 @@ from bandits.log.codec import digest
 from bandits.log.positions import START, log_order
 from bandits.log.records import LogEntry, MergeInput, MergeRecord
 from bandits.ridge.learner import RidgeConfig
-from policies.fold_state import FoldState
-from policies.partition_fold import PartitionFold, merge_models
-from policies.verify import Served, Verified, compare
+from policies.fold.checkpoint import FoldState
+from policies.fold.partition import PartitionFold, merge_models
+from policies.fold.verify import Served, Verified, compare
 
 REPORTED = 5
 """Merges that differ, of which each is named; the first says it all."""

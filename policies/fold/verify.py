@@ -11,7 +11,7 @@ from bandits.log.positions import START, log_order
 from bandits.log.records import LogEntry
 from bandits.snapshot_distance import distance
 from bandits.types import Snapshot
-from policies.fold import Fold
+from policies.fold.fold import Fold
 
 ACROSS_BUILDS = 1e-6
 
