@@ -16,7 +16,7 @@ import redis
 
 from serve_app.client import wait_until_ready
 from serve_app.environment import free_port
-from serve_app.keys import Keys
+from serve_app.store.keys import Keys
 
 POLICY = "soak"
 SPEC = """

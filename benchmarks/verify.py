@@ -38,9 +38,9 @@ from bandits.log.records import (
 from bandits.ridge.learner import RidgeConfig
 from policies.catalogue import Catalogue, Item
 from policies.spec import PolicySpec, VwConfig
-from serve_app.event_log import FIELD
-from serve_app.keys import Keys
 from serve_app.learner import LearnerLoop, build
+from serve_app.store.event_log import FIELD
+from serve_app.store.keys import Keys
 from serve_app.stored import StoredPolicy
 from serve_app.verification import Work, verify_policy
 

@@ -29,9 +29,10 @@ from bandits.errors import ArchiveError
 from bandits.log.positions import START, log_order
 from policies.archive.archive import ArchiveReader, ArchiveWriter, archive_folder
 from policies.archive.range_file import Range, hour_of
-from serve_app.event_log import FIELD
-from serve_app.keys import Keys
-from serve_app.redis_clients import FAILURES, now_ms
+from serve_app.store.archived import Committed
+from serve_app.store.clients import FAILURES, now_ms
+from serve_app.store.event_log import FIELD
+from serve_app.store.keys import Keys
 
 MAX_ENTRIES = 50_000
 READ = 256
@@ -83,31 +84,6 @@ return removed
 """
 
 log = logging.getLogger("banditloop.archiver")
-
-
-@dataclass(frozen=True, slots=True)
-class Committed:
-    """What the hash says."""
-
-    newest: Range
-    written: str
-    trimmed: str
-
-    @classmethod
-    def read(cls, client: "redis.Redis", keys: Keys) -> "Committed":
-        """As of now; before the first commit everything is "0-0"."""
-        names = ("previous", "first", "end", "count", "written", "trimmed")
-        held: Any = client.hmget(keys.archive, names)
-        previous, first, end, count, written, trimmed = (
-            None if each is None else each.decode() for each in held
-        )
-        newest = Range(previous or START, first or START, end or START, int(count or 0))
-        return cls(newest, written or START, trimmed or START)
-
-    @property
-    def pending(self) -> bool:
-        """Whether the newest range still needs its file."""
-        return self.newest.last != self.written
 
 
 @dataclass(slots=True)

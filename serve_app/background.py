@@ -21,8 +21,8 @@ from serve_app.environment import collect_rarely
 from serve_app.logs import configure_logging
 from serve_app.loopback import keep_replica_on_loopback
 from serve_app.placement import on_node_for
-from serve_app.redis_clients import blocking_client
 from serve_app.settings import Settings
+from serve_app.store.clients import blocking_client
 
 if TYPE_CHECKING:
     from serve_app.learner import LearnerLoop

@@ -410,7 +410,7 @@ def _report(
 
 def _tell(error: Exception) -> None:
     """Say what is wrong in one line."""
-    from serve_app.redis_clients import REDIS_ERRORS
+    from serve_app.store.clients import REDIS_ERRORS
 
     if isinstance(error, ValidationError):  # of the settings
         first = error.errors()[0]
@@ -455,7 +455,7 @@ def main() -> None:
     with_all_commands()
     from numpy.linalg import LinAlgError
 
-    from serve_app.redis_clients import REDIS_ERRORS
+    from serve_app.store.clients import REDIS_ERRORS
 
     numbers = ArithmeticError, LinAlgError, MemoryError
     try:

@@ -35,23 +35,23 @@ from bandits.log.records import LogEntry
 from bandits.types import Snapshot
 from policies.archive.archive import ArchiveReader, archive_folder, archive_folders
 from policies.fold.checkpoint import Refusal
-from serve_app import learning
-from serve_app.archiver import Committed
 from serve_app.cli_archive import archived_policy
 from serve_app.embedded import running_url
-from serve_app.event_log import LogReader
-from serve_app.history import History
-from serve_app.keys import PROCESSES, Keys, partitions
 from serve_app.learner import build
-from serve_app.merging import read_merge
 from serve_app.metrics import EXPIRE_S
 from serve_app.needs import no_redis
-from serve_app.redis_clients import REDIS_ERRORS, blocking_client
 from serve_app.runtime import any_redis
 from serve_app.settings import MIN_SALT_BYTES, Settings
-from serve_app.snapshots import Head, decode_published
-from serve_app.stats import Stats
-from serve_app.stored import partition_count, the_policy
+from serve_app.store import progress as learning
+from serve_app.store.archived import Committed
+from serve_app.store.clients import REDIS_ERRORS, blocking_client
+from serve_app.store.event_log import LogReader
+from serve_app.store.history import History
+from serve_app.store.keys import PROCESSES, Keys, partitions
+from serve_app.store.merges import partition_count, read_merge
+from serve_app.store.snapshots import Head, decode_published
+from serve_app.store.stats import Stats
+from serve_app.stored import the_policy
 from serve_app.terminal import table as new_table
 from serve_app.terminal import words
 from simulator.checks.findings import Report

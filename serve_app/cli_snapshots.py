@@ -34,14 +34,15 @@ from serve_app.cli_options import (
     settings_of,
     the_name,
 )
-from serve_app.keys import Keys
 from serve_app.needs import no_redis
-from serve_app.newer import check_fold
-from serve_app.redis_clients import REDIS_ERRORS, blocking_client
 from serve_app.runtime import any_redis
 from serve_app.settings import Settings
-from serve_app.snapshots import Published
-from serve_app.stored import StoredPolicy, partition_count, the_policy
+from serve_app.store.clients import REDIS_ERRORS, blocking_client
+from serve_app.store.keys import Keys
+from serve_app.store.merges import partition_count
+from serve_app.store.newer_builds import check_fold
+from serve_app.store.snapshots import Published
+from serve_app.stored import StoredPolicy, the_policy
 from serve_app.terminal import notes, printed, say, table, words
 from serve_app.verification import Work, verify_policy
 

@@ -13,16 +13,16 @@ from collections.abc import Iterable
 from policies.source_failures import Trouble
 from policies.spec import PolicySpec
 from serve_app.environment import collect_rarely
-from serve_app.event_log import LogWriter
 from serve_app.http import Api
-from serve_app.learning import LearningWatch
 from serve_app.logs import configure_logging
 from serve_app.loopback import keep_replica_on_loopback
 from serve_app.metrics import Metrics, collect
-from serve_app.redis_clients import connect
 from serve_app.security import KeyRing
 from serve_app.service import RedisPolicyService
 from serve_app.settings import Settings
+from serve_app.store.clients import connect
+from serve_app.store.event_log import LogWriter
+from serve_app.store.progress import LearningWatch
 
 PATIENCE_S = 60.0
 POLL_S = 0.05

@@ -8,8 +8,8 @@ import redis
 
 from bandits.log.positions import START
 from bandits.log.records import DecisionRecord, LogEntry
-from serve_app.event_log import LogReader
-from serve_app.keys import Keys
+from serve_app.store.event_log import LogReader
+from serve_app.store.keys import Keys
 
 
 def read_all(client: "redis.Redis", keys: Keys) -> Iterable[LogEntry]:

@@ -22,9 +22,9 @@ from policies.requests import Item, RankRequest
 from serve_app import schemas
 from serve_app.bodies import parse
 from serve_app.docs_page import DOCS_HTML
-from serve_app.learning import Learning, readiness
 from serve_app.metrics import Metrics
 from serve_app.security import KeyRing, error_headers
+from serve_app.store.progress import Learning, readiness
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]

@@ -39,21 +39,20 @@ from bandits.types import Snapshot
 from policies.archive.archive import ArchiveReader
 from policies.blend import make_learner
 from policies.catalogue import Catalogue
-from policies.fold.checkpoint import FoldState
 from policies.fold.fold import Fold
 from policies.spec import PolicySpec
-from serve_app.archiver import Committed
-from serve_app.checkpoints import Checkpoints
-from serve_app.event_log import FIELD, LogReader
-from serve_app.history import History
-from serve_app.inbox import Inbox
-from serve_app.keys import Keys
-from serve_app.lease import Command, Lease, LeaseLostError
-from serve_app.newer import mark_fold
-from serve_app.snapshots import Published, publish
 from serve_app.standstill import Standstill, redis_error_behind
-from serve_app.stats import Stats
-from serve_app.sweep import Sweep
+from serve_app.store.archived import Committed
+from serve_app.store.checkpoints import Checkpoints
+from serve_app.store.event_log import FIELD, LogReader
+from serve_app.store.history import History, LogPast
+from serve_app.store.inbox import Inbox
+from serve_app.store.keys import Keys
+from serve_app.store.lease import Command, Lease, LeaseLostError
+from serve_app.store.newer_builds import mark_fold
+from serve_app.store.snapshots import Published, publish
+from serve_app.store.stats import Stats
+from serve_app.store.sweep import Sweep
 
 BLOCK_MS = 50
 PACE_S = 0.1
@@ -74,18 +73,6 @@ CHECKPOINT_S = 60.0
 CATCH_UP = 1000
 
 log = logging.getLogger("banditloop.learner")
-
-
-class LogPast:
-    """The log behind a fold, wherever it is now."""
-
-    def __init__(self, history: History, checkpoints: Checkpoints) -> None:
-        self.entries = history.entries
-        self._checkpoints = checkpoints
-
-    def checkpoint(self, position: str) -> FoldState | None:
-        """The newest checkpoint at or before a position."""
-        return self._checkpoints.newest(position)
 
 
 class LearnerLoop:

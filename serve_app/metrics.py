@@ -22,11 +22,11 @@ from prometheus_client.core import (
 )
 
 from policies.source_failures import Trouble
-from serve_app.keys import PROCESSES, Keys, process_metrics
-from serve_app.keys import partitions as key_names
-from serve_app.learning import Learning
-from serve_app.redis_clients import FAILURES, clock_ms
-from serve_app.stats import Stats, summed
+from serve_app.store.clients import FAILURES, clock_ms
+from serve_app.store.keys import PROCESSES, Keys, process_metrics
+from serve_app.store.keys import partitions as key_names
+from serve_app.store.progress import Learning
+from serve_app.store.stats import Stats, summed
 
 BUCKETS_S = (
     0.0001,

@@ -27,10 +27,10 @@ from policies.storage import Storage
 from serve_app import haproxy
 from serve_app.embedded import alone
 from serve_app.loopback import BINARY, refuse_open_doors
-from serve_app.newer import check_format
-from serve_app.redis_clients import FAILURES, is_cluster
-from serve_app.redis_clients import plain as of_one
 from serve_app.settings import Settings
+from serve_app.store.clients import FAILURES, is_cluster
+from serve_app.store.clients import plain as of_one
+from serve_app.store.newer_builds import check_format
 from serve_app.validation import validate
 
 STORE_S = 10.0

@@ -29,12 +29,14 @@ from policies.catalogue import Catalogue
 from policies.fold.checkpoint import Cut, FoldState
 from policies.fold.partition import PartitionFold, merge_models
 from policies.spec import PolicySpec, VwConfig
-from serve_app.checkpoints import Checkpoints
-from serve_app.history import History
-from serve_app.inbox import PartitionInbox
-from serve_app.keys import partitions
-from serve_app.learner import CHECKPOINT_S, PUBLISHING_SHARE, LearnerLoop, LogPast
-from serve_app.merging import (
+from serve_app.learner import CHECKPOINT_S, PUBLISHING_SHARE, LearnerLoop
+from serve_app.settings import Settings
+from serve_app.store.checkpoints import Checkpoints
+from serve_app.store.clients import blocking_client
+from serve_app.store.history import History, LogPast
+from serve_app.store.inbox import PartitionInbox
+from serve_app.store.keys import partitions
+from serve_app.store.merges import (
     KEPT_MERGES,
     MergedModels,
     Offer,
@@ -45,10 +47,8 @@ from serve_app.merging import (
     read_merge,
     read_offer,
 )
-from serve_app.redis_clients import blocking_client
-from serve_app.settings import Settings
-from serve_app.snapshots import Published, decode_published
-from serve_app.stats import Stats
+from serve_app.store.snapshots import Published, decode_published
+from serve_app.store.stats import Stats
 
 LATE_S = 1.0
 """How long a merge waits for a partition that offers nothing, once.

@@ -25,8 +25,8 @@ from serve_app.loopback import (
     ray_on_loopback,
     refuse_open_doors,
 )
-from serve_app.newer import check_format
 from serve_app.settings import Settings
+from serve_app.store.newer_builds import check_format
 from serve_app.validation import check_logs
 
 READY_S = 120.0

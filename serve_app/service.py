@@ -20,13 +20,13 @@ from policies.ranker import Ranker
 from policies.requests import Item, RankRequest
 from policies.sources import load_sources
 from policies.spec import PolicySpec, decode_spec
-from serve_app.event_log import LogWriter, reason_of
-from serve_app.keys import Keys, partitions
-from serve_app.learning import Learning, LearningWatch
 from serve_app.metrics import read_stats, read_troubles
-from serve_app.redis_clients import FAILURES
 from serve_app.schemas import PolicyInfo, Refused
-from serve_app.snapshots import Follower, Published
+from serve_app.store.clients import FAILURES
+from serve_app.store.event_log import LogWriter, reason_of
+from serve_app.store.keys import Keys, partitions
+from serve_app.store.progress import Learning, LearningWatch
+from serve_app.store.snapshots import Follower, Published
 
 STEP = 16
 """Decisions of a batch that are made before other requests get their turn."""

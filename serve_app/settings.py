@@ -11,8 +11,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from redis.connection import parse_url
 
 from bandits.errors import StartupError
-from serve_app.event_log import REMEMBERED_S
-from serve_app.redis_clients import is_cluster, plain
+from serve_app.store.clients import is_cluster, plain
+from serve_app.store.event_log import REMEMBERED_S
 
 Durability = Literal["always", "everysec", "none"]
 MIN_SALT_BYTES = 16

@@ -12,11 +12,11 @@ import msgspec
 from bandits.errors import BanditloopError, StalledError
 from bandits.log.positions import log_order, position_before
 from policies.fold.checkpoint import Refusal
-from serve_app.event_log import LogReader
-from serve_app.keys import Keys
-from serve_app.learning import KEPT_REFUSALS, Progress, Stall
-from serve_app.lease import Command, Lease
-from serve_app.redis_clients import REDIS_ERRORS
+from serve_app.store.clients import REDIS_ERRORS
+from serve_app.store.event_log import LogReader
+from serve_app.store.keys import Keys
+from serve_app.store.lease import Command, Lease
+from serve_app.store.progress import KEPT_REFUSALS, Progress, Stall
 
 PACE_S, MAX_PACE_S = 0.5, 30.0
 """Until the next attempt: twice as long each time that the same fails."""

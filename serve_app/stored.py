@@ -15,14 +15,14 @@ from bandits.log.records import PinRecord, RollbackRecord, WarmStartRecord
 from policies.archive.archive import ArchiveReader
 from policies.fold.checkpoint import Refusal
 from policies.fold.verify import Served
-from serve_app.checkpoints import Checkpoints, Stored
-from serve_app.event_log import LogReader
-from serve_app.history import History
-from serve_app.keys import Keys
-from serve_app.learning import Progress, decode_progress, decode_refusals
-from serve_app.merging import read_merge
-from serve_app.snapshots import Head, Published, decode_published
-from serve_app.stats import Stats
+from serve_app.store.checkpoints import Checkpoints, Stored
+from serve_app.store.event_log import LogReader
+from serve_app.store.history import History
+from serve_app.store.keys import Keys
+from serve_app.store.merges import partition_count
+from serve_app.store.progress import Progress, decode_progress, decode_refusals
+from serve_app.store.snapshots import Head, Published, decode_published
+from serve_app.store.stats import Stats
 
 ATTEMPTS, SAID_S = 3, 600
 # Once, however often it is asked. KEYS: log, memory. ARGV: record, seconds to remember its
@@ -59,12 +59,6 @@ def the_policy(client: "redis.Redis", name: str | None) -> str:
         )
         raise UnknownPolicyError(f"{said}; there are {known}", "policy")
     return name
-
-
-def partition_count(client: "redis.Redis", policy: str) -> int:
-    """In how many partitions a policy's log is: only of several there are merges, of as many inputs."""
-    newest = read_merge(client, Keys(policy))
-    return 1 if newest is None else len(newest.inputs)
 
 
 class StoredPolicy:

@@ -11,12 +11,12 @@ from policies.blend import make_learner
 from policies.catalogue import Catalogue
 from policies.sources import load_sources
 from policies.spec import PolicySpec, VwConfig, decode_spec
-from serve_app.keys import Keys, partitions
-from serve_app.newer import check_fold
-from serve_app.redis_clients import FAILURES, blocking_client
 from serve_app.security import read_keys
 from serve_app.settings import Settings
-from serve_app.stored import partition_count
+from serve_app.store.clients import FAILURES, blocking_client
+from serve_app.store.keys import Keys, partitions
+from serve_app.store.merges import partition_count
+from serve_app.store.newer_builds import check_fold
 
 
 def validate(settings: Settings, specs: Sequence[PolicySpec]) -> None:

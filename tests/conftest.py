@@ -12,7 +12,7 @@ from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
 
 from serve_app.environment import free_port
-from serve_app.redis_clients import blocking_client, connect, is_cluster
+from serve_app.store.clients import blocking_client, connect, is_cluster
 
 # The same examples in every run; time limits are pytest's, because machines are shared.
 settings.register_profile(

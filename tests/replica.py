@@ -21,10 +21,10 @@ from policies.spec import PolicySpec
 from serve_app import deployments
 from serve_app.deployments import RankReplica
 from serve_app.freshness import read_all
-from serve_app.keys import Keys
-from serve_app.lease import Lease
 from serve_app.settings import Settings
-from serve_app.snapshots import Published, publish
+from serve_app.store.keys import Keys
+from serve_app.store.lease import Lease
+from serve_app.store.snapshots import Published, publish
 
 HOME = "/v1/policies/home"
 KEYS = Keys("home")

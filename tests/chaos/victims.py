@@ -10,7 +10,7 @@ import msgspec
 import redis
 from processes import descendants
 
-from serve_app.keys import Keys
+from serve_app.store.keys import Keys
 
 TITLES = {
     "learner": "ray::Learner",

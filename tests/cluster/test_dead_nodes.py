@@ -11,7 +11,7 @@ from cluster.load import Load, eventually, write_log
 
 from serve_app.client import wait_until_ready
 from serve_app.environment import free_port
-from serve_app.keys import Keys
+from serve_app.store.keys import Keys
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 

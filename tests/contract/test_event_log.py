@@ -14,9 +14,9 @@ from redis.backoff import NoBackoff
 from bandits.errors import EventConflictError, LogUnavailableError, MissingBlobError
 from bandits.log.codec import digest, encode
 from bandits.log.records import ActivationRecord, DecisionRecord, RewardRecord, TickRecord
-from serve_app.event_log import FIELD, MAX_BATCH, REMEMBERED_S, SPAN_S, LogReader, LogWriter
-from serve_app.keys import Keys
-from serve_app.redis_clients import wire
+from serve_app.store.clients import wire
+from serve_app.store.event_log import FIELD, MAX_BATCH, REMEMBERED_S, SPAN_S, LogReader, LogWriter
+from serve_app.store.keys import Keys
 
 KEYS = Keys("home")
 

@@ -26,7 +26,7 @@ from policies.ranker import ActionRequest
 from serve_app.client import Client, wait_until_ready
 from serve_app.embedded import running_url
 from serve_app.environment import free_port
-from serve_app.redis_clients import blocking_client
+from serve_app.store.clients import blocking_client
 from serve_app.stored import StoredPolicy
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]

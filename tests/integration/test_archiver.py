@@ -20,11 +20,12 @@ from bandits.log.positions import log_order
 from bandits.log.records import CatalogueRecord, RewardRecord, SpecRecord, TickRecord
 from policies.archive.archive import ArchiveReader
 from policies.archive.range_file import Range
-from serve_app.archiver import COMMIT, MARK, Archiver, Committed
-from serve_app.event_log import FIELD
-from serve_app.history import History
-from serve_app.keys import Keys
+from serve_app.archiver import COMMIT, MARK, Archiver
 from serve_app.metrics import Metrics, collect
+from serve_app.store.archived import Committed
+from serve_app.store.event_log import FIELD
+from serve_app.store.history import History
+from serve_app.store.keys import Keys
 
 KEYS = Keys("home")
 SPEC = b"a spec"
@@ -269,7 +270,7 @@ def test_a_history_that_is_overtaken_by_trimming_goes_on_in_the_archive(
     client, tmp_path, monkeypatch
 ):
     """Between any two of its batches the stream is trimmed to its end."""
-    monkeypatch.setattr("serve_app.history.BATCH", 4)
+    monkeypatch.setattr("serve_app.store.history.BATCH", 4)
     log = begin(client)
     history = History(client, KEYS, ArchiveReader(tmp_path, "home"))
     for moment in range(1, len(log)):

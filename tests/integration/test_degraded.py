@@ -26,11 +26,12 @@ from servers import PATIENCE_S, Forwarder, Server, binary_of
 
 from policies.catalogue import Catalogue, Item
 from policies.spec import PolicySpec
-from serve_app import deployments, event_log
+from serve_app import deployments
 from serve_app.deployments import RankReplica
-from serve_app.keys import Keys
 from serve_app.settings import Settings
-from serve_app.snapshots import RETRY_S
+from serve_app.store import event_log
+from serve_app.store.keys import Keys
+from serve_app.store.snapshots import RETRY_S
 
 pytestmark = pytest.mark.timeout(60)
 

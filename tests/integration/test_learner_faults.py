@@ -6,7 +6,7 @@ from loops import KEYS, SPECS, decide, head, make, settle, stats, verdicts
 
 from bandits.log.codec import encode
 from bandits.log.records import CheckpointRecord, RewardRecord
-from serve_app.event_log import FIELD
+from serve_app.store.event_log import FIELD
 
 pytestmark = pytest.mark.usefixtures("hurried_learner")
 

@@ -29,15 +29,15 @@ from bandits.log.records import (
 )
 from policies.archive.archive import ArchiveReader
 from serve_app.archiver import Archiver
-from serve_app.checkpoints import Checkpoints
-from serve_app.event_log import FIELD, LogWriter
 from serve_app.freshness import read_all
-from serve_app.inbox import Inbox
-from serve_app.keys import Keys
-from serve_app.lease import Lease
-from serve_app.merging import put_merge
-from serve_app.redis_clients import FAILURES, blocking_client, connect
-from serve_app.snapshots import KEPT_SNAPSHOTS, Head, Published, publish
+from serve_app.store.checkpoints import Checkpoints
+from serve_app.store.clients import FAILURES, blocking_client, connect
+from serve_app.store.event_log import FIELD, LogWriter
+from serve_app.store.inbox import Inbox
+from serve_app.store.keys import Keys
+from serve_app.store.lease import Lease
+from serve_app.store.merges import put_merge
+from serve_app.store.snapshots import KEPT_SNAPSHOTS, Head, Published, publish
 from serve_app.stored import StoredPolicy
 
 pytestmark = [pytest.mark.usefixtures("hurried_learner"), pytest.mark.timeout(300)]

@@ -17,16 +17,16 @@ from policies.ranker import RankRequest
 from policies.requests import ActionRequest
 from serve_app.cli import app
 from serve_app.cli_snapshots import app as snapshots_app
-from serve_app.event_log import FIELD, LogWriter
-from serve_app.keys import Keys
-from serve_app.merging import read_merge
-from serve_app.newer import NO_MERGE, check_format
 from serve_app.partitions import PartitionLoop
 from serve_app.runtime import any_redis, valkey
 from serve_app.service import RedisPolicyService
 from serve_app.settings import Settings
-from serve_app.snapshots import Head
-from serve_app.stored import StoredPolicy, partition_count
+from serve_app.store.event_log import FIELD, LogWriter
+from serve_app.store.keys import Keys
+from serve_app.store.merges import partition_count, read_merge
+from serve_app.store.newer_builds import NO_MERGE, check_format
+from serve_app.store.snapshots import Head
+from serve_app.stored import StoredPolicy
 from serve_app.validation import check_logs
 
 pytestmark = pytest.mark.usefixtures("hurried_learner")

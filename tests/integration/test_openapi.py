@@ -26,11 +26,11 @@ from bandits.log.records import ActivationRecord, CatalogueRecord, DecisionRecor
 from policies.spec import load_spec
 from serve_app import deployments, schemas
 from serve_app.freshness import read_all
-from serve_app.keys import Keys
 from serve_app.learner import LearnerLoop
 from serve_app.security import secret_hash
 from serve_app.settings import Settings
-from serve_app.stats import Stats
+from serve_app.store.keys import Keys
+from serve_app.store.stats import Stats
 
 pytestmark = pytest.mark.timeout(600)
 

@@ -55,15 +55,16 @@ from serve_app.app import build_for_cluster
 from serve_app.archiver import Archiver
 from serve_app.cli import app
 from serve_app.cli_snapshots import app as snapshots_app
-from serve_app.event_log import FIELD, LogWriter
 from serve_app.freshness import read_all
-from serve_app.history import History
 from serve_app.learner import LearnerLoop
-from serve_app.lease import Lease
 from serve_app.metrics import Metrics, collect
 from serve_app.service import RedisPolicyService
 from serve_app.settings import Settings
-from serve_app.stored import StoredPolicy, partition_count
+from serve_app.store.event_log import FIELD, LogWriter
+from serve_app.store.history import History
+from serve_app.store.lease import Lease
+from serve_app.store.merges import partition_count
+from serve_app.stored import StoredPolicy
 from serve_app.validation import check_logs
 
 pytestmark = pytest.mark.usefixtures("hurried_learner")

@@ -31,14 +31,21 @@ from policies.catalogue import Catalogue, Item
 from policies.fold.fold import Fold
 from policies.ranker import ActionRequest, RankRequest
 from policies.spec import ArtifactSource, PolicySpec, VwConfig
-from serve_app.event_log import FIELD, LogReader, LogWriter
 from serve_app.freshness import read_all
-from serve_app.keys import Keys
 from serve_app.learner import LearnerLoop
-from serve_app.lease import Lease
 from serve_app.service import RedisPolicyService
-from serve_app.snapshots import KEPT_SNAPSHOTS, Follower, Head, Published, decode_published, publish
-from serve_app.stats import Stats
+from serve_app.store.event_log import FIELD, LogReader, LogWriter
+from serve_app.store.keys import Keys
+from serve_app.store.lease import Lease
+from serve_app.store.snapshots import (
+    KEPT_SNAPSHOTS,
+    Follower,
+    Head,
+    Published,
+    decode_published,
+    publish,
+)
+from serve_app.store.stats import Stats
 
 KEYS = Keys("home")
 WINDOW_S = 0.2

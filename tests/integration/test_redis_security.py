@@ -26,13 +26,13 @@ from bandits.log.records import RewardRecord
 from policies.catalogue import Item
 from policies.ranker import ActionRequest, RankRequest
 from policies.spec import PolicySpec
-from serve_app.event_log import LogReader, LogWriter
-from serve_app.keys import Keys
 from serve_app.learner import LearnerLoop
 from serve_app.logs import _JsonFormatter
 from serve_app.metrics import Metrics, collect
 from serve_app.service import RedisPolicyService
 from serve_app.settings import Settings
+from serve_app.store.event_log import LogReader, LogWriter
+from serve_app.store.keys import Keys
 
 ACL = Path(__file__).parents[2] / "deploy" / "valkey.acl"
 KEYS = Keys("home")

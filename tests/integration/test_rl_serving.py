@@ -13,7 +13,7 @@ from policies.artifacts.learner_model import TrainedModel
 from policies.blend import load_policy
 from policies.features import featurise_record
 from policies.spec import PolicySpec
-from serve_app.event_log import LogReader
+from serve_app.store.event_log import LogReader
 from serve_app.stored import StoredPolicy
 
 SCHEMA = FeatureSchema.of(context=["hour"], item=["a", "b", "c"])

@@ -20,17 +20,17 @@ from policies.archive.archive import ArchiveReader, archive_folder
 from policies.fold.fold import Fold
 from serve_app.archiver import Archiver
 from serve_app.background import logs_of
-from serve_app.checkpoints import Checkpoints
 from serve_app.cli import app
 from serve_app.cli_snapshots import app as snapshots_app
 from serve_app.deployments import RankReplica
-from serve_app.history import History
-from serve_app.keys import Keys, partitions
-from serve_app.learner import LogPast, build
+from serve_app.learner import build
 from serve_app.partitions import make_loop
-from serve_app.redis_clients import blocking_client
 from serve_app.runtime import valkey
 from serve_app.settings import Settings
+from serve_app.store.checkpoints import Checkpoints
+from serve_app.store.clients import blocking_client
+from serve_app.store.history import History, LogPast
+from serve_app.store.keys import Keys, partitions
 from serve_app.stored import StoredPolicy
 from serve_app.validation import check_logs
 

@@ -17,7 +17,7 @@ from bandits.log.codec import digest
 from bandits.values import MAX_FEATURE
 from policies.catalogue import Catalogue, Item
 from policies.spec import ArtifactSource, Holdout, PolicySpec, RemoteSource, VwConfig, decode_spec
-from serve_app.snapshots import Published, decode_published
+from serve_app.store.snapshots import Published, decode_published
 
 SPECS = [
     PolicySpec("home"),

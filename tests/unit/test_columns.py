@@ -12,7 +12,7 @@ from bandits.log.versions import FOLD
 from bandits.ridge.learner import RidgeConfig
 from policies.catalogue import Catalogue
 from policies.spec import PolicySpec, VwConfig
-from serve_app.stats import Stats, summed
+from serve_app.store.stats import Stats, summed
 from simulator.checks.findings import Finding
 from simulator.checks.stored import Stored
 from simulator.doctor import examine

@@ -15,10 +15,10 @@ from ray.serve.schema import ServeDeploySchema
 from bandits.errors import BanditloopError
 from serve_app import app
 from serve_app.environment import CLUSTER_NODE
-from serve_app.learning import Learning, Stall
 from serve_app.metrics import LogState, Metrics, _Collector
 from serve_app.settings import Settings
-from serve_app.stats import Stats
+from serve_app.store.progress import Learning, Stall
+from serve_app.store.stats import Stats
 
 ROOT = Path(__file__).resolve().parents[2]
 HAPROXY = "RAY_SERVE_HAPROXY_BINARY_PATH"

@@ -14,10 +14,10 @@ import serve_app
 from bandits.errors import LogUnavailableError
 from bandits.log.records import RewardRecord
 from policies.spec import PolicySpec
-from serve_app.event_log import LogWriter
 from serve_app.metrics import Metrics, collect
-from serve_app.redis_clients import FAILURES, connect
 from serve_app.service import RedisPolicyService
+from serve_app.store.clients import FAILURES, connect
+from serve_app.store.event_log import LogWriter
 
 SPEC = PolicySpec("home")
 

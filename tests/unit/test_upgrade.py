@@ -18,7 +18,7 @@ from policies.fold.checkpoint import FoldState
 from policies.fold.fold import Fold
 from policies.fold.verify import ACROSS_BUILDS
 from policies.spec import decode_spec
-from serve_app.snapshots import Published, decode_published
+from serve_app.store.snapshots import Published, decode_published
 from simulator.trained import read_trained
 
 ALONE = ("ridge", "arrives", "vw", "mixture")

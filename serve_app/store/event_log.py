@@ -15,8 +15,8 @@ from bandits.errors import CodecError, EventConflictError, LogUnavailableError, 
 from bandits.log.codec import decode, digest, encode, read
 from bandits.log.positions import log_order
 from bandits.log.records import DecisionRecord, LogEntry, LogRecord
-from serve_app.keys import Keys
-from serve_app.redis_clients import look_again_if, now_ms, wire
+from serve_app.store.clients import look_again_if, now_ms, wire
+from serve_app.store.keys import Keys
 
 FIELD = b"r"
 MAX_BATCH = 512

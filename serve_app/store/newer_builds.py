@@ -17,8 +17,8 @@ import redis
 from bandits.errors import NewerBuildError
 from bandits.log.records import MergeRecord
 from bandits.log.versions import FOLD, fold_version
-from serve_app.keys import Keys
-from serve_app.lease import Command
+from serve_app.store.keys import Keys
+from serve_app.store.lease import Command
 
 FORMAT = 1
 """Of a data directory.

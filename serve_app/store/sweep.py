@@ -19,11 +19,11 @@ from redis.cluster import RedisCluster
 from bandits.errors import ArchiveError, BanditloopError
 from policies.archive.archive import ArchiveReader
 from policies.fold.fold import Fold
-from serve_app.checkpoints import Checkpoints
-from serve_app.keys import Keys
-from serve_app.lease import Command, Lease
-from serve_app.merging import read_merge, read_offer
-from serve_app.snapshots import UNNAMED_S, Head, decode_published
+from serve_app.store.checkpoints import Checkpoints
+from serve_app.store.keys import Keys
+from serve_app.store.lease import Command, Lease
+from serve_app.store.merges import read_merge, read_offer
+from serve_app.store.snapshots import UNNAMED_S, Head, decode_published
 
 SWEEP_S = 600.0
 FIRST_S = 30.0

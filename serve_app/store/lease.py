@@ -14,8 +14,8 @@ from typing import Any
 import redis
 from redis.exceptions import ResponseError
 
-from serve_app.keys import Keys
-from serve_app.redis_clients import FAILURES
+from serve_app.store.clients import FAILURES
+from serve_app.store.keys import Keys
 
 LEASE_S = 2.0
 """How long a lease outlives its holder's last sign of life."""

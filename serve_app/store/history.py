@@ -9,9 +9,11 @@ from bandits.errors import LogGapError, MissingBlobError
 from bandits.log.positions import START, log_order
 from bandits.log.records import LogEntry
 from policies.archive.archive import ArchiveReader
-from serve_app.archiver import Committed
-from serve_app.event_log import LogReader
-from serve_app.keys import Keys
+from policies.fold.checkpoint import FoldState
+from serve_app.store.archived import Committed
+from serve_app.store.checkpoints import Checkpoints
+from serve_app.store.event_log import LogReader
+from serve_app.store.keys import Keys
 
 BATCH = 1000
 
@@ -94,3 +96,15 @@ def _next(position: str) -> tuple[int, int]:
     """The least id past a position: the first that a reader from there may miss."""
     milliseconds, sequence = log_order(position)
     return (milliseconds, sequence + 1) if sequence < 2**64 - 1 else (milliseconds + 1, 0)
+
+
+class LogPast:
+    """The log behind a fold, wherever it is now."""
+
+    def __init__(self, history: History, checkpoints: Checkpoints) -> None:
+        self.entries = history.entries
+        self._checkpoints = checkpoints
+
+    def checkpoint(self, position: str) -> FoldState | None:
+        """The newest checkpoint at or before a position."""
+        return self._checkpoints.newest(position)

@@ -11,9 +11,9 @@ from bandits.errors import BanditloopError, SnapshotError
 from bandits.log.codec import digest
 from bandits.log.positions import log_order
 from policies.fold.checkpoint import FoldState, decode_state
-from serve_app.keys import Keys
-from serve_app.lease import Command, Lease
-from serve_app.snapshots import UNNAMED_S
+from serve_app.store.keys import Keys
+from serve_app.store.lease import Command, Lease
+from serve_app.store.snapshots import UNNAMED_S
 
 RECENT = 10
 HOURS = 24

@@ -12,9 +12,9 @@ import redis.asyncio
 from bandits.log.positions import log_order
 from policies.fold.checkpoint import Refusal
 from policies.spec import PolicySpec
-from serve_app.keys import Keys, partitions
-from serve_app.redis_clients import FAILURES
 from serve_app.schemas import Readiness, Stalled
+from serve_app.store.clients import FAILURES
+from serve_app.store.keys import Keys, partitions
 
 WATCH_S = 1.0
 SILENT_S = 60.0

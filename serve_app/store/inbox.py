@@ -14,9 +14,9 @@ from bandits.errors import BanditloopError, CodecError
 from bandits.features.hashing import partition_of
 from bandits.log.codec import MALFORMED, decode, encode
 from bandits.log.records import ActivationRecord, RewardRecord
-from serve_app.event_log import FIELD, REMEMBERED_S
-from serve_app.keys import Keys
-from serve_app.lease import Lease
+from serve_app.store.event_log import FIELD, REMEMBERED_S
+from serve_app.store.keys import Keys
+from serve_app.store.lease import Lease
 
 JSON_FIELD = b"json"
 MAX_MOVED = 500

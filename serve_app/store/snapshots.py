@@ -16,10 +16,10 @@ from bandits.log.codec import MALFORMED, digest
 from bandits.log.versions import fold_version
 from bandits.types import Snapshot
 from policies.catalogue import Catalogue
-from serve_app.event_log import reason_of
-from serve_app.keys import Keys
-from serve_app.lease import Command, Lease
-from serve_app.redis_clients import FAILURES
+from serve_app.store.clients import FAILURES
+from serve_app.store.event_log import reason_of
+from serve_app.store.keys import Keys
+from serve_app.store.lease import Command, Lease
 
 KEPT_SNAPSHOTS = 20
 LOADS_KEPT = 5_000

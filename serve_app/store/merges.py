@@ -11,10 +11,10 @@ from bandits.log.codec import digest, encode
 from bandits.log.records import MergeInput, MergeRecord
 from policies.fold.all_partitions import PartitionLog, Together
 from policies.fold.checkpoint import Cut
-from serve_app.keys import Keys
-from serve_app.lease import Command, Lease
-from serve_app.newer import NO_MERGE
-from serve_app.snapshots import UNNAMED_S
+from serve_app.store.keys import Keys
+from serve_app.store.lease import Command, Lease
+from serve_app.store.newer_builds import NO_MERGE
+from serve_app.store.snapshots import UNNAMED_S
 
 KEPT_MERGES = 200
 """Merged models that Vowpal Wabbit's learners may need to resume.
@@ -191,3 +191,9 @@ def given_model(
             )
         model = cut.model
     return model
+
+
+def partition_count(client: "redis.Redis", policy: str) -> int:
+    """In how many partitions a policy's log is: only of several there are merges, of as many inputs."""
+    newest = read_merge(client, Keys(policy))
+    return 1 if newest is None else len(newest.inputs)

@@ -1,0 +1,1 @@
+"""What is kept in Redis, and how it is read and written."""
