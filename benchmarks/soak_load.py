@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 import aiohttp
 import msgspec
 
-from serve_app.http import MAX_BODY
-from serve_app.schemas import RankResponse
+from serve_app.api.schemas import RankResponse
+from serve_app.api.wire import MAX_BODY
 
 ITEMS, ACTIONS, TOPICS = 200, 20, 8
 CONNECTIONS = 16

@@ -15,8 +15,8 @@ import typer
 import yaml
 
 from bandits.errors import InvalidFieldError
+from serve_app.api.api_keys import PREFIX, SCOPES, Key, KeyId, read_keys, secret_hash
 from serve_app.cli_options import KeysFile, group, settings_of
-from serve_app.security import PREFIX, SCOPES, Key, KeyId, read_keys, secret_hash
 
 SECRET_BYTES = 32
 

@@ -17,7 +17,7 @@ import msgspec
 
 from bandits.errors import BanditloopError
 from policies.requests import ActionRequest, RankRequest
-from serve_app.schemas import (
+from serve_app.api.schemas import (
     Accepted,
     ErrorResponse,
     RankResponse,

@@ -12,12 +12,12 @@ from collections.abc import Iterable
 
 from policies.source_failures import Trouble
 from policies.spec import PolicySpec
+from serve_app.api.api_keys import KeyRing
+from serve_app.api.asgi import Api
 from serve_app.environment import collect_rarely
-from serve_app.http import Api
 from serve_app.logs import configure_logging
 from serve_app.loopback import keep_replica_on_loopback
 from serve_app.metrics import Metrics, collect
-from serve_app.security import KeyRing
 from serve_app.service import RedisPolicyService
 from serve_app.settings import Settings
 from serve_app.store.clients import connect

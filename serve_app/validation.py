@@ -11,7 +11,7 @@ from policies.blend import make_learner
 from policies.catalogue import Catalogue
 from policies.sources import load_sources
 from policies.spec import PolicySpec, VwConfig, decode_spec
-from serve_app.security import read_keys
+from serve_app.api.api_keys import read_keys
 from serve_app.settings import Settings
 from serve_app.store.clients import FAILURES, blocking_client
 from serve_app.store.keys import Keys, partitions

@@ -16,7 +16,7 @@ from policies.fold.fold import Fold
 from policies.ranker import Ranker
 from policies.sources.base import Candidates, ScoreItems, SourceRequest
 from policies.spec import PolicySpec
-from serve_app.schemas import PolicyInfo
+from serve_app.api.schemas import PolicyInfo
 from serve_app.store.progress import Learning
 
 SALT = b"test salt"

@@ -12,7 +12,7 @@ import redis.asyncio
 from bandits.log.positions import log_order
 from policies.fold.checkpoint import Refusal
 from policies.spec import PolicySpec
-from serve_app.schemas import Readiness, Stalled
+from serve_app.api.schemas import Readiness, Stalled
 from serve_app.store.clients import FAILURES
 from serve_app.store.keys import Keys, partitions
 

@@ -19,8 +19,8 @@ from bandits.errors import (
 )
 from policies.requests import Item, RankRequest, plain_features
 from policies.spec import PolicySpec
-from serve_app.bodies import parse
-from serve_app.schemas import CatalogueRequest, RewardsRequest
+from serve_app.api.bodies import parse
+from serve_app.api.schemas import CatalogueRequest, RewardsRequest
 
 rank = msgspec.json.Decoder(RankRequest)
 catalogue = msgspec.json.Decoder(CatalogueRequest)

@@ -7,8 +7,8 @@ import pytest
 from typer.testing import CliRunner
 
 from bandits.errors import InvalidFieldError, UnauthorizedError
+from serve_app.api.api_keys import KeyRing, read_keys
 from serve_app.cli import app
-from serve_app.security import KeyRing, read_keys
 
 RANK = "/v1/policies/home/rank"
 

@@ -11,6 +11,7 @@ import pytest
 
 from policies.ranker import ActionRequest
 from serve_app import client as module
+from serve_app.api.schemas import RewardEvent
 from serve_app.client import (
     BACKOFF_S,
     LONGEST_S,
@@ -20,7 +21,6 @@ from serve_app.client import (
     backoff_s,
     wait_until_ready,
 )
-from serve_app.schemas import RewardEvent
 
 RANKED = {
     "event_id": "e",

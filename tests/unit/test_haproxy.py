@@ -18,6 +18,7 @@ import pytest
 
 from bandits.errors import StartupError
 from serve_app import haproxy
+from serve_app.api.schemas import ErrorResponse
 from serve_app.environment import free_port, is_free
 from serve_app.haproxy import bundled, tighten
 from serve_app.loopback import (
@@ -28,7 +29,6 @@ from serve_app.loopback import (
     ray_on_loopback,
     refuse_open_doors,
 )
-from serve_app.schemas import ErrorResponse
 from serve_app.settings import Settings
 
 RAY = """global

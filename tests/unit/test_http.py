@@ -14,10 +14,12 @@ from bandits.errors import BanditloopError
 from bandits.log.records import ActivationRecord, DecisionRecord, RewardRecord
 from policies.ranker import Ranker
 from policies.spec import PolicySpec, RemoteSource
-from serve_app import schemas
-from serve_app.http import MAX_BODY, STATUS, Api
+from serve_app.api import schemas
+from serve_app.api.api_keys import needed
+from serve_app.api.asgi import Api
+from serve_app.api.statuses import STATUS
+from serve_app.api.wire import MAX_BODY
 from serve_app.metrics import COUNTERS, Metrics
-from serve_app.security import needed
 
 SPEC = PolicySpec("home")
 SOURCED = PolicySpec("sourced", sources=[RemoteSource("cf", "http://x")])
@@ -212,7 +214,7 @@ async def test_a_body_in_pieces_is_counted_while_it_comes(service):
 
 
 async def test_a_body_that_comes_too_slowly_is_not_waited_for(service, monkeypatch):
-    monkeypatch.setattr("serve_app.http._body.__defaults__", (MAX_BODY, 0.05))
+    monkeypatch.setattr("serve_app.api.asgi._body.__defaults__", (MAX_BODY, 0.05))
     let_go = asyncio.Event()
 
     async def slowly():

@@ -10,9 +10,9 @@ from fakes import FakeService, fresh_ranker
 
 from bandits.errors import ForbiddenError, RateLimitedError, StartupError, UnauthorizedError
 from policies.spec import PolicySpec
-from serve_app.http import Api
+from serve_app.api.api_keys import Bucket, KeyRing, needed, presented_key, read_keys, secret_hash
+from serve_app.api.asgi import Api
 from serve_app.metrics import Metrics
-from serve_app.security import Bucket, KeyRing, needed, presented_key, read_keys, secret_hash
 
 SECRET = "s_-" + "x" * 40
 BEARER = b"authorization"
@@ -242,7 +242,7 @@ def test_a_broken_file_leaves_the_previous_keys_and_is_counted_once(file, damage
 
 
 async def test_a_running_replica_follows_its_file(file, monkeypatch):
-    monkeypatch.setattr("serve_app.security.CHECK_S", 0.001)
+    monkeypatch.setattr("serve_app.api.api_keys.CHECK_S", 0.001)
     ring = KeyRing(file)
     task = asyncio.create_task(ring.follow())
     write(file, fresh={})

@@ -3,12 +3,10 @@
 Knows neither Ray nor Redis.
 """
 
-import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from importlib.metadata import version
-from typing import Any, Protocol, TypeVar
 from urllib.parse import quote, unquote
 
 import msgspec
@@ -18,110 +16,33 @@ from bandits.errors import BanditloopError
 from bandits.log.records import ActivationRecord, DecisionRecord, RewardRecord
 from bandits.values import MAX_NUMBER
 from policies.ranker import check_event_id
-from policies.requests import Item, RankRequest
-from serve_app import schemas
-from serve_app.bodies import parse
-from serve_app.docs_page import DOCS_HTML
+from policies.requests import RankRequest
+from serve_app.api import schemas
+from serve_app.api.api_keys import KeyRing, error_headers
+from serve_app.api.bodies import parse
+from serve_app.api.docs_page import DOCS_HTML
+from serve_app.api.ports import PolicyService
+from serve_app.api.statuses import STATUS, _error_bytes, _status
+from serve_app.api.wire import (
+    CATALOGUE_BODY_S,
+    HTML,
+    JSON,
+    MAX_CATALOGUE_BODY,
+    TEXT,
+    Answer,
+    Receive,
+    Scope,
+    Send,
+    _body,
+    _encode,
+)
 from serve_app.metrics import Metrics
-from serve_app.security import KeyRing, error_headers
 from serve_app.store.progress import Learning, readiness
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-Answer = tuple[int, bytes, bytes]
-T = TypeVar("T")
-
-MAX_BODY = 1 << 20
-MAX_CATALOGUE_BODY = 64 << 20
-BODY_S, CATALOGUE_BODY_S = 10.0, 60.0
-JSON, TEXT, HTML = (
-    b"application/json",
-    b"text/plain; version=0.0.4; charset=utf-8",
-    b"text/html; charset=utf-8",
-)
 RETRY_AFTER_S = b"1"
 _LABELS = frozenset({"rank", "rank:batch", "reward", "activate", "rewards", "catalogue"})
 
 log = logging.getLogger("banditloop.http")
-
-STATUS: Mapping[type[BanditloopError], int] = {
-    errors.InvalidInputError: 422,
-    errors.MalformedBodyError: 400,
-    errors.InvalidFieldError: 422,
-    errors.NonFiniteNumberError: 422,
-    errors.EmptyActionsError: 422,
-    errors.DuplicateActionError: 422,
-    errors.TooManyActionsError: 422,
-    errors.TooManyFeaturesError: 422,
-    errors.InvalidEventIdError: 422,
-    errors.EventConflictError: 409,
-    errors.BodyTooLargeError: 413,
-    errors.BodyTimeoutError: 408,
-    errors.UnauthorizedError: 401,
-    errors.ForbiddenError: 403,
-    errors.RateLimitedError: 429,
-    errors.InvalidPmfError: 500,
-    errors.UnknownPolicyError: 404,
-    errors.NotFoundError: 404,
-    errors.MethodNotAllowedError: 405,
-    errors.UnknownUserError: 404,
-    errors.NoCandidatesError: 409,
-    errors.NotReadyError: 503,
-    errors.LogUnavailableError: 503,
-    errors.SourceError: 502,
-    errors.SpecError: 500,
-    errors.ArtifactError: 422,
-    errors.SnapshotError: 500,
-    errors.CodecError: 500,
-    errors.UnknownKindError: 500,
-    errors.NewerBuildError: 500,
-    errors.RefusedError: 500,
-    errors.MissingBlobError: 500,
-    errors.StalledError: 500,
-    errors.ArchiveError: 500,
-    errors.LogGapError: 500,
-    errors.BadRowError: 500,
-    errors.ReplayError: 500,
-    errors.DataUnavailableError: 500,
-    errors.StartupError: 500,
-}
-
-
-class PolicyService(Protocol):
-    """One policy, as the API needs it."""
-
-    async def rank(self, request: RankRequest) -> tuple[DecisionRecord, bool]:
-        """The decision, and whether it is known to be logged."""
-        ...
-
-    async def rank_all(
-        self, requests: Sequence[RankRequest]
-    ) -> list[tuple[DecisionRecord, bool] | BanditloopError]:
-        """The same for several; each has its own answer or error."""
-        ...
-
-    async def log(self, records: list[RewardRecord | ActivationRecord]) -> None:
-        """Make events durable, or raise LogUnavailableError."""
-        ...
-
-    async def replace_catalogue(self, items: list[Item]) -> str:
-        """Make a new catalogue part of the log; its digest."""
-        ...
-
-    async def info(self) -> schemas.PolicyInfo:
-        """What is served."""
-        ...
-
-    @property
-    def learning(self) -> Learning:
-        """How its learning stands, as far as is known."""
-        ...
-
-    @property
-    def ready(self) -> bool:
-        """Whether a snapshot is loaded."""
-        ...
 
 
 class Api:
@@ -337,43 +258,11 @@ class Api:
         return 200, DOCS_HTML, HTML
 
 
-_encode = msgspec.json.Encoder().encode
 _rank_request = msgspec.json.Decoder(RankRequest)
 _batch = msgspec.json.Decoder(schemas.RankBatchRequest)
 _reward_request = msgspec.json.Decoder(schemas.RewardRequest)
 _rewards_request = msgspec.json.Decoder(schemas.RewardsRequest)
 _catalogue = msgspec.json.Decoder(schemas.CatalogueRequest)
-
-
-async def _body(
-    scope: Scope, receive: Receive, limit: int = MAX_BODY, within_s: float = BODY_S
-) -> bytes:
-    declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
-    if declared.isdigit() and (length := int(declared[:20])) > limit:
-        raise errors.BodyTooLargeError(
-            f"the body has {length} bytes, at most {limit} are read", "body"
-        )
-    try:
-        async with asyncio.timeout(within_s):
-            return await _receive(receive, limit)
-    except TimeoutError as error:
-        raise errors.BodyTimeoutError(
-            f"the body did not arrive within {within_s:g} s", "body"
-        ) from error
-
-
-async def _receive(receive: Receive, limit: int) -> bytes:
-    chunks, size, more = [], 0, True
-    while more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise errors.MalformedBodyError("the client left before the body was complete", "body")
-        chunks.append(message.get("body", b""))
-        size += len(chunks[-1])
-        more = message.get("more_body", False)
-        if size > limit:
-            raise errors.BodyTooLargeError(f"at most {limit} bytes of body are read", "body")
-    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
 def _parts(scope: Scope) -> list[str]:
@@ -423,16 +312,6 @@ def _demand(method: str, wanted: str) -> None:
         raise errors.MethodNotAllowedError(
             f"use {wanted} here, not {method}", "method", allowed=wanted
         )
-
-
-def _status(error: BanditloopError) -> int:
-    return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
-
-
-def _error_bytes(error: BanditloopError) -> bytes:
-    return _encode(
-        schemas.ErrorResponse(schemas.ErrorBody(error.code, error.message, error.target))
-    )
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:

@@ -7,7 +7,7 @@ import msgspec
 from bandits.values import MAX_EVENT_ID_BYTES, FeatureMap
 from policies.requests import MAX_ACTIONS, MAX_SLOTS, EventId, Item, RankRequest
 from policies.source_failures import Trouble
-from serve_app.security import OPEN_PAGES
+from serve_app.api.api_keys import OPEN_PAGES
 
 MAX_BATCH = MAX_ACTIONS
 Slot = Annotated[int, msgspec.Meta(ge=0, lt=MAX_SLOTS)]

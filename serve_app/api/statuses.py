@@ -1,0 +1,60 @@
+"""Errors as HTTP statuses and bodies."""
+
+from collections.abc import Mapping
+
+from bandits import errors
+from bandits.errors import BanditloopError
+from serve_app.api import schemas
+from serve_app.api.wire import _encode
+
+STATUS: Mapping[type[BanditloopError], int] = {
+    errors.InvalidInputError: 422,
+    errors.MalformedBodyError: 400,
+    errors.InvalidFieldError: 422,
+    errors.NonFiniteNumberError: 422,
+    errors.EmptyActionsError: 422,
+    errors.DuplicateActionError: 422,
+    errors.TooManyActionsError: 422,
+    errors.TooManyFeaturesError: 422,
+    errors.InvalidEventIdError: 422,
+    errors.EventConflictError: 409,
+    errors.BodyTooLargeError: 413,
+    errors.BodyTimeoutError: 408,
+    errors.UnauthorizedError: 401,
+    errors.ForbiddenError: 403,
+    errors.RateLimitedError: 429,
+    errors.InvalidPmfError: 500,
+    errors.UnknownPolicyError: 404,
+    errors.NotFoundError: 404,
+    errors.MethodNotAllowedError: 405,
+    errors.UnknownUserError: 404,
+    errors.NoCandidatesError: 409,
+    errors.NotReadyError: 503,
+    errors.LogUnavailableError: 503,
+    errors.SourceError: 502,
+    errors.SpecError: 500,
+    errors.ArtifactError: 422,
+    errors.SnapshotError: 500,
+    errors.CodecError: 500,
+    errors.UnknownKindError: 500,
+    errors.NewerBuildError: 500,
+    errors.RefusedError: 500,
+    errors.MissingBlobError: 500,
+    errors.StalledError: 500,
+    errors.ArchiveError: 500,
+    errors.LogGapError: 500,
+    errors.BadRowError: 500,
+    errors.ReplayError: 500,
+    errors.DataUnavailableError: 500,
+    errors.StartupError: 500,
+}
+
+
+def _status(error: BanditloopError) -> int:
+    return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
+
+
+def _error_bytes(error: BanditloopError) -> bytes:
+    return _encode(
+        schemas.ErrorResponse(schemas.ErrorBody(error.code, error.message, error.target))
+    )
