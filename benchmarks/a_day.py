@@ -40,7 +40,7 @@ from policies.archive.archive import ArchiveReader
 from policies.catalogue import Catalogue
 from policies.spec import PolicySpec
 from serve_app.archiver import Archiver
-from serve_app.embedded import embedded_valkey
+from serve_app.host.embedded import embedded_valkey
 from serve_app.learner import LearnerLoop
 from serve_app.store.event_log import FIELD, LogReader
 from serve_app.store.history import History

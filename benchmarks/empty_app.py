@@ -7,7 +7,7 @@ import argparse
 import signal
 import threading
 
-from serve_app.environment import prepare_environment
+from serve_app.host.environment import prepare_environment
 
 prepare_environment()
 

@@ -3,7 +3,7 @@
     python benchmarks/growth.py [--seconds 60]            (about three minutes)
 
 Resident memory of each kind of process before and after a closed loop of wrk on 8 connections, in
-bytes per request. banditloop turns these metrics off (serve_app/environment.py).
+bytes per request. banditloop turns these metrics off (serve_app/host/environment.py).
 """
 
 import argparse

@@ -57,7 +57,7 @@ from bandits.values import FeatureMap
 from policies.catalogue import Catalogue, Item
 from policies.fold.fold import Fold
 from policies.spec import PolicySpec, VwConfig
-from serve_app.environment import collect_rarely
+from serve_app.host.environment import collect_rarely
 
 Floats = NDArray[np.float64]
 Timed = Callable[[], tuple[float, Floats]]

@@ -14,7 +14,7 @@ import httpx
 import msgspec
 
 from serve_app.client import is_ready
-from serve_app.environment import free_port
+from serve_app.host.environment import free_port
 
 READY_S = 150.0
 POLL_S = 0.05

@@ -23,7 +23,7 @@ Other processes reach their largest size in steps: the crowd of 256 is there to 
 early that are of how much goes on at once. Of HAProxy's buffers, 16 KB each, only those pages are
 resident that some request has filled: hence the requests that are too large. Without those it grew
 for minutes, with them not at all. Raylet and GCS grew by 0.7 and 0.6 MB within an hour while each
-of their threads kept a cache of freed memory (serve_app/environment.py).
+of their threads kept a cache of freed memory (serve_app/host/environment.py).
 
 A slope is that of least squares over the minutes that count, of the sum over a kind's processes.
 Its standard error takes samples for independent, which neighbours are not: it is too small, so the

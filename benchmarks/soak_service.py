@@ -15,7 +15,7 @@ import msgspec
 import redis
 
 from serve_app.client import wait_until_ready
-from serve_app.environment import free_port
+from serve_app.host.environment import free_port
 from serve_app.store.keys import Keys
 
 POLICY = "soak"

@@ -38,7 +38,8 @@ from bandits.log.records import (
 from bandits.ridge.learner import RidgeConfig
 from policies.catalogue import Catalogue, Item
 from policies.spec import PolicySpec, VwConfig
-from serve_app.learner import LearnerLoop, build
+from serve_app.host.build import build
+from serve_app.learner import LearnerLoop
 from serve_app.store.event_log import FIELD
 from serve_app.store.keys import Keys
 from serve_app.stored import StoredPolicy

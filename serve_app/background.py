@@ -17,10 +17,10 @@ from ray.exceptions import ActorDiedError, RayActorError
 
 from policies.artifacts.fetch import opened
 from policies.spec import PolicySpec
-from serve_app.environment import collect_rarely
-from serve_app.logs import configure_logging
-from serve_app.loopback import keep_replica_on_loopback
-from serve_app.placement import on_node_for
+from serve_app.host.environment import collect_rarely
+from serve_app.host.json_logs import configure_logging
+from serve_app.host.loopback import keep_replica_on_loopback
+from serve_app.host.placement import on_node_for
 from serve_app.settings import Settings
 from serve_app.store.clients import blocking_client
 

@@ -39,7 +39,7 @@ from serve_app.cli_options import (
     settings_of,
     the_name,
 )
-from serve_app.environment import join_clusters, prepare_environment
+from serve_app.host.environment import join_clusters, prepare_environment
 from serve_app.terminal import notes, printed, say, work_on_ray
 
 app = group(__doc__)

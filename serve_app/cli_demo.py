@@ -34,8 +34,9 @@ from policies.spec import PolicySpec, load_spec
 from serve_app.api.schemas import RankResponse, RewardEvent, RewardsRequest
 from serve_app.client import ServiceError, rank_body
 from serve_app.freshness import freshness_ms, read_all
-from serve_app.needs import demand_all, demand_port
-from serve_app.runtime import serving, valkey
+from serve_app.host.embedded import valkey
+from serve_app.host.requirements import demand_all, demand_port
+from serve_app.runtime import serving
 from serve_app.settings import Settings
 from serve_app.store.clients import blocking_client
 from serve_app.store.keys import Keys

@@ -36,11 +36,10 @@ from bandits.types import Snapshot
 from policies.archive.archive import ArchiveReader, archive_folder, archive_folders
 from policies.fold.checkpoint import Refusal
 from serve_app.cli_archive import archived_policy
-from serve_app.embedded import running_url
-from serve_app.learner import build
+from serve_app.host.build import build
+from serve_app.host.embedded import any_redis, running_url
+from serve_app.host.requirements import no_redis
 from serve_app.metrics import EXPIRE_S
-from serve_app.needs import no_redis
-from serve_app.runtime import any_redis
 from serve_app.settings import MIN_SALT_BYTES, Settings
 from serve_app.store import progress as learning
 from serve_app.store.archived import Committed

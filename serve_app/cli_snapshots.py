@@ -34,8 +34,8 @@ from serve_app.cli_options import (
     settings_of,
     the_name,
 )
-from serve_app.needs import no_redis
-from serve_app.runtime import any_redis
+from serve_app.host.embedded import any_redis
+from serve_app.host.requirements import no_redis
 from serve_app.settings import Settings
 from serve_app.store.clients import REDIS_ERRORS, blocking_client
 from serve_app.store.keys import Keys

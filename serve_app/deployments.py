@@ -14,9 +14,9 @@ from policies.source_failures import Trouble
 from policies.spec import PolicySpec
 from serve_app.api.api_keys import KeyRing
 from serve_app.api.asgi import Api
-from serve_app.environment import collect_rarely
-from serve_app.logs import configure_logging
-from serve_app.loopback import keep_replica_on_loopback
+from serve_app.host.environment import collect_rarely
+from serve_app.host.json_logs import configure_logging
+from serve_app.host.loopback import keep_replica_on_loopback
 from serve_app.metrics import Metrics, collect
 from serve_app.service import RedisPolicyService
 from serve_app.settings import Settings

@@ -8,13 +8,10 @@ Whatever goes wrong, the process stays: see standstill.py.
 import contextlib
 import logging
 import os
-import platform
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from functools import cache
-from importlib.metadata import version
 from itertools import islice
 
 import msgspec
@@ -33,7 +30,6 @@ from bandits.log.records import (
     SpecRecord,
     TickRecord,
 )
-from bandits.log.versions import FOLD
 from bandits.ridge.learner import RidgeLearner
 from bandits.types import Snapshot
 from policies.archive.archive import ArchiveReader
@@ -41,6 +37,7 @@ from policies.blend import make_learner
 from policies.catalogue import Catalogue
 from policies.fold.fold import Fold
 from policies.spec import PolicySpec
+from serve_app.host.build import build
 from serve_app.standstill import Standstill, redis_error_behind
 from serve_app.store.archived import Committed
 from serve_app.store.checkpoints import Checkpoints
@@ -419,15 +416,3 @@ def batched(entries: Iterable[LogEntry], size: int) -> Iterator[list[LogEntry]]:
     iterator = iter(entries)
     while batch := list(islice(iterator, size)):
         yield batch
-
-
-@cache
-def build() -> dict[str, str]:
-    """Version of the fold, architecture and library versions, within which a replay is byte-identical."""
-    names = ("banditloop", "numba", "numpy", "vowpal-wabbit-next")
-    return {
-        "fold": str(FOLD),
-        "machine": platform.machine(),
-        "python": platform.python_version(),
-        **{name: version(name) for name in names},
-    }

@@ -17,16 +17,15 @@ from pydantic import SecretStr
 from bandits.errors import StartupError
 from policies.spec import PolicySpec
 from serve_app.client import is_ready, without_model
-from serve_app.embedded import embedded_valkey, running_url
-from serve_app.environment import join_clusters, prepare_environment
-from serve_app.loopback import (
+from serve_app.host.embedded import valkey
+from serve_app.host.environment import join_clusters, prepare_environment
+from serve_app.host.loopback import (
     check_ray_is_on_loopback,
     is_loopback,
     ray_on_loopback,
     refuse_open_doors,
 )
 from serve_app.settings import Settings
-from serve_app.store.newer_builds import check_format
 from serve_app.validation import check_logs
 
 READY_S = 120.0
@@ -36,34 +35,6 @@ CONTROLLER = {"name": "SERVE_CONTROLLER_ACTOR", "namespace": "serve"}
 CONTROLLER_POLL_S = 0.05
 
 log = logging.getLogger("banditloop.runtime")
-
-
-@contextlib.contextmanager
-def valkey(settings: Settings) -> Iterator[str]:
-    """The URL of the configured Redis, or of an embedded Valkey that lives as long as this context."""
-    if settings.redis_url is not None:
-        yield settings.redis_url
-        return
-    check_format(settings.data_dir)
-    with embedded_valkey(settings.data_dir / "valkey", settings.durability) as url:
-        yield url
-
-
-@contextlib.contextmanager
-def any_redis(settings: Settings) -> Iterator[str]:
-    """For commands: the configured Redis, the embedded Valkey of a service that runs, or one of our own meanwhile."""
-    folder = settings.data_dir / "valkey"
-    running = running_url(folder) if settings.redis_url is None else None
-    if running is not None:
-        yield running
-        return
-    if settings.redis_url is None:
-        check_format(settings.data_dir)
-    if settings.redis_url is None and not folder.exists():
-        message = f"no service has kept a log in {settings.data_dir}: use --data-dir or --redis-url"
-        raise StartupError(message, "data_dir")
-    with valkey(settings) as url:
-        yield url
 
 
 @contextlib.contextmanager

@@ -23,7 +23,7 @@ from policies.fold.all_partitions import Together, verify_together
 from policies.fold.checkpoint import FoldState, decode_state
 from policies.fold.fold import Fold
 from policies.fold.verify import Served, Verified, verify
-from serve_app.learner import build
+from serve_app.host.build import build
 from serve_app.store.checkpoints import Stored
 from serve_app.store.clients import blocking_client
 from serve_app.store.history import History

@@ -8,7 +8,7 @@ from pathlib import Path
 import redis
 from servers import PATIENCE_S, Server
 
-from serve_app.environment import free_port
+from serve_app.host.environment import free_port
 
 PRIMARIES, NODES, SLOTS = 3, 6, 16384
 

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, settings
 from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
 
-from serve_app.environment import free_port
+from serve_app.host.environment import free_port
 from serve_app.store.clients import blocking_client, connect, is_cluster
 
 # The same examples in every run; time limits are pytest's, because machines are shared.

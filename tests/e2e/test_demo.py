@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from serve_app.environment import free_port
+from serve_app.host.environment import free_port
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 

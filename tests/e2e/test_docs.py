@@ -24,8 +24,8 @@ from docs_blocks import ROOT, Block, blocks
 
 from policies.ranker import ActionRequest
 from serve_app.client import Client, wait_until_ready
-from serve_app.embedded import running_url
-from serve_app.environment import free_port
+from serve_app.host.embedded import running_url
+from serve_app.host.environment import free_port
 from serve_app.store.clients import blocking_client
 from serve_app.stored import StoredPolicy
 

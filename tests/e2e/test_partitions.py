@@ -20,7 +20,7 @@ from bandits.features.hashing import partition_of
 from policies.archive.archive import ArchiveReader, archive_folders
 from policies.ranker import ActionRequest
 from serve_app.client import Client, wait_until_ready
-from serve_app.environment import free_port
+from serve_app.host.environment import free_port
 
 pytestmark = [
     pytest.mark.e2e,

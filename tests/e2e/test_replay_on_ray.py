@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from serve_app.environment import prepare_environment
+from serve_app.host.environment import prepare_environment
 
 prepare_environment()
 from simulator.fan import OnRay

@@ -21,7 +21,7 @@ from bandits.log.records import DecisionRecord
 from policies.archive.archive import ArchiveReader
 from policies.ranker import ActionRequest
 from serve_app.client import Client, ServiceError, wait_until_ready
-from serve_app.environment import free_port
+from serve_app.host.environment import free_port
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 

@@ -23,8 +23,8 @@ from policies.ranker import ActionRequest, RankRequest
 from policies.spec import PolicySpec
 from serve_app import learner
 from serve_app.cli import app
+from serve_app.host.embedded import valkey
 from serve_app.learner import LearnerLoop
-from serve_app.runtime import valkey
 from serve_app.service import RedisPolicyService
 from serve_app.settings import Settings
 from serve_app.store import snapshots

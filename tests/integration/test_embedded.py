@@ -13,12 +13,12 @@ import msgspec
 import pytest
 import redis
 
-from serve_app.embedded import embedded_valkey, running_url
+from serve_app.host.embedded import embedded_valkey, running_url
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from serve_app.embedded import embedded_valkey
+from serve_app.host.embedded import embedded_valkey
 with embedded_valkey(Path(sys.argv[1])):
     print("up", flush=True)
     time.sleep(60)

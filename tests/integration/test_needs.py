@@ -18,9 +18,9 @@ from servers import Server, binary_of
 
 from bandits.errors import BanditloopError
 from policies.spec import PolicySpec
-from serve_app.embedded import alone
-from serve_app.environment import free_port
-from serve_app.needs import demand_all, demand_cluster, demand_redis
+from serve_app.host.embedded import alone
+from serve_app.host.environment import free_port
+from serve_app.host.requirements import demand_all, demand_cluster, demand_redis
 from serve_app.settings import Settings
 
 SECRET = "sikkrit-9f2"  # noqa: S105 - of nothing

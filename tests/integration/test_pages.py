@@ -15,7 +15,7 @@ from policies.spec import PolicySpec
 from serve_app import cli
 from serve_app.api import schemas
 from serve_app.api.asgi import Api
-from serve_app.environment import free_port
+from serve_app.host.environment import free_port
 from serve_app.metrics import Metrics
 from simulator.page import page as html_of
 from simulator.replay import LogSummary, Report

@@ -26,8 +26,8 @@ from bandits.log.records import RewardRecord
 from policies.catalogue import Item
 from policies.ranker import ActionRequest, RankRequest
 from policies.spec import PolicySpec
+from serve_app.host.json_logs import _JsonFormatter
 from serve_app.learner import LearnerLoop
-from serve_app.logs import _JsonFormatter
 from serve_app.metrics import Metrics, collect
 from serve_app.service import RedisPolicyService
 from serve_app.settings import Settings

@@ -17,11 +17,11 @@ import msgspec
 import pytest
 
 from bandits.errors import StartupError
-from serve_app import haproxy
 from serve_app.api.schemas import ErrorResponse
-from serve_app.environment import free_port, is_free
-from serve_app.haproxy import bundled, tighten
-from serve_app.loopback import (
+from serve_app.host import haproxy
+from serve_app.host.environment import free_port, is_free
+from serve_app.host.haproxy import bundled, tighten
+from serve_app.host.loopback import (
     BINARY,
     CLUSTERS,
     check_ray_is_on_loopback,

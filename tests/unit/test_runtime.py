@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from bandits.errors import StartupError
 from serve_app import runtime
-from serve_app.embedded import alone
+from serve_app.host.embedded import alone
 from serve_app.settings import Settings
 
 

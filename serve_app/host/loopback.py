@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bandits.errors import StartupError
-from serve_app import haproxy
-from serve_app.environment import CLUSTERS
+from serve_app.host import haproxy
+from serve_app.host.environment import CLUSTERS
 from serve_app.settings import Settings
 
 LOOPBACK = "127.0.0.1"

@@ -24,9 +24,9 @@ from redis.retry import Retry
 from bandits.errors import StartupError, plain
 from policies.spec import PolicySpec
 from policies.storage import Storage
-from serve_app import haproxy
-from serve_app.embedded import alone
-from serve_app.loopback import BINARY, refuse_open_doors
+from serve_app.host import haproxy
+from serve_app.host.embedded import alone
+from serve_app.host.loopback import BINARY, refuse_open_doors
 from serve_app.settings import Settings
 from serve_app.store.clients import FAILURES, is_cluster
 from serve_app.store.clients import plain as of_one

@@ -1,0 +1,1 @@
+"""What the service needs of its machine: environment, Valkey, HAProxy, the loopback, logs."""
