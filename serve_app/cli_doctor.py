@@ -39,7 +39,7 @@ from serve_app.cli_archive import archived_policy
 from serve_app.host.build import build
 from serve_app.host.embedded import any_redis, running_url
 from serve_app.host.requirements import no_redis
-from serve_app.metrics import EXPIRE_S
+from serve_app.replica.metrics import EXPIRE_S
 from serve_app.settings import MIN_SALT_BYTES, Settings
 from serve_app.store import progress as learning
 from serve_app.store.archived import Committed

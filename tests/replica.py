@@ -18,9 +18,9 @@ from servers import PATIENCE_S, Server
 from bandits.log.records import DecisionRecord, RewardRecord
 from policies.catalogue import Catalogue
 from policies.spec import PolicySpec
-from serve_app import deployments
-from serve_app.deployments import RankReplica
 from serve_app.freshness import read_all
+from serve_app.replica import deployment as deployments
+from serve_app.replica.deployment import RankReplica
 from serve_app.settings import Settings
 from serve_app.store.keys import Keys
 from serve_app.store.lease import Lease

@@ -36,7 +36,7 @@ from serve_app.api.wire import (
     _body,
     _encode,
 )
-from serve_app.metrics import Metrics
+from serve_app.replica.metrics import Metrics
 from serve_app.store.progress import Learning, readiness
 
 RETRY_AFTER_S = b"1"

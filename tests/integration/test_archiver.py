@@ -21,7 +21,7 @@ from bandits.log.records import CatalogueRecord, RewardRecord, SpecRecord, TickR
 from policies.archive.archive import ArchiveReader
 from policies.archive.range_file import Range
 from serve_app.archiver import COMMIT, MARK, Archiver
-from serve_app.metrics import Metrics, collect
+from serve_app.replica.metrics import Metrics, collect
 from serve_app.store.archived import Committed
 from serve_app.store.event_log import FIELD
 from serve_app.store.history import History

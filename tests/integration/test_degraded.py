@@ -26,8 +26,8 @@ from servers import PATIENCE_S, Forwarder, Server, binary_of
 
 from policies.catalogue import Catalogue, Item
 from policies.spec import PolicySpec
-from serve_app import deployments
-from serve_app.deployments import RankReplica
+from serve_app.replica import deployment as deployments
+from serve_app.replica.deployment import RankReplica
 from serve_app.settings import Settings
 from serve_app.store import event_log
 from serve_app.store.keys import Keys

@@ -25,7 +25,7 @@ from serve_app import learner
 from serve_app.cli import app
 from serve_app.host.embedded import valkey
 from serve_app.learner import LearnerLoop
-from serve_app.service import RedisPolicyService
+from serve_app.replica.policy_service import RedisPolicyService
 from serve_app.settings import Settings
 from serve_app.store import snapshots
 from serve_app.store.event_log import FIELD, LogReader, LogWriter

@@ -11,8 +11,8 @@ from replica import HOME, KEYS, Replica, eventually, put_snapshot
 
 from bandits.log.records import DecisionRecord
 from policies.spec import Holdout, PolicySpec, RemoteSource
-from serve_app.deployments import RankReplica
 from serve_app.freshness import read_all
+from serve_app.replica.deployment import RankReplica
 from serve_app.settings import Settings
 
 GOOD = [{"id": "a", "score": 2}, {"id": "b", "score": 1}, {"id": "c", "score": 0.5}]

@@ -19,7 +19,7 @@ from serve_app.cli import app
 from serve_app.cli_snapshots import app as snapshots_app
 from serve_app.host.embedded import any_redis, valkey
 from serve_app.partitions import PartitionLoop
-from serve_app.service import RedisPolicyService
+from serve_app.replica.policy_service import RedisPolicyService
 from serve_app.settings import Settings
 from serve_app.store.event_log import FIELD, LogWriter
 from serve_app.store.keys import Keys

@@ -16,7 +16,7 @@ from serve_app import cli
 from serve_app.api import schemas
 from serve_app.api.asgi import Api
 from serve_app.host.environment import free_port
-from serve_app.metrics import Metrics
+from serve_app.replica.metrics import Metrics
 from simulator.page import page as html_of
 from simulator.replay import LogSummary, Report
 from simulator.trials import NEVER, SearchSummary, Trial

@@ -57,8 +57,8 @@ from serve_app.cli import app
 from serve_app.cli_snapshots import app as snapshots_app
 from serve_app.freshness import read_all
 from serve_app.learner import LearnerLoop
-from serve_app.metrics import Metrics, collect
-from serve_app.service import RedisPolicyService
+from serve_app.replica.metrics import Metrics, collect
+from serve_app.replica.policy_service import RedisPolicyService
 from serve_app.settings import Settings
 from serve_app.store.event_log import FIELD, LogWriter
 from serve_app.store.history import History

@@ -33,7 +33,7 @@ from policies.ranker import ActionRequest, RankRequest
 from policies.spec import ArtifactSource, PolicySpec, VwConfig
 from serve_app.freshness import read_all
 from serve_app.learner import LearnerLoop
-from serve_app.service import RedisPolicyService
+from serve_app.replica.policy_service import RedisPolicyService
 from serve_app.store.event_log import FIELD, LogReader, LogWriter
 from serve_app.store.keys import Keys
 from serve_app.store.lease import Lease

@@ -22,10 +22,10 @@ from serve_app.archiver import Archiver
 from serve_app.background import logs_of
 from serve_app.cli import app
 from serve_app.cli_snapshots import app as snapshots_app
-from serve_app.deployments import RankReplica
 from serve_app.host.build import build
 from serve_app.host.embedded import valkey
 from serve_app.partitions import make_loop
+from serve_app.replica.deployment import RankReplica
 from serve_app.settings import Settings
 from serve_app.store.checkpoints import Checkpoints
 from serve_app.store.clients import blocking_client

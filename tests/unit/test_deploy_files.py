@@ -15,7 +15,7 @@ from ray.serve.schema import ServeDeploySchema
 from bandits.errors import BanditloopError
 from serve_app import app
 from serve_app.host.environment import CLUSTER_NODE
-from serve_app.metrics import LogState, Metrics, _Collector
+from serve_app.replica.metrics import LogState, Metrics, _Collector
 from serve_app.settings import Settings
 from serve_app.store.progress import Learning, Stall
 from serve_app.store.stats import Stats

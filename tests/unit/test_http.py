@@ -19,7 +19,7 @@ from serve_app.api.api_keys import needed
 from serve_app.api.asgi import Api
 from serve_app.api.statuses import STATUS
 from serve_app.api.wire import MAX_BODY
-from serve_app.metrics import COUNTERS, Metrics
+from serve_app.replica.metrics import COUNTERS, Metrics
 
 SPEC = PolicySpec("home")
 SOURCED = PolicySpec("sourced", sources=[RemoteSource("cf", "http://x")])

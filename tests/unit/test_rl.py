@@ -273,7 +273,7 @@ def test_a_replica_that_serves_one_imports_neither_torch_nor_rllib(tmp_path):
     code = f"""
 import sys
 from pathlib import Path
-import serve_app.app, serve_app.service
+import serve_app.app, serve_app.replica.policy_service
 from bandits.types import Snapshot
 from policies.catalogue import Catalogue
 from policies.ranker import ActionRequest, Ranker, RankRequest, explicit_pool

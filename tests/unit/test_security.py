@@ -12,7 +12,7 @@ from bandits.errors import ForbiddenError, RateLimitedError, StartupError, Unaut
 from policies.spec import PolicySpec
 from serve_app.api.api_keys import Bucket, KeyRing, needed, presented_key, read_keys, secret_hash
 from serve_app.api.asgi import Api
-from serve_app.metrics import Metrics
+from serve_app.replica.metrics import Metrics
 
 SECRET = "s_-" + "x" * 40
 BEARER = b"authorization"

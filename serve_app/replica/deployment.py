@@ -17,8 +17,8 @@ from serve_app.api.asgi import Api
 from serve_app.host.environment import collect_rarely
 from serve_app.host.json_logs import configure_logging
 from serve_app.host.loopback import keep_replica_on_loopback
-from serve_app.metrics import Metrics, collect
-from serve_app.service import RedisPolicyService
+from serve_app.replica.metrics import Metrics, collect
+from serve_app.replica.policy_service import RedisPolicyService
 from serve_app.settings import Settings
 from serve_app.store.clients import connect
 from serve_app.store.event_log import LogWriter

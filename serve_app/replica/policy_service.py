@@ -21,7 +21,7 @@ from policies.requests import Item, RankRequest
 from policies.sources import load_sources
 from policies.spec import PolicySpec, decode_spec
 from serve_app.api.schemas import PolicyInfo, Refused
-from serve_app.metrics import read_stats, read_troubles
+from serve_app.replica.metrics import read_stats, read_troubles
 from serve_app.store.clients import FAILURES
 from serve_app.store.event_log import LogWriter, reason_of
 from serve_app.store.keys import Keys, partitions

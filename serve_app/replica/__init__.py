@@ -1,0 +1,1 @@
+"""A replica: the deployment that answers, one policy in it, its counters."""
