@@ -39,13 +39,13 @@ from bandits.ridge.learner import RidgeConfig
 from policies.archive.archive import ArchiveReader
 from policies.catalogue import Catalogue
 from policies.spec import PolicySpec
-from serve_app.archiver import Archiver
 from serve_app.host.embedded import embedded_valkey
-from serve_app.learner import LearnerLoop
 from serve_app.store.event_log import FIELD, LogReader
 from serve_app.store.history import History
 from serve_app.store.keys import Keys
 from serve_app.store.stats import Stats
+from serve_app.workers.archiver import Archiver
+from serve_app.workers.learner import LearnerLoop
 
 SCALED = {"retain": 900.0, "window": 600.0, "archive_age": 60.0, "checkpoint": 60.0}
 """Seconds, the service's defaults."""

@@ -26,9 +26,9 @@ from bandits.log.codec import encode
 from bandits.log.records import DecisionRecord, LogEntry
 from policies.archive.archive import ArchiveReader
 from policies.spec import load_spec
-from serve_app.archiver import Archiver
 from serve_app.store.event_log import FIELD
 from serve_app.store.keys import Keys
+from serve_app.workers.archiver import Archiver
 from simulator.demo import load_world, make_bench, train_movielens
 from simulator.loop import run_loop
 

@@ -78,7 +78,7 @@ def serving(settings: Settings, specs: Sequence[PolicySpec]) -> Iterator[str]:
             from ray import serve
 
             from serve_app.app import APP_NAME, build_app, new_generation
-            from serve_app.background import start_learners
+            from serve_app.workers.actors import start_learners
 
             check_ray_is_on_loopback(ray.util.get_node_ip_address())
             generation = new_generation()

@@ -1,6 +1,6 @@
 import pytest
 
-from serve_app import learner
+from serve_app.workers import learner
 
 
 @pytest.fixture

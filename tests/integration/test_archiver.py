@@ -20,12 +20,12 @@ from bandits.log.positions import log_order
 from bandits.log.records import CatalogueRecord, RewardRecord, SpecRecord, TickRecord
 from policies.archive.archive import ArchiveReader
 from policies.archive.range_file import Range
-from serve_app.archiver import COMMIT, MARK, Archiver
 from serve_app.replica.metrics import Metrics, collect
 from serve_app.store.archived import Committed
 from serve_app.store.event_log import FIELD
 from serve_app.store.history import History
 from serve_app.store.keys import Keys
+from serve_app.workers.archiver import COMMIT, MARK, Archiver
 
 KEYS = Keys("home")
 SPEC = b"a spec"
@@ -404,9 +404,9 @@ def test_the_archive_of_another_log_is_left_alone(client, tmp_path, progress):
 
 def test_it_outlives_what_it_cannot_reach_and_counts_it(client, tmp_path, monkeypatch):
     """A Redis that drops every seventh call, and a file system that is not there at first."""
-    monkeypatch.setattr("serve_app.archiver.RETRY_S", 0.001)
-    monkeypatch.setattr("serve_app.archiver.MAX_RETRY_S", 0.002)
-    monkeypatch.setattr("serve_app.archiver.POLL_S", 0.001)
+    monkeypatch.setattr("serve_app.workers.archiver.RETRY_S", 0.001)
+    monkeypatch.setattr("serve_app.workers.archiver.MAX_RETRY_S", 0.002)
+    monkeypatch.setattr("serve_app.workers.archiver.POLL_S", 0.001)
     log = fill(client, 33)
     root = tmp_path / "archive"
     root.write_text("in the way")

@@ -21,16 +21,16 @@ from policies.archive.range_file import Range
 from policies.catalogue import Catalogue
 from policies.ranker import ActionRequest, RankRequest
 from policies.spec import PolicySpec
-from serve_app import learner
 from serve_app.cli import app
 from serve_app.host.embedded import valkey
-from serve_app.learner import LearnerLoop
 from serve_app.replica.policy_service import RedisPolicyService
 from serve_app.settings import Settings
 from serve_app.store import snapshots
 from serve_app.store.event_log import FIELD, LogReader, LogWriter
 from serve_app.store.keys import Keys
 from serve_app.store.stats import Stats
+from serve_app.workers import learner
+from serve_app.workers.learner import LearnerLoop
 
 KEYS = Keys("home")
 SALT = b"0123456789abcdef0123456789abcdef"

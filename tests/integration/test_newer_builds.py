@@ -18,7 +18,6 @@ from policies.requests import ActionRequest
 from serve_app.cli import app
 from serve_app.cli_snapshots import app as snapshots_app
 from serve_app.host.embedded import any_redis, valkey
-from serve_app.partitions import PartitionLoop
 from serve_app.replica.policy_service import RedisPolicyService
 from serve_app.settings import Settings
 from serve_app.store.event_log import FIELD, LogWriter
@@ -28,6 +27,7 @@ from serve_app.store.newer_builds import NO_MERGE, check_format
 from serve_app.store.snapshots import Head
 from serve_app.stored import StoredPolicy
 from serve_app.validation import check_logs
+from serve_app.workers.partition_learner import PartitionLoop
 
 pytestmark = pytest.mark.usefixtures("hurried_learner")
 

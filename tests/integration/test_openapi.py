@@ -27,11 +27,11 @@ from policies.spec import load_spec
 from serve_app.api import schemas
 from serve_app.api.api_keys import secret_hash
 from serve_app.freshness import read_all
-from serve_app.learner import LearnerLoop
 from serve_app.replica import deployment as deployments
 from serve_app.settings import Settings
 from serve_app.store.keys import Keys
 from serve_app.store.stats import Stats
+from serve_app.workers.learner import LearnerLoop
 
 pytestmark = pytest.mark.timeout(600)
 

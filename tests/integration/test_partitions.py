@@ -50,13 +50,10 @@ from bandits.log.records import (
 from policies.archive.archive import ArchiveReader, archive_folder
 from policies.catalogue import Item
 from policies.ranker import ActionRequest, RankRequest
-from serve_app import partitions as partitions_module
 from serve_app.app import build_for_cluster
-from serve_app.archiver import Archiver
 from serve_app.cli import app
 from serve_app.cli_snapshots import app as snapshots_app
 from serve_app.freshness import read_all
-from serve_app.learner import LearnerLoop
 from serve_app.replica.metrics import Metrics, collect
 from serve_app.replica.policy_service import RedisPolicyService
 from serve_app.settings import Settings
@@ -66,6 +63,9 @@ from serve_app.store.lease import Lease
 from serve_app.store.merges import partition_count
 from serve_app.stored import StoredPolicy
 from serve_app.validation import check_logs
+from serve_app.workers import partition_learner as partitions_module
+from serve_app.workers.archiver import Archiver
+from serve_app.workers.learner import LearnerLoop
 
 pytestmark = pytest.mark.usefixtures("hurried_learner")
 

@@ -32,7 +32,6 @@ from policies.fold.fold import Fold
 from policies.ranker import ActionRequest, RankRequest
 from policies.spec import ArtifactSource, PolicySpec, VwConfig
 from serve_app.freshness import read_all
-from serve_app.learner import LearnerLoop
 from serve_app.replica.policy_service import RedisPolicyService
 from serve_app.store.event_log import FIELD, LogReader, LogWriter
 from serve_app.store.keys import Keys
@@ -46,6 +45,7 @@ from serve_app.store.snapshots import (
     publish,
 )
 from serve_app.store.stats import Stats
+from serve_app.workers.learner import LearnerLoop
 
 KEYS = Keys("home")
 WINDOW_S = 0.2

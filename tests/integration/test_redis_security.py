@@ -27,12 +27,12 @@ from policies.catalogue import Item
 from policies.ranker import ActionRequest, RankRequest
 from policies.spec import PolicySpec
 from serve_app.host.json_logs import _JsonFormatter
-from serve_app.learner import LearnerLoop
 from serve_app.replica.metrics import Metrics, collect
 from serve_app.replica.policy_service import RedisPolicyService
 from serve_app.settings import Settings
 from serve_app.store.event_log import LogReader, LogWriter
 from serve_app.store.keys import Keys
+from serve_app.workers.learner import LearnerLoop
 
 ACL = Path(__file__).parents[2] / "deploy" / "valkey.acl"
 KEYS = Keys("home")

@@ -9,9 +9,10 @@ from ray.exceptions import ActorDiedError, ActorUnavailableError
 
 from bandits.ridge.learner import RidgeConfig
 from policies.spec import PolicySpec
-from serve_app import background
-from serve_app.background import Background, Keeper
 from serve_app.settings import Settings
+from serve_app.workers import actors as background
+from serve_app.workers.actors import Background
+from serve_app.workers.keeper import Keeper
 
 SPEC = PolicySpec("home", learner=RidgeConfig(standbys=1))
 

@@ -38,7 +38,6 @@ from policies.catalogue import Catalogue
 from policies.fold.fold import Fold
 from policies.spec import PolicySpec
 from serve_app.host.build import build
-from serve_app.standstill import Standstill, redis_error_behind
 from serve_app.store.archived import Committed
 from serve_app.store.checkpoints import Checkpoints
 from serve_app.store.event_log import FIELD, LogReader
@@ -50,6 +49,7 @@ from serve_app.store.newer_builds import mark_fold
 from serve_app.store.snapshots import Published, publish
 from serve_app.store.stats import Stats
 from serve_app.store.sweep import Sweep
+from serve_app.workers.standstill import Standstill, redis_error_behind
 
 BLOCK_MS = 50
 PACE_S = 0.1

@@ -13,19 +13,17 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import ray
-from ray.exceptions import ActorDiedError, RayActorError
 
 from policies.artifacts.fetch import opened
 from policies.spec import PolicySpec
 from serve_app.host.environment import collect_rarely
 from serve_app.host.json_logs import configure_logging
-from serve_app.host.loopback import keep_replica_on_loopback
 from serve_app.host.placement import on_node_for
 from serve_app.settings import Settings
 from serve_app.store.clients import blocking_client
 
 if TYPE_CHECKING:
-    from serve_app.learner import LearnerLoop
+    from serve_app.workers.learner import LearnerLoop
 
 NAMESPACE = "banditloop"
 STOP_S = 5.0
@@ -102,7 +100,7 @@ class Learner(Background):
         What it needs may be missing for a while (an artifact, say): to try that again costs less
         than another process.
         """
-        from serve_app.partitions import make_loop  # noqa: PLC0415 - pyarrow takes 30 MB, which the keeper can do without
+        from serve_app.workers.partition_learner import make_loop  # noqa: PLC0415 - pyarrow takes 30 MB, which the keeper can do without
 
         settings, spec, partition, generation = self._arguments
         pace_s = PACE_S
@@ -132,7 +130,7 @@ class Archiver(Background):
     """
 
     def __init__(self, settings: Settings, policies: Sequence[tuple[str, int]]) -> None:
-        from serve_app import archiver  # noqa: PLC0415
+        from serve_app.workers import archiver  # noqa: PLC0415
 
         super().__init__(settings)
         for policy, partition, partitions in logs_of(policies):
@@ -192,70 +190,3 @@ def start_learners(settings: Settings, specs: Sequence[PolicySpec], generation: 
     for name, (kind, arguments) in processes(settings, specs, generation).items():
         if kind is Learner:
             start(settings, name, kind, arguments)
-
-
-class Keeper:
-    """The deployment that says which background processes there are, and ends them with the application.
-
-    Their names carry the ``generation``, which grows with every deployment: a keeper that is
-    started again finds them, one of a new deployment starts its own while the old ones still run,
-    and ends what is left of those.
-    """
-
-    def __init__(self, settings: Settings, specs: Sequence[PolicySpec], generation: int) -> None:
-        configure_logging(settings.log_level)
-        keep_replica_on_loopback()
-        self._settings = settings
-        self._generation = generation
-        self._wanted = processes(settings, specs, generation)
-        self._actors = {name: self._start(name) for name in self._wanted}
-
-    def _start(self, name: str) -> Any:
-        return start(self._settings, name, *self._wanted[name])
-
-    async def check_health(self) -> None:
-        """Called by Serve, first before it ends an older keeper.
-
-        A process that Ray does not start again, for its constructor failed, is tried anew.
-        """
-        await asyncio.gather(*(self._check(name) for name in self._wanted))
-        older, newer = self._others()
-        for name in [] if newer else older:
-            log.warning("ending %s, which an earlier deployment has left", name)
-            await _end(ray.get_actor(name, NAMESPACE))
-
-    async def _check(self, name: str) -> None:
-        try:
-            await asyncio.wait_for(self._actors[name].ping.remote(), 2 * PING_S)
-        except TimeoutError:
-            log.warning("%s has not started yet", name)
-        except ActorDiedError as error:
-            if not self._others()[1]:
-                log.error("%s does not start: %s", name, error)  # noqa: TRY400 - its own trace is in the message
-                self._actors[name] = self._start(name)
-        except RayActorError:
-            log.warning("%s has died: Ray is starting it again", name)
-
-    def _others(self) -> tuple[list[str], list[str]]:
-        """Processes of earlier and of later generations."""
-        found = ray.util.list_named_actors(all_namespaces=True)
-        names = [
-            each["name"] for each in found if each["namespace"] == NAMESPACE and "." in each["name"]
-        ]
-        generations = {name: int(name.rpartition(".")[2]) for name in names}
-        return (
-            [name for name, generation in generations.items() if generation < self._generation],
-            [name for name, generation in generations.items() if generation > self._generation],
-        )
-
-    async def __del__(self) -> None:
-        """The application ends, or another version of it has begun."""
-        await asyncio.gather(*(_end(actor) for actor in self._actors.values()))
-
-
-async def _end(actor: Any) -> None:
-    try:
-        await asyncio.wait_for(actor.stop.remote(), STOP_S)
-    except (RayActorError, TimeoutError):
-        log.warning("a background process did not stop: ending it")
-    ray.kill(actor)

@@ -29,7 +29,6 @@ from policies.catalogue import Catalogue
 from policies.fold.checkpoint import Cut, FoldState
 from policies.fold.partition import PartitionFold, merge_models
 from policies.spec import PolicySpec, VwConfig
-from serve_app.learner import CHECKPOINT_S, PUBLISHING_SHARE, LearnerLoop
 from serve_app.settings import Settings
 from serve_app.store.checkpoints import Checkpoints
 from serve_app.store.clients import blocking_client
@@ -49,6 +48,7 @@ from serve_app.store.merges import (
 )
 from serve_app.store.snapshots import Published, decode_published
 from serve_app.store.stats import Stats
+from serve_app.workers.learner import CHECKPOINT_S, PUBLISHING_SHARE, LearnerLoop
 
 LATE_S = 1.0
 """How long a merge waits for a partition that offers nothing, once.

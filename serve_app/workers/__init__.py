@@ -1,0 +1,1 @@
+"""The processes that answer nobody: learners, the archiver, and who keeps them alive."""

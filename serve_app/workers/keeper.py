@@ -1,0 +1,84 @@
+"""Keeping the background processes alive."""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import ray
+from ray.exceptions import ActorDiedError, RayActorError
+
+from policies.spec import PolicySpec
+from serve_app.host.json_logs import configure_logging
+from serve_app.host.loopback import keep_replica_on_loopback
+from serve_app.settings import Settings
+from serve_app.workers.actors import NAMESPACE, PING_S, STOP_S, processes, start
+
+log = logging.getLogger("banditloop.background")
+
+
+class Keeper:
+    """The deployment that says which background processes there are, and ends them with the application.
+
+    Their names carry the ``generation``, which grows with every deployment: a keeper that is
+    started again finds them, one of a new deployment starts its own while the old ones still run,
+    and ends what is left of those.
+    """
+
+    def __init__(self, settings: Settings, specs: Sequence[PolicySpec], generation: int) -> None:
+        configure_logging(settings.log_level)
+        keep_replica_on_loopback()
+        self._settings = settings
+        self._generation = generation
+        self._wanted = processes(settings, specs, generation)
+        self._actors = {name: self._start(name) for name in self._wanted}
+
+    def _start(self, name: str) -> Any:
+        return start(self._settings, name, *self._wanted[name])
+
+    async def check_health(self) -> None:
+        """Called by Serve, first before it ends an older keeper.
+
+        A process that Ray does not start again, for its constructor failed, is tried anew.
+        """
+        await asyncio.gather(*(self._check(name) for name in self._wanted))
+        older, newer = self._others()
+        for name in [] if newer else older:
+            log.warning("ending %s, which an earlier deployment has left", name)
+            await _end(ray.get_actor(name, NAMESPACE))
+
+    async def _check(self, name: str) -> None:
+        try:
+            await asyncio.wait_for(self._actors[name].ping.remote(), 2 * PING_S)
+        except TimeoutError:
+            log.warning("%s has not started yet", name)
+        except ActorDiedError as error:
+            if not self._others()[1]:
+                log.error("%s does not start: %s", name, error)  # noqa: TRY400 - its own trace is in the message
+                self._actors[name] = self._start(name)
+        except RayActorError:
+            log.warning("%s has died: Ray is starting it again", name)
+
+    def _others(self) -> tuple[list[str], list[str]]:
+        """Processes of earlier and of later generations."""
+        found = ray.util.list_named_actors(all_namespaces=True)
+        names = [
+            each["name"] for each in found if each["namespace"] == NAMESPACE and "." in each["name"]
+        ]
+        generations = {name: int(name.rpartition(".")[2]) for name in names}
+        return (
+            [name for name, generation in generations.items() if generation < self._generation],
+            [name for name, generation in generations.items() if generation > self._generation],
+        )
+
+    async def __del__(self) -> None:
+        """The application ends, or another version of it has begun."""
+        await asyncio.gather(*(_end(actor) for actor in self._actors.values()))
+
+
+async def _end(actor: Any) -> None:
+    try:
+        await asyncio.wait_for(actor.stop.remote(), STOP_S)
+    except (RayActorError, TimeoutError):
+        log.warning("a background process did not stop: ending it")
+    ray.kill(actor)
