@@ -51,10 +51,10 @@ from policies.catalogue import Catalogue, Item
 from policies.features import featurise
 from policies.fold.partition import merge_models
 from policies.spec import PolicySpec, VwConfig
+from serve_app.admin.stored_policy import StoredPolicy
 from serve_app.store.event_log import FIELD
 from serve_app.store.keys import partitions
 from serve_app.store.merges import read_merge
-from serve_app.stored import StoredPolicy
 from serve_app.workers.learner import LearnerLoop
 from serve_app.workers.partition_learner import PartitionLoop
 from simulator.synthetic import SyntheticWorld

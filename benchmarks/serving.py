@@ -47,7 +47,7 @@ from table import Table
 from bandits.log.codec import decode, encode
 from bandits.log.positions import log_order
 from bandits.log.records import DecisionRecord, RewardRecord
-from serve_app.freshness import freshness_ms, read_all
+from serve_app.admin.freshness import freshness_ms, read_all
 from serve_app.settings import Settings
 from serve_app.store.event_log import FIELD
 from serve_app.store.keys import Keys

@@ -38,11 +38,11 @@ from bandits.log.records import (
 from bandits.ridge.learner import RidgeConfig
 from policies.catalogue import Catalogue, Item
 from policies.spec import PolicySpec, VwConfig
+from serve_app.admin.stored_policy import StoredPolicy
+from serve_app.admin.verification import Work, verify_policy
 from serve_app.host.build import build
 from serve_app.store.event_log import FIELD
 from serve_app.store.keys import Keys
-from serve_app.stored import StoredPolicy
-from serve_app.verification import Work, verify_policy
 from serve_app.workers.learner import LearnerLoop
 
 SALT = b"benchmark"

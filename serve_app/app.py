@@ -16,11 +16,11 @@ from bandits.errors import StartupError
 from policies.artifacts.fetch import pinned
 from policies.spec import PolicySpec, load_spec, read_spec
 from policies.typed_yaml import choices
+from serve_app.admin.preflight import check_logs, validate
 from serve_app.host.loopback import refuse_open_doors, serve_host
 from serve_app.host.placement import on_node_for
 from serve_app.replica.deployment import RankReplica
 from serve_app.settings import Settings
-from serve_app.validation import check_logs, validate
 from serve_app.workers.keeper import Keeper
 
 APP_NAME = "banditloop"

@@ -31,9 +31,9 @@ from rich.table import Table
 
 from bandits.log.records import DecisionRecord
 from policies.spec import PolicySpec, load_spec
+from serve_app.admin.freshness import freshness_ms, read_all
 from serve_app.api.schemas import RankResponse, RewardEvent, RewardsRequest
 from serve_app.client import ServiceError, rank_body
-from serve_app.freshness import freshness_ms, read_all
 from serve_app.host.embedded import valkey
 from serve_app.host.requirements import demand_all, demand_port
 from serve_app.runtime import serving

@@ -20,7 +20,7 @@ from rich.text import Text
 from bandits.errors import InvalidFieldError, ReplayError
 from policies.spec import PolicySpec, decode_spec
 from policies.typed_yaml import parse_yaml, read
-from serve_app.cli_snapshots import opened
+from serve_app.admin.open import opened
 from serve_app.host.placement import on_node_for
 from serve_app.terminal import table, words
 from simulator.fan import OnRay, in_processes

@@ -17,11 +17,13 @@ from bandits.errors import SnapshotError
 from bandits.log.codec import digest
 from bandits.log.positions import START, log_order
 from bandits.log.records import PinRecord, RollbackRecord, WarmStartRecord
-from policies.archive.archive import ArchiveReader, archive_folder
 from policies.artifacts.learner_model import TrainedModel, decode_trained
 from policies.fold.verify import Verified
 from policies.spec import PolicySpec, decode_spec
-from serve_app.became import has_become, is_pinned
+from serve_app.admin.open import opened
+from serve_app.admin.outcomes import has_become, is_pinned
+from serve_app.admin.stored_policy import StoredPolicy
+from serve_app.admin.verification import Work, verify_policy
 from serve_app.cli_options import (
     ALSO_WITHOUT,
     AsJson,
@@ -31,20 +33,10 @@ from serve_app.cli_options import (
     RedisUrl,
     ReportFile,
     group,
-    settings_of,
     the_name,
 )
-from serve_app.host.embedded import any_redis
-from serve_app.host.requirements import no_redis
-from serve_app.settings import Settings
-from serve_app.store.clients import REDIS_ERRORS, blocking_client
-from serve_app.store.keys import Keys
-from serve_app.store.merges import partition_count
-from serve_app.store.newer_builds import check_fold
 from serve_app.store.snapshots import Published
-from serve_app.stored import StoredPolicy, the_policy
 from serve_app.terminal import notes, printed, say, table, words
-from serve_app.verification import Work, verify_policy
 
 app = group("Snapshots of the model: list, show, pin, rollback, warm-start, verify.")
 
@@ -358,27 +350,6 @@ def _progress(expected: int) -> Iterator[Callable[[int], None]]:
     with Progress(*columns, console=notes, transient=True) as progress:
         task = progress.add_task("replay", total=expected)
         yield lambda learned: progress.update(task, completed=learned)
-
-
-@contextlib.contextmanager
-def opened(
-    policy: str | None, redis_url: str | None, data_dir: Path | None
-) -> Iterator[tuple[StoredPolicy, Settings]]:
-    """What a service keeps of one policy, whether it runs or not."""
-    settings = settings_of(redis_url=redis_url, data_dir=data_dir)
-    with any_redis(settings) as url:
-        settings = settings.model_copy(update={"redis_url": url})
-        try:
-            with contextlib.closing(blocking_client(url)) as client:
-                name, root = the_policy(client, policy), settings.archive_root()
-                check_fold(client, Keys(name))
-                folder = archive_folder(name, 0, partition_count(client, name))
-                yield (
-                    StoredPolicy(client, name, ArchiveReader(root, folder) if root else None),
-                    settings,
-                )
-        except REDIS_ERRORS as error:
-            raise no_redis(url, error, settings.redis_timeout_s) from error
 
 
 def _wait(

@@ -15,6 +15,7 @@ from rich.progress import (
 
 from bandits.errors import ReplayError
 from policies.spec import load_spec
+from serve_app.admin.open import opened
 from serve_app.cli_options import (
     Address,
     Columns,
@@ -28,7 +29,7 @@ from serve_app.cli_options import (
     out_file,
     out_folder,
 )
-from serve_app.cli_snapshots import opened, warm_start
+from serve_app.cli_snapshots import warm_start
 from serve_app.terminal import notes, say, words, work_on_ray
 
 app = group("Fit candidate sources, a policy on a log, or a policy of whole sessions.", alone=True)

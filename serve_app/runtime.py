@@ -16,6 +16,7 @@ from pydantic import SecretStr
 
 from bandits.errors import StartupError
 from policies.spec import PolicySpec
+from serve_app.admin.preflight import check_logs
 from serve_app.client import is_ready, without_model
 from serve_app.host.embedded import valkey
 from serve_app.host.environment import join_clusters, prepare_environment
@@ -26,7 +27,6 @@ from serve_app.host.loopback import (
     refuse_open_doors,
 )
 from serve_app.settings import Settings
-from serve_app.validation import check_logs
 
 READY_S = 120.0
 PATIENCE_S = 10.0

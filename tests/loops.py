@@ -13,13 +13,13 @@ from bandits.ridge.learner import RidgeConfig
 from policies.catalogue import Catalogue
 from policies.fold.verify import Verified
 from policies.spec import PolicySpec, VwConfig
+from serve_app.admin.stored_policy import StoredPolicy
+from serve_app.admin.verification import Work, verify_policy
 from serve_app.store.clients import FAILURES, blocking_client
 from serve_app.store.event_log import LogReader
 from serve_app.store.keys import Keys
 from serve_app.store.snapshots import Head
 from serve_app.store.stats import Stats
-from serve_app.stored import StoredPolicy
-from serve_app.verification import Work, verify_policy
 from serve_app.workers.learner import LearnerLoop
 
 SALT = b"salt of these tests"

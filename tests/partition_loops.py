@@ -16,14 +16,14 @@ from policies.catalogue import Catalogue
 from policies.fold.all_partitions import Together, verify_together
 from policies.fold.verify import Verified
 from policies.spec import PolicySpec, VwConfig
-from serve_app.freshness import read_all
+from serve_app.admin.freshness import read_all
+from serve_app.admin.stored_policy import StoredPolicy
 from serve_app.host.build import build
 from serve_app.store.clients import FAILURES
 from serve_app.store.event_log import LogReader
 from serve_app.store.history import History
 from serve_app.store.keys import partitions
 from serve_app.store.snapshots import Published
-from serve_app.stored import StoredPolicy
 from serve_app.workers.partition_learner import PartitionLoop
 
 SALT = b"salt of these tests"

@@ -18,7 +18,7 @@ from servers import PATIENCE_S, Server
 from bandits.log.records import DecisionRecord, RewardRecord
 from policies.catalogue import Catalogue
 from policies.spec import PolicySpec
-from serve_app.freshness import read_all
+from serve_app.admin.freshness import read_all
 from serve_app.replica import deployment as deployments
 from serve_app.replica.deployment import RankReplica
 from serve_app.settings import Settings

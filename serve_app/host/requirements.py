@@ -24,6 +24,7 @@ from redis.retry import Retry
 from bandits.errors import StartupError, plain
 from policies.spec import PolicySpec
 from policies.storage import Storage
+from serve_app.admin.preflight import validate
 from serve_app.host import haproxy
 from serve_app.host.embedded import alone
 from serve_app.host.loopback import BINARY, refuse_open_doors
@@ -31,7 +32,6 @@ from serve_app.settings import Settings
 from serve_app.store.clients import FAILURES, is_cluster
 from serve_app.store.clients import plain as of_one
 from serve_app.store.newer_builds import check_format
-from serve_app.validation import validate
 
 STORE_S = 10.0
 """An object store finds out its region and its credentials first, and tries again by itself."""

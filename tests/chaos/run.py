@@ -32,10 +32,10 @@ from victims import KINDS, Victims
 
 from bandits.log.records import DecisionRecord, RewardRecord
 from policies.archive.archive import ArchiveReader
+from serve_app.admin.stored_policy import StoredPolicy
 from serve_app.client import wait_until_ready
 from serve_app.host.environment import free_port
 from serve_app.store.keys import Keys
-from serve_app.stored import StoredPolicy
 
 POLICY = "home"
 RECOVERED_S = 10.0

@@ -17,8 +17,8 @@ import redis
 
 from bandits.log.records import DecisionRecord, RewardRecord
 from policies.archive.archive import ArchiveReader
+from serve_app.admin.stored_policy import StoredPolicy
 from serve_app.client import AsyncClient, ServiceError
-from serve_app.stored import StoredPolicy
 
 ACTIONS = ["news", "match", "film", "song"]
 WAIT_S = 0.3

@@ -18,9 +18,9 @@ from cluster.load import Load, stopwatch
 from bandits.log.records import ArtifactRecord, SpecRecord
 from policies.archive.archive import ArchiveReader
 from policies.artifacts.source_artifact import Artifact, Histories, TrainedSource, write
+from serve_app.admin.stored_policy import StoredPolicy
 from serve_app.client import wait_until_ready
 from serve_app.host.environment import free_port
-from serve_app.stored import StoredPolicy
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(900)]
 

@@ -23,11 +23,11 @@ from browser import browser
 from docs_blocks import ROOT, Block, blocks
 
 from policies.ranker import ActionRequest
+from serve_app.admin.stored_policy import StoredPolicy
 from serve_app.client import Client, wait_until_ready
 from serve_app.host.embedded import running_url
 from serve_app.host.environment import free_port
 from serve_app.store.clients import blocking_client
-from serve_app.stored import StoredPolicy
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 

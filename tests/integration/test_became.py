@@ -20,10 +20,10 @@ from bandits.ridge.learner import RidgeConfig
 from policies.artifacts.learner_model import TrainedModel
 from policies.blend import make_learner
 from serve_app import cli_snapshots
-from serve_app.became import has_become, is_pinned
+from serve_app.admin.outcomes import has_become, is_pinned
+from serve_app.admin.stored_policy import StoredPolicy
 from serve_app.cli_snapshots import NOT_YET, app
 from serve_app.store.event_log import LogReader
-from serve_app.stored import StoredPolicy
 
 pytestmark = [pytest.mark.usefixtures("hurried_learner"), pytest.mark.timeout(120)]
 OTHER = msgspec.structs.replace(SPEC, learner=RidgeConfig(l2=9.0))

@@ -11,7 +11,7 @@ from replica import HOME, KEYS, Replica, eventually, put_snapshot
 
 from bandits.log.records import DecisionRecord
 from policies.spec import Holdout, PolicySpec, RemoteSource
-from serve_app.freshness import read_all
+from serve_app.admin.freshness import read_all
 from serve_app.replica.deployment import RankReplica
 from serve_app.settings import Settings
 

@@ -28,7 +28,8 @@ from bandits.log.records import (
     WarmStartRecord,
 )
 from policies.archive.archive import ArchiveReader
-from serve_app.freshness import read_all
+from serve_app.admin.freshness import read_all
+from serve_app.admin.stored_policy import StoredPolicy
 from serve_app.store.checkpoints import Checkpoints
 from serve_app.store.clients import FAILURES, blocking_client, connect
 from serve_app.store.event_log import FIELD, LogWriter
@@ -37,7 +38,6 @@ from serve_app.store.keys import Keys
 from serve_app.store.lease import Lease
 from serve_app.store.merges import put_merge
 from serve_app.store.snapshots import KEPT_SNAPSHOTS, Head, Published, publish
-from serve_app.stored import StoredPolicy
 from serve_app.workers.archiver import Archiver
 
 pytestmark = [pytest.mark.usefixtures("hurried_learner"), pytest.mark.timeout(300)]

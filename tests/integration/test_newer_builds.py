@@ -15,6 +15,8 @@ from policies.artifacts.learner_model import TrainedModel
 from policies.blend import make_learner
 from policies.ranker import RankRequest
 from policies.requests import ActionRequest
+from serve_app.admin.preflight import check_logs
+from serve_app.admin.stored_policy import StoredPolicy
 from serve_app.cli import app
 from serve_app.cli_snapshots import app as snapshots_app
 from serve_app.host.embedded import any_redis, valkey
@@ -25,8 +27,6 @@ from serve_app.store.keys import Keys
 from serve_app.store.merges import partition_count, read_merge
 from serve_app.store.newer_builds import NO_MERGE, check_format
 from serve_app.store.snapshots import Head
-from serve_app.stored import StoredPolicy
-from serve_app.validation import check_logs
 from serve_app.workers.partition_learner import PartitionLoop
 
 pytestmark = pytest.mark.usefixtures("hurried_learner")

@@ -24,9 +24,9 @@ from strategies import MANY
 
 from bandits.log.records import ActivationRecord, CatalogueRecord, DecisionRecord, RewardRecord
 from policies.spec import load_spec
+from serve_app.admin.freshness import read_all
 from serve_app.api import schemas
 from serve_app.api.api_keys import secret_hash
-from serve_app.freshness import read_all
 from serve_app.replica import deployment as deployments
 from serve_app.settings import Settings
 from serve_app.store.keys import Keys

@@ -50,10 +50,12 @@ from bandits.log.records import (
 from policies.archive.archive import ArchiveReader, archive_folder
 from policies.catalogue import Item
 from policies.ranker import ActionRequest, RankRequest
+from serve_app.admin.freshness import read_all
+from serve_app.admin.preflight import check_logs
+from serve_app.admin.stored_policy import StoredPolicy
 from serve_app.app import build_for_cluster
 from serve_app.cli import app
 from serve_app.cli_snapshots import app as snapshots_app
-from serve_app.freshness import read_all
 from serve_app.replica.metrics import Metrics, collect
 from serve_app.replica.policy_service import RedisPolicyService
 from serve_app.settings import Settings
@@ -61,8 +63,6 @@ from serve_app.store.event_log import FIELD, LogWriter
 from serve_app.store.history import History
 from serve_app.store.lease import Lease
 from serve_app.store.merges import partition_count
-from serve_app.stored import StoredPolicy
-from serve_app.validation import check_logs
 from serve_app.workers import partition_learner as partitions_module
 from serve_app.workers.archiver import Archiver
 from serve_app.workers.learner import LearnerLoop

@@ -31,7 +31,7 @@ from policies.catalogue import Catalogue, Item
 from policies.fold.fold import Fold
 from policies.ranker import ActionRequest, RankRequest
 from policies.spec import ArtifactSource, PolicySpec, VwConfig
-from serve_app.freshness import read_all
+from serve_app.admin.freshness import read_all
 from serve_app.replica.policy_service import RedisPolicyService
 from serve_app.store.event_log import FIELD, LogReader, LogWriter
 from serve_app.store.keys import Keys

@@ -16,7 +16,7 @@ from bandits.errors import LogUnavailableError
 from bandits.features.hashing import partition_of
 from bandits.log.records import RewardRecord, TickRecord
 from policies.catalogue import Catalogue
-from serve_app.freshness import read_all
+from serve_app.admin.freshness import read_all
 from serve_app.settings import Settings
 from serve_app.store.clients import blocking_client, connect, is_cluster, now_ms
 from serve_app.store.event_log import LogReader, LogWriter

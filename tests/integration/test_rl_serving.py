@@ -13,8 +13,8 @@ from policies.artifacts.learner_model import TrainedModel
 from policies.blend import load_policy
 from policies.features import featurise_record
 from policies.spec import PolicySpec
+from serve_app.admin.stored_policy import StoredPolicy
 from serve_app.store.event_log import LogReader
-from serve_app.stored import StoredPolicy
 
 SCHEMA = FeatureSchema.of(context=["hour"], item=["a", "b", "c"])
 SPEC = PolicySpec(

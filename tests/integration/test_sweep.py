@@ -22,10 +22,10 @@ from policies.archive.archive import ArchiveReader
 from policies.artifacts.learner_model import TrainedModel
 from policies.blend import make_learner
 from policies.catalogue import Catalogue, Item
+from serve_app.admin.stored_policy import StoredPolicy
+from serve_app.admin.verification import Work, verify_policy
 from serve_app.store.event_log import FIELD, LogReader
 from serve_app.store.sweep import is_made
-from serve_app.stored import StoredPolicy
-from serve_app.verification import Work, verify_policy
 from serve_app.workers.archiver import Archiver
 
 pytestmark = [pytest.mark.usefixtures("hurried_learner"), pytest.mark.timeout(120)]

@@ -18,6 +18,8 @@ from bandits.log.records import BuildRecord, SpecRecord
 from bandits.log.versions import FOLD
 from policies.archive.archive import ArchiveReader, archive_folder
 from policies.fold.fold import Fold
+from serve_app.admin.preflight import check_logs
+from serve_app.admin.stored_policy import StoredPolicy
 from serve_app.cli import app
 from serve_app.cli_snapshots import app as snapshots_app
 from serve_app.host.build import build
@@ -28,8 +30,6 @@ from serve_app.store.checkpoints import Checkpoints
 from serve_app.store.clients import blocking_client
 from serve_app.store.history import History, LogPast
 from serve_app.store.keys import Keys, partitions
-from serve_app.stored import StoredPolicy
-from serve_app.validation import check_logs
 from serve_app.workers.actors import logs_of
 from serve_app.workers.archiver import Archiver
 from serve_app.workers.partition_learner import make_loop

@@ -14,8 +14,8 @@ from bandits.exploration import EpsilonGreedy, LinTs, LinUcb
 from bandits.log.join import JoinRule
 from bandits.ridge.learner import RidgeConfig
 from policies.spec import ArtifactSource, Holdout, PolicySpec, VwConfig, decode_spec, load_spec
+from serve_app.admin.preflight import validate
 from serve_app.settings import Settings
-from serve_app.validation import validate
 
 EXAMPLES = sorted(Path(__file__).parents[2].glob("examples/*.yaml"))
 

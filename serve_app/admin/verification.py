@@ -23,12 +23,12 @@ from policies.fold.all_partitions import Together, verify_together
 from policies.fold.checkpoint import FoldState, decode_state
 from policies.fold.fold import Fold
 from policies.fold.verify import Served, Verified, verify
+from serve_app.admin.stored_policy import StoredPolicy
 from serve_app.host.build import build
 from serve_app.store.checkpoints import Stored
 from serve_app.store.clients import blocking_client
 from serve_app.store.history import History
 from serve_app.store.keys import partitions
-from serve_app.stored import StoredPolicy
 
 POLL_S = 0.1
 Progress = Callable[[int], None]

@@ -4,7 +4,7 @@ import time
 
 from bandits.errors import RefusedError, StalledError
 from bandits.log.positions import log_order
-from serve_app.stored import StoredPolicy
+from serve_app.admin.stored_policy import StoredPolicy
 
 POLL_S = 0.05
 
