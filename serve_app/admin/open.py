@@ -6,7 +6,7 @@ from pathlib import Path
 
 from policies.archive.archive import ArchiveReader, archive_folder
 from serve_app.admin.stored_policy import StoredPolicy, the_policy
-from serve_app.cli_options import settings_of
+from serve_app.cli.options import settings_of
 from serve_app.host.embedded import any_redis
 from serve_app.host.requirements import no_redis
 from serve_app.settings import Settings

@@ -13,7 +13,7 @@ def test_ray_gives_the_same_report(tmp_path):
     command = [
         sys.executable,
         "-c",
-        "from serve_app.cli import main; main()",
+        "from serve_app.cli.main import main; main()",
         "worlds",
         "--world",
         "drift",

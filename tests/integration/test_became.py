@@ -19,10 +19,10 @@ from bandits.log.records import CatalogueRecord, PinRecord, RollbackRecord, Warm
 from bandits.ridge.learner import RidgeConfig
 from policies.artifacts.learner_model import TrainedModel
 from policies.blend import make_learner
-from serve_app import cli_snapshots
 from serve_app.admin.outcomes import has_become, is_pinned
 from serve_app.admin.stored_policy import StoredPolicy
-from serve_app.cli_snapshots import NOT_YET, app
+from serve_app.cli import snapshots as cli_snapshots
+from serve_app.cli.snapshots import NOT_YET, app
 from serve_app.store.event_log import LogReader
 
 pytestmark = [pytest.mark.usefixtures("hurried_learner"), pytest.mark.timeout(120)]

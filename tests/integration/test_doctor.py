@@ -21,7 +21,7 @@ from policies.archive.range_file import Range
 from policies.catalogue import Catalogue
 from policies.ranker import ActionRequest, RankRequest
 from policies.spec import PolicySpec
-from serve_app.cli import app
+from serve_app.cli.main import app
 from serve_app.host.embedded import valkey
 from serve_app.replica.policy_service import RedisPolicyService
 from serve_app.settings import Settings

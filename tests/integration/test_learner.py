@@ -40,9 +40,9 @@ from bandits.log.records import (
 from policies.catalogue import Catalogue
 from policies.spec import PolicySpec
 from serve_app.admin.stored_policy import StoredPolicy
-from serve_app.cli import app
-from serve_app.cli_snapshots import app as snapshots_app
-from serve_app.cli_train import app as train_app
+from serve_app.cli.main import app
+from serve_app.cli.snapshots import app as snapshots_app
+from serve_app.cli.train import app as train_app
 from serve_app.store.checkpoints import RECENT
 from serve_app.store.event_log import FIELD, LogReader
 from serve_app.store.lease import Lease, LeaseLostError

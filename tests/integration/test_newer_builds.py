@@ -17,8 +17,8 @@ from policies.ranker import RankRequest
 from policies.requests import ActionRequest
 from serve_app.admin.preflight import check_logs
 from serve_app.admin.stored_policy import StoredPolicy
-from serve_app.cli import app
-from serve_app.cli_snapshots import app as snapshots_app
+from serve_app.cli.main import app
+from serve_app.cli.snapshots import app as snapshots_app
 from serve_app.host.embedded import any_redis, valkey
 from serve_app.replica.policy_service import RedisPolicyService
 from serve_app.settings import Settings

@@ -12,9 +12,9 @@ from browser import Page, browser
 from fakes import FakeService, fresh_ranker
 
 from policies.spec import PolicySpec
-from serve_app import cli
 from serve_app.api import schemas
 from serve_app.api.asgi import Api
+from serve_app.cli import main as cli
 from serve_app.host.environment import free_port
 from serve_app.replica.metrics import Metrics
 from simulator.page import page as html_of

@@ -54,8 +54,8 @@ from serve_app.admin.freshness import read_all
 from serve_app.admin.preflight import check_logs
 from serve_app.admin.stored_policy import StoredPolicy
 from serve_app.app import build_for_cluster
-from serve_app.cli import app
-from serve_app.cli_snapshots import app as snapshots_app
+from serve_app.cli.main import app
+from serve_app.cli.snapshots import app as snapshots_app
 from serve_app.replica.metrics import Metrics, collect
 from serve_app.replica.policy_service import RedisPolicyService
 from serve_app.settings import Settings

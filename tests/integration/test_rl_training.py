@@ -12,7 +12,7 @@ from bandits.errors import InvalidFieldError, ReplayError, SnapshotError
 from bandits.rl.network import Network, RlScores
 from policies.artifacts.learner_model import decode_trained
 from policies.spec import load_spec
-from serve_app.cli_train import app
+from serve_app.cli.train import app
 from simulator.rllib_env import RecSession
 from simulator.rllib_module import SharedScorer
 from simulator.rllib_train import CHECKPOINT, Training, train_rl

@@ -20,8 +20,8 @@ from policies.archive.archive import ArchiveReader, archive_folder
 from policies.fold.fold import Fold
 from serve_app.admin.preflight import check_logs
 from serve_app.admin.stored_policy import StoredPolicy
-from serve_app.cli import app
-from serve_app.cli_snapshots import app as snapshots_app
+from serve_app.cli.main import app
+from serve_app.cli.snapshots import app as snapshots_app
 from serve_app.host.build import build
 from serve_app.host.embedded import valkey
 from serve_app.replica.deployment import RankReplica

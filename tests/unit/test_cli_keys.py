@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from bandits.errors import InvalidFieldError, UnauthorizedError
 from serve_app.api.api_keys import KeyRing, read_keys
-from serve_app.cli import app
+from serve_app.cli.main import app
 
 RANK = "/v1/policies/home/rank"
 

@@ -15,7 +15,10 @@ from rich.console import Console
 from rich.table import Table
 
 from bandits.errors import ReplayError, plain
-from serve_app import cli, cli_demo, cli_doctor, terminal
+from serve_app.cli import demo as cli_demo
+from serve_app.cli import doctor as cli_doctor
+from serve_app.cli import main as cli
+from serve_app.cli import terminal
 from simulator.checks.findings import Finding, Report
 
 ROOT = Path(cli.__file__).resolve().parent.parent

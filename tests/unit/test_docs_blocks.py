@@ -12,7 +12,7 @@ import typer
 import yaml
 from docs_blocks import NOT_RUN, ROOT, Block, blocks, words_of
 
-from serve_app import cli
+from serve_app.cli import main as cli
 
 BASH = shutil.which("bash")
 BLOCKS = blocks()

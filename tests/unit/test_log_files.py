@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from vowpal_wabbit_next import run_cli_driver
 
 from bandits.errors import BadRowError, ReplayError
-from serve_app.cli import app
+from serve_app.cli.main import app
 from simulator.logs.csv_log import CsvColumns
 from simulator.logs.files import RemoteFile, files_of
 from simulator.logs.formats import open_log

@@ -20,7 +20,7 @@ from bandits.log.records import DecisionRecord, LogEntry, RewardRecord, SpecReco
 from policies.catalogue import Catalogue
 from policies.ranker import ActionRequest, Pool, RankRequest
 from policies.spec import ArtifactSource, Holdout, PolicySpec
-from serve_app.cli_doctor import status
+from serve_app.cli.doctor import status
 from simulator.audit import audit
 from simulator.checks.entries import Clock, Undecodable
 from simulator.checks.exploration import Exploration, Uniformity

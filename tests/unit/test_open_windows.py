@@ -13,8 +13,8 @@ from bandits.errors import ReplayError
 from bandits.log.join import Join, JoinRule
 from bandits.log.positions import log_order
 from bandits.log.records import DecisionRecord
-from serve_app.cli import app
-from serve_app.cli_train import app as train_app
+from serve_app.cli.main import app
+from serve_app.cli.train import app as train_app
 from simulator.logs.archive import plain, rows_of
 from simulator.logs.base import waiting_of
 from simulator.logs.formats import open_log

@@ -20,8 +20,8 @@ from typer.testing import CliRunner
 from policies.artifacts.learner_model import TrainedModel, decode_trained
 from policies.artifacts.trained_on import KEPT, LearnedRows, Learning, Seen
 from policies.spec import PolicySpec
-from serve_app.cli import app
-from serve_app.cli_train import app as train_app
+from serve_app.cli.main import app
+from serve_app.cli.train import app as train_app
 from simulator.logs.archive import ArchivePiece
 from simulator.logs.base import LoggedDecision, batch_of
 from simulator.logs.csv_log import CsvColumns

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from bandits.errors import ReplayError
-from serve_app.cli import app
+from serve_app.cli.main import app
 
 ROWS, ACTIONS, D = 160, 4, 3
 ALPHA = 0.7

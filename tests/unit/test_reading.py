@@ -12,7 +12,7 @@ from policies.artifacts.fetch import opened
 from policies.spec import PolicySpec, load_spec
 from policies.typed_yaml import choices, parse_yaml, read
 from serve_app.api.api_keys import Key, KeyId, read_keys
-from serve_app.cli_replay import csv_columns
+from serve_app.cli.replay import csv_columns
 from simulator.logs.csv_log import CsvColumns
 from simulator.policy_args import Kind, policy_of
 from simulator.search_space import Choice, LogUniform, SearchSpace, Uniform, load_space

@@ -24,7 +24,7 @@ from bandits.log.records import DecisionRecord, LogEntry
 from policies.archive.archive import ArchiveWriter
 from policies.archive.range_file import Range
 from policies.catalogue import Catalogue
-from serve_app.cli import app
+from serve_app.cli.main import app
 from simulator.fan import in_processes
 from simulator.logs.archive import plain, rows_of
 from simulator.logs.base import LoggedDecision, Piece

@@ -10,7 +10,7 @@ from numpy.linalg import LinAlgError
 from typer.testing import CliRunner
 
 from bandits.errors import BanditloopError
-from serve_app import cli
+from serve_app.cli import main as cli
 
 COLUMNS = (
     "{reward: click, propensity: p, event_id: id, action: shown, actions: of, context: [x, y]}"

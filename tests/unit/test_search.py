@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from bandits.errors import ReplayError, SpecError
 from policies.spec import ArtifactSource, PolicySpec
-from serve_app.cli import app
+from serve_app.cli.main import app
 from simulator.logs.base import LogBatch
 from simulator.search import search
 from simulator.search_space import load_space, specs_of

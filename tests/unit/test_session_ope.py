@@ -14,7 +14,7 @@ from bandits.statistics.intervals import Bernstein, Bootstrap
 from bandits.types import Float64
 from policies.blend import make_learner
 from policies.spec import PolicySpec
-from serve_app.cli import app
+from serve_app.cli.main import app
 from simulator.logs.base import LoggedDecision, batch_of, key_of
 from simulator.ope.batch import OpeBatch
 from simulator.ope.estimators import Estimator

@@ -12,8 +12,8 @@ from tables import COLUMNS, campaign, log_of, written
 from typer.testing import CliRunner
 
 from bandits.errors import BadRowError, ReplayError
-from serve_app.cli import app
-from serve_app.cli_train import app as train_app
+from serve_app.cli.main import app
+from serve_app.cli.train import app as train_app
 from simulator.logs.cells import Evidence, features_of
 from simulator.logs.csv_log import CsvColumns
 from simulator.logs.formats import open_log

@@ -28,8 +28,8 @@ from policies.features import featurise, featurise_record
 from policies.fold.checkpoint import decode_state
 from policies.fold.fold import Fold
 from policies.spec import ArtifactSource, PolicySpec, VwConfig
-from serve_app.cli import app
-from serve_app.cli_train import app as train_app
+from serve_app.cli.main import app
+from serve_app.cli.train import app as train_app
 from simulator.logs.archive import rows_of
 from simulator.logs.base import LogBatch, LoggedDecision, batch_of
 from simulator.logs.lines import WEIGHT

@@ -17,7 +17,7 @@ from bandits.errors import BanditloopError, ReplayError, SnapshotError, SpecErro
 from bandits.vw.learner import VwLearner
 from bandits.vw.log_reader import VwLogReader
 from bandits.vw.options import OTHER_PROBLEMS, read_command
-from serve_app.cli import app
+from serve_app.cli.main import app
 from simulator.logs.vw_text import text_pieces
 from simulator.policy_args import policy_of
 from simulator.progressive import vw_progressive

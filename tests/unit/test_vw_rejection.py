@@ -9,7 +9,7 @@ from vowpal_wabbit_next import TextFormatParser, Workspace
 
 from bandits.decide import uniform
 from bandits.errors import BadRowError, InvalidFieldError, ReplayError
-from serve_app.cli import app
+from serve_app.cli.main import app
 from simulator.logs.formats import open_log
 from simulator.online import salt_of
 from simulator.policy_args import VwKind

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from bandits.errors import InvalidFieldError
 from bandits.exploration import EpsilonGreedy, Softmax
-from serve_app.cli import app
+from serve_app.cli.main import app
 from simulator.fan import in_processes
 from simulator.loop import run_loop
 from simulator.ope.formulas import FORMULAS

@@ -24,7 +24,7 @@ from serve_app.admin.open import opened
 from serve_app.admin.outcomes import has_become, is_pinned
 from serve_app.admin.stored_policy import StoredPolicy
 from serve_app.admin.verification import Work, verify_policy
-from serve_app.cli_options import (
+from serve_app.cli.options import (
     ALSO_WITHOUT,
     AsJson,
     DataDir,
@@ -35,8 +35,8 @@ from serve_app.cli_options import (
     group,
     the_name,
 )
+from serve_app.cli.terminal import notes, printed, say, table, words
 from serve_app.store.snapshots import Published
-from serve_app.terminal import notes, printed, say, table, words
 
 app = group("Snapshots of the model: list, show, pin, rollback, warm-start, verify.")
 

@@ -16,7 +16,7 @@ from rich.progress import (
 from bandits.errors import ReplayError
 from policies.spec import load_spec
 from serve_app.admin.open import opened
-from serve_app.cli_options import (
+from serve_app.cli.options import (
     Address,
     Columns,
     DataDir,
@@ -29,8 +29,8 @@ from serve_app.cli_options import (
     out_file,
     out_folder,
 )
-from serve_app.cli_snapshots import warm_start
-from serve_app.terminal import notes, say, words, work_on_ray
+from serve_app.cli.snapshots import warm_start
+from serve_app.cli.terminal import notes, say, words, work_on_ray
 
 app = group("Fit candidate sources, a policy on a log, or a policy of whole sessions.", alone=True)
 
@@ -73,7 +73,7 @@ def policy(
     The file can be evaluated (banditloop replay --policy '{kind: trained, path: FILE}'), on rows
     that it was not trained on, and served later (banditloop snapshots warm-start FILE).
     """
-    from serve_app.cli_replay import csv_columns
+    from serve_app.cli.replay import csv_columns
     from simulator.logs.base import caution_of, columns_of
     from simulator.logs.formats import open_log
     from simulator.logs.left_out import left_out_of

@@ -15,8 +15,8 @@ from rich.progress import (
 from rich.table import Table
 
 from bandits.errors import InvalidFieldError
+from serve_app.cli.terminal import table, words
 from serve_app.host.placement import on_node_for
-from serve_app.terminal import table, words
 from simulator.fan import OnRay, in_processes
 from simulator.ope.reward_model import DEFAULT
 from simulator.worlds.experiment import Experiment, Fan, WorldsReport, run_experiment

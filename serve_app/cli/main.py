@@ -17,8 +17,8 @@ from rich.table import Table
 from rich.text import Text
 
 from bandits.errors import BanditloopError, plain
-from serve_app.cli_keys import app as keys
-from serve_app.cli_options import (
+from serve_app.cli.keys import app as keys
+from serve_app.cli.options import (
     ALSO_WITHOUT,
     Address,
     Archive,
@@ -39,8 +39,8 @@ from serve_app.cli_options import (
     settings_of,
     the_name,
 )
+from serve_app.cli.terminal import notes, printed, say, work_on_ray
 from serve_app.host.environment import join_clusters, prepare_environment
-from serve_app.terminal import notes, printed, say, work_on_ray
 
 app = group(__doc__)
 data = group("Data sets for demos and evaluation.")
@@ -91,7 +91,7 @@ def serve(
     ] = None,
 ) -> None:
     """Serve policies over HTTP until interrupted."""
-    from serve_app.cli_serve import run_serve
+    from serve_app.cli.serve import run_serve
 
     settings = settings_of(
         port=port,
@@ -132,7 +132,7 @@ def archive_show(
     as_json: AsJson = False,
 ) -> None:
     """What the archive of a policy holds: ranges, entries, bytes, from when to when."""
-    from serve_app.cli_archive import contents, lines
+    from serve_app.cli.archive import contents, lines
 
     found = contents(the_name(policy, context), settings_of(archive=archive, data_dir=data_dir))
     typer.echo(json.dumps(found) if as_json else "\n".join(lines(found)))
@@ -148,7 +148,7 @@ def demo(
     ),
 ) -> None:
     """Train, serve, and watch a bandit learn on MovieLens-100K over real HTTP."""
-    from serve_app.cli_demo import run_demo
+    from serve_app.cli.demo import run_demo
 
     run_demo(rounds=rounds, seed=seed, port=port, out=out, console=notes)
 
@@ -183,7 +183,7 @@ def doctor(
     3: no fault was found, but no choice and no PMF could be derived again and choices are too few
        to be compared, or a check that --demand names had nothing to check.
     """
-    from serve_app.cli_doctor import run_doctor, status, table
+    from serve_app.cli.doctor import run_doctor, status, table
 
     name = the_name(policy, context)
     try:
@@ -298,7 +298,7 @@ def replay(
     """What other policies would have earned on a log, and whether that can be trusted."""
     if address not in {None, "local"}:
         join_clusters()
-    from serve_app.cli_replay import Options, run_replay, tables
+    from serve_app.cli.replay import Options, run_replay, tables
 
     options = Options(
         log=log,
@@ -376,7 +376,7 @@ def worlds(
     """What policies earn in worlds of known truth, and how far the estimators of replay are from that truth."""
     if address not in {None, "local"}:
         join_clusters()
-    from serve_app.cli_worlds import experiment_of, run_worlds, tables
+    from serve_app.cli.worlds import experiment_of, run_worlds, tables
 
     experiment = experiment_of(
         world or (),
@@ -441,8 +441,8 @@ def with_all_commands() -> typer.Typer:
 
     Of some commands the modules import numpy, which reads the environment that is prepared.
     """
-    from serve_app.cli_snapshots import app as snapshots
-    from serve_app.cli_train import app as train
+    from serve_app.cli.snapshots import app as snapshots
+    from serve_app.cli.train import app as train
 
     app.add_typer(snapshots, name="snapshots", short_help="The stored models of a policy.")
     app.add_typer(train, name="train", short_help="Fit candidate sources, or a policy.")

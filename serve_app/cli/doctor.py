@@ -36,7 +36,9 @@ from bandits.types import Snapshot
 from policies.archive.archive import ArchiveReader, archive_folder, archive_folders
 from policies.fold.checkpoint import Refusal
 from serve_app.admin.stored_policy import the_policy
-from serve_app.cli_archive import archived_policy
+from serve_app.cli.archive import archived_policy
+from serve_app.cli.terminal import table as new_table
+from serve_app.cli.terminal import words
 from serve_app.host.build import build
 from serve_app.host.embedded import any_redis, running_url
 from serve_app.host.requirements import no_redis
@@ -51,8 +53,6 @@ from serve_app.store.keys import PROCESSES, Keys, partitions
 from serve_app.store.merges import partition_count, read_merge
 from serve_app.store.snapshots import Head, decode_published
 from serve_app.store.stats import Stats
-from serve_app.terminal import table as new_table
-from serve_app.terminal import words
 from simulator.checks.findings import Report
 from simulator.checks.freshness import Live
 from simulator.checks.stored import Stored

@@ -33,6 +33,7 @@ from bandits.log.records import DecisionRecord
 from policies.spec import PolicySpec, load_spec
 from serve_app.admin.freshness import freshness_ms, read_all
 from serve_app.api.schemas import RankResponse, RewardEvent, RewardsRequest
+from serve_app.cli.terminal import notes, say, screen_of_ours, table, words
 from serve_app.client import ServiceError, rank_body
 from serve_app.host.embedded import valkey
 from serve_app.host.requirements import demand_all, demand_port
@@ -41,7 +42,6 @@ from serve_app.settings import Settings
 from serve_app.store.clients import blocking_client
 from serve_app.store.keys import Keys
 from serve_app.store.stats import Stats
-from serve_app.terminal import notes, say, screen_of_ours, table, words
 from simulator.audit import audit
 from simulator.demo import (
     Bench,

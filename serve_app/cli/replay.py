@@ -21,8 +21,8 @@ from bandits.errors import InvalidFieldError, ReplayError
 from policies.spec import PolicySpec, decode_spec
 from policies.typed_yaml import parse_yaml, read
 from serve_app.admin.open import opened
+from serve_app.cli.terminal import table, words
 from serve_app.host.placement import on_node_for
-from serve_app.terminal import table, words
 from simulator.fan import OnRay, in_processes
 from simulator.learning import METHODS, learn_on
 from simulator.logs.base import Piece

@@ -16,7 +16,7 @@ import yaml
 
 from bandits.errors import InvalidFieldError
 from serve_app.api.api_keys import PREFIX, SCOPES, Key, KeyId, read_keys, secret_hash
-from serve_app.cli_options import KeysFile, group, settings_of
+from serve_app.cli.options import KeysFile, group, settings_of
 
 SECRET_BYTES = 32
 
