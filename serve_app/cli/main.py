@@ -114,7 +114,7 @@ def data_get(
     ] = None,
 ) -> None:
     """Fetch a data set, check it, cache it; print where it is."""
-    from simulator import datasets
+    from simulator.data import datasets
 
     with notes.status(Text(f"getting {name}")):
         path = datasets.get(name, source=source)

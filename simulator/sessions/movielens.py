@@ -23,7 +23,7 @@ from bandits.types import Float64
 from bandits.values import FeatureMap
 from policies.catalogue import Catalogue
 from policies.requests import ActionRequest, RankRequest
-from simulator import datasets
+from simulator.data import datasets
 from simulator.movielens import LIKED, MovieLensWorld
 from simulator.sessions.base import Step
 

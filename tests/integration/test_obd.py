@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from simulator import datasets
+from simulator.data import datasets
 from simulator.logs.formats import open_log
 from simulator.replay import Question, evaluate
 from simulator.targets import Logging, Table, Uniform

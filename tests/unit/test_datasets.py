@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from bandits.errors import DataUnavailableError
-from simulator import datasets
+from simulator.data import datasets
 
 CONTENT = {"a.csv": b"1,2\n", "deep/b.csv": b"3,4\n"}
 

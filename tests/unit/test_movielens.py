@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from simulator import datasets
+from simulator.data import datasets
 from simulator.movielens import MovieLensWorld, age_band, split_by_time
 
 
