@@ -25,8 +25,8 @@ from bandits.types import Policy, Snapshot
 from policies.blend import load_policy
 from policies.features import featurise_record
 from policies.spec import load_spec
-from simulator.audit import audit
 from simulator.demo import Bench, load_world, make_bench, train_movielens
+from simulator.doctor.audit import audit
 from simulator.loop import SALT, run_loop
 
 SPEC = Path(__file__).resolve().parent.parent / "examples" / "movielens.yaml"

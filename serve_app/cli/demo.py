@@ -42,7 +42,6 @@ from serve_app.settings import Settings
 from serve_app.store.clients import blocking_client
 from serve_app.store.keys import Keys
 from serve_app.store.stats import Stats
-from simulator.audit import audit
 from simulator.demo import (
     Bench,
     Traffic,
@@ -54,6 +53,7 @@ from simulator.demo import (
     summary,
     train_movielens,
 )
+from simulator.doctor.audit import audit
 
 EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "movielens.yaml"
 CONNECTIONS = 4

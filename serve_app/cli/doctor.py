@@ -53,10 +53,10 @@ from serve_app.store.keys import PROCESSES, Keys, partitions
 from serve_app.store.merges import partition_count, read_merge
 from serve_app.store.snapshots import Head, decode_published
 from serve_app.store.stats import Stats
-from simulator.checks.findings import Report
-from simulator.checks.freshness import Live
-from simulator.checks.stored import Stored
-from simulator.doctor import combined, examine, unexaminable
+from simulator.doctor.checks.derivations import Stored
+from simulator.doctor.checks.findings import Report
+from simulator.doctor.checks.freshness import Live
+from simulator.doctor.examine import combined, examine, unexaminable
 
 TRUSTED, UNTRUSTED, UNEXAMINED, UNPROVED = 0, 1, 2, 3
 STYLES = {"ok": "green", "nothing": "cyan", "warning": "yellow", "failure": "bold red"}

@@ -156,7 +156,7 @@ class Diagnostics:
     def weight_p_value(self) -> float:
         """Bounds the chance of such a mean weight if propensities are right, with no assumption on tails.
 
-        Above 1: a bet, as in simulator.audit. Below 1: for non-negative w, P(sum of E w - w >= t)
+        Above 1: a bet, as in simulator.doctor.audit. Below 1: for non-negative w, P(sum of E w - w >= t)
         is at most exp(-t^2 / (2 sum of E w^2)) (Maurer 2003, J. Inequal. Pure Appl. Math. 4(1),
         theorem 1). Without PMFs E w^2 is taken from what was seen, and that side is no bound:
         weights so rare that none came look like missing mass, and are as bad for the estimate.

@@ -28,11 +28,11 @@ from bandits.log.records import (
 from bandits.types import Snapshot
 from policies.catalogue import Catalogue
 from policies.spec import PolicySpec
-from simulator.audit import FALSE_ALARM, WeightTest
-from simulator.checks.findings import Report
-from simulator.checks.propensities import ActionTest, FrequencyTest, chi_square_tail
-from simulator.checks.stored import Stored
-from simulator.doctor import examine
+from simulator.doctor.audit import FALSE_ALARM, WeightTest
+from simulator.doctor.checks.derivations import Stored
+from simulator.doctor.checks.findings import Report
+from simulator.doctor.checks.propensities import ActionTest, FrequencyTest, chi_square_tail
+from simulator.doctor.examine import examine
 from simulator.loop import SALT, Timing, run_loop
 
 SHORT = msgspec.structs.replace(BASE, join=JoinRule(window_s=2))

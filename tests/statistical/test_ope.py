@@ -15,7 +15,7 @@ import pytest
 from worlds import World, never_taken, not_uniform, rarely_taken, recomputed, scaled, sound
 
 from bandits.statistics.intervals import Anytime, Bernstein, Bootstrap, Interval, Normal
-from simulator.audit import FALSE_ALARM
+from simulator.doctor.audit import FALSE_ALARM
 from simulator.ope.batch import OpeBatch
 from simulator.ope.comparisons import Difference, comparisons
 from simulator.ope.estimators import Estimate, estimator

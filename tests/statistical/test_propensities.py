@@ -16,7 +16,7 @@ from bandits.decide import PURPOSE_ACTION, uniform
 from bandits.kernels.actions import draw
 from bandits.log.records import DecisionRecord, LogEntry
 from policies.spec import PolicySpec
-from simulator.audit import audit
+from simulator.doctor.audit import audit
 from simulator.loop import SALT
 
 ROUNDS = 10_000

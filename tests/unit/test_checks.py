@@ -16,13 +16,13 @@ from policies.catalogue import Catalogue
 from policies.fold.fold import Fold
 from policies.ranker import ActionRequest, Pool, Ranker, RankRequest
 from policies.spec import PolicySpec, VwConfig
-from simulator.checks.entries import STANDSTILL, Clock, Undecodable
-from simulator.checks.findings import CHANCE, exceeds, graded
-from simulator.checks.freshness import Live, Staleness
-from simulator.checks.propensities import ActionTest, Repeats, chi_square_tail
-from simulator.checks.rewards import Gap
-from simulator.checks.stored import Stored
-from simulator.doctor import examine
+from simulator.doctor.checks.derivations import Stored
+from simulator.doctor.checks.entries import STANDSTILL, Clock, Undecodable
+from simulator.doctor.checks.findings import CHANCE, exceeds, graded
+from simulator.doctor.checks.freshness import Live, Staleness
+from simulator.doctor.checks.propensities import ActionTest, Repeats, chi_square_tail
+from simulator.doctor.checks.rewards import Gap
+from simulator.doctor.examine import examine
 
 ACTIONS = [ActionRequest(name) for name in "abc"]
 

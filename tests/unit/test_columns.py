@@ -13,9 +13,9 @@ from bandits.ridge.learner import RidgeConfig
 from policies.catalogue import Catalogue
 from policies.spec import PolicySpec, VwConfig
 from serve_app.store.stats import Stats, summed
-from simulator.checks.findings import Finding
-from simulator.checks.stored import Stored
-from simulator.doctor import examine
+from simulator.doctor.checks.derivations import Stored
+from simulator.doctor.checks.findings import Finding
+from simulator.doctor.examine import examine
 
 SPEC = PolicySpec(
     "home", learner=RidgeConfig(), exploration=LinTs(draws=3), join=JoinRule(window_s=1)

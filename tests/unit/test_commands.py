@@ -19,7 +19,7 @@ from serve_app.cli import demo as cli_demo
 from serve_app.cli import doctor as cli_doctor
 from serve_app.cli import main as cli
 from serve_app.cli import terminal
-from simulator.checks.findings import Finding, Report
+from simulator.doctor.checks.findings import Finding, Report
 
 ROOT = Path(cli.__file__).resolve().parent.parent
 SOURCES = [

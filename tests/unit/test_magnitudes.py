@@ -14,8 +14,8 @@ from policies.features import featurise_record
 from policies.ranker import explicit_pool
 from policies.requests import ActionRequest, RankRequest
 from policies.spec import PolicySpec, VwConfig
-from simulator.checks.magnitudes import Magnitudes
-from simulator.checks.stored import Stored
+from simulator.doctor.checks.derivations import Stored
+from simulator.doctor.checks.magnitudes import Magnitudes
 
 PLAIN, CROSSED, CUBED = (
     "--cb_explore_adf",

@@ -21,16 +21,16 @@ from policies.catalogue import Catalogue
 from policies.ranker import ActionRequest, Pool, RankRequest
 from policies.spec import ArtifactSource, Holdout, PolicySpec
 from serve_app.cli.doctor import status
-from simulator.audit import audit
-from simulator.checks.entries import Clock, Undecodable
-from simulator.checks.exploration import Exploration, Uniformity
-from simulator.checks.findings import Report
-from simulator.checks.freshness import Learning, Live, Staleness
-from simulator.checks.propensities import Draws, FrequencyTest, Propensities
-from simulator.checks.rewards import Gap, Rewards
-from simulator.checks.sources import Sources
-from simulator.checks.stored import Derivations, Stored
-from simulator.doctor import combined, examine, unexaminable
+from simulator.doctor.audit import audit
+from simulator.doctor.checks.derivations import Derivations, Stored
+from simulator.doctor.checks.entries import Clock, Undecodable
+from simulator.doctor.checks.exploration import Exploration, Uniformity
+from simulator.doctor.checks.findings import Report
+from simulator.doctor.checks.freshness import Learning, Live, Staleness
+from simulator.doctor.checks.propensities import Draws, FrequencyTest, Propensities
+from simulator.doctor.checks.rewards import Gap, Rewards
+from simulator.doctor.checks.sources import Sources
+from simulator.doctor.examine import combined, examine, unexaminable
 from simulator.logs.base import LoggedDecision
 from simulator.rejection import rejection
 from simulator.worlds.cell import MemoryPiece

@@ -30,7 +30,7 @@ from policies.fold.fold import Fold
 from policies.fold.partition import PartitionFold
 from policies.fold.verify import Served, verify
 from policies.spec import PolicySpec, RemoteSource, VwConfig
-from simulator.checks.stored import Gaps, Stored
+from simulator.doctor.checks.derivations import Gaps, Stored
 from simulator.logs.archive import policy_pieces
 
 RIDGE = PolicySpec("home", learner=RidgeConfig(), exploration=LinTs(draws=3), join=RULE)

@@ -8,8 +8,8 @@ import numpy as np
 from bandits.log.records import DecisionRecord, LogEntry
 from policies.guardrails import FixedPolicy
 from policies.spec import UNIFORM, Holdout
-from simulator.checks.findings import Figure, Finding, found, graded, nothing, percent
-from simulator.checks.stored import Stored
+from simulator.doctor.checks.derivations import Stored
+from simulator.doctor.checks.findings import Figure, Finding, found, graded, nothing, percent
 
 FAILING = 0.01
 """Share of the decisions without some source, above which it is a warning."""

@@ -10,8 +10,8 @@ from bandits.vw.accepted import KNOWN
 from bandits.vw.weights import expand, first_byte, read_arguments
 from policies.features import chosen_rows
 from policies.spec import VwConfig
-from simulator.checks.findings import Finding, Severity, found, percent
-from simulator.checks.stored import Stored
+from simulator.doctor.checks.derivations import Stored
+from simulator.doctor.checks.findings import Finding, Severity, found, percent
 
 LARGEST = 1.8446743e19
 """A number, or a product of crossed numbers, whose square a 32-bit float still holds (VW, ``core/reductions/gd.cc``).

@@ -10,8 +10,8 @@ from bandits.exploration import EpsilonGreedy
 from bandits.log.records import DecisionRecord, LogEntry, RewardRecord
 from bandits.rl.network import RlConfig
 from policies.spec import PolicySpec
-from simulator.checks.findings import Finding, Severity, exceeds, found, nothing, percent
-from simulator.checks.stored import Stored
+from simulator.doctor.checks.derivations import Stored
+from simulator.doctor.checks.findings import Finding, Severity, exceeds, found, nothing, percent
 
 CERTAIN = (0.01, 0.2)
 """Shares of the decisions with one possible action above which they are a warning, and a failure."""

@@ -5,16 +5,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import msgspec
 
 from bandits.log.records import DecisionRecord, LogEntry
-from simulator.checks.columns import Columns
-from simulator.checks.entries import Clock, Undecodable
-from simulator.checks.exploration import Exploration, Uniformity
-from simulator.checks.findings import Check, Finding, Report, nothing
-from simulator.checks.freshness import Learning, Live, Staleness
-from simulator.checks.magnitudes import Magnitudes
-from simulator.checks.propensities import Draws, Propensities
-from simulator.checks.rewards import Rewards
-from simulator.checks.sources import Sources
-from simulator.checks.stored import Derivations, Gaps, Stored
+from simulator.doctor.checks.columns import Columns
+from simulator.doctor.checks.derivations import Derivations, Gaps, Stored
+from simulator.doctor.checks.entries import Clock, Undecodable
+from simulator.doctor.checks.exploration import Exploration, Uniformity
+from simulator.doctor.checks.findings import Check, Finding, Report, nothing
+from simulator.doctor.checks.freshness import Learning, Live, Staleness
+from simulator.doctor.checks.magnitudes import Magnitudes
+from simulator.doctor.checks.propensities import Draws, Propensities
+from simulator.doctor.checks.rewards import Rewards
+from simulator.doctor.checks.sources import Sources
 
 SAMPLE = 2000
 PROOFS = ("draws", "derivations", "frequencies")

@@ -28,8 +28,8 @@ from policies.guardrails import FixedPolicy
 from policies.mixture import Mixture
 from policies.ranker import Ranker
 from policies.spec import PolicySpec, decode_spec
-from simulator.audit import redraws
-from simulator.checks.findings import Finding, Severity, found, nothing
+from simulator.doctor.audit import redraws
+from simulator.doctor.checks.findings import Finding, Severity, found, nothing
 
 Kind = TypeVar("Kind")
 

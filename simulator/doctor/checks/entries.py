@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 from bandits.log.positions import log_order
 from bandits.log.records import LogEntry
-from simulator.checks.findings import Finding, Severity, found, nothing, percent
+from simulator.doctor.checks.findings import Finding, Severity, found, nothing, percent
 
 UNDECODABLE = 1e-4
 """Above this share of the entries, undecodable ones are a failure; any at all are a warning."""

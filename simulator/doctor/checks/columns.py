@@ -9,8 +9,8 @@ from bandits.errors import BanditloopError
 from bandits.log.records import DecisionRecord, LogEntry
 from bandits.ridge.learner import Payload, RidgeConfig, decode, index_of
 from policies.features import chosen_rows
-from simulator.checks.findings import Finding, Severity, found, nothing, percent
-from simulator.checks.stored import Stored
+from simulator.doctor.checks.derivations import Stored
+from simulator.doctor.checks.findings import Finding, Severity, found, nothing, percent
 
 LAST = 200
 """Decisions that are looked at: the newest ones."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from bandits.log.positions import log_order
 from bandits.log.records import LogEntry, PinRecord, RollbackRecord, SpecRecord, WarmStartRecord
-from simulator.checks.findings import Figure, Finding, Severity, found, nothing
+from simulator.doctor.checks.findings import Figure, Finding, Severity, found, nothing
 
 BEHIND_S = (10.0, 300.0)
 """Seconds behind, above which it is a warning, and a failure."""

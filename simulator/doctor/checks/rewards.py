@@ -6,8 +6,16 @@ from collections.abc import Iterator
 from bandits.log.join import Join, JoinRule
 from bandits.log.records import BuildRecord, DecisionRecord, LogEntry, RewardRecord, SpecRecord
 from bandits.log.versions import FOLD
-from simulator.checks.findings import Figure, Finding, Severity, found, graded, nothing, percent
-from simulator.checks.stored import Stored
+from simulator.doctor.checks.derivations import Stored
+from simulator.doctor.checks.findings import (
+    Figure,
+    Finding,
+    Severity,
+    found,
+    graded,
+    nothing,
+    percent,
+)
 
 NEVER_JOINED = (0.05, 0.2)
 """Shares of the rewards above which a finding is a warning, and a failure."""

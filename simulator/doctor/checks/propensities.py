@@ -12,8 +12,8 @@ import numpy as np
 from bandits.log.records import DecisionRecord, LogEntry, SpecRecord
 from bandits.statistics.betting import MORE, p_value
 from bandits.types import Pmf
-from simulator.audit import FALSE_ALARM, LESS, WeightTest, redraws
-from simulator.checks.findings import Figure, Finding, Severity, found, nothing
+from simulator.doctor.audit import FALSE_ALARM, LESS, WeightTest, redraws
+from simulator.doctor.checks.findings import Figure, Finding, Severity, found, nothing
 
 NOT_THE_PMF = (
     "what was served is not drawn from the PMF that was logged: the PMF is computed twice or"

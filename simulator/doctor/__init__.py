@@ -1,0 +1,1 @@
+"""The doctor: checks that a log can be trusted."""
