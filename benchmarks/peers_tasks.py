@@ -19,13 +19,13 @@ from bandits.statistics.intervals import Bootstrap, Normal
 from bandits.vw.log_reader import LogFormat
 from policies.catalogue import Catalogue
 from policies.spec import PolicySpec
+from simulator.learners.progressive import progressive, vw_progressive
 from simulator.logs.base import LogBatch, LoggedDecision, batch_of
 from simulator.ope.batch import ope_batch_from_pmfs
 from simulator.ope.estimators import estimator, update_all
 from simulator.ope.features import of_columns
 from simulator.ope.formulas import FORMULAS
 from simulator.ope.reward_model import RewardModel
-from simulator.progressive import progressive, vw_progressive
 
 Floats = NDArray[np.float64]
 Numbers = dict[str, list[float]]

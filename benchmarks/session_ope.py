@@ -20,12 +20,12 @@ from machine import describe
 from bandits.exploration import Softmax
 from policies.artifacts.learner_model import decode_trained
 from policies.blend import load_policy
+from simulator.learners.trained import Frozen, snapshot_of
 from simulator.session_replay import SessionQuestion, evaluate_sessions
 from simulator.sessions.experiment import TUNED, bandit_named
 from simulator.sessions.logged import log_sessions
 from simulator.sessions.play import play, train_bandit
 from simulator.sessions.satiation import satiation_world
-from simulator.trained import Frozen, snapshot_of
 from simulator.worlds.cell import MemoryPiece
 
 HORIZONS = (1, 2, 5, 10, 20)

@@ -5,18 +5,18 @@ from pathlib import Path
 
 from bandits.errors import ReplayError
 from policies.spec import PolicySpec
+from simulator.learners.online import PUBLISH_EVERY
+from simulator.learners.progressive import UNLABELLED, progressive, vw_progressive
+from simulator.learners.rejection import Rejection, rejection
+from simulator.learners.vw_rejection import vw_rejection
+from simulator.learners.vw_target import FORMATS
 from simulator.logs.archive import in_time
 from simulator.logs.base import Piece, caution_of, no_rows
 from simulator.logs.files import files_of
 from simulator.logs.left_out import NOTHING, LeftOut
 from simulator.logs.lines import RecordPiece
-from simulator.online import PUBLISH_EVERY
 from simulator.policy_args import VwKind
-from simulator.progressive import UNLABELLED, progressive, vw_progressive
-from simulator.rejection import Rejection, rejection
 from simulator.report import PolicyResult
-from simulator.vw_rejection import vw_rejection
-from simulator.vw_target import FORMATS
 
 METHODS = ("progressive", "rejection")
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from html import escape
 
-from simulator.curve import CurvePoint
+from simulator.learners.curve import CurvePoint
 from simulator.ope.overview import Action, Bucket
 from simulator.report import NamedComparison, PolicyResult, Report, said_of
 from simulator.trials import NEVER, SearchSummary, Trial

@@ -9,8 +9,8 @@ from bandits.errors import InvalidFieldError, ReplayError
 from bandits.vw.options import Command, read_command
 from policies.spec import PolicySpec, load_spec
 from policies.typed_yaml import parse_yaml, read
+from simulator.learners.trained import read_trained
 from simulator.targets import Column, Logging, Source, Table, Target, Uniform
-from simulator.trained import read_trained
 
 
 class _Kind(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind"):

@@ -5,7 +5,7 @@ from typing import TypeVar
 
 import msgspec
 
-from simulator.curve import CurvePoint
+from simulator.learners.curve import CurvePoint
 from simulator.logs.base import Piece, Waiting, columns_of, waiting_of, waiting_said
 from simulator.ope.comparisons import VERDICTS, Comparison
 from simulator.ope.estimators import Estimate

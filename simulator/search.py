@@ -20,15 +20,15 @@ from bandits.errors import BanditloopError, ReplayError
 from policies.artifacts.learner_model import TrainedModel
 from policies.spec import PolicySpec
 from simulator.fan import OnRay, connect
+from simulator.learners.online import check_blend
+from simulator.learners.trained import Frozen, frozen, train
 from simulator.logs.base import Piece, no_rows
-from simulator.online import check_blend
 from simulator.ope.reward_model import FittedRewardModel
 from simulator.replay import Question, evaluate, plan_of, reward_model, tally
 from simulator.report import Report
 from simulator.search_space import SearchSpace, specs_of
 from simulator.slices import count, stretch
 from simulator.targets import Logging
-from simulator.trained import Frozen, frozen, train
 from simulator.trials import NEVER, SearchSummary, Trial
 
 LEARN, SELECT = 0.6, 0.8

@@ -24,12 +24,14 @@ from serve_app.admin.open import opened
 from serve_app.cli.terminal import table, words
 from serve_app.host.placement import on_node_for
 from simulator.fan import OnRay, in_processes
+from simulator.learners.online import PUBLISH_EVERY
+from simulator.learners.trained import Frozen
+from simulator.learners.vw_target import FORMATS, VwModel, read_model, with_lines
 from simulator.learning import METHODS, learn_on
 from simulator.logs.base import Piece
 from simulator.logs.csv_log import CsvColumns
 from simulator.logs.formats import open_log
 from simulator.logs.left_out import LeftOut
-from simulator.online import PUBLISH_EVERY
 from simulator.ope.formulas import FORMULAS
 from simulator.ope.reward_model import DEFAULT
 from simulator.policy_args import Asked, VwKind, policy_of
@@ -40,9 +42,7 @@ from simulator.search import search
 from simulator.search_space import load_space
 from simulator.session_replay import SessionQuestion, evaluate_sessions, tally_sessions
 from simulator.targets import Column, Logging, Target
-from simulator.trained import Frozen
 from simulator.trials import SearchSummary, Trial
-from simulator.vw_target import FORMATS, VwModel, read_model, with_lines
 
 SNAPSHOT = "snapshot:"
 COLOURS = {"reliable": "green", "weak": "yellow", "unreliable": "red"}

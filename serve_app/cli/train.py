@@ -74,10 +74,10 @@ def policy(
     that it was not trained on, and served later (banditloop snapshots warm-start FILE).
     """
     from serve_app.cli.replay import csv_columns
+    from simulator.learners.trained import train
     from simulator.logs.base import caution_of, columns_of
     from simulator.logs.formats import open_log
     from simulator.logs.left_out import left_out_of
-    from simulator.trained import train
 
     if out is None and not publish:
         raise ReplayError("say where the model goes: --out FILE, or --publish", "out")

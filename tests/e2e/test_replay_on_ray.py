@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from policies.spec import load_spec
-from simulator.trained import read_trained
+from simulator.learners.trained import read_trained
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 

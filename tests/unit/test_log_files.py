@@ -13,10 +13,10 @@ from vowpal_wabbit_next import run_cli_driver
 
 from bandits.errors import BadRowError, ReplayError
 from serve_app.cli.main import app
+from simulator.learners.progressive import vw_progressive
 from simulator.logs.csv_log import CsvColumns
 from simulator.logs.files import RemoteFile, files_of
 from simulator.logs.formats import open_log
-from simulator.progressive import vw_progressive
 
 COLUMNS = CsvColumns(
     reward="click", propensity="p", action="shown", actions="of", context=["device"]

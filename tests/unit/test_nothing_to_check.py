@@ -31,8 +31,8 @@ from simulator.doctor.checks.propensities import Draws, FrequencyTest, Propensit
 from simulator.doctor.checks.rewards import Gap, Rewards
 from simulator.doctor.checks.sources import Sources
 from simulator.doctor.examine import combined, examine, unexaminable
+from simulator.learners.rejection import rejection
 from simulator.logs.base import LoggedDecision
-from simulator.rejection import rejection
 from simulator.worlds.cell import MemoryPiece
 
 SPEC = PolicySpec("home", join=JoinRule(window_s=1))

@@ -15,6 +15,7 @@ from bandits.log.positions import log_order
 from bandits.log.records import DecisionRecord
 from serve_app.cli.main import app
 from serve_app.cli.train import app as train_app
+from simulator.learners.trained import train
 from simulator.logs.archive import plain, rows_of
 from simulator.logs.base import waiting_of
 from simulator.logs.formats import open_log
@@ -23,7 +24,6 @@ from simulator.search import search
 from simulator.search_space import SearchSpace
 from simulator.session_replay import SessionQuestion, evaluate_sessions
 from simulator.targets import Logging, Uniform
-from simulator.trained import train
 
 WEEK = 7 * 86_400
 LONG = msgspec.structs.replace(SPECS["softmax"], join=JoinRule(window_s=WEEK))

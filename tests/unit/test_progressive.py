@@ -24,13 +24,13 @@ from policies.blend import load_policy, make_learner
 from policies.catalogue import Catalogue
 from policies.features import featurise
 from policies.spec import ArtifactSource, PolicySpec, VwConfig
-from simulator.curve import MAX_POINTS, Curve
+from simulator.learners.curve import MAX_POINTS, Curve
+from simulator.learners.online import OnlinePolicy, salt_of
+from simulator.learners.progressive import progressive, vw_progressive
+from simulator.learners.rejection import rejection
 from simulator.logs.base import LogBatch, LoggedDecision, batch_of
 from simulator.logs.dsjson import dsjson_pieces
 from simulator.logs.vw_text import text_pieces
-from simulator.online import OnlinePolicy, salt_of
-from simulator.progressive import progressive, vw_progressive
-from simulator.rejection import rejection
 
 VW = "--cb_explore_adf -q ui"
 EXPLORATIONS = [

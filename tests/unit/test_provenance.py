@@ -22,6 +22,7 @@ from policies.artifacts.trained_on import KEPT, LearnedRows, Learning, Seen
 from policies.spec import PolicySpec
 from serve_app.cli.main import app
 from serve_app.cli.train import app as train_app
+from simulator.learners.trained import Frozen, frozen, read_trained, snapshot_of, train
 from simulator.logs.archive import ArchivePiece
 from simulator.logs.base import LoggedDecision, batch_of
 from simulator.logs.csv_log import CsvColumns
@@ -33,7 +34,6 @@ from simulator.report import Report
 from simulator.session_replay import SessionQuestion, evaluate_sessions
 from simulator.slices import stretch
 from simulator.targets import Uniform
-from simulator.trained import Frozen, frozen, read_trained, snapshot_of, train
 from simulator.worlds.cell import MemoryPiece
 
 SPEC = PolicySpec("home")

@@ -15,6 +15,7 @@ from bandits.types import Float64
 from policies.blend import make_learner
 from policies.spec import PolicySpec
 from serve_app.cli.main import app
+from simulator.learners.trained import Frozen
 from simulator.logs.base import LoggedDecision, batch_of, key_of
 from simulator.ope.batch import OpeBatch
 from simulator.ope.estimators import Estimator
@@ -27,7 +28,6 @@ from simulator.sessions.base import USE
 from simulator.sessions.logged import log_sessions
 from simulator.sessions.satiation import satiation_world
 from simulator.targets import Logging, RowTarget, Uniform
-from simulator.trained import Frozen
 from simulator.worlds.cell import MemoryPiece
 
 # Two states, two actions. The second action earns less, and is likelier to lead to the good state 1

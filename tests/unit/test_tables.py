@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from bandits.errors import BadRowError, ReplayError
 from serve_app.cli.main import app
 from serve_app.cli.train import app as train_app
+from simulator.learners.trained import read_trained
 from simulator.logs.cells import Evidence, features_of
 from simulator.logs.csv_log import CsvColumns
 from simulator.logs.formats import open_log
@@ -21,7 +22,6 @@ from simulator.logs.left_out import left_out_of
 from simulator.logs.obd import obd_pieces
 from simulator.replay import Question, evaluate
 from simulator.targets import Table, Uniform
-from simulator.trained import read_trained
 
 
 def table_of(path: Path, cells) -> Path:

@@ -30,14 +30,14 @@ from policies.fold.fold import Fold
 from policies.spec import ArtifactSource, PolicySpec, VwConfig
 from serve_app.cli.main import app
 from serve_app.cli.train import app as train_app
+from simulator.learners.online import features_of
+from simulator.learners.trained import Frozen, read_trained, snapshot_of, train
 from simulator.logs.archive import rows_of
 from simulator.logs.base import LogBatch, LoggedDecision, batch_of
 from simulator.logs.lines import WEIGHT
-from simulator.online import features_of
 from simulator.policy_args import policy_of
 from simulator.replay import Question, evaluate
 from simulator.targets import Uniform
-from simulator.trained import Frozen, read_trained, snapshot_of, train
 
 RIDGE = PolicySpec(
     "home", learner=RidgeConfig(interactions=[("context", "item")]), exploration=LinTs(), join=RULE

@@ -19,7 +19,7 @@ from policies.fold.fold import Fold
 from policies.fold.verify import ACROSS_BUILDS
 from policies.spec import decode_spec
 from serve_app.store.snapshots import Published, decode_published
-from simulator.trained import read_trained
+from simulator.learners.trained import read_trained
 
 ALONE = ("ridge", "arrives", "vw", "mixture")
 DIVIDED = ("halves", "vwhalves")

@@ -16,10 +16,10 @@ from bandits.types import ActionSet, Context
 from bandits.vw.learner import VwLearner, VwModel, load_vw
 from bandits.vw.log_reader import Label, LogFormat, VwLogReader
 from policies.spec import PolicySpec, VwConfig
+from simulator.learners.progressive import progressive, vw_progressive
+from simulator.learners.trained import train
 from simulator.logs.dsjson import dsjson_pieces
 from simulator.logs.vw_text import text_pieces
-from simulator.progressive import progressive, vw_progressive
-from simulator.trained import train
 
 ARGS = "--cb_explore_adf -b 12 -q ui"
 _RNG = np.random.default_rng(20)

@@ -18,10 +18,10 @@ from bandits.vw.learner import VwLearner
 from bandits.vw.log_reader import VwLogReader
 from bandits.vw.options import OTHER_PROBLEMS, read_command
 from serve_app.cli.main import app
+from simulator.learners.progressive import vw_progressive
+from simulator.learners.vw_target import VwModel, with_lines
 from simulator.logs.vw_text import text_pieces
 from simulator.policy_args import policy_of
-from simulator.progressive import vw_progressive
-from simulator.vw_target import VwModel, with_lines
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 ARTICLES = ["politics", "sports", "music", "food", "finance", "health", "camping"]

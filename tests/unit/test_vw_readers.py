@@ -18,10 +18,10 @@ from vowpal_wabbit_next import DSJsonFormatParser, TextFormatParser, Workspace, 
 from bandits.errors import BadRowError
 from bandits.vw.log_reader import _check_namespaces
 from serve_app.cli.main import app
+from simulator.learners.progressive import NO_ACTIONS, vw_progressive
 from simulator.logs.dsjson import NO_LABEL, SKIP_LEARN, dsjson_pieces
 from simulator.logs.left_out import MARKER
 from simulator.logs.vw_text import text_pieces
-from simulator.progressive import NO_ACTIONS, vw_progressive
 
 SEEDS = range(40 if MANY > 1000 else 3)
 LINES = 250

@@ -10,11 +10,11 @@ from vowpal_wabbit_next import TextFormatParser, Workspace
 from bandits.decide import uniform
 from bandits.errors import BadRowError, InvalidFieldError, ReplayError
 from serve_app.cli.main import app
+from simulator.learners.online import salt_of
+from simulator.learners.rejection import PURPOSE_REJECTION
+from simulator.learners.vw_rejection import vw_rejection
 from simulator.logs.formats import open_log
-from simulator.online import salt_of
 from simulator.policy_args import VwKind
-from simulator.rejection import PURPOSE_REJECTION
-from simulator.vw_rejection import vw_rejection
 
 ROWS, ACTIONS = 400, 3
 ARGS = [

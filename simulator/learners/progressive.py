@@ -17,14 +17,14 @@ from bandits.values import MAX_NUMBER
 from bandits.vw.log_reader import Label, LogFormat
 from bandits.vw.options import read_command
 from policies.spec import PolicySpec
-from simulator.curve import Curve, CurvePoint
+from simulator.learners.curve import Curve, CurvePoint
+from simulator.learners.online import PUBLISH_EVERY, OnlinePolicy
+from simulator.learners.vw_target import open_reader
 from simulator.logs import dsjson, vw_text
 from simulator.logs.base import Piece
 from simulator.logs.files import LogFile
 from simulator.logs.left_out import BAD, LeftOut, left_out_of
 from simulator.logs.lines import WEIGHT, Record, Span, records, told
-from simulator.online import PUBLISH_EVERY, OnlinePolicy
-from simulator.vw_target import open_reader
 
 NO_ACTIONS = "lines without a, which VW passes over"
 

@@ -5,14 +5,14 @@ from collections.abc import Iterable
 from bandits.decide import uniform
 from bandits.errors import BadRowError
 from bandits.vw.log_reader import LogFormat
-from simulator.curve import Curve
+from simulator.learners.curve import Curve
+from simulator.learners.online import salt_of
+from simulator.learners.progressive import LABELS, UNLABELLED
+from simulator.learners.rejection import PURPOSE_REJECTION, Rejection, check_bound, check_uniform
+from simulator.learners.vw_target import open_reader
 from simulator.logs.left_out import BAD, LeftOut
 from simulator.logs.lines import Span, records, told
-from simulator.online import salt_of
 from simulator.policy_args import VwKind
-from simulator.progressive import LABELS, UNLABELLED
-from simulator.rejection import PURPOSE_REJECTION, Rejection, check_bound, check_uniform
-from simulator.vw_target import open_reader
 
 
 def vw_rejection(
@@ -24,7 +24,7 @@ def vw_rejection(
     seed: int = 0,
     skip_bad: bool = False,
 ) -> Rejection:
-    """What ``simulator.rejection.rejection`` is for a policy's spec, of VW reading the lines itself, as it does.
+    """What ``simulator.learners.rejection.rejection`` is for a policy's spec, of VW reading the lines itself, as it does.
 
     VW predicts each labelled example; of one that is accepted it learns the cost, with its own
     probability in place of the log's. With ``-t`` it learns of none. Examples without a label tell

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from bandits.decide import uniform
 from bandits.errors import InvalidFieldError, ReplayError
 from policies.spec import PolicySpec
-from simulator.curve import Curve, CurvePoint
+from simulator.learners.curve import Curve, CurvePoint
+from simulator.learners.online import PUBLISH_EVERY, OnlinePolicy, salt_of
 from simulator.logs.base import Piece
 from simulator.logs.left_out import LeftOut, left_out_of
-from simulator.online import PUBLISH_EVERY, OnlinePolicy, salt_of
 
 PURPOSE_REJECTION = "rejection"
 UNIFORM_SLACK = 1e-4
@@ -26,7 +26,7 @@ class Rejection:
 
     ``curve``: of that mean.
 
-    Not the quantity of ``simulator.progressive``: there the policy learns from every row and is
+    Not the quantity of ``simulator.learners.progressive``: there the policy learns from every row and is
     scored by importance weights; here it learns only from the rows that it would have chosen
     itself, as if it had been live for ``accepted`` decisions. A learning policy's value depends on
     how much it has learned, so the two differ even in expectation. ``exact``: the log is uniformly

@@ -14,9 +14,9 @@ from policies.artifacts.learner_model import TrainedModel, decode_trained
 from policies.artifacts.trained_on import LearnedRows, Learning
 from policies.blend import load_policy, make_learner
 from policies.spec import PolicySpec
+from simulator.learners.online import check_blend, features_of, salt_of
 from simulator.logs.base import LoggedDecision, Piece, kinds_of, no_rows
 from simulator.logs.lines import WEIGHT
-from simulator.online import check_blend, features_of, salt_of
 from simulator.provenance import UNKNOWN, Provenance, Rows, Unknown, learn_from
 from simulator.targets import RowTarget
 
