@@ -23,11 +23,11 @@ from simulator.fan import OnRay, connect
 from simulator.learners.online import check_blend
 from simulator.learners.trained import Frozen, frozen, train
 from simulator.logs.base import Piece, no_rows
+from simulator.logs.stretches import count, stretch
 from simulator.ope.reward_model import FittedRewardModel
 from simulator.replay import Question, evaluate, plan_of, reward_model, tally
 from simulator.report import Report
 from simulator.search_space import SearchSpace, specs_of
-from simulator.slices import count, stretch
 from simulator.targets import Logging
 from simulator.trials import NEVER, SearchSummary, Trial
 

@@ -12,9 +12,9 @@ from bandits.errors import ReplayError, SpecError
 from policies.spec import ArtifactSource, PolicySpec
 from serve_app.cli.main import app
 from simulator.logs.base import LogBatch
+from simulator.logs.stretches import count, stretch
 from simulator.search import search
 from simulator.search_space import load_space, specs_of
-from simulator.slices import count, stretch
 
 BASE = "{name: home, learner: {kind: ridge}, exploration: {kind: lints}}"
 
