@@ -23,8 +23,8 @@ from simulator.learners.progressive import progressive, vw_progressive
 from simulator.logs.base import LogBatch, LoggedDecision, batch_of
 from simulator.ope.batch import ope_batch_from_pmfs
 from simulator.ope.estimators import estimator, update_all
-from simulator.ope.features import of_columns
 from simulator.ope.formulas import FORMULAS
+from simulator.ope.hashed_features import of_columns
 from simulator.ope.reward_model import RewardModel
 
 Floats = NDArray[np.float64]

@@ -10,7 +10,7 @@ from bandits.vw.options import Command, read_command
 from policies.spec import PolicySpec, load_spec
 from policies.typed_yaml import parse_yaml, read
 from simulator.learners.trained import read_trained
-from simulator.targets import Column, Logging, Source, Table, Target, Uniform
+from simulator.ope.targets import Column, Logging, Source, Table, Target, Uniform
 
 
 class _Kind(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind"):

@@ -33,10 +33,11 @@ from simulator.logs.served import Served, check_served
 from simulator.ope.batch import OpeBatch, ope_batch_from_pmfs
 from simulator.ope.comparisons import Difference, comparisons
 from simulator.ope.estimators import Estimator, Slope, estimator
-from simulator.ope.features import features_of, parts_of
 from simulator.ope.formulas import FORMULAS
+from simulator.ope.hashed_features import features_of, parts_of
 from simulator.ope.overview import Overview
 from simulator.ope.reward_model import DEFAULT, FittedRewardModel, RewardModel
+from simulator.ope.targets import Logging, Source, Target, check_columns, demand_rows
 from simulator.provenance import count_seen, doubts_of, provenance_of
 from simulator.report import (
     LogSummary,
@@ -47,7 +48,6 @@ from simulator.report import (
     doubted,
     winner_of,
 )
-from simulator.targets import Logging, Source, Target, check_columns, demand_rows
 
 BITS_RANGE = (4, 11)
 """Of the reward model: it holds folds x 4^bits numbers."""

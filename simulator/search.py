@@ -25,10 +25,10 @@ from simulator.learners.trained import Frozen, frozen, train
 from simulator.logs.base import Piece, no_rows
 from simulator.logs.stretches import count, stretch
 from simulator.ope.reward_model import FittedRewardModel
+from simulator.ope.targets import Logging
 from simulator.replay import Question, evaluate, plan_of, reward_model, tally
 from simulator.report import Report
 from simulator.search_space import SearchSpace, specs_of
-from simulator.targets import Logging
 from simulator.trials import NEVER, SearchSummary, Trial
 
 LEARN, SELECT = 0.6, 0.8

@@ -19,12 +19,13 @@ from policies.artifacts.trained_on import Seen
 from simulator.logs.base import LoggedDecision, Piece, caution_of, key_of, no_rows
 from simulator.logs.left_out import BAD, LeftOut, left_out_of
 from simulator.ope.comparisons import Difference, comparisons
-from simulator.ope.features import Scales, features_of
+from simulator.ope.hashed_features import Scales, features_of
 from simulator.ope.overview import Charts
-from simulator.ope.session_batch import SessionBatch, session_batch
-from simulator.ope.session_estimators import Reach, SessionEstimator
-from simulator.ope.session_formulas import SESSION_FORMULAS, SESSION_MODEL
-from simulator.ope.session_model import FittedSessionModel, SessionModel, mean_features
+from simulator.ope.sessions.batch import SessionBatch, session_batch
+from simulator.ope.sessions.estimators import Reach, SessionEstimator
+from simulator.ope.sessions.formulas import SESSION_FORMULAS, SESSION_MODEL
+from simulator.ope.sessions.model import FittedSessionModel, SessionModel, mean_features
+from simulator.ope.targets import Column, Logging, Target, check_columns, demand_rows
 from simulator.provenance import Doubt, count_seen, doubts_of
 from simulator.report import (
     LogSummary,
@@ -35,7 +36,6 @@ from simulator.report import (
     doubted,
     winner_of,
 )
-from simulator.targets import Column, Logging, Target, check_columns, demand_rows
 
 Rows = Sequence[LoggedDecision]
 Fan = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]

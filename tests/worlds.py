@@ -6,7 +6,7 @@ import numpy as np
 
 from bandits.types import Float64
 from simulator.ope.batch import OpeBatch, ope_batch_from_pmfs
-from simulator.ope.features import of_columns
+from simulator.ope.hashed_features import of_columns
 from simulator.ope.reward_model import RewardModel
 
 

@@ -34,6 +34,7 @@ from simulator.logs.formats import open_log
 from simulator.logs.left_out import LeftOut
 from simulator.ope.formulas import FORMULAS
 from simulator.ope.reward_model import DEFAULT
+from simulator.ope.targets import Column, Logging, Target
 from simulator.policy_args import Asked, VwKind, policy_of
 from simulator.provenance import OwnLog
 from simulator.replay import Question, Tally, evaluate, tally
@@ -41,7 +42,6 @@ from simulator.report import LogSummary, PolicyResult, Report, said_of
 from simulator.search import search
 from simulator.search_space import load_space
 from simulator.session_replay import SessionQuestion, evaluate_sessions, tally_sessions
-from simulator.targets import Column, Logging, Target
 from simulator.trials import SearchSummary, Trial
 
 SNAPSHOT = "snapshot:"

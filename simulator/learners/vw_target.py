@@ -11,8 +11,8 @@ from bandits.vw.log_reader import Label, LogFormat, VwLogReader
 from bandits.vw.options import Command
 from simulator.logs.base import LoggedDecision, Piece
 from simulator.logs.lines import RecordPiece
+from simulator.ope.targets import RowTarget
 from simulator.provenance import Unknown
-from simulator.targets import RowTarget
 
 FORMATS: dict[str, LogFormat] = {"dsjson": "dsjson", "vw": "text"}
 """VW's own, by what ``--format`` calls them."""

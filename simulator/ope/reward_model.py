@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from bandits.errors import ReplayError
 from bandits.features.hashing import UInt64, splitmix64
 from bandits.types import Float64
-from simulator.ope.features import Features, Scales, dense, design, joined, nothing
+from simulator.ope.hashed_features import Features, Scales, dense, design, joined, nothing
 from simulator.ope.regressions import by_trees, logistic, ridge, sigmoid, trees
 
 BITS = 8

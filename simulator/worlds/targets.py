@@ -11,8 +11,8 @@ from bandits.exploration import Positive
 from bandits.types import Float64, Pmf
 from policies.typed_yaml import parse_yaml, read
 from simulator.logs.base import LoggedDecision
+from simulator.ope.targets import RowTarget
 from simulator.synthetic import SyntheticWorld
-from simulator.targets import RowTarget
 
 PAIRS = 1 << 15
 """Contexts from which a true value is computed, each beside its mirror image."""

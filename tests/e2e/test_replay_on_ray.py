@@ -26,7 +26,7 @@ from simulator.fan import OnRay
 from simulator.logs.csv_log import CsvColumns
 from simulator.logs.formats import LEAST_BYTES, open_log
 from simulator.replay import Question, evaluate
-from simulator.targets import Column
+from simulator.ope.targets import Column
 import msgspec, ray
 
 path = Path(sys.argv[1]) / "log.csv"

@@ -17,8 +17,8 @@ from sklearn.model_selection import train_test_split
 
 from bandits.types import Float64
 from simulator.logs.base import LogBatch, LoggedDecision, batch_of
+from simulator.ope.targets import RowTarget
 from simulator.replay import Question, evaluate
-from simulator.targets import RowTarget
 
 IDS = [str(digit) for digit in range(10)]
 SEEDS = 8

@@ -19,11 +19,11 @@ from simulator.learners.trained import train
 from simulator.logs.archive import plain, rows_of
 from simulator.logs.base import waiting_of
 from simulator.logs.formats import open_log
+from simulator.ope.targets import Logging, Uniform
 from simulator.replay import Question, evaluate
 from simulator.search import search
 from simulator.search_space import SearchSpace
 from simulator.session_replay import SessionQuestion, evaluate_sessions
-from simulator.targets import Logging, Uniform
 
 WEEK = 7 * 86_400
 LONG = msgspec.structs.replace(SPECS["softmax"], join=JoinRule(window_s=WEEK))

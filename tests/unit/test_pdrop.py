@@ -13,8 +13,8 @@ from simulator.ope.batch import OpeBatch
 from simulator.ope.comparisons import Difference
 from simulator.ope.estimators import estimator
 from simulator.ope.formulas import FORMULAS
+from simulator.ope.targets import Logging, Uniform
 from simulator.replay import Question, evaluate
-from simulator.targets import Logging, Uniform
 
 ALL = tuple(FORMULAS)
 

@@ -28,12 +28,12 @@ from simulator.logs.base import LoggedDecision, batch_of
 from simulator.logs.csv_log import CsvColumns
 from simulator.logs.formats import open_log
 from simulator.logs.stretches import stretch
+from simulator.ope.targets import Uniform
 from simulator.page import page
 from simulator.provenance import OwnLog
 from simulator.replay import Question, evaluate
 from simulator.report import Report
 from simulator.session_replay import SessionQuestion, evaluate_sessions
-from simulator.targets import Uniform
 from simulator.worlds.cell import MemoryPiece
 
 SPEC = PolicySpec("home")

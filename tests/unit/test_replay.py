@@ -31,11 +31,11 @@ from simulator.logs.base import LoggedDecision, Piece
 from simulator.logs.csv_log import CsvColumns
 from simulator.logs.formats import open_log
 from simulator.logs.served import UNSCORED
+from simulator.ope.targets import Column, Logging, Source, Table, Uniform
 from simulator.page import page
 from simulator.policy_args import policy_of
 from simulator.replay import Question, evaluate
 from simulator.report import Report
-from simulator.targets import Column, Logging, Source, Table, Uniform
 from simulator.trials import NEVER, SearchSummary, Trial
 
 ALL = ("ips", "clipped_ips", "snips", "dm", "dr", "sndr", "switch_dr", "dros")

@@ -13,12 +13,12 @@ from bandits.errors import ReplayError
 from simulator.logs.base import LoggedDecision
 from simulator.ope.batch import OpeBatch
 from simulator.ope.estimators import estimator
-from simulator.ope.features import Features, features_of, joined, of_columns
+from simulator.ope.hashed_features import Features, features_of, joined, of_columns
 from simulator.ope.regressions import logistic, ridge, sigmoid
 from simulator.ope.reward_model import RewardModel, fold_of
+from simulator.ope.targets import Logging, RowTarget, Uniform
 from simulator.replay import Question, evaluate
 from simulator.session_replay import SessionQuestion, evaluate_sessions
-from simulator.targets import Logging, RowTarget, Uniform
 from simulator.worlds.cell import MemoryPiece
 
 RIDGE = ("ridge",)

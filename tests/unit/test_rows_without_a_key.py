@@ -7,8 +7,8 @@ from tables import BARE, COLUMNS, campaign, written
 from simulator.logs.cells import MISSING
 from simulator.logs.formats import open_log
 from simulator.logs.obd import obd_pieces
+from simulator.ope.targets import Logging
 from simulator.replay import Question, evaluate
-from simulator.targets import Logging
 
 
 def keys_of(pieces) -> list[int]:

@@ -20,14 +20,14 @@ from simulator.logs.base import LoggedDecision, batch_of, key_of
 from simulator.ope.batch import OpeBatch
 from simulator.ope.estimators import Estimator
 from simulator.ope.formulas import DR, SNIPS
-from simulator.ope.session_batch import SessionBatch, session_batch
-from simulator.ope.session_estimators import Reach, SessionEstimator
-from simulator.ope.session_formulas import SESSION_FORMULAS
+from simulator.ope.sessions.batch import SessionBatch, session_batch
+from simulator.ope.sessions.estimators import Reach, SessionEstimator
+from simulator.ope.sessions.formulas import SESSION_FORMULAS
+from simulator.ope.targets import Logging, RowTarget, Uniform
 from simulator.session_replay import SessionQuestion, evaluate_sessions, sessions_of
 from simulator.sessions.base import USE
 from simulator.sessions.logged import log_sessions
 from simulator.sessions.satiation import satiation_world
-from simulator.targets import Logging, RowTarget, Uniform
 from simulator.worlds.cell import MemoryPiece
 
 # Two states, two actions. The second action earns less, and is likelier to lead to the good state 1

@@ -20,8 +20,8 @@ from simulator.logs.csv_log import CsvColumns
 from simulator.logs.formats import open_log
 from simulator.logs.left_out import left_out_of
 from simulator.logs.obd import obd_pieces
+from simulator.ope.targets import Table, Uniform
 from simulator.replay import Question, evaluate
-from simulator.targets import Table, Uniform
 
 
 def table_of(path: Path, cells) -> Path:

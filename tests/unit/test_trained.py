@@ -35,9 +35,9 @@ from simulator.learners.trained import Frozen, read_trained, snapshot_of, train
 from simulator.logs.archive import rows_of
 from simulator.logs.base import LogBatch, LoggedDecision, batch_of
 from simulator.logs.lines import WEIGHT
+from simulator.ope.targets import Uniform
 from simulator.policy_args import policy_of
 from simulator.replay import Question, evaluate
-from simulator.targets import Uniform
 
 RIDGE = PolicySpec(
     "home", learner=RidgeConfig(interactions=[("context", "item")]), exploration=LinTs(), join=RULE

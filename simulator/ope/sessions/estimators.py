@@ -9,8 +9,8 @@ from bandits.errors import ReplayError
 from bandits.statistics.intervals import Interval, Normal
 from bandits.types import Float64
 from simulator.ope.estimators import Estimate, Estimator
-from simulator.ope.session_batch import SessionBatch
-from simulator.ope.session_formulas import SESSION_FORMULAS
+from simulator.ope.sessions.batch import SessionBatch
+from simulator.ope.sessions.formulas import SESSION_FORMULAS
 from simulator.ope.verdict import ENOUGH
 
 

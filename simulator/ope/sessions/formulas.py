@@ -14,7 +14,7 @@ from bandits.errors import ReplayError
 from bandits.types import Float64
 from simulator.ope.batch import OpeBatch
 from simulator.ope.formulas import SNIPS, Formula, Range, ratio
-from simulator.ope.session_batch import SessionBatch
+from simulator.ope.sessions.batch import SessionBatch
 
 
 @dataclass(frozen=True)
