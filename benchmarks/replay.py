@@ -34,7 +34,7 @@ from simulator.logs.formats import open_log
 from simulator.ope.batch import OpeBatch, ope_batch_from_pmfs
 from simulator.ope.estimators import estimator
 from simulator.ope.targets import Column, Logging, Uniform
-from simulator.replay import Question, evaluate
+from simulator.replay.evaluate import Question, evaluate
 
 WEIGHED = ("ips", "clipped_ips", "snips")
 GOALS = {"columns": 1_000_000, "pmfs of 100 actions": 100_000}

@@ -27,7 +27,6 @@ from simulator.fan import OnRay, in_processes
 from simulator.learners.online import PUBLISH_EVERY
 from simulator.learners.trained import Frozen
 from simulator.learners.vw_target import FORMATS, VwModel, read_model, with_lines
-from simulator.learning import METHODS, learn_on
 from simulator.logs.base import Piece
 from simulator.logs.csv_log import CsvColumns
 from simulator.logs.formats import open_log
@@ -35,14 +34,15 @@ from simulator.logs.left_out import LeftOut
 from simulator.ope.formulas import FORMULAS
 from simulator.ope.reward_model import DEFAULT
 from simulator.ope.targets import Column, Logging, Target
-from simulator.policy_args import Asked, VwKind, policy_of
-from simulator.provenance import OwnLog
-from simulator.replay import Question, Tally, evaluate, tally
-from simulator.report import LogSummary, PolicyResult, Report, said_of
-from simulator.search import search
-from simulator.search_space import load_space
-from simulator.session_replay import SessionQuestion, evaluate_sessions, tally_sessions
-from simulator.trials import SearchSummary, Trial
+from simulator.replay.evaluate import Question, Tally, evaluate, tally
+from simulator.replay.evaluate_sessions import SessionQuestion, evaluate_sessions, tally_sessions
+from simulator.replay.learned import METHODS, learn_on
+from simulator.replay.parse_policy import Asked, VwKind, policy_of
+from simulator.replay.provenance import OwnLog
+from simulator.replay.report import LogSummary, PolicyResult, Report, said_of
+from simulator.replay.search import search
+from simulator.replay.search_space import load_space
+from simulator.replay.trials import SearchSummary, Trial
 
 SNAPSHOT = "snapshot:"
 COLOURS = {"reliable": "green", "weak": "yellow", "unreliable": "red"}

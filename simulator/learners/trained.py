@@ -18,7 +18,7 @@ from simulator.learners.online import check_blend, features_of, salt_of
 from simulator.logs.base import LoggedDecision, Piece, kinds_of, no_rows
 from simulator.logs.lines import WEIGHT
 from simulator.ope.targets import RowTarget
-from simulator.provenance import UNKNOWN, Provenance, Rows, Unknown, learn_from
+from simulator.replay.provenance import UNKNOWN, Provenance, Rows, Unknown, learn_from
 
 BATCH = 1000
 

@@ -12,7 +12,7 @@ from simulator.learners.rejection import PURPOSE_REJECTION, Rejection, check_bou
 from simulator.learners.vw_target import open_reader
 from simulator.logs.left_out import BAD, LeftOut
 from simulator.logs.lines import Span, records, told
-from simulator.policy_args import VwKind
+from simulator.replay.parse_policy import VwKind
 
 
 def vw_rejection(

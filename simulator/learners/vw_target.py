@@ -12,7 +12,7 @@ from bandits.vw.options import Command
 from simulator.logs.base import LoggedDecision, Piece
 from simulator.logs.lines import RecordPiece
 from simulator.ope.targets import RowTarget
-from simulator.provenance import Unknown
+from simulator.replay.provenance import Unknown
 
 FORMATS: dict[str, LogFormat] = {"dsjson": "dsjson", "vw": "text"}
 """VW's own, by what ``--format`` calls them."""

@@ -16,7 +16,7 @@ from simulator.logs.base import BATCH_ROWS, LogBatch, LoggedDecision, batch_of
 from simulator.loop import run_loop
 from simulator.ope.reward_model import DEFAULT
 from simulator.ope.verdict import Verdict
-from simulator.replay import Question, evaluate
+from simulator.replay.evaluate import Question, evaluate
 from simulator.synthetic import SyntheticWorld
 from simulator.worlds.named import World
 from simulator.worlds.targets import Kind, KnownTarget, Truth, truth_of

@@ -25,7 +25,7 @@ prepare_environment()
 from simulator.fan import OnRay
 from simulator.logs.csv_log import CsvColumns
 from simulator.logs.formats import LEAST_BYTES, open_log
-from simulator.replay import Question, evaluate
+from simulator.replay.evaluate import Question, evaluate
 from simulator.ope.targets import Column
 import msgspec, ray
 

@@ -8,7 +8,7 @@ import pytest
 from simulator.data import datasets
 from simulator.logs.formats import open_log
 from simulator.ope.targets import Logging, Table, Uniform
-from simulator.replay import Question, evaluate
+from simulator.replay.evaluate import Question, evaluate
 
 # Beta priors of the campaign's Bernoulli Thompson sampling, as Open Bandit Pipeline ships them
 # (prior_bts.yaml, men).

@@ -17,9 +17,9 @@ from serve_app.api.asgi import Api
 from serve_app.cli import main as cli
 from serve_app.host.environment import free_port
 from serve_app.replica.metrics import Metrics
-from simulator.page import page as html_of
-from simulator.replay import LogSummary, Report
-from simulator.trials import NEVER, SearchSummary, Trial
+from simulator.replay.evaluate import LogSummary, Report
+from simulator.replay.page import page as html_of
+from simulator.replay.trials import NEVER, SearchSummary, Trial
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from sklearn.model_selection import train_test_split
 from bandits.types import Float64
 from simulator.logs.base import LogBatch, LoggedDecision, batch_of
 from simulator.ope.targets import RowTarget
-from simulator.replay import Question, evaluate
+from simulator.replay.evaluate import Question, evaluate
 
 IDS = [str(digit) for digit in range(10)]
 SEEDS = 8

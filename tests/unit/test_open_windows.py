@@ -20,10 +20,10 @@ from simulator.logs.archive import plain, rows_of
 from simulator.logs.base import waiting_of
 from simulator.logs.formats import open_log
 from simulator.ope.targets import Logging, Uniform
-from simulator.replay import Question, evaluate
-from simulator.search import search
-from simulator.search_space import SearchSpace
-from simulator.session_replay import SessionQuestion, evaluate_sessions
+from simulator.replay.evaluate import Question, evaluate
+from simulator.replay.evaluate_sessions import SessionQuestion, evaluate_sessions
+from simulator.replay.search import search
+from simulator.replay.search_space import SearchSpace
 
 WEEK = 7 * 86_400
 LONG = msgspec.structs.replace(SPECS["softmax"], join=JoinRule(window_s=WEEK))

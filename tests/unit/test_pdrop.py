@@ -14,7 +14,7 @@ from simulator.ope.comparisons import Difference
 from simulator.ope.estimators import estimator
 from simulator.ope.formulas import FORMULAS
 from simulator.ope.targets import Logging, Uniform
-from simulator.replay import Question, evaluate
+from simulator.replay.evaluate import Question, evaluate
 
 ALL = tuple(FORMULAS)
 

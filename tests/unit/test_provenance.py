@@ -29,11 +29,11 @@ from simulator.logs.csv_log import CsvColumns
 from simulator.logs.formats import open_log
 from simulator.logs.stretches import stretch
 from simulator.ope.targets import Uniform
-from simulator.page import page
-from simulator.provenance import OwnLog
-from simulator.replay import Question, evaluate
-from simulator.report import Report
-from simulator.session_replay import SessionQuestion, evaluate_sessions
+from simulator.replay.evaluate import Question, evaluate
+from simulator.replay.evaluate_sessions import SessionQuestion, evaluate_sessions
+from simulator.replay.page import page
+from simulator.replay.provenance import OwnLog
+from simulator.replay.report import Report
 from simulator.worlds.cell import MemoryPiece
 
 SPEC = PolicySpec("home")

@@ -14,8 +14,8 @@ from policies.typed_yaml import choices, parse_yaml, read
 from serve_app.api.api_keys import Key, KeyId, read_keys
 from serve_app.cli.replay import csv_columns
 from simulator.logs.csv_log import CsvColumns
-from simulator.policy_args import Kind, policy_of
-from simulator.search_space import Choice, LogUniform, SearchSpace, Uniform, load_space
+from simulator.replay.parse_policy import Kind, policy_of
+from simulator.replay.search_space import Choice, LogUniform, SearchSpace, Uniform, load_space
 from simulator.worlds.targets import Kind as TargetKind
 from simulator.worlds.targets import target_named
 
@@ -277,7 +277,7 @@ def test_every_reader_of_a_file_says_it(
 def test_a_path_that_a_search_varies_and_no_spec_has_is_told_with_those_there_are(
     tmp_path: Path,
 ) -> None:
-    from simulator.search_space import specs_of  # noqa: PLC0415
+    from simulator.replay.search_space import specs_of  # noqa: PLC0415
 
     for path, right in [("learner.l3", "l2"), ("flor", "floor"), ("lerner.l2", "learner")]:
         space, base = load_space(

@@ -32,11 +32,11 @@ from simulator.logs.csv_log import CsvColumns
 from simulator.logs.formats import open_log
 from simulator.logs.served import UNSCORED
 from simulator.ope.targets import Column, Logging, Source, Table, Uniform
-from simulator.page import page
-from simulator.policy_args import policy_of
-from simulator.replay import Question, evaluate
-from simulator.report import Report
-from simulator.trials import NEVER, SearchSummary, Trial
+from simulator.replay.evaluate import Question, evaluate
+from simulator.replay.page import page
+from simulator.replay.parse_policy import policy_of
+from simulator.replay.report import Report
+from simulator.replay.trials import NEVER, SearchSummary, Trial
 
 ALL = ("ips", "clipped_ips", "snips", "dm", "dr", "sndr", "switch_dr", "dros")
 

@@ -17,8 +17,8 @@ from simulator.ope.hashed_features import Features, features_of, joined, of_colu
 from simulator.ope.regressions import logistic, ridge, sigmoid
 from simulator.ope.reward_model import RewardModel, fold_of
 from simulator.ope.targets import Logging, RowTarget, Uniform
-from simulator.replay import Question, evaluate
-from simulator.session_replay import SessionQuestion, evaluate_sessions
+from simulator.replay.evaluate import Question, evaluate
+from simulator.replay.evaluate_sessions import SessionQuestion, evaluate_sessions
 from simulator.worlds.cell import MemoryPiece
 
 RIDGE = ("ridge",)

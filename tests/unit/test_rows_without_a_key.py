@@ -8,7 +8,7 @@ from simulator.logs.cells import MISSING
 from simulator.logs.formats import open_log
 from simulator.logs.obd import obd_pieces
 from simulator.ope.targets import Logging
-from simulator.replay import Question, evaluate
+from simulator.replay.evaluate import Question, evaluate
 
 
 def keys_of(pieces) -> list[int]:

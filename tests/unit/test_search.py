@@ -13,8 +13,8 @@ from policies.spec import ArtifactSource, PolicySpec
 from serve_app.cli.main import app
 from simulator.logs.base import LogBatch
 from simulator.logs.stretches import count, stretch
-from simulator.search import search
-from simulator.search_space import load_space, specs_of
+from simulator.replay.search import search
+from simulator.replay.search_space import load_space, specs_of
 
 BASE = "{name: home, learner: {kind: ridge}, exploration: {kind: lints}}"
 

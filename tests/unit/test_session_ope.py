@@ -24,7 +24,7 @@ from simulator.ope.sessions.batch import SessionBatch, session_batch
 from simulator.ope.sessions.estimators import Reach, SessionEstimator
 from simulator.ope.sessions.formulas import SESSION_FORMULAS
 from simulator.ope.targets import Logging, RowTarget, Uniform
-from simulator.session_replay import SessionQuestion, evaluate_sessions, sessions_of
+from simulator.replay.evaluate_sessions import SessionQuestion, evaluate_sessions, sessions_of
 from simulator.sessions.base import USE
 from simulator.sessions.logged import log_sessions
 from simulator.sessions.satiation import satiation_world

@@ -21,7 +21,7 @@ from simulator.logs.formats import open_log
 from simulator.logs.left_out import left_out_of
 from simulator.logs.obd import obd_pieces
 from simulator.ope.targets import Table, Uniform
-from simulator.replay import Question, evaluate
+from simulator.replay.evaluate import Question, evaluate
 
 
 def table_of(path: Path, cells) -> Path:

@@ -36,8 +36,8 @@ from simulator.logs.archive import rows_of
 from simulator.logs.base import LogBatch, LoggedDecision, batch_of
 from simulator.logs.lines import WEIGHT
 from simulator.ope.targets import Uniform
-from simulator.policy_args import policy_of
-from simulator.replay import Question, evaluate
+from simulator.replay.evaluate import Question, evaluate
+from simulator.replay.parse_policy import policy_of
 
 RIDGE = PolicySpec(
     "home", learner=RidgeConfig(interactions=[("context", "item")]), exploration=LinTs(), join=RULE

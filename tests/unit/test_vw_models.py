@@ -21,7 +21,7 @@ from serve_app.cli.main import app
 from simulator.learners.progressive import vw_progressive
 from simulator.learners.vw_target import VwModel, with_lines
 from simulator.logs.vw_text import text_pieces
-from simulator.policy_args import policy_of
+from simulator.replay.parse_policy import policy_of
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 ARTICLES = ["politics", "sports", "music", "food", "finance", "health", "camping"]

@@ -14,7 +14,7 @@ from simulator.learners.online import salt_of
 from simulator.learners.rejection import PURPOSE_REJECTION
 from simulator.learners.vw_rejection import vw_rejection
 from simulator.logs.formats import open_log
-from simulator.policy_args import VwKind
+from simulator.replay.parse_policy import VwKind
 
 ROWS, ACTIONS = 400, 3
 ARGS = [

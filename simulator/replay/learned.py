@@ -15,8 +15,8 @@ from simulator.logs.base import Piece, caution_of, no_rows
 from simulator.logs.files import files_of
 from simulator.logs.left_out import NOTHING, LeftOut
 from simulator.logs.lines import RecordPiece
-from simulator.policy_args import VwKind
-from simulator.report import PolicyResult
+from simulator.replay.parse_policy import VwKind
+from simulator.replay.report import PolicyResult
 
 METHODS = ("progressive", "rejection")
 

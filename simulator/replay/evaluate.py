@@ -38,8 +38,8 @@ from simulator.ope.hashed_features import features_of, parts_of
 from simulator.ope.overview import Overview
 from simulator.ope.reward_model import DEFAULT, FittedRewardModel, RewardModel
 from simulator.ope.targets import Logging, Source, Target, check_columns, demand_rows
-from simulator.provenance import count_seen, doubts_of, provenance_of
-from simulator.report import (
+from simulator.replay.provenance import count_seen, doubts_of, provenance_of
+from simulator.replay.report import (
     LogSummary,
     NamedComparison,
     PolicyResult,

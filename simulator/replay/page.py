@@ -8,8 +8,8 @@ from html import escape
 
 from simulator.learners.curve import CurvePoint
 from simulator.ope.overview import Action, Bucket
-from simulator.report import NamedComparison, PolicyResult, Report, said_of
-from simulator.trials import NEVER, SearchSummary, Trial
+from simulator.replay.report import NamedComparison, PolicyResult, Report, said_of
+from simulator.replay.trials import NEVER, SearchSummary, Trial
 
 COLOURS = ("#4269d0", "#efb118", "#ff725c", "#6cc5b0", "#3ca951", "#ff8ab7", "#a463f2", "#97bbf5")
 SIGNS = {"reliable": "●", "weak": "◐", "unreliable": "○"}

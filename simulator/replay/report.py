@@ -11,8 +11,8 @@ from simulator.ope.comparisons import VERDICTS, Comparison
 from simulator.ope.estimators import Estimate
 from simulator.ope.overview import Charts
 from simulator.ope.reward_model import ModelSummary
-from simulator.provenance import Doubt
-from simulator.trials import SearchSummary
+from simulator.replay.provenance import Doubt
+from simulator.replay.trials import SearchSummary
 
 
 class LogSummary(msgspec.Struct, frozen=True):

@@ -26,8 +26,8 @@ from simulator.ope.sessions.estimators import Reach, SessionEstimator
 from simulator.ope.sessions.formulas import SESSION_FORMULAS, SESSION_MODEL
 from simulator.ope.sessions.model import FittedSessionModel, SessionModel, mean_features
 from simulator.ope.targets import Column, Logging, Target, check_columns, demand_rows
-from simulator.provenance import Doubt, count_seen, doubts_of
-from simulator.report import (
+from simulator.replay.provenance import Doubt, count_seen, doubts_of
+from simulator.replay.report import (
     LogSummary,
     NamedComparison,
     PolicyResult,

@@ -26,10 +26,10 @@ from simulator.logs.base import Piece, no_rows
 from simulator.logs.stretches import count, stretch
 from simulator.ope.reward_model import FittedRewardModel
 from simulator.ope.targets import Logging
-from simulator.replay import Question, evaluate, plan_of, reward_model, tally
-from simulator.report import Report
-from simulator.search_space import SearchSpace, specs_of
-from simulator.trials import NEVER, SearchSummary, Trial
+from simulator.replay.evaluate import Question, evaluate, plan_of, reward_model, tally
+from simulator.replay.report import Report
+from simulator.replay.search_space import SearchSpace, specs_of
+from simulator.replay.trials import NEVER, SearchSummary, Trial
 
 LEARN, SELECT = 0.6, 0.8
 """Where the log is cut, as shares of its rows: learned from, selected by, and the rest for the final check."""
