@@ -22,7 +22,7 @@ from policies.artifacts.learner_model import decode_trained
 from policies.blend import load_policy
 from simulator.learners.trained import Frozen, snapshot_of
 from simulator.replay.evaluate_sessions import SessionQuestion, evaluate_sessions
-from simulator.sessions.experiment import TUNED, bandit_named
+from simulator.rl.experiment import TUNED, bandit_named
 from simulator.sessions.logged import log_sessions
 from simulator.sessions.play import play, train_bandit
 from simulator.sessions.satiation import satiation_world

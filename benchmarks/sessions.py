@@ -22,17 +22,7 @@ from machine import describe
 from rich.progress import Progress
 
 from simulator.fan import OnRay, in_processes
-from simulator.sessions.experiment import (
-    BANDIT,
-    MYOPIC,
-    RL,
-    Cell,
-    Ratio,
-    Result,
-    ratios,
-    run_cell,
-    tuned,
-)
+from simulator.rl.experiment import BANDIT, MYOPIC, RL, Cell, Ratio, Result, ratios, run_cell, tuned
 
 STEPS = {"satiation": 40_000, "steady": 40_000, "small": 25_000, "movielens": 25_000}
 SEEDS = {"satiation": 5, "steady": 5, "small": 3, "movielens": 1}

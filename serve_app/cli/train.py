@@ -159,7 +159,7 @@ def rl(
     import msgspec
 
     from bandits.log.codec import digest
-    from simulator.rllib_train import Point, Training, train_rl
+    from simulator.rl.train import Point, Training, train_rl
 
     called = name or policy
     training = Training(

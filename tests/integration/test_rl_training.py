@@ -13,10 +13,10 @@ from bandits.rl.network import Network, RlScores
 from policies.artifacts.learner_model import decode_trained
 from policies.spec import load_spec
 from serve_app.cli.train import app
-from simulator.rllib_env import RecSession
-from simulator.rllib_module import SharedScorer
-from simulator.rllib_train import CHECKPOINT, Training, train_rl
-from simulator.sessions.experiment import BANDIT, MYOPIC, RL, Cell, ratios, run_cell
+from simulator.rl.env import RecSession
+from simulator.rl.experiment import BANDIT, MYOPIC, RL, Cell, ratios, run_cell
+from simulator.rl.network import SharedScorer
+from simulator.rl.train import CHECKPOINT, Training, train_rl
 
 # Warnings of ray and torch, at start; and Ray starts several times
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(300)]

@@ -10,18 +10,9 @@ from bandits.features.columns import INTERCEPT, FeatureIndex
 from bandits.features.hashing import hash_feature
 from policies.blend import load_policy
 from policies.guardrails import FixedPolicy
-from simulator.rllib_env import ENV_ID, RecSession
+from simulator.rl.env import ENV_ID, RecSession
+from simulator.rl.experiment import BANDIT, RL, TUNED, Cell, Result, bandit_named, greedy, ratios
 from simulator.sessions.base import MAX_STEPS, features_of
-from simulator.sessions.experiment import (
-    BANDIT,
-    RL,
-    TUNED,
-    Cell,
-    Result,
-    bandit_named,
-    greedy,
-    ratios,
-)
 from simulator.sessions.optimum import myopic_return, optimal_return, value_of
 from simulator.sessions.play import KnowsClicks, play, train_bandit
 from simulator.sessions.satiation import WORLDS, satiation_world

@@ -19,7 +19,7 @@ from bandits.statistics.intervals import z_of
 from bandits.types import Float64, Policy
 from policies.blend import load_policy, make_learner
 from policies.spec import PolicySpec, VwConfig
-from simulator.rllib_env import session_world
+from simulator.rl.env import session_world
 from simulator.sessions.base import USE, SessionWorld, features_of
 from simulator.sessions.optimum import myopic_return, optimal_return, value_of
 from simulator.sessions.play import SALT, KnowsClicks, play, train_bandit
@@ -161,7 +161,7 @@ def run_cell(cell: Cell) -> Result:
 
 
 def _trained_rl(cell: Cell) -> tuple[Policy, list[tuple[int, float]]]:
-    from simulator.rllib_train import Training, train_rl  # noqa: PLC0415 - torch and RLlib, only where they train
+    from simulator.rl.train import Training, train_rl  # noqa: PLC0415 - torch and RLlib, only where they train
 
     trained = train_rl(
         Training(

@@ -30,8 +30,8 @@ from bandits.rl.network import Network, RlConfig, encode_network
 from policies.artifacts.learner_model import TrainedModel
 from policies.spec import PolicySpec
 from simulator.fan import connect
-from simulator.rllib_env import ENV_ID, RecSession, session_world
-from simulator.rllib_module import SharedScorer
+from simulator.rl.env import ENV_ID, RecSession, session_world
+from simulator.rl.network import SharedScorer
 from simulator.sessions.base import USE
 
 BATCH, MINIBATCH, EPOCHS = 2048, 256, 8

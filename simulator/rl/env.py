@@ -1,7 +1,7 @@
 """``RecSession-v0``: sessions as a gymnasium environment, to train policies that look further than one reward.
 
-    gym.make("simulator.rllib_env:RecSession-v0", world="satiation", world_seed=1)
-    gym.make_vec("simulator.rllib_env:RecSession-v0", num_envs=8, world="movielens")
+    gym.make("simulator.rl.env:RecSession-v0", world="satiation", world_seed=1)
+    gym.make_vec("simulator.rl.env:RecSession-v0", num_envs=8, world="movielens")
 
 An episode is a session: one decision per step, until the user leaves for good (terminated) or
 MAX_STEPS decisions were made (truncated). The features of an observation are built by
