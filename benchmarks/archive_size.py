@@ -30,7 +30,7 @@ from serve_app.store.event_log import FIELD
 from serve_app.store.keys import Keys
 from serve_app.workers.archiver import Archiver
 from simulator.demo import load_world, make_bench, train_movielens
-from simulator.loop import run_loop
+from simulator.worlds.loop import run_loop
 
 SPEC = Path(__file__).resolve().parent.parent / "examples" / "movielens.yaml"
 

@@ -57,7 +57,7 @@ from serve_app.store.keys import partitions
 from serve_app.store.merges import read_merge
 from serve_app.workers.learner import LearnerLoop
 from serve_app.workers.partition_learner import PartitionLoop
-from simulator.synthetic import SyntheticWorld
+from simulator.worlds.synthetic import SyntheticWorld
 
 SALT = b"benchmark of partitions"
 SAME, GOAL = 1e-9, 1.6

@@ -27,7 +27,7 @@ from policies.features import featurise_record
 from policies.spec import load_spec
 from simulator.demo import Bench, load_world, make_bench, train_movielens
 from simulator.doctor.audit import audit
-from simulator.loop import SALT, run_loop
+from simulator.worlds.loop import SALT, run_loop
 
 SPEC = Path(__file__).resolve().parent.parent / "examples" / "movielens.yaml"
 

@@ -21,7 +21,7 @@ import numpy as np
 from machine import describe
 from rich.progress import Progress
 
-from simulator.fan import OnRay, in_processes
+from simulator.parallel import OnRay, in_processes
 from simulator.rl.experiment import BANDIT, MYOPIC, RL, Cell, Ratio, Result, ratios, run_cell, tuned
 
 STEPS = {"satiation": 40_000, "steady": 40_000, "small": 25_000, "movielens": 25_000}

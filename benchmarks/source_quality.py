@@ -38,7 +38,7 @@ from policies.training.deep import DeepConfig, dense, fit_autoencoder, fit_deep
 from policies.training.popular import fit_popular
 from policies.training.train import make_histories, train
 from simulator.data import datasets
-from simulator.movielens import LIKED, MovieLensWorld, split_by_time
+from simulator.worlds.movielens import LIKED, MovieLensWorld, split_by_time
 
 SEEDS = (0, 1, 2)
 Ranking = Callable[[str], list[str]]

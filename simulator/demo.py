@@ -20,8 +20,8 @@ from policies.requests import RankRequest
 from policies.sources import load_sources
 from policies.spec import PolicySpec
 from simulator.data import datasets
-from simulator.loop import Timing, run_loop
-from simulator.movielens import MovieLensWorld
+from simulator.worlds.loop import Timing, run_loop
+from simulator.worlds.movielens import MovieLensWorld
 
 Array = NDArray[np.float64]
 CONTEXT_FIELDS = ("group",)

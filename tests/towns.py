@@ -15,7 +15,7 @@ from bandits.ridge.learner import RidgeConfig
 from bandits.types import Snapshot
 from policies.ranker import Pool, RankRequest
 from policies.spec import Holdout, PolicySpec, RemoteSource, VwConfig
-from simulator.loop import SALT, Timing, run_loop
+from simulator.worlds.loop import SALT, Timing, run_loop
 
 K = 6
 BASE = PolicySpec(

@@ -23,7 +23,6 @@ from policies.typed_yaml import parse_yaml, read
 from serve_app.admin.open import opened
 from serve_app.cli.terminal import table, words
 from serve_app.host.placement import on_node_for
-from simulator.fan import OnRay, in_processes
 from simulator.learners.online import PUBLISH_EVERY
 from simulator.learners.trained import Frozen
 from simulator.learners.vw_target import FORMATS, VwModel, read_model, with_lines
@@ -34,6 +33,7 @@ from simulator.logs.left_out import LeftOut
 from simulator.ope.formulas import FORMULAS
 from simulator.ope.reward_model import DEFAULT
 from simulator.ope.targets import Column, Logging, Target
+from simulator.parallel import OnRay, in_processes
 from simulator.replay.evaluate import Question, Tally, evaluate, tally
 from simulator.replay.evaluate_sessions import SessionQuestion, evaluate_sessions, tally_sessions
 from simulator.replay.learned import METHODS, learn_on

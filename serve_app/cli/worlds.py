@@ -17,10 +17,10 @@ from rich.table import Table
 from bandits.errors import InvalidFieldError
 from serve_app.cli.terminal import table, words
 from serve_app.host.placement import on_node_for
-from simulator.fan import OnRay, in_processes
 from simulator.ope.reward_model import DEFAULT
+from simulator.parallel import OnRay, in_processes
 from simulator.worlds.experiment import Experiment, Fan, WorldsReport, run_experiment
-from simulator.worlds.named import POLICIES, WORLDS, policy_named, world_named
+from simulator.worlds.presets import POLICIES, WORLDS, policy_named, world_named
 from simulator.worlds.scores import Figure
 from simulator.worlds.targets import TARGETS, target_named
 

@@ -19,13 +19,13 @@ import msgspec
 from bandits.errors import BanditloopError, ReplayError
 from policies.artifacts.learner_model import TrainedModel
 from policies.spec import PolicySpec
-from simulator.fan import OnRay, connect
 from simulator.learners.online import check_blend
 from simulator.learners.trained import Frozen, frozen, train
 from simulator.logs.base import Piece, no_rows
 from simulator.logs.stretches import count, stretch
 from simulator.ope.reward_model import FittedRewardModel
 from simulator.ope.targets import Logging
+from simulator.parallel import OnRay, connect
 from simulator.replay.evaluate import Question, evaluate, plan_of, reward_model, tally
 from simulator.replay.report import Report
 from simulator.replay.search_space import SearchSpace, specs_of

@@ -29,7 +29,7 @@ from bandits.rl.feature_schema import FeatureSchema
 from bandits.rl.network import Network, RlConfig, encode_network
 from policies.artifacts.learner_model import TrainedModel
 from policies.spec import PolicySpec
-from simulator.fan import connect
+from simulator.parallel import connect
 from simulator.rl.env import ENV_ID, RecSession, session_world
 from simulator.rl.network import SharedScorer
 from simulator.sessions.base import USE

@@ -7,7 +7,7 @@ by hand, and nothing is tuned.
 
 A decision is among 12 films the user has not rated in the part that is known, nor been shown in
 this session, drawn with chances in proportion to how often they were rated there. A film of the
-held-out part that the user rated 4 or more earns 1 (``simulator.movielens``). ``tastes`` scores a
+held-out part that the user rated 4 or more earns 1 (``simulator.worlds.movielens``). ``tastes`` scores a
 film by how much more than usual the user rated its genres.
 """
 
@@ -24,8 +24,8 @@ from bandits.values import FeatureMap
 from policies.catalogue import Catalogue
 from policies.requests import ActionRequest, RankRequest
 from simulator.data import datasets
-from simulator.movielens import LIKED, MovieLensWorld
 from simulator.sessions.base import Step
+from simulator.worlds.movielens import LIKED, MovieLensWorld
 
 PAUSE_S = 1800
 CANDIDATES = 12

@@ -13,12 +13,12 @@ from bandits.log.records import LogEntry
 from policies.spec import PolicySpec
 from simulator.logs.archive import plain, rows_of
 from simulator.logs.base import BATCH_ROWS, LogBatch, LoggedDecision, batch_of
-from simulator.loop import run_loop
 from simulator.ope.reward_model import DEFAULT
 from simulator.ope.verdict import Verdict
 from simulator.replay.evaluate import Question, evaluate
-from simulator.synthetic import SyntheticWorld
-from simulator.worlds.named import World
+from simulator.worlds.loop import run_loop
+from simulator.worlds.presets import World
+from simulator.worlds.synthetic import SyntheticWorld
 from simulator.worlds.targets import Kind, KnownTarget, Truth, truth_of
 
 Rewards = Literal["as joined", "rescaled"]

@@ -12,7 +12,7 @@ from bandits.errors import InvalidFieldError
 from policies.spec import PolicySpec
 from simulator.ope.reward_model import DEFAULT, RewardModel
 from simulator.worlds.cell import Cell, CellResult, run_cell
-from simulator.worlds.named import POLICIES, WORLDS, World
+from simulator.worlds.presets import POLICIES, WORLDS, World
 from simulator.worlds.scores import LoopScore, Score, loop_scores, scores
 from simulator.worlds.targets import TARGETS, Kind
 

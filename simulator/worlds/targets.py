@@ -12,7 +12,7 @@ from bandits.types import Float64, Pmf
 from policies.typed_yaml import parse_yaml, read
 from simulator.logs.base import LoggedDecision
 from simulator.ope.targets import RowTarget
-from simulator.synthetic import SyntheticWorld
+from simulator.worlds.synthetic import SyntheticWorld
 
 PAIRS = 1 << 15
 """Contexts from which a true value is computed, each beside its mirror image."""

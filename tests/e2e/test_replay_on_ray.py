@@ -22,7 +22,7 @@ import numpy as np
 from serve_app.host.environment import prepare_environment
 
 prepare_environment()
-from simulator.fan import OnRay
+from simulator.parallel import OnRay
 from simulator.logs.csv_log import CsvColumns
 from simulator.logs.formats import LEAST_BYTES, open_log
 from simulator.replay.evaluate import Question, evaluate

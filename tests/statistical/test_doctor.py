@@ -33,7 +33,7 @@ from simulator.doctor.checks.derivations import Stored
 from simulator.doctor.checks.findings import Report
 from simulator.doctor.checks.propensities import ActionTest, FrequencyTest, chi_square_tail
 from simulator.doctor.examine import examine
-from simulator.loop import SALT, Timing, run_loop
+from simulator.worlds.loop import SALT, Timing, run_loop
 
 SHORT = msgspec.structs.replace(BASE, join=JoinRule(window_s=2))
 

@@ -10,8 +10,8 @@ from bandits.exploration import EpsilonGreedy, LinTs, LinUcb, SquareCB
 from bandits.log.join import JoinRule
 from bandits.ridge.learner import RidgeConfig
 from policies.spec import PolicySpec, VwConfig
-from simulator.loop import Timing, run_loop
-from simulator.synthetic import SyntheticWorld
+from simulator.worlds.loop import Timing, run_loop
+from simulator.worlds.synthetic import SyntheticWorld
 
 RIDGE = RidgeConfig(interactions=[("context", "item")])
 VW = VwConfig(args="--cb_explore_adf --cb_type mtr -q ci --learning_rate 0.5")

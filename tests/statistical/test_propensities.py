@@ -17,7 +17,7 @@ from bandits.kernels.actions import draw
 from bandits.log.records import DecisionRecord, LogEntry
 from policies.spec import PolicySpec
 from simulator.doctor.audit import audit
-from simulator.loop import SALT
+from simulator.worlds.loop import SALT
 
 ROUNDS = 10_000
 

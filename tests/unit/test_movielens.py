@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from simulator.data import datasets
-from simulator.movielens import MovieLensWorld, age_band, split_by_time
+from simulator.worlds.movielens import MovieLensWorld, age_band, split_by_time
 
 
 @pytest.fixture(scope="module")

@@ -25,13 +25,13 @@ from policies.archive.archive import ArchiveWriter
 from policies.archive.range_file import Range
 from policies.catalogue import Catalogue
 from serve_app.cli.main import app
-from simulator.fan import in_processes
 from simulator.logs.archive import plain, rows_of
 from simulator.logs.base import LoggedDecision, Piece
 from simulator.logs.csv_log import CsvColumns
 from simulator.logs.formats import open_log
 from simulator.logs.served import UNSCORED
 from simulator.ope.targets import Column, Logging, Source, Table, Uniform
+from simulator.parallel import in_processes
 from simulator.replay.evaluate import Question, evaluate
 from simulator.replay.page import page
 from simulator.replay.parse_policy import policy_of

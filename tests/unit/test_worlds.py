@@ -10,9 +10,8 @@ from typer.testing import CliRunner
 from bandits.errors import InvalidFieldError
 from bandits.exploration import EpsilonGreedy, Softmax
 from serve_app.cli.main import app
-from simulator.fan import in_processes
-from simulator.loop import run_loop
 from simulator.ope.formulas import FORMULAS
+from simulator.parallel import in_processes
 from simulator.worlds.cell import (
     Cell,
     CellResult,
@@ -23,7 +22,8 @@ from simulator.worlds.cell import (
     run_cell,
 )
 from simulator.worlds.experiment import Experiment, run_experiment
-from simulator.worlds.named import POLICIES, WORLDS, policy_named
+from simulator.worlds.loop import run_loop
+from simulator.worlds.presets import POLICIES, WORLDS, policy_named
 from simulator.worlds.scores import ratio, scores
 from simulator.worlds.targets import (
     TARGETS,

@@ -11,8 +11,8 @@ from bandits.errors import InvalidFieldError
 from bandits.exploration import EpsilonGreedy, LinTs
 from bandits.ridge.learner import RidgeConfig
 from policies.spec import PolicySpec, VwConfig, load_spec
-from simulator.loop import Timing
-from simulator.synthetic import SyntheticWorld
+from simulator.worlds.loop import Timing
+from simulator.worlds.synthetic import SyntheticWorld
 
 
 @dataclass(frozen=True, slots=True)
