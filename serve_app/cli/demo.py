@@ -55,7 +55,7 @@ from simulator.demo import (
 )
 from simulator.doctor.audit import audit
 
-EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "movielens.yaml"
+EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "movielens.yaml"
 CONNECTIONS = 4
 MEAN_DELAY_S = 1.0
 RESENT = 0.01
