@@ -53,7 +53,7 @@ cluster-redis: $(READY)
 	    -k "not share and not whichever_call_fails"
 
 partitions: $(READY)
-	BANDITLOOP_EVERY_FAULT=1 $(BIN)/pytest -q $(PARALLEL) tests/unit/test_partition_fold.py tests/integration/test_partitions.py
+	BANDITLOOP_EVERY_FAULT=1 $(BIN)/pytest -q $(PARALLEL) tests/unit/policies/fold/test_partition.py tests/integration/test_partitions.py
 	BANDITLOOP_EVERY_FAULT=1 $(BIN)/pytest -q -s tests/e2e/test_partitions.py
 
 # Every set of VW's arguments that is accepted finds the best of three actions: five minutes.

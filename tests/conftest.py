@@ -73,8 +73,8 @@ def redis_url(tmp_path_factory) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def cluster_url(tmp_path_factory) -> Iterator[str]:
     """A Redis Cluster of six servers."""
-    from clusters import cluster  # noqa: PLC0415 - only for the tests that ask for it
-    from servers import binary_of  # noqa: PLC0415
+    from support.clusters import cluster  # noqa: PLC0415 - only for the tests that ask for it
+    from support.servers import binary_of  # noqa: PLC0415
 
     with cluster(binary_of("valkey"), tmp_path_factory.mktemp("cluster")) as made:
         yield made.url

@@ -17,7 +17,7 @@ LogFormat = Literal["dsjson", "text"]
 
 # What VW's text parser ends at with an error. It then gives the half-read example back to its pool
 # as it is, and whatever line is read into that loses features, in every workspace of the process:
-# it never gets to see such a line. Found by trial (tests/unit/test_vw_log.py). VW takes a value
+# it never gets to see such a line. Found by trial (tests/unit/bandits/vw/test_log_reader.py). VW takes a value
 # that does not begin as a number does for a text; it would read on over a colon with nothing behind
 # it, and takes infinity: both are refused as well.
 _NUMBER = rb"[+-]?(?:0[xX][0-9a-fA-F]+|(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 import redis
-from processes import descendants
+from support.processes import descendants
 
 from serve_app.store.keys import Keys
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import httpx
-from processes import descendants
+from support.processes import descendants
 
 from serve_app.host.environment import CLUSTER_NODE, CLUSTERS, SIDE_PORTS, free_port
 

@@ -3,10 +3,10 @@
 from itertools import pairwise
 
 import pytest
-from fakes import SALT
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from strategies import interactions
+from support.fakes import SALT
+from support.strategies import interactions
 
 from bandits.errors import SnapshotError
 from bandits.exploration import EpsilonGreedy, LinTs, LinUcb, VwExploration

@@ -4,10 +4,10 @@ import threading
 
 import numpy as np
 import pytest
-from fakes import SALT
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from strategies import decision_features, interactions
+from support.fakes import SALT
+from support.strategies import decision_features, interactions
 
 from bandits.exploration import (
     EpsilonGreedy,

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from browser import browser
-from docs_blocks import ROOT, Block, blocks
+from support.browser import browser
+from support.docs_blocks import ROOT, Block, blocks
 
 from policies.ranker import ActionRequest
 from serve_app.admin.stored_policy import StoredPolicy

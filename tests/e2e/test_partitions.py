@@ -12,9 +12,9 @@ from pathlib import Path
 
 import httpx
 import pytest
-from clusters import cluster
-from processes import descendants
-from servers import binary_of
+from support.clusters import cluster
+from support.processes import descendants
+from support.servers import binary_of
 
 from bandits.features.hashing import partition_of
 from policies.archive.archive import ArchiveReader, archive_folders

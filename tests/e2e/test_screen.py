@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from processes import descendants
+from support.processes import descendants
 
 from serve_app.host.environment import free_port
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-from listening import listening
-from processes import descendants
+from support.listening import listening
+from support.processes import descendants
 
 from bandits.errors import BanditloopError
 from bandits.log.records import DecisionRecord

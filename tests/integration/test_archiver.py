@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 import redis
-from faults import Calls, CountingClient, CountingFolder, DroppingClient, KilledError, kill
 from pyarrow import fs
+from support.faults import Calls, CountingClient, CountingFolder, DroppingClient, KilledError, kill
 
 from bandits.errors import ArchiveError, LogGapError, MissingBlobError
 from bandits.log.codec import digest, encode

@@ -7,10 +7,10 @@ import contextlib
 import threading
 
 import msgspec
-import partition_loops
 import pytest
 import redis
-from loops import KEYS, SALT, SPEC, SPECS, decide, head, make, settle, stats
+from support import partition_loops
+from support.loops import KEYS, SALT, SPEC, SPECS, decide, head, make, settle, stats
 from typer.testing import CliRunner
 
 from bandits.errors import RefusedError, StalledError

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 import redis
-from replica import (
+from support.replica import (
     HOME,
     KEYS,
     SLACK_S,
@@ -22,7 +22,7 @@ from replica import (
     put_snapshot,
     serving,
 )
-from servers import PATIENCE_S, Forwarder, Server, binary_of
+from support.servers import PATIENCE_S, Forwarder, Server, binary_of
 
 from policies.catalogue import Catalogue, Item
 from policies.spec import PolicySpec

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 import redis
 import redis.asyncio
-from towns import SPECS, log_of
+from support.towns import SPECS, log_of
 from typer.testing import CliRunner
 
 from bandits.log.codec import decode, encode

@@ -7,7 +7,7 @@ import httpx
 import msgspec
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from replica import HOME, KEYS, Replica, eventually, put_snapshot
+from support.replica import HOME, KEYS, Replica, eventually, put_snapshot
 
 from bandits.log.records import DecisionRecord
 from policies.spec import Holdout, PolicySpec, RemoteSource

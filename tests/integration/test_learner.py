@@ -9,8 +9,8 @@ from contextlib import contextmanager
 import msgspec
 import pytest
 import redis
-from logs import decision
-from loops import (
+from support.logs import decision
+from support.loops import (
     KEYS,
     SALT,
     SPEC,

@@ -1,8 +1,8 @@
 """Every call of Redis that a learner makes fails once, before or after its effect: the end is the same."""
 
 import pytest
-from faults import FaultyRedis
-from loops import KEYS, SPECS, decide, head, make, settle, stats, verdicts
+from support.faults import FaultyRedis
+from support.loops import KEYS, SPECS, decide, head, make, settle, stats, verdicts
 
 from bandits.log.codec import encode
 from bandits.log.records import CheckpointRecord, RewardRecord

@@ -6,14 +6,14 @@ from collections import Counter
 from pathlib import Path
 
 import msgspec
-import partition_loops
 import pytest
 import redis
-from clusters import cluster
-from logs import decision
-from loops import KEYS, SPEC, SPECS, decide, head, make, settle, stats, verdicts
-from relays import Losing, before_each, before_one
-from servers import Server, binary_of
+from support import partition_loops
+from support.clusters import cluster
+from support.logs import decision
+from support.loops import KEYS, SPEC, SPECS, decide, head, make, settle, stats, verdicts
+from support.relays import Losing, before_each, before_one
+from support.servers import Server, binary_of
 
 from bandits.errors import LogUnavailableError
 from bandits.log.codec import digest, encode
@@ -341,7 +341,7 @@ def test_every_client_of_the_service_is_made_where_that_is_said():
     root = Path(__file__).parents[2]
     made = []
     for path in [
-        *root.glob("serve_app/*.py"),
+        *root.glob("serve_app/**/*.py"),
         *root.glob("simulator/**/*.py"),
         *root.glob("policies/**/*.py"),
     ]:
@@ -352,7 +352,7 @@ def test_every_client_of_the_service_is_made_where_that_is_said():
                     ("Redis.from_url", "Cluster.from_url", "redis.Redis", "RedisCluster")
                 ):
                     made.append(path.name)
-    assert set(made) == {"redis_clients.py"}
+    assert set(made) == {"clients.py"}
     assert len(made) == 4
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import redis
-from servers import Server, binary_of
+from support.servers import Server, binary_of
 
 from bandits.errors import BanditloopError
 from policies.spec import PolicySpec

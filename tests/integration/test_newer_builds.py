@@ -3,8 +3,8 @@
 import msgspec
 import pytest
 import redis
-from loops import KEYS, SALT, SPEC, decide, head, make, settle, stats, url_of
-from partition_loops import SPEC as PARTITIONED
+from support.loops import KEYS, SALT, SPEC, decide, head, make, settle, stats, url_of
+from support.partition_loops import SPEC as PARTITIONED
 from typer.testing import CliRunner
 
 from bandits.errors import BanditloopError, NewerBuildError

@@ -13,14 +13,14 @@ import redis
 import schemathesis
 import yaml
 from hypothesis import HealthCheck, settings
-from replica import Replica, eventually
 from schemathesis.specs.openapi.checks import (
     ignored_auth,
     negative_data_rejection,
     positive_data_acceptance,
 )
-from servers import Server, binary_of
-from strategies import MANY
+from support.replica import Replica, eventually
+from support.servers import Server, binary_of
+from support.strategies import MANY
 
 from bandits.log.records import ActivationRecord, CatalogueRecord, DecisionRecord, RewardRecord
 from policies.spec import load_spec

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 
 import pytest
 import uvicorn
-from browser import Page, browser
-from fakes import FakeService, fresh_ranker
+from support.browser import Page, browser
+from support.fakes import FakeService, fresh_ranker
 
 from policies.spec import PolicySpec
 from serve_app.api import schemas

@@ -12,8 +12,9 @@ from collections import Counter
 import msgspec
 import pytest
 import redis
-from faults import FaultyRedis
-from partition_loops import (
+from prometheus_client.parser import text_string_to_metric_families
+from support.faults import FaultyRedis
+from support.partition_loops import (
     COUNT,
     KEYS,
     SALT,
@@ -31,7 +32,6 @@ from partition_loops import (
     verdicts,
     verified,
 )
-from prometheus_client.parser import text_string_to_metric_families
 from typer.testing import CliRunner
 
 from bandits.errors import SpecError

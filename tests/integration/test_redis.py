@@ -9,8 +9,8 @@ from contextlib import contextmanager
 import msgspec
 import pytest
 import redis
-from fakes import SALT, fresh_ranker
-from small_artifact import ITEMS, make_artifact
+from support.fakes import SALT, fresh_ranker
+from support.small_artifact import ITEMS, make_artifact
 
 from bandits.errors import BanditloopError, NoCandidatesError, SnapshotError, SpecError
 from bandits.exploration import EpsilonGreedy

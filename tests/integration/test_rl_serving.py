@@ -1,7 +1,7 @@
 """A network in a running service: published by the learner, verified against the log, replaced and refused."""
 
 import numpy as np
-from loops import KEYS, decide, head, make, settle, verdicts
+from support.loops import KEYS, decide, head, make, settle, verdicts
 
 from bandits.exploration import Softmax
 from bandits.log.codec import digest

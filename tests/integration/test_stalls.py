@@ -5,13 +5,13 @@ import threading
 import time
 
 import msgspec
-import partition_loops
 import pytest
 import redis
-from loops import KEYS, SALT, SPEC, SPECS, decide, head, make, settle, stats, verdicts
-from replica import HOME, eventually, serving
-from replica import SPEC as HOME_SPEC
-from servers import Server, binary_of
+from support import partition_loops
+from support.loops import KEYS, SALT, SPEC, SPECS, decide, head, make, settle, stats, verdicts
+from support.replica import HOME, eventually, serving
+from support.replica import SPEC as HOME_SPEC
+from support.servers import Server, binary_of
 from typer.testing import CliRunner
 
 from bandits.errors import ArchiveError

@@ -7,8 +7,8 @@ import time
 
 import msgspec
 import pytest
-from logs import decision
-from loops import KEYS, SALT, SPEC, SPECS, decide, make, settle, stats, url_of, verdicts
+from support.logs import decision
+from support.loops import KEYS, SALT, SPEC, SPECS, decide, make, settle, stats, url_of, verdicts
 
 from bandits.log.codec import digest, encode
 from bandits.log.records import (

@@ -9,9 +9,9 @@ from pathlib import Path
 import httpx
 import pytest
 import redis
-from replica import Replica
+from support.replica import Replica
+from support.upgrades import Left, unpacked
 from typer.testing import CliRunner
-from upgrades import Left, unpacked
 
 from bandits.log.positions import START
 from bandits.log.records import BuildRecord, SpecRecord

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import msgspec
 import numpy as np
 import pytest
-from towns import BASE, ITEMS, POOL, SPECS, Towns, log_of
+from support.towns import BASE, ITEMS, POOL, SPECS, Towns, log_of
 
 from bandits.decide import PURPOSE_ACTION, uniform
 from bandits.exploration import Greedy

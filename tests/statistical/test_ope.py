@@ -12,7 +12,7 @@ from functools import cache
 
 import numpy as np
 import pytest
-from worlds import World, never_taken, not_uniform, rarely_taken, recomputed, scaled, sound
+from support.worlds import World, never_taken, not_uniform, rarely_taken, recomputed, scaled, sound
 
 from bandits.statistics.intervals import Anytime, Bernstein, Bootstrap, Interval, Normal
 from simulator.doctor.audit import FALSE_ALARM

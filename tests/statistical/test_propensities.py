@@ -10,7 +10,7 @@ from concurrent.futures import Future
 import msgspec
 import numpy as np
 import pytest
-from towns import SPECS, K, logs_of
+from support.towns import SPECS, K, logs_of
 
 from bandits.decide import PURPOSE_ACTION, uniform
 from bandits.kernels.actions import draw

@@ -10,7 +10,7 @@ import subprocess
 import pytest
 import typer
 import yaml
-from docs_blocks import NOT_RUN, ROOT, Block, blocks, words_of
+from support.docs_blocks import NOT_RUN, ROOT, Block, blocks, words_of
 
 from serve_app.cli import main as cli
 

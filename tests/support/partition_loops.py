@@ -1,0 +1,169 @@
+"""Learners of the partitions of one policy driven step by step in the tests: see loops.py."""
+
+import time
+from collections.abc import Iterable, Sequence
+
+import msgspec
+import redis
+from support.logs import decision
+
+from bandits.exploration import EpsilonGreedy, LinTs
+from bandits.features.hashing import partition_of
+from bandits.log.join import JoinRule
+from bandits.log.records import MergeRecord, RewardRecord
+from bandits.ridge.learner import RidgeConfig
+from policies.catalogue import Catalogue
+from policies.fold.all_partitions import Together, verify_together
+from policies.fold.verify import Verified
+from policies.spec import PolicySpec, VwConfig
+from serve_app.admin.freshness import read_all
+from serve_app.admin.stored_policy import StoredPolicy
+from serve_app.host.build import build
+from serve_app.store.clients import FAILURES
+from serve_app.store.event_log import LogReader
+from serve_app.store.history import History
+from serve_app.store.keys import partitions
+from serve_app.store.snapshots import Published
+from serve_app.workers.partition_learner import PartitionLoop
+
+SALT = b"salt of these tests"
+WINDOW_S = 0.02
+COUNT = 3
+KEYS = partitions("home", COUNT)
+SPEC = PolicySpec(
+    "home",
+    learner=RidgeConfig(),
+    exploration=LinTs(draws=8),
+    join=JoinRule(window_s=WINDOW_S),
+    partitions=COUNT,
+)
+SPECS = {
+    "ridge": SPEC,
+    "ridge, as it arrives": msgspec.structs.replace(
+        SPEC,
+        join=JoinRule(window_s=WINDOW_S, learn="as_it_arrives", late="correct", aggregation="sum"),
+    ),
+    "vw": msgspec.structs.replace(
+        SPEC,
+        learner=VwConfig("--cb_explore_adf --cb_type mtr -q ci"),
+        exploration=EpsilonGreedy(0.1),
+    ),
+}
+
+
+def make(client: redis.Redis, partition: int, spec: PolicySpec = SPEC, **options) -> PartitionLoop:
+    return PartitionLoop(
+        client,
+        spec,
+        salt=SALT,
+        partition=partition,
+        publish_interval_s=0.0,
+        merge_interval_s=0.0,
+        checkpoint_interval_s=3600,
+        **options,
+    )
+
+
+def make_all(client: redis.Redis, spec: PolicySpec = SPEC) -> list[PartitionLoop]:
+    return [make(client, partition, spec) for partition in range(spec.partitions)]
+
+
+def step(loop: PartitionLoop) -> None:
+    """What ``run`` does once, in this thread."""
+    try:
+        loop.lease.acquire()
+    except FAILURES:
+        return
+    loop.attempt()
+
+
+def settle(
+    loops: Sequence[PartitionLoop], observer: redis.Redis, *, timeout_s: float = 30.0
+) -> None:
+    """Step them in turn until nothing is left to do: all logs read, all windows closed, all of it merged and served."""
+    deadline, rounds = time.monotonic() + timeout_s, 0
+    while rounds < 3 or not quiet(loops, observer):
+        assert time.monotonic() < deadline, "they never came to rest"
+        rounds += 1
+        for loop in loops:
+            step(loop)
+
+
+def quiet(loops: Sequence[PartitionLoop], observer: redis.Redis) -> bool:
+    first = loops[0]
+    for loop in loops:
+        newest = observer.xrevrange(loop._keys.log, count=1)
+        fold = loop._fold
+        if (
+            not newest
+            or newest[0][0].decode() != fold.position
+            or fold.join.oldest_open() is not None
+        ):
+            return False
+        if (
+            fold.untold
+            or fold.cut
+            or loop._taken
+            or fold.number != first._fold.number
+            or fold.rollback
+        ):
+            return False
+        if observer.xlen(loop._keys.inbox):
+            return False
+    stored = StoredPolicy(observer, "home")
+    return first._to_publish is None and first._served is not None and stored.head() is not None
+
+
+def decide(client: redis.Redis, count: int, *, spec: PolicySpec = SPEC, prefix: str = "e") -> None:
+    """Decisions with rewards for every second one, each in the log of its partition.
+
+    Their windows are over after.
+    """
+    readers = [LogReader(client, keys) for keys in partitions("home", spec.partitions)]
+    for reader in readers:
+        reader.put_blob(Catalogue().digest, Catalogue().encoded)
+    for i in range(count):
+        name = f"{prefix}{i}"
+        reader = readers[partition_of(name, spec.partitions)]
+        context = {"hour": float(i % 5)}
+        reader.append(
+            decision(
+                name,
+                spec=spec.digest,
+                catalogue=Catalogue().digest,
+                chosen=(i % 3,),
+                context=context,
+            )
+        )
+        if i % 2:
+            reader.append(RewardRecord(name, float(i % 7), f"r{i}"))
+    time.sleep(WINDOW_S + 0.01)
+
+
+def merges(client: redis.Redis, partition: int) -> list[MergeRecord]:
+    return [
+        e.record for e in read_all(client, KEYS[partition]) if isinstance(e.record, MergeRecord)
+    ]
+
+
+def together(client: redis.Redis, *, count: int = COUNT, salt: bytes = SALT) -> Together:
+    return Together([History(client, keys, None) for keys in partitions("home", count)], salt=salt)
+
+
+def verified(client: redis.Redis, *, count: int = COUNT, salt: bytes = SALT) -> list[Verified]:
+    served, corrupt = StoredPolicy(client, "home").served()
+    assert not corrupt
+    return list(verify_together(together(client, count=count, salt=salt), served, build=build()))
+
+
+def verdicts(client: redis.Redis, *, count: int = COUNT) -> list[str]:
+    return [each.verdict for each in verified(client, count=count)]
+
+
+def served(client: redis.Redis) -> Published:
+    stored = StoredPolicy(client, "home")
+    return stored.find(stored.head())[1]
+
+
+def learned(loops: Iterable[PartitionLoop]) -> int:
+    return sum(loop._fold.learned for loop in loops)

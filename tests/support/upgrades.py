@@ -1,0 +1,50 @@
+"""What an earlier build has left, unpacked: see tests/fixtures/README.md."""
+
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from policies.spec import PolicySpec, load_spec
+
+FIXTURE = Path(__file__).parents[1] / "fixtures" / "upgrade-1c51045.tar.xz"
+
+
+class Left(msgspec.Struct, frozen=True):
+    """A data directory as that build left it, in a folder of the test's own.
+
+    ``expected``: by policy, what its learner had counted, and the ids of the snapshots it had
+    stored by position.
+    """
+
+    folder: Path
+    expected: dict[str, Any]
+    specs: dict[str, PolicySpec]
+
+    @property
+    def data(self) -> Path:
+        """What --data-dir named."""
+        return self.folder / "data"
+
+    @property
+    def archive(self) -> str:
+        """Its archive."""
+        return str(self.data / "archive")
+
+    @property
+    def salt(self) -> bytes:
+        """Its secret."""
+        return (self.data / "salt").read_bytes()
+
+    def stored(self, snapshot_id: str) -> bytes:
+        """The bytes of a snapshot."""
+        return (self.folder / "snapshots" / snapshot_id).read_bytes()
+
+
+def unpacked(folder: Path) -> Left:
+    """A fresh copy in this folder."""
+    with tarfile.open(FIXTURE) as tar:
+        tar.extractall(folder, filter="data")
+    expected = msgspec.json.decode((folder / "expected.json").read_bytes())
+    return Left(folder, expected, {name: load_spec(folder / f"{name}.yaml") for name in expected})
