@@ -35,7 +35,9 @@ def test_nobody_catches_half_of_them():
                 getattr(node, "attr", getattr(node, "id", ""))
                 for node in ast.walk(ast.parse(path.read_text()))
             }
-            assert "RedisError" not in names or path.name in {"event_log.py", "requirements.py"}, path.name
+            assert "RedisError" not in names or path.name in {"event_log.py", "requirements.py"}, (
+                path.name
+            )
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from ray.exceptions import ActorDiedError, ActorUnavailableError
 from bandits.ridge.learner import RidgeConfig
 from policies.spec import PolicySpec
 from serve_app.settings import Settings
-from serve_app.workers import actors as background
+from serve_app.workers import actors, keeper
 from serve_app.workers.actors import Background
 from serve_app.workers.keeper import Keeper
 
@@ -35,8 +35,9 @@ def started(monkeypatch) -> list[str]:
         names.append(name)
         return SimpleNamespace(name=name)
 
-    monkeypatch.setattr(background, "start", start)
-    monkeypatch.setattr(background, "keep_replica_on_loopback", lambda: None)
+    monkeypatch.setattr(actors, "start", start)
+    monkeypatch.setattr(keeper, "start", start)
+    monkeypatch.setattr(keeper, "keep_replica_on_loopback", lambda: None)
     return names
 
 
@@ -61,7 +62,7 @@ def test_without_an_archive_there_is_no_archiver(started):
 
 
 def test_learners_that_start_before_their_keeper_are_those_it_wants(started):
-    background.start_learners(Settings(archive="/archive"), [SPEC], 7)
+    actors.start_learners(Settings(archive="/archive"), [SPEC], 7)
     early = started.copy()
     Kept(Settings(archive="/archive"), [SPEC], 7)
     assert early == started[len(early) : -1] == ["learner-home-0.7", "learner-home-1.7"]
@@ -71,8 +72,8 @@ def test_learners_that_start_before_their_keeper_are_those_it_wants(started):
 def named(monkeypatch) -> list[str]:
     """Names of the processes that Ray knows of; a test adds to them."""
     names: list[str] = []
-    listed = lambda **_: [{"name": name, "namespace": background.NAMESPACE} for name in names]  # noqa: E731
-    monkeypatch.setattr(background.ray.util, "list_named_actors", listed)
+    listed = lambda **_: [{"name": name, "namespace": actors.NAMESPACE} for name in names]  # noqa: E731
+    monkeypatch.setattr(keeper.ray.util, "list_named_actors", listed)
     return names
 
 
@@ -104,11 +105,11 @@ async def test_what_an_earlier_deployment_has_left_is_ended_and_what_a_later_one
 
     keeper._actors["learner-home-0.7"].ping = SimpleNamespace(remote=nothing)
     monkeypatch.setattr(
-        background.ray,
+        keeper.ray,
         "get_actor",
         lambda name, _: SimpleNamespace(name=name, stop=keeper._actors["learner-home-0.7"].ping),
     )
-    monkeypatch.setattr(background.ray, "kill", lambda actor: ended.append(actor.name))
+    monkeypatch.setattr(keeper.ray, "kill", lambda actor: ended.append(actor.name))
     named += ["learner-home-0.7", "learner-home-0.6", "archiver.6"]
     await keeper.check_health()
     assert ended == ["learner-home-0.6", "archiver.6"]
@@ -119,7 +120,7 @@ async def test_what_an_earlier_deployment_has_left_is_ended_and_what_a_later_one
 
 def test_a_process_ends_with_a_thread_that_dies_and_not_with_one_that_was_told_to(monkeypatch):
     codes: list[int] = []
-    monkeypatch.setattr(background.os, "_exit", codes.append)
+    monkeypatch.setattr(actors.os, "_exit", codes.append)
 
     def wait(stop: threading.Event) -> None:
         stop.wait(10)
