@@ -62,10 +62,10 @@ vw-arguments: $(READY)
 
 # The processor time of a rank beside that of an earlier build, in its short form: fails what surely costs more.
 cost: $(READY)
-	$(BIN)/python benchmarks/serving_cost.py --quick $(ARGS)
+	$(BIN)/python -m benchmarks.serving.cost --quick $(ARGS)
 
 bench: $(READY)
-	$(BIN)/python benchmarks/run.py
+	$(BIN)/python -m benchmarks.run
 
 lock: $(READY)
 	$(BIN)/pip install -q --upgrade -e '.[train,dev]'

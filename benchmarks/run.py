@@ -8,28 +8,34 @@ import subprocess
 import sys
 from pathlib import Path
 
-from table import line, summary
+from benchmarks.table import line, summary
 
-HERE, RESULTS = Path(__file__).parent, Path("bench")
+RESULTS = Path("bench")
 OTHERS = (
-    "source_quality.py",
-    "blend_quality.py",
-    "propensities.py",
-    "archive_size.py",
-    "verify.py",
-    "durability.py",
-    "replay.py",
-    "rl_decision.py",
+    "sources.source_quality",
+    "learning.blend_quality",
+    "learning.propensities",
+    "replay.archive_size",
+    "learning.verify",
+    "serving.durability",
+    "replay.replay",
+    "serving.rl_decision",
 )
-TABLES = ("serving.py", "decision.py", "rl_decision.py", "learner.py", "retrieval.py", "memory.py")
+TABLES = (
+    "serving.serve",
+    "serving.decision",
+    "serving.rl_decision",
+    "learning.learner",
+    "sources.retrieval",
+    "serving.memory",
+)
 
 
 def run(name: str, *arguments: str) -> bool:
     """Whether it reached its goals."""
     print(f"\n== {name}", flush=True)
-    return (
-        subprocess.run([sys.executable, str(HERE / name), *arguments], check=False).returncode == 0  # noqa: S603
-    )
+    command = [sys.executable, "-m", f"benchmarks.{name}", *arguments]
+    return subprocess.run(command, check=False).returncode == 0  # noqa: S603 - this project's own
 
 
 def main() -> int:
@@ -38,7 +44,7 @@ def main() -> int:
     RESULTS.mkdir(exist_ok=True)
     rows = []
     for name in TABLES:
-        out = RESULTS / f"{Path(name).stem}.json"
+        out = RESULTS / f"{name}.json"
         out.unlink(missing_ok=True)
         run(name, "--out", str(out))
         if out.exists():

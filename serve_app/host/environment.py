@@ -43,7 +43,7 @@ ONE_MACHINE = {
     # A list of up to 100,000 calls between Ray's actors, for a dashboard that there is not.
     "RAY_task_events_report_interval_ms": "0",
     # Raylet and GCS keep nothing of what they freed, or the raylet grows; nor do their threads, in
-    # caches of their own, or GCS grows (benchmarks/soak.py). They have little to do here.
+    # caches of their own, or GCS grows (benchmarks/soak/soak.py). They have little to do here.
     "RAY_JEMALLOC_CONF": "narenas:1,dirty_decay_ms:0,muzzy_decay_ms:0,tcache:false",
     "RAY_JEMALLOC_PROFILE": "raylet,gcs_server",
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0.1",

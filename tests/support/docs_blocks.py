@@ -23,7 +23,7 @@ NOT_RUN = {
         "archive.md",
         "-- DuckDB",
     ): "DuckDB is not installed for the tests; the same files are read with pyarrow beside it",
-    ("learners.md", "python benchmarks/"): "a benchmark: minutes",
+    ("learners.md", "python -m benchmarks."): "a benchmark: minutes",
     ("operations.md", "ray get-auth-token"): "starts machines at AWS",
     (
         "operations.md",
@@ -37,7 +37,7 @@ NOT_RUN = {
         "operations.md",
         'redis-cli -u "$BANDITLOOP_REDIS_URL" --rdb',
     ): "half of it needs a bucket at AWS",
-    ("performance.md", "python benchmarks/"): "a benchmark: minutes",
+    ("performance.md", "python -m benchmarks."): "a benchmark: minutes",
     (
         "replay.md",
         "banditloop replay --search",
@@ -47,10 +47,10 @@ NOT_RUN = {
         "sessions.md",
         "banditloop train rl",
     ): "trains for minutes: tests/integration/test_rl_training.py has all its steps",
-    ("sessions.md", "python benchmarks/"): "a benchmark: minutes",
+    ("sessions.md", "python -m benchmarks."): "a benchmark: minutes",
     ("sessions.md", "# policy.yaml"): "a file with the digest left out",
     ("sessions.md", "kind: mixture"): "a part of a file, with the digest left out",
-    ("sources.md", "python benchmarks/"): "a benchmark: minutes",
+    ("sources.md", "python -m benchmarks."): "a benchmark: minutes",
     ("sources.md", "pip install"): "installs packages",
     ("worlds.md", "banditloop worlds --seeds 20"): "minutes",
 }

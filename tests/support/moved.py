@@ -1,9 +1,10 @@
-"""Moves changed nothing: every definition of one commit is in another, wherever it is now.
+"""Moves changed nothing: every definition of one commit is in another.
 
     python tests/support/moved.py BEFORE AFTER
 
-A definition is a function, a class or a constant of a module, by its syntax tree. Imports and docstrings
-are left out: they name modules, which is what a move changes. Exits 1 and names what differs.
+A definition is a function, a class or a constant of a module, by its syntax tree. Imports and
+docstrings are left out: they name modules, which is what a move changes. Exits 1 and names what
+differs.
 """
 
 import ast
@@ -16,7 +17,8 @@ PACKAGES = ("bandits", "policies", "serve_app", "simulator")
 
 def git(*arguments: str) -> str:
     """What git answers."""
-    return subprocess.run(["git", *arguments], check=True, capture_output=True, text=True).stdout
+    command = ["git", *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
 def bare(tree: ast.Module) -> ast.Module:

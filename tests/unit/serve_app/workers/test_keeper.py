@@ -10,7 +10,8 @@ from ray.exceptions import ActorDiedError, ActorUnavailableError
 from bandits.ridge.learner import RidgeConfig
 from policies.spec import PolicySpec
 from serve_app.settings import Settings
-from serve_app.workers import actors, keeper
+from serve_app.workers import actors
+from serve_app.workers import keeper as keeping
 from serve_app.workers.actors import Background
 from serve_app.workers.keeper import Keeper
 
@@ -36,8 +37,8 @@ def started(monkeypatch) -> list[str]:
         return SimpleNamespace(name=name)
 
     monkeypatch.setattr(actors, "start", start)
-    monkeypatch.setattr(keeper, "start", start)
-    monkeypatch.setattr(keeper, "keep_replica_on_loopback", lambda: None)
+    monkeypatch.setattr(keeping, "start", start)
+    monkeypatch.setattr(keeping, "keep_replica_on_loopback", lambda: None)
     return names
 
 
@@ -73,7 +74,7 @@ def named(monkeypatch) -> list[str]:
     """Names of the processes that Ray knows of; a test adds to them."""
     names: list[str] = []
     listed = lambda **_: [{"name": name, "namespace": actors.NAMESPACE} for name in names]  # noqa: E731
-    monkeypatch.setattr(keeper.ray.util, "list_named_actors", listed)
+    monkeypatch.setattr(keeping.ray.util, "list_named_actors", listed)
     return names
 
 
@@ -105,11 +106,11 @@ async def test_what_an_earlier_deployment_has_left_is_ended_and_what_a_later_one
 
     keeper._actors["learner-home-0.7"].ping = SimpleNamespace(remote=nothing)
     monkeypatch.setattr(
-        keeper.ray,
+        keeping.ray,
         "get_actor",
         lambda name, _: SimpleNamespace(name=name, stop=keeper._actors["learner-home-0.7"].ping),
     )
-    monkeypatch.setattr(keeper.ray, "kill", lambda actor: ended.append(actor.name))
+    monkeypatch.setattr(keeping.ray, "kill", lambda actor: ended.append(actor.name))
     named += ["learner-home-0.7", "learner-home-0.6", "archiver.6"]
     await keeper.check_health()
     assert ended == ["learner-home-0.6", "archiver.6"]

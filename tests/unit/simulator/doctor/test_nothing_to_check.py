@@ -17,6 +17,7 @@ from bandits.exploration import EpsilonGreedy
 from bandits.kernels.actions import draw
 from bandits.log.join import JoinRule
 from bandits.log.records import DecisionRecord, LogEntry, RewardRecord, SpecRecord, TickRecord
+from benchmarks.table import Table
 from policies.catalogue import Catalogue
 from policies.ranker import ActionRequest, Pool, RankRequest
 from policies.spec import ArtifactSource, Holdout, PolicySpec
@@ -378,7 +379,7 @@ def test_chaos_without_kills_or_without_events_has_shown_nothing(
 
 
 def test_a_table_of_no_figures_has_reached_no_goal():
-    table = loaded("benchmarks/table.py").Table()
+    table = Table()
     assert table.finish(None) == 3
     table.add("x", "", 1.0, at_least=0.5)
     assert table.finish(None) == 0

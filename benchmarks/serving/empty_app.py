@@ -1,6 +1,6 @@
 """An empty Ray Serve application behind HAProxy, in banditloop's configuration: what any answer costs at least.
 
-python benchmarks/empty_app.py --port 8000
+python -m benchmarks.serving.empty_app --port 8000
 """
 
 import argparse

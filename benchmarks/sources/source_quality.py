@@ -1,8 +1,8 @@
 """Are the sources as good as the libraries they are trained with? Prints the tables of docs/sources.md.
 
-    python benchmarks/source_quality.py               test part: peers and ours, ratio, hit rates, times
-    python benchmarks/source_quality.py --validate    validation part: every configuration tried, ours and the peers'
-    python benchmarks/source_quality.py --scores      validation part: are scores comparable across users?
+    python -m benchmarks.sources.source_quality               test part: peers and ours, ratio, hit rates, times
+    python -m benchmarks.sources.source_quality --validate    validation part: every configuration tried, ours and the peers'
+    python -m benchmarks.sources.source_quality --scores      validation part: are scores comparable across users?
 
 The validation part is the last 20% of each user's training ratings. The test part decides nothing.
 A peer is `implicit`'s own model.recommend, or the torch model's own forward pass, each with the

@@ -1,6 +1,6 @@
 """How fast a log is folded again, by what `banditloop snapshots verify` runs, for each kind of learner.
 
-    python benchmarks/verify.py
+    python -m benchmarks.learning.verify
 
 Decisions over 10 actions of a catalogue of 1,000 items with three features each, two context
 features, every third rewarded, a dozen checkpoints; a learner has published snapshots of it. The

@@ -1,6 +1,6 @@
 """How fast a log is evaluated: from columns of numbers, from PMFs of 100 actions, and from a CSV of any size.
 
-    python benchmarks/replay.py
+    python -m benchmarks.replay.replay
 
 One core. Goals: 1,000,000 rows/s of IPS, clipped IPS and SNIPS from reward, propensity and target
 propensity; 100,000 rows/s with the PMFs of 100 actions. Peak memory while a CSV is read does not
@@ -181,7 +181,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "log.csv"
         write_csv(path, arguments.rows)
-        command = [sys.executable, __file__, "--read", str(path)]
+        command = [sys.executable, "-m", "benchmarks.replay.replay", "--read", str(path)]
         done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603 - this script
     rows, per_s, mib = (float(text) for text in done.stdout.split())
     good &= mib <= MAX_MIB

@@ -1,6 +1,6 @@
 """Replay beside other libraries, at the same tasks on the same rows, one core.
 
-    python benchmarks/replay_peers.py
+    python -m benchmarks.replay.peers
 
 The first time it installs them in an environment of their own in the user's cache (1.4 GB). Rounds
 alternate, ours, theirs; a ratio is of the medians, its range that of single rounds. Goals: 10 x
@@ -28,8 +28,10 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
-from peers_env import Peers, peers, peers_python
-from peers_tasks import (
+
+from bandits.vw.log_reader import LogFormat
+from benchmarks.replay.peers_env import Peers, peers, peers_python
+from benchmarks.replay.peers_tasks import (
     BATCH,
     COBA_ARGS,
     LOGGED,
@@ -44,8 +46,6 @@ from peers_tasks import (
     vw_value,
     write_tasks,
 )
-
-from bandits.vw.log_reader import LogFormat
 from simulator.data.datasets import default_cache_dir
 
 SAME = 1e-6

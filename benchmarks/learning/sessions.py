@@ -1,7 +1,7 @@
 """Does it pay to look further than one reward? The experiment of docs/sessions.md.
 
-    python benchmarks/sessions.py --out build/sessions      # 15 minutes on two free cores
-    python benchmarks/sessions.py --smoke       # one small cell of each world, a minute or two
+    python -m benchmarks.learning.sessions --out build/sessions      # 15 minutes on two free cores
+    python -m benchmarks.learning.sessions --smoke       # one small cell of each world, a minute or two
 
 In each world and for each seed, PPO and a bandit are trained on the same number of decisions from
 the same features; then both play the same sessions. Cells whose result is in --out already are not
@@ -18,9 +18,9 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
-from machine import describe
 from rich.progress import Progress
 
+from benchmarks.machine import describe
 from simulator.parallel import OnRay, in_processes
 from simulator.rl.experiment import BANDIT, MYOPIC, RL, Cell, Ratio, Result, ratios, run_cell, tuned
 

@@ -2,7 +2,7 @@
 
 The demo's log.
 
-    python benchmarks/archive_size.py
+    python -m benchmarks.replay.archive_size
 
 A run of the in-process loop on MovieLens-100K (about 56 candidates per decision) is put into a real
 Valkey, archived, and read back. "Stream" is what MEMORY USAGE says of the stream. The entries read
@@ -32,7 +32,7 @@ from serve_app.workers.archiver import Archiver
 from simulator.demo import load_world, make_bench, train_movielens
 from simulator.worlds.loop import run_loop
 
-SPEC = Path(__file__).resolve().parent.parent / "examples" / "movielens.yaml"
+SPEC = Path(__file__).resolve().parents[2] / "examples" / "movielens.yaml"
 
 
 def demo_log(rounds: int) -> list[LogEntry]:

@@ -1,6 +1,6 @@
 """What candidates cost as the catalogue grows: every item scored, and blocks of similar items.
 
-    python benchmarks/retrieval.py
+    python -m benchmarks.sources.retrieval
 
 An ALS model of 64 factors: items around 200 centres, with noise as large as the centres, dimensions
 that matter less and less, and log-normal lengths (deviation 0.5, so that the longest are several
@@ -21,9 +21,9 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # read when numpy is importe
 
 import numpy as np
 from numpy.typing import NDArray
-from table import Table
 
 from bandits.types import Float32
+from benchmarks.table import Table
 from policies.artifacts.source_artifact import Histories, Scale, TrainedSource
 from policies.sources import Candidates, LocalSource, SourceRequest, load_model
 from policies.training.blocks import arrange

@@ -1,7 +1,7 @@
 """Does blending earn its keep? The bandit against its own sources, and against itself with features removed.
 
-    python benchmarks/blend_quality.py                 5 seeds, 50,000 rounds each: the README's table
-    python benchmarks/blend_quality.py --variants      one seed per learner and exploration: what was tried
+    python -m benchmarks.learning.blend_quality                 5 seeds, 50,000 rounds each: the README's table
+    python -m benchmarks.learning.blend_quality --variants      one seed per learner and exploration: what was tried
 
 MovieLens-100K in one process (simulator/worlds/loop.py), the policy of examples/movielens.yaml, the same
 pool of candidates for every row. A seed decides the users drawn, the delays, the exploration and
@@ -31,7 +31,7 @@ from policies.spec import PolicySpec, VwConfig, load_spec
 from simulator.demo import Bench, load_world, make_bench, train_movielens
 from simulator.worlds.loop import run_loop
 
-SPEC = Path(__file__).resolve().parent.parent / "examples" / "movielens.yaml"
+SPEC = Path(__file__).resolve().parents[2] / "examples" / "movielens.yaml"
 T95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}
 ROWS = {
     "bandit": ("context", "item", "features", "scores"),

@@ -1,6 +1,6 @@
 """What durability costs: rank throughput with every decision synced to disk, against none kept on disk at all.
 
-    python benchmarks/durability.py
+    python -m benchmarks.serving.durability
 
 Two services side by side on this machine, alike but for `durability`: `always` (each group of
 decisions is synced before it is acknowledged) and `none`. Load goes to one after the other, A B A
@@ -16,8 +16,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from load import closed_loop
-from services import banditloop, put_catalogue
+from benchmarks.serving.load import closed_loop
+from benchmarks.serving.services import banditloop, put_catalogue
 
 GOAL = 0.75
 SPEC = "learner: {kind: ridge}\njoin: {window_s: 10}\n"

@@ -1,6 +1,6 @@
 """How much Ray Serve itself grows with every request: an empty application, with Ray's metrics and without them.
 
-    python benchmarks/growth.py [--seconds 60]            (about three minutes)
+    python -m benchmarks.serving.growth [--seconds 60]            (about three minutes)
 
 Resident memory of each kind of process before and after a closed loop of wrk on 8 connections, in
 bytes per request. banditloop turns these metrics off (serve_app/host/environment.py).
@@ -13,10 +13,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from load import closed_loop
-from machine import describe
-from services import empty
-from soak_service import TITLES, descendants, rss_of
+from benchmarks.machine import describe
+from benchmarks.serving.load import closed_loop
+from benchmarks.serving.services import empty
+from benchmarks.soak.service import TITLES, descendants, rss_of
 
 SWITCH = "RAY_enable_metrics_collection"
 WARM_S = 10.0

@@ -1,6 +1,6 @@
 """Are the logged propensities the sampling probabilities? 100,000 decisions of the demo's policy, audited.
 
-    python benchmarks/propensities.py
+    python -m benchmarks.learning.propensities
 
 Two runs of 50,000 rounds of the in-process loop on MovieLens-100K. Every decision goes through the
 codec; then its PMF and its draw are derived again from the record, the snapshot it names and the
@@ -29,7 +29,7 @@ from simulator.demo import Bench, load_world, make_bench, train_movielens
 from simulator.doctor.audit import audit
 from simulator.worlds.loop import SALT, run_loop
 
-SPEC = Path(__file__).resolve().parent.parent / "examples" / "movielens.yaml"
+SPEC = Path(__file__).resolve().parents[2] / "examples" / "movielens.yaml"
 
 
 def one_run(bench: Bench, seed: int, rounds: int) -> tuple[list[DecisionRecord], int]:

@@ -1,4 +1,4 @@
-"""The service that benchmarks/soak.py runs, and what its processes and its Valkey hold."""
+"""The service that benchmarks/soak/soak.py runs, and what its processes and its Valkey hold."""
 
 import contextlib
 import os

@@ -1,6 +1,6 @@
 """The processor time of one `rank`: this build, another build and an empty endpoint, in turn.
 
-    python benchmarks/serving_cost.py [--against COMMIT] [--quick] [--out cost.json]       (seven minutes; quick: four)
+    python -m benchmarks.serving.cost [--against COMMIT] [--quick] [--out cost.json]       (seven minutes; quick: four)
 
 All three services run side by side and are loaded one after the other (wrk, 8 connections); which
 build comes first alternates, and after half of the turns they are started anew, in the other order.
@@ -35,15 +35,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from load import closed_loop
-from processor import name_of
 from scipy import stats
-from services import Service, banditloop, empty
-from serving import SPECS, WINDOW_S, bodies, settle, url_of, warmed
-from soak_service import descendants
-from table import Table
 
-HERE = Path(__file__).resolve().parent.parent
+from benchmarks.serving.load import closed_loop
+from benchmarks.serving.processor import name_of
+from benchmarks.serving.serve import SPECS, WINDOW_S, bodies, settle, url_of, warmed
+from benchmarks.serving.services import Service, banditloop, empty
+from benchmarks.soak.service import descendants
+from benchmarks.table import Table
+
+HERE = Path(__file__).resolve().parents[2]
 BEFORE = "1c51045"
 TICK_S = 1.0 / os.sysconf("SC_CLK_TCK")
 WARM_UP_S, IDLE_S = 3.0, 6.0

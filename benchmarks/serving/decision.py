@@ -1,6 +1,6 @@
 """What one decision costs in process, against Vowpal Wabbit's Python paths on the same model.
 
-    python benchmarks/decision.py [--out decision.json]
+    python -m benchmarks.serving.decision [--out decision.json]
 
 100 actions of a catalogue of 1,000 items with 8 numeric features each, 8 numeric features of the
 context, all crossed (`-q cf`), epsilon-greedy. In turn: ours from the request to the PMF; VW
@@ -26,7 +26,6 @@ from pathlib import Path
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # read when numpy is imported
 
 import numpy as np
-from table import Table
 from vowpal_wabbit_next import TextFormatParser, Workspace
 
 from bandits.decide import decide
@@ -35,6 +34,7 @@ from bandits.log.codec import encode
 from bandits.ridge.learner import RidgeConfig
 from bandits.types import ActionSet, Context, Interaction, Pmf
 from bandits.vw.learner import VwLearner, VwModel
+from benchmarks.table import Table
 from policies.blend import load_policy, make_learner
 from policies.catalogue import Catalogue, Item
 from policies.features import featurise

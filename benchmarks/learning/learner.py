@@ -1,6 +1,6 @@
 """How fast learners learn, beside other libraries on the same interactions, one core.
 
-    python benchmarks/learner.py
+    python -m benchmarks.learning.learner
 
 Logged decisions over 20 actions of a catalogue of 1,000 items with eight numbers each, eight
 numbers of context, every third rewarded: entries are decoded, joined and learned by the fold that a
@@ -33,9 +33,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
-from peers_env import LEARNER_NEEDS, LEARNER_PEERS, Peers, peers, peers_python
 from safetensors.numpy import save_file
-from table import Table
 from vowpal_wabbit_next import TextFormatParser, Workspace
 
 from bandits.exploration import EpsilonGreedy, LinTs, LinUcb
@@ -54,6 +52,8 @@ from bandits.log.records import (
 from bandits.ridge.learner import RidgeConfig, RidgeLearner
 from bandits.types import Namespace, Snapshot
 from bandits.values import FeatureMap
+from benchmarks.replay.peers_env import LEARNER_NEEDS, LEARNER_PEERS, Peers, peers, peers_python
+from benchmarks.table import Table
 from policies.catalogue import Catalogue, Item
 from policies.fold.fold import Fold
 from policies.spec import PolicySpec, VwConfig

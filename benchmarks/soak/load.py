@@ -1,4 +1,4 @@
-"""The traffic of benchmarks/soak.py: decisions and rewards, and a few requests that no client should send."""
+"""The traffic of benchmarks/soak/soak.py: decisions and rewards, and a few requests that no client should send."""
 
 import asyncio
 import contextlib

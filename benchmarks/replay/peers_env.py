@@ -44,7 +44,7 @@ LEARNER_PEERS = ("mabwiser==2.7.4", "river==0.26.1")
 LEARNER_NEEDS = ("numpy", "scipy", "pandas", "scikit-learn==1.9.1", "narwhals")
 """Of learner.py, which needs no torch: a smaller environment."""
 OURS = ("safetensors",)
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 WORKER = Path(__file__).with_name("peers_worker.py")
 
 

@@ -1,6 +1,6 @@
 """What a decision of a policy of kind rl costs in process, against blends over the same actions.
 
-    python benchmarks/rl_decision.py [--out rl_decision.json]
+    python -m benchmarks.serving.rl_decision [--out rl_decision.json]
 
 100 actions of a catalogue of 1,000 items with 8 numeric features each, 8 numeric features of the
 context, as in decision.py. From the request to the encoded record, request after request in turn.
@@ -16,13 +16,21 @@ import time
 from pathlib import Path
 
 import numpy as np
-from decision import FEATURES, RIDGE, SALT, USE, make_catalogue, make_requests, taught
-from table import Table
 
 from bandits.exploration import EpsilonGreedy, LinTs, Softmax
 from bandits.log.codec import encode
 from bandits.rl.feature_schema import FeatureSchema
 from bandits.rl.network import Network, RlConfig, encode_network, shapes
+from benchmarks.serving.decision import (
+    FEATURES,
+    RIDGE,
+    SALT,
+    USE,
+    make_catalogue,
+    make_requests,
+    taught,
+)
+from benchmarks.table import Table
 from policies.blend import make_learner
 from policies.catalogue import Catalogue
 from policies.ranker import Ranker, explicit_pool

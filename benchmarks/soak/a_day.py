@@ -1,7 +1,7 @@
 """What Redis holds during a day of decisions: it must stay bounded, and nothing of the log may be lost. Simulated.
 
-    python benchmarks/a_day.py                 (a day in about five minutes, on one or two cores)
-    python benchmarks/a_day.py --hours 2
+    python -m benchmarks.soak.a_day                 (a day in about five minutes, on one or two cores)
+    python -m benchmarks.soak.a_day --hours 2
 
 The service's own Valkey, learner and archiver run in this process; decisions among 10 of 200 items
 of a catalogue, and rewards of half of them, are written to the log as the replicas write them,

@@ -1,7 +1,7 @@
 """The blocks of `policies/sources/blocks.py` beside faiss and usearch: the same items, the same users' factors.
 
     pip install faiss-cpu usearch
-    python benchmarks/retrieval_peers.py --items 100000
+    python -m benchmarks.sources.retrieval_peers --items 100000
 
 One thread; 100 items by inner product; recall against all products. faiss: √items lists, spherical
 k-means, flat and 8-bit rows. usearch (HNSW, 16 links, 64 candidates when adding, 16-bit rows) takes
@@ -15,7 +15,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from retrieval import TOP, make_items, make_requests  # sets the number of BLAS threads, so first
+from benchmarks.sources.retrieval import (  # sets the number of BLAS threads, so first
+    TOP,
+    make_items,
+    make_requests,
+)
 
 # isort: split
 import faiss

@@ -1,10 +1,10 @@
 """What a process that decides holds in memory: its imports, and a catalogue of a million items.
 
-    python benchmarks/memory.py
+    python -m benchmarks.serving.memory
 
 Resident memory, each in a process of its own: after the imports of the decision path, compiled
 loops included, without Ray; and what is added by a catalogue of 10^6 items with 8 numeric features
-each, decoded from its blob. What a source adds is in benchmarks/retrieval.py.
+each, decoded from its blob. What a source adds is in benchmarks/sources/retrieval.py.
 """
 
 import argparse
@@ -13,7 +13,8 @@ import sys
 from pathlib import Path
 
 import msgspec
-from table import Table
+
+from benchmarks.table import Table
 
 ITEMS, FEATURES = 1_000_000, 8
 MB = 1e6

@@ -1,6 +1,6 @@
 """Runs the service at half its capacity for a while, and asks whether anything grows.
 
-    python benchmarks/soak.py [--warm-up 25] [--minutes 30] [--out soak.json]      (an hour, or less than two)
+    python -m benchmarks.soak.soak [--warm-up 25] [--minutes 30] [--out soak.json]      (an hour, or less than two)
 
 ``banditloop serve`` with 2 replicas, a learner and a standby, the embedded Valkey and the archive.
 20 s of closed loop on 16 connections measure how many decisions with their rewards it takes per
@@ -47,8 +47,9 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import redis
-from soak_load import SERVER_ERROR, UNAVAILABLE, Load
-from soak_service import POLICY, SETTINGS, Sample, Service
+
+from benchmarks.soak.load import SERVER_ERROR, UNAVAILABLE, Load
+from benchmarks.soak.service import POLICY, SETTINGS, Sample, Service
 
 SAMPLE_S = 5.0
 ENOUGH = 10
