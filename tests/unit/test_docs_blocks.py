@@ -92,8 +92,12 @@ def test_a_command_of_ours_has_the_options_that_it_is_given(words):
 
 @pytest.mark.parametrize("words", lines("shell", "python"))
 def test_a_script_is_there_and_has_the_options_that_it_is_given(words):
-    source = (ROOT / words[1]).read_text()
-    for word in words[2:]:
+    # Either a file, or a module: python -m benchmarks.serving.cost
+    module = words[1] == "-m"
+    path = words[2].replace(".", "/") + ".py" if module else words[1]
+    source = (ROOT / path).read_text()
+
+    for word in words[3 if module else 2 :]:
         if word.startswith("--"):
             assert f'"{word}"' in source, word
 
