@@ -1,20 +1,23 @@
 """The processor time of one `rank`: this build, another build and an empty endpoint, in turn.
 
-    python -m benchmarks.serving.cost [--against COMMIT] [--quick] [--out cost.json]       (seven minutes; quick: four)
+    python -m benchmarks.serving.cost [--against COMMIT] [--quick] [--out cost.json]
+                                                                (half an hour; quick: five minutes)
 
-All three services run side by side and are loaded one after the other (wrk, 8 connections); which
-build comes first alternates, and after half of the turns they are started anew, in the other order.
-Everything that a service has started counts: replicas, learner, archiver, Valkey, HAProxy, Ray's
-processes. A turn counts from the start of its load until everything that it logged is learned, so
-work that is put off counts as well. What the service uses while nobody asks is measured first, and
-taken off: it depends on how long a turn takes, not on how many ask; it has a row of its own, and so
-has the sum of both. The requests are those of `serving.py`: 100 catalogue ids, 8 features each,
-every decision synced to disk.
+All three services run side by side and are loaded one after the other (wrk, 8 connections). A
+process keeps the memory and the place among others that it began with, and costs a few per cent
+more or less by it for as long as it lives: so the services are started many times, this build first
+and the other build first in turn. Everything that a service has started counts: replicas, learner,
+archiver, Valkey, HAProxy, Ray's processes. A turn counts from the start of its load until
+everything that it logged is learned, so work that is put off counts as well. What the service uses
+while nobody asks is measured first, and taken off: it depends on how long a turn takes, not on how
+many ask; it has a row of its own, and so has the sum of both. The requests are those of `serve.py`:
+100 catalogue ids, 8 features each, every decision synced to disk.
 
-A ratio is the geometric mean over the turns, each against the other build's turn beside it; its
-interval is Student's t of the logarithms, 95%. The full form passes when the interval ends at or
-below `--at-most`: the build is shown to cost no more. The quick form has fewer turns, for CI, and
-fails only when the interval lies wholly above it.
+One start gives one ratio, the geometric mean over its turns, each against the other build's turn
+beside it. The result is the geometric mean over the starts; its interval is Student's t of the
+logarithms, 95%, with which build was started first as a factor of the model. The full form passes
+when the interval ends at or below `--at-most`: the build is shown to cost no more. The quick form
+has fewer starts, for CI, and fails only when the interval lies wholly above it.
 
 The other build is taken from git into a folder of its own and runs on the same installed packages.
 """
@@ -75,10 +78,22 @@ class Ratio:
     high: float
 
     @classmethod
-    def of(cls, ours: Sequence[Turn], others: Sequence[Turn]) -> "Ratio":
-        """``ours[i] / others[i]``, which were measured side by side; at least two of each."""
-        logs = np.log([a.total / b.total for a, b in zip(ours, others, strict=True)])
-        half = float(stats.t.ppf(0.975, logs.size - 1) * logs.std(ddof=1) / math.sqrt(logs.size))
+    def of(cls, ours: Sequence[Sequence[Turn]], others: Sequence[Sequence[Turn]]) -> "Ratio":
+        """``ours[i][j] / others[i][j]``: start i, turn j, which were measured side by side.
+
+        Starts alternate between two orders; at least two of each.
+        """
+        logs = np.array(
+            [
+                np.mean([math.log(a.total / b.total) for a, b in zip(*turns, strict=True)])
+                for turns in zip(ours, others, strict=True)
+            ]
+        )
+        orders = logs[0::2], logs[1::2]
+
+        freedom = logs.size - 2
+        within = sum(float(np.square(one - one.mean()).sum()) for one in orders)
+        half = float(stats.t.ppf(0.975, freedom)) * math.sqrt(within / freedom / logs.size)
         mean = float(logs.mean())
         return cls(math.exp(mean), math.exp(mean - half), math.exp(mean + half))
 
@@ -173,45 +188,34 @@ def by_process(turns: Sequence[Turn]) -> str:
     )
 
 
-def side_by_side(
-    folder: Path,
-    other: Path,
-    block: int,
-    turns: int,
-    seconds: float,
-    found: dict[str, list[Turn]],
-    resting: dict[str, list[dict[str, float]]],
-) -> None:
-    """Half of the turns, with services of their own: which build is started first alternates as well.
+def one_start(
+    folder: Path, other: Path, number: int, turns: int, seconds: float
+) -> tuple[list[list[Turn]], list[dict[str, float]]]:
+    """Start the three services, in an order that alternates, and load each in turn.
 
-    A process keeps the memory and the place among others that it began with, and costs a few per
-    cent more or less by it for as long as it lives.
+    Returns:
+        The turns of this build, the other build and the empty endpoint; and what each of them uses
+        in a second while nobody asks.
     """
     sent, codes = bodies(), (HERE, other)
     with contextlib.ExitStack() as stack:
         services: dict[int, Service] = {}
-        for at in (0, 1) if block % 2 == 0 else (1, 0):
+        for at in (0, 1) if number % 2 == 0 else (1, 0):
             services[at] = stack.enter_context(build(codes[at], folder / f"build{at}"))
         services[2] = stack.enter_context(empty(folder / "empty"))
         urls = url_of(services[0]), url_of(services[1]), services[2].url + "/rank"
-        rest: list[dict[str, float]] = [{}, {}, {}]
 
-        for number in range(turns // 2 + 1):
-            for at in (0, 1, 2) if (number + block) % 2 else (1, 0, 2):
-                load_s = seconds if number else WARM_UP_S
-                one = turn(services[at], urls[at], sent, load_s, rest[at], learns=at < 2)
-                if number:
-                    list(found.values())[at].append(one)
-            if number == 0:
-                rest = idle([services[at] for at in range(3)])
-                for who, used in zip(found, rest, strict=True):
-                    resting[who].append(used)
-            print(
-                f"\rturn {block * (turns // 2) + number} of {turns}",
-                end="",
-                file=sys.stderr,
-                flush=True,
-            )
+        # The first load warms up; then nobody asks, to see what is used anyway.
+        for at in range(3):
+            turn(services[at], urls[at], sent, WARM_UP_S, {}, learns=at < 2)
+        resting = idle([services[at] for at in range(3)])
+
+        found: list[list[Turn]] = [[], [], []]
+        for k in range(turns):
+            for at in (0, 1, 2) if (number + k) % 2 else (1, 0, 2):
+                one = turn(services[at], urls[at], sent, seconds, resting[at], learns=at < 2)
+                found[at].append(one)
+    return found, resting
 
 
 def main() -> int:
@@ -222,34 +226,46 @@ def main() -> int:
     parser.add_argument(
         "--against", default=BEFORE, metavar="COMMIT", help=f"the other build (default {BEFORE})"
     )
-    parser.add_argument("--turns", type=int, help="of each service: 12, in the quick form 4")
-    parser.add_argument("--seconds", type=float, help="of load in a turn: 5, in the quick form 2")
+    parser.add_argument("--starts", type=int, help="of the services: 12, in the quick form 4")
+    parser.add_argument(
+        "--turns", type=int, help="of each service, a start: 3, in the quick form 2"
+    )
+    parser.add_argument("--seconds", type=float, help="of load in a turn: 4, in the quick form 2")
     parser.add_argument(
         "--at-most", type=float, default=1.03, help="the ratio that passes (default 1.03)"
     )
     parser.add_argument(
-        "--quick", action="store_true", help="fewer turns; fails only what is surely above"
+        "--quick", action="store_true", help="fewer starts; fails only what is surely above"
     )
     parser.add_argument("--out", type=Path, help="write the measurements as JSON")
     given = parser.parse_args()
-    turns = given.turns or (4 if given.quick else 12)
-    seconds = given.seconds or (2.0 if given.quick else 5.0)
-    if turns < 4 or turns % 2:
+    starts = given.starts or (4 if given.quick else 12)
+    turns = given.turns or (2 if given.quick else 3)
+    seconds = given.seconds or (2.0 if given.quick else 4.0)
+    if starts < 4 or starts % 2:
         parser.error(
-            "--turns: an even number, at least 4: half of them with services that were started the"
-            " other way"
+            "--starts: an even number, at least 4: this build is started first in half of them"
         )
 
-    found: dict[str, list[Turn]] = {"this build": [], given.against: [], "an empty endpoint": []}
+    found: dict[str, list[list[Turn]]] = {
+        "this build": [],
+        given.against: [],
+        "an empty endpoint": [],
+    }
     resting: dict[str, list[dict[str, float]]] = {who: [] for who in found}
     with tempfile.TemporaryDirectory(prefix="cost-") as name, checked_out(given.against) as other:
-        for block in (0, 1):
-            side_by_side(Path(name) / str(block), other, block, turns, seconds, found, resting)
-    print(file=sys.stderr)
+        for number in range(starts):
+            measured, rest = one_start(Path(name) / str(number), other, number, turns, seconds)
+            for who, its_turns, used in zip(found, measured, rest, strict=True):
+                found[who].append(its_turns)
+                resting[who].append(used)
+            us = ", ".join(f"{np.mean([each.total for each in its]):,.0f}" for its in measured)
+            print(f"start {number + 1} of {starts}: {us} us", file=sys.stderr, flush=True)
 
     table = Table()
     mine, before, least = found.values()
-    for who, measured in found.items():
+    for who, by_start in found.items():
+        measured = [each for one in by_start for each in one]
         used_ms = 1e3 * float(np.mean([sum(rest.values()) for rest in resting[who]]))
         table.add(f"processor time while nobody asks, {who}, ms/s", f"{used_ms:,.0f}", used_ms)
         us = float(np.mean([each.total for each in measured]))
@@ -261,7 +277,9 @@ def main() -> int:
     bound, which = (ratio.low, "begins") if given.quick else (ratio.high, "ends")
     what = f"this build / {given.against}: where the interval {which}"
     table.add(what, str(ratio), bound, at_most=given.at_most)
-    return table.finish(given.out, turns=turns, seconds=seconds, against=given.against)
+    return table.finish(
+        given.out, starts=starts, turns=turns, seconds=seconds, against=given.against
+    )
 
 
 if __name__ == "__main__":
