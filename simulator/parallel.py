@@ -12,22 +12,22 @@ from typing import Any, TypeVar
 
 from bandits.errors import ReplayError
 
-Piece = TypeVar("Piece")
-Result = TypeVar("Result")
-AHEAD = 2
+Task = TypeVar("Task")
+Outcome = TypeVar("Outcome")
+TASKS_PER_CORE = 2
 """Tasks per core that wait, so that no core does."""
-MANY = 10_000
+MAX_CORES = 10_000
 """Cores of which a type of node without limit is believed to have no more."""
-LOOK_S = 1.0
+NODES_EVERY_S = 1.0
 """How often a cluster is asked which nodes it has."""
 
 
 def in_processes(
     jobs: int,
-) -> Callable[[Callable[[Piece], Result], Sequence[Piece]], Iterable[Result]]:
+) -> Callable[[Callable[[Task], Outcome], Sequence[Task]], Iterable[Outcome]]:
     """So many processes of this machine; one is this process itself."""
 
-    def fan(function: Callable[[Piece], Result], pieces: Sequence[Piece]) -> Iterator[Result]:
+    def fan(function: Callable[[Task], Outcome], pieces: Sequence[Task]) -> Iterator[Outcome]:
         if jobs <= 1 or len(pieces) <= 1:
             yield from map(function, pieces)
             return
@@ -52,7 +52,7 @@ class OnRay:
     def __init__(self, address: str, options: Callable[[], dict[str, Any]] = dict) -> None:
         import ray  # noqa: PLC0415 - work on one core does without
 
-        connect(address)
+        join_ray(address)
         self._ray = ray
         self._options = {"num_cpus": 1, **options()}
         self.nodes = self.most = 0
@@ -60,8 +60,8 @@ class OnRay:
         self._cores = 1
 
     def __call__(
-        self, function: Callable[[Piece], Result], pieces: Sequence[Piece]
-    ) -> Iterator[Result]:
+        self, function: Callable[[Task], Outcome], pieces: Sequence[Task]
+    ) -> Iterator[Outcome]:
         """Results in the order of the pieces."""
         task: Any = self._ray.remote(max_retries=-1, **self._options)(_apply)
         shared = self._ray.put(function)
@@ -69,29 +69,31 @@ class OnRay:
         for piece in pieces:
             self._look()
             waiting.append(task.remote(shared, piece))
-            if len(waiting) >= AHEAD * self._cores:
+            if len(waiting) >= TASKS_PER_CORE * self._cores:
                 yield self._next(waiting)
         while waiting:
             yield self._next(waiting)
 
     def _next(self, waiting: deque[Any]) -> Any:
-        while not self._ray.wait([waiting[0]], timeout=LOOK_S)[0]:
+        while not self._ray.wait([waiting[0]], timeout=NODES_EVERY_S)[0]:
             self._look()
         return self._ray.get(waiting.popleft())
 
     def _look(self) -> None:
-        if time.monotonic() - self._looked_at < LOOK_S:
+        if time.monotonic() - self._looked_at < NODES_EVERY_S:
             return
         self._looked_at = time.monotonic()
         possible = self._ray._private.state.state.get_max_resources_from_cluster_config() or {}  # noqa: SLF001
         self._cores = max(
-            1, int(self._ray.cluster_resources().get("CPU", 1)), min(possible.get("CPU", 0), MANY)
+            1,
+            int(self._ray.cluster_resources().get("CPU", 1)),
+            min(possible.get("CPU", 0), MAX_CORES),
         )
         self.nodes = sum(node["Alive"] for node in self._ray.nodes())
         self.most = max(self.most, self.nodes)
 
 
-def connect(address: str) -> None:
+def join_ray(address: str) -> None:
     """Join a Ray cluster, or start one of this machine's own (``local``), unless this process is in one already.
 
     Raises:
@@ -108,5 +110,5 @@ def connect(address: str) -> None:
         raise ReplayError(f"no Ray cluster answers at {address!r}: {error}", "address") from error
 
 
-def _apply(function: Callable[[Piece], Result], piece: Piece) -> Result:
+def _apply(function: Callable[[Task], Outcome], piece: Task) -> Outcome:
     return function(piece)

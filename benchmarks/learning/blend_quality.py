@@ -28,7 +28,7 @@ import numpy as np
 from bandits.exploration import EpsilonGreedy, LinTs, LinUcb, SquareCB
 from bandits.ridge.learner import RidgeConfig
 from policies.spec import PolicySpec, VwConfig, load_spec
-from simulator.demo import Bench, load_world, make_bench, train_movielens
+from simulator.worlds.demo import DemoBench, load_world, make_bench, train_movielens
 from simulator.worlds.loop import run_loop
 
 SPEC = Path(__file__).resolve().parents[2] / "examples" / "movielens.yaml"
@@ -70,7 +70,7 @@ def last_quarter(rewards: np.ndarray[Any, Any]) -> float:
     return float(rewards[-len(rewards) // 4 :].mean())
 
 
-def prepared(seed: int, folder: Path) -> tuple[Bench, PolicySpec]:
+def prepared(seed: int, folder: Path) -> tuple[DemoBench, PolicySpec]:
     """The world with sources trained under ``seed``."""
     world = load_world()
     train_movielens(world, folder, seed=seed)

@@ -25,14 +25,14 @@ from bandits.types import Policy, Snapshot
 from policies.blend import load_policy
 from policies.features import featurise_record
 from policies.spec import load_spec
-from simulator.demo import Bench, load_world, make_bench, train_movielens
 from simulator.doctor.audit import audit
+from simulator.worlds.demo import DemoBench, load_world, make_bench, train_movielens
 from simulator.worlds.loop import SALT, run_loop
 
 SPEC = Path(__file__).resolve().parents[2] / "examples" / "movielens.yaml"
 
 
-def one_run(bench: Bench, seed: int, rounds: int) -> tuple[list[DecisionRecord], int]:
+def one_run(bench: DemoBench, seed: int, rounds: int) -> tuple[list[DecisionRecord], int]:
     """The decisions of a run, and how many of them derive again bit for bit, PMF and draw."""
     snapshots: dict[str, Snapshot] = {}
     run = run_loop(
@@ -58,7 +58,7 @@ def one_run(bench: Bench, seed: int, rounds: int) -> tuple[list[DecisionRecord],
     return records, same
 
 
-def rederives(record: DecisionRecord, bench: Bench, policy: Policy | None) -> bool:
+def rederives(record: DecisionRecord, bench: DemoBench, policy: Policy | None) -> bool:
     """Whether the record, the snapshot and the salt give the same bytes again."""
     if policy is None:
         return False

@@ -22,7 +22,17 @@ from rich.progress import Progress
 
 from benchmarks.machine import describe
 from simulator.parallel import OnRay, in_processes
-from simulator.rl.experiment import BANDIT, MYOPIC, RL, Cell, Ratio, Result, ratios, run_cell, tuned
+from simulator.rl.experiment import (
+    BANDIT,
+    MYOPIC,
+    RL,
+    ReturnRatio,
+    SessionCell,
+    SessionCellResult,
+    ratios,
+    run_session_cell,
+    tuned,
+)
 
 STEPS = {"satiation": 40_000, "steady": 40_000, "small": 25_000, "movielens": 25_000}
 SEEDS = {"satiation": 5, "steady": 5, "small": 3, "movielens": 1}
@@ -33,10 +43,10 @@ SESSIONS = 600
 TUNE_SEEDS = (100, 101)
 
 
-def cells() -> list[Cell]:
+def cells() -> list[SessionCell]:
     """The whole experiment."""
     main = [
-        Cell(world, seed, policy, STEPS[world], SESSIONS)
+        SessionCell(world, seed, policy, STEPS[world], SESSIONS)
         for world in STEPS
         for seed in range(SEEDS[world])
         for policy in (RL, BANDIT, MYOPIC)
@@ -44,39 +54,42 @@ def cells() -> list[Cell]:
     ]
     return [
         *main,
-        *(Cell("satiation", 0, RL, STEPS["satiation"], SESSIONS, gamma) for gamma in GAMMAS),
+        *(SessionCell("satiation", 0, RL, STEPS["satiation"], SESSIONS, gamma) for gamma in GAMMAS),
     ]
 
 
-def smoke() -> list[Cell]:
+def smoke() -> list[SessionCell]:
     """Enough to see that every part works; too little to learn much."""
     return [
-        Cell(world, 0, policy, 4096, 20)
+        SessionCell(world, 0, policy, 4096, 20)
         for world in ("satiation", "steady")
         for policy in (RL, BANDIT, MYOPIC)
     ]
 
 
-def path_of(out: Path, cell: Cell) -> Path:
+def path_of(out: Path, cell: SessionCell) -> Path:
     """Where a cell's result is."""
     name = cell.policy.replace(" ", "-")
     return out / f"{cell.world}-{cell.seed}-{name}-{cell.gamma:g}-{cell.steps}-{cell.sessions}.json"
 
 
-def run(wanted: Sequence[Cell], out: Path, jobs: int) -> list[Result]:
+def run(wanted: Sequence[SessionCell], out: Path, jobs: int) -> list[SessionCellResult]:
     """What is in ``out``, and what is missing there."""
     out.mkdir(parents=True, exist_ok=True)
     missing = [cell for cell in wanted if not path_of(out, cell).exists()]
     fan = OnRay("local") if jobs > 1 and len(missing) > 1 else in_processes(1)
     with Progress() as progress:
         task = progress.add_task("cells", total=len(wanted), completed=len(wanted) - len(missing))
-        for result in fan(run_cell, missing):
+        for result in fan(run_session_cell, missing):
             path_of(out, result.cell).write_bytes(msgspec.json.format(msgspec.json.encode(result)))
             progress.advance(task)
-    return [msgspec.json.decode(path_of(out, cell).read_bytes(), type=Result) for cell in wanted]
+    return [
+        msgspec.json.decode(path_of(out, cell).read_bytes(), type=SessionCellResult)
+        for cell in wanted
+    ]
 
 
-def show(results: Sequence[Result], found: Sequence[Ratio]) -> None:
+def show(results: Sequence[SessionCellResult], found: Sequence[ReturnRatio]) -> None:
     """Print what came out."""
     print("\nmean return of a session, decisions; seconds of one core to train and to play")
     for each in results:
@@ -103,7 +116,7 @@ def show(results: Sequence[Result], found: Sequence[Ratio]) -> None:
     print(f"\ntraining: {trained / 60:.1f} minutes of one core in all, {trained / 120:.1f} on two")
 
 
-def goals(found: Sequence[Ratio], gamma: float = 0.97) -> bool:
+def goals(found: Sequence[ReturnRatio], gamma: float = 0.97) -> bool:
     """Whether they are reached, said."""
     at = {(each.world, each.against): each for each in found if each.gamma == gamma}
     longer, even = at["satiation", BANDIT], at["steady", BANDIT]
@@ -115,7 +128,7 @@ def goals(found: Sequence[Ratio], gamma: float = 0.97) -> bool:
     return all(reached)
 
 
-def draw(results: Sequence[Result], path: Path) -> None:
+def draw(results: Sequence[SessionCellResult], path: Path) -> None:
     """Curves: the return of RL while it trains, beside what the others earn in the end."""
     import matplotlib as mpl  # noqa: PLC0415 - only here
 

@@ -29,7 +29,7 @@ from policies.spec import load_spec
 from serve_app.store.event_log import FIELD
 from serve_app.store.keys import Keys
 from serve_app.workers.archiver import Archiver
-from simulator.demo import load_world, make_bench, train_movielens
+from simulator.worlds.demo import load_world, make_bench, train_movielens
 from simulator.worlds.loop import run_loop
 
 SPEC = Path(__file__).resolve().parents[2] / "examples" / "movielens.yaml"

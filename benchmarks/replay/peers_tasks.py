@@ -20,7 +20,7 @@ from bandits.vw.log_reader import LogFormat
 from policies.catalogue import Catalogue
 from policies.spec import PolicySpec
 from simulator.learners.progressive import progressive, vw_progressive
-from simulator.logs.base import LogBatch, LoggedDecision, batch_of
+from simulator.logs.rows import LogBatch, LoggedDecision, batch_of
 from simulator.ope.batch import ope_batch_from_pmfs
 from simulator.ope.estimators import estimator, update_all
 from simulator.ope.formulas import FORMULAS

@@ -20,10 +20,10 @@ from bandits.exploration import Softmax
 from benchmarks.machine import describe
 from policies.artifacts.learner_model import decode_trained
 from policies.blend import load_policy
-from simulator.learners.trained import Frozen, snapshot_of
+from simulator.learners.trained import FrozenPolicy, snapshot_of
 from simulator.replay.evaluate_sessions import SessionQuestion, evaluate_sessions
 from simulator.rl.experiment import TUNED, bandit_named
-from simulator.sessions.logged import log_sessions
+from simulator.sessions.log import log_sessions
 from simulator.sessions.play import play, train_bandit
 from simulator.sessions.satiation import satiation_world
 from simulator.worlds.cell import MemoryPiece
@@ -61,7 +61,7 @@ def main() -> int:
             world, load_policy(model.spec(), snapshot), 3 * given.sessions, 9, steps=horizon
         )
         truth, spread = played.returns.mean(), played.returns.std() / np.sqrt(len(played.returns))
-        question = SessionQuestion([Frozen("rl", model.spec(), snapshot)], horizon=horizon)
+        question = SessionQuestion([FrozenPolicy("rl", model.spec(), snapshot)], horizon=horizon)
         (result,) = evaluate_sessions(question, [MemoryPiece(rows)]).results
         for name, each in result.estimates.items():
             print(

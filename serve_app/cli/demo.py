@@ -42,8 +42,9 @@ from serve_app.settings import Settings
 from serve_app.store.clients import blocking_client
 from serve_app.store.keys import Keys
 from serve_app.store.stats import Stats
-from simulator.demo import (
-    Bench,
+from simulator.doctor.audit import audit
+from simulator.worlds.demo import (
+    DemoBench,
     Traffic,
     ablations,
     draw_curves,
@@ -53,7 +54,6 @@ from simulator.demo import (
     summary,
     train_movielens,
 )
-from simulator.doctor.audit import audit
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "movielens.yaml"
 CONNECTIONS = 4
@@ -116,7 +116,7 @@ class Driver:
     """
 
     def __init__(
-        self, session: aiohttp.ClientSession, bench: Bench, traffic: Traffic, seed: int
+        self, session: aiohttp.ClientSession, bench: DemoBench, traffic: Traffic, seed: int
     ) -> None:
         self._session = session
         self._bench = bench
@@ -169,7 +169,7 @@ class Driver:
 
 
 async def drive(
-    base: str, spec: PolicySpec, bench: Bench, board: "Board", *, rounds: int, seed: int
+    base: str, spec: PolicySpec, bench: DemoBench, board: "Board", *, rounds: int, seed: int
 ) -> None:
     """Run the traffic, showing the board; returns when every window has closed."""
 
@@ -192,7 +192,7 @@ class Board:
     """What is shown while traffic runs: progress, and the bandit beside the fixed policies on the same users."""
 
     def __init__(
-        self, rounds: int, bench: Bench, seed: int, client: "redis.Redis", policy: str
+        self, rounds: int, bench: DemoBench, seed: int, client: "redis.Redis", policy: str
     ) -> None:
         self.traffic = Traffic()
         self._rounds = rounds

@@ -24,12 +24,12 @@ from serve_app.admin.open import opened
 from serve_app.cli.terminal import table, words
 from serve_app.host.placement import on_node_for
 from simulator.learners.online import PUBLISH_EVERY
-from simulator.learners.trained import Frozen
-from simulator.learners.vw_target import FORMATS, VwModel, read_model, with_lines
-from simulator.logs.base import Piece
+from simulator.learners.trained import FrozenPolicy
+from simulator.learners.vw_target import FORMATS, VwTarget, read_model, with_lines
 from simulator.logs.csv_log import CsvColumns
 from simulator.logs.formats import open_log
 from simulator.logs.left_out import LeftOut
+from simulator.logs.rows import Piece
 from simulator.ope.formulas import FORMULAS
 from simulator.ope.reward_model import DEFAULT
 from simulator.ope.targets import Column, Logging, Target
@@ -194,7 +194,7 @@ def _policy_of(text: str, options: Options) -> Asked:
     )
     learns = published.learned and spec.kind != "rl"
     provenance = OwnLog(stored.keys.policy, published.position) if learns else None
-    return Frozen(text, spec, published.snapshot, (f"snapshot {name}: {note}",), provenance)
+    return FrozenPolicy(text, spec, published.snapshot, (f"snapshot {name}: {note}",), provenance)
 
 
 def _as_it_is(asked: Asked, log_format: str) -> Asked:
@@ -213,7 +213,7 @@ def _as_it_is(asked: Asked, log_format: str) -> Asked:
         raise ReplayError(
             f"{asked.called} reads VW's own logs: --format {' or '.join(FORMATS)}", "policy"
         )
-    return VwModel(asked.called, command, FORMATS[log_format], read_model(command.model))
+    return VwTarget(asked.called, command, FORMATS[log_format], read_model(command.model))
 
 
 def _ope(

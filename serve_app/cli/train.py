@@ -47,7 +47,7 @@ def sources(
     """Fit the candidate sources (ALS, item-kNN, deep, popular) on MovieLens-100K and write a versioned artifact."""
     if context.invoked_subcommand is not None:
         return
-    from simulator.demo import load_world, train_movielens
+    from simulator.worlds.demo import load_world, train_movielens
 
     version = train_movielens(load_world(data_path), out, seed=seed)
     say(("trained", "green"), f"  {out}  version {version}")
@@ -74,10 +74,10 @@ def policy(
     that it was not trained on, and served later (banditloop snapshots warm-start FILE).
     """
     from serve_app.cli.replay import csv_columns
-    from simulator.learners.trained import train
-    from simulator.logs.base import caution_of, columns_of
+    from simulator.learners.trained import train_on_log
     from simulator.logs.formats import open_log
     from simulator.logs.left_out import left_out_of
+    from simulator.logs.rows import caution_of, columns_of
 
     if out is None and not publish:
         raise ReplayError("say where the model goes: --out FILE, or --publish", "out")
@@ -99,7 +99,9 @@ def policy(
     )
     with Progress(*what, console=notes, transient=True) as progress:
         task = progress.add_task("learning", total=None)
-        model = train(wanted, pieces, progress=lambda rows: progress.update(task, completed=rows))
+        model = train_on_log(
+            wanted, pieces, progress=lambda rows: progress.update(task, completed=rows)
+        )
     left_out = left_out_of(pieces)
     said = f", left out: {left_out}" if left_out else ""
     say(("trained", "green"), f"  {wanted.name}  {model.learned:,} rows{said}")
@@ -159,7 +161,7 @@ def rl(
     import msgspec
 
     from bandits.log.codec import digest
-    from simulator.rl.train import Point, Training, train_rl
+    from simulator.rl.train import Training, TrainingPoint, train_rl
 
     called = name or policy
     training = Training(
@@ -176,7 +178,7 @@ def rl(
     with work_on_ray(address or "local"), bars as progress:
         task = progress.add_task("training", total=steps, earned="")
 
-        def watched(point: Point) -> None:
+        def watched(point: TrainingPoint) -> None:
             earned = f"{point.session_return:.2f} a session of {point.session_length:.1f} decisions"
             progress.update(task, completed=point.steps, earned=earned)
 

@@ -19,7 +19,7 @@ from serve_app.cli.terminal import table, words
 from serve_app.host.placement import on_node_for
 from simulator.ope.reward_model import DEFAULT
 from simulator.parallel import OnRay, in_processes
-from simulator.worlds.experiment import Experiment, Fan, WorldsReport, run_experiment
+from simulator.worlds.experiment import Experiment, RunCells, WorldsReport, run_experiment
 from simulator.worlds.presets import POLICIES, WORLDS, policy_named, world_named
 from simulator.worlds.scores import Figure
 from simulator.worlds.targets import TARGETS, target_named
@@ -63,7 +63,7 @@ def run_worlds(
         raise InvalidFieldError(
             "--jobs: the Ray cluster at --address decides how many; give one of the two", "jobs"
         )
-    fan: Fan = (
+    fan: RunCells = (
         OnRay(address, lambda: on_node_for("replay")) if address is not None else in_processes(jobs)
     )
     columns = (

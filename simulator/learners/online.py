@@ -11,7 +11,7 @@ from policies.blend import load_policy, make_learner
 from policies.catalogue import Catalogue
 from policies.features import featurise, featurise_record
 from policies.spec import PolicySpec
-from simulator.logs.base import LoggedDecision
+from simulator.logs.rows import LoggedDecision
 
 PUBLISH_EVERY = 100
 
@@ -39,7 +39,7 @@ def check_blend(spec: PolicySpec) -> None:
         )
 
 
-def features_of(spec: PolicySpec, row: LoggedDecision) -> tuple[Context, ActionSet]:
+def featurise_row(spec: PolicySpec, row: LoggedDecision) -> tuple[Context, ActionSet]:
     """What a policy sees of a row: with source scores and the catalogue's features where the log is the project's.
 
     Raises:
@@ -93,8 +93,8 @@ class OnlinePolicy:
         self._pending: list[Interaction] = []
 
     def features(self, row: LoggedDecision) -> tuple[Context, ActionSet]:
-        """See features_of."""
-        return features_of(self._spec, row)
+        """Return what the policy sees of a row; see ``featurise_row``."""
+        return featurise_row(self._spec, row)
 
     def pmf(self, context: Context, actions: ActionSet) -> Pmf:
         """float64[K], of the model last published."""

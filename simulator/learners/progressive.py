@@ -21,10 +21,10 @@ from simulator.learners.curve import Curve, CurvePoint
 from simulator.learners.online import PUBLISH_EVERY, OnlinePolicy
 from simulator.learners.vw_target import open_reader
 from simulator.logs import dsjson, vw_text
-from simulator.logs.base import Piece
 from simulator.logs.files import LogFile
 from simulator.logs.left_out import BAD, LeftOut, left_out_of
-from simulator.logs.lines import WEIGHT, Record, Span, records, told
+from simulator.logs.rows import Piece
+from simulator.logs.text_records import WEIGHT, Span, TextRecord, describe_bad_record, records
 
 NO_ACTIONS = "lines without a, which VW passes over"
 
@@ -146,8 +146,8 @@ def vw_progressive(
             probability = reader.probability(record.lines, label)
         except BadRowError as error:
             if not skip_bad:
-                raise BadRowError(told(read, record, error), error.target) from error
-            left_out.add(BAD, left_out.first_bad or told(read, record, error))
+                raise BadRowError(describe_bad_record(read, record, error), error.target) from error
+            left_out.add(BAD, left_out.first_bad or describe_bad_record(read, record, error))
             continue
         examples += 1
         if label.chosen is None:
@@ -158,7 +158,7 @@ def vw_progressive(
     return VwProgressive(examples, labelled, loss.value, loss.points(), left_out, command.notes)
 
 
-def _checked(label: Label, record: Record) -> Label:
+def _checked(label: Label, record: TextRecord) -> Label:
     if not 0.0 < label.probability <= 1.0:
         raise BadRowError(
             f"{record.where()}: a propensity is in (0, 1], not {label.probability}", "propensity"
@@ -170,8 +170,8 @@ def _checked(label: Label, record: Record) -> Label:
     return label
 
 
-def _text_label(record: Record) -> Label:
-    label = vw_text.read_label(record)
+def _text_label(record: TextRecord) -> Label:
+    label = vw_text.read_text_label(record)
     return (
         Label(None)
         if label is None
@@ -179,9 +179,9 @@ def _text_label(record: Record) -> Label:
     )
 
 
-def _dsjson_label(record: Record) -> Label | str:
+def _dsjson_label(record: TextRecord) -> Label | str:
     """Or why VW passes over the line."""
-    label = dsjson.read_label(record)
+    label = dsjson.read_dsjson_label(record)
     if isinstance(label, str):
         return label
     if label.skip:
@@ -199,7 +199,7 @@ def _dsjson_label(record: Record) -> Label | str:
 
 
 UNLABELLED = "examples without a label, which are predicted only"
-LABELS: Mapping[LogFormat, Callable[[Record], Label | str]] = {
+LABELS: Mapping[LogFormat, Callable[[TextRecord], Label | str]] = {
     "text": _text_label,
     "dsjson": _dsjson_label,
 }

@@ -12,8 +12,8 @@ from bandits.errors import InvalidFieldError, ReplayError
 from policies.spec import PolicySpec
 from simulator.learners.curve import Curve, CurvePoint
 from simulator.learners.online import PUBLISH_EVERY, OnlinePolicy, salt_of
-from simulator.logs.base import Piece
 from simulator.logs.left_out import LeftOut, left_out_of
+from simulator.logs.rows import Piece
 
 PURPOSE_REJECTION = "rejection"
 UNIFORM_SLACK = 1e-4

@@ -14,16 +14,16 @@ from policies.artifacts.learner_model import TrainedModel, decode_trained
 from policies.artifacts.trained_on import LearnedRows, Learning
 from policies.blend import load_policy, make_learner
 from policies.spec import PolicySpec
-from simulator.learners.online import check_blend, features_of, salt_of
-from simulator.logs.base import LoggedDecision, Piece, kinds_of, no_rows
-from simulator.logs.lines import WEIGHT
+from simulator.learners.online import check_blend, featurise_row, salt_of
+from simulator.logs.rows import LoggedDecision, Piece, kinds_of, no_rows_error
+from simulator.logs.text_records import WEIGHT
 from simulator.ope.targets import RowTarget
 from simulator.replay.provenance import UNKNOWN, Provenance, Rows, Unknown, learn_from
 
 BATCH = 1000
 
 
-def train(
+def train_on_log(
     spec: PolicySpec, pieces: Iterable[Piece], *, progress: Callable[[int], None] = lambda _: None
 ) -> TrainedModel:
     """What the spec's learner knows after a log, learned row by row with the log's propensities.
@@ -58,7 +58,7 @@ def train(
                 learned += len(rows)
                 progress(learned)
     if not learned:
-        raise no_rows(read, "rows to learn from")
+        raise no_rows_error(read, "rows to learn from")
     return TrainedModel(
         spec_bytes=spec.encoded,
         learned=learned,
@@ -79,7 +79,7 @@ def snapshot_of(model: TrainedModel, *, salt: bytes) -> Snapshot:
     )
 
 
-class Frozen(RowTarget):
+class FrozenPolicy(RowTarget):
     """A policy as a snapshot has it, learning no more.
 
     Pickled without the model, which is made where it is used.
@@ -107,8 +107,8 @@ class Frozen(RowTarget):
         self._spec, self._snapshot, self.notes, self.provenance = spec, snapshot, notes, provenance
         self.columns = dict(columns or {})
 
-    def __reduce__(self) -> tuple[type["Frozen"], tuple[Any, ...]]:
-        return Frozen, (
+    def __reduce__(self) -> tuple[type["FrozenPolicy"], tuple[Any, ...]]:
+        return FrozenPolicy, (
             self.name,
             self._spec,
             self._snapshot,
@@ -123,10 +123,10 @@ class Frozen(RowTarget):
 
     def pmf(self, row: LoggedDecision) -> Pmf:
         """See Target."""
-        return check_pmf(self._policy.pmf(*features_of(self._spec, row)))
+        return check_pmf(self._policy.pmf(*featurise_row(self._spec, row)))
 
 
-def read_trained(path: Path, name: str | None = None, *, seed: int = 0) -> Frozen:
+def read_trained(path: Path, name: str | None = None, *, seed: int = 0) -> FrozenPolicy:
     """The policy in a file that ``banditloop train policy`` wrote.
 
     Raises:
@@ -137,10 +137,10 @@ def read_trained(path: Path, name: str | None = None, *, seed: int = 0) -> Froze
         model = decode_trained(path.read_bytes())
     except OSError as error:
         raise ReplayError(f"{path}: {error.strerror}", "policy") from error
-    return frozen(model, name or path.stem, seed=seed)
+    return frozen_policy(model, name or path.stem, seed=seed)
 
 
-def frozen(model: TrainedModel, name: str, *, seed: int = 0) -> Frozen:
+def frozen_policy(model: TrainedModel, name: str, *, seed: int = 0) -> FrozenPolicy:
     """The policy in a model; it knows what the model says of the rows that it learned from.
 
     Raises:
@@ -156,13 +156,13 @@ def frozen(model: TrainedModel, name: str, *, seed: int = 0) -> Frozen:
             f"learned from {model.learned:,} rows, of {model.rows.logs}",
         )
     columns = None if model.columns is msgspec.UNSET else model.columns
-    return Frozen(
+    return FrozenPolicy(
         name, model.spec(), snapshot_of(model, salt=salt_of(seed)), (note,), provenance, columns
     )
 
 
 def _interaction(spec: PolicySpec, row: LoggedDecision) -> Interaction:
-    context, actions = features_of(spec, row)
+    context, actions = featurise_row(spec, row)
     return Interaction(
         row.event_id, row.slot, context, actions, row.chosen, row.propensity, row.reward
     )

@@ -11,7 +11,7 @@ from simulator.learners.progressive import LABELS, UNLABELLED
 from simulator.learners.rejection import PURPOSE_REJECTION, Rejection, check_bound, check_uniform
 from simulator.learners.vw_target import open_reader
 from simulator.logs.left_out import BAD, LeftOut
-from simulator.logs.lines import Span, records, told
+from simulator.logs.text_records import Span, describe_bad_record, records
 from simulator.replay.parse_policy import VwKind
 
 
@@ -50,8 +50,8 @@ def vw_rejection(
             pmf = reader.predict(record.lines, label)
         except BadRowError as error:
             if not skip_bad:
-                raise BadRowError(told(read, record, error), error.target) from error
-            left_out.add(BAD, left_out.first_bad or told(read, record, error))
+                raise BadRowError(describe_bad_record(read, record, error), error.target) from error
+            left_out.add(BAD, left_out.first_bad or describe_bad_record(read, record, error))
             continue
         if bound is None:
             actions_of_all = check_uniform(

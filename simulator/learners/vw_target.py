@@ -9,8 +9,8 @@ from bandits.errors import BadRowError, ReplayError
 from bandits.types import Pmf, check_pmf
 from bandits.vw.log_reader import Label, LogFormat, VwLogReader
 from bandits.vw.options import Command
-from simulator.logs.base import LoggedDecision, Piece
-from simulator.logs.lines import RecordPiece
+from simulator.logs.rows import LoggedDecision, Piece
+from simulator.logs.text_records import RecordPiece
 from simulator.ope.targets import RowTarget
 from simulator.replay.provenance import Unknown
 
@@ -19,7 +19,7 @@ FORMATS: dict[str, LogFormat] = {"dsjson": "dsjson", "vw": "text"}
 _UNKNOWN = "a VW model does not say what it learned from: if these rows are among it, its values are too high"
 
 
-class VwModel(RowTarget):
+class VwTarget(RowTarget):
     """VW with a command line, as it is. It reads the lines of the log itself; see ``with_lines``.
 
     Pickled without VW, which is opened where it is used.
@@ -37,8 +37,8 @@ class VwModel(RowTarget):
         self.provenance = None if model is None else Unknown(_UNKNOWN)
         _ = self._reader  # what is wrong with it is said before the log is read
 
-    def __reduce__(self) -> tuple[type["VwModel"], tuple[str, Command, LogFormat, bytes | None]]:
-        return VwModel, (self.name, self._command, self._format, self._model)
+    def __reduce__(self) -> tuple[type["VwTarget"], tuple[str, Command, LogFormat, bytes | None]]:
+        return VwTarget, (self.name, self._command, self._format, self._model)
 
     @cached_property
     def _reader(self) -> VwLogReader:

@@ -23,7 +23,7 @@ from policies.archive.archive import ArchiveReader, archive_folders
 from policies.blend import make_learner
 from policies.catalogue import Catalogue
 from policies.spec import PolicySpec, decode_spec
-from simulator.logs.base import (
+from simulator.logs.rows import (
     BATCH_ROWS,
     NONE_WAIT,
     LogBatch,
@@ -89,7 +89,7 @@ class ArchivePiece:
                 except ArtifactError as error:
                     self._bad(joined.position, error)
                     continue
-            rows.extend(rows_of(joined, catalogues[name]))
+            rows.extend(decision_rows(joined, catalogues[name]))
             if len(rows) >= BATCH_ROWS:
                 yield batch_of(rows)
                 rows = []
@@ -116,7 +116,9 @@ class ArchivePiece:
 
         def rule_of(digest: str) -> JoinRule:
             if digest not in rules:
-                rules[digest] = plain(decode_spec(reader.blob(digest)).join, self.window_s)
+                rules[digest] = evaluation_rule(
+                    decode_spec(reader.blob(digest)).join, self.window_s
+                )
             return rules[digest]
 
         join = Join(rule_of, rule=self.rule, fold=self.fold)
@@ -132,7 +134,7 @@ class ArchivePiece:
                 else None
             )
             if spec is not None:
-                join.rule = plain(spec.join, self.window_s)
+                join.rule = evaluation_rule(spec.join, self.window_s)
             if through is not None and log_order(entry.id) > through:
                 oldest = join.oldest_open()
                 if oldest is None or log_order(oldest) > through:
@@ -172,7 +174,9 @@ def archive_pieces(
     )
     specs = [each for each in reader.specs() if known_specs[each[1]] is not None]
     rules = {
-        name: plain(spec.join, window_s) for name, spec in known_specs.items() if spec is not None
+        name: evaluation_rule(spec.join, window_s)
+        for name, spec in known_specs.items()
+        if spec is not None
     }
     longest = max(
         (spec.join.window_s for spec in known_specs.values() if spec is not None), default=0.0
@@ -230,7 +234,7 @@ def policy_pieces(
     ]
 
 
-class InTime:
+class TimeOrdered:
     """Pieces of several partitions as one, their rows in the order of time: for whoever learns on the way."""
 
     def __init__(self, partitions: Sequence[Sequence[Piece]]) -> None:
@@ -266,14 +270,14 @@ class InTime:
             yield batch_of(batch)
 
 
-def in_time(pieces: Sequence[Piece]) -> Sequence[Piece]:
+def in_time_order(pieces: Sequence[Piece]) -> Sequence[Piece]:
     """The pieces of a log in an order in which a learner may go through them."""
     partitions: dict[str, list[Piece]] = {}
     for piece in pieces:
         partitions.setdefault(piece.policy if isinstance(piece, ArchivePiece) else "", []).append(
             piece
         )
-    return [InTime(list(partitions.values()))] if len(partitions) > 1 else pieces
+    return [TimeOrdered(list(partitions.values()))] if len(partitions) > 1 else pieces
 
 
 def _rows(pieces: Sequence[Piece]) -> Iterator[LoggedDecision]:
@@ -282,13 +286,15 @@ def _rows(pieces: Sequence[Piece]) -> Iterator[LoggedDecision]:
             yield from batch.decisions
 
 
-def plain(rule: JoinRule, window_s: float | None = None) -> JoinRule:
+def evaluation_rule(rule: JoinRule, window_s: float | None = None) -> JoinRule:
     """A rule that teaches once, when the window closes, which is no longer than ``window_s``."""
     shorter = rule.window_s if window_s is None else min(window_s, rule.window_s)
     return msgspec.structs.replace(rule, learn="at_close", late="ignore", window_s=shorter)
 
 
-def rows_of(joined: JoinedDecision, catalogue: Catalogue | None = None) -> Iterator[LoggedDecision]:
+def decision_rows(
+    joined: JoinedDecision, catalogue: Catalogue | None = None
+) -> Iterator[LoggedDecision]:
     """A row per slot; in a slate, each among the actions that were left."""
     record = joined.record
     pmfs, scores = record.pmfs(), record.source_scores()

@@ -21,23 +21,23 @@ from bandits.types import Float64
 from bandits.values import MAX_NUMBER, FeatureMap
 from policies.encoding import check_features
 from policies.requests import plain_features
-from simulator.logs.base import LogBatch, LoggedDecision, key_of
-from simulator.logs.cells import (
+from simulator.logs.files import LogFile, open_bytes
+from simulator.logs.left_out import BAD, LeftOut
+from simulator.logs.rows import LogBatch, LoggedDecision, key_of
+from simulator.logs.tables import (
     CellKind,
     Evidence,
-    features_of,
+    column_features,
     floats_of,
     missing,
     numbers_of,
     read_header,
 )
-from simulator.logs.files import LogFile, open_bytes
-from simulator.logs.left_out import BAD, LeftOut
-from simulator.logs.lines import PIECE_BYTES, Span, cut, newlines
+from simulator.logs.text_records import PIECE_BYTES, Span, cut_into_spans, newlines
 
 BLOCK_BYTES = 4 << 20
 SEPARATOR = "|"
-SHOWN = 40
+MAX_CELL_CHARS = 40
 Column = Annotated[str, msgspec.Meta(min_length=1)]
 
 
@@ -124,7 +124,7 @@ class _Range(io.RawIOBase):
         super().close()
 
 
-class _Block(NamedTuple):
+class _CsvBlock(NamedTuple):
     """Some rows of the file. ``lines``: int64[n], their numbers. ``values``: float64[n] by column.
 
     ``good``: bool[n].
@@ -145,7 +145,7 @@ class CsvPiece:
     """A part of a CSV file; see Piece.
 
     ``first``: the line it starts with, from 1, and that of the header does not count. ``header``:
-    the file's columns. ``kinds``: of the context's columns, those not declared as ``typed`` has
+    the file's columns. ``kinds``: of the context's columns, those not declared as ``with_column_kinds`` has
     decided. ``extra``: further columns of numbers to hand on.
     """
 
@@ -185,7 +185,7 @@ class CsvPiece:
                 each.add(block.cells.column(name).filter(good), self.columns.decimal)
         return found
 
-    def _blocks(self) -> Iterator[_Block]:
+    def _blocks(self) -> Iterator[_CsvBlock]:
         self.left_out, self._wrong_lines = LeftOut(), set()
         numbers = list(dict.fromkeys([*self.columns.numbers, *self.extra]))
         wanted = list(dict.fromkeys([*numbers, *self.columns.texts]))
@@ -238,7 +238,7 @@ class CsvPiece:
         self._wrong_lines.add(line)
         return "skip"
 
-    def _checked(self, cells: Any, numbers: Sequence[str], lines: NDArray[np.int64]) -> _Block:
+    def _checked(self, cells: Any, numbers: Sequence[str], lines: NDArray[np.int64]) -> _CsvBlock:
         """Which rows can be used; of the others the first is complained of."""
         bad = np.zeros(len(cells), bool)
         values = {
@@ -251,7 +251,7 @@ class CsvPiece:
             if not wrong.any():
                 continue
             at = int(wrong.argmax())
-            cell = str(cells.column(name)[at])[:SHOWN]
+            cell = str(cells.column(name)[at])[:MAX_CELL_CHARS]
             said = f"{cell!r} {what}" if name == self.columns.action else f"{name} {what}: {cell!r}"
             message = f"{self.span.path}, line {lines[at]}: {said}"
             if not self.skip_bad:
@@ -260,7 +260,7 @@ class CsvPiece:
             bad |= wrong
         if bad.any():
             self.left_out.merge(LeftOut(Counter({BAD: int(bad.sum())}), first[1]))
-        return _Block(cells, lines, values, ~bad, places)
+        return _CsvBlock(cells, lines, values, ~bad, places)
 
     def _faults(
         self, cells: Any, values: Mapping[str, Float64], places: Sequence[Mapping[str, int] | None]
@@ -308,7 +308,7 @@ class CsvPiece:
             return [_places(tuple(self.columns.action_ids))] * len(cells)
         return [_places_in(text) for text in cells.column(self.columns.actions).to_pylist()]
 
-    def _batch(self, block: _Block, keep: NDArray[np.intp]) -> LogBatch:
+    def _batch(self, block: _CsvBlock, keep: NDArray[np.intp]) -> LogBatch:
         names, keys = self._events(block)
         times = self.columns.time
         return LogBatch(
@@ -324,7 +324,7 @@ class CsvPiece:
             columns={name: block.values[name][keep] for name in self.extra},
         )
 
-    def _events(self, block: _Block) -> tuple[Sequence[str | None], UInt64]:
+    def _events(self, block: _CsvBlock) -> tuple[Sequence[str | None], UInt64]:
         """Names of the rows' events, None where a row has none, and their keys: then, of its place in the log."""
         file = np.uint64(key_of(self.span.name))
         keys: UInt64 = splitmix64(block.lines.astype(np.uint64) ^ file)
@@ -338,13 +338,13 @@ class CsvPiece:
         return names, keys
 
     def _decisions(
-        self, block: _Block, keep: NDArray[np.intp], names: Sequence[str | None]
+        self, block: _CsvBlock, keep: NDArray[np.intp], names: Sequence[str | None]
     ) -> Sequence[LoggedDecision]:
         columns, cells = self.columns, block.cells
         chosen = cells.column(columns.action).to_pylist()
         texts = None if columns.features is None else cells.column(columns.features).to_pylist()
         context = {
-            name: features_of(cells.column(name), self.kinds.get(name, "text"), columns.decimal)
+            name: column_features(cells.column(name), self.kinds.get(name, "text"), columns.decimal)
             for name in columns.context
         }
         rows: list[LoggedDecision] = []
@@ -421,7 +421,7 @@ def csv_pieces(
 ) -> list[CsvPiece]:
     """A CSV file with a header. Cells hold no line breaks.
 
-    ``typed`` decides of the pieces what is not declared.
+    ``with_column_kinds`` decides of the pieces what is not declared.
 
     Raises:
         ReplayError: the file cannot be read, or lacks a column, or has two of one name.
@@ -434,7 +434,7 @@ def csv_pieces(
     wanted = (*columns.numbers, *columns.texts, *extra)
     header, delimiter = read_header(path, wanted, delimiter=columns.delimiter)
     pieces, line = [], 1
-    for span in cut(path, piece_bytes=piece_bytes):
+    for span in cut_into_spans(path, piece_bytes=piece_bytes):
         pieces.append(
             CsvPiece(span, line, header, columns, delimiter, columns.kinds, {}, extra, skip_bad)
         )
@@ -442,7 +442,7 @@ def csv_pieces(
     return pieces
 
 
-def typed(pieces: Sequence[CsvPiece]) -> list[CsvPiece]:
+def with_column_kinds(pieces: Sequence[CsvPiece]) -> list[CsvPiece]:
     """The pieces of a log with the kind of every column of the context, which is of the whole log.
 
     The log is read once for it, if there is a column whose kind is not declared.

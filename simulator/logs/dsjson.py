@@ -17,11 +17,18 @@ from bandits.errors import BadRowError
 from bandits.log.codec import MALFORMED
 from bandits.types import Pmf, frozen
 from bandits.values import FeatureMap, Value
-from simulator.logs.base import LoggedDecision
 from simulator.logs.files import LogFile
 from simulator.logs.left_out import MARKER
-from simulator.logs.lines import PIECE_BYTES, Parsed, Record, RecordPiece, check_logged, cut
-from simulator.logs.vw_features import Features, combine
+from simulator.logs.rows import LoggedDecision
+from simulator.logs.text_records import (
+    PIECE_BYTES,
+    Parsed,
+    RecordPiece,
+    TextRecord,
+    check_logged,
+    cut_into_spans,
+)
+from simulator.logs.vw_features import FeatureCollector, combine
 
 PMF_SLACK = 1e-4
 """VW's probabilities are float32; what is further from a PMF than this is none."""
@@ -33,7 +40,7 @@ _KNOWN = {
 }  # VW reads them without regard to case
 
 
-class Label(msgspec.Struct, frozen=True):
+class DsjsonLabel(msgspec.Struct, frozen=True):
     """What a line says of the choice, all but its features.
 
     ``a``: actions from 1, the chosen one first.
@@ -67,7 +74,7 @@ class Label(msgspec.Struct, frozen=True):
         known = (self.cost is not UNSET) + (self.probability is not UNSET)
         return known + (self.action is not UNSET) + (self.index is not UNSET)
 
-    def chosen(self, record: Record) -> int | None:
+    def chosen(self, record: TextRecord) -> int | None:
         """Index of the chosen action from 0, or None: no label (a cost of null is none), or one not carried out.
 
         Raises:
@@ -95,7 +102,7 @@ class Label(msgspec.Struct, frozen=True):
         return index
 
 
-class _Line(Label, frozen=True):
+class _Line(DsjsonLabel, frozen=True):
     """``p``: the probabilities of ``a``, by either name."""
 
     p: list[float | str | None] | float | None = None
@@ -112,7 +119,7 @@ class _Pairs(list[tuple[str, Any]]):
 
 _SIMPLE = {str, float, bool}
 _lines = msgspec.json.Decoder(_Line)
-_labels = msgspec.json.Decoder(Label)
+_labels = msgspec.json.Decoder(DsjsonLabel)
 _objects = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
@@ -124,7 +131,7 @@ def dsjson_pieces(
     Action ids are the actions' ``_tag`` where every action of the line has one of its own, else "1"
     to "K" by place. A feature is named by the path to it, joined with dots; what is in an array has
     the array's name, its numbers one each with their place; each word of a ``_text`` is one. Of one
-    name, numbers add up and texts are a list, as in VW (see ``Features``). Other keys that start
+    name, numbers add up and texts are a list, as in VW (see ``FeatureCollector``). Other keys that start
     with an underscore are no features. Without an ``EventId`` a decision is named by its place.
     ``pmf`` is None where ``a`` and ``p`` are not a PMF over all actions with the label's
     probability. Lines without a label, with ``_skipLearn``, or that do not begin with ``{`` are not
@@ -134,11 +141,12 @@ def dsjson_pieces(
         ReplayError: the file cannot be read.
     """
     return [
-        RecordPiece(span, parse_dsjson, skip_bad) for span in cut(path, piece_bytes=piece_bytes)
+        RecordPiece(span, parse_dsjson, skip_bad)
+        for span in cut_into_spans(path, piece_bytes=piece_bytes)
     ]
 
 
-def read_label(record: Record) -> Label | str:
+def read_dsjson_label(record: TextRecord) -> DsjsonLabel | str:
     """The label alone, which takes a fraction of the time; or why there is none.
 
     Raises:
@@ -147,7 +155,7 @@ def read_label(record: Record) -> Label | str:
     return _read(_labels, record)
 
 
-def parse_dsjson(record: Record) -> Parsed:
+def parse_dsjson(record: TextRecord) -> Parsed:
     """One line as a row and its weight, or why it is no decision.
 
     Raises:
@@ -190,10 +198,10 @@ def parse_dsjson(record: Record) -> Parsed:
     return check_logged(row, where), line.weight
 
 
-_Decoded = TypeVar("_Decoded", Label, _Line)
+_Decoded = TypeVar("_Decoded", DsjsonLabel, _Line)
 
 
-def _read(decoder: "msgspec.json.Decoder[_Decoded]", record: Record) -> "_Decoded | str":
+def _read(decoder: "msgspec.json.Decoder[_Decoded]", record: TextRecord) -> "_Decoded | str":
     """The line, with its label's keys as they should be; or ``MARKER``."""
     text = record.lines[0]
     if text[:1] != b"{":
@@ -216,7 +224,7 @@ def _read(decoder: "msgspec.json.Decoder[_Decoded]", record: Record) -> "_Decode
         raise BadRowError(f"{record.where()}: not a decision in dsjson: {error}", "line") from error
 
 
-def _with_known_keys(text: bytes, record: Record) -> bytes:
+def _with_known_keys(text: bytes, record: TextRecord) -> bytes:
     """The line with the keys of its label as they are usually written, also if they stand within ``c``."""
     line = _objects.decode(text)
     context = _context_of(text)
@@ -232,7 +240,7 @@ def _with_known_keys(text: bytes, record: Record) -> bytes:
     return msgspec.json.encode({**label, **rest})
 
 
-def _known(key: str, record: Record) -> str:
+def _known(key: str, record: TextRecord) -> str:
     known = _KNOWN.get(key.lower())
     if known is None:
         what = " of continuous actions (CATS)" if key.startswith("_label_ca") else ""
@@ -241,7 +249,7 @@ def _known(key: str, record: Record) -> str:
     return known
 
 
-def _refuse_labels(tree: Any, record: Record) -> None:
+def _refuse_labels(tree: Any, record: TextRecord) -> None:
     for key, value in tree.items() if isinstance(tree, dict) else ():
         if key.startswith("_label"):
             message = f"{key} stands within an action or a namespace: a label stands before c, or right within it"
@@ -256,7 +264,7 @@ def _context_of(text: bytes) -> dict[str, msgspec.Raw]:
     return _objects.decode(context) if context[:1] == b"{" else {}
 
 
-def _several_slots(record: Record, target: str) -> BadRowError:
+def _several_slots(record: TextRecord, target: str) -> BadRowError:
     return BadRowError(
         f"{record.where()}: a decision with several slots (CCB, slates) is not read here", target
     )
@@ -279,11 +287,13 @@ class _Reader:
 
         ``_multi`` is put aside, wherever it stands, and so is its ``_tag``.
         """
-        features, self.tag = Features(), ""
+        features, self.tag = FeatureCollector(), ""
         self._object(tree, "", None, features)
         return features.done()
 
-    def _object(self, tree: Any, prefix: str, path: list[str] | None, into: Features) -> None:
+    def _object(
+        self, tree: Any, prefix: str, path: list[str] | None, into: FeatureCollector
+    ) -> None:
         """``prefix``: the path, joined, with a dot at its end.
 
         ``path``: given once one of its keys has a dot.
@@ -304,7 +314,7 @@ class _Reader:
                 self._value(value, prefix, key, path, into)
 
     def _value(
-        self, value: Any, prefix: str, key: str, path: list[str] | None, into: Features
+        self, value: Any, prefix: str, key: str, path: list[str] | None, into: FeatureCollector
     ) -> None:
         if path is None and "." in key:
             path = prefix.split(".")[:-1]
@@ -318,7 +328,9 @@ class _Reader:
                 value if isinstance(value, bool | str) else float(value), prefix + key, inner, into
             )
 
-    def _list(self, values: list[Any], name: str, path: list[str] | None, into: Features) -> None:
+    def _list(
+        self, values: list[Any], name: str, path: list[str] | None, into: FeatureCollector
+    ) -> None:
         """Of texts and objects each has the list's name.
 
         Of numbers and lists, that and its place.
@@ -332,7 +344,7 @@ class _Reader:
                 self._value(value, f"{name}.", str(place), path, into)
 
     def _special(
-        self, key: str, value: Any, prefix: str, path: list[str] | None, into: Features
+        self, key: str, value: Any, prefix: str, path: list[str] | None, into: FeatureCollector
     ) -> None:
         if key == "_multi":
             self.multi.append(value)
@@ -346,7 +358,7 @@ class _Reader:
             self.keys += _count_keys(value)
 
 
-def _put(value: Value, name: str, path: list[str] | None, into: Features) -> None:
+def _put(value: Value, name: str, path: list[str] | None, into: FeatureCollector) -> None:
     if path is not None:
         into.add_dotted(path, value)
     elif name in into.plain:

@@ -63,7 +63,7 @@ def files_of(log: str) -> list[LogFile]:
     return [Path(name).absolute() for name in names]
 
 
-def local(folder: str) -> str:
+def local_path(folder: str) -> str:
     """The path of a folder that has to be here, which a file:// URI may name.
 
     Raises:
@@ -105,7 +105,7 @@ def open_bytes(file: LogFile) -> BinaryIO:
 
 
 @contextmanager
-def reading(file: LogFile) -> Iterator[BinaryIO]:
+def open_decompressed(file: LogFile) -> Iterator[BinaryIO]:
     """The same as a context, and decompressed if its name ends in ``.gz`` or ``.zst``."""
     with open_bytes(file) as raw:
         if file.suffix == ".gz":

@@ -12,12 +12,12 @@ from pyarrow import fs
 from bandits.errors import ReplayError
 from policies.storage import Storage
 from simulator.logs.archive import policy_pieces
-from simulator.logs.base import Piece
-from simulator.logs.csv_log import CsvColumns, CsvPiece, csv_pieces, typed
+from simulator.logs.csv_log import CsvColumns, CsvPiece, csv_pieces, with_column_kinds
 from simulator.logs.dsjson import dsjson_pieces
-from simulator.logs.files import LogFile, files_of, local, size_of
-from simulator.logs.lines import RecordPiece
+from simulator.logs.files import LogFile, files_of, local_path, size_of
 from simulator.logs.obd import obd_pieces
+from simulator.logs.rows import Piece
+from simulator.logs.text_records import RecordPiece
 from simulator.logs.vw_text import text_pieces
 
 Format = Literal["archive", "dsjson", "vw", "obd", "csv"]
@@ -59,7 +59,7 @@ def open_log(
         where = root if "://" in root else str(Path(root).absolute())
         return list(policy_pieces(where, policy, shards, skip_bad=skip_bad, window_s=window_s))
     if log_format == "obd":
-        folder = Path(local(log)).resolve()
+        folder = Path(local_path(log)).resolve()
         size = size_of(folder / f"{folder.name}.csv")
         return list(obd_pieces(folder, piece_bytes=_share(size, shards), skip_bad=skip_bad))
     files = files_of(log)
@@ -70,7 +70,7 @@ def open_log(
             csv_pieces(file, mapping, extra=extra, piece_bytes=share, skip_bad=skip_bad)
             for file in files
         ]
-        return list(typed(_named(files, tables)))
+        return list(with_column_kinds(_named(files, tables)))
     pieces_of = dsjson_pieces if log_format == "dsjson" else text_pieces
     return list(
         _named(files, [pieces_of(file, piece_bytes=share, skip_bad=skip_bad) for file in files])

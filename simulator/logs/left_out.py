@@ -7,7 +7,7 @@ from typing import Any
 
 BAD = "bad rows"
 MARKER = "lines that do not begin with {"
-NOTHING = "give a log that is not empty"
+EMPTY_LOG_ADVICE = "give a log that is not empty"
 """Where there is nothing that was left out."""
 
 

@@ -16,9 +16,9 @@ import pyarrow as pa
 
 from bandits.errors import BadRowError
 from bandits.values import MAX_NUMBER, FeatureMap, Value
-from simulator.logs.base import LoggedDecision, check_row
-from simulator.logs.cells import Evidence, features_of, number_of, read_header, read_rows
-from simulator.logs.lines import PIECE_BYTES, Parsed, Record, RecordPiece, cut
+from simulator.logs.rows import LoggedDecision, check_row
+from simulator.logs.tables import Evidence, column_features, number_of, read_header, read_rows
+from simulator.logs.text_records import PIECE_BYTES, Parsed, RecordPiece, TextRecord, cut_into_spans
 
 AFFINITY = "user-item_affinity_"
 USER = "user_feature_"
@@ -60,7 +60,7 @@ class ObdRow:
     items: tuple[FeatureMap, ...]
     index: int | None
 
-    def __call__(self, record: Record) -> Parsed:
+    def __call__(self, record: TextRecord) -> Parsed:
         """See RecordPiece. The header is no row."""
         if record.offset == 0:
             return None
@@ -125,7 +125,8 @@ def obd_pieces(
     columns = {name: at for at, name in enumerate(header) if name}
     parse = ObdRow(len(header), columns, item_ids, tuple(items[each] for each in item_ids), index)
     return [
-        RecordPiece(span, parse, skip_bad, said=said) for span in cut(path, piece_bytes=piece_bytes)
+        RecordPiece(span, parse, skip_bad, said=said)
+        for span in cut_into_spans(path, piece_bytes=piece_bytes)
     ]
 
 
@@ -140,7 +141,7 @@ def _items(path: Path) -> tuple[dict[str, FeatureMap], dict[str, str]]:
             evidence.add(column)
             said[name] = evidence.said
             for features, value in zip(
-                items.values(), features_of(column, evidence.kind), strict=True
+                items.values(), column_features(column, evidence.kind), strict=True
             ):
                 if value is not None:
                     features[name] = value

@@ -7,7 +7,7 @@ from bandits.values import FeatureMap, Value
 Path = tuple[str, ...]
 
 
-class Features:
+class FeatureCollector:
     r"""Collects features; nothing that is added is lost.
 
     A feature is named by its path (in dsjson the keys, in text the namespace and the name), joined

@@ -13,10 +13,17 @@ import msgspec
 
 from bandits.errors import BadRowError
 from bandits.values import FeatureMap, Value
-from simulator.logs.base import LoggedDecision
 from simulator.logs.files import LogFile
-from simulator.logs.lines import PIECE_BYTES, Parsed, Record, RecordPiece, check_logged, cut
-from simulator.logs.vw_features import Features, combine
+from simulator.logs.rows import LoggedDecision
+from simulator.logs.text_records import (
+    PIECE_BYTES,
+    Parsed,
+    RecordPiece,
+    TextRecord,
+    check_logged,
+    cut_into_spans,
+)
+from simulator.logs.vw_features import FeatureCollector, combine
 
 NO_LABEL = "examples without a label"
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
@@ -34,7 +41,7 @@ _SHARED = "shared"
 _BAR = b"|"
 
 
-class Label(msgspec.Struct, frozen=True, gc=False):
+class TextLabel(msgspec.Struct, frozen=True, gc=False):
     """``chosen``: index of the labelled line among the actions, from 0.
 
     ``line``: its place in the record.
@@ -68,7 +75,7 @@ def text_pieces(
     is used once. The label says by where it stands which action was chosen, as for VW; its own
     action number is not used. A feature is named "namespace.name", without a namespace only "name",
     without a name by its place; numbers are multiplied by their namespace's weight; of one name
-    they add up, and texts are a list (see ``Features``). Examples without a label are not
+    they add up, and texts are a list (see ``FeatureCollector``). Examples without a label are not
     decisions; they are counted.
 
     Raises:
@@ -76,11 +83,11 @@ def text_pieces(
     """
     return [
         RecordPiece(span, parse_text, skip_bad)
-        for span in cut(path, piece_bytes=piece_bytes, blocks=True)
+        for span in cut_into_spans(path, piece_bytes=piece_bytes, blocks=True)
     ]
 
 
-def read_label(record: Record) -> Label | None:
+def read_text_label(record: TextRecord) -> TextLabel | None:
     """The label alone, which takes a fraction of the time; None if there is none.
 
     Raises:
@@ -89,7 +96,7 @@ def read_label(record: Record) -> Label | None:
     return _label(_heads(record), record)
 
 
-def parse_text(record: Record) -> Parsed:
+def parse_text(record: TextRecord) -> Parsed:
     """One example as a row, of weight 1.
 
     Raises:
@@ -123,9 +130,9 @@ def parse_text(record: Record) -> Parsed:
     return check_logged(row, record.where(label.line)), 1.0
 
 
-def _label(heads: Iterable[tuple[int, _Head]], record: Record) -> Label | None:
+def _label(heads: Iterable[tuple[int, _Head]], record: TextRecord) -> TextLabel | None:
     """``heads``: with their places, of the lines that have one."""
-    found: Label | None = None
+    found: TextLabel | None = None
     shared = False
     for place, head in heads:
         if head.shared:
@@ -140,11 +147,11 @@ def _label(heads: Iterable[tuple[int, _Head]], record: Record) -> Label | None:
                     "an example has one label, this is its second (a log for --cb names no actions)"
                 )
                 raise BadRowError(f"{record.where(place)}: {message}", "label")
-            found = Label(place - shared, place, *head.label)
+            found = TextLabel(place - shared, place, *head.label)
     return found
 
 
-def _heads(record: Record) -> Iterator[tuple[int, _Head]]:
+def _heads(record: TextRecord) -> Iterator[tuple[int, _Head]]:
     """Of the lines that do not start with a bar, each with its place."""
     for place, line in enumerate(record.lines):
         if line[:1] != _BAR:
@@ -154,7 +161,7 @@ def _heads(record: Record) -> Iterator[tuple[int, _Head]]:
                 raise BadRowError(f"{record.where(place)}: {error}", "label") from error
 
 
-def _decoded(line: bytes, record: Record, place: int) -> str:
+def _decoded(line: bytes, record: TextRecord, place: int) -> str:
     try:
         return line.decode()
     except UnicodeDecodeError as error:
@@ -191,8 +198,8 @@ def _head(text: str) -> _Head:
     return _Head(False, (float(cost), float(probability)), tag)
 
 
-def _features(text: str, record: Record, place: int) -> FeatureMap:
-    features = Features()
+def _features(text: str, record: TextRecord, place: int) -> FeatureMap:
+    features = FeatureCollector()
     plain = features.plain
     for segment in _segments(text):
         words = segment.replace("\t", " ").split(" ")

@@ -20,7 +20,7 @@ from bandits.features.hashing import hash_feature
 from bandits.types import Float64, UInt32, frozen
 from policies.encoding import FEATURES, hash_pairs
 from policies.features import CONTEXT, ITEM, score_features
-from simulator.logs.base import LoggedDecision
+from simulator.logs.rows import LoggedDecision
 
 CELLS = 1 << 20
 """Features of actions that are held at once."""

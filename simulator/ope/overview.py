@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bandits.types import Float64
-from simulator.logs.base import LogBatch
-from simulator.logs.lines import counts_of
+from simulator.logs.rows import LogBatch
+from simulator.logs.text_records import counts_of
 from simulator.ope.batch import OpeBatch
 
 HOUR_MS = 3_600_000

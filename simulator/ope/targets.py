@@ -11,8 +11,8 @@ import numpy as np
 from bandits.errors import ReplayError
 from bandits.types import Float64, Pmf
 from bandits.values import Value
-from simulator.logs.base import LogBatch, LoggedDecision, Piece, kinds_of
-from simulator.logs.cells import MISSING, number_of, read_rows
+from simulator.logs.rows import LogBatch, LoggedDecision, Piece, kinds_of
+from simulator.logs.tables import MISSING, number_of, read_rows
 
 SUM_SLACK = 1e-3
 """How far from 1 the probabilities of a table may sum.

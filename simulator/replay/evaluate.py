@@ -17,19 +17,19 @@ from bandits.statistics.intervals import INTERVALS, REPLICATES, Interval
 from bandits.statistics.moments import add_rows
 from bandits.types import Float64
 from policies.artifacts.trained_on import Seen
-from simulator.logs.base import (
+from simulator.logs.left_out import LeftOut, left_out_of
+from simulator.logs.rows import (
     NONE_WAIT,
     LogBatch,
     Piece,
     Waiting,
     caution_of,
     columns_of,
-    no_rows,
+    no_rows_error,
     waiting_of,
 )
-from simulator.logs.left_out import LeftOut, left_out_of
-from simulator.logs.lines import WEIGHT, counts_of
-from simulator.logs.served import Served, check_served
+from simulator.logs.scored_rows import ScoredRows, check_scored
+from simulator.logs.text_records import WEIGHT, counts_of
 from simulator.ope.batch import OpeBatch, ope_batch_from_pmfs
 from simulator.ope.comparisons import Difference, comparisons
 from simulator.ope.estimators import Estimator, Slope, estimator
@@ -230,7 +230,7 @@ def evaluate(question: Question, pieces: Sequence[Piece], fan: Fan[Any] = map) -
         BadRowError: a row is malformed.
     """
     if sources := [target.source for target in question.targets if isinstance(target, Source)]:
-        pieces = [Served(piece, sources) for piece in pieces]
+        pieces = [ScoredRows(piece, sources) for piece in pieces]
     plan = plan_of(question, pieces)
     model = reward_model(question, pieces, fan) if plan.needs_model else None
     total = plan.empty()
@@ -262,8 +262,8 @@ def plan_of(question: Question, pieces: Sequence[Piece]) -> Plan:
     """
     batch = next((batch for piece in pieces for batch in piece.batches() if len(batch)), None)
     if batch is None:
-        check_served(pieces)
-        raise no_rows(pieces)
+        check_scored(pieces)
+        raise no_rows_error(pieces)
     check_columns(question.targets, pieces)
     modelled = set()
     for target in question.targets:

@@ -16,8 +16,8 @@ from bandits.errors import ReplayError
 from bandits.statistics.intervals import INTERVALS, REPLICATES, Interval
 from bandits.types import Float64
 from policies.artifacts.trained_on import Seen
-from simulator.logs.base import LoggedDecision, Piece, caution_of, key_of, no_rows
 from simulator.logs.left_out import BAD, LeftOut, left_out_of
+from simulator.logs.rows import LoggedDecision, Piece, caution_of, key_of, no_rows_error
 from simulator.ope.comparisons import Difference, comparisons
 from simulator.ope.hashed_features import Scales, features_of
 from simulator.ope.overview import Charts
@@ -239,7 +239,7 @@ def evaluate_sessions(question: SessionQuestion, pieces: Sequence[Piece], fan: F
             read += demand_rows(batch, "sessions")
             count_seen(seen, question.targets, piece, batch)
     if not read:
-        raise no_rows(pieces, "sessions to evaluate")
+        raise no_rows_error(pieces, "sessions to evaluate")
     check_columns(question.targets, pieces)
     left_out = left_out_of(pieces)
     rows = _of_a_session(read, question, left_out)

@@ -10,11 +10,11 @@ from simulator.learners.progressive import UNLABELLED, progressive, vw_progressi
 from simulator.learners.rejection import Rejection, rejection
 from simulator.learners.vw_rejection import vw_rejection
 from simulator.learners.vw_target import FORMATS
-from simulator.logs.archive import in_time
-from simulator.logs.base import Piece, caution_of, no_rows
+from simulator.logs.archive import in_time_order
 from simulator.logs.files import files_of
-from simulator.logs.left_out import NOTHING, LeftOut
-from simulator.logs.lines import RecordPiece
+from simulator.logs.left_out import EMPTY_LOG_ADVICE, LeftOut
+from simulator.logs.rows import Piece, caution_of, no_rows_error
+from simulator.logs.text_records import RecordPiece
 from simulator.replay.parse_policy import VwKind
 from simulator.replay.report import PolicyResult
 
@@ -56,14 +56,17 @@ def learn_on(
             thinned = vw_rejection(asked, spans, form, bound=bound, seed=seed, skip_bad=skip_bad)
             if not thinned.rows:
                 raise ReplayError(
-                    f"the log has no rows to evaluate: {thinned.left_out or NOTHING}", "log"
+                    f"the log has no rows to evaluate: {thinned.left_out or EMPTY_LOG_ADVICE}",
+                    "log",
                 )
             return _thinned(asked.called, thinned, thinned.notes)
         vw = vw_progressive(files_of(log), asked.args, form, model=model, skip_bad=skip_bad)
         if vw.examples > vw.labelled:
             vw.left_out.counts[UNLABELLED] += vw.examples - vw.labelled
         if not vw.labelled:
-            raise ReplayError(f"the log has no rows to evaluate: {vw.left_out or NOTHING}", "log")
+            raise ReplayError(
+                f"the log has no rows to evaluate: {vw.left_out or EMPTY_LOG_ADVICE}", "log"
+            )
         numbers = {"rows": vw.labelled, "examples": vw.examples, "skipped": vw.skipped}
         result = PolicyResult(
             asked.called,
@@ -74,13 +77,13 @@ def learn_on(
             notes=list(vw.notes),
         )
         return _said(result, vw.left_out)
-    pieces = in_time(pieces)
+    pieces = in_time_order(pieces)
     every = "every row" if publish_every == 1 else f"every {publish_every:,} rows"
     notes = [f"acts by what it has learned after {every}", *filter(None, [caution_of(pieces)])]
     if method == "progressive":
         done = progressive(asked, pieces, publish_every=publish_every, seed=seed)
         if not done.rows:
-            raise no_rows(pieces)
+            raise no_rows_error(pieces)
         learned = {
             "rows": float(done.rows),
             "skipped": float(done.skipped),
@@ -94,7 +97,7 @@ def learn_on(
         return _said(result, done.left_out)
     thinned = rejection(asked, pieces, bound=bound, publish_every=publish_every, seed=seed)
     if not thinned.rows:
-        raise no_rows(pieces)
+        raise no_rows_error(pieces)
     return _thinned(asked.name, thinned, notes)
 
 

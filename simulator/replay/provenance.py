@@ -11,7 +11,7 @@ import numpy as np
 from bandits.features.hashing import UInt64
 from bandits.log.positions import log_order
 from policies.artifacts.trained_on import LearnedRows, Learning, Seen
-from simulator.logs.base import LogBatch, LoggedDecision, Piece
+from simulator.logs.rows import LogBatch, LoggedDecision, Piece
 from simulator.ope.verdict import Verdict
 
 OTHERS = "evaluate it on rows that came later, or were held back"

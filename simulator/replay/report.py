@@ -6,7 +6,7 @@ from typing import TypeVar
 import msgspec
 
 from simulator.learners.curve import CurvePoint
-from simulator.logs.base import Piece, Waiting, columns_of, waiting_of, waiting_said
+from simulator.logs.rows import Piece, Waiting, columns_of, describe_waiting, waiting_of
 from simulator.ope.comparisons import VERDICTS, Comparison
 from simulator.ope.estimators import Estimate
 from simulator.ope.overview import Charts
@@ -61,7 +61,7 @@ def said_of(log: LogSummary) -> list[tuple[str, str]]:
         said.append(
             (
                 "left out",
-                waiting_said(Waiting(log.waiting, log.waiting_until_ms, log.waiting_until_ms)),
+                describe_waiting(Waiting(log.waiting, log.waiting_until_ms, log.waiting_until_ms)),
             )
         )
     return said

@@ -20,12 +20,12 @@ from bandits.errors import BanditloopError, ReplayError
 from policies.artifacts.learner_model import TrainedModel
 from policies.spec import PolicySpec
 from simulator.learners.online import check_blend
-from simulator.learners.trained import Frozen, frozen, train
-from simulator.logs.base import Piece, no_rows
-from simulator.logs.stretches import count, stretch
+from simulator.learners.trained import FrozenPolicy, frozen_policy, train_on_log
+from simulator.logs.row_ranges import count_rows, row_range
+from simulator.logs.rows import Piece, no_rows_error
 from simulator.ope.reward_model import FittedRewardModel
 from simulator.ope.targets import Logging
-from simulator.parallel import OnRay, connect
+from simulator.parallel import OnRay, join_ray
 from simulator.replay.evaluate import Question, evaluate, plan_of, reward_model, tally
 from simulator.replay.report import Report
 from simulator.replay.search_space import SearchSpace, specs_of
@@ -70,19 +70,19 @@ def search(
     specs = specs_of(space, base, seed=seed)
     for spec in specs:
         check_blend(spec)
-    counts = [count(piece) for piece in pieces]
+    counts = [count_rows(piece) for piece in pieces]
     total = sum(counts)
     first, second = math.floor(LEARN * total), math.floor(SELECT * total)
     rungs = 1 + max(0, math.ceil(math.log(len(specs), space.halving) - 1e-9))
     if not total:
-        raise no_rows(pieces, "rows to search")
+        raise no_rows_error(pieces, "rows to search")
     if first // space.halving ** (rungs - 1) < 1 or second == first:
         raise ReplayError(
             f"{total} rows are too few to search {len(specs)} specs: give more rows or fewer"
             " trials",
             "log",
         )
-    selecting = stretch(pieces, counts, first, second)
+    selecting = row_range(pieces, counts, first, second)
     question = Question([Logging()], ("dr",))
     fan = OnRay(address, options)
     model = reward_model(question, selecting, fan)
@@ -90,7 +90,7 @@ def search(
     left = specs
     for rung in range(rungs):
         rows = first // space.halving ** (rungs - 1 - rung)
-        learning = stretch(pieces, counts, first - rows, first)
+        learning = row_range(pieces, counts, first - rows, first)
         scored = _rung(
             left, learning, selecting, model, address=address, options=options, seed=seed
         )
@@ -102,9 +102,11 @@ def search(
         ]
         left = [spec for spec, _ in ranked[:keep]]
         progress(rung + 1, rungs, trials[-len(ranked) :])
-    learned = [train(spec, stretch(pieces, counts, 0, second)) for spec in _with(left, specs[0])]
+    learned = [
+        train_on_log(spec, row_range(pieces, counts, 0, second)) for spec in _with(left, specs[0])
+    ]
     targets = [_frozen(each, seed) for each in learned]
-    final = evaluate(Question([Logging(), *targets]), stretch(pieces, counts, second, total), fan)
+    final = evaluate(Question([Logging(), *targets]), row_range(pieces, counts, second, total), fan)
     summary = SearchSummary(msgspec.to_builtins(left[0]), trials)
     return Found(left[0], learned[0], msgspec.structs.replace(final, search=summary))
 
@@ -117,7 +119,7 @@ def score(
     seed: int,
 ) -> dict[str, Any]:
     """What a spec earns on some rows after it has learned from others: ``value``, ``lower``, ``verdict``."""
-    target = _frozen(train(spec, learning), seed)
+    target = _frozen(train_on_log(spec, learning), seed)
     plan = plan_of(Question([target], ("dr",)), selecting)
     total = plan.empty()
     for piece in selecting:
@@ -149,7 +151,7 @@ def _rung(
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     from ray import tune  # noqa: PLC0415 - only a search needs Tune
 
-    connect(address)
+    join_ray(address)
     logging.getLogger("ray.tune").setLevel(logging.WARNING)
 
     def trial(config: dict[str, Any], shared: tuple[Any, ...]) -> None:
@@ -189,8 +191,8 @@ def _rung(
     ]
 
 
-def _frozen(model: TrainedModel, seed: int) -> Frozen:
-    return frozen(model, model.spec().name, seed=seed)
+def _frozen(model: TrainedModel, seed: int) -> FrozenPolicy:
+    return frozen_policy(model, model.spec().name, seed=seed)
 
 
 def _with(specs: Sequence[PolicySpec], baseline: PolicySpec) -> list[PolicySpec]:

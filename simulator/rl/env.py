@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from bandits.types import Float32
 from bandits.values import MAX_NUMBER
-from simulator.sessions.base import MAX_STEPS, Session, SessionWorld, features_of
 from simulator.sessions.movielens import movielens_sessions
 from simulator.sessions.satiation import satiation_world
+from simulator.sessions.world import MAX_STEPS, Session, SessionWorld, featurise_session
 
 ENV_ID = "RecSession-v0"
 Observation = dict[str, NDArray[Any]]
@@ -79,7 +79,7 @@ class RecSession(gym.Env[Observation, np.int64]):
         return self._observe(self._session), reward, left, self._steps >= MAX_STEPS and not left, {}
 
     def _observe(self, session: Session) -> Observation:
-        context, actions = features_of(self.world, session.request())
+        context, actions = featurise_session(self.world, session.request())
         self._ids = actions.ids
         features: Float32 = np.zeros((self.world.max_actions, len(self.world.schema)), np.float32)
         features[: len(actions)] = self.world.schema.matrix(context, actions)

@@ -20,10 +20,10 @@ from bandits.types import Float64, Policy
 from policies.blend import load_policy, make_learner
 from policies.spec import PolicySpec, VwConfig
 from simulator.rl.env import session_world
-from simulator.sessions.base import USE, SessionWorld, features_of
 from simulator.sessions.optimum import myopic_return, optimal_return, value_of
 from simulator.sessions.play import SALT, KnowsClicks, play, train_bandit
 from simulator.sessions.satiation import Levels, SatiationWorld
+from simulator.sessions.world import USE, SessionWorld, featurise_session
 
 FLOOR = 0.01
 """Exploration of everything that is played for the comparison."""
@@ -31,25 +31,25 @@ TEMPERATURE = 0.1
 """Of the trained network's softmax when it is played, chosen in a world of another seed (100)."""
 TEST_SEED = 1_000_000
 RL, BANDIT, MYOPIC = "rl", "bandit", "knows clicks"
-_FEW = [("context", "features"), ("context", "scores")]
-_MANY = [*_FEW, ("features", "scores")]
+_CONTEXT_CROSSED = [("context", "features"), ("context", "scores")]
+_ALL_CROSSED = [*_CONTEXT_CROSSED, ("features", "scores")]
 _VW = "--cb_explore_adf --cb_type mtr -q cf -q cs -q fs"
 GRID: Mapping[str, tuple[RidgeConfig | VwConfig, Exploration]] = {
     "ridge, epsilon 0.1": (RidgeConfig(action_bias=False), EpsilonGreedy(0.1)),
     "ridge, epsilon 0.02": (RidgeConfig(action_bias=False), EpsilonGreedy(0.02)),
     "ridge, crossed, epsilon 0.1": (
-        RidgeConfig(action_bias=False, interactions=_FEW),
+        RidgeConfig(action_bias=False, interactions=_CONTEXT_CROSSED),
         EpsilonGreedy(0.1),
     ),
     "ridge, all crossed, epsilon 0.1": (
-        RidgeConfig(action_bias=False, interactions=_MANY),
+        RidgeConfig(action_bias=False, interactions=_ALL_CROSSED),
         EpsilonGreedy(0.1),
     ),
     "ridge, all crossed, LinTS 0.3": (
-        RidgeConfig(action_bias=False, interactions=_MANY),
+        RidgeConfig(action_bias=False, interactions=_ALL_CROSSED),
         LinTs(0.3, draws=50),
     ),
-    "ridge, item biases, epsilon 0.1": (RidgeConfig(interactions=_MANY), EpsilonGreedy(0.1)),
+    "ridge, item biases, epsilon 0.1": (RidgeConfig(interactions=_ALL_CROSSED), EpsilonGreedy(0.1)),
     "VW, all crossed, epsilon 0.1": (VwConfig(_VW), EpsilonGreedy(0.1)),
     "VW, constant rate, epsilon 0.1": (VwConfig(f"{_VW} --power_t 0 -l 0.05"), EpsilonGreedy(0.1)),
 }
@@ -79,13 +79,14 @@ def tuned(
     for name in GRID:
         spec = bandit_named(name)
         policies = [
-            load_policy(greedy(spec), train_bandit(each, spec, steps, 1)) for each in worlds
+            load_policy(without_exploration(spec), train_bandit(each, spec, steps, 1))
+            for each in worlds
         ]
         played = [play(*pair, sessions, TEST_SEED) for pair in zip(worlds, policies, strict=True)]
         yield name, float(np.mean([each.returns.mean() for each in played]))
 
 
-class Cell(msgspec.Struct, frozen=True):
+class SessionCell(msgspec.Struct, frozen=True):
     """``policy``: rl, bandit or knows clicks.
 
     ``steps``: decisions to train on; ``sessions``: played afterwards.
@@ -99,7 +100,7 @@ class Cell(msgspec.Struct, frozen=True):
     gamma: float = 0.97
 
 
-class Result(msgspec.Struct, frozen=True):
+class SessionCellResult(msgspec.Struct, frozen=True):
     """``mean``: return of a session, ``length``: its decisions.
 
     ``exact``: in the small world, the expected return of this policy and of the best there are,
@@ -107,7 +108,7 @@ class Result(msgspec.Struct, frozen=True):
     time: of training, and playing.
     """
 
-    cell: Cell
+    cell: SessionCell
     mean: float
     length: float
     exact: dict[str, float]
@@ -116,7 +117,7 @@ class Result(msgspec.Struct, frozen=True):
     played_s: float
 
 
-class Ratio(msgspec.Struct, frozen=True):
+class ReturnRatio(msgspec.Struct, frozen=True):
     """RL's mean return over another's, and an interval at 95% over the seeds, which are what is drawn."""
 
     world: str
@@ -128,7 +129,7 @@ class Ratio(msgspec.Struct, frozen=True):
     seeds: int
 
 
-def run_cell(cell: Cell) -> Result:
+def run_session_cell(cell: SessionCell) -> SessionCellResult:
     """Train, then play.
 
     Raises:
@@ -149,7 +150,7 @@ def run_cell(cell: Cell) -> Result:
         )
     trained = time.process_time()
     played = play(world, policy, cell.sessions, TEST_SEED + cell.seed)
-    return Result(
+    return SessionCellResult(
         cell,
         float(played.returns.mean()),
         float(played.lengths.mean()),
@@ -160,7 +161,7 @@ def run_cell(cell: Cell) -> Result:
     )
 
 
-def _trained_rl(cell: Cell) -> tuple[Policy, list[tuple[int, float]]]:
+def _trained_rl(cell: SessionCell) -> tuple[Policy, list[tuple[int, float]]]:
     from simulator.rl.train import Training, train_rl  # noqa: PLC0415 - torch and RLlib, only where they train
 
     trained = train_rl(
@@ -181,12 +182,12 @@ def _trained_rl(cell: Cell) -> tuple[Policy, list[tuple[int, float]]]:
     ]
 
 
-def _trained_bandit(cell: Cell, world: SessionWorld) -> Policy:
+def _trained_bandit(cell: SessionCell, world: SessionWorld) -> Policy:
     spec = bandit_named(TUNED[cell.world])
-    return load_policy(greedy(spec), train_bandit(world, spec, cell.steps, cell.seed))
+    return load_policy(without_exploration(spec), train_bandit(world, spec, cell.steps, cell.seed))
 
 
-def greedy(spec: PolicySpec) -> PolicySpec:
+def without_exploration(spec: PolicySpec) -> PolicySpec:
     """The policy that shows what it has learned, and explores no more than the floor."""
     exploration: Exploration = Greedy()
     return msgspec.structs.replace(spec, exploration=exploration)
@@ -210,10 +211,10 @@ def _choice(world: SatiationWorld, policy: Policy, group: int, levels: Levels) -
     """float64[items]: what a policy would show a user of this group with these satiations."""
     scores = world.affinities[group][world.topics]
     request = world.request(group, np.arange(len(world.ids)), scores, levels)
-    return policy.pmf(*features_of(world, request))
+    return policy.pmf(*featurise_session(world, request))
 
 
-def ratios(results: Iterable[Result]) -> list[Ratio]:
+def ratios(results: Iterable[SessionCellResult]) -> list[ReturnRatio]:
     """By world, gamma and peer, of the seeds that have both; in the order they come."""
     done = list(results)
     groups: dict[tuple[str, float, str], list[float]] = {}
@@ -226,7 +227,7 @@ def ratios(results: Iterable[Result]) -> list[Ratio]:
     return [_ratio(*at, np.log(np.array(values))) for at, values in groups.items()]
 
 
-def _ratio(world: str, gamma: float, against: str, logs: Float64) -> Ratio:
+def _ratio(world: str, gamma: float, against: str, logs: Float64) -> ReturnRatio:
     """Geometric mean, with Student's interval for its logarithm."""
     count = len(logs)
     mean = float(logs.mean())
@@ -235,7 +236,7 @@ def _ratio(world: str, gamma: float, against: str, logs: Float64) -> Ratio:
         if count > 1
         else np.inf
     )
-    return Ratio(
+    return ReturnRatio(
         world,
         gamma,
         against,

@@ -29,10 +29,10 @@ from bandits.rl.feature_schema import FeatureSchema
 from bandits.rl.network import Network, RlConfig, encode_network
 from policies.artifacts.learner_model import TrainedModel
 from policies.spec import PolicySpec
-from simulator.parallel import connect
+from simulator.parallel import join_ray
 from simulator.rl.env import ENV_ID, RecSession, session_world
 from simulator.rl.network import SharedScorer
-from simulator.sessions.base import USE
+from simulator.sessions.world import USE
 
 BATCH, MINIBATCH, EPOCHS = 2048, 256, 8
 ENVS = 32
@@ -62,7 +62,7 @@ class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     env_runners: Annotated[int, msgspec.Meta(ge=0)] = 0
 
 
-class Point(msgspec.Struct, frozen=True):
+class TrainingPoint(msgspec.Struct, frozen=True):
     """An iteration's end: decisions so far, the mean return and length of the sessions that ended lately."""
 
     steps: int
@@ -71,12 +71,12 @@ class Point(msgspec.Struct, frozen=True):
     entropy: float
 
 
-class Trained(msgspec.Struct, frozen=True):
+class TrainedNetwork(msgspec.Struct, frozen=True):
     """What came out: the network, and how the training went."""
 
     training: Training
     network: Network
-    curve: list[Point]
+    curve: list[TrainingPoint]
 
     def spec(
         self, name: str = "sessions", *, temperature: float = 1.0, floor: float = 0.01
@@ -104,9 +104,9 @@ def train_rl(
     *,
     folder: Path | None = None,
     resume: bool = False,
-    progress: Callable[[Point], None] = lambda _: None,
+    progress: Callable[[TrainingPoint], None] = lambda _: None,
     address: Literal["local", "auto"] | str = "local",  # noqa: PYI051 - HOST:PORT
-) -> Trained:
+) -> TrainedNetwork:
     """Train.
 
     With a ``folder``, leave a checkpoint there after every iteration, from which ``resume`` goes
@@ -118,7 +118,7 @@ def train_rl(
     """
     world = session_world(training.world, training.world_seed)
     held, curve = _read(folder, training, len(world.schema)) if resume else ({}, [])
-    connect(address)  # whatever its env runners, RLlib would join any cluster it finds
+    join_ray(address)  # whatever its env runners, RLlib would join any cluster it finds
     with _algorithm(training, started=len(curve)) as algorithm:
         if held:
             algorithm.learner_group.foreach_learner(lambda learner, **_: _restore(learner, held))
@@ -131,7 +131,7 @@ def train_rl(
             played = result["env_runners"]
             done += int(played["num_env_steps_sampled"])
             curve.append(
-                Point(
+                TrainingPoint(
                     done,
                     float(played.get("episode_return_mean", math.nan)),
                     float(played.get("episode_len_mean", math.nan)),
@@ -149,7 +149,7 @@ def train_rl(
                 _write(folder, training, state, curve)
             progress(curve[-1])
         arrays = algorithm.get_module().arrays()
-    return Trained(training, Network.of(world.schema.names, arrays), curve)
+    return TrainedNetwork(training, Network.of(world.schema.names, arrays), curve)
 
 
 @contextmanager
@@ -228,7 +228,9 @@ def _restore(learner: Any, held: dict[str, Any]) -> None:
     )
 
 
-def _write(folder: Path, training: Training, state: dict[str, Any], curve: list[Point]) -> None:
+def _write(
+    folder: Path, training: Training, state: dict[str, Any], curve: list[TrainingPoint]
+) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     said = {
         "training": msgspec.json.encode(training).decode(),
@@ -241,7 +243,7 @@ def _write(folder: Path, training: Training, state: dict[str, Any], curve: list[
 
 def _read(
     folder: Path | None, training: Training, features: int
-) -> tuple[dict[str, Any], list[Point]]:
+) -> tuple[dict[str, Any], list[TrainingPoint]]:
     """The arrays of a checkpoint, and the curve until then.
 
     Raises:
@@ -254,7 +256,7 @@ def _read(
             said = file.metadata() or {}
             held = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
         before = msgspec.json.decode(said.get("training", ""), type=Training)
-        curve = msgspec.json.decode(said.get("curve", ""), type=list[Point])
+        curve = msgspec.json.decode(said.get("curve", ""), type=list[TrainingPoint])
     except (SafetensorError, OSError, msgspec.MsgspecError) as error:
         raise SnapshotError(f"{folder / CHECKPOINT} is damaged: {error}", "checkpoint") from error
     free = {"steps": 0, "env_runners": 0}

@@ -24,7 +24,7 @@ from bandits.values import FeatureMap
 from policies.catalogue import Catalogue
 from policies.requests import ActionRequest, RankRequest
 from simulator.data import datasets
-from simulator.sessions.base import Step
+from simulator.sessions.world import Step
 from simulator.worlds.movielens import LIKED, MovieLensWorld
 
 PAUSE_S = 1800
@@ -45,7 +45,7 @@ class Leaving:
     returns: Float64
 
 
-def logistic(features: Float64, outcome: Float64, steps: int = 25) -> Float64:
+def fit_logistic(features: Float64, outcome: Float64, steps: int = 25) -> Float64:
     """Coefficients of maximum likelihood, float64[d], by Newton's method.
 
     ``features``: float64[n, d].
@@ -68,11 +68,11 @@ def leaving_of(ratings: NDArray[np.void]) -> Leaving:
     place = np.arange(len(ordered)) - np.repeat(starts, lengths)
     liked = (ordered["rating"] >= LIKED).astype(np.float64)
     last = np.concatenate([first[1:], [True]]).astype(np.float64)
-    leaves = logistic(np.stack([np.ones(len(ordered)), liked, np.log1p(place)], axis=1), last)
+    leaves = fit_logistic(np.stack([np.ones(len(ordered)), liked, np.log1p(place)], axis=1), last)
     share = np.add.reduceat(liked, starts) / lengths
     user = ordered["user"][starts]
     followed = np.concatenate([user[1:] == user[:-1], [False]]).astype(np.float64)
-    return Leaving(leaves, logistic(np.stack([np.ones(len(starts)), share], axis=1), followed))
+    return Leaving(leaves, fit_logistic(np.stack([np.ones(len(starts)), share], axis=1), followed))
 
 
 class MovieLensSessions:

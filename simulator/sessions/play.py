@@ -10,12 +10,12 @@ from bandits.kernels.actions import draw
 from bandits.types import ActionSet, Context, Float64, Interaction, Pmf, Policy, Snapshot, check_pmf
 from policies.blend import load_policy, make_learner
 from policies.spec import PolicySpec
-from simulator.sessions.base import MAX_STEPS, Session, SessionWorld, features_of
 from simulator.sessions.satiation import SatiationSession
+from simulator.sessions.world import MAX_STEPS, Session, SessionWorld, featurise_session
 
 SALT = b"sessions"
 PUBLISH_EVERY = 500
-TOGETHER = 32
+SESSIONS_IN_TURN = 32
 """Sessions that a learning bandit serves in turn, so that it does not learn from one user at a time."""
 
 
@@ -68,7 +68,7 @@ def play(
             pmf = (
                 policy.pmf_of(session)
                 if isinstance(policy, KnowsClicks)
-                else check_pmf(policy.pmf(*features_of(world, request)))
+                else check_pmf(policy.pmf(*featurise_session(world, request)))
             )
             reward, left = session.choose(
                 (request.actions or [])[draw(pmf, float(chance[step]))].id
@@ -92,17 +92,18 @@ def train_bandit(
     learner = make_learner(spec, salt=SALT)
     policy = load_policy(spec, learner.snapshot("0-0"))
     chance = np.random.default_rng([seed, 3])
-    started = TOGETHER
+    started = SESSIONS_IN_TURN
     playing = [
-        world.session(np.random.default_rng([seed, number, 2])) for number in range(TOGETHER)
+        world.session(np.random.default_rng([seed, number, 2]))
+        for number in range(SESSIONS_IN_TURN)
     ]
-    lengths = [0] * TOGETHER
+    lengths = [0] * SESSIONS_IN_TURN
     pending: list[Interaction] = []
     for number in range(steps):
-        place = number % TOGETHER
+        place = number % SESSIONS_IN_TURN
         session = playing[place]
         request = session.request()
-        context, actions = features_of(world, request)
+        context, actions = featurise_session(world, request)
         pmf = check_pmf(policy.pmf(context, actions))
         chosen = draw(pmf, float(chance.random()))
         reward, left = session.choose(actions.ids[chosen])

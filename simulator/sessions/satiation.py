@@ -29,7 +29,7 @@ from bandits.types import Float64
 from bandits.values import FeatureMap
 from policies.catalogue import Catalogue
 from policies.requests import ActionRequest, RankRequest
-from simulator.sessions.base import Step
+from simulator.sessions.world import Step
 
 Levels = NDArray[np.int64]
 

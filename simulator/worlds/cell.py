@@ -11,33 +11,33 @@ import numpy as np
 from bandits.log.join import Join
 from bandits.log.records import LogEntry
 from policies.spec import PolicySpec
-from simulator.logs.archive import plain, rows_of
-from simulator.logs.base import BATCH_ROWS, LogBatch, LoggedDecision, batch_of
+from simulator.logs.archive import decision_rows, evaluation_rule
+from simulator.logs.rows import BATCH_ROWS, LogBatch, LoggedDecision, batch_of
 from simulator.ope.reward_model import DEFAULT
 from simulator.ope.verdict import Verdict
 from simulator.replay.evaluate import Question, evaluate
 from simulator.worlds.loop import run_loop
-from simulator.worlds.presets import World
+from simulator.worlds.presets import WorldPreset
 from simulator.worlds.synthetic import SyntheticWorld
-from simulator.worlds.targets import Kind, KnownTarget, Truth, truth_of
+from simulator.worlds.targets import KnownTarget, KnownTargetKind, Truth, truth_of
 
 Rewards = Literal["as joined", "rescaled"]
 """Of a log: as the join has them, or those that came divided by the share that comes."""
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
+class WorldCell:
     """A piece of an experiment, independent of all others."""
 
-    world: World
+    world: WorldPreset
     policy: PolicySpec
     seed: int
     rounds: int
-    targets: Sequence[Kind]
+    targets: Sequence[KnownTargetKind]
     models: Sequence[str] = DEFAULT
 
 
-class Finding(msgspec.Struct, frozen=True):
+class TargetEstimate(msgspec.Struct, frozen=True):
     """What one estimator says of one target."""
 
     target: str
@@ -49,7 +49,7 @@ class Finding(msgspec.Struct, frozen=True):
     verdict: Verdict
 
 
-class CellResult(msgspec.Struct, frozen=True):
+class WorldCellResult(msgspec.Struct, frozen=True):
     """``mean_reward``: earned per round, whether or not the reward came.
 
     ``quarters``: the same, by quarter of the run.
@@ -65,7 +65,7 @@ class CellResult(msgspec.Struct, frozen=True):
     regret: float
     quarters: list[float]
     truths: dict[str, Truth]
-    findings: list[Finding]
+    findings: list[TargetEstimate]
 
 
 @dataclass(slots=True)
@@ -81,7 +81,7 @@ class MemoryPiece:
             yield batch_of(self.rows[start : start + BATCH_ROWS])
 
 
-def run_cell(cell: Cell) -> CellResult:
+def run_world_cell(cell: WorldCell) -> WorldCellResult:
     """Let the policy choose in the world, then evaluate the targets on its log."""
     world, spec = cell.world.made(cell.seed, cell.rounds), cell.world.policy(cell.policy)
     run = run_loop(
@@ -89,11 +89,11 @@ def run_cell(cell: Cell) -> CellResult:
     )
     rows = rows_of_log(run.log, spec)
     targets = [KnownTarget(kind, world) for kind in cell.targets]
-    said = findings(rows, targets, "as joined", cell.models)
+    said = estimate_targets(rows, targets, "as joined", cell.models)
     lost = cell.world.timing.lost
     if lost:
-        said += findings(rescaled(rows, 1.0 - lost), targets, "rescaled", cell.models)
-    return CellResult(
+        said += estimate_targets(rescaled(rows, 1.0 - lost), targets, "rescaled", cell.models)
+    return WorldCellResult(
         world=cell.world.name,
         policy=spec.name,
         seed=cell.seed,
@@ -106,7 +106,9 @@ def run_cell(cell: Cell) -> CellResult:
 
 
 @lru_cache(maxsize=8)
-def _truths(world: World, seed: int, rounds: int, kinds: tuple[Kind, ...]) -> Mapping[str, Truth]:
+def _truths(
+    world: WorldPreset, seed: int, rounds: int, kinds: tuple[KnownTargetKind, ...]
+) -> Mapping[str, Truth]:
     """By target. The policies of a seed follow each other, and have them in common."""
     made = world.made(seed, rounds)
     return {kind.name: truth_of(KnownTarget(kind, made), made, rounds, seed) for kind in kinds}
@@ -114,9 +116,9 @@ def _truths(world: World, seed: int, rounds: int, kinds: tuple[Kind, ...]) -> Ma
 
 def rows_of_log(log: Iterable[LogEntry], spec: PolicySpec) -> list[LoggedDecision]:
     """A run's decisions in their order, as the archive of that log would give them to an evaluation."""
-    rule = plain(spec.join)
+    rule = evaluation_rule(spec.join)
     join = Join(lambda _: rule, rule=rule)
-    return [row for entry in log for joined in join.apply(entry) for row in rows_of(joined)]
+    return [row for entry in log for joined in join.apply(entry) for row in decision_rows(joined)]
 
 
 def rescaled(rows: Iterable[LoggedDecision], arriving: float) -> list[LoggedDecision]:
@@ -128,19 +130,21 @@ def rescaled(rows: Iterable[LoggedDecision], arriving: float) -> list[LoggedDeci
     return [replace(row, reward=row.reward / arriving) for row in rows]
 
 
-def findings(
+def estimate_targets(
     rows: Sequence[LoggedDecision],
     targets: Sequence[KnownTarget],
     rewards: Rewards,
     models: Sequence[str] = DEFAULT,
-) -> list[Finding]:
+) -> list[TargetEstimate]:
     """What every estimator says of every target, with normal 95% intervals.
 
     ``models``: of rewards, by name.
     """
     report = evaluate(Question(targets, models=models), [MemoryPiece(rows)])
     return [
-        Finding(result.policy, name, rewards, each.value, each.stderr, each.interval, each.verdict)
+        TargetEstimate(
+            result.policy, name, rewards, each.value, each.stderr, each.interval, each.verdict
+        )
         for result in report.results
         for name, each in result.estimates.items()
     ]

@@ -11,12 +11,14 @@ import msgspec
 from bandits.errors import InvalidFieldError
 from policies.spec import PolicySpec
 from simulator.ope.reward_model import DEFAULT, RewardModel
-from simulator.worlds.cell import Cell, CellResult, run_cell
-from simulator.worlds.presets import POLICIES, WORLDS, World
+from simulator.worlds.cell import WorldCell, WorldCellResult, run_world_cell
+from simulator.worlds.presets import POLICIES, WORLDS, WorldPreset
 from simulator.worlds.scores import LoopScore, Score, loop_scores, scores
-from simulator.worlds.targets import TARGETS, Kind
+from simulator.worlds.targets import TARGETS, KnownTargetKind
 
-Fan = Callable[[Callable[[Cell], CellResult], Sequence[Cell]], Iterable[CellResult]]
+RunCells = Callable[
+    [Callable[[WorldCell], WorldCellResult], Sequence[WorldCell]], Iterable[WorldCellResult]
+]
 """Applies a function to every cell, here or elsewhere, and yields the results in the order of the cells."""
 
 
@@ -27,9 +29,9 @@ class Experiment:
     ``models``: the reward models that are tried for DM and DR.
     """
 
-    worlds: Sequence[World] = tuple(WORLDS.values())
+    worlds: Sequence[WorldPreset] = tuple(WORLDS.values())
     policies: Sequence[PolicySpec] = tuple(POLICIES.values())
-    targets: Sequence[Kind] = TARGETS
+    targets: Sequence[KnownTargetKind] = TARGETS
     seeds: int = 20
     first_seed: int = 0
     rounds: int = 1000
@@ -57,10 +59,10 @@ class Experiment:
                     f"--{option}: {number} is too few; give {least} or more", option
                 )
 
-    def cells(self) -> list[Cell]:
+    def cells(self) -> list[WorldCell]:
         """By world, seed and policy."""
         return [
-            Cell(world, spec, seed, self.rounds, tuple(self.targets), tuple(self.models))
+            WorldCell(world, spec, seed, self.rounds, tuple(self.targets), tuple(self.models))
             for world in self.worlds
             for seed in range(self.first_seed, self.first_seed + self.seeds)
             for spec in self.policies
@@ -80,12 +82,12 @@ class WorldsReport(msgspec.Struct, frozen=True):
     loops: list[LoopScore]
     scores: list[Score]
     details: list[Score]
-    cells: list[CellResult]
+    cells: list[WorldCellResult]
 
 
-def run_experiment(experiment: Experiment, fan: Fan = map) -> WorldsReport:
+def run_experiment(experiment: Experiment, fan: RunCells = map) -> WorldsReport:
     """Run every cell and score what came out."""
-    done = list(fan(run_cell, experiment.cells()))
+    done = list(fan(run_world_cell, experiment.cells()))
     seeds = list(range(experiment.first_seed, experiment.first_seed + experiment.seeds))
     return WorldsReport(
         experiment.rounds, seeds, loop_scores(done), scores(done), scores(done, detailed=True), done

@@ -16,7 +16,7 @@ from simulator.worlds.synthetic import SyntheticWorld
 
 
 @dataclass(frozen=True, slots=True)
-class World:
+class WorldPreset:
     """A SyntheticWorld in all but its seed, and what happens to its rewards on their way.
 
     ``turn``: radians by which the truth turns over a whole run. ``window_s``: how long a decision
@@ -55,14 +55,14 @@ class World:
         )
 
 
-WORLDS: Mapping[str, World] = {
+WORLDS: Mapping[str, WorldPreset] = {
     world.name: world
     for world in (
-        World("steady"),
-        World("drift", turn=pi / 2),
-        World("delayed", timing=Timing(delay_ms=500.0), window_s=4.0),
-        World("missing", timing=Timing(delay_ms=0.0, lost=0.3)),
-        World("skewed", scale=0.5, offset=-2.0, spread=1.0),
+        WorldPreset("steady"),
+        WorldPreset("drift", turn=pi / 2),
+        WorldPreset("delayed", timing=Timing(delay_ms=500.0), window_s=4.0),
+        WorldPreset("missing", timing=Timing(delay_ms=0.0, lost=0.3)),
+        WorldPreset("skewed", scale=0.5, offset=-2.0, spread=1.0),
     )
 }
 _RIDGE = RidgeConfig(interactions=[("context", "item")])
@@ -79,7 +79,7 @@ POLICIES: Mapping[str, PolicySpec] = {
 }
 
 
-def world_named(name: str) -> World:
+def world_named(name: str) -> WorldPreset:
     """One of WORLDS.
 
     Raises:

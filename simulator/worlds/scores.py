@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 
 from bandits.types import Float64
-from simulator.worlds.cell import CellResult, Finding, Rewards
+from simulator.worlds.cell import Rewards, TargetEstimate, WorldCellResult
 
 Key = tuple[Any, ...]
 
@@ -24,7 +24,7 @@ class Figure(msgspec.Struct, frozen=True):
 
 
 class LoopScore(msgspec.Struct, frozen=True):
-    """How a policy did in a world: means over seeds of what CellResult has."""
+    """How a policy did in a world: means over seeds of what WorldCellResult has."""
 
     world: str
     policy: str
@@ -57,9 +57,9 @@ class Score(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     unreliable: Figure
 
 
-def loop_scores(cells: Iterable[CellResult]) -> list[LoopScore]:
+def loop_scores(cells: Iterable[WorldCellResult]) -> list[LoopScore]:
     """By world and policy, in the order they come."""
-    groups: dict[tuple[str, str], list[CellResult]] = {}
+    groups: dict[tuple[str, str], list[WorldCellResult]] = {}
     for cell in cells:
         groups.setdefault((cell.world, cell.policy), []).append(cell)
     return [
@@ -76,17 +76,17 @@ def loop_scores(cells: Iterable[CellResult]) -> list[LoopScore]:
     ]
 
 
-def scores(cells: Iterable[CellResult], *, detailed: bool = False) -> list[Score]:
+def scores(cells: Iterable[WorldCellResult], *, detailed: bool = False) -> list[Score]:
     """By world and estimator, or by policy and target as well if ``detailed``, in the order they come."""
 
-    def key(cell: CellResult, found: Finding) -> Key:
+    def key(cell: WorldCellResult, found: TargetEstimate) -> Key:
         at = (cell.world, found.estimator, found.rewards)
         return (*at, cell.policy, found.target) if detailed else at
 
     return [_score(at, by_seed) for at, by_seed in _grouped(cells, key).items()]
 
 
-def ratio(above: Float64, below: Float64) -> Figure:
+def ratio_of_sums(above: Float64, below: Float64) -> Figure:
     """The ratio of two sums over S seeds, float64[S] each, with its linearised standard error.
 
     Cochran 1977, "Sampling Techniques", section 6.4; with as many cases in each seed, the mean and
@@ -103,10 +103,10 @@ def ratio(above: Float64, below: Float64) -> Figure:
 
 
 def _grouped(
-    cells: Iterable[CellResult], key: Callable[[CellResult, Finding], Key]
-) -> dict[Key, dict[int, list[tuple[Finding, float]]]]:
+    cells: Iterable[WorldCellResult], key: Callable[[WorldCellResult, TargetEstimate], Key]
+) -> dict[Key, dict[int, list[tuple[TargetEstimate, float]]]]:
     """By key and seed: what was found, and the truth."""
-    out: dict[Key, dict[int, list[tuple[Finding, float]]]] = {}
+    out: dict[Key, dict[int, list[tuple[TargetEstimate, float]]]] = {}
     for cell in cells:
         for found in cell.findings:
             by_seed = out.setdefault(key(cell, found), {})
@@ -114,16 +114,16 @@ def _grouped(
     return out
 
 
-def _score(at: Key, by_seed: dict[int, list[tuple[Finding, float]]]) -> Score:
+def _score(at: Key, by_seed: dict[int, list[tuple[TargetEstimate, float]]]) -> Score:
     world, estimator, rewards, *rest = at
     policy, target = rest or (None, None)
 
-    def total(function: Callable[[Finding, float], float]) -> Float64:
+    def total(function: Callable[[TargetEstimate, float], float]) -> Float64:
         return np.array([sum(function(*each) for each in seed) for seed in by_seed.values()])
 
     count = total(lambda _found, _truth: 1.0)
     trusted = total(lambda found, _truth: found.verdict == "reliable")
-    squared = ratio(total(lambda found, truth: (found.value - truth) ** 2), count)
+    squared = ratio_of_sums(total(lambda found, truth: (found.value - truth) ** 2), count)
     rmse = float(np.sqrt(squared.value))
     return Score(
         world=world,
@@ -132,22 +132,22 @@ def _score(at: Key, by_seed: dict[int, list[tuple[Finding, float]]]) -> Score:
         policy=policy,
         target=target,
         estimates=int(count.sum()),
-        bias=ratio(total(lambda found, truth: found.value - truth), count),
+        bias=ratio_of_sums(total(lambda found, truth: found.value - truth), count),
         rmse=Figure(rmse, squared.stderr / (2.0 * rmse) if rmse else 0.0),
-        coverage=ratio(total(_covered), count),
-        trusted_coverage=ratio(
+        coverage=ratio_of_sums(total(_covered), count),
+        trusted_coverage=ratio_of_sums(
             total(lambda found, truth: found.verdict == "reliable" and _covered(found, truth)),
             trusted,
         ),
-        reliable=ratio(trusted, count),
-        weak=ratio(total(lambda found, _truth: found.verdict == "weak"), count),
-        unreliable=ratio(total(lambda found, _truth: found.verdict == "unreliable"), count),
+        reliable=ratio_of_sums(trusted, count),
+        weak=ratio_of_sums(total(lambda found, _truth: found.verdict == "weak"), count),
+        unreliable=ratio_of_sums(total(lambda found, _truth: found.verdict == "unreliable"), count),
     )
 
 
-def _covered(found: Finding, truth: float) -> bool:
+def _covered(found: TargetEstimate, truth: float) -> bool:
     return found.interval[0] <= truth <= found.interval[1]
 
 
 def _mean(values: Sequence[float]) -> Figure:
-    return ratio(np.array(values), np.ones(len(values)))
+    return ratio_of_sums(np.array(values), np.ones(len(values)))

@@ -10,7 +10,7 @@ from bandits.errors import InvalidFieldError
 from bandits.exploration import Positive
 from bandits.types import Float64, Pmf
 from policies.typed_yaml import parse_yaml, read
-from simulator.logs.base import LoggedDecision
+from simulator.logs.rows import LoggedDecision
 from simulator.ope.targets import RowTarget
 from simulator.worlds.synthetic import SyntheticWorld
 
@@ -18,7 +18,7 @@ PAIRS = 1 << 15
 """Contexts from which a true value is computed, each beside its mirror image."""
 
 
-class UniformKind(
+class UniformTargetKind(
     msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="uniform", tag_field="kind"
 ):
     """Every action alike."""
@@ -33,7 +33,7 @@ class UniformKind(
         return np.full(means.shape, 1.0 / means.shape[1])
 
 
-class SoftmaxKind(
+class SoftmaxTargetKind(
     msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="softmax", tag_field="kind"
 ):
     """Probability proportional to exp(expected reward / temperature)."""
@@ -52,7 +52,7 @@ class SoftmaxKind(
         return weights
 
 
-class BestKind(
+class BestTargetKind(
     msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="best", tag_field="kind"
 ):
     """The action of the highest expected reward with probability 1 - epsilon, any action otherwise."""
@@ -73,8 +73,8 @@ class BestKind(
         return pmfs
 
 
-Kind = UniformKind | SoftmaxKind | BestKind
-TARGETS: tuple[Kind, ...] = (UniformKind(), SoftmaxKind(), BestKind())
+KnownTargetKind = UniformTargetKind | SoftmaxTargetKind | BestTargetKind
+TARGETS: tuple[KnownTargetKind, ...] = (UniformTargetKind(), SoftmaxTargetKind(), BestTargetKind())
 
 
 class KnownTarget(RowTarget):
@@ -83,7 +83,7 @@ class KnownTarget(RowTarget):
     It knows the world as it starts, and does not follow its drift.
     """
 
-    def __init__(self, kind: Kind, world: SyntheticWorld) -> None:
+    def __init__(self, kind: KnownTargetKind, world: SyntheticWorld) -> None:
         super().__init__(kind.name)
         self._kind, self._world = kind, world
 
@@ -122,7 +122,7 @@ def truth_of(
     return Truth(float(means.mean()), float(means.std(ddof=1) / np.sqrt(pairs)))
 
 
-def target_named(text: str) -> Kind:
+def target_named(text: str) -> KnownTargetKind:
     """``uniform``, ``softmax``, ``best``, or one with its number in YAML: ``{kind: softmax, temperature: 0.1}``.
 
     Raises:
@@ -130,7 +130,8 @@ def target_named(text: str) -> Kind:
     """
     try:
         raw = parse_yaml(text)
-        kind: Kind = read({"kind": raw} if isinstance(raw, str) else raw, Kind)  # type: ignore[arg-type] # a union
+        given = {"kind": raw} if isinstance(raw, str) else raw
+        kind: KnownTargetKind = read(given, KnownTargetKind)  # type: ignore[arg-type] # a union
     except InvalidFieldError as error:
         raise InvalidFieldError(
             f"--target: {text}: {error.message}; use uniform, softmax, best,"

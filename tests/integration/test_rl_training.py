@@ -14,7 +14,7 @@ from policies.artifacts.learner_model import decode_trained
 from policies.spec import load_spec
 from serve_app.cli.train import app
 from simulator.rl.env import RecSession
-from simulator.rl.experiment import BANDIT, MYOPIC, RL, Cell, ratios, run_cell
+from simulator.rl.experiment import BANDIT, MYOPIC, RL, SessionCell, ratios, run_session_cell
 from simulator.rl.network import SharedScorer
 from simulator.rl.train import CHECKPOINT, Training, train_rl
 
@@ -150,12 +150,12 @@ def test_the_command_writes_a_model_and_a_spec_that_serves_it(tmp_path):
 
 def test_the_experiment_in_small():
     """Every policy of it, in the world whose optimum is known; too short to learn much."""
-    cells = [Cell("small", 0, policy, 2048, 20) for policy in (RL, BANDIT, MYOPIC)]
-    results = [run_cell(cell) for cell in cells]
+    cells = [SessionCell("small", 0, policy, 2048, 20) for policy in (RL, BANDIT, MYOPIC)]
+    results = [run_session_cell(cell) for cell in cells]
     assert [each.against for each in ratios(results)] == [BANDIT, MYOPIC]
     assert ratios(results)[0].value == pytest.approx(results[0].mean / results[1].mean)
     for name, each in zip((RL, BANDIT), results, strict=False):
         assert 0.0 < each.exact[name] <= each.exact["optimum"]
     assert results[0].curve
     with pytest.raises(InvalidFieldError, match="no policy 'best'"):
-        run_cell(Cell("small", 0, "best", 1, 1))
+        run_session_cell(SessionCell("small", 0, "best", 1, 1))

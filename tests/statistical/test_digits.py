@@ -16,7 +16,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
 
 from bandits.types import Float64
-from simulator.logs.base import LogBatch, LoggedDecision, batch_of
+from simulator.logs.rows import LogBatch, LoggedDecision, batch_of
 from simulator.ope.targets import RowTarget
 from simulator.replay.evaluate import Question, evaluate
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from bandits.errors import ReplayError
 from bandits.features.hashing import UInt64
 from bandits.types import Float64
-from simulator.logs.base import LoggedDecision
+from simulator.logs.rows import LoggedDecision
 from simulator.ope.hashed_features import Scales, design, parts_of
 from simulator.ope.reward_model import fold_of
 

@@ -16,8 +16,7 @@ from serve_app.cli.replay import csv_columns
 from simulator.logs.csv_log import CsvColumns
 from simulator.replay.parse_policy import Kind, policy_of
 from simulator.replay.search_space import Choice, LogUniform, SearchSpace, Uniform, load_space
-from simulator.worlds.targets import Kind as TargetKind
-from simulator.worlds.targets import target_named
+from simulator.worlds.targets import KnownTargetKind, target_named
 
 FILES: dict[str, Any] = {
     "policy": PolicySpec,
@@ -27,7 +26,7 @@ FILES: dict[str, Any] = {
     "loguniform": LogUniform,
     "keys": dict[KeyId, Key],
     "replay's policy": Kind,
-    "a world's target": TargetKind,
+    "a world's target": KnownTargetKind,
     "columns": CsvColumns,
 }
 REQUIRED: dict[str, Any] = {  # a value for each field that has no default

@@ -17,7 +17,7 @@ from bandits.vw.learner import VwLearner, VwModel, load_vw
 from bandits.vw.log_reader import Label, LogFormat, VwLogReader
 from policies.spec import PolicySpec, VwConfig
 from simulator.learners.progressive import progressive, vw_progressive
-from simulator.learners.trained import train
+from simulator.learners.trained import train_on_log
 from simulator.logs.dsjson import dsjson_pieces
 from simulator.logs.vw_text import text_pieces
 
@@ -233,14 +233,14 @@ def test_policies_of_this_project_learn_the_same_without_the_bad_rows(
     (expected,) = [progressive(SPEC, text_pieces(good))]
     found = progressive(SPEC, text_pieces(mixed, skip_bad=True))
     assert (found.ips, found.skipped, expected.skipped) == (expected.ips, 1, 0)
-    taught = train(SPEC, text_pieces(mixed, skip_bad=True))
-    assert taught.checkpoint == train(SPEC, text_pieces(good)).checkpoint
+    taught = train_on_log(SPEC, text_pieces(mixed, skip_bad=True))
+    assert taught.checkpoint == train_on_log(SPEC, text_pieces(good)).checkpoint
     broken_json = GOOD_JSON[5].replace(*JUNK_JSON[5], 1)
     lines = written(tmp_path / "json", [*GOOD_JSON[:60], broken_json, *GOOD_JSON[60:]])
     clean = written(tmp_path / "clean", GOOD_JSON)
     assert (
-        train(SPEC, dsjson_pieces(lines, skip_bad=True)).checkpoint
-        == train(SPEC, dsjson_pieces(clean)).checkpoint
+        train_on_log(SPEC, dsjson_pieces(lines, skip_bad=True)).checkpoint
+        == train_on_log(SPEC, dsjson_pieces(clean)).checkpoint
     )
 
 

@@ -33,7 +33,7 @@ from simulator.doctor.checks.rewards import Gap, Rewards
 from simulator.doctor.checks.sources import Sources
 from simulator.doctor.examine import combined, examine, unexaminable
 from simulator.learners.rejection import rejection
-from simulator.logs.base import LoggedDecision
+from simulator.logs.rows import LoggedDecision
 from simulator.worlds.cell import MemoryPiece
 
 SPEC = PolicySpec("home", join=JoinRule(window_s=1))

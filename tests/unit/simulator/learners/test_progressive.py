@@ -28,8 +28,8 @@ from simulator.learners.curve import MAX_POINTS, Curve
 from simulator.learners.online import OnlinePolicy, salt_of
 from simulator.learners.progressive import progressive, vw_progressive
 from simulator.learners.rejection import rejection
-from simulator.logs.base import LogBatch, LoggedDecision, batch_of
 from simulator.logs.dsjson import dsjson_pieces
+from simulator.logs.rows import LogBatch, LoggedDecision, batch_of
 from simulator.logs.vw_text import text_pieces
 
 VW = "--cb_explore_adf -q ui"

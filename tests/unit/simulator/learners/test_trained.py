@@ -30,11 +30,11 @@ from policies.fold.fold import Fold
 from policies.spec import ArtifactSource, PolicySpec, VwConfig
 from serve_app.cli.main import app
 from serve_app.cli.train import app as train_app
-from simulator.learners.online import features_of
-from simulator.learners.trained import Frozen, read_trained, snapshot_of, train
-from simulator.logs.archive import rows_of
-from simulator.logs.base import LogBatch, LoggedDecision, batch_of
-from simulator.logs.lines import WEIGHT
+from simulator.learners.online import featurise_row
+from simulator.learners.trained import FrozenPolicy, read_trained, snapshot_of, train_on_log
+from simulator.logs.archive import decision_rows
+from simulator.logs.rows import LogBatch, LoggedDecision, batch_of
+from simulator.logs.text_records import WEIGHT
 from simulator.ope.targets import Uniform
 from simulator.replay.evaluate import Question, evaluate
 from simulator.replay.parse_policy import policy_of
@@ -92,7 +92,7 @@ def test_training_is_learning_in_the_logs_order(name):
             [Interaction(row.event_id, 0, context, actions, row.chosen, row.propensity, row.reward)]
         )
     seen: list[int] = []
-    model = train(spec, [Rows(log[:150]), Rows(log[150:])], progress=seen.append)
+    model = train_on_log(spec, [Rows(log[:150]), Rows(log[150:])], progress=seen.append)
     assert model.checkpoint == by_hand.checkpoint()
     assert model.learned == seen[-1] == 400
     assert decode_trained(model.encoded) == model
@@ -101,11 +101,11 @@ def test_training_is_learning_in_the_logs_order(name):
 @pytest.mark.parametrize("name", SPECS)
 def test_a_trained_policy_is_evaluated_as_a_replica_would_serve_it(name):
     spec = SPECS[name]
-    model = train(spec, [Rows(rows())])
+    model = train_on_log(spec, [Rows(rows())])
     snapshot = snapshot_of(model, salt=SALT)
-    frozen = Frozen("trained", spec, snapshot)
+    frozen = FrozenPolicy("trained", spec, snapshot)
     row = rows(1, seed=1)[0]
-    served = load_policy(spec, snapshot).pmf(*features_of(spec, row))
+    served = load_policy(spec, snapshot).pmf(*featurise_row(spec, row))
     np.testing.assert_array_equal(frozen.pmf(row), served)
     np.testing.assert_array_equal(copy.copy(frozen).pmf(row), served)
     report = evaluate(Question([frozen, Uniform()]), [Rows(rows(1500, seed=2))])
@@ -118,9 +118,9 @@ def test_a_trained_policy_is_evaluated_as_a_replica_would_serve_it(name):
 def test_rows_of_the_projects_own_log_have_the_features_of_the_catalogue_they_name():
     catalogue = Catalogue([Item("a", {"price": 2.0}), Item("b", {"price": 3.0})])
     record = decision("e", chosen=(2, 0), catalogue=catalogue.digest)
-    _, second = rows_of(JoinedDecision("5-0", record, (0, 1), (1.0, 0.0)), catalogue)
+    _, second = decision_rows(JoinedDecision("5-0", record, (0, 1), (1.0, 0.0)), catalogue)
     _, whole = featurise_record(RIDGE, catalogue, record)
-    _, left = features_of(RIDGE, second)
+    _, left = featurise_row(RIDGE, second)
     assert left.ids == ("a", "b")
     for mine, expected in zip(left.namespaces, whole.take([0, 1]).namespaces, strict=True):
         np.testing.assert_array_equal(mine.values, expected.values)
@@ -142,11 +142,11 @@ def test_what_cannot_be_learned_from_is_refused_by_name(tmp_path):
         (mixture, Rows(rows(2)), "mixture"),
     ):
         with pytest.raises(ReplayError, match=said):
-            train(spec, [piece])
+            train_on_log(spec, [piece])
     with pytest.raises(ReplayError, match=r"nothing\.model"):
         read_trained(tmp_path / "nothing.model")
     damaged = tmp_path / "damaged.model"
-    whole = train(RIDGE, [Rows(rows(20))]).encoded
+    whole = train_on_log(RIDGE, [Rows(rows(20))]).encoded
     for data in (whole[:-3], whole.replace(b"model 1", b"model 9"), b"\x93\x01"):
         damaged.write_bytes(data)
         with pytest.raises(SnapshotError, match="trained model"):
@@ -188,7 +188,7 @@ def test_a_log_is_learned_and_the_policy_evaluated_from_the_command_line(tmp_pat
     found = msgspec.json.decode(report.read_bytes())
     assert found["winner"] == "home"
     assert "600 rows" in found["results"][1]["notes"][0]
-    assert isinstance(policy_of(f"{{kind: trained, path: {model}, name: x}}"), Frozen)
+    assert isinstance(policy_of(f"{{kind: trained, path: {model}, name: x}}"), FrozenPolicy)
     done = CliRunner().invoke(train_app, ["policy", str(spec), *log, str(tmp_path / "first.csv")])
     assert isinstance(done.exception, ReplayError)
     assert "--out" in done.exception.message
@@ -209,7 +209,7 @@ def started(spec: PolicySpec, model: TrainedModel | bytes, *, before: int = 5) -
 @pytest.mark.parametrize("name", SPECS)
 def test_a_fold_goes_on_from_a_trained_model(name):
     spec = SPECS[name]
-    model = train(spec, [Rows(rows())])
+    model = train_on_log(spec, [Rows(rows())])
     log = started(spec, model)
     fold = log.fold()
     assert fold.learned == model.learned
@@ -222,7 +222,7 @@ def test_a_fold_goes_on_from_a_trained_model(name):
 
 
 def test_a_resume_past_a_warm_start_gives_the_same_bytes():
-    log, states = started(RIDGE, train(RIDGE, [Rows(rows())])), []
+    log, states = started(RIDGE, train_on_log(RIDGE, [Rows(rows())])), []
     log.append(CheckpointRecord(), at=30_000)
     log.append(decision("after", spec=RIDGE.digest, catalogue=Catalogue().digest), at=30_001)
     log.append(TickRecord(), at=30_001 + WINDOW)
@@ -237,8 +237,10 @@ def test_a_resume_past_a_warm_start_gives_the_same_bytes():
 
 
 def test_a_model_that_does_not_fit_changes_nothing_and_is_counted():
-    other = train(msgspec.structs.replace(RIDGE, learner=RidgeConfig(l2=9.0)), [Rows(rows())])
-    fits = train(RIDGE, [Rows(rows())])
+    other = train_on_log(
+        msgspec.structs.replace(RIDGE, learner=RidgeConfig(l2=9.0)), [Rows(rows())]
+    )
+    fits = train_on_log(RIDGE, [Rows(rows())])
     untouched = log_of([(1000, decision(f"e{i}")) for i in range(5)], RIDGE)
     untouched.append(TickRecord(), at=5000 + WINDOW + 1)
     for model in (other, b"garbage", msgspec.structs.replace(fits, checkpoint=b"garbage")):

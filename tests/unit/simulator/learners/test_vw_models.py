@@ -19,7 +19,7 @@ from bandits.vw.log_reader import VwLogReader
 from bandits.vw.options import OTHER_PROBLEMS, read_command
 from serve_app.cli.main import app
 from simulator.learners.progressive import vw_progressive
-from simulator.learners.vw_target import VwModel, with_lines
+from simulator.learners.vw_target import VwTarget, with_lines
 from simulator.logs.vw_text import text_pieces
 from simulator.replay.parse_policy import policy_of
 
@@ -138,7 +138,7 @@ def test_a_saved_model_is_evaluated_as_vw_does_it_whatever_it_is_made_of(tmp_pat
 
 def test_it_goes_to_another_process_and_reads_the_same_there(news):
     log, model = news
-    target = VwModel("saved", read_command("", model), "text", model.read_bytes())
+    target = VwTarget("saved", read_command("", model), "text", model.read_bytes())
     (piece,) = with_lines(text_pieces(log))
     rows = [row for batch in piece.batches() for row in batch.decisions]
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:

@@ -15,10 +15,10 @@ from bandits.log.positions import log_order
 from bandits.log.records import DecisionRecord
 from serve_app.cli.main import app
 from serve_app.cli.train import app as train_app
-from simulator.learners.trained import train
-from simulator.logs.archive import plain, rows_of
-from simulator.logs.base import waiting_of
+from simulator.learners.trained import train_on_log
+from simulator.logs.archive import decision_rows, evaluation_rule
 from simulator.logs.formats import open_log
+from simulator.logs.rows import waiting_of
 from simulator.ope.targets import Logging, Uniform
 from simulator.replay.evaluate import Question, evaluate
 from simulator.replay.evaluate_sessions import SessionQuestion, evaluate_sessions
@@ -60,7 +60,7 @@ ASKED = {
     "sessions": lambda pieces: evaluate_sessions(
         SessionQuestion((Logging(),), session="town"), pieces
     ),
-    "train": lambda pieces: train(LONG, pieces),
+    "train": lambda pieces: train_on_log(LONG, pieces),
     "search": lambda pieces: search(
         SearchSpace(spec="x", vary={"floor": {"choice": [0.1, 0.2]}}), LONG, pieces
     ),
@@ -110,9 +110,11 @@ def test_the_command_says_it_and_looks_earlier_when_asked(archive, tmp_path, met
 @pytest.mark.parametrize("shards", [1, 4])
 def test_a_shorter_window_counts_the_rewards_that_came_within_it(archive, town, shards):
     """As if the policy had always had that window."""
-    rule = plain(JoinRule(window_s=2))
+    rule = evaluation_rule(JoinRule(window_s=2))
     join = Join(lambda _: rule, rule=rule)
-    expected = [row for entry in town for joined in join.apply(entry) for row in rows_of(joined)]
+    expected = [
+        row for entry in town for joined in join.apply(entry) for row in decision_rows(joined)
+    ]
     pieces = open_log(str(archive), "archive", shards=shards, window_s=2)
     found = [row for piece in pieces for batch in piece.batches() for row in batch.decisions]
     assert [(row.event_id, row.slot, row.reward) for row in found] == [
@@ -125,7 +127,7 @@ def test_a_shorter_window_counts_the_rewards_that_came_within_it(archive, town, 
 
 def test_a_window_that_is_no_shorter_changes_nothing(archive, town):
     short = msgspec.structs.replace(LONG, join=JoinRule(window_s=2))
-    assert plain(short.join, WEEK) == plain(short.join)
+    assert evaluation_rule(short.join, WEEK) == evaluation_rule(short.join)
     (piece,) = open_log(str(archive), "archive", window_s=WEEK)
     assert piece.caution == ""
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from support.tables import BARE, COLUMNS, campaign, written
 
-from simulator.logs.cells import MISSING
 from simulator.logs.formats import open_log
 from simulator.logs.obd import obd_pieces
+from simulator.logs.tables import MISSING
 from simulator.ope.targets import Logging
 from simulator.replay.evaluate import Question, evaluate
 

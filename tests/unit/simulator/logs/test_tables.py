@@ -15,11 +15,11 @@ from bandits.errors import BadRowError, ReplayError
 from serve_app.cli.main import app
 from serve_app.cli.train import app as train_app
 from simulator.learners.trained import read_trained
-from simulator.logs.cells import Evidence, features_of
 from simulator.logs.csv_log import CsvColumns
 from simulator.logs.formats import open_log
 from simulator.logs.left_out import left_out_of
 from simulator.logs.obd import obd_pieces
+from simulator.logs.tables import Evidence, column_features
 from simulator.ope.targets import Table, Uniform
 from simulator.replay.evaluate import Question, evaluate
 
@@ -106,7 +106,7 @@ def test_a_column_never_makes_one_number_of_two_texts(cells, parts):
         part.add(pa.array(cells[start : start + parts]))
         merged.merge(part)
     assert merged.kind == whole.kind
-    values = features_of(pa.array(cells), whole.kind)
+    values = column_features(pa.array(cells), whole.kind)
     by_value: dict[object, set[str]] = {}
     for cell, value in zip(cells, values, strict=True):
         by_value.setdefault(value, set()).add(cell)
@@ -136,7 +136,7 @@ def test_a_column_never_makes_one_number_of_two_texts(cells, parts):
 def test_a_column_of_numbers_is_one(cells, values):
     evidence = Evidence()
     evidence.add(pa.array(cells))
-    assert features_of(pa.array(cells), evidence.kind) == values
+    assert column_features(pa.array(cells), evidence.kind) == values
 
 
 @pytest.mark.parametrize("shards", [1, 2, 7])

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from bandits.errors import BadRowError, InvalidFieldError, ReplayError
 from bandits.types import check_pmf
-from simulator.logs import lines
+from simulator.logs import text_records
 from simulator.logs.dsjson import dsjson_pieces
-from simulator.logs.lines import WEIGHT, Record, Span, cut, records
+from simulator.logs.text_records import WEIGHT, Span, TextRecord, cut_into_spans, records
 from simulator.logs.vw_text import text_pieces
 
 GOOD = {
@@ -215,7 +215,7 @@ def test_any_cut_of_any_file_holds_the_same_records(tmp_path_factory, blocks, co
     path = tmp_path_factory.mktemp("logs") / "log"
     path.write_bytes(content.encode())
     whole = list(records(Span(path, blocks=blocks)))
-    spans = cut(path, piece_bytes=piece_bytes, blocks=blocks)
+    spans = cut_into_spans(path, piece_bytes=piece_bytes, blocks=blocks)
     pieces = [record for span in spans for record in records(span)]
     assert [(r.offset, r.lines) for r in pieces] == [(r.offset, r.lines) for r in whole]
     assert [span.start for span in spans[1:]] == [span.stop for span in spans[:-1]]
@@ -229,10 +229,10 @@ def test_any_cut_of_any_file_holds_the_same_records(tmp_path_factory, blocks, co
 def test_a_piece_holds_as_many_bytes_as_it_was_told(tmp_path):
     path = dsjson(tmp_path / "log", *[GOOD] * 100)
     size = path.stat().st_size
-    assert len(cut(path, piece_bytes=size)) == 1
-    assert len(cut(path, piece_bytes=-(-size // 4))) == 4
+    assert len(cut_into_spans(path, piece_bytes=size)) == 1
+    assert len(cut_into_spans(path, piece_bytes=-(-size // 4))) == 4
     with pytest.raises(InvalidFieldError):
-        cut(path, piece_bytes=0)
+        cut_into_spans(path, piece_bytes=0)
 
 
 def test_a_piece_goes_to_another_process_and_is_read_again(tmp_path):
@@ -250,7 +250,7 @@ def test_a_piece_goes_to_another_process_and_is_read_again(tmp_path):
 
 
 def test_batches_have_a_limit_and_a_weight(tmp_path, monkeypatch):
-    monkeypatch.setattr(lines, "BATCH_ROWS", 2)
+    monkeypatch.setattr(text_records, "BATCH_ROWS", 2)
     (piece,) = dsjson_pieces(dsjson(tmp_path / "log", GOOD, without(pdrop=0.5), GOOD, GOOD, GOOD))
     batches = list(piece.batches())
     assert [len(batch) for batch in batches] == [2, 2, 1]
@@ -309,7 +309,7 @@ def test_a_byte_order_mark_is_not_part_of_the_first_line(tmp_path):
 
 @pytest.mark.parametrize("content", ["x" * 200, "|x\n" * 100])
 def test_a_record_that_would_fill_the_memory_is_refused(tmp_path, monkeypatch, content):
-    monkeypatch.setattr(lines, "MAX_RECORD_BYTES", 100)
+    monkeypatch.setattr(text_records, "MAX_RECORD_BYTES", 100)
     with pytest.raises(ReplayError, match="100 bytes"):
         rows_of(text_pieces(text(tmp_path / "log", content), skip_bad=True))
 
@@ -429,5 +429,5 @@ def test_examples_without_a_label_are_not_decisions(tmp_path):
 
 
 def test_a_record_knows_where_it_is():
-    record = Record(Path("dir/log"), 7, [b"x"], first=3)
+    record = TextRecord(Path("dir/log"), 7, [b"x"], first=3)
     assert (record.event_id, record.where(1)) == ("log@7", "dir/log, line 4")

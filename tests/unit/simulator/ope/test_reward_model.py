@@ -10,7 +10,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from bandits.errors import ReplayError
-from simulator.logs.base import LoggedDecision
+from simulator.logs.rows import LoggedDecision
 from simulator.ope.batch import OpeBatch
 from simulator.ope.estimators import estimator
 from simulator.ope.hashed_features import Features, features_of, joined, of_columns

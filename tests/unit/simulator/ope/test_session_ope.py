@@ -15,8 +15,8 @@ from bandits.types import Float64
 from policies.blend import make_learner
 from policies.spec import PolicySpec
 from serve_app.cli.main import app
-from simulator.learners.trained import Frozen
-from simulator.logs.base import LoggedDecision, batch_of, key_of
+from simulator.learners.trained import FrozenPolicy
+from simulator.logs.rows import LoggedDecision, batch_of, key_of
 from simulator.ope.batch import OpeBatch
 from simulator.ope.estimators import Estimator
 from simulator.ope.formulas import DR, SNIPS
@@ -25,9 +25,9 @@ from simulator.ope.sessions.estimators import Reach, SessionEstimator
 from simulator.ope.sessions.formulas import SESSION_FORMULAS
 from simulator.ope.targets import Logging, RowTarget, Uniform
 from simulator.replay.evaluate_sessions import SessionQuestion, evaluate_sessions, sessions_of
-from simulator.sessions.base import USE
-from simulator.sessions.logged import log_sessions
+from simulator.sessions.log import log_sessions
 from simulator.sessions.satiation import satiation_world
+from simulator.sessions.world import USE
 from simulator.worlds.cell import MemoryPiece
 
 # Two states, two actions. The second action earns less, and is likelier to lead to the good state 1
@@ -452,7 +452,7 @@ def test_a_log_of_sessions_is_what_a_service_would_have_made():
     snapshot = make_learner(spec, salt=b"x").snapshot("0-0")
     rows = log_sessions(world, spec, snapshot, 120, 1)
     report = evaluate_sessions(
-        SessionQuestion([Frozen("same", spec, snapshot), Logging()]), [MemoryPiece(rows)]
+        SessionQuestion([FrozenPolicy("same", spec, snapshot), Logging()]), [MemoryPiece(rows)]
     )
     same, logging = (result.estimates["pdwis"] for result in report.results)
     assert same.n == 120

@@ -22,12 +22,18 @@ from policies.artifacts.trained_on import KEPT, LearnedRows, Learning, Seen
 from policies.spec import PolicySpec
 from serve_app.cli.main import app
 from serve_app.cli.train import app as train_app
-from simulator.learners.trained import Frozen, frozen, read_trained, snapshot_of, train
+from simulator.learners.trained import (
+    FrozenPolicy,
+    frozen_policy,
+    read_trained,
+    snapshot_of,
+    train_on_log,
+)
 from simulator.logs.archive import ArchivePiece
-from simulator.logs.base import LoggedDecision, batch_of
 from simulator.logs.csv_log import CsvColumns
 from simulator.logs.formats import open_log
-from simulator.logs.stretches import stretch
+from simulator.logs.row_ranges import row_range
+from simulator.logs.rows import LoggedDecision, batch_of
 from simulator.ope.targets import Uniform
 from simulator.replay.evaluate import Question, evaluate
 from simulator.replay.evaluate_sessions import SessionQuestion, evaluate_sessions
@@ -102,7 +108,7 @@ def opened(path: Path, form: str, shards: int = 1):
 
 
 def evaluated(model: TrainedModel, pieces) -> Report:
-    return evaluate(Question([frozen(model, "home"), Uniform()], ["ips", "snips"]), pieces)
+    return evaluate(Question([frozen_policy(model, "home"), Uniform()], ["ips", "snips"]), pieces)
 
 
 def told(report: Report) -> bool:
@@ -153,7 +159,7 @@ def test_rows_that_were_learned_from_are_found_again(tmp_path, form, hours, chan
     Where rows have no ids and hardly say anything, only where they stand.
     """
     lines = table(800, 0, hours=hours)
-    model = train(SPEC, opened(written(tmp_path / "first.log", lines, form), form))
+    model = train_on_log(SPEC, opened(written(tmp_path / "first.log", lines, form), form))
     again = written(tmp_path / "again.log", {**SAME, **MOVED}[change](lines), form)
     report = evaluated(model, opened(again, form, shards=3))
     assert told(report)
@@ -169,7 +175,9 @@ def test_rows_that_were_learned_from_are_found_again(tmp_path, form, hours, chan
 @pytest.mark.parametrize("size", [60, 800])
 def test_other_rows_are_not_taken_for_them(tmp_path, form, hours, size):
     """Also where they have the same ids, stand in the same places and say the same by chance."""
-    model = train(SPEC, opened(written(tmp_path / "log", table(size, 0, hours=hours), form), form))
+    model = train_on_log(
+        SPEC, opened(written(tmp_path / "log", table(size, 0, hours=hours), form), form)
+    )
     for seed in (1, 2, 3):
         others = written(tmp_path / "log", table(800, seed, hours=hours), form)
         assert not told(evaluated(model, opened(others, form, shards=2)))
@@ -179,14 +187,14 @@ def test_the_later_part_of_a_log_is_other_rows(tmp_path):
     lines = table(800, 0)
     for form in ("named", "placed"):
         pieces = opened(written(tmp_path / "log", lines, form), form)
-        model = train(SPEC, stretch(pieces, [800], 0, 500))
-        assert not told(evaluated(model, stretch(pieces, [800], 500, 800)))
-        assert told(evaluated(model, stretch(pieces, [800], 450, 800)))
+        model = train_on_log(SPEC, row_range(pieces, [800], 0, 500))
+        assert not told(evaluated(model, row_range(pieces, [800], 500, 800)))
+        assert told(evaluated(model, row_range(pieces, [800], 450, 800)))
 
 
 def test_a_compressed_copy_is_the_same_log(tmp_path):
     lines = table(300, 0)
-    model = train(SPEC, opened(written(tmp_path / "a.vw", lines, "vw"), "vw"))
+    model = train_on_log(SPEC, opened(written(tmp_path / "a.vw", lines, "vw"), "vw"))
     assert told(evaluated(model, opened(written(tmp_path / "b.vw.gz", lines, "vw"), "vw")))
 
 
@@ -208,15 +216,15 @@ def decisions(count: int, first: int = 0, seed: int = 0) -> list[LoggedDecision]
 
 
 def test_sessions_are_told_as_well():
-    model = train(SPEC, [MemoryPiece(decisions(300))])
-    question = SessionQuestion([frozen(model, "home"), Uniform()], horizon=3, session="s")
+    model = train_on_log(SPEC, [MemoryPiece(decisions(300))])
+    question = SessionQuestion([frozen_policy(model, "home"), Uniform()], horizon=3, session="s")
     assert told(evaluate_sessions(question, [MemoryPiece(decisions(300))]))
     assert not told(evaluate_sessions(question, [MemoryPiece(decisions(300, first=3000, seed=1))]))
 
 
 def test_a_model_of_an_earlier_build_is_met_with_caution(tmp_path):
     """It loads, to the byte; its estimates are weak at best, and it does not win."""
-    model = train(SPEC, [MemoryPiece(decisions(300))])
+    model = train_on_log(SPEC, [MemoryPiece(decisions(300))])
     earlier = {
         "format": model.format,
         "spec_bytes": model.spec_bytes,
@@ -228,7 +236,9 @@ def test_a_model_of_an_earlier_build_is_met_with_caution(tmp_path):
     assert old.encoded == data
     assert snapshot_of(old, salt=SALT).payload == snapshot_of(model, salt=SALT).payload
     lines = table(2000, 5)
-    learned = train(SPEC, opened(written(tmp_path / "first", table(800, 0), "named"), "named"))
+    learned = train_on_log(
+        SPEC, opened(written(tmp_path / "first", table(800, 0), "named"), "named")
+    )
     pieces = opened(written(tmp_path / "second", lines, "named"), "named")
     assert evaluated(learned, pieces).winner == "home"
     report = evaluated(msgspec.structs.replace(learned, rows=msgspec.UNSET), pieces)
@@ -251,7 +261,7 @@ def test_a_model_that_build_1c51045_wrote_is_read_to_the_byte():
 
 
 def test_a_policy_of_a_simulated_world_has_learned_from_no_log(tmp_path):
-    model = msgspec.structs.replace(train(SPEC, [MemoryPiece(decisions(50))]), rows=None)
+    model = msgspec.structs.replace(train_on_log(SPEC, [MemoryPiece(decisions(50))]), rows=None)
     assert decode_trained(model.encoded) == model
     assert not told(evaluated(model, [MemoryPiece(decisions(300))]))
 
@@ -267,8 +277,8 @@ def test_a_snapshot_of_a_service_has_learned_from_its_archive_up_to_its_position
         def batches(self):
             yield batch_of(decisions(200))
 
-    snapshot = snapshot_of(train(SPEC, [MemoryPiece(decisions(50))]), salt=SALT)
-    target = Frozen("home", SPEC, snapshot, (), OwnLog("home", f"{through}-0"))
+    snapshot = snapshot_of(train_on_log(SPEC, [MemoryPiece(decisions(50))]), salt=SALT)
+    target = FrozenPolicy("home", SPEC, snapshot, (), OwnLog("home", f"{through}-0"))
     for folder in (policy, f"{policy}/partition=1"):
         report = evaluate(Question([target, Uniform()], ["ips"]), [Archive("root", folder)])
         assert told(report) == found

@@ -25,11 +25,11 @@ from policies.archive.archive import ArchiveWriter
 from policies.archive.range_file import Range
 from policies.catalogue import Catalogue
 from serve_app.cli.main import app
-from simulator.logs.archive import plain, rows_of
-from simulator.logs.base import LoggedDecision, Piece
+from simulator.logs.archive import decision_rows, evaluation_rule
 from simulator.logs.csv_log import CsvColumns
 from simulator.logs.formats import open_log
-from simulator.logs.served import UNSCORED
+from simulator.logs.rows import LoggedDecision, Piece
+from simulator.logs.scored_rows import UNSCORED
 from simulator.ope.targets import Column, Logging, Source, Table, Uniform
 from simulator.parallel import in_processes
 from simulator.replay.evaluate import Question, evaluate
@@ -293,9 +293,11 @@ def archive(town, tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize("shards", [1, 2, 7])
 def test_an_archive_is_joined_as_the_learner_joined_it_however_it_is_cut(archive, town, shards):
-    rule = plain(SPEC.join)
+    rule = evaluation_rule(SPEC.join)
     join = Join(lambda _: rule, rule=rule)
-    expected = [row for entry in town for joined in join.apply(entry) for row in rows_of(joined)]
+    expected = [
+        row for entry in town for joined in join.apply(entry) for row in decision_rows(joined)
+    ]
     pieces = open_log(str(archive), "archive", shards=shards)
     assert len(pieces) == shards
     found = [row for piece in pieces for batch in piece.batches() for row in batch.decisions]
@@ -362,7 +364,7 @@ def test_rows_of_a_slate_are_among_what_is_left():
     record = decision(
         "e", chosen=(2, 0), scores={"cf": np.array([1, 2, np.nan], np.float32).tobytes()}
     )
-    first, second = rows_of(JoinedDecision("5-0", record, (0, 1), (1.0, 0.0)))
+    first, second = decision_rows(JoinedDecision("5-0", record, (0, 1), (1.0, 0.0)))
     assert (list(first.action_ids), first.chosen, first.propensity, first.reward) == (
         ["a", "b", "c"],
         2,
@@ -515,10 +517,10 @@ def test_the_page_draws_every_trial_of_a_search(archive):
     ]
     report = evaluate(Question([Logging()], estimators=["ips"]), open_log(str(archive), "archive"))
     found = msgspec.structs.replace(report, search=SearchSummary({"name": "home-0"}, trials))
-    plain, tags = Tags(page(report)), Tags(page(found))
-    assert tags.names["svg"] == plain.names["svg"] + 1
-    assert tags.names["title"] - plain.names["title"] == 3
-    assert tags.names["line"] > plain.names["line"]
+    evaluation_rule, tags = Tags(page(report)), Tags(page(found))
+    assert tags.names["svg"] == evaluation_rule.names["svg"] + 1
+    assert tags.names["title"] - evaluation_rule.names["title"] == 3
+    assert tags.names["line"] > evaluation_rule.names["line"]
     for said in (
         "rung 1",
         "300 rows",

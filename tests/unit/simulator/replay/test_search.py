@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 from bandits.errors import ReplayError, SpecError
 from policies.spec import ArtifactSource, PolicySpec
 from serve_app.cli.main import app
-from simulator.logs.base import LogBatch
-from simulator.logs.stretches import count, stretch
+from simulator.logs.row_ranges import count_rows, row_range
+from simulator.logs.rows import LogBatch
 from simulator.replay.search import search
 from simulator.replay.search_space import load_space, specs_of
 
@@ -42,10 +42,10 @@ class Numbers:
 def test_a_stretch_has_exactly_its_rows_however_the_log_is_cut(start, stop):
     for sizes in ([25], [10, 15], [1, 9, 0, 5, 10]):
         pieces = [Numbers(sum(sizes[:at]), size) for at, size in enumerate(sizes)]
-        counts = [count(piece) for piece in pieces]
+        counts = [count_rows(piece) for piece in pieces]
         assert counts == sizes
         batches = [
-            batch for piece in stretch(pieces, counts, start, stop) for batch in piece.batches()
+            batch for piece in row_range(pieces, counts, start, stop) for batch in piece.batches()
         ]
         for column in ("keys", "times_ms", "reward", "propensity", "decisions"):
             found = [int(value) for batch in batches for value in getattr(batch, column)]

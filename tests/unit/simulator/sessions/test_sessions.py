@@ -11,11 +11,20 @@ from bandits.features.hashing import hash_feature
 from policies.blend import load_policy
 from policies.guardrails import FixedPolicy
 from simulator.rl.env import ENV_ID, RecSession
-from simulator.rl.experiment import BANDIT, RL, TUNED, Cell, Result, bandit_named, greedy, ratios
-from simulator.sessions.base import MAX_STEPS, features_of
+from simulator.rl.experiment import (
+    BANDIT,
+    RL,
+    TUNED,
+    SessionCell,
+    SessionCellResult,
+    bandit_named,
+    ratios,
+    without_exploration,
+)
 from simulator.sessions.optimum import myopic_return, optimal_return, value_of
 from simulator.sessions.play import KnowsClicks, play, train_bandit
 from simulator.sessions.satiation import WORLDS, satiation_world
+from simulator.sessions.world import MAX_STEPS, featurise_session
 
 NAMES = [*WORLDS, "movielens"]
 
@@ -44,7 +53,7 @@ def test_observations_are_the_features_that_serving_builds(name):
     )
     counts = set()
     for _ in range(60):
-        context, actions = features_of(env.world, env._session.request())
+        context, actions = featurise_session(env.world, env._session.request())
         _, expected, _ = index.matrix(context, actions, dense=True)
         count = len(actions)
         counts.add(count)
@@ -188,7 +197,7 @@ def test_policies_play_the_same_sessions():
 def test_a_bandit_learns_what_is_clicked():
     world = satiation_world("steady", 1)
     spec = bandit_named(TUNED["steady"])
-    policy = load_policy(greedy(spec), train_bandit(world, spec, 1500, 0))
+    policy = load_policy(without_exploration(spec), train_bandit(world, spec, 1500, 0))
     taught, knows, uniform = (
         play(world, each, 150, 3) for each in (policy, KnowsClicks(0.0), FixedPolicy("uniform"))
     )
@@ -196,8 +205,8 @@ def test_a_bandit_learns_what_is_clicked():
 
 
 def test_a_ratio_is_over_the_seeds_that_have_both():
-    def result(seed: int, policy: str, mean: float) -> Result:
-        return Result(Cell("w", seed, policy, 1, 1), mean, 1.0, {}, [], 0.0, 0.0)
+    def result(seed: int, policy: str, mean: float) -> SessionCellResult:
+        return SessionCellResult(SessionCell("w", seed, policy, 1, 1), mean, 1.0, {}, [], 0.0, 0.0)
 
     found = ratios(
         [

@@ -13,25 +13,25 @@ from serve_app.cli.main import app
 from simulator.ope.formulas import FORMULAS
 from simulator.parallel import in_processes
 from simulator.worlds.cell import (
-    Cell,
-    CellResult,
-    Finding,
-    findings,
+    TargetEstimate,
+    WorldCell,
+    WorldCellResult,
+    estimate_targets,
     rescaled,
     rows_of_log,
-    run_cell,
+    run_world_cell,
 )
 from simulator.worlds.experiment import Experiment, run_experiment
 from simulator.worlds.loop import run_loop
 from simulator.worlds.presets import POLICIES, WORLDS, policy_named
-from simulator.worlds.scores import ratio, scores
+from simulator.worlds.scores import ratio_of_sums, scores
 from simulator.worlds.targets import (
     TARGETS,
-    BestKind,
+    BestTargetKind,
     KnownTarget,
-    SoftmaxKind,
+    SoftmaxTargetKind,
     Truth,
-    UniformKind,
+    UniformTargetKind,
     truth_of,
 )
 
@@ -79,7 +79,7 @@ def test_a_world_pays_what_its_means_say(name):
 def test_drift_changes_what_a_fixed_target_earns():
     """A quarter of a circle later the best action of the start is any action: the truth is the average on the way."""
     world = WORLDS["drift"].made(0, 100)
-    best = KnownTarget(BestKind(), world)
+    best = KnownTarget(BestTargetKind(), world)
     contexts = world.contexts(20_000, np.random.default_rng(0))
     first, last = (
         float((best.pmfs(contexts) * world.means(contexts, np.full(20_000, at))).sum(axis=1).mean())
@@ -94,14 +94,17 @@ def test_drift_changes_what_a_fixed_target_earns():
 def test_targets_are_the_distributions_they_are_named_for():
     means = np.random.default_rng(0).random((50, 5))
     means[0, 1] = means[0, 2] = 2.0  # a tie
-    for kind, oracle in ((SoftmaxKind(0.3), Softmax(0.3)), (BestKind(0.2), EpsilonGreedy(0.2))):
+    for kind, oracle in (
+        (SoftmaxTargetKind(0.3), Softmax(0.3)),
+        (BestTargetKind(0.2), EpsilonGreedy(0.2)),
+    ):
         assert np.allclose(kind.pmfs(means), [oracle.pmf(row, 0) for row in means], atol=1e-15)
-    assert (UniformKind().pmfs(means) == 0.2).all()
+    assert (UniformTargetKind().pmfs(means) == 0.2).all()
 
 
 def test_a_log_of_a_run_holds_every_round_in_order():
     """Although rewards are late, and some would come after the last round."""
-    cell = Cell(WORLDS["delayed"], EPSILON, 0, 150, TARGETS)
+    cell = WorldCell(WORLDS["delayed"], EPSILON, 0, 150, TARGETS)
     world, spec = cell.world.made(0, 150), cell.world.policy(EPSILON)
     run = run_loop(world, spec, rounds=150, seed=0, timing=cell.world.timing, settle=True)
     rows = rows_of_log(run.log, spec)
@@ -120,7 +123,7 @@ def steady() -> list[tuple[list, list[KnownTarget], Truth]]:
         run = run_loop(
             world, spec, rounds=ROUNDS, seed=seed, timing=WORLDS["steady"].timing, settle=True
         )
-        target = KnownTarget(SoftmaxKind(), world)
+        target = KnownTarget(SoftmaxTargetKind(), world)
         out.append((rows_of_log(run.log, spec), [target], truth_of(target, world, ROUNDS, seed)))
     return out
 
@@ -128,7 +131,7 @@ def steady() -> list[tuple[list, list[KnownTarget], Truth]]:
 def errors(steady, change=list) -> np.ndarray:
     """Of IPS, by seed; ``change``: what is done to the rows before."""
     found = [
-        (findings(change(rows), targets, "as joined"), truth.value)
+        (estimate_targets(change(rows), targets, "as joined"), truth.value)
         for rows, targets, truth in steady
     ]
     return np.array(
@@ -187,17 +190,19 @@ def test_the_number_of_jobs_changes_nothing():
 
 
 def test_a_cell_adds_up():
-    done = run_cell(Cell(WORLDS["steady"], EPSILON, 5, 80, TARGETS))
+    done = run_world_cell(WorldCell(WORLDS["steady"], EPSILON, 5, 80, TARGETS))
     assert abs(np.mean(done.quarters) - done.mean_reward) < 1e-12
     assert 0.0 < done.regret < 1.0
     assert list(done.truths) == ["uniform", "softmax 0.2", "best 0.1"]
     assert len(done.findings) == 3 * len(FORMULAS)
 
 
-def said(seed: int, value: float, half: float, verdict: str = "reliable") -> CellResult:
+def said(seed: int, value: float, half: float, verdict: str = "reliable") -> WorldCellResult:
     """A cell with one estimate of a truth of 1."""
-    found = Finding("t", "ips", "as joined", value, half / 2, (value - half, value + half), verdict)
-    return CellResult("w", "p", seed, 0.0, 0.0, [], {"t": Truth(1.0, 0.0)}, [found])
+    found = TargetEstimate(
+        "t", "ips", "as joined", value, half / 2, (value - half, value + half), verdict
+    )
+    return WorldCellResult("w", "p", seed, 0.0, 0.0, [], {"t": Truth(1.0, 0.0)}, [found])
 
 
 def test_scores_are_those_computed_by_hand():
@@ -239,7 +244,7 @@ def test_the_error_of_a_ratio_is_right():
     rng = np.random.default_rng(0)
     counts = rng.integers(1, 6, (4000, 30)).astype(float)
     hits = rng.binomial(counts.astype(int), 0.8).astype(float)
-    found = [ratio(*each) for each in zip(hits, counts, strict=True)]
+    found = [ratio_of_sums(*each) for each in zip(hits, counts, strict=True)]
     variance = np.var([each.value for each in found])
     assert np.mean([each.stderr**2 for each in found]) == pytest.approx(variance, rel=0.15)
 

@@ -60,7 +60,7 @@ class SessionWorld(Protocol):
         ...
 
 
-def features_of(world: SessionWorld, request: RankRequest) -> tuple[Context, ActionSet]:
+def featurise_session(world: SessionWorld, request: RankRequest) -> tuple[Context, ActionSet]:
     """What a served policy sees of a request: built by the function that serves."""
     pool = explicit_pool(request.actions or [])
     return featurise(_SPEC, world.catalogue, request.context, pool.ids, pool.features, pool.scores)

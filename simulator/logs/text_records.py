@@ -17,9 +17,9 @@ import numpy as np
 from bandits.errors import BadRowError, InvalidFieldError, ReplayError
 from bandits.types import Float64
 from bandits.values import MAX_FEATURE
-from simulator.logs.base import BATCH_ROWS, LogBatch, LoggedDecision, batch_of, check_row
-from simulator.logs.files import LogFile, reading
+from simulator.logs.files import LogFile, open_decompressed
 from simulator.logs.left_out import BAD, LeftOut
+from simulator.logs.rows import BATCH_ROWS, LogBatch, LoggedDecision, batch_of, check_row
 
 PIECE_BYTES = 64 << 20
 MAX_RECORD_BYTES = 16 << 20
@@ -56,7 +56,7 @@ class Span:
         return self.called or self.path.name
 
 
-class Record(msgspec.Struct, frozen=True, eq=False, gc=False):
+class TextRecord(msgspec.Struct, frozen=True, eq=False, gc=False):
     """The lines of one record, without their ends, none of them empty.
 
     ``offset``: of its first byte in the file.
@@ -79,7 +79,7 @@ class Record(msgspec.Struct, frozen=True, eq=False, gc=False):
         """Names file and line, for an error. ``line``: which of the record's, from 0."""
         return f"{self.path}, line {self.first + line}"
 
-    def numbered(self) -> "Record":
+    def numbered(self) -> "TextRecord":
         """The same, with its line number: that takes reading the file up to here, so it is done for errors only."""
         return msgspec.structs.replace(self, first=newlines(self.path, 0, self.offset) + 1)
 
@@ -93,15 +93,15 @@ count.
 
 @dataclass(slots=True, eq=False)
 class RecordPiece:
-    """A piece of a log whose rows are records of lines; see ``simulator.logs.base.Piece``.
+    """A piece of a log whose rows are records of lines; see ``simulator.logs.rows.Piece``.
 
     ``parse``: a function of a module, so that the piece can be pickled; it raises BadRowError with
-    ``Record.where``. ``keep_lines``: rows bring the lines that they were read from. ``said``: how
+    ``TextRecord.where``. ``keep_lines``: rows bring the lines that they were read from. ``said``: how
     the columns of a table were read. ``left_out``: what so far was no row.
     """
 
     span: Span
-    parse: Callable[[Record], Parsed]
+    parse: Callable[[TextRecord], Parsed]
     skip_bad: bool = False
     keep_lines: bool = False
     said: Mapping[str, str] = field(default_factory=dict)
@@ -137,17 +137,21 @@ class RecordPiece:
         if rows:
             yield _batch(rows, weights)
 
-    def _parsed(self, record: Record) -> Parsed:
+    def _parsed(self, record: TextRecord) -> Parsed:
         try:
             return self.parse(record)
         except BadRowError as error:
             if self.skip_bad:
-                self.left_out.add(BAD, self.left_out.first_bad or told(self.parse, record, error))
+                self.left_out.add(
+                    BAD, self.left_out.first_bad or describe_bad_record(self.parse, record, error)
+                )
                 return None
         return self.parse(record.numbered())  # which raises again, and names the line
 
 
-def told(parse: Callable[[Record], object], record: Record, error: BadRowError) -> str:
+def describe_bad_record(
+    parse: Callable[[TextRecord], object], record: TextRecord, error: BadRowError
+) -> str:
     """What is wrong with a record, and its line. ``parse``: what has raised the error."""
     numbered = record.numbered()
     try:
@@ -181,7 +185,9 @@ def counts_of(batch: LogBatch) -> Float64:
     return np.asarray(batch.columns.get(WEIGHT, np.ones(len(batch))), np.float64)
 
 
-def cut(path: LogFile, *, piece_bytes: int = PIECE_BYTES, blocks: bool = False) -> list[Span]:
+def cut_into_spans(
+    path: LogFile, *, piece_bytes: int = PIECE_BYTES, blocks: bool = False
+) -> list[Span]:
     """A file as spans of about ``piece_bytes``, that together hold its records in their order.
 
     Reads only at the cuts.
@@ -231,7 +237,7 @@ def newlines(path: LogFile, start: int, stop: int) -> int:
     return count
 
 
-def records(span: Span) -> Iterator[Record]:
+def records(span: Span) -> Iterator[TextRecord]:
     """The records of a span, in order.
 
     Empty lines are none, byte-order marks are not part of a line.
@@ -252,7 +258,7 @@ def records(span: Span) -> Iterator[Record]:
                 lines = [line.rstrip(b"\r") for line in lines]
             if _BOM in text:  # also in the middle, where files were joined
                 lines = [line.removeprefix(_BOM) for line in lines]
-            yield Record(span.path, start, lines, 0, span.called)
+            yield TextRecord(span.path, start, lines, 0, span.called)
 
 
 def _whole(span: Span) -> Iterator[tuple[int, bytes]]:
@@ -295,7 +301,7 @@ def _is_compressed(path: LogFile) -> bool:
 def _opened(path: LogFile) -> Iterator[BinaryIO]:
     """A file's bytes, decompressed; whatever goes wrong with reading them is a ReplayError."""
     try:
-        with reading(path) as file:
+        with open_decompressed(path) as file:
             yield file
     except (OSError, EOFError, zlib.error) as error:
         raise ReplayError(f"{path} cannot be read: {error}", "path") from error

@@ -24,7 +24,7 @@ from bandits.log.records import DecisionRecord
 from bandits.types import Float32, Float64
 from bandits.values import MAX_NUMBER, FeatureMap
 from policies.catalogue import Catalogue
-from simulator.logs.left_out import NOTHING, left_out_of
+from simulator.logs.left_out import EMPTY_LOG_ADVICE, left_out_of
 
 BATCH_ROWS = 10_000
 """Of a log whose rows are objects."""
@@ -147,17 +147,17 @@ def caution_of(pieces: Iterable[Piece]) -> str:
     return next((said for piece in pieces if (said := getattr(piece, "caution", ""))), "")
 
 
-def no_rows(pieces: Iterable[Piece], what: str = "rows to evaluate") -> ReplayError:
+def no_rows_error(pieces: Iterable[Piece], what: str = "rows to evaluate") -> ReplayError:
     """The error of a log that was read and has no rows: why."""
     pieces = list(pieces)
     waiting, left_out = waiting_of(pieces), left_out_of(pieces)
     if not waiting.decisions:
-        return ReplayError(f"the log has no {what}: {left_out or NOTHING}", "log")
+        return ReplayError(f"the log has no {what}: {left_out or EMPTY_LOG_ADVICE}", "log")
     said = f" ({left_out})" if left_out else ""
-    return ReplayError(f"the log has no {what} yet{said}: {waiting_said(waiting)}", "log")
+    return ReplayError(f"the log has no {what} yet{said}: {describe_waiting(waiting)}", "log")
 
 
-def waiting_said(waiting: Waiting) -> str:
+def describe_waiting(waiting: Waiting) -> str:
     """How many decisions wait and until when, and what can be done about it."""
     first, last = (
         datetime.fromtimestamp(ms / 1000, UTC).isoformat(" ", "seconds")

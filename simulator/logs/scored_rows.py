@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from bandits.errors import ReplayError
-from simulator.logs.base import (
+from simulator.logs.left_out import LeftOut, left_out_of
+from simulator.logs.rows import (
     LogBatch,
     LoggedDecision,
     Piece,
@@ -17,13 +18,12 @@ from simulator.logs.base import (
     columns_of,
     waiting_of,
 )
-from simulator.logs.left_out import LeftOut, left_out_of
 
 UNSCORED = "rows without a score of a source that is judged: it failed there, or proposed none of the actions"
 
 
 @dataclass(slots=True)
-class Served:
+class ScoredRows:
     """``piece``, without the rows in which one of ``sources`` has no score.
 
     What it would have earned there nobody knows; and to compare policies, all are judged by the
@@ -81,13 +81,13 @@ class Served:
         )
 
 
-def check_served(pieces: Sequence[Piece]) -> None:
+def check_scored(pieces: Sequence[Piece]) -> None:
     """Of a log without rows, say so if it is only that no row has a score of the sources.
 
     Raises:
         ReplayError: it is.
     """
-    limited = [piece for piece in pieces if isinstance(piece, Served) and piece.unscored]
+    limited = [piece for piece in pieces if isinstance(piece, ScoredRows) and piece.unscored]
     if limited:
         known, asked = (
             sorted(set[str]().union(*(piece.known for piece in limited))),

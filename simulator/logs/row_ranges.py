@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from simulator.logs.base import (
+from simulator.logs.left_out import LeftOut, left_out_of
+from simulator.logs.rows import (
     LogBatch,
     Piece,
     Waiting,
@@ -12,11 +13,10 @@ from simulator.logs.base import (
     kinds_of,
     waiting_of,
 )
-from simulator.logs.left_out import LeftOut, left_out_of
 
 
 @dataclass(slots=True)
-class Stretch:
+class RowRange:
     """Rows ``start`` to ``stop`` (excluded) of a piece."""
 
     piece: Piece
@@ -62,14 +62,14 @@ class Stretch:
                 yield (
                     batch
                     if (first, last) == (0, len(batch))
-                    else part_of(batch, slice(first, last))
+                    else slice_batch(batch, slice(first, last))
                 )
             at += len(batch)
             if at >= self.stop:
                 return
 
 
-def part_of(batch: LogBatch, rows: slice) -> LogBatch:
+def slice_batch(batch: LogBatch, rows: slice) -> LogBatch:
     """Some rows of a batch."""
     return replace(
         batch,
@@ -82,12 +82,12 @@ def part_of(batch: LogBatch, rows: slice) -> LogBatch:
     )
 
 
-def count(piece: Piece) -> int:
+def count_rows(piece: Piece) -> int:
     """How many rows a piece has: it is read once."""
     return sum(map(len, piece.batches()))
 
 
-def stretch(pieces: Sequence[Piece], counts: Sequence[int], start: int, stop: int) -> list[Piece]:
+def row_range(pieces: Sequence[Piece], counts: Sequence[int], start: int, stop: int) -> list[Piece]:
     """Rows ``start`` to ``stop`` (excluded) of a log whose pieces have ``counts`` rows."""
     out: list[Piece] = []
     at = 0
@@ -96,6 +96,6 @@ def stretch(pieces: Sequence[Piece], counts: Sequence[int], start: int, stop: in
         if (first, last) == (0, rows):
             out.append(piece)
         elif first < last:
-            out.append(Stretch(piece, first, last))
+            out.append(RowRange(piece, first, last))
         at += rows
     return out

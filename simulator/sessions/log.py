@@ -6,9 +6,9 @@ import numpy as np
 from bandits.types import Snapshot
 from policies.ranker import Ranker, explicit_pool
 from policies.spec import PolicySpec
-from simulator.logs.base import LoggedDecision
-from simulator.sessions.base import MAX_STEPS, SessionWorld
+from simulator.logs.rows import LoggedDecision
 from simulator.sessions.play import SALT
+from simulator.sessions.world import MAX_STEPS, SessionWorld
 
 DECISION_MS = 10_000
 """From one decision of a user to the next; users follow each other a day apart."""

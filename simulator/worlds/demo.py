@@ -47,7 +47,7 @@ class MovieLensRequests:
 
 
 @dataclass(frozen=True, eq=False)
-class Bench:
+class DemoBench:
     """A world, its trained sources, and every user's pool of candidates."""
 
     requests: MovieLensRequests
@@ -124,7 +124,7 @@ def train_movielens(world: MovieLensWorld, out: Path, *, seed: int) -> str:
     return artifact.write(fitted, out)
 
 
-def make_bench(world: MovieLensWorld, spec: PolicySpec) -> Bench:
+def make_bench(world: MovieLensWorld, spec: PolicySpec) -> DemoBench:
     """Load the artifact that ``spec`` names and ask the sources once for every user."""
     trained = artifact.load(Path(str(spec.artifact)))
     ranker = Ranker(spec, list(load_sources(trained, spec.sources).values()), salt=b"bench")
@@ -132,7 +132,7 @@ def make_bench(world: MovieLensWorld, spec: PolicySpec) -> Bench:
     async def ask() -> dict[str, Pool]:
         return {user: await ranker.pool(RankRequest(user_id=user)) for user in world.users}
 
-    return Bench(MovieLensRequests(world), trained, spec, asyncio.run(ask()))
+    return DemoBench(MovieLensRequests(world), trained, spec, asyncio.run(ask()))
 
 
 def ablations(

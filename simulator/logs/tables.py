@@ -38,10 +38,10 @@ _MARKS = {
     b"\x1f\x8b": "compressed",
     b"PK\x03\x04": "a workbook",
 }
-_SHOWN = 40
+_MAX_CELL_CHARS = 40
 
 
-class Header(NamedTuple):
+class TableHeader(NamedTuple):
     """A table's columns, and what separates its cells."""
 
     names: list[str]
@@ -50,7 +50,7 @@ class Header(NamedTuple):
 
 def read_header(
     path: LogFile, wanted: Iterable[str], *, delimiter: str | None = None, target: str = "log"
-) -> Header:
+) -> TableHeader:
     """The first line.
 
     Without ``delimiter``: the one of DELIMITERS under which the ``wanted`` columns are there.
@@ -65,7 +65,8 @@ def read_header(
         raise ReplayError(f"{path} is no readable CSV file, in UTF-8: {error}", target) from error
     wanted = list(wanted)
     found = [
-        Header(next(csv.reader([line], delimiter=each), []), each) for each in _allowed(delimiter)
+        TableHeader(next(csv.reader([line], delimiter=each), []), each)
+        for each in _allowed(delimiter)
     ]
     header = max(found, key=lambda each: len(set(wanted).intersection(each.names)))
     for name in wanted:
@@ -98,7 +99,7 @@ def _allowed(delimiter: str | None) -> Sequence[str]:
 
 def read_rows(
     path: LogFile, wanted: Iterable[str], target: str
-) -> tuple[Header, list[tuple[int, list[str]]]]:
+) -> tuple[TableHeader, list[tuple[int, list[str]]]]:
     """A small table, whole: its header and its rows, each as wide, with their lines.
 
     Empty lines are none.
@@ -226,11 +227,11 @@ class Evidence:
         if self.kind == "number" or not self.numbers:
             return self.kind
         if self.other is not None:
-            return f"text, since it holds {self.other[:_SHOWN]!r}"
-        return f"text, since it holds {(self.ends_in_zero or '')[:_SHOWN]!r} beside numbers of fewer decimals"
+            return f"text, since it holds {self.other[:_MAX_CELL_CHARS]!r}"
+        return f"text, since it holds {(self.ends_in_zero or '')[:_MAX_CELL_CHARS]!r} beside numbers of fewer decimals"
 
 
-def features_of(cells: Any, kind: CellKind, decimal: str = ".") -> list[float | str | None]:
+def column_features(cells: Any, kind: CellKind, decimal: str = ".") -> list[float | str | None]:
     """A column's cells as features; None where there is no value."""
     values = (
         numbers_of(cells, decimal)
