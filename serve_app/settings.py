@@ -4,14 +4,13 @@ import contextlib
 import os
 import secrets
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
-from redis.connection import parse_url
 
 from bandits.errors import StartupError
-from serve_app.store.clients import is_cluster, plain
+from serve_app.store.clients import is_cluster, url_parts
 from serve_app.store.event_log import REMEMBERED_S
 
 Durability = Literal["always", "everysec", "none"]
@@ -77,7 +76,7 @@ class Settings(BaseSettings):
     def _well_formed(cls, url: str | None) -> str | None:
         if url is not None:
             try:
-                parse_url(plain(url))  # type: ignore[no-untyped-call]
+                url_parts(url)
             except ValueError:  # whose text may hold a piece of the password
                 raise ValueError(
                     "not the URL of a Redis (redis://, rediss://, redis+cluster:// or"
@@ -95,6 +94,15 @@ class Settings(BaseSettings):
                 " min-replicas-to-write on the cluster's nodes"
             )
         return self
+
+    @classmethod
+    def with_options(cls, **options: Any) -> "Settings":
+        """Read the environment's settings, and put over them the options that are not None.
+
+        Raises:
+            ValidationError: it names the setting.
+        """
+        return cls(**{name: value for name, value in options.items() if value is not None})
 
     def archive_root(self) -> str:
         """Where the archive is: a URI, an absolute path, or "" when nothing is archived."""

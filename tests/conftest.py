@@ -12,7 +12,7 @@ from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
 
 from serve_app.host.environment import free_port
-from serve_app.store.clients import blocking_client, connect, is_cluster
+from serve_app.store.clients import asyncio_client, blocking_client, is_cluster
 
 # The same examples in every run; time limits are pytest's, because machines are shared.
 settings.register_profile(
@@ -98,7 +98,7 @@ def server_url(request, monkeypatch) -> str:
             ),
         )
         monkeypatch.setattr(
-            redis.asyncio.Redis, "from_url", lambda url: connect(url, timeout_s=5.0)
+            redis.asyncio.Redis, "from_url", lambda url: asyncio_client(url, timeout_s=5.0)
         )
     return url
 

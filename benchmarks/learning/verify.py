@@ -40,7 +40,7 @@ from policies.catalogue import Catalogue, Item
 from policies.spec import PolicySpec, VwConfig
 from serve_app.admin.stored_policy import StoredPolicy
 from serve_app.admin.verification import Work, verify_policy
-from serve_app.host.build import build
+from serve_app.host.build import this_build
 from serve_app.store.event_log import FIELD
 from serve_app.store.keys import Keys
 from serve_app.workers.learner import LearnerLoop
@@ -67,7 +67,7 @@ def make_log(spec: PolicySpec, catalogue: Catalogue, count: int) -> list[tuple[s
     rng = np.random.default_rng(0)
     pmf = np.full((1, ACTIONS), 1 / ACTIONS).tobytes()
     records: list[tuple[int, LogRecord]] = [
-        (1, BuildRecord(build())),
+        (1, BuildRecord(this_build())),
         (1, SpecRecord(spec.digest, digest(SALT))),
         (1, CatalogueRecord(catalogue.digest)),
     ]

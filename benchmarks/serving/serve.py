@@ -66,7 +66,7 @@ TURN_S, SETTLED_S = 1.0, 0.2
 SETTLING_S = 120.0
 STARTS = 3
 RANK = "ServeReplica:banditloop:rank"
-LEARNER, ARCHIVER = "ray::Learner", "ray::Archiver"
+LEARNER, ARCHIVER = "ray::LearnerActor", "ray::ArchiverActor"
 STOPPED, ALONE, BOTH, LOOP = (
     "stopped",
     "learner",

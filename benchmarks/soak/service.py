@@ -26,9 +26,9 @@ join: {window_s: 10}
 """
 SETTINGS = {"CHECKPOINT_INTERVAL_S": "10", "ARCHIVE_MAX_AGE_S": "5", "ARCHIVE_RETAIN_S": "601"}
 TITLES = {
-    "ray::Learner": "learner",
+    "ray::LearnerActor": "learner",
     "ServeReplica:banditloop:rank": "replicas",
-    "ray::Archiver": "archiver",
+    "ray::ArchiverActor": "archiver",
     "ServeReplica:banditloop:keeper": "keeper",
     "ServeController": "controller",
     "valkey-server": "valkey",

@@ -4,15 +4,14 @@ from bisect import bisect_left
 from collections.abc import Iterable
 from typing import Any
 
-import redis
-
 from bandits.log.positions import START
 from bandits.log.records import DecisionRecord, LogEntry
+from serve_app.store.clients import Redis
 from serve_app.store.event_log import LogReader
 from serve_app.store.keys import Keys
 
 
-def read_all(client: "redis.Redis", keys: Keys) -> Iterable[LogEntry]:
+def read_all(client: Redis, keys: Keys) -> Iterable[LogEntry]:
     """The whole log, in order, a thousand entries at a time."""
     reader, position = LogReader(client, keys), START
     while entries := reader.read(position):
@@ -21,7 +20,7 @@ def read_all(client: "redis.Redis", keys: Keys) -> Iterable[LogEntry]:
 
 
 def freshness_ms(
-    client: "redis.Redis", keys: Keys, entries: Iterable[LogEntry], window_ms: int
+    client: Redis, keys: Keys, entries: Iterable[LogEntry], window_ms: int
 ) -> list[float]:
     """Per decision, milliseconds from its window's end until every replica served a model that had learned it.
 

@@ -6,14 +6,13 @@ from pathlib import Path
 
 from policies.archive.archive import ArchiveReader, archive_folder
 from serve_app.admin.stored_policy import StoredPolicy, the_policy
-from serve_app.cli.options import settings_of
 from serve_app.host.embedded import any_redis
-from serve_app.host.requirements import no_redis
 from serve_app.settings import Settings
 from serve_app.store.clients import REDIS_ERRORS, blocking_client
 from serve_app.store.keys import Keys
 from serve_app.store.merges import partition_count
 from serve_app.store.newer_builds import check_fold
+from serve_app.store.reachable import no_redis
 
 
 @contextlib.contextmanager
@@ -21,7 +20,7 @@ def opened(
     policy: str | None, redis_url: str | None, data_dir: Path | None
 ) -> Iterator[tuple[StoredPolicy, Settings]]:
     """What a service keeps of one policy, whether it runs or not."""
-    settings = settings_of(redis_url=redis_url, data_dir=data_dir)
+    settings = Settings.with_options(redis_url=redis_url, data_dir=data_dir)
     with any_redis(settings) as url:
         settings = settings.model_copy(update={"redis_url": url})
         try:

@@ -12,11 +12,50 @@ from policies.catalogue import Catalogue
 from policies.sources import load_sources
 from policies.spec import PolicySpec, VwConfig, decode_spec
 from serve_app.api.api_keys import read_keys
+from serve_app.host.embedded import alone
+from serve_app.host.loopback import refuse_open_doors
+from serve_app.host.requirements import (
+    demand_archive,
+    demand_cluster,
+    demand_folder,
+    demand_haproxy,
+    demand_port,
+    demand_salt,
+)
 from serve_app.settings import Settings
 from serve_app.store.clients import FAILURES, blocking_client
 from serve_app.store.keys import Keys, partitions
 from serve_app.store.merges import partition_count
-from serve_app.store.newer_builds import check_fold
+from serve_app.store.newer_builds import check_fold, check_format
+from serve_app.store.reachable import demand_redis
+
+
+def demand_all(settings: Settings, specs: Sequence[PolicySpec], address: str | None = None) -> None:
+    """Try everything.
+
+    ``address``: of the Ray cluster that is to serve, if it is not one of the service's own.
+
+    Raises:
+        BanditloopError: it names what is missing and what to do.
+    """
+    if address is None:
+        refuse_open_doors(settings)
+        demand_port(settings.host, settings.port)
+        demand_haproxy()
+    else:
+        demand_cluster(address, settings.redis_timeout_s)
+    if settings.redis_url is not None:
+        demand_redis(settings.redis_url, settings.redis_timeout_s)
+    validate(settings, specs)
+    demand_folder(settings.data_dir, "data_dir", "--data-dir")
+    check_format(settings.data_dir)
+    if settings.redis_url is None:
+        demand_folder(settings.data_dir / "valkey", "data_dir", "--data-dir")
+        with alone(settings.data_dir / "valkey"):
+            pass
+    demand_salt(settings)
+    if settings.archive_root():
+        demand_archive(settings.archive_root())
 
 
 def validate(settings: Settings, specs: Sequence[PolicySpec]) -> None:

@@ -4,9 +4,6 @@ import uuid
 from typing import Any
 
 import msgspec
-import redis
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from bandits.errors import SnapshotError, UnknownPolicyError
 from bandits.log.codec import encode
@@ -15,7 +12,8 @@ from bandits.log.records import PinRecord, RollbackRecord, WarmStartRecord
 from policies.archive.archive import ArchiveReader
 from policies.fold.checkpoint import Refusal
 from policies.fold.verify import Served
-from serve_app.store.checkpoints import Checkpoints, Stored
+from serve_app.store.checkpoints import Checkpoints, StoredCheckpoint
+from serve_app.store.clients import LOST_ANSWERS, Redis
 from serve_app.store.event_log import LogReader
 from serve_app.store.history import History
 from serve_app.store.keys import Keys
@@ -36,13 +34,13 @@ return entry
 """
 
 
-def policies(client: "redis.Redis") -> list[str]:
+def policies(client: Redis) -> list[str]:
     """Names of the policies that have a log here."""
     names: Any = client.scan_iter(match="bl:{*.0}:log", count=1000)
     return sorted(name.decode().removeprefix("bl:{").removesuffix(".0}:log") for name in names)
 
 
-def the_policy(client: "redis.Redis", name: str | None) -> str:
+def the_policy(client: Redis, name: str | None) -> str:
     """The policy of this name, or the only one there is.
 
     Raises:
@@ -64,9 +62,7 @@ def the_policy(client: "redis.Redis", name: str | None) -> str:
 class StoredPolicy:
     """One policy's snapshots and log; of one with several partitions, the log of partition 0."""
 
-    def __init__(
-        self, client: "redis.Redis", policy: str, archive: ArchiveReader | None = None
-    ) -> None:
+    def __init__(self, client: Redis, policy: str, archive: ArchiveReader | None = None) -> None:
         self.keys = Keys(policy)
         self.partitions = partition_count(client, policy)
         self.checkpoints = Checkpoints(client, self.keys)
@@ -145,7 +141,7 @@ class StoredPolicy:
         raw: Any = self._client.get(self.keys.stats)
         return None if raw is None else msgspec.msgpack.decode(raw, type=Stats)
 
-    def checkpoint_at(self, position: str) -> Stored:
+    def checkpoint_at(self, position: str) -> StoredCheckpoint:
         """The stored checkpoint at exactly this position.
 
         Raises:
@@ -174,7 +170,7 @@ class StoredPolicy:
                     SAY_ONCE, 2, self.keys.log, memory, encode(record), SAID_S
                 )
                 return str(entry.decode())
-            except (RedisConnectionError, RedisTimeoutError):
+            except LOST_ANSWERS:
                 if not left:
                     raise
 

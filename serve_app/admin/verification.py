@@ -24,8 +24,8 @@ from policies.fold.checkpoint import FoldState, decode_state
 from policies.fold.fold import Fold
 from policies.fold.verify import Served, Verified, verify
 from serve_app.admin.stored_policy import StoredPolicy
-from serve_app.host.build import build
-from serve_app.store.checkpoints import Stored
+from serve_app.host.build import this_build
+from serve_app.store.checkpoints import StoredCheckpoint
 from serve_app.store.clients import blocking_client
 from serve_app.store.history import History
 from serve_app.store.keys import partitions
@@ -36,7 +36,7 @@ Progress = Callable[[int], None]
 _learned: Any = None
 
 
-class Part(msgspec.Struct, frozen=True):
+class Segment(msgspec.Struct, frozen=True):
     """From one checkpoint (None: the start of the log) to another (None: the last snapshot).
 
     ``proven``: the bytes of the checkpoints that the parts before this one prove, the newest first;
@@ -45,8 +45,8 @@ class Part(msgspec.Struct, frozen=True):
     """
 
     number: int
-    start: Stored | None
-    end: Stored | None
+    start: StoredCheckpoint | None
+    end: StoredCheckpoint | None
     proven: list[bytes] = []
 
 
@@ -78,7 +78,7 @@ class Work(msgspec.Struct, frozen=True):
         ]
 
 
-class Replay:
+class ProvenPast:
     """The log behind a part, for rollbacks: it relies on no checkpoint but the proven ones."""
 
     def __init__(self, stored: StoredPolicy, proven: Sequence[FoldState]) -> None:
@@ -96,7 +96,7 @@ def verify_policy(
     work: Work,
     served: Sequence[Served],
     *,
-    start: Stored | None = None,
+    start: StoredCheckpoint | None = None,
     jobs: int = 1,
     progress: Progress,
 ) -> tuple[list[Verified], int]:
@@ -122,7 +122,7 @@ def verify_policy(
     known = [
         each for each in reversed(stored.checkpoints.list()) if start is None or _after(each, start)
     ]
-    if jobs == 1 or not known or any(each.build != build() for each in served):
+    if jobs == 1 or not known or any(each.build != this_build() for each in served):
         return _verify_part(work, _parts(first, [])[0], served, progress)
     cuts = []
     for each in split(known, 0 if start is None else start.learned, jobs):
@@ -163,31 +163,33 @@ def _verify_together(
     # partition 0 first: what its merges name is in the others by then
     ends = [history.end() for history in histories]
     together = Together(histories, salt=work.salt, ends=ends)
-    found = list(verify_together(together, served, build=build(), progress=progress))
+    found = list(verify_together(together, served, build=this_build(), progress=progress))
     return found, sum(fold.learned for fold in together.folds)
 
 
-def split(known: Sequence[Stored], learned: int, jobs: int) -> list[Stored]:
+def split(known: Sequence[StoredCheckpoint], learned: int, jobs: int) -> list[StoredCheckpoint]:
     """Where to cut for parts of about the same number of interactions.
 
     ``known`` is oldest first.
     """
     share = max(1, (known[-1].learned - learned) // jobs)
-    cuts: list[Stored] = []
+    cuts: list[StoredCheckpoint] = []
     for each in known:
         if len(cuts) < jobs - 1 and each.learned - learned >= share * (len(cuts) + 1):
             cuts.append(each)
     return cuts
 
 
-def _parts(first: list[tuple[Stored, bytes]], cuts: list[tuple[Stored, bytes]]) -> list[Part]:
+def _parts(
+    first: list[tuple[StoredCheckpoint, bytes]], cuts: list[tuple[StoredCheckpoint, bytes]]
+) -> list[Segment]:
     edges = [*([None] if not first else []), *first, *cuts]
     parts = []
     for number, edge in enumerate(edges):
         proven = [data for each in edges[: number + 1] if each is not None for data in each[1:]]
         following = edges[number + 1] if number + 1 < len(edges) else None
         parts.append(
-            Part(
+            Segment(
                 number, edge[0] if edge else None, following[0] if following else None, proven[::-1]
             )
         )
@@ -196,11 +198,11 @@ def _parts(first: list[tuple[Stored, bytes]], cuts: list[tuple[Stored, bytes]]) 
 
 @seldom_collecting()
 def _verify_part(
-    work: Work, part: Part, served: Sequence[Served], progress: Callable[[int], None]
+    work: Work, part: Segment, served: Sequence[Served], progress: Callable[[int], None]
 ) -> tuple[list[Verified], int]:
     stored = work.open()
     proven = [decode_state(data) for data in part.proven]
-    replay = Replay(stored, proven)
+    replay = ProvenPast(stored, proven)
     last: list[tuple[str, str]] = []
 
     def note(position: str, data: Callable[[], bytes]) -> None:
@@ -217,7 +219,11 @@ def _verify_part(
     entries = stored.history.entries(fold.position, through)
     found = list(
         verify(
-            fold, entries, own, build=build(), progress=lambda _, learned: progress(learned - first)
+            fold,
+            entries,
+            own,
+            build=this_build(),
+            progress=lambda _, learned: progress(learned - first),
         )
     )
     if part.end is not None:
@@ -232,14 +238,14 @@ def _verify_part(
     return found, fold.learned - first
 
 
-def _within(served: Served, part: Part) -> bool:
+def _within(served: Served, part: Segment) -> bool:
     at = log_order(served.snapshot.position)
     return (part.start is None or at > log_order(part.start.position)) and (
         part.end is None or at <= log_order(part.end.position)
     )
 
 
-def _after(stored: Stored, start: Stored) -> bool:
+def _after(stored: StoredCheckpoint, start: StoredCheckpoint) -> bool:
     return log_order(stored.position) > log_order(start.position)
 
 
@@ -248,7 +254,7 @@ def _begin(counts: Any) -> None:
     _learned = counts
 
 
-def _in_process(work: Work, part: Part, served: Sequence[Served]) -> tuple[list[Verified], int]:
+def _in_process(work: Work, part: Segment, served: Sequence[Served]) -> tuple[list[Verified], int]:
     def count(learned: int) -> None:
         _learned[part.number] = learned
 

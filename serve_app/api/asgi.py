@@ -22,6 +22,7 @@ from serve_app.api.api_keys import KeyRing, error_headers
 from serve_app.api.bodies import parse
 from serve_app.api.docs_page import DOCS_HTML
 from serve_app.api.ports import PolicyService
+from serve_app.api.readiness import readiness
 from serve_app.api.statuses import STATUS, _error_bytes, _status
 from serve_app.api.wire import (
     CATALOGUE_BODY_S,
@@ -37,7 +38,7 @@ from serve_app.api.wire import (
     _encode,
 )
 from serve_app.replica.metrics import Metrics
-from serve_app.store.progress import Learning, readiness
+from serve_app.store.progress import LearningHealth
 
 RETRY_AFTER_S = b"1"
 _LABELS = frozenset({"rank", "rank:batch", "reward", "activate", "rewards", "catalogue"})
@@ -245,7 +246,7 @@ class Api:
         found = readiness(self._learnings())
         return 200 if found.learning == "ok" else 503, _encode(found), JSON
 
-    def _learnings(self) -> dict[str, Learning]:
+    def _learnings(self) -> dict[str, LearningHealth]:
         return {name: service.learning for name, service in sorted(self._services.items())}
 
     async def _prometheus(self) -> Answer:

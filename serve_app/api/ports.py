@@ -7,7 +7,7 @@ from bandits.errors import BanditloopError
 from bandits.log.records import ActivationRecord, DecisionRecord, RewardRecord
 from policies.requests import Item, RankRequest
 from serve_app.api import schemas
-from serve_app.store.progress import Learning
+from serve_app.store.progress import LearningHealth
 
 
 class PolicyService(Protocol):
@@ -36,7 +36,7 @@ class PolicyService(Protocol):
         ...
 
     @property
-    def learning(self) -> Learning:
+    def learning(self) -> LearningHealth:
         """How its learning stands, as far as is known."""
         ...
 

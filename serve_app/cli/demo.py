@@ -17,7 +17,6 @@ from typing import Any
 import aiohttp
 import msgspec
 import numpy as np
-import redis
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress import (
@@ -32,14 +31,15 @@ from rich.table import Table
 from bandits.log.records import DecisionRecord
 from policies.spec import PolicySpec, load_spec
 from serve_app.admin.freshness import freshness_ms, read_all
+from serve_app.admin.preflight import demand_all
 from serve_app.api.schemas import RankResponse, RewardEvent, RewardsRequest
 from serve_app.cli.terminal import notes, say, screen_of_ours, table, words
 from serve_app.client import ServiceError, rank_body
 from serve_app.host.embedded import valkey
-from serve_app.host.requirements import demand_all, demand_port
+from serve_app.host.requirements import demand_port
 from serve_app.runtime import serving
 from serve_app.settings import Settings
-from serve_app.store.clients import blocking_client
+from serve_app.store.clients import Redis, blocking_client
 from serve_app.store.keys import Keys
 from serve_app.store.stats import Stats
 from simulator.doctor.audit import audit
@@ -192,7 +192,7 @@ class Board:
     """What is shown while traffic runs: progress, and the bandit beside the fixed policies on the same users."""
 
     def __init__(
-        self, rounds: int, bench: DemoBench, seed: int, client: "redis.Redis", policy: str
+        self, rounds: int, bench: DemoBench, seed: int, client: Redis, policy: str
     ) -> None:
         self.traffic = Traffic()
         self._rounds = rounds
@@ -265,13 +265,13 @@ def _row(title: str, cells: Mapping[str, str]) -> Table:
     return made
 
 
-def read_stats(client: "redis.Redis", keys: Keys) -> Stats | None:
+def read_stats(client: Redis, keys: Keys) -> Stats | None:
     """What the learner published last."""
     raw: Any = client.get(keys.stats)
     return None if raw is None else msgspec.msgpack.decode(raw, type=Stats)
 
 
-def measure(client: "redis.Redis", spec: PolicySpec, salt: bytes, rewards: int) -> dict[str, Any]:
+def measure(client: Redis, spec: PolicySpec, salt: bytes, rewards: int) -> dict[str, Any]:
     """What the log and the learner say about the run.
 
     ``rewards`` is how many the service acknowledged.

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
-import redis
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeElapsedColumn
 from rich.table import Table
@@ -39,18 +38,18 @@ from serve_app.admin.stored_policy import the_policy
 from serve_app.cli.archive import archived_policy
 from serve_app.cli.terminal import table as new_table
 from serve_app.cli.terminal import words
-from serve_app.host.build import build
+from serve_app.host.build import this_build
 from serve_app.host.embedded import any_redis, running_url
-from serve_app.host.requirements import no_redis
 from serve_app.replica.metrics import EXPIRE_S
 from serve_app.settings import MIN_SALT_BYTES, Settings
 from serve_app.store import progress as learning
 from serve_app.store.archived import Committed
-from serve_app.store.clients import REDIS_ERRORS, blocking_client
+from serve_app.store.clients import REDIS_ERRORS, Redis, blocking_client
 from serve_app.store.event_log import LogReader
 from serve_app.store.history import History
 from serve_app.store.keys import PROCESSES, Keys, partitions
 from serve_app.store.merges import partition_count, read_merge
+from serve_app.store.reachable import no_redis
 from serve_app.store.snapshots import Head, decode_published
 from serve_app.store.stats import Stats
 from simulator.doctor.checks.derivations import Stored
@@ -137,7 +136,7 @@ def table(report: Report) -> Table:
 
 def _examine_live(
     policy: str | None,
-    client: "redis.Redis",
+    client: Redis,
     archive: str,
     salts: dict[str, bytes],
     since: str | None,
@@ -161,7 +160,7 @@ def _examine_live(
 
 def _examine_log(
     history: History,
-    client: "redis.Redis",
+    client: Redis,
     keys: Keys,
     count: int,
     salts: dict[str, bytes],
@@ -183,7 +182,7 @@ def _examine_log(
 
 def _examine_once(
     history: History,
-    client: "redis.Redis",
+    client: Redis,
     keys: Keys,
     count: int,
     salts: dict[str, bytes],
@@ -205,14 +204,14 @@ def _examine_once(
             live=_live(client, keys, reader, last)
             if count == 1
             else _live_partition(client, keys, reader, last),
-            build=build(),
+            build=this_build(),
             undecodable=lambda: reader.undecodable,
             progress=watch,
         )
 
 
 def _read(
-    client: "redis.Redis", keys: Keys, reader: LogReader, after: str, through: str
+    client: Redis, keys: Keys, reader: LogReader, after: str, through: str
 ) -> Iterator[LogEntry]:
     """Entries after one id up to and with another, which stays where it is while the log grows.
 
@@ -234,7 +233,7 @@ def _read(
         raise LogGapError(f"the log of {keys.policy} was trimmed past {after}", "log")
 
 
-def _stored(client: "redis.Redis", keys: Keys, history: History) -> Stored:
+def _stored(client: Redis, keys: Keys, history: History) -> Stored:
     """``keys``: of partition 0, where the snapshots are."""
     snapshots = LogReader(client, keys)
 
@@ -258,7 +257,7 @@ def _stored(client: "redis.Redis", keys: Keys, history: History) -> Stored:
     return Stored(blob, snapshot, listed)
 
 
-def _live(client: "redis.Redis", keys: Keys, reader: LogReader, end: str) -> Live:
+def _live(client: Redis, keys: Keys, reader: LogReader, end: str) -> Live:
     recently = time.time() - EXPIRE_S
     raw: list[Any] = [client.get(keys.stats), client.zcount(PROCESSES, recently, "+inf")]
     stats = _decoded(raw[0], Stats)
@@ -276,7 +275,7 @@ def _live(client: "redis.Redis", keys: Keys, reader: LogReader, end: str) -> Liv
     )
 
 
-def _learning(client: "redis.Redis", keys: Keys) -> tuple[str | None, tuple[str, ...]]:
+def _learning(client: Redis, keys: Keys) -> tuple[str | None, tuple[str, ...]]:
     """Where learning stands still, and what was refused last, in words."""
     raw: Any = client.get(keys.progress)
     listed: Any = client.lrange(keys.refusals, 0, -1)
@@ -291,14 +290,14 @@ def _learning(client: "redis.Redis", keys: Keys) -> tuple[str | None, tuple[str,
     )
 
 
-def _live_partition(client: "redis.Redis", keys: Keys, reader: LogReader, end: str) -> Live:
+def _live_partition(client: Redis, keys: Keys, reader: LogReader, end: str) -> Live:
     """Of one partition: what is served has learned of its log up to where it gave to the newest merge."""
     live, merge = _live(client, keys, reader, end), read_merge(client, Keys(keys.policy))
     given = None if merge is None else merge.inputs[keys.partition]
     return replace(live, head=None if given is None else given.position)
 
 
-def _head(client: "redis.Redis", keys: Keys, reader: LogReader) -> str | None:
+def _head(client: Redis, keys: Keys, reader: LogReader) -> str | None:
     """The position of what is served."""
     for _ in range(ATTEMPTS):
         raw: Any = client.get(keys.head)
@@ -423,7 +422,7 @@ def _examine_folder(
             policy=policy,
             salts=salts,
             stored=Stored(blob),
-            build=build(),
+            build=this_build(),
             undecodable=lambda: undecodable,
             progress=watch,
         )

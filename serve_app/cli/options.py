@@ -151,7 +151,7 @@ def settings_of(**given: Any) -> "Settings":
     """
     from serve_app.settings import Settings  # noqa: PLC0415 - imports Redis, which --help can do without
 
-    return Settings(**{name: value for name, value in given.items() if value is not None})
+    return Settings.with_options(**given)
 
 
 RewardModels = Annotated[

@@ -11,8 +11,8 @@ from types import FrameType
 
 from bandits.errors import BanditloopError, StartupError, plain
 from policies.spec import load_spec
+from serve_app.admin.preflight import demand_all
 from serve_app.cli.terminal import say, screen_of_ours
-from serve_app.host.requirements import demand_all
 from serve_app.runtime import serving, serving_on_cluster
 from serve_app.settings import Settings
 

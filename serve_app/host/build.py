@@ -8,7 +8,7 @@ from bandits.log.versions import FOLD
 
 
 @cache
-def build() -> dict[str, str]:
+def this_build() -> dict[str, str]:
     """Version of the fold, architecture and library versions, within which a replay is byte-identical."""
     names = ("banditloop", "numba", "numpy", "vowpal-wabbit-next")
     return {

@@ -17,12 +17,12 @@ from serve_app.api.asgi import Api
 from serve_app.host.environment import collect_rarely
 from serve_app.host.json_logs import configure_logging
 from serve_app.host.loopback import keep_replica_on_loopback
+from serve_app.replica.learning_watch import LearningWatch
 from serve_app.replica.metrics import Metrics, collect
 from serve_app.replica.policy_service import RedisPolicyService
 from serve_app.settings import Settings
-from serve_app.store.clients import connect
+from serve_app.store.clients import asyncio_client
 from serve_app.store.event_log import LogWriter
-from serve_app.store.progress import LearningWatch
 
 PATIENCE_S = 60.0
 POLL_S = 0.05
@@ -42,7 +42,7 @@ class RankReplica:
         self._name = uuid.uuid4().hex[:12]
         self._metrics = Metrics(self._name)
         timeout = settings.redis_timeout_s
-        self._client = connect(str(settings.redis_url), timeout_s=timeout)
+        self._client = asyncio_client(str(settings.redis_url), timeout_s=timeout)
         self._writer = LogWriter(
             self._client, timeout_s=timeout, confirm_replicas=settings.confirm_replicas
         )

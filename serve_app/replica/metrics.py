@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import msgspec
-import redis.asyncio
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -22,10 +21,10 @@ from prometheus_client.core import (
 )
 
 from policies.source_failures import Trouble
-from serve_app.store.clients import FAILURES, clock_ms
+from serve_app.store.clients import FAILURES, AsyncRedis, clock_ms
 from serve_app.store.keys import PROCESSES, Keys, process_metrics
 from serve_app.store.keys import partitions as key_names
-from serve_app.store.progress import Learning
+from serve_app.store.progress import LearningHealth
 from serve_app.store.stats import Stats, summed
 
 BUCKETS_S = (
@@ -121,7 +120,7 @@ class Metrics:
             list(self.troubles()),
         )
 
-    async def push_forever(self, client: "redis.asyncio.Redis") -> None:
+    async def push_forever(self, client: AsyncRedis) -> None:
         """Push until cancelled; a failed push is made good by the next."""
         while True:
             try:
@@ -140,11 +139,11 @@ class Metrics:
 
 
 async def collect(
-    client: "redis.asyncio.Redis",
+    client: AsyncRedis,
     own: Sample,
     policies: Iterable[str],
     partitions: Mapping[str, int] | None = None,
-    learning: Mapping[str, Learning] | None = None,
+    learning: Mapping[str, LearningHealth] | None = None,
 ) -> bytes:
     """Prometheus text: this process as of now, the others as of their last push, and what the learners have counted.
 
@@ -174,7 +173,7 @@ async def collect(
     return generate_latest(registry)
 
 
-async def _all(client: "redis.asyncio.Redis", names: list[str]) -> list[bytes | None]:
+async def _all(client: AsyncRedis, names: list[str]) -> list[bytes | None]:
     """Values of keys that may be on different nodes."""
     pipeline = client.pipeline(transaction=False)
     for name in names:
@@ -183,7 +182,7 @@ async def _all(client: "redis.asyncio.Redis", names: list[str]) -> list[bytes | 
     return found
 
 
-async def _pushed(client: "redis.asyncio.Redis") -> list[Sample]:
+async def _pushed(client: AsyncRedis) -> list[Sample]:
     """What every process that runs has pushed last."""
     processes: Any = await client.zrange(PROCESSES, 0, -1)
     raw = await _all(client, [process_metrics(name.decode()) for name in processes])
@@ -191,7 +190,7 @@ async def _pushed(client: "redis.asyncio.Redis") -> list[Sample]:
 
 
 async def read_troubles(
-    client: "redis.asyncio.Redis", policy: str, own: Mapping[str, Trouble]
+    client: AsyncRedis, policy: str, own: Mapping[str, Trouble]
 ) -> dict[str, Trouble]:
     """What was last wrong with each source of a policy, in this process or any other."""
     found = dict(own)
@@ -202,18 +201,18 @@ async def read_troubles(
     return found
 
 
-async def read_stats(client: "redis.asyncio.Redis", policy: str, partitions: int) -> Stats | None:
+async def read_stats(client: AsyncRedis, policy: str, partitions: int) -> Stats | None:
     """What the learners of a policy published last, those of its partitions together."""
     found = [await _stats_of(client, keys) for keys in key_names(policy, partitions)]
     return None if found[0] is None else summed([each for each in found if each is not None])
 
 
-async def _stats_of(client: "redis.asyncio.Redis", keys: Keys) -> Stats | None:
+async def _stats_of(client: AsyncRedis, keys: Keys) -> Stats | None:
     raw: Any = await client.get(keys.stats)
     return None if raw is None else msgspec.msgpack.decode(raw, type=Stats)
 
 
-async def _lag_s(client: "redis.asyncio.Redis", keys: Keys, stats: Stats) -> float:
+async def _lag_s(client: AsyncRedis, keys: Keys, stats: Stats) -> float:
     """Seconds since the learner's position, if the log goes on: one that has died cannot say that it is behind."""
     newest: Any = await client.xrevrange(keys.log, count=1)
     if not newest or newest[0][0].decode() == stats.position:
@@ -231,7 +230,7 @@ class LogState(msgspec.Struct, frozen=True):
     failures: int
 
 
-async def _log_state(client: "redis.asyncio.Redis", keys: Keys) -> LogState:
+async def _log_state(client: AsyncRedis, keys: Keys) -> LogState:
     entries: Any = await client.xlen(keys.log)
     held: Any = await client.hmget(keys.archive, "written", "failures", "end")
     written, failures, end = held
@@ -259,7 +258,7 @@ class _Collector:
         stats: Mapping[str, Stats],
         lags: Mapping[str, float],
         logs: Mapping[str, LogState],
-        learning: Mapping[str, Learning],
+        learning: Mapping[str, LearningHealth],
     ) -> None:
         self._logs = logs
         self._learning = learning

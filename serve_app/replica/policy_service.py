@@ -9,7 +9,6 @@ from collections.abc import Coroutine, Sequence
 from typing import Any
 
 import msgspec
-import redis.asyncio
 
 from bandits.errors import BanditloopError, LogUnavailableError, SnapshotError
 from bandits.features.hashing import partition_of
@@ -20,12 +19,14 @@ from policies.ranker import Ranker
 from policies.requests import Item, RankRequest
 from policies.sources import load_sources
 from policies.spec import PolicySpec, decode_spec
+from serve_app.api.readiness import stalled_at
 from serve_app.api.schemas import PolicyInfo, Refused
+from serve_app.replica.learning_watch import LearningWatch
 from serve_app.replica.metrics import read_stats, read_troubles
-from serve_app.store.clients import FAILURES
+from serve_app.store.clients import FAILURES, AsyncRedis
 from serve_app.store.event_log import LogWriter, reason_of
 from serve_app.store.keys import Keys, partitions
-from serve_app.store.progress import Learning, LearningWatch
+from serve_app.store.progress import LearningHealth
 from serve_app.store.snapshots import Follower, Published
 
 STEP = 16
@@ -44,7 +45,7 @@ class RedisPolicyService:
     def __init__(
         self,
         spec: PolicySpec,
-        client: "redis.asyncio.Redis",
+        client: AsyncRedis,
         writer: LogWriter,
         *,
         salt: bytes,
@@ -88,9 +89,9 @@ class RedisPolicyService:
         return self.ranker.serving is not None
 
     @property
-    def learning(self) -> Learning:
+    def learning(self) -> LearningHealth:
         """How its learning stands, as of the last look."""
-        return Learning() if self._watch is None else self._watch.of(self.spec.name)
+        return LearningHealth() if self._watch is None else self._watch.of(self.spec.name)
 
     async def rank(self, request: RankRequest) -> tuple[DecisionRecord, bool]:
         """Decide, then make it durable.
@@ -229,7 +230,7 @@ class RedisPolicyService:
             outcomes=stats.outcomes if stats else {},
             source_troubles=troubles,
             learning=learning.state,
-            stalled=learning.where(self.spec.name),
+            stalled=stalled_at(self.spec.name, learning),
             reason=learning.stall.reason if learning.stall else None,
             refused=[Refused(each.position, each.kind, each.reason) for each in learning.refused],
         )

@@ -22,7 +22,7 @@ DAYS = 30
 log = logging.getLogger("banditloop.checkpoints")
 
 
-class Stored(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class StoredCheckpoint(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A checkpoint and the snapshot of the same position, by digest."""
 
     position: str
@@ -43,13 +43,13 @@ class Checkpoints:
         self._client = client
         self._keys = keys
 
-    def list(self) -> list[Stored]:
+    def list(self) -> list[StoredCheckpoint]:
         """Newest first."""
         raw: Any = self._client.lrange(self._keys.checkpoints, 0, -1)
-        found = [msgspec.msgpack.decode(each, type=Stored) for each in raw]
+        found = [msgspec.msgpack.decode(each, type=StoredCheckpoint) for each in raw]
         return sorted(found, key=lambda stored: log_order(stored.position), reverse=True)
 
-    def load(self, stored: Stored) -> bytes:
+    def load(self, stored: StoredCheckpoint) -> bytes:
         """The bytes of a checkpoint.
 
         Raises:
@@ -61,7 +61,7 @@ class Checkpoints:
             raise SnapshotError(f"the checkpoint at {stored.position} is {problem}", "checkpoint")
         return bytes(data)
 
-    def state(self, stored: Stored) -> FoldState:
+    def state(self, stored: StoredCheckpoint) -> FoldState:
         """A checkpoint, decoded.
 
         Raises:
@@ -88,7 +88,7 @@ class Checkpoints:
         ``keep``: snapshots that are needed for other reasons.
         """
         state = decode_state(data)
-        stored = Stored(position, digest(data), snapshot_id, state.learned)
+        stored = StoredCheckpoint(position, digest(data), snapshot_id, state.learned)
         known = [each for each in self.list() if each.position != position]
         kept = worth_keeping([stored, *known])
         forgotten = [each for each in known if each not in kept]
@@ -113,12 +113,12 @@ class Checkpoints:
         lease.guarded(commands)
 
 
-def worth_keeping(stored: Sequence[Stored]) -> list[Stored]:
+def worth_keeping(stored: Sequence[StoredCheckpoint]) -> list[StoredCheckpoint]:
     """The newest ones, the last of each of some hours, and the last of each of some days."""
     newest_first = sorted(stored, key=lambda each: log_order(each.position), reverse=True)
     kept = {each.position: each for each in newest_first[:RECENT]}
     for length_ms, count in ((3_600_000, HOURS), (86_400_000, DAYS)):
-        buckets: dict[int, Stored] = {}
+        buckets: dict[int, StoredCheckpoint] = {}
         for each in newest_first:
             buckets.setdefault(each.time_ms // length_ms, each)
         kept |= {each.position: each for each in list(buckets.values())[:count]}

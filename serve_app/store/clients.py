@@ -6,7 +6,7 @@ ones.
 
 import contextlib
 from collections.abc import Iterable, Sequence
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, TypeAlias, cast
 
 import redis
 import redis.asyncio
@@ -15,13 +15,21 @@ from redis.asyncio.cluster import RedisCluster as AsyncCluster
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.cluster import RedisCluster
+from redis.connection import parse_url
 from redis.retry import Retry
+
+Redis: TypeAlias = redis.Redis
+"""A blocking client: of learners, archivers and commands."""
+AsyncRedis: TypeAlias = redis.asyncio.Redis
+"""A client for asyncio: of replicas."""
 
 CLUSTER = "+cluster://"
 REDIS_ERRORS = (errors.RedisError, errors.RedisClusterException)
 """What redis-py raises. The second, of a cluster of which no node answers, is none of the first."""
 FAILURES = (*REDIS_ERRORS, OSError)
 """What it is when Redis cannot be reached, or refuses."""
+LOST_ANSWERS = (errors.ConnectionError, errors.TimeoutError)
+"""What it is when a command may have been carried out, and its answer was lost."""
 
 
 def is_cluster(url: str) -> bool:
@@ -29,15 +37,25 @@ def is_cluster(url: str) -> bool:
     return CLUSTER in url
 
 
-def plain(url: str) -> str:
+def without_cluster(url: str) -> str:
     """The URL as of one Redis."""
     return url.replace(CLUSTER, "://", 1)
+
+
+def url_parts(url: str) -> dict[str, Any]:
+    """Return what a URL says: host, port, path, user and so on, each only if it is there.
+
+    Raises:
+        ValueError: it is not the URL of a Redis; the text may hold a piece of the password.
+    """
+    parts: dict[str, Any] = parse_url(without_cluster(url))  # type: ignore[no-untyped-call]
+    return parts
 
 
 def blocking_client(url: str, *, timeout_s: float = 30.0) -> "redis.Redis":
     """For a process of its own: learner, archiver, command.
 
-    Like ``connect``, it never repeats a command by itself.
+    Like ``asyncio_client``, it never repeats a command by itself.
     """
     options: dict[str, Any] = {
         "socket_timeout": timeout_s,
@@ -45,12 +63,12 @@ def blocking_client(url: str, *, timeout_s: float = 30.0) -> "redis.Redis":
         "retry": Retry(NoBackoff(), 0),
     }
     if is_cluster(url):
-        cluster: Any = RedisCluster.from_url(plain(url), **options)
+        cluster: Any = RedisCluster.from_url(without_cluster(url), **options)
         return cast("redis.Redis", cluster)
     return redis.Redis.from_url(url, **options)
 
 
-def connect(url: str, *, timeout_s: float) -> "redis.asyncio.Redis":
+def asyncio_client(url: str, *, timeout_s: float) -> "redis.asyncio.Redis":
     """A client that never repeats a command by itself: one whose answer was lost may have been carried out.
 
     Left to itself ``Redis()`` of redis-py 8 repeats ten times, ``from_url()`` never, and a client
@@ -63,7 +81,7 @@ def connect(url: str, *, timeout_s: float) -> "redis.asyncio.Redis":
         "retry": never,
     }
     if is_cluster(url):
-        cluster: Any = AsyncCluster.from_url(plain(url), **options)
+        cluster: Any = AsyncCluster.from_url(without_cluster(url), **options)
         return cast("redis.asyncio.Redis", cluster)
     return redis.asyncio.Redis.from_url(url, **options)
 

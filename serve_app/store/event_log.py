@@ -109,7 +109,7 @@ class LogWriter:
     tries while the others fail at once, until one succeeds. ``failures`` counts the writes not
     known to be logged by reason: those of ``reason_of``, ``skipped`` (not sent, after another's
     failure) and ``crowded`` (MAX_WAITING were waiting). ``client`` is one of
-    ``redis_clients.connect``.
+    ``asyncio_client``.
     """
 
     def __init__(

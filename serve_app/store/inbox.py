@@ -88,7 +88,7 @@ class Inbox:
         for entry_id, fields in raw:
             moved = b""
             try:
-                record = parse(fields)
+                record = event_of(fields)
             except BanditloopError as error:
                 refused += 1
                 log.warning(
@@ -133,7 +133,7 @@ class PartitionInbox(Inbox):
         return True
 
 
-def parse(fields: dict[bytes, bytes]) -> RewardRecord | ActivationRecord:
+def event_of(fields: dict[bytes, bytes]) -> RewardRecord | ActivationRecord:
     """The event of an inbox entry: a record in field ``r``, or a JSON object in field ``json``.
 
     Raises: CodecError: neither; it names the field. A decision is refused, too: only a replica

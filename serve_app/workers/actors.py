@@ -33,11 +33,11 @@ PING_S = 10.0
 
 log = logging.getLogger("banditloop.background")
 
-Process = tuple["type[Background]", tuple[Any, ...]]
+Process = tuple["type[WorkerActor]", tuple[Any, ...]]
 """The kind of a background process, and what it is made with."""
 
 
-class Background:
+class WorkerActor:
     """A process of threads that run until they are told to stop.
 
     If one ends by itself, so does the process.
@@ -77,7 +77,7 @@ class Background:
             await asyncio.to_thread(thread.join, STOP_S)
 
 
-class Learner(Background):
+class LearnerActor(WorkerActor):
     """One policy's learner, or that of one of its partitions, leading or standing by."""
 
     def __init__(
@@ -123,7 +123,7 @@ class Learner(Background):
         await asyncio.to_thread(self._caught_up.wait, PING_S)
 
 
-class Archiver(Background):
+class ArchiverActor(WorkerActor):
     """Archives and trims every policy's logs, one thread each. Several may run: see archiver.py.
 
     ``policies``: name and number of partitions of each.
@@ -163,16 +163,18 @@ def processes(
             policy = spec.name if spec.partitions == 1 else f"{spec.name}.{partition}"
             for number in range(1 + spec.learner.standbys):
                 wanted[f"learner-{policy}-{number}.{generation}"] = (
-                    Learner,
+                    LearnerActor,
                     (settings, spec, partition, generation),
                 )
     if settings.archive_root():
         policies = [(spec.name, spec.partitions) for spec in specs]
-        wanted[f"archiver.{generation}"] = Archiver, (settings, policies)
+        wanted[f"archiver.{generation}"] = ArchiverActor, (settings, policies)
     return wanted
 
 
-def start(settings: Settings, name: str, kind: type[Background], arguments: tuple[Any, ...]) -> Any:
+def start(
+    settings: Settings, name: str, kind: type[WorkerActor], arguments: tuple[Any, ...]
+) -> Any:
     """The actor of this name, which is started unless there is one."""
     options = {
         "namespace": NAMESPACE,
@@ -180,7 +182,7 @@ def start(settings: Settings, name: str, kind: type[Background], arguments: tupl
         "max_restarts": -1,
         "get_if_exists": True,
     }
-    cpus = settings.learner_cpus if kind is Learner else 0
+    cpus = settings.learner_cpus if kind is LearnerActor else 0
     where = {"num_cpus": cpus, "scheduling_strategy": "SPREAD", **on_node_for("learner")}
     return ray.remote(kind).options(name=name, **options, **where).remote(*arguments)
 
@@ -188,5 +190,5 @@ def start(settings: Settings, name: str, kind: type[Background], arguments: tupl
 def start_learners(settings: Settings, specs: Sequence[PolicySpec], generation: int) -> None:
     """Those of a deployment that is yet to come, whose keeper will find them: they start while Serve does."""
     for name, (kind, arguments) in processes(settings, specs, generation).items():
-        if kind is Learner:
+        if kind is LearnerActor:
             start(settings, name, kind, arguments)

@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import redis
 from pyarrow import fs
 
 from bandits.errors import ArchiveError
@@ -30,7 +29,7 @@ from bandits.log.positions import START, log_order
 from policies.archive.archive import ArchiveReader, ArchiveWriter, archive_folder
 from policies.archive.range_file import Range, hour_of
 from serve_app.store.archived import Committed
-from serve_app.store.clients import FAILURES, now_ms
+from serve_app.store.clients import FAILURES, Redis, now_ms
 from serve_app.store.event_log import FIELD
 from serve_app.store.keys import Keys
 
@@ -115,7 +114,7 @@ class Archiver:
 
     def __init__(
         self,
-        client: "redis.Redis",
+        client: Redis,
         policy: str,
         root: "str | Path | fs.FileSystem",
         *,

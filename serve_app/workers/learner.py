@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 
 import msgspec
-import redis
 
 from bandits.errors import BanditloopError, LogGapError, NewerBuildError, SpecError
 from bandits.log.codec import digest, encode
@@ -37,9 +36,10 @@ from policies.blend import make_learner
 from policies.catalogue import Catalogue
 from policies.fold.fold import Fold
 from policies.spec import PolicySpec
-from serve_app.host.build import build
+from serve_app.host.build import this_build
 from serve_app.store.archived import Committed
 from serve_app.store.checkpoints import Checkpoints
+from serve_app.store.clients import Redis
 from serve_app.store.event_log import FIELD, LogReader
 from serve_app.store.history import History, LogPast
 from serve_app.store.inbox import Inbox
@@ -87,7 +87,7 @@ class LearnerLoop:
 
     def __init__(
         self,
-        client: "redis.Redis",
+        client: Redis,
         spec: PolicySpec,
         *,
         salt: bytes,
@@ -297,8 +297,8 @@ class LearnerLoop:
                 "partitions",
             )
         records: list[LogRecord] = []
-        if known.build != build():
-            records.append(BuildRecord(build()))
+        if known.build != this_build():
+            records.append(BuildRecord(this_build()))
         salt_id = digest(self._salt)
         if (known.spec_id, known.salt_id) != (self._spec.digest, salt_id):
             records.append(SpecRecord(self._spec.digest, salt_id))

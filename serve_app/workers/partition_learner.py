@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-import redis
 
 from bandits.errors import BanditloopError
 from bandits.log.codec import digest
@@ -31,7 +30,7 @@ from policies.fold.partition import PartitionFold, merge_models
 from policies.spec import PolicySpec, VwConfig
 from serve_app.settings import Settings
 from serve_app.store.checkpoints import Checkpoints
-from serve_app.store.clients import blocking_client
+from serve_app.store.clients import Redis, blocking_client
 from serve_app.store.history import History, LogPast
 from serve_app.store.inbox import PartitionInbox
 from serve_app.store.keys import partitions
@@ -72,7 +71,7 @@ class PartitionLoop(LearnerLoop):
 
     def __init__(
         self,
-        client: "redis.Redis",
+        client: Redis,
         spec: PolicySpec,
         *,
         salt: bytes,

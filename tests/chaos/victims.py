@@ -13,9 +13,9 @@ from support.processes import descendants
 from serve_app.store.keys import Keys
 
 TITLES = {
-    "learner": "ray::Learner",
+    "learner": "ray::LearnerActor",
     "replica": "ServeReplica:banditloop:rank",
-    "archiver": "ray::Archiver",
+    "archiver": "ray::ArchiverActor",
     "keeper": "ServeReplica:banditloop:keeper",
     "controller": "ServeController",
     "front": "ray::HAProxyManager",

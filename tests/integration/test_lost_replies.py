@@ -31,7 +31,7 @@ from policies.archive.archive import ArchiveReader
 from serve_app.admin.freshness import read_all
 from serve_app.admin.stored_policy import StoredPolicy
 from serve_app.store.checkpoints import Checkpoints
-from serve_app.store.clients import FAILURES, blocking_client, connect
+from serve_app.store.clients import FAILURES, asyncio_client, blocking_client
 from serve_app.store.event_log import FIELD, LogWriter
 from serve_app.store.inbox import Inbox
 from serve_app.store.keys import Keys
@@ -289,7 +289,7 @@ def test_a_command_of_an_operator_is_in_the_log_once(losing, direct, through):
 async def test_a_write_of_a_replica_is_in_the_log_once_though_it_was_not_acknowledged(
     losing, direct, own
 ):
-    client = connect(losing.url, timeout_s=2.0)
+    client = asyncio_client(losing.url, timeout_s=2.0)
     writer = LogWriter(client, timeout_s=2.0)
     keys = Keys("home")
     await writer.append(keys.log, RewardRecord("e", 1.0, "before"))
@@ -329,7 +329,7 @@ def test_an_archiver_that_loses_replies_archives_every_entry_once(
 
 
 def test_no_client_repeats_a_command_by_itself(losing):
-    blocking, asynchronous = blocking_client(losing.url), connect(losing.url, timeout_s=1.0)
+    blocking, asynchronous = blocking_client(losing.url), asyncio_client(losing.url, timeout_s=1.0)
     for client in (blocking, asynchronous):
         pool = getattr(client, "connection_pool", None)
         retry = client.retry if pool is None else pool.connection_kwargs["retry"]

@@ -18,10 +18,12 @@ from support.servers import Server, binary_of
 
 from bandits.errors import BanditloopError
 from policies.spec import PolicySpec
+from serve_app.admin.preflight import demand_all
 from serve_app.host.embedded import alone
 from serve_app.host.environment import free_port
-from serve_app.host.requirements import demand_all, demand_cluster, demand_redis
+from serve_app.host.requirements import demand_cluster
 from serve_app.settings import Settings
+from serve_app.store.reachable import demand_redis
 
 SECRET = "sikkrit-9f2"  # noqa: S105 - of nothing
 SPEC = PolicySpec("home")

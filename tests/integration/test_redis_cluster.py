@@ -18,7 +18,7 @@ from bandits.log.records import RewardRecord, TickRecord
 from policies.catalogue import Catalogue
 from serve_app.admin.freshness import read_all
 from serve_app.settings import Settings
-from serve_app.store.clients import blocking_client, connect, is_cluster, now_ms
+from serve_app.store.clients import asyncio_client, blocking_client, is_cluster, now_ms
 from serve_app.store.event_log import LogReader, LogWriter
 
 pytestmark = [pytest.mark.usefixtures("hurried_learner"), pytest.mark.timeout(120)]
@@ -62,7 +62,7 @@ def _replicated(server) -> None:
 
 async def test_no_acknowledged_write_is_lost_when_another_node_takes_over_the_slots(tmp_path):
     with cluster(binary_of("valkey"), tmp_path) as servers:
-        client = connect(servers.url, timeout_s=2.0)
+        client = asyncio_client(servers.url, timeout_s=2.0)
         writer = LogWriter(client, timeout_s=2.0)
         for keys in KEYS:
             await writer.append(keys.log, TickRecord())

@@ -26,7 +26,7 @@ from policies.catalogue import Catalogue, Item
 from policies.spec import VwConfig
 from serve_app.admin.stored_policy import StoredPolicy
 from serve_app.cli.main import app
-from serve_app.store import progress as learning
+from serve_app.replica import learning_watch as learning
 from serve_app.store.event_log import FIELD, LogReader
 from serve_app.store.progress import Progress
 from serve_app.workers import standstill

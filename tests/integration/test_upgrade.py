@@ -22,7 +22,7 @@ from serve_app.admin.preflight import check_logs
 from serve_app.admin.stored_policy import StoredPolicy
 from serve_app.cli.main import app
 from serve_app.cli.snapshots import app as snapshots_app
-from serve_app.host.build import build
+from serve_app.host.build import this_build
 from serve_app.host.embedded import valkey
 from serve_app.replica.deployment import RankReplica
 from serve_app.settings import Settings
@@ -175,7 +175,7 @@ def test_every_log_says_where_this_build_goes_on(opened, policy):
         entries = list(history(opened, policy, number).entries(START))
         builds = [entry.record.build for entry in entries if isinstance(entry.record, BuildRecord)]
         assert "fold" not in builds[0]
-        assert builds[-1] == build()
+        assert builds[-1] == this_build()
         assert builds[-1]["fold"] == str(FOLD)
         # the same spec under the same name: no build has said it anew
         assert sum(isinstance(entry.record, SpecRecord) for entry in entries) == 2

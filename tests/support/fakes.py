@@ -17,7 +17,7 @@ from policies.ranker import Ranker
 from policies.sources.base import Candidates, ScoreItems, SourceRequest
 from policies.spec import PolicySpec
 from serve_app.api.schemas import PolicyInfo
-from serve_app.store.progress import Learning
+from serve_app.store.progress import LearningHealth
 
 SALT = b"test salt"
 
@@ -126,14 +126,14 @@ class FakeService:
         self.ranker = ranker
         self.records = FakeLog()
         self.catalogues: list[list[Item]] = []
-        self.learns = Learning("ok")
+        self.learns = LearningHealth("ok")
 
     @property
     def ready(self) -> bool:
         return self.ranker.serving is not None
 
     @property
-    def learning(self) -> Learning:
+    def learning(self) -> LearningHealth:
         return self.learns
 
     async def rank(self, request) -> tuple[DecisionRecord, bool]:

@@ -18,7 +18,7 @@ from policies.fold.verify import Verified
 from policies.spec import PolicySpec, VwConfig
 from serve_app.admin.freshness import read_all
 from serve_app.admin.stored_policy import StoredPolicy
-from serve_app.host.build import build
+from serve_app.host.build import this_build
 from serve_app.store.clients import FAILURES
 from serve_app.store.event_log import LogReader
 from serve_app.store.history import History
@@ -153,7 +153,9 @@ def together(client: redis.Redis, *, count: int = COUNT, salt: bytes = SALT) -> 
 def verified(client: redis.Redis, *, count: int = COUNT, salt: bytes = SALT) -> list[Verified]:
     served, corrupt = StoredPolicy(client, "home").served()
     assert not corrupt
-    return list(verify_together(together(client, count=count, salt=salt), served, build=build()))
+    return list(
+        verify_together(together(client, count=count, salt=salt), served, build=this_build())
+    )
 
 
 def verdicts(client: redis.Redis, *, count: int = COUNT) -> list[str]:

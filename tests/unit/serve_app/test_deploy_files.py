@@ -17,7 +17,7 @@ from serve_app import app
 from serve_app.host.environment import CLUSTER_NODE
 from serve_app.replica.metrics import LogState, Metrics, _Collector
 from serve_app.settings import Settings
-from serve_app.store.progress import Learning, Stall
+from serve_app.store.progress import LearningHealth, Stall
 from serve_app.store.stats import Stats
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -145,7 +145,7 @@ def test_what_is_mistyped_in_the_applications_arguments_is_told_with_the_choices
 def test_the_alert_rules_ask_for_metrics_that_there_are_with_their_labels():
     """Of each metric in an expression: one that a replica's page has, and the labels that the rule sums by or names."""
     stats = Stats("1-0", 1, 1, "s", 1, {"refused_spec": 1}, columns=255, max_columns=256)
-    learning = {"home": Learning("stalled", Stall("1-0", "spec", "gone", 1))}
+    learning = {"home": LearningHealth("stalled", Stall("1-0", "spec", "gone", 1))}
     metrics = Metrics("x")
     metrics.count("decisions", "home", "false")
     metrics.count("snapshot_failures", "home", "missing")

@@ -12,7 +12,7 @@ from policies.spec import PolicySpec
 from serve_app.settings import Settings
 from serve_app.workers import actors
 from serve_app.workers import keeper as keeping
-from serve_app.workers.actors import Background
+from serve_app.workers.actors import WorkerActor
 from serve_app.workers.keeper import Keeper
 
 SPEC = PolicySpec("home", learner=RidgeConfig(standbys=1))
@@ -31,7 +31,7 @@ def started(monkeypatch) -> list[str]:
     names: list[str] = []
 
     def start(
-        _settings: Settings, name: str, _kind: type[Background], _arguments: tuple[object, ...]
+        _settings: Settings, name: str, _kind: type[WorkerActor], _arguments: tuple[object, ...]
     ) -> SimpleNamespace:
         names.append(name)
         return SimpleNamespace(name=name)
@@ -129,7 +129,7 @@ def test_a_process_ends_with_a_thread_that_dies_and_not_with_one_that_was_told_t
     def die(_stop: threading.Event) -> None:
         raise RuntimeError("no more")
 
-    process = Background(Settings())
+    process = WorkerActor(Settings())
     process.run(die, "learner-home")
     process._threads[0].join(5)
     assert codes == [1]
