@@ -1,1 +1,73 @@
-"""What a policy is made of: sources, catalogue, features, blending, slates, guardrails, and the spec."""
+"""What a policy is made of: sources, catalogue, features, blending, slates, guardrails, and the spec.
+
+What is exported here is what a program needs that writes a policy, or serves one in its own process:
+
+- the spec: ``PolicySpec`` and ``load_spec``; with ``RidgeConfig`` or ``VwConfig``, an exploration
+  (``LinTs``, ``LinUcb``, ``EpsilonGreedy``, ``Softmax``, ``SquareCB``, ``Greedy``), ``JoinRule`` and
+  ``Holdout``
+- a decision: ``Ranker``, ``RankRequest`` with its ``ActionRequest``, and ``Catalogue``
+- a candidate source of one's own: ``CandidateSource``, ``SourceRequest``, ``Candidates``
+- the log as it is kept: ``ArchiveReader``
+
+A name's module is imported when the name is first used.
+"""
+
+from typing import TYPE_CHECKING
+
+from bandits.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from bandits.exploration import EpsilonGreedy, Greedy, LinTs, LinUcb, Softmax, SquareCB
+    from bandits.log.join import JoinRule
+    from bandits.ridge.learner import RidgeConfig
+    from policies.archive.archive import ArchiveReader
+    from policies.catalogue import Catalogue
+    from policies.ranker import Ranker
+    from policies.requests import ActionRequest, RankRequest
+    from policies.sources.base import Candidates, CandidateSource, SourceRequest
+    from policies.spec import Holdout, PolicySpec, VwConfig, load_spec
+else:
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            "bandits.exploration": [
+                "EpsilonGreedy",
+                "Greedy",
+                "LinTs",
+                "LinUcb",
+                "Softmax",
+                "SquareCB",
+            ],
+            "bandits.log.join": ["JoinRule"],
+            "bandits.ridge.learner": ["RidgeConfig"],
+            "policies.archive.archive": ["ArchiveReader"],
+            "policies.catalogue": ["Catalogue"],
+            "policies.ranker": ["Ranker"],
+            "policies.requests": ["ActionRequest", "RankRequest"],
+            "policies.sources.base": ["Candidates", "CandidateSource", "SourceRequest"],
+            "policies.spec": ["Holdout", "PolicySpec", "VwConfig", "load_spec"],
+        },
+    )
+
+__all__ = [
+    "ActionRequest",
+    "ArchiveReader",
+    "CandidateSource",
+    "Candidates",
+    "Catalogue",
+    "EpsilonGreedy",
+    "Greedy",
+    "Holdout",
+    "JoinRule",
+    "LinTs",
+    "LinUcb",
+    "PolicySpec",
+    "RankRequest",
+    "Ranker",
+    "RidgeConfig",
+    "Softmax",
+    "SourceRequest",
+    "SquareCB",
+    "VwConfig",
+    "load_spec",
+]
