@@ -11,7 +11,7 @@ export OMP_NUM_THREADS = 1
 # it imports, when it first imports them.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test check chaos cluster-redis cluster-test partitions vw-arguments bench cost lint unit lock clean
+.PHONY: demo test check chaos cluster-redis cluster-test partitions vw-arguments bench cost lint unit wheel lock clean
 .DEFAULT_GOAL := check
 
 $(READY): pyproject.toml constraints.txt
@@ -67,9 +67,16 @@ cost: $(READY)
 bench: $(READY)
 	$(BIN)/python -m benchmarks.run
 
+# From scratch: setuptools takes whatever an earlier build left in build/. The test builds another, installs it in a
+# fresh environment and runs its commands in an empty folder.
+wheel: $(READY)
+	rm -rf build dist
+	$(BIN)/pip wheel -q --no-deps -w dist .
+	$(BIN)/pytest -q tests/e2e/test_wheel.py
+
 lock: $(READY)
 	$(BIN)/pip install -q --upgrade -e '.[train,dev]'
 	(echo '# The whole closure, tested together. Regenerate: make lock'; $(BIN)/pip freeze --exclude-editable | sed 's/^torch==.*/torch==2.13.0/') > constraints.txt
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

@@ -55,7 +55,7 @@ from simulator.worlds.demo import (
     train_movielens,
 )
 
-EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "movielens.yaml"
+EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "movielens.yaml"
 CONNECTIONS = 4
 MEAN_DELAY_S = 1.0
 RESENT = 0.01

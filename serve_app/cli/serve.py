@@ -16,7 +16,7 @@ from serve_app.cli.terminal import say, screen_of_ours
 from serve_app.runtime import serving, serving_on_cluster
 from serve_app.settings import Settings
 
-EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "home.yaml"
+EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "home.yaml"
 LOG = "serve.log"
 FAILED = 128
 """A process that a signal has ended before it was ready exits with this and the signal's number, as a shell has it."""
