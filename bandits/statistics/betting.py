@@ -6,7 +6,7 @@ import numpy as np
 
 from bandits.types import Float64
 
-MORE = np.array([0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001])
+BETS_ABOVE = np.array([0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001])
 """Bets that unlikely actions are chosen more than logged: that this share of the choices was uniform."""
 
 

@@ -22,9 +22,9 @@ from policies.spec import PolicySpec
 from simulator.learners.progressive import progressive, vw_progressive
 from simulator.logs.rows import LogBatch, LoggedDecision, batch_of
 from simulator.ope.batch import ope_batch_from_pmfs
-from simulator.ope.estimators import estimator, update_all
+from simulator.ope.estimators import make_estimator, update_all
 from simulator.ope.formulas import FORMULAS
-from simulator.ope.hashed_features import of_columns
+from simulator.ope.hashed_features import features_from_columns
 from simulator.ope.reward_model import RewardModel
 
 Floats = NDArray[np.float64]
@@ -149,7 +149,7 @@ def ours_ope(
             data["keys"], data["reward"], data["chosen"], data["logging"], data["target"], predicted
         )
         asked = {
-            name: estimator(name, replicates=replicates, **PARAMETERS.get(name, {}))
+            name: make_estimator(name, replicates=replicates, **PARAMETERS.get(name, {}))
             for name in names
         }
         update_all(asked.values(), batch)
@@ -251,13 +251,15 @@ def digits_error(found: Mapping[str, Any], again: int = 10) -> dict[str, tuple[f
     keys = np.repeat(rng.integers(0, 2**63, len(digit) // again), again).astype(np.uint64)
     columns = np.arange(10)[:, None] * pixels.shape[1] + np.arange(pixels.shape[1])
     model = RewardModel(bits=10)
-    model.update(of_columns(columns[chosen], pixels), reward, keys)
+    model.update(features_from_columns(columns[chosen], pixels), reward, keys)
     shown = np.broadcast_to(pixels[:, None], (len(pixels), 10, pixels.shape[1]))
-    predicted = model.fit().predict(of_columns(np.broadcast_to(columns, shown.shape), shown), keys)
+    predicted = model.fit().predict(
+        features_from_columns(np.broadcast_to(columns, shown.shape), shown), keys
+    )
     batch = ope_batch_from_pmfs(keys, reward, chosen, logging, target, predicted)
     errors = {}
     for name in ("ips", "dr"):
-        each = estimator(name)
+        each = make_estimator(name)
         each.update(batch)
         estimate = each.estimate()
         errors[name] = abs(estimate.value - truth) / truth, estimate.stderr / truth

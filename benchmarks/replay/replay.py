@@ -32,9 +32,9 @@ from policies.spec import PolicySpec
 from simulator.logs.csv_log import CsvColumns
 from simulator.logs.formats import open_log
 from simulator.ope.batch import OpeBatch, ope_batch_from_pmfs
-from simulator.ope.estimators import estimator
-from simulator.ope.targets import Column, Logging, Uniform
-from simulator.replay.evaluate import Question, evaluate
+from simulator.ope.estimators import make_estimator
+from simulator.ope.targets import ColumnTarget, LoggingTarget, UniformTarget
+from simulator.replay.evaluate import OpeQuestion, evaluate
 
 WEIGHED = ("ips", "clipped_ips", "snips")
 GOALS = {"columns": 1_000_000, "pmfs of 100 actions": 100_000}
@@ -49,7 +49,7 @@ def columns_rate(rng: np.random.Generator, rows: int = 100_000) -> float:
     batch = OpeBatch(
         keys, (rng.random(rows) < 0.1).astype(float), propensity, rng.random(rows) * propensity
     )
-    return _median_rate(rows, lambda: [estimator(name).update(batch) for name in WEIGHED])
+    return _median_rate(rows, lambda: [make_estimator(name).update(batch) for name in WEIGHED])
 
 
 def pmfs_rate(rng: np.random.Generator, rows: int = 10_000, actions: int = 100) -> float:
@@ -63,7 +63,7 @@ def pmfs_rate(rng: np.random.Generator, rows: int = 10_000, actions: int = 100) 
     def run() -> None:
         batch = ope_batch_from_pmfs(keys, reward, chosen, logging, target)
         for name in WEIGHED:
-            estimator(name).update(batch)
+            make_estimator(name).update(batch)
 
     return _median_rate(rows, run)
 
@@ -137,14 +137,14 @@ def archive_rate(rows: int = 20_000) -> float:
     """Rows a second of the same estimators for two policies, from the files of an archive to the report."""
     with tempfile.TemporaryDirectory() as folder:
         write_archive(Path(folder), rows)
-        question = Question([Logging(), Uniform()], estimators=WEIGHED)
+        question = OpeQuestion([LoggingTarget(), UniformTarget()], estimators=WEIGHED)
         return _median_rate(rows, lambda: evaluate(question, open_log(folder, "archive")))
 
 
 def read_csv(path: Path) -> None:
     """Evaluate the file, and say how fast and with how much memory. Run in a process of its own."""
     began = time.perf_counter()
-    question = Question([Column("new")], estimators=WEIGHED)
+    question = OpeQuestion([ColumnTarget("new")], estimators=WEIGHED)
     report = evaluate(question, open_log(str(path), "csv", columns=CsvColumns(), extra=["new"]))
     seconds = time.perf_counter() - began
     print(

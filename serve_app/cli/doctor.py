@@ -52,10 +52,10 @@ from serve_app.store.merges import partition_count, read_merge
 from serve_app.store.reachable import no_redis
 from serve_app.store.snapshots import Head, decode_published
 from serve_app.store.stats import Stats
-from simulator.doctor.checks.derivations import Stored
-from simulator.doctor.checks.findings import Report
-from simulator.doctor.checks.freshness import Live
-from simulator.doctor.examine import combined, examine, unexaminable
+from simulator.doctor.checks.findings import DoctorReport
+from simulator.doctor.checks.freshness import LiveStatus
+from simulator.doctor.checks.references import ReferencedBlobs
+from simulator.doctor.examine import combine_reports, examine, unexaminable_report
 
 TRUSTED, UNTRUSTED, UNEXAMINED, UNPROVED = 0, 1, 2, 3
 STYLES = {"ok": "green", "nothing": "cyan", "warning": "yellow", "failure": "bold red"}
@@ -76,7 +76,7 @@ def run_doctor(
     since: str | None,
     limit: int | None,
     console: Console,
-) -> Report:
+) -> DoctorReport:
     """Examine a policy's log, live or archived; a report that says so if that is not possible."""
     try:
         salts = _salts(settings, salt_files)
@@ -94,16 +94,16 @@ def run_doctor(
         if there is not None:
             said = no_redis(there, error, settings.redis_timeout_s).message
         message, _, action = said.rpartition(": ")
-        return unexaminable(policy, message, action)
+        return unexaminable_report(policy, message, action)
     except (BanditloopError, OSError) as error:
-        return unexaminable(
+        return unexaminable_report(
             policy,
             plain(error),
             "see banditloop doctor --help for where logs and salts are looked for",
         )
 
 
-def status(report: Report, demanded: Collection[str] = ()) -> int:
+def status(report: DoctorReport, demanded: Collection[str] = ()) -> int:
     """The command's exit status. ``demanded``: checks that must have had something to check."""
     if report.trusted is False:
         return UNTRUSTED
@@ -113,7 +113,7 @@ def status(report: Report, demanded: Collection[str] = ()) -> int:
     return TRUSTED if report.trusted and looked.issuperset(demanded) else UNPROVED
 
 
-def table(report: Report) -> Table:
+def table(report: DoctorReport) -> Table:
     """The report for a person: every finding, and of those that are not well the cause and what to do."""
     verdict = {True: "can be trusted", False: "cannot be trusted", None: "could not be examined"}[
         report.trusted
@@ -142,7 +142,7 @@ def _examine_live(
     since: str | None,
     limit: int | None,
     console: Console,
-) -> Report:
+) -> DoctorReport:
     name = the_policy(client, policy)
     count = partition_count(client, name)
     found = []
@@ -155,7 +155,7 @@ def _examine_live(
                 History(client, keys, reader), client, keys, count, salts, since, limit, console
             )
         )
-    return found[0] if count == 1 else combined(name, found)
+    return found[0] if count == 1 else combine_reports(name, found)
 
 
 def _examine_log(
@@ -167,7 +167,7 @@ def _examine_log(
     since: str | None,
     limit: int | None,
     console: Console,
-) -> Report:
+) -> DoctorReport:
     """One partition's log, out of ``count``."""
     for _ in range(ATTEMPTS):
         try:
@@ -189,7 +189,7 @@ def _examine_once(
     since: str | None,
     limit: int | None,
     console: Console,
-) -> Report:
+) -> DoctorReport:
     reader = LogReader(client, keys)
     ends: Any = client.xrevrange(keys.log, count=1)
     if not ends:
@@ -233,7 +233,7 @@ def _read(
         raise LogGapError(f"the log of {keys.policy} was trimmed past {after}", "log")
 
 
-def _stored(client: Redis, keys: Keys, history: History) -> Stored:
+def _stored(client: Redis, keys: Keys, history: History) -> ReferencedBlobs:
     """``keys``: of partition 0, where the snapshots are."""
     snapshots = LogReader(client, keys)
 
@@ -254,15 +254,15 @@ def _stored(client: Redis, keys: Keys, history: History) -> Stored:
             return None
         return decode_published(data, name).snapshot
 
-    return Stored(blob, snapshot, listed)
+    return ReferencedBlobs(blob, snapshot, listed)
 
 
-def _live(client: Redis, keys: Keys, reader: LogReader, end: str) -> Live:
+def _live(client: Redis, keys: Keys, reader: LogReader, end: str) -> LiveStatus:
     recently = time.time() - EXPIRE_S
     raw: list[Any] = [client.get(keys.stats), client.zcount(PROCESSES, recently, "+inf")]
     stats = _decoded(raw[0], Stats)
     stalled, refused = _learning(client, keys)
-    return Live(
+    return LiveStatus(
         end=end,
         clock_ms=reader.now_ms(),
         running=bool(raw[1]),
@@ -290,7 +290,7 @@ def _learning(client: Redis, keys: Keys) -> tuple[str | None, tuple[str, ...]]:
     )
 
 
-def _live_partition(client: Redis, keys: Keys, reader: LogReader, end: str) -> Live:
+def _live_partition(client: Redis, keys: Keys, reader: LogReader, end: str) -> LiveStatus:
     """Of one partition: what is served has learned of its log up to where it gave to the newest merge."""
     live, merge = _live(client, keys, reader, end), read_merge(client, Keys(keys.policy))
     given = None if merge is None else merge.inputs[keys.partition]
@@ -384,13 +384,13 @@ def _examine_archive(
     since: str | None,
     limit: int | None,
     console: Console,
-) -> Report:
+) -> DoctorReport:
     name = archived_policy(archive, policy)
     found = [
         _examine_folder(folder, archive, salts, since, limit, console)
         for folder in archive_folders(archive, name)
     ]
-    return found[0] if len(found) == 1 else combined(name, found)
+    return found[0] if len(found) == 1 else combine_reports(name, found)
 
 
 def _examine_folder(
@@ -400,7 +400,7 @@ def _examine_folder(
     since: str | None,
     limit: int | None,
     console: Console,
-) -> Report:
+) -> DoctorReport:
     reader = ArchiveReader(archive, policy)
     last, undecodable = reader.end, 0
     if last == START:
@@ -421,7 +421,7 @@ def _examine_folder(
             islice(reader.entries(_after(since, last), last, on_undecodable=count), limit),
             policy=policy,
             salts=salts,
-            stored=Stored(blob),
+            stored=ReferencedBlobs(blob),
             build=this_build(),
             undecodable=lambda: undecodable,
             progress=watch,

@@ -334,9 +334,9 @@ def replay(
     with work_on_ray(address):
         report = run_replay(options, notes)
     if html is not None:
-        from simulator.replay.page import page
+        from simulator.replay.page import html_page
 
-        html.write_text(page(report), encoding="utf-8")
+        html.write_text(html_page(report), encoding="utf-8")
     _report(report, tables(report), out, as_json=as_json)
 
 

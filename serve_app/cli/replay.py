@@ -31,18 +31,24 @@ from simulator.logs.formats import open_log
 from simulator.logs.left_out import LeftOut
 from simulator.logs.rows import Piece
 from simulator.ope.formulas import FORMULAS
-from simulator.ope.reward_model import DEFAULT
-from simulator.ope.targets import Column, Logging, Target
+from simulator.ope.reward_model import DEFAULT_KINDS
+from simulator.ope.targets import ColumnTarget, LoggingTarget, Target
 from simulator.parallel import OnRay, in_processes
-from simulator.replay.evaluate import Question, Tally, evaluate, tally
+from simulator.replay.evaluate import OpeQuestion, OpeTally, evaluate, tally_piece
+from simulator.replay.evaluate_learning import METHODS, evaluate_learning
 from simulator.replay.evaluate_sessions import SessionQuestion, evaluate_sessions, tally_sessions
-from simulator.replay.learned import METHODS, learn_on
-from simulator.replay.parse_policy import Asked, VwKind, policy_of
-from simulator.replay.provenance import OwnLog
-from simulator.replay.report import LogSummary, PolicyResult, Report, said_of
+from simulator.replay.leakage import ServiceLog
+from simulator.replay.parse_policy import ParsedPolicy, VwPolicy, parse_policy
+from simulator.replay.report import (
+    EvaluationReport,
+    LogSummary,
+    PolicyResult,
+    SearchSummary,
+    Trial,
+    log_remarks,
+)
 from simulator.replay.search import search
 from simulator.replay.search_space import load_space
-from simulator.replay.trials import SearchSummary, Trial
 
 SNAPSHOT = "snapshot:"
 COLOURS = {"reliable": "green", "weak": "yellow", "unreliable": "red"}
@@ -82,7 +88,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     data_dir: Path | None = None
 
 
-def run_replay(options: Options, console: Console) -> Report:
+def run_replay(options: Options, console: Console) -> EvaluationReport:
     """Do as asked, with a progress bar on ``console``.
 
     Raises:
@@ -98,7 +104,7 @@ def run_replay(options: Options, console: Console) -> Report:
             "method",
         )
     asked = [_policy_of(text, options) for text in options.policies]
-    extra = [each.column for each in asked if isinstance(each, Column)]
+    extra = [each.column for each in asked if isinstance(each, ColumnTarget)]
     pieces = open_log(
         options.log,
         options.log_format,
@@ -117,7 +123,7 @@ def run_replay(options: Options, console: Console) -> Report:
     if options.search is not None:
         return _search(options, options.search, pieces, console)
     if options.method in {"ope", "sessions"}:
-        if any(isinstance(each, VwKind) for each in asked):
+        if any(isinstance(each, VwPolicy) for each in asked):
             asked, pieces = (
                 [_as_it_is(each, options.log_format) for each in asked],
                 with_lines(pieces),
@@ -126,10 +132,10 @@ def run_replay(options: Options, console: Console) -> Report:
     results: list[PolicyResult] = []
     left_out = LeftOut()
     for policy in asked:
-        if not isinstance(policy, PolicySpec | VwKind):
+        if not isinstance(policy, PolicySpec | VwPolicy):
             raise ReplayError(f"{policy.name} does not learn: use --method ope", "method")
         with console.status(Text(f"{options.method}: a policy learns, row by row")):
-            result, of_it = learn_on(
+            result, of_it = evaluate_learning(
                 policy,
                 options.method,
                 pieces,
@@ -147,10 +153,12 @@ def run_replay(options: Options, console: Console) -> Report:
     log = LogSummary(
         rows, left_out.skipped, 0, 0, unknown, unknown, left_out=counts, first_bad=first_bad
     )
-    return Report(log.of(pieces), results, [])
+    return EvaluationReport(log.of(pieces), results, [])
 
 
-def _search(options: Options, path: Path, pieces: Sequence[Piece], console: Console) -> Report:
+def _search(
+    options: Options, path: Path, pieces: Sequence[Piece], console: Console
+) -> EvaluationReport:
     if options.policies or options.method != "ope":
         raise ReplayError(
             "a search has its own policies, and evaluates them by ope: leave the others out",
@@ -178,13 +186,13 @@ def _search(options: Options, path: Path, pieces: Sequence[Piece], console: Cons
     return found.report
 
 
-def _policy_of(text: str, options: Options) -> Asked:
+def _policy_of(text: str, options: Options) -> ParsedPolicy:
     """``snapshot:ID`` or ``snapshot:POLICY/ID``, one that a service keeps.
 
     Or what ``policy_of`` knows.
     """
     if not text.startswith(SNAPSHOT):
-        return policy_of(text)
+        return parse_policy(text)
     policy, _, snapshot_id = text.removeprefix(SNAPSHOT).rpartition("/")
     with opened(policy or None, options.redis_url, options.data_dir) as (stored, _):
         name, published = stored.find(snapshot_id)
@@ -193,13 +201,13 @@ def _policy_of(text: str, options: Options) -> Asked:
         f"learned from {published.learned:,} interactions up to log position {published.position}"
     )
     learns = published.learned and spec.kind != "rl"
-    provenance = OwnLog(stored.keys.policy, published.position) if learns else None
+    provenance = ServiceLog(stored.keys.policy, published.position) if learns else None
     return FrozenPolicy(text, spec, published.snapshot, (f"snapshot {name}: {note}",), provenance)
 
 
-def _as_it_is(asked: Asked, log_format: str) -> Asked:
+def _as_it_is(asked: ParsedPolicy, log_format: str) -> ParsedPolicy:
     """A VW policy that learns no more; others as they are."""
-    if not isinstance(asked, VwKind):
+    if not isinstance(asked, VwPolicy):
         return asked
     command = asked.command
     if command.learns and command.model is None:
@@ -217,9 +225,9 @@ def _as_it_is(asked: Asked, log_format: str) -> Asked:
 
 
 def _ope(
-    options: Options, asked: Sequence[Asked], pieces: Sequence[Piece], console: Console
-) -> Report:
-    targets = [each for each in asked if not isinstance(each, PolicySpec | VwKind)]
+    options: Options, asked: Sequence[ParsedPolicy], pieces: Sequence[Piece], console: Console
+) -> EvaluationReport:
+    targets = [each for each in asked if not isinstance(each, PolicySpec | VwPolicy)]
     if len(targets) != len(asked):
         raise ReplayError(
             "a policy that learns is replayed with --method progressive or rejection; to evaluate"
@@ -228,8 +236,8 @@ def _ope(
             " path: ...}'",
             "method",
         )
-    if not any(isinstance(each, Logging) for each in targets):
-        targets = [Logging(), *targets]
+    if not any(isinstance(each, LoggingTarget) for each in targets):
+        targets = [LoggingTarget(), *targets]
     ray = OnRay(options.address, lambda: on_node_for("replay")) if options.address else None
     fan: Callable[..., Iterable[Any]] = ray or in_processes(options.jobs)
     columns = (
@@ -245,12 +253,12 @@ def _ope(
         def watched(function: Callable[[Piece], Any], given: Sequence[Piece]) -> Iterable[Any]:
             name = (
                 "evaluating"
-                if getattr(function, "func", None) in {tally, tally_sessions}
+                if getattr(function, "func", None) in {tally_piece, tally_sessions}
                 else "fitting a model"
             )
             task, rows = progress.add_task(name, total=len(given), rate=""), 0
             for result in fan(function, given):
-                rows += result.rows if isinstance(result, Tally) else 0
+                rows += result.rows if isinstance(result, OpeTally) else 0
                 elapsed = progress.tasks[task].elapsed or 1e-9
                 rate = f"{rows / elapsed:,.0f} rows/s" if rows else ""
                 nodes = f"{ray.nodes} nodes (at most {ray.most})" if ray else ""
@@ -259,7 +267,7 @@ def _ope(
 
         if options.method == "sessions":
             return evaluate_sessions(_sessions(options, targets), pieces, watched)
-        question = Question(
+        question = OpeQuestion(
             targets,
             tuple(options.estimators),
             parameters_of(options.parameters),
@@ -267,7 +275,7 @@ def _ope(
             options.alpha,
             options.bits,
             options.folds,
-            tuple(options.reward_models) or DEFAULT,
+            tuple(options.reward_models) or DEFAULT_KINDS,
         )
         return evaluate(question, pieces, watched)
 
@@ -320,10 +328,10 @@ def csv_columns(text: str | None) -> CsvColumns | None:
         raise ReplayError(f"--columns: {at}{error.message}", "columns") from error
 
 
-def tables(report: Report) -> list[Table | Text]:
+def tables(report: EvaluationReport) -> list[Table | Text]:
     """The report for a terminal."""
     searched = [] if report.search is None else [_searched(report.search)]
-    if said := said_of(report.log):
+    if said := log_remarks(report.log):
         searched.insert(0, _said(said))
     compared = [_compared(report)] if report.comparisons else []
     model = [] if report.reward_model is None else [Text(report.reward_model.said)]
@@ -402,7 +410,7 @@ def _reasons(result: PolicyResult) -> list[str]:
     return [f"{', '.join(names)} {reason}" for reason, names in named.items()]
 
 
-def _compared(report: Report) -> Table:
+def _compared(report: EvaluationReport) -> Table:
     best = (
         f"best: {report.winner}"
         if report.winner

@@ -17,7 +17,7 @@ from rich.table import Table
 from bandits.errors import InvalidFieldError
 from serve_app.cli.terminal import table, words
 from serve_app.host.placement import on_node_for
-from simulator.ope.reward_model import DEFAULT
+from simulator.ope.reward_model import DEFAULT_KINDS
 from simulator.parallel import OnRay, in_processes
 from simulator.worlds.experiment import Experiment, RunCells, WorldsReport, run_experiment
 from simulator.worlds.presets import POLICIES, WORLDS, policy_named, world_named
@@ -47,7 +47,7 @@ def experiment_of(
         seeds=seeds,
         first_seed=first_seed,
         rounds=rounds,
-        models=tuple(models) or DEFAULT,
+        models=tuple(models) or DEFAULT_KINDS,
     )
 
 

@@ -16,13 +16,13 @@ import numpy as np
 from bandits.decide import PURPOSE_ACTION, uniform
 from bandits.kernels.actions import draw
 from bandits.log.records import DecisionRecord
-from bandits.statistics.betting import MORE, p_value
+from bandits.statistics.betting import BETS_ABOVE, p_value
 from bandits.types import Pmf
 
 FALSE_ALARM = 1e-4
 """Of each statistical test. Every decision's draw must re-derive, with no allowance."""
 
-LESS = np.array([0.9, 0.5, 0.2, 0.1, 0.03, 0.01])
+BETS_BELOW = np.array([0.9, 0.5, 0.2, 0.1, 0.03, 0.01])
 """Bets that they are chosen less, in shares of the largest such bet that cannot lose everything."""
 
 
@@ -64,7 +64,7 @@ class WeightTest:
         self.draws = 0
         self._total = 0.0
         self._variance = 0.0
-        self._more, self._less = np.zeros(MORE.size), np.zeros(LESS.size)
+        self._more, self._less = np.zeros(BETS_ABOVE.size), np.zeros(BETS_BELOW.size)
 
     def add(self, pmf: Pmf, chosen: int) -> None:
         """Count a draw of index ``chosen`` from ``pmf`` [K]."""
@@ -74,8 +74,8 @@ class WeightTest:
         self._total += inverse - size
         self._variance += float((1.0 / support).sum()) - size**2
         excess = inverse / size - 1.0
-        self._more += np.log1p(MORE * excess)
-        self._less += np.log1p(LESS * (size * float(support.min()) * -excess))
+        self._more += np.log1p(BETS_ABOVE * excess)
+        self._less += np.log1p(BETS_BELOW * (size * float(support.min()) * -excess))
 
     @property
     def excess(self) -> float:

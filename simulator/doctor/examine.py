@@ -6,20 +6,21 @@ import msgspec
 
 from bandits.log.records import DecisionRecord, LogEntry
 from simulator.doctor.checks.columns import Columns
-from simulator.doctor.checks.derivations import Derivations, Gaps, Stored
+from simulator.doctor.checks.derivations import Derivations
 from simulator.doctor.checks.entries import Clock, Undecodable
 from simulator.doctor.checks.exploration import Exploration, Uniformity
-from simulator.doctor.checks.findings import Check, Finding, Report, nothing
-from simulator.doctor.checks.freshness import Learning, Live, Staleness
+from simulator.doctor.checks.findings import Check, DoctorReport, Finding, nothing_to_check
+from simulator.doctor.checks.freshness import LiveStatus, Staleness, StalledLearning
 from simulator.doctor.checks.magnitudes import Magnitudes
 from simulator.doctor.checks.propensities import Draws, Propensities
+from simulator.doctor.checks.references import MissingBlobs, ReferencedBlobs
 from simulator.doctor.checks.rewards import Rewards
 from simulator.doctor.checks.sources import Sources
 
 SAMPLE = 2000
 PROOFS = ("draws", "derivations", "frequencies")
 """Without any of these nothing shows that a log is what was drawn: choices or PMFs derived again, or many of them."""
-NO_DECISIONS = nothing(
+NO_DECISIONS = nothing_to_check(
     "examination", "the log holds no decisions", action="decide first, or read more of the log"
 )
 
@@ -29,12 +30,12 @@ def examine(
     *,
     policy: str | None = None,
     salts: Mapping[str, bytes] | None = None,
-    stored: Stored | None = None,
-    live: Live | None = None,
+    stored: ReferencedBlobs | None = None,
+    live: LiveStatus | None = None,
     build: Mapping[str, str] | None = None,
     undecodable: Callable[[], int] = lambda: 0,
     progress: Callable[[LogEntry], None] = lambda _: None,
-) -> Report:
+) -> DoctorReport:
     """Read a log once and report on it. Holds a window of it in memory (the join), never the whole.
 
     ``salts``: the service's, by the id under which the log names them (``bandits.log.codec.digest``).
@@ -45,7 +46,7 @@ def examine(
     3e-4; every other failure is a fact about the log, or a share above its limit by more than
     chance (CHANCE) explains.
     """
-    stored, salts = stored or Stored(), salts or {}
+    stored, salts = stored or ReferencedBlobs(), salts or {}
     rewards = Rewards(stored)
     checks: list[Check] = [
         Draws(salts),
@@ -57,12 +58,12 @@ def examine(
         Magnitudes(stored, limit=SAMPLE),
         Columns(stored),
         rewards,
-        Gaps(stored),
+        MissingBlobs(stored),
         Undecodable(undecodable),
         Clock(live.clock_ms if live else None),
     ]
     if live is not None:
-        checks += [Staleness(live, lambda: rewards.last_taught), Learning(live)]
+        checks += [Staleness(live, lambda: rewards.last_taught), StalledLearning(live)]
     decisions = 0
     for entry in entries:
         decisions += isinstance(entry.record, DecisionRecord)
@@ -70,24 +71,24 @@ def examine(
             check.add(entry)
         progress(entry)
     if decisions == 0:
-        return unexaminable(
+        return unexaminable_report(
             policy, "the log holds no decisions", "decide first, or read more of the log"
         )
     findings = [finding for check in checks for finding in check.findings()]
-    return judged(policy, decisions, findings)
+    return make_report(policy, decisions, findings)
 
 
-def judged(policy: str | None, decisions: int, findings: list[Finding]) -> Report:
+def make_report(policy: str | None, decisions: int, findings: list[Finding]) -> DoctorReport:
     """A report that trusts a log if nothing speaks against it, and at least one of PROOFS for it."""
     failed = any(finding.severity == "failure" for finding in findings)
     proved = any(finding.check in PROOFS and finding.severity != "nothing" for finding in findings)
     unchecked = [finding.check for finding in findings if finding.severity == "nothing"]
-    return Report(
+    return DoctorReport(
         policy, decisions, False if failed else True if proved else None, findings, unchecked
     )
 
 
-def combined(policy: str, reports: Sequence[Report]) -> Report:
+def combine_reports(policy: str, reports: Sequence[DoctorReport]) -> DoctorReport:
     """One report of those of a policy's partitions, each a log by itself.
 
     What all find well is said once.
@@ -109,9 +110,9 @@ def combined(policy: str, reports: Sequence[Report]) -> Report:
             findings += loud or own
         else:
             findings.append(Finding(check, "ok", "; ".join(each.message for each in own)))
-    return judged(policy, sum(report.decisions for report in reports), findings)
+    return make_report(policy, sum(report.decisions for report in reports), findings)
 
 
-def unexaminable(policy: str | None, message: str, action: str) -> Report:
+def unexaminable_report(policy: str | None, message: str, action: str) -> DoctorReport:
     """There was nothing to read."""
-    return Report(policy, 0, None, [Finding("examination", "failure", message, "", action)])
+    return DoctorReport(policy, 0, None, [Finding("examination", "failure", message, "", action)])

@@ -18,7 +18,7 @@ from simulator.learners.online import check_blend, featurise_row, salt_of
 from simulator.logs.rows import LoggedDecision, Piece, kinds_of, no_rows_error
 from simulator.logs.text_records import WEIGHT
 from simulator.ope.targets import RowTarget
-from simulator.replay.provenance import UNKNOWN, Provenance, Rows, Unknown, learn_from
+from simulator.replay.leakage import UNKNOWN, Provenance, TrainedRows, UnknownRows, learn_from
 
 BATCH = 1000
 
@@ -149,10 +149,10 @@ def frozen_policy(model: TrainedModel, name: str, *, seed: int = 0) -> FrozenPol
     provenance: Provenance | None = None
     note = f"learned from {model.learned:,} decisions of a simulated world"
     if model.rows is msgspec.UNSET:
-        provenance, note = Unknown(), f"learned from {model.learned:,} rows: {UNKNOWN}"
+        provenance, note = UnknownRows(), f"learned from {model.learned:,} rows: {UNKNOWN}"
     elif isinstance(model.rows, LearnedRows):
         provenance, note = (
-            Rows(model.rows),
+            TrainedRows(model.rows),
             f"learned from {model.learned:,} rows, of {model.rows.logs}",
         )
     columns = None if model.columns is msgspec.UNSET else model.columns

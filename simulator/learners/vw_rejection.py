@@ -12,11 +12,11 @@ from simulator.learners.rejection import PURPOSE_REJECTION, Rejection, check_bou
 from simulator.learners.vw_target import open_reader
 from simulator.logs.left_out import BAD, LeftOut
 from simulator.logs.text_records import Span, describe_bad_record, records
-from simulator.replay.parse_policy import VwKind
+from simulator.replay.parse_policy import VwPolicy
 
 
 def vw_rejection(
-    asked: VwKind,
+    asked: VwPolicy,
     spans: Iterable[Span],
     log_format: LogFormat,
     *,

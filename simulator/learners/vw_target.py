@@ -12,7 +12,7 @@ from bandits.vw.options import Command
 from simulator.logs.rows import LoggedDecision, Piece
 from simulator.logs.text_records import RecordPiece
 from simulator.ope.targets import RowTarget
-from simulator.replay.provenance import Unknown
+from simulator.replay.leakage import UnknownRows
 
 FORMATS: dict[str, LogFormat] = {"dsjson": "dsjson", "vw": "text"}
 """VW's own, by what ``--format`` calls them."""
@@ -34,7 +34,7 @@ class VwTarget(RowTarget):
         super().__init__(name)
         self._command, self._format, self._model = replace(command, learns=False), log_format, model
         self.notes = (*([_UNKNOWN] if model is not None else []), *command.notes)
-        self.provenance = None if model is None else Unknown(_UNKNOWN)
+        self.provenance = None if model is None else UnknownRows(_UNKNOWN)
         _ = self._reader  # what is wrong with it is said before the log is read
 
     def __reduce__(self) -> tuple[type["VwTarget"], tuple[str, Command, LogFormat, bytes | None]]:

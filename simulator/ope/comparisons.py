@@ -11,8 +11,8 @@ from bandits.statistics.intervals import ALPHA, Interval, Normal, Sample, per_de
 from bandits.statistics.moments import Moments, add_rows
 from bandits.types import Float64
 from simulator.ope.batch import OpeBatch
-from simulator.ope.estimators import gathered
-from simulator.ope.formulas import Formula, Range
+from simulator.ope.estimators import formula_columns
+from simulator.ope.formulas import Formula, RewardRange
 from simulator.ope.verdict import Diagnostics, Verdict, judge
 
 VERDICTS: tuple[Verdict, ...] = ("reliable", "weak", "unreliable")
@@ -59,7 +59,9 @@ class Difference:
             raise ReplayError(
                 "two policies are compared on the same rows, in the same order", "keys"
             )
-        both = (gathered(self.formula, batch, counted=self._counted) for batch in (left, right))
+        both = (
+            formula_columns(self.formula, batch, counted=self._counted) for batch in (left, right)
+        )
         columns, rows = zip(*both, strict=True)
         for mine, its in zip(self._sides, rows, strict=True):
             mine.merge(its)
@@ -121,20 +123,20 @@ class Difference:
         k = self.formula.k
         return np.concatenate([self.formula.gradient(means[:k]), -self.formula.gradient(means[k:])])
 
-    def _span(self, max_weight: float, rewards: Range) -> tuple[Float64, Float64]:
+    def _span(self, max_weight: float, rewards: RewardRange) -> tuple[Float64, Float64]:
         low, high = self.formula.span(max_weight, rewards)
         return np.tile(low, 2), np.tile(high, 2)
 
     def _largest(self) -> float:
         return max(rows.largest for rows in self._sides)
 
-    def _rewards(self) -> Range:
+    def _rewards(self) -> RewardRange:
         return min(rows.reward_low for rows in self._sides), max(
             rows.reward_high for rows in self._sides
         )
 
 
-def comparisons(
+def compare_all(
     differences: Mapping[str, Difference],
     interval: Interval = Normal(),  # noqa: B008 - frozen
     alpha: float = ALPHA,

@@ -58,7 +58,7 @@ class Estimator:
         Raises:
             ReplayError: predictions are needed and missing, or a value is not finite.
         """
-        columns, rows = gathered(self.formula, batch, counted=self._counted)
+        columns, rows = formula_columns(self.formula, batch, counted=self._counted)
         self._rows.merge(rows)
         return [(self._moments, columns)]
 
@@ -110,7 +110,7 @@ class Estimator:
         )
 
 
-def gathered(
+def formula_columns(
     formula: Formula, batch: OpeBatch, *, counted: bool = False
 ) -> tuple[Float64, Diagnostics]:
     """The formula's columns, float64[k, n], and what the rows tell beside them.
@@ -204,7 +204,7 @@ def update_all(estimators: Iterable[Estimator | Slope], batch: OpeBatch) -> None
     add_rows([each for estimator in estimators for each in estimator.gather(batch)], batch.keys)
 
 
-def estimator(
+def make_estimator(
     name: str, *, replicates: int = 0, counted: bool = False, **parameter: float | Literal["auto"]
 ) -> Estimator | Slope:
     """By name: ips, clipped_ips(clip=10), snips, dm, dr, sndr, switch_dr(tau=10), dros(lambda_=100).

@@ -16,7 +16,7 @@ from bandits.errors import ReplayError
 from bandits.types import Float64
 from simulator.ope.batch import OpeBatch
 
-Range = tuple[float, float]
+RewardRange = tuple[float, float]
 GRID = (math.inf, 500.0, 200.0, 100.0, 50.0, 20.0, 10.0, 5.0, 2.0, 1.0)
 """Weights from which clipping or switching may begin, the least biased first."""
 
@@ -61,7 +61,7 @@ class Formula:
         """Of the value, at float64[k]: float64[k]."""
         return np.ones_like(means)
 
-    def span(self, max_weight: float, rewards: Range) -> tuple[Float64, Float64]:
+    def span(self, max_weight: float, rewards: RewardRange) -> tuple[Float64, Float64]:
         """The range of each column: float64[k], float64[k].
 
         Predictions are taken to be in the range of rewards.
@@ -106,7 +106,7 @@ class SNIPS(Formula):
 
     def value(self, means: Float64) -> Float64:
         """Their ratio."""
-        return ratio(means[..., 0], means[..., 1])
+        return ratio_of_means(means[..., 0], means[..., 1])
 
     def gradient(self, means: Float64) -> Float64:
         """Of a / b: 1 / b and -a / b^2."""
@@ -149,7 +149,7 @@ class SNDR(Formula):
 
     def value(self, means: Float64) -> Float64:
         """The first, and the ratio of the others."""
-        value: Float64 = means[..., 0] + ratio(means[..., 1], means[..., 2])
+        value: Float64 = means[..., 0] + ratio_of_means(means[..., 1], means[..., 2])
         return value
 
     def gradient(self, means: Float64) -> Float64:
@@ -217,7 +217,7 @@ def _model(batch: OpeBatch) -> tuple[Float64, Float64]:
     return batch.predicted, batch.expected
 
 
-def ratio(above: Float64, below: Float64) -> Float64:
+def ratio_of_means(above: Float64, below: Float64) -> Float64:
     """NaN or infinite where nothing is below: no row has target mass."""
     with np.errstate(divide="ignore", invalid="ignore"):
         found: Float64 = above / below

@@ -35,7 +35,7 @@ Pairs = list[tuple[int, float]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Features:
+class HashedFeatures:
     """What n rows say of up to K actions each, as it is: hashes and values.
 
     NaN is a feature that is not there.
@@ -56,19 +56,19 @@ class Features:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def take(self, rows: Any) -> "Features":
+    def take(self, rows: Any) -> "HashedFeatures":
         """Some rows, by a slice, a mask or their numbers."""
-        return Features(*(getattr(self, each.name)[rows] for each in fields(self)))
+        return HashedFeatures(*(getattr(self, each.name)[rows] for each in fields(self)))
 
 
-def joined(parts: Sequence[Features]) -> Features:
+def concatenate_features(parts: Sequence[HashedFeatures]) -> HashedFeatures:
     """The rows of all, one below the other."""
-    return Features(
-        *(_padded([getattr(part, each.name) for part in parts]) for each in fields(Features))
+    return HashedFeatures(
+        *(_padded([getattr(part, each.name) for part in parts]) for each in fields(HashedFeatures))
     )
 
 
-def of_columns(columns: NDArray[np.integer[Any]], values: Float64) -> Features:
+def features_from_columns(columns: NDArray[np.integer[Any]], values: Float64) -> HashedFeatures:
     """Of features that have numbers for hashes, and of no ids.
 
     ``columns``, ``values``: [n, K, F], or [n, F].
@@ -77,7 +77,7 @@ def of_columns(columns: NDArray[np.integer[Any]], values: Float64) -> Features:
     numbers: Float64 = values if values.ndim == 3 else values[:, None]
     n, k, _ = own.shape
     nobody = np.zeros((n, 0))
-    return Features(
+    return HashedFeatures(
         np.zeros((n, k), np.uint32),
         np.full((n, k), np.nan),
         nobody.astype(np.uint32),
@@ -87,12 +87,12 @@ def of_columns(columns: NDArray[np.integer[Any]], values: Float64) -> Features:
     )
 
 
-def nothing() -> Features:
+def no_features() -> HashedFeatures:
     """Of no rows."""
-    return laid_out([], [], [])
+    return arrange_features([], [], [])
 
 
-def features_of(rows: Sequence[LoggedDecision], *, chosen: bool = False) -> Features:
+def hash_decisions(rows: Sequence[LoggedDecision], *, chosen: bool = False) -> HashedFeatures:
     """Of every action of the rows, or of the chosen ones only (K = 1).
 
     Raises:
@@ -111,7 +111,7 @@ def features_of(rows: Sequence[LoggedDecision], *, chosen: bool = False) -> Feat
             for pairs, k in zip(mine, which, strict=True):
                 pairs.extend(_scores(row)[k])
         own.append(mine)
-    found = laid_out(ids, contexts, own)
+    found = arrange_features(ids, contexts, own)
     for values in (found.values, found.own_values):
         if np.isinf(values).any() or (np.abs(values) > LARGEST).any():
             _refuse(rows)
@@ -124,9 +124,9 @@ def features_of(rows: Sequence[LoggedDecision], *, chosen: bool = False) -> Feat
     return found
 
 
-def laid_out(
+def arrange_features(
     ids: Sequence[UInt32], contexts: Sequence[Pairs], own: Sequence[Sequence[Pairs]]
-) -> Features:
+) -> HashedFeatures:
     """As arrays, of each row the hashes of its actions, and (hash, value) of its context and of each action."""
     n, k = len(ids), max(map(len, ids), default=0)
     hashes, there = np.zeros((n, k), np.uint32), np.full((n, k), np.nan)
@@ -136,12 +136,12 @@ def laid_out(
     context, values = _filled(contexts, width)
     deep = max((len(pairs) for each in own for pairs in each), default=0)
     if not deep:
-        return Features(
+        return HashedFeatures(
             hashes, there, context, values, np.zeros((n, k, 0), np.uint32), np.zeros((n, k, 0))
         )
     flat = [pairs for each in own for pairs in (*each, *[_NONE] * (k - len(each)))]
     columns, numbers = _filled(flat, deep)
-    return Features(
+    return HashedFeatures(
         hashes, there, context, values, columns.reshape(n, k, deep), numbers.reshape(n, k, deep)
     )
 
@@ -207,7 +207,7 @@ def _hashed(ids: tuple[str, ...]) -> UInt32:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Scales:
+class FeatureScales:
     """The units of features, from the rows that a model is fitted on.
 
     ``hashes``: uint32[m], sorted, all the features that these rows have. ``largest``, ``mean``,
@@ -222,7 +222,7 @@ class Scales:
     partial: Bool
 
     @classmethod
-    def of(cls, features: Features) -> "Scales":
+    def of(cls, features: HashedFeatures) -> "FeatureScales":
         """Of rows with one action each, the chosen one."""
         n = len(features)
         hashes, values = (
@@ -264,7 +264,7 @@ class Scales:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Design:
+class HashedDesign:
     """Columns of a model: ``columns``: int64[n, K, W] hashes, ``values``: float64[n, K, W].
 
     Value 0 is padding.
@@ -274,7 +274,7 @@ class Design:
     values: Float64
 
 
-def design(features: Features, scales: Scales) -> Design:
+def hashed_design(features: HashedFeatures, scales: FeatureScales) -> HashedDesign:
     """Id, context, context crossed with id, and what the action has of its own."""
     ids, context = features.ids[:, :, None], features.context[:, None, :]
     known, _ = scales.standard(ids, features.there[:, :, None])
@@ -293,22 +293,24 @@ def design(features: Features, scales: Scales) -> Design:
         values += [each * anyone, each * known]
     columns += [features.own, features.own ^ THERE] if own_also.any() else [features.own]
     values += [own, own_also * 1.0] if own_also.any() else [own]
-    return Design(np.concatenate(columns, axis=2, dtype=np.int64), np.concatenate(values, axis=2))
+    return HashedDesign(
+        np.concatenate(columns, axis=2, dtype=np.int64), np.concatenate(values, axis=2)
+    )
 
 
-def parts_of(rows: Sequence[LoggedDecision]) -> Iterator[tuple[slice, Features]]:
+def hash_in_parts(rows: Sequence[LoggedDecision]) -> Iterator[tuple[slice, HashedFeatures]]:
     """All rows, in parts that fit the memory."""
     start, actions, width = 0, 0, 0
     for number, row in enumerate(rows):
         actions, width = max(actions, len(row.action_ids)), max(width, 1 + 2 * len(row.context))
         if (number + 1 - start) * actions * width > CELLS and number > start:
-            yield slice(start, number), features_of(rows[start:number])
+            yield slice(start, number), hash_decisions(rows[start:number])
             start, actions, width = number, len(row.action_ids), 1 + 2 * len(row.context)
     if start < len(rows):
-        yield slice(start, len(rows)), features_of(rows[start:])
+        yield slice(start, len(rows)), hash_decisions(rows[start:])
 
 
-def dense(columns: NDArray[np.int64], values: Float64, size: int) -> Float64:
+def to_dense(columns: NDArray[np.int64], values: Float64, size: int) -> Float64:
     """Features as columns by their hashes modulo ``size``, those that collide added: float64[n, size] of [n, W]."""
     at = np.arange(len(columns))[:, None] * size + columns % size
     flat = np.bincount(at.ravel(), values.ravel(), len(columns) * size)

@@ -31,7 +31,7 @@ Curves = tuple[float, Float64]
 """The squared error of predictions of unseen rows, and the coefficients, float64[folds, d + 1], the intercept last."""
 
 
-def ridge(
+def fit_ridge(
     x: Float64, y: Float64, fold: Fold, folds: int, penalties: Sequence[float] = RIDGE
 ) -> Curves:
     """Least squares with a penalty on all but the intercept.
@@ -73,7 +73,7 @@ def _solved(products: Float64, penalty: float) -> Float64:
     return out
 
 
-def logistic(
+def fit_logistic(
     x: Float64, y: Float64, fold: Fold, folds: int, penalties: Sequence[float] = LOGISTIC
 ) -> Curves:
     """The likelihood of rewards in [0, 1] (Papke & Wooldridge 1996, doi:10.1002/(SICI)1099-1255(199611)11:6<619).
@@ -189,7 +189,7 @@ def _best(
     return best, coefficients
 
 
-def trees(x: Float64, y: Float64, fold: Fold, folds: int) -> tuple[float, list[Any]]:
+def fit_trees(x: Float64, y: Float64, fold: Fold, folds: int) -> tuple[float, list[Any]]:
     """Gradient-boosted trees of scikit-learn (Friedman 2001, doi:10.1214/aos/1013203451), by the squared error.
 
     Raises:
@@ -213,11 +213,11 @@ def trees(x: Float64, y: Float64, fold: Fold, folds: int) -> tuple[float, list[A
         )
         with _alone():
             fits.append(model.fit(x[~mine], y[~mine]) if (~mine).sum() > 1 else None)
-        predicted[mine] = by_trees(fits[-1], x[mine])
+        predicted[mine] = predict_by_trees(fits[-1], x[mine])
     return float(np.mean((predicted - y) ** 2)) if len(y) else 0.0, fits
 
 
-def by_trees(model: Any, x: Float64) -> Float64:
+def predict_by_trees(model: Any, x: Float64) -> Float64:
     """Predictions in [0, 1], float64[n]; 0 of none."""
     if model is None or not len(x):
         return np.zeros(len(x))

@@ -20,14 +20,21 @@ from numpy.typing import NDArray
 from bandits.errors import ReplayError
 from bandits.features.hashing import UInt64, splitmix64
 from bandits.types import Float64
-from simulator.ope.hashed_features import Features, Scales, dense, design, joined, nothing
-from simulator.ope.regressions import by_trees, logistic, ridge, sigmoid, trees
+from simulator.ope.hashed_features import (
+    FeatureScales,
+    HashedFeatures,
+    concatenate_features,
+    hashed_design,
+    no_features,
+    to_dense,
+)
+from simulator.ope.regressions import fit_logistic, fit_ridge, fit_trees, predict_by_trees, sigmoid
 
 BITS = 8
 FOLDS = 5
 SAMPLE = 20_000
 KINDS = ("ridge", "logistic", "gbm")
-DEFAULT = ("ridge", "logistic")
+DEFAULT_KINDS = ("ridge", "logistic")
 """The kinds that are tried where none is named: ``gbm`` takes a library, and many times as long."""
 CELLS = 1 << 20
 """Numbers of a dense matrix, or of gathered coefficients, held at once."""
@@ -83,7 +90,7 @@ class RewardModel:
         *,
         bits: int = BITS,
         folds: int = FOLDS,
-        kinds: Sequence[str] = DEFAULT,
+        kinds: Sequence[str] = DEFAULT_KINDS,
         sample: int = SAMPLE,
         penalties: Sequence[float] | None = None,
     ) -> None:
@@ -100,7 +107,7 @@ class RewardModel:
         )
         self._drawn, self._keys = np.zeros(0, np.uint64), np.zeros(0, np.uint64)
         self._reward = np.zeros(0)
-        self._features = nothing()
+        self._features = no_features()
         self._rows = 0
 
     def wanted(self, keys: UInt64) -> NDArray[np.bool_]:
@@ -112,7 +119,7 @@ class RewardModel:
         return wanted
 
     def update(
-        self, features: Features, reward: Float64, keys: UInt64, *, rows: int | None = None
+        self, features: HashedFeatures, reward: Float64, keys: UInt64, *, rows: int | None = None
     ) -> None:
         """Add rows, those that are ``wanted`` at least. ``features``: of the chosen actions, K = 1.
 
@@ -139,20 +146,20 @@ class RewardModel:
         self._add(other._drawn, other._keys, other._reward, other._features)  # noqa: SLF001
         self._rows += other._rows  # noqa: SLF001
 
-    def _add(self, drawn: UInt64, keys: UInt64, reward: Float64, features: Features) -> None:
+    def _add(self, drawn: UInt64, keys: UInt64, reward: Float64, features: HashedFeatures) -> None:
         drawn = np.concatenate([self._drawn, drawn])
         # slots of a decision are drawn alike
         kept = np.argsort(drawn, kind="stable")[: self._given[3]]
         self._drawn = drawn[kept]
         self._keys = np.concatenate([self._keys, keys])[kept]
         self._reward = np.concatenate([self._reward, reward])[kept]
-        self._features = joined([self._features, features]).take(kept)
+        self._features = concatenate_features([self._features, features]).take(kept)
 
     def fit(self) -> "FittedRewardModel":
         """Fit every kind, and keep the one that predicts best."""
         bits, folds, kinds, _, penalties = self._given
-        scales, size = Scales.of(self._features), 1 << bits
-        laid = design(self._features, scales)
+        scales, size = FeatureScales.of(self._features), 1 << bits
+        laid = hashed_design(self._features, scales)
         fold = fold_of(self._keys, folds)
         low, high = (
             float(self._reward.min(initial=np.inf)),
@@ -161,17 +168,23 @@ class RewardModel:
         low, span = (low, high - low) if high > low else (low if len(fold) else 0.0, 0.0)
         y = (self._reward - low) / span if span else np.zeros(len(fold))
         wide = (
-            dense(laid.columns[:, 0], laid.values[:, 0], size) if len(fold) else np.zeros((0, size))
+            to_dense(laid.columns[:, 0], laid.values[:, 0], size)
+            if len(fold)
+            else np.zeros((0, size))
         )
         used = np.flatnonzero(wide.any(axis=0))
         x = wide[:, used]
         fits: dict[str, tuple[float, Any]] = {}
         for kind in kinds:
             if kind == "ridge":
-                fits[kind] = ridge(x, y, fold, folds, *([] if penalties is None else [penalties]))
+                fits[kind] = fit_ridge(
+                    x, y, fold, folds, *([] if penalties is None else [penalties])
+                )
             else:
                 fits[kind] = (
-                    logistic(x, y, fold, folds) if kind == "logistic" else trees(x, y, fold, folds)
+                    fit_logistic(x, y, fold, folds)
+                    if kind == "logistic"
+                    else fit_trees(x, y, fold, folds)
                 )
         chosen = min(fits, key=lambda kind: fits[kind][0])
         coefficients, grown = np.zeros((folds, size + 1)), None
@@ -199,7 +212,7 @@ class FittedRewardModel:
     """
 
     kind: str
-    scales: Scales
+    scales: FeatureScales
     coefficients: Float64
     low: float
     span: float
@@ -207,7 +220,7 @@ class FittedRewardModel:
     used: NDArray[np.intp]
     trees: list[Any] | None = None
 
-    def predict(self, features: Features, keys: UInt64) -> Float64:
+    def predict(self, features: HashedFeatures, keys: UInt64) -> Float64:
         """Rewards, float64[n, K], of every action. ``keys``: uint64[n]."""
         fold = fold_of(keys, len(self.coefficients))
         out = np.empty(features.ids.shape)
@@ -220,17 +233,17 @@ class FittedRewardModel:
             out[part] = self._shares(features.take(part), fold[part])
         return self.low + self.span * out
 
-    def _shares(self, features: Features, fold: NDArray[np.intp]) -> Float64:
-        laid, size = design(features, self.scales), self.coefficients.shape[1] - 1
+    def _shares(self, features: HashedFeatures, fold: NDArray[np.intp]) -> Float64:
+        laid, size = hashed_design(features, self.scales), self.coefficients.shape[1] - 1
         if self.trees is not None:
             out = np.empty(features.ids.shape)
             for each, model in enumerate(self.trees):
                 rows = np.flatnonzero(fold == each)
                 wide = laid.values.shape[2]
-                x = dense(
+                x = to_dense(
                     laid.columns[rows].reshape(-1, wide), laid.values[rows].reshape(-1, wide), size
                 )
-                out[rows] = by_trees(model, x[:, self.used]).reshape(
+                out[rows] = predict_by_trees(model, x[:, self.used]).reshape(
                     len(rows), features.ids.shape[1]
                 )
             return out

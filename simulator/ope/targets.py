@@ -96,7 +96,7 @@ def demand_rows(batch: LogBatch, name: str) -> Sequence[LoggedDecision]:
     return batch.decisions
 
 
-class Uniform(RowTarget):
+class UniformTarget(RowTarget):
     """Every action alike."""
 
     def __init__(self, name: str = "uniform") -> None:
@@ -108,7 +108,7 @@ class Uniform(RowTarget):
         return np.full(count, 1.0 / count)
 
 
-class Logging(RowTarget):
+class LoggingTarget(RowTarget):
     """The policy that made the log."""
 
     def __init__(self, name: str = "logging") -> None:
@@ -130,7 +130,7 @@ class Logging(RowTarget):
         return batch.propensity
 
 
-class Column:
+class ColumnTarget:
     """A policy whose probability of the chosen action is a column of the log."""
 
     notes: Sequence[str] = ()
@@ -159,7 +159,7 @@ class Column:
         return values
 
 
-class Source(RowTarget):
+class SourceTarget(RowTarget):
     """A candidate source alone: the action it scores highest; ties share.
 
     Needs a log with the sources' scores.
@@ -188,7 +188,7 @@ _NOTHING = object()
 _Key = tuple[Any, ...]
 
 
-class Table(RowTarget):
+class TableTarget(RowTarget):
     """Probabilities by context and action, from a CSV: ``[context column ...,]action,probability``.
 
     A row of the log finds its row of the table by what the log's values are: a text by the same

@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from bandits.statistics.betting import MORE, p_value
+from bandits.statistics.betting import BETS_ABOVE, p_value
 from bandits.types import Float64
 from simulator.ope.batch import OpeBatch
 
@@ -28,7 +28,7 @@ SUSPICION = 1e-2
 """Of the same tests, to find it weak."""
 SURPRISE = 0.02
 """Of the normal tests of the same means, to find it weak: right in the limit only, and they see more."""
-FEW, ENOUGH = 30.0, 100.0
+TOO_FEW_ROWS, ENOUGH_ROWS = 30.0, 100.0
 """Rows that count: below the first a standard error is itself a guess, from the second the normal limit is near."""
 POSITIVES = 25.0
 """With fewer, means are too skewed for the normal limit: n > 25 G^2, G the skewness (Cochran 1977, section 2.15)."""
@@ -43,7 +43,7 @@ STEADY = 1e-12
 """What sums may be off by, in shares of what is summed: predictions that do not differ are no test of weights."""
 MISLED = 2.0
 """Squared errors of the reward model over those of a constant: beyond that DR does better without it."""
-SHOWN = 0.5
+SQUARES_SEEN = 0.5
 """Of the mean squared weight that the PMFs promise."""
 
 CHECK_LOG = "run the doctor on the log, and do not evaluate this stretch of it"
@@ -85,7 +85,7 @@ class Diagnostics:
     second_moments: float = 0.0
     reward_low: float = math.inf
     reward_high: float = -math.inf
-    money: Float64 = field(default_factory=lambda: np.zeros(MORE.size))
+    money: Float64 = field(default_factory=lambda: np.zeros(BETS_ABOVE.size))
 
     @classmethod
     def of(cls, batch: OpeBatch, used: Float64, shift: float) -> "Diagnostics":
@@ -257,7 +257,7 @@ def _of_batch(batch: OpeBatch) -> Diagnostics:
         else float(counts**2 @ batch.second_moment),
         reward_low=min(float(each.min()) for each in values),
         reward_high=max(float(each.max()) for each in values),
-        money=np.array([np.log(1.0 + share * excess).sum() for share in MORE]),
+        money=np.array([np.log(1.0 + share * excess).sum() for share in BETS_ABOVE]),
     )
 
 
@@ -288,9 +288,9 @@ def _unreliable(rows: Diagnostics) -> tuple[Verdict, str] | None:
         reason = f"{_unsupported(missing)}; {EXPLORE}"
     elif missing <= UNSUPPORTED and rows.balance_p_value < FALSE_ALARM:
         reason = f"{_unbalanced(rows)}: {_suspect(rows)}; {CHECK_LOG}"
-    elif rows.ess < FEW:
+    elif rows.ess < TOO_FEW_ROWS:
         reason = f"of {rows.n:,} rows only {rows.ess:.1f} count (effective sample size); {EXPLORE}"
-    elif rows.expected_ess < FEW:
+    elif rows.expected_ess < TOO_FEW_ROWS:
         reason = f"{_promised(rows)}; {EXPLORE}"
     return ("unreliable", reason) if reason else None
 
@@ -300,12 +300,14 @@ def _weak(rows: Diagnostics, stderr: float, *, weighted: bool) -> str:
     reason = _suspicious(rows)
     if reason:
         pass
-    elif rows.ess < ENOUGH:
+    elif rows.ess < ENOUGH_ROWS:
         reason = (
             f"of {rows.n:,} rows only {rows.ess:.0f} count (effective sample size); use more of"
             f" the log, or {EXPLORE}"
         )
-    elif rows.expected_ess < ENOUGH or (rows.pmfs and rows.squares < SHOWN * rows.second_moments):
+    elif rows.expected_ess < ENOUGH_ROWS or (
+        rows.pmfs and rows.squares < SQUARES_SEEN * rows.second_moments
+    ):
         reason = f"{_promised(rows)}; use more of the log, or {EXPLORE}"
     elif rows.used_largest > SHARE * rows.used:
         share = rows.used_largest / rows.used

@@ -31,34 +31,34 @@ from simulator.logs.rows import (
 from simulator.logs.scored_rows import ScoredRows, check_scored
 from simulator.logs.text_records import WEIGHT, counts_of
 from simulator.ope.batch import OpeBatch, ope_batch_from_pmfs
-from simulator.ope.comparisons import Difference, comparisons
-from simulator.ope.estimators import Estimator, Slope, estimator
+from simulator.ope.charts import ChartSums
+from simulator.ope.comparisons import Difference, compare_all
+from simulator.ope.estimators import Estimator, Slope, make_estimator
 from simulator.ope.formulas import FORMULAS
-from simulator.ope.hashed_features import features_of, parts_of
-from simulator.ope.overview import Overview
-from simulator.ope.reward_model import DEFAULT, FittedRewardModel, RewardModel
-from simulator.ope.targets import Logging, Source, Target, check_columns, demand_rows
-from simulator.replay.provenance import count_seen, doubts_of, provenance_of
+from simulator.ope.hashed_features import hash_decisions, hash_in_parts
+from simulator.ope.reward_model import DEFAULT_KINDS, FittedRewardModel, RewardModel
+from simulator.ope.targets import LoggingTarget, SourceTarget, Target, check_columns, demand_rows
+from simulator.replay.leakage import count_seen, doubts_of, provenance_of
 from simulator.replay.report import (
+    EvaluationReport,
     LogSummary,
-    NamedComparison,
+    PolicyComparison,
     PolicyResult,
-    Report,
-    cautioned,
-    doubted,
     winner_of,
+    with_caution,
+    with_doubts,
 )
 
 BITS_RANGE = (4, 11)
 """Of the reward model: it holds folds x 4^bits numbers."""
 WITH_MODEL = frozenset(name for name, kind in FORMULAS.items() if kind.modelled)
 Result = TypeVar("Result")
-Fan = Callable[[Callable[[Piece], Result], Sequence[Piece]], Iterable[Result]]
+Mapper = Callable[[Callable[[Piece], Result], Sequence[Piece]], Iterable[Result]]
 """Applies a function to every piece, here or elsewhere, and yields the results in the order of the pieces."""
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class OpeQuestion:
     """What is asked of a log. ``estimators``: names; of none, all that log and policies allow.
 
     ``parameters``: by estimator, e.g. ``{"clipped_ips": {"clip": "auto"}}``. ``interval``: normal,
@@ -73,7 +73,7 @@ class Question:
     alpha: float = 0.05
     bits: int = 8
     folds: int = 5
-    models: Sequence[str] = DEFAULT
+    models: Sequence[str] = DEFAULT_KINDS
 
     def __post_init__(self) -> None:
         """Refuse what cannot be answered, before anything is read."""
@@ -82,7 +82,7 @@ class Question:
             raise ReplayError("name at least one policy, and each once", "policy")
         self.reward_model()
         for name in self.estimators or FORMULAS:
-            estimator(name, **self.parameters.get(name, {}))
+            make_estimator(name, **self.parameters.get(name, {}))
         for name, given in self.parameters.items():
             if name not in (self.estimators or FORMULAS):
                 raise ReplayError(
@@ -119,7 +119,7 @@ class Question:
 
 
 @dataclass(slots=True, eq=False)
-class Tally:
+class OpeTally:
     """What some rows say.
 
     ``estimates``: by policy and estimator; ``differences``: by two policies and estimator.
@@ -127,7 +127,7 @@ class Tally:
     ``seen``: how many of the rows a policy has learned from, by policy.
     """
 
-    overview: Overview
+    overview: ChartSums
     rows: int = 0
     decisions: float = 0.0
     left_out: LeftOut = field(default_factory=LeftOut)
@@ -153,7 +153,7 @@ class Tally:
         self.total_reward += float(counts @ batch.reward)
         self.min_propensity = min(self.min_propensity, float(batch.propensity.min(initial=1.0)))
 
-    def merge(self, other: "Tally") -> None:
+    def merge(self, other: "OpeTally") -> None:
         """Add the rows of another, which answers the same question."""
         self.overview.merge(other.overview)
         self.rows += other.rows
@@ -173,14 +173,14 @@ class Tally:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class OpePlan:
     """A question, made definite by a look at the log.
 
     ``modelled``: the policies that DM and DR can be had for. ``counted``: rows say how many
     decisions they stand for. ``caution``, ``columns``: what is to be said of the log.
     """
 
-    question: Question
+    question: OpeQuestion
     modelled: frozenset[str]
     counted: bool = False
     caution: str = ""
@@ -198,15 +198,15 @@ class Plan:
             WITH_MODEL.intersection(self.estimators(target)) for target in self.question.targets
         )
 
-    def empty(self) -> Tally:
+    def empty(self) -> OpeTally:
         """A tally of no rows."""
         question = self.question
-        out = Tally(Overview([target.name for target in question.targets]))
+        out = OpeTally(ChartSums([target.name for target in question.targets]))
         out.seen = {target.name: Seen() for target in question.targets if provenance_of(target)}
         for target in question.targets:
             for name in self.estimators(target):
                 parameters = question.parameters.get(name, {})
-                out.estimates[target.name, name] = estimator(
+                out.estimates[target.name, name] = make_estimator(
                     name, replicates=question.replicates, counted=self.counted, **parameters
                 )
         for number, left in enumerate(question.targets):
@@ -222,38 +222,42 @@ class Plan:
         return "dr" if "dr" in self.estimators(left) and "dr" in self.estimators(right) else "snips"
 
 
-def evaluate(question: Question, pieces: Sequence[Piece], fan: Fan[Any] = map) -> Report:
+def evaluate(
+    question: OpeQuestion, pieces: Sequence[Piece], mapper: Mapper[Any] = map
+) -> EvaluationReport:
     """Read the log, once or, for a reward model, twice, and say what each policy would have earned.
 
     Raises:
         ReplayError: the log is empty, or does not hold what a policy or an estimator needs.
         BadRowError: a row is malformed.
     """
-    if sources := [target.source for target in question.targets if isinstance(target, Source)]:
+    if sources := [
+        target.source for target in question.targets if isinstance(target, SourceTarget)
+    ]:
         pieces = [ScoredRows(piece, sources) for piece in pieces]
-    plan = plan_of(question, pieces)
-    model = reward_model(question, pieces, fan) if plan.needs_model else None
+    plan = make_plan(question, pieces)
+    model = fit_reward_model(question, pieces, mapper) if plan.needs_model else None
     total = plan.empty()
-    for part in fan(partial(tally, plan, model), pieces):
+    for part in mapper(partial(tally_piece, plan, model), pieces):
         total.merge(part)
-    found = report(plan, total)
+    found = report_of(plan, total)
     return found if model is None else msgspec.structs.replace(found, reward_model=model.summary)
 
 
-def reward_model(
-    question: Question, pieces: Sequence[Piece], fan: Fan[Any] = map
+def fit_reward_model(
+    question: OpeQuestion, pieces: Sequence[Piece], mapper: Mapper[Any] = map
 ) -> FittedRewardModel:
     """Of DM and DR: cross-fitted on all pieces.
 
     It depends on the log alone, not on the policies.
     """
     sample = question.reward_model()
-    for part in fan(partial(fit, question), pieces):
+    for part in mapper(partial(fit_piece, question), pieces):
         sample.merge(part)
     return sample.fit()
 
 
-def plan_of(question: Question, pieces: Sequence[Piece]) -> Plan:
+def make_plan(question: OpeQuestion, pieces: Sequence[Piece]) -> OpePlan:
     """Look at the first row, and find out what the log allows.
 
     Raises: ReplayError: there are no rows, an estimator was asked for by name that cannot be had,
@@ -270,25 +274,27 @@ def plan_of(question: Question, pieces: Sequence[Piece]) -> Plan:
         try:
             target.pmf(demand_rows(batch, target.name)[0])
         except ReplayError:
-            if WITH_MODEL.intersection(question.estimators) and not isinstance(target, Logging):
+            if WITH_MODEL.intersection(question.estimators) and not isinstance(
+                target, LoggingTarget
+            ):
                 raise
         else:
             modelled.add(target.name)
     counted = WEIGHT in batch.columns
-    return Plan(question, frozenset(modelled), counted, caution_of(pieces), columns_of(pieces))
+    return OpePlan(question, frozenset(modelled), counted, caution_of(pieces), columns_of(pieces))
 
 
-def fit(question: Question, piece: Piece) -> RewardModel:
+def fit_piece(question: OpeQuestion, piece: Piece) -> RewardModel:
     """What the rows of a piece add to a reward model."""
     out = question.reward_model()
     for batch in piece.batches():
         wanted = np.flatnonzero(out.wanted(batch.keys)).tolist()
-        features = features_of([batch.decisions[row] for row in wanted], chosen=True)
+        features = hash_decisions([batch.decisions[row] for row in wanted], chosen=True)
         out.update(features, batch.reward[wanted], batch.keys[wanted], rows=len(batch))
     return out
 
 
-def tally(plan: Plan, model: FittedRewardModel | None, piece: Piece) -> Tally:
+def tally_piece(plan: OpePlan, model: FittedRewardModel | None, piece: Piece) -> OpeTally:
     """What the rows of a piece say."""
     out = plan.empty()
     for batch in piece.batches():
@@ -311,7 +317,7 @@ def tally(plan: Plan, model: FittedRewardModel | None, piece: Piece) -> Tally:
     return out
 
 
-def report(plan: Plan, total: Tally) -> Report:
+def report_of(plan: OpePlan, total: OpeTally) -> EvaluationReport:
     """The answer."""
     bounds = plan.question.bounds()
     doubts = doubts_of(plan.question.targets, total.seen, total.rows)
@@ -320,8 +326,8 @@ def report(plan: Plan, total: Tally) -> Report:
             target.name,
             "ope",
             {
-                name: doubted(
-                    cautioned(total.estimates[target.name, name].estimate(bounds), plan.caution),
+                name: with_doubts(
+                    with_caution(total.estimates[target.name, name].estimate(bounds), plan.caution),
                     doubts.get(target.name),
                 )
                 for name in plan.estimators(target)
@@ -330,14 +336,14 @@ def report(plan: Plan, total: Tally) -> Report:
         )
         for target in plan.question.targets
     ]
-    compared = comparisons(
+    compared = compare_all(
         {"\0".join(at): each for at, each in total.differences.items()}, bounds, plan.question.alpha
     )
     named = [
-        NamedComparison(
+        PolicyComparison(
             *at,
-            result=doubted(
-                cautioned(compared["\0".join(at)], plan.caution), *map(doubts.get, at[:2])
+            result=with_doubts(
+                with_caution(compared["\0".join(at)], plan.caution), *map(doubts.get, at[:2])
             ),
         )
         for at in total.differences
@@ -356,7 +362,7 @@ def report(plan: Plan, total: Tally) -> Report:
         dict(total.left_out.counts),
         total.left_out.first_bad,
     )
-    return Report(
+    return EvaluationReport(
         summary, results, named, winner_of(results, named, doubts), total.overview.charts()
     )
 
@@ -368,23 +374,25 @@ def _chosen(batch: LogBatch) -> np.ndarray[Any, np.dtype[np.intp]]:
 def _predictions(model: FittedRewardModel, batch: LogBatch) -> Float64:
     """Of every action of every row: float64[n, K]."""
     out = np.zeros((len(batch), max(len(row.action_ids) for row in batch.decisions)))
-    for part, features in parts_of(batch.decisions):
+    for part, features in hash_in_parts(batch.decisions):
         out[part, : features.ids.shape[1]] = model.predict(features, batch.keys[part])
     return out
 
 
-def _seen(plan: Plan, target: Target, batch: LogBatch, predictions: Float64 | None) -> OpeBatch:
+def _seen(plan: OpePlan, target: Target, batch: LogBatch, predictions: Float64 | None) -> OpeBatch:
     seen = _seen_of(plan, target, batch, predictions)
     return replace(seen, counts=counts_of(batch)) if plan.counted else seen
 
 
-def _seen_of(plan: Plan, target: Target, batch: LogBatch, predictions: Float64 | None) -> OpeBatch:
+def _seen_of(
+    plan: OpePlan, target: Target, batch: LogBatch, predictions: Float64 | None
+) -> OpeBatch:
     if target.name not in plan.modelled:
         return OpeBatch(batch.keys, batch.reward, batch.propensity, target.propensities(batch))
     rows = batch.decisions
     width = max(len(row.action_ids) for row in rows)
     pmfs, logging = np.zeros((len(rows), width)), np.zeros((len(rows), width))
-    known, logs = True, isinstance(target, Logging)
+    known, logs = True, isinstance(target, LoggingTarget)
     for number, row in enumerate(rows):
         if row.pmf is None:
             known = False

@@ -18,27 +18,27 @@ from bandits.types import Float64
 from policies.artifacts.trained_on import Seen
 from simulator.logs.left_out import BAD, LeftOut, left_out_of
 from simulator.logs.rows import LoggedDecision, Piece, caution_of, key_of, no_rows_error
-from simulator.ope.comparisons import Difference, comparisons
-from simulator.ope.hashed_features import Scales, features_of
-from simulator.ope.overview import Charts
+from simulator.ope.charts import Charts
+from simulator.ope.comparisons import Difference, compare_all
+from simulator.ope.hashed_features import FeatureScales, hash_decisions
 from simulator.ope.sessions.batch import SessionBatch, session_batch
 from simulator.ope.sessions.estimators import Reach, SessionEstimator
 from simulator.ope.sessions.formulas import SESSION_FORMULAS, SESSION_MODEL
 from simulator.ope.sessions.model import FittedSessionModel, SessionModel, mean_features
-from simulator.ope.targets import Column, Logging, Target, check_columns, demand_rows
-from simulator.replay.provenance import Doubt, count_seen, doubts_of
+from simulator.ope.targets import ColumnTarget, LoggingTarget, Target, check_columns, demand_rows
+from simulator.replay.leakage import Doubt, count_seen, doubts_of
 from simulator.replay.report import (
+    EvaluationReport,
     LogSummary,
-    NamedComparison,
+    PolicyComparison,
     PolicyResult,
-    Report,
-    cautioned,
-    doubted,
     winner_of,
+    with_caution,
+    with_doubts,
 )
 
 Rows = Sequence[LoggedDecision]
-Fan = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]
+Mapper = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]
 CHUNK = 500
 """Sessions that are tallied together."""
 ALLOWED = ("normal", "bootstrap")
@@ -72,7 +72,7 @@ class SessionQuestion:
         names = [target.name for target in self.targets]
         if not names or len(set(names)) != len(names):
             raise ReplayError("name at least one policy, and each once", "policy")
-        if any(isinstance(target, Column) for target in self.targets):
+        if any(isinstance(target, ColumnTarget) for target in self.targets):
             raise ReplayError(
                 "a column holds one probability per row; sessions need policies with PMFs", "policy"
             )
@@ -156,7 +156,7 @@ class SessionPlan:
 
     question: SessionQuestion
     models: Mapping[str, FittedSessionModel]
-    scales: Scales | None = None
+    scales: FeatureScales | None = None
 
     def estimators(self, target: Target) -> list[str]:
         """The names of a target's estimators."""
@@ -225,7 +225,9 @@ def _of_a_session(rows: Rows, question: SessionQuestion, left_out: LeftOut) -> R
     return kept
 
 
-def evaluate_sessions(question: SessionQuestion, pieces: Sequence[Piece], fan: Fan = map) -> Report:
+def evaluate_sessions(
+    question: SessionQuestion, pieces: Sequence[Piece], mapper: Mapper = map
+) -> EvaluationReport:
     """Read the log and say what each policy's sessions would have earned, up to the horizon.
 
     Raises:
@@ -250,20 +252,22 @@ def evaluate_sessions(question: SessionQuestion, pieces: Sequence[Piece], fan: F
     sessions = sessions_of(rows, question)
     chunks = [sessions[start : start + CHUNK] for start in range(0, len(sessions), CHUNK)]
     complete = all(row.pmf is not None for row in rows)
-    known = [target for target in question.targets if complete or not isinstance(target, Logging)]
+    known = [
+        target for target in question.targets if complete or not isinstance(target, LoggingTarget)
+    ]
     models: dict[str, FittedSessionModel] = {}
     scales = None
     if SESSION_MODEL.intersection(question.names):
-        scales = Scales.of(features_of(rows, chosen=True))
+        scales = FeatureScales.of(hash_decisions(rows, chosen=True))
     for target in known if scales is not None else ():
         assert scales is not None  # noqa: S101 - as the line above says
         sums = SessionModel(bits=question.bits, folds=question.folds)
-        for part in fan(partial(fit_sessions, question, target, scales), chunks):
+        for part in mapper(partial(fit_sessions, question, target, scales), chunks):
             sums.merge(part)
         models[target.name] = sums.fit(question.horizon, question.gamma)
     plan = SessionPlan(question, models, scales)
     total = SessionTally(plan)
-    for part in fan(partial(tally_sessions, plan), chunks):
+    for part in mapper(partial(tally_sessions, plan), chunks):
         total.merge(part)
     doubts = doubts_of(question.targets, seen, len(read))
     found = _report(plan, total, rows, left_out, caution_of(pieces), doubts)
@@ -271,7 +275,7 @@ def evaluate_sessions(question: SessionQuestion, pieces: Sequence[Piece], fan: F
 
 
 def fit_sessions(
-    question: SessionQuestion, target: Target, scales: Scales, sessions: Sequence[Rows]
+    question: SessionQuestion, target: Target, scales: FeatureScales, sessions: Sequence[Rows]
 ) -> SessionModel:
     """What some sessions add to a target's model."""
     out = SessionModel(bits=question.bits, folds=question.folds)
@@ -314,7 +318,7 @@ def _seen(plan: SessionPlan, target: Target, sessions: Sequence[Rows]) -> Sessio
         return out
 
     actions = values = None
-    known = model is not None or not isinstance(target, Logging)
+    known = model is not None or not isinstance(target, LoggingTarget)
     pmfs = [target.pmf(row) for row in rows] if known else []
     mass, unsupported = [row.propensity for row in rows], [0.0] * len(rows)
     if known:
@@ -362,14 +366,14 @@ def _report(
     left_out: LeftOut,
     caution: str,
     doubts: Mapping[str, Doubt],
-) -> Report:
+) -> EvaluationReport:
     question, bounds = plan.question, plan.question.bounds()
     results = []
     for target in question.targets:
         reach = total.reaches[target.name]
         estimates = {
-            name: doubted(
-                cautioned(total.estimates[target.name, name].estimate(reach, bounds), caution),
+            name: with_doubts(
+                with_caution(total.estimates[target.name, name].estimate(reach, bounds), caution),
                 doubts.get(target.name),
             )
             for name in plan.estimators(target)
@@ -379,13 +383,15 @@ def _report(
                 target.name, "sessions", estimates, notes=[*target.notes, *_notes(question, reach)]
             )
         )
-    compared = comparisons(
+    compared = compare_all(
         {"\0".join(at): each for at, each in total.differences.items()}, bounds, question.alpha
     )
     named = [
-        NamedComparison(
+        PolicyComparison(
             *at,
-            result=doubted(cautioned(compared["\0".join(at)], caution), *map(doubts.get, at[:2])),
+            result=with_doubts(
+                with_caution(compared["\0".join(at)], caution), *map(doubts.get, at[:2])
+            ),
         )
         for at in total.differences
     ]
@@ -401,7 +407,7 @@ def _report(
         first_bad=left_out.first_bad,
     )
     charts: Charts | None = None
-    return Report(summary, results, named, winner_of(results, named, doubts), charts)
+    return EvaluationReport(summary, results, named, winner_of(results, named, doubts), charts)
 
 
 def _notes(question: SessionQuestion, reach: Reach) -> list[str]:

@@ -7,9 +7,16 @@ from datetime import UTC, datetime
 from html import escape
 
 from simulator.learners.curve import CurvePoint
-from simulator.ope.overview import Action, Bucket
-from simulator.replay.report import NamedComparison, PolicyResult, Report, said_of
-from simulator.replay.trials import NEVER, SearchSummary, Trial
+from simulator.ope.charts import ActionShares, TimeBucket
+from simulator.replay.report import (
+    NO_LOWER_END,
+    EvaluationReport,
+    PolicyComparison,
+    PolicyResult,
+    SearchSummary,
+    Trial,
+    log_remarks,
+)
 
 COLOURS = ("#4269d0", "#efb118", "#ff725c", "#6cc5b0", "#3ca951", "#ff8ab7", "#a463f2", "#97bbf5")
 SIGNS = {"reliable": "●", "weak": "◐", "unreliable": "○"}
@@ -33,7 +40,7 @@ text { fill: var(--ink); font-size: 12px }
 """
 
 
-def page(report: Report) -> str:
+def html_page(report: EvaluationReport) -> str:
     """The whole page."""
     parts = [
         (
@@ -67,10 +74,10 @@ def page(report: Report) -> str:
     return "\n".join(parts) + "</body></html>\n"
 
 
-def _summary(report: Report) -> str:
+def _summary(report: EvaluationReport) -> str:
     log = report.log
     said = [f"{log.rows:,} rows"]
-    said += [f"{what}: {how}" for what, how in said_of(log)]
+    said += [f"{what}: {how}" for what, how in log_remarks(log)]
     if log.last_ms:
         said.append(f"{_when(log.first_ms)} to {_when(log.last_ms)}")
     if math.isfinite(log.mean_reward):
@@ -86,7 +93,7 @@ def _summary(report: Report) -> str:
     return f"<p class='soft'>{escape('; '.join(said))}.</p>{model}<p>{best}</p>"
 
 
-def _legend(report: Report) -> str:
+def _legend(report: EvaluationReport) -> str:
     names = (
         f"<span style='color:{colour}'>■</span> {escape(result.policy)}"
         for result, colour in zip(report.results, _colours(), strict=False)
@@ -94,7 +101,7 @@ def _legend(report: Report) -> str:
     return f"<p>{'&ensp;'.join(names)}&ensp;<span class='soft'>● reliable ◐ weak ○ unreliable</span></p>"
 
 
-def _intervals(report: Report) -> str:
+def _intervals(report: EvaluationReport) -> str:
     rows = [
         (name, number, result.policy, result.estimates[name])
         for name in _estimators(report)
@@ -102,7 +109,7 @@ def _intervals(report: Report) -> str:
         if name in result.estimates
     ]
     ends = [end for *_, each in rows for end in (*each.interval, each.value) if math.isfinite(end)]
-    scale = Scale(min(ends, default=0.0), max(ends, default=1.0), LEFT, WIDTH - 20)
+    scale = AxisScale(min(ends, default=0.0), max(ends, default=1.0), LEFT, WIDTH - 20)
     shapes, at, before = [], 16.0, ""
     for name, number, policy, each in rows:
         if name != before:
@@ -124,7 +131,7 @@ def _intervals(report: Report) -> str:
     return _svg(at + 26, scale.axis(at + 6) + shapes)
 
 
-def _verdicts(report: Report) -> str:
+def _verdicts(report: EvaluationReport) -> str:
     lines = [
         (
             "<table><tr><th>policy<th>estimator<th>value<th>interval<th>ESS<th>max"
@@ -152,7 +159,7 @@ def _trials(search: SearchSummary) -> str:
     drawn = [each for each in search.trials if math.isfinite(each.value)]
     rungs = sorted({each.rung for each in drawn})
     values = [end for each in drawn for end in _ends(each)]
-    height = Scale(min(values, default=0.0), max(values, default=1.0), 240, 20)
+    height = AxisScale(min(values, default=0.0), max(values, default=1.0), 240, 20)
     wide = (WIDTH - 100) / max(1, len(rungs))
     shapes, places = height.ticks(60), dict[tuple[str, int], tuple[float, float]]()
     for rung in rungs:
@@ -210,14 +217,14 @@ def _ends(trial: Trial) -> tuple[float, float]:
 
     Its value alone, if it has no lower end that could be relied on.
     """
-    return (trial.lower if trial.lower > NEVER else trial.value, trial.value)
+    return (trial.lower if trial.lower > NO_LOWER_END else trial.value, trial.value)
 
 
 def _lower(trial: Trial) -> str:
-    return f"{trial.lower:.6g}" if trial.lower > NEVER else "-"
+    return f"{trial.lower:.6g}" if trial.lower > NO_LOWER_END else "-"
 
 
-def _comparisons(given: Sequence[NamedComparison]) -> str:
+def _comparisons(given: Sequence[PolicyComparison]) -> str:
     lines = [
         (
             "<table><tr><th>left less right<th>estimator<th>difference<th>interval<th>p"
@@ -238,9 +245,9 @@ def _comparisons(given: Sequence[NamedComparison]) -> str:
 
 
 def _curve(result: PolicyResult) -> str:
-    scale = Scale(0.0, float(result.curve[-1].rows), 60, WIDTH - 20)
+    scale = AxisScale(0.0, float(result.curve[-1].rows), 60, WIDTH - 20)
     found = [point.value for point in result.curve if math.isfinite(point.value)]
-    height = Scale(min(found, default=0.0), max(found, default=1.0), 200, 20)
+    height = AxisScale(min(found, default=0.0), max(found, default=1.0), 200, 20)
     points: Iterable[CurvePoint] = (point for point in result.curve if math.isfinite(point.value))
     path = " ".join(f"{scale(float(point.rows)):.1f},{height(point.value):.1f}" for point in points)
     said = ", ".join(
@@ -251,15 +258,15 @@ def _curve(result: PolicyResult) -> str:
     return title + _svg(240, [*scale.axis(220), *height.ticks(60), line])
 
 
-def _times(times: Sequence[Bucket], report: Report) -> str:
-    across = Scale(float(times[0].start_ms), float(times[-1].start_ms), 60, WIDTH - 20)
+def _times(times: Sequence[TimeBucket], report: EvaluationReport) -> str:
+    across = AxisScale(float(times[0].start_ms), float(times[-1].start_ms), 60, WIDTH - 20)
     values = [
         value
         for bucket in times
         for value in (bucket.reward, *bucket.values.values())
         if math.isfinite(value)
     ]
-    height = Scale(min(values), max(values), 200, 20)
+    height = AxisScale(min(values), max(values), 200, 20)
     shapes = []
     for result, colour in zip(report.results, _colours(), strict=False):
         given = ((bucket, bucket.values.get(result.policy, math.nan)) for bucket in times)
@@ -278,7 +285,7 @@ def _times(times: Sequence[Bucket], report: Report) -> str:
     return note + _svg(232, [*height.ticks(60), *shapes, labels])
 
 
-def _weights(report: Report) -> str:
+def _weights(report: EvaluationReport) -> str:
     charts = report.charts
     assert charts is not None  # noqa: S101 - the caller looked
     shapes, at = [], 10.0
@@ -306,7 +313,7 @@ def _weights(report: Report) -> str:
     )
 
 
-def _actions(actions: Sequence[Action], report: Report) -> str:
+def _actions(actions: Sequence[ActionShares], report: EvaluationReport) -> str:
     most = max(max(each.share, *each.shares.values()) for each in actions) or 1.0
     shapes, at = [], 18.0
     for each in actions:
@@ -328,7 +335,7 @@ def _actions(actions: Sequence[Action], report: Report) -> str:
     return note + _svg(at, shapes)
 
 
-class Scale:
+class AxisScale:
     """From values to places, with a few round ticks."""
 
     def __init__(self, low: float, high: float, start: float, stop: float) -> None:
@@ -376,7 +383,7 @@ def _range(interval: tuple[float, float]) -> str:
     return f"{interval[0]:.6g} … {interval[1]:.6g}"
 
 
-def _estimators(report: Report) -> list[str]:
+def _estimators(report: EvaluationReport) -> list[str]:
     return list(dict.fromkeys(name for result in report.results for name in result.estimates))
 
 

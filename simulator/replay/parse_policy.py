@@ -10,46 +10,53 @@ from bandits.vw.options import Command, read_command
 from policies.spec import PolicySpec, load_spec
 from policies.typed_yaml import parse_yaml, read
 from simulator.learners.trained import read_trained
-from simulator.ope.targets import Column, Logging, Source, Table, Target, Uniform
+from simulator.ope.targets import (
+    ColumnTarget,
+    LoggingTarget,
+    SourceTarget,
+    TableTarget,
+    Target,
+    UniformTarget,
+)
 
 
 class _Kind(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind"):
     name: str | None = None
 
 
-class UniformKind(_Kind, frozen=True, tag="uniform"):
+class UniformArgument(_Kind, frozen=True, tag="uniform"):
     """Every action alike."""
 
 
-class LoggingKind(_Kind, frozen=True, tag="logging"):
+class LoggingArgument(_Kind, frozen=True, tag="logging"):
     """The policy that made the log."""
 
 
-class TableKind(_Kind, frozen=True, tag="table", kw_only=True):
+class TableArgument(_Kind, frozen=True, tag="table", kw_only=True):
     """Probabilities by context and action."""
 
     path: str
 
 
-class ColumnKind(_Kind, frozen=True, tag="column", kw_only=True):
+class ColumnArgument(_Kind, frozen=True, tag="column", kw_only=True):
     """The probability of the chosen action is a column of the log."""
 
     column: str
 
 
-class SourceKind(_Kind, frozen=True, tag="source", kw_only=True):
+class SourceArgument(_Kind, frozen=True, tag="source", kw_only=True):
     """A candidate source alone."""
 
     source: str
 
 
-class TrainedKind(_Kind, frozen=True, tag="trained", kw_only=True):
+class TrainedArgument(_Kind, frozen=True, tag="trained", kw_only=True):
     """A policy that has learned from another log: what ``banditloop train policy`` wrote."""
 
     path: str
 
 
-class VwKind(_Kind, frozen=True, tag="vw", kw_only=True):
+class VwPolicy(_Kind, frozen=True, tag="vw", kw_only=True):
     """Vowpal Wabbit: ``args`` of its command line, ``model``: a file that it has saved, which it starts from.
 
     By a method that learns it learns from the log, but for ``-t`` in ``args``. By others it is
@@ -72,11 +79,19 @@ class VwKind(_Kind, frozen=True, tag="vw", kw_only=True):
         return read_command(self.args, self.model)
 
 
-Kind = UniformKind | LoggingKind | TableKind | ColumnKind | SourceKind | TrainedKind | VwKind
-Asked = Target | PolicySpec | VwKind
+PolicyArgument = (
+    UniformArgument
+    | LoggingArgument
+    | TableArgument
+    | ColumnArgument
+    | SourceArgument
+    | TrainedArgument
+    | VwPolicy
+)
+ParsedPolicy = Target | PolicySpec | VwPolicy
 
 
-def policy_of(text: str) -> Asked:
+def parse_policy(text: str) -> ParsedPolicy:
     """``uniform``, ``logging``, ``{kind: ..., ...}`` in YAML, or a file that holds one, or a policy spec.
 
     Raises:
@@ -99,29 +114,29 @@ def policy_of(text: str) -> Asked:
             f"{text!r} is no policy: uniform, logging, {{kind: ...}}, or a file", "policy"
         )
     try:
-        kind: Kind = read(raw, Kind)  # type: ignore[arg-type] # a union
+        kind: PolicyArgument = read(raw, PolicyArgument)  # type: ignore[arg-type] # a union
     except InvalidFieldError as error:
         raise ReplayError(f"{text}: {error.message}", "policy") from error
     return target_of(kind)
 
 
-def target_of(kind: Kind) -> Target | VwKind:
+def target_of(kind: PolicyArgument) -> Target | VwPolicy:
     """The policy described."""
-    out: Target | VwKind
+    out: Target | VwPolicy
     match kind:
-        case UniformKind():
-            out = Uniform(kind.name or "uniform")
-        case LoggingKind():
-            out = Logging(kind.name or "logging")
-        case TableKind():
-            out = Table(Path(kind.path), kind.name)
-        case ColumnKind():
-            out = Column(kind.column, kind.name)
-        case SourceKind():
-            out = Source(kind.name or kind.source, kind.source)
-        case TrainedKind():
+        case UniformArgument():
+            out = UniformTarget(kind.name or "uniform")
+        case LoggingArgument():
+            out = LoggingTarget(kind.name or "logging")
+        case TableArgument():
+            out = TableTarget(Path(kind.path), kind.name)
+        case ColumnArgument():
+            out = ColumnTarget(kind.column, kind.name)
+        case SourceArgument():
+            out = SourceTarget(kind.name or kind.source, kind.source)
+        case TrainedArgument():
             out = read_trained(Path(kind.path), kind.name)
-        case VwKind():
+        case VwPolicy():
             out = kind
     return out
 

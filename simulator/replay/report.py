@@ -1,18 +1,17 @@
 """What an evaluation found: estimates, differences, and how far each can be relied on."""
 
 from collections.abc import Collection, Iterable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
 from simulator.learners.curve import CurvePoint
 from simulator.logs.rows import Piece, Waiting, columns_of, describe_waiting, waiting_of
+from simulator.ope.charts import Charts
 from simulator.ope.comparisons import VERDICTS, Comparison
 from simulator.ope.estimators import Estimate
-from simulator.ope.overview import Charts
 from simulator.ope.reward_model import ModelSummary
-from simulator.replay.provenance import Doubt
-from simulator.replay.trials import SearchSummary
+from simulator.replay.leakage import Doubt
 
 
 class LogSummary(msgspec.Struct, frozen=True):
@@ -51,7 +50,7 @@ class LogSummary(msgspec.Struct, frozen=True):
         )
 
 
-def said_of(log: LogSummary) -> list[tuple[str, str]]:
+def log_remarks(log: LogSummary) -> list[tuple[str, str]]:
     """What a reader of the report should know of the log beside its size: what it is about, and what is said of it."""
     said = [(f"column {name}", kind) for name, kind in log.columns.items()]
     said += [("left out", f"{why}: {count:,}") for why, count in log.left_out.items()]
@@ -86,7 +85,7 @@ class PolicyResult(msgspec.Struct, frozen=True, omit_defaults=True):
     notes: list[str] = []
 
 
-class NamedComparison(msgspec.Struct, frozen=True):
+class PolicyComparison(msgspec.Struct, frozen=True):
     """``left`` less ``right``, by one estimator."""
 
     left: str
@@ -95,7 +94,37 @@ class NamedComparison(msgspec.Struct, frozen=True):
     result: Comparison
 
 
-class Report(msgspec.Struct, frozen=True):
+NO_LOWER_END = -1e300
+"""The lower end of what cannot be relied on."""
+
+
+class Trial(msgspec.Struct, frozen=True):
+    """What a spec scored in a rung, having learned from ``rows``.
+
+    ``lower``: the lower end of DR's 95% interval on the selecting rows, by which it was ranked; a
+    value that cannot be relied on ranks last.
+    """
+
+    spec: str
+    rung: int
+    rows: int
+    value: float
+    lower: float
+    verdict: str
+    kept: bool
+
+
+class SearchSummary(msgspec.Struct, frozen=True):
+    """``best``: the spec found, as its YAML would hold it.
+
+    ``trials``: rung by rung, the best first.
+    """
+
+    best: dict[str, Any]
+    trials: list[Trial]
+
+
+class EvaluationReport(msgspec.Struct, frozen=True):
     """What an evaluation found.
 
     ``winner``: the policy whose value is significantly above every other's, if there is one and its
@@ -105,7 +134,7 @@ class Report(msgspec.Struct, frozen=True):
 
     log: LogSummary
     results: list[PolicyResult]
-    comparisons: list[NamedComparison]
+    comparisons: list[PolicyComparison]
     winner: str | None = None
     charts: Charts | None = None
     search: SearchSummary | None = None
@@ -115,12 +144,12 @@ class Report(msgspec.Struct, frozen=True):
 Judged = TypeVar("Judged", Estimate, Comparison)
 
 
-def cautioned(judged: Judged, caution: str) -> Judged:
+def with_caution(judged: Judged, caution: str) -> Judged:
     """What is to be said of every number is said of this one, which is no longer reliable for it."""
-    return doubted(judged, Doubt("weak", caution)) if caution else judged
+    return with_doubts(judged, Doubt("weak", caution)) if caution else judged
 
 
-def doubted(judged: Judged, *doubts: Doubt | None) -> Judged:
+def with_doubts(judged: Judged, *doubts: Doubt | None) -> Judged:
     """The same with a verdict that is no better than doubts allow, whose reason begins with the worst of them."""
     for doubt in filter(None, doubts):
         worse = VERDICTS.index(doubt.verdict) > VERDICTS.index(judged.verdict)
@@ -139,7 +168,7 @@ def doubted(judged: Judged, *doubts: Doubt | None) -> Judged:
 
 
 def winner_of(
-    results: Sequence[PolicyResult], named: Sequence[NamedComparison], doubts: Collection[str] = ()
+    results: Sequence[PolicyResult], named: Sequence[PolicyComparison], doubts: Collection[str] = ()
 ) -> str | None:
     """The policy that is significantly better than every other.
 

@@ -24,19 +24,24 @@ from simulator.learners.trained import FrozenPolicy, frozen_policy, train_on_log
 from simulator.logs.row_ranges import count_rows, row_range
 from simulator.logs.rows import Piece, no_rows_error
 from simulator.ope.reward_model import FittedRewardModel
-from simulator.ope.targets import Logging
+from simulator.ope.targets import LoggingTarget
 from simulator.parallel import OnRay, join_ray
-from simulator.replay.evaluate import Question, evaluate, plan_of, reward_model, tally
-from simulator.replay.report import Report
+from simulator.replay.evaluate import (
+    OpeQuestion,
+    evaluate,
+    fit_reward_model,
+    make_plan,
+    tally_piece,
+)
+from simulator.replay.report import NO_LOWER_END, EvaluationReport, SearchSummary, Trial
 from simulator.replay.search_space import SearchSpace, specs_of
-from simulator.replay.trials import NEVER, SearchSummary, Trial
 
 LEARN, SELECT = 0.6, 0.8
 """Where the log is cut, as shares of its rows: learned from, selected by, and the rest for the final check."""
 FINALISTS = 2
 
 
-class Found(msgspec.Struct, frozen=True):
+class SearchResult(msgspec.Struct, frozen=True):
     """What a search ends with.
 
     ``best``: the finalist with the highest lower bound in the last rung; ``model``: what it learned
@@ -46,7 +51,7 @@ class Found(msgspec.Struct, frozen=True):
 
     best: PolicySpec
     model: TrainedModel
-    report: Report
+    report: EvaluationReport
 
 
 def search(
@@ -58,7 +63,7 @@ def search(
     options: Callable[[], dict[str, Any]] = dict,
     seed: int = 0,
     progress: Callable[[int, int, Sequence[Trial]], None] = lambda _rung, _rungs, _trials: None,
-) -> Found:
+) -> SearchResult:
     """Try specs drawn from a space. ``address``, ``options``: as of ``OnRay``.
 
     ``progress`` is told of each rung when it is done, how many there are, its trials.
@@ -83,9 +88,9 @@ def search(
             "log",
         )
     selecting = row_range(pieces, counts, first, second)
-    question = Question([Logging()], ("dr",))
-    fan = OnRay(address, options)
-    model = reward_model(question, selecting, fan)
+    question = OpeQuestion([LoggingTarget()], ("dr",))
+    mapper = OnRay(address, options)
+    model = fit_reward_model(question, selecting, mapper)
     trials: list[Trial] = []
     left = specs
     for rung in range(rungs):
@@ -106,12 +111,14 @@ def search(
         train_on_log(spec, row_range(pieces, counts, 0, second)) for spec in _with(left, specs[0])
     ]
     targets = [_frozen(each, seed) for each in learned]
-    final = evaluate(Question([Logging(), *targets]), row_range(pieces, counts, second, total), fan)
+    final = evaluate(
+        OpeQuestion([LoggingTarget(), *targets]), row_range(pieces, counts, second, total), mapper
+    )
     summary = SearchSummary(msgspec.to_builtins(left[0]), trials)
-    return Found(left[0], learned[0], msgspec.structs.replace(final, search=summary))
+    return SearchResult(left[0], learned[0], msgspec.structs.replace(final, search=summary))
 
 
-def score(
+def score_spec(
     spec: PolicySpec,
     learning: Sequence[Piece],
     selecting: Sequence[Piece],
@@ -120,15 +127,15 @@ def score(
 ) -> dict[str, Any]:
     """What a spec earns on some rows after it has learned from others: ``value``, ``lower``, ``verdict``."""
     target = _frozen(train_on_log(spec, learning), seed)
-    plan = plan_of(Question([target], ("dr",)), selecting)
+    plan = make_plan(OpeQuestion([target], ("dr",)), selecting)
     total = plan.empty()
     for piece in selecting:
-        total.merge(tally(plan, model, piece))
+        total.merge(tally_piece(plan, model, piece))
     estimate = total.estimates[target.name, "dr"].estimate(plan.question.bounds())
     usable = estimate.verdict != "unreliable" and math.isfinite(estimate.interval[0])
     return {
         "value": estimate.value,
-        "lower": estimate.interval[0] if usable else NEVER,
+        "lower": estimate.interval[0] if usable else NO_LOWER_END,
         "verdict": estimate.verdict,
     }
 
@@ -157,7 +164,7 @@ def _rung(
     def trial(config: dict[str, Any], shared: tuple[Any, ...]) -> None:
         chosen, *rest = shared[0][config["number"]], *shared[1:]
         try:
-            found = score(chosen, *rest)
+            found = score_spec(chosen, *rest)
         except BanditloopError as error:  # would fail in every try
             found = {"error": f"{chosen.name}: {error.message}"}
         tune.report(found)

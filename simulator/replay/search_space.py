@@ -11,19 +11,19 @@ from policies.spec import PolicySpec, load_spec, read_spec, spec_of
 from policies.typed_yaml import choices, parse_yaml, read
 
 
-class Choice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class ChoiceDomain(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One of some values, each as likely."""
 
     choice: Annotated[list[Any], msgspec.Meta(min_length=1)]
 
 
-class Uniform(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class UniformDomain(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A number between two, each as likely."""
 
     uniform: tuple[float, float]
 
 
-class LogUniform(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class LogUniformDomain(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A number between two positive ones, each order of magnitude as likely."""
 
     loguniform: tuple[Annotated[float, msgspec.Meta(gt=0)], Annotated[float, msgspec.Meta(gt=0)]]
@@ -44,10 +44,10 @@ class SearchSpace(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     halving: Annotated[int, msgspec.Meta(ge=2, le=10)] = 3
 
 
-DOMAINS: dict[str, type[Choice | Uniform | LogUniform]] = {
-    "choice": Choice,
-    "uniform": Uniform,
-    "loguniform": LogUniform,
+DOMAINS: dict[str, type[ChoiceDomain | UniformDomain | LogUniformDomain]] = {
+    "choice": ChoiceDomain,
+    "uniform": UniformDomain,
+    "loguniform": LogUniformDomain,
 }
 
 
@@ -95,7 +95,7 @@ def specs_of(space: SearchSpace, base: PolicySpec, *, seed: int) -> list[PolicyS
     ]
 
 
-def _domain(at: str, raw: dict[str, Any]) -> Choice | Uniform | LogUniform:
+def _domain(at: str, raw: dict[str, Any]) -> ChoiceDomain | UniformDomain | LogUniformDomain:
     kind = next((DOMAINS[name] for name in raw if name in DOMAINS), None)
     if kind is None:
         given = ", ".join(map(str, raw))
@@ -108,8 +108,8 @@ def _domain(at: str, raw: dict[str, Any]) -> Choice | Uniform | LogUniform:
     except InvalidFieldError as error:
         where = ".".join(filter(None, ("vary", at, error.target)))
         raise SpecError(f"{where}: {error.message}", where) from error
-    if not isinstance(domain, Choice):
-        low, high = domain.uniform if isinstance(domain, Uniform) else domain.loguniform
+    if not isinstance(domain, ChoiceDomain):
+        low, high = domain.uniform if isinstance(domain, UniformDomain) else domain.loguniform
         if not low < high:
             raise SpecError(
                 f"the first number is below the second, not {low:g} and {high:g}", f"vary.{at}"
@@ -117,10 +117,10 @@ def _domain(at: str, raw: dict[str, Any]) -> Choice | Uniform | LogUniform:
     return domain
 
 
-def _draw(domain: Choice | Uniform | LogUniform, rng: np.random.Generator) -> Any:
-    if isinstance(domain, Choice):
+def _draw(domain: ChoiceDomain | UniformDomain | LogUniformDomain, rng: np.random.Generator) -> Any:
+    if isinstance(domain, ChoiceDomain):
         return domain.choice[int(rng.integers(len(domain.choice)))]
-    if isinstance(domain, Uniform):
+    if isinstance(domain, UniformDomain):
         return float(rng.uniform(*domain.uniform))
     return float(np.exp(rng.uniform(*np.log(domain.loguniform))))
 

@@ -13,9 +13,9 @@ from bandits.log.records import LogEntry
 from policies.spec import PolicySpec
 from simulator.logs.archive import decision_rows, evaluation_rule
 from simulator.logs.rows import BATCH_ROWS, LogBatch, LoggedDecision, batch_of
-from simulator.ope.reward_model import DEFAULT
+from simulator.ope.reward_model import DEFAULT_KINDS
 from simulator.ope.verdict import Verdict
-from simulator.replay.evaluate import Question, evaluate
+from simulator.replay.evaluate import OpeQuestion, evaluate
 from simulator.worlds.loop import run_loop
 from simulator.worlds.presets import WorldPreset
 from simulator.worlds.synthetic import SyntheticWorld
@@ -34,7 +34,7 @@ class WorldCell:
     seed: int
     rounds: int
     targets: Sequence[KnownTargetKind]
-    models: Sequence[str] = DEFAULT
+    models: Sequence[str] = DEFAULT_KINDS
 
 
 class TargetEstimate(msgspec.Struct, frozen=True):
@@ -134,13 +134,13 @@ def estimate_targets(
     rows: Sequence[LoggedDecision],
     targets: Sequence[KnownTarget],
     rewards: Rewards,
-    models: Sequence[str] = DEFAULT,
+    models: Sequence[str] = DEFAULT_KINDS,
 ) -> list[TargetEstimate]:
     """What every estimator says of every target, with normal 95% intervals.
 
     ``models``: of rewards, by name.
     """
-    report = evaluate(Question(targets, models=models), [MemoryPiece(rows)])
+    report = evaluate(OpeQuestion(targets, models=models), [MemoryPiece(rows)])
     return [
         TargetEstimate(
             result.policy, name, rewards, each.value, each.stderr, each.interval, each.verdict

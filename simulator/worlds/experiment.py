@@ -10,7 +10,7 @@ import msgspec
 
 from bandits.errors import InvalidFieldError
 from policies.spec import PolicySpec
-from simulator.ope.reward_model import DEFAULT, RewardModel
+from simulator.ope.reward_model import DEFAULT_KINDS, RewardModel
 from simulator.worlds.cell import WorldCell, WorldCellResult, run_world_cell
 from simulator.worlds.presets import POLICIES, WORLDS, WorldPreset
 from simulator.worlds.scores import LoopScore, Score, loop_scores, scores
@@ -35,7 +35,7 @@ class Experiment:
     seeds: int = 20
     first_seed: int = 0
     rounds: int = 1000
-    models: Sequence[str] = DEFAULT
+    models: Sequence[str] = DEFAULT_KINDS
 
     def __post_init__(self) -> None:
         """Refuse what cannot be told apart in a report, or is nothing."""

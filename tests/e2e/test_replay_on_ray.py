@@ -25,8 +25,8 @@ prepare_environment()
 from simulator.parallel import OnRay
 from simulator.logs.csv_log import CsvColumns
 from simulator.logs.formats import LEAST_BYTES, open_log
-from simulator.replay.evaluate import Question, evaluate
-from simulator.ope.targets import Column
+from simulator.replay.evaluate import OpeQuestion, evaluate
+from simulator.ope.targets import ColumnTarget
 import msgspec, ray
 
 path = Path(sys.argv[1]) / "log.csv"
@@ -35,7 +35,7 @@ with path.open("w") as file:
     file.write("reward,propensity,new\\n")
     for p, q, r in rng.random((40_000, 3)):
         file.write(f"{int(r < 0.3)},{p * 0.9 + 0.1:.6f},{q:.6f}\\n")
-question = Question([Column("new")], interval="bootstrap")
+question = OpeQuestion([ColumnTarget("new")], interval="bootstrap")
 pieces = open_log(str(path), "csv", shards=8, extra=["new"])
 assert len(pieces) > 4
 

@@ -7,8 +7,8 @@ import pytest
 
 from simulator.data import datasets
 from simulator.logs.formats import open_log
-from simulator.ope.targets import Logging, Table, Uniform
-from simulator.replay.evaluate import Question, evaluate
+from simulator.ope.targets import LoggingTarget, TableTarget, UniformTarget
+from simulator.replay.evaluate import OpeQuestion, evaluate
 
 # Beta priors of the campaign's Bernoulli Thompson sampling, as Open Bandit Pipeline ships them
 # (prior_bts.yaml, men).
@@ -27,7 +27,7 @@ def obd() -> Path:
 
 
 @pytest.fixture(scope="module")
-def thompson(tmp_path_factory) -> Table:
+def thompson(tmp_path_factory) -> TableTarget:
     """How often each item comes first, second and third among draws from the priors."""
     alpha, beta = (np.array(text.split(), float) for text in (ALPHA, BETA))
     drawn = np.random.default_rng(12345).beta(alpha, beta, (DRAWS, len(alpha)))
@@ -38,7 +38,7 @@ def thompson(tmp_path_factory) -> Table:
         shares = np.bincount(first[:, place], minlength=len(alpha)) / DRAWS
         lines += [f"{place + 1},{item},{share}" for item, share in enumerate(shares)]
     path.write_text("\n".join(lines))
-    return Table(path)
+    return TableTarget(path)
 
 
 def within(value: float, expected: float, relative: float = 0.01) -> bool:
@@ -49,7 +49,8 @@ def within(value: float, expected: float, relative: float = 0.01) -> bool:
 @pytest.mark.timeout(300)
 def test_the_random_log_tells_what_thompson_sampling_earns(obd, thompson):
     report = evaluate(
-        Question([Logging(), Uniform(), thompson]), open_log(str(obd / "random" / "men"), "obd")
+        OpeQuestion([LoggingTarget(), UniformTarget(), thompson]),
+        open_log(str(obd / "random" / "men"), "obd"),
     )
     assert report.log.rows == 10_000
     assert report.log.mean_reward == pytest.approx(0.0046, abs=1e-12)
@@ -69,7 +70,9 @@ def test_the_random_log_tells_what_thompson_sampling_earns(obd, thompson):
 def test_the_log_of_thompson_sampling_tells_what_chance_earns(obd):
     pieces = open_log(str(obd / "bts" / "men"), "obd", shards=5)
     assert len(pieces) > 1
-    report = evaluate(Question([Logging(), Uniform()], estimators=["ips", "snips"]), pieces)
+    report = evaluate(
+        OpeQuestion([LoggingTarget(), UniformTarget()], estimators=["ips", "snips"]), pieces
+    )
     assert report.log.mean_reward == pytest.approx(0.0069, abs=1e-12)
     chance = report.results[1].estimates
     assert chance["ips"].value == pytest.approx(0.003009, abs=5e-7)

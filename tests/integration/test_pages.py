@@ -18,8 +18,8 @@ from serve_app.cli import main as cli
 from serve_app.host.environment import free_port
 from serve_app.replica.metrics import Metrics
 from simulator.replay.evaluate import LogSummary, Report
-from simulator.replay.page import page as html_of
-from simulator.replay.trials import NEVER, SearchSummary, Trial
+from simulator.replay.page import html_page as html_of
+from simulator.replay.report import NO_LOWER_END, SearchSummary, Trial
 
 
 @pytest.fixture(scope="module")
@@ -227,7 +227,7 @@ def test_the_page_of_sessions(page, tmp_path):
     looks_well(page, report_of(tmp_path, ROWS["many"], *arguments), "uniform", "pdwis")
 
 
-@pytest.mark.parametrize("value", [0.5, NEVER, float("nan")])
+@pytest.mark.parametrize("value", [0.5, NO_LOWER_END, float("nan")])
 def test_the_page_of_a_search(page, tmp_path, value):
     trials = [
         Trial(

@@ -18,7 +18,7 @@ from sklearn.model_selection import train_test_split
 from bandits.types import Float64
 from simulator.logs.rows import LogBatch, LoggedDecision, batch_of
 from simulator.ope.targets import RowTarget
-from simulator.replay.evaluate import Question, evaluate
+from simulator.replay.evaluate import OpeQuestion, evaluate
 
 IDS = [str(digit) for digit in range(10)]
 SEEDS = 8
@@ -78,7 +78,7 @@ def errors() -> dict[str, list[float]]:
                     str(number), context, IDS, chosen, float(pmf[chosen]), reward, pmf=pmf
                 )
             )
-        report = evaluate(Question([Classifier(target)], tuple(found), bits=9), [Rows(rows)])
+        report = evaluate(OpeQuestion([Classifier(target)], tuple(found), bits=9), [Rows(rows)])
         for name, estimate in report.results[0].estimates.items():
             found[name].append(abs(estimate.value - truth) / truth)
     return found

@@ -29,9 +29,9 @@ from bandits.types import Snapshot
 from policies.catalogue import Catalogue
 from policies.spec import PolicySpec
 from simulator.doctor.audit import FALSE_ALARM, WeightTest
-from simulator.doctor.checks.derivations import Stored
-from simulator.doctor.checks.findings import Report
+from simulator.doctor.checks.findings import DoctorReport
 from simulator.doctor.checks.propensities import ActionTest, FrequencyTest, chi_square_tail
+from simulator.doctor.checks.references import ReferencedBlobs
 from simulator.doctor.examine import examine
 from simulator.worlds.loop import SALT, Timing, run_loop
 
@@ -49,12 +49,12 @@ class Kept:
 
     def report(
         self, log: list[LogEntry] | None = None, *, gone: str = "", derive: bool = False
-    ) -> Report:
+    ) -> DoctorReport:
         """``derive``: with the snapshots, so that PMFs can be derived again."""
         blobs = {self.spec.digest: self.spec.encoded, Catalogue().digest: Catalogue().encoded}
         blobs.pop(gone, None)
         snapshots = self.snapshots if derive else {}
-        stored = Stored(blobs.get, snapshots.get, lambda: snapshots)
+        stored = ReferencedBlobs(blobs.get, snapshots.get, lambda: snapshots)
         return examine(self.log if log is None else log, salts=self.salts, stored=stored)
 
 
@@ -66,7 +66,7 @@ def run(kind: str, rounds: int, seed: int = 1, **options) -> Kept:
     return Kept(options.get("spec") or SPECS[kind], log, snapshots)
 
 
-def failures(report: Report) -> set[str]:
+def failures(report: DoctorReport) -> set[str]:
     assert report.trusted is not any(finding.severity == "failure" for finding in report.findings)
     return {finding.check for finding in report.findings if finding.severity == "failure"}
 
@@ -236,7 +236,7 @@ def test_blobs_that_are_gone(honest):
     log = [LogEntry(e.id, gone) if isinstance(e.record, CatalogueRecord) else e for e in honest.log]
     assert failures(honest.report(log)) == {"gaps"}
     snapshots = dict(honest.snapshots)
-    damaged = Stored(
+    damaged = ReferencedBlobs(
         {honest.spec.digest: honest.spec.encoded}.get, lambda _: None, lambda: snapshots
     )
     assert failures(examine(honest.log, salts=honest.salts, stored=damaged)) == {"gaps"}

@@ -17,8 +17,8 @@ from support.worlds import World, never_taken, not_uniform, rarely_taken, recomp
 from bandits.statistics.intervals import Anytime, Bernstein, Bootstrap, Interval, Normal
 from simulator.doctor.audit import FALSE_ALARM
 from simulator.ope.batch import OpeBatch
-from simulator.ope.comparisons import Difference, comparisons
-from simulator.ope.estimators import Estimate, estimator
+from simulator.ope.comparisons import Difference, compare_all
+from simulator.ope.estimators import Estimate, make_estimator
 from simulator.ope.formulas import FORMULAS
 from simulator.ope.verdict import SUSPICION, Diagnostics
 
@@ -42,7 +42,7 @@ def evaluated(world: World) -> Evaluated:
     estimates: dict[str, Estimate] = {}
     intervals: dict[str, tuple[float, float]] = {}
     for name in (*ESTIMATORS, *LIMITED):
-        each = estimator(name, replicates=200 if name == "dr" else 0)
+        each = make_estimator(name, replicates=200 if name == "dr" else 0)
         each.update(batch)
         estimates[name] = each.estimate()
         if name == "dr":
@@ -119,7 +119,7 @@ def test_the_anytime_interval_holds_at_all_times_where_the_normal_one_does_not()
     """300 logs looked at every 250 rows up to 5,000: 95% of them are never left, less 2.9 standard errors."""
     rng, held = np.random.default_rng(0), Counter()
     for _ in range(300):
-        each, kept = estimator("snips"), {Normal(): True, Anytime(tightest_at=1000): True}
+        each, kept = make_estimator("snips"), {Normal(): True, Anytime(tightest_at=1000): True}
         for _ in range(20):
             propensity = rng.uniform(0.2, 0.8, 250)
             chosen = rng.random(250) < propensity
@@ -200,7 +200,7 @@ def test_slope_is_near_the_best_of_its_grid():
         again = replace(world, target=target, seed=seed)
         batch = again.batch(modelled=False)
         for clip in ("auto", *FORMULAS["clipped_ips"].grid):
-            each = estimator("clipped_ips", clip=clip)
+            each = make_estimator("clipped_ips", clip=clip)
             each.update(batch)
             errors.setdefault(str(clip), []).append(each.estimate().value - again.truth)
     found = {clip: float(np.sqrt(np.mean(np.square(each)))) for clip, each in errors.items()}
@@ -221,7 +221,7 @@ def test_paired_differences_cover_the_truth_and_are_shorter_than_unpaired():
         covered.append(found.interval[0] <= world.truth - other.truth <= found.interval[1])
         unpaired = []
         for batch in (left, right):
-            each = estimator("snips")
+            each = make_estimator("snips")
             each.update(batch)
             unpaired.append(each.estimate().stderr)
         ratios.append(found.stderr / np.hypot(*unpaired))
@@ -244,7 +244,7 @@ def test_holm_calls_few_equal_policies_different():
             difference = Difference(FORMULAS["ips"]())
             difference.update(replace(base, target=2.0 * (rng.random(400) < 0.5)), base)
             differences[name] = difference
-        found = comparisons(differences).values()
+        found = compare_all(differences).values()
         wrong += any(each.significant for each in found)
         alone += any(each.p_value < 0.05 for each in found)
     assert wrong / 400 <= 0.083

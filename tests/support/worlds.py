@@ -6,7 +6,7 @@ import numpy as np
 
 from bandits.types import Float64
 from simulator.ope.batch import OpeBatch, ope_batch_from_pmfs
-from simulator.ope.hashed_features import of_columns
+from simulator.ope.hashed_features import features_from_columns
 from simulator.ope.reward_model import RewardModel
 
 
@@ -66,8 +66,10 @@ class World:
         values = np.ones(columns.shape)
         rows = np.arange(self.n)
         model = RewardModel(bits=7, kinds=["ridge"])
-        model.update(of_columns(columns[rows, chosen], values[rows, chosen]), reward, keys)
-        return model.fit().predict(of_columns(columns, values), keys)
+        model.update(
+            features_from_columns(columns[rows, chosen], values[rows, chosen]), reward, keys
+        )
+        return model.fit().predict(features_from_columns(columns, values), keys)
 
 
 def softmax(scores: Float64) -> Float64:

@@ -9,8 +9,14 @@ from bandits.errors import BanditloopError
 from bandits.log.records import DecisionRecord, LogEntry
 from bandits.ridge.learner import Payload, RidgeConfig, decode, index_of
 from policies.features import chosen_rows
-from simulator.doctor.checks.derivations import Stored
-from simulator.doctor.checks.findings import Finding, Severity, found, nothing, percent
+from simulator.doctor.checks.findings import (
+    Finding,
+    Severity,
+    make_finding,
+    nothing_to_check,
+    percent,
+)
+from simulator.doctor.checks.references import ReferencedBlobs
 
 LAST = 200
 """Decisions that are looked at: the newest ones."""
@@ -19,7 +25,7 @@ LAST = 200
 class Columns:
     """Compares the newest decisions, of a ridge policy, with the newest snapshot that is stored."""
 
-    def __init__(self, stored: Stored) -> None:
+    def __init__(self, stored: ReferencedBlobs) -> None:
         self._stored = stored
         self._newest: deque[DecisionRecord] = deque(maxlen=LAST)
 
@@ -35,7 +41,7 @@ class Columns:
             return
         model = self._model()
         if model is None:
-            yield nothing(
+            yield nothing_to_check(
                 "columns",
                 "no snapshot by which one of the newest decisions was made is stored",
                 action="examine a live policy, whose newest snapshots are stored",
@@ -44,7 +50,7 @@ class Columns:
         used, most = len(model.hashes), model.config.max_features
         checked, without = self._without_column(model)
         severity: Severity = "warning" if used >= most and without else "ok"
-        yield found(
+        yield make_finding(
             "columns",
             severity,
             f"the model has {used:,} of at most {most:,} columns; of the newest {checked:,}"

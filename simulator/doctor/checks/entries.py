@@ -4,7 +4,13 @@ from collections.abc import Callable, Iterator
 
 from bandits.log.positions import log_order
 from bandits.log.records import LogEntry
-from simulator.doctor.checks.findings import Finding, Severity, found, nothing, percent
+from simulator.doctor.checks.findings import (
+    Finding,
+    Severity,
+    make_finding,
+    nothing_to_check,
+    percent,
+)
 
 UNDECODABLE = 1e-4
 """Above this share of the entries, undecodable ones are a failure; any at all are a warning."""
@@ -30,7 +36,7 @@ class Undecodable:
         severity: Severity = (
             "failure" if bad > UNDECODABLE * self._entries else "warning" if bad else "ok"
         )
-        yield found(
+        yield make_finding(
             "undecodable",
             severity,
             f"{bad:,} of {self._entries:,} entries do not decode, {percent(bad, self._entries)}",
@@ -85,11 +91,11 @@ class Clock:
             faults.append(f"the last entry is {ahead_ms / 1000:,.0f} s ahead of the server's clock")
         if self._entries < 2 and self._now_ms is None:
             action = "read more of the log"
-            yield nothing(
+            yield nothing_to_check(
                 "clock", f"{self._entries} entries, so none comes after another", action=action
             )
             return
-        yield found(
+        yield make_finding(
             "clock",
             "failure" if faults else "ok",
             "; ".join(faults) or "event time moves forward",

@@ -10,8 +10,15 @@ from bandits.exploration import EpsilonGreedy
 from bandits.log.records import DecisionRecord, LogEntry, RewardRecord
 from bandits.rl.network import RlConfig
 from policies.spec import PolicySpec
-from simulator.doctor.checks.derivations import Stored
-from simulator.doctor.checks.findings import Finding, Severity, exceeds, found, nothing, percent
+from simulator.doctor.checks.findings import (
+    Finding,
+    Severity,
+    exceeds,
+    make_finding,
+    nothing_to_check,
+    percent,
+)
+from simulator.doctor.checks.references import ReferencedBlobs
 
 CERTAIN = (0.01, 0.2)
 """Shares of the decisions with one possible action above which they are a warning, and a failure."""
@@ -21,7 +28,7 @@ IMPOSSIBLE = 0.05
 USEFUL = 0.01
 """Effective share of the decisions for the uniform policy, below which the log is of little use to any other."""
 
-ENOUGH = 200
+ENOUGH_EVENTS = 200
 """Rewards after which a policy that learns is no longer uniform, and decisions to tell it from."""
 ALIKE = 1e-6
 """VW's probabilities are 32-bit floats."""
@@ -61,7 +68,7 @@ class Exploration:
         """One."""
         total = self._decisions
         if not total:
-            yield nothing(
+            yield nothing_to_check(
                 "exploration",
                 "no decision had a choice, but those of the holdout",
                 action="offer decisions more than one action, or read more of the log",
@@ -88,7 +95,7 @@ class Exploration:
             or effective < USEFUL * total
         ):
             severity = "warning"
-        yield found(
+        yield make_finding(
             "exploration",
             severity,
             f"{percent(self._certain, total)} of {total:,} decisions had one possible action,"
@@ -113,7 +120,7 @@ class Uniformity:
     by its spec is meant to be.
     """
 
-    def __init__(self, stored: Stored) -> None:
+    def __init__(self, stored: ReferencedBlobs) -> None:
         self._stored = stored
         self._seen = self._came = self._learned = self._decisions = self._uniform = 0
         self._times: deque[int] = deque()
@@ -138,7 +145,9 @@ class Uniformity:
         while self._times and self._times[0] + spec.join.window_ms + LAG_MS <= entry.time_ms:
             self._times.popleft()
             self._learned += 1
-        if self._learned < ENOUGH or not (self._lowest < self._highest or self._came < self._seen):
+        if self._learned < ENOUGH_EVENTS or not (
+            self._lowest < self._highest or self._came < self._seen
+        ):
             return
         pmf = record.pmfs()[0]
         self._decisions += 1
@@ -147,18 +156,18 @@ class Uniformity:
     def findings(self) -> Iterator[Finding]:
         """One."""
         total = self._decisions
-        if total < ENOUGH:
-            yield nothing(
+        if total < ENOUGH_EVENTS:
+            yield nothing_to_check(
                 "uniformity",
-                f"{total:,} decisions followed the first {ENOUGH} rewards, too few to say whether"
+                f"{total:,} decisions followed the first {ENOUGH_EVENTS} rewards, too few to say whether"
                 " the policy learns",
-                action=f"let it decide {ENOUGH} times after {ENOUGH} rewards, or read more of the log",
+                action=f"let it decide {ENOUGH_EVENTS} times after {ENOUGH_EVENTS} rewards, or read more of the log",
             )
             return
-        yield found(
+        yield make_finding(
             "uniformity",
             "warning" if self._uniform > STUCK * total else "ok",
-            f"after {ENOUGH} rewards {percent(self._uniform, total)} of {total:,} decisions were"
+            f"after {ENOUGH_EVENTS} rewards {percent(self._uniform, total)} of {total:,} decisions were"
             " uniform",
             cause="what the learner sees does not tell one action from another, or VW's arguments do"
             " not fit the"

@@ -32,7 +32,7 @@ class Finding(msgspec.Struct, frozen=True):
     figures: dict[str, Figure] = msgspec.field(default_factory=dict)
 
 
-class Report(msgspec.Struct, frozen=True):
+class DoctorReport(msgspec.Struct, frozen=True):
     """All findings about one policy's log.
 
     ``trusted`` None: it could not be examined, or nothing could be proved.
@@ -59,7 +59,7 @@ class Check(Protocol):
         ...
 
 
-def found(
+def make_finding(
     check: str,
     severity: Severity,
     message: str,
@@ -74,14 +74,14 @@ def found(
     return Finding(check, severity, message, cause, action, figures)
 
 
-def nothing(
+def nothing_to_check(
     check: str, message: str, *, action: str, figures: dict[str, Figure] | None = None
 ) -> Finding:
     """Nobody has been found guilty, and nobody innocent."""
     return Finding(check, "nothing", f"nothing to check: {message}", "", action, figures or {})
 
 
-def graded(bad: int, total: int, *, warn: float, fail: float | None) -> Severity:
+def grade_share(bad: int, total: int, *, warn: float, fail: float | None) -> Severity:
     """How bad a share ``bad / total`` is: a failure only if it exceeds ``fail`` (None: never) by more than chance."""
     if total == 0:
         return "ok"

@@ -5,14 +5,20 @@ from dataclasses import dataclass
 
 from bandits.log.positions import log_order
 from bandits.log.records import LogEntry, PinRecord, RollbackRecord, SpecRecord, WarmStartRecord
-from simulator.doctor.checks.findings import Figure, Finding, Severity, found, nothing
+from simulator.doctor.checks.findings import (
+    Figure,
+    Finding,
+    Severity,
+    make_finding,
+    nothing_to_check,
+)
 
 BEHIND_S = (10.0, 300.0)
 """Seconds behind, above which it is a warning, and a failure."""
 
 
 @dataclass(frozen=True, slots=True)
-class Live:
+class LiveStatus:
     """What the service says of itself.
 
     ``end``: the log's last entry; ``position``: the learner's, None if it has published nothing;
@@ -43,7 +49,7 @@ class Staleness:
     A snapshot of before it is stale.
     """
 
-    def __init__(self, live: Live, taught: Callable[[], str | None]) -> None:
+    def __init__(self, live: LiveStatus, taught: Callable[[], str | None]) -> None:
         self._live = live
         self._taught = taught
         self._pinned = False
@@ -73,7 +79,7 @@ class Staleness:
             if live.position is None
             else f"is {lag_s:,.1f} s behind the log's end"
         )
-        yield found(
+        yield make_finding(
             "learner_lag",
             _severity(lag_s),
             f"the learner {where}",
@@ -83,14 +89,14 @@ class Staleness:
             figures={"lag_s": lag_s, **figures},
         )
         if taught is None:
-            yield nothing(
+            yield nothing_to_check(
                 "snapshot_staleness",
                 "the log has taught nothing yet",
                 action="wait for the first window to close (join.window_s)",
                 figures=figures,
             )
             return
-        yield found(
+        yield make_finding(
             "snapshot_staleness",
             "ok" if self._pinned else _severity(stale_s),
             f"replicas serve without what could have been learned in the last {stale_s:,.1f} s"
@@ -101,10 +107,10 @@ class Staleness:
         )
 
 
-class Learning:
+class StalledLearning:
     """Whether learning goes on, and every entry was applied."""
 
-    def __init__(self, live: Live) -> None:
+    def __init__(self, live: LiveStatus) -> None:
         self._live = live
 
     def add(self, entry: LogEntry) -> None:
@@ -116,9 +122,9 @@ class Learning:
         if self._live.position is None:
             action = "start the service: its learner says every second where it stands"
             for check in ("learning", "refused"):
-                yield nothing(check, "no learner has said anything yet", action=action)
+                yield nothing_to_check(check, "no learner has said anything yet", action=action)
             return
-        yield found(
+        yield make_finding(
             "learning",
             "ok" if stalled is None else "failure",
             "no entry keeps learning from going on"
@@ -130,7 +136,7 @@ class Learning:
             figures={"stalled": stalled},
         )
         listed = "; ".join(refused[:3]) + ("; …" if len(refused) > 3 else "")
-        yield found(
+        yield make_finding(
             "refused",
             "warning" if refused else "ok",
             f"of the entries refused last: {listed}" if refused else "no entry was refused",

@@ -10,8 +10,8 @@ from bandits.vw.accepted import KNOWN
 from bandits.vw.weights import expand, first_byte, read_arguments
 from policies.features import chosen_rows
 from policies.spec import VwConfig
-from simulator.doctor.checks.derivations import Stored
-from simulator.doctor.checks.findings import Finding, Severity, found, percent
+from simulator.doctor.checks.findings import Finding, Severity, make_finding, percent
+from simulator.doctor.checks.references import ReferencedBlobs
 
 LARGEST = 1.8446743e19
 """A number, or a product of crossed numbers, whose square a 32-bit float still holds (VW, ``core/reductions/gd.cc``).
@@ -23,7 +23,7 @@ Beyond it VW leaves every weight of the example as it is, and raises nothing.
 class Magnitudes:
     """Looks at the chosen action of the first ``limit`` decisions of specs whose learner is Vowpal Wabbit."""
 
-    def __init__(self, stored: Stored, *, limit: int) -> None:
+    def __init__(self, stored: ReferencedBlobs, *, limit: int) -> None:
         self._stored = stored
         self._limit = limit
         self._checked = self._lost = 0
@@ -51,7 +51,7 @@ class Magnitudes:
             return
         severity: Severity = "warning" if self._lost else "ok"
         share = percent(self._lost, self._checked)
-        yield found(
+        yield make_finding(
             "magnitudes",
             severity,
             f"{self._lost:,} of {self._checked:,} decisions, {share}, hold numbers too large for"

@@ -10,10 +10,16 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from bandits.log.records import DecisionRecord, LogEntry, SpecRecord
-from bandits.statistics.betting import MORE, p_value
+from bandits.statistics.betting import BETS_ABOVE, p_value
 from bandits.types import Pmf
-from simulator.doctor.audit import FALSE_ALARM, LESS, WeightTest, redraws
-from simulator.doctor.checks.findings import Figure, Finding, Severity, found, nothing
+from simulator.doctor.audit import BETS_BELOW, FALSE_ALARM, WeightTest, redraws
+from simulator.doctor.checks.findings import (
+    Figure,
+    Finding,
+    Severity,
+    make_finding,
+    nothing_to_check,
+)
 
 NOT_THE_PMF = (
     "what was served is not drawn from the PMF that was logged: the PMF is computed twice or"
@@ -67,16 +73,18 @@ class Draws:
         action = "name the salt of the service: --data-dir or --salt-file, once for every salt it has had"
         if self._wrong:
             cause = NOT_THE_PMF + "; or the service draws with another salt than the one given here"
-            yield found(
+            yield make_finding(
                 "draws", "failure", message, cause=cause, action=FIX_THE_PMF, figures=figures
             )
         elif not self._right:
-            yield nothing("draws", unknown, action=action, figures=figures)
+            yield nothing_to_check("draws", unknown, action=action, figures=figures)
         elif self._unknown:
             cause = "the log names another salt than was given"
-            yield found("draws", "warning", unknown, cause=cause, action=action, figures=figures)
+            yield make_finding(
+                "draws", "warning", unknown, cause=cause, action=action, figures=figures
+            )
         else:
-            yield found("draws", "ok", message, cause="", action="", figures=figures)
+            yield make_finding("draws", "ok", message, cause="", action="", figures=figures)
 
 
 class Repeats:
@@ -126,7 +134,7 @@ class Propensities:
         weights = self._weights
         if not weights.draws:
             for check in ("weights", "action_weights", "frequencies"):
-                yield nothing(
+                yield nothing_to_check(
                     check,
                     "no choice was left to chance: every PMF has one possible action",
                     action="decide among several actions, each with a chance (a floor, or another"
@@ -134,7 +142,7 @@ class Propensities:
                 )
             return
         z = weights.excess / weights.stderr if weights.stderr > 0 else 0.0
-        yield found(
+        yield make_finding(
             "weights",
             _verdict(weights.p_value),
             f"the mean of 1/propensity is {z:+.2f} standard errors from the number of actions",
@@ -172,8 +180,8 @@ class ActionTest:
         )
         self._expected, self._weight = np.zeros(self.TRACKED), np.zeros(self.TRACKED)
         self._more, self._less = (
-            np.zeros((self.TRACKED, MORE.size)),
-            np.zeros((self.TRACKED, LESS.size)),
+            np.zeros((self.TRACKED, BETS_ABOVE.size)),
+            np.zeros((self.TRACKED, BETS_BELOW.size)),
         )
 
     def add(self, ids: list[str], pmf: Pmf, chosen: int) -> None:
@@ -184,25 +192,27 @@ class ActionTest:
         odds = p / (1.0 - p)
         self._offered[tracked] += 1
         self._expected[tracked] += p
-        self._less[tracked] += np.log1p(odds[:, None] * LESS)
+        self._less[tracked] += np.log1p(odds[:, None] * BETS_BELOW)
         row = int(rows[chosen])
         if row >= 0:
             probability = float(pmf[chosen])
             self._served[row] += 1
             self._weight[row] += 1.0 / probability
-            self._more[row] += np.log1p(MORE / ((1.0 - MORE) * probability))
-            self._less[row] += np.log1p(-LESS) - np.log1p(probability / (1.0 - probability) * LESS)
+            self._more[row] += np.log1p(BETS_ABOVE / ((1.0 - BETS_ABOVE) * probability))
+            self._less[row] += np.log1p(-BETS_BELOW) - np.log1p(
+                probability / (1.0 - probability) * BETS_BELOW
+            )
 
     def finding(self) -> Finding:
         """Names the action whose choices are least like its propensities."""
-        money = np.hstack([self._more + self._offered[:, None] * np.log1p(-MORE), self._less])
+        money = np.hstack([self._more + self._offered[:, None] * np.log1p(-BETS_ABOVE), self._less])
         names = list(self._rows)
         worst = int(money[: max(1, len(names))].max(axis=1).argmax())
         value = p_value(money.ravel())
         mean = float(self._weight[worst] / self._offered[worst]) if self._offered[worst] else 1.0
         offered, served = int(self._offered[worst]), int(self._served[worst])
         action_id = names[worst] if names else None
-        return found(
+        return make_finding(
             "action_weights",
             _verdict(value),
             f"of {len(names):,} actions the least likely is {action_id!r}: served {served:,}"
@@ -260,7 +270,7 @@ class FrequencyTest:
         expected = draws / self.BINS
         enough = expected >= self.PER_BIN
         if not enough:
-            return nothing(
+            return nothing_to_check(
                 "frequencies",
                 f"{draws:,} draws are too few to compare frequencies, which takes"
                 f" {self.BINS * self.PER_BIN:,}",
@@ -277,7 +287,7 @@ class FrequencyTest:
             f" difference {100 * excess[worst]:+.1f}% in bin {worst + 1} of {self.BINS}, the"
             " likeliest actions first"
         )
-        return found(
+        return make_finding(
             "frequencies",
             _verdict(value),
             message,

@@ -6,16 +6,16 @@ from collections.abc import Iterator
 from bandits.log.join import Join, JoinRule
 from bandits.log.records import BuildRecord, DecisionRecord, LogEntry, RewardRecord, SpecRecord
 from bandits.log.versions import FOLD
-from simulator.doctor.checks.derivations import Stored
 from simulator.doctor.checks.findings import (
     Figure,
     Finding,
     Severity,
-    found,
-    graded,
-    nothing,
+    grade_share,
+    make_finding,
+    nothing_to_check,
     percent,
 )
+from simulator.doctor.checks.references import ReferencedBlobs
 
 NEVER_JOINED = (0.05, 0.2)
 """Shares of the rewards above which a finding is a warning, and a failure."""
@@ -87,7 +87,7 @@ class Rewards:
     came before: outcomes are counted from its fourth window on.
     """
 
-    def __init__(self, stored: Stored) -> None:
+    def __init__(self, stored: ReferencedBlobs) -> None:
         self._stored = stored
         self._join = Join(self._rule_of)
         self._start: int | None = None
@@ -97,7 +97,7 @@ class Rewards:
         self._spec: str | None = None
         self._taught = 0
         self._values: tuple[float, float] | None = None
-        self._gap = Gap()
+        self._gap = SilentStretch()
         self.last_taught: str | None = None
         """The entry by which the model of the newest spec was last taught."""
 
@@ -177,16 +177,16 @@ class Rewards:
             f"{percent(counts['joined'], settled)} of {settled:,} settled rewards joined a decision"
         )
         if not settled:
-            yield nothing(
+            yield nothing_to_check(
                 "join_rate",
                 f"no reward has been settled{self._why()}",
                 action=self._wait(),
                 figures=figures,
             )
         else:
-            yield found(
+            yield make_finding(
                 "join_rate",
-                graded(never, settled, warn=limits[0], fail=limits[1]),
+                grade_share(never, settled, warn=limits[0], fail=limits[1]),
                 message,
                 cause="rewards come after the window, name decisions that are not there, or name"
                 " what was not chosen",
@@ -197,13 +197,13 @@ class Rewards:
         total = settled + counts["duplicate"]
         for check, name, (warn, fail), cause, action in OUTCOMES:
             if not total:
-                yield nothing(
+                yield nothing_to_check(
                     check, f"no reward has been settled{self._why()}", action=self._wait()
                 )
                 continue
-            yield found(
+            yield make_finding(
                 check,
-                graded(counts[name], total, warn=warn, fail=fail),
+                grade_share(counts[name], total, warn=warn, fail=fail),
                 f"{counts[name]:,} of {total:,} rewards, {percent(counts[name], total)}",
                 cause=cause,
                 action=action,
@@ -226,7 +226,7 @@ class Rewards:
     def _informative(self) -> Finding:
         joined, taught = self._join.counts["joined"], self._taught
         if not taught:
-            return nothing(
+            return nothing_to_check(
                 "constant_rewards",
                 "no window has closed, so nothing was taught",
                 action="wait for one (join.window_s)",
@@ -256,12 +256,12 @@ class Rewards:
             message = (
                 f"only {joined:,} rewards for {taught:,} lessons: nearly all are of the default"
             )
-        return found(
+        return make_finding(
             "constant_rewards", severity, message, cause=cause, action=action, figures=figures
         )
 
 
-class Gap:
+class SilentStretch:
     """The longest stretch of decisions during whose whole windows no reward came for anyone.
 
     Decisions younger than a window wait in at most PARTS + 1 groups.
@@ -297,7 +297,7 @@ class Gap:
     def finding(self) -> Finding:
         """Compares the silence with the rewards of all other decisions."""
         if not self._rewards:
-            return nothing(
+            return nothing_to_check(
                 "reward_flow",
                 "no reward came at all, so none stopped coming",
                 action="send rewards, or wait for them",
@@ -308,7 +308,7 @@ class Gap:
         severity: Severity = (
             "failure" if expected >= fail else "warning" if expected >= warn else "ok"
         )
-        return found(
+        return make_finding(
             "reward_flow",
             severity,
             f"at most {self._longest:,} decisions in a row were left without any reward, where"

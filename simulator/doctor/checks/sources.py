@@ -8,8 +8,15 @@ import numpy as np
 from bandits.log.records import DecisionRecord, LogEntry
 from policies.guardrails import FixedPolicy
 from policies.spec import UNIFORM, Holdout
-from simulator.doctor.checks.derivations import Stored
-from simulator.doctor.checks.findings import Figure, Finding, found, graded, nothing, percent
+from simulator.doctor.checks.findings import (
+    Figure,
+    Finding,
+    grade_share,
+    make_finding,
+    nothing_to_check,
+    percent,
+)
+from simulator.doctor.checks.references import ReferencedBlobs
 
 FAILING = 0.01
 """Share of the decisions without some source, above which it is a warning."""
@@ -26,7 +33,7 @@ class Sources:
     was uniform.
     """
 
-    def __init__(self, stored: Stored) -> None:
+    def __init__(self, stored: ReferencedBlobs) -> None:
         self._stored = stored
         self._with_sources = self._uncredited = self._held = self._unserved = self._unmarked = 0
         self._failures: Counter[str] = Counter()
@@ -92,9 +99,9 @@ class Sources:
         figures: dict[str, Figure] = {"decisions": asked, "uncredited": self._uncredited}
         figures |= {f"failed {each}": times for each, times in self._failures.items()}
         figures |= {f"empty {each}": times for each, times in self._empty.items()}
-        return found(
+        return make_finding(
             "sources",
-            graded(bad, asked, warn=FAILING, fail=None),
+            grade_share(bad, asked, warn=FAILING, fail=None),
             message,
             cause="a source does not answer in time, or not validly: the decisions were made without"
             " it; or actions"
@@ -107,7 +114,7 @@ class Sources:
 
     def _control(self) -> Finding:
         if not self._held:
-            return nothing(
+            return nothing_to_check(
                 "holdout",
                 "no decision was held out",
                 action="read more of the log, or see that requests carry the holdout's field",
@@ -116,8 +123,8 @@ class Sources:
         message = f"{self._unserved:,} of {self._held:,} decisions held out, {share}, were not made by its policy"
         if self._unmarked:
             message += f"; {self._unmarked:,} records do not say so, so leave them out of the control by their scores"
-        severity = graded(self._unserved, self._held, warn=UNSERVED, fail=None)
-        return found(
+        severity = grade_share(self._unserved, self._held, warn=UNSERVED, fail=None)
+        return make_finding(
             "holdout",
             "warning" if self._unmarked else severity,
             message + (f"; the first is {self._first}" if self._first else ""),

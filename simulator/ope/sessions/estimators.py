@@ -11,7 +11,7 @@ from bandits.types import Float64
 from simulator.ope.estimators import Estimate, Estimator
 from simulator.ope.sessions.batch import SessionBatch
 from simulator.ope.sessions.formulas import SESSION_FORMULAS
-from simulator.ope.verdict import ENOUGH
+from simulator.ope.verdict import ENOUGH_ROWS
 
 
 class Reach:
@@ -53,7 +53,7 @@ class Reach:
     @property
     def decisions_ahead(self) -> int:
         """How many decisions ahead at least ENOUGH sessions still count."""
-        short = self.ess < ENOUGH
+        short = self.ess < ENOUGH_ROWS
         return int(short.argmax()) if short.any() else len(short)
 
 
@@ -99,12 +99,12 @@ class SessionEstimator:
         Where their weights have collapsed, the reason says from which decision on.
         """
         estimate = self.estimator.estimate(interval)
-        if estimate.ess >= ENOUGH or not reach.sessions:
+        if estimate.ess >= ENOUGH_ROWS or not reach.sessions:
             return estimate
         ahead = reach.decisions_ahead
         advice = f"--horizon {ahead}" if ahead else "a policy closer to the logging policy"
         reason = (
-            f"fewer than {ENOUGH:.0f} sessions count from decision {ahead + 1} on: use {advice},"
+            f"fewer than {ENOUGH_ROWS:.0f} sessions count from decision {ahead + 1} on: use {advice},"
             " or more of the log"
         )
         return msgspec.structs.replace(estimate, reason=f"{reason}; {estimate.reason}")

@@ -13,7 +13,7 @@ import numpy as np
 from bandits.errors import ReplayError
 from bandits.types import Float64
 from simulator.ope.batch import OpeBatch
-from simulator.ope.formulas import SNIPS, Formula, Range, ratio
+from simulator.ope.formulas import SNIPS, Formula, RewardRange, ratio_of_means
 from simulator.ope.sessions.batch import SessionBatch
 
 
@@ -30,7 +30,7 @@ class SessionFormula(Formula):
         discounts: Float64 = np.power(self.gamma, np.arange(self.horizon, dtype=np.float64))
         return discounts
 
-    def span(self, max_weight: float, rewards: Range) -> tuple[Float64, Float64]:  # noqa: ARG002 - the formula's
+    def span(self, max_weight: float, rewards: RewardRange) -> tuple[Float64, Float64]:  # noqa: ARG002 - the formula's
         """See Formula.
 
         Raises:
@@ -78,7 +78,9 @@ class PerDecisionWIS(SessionFormula):
 
     def value(self, means: Float64) -> Float64:
         """The discounted sum of ratios."""
-        return ratio(means[..., : self.horizon], means[..., self.horizon :]) @ self.discounts
+        return (
+            ratio_of_means(means[..., : self.horizon], means[..., self.horizon :]) @ self.discounts
+        )
 
     def gradient(self, means: Float64) -> Float64:
         """Of each a / b: 1 / b and -a / b^2."""
@@ -123,7 +125,9 @@ class WeightedDR(SessionFormula):
     def value(self, means: Float64) -> Float64:
         """The discounted sum of both ratios."""
         corrections, values, weights, before = self._parts(means)
-        return (ratio(corrections, weights) + ratio(values, before)) @ self.discounts
+        return (
+            ratio_of_means(corrections, weights) + ratio_of_means(values, before)
+        ) @ self.discounts
 
     def gradient(self, means: Float64) -> Float64:
         """Of a_t / b_t + c_t / b_t-1; b_t is below both a_t and c_t+1."""

@@ -22,7 +22,7 @@ from bandits.errors import ReplayError
 from bandits.features.hashing import UInt64
 from bandits.types import Float64
 from simulator.logs.rows import LoggedDecision
-from simulator.ope.hashed_features import Scales, design, parts_of
+from simulator.ope.hashed_features import FeatureScales, hash_in_parts, hashed_design
 from simulator.ope.reward_model import fold_of
 
 L2 = 1.0
@@ -30,7 +30,7 @@ L2 = 1.0
 
 
 def mean_features(
-    rows: Sequence[LoggedDecision], pmfs: Sequence[Float64], bits: int, scales: Scales
+    rows: Sequence[LoggedDecision], pmfs: Sequence[Float64], bits: int, scales: FeatureScales
 ) -> Float64:
     """Of each row the mean of its actions' hashed features under a PMF, float64[n, 2^bits + 1], an intercept last.
 
@@ -39,8 +39,8 @@ def mean_features(
     """
     size = 1 << bits
     out = np.ones((len(rows), size + 1))
-    for part, features in parts_of(rows):
-        laid = design(features, scales)
+    for part, features in hash_in_parts(rows):
+        laid = hashed_design(features, scales)
         count, actions, _ = laid.values.shape
         mass = np.zeros((count, actions))
         for number, pmf in enumerate(pmfs[part]):

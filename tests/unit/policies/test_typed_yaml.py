@@ -14,18 +14,24 @@ from policies.typed_yaml import choices, parse_yaml, read
 from serve_app.api.api_keys import Key, KeyId, read_keys
 from serve_app.cli.replay import csv_columns
 from simulator.logs.csv_log import CsvColumns
-from simulator.replay.parse_policy import Kind, policy_of
-from simulator.replay.search_space import Choice, LogUniform, SearchSpace, Uniform, load_space
+from simulator.replay.parse_policy import PolicyArgument, parse_policy
+from simulator.replay.search_space import (
+    ChoiceDomain,
+    LogUniformDomain,
+    SearchSpace,
+    UniformDomain,
+    load_space,
+)
 from simulator.worlds.targets import KnownTargetKind, target_named
 
 FILES: dict[str, Any] = {
     "policy": PolicySpec,
     "search": SearchSpace,
-    "choice": Choice,
-    "uniform": Uniform,
-    "loguniform": LogUniform,
+    "choice": ChoiceDomain,
+    "uniform": UniformDomain,
+    "loguniform": LogUniformDomain,
     "keys": dict[KeyId, Key],
-    "replay's policy": Kind,
+    "replay's policy": PolicyArgument,
     "a world's target": KnownTargetKind,
     "columns": CsvColumns,
 }
@@ -257,8 +263,8 @@ def written(tmp_path: Path, text: str) -> Path:
             "shop: {hash: '" + "0" * 64 + "', scopes: [ranks]}",
             ["shop.scopes[0]", "did you mean rank?"],
         ),
-        (policy_of, "{kind: tabel, path: x}", ["did you mean table?", "logging"]),
-        (policy_of, "{kind: vw, arg: x}", ["did you mean args?"]),
+        (parse_policy, "{kind: tabel, path: x}", ["did you mean table?", "logging"]),
+        (parse_policy, "{kind: vw, arg: x}", ["did you mean args?"]),
         (target_named, "{kind: softmx}", ["did you mean softmax?", "best"]),
         (csv_columns, "{rewrd: x}", ["did you mean reward?", "propensity"]),
     ],
@@ -266,7 +272,7 @@ def written(tmp_path: Path, text: str) -> Path:
 def test_every_reader_of_a_file_says_it(
     tmp_path: Path, reader: Callable[[Any], Any], text: str, says: list[str]
 ) -> None:
-    takes_text = reader in (policy_of, target_named, csv_columns)
+    takes_text = reader in (parse_policy, target_named, csv_columns)
     with pytest.raises(BanditloopError) as caught:
         reader(text if takes_text else written(tmp_path, text))
     for each in says:

@@ -12,7 +12,7 @@ from bandits.features.hashing import splitmix64
 from bandits.statistics.intervals import INTERVALS, Anytime, Bernstein, Bootstrap, Normal, z_of
 from bandits.statistics.moments import POISSON, Moments, poisson_weights
 from simulator.ope.batch import OpeBatch
-from simulator.ope.estimators import Estimator, estimator
+from simulator.ope.estimators import Estimator, make_estimator
 from simulator.ope.formulas import FORMULAS, IPS, SNDR, SNIPS, ClippedIPS, DRos, SwitchDR
 
 N = 1000
@@ -33,7 +33,7 @@ def batch(n: int = N, seed: int = 0) -> OpeBatch:
 
 
 def fed(name: str, rows: OpeBatch, replicates: int = 0, **parameter: float):
-    each = estimator(name, replicates=replicates, **parameter)
+    each = make_estimator(name, replicates=replicates, **parameter)
     each.update(rows)
     return each
 

@@ -30,7 +30,7 @@ from policies.fold.fold import Fold
 from policies.fold.partition import PartitionFold
 from policies.fold.verify import Served, verify
 from policies.spec import PolicySpec, RemoteSource, VwConfig
-from simulator.doctor.checks.derivations import Gaps, Stored
+from simulator.doctor.checks.references import MissingBlobs, ReferencedBlobs
 from simulator.logs.archive import policy_pieces
 
 RIDGE = PolicySpec("home", learner=RidgeConfig(), exploration=LinTs(draws=3), join=RULE)
@@ -489,7 +489,7 @@ def test_to_the_doctor_a_refused_entry_is_no_gap_and_one_without_its_blob_is(nam
     [odd] = [each for each in log.blobs if each in names and each != Catalogue().digest]
     for missing, severity in ((False, "ok"), (True, "failure")):
         blobs = {each: data for each, data in log.blobs.items() if not (missing and each == odd)}
-        gaps = Gaps(Stored(blobs.get))
+        gaps = MissingBlobs(ReferencedBlobs(blobs.get))
         for entry in log.entries:
             gaps.add(entry)
         [finding] = gaps.findings()

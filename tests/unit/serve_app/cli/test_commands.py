@@ -19,7 +19,7 @@ from serve_app.cli import demo as cli_demo
 from serve_app.cli import doctor as cli_doctor
 from serve_app.cli import main as cli
 from serve_app.cli import terminal
-from simulator.doctor.checks.findings import Finding, Report
+from simulator.doctor.checks.findings import DoctorReport, Finding
 
 ROOT = Path(cli.__file__).resolve().parents[2]
 SOURCES = [
@@ -250,7 +250,7 @@ def test_a_table_loses_nothing(width, monkeypatch, tmp_path):
     tables = [
         *tables_of(monkeypatch, *small_worlds),
         *tables_of(monkeypatch, *replay_of(tmp_path)),
-        cli_doctor.table(Report("[x]", False, 1, [FINDING])),
+        cli_doctor.table(DoctorReport("[x]", False, 1, [FINDING])),
         cli_demo._row("the service", service),
         cli_demo._row("rewards", rewards),
     ]

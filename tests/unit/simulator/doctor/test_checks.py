@@ -16,12 +16,12 @@ from policies.catalogue import Catalogue
 from policies.fold.fold import Fold
 from policies.ranker import ActionRequest, Pool, Ranker, RankRequest
 from policies.spec import PolicySpec, VwConfig
-from simulator.doctor.checks.derivations import Stored
 from simulator.doctor.checks.entries import STANDSTILL, Clock, Undecodable
-from simulator.doctor.checks.findings import CHANCE, exceeds, graded
-from simulator.doctor.checks.freshness import Live, Staleness
+from simulator.doctor.checks.findings import CHANCE, exceeds, grade_share
+from simulator.doctor.checks.freshness import LiveStatus, Staleness
 from simulator.doctor.checks.propensities import ActionTest, Repeats, chi_square_tail
-from simulator.doctor.checks.rewards import Gap
+from simulator.doctor.checks.references import ReferencedBlobs
+from simulator.doctor.checks.rewards import SilentStretch
 from simulator.doctor.examine import examine
 
 ACTIONS = [ActionRequest(name) for name in "abc"]
@@ -57,11 +57,11 @@ def test_a_share_exceeds_its_limit_only_if_chance_would_not(total, count, rate):
 
 
 def test_a_few_bad_rewards_warn_and_many_fail():
-    assert graded(0, 0, warn=0.01, fail=0.1) == "ok"
-    assert graded(1, 1, warn=0.01, fail=0.1) == "warning"
-    assert graded(20, 100, warn=0.01, fail=0.1) == "warning"  # chance, perhaps
-    assert graded(200, 1000, warn=0.01, fail=0.1) == "failure"
-    assert graded(900, 1000, warn=0.01, fail=None) == "warning"
+    assert grade_share(0, 0, warn=0.01, fail=0.1) == "ok"
+    assert grade_share(1, 1, warn=0.01, fail=0.1) == "warning"
+    assert grade_share(20, 100, warn=0.01, fail=0.1) == "warning"  # chance, perhaps
+    assert grade_share(200, 1000, warn=0.01, fail=0.1) == "failure"
+    assert grade_share(900, 1000, warn=0.01, fail=None) == "warning"
 
 
 def test_the_chi_square_tail_is_that_of_the_tables():
@@ -126,7 +126,7 @@ def test_undecodable_entries_are_counted(bad, severity):
 
 
 def test_silence_is_what_whole_windows_went_without():
-    gap = Gap()
+    gap = SilentStretch()
     for second in range(1000):
         gap.decision(1000 * second, window_ms=10_000)
         if second < 600 and second % 2:
@@ -138,7 +138,7 @@ def test_silence_is_what_whole_windows_went_without():
 
 
 def test_rewards_that_come_at_the_end_of_each_window_are_no_silence():
-    gap = Gap()
+    gap = SilentStretch()
     for second in range(1000):
         gap.decision(1000 * second, window_ms=10_000)
         if second % 10 == 9:
@@ -146,7 +146,7 @@ def test_rewards_that_come_at_the_end_of_each_window_are_no_silence():
     assert gap.finding().figures["silent_decisions"] == 0
 
 
-def live(**changes) -> Live:
+def live(**changes) -> LiveStatus:
     fields = {
         "position": "100000-0",
         "head": "100000-0",
@@ -154,7 +154,7 @@ def live(**changes) -> Live:
         "clock_ms": 900_000,
         "running": True,
     }
-    return Live(**{**fields, "learned": 5, "snapshots": 2, **changes})
+    return LiveStatus(**{**fields, "learned": 5, "snapshots": 2, **changes})
 
 
 @pytest.mark.parametrize(
@@ -196,7 +196,7 @@ def test_a_holdout_and_a_slate_derive_again():
         log.append(ranker.decide(request, pool), at=10 + number)
     snapshot = ranker.serving.snapshot
     report = examine(
-        log.entries, salts={"salt": SALT}, stored=Stored(log.blobs.get, lambda _: snapshot)
+        log.entries, salts={"salt": SALT}, stored=ReferencedBlobs(log.blobs.get, lambda _: snapshot)
     )
     figures = {finding.check: finding.figures for finding in report.findings}
     assert figures["derivations"]["same_bytes"] == 20
@@ -211,7 +211,7 @@ def test_blobs_whose_bytes_are_not_those_of_their_digest_are_as_good_as_gone():
     assert isinstance(record, DecisionRecord)
     log.append(record, at=10)
     log.blobs[spec.digest] += b" "
-    report = examine(log.entries, salts={"salt": SALT}, stored=Stored(log.blobs.get))
+    report = examine(log.entries, salts={"salt": SALT}, stored=ReferencedBlobs(log.blobs.get))
     assert [f.check for f in report.findings if f.severity == "failure"] == ["gaps"]
 
 
@@ -240,7 +240,9 @@ def test_the_shortest_logs_can_be_examined(actions, decisions, certain):
             [chosen],
         )
         log.append(record, at=10 + number)
-    report = examine(log.entries, salts={"salt": SALT}, stored=Stored(log.blobs.get), live=live())
+    report = examine(
+        log.entries, salts={"salt": SALT}, stored=ReferencedBlobs(log.blobs.get), live=live()
+    )
     assert {f.check for f in report.findings if f.severity == "failure"} <= {
         "exploration",
         "learner_lag",
@@ -268,7 +270,7 @@ def living(spec: PolicySpec, rounds: int = 900) -> FakeLog:
 
 def uniformity(spec: PolicySpec) -> tuple[str, float | str | None]:
     log = living(spec)
-    report = examine(log.entries, salts={"salt": SALT}, stored=Stored(log.blobs.get))
+    report = examine(log.entries, salts={"salt": SALT}, stored=ReferencedBlobs(log.blobs.get))
     (finding,) = [each for each in report.findings if each.check == "uniformity"]
     return finding.severity, finding.figures.get("uniform")
 

@@ -13,8 +13,8 @@ from bandits.ridge.learner import RidgeConfig
 from policies.catalogue import Catalogue
 from policies.spec import PolicySpec, VwConfig
 from serve_app.store.stats import Stats, summed
-from simulator.doctor.checks.derivations import Stored
 from simulator.doctor.checks.findings import Finding
+from simulator.doctor.checks.references import ReferencedBlobs
 from simulator.doctor.examine import examine
 
 SPEC = PolicySpec(
@@ -47,7 +47,7 @@ def found(
     fold.apply([log.append(TickRecord(), at=100 * rounds + 5000)])
     snapshot = fold.snapshot()
     report = examine(
-        log.entries, salts={"salt": SALT}, stored=Stored(log.blobs.get, lambda _: snapshot)
+        log.entries, salts={"salt": SALT}, stored=ReferencedBlobs(log.blobs.get, lambda _: snapshot)
     )
     return {each.check: each for each in report.findings}, fold
 

@@ -14,8 +14,8 @@ from policies.features import featurise_record
 from policies.ranker import explicit_pool
 from policies.requests import ActionRequest, RankRequest
 from policies.spec import PolicySpec, VwConfig
-from simulator.doctor.checks.derivations import Stored
 from simulator.doctor.checks.magnitudes import Magnitudes
+from simulator.doctor.checks.references import ReferencedBlobs
 
 PLAIN, CROSSED, CUBED = (
     "--cb_explore_adf",
@@ -57,7 +57,7 @@ def is_learned(spec: PolicySpec, record: DecisionRecord) -> bool:
 @pytest.mark.parametrize(("args", "now", "price"), CASES.values(), ids=CASES)
 def test_what_is_warned_of_is_what_vw_does_not_learn(args, now, price):
     spec, record = decided(args, now, price)
-    check = Magnitudes(Stored({spec.digest: spec.encoded}.get), limit=10)
+    check = Magnitudes(ReferencedBlobs({spec.digest: spec.encoded}.get), limit=10)
     check.add(LogEntry("1-0", record))
     (finding,) = check.findings()
     assert (finding.severity == "ok") == is_learned(spec, record)
@@ -77,7 +77,7 @@ def test_features_of_the_catalogue_count_and_other_learners_do_not():
         ranker.serve("s", ranker.serving.snapshot, catalogue)
         record = ranker.decide(RankRequest(context={"now": 1.7e12}), explicit_pool(actions))
         blobs = {spec.digest: spec.encoded, catalogue.digest: catalogue.encoded}
-        check = Magnitudes(Stored(blobs.get), limit=10)
+        check = Magnitudes(ReferencedBlobs(blobs.get), limit=10)
         check.add(LogEntry("1-0", record))
         assert [finding.severity for finding in check.findings()] == expected
 

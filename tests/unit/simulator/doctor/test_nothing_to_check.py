@@ -23,15 +23,16 @@ from policies.ranker import ActionRequest, Pool, RankRequest
 from policies.spec import ArtifactSource, Holdout, PolicySpec
 from serve_app.cli.doctor import status
 from simulator.doctor.audit import audit
-from simulator.doctor.checks.derivations import Derivations, Stored
+from simulator.doctor.checks.derivations import Derivations
 from simulator.doctor.checks.entries import Clock, Undecodable
 from simulator.doctor.checks.exploration import Exploration, Uniformity
-from simulator.doctor.checks.findings import Report
-from simulator.doctor.checks.freshness import Learning, Live, Staleness
+from simulator.doctor.checks.findings import DoctorReport
+from simulator.doctor.checks.freshness import LiveStatus, Staleness, StalledLearning
 from simulator.doctor.checks.propensities import Draws, FrequencyTest, Propensities
-from simulator.doctor.checks.rewards import Gap, Rewards
+from simulator.doctor.checks.references import ReferencedBlobs
+from simulator.doctor.checks.rewards import Rewards, SilentStretch
 from simulator.doctor.checks.sources import Sources
-from simulator.doctor.examine import combined, examine, unexaminable
+from simulator.doctor.examine import combine_reports, examine, unexaminable_report
 from simulator.learners.rejection import rejection
 from simulator.logs.rows import LoggedDecision
 from simulator.worlds.cell import MemoryPiece
@@ -62,28 +63,28 @@ def log_of(
     return log, ranker.serving.snapshot
 
 
-def severities(report: Report) -> dict[str, str]:
+def severities(report: DoctorReport) -> dict[str, str]:
     return {finding.check: finding.severity for finding in report.findings}
 
 
-def live() -> Live:
-    return Live(
+def live() -> LiveStatus:
+    return LiveStatus(
         end="0-0", clock_ms=0, running=True, position="0-0", head="0-0", learned=0, snapshots=0
     )
 
 
 CHECKS = {
     "draws": lambda: Draws({}),
-    "derivations": lambda: Derivations(Stored(), salts=(), build=None, limit=9),
+    "derivations": lambda: Derivations(ReferencedBlobs(), salts=(), build=None, limit=9),
     "weights, action_weights, frequencies": Propensities,
     "exploration": Exploration,
-    "uniformity": lambda: Uniformity(Stored()),
+    "uniformity": lambda: Uniformity(ReferencedBlobs()),
     "join_rate, late_rewards, orphan_rewards, unactivated_rewards, invalid_rewards,"
-    " duplicate_rewards": (lambda: Rewards(Stored())),
-    "reward_flow, constant_rewards": (lambda: Rewards(Stored())),
+    " duplicate_rewards": (lambda: Rewards(ReferencedBlobs())),
+    "reward_flow, constant_rewards": (lambda: Rewards(ReferencedBlobs())),
     "clock": Clock,
     "snapshot_staleness": lambda: Staleness(live(), lambda: None),
-    "learning, refused": lambda: Learning(replace(live(), position=None)),
+    "learning, refused": lambda: StalledLearning(replace(live(), position=None)),
 }
 
 
@@ -104,7 +105,9 @@ def test_of_nothing_no_check_says_that_it_is_well(names):
 def test_no_check_of_the_doctor_was_forgotten():
     """Whatever a report of the smallest log has found, is found above to be nothing of nothing, or cannot be so."""
     log, _ = log_of(1)
-    report = examine(log.entries, salts={"salt": SALT}, stored=Stored(log.blobs.get), live=live())
+    report = examine(
+        log.entries, salts={"salt": SALT}, stored=ReferencedBlobs(log.blobs.get), live=live()
+    )
     # a decision names blobs, and is an entry; there is always a lag
     always = {"gaps", "undecodable", "learner_lag"}
     always |= {"learning", "refused"}  # so there is always a learner's word
@@ -118,7 +121,7 @@ def test_no_check_of_the_doctor_was_forgotten():
 
 def test_one_case_is_enough_to_say_something():
     log, snapshot = log_of(40, settled=True)
-    stored = Stored(log.blobs.get, lambda _: snapshot)
+    stored = ReferencedBlobs(log.blobs.get, lambda _: snapshot)
     report = examine(log.entries, salts={"salt": SALT}, stored=stored)
     assert report.trusted
     assert report.unchecked == ["frequencies", "uniformity"]
@@ -137,33 +140,33 @@ def test_one_case_is_enough_to_say_something():
 )
 def test_cron_can_tell_well_from_nothing_was_checked(salts, snapshots, count, trusted, exit_status):
     log, snapshot = log_of(count)
-    stored = Stored(log.blobs.get, lambda _: snapshot if snapshots else None)
+    stored = ReferencedBlobs(log.blobs.get, lambda _: snapshot if snapshots else None)
     report = examine(
         log.entries, policy="home", salts={"salt": SALT} if salts else {}, stored=stored
     )
     assert (report.trusted, status(report)) == (trusted, exit_status)
     assert status(report, ["derivations"]) == (0 if snapshots and trusted else 3)
     assert status(report, ["no such check"]) == 3
-    assert status(unexaminable("home", "why", "do")) == 2
+    assert status(unexaminable_report("home", "why", "do")) == 2
 
 
 def test_a_partition_without_decisions_is_no_proof_of_it():
     log, snapshot = log_of(30)
     good = examine(
-        log.entries, salts={"salt": SALT}, stored=Stored(log.blobs.get, lambda _: snapshot)
+        log.entries, salts={"salt": SALT}, stored=ReferencedBlobs(log.blobs.get, lambda _: snapshot)
     )
     empty = examine([LogEntry("1-0", TickRecord())])
-    report = combined("home", [good, empty])
+    report = combine_reports("home", [good, empty])
     assert (report.trusted, report.decisions) == (True, 30)
     assert severities(report)["examination"] == "nothing"
     assert "partition 1: nothing to check: the log holds no decisions" in [
         each.message for each in report.findings
     ]
-    assert combined("home", [empty, empty]).trusted is None
-    assert status(combined("home", [empty, empty])) == 2
-    bare = examine(log.entries, stored=Stored(log.blobs.get))
-    assert combined("home", [bare, bare]).trusted is None
-    both = combined("home", [good, bare])
+    assert combine_reports("home", [empty, empty]).trusted is None
+    assert status(combine_reports("home", [empty, empty])) == 2
+    bare = examine(log.entries, stored=ReferencedBlobs(log.blobs.get))
+    assert combine_reports("home", [bare, bare]).trusted is None
+    both = combine_reports("home", [good, bare])
     assert (both.trusted, severities(both)["draws"]) == (True, "ok")
     assert (
         "partition 1: nothing to check"
@@ -191,7 +194,7 @@ def test_choices_that_were_certain_prove_no_probability(ids):
             [chosen],
         )
         log.append(record, at=10 + number)
-    found = severities(examine(log.entries, stored=Stored(log.blobs.get)))
+    found = severities(examine(log.entries, stored=ReferencedBlobs(log.blobs.get)))
     assert {found[name] for name in ("weights", "action_weights", "frequencies")} == {"nothing"}
 
 
@@ -211,7 +214,7 @@ def test_tests_of_few_say_that_they_are_few():
     assert few.finding().severity == "nothing"
     few.add(np.array([0.5, 0.5]), 0)
     assert few.finding().severity == "failure"
-    assert Gap().finding().severity == "nothing"
+    assert SilentStretch().finding().severity == "nothing"
     assert next(iter(Undecodable(lambda: 0).findings())).severity == "ok"
 
 
@@ -269,7 +272,7 @@ def test_a_control_that_is_something_else_is_found_also_in_logs_that_do_not_say_
     served, unserved, marked, severity
 ):
     log = held_out(served=served, unserved=unserved, marked=marked)
-    check = Sources(Stored(log.blobs.get))
+    check = Sources(ReferencedBlobs(log.blobs.get))
     for entry in log.entries:
         check.add(entry)
     found = {finding.check: finding for finding in check.findings()}
@@ -301,7 +304,7 @@ async def test_sources_that_propose_nothing_and_mixtures_that_had_none_are_count
             log.append(
                 await ranker.rank(RankRequest(event_id=f"x{number}", actions=ACTIONS)), at=10
             )
-    check = Sources(Stored(log.blobs.get))
+    check = Sources(ReferencedBlobs(log.blobs.get))
     for entry in log.entries:
         check.add(entry)
     (finding,) = check.findings()
@@ -318,7 +321,7 @@ async def test_sources_that_propose_nothing_and_mixtures_that_had_none_are_count
 def test_a_spec_that_holds_out_nobody_who_came_says_so():
     spec = PolicySpec("home", holdout=Holdout(0.0))
     log, _ = log_of(10, spec=spec)
-    check = Sources(Stored(log.blobs.get))
+    check = Sources(ReferencedBlobs(log.blobs.get))
     for entry in log.entries:
         check.add(entry)
     assert {finding.check: finding.severity for finding in check.findings()} == {

@@ -35,9 +35,9 @@ from simulator.learners.trained import FrozenPolicy, read_trained, snapshot_of, 
 from simulator.logs.archive import decision_rows
 from simulator.logs.rows import LogBatch, LoggedDecision, batch_of
 from simulator.logs.text_records import WEIGHT
-from simulator.ope.targets import Uniform
-from simulator.replay.evaluate import Question, evaluate
-from simulator.replay.parse_policy import policy_of
+from simulator.ope.targets import UniformTarget
+from simulator.replay.evaluate import OpeQuestion, evaluate
+from simulator.replay.parse_policy import parse_policy
 
 RIDGE = PolicySpec(
     "home", learner=RidgeConfig(interactions=[("context", "item")]), exploration=LinTs(), join=RULE
@@ -108,7 +108,7 @@ def test_a_trained_policy_is_evaluated_as_a_replica_would_serve_it(name):
     served = load_policy(spec, snapshot).pmf(*featurise_row(spec, row))
     np.testing.assert_array_equal(frozen.pmf(row), served)
     np.testing.assert_array_equal(copy.copy(frozen).pmf(row), served)
-    report = evaluate(Question([frozen, Uniform()]), [Rows(rows(1500, seed=2))])
+    report = evaluate(OpeQuestion([frozen, UniformTarget()]), [Rows(rows(1500, seed=2))])
     value, uniform = (result.estimates["dr"] for result in report.results)
     assert value.interval[0] < 0.8
     assert value.value > uniform.value + 0.1
@@ -188,7 +188,7 @@ def test_a_log_is_learned_and_the_policy_evaluated_from_the_command_line(tmp_pat
     found = msgspec.json.decode(report.read_bytes())
     assert found["winner"] == "home"
     assert "600 rows" in found["results"][1]["notes"][0]
-    assert isinstance(policy_of(f"{{kind: trained, path: {model}, name: x}}"), FrozenPolicy)
+    assert isinstance(parse_policy(f"{{kind: trained, path: {model}, name: x}}"), FrozenPolicy)
     done = CliRunner().invoke(train_app, ["policy", str(spec), *log, str(tmp_path / "first.csv")])
     assert isinstance(done.exception, ReplayError)
     assert "--out" in done.exception.message

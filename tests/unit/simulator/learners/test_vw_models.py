@@ -21,7 +21,7 @@ from serve_app.cli.main import app
 from simulator.learners.progressive import vw_progressive
 from simulator.learners.vw_target import VwTarget, with_lines
 from simulator.logs.vw_text import text_pieces
-from simulator.replay.parse_policy import policy_of
+from simulator.replay.parse_policy import parse_policy
 
 FIXTURES = Path(__file__).parents[3] / "fixtures"
 ARTICLES = ["politics", "sports", "music", "food", "finance", "health", "camping"]
@@ -237,4 +237,4 @@ def test_a_saved_model_may_be_named_in_a_file(news, tmp_path):
     (tmp_path / "saved.yaml").write_text(f"kind: vw\nmodel: {model}\nname: saved\n")
     report, _ = replayed(log, str(tmp_path / "saved.yaml"))
     assert report["results"][1]["policy"] == "saved"
-    assert policy_of(str(tmp_path / "saved.yaml")).command.learns
+    assert parse_policy(str(tmp_path / "saved.yaml")).command.learns

@@ -14,7 +14,7 @@ from simulator.learners.online import salt_of
 from simulator.learners.rejection import PURPOSE_REJECTION
 from simulator.learners.vw_rejection import vw_rejection
 from simulator.logs.formats import open_log
-from simulator.replay.parse_policy import VwKind
+from simulator.replay.parse_policy import VwPolicy
 
 ROWS, ACTIONS = 400, 3
 ARGS = [
@@ -109,7 +109,7 @@ def test_vw_learns_of_what_it_would_have_chosen_as_it_does_when_told_by_hand(tmp
     given = list(rows(even=bound is None))
     log = written(tmp_path / "log.txt", given, "vw")
     found = vw_rejection(
-        VwKind(name="x", args=args), spans_of(log, "vw"), "text", bound=bound, seed=3
+        VwPolicy(name="x", args=args), spans_of(log, "vw"), "text", bound=bound, seed=3
     )
     accepted, mean = by_hand(args, given, ids_of(log, "vw"), bound)
     assert (found.rows, found.accepted) == (ROWS, accepted)
@@ -126,7 +126,7 @@ def test_dsjson_gives_what_text_gives_however_it_is_cut(tmp_path, monkeypatch, s
     for log_format, form in (("vw", "text"), ("dsjson", "dsjson")):
         log = written(tmp_path / f"log.{log_format}", given, log_format)
         spans = spans_of(log, log_format, shards)
-        found[form] = vw_rejection(VwKind(name="x", args=ARGS[0]), spans, form, bound=1e-9)
+        found[form] = vw_rejection(VwPolicy(name="x", args=ARGS[0]), spans, form, bound=1e-9)
     assert found["text"].accepted == found["dsjson"].accepted == found["text"].clipped == ROWS
     assert found["text"].curve == found["dsjson"].curve
 
@@ -137,7 +137,7 @@ def test_what_it_earns_is_near_what_it_would_have_earned(tmp_path):
     The standard error is 0.04, so a false alarm is below 1 in 10,000; the seed is fixed.
     """
     log = written(tmp_path / "log.txt", [each for seed in range(4) for each in rows(seed)], "vw")
-    found = vw_rejection(VwKind(args=ARGS[0]), spans_of(log, "vw"), "text")
+    found = vw_rejection(VwPolicy(args=ARGS[0]), spans_of(log, "vw"), "text")
     assert found.mean_accepted_reward > 0.5
 
 
@@ -166,13 +166,13 @@ def test_the_command_replays_vw_by_rejection(tmp_path, log_format):
 def test_what_cannot_be_replayed_is_refused_or_counted(tmp_path):
     uneven = written(tmp_path / "uneven.txt", rows(even=False), "vw")
     with pytest.raises(ReplayError, match="not uniformly: give a bound"):
-        vw_rejection(VwKind(args=ARGS[0]), spans_of(uneven, "vw"), "text")
+        vw_rejection(VwPolicy(args=ARGS[0]), spans_of(uneven, "vw"), "text")
     with pytest.raises(InvalidFieldError, match="a bound on importance weights"):
-        vw_rejection(VwKind(args=ARGS[0]), spans_of(uneven, "vw"), "text", bound=0.0)
+        vw_rejection(VwPolicy(args=ARGS[0]), spans_of(uneven, "vw"), "text", bound=0.0)
     log = tmp_path / "log.txt"
     written(log, list(rows())[:10], "vw")
     log.write_text(log.read_text() + "0:x:0.5 |i a\n|i b\n\n" + "|i a\n|i b\n\n")
     with pytest.raises(BadRowError, match=r"log\.txt, line 51"):
-        vw_rejection(VwKind(args=ARGS[0]), spans_of(str(log), "vw"), "text")
-    found = vw_rejection(VwKind(args=ARGS[0]), spans_of(str(log), "vw"), "text", skip_bad=True)
+        vw_rejection(VwPolicy(args=ARGS[0]), spans_of(str(log), "vw"), "text")
+    found = vw_rejection(VwPolicy(args=ARGS[0]), spans_of(str(log), "vw"), "text", skip_bad=True)
     assert (found.rows, found.skipped, sum(found.left_out.counts.values())) == (10, 1, 2)

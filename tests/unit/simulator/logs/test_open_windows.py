@@ -19,8 +19,8 @@ from simulator.learners.trained import train_on_log
 from simulator.logs.archive import decision_rows, evaluation_rule
 from simulator.logs.formats import open_log
 from simulator.logs.rows import waiting_of
-from simulator.ope.targets import Logging, Uniform
-from simulator.replay.evaluate import Question, evaluate
+from simulator.ope.targets import LoggingTarget, UniformTarget
+from simulator.replay.evaluate import OpeQuestion, evaluate
 from simulator.replay.evaluate_sessions import SessionQuestion, evaluate_sessions
 from simulator.replay.search import search
 from simulator.replay.search_space import SearchSpace
@@ -56,9 +56,9 @@ def test_open_decisions_are_counted_however_the_archive_is_cut(archive, town, sh
 
 
 ASKED = {
-    "ope": lambda pieces: evaluate(Question([Logging(), Uniform()]), pieces),
+    "ope": lambda pieces: evaluate(OpeQuestion([LoggingTarget(), UniformTarget()]), pieces),
     "sessions": lambda pieces: evaluate_sessions(
-        SessionQuestion((Logging(),), session="town"), pieces
+        SessionQuestion((LoggingTarget(),), session="town"), pieces
     ),
     "train": lambda pieces: train_on_log(LONG, pieces),
     "search": lambda pieces: search(
@@ -134,7 +134,8 @@ def test_a_window_that_is_no_shorter_changes_nothing(archive, town):
 
 def test_what_is_left_out_is_in_the_report(archive):
     report = evaluate(
-        Question([Logging(), Uniform()]), open_log(str(archive), "archive", window_s=2, shards=3)
+        OpeQuestion([LoggingTarget(), UniformTarget()]),
+        open_log(str(archive), "archive", window_s=2, shards=3),
     )
     estimates = [each for result in report.results for each in result.estimates.values()]
     assert {each.verdict for each in estimates} <= {"weak", "unreliable"}

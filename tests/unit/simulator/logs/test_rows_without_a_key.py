@@ -7,8 +7,8 @@ from support.tables import BARE, COLUMNS, campaign, written
 from simulator.logs.formats import open_log
 from simulator.logs.obd import obd_pieces
 from simulator.logs.tables import MISSING
-from simulator.ope.targets import Logging
-from simulator.replay.evaluate import Question, evaluate
+from simulator.ope.targets import LoggingTarget
+from simulator.replay.evaluate import OpeQuestion, evaluate
 
 
 def keys_of(pieces) -> list[int]:
@@ -49,7 +49,7 @@ def test_an_interval_is_as_wide_whether_half_of_the_rows_have_an_event_id(tmp_pa
     ]
     pieces = open_log(str(written(tmp_path / "log.csv", rows)), "csv", columns=COLUMNS)
     found = {
-        interval: evaluate(Question([Logging()], ("snips",), interval=interval), pieces)
+        interval: evaluate(OpeQuestion([LoggingTarget()], ("snips",), interval=interval), pieces)
         .results[0]
         .estimates["snips"]
         for interval in ("normal", "bootstrap")

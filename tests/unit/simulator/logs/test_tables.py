@@ -20,8 +20,8 @@ from simulator.logs.formats import open_log
 from simulator.logs.left_out import left_out_of
 from simulator.logs.obd import obd_pieces
 from simulator.logs.tables import Evidence, column_features
-from simulator.ope.targets import Table, Uniform
-from simulator.replay.evaluate import Question, evaluate
+from simulator.ope.targets import TableTarget, UniformTarget
+from simulator.replay.evaluate import OpeQuestion, evaluate
 
 
 def table_of(path: Path, cells) -> Path:
@@ -45,7 +45,8 @@ def contexts(pieces) -> list[object]:
 
 def ips(log: Path, table: Path, columns=COLUMNS, **options) -> float:
     report = evaluate(
-        Question([Table(table)], ("ips",)), open_log(str(log), "csv", columns=columns, **options)
+        OpeQuestion([TableTarget(table)], ("ips",)),
+        open_log(str(log), "csv", columns=columns, **options),
     )
     return report.results[0].estimates["ips"].value
 
@@ -332,7 +333,7 @@ def test_tables_of_excel_and_pandas_are_read_or_refused(tmp_path, text, named):
         assert ips(log_of(tmp_path / "log.csv", ["1"]), tmp_path / "t.csv") == 2.0
     else:
         with pytest.raises(ReplayError, match=named):
-            Table(tmp_path / "t.csv")
+            TableTarget(tmp_path / "t.csv")
 
 
 # The Open Bandit Dataset
@@ -404,7 +405,7 @@ def test_features_of_actions_reach_the_reward_model(tmp_path):
             reward="click", propensity="p", action="shown", actions="of", features=features
         )
         report = evaluate(
-            Question([Uniform()], ("dr",)), open_log(str(log), "csv", columns=columns)
+            OpeQuestion([UniformTarget()], ("dr",)), open_log(str(log), "csv", columns=columns)
         )
         found[features] = report.results[0].estimates["dr"].stderr
     assert found["f"] < 0.9 * found[None]
@@ -432,11 +433,11 @@ def test_what_is_trained_on_a_table_says_how_its_columns_were_read(tmp_path):
     with pytest.raises(
         ReplayError, match="column x was text, and here it is number: declare it on both"
     ):
-        evaluate(Question([model], ("ips",)), open_log(str(other), "csv", columns=COLUMNS))
+        evaluate(OpeQuestion([model], ("ips",)), open_log(str(other), "csv", columns=COLUMNS))
     declared = CsvColumns(**{**as_dict(COLUMNS), "kinds": {"x": "text"}})
     assert (
         evaluate(
-            Question([model], ("ips",)), open_log(str(other), "csv", columns=declared)
+            OpeQuestion([model], ("ips",)), open_log(str(other), "csv", columns=declared)
         ).log.rows
         == 2
     )

@@ -12,8 +12,8 @@ import pytest
 from bandits.errors import BadRowError, ReplayError
 from bandits.statistics.intervals import Anytime, Bernstein, Bootstrap, Normal
 from simulator.ope.batch import OpeBatch, ope_batch_from_pmfs
-from simulator.ope.comparisons import Difference, comparisons
-from simulator.ope.estimators import Estimate, Estimator, Slope, estimator
+from simulator.ope.comparisons import Difference, compare_all
+from simulator.ope.estimators import Estimate, Estimator, Slope, make_estimator
 from simulator.ope.formulas import FORMULAS, IPS, SNIPS, Formula
 
 REPLICATES = 50
@@ -67,7 +67,7 @@ def assert_same(found: msgspec.Struct, other: msgspec.Struct) -> None:
 
 
 def estimate(name: str, batch: OpeBatch, **parameter) -> Estimate:
-    each = estimator(name, **parameter)
+    each = make_estimator(name, **parameter)
     each.update(batch)
     return each.estimate()
 
@@ -159,18 +159,18 @@ def test_a_model_that_knows_every_reward_is_dm(name, parameter):
 @pytest.mark.parametrize(("name", "parameter"), KINDS)
 def test_any_partition_in_any_order_gives_the_same(name, parameter, offset):
     batch, rng = log(300, offset=offset), np.random.default_rng(1)
-    whole = estimator(name, replicates=REPLICATES, **parameter)
+    whole = make_estimator(name, replicates=REPLICATES, **parameter)
     whole.update(batch)
     for shards in (2, 7):
         order = rng.permutation(300)
         cuts = [0, 1, *sorted(rng.integers(1, 300, shards - 1)), 300]  # the first shard has one row
         parts = []
         for start, stop in pairwise(cuts):
-            part = estimator(name, replicates=REPLICATES, **parameter)
+            part = make_estimator(name, replicates=REPLICATES, **parameter)
             for rows in np.array_split(order[start:stop], 3):
                 part.update(rows_of(batch, rows))
             parts.append(copy.deepcopy(part))  # by what sends it to another process
-        merged = estimator(name, replicates=REPLICATES, **parameter)
+        merged = make_estimator(name, replicates=REPLICATES, **parameter)
         for each in rng.permutation(len(parts)):
             merged.merge(parts[each])
         for interval in INTERVALS:
@@ -179,9 +179,9 @@ def test_any_partition_in_any_order_gives_the_same(name, parameter, offset):
 
 @pytest.mark.parametrize(("name", "parameter"), KINDS)
 def test_no_rows_give_no_value_and_an_unreliable_verdict(name, parameter):
-    each = estimator(name, replicates=REPLICATES, **parameter)
+    each = make_estimator(name, replicates=REPLICATES, **parameter)
     each.update(rows_of(log(5), slice(0, 0)))
-    each.merge(estimator(name, replicates=REPLICATES, **parameter))
+    each.merge(make_estimator(name, replicates=REPLICATES, **parameter))
     for interval in INTERVALS:
         found = each.estimate(interval)
         assert math.isnan(found.value)
@@ -193,7 +193,7 @@ def test_no_rows_give_no_value_and_an_unreliable_verdict(name, parameter):
 
 @pytest.mark.parametrize(("name", "parameter"), KINDS)
 def test_one_row_has_a_value_and_no_interval(name, parameter):
-    each = estimator(name, replicates=REPLICATES, **parameter)
+    each = make_estimator(name, replicates=REPLICATES, **parameter)
     each.update(rows_of(log(5), slice(0, 1)))
     for interval in INTERVALS:
         found = each.estimate(interval)
@@ -222,7 +222,7 @@ def test_the_dr_family_needs_predictions(name):
 )
 @pytest.mark.parametrize("name", ["ips", "clipped_ips", "dr"])
 def test_what_is_not_finite_is_refused_and_nothing_is_added(name, field, value):
-    each, batch = estimator(name), log(5)
+    each, batch = make_estimator(name), log(5)
     each.update(batch)
     before = each.estimate()
     bad = getattr(batch, field).copy()
@@ -234,11 +234,11 @@ def test_what_is_not_finite_is_refused_and_nothing_is_added(name, field, value):
 
 def test_merging_what_does_not_fit_is_refused():
     with pytest.raises(ReplayError, match="merge"):
-        estimator("ips").merge(estimator("snips"))
+        make_estimator("ips").merge(make_estimator("snips"))
     with pytest.raises(ReplayError, match="merge"):
-        estimator("clipped_ips", clip=2.0).merge(estimator("clipped_ips", clip=3.0))
+        make_estimator("clipped_ips", clip=2.0).merge(make_estimator("clipped_ips", clip=3.0))
     with pytest.raises(ReplayError, match="merge"):
-        estimator("switch_dr", tau="auto").merge(Slope([estimator("switch_dr")]))
+        make_estimator("switch_dr", tau="auto").merge(Slope([make_estimator("switch_dr")]))
     with pytest.raises(ReplayError, match="merge"):
         Difference(IPS()).merge(Difference(SNIPS()))
 
@@ -256,7 +256,7 @@ def test_merging_what_does_not_fit_is_refused():
 )
 def test_unknown_names_and_parameters_are_refused(name, parameter, target):
     with pytest.raises(ReplayError) as caught:
-        estimator(name, **parameter)
+        make_estimator(name, **parameter)
     assert caught.value.target == target
 
 
@@ -522,7 +522,7 @@ def test_holm_by_hand():
         return difference
 
     zs = {"b": 2.170090, "a": 2.575829, "c": -2.053749}
-    found = comparisons({name: with_p_value(z) for name, z in zs.items()})
+    found = compare_all({name: with_p_value(z) for name, z in zs.items()})
     assert [
         (name, round(each.p_value, 5), round(each.adjusted, 5)) for name, each in found.items()
     ] == [

@@ -11,10 +11,10 @@ from bandits.statistics.intervals import Anytime, Bernstein, Bootstrap
 from simulator.logs.formats import open_log
 from simulator.ope.batch import OpeBatch
 from simulator.ope.comparisons import Difference
-from simulator.ope.estimators import estimator
+from simulator.ope.estimators import make_estimator
 from simulator.ope.formulas import FORMULAS
-from simulator.ope.targets import Logging, Uniform
-from simulator.replay.evaluate import Question, evaluate
+from simulator.ope.targets import LoggingTarget, UniformTarget
+from simulator.replay.evaluate import OpeQuestion, evaluate
 
 ALL = tuple(FORMULAS)
 
@@ -38,7 +38,7 @@ def repeated(batch: OpeBatch, times) -> OpeBatch:
 
 
 def estimate(name, batch, interval=None, **options):
-    each = estimator(name, counted=batch.counts is not None, **options)
+    each = make_estimator(name, counted=batch.counts is not None, **options)
     each.update(batch)
     return each.estimate() if interval is None else each.estimate(interval)
 
@@ -133,7 +133,9 @@ def test_a_log_in_dsjson_is_weighed_by_its_pdrop(tmp_path):
             json.dumps(line | {"c": {"odd": number % 2, "_multi": [{"x": "a"}, {"x": "b"}]}})
         )
     (tmp_path / "log").write_text("\n".join(lines))
-    report = evaluate(Question([Logging(), Uniform()]), open_log(str(tmp_path / "log"), "dsjson"))
+    report = evaluate(
+        OpeQuestion([LoggingTarget(), UniformTarget()]), open_log(str(tmp_path / "log"), "dsjson")
+    )
     assert report.log.mean_reward == pytest.approx(sums[0] / sums[1])
     assert (report.log.rows, report.log.decisions) == (500, pytest.approx(1250.0))
     for result in report.results:
@@ -147,6 +149,6 @@ def test_a_log_in_dsjson_is_weighed_by_its_pdrop(tmp_path):
 
 
 def test_an_estimator_of_plain_rows_does_not_merge_with_one_of_counted_rows():
-    plain, counted = estimator("ips"), estimator("ips", counted=True)
+    plain, counted = make_estimator("ips"), make_estimator("ips", counted=True)
     with pytest.raises(ReplayError, match="cannot merge"):
         plain.merge(counted)

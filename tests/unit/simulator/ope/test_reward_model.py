@@ -12,12 +12,17 @@ from sklearn.linear_model import LogisticRegression
 from bandits.errors import ReplayError
 from simulator.logs.rows import LoggedDecision
 from simulator.ope.batch import OpeBatch
-from simulator.ope.estimators import estimator
-from simulator.ope.hashed_features import Features, features_of, joined, of_columns
-from simulator.ope.regressions import logistic, ridge, sigmoid
+from simulator.ope.estimators import make_estimator
+from simulator.ope.hashed_features import (
+    HashedFeatures,
+    concatenate_features,
+    features_from_columns,
+    hash_decisions,
+)
+from simulator.ope.regressions import fit_logistic, fit_ridge, sigmoid
 from simulator.ope.reward_model import RewardModel, fold_of
-from simulator.ope.targets import Logging, RowTarget, Uniform
-from simulator.replay.evaluate import Question, evaluate
+from simulator.ope.targets import LoggingTarget, RowTarget, UniformTarget
+from simulator.replay.evaluate import OpeQuestion, evaluate
 from simulator.replay.evaluate_sessions import SessionQuestion, evaluate_sessions
 from simulator.worlds.cell import MemoryPiece
 
@@ -30,16 +35,16 @@ def test_rows_of_one_decision_share_its_fold():
     assert np.bincount(fold_of(keys, 5)) == pytest.approx(np.full(5, 200), abs=5 * math.sqrt(160))
 
 
-def sparse(n: int, seed: int = 0) -> tuple[Features, np.ndarray, np.ndarray]:
+def sparse(n: int, seed: int = 0) -> tuple[HashedFeatures, np.ndarray, np.ndarray]:
     """Six features that every row has, rewards that two of them say something of, and keys."""
     rng = np.random.default_rng(seed)
     columns = np.broadcast_to(rng.integers(0, 2**32, 6), (n, 6))
     values = rng.normal(size=(n, 6))
     reward = values[:, 0] - 0.5 * values[:, 3] + rng.normal(size=n)
-    return of_columns(columns, values), reward, rng.integers(0, 2**64, n, np.uint64)
+    return features_from_columns(columns, values), reward, rng.integers(0, 2**64, n, np.uint64)
 
 
-def fitted(features: Features, reward, keys, **options):
+def fitted(features: HashedFeatures, reward, keys, **options):
     model = RewardModel(**options)
     model.update(features, reward, keys)
     return model.fit()
@@ -86,14 +91,16 @@ def test_however_a_log_is_cut_the_same_is_fitted_to_the_last_bit(sample):
     """Also where the sample is smaller than the log, several rows share a key, and pieces have other widths."""
     features, reward, keys = sparse(600)
     keys = np.repeat(keys[::3], 3)
-    narrow = of_columns(features.own[:, 0, :4].astype(np.int64), features.own_values[:, 0, :4])
+    narrow = features_from_columns(
+        features.own[:, 0, :4].astype(np.int64), features.own_values[:, 0, :4]
+    )
     parts = [
         features.take(slice(0, 250)),
         narrow.take(slice(250, 251)),
         narrow.take(slice(251, 600)),
     ]
     whole = RewardModel(sample=sample)
-    whole.update(joined(parts), reward, keys)
+    whole.update(concatenate_features(parts), reward, keys)
     cuts = [(0, 250), (250, 251), (251, 600)]
     merged = RewardModel(sample=sample)
     for (start, stop), part in zip(cuts, parts, strict=True):
@@ -141,7 +148,7 @@ def test_what_is_not_finite_is_refused_by_name():
         row = LoggedDecision("e7", {"price": value}, ["a", "b"], 0, 0.5, 1.0)
         for bad in (row, replace(row, context={}, features=[{"price": value}, None])):
             with pytest.raises(ReplayError, match=r"e7.*'price'"):
-                features_of([bad])
+                hash_decisions([bad])
 
 
 def test_the_logistic_model_is_that_of_scikit_learn():
@@ -149,7 +156,7 @@ def test_the_logistic_model_is_that_of_scikit_learn():
     x = rng.normal(size=(500, 4))
     y = (rng.random(500) < sigmoid(x @ [1.0, -2.0, 0.0, 0.5] - 2.0)).astype(float)
     fold = rng.integers(0, 2, 500)
-    _, found = logistic(x, y, fold, 2, [3.0])
+    _, found = fit_logistic(x, y, fold, 2, [3.0])
     for each in range(2):
         peer = LogisticRegression(C=1 / 3.0, tol=1e-10, max_iter=1000).fit(
             x[fold != each], y[fold != each]
@@ -167,7 +174,7 @@ def test_each_kind_is_chosen_where_it_predicts_best():
     rng = np.random.default_rng(1)
     x = rng.uniform(-1.0, 1.0, (1500, 2))
     keys = rng.integers(0, 2**64, 1500, np.uint64)
-    features = of_columns(np.broadcast_to([5, 9], (1500, 2)), x)
+    features = features_from_columns(np.broadcast_to([5, 9], (1500, 2)), x)
     rewards = {
         "ridge": x[:, 0] + 0.1 * rng.normal(size=1500),
         "logistic": (rng.random(1500) < sigmoid(12.0 * x[:, 0] - 4.0)).astype(float),
@@ -182,11 +189,13 @@ def test_each_kind_is_chosen_where_it_predicts_best():
     noise = fitted(features, rng.normal(size=1500), keys).summary
     assert 0.98 * noise.constant <= min(noise.losses.values()) <= 1.01 * noise.constant
     alone = fitted(
-        of_columns(np.zeros((50, 1), int), np.zeros((50, 1))), np.arange(50) % 2.0, keys[:50]
+        features_from_columns(np.zeros((50, 1), int), np.zeros((50, 1))),
+        np.arange(50) % 2.0,
+        keys[:50],
     ).summary
     assert "which no model improves on" in alone.said
     with pytest.raises(ReplayError, match="ridge, logistic, gbm"):
-        Question([Uniform()], models=["forest"])
+        OpeQuestion([UniformTarget()], models=["forest"])
 
 
 # Units
@@ -267,7 +276,8 @@ def estimates(
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         report = evaluate(
-            Question([Logging(), Uniform(), Leaning("leaning")], models=models), [MemoryPiece(rows)]
+            OpeQuestion([LoggingTarget(), UniformTarget(), Leaning("leaning")], models=models),
+            [MemoryPiece(rows)],
         )
     found = [
         (each.value, each.stderr) for result in report.results for each in result.estimates.values()
@@ -282,7 +292,7 @@ def of_sessions(rows: Sequence[LoggedDecision]) -> np.ndarray:
     ]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        question = SessionQuestion([Logging(), Leaning("leaning")], horizon=4, session="s")
+        question = SessionQuestion([LoggingTarget(), Leaning("leaning")], horizon=4, session="s")
         report = evaluate_sessions(question, [MemoryPiece(named)])
     return np.array(
         [
@@ -356,7 +366,7 @@ def test_few_rows_with_a_large_feature_are_no_traceback(value, count):
     ]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        report = evaluate(Question([Uniform()]), [MemoryPiece(rows)])
+        report = evaluate(OpeQuestion([UniformTarget()]), [MemoryPiece(rows)])
     assert report.results[0].estimates["ips"].value == pytest.approx(
         np.mean([row.reward for row in rows])
     )
@@ -377,9 +387,9 @@ def test_more_shrinkage_is_chosen_where_there_is_less_to_learn():
     rng = np.random.default_rng(3)
     x, fold = rng.normal(size=(200, 40)), np.arange(200) % 5
     noise, line = rng.random(200), 0.5 + 0.05 * x[:, 0]
-    assert ridge(x, noise, fold, 5)[0] <= 1.03 * noise.var()
-    assert ridge(x, line, fold, 5)[0] < 1e-6
-    assert np.abs(logistic(x, (noise < 0.1) * 1.0, fold, 5)[1][:, :-1]).max() < 0.5
+    assert fit_ridge(x, noise, fold, 5)[0] <= 1.03 * noise.var()
+    assert fit_ridge(x, line, fold, 5)[0] < 1e-6
+    assert np.abs(fit_logistic(x, (noise < 0.1) * 1.0, fold, 5)[1][:, :-1]).max() < 0.5
 
 
 def test_a_reward_model_that_misleads_is_named():
@@ -398,7 +408,7 @@ def test_a_reward_model_that_misleads_is_named():
             predicted,
         )
         for name in ("dr", "sndr", "dros", "snips", "dm"):
-            each = estimator(name)
+            each = make_estimator(name)
             each.update(rows)
             found = each.estimate()
             assert ("squared error of a constant" in found.reason) == (

@@ -23,7 +23,7 @@ from simulator.ope.formulas import DR, SNIPS
 from simulator.ope.sessions.batch import SessionBatch, session_batch
 from simulator.ope.sessions.estimators import Reach, SessionEstimator
 from simulator.ope.sessions.formulas import SESSION_FORMULAS
-from simulator.ope.targets import Logging, RowTarget, Uniform
+from simulator.ope.targets import LoggingTarget, RowTarget, UniformTarget
 from simulator.replay.evaluate_sessions import SessionQuestion, evaluate_sessions, sessions_of
 from simulator.sessions.log import log_sessions
 from simulator.sessions.satiation import satiation_world
@@ -123,11 +123,11 @@ def test_of_one_decision_they_are_the_estimators_of_decisions():
 @pytest.mark.parametrize("gamma", [1.0, 0.7])
 def test_of_the_logging_policy_they_are_the_mean_return(gamma):
     rows = rows_of(LOGGING, 300, 3)
-    found = estimates(rows, Logging(), horizon=5, gamma=gamma)
+    found = estimates(rows, LoggingTarget(), horizon=5, gamma=gamma)
     mean = np.mean(
         [
             sum(row.reward * gamma**at for at, row in enumerate(session[:5]))
-            for session in sessions_of(rows, SessionQuestion((Logging(),), session="visit"))
+            for session in sessions_of(rows, SessionQuestion((LoggingTarget(),), session="visit"))
         ]
     )
     assert found["wis"].value == pytest.approx(mean, rel=1e-12)
@@ -273,7 +273,7 @@ def test_what_the_log_never_does_is_missing_from_the_weights():
 
 
 def test_two_policies_are_compared_on_the_same_sessions():
-    report = ask(rows_of(LOGGING, 1500, 7), Known(), Logging(), Uniform(), horizon=6)
+    report = ask(rows_of(LOGGING, 1500, 7), Known(), LoggingTarget(), UniformTarget(), horizon=6)
     at = {(each.left, each.right): each.result for each in report.comparisons}
     difference = at["known", "logging"]
     expected = truth(TARGET, 6, 1.0) - truth(LOGGING, 6, 1.0)
@@ -294,7 +294,7 @@ def test_sessions_are_a_users_decisions_without_a_long_pause():
         )
 
     rows = [row("a", 0), row("b", 1), row("a", 29), row("a", 59), row("a", 90), row("b", 200)]
-    asked = SessionQuestion((Logging(),))
+    asked = SessionQuestion((LoggingTarget(),))
     assert [[each.event_id for each in s] for s in sessions_of(rows, asked)] == [
         ["a0", "a29", "a59"],
         ["b1"],
@@ -320,7 +320,7 @@ def test_decisions_of_no_session_are_not_of_one(visit):
     with pytest.raises(
         ReplayError, match="is of no session: it has no context feature 'visit', or an empty one"
     ):
-        sessions_of(rows, SessionQuestion((Logging(),), session="visit"))
+        sessions_of(rows, SessionQuestion((LoggingTarget(),), session="visit"))
 
 
 def test_decisions_of_no_session_are_left_out_and_counted_when_asked():
@@ -330,17 +330,17 @@ def test_decisions_of_no_session_are_left_out_and_counted_when_asked():
         for number, row in enumerate(rows)
     ]
     kept = [row for number, row in enumerate(rows) if number % 5]
-    found, alone = ask(mixed, Uniform(), skip_bad=True), ask(kept, Uniform())
+    found, alone = ask(mixed, UniformTarget(), skip_bad=True), ask(kept, UniformTarget())
     assert found.results == alone.results
     assert (found.log.skipped, alone.log.skipped) == (len(rows) - len(kept), 0)
     with pytest.raises(ReplayError, match="no decision of the log says whose session"):
-        ask([replace(row, context={}) for row in rows], Uniform(), skip_bad=True)
+        ask([replace(row, context={}) for row in rows], UniformTarget(), skip_bad=True)
 
 
 def test_sessions_of_a_number_and_of_its_text_are_two():
     first, other = rows_of(LOGGING, 2, 0)[:2]
     named = [replace(row, context={"visit": name}) for row, name in ((first, 1.0), (other, "1.0"))]
-    assert len(sessions_of(named, SessionQuestion((Logging(),), session="visit"))) == 2
+    assert len(sessions_of(named, SessionQuestion((LoggingTarget(),), session="visit"))) == 2
 
 
 @pytest.mark.parametrize(
@@ -356,7 +356,7 @@ def test_sessions_of_a_number_and_of_its_text_are_two():
 )
 def test_a_question_that_cannot_be_answered_is_refused(fields, target):
     with pytest.raises(ReplayError) as refused:
-        SessionQuestion(**({"targets": (Uniform(),)} | fields))
+        SessionQuestion(**({"targets": (UniformTarget(),)} | fields))
     assert refused.value.target == target
 
 
@@ -452,7 +452,8 @@ def test_a_log_of_sessions_is_what_a_service_would_have_made():
     snapshot = make_learner(spec, salt=b"x").snapshot("0-0")
     rows = log_sessions(world, spec, snapshot, 120, 1)
     report = evaluate_sessions(
-        SessionQuestion([FrozenPolicy("same", spec, snapshot), Logging()]), [MemoryPiece(rows)]
+        SessionQuestion([FrozenPolicy("same", spec, snapshot), LoggingTarget()]),
+        [MemoryPiece(rows)],
     )
     same, logging = (result.estimates["pdwis"] for result in report.results)
     assert same.n == 120

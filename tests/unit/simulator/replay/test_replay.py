@@ -30,13 +30,18 @@ from simulator.logs.csv_log import CsvColumns
 from simulator.logs.formats import open_log
 from simulator.logs.rows import LoggedDecision, Piece
 from simulator.logs.scored_rows import UNSCORED
-from simulator.ope.targets import Column, Logging, Source, Table, Uniform
+from simulator.ope.targets import (
+    ColumnTarget,
+    LoggingTarget,
+    SourceTarget,
+    TableTarget,
+    UniformTarget,
+)
 from simulator.parallel import in_processes
-from simulator.replay.evaluate import Question, evaluate
-from simulator.replay.page import page
-from simulator.replay.parse_policy import policy_of
-from simulator.replay.report import Report
-from simulator.replay.trials import NEVER, SearchSummary, Trial
+from simulator.replay.evaluate import OpeQuestion, evaluate
+from simulator.replay.page import html_page
+from simulator.replay.parse_policy import parse_policy
+from simulator.replay.report import NO_LOWER_END, EvaluationReport, SearchSummary, Trial
 
 ALL = ("ips", "clipped_ips", "snips", "dm", "dr", "sndr", "switch_dr", "dros")
 
@@ -85,8 +90,8 @@ def log(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def better(tmp_path) -> Table:
-    return Table(table_of(tmp_path / "better.csv", BETTER, context="device"))
+def better(tmp_path) -> TableTarget:
+    return TableTarget(table_of(tmp_path / "better.csv", BETTER, context="device"))
 
 
 def cut(log: Path, shards: int, monkeypatch, **options) -> list[Piece]:
@@ -96,7 +101,7 @@ def cut(log: Path, shards: int, monkeypatch, **options) -> list[Piece]:
     return pieces
 
 
-def numbers(report: Report) -> dict[tuple[str, str], tuple[float, ...]]:
+def numbers(report: EvaluationReport) -> dict[tuple[str, str], tuple[float, ...]]:
     found = {
         (result.policy, name): (
             each.value,
@@ -126,7 +131,8 @@ def numbers(report: Report) -> dict[tuple[str, str], tuple[float, ...]]:
 
 def test_every_estimator_finds_the_truth_and_says_who_is_better(log, better):
     report = evaluate(
-        Question([Logging(), Uniform(), better]), open_log(str(log), "csv", columns=COLUMNS)
+        OpeQuestion([LoggingTarget(), UniformTarget(), better]),
+        open_log(str(log), "csv", columns=COLUMNS),
     )
     found = report.results[2]
     assert found.policy == "better"
@@ -146,7 +152,7 @@ def test_every_estimator_finds_the_truth_and_says_who_is_better(log, better):
 
 @pytest.mark.parametrize("interval", ["normal", "bootstrap", "bernstein", "anytime"])
 def test_any_number_of_shards_gives_the_same_answer(log, better, monkeypatch, interval):
-    question = Question([Logging(), better], interval=interval)
+    question = OpeQuestion([LoggingTarget(), better], interval=interval)
     reports = [
         evaluate(question, cut(log, shards, monkeypatch, columns=COLUMNS)) for shards in (1, 2, 7)
     ]
@@ -158,7 +164,7 @@ def test_any_number_of_shards_gives_the_same_answer(log, better, monkeypatch, in
 
 
 def test_other_processes_give_the_same_answer(log, better, monkeypatch):
-    question = Question([Uniform(), better])
+    question = OpeQuestion([UniformTarget(), better])
     pieces = cut(log, 3, monkeypatch, columns=COLUMNS)
     here, there = evaluate(question, pieces), evaluate(question, pieces, in_processes(2))
     assert msgspec.json.encode(here) == msgspec.json.encode(there)
@@ -173,7 +179,7 @@ def test_a_table_of_numbers_needs_no_actions(log, monkeypatch):
         pieces = cut(log, shards, monkeypatch, columns=columns, extra=["q"])
         keys = np.concatenate([batch.keys for piece in pieces for batch in piece.batches()])
         assert len(set(keys.tolist())) == len(cells)
-        found = evaluate(Question([Column("q", "new")]), pieces).results[0].estimates
+        found = evaluate(OpeQuestion([ColumnTarget("q", "new")]), pieces).results[0].estimates
         assert tuple(found) == ("ips", "clipped_ips", "snips")
         assert found["ips"].value == pytest.approx(np.mean(q / p * r), rel=1e-12)
         assert found["snips"].value == pytest.approx(np.sum(q / p * r) / np.sum(q / p), rel=1e-12)
@@ -204,8 +210,8 @@ def test_a_bad_row_is_named_by_its_line_or_counted(tmp_path, line, named):
     (tmp_path / "log.csv").write_text("\n".join(lines))
     open_it = partial(open_log, str(tmp_path / "log.csv"), "csv", columns=COLUMNS)
     with pytest.raises(BadRowError, match=rf"log\.csv, line 13: .*{named}"):
-        evaluate(Question([Uniform()]), open_it())
-    report = evaluate(Question([Uniform()], estimators=["ips"]), open_it(skip_bad=True))
+        evaluate(OpeQuestion([UniformTarget()]), open_it())
+    report = evaluate(OpeQuestion([UniformTarget()], estimators=["ips"]), open_it(skip_bad=True))
     assert (report.log.rows, report.log.skipped) == (20, 1)
 
 
@@ -215,14 +221,14 @@ def test_bad_rows_are_named_in_any_piece(tmp_path, monkeypatch):
     (tmp_path / "log.csv").write_text("\n".join(lines))
     pieces = cut(tmp_path / "log.csv", 5, monkeypatch, columns=COLUMNS)
     with pytest.raises(BadRowError, match="line 401: p is no propensity"):
-        evaluate(Question([Uniform()]), pieces)
+        evaluate(OpeQuestion([UniformTarget()]), pieces)
 
 
 # Tables
 
 
 def test_probabilities_that_sum_to_one_nearly_are_normalised_and_it_is_said(tmp_path):
-    table = Table(table_of(tmp_path / "t.csv", {"": (0.3334, 0.3333, 0.3330)}))
+    table = TableTarget(table_of(tmp_path / "t.csv", {"": (0.3334, 0.3333, 0.3330)}))
     assert table.pmf(LoggedDecision("e", {}, "cab", 0, 1.0, 0.0)).sum() == pytest.approx(
         1.0, abs=1e-15
     )
@@ -244,17 +250,17 @@ def test_probabilities_that_sum_to_one_nearly_are_normalised_and_it_is_said(tmp_
 def test_a_table_that_is_none_is_refused_by_line(tmp_path, text, named):
     (tmp_path / "t.csv").write_text(text)
     with pytest.raises(ReplayError, match=named):
-        Table(tmp_path / "t.csv")
+        TableTarget(tmp_path / "t.csv")
 
 
 def test_a_context_that_a_table_lacks_is_named(log, tmp_path):
-    table = Table(table_of(tmp_path / "t.csv", {"web": (1, 0, 0)}, context="device"))
+    table = TableTarget(table_of(tmp_path / "t.csv", {"web": (1, 0, 0)}, context="device"))
     with pytest.raises(ReplayError, match="no row for device=app"):
-        evaluate(Question([table]), open_log(str(log), "csv", columns=COLUMNS))
+        evaluate(OpeQuestion([table]), open_log(str(log), "csv", columns=COLUMNS))
 
 
 def test_a_number_is_found_in_a_table_as_a_csv_would_hold_it(tmp_path):
-    table = Table(table_of(tmp_path / "t.csv", {"2": (1, 0, 0)}, context="position"))
+    table = TableTarget(table_of(tmp_path / "t.csv", {"2": (1, 0, 0)}, context="position"))
     np.testing.assert_array_equal(
         table.pmf(LoggedDecision("e", {"position": 2.0}, "ab", 0, 1.0, 0.0)), [1.0, 0.0]
     )
@@ -264,14 +270,15 @@ def test_mass_on_actions_the_log_never_had_is_flagged(log, tmp_path):
     path = tmp_path / "t.csv"
     path.write_text("action,probability\na,0.3\nz,0.7")
     report = evaluate(
-        Question([Uniform(), Table(path)]), open_log(str(log), "csv", columns=COLUMNS)
+        OpeQuestion([UniformTarget(), TableTarget(path)]),
+        open_log(str(log), "csv", columns=COLUMNS),
     )
     found = report.results[1]
     assert {each.verdict for each in found.estimates.values()} == {"unreliable"}
     assert "70.0%" in found.estimates["dr"].reason
     assert report.comparisons[0].result.significant
     assert not report.comparisons[0].result.shown  # nor is it set off on the page, or a winner
-    assert "<b>" not in page(report)
+    assert "<b>" not in html_page(report)
     assert report.winner is None
 
 
@@ -310,7 +317,8 @@ def test_an_archive_is_joined_as_the_learner_joined_it_however_it_is_cut(archive
 
 def test_policies_are_evaluated_on_an_archive(archive):
     report = evaluate(
-        Question([Logging(), Uniform(), Source("deep", "deep")]), open_log(str(archive), "archive")
+        OpeQuestion([LoggingTarget(), UniformTarget(), SourceTarget("deep", "deep")]),
+        open_log(str(archive), "archive"),
     )
     by_name = {result.policy: result.estimates for result in report.results}
     assert tuple(by_name["logging"]) == ALL
@@ -346,7 +354,10 @@ def test_a_source_is_judged_by_the_rows_in_which_it_answered_and_so_is_everybody
         )
     assert lacking
     roots = archived(tmp_path / "whole", log, SPEC), archived(tmp_path / "without", without, SPEC)
-    question = Question([Logging(), Uniform(), Source("deep", "deep")], estimators=["ips", "snips"])
+    question = OpeQuestion(
+        [LoggingTarget(), UniformTarget(), SourceTarget("deep", "deep")],
+        estimators=["ips", "snips"],
+    )
     pieces = [open_log(str(root), "archive") for root in roots]
     if every == 1:
         with pytest.raises(ReplayError, match=r"and none of 'deep'"):
@@ -385,8 +396,10 @@ def test_an_archive_with_entries_of_another_version_is_refused_or_they_are_count
         entries[at] = (entries[at][0], b"\x02" + entries[at][1][1:])
     writer.write(Range("0-0", entries[0][0], entries[-1][0], len(entries)), entries, blobs.get)
     with pytest.raises(BadRowError, match=f"{entries[40][0]}.*version"):
-        evaluate(Question([Uniform()]), open_log(str(tmp_path), "archive"))
-    report = evaluate(Question([Uniform()]), open_log(str(tmp_path), "archive", skip_bad=True))
+        evaluate(OpeQuestion([UniformTarget()]), open_log(str(tmp_path), "archive"))
+    report = evaluate(
+        OpeQuestion([UniformTarget()]), open_log(str(tmp_path), "archive", skip_bad=True)
+    )
     assert report.log.skipped == 2
     assert report.log.rows > 50
 
@@ -396,7 +409,7 @@ def test_a_damaged_archive_is_refused_by_file(archive, tmp_path, town):
     victim = sorted(root.rglob("*.parquet"))[1]
     victim.write_bytes(victim.read_bytes()[:-100])
     with pytest.raises(ArchiveError, match=victim.name):
-        evaluate(Question([Uniform()]), open_log(str(root), "archive"))
+        evaluate(OpeQuestion([UniformTarget()]), open_log(str(root), "archive"))
 
 
 # What is asked
@@ -405,14 +418,14 @@ def test_a_damaged_archive_is_refused_by_file(archive, tmp_path, town):
 @pytest.mark.parametrize(
     ("text", "kind"),
     [
-        ("uniform", Uniform),
-        ("{kind: logging}", Logging),
-        ("{kind: source, source: cf}", Source),
-        ("{kind: column, column: q, name: new}", Column),
+        ("uniform", UniformTarget),
+        ("{kind: logging}", LoggingTarget),
+        ("{kind: source, source: cf}", SourceTarget),
+        ("{kind: column, column: q, name: new}", ColumnTarget),
     ],
 )
 def test_a_policy_by_word_or_yaml(text, kind):
-    assert isinstance(policy_of(text), kind)
+    assert isinstance(parse_policy(text), kind)
 
 
 @pytest.mark.parametrize(
@@ -427,27 +440,33 @@ def test_a_policy_by_word_or_yaml(text, kind):
 )
 def test_what_is_no_policy_is_refused(text, named):
     with pytest.raises(ReplayError, match=named):
-        policy_of(text)
+        parse_policy(text)
 
 
 def test_a_spec_that_is_none_is_refused(tmp_path):
     (tmp_path / "s.yaml").write_text("name: s\ncolour: red\n")
     with pytest.raises(SpecError, match="colour"):
-        policy_of(str(tmp_path / "s.yaml"))
+        parse_policy(str(tmp_path / "s.yaml"))
 
 
 def test_questions_that_cannot_be_answered_are_refused(log):
     numbers_only = open_log(str(log), "csv", columns=CsvColumns(reward="click", propensity="p"))
     decisions = open_log(str(log), "csv", columns=COLUMNS)
     for ask, named in [
-        (lambda: Question([Uniform(), Uniform()]), "each once"),
-        (lambda: Question([Uniform()], estimators=["tea leaves"]), "tea leaves"),
-        (lambda: Question([Uniform()], interval="wide"), "wide"),
-        (lambda: Question([Uniform()], alpha=2.0), "alpha"),
-        (lambda: evaluate(Question([Uniform()]), numbers_only), "needs the actions"),
-        (lambda: evaluate(Question([Column("nothing")]), numbers_only), "no column 'nothing'"),
-        (lambda: evaluate(Question([Column("q")], estimators=["dr"]), decisions), "leave them out"),
-        (lambda: evaluate(Question([Source("cf", "cf")]), decisions), "none of 'cf'"),
+        (lambda: OpeQuestion([UniformTarget(), UniformTarget()]), "each once"),
+        (lambda: OpeQuestion([UniformTarget()], estimators=["tea leaves"]), "tea leaves"),
+        (lambda: OpeQuestion([UniformTarget()], interval="wide"), "wide"),
+        (lambda: OpeQuestion([UniformTarget()], alpha=2.0), "alpha"),
+        (lambda: evaluate(OpeQuestion([UniformTarget()]), numbers_only), "needs the actions"),
+        (
+            lambda: evaluate(OpeQuestion([ColumnTarget("nothing")]), numbers_only),
+            "no column 'nothing'",
+        ),
+        (
+            lambda: evaluate(OpeQuestion([ColumnTarget("q")], estimators=["dr"]), decisions),
+            "leave them out",
+        ),
+        (lambda: evaluate(OpeQuestion([SourceTarget("cf", "cf")]), decisions), "none of 'cf'"),
         (lambda: open_log(str(log), "parchment"), "parchment"),
         (lambda: open_log(str(log.with_name("none.csv")), "csv"), "none.csv"),
         (
@@ -464,7 +483,7 @@ def test_an_empty_log_is_no_answer(tmp_path):
     (tmp_path / "log.csv").write_text("reward,propensity\n")
     with pytest.raises(ReplayError, match="no rows"):
         evaluate(
-            Question([Column("propensity")]),
+            OpeQuestion([ColumnTarget("propensity")]),
             open_log(str(tmp_path / "log.csv"), "csv", extra=["propensity"]),
         )
 
@@ -491,9 +510,9 @@ class Tags(HTMLParser):
 
 
 def test_the_page_shows_everything_and_needs_nothing_else(archive):
-    targets = [Logging(), Uniform("<script>"), Source("deep", "deep")]
-    report = evaluate(Question(targets), open_log(str(archive), "archive"))
-    tags = Tags(page(report))
+    targets = [LoggingTarget(), UniformTarget("<script>"), SourceTarget("deep", "deep")]
+    report = evaluate(OpeQuestion(targets), open_log(str(archive), "archive"))
+    tags = Tags(html_page(report))
     assert tags.names["svg"] == 3  # estimates, weights, actions; all of it in one hour, so no curve
     assert not tags.links
     assert not tags.names["script"]
@@ -511,13 +530,15 @@ def test_the_page_draws_every_trial_of_a_search(archive):
     """One without a value is in the table only; one that cannot be relied on has no lower end."""
     trials = [
         Trial("home-0", 0, 100, 0.5, 0.4, "reliable", True),
-        Trial("home-1", 0, 100, 0.45, NEVER, "unreliable", True),
-        Trial("<b>", 0, 100, float("nan"), NEVER, "unreliable", False),
+        Trial("home-1", 0, 100, 0.45, NO_LOWER_END, "unreliable", True),
+        Trial("<b>", 0, 100, float("nan"), NO_LOWER_END, "unreliable", False),
         Trial("home-0", 1, 300, 0.6, 0.5, "weak", True),
     ]
-    report = evaluate(Question([Logging()], estimators=["ips"]), open_log(str(archive), "archive"))
+    report = evaluate(
+        OpeQuestion([LoggingTarget()], estimators=["ips"]), open_log(str(archive), "archive")
+    )
     found = msgspec.structs.replace(report, search=SearchSummary({"name": "home-0"}, trials))
-    evaluation_rule, tags = Tags(page(report)), Tags(page(found))
+    evaluation_rule, tags = Tags(html_page(report)), Tags(html_page(found))
     assert tags.names["svg"] == evaluation_rule.names["svg"] + 1
     assert tags.names["title"] - evaluation_rule.names["title"] == 3
     assert tags.names["line"] > evaluation_rule.names["line"]
@@ -530,7 +551,7 @@ def test_the_page_draws_every_trial_of_a_search(archive):
         "goes on",
     ):
         assert said in tags.text
-    assert "nan" not in page(found).split("<details>")[0]
+    assert "nan" not in html_page(found).split("<details>")[0]
 
 
 def test_a_report_without_anything_to_draw_is_a_page(log):
@@ -538,7 +559,10 @@ def test_a_report_without_anything_to_draw_is_a_page(log):
         str(log), "csv", columns=CsvColumns(reward="click", propensity="p"), extra=["q"]
     )
     assert (
-        Tags(page(evaluate(Question([Column("q")], estimators=["ips"]), pieces))).names["svg"] == 2
+        Tags(
+            html_page(evaluate(OpeQuestion([ColumnTarget("q")], estimators=["ips"]), pieces))
+        ).names["svg"]
+        == 2
     )
 
 
@@ -611,8 +635,11 @@ def test_the_command_sets_what_estimators_have(log, tmp_path):
     found = json.loads((tmp_path / "r.json").read_text())["results"][1]["estimates"]
     assert found["clipped_ips"]["max_weight"] == 1.2
     assert "SLOPE chose tau" in found["switch_dr"]["reason"]
-    question = Question(
-        [Logging(), Uniform()], parameters={"switch_dr": {"tau": "auto"}}, bits=5, folds=3
+    question = OpeQuestion(
+        [LoggingTarget(), UniformTarget()],
+        parameters={"switch_dr": {"tau": "auto"}},
+        bits=5,
+        folds=3,
     )
     expected = evaluate(question, open_log(str(log), "csv", columns=COLUMNS)).results[1].estimates
     assert found["switch_dr"]["value"] == pytest.approx(expected["switch_dr"].value, rel=1e-9)
@@ -625,7 +652,7 @@ def test_the_command_sets_what_estimators_have(log, tmp_path):
         assert isinstance(refused.exception, ReplayError)
         assert said in refused.exception.message
     with pytest.raises(ReplayError, match="bits"):
-        Question([Uniform()], bits=3)
+        OpeQuestion([UniformTarget()], bits=3)
 
 
 def test_the_command_lets_a_spec_learn(log, tmp_path):

@@ -15,14 +15,14 @@ from simulator.logs.files import files_of
 from simulator.logs.left_out import EMPTY_LOG_ADVICE, LeftOut
 from simulator.logs.rows import Piece, caution_of, no_rows_error
 from simulator.logs.text_records import RecordPiece
-from simulator.replay.parse_policy import VwKind
+from simulator.replay.parse_policy import VwPolicy
 from simulator.replay.report import PolicyResult
 
 METHODS = ("progressive", "rejection")
 
 
-def learn_on(
-    asked: PolicySpec | VwKind,
+def evaluate_learning(
+    asked: PolicySpec | VwPolicy,
     method: str,
     pieces: Sequence[Piece],
     *,
@@ -42,7 +42,7 @@ def learn_on(
         rows; or what the
             method says.
     """
-    if isinstance(asked, VwKind):
+    if isinstance(asked, VwPolicy):
         if log_format not in FORMATS:
             raise ReplayError(
                 "kind vw reads VW's own logs (dsjson, vw): of others give a spec with learner:"

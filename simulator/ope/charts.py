@@ -22,7 +22,7 @@ MAX_ACTIONS = 10_000
 """Actions that are counted; of a log with more, none is shown."""
 
 
-class Bucket(msgspec.Struct, frozen=True):
+class TimeBucket(msgspec.Struct, frozen=True):
     """Some time of a log, from ``start_ms``: its decisions, their mean reward, and the IPS value of each policy."""
 
     start_ms: int
@@ -31,7 +31,7 @@ class Bucket(msgspec.Struct, frozen=True):
     values: dict[str, float]
 
 
-class Action(msgspec.Struct, frozen=True):
+class ActionShares(msgspec.Struct, frozen=True):
     """How often the log chose an action, and the share that each policy gives it, estimated from weights."""
 
     action: str
@@ -47,11 +47,11 @@ class Charts(msgspec.Struct, frozen=True):
 
     edges: list[float]
     weights: dict[str, list[int]]
-    times: list[Bucket]
-    actions: list[Action]
+    times: list[TimeBucket]
+    actions: list[ActionShares]
 
 
-class Overview:
+class ChartSums:
     """Sums over decisions: by hour and by action float64[1 + 1 + P], of 1, rewards or 1, and weights of each policy."""
 
     def __init__(self, policies: Sequence[str]) -> None:
@@ -83,7 +83,7 @@ class Overview:
             _add(self._actions, ids, counts * np.vstack([np.ones((2, len(batch))), weights]))
             self._crowd()
 
-    def merge(self, other: "Overview") -> None:
+    def merge(self, other: "ChartSums") -> None:
         """Add the rows of another, of the same policies."""
         self._weights += other._weights  # noqa: SLF001
         self._crowded |= other._crowded  # noqa: SLF001
@@ -105,7 +105,7 @@ class Overview:
             },
             times=self._times(buckets),
             actions=[
-                Action(
+                ActionShares(
                     name,
                     float(self._actions[name][0] / total),
                     self._by_policy(self._actions[name] / total),
@@ -114,7 +114,7 @@ class Overview:
             ],
         )
 
-    def _times(self, buckets: int) -> list[Bucket]:
+    def _times(self, buckets: int) -> list[TimeBucket]:
         hours = sorted(self._hours)
         if not hours:
             return []
@@ -126,7 +126,7 @@ class Overview:
                 joined[start] + self._hours[hour] if start in joined else self._hours[hour]
             )
         return [
-            Bucket(
+            TimeBucket(
                 start * HOUR_MS,
                 int(sums[0]),
                 float(sums[1] / sums[0]),

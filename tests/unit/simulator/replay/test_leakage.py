@@ -34,12 +34,12 @@ from simulator.logs.csv_log import CsvColumns
 from simulator.logs.formats import open_log
 from simulator.logs.row_ranges import row_range
 from simulator.logs.rows import LoggedDecision, batch_of
-from simulator.ope.targets import Uniform
-from simulator.replay.evaluate import Question, evaluate
+from simulator.ope.targets import UniformTarget
+from simulator.replay.evaluate import OpeQuestion, evaluate
 from simulator.replay.evaluate_sessions import SessionQuestion, evaluate_sessions
-from simulator.replay.page import page
-from simulator.replay.provenance import OwnLog
-from simulator.replay.report import Report
+from simulator.replay.leakage import ServiceLog
+from simulator.replay.page import html_page
+from simulator.replay.report import EvaluationReport
 from simulator.worlds.cell import MemoryPiece
 
 SPEC = PolicySpec("home")
@@ -107,11 +107,13 @@ def opened(path: Path, form: str, shards: int = 1):
     return open_log(str(path), "csv", shards=shards, columns=columns(form == "named"))
 
 
-def evaluated(model: TrainedModel, pieces) -> Report:
-    return evaluate(Question([frozen_policy(model, "home"), Uniform()], ["ips", "snips"]), pieces)
+def evaluated(model: TrainedModel, pieces) -> EvaluationReport:
+    return evaluate(
+        OpeQuestion([frozen_policy(model, "home"), UniformTarget()], ["ips", "snips"]), pieces
+    )
 
 
-def told(report: Report) -> bool:
+def told(report: EvaluationReport) -> bool:
     """Whether it is said, of every number and everywhere, or nowhere."""
     estimates = report.results[0].estimates.values()
     said = {each.verdict == "unreliable" and "learned from" in each.reason for each in estimates}
@@ -120,7 +122,7 @@ def told(report: Report) -> bool:
     assert {
         each.verdict == "unreliable" and "learned from" in each.reason for each in compared
     } == said
-    html = page(report)
+    html = html_page(report)
     assert {"so its values are too high" in html} == said
     if said == {True}:
         assert report.winner is None
@@ -217,7 +219,9 @@ def decisions(count: int, first: int = 0, seed: int = 0) -> list[LoggedDecision]
 
 def test_sessions_are_told_as_well():
     model = train_on_log(SPEC, [MemoryPiece(decisions(300))])
-    question = SessionQuestion([frozen_policy(model, "home"), Uniform()], horizon=3, session="s")
+    question = SessionQuestion(
+        [frozen_policy(model, "home"), UniformTarget()], horizon=3, session="s"
+    )
     assert told(evaluate_sessions(question, [MemoryPiece(decisions(300))]))
     assert not told(evaluate_sessions(question, [MemoryPiece(decisions(300, first=3000, seed=1))]))
 
@@ -255,7 +259,8 @@ def test_a_model_that_build_1c51045_wrote_is_read_to_the_byte():
     assert model.encoded == path.read_bytes()
     assert (model.learned, model.rows) == (40, msgspec.UNSET)
     report = evaluate(
-        Question([read_trained(path, "home"), Uniform()], ["ips"]), [MemoryPiece(decisions(300))]
+        OpeQuestion([read_trained(path, "home"), UniformTarget()], ["ips"]),
+        [MemoryPiece(decisions(300))],
     )
     assert "nothing says which rows it learned from" in report.results[0].estimates["ips"].reason
 
@@ -278,13 +283,17 @@ def test_a_snapshot_of_a_service_has_learned_from_its_archive_up_to_its_position
             yield batch_of(decisions(200))
 
     snapshot = snapshot_of(train_on_log(SPEC, [MemoryPiece(decisions(50))]), salt=SALT)
-    target = FrozenPolicy("home", SPEC, snapshot, (), OwnLog("home", f"{through}-0"))
+    target = FrozenPolicy("home", SPEC, snapshot, (), ServiceLog("home", f"{through}-0"))
     for folder in (policy, f"{policy}/partition=1"):
-        report = evaluate(Question([target, Uniform()], ["ips"]), [Archive("root", folder)])
+        report = evaluate(
+            OpeQuestion([target, UniformTarget()], ["ips"]), [Archive("root", folder)]
+        )
         assert told(report) == found
         if found:
             assert "60 of these 200 rows" in report.results[0].estimates["ips"].reason
-    assert not told(evaluate(Question([target, Uniform()], ["ips"]), [MemoryPiece(decisions(200))]))
+    assert not told(
+        evaluate(OpeQuestion([target, UniformTarget()], ["ips"]), [MemoryPiece(decisions(200))])
+    )
 
 
 def test_the_sample_of_a_long_log_is_the_same_in_any_pieces_and_finds_small_parts():

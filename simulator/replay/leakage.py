@@ -47,7 +47,7 @@ class Provenance(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Unknown:
+class UnknownRows:
     """Of a model that does not say. ``reason``: what that means."""
 
     reason: str = UNKNOWN
@@ -61,7 +61,7 @@ class Unknown:
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class TrainedRows:
     """Of a model that was trained on a log."""
 
     learned: LearnedRows
@@ -85,7 +85,7 @@ class Rows:
 
 
 @dataclass(frozen=True, slots=True)
-class OwnLog:
+class ServiceLog:
     """Of a snapshot that a service made of its own log: all decisions of ``policy`` up to ``position``."""
 
     policy: str

@@ -1,0 +1,167 @@
+"""What the log names by digest is still stored: specs, catalogues, trained models, snapshots."""
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from bandits.errors import BanditloopError
+from bandits.log.codec import digest
+from bandits.log.records import (
+    CatalogueRecord,
+    DecisionRecord,
+    LogEntry,
+    SpecRecord,
+    WarmStartRecord,
+)
+from bandits.types import Snapshot
+from policies.catalogue import Catalogue
+from policies.spec import PolicySpec, decode_spec
+from simulator.doctor.checks.findings import Finding, make_finding
+
+Kind = TypeVar("Kind")
+
+LOOKS = 3
+"""Times to look for a snapshot before it is called gone."""
+
+
+@dataclass(slots=True, eq=False)
+class ReferencedBlobs:
+    """What is kept beside a log. ``blob``: the bytes under a digest, None when gone.
+
+    ``snapshot``: the one of an id, None when it has been forgotten, as all but the newest are;
+    raises SnapshotError when its bytes are not those its id names. ``listed``: snapshots that
+    should be there, as of when it is asked: of a live policy they move on.
+    """
+
+    blob: Callable[[str], bytes | None] = lambda _: None
+    snapshot: Callable[[str], Snapshot | None] = lambda _: None
+    listed: Callable[[], Collection[str]] = frozenset
+    _held: dict[str, bool] = field(default_factory=dict)
+    _specs: dict[str, PolicySpec | None] = field(default_factory=dict)
+    _catalogues: dict[str, Catalogue | None] = field(
+        default_factory=lambda: {Catalogue().digest: Catalogue()}
+    )
+
+    def holds(self, name: str) -> bool:
+        """Whether the bytes of a digest are there, whatever they are."""
+        if name not in self._held:
+            data = self.blob(name)
+            self._held[name] = data is not None and digest(data) == name
+        return self._held[name]
+
+    def spec(self, name: str) -> PolicySpec | None:
+        """The spec of a digest, None when it is gone or is not what its digest says."""
+        if name not in self._specs:
+            self._specs[name] = _decoded(self.blob(name), name, decode_spec)
+        return self._specs[name]
+
+    def catalogue(self, name: str) -> Catalogue | None:
+        """The catalogue of a digest, None when it is gone or is not what its digest says."""
+        if name not in self._catalogues:
+            self._catalogues[name] = _decoded(self.blob(name), name, Catalogue.decode)
+        return self._catalogues[name]
+
+
+class MissingBlobs:
+    """Is everything the log names still stored? Without it the log cannot be replayed."""
+
+    def __init__(self, stored: ReferencedBlobs) -> None:
+        self._stored = stored
+        self._specs: Counter[str] = Counter()
+        self._catalogues: Counter[str] = Counter()
+        self._models: Counter[str] = Counter()
+        self._known = set[str]()
+
+    def add(self, entry: LogEntry) -> None:
+        """Look up what an entry names."""
+        record = entry.record
+        if isinstance(record, DecisionRecord):
+            self._look(record.spec, record.catalogue)
+        elif isinstance(record, SpecRecord):
+            self._look(spec=record.digest)
+        elif isinstance(record, CatalogueRecord):
+            self._look(catalogue=record.digest)
+        elif isinstance(record, WarmStartRecord):
+            self._look(model=record.digest)
+
+    def findings(self) -> Iterator[Finding]:
+        """One: failure for anything that is gone."""
+        listed = self._stored.listed()
+        snapshots = sorted(self._gone(listed))
+        gone = [*self._specs, *self._catalogues, *self._models, *snapshots]
+        entries = self._specs.total() + self._catalogues.total() + self._models.total()
+        message = (
+            f"all {len(self._known)} specs, catalogues and trained models that the log names are"
+            " stored,"
+            f" and all {len(listed)} snapshots that are listed"
+        )
+        if gone:
+            message = (
+                f"{len(self._specs)} specs, {len(self._catalogues)} catalogues,"
+                f" {len(self._models)} trained models and"
+                f" {len(snapshots)} listed snapshots"
+                f" are gone or damaged; {entries:,} entries name them; the first is {gone[0]}"
+            )
+        yield make_finding(
+            "gaps",
+            "failure" if gone else "ok",
+            message,
+            cause="a blob was deleted or evicted (a Redis with a maxmemory policy other than"
+            " noeviction), or damaged",
+            action="restore the blob under its digest from a backup or the archive; set"
+            " maxmemory-policy noeviction",
+            figures={
+                "specs_gone": len(self._specs),
+                "catalogues_gone": len(self._catalogues),
+                "models_gone": len(self._models),
+                "snapshots_gone": len(snapshots),
+                "entries": entries,
+                "first": gone[0] if gone else None,
+            },
+        )
+
+    def _look(
+        self, spec: str | None = None, catalogue: str | None = None, model: str | None = None
+    ) -> None:
+        """What is stored as written, and is none of what it should be, is no gap: whoever folds the log refuses it."""
+        self._known.update(name for name in (spec, catalogue, model) if name is not None)
+        if spec is not None and self._stored.spec(spec) is None and not self._stored.holds(spec):
+            self._specs[spec] += 1
+        if (
+            catalogue is not None
+            and self._stored.catalogue(catalogue) is None
+            and not self._stored.holds(catalogue)
+        ):
+            self._catalogues[catalogue] += 1
+        if model is not None and not self._stored.holds(model):
+            self._models[model] += 1
+
+    def _gone(self, listed: Collection[str]) -> set[str]:
+        """What is listed and not there, look after look: between list and blob a live policy may have moved on.
+
+        A snapshot leaves the list before its blob goes, so one that is gone and still listed
+        afterwards is missing.
+        """
+        gone = set(listed)
+        for _ in range(LOOKS):
+            gone = {name for name in gone if not self._loads(name)}
+            if not gone:
+                break
+            gone &= set(self._stored.listed())
+        return gone
+
+    def _loads(self, name: str) -> bool:
+        try:
+            return self._stored.snapshot(name) is not None
+        except BanditloopError:
+            return False
+
+
+def _decoded(data: bytes | None, name: str, decode: Callable[[bytes], Kind]) -> Kind | None:
+    if data is None or digest(data) != name:
+        return None
+    try:
+        return decode(data)
+    except BanditloopError:
+        return None
