@@ -75,10 +75,10 @@ def examine(
             policy, "the log holds no decisions", "decide first, or read more of the log"
         )
     findings = [finding for check in checks for finding in check.findings()]
-    return make_report(policy, decisions, findings)
+    return doctor_report(policy, decisions, findings)
 
 
-def make_report(policy: str | None, decisions: int, findings: list[Finding]) -> DoctorReport:
+def doctor_report(policy: str | None, decisions: int, findings: list[Finding]) -> DoctorReport:
     """A report that trusts a log if nothing speaks against it, and at least one of PROOFS for it."""
     failed = any(finding.severity == "failure" for finding in findings)
     proved = any(finding.check in PROOFS and finding.severity != "nothing" for finding in findings)
@@ -110,7 +110,7 @@ def combine_reports(policy: str, reports: Sequence[DoctorReport]) -> DoctorRepor
             findings += loud or own
         else:
             findings.append(Finding(check, "ok", "; ".join(each.message for each in own)))
-    return make_report(policy, sum(report.decisions for report in reports), findings)
+    return doctor_report(policy, sum(report.decisions for report in reports), findings)
 
 
 def unexaminable_report(policy: str | None, message: str, action: str) -> DoctorReport:

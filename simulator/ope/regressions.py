@@ -31,7 +31,7 @@ Curves = tuple[float, Float64]
 """The squared error of predictions of unseen rows, and the coefficients, float64[folds, d + 1], the intercept last."""
 
 
-def fit_ridge(
+def cross_fit_ridge(
     x: Float64, y: Float64, fold: Fold, folds: int, penalties: Sequence[float] = RIDGE
 ) -> Curves:
     """Least squares with a penalty on all but the intercept.
@@ -73,7 +73,7 @@ def _solved(products: Float64, penalty: float) -> Float64:
     return out
 
 
-def fit_logistic(
+def cross_fit_logistic(
     x: Float64, y: Float64, fold: Fold, folds: int, penalties: Sequence[float] = LOGISTIC
 ) -> Curves:
     """The likelihood of rewards in [0, 1] (Papke & Wooldridge 1996, doi:10.1002/(SICI)1099-1255(199611)11:6<619).
@@ -189,7 +189,7 @@ def _best(
     return best, coefficients
 
 
-def fit_trees(x: Float64, y: Float64, fold: Fold, folds: int) -> tuple[float, list[Any]]:
+def cross_fit_trees(x: Float64, y: Float64, fold: Fold, folds: int) -> tuple[float, list[Any]]:
     """Gradient-boosted trees of scikit-learn (Friedman 2001, doi:10.1214/aos/1013203451), by the squared error.
 
     Raises:

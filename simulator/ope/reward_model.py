@@ -28,7 +28,13 @@ from simulator.ope.hashed_features import (
     no_features,
     to_dense,
 )
-from simulator.ope.regressions import fit_logistic, fit_ridge, fit_trees, predict_by_trees, sigmoid
+from simulator.ope.regressions import (
+    cross_fit_logistic,
+    cross_fit_ridge,
+    cross_fit_trees,
+    predict_by_trees,
+    sigmoid,
+)
 
 BITS = 8
 FOLDS = 5
@@ -177,14 +183,14 @@ class RewardModel:
         fits: dict[str, tuple[float, Any]] = {}
         for kind in kinds:
             if kind == "ridge":
-                fits[kind] = fit_ridge(
+                fits[kind] = cross_fit_ridge(
                     x, y, fold, folds, *([] if penalties is None else [penalties])
                 )
             else:
                 fits[kind] = (
-                    fit_logistic(x, y, fold, folds)
+                    cross_fit_logistic(x, y, fold, folds)
                     if kind == "logistic"
-                    else fit_trees(x, y, fold, folds)
+                    else cross_fit_trees(x, y, fold, folds)
                 )
         chosen = min(fits, key=lambda kind: fits[kind][0])
         coefficients, grown = np.zeros((folds, size + 1)), None

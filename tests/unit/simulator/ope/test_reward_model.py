@@ -19,7 +19,7 @@ from simulator.ope.hashed_features import (
     features_from_columns,
     hash_decisions,
 )
-from simulator.ope.regressions import fit_logistic, fit_ridge, sigmoid
+from simulator.ope.regressions import cross_fit_logistic, cross_fit_ridge, sigmoid
 from simulator.ope.reward_model import RewardModel, fold_of
 from simulator.ope.targets import LoggingTarget, RowTarget, UniformTarget
 from simulator.replay.evaluate import OpeQuestion, evaluate
@@ -156,7 +156,7 @@ def test_the_logistic_model_is_that_of_scikit_learn():
     x = rng.normal(size=(500, 4))
     y = (rng.random(500) < sigmoid(x @ [1.0, -2.0, 0.0, 0.5] - 2.0)).astype(float)
     fold = rng.integers(0, 2, 500)
-    _, found = fit_logistic(x, y, fold, 2, [3.0])
+    _, found = cross_fit_logistic(x, y, fold, 2, [3.0])
     for each in range(2):
         peer = LogisticRegression(C=1 / 3.0, tol=1e-10, max_iter=1000).fit(
             x[fold != each], y[fold != each]
@@ -387,9 +387,9 @@ def test_more_shrinkage_is_chosen_where_there_is_less_to_learn():
     rng = np.random.default_rng(3)
     x, fold = rng.normal(size=(200, 40)), np.arange(200) % 5
     noise, line = rng.random(200), 0.5 + 0.05 * x[:, 0]
-    assert fit_ridge(x, noise, fold, 5)[0] <= 1.03 * noise.var()
-    assert fit_ridge(x, line, fold, 5)[0] < 1e-6
-    assert np.abs(fit_logistic(x, (noise < 0.1) * 1.0, fold, 5)[1][:, :-1]).max() < 0.5
+    assert cross_fit_ridge(x, noise, fold, 5)[0] <= 1.03 * noise.var()
+    assert cross_fit_ridge(x, line, fold, 5)[0] < 1e-6
+    assert np.abs(cross_fit_logistic(x, (noise < 0.1) * 1.0, fold, 5)[1][:, :-1]).max() < 0.5
 
 
 def test_a_reward_model_that_misleads_is_named():
