@@ -26,7 +26,7 @@ from bandits.log.codec import MALFORMED, digest
 from bandits.log.join import JoinRule
 from bandits.ridge.learner import RidgeConfig, Standbys
 from bandits.rl.network import RlConfig
-from policies.typed_yaml import choices, parse_yaml, read
+from policies.typed_yaml import as_type, choices, parse_yaml
 
 UNIFORM = "uniform"
 
@@ -271,7 +271,7 @@ def spec_of(raw: Any) -> PolicySpec:
 
     try:
         _demand_finite(raw)
-        return admit(read(raw, PolicySpec))
+        return admit(as_type(raw, PolicySpec))
     except InvalidFieldError as error:
         raise SpecError(error.message, error.target or "spec") from error
     except RecursionError as error:

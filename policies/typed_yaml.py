@@ -49,7 +49,7 @@ def parse_yaml(text: str | bytes) -> Any:
         raise InvalidFieldError(f"not YAML: {' '.join(str(error).split())}") from error
 
 
-def read(raw: Any, kind: type[T]) -> T:
+def as_type(raw: Any, kind: type[T]) -> T:
     """``raw`` as a ``kind``: a ``msgspec`` struct, a union of tagged ones, or a container of such.
 
     Raises: InvalidFieldError: it is none. ``target`` is the path of what is wrong, "" for the

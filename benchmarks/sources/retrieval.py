@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from bandits.types import Float32
 from benchmarks.table import Table
-from policies.artifacts.source_artifact import Histories, Scale, TrainedSource
+from policies.artifacts.source_artifact import Calibration, Histories, TrainedSource
 from policies.sources import Candidates, LocalSource, SourceRequest, load_model
 from policies.training.blocks import arrange
 
@@ -78,7 +78,7 @@ def measure(items: int) -> dict[str, float]:
         trained = TrainedSource(
             "als", {"item_factors": factors, **blocks}, {"alpha": 5.0, "regularization": 30.0}
         )
-        return LocalSource("als", load_model(trained, items), histories, Scale())
+        return LocalSource("als", load_model(trained, items), histories, Calibration())
 
     expected, exact_ms = answers(source(), requests)
     began = time.perf_counter()

@@ -34,9 +34,9 @@ from policies.artifacts import source_artifact as artifact
 from policies.artifacts.source_artifact import Histories, TrainedSource
 from policies.sources import LocalSource, SourceRequest, load_model, load_sources
 from policies.training.cf import AlsConfig, KnnConfig, fit_als, fit_item_knn, user_items
-from policies.training.deep import DeepConfig, dense, fit_autoencoder, fit_deep
+from policies.training.deep import DeepConfig, fit_autoencoder, fit_deep, interaction_matrix
 from policies.training.popular import fit_popular
-from policies.training.train import make_histories, train
+from policies.training.train import make_histories, train_sources
 from simulator.data import datasets
 from simulator.worlds.movielens import LIKED, MovieLensWorld, split_by_time
 
@@ -130,7 +130,7 @@ def peer_als(histories: Histories, config: AlsConfig, seed: int) -> Ranking:
 
 def peer_autoencoder(histories: Histories, config: DeepConfig, seed: int) -> Ranking:
     """The torch model's own forward pass."""
-    matrix = dense(histories)
+    matrix = interaction_matrix(histories)
     model = fit_autoencoder(matrix, config, seed=seed, step=_quiet)
     with torch.no_grad():
         logits = model(matrix)
@@ -239,7 +239,7 @@ def _test(world: MovieLensWorld) -> None:
     found: dict[str, list[tuple[float, float, float, float]]] = {}
     for seed in SEEDS:
         started = time.perf_counter()
-        trained = train(world.train_ratings, world.catalogue, seed=seed)
+        trained = train_sources(world.train_ratings, world.catalogue, seed=seed)
         print(f"training with seed {seed}: {time.perf_counter() - started:.1f} s")
         with tempfile.TemporaryDirectory() as root:
             artifact.write(trained, Path(root))
@@ -271,7 +271,7 @@ def _scores(world: MovieLensWorld) -> None:
     """Pooled over all users' 30 best candidates: does a higher score mean a likelier reward? (AUC, 0.5 = no)."""
     part, rest = split_by_time(world.train_ratings, 0.8)
     liked = _liked(world, rest)
-    fitted = train(part, world.catalogue)
+    fitted = train_sources(part, world.catalogue)
     activity = {
         user: np.log(fitted.histories.row(row)[1].sum())
         for row, user in enumerate(fitted.histories.users)

@@ -33,8 +33,8 @@ from policies.archive.range_file import (
     FORMAT,
     METADATA,
     SCHEMA,
-    Header,
     Range,
+    RangeHeader,
     folder_of,
     hour_of,
     write_range,
@@ -309,7 +309,7 @@ class ArchiveReader:
         with self._files.open(path) as source:
             with self._damage(path):
                 parquet = pq.ParquetFile(source, page_checksum_verification=True)
-                header = msgspec.json.decode(parquet.metadata.metadata[METADATA], type=Header)
+                header = msgspec.json.decode(parquet.metadata.metadata[METADATA], type=RangeHeader)
                 typed = all(
                     parquet.schema_arrow.field(name).type == SCHEMA.field(name).type
                     for name in READ

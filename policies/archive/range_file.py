@@ -89,7 +89,7 @@ class Range(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return f"{self.first}_{self.last}"
 
 
-class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class RangeHeader(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a file says of itself, in its metadata."""
 
     format: int
@@ -191,7 +191,7 @@ def write_range(
     Raises:
         ArchiveError: they are not the entries of the range.
     """
-    header = msgspec.json.encode(Header(FORMAT, policy, committed))
+    header = msgspec.json.encode(RangeHeader(FORMAT, policy, committed))
     named: set[str] = set()
     perhaps: set[str] = set()
     count, first, last = 0, None, None

@@ -36,7 +36,7 @@ def pinned(where: str) -> str:
         ) from error
 
 
-def opened(where: str) -> Artifact:
+def load_artifact(where: str) -> Artifact:
     """The artifact at a path or URI: of an artifact's root the current version, else the version of that folder.
 
     Raises:

@@ -106,7 +106,7 @@ class Histories:
 
 
 @dataclass(frozen=True, slots=True)
-class Scale:
+class Calibration:
     """Maps a source's raw scores to its calibrated ones: (raw - mean) / std, the same for every request."""
 
     mean: float = 0.0
@@ -120,7 +120,7 @@ class TrainedSource:
     kind: str
     arrays: Arrays
     config: Mapping[str, Any] = field(default_factory=dict)
-    scale: Scale = field(default_factory=Scale)
+    scale: Calibration = field(default_factory=Calibration)
     metrics: Mapping[str, float] = field(default_factory=dict)
 
     def array(self, name: str, *shape: int | None) -> NDArray[Any]:
@@ -162,7 +162,7 @@ class _SourceEntry(msgspec.Struct, forbid_unknown_fields=True):
     file: str
     sha256: str
     config: dict[str, Any]
-    scale: Scale
+    scale: Calibration
     metrics: dict[str, float]
 
 

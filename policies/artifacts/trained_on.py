@@ -33,7 +33,7 @@ class Shard(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     last_ms: int = 0
 
 
-class Known(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class HashSample(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A sample of hashes. ``hashes``: uint64, sorted, little-endian.
 
     ``through``: the largest a row in it may have.
@@ -59,8 +59,8 @@ class LearnedRows(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     shards: list[Shard]
-    placed: Known
-    said: Known
+    placed: HashSample
+    said: HashSample
 
     @property
     def rows(self) -> int:
@@ -74,7 +74,7 @@ class LearnedRows(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-class Seen(msgspec.Struct, forbid_unknown_fields=True):
+class RowOverlap(msgspec.Struct, forbid_unknown_fields=True):
     """Of rows that a model is evaluated on: how many its samples would have and have.
 
     Counts of pieces add up.
@@ -88,9 +88,9 @@ class Seen(msgspec.Struct, forbid_unknown_fields=True):
     def count(self, learned: LearnedRows, placed: UInt64, said: UInt64) -> None:
         """Add rows, by their hashes."""
         looked, again = learned.placed.found(placed)
-        self.merge(Seen(looked, again, *learned.said.found(said)))
+        self.merge(RowOverlap(looked, again, *learned.said.found(said)))
 
-    def merge(self, other: "Seen") -> None:
+    def merge(self, other: "RowOverlap") -> None:
         """Add the rows of another."""
         for name in self.__struct_fields__:
             setattr(self, name, getattr(self, name) + getattr(other, name))
@@ -119,7 +119,7 @@ def _improbable(again: int, looked: int, chance: float) -> bool:
     return -looked * divergence < math.log(BY_CHANCE)
 
 
-class Learning:
+class RowSampler:
     """Gathers what a model learns from.
 
     Nothing depends on how rows come in pieces but the shards.
@@ -180,9 +180,9 @@ def _bounded(found: float, of: float, rows: int) -> float:
     return min(1.0 - 1e-12, share + 3.0 * math.sqrt(share * (1.0 - share) / rows) + 3.0 / of)
 
 
-def _known(hashes: UInt64, chance: float) -> Known:
+def _known(hashes: UInt64, chance: float) -> HashSample:
     through = int(hashes[-1]) if len(hashes) == KEPT else (1 << 64) - 1
-    return Known(hashes.astype("<u8").tobytes(), through, chance)
+    return HashSample(hashes.astype("<u8").tobytes(), through, chance)
 
 
 def _together(left: Shard, right: Shard) -> Shard:

@@ -11,7 +11,7 @@ from bandits.log.records import LogEntry, MergeInput, MergeRecord
 from bandits.ridge.learner import RidgeConfig
 from policies.fold.checkpoint import FoldState
 from policies.fold.partition import PartitionFold, merge_models
-from policies.fold.verify import Served, Verified, compare
+from policies.fold.verify import ServedSnapshot, Verified, compare
 
 REPORTED = 5
 """Merges that differ, of which each is named; the first says it all."""
@@ -188,7 +188,7 @@ class Together:
 
 def verify_together(
     together: Together,
-    served: Sequence[Served],
+    served: Sequence[ServedSnapshot],
     *,
     build: dict[str, str],
     progress: Callable[[int], None] = lambda _learned: None,

@@ -19,7 +19,7 @@ Verdict = Literal["identical", "close", "different", "not in the log"]
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
+class ServedSnapshot:
     """A snapshot as it was stored, with the digests of its spec and catalogue, and the build that made it."""
 
     snapshot_id: str
@@ -51,7 +51,7 @@ class Verified:
 def verify(
     fold: Fold,
     entries: Iterable[LogEntry],
-    served: Sequence[Served],
+    served: Sequence[ServedSnapshot],
     *,
     build: dict[str, str],
     progress: Callable[[str, int], None] = lambda _position, _learned: None,
@@ -83,13 +83,13 @@ def verify(
         yield compare(fold, waiting.pop(), build)
 
 
-def _at(served: Served) -> tuple[int, int]:
+def _at(served: ServedSnapshot) -> tuple[int, int]:
     return log_order(served.snapshot.position)
 
 
 def compare(
     fold: Fold,
-    served: Served,
+    served: ServedSnapshot,
     build: dict[str, str],
     *,
     folded_by: Sequence[dict[str, str]] | None = None,

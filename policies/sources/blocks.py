@@ -21,7 +21,7 @@ SPARSE: Final = 0.3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Part:
+class ItemSubset:
     """Some of the items: ``places`` bool[items], in the order of memory.
 
     ``blocks`` int[b], which hold any of them.
@@ -87,15 +87,15 @@ class Blocks:
         products: Float32 = np.vecdot(self._rows, user)[self._place]
         return products
 
-    def part(self, lacking: NDArray[Any]) -> Part:
+    def part(self, lacking: NDArray[Any]) -> ItemSubset:
         """All items but those."""
         places = np.ones(self._order.size, np.bool_)
         places[self._place[lacking]] = False
         blocks = np.flatnonzero(np.logical_or.reduceat(places, self._starts[:-1]))
-        return Part(places, blocks, float(places.mean()))
+        return ItemSubset(places, blocks, float(places.mean()))
 
     def nearest(
-        self, user: Float32, barred: NDArray[Any], limit: int, part: Part | None = None
+        self, user: Float32, barred: NDArray[Any], limit: int, part: ItemSubset | None = None
     ) -> tuple[NDArray[Any], Float32]:
         """About the ``limit`` items with the highest products, in no order, and the products.
 
@@ -126,7 +126,7 @@ class Blocks:
         return items, products
 
     def _look(
-        self, blocks: NDArray[Any], user: Float32, closed: NDArray[Any], part: Part | None
+        self, blocks: NDArray[Any], user: Float32, closed: NDArray[Any], part: ItemSubset | None
     ) -> tuple[NDArray[Any], Float32]:
         """Items of these blocks and their products, without the items at the places ``closed``.
 

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from bandits.errors import ArtifactError
 from bandits.types import Float32, frozen
-from policies.artifacts.source_artifact import Histories, Scale, TrainedSource
+from policies.artifacts.source_artifact import Calibration, Histories, TrainedSource
 from policies.catalogue import Catalogue
 from policies.sources.base import Candidates, SourceRequest
-from policies.sources.blocks import Part
+from policies.sources.blocks import ItemSubset
 from policies.sources.cf import ItemKnnModel, LargeAlsModel, load_als
 from policies.sources.deep import AutoencoderModel
 from policies.sources.popular import PopularModel
@@ -51,9 +51,13 @@ class LocalSource:
     order is the model's own.
     """
 
-    def __init__(self, name: str, model: Model, histories: Histories, scale: Scale) -> None:
+    def __init__(self, name: str, model: Model, histories: Histories, scale: Calibration) -> None:
         if not (np.isfinite(scale.mean) and np.isfinite(scale.std) and scale.std > 0):
-            raise ArtifactError(f"source {name!r}: {scale} is not a scale", name)
+            raise ArtifactError(
+                f"source {name!r}: a mean of {scale.mean:g} with a standard deviation of"
+                f" {scale.std:g} is not a scale",
+                name,
+            )
         self.name = name
         self._model = model
         self._histories = histories
@@ -63,7 +67,7 @@ class LocalSource:
         self._cache: OrderedDict[str, Float32] = OrderedDict()
         self._cache_size = CACHE_BYTES // (4 * max(1, len(histories.items)))
         self._lacking: NDArray[np.intp] | None = None
-        self._part: Part | None = None
+        self._part: ItemSubset | None = None
 
     def within(self, catalogue: Catalogue) -> Self:
         """See CandidateSource: itself while the catalogue holds all its items."""

@@ -54,7 +54,7 @@ class Autoencoder(nn.Module):  # type: ignore[misc]
 
 def fit_deep(histories: Histories, config: DeepConfig, *, seed: int, step: Step) -> TrainedSource:
     """Minimises the multinomial negative log-likelihood (their equation 2) of each history given itself, corrupted."""
-    model = fit_autoencoder(dense(histories), config, seed=seed, step=step)
+    model = fit_autoencoder(interaction_matrix(histories), config, seed=seed, step=step)
     arrays = {
         "weight_0": model.encode.weight.detach().numpy().T,
         "bias_0": model.encode.bias.detach().numpy(),
@@ -64,7 +64,7 @@ def fit_deep(histories: Histories, config: DeepConfig, *, seed: int, step: Step)
     return TrainedSource("deep", arrays, asdict(config))
 
 
-def dense(histories: Histories) -> Tensor:
+def interaction_matrix(histories: Histories) -> Tensor:
     """The interaction weights, float32[users, items]."""
     matrix = np.zeros((len(histories.users), len(histories.items)), np.float32)
     matrix[

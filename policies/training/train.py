@@ -19,7 +19,7 @@ from rich.progress import Progress as ProgressBars
 
 from bandits.errors import ArtifactError
 from bandits.types import Float32, frozen
-from policies.artifacts.source_artifact import Artifact, Histories, Scale, TrainedSource
+from policies.artifacts.source_artifact import Artifact, Calibration, Histories, TrainedSource
 from policies.sources import load_model
 from policies.training.popular import fit_popular
 
@@ -53,7 +53,7 @@ class TrainConfig:
     deep: DeepConfig = field(default_factory=DeepConfig)
 
 
-def train(
+def train_sources(
     ratings: NDArray[Any],
     items: Sequence[Mapping[str, Any]],
     *,
@@ -139,7 +139,7 @@ def rating_weights(ratings: NDArray[Any]) -> Float32:
     return weights
 
 
-def calibrate(source: TrainedSource, histories: Histories) -> Scale:
+def calibrate(source: TrainedSource, histories: Histories) -> Calibration:
     """Mean and standard deviation of the raw scores of every known user's best candidates."""
     model = load_model(source, len(histories.items))
     best = []
@@ -152,8 +152,8 @@ def calibrate(source: TrainedSource, histories: Histories) -> Scale:
     pooled = pooled[np.isfinite(pooled) & (pooled > model.floor)]
     # nothing to calibrate by: too few items, or all alike
     if pooled.size == 0 or pooled.std() == 0:
-        return Scale()
-    return Scale(float(pooled.mean()), float(pooled.std()))
+        return Calibration()
+    return Calibration(float(pooled.mean()), float(pooled.std()))
 
 
 @contextmanager

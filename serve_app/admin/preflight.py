@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from bandits.errors import SpecError
 from bandits.vw.merge import check_mergeable
 from policies.admission import admit
-from policies.artifacts.fetch import opened
+from policies.artifacts.fetch import load_artifact
 from policies.blend import make_learner
 from policies.catalogue import Catalogue
 from policies.sources import load_sources
@@ -75,7 +75,7 @@ def validate(settings: Settings, specs: Sequence[PolicySpec]) -> None:
         make_learner(spec, salt=b"validation")
         if spec.partitions > 1 and isinstance(spec.learner, VwConfig):
             check_mergeable(spec.learner.args)
-        trained = opened(spec.artifact) if spec.artifact else None
+        trained = load_artifact(spec.artifact) if spec.artifact else None
         load_sources(trained, spec.sources)
         if trained is not None:
             Catalogue.of(trained.catalogue)

@@ -11,7 +11,7 @@ from bandits.log.positions import log_order
 from bandits.log.records import PinRecord, RollbackRecord, WarmStartRecord
 from policies.archive.archive import ArchiveReader
 from policies.fold.checkpoint import Refusal
-from policies.fold.verify import Served
+from policies.fold.verify import ServedSnapshot
 from serve_app.store.checkpoints import Checkpoints, StoredCheckpoint
 from serve_app.store.clients import LOST_ANSWERS, Redis
 from serve_app.store.event_log import LogReader
@@ -174,7 +174,7 @@ class StoredPolicy:
                 if not left:
                     raise
 
-    def served(self) -> tuple[list[Served], list[str]]:
+    def served(self) -> tuple[list[ServedSnapshot], list[str]]:
         """The snapshots as a verification wants them, and the ids of those that are corrupt."""
         good, corrupt = [], []
         for name, published in self.snapshots():
@@ -182,7 +182,7 @@ class StoredPolicy:
                 corrupt.append(name)
             else:
                 good.append(
-                    Served(
+                    ServedSnapshot(
                         name,
                         published.snapshot,
                         published.spec,

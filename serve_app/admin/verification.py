@@ -22,7 +22,7 @@ from policies.archive.archive import ArchiveReader, archive_folder
 from policies.fold.all_partitions import Together, verify_together
 from policies.fold.checkpoint import FoldState, decode_state
 from policies.fold.fold import Fold
-from policies.fold.verify import Served, Verified, verify
+from policies.fold.verify import ServedSnapshot, Verified, verify
 from serve_app.admin.stored_policy import StoredPolicy
 from serve_app.host.build import this_build
 from serve_app.store.checkpoints import StoredCheckpoint
@@ -94,7 +94,7 @@ class ProvenPast:
 
 def verify_policy(
     work: Work,
-    served: Sequence[Served],
+    served: Sequence[ServedSnapshot],
     *,
     start: StoredCheckpoint | None = None,
     jobs: int = 1,
@@ -157,7 +157,7 @@ def seldom_collecting() -> Iterator[None]:
 
 @seldom_collecting()
 def _verify_together(
-    work: Work, count: int, served: Sequence[Served], progress: Progress
+    work: Work, count: int, served: Sequence[ServedSnapshot], progress: Progress
 ) -> tuple[list[Verified], int]:
     histories = work.histories(count)
     # partition 0 first: what its merges name is in the others by then
@@ -198,7 +198,7 @@ def _parts(
 
 @seldom_collecting()
 def _verify_part(
-    work: Work, part: Segment, served: Sequence[Served], progress: Callable[[int], None]
+    work: Work, part: Segment, served: Sequence[ServedSnapshot], progress: Callable[[int], None]
 ) -> tuple[list[Verified], int]:
     stored = work.open()
     proven = [decode_state(data) for data in part.proven]
@@ -238,7 +238,7 @@ def _verify_part(
     return found, fold.learned - first
 
 
-def _within(served: Served, part: Segment) -> bool:
+def _within(served: ServedSnapshot, part: Segment) -> bool:
     at = log_order(served.snapshot.position)
     return (part.start is None or at > log_order(part.start.position)) and (
         part.end is None or at <= log_order(part.end.position)
@@ -254,7 +254,9 @@ def _begin(counts: Any) -> None:
     _learned = counts
 
 
-def _in_process(work: Work, part: Segment, served: Sequence[Served]) -> tuple[list[Verified], int]:
+def _in_process(
+    work: Work, part: Segment, served: Sequence[ServedSnapshot]
+) -> tuple[list[Verified], int]:
     def count(learned: int) -> None:
         _learned[part.number] = learned
 

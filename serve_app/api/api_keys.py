@@ -33,7 +33,7 @@ from bandits.errors import (
     StartupError,
     UnauthorizedError,
 )
-from policies.typed_yaml import parse_yaml, read
+from policies.typed_yaml import as_type, parse_yaml
 
 ScopeName = Literal["rank", "reward", "admin"]
 SCOPES: tuple[ScopeName, ...] = get_args(ScopeName)
@@ -75,7 +75,7 @@ def read_keys(path: Path) -> dict[str, Key]:
             raise StartupError(f"{path} can be written by everybody: chmod 600", "keys_file")
         text = path.read_bytes()
         raw = msgspec.json.decode(text) if path.suffix == ".json" else parse_yaml(text)
-        return read({} if raw is None else raw, dict[KeyId, Key])
+        return as_type({} if raw is None else raw, dict[KeyId, Key])
     except OSError as error:
         raise StartupError(f"{path}: {error.strerror}", "keys_file") from error
     except InvalidFieldError as error:

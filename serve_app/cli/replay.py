@@ -19,7 +19,7 @@ from rich.text import Text
 
 from bandits.errors import InvalidFieldError, ReplayError
 from policies.spec import PolicySpec, decode_spec
-from policies.typed_yaml import parse_yaml, read
+from policies.typed_yaml import as_type, parse_yaml
 from serve_app.admin.open import opened
 from serve_app.cli.terminal import table, words
 from serve_app.host.placement import on_node_for
@@ -322,7 +322,7 @@ def csv_columns(text: str | None) -> CsvColumns | None:
     if text is None:
         return None
     try:
-        return read(parse_yaml(text), CsvColumns)
+        return as_type(parse_yaml(text), CsvColumns)
     except InvalidFieldError as error:
         at = f"{error.target}: " if error.target else ""
         raise ReplayError(f"--columns: {at}{error.message}", "columns") from error

@@ -13,7 +13,7 @@ import msgspec
 from bandits.errors import BanditloopError, LogUnavailableError, SnapshotError
 from bandits.features.hashing import partition_of
 from bandits.log.records import ActivationRecord, CatalogueRecord, DecisionRecord, RewardRecord
-from policies.artifacts.fetch import opened
+from policies.artifacts.fetch import load_artifact
 from policies.catalogue import Catalogue
 from policies.ranker import Ranker
 from policies.requests import Item, RankRequest
@@ -59,7 +59,7 @@ class RedisPolicyService:
         self._writer = writer
         self._keys = Keys(spec.name)
         self._logs = partitions(spec.name, spec.partitions)
-        trained = opened(spec.artifact) if spec.artifact else None
+        trained = load_artifact(spec.artifact) if spec.artifact else None
         self.sources = load_sources(trained, spec.sources)
         self.ranker = Ranker(spec, list(self.sources.values()), salt=salt)
         self.follower = Follower(

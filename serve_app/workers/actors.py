@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 
-from policies.artifacts.fetch import opened
+from policies.artifacts.fetch import load_artifact
 from policies.spec import PolicySpec
 from serve_app.host.environment import collect_rarely
 from serve_app.host.json_logs import configure_logging
@@ -106,7 +106,7 @@ class LearnerActor(WorkerActor):
         pace_s = PACE_S
         while not stop.is_set():
             try:
-                trained = opened(spec.artifact) if spec.artifact else None
+                trained = load_artifact(spec.artifact) if spec.artifact else None
                 return make_loop(settings, spec, partition, trained, generation)
             except Exception:
                 log.exception(

@@ -11,7 +11,7 @@ from bandits.errors import ReplayError
 from bandits.types import Interaction, Pmf, Policy, Snapshot, check_pmf
 from policies.admission import check_learner
 from policies.artifacts.learner_model import TrainedModel, decode_trained
-from policies.artifacts.trained_on import LearnedRows, Learning
+from policies.artifacts.trained_on import LearnedRows, RowSampler
 from policies.blend import load_policy, make_learner
 from policies.spec import PolicySpec
 from simulator.learners.online import check_blend, featurise_row, salt_of
@@ -38,7 +38,7 @@ def train_on_log(
     """
     check_learner(spec)
     check_blend(spec)
-    learner, learned, learning = make_learner(spec, salt=b""), 0, Learning()
+    learner, learned, learning = make_learner(spec, salt=b""), 0, RowSampler()
     read = list(pieces)
     for piece in read:
         for batch in piece.batches():

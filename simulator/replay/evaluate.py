@@ -16,7 +16,7 @@ from bandits.errors import ReplayError
 from bandits.statistics.intervals import INTERVALS, REPLICATES, Interval
 from bandits.statistics.moments import add_rows
 from bandits.types import Float64
-from policies.artifacts.trained_on import Seen
+from policies.artifacts.trained_on import RowOverlap
 from simulator.logs.left_out import LeftOut, left_out_of
 from simulator.logs.rows import (
     NONE_WAIT,
@@ -136,7 +136,7 @@ class OpeTally:
     last_ms: int = 0
     total_reward: float = 0.0
     min_propensity: float = 1.0
-    seen: dict[str, Seen] = field(default_factory=dict)
+    seen: dict[str, RowOverlap] = field(default_factory=dict)
     estimates: dict[tuple[str, str], Estimator | Slope] = field(default_factory=dict)
     differences: dict[tuple[str, str, str], Difference] = field(default_factory=dict)
 
@@ -202,7 +202,9 @@ class OpePlan:
         """A tally of no rows."""
         question = self.question
         out = OpeTally(ChartSums([target.name for target in question.targets]))
-        out.seen = {target.name: Seen() for target in question.targets if provenance_of(target)}
+        out.seen = {
+            target.name: RowOverlap() for target in question.targets if provenance_of(target)
+        }
         for target in question.targets:
             for name in self.estimators(target):
                 parameters = question.parameters.get(name, {})

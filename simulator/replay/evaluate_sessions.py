@@ -15,7 +15,7 @@ import numpy as np
 from bandits.errors import ReplayError
 from bandits.statistics.intervals import INTERVALS, REPLICATES, Interval
 from bandits.types import Float64
-from policies.artifacts.trained_on import Seen
+from policies.artifacts.trained_on import RowOverlap
 from simulator.logs.left_out import BAD, LeftOut, left_out_of
 from simulator.logs.rows import LoggedDecision, Piece, caution_of, key_of, no_rows_error
 from simulator.ope.charts import Charts
@@ -234,7 +234,7 @@ def evaluate_sessions(
         ReplayError: the log is empty, or does not say whose decisions they are.
         BadRowError: a row is malformed.
     """
-    seen = {target.name: Seen() for target in question.targets}
+    seen = {target.name: RowOverlap() for target in question.targets}
     read: list[LoggedDecision] = []
     for piece in pieces:
         for batch in piece.batches():

@@ -10,7 +10,7 @@ import numpy as np
 
 from bandits.features.hashing import UInt64
 from bandits.log.positions import log_order
-from policies.artifacts.trained_on import LearnedRows, Learning, Seen
+from policies.artifacts.trained_on import LearnedRows, RowOverlap, RowSampler
 from simulator.logs.rows import LogBatch, LoggedDecision, Piece
 from simulator.ope.verdict import Verdict
 
@@ -37,11 +37,11 @@ class Doubt:
 class Provenance(Protocol):
     """What is known of the rows that a policy learned from."""
 
-    def count(self, seen: Seen, piece: Piece, batch: LogBatch) -> None:
+    def count(self, seen: RowOverlap, piece: Piece, batch: LogBatch) -> None:
         """Add how many rows of a batch are among them. ``piece``: what the batch is of."""
         ...
 
-    def doubt(self, seen: Seen, rows: int) -> Doubt | None:
+    def doubt(self, seen: RowOverlap, rows: int) -> Doubt | None:
         """What that means for estimates on ``rows`` rows."""
         ...
 
@@ -52,10 +52,10 @@ class UnknownRows:
 
     reason: str = UNKNOWN
 
-    def count(self, seen: Seen, piece: Piece, batch: LogBatch) -> None:
+    def count(self, seen: RowOverlap, piece: Piece, batch: LogBatch) -> None:
         """Nothing can be counted."""
 
-    def doubt(self, seen: Seen, rows: int) -> Doubt | None:  # noqa: ARG002 - see Provenance
+    def doubt(self, seen: RowOverlap, rows: int) -> Doubt | None:  # noqa: ARG002 - see Provenance
         """See Provenance."""
         return Doubt("weak", self.reason)
 
@@ -66,12 +66,12 @@ class TrainedRows:
 
     learned: LearnedRows
 
-    def count(self, seen: Seen, piece: Piece, batch: LogBatch) -> None:
+    def count(self, seen: RowOverlap, piece: Piece, batch: LogBatch) -> None:
         """See Provenance."""
         if len(batch.decisions) == len(batch):
             seen.count(self.learned, *hashes_of(piece, batch))
 
-    def doubt(self, seen: Seen, rows: int) -> Doubt | None:
+    def doubt(self, seen: RowOverlap, rows: int) -> Doubt | None:
         """See Provenance."""
         share = seen.share(self.learned)
         if not share:
@@ -91,7 +91,7 @@ class ServiceLog:
     policy: str
     position: str
 
-    def count(self, seen: Seen, piece: Piece, batch: LogBatch) -> None:
+    def count(self, seen: RowOverlap, piece: Piece, batch: LogBatch) -> None:
         """See Provenance."""
         archive = getattr(_within(piece), "policy", None)
         if archive is None:
@@ -101,7 +101,7 @@ class ServiceLog:
         seen.placed += len(batch)
         seen.placed_again += int((batch.times_ms <= through).sum()) if mine else 0
 
-    def doubt(self, seen: Seen, rows: int) -> Doubt | None:
+    def doubt(self, seen: RowOverlap, rows: int) -> Doubt | None:
         """See Provenance."""
         if not seen.placed_again:
             return None
@@ -120,7 +120,7 @@ def provenance_of(policy: Any) -> Provenance | None:
 
 
 def count_seen(
-    seen: Mapping[str, Seen], targets: Iterable[Any], piece: Piece, batch: LogBatch
+    seen: Mapping[str, RowOverlap], targets: Iterable[Any], piece: Piece, batch: LogBatch
 ) -> None:
     """How many rows of a batch each policy has learned from."""
     for target in targets:
@@ -129,14 +129,16 @@ def count_seen(
             provenance.count(seen[target.name], piece, batch)
 
 
-def doubts_of(targets: Iterable[Any], seen: Mapping[str, Seen], rows: int) -> dict[str, Doubt]:
+def doubts_of(
+    targets: Iterable[Any], seen: Mapping[str, RowOverlap], rows: int
+) -> dict[str, Doubt]:
     """Of the policies whose estimates cannot be taken as they are, because of what they learned from."""
     found = ((target.name, provenance_of(target)) for target in targets)
     doubts = {name: each.doubt(seen[name], rows) for name, each in found if each is not None}
     return {name: doubt for name, doubt in doubts.items() if doubt is not None}
 
 
-def learn_from(learning: Learning, piece: Piece, batch: LogBatch) -> None:
+def learn_from(learning: RowSampler, piece: Piece, batch: LogBatch) -> None:
     """A model learns from a batch of a piece."""
     learning.add(_name(piece), *hashes_of(piece, batch), batch.times_ms.tolist())
 

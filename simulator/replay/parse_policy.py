@@ -8,7 +8,7 @@ import msgspec
 from bandits.errors import InvalidFieldError, ReplayError
 from bandits.vw.options import Command, read_command
 from policies.spec import PolicySpec, load_spec
-from policies.typed_yaml import parse_yaml, read
+from policies.typed_yaml import as_type, parse_yaml
 from simulator.learners.trained import read_trained
 from simulator.ope.targets import (
     ColumnTarget,
@@ -114,7 +114,7 @@ def parse_policy(text: str) -> ParsedPolicy:
             f"{text!r} is no policy: uniform, logging, {{kind: ...}}, or a file", "policy"
         )
     try:
-        kind: PolicyArgument = read(raw, PolicyArgument)  # type: ignore[arg-type] # a union
+        kind: PolicyArgument = as_type(raw, PolicyArgument)  # type: ignore[arg-type] # a union
     except InvalidFieldError as error:
         raise ReplayError(f"{text}: {error.message}", "policy") from error
     return target_of(kind)

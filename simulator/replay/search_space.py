@@ -8,7 +8,7 @@ import numpy as np
 
 from bandits.errors import InvalidFieldError, SpecError
 from policies.spec import PolicySpec, load_spec, read_spec, spec_of
-from policies.typed_yaml import choices, parse_yaml, read
+from policies.typed_yaml import as_type, choices, parse_yaml
 
 
 class ChoiceDomain(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -58,7 +58,7 @@ def load_space(path: Path) -> tuple[SearchSpace, PolicySpec]:
         SpecError: names the field.
     """
     try:
-        space = read(parse_yaml(path.read_bytes()), SearchSpace)
+        space = as_type(parse_yaml(path.read_bytes()), SearchSpace)
     except InvalidFieldError as error:
         at = f"{error.target}: " if error.target else ""
         raise SpecError(f"{path}: {at}{error.message}", error.target or "search") from error
@@ -104,7 +104,7 @@ def _domain(at: str, raw: dict[str, Any]) -> ChoiceDomain | UniformDomain | LogU
             f"vary.{at}",
         )
     try:
-        domain = read(raw, kind)
+        domain = as_type(raw, kind)
     except InvalidFieldError as error:
         where = ".".join(filter(None, ("vary", at, error.target)))
         raise SpecError(f"{where}: {error.message}", where) from error

@@ -117,10 +117,10 @@ def load_world(data_path: Path | None = None) -> MovieLensWorld:
 
 def train_movielens(world: MovieLensWorld, out: Path, *, seed: int) -> str:
     """Fit the sources with a progress bar and write the artifact; its version."""
-    from policies.training.train import progress_bars, train
+    from policies.training.train import progress_bars, train_sources
 
     with progress_bars() as progress:
-        fitted = train(world.train_ratings, world.catalogue, seed=seed, progress=progress)
+        fitted = train_sources(world.train_ratings, world.catalogue, seed=seed, progress=progress)
     return artifact.write(fitted, out)
 
 

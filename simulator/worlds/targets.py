@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from bandits.errors import InvalidFieldError
 from bandits.exploration import Positive
 from bandits.types import Float64, Pmf
-from policies.typed_yaml import parse_yaml, read
+from policies.typed_yaml import as_type, parse_yaml
 from simulator.logs.rows import LoggedDecision
 from simulator.ope.targets import RowTarget
 from simulator.worlds.synthetic import SyntheticWorld
@@ -131,7 +131,7 @@ def target_named(text: str) -> KnownTargetKind:
     try:
         raw = parse_yaml(text)
         given = {"kind": raw} if isinstance(raw, str) else raw
-        kind: KnownTargetKind = read(given, KnownTargetKind)  # type: ignore[arg-type] # a union
+        kind: KnownTargetKind = as_type(given, KnownTargetKind)  # type: ignore[arg-type] # a union
     except InvalidFieldError as error:
         raise InvalidFieldError(
             f"--target: {text}: {error.message}; use uniform, softmax, best,"

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policies.artifacts.source_artifact import Artifact, Histories, Scale, TrainedSource
+from policies.artifacts.source_artifact import Artifact, Calibration, Histories, TrainedSource
 from policies.catalogue import Catalogue, Item
 from policies.sources import CandidateSource, LocalSource, SourceRequest, load_sources
 from policies.sources.remote import ROUNDS
@@ -54,7 +54,7 @@ def make_artifact() -> Artifact:
                 "weight_1": normal(6, N_ITEMS),
                 "bias_1": normal(N_ITEMS),
             },
-            scale=Scale(-3.0, 0.7),
+            scale=Calibration(-3.0, 0.7),
         ),
         # Many ties, and items nobody interacted with.
         "popular": TrainedSource(

@@ -18,13 +18,13 @@ from policies.artifacts import source_artifact as artifact
 from policies.artifacts.source_artifact import Artifact
 from policies.sources import LocalSource, SourceRequest, load_model, load_sources
 from policies.training.cf import AlsConfig, KnnConfig, fit_als, user_items
-from policies.training.deep import DeepConfig, dense, fit_autoencoder, fit_deep
+from policies.training.deep import DeepConfig, fit_autoencoder, fit_deep, interaction_matrix
 from policies.training.train import (
     TrainConfig,
     make_histories,
     progress_bars,
     rating_weights,
-    train,
+    train_sources,
 )
 
 N_USERS, N_ITEMS = 120, 60
@@ -50,7 +50,7 @@ def make_ratings(seed: int = 0) -> NDArray[Any]:
 
 @pytest.fixture(scope="module")
 def trained() -> Artifact:
-    return train(make_ratings(), CATALOGUE, config=CONFIG, seed=1)
+    return train_sources(make_ratings(), CATALOGUE, config=CONFIG, seed=1)
 
 
 @pytest.mark.parametrize("name", ["als", "item_knn", "deep"])
@@ -71,9 +71,9 @@ def test_the_autoencoder_is_served_as_torch_computes_it() -> None:
     """Log-probabilities within 1e-5, relative."""
     histories = make_histories(make_ratings())
     model = load_model(fit_deep(histories, CONFIG.deep, seed=3, step=_quiet), N_ITEMS)
-    peer = fit_autoencoder(dense(histories), CONFIG.deep, seed=3, step=_quiet)
+    peer = fit_autoencoder(interaction_matrix(histories), CONFIG.deep, seed=3, step=_quiet)
     with torch.no_grad():
-        expected = torch.log_softmax(peer(dense(histories)), dim=1).numpy()
+        expected = torch.log_softmax(peer(interaction_matrix(histories)), dim=1).numpy()
     for user in range(N_USERS):
         indices, weights = histories.row(user)
         np.testing.assert_allclose(
@@ -128,12 +128,12 @@ def test_the_same_seed_gives_the_same_bytes(trained: Artifact, tmp_path: Path) -
     """Whatever torch's global generator and number of threads are, which training leaves as they were."""
     torch.manual_seed(99)
     before, threads = torch.random.get_rng_state(), torch.get_num_threads()
-    again = train(make_ratings(), CATALOGUE, config=CONFIG, seed=1)
+    again = train_sources(make_ratings(), CATALOGUE, config=CONFIG, seed=1)
     assert torch.equal(torch.random.get_rng_state(), before)
     assert torch.get_num_threads() == threads
     assert artifact.write(trained, tmp_path) == artifact.write(again, tmp_path)
     assert (
-        artifact.write(train(make_ratings(), CATALOGUE, config=CONFIG, seed=2), tmp_path)
+        artifact.write(train_sources(make_ratings(), CATALOGUE, config=CONFIG, seed=2), tmp_path)
         != trained.version
     )
 
@@ -145,7 +145,7 @@ def test_another_process_with_another_number_of_threads_gives_the_same_bytes(
 import sys, torch; sys.path.insert(0, {str(Path(__file__).parent)!r}); torch.set_num_threads(3)
 from pathlib import Path
 from test_training import *
-print(artifact.write(train(make_ratings(), CATALOGUE, config=CONFIG, seed=1), Path({str(tmp_path)!r})))
+print(artifact.write(train_sources(make_ratings(), CATALOGUE, config=CONFIG, seed=1), Path({str(tmp_path)!r})))
 """
     other = subprocess.run(
         [sys.executable, "-W", "error", "-c", code], check=True, capture_output=True, timeout=100
@@ -155,7 +155,7 @@ print(artifact.write(train(make_ratings(), CATALOGUE, config=CONFIG, seed=1), Pa
 
 def test_the_order_of_the_ratings_does_not_matter(trained: Artifact) -> None:
     ratings = make_ratings()
-    shuffled = train(
+    shuffled = train_sources(
         ratings[::-1],
         CATALOGUE,
         config=replace(CONFIG, deep=replace(CONFIG.deep, epochs=1)),
@@ -183,7 +183,9 @@ def test_scores_are_calibrated(trained: Artifact, name: str, tmp_path: Path) -> 
 
 def test_progress_is_told() -> None:
     told: list[tuple[str, int, int]] = []
-    train(make_ratings(), CATALOGUE, config=CONFIG, progress=lambda *step: told.append(step))
+    train_sources(
+        make_ratings(), CATALOGUE, config=CONFIG, progress=lambda *step: told.append(step)
+    )
     last = {source: (done, total) for source, done, total in told}
     assert last == {"als": (5, 5), "item_knn": (1, 1), "deep": (30, 30), "popular": (1, 1)}
     with progress_bars() as show:
@@ -208,7 +210,7 @@ def test_seen_but_not_liked(tmp_path: Path) -> None:
     """An interaction of weight 0 teaches nothing, and is still never proposed."""
     ratings = make_ratings()
     ratings["rating"][ratings["rating"] < 3] = 0
-    made = train(ratings, CATALOGUE, config=CONFIG)
+    made = train_sources(ratings, CATALOGUE, config=CONFIG)
     assert (made.histories.weights == 0).sum() == 3 * N_USERS
     assert len(user_items(made.histories).data) == 10 * N_USERS
     artifact.write(made, tmp_path)
@@ -225,18 +227,18 @@ def test_a_bad_rating_is_refused(rating: float) -> None:
     ratings = make_ratings()
     ratings["rating"][5] = rating
     with pytest.raises(ArtifactError, match="finite and not negative"):
-        train(ratings, CATALOGUE, config=CONFIG)
+        train_sources(ratings, CATALOGUE, config=CONFIG)
 
 
 def test_ratings_that_are_none_are_refused() -> None:
     for bad in (make_ratings()[:0], make_ratings()[["user", "rating"]]):
         with pytest.raises(ArtifactError, match="fields user, item"):
-            train(bad, CATALOGUE, config=CONFIG)
+            train_sources(bad, CATALOGUE, config=CONFIG)
 
 
 def test_a_rated_item_must_be_in_the_catalogue() -> None:
     with pytest.raises(ArtifactError, match="item '59' is rated, but not in the catalogue"):
-        train(make_ratings(), CATALOGUE[:-1], config=CONFIG)
+        train_sources(make_ratings(), CATALOGUE[:-1], config=CONFIG)
 
 
 @pytest.mark.parametrize("library", ["torch", "implicit"])

@@ -23,7 +23,7 @@ from policies.catalogue import Catalogue
 from policies.fold.all_partitions import Together
 from policies.fold.checkpoint import FoldState
 from policies.fold.partition import PartitionFold, merge_models
-from policies.fold.verify import Served
+from policies.fold.verify import ServedSnapshot
 from policies.spec import PolicySpec
 
 BUILD = {"machine": "test"}
@@ -63,7 +63,7 @@ class Partitions:
         self.folds = [self.fold(partition) for partition in range(spec.partitions)]
         self.read = [0] * spec.partitions
         self.merges: list[MergeRecord] = []
-        self.served: list[Served] = []
+        self.served: list[ServedSnapshot] = []
         self.catch_up()
 
     def fold(self, partition: int, state: FoldState | None = None) -> PartitionFold:
@@ -149,7 +149,7 @@ class Partitions:
                 self.append(partition, record)
         snapshot = self.folds[0].snapshot()
         self.served.append(
-            Served(
+            ServedSnapshot(
                 f"s{self.number}",
                 snapshot,
                 self.spec.digest,

@@ -8,9 +8,9 @@ import pytest
 from msgspec import inspect
 
 from bandits.errors import ArtifactError, BanditloopError, InvalidFieldError
-from policies.artifacts.fetch import opened
+from policies.artifacts.fetch import load_artifact
 from policies.spec import PolicySpec, load_spec
-from policies.typed_yaml import choices, parse_yaml, read
+from policies.typed_yaml import as_type, choices, parse_yaml
 from serve_app.api.api_keys import Key, KeyId, read_keys
 from serve_app.cli.replay import csv_columns
 from simulator.logs.csv_log import CsvColumns
@@ -136,7 +136,7 @@ def test_whatever_is_mistyped_the_error_says_where_has_the_choices_and_suggests_
     whole: Any, raw: Any, at: str, right: str, all_of_them: set[str]
 ) -> None:
     with pytest.raises(InvalidFieldError) as caught:
-        read(raw, whole)
+        as_type(raw, whole)
     assert caught.value.target == at
     assert f"did you mean {right}?" in caught.value.message
     listed = caught.value.message.rpartition("there ")[2].split(" ", 1)[1].split(", ")
@@ -174,17 +174,17 @@ def test_the_walk_reaches_what_it_should() -> None:
 )
 def test_other_mistakes_say_what_there_is_to_choose_from_too(raw: Any, says: str) -> None:
     with pytest.raises(InvalidFieldError) as caught:
-        read(raw, PolicySpec)
+        as_type(raw, PolicySpec)
     assert says in caught.value.message
 
 
 def test_of_a_mapping_the_entry_at_fault_is_named() -> None:
     good = {"hash": "0" * 64, "scopes": ["rank"]}
     with pytest.raises(InvalidFieldError) as caught:
-        read({"first": good, "shop": {**good, "rate": 0}, "third": good}, dict[KeyId, Key])
+        as_type({"first": good, "shop": {**good, "rate": 0}, "third": good}, dict[KeyId, Key])
     assert caught.value.target == "shop.rate"
     with pytest.raises(InvalidFieldError) as caught:
-        read({"spec": "s", "vary": {"floor": {}, "limit": 5}}, SearchSpace)
+        as_type({"spec": "s", "vary": {"floor": {}, "limit": 5}}, SearchSpace)
     assert caught.value.target == "vary.limit"
 
 
@@ -299,5 +299,5 @@ def test_an_artifact_that_is_not_there_is_told_by_its_key_and_how_it_is_made(
     with pytest.raises(
         ArtifactError, match=rf"artifact: .*{where}.*banditloop train --out "
     ) as caught:
-        opened(str(tmp_path / where))
+        load_artifact(str(tmp_path / where))
     assert caught.value.target == "artifact"

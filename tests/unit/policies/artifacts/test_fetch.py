@@ -5,7 +5,7 @@ import pytest
 
 from bandits.errors import ArtifactError
 from policies.artifacts import fetch as stored_artifact
-from policies.artifacts.fetch import opened, pinned
+from policies.artifacts.fetch import load_artifact, pinned
 from policies.artifacts.source_artifact import Artifact, Histories, TrainedSource, write
 
 
@@ -30,23 +30,23 @@ def versions(tmp_path) -> list[str]:
 def test_of_a_root_the_version_in_use_and_of_a_version_that_one(tmp_path, cache, versions, scheme):
     root = f"{scheme}{tmp_path / 'shop'}"
     assert pinned(root) == pinned(f"{root}/{versions[1]}") == f"{root}/{versions[1]}"
-    assert opened(root).version == versions[1]
-    assert opened(f"{root}/{versions[0]}").version == versions[0]
+    assert load_artifact(root).version == versions[1]
+    assert load_artifact(f"{root}/{versions[0]}").version == versions[0]
 
 
 def test_what_was_fetched_once_needs_no_second_look_and_is_checked(tmp_path, cache, versions):
     uri = f"file://{tmp_path / 'shop'}/{versions[0]}"
-    opened(uri)
+    load_artifact(uri)
     (tmp_path / "shop").rename(tmp_path / "gone")
     (cache / versions[0] / "manifest.json").write_text("{}")
     with pytest.raises(ArtifactError):
-        opened(f"{cache / versions[0]}")
+        load_artifact(f"{cache / versions[0]}")
     assert [each.name for each in cache.iterdir()] == [versions[0]]
 
 
 @pytest.mark.parametrize("where", ["file:///nowhere/at/all", "nonsense://x/y", "/nowhere/at/all"])
 def test_what_is_not_there_is_one_readable_error(cache, where):
     with pytest.raises(ArtifactError):
-        opened(where)
+        load_artifact(where)
     with pytest.raises(ArtifactError):
         pinned(where)

@@ -11,7 +11,7 @@ import pytest
 
 from bandits.errors import ArtifactError
 from policies.artifacts import source_artifact as artifact
-from policies.artifacts.source_artifact import Artifact, Histories, Scale, TrainedSource
+from policies.artifacts.source_artifact import Artifact, Calibration, Histories, TrainedSource
 
 
 def small(**changes: Any) -> Artifact:
@@ -27,7 +27,7 @@ def small(**changes: Any) -> Artifact:
         "popular",
         {"counts": np.arange(3, dtype=np.float32)},
         {"x": 1.5},
-        Scale(0.5, 2.0),
+        Calibration(0.5, 2.0),
         {"n": 3.0},
     )
     catalogue = (
@@ -56,7 +56,7 @@ def test_round_trip(tmp_path: Path) -> None:
     assert (source.kind, source.config, source.scale, source.metrics) == (
         "popular",
         {"x": 1.5},
-        Scale(0.5, 2.0),
+        Calibration(0.5, 2.0),
         {"n": 3},
     )
     assert np.array_equal(source.array("counts", 3), [0, 1, 2])

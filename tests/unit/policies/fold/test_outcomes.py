@@ -28,7 +28,7 @@ from policies.fold import fold as folding
 from policies.fold.checkpoint import Refusal, decode_state
 from policies.fold.fold import Fold
 from policies.fold.partition import PartitionFold
-from policies.fold.verify import Served, verify
+from policies.fold.verify import ServedSnapshot, verify
 from policies.spec import PolicySpec, RemoteSource, VwConfig
 from simulator.doctor.checks.references import MissingBlobs, ReferencedBlobs
 from simulator.logs.archive import policy_pieces
@@ -229,7 +229,9 @@ def test_what_the_bytes_show_is_refused_alike_by_all_and_learning_goes_on(name, 
     for entry in log.entries:
         fold.apply([entry])
         if entry.id == f"{AT + 15_000}-0":
-            served.append(Served("s", fold.snapshot(), fold.spec_id, fold.catalogue.digest, {}))
+            served.append(
+                ServedSnapshot("s", fold.snapshot(), fold.spec_id, fold.catalogue.digest, {})
+            )
     assert {(each.position, each.kind) for each in told} == {(f"{AT}-0", kind)}
     assert all(why in each.reason for each in told)
     assert counted(fold, kind) == 1

@@ -5,7 +5,7 @@ import pytest
 
 from bandits.errors import ArtifactError
 from policies.artifacts import source_artifact as artifact
-from policies.artifacts.source_artifact import Artifact, Histories, Scale, TrainedSource
+from policies.artifacts.source_artifact import Artifact, Calibration, Histories, TrainedSource
 from policies.catalogue import Catalogue, Item
 from policies.sources import LocalSource, SourceRequest, load_sources
 from policies.sources.blocks import LOOK_AT, Blocks
@@ -33,7 +33,9 @@ HISTORIES = Histories(ITEMS, ("known",), np.array([0, 4]), USER, np.ones(4, np.f
 
 def make_artifact(*, blocks: bool) -> Artifact:
     arrays = ARRAYS if blocks else {"item_factors": FACTORS}
-    return Artifact((), HISTORIES, {"als": TrainedSource("als", arrays, CONFIG, Scale(0.5, 2.0))})
+    return Artifact(
+        (), HISTORIES, {"als": TrainedSource("als", arrays, CONFIG, Calibration(0.5, 2.0))}
+    )
 
 
 def make_source(*, blocks: bool) -> LocalSource:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from bandits.errors import ArtifactError, SourceError, SpecError
-from policies.artifacts.source_artifact import Artifact, Histories, Scale, TrainedSource
+from policies.artifacts.source_artifact import Artifact, Calibration, Histories, TrainedSource
 from policies.catalogue import Catalogue, Item
 from policies.sources import LocalSource, SourceRequest, load_model, load_sources
 from policies.sources.remote import MAX_ANSWER_BYTES, HttpSource
@@ -63,7 +63,7 @@ def test_item_knn_proposes_only_neighbours() -> None:
             "similarities": np.ones((3, 1), np.float32),
         },
     )
-    found = _local(one, Scale(2.0, 4.0), n_items=3).propose(SourceRequest(None, ("0",)), 3)
+    found = _local(one, Calibration(2.0, 4.0), n_items=3).propose(SourceRequest(None, ("0",)), 3)
     assert found.ids == ("1",)
     assert found.scores.tolist() == [-0.25]
     assert found.score_items is not None
@@ -72,7 +72,10 @@ def test_item_knn_proposes_only_neighbours() -> None:
 
 def test_popular_never_proposes_what_nobody_chose() -> None:
     source = TrainedSource("popular", {"counts": np.array([2, 0, 5], np.float32)})
-    assert _local(source, Scale(1.0, 2.0), n_items=3).propose(SourceRequest(), 9).ids == ("2", "0")
+    assert _local(source, Calibration(1.0, 2.0), n_items=3).propose(SourceRequest(), 9).ids == (
+        "2",
+        "0",
+    )
 
 
 def test_deep_scores_are_log_probabilities_plus_log_activity() -> None:
@@ -83,13 +86,13 @@ def test_deep_scores_are_log_probabilities_plus_log_activity() -> None:
 def test_scores_are_standardised_with_the_artifacts_constants() -> None:
     plain, scaled = (
         _local(ALS, scale).propose(SourceRequest(None, ("3",)), 9)
-        for scale in (Scale(), Scale(2.0, 0.5))
+        for scale in (Calibration(), Calibration(2.0, 0.5))
     )
     assert plain.ids == scaled.ids
     np.testing.assert_allclose(scaled.scores, (plain.scores - 2) / 0.5, rtol=1e-5)
 
 
-def _local(source: TrainedSource, scale: Scale, n_items: int = N) -> LocalSource:
+def _local(source: TrainedSource, scale: Calibration, n_items: int = N) -> LocalSource:
     histories = Histories(
         tuple(map(str, range(n_items))),
         (),
@@ -129,15 +132,21 @@ def test_arrays_that_do_not_fit_are_refused(source: TrainedSource) -> None:
 
 
 @pytest.mark.parametrize(
-    "scale", [Scale(std=0.0), Scale(std=-1.0), Scale(mean=float("nan")), Scale(std=float("inf"))]
+    "scale",
+    [
+        Calibration(std=0.0),
+        Calibration(std=-1.0),
+        Calibration(mean=float("nan")),
+        Calibration(std=float("inf")),
+    ],
 )
-def test_a_scale_that_is_none_is_refused(scale: Scale) -> None:
+def test_a_scale_that_is_none_is_refused(scale: Calibration) -> None:
     with pytest.raises(ArtifactError, match="is not a scale"):
         _local(ALS, scale)
 
 
 def test_sources_come_in_the_specs_order() -> None:
-    histories = _local(ALS, Scale())._histories
+    histories = _local(ALS, Calibration())._histories
     made = Artifact((), histories, {"als": ALS, "deep": DEEP})
     assert list(load_sources(made)) == ["als", "deep"]
     asked = [

@@ -18,7 +18,7 @@ from support.fakes import SALT
 from typer.testing import CliRunner
 
 from policies.artifacts.learner_model import TrainedModel, decode_trained
-from policies.artifacts.trained_on import KEPT, LearnedRows, Learning, Seen
+from policies.artifacts.trained_on import KEPT, LearnedRows, RowOverlap, RowSampler
 from policies.spec import PolicySpec
 from serve_app.cli.main import app
 from serve_app.cli.train import app as train_app
@@ -300,7 +300,7 @@ def test_the_sample_of_a_long_log_is_the_same_in_any_pieces_and_finds_small_part
     rng = np.random.default_rng(0)
     placed, said = rng.integers(0, 2**64, (2, 100_000), np.uint64)
     said[::10] = said[0]
-    whole, pieces = Learning(), Learning()
+    whole, pieces = RowSampler(), RowSampler()
     whole.add("log", placed, said, [])
     for start in range(0, 100_000, 7001):
         rows = slice(start, start + 7001)
@@ -313,17 +313,17 @@ def test_the_sample_of_a_long_log_is_the_same_in_any_pieces_and_finds_small_part
     assert len(one.placed.hashes) == 8 * KEPT
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(one), type=LearnedRows) == one
     for rows, share in ((slice(500, 1000), 1.0), (slice(0, 100_000), 1.0), (slice(0, 0), 0.0)):
-        seen = Seen()
+        seen = RowOverlap()
         seen.count(one, placed[rows], said[rows])
         assert seen.share(one) == share
     for part in (0.05, 0.3):
         mixed = np.where(
             rng.random(20_000) < part, placed[:20_000], rng.integers(0, 2**64, 20_000, np.uint64)
         )
-        seen = Seen()
+        seen = RowOverlap()
         seen.count(one, mixed, rng.integers(0, 2**64, 20_000, np.uint64))
         assert seen.share(one) == pytest.approx(part, abs=5 * (part * (1 - part) / 3200) ** 0.5)
-        nothing = Seen()
+        nothing = RowOverlap()
         nothing.count(
             one,
             rng.integers(0, 2**64, 20_000, np.uint64),
