@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from bandits.errors import BanditloopError
     from bandits.exploration import EpsilonGreedy, Greedy, LinTs, LinUcb, Softmax, SquareCB
     from bandits.log.join import JoinRule
-    from bandits.ridge.learner import RidgeConfig, RidgeLearner
+    from bandits.ridge.config import RidgeConfig
+    from bandits.ridge.learner import RidgeLearner
     from bandits.types import (
         ActionSet,
         Context,
@@ -47,7 +48,8 @@ else:
                 "SquareCB",
             ],
             "bandits.log.join": ["JoinRule"],
-            "bandits.ridge.learner": ["RidgeConfig", "RidgeLearner"],
+            "bandits.ridge.config": ["RidgeConfig"],
+            "bandits.ridge.learner": ["RidgeLearner"],
             "bandits.types": [
                 "ActionSet",
                 "Context",

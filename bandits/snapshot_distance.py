@@ -1,23 +1,18 @@
 """How far two snapshots of one position are apart: 0 within a build, rounding across builds."""
 
 import math
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import numpy as np
 
 from bandits.errors import SnapshotError
-from bandits.ridge import learner as ridge
+from bandits.learner_kinds import LearnerKind
 from bandits.types import Snapshot
-from bandits.vw import learner as vw
 
 # The arrays in a payload by kind of snapshot, with their type; everything else has to be the same.
 _ARRAYS = {
-    ridge.KIND: {
-        **dict.fromkeys(("weights", "bias", "covariance", "shift", "shrink"), "<f8"),
-        **dict.fromkeys(("weight_draws", "bias_draws"), "<f4"),
-    },
-    vw.WEIGHTS_KIND: {"values": "<f4"},
+    name: arrays for kind in get_args(LearnerKind) for name, arrays in kind.snapshots.items()
 }
 
 

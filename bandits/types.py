@@ -1,6 +1,6 @@
 """Core types. All frozen, all arrays read-only; K is the number of actions of one decision."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -133,6 +133,10 @@ class Snapshot:
     fold: int = FOLD
 
 
+Explore = Callable[[Context, ActionSet], Pmf]
+"""From a decision's features to a PMF, as ``Policy.pmf``."""
+
+
 class Policy(Protocol):
     """Maps a decision's features to a PMF. Pure: the same arguments give the same bytes."""
 
@@ -144,15 +148,61 @@ class Policy(Protocol):
         ...
 
 
-class Learner(Protocol):
-    """A policy's model as it learns.
+class ChosenRow(msgspec.Struct, frozen=True, eq=False, gc=False):
+    """What an interaction teaches a learner that needs the chosen action alone.
 
-    Any split of the interactions into calls gives the same bytes.
+    ``shared``: the context's features; ``own``: the action's. ``available``: how many actions there
+    were to choose from; ``propensity``: the probability of this one.
     """
+
+    action_id: str
+    shared: Row
+    own: Row
+    reward: float
+    available: int = 1
+    propensity: float = 1.0
+
+    @classmethod
+    def of(cls, interaction: Interaction) -> "ChosenRow":
+        """The chosen action of an interaction."""
+        actions, chosen = interaction.actions, interaction.chosen
+        return cls(
+            actions.ids[chosen],
+            interaction.context.namespaces,
+            actions.row(chosen),
+            interaction.reward,
+            len(actions),
+            interaction.propensity,
+        )
+
+
+class Learner(Protocol):
+    """A policy's model as it learns. Any split of the interactions into calls gives the same bytes.
+
+    ``by_row``: it learns from the chosen action alone, so it can be taught by ``learn_row``, which
+    spares making the features of the others.
+    """
+
+    by_row: bool = False
+
+    @property
+    def columns(self) -> tuple[int, int]:
+        """How many columns of features the model has, and the most there will be; (0, 0) without any."""
+        return 0, 0
 
     def learn(self, interactions: Sequence[Interaction]) -> None:
         """Learn from interactions, in order."""
         ...
+
+    def learn_row(self, row: ChosenRow) -> None:  # noqa: ARG002
+        """Learn from the chosen action of one interaction; only where ``by_row``."""
+        name = type(self).__name__
+        raise NotImplementedError(f"{name} does not learn from the chosen action alone")
+
+    def correct_row(self, row: ChosenRow) -> None:  # noqa: ARG002
+        """Change the reward of a row that was learned, by ``row.reward``; only where the config ``corrects``."""
+        name = type(self).__name__
+        raise NotImplementedError(f"{name} does not correct what it has learned")
 
     def snapshot(self, position: str) -> Snapshot:
         """What replicas score with, as of the log entry ``position``."""

@@ -19,13 +19,14 @@ from bandits.lazy import lazy_names
 if TYPE_CHECKING:
     from bandits.exploration import EpsilonGreedy, Greedy, LinTs, LinUcb, Softmax, SquareCB
     from bandits.log.join import JoinRule
-    from bandits.ridge.learner import RidgeConfig
+    from bandits.ridge.config import RidgeConfig
+    from bandits.vw.config import VwConfig
     from policies.archive.archive import ArchiveReader
     from policies.catalogue import Catalogue
     from policies.ranker import Ranker
     from policies.requests import ActionRequest, RankRequest
     from policies.sources.base import Candidates, CandidateSource, SourceRequest
-    from policies.spec import Holdout, PolicySpec, VwConfig, load_spec
+    from policies.spec import Holdout, PolicySpec, load_spec
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
@@ -39,13 +40,14 @@ else:
                 "SquareCB",
             ],
             "bandits.log.join": ["JoinRule"],
-            "bandits.ridge.learner": ["RidgeConfig"],
+            "bandits.ridge.config": ["RidgeConfig"],
+            "bandits.vw.config": ["VwConfig"],
             "policies.archive.archive": ["ArchiveReader"],
             "policies.catalogue": ["Catalogue"],
             "policies.ranker": ["Ranker"],
             "policies.requests": ["ActionRequest", "RankRequest"],
             "policies.sources.base": ["Candidates", "CandidateSource", "SourceRequest"],
-            "policies.spec": ["Holdout", "PolicySpec", "VwConfig", "load_spec"],
+            "policies.spec": ["Holdout", "PolicySpec", "load_spec"],
         },
     )
 

@@ -6,15 +6,10 @@ it meant then.
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any
 
 from bandits.errors import SpecError
-from bandits.exploration import VwExploration
-from bandits.ridge.learner import RidgeConfig
-from bandits.rl.network import RlConfig
-from bandits.vw.accepted import INTERACTIONS, KNOWN, check_arguments
-from bandits.vw.weights import read_arguments
-from policies.spec import NamespaceName, PolicySpec, RlSource, VwConfig
+from bandits.learner_config import is_set
+from policies.spec import NamespaceName, PolicySpec, RlSource
 
 OF_ACTIONS: tuple[NamespaceName, ...] = ("item", "features", "scores")
 OF_SOURCES = ("item", "scores")
@@ -40,31 +35,17 @@ def check_learner(spec: PolicySpec) -> None:
     Raises: SpecError: VW's arguments were not found to learn, or the exploration could not act on
         what is learned.
     """
-    if isinstance(spec.learner, VwConfig):
-        own = isinstance(spec.exploration, VwExploration)
-        check_arguments(
-            spec.learner.args, own_exploration=own, default_reward=spec.join.default_reward
-        )
-
-
-def _given(struct: Any, field: str) -> bool:
-    """Whether a field has another value than its default."""
-    return bool(getattr(struct, field) != getattr(type(struct)(**_required(struct)), field))
-
-
-def _required(struct: Any) -> dict[str, Any]:
-    required = len(struct.__struct_fields__) - len(struct.__struct_defaults__)
-    return {name: getattr(struct, name) for name in struct.__struct_fields__[:required]}
+    spec.learner.check_learns(spec.exploration, spec.join.default_reward)
 
 
 def _idle(spec: PolicySpec) -> Iterator[tuple[str, str]]:
     """Fields that would be without effect, and what to do about each."""
-    if _given(spec, "limit") and all(isinstance(source, RlSource) for source in spec.sources):
+    if is_set(spec, "limit") and all(isinstance(source, RlSource) for source in spec.sources):
         yield (
             "limit",
             "no source proposes candidates, of which there could be too many: leave limit out",
         )
-    if _given(spec, "within") and spec.kind != "mixture":
+    if is_set(spec, "within") and spec.kind != "mixture":
         yield (
             "within",
             (
@@ -73,22 +54,13 @@ def _idle(spec: PolicySpec) -> Iterator[tuple[str, str]]:
             ),
         )
     yield from _seen(spec)
-    learner = spec.learner
-    if isinstance(learner, RidgeConfig):
-        if _given(learner, "bias_l2") and not learner.action_bias:
-            yield (
-                "learner.bias_l2",
-                "there is no action_bias that it could hold back: leave bias_l2 out",
-            )
-        yield from _crossed(spec, learner)
-    if isinstance(learner, VwConfig) and _given(learner, "args"):
-        yield from _letters(spec, learner)
-    if isinstance(learner, RlConfig):
+    yield from spec.learner.idle(_present(spec))
+    if not spec.learner.learns:
         for field in ("learn", "late"):
-            if _given(spec.join, field):
+            if is_set(spec.join, field):
                 yield (
                     f"join.{field}",
-                    f"a policy of kind rl learns nothing from its log: leave {field} out",
+                    f"a policy of kind {spec.kind} learns nothing from its log: leave {field} out",
                 )
 
 
@@ -104,8 +76,7 @@ def _seen(spec: PolicySpec) -> Iterator[tuple[str, str]]:
                 " left out"
             ),
         )
-    biased = isinstance(spec.learner, RidgeConfig) and spec.learner.action_bias
-    if not biased and not set(OF_ACTIONS) & set(spec.use):
+    if not spec.learner.tells_actions_apart and not set(OF_ACTIONS) & set(spec.use):
         yield (
             "use",
             (
@@ -119,30 +90,3 @@ def _present(spec: PolicySpec) -> list[str]:
     """The namespaces that the learner sees."""
     seen = OF_SOURCES if spec.kind == "mixture" else OF_ACTIONS
     return [name for name in spec.use if name == "context" or name in seen]
-
-
-def _crossed(spec: PolicySpec, learner: RidgeConfig) -> Iterator[tuple[str, str]]:
-    present = _present(spec)
-    for first, second in learner.interactions:
-        missing = [name for name in (first, second) if name not in present]
-        if missing:
-            yield (
-                "learner.interactions",
-                f"[{first}, {second}] crosses nothing: the learner does not see {missing[0]}",
-            )
-    if len({frozenset(pair) for pair in learner.interactions}) < len(learner.interactions):
-        yield "learner.interactions", "two namespaces are crossed twice: once is enough"
-
-
-def _letters(spec: PolicySpec, learner: VwConfig) -> Iterator[tuple[str, str]]:
-    present = _present(spec)
-    for option, values in read_arguments(learner.args, KNOWN).items():
-        for value in values if option in INTERACTIONS else ():
-            missing = [
-                letter
-                for letter in value
-                if letter != ":" and letter not in {name[0] for name in present}
-            ]
-            if missing:
-                seen = f"the learner sees {', '.join(present)}, and nothing else that begins with {missing[0]}"
-                yield "learner.args", f"--{option} {value} changes nothing: {seen}"

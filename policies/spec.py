@@ -17,15 +17,13 @@ from bandits.exploration import (
     Fraction,
     Greedy,
     LinTs,
-    LinUcb,
     Softmax,
-    SquareCB,
-    VwExploration,
 )
+from bandits.learner_config import LearnerConfig
+from bandits.learner_kinds import LearnerKind
 from bandits.log.codec import MALFORMED, digest
 from bandits.log.join import JoinRule
-from bandits.ridge.learner import RidgeConfig, Standbys
-from bandits.rl.network import RlConfig
+from bandits.ridge.config import RidgeConfig
 from policies.typed_yaml import as_type, choices, parse_yaml
 
 UNIFORM = "uniform"
@@ -67,20 +65,7 @@ class RlSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="rl"
     digest: Digest
 
 
-class VwConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="vw", tag_field="kind"):
-    """Vowpal Wabbit, with any ``--cb_explore_adf`` argument string.
-
-    Namespaces: context, item, features, scores.
-
-    ``standbys``: learners that fold along, ready to take over.
-    """
-
-    args: str = "--cb_explore_adf --cb_type mtr -q cs -q cf"
-    standbys: Standbys = 0
-
-
 Source = ArtifactSource | RemoteSource | RlSource
-Learner = RidgeConfig | VwConfig | RlConfig
 
 
 class Holdout(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -117,7 +102,7 @@ class PolicySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     use: list[NamespaceName] = msgspec.field(
         default_factory=lambda: ["context", "item", "features", "scores"]
     )
-    learner: Learner = msgspec.field(default_factory=RidgeConfig)
+    learner: LearnerKind = msgspec.field(default_factory=RidgeConfig)
     exploration: Exploration = msgspec.field(default_factory=LinTs)
     within: Softmax | EpsilonGreedy | Greedy = msgspec.field(default_factory=Softmax)
     floor: Fraction = 0.01
@@ -130,7 +115,7 @@ class PolicySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         names = [source.name for source in self.sources]
         if len(set(names)) != len(names):
             raise SpecError("two sources share a name", "sources")
-        crossed = {name for pair in getattr(self.learner, "interactions", ()) for name in pair}
+        crossed = {name for pair in self.learner.crossed for name in pair}
         if unknown := sorted(crossed.difference(get_args(NamespaceName))):
             known = choices(unknown[0], get_args(NamespaceName))
             raise SpecError(
@@ -138,18 +123,7 @@ class PolicySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             )
         if self.kind == "mixture" and not names:
             raise SpecError("a mixture needs sources", "sources")
-        if (self.kind == "rl") != isinstance(self.learner, RlConfig):
-            raise SpecError(
-                "kind rl and learner.kind rl go together, and with nothing else", "learner.kind"
-            )
-        if self.partitions > 1 and isinstance(self.learner, RlConfig):
-            raise SpecError(
-                "a policy of kind rl learns nothing from its log: there is nothing to split",
-                "partitions",
-            )
-        _check_exploration(self.learner, self.exploration)
-        if isinstance(self.learner, VwConfig):
-            _check_vw_join(self.join)
+        _check_learner(self)
         if self.holdout is not None and self.holdout.policy not in (UNIFORM, *names):
             known = choices(self.holdout.policy, (UNIFORM, *names))
             raise SpecError(
@@ -171,7 +145,7 @@ class PolicySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         They differ by machine.
         """
         named = _with_paths(self, lambda path: Path(path).name)
-        plain = msgspec.structs.replace(named, learner=_alone(self.learner))
+        plain = msgspec.structs.replace(named, learner=self.learner.without_standbys)
         if self.partitions > 1:
             return msgspec.json.encode(plain, order="deterministic")
         fields = msgspec.to_builtins(plain, order="deterministic")
@@ -191,7 +165,7 @@ class PolicySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         When they change, learning starts afresh.
         """
         return digest(
-            msgspec.json.encode([self.kind, self.use, _alone(self.learner)], order="deterministic")
+            msgspec.json.encode([self.kind, self.use, self.learner.basis], order="deterministic")
         )
 
 
@@ -207,31 +181,41 @@ def _with_paths(spec: PolicySpec, change: Callable[[str], str]) -> PolicySpec:
     return msgspec.structs.replace(spec, artifact=artifact, sources=sources)
 
 
-def _check_exploration(learner: Learner, exploration: Exploration) -> None:
-    if isinstance(exploration, LinUcb | LinTs) and not isinstance(learner, RidgeConfig):
-        raise SpecError("linucb and lints explore a ridge learner", "exploration.kind")
-    if isinstance(exploration, VwExploration) and not isinstance(learner, VwConfig):
-        raise SpecError("vw's own exploration needs a vw learner", "exploration.kind")
-    if isinstance(exploration, SquareCB) and isinstance(learner, RlConfig):
+def _check_learner(spec: PolicySpec) -> None:
+    """Refuse a policy that its learner cannot be for."""
+    learner = spec.learner
+    if spec.kind not in learner.policy_kinds:
         raise SpecError(
-            "squarecb needs expected rewards, and a policy of kind rl has none", "exploration.kind"
+            f"a learner of kind {learner.kind} is for policies of kind"
+            f" {' or '.join(learner.policy_kinds)}, not for kind {spec.kind}",
+            "learner.kind",
+        )
+    if spec.partitions > 1 and not learner.learns:
+        raise SpecError(
+            f"a policy of kind {spec.kind} learns nothing from its log: there is nothing to split",
+            "partitions",
+        )
+    if spec.partitions > 1 and learner.merges == "never":
+        raise SpecError(
+            f"models of a {learner.kind} learner do not merge: set partitions to 1", "partitions"
         )
 
+    learner.check_exploration(spec.exploration)
+    if learner.learns and not learner.corrects:
+        _check_uncorrected(learner, spec.join)
 
-def _check_vw_join(rule: JoinRule) -> None:
-    """What VW has learned cannot be corrected."""
+
+def _check_uncorrected(learner: LearnerConfig, rule: JoinRule) -> None:
+    """Refuse a join that would correct what the learner has learned, where it cannot."""
     if rule.late == "correct":
         raise SpecError(
-            "only a ridge learner can correct what it has learned: use ignore", "join.late"
+            f"a {learner.kind} learner cannot correct what it has learned: use ignore", "join.late"
         )
     if rule.learn == "as_it_arrives" and rule.aggregation != "first":
         raise SpecError(
-            "a vw learner learns as_it_arrives with aggregation: first only", "join.learn"
+            f"a {learner.kind} learner learns as_it_arrives with aggregation: first only",
+            "join.learn",
         )
-
-
-def _alone(learner: Learner) -> Learner:
-    return msgspec.structs.replace(learner, standbys=0)
 
 
 def decode_spec(data: bytes) -> PolicySpec:

@@ -39,11 +39,11 @@ class FeatureIndex:
         self._intercept = intercept
         self._interactions: Interactions = tuple((first, second) for first, second in interactions)
         self._ignored = ignored
-        self._limit = max(limit, len(hashes))
-        self._hashes = np.zeros(self._limit, np.uint32)
+        self.limit = max(limit, len(hashes))
+        self._hashes = np.zeros(self.limit, np.uint32)
         self._hashes[: len(hashes)] = hashes
         self._size = len(hashes)
-        places = 1 << (2 * self._limit).bit_length()
+        places = 1 << (2 * self.limit).bit_length()
         self._keys, self._places = np.zeros(places, np.uint32), np.full(places, -1, np.int32)
         fill_table(self._keys, self._places, self._hashes[: self._size])
 
@@ -78,7 +78,7 @@ class FeatureIndex:
             self._size,
             dense,
             relative,
-            self._size < self._limit,
+            self._size < self.limit,
             flat.names,
             space,
             flat.codes,
@@ -125,7 +125,7 @@ class FeatureIndex:
             self._places,
             self._hashes,
             self._size,
-            self._limit,
+            self.limit,
             _starts(list(map(len, batch))),
             np.array([number[namespace.name] for namespace in parts], np.int32),
             _starts([namespace.values.size for namespace in parts]),

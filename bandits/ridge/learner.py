@@ -22,49 +22,24 @@ from bandits.errors import SnapshotError
 from bandits.features.columns import INTERCEPT, FeatureIndex
 from bandits.kernels.features import add_rows
 from bandits.log.codec import MALFORMED
-from bandits.types import Float64, Interaction, Row, Snapshot
+from bandits.ridge.config import KIND, RidgeConfig
+from bandits.types import ChosenRow, Float64, Interaction, Learner, Row, Snapshot
 
 ITEM_NAMESPACE = "item"
-KIND = "ridge"
 BATCH = 256
 ELEMENTS = 1 << 21
 """Of the largest array that a batch makes: with many features it is a smaller batch."""
 Hash = Annotated[int, msgspec.Meta(ge=0, lt=2**32)]
-Standbys = Annotated[int, msgspec.Meta(ge=0, le=8)]
 
 
-class RidgeConfig(
-    msgspec.Struct, tag="ridge", tag_field="kind", frozen=True, forbid_unknown_fields=True
-):
-    """``l2`` and ``bias_l2``: prior precision of shared weights and of action biases (ignored without ``action_bias``).
-
-    ``interactions``: pairs of namespaces whose features are crossed. ``max_features`` bounds d; a
-    feature first met when d is full is ignored. ``standbys``: learners that fold along, ready to
-    take over. ``intercept: false``: without features of its own an action's shared part is 0. It is
-    written only if it is false, so that what was written before there was such a field stays as it
-    is, byte for byte.
-    """
-
-    l2: Annotated[float, msgspec.Meta(gt=0)] = 1.0
-    action_bias: bool = True
-    bias_l2: Annotated[float, msgspec.Meta(gt=0)] = 10.0
-    interactions: list[tuple[str, str]] = msgspec.field(default_factory=list)
-    max_features: Annotated[int, msgspec.Meta(ge=1, le=4096)] = 256
-    standbys: Standbys = 0
-    intercept: bool | msgspec.UnsetType = msgspec.UNSET
-
-    def __post_init__(self) -> None:
-        """One way to say the usual case."""
-        if self.intercept:
-            msgspec.structs.force_setattr(self, "intercept", msgspec.UNSET)
-
-
-class RidgeLearner:
+class RidgeLearner(Learner):
     """Learns shared weights and action biases from interactions, in order, one at a time.
 
     ``draws``: how many posterior draws a snapshot holds (LinTS; 0 for none), scaled by ``scale``
     and seeded by ``salt`` and the snapshot's log position.
     """
+
+    by_row = True
 
     def __init__(
         self,
@@ -92,26 +67,24 @@ class RidgeLearner:
     def learn(self, interactions: Sequence[Interaction]) -> None:
         """Learn from interactions, in order, of each the chosen action."""
         for each in interactions:
-            features = (*each.context.namespaces, *each.actions.row(each.chosen))
-            self.learn_row(each.actions.ids[each.chosen], features, each.reward)
+            self.learn_row(ChosenRow.of(each))
 
-    def learn_row(self, action_id: str, features: Row, reward: float) -> None:
-        """Add x x', r x and the action's own sums.
+    def learn_row(self, row: ChosenRow) -> None:
+        """Add x x', r x and the action's own sums: at once for whoever looks, in fact a batch at a time."""
+        number = self._rows.get(row.action_id)
+        if number is None:
+            number = self._rows[row.action_id] = len(self._action_ids)
+            self._action_ids.append(row.action_id)
 
-        At once for whoever looks, in fact a batch at a time.
-        """
-        row = self._rows.get(action_id)
-        if row is None:
-            row = self._rows[action_id] = len(self._action_ids)
-            self._action_ids.append(action_id)
         self._learned += 1
-        self._pending.append((features, row, reward, True))
+        self._pending.append(((*row.shared, *row.own), number, row.reward, True))
         if len(self._pending) == BATCH:
             self._settle()
 
-    def correct_row(self, action_id: str, features: Row, change: float) -> None:
+    def correct_row(self, row: ChosenRow) -> None:
         """Change the reward of an action that was learned with these features."""
-        self._pending.append((features, self._rows[action_id], change, False))
+        features = (*row.shared, *row.own)
+        self._pending.append((features, self._rows[row.action_id], row.reward, False))
         if len(self._pending) == BATCH:
             self._settle()
 

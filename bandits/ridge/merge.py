@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from bandits.features.columns import INTERCEPT
-from bandits.ridge.learner import RidgeConfig, decode_sums, encode_sums
+from bandits.ridge.config import RidgeConfig
+from bandits.ridge.learner import decode_sums, encode_sums
 
 
 def merge_ridge(config: RidgeConfig, checkpoints: Sequence[bytes]) -> bytes:

@@ -19,22 +19,11 @@ from numpy.typing import NDArray
 
 from bandits.errors import SnapshotError
 from bandits.log.codec import MALFORMED
-from bandits.ridge.learner import Standbys
+from bandits.rl.config import KIND, RlConfig
 from bandits.rl.feature_schema import FeatureSchema
-from bandits.types import ActionSet, Context, Float32, Float64, Interaction, Snapshot
+from bandits.types import ActionSet, Context, Float32, Float64, Interaction, Learner, Snapshot
 
-KIND = "rl"
 ARRAYS = ("embed", "embed_bias", "own", "others", "bias", "score")
-
-
-class RlConfig(msgspec.Struct, tag="rl", tag_field="kind", frozen=True, forbid_unknown_fields=True):
-    """``features``: the digest of the feature schema that the network was trained on (``banditloop train rl`` says it).
-
-    ``standbys``: processes that fold the log along, ready to take over.
-    """
-
-    features: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{16}$(?!\n)")]
-    standbys: Standbys = 0
 
 
 class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -131,7 +120,7 @@ class RlModel:
         )
 
 
-class RlLearner:
+class RlLearner(Learner):
     """Holds a network and hands it on. See Learner.
 
     Raises: SnapshotError: the checkpoint is corrupt, or was made for other features than the spec

@@ -22,13 +22,20 @@ from bandits.errors import (
     SpecError,
 )
 from bandits.log.codec import MALFORMED
-from bandits.types import ActionSet, Context, Float64, Interaction, Pmf, Row, Snapshot
+from bandits.types import (
+    ActionSet,
+    ChosenRow,
+    Context,
+    Float64,
+    Interaction,
+    Learner,
+    Pmf,
+    Snapshot,
+)
 from bandits.vw.accepted import KNOWN
+from bandits.vw.config import MODEL_KIND, WEIGHTS_KIND
 from bandits.vw.examples import NO_LABEL, Examples
 from bandits.vw.weights import CLAIMED, WeightScorer, parse_arguments, read_arguments, read_bits
-
-WEIGHTS_KIND = "vw-weights"
-MODEL_KIND = "vw-model"
 
 # without the counters a resumed model's header differs
 _OURS = ("--quiet", "--preserve_performance_counters")
@@ -182,7 +189,7 @@ def _needs_only_the_chosen(args: str) -> bool:
     return set(options.get("cb_type", [])) <= {"mtr"} and "squarecb" not in options
 
 
-class VwLearner:
+class VwLearner(Learner):
     """Learns with VW from the features' hashes, exactly as VW would from the equivalent text.
 
     Not thread-safe.
@@ -242,10 +249,7 @@ class VwLearner:
             _check(interaction)
         for each in interactions:
             if self.by_row:
-                own = each.actions.row(each.chosen)
-                self.learn_row(
-                    each.context.namespaces, own, len(each.actions), each.propensity, each.reward
-                )
+                self.learn_row(ChosenRow.of(each))
                 continue
             examples = self._examples.fill(each.context, each.actions)
             chosen = examples[1 + each.chosen]
@@ -257,10 +261,8 @@ class VwLearner:
                 chosen.set_label(NO_LABEL)
             self.learned += 1
 
-    def learn_row(
-        self, shared: Row, own: Row, available: int, propensity: float, reward: float
-    ) -> None:
-        """The same of one interaction whose chosen action has the features ``own``, out of ``available`` actions.
+    def learn_row(self, row: ChosenRow) -> None:
+        """Learn the same of an interaction as ``learn`` does, from the chosen action alone.
 
         Only with ``by_row``: of arguments of which VW learns nothing from the features of the
         others.
@@ -268,13 +270,15 @@ class VwLearner:
         Raises:
             InvalidInputError: a propensity or a reward that cannot be.
         """
-        _check_numbers(propensity, reward)
-        self._available += available
+        _check_numbers(row.propensity, row.reward)
+        self._available += row.available
         # in VW's own arithmetic
         weight = np.float32(self.learned + 1) / np.float32(self._available)
-        examples = self._examples.fill_one(shared, own)
-        self._label.label, self._label.weight = (0, -reward, propensity), float(weight)
-        examples[1].set_label(self._label)
+
+        examples = self._examples.fill_one(row.shared, row.own)
+        label = self._label
+        label.label, label.weight = (0, -row.reward, row.propensity), float(weight)
+        examples[1].set_label(label)
         self._workspace.learn_one(examples)
         self.learned += 1
 

@@ -26,8 +26,9 @@ import msgspec
 import numpy as np
 
 from bandits.exploration import EpsilonGreedy, LinTs, LinUcb, SquareCB
-from bandits.ridge.learner import RidgeConfig
-from policies.spec import PolicySpec, VwConfig, load_spec
+from bandits.ridge.config import RidgeConfig
+from bandits.vw.config import VwConfig
+from policies.spec import PolicySpec, load_spec
 from simulator.worlds.demo import DemoBench, load_world, make_bench, train_movielens
 from simulator.worlds.loop import run_loop
 

@@ -49,14 +49,16 @@ from bandits.log.records import (
     SpecRecord,
     TickRecord,
 )
-from bandits.ridge.learner import RidgeConfig, RidgeLearner
-from bandits.types import Namespace, Snapshot
+from bandits.ridge.config import RidgeConfig
+from bandits.ridge.learner import RidgeLearner
+from bandits.types import ChosenRow, Namespace, Snapshot
 from bandits.values import FeatureMap
+from bandits.vw.config import VwConfig
 from benchmarks.replay.peers_env import LEARNER_NEEDS, LEARNER_PEERS, Peers, peers, peers_python
 from benchmarks.table import Table
 from policies.catalogue import Catalogue, Item
 from policies.fold.fold import Fold
-from policies.spec import PolicySpec, VwConfig
+from policies.spec import PolicySpec
 from serve_app.host.environment import collect_rarely
 
 Floats = NDArray[np.float64]
@@ -345,7 +347,7 @@ def updated(name: str, rows: Sequence[Namespace], rewards: Sequence[float]) -> t
     )
     began = time.perf_counter()
     for row, reward in zip(rows, rewards, strict=True):
-        learner.learn_row("one", (row,), reward)
+        learner.learn_row(ChosenRow("one", (), (row,), reward))
     snapshot = learner.snapshot("1-0")
     return time.perf_counter() - began, ridge_weights(snapshot)
 

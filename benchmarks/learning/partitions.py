@@ -42,15 +42,15 @@ from bandits.log.records import (
     SpecRecord,
     TickRecord,
 )
-from bandits.ridge.learner import RidgeConfig
+from bandits.ridge.config import RidgeConfig
 from bandits.types import Interaction, Learner
-from bandits.vw.merge import carry_vw
+from bandits.vw.config import VwConfig
 from benchmarks.machine import describe
 from policies.blend import load_policy, make_learner
 from policies.catalogue import Catalogue, Item
 from policies.features import featurise
 from policies.fold.partition import merge_models
-from policies.spec import PolicySpec, VwConfig
+from policies.spec import PolicySpec
 from serve_app.admin.stored_policy import StoredPolicy
 from serve_app.store.event_log import FIELD
 from serve_app.store.keys import partitions
@@ -117,9 +117,8 @@ class Parts:
             return
         given = [(MergeInput(self._number, "0-0", "", 0), cut) for cut in cuts]
         self.served = merge_models(self._spec, SALT, self._base, given)
-        if isinstance(self._spec.learner, VwConfig):
-            args = self._spec.learner.args
-            carried = [carry_vw(args, self.served, cut, cut) for cut in cuts]
+        if self._spec.learner.merges == "gains":
+            carried = [self._spec.learner.carry(self.served, cut, cut) for cut in cuts]
             self._learners = [
                 make_learner(self._spec, salt=SALT, checkpoint=each) for each in carried
             ]

@@ -35,9 +35,10 @@ from bandits.log.records import (
     SpecRecord,
     TickRecord,
 )
-from bandits.ridge.learner import RidgeConfig
+from bandits.ridge.config import RidgeConfig
+from bandits.vw.config import VwConfig
 from policies.catalogue import Catalogue, Item
-from policies.spec import PolicySpec, VwConfig
+from policies.spec import PolicySpec
 from serve_app.admin.stored_policy import StoredPolicy
 from serve_app.admin.verification import Work, verify_policy
 from serve_app.host.build import this_build
@@ -150,7 +151,7 @@ def main() -> int:
     print(f"10 million additions in a loop: {additions_s():.2f} s")
     good = True
     for name, spec in SPECS.items():
-        ridge = isinstance(spec.learner, RidgeConfig)
+        ridge = spec.learner.kind == "ridge"
         with tempfile.TemporaryDirectory() as folder:
             server = ValkeyServer(data_dir=Path(folder), save="")
             server.start()

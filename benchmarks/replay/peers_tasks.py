@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 from vowpal_wabbit_next import run_cli_driver
 
 from bandits.exploration import LinUcb
-from bandits.ridge.learner import RidgeConfig
+from bandits.ridge.config import RidgeConfig
 from bandits.statistics.intervals import Bootstrap, Normal
 from bandits.vw.log_reader import LogFormat
 from policies.catalogue import Catalogue

@@ -31,15 +31,16 @@ from vowpal_wabbit_next import TextFormatParser, Workspace
 from bandits.decide import decide
 from bandits.exploration import EpsilonGreedy, LinTs, LinUcb
 from bandits.log.codec import encode
-from bandits.ridge.learner import RidgeConfig
+from bandits.ridge.config import RidgeConfig
 from bandits.types import ActionSet, Context, Interaction, Pmf
+from bandits.vw.config import VwConfig
 from bandits.vw.learner import VwLearner, VwModel
 from benchmarks.table import Table
 from policies.blend import load_policy, make_learner
 from policies.catalogue import Catalogue, Item
 from policies.features import featurise
 from policies.ranker import ActionRequest, Pool, Ranker, RankRequest, explicit_pool
-from policies.spec import PolicySpec, VwConfig
+from policies.spec import PolicySpec
 
 SALT = b"benchmark"
 ITEMS, ACTIONS, FEATURES = 1000, 100, 8

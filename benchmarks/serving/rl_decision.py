@@ -19,8 +19,9 @@ import numpy as np
 
 from bandits.exploration import EpsilonGreedy, LinTs, Softmax
 from bandits.log.codec import encode
+from bandits.rl.config import RlConfig
 from bandits.rl.feature_schema import FeatureSchema
-from bandits.rl.network import Network, RlConfig, encode_network, shapes
+from bandits.rl.network import Network, encode_network, shapes
 from benchmarks.serving.decision import (
     FEATURES,
     RIDGE,

@@ -35,7 +35,7 @@ import redis
 from bandits.log.codec import encode
 from bandits.log.join import JoinRule
 from bandits.log.records import CatalogueRecord, DecisionRecord, RewardRecord
-from bandits.ridge.learner import RidgeConfig
+from bandits.ridge.config import RidgeConfig
 from policies.archive.archive import ArchiveReader
 from policies.catalogue import Catalogue
 from policies.spec import PolicySpec

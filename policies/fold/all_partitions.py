@@ -8,7 +8,6 @@ from bandits.errors import CodecError
 from bandits.log.codec import digest
 from bandits.log.positions import START, log_order
 from bandits.log.records import LogEntry, MergeInput, MergeRecord
-from bandits.ridge.learner import RidgeConfig
 from policies.fold.checkpoint import FoldState
 from policies.fold.partition import PartitionFold, merge_models
 from policies.fold.verify import ServedSnapshot, Verified, compare
@@ -111,7 +110,7 @@ class Together:
         if record.restores:
             self._go_back(record)
             return
-        if self._model is not None and not self._ridge:
+        if self._model is not None and not self._sums:
             self._base = self._model[1]
         given: dict[int, tuple[MergeInput, bytes]] = {}
         for number, each in enumerate(record.inputs):
@@ -130,7 +129,7 @@ class Together:
             if given[number][0] != each or digest(given[number][1]) != each.digest:
                 self._differs(record, position, f"partition {number}")
         self._given, self._model = given, None
-        if not self._ridge and digest(self._model_of(record)) != record.digest:
+        if not self._sums and digest(self._model_of(record)) != record.digest:
             self._differs(record, position, "the merged model")
 
     def _go_back(self, record: MergeRecord) -> None:
@@ -146,9 +145,9 @@ class Together:
         )
 
     @property
-    def _ridge(self) -> bool:
+    def _sums(self) -> bool:
         spec = self.folds[0].spec
-        return spec is not None and isinstance(spec.learner, RidgeConfig)
+        return spec is not None and spec.learner.merges == "sums"
 
     def _model_of(self, record: MergeRecord) -> bytes:
         """The model of the merge that the logs have reached."""
@@ -156,9 +155,7 @@ class Together:
         if self._model is None and spec is not None:
             given = [self._given[number] for number in sorted(self._given)]
             fresh = (
-                given
-                if self._ridge
-                else [each for each in given if each[0].number == record.number]
+                given if self._sums else [each for each in given if each[0].number == record.number]
             )
             self._model = record.number, merge_models(spec, self._salt, self._base, fresh)
         if self._model is None or self._model[0] != record.number:

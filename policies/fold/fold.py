@@ -46,17 +46,14 @@ from bandits.log.records import (
     kind_of,
 )
 from bandits.log.versions import fold_version
-from bandits.ridge.learner import RidgeLearner
-from bandits.rl.network import RlLearner
-from bandits.types import Interaction, Learner, Row, Snapshot
-from bandits.vw.learner import VwLearner
+from bandits.types import ChosenRow, Interaction, Learner, Snapshot
 from policies.artifacts.learner_model import decode_trained
 from policies.blend import make_learner
 from policies.catalogue import Catalogue
 from policies.features import chosen_rows, featurise_record
 from policies.fold.checkpoint import FoldState, Past, Refusal
 from policies.mixture import source_actions
-from policies.spec import PolicySpec, VwConfig, decode_spec
+from policies.spec import PolicySpec, decode_spec
 
 Kind = TypeVar("Kind")
 
@@ -225,13 +222,13 @@ class Fold:
 
     def _learn(self, joined: JoinedDecision) -> None:
         record = joined.record
-        if record.holdout or self.learner is None or self.spec_id is None:
+        if record.holdout or self.learner is None or self.spec is None or self.spec_id is None:
             return
         if record.spec != self.spec_id and self._model_of(record.spec) != self._model_of(
             self.spec_id
         ):
             return  # made by a model of another shape
-        if isinstance(self.learner, RlLearner):
+        if not self.spec.learner.learns:
             return  # trained elsewhere: only a warm start changes it
         self.changes += 1
         try:
@@ -240,50 +237,42 @@ class Fold:
             raise RefusedError(error.message, error.target) from error
 
     def _teach(self, learner: Learner, joined: JoinedDecision) -> None:
-        """All of it or, where an interaction is refused, nothing."""
-        record = joined.record
-        if isinstance(learner, RidgeLearner):
-            teach = learner.correct_row if joined.correction else learner.learn_row
-            rows = self._rows(joined)
-            for (action_id, shared, own), reward in zip(rows, joined.rewards, strict=bool(rows)):
-                teach(action_id, (*shared, *own), reward)
-            if not joined.correction:
-                self.learned += len(rows)
-        elif (
-            isinstance(learner, VwLearner)
-            and learner.by_row
-            and self._spec_of(record.spec).kind == "blend"
-        ):
-            for (_, shared, own), slot, reward in zip(
-                self._rows(joined), joined.slots, joined.rewards, strict=True
-            ):
-                available = len(record.action_ids) - slot  # earlier slots took one each
-                learner.learn_row(shared, own, available, record.propensity(slot), reward)
+        """Teach all of it or, where an interaction is refused, nothing."""
+        if joined.correction:
+            for row in self._rows(joined):
+                learner.correct_row(row)
+        elif learner.by_row and self._spec_of(joined.record.spec).kind == "blend":
+            for row in self._rows(joined):
+                learner.learn_row(row)
                 self.learned += 1
         else:
             interactions = list(self.interactions(joined))
             learner.learn(interactions)
             self.learned += len(interactions)
 
-    def _rows(self, joined: JoinedDecision) -> list[tuple[str, Row, Row]]:
-        """Of each slot the chosen action, the context's features and its own.
-
-        Nothing without a credit.
-        """
+    def _rows(self, joined: JoinedDecision) -> list[ChosenRow]:
+        """Return the chosen action of each slot; none of a mixture's decision without a credit."""
         record = joined.record
         spec = self._spec_of(record.spec)
         if spec.kind == "mixture":
-            taught = list(self.interactions(joined))
-            return [
-                (
-                    each.actions.ids[each.chosen],
-                    each.context.namespaces,
-                    each.actions.row(each.chosen),
-                )
-                for each in taught
-            ]
+            return [ChosenRow.of(interaction) for interaction in self.interactions(joined)]
+
         indices = [record.chosen[slot] for slot in joined.slots]
-        return chosen_rows(spec, self._catalogue_of(record.catalogue), record, indices)
+        chosen = chosen_rows(spec, self._catalogue_of(record.catalogue), record, indices)
+        # Each earlier slot took one action.
+        return [
+            ChosenRow(
+                action_id,
+                shared,
+                own,
+                reward,
+                len(record.action_ids) - slot,
+                record.propensity(slot),
+            )
+            for (action_id, shared, own), slot, reward in zip(
+                chosen, joined.slots, joined.rewards, strict=True
+            )
+        ]
 
     def interactions(self, joined: JoinedDecision) -> Iterator[Interaction]:
         """What a joined decision teaches: one interaction per slot, among the actions that were left."""
@@ -427,12 +416,10 @@ class Fold:
             learner = make_learner(self.spec, salt=self._salt, checkpoint=trained.checkpoint)
         except (SnapshotError, SpecError) as error:
             raise RefusedError(error.message, error.target) from error
-        if self.version == 1 and isinstance(learner, VwLearner):
-            fresh = make_learner(self.spec, salt=self._salt)
-            if learner.learned and isinstance(fresh, VwLearner) and fresh.by_row != learner.by_row:
-                raise RefusedError(
-                    "the checkpoint is of a learner that was taught in another way", "by_row"
-                )
+        if self.version == 1 and make_learner(self.spec, salt=self._salt).by_row != learner.by_row:
+            raise RefusedError(
+                "the checkpoint is of a learner that was taught in another way", "by_row"
+            )
         self.learner = learner
         self.pinned = None
         self.learned = trained.learned
@@ -443,7 +430,8 @@ class Fold:
         return self._spec_of(digest).join
 
     def _waits(self, digest: str) -> bool:
-        return isinstance(self._spec_of(digest).learner, VwConfig)
+        learner = self._spec_of(digest).learner
+        return learner.learns and not learner.corrects
 
     def _spec_of(self, digest: str) -> PolicySpec:
         if digest not in self._specs:

@@ -15,7 +15,7 @@ from dataclasses import replace
 
 import msgspec
 
-from bandits.errors import CodecError, RefusedError, SpecError
+from bandits.errors import CodecError, RefusedError
 from bandits.log.join import JoinedDecision
 from bandits.log.records import (
     CutRecord,
@@ -27,33 +27,29 @@ from bandits.log.records import (
     UnknownRecord,
     WarmStartRecord,
 )
-from bandits.ridge.learner import RidgeConfig
-from bandits.ridge.merge import merge_ridge
 from bandits.types import Snapshot
-from bandits.vw.merge import carry_vw, merge_vw
 from policies.blend import make_learner
 from policies.fold.checkpoint import Cut, FoldState, Merging, PartitionState, Past, Refusal
 from policies.fold.fold import Fold
-from policies.spec import PolicySpec, VwConfig
+from policies.spec import PolicySpec
 
 
 def merge_models(
     spec: PolicySpec, salt: bytes, base: bytes | None, given: "list[tuple[MergeInput, bytes]]"
 ) -> bytes:
-    """The model of a merge.
+    """Return the model of a merge.
 
-    ``given``: what the partitions gave, in order, without those that gave nothing.
+    Where checkpoints are sums, all that is given is added up. Where they are gains on ``base``, an
+    input that was given to an earlier merge is in the base already, and is left out by the caller.
 
-    Ridge adds up all that is given. VW adds what is given to ``base``, the model merged before
-    (None: there was none); so an input that was given to an earlier merge, and is in ``base``, is
-    left out.
+    Args:
+        spec: the one in force.
+        salt: the secret.
+        base: the model merged before; None if there was none.
+        given: what the partitions gave, in their order, without those that gave nothing.
     """
-    if isinstance(spec.learner, VwConfig):
-        start = base if base is not None else make_learner(spec, salt=salt).checkpoint()
-        return merge_vw(spec.learner.args, start, [model for _, model in given])
-    if not isinstance(spec.learner, RidgeConfig):
-        raise SpecError("only ridge and vw learners are merged", "partitions")
-    return merge_ridge(spec.learner, [model for _, model in given])
+    start = base if base is not None else make_learner(spec, salt=salt).checkpoint()
+    return spec.learner.merge(start, [model for _, model in given])
 
 
 class PartitionFold(Fold):
@@ -180,12 +176,12 @@ class PartitionFold(Fold):
         )
         if record.restores:
             self._restore(spec, record, own)
-        elif self._learns and isinstance(spec.learner, VwConfig):
+        elif self._learns and spec.learner.merges == "gains":
             merged = self._merged(record)
             since = cut.model if cut is not None else self.base
             if since is None:
                 since = make_learner(spec, salt=self._salt).checkpoint()
-            carried = carry_vw(spec.learner.args, merged, since, self.learner.checkpoint())
+            carried = spec.learner.carry(merged, since, self.learner.checkpoint())
             self.learner, self.base = (
                 make_learner(spec, salt=self._salt, checkpoint=carried),
                 merged,
@@ -202,14 +198,14 @@ class PartitionFold(Fold):
 
     def _restore(self, spec: PolicySpec, record: MergeRecord, own: MergeInput | None) -> None:
         """Be as when this partition gave ``own``; open windows carry on."""
-        ridge = isinstance(spec.learner, RidgeConfig)
-        then = None if own is None else self._refolded(own.position, models=ridge)
+        sums = spec.learner.merges == "sums"
+        then = None if own is None else self._refolded(own.position, models=sums)
         model = (
             then.learner.checkpoint()
-            if then is not None and then.learner is not None and ridge
+            if then is not None and then.learner is not None and sums
             else None
         )
-        if not ridge and self._learns:
+        if not sums and self._learns:
             model = self.base = self._merged(record)
         self.learner = make_learner(spec, salt=self._salt, checkpoint=model)
         self.learned = 0 if own is None else own.learned

@@ -4,13 +4,12 @@ import contextlib
 from collections.abc import Sequence
 
 from bandits.errors import SpecError
-from bandits.vw.merge import check_mergeable
 from policies.admission import admit
 from policies.artifacts.fetch import load_artifact
 from policies.blend import make_learner
 from policies.catalogue import Catalogue
 from policies.sources import load_sources
-from policies.spec import PolicySpec, VwConfig, decode_spec
+from policies.spec import PolicySpec, decode_spec
 from serve_app.api.api_keys import read_keys
 from serve_app.host.embedded import alone
 from serve_app.host.loopback import refuse_open_doors
@@ -73,8 +72,8 @@ def validate(settings: Settings, specs: Sequence[PolicySpec]) -> None:
         # one made in Python is held to what a file is: its name becomes part of keys
         admit(decode_spec(spec.encoded))
         make_learner(spec, salt=b"validation")
-        if spec.partitions > 1 and isinstance(spec.learner, VwConfig):
-            check_mergeable(spec.learner.args)
+        if spec.partitions > 1:
+            spec.learner.check_mergeable()
         trained = load_artifact(spec.artifact) if spec.artifact else None
         load_sources(trained, spec.sources)
         if trained is not None:

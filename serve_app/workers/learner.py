@@ -29,7 +29,6 @@ from bandits.log.records import (
     SpecRecord,
     TickRecord,
 )
-from bandits.ridge.learner import RidgeLearner
 from bandits.types import Snapshot
 from policies.archive.archive import ArchiveReader
 from policies.blend import make_learner
@@ -390,7 +389,7 @@ class LearnerLoop:
 
     def _stats(self) -> Stats:
         fold = self._fold
-        columns, most = fold.learner.columns if isinstance(fold.learner, RidgeLearner) else (0, 0)
+        columns, most = (0, 0) if fold.learner is None else fold.learner.columns
         return Stats(
             position=fold.position,
             learned=fold.learned,

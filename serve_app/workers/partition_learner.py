@@ -20,14 +20,12 @@ from bandits.errors import BanditloopError
 from bandits.log.codec import digest
 from bandits.log.positions import position_before
 from bandits.log.records import CutRecord, LogRecord, MergeInput, MergeRecord
-from bandits.ridge.learner import RidgeConfig
-from bandits.vw.merge import check_mergeable
 from policies.archive.archive import ArchiveReader, archive_folder
 from policies.artifacts.source_artifact import Artifact
 from policies.catalogue import Catalogue
 from policies.fold.checkpoint import Cut, FoldState
 from policies.fold.partition import PartitionFold, merge_models
-from policies.spec import PolicySpec, VwConfig
+from policies.spec import PolicySpec
 from serve_app.settings import Settings
 from serve_app.store.checkpoints import Checkpoints
 from serve_app.store.clients import Redis, blocking_client
@@ -84,8 +82,7 @@ class PartitionLoop(LearnerLoop):
         archives: Sequence[ArchiveReader] | None = None,
         generation: int = 0,
     ) -> None:
-        if isinstance(spec.learner, VwConfig):
-            check_mergeable(spec.learner.args)
+        spec.learner.check_mergeable()
         self._all = partitions(spec.name, spec.partitions)
         given: Sequence[ArchiveReader | None] = archives or [None] * spec.partitions
         self._logs = [
@@ -283,10 +280,10 @@ class PartitionLoop(LearnerLoop):
         self, number: int, inputs: list[MergeInput | None], before: Sequence[MergeInput | None]
     ) -> None:
         began = time.monotonic()
-        ridge, known = isinstance(self._spec.learner, RidgeConfig), {}
+        sums, known = self._spec.learner.merges == "sums", {}
         given: list[tuple[MergeInput, bytes]] = []
         for partition, each in enumerate(inputs):
-            if each is None or (not ridge and each.number != number):
+            if each is None or (not sums and each.number != number):
                 continue
             try:
                 known[each.digest] = self._given(partition, each)
@@ -332,7 +329,7 @@ class PartitionLoop(LearnerLoop):
         put_merge(self._client, self.lease, self._keys, record, merged)
         self._said = {("merge", record.number)}
         self._merged_at = time.monotonic()
-        kept = 2 if isinstance(self._spec.learner, RidgeConfig) else KEPT_MERGES
+        kept = 2 if self._spec.learner.merges == "sums" else KEPT_MERGES
         forget_merges(self._client, self.lease, self._keys, record.number - kept)
 
     def _roll_back_to(self, position: str) -> bool:

@@ -14,11 +14,12 @@ import numpy as np
 
 from bandits.errors import InvalidFieldError
 from bandits.exploration import EpsilonGreedy, Exploration, Greedy, LinTs
-from bandits.ridge.learner import RidgeConfig
+from bandits.ridge.config import RidgeConfig
 from bandits.statistics.intervals import z_of
 from bandits.types import Float64, Policy
+from bandits.vw.config import VwConfig
 from policies.blend import load_policy, make_learner
-from policies.spec import PolicySpec, VwConfig
+from policies.spec import PolicySpec
 from simulator.rl.env import session_world
 from simulator.sessions.optimum import myopic_return, optimal_return, value_of
 from simulator.sessions.play import SALT, KnowsClicks, play, train_bandit

@@ -25,8 +25,9 @@ from safetensors.numpy import save_file
 
 from bandits.errors import ReplayError, SnapshotError
 from bandits.exploration import Softmax
+from bandits.rl.config import RlConfig
 from bandits.rl.feature_schema import FeatureSchema
-from bandits.rl.network import Network, RlConfig, encode_network
+from bandits.rl.network import Network, encode_network
 from policies.artifacts.learner_model import TrainedModel
 from policies.spec import PolicySpec
 from simulator.parallel import join_ray

@@ -9,8 +9,9 @@ import msgspec
 
 from bandits.errors import InvalidFieldError
 from bandits.exploration import EpsilonGreedy, LinTs
-from bandits.ridge.learner import RidgeConfig
-from policies.spec import PolicySpec, VwConfig, load_spec
+from bandits.ridge.config import RidgeConfig
+from bandits.vw.config import VwConfig
+from policies.spec import PolicySpec, load_spec
 from simulator.worlds.loop import Timing
 from simulator.worlds.synthetic import SyntheticWorld
 

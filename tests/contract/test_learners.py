@@ -10,9 +10,10 @@ from support.strategies import interactions
 
 from bandits.errors import SnapshotError
 from bandits.exploration import EpsilonGreedy, LinTs, LinUcb, VwExploration
-from bandits.ridge.learner import RidgeConfig
+from bandits.ridge.config import RidgeConfig
+from bandits.vw.config import VwConfig
 from policies.blend import load_policy, make_learner
-from policies.spec import PolicySpec, VwConfig
+from policies.spec import PolicySpec
 
 RIDGE = RidgeConfig(l2=2.0, interactions=[("context", "scores")], max_features=60)
 SPECS = {

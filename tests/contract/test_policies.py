@@ -18,14 +18,16 @@ from bandits.exploration import (
     SquareCB,
     VwExploration,
 )
-from bandits.ridge.learner import RidgeConfig
+from bandits.ridge.config import RidgeConfig
+from bandits.rl.config import RlConfig
 from bandits.rl.feature_schema import FeatureSchema
-from bandits.rl.network import Network, RlConfig, encode_network, shapes
+from bandits.rl.network import Network, encode_network, shapes
 from bandits.types import Policy, Snapshot, check_pmf
+from bandits.vw.config import VwConfig
 from policies.blend import load_policy, make_learner
 from policies.guardrails import FixedPolicy
 from policies.mixture import Mixture, source_actions
-from policies.spec import PolicySpec, RemoteSource, VwConfig
+from policies.spec import PolicySpec, RemoteSource
 
 FLOOR = 0.05
 RIDGE = RidgeConfig(interactions=[("context", "scores")])

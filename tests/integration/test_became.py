@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from bandits.errors import RefusedError, StalledError
 from bandits.log.codec import digest
 from bandits.log.records import CatalogueRecord, PinRecord, RollbackRecord, WarmStartRecord
-from bandits.ridge.learner import RidgeConfig
+from bandits.ridge.config import RidgeConfig
 from policies.artifacts.learner_model import TrainedModel
 from policies.blend import make_learner
 from serve_app.admin.outcomes import has_become, is_pinned

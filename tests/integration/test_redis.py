@@ -26,11 +26,12 @@ from bandits.log.records import (
     SpecRecord,
     TickRecord,
 )
+from bandits.vw.config import VwConfig
 from policies.artifacts import source_artifact as artifact
 from policies.catalogue import Catalogue, Item
 from policies.fold.fold import Fold
 from policies.ranker import ActionRequest, RankRequest
-from policies.spec import ArtifactSource, PolicySpec, VwConfig
+from policies.spec import ArtifactSource, PolicySpec
 from serve_app.admin.freshness import read_all
 from serve_app.replica.policy_service import RedisPolicyService
 from serve_app.store.event_log import FIELD, LogReader, LogWriter

@@ -7,8 +7,9 @@ from bandits.exploration import Softmax
 from bandits.log.codec import digest
 from bandits.log.join import JoinRule
 from bandits.log.records import WarmStartRecord
+from bandits.rl.config import RlConfig
 from bandits.rl.feature_schema import FeatureSchema
-from bandits.rl.network import Network, RlConfig, encode_network, shapes
+from bandits.rl.network import Network, encode_network, shapes
 from policies.artifacts.learner_model import TrainedModel
 from policies.blend import load_policy
 from policies.features import featurise_record

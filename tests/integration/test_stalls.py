@@ -19,11 +19,11 @@ from bandits.exploration import EpsilonGreedy, LinUcb, Softmax, VwExploration
 from bandits.features.hashing import partition_of
 from bandits.log.codec import digest, encode
 from bandits.log.records import CatalogueRecord, CheckpointRecord, SpecRecord, WarmStartRecord
-from bandits.ridge.learner import RidgeConfig
+from bandits.ridge.config import RidgeConfig
+from bandits.vw.config import VwConfig
 from policies.artifacts.learner_model import TrainedModel
 from policies.blend import make_learner
 from policies.catalogue import Catalogue, Item
-from policies.spec import VwConfig
 from serve_app.admin.stored_policy import StoredPolicy
 from serve_app.cli.main import app
 from serve_app.replica import learning_watch as learning

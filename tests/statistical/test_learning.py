@@ -8,8 +8,9 @@ import pytest
 
 from bandits.exploration import EpsilonGreedy, LinTs, LinUcb, SquareCB
 from bandits.log.join import JoinRule
-from bandits.ridge.learner import RidgeConfig
-from policies.spec import PolicySpec, VwConfig
+from bandits.ridge.config import RidgeConfig
+from bandits.vw.config import VwConfig
+from policies.spec import PolicySpec
 from simulator.worlds.loop import Timing, run_loop
 from simulator.worlds.synthetic import SyntheticWorld
 

@@ -26,10 +26,11 @@ from bandits.vw.accepted import (
     SPECIAL,
     check_arguments,
 )
+from bandits.vw.config import VwConfig
 from policies.blend import load_policy, make_learner
 from policies.catalogue import Catalogue
 from policies.features import featurise
-from policies.spec import PolicySpec, VwConfig, spec_of
+from policies.spec import PolicySpec, spec_of
 
 THOROUGH = bool(os.environ.get("BANDITLOOP_THOROUGH"))
 WITH = {

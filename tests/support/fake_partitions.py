@@ -18,7 +18,6 @@ from bandits.log.records import (
     RewardRecord,
     TickRecord,
 )
-from bandits.ridge.learner import RidgeConfig
 from policies.catalogue import Catalogue
 from policies.fold.all_partitions import Together
 from policies.fold.checkpoint import FoldState
@@ -123,14 +122,14 @@ class Partitions:
         self.number += 1
         first, inputs, given = self.folds[0], [], []
         before = first.inputs or [None] * self.spec.partitions
-        ridge = isinstance(self.spec.learner, RidgeConfig)
+        sums = self.spec.learner.merges == "sums"
         for partition, fold in enumerate(self.folds):
             cut, put = fold.cut, before[partition]
             if cut is not None and cut.number == self.number and partition not in late:
                 put = MergeInput(cut.number, cut.position, digest(cut.model), cut.learned)
                 self.models[put.digest] = cut.model
             inputs.append(put)
-            if put is not None and (ridge or put.number == self.number):
+            if put is not None and (sums or put.number == self.number):
                 given.append((put, self.models[put.digest]))
         merged = merge_models(self.spec, SALT, first.base, given)
         self.models[digest(merged)] = merged

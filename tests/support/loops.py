@@ -9,10 +9,11 @@ from support.logs import decision
 from bandits.exploration import EpsilonGreedy, LinTs
 from bandits.log.join import JoinRule
 from bandits.log.records import RewardRecord
-from bandits.ridge.learner import RidgeConfig
+from bandits.ridge.config import RidgeConfig
+from bandits.vw.config import VwConfig
 from policies.catalogue import Catalogue
 from policies.fold.verify import Verified
-from policies.spec import PolicySpec, VwConfig
+from policies.spec import PolicySpec
 from serve_app.admin.stored_policy import StoredPolicy
 from serve_app.admin.verification import Work, verify_policy
 from serve_app.store.clients import FAILURES, blocking_client

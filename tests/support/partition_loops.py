@@ -11,11 +11,12 @@ from bandits.exploration import EpsilonGreedy, LinTs
 from bandits.features.hashing import partition_of
 from bandits.log.join import JoinRule
 from bandits.log.records import MergeRecord, RewardRecord
-from bandits.ridge.learner import RidgeConfig
+from bandits.ridge.config import RidgeConfig
+from bandits.vw.config import VwConfig
 from policies.catalogue import Catalogue
 from policies.fold.all_partitions import Together, verify_together
 from policies.fold.verify import Verified
-from policies.spec import PolicySpec, VwConfig
+from policies.spec import PolicySpec
 from serve_app.admin.freshness import read_all
 from serve_app.admin.stored_policy import StoredPolicy
 from serve_app.host.build import this_build

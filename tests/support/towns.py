@@ -11,10 +11,11 @@ import numpy as np
 from bandits.exploration import EpsilonGreedy, LinTs, LinUcb, Softmax, SquareCB, VwExploration
 from bandits.log.join import JoinRule
 from bandits.log.records import LogEntry
-from bandits.ridge.learner import RidgeConfig
+from bandits.ridge.config import RidgeConfig
 from bandits.types import Snapshot
+from bandits.vw.config import VwConfig
 from policies.ranker import Pool, RankRequest
-from policies.spec import Holdout, PolicySpec, RemoteSource, VwConfig
+from policies.spec import Holdout, PolicySpec, RemoteSource
 from simulator.worlds.loop import SALT, Timing, run_loop
 
 K = 6

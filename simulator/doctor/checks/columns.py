@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from bandits.errors import BanditloopError
+from bandits.learner_config import LearnerConfig, ModelColumns
 from bandits.log.records import DecisionRecord, LogEntry
-from bandits.ridge.learner import Payload, RidgeConfig, decode, index_of
 from policies.features import chosen_rows
 from simulator.doctor.checks.findings import (
     Finding,
@@ -35,11 +35,11 @@ class Columns:
             self._newest.append(entry.record)
 
     def findings(self) -> Iterator[Finding]:
-        """One, if the newest decision's learner is ridge: a warning when its columns have run out."""
+        """One, if the newest decision's learner has columns: a warning when they have run out."""
         spec = self._stored.spec(self._newest[-1].spec) if self._newest else None
-        if spec is None or not isinstance(spec.learner, RidgeConfig):
+        if spec is None or not spec.learner.has_columns:
             return
-        model = self._model()
+        model = self._model(spec.learner)
         if model is None:
             yield nothing_to_check(
                 "columns",
@@ -47,7 +47,7 @@ class Columns:
                 action="examine a live policy, whose newest snapshots are stored",
             )
             return
-        used, most = len(model.hashes), model.config.max_features
+        used, most = len(model.index), model.index.limit
         checked, without = self._without_column(model)
         severity: Severity = "warning" if used >= most and without else "ok"
         yield make_finding(
@@ -70,21 +70,20 @@ class Columns:
             },
         )
 
-    def _model(self) -> Payload | None:
+    def _model(self, learner: LearnerConfig) -> ModelColumns | None:
         """Of the newest decision whose snapshot is stored."""
         for name in dict.fromkeys(record.snapshot_id for record in reversed(self._newest)):
             try:
                 snapshot = self._stored.snapshot(name)
                 if snapshot is not None:
-                    payload: Payload = decode(snapshot.payload, Payload)
-                    return payload
+                    return learner.columns(snapshot)
             except BanditloopError:
                 continue  # damaged: a finding of its own
         return None
 
-    def _without_column(self, model: Payload) -> tuple[int, int]:
+    def _without_column(self, model: ModelColumns) -> tuple[int, int]:
         """How many decisions could be looked at, and in how many the chosen action has a feature without a column."""
-        index, rows = index_of(model.config, model.hashes), []
+        index, rows = model.index, []
         for record in self._newest:
             spec, catalogue = (
                 self._stored.spec(record.spec),

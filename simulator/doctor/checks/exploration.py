@@ -8,7 +8,6 @@ import numpy as np
 
 from bandits.exploration import EpsilonGreedy
 from bandits.log.records import DecisionRecord, LogEntry, RewardRecord
-from bandits.rl.network import RlConfig
 from policies.spec import PolicySpec
 from simulator.doctor.checks.findings import (
     Finding,
@@ -183,4 +182,4 @@ def _means_it(spec: PolicySpec) -> bool:
     """Whether a policy is uniform whatever it learns, or learns nothing from its log."""
     exploration = spec.exploration
     always = isinstance(exploration, EpsilonGreedy) and exploration.epsilon == 1.0
-    return always or spec.floor == 1.0 or isinstance(spec.learner, RlConfig)
+    return always or spec.floor == 1.0 or not spec.learner.learns

@@ -1,23 +1,13 @@
 """Numbers so large that Vowpal Wabbit learns nothing of the decisions that hold them."""
 
-from collections.abc import Iterator, Sequence
-from functools import lru_cache
-from math import prod
+import math
+from collections.abc import Iterator
 
 from bandits.log.records import DecisionRecord, LogEntry
-from bandits.types import Row
-from bandits.vw.accepted import KNOWN
-from bandits.vw.weights import expand, first_byte, read_arguments
+from bandits.vw.magnitudes import LARGEST
 from policies.features import chosen_rows
-from policies.spec import VwConfig
 from simulator.doctor.checks.findings import Finding, Severity, make_finding, percent
 from simulator.doctor.checks.references import ReferencedBlobs
-
-LARGEST = 1.8446743e19
-"""A number, or a product of crossed numbers, whose square a 32-bit float still holds (VW, ``core/reductions/gd.cc``).
-
-Beyond it VW leaves every weight of the example as it is, and raises nothing.
-"""
 
 
 class Magnitudes:
@@ -35,13 +25,13 @@ class Magnitudes:
         if self._checked >= self._limit or not isinstance(record, DecisionRecord) or record.holdout:
             return
         spec, catalogue = self._stored.spec(record.spec), self._stored.catalogue(record.catalogue)
-        if spec is None or catalogue is None or not isinstance(spec.learner, VwConfig):
+        if spec is None or catalogue is None or math.isinf(spec.learner.largest_number):
             return
 
         self._checked += 1
         ((_, shared, own),) = chosen_rows(spec, catalogue, record, record.chosen[:1])
-        largest, where = _largest(spec.learner.args, shared, own)
-        self._lost += largest > LARGEST
+        largest, where = spec.learner.magnitude(shared, own)
+        self._lost += largest > spec.learner.largest_number
         if largest > self._worst:
             self._worst, self._where = largest, where
 
@@ -65,33 +55,3 @@ class Magnitudes:
             " price; or take the cross out of the learner's arguments",
             figures={"decisions": self._checked, "not_learned": self._lost, "largest": self._worst},
         )
-
-
-def _largest(args: str, shared: Row, own: Row) -> tuple[float, str]:
-    """The largest number that VW makes of these features, and of which namespaces."""
-    most: dict[int, float] = {}
-    names: dict[int, str] = {}
-    for namespace in (*shared, *own):
-        if namespace.values.size:
-            letter = first_byte(namespace.name)
-            most[letter] = max(most.get(letter, 0.0), float(abs(namespace.values).max()))
-            names.setdefault(letter, namespace.name)
-
-    alone = [bytes((letter,)) for letter in most]
-    products = (*alone, *expand(_interactions(args), frozenset(most)))
-    return max(
-        (
-            (prod(most[letter] for letter in each), " x ".join(names[letter] for letter in each))
-            for each in products
-        ),
-        default=(0.0, ""),
-    )
-
-
-@lru_cache(maxsize=64)
-def _interactions(args: str) -> tuple[bytes, ...]:
-    options = read_arguments(args, KNOWN)
-    given: Sequence[str] = [
-        text for name in ("quadratic", "cubic", "interactions") for text in options.get(name, [])
-    ]
-    return tuple(text.encode() for text in given)

@@ -12,11 +12,12 @@ from bandits.exploration import EpsilonGreedy, Greedy, LinTs, LinUcb, Softmax, S
 from bandits.log.join import JoinRule
 from bandits.log.records import BuildRecord, FeatureMap, RewardRecord, TickRecord
 from bandits.log.versions import FOLD
-from bandits.ridge.learner import RidgeConfig
+from bandits.ridge.config import RidgeConfig
 from bandits.types import Snapshot
+from bandits.vw.config import VwConfig
 from policies.catalogue import Catalogue
 from policies.ranker import ActionRequest, Ranker, RankRequest, explicit_pool
-from policies.spec import PolicySpec, VwConfig
+from policies.spec import PolicySpec
 
 REWARDS = {"a": 0.1, "b": 0.8, "c": 0.3}
 RULE = JoinRule(window_s=1)

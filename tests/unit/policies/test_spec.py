@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from bandits.errors import SpecError
 from bandits.exploration import EpsilonGreedy, LinTs, LinUcb
 from bandits.log.join import JoinRule
-from bandits.ridge.learner import RidgeConfig
-from policies.spec import ArtifactSource, Holdout, PolicySpec, VwConfig, decode_spec, load_spec
+from bandits.ridge.config import RidgeConfig
+from bandits.vw.config import VwConfig
+from policies.spec import ArtifactSource, Holdout, PolicySpec, decode_spec, load_spec
 from serve_app.admin.preflight import validate
 from serve_app.settings import Settings
 
@@ -81,12 +82,12 @@ def test_there_are_examples():
             "sources",
             "name",
         ),
-        ("name: home\nlearner: {kind: vw}", "exploration.kind", "ridge"),
+        ("name: home\nlearner: {kind: vw}", "exploration.kind", "lints"),
         ("name: home\nexploration: {kind: vw}", "exploration.kind", "vw"),
         (
             "name: home\nlearner: {kind: vw}\nexploration: {kind: linucb}",
             "exploration.kind",
-            "ridge",
+            "linucb",
         ),
         ("name: home\nwithin: {kind: lints}", "within.kind", "lints"),
     ],

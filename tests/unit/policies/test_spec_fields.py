@@ -18,13 +18,14 @@ from support.fakes import SALT, FakeLog, FakeSource
 from bandits.errors import SpecError
 from bandits.exploration import EpsilonGreedy
 from bandits.log.records import RewardRecord, TickRecord
+from bandits.vw.config import VwConfig
 from policies.admission import admit
 from policies.blend import load_policy
 from policies.catalogue import Catalogue, Item
 from policies.features import featurise
 from policies.fold.fold import Fold
 from policies.ranker import ActionRequest, Ranker, RankRequest
-from policies.spec import PolicySpec, VwConfig, decode_spec, spec_of
+from policies.spec import PolicySpec, decode_spec, spec_of
 
 SOURCES = [
     {"kind": "remote", "name": "cf", "url": "http://x"},

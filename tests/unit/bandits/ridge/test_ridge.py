@@ -9,9 +9,10 @@ from support.strategies import decision_features, interactions
 
 from bandits.errors import SnapshotError
 from bandits.features.hashing import hash_feature
-from bandits.ridge.learner import RidgeConfig, RidgeLearner, decode_sums
+from bandits.ridge.config import RidgeConfig
+from bandits.ridge.learner import RidgeLearner, decode_sums
 from bandits.ridge.model import RidgeModel
-from bandits.types import ActionSet, Context, Interaction, Namespace, Snapshot
+from bandits.types import ActionSet, ChosenRow, Context, Interaction, Namespace, Snapshot
 
 CONFIG = RidgeConfig(l2=2.0, bias_l2=3.0, interactions=[("context", "scores")])
 
@@ -220,9 +221,9 @@ def test_rows_of_any_width_and_corrections_give_the_same_bytes_in_any_batch(monk
                 features(rng_row, name, int(rng_row.choice([0, 1, 3, 9])))
                 for name in ("c", "a", "b")
             ]
-            learner.learn_row(f"item{number % 7}", row, float(rng_row.normal()))
+            learner.learn_row(ChosenRow(f"item{number % 7}", (), row, float(rng_row.normal())))
             if number % 3 == 0:
-                learner.correct_row(f"item{number % 7}", row, 0.25)
+                learner.correct_row(ChosenRow(f"item{number % 7}", (), row, 0.25))
         return learner.checkpoint()
 
     expected = checkpoint()
@@ -251,9 +252,9 @@ def test_rows_with_many_or_few_columns_in_common_give_the_same_bits_in_any_batch
                     "f", np.array(chosen, np.uint32) + 7, rng.normal(size=6).astype(np.float32)
                 )
             ]
-            learner.learn_row(f"a{i % 5}", row, float(rng.normal()))
+            learner.learn_row(ChosenRow(f"a{i % 5}", (), row, float(rng.normal())))
             if i % 7 == 0:
-                learner.correct_row(f"a{i % 5}", row, 0.3)
+                learner.correct_row(ChosenRow(f"a{i % 5}", (), row, 0.3))
             if i % cut == 0:
                 learner.checkpoint()
         return learner.checkpoint()
@@ -271,7 +272,9 @@ def test_the_sums_are_those_of_adding_row_after_row(names, per_row):
         several = per_row if i % 3 else names
         chosen = rng.choice(names, several, replace=False)
         values, reward = rng.normal(size=several).astype(np.float32), float(rng.normal())
-        learner.learn_row("a", [Namespace("f", (chosen + 7).astype(np.uint32), values)], reward)
+        learner.learn_row(
+            ChosenRow("a", (), [Namespace("f", (chosen + 7).astype(np.uint32), values)], reward)
+        )
         x = np.zeros(names + 1)
         x[[0, *(column.setdefault(name, len(column) + 1) for name in chosen.tolist())]] = [
             1.0,
@@ -294,7 +297,7 @@ def test_a_feature_twice_in_a_row_is_learned_alike_in_any_batch():
                     "f", np.array([1, second, 3], np.uint32), rng.normal(size=3).astype(np.float32)
                 )
             ]
-            learner.learn_row("a", row, float(rng.normal()))
+            learner.learn_row(ChosenRow("a", (), row, float(rng.normal())))
             if i % cut == 0:
                 learner.checkpoint()
         return learner.checkpoint()

@@ -6,7 +6,8 @@ import pytest
 from support.strategies import decision_features, interactions
 
 from bandits.exploration import LinUcb
-from bandits.ridge.learner import RidgeConfig, RidgeLearner
+from bandits.ridge.config import RidgeConfig
+from bandits.ridge.learner import RidgeLearner
 from bandits.ridge.merge import merge_ridge
 from bandits.ridge.model import RidgeModel
 from policies.spec import PolicySpec, decode_spec, load_spec

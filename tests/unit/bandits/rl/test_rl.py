@@ -14,8 +14,9 @@ from bandits.errors import ArtifactError, InvalidFieldError, SnapshotError, Spec
 from bandits.exploration import EpsilonGreedy, LinTs, Softmax, SquareCB
 from bandits.log.codec import digest
 from bandits.log.records import CheckpointRecord, RewardRecord, TickRecord, WarmStartRecord
+from bandits.rl.config import RlConfig
 from bandits.rl.feature_schema import FeatureSchema
-from bandits.rl.network import Network, RlConfig, RlScores, encode_network, shapes
+from bandits.rl.network import Network, RlScores, encode_network, shapes
 from bandits.types import Snapshot
 from policies.artifacts.learner_model import TrainedModel
 from policies.blend import load_policy, make_learner
@@ -186,7 +187,7 @@ def test_a_spec_that_cannot_work_is_refused(changes, target):
     with pytest.raises(SpecError) as refused:
         spec_of(**changes)
     assert refused.value.target == target
-    with pytest.raises(SpecError, match="go together"):
+    with pytest.raises(SpecError, match="is for policies of kind"):
         PolicySpec("x", learner=RlConfig(SCHEMA.digest), exploration=EpsilonGreedy())
 
 

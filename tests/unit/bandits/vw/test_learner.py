@@ -13,11 +13,10 @@ from vowpal_wabbit_next import TextFormatParser, Workspace, run_cli_driver
 
 from bandits.errors import InvalidInputError, InvalidPmfError, SnapshotError, SpecError
 from bandits.features.hashing import hash_feature
-from bandits.types import ActionSet, Context, Interaction, Namespace, Snapshot, check_pmf
+from bandits.types import ActionSet, ChosenRow, Context, Interaction, Namespace, Snapshot, check_pmf
+from bandits.vw.config import MODEL_KIND, WEIGHTS_KIND
 from bandits.vw.learner import (
     KNOWN,
-    MODEL_KIND,
-    WEIGHTS_KIND,
     VwLearner,
     VwModel,
     VwWeights,
@@ -210,7 +209,14 @@ def test_being_shown_the_chosen_action_alone_gives_the_same_weights_byte_for_byt
             for ns in each.actions.namespaces
         ]
         learner.learn_row(
-            each.context.namespaces, own, len(each.actions), each.propensity, each.reward
+            ChosenRow(
+                each.actions.ids[each.chosen],
+                each.context.namespaces,
+                own,
+                each.reward,
+                len(each.actions),
+                each.propensity,
+            )
         )
     expected = VwLearner(full(args))
     expected.learn(STREAM[:25])

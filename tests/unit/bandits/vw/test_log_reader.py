@@ -13,9 +13,10 @@ from vowpal_wabbit_next import TextFormatParser, Workspace, run_cli_driver
 from bandits.errors import BadRowError, InvalidPmfError
 from bandits.exploration import EpsilonGreedy
 from bandits.types import ActionSet, Context
+from bandits.vw.config import VwConfig
 from bandits.vw.learner import VwLearner, VwModel, load_vw
 from bandits.vw.log_reader import Label, LogFormat, VwLogReader
-from policies.spec import PolicySpec, VwConfig
+from policies.spec import PolicySpec
 from simulator.learners.progressive import progressive, vw_progressive
 from simulator.learners.trained import train_on_log
 from simulator.logs.dsjson import dsjson_pieces

@@ -23,14 +23,16 @@ from bandits.log.records import (
     SpecRecord,
     TickRecord,
 )
-from bandits.ridge.learner import RidgeConfig, RidgeLearner
+from bandits.ridge.config import RidgeConfig
+from bandits.ridge.learner import RidgeLearner
 from bandits.types import Interaction, Learner
+from bandits.vw.config import VwConfig
 from bandits.vw.learner import VwLearner
 from policies.blend import load_policy
 from policies.catalogue import Catalogue, Item
 from policies.fold.checkpoint import decode_state
 from policies.fold.fold import Fold
-from policies.spec import PolicySpec, VwConfig
+from policies.spec import PolicySpec
 
 SPEC = PolicySpec("home", learner=RidgeConfig(l2=2.0), exploration=LinTs(draws=5), join=RULE)
 VW_SPEC = msgspec.structs.replace(

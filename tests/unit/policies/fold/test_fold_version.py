@@ -32,7 +32,7 @@ from bandits.log.records import (
     TickRecord,
 )
 from bandits.log.versions import FOLD, fold_version
-from bandits.ridge.learner import RidgeConfig
+from bandits.ridge.config import RidgeConfig
 from policies.catalogue import Catalogue
 from policies.fold.checkpoint import decode_state
 from policies.fold.fold import Fold

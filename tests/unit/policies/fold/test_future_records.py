@@ -25,7 +25,7 @@ from bandits.log.records import (
     kind_of,
 )
 from bandits.log.versions import FOLD
-from bandits.ridge.learner import RidgeConfig
+from bandits.ridge.config import RidgeConfig
 from policies.archive.archive import ArchiveReader, ArchiveWriter
 from policies.archive.range_file import Range, write_range
 from policies.fold.fold import Fold

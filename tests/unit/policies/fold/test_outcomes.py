@@ -20,7 +20,8 @@ from bandits.exploration import EpsilonGreedy, LinTs, VwExploration
 from bandits.log import records
 from bandits.log.codec import digest
 from bandits.log.records import Credit, LogRecord, MergeInput, MergeRecord, kind_of
-from bandits.ridge.learner import RidgeConfig
+from bandits.ridge.config import RidgeConfig
+from bandits.vw.config import VwConfig
 from policies.artifacts.learner_model import TrainedModel
 from policies.blend import make_learner
 from policies.catalogue import Catalogue, Item
@@ -29,7 +30,7 @@ from policies.fold.checkpoint import Refusal, decode_state
 from policies.fold.fold import Fold
 from policies.fold.partition import PartitionFold
 from policies.fold.verify import ServedSnapshot, verify
-from policies.spec import PolicySpec, RemoteSource, VwConfig
+from policies.spec import PolicySpec, RemoteSource
 from simulator.doctor.checks.references import MissingBlobs, ReferencedBlobs
 from simulator.logs.archive import policy_pieces
 
@@ -76,7 +77,7 @@ REFUSED: dict[str, tuple[str, Make]] = {
         lambda log, _: records.SpecRecord(blob(log, b'{"name":"home","z":1}'), "s"),
     ),
     "spec: a combination that cannot work": (
-        "ridge",
+        "does not explore by lints",
         lambda log, _: records.SpecRecord(
             blob(log, b'{"name":"home","learner":{"kind":"vw"},"exploration":{"kind":"lints"}}'),
             "s",

@@ -17,13 +17,15 @@ from bandits.exploration import EpsilonGreedy, LinTs
 from bandits.features.hashing import partition_of
 from bandits.log.join import JoinRule
 from bandits.log.positions import log_order
-from bandits.ridge.learner import RidgeConfig, RidgeLearner, decode_sums
+from bandits.ridge.config import RidgeConfig
+from bandits.ridge.learner import RidgeLearner, decode_sums
 from bandits.ridge.merge import merge_ridge
+from bandits.vw.config import VwConfig
 from bandits.vw.learner import VwLearner, decode_model
 from bandits.vw.merge import carry_vw, check_mergeable, merge_vw
 from policies.fold.all_partitions import verify_together
 from policies.fold.checkpoint import decode_state
-from policies.spec import PolicySpec, VwConfig, decode_spec
+from policies.spec import PolicySpec, decode_spec
 
 RIDGE = PolicySpec(
     "home",

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 from ray.exceptions import ActorDiedError, ActorUnavailableError
 
-from bandits.ridge.learner import RidgeConfig
+from bandits.ridge.config import RidgeConfig
 from policies.spec import PolicySpec
 from serve_app.settings import Settings
 from serve_app.workers import actors

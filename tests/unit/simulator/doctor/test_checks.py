@@ -11,11 +11,12 @@ from bandits.exploration import EpsilonGreedy, Greedy, Softmax, VwExploration
 from bandits.kernels.actions import draw
 from bandits.log.join import JoinRule
 from bandits.log.records import DecisionRecord, LogEntry, PinRecord, RewardRecord, TickRecord
-from bandits.ridge.learner import RidgeConfig
+from bandits.ridge.config import RidgeConfig
+from bandits.vw.config import VwConfig
 from policies.catalogue import Catalogue
 from policies.fold.fold import Fold
 from policies.ranker import ActionRequest, Pool, Ranker, RankRequest
-from policies.spec import PolicySpec, VwConfig
+from policies.spec import PolicySpec
 from simulator.doctor.checks.entries import STANDSTILL, Clock, Undecodable
 from simulator.doctor.checks.findings import CHANCE, exceeds, grade_share
 from simulator.doctor.checks.freshness import LiveStatus, Staleness

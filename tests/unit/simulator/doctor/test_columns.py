@@ -9,9 +9,10 @@ from bandits.exploration import LinTs, Softmax
 from bandits.log.join import JoinRule
 from bandits.log.records import BuildRecord, RewardRecord, TickRecord
 from bandits.log.versions import FOLD
-from bandits.ridge.learner import RidgeConfig
+from bandits.ridge.config import RidgeConfig
+from bandits.vw.config import VwConfig
 from policies.catalogue import Catalogue
-from policies.spec import PolicySpec, VwConfig
+from policies.spec import PolicySpec
 from serve_app.store.stats import Stats, summed
 from simulator.doctor.checks.findings import Finding
 from simulator.doctor.checks.references import ReferencedBlobs

@@ -6,14 +6,15 @@ from support.fakes import fresh_ranker
 
 from bandits.exploration import EpsilonGreedy, Greedy, LinTs, LinUcb, Softmax, SquareCB
 from bandits.log.records import DecisionRecord, LogEntry
-from bandits.ridge.learner import RidgeConfig
+from bandits.ridge.config import RidgeConfig
 from bandits.types import Interaction
+from bandits.vw.config import VwConfig
 from bandits.vw.learner import VwLearner, load_vw
 from policies.catalogue import Catalogue, Item
 from policies.features import featurise_record
 from policies.ranker import explicit_pool
 from policies.requests import ActionRequest, RankRequest
-from policies.spec import PolicySpec, VwConfig
+from policies.spec import PolicySpec
 from simulator.doctor.checks.magnitudes import Magnitudes
 from simulator.doctor.checks.references import ReferencedBlobs
 

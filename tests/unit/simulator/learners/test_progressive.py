@@ -18,12 +18,13 @@ from vowpal_wabbit_next import Workspace, run_cli_driver
 from bandits.errors import BadRowError, InvalidFieldError, ReplayError, SnapshotError, SpecError
 from bandits.exploration import EpsilonGreedy, Greedy, LinTs, Softmax, VwExploration
 from bandits.log.records import DecisionRecord
-from bandits.ridge.learner import RidgeConfig
+from bandits.ridge.config import RidgeConfig
 from bandits.types import Interaction
+from bandits.vw.config import VwConfig
 from policies.blend import load_policy, make_learner
 from policies.catalogue import Catalogue
 from policies.features import featurise
-from policies.spec import ArtifactSource, PolicySpec, VwConfig
+from policies.spec import ArtifactSource, PolicySpec
 from simulator.learners.curve import MAX_POINTS, Curve
 from simulator.learners.online import OnlinePolicy, salt_of
 from simulator.learners.progressive import progressive, vw_progressive

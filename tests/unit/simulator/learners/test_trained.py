@@ -19,15 +19,16 @@ from bandits.exploration import EpsilonGreedy, LinTs
 from bandits.log.codec import digest
 from bandits.log.join import JoinedDecision
 from bandits.log.records import CheckpointRecord, PinRecord, TickRecord, WarmStartRecord
-from bandits.ridge.learner import RidgeConfig
+from bandits.ridge.config import RidgeConfig
 from bandits.types import Interaction
+from bandits.vw.config import VwConfig
 from policies.artifacts.learner_model import TrainedModel, decode_trained
 from policies.blend import load_policy, make_learner
 from policies.catalogue import Catalogue, Item
 from policies.features import featurise, featurise_record
 from policies.fold.checkpoint import decode_state
 from policies.fold.fold import Fold
-from policies.spec import ArtifactSource, PolicySpec, VwConfig
+from policies.spec import ArtifactSource, PolicySpec
 from serve_app.cli.main import app
 from serve_app.cli.train import app as train_app
 from simulator.learners.online import featurise_row

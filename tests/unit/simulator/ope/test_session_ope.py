@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from bandits.errors import BadRowError, ReplayError
 from bandits.exploration import Softmax
-from bandits.ridge.learner import RidgeConfig
+from bandits.ridge.config import RidgeConfig
 from bandits.statistics.intervals import Bernstein, Bootstrap
 from bandits.types import Float64
 from policies.blend import make_learner

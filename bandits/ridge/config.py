@@ -1,0 +1,131 @@
+"""The config of a ridge learner, and what such a learner can do."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, ClassVar
+
+import msgspec
+
+from bandits.exploration import Exploration, LinTs, LinUcb, greedy, votes
+from bandits.learner_config import (
+    LearnerConfig,
+    Merges,
+    ModelColumns,
+    Standbys,
+    explore_scores,
+    is_set,
+)
+from bandits.types import Explore, Learner, Snapshot
+
+KIND = "ridge"
+
+
+class RidgeConfig(
+    LearnerConfig, tag=KIND, tag_field="kind", frozen=True, forbid_unknown_fields=True
+):
+    """``l2`` and ``bias_l2``: prior precision of shared weights and of action biases (ignored without ``action_bias``).
+
+    ``interactions``: pairs of namespaces whose features are crossed. ``max_features`` bounds d; a
+    feature first met when d is full is ignored. ``standbys``: learners that fold along, ready to
+    take over. ``intercept: false``: without features of its own an action's shared part is 0. It is
+    written only if it is false, so that what was written before there was such a field stays as it
+    is, byte for byte.
+    """
+
+    l2: Annotated[float, msgspec.Meta(gt=0)] = 1.0
+    action_bias: bool = True
+    bias_l2: Annotated[float, msgspec.Meta(gt=0)] = 10.0
+    interactions: list[tuple[str, str]] = msgspec.field(default_factory=list)
+    max_features: Annotated[int, msgspec.Meta(ge=1, le=4096)] = 256
+    standbys: Standbys = 0
+    intercept: bool | msgspec.UnsetType = msgspec.UNSET
+
+    def __post_init__(self) -> None:
+        """One way to say the usual case."""
+        if self.intercept:
+            msgspec.structs.force_setattr(self, "intercept", msgspec.UNSET)
+
+    corrects: ClassVar[bool] = True
+    merges: ClassVar[Merges] = "sums"
+    has_columns: ClassVar[bool] = True
+    explorations: ClassVar[tuple[type[msgspec.Struct], ...]] = (
+        *LearnerConfig.explorations,
+        LinUcb,
+        LinTs,
+    )
+    snapshots: ClassVar[Mapping[str, Mapping[str, str] | None]] = {
+        KIND: {
+            **dict.fromkeys(("weights", "bias", "covariance", "shift", "shrink"), "<f8"),
+            **dict.fromkeys(("weight_draws", "bias_draws"), "<f4"),
+        }
+    }
+
+    @property
+    def crossed(self) -> Sequence[tuple[str, str]]:
+        """The pairs of namespaces whose features are crossed."""
+        return self.interactions
+
+    @property
+    def tells_actions_apart(self) -> bool:
+        """Whether each action has a bias of its own."""
+        return self.action_bias
+
+    def make(
+        self, exploration: Exploration, *, salt: bytes, checkpoint: bytes | None = None
+    ) -> Learner:
+        """Return a learner whose snapshots hold what ``exploration`` needs of the posterior."""
+        from bandits.ridge.learner import RidgeLearner
+
+        draws, scale = 0, 1.0
+        if isinstance(exploration, LinTs):
+            draws, scale = exploration.draws, exploration.scale
+        return RidgeLearner(
+            self,
+            draws=draws,
+            scale=scale,
+            uncertainty=isinstance(exploration, LinUcb),
+            salt=salt,
+            checkpoint=checkpoint,
+        )
+
+    def load(self, snapshot: Snapshot, exploration: Exploration) -> Explore:
+        """Return how ``exploration`` acts on the posterior of a snapshot."""
+        from bandits.ridge.model import RidgeModel
+
+        model = RidgeModel(snapshot)
+        if isinstance(exploration, LinTs):
+            return lambda context, actions: votes(model.draws(context, actions))
+        if isinstance(exploration, LinUcb):
+            alpha = exploration.alpha
+            return lambda context, actions: greedy(model.upper_bounds(context, actions, alpha))
+        return explore_scores(exploration, model.comparable, model.learned)
+
+    def merge(self, base: bytes, given: Sequence[bytes]) -> bytes:  # noqa: ARG002
+        """Return the checkpoint of a learner of all the logs: the sums of all partitions, added up."""
+        from bandits.ridge.merge import merge_ridge
+
+        return merge_ridge(self, given)
+
+    def columns(self, snapshot: Snapshot) -> ModelColumns:
+        """Return the columns of a snapshot's features."""
+        from bandits.ridge.learner import Payload, decode, index_of
+
+        payload: Payload = decode(snapshot.payload, Payload)
+        return ModelColumns(payload.config, index_of(payload.config, payload.hashes))
+
+    def idle(self, namespaces: Sequence[str]) -> Iterator[tuple[str, str]]:
+        """Yield a prior of biases that are not there, and interactions that cross nothing."""
+        if is_set(self, "bias_l2") and not self.action_bias:
+            yield (
+                "learner.bias_l2",
+                "there is no action_bias that it could hold back: leave bias_l2 out",
+            )
+
+        for first, second in self.interactions:
+            missing = [name for name in (first, second) if name not in namespaces]
+            if missing:
+                yield (
+                    "learner.interactions",
+                    f"[{first}, {second}] crosses nothing: the learner does not see {missing[0]}",
+                )
+        if len({frozenset(pair) for pair in self.interactions}) < len(self.interactions):
+            yield "learner.interactions", "two namespaces are crossed twice: once is enough"

@@ -1,0 +1,47 @@
+"""The config of a policy trained by reinforcement learning, and what can be done with it."""
+
+from collections.abc import Mapping
+from typing import Annotated, ClassVar
+
+import msgspec
+
+from bandits.exploration import EpsilonGreedy, Exploration, Greedy, Softmax
+from bandits.learner_config import LearnerConfig, Standbys, explore_scores
+from bandits.types import Explore, Learner, Snapshot
+
+KIND = "rl"
+
+
+class RlConfig(LearnerConfig, tag=KIND, tag_field="kind", frozen=True, forbid_unknown_fields=True):
+    """``features``: the digest of the feature schema that the network was trained on (``banditloop train rl`` says it).
+
+    ``standbys``: processes that fold the log along, ready to take over.
+    """
+
+    features: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{16}$(?!\n)")]
+    standbys: Standbys = 0
+
+    learns: ClassVar[bool] = False
+    # SquareCB needs expected rewards, and a network has scores.
+    explorations: ClassVar[tuple[type[msgspec.Struct], ...]] = (EpsilonGreedy, Softmax, Greedy)
+    policy_kinds: ClassVar[tuple[str, ...]] = ("rl",)
+    snapshots: ClassVar[Mapping[str, Mapping[str, str] | None]] = {KIND: None}
+
+    def make(
+        self,
+        exploration: Exploration,  # noqa: ARG002
+        *,
+        salt: bytes,  # noqa: ARG002
+        checkpoint: bytes | None = None,
+    ) -> Learner:
+        """Return what holds a network and hands it on."""
+        from bandits.rl.network import RlLearner
+
+        return RlLearner(self, checkpoint=checkpoint)
+
+    def load(self, snapshot: Snapshot, exploration: Exploration) -> Explore:
+        """Return how ``exploration`` acts on the scores of a network."""
+        from bandits.rl.network import RlModel
+
+        model = RlModel(self, snapshot)
+        return explore_scores(exploration, model.scores, model.learned)

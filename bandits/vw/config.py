@@ -1,0 +1,103 @@
+"""The config of a Vowpal Wabbit learner, and what such a learner can do."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import ClassVar
+
+import msgspec
+
+from bandits.exploration import Exploration, VwExploration
+from bandits.learner_config import LearnerConfig, Merges, Standbys, explore_scores, is_set
+from bandits.types import Explore, Learner, Row, Snapshot
+from bandits.vw.accepted import INTERACTIONS, KNOWN, check_arguments
+from bandits.vw.magnitudes import LARGEST, largest
+from bandits.vw.weights import read_arguments
+
+WEIGHTS_KIND = "vw-weights"
+MODEL_KIND = "vw-model"
+
+
+class VwConfig(LearnerConfig, frozen=True, forbid_unknown_fields=True, tag="vw", tag_field="kind"):
+    """Vowpal Wabbit, with any ``--cb_explore_adf`` argument string.
+
+    Namespaces: context, item, features, scores.
+
+    ``standbys``: learners that fold along, ready to take over.
+    """
+
+    args: str = "--cb_explore_adf --cb_type mtr -q cs -q cf"
+    standbys: Standbys = 0
+
+    merges: ClassVar[Merges] = "gains"
+    explorations: ClassVar[tuple[type[msgspec.Struct], ...]] = (
+        *LearnerConfig.explorations,
+        VwExploration,
+    )
+    snapshots: ClassVar[Mapping[str, Mapping[str, str] | None]] = {
+        WEIGHTS_KIND: {"values": "<f4"},
+        MODEL_KIND: None,
+    }
+    largest_number: ClassVar[float] = LARGEST
+
+    def make(
+        self,
+        exploration: Exploration,
+        *,
+        salt: bytes,  # noqa: ARG002
+        checkpoint: bytes | None = None,
+    ) -> Learner:
+        """Return a learner whose snapshots hold weights, or VW's whole model where VW itself explores."""
+        from bandits.vw.learner import VwLearner
+
+        own = isinstance(exploration, VwExploration)
+        return VwLearner(self.args, own_exploration=own, by_row=True, checkpoint=checkpoint)
+
+    def load(self, snapshot: Snapshot, exploration: Exploration) -> Explore:
+        """Return VW's own PMF where the snapshot is VW's whole model, else how ``exploration`` acts on scores."""
+        from bandits.vw.learner import VwModel, load_vw
+
+        model = load_vw(snapshot)
+        if isinstance(model, VwModel):
+            return model.pmf
+        return explore_scores(exploration, model.scores, model.learned)
+
+    def merge(self, base: bytes, given: Sequence[bytes]) -> bytes:
+        """Return the checkpoint of ``base`` with what each of ``given`` has gained on top of it."""
+        from bandits.vw.merge import merge_vw
+
+        return merge_vw(self.args, base, given)
+
+    def carry(self, merged: bytes, since: bytes, now: bytes) -> bytes:
+        """Return the checkpoint of ``merged`` with what was gained from ``since`` to ``now``."""
+        from bandits.vw.merge import carry_vw
+
+        return carry_vw(self.args, merged, since, now)
+
+    def check_mergeable(self) -> None:
+        """Refuse arguments whose models VW cannot merge."""
+        from bandits.vw.merge import check_mergeable
+
+        check_mergeable(self.args)
+
+    def check_learns(self, exploration: Exploration, default_reward: float) -> None:
+        """Refuse arguments that were not found to learn."""
+        own = isinstance(exploration, VwExploration)
+        check_arguments(self.args, own_exploration=own, default_reward=default_reward)
+
+    def idle(self, namespaces: Sequence[str]) -> Iterator[tuple[str, str]]:
+        """Yield the interactions with a letter that no namespace begins with."""
+        if not is_set(self, "args"):
+            return
+        letters = {name[0] for name in namespaces}
+        for option, values in read_arguments(self.args, KNOWN).items():
+            for value in values if option in INTERACTIONS else ():
+                missing = [letter for letter in value if letter != ":" and letter not in letters]
+                if missing:
+                    seen = (
+                        f"the learner sees {', '.join(namespaces)}, and nothing else that begins"
+                        f" with {missing[0]}"
+                    )
+                    yield "learner.args", f"--{option} {value} changes nothing: {seen}"
+
+    def magnitude(self, shared: Row, own: Row) -> tuple[float, str]:
+        """Return the largest feature, or product of crossed features, that VW would see."""
+        return largest(self.args, shared, own)

@@ -1,0 +1,51 @@
+"""The largest number that Vowpal Wabbit makes of a decision's features, which decides whether it learns from it."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from math import prod
+
+from bandits.types import Row
+from bandits.vw.accepted import KNOWN
+from bandits.vw.weights import expand, first_byte, read_arguments
+
+LARGEST = 1.8446743e19
+"""A number, or a product of crossed numbers, whose square a 32-bit float still holds (VW, ``core/reductions/gd.cc``).
+
+Beyond it VW leaves every weight of the example as it is, and raises nothing.
+"""
+
+
+def largest(args: str, shared: Row, own: Row) -> tuple[float, str]:
+    """Return the largest number that VW makes of these features, and the namespaces it is made of.
+
+    Args:
+        args: VW's argument string, whose interactions multiply features.
+        shared: the features of a context.
+        own: the features of an action.
+    """
+    most: dict[int, float] = {}
+    names: dict[int, str] = {}
+    for namespace in (*shared, *own):
+        if namespace.values.size:
+            letter = first_byte(namespace.name)
+            most[letter] = max(most.get(letter, 0.0), float(abs(namespace.values).max()))
+            names.setdefault(letter, namespace.name)
+
+    alone = [bytes((letter,)) for letter in most]
+    products = (*alone, *expand(_interactions(args), frozenset(most)))
+    return max(
+        (
+            (prod(most[letter] for letter in each), " x ".join(names[letter] for letter in each))
+            for each in products
+        ),
+        default=(0.0, ""),
+    )
+
+
+@lru_cache(maxsize=64)
+def _interactions(args: str) -> tuple[bytes, ...]:
+    options = read_arguments(args, KNOWN)
+    given: Sequence[str] = [
+        text for name in ("quadratic", "cubic", "interactions") for text in options.get(name, [])
+    ]
+    return tuple(text.encode() for text in given)
