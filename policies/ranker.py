@@ -40,8 +40,7 @@ from policies.guardrails import FixedPolicy, in_holdout
 from policies.mixture import Mixture
 from policies.requests import MAX_ACTIONS, ActionRequest, RankRequest
 from policies.source_failures import Trouble
-from policies.sources.base import Candidates, CandidateSource, SourceRequest
-from policies.sources.rl import RlScorer
+from policies.sources.base import Candidates, CandidateSource, ContextScorer, Source, SourceRequest
 from policies.spec import PolicySpec
 
 MAX_PAIRS = 8_000_000
@@ -91,12 +90,10 @@ class Ranker:
     last wrong.
     """
 
-    def __init__(
-        self, spec: PolicySpec, sources: Sequence[CandidateSource | RlScorer], *, salt: bytes
-    ) -> None:
+    def __init__(self, spec: PolicySpec, sources: Sequence[Source], *, salt: bytes) -> None:
         self.spec = spec
-        self.sources = tuple(source for source in sources if not isinstance(source, RlScorer))
-        self._scorers = tuple(source for source in sources if isinstance(source, RlScorer))
+        self.sources = tuple(source for source in sources if not isinstance(source, ContextScorer))
+        self._scorers = tuple(source for source in sources if isinstance(source, ContextScorer))
         self.serving: Serving | None = None
         self.source_failures: Counter[str] = Counter()
         self.source_partial: Counter[str] = Counter()
@@ -312,7 +309,7 @@ class Ranker:
                     "this source scores actions itself", f"actions.scores.{scorer.name}"
                 )
             try:
-                scores[scorer.name] = scorer.scores(
+                scores[scorer.name] = scorer.score_actions(
                     catalogue, request.context, pool.ids, pool.features, pool.scores
                 )
             except SourceError as error:

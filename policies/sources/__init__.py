@@ -1,22 +1,28 @@
 """Candidate sources.
 
 ``load_sources`` makes them from a trained artifact and what the policy spec says of each.
+
+A new kind of source that is trained needs a model (its entry in ``policies.sources.local``) and a
+fit (its entry in ``policies.training.train``). One that is configured needs a struct in
+``policies.spec`` and its line in ``_load``.
 """
 
 from collections.abc import Sequence
 
 from bandits.errors import SpecError
 from policies.artifacts.source_artifact import Artifact
-from policies.sources.base import Candidates, CandidateSource, SourceRequest
+from policies.sources.base import Candidates, CandidateSource, ContextScorer, Source, SourceRequest
 from policies.sources.local import LocalSource, Model, load_model
 from policies.sources.remote import HttpSource
 from policies.sources.rl import RlScorer
-from policies.spec import ArtifactSource, RemoteSource, RlSource, Source
+from policies.spec import ArtifactSource, RemoteSource, RlSource
+from policies.spec import Source as SourceConfig
 from policies.typed_yaml import nearest
 
 __all__ = [
     "CandidateSource",
     "Candidates",
+    "ContextScorer",
     "HttpSource",
     "LocalSource",
     "Model",
@@ -28,31 +34,40 @@ __all__ = [
 
 
 def load_sources(
-    artifact: Artifact | None, configs: Sequence[Source] | None = None
-) -> dict[str, CandidateSource | RlScorer]:
-    """The sources a policy spec lists, by name and in its order.
+    artifact: Artifact | None, configs: Sequence[SourceConfig] | None = None
+) -> dict[str, Source]:
+    """Make the sources that a policy spec lists, by name and in its order.
 
-    Without ``configs``, all the artifact holds.
+    Args:
+        artifact: what ``banditloop train`` wrote, if the spec names any.
+        configs: the spec's sources; without it, all that the artifact holds.
 
-    Raises: SpecError: the spec asks for a source the artifact lacks. ArtifactError: the artifact's
-        arrays do not fit the source's kind, or an rl model's file is not the one named.
+    Raises:
+        SpecError: the spec asks for a source the artifact lacks.
+        ArtifactError: the artifact's arrays do not fit the source's kind, or an rl model's file is
+            not the one named.
         SnapshotError: an rl model is damaged.
     """
     if configs is None:
         configs = [ArtifactSource(name) for name in artifact.sources] if artifact else []
-    histories = artifact.histories if artifact else None
-    sources: dict[str, CandidateSource | RlScorer] = {}
-    for config in configs:
-        if isinstance(config, RemoteSource):
-            sources[config.name] = HttpSource(config, histories)
-        elif isinstance(config, RlSource):
-            sources[config.name] = RlScorer(config)
-        elif artifact is None or config.name not in artifact.sources:
-            held = f"it holds {', '.join(artifact.sources)}" if artifact else "there is none"
-            hint = nearest(config.name, list(artifact.sources if artifact else ()))
-            raise SpecError(f"the artifact has no source {config.name!r}: {hint}{held}", "sources")
-        else:
-            found = artifact.sources[config.name]
-            model = load_model(found, len(artifact.histories.items))
-            sources[config.name] = LocalSource(config.name, model, artifact.histories, found.scale)
-    return sources
+
+    return {config.name: _load(config, artifact) for config in configs}
+
+
+def _load(config: SourceConfig, artifact: Artifact | None) -> Source:
+    if isinstance(config, RemoteSource):
+        return HttpSource(config, artifact.histories if artifact else None)
+    if isinstance(config, RlSource):
+        return RlScorer(config)
+    return _trained(config, artifact)
+
+
+def _trained(config: ArtifactSource, artifact: Artifact | None) -> LocalSource:
+    if artifact is None or config.name not in artifact.sources:
+        held = f"it holds {', '.join(artifact.sources)}" if artifact else "there is none"
+        hint = nearest(config.name, list(artifact.sources if artifact else ()))
+        raise SpecError(f"the artifact has no source {config.name!r}: {hint}{held}", "sources")
+
+    trained = artifact.sources[config.name]
+    model = load_model(trained, len(artifact.histories.items))
+    return LocalSource(config.name, model, artifact.histories, trained.scale)

@@ -1,10 +1,11 @@
-"""What a candidate source is: it proposes items, with its own scores."""
+"""What a source is: it proposes items with its own scores, or scores what others propose."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from bandits.types import Float32
+from bandits.values import FeatureMap
 from policies.catalogue import Catalogue
 
 ScoreItems = Callable[[Sequence[str]], Float32]
@@ -56,3 +57,38 @@ class CandidateSource(Protocol):
     async def candidates(self, request: SourceRequest, limit: int) -> Candidates:
         """Up to ``limit`` candidates, best first."""
         ...
+
+
+@runtime_checkable
+class ContextScorer(Protocol):
+    """Proposes nothing, and scores what is to be chosen from in the context of the decision."""
+
+    name: str
+
+    def score_actions(
+        self,
+        catalogue: Catalogue,
+        context: FeatureMap,
+        ids: Sequence[str],
+        features: Sequence[FeatureMap | None] | None,
+        scores: Mapping[str, Float32],
+    ) -> Float32:
+        """Score every action of a decision.
+
+        Args:
+            catalogue: what the decision's record names.
+            context: features of the decision.
+            ids: the K actions.
+            features: the request's own features of each action, if it sent any.
+            scores: by candidate source, float32[K], NaN where it has none.
+
+        Returns:
+            float32[K].
+
+        Raises:
+            SourceError: it cannot. The caller decides without it.
+        """
+        ...
+
+
+Source = CandidateSource | ContextScorer

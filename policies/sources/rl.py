@@ -49,7 +49,7 @@ class RlScorer:
         model = decode_trained(data)
         self._spec, self._network = model.spec(), decode_network(model.checkpoint)
 
-    def scores(
+    def score_actions(
         self,
         catalogue: Catalogue,
         context: FeatureMap,
