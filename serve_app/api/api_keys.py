@@ -15,7 +15,7 @@ dictionary.
 import asyncio
 import logging
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from hashlib import blake2b
 from hmac import compare_digest
 from math import ceil
@@ -29,6 +29,7 @@ from bandits.errors import (
     BodyTimeoutError,
     ForbiddenError,
     InvalidFieldError,
+    MethodNotAllowedError,
     RateLimitedError,
     StartupError,
     UnauthorizedError,
@@ -40,7 +41,6 @@ SCOPES: tuple[ScopeName, ...] = get_args(ScopeName)
 KeyId = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$(?!\n)")]
 PREFIX = "bl_"
 CHECK_S = 1.0
-OPEN_PAGES = frozenset({"/livez", "/readyz", "/healthz/learning", "/openapi.json", "/docs"})
 
 Headers = Iterable[tuple[bytes, bytes]]
 
@@ -88,7 +88,7 @@ def read_keys(path: Path) -> dict[str, Key]:
         raise StartupError(f"{path}: not {kind}", "keys_file") from None
 
 
-class Bucket:
+class TokenBucket:
     """A token bucket: ``rate`` requests per second, and as many at once as come in a second (at least one)."""
 
     __slots__ = ("_at", "_burst", "_tokens", "rate")
@@ -122,19 +122,23 @@ class KeyRing:
         self._path = path
         self._replicas = replicas
         self._seen = _signature(path)
-        self._keys: Mapping[str, tuple[Key, str, Bucket | None]] = {}
+        self._keys: Mapping[str, tuple[Key, str, TokenBucket | None]] = {}
         self.failures = 0
         self._take_over(read_keys(path))
 
-    def admit(self, path: str, parts: Sequence[str], headers: Headers) -> None:
-        """Let a request pass. ``parts`` are those of the path, unquoted.
+    def admit(self, scope: ScopeName | None, policy: str | None, headers: Headers) -> None:
+        """Let a request pass, or refuse it.
+
+        Args:
+            scope: what the key must have; None where no key is needed.
+            policy: the one that the request is about, if it is about one.
+            headers: those of the request.
 
         Raises:
             UnauthorizedError: no key, or one that is not known.
             ForbiddenError: the key lacks the scope or the policy.
             RateLimitedError: the key's rate is used up.
         """
-        scope, policy = needed(path, parts)
         if scope is None:
             return
         presented = presented_key(headers)
@@ -200,25 +204,10 @@ class KeyRing:
                 if rate is None
                 else old
                 if old is not None and old.rate == rate
-                else Bucket(rate, now)
+                else TokenBucket(rate, now)
             )
             fresh[key_id] = (key, key.hash, bucket)
         self._keys = fresh
-
-
-def needed(path: str, parts: Sequence[str]) -> tuple[ScopeName | None, str | None]:
-    """The scope a route demands (None: it is open) and the policy it is about.
-
-    What is not listed is for admins.
-    """
-    if len(parts) >= 4 and parts[1] == "v1" and parts[2] == "policies":
-        match parts[4:]:
-            case ["rank"] | ["rank:batch"]:
-                return "rank", parts[3]
-            case ["rewards"] | ["events", _, "reward" | "activate"]:
-                return "reward", parts[3]
-        return "admin", parts[3]
-    return (None if path in OPEN_PAGES else "admin"), None
 
 
 def presented_key(headers: Headers) -> str | None:
@@ -241,6 +230,8 @@ def error_headers(error: BanditloopError) -> list[tuple[bytes, bytes]]:
         return [(b"retry-after", str(error.retry_after_s).encode())]
     if isinstance(error, BodyTimeoutError):
         return [(b"connection", b"close")]
+    if isinstance(error, MethodNotAllowedError):
+        return [(b"allow", error.allowed.encode())]
     return []
 
 
@@ -252,4 +243,4 @@ def _signature(path: Path) -> tuple[int, int, int] | None:
     return found.st_mtime_ns, found.st_size, found.st_ino
 
 
-_NOBODY: tuple[Key, str, Bucket | None] = (Key("0" * 64, []), "0" * 64, None)
+_NOBODY: tuple[Key, str, TokenBucket | None] = (Key("0" * 64, []), "0" * 64, None)

@@ -28,7 +28,7 @@ _FIELD = re.compile(r"(?:unknown|required) field `([^`]*)`")
 _any = msgspec.json.Decoder()
 
 
-def parse(body: bytes | msgspec.Raw, decoder: "msgspec.json.Decoder[T]") -> T:
+def decode_body(body: bytes | msgspec.Raw, decoder: "msgspec.json.Decoder[T]") -> T:
     """Decode a body.
 
     Raises: MalformedBodyError: it is not JSON, or nested too deeply. InvalidInputError: a field is

@@ -1,6 +1,7 @@
-"""What the HTTP API asks of a policy."""
+"""What the HTTP API needs of the rest of a replica, as protocols."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from bandits.errors import BanditloopError
@@ -14,13 +15,13 @@ class PolicyService(Protocol):
     """One policy, as the API needs it."""
 
     async def rank(self, request: RankRequest) -> tuple[DecisionRecord, bool]:
-        """The decision, and whether it is known to be logged."""
+        """Return the decision, and whether it is known to be logged."""
         ...
 
     async def rank_all(
         self, requests: Sequence[RankRequest]
     ) -> list[tuple[DecisionRecord, bool] | BanditloopError]:
-        """The same for several; each has its own answer or error."""
+        """Return the same for several; each has its own answer or error."""
         ...
 
     async def log(self, records: list[RewardRecord | ActivationRecord]) -> None:
@@ -28,11 +29,11 @@ class PolicyService(Protocol):
         ...
 
     async def replace_catalogue(self, items: list[Item]) -> str:
-        """Make a new catalogue part of the log; its digest."""
+        """Make a new catalogue part of the log, and return its digest."""
         ...
 
     async def info(self) -> schemas.PolicyInfo:
-        """What is served."""
+        """Return what is served."""
         ...
 
     @property
@@ -44,3 +45,32 @@ class PolicyService(Protocol):
     def ready(self) -> bool:
         """Whether a snapshot is loaded."""
         ...
+
+
+class Counters(Protocol):
+    """What the API measures."""
+
+    def count(self, name: str, *labels: str, by: int = 1) -> None:
+        """Add to a counter."""
+        ...
+
+    def observe(self, policy: str, seconds: float) -> None:
+        """Add the latency of one rank."""
+        ...
+
+
+@dataclass
+class Backend:
+    """Everything that handlers stand on.
+
+    Attributes:
+        services: by policy name.
+        metrics: counts requests, decisions and rewards.
+        scrape: gives the metrics of the whole service, as Prometheus text.
+        document: the OpenAPI document, as JSON.
+    """
+
+    services: Mapping[str, PolicyService]
+    metrics: Counters
+    scrape: Callable[[], Awaitable[bytes]]
+    document: bytes

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from bandits import errors
 from bandits.errors import BanditloopError
 from serve_app.api import schemas
-from serve_app.api.wire import _encode
+from serve_app.api.wire import encode
 
 STATUS: Mapping[type[BanditloopError], int] = {
     errors.InvalidInputError: 422,
@@ -50,11 +50,11 @@ STATUS: Mapping[type[BanditloopError], int] = {
 }
 
 
-def _status(error: BanditloopError) -> int:
+def status_of(error: BanditloopError) -> int:
+    """Return the status of an error: that of its own class, or of the nearest above it."""
     return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
 
 
-def _error_bytes(error: BanditloopError) -> bytes:
-    return _encode(
-        schemas.ErrorResponse(schemas.ErrorBody(error.code, error.message, error.target))
-    )
+def error_bytes(error: BanditloopError) -> bytes:
+    """Return the body that tells of an error."""
+    return encode(schemas.ErrorResponse(schemas.ErrorBody(error.code, error.message, error.target)))

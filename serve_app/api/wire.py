@@ -2,72 +2,90 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, TypeVar
+from typing import Any, NamedTuple
+from urllib.parse import quote, unquote
 
 import msgspec
 
 from bandits import errors
 
 Scope = MutableMapping[str, Any]
-
-
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-
-
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
-
 Answer = tuple[int, bytes, bytes]
+"""Status, body and content type."""
 
-
-T = TypeVar("T")
-
+JSON = b"application/json"
+TEXT = b"text/plain; version=0.0.4; charset=utf-8"
+HTML = b"text/html; charset=utf-8"
 
 MAX_BODY = 1 << 20
+BODY_S = 10.0
+
+encode = msgspec.json.Encoder().encode
 
 
-MAX_CATALOGUE_BODY = 64 << 20
+class BodyLimit(NamedTuple):
+    """How many bytes of a body are read, and how long they may take to arrive."""
+
+    size: int = MAX_BODY
+    within_s: float = BODY_S
 
 
-BODY_S, CATALOGUE_BODY_S = 10.0, 60.0
+ORDINARY = BodyLimit()
 
 
-JSON, TEXT, HTML = (
-    b"application/json",
-    b"text/plain; version=0.0.4; charset=utf-8",
-    b"text/html; charset=utf-8",
-)
+def split_path(scope: Scope) -> list[str]:
+    """Split the path before it is unquoted, so that an escaped slash is part of an event_id."""
+    raw = scope.get("raw_path") or quote(scope["path"]).encode()
+    path = raw.decode("ascii", "replace").split("?")[0]
+    parts = path.split("/")
+    return [unquote(part) for part in parts] if "%" in path else parts
 
 
-_encode = msgspec.json.Encoder().encode
+async def read_body(scope: Scope, receive: Receive, limit: BodyLimit) -> bytes:
+    """Read a request's body.
 
+    Args:
+        scope: the connection, with the headers.
+        receive: gives the next message.
+        limit: what is read at most; a longer declared length is refused unread.
 
-async def _body(
-    scope: Scope, receive: Receive, limit: int = MAX_BODY, within_s: float = BODY_S
-) -> bytes:
+    Raises:
+        BodyTooLargeError: more than ``limit.size`` bytes.
+        BodyTimeoutError: not complete within ``limit.within_s``.
+        MalformedBodyError: the client left before it was complete.
+    """
     declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
-    if declared.isdigit() and (length := int(declared[:20])) > limit:
+    if declared.isdigit() and (length := int(declared[:20])) > limit.size:
         raise errors.BodyTooLargeError(
-            f"the body has {length} bytes, at most {limit} are read", "body"
+            f"the body has {length} bytes, at most {limit.size} are read", "body"
         )
+
     try:
-        async with asyncio.timeout(within_s):
-            return await _receive(receive, limit)
+        async with asyncio.timeout(limit.within_s):
+            return await _receive_all(receive, limit.size)
     except TimeoutError as error:
         raise errors.BodyTimeoutError(
-            f"the body did not arrive within {within_s:g} s", "body"
+            f"the body did not arrive within {limit.within_s:g} s", "body"
         ) from error
 
 
-async def _receive(receive: Receive, limit: int) -> bytes:
+async def _receive_all(receive: Receive, size_limit: int) -> bytes:
     chunks, size, more = [], 0, True
+
     while more:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise errors.MalformedBodyError("the client left before the body was complete", "body")
+
         chunks.append(message.get("body", b""))
         size += len(chunks[-1])
         more = message.get("more_body", False)
-        if size > limit:
-            raise errors.BodyTooLargeError(f"at most {limit} bytes of body are read", "body")
+
+        # A body sent in chunks declares no length: it is counted as it comes.
+        if size > size_limit:
+            raise errors.BodyTooLargeError(f"at most {size_limit} bytes of body are read", "body")
+
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)

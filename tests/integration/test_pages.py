@@ -12,8 +12,9 @@ from support.browser import Page, browser
 from support.fakes import FakeService, fresh_ranker
 
 from policies.spec import PolicySpec
-from serve_app.api import schemas
 from serve_app.api.asgi import Api
+from serve_app.api.endpoints import ROUTES
+from serve_app.api.openapi import openapi_document
 from serve_app.cli import main as cli
 from serve_app.host.environment import free_port
 from serve_app.replica.metrics import Metrics
@@ -61,7 +62,7 @@ async def scrape() -> bytes:
 def test_the_documentation_shows_every_operation_and_every_schema(page):
     """At /metrics, whose type is no JSON, an exception ended the page."""
     api = Api({"home": FakeService(fresh_ranker(SPEC))}, Metrics("test"), scrape)
-    document = json.loads(schemas.openapi("1"))
+    document = json.loads(openapi_document(ROUTES, "1"))
     with served(api) as url:
         page.open(f"{url}/docs", "document.querySelectorAll('#schemas details').length")
     assert page.problems == []
@@ -112,14 +113,14 @@ def test_the_documentation_shows_every_operation_and_every_schema(page):
     ],
 )
 def test_the_documentation_takes_whatever_openapi_allows(page, change):
-    document = json.loads(schemas.openapi("1"))
+    document = json.loads(openapi_document(ROUTES, "1"))
     for operations in document["paths"].values():
         for each in operations.values():
             if "200" in each["responses"]:
                 change(each)
     document["paths"]["/livez"]["description"] = "of the path, not of a method"
     api = Api({}, Metrics("test"), scrape)
-    api._openapi = json.dumps(document).encode()
+    api.backend.document = json.dumps(document).encode()
     with served(api) as url:
         page.open(f"{url}/docs", "document.querySelectorAll('#schemas details').length")
     assert page.problems == []
@@ -129,7 +130,7 @@ def test_the_documentation_takes_whatever_openapi_allows(page, change):
 def test_a_document_that_does_not_come_is_said(page):
     """The page says so, and so does the test's own look at the console: it is not blind."""
     api = Api({}, Metrics("test"), scrape)
-    api._openapi = b"{"
+    api.backend.document = b"{"
     with served(api) as url:
         page.open(f"{url}/docs", "document.getElementById('paths').textContent.includes('Error')")
     assert "SyntaxError" in page.text()

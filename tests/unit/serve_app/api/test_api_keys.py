@@ -10,8 +10,10 @@ from support.fakes import FakeService, fresh_ranker
 
 from bandits.errors import ForbiddenError, RateLimitedError, StartupError, UnauthorizedError
 from policies.spec import PolicySpec
-from serve_app.api.api_keys import Bucket, KeyRing, needed, presented_key, read_keys, secret_hash
+from serve_app.api.api_keys import KeyRing, TokenBucket, presented_key, read_keys, secret_hash
 from serve_app.api.asgi import Api
+from serve_app.api.endpoints import ROUTES
+from serve_app.api.routes import RouteTable, needed_scope, policy_of
 from serve_app.replica.metrics import Metrics
 
 SECRET = "s_-" + "x" * 40
@@ -44,8 +46,17 @@ def bearer(key_id: str, secret: str = SECRET) -> list[tuple[bytes, bytes]]:
     return [(BEARER, f"Bearer bl_{key_id}_{secret}".encode())]
 
 
+TABLE = RouteTable(ROUTES)
+
+
+def needed(path: str, method: str = "POST") -> tuple[str | None, str | None]:
+    """The scope that a path demands, and the policy it is about."""
+    parts = path.split("/")
+    return needed_scope(TABLE.find(path, parts), method), policy_of(parts)
+
+
 def admit(ring: KeyRing, path: str, headers) -> None:
-    ring.admit(path, path.split("/"), headers)
+    ring.admit(*needed(path), headers)
 
 
 HOME = "/v1/policies/home"
@@ -75,7 +86,7 @@ HOME = "/v1/policies/home"
     ],
 )
 def test_every_route_has_its_scope_and_what_is_not_known_is_for_admins(path, scope, policy):
-    assert needed(path, path.split("/")) == (scope, policy)
+    assert needed(path) == (scope, policy)
 
 
 def test_a_key_opens_what_its_scopes_say_and_nothing_else(file):
@@ -152,7 +163,7 @@ def test_the_key_comes_in_one_of_three_headers(name, value):
 
 
 def test_a_bucket_lets_a_second_of_requests_through_at_once_and_then_the_rate():
-    bucket = Bucket(4.0, now=100.0)
+    bucket = TokenBucket(4.0, now=100.0)
     assert [bucket.take(100.0) for _ in range(4)] == [0.0] * 4
     assert bucket.take(100.0) == pytest.approx(0.25)
     assert bucket.take(100.25) == 0.0
@@ -164,7 +175,7 @@ def test_a_bucket_lets_a_second_of_requests_through_at_once_and_then_the_rate():
 
 
 def test_a_slow_rate_still_lets_one_through_and_says_how_long_to_wait():
-    bucket = Bucket(0.1, now=0.0)
+    bucket = TokenBucket(0.1, now=0.0)
     assert bucket.take(0.0) == 0.0
     assert bucket.take(4.0) == pytest.approx(6.0)
     assert bucket.take(10.0) == 0.0

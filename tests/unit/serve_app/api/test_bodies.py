@@ -19,7 +19,7 @@ from bandits.errors import (
 )
 from policies.requests import Item, RankRequest, plain_features
 from policies.spec import PolicySpec
-from serve_app.api.bodies import parse
+from serve_app.api.bodies import decode_body
 from serve_app.api.schemas import CatalogueRequest, RewardsRequest
 
 rank = msgspec.json.Decoder(RankRequest)
@@ -34,7 +34,7 @@ recorded = st.one_of(
 
 
 def asked(**fields) -> RankRequest:
-    return parse(json.dumps(fields).encode(), rank)
+    return decode_body(json.dumps(fields).encode(), rank)
 
 
 MEANINGS = {
@@ -73,7 +73,7 @@ def test_features_as_callers_have_them_become_features_of_a_record(sent, meant):
     (action,) = asked(actions=[{"id": "a", "features": sent}]).actions
     assert action.features == meant
     body = json.dumps({"items": [{"id": "a", "features": sent}]}).encode()
-    assert parse(body, catalogue).items == [Item("a", meant)]
+    assert decode_body(body, catalogue).items == [Item("a", meant)]
 
 
 @given(st.dictionaries(names, recorded, max_size=6))
@@ -185,7 +185,7 @@ def test_every_entry_of_every_map_is_named(decoder, around, where, wrong, name, 
     fine = {"scores": 1.0, "metadata": "x"}.get(where.rpartition(".")[2], 1.0)
     found = {**dict.fromkeys(others, fine), name: data.draw(st.sampled_from(wrong))}
     with pytest.raises(InvalidInputError) as caught:
-        parse(json.dumps(around(found)).encode(), decoder)
+        decode_body(json.dumps(around(found)).encode(), decoder)
     assert caught.value.target == f"{where}.{name}"
     assert "[...]" not in caught.value.message
 
@@ -215,7 +215,7 @@ def test_no_request_has_a_map_that_is_not_tried_here():
 )
 def test_a_number_that_no_float_holds_is_named_as_well(number, body, where):
     with pytest.raises(NonFiniteNumberError) as caught:
-        parse((body % number).encode(), rank)
+        decode_body((body % number).encode(), rank)
     assert caught.value.target == where
 
 

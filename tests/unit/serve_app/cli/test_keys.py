@@ -10,8 +10,6 @@ from bandits.errors import InvalidFieldError, UnauthorizedError
 from serve_app.api.api_keys import KeyRing, read_keys
 from serve_app.cli.main import app
 
-RANK = "/v1/policies/home/rank"
-
 
 def run(*arguments: str) -> str:
     result = CliRunner().invoke(app, ["keys", *arguments], catch_exceptions=False)
@@ -19,8 +17,8 @@ def run(*arguments: str) -> str:
     return result.stdout
 
 
-def admit(file, key: str, path: str = RANK) -> None:
-    KeyRing(file).admit(path, path.split("/"), [(b"x-api-key", key.encode())])
+def admit(file, key: str) -> None:
+    KeyRing(file).admit("rank", "home", [(b"x-api-key", key.encode())])
 
 
 @pytest.fixture(params=["keys.yaml", "keys.json", "folder/keys"])

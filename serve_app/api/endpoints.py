@@ -1,0 +1,300 @@
+"""The endpoints: what each one does, and the table that says all the rest about it."""
+
+import time
+from typing import Any
+
+import msgspec
+
+from bandits import errors
+from bandits.errors import BanditloopError
+from bandits.log.records import ActivationRecord, DecisionRecord, RewardRecord
+from bandits.values import MAX_NUMBER
+from policies.ranker import check_event_id
+from policies.requests import RankRequest
+from serve_app.api import schemas
+from serve_app.api.bodies import decode_body
+from serve_app.api.docs_page import DOCS_HTML
+from serve_app.api.readiness import readiness
+from serve_app.api.routes import Call, Route
+from serve_app.api.wire import HTML, JSON, TEXT, Answer, BodyLimit, encode
+from serve_app.store.progress import LearningHealth
+
+CATALOGUE_LIMIT = BodyLimit(64 << 20, 60.0)
+
+
+class RawBatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The items of a batch, each decoded by itself, so that one at fault refuses no other."""
+
+    requests: list[msgspec.Raw]
+
+
+# Decisions
+
+
+async def rank(call: Call[RankRequest]) -> schemas.RankResponse:
+    """Make one decision, or a slate."""
+    record, logged = await call.service.rank(call.request)
+    return _decided(call, call.request, record, logged=logged)
+
+
+async def rank_batch(call: Call[RawBatch]) -> schemas.RankBatchResponse:
+    """Make several decisions; each item has its own result or error."""
+    raw = call.request.requests
+    if len(raw) > schemas.MAX_BATCH:
+        raise errors.TooManyActionsError(
+            f"at most {schemas.MAX_BATCH} requests, not {len(raw)}", "requests"
+        )
+
+    asked = [_decoded(item) for item in raw]
+    good = [item for item in asked if isinstance(item, RankRequest)]
+    decisions = iter(await call.service.rank_all(good))
+
+    results: list[schemas.RankResponse | schemas.ErrorResponse] = []
+    for index, request in enumerate(asked):
+        # An item that could not be decoded was not asked for: its error is its result.
+        decision = next(decisions) if isinstance(request, RankRequest) else request
+        if isinstance(decision, BanditloopError):
+            results.append(_item_error(decision, index))
+        elif isinstance(request, RankRequest):
+            record, logged = decision
+            results.append(_decided(call, request, record, logged=logged))
+    return schemas.RankBatchResponse(results)
+
+
+def _decoded(item: msgspec.Raw) -> RankRequest | BanditloopError:
+    try:
+        return decode_body(item, _rank_request)
+    except BanditloopError as error:
+        return error
+
+
+def _item_error(error: BanditloopError, index: int) -> schemas.ErrorResponse:
+    inner = f".{error.target}" if error.target not in {None, "body"} else ""
+    target = f"requests[{index}]{inner}"
+    return schemas.ErrorResponse(schemas.ErrorBody(error.code, error.message, target))
+
+
+def _decided(
+    call: Call[Any], request: RankRequest, record: DecisionRecord, *, logged: bool
+) -> schemas.RankResponse:
+    """Count a decision, and return it as it is answered."""
+    metrics = call.backend.metrics
+    metrics.count("decisions", call.policy, "true" if logged else "false")
+    metrics.observe(call.policy, time.perf_counter() - call.started)
+
+    ids = record.action_ids
+    pmf = None
+    if request.return_pmf:
+        pmf = [
+            schemas.Probability(name, p)
+            for name, p in zip(ids, record.pmfs()[0].tolist(), strict=True)
+        ]
+
+    chosen = [
+        schemas.Chosen(slot, ids[k], record.propensity(slot))
+        for slot, k in enumerate(record.chosen)
+    ]
+    return schemas.RankResponse(
+        record.event_id, record.policy, record.snapshot_id, logged, chosen, pmf
+    )
+
+
+# Rewards
+
+
+async def reward(call: Call[schemas.RewardRequest]) -> schemas.Accepted:
+    """Log one reward."""
+    sent = call.request
+    record = RewardRecord(
+        call.parameters["event_id"], sent.value, sent.reward_id, sent.slot, sent.action_id
+    )
+    await call.service.log([_checked(record, "")])
+    return _rewarded(call, 1)
+
+
+async def rewards(call: Call[schemas.RewardsRequest]) -> schemas.Accepted:
+    """Log many rewards; all are accepted or none is."""
+    records: list[RewardRecord | ActivationRecord] = []
+    for index, sent in enumerate(call.request.rewards):
+        record = RewardRecord(
+            _event_id_of(sent, index), sent.value, sent.reward_id, sent.slot, sent.action_id
+        )
+        records.append(_checked(record, f"rewards[{index}]."))
+
+    await call.service.log(records)
+    return _rewarded(call, len(records))
+
+
+async def activate(call: Call[None]) -> schemas.Accepted:
+    """Log that a deferred decision was shown."""
+    await call.service.log([ActivationRecord(call.parameters["event_id"])])
+    return schemas.Accepted(1)
+
+
+def _rewarded(call: Call[Any], count: int) -> schemas.Accepted:
+    call.backend.metrics.count("reward_events", call.policy, by=count)
+    return schemas.Accepted(count)
+
+
+def _event_id_of(sent: schemas.RewardEvent, index: int) -> str:
+    try:
+        return check_event_id(sent.event_id)
+    except errors.InvalidEventIdError as error:
+        raise errors.InvalidEventIdError(error.message, f"rewards[{index}].event_id") from error
+
+
+def _checked(record: RewardRecord, prefix: str) -> RewardRecord:
+    # Written so that NaN is refused as well.
+    if not abs(record.value) <= MAX_NUMBER:
+        raise errors.NonFiniteNumberError(
+            f"a reward is a number up to {MAX_NUMBER:g}", f"{prefix}value"
+        )
+    return record
+
+
+# Policies
+
+
+async def replace_catalogue(call: Call[schemas.CatalogueRequest]) -> schemas.CatalogueResponse:
+    """Replace the item catalogue."""
+    items = call.request.items
+    return schemas.CatalogueResponse(await call.service.replace_catalogue(items), len(items))
+
+
+async def policy_info(call: Call[None]) -> schemas.PolicyInfo:
+    """Return a policy as this replica serves it."""
+    return await call.service.info()
+
+
+async def policies(call: Call[None]) -> schemas.PoliciesResponse:
+    """Return the names of all policies."""
+    return schemas.PoliciesResponse(sorted(call.backend.services))
+
+
+# Health and pages
+
+
+async def live(_call: Call[None]) -> schemas.Health:
+    """Say that the process answers."""
+    return schemas.Health("ok")
+
+
+async def ready(call: Call[None]) -> Answer:
+    """Say whether every policy has a snapshot."""
+    services = call.backend.services
+    waiting = sorted(name for name, service in services.items() if not service.ready)
+    status = "waiting for a first snapshot" if waiting else "ok"
+    return 503 if waiting else 200, encode(readiness(_health(call), status, waiting)), JSON
+
+
+async def learning(call: Call[None]) -> Answer:
+    """Say whether every learner gets on.
+
+    Apart from readiness, because a replica whose learner stands still serves on: a load balancer
+    should leave it in.
+    """
+    found = readiness(_health(call))
+    return 200 if found.learning == "ok" else 503, encode(found), JSON
+
+
+def _health(call: Call[None]) -> dict[str, LearningHealth]:
+    return {name: service.learning for name, service in sorted(call.backend.services.items())}
+
+
+async def prometheus(call: Call[None]) -> Answer:
+    """Return the metrics of the whole service."""
+    return 200, await call.backend.scrape(), TEXT
+
+
+async def document(call: Call[None]) -> Answer:
+    """Return the OpenAPI document."""
+    return 200, call.backend.document, JSON
+
+
+async def docs(_call: Call[None]) -> Answer:
+    """Return the page that shows the document."""
+    return 200, DOCS_HTML, HTML
+
+
+_rank_request = msgspec.json.Decoder(RankRequest)
+
+_BODY = (400, 404, 408, 413, 422)
+_NOT_SO = {503: "Not so"}
+
+ROUTES: tuple[Route[Any, Any], ...] = (
+    Route(
+        schemas.RANK,
+        "Make one decision (or a slate)",
+        scope="rank",
+        handler=rank,
+        failures=(*_BODY, 409, 502, 503),
+    ),
+    Route(
+        schemas.RANK_BATCH,
+        "Make up to 1,000 decisions",
+        scope="rank",
+        handler=rank_batch,
+        failures=_BODY,
+        reads=RawBatch,
+    ),
+    Route(
+        schemas.REWARD,
+        "Reward a decision",
+        scope="reward",
+        handler=reward,
+        failures=(*_BODY, 503),
+    ),
+    Route(
+        schemas.ACTIVATE,
+        "Activate a deferred decision",
+        scope="reward",
+        handler=activate,
+        failures=(404, 422, 503),
+    ),
+    Route(
+        schemas.REWARDS,
+        "Many rewards at once",
+        scope="reward",
+        handler=rewards,
+        failures=(*_BODY, 503),
+    ),
+    Route(
+        schemas.CATALOGUE,
+        "Replace the item catalogue",
+        scope="admin",
+        handler=replace_catalogue,
+        failures=(*_BODY, 503),
+        limit=CATALOGUE_LIMIT,
+    ),
+    Route(
+        schemas.POLICY,
+        "A policy: its spec, snapshot and counts",
+        scope="admin",
+        handler=policy_info,
+        failures=(404,),
+    ),
+    Route(schemas.POLICIES, "All policies", scope="admin", handler=policies),
+    Route(schemas.LIVE, "The process answers", scope=None, handler=live),
+    Route(
+        schemas.READY,
+        "Every policy has a snapshot loaded",
+        scope=None,
+        handler=ready,
+        states=_NOT_SO,
+    ),
+    Route(
+        schemas.LEARNING,
+        "Every policy's learner gets on",
+        scope=None,
+        handler=learning,
+        states=_NOT_SO,
+    ),
+    Route(
+        schemas.METRICS,
+        "Prometheus metrics of the whole service",
+        scope="admin",
+        handler=prometheus,
+    ),
+    Route(schemas.DOCUMENT, "This document", scope=None, handler=document),
+    Route(schemas.DOCS, "This document, to read and to try", scope=None, handler=docs),
+)
