@@ -1,4 +1,4 @@
-"""Does the log tell the truth about its propensities? Re-derives every draw, and tests the weights.
+"""An audit of a log's propensities: every draw is derived again, and the weights are tested.
 
 The tests bet against the log (Ville 1939; Shafer 2021, doi:10.1111/rssa.12647): a bettor who
 predicts choices better than the logged PMFs do multiplies her money at each draw by the likelihood
@@ -20,22 +20,26 @@ from bandits.statistics.betting import BETS_ABOVE, p_value
 from bandits.types import Pmf
 
 FALSE_ALARM = 1e-4
-"""Of each statistical test. Every decision's draw must re-derive, with no allowance."""
+"""The false-alarm rate of each statistical test; of draws, every one must re-derive."""
 
 BETS_BELOW = np.array([0.9, 0.5, 0.2, 0.1, 0.03, 0.01])
-"""Bets that they are chosen less, in shares of the largest such bet that cannot lose everything."""
+"""Bets that unlikely actions are chosen less than logged.
+
+Each is a share of the largest such bet that cannot lose everything.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """``excess``: mean over draws of (1 / propensity of the chosen) - K, K the actions of positive probability.
+    """What an audit of a log's decisions says.
 
-    If the logged propensities are the sampling probabilities, its expectation is 0 whatever the
-    policy did, and its variance follows from the PMFs: sum(1/p) - K^2 per draw. ``z`` is the excess
-    in those standard errors, about standard normal when there are many decisions. ``p_value`` is
-    the test's: it bounds the chance of such weights for any number of decisions, however small
-    their propensities. ``rederived`` counts the decisions whose every slot is drawn again, bit for
-    bit, from the record and the salt.
+    ``excess``: the mean over draws of (1 / propensity of the chosen) - K, where K is the number of
+    actions with positive probability. If the logged propensities are the sampling probabilities,
+    its expectation is 0 whatever the policy did, and its variance follows from the PMFs:
+    sum(1/p) - K^2 per draw. ``z`` is the excess in those standard errors, about standard normal
+    when there are many decisions. ``p_value`` bounds the chance of such weights for any number of
+    decisions, however small their propensities. ``rederived`` counts the decisions whose every slot
+    is drawn again, bit for bit, from the record and the salt.
     """
 
     decisions: int
@@ -46,12 +50,12 @@ class Audit:
 
     @property
     def z(self) -> float:
-        """Excess in standard errors; 0 when nothing was random."""
+        """Return the excess in standard errors; 0 when nothing was random."""
         return self.excess / self.stderr if self.stderr > 0 else 0.0
 
     @property
     def sound(self) -> bool:
-        """All decisions re-derived, at least one, and weights that chance explains."""
+        """Whether there are decisions, all re-derive, and chance explains the weights."""
         return (
             self.decisions > 0 and self.rederived == self.decisions and self.p_value >= FALSE_ALARM
         )
@@ -64,37 +68,41 @@ class WeightTest:
         self.draws = 0
         self._total = 0.0
         self._variance = 0.0
-        self._more, self._less = np.zeros(BETS_ABOVE.size), np.zeros(BETS_BELOW.size)
+        self._log_money_above = np.zeros(BETS_ABOVE.size)
+        self._log_money_below = np.zeros(BETS_BELOW.size)
 
     def add(self, pmf: Pmf, chosen: int) -> None:
         """Count a draw of index ``chosen`` from ``pmf`` [K]."""
         support = pmf[pmf > 0.0]
         size, inverse = support.size, 1.0 / float(pmf[chosen])
+
         self.draws += 1
         self._total += inverse - size
         self._variance += float((1.0 / support).sum()) - size**2
+
         excess = inverse / size - 1.0
-        self._more += np.log1p(BETS_ABOVE * excess)
-        self._less += np.log1p(BETS_BELOW * (size * float(support.min()) * -excess))
+        largest_bet = size * float(support.min())
+        self._log_money_above += np.log1p(BETS_ABOVE * excess)
+        self._log_money_below += np.log1p(BETS_BELOW * (largest_bet * -excess))
 
     @property
     def excess(self) -> float:
-        """Mean of 1 / p(chosen) - K."""
+        """Return the mean of 1 / p(chosen) - K."""
         return self._total / self.draws if self.draws else 0.0
 
     @property
     def stderr(self) -> float:
-        """Standard error of the excess, from the PMFs."""
+        """Return the standard error of the excess, from the PMFs."""
         return math.sqrt(max(self._variance, 0.0)) / self.draws if self.draws else 0.0
 
     @property
     def p_value(self) -> float:
-        """Bounds the chance of such weights in a true log."""
-        return p_value(np.concatenate([self._more, self._less]))
+        """Return a bound on the chance of such weights in a true log."""
+        return p_value(np.concatenate([self._log_money_above, self._log_money_below]))
 
 
 def redraws(record: DecisionRecord, salt: bytes) -> bool:
-    """Whether every slot is drawn again, bit for bit, from the logged PMF and the salt."""
+    """Return whether every slot is drawn again, bit for bit, from the logged PMF and the salt."""
     pmfs = record.pmfs()
     return all(
         draw(pmfs[slot], uniform(salt, record.policy, record.event_id, slot, PURPOSE_ACTION))
@@ -104,11 +112,17 @@ def redraws(record: DecisionRecord, salt: bytes) -> bool:
 
 
 def audit(records: Iterable[DecisionRecord], *, salt: bytes) -> Audit:
-    """Audit every slot's weight and draw."""
+    """Audit the weight and the draw of every slot.
+
+    Args:
+        records: decisions of one log.
+        salt: of the service that made them.
+    """
     count, rederived, weights = 0, 0, WeightTest()
     for record in records:
         count += 1
         rederived += redraws(record, salt)
         for pmf, index in zip(record.pmfs(), record.chosen, strict=True):
             weights.add(pmf, index)
+
     return Audit(count, weights.excess, weights.stderr, weights.p_value, rederived)

@@ -1,4 +1,4 @@
-"""Can a log be trusted? Every check, in one pass over the log."""
+"""Every check of the doctor, in one pass over a log, and the report that they make."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
@@ -18,8 +18,9 @@ from simulator.doctor.checks.rewards import Rewards
 from simulator.doctor.checks.sources import Sources
 
 SAMPLE = 2000
+"""Decisions that the expensive checks look at."""
 PROOFS = ("draws", "derivations", "frequencies")
-"""Without any of these nothing shows that a log is what was drawn: choices or PMFs derived again, or many of them."""
+"""The checks that can show that choices were drawn as logged; without any of them nothing does."""
 NO_DECISIONS = nothing_to_check(
     "examination", "the log holds no decisions", action="decide first, or read more of the log"
 )
@@ -36,15 +37,24 @@ def examine(
     undecodable: Callable[[], int] = lambda: 0,
     progress: Callable[[LogEntry], None] = lambda _: None,
 ) -> DoctorReport:
-    """Read a log once and report on it. Holds a window of it in memory (the join), never the whole.
+    """Read a log once and report on it.
 
-    ``salts``: the service's, by the id under which the log names them (``bandits.log.codec.digest``).
-    ``undecodable``: how many entries did not decode, asked at the end. ``build``: of this machine,
-    as ``BuildRecord`` has it.
+    Memory holds a window of the log (the join), never the whole.
 
     The chance that a true log fails any of the three tests of chance is at most 3 FALSE_ALARM =
-    3e-4; every other failure is a fact about the log, or a share above its limit by more than
-    chance (CHANCE) explains.
+    3e-4. Every other failure is a fact about the log, or a share that exceeds its limit by more
+    than chance (CHANCE) explains.
+
+    Args:
+        entries: the log, in order.
+        policy: its name, for the report.
+        salts: the service's, by the id under which the log names them
+            (``bandits.log.codec.digest``).
+        stored: the blobs that the log names.
+        live: what the service says of itself, if it can be asked.
+        build: this machine's, as ``BuildRecord`` has it.
+        undecodable: how many entries did not decode; asked at the end.
+        progress: told of each entry.
     """
     stored, salts = stored or ReferencedBlobs(), salts or {}
     rewards = Rewards(stored)
@@ -64,12 +74,15 @@ def examine(
     ]
     if live is not None:
         checks += [Staleness(live, lambda: rewards.last_taught), StalledLearning(live)]
+
     decisions = 0
     for entry in entries:
         decisions += isinstance(entry.record, DecisionRecord)
         for check in checks:
             check.add(entry)
         progress(entry)
+
+    # Without a decision no check has anything to say of the policy.
     if decisions == 0:
         return unexaminable_report(
             policy, "the log holds no decisions", "decide first, or read more of the log"
@@ -79,7 +92,13 @@ def examine(
 
 
 def doctor_report(policy: str | None, decisions: int, findings: list[Finding]) -> DoctorReport:
-    """A report that trusts a log if nothing speaks against it, and at least one of PROOFS for it."""
+    """Return a report that trusts a log if no check failed and at least one of PROOFS succeeded.
+
+    Args:
+        policy: whose log it is.
+        decisions: how many the log holds.
+        findings: of all checks.
+    """
     failed = any(finding.severity == "failure" for finding in findings)
     proved = any(finding.check in PROOFS and finding.severity != "nothing" for finding in findings)
     unchecked = [finding.check for finding in findings if finding.severity == "nothing"]
@@ -89,30 +108,44 @@ def doctor_report(policy: str | None, decisions: int, findings: list[Finding]) -
 
 
 def combine_reports(policy: str, reports: Sequence[DoctorReport]) -> DoctorReport:
-    """One report of those of a policy's partitions, each a log by itself.
+    """Combine the reports of a policy's partitions, each a log by itself, into one.
 
-    What all find well is said once.
+    A policy whose every partition is true fails a test of chance at most as many times as often as
+    one log does, as it has partitions.
 
-    A policy whose every partition is true fails any test of chance at most that many times as often
-    as one log.
+    Args:
+        policy: whose partitions they are.
+        reports: one a partition, in order.
     """
     if not any(report.decisions for report in reports):
         return msgspec.structs.replace(reports[0], policy=policy)
-    every: dict[str, list[Finding]] = {}
+
+    by_check: dict[str, list[Finding]] = {}
     for number, report in enumerate(reports):
-        for each in report.findings if report.decisions else [NO_DECISIONS]:
-            said = msgspec.structs.replace(each, message=f"partition {number}: {each.message}")
-            every.setdefault(each.check, []).append(said)
+        for finding in report.findings if report.decisions else [NO_DECISIONS]:
+            message = f"partition {number}: {finding.message}"
+            numbered = msgspec.structs.replace(finding, message=message)
+            by_check.setdefault(finding.check, []).append(numbered)
+
+    # What is well in all partitions is said once; what is not, for each partition that has it.
     findings: list[Finding] = []
-    for check, own in every.items():
-        loud = [each for each in own if each.severity not in {"ok", "nothing"}]
-        if loud or all(each.severity == "nothing" for each in own):
-            findings += loud or own
+    for check, partitions in by_check.items():
+        loud = [finding for finding in partitions if finding.severity not in {"ok", "nothing"}]
+        if loud or all(finding.severity == "nothing" for finding in partitions):
+            findings += loud or partitions
         else:
-            findings.append(Finding(check, "ok", "; ".join(each.message for each in own)))
+            messages = "; ".join(finding.message for finding in partitions)
+            findings.append(Finding(check, "ok", messages))
+
     return doctor_report(policy, sum(report.decisions for report in reports), findings)
 
 
 def unexaminable_report(policy: str | None, message: str, action: str) -> DoctorReport:
-    """There was nothing to read."""
+    """Return the report on a log of which there was nothing to read.
+
+    Args:
+        policy: whose log it is.
+        message: why there was nothing.
+        action: what would make an examination possible.
+    """
     return DoctorReport(policy, 0, None, [Finding("examination", "failure", message, "", action)])

@@ -1,4 +1,4 @@
-"""Has a ridge model a column for what decisions are described by? A feature without one is not learned."""
+"""A ridge model learns a feature only if it has a column for it, and columns can run out."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -19,11 +19,11 @@ from simulator.doctor.checks.findings import (
 from simulator.doctor.checks.references import ReferencedBlobs
 
 LAST = 200
-"""Decisions that are looked at: the newest ones."""
+"""How many decisions are looked at: the newest ones."""
 
 
 class Columns:
-    """Compares the newest decisions, of a ridge policy, with the newest snapshot that is stored."""
+    """Compares the newest decisions of a ridge policy with the newest snapshot that is stored."""
 
     def __init__(self, stored: ReferencedBlobs) -> None:
         self._stored = stored
@@ -35,11 +35,12 @@ class Columns:
             self._newest.append(entry.record)
 
     def findings(self) -> Iterator[Finding]:
-        """One, if the newest decision's learner has columns: a warning when they have run out."""
+        """Yield one if the newest decision's learner has columns; a warning if they ran out."""
         spec = self._stored.spec(self._newest[-1].spec) if self._newest else None
         if spec is None or not spec.learner.has_columns:
             return
-        model = self._model(spec.learner)
+
+        model = self._newest_model(spec.learner)
         if model is None:
             yield nothing_to_check(
                 "columns",
@@ -47,21 +48,21 @@ class Columns:
                 action="examine a live policy, whose newest snapshots are stored",
             )
             return
+
+        # A full model is no fault while all that comes has a column.
         used, most = len(model.index), model.index.limit
-        checked, without = self._without_column(model)
+        checked, without = self._count_without_column(model)
         severity: Severity = "warning" if used >= most and without else "ok"
         yield make_finding(
             "columns",
             severity,
             f"the model has {used:,} of at most {most:,} columns; of the newest {checked:,}"
-            f" decisions {without:,},"
-            f" {percent(without, checked)}, have a feature without one",
-            cause="each feature, and each pair that is crossed, takes a column when it is first met;"
-            " when there is none"
-            " left it is not learned: texts that hardly ever come again (queries, ids) use them up",
+            f" decisions {without:,}, {percent(without, checked)}, have a feature without one",
+            cause="each feature, and each pair that is crossed, takes a column when it is first"
+            " met; when there is none left it is not learned: texts that hardly ever come again"
+            " (queries, ids) use them up",
             action="leave such features out, or raise learner.max_features: learning then starts"
-            " afresh, and a snapshot"
-            " costs the third power of it",
+            " afresh, and a snapshot costs the third power of it",
             figures={
                 "columns": used,
                 "max_features": most,
@@ -70,32 +71,30 @@ class Columns:
             },
         )
 
-    def _model(self, learner: LearnerConfig) -> ModelColumns | None:
-        """Of the newest decision whose snapshot is stored."""
+    def _newest_model(self, learner: LearnerConfig) -> ModelColumns | None:
+        """Return the columns of the model behind the newest decision whose snapshot is stored."""
         for name in dict.fromkeys(record.snapshot_id for record in reversed(self._newest)):
             try:
                 snapshot = self._stored.snapshot(name)
                 if snapshot is not None:
                     return learner.columns(snapshot)
             except BanditloopError:
-                continue  # damaged: a finding of its own
+                continue  # a damaged snapshot is a finding of its own
         return None
 
-    def _without_column(self, model: ModelColumns) -> tuple[int, int]:
-        """How many decisions could be looked at, and in how many the chosen action has a feature without a column."""
+    def _count_without_column(self, model: ModelColumns) -> tuple[int, int]:
+        """Return how many decisions can be looked at, and how many chose what has no column."""
         index, rows = model.index, []
         for record in self._newest:
-            spec, catalogue = (
-                self._stored.spec(record.spec),
-                self._stored.catalogue(record.catalogue),
-            )
-            if (
-                spec is None
-                or catalogue is None
-                or spec.learner != model.config
-                or spec.kind != "blend"
-            ):
+            spec = self._stored.spec(record.spec)
+            catalogue = self._stored.catalogue(record.catalogue)
+            if spec is None or catalogue is None:
+                continue
+
+            # Features of another model, or of a mixture, have no columns in this one.
+            if spec.learner != model.config or spec.kind != "blend":
                 continue
             ((_, shared, own),) = chosen_rows(spec, catalogue, record, record.chosen[:1])
             rows.append((*shared, *own))
+
         return len(rows), int(np.count_nonzero(index.without_column(rows))) if rows else 0

@@ -1,4 +1,4 @@
-"""Is the log itself in order? Its entries decode, and their clock moves forward."""
+"""The log itself is in order: its entries decode, and their clock moves forward."""
 
 from collections.abc import Callable, Iterator
 
@@ -13,14 +13,18 @@ from simulator.doctor.checks.findings import (
 )
 
 UNDECODABLE = 1e-4
-"""Above this share of the entries, undecodable ones are a failure; any at all are a warning."""
+"""Share of the entries above which undecodable ones are a failure; any at all are a warning."""
 STANDSTILL = 5_000
 """Entries in one millisecond: several times what a Redis server can append."""
 AHEAD_MS = 60_000
+"""How far the last entry may be ahead of the server's clock."""
 
 
 class Undecodable:
-    """Entries that are no record. ``count``: asked at the end of whoever reads the log."""
+    """Counts entries that are no record.
+
+    ``count`` is asked at the end: whoever reads the log knows how many did not decode.
+    """
 
     def __init__(self, count: Callable[[], int]) -> None:
         self._count = count
@@ -31,11 +35,12 @@ class Undecodable:
         self._entries += 1
 
     def findings(self) -> Iterator[Finding]:
-        """One."""
+        """Yield one: a failure above UNDECODABLE, a warning for any."""
         bad = self._count()
         severity: Severity = (
             "failure" if bad > UNDECODABLE * self._entries else "warning" if bad else "ok"
         )
+
         yield make_finding(
             "undecodable",
             severity,
@@ -49,12 +54,11 @@ class Undecodable:
 
 
 class Clock:
-    """Event time is the entry's id, so a clock that steps moves windows.
+    """Checks that event time, which is the entry's id, moves forward.
 
-    ``now_ms``: the log's clock, if it is live.
-
-    Redis never gives a smaller id: when its clock steps back, ids stand still until the clock has
-    caught up.
+    A clock that steps moves the windows of the join. Redis never gives a smaller id: when its clock
+    steps back, ids stand still until the clock has caught up. ``now_ms`` is the log's clock, if the
+    log is live.
     """
 
     def __init__(self, now_ms: int | None = None) -> None:
@@ -67,15 +71,17 @@ class Clock:
         """Compare an entry's id with the one before."""
         current = log_order(entry.id)
         self._entries += 1
+
         if current <= self._last:
             self._backwards += 1
             self._first = self._first or entry.id
+
         self._run = self._run + 1 if current[0] == self._last[0] else 1
         self._longest = max(self._longest, self._run)
         self._last = current
 
     def findings(self) -> Iterator[Finding]:
-        """One."""
+        """Yield one: a failure where the clock went back, stood still, or is far ahead."""
         ahead_ms = self._last[0] - self._now_ms if self._now_ms is not None else 0
         faults = []
         if self._backwards:
@@ -89,12 +95,16 @@ class Clock:
             )
         if ahead_ms > AHEAD_MS:
             faults.append(f"the last entry is {ahead_ms / 1000:,.0f} s ahead of the server's clock")
+
+        # One entry has nothing to be compared with, unless there is a clock.
         if self._entries < 2 and self._now_ms is None:
-            action = "read more of the log"
             yield nothing_to_check(
-                "clock", f"{self._entries} entries, so none comes after another", action=action
+                "clock",
+                f"{self._entries} entries, so none comes after another",
+                action="read more of the log",
             )
             return
+
         yield make_finding(
             "clock",
             "failure" if faults else "ok",
@@ -102,8 +112,7 @@ class Clock:
             cause="the clock of Redis was stepped, entries were added with ids of their own, or the"
             " archive was edited",
             action="slew clocks, do not step them (chrony, ntpd -x); let nothing but the service"
-            " write to the log."
-            " Windows around the step closed too soon or too late",
+            " write to the log. Windows around the step closed too soon or too late",
             figures={
                 "backwards": self._backwards,
                 "most_in_one_ms": self._longest,

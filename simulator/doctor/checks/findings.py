@@ -1,4 +1,4 @@
-"""What a check has found, and how sure it must be before it says so."""
+"""What a check finds, and how sure it must be before it says so."""
 
 import math
 from collections.abc import Iterable
@@ -18,10 +18,9 @@ CHANCE = 1e-4
 class Finding(msgspec.Struct, frozen=True):
     """The answer of one check.
 
-    ``cause`` and ``action`` say why it happens and what to do; empty when all is well.
-
-    ``severity`` nothing: there was nothing to check, and ``action`` says what would make it
-    possible.
+    ``cause`` and ``action`` say why it happens and what to do; both are empty when all is well.
+    ``severity`` is nothing when there was nothing to check; ``action`` then says what would make a
+    check possible.
     """
 
     check: str
@@ -35,9 +34,8 @@ class Finding(msgspec.Struct, frozen=True):
 class DoctorReport(msgspec.Struct, frozen=True):
     """All findings about one policy's log.
 
-    ``trusted`` None: it could not be examined, or nothing could be proved.
-
-    ``unchecked``: checks that had nothing to check.
+    ``trusted`` is None when the log could not be examined, or nothing could be proved.
+    ``unchecked`` names the checks that had nothing to check.
     """
 
     policy: str | None
@@ -55,7 +53,7 @@ class Check(Protocol):
         ...
 
     def findings(self) -> Iterable[Finding]:
-        """What was found, after the last entry."""
+        """Return what was found, after the last entry."""
         ...
 
 
@@ -68,7 +66,16 @@ def make_finding(
     action: str,
     figures: dict[str, Figure],
 ) -> Finding:
-    """A finding, without its cause and action when all is well."""
+    """Return a finding, without its cause and action when all is well.
+
+    Args:
+        check: the name of the check.
+        severity: how bad it is.
+        message: what was found.
+        cause: why such a thing happens.
+        action: what to do about it.
+        figures: the numbers behind the message, by name.
+    """
     if severity == "ok":
         return Finding(check, severity, message, figures=figures)
     return Finding(check, severity, message, cause, action, figures)
@@ -77,12 +84,26 @@ def make_finding(
 def nothing_to_check(
     check: str, message: str, *, action: str, figures: dict[str, Figure] | None = None
 ) -> Finding:
-    """Nobody has been found guilty, and nobody innocent."""
+    """Return the finding of a check that had nothing to look at.
+
+    Args:
+        check: the name of the check.
+        message: what is missing.
+        action: what would make the check possible.
+        figures: the numbers behind the message, by name.
+    """
     return Finding(check, "nothing", f"nothing to check: {message}", "", action, figures or {})
 
 
 def grade_share(bad: int, total: int, *, warn: float, fail: float | None) -> Severity:
-    """How bad a share ``bad / total`` is: a failure only if it exceeds ``fail`` (None: never) by more than chance."""
+    """Grade the share ``bad / total``.
+
+    Args:
+        bad: how many are bad.
+        total: of how many.
+        warn: the share above which it is a warning.
+        fail: the share that must be exceeded by more than chance for a failure; None: never.
+    """
     if total == 0:
         return "ok"
     if fail is not None and exceeds(bad, total, fail):
@@ -91,10 +112,17 @@ def grade_share(bad: int, total: int, *, warn: float, fail: float | None) -> Sev
 
 
 def exceeds(count: int, total: int, rate: float) -> bool:
-    """Whether so many of ``total`` would happen less often than CHANCE at ``rate`` (Chernoff's bound, 1952)."""
+    """Return whether chance gives such a count less often than CHANCE (Chernoff's bound, 1952).
+
+    Args:
+        count: how often it happened.
+        total: in how many trials, 1 or more.
+        rate: how often it happens by hypothesis, as a share of the trials.
+    """
     share = count / total
     if share <= rate:
         return False
+
     divergence = share * math.log(share / rate)
     if share < 1.0:
         divergence += (1.0 - share) * math.log((1.0 - share) / (1.0 - rate))
@@ -102,5 +130,5 @@ def exceeds(count: int, total: int, rate: float) -> bool:
 
 
 def percent(part: float, total: float) -> str:
-    """A share for a reader."""
+    """Return a share for a reader: ``part`` of ``total`` in percent, or none."""
     return f"{100.0 * part / total:.3g}%" if total else "none"

@@ -1,4 +1,4 @@
-"""Is a live policy up to date? Its learner keeps up with the log, and replicas get what it learns."""
+"""A live policy is up to date: its learner keeps up, and replicas get what it learns."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,10 +21,10 @@ BEHIND_S = (10.0, 300.0)
 class LiveStatus:
     """What the service says of itself.
 
-    ``end``: the log's last entry; ``position``: the learner's, None if it has published nothing;
-    ``head``: the newest snapshot's. ``clock_ms``: the log's clock. ``running``: whether any process
-    of the service has been heard of lately. ``stalled``: where learning stands still and why;
-    ``refused``: the entries refused last, and why.
+    ``end`` is the log's last entry; ``position`` the learner's, None if it has published nothing;
+    ``head`` the newest snapshot's. ``clock_ms`` is the log's clock. ``running``: whether any
+    process of the service has been heard of lately. ``stalled``: where learning stands still and
+    why. ``refused``: the entries refused last, and why.
     """
 
     end: str
@@ -39,14 +39,15 @@ class LiveStatus:
 
     @property
     def now_ms(self) -> int:
-        """The clock while the service runs; of one that has stopped, when it did."""
+        """Return the clock while the service runs; when it stopped, if it has."""
         return self.clock_ms if self.running else log_order(self.end)[0]
 
 
 class Staleness:
-    """``taught``: the entry by which the log last taught something.
+    """Compares the learner with the log's end, and the newest snapshot with what the log taught.
 
-    A snapshot of before it is stale.
+    ``taught`` gives the entry by which the log last taught something: a snapshot of before it is
+    stale.
     """
 
     def __init__(self, live: LiveStatus, taught: Callable[[], str | None]) -> None:
@@ -62,7 +63,7 @@ class Staleness:
             self._pinned = False
 
     def findings(self) -> Iterator[Finding]:
-        """Two: the learner's lag, and the snapshot's age."""
+        """Yield two: the learner's lag, and the snapshot's age."""
         live, taught = self._live, self._taught()
         lag_s = _behind(live.position, live.end, live.now_ms)
         stale_s = 0.0 if taught is None else _behind(live.head, taught, live.now_ms)
@@ -74,6 +75,7 @@ class Staleness:
             "learned": live.learned,
             "snapshots": live.snapshots,
         }
+
         where = (
             "has published nothing"
             if live.position is None
@@ -83,11 +85,14 @@ class Staleness:
             "learner_lag",
             _severity(lag_s),
             f"the learner {where}",
-            cause="the learner is down, still replaying after a restart, or slower than the traffic",
+            cause="the learner is down, still replaying after a restart, or slower than the"
+            " traffic",
             action="see the learner's log (/tmp/ray/session_latest/logs) and the metric"
             " banditloop_learner_lag_seconds",
             figures={"lag_s": lag_s, **figures},
         )
+
+        # Only a snapshot that lacks a lesson is stale; a pinned one is old by intention.
         if taught is None:
             yield nothing_to_check(
                 "snapshot_staleness",
@@ -102,28 +107,30 @@ class Staleness:
             f"replicas serve without what could have been learned in the last {stale_s:,.1f} s"
             + (" because a snapshot is pinned" if self._pinned else ""),
             cause="no snapshot was published since, so replicas serve an old model",
-            action="see the learner's log: a snapshot that cannot be made or stored is reported there",
+            action="see the learner's log: a snapshot that cannot be made or stored is reported"
+            " there",
             figures={"stale_s": stale_s, **figures},
         )
 
 
 class StalledLearning:
-    """Whether learning goes on, and every entry was applied."""
+    """Says whether learning goes on, and whether every entry was applied."""
 
     def __init__(self, live: LiveStatus) -> None:
         self._live = live
 
     def add(self, entry: LogEntry) -> None:
-        """Nothing: the learner has said it."""
+        """Do nothing: the learner has said it."""
 
     def findings(self) -> Iterator[Finding]:
-        """Two: whether it stands still, and what it has refused."""
+        """Yield two: whether learning stands still, and what it has refused."""
         stalled, refused = self._live.stalled, self._live.refused
         if self._live.position is None:
             action = "start the service: its learner says every second where it stands"
             for check in ("learning", "refused"):
                 yield nothing_to_check(check, "no learner has said anything yet", action=action)
             return
+
         yield make_finding(
             "learning",
             "ok" if stalled is None else "failure",
@@ -135,6 +142,8 @@ class StalledLearning:
             " least every 30 s",
             figures={"stalled": stalled},
         )
+
+        # The log shows entries that were refused, so a few of them will do.
         listed = "; ".join(refused[:3]) + ("; …" if len(refused) > 3 else "")
         yield make_finding(
             "refused",
@@ -148,7 +157,7 @@ class StalledLearning:
 
 
 def _behind(position: str | None, end: str, now_ms: int) -> float:
-    """Seconds since the first thing that ``position`` may lack; 0 when it has reached ``end``."""
+    """Return seconds since the first thing that ``position`` may lack; 0 if it reached ``end``."""
     if position is not None and log_order(position) >= log_order(end):
         return 0.0
     since = log_order(end)[0] if position is None else log_order(position)[0]

@@ -1,4 +1,4 @@
-"""Numbers so large that Vowpal Wabbit learns nothing of the decisions that hold them."""
+"""No numbers are so large that Vowpal Wabbit learns nothing of the decisions that hold them."""
 
 import math
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from simulator.doctor.checks.references import ReferencedBlobs
 
 
 class Magnitudes:
-    """Looks at the chosen action of the first ``limit`` decisions of specs whose learner is Vowpal Wabbit."""
+    """Looks at the chosen actions of the first ``limit`` decisions of specs whose learner is VW."""
 
     def __init__(self, stored: ReferencedBlobs, *, limit: int) -> None:
         self._stored = stored
@@ -36,22 +36,21 @@ class Magnitudes:
             self._worst, self._where = largest, where
 
     def findings(self) -> Iterator[Finding]:
-        """One, where any decision is of such a spec."""
+        """Yield one where any decision is of such a spec: a warning if VW learned nothing of any."""
         if not self._checked:
             return
+
+        # VW leaves its weights as they are and raises nothing, so nobody else says it.
         severity: Severity = "warning" if self._lost else "ok"
         share = percent(self._lost, self._checked)
         yield make_finding(
             "magnitudes",
             severity,
             f"{self._lost:,} of {self._checked:,} decisions, {share}, hold numbers too large for"
-            " Vowpal Wabbit;"
-            f" the largest is {self._worst:.3g} ({self._where or 'no number'})",
+            f" Vowpal Wabbit; the largest is {self._worst:.3g} ({self._where or 'no number'})",
             cause="VW learns nothing of a decision, not even of its other features, where a number"
-            " or a product of"
-            f" crossed numbers is beyond {LARGEST:.3g}",
+            f" or a product of crossed numbers is beyond {LARGEST:.3g}",
             action="scale what is that large before it is sent: days since then instead of a"
-            " timestamp, thousands of a"
-            " price; or take the cross out of the learner's arguments",
+            " timestamp, thousands of a price; or take the cross out of the learner's arguments",
             figures={"decisions": self._checked, "not_learned": self._lost, "largest": self._worst},
         )

@@ -27,11 +27,12 @@ LOOKS = 3
 
 @dataclass(slots=True, eq=False)
 class ReferencedBlobs:
-    """What is kept beside a log. ``blob``: the bytes under a digest, None when gone.
+    """What is kept beside a log, read at most once each.
 
-    ``snapshot``: the one of an id, None when it has been forgotten, as all but the newest are;
-    raises SnapshotError when its bytes are not those its id names. ``listed``: snapshots that
-    should be there, as of when it is asked: of a live policy they move on.
+    ``blob`` gives the bytes under a digest, None when they are gone. ``snapshot`` gives the one of
+    an id, None when it has been forgotten, as all but the newest are; it raises SnapshotError when
+    the bytes are not those that the id names. ``listed`` gives the snapshots that should be there
+    when it is asked: those of a live policy move on.
     """
 
     blob: Callable[[str], bytes | None] = lambda _: None
@@ -44,65 +45,65 @@ class ReferencedBlobs:
     )
 
     def holds(self, name: str) -> bool:
-        """Whether the bytes of a digest are there, whatever they are."""
+        """Return whether the bytes of a digest are there, whatever they are."""
         if name not in self._held:
             data = self.blob(name)
             self._held[name] = data is not None and digest(data) == name
         return self._held[name]
 
     def spec(self, name: str) -> PolicySpec | None:
-        """The spec of a digest, None when it is gone or is not what its digest says."""
+        """Return the spec of a digest; None when it is gone or is not what its digest says."""
         if name not in self._specs:
             self._specs[name] = _decoded(self.blob(name), name, decode_spec)
         return self._specs[name]
 
     def catalogue(self, name: str) -> Catalogue | None:
-        """The catalogue of a digest, None when it is gone or is not what its digest says."""
+        """Return the catalogue of a digest; None when it is gone or is not what its digest says."""
         if name not in self._catalogues:
             self._catalogues[name] = _decoded(self.blob(name), name, Catalogue.decode)
         return self._catalogues[name]
 
 
 class MissingBlobs:
-    """Is everything the log names still stored? Without it the log cannot be replayed."""
+    """Finds what the log names and is stored no more: without it the log cannot be replayed."""
 
     def __init__(self, stored: ReferencedBlobs) -> None:
         self._stored = stored
         self._specs: Counter[str] = Counter()
         self._catalogues: Counter[str] = Counter()
         self._models: Counter[str] = Counter()
-        self._known = set[str]()
+        self._named = set[str]()
 
     def add(self, entry: LogEntry) -> None:
         """Look up what an entry names."""
         record = entry.record
         if isinstance(record, DecisionRecord):
-            self._look(record.spec, record.catalogue)
+            self._look_up(record.spec, record.catalogue)
         elif isinstance(record, SpecRecord):
-            self._look(spec=record.digest)
+            self._look_up(spec=record.digest)
         elif isinstance(record, CatalogueRecord):
-            self._look(catalogue=record.digest)
+            self._look_up(catalogue=record.digest)
         elif isinstance(record, WarmStartRecord):
-            self._look(model=record.digest)
+            self._look_up(model=record.digest)
 
     def findings(self) -> Iterator[Finding]:
-        """One: failure for anything that is gone."""
+        """Yield one: a failure for anything that is gone."""
         listed = self._stored.listed()
         snapshots = sorted(self._gone(listed))
         gone = [*self._specs, *self._catalogues, *self._models, *snapshots]
         entries = self._specs.total() + self._catalogues.total() + self._models.total()
+
         message = (
-            f"all {len(self._known)} specs, catalogues and trained models that the log names are"
-            " stored,"
-            f" and all {len(listed)} snapshots that are listed"
+            f"all {len(self._named)} specs, catalogues and trained models that the log names are"
+            f" stored, and all {len(listed)} snapshots that are listed"
         )
         if gone:
             message = (
                 f"{len(self._specs)} specs, {len(self._catalogues)} catalogues,"
-                f" {len(self._models)} trained models and"
-                f" {len(snapshots)} listed snapshots"
+                f" {len(self._models)} trained models and {len(snapshots)} listed snapshots"
                 f" are gone or damaged; {entries:,} entries name them; the first is {gone[0]}"
             )
+
         yield make_finding(
             "gaps",
             "failure" if gone else "ok",
@@ -121,11 +122,16 @@ class MissingBlobs:
             },
         )
 
-    def _look(
+    def _look_up(
         self, spec: str | None = None, catalogue: str | None = None, model: str | None = None
     ) -> None:
-        """What is stored as written, and is none of what it should be, is no gap: whoever folds the log refuses it."""
-        self._known.update(name for name in (spec, catalogue, model) if name is not None)
+        """Count the digests under which nothing is stored.
+
+        Bytes that are stored as written and decode as nothing are not missing: whoever folds the
+        log refuses them.
+        """
+        self._named.update(name for name in (spec, catalogue, model) if name is not None)
+
         if spec is not None and self._stored.spec(spec) is None and not self._stored.holds(spec):
             self._specs[spec] += 1
         if (
@@ -138,10 +144,10 @@ class MissingBlobs:
             self._models[model] += 1
 
     def _gone(self, listed: Collection[str]) -> set[str]:
-        """What is listed and not there, look after look: between list and blob a live policy may have moved on.
+        """Return the snapshots that stay listed and cannot be loaded, look after look.
 
-        A snapshot leaves the list before its blob goes, so one that is gone and still listed
-        afterwards is missing.
+        Between the list and the blob a live policy may have moved on. A snapshot leaves the list
+        before its blob goes, so one that is gone and still listed afterwards is missing.
         """
         gone = set(listed)
         for _ in range(LOOKS):
@@ -159,6 +165,7 @@ class MissingBlobs:
 
 
 def _decoded(data: bytes | None, name: str, decode: Callable[[bytes], Kind]) -> Kind | None:
+    """Return what the bytes hold; None when they are not those of the digest, or do not decode."""
     if data is None or digest(data) != name:
         return None
     try:

@@ -1,4 +1,4 @@
-"""Are the rewards in order? They find their decisions, in time, and they say something."""
+"""Rewards are in order: they find their decisions, in time, and they say something."""
 
 from collections import Counter, deque
 from collections.abc import Iterator
@@ -36,14 +36,12 @@ OUTCOMES: tuple[tuple[str, str, tuple[float, float | None], str, str], ...] = (
         (0.01, 0.1),
         (
             "their decisions are not in the log: rank answered with logged false, entries were"
-            " lost, rewards were sent"
-            " to another policy or under an event_id that rank never answered, or they came after"
-            " two windows"
+            " lost, rewards were sent to another policy or under an event_id that rank never"
+            " answered, or they came after two windows"
         ),
         (
             "count answers with logged false; send the event_id that rank answered; for rewards"
-            " that come so late make"
-            " join.window_s longer"
+            " that come so late make join.window_s longer"
         ),
     ),
     (
@@ -51,8 +49,8 @@ OUTCOMES: tuple[tuple[str, str, tuple[float, float | None], str, str], ...] = (
         "unactivated",
         (0.01, 0.1),
         (
-            "their decisions were deferred, and no activation came before the window closed: nothing"
-            " is learned of them"
+            "their decisions were deferred, and no activation came before the window closed:"
+            " nothing is learned of them"
         ),
         "activate a deferred decision when it is acted upon, before its reward; or do not defer it",
     ),
@@ -73,11 +71,26 @@ OUTCOMES: tuple[tuple[str, str, tuple[float, float | None], str, str], ...] = (
 )
 """By outcome of the join: the finding, the outcome, its limits, cause and remedy."""
 STOPPED = (20, 100)
-"""So many rewards were to be expected in a stretch of decisions that got none."""
+"""Rewards expected in a stretch that got none, from which it is a warning, and a failure."""
 NONE_AT_ALL = (1_000, 10_000)
+"""Lessons, all of the default reward, from which it is a warning, and a failure."""
 ALL_THE_SAME = (200, 1_000)
-"""So many lessons were all of the default reward, or all of another."""
+"""Lessons, all of one other reward, from which it is a warning, and a failure."""
 PARTS = 16
+"""Groups that the decisions of a window are counted in."""
+COUNTED = (
+    "decisions",
+    "joined",
+    "late",
+    "orphan",
+    "invalid",
+    "duplicate",
+    "duplicate_decision",
+    "not_activated",
+    "orphan_activation",
+    "unactivated",
+)
+"""The counts of the join that a report shows."""
 
 
 class Rewards:
@@ -97,7 +110,7 @@ class Rewards:
         self._spec: str | None = None
         self._taught = 0
         self._values: tuple[float, float] | None = None
-        self._gap = SilentStretch()
+        self._silence = SilentStretch()
         self.last_taught: str | None = None
         """The entry by which the model of the newest spec was last taught."""
 
@@ -107,27 +120,32 @@ class Rewards:
             self._start = entry.time_ms
             self._cut = not isinstance(entry.record, SpecRecord | BuildRecord)
             if self._cut:
-                # what it was is said before; most likely a learner of this build leads
+                # The record that said which version folds is cut off; most likely it was this one.
                 self._join.fold = FOLD
+
+        # The join's rule is the newest spec's; a log that is cut names it in its first decision.
         if isinstance(entry.record, SpecRecord):
             self._adopt(entry.record.digest)
         elif self._spec is None and isinstance(entry.record, DecisionRecord):
             self._adopt(entry.record.spec)
         window_ms = self._join.rule.window_ms
         self._apply(entry)
+
+        # From now on no reward can be of a decision before the log's first entry.
         if not self._counting and (not self._cut or entry.time_ms >= self._start + 3 * window_ms):
             self._counting = True
             self._before = Counter(self._join.counts) if self._cut else Counter()
+
         if isinstance(entry.record, DecisionRecord):
-            self._gap.decision(entry.time_ms, window_ms)
+            self._silence.decision(entry.time_ms, window_ms)
         elif isinstance(entry.record, RewardRecord):
-            self._gap.reward(entry.time_ms, window_ms)
+            self._silence.reward(entry.time_ms, window_ms)
 
     def _adopt(self, spec: str) -> None:
         self._spec, self._join.rule = spec, self._rule_of(spec)
 
     def _apply(self, entry: LogEntry) -> None:
-        """The one place that drives the join: what it teaches is only counted."""
+        """Drive the join, here alone: what it teaches is only counted."""
         for taught in self._join.apply(entry):
             self._taught += 1
             if taught.record.spec == self._spec and not taught.record.holdout:
@@ -140,90 +158,79 @@ class Rewards:
         return JoinRule() if spec is None else spec.join  # that it is gone is a finding of its own
 
     def findings(self) -> Iterator[Finding]:
-        """Join rate, late, orphan, invalid and repeated rewards; their flow.
-
-        Whether they say anything.
-        """
+        """Yield the join rate, one for each outcome, the rewards' flow, and what they say."""
         counts = Counter(self._join.counts)
         counts.subtract(self._before)
         if not self._counting:
             counts.clear()
+
+        yield self._join_rate(counts)
         yield from self._outcomes(counts)
-        yield self._gap.finding()
+        yield self._silence.finding()
         yield self._informative()
 
-    def _outcomes(self, counts: Counter[str]) -> Iterator[Finding]:
-        settled = sum(
-            counts[name] for name in ("joined", "late", "orphan", "invalid", "unactivated")
-        )
-        figures: dict[str, Figure] = {
-            name: counts[name]
-            for name in (
-                "decisions",
-                "joined",
-                "late",
-                "orphan",
-                "invalid",
-                "duplicate",
-                "duplicate_decision",
-                "not_activated",
-                "orphan_activation",
-                "unactivated",
-            )
-        }
+    def _join_rate(self, counts: Counter[str]) -> Finding:
+        """Return how many of the settled rewards joined a decision."""
+        settled = _settled(counts)
+        figures: dict[str, Figure] = {name: counts[name] for name in COUNTED}
         figures["waiting"] = self._join.counts["early"]
-        never, limits = settled - counts["joined"], NEVER_JOINED
-        message = (
-            f"{percent(counts['joined'], settled)} of {settled:,} settled rewards joined a decision"
-        )
         if not settled:
-            yield nothing_to_check(
+            return nothing_to_check(
                 "join_rate",
-                f"no reward has been settled{self._why()}",
-                action=self._wait(),
+                f"no reward has been settled{self._why_unsettled()}",
+                action=self._what_to_wait_for(),
                 figures=figures,
             )
-        else:
-            yield make_finding(
-                "join_rate",
-                grade_share(never, settled, warn=limits[0], fail=limits[1]),
-                message,
-                cause="rewards come after the window, name decisions that are not there, or name"
-                " what was not chosen",
-                action="see the findings about late, orphan, unactivated and invalid rewards, which"
-                " tell which",
-                figures=figures,
-            )
-        total = settled + counts["duplicate"]
+
+        joined, (warn, fail) = counts["joined"], NEVER_JOINED
+        return make_finding(
+            "join_rate",
+            grade_share(settled - joined, settled, warn=warn, fail=fail),
+            f"{percent(joined, settled)} of {settled:,} settled rewards joined a decision",
+            cause="rewards come after the window, name decisions that are not there, or name what"
+            " was not chosen",
+            action="see the findings about late, orphan, unactivated and invalid rewards, which"
+            " tell which",
+            figures=figures,
+        )
+
+    def _outcomes(self, counts: Counter[str]) -> Iterator[Finding]:
+        """Yield one for each way in which a reward may come to nothing."""
+        total = _settled(counts) + counts["duplicate"]
         for check, name, (warn, fail), cause, action in OUTCOMES:
             if not total:
                 yield nothing_to_check(
-                    check, f"no reward has been settled{self._why()}", action=self._wait()
+                    check,
+                    f"no reward has been settled{self._why_unsettled()}",
+                    action=self._what_to_wait_for(),
                 )
                 continue
+
+            figures: dict[str, Figure] = {
+                name: counts[name],
+                "rewards": total,
+                "warning_above": warn,
+                "failure_above": fail,
+            }
             yield make_finding(
                 check,
                 grade_share(counts[name], total, warn=warn, fail=fail),
                 f"{counts[name]:,} of {total:,} rewards, {percent(counts[name], total)}",
                 cause=cause,
                 action=action,
-                figures={
-                    name: counts[name],
-                    "rewards": total,
-                    "warning_above": warn,
-                    "failure_above": fail,
-                },
+                figures=figures,
             )
 
-    def _why(self) -> str:
+    def _why_unsettled(self) -> str:
         if self._counting:
             return ""
         return ": the log begins in the middle and is shorter than three windows"
 
-    def _wait(self) -> str:
+    def _what_to_wait_for(self) -> str:
         return "send rewards, or wait for them" if self._counting else "read more of the log"
 
     def _informative(self) -> Finding:
+        """Return whether what was taught can tell one choice from another."""
         joined, taught = self._join.counts["joined"], self._taught
         if not taught:
             return nothing_to_check(
@@ -231,21 +238,16 @@ class Rewards:
                 "no window has closed, so nothing was taught",
                 action="wait for one (join.window_s)",
             )
+
         low, high = self._values or (0.0, 0.0)
-        default = self._join.rule.default_reward
-        figures: dict[str, Figure] = {
-            "taught": taught,
-            "joined": joined,
-            "lowest": low,
-            "highest": high,
-        }
         severity: Severity = "ok"
         message = (
             f"{taught:,} lessons with rewards from {low:g} to {high:g}; {joined:,} rewards joined"
         )
-        cause = "no reward reaches the service, or the one that does carries no information"
-        action = "send what distinguishes a good choice from a bad one; see that the sender of rewards works"
+
+        # A default reward may just mean that nobody clicked: it takes more of them to be sure.
         if low == high:
+            default = self._join.rule.default_reward
             warn, fail = NONE_AT_ALL if low == default else ALL_THE_SAME
             severity = "failure" if taught >= fail else "warning" if taught >= warn else "ok"
             message = (
@@ -256,8 +258,15 @@ class Rewards:
             message = (
                 f"only {joined:,} rewards for {taught:,} lessons: nearly all are of the default"
             )
+
         return make_finding(
-            "constant_rewards", severity, message, cause=cause, action=action, figures=figures
+            "constant_rewards",
+            severity,
+            message,
+            cause="no reward reaches the service, or the one that does carries no information",
+            action="send what distinguishes a good choice from a bad one; see that the sender of"
+            " rewards works",
+            figures={"taught": taught, "joined": joined, "lowest": low, "highest": high},
         )
 
 
@@ -273,54 +282,74 @@ class SilentStretch:
         self._silent = self._longest = 0
 
     def decision(self, time_ms: int, window_ms: int) -> None:
-        """A decision was made."""
+        """Count a decision.
+
+        Args:
+            time_ms: when it was made.
+            window_ms: how long it waits for a reward.
+        """
         self._decisions += 1
         self._ripen(time_ms - window_ms)
-        part = time_ms // max(1, window_ms // PARTS) * max(1, window_ms // PARTS)
+
+        width_ms = max(1, window_ms // PARTS)
+        part = time_ms // width_ms * width_ms
         if self._young and self._young[-1][0] == part:
             self._young[-1] = (part, self._young[-1][1] + 1)
         else:
             self._young.append((part, 1))
 
     def reward(self, time_ms: int, window_ms: int) -> None:
-        """A reward came, whatever its outcome."""
+        """Count a reward, whatever its outcome: it ends the silence.
+
+        Args:
+            time_ms: when it came.
+            window_ms: how long decisions wait.
+        """
         self._rewards += 1
         self._ripen(time_ms - window_ms)
         self._silent = 0
         self._young.clear()
 
     def _ripen(self, before_ms: int) -> None:
+        """Count the decisions whose windows have closed in silence."""
         while self._young and self._young[0][0] < before_ms:
             self._silent += self._young.popleft()[1]
         self._longest = max(self._longest, self._silent)
 
     def finding(self) -> Finding:
-        """Compares the silence with the rewards of all other decisions."""
+        """Compare the silence with the rewards of all other decisions."""
         if not self._rewards:
             return nothing_to_check(
                 "reward_flow",
                 "no reward came at all, so none stopped coming",
                 action="send rewards, or wait for them",
             )
+
+        # What the stretch would have got at the rate of all other decisions.
         others = self._decisions - self._longest
         expected = self._longest * self._rewards / others if others else 0.0
         warn, fail = STOPPED
         severity: Severity = (
             "failure" if expected >= fail else "warning" if expected >= warn else "ok"
         )
+
         return make_finding(
             "reward_flow",
             severity,
             f"at most {self._longest:,} decisions in a row were left without any reward, where"
-            f" {expected:,.1f} were to"
-            " be expected",
+            f" {expected:,.1f} were to be expected",
             cause="rewards stopped coming, for a while or for good: their sender or its way to the"
             " service is broken",
-            action="repair the sender; leave that stretch out of evaluations: its default rewards are"
-            " not real",
+            action="repair the sender; leave that stretch out of evaluations: its default rewards"
+            " are not real",
             figures={
                 "silent_decisions": self._longest,
                 "rewards_expected": expected,
                 "rewards": self._rewards,
             },
         )
+
+
+def _settled(counts: Counter[str]) -> int:
+    """Return how many rewards have an outcome that is not that of a repeat."""
+    return sum(counts[name] for name in ("joined", "late", "orphan", "invalid", "unactivated"))
