@@ -8,11 +8,12 @@ from collections import Counter
 from collections.abc import Iterator
 
 from bandits.errors import SpecError
+from bandits.features.namespaces import CONTEXT, FEATURES, ITEM, SCORES, NamespaceName
 from bandits.learner_config import is_set
-from policies.spec import NamespaceName, PolicySpec, RlSource
+from policies.spec import PolicySpec, RlSource
 
-OF_ACTIONS: tuple[NamespaceName, ...] = ("item", "features", "scores")
-OF_SOURCES = ("item", "scores")
+OF_ACTIONS: tuple[NamespaceName, ...] = (ITEM, FEATURES, SCORES)
+OF_SOURCES = (ITEM, SCORES)
 """What the actions of a mixture have."""
 
 
@@ -89,4 +90,4 @@ def _seen(spec: PolicySpec) -> Iterator[tuple[str, str]]:
 def _present(spec: PolicySpec) -> list[str]:
     """The namespaces that the learner sees."""
     seen = OF_SOURCES if spec.kind == "mixture" else OF_ACTIONS
-    return [name for name in spec.use if name == "context" or name in seen]
+    return [name for name in spec.use if name == CONTEXT or name in seen]

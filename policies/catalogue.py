@@ -12,10 +12,11 @@ from bandits.errors import (
     ArtifactError,
     InvalidInputError,
 )
+from bandits.features.namespaces import FEATURES
 from bandits.kernels.actions import rows_of
 from bandits.log.codec import MALFORMED, digest
 from bandits.types import Namespace, frozen
-from policies.encoding import FEATURES, _coded, check_features, hash_pairs
+from policies.encoding import _coded, check_features, hash_pairs
 from policies.requests import Item
 
 PART = 10_000

@@ -8,12 +8,10 @@ from numpy.typing import NDArray
 
 from bandits.errors import NonFiniteNumberError, TooManyFeaturesError
 from bandits.features.hashing import hash_feature
+from bandits.features.namespaces import FEATURES
 from bandits.types import Float32, Namespace, UInt32, frozen
 from bandits.values import MAX_FEATURE, FeatureMap
 from policies.requests import MAX_FEATURES
-
-FEATURES = "features"
-
 
 _NUMBERS = {float}
 

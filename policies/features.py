@@ -9,14 +9,14 @@ from functools import lru_cache
 import numpy as np
 
 from bandits.features.hashing import hash_feature
+from bandits.features.namespaces import CONTEXT, FEATURES, ITEM, SCORES
 from bandits.log.records import DecisionRecord
 from bandits.types import ActionSet, Context, Float32, Float64, Namespace, Row, UInt32, frozen
 from bandits.values import FeatureMap
 from policies.catalogue import Catalogue
-from policies.encoding import FEATURES, coded_rows, namespace_of
+from policies.encoding import coded_rows, namespace_of
 from policies.spec import PolicySpec
 
-CONTEXT, ITEM, SCORES = "context", "item", "scores"
 _ONE: Float32 = frozen(np.ones(1, np.float32))
 
 
@@ -34,15 +34,15 @@ def featurise(
     the catalogue) and ``scores`` (per source: score, rank, presence).
     """
     actions: list[Namespace] = []
-    if "item" in spec.use:
+    if ITEM in spec.use:
         hashes = np.array([hash_feature(ITEM, action_id) for action_id in ids], np.uint32)
         ones = np.ones((len(ids), 1), np.float32)
         actions.append(Namespace(ITEM, hashes, ones, np.arange(len(ids))[:, None]))
-    if "features" in spec.use:
+    if FEATURES in spec.use:
         actions.append(_item_features(catalogue, ids, features))
-    if "scores" in spec.use and scores:
+    if SCORES in spec.use and scores:
         actions.append(score_features(scores))
-    shared = (namespace_of(context, CONTEXT),) if "context" in spec.use and context else ()
+    shared = (namespace_of(context, CONTEXT),) if CONTEXT in spec.use and context else ()
     return Context(shared), ActionSet(tuple(ids), tuple(actions), scores)
 
 
@@ -59,18 +59,18 @@ def chosen_rows(
 ) -> list[tuple[str, Row, Row]]:
     """Of ``featurise_record`` some actions only: the id, the context's features, and its own."""
     shared = (
-        (namespace_of(record.context, CONTEXT),) if "context" in spec.use and record.context else ()
+        (namespace_of(record.context, CONTEXT),) if CONTEXT in spec.use and record.context else ()
     )
     ranked = (
-        score_features(record.source_scores()) if "scores" in spec.use and record.scores else None
+        score_features(record.source_scores()) if SCORES in spec.use and record.scores else None
     )
     rows: list[tuple[str, Row, Row]] = []
     for index in indices:
         action_id = record.action_ids[index]
         row: list[Namespace] = []
-        if "item" in spec.use:
+        if ITEM in spec.use:
             row.append(Namespace(ITEM, np.array([hash_feature(ITEM, action_id)], np.uint32), _ONE))
-        if "features" in spec.use:
+        if FEATURES in spec.use:
             own = None if record.features is None else record.features[index]
             row.append(catalogue.one(action_id) if own is None else namespace_of(own, FEATURES))
         if ranked is not None:

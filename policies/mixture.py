@@ -13,6 +13,7 @@ import numpy as np
 from bandits.decide import PURPOSE_SOURCE, Decision, uniform
 from bandits.exploration import EpsilonGreedy, Greedy, Softmax, normalised, with_floor
 from bandits.features.hashing import hash_feature
+from bandits.features.namespaces import ITEM, SCORES
 from bandits.kernels.actions import draw
 from bandits.log.records import Credit
 from bandits.types import ActionSet, Context, Float64, Namespace, Pmf, Policy
@@ -79,17 +80,17 @@ def source_actions(actions: ActionSet) -> ActionSet:
     names = tuple(
         source for source in sorted(actions.scores) if not np.isnan(actions.scores[source]).all()
     )
-    hashes = np.array([[hash_feature("item", name)] for name in names], np.uint32).reshape(
+    hashes = np.array([[hash_feature(ITEM, name)] for name in names], np.uint32).reshape(
         len(names), 1
     )
     best = [float(np.nanmax(actions.scores[name])) for name in names]
     share = [float(np.mean(~np.isnan(actions.scores[name]))) for name in names]
-    columns = np.array([hash_feature("scores", "best"), hash_feature("scores", "share")], np.uint32)
+    columns = np.array([hash_feature(SCORES, "best"), hash_feature(SCORES, "share")], np.uint32)
     values = np.array([best, share], np.float32).T.reshape(len(names), 2)
     return ActionSet(
         names,
         (
-            Namespace("item", hashes, np.ones((len(names), 1), np.float32)),
-            Namespace("scores", columns, values),
+            Namespace(ITEM, hashes, np.ones((len(names), 1), np.float32)),
+            Namespace(SCORES, columns, values),
         ),
     )

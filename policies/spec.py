@@ -6,7 +6,7 @@ Strict: an unknown key is an error that names it.
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -19,6 +19,7 @@ from bandits.exploration import (
     LinTs,
     Softmax,
 )
+from bandits.features.namespaces import NAMESPACES, NamespaceName
 from bandits.learner_config import LearnerConfig
 from bandits.learner_kinds import LearnerKind
 from bandits.log.codec import MALFORMED, digest
@@ -30,7 +31,6 @@ UNIFORM = "uniform"
 
 Digest = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{32}$(?!\n)")]
 Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$(?!\n)")]
-NamespaceName = Literal["context", "item", "features", "scores"]
 
 
 class ArtifactSource(
@@ -99,9 +99,7 @@ class PolicySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sources: list[Source] = msgspec.field(default_factory=list)
     artifact: str | None = None
     limit: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 30
-    use: list[NamespaceName] = msgspec.field(
-        default_factory=lambda: ["context", "item", "features", "scores"]
-    )
+    use: list[NamespaceName] = msgspec.field(default_factory=lambda: list(NAMESPACES))
     learner: LearnerKind = msgspec.field(default_factory=RidgeConfig)
     exploration: Exploration = msgspec.field(default_factory=LinTs)
     within: Softmax | EpsilonGreedy | Greedy = msgspec.field(default_factory=Softmax)
@@ -116,8 +114,8 @@ class PolicySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if len(set(names)) != len(names):
             raise SpecError("two sources share a name", "sources")
         crossed = {name for pair in self.learner.crossed for name in pair}
-        if unknown := sorted(crossed.difference(get_args(NamespaceName))):
-            known = choices(unknown[0], get_args(NamespaceName))
+        if unknown := sorted(crossed.difference(NAMESPACES)):
+            known = choices(unknown[0], NAMESPACES)
             raise SpecError(
                 f"no namespace is called {unknown[0]!r}: {known}", "learner.interactions"
             )

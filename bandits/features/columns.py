@@ -12,7 +12,6 @@ from bandits.kernels.compiled import Bools, Int32, Int64
 from bandits.kernels.features import columns_of_rows, design, fill_table
 from bandits.types import ActionSet, Context, Float64, Row, frozen
 
-FNV_PRIME = np.uint32(16777619)
 INTERCEPT = hash_feature("constant", "constant")
 Interactions = tuple[tuple[str, str], ...]
 _by_name = attrgetter("name")

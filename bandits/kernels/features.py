@@ -32,16 +32,18 @@ from bandits.kernels.compiled import (
     u4s,
 )
 
-_PRIME = np.uint32(16777619)
 _SPREAD = np.uint32(2654435769)
 _HIGH = np.uint32(8)
 TOGETHER = 8
 """Rows whose squares are added at a time."""
 
+FNV_PRIME = np.uint32(16777619)
+"""Crosses two features: the hash of a pair is (first * FNV_PRIME) ^ second, as in Vowpal Wabbit."""
+
 
 @inlined
 def _pair(first: Any, second: Any) -> Any:
-    return np.uint32(np.uint32(first * _PRIME) ^ second)
+    return np.uint32(np.uint32(first * FNV_PRIME) ^ second)
 
 
 @compiled(

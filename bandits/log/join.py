@@ -16,7 +16,7 @@ import msgspec
 from bandits.errors import CodecError
 from bandits.log.deadlines import Deadline, Deadlines
 from bandits.log.join_state import ClosedState, EarlyActivation, EarlyState, JoinState, OpenState
-from bandits.log.positions import _time_ms, log_order
+from bandits.log.positions import position_ms
 from bandits.log.records import (
     ActivationRecord,
     BuildRecord,
@@ -26,7 +26,7 @@ from bandits.log.records import (
 )
 from bandits.log.versions import fold_version
 
-__all__ = ["Join", "JoinRule", "JoinState", "JoinedDecision", "log_order"]
+__all__ = ["Join", "JoinRule", "JoinState", "JoinedDecision"]
 
 
 class JoinRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -127,7 +127,7 @@ class Join:
     def open_windows(self) -> Iterator[tuple[str, int]]:
         """Of each open decision, its log position and when its window closes, in log time."""
         for each in self._open.values():
-            yield each.position, _time_ms(each.position) + each.rule.window_ms
+            yield each.position, position_ms(each.position) + each.rule.window_ms
 
     def next_deadline_ms(self) -> int | None:
         """When the next window closes, in log time."""
@@ -182,7 +182,7 @@ class Join:
         found: list[Deadline] = []
         for each in state.open:
             decision = self._open[each.event_id] = self._restored(each, records)
-            close_ms = _time_ms(each.position) + decision.rule.window_ms
+            close_ms = position_ms(each.position) + decision.rule.window_ms
             found.append((close_ms, each.number, "close", each.event_id))
         for each in state.correctable:
             self._closed[each.event_id] = self._restored(each, records)

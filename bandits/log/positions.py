@@ -1,22 +1,48 @@
-"""Positions in a log: Redis stream ids, as text and as numbers."""
+"""Positions in a log: ids of a Redis stream, "milliseconds-sequence", and what people ask of them."""
+
+START = "0-0"
+"""Before the first entry."""
+
+_LAST_SEQUENCE = 2**64 - 1
 
 
 def log_order(position: str) -> tuple[int, int]:
-    """Sorts positions ("milliseconds-sequence") in the order of the log."""
+    """Return the key that sorts positions in the order of the log."""
     milliseconds, _, sequence = position.partition("-")
     return int(milliseconds), int(sequence or 0)
 
 
-def _time_ms(position: str) -> int:
-    return log_order(position)[0]
+def position_ms(position: str) -> int:
+    """Return the time of an entry, in milliseconds of the log's clock."""
+    return int(position.partition("-")[0])
 
 
-START = "0-0"
+def position_at(milliseconds: int) -> str:
+    """Return the least position of a time; START for a time before the clock began."""
+    return f"{max(0, milliseconds)}-0"
+
+
+def is_after(position: str, other: str) -> bool:
+    """Return whether ``position`` comes later in the log than ``other``."""
+    return log_order(position) > log_order(other)
+
+
+def has_reached(position: str, other: str) -> bool:
+    """Return whether a reader at ``position`` has seen the entry ``other``: it is that entry, or comes after it."""
+    return log_order(position) >= log_order(other)
 
 
 def position_before(position: str) -> str:
-    """The greatest position below this one, for a read that excludes where it starts."""
+    """Return the greatest position below this one, for a read that excludes where it starts."""
     milliseconds, sequence = log_order(position)
     if sequence:
         return f"{milliseconds}-{sequence - 1}"
-    return f"{milliseconds - 1}-{2**64 - 1}" if milliseconds else START
+    return f"{milliseconds - 1}-{_LAST_SEQUENCE}" if milliseconds else START
+
+
+def position_after(position: str) -> str:
+    """Return the least position past this one: the first that a reader from here may miss."""
+    milliseconds, sequence = log_order(position)
+    if sequence < _LAST_SEQUENCE:
+        return f"{milliseconds}-{sequence + 1}"
+    return f"{milliseconds + 1}-0"

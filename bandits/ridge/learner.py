@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 
 from bandits.errors import SnapshotError
 from bandits.features.columns import INTERCEPT, FeatureIndex
+from bandits.features.namespaces import ITEM
 from bandits.kernels.features import add_rows
 from bandits.log.codec import MALFORMED
 from bandits.ridge.config import KIND, RidgeConfig
 from bandits.types import ChosenRow, Float64, Interaction, Learner, Row, Snapshot
 
-ITEM_NAMESPACE = "item"
 BATCH = 256
 ELEMENTS = 1 << 21
 """Of the largest array that a batch makes: with many features it is a smaller batch."""
@@ -254,7 +254,7 @@ class Payload(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def index_of(config: RidgeConfig, hashes: Sequence[int]) -> FeatureIndex:
     """The columns of a model. An item's own indicator is its bias already."""
-    ignored = ITEM_NAMESPACE if config.action_bias else None
+    ignored = ITEM if config.action_bias else None
     intercept = config.intercept is not False
     return FeatureIndex(
         config.interactions, ignored, config.max_features, hashes, intercept=intercept

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from bandits.errors import SnapshotError, SpecError
 from bandits.features.flat import Spaces, flatten, names_of, numbered
 from bandits.kernels.compiled import Int32
-from bandits.kernels.features import weigh
+from bandits.kernels.features import FNV_PRIME, weigh
 from bandits.types import ActionSet, Context, Float32, Float64, Namespace, UInt32, frozen
 from bandits.vw.options import OTHER_PROBLEMS
 
@@ -84,7 +84,6 @@ CLAIMED: Mapping[str, Arity] = {
 }
 SCORED_CB_TYPES = {"mtr", "ips", "dm"}  # one model each; dr interleaves two
 
-_FNV_PRIME = np.uint32(16777619)
 _CONSTANT = 11650396  # the hash of VW's constant feature
 _WILDCARD = ord(":")
 # the namespaces that VW lets a wildcard stand for
@@ -235,9 +234,9 @@ class _Block:
         """
         if same:
             left, right = np.nonzero(self.last[:, None] <= other.last)
-            hashes = (self.hashes[:, left] * _FNV_PRIME) ^ other.hashes[:, right]
+            hashes = (self.hashes[:, left] * FNV_PRIME) ^ other.hashes[:, right]
             return _Block(hashes, self.values[:, left] * other.values[:, right], other.last[right])
-        crossed = (self.hashes * _FNV_PRIME)[:, :, None] ^ other.hashes[:, None, :]
+        crossed = (self.hashes * FNV_PRIME)[:, :, None] ^ other.hashes[:, None, :]
         values = self.values[:, :, None] * other.values[:, None, :]
         shape = (self.last.size, other.last.size)
         n = shape[0] * shape[1]

@@ -27,7 +27,7 @@ from pyarrow import fs
 
 from bandits.errors import ArchiveError, CodecError
 from bandits.log.codec import decode, digest, read
-from bandits.log.positions import START, log_order
+from bandits.log.positions import START, has_reached, is_after, log_order
 from bandits.log.records import BuildRecord, LogEntry
 from policies.archive.range_file import (
     FORMAT,
@@ -252,23 +252,19 @@ class ArchiveReader:
         position, before, listed_again = after, None, False
         while True:
             for path, size in self._paths(position):
-                if (
-                    position is not None
-                    and through is not None
-                    and log_order(position) >= log_order(through)
-                ):
+                if position is not None and through is not None and has_reached(position, through):
                     return
                 with self._open(path) as (stored, parquet):
                     follows = before is None or stored.previous == before.last
                     if not follows or (
-                        position is not None and log_order(stored.previous) > log_order(position)
+                        position is not None and is_after(stored.previous, position)
                     ):
                         if listed_again:
                             raise self._break(before, position, stored)
                         # perhaps the file came between two folders being listed
                         listed_again = True
                         break
-                    if through is not None and log_order(stored.first) > log_order(through):
+                    if through is not None and is_after(stored.first, through):
                         return
                     yield stored, size, parquet
                     position, before, listed_again = stored.last, stored, False
@@ -285,7 +281,7 @@ class ArchiveReader:
                 if f"{date}/{hour}" < start:
                     continue
                 for first, last, size in self._names(f"{date}/{hour}"):
-                    if after is None or log_order(last) > log_order(after):
+                    if after is None or is_after(last, after):
                         yield f"{date}/{hour}/{first}_{last}.parquet", size
 
     def _folders(self, folder: str, prefix: str) -> list[str]:
@@ -355,7 +351,7 @@ class ArchiveReader:
 
     def _break(self, before: Range | None, position: str | None, after: Range) -> ArchiveError:
         reached = f"range {before}" if before is not None else f"position {position}"
-        gap = position is None or log_order(after.previous) > log_order(position)
+        gap = position is None or is_after(after.previous, position)
         kind, fix = (
             ("a gap", "restore the files between them")
             if gap

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from bandits.errors import ArchiveError, CodecError, UnknownKindError
 from bandits.log.codec import decode
-from bandits.log.positions import log_order
+from bandits.log.positions import log_order, position_ms
 from bandits.log.records import (
     ActivationRecord,
     CatalogueRecord,
@@ -66,7 +66,7 @@ def hour_of(entry_id: str) -> int:
 
     Ids beyond the year 9999 belong to its last.
     """
-    return min(log_order(entry_id)[0] // HOUR_MS, LAST_HOUR)
+    return min(position_ms(entry_id) // HOUR_MS, LAST_HOUR)
 
 
 EntryId = Annotated[str, msgspec.Meta(pattern=r"^\d+-\d+$(?!\n)")]

@@ -27,7 +27,7 @@ from bandits.errors import (
 )
 from bandits.log.codec import digest
 from bandits.log.join import Join, JoinedDecision, JoinRule
-from bandits.log.positions import START, log_order, position_before
+from bandits.log.positions import START, has_reached, position_before
 from bandits.log.records import (
     ArtifactRecord,
     BuildRecord,
@@ -385,7 +385,7 @@ class Fold:
         Of one that is not earlier, an empty one.
         """
         then = self._empty(models=models)
-        if log_order(position) >= log_order(self.position):
+        if has_reached(position, self.position):
             return then
         stored = past.checkpoint(position)
         if stored is not None:

@@ -3,7 +3,7 @@
 import time
 
 from bandits.errors import RefusedError, StalledError
-from bandits.log.positions import log_order
+from bandits.log.positions import has_reached, is_after
 from serve_app.admin.stored_policy import StoredPolicy
 
 POLL_S = 0.05
@@ -25,7 +25,7 @@ def has_become(stored: StoredPolicy, at: str, kind: str, *, within_s: float) -> 
                 raise RefusedError(f"the {kind} at {at} was refused: {refused.reason}", kind)
         progress = stored.progress()
         stall = None if progress is None else progress.stall
-        if not read and stall is not None and log_order(stall.position) <= log_order(at):
+        if not read and stall is not None and has_reached(at, stall.position):
             raise StalledError(stall.position, stall.kind, stall.reason)
         if read or time.monotonic() >= deadline:
             return read
@@ -53,6 +53,6 @@ def _is_read(stored: StoredPolicy, at: str, kind: str) -> bool:
     # said in the log of partition 0, done by the next merge
     if stored.partitions > 1 and kind == "rollback":
         head = stored.head()
-        return head is not None and log_order(stored.find(head)[1].position) > log_order(at)
+        return head is not None and is_after(stored.find(head)[1].position, at)
     stats = stored.stats()
-    return stats is not None and log_order(stats.position) >= log_order(at)
+    return stats is not None and has_reached(stats.position, at)

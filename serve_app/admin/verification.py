@@ -17,7 +17,7 @@ import msgspec
 
 from bandits.errors import SnapshotError
 from bandits.log.codec import digest
-from bandits.log.positions import log_order
+from bandits.log.positions import has_reached, is_after, log_order
 from policies.archive.archive import ArchiveReader, archive_folder
 from policies.fold.all_partitions import Together, verify_together
 from policies.fold.checkpoint import FoldState, decode_state
@@ -87,9 +87,7 @@ class ProvenPast:
 
     def checkpoint(self, position: str) -> FoldState | None:
         """The newest proven checkpoint at or before a position."""
-        return next(
-            (each for each in self._proven if log_order(each.position) <= log_order(position)), None
-        )
+        return next((each for each in self._proven if has_reached(position, each.position)), None)
 
 
 def verify_policy(
@@ -246,7 +244,7 @@ def _within(served: ServedSnapshot, part: Segment) -> bool:
 
 
 def _after(stored: StoredCheckpoint, start: StoredCheckpoint) -> bool:
-    return log_order(stored.position) > log_order(start.position)
+    return is_after(stored.position, start.position)
 
 
 def _begin(counts: Any) -> None:

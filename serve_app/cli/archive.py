@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from bandits.errors import ArchiveError
-from bandits.log.positions import log_order
+from bandits.log.positions import log_order, position_ms
 from policies.archive.archive import ArchiveReader, archive_folders, archived
 from serve_app.settings import Settings
 
@@ -77,6 +77,6 @@ def lines(found: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _time(entry_id: str) -> str:
-    return datetime.fromtimestamp(log_order(entry_id)[0] / 1000, UTC).isoformat(
+    return datetime.fromtimestamp(position_ms(entry_id) / 1000, UTC).isoformat(
         timespec="milliseconds"
     )

@@ -29,7 +29,7 @@ from bandits.errors import (
     plain,
 )
 from bandits.log.codec import digest
-from bandits.log.positions import START, log_order
+from bandits.log.positions import START, is_after, position_at, position_ms
 from bandits.log.records import LogEntry
 from bandits.types import Snapshot
 from policies.archive.archive import ArchiveReader, archive_folder, archive_folders
@@ -222,14 +222,14 @@ def _read(
     while entries := reader.read(after):
         # after the read: so it holds of what was read
         trimmed = Committed.read(client, keys).trimmed
-        if begun and trimmed != before and log_order(trimmed) > log_order(after):
+        if begun and trimmed != before and is_after(trimmed, after):
             raise LogGapError(f"the log of {keys.policy} was trimmed past {after}", "log")
         for entry in entries:
-            if log_order(entry.id) > log_order(through):
+            if is_after(entry.id, through):
                 return
             yield entry
         after, begun = entries[-1].id, True
-    if begun and log_order(after) < log_order(through):
+    if begun and is_after(through, after):
         raise LogGapError(f"the log of {keys.policy} was trimmed past {after}", "log")
 
 
@@ -345,7 +345,7 @@ def _after(since: str | None, last: str) -> str:
     if re.fullmatch(r"\d+-\d+", since):
         return since
     if span := re.fullmatch(r"(\d+)([smhd])", since):
-        return f"{max(0, log_order(last)[0] - 1000 * int(span[1]) * UNITS_S[span[2]])}-0"
+        return position_at(position_ms(last) - 1000 * int(span[1]) * UNITS_S[span[2]])
     try:
         moment = datetime.fromisoformat(since)
     except ValueError as error:
@@ -353,7 +353,7 @@ def _after(since: str | None, last: str) -> str:
             f"--since {since!r} is no entry id, span (90s, 30m, 24h, 7d) or time", "since"
         ) from error
     moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return f"{max(0, round(1000 * moment.timestamp()))}-0"
+    return position_at(round(1000 * moment.timestamp()))
 
 
 @contextmanager
@@ -371,7 +371,7 @@ def _watching(console: Console, last: str) -> Iterator[Callable[[LogEntry], None
             start, seen = start or entry.time_ms, seen + 1
             if seen % PROGRESS_EVERY == 0:
                 bar.update(
-                    task, total=max(1, log_order(last)[0] - start), completed=entry.time_ms - start
+                    task, total=max(1, position_ms(last) - start), completed=entry.time_ms - start
                 )
 
         yield watch

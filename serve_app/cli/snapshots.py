@@ -15,7 +15,7 @@ from rich.text import Text
 
 from bandits.errors import SnapshotError
 from bandits.log.codec import digest
-from bandits.log.positions import START, log_order
+from bandits.log.positions import START, is_after, position_ms
 from bandits.log.records import PinRecord, RollbackRecord, WarmStartRecord
 from policies.artifacts.learner_model import TrainedModel, decode_trained
 from policies.fold.verify import Verified
@@ -94,9 +94,7 @@ def show(
     with opened(policy, redis_url, data_dir) as (stored, _):
         name, published = stored.find(snapshot_id)
         earlier = [
-            p
-            for _, p in stored.snapshots()
-            if p and log_order(p.position) < log_order(published.position)
+            p for _, p in stored.snapshots() if p and is_after(published.position, p.position)
         ]
         made = table("what", "which", show_header=False, title=f"{stored.keys.policy}  {name}")
         made.add_row(
@@ -424,7 +422,7 @@ def _changes(stored: StoredPolicy, before: Published, after: Published) -> str:
 
 
 def _seconds(before: Published, after: Published) -> float:
-    return (log_order(after.position)[0] - log_order(before.position)[0]) / 1000
+    return (position_ms(after.position) - position_ms(before.position)) / 1000
 
 
 def _row(published: Published) -> tuple[str, str, str]:
@@ -435,7 +433,7 @@ def _time(position: str) -> str:
     if position == START:
         return "the start"
     return (
-        datetime.fromtimestamp(log_order(position)[0] / 1000, UTC)
+        datetime.fromtimestamp(position_ms(position) / 1000, UTC)
         .isoformat(" ", "milliseconds")
         .removesuffix("+00:00")
     )

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from bandits.log.positions import log_order
+from bandits.log.positions import START, is_after, log_order
 from policies.fold.checkpoint import Refusal
 from policies.spec import PolicySpec
 from serve_app.store.clients import FAILURES, AsyncRedis
@@ -49,7 +49,7 @@ class _PartitionWatch:
             newest: the position of the log's last entry.
         """
         position = progress.position if progress is not None else None
-        waits = newest is not None and (position is None or log_order(newest) > log_order(position))
+        waits = newest is not None and (position is None or is_after(newest, position))
         if position != self._position or not waits:
             self._position, self._since = position, time.monotonic()
 
@@ -60,7 +60,7 @@ class _PartitionWatch:
         if silent_s < SILENT_S:
             return None
         reason = f"entries wait, and no learner has read on for {silent_s:.0f} s"
-        return Stall(position or "0-0", "entry after", reason, progress.at_ms if progress else 0)
+        return Stall(position or START, "entry after", reason, progress.at_ms if progress else 0)
 
 
 class LearningWatch:

@@ -20,6 +20,7 @@ from prometheus_client.core import (
     Metric,
 )
 
+from bandits.log.positions import position_ms
 from policies.source_failures import Trouble
 from serve_app.store.clients import FAILURES, AsyncRedis, clock_ms
 from serve_app.store.keys import PROCESSES, Keys, process_metrics
@@ -217,9 +218,7 @@ async def _lag_s(client: AsyncRedis, keys: Keys, stats: Stats) -> float:
     newest: Any = await client.xrevrange(keys.log, count=1)
     if not newest or newest[0][0].decode() == stats.position:
         return 0.0
-    return max(
-        0.0, (await clock_ms(client, keys.log) - int(stats.position.partition("-")[0])) / 1000
-    )
+    return max(0.0, (await clock_ms(client, keys.log) - position_ms(stats.position)) / 1000)
 
 
 class LogState(msgspec.Struct, frozen=True):

@@ -9,7 +9,7 @@ import redis
 
 from bandits.errors import BanditloopError, SnapshotError
 from bandits.log.codec import digest
-from bandits.log.positions import log_order
+from bandits.log.positions import is_after, log_order, position_ms
 from policies.fold.checkpoint import FoldState, decode_state
 from serve_app.store.keys import Keys
 from serve_app.store.lease import Command, Lease
@@ -33,7 +33,7 @@ class StoredCheckpoint(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def time_ms(self) -> int:
         """Log time."""
-        return log_order(self.position)[0]
+        return position_ms(self.position)
 
 
 class Checkpoints:
@@ -72,7 +72,7 @@ class Checkpoints:
     def newest(self, position: str | None = None) -> FoldState | None:
         """The newest checkpoint (at or before ``position``) that can be read."""
         for stored in self.list():
-            if position is not None and log_order(stored.position) > log_order(position):
+            if position is not None and is_after(stored.position, position):
                 continue
             try:
                 return self.state(stored)

@@ -6,7 +6,7 @@ from typing import Any
 import redis
 
 from bandits.errors import LogGapError, MissingBlobError
-from bandits.log.positions import START, log_order
+from bandits.log.positions import START, has_reached, is_after, log_order, position_after
 from bandits.log.records import LogEntry
 from policies.archive.archive import ArchiveReader
 from policies.fold.checkpoint import FoldState
@@ -38,19 +38,19 @@ class History:
             ArchiveError: the archive is damaged, or has a gap.
         """
         position = after
-        while through is None or log_order(position) < log_order(through):
+        while through is None or is_after(through, position):
             batch = self._log.read(position, count=BATCH)
             # after the batch: so it holds of the batch
             gone = Committed.read(self._client, self._keys).trimmed
-            if log_order(gone) > _next(position):
+            if is_after(gone, position_after(position)):
                 until = self._archived_until(position, gone, through)
                 yield from self._archive.entries(position, until) if self._archive else ()
                 position = until
                 continue
             if not batch:
                 return
-            if through is not None and log_order(batch[-1].id) > log_order(through):
-                yield from (entry for entry in batch if log_order(entry.id) <= log_order(through))
+            if through is not None and is_after(batch[-1].id, through):
+                yield from (entry for entry in batch if has_reached(through, entry.id))
                 return
             yield from batch
             position = batch[-1].id
@@ -58,9 +58,7 @@ class History:
     def _archived_until(self, position: str, gone: str, through: str | None) -> str:
         """How far to read the archive, which has to hold what the stream lacks."""
         end = START if self._archive is None else self._archive.end
-        if log_order(end) < log_order(
-            gone if through is None else min(gone, through, key=log_order)
-        ):
+        if is_after(gone if through is None else min(gone, through, key=log_order), end):
             raise LogGapError(
                 f"the log of {self._keys.policy} has a gap: the stream holds entries from {gone}"
                 " on, the archive up to"
@@ -90,12 +88,6 @@ class History:
             if self._archive is None:
                 raise
             return self._archive.blob(name)
-
-
-def _next(position: str) -> tuple[int, int]:
-    """The least id past a position: the first that a reader from there may miss."""
-    milliseconds, sequence = log_order(position)
-    return (milliseconds, sequence + 1) if sequence < 2**64 - 1 else (milliseconds + 1, 0)
 
 
 class LogPast:

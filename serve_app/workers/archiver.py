@@ -25,7 +25,7 @@ import msgspec
 from pyarrow import fs
 
 from bandits.errors import ArchiveError
-from bandits.log.positions import START, log_order
+from bandits.log.positions import START, is_after, position_ms
 from policies.archive.archive import ArchiveReader, ArchiveWriter, archive_folder
 from policies.archive.range_file import Range, hour_of
 from serve_app.store.archived import Committed
@@ -226,7 +226,7 @@ class Archiver:
         return Range(previous, scan.first, scan.last, scan.count)
 
     def _young(self, first: str) -> bool:
-        return now_ms(self._client, self._keys.log) - log_order(first)[0] < self._max_age_ms
+        return now_ms(self._client, self._keys.log) - position_ms(first) < self._max_age_ms
 
     def _write(self, newest: Range) -> None:
         missing = self._writer.write(newest, self._read(newest.first, newest.last), self._blob)
@@ -265,14 +265,14 @@ class Archiver:
         self._writer.clean()
         files = self._reader.end
         if files not in (committed.written, committed.newest.last):
-            behind = log_order(committed.written) < log_order(files)
+            behind = is_after(files, committed.written)
             if committed.newest.last == START:
                 raise self._foreign(
                     f"it goes on to {files}, and this Redis has archived nothing yet"
                 )
             if behind:
                 self._demand_archived(committed.written, files)
-            elif log_order(committed.trimmed) > log_order(files):
+            elif is_after(committed.trimmed, files):
                 raise ArchiveError(
                     f"the archive of {self._policy} ends at {files}, but Redis says that it goes"
                     " on to"

@@ -18,7 +18,7 @@ import msgspec
 
 from bandits.errors import BanditloopError, LogGapError, NewerBuildError, SpecError
 from bandits.log.codec import digest, encode
-from bandits.log.positions import log_order
+from bandits.log.positions import is_after
 from bandits.log.records import (
     ArtifactRecord,
     BuildRecord,
@@ -256,7 +256,7 @@ class LearnerLoop:
     def _trimmed(self) -> bool:
         """Whether entries past the fold's position may be gone from the stream."""
         trimmed = Committed.read(self._client, self._keys).trimmed
-        return log_order(trimmed) > log_order(self._fold.position)
+        return is_after(trimmed, self._fold.position)
 
     def _fresh(self) -> Fold:
         self._torn = False

@@ -10,7 +10,7 @@ from collections import deque
 import msgspec
 
 from bandits.errors import BanditloopError, StalledError
-from bandits.log.positions import log_order, position_before
+from bandits.log.positions import has_reached, position_before
 from policies.fold.checkpoint import Refusal
 from serve_app.store.clients import REDIS_ERRORS
 from serve_app.store.event_log import LogReader
@@ -81,7 +81,7 @@ class Standstill:
 
     def gets_on(self, position: str) -> None:
         """A step was taken, up to a position: what it stood still at is behind it, or not yet reached again."""
-        if self.stall is not None and log_order(position) >= log_order(self.stall.position):
+        if self.stall is not None and has_reached(position, self.stall.position):
             log.warning(
                 "learning of policy %s goes on past %s", self._keys.policy, self.stall.position
             )

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from bandits.errors import InvalidFieldError, ReplayError
+from bandits.log.positions import START
 from bandits.types import ActionSet, Context, Interaction, Pmf, check_pmf
 from policies.admission import check_learner
 from policies.blend import load_policy, make_learner
@@ -88,7 +89,7 @@ class OnlinePolicy:
             )
         self._spec, self._publish_every = spec, publish_every
         self._learner = make_learner(spec, salt=salt_of(seed))
-        self._policy = load_policy(spec, self._learner.snapshot("0-0"))
+        self._policy = load_policy(spec, self._learner.snapshot(START))
         self._learned = 0
         self._pending: list[Interaction] = []
 

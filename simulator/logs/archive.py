@@ -16,7 +16,7 @@ import numpy as np
 
 from bandits.errors import ArtifactError, BadRowError, BanditloopError, ReplayError, SpecError
 from bandits.log.join import Join, JoinedDecision, JoinRule
-from bandits.log.positions import START, log_order
+from bandits.log.positions import START, has_reached, log_order, position_at, position_ms
 from bandits.log.records import DecisionRecord, LogEntry, SpecRecord, TickRecord
 from bandits.log.versions import fold_version
 from policies.archive.archive import ArchiveReader, archive_folders
@@ -191,11 +191,11 @@ def archive_pieces(
             cuts.append(each.range.last)
     pieces = []
     for number, cut in enumerate(cuts):
-        start = START if cut == START else f"{max(0, log_order(cut)[0] - reach_ms)}-0"
-        known = [digest for position, digest in specs if log_order(position) <= log_order(start)]
+        start = START if cut == START else position_at(position_ms(cut) - reach_ms)
+        known = [digest for position, digest in specs if has_reached(start, position)]
         rule = rules[known[-1]] if known else JoinRule()
         through = cuts[number + 1] if number + 1 < len(cuts) else None
-        folded = [build for position, build in builds if log_order(position) <= log_order(start)]
+        folded = [build for position, build in builds if has_reached(start, position)]
         fold = fold_version(folded[-1] if folded else {})
         piece = ArchivePiece(
             root, policy, cut, through, start, rule, skip_bad, window_s, caution, fold=fold
@@ -326,7 +326,7 @@ def decision_rows(
             scores=left_scores,
             pmf=pmf,
             slot=slot,
-            time_ms=log_order(joined.position)[0],
+            time_ms=position_ms(joined.position),
             record=record,
             catalogue=catalogue,
         )

@@ -15,11 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bandits.errors import ReplayError
-from bandits.features.columns import FNV_PRIME
 from bandits.features.hashing import hash_feature
+from bandits.features.namespaces import CONTEXT, FEATURES, ITEM
+from bandits.kernels.features import FNV_PRIME
 from bandits.types import Float64, UInt32, frozen
-from policies.encoding import FEATURES, hash_pairs
-from policies.features import CONTEXT, ITEM, score_features
+from policies.encoding import hash_pairs
+from policies.features import score_features
 from simulator.logs.rows import LoggedDecision
 
 CELLS = 1 << 20

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 
 from bandits.features.hashing import UInt64
-from bandits.log.positions import log_order
+from bandits.log.positions import position_ms
 from policies.artifacts.trained_on import LearnedRows, RowOverlap, RowSampler
 from simulator.logs.rows import LogBatch, LoggedDecision, Piece
 from simulator.ope.verdict import Verdict
@@ -96,7 +96,7 @@ class ServiceLog:
         archive = getattr(_within(piece), "policy", None)
         if archive is None:
             return
-        through = log_order(self.position)[0]
+        through = position_ms(self.position)
         mine = str(archive).partition("/")[0] == self.policy
         seen.placed += len(batch)
         seen.placed_again += int((batch.times_ms <= through).sum()) if mine else 0

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bandits.kernels.actions import draw
+from bandits.log.positions import START
 from bandits.types import ActionSet, Context, Float64, Interaction, Pmf, Policy, Snapshot, check_pmf
 from policies.blend import load_policy, make_learner
 from policies.spec import PolicySpec
@@ -90,7 +91,7 @@ def train_bandit(
 ) -> Snapshot:
     """What a bandit knows that has made ``steps`` decisions, and has learned each one's own reward and nothing else."""
     learner = make_learner(spec, salt=SALT)
-    policy = load_policy(spec, learner.snapshot("0-0"))
+    policy = load_policy(spec, learner.snapshot(START))
     chance = np.random.default_rng([seed, 3])
     started = SESSIONS_IN_TURN
     playing = [

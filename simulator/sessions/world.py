@@ -5,15 +5,16 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from bandits.features.namespaces import CONTEXT, FEATURES, SCORES, NamespaceName
 from bandits.rl.feature_schema import FeatureSchema
 from bandits.types import ActionSet, Context
 from policies.catalogue import Catalogue
 from policies.features import featurise
 from policies.ranker import explicit_pool
 from policies.requests import RankRequest
-from policies.spec import NamespaceName, PolicySpec
+from policies.spec import PolicySpec
 
-USE: Sequence[NamespaceName] = ("context", "features", "scores")
+USE: Sequence[NamespaceName] = (CONTEXT, FEATURES, SCORES)
 """The namespaces that every policy of sessions sees: neither who the user is nor which item it is, only features."""
 MAX_STEPS = 100
 """Decisions after which a session is cut off, whatever the world."""

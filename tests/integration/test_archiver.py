@@ -16,7 +16,7 @@ from support.faults import Calls, CountingClient, CountingFolder, DroppingClient
 
 from bandits.errors import ArchiveError, LogGapError, MissingBlobError
 from bandits.log.codec import digest, encode
-from bandits.log.positions import log_order
+from bandits.log.positions import has_reached, is_after, position_ms
 from bandits.log.records import CatalogueRecord, RewardRecord, SpecRecord, TickRecord
 from policies.archive.archive import ArchiveReader
 from policies.archive.range_file import Range
@@ -60,7 +60,7 @@ def together(client: redis.Redis, root: Any) -> Log:
     """Archive, then what the stream has past it."""
     archived = list(ArchiveReader(root, "home").raw())
     end = archived[-1][0] if archived else "0-0"
-    return archived + [entry for entry in stream(client) if log_order(entry[0]) > log_order(end)]
+    return archived + [entry for entry in stream(client) if is_after(entry[0], end)]
 
 
 def finish(archiver: Archiver) -> None:
@@ -167,7 +167,7 @@ def test_an_archiver_killed_at_any_call_loses_nothing_and_doubles_nothing(
         ] == ids(log)
         assert ArchiveReader(root, "home").blob(digest(SPEC)) == SPEC
         assert len(stream(client)) < len(log)
-        assert log_order(stream(client)[0][0]) <= log_order(log[28][0])
+        assert has_reached(log[28][0], stream(client)[0][0])
         if calls.left > 0:
             break
     assert n > 25
@@ -303,7 +303,7 @@ def test_who_reads_from_just_before_what_is_needed_can_do_without_the_archive(cl
     log = begin(client)
     live(Archiver(client, "home", tmp_path, **AT_ONCE))
     assert Committed.read(client, KEYS).trimmed == log[28][0]
-    before = f"{log_order(log[28][0])[0] - 1}-{2**64 - 1}"
+    before = f"{position_ms(log[28][0]) - 1}-{2**64 - 1}"
     assert [entry.id for entry in History(client, KEYS, None).entries(before)] == ids(log[28:])
 
 
@@ -329,7 +329,7 @@ def test_nothing_is_trimmed_that_a_learner_needs(client, tmp_path, at):
     live(archiver)
     kept = stream(client)
     assert kept == log[-len(kept) :]
-    assert log_order(kept[0][0]) <= log_order(log[at][0])
+    assert has_reached(log[at][0], kept[0][0])
     assert len(kept) <= len(log) - at + 5
 
 

@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 
 from bandits.errors import BanditloopError, LogUnavailableError, SourceError
-from bandits.log.positions import log_order
+from bandits.log.positions import has_reached, log_order
 from bandits.log.records import DecisionRecord, LogEntry, LogRecord, SpecRecord
 from policies.catalogue import Catalogue, Item
 from policies.fold.checkpoint import FoldState, decode_state
@@ -75,7 +75,7 @@ class FakePast:
         return self._log.past(after, through)
 
     def checkpoint(self, position: str) -> FoldState | None:
-        known = [each for each in self.checkpoints if log_order(each) <= log_order(position)]
+        known = [each for each in self.checkpoints if has_reached(position, each)]
         return decode_state(self.checkpoints[max(known, key=log_order)]) if known else None
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from bandits.log.positions import log_order
+from bandits.log.positions import has_reached, position_ms
 from bandits.log.records import LogEntry, PinRecord, RollbackRecord, SpecRecord, WarmStartRecord
 from simulator.doctor.checks.findings import (
     Figure,
@@ -40,7 +40,7 @@ class LiveStatus:
     @property
     def now_ms(self) -> int:
         """Return the clock while the service runs; when it stopped, if it has."""
-        return self.clock_ms if self.running else log_order(self.end)[0]
+        return self.clock_ms if self.running else position_ms(self.end)
 
 
 class Staleness:
@@ -158,9 +158,9 @@ class StalledLearning:
 
 def _behind(position: str | None, end: str, now_ms: int) -> float:
     """Return seconds since the first thing that ``position`` may lack; 0 if it reached ``end``."""
-    if position is not None and log_order(position) >= log_order(end):
+    if position is not None and has_reached(position, end):
         return 0.0
-    since = log_order(end)[0] if position is None else log_order(position)[0]
+    since = position_ms(end) if position is None else position_ms(position)
     return max(0.0, (now_ms - since) / 1000.0)
 
 

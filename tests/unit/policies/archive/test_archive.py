@@ -17,7 +17,7 @@ from support.strategies import raw_logs
 
 from bandits.errors import ArchiveError, CodecError
 from bandits.log.codec import decode, digest, encode
-from bandits.log.positions import log_order
+from bandits.log.positions import has_reached, is_after
 from bandits.log.records import (
     CatalogueRecord,
     DecisionRecord,
@@ -89,8 +89,7 @@ def test_what_is_read_is_what_was_written_however_the_log_was_cut(log, limit, da
     expected = [
         entry
         for entry in log
-        if log_order(entry[0]) > log_order(after)
-        and (through is None or log_order(entry[0]) <= log_order(through))
+        if is_after(entry[0], after) and (through is None or has_reached(through, entry[0]))
     ]
     assert list(reader.raw(after, through)) == expected
 

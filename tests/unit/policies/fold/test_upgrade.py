@@ -6,7 +6,7 @@ import pytest
 from support.upgrades import Left, unpacked
 
 from bandits.log.codec import encode
-from bandits.log.positions import START, log_order
+from bandits.log.positions import START, is_after, log_order, position_ms
 from bandits.log.records import BuildRecord, DecisionRecord, LogEntry, MergeRecord, SpecRecord
 from bandits.snapshot_distance import distance
 from bandits.types import ActionSet, Context
@@ -100,7 +100,7 @@ def test_an_old_log_folds_to_the_snapshots_that_the_old_build_stored(left, polic
                 assert distance(stored.snapshot, again.snapshot) <= ACROSS_BUILDS
     assert compared >= 10
     archived = min((log.reader.end for log in logs(left, policy)), key=log_order)
-    assert all(log_order(position) > log_order(archived) for position in wanted)
+    assert all(is_after(position, archived) for position in wanted)
 
 
 @pytest.mark.parametrize("policy", ALONE)
@@ -167,7 +167,7 @@ def test_an_old_log_goes_on_under_the_rule_of_this_build(left):
     (log,) = logs(left, "ridge")
     fold = Fold(log.blob, salt=left.salt, past=log)
     fold.apply(log.entries(START))
-    ms = log_order(fold.position)[0]
+    ms = position_ms(fold.position)
     fold.apply([LogEntry(f"{ms + 1}-0", BuildRecord({"fold": "2"}))])
     assert fold.version == fold.snapshot().fold == 2
     (first,) = logs(left, "ridge")

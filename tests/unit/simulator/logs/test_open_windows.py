@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from bandits.errors import ReplayError
 from bandits.log.join import Join, JoinRule
-from bandits.log.positions import log_order
+from bandits.log.positions import position_ms
 from bandits.log.records import DecisionRecord
 from serve_app.cli.main import app
 from serve_app.cli.train import app as train_app
@@ -121,7 +121,7 @@ def test_a_shorter_window_counts_the_rewards_that_came_within_it(archive, town, 
         (row.event_id, row.slot, row.reward) for row in expected
     ]
     assert sum(row.reward for row in found) > 100
-    last_ms = log_order(town[-1].id)[0]
+    last_ms = position_ms(town[-1].id)
     assert waiting_of(pieces).first_ms > last_ms
 
 
