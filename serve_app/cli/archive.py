@@ -1,82 +1,59 @@
-"""``banditloop archive``: what of a policy's log is archived."""
+"""``banditloop archive``: how much of a policy's log is archived."""
 
-from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
-from typing import Any
+import json
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from bandits.errors import ArchiveError
-from bandits.log.positions import log_order, position_ms
-from policies.archive.archive import ArchiveReader, archive_folders, archived
-from serve_app.settings import Settings
+import msgspec
+import typer
 
+from serve_app.cli.options import (
+    POLICY_AS_ARGUMENT,
+    Archive,
+    AsJson,
+    DataDir,
+    PolicyName,
+    command_group,
+    policy_named,
+)
 
-def archived_policy(root: str, name: str | None) -> str:
-    """The policy of this name, or the only one whose log is archived there.
+if TYPE_CHECKING:
+    from serve_app.admin.archives import ArchiveSummary
 
-    Raises:
-        ArchiveError: there is none, or there are several and none was named.
-    """
-    known = archived(root) if root else []
-    if name is None and len(known) == 1:
-        return known[0]
-    if not known:
-        where = f"in {root}" if root else "with these settings"
-        raise ArchiveError(
-            f"no range of {name or 'any policy'} is archived {where}: say where with --archive",
-            "archive",
-        )
-    if name is None:
-        raise ArchiveError(
-            f"several policies are archived in {root}: name one with --policy, of {known}", "policy"
-        )
-    if name not in known:
-        raise ArchiveError(f"no range of {name} is archived in {root}, but of {known}", "policy")
-    return name
+app = command_group("Inspect the log's Parquet files.")
 
 
-def contents(policy: str | None, settings: Settings) -> Mapping[str, Any]:
-    """What the archive of a policy holds.
+@app.command(
+    context_settings=POLICY_AS_ARGUMENT, short_help="Show how much of a policy's log is archived."
+)
+def show(
+    context: typer.Context,
+    policy: PolicyName = None,
+    archive: Archive = None,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show how much of a policy's log is archived: ranges, entries, bytes, from when to when."""
+    from serve_app.admin.archives import archive_summary
+    from serve_app.settings import Settings
 
-    Raises:
-        ArchiveError: nothing of it.
-    """
-    root = settings.archive_root()
-    name = archived_policy(root, policy)
-    ranges = [
-        each
-        for folder in archive_folders(root, name)
-        for each in ArchiveReader(root, folder).ranges()
-    ]
-    if not ranges:
-        raise ArchiveError(
-            f"no range of {name} is archived in {root}: say where with --archive", "archive"
-        )
-    first = min((each.range.first for each in ranges), key=log_order)
-    last = max((each.range.last for each in ranges), key=log_order)
-    return {
-        "policy": name,
-        "ranges": len(ranges),
-        "entries": sum(each.range.count for each in ranges),
-        "bytes": sum(each.size for each in ranges),
-        "record_bytes": sum(each.record_bytes for each in ranges),
-        "from": {"time": _time(first), "id": first},
-        "to": {"time": _time(last), "id": last},
-    }
+    name = policy_named(policy, context)
+    root = Settings.with_options(archive=archive, data_dir=data_dir).archive_root()
+    summary = archive_summary(root, name)
+
+    if as_json:
+        typer.echo(json.dumps(msgspec.to_builtins(summary)))
+    else:
+        typer.echo("\n".join(_lines(summary)))
 
 
-def lines(found: Mapping[str, Any]) -> Iterator[str]:
-    """The same for a person."""
-    size, entries = found["bytes"], found["entries"]
-    yield f"policy   {found['policy']}"
-    yield f"ranges   {found['ranges']}"
+def _lines(summary: "ArchiveSummary") -> Iterator[str]:
+    size, entries = summary.size, summary.entries
+    in_stream = summary.record_bytes / entries
+
+    yield f"policy   {summary.policy}"
+    yield f"ranges   {summary.ranges}"
     yield f"entries  {entries}"
-    stored = found["record_bytes"] / entries
-    yield f"bytes    {size} ({size / entries:.0f} per entry; its record in the stream {stored:.0f})"
-    for end in ("from", "to"):
-        yield f"{end:<8} {found[end]['time']}  {found[end]['id']}"
-
-
-def _time(entry_id: str) -> str:
-    return datetime.fromtimestamp(position_ms(entry_id) / 1000, UTC).isoformat(
-        timespec="milliseconds"
-    )
+    yield f"bytes    {size} ({size / entries:.0f} per entry, {in_stream:.0f} in the stream)"
+    yield f"from     {summary.first.time}  {summary.first.id}"
+    yield f"to       {summary.last.time}  {summary.last.id}"

@@ -16,39 +16,42 @@ import yaml
 
 from bandits.errors import InvalidFieldError
 from serve_app.api.api_keys import PREFIX, SCOPES, Key, KeyId, read_keys, secret_hash
-from serve_app.cli.options import KeysFile, group, settings_of
+from serve_app.cli.options import KeysFile, command_group
 
 SECRET_BYTES = 32
 
-app = group("API keys of the service. A running service takes changes over by itself.")
+app = command_group("Manage the service's API keys; a running service adopts changes by itself.")
 
-FileBefore = Annotated[
+FileAlias = Annotated[
     Path | None, typer.Option("--file", hidden=True, help="The same as --keys-file")
 ]
 
 
-@app.command()
+@app.command(short_help="Make a key, print it once, and add its hash to the file.")
 def create(
     name: Annotated[
-        str, typer.Argument(help="The key's id: small letters, digits and -, at most 32")
+        str, typer.Argument(help="Id of the key: lower-case letters, digits and -, at most 32")
     ],
-    scope: Annotated[list[str], typer.Option(help="rank, reward or admin; repeat for several")],
+    scope: Annotated[list[str], typer.Option(help="rank, reward or admin; may be repeated")],
     keys_file: KeysFile = None,
-    file: FileBefore = None,
+    file: FileAlias = None,
     rate: Annotated[
-        float | None, typer.Option(help="Requests per second, over all replicas [default: any]")
+        float | None,
+        typer.Option(help="Requests per second, over all replicas [default: no limit]"),
     ] = None,
     policy: Annotated[
-        list[str] | None, typer.Option(help="Only this policy; repeat for several")
+        list[str] | None,
+        typer.Option(help="Restrict the key to this policy; may be repeated [default: all]"),
     ] = None,
 ) -> None:
     """Make a key, print it once, and add its hash to the file."""
-    secret = secrets.token_urlsafe(SECRET_BYTES)
-    raw = {"hash": secret_hash(secret), "scopes": scope, "rate": rate, "policies": policy or None}
     if unknown := sorted(set(scope).difference(SCOPES)):
         raise InvalidFieldError(
             f"no scope is called {unknown[0]!r}: there are {', '.join(SCOPES)}", "scope"
         )
+
+    secret = secrets.token_urlsafe(SECRET_BYTES)
+    raw = {"hash": secret_hash(secret), "scopes": scope, "rate": rate, "policies": policy or None}
     try:
         msgspec.convert(name, type=KeyId)
         key = msgspec.convert(raw, type=Key)
@@ -56,41 +59,44 @@ def create(
         raise InvalidFieldError(
             f"a key's name is 1 to 32 of a-z 0-9 -, its rate above 0: {error}", "name"
         ) from error
-    with _editing(_path(keys_file, file)) as keys:
+
+    path = _path(keys_file, file)
+    with _editing(path) as keys:
         if name in keys:
             raise InvalidFieldError(
-                f"{_path(keys_file, file)} has a key {name!r} already: revoke it first, or take"
-                " another name",
+                f"{path} has a key {name!r} already: revoke it first, or choose another name",
                 "name",
             )
         keys[name] = key
     typer.echo(f"{PREFIX}{name}_{secret}")
 
 
-@app.command("list")
-def list_keys(keys_file: KeysFile = None, file: FileBefore = None) -> None:
-    """Show the ids, and what each may do."""
+@app.command("list", short_help="List the keys, and what each may do.")
+def list_keys(keys_file: KeysFile = None, file: FileAlias = None) -> None:
+    """List the ids of all keys, and what each may do."""
     for name, key in read_keys(_path(keys_file, file)).items():
         rate = "any rate" if key.rate is None else f"{key.rate:g}/s"
         policies = "all policies" if key.policies is None else ",".join(key.policies)
         typer.echo(f"{name}\t{','.join(key.scopes)}\t{rate}\t{policies}")
 
 
-@app.command(short_help="Take a key out of the file.")
+@app.command(short_help="Remove a key from the file.")
 def revoke(
-    name: Annotated[str, typer.Argument(help="The key's id")],
+    name: Annotated[str, typer.Argument(help="Id of the key")],
     keys_file: KeysFile = None,
-    file: FileBefore = None,
+    file: FileAlias = None,
 ) -> None:
-    """Take a key out of the file; running replicas refuse it within about a second."""
+    """Remove a key from the file; running replicas reject it within about a second."""
     path = _path(keys_file, file)
     with _editing(path) as keys:
         if keys.pop(name, None) is None:
             raise InvalidFieldError(f"{path} has no key {name!r}", "name")
 
 
-def _path(given: Path | None, before: Path | None) -> Path:
-    path = given or before or settings_of().keys_file
+def _path(keys_file: Path | None, alias: Path | None) -> Path:
+    from serve_app.settings import Settings
+
+    path = keys_file or alias or Settings.with_options().keys_file
     if path is None:
         raise InvalidFieldError(
             "which file? Give --keys-file, or set BANDITLOOP_KEYS_FILE", "keys_file"
@@ -100,15 +106,17 @@ def _path(given: Path | None, before: Path | None) -> Path:
 
 @contextlib.contextmanager
 def _editing(file: Path) -> Iterator[dict[str, Key]]:
-    """The file's keys, to be changed.
+    """Yield the file's keys to be changed, and write them back.
 
-    Written back as a whole, so that no reader ever sees half of it.
+    The file is replaced as a whole, so that no reader ever sees half of it.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
-    with (file.with_name(f".{file.name}.lock")).open("w") as lock:
+    with file.with_name(f".{file.name}.lock").open("w") as lock:
+        # Two commands at a time would lose one of two keys.
         fcntl.flock(lock, fcntl.LOCK_EX)
         keys = read_keys(file) if file.exists() else {}
         yield keys
+
         fresh = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
         fresh.touch(mode=0o600)
         fresh.write_bytes(_encode(file, keys))

@@ -1,85 +1,145 @@
-"""The options that several commands have: one name, one type and one sentence for each, wherever it stands."""
+"""The options that several commands share: each is declared once, with one name, type and help."""
 
+import dataclasses
+import functools
+import inspect
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any, TypeVar, get_type_hints
 
 import typer
+from typer.core import TyperGroup
 
-if TYPE_CHECKING:
-    from serve_app.settings import Settings
+Values = TypeVar("Values")
 
 
-def group(help_: str, *, alone: bool = False) -> typer.Typer:
-    """Commands; ``alone``: it is one itself, too.
+def one_command() -> typer.Typer:
+    """Make the application of a module that is one command; its help is the function's docstring."""
+    # Typer would read square brackets in a help text as markup and leave them out: markup is off.
+    return typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
-    By default typer takes what stands in square brackets in a help text for markup, and leaves it
-    out.
+
+def command_group(
+    help_text: str, kind: type[TyperGroup] = TyperGroup, *, runs_alone: bool = False
+) -> typer.Typer:
+    """Make a group of commands.
+
+    Args:
+        help_text: The group's help.
+        kind: The class that looks up the group's commands.
+        runs_alone: Whether the group does something without a command, instead of showing its help.
     """
-    return typer.Typer(
-        no_args_is_help=not alone,
-        add_completion=False,
-        rich_markup_mode=None,
-        pretty_exceptions_enable=False,
-        help=help_,
-    )
+    app = one_command()
+    app.info.cls, app.info.help, app.info.no_args_is_help = kind, help_text, not runs_alone
+
+    # Without a callback, Typer would take a group of one command for that command.
+    app.callback()(_do_nothing)
+    return app
 
 
-def _new_file(path: Path | None) -> Path | None:
-    """Said before the work begins, not after it."""
-    if path is not None:
-        folder = path.absolute().parent
-        if path.is_dir():
-            raise typer.BadParameter(f"{path} is a folder: name a file")
-        if not folder.is_dir():
-            raise typer.BadParameter(f"there is no folder {folder}")
-        _demand_writable(path if path.exists() else folder)
+def _do_nothing() -> None:
+    pass
+
+
+def options_from(
+    kind: type[Values],
+) -> Callable[[Callable[[Values], None]], Callable[..., None]]:
+    """Make a decorator that declares the fields of the dataclass ``kind`` as a command's options.
+
+    The decorated function takes one ``kind`` with the values of the command line.
+    """
+
+    def declare(run: Callable[[Values], None]) -> Callable[..., None]:
+        @functools.wraps(run)
+        def command(**values: Any) -> None:
+            run(kind(**values))
+
+        # Typer reads a command's options from its signature.
+        hints = get_type_hints(kind, include_extras=True)
+        command.__annotations__ = hints
+        command.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+            [
+                inspect.Parameter(
+                    field.name,
+                    inspect.Parameter.KEYWORD_ONLY,
+                    default=(
+                        inspect.Parameter.empty
+                        if field.default is dataclasses.MISSING
+                        else field.default
+                    ),
+                    annotation=hints[field.name],
+                )
+                for field in dataclasses.fields(kind)  # type: ignore[arg-type]
+            ]
+        )
+        return command
+
+    return declare
+
+
+# Output files and folders are checked before the work begins, not after it.
+
+
+def _check_file(path: Path | None) -> Path | None:
+    if path is None:
+        return None
+
+    folder = path.absolute().parent
+    if path.is_dir():
+        raise typer.BadParameter(f"{path} is a folder: name a file")
+    if not folder.is_dir():
+        raise typer.BadParameter(f"there is no folder {folder}")
+
+    _check_writable(path if path.exists() else folder)
     return path
 
 
-def _new_folder(path: Path) -> Path:
-    """The same of a folder, which is made if need be."""
-    there = path.absolute()
-    while not there.exists():
-        there = there.parent
-    if not there.is_dir():
-        raise typer.BadParameter(f"{there} is a file: name a folder")
-    _demand_writable(there)
+def _check_folder(path: Path) -> Path:
+    # A folder that does not exist yet is made inside the nearest one that does.
+    existing = path.absolute()
+    while not existing.exists():
+        existing = existing.parent
+    if not existing.is_dir():
+        raise typer.BadParameter(f"{existing} is a file: name a folder")
+
+    _check_writable(existing)
     return path
 
 
-def _demand_writable(path: Path) -> None:
+def _check_writable(path: Path) -> None:
     if not os.access(path, os.W_OK):
         raise typer.BadParameter(f"{path} cannot be written to")
 
 
-def out_file(help_: str, name: str = "--out") -> Any:
-    """An option that names a file to be written."""
-    return typer.Option(name, callback=_new_file, help=help_)
+def out_file(help_text: str, name: str = "--out") -> Any:
+    """Declare an option that names a file to write."""
+    return typer.Option(name, callback=_check_file, help=help_text)
 
 
-def out_folder(help_: str) -> Any:
-    """An option that names a folder to be written to."""
-    return typer.Option("--out", callback=_new_folder, help=help_)
+def out_folder(help_text: str) -> Any:
+    """Declare an option ``--out`` that names a folder to write to."""
+    return typer.Option("--out", callback=_check_folder, help=help_text)
 
 
 PolicyName = Annotated[
-    str | None, typer.Option("--policy", help="The policy's name [default: the only one there is]")
+    str | None, typer.Option("--policy", help="Name of the policy [default: the only one there is]")
 ]
 RedisUrl = Annotated[
-    str | None, typer.Option("--redis-url", help="Redis to use [default: that of --data-dir]")
+    str | None,
+    typer.Option("--redis-url", help="URL of Redis [default: the embedded Valkey of --data-dir]"),
 ]
 DataDir = Annotated[
     Path | None,
     typer.Option(
         "--data-dir",
-        help="Where the embedded Valkey, the salt and the archive live [default: .banditloop]",
+        help="Folder of the embedded Valkey, the salt and the archive [default: .banditloop]",
     ),
 ]
 KeysFile = Annotated[
     Path | None,
     typer.Option(
-        "--keys-file", help="API keys (YAML, or JSON if named .json); see banditloop keys"
+        "--keys-file", help="File of API keys (YAML, or JSON if named .json); see banditloop keys"
     ),
 ]
 Archive = Annotated[
@@ -89,76 +149,75 @@ Archive = Annotated[
     ),
 ]
 Address = Annotated[
-    str | None, typer.Option("--address", help="Work on Ray: local, auto or HOST:PORT")
+    str | None,
+    typer.Option("--address", help="Do the work on a Ray cluster: local, auto or HOST:PORT"),
 ]
 Jobs = Annotated[
-    int, typer.Option("--jobs", min=1, help="Processes, where the work is not done on Ray")
+    int, typer.Option("--jobs", min=1, help="Number of processes, unless Ray does the work")
 ]
 Publish = Annotated[
     bool,
     typer.Option(
-        "--publish", help="Let the served policy of this name go on from it: an entry of its log"
+        "--publish", help="Append the model to the served policy's log; learning goes on from it"
     ),
+]
+LogSource = Annotated[
+    str, typer.Option("--log", help="The log: a file, a glob, a folder, or an archive's URI")
 ]
 LogFormat = Annotated[
     str,
     typer.Option(
-        "--format", help="Of the log: archive, dsjson, vw, obd (a campaign's folder) or csv"
+        "--format",
+        help="Format of the log: archive, dsjson, vw, obd (a campaign's folder) or csv",
     ),
 ]
 Columns = Annotated[
     str | None,
-    typer.Option("--columns", help="Of a CSV, e.g. '{reward: click, propensity: p, event_id: id}'"),
+    typer.Option(
+        "--columns",
+        help="Columns of a CSV log, e.g. '{reward: click, propensity: p, event_id: id}'",
+    ),
 ]
 Window = Annotated[
     float | None,
     typer.Option(
         "--window-s",
         min=0.001,
-        help="Of an archive: count rewards of so many seconds, before windows have closed",
+        help="Seconds after a decision within which rewards of an archived log count, also where"
+        " its window has not closed [default: the spec's window, once it has closed]",
     ),
 ]
 SkipBad = Annotated[
-    bool, typer.Option("--skip-bad", help="Count malformed rows and leave them out")
+    bool, typer.Option("--skip-bad", help="Leave malformed rows out, and count them")
 ]
-ReportFile = Annotated[Path | None, out_file("Write the report to a file, as JSON")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables")]
-
-
-ALSO_WITHOUT = {"allow_extra_args": True}
-"""Context settings of a command that takes its policy without ``--policy`` as well, as some always did."""
-
-
-def the_name(option: str | None, context: typer.Context) -> str | None:
-    """What was named, by ``--policy`` or without.
-
-    Raises:
-        UsageError: two policies are named.
-    """
-    named = {*context.args, *([] if option is None else [option])}
-    if len(named) > 1:
-        raise typer.BadParameter(
-            f"one policy at a time, not {' and '.join(sorted(named))}", param_hint="'--policy'"
-        )
-    return named.pop() if named else None
-
-
-def settings_of(**given: Any) -> "Settings":
-    """The environment's settings, and over them what was given.
-
-    Raises:
-        ValidationError: names the setting.
-    """
-    from serve_app.settings import Settings  # noqa: PLC0415 - imports Redis, which --help can do without
-
-    return Settings.with_options(**given)
-
-
 RewardModels = Annotated[
     list[str] | None,
     typer.Option(
-        help="Of dm and dr: ridge, logistic or gbm (needs scikit-learn); of several, the one that"
-        " predicts unseen"
-        " rewards best [default: ridge and logistic]"
+        help="Reward model of dm and dr: ridge, logistic or gbm (needs scikit-learn); of several,"
+        " the one that predicts unseen rewards best is used [default: ridge and logistic]"
     ),
 ]
+ReportFile = Annotated[Path | None, out_file("File to write the report to, as JSON")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables")]
+
+
+POLICY_AS_ARGUMENT = {"allow_extra_args": True}
+"""Context settings of a command that also takes its policy without ``--policy``, as before."""
+
+
+def policy_named(option: str | None, context: typer.Context) -> str | None:
+    """Return the policy named by ``--policy`` or by an argument; None if neither names one.
+
+    Args:
+        option: The value of ``--policy``.
+        context: The command's context, with the arguments that no parameter took.
+
+    Raises:
+        BadParameter: Two policies are named.
+    """
+    names = {*context.args, *([] if option is None else [option])}
+    if len(names) > 1:
+        raise typer.BadParameter(
+            f"one policy at a time, not {' and '.join(sorted(names))}", param_hint="'--policy'"
+        )
+    return names.pop() if names else None

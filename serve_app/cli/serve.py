@@ -1,4 +1,4 @@
-"""``banditloop serve``: until a signal comes, and with nothing on the screen but what its user can use."""
+"""``banditloop serve``: serve policies until a signal comes."""
 
 import contextlib
 import signal
@@ -8,30 +8,70 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from bandits.errors import BanditloopError, StartupError, plain
-from policies.spec import load_spec
-from serve_app.admin.preflight import demand_all
+from serve_app.cli.options import Archive, DataDir, KeysFile, one_command
 from serve_app.cli.terminal import say, screen_of_ours
-from serve_app.runtime import serving, serving_on_cluster
-from serve_app.settings import Settings
+
+if TYPE_CHECKING:
+    from serve_app.settings import Settings
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "home.yaml"
-LOG = "serve.log"
+RAY_LOG = "serve.log"
 FAILED = 128
-"""A process that a signal has ended before it was ready exits with this and the signal's number, as a shell has it."""
+"""Added to the number of the signal that ended a start, as a shell reports it."""
+
+app = one_command()
 
 
-class Interrupted(BaseException):
+@app.command()
+def serve(
+    specs: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Policy specs (YAML) [default: examples/home.yaml]"),
+    ] = None,
+    port: Annotated[int | None, typer.Option(help="HTTP port [default: 8000]")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to bind [default: 127.0.0.1]")] = None,
+    replicas: Annotated[
+        int | None, typer.Option(help="Number of processes that answer rank [default: 1]")
+    ] = None,
+    redis_url: Annotated[
+        str | None, typer.Option(help="URL of Redis [default: an embedded Valkey]")
+    ] = None,
+    data_dir: DataDir = None,
+    keys_file: KeysFile = None,
+    archive: Archive = None,
+    address: Annotated[
+        str | None,
+        typer.Option(help="Serve on this Ray cluster: auto or HOST:PORT [default: one of its own]"),
+    ] = None,
+) -> None:
+    """Serve policies over HTTP until interrupted."""
+    from serve_app.settings import Settings
+
+    settings = Settings.with_options(
+        port=port,
+        host=host,
+        replicas=replicas,
+        redis_url=redis_url,
+        data_dir=data_dir,
+        keys_file=keys_file,
+        archive=archive,
+    )
+    run_serve(settings, specs or [EXAMPLE], address)
+
+
+class InterruptedStartError(BaseException):
     """A signal came before the service was ready."""
 
 
 class Signals:
-    """SIGINT and SIGTERM: the first one ends the start, or sets ``stop``.
+    """SIGINT and SIGTERM: the first one ends the start, or the service once it is ready.
 
-    What comes then changes nothing.
-
-    So a second one does not keep a service from stopping in good order.
+    Any later one changes nothing, so that it does not keep a service from stopping in good order.
     """
 
     def __init__(self) -> None:
@@ -39,67 +79,85 @@ class Signals:
         self.number = 0
         self.starting = True
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._heard)
+            signal.signal(number, self._receive)
 
-    def _heard(self, number: int, _frame: FrameType | None) -> None:
-        first, self.number = not self.number, self.number or number
+    def _receive(self, number: int, _frame: FrameType | None) -> None:
+        first = not self.number
+        self.number = self.number or number
         self.stop.set()
+
         if first and self.starting:
-            raise Interrupted
+            raise InterruptedStartError
 
     def ready(self) -> None:
         """From now on a signal raises nothing."""
         self.starting = False
 
 
-def run_serve(settings: Settings, paths: Sequence[Path], address: str | None) -> None:
-    """Serve the policies of these specs, or the example's, until a signal comes.
+def run_serve(settings: "Settings", paths: Sequence[Path], address: str | None) -> None:
+    """Serve the policies of these specs until a signal comes.
+
+    Args:
+        settings: Settings of the service.
+        paths: Files of the specs.
+        address: The Ray cluster to serve on; None starts one of this machine's own.
 
     Raises:
-        BanditloopError: it does not start; with the reason.
-        SystemExit: a signal came before it was ready.
+        BanditloopError: The service does not start; the error gives the reason.
+        SystemExit: A signal came before it was ready.
     """
-    specs = [load_spec(path) for path in paths or [EXAMPLE]]
+    from policies.spec import load_spec
+    from serve_app.admin.preflight import demand_all
+    from serve_app.runtime import serving, serving_on_cluster
+
+    specs = [load_spec(path) for path in paths]
     demand_all(settings, specs, address)
-    signals, log = Signals(), settings.data_dir / LOG
+
+    signals, ray_log = Signals(), settings.data_dir / RAY_LOG
+    quiet = screen_of_ours(ray_log, also_theirs=settings.log_level == "DEBUG")
     try:
-        with (
-            screen_of_ours(log, also_theirs=settings.log_level == "DEBUG"),
-            contextlib.ExitStack() as running,
-        ):
+        with quiet, contextlib.ExitStack() as running:
             if address is None:
                 say("starting: Valkey, Ray, HAProxy, replicas (about 20 s)")
                 service = serving(settings, specs)
             else:
                 say(f"starting on the Ray cluster at {address}: HAProxy, replicas (about 20 s)")
                 service = serving_on_cluster(settings, specs, address)
-            url = _entered(running, service, signals, log)
+            url = _start(running, service, signals, ray_log)
             signals.ready()
+
             names = ", ".join(spec.name for spec in specs)
             say(("ready", "green"), f"  {url}  policies: {names}  docs: {url}/docs")
-            say(f"logs: of replicas and learners /tmp/ray/session_latest/logs, of Ray itself {log}")
+            say(
+                "logs: replicas and learners in /tmp/ray/session_latest/logs,"
+                f" Ray itself in {ray_log}"
+            )
+
             signals.stop.wait()
             say("stopping")
-    except Interrupted:
+    except InterruptedStartError:
         say("stopped before it was ready")
         sys.exit(FAILED + signals.number)
 
 
-def _entered(
+def _start(
     running: contextlib.ExitStack,
     service: "contextlib.AbstractContextManager[str]",
     signals: Signals,
-    log: Path,
+    ray_log: Path,
 ) -> str:
+    """Return the URL of the started service."""
     try:
         return running.enter_context(service)
     except Exception as error:
         traceback.print_exc()
+
+        # Whatever fails while a half-started service is stopped is of no interest.
         if signals.number:
-            # what is met while half a service is stopped concerns nobody
-            raise Interrupted from error
+            raise InterruptedStartError from error
+
         if isinstance(error, BanditloopError):
             raise
         raise StartupError(
-            f"not started: {type(error).__name__}: {plain(error)[:300]}: see {log}", "serve"
+            f"not started: {type(error).__name__}: {plain(error)[:300]}: see {ray_log}", "serve"
         ) from error

@@ -1,8 +1,7 @@
-"""What commands print.
+"""What commands print: results on standard output, messages and progress on standard error.
 
-Nothing of it is markup: names, paths and messages are shown as they are; styles are given.
-
-A table loses nothing where the terminal is narrow: numbers stay whole, text goes on below.
+Nothing is read as markup: names, paths and messages are shown as they are, and styles are passed
+apart from text. A table loses nothing on a narrow terminal: numbers stay whole, and text wraps.
 """
 
 import contextlib
@@ -10,36 +9,82 @@ import logging
 import os
 import sys
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
+import msgspec
+import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.progress import TextColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
 
-def console(*, stderr: bool = False) -> Console:
-    """On which square brackets, ``:names:`` and numbers are text like any other."""
+def plain_console(*, stderr: bool = False) -> Console:
+    """Make a console that takes square brackets, ``:names:`` and numbers for ordinary text."""
     return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
 
 
-printed, notes = console(), console(stderr=True)
-"""A command's result; what it says meanwhile."""
+output = plain_console()
+"""Standard output: the result that a command was asked for."""
+
+messages = plain_console(stderr=True)
+"""Standard error: what a command says while it works."""
 
 
-def say(*words: str | tuple[str, str], on: Console = notes) -> None:
-    """One line, however long. A pair is a text and its style."""
-    on.print(Text.assemble(*words), soft_wrap=True)
+def say(*parts: str | tuple[str, str], on: Console = messages) -> None:
+    """Print one line, however long; a pair is a text and its style."""
+    on.print(Text.assemble(*parts), soft_wrap=True)
 
 
-def words(template: str) -> TextColumn:
-    """A column of a progress bar; ``template`` as in ``rich.progress.TextColumn``."""
+def text_column(template: str) -> TextColumn:
+    """Make a progress bar's column of text; ``template`` as in ``rich.progress.TextColumn``."""
     return TextColumn(template, markup=False)
 
 
-def table(
+def progress_bar(*details: str, console: Console = messages, transient: bool = False) -> Progress:
+    """Make a bar of a known number of steps: description, count, details, and the time it takes.
+
+    Args:
+        details: Templates of further text columns, such as ``{task.fields[rate]}``.
+        console: Where the bar is shown.
+        transient: Whether the bar disappears when it ends.
+    """
+    return Progress(
+        text_column("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        *map(text_column, details),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=transient,
+    )
+
+
+def progress_count(unit: str) -> Progress:
+    """Make a spinner that counts steps whose number is not known beforehand, and then disappears."""
+    return Progress(
+        SpinnerColumn(),
+        text_column("{task.description}"),
+        text_column("{task.completed:,.0f} " + unit),
+        TimeElapsedColumn(),
+        console=messages,
+        transient=True,
+    )
+
+
+def empty_table(
     *heads: str,
     title: str | None = None,
     numbers: Collection[str] = (),
@@ -48,12 +93,18 @@ def table(
     show_header: bool = True,
     show_lines: bool = False,
 ) -> Table:
-    """A table with these heads; those in ``numbers`` are of numbers, to the right.
+    """Make a table without rows.
 
-    Neither they nor what stands below the heads in ``whole`` is divided; other text is, where it
-    must be.
+    Args:
+        heads: The columns' heads.
+        title: Line above the table.
+        numbers: Heads of columns of numbers, which are right-aligned and never wrapped.
+        whole: Heads of columns of text that is never wrapped; other text wraps where it must.
+        caption: Line below the table.
+        show_header: Whether the heads are shown.
+        show_lines: Whether rows are separated by lines.
     """
-    made = Table(
+    table = Table(
         title=title,
         title_justify="left",
         caption=caption,
@@ -63,23 +114,47 @@ def table(
         show_header=show_header,
         show_lines=show_lines,
     )
+
     for head in heads:
         if head in numbers:
-            made.add_column(head.replace(" ", "\n"), justify="right", no_wrap=True)
+            table.add_column(head.replace(" ", "\n"), justify="right", no_wrap=True)
         else:
-            made.add_column(head, overflow="fold", no_wrap=head in whole)
-    return made
+            table.add_column(head, overflow="fold", no_wrap=head in whole)
+    return table
+
+
+def print_report(
+    report: Any, tables: Sequence[Table | Text], out: Path | None, *, as_json: bool
+) -> None:
+    """Write a report to a file if one is named, and print it.
+
+    Args:
+        report: The report, as msgspec encodes it.
+        tables: The report for a person.
+        out: File to write the report to, as JSON.
+        as_json: Whether to print JSON instead of the tables.
+    """
+    data = msgspec.json.format(msgspec.json.encode(report))
+    if out is not None:
+        out.write_bytes(data)
+
+    if as_json:
+        typer.echo(data)
+        return
+    for part in tables:
+        output.print(part, soft_wrap=isinstance(part, Text))
 
 
 @contextlib.contextmanager
-def work_on_ray(address: str | None) -> Iterator[None]:
-    """The same for a command that works on Ray, if it does.
+def ray_kept_quiet(address: str | None) -> Iterator[None]:
+    """Keep off the screen what Ray prints, where a command works on Ray (``address`` is not None).
 
-    The file is left if the work failed and Ray said why.
+    Ray's output goes to a temporary file, which is left if the work failed and Ray printed anything.
     """
     if address is None:
         yield
         return
+
     log = Path(tempfile.gettempdir()) / f"banditloop-ray-{os.getpid()}.log"
     try:
         with screen_of_ours(log):
@@ -93,35 +168,42 @@ def work_on_ray(address: str | None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def screen_of_ours(log: Path, *, also_theirs: bool = False) -> Iterator[None]:
-    """What this project says is on the screen.
+    """Show only this project's messages; what Ray and its processes print goes to the file ``log``.
 
-    What Ray says, and every process of its, goes to the file ``log``.
+    Ray prints advice on settled matters, warnings of no danger, and traces of what was told to end.
 
-    That is advice on what is settled already, warnings of what is no danger, and traces of what was
-    told to end.
+    Args:
+        log: File that receives all other output; it is overwritten.
+        also_theirs: Whether to redirect nothing.
     """
     if also_theirs:
         yield
         return
+
     log.parent.mkdir(parents=True, exist_ok=True)
     sys.stdout.flush()
     sys.stderr.flush()
-    kept = {number: os.dup(number) for number in (1, 2)}
+    originals = {number: os.dup(number) for number in (1, 2)}
+
     with log.open("wb") as file, os.fdopen(os.dup(2), "w", buffering=1) as screen:
+        # Our warnings and messages keep the screen.
         handler = logging.StreamHandler(screen)
         handler.setLevel(logging.WARNING)
-        ours = logging.getLogger("banditloop")
-        ours.addHandler(handler)
-        notes.file = screen
-        for number in kept:
+        our_logger = logging.getLogger("banditloop")
+        our_logger.addHandler(handler)
+        messages.file = screen
+
+        # Other processes inherit the file descriptors, so these are what is redirected.
+        for number in originals:
             os.dup2(file.fileno(), number)
         try:
             yield
         finally:
             sys.stdout.flush()
             sys.stderr.flush()
-            for number, before in kept.items():
-                os.dup2(before, number)
-                os.close(before)
-            notes.file = None  # type: ignore[assignment]  # standard error, whatever that is by then
-            ours.removeHandler(handler)
+            for number, original in originals.items():
+                os.dup2(original, number)
+                os.close(original)
+            # None stands for standard error, whatever that is by then.
+            messages.file = None  # type: ignore[assignment]
+            our_logger.removeHandler(handler)

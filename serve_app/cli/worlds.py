@@ -1,129 +1,149 @@
-"""``banditloop worlds``: what policies earn where the truth is known, and how far estimators on their logs are off."""
+"""``banditloop worlds``: what policies earn, and how far estimators are off, where the truth is known."""
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+import typer
 from rich.table import Table
 
 from bandits.errors import InvalidFieldError
-from serve_app.cli.terminal import table, words
-from serve_app.host.placement import on_node_for
-from simulator.ope.reward_model import DEFAULT_KINDS
-from simulator.parallel import OnRay, in_processes
-from simulator.worlds.experiment import Experiment, RunCells, WorldsReport, run_experiment
-from simulator.worlds.presets import POLICIES, WORLDS, policy_named, world_named
-from simulator.worlds.scores import Figure
-from simulator.worlds.targets import TARGETS, target_named
+from serve_app.cli.options import Address, AsJson, Jobs, ReportFile, RewardModels, one_command
+from serve_app.cli.terminal import empty_table, print_report, progress_bar, ray_kept_quiet
+
+if TYPE_CHECKING:
+    from simulator.worlds.experiment import Experiment, WorldsReport
+    from simulator.worlds.scores import Figure
+
+app = one_command()
 
 
-def experiment_of(
-    worlds: Sequence[str],
-    policies: Sequence[str],
-    targets: Sequence[str],
-    *,
-    seeds: int,
-    first_seed: int,
-    rounds: int,
-    models: Sequence[str] = (),
-) -> Experiment:
-    """What the options say; of none, all that there are.
+@app.command()
+def worlds(
+    world: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="steady, drift, delayed, missing or skewed; may be repeated [default: all]"
+        ),
+    ] = None,
+    policy: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="ridge-epsilon, ridge-lints, vw-epsilon, or a spec (YAML); may be repeated"
+            " [default: these three]"
+        ),
+    ] = None,
+    target: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="uniform, softmax, best, or {kind: best, epsilon: 0.2}; may be repeated"
+            " [default: these three]"
+        ),
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of every policy in every world")] = 20,
+    first_seed: Annotated[int, typer.Option(min=0, help="The first of the seeds")] = 0,
+    rounds: Annotated[int, typer.Option(min=4, help="Decisions of a run")] = 1000,
+    reward_model: RewardModels = None,
+    address: Address = None,
+    jobs: Jobs = 1,
+    out: ReportFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Test policies and estimators in worlds whose truth is known.
 
-    Raises:
-        InvalidFieldError, SpecError: names the option and what it may be.
+    Reports what policies earn there, and how far the estimators of replay are from that truth.
     """
-    return Experiment(
-        worlds=[world_named(name) for name in worlds or WORLDS],
-        policies=[policy_named(text) for text in policies or POLICIES],
-        targets=[target_named(text) for text in targets] or TARGETS,
+    from serve_app.host.environment import join_clusters
+
+    # Before Ray is imported, which reads it from the environment.
+    if address not in {None, "local"}:
+        join_clusters()
+
+    from simulator.ope.reward_model import DEFAULT_KINDS
+    from simulator.worlds.experiment import Experiment
+    from simulator.worlds.presets import POLICIES, WORLDS, policy_named, world_named
+    from simulator.worlds.targets import TARGETS, target_named
+
+    experiment = Experiment(
+        worlds=[world_named(name) for name in world or WORLDS],
+        policies=[policy_named(text) for text in policy or POLICIES],
+        targets=[target_named(text) for text in target or ()] or TARGETS,
         seeds=seeds,
         first_seed=first_seed,
         rounds=rounds,
-        models=tuple(models) or DEFAULT_KINDS,
+        models=tuple(reward_model or ()) or DEFAULT_KINDS,
     )
+    with ray_kept_quiet(address):
+        report = _run(experiment, jobs=jobs, address=address)
+    print_report(report, _tables(report), out, as_json=as_json)
 
 
-def run_worlds(
-    experiment: Experiment, console: Console, *, jobs: int, address: str | None
-) -> WorldsReport:
-    """Run it, with a progress bar on ``console``: in so many processes, or as tasks of the Ray cluster at ``address``.
+def _run(experiment: "Experiment", *, jobs: int, address: str | None) -> "WorldsReport":
+    """Run the experiment in ``jobs`` processes, or on the Ray cluster at ``address``, with a bar."""
+    from serve_app.host.placement import on_node_for
+    from simulator.parallel import OnRay, in_processes
+    from simulator.worlds.experiment import run_experiment
 
-    Raises:
-        BanditloopError: names the option at fault.
-    """
     if address is not None and jobs != 1:
         raise InvalidFieldError(
             "--jobs: the Ray cluster at --address decides how many; give one of the two", "jobs"
         )
-    fan: RunCells = (
-        OnRay(address, lambda: on_node_for("replay")) if address is not None else in_processes(jobs)
-    )
-    columns = (
-        words("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console) as progress:
 
-        def watched(function: Any, cells: Sequence[Any]) -> Iterable[Any]:
+    run_all: Any = in_processes(jobs)
+    if address is not None:
+        run_all = OnRay(address, lambda: on_node_for("replay"))
+
+    with progress_bar() as progress:
+
+        def run_and_count(function: Any, cells: Sequence[Any]) -> Iterable[Any]:
             task = progress.add_task("running", total=len(cells))
-            for result in fan(function, cells):
+            for result in run_all(function, cells):
                 progress.advance(task)
                 yield result
 
-        return run_experiment(experiment, watched)
+        return run_experiment(experiment, run_and_count)
 
 
-def tables(report: WorldsReport) -> list[Table]:
-    """The report for a terminal."""
-    return [
-        _loops(report),
-        *(_scores(report, world) for world in dict.fromkeys(each.world for each in report.scores)),
-    ]
+def _tables(report: "WorldsReport") -> list[Table]:
+    worlds = dict.fromkeys(score.world for score in report.scores)
+    return [_loops_table(report), *(_scores_table(report, world) for world in worlds)]
 
 
-def _loops(report: WorldsReport) -> Table:
-    title = f"closed loop · {report.rounds} rounds, {len(report.seeds)} seeds · ± standard error over seeds"
-    made = table("world", "policy", "mean reward", "regret", "reward by quarter", title=title)
-    for each in report.loops:
-        quarters = "  ".join(f"{quarter.value:.3f}" for quarter in each.quarters)
-        made.add_row(
-            each.world, each.policy, _shown(each.mean_reward), _shown(each.regret), quarters
-        )
-    return made
-
-
-def _scores(report: WorldsReport, world: str) -> Table:
-    mine = [each for each in report.scores if each.world == world]
-    figures, verdicts_ = ("bias", "RMSE", "coverage", "… if reliable"), "reliable\nweak\nunreliable"
-    title = f"{world} · {mine[0].estimates} estimates of each estimator"
-    made = table(
-        "estimator", *figures, verdicts_, title=title, numbers=(verdicts_,), whole=("estimator",)
+def _loops_table(report: "WorldsReport") -> Table:
+    table = empty_table(
+        *("world", "policy", "mean reward", "regret", "reward by quarter"),
+        title=f"closed loop · {report.rounds} rounds, {len(report.seeds)} seeds"
+        " · ± standard error over seeds",
     )
-    for each in mine:
-        verdicts = " ".join(
-            f"{figure.value:.0%}" for figure in (each.reliable, each.weak, each.unreliable)
-        )
-        shown = map(_shown, (each.bias, each.rmse, each.coverage, each.trusted_coverage))
-        name = (
-            each.estimator if each.rewards == "as joined" else f"{each.estimator}, {each.rewards}"
-        )
-        made.add_row(name, *shown, verdicts)
-    return made
+    for loop in report.loops:
+        quarters = "  ".join(f"{quarter.value:.3f}" for quarter in loop.quarters)
+        reward, regret = _cell(loop.mean_reward), _cell(loop.regret)
+        table.add_row(loop.world, loop.policy, reward, regret, quarters)
+    return table
 
 
-def _shown(figure: Figure) -> str:
-    """Nothing where it cannot be told."""
+def _scores_table(report: "WorldsReport", world: str) -> Table:
+    scores = [score for score in report.scores if score.world == world]
+    verdict_head = "reliable\nweak\nunreliable"
+    table = empty_table(
+        *("estimator", "bias", "RMSE", "coverage", "… if reliable", verdict_head),
+        title=f"{world} · {scores[0].estimates} estimates of each estimator",
+        numbers=(verdict_head,),
+        whole=("estimator",),
+    )
+
+    for score in scores:
+        joined = score.rewards == "as joined"
+        name = score.estimator if joined else f"{score.estimator}, {score.rewards}"
+        figures = (score.bias, score.rmse, score.coverage, score.trusted_coverage)
+        shares = (score.reliable, score.weak, score.unreliable)
+        verdicts = " ".join(f"{share.value:.0%}" for share in shares)
+        table.add_row(name, *map(_cell, figures), verdicts)
+    return table
+
+
+def _cell(figure: "Figure") -> str:
+    """Return a figure and its standard error; either is left out where it is unknown."""
     if math.isnan(figure.value):
         return ""
     return f"{figure.value:.3f}" + ("" if math.isnan(figure.stderr) else f" ± {figure.stderr:.3f}")

@@ -18,9 +18,8 @@ from serve_app.api.openapi import openapi_document
 from serve_app.cli import main as cli
 from serve_app.host.environment import free_port
 from serve_app.replica.metrics import Metrics
-from simulator.replay.evaluate import LogSummary, Report
 from simulator.replay.page import html_page as html_of
-from simulator.replay.report import NO_LOWER_END, SearchSummary, Trial
+from simulator.replay.report import NO_LOWER_END, EvaluationReport, LogSummary, SearchSummary, Trial
 
 
 @pytest.fixture(scope="module")
@@ -244,7 +243,7 @@ def test_the_page_of_a_search(page, tmp_path, value):
         for n in range(3)
     ]
     summary = LogSummary(900, 0, 1_732_000_000_000, 1_732_000_900_000, 0.5, 0.1)
-    report = Report(summary, [], [], search=SearchSummary({"name": NASTY}, trials))
+    report = EvaluationReport(summary, [], [], search=SearchSummary({"name": NASTY}, trials))
     path = tmp_path / "page.html"
     path.write_text(html_of(report), encoding="utf-8")
     looks_well(page, path, NASTY, "rung 2", "home")

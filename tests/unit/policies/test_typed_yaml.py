@@ -12,7 +12,7 @@ from policies.artifacts.fetch import load_artifact
 from policies.spec import PolicySpec, load_spec
 from policies.typed_yaml import as_type, choices, parse_yaml
 from serve_app.api.api_keys import Key, KeyId, read_keys
-from serve_app.cli.replay import csv_columns
+from serve_app.cli.replay.run import csv_columns
 from simulator.logs.csv_log import CsvColumns
 from simulator.replay.parse_policy import PolicyArgument, parse_policy
 from simulator.replay.search_space import (

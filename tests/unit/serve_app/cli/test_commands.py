@@ -4,6 +4,8 @@ import ast
 import inspect
 import json
 import re
+import subprocess
+import sys
 from collections import defaultdict
 from io import StringIO
 from pathlib import Path
@@ -15,10 +17,10 @@ from rich.console import Console
 from rich.table import Table
 
 from bandits.errors import ReplayError, plain
-from serve_app.cli import demo as cli_demo
-from serve_app.cli import doctor as cli_doctor
 from serve_app.cli import main as cli
 from serve_app.cli import terminal
+from serve_app.cli.demo.board import one_row_table
+from serve_app.cli.doctor.command import findings_table
 from simulator.doctor.checks.findings import DoctorReport, Finding
 
 ROOT = Path(cli.__file__).resolve().parents[2]
@@ -50,7 +52,7 @@ def commands():
         for name, each in getattr(command, "commands", {}).items():
             yield from below(each, (*words, name))
 
-    return dict(below(typer.main.get_command(cli.with_all_commands()), ("banditloop",)))
+    return dict(below(typer.main.get_command(cli.app), ("banditloop",)))
 
 
 COMMANDS = commands()
@@ -97,6 +99,54 @@ def test_help_says_all_that_it_was_given(words, monkeypatch, capsys):
     listed = said.partition("Commands:")[2]
     assert "..." not in listed  # a sentence that was cut off
     assert max(map(len, said.splitlines())) <= 80
+
+
+HEAVY = (
+    *("numpy", "numba", "pyarrow", "torch", "ray", "redis", "pydantic", "aiohttp"),
+    *("vowpal_wabbit_next", "serve_app.settings"),
+)
+
+
+def modules_after(statement: str) -> set[str]:
+    """The names of all modules that a new process has imported after a statement."""
+    program = f"import sys\n{statement}\nprint(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    return set(done.stdout.split())
+
+
+def test_the_list_of_commands_imports_no_command():
+    listed = """
+from serve_app.cli import main
+try:
+    main.app(["--help"])
+except SystemExit:
+    pass
+"""
+    imported = modules_after(listed)
+    assert not imported.intersection(HEAVY)
+    assert not imported.intersection(f"serve_app.cli.{name}" for name in cli.COMMANDS)
+
+
+def test_the_help_of_a_command_imports_nothing_heavy():
+    imported = modules_after("from serve_app.cli import main; list(main.LoadedOnDemand().values())")
+    assert not imported.intersection(HEAVY)
+    assert imported.issuperset(f"serve_app.cli.{name}" for name in cli.COMMANDS)
+
+
+def test_every_command_is_described_in_the_list(monkeypatch, capsys):
+    status, said = run(monkeypatch, capsys, "--help")
+    assert status == 0
+    for name, line in cli.COMMANDS.items():
+        assert is_within([name, *words_of(line)], said)
+        assert len(name) + len(line) < 76  # on one line of 80 columns
+
+
+def test_a_misspelled_command_is_corrected(monkeypatch, capsys):
+    status, said = run(monkeypatch, capsys, "replai")
+    assert status == 2
+    assert "replay" in said
 
 
 def test_the_version_is_printed(monkeypatch, capsys):
@@ -197,7 +247,7 @@ def tables_of(monkeypatch, *arguments: str):
     """What a command prints, before it is printed."""
     made = []
     monkeypatch.setattr(
-        cli, "printed", SimpleNamespace(print=lambda shown, **_: made.append(shown))
+        terminal, "output", SimpleNamespace(print=lambda shown, **_: made.append(shown))
     )
     monkeypatch.setattr("sys.argv", ["banditloop", *arguments])
     cli.app(standalone_mode=False)
@@ -250,9 +300,9 @@ def test_a_table_loses_nothing(width, monkeypatch, tmp_path):
     tables = [
         *tables_of(monkeypatch, *small_worlds),
         *tables_of(monkeypatch, *replay_of(tmp_path)),
-        cli_doctor.table(DoctorReport("[x]", False, 1, [FINDING])),
-        cli_demo._row("the service", service),
-        cli_demo._row("rewards", rewards),
+        findings_table(DoctorReport("[x]", False, 1, [FINDING])),
+        one_row_table("the service", service),
+        one_row_table("rewards", rewards),
     ]
     assert len(tables) >= 8
     assert any("[b] :id:" in shown(each, width) for each in tables)
@@ -273,7 +323,7 @@ def test_a_progress_bar_shows_a_name_as_it_is():
 def terminal_progress(console):
     from rich.progress import Progress  # noqa: PLC0415 - only here
 
-    return Progress(terminal.words("{task.description}"), console=console)
+    return Progress(terminal.text_column("{task.description}"), console=console)
 
 
 @pytest.mark.parametrize(

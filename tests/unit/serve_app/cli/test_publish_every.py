@@ -141,4 +141,4 @@ def test_it_is_refused_where_it_would_have_no_effect(log, method, policy):
         app, [*command, "--columns", "{reward: reward, propensity: p}", "--publish-every", "1"]
     )
     assert isinstance(done.exception, ReplayError)
-    assert "--publish-every is of a policy's own spec" in done.exception.message
+    assert "--publish-every needs a policy's own spec" in done.exception.message

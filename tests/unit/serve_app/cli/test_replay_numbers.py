@@ -133,7 +133,6 @@ def test_a_computation_that_fails_all_the_same_is_one_line(monkeypatch, capsys, 
         raise error
 
     monkeypatch.setattr(cli, "app", fails)
-    monkeypatch.setattr(cli, "with_all_commands", lambda: None)
     with pytest.raises(SystemExit) as ended:
         cli.main()
     assert ended.value.code == 1

