@@ -11,7 +11,7 @@ export OMP_NUM_THREADS = 1
 # it imports, when it first imports them.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test check chaos cluster-redis cluster-test partitions vw-arguments bench cost lint unit wheel lock clean
+.PHONY: demo test check chaos cluster-redis cluster-test partitions vw-arguments bench cost lint unit wheel dockerfile lock clean
 .DEFAULT_GOAL := check
 
 $(READY): pyproject.toml constraints.txt
@@ -73,6 +73,10 @@ wheel: $(READY)
 	rm -rf build dist
 	$(BIN)/pip wheel -q --no-deps -w dist .
 	$(BIN)/pytest -q tests/e2e/test_wheel.py
+
+# Each instruction of deploy/Dockerfile in a chroot, then the image: as root, with debootstrap and iproute2. Minutes.
+dockerfile: $(READY)
+	$(BIN)/python tests/support/dockerfile.py
 
 lock: $(READY)
 	$(BIN)/pip install -q --upgrade -e '.[train,dev]'

@@ -2,6 +2,8 @@
 
 import json
 import re
+import shlex
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.serve.schema import ServeDeploySchema
+from support.dockerfile import parse
 
 from bandits.errors import BanditloopError
 from serve_app import app
@@ -142,30 +145,111 @@ def test_what_is_mistyped_in_the_applications_arguments_is_told_with_the_choices
         assert each in str(caught.value)
 
 
-def test_the_alert_rules_ask_for_metrics_that_there_are_with_their_labels():
-    """Of each metric in an expression: one that a replica's page has, and the labels that the rule sums by or names."""
+def known_metrics() -> dict[str, dict[str, str]]:
+    """Labels of each metric of a replica's page, by its name."""
     stats = Stats("1-0", 1, 1, "s", 1, {"refused_spec": 1}, columns=255, max_columns=256)
     learning = {"home": LearningHealth("stalled", Stall("1-0", "spec", "gone", 1))}
     metrics = Metrics("x")
     metrics.count("decisions", "home", "false")
     metrics.count("snapshot_failures", "home", "missing")
+    metrics.count("source_failures", "home", "als")
+    metrics.count("log_failures", "timeout")
+    metrics.count("requests", "rank", "200")
+    metrics.observe("home", 0.001)
+    metrics.gauges = lambda: [("snapshot_age_seconds", ["home"], 1.0)]
     registry = CollectorRegistry()
-    registry.register(
-        _Collector([metrics.sample()], {"home": stats}, {}, {"home": LogState(1, 2.0, 0)}, learning)
-    )
+    logs, lags = {"home": LogState(1, 2.0, 0)}, {"home": 0.1}
+    registry.register(_Collector([metrics.sample()], {"home": stats}, lags, logs, learning))
     page = generate_latest(registry).decode()
-    known = {
+    return {
         s.name: s.labels for family in text_string_to_metric_families(page) for s in family.samples
     }
+
+
+def test_the_alert_rules_ask_for_metrics_that_there_are_with_their_labels():
+    """Each metric of an expression is on a replica's page, with the labels that the rule sums by or names."""
+    known = known_metrics()
     rules = [rule for group in read("deploy/alerts.yaml")["groups"] for rule in group["rules"]]
     assert {"BanditloopLearningStalled", "BanditloopEntriesRefused"} <= {
         rule["alert"] for rule in rules
     }
     for rule in rules:
-        [name] = re.findall(r"banditloop_\w+", rule["expr"])
-        named = re.search(r"by \(([^)]*)\)", rule["expr"])[1].split(", ")
-        named += re.findall(r"[{,]\s*(\w+)=", rule["expr"])
-        assert set(named) <= set(known[name]), rule["alert"]
-        assert set(re.findall(r"\$labels\.(\w+)", str(rule["annotations"]))) <= set(named), rule[
-            "alert"
-        ]
+        named = labels_of(rule["expr"], known)
+        assert set(re.findall(r"\$labels\.(\w+)", str(rule["annotations"]))) <= named, rule["alert"]
+
+
+def labels_of(expression: str, known: dict[str, dict[str, str]]) -> set[str]:
+    """The labels that an expression sums by or names; its one metric must be known and have them."""
+    [name] = re.findall(r"banditloop_\w+", expression)
+    named = set(re.search(r"by \(([^)]*)\)", expression)[1].split(", "))
+    named |= set(re.findall(r"[{,]\s*(\w+)=", expression))
+    assert named <= set(known[name]), expression
+    return named
+
+
+def test_the_dashboard_asks_for_metrics_that_there_are_with_their_labels():
+    known = known_metrics()
+    board = json.loads((ROOT / "deploy" / "grafana" / "banditloop.json").read_text())
+    targets = [target for panel in board["panels"] for target in panel["targets"]]
+    assert len({panel["title"] for panel in board["panels"]}) == len(board["panels"]) >= 10
+    for target in targets:
+        named = labels_of(target["expr"], known)
+        assert set(re.findall(r"{{(\w+)}}", target["legendFormat"])) <= named
+    sources = [panel["datasource"] for panel in board["panels"]]
+    (given,) = read("deploy/grafana/datasource.yaml")["datasources"]
+    assert {each["uid"] for each in sources} == {given["uid"]}
+
+
+def test_the_composition_mounts_files_that_there_are_and_publishes_loopback_alone():
+    services = read("deploy/compose.yaml")["services"]
+    assert set(services) == {"banditloop", "valkey", "prometheus", "grafana"}
+    volumes = read("deploy/compose.yaml")["volumes"]
+    for service in services.values():
+        for mount in service["volumes"]:
+            source, target = mount.split(":")[:2]
+            assert target.startswith("/")
+            made_by_its_user = source == "./prometheus.key"
+            assert source in volumes or made_by_its_user or (ROOT / "deploy" / source).is_file()
+        assert all(port.startswith("127.0.0.1:") for port in service.get("ports", []))
+    assert "deploy/prometheus.key" in (ROOT / ".gitignore").read_text().splitlines()
+    assert services["valkey"]["networks"] == ["store"]
+    assert read("deploy/compose.yaml")["networks"]["store"] == {"internal": True}
+
+
+def test_prometheus_scrapes_the_service_of_the_composition():
+    config = read("deploy/prometheus.yaml")
+    (job,) = config["scrape_configs"]
+    assert job["static_configs"] == [{"targets": ["banditloop:8000"]}]
+    prometheus = read("deploy/compose.yaml")["services"]["prometheus"]
+    mounted = dict(reversed(each.split(":")[:2]) for each in prometheus["volumes"])
+    assert mounted[job["authorization"]["credentials_file"]] == "./prometheus.key"
+    assert {f"/etc/prometheus/{name}" for name in config["rule_files"]} <= set(mounted)
+
+
+def test_the_image_is_given_what_the_wheel_is_made_of_and_starts_as_no_root():
+    """What the context holds for it is what its instructions copy, and none of it is missing."""
+    instructions = parse((ROOT / "deploy" / "Dockerfile").read_text())
+    copied = [
+        source
+        for each in instructions
+        if each.word == "COPY" and not each.option("from")
+        for source in each.words()[:-1]
+    ]
+    assert all((ROOT / source).exists() for source in copied)
+    ignored = (ROOT / "deploy" / "Dockerfile.dockerignore").read_text().splitlines()
+    assert [line[1:] for line in ignored if line.startswith("!")] == copied
+    config = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    packages = [
+        name.rstrip("*") for name in config["tool"]["setuptools"]["packages"]["find"]["include"]
+    ]
+    assert {*packages, "pyproject.toml", "constraints.txt", "examples"} <= set(copied)
+
+    last = {each.word: each.text for each in instructions}
+    assert last["USER"] == "banditloop"
+    assert json.loads(last["ENTRYPOINT"]) == ["banditloop"]
+    served = read("deploy/compose.yaml")["services"]["banditloop"]
+    assert served["ports"] == [f"127.0.0.1:{last['EXPOSE']}:{last['EXPOSE']}"]
+    settings = [each for each in shlex.split(last["ENV"]) if each.startswith("BANDITLOOP_")]
+    fields = {each.partition("=")[0].removeprefix("BANDITLOOP_").lower() for each in settings}
+    given = {name.removeprefix("BANDITLOOP_").lower() for name in served["environment"]}
+    assert fields | given <= set(Settings.model_fields)
