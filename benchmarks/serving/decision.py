@@ -39,7 +39,9 @@ from benchmarks.table import Table
 from policies.blend import load_policy, make_learner
 from policies.catalogue import Catalogue, Item
 from policies.features import featurise
-from policies.ranker import ActionRequest, Pool, Ranker, RankRequest, explicit_pool
+from policies.pool import Pool, explicit_pool
+from policies.ranker import Ranker
+from policies.requests import ActionRequest, RankRequest
 from policies.spec import PolicySpec
 
 SALT = b"benchmark"

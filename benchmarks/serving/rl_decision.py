@@ -34,7 +34,8 @@ from benchmarks.serving.decision import (
 from benchmarks.table import Table
 from policies.blend import make_learner
 from policies.catalogue import Catalogue
-from policies.ranker import Ranker, explicit_pool
+from policies.pool import explicit_pool
+from policies.ranker import Ranker
 from policies.spec import PolicySpec
 
 WIDTH, GOAL = 32, 1.5

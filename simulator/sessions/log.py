@@ -4,7 +4,8 @@ import msgspec
 import numpy as np
 
 from bandits.types import Snapshot
-from policies.ranker import Ranker, explicit_pool
+from policies.pool import explicit_pool
+from policies.ranker import Ranker
 from policies.spec import PolicySpec
 from simulator.logs.rows import LoggedDecision
 from simulator.sessions.play import SALT

@@ -10,7 +10,7 @@ from bandits.rl.feature_schema import FeatureSchema
 from bandits.types import ActionSet, Context
 from policies.catalogue import Catalogue
 from policies.features import featurise
-from policies.ranker import explicit_pool
+from policies.pool import explicit_pool
 from policies.requests import RankRequest
 from policies.spec import PolicySpec
 

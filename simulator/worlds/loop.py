@@ -27,7 +27,8 @@ from bandits.types import Snapshot
 from policies.admission import check_learner
 from policies.catalogue import Catalogue
 from policies.fold.fold import Fold
-from policies.ranker import Pool, Ranker, explicit_pool
+from policies.pool import Pool, explicit_pool
+from policies.ranker import Ranker
 from policies.requests import RankRequest
 from policies.sources.base import CandidateSource
 from policies.spec import PolicySpec

@@ -22,7 +22,7 @@ import pytest
 from support.browser import browser
 from support.docs_blocks import ROOT, Block, blocks
 
-from policies.ranker import ActionRequest
+from policies.requests import ActionRequest
 from serve_app.admin.stored_policy import StoredPolicy
 from serve_app.client import Client, wait_until_ready
 from serve_app.host.embedded import running_url

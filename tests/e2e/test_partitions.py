@@ -18,7 +18,7 @@ from support.servers import binary_of
 
 from bandits.features.hashing import partition_of
 from policies.archive.archive import ArchiveReader, archive_folders
-from policies.ranker import ActionRequest
+from policies.requests import ActionRequest
 from serve_app.client import Client, wait_until_ready
 from serve_app.host.environment import free_port
 

@@ -19,7 +19,7 @@ from support.processes import descendants
 from bandits.errors import BanditloopError
 from bandits.log.records import DecisionRecord
 from policies.archive.archive import ArchiveReader
-from policies.ranker import ActionRequest
+from policies.requests import ActionRequest
 from serve_app.client import Client, ServiceError, wait_until_ready
 from serve_app.host.environment import free_port
 

@@ -13,8 +13,7 @@ from bandits.log.records import BuildRecord, CheckpointRecord, MergeRecord
 from bandits.log.versions import FOLD
 from policies.artifacts.learner_model import TrainedModel
 from policies.blend import make_learner
-from policies.ranker import RankRequest
-from policies.requests import ActionRequest
+from policies.requests import ActionRequest, RankRequest
 from serve_app.admin.preflight import check_logs
 from serve_app.admin.stored_policy import StoredPolicy
 from serve_app.cli.main import app

@@ -30,7 +30,7 @@ from bandits.vw.config import VwConfig
 from policies.artifacts import source_artifact as artifact
 from policies.catalogue import Catalogue, Item
 from policies.fold.fold import Fold
-from policies.ranker import ActionRequest, RankRequest
+from policies.requests import ActionRequest, RankRequest
 from policies.spec import ArtifactSource, PolicySpec
 from serve_app.admin.freshness import read_all
 from serve_app.replica.policy_service import RedisPolicyService

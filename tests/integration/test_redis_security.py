@@ -24,7 +24,7 @@ from bandits.errors import LogUnavailableError
 from bandits.log.join import JoinRule
 from bandits.log.records import RewardRecord
 from policies.catalogue import Item
-from policies.ranker import ActionRequest, RankRequest
+from policies.requests import ActionRequest, RankRequest
 from policies.spec import PolicySpec
 from serve_app.host.json_logs import _JsonFormatter
 from serve_app.replica.metrics import Metrics, collect

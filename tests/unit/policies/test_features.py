@@ -13,7 +13,7 @@ from bandits.types import ActionSet, Context, Namespace
 from policies.catalogue import Catalogue, Item
 from policies.encoding import hash_pairs, namespace_of
 from policies.features import featurise, featurise_record, score_features
-from policies.ranker import ActionRequest, RankRequest
+from policies.requests import ActionRequest, RankRequest
 from policies.spec import PolicySpec
 
 SPEC = PolicySpec("home")

@@ -8,7 +8,7 @@ from support.fakes import SALT, FakeSource, fresh_ranker
 
 from bandits.types import ActionSet, Context, check_pmf
 from policies.guardrails import FixedPolicy, in_holdout
-from policies.ranker import ActionRequest, RankRequest
+from policies.requests import ActionRequest, RankRequest
 from policies.spec import Holdout, PolicySpec, RemoteSource
 
 ACTIONS = [

@@ -13,7 +13,8 @@ from bandits.exploration import EpsilonGreedy
 from policies.catalogue import Catalogue, Item
 from policies.features import featurise_record
 from policies.guardrails import FixedPolicy
-from policies.ranker import ActionRequest, Ranker, RankRequest
+from policies.ranker import Ranker
+from policies.requests import ActionRequest, RankRequest
 from policies.sources import load_sources
 from policies.spec import ArtifactSource, Holdout, PolicySpec
 

@@ -14,7 +14,7 @@ from bandits.log.join import JoinRule
 from bandits.log.records import RewardRecord, TickRecord
 from bandits.types import ActionSet, Context
 from policies.mixture import Mixture, source_actions
-from policies.ranker import ActionRequest, RankRequest
+from policies.requests import ActionRequest, RankRequest
 from policies.spec import PolicySpec, RemoteSource
 
 NAN = float("nan")

@@ -16,7 +16,9 @@ from bandits.ridge.config import RidgeConfig
 from bandits.types import Snapshot
 from bandits.vw.config import VwConfig
 from policies.catalogue import Catalogue
-from policies.ranker import ActionRequest, Ranker, RankRequest, explicit_pool
+from policies.pool import explicit_pool
+from policies.ranker import Ranker
+from policies.requests import ActionRequest, RankRequest
 from policies.spec import PolicySpec
 
 REWARDS = {"a": 0.1, "b": 0.8, "c": 0.3}

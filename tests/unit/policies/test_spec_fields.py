@@ -24,7 +24,8 @@ from policies.blend import load_policy
 from policies.catalogue import Catalogue, Item
 from policies.features import featurise
 from policies.fold.fold import Fold
-from policies.ranker import ActionRequest, Ranker, RankRequest
+from policies.ranker import Ranker
+from policies.requests import ActionRequest, RankRequest
 from policies.spec import PolicySpec, decode_spec, spec_of
 
 SOURCES = [

@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from policies.ranker import ActionRequest
+from policies.requests import ActionRequest
 from serve_app import client as module
 from serve_app.api.schemas import RewardEvent
 from serve_app.client import (

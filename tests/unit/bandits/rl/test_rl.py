@@ -24,7 +24,8 @@ from policies.catalogue import Catalogue
 from policies.features import featurise
 from policies.fold.fold import Fold
 from policies.mixture import Mixture
-from policies.ranker import ActionRequest, Ranker, RankRequest
+from policies.ranker import Ranker
+from policies.requests import ActionRequest, RankRequest
 from policies.sources import load_sources
 from policies.spec import PolicySpec, RemoteSource, RlSource, decode_spec, load_spec
 

@@ -15,7 +15,9 @@ from bandits.ridge.config import RidgeConfig
 from bandits.vw.config import VwConfig
 from policies.catalogue import Catalogue
 from policies.fold.fold import Fold
-from policies.ranker import ActionRequest, Pool, Ranker, RankRequest
+from policies.pool import Pool
+from policies.ranker import Ranker
+from policies.requests import ActionRequest, RankRequest
 from policies.spec import PolicySpec
 from simulator.doctor.checks.entries import STANDSTILL, Clock, Undecodable
 from simulator.doctor.checks.findings import CHANCE, exceeds, grade_share

@@ -12,7 +12,7 @@ from bandits.vw.config import VwConfig
 from bandits.vw.learner import VwLearner, load_vw
 from policies.catalogue import Catalogue, Item
 from policies.features import featurise_record
-from policies.ranker import explicit_pool
+from policies.pool import explicit_pool
 from policies.requests import ActionRequest, RankRequest
 from policies.spec import PolicySpec
 from simulator.doctor.checks.magnitudes import Magnitudes

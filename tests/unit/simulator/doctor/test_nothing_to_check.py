@@ -19,7 +19,8 @@ from bandits.log.join import JoinRule
 from bandits.log.records import DecisionRecord, LogEntry, RewardRecord, SpecRecord, TickRecord
 from benchmarks.table import Table
 from policies.catalogue import Catalogue
-from policies.ranker import ActionRequest, Pool, RankRequest
+from policies.pool import Pool
+from policies.requests import ActionRequest, RankRequest
 from policies.spec import ArtifactSource, Holdout, PolicySpec
 from serve_app.cli.doctor.command import exit_status as status
 from simulator.doctor.audit import audit
