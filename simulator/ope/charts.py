@@ -1,7 +1,4 @@
-"""What to look at beside the estimates: rewards over time, weights, actions.
-
-It merges like them.
-"""
+"""What to look at beside the estimates: rewards over time, weights, actions. Shards of it merge."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,13 +14,13 @@ from simulator.ope.batch import OpeBatch
 
 HOUR_MS = 3_600_000
 EDGES: Float64 = np.concatenate([[0.0], 10.0 ** np.arange(-2.0, 4.01, 0.25)])
-"""Of the histogram of weights: 0 by itself, then four bins a decade, and what is beyond."""
+"""Where the bins of the histogram of weights begin: 0 by itself, then four bins a decade."""
 MAX_ACTIONS = 10_000
 """Actions that are counted; of a log with more, none is shown."""
 
 
 class TimeBucket(msgspec.Struct, frozen=True):
-    """Some time of a log, from ``start_ms``: its decisions, their mean reward, and the IPS value of each policy."""
+    """A stretch of the log from ``start_ms``: decisions, mean reward, each policy's IPS value."""
 
     start_ms: int
     rows: int
@@ -32,7 +29,10 @@ class TimeBucket(msgspec.Struct, frozen=True):
 
 
 class ActionShares(msgspec.Struct, frozen=True):
-    """How often the log chose an action, and the share that each policy gives it, estimated from weights."""
+    """How often the log chose an action, and the share that each policy gives it.
+
+    The policies' shares are estimated from weights.
+    """
 
     action: str
     share: float
@@ -40,9 +40,10 @@ class ActionShares(msgspec.Struct, frozen=True):
 
 
 class Charts(msgspec.Struct, frozen=True):
-    """``weights``: rows by policy, in the bins that begin at ``edges``.
+    """What there is to draw.
 
-    ``actions``: the most frequent first.
+    ``weights`` counts rows by policy, in the bins that begin at ``edges``. ``actions`` begins with
+    the most frequent.
     """
 
     edges: list[float]
@@ -52,7 +53,11 @@ class Charts(msgspec.Struct, frozen=True):
 
 
 class ChartSums:
-    """Sums over decisions: by hour and by action float64[1 + 1 + P], of 1, rewards or 1, and weights of each policy."""
+    """Sums over decisions that charts are made of.
+
+    By hour there are sums of 1, rewards, and each policy's weighted rewards; by action of 1, 1, and
+    each policy's weights: float64[2 + P] each.
+    """
 
     def __init__(self, policies: Sequence[str]) -> None:
         self._policies = tuple(policies)
@@ -62,26 +67,27 @@ class ChartSums:
         self._crowded = False
 
     def update(self, batch: LogBatch, seen: Mapping[str, OpeBatch]) -> None:
-        """Add a batch of the log, beside what each policy would have done."""
-        weights, counts = (
-            np.stack([seen[policy].weight for policy in self._policies]),
-            counts_of(batch),
-        )
+        """Add a batch of the log.
+
+        Args:
+            batch: of the log.
+            seen: by policy, what each would have done with its rows.
+        """
+        weights = np.stack([seen[policy].weight for policy in self._policies])
+        counts = counts_of(batch)
         for number, weight in enumerate(weights):
-            self._weights[number] += np.bincount(
-                EDGES.searchsorted(weight, side="right") - 1, minlength=EDGES.size
-            )
+            bins = EDGES.searchsorted(weight, side="right") - 1
+            self._weights[number] += np.bincount(bins, minlength=EDGES.size)
+
+        # A log without times has no chart over time.
         if (batch.times_ms > 0).any():
-            hours = batch.times_ms // HOUR_MS
-            _add(
-                self._hours,
-                hours,
-                counts * np.vstack([np.ones(len(batch)), batch.reward, weights * batch.reward]),
-            )
+            columns = np.vstack([np.ones(len(batch)), batch.reward, weights * batch.reward])
+            _add(self._hours, batch.times_ms // HOUR_MS, counts * columns)
+
         if batch.decisions and not self._crowded:
             ids = np.array([row.action_ids[row.chosen] for row in batch.decisions], object)
             _add(self._actions, ids, counts * np.vstack([np.ones((2, len(batch))), weights]))
-            self._crowd()
+            self._drop_crowd()
 
     def merge(self, other: "ChartSums") -> None:
         """Add the rows of another, of the same policies."""
@@ -91,12 +97,18 @@ class ChartSums:
             self._hours[hour] = self._hours[hour] + sums if hour in self._hours else sums
         for name, sums in other._actions.items():  # noqa: SLF001
             self._actions[name] = self._actions[name] + sums if name in self._actions else sums
-        self._crowd()
+        self._drop_crowd()
 
     def charts(self, *, buckets: int = 60, actions: int = 30) -> Charts:
-        """What there is to draw, in at most so many buckets of time and actions."""
+        """Return what there is to draw.
+
+        Args:
+            buckets: of time, at most.
+            actions: that are shown, at most.
+        """
         total = sum(sums[0] for sums in self._actions.values())
         often = sorted(self._actions, key=lambda name: (-self._actions[name][0], name))[:actions]
+
         return Charts(
             edges=EDGES.tolist(),
             weights={
@@ -118,13 +130,15 @@ class ChartSums:
         hours = sorted(self._hours)
         if not hours:
             return []
-        wide = -(-(hours[-1] - hours[0] + 1) // buckets)
-        joined: dict[int, Float64] = {}
+
+        # Buckets are of whole hours, all of one length.
+        width = -(-(hours[-1] - hours[0] + 1) // buckets)
+        totals: dict[int, Float64] = {}
         for hour in hours:
-            start = hours[0] + (hour - hours[0]) // wide * wide
-            joined[start] = (
-                joined[start] + self._hours[hour] if start in joined else self._hours[hour]
-            )
+            start = hours[0] + (hour - hours[0]) // width * width
+            sums = self._hours[hour]
+            totals[start] = totals[start] + sums if start in totals else sums
+
         return [
             TimeBucket(
                 start * HOUR_MS,
@@ -132,13 +146,14 @@ class ChartSums:
                 float(sums[1] / sums[0]),
                 self._by_policy(sums / sums[0]),
             )
-            for start, sums in joined.items()
+            for start, sums in totals.items()
         ]
 
     def _by_policy(self, sums: Float64) -> dict[str, float]:
         return dict(zip(self._policies, sums[2:].tolist(), strict=True))
 
-    def _crowd(self) -> None:
+    def _drop_crowd(self) -> None:
+        """Count actions no longer once there are too many."""
         if self._crowded or len(self._actions) > MAX_ACTIONS:
             self._crowded = True
             self._actions.clear()

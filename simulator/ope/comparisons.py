@@ -1,4 +1,4 @@
-"""Is one policy better than another? Differences on the same rows, so that what both share cancels."""
+"""Differences of two policies on the same rows, so that what both share cancels."""
 
 import math
 from collections.abc import Mapping
@@ -16,14 +16,15 @@ from simulator.ope.formulas import Formula, RewardRange
 from simulator.ope.verdict import Diagnostics, Verdict, judge
 
 VERDICTS: tuple[Verdict, ...] = ("reliable", "weak", "unreliable")
+"""All verdicts, the best first."""
 
 
 class Comparison(msgspec.Struct, frozen=True):
     """The value of the left policy less that of the right.
 
-    ``p_value``: of the two-sided normal test that there is no difference; ``adjusted`` for the
-    number of comparisons made together, ``significant`` if that is below alpha. ``verdict``: the
-    worse of the two policies'.
+    ``p_value`` is of the two-sided normal test that there is no difference; ``adjusted`` is the
+    same for the number of comparisons made together, and ``significant`` says whether it is below
+    alpha. ``verdict`` is the worse of the two policies'.
     """
 
     difference: float
@@ -37,12 +38,15 @@ class Comparison(msgspec.Struct, frozen=True):
 
     @property
     def shown(self) -> bool:
-        """Whether there is a difference, as far as estimates can be relied on."""
+        """Whether there is a difference that can be relied on."""
         return self.significant and self.verdict != "unreliable"
 
 
 class Difference:
-    """One formula for two target policies over one log: a monoid like an Estimator, and ``counted`` like it."""
+    """One formula for two target policies over one log: a monoid like an Estimator.
+
+    ``replicates`` and ``counted`` are an Estimator's.
+    """
 
     def __init__(self, formula: Formula, replicates: int = 0, *, counted: bool = False) -> None:
         self.formula, self._counted = formula, counted
@@ -50,10 +54,15 @@ class Difference:
         self._sides = Diagnostics(), Diagnostics()
 
     def gather(self, left: OpeBatch, right: OpeBatch) -> list[tuple[Moments, Float64]]:
-        """Count rows, the same for both, and say which columns are to be added to which moments: see ``update``.
+        """Count rows, and return which columns are to be added to which moments; see ``update``.
 
-        Raises: ReplayError: they are not the same rows, predictions are needed and missing, or a
-            value is not finite.
+        Args:
+            left: rows beside what the left policy would have done.
+            right: the same rows beside what the right policy would have done.
+
+        Raises:
+            ReplayError: they are not the same rows, predictions are needed and missing, or a value
+                is not finite.
         """
         if not np.array_equal(left.keys, right.keys):
             raise ReplayError(
@@ -63,15 +72,22 @@ class Difference:
             formula_columns(self.formula, batch, counted=self._counted) for batch in (left, right)
         )
         columns, rows = zip(*both, strict=True)
-        for mine, its in zip(self._sides, rows, strict=True):
-            mine.merge(its)
+        for mine, added in zip(self._sides, rows, strict=True):
+            mine.merge(added)
+
+        # Both sides would count the same decisions: one column of these is enough.
         return [(self._moments, np.concatenate([columns[0][: self.formula.k], columns[1]]))]
 
     def update(self, left: OpeBatch, right: OpeBatch) -> None:
-        """Add rows, the same for both.
+        """Add rows.
 
-        Raises: ReplayError: they are not the same rows, predictions are needed and missing, or a
-            value is not finite.
+        Args:
+            left: rows beside what the left policy would have done.
+            right: the same rows beside what the right policy would have done.
+
+        Raises:
+            ReplayError: they are not the same rows, predictions are needed and missing, or a value
+                is not finite.
         """
         add_rows(self.gather(left, right), left.keys)
 
@@ -84,23 +100,26 @@ class Difference:
         if other.formula != self.formula:
             raise ReplayError(f"cannot merge {other.formula} into {self.formula}", "estimator")
         self._moments.merge(other._moments)  # noqa: SLF001
-        for mine, its in zip(self._sides, other._sides, strict=True):  # noqa: SLF001
-            mine.merge(its)
+        for mine, theirs in zip(self._sides, other._sides, strict=True):  # noqa: SLF001
+            mine.merge(theirs)
 
     def compare(self, interval: Interval = Normal()) -> Comparison:  # noqa: B008 - frozen
-        """Of the rows so far, as the only comparison."""
+        """Compare on the rows so far, as if there were no other comparison."""
         sample = Sample(
             self._moments, self._value, self._gradient, self._span, self._largest(), self._rewards()
         )
         sample = per_decision(sample) if self._counted else sample
         low, high, note = interval.bounds(sample)
+
+        # A difference can be relied on as far as the worse of its sides.
         verdicts = [
             judge(
                 rows, sample.stderr, weighted=self.formula.weighted, modelled=self.formula.modelled
             )
             for rows in self._sides
         ]
-        verdict, reason = max(verdicts, key=lambda each: VERDICTS.index(each[0]))
+        verdict, reason = max(verdicts, key=lambda judged: VERDICTS.index(judged[0]))
+
         value = _p_value(sample.point, sample.stderr)
         return Comparison(
             difference=sample.point,
@@ -115,7 +134,7 @@ class Difference:
 
     def _value(self, means: Float64) -> Float64:
         k = self.formula.k
-        with np.errstate(invalid="ignore"):  # of ratios that are infinite
+        with np.errstate(invalid="ignore"):  # two infinite ratios have no difference
             value: Float64 = self.formula.value(means[..., :k]) - self.formula.value(means[..., k:])
         return value
 
@@ -141,26 +160,37 @@ def compare_all(
     interval: Interval = Normal(),  # noqa: B008 - frozen
     alpha: float = ALPHA,
 ) -> dict[str, Comparison]:
-    """Several comparisons together, in the order given.
+    """Return several comparisons, their p-values adjusted for their number (Holm 1979).
 
-    The chance that any difference is called significant where there is none is at most alpha (Holm
-    1979). Intervals are each by itself.
+    The chance that any difference is called significant where there is none is at most alpha.
+    Intervals are not adjusted.
+
+    Args:
+        differences: by name.
+        interval: the kind of interval.
+        alpha: the significance level of all comparisons together.
+
+    Returns:
+        A comparison for each name, in the order given.
     """
-    each = {name: difference.compare(interval) for name, difference in differences.items()}
+    alone = {name: difference.compare(interval) for name, difference in differences.items()}
+
+    # Holm's step-down: the smallest p-value is adjusted for all comparisons, the next for one less.
     adjusted, running = {}, 0.0
-    for rank, name in enumerate(sorted(each, key=lambda name: each[name].p_value)):
-        running = max(running, min(1.0, (len(each) - rank) * each[name].p_value))
+    for rank, name in enumerate(sorted(alone, key=lambda name: alone[name].p_value)):
+        running = max(running, min(1.0, (len(alone) - rank) * alone[name].p_value))
         adjusted[name] = running
+
     return {
         name: msgspec.structs.replace(
             result, adjusted=adjusted[name], significant=adjusted[name] < alpha
         )
-        for name, result in each.items()
+        for name, result in alone.items()
     }
 
 
 def _p_value(difference: float, stderr: float) -> float:
-    """1 when nothing can be told."""
+    """Return the two-sided normal p-value; 1 when nothing can be told."""
     if not (math.isfinite(difference) and math.isfinite(stderr)) or difference == 0.0:
         return 1.0
     return math.erfc(abs(difference) / (stderr * math.sqrt(2.0))) if stderr > 0.0 else 0.0
