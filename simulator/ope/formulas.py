@@ -1,7 +1,7 @@
-"""The estimators as formulas: each is a function of the means of one to three columns, computed row by row.
+"""The estimators as formulas: functions of the means of one to three columns, computed row by row.
 
 w is the importance weight of a row, r its reward, q the reward model's prediction for the chosen
-action and e the model's mean under the target policy. Names of papers' symbols: w = pi(a|x) /
+action and e the model's mean under the target policy. In the symbols of papers: w = pi(a|x) /
 mu(a|x), q = q^(x, a), e = q^(x, pi).
 """
 
@@ -17,17 +17,18 @@ from bandits.types import Float64
 from simulator.ope.batch import OpeBatch
 
 RewardRange = tuple[float, float]
+"""The least and the largest reward."""
 GRID = (math.inf, 500.0, 200.0, 100.0, 50.0, 20.0, 10.0, 5.0, 2.0, 1.0)
 """Weights from which clipping or switching may begin, the least biased first."""
 
 
 @dataclass(frozen=True, slots=True)
 class Formula:
-    """One column w r, and its mean: what the others vary. ``k``: the number of columns.
+    """One column w r, and its mean; the others vary this.
 
-    ``weighted``: it uses rewards by their weights. ``modelled``: it uses the reward model.
-    ``tuned``: the name of the parameter that limits its weights, with the values that ``grid`` has
-    for it.
+    ``k`` is the number of columns. ``weighted``: it uses rewards by their weights. ``modelled``: it
+    uses the reward model. ``tuned`` names the parameter that limits its weights, and ``grid`` has
+    the values to choose from.
     """
 
     k: ClassVar[int] = 1
@@ -37,15 +38,19 @@ class Formula:
     grid: ClassVar[tuple[float, ...]] = GRID
 
     def weight(self, weight: Float64) -> Float64:
-        """The weight that is used in place of the importance weight; never larger."""
+        """Return the weight that is used in place of the importance weight; never a larger one."""
         return weight
 
     def largest(self, weight: float) -> float:
-        """The largest weight used when importance weights are at most ``weight``."""
+        """Return the largest weight used when importance weights are at most ``weight``."""
         return weight
 
     def columns(self, weight: Float64, batch: OpeBatch) -> Float64:
-        """float64[k, n], of the weights used, float64[n].
+        """Compute the columns, float64[k, n].
+
+        Args:
+            weight: float64[n], the weights that are used.
+            batch: the n rows.
 
         Raises:
             ReplayError: the batch has no predictions, and the formula needs them.
@@ -53,21 +58,22 @@ class Formula:
         return np.stack([weight * batch.reward])
 
     def value(self, means: Float64) -> Float64:
-        """Of means, float64[..., k]: float64[...]."""
+        """Return the estimate, float64[...], from means, float64[..., k]."""
         mean: Float64 = means[..., 0]
         return mean
 
     def gradient(self, means: Float64) -> Float64:
-        """Of the value, at float64[k]: float64[k]."""
+        """Return the gradient of the value, float64[k], at ``means``, float64[k]."""
         return np.ones_like(means)
 
     def span(self, max_weight: float, rewards: RewardRange) -> tuple[Float64, Float64]:
-        """The range of each column: float64[k], float64[k].
+        """Return the range of each column: its ends, float64[k] each.
 
-        Predictions are taken to be in the range of rewards.
-
-        Columns are linear in each of w, r, q and e, so their extremes are where each is at an end.
+        Args:
+            max_weight: of the importance weights.
+            rewards: the range of rewards; predictions are taken to be in it.
         """
+        # Columns are linear in each of w, r, q and e: their extremes are where each is at an end.
         ends = np.meshgrid([0.0, self.largest(max_weight)], rewards, rewards, rewards)
         weight, reward, predicted, expected = (end.ravel() for end in ends)
         keys, ones = np.zeros(len(weight), np.uint64), np.ones(len(weight))
@@ -76,7 +82,10 @@ class Formula:
 
 
 class IPS(Formula):
-    """Inverse propensity scoring (Horvitz & Thompson 1952; Strehl et al. 2010, arXiv:1003.0120): mean(w r)."""
+    """Inverse propensity scoring: mean(w r).
+
+    Horvitz & Thompson 1952; Strehl et al. 2010, arXiv:1003.0120.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +96,11 @@ class ClippedIPS(Formula):
     clip: float = 10.0
 
     def weight(self, weight: Float64) -> Float64:
-        """At most ``clip``."""
+        """Return at most ``clip``."""
         return np.minimum(weight, self.clip)
 
     def largest(self, weight: float) -> float:
-        """At most ``clip``."""
+        """Return at most ``clip``."""
         return min(weight, self.clip)
 
 
@@ -101,15 +110,15 @@ class SNIPS(Formula):
     k = 2
 
     def columns(self, weight: Float64, batch: OpeBatch) -> Float64:
-        """The products w r, and w."""
+        """Compute the products w r, and w."""
         return np.stack([weight * batch.reward, weight])
 
     def value(self, means: Float64) -> Float64:
-        """Their ratio."""
+        """Return the ratio of their means."""
         return ratio_of_means(means[..., 0], means[..., 1])
 
     def gradient(self, means: Float64) -> Float64:
-        """Of a / b: 1 / b and -a / b^2."""
+        """Return the gradient of a / b: 1 / b and -a / b^2."""
         return np.array([1.0 / means[1], -means[0] / means[1] ** 2])
 
 
@@ -118,8 +127,8 @@ class DM(Formula):
 
     weighted, modelled = False, True
 
-    def columns(self, weight: Float64, batch: OpeBatch) -> Float64:  # noqa: ARG002 - a formula without weights
-        """The model's mean alone."""
+    def columns(self, weight: Float64, batch: OpeBatch) -> Float64:  # noqa: ARG002 - no weights
+        """Compute the model's mean alone."""
         return np.stack([_model(batch)[1]])
 
 
@@ -129,7 +138,7 @@ class DR(Formula):
     modelled = True
 
     def columns(self, weight: Float64, batch: OpeBatch) -> Float64:
-        """The model's mean, corrected by the weighted residual."""
+        """Compute the model's mean, corrected by the weighted residual."""
         predicted, expected = _model(batch)
         return np.stack([expected + weight * (batch.reward - predicted)])
 
@@ -137,47 +146,51 @@ class DR(Formula):
 class SNDR(Formula):
     """Self-normalised DR: mean(e) + mean(w (r - q)) / mean(w).
 
-    Thomas & Brunskill 2016, arXiv:1604.00923: their weighted DR with a horizon of one step.
+    The weighted DR of Thomas & Brunskill 2016, arXiv:1604.00923, with a horizon of one step.
     """
 
     k, modelled = 3, True
 
     def columns(self, weight: Float64, batch: OpeBatch) -> Float64:
-        """The model's mean, the weighted residual, and w."""
+        """Compute the model's mean, the weighted residual, and w."""
         predicted, expected = _model(batch)
         return np.stack([expected, weight * (batch.reward - predicted), weight])
 
     def value(self, means: Float64) -> Float64:
-        """The first, and the ratio of the others."""
+        """Return the mean of the first plus the ratio of the others."""
         value: Float64 = means[..., 0] + ratio_of_means(means[..., 1], means[..., 2])
         return value
 
     def gradient(self, means: Float64) -> Float64:
-        """Of e + a / b: 1, 1 / b and -a / b^2."""
+        """Return the gradient of e + a / b: 1, 1 / b and -a / b^2."""
         return np.array([1.0, 1.0 / means[2], -means[1] / means[2] ** 2])
 
 
 @dataclass(frozen=True, slots=True)
 class SwitchDR(DR):
-    """DR where w <= tau, the model alone elsewhere (Wang, Agarwal & Dudik 2017, arXiv:1612.01205)."""
+    """DR where w <= tau, the model alone elsewhere.
+
+    Wang, Agarwal & Dudik 2017, arXiv:1612.01205.
+    """
 
     tuned: ClassVar[str | None] = "tau"
     tau: float = 10.0
 
     def weight(self, weight: Float64) -> Float64:
-        """Zero above ``tau``."""
+        """Return zero above ``tau``."""
         return np.where(weight <= self.tau, weight, 0.0)
 
     def largest(self, weight: float) -> float:
-        """At most ``tau``."""
+        """Return at most ``tau``."""
         return min(weight, self.tau)
 
 
 @dataclass(frozen=True, slots=True)
 class DRos(DR):
-    """DR with optimistic shrinkage, w' = lambda w / (w^2 + lambda) (Su et al. 2020, arXiv:1907.09623).
+    """DR with optimistic shrinkage, w' = lambda w / (w^2 + lambda).
 
-    A weight of sqrt(lambda) is halved, and none is larger than that after it.
+    Su et al. 2020, arXiv:1907.09623. A weight of sqrt(lambda) is halved, and none is larger than
+    that afterwards.
     """
 
     tuned: ClassVar[str | None] = "lambda_"
@@ -185,14 +198,14 @@ class DRos(DR):
     lambda_: float = 100.0
 
     def weight(self, weight: Float64) -> Float64:
-        """Shrunk the more the larger it is."""
+        """Return the weight, shrunk the more the larger it is."""
         if self.lambda_ <= 0.0:
             return np.zeros_like(weight)
         shrunk: Float64 = weight / (1.0 + weight**2 / self.lambda_)
         return shrunk
 
     def largest(self, weight: float) -> float:
-        """The maximum over weights is at sqrt(lambda)."""
+        """Return the largest shrunk weight: the maximum is at sqrt(lambda)."""
         return float(self.weight(np.array(min(weight, math.sqrt(self.lambda_)))))
 
 
@@ -209,6 +222,7 @@ FORMULAS: Mapping[str, type[Formula]] = {
 
 
 def _model(batch: OpeBatch) -> tuple[Float64, Float64]:
+    """Return q and e."""
     if batch.predicted is None or batch.expected is None:
         raise ReplayError(
             "DM and the DR family need a reward model's predictions; give one, or use snips",
@@ -218,7 +232,12 @@ def _model(batch: OpeBatch) -> tuple[Float64, Float64]:
 
 
 def ratio_of_means(above: Float64, below: Float64) -> Float64:
-    """NaN or infinite where nothing is below: no row has target mass."""
+    """Return ``above / below``; NaN or infinite where no row has target mass.
+
+    Args:
+        above: float64[...], a mean.
+        below: float64[...], the mean of the weights.
+    """
     with np.errstate(divide="ignore", invalid="ignore"):
-        found: Float64 = above / below
-    return found
+        ratio: Float64 = above / below
+    return ratio
