@@ -1,4 +1,4 @@
-"""The reward model of DM and DR: one of several regressions on hashed features, cross-fitted on a sample of the log.
+"""The reward model of DM and DR: regressions on hashed features, cross-fitted on a sample of the log.
 
 The sample holds the rows whose keys have the smallest hashes, at most SAMPLE of them: the same rows
 however the log is cut, and all of a log that has no more. So what is fitted does not depend on
@@ -22,6 +22,7 @@ from bandits.features.hashing import UInt64, splitmix64
 from bandits.types import Float64
 from simulator.ope.hashed_features import (
     FeatureScales,
+    HashedDesign,
     HashedFeatures,
     concatenate_features,
     hashed_design,
@@ -45,15 +46,15 @@ DEFAULT_KINDS = ("ridge", "logistic")
 CELLS = 1 << 20
 """Numbers of a dense matrix, or of gathered coefficients, held at once."""
 DRAWN = np.uint64(0xD1B54A32D192ED03)
-"""Which rows are in the sample has nothing to do with which fold they are in."""
+"""Mixed into keys so that being in the sample has nothing to do with the fold."""
 
 
 class ModelSummary(msgspec.Struct, frozen=True):
     """Which reward model was chosen, and why.
 
-    ``kind``: ridge, logistic or gbm. ``losses``: by kind, the mean squared error of predictions of
-    rewards that the model had not seen; ``constant``: that of their mean. ``rows``: of the sample,
-    ``of``: of the log.
+    ``kind`` is ridge, logistic or gbm. ``losses`` has, by kind, the mean squared error of
+    predictions of rewards that the model had not seen; ``constant`` is that of their mean. ``rows``
+    are of the sample, ``of`` those of the log.
     """
 
     kind: str
@@ -64,17 +65,14 @@ class ModelSummary(msgspec.Struct, frozen=True):
 
     @property
     def said(self) -> str:
-        """In one sentence."""
+        """Return the summary in one sentence."""
         losses = ", ".join(f"{name} {loss:.6g}" for name, loss in self.losses.items())
         chosen = f"reward model of dm and dr: {self.kind}"
         chosen += ", which predicts unseen rewards best" if len(self.losses) > 1 else ""
-        of = f" of {self.of:,}" if self.of != self.rows else ""
-        alone = (
-            f"{self.constant:.6g}, which no model improves on"
-            if self.useless
-            else f"{self.constant:.6g}"
-        )
-        return f"{chosen} (mean squared error on {self.rows:,}{of} rows: {losses}; their mean alone {alone})"
+        rows = f"{self.rows:,} of {self.of:,}" if self.of != self.rows else f"{self.rows:,}"
+        mean = f"{self.constant:.6g}"
+        mean += ", which no model improves on" if self.useless else ""
+        return f"{chosen} (mean squared error on {rows} rows: {losses}; their mean alone {mean})"
 
     @property
     def useless(self) -> bool:
@@ -82,13 +80,23 @@ class ModelSummary(msgspec.Struct, frozen=True):
         return self.losses[self.kind] >= self.constant
 
 
+@dataclass(frozen=True, slots=True)
+class ModelOptions:
+    """What is to be fitted: see RewardModel."""
+
+    bits: int
+    folds: int
+    kinds: tuple[str, ...]
+    sample: int
+    penalties: tuple[float, ...] | None
+
+
 class RewardModel:
-    """What is to be fitted.
+    """A sample of the log, to fit a reward model on; a monoid.
 
-    A feature's column is its hash modulo 2^bits; features that collide share a coefficient.
-
-    ``kinds``: names of KINDS; of several, the one that predicts unseen rewards best. ``penalties``:
-    of ridge.
+    A feature's column is its hash modulo 2^bits; features that collide share a coefficient. Of
+    several ``kinds``, names of KINDS, the one that predicts unseen rewards best is chosen.
+    ``penalties`` are ridge's.
     """
 
     def __init__(
@@ -104,12 +112,9 @@ class RewardModel:
             raise ReplayError(
                 f"a reward model is one of {', '.join(KINDS)}, not {list(kinds)}", "reward_model"
             )
-        self._given = (
-            bits,
-            folds,
-            tuple(kinds),
-            sample,
-            None if penalties is None else tuple(penalties),
+
+        self._options = ModelOptions(
+            bits, folds, tuple(kinds), sample, None if penalties is None else tuple(penalties)
         )
         self._drawn, self._keys = np.zeros(0, np.uint64), np.zeros(0, np.uint64)
         self._reward = np.zeros(0)
@@ -117,9 +122,8 @@ class RewardModel:
         self._rows = 0
 
     def wanted(self, keys: UInt64) -> NDArray[np.bool_]:
-        """Which rows the sample may take, bool[n]: of the others, no features are needed."""
-        sample = self._given[3]
-        if len(self._drawn) < sample:
+        """Return which rows the sample may take, bool[n]: of the others, no features are needed."""
+        if len(self._drawn) < self._options.sample:
             return np.ones(len(keys), np.bool_)
         wanted: NDArray[np.bool_] = splitmix64(keys ^ DRAWN) < self._drawn[-1]
         return wanted
@@ -127,9 +131,13 @@ class RewardModel:
     def update(
         self, features: HashedFeatures, reward: Float64, keys: UInt64, *, rows: int | None = None
     ) -> None:
-        """Add rows, those that are ``wanted`` at least. ``features``: of the chosen actions, K = 1.
+        """Add rows, at least those that are ``wanted``.
 
-        ``rows``: of all.
+        Args:
+            features: of the chosen actions, K = 1.
+            reward: float64[n].
+            keys: uint64[n].
+            rows: how many there are with those that are not given.
 
         Raises:
             ReplayError: a reward is not finite.
@@ -145,7 +153,7 @@ class RewardModel:
         Raises:
             ReplayError: it has other bits, folds, kinds or another size.
         """
-        if other._given != self._given:  # noqa: SLF001
+        if other._options != self._options:  # noqa: SLF001
             raise ReplayError(
                 "cannot merge reward models of different bits or folds", "reward_model"
             )
@@ -153,9 +161,10 @@ class RewardModel:
         self._rows += other._rows  # noqa: SLF001
 
     def _add(self, drawn: UInt64, keys: UInt64, reward: Float64, features: HashedFeatures) -> None:
+        """Keep the rows with the smallest hashes; slots of a decision are drawn alike."""
         drawn = np.concatenate([self._drawn, drawn])
-        # slots of a decision are drawn alike
-        kept = np.argsort(drawn, kind="stable")[: self._given[3]]
+        kept = np.argsort(drawn, kind="stable")[: self._options.sample]
+
         self._drawn = drawn[kept]
         self._keys = np.concatenate([self._keys, keys])[kept]
         self._reward = np.concatenate([self._reward, reward])[kept]
@@ -163,41 +172,29 @@ class RewardModel:
 
     def fit(self) -> "FittedRewardModel":
         """Fit every kind, and keep the one that predicts best."""
-        bits, folds, kinds, _, penalties = self._given
-        scales, size = FeatureScales.of(self._features), 1 << bits
+        options, size = self._options, 1 << self._options.bits
+        fold = fold_of(self._keys, options.folds)
+        scales = FeatureScales.of(self._features)
+
+        # Columns that no row uses are left out of the fit.
         laid = hashed_design(self._features, scales)
-        fold = fold_of(self._keys, folds)
-        low, high = (
-            float(self._reward.min(initial=np.inf)),
-            float(self._reward.max(initial=-np.inf)),
-        )
-        low, span = (low, high - low) if high > low else (low if len(fold) else 0.0, 0.0)
-        y = (self._reward - low) / span if span else np.zeros(len(fold))
-        wide = (
-            to_dense(laid.columns[:, 0], laid.values[:, 0], size)
-            if len(fold)
-            else np.zeros((0, size))
-        )
+        wide = np.zeros((0, size))
+        if len(fold):
+            wide = to_dense(laid.columns[:, 0], laid.values[:, 0], size)
         used = np.flatnonzero(wide.any(axis=0))
-        x = wide[:, used]
-        fits: dict[str, tuple[float, Any]] = {}
-        for kind in kinds:
-            if kind == "ridge":
-                fits[kind] = cross_fit_ridge(
-                    x, y, fold, folds, *([] if penalties is None else [penalties])
-                )
-            else:
-                fits[kind] = (
-                    cross_fit_logistic(x, y, fold, folds)
-                    if kind == "logistic"
-                    else cross_fit_trees(x, y, fold, folds)
-                )
+
+        # Regressions are of rewards in [0, 1]; rewards that are all alike have no span.
+        low, span = self._range()
+        y = (self._reward - low) / span if span else np.zeros(len(fold))
+        fits = {kind: self._fit_kind(kind, wide[:, used], y, fold) for kind in options.kinds}
         chosen = min(fits, key=lambda kind: fits[kind][0])
-        coefficients, grown = np.zeros((folds, size + 1)), None
+
+        coefficients, trees = np.zeros((options.folds, size + 1)), None
         if chosen == "gbm":
-            grown = fits[chosen][1]
+            trees = fits[chosen][1]
         else:
             coefficients[:, [*used, size]] = fits[chosen][1]
+
         summary = ModelSummary(
             chosen,
             {kind: span**2 * loss for kind, (loss, _) in fits.items()},
@@ -205,16 +202,41 @@ class RewardModel:
             len(fold),
             self._rows,
         )
-        return FittedRewardModel(chosen, scales, coefficients, low, span, summary, used, grown)
+        return FittedRewardModel(chosen, scales, coefficients, low, span, summary, used, trees)
+
+    def _range(self) -> tuple[float, float]:
+        """Return the least reward, and how far rewards reach above it."""
+        if not len(self._reward):
+            return 0.0, 0.0
+        low, high = float(self._reward.min()), float(self._reward.max())
+        return low, high - low
+
+    def _fit_kind(
+        self, kind: str, x: Float64, y: Float64, fold: NDArray[np.intp]
+    ) -> tuple[float, Any]:
+        """Return the squared error of predictions of unseen rows, and what was fitted."""
+        folds, penalties = self._options.folds, self._options.penalties
+        if kind == "gbm":
+            return cross_fit_trees(x, y, fold, folds)
+        if kind == "logistic":
+            return cross_fit_logistic(x, y, fold, folds)
+        return cross_fit_ridge(x, y, fold, folds, *([] if penalties is None else [penalties]))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FittedRewardModel:
     """Predicts rewards, within the range of those it has seen.
 
-    ``coefficients``: float64[folds, 2^bits + 1], the intercept last; those of a fold were fitted
-    without it. ``low``, ``span``: where rewards begin, and how far they reach. ``trees``: by fold,
-    of ``gbm``, on the columns ``used``.
+    Attributes:
+        kind: ridge, logistic or gbm.
+        scales: the units of features.
+        coefficients: float64[folds, 2^bits + 1], the intercept last; those of a fold were fitted
+            without it.
+        low: the least reward.
+        span: how far rewards reach above it.
+        summary: for the report.
+        used: the columns that ``trees`` look at.
+        trees: by fold, of gbm.
     """
 
     kind: str
@@ -227,44 +249,58 @@ class FittedRewardModel:
     trees: list[Any] | None = None
 
     def predict(self, features: HashedFeatures, keys: UInt64) -> Float64:
-        """Rewards, float64[n, K], of every action. ``keys``: uint64[n]."""
+        """Predict the reward of every action, float64[n, K].
+
+        Args:
+            features: of n rows of K actions.
+            keys: uint64[n], which say the fold of each row.
+        """
         fold = fold_of(keys, len(self.coefficients))
         out = np.empty(features.ids.shape)
-        wide = (
+        width = (
             features.context.shape[1] * 4 + features.own.shape[-1] * 2 + 1
             if self.trees is None
             else len(self.coefficients[0])
         )
-        for part in _parts(len(out), max(1, features.ids.shape[1] * wide)):
+        for part in _parts(len(out), max(1, features.ids.shape[1] * width)):
             out[part] = self._shares(features.take(part), fold[part])
         return self.low + self.span * out
 
     def _shares(self, features: HashedFeatures, fold: NDArray[np.intp]) -> Float64:
-        laid, size = hashed_design(features, self.scales), self.coefficients.shape[1] - 1
+        """Predict rewards as shares of their span, float64[n, K]."""
+        laid = hashed_design(features, self.scales)
         if self.trees is not None:
-            out = np.empty(features.ids.shape)
-            for each, model in enumerate(self.trees):
-                rows = np.flatnonzero(fold == each)
-                wide = laid.values.shape[2]
-                x = to_dense(
-                    laid.columns[rows].reshape(-1, wide), laid.values[rows].reshape(-1, wide), size
-                )
-                out[rows] = predict_by_trees(model, x[:, self.used]).reshape(
-                    len(rows), features.ids.shape[1]
-                )
-            return out
+            return self._shares_by_trees(laid, fold)
+
+        size = self.coefficients.shape[1] - 1
         at = fold[:, None, None]
         margins = np.einsum("nkw,nkw->nk", self.coefficients[at, laid.columns % size], laid.values)
         margins += self.coefficients[fold, -1][:, None]
         return sigmoid(margins) if self.kind == "logistic" else np.clip(margins, 0.0, 1.0)
 
+    def _shares_by_trees(self, laid: HashedDesign, fold: NDArray[np.intp]) -> Float64:
+        """Predict shares by the trees of each row's fold, float64[n, K]."""
+        size, (_, actions, width) = self.coefficients.shape[1] - 1, laid.values.shape
+        out = np.empty(laid.values.shape[:2])
+        for number, model in enumerate(self.trees or ()):
+            rows = np.flatnonzero(fold == number)
+            columns = laid.columns[rows].reshape(-1, width)
+            x = to_dense(columns, laid.values[rows].reshape(-1, width), size)
+            out[rows] = predict_by_trees(model, x[:, self.used]).reshape(len(rows), actions)
+        return out
+
 
 def fold_of(keys: UInt64, folds: int) -> NDArray[np.intp]:
-    """int[n]: a fold for each key."""
+    """Return the fold of each key, int[n].
+
+    Args:
+        keys: uint64[n].
+        folds: how many there are.
+    """
     return (splitmix64(keys) % np.uint64(folds)).astype(np.intp)
 
 
 def _parts(rows: int, width: int) -> Iterator[slice]:
-    """Rows in parts of at most CELLS numbers."""
+    """Return slices of rows with at most CELLS numbers each."""
     step = max(1, CELLS // width)
     return (slice(start, start + step) for start in range(0, rows, step))
