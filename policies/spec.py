@@ -90,7 +90,7 @@ class PolicySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     the learner sees. ``within``: of a mixture, how a source chooses among its own candidates.
     ``artifact``: directory that ``banditloop train`` wrote, relative to this file, or its URI
     (s3://bucket/prefix, any that pyarrow opens). ``partitions``: how many logs, each with its own
-    learner, the policy's events are split over by their event_id (docs/exact.md); it stays as it is
+    learner, the policy's events are split over by their event_id (docs/explanation/exact.md); it stays as it is
     for the life of the log.
     """
 

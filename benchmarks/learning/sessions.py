@@ -1,4 +1,4 @@
-"""Does it pay to look further than one reward? The experiment of docs/sessions.md.
+"""Does it pay to look further than one reward? The experiment of docs/benchmarks/sessions.md.
 
     python -m benchmarks.learning.sessions --out build/sessions      # 15 minutes on two free cores
     python -m benchmarks.learning.sessions --smoke       # one small cell of each world, a minute or two

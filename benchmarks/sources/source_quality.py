@@ -1,4 +1,4 @@
-"""Are the sources as good as the libraries they are trained with? Prints the tables of docs/sources.md.
+"""Are the sources as good as the libraries they are trained with? Prints the tables of docs/benchmarks/sources.md.
 
     python -m benchmarks.sources.source_quality               test part: peers and ours, ratio, hit rates, times
     python -m benchmarks.sources.source_quality --validate    validation part: every configuration tried, ours and the peers'

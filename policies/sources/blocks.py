@@ -2,7 +2,7 @@
 
 Item factors lie in blocks of similar rows, side by side in memory (``policies.training.blocks``
 arranges them). A block's mean and reach tell what its best item may be worth, and only the most
-promising blocks are looked at: approximate, at a few percent of the work (docs/sources.md).
+promising blocks are looked at: approximate, at a few percent of the work (docs/explanation/sources.md).
 """
 
 from dataclasses import dataclass

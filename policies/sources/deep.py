@@ -20,7 +20,7 @@ class AutoencoderModel:
     vector per weight. The input is the history's weight vector scaled to unit length. Differs from
     the paper: the log of the history's total weight is added to the log-probability, which says
     which item but not how active the user is. Within a request that changes nothing; across
-    requests it is what makes scores comparable (docs/sources.md).
+    requests it is what makes scores comparable (docs/explanation/sources.md).
     """
 
     needs_history = True

@@ -16,7 +16,7 @@ from policies.training.blocks import arrange
 BM25_K1, BM25_B = 1.2, 0.75  # implicit's defaults
 
 BLOCKS_ABOVE = 50_000
-"""Items above which a request looks at the promising ones only: there that is cheaper than all (docs/sources.md)."""
+"""Items above which a request looks at the promising ones only: there that is cheaper than all (docs/benchmarks/sources.md)."""
 
 Step = Callable[[int, int], None]
 """Told (done, total) after each step of a fit."""
@@ -26,7 +26,7 @@ Step = Callable[[int, int], None]
 class AlsConfig:
     """Of ``implicit``'s ALS.
 
-    The defaults were chosen on a validation part of MovieLens 100K (docs/sources.md).
+    The defaults were chosen on a validation part of MovieLens 100K (docs/benchmarks/sources.md).
     """
 
     factors: int = 32

@@ -22,7 +22,7 @@ Step = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class DeepConfig:
-    """The defaults were chosen on a validation part of MovieLens 100K (docs/sources.md)."""
+    """The defaults were chosen on a validation part of MovieLens 100K (docs/benchmarks/sources.md)."""
 
     hidden: int = 200
     dropout: float = 0.5

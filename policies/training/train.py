@@ -37,7 +37,7 @@ Progress = Callable[[str, int, int], None]
 RATING_WEIGHTS = (0.0, 0.1, 0.2, 0.4, 1.0, 1.5)
 """How strongly a rating of 0 … 5 speaks for an item, interpolated in between.
 
-By validation (docs/sources.md).
+By validation (docs/benchmarks/sources.md).
 """
 
 CALIBRATION_TOP = 50

@@ -61,7 +61,7 @@ TUNED = {
     "small": "ridge, epsilon 0.1",
     "movielens": "ridge, epsilon 0.1",
 }
-"""The one RL is compared with in each world. Why this one: docs/sessions.md."""
+"""The one RL is compared with in each world. Why this one: docs/benchmarks/sessions.md."""
 
 
 def bandit_named(name: str) -> PolicySpec:

@@ -1,87 +1,88 @@
-"""The code blocks of README.md and docs/*.md: what each is, and which of them cannot be run in a test."""
+"""Code blocks of README.md, CONTRIBUTING.md and docs/: what each is, and which cannot be run in a test."""
 
-import ast
+import itertools
 import re
 import shlex
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]
 
-# By page and by how a block begins. What is listed is parsed all the same: see test_docs_blocks.py.
+# By page, or the folder of pages, and by how a block begins. Listed blocks are parsed all the same.
 NOT_RUN = {
-    ("README.md", "request →"): "a picture",
+    ("README.md", "python3 -m venv"): "installs packages",
+    ("README.md", "make demo"): "what CI does besides: the demo has a test of its own",
+    ("CONTRIBUTING.md", "make"): "what CI does besides, and what takes hours",
+    ("benchmarks/", ""): "a benchmark: minutes",
+    ("tutorials/first-model.md", "python3 -m venv"): "installs packages",
+    ("tutorials/first-model.md", "kill"): "ends the service that the other blocks need",
+    ("tutorials/recommend-films.md", ".venv/bin/pip"): "installs packages",
+    ("how-to/back-up-and-restore.md", "redis-cli"): "half of it needs a bucket at AWS",
     (
-        "README.md",
-        "make demo",
-    ): "what CI does besides: the demo has a test, and make test runs this one",
-    ("README.md", "make check"): "what CI does besides, and what takes hours",
-    ("archive.md", "<root>/"): "names of files",
-    (
-        "archive.md",
-        "-- DuckDB",
-    ): "DuckDB is not installed for the tests; the same files are read with pyarrow beside it",
-    ("learners.md", "python -m benchmarks."): "a benchmark: minutes",
-    ("operations.md", "ray get-auth-token"): "starts machines at AWS",
-    (
-        "operations.md",
-        "banditloop replay --address",
-    ): "needs a Ray cluster and a bucket: tests/cluster has the cluster",
-    (
-        "operations.md",
+        "how-to/back-up-and-restore.md",
         "cp backup.rdb",
     ): "a server that stays in the foreground, on a file of the same server's version",
     (
-        "operations.md",
-        'redis-cli -u "$BANDITLOOP_REDIS_URL" --rdb',
-    ): "half of it needs a bucket at AWS",
-    ("performance.md", "python -m benchmarks."): "a benchmark: minutes",
+        "how-to/evaluate-a-policy.md",
+        "banditloop replay --address",
+    ): "needs a Ray cluster and a bucket: tests/cluster has the cluster",
     (
-        "replay.md",
+        "how-to/find-a-better-policy.md",
         "banditloop replay --search",
     ): "a search on a Ray of its own: tests/e2e/test_replay_on_ray.py has one",
-    ("security.md", "shop: {hash"): "a file with the hash left out",
+    ("how-to/run-on-a-cluster.md", "ray get-auth-token"): "starts machines at AWS",
     (
-        "sessions.md",
+        "how-to/train-for-sessions.md",
         "banditloop train rl",
     ): "trains for minutes: tests/integration/test_rl_training.py has all its steps",
-    ("sessions.md", "python -m benchmarks."): "a benchmark: minutes",
-    ("sessions.md", "# policy.yaml"): "a file with the digest left out",
-    ("sessions.md", "kind: mixture"): "a part of a file, with the digest left out",
-    ("sources.md", "python -m benchmarks."): "a benchmark: minutes",
-    ("sources.md", "pip install"): "installs packages",
-    ("worlds.md", "banditloop worlds --seeds 20"): "minutes",
 }
+RUNNABLE = {"python", "shell"}
+KINDS = RUNNABLE | {"yaml", "sql", "text", "output"}
 
 
 @dataclass(frozen=True)
 class Block:
-    """``kind``: python, shell, yaml, sql or text. ``line``: where its first line is."""
+    """A fenced block.
+
+    ``page`` is relative to docs/, or the name of a page in the root; ``line`` is where the block's
+    first line is. ``kind`` is one of KINDS. ``title`` names the file that a reader saves the block
+    as. ``output`` is what the page shows as the block's output.
+    """
 
     page: str
     line: int
     kind: str
     text: str
+    title: str | None = None
+    output: str | None = None
 
     @property
     def not_run(self) -> str | None:
         """Why it is not run, if it is not."""
-        found = [
+        if self.kind not in RUNNABLE:
+            return f"{self.kind} is not run"
+
+        reasons = [
             why
             for (page, start), why in NOT_RUN.items()
-            if page == self.page and self.text.startswith(start)
+            if (self.page.startswith(page) if page.endswith("/") else self.page == page)
+            and self.text.startswith(start)
         ]
-        return found[0] if found else None
+        return reasons[0] if reasons else None
 
     def commands(self) -> list[str]:
         """Lines of a shell, each whole and without its comment."""
         joined = self.text.replace("\\\n", " ")
-        if re.search(r"-d '\{$", joined, re.MULTILINE):  # a body over several lines
+        if re.search(r"-d '\{[^}\n]*$", joined, re.MULTILINE):  # a body over several lines
             joined = re.sub(
-                r"'\{\n.*?\}'", lambda body: body[0].replace("\n", " "), joined, flags=re.DOTALL
+                r"'\{[^'\n]*\n[^']*\}'",
+                lambda body: body[0].replace("\n", " "),
+                joined,
             )
+
         return [
             line
             for line in joined.splitlines()
@@ -89,55 +90,61 @@ class Block:
         ]
 
 
+def name_of(page: Path) -> str:
+    """Return a page's name: relative to docs/, or to the root for a page that is there."""
+    return str(page.relative_to(DOCS if page.is_relative_to(DOCS) else ROOT))
+
+
 def blocks() -> list[Block]:
-    """All of them, in their order."""
-    return [block for page in PAGES for block in _of(page)]
+    """Return the blocks of all pages in their order; an output belongs to the block above it."""
+    return [block for page in PAGES for block in _with_outputs(list(_fenced(page)))]
 
 
-def _of(page: Path) -> Iterator[Block]:
-    lines = [*page.read_text().splitlines(), ""]
+def _with_outputs(of_page: list[Block]) -> Iterator[Block]:
+    """Yield the blocks of a page, each with the output that follows it."""
+    for block, following in zip(of_page, [*of_page[1:], None], strict=True):
+        shown = following.text if following is not None and following.kind == "output" else None
+        yield replace(block, output=shown)
+
+
+def _fenced(page: Path) -> Iterator[Block]:
+    """Yield the fenced blocks of a page."""
+    lines = page.read_text().splitlines()
     at = 0
     while at < len(lines):
-        if lines[at].startswith("```"):
-            end = lines.index("```", at + 1)
-            yield _block(page, at + 2, lines[at].strip("` "), lines[at + 1 : end])
-            at = end + 1
-        elif lines[at].startswith("    ") and not lines[at - 1].strip():
-            end = (
-                next(
-                    n
-                    for n in range(at, len(lines))
-                    if lines[n].strip() and not lines[n].startswith("    ")
-                )
-                if any(line.strip() and not line.startswith("    ") for line in lines[at:])
-                else len(lines)
-            )
-            yield _block(page, at + 1, "", [line[4:] for line in lines[at:end]])
-            at = end
-        else:
+        if not lines[at].startswith("```"):
             at += 1
+            continue
+
+        end = lines.index("```", at + 1)
+        kind, _, rest = lines[at].removeprefix("```").partition(" ")
+        title = re.search(r'title="([^"]+)"', rest)
+        name = title[1] if title else None
+        if name == "Output":
+            kind, name = "output", None
+
+        text = "\n".join(lines[at + 1 : end]).strip("\n")
+        yield Block(name_of(page), at + 2, kind, text, name)
+        at = end + 1
 
 
-def _block(page: Path, line: int, kind: str, lines: list[str]) -> Block:
-    text = "\n".join(lines).strip("\n")
-    return Block(page.name, line, kind or _kind(text), text)
+def indented(page: Path) -> list[int]:
+    """Return the lines of a page at which indented code begins, which nobody would run."""
+    outside, fenced = [], False
+    for number, line in enumerate(page.read_text().splitlines(), 1):
+        if line.startswith("```"):
+            fenced = not fenced
+        outside.append((number, "```" if fenced or line.startswith("```") else line))
 
-
-def _kind(text: str) -> str:
-    first = text.split(maxsplit=1)[0]
-    if first in {"request", "<root>/<policy>/date=2026-03-01/hour=17/<first"}:
-        return "text"
-    if re.match(r"(# \w+\.yaml|[a-z]+:( |$))", text):
-        return "yaml"
-    try:
-        ast.parse(text)
-    except SyntaxError:
-        return "shell"
-    return "python"
+    return [
+        number
+        for (_, before), (number, line) in itertools.pairwise(outside)
+        if line.startswith("    ") and not before.strip()
+    ]
 
 
 def words_of(command: str) -> list[str]:
-    """The words of a command line before a comment, a pipe or an &."""
+    """Return the words of a command line before a comment, a pipe or an &."""
     lexer = shlex.shlex(command, posix=True, punctuation_chars="|&;")
     lexer.whitespace_split = True
     words = []
@@ -146,3 +153,38 @@ def words_of(command: str) -> list[str]:
             break
         words.append(word)
     return words
+
+
+PLACEHOLDERS = [
+    (r"\b[0-9a-f]{12,32}\b", r"[0-9a-f]{12,32}"),
+    (r"\b(?:reliable|weak|unreliable)\b", r"(?:reliable|weak|unreliable)"),
+    (r"\d{4}-\d\d-\d\d [\d:.]+", r"\d{4}-\d\d-\d\d [\d:.]+"),
+    (r"-?\d[\d.,]*(?:e-?\d+)?", r"-?\d[\d.,]*(?:e-?\d+)?"),
+    ("…", ".*"),
+    (r"\s+", r"\s+"),
+]
+"""What differs between two runs: ids, verdicts, times, numbers; … stands for anything."""
+DIFFERS = re.compile("|".join(f"({differs})" for differs, _ in PLACEHOLDERS))
+
+
+def missing_lines(shown: str, printed: str) -> list[str]:
+    """Return the lines of an output as a page shows it that were not printed, in this order."""
+    position, missing = 0, []
+    for line in shown.splitlines():
+        if line.strip() in {"", "…"}:
+            continue
+        match = re.compile(_pattern(line.strip())).search(printed, position)
+        if match is None:
+            missing.append(line)
+        else:
+            position = match.end()
+    return missing
+
+
+def _pattern(line: str) -> str:
+    """Return a regular expression of a line, with placeholders for what differs between runs."""
+    pattern, end = "", 0
+    for match in DIFFERS.finditer(line):
+        pattern += re.escape(line[end : match.start()]) + PLACEHOLDERS[match.lastindex - 1][1]
+        end = match.end()
+    return pattern + re.escape(line[end:])
