@@ -11,13 +11,13 @@ export OMP_NUM_THREADS = 1
 # it imports, when it first imports them.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test check chaos cluster-redis cluster-test partitions vw-arguments bench cost lint unit wheel dockerfile lock clean
+.PHONY: demo test check docs reference chaos cluster-redis cluster-test partitions vw-arguments bench cost lint unit wheel dockerfile lock clean
 .DEFAULT_GOAL := check
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(not (3, 11) <= v[:2] < (3, 13) and "banditloop needs Python 3.11 or 3.12, this is %d.%d: make PYTHON=python3.11" % v[:2])'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --disable-pip-version-check -q --no-compile -c constraints.txt -e '.[train,dev]'
+	$(BIN)/pip install --disable-pip-version-check -q --no-compile -c constraints.txt -e '.[train,dev,docs]'
 	@touch $@
 
 demo: $(READY)
@@ -30,6 +30,14 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# The site, in build/site: fails on a link or an anchor that leads nowhere.
+docs: $(READY)
+	$(BIN)/zensical build --clean --strict
+
+# Writes the reference pages that follow from the code, and names those that have changed.
+reference: $(READY)
+	$(BIN)/python docs/reference/generate.py
 
 unit: $(READY)
 	$(BIN)/pytest -q $(PARALLEL) tests/unit tests/contract
@@ -79,7 +87,7 @@ dockerfile: $(READY)
 	$(BIN)/python tests/support/dockerfile.py
 
 lock: $(READY)
-	$(BIN)/pip install -q --upgrade -e '.[train,dev]'
+	$(BIN)/pip install -q --upgrade -e '.[train,dev,docs]'
 	(echo '# The whole closure, tested together. Regenerate: make lock'; $(BIN)/pip freeze --exclude-editable | sed 's/^torch==.*/torch==2.13.0/') > constraints.txt
 
 clean:

@@ -1,8 +1,7 @@
-"""Code blocks of README.md and docs/*.md are run, beside a real service.
+"""Code blocks of README.md and docs/ are run beside a real service, and print what the page shows.
 
-Docs_blocks.py says which are not, and why.
-
-Blocks run as they are written, in one folder, but for what is named here.
+tests/support/docs_blocks.py says which are not run, and why. Blocks run as they are written, in one
+folder, except for what is replaced here.
 """
 
 import contextlib
@@ -20,7 +19,7 @@ from pathlib import Path
 
 import pytest
 from support.browser import browser
-from support.docs_blocks import ROOT, Block, blocks
+from support.docs_blocks import ROOT, Block, blocks, missing_lines
 
 from policies.requests import ActionRequest
 from serve_app.admin.stored_policy import StoredPolicy
@@ -32,21 +31,25 @@ from serve_app.store.clients import blocking_client
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
 BIN = Path(sys.executable).parent
-RUN = [block for block in blocks() if block.not_run is None]
+RUN = [
+    block
+    for block in blocks()
+    if block.not_run is None and (block.kind != "python" or block.title is None)
+]
 SETTINGS = {"BANDITLOOP_ARCHIVE_MAX_AGE_S": "1", "BANDITLOOP_CHECKPOINT_INTERVAL_S": "2"}
 SERVED = [
     r"(?m)^(\S*banditloop (serve|train)( examples/\S+| artifacts/\S+)?) +(&|#).*$",
     # with a Redis and a proxy of its own
     r"(?m)^BANDITLOOP_REDIS_URL=.*\\\n.*banditloop serve .*$",
 ]
-"""Lines that train sources, or start a service: the fixture has done so, of both examples at once."""
+"""Lines that train sources or start a service: the fixture has done so, for both examples at once."""
 WHOSE = r"(?m)^(\S*banditloop (?:snapshots [\w-]+|doctor)\b)(?!.*--policy)"
-"""Commands that take the only policy there is, where there are two."""
+"""Commands that take the only policy there is; the fixture serves two."""
 SHORTER = [
     (r"(?m)^(banditloop worlds\b[^#\n]*)", r"\1 --seeds 2 --rounds 40 "),
     ("seeds=5", "seeds=1, rounds=200"),
 ]
-"""What would take minutes as it is written."""
+"""What would take minutes as it is written, and its short form."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ class Town:
     url: str
 
     def shell(self, script: str, timeout_s: float = 120) -> str:
-        """What it prints; every command of it ends well."""
+        """Run a script of which every command has to succeed, and return what it prints."""
         done = subprocess.run(
             [
                 str(shutil.which("bash")),
@@ -77,7 +80,7 @@ class Town:
         return done.stdout
 
     def as_here(self, text: str) -> str:
-        """The text of a block, with this service's address and ids for those of the page."""
+        """Return the text of a block with this service's address and ids for those of the page."""
         redis_url = str(running_url(self.folder / ".banditloop" / "valkey"))
         with contextlib.closing(blocking_client(redis_url)) as client:
             snapshot = str(StoredPolicy(client, "home").head())
@@ -131,6 +134,9 @@ def town(tmp_path_factory) -> Iterator[Town]:
     try:
         wait_until_ready(town.url, timeout_s=150)
         traffic(town)
+        for block in blocks():  # those that a reader saves as a file
+            if block.title is not None:
+                (folder / block.title).write_text(town.as_here(block.text))
         yield town
     finally:
         process.send_signal(signal.SIGTERM)
@@ -169,10 +175,12 @@ def test_a_block_runs(town: Town, block: Block):
         (town.folder / "block.py").write_text(text)
         town.shell("python block.py")
         return
-    assert block.kind == "shell"
-    said = town.shell(text)
-    assert '{"error"' not in said
-    assert "Traceback" not in said
+
+    printed = town.shell(text)
+    assert '{"error"' not in printed
+    assert "Traceback" not in printed
+    if block.output is not None:
+        assert missing_lines(block.output, printed) == [], printed
 
 
 def test_the_documentation_of_the_service_itself_is_a_page_that_works(town, tmp_path):

@@ -74,20 +74,25 @@ class Block:
         return reasons[0] if reasons else None
 
     def commands(self) -> list[str]:
-        """Lines of a shell, each whole and without its comment."""
-        joined = self.text.replace("\\\n", " ")
-        if re.search(r"-d '\{[^}\n]*$", joined, re.MULTILINE):  # a body over several lines
-            joined = re.sub(
-                r"'\{[^'\n]*\n[^']*\}'",
-                lambda body: body[0].replace("\n", " "),
-                joined,
-            )
+        """Return the commands of a shell, each in one line and without comments between them."""
+        commands, pending = [], ""
+        for line in self.text.replace("\\\n", " ").splitlines():
+            pending = f"{pending} {line}" if pending else line
+            if not _is_whole(pending):
+                continue
+            if pending.strip() and not pending.lstrip().startswith("#"):
+                commands.append(pending)
+            pending = ""
+        return commands
 
-        return [
-            line
-            for line in joined.splitlines()
-            if line.strip() and not line.lstrip().startswith("#")
-        ]
+
+def _is_whole(command: str) -> bool:
+    """Say whether every quotation of a command ends."""
+    try:
+        words_of(command)
+    except ValueError:
+        return False
+    return True
 
 
 def name_of(page: Path) -> str:
@@ -102,7 +107,7 @@ def blocks() -> list[Block]:
 
 def _with_outputs(of_page: list[Block]) -> Iterator[Block]:
     """Yield the blocks of a page, each with the output that follows it."""
-    for block, following in zip(of_page, [*of_page[1:], None], strict=True):
+    for block, following in itertools.zip_longest(of_page, of_page[1:]):
         shown = following.text if following is not None and following.kind == "output" else None
         yield replace(block, output=shown)
 
@@ -147,12 +152,9 @@ def words_of(command: str) -> list[str]:
     """Return the words of a command line before a comment, a pipe or an &."""
     lexer = shlex.shlex(command, posix=True, punctuation_chars="|&;")
     lexer.whitespace_split = True
-    words = []
-    for word in lexer:
-        if set(word) <= set("|&;"):
-            break
-        words.append(word)
-    return words
+    words = list(lexer)
+    ends = [at for at, word in enumerate(words) if set(word) <= set("|&;")]
+    return words[: min(ends, default=len(words))]
 
 
 PLACEHOLDERS = [

@@ -54,7 +54,8 @@ def test_a_link_leads_to_a_page_and_an_anchor(page):
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_a_file_that_a_page_names_exists(page):
-    named = {path for path in FILE.findall(page.read_text()) if path not in MADE_BY_THE_READER}
+    text = re.sub(r"\]\([^)]*\)", "]", page.read_text())  # links have a test of their own
+    named = set(FILE.findall(text)) - MADE_BY_THE_READER
     assert sorted(path for path in named if not (ROOT / path).exists()) == []
 
 

@@ -1,0 +1,356 @@
+"""Write the reference pages that follow from the code: make reference.
+
+A page that is not current fails tests/unit/test_reference.py.
+"""
+
+import argparse
+import inspect
+import sys
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+import msgspec
+import typer
+from describe import (
+    body_text,
+    documentation,
+    heading_of,
+    inner_structs,
+    paragraphs,
+    schema_default,
+    schema_text,
+    single_backticks,
+    struct,
+    structs_in,
+    table,
+    type_text,
+)
+from pydantic_core import PydanticUndefined
+
+from bandits import errors
+from bandits.log.records import LogRecord
+from policies.spec import PolicySpec
+from serve_app.api import schemas
+from serve_app.api.statuses import STATUS
+from serve_app.cli import main as cli
+from serve_app.replica import metrics
+from serve_app.settings import Settings
+
+FOLDER = Path(__file__).parent
+NOTE = "<!-- Written by docs/reference/generate.py (make reference): change the code, not this page. -->"
+OTHER_CODES = {
+    "overloaded": ("429", "More requests wait than the replicas may hold; HAProxy answers."),
+    "unavailable": ("503", "No replica can answer; HAProxy answers."),
+    "invalid_setting": ("", "A setting or an option has a value that it may not have."),
+    "redis_failed": ("", "Redis does not answer a command, or refuses it."),
+    "memory": ("", "There is not enough memory for what was asked."),
+    "system": ("", "The operating system refuses: a file, a port, a permission."),
+    "numbers": ("", "A computation failed; extreme numbers in the data are the usual cause."),
+}
+"""Codes that have no class: of HAProxy, and of the command line."""
+
+
+def pages() -> dict[str, str]:
+    """Return the text of every generated page by its file name."""
+    made = {
+        "policy-spec.md": policy_spec(),
+        "settings.md": settings(),
+        "command-line.md": command_line(),
+        "http.md": http(),
+        "errors.md": error_codes(),
+        "metrics.md": all_metrics(),
+        "log-records.md": log_records(),
+    }
+    return {name: f"{NOTE}\n\n{text.rstrip()}\n" for name, text in made.items()}
+
+
+def policy_spec() -> str:
+    """Return the page of the fields of a policy's YAML file."""
+    parts = [
+        "# Policy spec",
+        (
+            "A policy is described by a YAML file: `banditloop serve policy.yaml`. Unknown keys are"
+            " refused, and so are combinations that cannot work; the error names the field."
+            " `examples/home.yaml` and `examples/movielens.yaml` are complete. Only `name` is required."
+        ),
+        *struct(PolicySpec, "A policy"),
+    ]
+    hints = get_type_hints(PolicySpec, include_extras=True)
+    for field, title in (
+        ("sources", "Sources"),
+        ("learner", "Learners"),
+        ("exploration", "Explorations"),
+    ):
+        parts.append(f"## {title}")
+        for kind in structs_in(hints[field]):
+            tag = kind.__struct_config__.tag
+            parts += struct(kind, f"{field}: {{kind: {tag}}}", level=3)
+    for field in ("join", "holdout"):
+        for kind in structs_in(hints[field]):
+            parts += struct(kind, heading_of(kind))
+    return "\n\n".join(parts)
+
+
+def settings() -> str:
+    """Return the page of the service's settings."""
+    serve = _commands()["banditloop serve"]
+    flags = {option.name: option.opts[0] for option in serve.params if option.opts}
+    prose, meanings = documentation(Settings, Settings.model_fields)
+
+    rows = []
+    for name, field in Settings.model_fields.items():
+        default = field.default
+        rows.append(
+            (
+                f"`BANDITLOOP_{name.upper()}`",
+                f"`{flags[name]}`" if name in flags else "",
+                type_text(field.annotation, field.metadata),
+                "" if default in {None, PydanticUndefined} else f"`{default}`",
+                field.description or meanings.get(name, ""),
+            )
+        )
+    return "\n\n".join(
+        [
+            "# Settings",
+            (
+                "A setting is an environment variable, or a flag of `banditloop serve` where it has one."
+                " `serve_config.yaml` sets the same names, in lower case, on a cluster."
+            ),
+            *prose,
+            table(("variable", "flag", "type", "default", "meaning"), rows),
+        ]
+    )
+
+
+def command_line() -> str:
+    """Return the page of all commands and their options."""
+    parts = [
+        "# Command line",
+        (
+            "`banditloop COMMAND --help` prints the same. Every error is one line on stderr, with exit"
+            " status 1 unless a command says otherwise."
+        ),
+    ]
+    for name, command in _commands().items():
+        parts += [f"## {name}", *paragraphs(command.help or "")]
+        arguments = filter(_is_argument, command.params)
+        usage = " ".join([name, "[OPTIONS]", *(_argument(each) for each in arguments)])
+        parts.append(f"Usage: `{usage}`")
+
+        rows = [
+            (
+                _flags(each),
+                _parameter_type(each),
+                _parameter_default(each),
+                single_backticks(each.help or ""),
+            )
+            for each in command.params
+            if each.name != "help"
+        ]
+        if rows:
+            parts.append(table(("option", "type", "default", "meaning"), rows))
+    return "\n\n".join(parts)
+
+
+def http() -> str:
+    """Return the page of the routes and bodies, from the OpenAPI document."""
+    document = msgspec.json.decode(schemas.openapi(version("banditloop")))
+    rows = []
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            answers = operation["responses"]
+            success, *failures = sorted(answers)
+            body = operation.get("requestBody", {}).get("content", {})
+            rows.append(
+                (
+                    f"`{method.upper()} {path}`",
+                    operation["summary"],
+                    body_text(body),
+                    f"{success} {body_text(answers[success].get('content', {}))}".strip(),
+                    ", ".join(failures),
+                )
+            )
+
+    parts = [
+        "# HTTP",
+        (
+            "A running service has the same as a page at `/docs`, and as an OpenAPI 3.1 document at"
+            " `/openapi.json`. Where the service runs with a keys file, a key is needed"
+            " ([Secure a service](../how-to/secure.md#api-keys))."
+        ),
+        "## Routes",
+        table(("route", "what it does", "body", "answer", "failures"), rows),
+        "## Bodies",
+        "A field without a default is required.",
+    ]
+    for name, schema in document["components"]["schemas"].items():
+        parts += [f"### {name}", *paragraphs(schema.get("description", ""))]
+        if fields := schema.get("properties"):
+            required = schema.get("required", ())
+            parts.append(
+                table(
+                    ("field", "type", "default"),
+                    [
+                        (f"`{field}`", schema_text(each), schema_default(field, each, required))
+                        for field, each in fields.items()
+                    ],
+                )
+            )
+    return "\n\n".join(parts)
+
+
+def error_codes() -> str:
+    """Return the page of the codes of errors."""
+    rows = []
+    for kind in _subclasses(errors.BanditloopError):
+        status = next(STATUS[each] for each in kind.__mro__ if each in STATUS)
+        meaning = " ".join(" ".join(paragraphs(inspect.getdoc(kind) or "")).split())
+        rows.append((f"`{kind.code}`", str(status), meaning))
+    rows += [(f"`{code}`", status, text) for code, (status, text) in OTHER_CODES.items()]
+
+    return "\n\n".join(
+        [
+            "# Errors",
+            (
+                'Every failed request answers `{"error": {"code", "message", "target"}}`. `code` is'
+                " stable; `message` is for people, and may be reworded; `target` is the path of the field"
+                " at fault, such as `actions[3].id`. The command line prints `error CODE: MESSAGE`."
+            ),
+            (
+                "The status is what HTTP answers. 500 says that the error belongs to the command line or"
+                " to a defect: no request provokes it."
+            ),
+            table(("code", "status", "meaning"), sorted(rows)),
+        ]
+    )
+
+
+def all_metrics() -> str:
+    """Return the page of the metrics of Prometheus."""
+    families = metrics._Collector([], {}, {}, {}, {}).collect()  # noqa: SLF001 - what a scrape has
+    rows = [
+        (
+            f"`{family.name}{'_total' if family.type == 'counter' else ''}`",
+            family.type,
+            ", ".join(f"`{label}`" for label in family._labelnames),  # noqa: SLF001 - read only
+            family.documentation,
+        )
+        for family in families
+    ]
+    return "\n\n".join(
+        [
+            "# Metrics",
+            (
+                "`GET /metrics` answers for the whole service: each process pushes what it counts to"
+                " Redis every second, and any replica answers for all. The label `process` tells them"
+                " apart. `deploy/alerts.yaml` has rules for Prometheus."
+            ),
+            table(("metric", "type", "labels", "meaning"), rows),
+        ]
+    )
+
+
+def log_records() -> str:
+    """Return the page of the kinds of entries of a log."""
+    parts = [
+        "# Log records",
+        (
+            "An entry of the log is one of these records. Its id (milliseconds and a sequence number) is"
+            " its event time. Its bytes are one version byte and a MessagePack array: the kind, then the"
+            " fields in this order. Fields are only ever appended. Large things are blobs, named by their"
+            " digest."
+        ),
+    ]
+    kinds = get_args(LogRecord)
+    for kind in kinds:
+        parts += struct(kind, f"{kind.__struct_config__.tag}")
+
+    inner = [each for kind in kinds for each in inner_structs(kind)]
+    parts.append("## Parts of records")
+    for each in dict.fromkeys(inner):
+        parts += struct(each, heading_of(each), level=3)
+    return "\n\n".join(parts)
+
+
+def _commands() -> dict[str, Any]:
+    """Return all commands by their full name, in the order of the help."""
+    return dict(_walk("banditloop", typer.main.get_command(cli.with_all_commands())))
+
+
+def _walk(name: str, command: Any) -> Iterator[tuple[str, Any]]:
+    """Yield a command and those below it, but no group that does nothing itself."""
+    children = getattr(command, "commands", {})
+    if not children or getattr(command, "invoke_without_command", False):
+        yield name, command
+    for child, below in children.items():
+        yield from _walk(f"{name} {child}", below)
+
+
+def _is_argument(parameter: Any) -> bool:
+    """Say whether a parameter is an argument, not an option."""
+    return not parameter.opts[0].startswith("-")
+
+
+def _argument(argument: Any) -> str:
+    """Return an argument as a usage line has it."""
+    name = str(argument.name).upper() + ("..." if argument.nargs != 1 else "")
+    return name if argument.required else f"[{name}]"
+
+
+def _flags(parameter: Any) -> str:
+    """Return how a parameter is written."""
+    if _is_argument(parameter):
+        return f"`{_argument(parameter)}`"
+    return ", ".join(f"`{each}`" for each in (*parameter.opts, *parameter.secondary_opts))
+
+
+def _parameter_type(parameter: Any) -> str:
+    """Return the type of a parameter, with its limits."""
+    text = type_text(parameter.type_descriptor.annotation)
+    limits = [
+        f"{sign} {bound:g}"
+        for sign, bound in (("≥", parameter.min), ("≤", parameter.max))
+        if bound is not None
+    ]
+    return ", ".join([text, *limits])
+
+
+def _parameter_default(parameter: Any) -> str:
+    """Return the default of a parameter, if it is more than nothing."""
+    if parameter.required:
+        return "required"
+    default = parameter.default
+    nothing = default is None or default is False or callable(default)
+    return "" if nothing else f"`{default}`"
+
+
+def _subclasses(kind: type[errors.BanditloopError]) -> Iterator[type[errors.BanditloopError]]:
+    """Yield the errors of this project below a class, each once."""
+    for each in kind.__subclasses__():
+        if each.__module__ == errors.__name__:
+            yield each
+        yield from _subclasses(each)
+
+
+def main() -> int:
+    """Write the pages that have changed and name them; with --check only name them."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 on a change")
+    check = parser.parse_args().check
+
+    changed = [
+        name
+        for name, text in pages().items()
+        if not (FOLDER / name).exists() or (FOLDER / name).read_text() != text
+    ]
+    for name in changed:
+        print(f"docs/reference/{name}")
+        if not check:
+            (FOLDER / name).write_text(pages()[name])
+    return int(check and bool(changed))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
