@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
+from types import ModuleType
 from typing import Any, get_args, get_type_hints
 
 import msgspec
@@ -29,10 +30,15 @@ from describe import (
 )
 from pydantic_core import PydanticUndefined
 
+import bandits
+import policies
+import simulator
 from bandits import errors
 from bandits.log.records import LogRecord
 from policies.spec import PolicySpec
-from serve_app.api import schemas
+from serve_app import client
+from serve_app.api.endpoints import ROUTES
+from serve_app.api.openapi import openapi_document
 from serve_app.api.statuses import STATUS
 from serve_app.cli import main as cli
 from serve_app.replica import metrics
@@ -62,6 +68,7 @@ def pages() -> dict[str, str]:
         "errors.md": error_codes(),
         "metrics.md": all_metrics(),
         "log-records.md": log_records(),
+        "python.md": python_names(),
     }
     return {name: f"{NOTE}\n\n{text.rstrip()}\n" for name, text in made.items()}
 
@@ -156,7 +163,8 @@ def command_line() -> str:
 
 def http() -> str:
     """Return the page of the routes and bodies, from the OpenAPI document."""
-    document = msgspec.json.decode(schemas.openapi(version("banditloop")))
+    document = msgspec.json.decode(openapi_document(ROUTES, version("banditloop")))
+    scopes = {(each.endpoint.path, each.endpoint.method.lower()): each.scope for each in ROUTES}
     rows = []
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
@@ -167,6 +175,7 @@ def http() -> str:
                 (
                     f"`{method.upper()} {path}`",
                     operation["summary"],
+                    scopes[path, method] or "",
                     body_text(body),
                     f"{success} {body_text(answers[success].get('content', {}))}".strip(),
                     ", ".join(failures),
@@ -177,11 +186,11 @@ def http() -> str:
         "# HTTP",
         (
             "A running service has the same as a page at `/docs`, and as an OpenAPI 3.1 document at"
-            " `/openapi.json`. Where the service runs with a keys file, a key is needed"
+            " `/openapi.json`. Where the service runs with a keys file, a key of the scope is needed"
             " ([Secure a service](../how-to/secure.md#api-keys))."
         ),
         "## Routes",
-        table(("route", "what it does", "body", "answer", "failures"), rows),
+        table(("route", "what it does", "scope", "body", "answer", "failures"), rows),
         "## Bodies",
         "A field without a default is required.",
     ]
@@ -272,6 +281,37 @@ def log_records() -> str:
     for each in dict.fromkeys(inner):
         parts += struct(each, heading_of(each), level=3)
     return "\n\n".join(parts)
+
+
+def python_names() -> str:
+    """Return the page of what the packages export."""
+    parts = [
+        "# Python",
+        (
+            "These names are meant for use from other programs. Importing a package imports nothing"
+            " heavy: a name's module is imported when the name is first used."
+        ),
+    ]
+    for package in (client, policies, bandits, simulator):
+        parts += [f"## {package.__name__}", *paragraphs(inspect.getdoc(package) or "")[:1]]
+        rows = [(f"`{name}`", _summary(getattr(package, name))) for name in _exported(package)]
+        parts.append(table(("name", "what it is"), rows))
+    return "\n\n".join(parts)
+
+
+def _exported(module: ModuleType) -> list[str]:
+    """Return the names that a module exports: its __all__, or its own classes."""
+    own = (
+        name
+        for name, value in vars(module).items()
+        if isinstance(value, type) and value.__module__ == module.__name__
+    )
+    return list(getattr(module, "__all__", own))
+
+
+def _summary(value: Any) -> str:
+    """Return the first paragraph of what a docstring says."""
+    return next(iter(paragraphs(inspect.getdoc(value) or "")), "")
 
 
 def _commands() -> dict[str, Any]:
