@@ -34,7 +34,7 @@ class ArchiveSummary(
 
 
 def archived_policy_name(root: str, name: str | None) -> str:
-    """Return ``name``, or without one the name of the only policy whose log is archived in ``root``.
+    """Return ``name``, or without one the name of the only policy that is archived in ``root``.
 
     Args:
         root: Folder or URI of the archive; empty where nothing is archived.

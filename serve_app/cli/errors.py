@@ -1,4 +1,4 @@
-"""How the command line reports an error: its code and its message, in one line on standard error."""
+"""How the command line reports an error: its code and message, in one line on standard error."""
 
 from bandits.errors import BanditloopError, plain
 from serve_app.cli.terminal import say

@@ -50,6 +50,7 @@ def create(
             f"no scope is called {unknown[0]!r}: there are {', '.join(SCOPES)}", "scope"
         )
 
+    # The secret leaves this process once, on the screen; the file gets its hash.
     secret = secrets.token_urlsafe(SECRET_BYTES)
     raw = {"hash": secret_hash(secret), "scopes": scope, "rate": rate, "policies": policy or None}
     try:

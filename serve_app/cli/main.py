@@ -1,4 +1,4 @@
-"""The entry point ``banditloop``: find the command that is asked for, and report errors in one line.
+"""The entry point ``banditloop``: find the command asked for, and report errors in one line.
 
 Adding a command takes one new module in this package, whose ``app`` is a ``typer.Typer``, and one
 entry in ``COMMANDS``.

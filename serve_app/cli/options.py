@@ -15,7 +15,7 @@ Values = TypeVar("Values")
 
 
 def one_command() -> typer.Typer:
-    """Make the application of a module that is one command; its help is the function's docstring."""
+    """Make the application of a single command, whose help is its function's docstring."""
     # Typer would read square brackets in a help text as markup and leave them out: markup is off.
     return typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -158,7 +158,9 @@ Jobs = Annotated[
 Publish = Annotated[
     bool,
     typer.Option(
-        "--publish", help="Append the model to the served policy's log; learning goes on from it"
+        "--publish",
+        help="Let the served policy of this name go on learning from the model; an entry of its log"
+        " says so",
     ),
 ]
 LogSource = Annotated[

@@ -110,6 +110,7 @@ def run_serve(settings: "Settings", paths: Sequence[Path], address: str | None) 
     from serve_app.admin.preflight import demand_all
     from serve_app.runtime import serving, serving_on_cluster
 
+    # Whatever can be seen to be missing or wrong is reported before anything starts.
     specs = [load_spec(path) for path in paths]
     demand_all(settings, specs, address)
 

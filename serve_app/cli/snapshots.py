@@ -1,4 +1,4 @@
-"""``banditloop snapshots``: which models were served, which one is, and whether the log gives them again."""
+"""``banditloop snapshots``: which models are stored, which is served, and whether the log gives them."""
 
 import json
 import os
@@ -79,6 +79,7 @@ def list_(
                 "checkpoint": name in milestones,
                 "corrupt": published is None,
             }
+            # Of a snapshot whose bytes are gone or damaged only the id is known.
             cells = ("?", "?", "?") if published is None else _cells(published)
             state = " ".join(word for word, holds in states.items() if holds)
             table.add_row(name[:ID_CHARACTERS], *cells, state)
@@ -92,17 +93,20 @@ def show(
     redis_url: RedisUrl = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Show a snapshot: its digest, what it has learned, and what changed since the one before it."""
+    """Show a snapshot: its digest, what it has learned, and what changed since the one before."""
     from serve_app.admin.control import changes_between
     from serve_app.admin.open import opened
 
     with opened(policy, redis_url, data_dir) as (stored, _):
         name, published = stored.find(snapshot_id)
+
+        # Snapshots come in the order of the log, so the one before is the last of the earlier ones.
         earlier = [
             other
             for _, other in stored.snapshots()
             if other and is_after(published.position, other.position)
         ]
+
         changes = "(the oldest)"
         if earlier:
             changes = "\n".join(changes_between(stored, earlier[-1], published))
@@ -311,11 +315,10 @@ class _Verification:
         self._print_table()
 
         rate = self._learned / self._seconds if self._seconds > 0 else 0.0
-        say(
-            f"{self._learned:,} interactions learned again in {self._seconds:.1f} s ({rate:,.0f}/s)",
-            on=output,
-        )
+        speed = f"in {self._seconds:.1f} s ({rate:,.0f}/s)"
+        say(f"{self._learned:,} interactions learned again {speed}", on=output)
 
+        # Models that have learned nothing are equal whatever the log says.
         if self._holds:
             weak = "" if self._learned else ", but nothing has been learned yet: this proves little"
             verdict = ("the live model equals the replay of its log", "green")

@@ -73,7 +73,7 @@ def progress_bar(*details: str, console: Console = messages, transient: bool = F
 
 
 def progress_count(unit: str) -> Progress:
-    """Make a spinner that counts steps whose number is not known beforehand, and then disappears."""
+    """Make a spinner that counts steps of an unknown number, and disappears at the end."""
     return Progress(
         SpinnerColumn(),
         text_column("{task.description}"),
@@ -115,6 +115,7 @@ def empty_table(
         show_lines=show_lines,
     )
 
+    # A head above numbers takes one line per word, so that the numbers decide the width.
     for head in heads:
         if head in numbers:
             table.add_column(head.replace(" ", "\n"), justify="right", no_wrap=True)
@@ -141,6 +142,8 @@ def print_report(
     if as_json:
         typer.echo(data)
         return
+
+    # A line of text may be wrapped by the terminal itself; a table has its width already.
     for part in tables:
         output.print(part, soft_wrap=isinstance(part, Text))
 
@@ -149,7 +152,7 @@ def print_report(
 def ray_kept_quiet(address: str | None) -> Iterator[None]:
     """Keep off the screen what Ray prints, where a command works on Ray (``address`` is not None).
 
-    Ray's output goes to a temporary file, which is left if the work failed and Ray printed anything.
+    Ray's output goes to a temporary file. It is left if the work failed and Ray printed anything.
     """
     if address is None:
         yield

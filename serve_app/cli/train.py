@@ -41,7 +41,10 @@ def sources(
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of every random choice")] = 0,
 ) -> None:
-    """Fit the candidate sources (ALS, item-kNN, deep, popular) on MovieLens-100K."""
+    """Fit the candidate sources (ALS, item-kNN, deep, popular) on MovieLens-100K.
+
+    They are written as a versioned artifact.
+    """
     if context.invoked_subcommand is not None:
         return
 
@@ -64,7 +67,7 @@ def policy(
     redis_url: RedisUrl = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Learn from a log what a policy would know had it seen it: a warm start, or a policy to evaluate.
+    """Learn from a log what a policy would know had it seen it: a warm start, or one to evaluate.
 
     The model can be evaluated (banditloop replay --policy '{kind: trained, path: FILE}') on rows
     that it was not trained on, and served later (banditloop snapshots warm-start FILE).
@@ -181,6 +184,7 @@ def rl(
 
         trained = train_rl(training, folder=out, resume=resume, progress=show, address=cluster)
 
+    # A hidden --name is how --policy was called before.
     policy_name = name or policy
     spec = trained.spec(policy_name, temperature=temperature, floor=floor)
     model = trained.model(spec)

@@ -1,4 +1,4 @@
-"""``banditloop worlds``: what policies earn, and how far estimators are off, where the truth is known."""
+"""``banditloop worlds``: how policies and estimators do where the truth is known."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -79,7 +79,7 @@ def worlds(
 
 
 def _run(experiment: "Experiment", *, jobs: int, address: str | None) -> "WorldsReport":
-    """Run the experiment in ``jobs`` processes, or on the Ray cluster at ``address``, with a bar."""
+    """Run the experiment in ``jobs`` processes, or on the Ray cluster at ``address``."""
     from serve_app.host.placement import on_node_for
     from simulator.parallel import OnRay, in_processes
     from simulator.worlds.experiment import run_experiment
@@ -89,6 +89,7 @@ def _run(experiment: "Experiment", *, jobs: int, address: str | None) -> "Worlds
             "--jobs: the Ray cluster at --address decides how many; give one of the two", "jobs"
         )
 
+    # The experiment only needs something that applies a function to all its cells.
     run_all: Any = in_processes(jobs)
     if address is not None:
         run_all = OnRay(address, lambda: on_node_for("replay"))

@@ -1,4 +1,4 @@
-"""Every page that the product makes, opened in a real browser: nothing fails there, and what is to be seen is seen."""
+"""Every page of the product opens in a real browser without a failure, and shows what it should."""
 
 import json
 import threading
@@ -148,7 +148,10 @@ ROWS = {
     "one": [(0, 1_732_000_000, "a", 1.0, 0.0)],
     "large": [(n, 1_732_000_000 + n, "abc"[n % 3], 1e-6, 1e9 * (n % 2)) for n in range(50)],
 }
-COLUMNS = "{event_id: id, time: now, action: shown, actions: of, propensity: p, reward: click, context: [s]}"
+COLUMNS = (
+    "{event_id: id, time: now, action: shown, actions: of, propensity: p, reward: click,"
+    " context: [s]}"
+)
 
 
 def report_of(folder, rows, *arguments: str):

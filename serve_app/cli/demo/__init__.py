@@ -1,3 +1,3 @@
-"""``banditloop demo``: its options, the traffic over HTTP, what is shown meanwhile, and the report."""
+"""``banditloop demo``: its options, the traffic over HTTP, the board and the report."""
 
 from serve_app.cli.demo.command import app as app

@@ -136,6 +136,7 @@ def _measure(client: Redis, spec: PolicySpec, salt: bytes, acknowledged: int) ->
     if stats is None:
         raise ServiceError(0, "demo_failed", "the learner has published nothing")
 
+    # Every draw is made again with the service's salt, and its propensity is tested.
     result = audit(
         (entry.record for entry in log if isinstance(entry.record, DecisionRecord)), salt=salt
     )

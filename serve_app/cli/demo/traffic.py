@@ -1,4 +1,4 @@
-"""The demo's traffic: decisions over HTTP, and rewards that follow late, out of order, some twice."""
+"""The demo's traffic: decisions over HTTP, and rewards that come late, unordered, some twice."""
 
 import asyncio
 import heapq

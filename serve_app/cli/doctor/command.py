@@ -72,6 +72,7 @@ def doctor(
     from serve_app.cli.doctor.examination import run_doctor
     from serve_app.settings import Settings
 
+    # With an invalid setting nothing is examined: that has an exit status of its own.
     name = policy_named(policy, context)
     try:
         settings = Settings.with_options(redis_url=redis_url, data_dir=data_dir)

@@ -1,4 +1,4 @@
-"""The examination of ``banditloop doctor``: find the log and its salts, and have the simulator check them."""
+"""The examination of ``banditloop doctor``: find a log and its salts, and have them checked."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -65,10 +65,12 @@ def run_doctor(
         limit: Entries to read at most.
         console: Where progress is shown.
     """
+    # An error is a report as well, so that a program finds every outcome in the same place.
     try:
         examination = Examination(_salts(settings, salt_files), since, limit, console)
         if archive is not None:
             return _examine_archive(policy, archive, examination)
+
         return _examine_redis(policy, settings, examination)
     except REDIS_ERRORS as error:
         return _without_redis(policy, settings, error)
@@ -101,6 +103,7 @@ class Examination:
         folder = archive_folder(keys.policy, keys.partition, count)
         archive = ArchiveReader(root, folder) if root else None
 
+        # A log that was trimmed past its reader is read again from where it starts by now.
         for _ in range(ATTEMPTS):
             log = LiveLog(client, keys, archive)
             stored = ReferencedBlobs(log.blob, log.snapshot, log.listed_snapshots)

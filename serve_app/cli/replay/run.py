@@ -1,4 +1,4 @@
-"""The evaluation of ``banditloop replay``: open the log, name the policies, and ask the simulator."""
+"""The evaluation of ``banditloop replay``: open the log, find the policies, ask the simulator."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -130,6 +130,7 @@ def _learn(
         results.append(result)
         left_out = left_out or omitted
 
+    # These methods go through the log row by row, and do not summarize its rewards and times.
     unknown = float("nan")
     log = LogSummary(
         rows=int(results[0].learned["rows"]),
@@ -260,6 +261,7 @@ def parameters_of(texts: Mapping[str, str | None]) -> dict[str, dict[str, Any]]:
     """
     parameters: dict[str, dict[str, Any]] = {}
     for estimator, formula in FORMULAS.items():
+        # An estimator without a parameter has the name "", which no option has.
         name = formula.tuned or ""
         text = texts.get(name)
         if text is None:
@@ -296,6 +298,7 @@ def _search(options: ReplayOptions, path: Path, pieces: Sequence[Piece]) -> Eval
             best = f"best of {len(trials)}: {trials[0].spec}, at least {trials[0].lower:.6g}"
             progress.update(task, completed=rung, total=rungs, best=best)
 
+        # Trials of a search always run on Ray, by default on a cluster of this machine's own.
         result = search(
             space,
             base,

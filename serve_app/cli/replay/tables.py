@@ -68,6 +68,7 @@ def _policy_table(result: PolicyResult) -> Table:
         whole=("estimator", "verdict"),
         caption=caption,
     )
+
     for name, estimate in result.estimates.items():
         low, high = estimate.interval
         cells = (

@@ -1,4 +1,4 @@
-"""The command line as a whole: what it prints is what was meant, an error is one line, and one thing has one name."""
+"""The command line as a whole: it prints what was meant, an error is one line, a thing has one name."""
 
 import ast
 import inspect
@@ -78,7 +78,7 @@ def words_of(text: str | None) -> list[str]:
 
 
 def is_within(words: list[str], text: str) -> bool:
-    """Whether all words come in this order, with nothing but line breaks and spaces between them."""
+    """Return whether the words come in this order, with only spaces and line breaks in between."""
     return "".join(words) in "".join(text.split())
 
 
@@ -258,10 +258,10 @@ def replay_of(folder: Path) -> list[str]:
     """A replay whose numbers are long, and whose names look like markup."""
     table = folder / "[b] :id:.csv"
     table.write_text("action,probability\n[a],0.1\n:id:,0.8\n[/],0.1\n")
-    rows = [
-        f"{n},{'[a]' if n % 3 else ':id:'},[a]|:id:|[/],{0.512345 if n % 3 else 0.112345},{n % 7 / 1e5}"
-        for n in range(300)
-    ]
+    rows = []
+    for n in range(300):
+        shown, propensity = ("[a]", 0.512345) if n % 3 else (":id:", 0.112345)
+        rows.append(f"{n},{shown},[a]|:id:|[/],{propensity},{n % 7 / 1e5}")
     (folder / "log.csv").write_text("\n".join(["id,shown,of,p,click", *rows]) + "\n")
     columns = "{event_id: id, action: shown, actions: of, propensity: p, reward: click}"
     policy = f"{{kind: table, name: '[b] :id:', path: '{table}'}}"
@@ -276,7 +276,7 @@ FINDING = Finding(
 
 @pytest.mark.parametrize("width", [80, 100, 200])
 def test_a_table_loses_nothing(width, monkeypatch, tmp_path):
-    """At 80 columns heads and percentiles were cut off, and a name in square brackets was gone at any width."""
+    """At 80 columns heads and percentiles were cut off, and a name in brackets was always lost."""
     service = {
         "requests/s": "1,234",
         "p50/p99 ms": "123.4/1234.5",
@@ -420,7 +420,7 @@ OF_THEIR_OWN = {
     ),
     *("gamma", "jobs", "scope"),
 }
-"""Options that mean something else in another command, or have another default there: their help says what."""
+"""Options whose meaning or default differs between commands; their help says what they do."""
 
 
 def test_one_thing_has_one_name_and_one_meaning_everywhere():

@@ -1,4 +1,4 @@
-"""How often a policy acts by what it has learned: LinUCB after every row is LinUCB as its paper has it."""
+"""How often a policy acts by what it has learned: after every row, LinUCB is that of its paper."""
 
 import csv
 import json
@@ -15,7 +15,8 @@ ALPHA = 0.7
 SPEC = """
 name: linucb
 use: [context, item]
-learner: {kind: ridge, action_bias: false, intercept: false, interactions: [[context, item]], max_features: 64}
+learner:
+  {kind: ridge, action_bias: false, intercept: false, interactions: [[context, item]], max_features: 64}
 exploration: {kind: linucb, alpha: 0.7}
 floor: 0.0
 """
@@ -51,7 +52,7 @@ def features(x, action) -> np.ndarray:
 
 
 def by_the_paper(logged, publish_every: int) -> tuple[np.ndarray, np.ndarray]:
-    """Of each row the probability of its action, and its reward (Li et al. 2010, arXiv:1003.0146, with l2 = 1).
+    """Return by row its action's probability and its reward (Li et al. 2010, arXiv:1003.0146, l2 = 1).
 
     What is learned is acted upon ``publish_every`` rows at a time.
     """

@@ -1,4 +1,4 @@
-"""Whatever numbers a log holds, every method of ``banditloop replay`` answers, or says in a line what it cannot use."""
+"""Whatever a log's numbers, every method of ``banditloop replay`` answers or names what it cannot use."""
 
 import warnings
 from collections.abc import Callable
