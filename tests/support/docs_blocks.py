@@ -34,6 +34,7 @@ NOT_RUN = {
         "banditloop replay --search",
     ): "a search on a Ray of its own: tests/e2e/test_replay_on_ray.py has one",
     ("how-to/run-on-a-cluster.md", "ray get-auth-token"): "starts machines at AWS",
+    ("how-to/run-with-docker.md", ""): "needs Docker: make dockerfile runs the image without it",
     (
         "how-to/train-for-sessions.md",
         "banditloop train rl",

@@ -17,7 +17,8 @@ FILE = re.compile(
     rf"(?<![\w/.:-])((?:{PACKAGES}|tests|benchmarks|deploy|examples|docs)/[\w./-]*\w/?)"
 )
 MODULE = re.compile(rf"(?<![\w/.:-])((?:{PACKAGES}|benchmarks)(?:\.\w+)+)")
-MADE_BY_THE_READER = {"deploy/secrets.env", "deploy/keys.yaml"}
+MADE_BY_THE_READER = {"deploy/secrets.env", "deploy/keys.yaml", "deploy/prometheus.key"}
+OTHER_PAGES = [ROOT / "deploy" / "README.md", ROOT / "tests" / "fixtures" / "README.md"]
 SOURCES = [
     path
     for pattern in ("*.py", "*.yaml", "*.toml", "Makefile")
@@ -39,7 +40,7 @@ def anchors(page: Path) -> set[str]:
     }
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name_of)
+@pytest.mark.parametrize("page", [*PAGES, *OTHER_PAGES], ids=name_of)
 def test_a_link_leads_to_a_page_and_an_anchor(page):
     broken = []
     for link in LINK.findall(prose(page)):
@@ -52,7 +53,7 @@ def test_a_link_leads_to_a_page_and_an_anchor(page):
     assert broken == []
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name_of)
+@pytest.mark.parametrize("page", [*PAGES, *OTHER_PAGES], ids=name_of)
 def test_a_file_that_a_page_names_exists(page):
     text = re.sub(r"\]\([^)]*\)", "]", page.read_text())  # links have a test of their own
     named = set(FILE.findall(text)) - MADE_BY_THE_READER
