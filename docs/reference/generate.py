@@ -316,7 +316,7 @@ def _summary(value: Any) -> str:
 
 def _commands() -> dict[str, Any]:
     """Return all commands by their full name, in the order of the help."""
-    return dict(_walk("banditloop", typer.main.get_command(cli.with_all_commands())))
+    return dict(_walk("banditloop", typer.main.get_command(cli.app)))
 
 
 def _walk(name: str, command: Any) -> Iterator[tuple[str, Any]]:

@@ -78,11 +78,6 @@ app = command_group(
 )
 
 
-def with_all_commands() -> typer.Typer:
-    """Return the application; its commands can be listed and looked up through its group."""
-    return app
-
-
 def _print_version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"banditloop {version_of('banditloop')}")
