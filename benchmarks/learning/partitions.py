@@ -56,7 +56,7 @@ from serve_app.store.event_log import FIELD
 from serve_app.store.keys import partitions
 from serve_app.store.merges import read_merge
 from serve_app.workers.learner import LearnerLoop
-from serve_app.workers.partition_learner import PartitionLoop
+from serve_app.workers.learner_factory import learner_of_log, learner_of_partition
 from simulator.worlds.synthetic import SyntheticWorld
 
 SALT = b"benchmark of partitions"
@@ -267,8 +267,8 @@ def loop_of(url: str, spec: PolicySpec, partition: int) -> LearnerLoop:
     """A learner as the service runs it."""
     client = redis.Redis.from_url(url)
     if spec.partitions == 1:
-        return LearnerLoop(client, spec, salt=SALT, publish_interval_s=0.25)
-    return PartitionLoop(client, spec, salt=SALT, partition=partition)
+        return learner_of_log(client, spec, salt=SALT, publish_interval_s=0.25)
+    return learner_of_partition(client, spec, salt=SALT, partition=partition)
 
 
 def work(url: str, encoded: bytes, partition: int, ready: Any, done: Any, spent: Any) -> None:

@@ -44,7 +44,7 @@ from serve_app.admin.verification import Work, verify_policy
 from serve_app.host.build import this_build
 from serve_app.store.event_log import FIELD
 from serve_app.store.keys import Keys
-from serve_app.workers.learner import LearnerLoop
+from serve_app.workers.learner_factory import learner_of_log
 
 SALT = b"benchmark"
 GOAL = 20_000
@@ -109,7 +109,9 @@ def learn(client: "redis.Redis", spec: PolicySpec, catalogue: Catalogue, count: 
         if len(pipeline) == 1000:
             pipeline.execute()
     pipeline.execute()
-    loop = LearnerLoop(client, spec, salt=SALT, publish_interval_s=0.5, checkpoint_interval_s=1e9)
+    loop = learner_of_log(
+        client, spec, salt=SALT, publish_interval_s=0.5, checkpoint_interval_s=1e9
+    )
     stored = StoredPolicy(client, spec.name)
     while (stats := stored.stats()) is None or stats.learned < count:
         loop.lease.acquire()

@@ -46,6 +46,7 @@ from serve_app.store.keys import Keys
 from serve_app.store.stats import Stats
 from serve_app.workers.archiver import Archiver
 from serve_app.workers.learner import LearnerLoop
+from serve_app.workers.learner_factory import learner_of_log
 
 SCALED = {"retain": 900.0, "window": 600.0, "archive_age": 60.0, "checkpoint": 60.0}
 """Seconds, the service's defaults."""
@@ -190,7 +191,7 @@ class Day:
         return self._report(writer, learned, held)
 
     def _learner(self) -> LearnerLoop:
-        return LearnerLoop(
+        return learner_of_log(
             redis.Redis.from_url(self._url),
             self._spec,
             salt=SALT,

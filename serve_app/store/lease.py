@@ -89,7 +89,7 @@ class Lease:
         lease_s: float = LEASE_S,
     ) -> None:
         self._client = client
-        self._keys = keys
+        self.keys = keys
         self._owner = f"{owner}.{generation}"
         self._generation = generation
         self.caught_up = threading.Event()
@@ -115,7 +115,7 @@ class Lease:
             return False
         asked_at = time.monotonic()
         own = self._token or b""
-        keys = (self._keys.lease, self._keys.fence, self._keys.waiting)
+        keys = (self.keys.lease, self.keys.fence, self.keys.waiting)
         above = self._generation if self.caught_up.is_set() else 0
         answer: Any = self._client.eval(
             _ACQUIRE, len(keys), *keys, own, self._lease_ms, self._owner, above
@@ -125,7 +125,7 @@ class Lease:
             return False
         if answer != own:
             self.takeovers += 1
-            log.info("leading policy %s under token %s", self._keys.policy, answer.decode())
+            log.info("leading policy %s under token %s", self.keys.policy, answer.decode())
         self._token, self._renewed_at = answer, asked_at
         return True
 
@@ -150,7 +150,7 @@ class Lease:
         token, self._token = self._token, None
         if token is not None:
             try:
-                self._client.eval(_RELEASE, 1, self._keys.lease, token)
+                self._client.eval(_RELEASE, 1, self.keys.lease, token)
             except FAILURES:
                 log.warning("the lease could not be released: it ends by itself")
 
@@ -177,7 +177,7 @@ class Lease:
             raise LeaseLostError("this process does not lead")
         try:
             return self._client.eval(
-                _FENCE + script, 1 + len(keys), self._keys.lease, *keys, token, *arguments
+                _FENCE + script, 1 + len(keys), self.keys.lease, *keys, token, *arguments
             )
         except ResponseError as error:
             if "FENCED" not in str(error):

@@ -37,11 +37,22 @@ return 1
 
 
 class Offer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a partition gives to merge ``number``, of ``model`` (a spec's ``model_digest``); None: nothing new."""
+    """What a partition gives to merge ``number``; ``input`` None: nothing new.
+
+    ``model`` is the ``model_digest`` of the spec that it was learned under.
+    """
 
     number: int
     model: str
     input: MergeInput | None
+
+    @classmethod
+    def of(cls, number: int, model: str, cut: Cut | None) -> "Offer":
+        """Return the offer of a cut, or of nothing new."""
+        if cut is None:
+            return cls(number, model, None)
+        given = MergeInput(cut.number, cut.position, digest(cut.model), cut.learned)
+        return cls(number, model, given)
 
 
 def read_offer(client: "redis.Redis", keys: Keys) -> Offer | None:
@@ -58,39 +69,40 @@ def read_merge(client: "redis.Redis", keys: Keys) -> MergeRecord | None:
 
 
 def put_offer(
-    client: "redis.Redis",
-    lease: Lease,
-    keys: Keys,
-    number: int,
-    model: str,
-    cut: Cut | None,
-    taken: str | None,
-) -> Offer:
-    """Offer a cut, or nothing new, and forget what was offered before but for ``taken``, in the newest merge.
+    client: "redis.Redis", lease: Lease, offer: Offer, cut: Cut | None, *, keep: str | None
+) -> None:
+    """Offer what a partition gives, and forget the models that it offered before.
+
+    Args:
+        client: the partition's Redis.
+        lease: the partition's, under which all of this is written.
+        offer: what is offered: ``Offer.of`` the cut.
+        cut: where the model was taken; None: there is nothing new.
+        keep: the digest of a model offered before that is kept, for it is in the newest merge.
 
     Raises:
         LeaseLostError: another learner leads this partition.
     """
-    if cut is None:
-        offer = Offer(number, model, None)
-        lease.guarded([("SET", keys.offer, msgspec.msgpack.encode(offer))])
-        return offer
-    name = digest(cut.model)
-    offer = Offer(number, model, MergeInput(cut.number, cut.position, name, cut.learned))
+    keys, encoded = lease.keys, msgspec.msgpack.encode(offer)
+    if cut is None or offer.input is None:
+        lease.guarded([("SET", keys.offer, encoded)])
+        return
+
+    name = offer.input.digest
     client.set(keys.blob(name), cut.model, nx=True, ex=UNNAMED_S)
     commands: list[Command] = [
         ("PERSIST", keys.blob(name)),
         ("LREM", keys.offers, 0, name),
         ("LPUSH", keys.offers, name),
-        ("SET", keys.offer, msgspec.msgpack.encode(offer)),
+        ("SET", keys.offer, encoded),
         ("LRANGE", keys.offers, 1, -1),
     ]
     *_, earlier = lease.guarded(commands)
-    unused = {each.decode() for each in earlier} - {taken}
+
+    unused = sorted({raw.decode() for raw in earlier} - {keep})
     if unused:
-        forgotten: list[Command] = [("LREM", keys.offers, 0, each) for each in sorted(unused)]
-        lease.guarded([*forgotten, ("DEL", *(keys.blob(each) for each in sorted(unused)))])
-    return offer
+        forgotten: list[Command] = [("LREM", keys.offers, 0, name) for name in unused]
+        lease.guarded([*forgotten, ("DEL", *(keys.blob(name) for name in unused))])
 
 
 def put_merge(

@@ -94,20 +94,20 @@ class LearnerActor(WorkerActor):
             loop.lease.caught_up = self._caught_up
             loop.run(stop)
 
-    def _loop(self, stop: threading.Event) -> "LearnerLoop | None":
+    def _loop(self, stop: threading.Event) -> "LearnerLoop[Any] | None":
         """The learner; None if it was told to stop before there was one.
 
         What it needs may be missing for a while (an artifact, say): to try that again costs less
         than another process.
         """
-        from serve_app.workers.partition_learner import make_loop  # noqa: PLC0415 - pyarrow takes 30 MB, which the keeper can do without
+        from serve_app.workers.learner_factory import learner_of_service  # noqa: PLC0415 - pyarrow takes 30 MB, which the keeper can do without
 
         settings, spec, partition, generation = self._arguments
         pace_s = PACE_S
         while not stop.is_set():
             try:
                 trained = load_artifact(spec.artifact) if spec.artifact else None
-                return make_loop(settings, spec, partition, trained, generation)
+                return learner_of_service(settings, spec, partition, trained, generation)
             except Exception:
                 log.exception(
                     "the learner of policy %s cannot be made: the next attempt in %g s",

@@ -113,7 +113,7 @@ def test_a_rollback_that_is_refused_is_no_success(client, server_url, record, pa
         with pytest.raises(RefusedError, match=at):
             has_become(stored, at, "rollback", within_s=20)
     for loop in loops:
-        loop._client.close()
+        loop.log.client.close()
 
 
 def test_a_pin_is_done_when_it_is_read_and_served_not_when_it_happens_to_be_so(
@@ -149,7 +149,7 @@ def test_a_pin_is_done_when_it_is_read_and_served_not_when_it_happens_to_be_so(
         assert has_become(stored, at, "pin", within_s=10)
         with pytest.raises(RefusedError, match="came after"):
             is_pinned(stored, served)
-    loop._client.close()
+    loop.log.client.close()
 
 
 def test_where_learning_stands_still_a_command_says_so_at_once(client, server_url, tmp_path):
@@ -161,7 +161,7 @@ def test_where_learning_stands_still_a_command_says_so_at_once(client, server_ur
         done, output = command(server_url, "warm-start", str(tmp_path / "model"))
         assert isinstance(done.exception, StalledError)
         assert stuck in output
-    loop._client.close()
+    loop.log.client.close()
 
 
 def test_a_model_of_another_shape_that_comes_after_a_new_spec_is_refused(client, server_url):
@@ -175,4 +175,4 @@ def test_a_model_of_another_shape_that_comes_after_a_new_spec_is_refused(client,
         at = stored.control(WarmStartRecord(digest(data)))
         with pytest.raises(RefusedError, match="another kind"):
             has_become(stored, at, "warm_start", within_s=10)
-    loop._client.close()
+    loop.log.client.close()

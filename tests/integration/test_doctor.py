@@ -29,8 +29,8 @@ from serve_app.store import snapshots
 from serve_app.store.event_log import FIELD, LogReader, LogWriter
 from serve_app.store.keys import Keys
 from serve_app.store.stats import Stats
-from serve_app.workers import learner
-from serve_app.workers.learner import LearnerLoop
+from serve_app.workers import learner, publisher
+from serve_app.workers.learner_factory import learner_of_log
 
 KEYS = Keys("home")
 SALT = b"0123456789abcdef0123456789abcdef"
@@ -87,13 +87,13 @@ def served(client, server_url, tmp_path) -> list[str]:
     """Arguments for the doctor: a log that a learner and a replica have written, and where its salt is."""
     LogReader(client, KEYS).put_blob(Catalogue().digest, Catalogue().encoded)
     connection, stop = redis.Redis.from_url(server_url), threading.Event()
-    loop = LearnerLoop(connection, SPEC, salt=SALT, publish_interval_s=0.02)
+    loop = learner_of_log(connection, SPEC, salt=SALT, publish_interval_s=0.02)
     thread = threading.Thread(target=loop.run, args=(stop,))
     thread.start()
     try:
         asyncio.run(traffic(server_url))
         deadline = time.monotonic() + 30
-        while loop._fold.learned < DECISIONS or said_position(connection) != end_of_log(connection):
+        while loop.fold.learned < DECISIONS or said_position(connection) != end_of_log(connection):
             assert time.monotonic() < deadline, "it was never learned"
             time.sleep(0.01)
     finally:
@@ -149,7 +149,7 @@ def busy(url: str, spec: PolicySpec = SPEC) -> Iterator[None]:
             await service.stop()
 
     connection = redis.Redis.from_url(url)
-    loop = LearnerLoop(
+    loop = learner_of_log(
         connection, spec, salt=SALT, publish_interval_s=0.0, checkpoint_interval_s=0.5
     )
     threads = [
@@ -174,7 +174,7 @@ def test_a_live_policy_is_not_accused_of_moving_on_and_one_that_lost_a_blob_is(
     (tmp_path / "salt").write_bytes(SALT)
     arguments = ["home", "--redis-url", server_url, "--data-dir", str(tmp_path)]
     monkeypatch.setattr(learner, "PACE_S", 0.0)
-    monkeypatch.setattr(learner, "PUBLISHING_SHARE", 1.0)
+    monkeypatch.setattr(publisher, "PUBLISHING_SHARE", 1.0)
     monkeypatch.setattr(snapshots, "KEPT_SNAPSHOTS", 5)
     with busy(server_url):
         deadline = time.monotonic() + 30

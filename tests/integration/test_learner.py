@@ -88,10 +88,10 @@ def test_a_damaged_checkpoint_is_passed_over_for_an_older_one(client):
     client.set(KEYS.blob(newest.digest), b"junk")
     again = make(client)
     again.start()
-    assert again._fold.position == older.position
+    assert again.fold.position == older.position
     client.delete(KEYS.blob(older.digest))
     again.start()
-    assert again._fold.position == "0-0"
+    assert again.fold.position == "0-0"
     settle(again)
     assert stats(client).learned == 10
     assert set(verdicts(client)) == {"identical"}
@@ -104,7 +104,7 @@ def test_only_the_leader_writes_and_a_standby_takes_over_where_it_stopped(client
     """
     other = redis.Redis.from_url(server_url)
     first, second = make(client), make(other)
-    first.lease, second.lease = (
+    first.log.lease, second.log.lease = (
         Lease(c, KEYS, n, lease_s=2.0) for c, n in ((client, "first"), (other, "second"))
     )
     settle(first)
@@ -112,7 +112,7 @@ def test_only_the_leader_writes_and_a_standby_takes_over_where_it_stopped(client
     settle(first)
     settle(second, lead=False, at_least=4)
     assert not second.lease.acquire()
-    assert second._fold.learned == stats(client).learned == 10
+    assert second.fold.learned == stats(client).learned == 10
     entries = client.xlen(KEYS.log)
     settle(second, lead=False, at_least=3)
     assert client.xlen(KEYS.log) == entries
@@ -125,7 +125,7 @@ def test_only_the_leader_writes_and_a_standby_takes_over_where_it_stopped(client
     first.lease._renewed_at = time.monotonic()
     before = (client.xlen(KEYS.log), head(client))
     with pytest.raises(LeaseLostError):
-        first._append(CheckpointRecord())
+        first.log.append(CheckpointRecord())
     settle(first, lead=False, at_least=3)
     assert (client.xlen(KEYS.log), head(client)) == before
     assert set(verdicts(client)) == {"identical"}
@@ -147,13 +147,13 @@ def test_a_later_deployment_leads_once_it_has_caught_up_while_the_earlier_one_st
     assert not new.lease.acquire()  # it has read nothing yet
     settle(new, lead=False, at_least=2)
     settle(new)
-    assert new._fold.learned == 10
+    assert new.fold.learned == 10
     with pytest.raises(LeaseLostError):
-        old._append(CheckpointRecord())
+        old.log.append(CheckpointRecord())
     settle(old, lead=False, at_least=3)
     assert not old.lease.acquire()
     assert new.lease.acquire()
-    assert new._fold.spec.floor == 0.3
+    assert new.fold.spec.floor == 0.3
     assert set(verdicts(client)) == {"identical"}
     other.close()
 
@@ -233,9 +233,9 @@ def test_the_inbox_takes_rewards_and_activations_and_drops_the_rest(client):
     for fields in (*bad, *good):
         client.xadd(KEYS.inbox, fields)
     settle(loop)
-    counts = loop._fold.join.counts
-    assert (loop._fold.learned, counts["joined"], counts["duplicate"]) == (1, 1, 1)
-    assert loop._inbox.refused == len(bad)
+    counts = loop.fold.join.counts
+    assert (loop.fold.learned, counts["joined"], counts["duplicate"]) == (1, 1, 1)
+    assert loop.log.inbox.refused == len(bad)
     assert client.xlen(KEYS.inbox) == 0
     kinds = [type(entry.record) for entry in reader.read("0-0")]
     assert kinds.count(SpecRecord) == 1
@@ -331,7 +331,7 @@ def test_a_learner_goes_on_from_a_model_trained_on_another_log_and_the_replay_ag
         decide(client, 3, spec=spec, prefix="after")
         while stats(client).learned != 63:
             assert time.monotonic() < deadline
-    assert loop._fold.refused_warm_starts == 0
+    assert loop.fold.refused_warm_starts == 0
     assert set(verdicts(client)) == {"identical"}
     again = make(client, spec)  # a restart, from the start of the log
     settle(again)

@@ -37,7 +37,7 @@ def test_whichever_call_fails_before_or_after_its_effect_the_end_is_the_same(
             client.xadd(KEYS.log, {FIELD: encode(CheckpointRecord())})
             settle(loop)
             calls = max(calls, faulty.calls)
-            seen, counts = stats(client), loop._fold.join.counts
+            seen, counts = stats(client), loop.fold.join.counts
             assert seen.learned == counts["decisions"] == 6, (number, after)
             assert sum(counts[outcome] for outcome in ("joined", "late", "early", "orphan")) == 4, (
                 number,

@@ -136,7 +136,7 @@ def test_a_learner_that_loses_replies_leaves_nothing_behind_and_does_nothing_twi
             rewards += 5
             direct.xadd(KEYS.log, {FIELD: encode(CheckpointRecord())})
             if part == 5:
-                direct.xadd(KEYS.log, {FIELD: encode(PinRecord(loop._snapshot_id))})
+                direct.xadd(KEYS.log, {FIELD: encode(PinRecord(loop.publisher.snapshots.newest))})
             settle_through(loop)
         assert losing.count - before > 20
     settle(loop)
@@ -146,7 +146,7 @@ def test_a_learner_that_loses_replies_leaves_nothing_behind_and_does_nothing_twi
     assert sum(logged.values()) == rewards
     assert stats(direct).learned == 36
     assert not unnamed(direct)
-    pinned = loop._fold.pinned
+    pinned = loop.fold.pinned
     assert pinned in {name.decode() for name in direct.lrange(KEYS.snapshots, 0, -1)}
     assert head(direct) == pinned
     assert direct.exists(KEYS.blob(pinned))

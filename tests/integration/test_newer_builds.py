@@ -26,7 +26,7 @@ from serve_app.store.keys import Keys
 from serve_app.store.merges import partition_count, read_merge
 from serve_app.store.newer_builds import NO_MERGE, check_format
 from serve_app.store.snapshots import Head
-from serve_app.workers.partition_learner import PartitionLoop
+from serve_app.workers.learner_factory import learner_of_partition
 
 pytestmark = pytest.mark.usefixtures("hurried_learner")
 
@@ -53,7 +53,7 @@ def as_if_newer(client: redis.Redis) -> None:
 def test_a_learner_says_in_redis_and_in_the_log_by_which_version_it_folds(client):
     loop = make(client)
     settle(loop)
-    assert loop._fold.version == FOLD
+    assert loop.fold.version == FOLD
     assert client.get(KEYS.fold) == str(FOLD).encode()
     check_logs(url_of(client), [SPEC])
 
@@ -126,7 +126,7 @@ def test_a_learner_that_meets_a_newer_build_leaves_everything_as_it_is(client, c
     decide(client, 10)
     settle(loop)
     if start != "starting":
-        loop._append(CheckpointRecord())
+        loop.log.append(CheckpointRecord())
         settle(loop)
     served, learned = head(client), stats(client).learned
     if start in {"starting", "resuming"}:
@@ -205,11 +205,11 @@ def test_merges_that_an_older_build_decided_are_found(client):
     old = MergeRecord(3, [None, None], "0" * 32, PARTITIONED.model_digest)
     client.hset(first.merge, mapping={"number": 3, "record": msgspec.msgpack.encode(old)})
     assert read_merge(client, first) == old
-    loop = PartitionLoop(client, PARTITIONED, salt=SALT, partition=0, publish_interval_s=0.0)
+    loop = learner_of_partition(client, PARTITIONED, salt=SALT, partition=0, publish_interval_s=0.0)
     loop.lease.acquire()
-    loop._append(BuildRecord({"fold": str(FOLD)}))
+    loop.log.append(BuildRecord({"fold": str(FOLD)}))
     assert client.hget(first.merge, "record") == NO_MERGE
     assert read_merge(client, first) == old
-    loop._append(BuildRecord({"fold": str(FOLD)}))
+    loop.log.append(BuildRecord({"fold": str(FOLD)}))
     assert read_merge(client, first) == old
     assert partition_count(client, PARTITIONED.name) == 2

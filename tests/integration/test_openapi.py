@@ -33,6 +33,7 @@ from serve_app.settings import Settings
 from serve_app.store.keys import Keys
 from serve_app.store.stats import Stats
 from serve_app.workers.learner import LearnerLoop
+from serve_app.workers.learner_factory import learner_of_log
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -119,7 +120,7 @@ def server(tmp_path_factory) -> Iterator[Server]:
 def learner(server) -> Iterator[LearnerLoop]:
     """Learns from whatever the requests leave in the log."""
     connection = redis.Redis.from_url(server.url)
-    loop = LearnerLoop(connection, SPEC, salt=b"test salt", publish_interval_s=0.1)
+    loop = learner_of_log(connection, SPEC, salt=b"test salt", publish_interval_s=0.1)
     stop = threading.Event()
     thread = threading.Thread(target=loop.run, args=(stop,), daemon=True)
     thread.start()

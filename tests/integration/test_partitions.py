@@ -63,9 +63,9 @@ from serve_app.store.event_log import FIELD, LogWriter
 from serve_app.store.history import History
 from serve_app.store.lease import Lease
 from serve_app.store.merges import partition_count
-from serve_app.workers import partition_learner as partitions_module
+from serve_app.workers import merger
 from serve_app.workers.archiver import Archiver
-from serve_app.workers.learner import LearnerLoop
+from serve_app.workers.learner_factory import learner_of_log
 
 pytestmark = pytest.mark.usefixtures("hurried_learner")
 
@@ -101,7 +101,7 @@ def test_what_is_served_has_learned_every_log_and_the_logs_together_give_it_agai
         assert served(client).learned == learned(loops) == 20 * (part + 1)
     assert merges(client, 0) == merges(client, 1) == merges(client, 2)
     last = merges(client, 0)[-1]
-    assert [each.learned for each in last.inputs] == [loop._fold.learned for loop in loops]
+    assert [each.learned for each in last.inputs] == [loop.fold.learned for loop in loops]
     assert set(verdicts(client)) == {"identical"}
     assert len(verdicts(client)) >= 4
 
@@ -188,15 +188,15 @@ def test_any_learner_may_be_killed_between_any_two_steps(client, name):
     settle(loops, client)
     assert served(client).learned == learned(loops) == 54
     assert set(verdicts(client)) == {"identical"}
-    before = [loop._fold.learner.checkpoint() for loop in loops]
+    before = [loop.fold.learner.checkpoint() for loop in loops]
     for keys in KEYS:
         client.delete(keys.lease)
     again = make_all(client, spec)
     for loop in again:
         loop.start()
-        while loop._fold.position != loops[loop._partition]._fold.position:
+        while loop.fold.position != loops[loop.log.keys.partition].fold.position:
             loop.step()
-    assert [loop._fold.learner.checkpoint() for loop in again] == before
+    assert [loop.fold.learner.checkpoint() for loop in again] == before
 
 
 def test_a_leader_that_was_paused_decides_no_merge(client, server_url):
@@ -210,8 +210,8 @@ def test_a_leader_that_was_paused_decides_no_merge(client, server_url):
     count = len(merges(client, 0))
     loops[0].lease._renewed_at = time.monotonic()  # it still believes that it leads
     for _ in range(5):
-        loops[0]._said.clear()
-        loops[0]._served = None
+        loops[0].publisher.merger._decided = 0
+        loops[0].publisher.merger.served = None
         loops[0].attempt()
     assert len(merges(client, 0)) == count
     assert set(verdicts(client)) == {"identical"}
@@ -224,7 +224,7 @@ def test_a_merge_that_nobody_heard_of_is_not_decided_again(client):
     settle(loops, client)
     known, first = merges(client, 0)[-1], loops[0]
     other = msgspec.structs.replace(known, digest=digest(b"another"))
-    partitions_module.put_merge(client, first.lease, KEYS[0], other, b"another")
+    merger.put_merge(client, first.lease, KEYS[0], other, b"another")
     assert merges(client, 0)[-1] == known
     decide(client, 6)
     settle(loops, client)
@@ -235,7 +235,7 @@ def test_a_merge_that_nobody_heard_of_is_not_decided_again(client):
 def test_a_dead_partition_holds_up_the_others_once_and_loses_nothing(
     client, name, monkeypatch, caplog
 ):
-    monkeypatch.setattr(partitions_module, "LATE_S", 0.3)
+    monkeypatch.setattr(merger, "LATE_S", 0.3)
     spec = SPECS[name]
     loops = make_all(client, spec)
     settle(loops, client)
@@ -248,14 +248,14 @@ def test_a_dead_partition_holds_up_the_others_once_and_loses_nothing(
         while served(client).learned == before:
             for loop in alive:
                 step(loop)
-    assert alive[0]._late == {2}
+    assert alive[0].publisher.merger.late == {2}
     # after which it is not waited for
     assert caplog.text.count("goes on without partitions [2]") == 1
     # what it gave stays in
     assert merges(client, 0)[-1].inputs[2] == merges(client, 2)[-1].inputs[2]
     settle(loops, client)  # it wakes up
     assert served(client).learned == learned(loops) == 48
-    assert alive[0]._late == set()
+    assert alive[0].publisher.merger.late == set()
     assert set(verdicts(client)) == {"identical"}
 
 
@@ -280,13 +280,13 @@ def test_a_merged_model_that_is_gone_is_made_again_from_the_logs(client):
     for part in range(2):
         decide(client, 9, spec=spec, prefix=f"{part}.")
         settle(loops, client)
-    before = loops[1]._fold.learner.checkpoint()
+    before = loops[1].fold.learner.checkpoint()
     for record in merges(client, 0):
         client.delete(KEYS[0].blob(record.digest))
     again = make(client, 1, spec)
     again.start()
     again.step()
-    assert again._fold.learner.checkpoint() == before
+    assert again.fold.learner.checkpoint() == before
 
 
 # Commands
@@ -326,7 +326,7 @@ def test_pins_and_rollbacks_are_of_the_merged_model(client, name):
     assert served(client).learned == learned(loops) == 21
     stored.control(RollbackRecord("nothing", "5-5"))
     settle(loops, client)
-    assert (served(client).learned, loops[0]._fold.refused_rollbacks) == (21, 1)
+    assert (served(client).learned, loops[0].fold.refused_rollbacks) == (21, 1)
     assert set(verdicts(client)) == {"identical"}
 
 
@@ -361,7 +361,7 @@ def test_the_commands_work_as_with_one_partition_or_say_which_field_is_in_the_wa
     first = next(each.number for each in merges(client, 0) if each.inputs[1] is not None)
     # the first that took anything from the log that lacks an entry now
     assert f"merge {first}" in output
-    done, _ = command(snapshots_app, server_url, "verify", "--from", loops[0]._fold.position)
+    done, _ = command(snapshots_app, server_url, "verify", "--from", loops[0].fold.position)
     assert done.exception is not None
 
 
@@ -409,7 +409,7 @@ def test_a_log_is_not_divided_otherwise_later(client, server_url, monkeypatch):
         )
     for keys in KEYS:
         client.delete(keys.lease)
-    loop = LearnerLoop(client, changed, salt=SALT, publish_interval_s=0.0)
+    loop = learner_of_log(client, changed, salt=SALT, publish_interval_s=0.0)
     while loop.standstill.stall is None:
         step(loop)
     assert f"partitions to {COUNT}" in loop.standstill.stall.reason
@@ -486,7 +486,7 @@ async def test_a_replica_finds_the_log_of_each_event_and_serves_merged_models_on
         (await collect(async_client, Metrics("p").sample(), ["home"], {"home": COUNT})).decode()
     )
     assert samples["banditloop_learned_total"] == 20
-    assert samples["banditloop_merges_total"] == loops[0]._fold.number
+    assert samples["banditloop_merges_total"] == loops[0].fold.number
     assert samples["banditloop_late_partitions"] == 0
     assert set(await asyncio.to_thread(verdicts, client)) == {"identical"}
     await service.stop()
@@ -516,7 +516,7 @@ def test_events_left_in_any_inbox_reach_the_log_of_their_decision_once(client):
         assert sorted(names) == sorted(
             f"e{i}" for i in range(9) if partition_of(f"e{i}", COUNT) == number
         )
-    assert sum(loop._inbox.refused for loop in loops) == 1
+    assert sum(loop.log.inbox.refused for loop in loops) == 1
 
 
 def test_archived_and_trimmed_logs_give_it_all_again(client, server_url, tmp_path):
@@ -549,7 +549,7 @@ def test_archived_and_trimmed_logs_give_it_all_again(client, server_url, tmp_pat
     history = History(client, KEYS[2], archives[2])
     assert (
         sum(isinstance(e.record, DecisionRecord) for e in history.entries(START))
-        == loops[2]._fold.learned
+        == loops[2].fold.learned
     )
     environment = {"BANDITLOOP_SALT": SALT.decode(), "BANDITLOOP_ARCHIVE": str(tmp_path)}
     done = CliRunner().invoke(

@@ -47,6 +47,7 @@ from serve_app.store.snapshots import (
 )
 from serve_app.store.stats import Stats
 from serve_app.workers.learner import LearnerLoop
+from serve_app.workers.learner_factory import learner_of_log
 
 KEYS = Keys("home")
 WINDOW_S = 0.2
@@ -73,7 +74,7 @@ def eventually(condition, timeout_s: float = 20.0):
 def learning(url: str, spec: PolicySpec, **options) -> Iterator[LearnerLoop]:
     """A learner on a thread, as the service runs it."""
     connection = redis.Redis.from_url(url)
-    loop = LearnerLoop(
+    loop = learner_of_log(
         connection, spec, salt=options.pop("salt", SALT), publish_interval_s=0.02, **options
     )
     stop = threading.Event()
@@ -235,7 +236,7 @@ def test_a_spec_that_cannot_be_learned_never_enters_the_log(client):
         "home", learner=VwConfig("--cb_explore_adf --no_such_option"), exploration=EpsilonGreedy()
     )
     with pytest.raises(SpecError):
-        LearnerLoop(client, wrong, salt=SALT, publish_interval_s=1)
+        learner_of_log(client, wrong, salt=SALT, publish_interval_s=1)
     assert client.xlen(KEYS.log) == 0
 
 

@@ -32,7 +32,7 @@ from serve_app.replica.policy_service import RedisPolicyService
 from serve_app.settings import Settings
 from serve_app.store.event_log import LogReader, LogWriter
 from serve_app.store.keys import Keys
-from serve_app.workers.learner import LearnerLoop
+from serve_app.workers.learner_factory import learner_of_log
 
 ACL = Path(__file__).parents[2] / "deploy" / "valkey.acl"
 KEYS = Keys("home")
@@ -109,7 +109,7 @@ async def the_whole_loop(url: str) -> None:
     service = RedisPolicyService(
         SPEC, client, LogWriter(client), salt=SALT, replica="r", follow_interval_s=0.01
     )
-    loop = LearnerLoop(blocking, SPEC, salt=SALT, publish_interval_s=0.01)
+    loop = learner_of_log(blocking, SPEC, salt=SALT, publish_interval_s=0.01)
     service.start()
     try:
         await asyncio.to_thread(loop.start)
@@ -329,7 +329,7 @@ async def test_a_redis_that_cannot_be_used_is_reported_without_its_password(port
     )
     service.start()
     blocking = redis.Redis.from_url(url, socket_timeout=1, retry=None)
-    loop = LearnerLoop(blocking, SPEC, salt=SALT, publish_interval_s=1)
+    loop = learner_of_log(blocking, SPEC, salt=SALT, publish_interval_s=1)
     stop = threading.Event()
     learner = asyncio.create_task(asyncio.to_thread(loop.run, stop))
     with pytest.raises(LogUnavailableError) as refused:

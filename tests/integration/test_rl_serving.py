@@ -55,7 +55,7 @@ def test_what_is_served_is_the_network_that_the_log_names(client):
     assert first != untaught
     decide(client, 10, spec=SPEC, prefix="f")
     settle(loop)
-    assert loop._fold.join.counts["joined"] == 7
+    assert loop.fold.join.counts["joined"] == 7
     assert head(client) == first, "rewards teach it nothing, so there is nothing to publish"
     bad = encode_network(network(2), 70).replace(
         network(2).arrays["own"], np.full((4, 4), np.nan, "<f4").tobytes()
@@ -63,7 +63,7 @@ def test_what_is_served_is_the_network_that_the_log_names(client):
     warm_start(client, bad)
     settle(loop)
     assert head(client) == first
-    assert loop._fold.refused_warm_starts == 1
+    assert loop.fold.refused_warm_starts == 1
     warm_start(client, encode_network(network(3), 70))
     settle(loop)
     assert head(client) != first
@@ -76,8 +76,8 @@ def test_what_is_served_is_the_network_that_the_log_names(client):
         if hasattr(entry.record, "pmf")
     )
     policy = load_policy(SPEC, published.snapshot)
-    assert policy.pmf(*featurise_record(SPEC, loop._fold.catalogue, record)).min() >= 0.1 / 3
+    assert policy.pmf(*featurise_record(SPEC, loop.fold.catalogue, record)).min() >= 0.1 / 3
     again = make(client, SPEC)
     settle(again)
     assert head(client) == stored.find(head(client))[0]
-    assert again._fold.snapshot().payload == encode_network(network(3), 70)
+    assert again.fold.snapshot().payload == encode_network(network(3), 70)

@@ -29,8 +29,9 @@ from serve_app.cli.main import app
 from serve_app.replica import learning_watch as learning
 from serve_app.store.event_log import FIELD, LogReader
 from serve_app.store.progress import Progress
-from serve_app.workers import standstill
+from serve_app.workers import publisher, standstill
 from serve_app.workers.learner import LearnerLoop
+from serve_app.workers.learner_factory import learner_of_log
 
 pytestmark = [pytest.mark.usefixtures("hurried_learner"), pytest.mark.timeout(120)]
 
@@ -167,7 +168,7 @@ def test_a_damaged_blob_is_read_from_the_archive_where_there_is_one(client, tmp_
     client.set(KEYS.blob(CATALOGUE.digest), b"junk")
     LogReader(client, KEYS).append(CatalogueRecord(CATALOGUE.digest))
     settle(loop)
-    assert loop._fold.catalogue.digest == CATALOGUE.digest
+    assert loop.fold.catalogue.digest == CATALOGUE.digest
 
 
 @pytest.mark.parametrize(
@@ -184,7 +185,7 @@ def test_whatever_a_snapshot_fails_of_the_process_stays_and_goes_on_when_it_can(
         raise error
 
     with monkeypatch.context() as patch:
-        patch.setattr(LearnerLoop, "_publishable", fails)
+        patch.setattr(publisher, "published_of", fails)
         said = stand(loop, client, attempts=3)
         assert type(error).__name__ in said.stall.reason
     settle(loop)
@@ -266,7 +267,7 @@ def test_a_learner_that_stands_still_stays_and_tries_ever_more_seldom(
     finally:
         stop.set()
         thread.join(10)
-        loop._client.close()
+        loop.log.client.close()
     assert [round(each, 3) for each in pauses[:4]] == pytest.approx(
         [0.01, 0.02, 0.04, 0.08], abs=0.005
     )
@@ -287,7 +288,7 @@ class Learns:
 
     def __init__(self, server: Server, spec) -> None:
         self._client = server.client()
-        self.loop = LearnerLoop(self._client, spec, salt=SALT, publish_interval_s=0.02)
+        self.loop = learner_of_log(self._client, spec, salt=SALT, publish_interval_s=0.02)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self.loop.run, args=(self._stop,))
 

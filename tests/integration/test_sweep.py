@@ -71,15 +71,15 @@ def test_catalogues_that_nothing_refers_to_go_once_they_are_archived_and_verify_
         time.sleep(0.025)
         settle(loop)
     names = [each.digest for each in versions]
-    assert loop._sweep.sweep(loop._fold) == []  # the archive has none of it yet
+    assert loop._sweep.sweep(loop.fold) == []  # the archive has none of it yet
     assert not expiring(client, names)
     archived(client, tmp_path)
     kept = {p.catalogue for _, p in StoredPolicy(client, "home").snapshots()}
-    gone = loop._sweep.sweep(loop._fold)
+    gone = loop._sweep.sweep(loop.fold)
     assert expiring(client, names) == set(names) - kept == set(gone) & set(names)
     assert len(set(names) - kept) >= 5
     assert names[-1] in kept
-    assert loop._sweep.sweep(loop._fold) == []  # what is going already is not told again
+    assert loop._sweep.sweep(loop.fold) == []  # what is going already is not told again
 
     for name in expiring(client, names):
         client.delete(KEYS.blob(name))  # its time is over
@@ -111,16 +111,16 @@ def test_what_an_open_decision_refers_to_stays_and_an_old_catalogue_put_again_la
             loop.lease.acquire()
             loop.attempt()
     archived(client, tmp_path)
-    loop._sweep.sweep(loop._fold)
+    loop._sweep.sweep(loop.fold)
     assert expiring(client, [old.digest, older.digest]) == {older.digest}
     replace(client, older)
     for _ in range(3):
         loop.lease.acquire()
         loop.attempt()
-    loop._sweep.sweep(loop._fold)
+    loop._sweep.sweep(loop.fold)
     assert not expiring(client, [older.digest])
     client.expire(KEYS.blob(older.digest), 500)  # as if it were found unneeded in the moment before
-    loop._sweep.sweep(loop._fold)
+    loop._sweep.sweep(loop.fold)
     assert not expiring(client, [older.digest])
 
 
@@ -134,14 +134,14 @@ def test_a_trained_model_goes_once_it_is_archived_and_what_nothing_archives_stay
     client.set(KEYS.blob(name), model.encoded)
     LogReader(client, KEYS).append(WarmStartRecord(name))
     settle(loop)
-    assert without._sweep._named(loop._fold)[0]
+    assert without._sweep._named(loop.fold)[0]
     archived(client, tmp_path)
     loop.lease.release()
     settle(without)
-    assert without._sweep.sweep(without._fold) == []
+    assert without._sweep.sweep(without.fold) == []
     without.lease.release()
     settle(loop)
-    assert name in loop._sweep.sweep(loop._fold)
+    assert name in loop._sweep.sweep(loop.fold)
     assert SPEC.digest not in expiring(client, [SPEC.digest])
 
 
@@ -154,7 +154,7 @@ def test_a_damaged_copy_in_the_archive_is_none(client, tmp_path):
     archived(client, tmp_path)
     (tmp_path / "home" / "_blobs" / catalogue(0).digest).write_bytes(b"junk")
     loop._sweep._due = 0.0
-    loop._sweep.sweep_if_due(loop._fold)  # says so, and does not stop the learner
+    loop._sweep.sweep_if_due(loop.fold)  # says so, and does not stop the learner
     assert not expiring(client, [catalogue(0).digest])
 
 
@@ -172,7 +172,7 @@ def test_what_an_earlier_build_left_behind_goes(client, tmp_path):
     for each in left:
         client.set(KEYS.blob(digest(each)), each)
     client.set(KEYS.blob(digest(b"{}")), b"{}")
-    assert set(loop._sweep.sweep(loop._fold)) == {digest(each) for each in left}
+    assert set(loop._sweep.sweep(loop.fold)) == {digest(each) for each in left}
     assert not expiring(client, [checkpoint.digest, checkpoint.snapshot_id, digest(b"{}")])
     assert set(verdicts(client)) == {"identical"}
 

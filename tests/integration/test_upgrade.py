@@ -32,7 +32,7 @@ from serve_app.store.history import History, LogPast
 from serve_app.store.keys import Keys, partitions
 from serve_app.workers.actors import logs_of
 from serve_app.workers.archiver import Archiver
-from serve_app.workers.partition_learner import make_loop
+from serve_app.workers.learner_factory import learner_of_service
 
 ROUNDS = 12
 
@@ -83,7 +83,7 @@ def opened(tmp_path_factory) -> Iterator[Opened]:
         check_logs(url, specs)
         given = [(spec.name, spec.partitions) for spec in specs]
         loops = [
-            make_loop(settings, spec, number, None, 1)
+            learner_of_service(settings, spec, number, None, 1)
             for spec in specs
             for number in range(spec.partitions)
         ]

@@ -22,6 +22,7 @@ from serve_app.store.keys import Keys
 from serve_app.store.snapshots import Head
 from serve_app.store.stats import Stats
 from serve_app.workers.learner import LearnerLoop
+from serve_app.workers.learner_factory import learner_of_log
 
 SALT = b"salt of these tests"
 KEYS = Keys("home")
@@ -44,7 +45,7 @@ SPECS = {
 
 
 def make(client: redis.Redis, spec: PolicySpec = SPEC, **options) -> LearnerLoop:
-    return LearnerLoop(
+    return learner_of_log(
         client, spec, salt=SALT, publish_interval_s=0.0, checkpoint_interval_s=3600, **options
     )
 
@@ -65,18 +66,19 @@ def settle(loop: LearnerLoop, *, lead: bool = True, at_least: int = 3) -> None:
 
 def quiet(loop: LearnerLoop) -> bool:
     """Whether the log is read, every window closed, the inbox moved, and all of it published."""
-    observer = blocking_client(url_of(loop._client))
+    observer = blocking_client(url_of(loop.log.client))
     with observer:
         newest, raw = observer.xrevrange(KEYS.log, count=1), observer.get(KEYS.stats)
         return bool(
             raw
-            and newest[0][0].decode() == loop._fold.position
-            and loop._fold.join.oldest_open() is None
+            and newest[0][0].decode() == loop.fold.position
+            and loop.fold.join.oldest_open() is None
             and not observer.xlen(KEYS.inbox)
             and not loop._taken
-            and msgspec.msgpack.decode(raw, type=Stats).snapshot_id == loop._snapshot_id
-            and loop._published is not None
-            and loop._published[0] == loop._fold.changes
+            and msgspec.msgpack.decode(raw, type=Stats).snapshot_id
+            == loop.publisher.snapshots.newest
+            and loop.publisher.served is not None
+            and loop.publisher.served[0] == loop.fold.changes
         )
 
 

@@ -25,7 +25,8 @@ from serve_app.store.event_log import LogReader
 from serve_app.store.history import History
 from serve_app.store.keys import partitions
 from serve_app.store.snapshots import Published
-from serve_app.workers.partition_learner import PartitionLoop
+from serve_app.workers.learner import LearnerLoop
+from serve_app.workers.learner_factory import learner_of_partition
 
 SALT = b"salt of these tests"
 WINDOW_S = 0.02
@@ -52,8 +53,8 @@ SPECS = {
 }
 
 
-def make(client: redis.Redis, partition: int, spec: PolicySpec = SPEC, **options) -> PartitionLoop:
-    return PartitionLoop(
+def make(client: redis.Redis, partition: int, spec: PolicySpec = SPEC, **options) -> LearnerLoop:
+    return learner_of_partition(
         client,
         spec,
         salt=SALT,
@@ -65,11 +66,11 @@ def make(client: redis.Redis, partition: int, spec: PolicySpec = SPEC, **options
     )
 
 
-def make_all(client: redis.Redis, spec: PolicySpec = SPEC) -> list[PartitionLoop]:
+def make_all(client: redis.Redis, spec: PolicySpec = SPEC) -> list[LearnerLoop]:
     return [make(client, partition, spec) for partition in range(spec.partitions)]
 
 
-def step(loop: PartitionLoop) -> None:
+def step(loop: LearnerLoop) -> None:
     """What ``run`` does once, in this thread."""
     try:
         loop.lease.acquire()
@@ -78,9 +79,7 @@ def step(loop: PartitionLoop) -> None:
     loop.attempt()
 
 
-def settle(
-    loops: Sequence[PartitionLoop], observer: redis.Redis, *, timeout_s: float = 30.0
-) -> None:
+def settle(loops: Sequence[LearnerLoop], observer: redis.Redis, *, timeout_s: float = 30.0) -> None:
     """Step them in turn until nothing is left to do: all logs read, all windows closed, all of it merged and served."""
     deadline, rounds = time.monotonic() + timeout_s, 0
     while rounds < 3 or not quiet(loops, observer):
@@ -90,11 +89,11 @@ def settle(
             step(loop)
 
 
-def quiet(loops: Sequence[PartitionLoop], observer: redis.Redis) -> bool:
+def quiet(loops: Sequence[LearnerLoop], observer: redis.Redis) -> bool:
     first = loops[0]
     for loop in loops:
-        newest = observer.xrevrange(loop._keys.log, count=1)
-        fold = loop._fold
+        newest = observer.xrevrange(loop.log.keys.log, count=1)
+        fold = loop.fold
         if (
             not newest
             or newest[0][0].decode() != fold.position
@@ -105,14 +104,18 @@ def quiet(loops: Sequence[PartitionLoop], observer: redis.Redis) -> bool:
             fold.untold
             or fold.cut
             or loop._taken
-            or fold.number != first._fold.number
+            or fold.number != first.fold.number
             or fold.rollback
         ):
             return False
-        if observer.xlen(loop._keys.inbox):
+        if observer.xlen(loop.log.keys.inbox):
             return False
     stored = StoredPolicy(observer, "home")
-    return first._to_publish is None and first._served is not None and stored.head() is not None
+    return (
+        first.publisher.merger.to_publish is None
+        and first.publisher.merger.served is not None
+        and stored.head() is not None
+    )
 
 
 def decide(client: redis.Redis, count: int, *, spec: PolicySpec = SPEC, prefix: str = "e") -> None:
@@ -168,5 +171,5 @@ def served(client: redis.Redis) -> Published:
     return stored.find(stored.head())[1]
 
 
-def learned(loops: Iterable[PartitionLoop]) -> int:
-    return sum(loop._fold.learned for loop in loops)
+def learned(loops: Iterable[LearnerLoop]) -> int:
+    return sum(loop.fold.learned for loop in loops)

@@ -1,0 +1,72 @@
+"""What a leader declares in its log before it does anything else: build, spec, catalogue, artifact."""
+
+from dataclasses import dataclass
+
+from bandits.errors import SpecError
+from bandits.log.codec import digest
+from bandits.log.records import (
+    ArtifactRecord,
+    BuildRecord,
+    CatalogueRecord,
+    LogRecord,
+    SpecRecord,
+)
+from policies.blend import make_learner
+from policies.catalogue import Catalogue
+from policies.fold.fold import Fold
+from policies.spec import PolicySpec
+from serve_app.host.build import this_build
+from serve_app.store.event_log import LogReader
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """What this process was deployed with.
+
+    ``artifact`` is the version whose sources serve, ``catalogue`` the one that came with it.
+
+    Raises:
+        SpecError: the spec cannot be learned. It is refused before the log names it.
+    """
+
+    spec: PolicySpec
+    salt: bytes
+    artifact: str | None = None
+    catalogue: Catalogue | None = None
+
+    def __post_init__(self) -> None:
+        make_learner(self.spec, salt=self.salt)
+
+    def changes(self, fold: Fold) -> list[LogRecord]:
+        """Return the entries that say where this deployment differs from what the log says.
+
+        Raises:
+            SpecError: the log is in another number of partitions, which cannot change.
+        """
+        if fold.spec is not None and fold.spec.partitions != self.spec.partitions:
+            count = fold.spec.partitions
+            raise SpecError(
+                f"the log of {self.spec.name} is in {count} partitions and stays so: set partitions"
+                f" to {count}, or begin a policy of another name",
+                "partitions",
+            )
+
+        records: list[LogRecord] = []
+        if fold.build != this_build():
+            records.append(BuildRecord(this_build()))
+        salt_id = digest(self.salt)
+        if (fold.spec_id, fold.salt_id) != (self.spec.digest, salt_id):
+            records.append(SpecRecord(self.spec.digest, salt_id))
+
+        # An artifact brings its catalogue; without one, the catalogue is the log's own affair.
+        if self.artifact is not None and fold.artifact != self.artifact:
+            if self.catalogue is not None:
+                records.append(CatalogueRecord(self.catalogue.digest))
+            records.append(ArtifactRecord(self.artifact))
+        return records
+
+    def put_blobs(self, reader: LogReader) -> None:
+        """Store the blobs that the log names and this process can give."""
+        reader.put_blob(self.spec.digest, self.spec.encoded)
+        if self.catalogue is not None:
+            reader.put_blob(self.catalogue.digest, self.catalogue.encoded)

@@ -1,0 +1,197 @@
+"""Putting a learner together: of a policy in one log, of one of its partitions, or as the service runs it."""
+
+from collections.abc import Sequence
+
+from policies.archive.archive import ArchiveReader, archive_folder
+from policies.artifacts.source_artifact import Artifact
+from policies.catalogue import Catalogue
+from policies.fold.fold import Fold
+from policies.fold.partition import PartitionFold
+from policies.spec import PolicySpec
+from serve_app.settings import Settings
+from serve_app.store.clients import Redis, blocking_client
+from serve_app.store.history import History
+from serve_app.store.inbox import PartitionInbox
+from serve_app.store.keys import Keys, partitions
+from serve_app.store.merges import MergedModels
+from serve_app.workers.declaration import Declaration
+from serve_app.workers.learner import CHECKPOINT_S, LearnerLoop, OnCheckpoint, OnRefused
+from serve_app.workers.learner_log import LearnerLog
+from serve_app.workers.merge_publisher import MergePublisher
+from serve_app.workers.merger import PolicyLogs
+from serve_app.workers.publisher import SnapshotPublisher
+
+MERGE_S = 1.0
+STATS_S = 0.25
+
+
+def learner_of_log(
+    client: Redis,
+    spec: PolicySpec,
+    *,
+    salt: bytes,
+    publish_interval_s: float,
+    artifact: str | None = None,
+    catalogue: Catalogue | None = None,
+    checkpoint_interval_s: float = CHECKPOINT_S,
+    archive: ArchiveReader | None = None,
+    generation: int = 0,
+) -> LearnerLoop[Fold]:
+    """Make the learner of a policy that has one log.
+
+    Args:
+        client: this process's own connection.
+        spec: the policy.
+        salt: the secret that draws are hashed with.
+        publish_interval_s: least time between two snapshots, in seconds.
+        artifact: the version whose sources serve.
+        catalogue: the one that came with the artifact.
+        checkpoint_interval_s: least time between two checkpoints, in seconds.
+        archive: where the log goes on behind the stream, if it is archived.
+        generation: that of the deployment; see lease.py.
+
+    Raises:
+        SpecError: the spec cannot be learned.
+    """
+    declaration = Declaration(spec, salt, artifact, catalogue)
+    log = LearnerLog(client, Keys(spec.name), archive=archive, generation=generation)
+
+    def make_fold(on_checkpoint: OnCheckpoint, on_refused: OnRefused) -> Fold:
+        return Fold(
+            log.history.blob,
+            salt=salt,
+            past=log.past,
+            on_checkpoint=on_checkpoint,
+            on_refused=on_refused,
+        )
+
+    publisher = SnapshotPublisher(log, interval_s=publish_interval_s)
+    return LearnerLoop(
+        log, declaration, make_fold, publisher, checkpoint_interval_s=checkpoint_interval_s
+    )
+
+
+def learner_of_partition(
+    client: Redis,
+    spec: PolicySpec,
+    *,
+    salt: bytes,
+    partition: int,
+    publish_interval_s: float = STATS_S,
+    merge_interval_s: float = MERGE_S,
+    artifact: str | None = None,
+    catalogue: Catalogue | None = None,
+    checkpoint_interval_s: float = CHECKPOINT_S,
+    archives: Sequence[ArchiveReader] | None = None,
+    generation: int = 0,
+) -> LearnerLoop[PartitionFold]:
+    """Make the learner of one partition of several.
+
+    Args:
+        client: this process's own connection.
+        spec: the policy.
+        salt: the secret that draws are hashed with.
+        partition: which one, from 0.
+        publish_interval_s: time between two writes of the counts, in seconds.
+        merge_interval_s: least time between two merges, in seconds.
+        artifact: the version whose sources serve.
+        catalogue: the one that came with the artifact.
+        checkpoint_interval_s: least time between two checkpoints, in seconds.
+        archives: the archive of every partition, if the logs are archived.
+        generation: that of the deployment; see lease.py.
+
+    Raises:
+        SpecError: the spec cannot be learned, or not in partitions.
+    """
+    spec.learner.check_mergeable()
+    declaration = Declaration(spec, salt, artifact, catalogue)
+
+    keys = partitions(spec.name, spec.partitions)
+    archive_of: Sequence[ArchiveReader | None] = archives or [None] * spec.partitions
+    histories = [
+        History(client, each, archive) for each, archive in zip(keys, archive_of, strict=True)
+    ]
+    logs = PolicyLogs(keys, histories, MergedModels(client, keys[0], histories, salt=salt))
+    log = LearnerLog(
+        client,
+        keys[partition],
+        archive=archive_of[partition],
+        inbox=PartitionInbox(client, keys, partition),
+        generation=generation,
+    )
+    publisher = MergePublisher(
+        log,
+        logs,
+        declaration,
+        merge_interval_s=merge_interval_s,
+        stats_interval_s=publish_interval_s,
+    )
+
+    def make_fold(on_checkpoint: OnCheckpoint, on_refused: OnRefused) -> PartitionFold:
+        return PartitionFold(
+            log.history.blob,
+            salt=salt,
+            partition=partition,
+            merged=logs.merged,
+            past=log.past,
+            on_checkpoint=on_checkpoint,
+            on_refused=on_refused,
+            on_merge=publisher.adopted,
+        )
+
+    return LearnerLoop(
+        log, declaration, make_fold, publisher, checkpoint_interval_s=checkpoint_interval_s
+    )
+
+
+def learner_of_service(
+    settings: Settings,
+    spec: PolicySpec,
+    partition: int,
+    trained: Artifact | None,
+    generation: int = 0,
+) -> LearnerLoop[Fold] | LearnerLoop[PartitionFold]:
+    """Make the learner of a policy, or of one of its partitions, as the service runs it.
+
+    Args:
+        settings: of the service.
+        spec: the policy.
+        partition: which one, from 0; 0 where there is one log.
+        trained: the artifact whose sources serve, if the spec names one.
+        generation: that of the deployment; see lease.py.
+    """
+    root, count = settings.archive_root(), spec.partitions
+    folders = [archive_folder(spec.name, number, count) for number in range(count)] if root else []
+    archives = [ArchiveReader(root, folder) for folder in folders]
+
+    client = blocking_client(str(settings.redis_url))
+    salt = settings.secret()
+    artifact = trained.version if trained else None
+    catalogue = Catalogue.of(trained.catalogue) if trained else None
+    publish_interval_s = settings.publish_interval_ms / 1000
+
+    if count == 1:
+        return learner_of_log(
+            client,
+            spec,
+            salt=salt,
+            publish_interval_s=publish_interval_s,
+            artifact=artifact,
+            catalogue=catalogue,
+            checkpoint_interval_s=settings.checkpoint_interval_s,
+            archive=archives[0] if archives else None,
+            generation=generation,
+        )
+    return learner_of_partition(
+        client,
+        spec,
+        salt=salt,
+        partition=partition,
+        publish_interval_s=publish_interval_s,
+        merge_interval_s=settings.merge_interval_ms / 1000,
+        artifact=artifact,
+        catalogue=catalogue,
+        checkpoint_interval_s=settings.checkpoint_interval_s,
+        archives=archives,
+        generation=generation,
+    )
