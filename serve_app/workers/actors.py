@@ -2,7 +2,7 @@
 
 They are plain actors of Ray, not deployments: Ray starts one that died again by itself, on any node
 that is left, whatever has become of Serve's controller, and such a process need not import Serve,
-which is most of a replica's start. One small deployment, the keeper, says which there are.
+which is most of a replica's start. One small deployment, the keeper, knows which there are to be.
 """
 
 import asyncio
@@ -33,8 +33,8 @@ PING_S = 10.0
 
 log = logging.getLogger("banditloop.background")
 
-Process = tuple["type[WorkerActor]", tuple[Any, ...]]
-"""The kind of a background process, and what it is made with."""
+WorkerKind = tuple["type[WorkerActor]", tuple[Any, ...]]
+"""The class of a worker, and the arguments that it is made with."""
 
 
 class WorkerActor:
@@ -51,7 +51,12 @@ class WorkerActor:
         self._threads: list[threading.Thread] = []
 
     def run(self, target: Callable[[threading.Event], None], name: str) -> None:
-        """Start a thread."""
+        """Start a thread.
+
+        Args:
+            target: what it runs, until the event is set.
+            name: the thread's, for the log.
+        """
 
         def work() -> None:
             try:
@@ -65,7 +70,7 @@ class WorkerActor:
         self._threads[-1].start()
 
     async def ping(self) -> None:
-        """Nothing, from a process that has started and is up to date."""
+        """Return once this process has started and is up to date."""
 
     async def stop(self) -> None:
         """End every thread between two steps.
@@ -78,7 +83,7 @@ class WorkerActor:
 
 
 class LearnerActor(WorkerActor):
-    """One policy's learner, or that of one of its partitions, leading or standing by."""
+    """The learner of one policy, or of one of its partitions, leading or standing by."""
 
     def __init__(
         self, settings: Settings, spec: PolicySpec, partition: int, generation: int
@@ -89,13 +94,13 @@ class LearnerActor(WorkerActor):
         self.run(self._learn, f"learner-{spec.name}")
 
     def _learn(self, stop: threading.Event) -> None:
-        loop = self._loop(stop)
+        loop = self._make_loop(stop)
         if loop is not None:
             loop.lease.caught_up = self._caught_up
             loop.run(stop)
 
-    def _loop(self, stop: threading.Event) -> "LearnerLoop[Any] | None":
-        """The learner; None if it was told to stop before there was one.
+    def _make_loop(self, stop: threading.Event) -> "LearnerLoop[Any] | None":
+        """Make the learner; None if this process was told to stop before there was one.
 
         What it needs may be missing for a while (an artifact, say): to try that again costs less
         than another process.
@@ -119,22 +124,25 @@ class LearnerActor(WorkerActor):
         return None
 
     async def ping(self) -> None:
-        """Nothing, once this learner has read the log to its end, or after PING_S."""
+        """Return once this learner has read the log to its end, or after PING_S."""
         await asyncio.to_thread(self._caught_up.wait, PING_S)
 
 
 class ArchiverActor(WorkerActor):
-    """Archives and trims every policy's logs, one thread each. Several may run: see archiver.py.
-
-    ``policies``: name and number of partitions of each.
-    """
+    """The archiver of all policies, one thread for each log. Several may run: see archiver.py."""
 
     def __init__(self, settings: Settings, policies: Sequence[tuple[str, int]]) -> None:
-        from serve_app.workers import archiver  # noqa: PLC0415
+        """Start to archive.
+
+        Args:
+            settings: of the service.
+            policies: each policy's name and number of partitions.
+        """
+        from serve_app.workers.archiver import Archiver  # noqa: PLC0415 - pyarrow takes 30 MB
 
         super().__init__(settings)
         for policy, partition, partitions in logs_of(policies):
-            loop = archiver.Archiver(
+            archiver = Archiver(
                 blocking_client(str(settings.redis_url)),
                 policy,
                 settings.archive_root(),
@@ -143,39 +151,53 @@ class ArchiverActor(WorkerActor):
                 partition=partition,
                 partitions=partitions,
             )
-            self.run(loop.run, f"archiver-{policy}.{partition}")
+            self.run(archiver.run, f"archiver-{policy}.{partition}")
 
 
 def logs_of(policies: Sequence[tuple[str, int]]) -> Iterator[tuple[str, int, int]]:
-    """Policy, partition and number of partitions of each log."""
+    """Yield each log's policy, partition and number of partitions."""
     for policy, partitions in policies:
         for partition in range(partitions):
             yield policy, partition, partitions
 
 
-def processes(
+def worker_kinds(
     settings: Settings, specs: Sequence[PolicySpec], generation: int
-) -> dict[str, Process]:
-    """By name: every policy's learners, then the archiver."""
-    wanted: dict[str, Process] = {}
+) -> dict[str, WorkerKind]:
+    """Return the workers that a deployment is to have, by name: all learners, then the archiver.
+
+    Args:
+        settings: of the service.
+        specs: its policies.
+        generation: that of the deployment, which ends each name.
+    """
+    kinds: dict[str, WorkerKind] = {}
     for spec in specs:
         for partition in range(spec.partitions):
             policy = spec.name if spec.partitions == 1 else f"{spec.name}.{partition}"
             for number in range(1 + spec.learner.standbys):
-                wanted[f"learner-{policy}-{number}.{generation}"] = (
+                kinds[f"learner-{policy}-{number}.{generation}"] = (
                     LearnerActor,
                     (settings, spec, partition, generation),
                 )
+
     if settings.archive_root():
         policies = [(spec.name, spec.partitions) for spec in specs]
-        wanted[f"archiver.{generation}"] = ArchiverActor, (settings, policies)
-    return wanted
+        kinds[f"archiver.{generation}"] = ArchiverActor, (settings, policies)
+    return kinds
 
 
-def start(
+def start_worker(
     settings: Settings, name: str, kind: type[WorkerActor], arguments: tuple[Any, ...]
 ) -> Any:
-    """The actor of this name, which is started unless there is one."""
+    """Return the actor of this name; it is started unless there is one.
+
+    Args:
+        settings: of the service; they say how many cores a learner takes.
+        name: the actor's name.
+        kind: its class.
+        arguments: what that is made with.
+    """
     options = {
         "namespace": NAMESPACE,
         "lifetime": "detached",
@@ -188,7 +210,15 @@ def start(
 
 
 def start_learners(settings: Settings, specs: Sequence[PolicySpec], generation: int) -> None:
-    """Those of a deployment that is yet to come, whose keeper will find them: they start while Serve does."""
-    for name, (kind, arguments) in processes(settings, specs, generation).items():
+    """Start the learners of a deployment that is yet to come: its keeper will find them.
+
+    They start while Serve does.
+
+    Args:
+        settings: of the service.
+        specs: its policies.
+        generation: that of the deployment.
+    """
+    for name, (kind, arguments) in worker_kinds(settings, specs, generation).items():
         if kind is LearnerActor:
-            start(settings, name, kind, arguments)
+            start_worker(settings, name, kind, arguments)

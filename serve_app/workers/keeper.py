@@ -1,4 +1,4 @@
-"""Keeping the background processes alive."""
+"""Keeping the workers alive."""
 
 import asyncio
 import logging
@@ -12,16 +12,16 @@ from policies.spec import PolicySpec
 from serve_app.host.json_logs import configure_logging
 from serve_app.host.loopback import keep_replica_on_loopback
 from serve_app.settings import Settings
-from serve_app.workers.actors import NAMESPACE, PING_S, STOP_S, processes, start
+from serve_app.workers.actors import NAMESPACE, PING_S, STOP_S, start_worker, worker_kinds
 
 log = logging.getLogger("banditloop.background")
 
 
 class Keeper:
-    """The deployment that says which background processes there are, and ends them with the application.
+    """The deployment that says which workers there are, and ends them with the application.
 
-    Their names carry the ``generation``, which grows with every deployment: a keeper that is
-    started again finds them, one of a new deployment starts its own while the old ones still run,
+    Their names end with the ``generation``, which grows with every deployment: a keeper that is
+    started again finds them; one of a new deployment starts its own while the old ones still run,
     and ends what is left of those.
     """
 
@@ -30,19 +30,21 @@ class Keeper:
         keep_replica_on_loopback()
         self._settings = settings
         self._generation = generation
-        self._wanted = processes(settings, specs, generation)
-        self._actors = {name: self._start(name) for name in self._wanted}
+        self._kinds = worker_kinds(settings, specs, generation)
+        self._actors = {name: self._start(name) for name in self._kinds}
 
     def _start(self, name: str) -> Any:
-        return start(self._settings, name, *self._wanted[name])
+        return start_worker(self._settings, name, *self._kinds[name])
 
     async def check_health(self) -> None:
-        """Called by Serve, first before it ends an older keeper.
+        """Look after every worker; Serve calls this, first before it ends an older keeper.
 
-        A process that Ray does not start again, for its constructor failed, is tried anew.
+        A worker that Ray does not start again, for its constructor failed, is tried anew.
         """
-        await asyncio.gather(*(self._check(name) for name in self._wanted))
-        older, newer = self._others()
+        await asyncio.gather(*(self._check(name) for name in self._kinds))
+
+        # While a later deployment begins, it is for that one to end what is older.
+        older, newer = self._other_generations()
         for name in [] if newer else older:
             log.warning("ending %s, which an earlier deployment has left", name)
             await _end(ray.get_actor(name, NAMESPACE))
@@ -53,17 +55,18 @@ class Keeper:
         except TimeoutError:
             log.warning("%s has not started yet", name)
         except ActorDiedError as error:
-            if not self._others()[1]:
+            if not self._other_generations()[1]:
                 log.error("%s does not start: %s", name, error)  # noqa: TRY400 - its own trace is in the message
                 self._actors[name] = self._start(name)
         except RayActorError:
             log.warning("%s has died: Ray is starting it again", name)
 
-    def _others(self) -> tuple[list[str], list[str]]:
-        """Processes of earlier and of later generations."""
-        found = ray.util.list_named_actors(all_namespaces=True)
+    def _other_generations(self) -> tuple[list[str], list[str]]:
+        """Return the names of the workers of earlier deployments, and those of later ones."""
         names = [
-            each["name"] for each in found if each["namespace"] == NAMESPACE and "." in each["name"]
+            actor["name"]
+            for actor in ray.util.list_named_actors(all_namespaces=True)
+            if actor["namespace"] == NAMESPACE and "." in actor["name"]
         ]
         generations = {name: int(name.rpartition(".")[2]) for name in names}
         return (
@@ -72,11 +75,12 @@ class Keeper:
         )
 
     async def __del__(self) -> None:
-        """The application ends, or another version of it has begun."""
+        """End the workers: the application ends, or another version of it has begun."""
         await asyncio.gather(*(_end(actor) for actor in self._actors.values()))
 
 
 async def _end(actor: Any) -> None:
+    """Stop a worker, or kill one that does not stop."""
     try:
         await asyncio.wait_for(actor.stop.remote(), STOP_S)
     except (RayActorError, TimeoutError):

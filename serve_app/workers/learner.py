@@ -115,7 +115,7 @@ class LearnerLoop(Generic[FoldT]):
                 self.start()
                 self._started = True
             self.step()
-            self.standstill.gets_on(self.fold.position)
+            self.standstill.record_step(self.fold.position)
         except LeaseLostError:
             log.warning("another learner leads policy %s now: standing by", self.log.keys.policy)
             self._declared_under = None
@@ -147,14 +147,14 @@ class LearnerLoop(Generic[FoldT]):
             self._started = False
             return RETRY_S
 
-        self.standstill.stands(error, self.fold.position)
+        self.standstill.record_failure(error, self.fold.position)
         self._started = False
         return 0.0
 
     def _stand(self, left_s: float) -> float:
         """While learning stands still, say so, and let no event wait in the inbox."""
         if self.lease.token is not None:
-            self.standstill.say(self.fold.position)
+            self.standstill.write_progress(self.fold.position)
             self.log.inbox.move(self.lease)
         return min(left_s, STAND_S)
 
@@ -172,7 +172,7 @@ class LearnerLoop(Generic[FoldT]):
             for entries in batched(self.log.history.entries(self.fold.position), CATCH_UP):
                 self._apply(entries)
                 with contextlib.suppress(LeaseLostError):
-                    self.standstill.say(self.fold.position)
+                    self.standstill.write_progress(self.fold.position)
 
     def _resume(self) -> None:
         """Take up the newest checkpoint, if there is one and it can be used."""
@@ -214,7 +214,7 @@ class LearnerLoop(Generic[FoldT]):
             self._taken.clear()
             return
 
-        self.standstill.say(self.fold.position)
+        self.standstill.write_progress(self.fold.position)
         if has_declared:
             self._lead(idle=not entries)
         elif not entries:
@@ -250,7 +250,7 @@ class LearnerLoop(Generic[FoldT]):
 
     def _fresh_fold(self) -> FoldT:
         self._torn = False
-        fold = self._make_fold(self._on_checkpoint, self.standstill.refused)
+        fold = self._make_fold(self._on_checkpoint, self.standstill.record_refusal)
         self.publisher.attach(fold)
         return fold
 

@@ -1,7 +1,4 @@
-"""A learner that cannot go on stays, says where and why, and tries again at a bounded pace.
-
-It says what it refuses.
-"""
+"""A learner that cannot go on stays, writes where and why, and tries again at a bounded pace."""
 
 import logging
 import time
@@ -19,10 +16,11 @@ from serve_app.store.lease import Command, Lease
 from serve_app.store.progress import KEPT_REFUSALS, Progress, Stall
 
 PACE_S, MAX_PACE_S = 0.5, 30.0
-"""Until the next attempt: twice as long each time that the same fails."""
+"""Time until the next attempt: twice as long each time that the same fails."""
 SAY_S = 1.0
+"""How often the leader writes its progress."""
 WORK = "work after"
-"""The kind of what fails, and is no entry: what is made, stored and published of the model."""
+"""The kind of a failure that is no entry's: the model is made, stored and published after an entry."""
 AGAIN_S = 120.0
 """What fails again within this time after it was got over has not gone away."""
 
@@ -30,99 +28,117 @@ log = logging.getLogger("banditloop.learner")
 
 
 class Standstill:
-    """What one learner says of its progress.
+    """What one learner writes of its progress.
 
-    ``stall``: where it stands still now; None when it gets on.
+    ``stall`` is where it stands still now; None while it gets on.
     """
 
     def __init__(self, keys: Keys, lease: Lease, reader: LogReader) -> None:
+        """Write under ``lease``, on the clock of the log that ``reader`` reads."""
         self.stall: Stall | None = None
         self._keys, self._lease, self._reader = keys, lease, reader
-        self._retry_at = self._said_at = self._over_at = 0.0
-        self._before: Stall | None = None
+        self._retry_at = self._written_at = self._over_at = 0.0
+        self._overcome: Stall | None = None
         self._refused: deque[Refusal] = deque(maxlen=KEPT_REFUSALS)
 
     def wait_s(self) -> float:
-        """How long until the next attempt is due."""
+        """Return how many seconds are left until the next attempt is due."""
         return max(0.0, self._retry_at - time.monotonic()) if self.stall is not None else 0.0
 
-    def stands(self, error: Exception, position: str) -> None:
-        """Something went wrong; ``position``: of the fold, if it was no entry."""
+    def record_failure(self, error: Exception, position: str) -> None:
+        """Stand still.
+
+        Args:
+            error: what went wrong. A StalledError names its entry.
+            position: where the fold is, for an error that is no entry's.
+        """
         kind, reason = WORK, f"{type(error).__name__}: {error}"
         if isinstance(error, StalledError):
             position, kind, reason = error.position, error.kind, error.reason
         elif isinstance(error, BanditloopError):
             reason = error.message
-        known = self.stall
-        if (
-            known is None
-            and self._before is not None
-            and time.monotonic() - self._over_at < AGAIN_S
-        ):
-            known = self._before
-        if known is not None and (known.position, known.kind) == (position, kind):
-            self.stall = Stall(position, kind, reason, known.since_ms, known.attempts + 1)
+
+        # The attempts go on being counted where it stood still a moment ago.
+        before = self.stall
+        if before is None and time.monotonic() - self._over_at < AGAIN_S:
+            before = self._overcome
+        if before is not None and (before.position, before.kind) == (position, kind):
+            self.stall = Stall(position, kind, reason, before.since_ms, before.attempts + 1)
         else:
             self.stall = Stall(position, kind, reason, round(time.time() * 1000))
-        pace_s = min(PACE_S * 2 ** min(self.stall.attempts - 1, 20), MAX_PACE_S)
-        self._retry_at, self._said_at = time.monotonic() + pace_s, 0.0
-        told = log.error if self.stall.attempts == 1 else log.warning
-        told(
+
+        attempts = self.stall.attempts
+        pace_s = min(PACE_S * 2 ** min(attempts - 1, 20), MAX_PACE_S)
+        self._retry_at, self._written_at = time.monotonic() + pace_s, 0.0
+        log.log(
+            logging.ERROR if attempts == 1 else logging.WARNING,
             "learning of policy %s stands still at the %s %s: %s. The model serves on; attempt"
             " %d, the next in %g s",
             self._keys.policy,
             kind,
             position,
             reason,
-            self.stall.attempts,
+            attempts,
             pace_s,
-            exc_info=error if self.stall.attempts == 1 else None,
+            exc_info=error if attempts == 1 else None,
         )
 
-    def gets_on(self, position: str) -> None:
-        """A step was taken, up to a position: what it stood still at is behind it, or not yet reached again."""
+    def record_step(self, position: str) -> None:
+        """Get on, if the step that was taken leads past the place of the standstill.
+
+        Args:
+            position: where the fold is now; it may not have reached that place again yet.
+        """
         if self.stall is not None and has_reached(position, self.stall.position):
             log.warning(
                 "learning of policy %s goes on past %s", self._keys.policy, self.stall.position
             )
-            self._before, self._over_at = self.stall, time.monotonic()
-            self.stall, self._said_at = None, 0.0
+            self._overcome, self._over_at = self.stall, time.monotonic()
+            self.stall, self._written_at = None, 0.0
 
-    def refused(self, refusal: Refusal) -> None:
-        """The fold has refused an entry: it is said under the lease."""
+    def record_refusal(self, refusal: Refusal) -> None:
+        """Note an entry that the fold has refused, to be written under the lease."""
         log.warning("the %s at %s is refused: %s", refusal.kind, refusal.position, refusal.reason)
         self._refused.append(refusal)
 
-    def say(self, position: str) -> None:
-        """Once in SAY_S, and what was refused at once, if this process leads.
+    def write_progress(self, position: str) -> None:
+        """Write how far the fold is, once in SAY_S, and refusals at once; a standby writes nothing.
+
+        Args:
+            position: where the fold is.
 
         Raises:
-            LeaseLostError, RedisError: it does not, or it is not known.
+            LeaseLostError: another learner leads.
+            RedisError: it is not known whether it was written.
         """
-        due = time.monotonic() - self._said_at >= SAY_S
+        due = time.monotonic() - self._written_at >= SAY_S
         if self._lease.token is None or not (due or self._refused):
             return
+
+        # The fold that met the entry is torn: what counts is that all before it is applied.
         if self.stall is not None and self.stall.kind != WORK:
             position = position_before(self.stall.position)
         progress = Progress(position, self._reader.now_ms(), self.stall)
         commands: list[Command] = [("SET", self._keys.progress, msgspec.msgpack.encode(progress))]
-        pending = list(self._refused)
-        for each in pending:
-            encoded = msgspec.msgpack.encode(each)
+
+        # A refusal is written once, also by a leader that folds it again.
+        pending = [msgspec.msgpack.encode(refusal) for refusal in self._refused]
+        for encoded in pending:
             commands += [
                 ("LREM", self._keys.refusals, 0, encoded),
                 ("LPUSH", self._keys.refusals, encoded),
             ]
         if pending:
             commands.append(("LTRIM", self._keys.refusals, 0, KEPT_REFUSALS - 1))
+
         self._lease.guarded(commands)
         for _ in pending:
             self._refused.popleft()
-        self._said_at = time.monotonic()
+        self._written_at = time.monotonic()
 
 
 def redis_error_behind(error: BaseException | None) -> BaseException | None:
-    """Redis's error that led to this one."""
+    """Return the error of Redis that led to this one; None if none did."""
     while error is not None and not isinstance(error, REDIS_ERRORS):
         error = error.__cause__
     return error

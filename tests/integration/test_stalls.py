@@ -246,13 +246,13 @@ def test_a_learner_that_stands_still_stays_and_tries_ever_more_seldom(
 ):
     """Not 28 processes a minute: one thread, which lives, and pauses that double up to the longest."""
     pauses = []
-    plain = standstill.Standstill.stands
+    original = standstill.Standstill.record_failure
 
-    def stands(self, error, position):
-        plain(self, error, position)
+    def record_failure(self, error, position):
+        original(self, error, position)
         pauses.append(self.wait_s())
 
-    monkeypatch.setattr(standstill.Standstill, "stands", stands)
+    monkeypatch.setattr(standstill.Standstill, "record_failure", record_failure)
     loop = make(redis.Redis.from_url(server_url))
     LogReader(client, KEYS).append(CatalogueRecord("0" * 32))
     stop = threading.Event()

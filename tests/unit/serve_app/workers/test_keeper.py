@@ -36,8 +36,8 @@ def started(monkeypatch) -> list[str]:
         names.append(name)
         return SimpleNamespace(name=name)
 
-    monkeypatch.setattr(actors, "start", start)
-    monkeypatch.setattr(keeping, "start", start)
+    monkeypatch.setattr(actors, "start_worker", start)
+    monkeypatch.setattr(keeping, "start_worker", start)
     monkeypatch.setattr(keeping, "keep_replica_on_loopback", lambda: None)
     return names
 
