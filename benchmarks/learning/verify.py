@@ -40,7 +40,7 @@ from bandits.vw.config import VwConfig
 from policies.catalogue import Catalogue, Item
 from policies.spec import PolicySpec
 from serve_app.admin.stored_policy import StoredPolicy
-from serve_app.admin.verification import Work, verify_policy
+from serve_app.admin.verification import LogAddress, verify_policy
 from serve_app.host.build import this_build
 from serve_app.store.event_log import FIELD
 from serve_app.store.keys import Keys
@@ -120,10 +120,10 @@ def learn(client: "redis.Redis", spec: PolicySpec, catalogue: Catalogue, count: 
 
 def rate(client: "redis.Redis", url: str, spec: PolicySpec, jobs: int) -> tuple[float, int, int]:
     """Interactions a second, how many snapshots were the same, and of how many."""
-    work = Work(url, spec.name, "", SALT)
+    address = LogAddress(url, spec.name, "", SALT)
     served, _ = StoredPolicy(client, spec.name).served()
     began = time.perf_counter()
-    results, learned = verify_policy(work, served, jobs=jobs, progress=lambda _: None)
+    results, learned = verify_policy(address, served, jobs=jobs, progress=lambda _: None)
     seconds = time.perf_counter() - began
     return learned / seconds, sum(each.verdict == "identical" for each in results), len(results)
 

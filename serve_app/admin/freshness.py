@@ -12,7 +12,7 @@ from serve_app.store.keys import Keys
 
 
 def read_all(client: Redis, keys: Keys) -> Iterable[LogEntry]:
-    """The whole log, in order, a thousand entries at a time."""
+    """Yield the whole log in order, read a thousand entries at a time."""
     reader, position = LogReader(client, keys), START
     while entries := reader.read(position):
         yield from entries
@@ -22,20 +22,31 @@ def read_all(client: Redis, keys: Keys) -> Iterable[LogEntry]:
 def freshness_ms(
     client: Redis, keys: Keys, entries: Iterable[LogEntry], window_ms: int
 ) -> list[float]:
-    """Per decision, milliseconds from its window's end until every replica served a model that had learned it.
+    """Return each decision's lag, in milliseconds.
 
-    All times are of the Redis clock. Decisions that no replica has caught up with yet are left out.
+    It runs from the end of the decision's window until every replica served a model that had learned
+    it, on the clock of Redis. A decision that some replica has not caught up with yet is left out.
+
+    Args:
+        client: a connection.
+        keys: those of the policy's one log.
+        entries: the log.
+        window_ms: the policy's join window, in milliseconds.
     """
+    # For each replica, when it began to serve which position.
     loads: dict[bytes, tuple[list[int], list[int]]] = {}
     raw: Any = client.xrange(keys.loads)
     for entry_id, fields in raw:
         positions, times = loads.setdefault(fields[b"replica"], ([], []))
         positions.append(int(fields[b"position"].partition(b"-")[0]))
         times.append(int(entry_id.partition(b"-")[0]))
+
     lags = []
     for entry in entries:
         if not isinstance(entry.record, DecisionRecord) or entry.record.holdout:
             continue
+
+        # The first model of a replica that is past the window's end counts.
         learnable = entry.time_ms + window_ms
         served = []
         for positions, times in loads.values():

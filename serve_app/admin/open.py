@@ -19,7 +19,18 @@ from serve_app.store.reachable import no_redis
 def opened(
     policy: str | None, redis_url: str | None, data_dir: Path | None
 ) -> Iterator[tuple[StoredPolicy, Settings]]:
-    """What a service keeps of one policy, whether it runs or not."""
+    """Open what a service keeps of one policy, whether it runs or not.
+
+    Args:
+        policy: the policy's name; None: the only one there is.
+        redis_url: the Redis that keeps it; None: that of the environment or of ``data_dir``.
+        data_dir: the service's data directory; None: that of the environment.
+
+    Raises:
+        StartupError: the Redis does not answer.
+        UnknownPolicyError: there is no such policy.
+        NewerBuildError: a newer build folds its log.
+    """
     settings = Settings.with_options(redis_url=redis_url, data_dir=data_dir)
     with any_redis(settings) as url:
         settings = settings.model_copy(update={"redis_url": url})

@@ -1,4 +1,7 @@
-"""What became of an entry that a command has appended to the log: that, not how far the log was read, is success."""
+"""What became of an entry that a command has appended to the log.
+
+That is what success means, not how far the log was read.
+"""
 
 import time
 
@@ -10,7 +13,13 @@ POLL_S = 0.05
 
 
 def has_become(stored: StoredPolicy, at: str, kind: str, *, within_s: float) -> bool:
-    """Wait until a learner has done what the entry ``at``, of this kind, says; False when none has read it in time.
+    """Wait until a learner has done what an entry says; return False if none has read it in time.
+
+    Args:
+        stored: the policy.
+        at: the entry's position.
+        kind: its kind.
+        within_s: how long to wait, in seconds.
 
     Raises:
         RefusedError: it was refused, with the reason.
@@ -18,25 +27,31 @@ def has_become(stored: StoredPolicy, at: str, kind: str, *, within_s: float) -> 
     """
     deadline = time.monotonic() + within_s
     while True:
-        # before the refusals, which are told before how far the log was read
+        # Asked before the refusals, which a learner writes before how far it has read.
         read = _is_read(stored, at, kind)
         for refused in stored.refusals():
             if (refused.position, refused.kind) == (at, kind):
                 raise RefusedError(f"the {kind} at {at} was refused: {refused.reason}", kind)
+
         progress = stored.progress()
         stall = None if progress is None else progress.stall
         if not read and stall is not None and has_reached(at, stall.position):
             raise StalledError(stall.position, stall.kind, stall.reason)
+
         if read or time.monotonic() >= deadline:
             return read
         time.sleep(POLL_S)
 
 
 def is_pinned(stored: StoredPolicy, name: str) -> None:
-    """Demand that a snapshot is served, as the pin that was read says.
+    """Demand that a pinned snapshot is served.
+
+    Args:
+        stored: the policy, whose learner has read the pin.
+        name: the snapshot's id.
 
     Raises:
-        RefusedError: another is; with the reason.
+        RefusedError: another is served; with the reason.
     """
     stats, head = stored.stats(), stored.head()
     if stats is None or stats.pinned != name:
@@ -50,7 +65,7 @@ def is_pinned(stored: StoredPolicy, name: str) -> None:
 
 
 def _is_read(stored: StoredPolicy, at: str, kind: str) -> bool:
-    # said in the log of partition 0, done by the next merge
+    # With several partitions a rollback is an entry of partition 0, and done by the next merge.
     if stored.partitions > 1 and kind == "rollback":
         head = stored.head()
         return head is not None and is_after(stored.find(head)[1].position, at)

@@ -1,4 +1,4 @@
-"""Refusing what replicas and learners would stumble over, while it can still be said in one line."""
+"""What is checked before a start, while everything that is wrong can still be said in one line."""
 
 import contextlib
 from collections.abc import Sequence
@@ -30,13 +30,17 @@ from serve_app.store.reachable import demand_redis
 
 
 def demand_all(settings: Settings, specs: Sequence[PolicySpec], address: str | None = None) -> None:
-    """Try everything.
+    """Try everything that a service needs: of this machine, of others, and of its specs.
 
-    ``address``: of the Ray cluster that is to serve, if it is not one of the service's own.
+    Args:
+        settings: of the service.
+        specs: the policies to serve.
+        address: that of the Ray cluster which is to serve; None: the service starts its own.
 
     Raises:
         BanditloopError: it names what is missing and what to do.
     """
+    # The front: on a cluster it is not this machine's affair.
     if address is None:
         refuse_open_doors(settings)
         demand_port(settings.host, settings.port)
@@ -45,31 +49,40 @@ def demand_all(settings: Settings, specs: Sequence[PolicySpec], address: str | N
         demand_cluster(address, settings.redis_timeout_s)
     if settings.redis_url is not None:
         demand_redis(settings.redis_url, settings.redis_timeout_s)
+
     validate(settings, specs)
+
+    # What is kept on this machine. Last, because folders and the salt are made.
     demand_folder(settings.data_dir, "data_dir", "--data-dir")
     check_format(settings.data_dir)
     if settings.redis_url is None:
         demand_folder(settings.data_dir / "valkey", "data_dir", "--data-dir")
         with alone(settings.data_dir / "valkey"):
             pass
+
     demand_salt(settings)
     if settings.archive_root():
         demand_archive(settings.archive_root())
 
 
 def validate(settings: Settings, specs: Sequence[PolicySpec]) -> None:
-    """Read and build once what every process will.
+    """Read and build once what every process of the service will.
+
+    Args:
+        settings: of the service.
+        specs: the policies to serve.
 
     Raises:
-        SpecError, ArtifactError, StartupError, ArchiveError: which names the field or file.
+        SpecError, ArtifactError, StartupError, ArchiveError: it names the field or file.
     """
     if settings.keys_file is not None:
         read_keys(settings.keys_file)
     names = [spec.name for spec in specs]
     if len(set(names)) != len(names):
         raise SpecError(f"two specs share a name: {sorted(names)}", "name")
+
     for spec in specs:
-        # one made in Python is held to what a file is: its name becomes part of keys
+        # A spec made in Python is held to what a file is: its name becomes part of keys.
         admit(decode_spec(spec.encoded))
         make_learner(spec, salt=b"validation")
         if spec.partitions > 1:
@@ -85,23 +98,29 @@ def validate(settings: Settings, specs: Sequence[PolicySpec]) -> None:
 
 
 def check_logs(url: str, specs: Sequence[PolicySpec]) -> None:
-    """Refuse a log of a newer build, and to divide one otherwise than it is: rewards would miss their decisions.
+    """Refuse a log that a newer build folds, and one in another number of partitions than its spec says.
 
-    A Redis that does not answer is not asked: replicas and learners wait for it.
+    With another number rewards would miss their decisions. A Redis that does not answer is not
+    asked: replicas and learners wait for it.
+
+    Args:
+        url: the Redis.
+        specs: the policies to serve.
 
     Raises:
-        NewerBuildError, SpecError: which names the policy.
+        NewerBuildError, SpecError: it names the policy.
     """
     with contextlib.suppress(*FAILURES), contextlib.closing(blocking_client(url)) as client:
         for spec in specs:
             for keys in partitions(spec.name, spec.partitions):
                 check_fold(client, keys)
+
+            # A policy that has a snapshot has begun: how its log is divided is settled.
             begun = client.exists(Keys(spec.name).head)
             count = partition_count(client, spec.name) if begun else spec.partitions
             if count != spec.partitions:
                 raise SpecError(
                     f"the log of {spec.name} is in {count} partitions and stays so: set"
-                    f" partitions to {count}, or begin"
-                    " a policy of another name",
+                    f" partitions to {count}, or begin a policy of another name",
                     "partitions",
                 )

@@ -22,10 +22,11 @@ from serve_app.store.progress import Progress, decode_progress, decode_refusals
 from serve_app.store.snapshots import Head, Published, decode_published
 from serve_app.store.stats import Stats
 
-ATTEMPTS, SAID_S = 3, 600
-# Once, however often it is asked. KEYS: log, memory. ARGV: record, seconds to remember its
-# position.
-SAY_ONCE = """
+ATTEMPTS = 3
+REMEMBERED_S = 600
+# Appends an entry once, however often it is asked. KEYS: log, memory. ARGV: record, seconds to
+# remember its position.
+APPEND_ONCE = """
 local known = redis.call('GET', KEYS[2])
 if known then return known end
 local entry = redis.call('XADD', KEYS[1], '*', 'r', ARGV[1])
@@ -35,13 +36,17 @@ return entry
 
 
 def policies(client: Redis) -> list[str]:
-    """Names of the policies that have a log here."""
+    """Return the names of the policies that have a log here."""
     names: Any = client.scan_iter(match="bl:{*.0}:log", count=1000)
     return sorted(name.decode().removeprefix("bl:{").removesuffix(".0}:log") for name in names)
 
 
 def the_policy(client: Redis, name: str | None) -> str:
-    """The policy of this name, or the only one there is.
+    """Return the name of the policy that is meant.
+
+    Args:
+        client: a connection.
+        name: what was asked for; None: the only one there is.
 
     Raises:
         UnknownPolicyError: there is none, or there are several and none was named.
@@ -49,18 +54,19 @@ def the_policy(client: Redis, name: str | None) -> str:
     known = policies(client)
     if name is None and len(known) == 1:
         return known[0]
+
     if name not in known:
-        said = (
+        problem = (
             "several policies: name one"
             if name is None and known
             else f"no policy {name!r} has a log here"
         )
-        raise UnknownPolicyError(f"{said}; there are {known}", "policy")
+        raise UnknownPolicyError(f"{problem}; there are {known}", "policy")
     return name
 
 
 class StoredPolicy:
-    """One policy's snapshots and log; of one with several partitions, the log of partition 0."""
+    """One policy's snapshots and log; for a policy in several partitions, the log of partition 0."""
 
     def __init__(self, client: Redis, policy: str, archive: ArchiveReader | None = None) -> None:
         self.keys = Keys(policy)
@@ -71,25 +77,30 @@ class StoredPolicy:
         self._client = client
 
     def snapshots(self) -> list[tuple[str, Published | None]]:
-        """Every snapshot that is listed, oldest first, those of checkpoints too; None if it is gone or corrupt."""
-        found = [(name, self._published(name)) for name in self._named()]
-        # or superseded in the meantime: then it is not listed
-        if any(published is None for _, published in found):
-            named = self._named()
-            found = [
-                (name, published or self._published(name))
-                for name, published in found
-                if published or name in named
-            ]
-        return sorted(found, key=lambda each: log_order(each[1].position) if each[1] else (0, 0))
+        """Return every snapshot that is listed, oldest first, those of checkpoints too.
 
-    def _named(self) -> set[str]:
+        A snapshot is None if it is gone or corrupt.
+        """
+        snapshots = [(name, self._published(name)) for name in self._snapshot_ids()]
+
+        # One that is gone may have been superseded since the list was read: then it is not listed.
+        if any(published is None for _, published in snapshots):
+            listed = self._snapshot_ids()
+            snapshots = [
+                (name, published or self._published(name))
+                for name, published in snapshots
+                if published or name in listed
+            ]
+        return sorted(
+            snapshots, key=lambda pair: log_order(pair[1].position) if pair[1] else (0, 0)
+        )
+
+    def _snapshot_ids(self) -> set[str]:
         raw: Any = self._client.lrange(self.keys.snapshots, 0, -1)
-        known = {name.decode() for name in raw} | {
-            each.snapshot_id for each in self.checkpoints.list()
-        }
-        # of a partition's checkpoint that came before its learner had published
-        return known - {""}
+        names = {name.decode() for name in raw}
+        names |= {checkpoint.snapshot_id for checkpoint in self.checkpoints.list()}
+        # A partition's checkpoint may have come before its learner had published.
+        return names - {""}
 
     def _published(self, snapshot_id: str) -> Published | None:
         data: Any = self._client.get(self.keys.blob(snapshot_id))
@@ -99,7 +110,7 @@ class StoredPolicy:
             return None
 
     def find(self, snapshot_id: str) -> tuple[str, Published]:
-        """The snapshot whose id begins so.
+        """Return the snapshot whose id begins with ``snapshot_id``, and its whole id.
 
         Raises:
             SnapshotError: none does, several do, or it is corrupt.
@@ -122,61 +133,63 @@ class StoredPolicy:
         return name, published
 
     def head(self) -> str | None:
-        """Id of the snapshot that is to be served."""
+        """Return the id of the snapshot that is to be served; None before the first."""
         raw: Any = self._client.get(self.keys.head)
         return None if raw is None else msgspec.msgpack.decode(raw, type=Head).snapshot_id
 
     def progress(self) -> Progress | None:
-        """How far the learner says that it is, and whether it stands still."""
+        """Return how far the learner says that it is, and whether it stands still."""
         raw: Any = self._client.get(self.keys.progress)
         return decode_progress(raw)
 
     def refusals(self) -> list[Refusal]:
-        """The entries that were refused last, newest first."""
+        """Return the entries that were refused last, newest first."""
         raw: Any = self._client.lrange(self.keys.refusals, 0, -1)
         return decode_refusals(raw)
 
     def stats(self) -> Stats | None:
-        """What the learner has counted."""
+        """Return what the learner has counted; None before it has."""
         raw: Any = self._client.get(self.keys.stats)
         return None if raw is None else msgspec.msgpack.decode(raw, type=Stats)
 
     def checkpoint_at(self, position: str) -> StoredCheckpoint:
-        """The stored checkpoint at exactly this position.
+        """Return the stored checkpoint at exactly this position.
 
         Raises:
             SnapshotError: there is none.
         """
-        known = {stored.position: stored for stored in self.checkpoints.list()}
-        if position not in known:
+        stored = {checkpoint.position: checkpoint for checkpoint in self.checkpoints.list()}
+        if position not in stored:
             raise SnapshotError(
-                f"no checkpoint is stored at {position}: there are {sorted(known)}", "from"
+                f"no checkpoint is stored at {position}: there are {sorted(stored)}", "from"
             )
-        return known[position]
+        return stored[position]
 
     def control(self, record: PinRecord | RollbackRecord | WarmStartRecord) -> str:
         """Append a pin, a rollback or a warm start to the log, once, though an answer may be lost.
 
-        Its position.
+        Returns:
+            The entry's position.
 
         Raises:
             RedisError: not known to be in the log.
         """
-        memory, left = self.keys.said(uuid.uuid4().hex), ATTEMPTS
+        memory, attempts_left = self.keys.appended(uuid.uuid4().hex), ATTEMPTS
         while True:
-            left -= 1
+            attempts_left -= 1
             try:
                 entry: Any = self._client.eval(
-                    SAY_ONCE, 2, self.keys.log, memory, encode(record), SAID_S
+                    APPEND_ONCE, 2, self.keys.log, memory, encode(record), REMEMBERED_S
                 )
                 return str(entry.decode())
             except LOST_ANSWERS:
-                if not left:
+                if not attempts_left:
                     raise
 
     def served(self) -> tuple[list[ServedSnapshot], list[str]]:
-        """The snapshots as a verification wants them, and the ids of those that are corrupt."""
-        good, corrupt = [], []
+        """Return the snapshots as a verification wants them, and the ids of those that are corrupt."""
+        good: list[ServedSnapshot] = []
+        corrupt: list[str] = []
         for name, published in self.snapshots():
             if published is None:
                 corrupt.append(name)

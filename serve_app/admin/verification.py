@@ -1,8 +1,8 @@
 """A verification of one policy's whole log, on several cores: each folds from one checkpoint to another.
 
-A part proves that folding from its first checkpoint gives its snapshots and the bytes of its last
-checkpoint. The first part starts from nothing; so all parts together prove what one fold of the
-whole log would.
+A segment proves that folding from its first checkpoint gives its snapshots and the bytes of its last
+checkpoint. The first segment starts from nothing; so all segments together prove what one fold of
+the whole log would.
 """
 
 import contextlib
@@ -31,16 +31,19 @@ from serve_app.store.history import History
 from serve_app.store.keys import partitions
 
 POLL_S = 0.1
-Progress = Callable[[int], None]
+OnLearned = Callable[[int], None]
+"""Told, as a verification goes on, how many interactions were learned so far."""
+Verdicts = tuple[list[Verified], int]
+"""What was verified, and how many interactions were learned."""
 
 _learned: Any = None
 
 
 class Segment(msgspec.Struct, frozen=True):
-    """From one checkpoint (None: the start of the log) to another (None: the last snapshot).
+    """A stretch of the log, from one checkpoint (None: the start) to another (None: the last snapshot).
 
-    ``proven``: the bytes of the checkpoints that the parts before this one prove, the newest first;
-    this part starts from the first of them. They are taken along because a learner that runs
+    ``proven`` are the bytes of the checkpoints that the segments before this one prove, the newest
+    first; this one starts from the first of them. They are taken along because a learner that runs
     forgets old checkpoints meanwhile.
     """
 
@@ -50,8 +53,8 @@ class Segment(msgspec.Struct, frozen=True):
     proven: list[bytes] = []
 
 
-class Work(msgspec.Struct, frozen=True):
-    """Where the log is, for a process that verifies a part of it."""
+class LogAddress(msgspec.Struct, frozen=True):
+    """Where a policy's log is, for a process that verifies a segment of it."""
 
     url: str
     policy: str
@@ -59,87 +62,118 @@ class Work(msgspec.Struct, frozen=True):
     salt: bytes
 
     def open(self) -> StoredPolicy:
-        """A connection of this process's own."""
+        """Open the log with a connection of this process's own."""
         client = blocking_client(self.url)
         return StoredPolicy(
             client, self.policy, ArchiveReader(self.archive, self.policy) if self.archive else None
         )
 
     def histories(self, count: int) -> list[History]:
-        """The log of each of ``count`` partitions."""
+        """Open the log of each of ``count`` partitions."""
         client = blocking_client(self.url)
         folders = [archive_folder(self.policy, number, count) for number in range(count)]
         archives = [
             ArchiveReader(self.archive, folder) if self.archive else None for folder in folders
         ]
         return [
-            History(client, *each)
-            for each in zip(partitions(self.policy, count), archives, strict=True)
+            History(client, keys, archive)
+            for keys, archive in zip(partitions(self.policy, count), archives, strict=True)
         ]
 
 
 class ProvenPast:
-    """The log behind a part, for rollbacks: it relies on no checkpoint but the proven ones."""
+    """The log behind a segment, for rollbacks: it relies on no checkpoint but the proven ones."""
 
     def __init__(self, stored: StoredPolicy, proven: Sequence[FoldState]) -> None:
         self.entries = stored.history.entries
         self._proven = proven
 
     def checkpoint(self, position: str) -> FoldState | None:
-        """The newest proven checkpoint at or before a position."""
-        return next((each for each in self._proven if has_reached(position, each.position)), None)
+        """Return the newest proven checkpoint at or before a position."""
+        return next(
+            (state for state in self._proven if has_reached(position, state.position)), None
+        )
 
 
 def verify_policy(
-    work: Work,
+    address: LogAddress,
     served: Sequence[ServedSnapshot],
     *,
     start: StoredCheckpoint | None = None,
     jobs: int = 1,
-    progress: Progress,
-) -> tuple[list[Verified], int]:
-    """Every snapshot past ``start`` compared with the replay, oldest first.
+    progress: OnLearned,
+) -> Verdicts:
+    """Compare every snapshot past ``start`` with the replay of the log.
 
-    And how many interactions were learned.
+    Across builds only one process can be used: a checkpoint's bytes are those of the build that made
+    it. The logs of several partitions are folded together, by one process, from the start.
 
-    ``jobs``: processes. Across builds only one can be used: a checkpoint's bytes are those of the
-    build that made it. Of several partitions all logs are folded together, by one process, from the
-    start.
+    Args:
+        address: where the log is.
+        served: the snapshots to compare.
+        start: the checkpoint to begin from; None: the start of the log.
+        jobs: how many processes to use.
+        progress: told how many interactions were learned so far.
+
+    Returns:
+        The verdict on each snapshot, oldest first, and how many interactions were learned.
 
     Raises:
         SnapshotError: ``start`` is given, and there are several partitions.
     """
-    stored = work.open()
+    stored = address.open()
     if stored.partitions > 1:
         if start is not None:
             raise SnapshotError(
                 "a policy with several partitions is verified from the start", "from"
             )
-        return _verify_together(work, stored.partitions, served, progress)
+        return _verify_partitions(address, stored.partitions, served, progress)
+
     first = [(start, stored.checkpoints.load(start))] if start is not None else []
-    known = [
-        each for each in reversed(stored.checkpoints.list()) if start is None or _after(each, start)
+    checkpoints = [
+        checkpoint
+        for checkpoint in reversed(stored.checkpoints.list())
+        if start is None or _is_after(checkpoint, start)
     ]
-    if jobs == 1 or not known or any(each.build != this_build() for each in served):
-        return _verify_part(work, _parts(first, [])[0], served, progress)
+    is_one_build = all(snapshot.build == this_build() for snapshot in served)
+    if jobs == 1 or not checkpoints or not is_one_build:
+        return _verify_segment(address, _segments(first, [])[0], served, progress)
+
     cuts = []
-    for each in split(known, 0 if start is None else start.learned, jobs):
-        with contextlib.suppress(SnapshotError):  # forgotten in this moment: one part less
-            cuts.append((each, stored.checkpoints.load(each)))
-    parts = _parts(first, cuts)
+    for checkpoint in split(checkpoints, 0 if start is None else start.learned, jobs):
+        # One that the learner forgets in this moment: one segment less.
+        with contextlib.suppress(SnapshotError):
+            cuts.append((checkpoint, stored.checkpoints.load(checkpoint)))
+    return _verify_in_processes(address, _segments(first, cuts), served, jobs, progress)
+
+
+def _verify_in_processes(
+    address: LogAddress,
+    segments: list[Segment],
+    served: Sequence[ServedSnapshot],
+    jobs: int,
+    progress: OnLearned,
+) -> Verdicts:
+    """Verify segments side by side, the first in this process."""
     context = multiprocessing.get_context("spawn")
-    counts = context.Array("q", len(parts))
+    counts = context.Array("q", len(segments))
     with ProcessPoolExecutor(jobs - 1, context, _begin, (counts,)) as pool:
         done = threading.Event()
         watch = threading.Thread(target=_watch, args=(counts, progress, done), daemon=True)
         watch.start()
-        others = [pool.submit(_in_process, work, part, list(served)) for part in parts[1:]]
+
+        others = [
+            pool.submit(_verify_counted, address, segment, list(served)) for segment in segments[1:]
+        ]
         _begin(counts)
-        own = _in_process(work, parts[0], served)  # meanwhile the other processes start
-        results = [own, *(each.result() for each in others)]
+        own = _verify_counted(address, segments[0], served)  # meanwhile the other processes start
+        results = [own, *(other.result() for other in others)]
+
         done.set()
         watch.join()
-    return [each for found, _ in results for each in found], sum(learned for _, learned in results)
+
+    verified = [verdict for verdicts, _ in results for verdict in verdicts]
+    return verified, sum(learned for _, learned in results)
 
 
 @contextlib.contextmanager
@@ -154,97 +188,99 @@ def seldom_collecting() -> Iterator[None]:
 
 
 @seldom_collecting()
-def _verify_together(
-    work: Work, count: int, served: Sequence[ServedSnapshot], progress: Progress
-) -> tuple[list[Verified], int]:
-    histories = work.histories(count)
-    # partition 0 first: what its merges name is in the others by then
+def _verify_partitions(
+    address: LogAddress, count: int, served: Sequence[ServedSnapshot], progress: OnLearned
+) -> Verdicts:
+    histories = address.histories(count)
+    # Partition 0 first: what its merges name is in the others by then.
     ends = [history.end() for history in histories]
-    together = Together(histories, salt=work.salt, ends=ends)
-    found = list(verify_together(together, served, build=this_build(), progress=progress))
-    return found, sum(fold.learned for fold in together.folds)
+    folds = Together(histories, salt=address.salt, ends=ends)
+    verified = list(verify_together(folds, served, build=this_build(), progress=progress))
+    return verified, sum(fold.learned for fold in folds.folds)
 
 
-def split(known: Sequence[StoredCheckpoint], learned: int, jobs: int) -> list[StoredCheckpoint]:
-    """Where to cut for parts of about the same number of interactions.
+def split(
+    checkpoints: Sequence[StoredCheckpoint], learned: int, jobs: int
+) -> list[StoredCheckpoint]:
+    """Return where to cut the log for segments of about the same number of interactions.
 
-    ``known`` is oldest first.
+    Args:
+        checkpoints: where it can be cut, oldest first.
+        learned: how many interactions were learned where the first segment begins.
+        jobs: how many segments there are to be.
     """
-    share = max(1, (known[-1].learned - learned) // jobs)
+    share = max(1, (checkpoints[-1].learned - learned) // jobs)
     cuts: list[StoredCheckpoint] = []
-    for each in known:
-        if len(cuts) < jobs - 1 and each.learned - learned >= share * (len(cuts) + 1):
-            cuts.append(each)
+    for checkpoint in checkpoints:
+        if len(cuts) < jobs - 1 and checkpoint.learned - learned >= share * (len(cuts) + 1):
+            cuts.append(checkpoint)
     return cuts
 
 
-def _parts(
+def _segments(
     first: list[tuple[StoredCheckpoint, bytes]], cuts: list[tuple[StoredCheckpoint, bytes]]
 ) -> list[Segment]:
+    """Return the segments between cuts, each cut with the bytes of its checkpoint."""
     edges = [*([None] if not first else []), *first, *cuts]
-    parts = []
+    segments = []
     for number, edge in enumerate(edges):
-        proven = [data for each in edges[: number + 1] if each is not None for data in each[1:]]
+        proven = [earlier[1] for earlier in edges[: number + 1] if earlier is not None]
         following = edges[number + 1] if number + 1 < len(edges) else None
-        parts.append(
-            Segment(
-                number, edge[0] if edge else None, following[0] if following else None, proven[::-1]
-            )
-        )
-    return parts
+        start = edge[0] if edge else None
+        end = following[0] if following else None
+        segments.append(Segment(number, start, end, proven[::-1]))
+    return segments
 
 
 @seldom_collecting()
-def _verify_part(
-    work: Work, part: Segment, served: Sequence[ServedSnapshot], progress: Callable[[int], None]
-) -> tuple[list[Verified], int]:
-    stored = work.open()
-    proven = [decode_state(data) for data in part.proven]
-    replay = ProvenPast(stored, proven)
+def _verify_segment(
+    address: LogAddress, segment: Segment, served: Sequence[ServedSnapshot], progress: OnLearned
+) -> Verdicts:
+    stored = address.open()
+    proven = [decode_state(data) for data in segment.proven]
+    past = ProvenPast(stored, proven)
     last: list[tuple[str, str]] = []
 
-    def note(position: str, data: Callable[[], bytes]) -> None:
-        if part.end is not None and position == part.end.position:
+    def note_last(position: str, data: Callable[[], bytes]) -> None:
+        if segment.end is not None and position == segment.end.position:
             last.append((position, digest(data())))
 
-    fold = Fold(stored.history.blob, salt=work.salt, past=replay, on_checkpoint=note)
-    if part.start is not None:
-        fold.resume(proven[0], replay)
+    fold = Fold(stored.history.blob, salt=address.salt, past=past, on_checkpoint=note_last)
+    if segment.start is not None:
+        fold.resume(proven[0], past)
     first = fold.learned
-    own = [each for each in served if _within(each, part)]
-    # also what no snapshot has yet
-    through = part.end.position if part.end else stored.history.end()
-    entries = stored.history.entries(fold.position, through)
-    found = list(
+
+    # The last segment goes on to the end of the log: past what the snapshots have yet.
+    through = segment.end.position if segment.end else stored.history.end()
+    verified = list(
         verify(
             fold,
-            entries,
-            own,
+            stored.history.entries(fold.position, through),
+            [snapshot for snapshot in served if _is_within(snapshot, segment)],
             build=this_build(),
             progress=lambda _, learned: progress(learned - first),
         )
     )
-    if part.end is not None:
-        same = (part.end.position, part.end.digest) in last
-        name = f"checkpoint {part.end.digest}"
+
+    # The bytes of its last checkpoint are what the next segment starts from.
+    if segment.end is not None:
+        same = (segment.end.position, segment.end.digest) in last
+        name = f"checkpoint {segment.end.digest}"
         verdict: Any = "identical" if same else "different"
-        found.append(
-            Verified(
-                name, part.end.position, part.end.learned, verdict, 0.0 if same else float("inf")
-            )
-        )
-    return found, fold.learned - first
+        error = 0.0 if same else float("inf")
+        verified.append(Verified(name, segment.end.position, segment.end.learned, verdict, error))
+    return verified, fold.learned - first
 
 
-def _within(served: ServedSnapshot, part: Segment) -> bool:
+def _is_within(served: ServedSnapshot, segment: Segment) -> bool:
     at = log_order(served.snapshot.position)
-    return (part.start is None or at > log_order(part.start.position)) and (
-        part.end is None or at <= log_order(part.end.position)
+    return (segment.start is None or at > log_order(segment.start.position)) and (
+        segment.end is None or at <= log_order(segment.end.position)
     )
 
 
-def _after(stored: StoredCheckpoint, start: StoredCheckpoint) -> bool:
-    return is_after(stored.position, start.position)
+def _is_after(checkpoint: StoredCheckpoint, start: StoredCheckpoint) -> bool:
+    return is_after(checkpoint.position, start.position)
 
 
 def _begin(counts: Any) -> None:
@@ -252,15 +288,17 @@ def _begin(counts: Any) -> None:
     _learned = counts
 
 
-def _in_process(
-    work: Work, part: Segment, served: Sequence[ServedSnapshot]
-) -> tuple[list[Verified], int]:
+def _verify_counted(
+    address: LogAddress, segment: Segment, served: Sequence[ServedSnapshot]
+) -> Verdicts:
+    """Verify a segment, and count what it has learned in the memory that all processes share."""
+
     def count(learned: int) -> None:
-        _learned[part.number] = learned
+        _learned[segment.number] = learned
 
-    return _verify_part(work, part, served, count)
+    return _verify_segment(address, segment, served, count)
 
 
-def _watch(counts: Any, progress: Progress, done: threading.Event) -> None:
+def _watch(counts: Any, progress: OnLearned, done: threading.Event) -> None:
     while not done.wait(POLL_S):
         progress(sum(counts))

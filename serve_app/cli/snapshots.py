@@ -229,12 +229,12 @@ def verify_(
     snapshot is stored, so nothing was compared.
     """
     from serve_app.admin.open import opened
-    from serve_app.admin.verification import Work, verify_policy
+    from serve_app.admin.verification import LogAddress, verify_policy
 
     with opened(policy_named(policy, context), redis_url, data_dir) as (stored, settings):
         served, corrupt = stored.served()
         start = stored.checkpoint_at(from_) if from_ is not None else None
-        work = Work(
+        address = LogAddress(
             str(settings.redis_url), stored.keys.policy, settings.archive_root(), settings.secret()
         )
 
@@ -244,7 +244,7 @@ def verify_(
         with progress_bar(transient=True) as progress:
             task = progress.add_task("replaying", total=most - (start.learned if start else 0))
             results, learned = verify_policy(
-                work,
+                address,
                 served,
                 start=start,
                 jobs=jobs,

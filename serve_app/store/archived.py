@@ -1,31 +1,29 @@
 """Which ranges of the log the archive has committed, as Redis says it."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bandits.log.positions import START
 from policies.archive.range_file import Range
+from serve_app.store.clients import Redis
 from serve_app.store.keys import Keys
-
-if TYPE_CHECKING:
-    import redis
 
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """What the hash says."""
+    """The hash ``keys.archive``: see archiver.py. Before the first commit everything is "0-0"."""
 
     newest: Range
     written: str
     trimmed: str
 
     @classmethod
-    def read(cls, client: "redis.Redis", keys: Keys) -> "Committed":
-        """As of now; before the first commit everything is "0-0"."""
+    def read(cls, client: Redis, keys: Keys) -> "Committed":
+        """Read the hash."""
         names = ("previous", "first", "end", "count", "written", "trimmed")
-        held: Any = client.hmget(keys.archive, names)
+        fields: Any = client.hmget(keys.archive, names)
         previous, first, end, count, written, trimmed = (
-            None if each is None else each.decode() for each in held
+            None if field is None else field.decode() for field in fields
         )
         newest = Range(previous or START, first or START, end or START, int(count or 0))
         return cls(newest, written or START, trimmed or START)

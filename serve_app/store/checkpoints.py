@@ -5,12 +5,12 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
-import redis
 
 from bandits.errors import BanditloopError, SnapshotError
 from bandits.log.codec import digest
 from bandits.log.positions import is_after, log_order, position_ms
 from policies.fold.checkpoint import FoldState, decode_state
+from serve_app.store.clients import Redis
 from serve_app.store.keys import Keys
 from serve_app.store.lease import Command, Lease
 from serve_app.store.snapshots import UNNAMED_S
@@ -18,6 +18,7 @@ from serve_app.store.snapshots import UNNAMED_S
 RECENT = 10
 HOURS = 24
 DAYS = 30
+HOUR_MS, DAY_MS = 3_600_000, 86_400_000
 
 log = logging.getLogger("banditloop.checkpoints")
 
@@ -32,25 +33,25 @@ class StoredCheckpoint(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def time_ms(self) -> int:
-        """Log time."""
+        """Its time, on the log's clock."""
         return position_ms(self.position)
 
 
 class Checkpoints:
-    """Reads what is stored; writes under a lease."""
+    """The checkpoints of one log: read by anybody, written under the lease."""
 
-    def __init__(self, client: "redis.Redis", keys: Keys) -> None:
+    def __init__(self, client: Redis, keys: Keys) -> None:
         self._client = client
         self._keys = keys
 
     def list(self) -> list[StoredCheckpoint]:
-        """Newest first."""
+        """Return what is stored, newest first."""
         raw: Any = self._client.lrange(self._keys.checkpoints, 0, -1)
-        found = [msgspec.msgpack.decode(each, type=StoredCheckpoint) for each in raw]
-        return sorted(found, key=lambda stored: log_order(stored.position), reverse=True)
+        stored = [msgspec.msgpack.decode(each, type=StoredCheckpoint) for each in raw]
+        return sorted(stored, key=lambda checkpoint: log_order(checkpoint.position), reverse=True)
 
     def load(self, stored: StoredCheckpoint) -> bytes:
-        """The bytes of a checkpoint.
+        """Return the bytes of a checkpoint.
 
         Raises:
             SnapshotError: they are gone, or not those of its digest.
@@ -62,7 +63,7 @@ class Checkpoints:
         return bytes(data)
 
     def state(self, stored: StoredCheckpoint) -> FoldState:
-        """A checkpoint, decoded.
+        """Return a checkpoint, decoded.
 
         Raises:
             SnapshotError, CodecError: it cannot be read.
@@ -70,7 +71,7 @@ class Checkpoints:
         return decode_state(self.load(stored))
 
     def newest(self, position: str | None = None) -> FoldState | None:
-        """The newest checkpoint (at or before ``position``) that can be read."""
+        """Return the newest checkpoint (at or before ``position``) that can be read; None if there is none."""
         for stored in self.list():
             if position is not None and is_after(stored.position, position):
                 continue
@@ -83,15 +84,25 @@ class Checkpoints:
     def store(
         self, lease: Lease, position: str, data: bytes, snapshot_id: str, *, keep: Iterable[str]
     ) -> None:
-        """Store a checkpoint whose snapshot is stored already, and forget those that are no longer worth their space.
+        """Store a checkpoint whose snapshot is stored already, and forget those not worth their space.
 
-        ``keep``: snapshots that are needed for other reasons.
+        Args:
+            lease: the log's.
+            position: that of the checkpoint's entry.
+            data: the checkpoint's bytes.
+            snapshot_id: the snapshot to keep as long as the checkpoint.
+            keep: snapshots that are needed for other reasons.
+
+        Raises:
+            LeaseLostError: another learner leads.
         """
         state = decode_state(data)
         stored = StoredCheckpoint(position, digest(data), snapshot_id, state.learned)
-        known = [each for each in self.list() if each.position != position]
-        kept = worth_keeping([stored, *known])
-        forgotten = [each for each in known if each not in kept]
+        earlier = [checkpoint for checkpoint in self.list() if checkpoint.position != position]
+        kept = worth_keeping([stored, *earlier])
+        forgotten = [checkpoint for checkpoint in earlier if checkpoint not in kept]
+
+        # The blob comes first, and lasts only once the list names it.
         self._client.set(self._keys.blob(stored.digest), data, nx=True, ex=UNNAMED_S)
         encoded = msgspec.msgpack.encode(stored)
         commands: list[Command] = [
@@ -102,24 +113,33 @@ class Checkpoints:
             ("SET", self._keys.needed, state.needed),
         ]
         commands += [
-            ("LREM", self._keys.checkpoints, 0, msgspec.msgpack.encode(each)) for each in forgotten
+            ("LREM", self._keys.checkpoints, 0, msgspec.msgpack.encode(checkpoint))
+            for checkpoint in forgotten
         ]
-        # goes when it leaves the list: see publish
+
+        # A snapshot that is still listed goes when it leaves that list: see publish.
         listed: Any = self._client.lrange(self._keys.snapshots, 0, -1)
         in_use = {*keep, *(name.decode() for name in listed)}
-        in_use |= {name for each in kept for name in (each.snapshot_id, each.digest)}
-        unused = {name for each in forgotten for name in (each.digest, each.snapshot_id)} - in_use
+        in_use |= {name for checkpoint in kept for name in _blobs_of(checkpoint)}
+        unused = {name for checkpoint in forgotten for name in _blobs_of(checkpoint)} - in_use
         commands += [("UNLINK", self._keys.blob(name)) for name in sorted(unused)]
         lease.guarded(commands)
 
 
 def worth_keeping(stored: Sequence[StoredCheckpoint]) -> list[StoredCheckpoint]:
-    """The newest ones, the last of each of some hours, and the last of each of some days."""
-    newest_first = sorted(stored, key=lambda each: log_order(each.position), reverse=True)
-    kept = {each.position: each for each in newest_first[:RECENT]}
-    for length_ms, count in ((3_600_000, HOURS), (86_400_000, DAYS)):
-        buckets: dict[int, StoredCheckpoint] = {}
-        for each in newest_first:
-            buckets.setdefault(each.time_ms // length_ms, each)
-        kept |= {each.position: each for each in list(buckets.values())[:count]}
-    return [each for each in newest_first if each.position in kept]
+    """Return the newest ones, the last of each of some hours, and the last of each of some days."""
+    newest_first = sorted(
+        stored, key=lambda checkpoint: log_order(checkpoint.position), reverse=True
+    )
+    kept = {checkpoint.position for checkpoint in newest_first[:RECENT]}
+
+    for length_ms, count in ((HOUR_MS, HOURS), (DAY_MS, DAYS)):
+        last_of_each: dict[int, StoredCheckpoint] = {}
+        for checkpoint in newest_first:
+            last_of_each.setdefault(checkpoint.time_ms // length_ms, checkpoint)
+        kept |= {checkpoint.position for checkpoint in list(last_of_each.values())[:count]}
+    return [checkpoint for checkpoint in newest_first if checkpoint.position in kept]
+
+
+def _blobs_of(checkpoint: StoredCheckpoint) -> tuple[str, str]:
+    return checkpoint.digest, checkpoint.snapshot_id

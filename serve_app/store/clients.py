@@ -25,20 +25,20 @@ AsyncRedis: TypeAlias = redis.asyncio.Redis
 
 CLUSTER = "+cluster://"
 REDIS_ERRORS = (errors.RedisError, errors.RedisClusterException)
-"""What redis-py raises. The second, of a cluster of which no node answers, is none of the first."""
+"""What redis-py raises. The second, for a cluster of which no node answers, is no subclass of the first."""
 FAILURES = (*REDIS_ERRORS, OSError)
-"""What it is when Redis cannot be reached, or refuses."""
+"""What is raised when Redis cannot be reached, or refuses."""
 LOST_ANSWERS = (errors.ConnectionError, errors.TimeoutError)
-"""What it is when a command may have been carried out, and its answer was lost."""
+"""What is raised when a command may have been carried out, and its answer was lost."""
 
 
 def is_cluster(url: str) -> bool:
-    """Whether the URL is of a Redis Cluster."""
+    """Say whether the URL is that of a Redis Cluster."""
     return CLUSTER in url
 
 
 def without_cluster(url: str) -> str:
-    """The URL as of one Redis."""
+    """Return the URL as redis-py takes it, which knows no ``+cluster``."""
     return url.replace(CLUSTER, "://", 1)
 
 
@@ -52,10 +52,14 @@ def url_parts(url: str) -> dict[str, Any]:
     return parts
 
 
-def blocking_client(url: str, *, timeout_s: float = 30.0) -> "redis.Redis":
-    """For a process of its own: learner, archiver, command.
+def blocking_client(url: str, *, timeout_s: float = 30.0) -> Redis:
+    """Return a client for a process of its own: a learner, an archiver, a command.
 
-    Like ``asyncio_client``, it never repeats a command by itself.
+    It never repeats a command by itself; see ``asyncio_client``.
+
+    Args:
+        url: of one Redis, or of any node of a cluster.
+        timeout_s: how long to wait for an answer, in seconds.
     """
     options: dict[str, Any] = {
         "socket_timeout": timeout_s,
@@ -64,15 +68,19 @@ def blocking_client(url: str, *, timeout_s: float = 30.0) -> "redis.Redis":
     }
     if is_cluster(url):
         cluster: Any = RedisCluster.from_url(without_cluster(url), **options)
-        return cast("redis.Redis", cluster)
+        return cast("Redis", cluster)
     return redis.Redis.from_url(url, **options)
 
 
-def asyncio_client(url: str, *, timeout_s: float) -> "redis.asyncio.Redis":
-    """A client that never repeats a command by itself: one whose answer was lost may have been carried out.
+def asyncio_client(url: str, *, timeout_s: float) -> AsyncRedis:
+    """Return a client that never repeats a command by itself.
 
-    Left to itself ``Redis()`` of redis-py 8 repeats ten times, ``from_url()`` never, and a client
-    of a cluster does.
+    A command whose answer was lost may have been carried out. By default ``Redis()`` of redis-py 8
+    repeats ten times, ``from_url()`` never, and the client of a cluster does.
+
+    Args:
+        url: of one Redis, or of any node of a cluster.
+        timeout_s: how long to wait for a connection, or for an answer, in seconds.
     """
     never = AsyncRetry(NoBackoff(), 0)
     options: dict[str, Any] = {
@@ -82,7 +90,7 @@ def asyncio_client(url: str, *, timeout_s: float) -> "redis.asyncio.Redis":
     }
     if is_cluster(url):
         cluster: Any = AsyncCluster.from_url(without_cluster(url), **options)
-        return cast("redis.asyncio.Redis", cluster)
+        return cast("AsyncRedis", cluster)
     return redis.asyncio.Redis.from_url(url, **options)
 
 
@@ -90,24 +98,22 @@ class Wire(Protocol):
     """Sends commands at once."""
 
     async def send(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
-        """The answer to each, or the error that it is."""
+        """Return the answer to each command, or the error that it is."""
         ...
 
 
-def wire(client: "redis.asyncio.Redis") -> Wire:
-    """For one caller at a time; closed with the client."""
+def wire(client: AsyncRedis) -> Wire:
+    """Return what sends a client's commands, for one caller at a time; it is closed with the client."""
     return _Pipeline(client) if isinstance(client, AsyncCluster) else _Connection(client)
 
 
 class _Connection:
-    """A connection that is kept.
-
-    A pipeline fetches one, and locks, counts and times that, for every batch anew.
+    """A connection that is kept, where a pipeline would fetch, lock and time one for every batch.
 
     Whoever calls bounds the time: a connection whose answer nobody waited for is closed.
     """
 
-    def __init__(self, client: "redis.asyncio.Redis") -> None:
+    def __init__(self, client: AsyncRedis) -> None:
         self._client = client
         self._kept: Any = None
 
@@ -115,9 +121,11 @@ class _Connection:
         if self._kept is None:
             self._kept = await self._client.connection_pool.get_connection()  # type: ignore[no-untyped-call]
             self._kept.socket_timeout = None
-        # nothing was asked: the server has closed it
+
+        # Nothing was asked, so what can be read is that the server has closed it.
         if self._kept.is_connected and await self._kept.can_read():
             await self._kept.disconnect(nowait=True)
+
         await self._kept.send_packed_command(self._kept.pack_commands(commands))
         answers: list[Any] = []
         for _ in commands:
@@ -125,6 +133,8 @@ class _Connection:
                 answers.append(await self._kept.read_response())
             except errors.ResponseError as error:
                 answers.append(error)
+
+        # A server that has become a replica stays one: the next command finds out who is primary.
         if self._kept.should_reconnect() or any(
             isinstance(answer, errors.ReadOnlyError) for answer in answers
         ):
@@ -133,9 +143,9 @@ class _Connection:
 
 
 class _Pipeline:
-    """Of a cluster, whose keys may be anywhere."""
+    """A pipeline, for a cluster, whose keys may be on any node."""
 
-    def __init__(self, client: "redis.asyncio.Redis") -> None:
+    def __init__(self, client: AsyncRedis) -> None:
         self._client = client
 
     async def send(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
@@ -146,16 +156,16 @@ class _Pipeline:
         return answers
 
 
-async def look_again(client: "redis.asyncio.Redis") -> None:
-    """Before the next command find out anew who is where: a primary may have become a replica, or be gone."""
+async def look_again(client: AsyncRedis) -> None:
+    """Find out anew who is where before the next command: a primary may have become a replica, or be gone."""
     if isinstance(client, AsyncCluster):
         await client.aclose()
     else:
         await client.connection_pool.disconnect(inuse_connections=False)
 
 
-async def look_again_if(client: "redis.asyncio.Redis", results: Iterable[Any]) -> None:
-    """The same, where a result says that the server was the wrong one, or has gone."""
+async def look_again_if(client: AsyncRedis, results: Iterable[Any]) -> None:
+    """Look again if a result says that the server was the wrong one, or has gone."""
     wrong = (
         (errors.ReadOnlyError, errors.ConnectionError)
         if isinstance(client, AsyncCluster)
@@ -166,16 +176,16 @@ async def look_again_if(client: "redis.asyncio.Redis", results: Iterable[Any]) -
             await look_again(client)
 
 
-def now_ms(client: "redis.Redis", key: str) -> int:
-    """The clock, in milliseconds, of the server that holds ``key``."""
+def now_ms(client: Redis, key: str) -> int:
+    """Return the clock, in milliseconds, of the server that holds ``key``."""
     at: dict[str, Any] = (
         {"target_nodes": client.get_node_from_key(key)} if isinstance(client, RedisCluster) else {}
     )
     return _ms(client.time(**at))
 
 
-async def clock_ms(client: "redis.asyncio.Redis", key: str) -> int:
-    """The same."""
+async def clock_ms(client: AsyncRedis, key: str) -> int:
+    """Return the same as ``now_ms``, without blocking."""
     at: dict[str, Any] = (
         {"target_nodes": client.get_node_from_key(key)} if isinstance(client, AsyncCluster) else {}
     )

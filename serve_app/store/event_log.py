@@ -7,15 +7,13 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-import redis
-import redis.asyncio
 from redis import exceptions as errors
 
 from bandits.errors import CodecError, EventConflictError, LogUnavailableError, MissingBlobError
 from bandits.log.codec import decode, digest, encode, read
 from bandits.log.positions import log_order
 from bandits.log.records import DecisionRecord, LogEntry, LogRecord
-from serve_app.store.clients import look_again_if, now_ms, wire
+from serve_app.store.clients import AsyncRedis, Redis, look_again_if, now_ms, wire
 from serve_app.store.keys import Keys
 
 FIELD = b"r"
@@ -25,7 +23,7 @@ REMEMBERED_S = 600
 """How long a client may retry a decision under the event_id it made."""
 SPAN_S = 60
 PAUSE_S = 0.05
-"""Shortest pause after a failure, before one write tries again."""
+"""Shortest pause between a failure and the one write that tries again."""
 TIMEOUT_S = 2.0
 
 # As many entries as there are records: one command and one answer, however many share it.
@@ -82,13 +80,13 @@ REASONS: tuple[tuple[type[Exception], str], ...] = (
 
 
 def reason_of(error: Exception) -> str:
-    """Why Redis did not do as asked: timeout, connection, loading, readonly, oom, unconfirmed, or other."""
+    """Return why Redis did not do as asked: timeout, connection, loading, readonly, oom, unconfirmed, or other."""
     return next((reason for kind, reason in REASONS if isinstance(error, kind)), "other")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Write:
-    """Records for the end of the log ``key``; or a ``command`` of its own."""
+    """Records to append to the log ``key``, or a ``command`` of its own that appends them."""
 
     key: str
     data: Sequence[bytes]
@@ -106,15 +104,16 @@ class LogWriter:
     While a batch is on its way the next one gathers: latency is one or two round trips, never a
     timer. Nobody waits longer than ``timeout_s``. When a batch fails as a whole, all that wait fail
     with it; then nothing is sent for as long as the failure took, and then one write at a time
-    tries while the others fail at once, until one succeeds. ``failures`` counts the writes not
-    known to be logged by reason: those of ``reason_of``, ``skipped`` (not sent, after another's
-    failure) and ``crowded`` (MAX_WAITING were waiting). ``client`` is one of
-    ``asyncio_client``.
+    tries while the others fail at once, until one succeeds.
+
+    ``failures`` counts the writes not known to be logged by reason: those of ``reason_of``,
+    ``skipped`` (not sent, after another's failure) and ``crowded`` (MAX_WAITING were waiting).
+    ``client`` is made by ``asyncio_client``.
     """
 
     def __init__(
         self,
-        client: "redis.asyncio.Redis",
+        client: AsyncRedis,
         *,
         timeout_s: float = TIMEOUT_S,
         confirm_replicas: int = 0,
@@ -131,7 +130,7 @@ class LogWriter:
         self._retry_at = 0.0
 
     async def append(self, key: str, record: LogRecord) -> str:
-        """The id of the new entry, once the server holds it.
+        """Append a record to the log ``key``; return the new entry's id once the server holds it.
 
         Raises:
             LogUnavailableError: not known to be logged.
@@ -139,18 +138,23 @@ class LogWriter:
         return (await self.append_all(key, [record]))[0]
 
     async def append_all(self, key: str, records: Sequence[LogRecord]) -> list[str]:
-        """Append several; fails as a whole if any is not known to be logged."""
+        """Append several records to the log ``key``; return their ids.
+
+        Raises:
+            LogUnavailableError: not known of every one that it is logged.
+        """
         if not records:
             return []
         entries = await self._send(key, [encode(record) for record in records])
         return [entry.decode() for entry in entries]
 
     async def append_once(self, keys: Keys, record: DecisionRecord, asked: bytes) -> DecisionRecord:
-        """Append a decision unless one of its event_id is remembered.
+        """Append a decision unless one of its event_id is remembered; return the one that the log holds.
 
-        The decision that the log holds.
-
-        ``asked`` is a digest of the request.
+        Args:
+            keys: the partition's.
+            record: the decision.
+            asked: a digest of the request.
 
         Raises:
             EventConflictError: the remembered decision answered another request.
@@ -169,14 +173,16 @@ class LogWriter:
             asked,
             *limits,
         )
-        remembered, found = await self._send(keys.log, [data], command)
+        remembered, raw = await self._send(keys.log, [data], command)
         if remembered is None:
             return record
+
+        # A retry gets the decision of the first attempt, and nobody else does.
         if remembered != asked:
             raise EventConflictError(
                 "this event_id has answered another request: make a new one", "event_id"
             )
-        first = decode(found) if found else None
+        first = decode(raw) if raw else None
         if not isinstance(first, DecisionRecord):
             raise LogUnavailableError(
                 "the decision of this event_id is no longer in the log: make a new one", "event_id"
@@ -184,7 +190,7 @@ class LogWriter:
         return first
 
     def failed(self, reason: str, count: int = 1) -> LogUnavailableError:
-        """Count writes that are not known to be logged, and say so."""
+        """Count writes that are not known to be logged; return the error that says so."""
         self.failures[reason] += count
         return LogUnavailableError(
             f"the log did not confirm the entry ({reason}): retry in a moment"
@@ -195,10 +201,13 @@ class LogWriter:
     ) -> Any:
         loop = asyncio.get_running_loop()
         flushing = self._flusher is not None and not self._flusher.done()
+
+        # After a failure one write at a time tries; the others fail at once.
         if self._failing and (flushing or loop.time() < self._retry_at):
             raise self.failed("skipped", len(data))
         if self._held >= MAX_WAITING:
             raise self.failed("crowded", len(data))
+
         write = _Write(key, data, command, loop.create_future(), loop.time() + self._timeout_s)
         self._waiting.append(write)
         self._held += len(data)
@@ -207,7 +216,7 @@ class LogWriter:
         return await write.done
 
     def _next(self) -> list[_Write]:
-        """Those that wait, up to about MAX_BATCH records."""
+        """Take those that wait, up to about MAX_BATCH records."""
         batch: list[_Write] = []
         size = 0
         while self._waiting and size < MAX_BATCH:
@@ -225,11 +234,13 @@ class LogWriter:
                 results = await self._execute(batch)
                 self._failing = any(isinstance(result, errors.ReadOnlyError) for result in results)
             except Exception as error:  # noqa: BLE001 - whatever it is, nobody may be left waiting
+                # All that wait fail with the batch: its failure is theirs.
                 batch += self._waiting
                 self._waiting.clear()
                 self._held = 0
                 results, self._failing = [error] * len(batch), True
                 await look_again_if(self._client, [error])
+
             self._retry_at = loop.time() + max(PAUSE_S, loop.time() - began)
             for write, result in zip(batch, results, strict=True):
                 if write.done.done():  # its request was cancelled
@@ -240,15 +251,19 @@ class LogWriter:
                     write.done.set_result(result)
 
     async def _execute(self, batch: Sequence[_Write]) -> list[Any]:
-        """One result or error per write, by a command for each log and one for each write that has its own."""
+        """Return a result or an error for each write.
+
+        One command goes out for each log, and one for each write that has its own.
+        """
         alone = [write for write in batch if write.command is not None]
-        together: dict[str, list[_Write]] = {}
+        by_log: dict[str, list[_Write]] = {}
         for write in batch:
             if write.command is None:
-                together.setdefault(write.key, []).append(write)
+                by_log.setdefault(write.key, []).append(write)
+
         async with asyncio.timeout_at(batch[0].due):
             commands = [write.command or () for write in alone]
-            for key, writes in together.items():
+            for key, writes in by_log.items():
                 commands.append(
                     ("EVAL", APPEND, 1, key, *[each for write in writes for each in write.data])
                 )
@@ -258,18 +273,23 @@ class LogWriter:
             await look_again_if(self._client, results)
         if self._confirm_replicas:
             results = self._confirmed(results)
-        found = dict(zip(map(id, alone), results, strict=False))
-        for writes, answer in zip(together.values(), results[len(alone) :], strict=True):
+
+        # A log's one answer holds the ids of all its entries, in the order of the writes.
+        result_of = dict(zip(map(id, alone), results, strict=False))
+        for writes, answer in zip(by_log.values(), results[len(alone) :], strict=True):
             entries = iter(() if isinstance(answer, Exception) else answer)
             for write in writes:
                 own = list(islice(entries, len(write.data)))
-                found[id(write)] = answer if isinstance(answer, Exception) else own
-        return [found[id(write)] for write in batch]
+                result_of[id(write)] = answer if isinstance(answer, Exception) else own
+        return [result_of[id(write)] for write in batch]
 
     def _confirmed(self, results: list[Any]) -> list[Any]:
-        """The results of the writes, without that of the WAIT behind them.
+        """Return the results of the writes, without that of the WAIT behind them.
 
-        If that was refused, none is confirmed.
+        If that was refused, no write is confirmed.
+
+        Raises:
+            UnconfirmedError: too few replicas hold the writes.
         """
         holding = results.pop()
         if isinstance(holding, Exception):
@@ -285,17 +305,20 @@ class LogReader:
     Blocking.
     """
 
-    def __init__(self, client: "redis.Redis", keys: Keys) -> None:
+    def __init__(self, client: Redis, keys: Keys) -> None:
         self._client = client
         self._keys = keys
         self.undecodable = 0
 
     def read(self, after: str, *, count: int = 1000, block_ms: int | None = None) -> list[LogEntry]:
-        """Entries after the id ``after``, at most ``count``.
-
-        Waits up to ``block_ms`` for a first one.
+        """Return the next entries.
 
         One that does not decode is counted, and the reader moves on: see ``codec.read``.
+
+        Args:
+            after: the position to begin behind.
+            count: how many entries at most.
+            block_ms: how long to wait for a first one, in milliseconds; None: not at all.
         """
         answer: Any = self._client.xread({self._keys.log: after}, count=count, block=block_ms)
         if not answer:
@@ -304,7 +327,7 @@ class LogReader:
         return [self._entry(entry_id, fields) for entry_id, fields in raw]
 
     def between(self, after: str, through: str | None = None) -> Iterator[LogEntry]:
-        """Entries past ``after``, up to and including ``through``, or the end."""
+        """Yield the entries past ``after``, up to and including ``through``, or the end."""
         limit = None if through is None else log_order(through)
         while entries := self.read(after):
             for entry in entries:
@@ -317,20 +340,20 @@ class LogReader:
         return read(entry_id.decode(), fields.get(FIELD, b""), self._count)
 
     def _count(self, _entry_id: str, _error: CodecError) -> None:
-        """Whoever wrote it bypassed the service, or is of a newer build."""
+        """Count an entry that does not decode: it bypassed the service, or a newer build wrote it."""
         self.undecodable += 1
 
     def append(self, record: LogRecord) -> str:
-        """Append a tick or a change of configuration."""
+        """Append a tick or a change of configuration; return the entry's id."""
         entry_id: Any = self._client.xadd(self._keys.log, {FIELD: encode(record)})
         return str(entry_id.decode())
 
     def now_ms(self) -> int:
-        """The log's clock."""
+        """Return the log's clock, in milliseconds."""
         return now_ms(self._client, self._keys.log)
 
     def blob(self, name: str) -> bytes:
-        """The blob an entry names.
+        """Return the blob an entry names.
 
         Raises:
             MissingBlobError: it is gone, although the log refers to it, or damaged.

@@ -3,8 +3,6 @@
 from collections.abc import Iterator
 from typing import Any
 
-import redis
-
 from bandits.errors import LogGapError, MissingBlobError
 from bandits.log.positions import START, has_reached, is_after, log_order, position_after
 from bandits.log.records import LogEntry
@@ -12,6 +10,7 @@ from policies.archive.archive import ArchiveReader
 from policies.fold.checkpoint import FoldState
 from serve_app.store.archived import Committed
 from serve_app.store.checkpoints import Checkpoints
+from serve_app.store.clients import Redis
 from serve_app.store.event_log import LogReader
 from serve_app.store.keys import Keys
 
@@ -24,14 +23,18 @@ class History:
     Blocking.
     """
 
-    def __init__(self, client: "redis.Redis", keys: Keys, archive: ArchiveReader | None) -> None:
+    def __init__(self, client: Redis, keys: Keys, archive: ArchiveReader | None) -> None:
         self._client = client
         self._keys = keys
         self._archive = archive
         self._log = LogReader(client, keys)
 
     def entries(self, after: str, through: str | None = None) -> Iterator[LogEntry]:
-        """Every entry past ``after`` up to ``through`` or the end of the log, in order, each once.
+        """Yield every entry past ``after``, in order, each once.
+
+        Args:
+            after: the position to begin behind.
+            through: the last position to yield; None: the end of the log.
 
         Raises:
             LogGapError: a part of it is neither in the stream nor in the archive.
@@ -40,13 +43,15 @@ class History:
         position = after
         while through is None or is_after(through, position):
             batch = self._log.read(position, count=BATCH)
-            # after the batch: so it holds of the batch
-            gone = Committed.read(self._client, self._keys).trimmed
-            if is_after(gone, position_after(position)):
-                until = self._archived_until(position, gone, through)
+
+            # Asked after the batch was read, so it holds of the batch.
+            trimmed = Committed.read(self._client, self._keys).trimmed
+            if is_after(trimmed, position_after(position)):
+                until = self._archived_until(position, trimmed, through)
                 yield from self._archive.entries(position, until) if self._archive else ()
                 position = until
                 continue
+
             if not batch:
                 return
             if through is not None and is_after(batch[-1].id, through):
@@ -55,29 +60,28 @@ class History:
             yield from batch
             position = batch[-1].id
 
-    def _archived_until(self, position: str, gone: str, through: str | None) -> str:
-        """How far to read the archive, which has to hold what the stream lacks."""
+    def _archived_until(self, position: str, trimmed: str, through: str | None) -> str:
+        """Return how far to read the archive, which has to hold what the stream lacks."""
         end = START if self._archive is None else self._archive.end
-        if is_after(gone if through is None else min(gone, through, key=log_order), end):
+        needed = trimmed if through is None else min(trimmed, through, key=log_order)
+        if is_after(needed, end):
             raise LogGapError(
-                f"the log of {self._keys.policy} has a gap: the stream holds entries from {gone}"
-                " on, the archive up to"
-                f" {end}, and {position} is before both: restore the archive's files, or start"
-                " with --archive where"
-                " they are",
+                f"the log of {self._keys.policy} has a gap: the stream holds entries from {trimmed}"
+                f" on, the archive up to {end}, and {position} is before both: restore the"
+                " archive's files, or start with --archive where they are",
                 "archive",
             )
         return end if through is None else min(end, through, key=log_order)
 
     def end(self) -> str:
-        """Id of the newest entry; "0-0" when there is none."""
+        """Return the id of the newest entry; "0-0" when there is none."""
         newest: Any = self._client.xrevrange(self._keys.log, count=1)
         if newest:
             return str(newest[0][0].decode())
         return START if self._archive is None else self._archive.end
 
     def blob(self, name: str) -> bytes:
-        """The blob an entry names, from Redis, or else, when it is gone or damaged there, from the archive.
+        """Return the blob an entry names: from Redis or, if it is gone or damaged there, from the archive.
 
         Raises:
             MissingBlobError, ArchiveError: it is in neither.
@@ -98,5 +102,5 @@ class LogPast:
         self._checkpoints = checkpoints
 
     def checkpoint(self, position: str) -> FoldState | None:
-        """The newest checkpoint at or before a position."""
+        """Return the newest checkpoint at or before a position."""
         return self._checkpoints.newest(position)

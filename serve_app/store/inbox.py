@@ -1,19 +1,16 @@
-"""The inbox: where producers that cannot speak HTTP leave events.
-
-What is valid moves into the log, in one step.
-"""
+"""The inbox: producers that cannot speak HTTP leave events there, and what is valid moves into the log."""
 
 import logging
 from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-import redis
 
 from bandits.errors import BanditloopError, CodecError
 from bandits.features.hashing import partition_of
 from bandits.log.codec import MALFORMED, decode, encode
 from bandits.log.records import ActivationRecord, RewardRecord
+from serve_app.store.clients import Redis
 from serve_app.store.event_log import FIELD, REMEMBERED_S
 from serve_app.store.keys import Keys
 from serve_app.store.lease import Lease
@@ -69,20 +66,25 @@ class Inbox:
     ``refused`` counts what was no valid event, and was dropped.
     """
 
-    def __init__(self, client: "redis.Redis", keys: Keys) -> None:
+    def __init__(self, client: Redis, keys: Keys) -> None:
         self._client = client
         self._keys = keys
         self.moved = 0
         self.refused = 0
 
     def move(self, lease: Lease) -> int:
-        """Move what is there, at most MAX_MOVED events; how many entries were taken.
+        """Move what is there, at most MAX_MOVED events; return how many entries were taken.
 
         A crash leaves an event either in the inbox or in the log.
+
+        Raises:
+            LeaseLostError: another learner leads; nothing was moved.
         """
         raw: Any = self._client.xrange(self._keys.inbox, count=MAX_MOVED)
         if not raw:
             return 0
+
+        # What is no event, or is for another inbox, moves as nothing.
         moves: list[bytes] = []
         refused = 0
         for entry_id, fields in raw:
@@ -101,26 +103,26 @@ class Inbox:
                 if not self._passed_on(entry_id.decode(), record):
                     moved = encode(record)
             moves += [entry_id, moved]
+
         lease.evaluate(MOVE, (self._keys.inbox, self._keys.log), moves)
         self.refused += refused
         self.moved += len(raw) - refused
         return len(raw)
 
     def _passed_on(self, entry_id: str, record: RewardRecord | ActivationRecord) -> bool:  # noqa: ARG002 - of several
-        """Whether an event was for another inbox, and is there now."""
+        """Pass an event on that is for another inbox; say whether it was."""
         return False
 
 
 class PartitionInbox(Inbox):
-    """Of one partition of several.
+    """The inbox of one partition of several.
 
-    An event may be left in any of their inboxes: it is passed on to that of its log.
-
-    Passing on is repeated when the leader dies before the event is gone from here; the other inbox
-    remembers for REMEMBERED_S which it has been given.
+    An event may be left in any of their inboxes: it is passed on to that of its log. Passing on is
+    repeated when the leader dies before the event is gone from here; the other inbox remembers for
+    REMEMBERED_S which events it has been given.
     """
 
-    def __init__(self, client: "redis.Redis", keys: Sequence[Keys], partition: int) -> None:
+    def __init__(self, client: Redis, keys: Sequence[Keys], partition: int) -> None:
         super().__init__(client, keys[partition])
         self._all = keys
 
@@ -134,29 +136,32 @@ class PartitionInbox(Inbox):
 
 
 def event_of(fields: dict[bytes, bytes]) -> RewardRecord | ActivationRecord:
-    """The event of an inbox entry: a record in field ``r``, or a JSON object in field ``json``.
+    """Return the event of an inbox entry: a record in field ``r``, or a JSON object in field ``json``.
 
-    Raises: CodecError: neither; it names the field. A decision is refused, too: only a replica
-        knows its propensity.
+    Raises:
+        CodecError: it is neither, or no reward and no activation; it names the field. A decision is
+            refused because only a replica knows its propensity.
     """
     if JSON_FIELD in fields:
         try:
-            given = _json.decode(fields[JSON_FIELD])
+            asked = _json.decode(fields[JSON_FIELD])
         except MALFORMED as error:
             message, _, where = str(error).partition(" - at `")
             raise CodecError(
                 message, where.rstrip("`").removeprefix("$").removeprefix(".") or "json"
             ) from error
+
         event: RewardRecord | ActivationRecord
-        if isinstance(given, InboxActivation):
-            event = ActivationRecord(given.event_id)
+        if isinstance(asked, InboxActivation):
+            event = ActivationRecord(asked.event_id)
         else:
             event = RewardRecord(
-                given.event_id, given.value, given.reward_id, given.slot, given.action_id
+                asked.event_id, asked.value, asked.reward_id, asked.slot, asked.action_id
             )
-        record = decode(encode(event))  # the same checks as of any entry
+        record = decode(encode(event))  # the same checks as any entry's
     else:
         record = decode(fields.get(FIELD, b""))
+
     if not isinstance(record, RewardRecord | ActivationRecord):
         raise CodecError("an inbox takes rewards and activations", "type")
     return record

@@ -9,13 +9,13 @@ PROCESSES = "bl:processes"
 
 
 def process_metrics(process: str) -> str:
-    """Metrics of one process, as it last pushed them."""
+    """Name the metrics of one process, as it last pushed them."""
     return f"bl:metrics:{process}"
 
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """Keys of one policy's partition."""
+    """The keys of one partition of a policy."""
 
     policy: str
     partition: int = 0
@@ -37,11 +37,11 @@ class Keys:
         return self._key("inbox")
 
     def passed_on(self, name: str) -> str:
-        """Memory of an event that another partition's inbox has passed on to this one's."""
+        """Name the memory of an event that another partition's inbox has passed on to this one's."""
         return self._key(f"passed_on:{name}")
 
-    def said(self, name: str) -> str:
-        """Memory of an entry that a command has appended: its position."""
+    def appended(self, name: str) -> str:
+        """Name the memory of an entry that a command has appended: its position."""
         return self._key(f"said:{name}")
 
     @property
@@ -91,15 +91,12 @@ class Keys:
 
     @property
     def fold(self) -> str:
-        """The highest version of the fold that a build in the log says. See newer.py."""
+        """The highest version of the fold that a build in the log says; see newer_builds.py."""
         return self._key("fold")
 
     @property
     def progress(self) -> str:
-        """How far whoever leads has folded the log, and whether it stands still there.
-
-        See learning.py.
-        """
+        """How far the leader has folded the log, and whether it stands still there; see progress.py."""
         return self._key("progress")
 
     @property
@@ -109,42 +106,47 @@ class Keys:
 
     @property
     def archive(self) -> str:
-        """What is committed to the archive, written there and trimmed from the stream: a hash, see archiver.py."""
+        """Hash of what is committed to the archive, written there and trimmed from the stream; see archiver.py."""
         return self._key("archive")
 
     @property
     def offer(self) -> str:
-        """Of several partitions: what this one gives to the next merge."""
+        """What this partition of several gives to the next merge."""
         return self._key("offer")
 
     @property
     def offers(self) -> str:
-        """Digests of the models this partition has given that are still stored, newest first."""
+        """Digests of the models this partition has given and that are still stored, newest first."""
         return self._key("offers")
 
     @property
     def merge(self) -> str:
-        """Of partition 0: the newest merge, which the other partitions repeat in their logs."""
+        """The newest merge, which the other partitions repeat in their logs; partition 0 has it."""
         return self._key("merge")
 
     @property
     def merged(self) -> str:
-        """Of partition 0: the merged models still stored, a hash from the merge's number to the model's digest."""
+        """Hash from a merge's number to the digest of its model, while that is stored; partition 0 has it."""
         return self._key("merged")
 
     def blob(self, digest: str) -> str:
-        """A content-addressed blob."""
+        """Name a content-addressed blob."""
         return self._key(f"blob:{digest}")
 
     @property
     def decisions_prefix(self) -> str:
         """Prefix of the hashes, one for each span of time, that remember decisions whose event_id the client made.
 
-        Each from the event_id to the entry and what was asked. See event_log.py.
+        Each goes from the event_id to the entry and what was asked; see event_log.py.
         """
         return self._key("decisions:")
 
 
 def partitions(policy: str, count: int) -> list[Keys]:
-    """Keys of each of a policy's partitions."""
+    """Return the keys of each of a policy's partitions.
+
+    Args:
+        policy: its name.
+        count: how many partitions it has.
+    """
     return [Keys(policy, number) for number in range(count)]

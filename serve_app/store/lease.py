@@ -1,8 +1,8 @@
 """Who may write: one lease per partition, and a token that fences off whoever lost it without noticing.
 
-A paused process cannot know that its time is over. So nothing rests on it: every write that only
-the leader may do goes through one script that compares tokens first, in Redis, at the moment of
-writing.
+A process that was paused past its lease may still believe that it leads. So nothing rests on what
+it believes: every write that only the leader may do goes through one script, which compares tokens
+in Redis at the moment of writing.
 """
 
 import logging
@@ -11,10 +11,9 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-import redis
 from redis.exceptions import ResponseError
 
-from serve_app.store.clients import FAILURES
+from serve_app.store.clients import FAILURES, Redis
 from serve_app.store.keys import Keys
 
 LEASE_S = 2.0
@@ -27,9 +26,9 @@ log = logging.getLogger("banditloop.lease")
 Command = tuple[str | bytes | int, ...]
 
 # Renew what is held (also where the answer that told the token was lost: the owner is in it), or
-# take what nobody holds under a token that was never used before; else be known to wait. What an
-# earlier generation holds is taken, too, by whoever says that it has caught up (ARGV[4], else 0). A
-# token ends with its holder's generation.
+# take what nobody holds under a token that was never used before; else be known to wait. A process
+# that has caught up (its generation is ARGV[4], else 0) takes what an earlier generation holds, too:
+# a token ends with its holder's generation.
 _ACQUIRE = """
 local held = redis.call('GET', KEYS[1])
 local own = held and (held == ARGV[1] or string.match(held, '^%d+:(.*)$') == ARGV[3])
@@ -66,7 +65,7 @@ return results
 
 
 class LeaseLostError(Exception):
-    """Another process leads now: what was about to be written was not."""
+    """Another process leads now; what was about to be written was not."""
 
 
 class Lease:
@@ -81,13 +80,22 @@ class Lease:
 
     def __init__(
         self,
-        client: "redis.Redis",
+        client: Redis,
         keys: Keys,
         owner: str,
         *,
         generation: int = 0,
         lease_s: float = LEASE_S,
     ) -> None:
+        """Take part.
+
+        Args:
+            client: this process's own connection.
+            keys: the partition's.
+            owner: a name that no other process has.
+            generation: that of the deployment.
+            lease_s: how long the lease outlives its holder's last sign of life, in seconds.
+        """
         self._client = client
         self.keys = keys
         self._owner = f"{owner}.{generation}"
@@ -102,17 +110,19 @@ class Lease:
     @property
     def token(self) -> bytes | None:
         """The fencing token, while there is reason to believe that it is valid."""
-        token = self._token
-        return (
-            token
-            if token is not None and time.monotonic() - self._renewed_at < self._lease_ms / 1000
-            else None
-        )
+        is_fresh = time.monotonic() - self._renewed_at < self._lease_ms / 1000
+        return self._token if is_fresh else None
 
     def acquire(self) -> bool:
-        """Take or renew the lease; False if another holds it, or this one abstains."""
+        """Take or renew the lease; return False if another holds it, or this process abstains.
+
+        Raises:
+            RedisError: not known which.
+        """
         if self._abstains:
             return False
+
+        # The lease counts from before the question, so this process never believes in it too long.
         asked_at = time.monotonic()
         own = self._token or b""
         keys = (self.keys.lease, self.keys.fence, self.keys.waiting)
@@ -123,6 +133,7 @@ class Lease:
         if answer is None:
             self._token = None
             return False
+
         if answer != own:
             self.takeovers += 1
             log.info("leading policy %s under token %s", self.keys.policy, answer.decode())
@@ -130,7 +141,7 @@ class Lease:
         return True
 
     def run(self, stop: threading.Event) -> None:
-        """Keep the lease, or wait for it, until told to stop; then let it go."""
+        """Keep the lease, or wait for it, until told to stop; then release it."""
         while not stop.is_set():
             held = False
             try:
@@ -141,12 +152,12 @@ class Lease:
         self.release()
 
     def abstain(self) -> None:
-        """Never lead again: another may."""
+        """Never lead again, so that another may."""
         self._abstains = True
         self.release()
 
     def release(self) -> None:
-        """Let a standby take over at once."""
+        """Give the lease up, so that a standby takes over at once."""
         token, self._token = self._token, None
         if token is not None:
             try:
@@ -155,7 +166,7 @@ class Lease:
                 log.warning("the lease could not be released: it ends by itself")
 
     def guarded(self, commands: Sequence[Command]) -> list[Any]:
-        """Run commands in one step, if this process still leads. Their answers.
+        """Run commands in one step, if this process still leads; return their answers.
 
         Raises:
             LeaseLostError: it does not; nothing was run.
@@ -167,14 +178,21 @@ class Lease:
         return list(self.evaluate(_GUARDED, (), arguments))
 
     def evaluate(self, script: str, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
-        """Run a script, if this process still leads: it finds ``keys`` from KEYS[2] on, ``arguments`` from ARGV[2] on.
+        """Run a script, if this process still leads; return its answer.
+
+        Args:
+            script: Lua.
+            keys: what it finds from KEYS[2] on.
+            arguments: what it finds from ARGV[2] on.
 
         Raises:
-            LeaseLostError, RedisError: as of ``guarded``.
+            LeaseLostError: it does not; nothing was run.
+            RedisError: not known whether it was run.
         """
         token = self._token
         if token is None:
             raise LeaseLostError("this process does not lead")
+
         try:
             return self._client.eval(
                 _FENCE + script, 1 + len(keys), self.keys.lease, *keys, token, *arguments

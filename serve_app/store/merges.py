@@ -1,16 +1,16 @@
-"""Models between the partitions of a policy, in Redis: what each gives, what is merged, and how long it is kept."""
+"""Models between the partitions of a policy: what each gives, what is merged, and how long both are kept."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
-import redis
 
 from bandits.errors import BanditloopError, CodecError, SnapshotError
 from bandits.log.codec import digest, encode
 from bandits.log.records import MergeInput, MergeRecord
 from policies.fold.all_partitions import PartitionLog, Together
 from policies.fold.checkpoint import Cut
+from serve_app.store.clients import Redis
 from serve_app.store.keys import Keys
 from serve_app.store.lease import Command, Lease
 from serve_app.store.newer_builds import NO_MERGE
@@ -22,9 +22,8 @@ KEPT_MERGES = 200
 An older one is made again from the logs.
 """
 
-
-# Once for each number. KEYS: lease, merge, merged, log, blob of the model, which lasts if it is the
-# one decided for. ARGV: token, number, record, digest of the model, entry.
+# Decides a merge, once for each number. KEYS: lease, merge, merged, log, blob of the model, which
+# lasts if it is the one decided for. ARGV: token, number, record, digest of the model, entry.
 DECIDE = """
 local newest = tonumber(redis.call('HGET', KEYS[2], 'number') or '0')
 if tonumber(ARGV[2]) <= newest then return 0 end
@@ -55,21 +54,21 @@ class Offer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return cls(number, model, given)
 
 
-def read_offer(client: "redis.Redis", keys: Keys) -> Offer | None:
-    """What a partition offers now."""
+def read_offer(client: Redis, keys: Keys) -> Offer | None:
+    """Return what a partition offers now; None if it never offered."""
     raw: Any = client.get(keys.offer)
     return None if raw is None else msgspec.msgpack.decode(raw, type=Offer)
 
 
-def read_merge(client: "redis.Redis", keys: Keys) -> MergeRecord | None:
-    """The newest merge. ``keys``: of partition 0."""
+def read_merge(client: Redis, keys: Keys) -> MergeRecord | None:
+    """Return the newest merge, of which ``keys``, those of partition 0, tell; None if there is none."""
     raw: Any = client.hmget(keys.merge, "newest", "record")  # builds of fold 1 write the second
-    known = [each for each in raw if each not in (None, NO_MERGE)]
-    return msgspec.msgpack.decode(known[0], type=MergeRecord) if known else None
+    records = [data for data in raw if data not in (None, NO_MERGE)]
+    return msgspec.msgpack.decode(records[0], type=MergeRecord) if records else None
 
 
 def put_offer(
-    client: "redis.Redis", lease: Lease, offer: Offer, cut: Cut | None, *, keep: str | None
+    client: Redis, lease: Lease, offer: Offer, cut: Cut | None, *, keep: str | None
 ) -> None:
     """Offer what a partition gives, and forget the models that it offered before.
 
@@ -105,12 +104,17 @@ def put_offer(
         lease.guarded([*forgotten, ("DEL", *(keys.blob(name) for name in unused))])
 
 
-def put_merge(
-    client: "redis.Redis", lease: Lease, keys: Keys, record: MergeRecord, model: bytes
-) -> None:
+def put_merge(client: Redis, lease: Lease, keys: Keys, record: MergeRecord, model: bytes) -> None:
     """Store a merged model, then decide the merge: its entry, and the pointer that the other partitions follow.
 
     A merge of this number that was decided before, although nobody heard of it, stays as it was.
+
+    Args:
+        client: that of partition 0.
+        lease: that of partition 0.
+        keys: those of partition 0.
+        record: the merge.
+        model: the bytes of its model.
 
     Raises:
         LeaseLostError: another learner leads partition 0; there was no merge.
@@ -121,50 +125,57 @@ def put_merge(
     lease.evaluate(DECIDE, (keys.merge, keys.merged, keys.log, blob), decision)
 
 
-def forget_merges(client: "redis.Redis", lease: Lease, keys: Keys, through: int) -> None:
-    """Forget the merged models up to merge ``through``."""
-    held: Any = client.hgetall(keys.merged)
-    known = {int(number): name.decode() for number, name in held.items()}
-    in_use = {name for number, name in known.items() if number > through}
-    old = sorted(number for number in known if number <= through)
+def forget_merges(client: Redis, lease: Lease, keys: Keys, through: int) -> None:
+    """Forget the merged models up to merge ``through``.
+
+    Raises:
+        LeaseLostError: another learner leads partition 0.
+    """
+    raw: Any = client.hgetall(keys.merged)
+    model_of = {int(number): name.decode() for number, name in raw.items()}
+    old = sorted(number for number in model_of if number <= through)
     if not old:
         return
+
+    # Two merges may have given the same model.
+    in_use = {name for number, name in model_of.items() if number > through}
+    unused = sorted({model_of[number] for number in old} - in_use)
     commands: list[Command] = [("HDEL", keys.merged, *old)]
-    unused = sorted({known[number] for number in old} - in_use)
     if unused:
         commands.append(("DEL", *(keys.blob(name) for name in unused)))
     lease.guarded(commands)
 
 
 class MergedModels:
-    """The model of a merge by its entry: remembered, stored, or else made again by folding all logs together."""
+    """Finds the model of a merge: it is remembered, stored, or else made again by folding all logs together."""
 
     def __init__(
-        self, client: "redis.Redis", keys: Keys, logs: Sequence[PartitionLog], *, salt: bytes
+        self, client: Redis, keys: Keys, logs: Sequence[PartitionLog], *, salt: bytes
     ) -> None:
         self._client, self._keys, self._logs, self._salt = client, keys, logs, salt
         self._last: tuple[str, bytes] | None = None
         self._together: tuple[Together, int] | None = None
 
     def remember(self, name: str, model: bytes) -> None:
-        """One that was just made."""
+        """Remember a model that was just made."""
         self._last = name, model
 
     def __call__(self, record: MergeRecord) -> bytes:
-        """The bytes of a merge's model.
+        """Return the bytes of a merge's model.
 
         Raises:
             CodecError: it is not stored, and the logs do not give it.
         """
         if self._last is not None and self._last[0] == record.digest:
             return self._last[1]
+
         model = stored_model(self._client, self._keys, record.digest)
         if model is None:
-            model = self._again(record)
+            model = self._merge_again(record)
         self._last = record.digest, model
         return model
 
-    def _again(self, record: MergeRecord) -> bytes:
+    def _merge_again(self, record: MergeRecord) -> bytes:
         if self._together is None or self._together[1] >= record.number:
             self._together = Together(self._logs, salt=self._salt), 0
         together = self._together[0]
@@ -175,37 +186,41 @@ class MergedModels:
         return model
 
 
-def stored_model(client: "redis.Redis", keys: Keys, name: str) -> bytes | None:
-    """A model by its digest; None if it is gone, or not what its name says."""
+def stored_model(client: Redis, keys: Keys, name: str) -> bytes | None:
+    """Return a model by its digest; None if it is gone, or not what its name says."""
     data: Any = client.get(keys.blob(name))
     return bytes(data) if data is not None and digest(data) == name else None
 
 
 def given_model(
-    client: "redis.Redis", keys: Keys, given: MergeInput, refold: Callable[[MergeInput], Cut | None]
+    client: Redis, keys: Keys, given: MergeInput, refold: Callable[[MergeInput], Cut | None]
 ) -> bytes:
-    """What a partition gave; if it is not stored any more, from its log.
+    """Return the model that a partition gave.
+
+    Args:
+        client: the partition's Redis.
+        keys: the partition's.
+        given: what it gave.
+        refold: makes the cut again from the partition's log, for a model that is no longer stored.
 
     Raises:
-        SnapshotError: neither.
+        SnapshotError: it is not stored, and the log does not give it.
     """
     model = stored_model(client, keys, given.digest)
-    if model is None:
-        try:
-            cut = refold(given)
-        except BanditloopError as error:
-            raise SnapshotError(
-                f"what partition {keys.partition} gave at {given.position} is lost", "merge"
-            ) from error
-        if cut is None or digest(cut.model) != given.digest:
-            raise SnapshotError(
-                f"what partition {keys.partition} gave at {given.position} is lost", "merge"
-            )
-        model = cut.model
-    return model
+    if model is not None:
+        return model
+
+    lost = f"what partition {keys.partition} gave at {given.position} is lost"
+    try:
+        cut = refold(given)
+    except BanditloopError as error:
+        raise SnapshotError(lost, "merge") from error
+    if cut is None or digest(cut.model) != given.digest:
+        raise SnapshotError(lost, "merge")
+    return cut.model
 
 
-def partition_count(client: "redis.Redis", policy: str) -> int:
-    """In how many partitions a policy's log is: only of several there are merges, of as many inputs."""
+def partition_count(client: Redis, policy: str) -> int:
+    """Return in how many partitions a policy's log is: with several there are merges, of as many inputs."""
     newest = read_merge(client, Keys(policy))
     return 1 if newest is None else len(newest.inputs)

@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 def demand_redis(url: str, timeout_s: float) -> None:
-    """The Redis answers within its timeout, lets this user in, and takes writes.
+    """Demand that the Redis answers within its timeout, lets this user in, and takes writes.
 
     Raises:
         StartupError: with its address, without its password, and the reason.
@@ -32,9 +32,15 @@ def demand_redis(url: str, timeout_s: float) -> None:
 
 
 def no_redis(url: str, error: Exception, timeout_s: float) -> StartupError:
-    """What is wrong with the Redis at ``url``, and what to do."""
-    given = url_parts(url)
-    where = given.get("path") or f"{given.get('host', 'localhost')}:{given.get('port', 6379)}"
+    """Return what is wrong with the Redis at ``url``, and what to do.
+
+    Args:
+        url: the Redis's. No password of it is shown.
+        error: what was raised.
+        timeout_s: how long was waited for an answer, in seconds.
+    """
+    parts = url_parts(url)
+    where = parts.get("path") or f"{parts.get('host', 'localhost')}:{parts.get('port', 6379)}"
     advice = _advice(error, timeout_s)
     if isinstance(error, TIMEOUTS) and url.startswith("rediss"):
         advice += "; a Redis without TLS does not answer rediss:// either"
@@ -55,15 +61,17 @@ def _write(url: str, timeout_s: float) -> None:
 
 
 def _advice(error: Exception, timeout_s: float) -> str:
-    """What is wrong and what to do; of what the server says only where it is no secret."""
-    first: BaseException = error  # redis-py says the same, with a number and the address once more
+    """Return what is wrong and what to do, quoting the server only where it tells no secret."""
+    # The system's own error; redis-py repeats it with a number and the address once more.
+    first: BaseException = error
     while first.__context__ is not None and not isinstance(first, OSError):
         first = first.__context__
-    said = first.strerror if isinstance(first, OSError) and first.strerror else plain(error)
+    detail = first.strerror if isinstance(first, OSError) and first.strerror else plain(error)
+
     for kind, word, advice in _ADVICE:
-        if isinstance(error, kind) and word in said.lower():
-            return advice.format(said=said, timeout_s=timeout_s)
-    return f"cannot be reached ({said}): start it, or see that its address is right, in {_WHERE}"
+        if isinstance(error, kind) and word in detail.lower():
+            return advice.format(detail=detail, timeout_s=timeout_s)
+    return f"cannot be reached ({detail}): start it, or see that its address is right, in {_WHERE}"
 
 
 _WHERE = "--redis-url or BANDITLOOP_REDIS_URL"
@@ -96,18 +104,18 @@ _ADVICE: Sequence[tuple[type[Exception] | tuple[type[Exception], ...], str, str]
         "is no cluster: write redis:// or rediss://, without +cluster",
     ),
     (redis_errors.ResponseError, "noauth", "demands a password: give it in BANDITLOOP_REDIS_URL"),
-    (redis_errors.ResponseError, "", "takes no writes ({said}): mend that first"),
+    (redis_errors.ResponseError, "", "takes no writes ({detail}): mend that first"),
     (
         Exception,
         "certificate",
-        "has a certificate that is not to be trusted ({said}): see ssl_ca_certs in its URL",
+        "has a certificate that is not to be trusted ({detail}): see ssl_ca_certs in its URL",
     ),
     (
         Exception,
         "ssl",
-        "does not speak TLS with us ({said}): see rediss:// and the ssl_ settings of its URL",
+        "does not speak TLS with us ({detail}): see rediss:// and the ssl_ settings of its URL",
     ),
-    (FileNotFoundError, "", "was not asked ({said}): see the ssl_ settings of its URL"),
+    (FileNotFoundError, "", "was not asked ({detail}): see the ssl_ settings of its URL"),
     (
         TIMEOUTS,
         "",
@@ -115,14 +123,16 @@ _ADVICE: Sequence[tuple[type[Exception] | tuple[type[Exception], ...], str, str]
         " in " + _WHERE,
     ),
 )
-"""The first that fits: kind of the error, a word in it, and what is said of it."""
+"""Kind of the error, a word in it, and the advice; the first that fits counts."""
 
 
 def call_within(seconds: float, work: Callable[[], T]) -> T:
-    """What ``work`` gives or raises; finding an address, for one, knows no timeout of its own.
+    """Return what ``work`` returns, or raise what it raises, but wait no longer than ``seconds``.
+
+    For work without a timeout of its own, like the search for an address.
 
     Raises:
-        TimeoutError: it takes longer, and is left alone.
+        TimeoutError: it takes longer; it is left to itself.
     """
     done: list[Callable[[], T]] = []
 
@@ -142,6 +152,7 @@ def call_within(seconds: float, work: Callable[[], T]) -> T:
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
     thread.join(seconds)
+
     if not done:
         raise TimeoutError(f"no answer within {seconds:g} s")
     return done[0]()

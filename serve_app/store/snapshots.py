@@ -1,4 +1,4 @@
-"""Publishing snapshots, and following them: blobs named by content, and one pointer to the newest."""
+"""Publishing snapshots and following them: blobs named by content, and one pointer to the newest."""
 
 import asyncio
 import contextlib
@@ -8,15 +8,13 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 import msgspec
-import redis
-import redis.asyncio
 
 from bandits.errors import BanditloopError, SnapshotError
 from bandits.log.codec import MALFORMED, digest
 from bandits.log.versions import fold_version
 from bandits.types import Snapshot
 from policies.catalogue import Catalogue
-from serve_app.store.clients import FAILURES
+from serve_app.store.clients import FAILURES, AsyncRedis, Redis
 from serve_app.store.event_log import reason_of
 from serve_app.store.keys import Keys
 from serve_app.store.lease import Command, Lease
@@ -46,7 +44,7 @@ class Published(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def encoded(self) -> bytes:
-        """Its blob."""
+        """The bytes of its blob."""
         return msgspec.msgpack.encode(self)
 
     @property
@@ -56,7 +54,7 @@ class Published(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def snapshot(self) -> Snapshot:
-        """The snapshot itself."""
+        """The snapshot alone."""
         return Snapshot(
             self.kind, self.position, self.learned, self.payload, fold_version(self.build)
         )
@@ -69,7 +67,7 @@ class Head(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def publish(
-    client: "redis.Redis",
+    client: Redis,
     lease: Lease,
     keys: Keys,
     published: Published,
@@ -77,12 +75,17 @@ def publish(
     pinned: str | None = None,
     kept: Collection[str] = (),
 ) -> str:
-    """Store a snapshot and point to it (or to the pinned one, while that is stored).
+    """Store a snapshot, point to it, forget the oldest, and return the snapshot's id.
 
-    Forget the oldest.
+    A crash after any step leaves a head whose snapshot is stored.
 
-    ``kept``: those whose bytes stay when they are no longer listed. Returns its id. A crash after
-    any step leaves a head whose snapshot is stored.
+    Args:
+        client: the partition's Redis.
+        lease: the partition's.
+        keys: the partition's.
+        published: the snapshot.
+        pinned: the one to point to instead, while it is stored.
+        kept: those whose bytes stay when they are no longer listed.
 
     Raises:
         LeaseLostError: another learner leads.
@@ -91,11 +94,11 @@ def publish(
     snapshot_id = digest(data)
     client.set(keys.blob(snapshot_id), data, nx=True, ex=UNNAMED_S)
     raw: Any = client.lrange(keys.snapshots, 0, -1)
-    listed = [
-        snapshot_id,
-        *(each for each in (name.decode() for name in raw) if each != snapshot_id),
-    ]
+    earlier = [name.decode() for name in raw]
+    listed = [snapshot_id, *(name for name in earlier if name != snapshot_id)]
     stays = listed[:KEPT_SNAPSHOTS]
+
+    # A pin is obeyed for as long as it can be.
     served = snapshot_id
     if pinned is not None and client.exists(keys.blob(pinned)):
         served = pinned
@@ -106,9 +109,10 @@ def publish(
             pinned,
             keys.policy,
         )
-    # nothing depends on an answer: whether it is run once or, because an answer was lost, again,
-    # the end is the same
-    unused = [each for each in listed if each not in stays and each not in kept]
+
+    # Nothing depends on an answer: run once or, because an answer was lost, again, the end is the
+    # same.
+    unused = [name for name in listed if name not in stays and name not in kept]
     commands: list[Command] = [
         ("PERSIST", keys.blob(snapshot_id)),
         ("PERSIST", keys.blob(published.catalogue)),
@@ -116,19 +120,24 @@ def publish(
         ("RPUSH", keys.snapshots, *stays),
         ("SET", keys.head, msgspec.msgpack.encode(Head(served))),
     ]
-    commands += [("UNLINK", keys.blob(each)) for each in unused]
+    commands += [("UNLINK", keys.blob(name)) for name in unused]
     lease.guarded(commands)
     return snapshot_id
 
 
 def decode_published(data: bytes, snapshot_id: str) -> Published:
-    """A snapshot whose bytes are those its id names.
+    """Return the snapshot in a blob.
+
+    Args:
+        data: the blob.
+        snapshot_id: what its digest has to be.
 
     Raises:
-        SnapshotError: they are not.
+        SnapshotError: it is not, or the blob is no snapshot.
     """
     if digest(data) != snapshot_id:
         raise SnapshotError("the snapshot's bytes do not match its digest", "snapshot_id")
+
     try:
         return msgspec.msgpack.decode(data, type=Published)
     except MALFORMED as error:
@@ -138,6 +147,7 @@ def decode_published(data: bytes, snapshot_id: str) -> Published:
 def _decode_head(data: bytes | None) -> Head:
     if data is None:
         raise SnapshotError("the pointer to the newest snapshot is gone", "head")
+
     try:
         return msgspec.msgpack.decode(data, type=Head)
     except MALFORMED as error:
@@ -157,13 +167,22 @@ class Follower:
 
     def __init__(
         self,
-        client: "redis.asyncio.Redis",
+        client: AsyncRedis,
         keys: Keys,
         accept: Callable[[str, Published, Catalogue], None],
         *,
         replica: str,
         interval_s: float,
     ) -> None:
+        """Follow the head of one policy.
+
+        Args:
+            client: the replica's.
+            keys: those of partition 0.
+            accept: called in a thread with a snapshot's id, the snapshot and its catalogue.
+            replica: the replica's name, for its reports of what it has loaded.
+            interval_s: time between two looks, in seconds.
+        """
         self._client = client
         self._keys = keys
         self._accept = accept
@@ -177,36 +196,36 @@ class Follower:
     def stop(self) -> None:
         """End ``run`` after its step.
 
-        To cancel it as well spares the wait, but a client may swallow that.
+        Cancelling it as well spares the wait, but a client may swallow the cancellation.
         """
         self._stopped = True
 
     async def run(self) -> None:
         """Follow until stopped or cancelled.
 
-        What fails is said once, and tried again after RETRY_S.
+        A failure is logged once, and tried again after RETRY_S.
         """
-        said = ""
+        logged = ""
         while not self._stopped:
             try:
                 await self.step()
             except Exception as error:
                 why = error.message if isinstance(error, BanditloopError) else type(error).__name__
-                if why != said:
+                if why != logged:
                     expected = isinstance(error, (*FAILURES, BanditloopError))
                     log.warning(
                         "snapshots cannot be read (%s): serving the previous one",
                         why,
                         exc_info=not expected,
                     )
-                said = why
+                logged = why
                 await asyncio.sleep(RETRY_S)
             else:
-                said = ""
+                logged = ""
                 await asyncio.sleep(self._interval_s)
 
     async def step(self) -> bool:
-        """Load the newest snapshot if it is new. True when one was swapped in."""
+        """Load the newest snapshot if it is new; return whether one was swapped in."""
         try:
             return await self._step()
         except Exception as error:
@@ -220,16 +239,20 @@ class Follower:
         head = _decode_head(raw)
         if head.snapshot_id == self._seen:
             return False
+
         published = decode_published(await self._blob(head.snapshot_id), head.snapshot_id)
         if published.catalogue != self._catalogue.digest:
             self._catalogue = await self._load_catalogue(published.catalogue)
+
+        # What is refused once is refused for good; what could not be read is tried again.
         try:
             await asyncio.to_thread(self._accept, head.snapshot_id, published, self._catalogue)
         except BanditloopError:
-            # refused once is refused for good; what was not read is tried again
             self._seen = head.snapshot_id
             raise
         self._seen = head.snapshot_id
+
+        # The report of what is loaded is for freshness alone: it may be lost.
         with contextlib.suppress(*FAILURES):
             await self._client.xadd(
                 self._keys.loads,

@@ -7,11 +7,11 @@ import msgspec
 
 
 class Stats(msgspec.Struct, frozen=True):
-    """What the leading learner has counted. ``outcomes``: by the join, and what was refused.
+    """What the leading learner has counted.
 
-    Of one partition of several, ``merge`` is the newest that it has adopted, and ``late`` (of
-    partition 0) are those without which that was made. Of a ridge model ``columns`` are those that
-    features have, of ``max_columns``.
+    ``outcomes`` are those of the join, and what was refused. In a policy of several partitions,
+    ``merge`` is the newest that this one has adopted, and ``late`` (in partition 0) are those without
+    which it was made. A ridge model has a column for each feature: ``columns``, of ``max_columns``.
     """
 
     position: str
@@ -29,15 +29,16 @@ class Stats(msgspec.Struct, frozen=True):
 
 
 def summed(stats: Sequence[Stats]) -> Stats:
-    """Of a policy's partitions: what the first, partition 0, says of snapshots and merges.
+    """Return the counts of a whole policy from those of its partitions, partition 0 first.
 
-    Of the rest the sums.
+    Snapshots and merges are counted by partition 0; the rest is added up.
     """
     outcomes: Counter[str] = Counter()
-    for each in stats:
-        outcomes.update(each.outcomes)
-    learned = sum(each.learned for each in stats)
-    columns = max(each.columns for each in stats)
+    for partition in stats:
+        outcomes.update(partition.outcomes)
+    learned = sum(partition.learned for partition in stats)
+    columns = max(partition.columns for partition in stats)
+
     return msgspec.structs.replace(
         stats[0], learned=learned, outcomes=dict(outcomes), columns=columns
     )

@@ -1,4 +1,4 @@
-"""What nothing names any more goes from Redis: catalogues of long ago, and what a lost reply or a crash left behind.
+"""Sweeping from Redis what nothing names any more: old catalogues, and what a lost reply or a crash left behind.
 
 Every blob is one of two kinds. What an entry of the log names (a spec, a catalogue, a trained
 model) goes once the archive holds it, unless an open decision or a snapshot that is kept refers to
@@ -13,13 +13,13 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import msgspec
-import redis
 from redis.cluster import RedisCluster
 
 from bandits.errors import ArchiveError, BanditloopError
 from policies.archive.archive import ArchiveReader
 from policies.fold.fold import Fold
 from serve_app.store.checkpoints import Checkpoints
+from serve_app.store.clients import Redis
 from serve_app.store.keys import Keys
 from serve_app.store.lease import Command, Lease
 from serve_app.store.merges import read_merge, read_offer
@@ -37,7 +37,7 @@ log = logging.getLogger("banditloop.sweep")
 
 
 def is_made(head: bytes) -> bool:
-    """Whether a blob that begins so is what a learner made, and no entry of a log names."""
+    """Say whether a blob that begins so is what a learner makes, and no entry of a log names."""
     if not head:
         return False
     is_map = head[0] & 0xF0 == 0x80
@@ -45,22 +45,27 @@ def is_made(head: bytes) -> bool:
 
 
 class Sweep:
-    """Of one partition, by its leader. ``archive``: where its log is kept, if it is."""
+    """Sweeps one partition; its leader does that."""
 
     def __init__(
-        self, client: "redis.Redis", keys: Keys, lease: Lease, archive: ArchiveReader | None
+        self, client: Redis, keys: Keys, lease: Lease, archive: ArchiveReader | None
     ) -> None:
+        """Sweep what ``keys`` name, under ``lease``; ``archive`` is where the log is kept, if it is."""
         self._client, self._keys, self._lease, self._archive = client, keys, lease, archive
         self._due = time.monotonic() + FIRST_S
         self._refers: dict[str, tuple[str, ...]] = {}
 
     def sweep_if_due(self, fold: Fold) -> None:
-        """Once in SWEEP_S.
+        """Sweep once in SWEEP_S.
 
-        What fails of it (an archive that does not answer) is tried again then.
+        A sweep that fails, say because the archive does not answer, is tried again then.
+
+        Raises:
+            LeaseLostError, RedisError: see ``Lease.guarded``.
         """
         if time.monotonic() < self._due:
             return
+
         self._due = time.monotonic() + SWEEP_S
         try:
             self.sweep(fold)
@@ -70,24 +75,27 @@ class Sweep:
             )
 
     def sweep(self, fold: Fold) -> list[str]:
-        """Let everything expire that nothing names; the digests.
+        """Let everything expire that nothing names; return the digests.
 
         Raises:
-            LeaseLostError, RedisError: as of ``Lease.guarded``.
+            LeaseLostError, RedisError: see ``Lease.guarded``.
             OSError, ArchiveError: the archive cannot be read.
         """
         made, referred = self._named(fold)
         stored = list(self._stored())
+
+        # Of what nothing names, what an entry of the log names stays until the archive has it.
         unnamed = [name for name in stored if name not in made and name not in referred]
         heads = self._each("GETRANGE", unnamed, 0, HEAD_BYTES)
-        expiring = [
-            name for name, ttl in zip(unnamed, self._each("TTL", unnamed), strict=True) if ttl != -1
-        ]
+        ttls = self._each("TTL", unnamed)
+        expiring = {name for name, ttl in zip(unnamed, ttls, strict=True) if ttl != -1}
         going = [
             name
             for name, head in zip(unnamed, heads, strict=True)
             if name not in expiring and (is_made(head) or self._is_archived(name))
         ]
+
+        # What was expiring, and something refers to again, lasts.
         lasting: list[Command] = [
             ("PERSIST", self._keys.blob(name)) for name in sorted(referred & set(stored))
         ]
@@ -105,9 +113,9 @@ class Sweep:
         return going
 
     def _named(self, fold: Fold) -> tuple[set[str], set[str]]:
-        """What lists name of what was made here.
+        """Return the digests of what lists name of what was made here, and what something kept refers to.
 
-        And the specs and catalogues that something kept refers to.
+        The second are specs and catalogues.
         """
         client, keys = self._client, self._keys
         listed: Any = client.lrange(keys.snapshots, 0, -1)
@@ -115,27 +123,36 @@ class Sweep:
         merged: Any = client.hvals(keys.merged)
         raw: Any = client.get(keys.head)
         checkpoints = Checkpoints(client, keys).list()
-        snapshots = {name.decode() for name in listed} | {each.snapshot_id for each in checkpoints}
-        snapshots |= {each for each in (fold.pinned,) if each is not None}
+
+        # Snapshots: listed, of checkpoints, pinned, served.
+        snapshots = {name.decode() for name in listed}
+        snapshots |= {checkpoint.snapshot_id for checkpoint in checkpoints}
+        if fold.pinned is not None:
+            snapshots.add(fold.pinned)
         if raw is not None:
             snapshots.add(msgspec.msgpack.decode(raw, type=Head).snapshot_id)
-        made = (
-            snapshots
-            | {name.decode() for name in (*offers, *merged)}
-            | {each.digest for each in checkpoints}
-        )
+
+        # Models: of checkpoints, offered, merged.
+        made = snapshots | {name.decode() for name in (*offers, *merged)}
+        made |= {checkpoint.digest for checkpoint in checkpoints}
         offer, merge = read_offer(client, keys), read_merge(client, keys)
-        made |= {offer.input.digest} if offer is not None and offer.input is not None else set()
-        made |= set() if merge is None else {merge.digest}
-        referred = {fold.catalogue.digest, *(each for each in (fold.spec_id,) if each is not None)}
+        if offer is not None and offer.input is not None:
+            made.add(offer.input.digest)
+        if merge is not None:
+            made.add(merge.digest)
+
+        # Specs and catalogues: in force, of open decisions, of the snapshots.
+        referred = {fold.catalogue.digest}
+        if fold.spec_id is not None:
+            referred.add(fold.spec_id)
         for record in fold.join.records():
             referred |= {record.spec, record.catalogue}
-        referred |= {each for name in snapshots for each in self._refers_to(name)}
-        self._refers = {name: each for name, each in self._refers.items() if name in snapshots}
+        referred |= {digest for name in snapshots for digest in self._refers_to(name)}
+        self._refers = {name: refs for name, refs in self._refers.items() if name in snapshots}
         return made, referred
 
     def _refers_to(self, name: str) -> tuple[str, ...]:
-        """Spec and catalogue of a snapshot; nothing of one that is gone."""
+        """Return the spec and the catalogue of a snapshot; nothing for one that is gone."""
         if name not in self._refers:
             data: Any = self._client.get(self._keys.blob(name))
             try:
@@ -160,7 +177,11 @@ class Sweep:
         return list(pipeline.execute())
 
     def _is_archived(self, name: str) -> bool:
-        """Whether the archive has it, whole."""
+        """Say whether the archive has a blob.
+
+        Raises:
+            ArchiveError: it has it, but damaged.
+        """
         if self._archive is None or not self._archive.has_blob(name):
             return False
         self._archive.blob(name)

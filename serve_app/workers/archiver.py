@@ -1,16 +1,16 @@
 """The archiver: ranges of the stream become files, then the stream is trimmed behind them.
 
-Any number may run.
-
-What is committed is a compare-and-set on one hash of Redis (``keys.archive``):
+Any number of archivers may run. What is committed is a compare-and-set on one hash of Redis
+(``keys.archive``):
 
     previous, end, first, count    the newest committed range; the next one starts where it ends
     written                        every range up to here has its file
     trimmed                        ids below this one may be gone from the stream
-    failures                       of all archivers, for metrics
+    failures                       those of all archivers, for metrics
 
-A range is committed before its file is written, and the next is committed only when it was. Whoever
-finds a committed range without a file writes it: from the same entries, so the same bytes.
+A range is committed before its file is written, and the next is committed only once it was. Any
+archiver that finds a committed range without a file writes it: from the same entries, so the same
+bytes.
 """
 
 import logging
@@ -35,25 +35,25 @@ from serve_app.store.keys import Keys
 
 MAX_ENTRIES = 50_000
 READ = 256
-"""Entries in memory at once, besides a row group."""
+"""Entries read at a time; no more are in memory, besides a row group."""
 POLL_S = 1.0
 RETRY_S, MAX_RETRY_S = 0.5, 30.0
 
-# KEYS: archive. ARGV: previous, first, last, count. Commits a range, if it is the next one.
+# Commits a range, if it is the next one. KEYS: archive. ARGV: previous, first, last, count.
 COMMIT = """
 local held = redis.call('HMGET', KEYS[1], 'end', 'written')
 if (held[1] or '0-0') ~= ARGV[1] or (held[2] or '0-0') ~= ARGV[1] then return 0 end
 redis.call('HSET', KEYS[1], 'previous', ARGV[1], 'first', ARGV[2], 'end', ARGV[3], 'count', ARGV[4])
 return 1
 """
-# KEYS: archive. ARGV: last. The committed range that ends there has its file.
+# Marks that the newest range has its file. KEYS: archive. ARGV: where it ends.
 MARK = """
 if redis.call('HGET', KEYS[1], 'end') ~= ARGV[1] then return 0 end
 redis.call('HSET', KEYS[1], 'written', ARGV[1])
 return 1
 """
-# KEYS: archive. ARGV: end and written as they were read, the end that the files have, 1 when Redis
-# is behind it.
+# Goes on from what the files hold, unless another archiver was faster. KEYS: archive. ARGV: end and
+# written as they were read, the end that the files have, 1 when Redis is behind it.
 ADOPT = """
 local held = redis.call('HMGET', KEYS[1], 'end', 'written')
 if (held[1] or '0-0') ~= ARGV[1] or (held[2] or '0-0') ~= ARGV[2] then return 0 end
@@ -61,8 +61,8 @@ redis.call('HSET', KEYS[1], 'end', ARGV[3], 'written', ARGV[3])
 if ARGV[4] == '1' then redis.call('HSET', KEYS[1], 'trimmed', ARGV[3]) end
 return 1
 """
-# KEYS: log, archive, needed. ARGV: milliseconds to retain. Removes what is written, old, and needed
-# by no learner.
+# Removes what is written, old, and needed by no learner. KEYS: log, archive, needed. ARGV:
+# milliseconds to retain.
 TRIM = """
 local written, needed = redis.call('HGET', KEYS[2], 'written'), redis.call('GET', KEYS[3])
 if not written or not needed then return 0 end
@@ -96,7 +96,7 @@ class _Scan:
     closed: bool = field(default=False)
 
     def take(self, entry_id: str, limit: int) -> None:
-        """The next entry of the stream: the range grows, or it ends before it."""
+        """Let the range grow by the next entry of the stream, or end before it."""
         if self.count == limit or (self.count and hour_of(entry_id) != hour_of(self.first)):
             self.closed = True
         if not self.closed:
@@ -104,12 +104,10 @@ class _Scan:
 
 
 class Archiver:
-    """Archives and trims one policy's log, or one ``partition`` of it.
+    """Archives and trims one policy's log, or one partition of it.
 
-    ``root``: see policies/storage.py.
-
-    A range ends with ``max_entries``, with its hour, or when its first entry is older than
-    ``max_age_s``. What is younger than ``retain_s`` stays in the stream.
+    A range ends when it has ``max_entries``, with its hour, or when its first entry is older than
+    ``max_age_s``. ``failures`` counts the attempts that failed.
     """
 
     def __init__(
@@ -124,6 +122,18 @@ class Archiver:
         partition: int = 0,
         partitions: int = 1,
     ) -> None:
+        """Archive a log.
+
+        Args:
+            client: this thread's own connection.
+            policy: the policy's name.
+            root: where the archive is; see policies/storage.py.
+            max_entries: most entries of a range.
+            max_age_s: age of an entry, in seconds, at which it is archived at the latest.
+            retain_s: age up to which entries stay in the stream, in seconds.
+            partition: the one to archive, from 0.
+            partitions: how many the policy has.
+        """
         self._client = client
         self._policy = archive_folder(policy, partition, partitions)
         self._root = root
@@ -145,7 +155,7 @@ class Archiver:
         return ArchiveReader(self._root, self._policy)
 
     def run(self, stop: threading.Event) -> None:
-        """Archive and trim until told to stop; outlives an unreachable Redis or file system."""
+        """Archive and trim until told to stop, through an unreachable Redis or file system."""
         retry_s = RETRY_S
         while not stop.is_set():
             try:
@@ -156,6 +166,8 @@ class Archiver:
             except Exception as error:
                 self.failures += 1
                 self._unreported += 1
+
+                # What was expected needs no trace; what was not is tried again all the same.
                 expected = isinstance(error, (*FAILURES, ArchiveError))
                 detail = error.message if isinstance(error, ArchiveError) else type(error).__name__
                 trace = None if expected else error
@@ -170,9 +182,7 @@ class Archiver:
             stop.wait(wait_s)
 
     def step(self) -> bool:
-        """Write the committed range that has no file, or commit and write the next.
-
-        False when none is due.
+        """Write the committed range that has no file, or commit and write the next; False if none is due.
 
         Raises:
             RedisError, OSError: unreachable; call again.
@@ -182,6 +192,8 @@ class Archiver:
         try:
             if committed.newest.last != self._agreed and not self._agree(committed):
                 return True
+
+            # A range is committed first, so that whoever finds it without a file can write it.
             if not committed.pending:
                 due = self._next_range(committed.written)
                 if due is None:
@@ -192,26 +204,30 @@ class Archiver:
                     return True
                 committed = Committed(due, committed.written, committed.trimmed)
                 self._agreed = due.last
+
             self._write(committed.newest)
         except ArchiveError:
             if Committed.read(self._client, self._keys) == committed:
                 raise
-            # This process slept, and somebody else went on meanwhile: look again.
+            # This process slept, and another archiver went on meanwhile: look again.
         return True
 
     def trim(self) -> int:
-        """Remove from the stream what is written, older than ``retain_s``, and needed by no learner: how many.
+        """Remove from the stream what is written, older than ``retain_s``, and needed by no learner.
 
-        Up to some 10,000 entries at a time, so that nobody waits for it; 0 when there are no more.
+        Returns how many entries were removed: up to some 10,000 at a time, so that nobody waits for
+        it; 0 when there are no more.
         """
         keys = (self._keys.log, self._keys.archive, self._keys.needed)
         removed: Any = self._client.eval(TRIM, len(keys), *keys, self._retain_ms)
         return int(removed)
 
     def _next_range(self, previous: str) -> Range | None:
-        """The range after ``previous``, when it is due."""
+        """Return the range after ``previous``; None while it is not due."""
         if self._scan.previous != previous:
             self._scan = _Scan(previous, previous)
+
+        # The stream is looked at once: what was seen of the range is remembered.
         scan = self._scan
         while not scan.closed and scan.count < self._max_entries:
             batch: Any = self._client.xrange(self._keys.log, f"({scan.last}", count=READ)
@@ -219,6 +235,7 @@ class Archiver:
                 scan.take(entry_id.decode(), self._max_entries)
             if not batch:
                 break
+
         if not scan.count:
             return None
         if not scan.closed and scan.count < self._max_entries and self._young(scan.first):
@@ -237,7 +254,7 @@ class Archiver:
         self._client.eval(MARK, 1, self._keys.archive, newest.last)
 
     def _read(self, first: str, last: str) -> Iterator[tuple[str, bytes]]:
-        """Id and record bytes of the stream's entries from ``first`` to ``last``."""
+        """Yield id and record bytes of the stream's entries from ``first`` to ``last``."""
         start = first
         while True:
             batch: Any = self._client.xrange(self._keys.log, start, last, count=READ)
@@ -254,47 +271,56 @@ class Archiver:
     def _agree(self, committed: Committed) -> bool:
         """Bring Redis and the files into line where one has lost what the other has.
 
-        False: it changed meanwhile.
+        Returns False if they differed: look again.
 
-        ``committed`` was read before the files are looked at, so other archivers can only have
-        added to them.
+        Args:
+            committed: read before the files are looked at, so other archivers can only have added
+                to them since.
 
-        Raises: ArchiveError: they are of different logs, or what the files lack is gone from the
-            stream as well.
+        Raises:
+            ArchiveError: they are of different logs, or what the files lack is gone from the stream
+                as well.
         """
         self._writer.clean()
-        files = self._reader.end
-        if files not in (committed.written, committed.newest.last):
-            behind = is_after(files, committed.written)
-            if committed.newest.last == START:
-                raise self._foreign(
-                    f"it goes on to {files}, and this Redis has archived nothing yet"
-                )
-            if behind:
-                self._demand_archived(committed.written, files)
-            elif is_after(committed.trimmed, files):
-                raise ArchiveError(
-                    f"the archive of {self._policy} ends at {files}, but Redis says that it goes"
-                    " on to"
-                    f" {committed.written}, and has trimmed its stream up to {committed.trimmed}:"
-                    " restore the missing"
-                    " files, or point --archive to where they are",
-                    "archive",
-                )
-            held = (committed.newest.last, committed.written, files, int(behind))
-            if self._client.eval(ADOPT, 1, self._keys.archive, *held):
-                log.warning(
-                    "Redis had %s archived up to %s, the files end at %s",
-                    self._policy,
-                    held[1],
-                    files,
-                )
-            return False
-        self._agreed = committed.newest.last
-        return True
+        files_end = self._reader.end
+        if files_end in (committed.written, committed.newest.last):
+            self._agreed = committed.newest.last
+            return True
+
+        # Redis went back, the files went back, or they never belonged together.
+        redis_is_behind = is_after(files_end, committed.written)
+        if committed.newest.last == START:
+            raise self._foreign(
+                f"it goes on to {files_end}, and this Redis has archived nothing yet"
+            )
+        if redis_is_behind:
+            self._demand_archived(committed.written, files_end)
+        elif is_after(committed.trimmed, files_end):
+            raise ArchiveError(
+                f"the archive of {self._policy} ends at {files_end}, but Redis says that it goes on"
+                f" to {committed.written}, and has trimmed its stream up to {committed.trimmed}:"
+                " restore the missing files, or point --archive to where they are",
+                "archive",
+            )
+
+        before = (committed.newest.last, committed.written)
+        if self._client.eval(
+            ADOPT, 1, self._keys.archive, *before, files_end, int(redis_is_behind)
+        ):
+            log.warning(
+                "Redis had %s archived up to %s, the files end at %s",
+                self._policy,
+                committed.written,
+                files_end,
+            )
+        return False
 
     def _demand_archived(self, after: str, through: str) -> None:
-        """The files hold what Redis does not know of: whatever the stream has of that time must be in them."""
+        """Demand that the files, which hold more than Redis knows of, hold what the stream has of that time.
+
+        Raises:
+            ArchiveError: they are of another log.
+        """
         archived = self._reader.raw(after, through)
         for entry in self._read(f"({after}", through):
             if entry not in archived:  # consumes it up to the entry, and both are in order
@@ -303,8 +329,7 @@ class Archiver:
     def _foreign(self, detail: str) -> ArchiveError:
         return ArchiveError(
             f"the archive of {self._policy} is of another log than this Redis holds ({detail}):"
-            " give this log another"
-            " folder with --archive",
+            " give this log another folder with --archive",
             "archive",
         )
 
@@ -315,8 +340,8 @@ class Archiver:
 
 
 def _record_bytes(fields: dict[bytes, bytes]) -> bytes:
-    """The record field as it is.
+    """Return the record field as it is.
 
-    Of an entry without one, which nobody can decode, all fields as a msgpack map.
+    For an entry without one, which nobody can decode, all its fields are returned as a msgpack map.
     """
     return fields[FIELD] if FIELD in fields else msgspec.msgpack.encode(fields)

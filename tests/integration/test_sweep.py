@@ -23,7 +23,7 @@ from policies.artifacts.learner_model import TrainedModel
 from policies.blend import make_learner
 from policies.catalogue import Catalogue, Item
 from serve_app.admin.stored_policy import StoredPolicy
-from serve_app.admin.verification import Work, verify_policy
+from serve_app.admin.verification import LogAddress, verify_policy
 from serve_app.store.event_log import FIELD, LogReader
 from serve_app.store.sweep import is_made
 from serve_app.workers.archiver import Archiver
@@ -86,9 +86,9 @@ def test_catalogues_that_nothing_refers_to_go_once_they_are_archived_and_verify_
     decide(client, 6, prefix="later")
     settle(loop)
     assert stats(client).learned == 36
-    work = Work(url_of(client), "home", str(tmp_path), SALT)
+    address = LogAddress(url_of(client), "home", str(tmp_path), SALT)
     stored = StoredPolicy(client, "home", reader)
-    results, learned = verify_policy(work, stored.served()[0], jobs=1, progress=lambda _: None)
+    results, learned = verify_policy(address, stored.served()[0], jobs=1, progress=lambda _: None)
     assert {each.verdict for each in results} == {"identical"}
     assert learned == 36
 

@@ -15,7 +15,7 @@ from policies.catalogue import Catalogue
 from policies.fold.verify import Verified
 from policies.spec import PolicySpec
 from serve_app.admin.stored_policy import StoredPolicy
-from serve_app.admin.verification import Work, verify_policy
+from serve_app.admin.verification import LogAddress, verify_policy
 from serve_app.store.clients import FAILURES, blocking_client
 from serve_app.store.event_log import LogReader
 from serve_app.store.keys import Keys
@@ -111,9 +111,9 @@ def url_of(client: redis.Redis) -> str:
 def verified(
     client: redis.Redis, *, salt: bytes = SALT, jobs: int = 1, start=None
 ) -> list[Verified]:
-    work = Work(url_of(client), "home", "", salt)
+    address = LogAddress(url_of(client), "home", "", salt)
     return verify_policy(
-        work,
+        address,
         StoredPolicy(client, "home").served()[0],
         start=start,
         jobs=jobs,
