@@ -87,7 +87,7 @@ def test_a_warm_start_that_the_learner_refuses_is_no_success(client, server_url,
         assert (done.exit_code, "done" in output) == (0, True), output
     assert stats(own).learned == 7
     own.close()
-    reader._client.close()
+    reader.log.client.close()
 
 
 @pytest.mark.parametrize(
