@@ -1,4 +1,4 @@
-"""Which build this is: the versions that a log is told."""
+"""Which build this is: the versions that a log records."""
 
 import platform
 from functools import cache
@@ -9,7 +9,7 @@ from bandits.log.versions import FOLD
 
 @cache
 def this_build() -> dict[str, str]:
-    """Version of the fold, architecture and library versions, within which a replay is byte-identical."""
+    """Return the fold's version, the architecture and the library versions; within them a replay is byte-identical."""
     names = ("banditloop", "numba", "numpy", "vowpal-wabbit-next")
     return {
         "fold": str(FOLD),

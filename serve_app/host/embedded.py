@@ -21,7 +21,7 @@ from serve_app.settings import Durability, Settings
 from serve_app.store.newer_builds import check_format
 
 START_S = 60.0
-"""Reading a large append-only file takes a while."""
+"""How long a server may take to start: reading a large append-only file takes a while."""
 WATCH_S = 0.1
 NODE_BYTES = 131_072
 MALLOC = {
@@ -31,10 +31,12 @@ MALLOC = {
     "MALLOC_TOP_PAD_": 0,
     "MALLOC_TRIM_THRESHOLD_": 65_536,
 }
-"""A stream is kept in nodes of 100 entries: so large, each has pages of its own, which the system gets back when the
-node is trimmed. With Valkey's 4 kB the holes they leave are filled with what lives longer. The same
-holds for the buffers of what is sent: kept apart, they leave no holes either, for a system call
-each and whole pages. 32,768 of them: Linux allows a process 65,530.
+"""Keeps large blocks on pages of their own, which the system gets back when they are freed.
+
+A stream is kept in nodes of 100 entries, and NODE_BYTES makes them so large that a trimmed node
+frees its pages. With Valkey's 4 kB the holes that nodes leave are filled with what lives longer. The
+same holds for the buffers of what is sent: kept apart, they leave no holes, at the price of a system
+call each and whole pages. 32,768 of them: Linux allows a process 65,530.
 """
 
 log = logging.getLogger("banditloop.valkey")
@@ -49,10 +51,16 @@ class _Running(msgspec.Struct, frozen=True):
 
 @contextlib.contextmanager
 def embedded_valkey(folder: Path, durability: Durability = "always") -> Iterator[str]:
-    """The URL of a server on ``folder`` that lives as long as this context.
+    """Run a server on ``folder`` for as long as this context lasts; yield its URL.
 
-    ``always``: every acknowledged write is on disk, the append-only file is synced before the
-    server answers. A server that dies is started again on the same port with the same file.
+    A server that dies is started again on the same port with the same file.
+
+    Args:
+        folder: where the server keeps its append-only file.
+        durability: what the server does before it acknowledges a write; see ``Settings``.
+
+    Raises:
+        StartupError: the server does not start, or another service uses the folder.
     """
     folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
@@ -66,6 +74,8 @@ def embedded_valkey(folder: Path, durability: Durability = "always") -> Iterator
                 f" {folder / 'valkey.log'}",
                 "data_dir",
             ) from error
+
+        # The watch puts a server that it has started again into the holder.
         stop = threading.Event()
         holder = [server]
         watch = threading.Thread(
@@ -75,6 +85,7 @@ def embedded_valkey(folder: Path, durability: Durability = "always") -> Iterator
             daemon=True,
         )
         watch.start()
+
         try:
             yield _url(server.port)
         finally:
@@ -85,14 +96,18 @@ def embedded_valkey(folder: Path, durability: Durability = "always") -> Iterator
 
 
 def running_url(folder: Path) -> str | None:
-    """The URL of the server that a service runs on ``folder`` now, if one does."""
+    """Return the URL of the server that a service runs on ``folder`` now; None if none does."""
     running = _read(folder)
     return running.url if running is not None and _is_valkey(running.pid, folder) else None
 
 
 @contextlib.contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Hold a folder's lock: two servers on one append-only file would destroy it."""
+    """Hold a folder's lock: two servers on one append-only file would destroy it.
+
+    Raises:
+        StartupError: another process holds it.
+    """
     with (folder / "lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -121,12 +136,13 @@ def _start(folder: Path, port: int | None, durability: Durability) -> ValkeyServ
 
 
 def _launched(server: ValkeyServer, folder: Path) -> None:
-    """By a script: the kernel ends the server when this process dies in a way that no handler sees, and see MALLOC.
+    """Have the server launched by a script, which sets MALLOC and ties it to this process.
 
-    In a session of its own, so that Ctrl-C and ``timeout``, whose signals are for a whole group of
+    The kernel ends the server when this process dies in a way that no handler sees. It is in a
+    session of its own, so that Ctrl-C and ``timeout``, whose signals are for a whole group of
     processes, end what uses the server first.
     """
-    # util-linux; else see `_end_leftover`
+    # Both are of util-linux; without them `_end_leftover` ends the server at the next start.
     setsid, setpriv = shutil.which("setsid"), shutil.which("setpriv")
     binary = str(server._binary_path)  # noqa: SLF001 - it takes no command
     words = [
@@ -134,6 +150,7 @@ def _launched(server: ValkeyServer, folder: Path) -> None:
         *([setpriv, "--pdeathsig", "TERM"] if setpriv else []),
         binary,
     ]
+
     script = folder / "valkey-server"
     exported = " ".join(f"{name}={value}" for name, value in MALLOC.items())
     script.write_text(f'#!/bin/sh\nexport {exported}\nexec {shlex.join(words)} "$@"\n')
@@ -151,6 +168,7 @@ def _watch(
     while not stop.wait(WATCH_S):
         if _process(holder[0]).poll() is None:
             continue
+
         log.error("valkey has died: starting it again")
         try:
             holder[0].terminate()
@@ -161,15 +179,22 @@ def _watch(
 
 
 def _end_leftover(folder: Path) -> None:
-    """A server that outlived its service (which was killed) still writes to the file: end it first."""
+    """End a server that outlived its service, which was killed: it still writes to the file.
+
+    Raises:
+        StartupError: it does not end.
+    """
     running = _read(folder)
     if running is None or not _is_valkey(running.pid, folder):
         return
+
     log.warning(
         "ending the valkey (process %d) that an earlier service left on %s", running.pid, folder
     )
     with contextlib.suppress(ProcessLookupError):
         os.kill(running.pid, signal.SIGTERM)
+
+    # It writes its last before it lets go of the file.
     deadline = time.monotonic() + START_S
     while _is_valkey(running.pid, folder):
         if time.monotonic() > deadline:
@@ -187,7 +212,7 @@ def _read(folder: Path) -> _Running | None:
 
 
 def _is_valkey(pid: int, folder: Path) -> bool:
-    """Whether this process is a Valkey whose home is this folder: a number alone may be anybody's by now."""
+    """Say whether a process is a Valkey whose home is this folder: a number alone may be another's by now."""
     process = Path("/proc") / str(pid)
     try:
         return (
@@ -211,7 +236,7 @@ def _url(port: int) -> str:
 
 @contextlib.contextmanager
 def valkey(settings: Settings) -> Iterator[str]:
-    """The URL of the configured Redis, or of an embedded Valkey that lives as long as this context."""
+    """Yield the URL of the configured Redis, or of an embedded Valkey that lives as long as this context."""
     if settings.redis_url is not None:
         yield settings.redis_url
         return
@@ -222,16 +247,27 @@ def valkey(settings: Settings) -> Iterator[str]:
 
 @contextlib.contextmanager
 def any_redis(settings: Settings) -> Iterator[str]:
-    """For commands: the configured Redis, the embedded Valkey of a service that runs, or one of our own meanwhile."""
+    """Yield the URL of the Redis that a command needs.
+
+    It is the configured one, or the embedded Valkey of a service that runs, or else one that lives as
+    long as this context.
+
+    Raises:
+        StartupError: no service has kept a log in the data directory.
+        NewerBuildError: a newer build has laid it out.
+    """
     folder = settings.data_dir / "valkey"
     running = running_url(folder) if settings.redis_url is None else None
     if running is not None:
         yield running
         return
+
     if settings.redis_url is None:
         check_format(settings.data_dir)
-    if settings.redis_url is None and not folder.exists():
-        message = f"no service has kept a log in {settings.data_dir}: use --data-dir or --redis-url"
-        raise StartupError(message, "data_dir")
+        if not folder.exists():
+            raise StartupError(
+                f"no service has kept a log in {settings.data_dir}: use --data-dir or --redis-url",
+                "data_dir",
+            )
     with valkey(settings) as url:
         yield url

@@ -11,8 +11,8 @@ import socket
 
 CLUSTERS = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 
-# Read by Ray when it starts, on every node: HAProxy in front, user code on the replica's main event
-# loop. On few cores one HAProxy thread is enough. Values already in the environment win.
+# What Ray reads when it starts, on every node: HAProxy in front, user code on the replica's main
+# event loop. On few cores one HAProxy thread is enough. Values already in the environment win.
 FAST_SERVE = {
     "RAY_SERVE_ENABLE_HA_PROXY": "1",
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
@@ -53,7 +53,7 @@ ONE_MACHINE = {
     CLUSTERS: "0",
 }
 
-# Of every node of a cluster: ray_cluster.yaml and deploy/rayservice.yaml set these.
+# For every node of a cluster: ray_cluster.yaml and deploy/rayservice.yaml set these.
 CLUSTER_NODE = {
     **FAST_SERVE,
     "RAY_AUTH_MODE": "token",
@@ -90,7 +90,7 @@ def join_clusters() -> None:
 
 
 def is_free(host: str, port: int) -> bool:
-    """Whether a server could listen there."""
+    """Say whether a server could listen on this address and port."""
     with contextlib.closing(
         socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     ) as probe:
@@ -106,9 +106,9 @@ _any = random.SystemRandom()  # not seeded: processes that start together look a
 
 
 def free_port() -> int:
-    """A port nobody listens on.
+    """Return a port that nobody listens on.
 
-    Below the range from which systems take the client's end of connections, so that no connection
+    It is below the range from which systems take the client's end of connections, so that no connection
     takes it before a server does or while that server is restarted, and above the ports of Ray's
     workers.
     """
@@ -120,8 +120,5 @@ def free_port() -> int:
 
 
 def collect_rarely() -> None:
-    """Look for cycles when so many more objects were made than freed.
-
-    Neither requests nor entries make any.
-    """
+    """Look for garbage in cycles seldom: neither requests nor entries make any."""
     gc.set_threshold(20_000, 20, 20)

