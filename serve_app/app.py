@@ -30,7 +30,7 @@ RETRY_AFTER_S = 1.0
 class Ingress(RankReplica):
     """The one deployment on the request path.
 
-    Holds the keeper's handle only so that it is part of the app.
+    It holds the keeper's handle only to make the keeper part of the application.
     """
 
     def __init__(
@@ -41,12 +41,18 @@ class Ingress(RankReplica):
 
 
 def new_generation() -> int:
-    """The number of a deployment: greater than that of any before it."""
+    """Return the number of a deployment, which is greater than that of any before it."""
     return time.time_ns() // 1_000_000
 
 
 def build_app(settings: Settings, specs: Sequence[PolicySpec], generation: int) -> Application:
-    """One ingress with ``settings.replicas`` replicas, and the keeper of what runs in the background."""
+    """Return the application: one ingress with ``settings.replicas`` replicas, and the keeper of the workers.
+
+    Args:
+        settings: of the service.
+        specs: the policies to serve.
+        generation: that of the deployment.
+    """
     # A dead replica is noticed by the next health check. Ray's default is to look every 10 s.
     quick = {
         "graceful_shutdown_wait_loop_s": 0.1,
@@ -62,6 +68,7 @@ def build_app(settings: Settings, specs: Sequence[PolicySpec], generation: int) 
         ray_actor_options={"num_cpus": 0, **on_node_for("learner")},
         **quick,
     )
+
     ingress = serve.deployment(serve.ingress()(Ingress), name="rank").options(
         num_replicas=settings.replicas,
         max_ongoing_requests=settings.max_ongoing_requests,
@@ -73,6 +80,7 @@ def build_app(settings: Settings, specs: Sequence[PolicySpec], generation: int) 
         logging_config={"enable_access_log": False, "log_level": "WARNING"},
         **quick,
     )
+
     return ingress.bind(settings, list(specs), keeper.bind(settings, list(specs), generation))
 
 
@@ -100,18 +108,20 @@ class ClusterArgs(BaseModel):
 
 
 def build(args: ClusterArgs) -> Application:
-    """The application of a Serve config file (``import_path: serve_app.app:build``), for a cluster of several nodes.
+    """Return the application of a Serve config file (``import_path: serve_app.app:build``), for a cluster.
 
     Raises:
-        StartupError, SpecError, ArtifactError: names the setting, field or file at fault.
+        StartupError, SpecError, ArtifactError: it names the setting, field or file at fault.
     """
-    specs = [_spec_of(each, number) for number, each in enumerate(args.policies)]
+    specs = [_spec_of(policy, number) for number, policy in enumerate(args.policies)]
     if unknown := sorted(set(args.settings) - set(Settings.model_fields)):
         known = choices(unknown[0], Settings.model_fields)
         raise StartupError(f"no setting is called {unknown[0]!r}: {known}", unknown[0])
+
+    # The text of pydantic's error may hold the value, and that may be a secret.
     try:
         settings = Settings(**args.settings)
-    except ValidationError as error:  # whose text may hold a value, and that be a secret
+    except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         field = ".".join(map(str, first["loc"])) or "settings"
         raise StartupError(f"settings: {field}: {first['msg']}", field) from None
@@ -119,14 +129,22 @@ def build(args: ClusterArgs) -> Application:
 
 
 def build_for_cluster(settings: Settings, specs: Sequence[PolicySpec]) -> Application:
-    """The application, after a look at what would only work on one machine.
+    """Return the application for a cluster; what would only work on one machine is refused.
+
+    Args:
+        settings: of the service.
+        specs: the policies to serve.
 
     Raises:
-        StartupError, SpecError, ArtifactError: names the setting, field or file at fault.
+        StartupError, SpecError, ArtifactError: it names the setting, field or file at fault.
     """
+    # Every node must find the same things.
     if settings.redis_url is None:
-        message = "a cluster needs a Redis that every node reaches: set BANDITLOOP_REDIS_URL on every node"
-        raise StartupError(message, "redis_url")
+        raise StartupError(
+            "a cluster needs a Redis that every node reaches: set BANDITLOOP_REDIS_URL on every"
+            " node",
+            "redis_url",
+        )
     if settings.salt is None:
         raise StartupError(
             "every node needs the same salt: set BANDITLOOP_SALT on every node", "salt"
@@ -136,8 +154,11 @@ def build_for_cluster(settings: Settings, specs: Sequence[PolicySpec]) -> Applic
             "say where every node reaches the archive: archive: s3://bucket/prefix, or none",
             "archive",
         )
+
     settings.secret()
     refuse_open_doors(settings.model_copy(update={"host": serve_host()}))
+
+    # All nodes load the same bytes, whatever is behind an artifact's name meanwhile.
     specs = [
         msgspec.structs.replace(spec, artifact=pinned(spec.artifact)) if spec.artifact else spec
         for spec in specs
@@ -149,7 +170,8 @@ def build_for_cluster(settings: Settings, specs: Sequence[PolicySpec]) -> Applic
     )
 
 
-def _spec_of(given: str | dict[str, Any], number: int) -> PolicySpec:
-    if isinstance(given, str):
-        return load_spec(Path(given))
-    return read_spec(given, f"policies[{number}]", Path.cwd())
+def _spec_of(policy: str | dict[str, Any], number: int) -> PolicySpec:
+    """Return a spec that is given as a path or as itself."""
+    if isinstance(policy, str):
+        return load_spec(Path(policy))
+    return read_spec(policy, f"policies[{number}]", Path.cwd())

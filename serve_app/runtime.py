@@ -39,9 +39,13 @@ log = logging.getLogger("banditloop.runtime")
 
 @contextlib.contextmanager
 def serving(settings: Settings, specs: Sequence[PolicySpec]) -> Iterator[str]:
-    """The whole service, until the context ends. Yields its base URL once every policy is ready.
+    """Run the whole service until the context ends; yield its base URL once every policy is ready.
 
-    What it needs is tried before: ``needs.demand_all``.
+    What it needs is tried before: see ``preflight.demand_all``.
+
+    Args:
+        settings: of the service.
+        specs: the policies to serve.
 
     Raises:
         StartupError: it does not start; with the reason.
@@ -62,9 +66,10 @@ def serving(settings: Settings, specs: Sequence[PolicySpec]) -> Iterator[str]:
         )
         settings.secret()
         check_logs(url, specs)
+
         try:
             with ThreadPoolExecutor(1) as pool:
-                # most of a second, while Ray's processes start
+                # The import takes most of a second, in which Ray's processes start.
                 pool.submit(import_module, "serve_app.app")
                 with _signals_wait():
                     ray.init(
@@ -81,6 +86,8 @@ def serving(settings: Settings, specs: Sequence[PolicySpec]) -> Iterator[str]:
             from serve_app.workers.actors import start_learners
 
             check_ray_is_on_loopback(ray.util.get_node_ip_address())
+
+            # Learners start while Serve does: they take as long as a replica.
             generation = new_generation()
             start_learners(settings, specs, generation)
             target = serve.RunTarget(build_app(settings, specs, generation), APP_NAME)
@@ -97,12 +104,14 @@ def serving(settings: Settings, specs: Sequence[PolicySpec]) -> Iterator[str]:
 def serving_on_cluster(
     settings: Settings, specs: Sequence[PolicySpec], address: str
 ) -> Iterator[str]:
-    """The application on a Ray cluster that runs, until the context ends.
+    """Run the application on a Ray cluster until the context ends; yield its URL once every policy is ready.
 
-    Yields its URL once every policy is ready.
+    What Redis, salt and archive must be for that: see ``build_for_cluster``.
 
-    ``address``: auto, or HOST:PORT of the head. What Redis, salt and archive must be for it:
-    ``build_for_cluster``.
+    Args:
+        settings: of the service.
+        specs: the policies to serve.
+        address: auto, or HOST:PORT of the cluster's head.
 
     Raises:
         StartupError: no cluster answers, or it does not start; with the reason.
@@ -116,6 +125,7 @@ def serving_on_cluster(
 
     from serve_app.app import APP_NAME, build_for_cluster
 
+    # All nodes get the salt that is kept here, if the environment has none.
     if settings.redis_url is not None:
         settings = settings.model_copy(update={"salt": SecretStr(settings.secret().decode())})
     try:
@@ -128,6 +138,7 @@ def serving_on_cluster(
             )
     except ConnectionError as error:
         raise StartupError(f"no Ray cluster answers at {address!r}: {error}", "address") from error
+
     try:
         serve.start(http_options={"host": settings.host, "port": settings.port})
         target = serve.RunTarget(build_for_cluster(settings, specs), APP_NAME)
@@ -144,14 +155,15 @@ def serving_on_cluster(
 
 @contextlib.contextmanager
 def _signals_wait() -> Iterator[None]:
-    """A signal that comes meanwhile has its effect at the end.
+    """Hold back signals that come meanwhile; they have their effect at the end.
 
-    Interrupted, Ray leaves processes behind for a minute. It also puts handlers of its own, which
-    exit, or print a trace and end: those that there were are there again at the end.
+    Interrupted, Ray leaves processes behind for a minute. It also installs handlers of its own, which
+    exit, or print a trace and end; at the end the handlers of before are back.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+
     from ray._private import utils
 
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -170,7 +182,7 @@ def _signals_wait() -> Iterator[None]:
 
 
 def _stop_ray() -> None:
-    """Serve and Ray, as far as they have started."""
+    """Stop Serve and Ray, as far as they have started."""
     import ray
     from ray import serve
 
@@ -183,10 +195,7 @@ def _stop_ray() -> None:
 
 @contextlib.contextmanager
 def _serve_started(http_options: dict[str, Any]) -> Iterator[None]:
-    """Serve's controller, once it can be asked for.
-
-    At the end HAProxy as well, which takes seconds longer.
-    """
+    """Start Serve: its controller before the context begins, HAProxy, which takes seconds longer, before it ends."""
     import ray
     from ray import serve
 
@@ -197,7 +206,8 @@ def _serve_started(http_options: dict[str, Any]) -> Iterator[None]:
         ):
             time.sleep(CONTROLLER_POLL_S)
         if started.done():
-            started.result()
+            started.result()  # raises what went wrong
+
         yield
         started.result()
 
@@ -207,50 +217,61 @@ def _url(host: str, port: int) -> str:
 
 
 def _wait_until_ready(url: str, status: Callable[[], Any], policies: int) -> None:
-    """Wait until all answers, with every replica there.
+    """Wait until the service answers, with every replica there.
 
-    A replica that dies meanwhile makes Serve call the whole deployment failed, and start another
-    one: only a failure that lasts ends a service, and none does that answers. Policies whose
-    learning stands still before they had a model are not waited for, if there are others.
+    Args:
+        url: the service's.
+        status: returns what Serve says of the application; None while it knows of none.
+        policies: how many there are.
 
-    Raises: StartupError: with what Serve says of each deployment that fails, or where learning
-        stands still.
+    Raises:
+        StartupError: it does not start; with what Serve says of each deployment that fails, or where
+            learning stands still.
     """
     began = time.monotonic()
-    failing_since = ready_since = still_since = math.inf
+    failing_since = ready_since = stalled_since = math.inf
     while True:
-        ready, found, now = is_ready(url), status(), time.monotonic()
-        state = None if found is None else found.status
+        ready, application, now = is_ready(url), status(), time.monotonic()
+        state = None if application is None else application.status
         if ready and state == "RUNNING":
             return
+
+        # A replica that dies meanwhile makes Serve call the whole deployment failed, and start
+        # another one: only a failure that lasts counts, and none of a service that answers.
         ready_since = min(ready_since, now) if ready else math.inf
         failing_since = min(failing_since, now) if state == "DEPLOY_FAILED" else math.inf
         if now - ready_since > PATIENCE_S:
-            log.warning("ready, though Serve says %s: %s", state, _reasons(found))
+            log.warning("ready, though Serve says %s: %s", state, _reasons(application))
             return
-        still = [] if ready else without_model(url)
-        still_since = min(still_since, now) if still else math.inf
-        if now - still_since > PATIENCE_S:
-            why = f"{'; '.join(still)}: see /tmp/ray/session_latest/logs for the reason"
-            if len(still) == policies:
+
+        # Policies whose learning stands still before they had a model do not hold up the others.
+        stalled = [] if ready else without_model(url)
+        stalled_since = min(stalled_since, now) if stalled else math.inf
+        if now - stalled_since > PATIENCE_S:
+            why = f"{'; '.join(stalled)}: see /tmp/ray/session_latest/logs for the reason"
+            if len(stalled) == policies:
                 raise StartupError(f"not started: {why}", "learning")
             log.error("serving the other policies: %s", why)
             return
+
         if not ready and now - failing_since > PATIENCE_S:
-            raise StartupError(f"not started: {_reasons(found)}", "deployments")
+            raise StartupError(f"not started: {_reasons(application)}", "deployments")
         if now - began > READY_S:
             raise StartupError(
-                f"not ready after {READY_S:.0f} s ({_reasons(found)}): see"
+                f"not ready after {READY_S:.0f} s ({_reasons(application)}): see"
                 " /tmp/ray/session_latest/logs",
                 "deployments",
             )
         time.sleep(POLL_S)
 
 
-def _reasons(found: Any) -> str:
-    if found is None:
+def _reasons(application: Any) -> str:
+    """Return what Serve says of each deployment that fails."""
+    if application is None:
         return "Serve knows of no application"
     reasons = [
-        f"{name}: {each.message}" for name, each in found.deployments.items() if each.message
+        f"{name}: {deployment.message}"
+        for name, deployment in application.deployments.items()
+        if deployment.message
     ]
-    return "; ".join(reasons) or found.message or str(found.status)
+    return "; ".join(reasons) or application.message or str(application.status)

@@ -21,26 +21,27 @@ DEFAULT_DATA_DIR = Path(".banditloop")
 class Settings(BaseSettings):
     """One process's view of how the service runs.
 
-    ``redis_url`` None starts an embedded Valkey under ``data_dir``. ``salt`` is the secret that
-    draws are hashed with; None makes one and keeps it in ``data_dir/salt``. ``learner_niceness``
-    makes learning and archiving yield to answering: with 0, rank waits while a backlog is learned;
-    with 19, models are fresh later on a crowded machine. ``keys_file`` holds the API keys (see
-    security.py); without it ``host`` must be a loopback address. ``redis_url`` may hold a password,
-    so it is never printed; give it in the environment, because a command line is there for every
-    user of the machine to read. ``archive`` is a local folder or a URI that pyarrow opens; None is
-    ``data_dir/archive``, "" or "none" archives nothing, and trims nothing from Redis. An event is
-    archived when it is some ``archive_max_age_s`` old, and stays in Redis for ``archive_retain_s``
-    at least. A policy with several partitions publishes when it merges them, every
-    ``merge_interval_ms``.
-
-    ``replica_cpus`` and ``learner_cpus`` are how many cores a replica and a learner take of a Ray
-    node: 0 where everything shares one machine; in a cluster, what makes its autoscaler add nodes.
+    ``redis_url`` None starts an embedded Valkey under ``data_dir``. The URL may hold a password, so
+    it is never printed; give it in the environment, because every user of the machine can read a
+    command line. ``salt`` is the secret that draws are hashed with; None makes one and keeps it in
+    ``data_dir/salt``. ``keys_file`` holds the API keys (see api_keys.py); without it ``host`` must be
+    a loopback address.
 
     ``durability`` is what the embedded Valkey does before it acknowledges a write: ``always`` syncs
-    it to disk, ``everysec`` may lose the last second or so when a process or the machine dies,
-    ``none`` keeps no file: all that is not archived is gone with the process. Of another Redis its
-    own settings decide; with ``confirm_replicas`` a write is acknowledged only when so many of its
-    replicas hold it.
+    it to disk; ``everysec`` may lose the last second or so when a process or the machine dies;
+    ``none`` keeps no file, so all that is not archived is gone with the process. Another Redis
+    follows its own settings; with ``confirm_replicas`` a write is acknowledged only when so many of
+    its replicas hold it.
+
+    ``archive`` is a local folder or a URI that pyarrow opens; None is ``data_dir/archive``; "" or
+    "none" archives nothing, and trims nothing from Redis. An event is archived when it is some
+    ``archive_max_age_s`` old, and stays in Redis for ``archive_retain_s`` at least.
+
+    A policy in several partitions publishes when it merges them, every ``merge_interval_ms``.
+    ``learner_niceness`` makes learning and archiving yield to answering: with 0, rank waits while a
+    backlog is learned; with 19, models are fresh later on a crowded machine. ``replica_cpus`` and
+    ``learner_cpus`` are how many cores a replica and a learner take of a Ray node: 0 where everything
+    shares one machine; in a cluster they make its autoscaler add nodes.
     """
 
     model_config = SettingsConfigDict(
@@ -80,8 +81,8 @@ class Settings(BaseSettings):
             except ValueError:  # whose text may hold a piece of the password
                 raise ValueError(
                     "not the URL of a Redis (redis://, rediss://, redis+cluster:// or"
-                    " unix://user:password@host:port/0;"
-                    " in a password write / : @ # ? % as %2F %3A %40 %23 %3F %25)"
+                    " unix://user:password@host:port/0; in a password write / : @ # ? % as %2F %3A"
+                    " %40 %23 %3F %25)"
                 ) from None
         return url
 
@@ -89,9 +90,8 @@ class Settings(BaseSettings):
     def _confirmable(self) -> "Settings":
         if self.confirm_replicas and self.redis_url is not None and is_cluster(self.redis_url):
             raise ValueError(
-                "confirm_replicas: WAIT counts for one primary, of which a cluster has several:"
-                " set it to 0, and"
-                " min-replicas-to-write on the cluster's nodes"
+                "confirm_replicas: WAIT counts for one primary, and a cluster has several: set it to"
+                " 0, and min-replicas-to-write on the cluster's nodes"
             )
         return self
 
@@ -105,7 +105,7 @@ class Settings(BaseSettings):
         return cls(**{name: value for name, value in options.items() if value is not None})
 
     def archive_root(self) -> str:
-        """Where the archive is: a URI, an absolute path, or "" when nothing is archived."""
+        """Return where the archive is: a URI, an absolute path, or "" when nothing is archived."""
         if self.archive is None:
             return str((self.data_dir / "archive").resolve())
         if self.archive in {"", "none"} or "://" in self.archive:
@@ -113,16 +113,23 @@ class Settings(BaseSettings):
         return str(Path(self.archive).resolve())
 
     def secret(self) -> bytes:
-        """The salt's bytes, at most 64; made and kept in ``data_dir`` when none is configured."""
+        """Return the salt's bytes, at most 64; one is made and kept in ``data_dir`` when none is configured.
+
+        Raises:
+            StartupError: it is too short.
+            OSError: it can neither be read nor made.
+        """
         if self.salt is not None:
             return _long_enough(self.salt.get_secret_value().encode(), "BANDITLOOP_SALT")
+
+        # Linked into place whole: of several processes that make one at once, the first wins.
         path = self.data_dir / "salt"
         if not path.exists():
             self.data_dir.mkdir(parents=True, exist_ok=True)
             fresh = path.with_name(f"salt.{secrets.token_hex(4)}")
             fresh.touch(mode=0o600)
             fresh.write_text(secrets.token_hex(32))
-            with contextlib.suppress(FileExistsError):  # somebody else was faster: theirs it is
+            with contextlib.suppress(FileExistsError):
                 os.link(fresh, path)
             fresh.unlink()
         return _long_enough(path.read_bytes(), str(path))
