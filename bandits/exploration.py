@@ -18,7 +18,11 @@ Positive = Annotated[float, msgspec.Meta(gt=0)]
 class EpsilonGreedy(
     msgspec.Struct, tag="epsilon_greedy", tag_field="kind", frozen=True, forbid_unknown_fields=True
 ):
-    """A best action with probability 1 - epsilon, any action otherwise."""
+    """A best action with probability 1 - epsilon, any action otherwise.
+
+    Attributes:
+        epsilon: the probability of choosing among all actions alike.
+    """
 
     epsilon: Fraction = 0.1
 
@@ -30,7 +34,11 @@ class EpsilonGreedy(
 class Softmax(
     msgspec.Struct, tag="softmax", tag_field="kind", frozen=True, forbid_unknown_fields=True
 ):
-    """Probability proportional to exp(score / temperature)."""
+    """Probability proportional to exp(score / temperature).
+
+    Attributes:
+        temperature: the higher, the more alike are the probabilities.
+    """
 
     temperature: Positive = 1.0
 
@@ -47,6 +55,10 @@ class SquareCB(
 
     gamma = gamma_scale * learned ** gamma_exponent, the schedule of Vowpal Wabbit's ``--squarecb``.
     Differs from the paper: actions tied for best share what the others leave.
+
+    Attributes:
+        gamma_scale: the higher, the greedier.
+        gamma_exponent: how fast the policy becomes greedy as it learns.
     """
 
     gamma_scale: Positive = 10.0
@@ -85,6 +97,9 @@ class LinUcb(
     """Greedy on mean + alpha * standard deviation (Li et al. 2010, arXiv:1003.0146).
 
     Ridge learners only.
+
+    Attributes:
+        alpha: how much an uncertain action is favoured.
     """
 
     alpha: Annotated[float, msgspec.Meta(ge=0)] = 1.0
@@ -93,9 +108,13 @@ class LinUcb(
 class LinTs(msgspec.Struct, tag="lints", tag_field="kind", frozen=True, forbid_unknown_fields=True):
     """Thompson sampling (Agrawal & Goyal 2013, arXiv:1209.3352). Ridge learners only.
 
-    Differs from the paper: a snapshot holds ``draws`` fixed posterior draws and an action's
-    probability is the share of draws in which it is best. So the PMF is exact and pure, and the
-    logged propensity is the sampling probability.
+    Differs from the paper: a snapshot holds fixed posterior draws, and an action's probability is the
+    share of draws in which it is best. So the PMF is exact and pure, and the logged propensity is the
+    sampling probability.
+
+    Attributes:
+        scale: factor of the posterior's standard deviation; the higher, the more is explored.
+        draws: how many posterior draws a snapshot holds.
     """
 
     scale: Positive = 0.5

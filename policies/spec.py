@@ -36,7 +36,11 @@ Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$(?!\n)")]
 class ArtifactSource(
     msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="artifact", tag_field="kind"
 ):
-    """A source that ``banditloop train`` has fitted; ``name`` is its name in the artifact."""
+    """A source that ``banditloop train`` has fitted.
+
+    Attributes:
+        name: the source's name in the artifact.
+    """
 
     name: Name
 
@@ -44,7 +48,15 @@ class ArtifactSource(
 class RemoteSource(
     msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="remote", tag_field="kind"
 ):
-    """Any HTTP service that answers ids and scores."""
+    """Any HTTP service that answers ids and scores.
+
+    Attributes:
+        name: the source's name in the log, in scores and in metrics.
+        url: the service's address, http or https; it gets a POST.
+        timeout_ms: how long a decision waits for the service, all attempts included.
+        retries: how often a failed request is repeated within that time.
+        send_user_id: whether the service is told the user's id, in clear.
+    """
 
     name: Name
     url: str
@@ -54,10 +66,12 @@ class RemoteSource(
 
 
 class RlSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="rl", tag_field="kind"):
-    """A policy of kind rl, as a source: it proposes nothing, and scores what is to be chosen from, in its context.
+    """A policy of kind rl as a source: it proposes nothing, and scores what the others propose.
 
-    ``model``: the file that ``banditloop train rl`` wrote, relative to this one; ``digest``: of its
-    bytes.
+    Attributes:
+        name: the source's name in the log, in scores and in metrics.
+        model: the file that ``banditloop train rl`` wrote, relative to the spec's.
+        digest: the digest of the file's bytes, which ``banditloop train rl`` prints.
     """
 
     name: Name
@@ -71,9 +85,11 @@ Source = ArtifactSource | RemoteSource | RlSource
 class Holdout(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A share of the traffic served by a fixed policy, for a live uplift with an interval.
 
-    Assigned by hash of ``field`` (``user_id`` or a context feature's name; without it, each
-    decision by its event_id). ``policy`` is ``uniform`` or a source's name: its best candidates, in
-    order.
+    Attributes:
+        fraction: the share that is held out.
+        policy: ``uniform``, or a source's name: its best candidates, in order.
+        field: what is hashed to assign a decision: ``user_id`` or the name of a context feature; the
+            event_id where a request lacks it.
     """
 
     fraction: Fraction
@@ -84,14 +100,24 @@ class Holdout(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class PolicySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Everything a policy is made of.
 
-    ``kind``: ``blend`` (items are the actions, their features include every source's score),
-    ``mixture`` (sources are the actions) or ``rl`` (items are the actions, scored by a network that
-    was trained on sessions). ``limit``: candidates per source. ``use``: the feature namespaces that
-    the learner sees. ``within``: of a mixture, how a source chooses among its own candidates.
-    ``artifact``: directory that ``banditloop train`` wrote, relative to this file, or its URI
-    (s3://bucket/prefix, any that pyarrow opens). ``partitions``: how many logs, each with its own
-    learner, the policy's events are split over by their event_id (docs/explanation/exact.md); it stays as it is
-    for the life of the log.
+    Attributes:
+        name: the policy's name in URLs, in the log and in file names.
+        kind: ``blend`` (items are the actions, and every source's score is a feature), ``mixture``
+            (sources are the actions) or ``rl`` (items are the actions, scored by a network that was
+            trained on sessions).
+        sources: where candidates come from; without any, a request brings its actions.
+        artifact: the directory that ``banditloop train`` wrote, relative to the spec's file, or its
+            URI (``s3://bucket/prefix``, any that pyarrow opens).
+        limit: how many candidates each source is asked for.
+        use: the feature namespaces that the learner sees.
+        learner: what learns.
+        exploration: how scores become probabilities.
+        within: how a source of a mixture chooses among its own candidates.
+        floor: the total probability that is spread evenly; each action gets at least floor / K.
+        join: how rewards join decisions.
+        holdout: a share of the traffic that a fixed policy serves.
+        partitions: over how many logs, each with its own learner, the policy's events are split by
+            their event_id (docs/explanation/exact.md); it stays as it is for the life of the log.
     """
 
     name: Name

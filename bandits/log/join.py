@@ -32,9 +32,14 @@ __all__ = ["Join", "JoinRule", "JoinState", "JoinedDecision"]
 class JoinRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How rewards join decisions.
 
-    A decision's window runs ``window_s`` seconds from its entry. A reward that comes after it is
-    late as long as the decision is remembered, one more window: it changes nothing, or with ``late:
-    correct`` the model is corrected by it.
+    Attributes:
+        window_s: how long a decision waits for its rewards, in seconds from its entry. A later reward
+            is late as long as the decision is remembered, one more window.
+        default_reward: the reward of a decision that got none.
+        aggregation: which of several rewards of a slot counts, or whether they are added up.
+        learn: whether a decision is learned when its window closes, or at once with the default reward
+            and then corrected by each reward that counts.
+        late: whether a late reward is ignored, or corrects the model.
     """
 
     window_s: Annotated[float, msgspec.Meta(gt=0, le=30 * 86400)] = 600.0

@@ -22,13 +22,19 @@ KIND = "ridge"
 class RidgeConfig(
     LearnerConfig, tag=KIND, tag_field="kind", frozen=True, forbid_unknown_fields=True
 ):
-    """``l2`` and ``bias_l2``: prior precision of shared weights and of action biases (ignored without ``action_bias``).
+    """Bayesian ridge regression with a bias per item.
 
-    ``interactions``: pairs of namespaces whose features are crossed. ``max_features`` bounds d; a
-    feature first met when d is full is ignored. ``standbys``: learners that fold along, ready to
-    take over. ``intercept: false``: without features of its own an action's shared part is 0. It is
-    written only if it is false, so that what was written before there was such a field stays as it
-    is, byte for byte.
+    Attributes:
+        l2: prior precision of the weights that all actions share.
+        action_bias: whether each item has a bias of its own.
+        bias_l2: prior precision of the items' biases.
+        interactions: pairs of namespaces whose features are crossed.
+        max_features: how many features the model has columns for; a feature first met when there is
+            none left is not learned.
+        standbys: learners that fold the log along, ready to take over.
+        intercept: whether all actions share a constant; without it, an action without features of its
+            own is worth 0 before its bias is learned. Written only if it is false, so that specs from
+            before this field keep their bytes.
     """
 
     l2: Annotated[float, msgspec.Meta(gt=0)] = 1.0

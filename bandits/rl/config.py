@@ -13,9 +13,12 @@ KIND = "rl"
 
 
 class RlConfig(LearnerConfig, tag=KIND, tag_field="kind", frozen=True, forbid_unknown_fields=True):
-    """``features``: the digest of the feature schema that the network was trained on (``banditloop train rl`` says it).
+    """A network that was trained on whole sessions; it learns nothing from the log.
 
-    ``standbys``: processes that fold the log along, ready to take over.
+    Attributes:
+        features: the digest of the feature schema that the network was trained on, as
+            ``banditloop train rl`` prints it.
+        standbys: processes that fold the log along, ready to take over.
     """
 
     features: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{16}$(?!\n)")]

@@ -17,11 +17,13 @@ MODEL_KIND = "vw-model"
 
 
 class VwConfig(LearnerConfig, frozen=True, forbid_unknown_fields=True, tag="vw", tag_field="kind"):
-    """Vowpal Wabbit, with any ``--cb_explore_adf`` argument string.
+    """Vowpal Wabbit, with an ``--cb_explore_adf`` argument string.
 
     Namespaces: context, item, features, scores.
 
-    ``standbys``: learners that fold along, ready to take over.
+    Attributes:
+        args: the arguments; docs/reference/vw-arguments.md says which are taken.
+        standbys: learners that fold the log along, ready to take over.
     """
 
     args: str = "--cb_explore_adf --cb_type mtr -q cs -q cf"

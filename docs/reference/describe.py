@@ -22,7 +22,7 @@ def struct(kind: type[msgspec.Struct], title: str | None, level: int = 2) -> lis
     """Return a heading, the prose and the table of the fields of a struct."""
     fields = msgspec.structs.fields(kind)
     hints = get_type_hints(kind, include_extras=True)
-    prose, meanings = documentation(kind, [each.name for each in fields])
+    prose, meanings = documentation(inspect.getdoc(kind) or "", [each.name for each in fields])
 
     rows = [
         (f"`{each.name}`", type_text(hints[each.name]), _default(each), meanings.get(each.name, ""))
@@ -48,13 +48,13 @@ def structs_in(annotation: Any) -> list[type[msgspec.Struct]]:
     return [each for part in get_args(annotation) for each in structs_in(part)]
 
 
-def documentation(kind: type, names: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+def documentation(docstring: str, names: Sequence[str]) -> tuple[list[str], dict[str, str]]:
     """Return the paragraphs of a docstring, and what it says of each field.
 
     A sentence that begins with a field's name is about that field, and so are those after it up to
     the next such sentence or the paragraph's end. An Attributes section is read as well.
     """
-    text, _, attributes = (inspect.getdoc(kind) or "").partition("Attributes:\n")
+    text, _, attributes = docstring.partition("Attributes:\n")
     prose, meanings = [], {}
     for paragraph in paragraphs(text):
         about: list[str] = []

@@ -104,7 +104,7 @@ def settings() -> str:
     """Return the page of the service's settings."""
     serve = _commands()["banditloop serve"]
     flags = {option.name: option.opts[0] for option in serve.params if option.opts}
-    prose, meanings = documentation(Settings, Settings.model_fields)
+    prose, meanings = documentation(inspect.getdoc(Settings) or "", list(Settings.model_fields))
 
     rows = []
     for name, field in Settings.model_fields.items():
@@ -195,18 +195,20 @@ def http() -> str:
         "A field without a default is required.",
     ]
     for name, schema in document["components"]["schemas"].items():
-        parts += [f"### {name}", *paragraphs(schema.get("description", ""))]
-        if fields := schema.get("properties"):
-            required = schema.get("required", ())
-            parts.append(
-                table(
-                    ("field", "type", "default"),
-                    [
-                        (f"`{field}`", schema_text(each), schema_default(field, each, required))
-                        for field, each in fields.items()
-                    ],
-                )
+        fields, required = schema.get("properties", {}), schema.get("required", ())
+        prose, meanings = documentation(schema.get("description", ""), list(fields))
+        rows = [
+            (
+                f"`{field}`",
+                schema_text(each),
+                schema_default(field, each, required),
+                meanings.get(field, ""),
             )
+            for field, each in fields.items()
+        ]
+        parts += [f"### {name}", *prose]
+        if rows:
+            parts.append(table(("field", "type", "default", "meaning"), rows))
     return "\n\n".join(parts)
 
 
