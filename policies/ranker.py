@@ -13,6 +13,7 @@ from itertools import chain, islice, zip_longest
 import msgspec
 import numpy as np
 
+from banditloop_client.schemas import Trouble
 from bandits.decide import decide
 from bandits.errors import (
     BanditloopError,
@@ -36,7 +37,6 @@ from policies.guardrails import FixedPolicy, in_holdout
 from policies.mixture import Mixture
 from policies.pool import Pool, explicit_pool
 from policies.requests import MAX_ACTIONS, RankRequest
-from policies.source_failures import Trouble
 from policies.sources.base import Candidates, CandidateSource, ContextScorer, Source, SourceRequest
 from policies.spec import PolicySpec
 

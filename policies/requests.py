@@ -8,58 +8,33 @@ learner and every replay see one form only.
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import Any
 
-import msgspec
-
+from banditloop_client.schemas import (
+    MAX_ACTIONS,
+    MAX_SLOTS,
+    ActionRequest,
+    EventId,
+    Item,
+    RankRequest,
+)
 from bandits.errors import InvalidFieldError, NonFiniteNumberError, TooManyFeaturesError
-from bandits.values import MAX_EVENT_ID_BYTES, FeatureMap, Value
+from bandits.values import FeatureMap, Value
 
-MAX_ACTIONS = 1000
-MAX_SLOTS = 50
 MAX_FEATURES = 256
 MAX_DEPTH = 16
 
-# The checks raise errors of their own; readers of the schema are told all the same.
-EventId = Annotated[
-    str, msgspec.Meta(extra_json_schema={"minLength": 1, "maxLength": MAX_EVENT_ID_BYTES})
+__all__ = [
+    "MAX_ACTIONS",
+    "MAX_DEPTH",
+    "MAX_FEATURES",
+    "MAX_SLOTS",
+    "ActionRequest",
+    "EventId",
+    "Item",
+    "RankRequest",
+    "plain_features",
 ]
-ActionId = Annotated[str, msgspec.Meta(extra_json_schema={"minLength": 1})]
-_AtMost = msgspec.Meta(extra_json_schema={"maxItems": MAX_ACTIONS})
-
-
-class ActionRequest(
-    msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, gc=False
-):
-    """An explicit action: its id, and optionally its features (else the catalogue's) and source scores."""
-
-    id: ActionId
-    features: FeatureMap | None = None
-    scores: dict[str, float] | None = None
-
-
-class RankRequest(
-    msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, gc=False
-):
-    """A request for one decision: explicit ``actions``, or ``user_id``/``history`` for the policy's sources."""
-
-    event_id: EventId | None = None
-    user_id: str | None = None
-    context: FeatureMap = msgspec.field(default_factory=dict)
-    history: list[str] = msgspec.field(default_factory=list)
-    actions: Annotated[list[ActionRequest], _AtMost] | None = None
-    exclude: list[str] = msgspec.field(default_factory=list)
-    slots: Annotated[int, msgspec.Meta(ge=1, le=MAX_SLOTS)] = 1
-    defer_activation: bool = False
-    return_pmf: bool = False
-
-
-class Item(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One item: ``features`` are learned from, ``metadata`` (a title, say) is only carried along."""
-
-    id: str
-    features: FeatureMap = msgspec.field(default_factory=dict)
-    metadata: dict[str, str] = msgspec.field(default_factory=dict)
 
 
 def plain_features(given: Mapping[str, Any], target: str) -> FeatureMap:

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import aiohttp
 import msgspec
 
-from serve_app.api.schemas import RankResponse
+from banditloop_client.schemas import RankResponse
 from serve_app.api.wire import MAX_BODY
 
 ITEMS, ACTIONS, TOPICS = 200, 20, 8

@@ -5,13 +5,13 @@ from typing import Any
 
 import msgspec
 
+from banditloop_client import schemas
 from bandits import errors
 from bandits.errors import BanditloopError
 from bandits.log.records import ActivationRecord, DecisionRecord, RewardRecord
 from bandits.values import MAX_NUMBER
 from policies.ranker import check_event_id
 from policies.requests import RankRequest
-from serve_app.api import schemas
 from serve_app.api.bodies import decode_body
 from serve_app.api.docs_page import DOCS_HTML
 from serve_app.api.readiness import readiness

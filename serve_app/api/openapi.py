@@ -5,9 +5,9 @@ from typing import Any
 
 import msgspec
 
+from banditloop_client.schemas import ErrorResponse
 from bandits.values import MAX_EVENT_ID_BYTES, FeatureMap
 from serve_app.api.routes import Route
-from serve_app.api.schemas import ErrorResponse
 
 FAILURES: dict[int, str] = {
     400: "The body is not JSON",

@@ -4,10 +4,10 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from banditloop_client import schemas
 from bandits.errors import BanditloopError
 from bandits.log.records import ActivationRecord, DecisionRecord, RewardRecord
 from policies.requests import Item, RankRequest
-from serve_app.api import schemas
 from serve_app.store.progress import LearningHealth
 
 

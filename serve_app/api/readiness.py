@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from serve_app.api.schemas import Readiness, Stalled
+from banditloop_client.schemas import Readiness, Stalled
 from serve_app.store.progress import LearningHealth
 
 

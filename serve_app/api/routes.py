@@ -8,10 +8,10 @@ from typing import Any, Generic
 
 import msgspec
 
+from banditloop_client.schemas import POLICY_PATH, A, Endpoint, Q
 from policies.ranker import check_event_id
 from serve_app.api.api_keys import ScopeName
 from serve_app.api.ports import Backend, PolicyService
-from serve_app.api.schemas import POLICY_PATH, A, Endpoint, Q
 from serve_app.api.wire import ORDINARY, Answer, BodyLimit
 
 POLICY_PREFIX = POLICY_PATH.split("/")[:-1]

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 
+from banditloop_client import schemas
 from bandits import errors
 from bandits.errors import BanditloopError
-from serve_app.api import schemas
 from serve_app.api.wire import encode
 
 STATUS: Mapping[type[BanditloopError], int] = {

@@ -1,5 +1,6 @@
 """How the command line reports an error: its code and message, in one line on standard error."""
 
+from banditloop_client.errors import ServiceError
 from bandits.errors import BanditloopError, plain
 from serve_app.cli.terminal import say
 
@@ -16,7 +17,7 @@ def say_error(error: Exception) -> bool:
 
 
 def _code_and_message(error: Exception) -> tuple[str, str] | None:
-    if isinstance(error, BanditloopError):
+    if isinstance(error, BanditloopError | ServiceError):
         return error.code, error.message
 
     if isinstance(error, MemoryError):

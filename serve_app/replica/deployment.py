@@ -10,7 +10,7 @@ import time
 import uuid
 from collections.abc import Iterable
 
-from policies.source_failures import Trouble
+from banditloop_client.schemas import Trouble
 from policies.spec import PolicySpec
 from serve_app.api.api_keys import KeyRing
 from serve_app.api.asgi import Api

@@ -20,8 +20,8 @@ from prometheus_client.core import (
     Metric,
 )
 
+from banditloop_client.schemas import Trouble
 from bandits.log.positions import position_ms
-from policies.source_failures import Trouble
 from serve_app.store.clients import FAILURES, AsyncRedis, clock_ms
 from serve_app.store.keys import PROCESSES, Keys, process_metrics
 from serve_app.store.keys import partitions as key_names

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from banditloop_client.schemas import PolicyInfo, Refused
 from bandits.errors import BanditloopError, LogUnavailableError, SnapshotError
 from bandits.features.hashing import partition_of
 from bandits.log.records import ActivationRecord, CatalogueRecord, DecisionRecord, RewardRecord
@@ -20,7 +21,6 @@ from policies.requests import Item, RankRequest
 from policies.sources import load_sources
 from policies.spec import PolicySpec, decode_spec
 from serve_app.api.readiness import stalled_at
-from serve_app.api.schemas import PolicyInfo, Refused
 from serve_app.replica.learning_watch import LearningWatch
 from serve_app.replica.metrics import read_stats, read_troubles
 from serve_app.store.clients import FAILURES, AsyncRedis

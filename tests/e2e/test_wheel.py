@@ -18,7 +18,7 @@ from serve_app.host.environment import free_port
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 
 ROOT = Path(__file__).resolve().parents[2]
-SOURCES = ["pyproject.toml", "README.md", "LICENSE", "examples"]
+SOURCES = ["pyproject.toml", "README.md", "LICENSE", "examples", "clients"]
 PACKAGES = ["bandits", "policies", "serve_app", "simulator"]
 INSIDE = """
 from importlib.util import find_spec
@@ -85,7 +85,7 @@ def run(command: list[str], cwd: Path) -> str:
 def test_it_holds_what_the_commands_load(environment, empty):
     python = str(environment / "bin" / "python")
     assert "banditloop 0." in run([str(environment / "bin" / "banditloop"), "--version"], empty)
-    script = INSIDE.format(packages=PACKAGES, environment=str(environment))
+    script = INSIDE.format(packages=[*PACKAGES, "banditloop_client"], environment=str(environment))
     assert run([python, "-c", script], empty) == "home movielens\n"
 
 

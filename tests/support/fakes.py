@@ -7,6 +7,7 @@ from itertools import pairwise
 import msgspec
 import numpy as np
 
+from banditloop_client.schemas import PolicyInfo
 from bandits.errors import BanditloopError, LogUnavailableError, SourceError
 from bandits.log.positions import has_reached, log_order
 from bandits.log.records import DecisionRecord, LogEntry, LogRecord, SpecRecord
@@ -16,7 +17,6 @@ from policies.fold.fold import Fold
 from policies.ranker import Ranker
 from policies.sources.base import Candidates, ScoreItems, SourceRequest
 from policies.spec import PolicySpec
-from serve_app.api.schemas import PolicyInfo
 from serve_app.store.progress import LearningHealth
 
 SALT = b"test salt"

@@ -10,7 +10,7 @@ import aiohttp
 import msgspec
 import numpy as np
 
-from serve_app.api.schemas import RankResponse, RewardEvent, RewardsRequest
+from banditloop_client.schemas import RankResponse, RewardEvent, RewardsRequest
 from serve_app.client import ServiceError, rank_body
 from simulator.worlds.demo import DemoBench, Traffic
 

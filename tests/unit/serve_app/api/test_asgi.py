@@ -10,7 +10,6 @@ import jsonschema
 import pytest
 from support.fakes import FakeService, FakeSource, fresh_ranker
 
-import serve_app.client
 from bandits.errors import BanditloopError
 from bandits.log.records import ActivationRecord, DecisionRecord, RewardRecord
 from policies.ranker import Ranker
@@ -464,8 +463,7 @@ def all_errors(kind: type[BanditloopError] = BanditloopError):
 
 
 def test_every_error_has_a_status_and_its_own_code():
-    """All but the client's, which is raised on the other side of HTTP."""
-    kinds = set(all_errors()) - {serve_app.client.ServiceError}
+    kinds = set(all_errors())
     assert kinds == set(STATUS)
     assert len({kind.code for kind in kinds}) == len(kinds)
     assert all(400 <= status <= 599 for status in STATUS.values())

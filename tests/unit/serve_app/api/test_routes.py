@@ -5,11 +5,11 @@ from itertools import combinations
 
 import pytest
 
+from banditloop_client.schemas import RANK
 from bandits.errors import InvalidEventIdError
 from serve_app.api.endpoints import ROUTES
 from serve_app.api.openapi import FAILURES
 from serve_app.api.routes import RouteTable, needed_scope, policy_of
-from serve_app.api.schemas import RANK
 
 TABLE = RouteTable(ROUTES)
 PATHS = sorted({route.endpoint.path for route in ROUTES})

@@ -16,8 +16,8 @@ import httpx
 import msgspec
 import pytest
 
+from banditloop_client.schemas import ErrorResponse
 from bandits.errors import StartupError
-from serve_app.api.schemas import ErrorResponse
 from serve_app.host import haproxy
 from serve_app.host.environment import free_port, is_free
 from serve_app.host.haproxy import bundled, tighten

@@ -9,17 +9,25 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from policies.requests import ActionRequest
-from serve_app import client as module
-from serve_app.api.schemas import RewardEvent
-from serve_app.client import (
+from banditloop_client import client as module
+from banditloop_client.client import (
     BACKOFF_S,
     LONGEST_S,
     AsyncClient,
     Client,
-    ServiceError,
     backoff_s,
     wait_until_ready,
+)
+from banditloop_client.errors import ServiceError
+from banditloop_client.schemas import (
+    LIVE,
+    POLICIES,
+    ActionRequest,
+    ErrorBody,
+    Health,
+    Item,
+    RankRequest,
+    RewardEvent,
 )
 
 RANKED = {
@@ -61,6 +69,8 @@ class Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["content-length"]))
         self.server.asked.append((self.path, json.loads(body or b"{}")))
         self.answer()
+
+    do_PUT = do_POST  # noqa: N815
 
     def do_GET(self) -> None:
         self.server.asked.append((self.path, {}))
@@ -216,6 +226,73 @@ def test_many_rewards_and_activations_go_where_they_belong(server, call):
         "/v1/policies/home/events/e/activate",
     ]
     assert [reward["reward_id"] for reward in server.asked[0][1]["rewards"]] == ["r1", "r2"]
+
+
+def test_each_item_of_a_batch_has_its_own_answer_and_all_are_retried_with_their_event_ids(
+    server, call
+):
+    refused = error("empty_actions", "requests[1].actions")
+    server.answers = [(503, error("not_ready")), (200, {"results": [RANKED, refused, RANKED]})]
+    requests = [RankRequest(user_id="u"), RankRequest(actions=[]), RankRequest(event_id="mine")]
+    first, second, third = call(server, "batch", requests)
+    assert (first.event_id, third.chosen[0].id) == ("e", "a")
+    assert second == ErrorBody("empty_actions", "m", "requests[1].actions")
+    (path, sent), (_, again) = server.asked
+    assert path == "/v1/policies/home/rank:batch"
+    assert sent == again
+    ids = [item["event_id"] for item in sent["requests"]]
+    assert len(set(ids)) == 3
+    assert ids[2] == "mine"
+
+
+def test_a_slate_is_a_rank_of_several_slots(server, call):
+    chosen = [{"slot": k, "id": name, "propensity": 0.5} for k, name in enumerate("ab")]
+    server.answers = [(200, {**RANKED, "chosen": chosen})]
+    answer = call(server, "rank", ["a", "b"], slots=2, defer_activation=True)
+    assert [each.id for each in answer.chosen] == ["a", "b"]
+    assert (server.asked[0][1]["slots"], server.asked[0][1]["defer_activation"]) == (2, True)
+
+
+def test_a_catalogue_is_put_and_its_digest_comes_back(server, call):
+    server.answers = [(200, {"catalogue": "d", "items": 1})]
+    answer = call(server, "replace_catalogue", [Item("a", {"x": 1.0})])
+    assert (answer.catalogue, answer.items) == ("d", 1)
+    assert server.asked == [
+        (
+            "/v1/policies/home/catalogue",
+            {"items": [{"id": "a", "features": {"x": 1.0}, "metadata": {}}]},
+        )
+    ]
+
+
+def test_a_policy_and_all_of_them_can_be_asked_for_and_what_is_new_is_no_harm(server, call):
+    info = {
+        "policy": "home",
+        "ready": True,
+        "snapshot_id": "s",
+        "position": "1-0",
+        "learned": 3,
+        "items": 2,
+        "sources": [],
+        "spec": {"name": "home"},
+        "outcomes": {"joined": 3},
+        "source_troubles": {"cf": {"reason": "timeout", "at_s": 1.5}},
+        "of_a_later_version": 1,
+    }
+    server.answers = [(200, info)]
+    answer = call(server, "status")
+    assert (answer.learned, answer.source_troubles["cf"].reason) == (3, "timeout")
+    server.answers = [(200, {"policies": ["home", "news"]})]
+    assert call(server, "policies") == ["home", "news"]
+    assert [path for path, _ in server.asked] == ["/v1/policies/home", "/v1/policies"]
+
+
+def test_any_endpoint_can_be_called(server, call):
+    server.answers = [(200, {"status": "ok"})]
+    assert call(server, "call", LIVE, None) == Health("ok")
+    server.answers = [(200, {"policies": []})]
+    assert call(server, "call", POLICIES, None).policies == []
+    assert [path for path, _ in server.asked] == ["/livez", "/v1/policies"]
 
 
 def test_waiting_until_ready_waits_and_gives_up_in_words(server):

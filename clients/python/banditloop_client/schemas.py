@@ -1,15 +1,67 @@
-"""What crosses HTTP: requests, responses, errors, and the endpoints where they are exchanged."""
+"""What crosses HTTP: requests, responses, errors, and the endpoints where they are exchanged.
 
+The service decodes and answers these very types, and makes its OpenAPI document of them.
+"""
+
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from types import NoneType
 from typing import Annotated, Any, Generic, TypeVar
+from urllib.parse import quote
 
 import msgspec
 
-from policies.requests import MAX_ACTIONS, MAX_SLOTS, EventId, Item, RankRequest
-from policies.source_failures import Trouble
+Value = float | str | bool | list[str]
+FeatureMap = dict[str, Value]
 
+MAX_EVENT_ID_BYTES = 256
+MAX_ACTIONS = 1000
+MAX_SLOTS = 50
 MAX_BATCH = MAX_ACTIONS
+
+# The checks raise errors of their own; readers of the schema are told all the same.
+EventId = Annotated[
+    str, msgspec.Meta(extra_json_schema={"minLength": 1, "maxLength": MAX_EVENT_ID_BYTES})
+]
+ActionId = Annotated[str, msgspec.Meta(extra_json_schema={"minLength": 1})]
+_AtMost = msgspec.Meta(extra_json_schema={"maxItems": MAX_ACTIONS})
+
+
+class ActionRequest(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, gc=False
+):
+    """An explicit action: its id, and optionally its features (else the catalogue's) and source scores."""
+
+    id: ActionId
+    features: FeatureMap | None = None
+    scores: dict[str, float] | None = None
+
+
+class RankRequest(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, gc=False
+):
+    """A request for one decision: explicit ``actions``, or ``user_id``/``history`` for the policy's sources."""
+
+    event_id: EventId | None = None
+    user_id: str | None = None
+    context: FeatureMap = msgspec.field(default_factory=dict)
+    history: list[str] = msgspec.field(default_factory=list)
+    actions: Annotated[list[ActionRequest], _AtMost] | None = None
+    exclude: list[str] = msgspec.field(default_factory=list)
+    slots: Annotated[int, msgspec.Meta(ge=1, le=MAX_SLOTS)] = 1
+    defer_activation: bool = False
+    return_pmf: bool = False
+
+
+class Item(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One item: ``features`` are learned from, ``metadata`` (a title, say) is only carried along."""
+
+    id: str
+    features: FeatureMap = msgspec.field(default_factory=dict)
+    metadata: dict[str, str] = msgspec.field(default_factory=dict)
+
+
 Slot = Annotated[int, msgspec.Meta(ge=0, lt=MAX_SLOTS)]
 
 
@@ -123,6 +175,13 @@ class CatalogueResponse(msgspec.Struct, frozen=True):
     items: int
 
 
+class Trouble(msgspec.Struct, frozen=True):
+    """The reason of a source's last failure, and its time in seconds since the epoch."""
+
+    reason: str
+    at_s: float
+
+
 class Stalled(msgspec.Struct, frozen=True):
     """Where a policy's learning stands still: at the entry of this id and kind.
 
@@ -214,6 +273,16 @@ class Endpoint(Generic[Q, A]):
     response: type[A]
     status: int = 200
     media: str = "application/json"
+
+    def url(self, **parameters: str) -> str:
+        """Return the path with its parameters filled in; others than its own are left out."""
+        quoted = {name: quote(value, safe="") for name, value in parameters.items()}
+        return self.path.format_map(quoted)
+
+    @cached_property
+    def decode(self) -> Callable[[bytes], A]:
+        """Decodes an answer."""
+        return msgspec.json.Decoder(self.response).decode
 
 
 POLICIES_PATH = "/v1/policies"

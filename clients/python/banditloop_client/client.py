@@ -1,0 +1,414 @@
+"""A typed client: what can be asked is written once, and sent by a Client or an AsyncClient.
+
+It makes event_id and reward_id before its first attempt, so every retry is safe.
+"""
+
+import asyncio
+import random
+import time
+import uuid
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial, update_wrapper
+from types import TracebackType
+from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, overload
+
+import httpx
+import msgspec
+
+from banditloop_client import schemas
+from banditloop_client.errors import ServiceError
+from banditloop_client.schemas import (
+    A,
+    ActionRequest,
+    Endpoint,
+    ErrorBody,
+    ErrorResponse,
+    Item,
+    PolicyInfo,
+    Q,
+    RankBatch,
+    RankRequest,
+    RankResponse,
+    RewardEvent,
+    RewardRequest,
+    RewardsRequest,
+)
+
+P = ParamSpec("P")
+B = TypeVar("B")
+
+RETRY_STATUS = frozenset({429, 502, 503, 504})
+BACKOFF_S, LONGEST_S = 0.05, 1.0
+JSON = {"content-type": "application/json"}
+
+_encode = msgspec.json.Encoder().encode
+
+
+@dataclass(frozen=True)
+class Exchange(Generic[A]):
+    """One request, the same bytes at every attempt, and how its answer is read."""
+
+    method: str
+    url: str
+    body: bytes
+    read: Callable[[bytes], A]
+
+    def then(self, change: Callable[[A], B]) -> "Exchange[B]":
+        """Return the same request, whose answer is changed once it is read."""
+        read = self.read
+        return Exchange(self.method, self.url, self.body, lambda content: change(read(content)))
+
+
+class sent(Generic[P, A]):  # noqa: N801 - it is used as a decorator
+    """Makes a method that prepares an exchange into one that sends it.
+
+    On a Client the method returns the answer, on an AsyncClient a coroutine of it.
+    """
+
+    def __init__(self, prepare: Callable[Concatenate[Any, P], Exchange[A]]) -> None:
+        self._prepare = prepare
+        update_wrapper(self, prepare)  # type: ignore[arg-type]
+
+    @overload
+    def __get__(self, client: None, owner: type) -> Self: ...
+    @overload
+    def __get__(self, client: "Client", owner: type) -> Callable[P, A]: ...
+    @overload
+    def __get__(
+        self, client: "AsyncClient", owner: type
+    ) -> Callable[P, Coroutine[Any, Any, A]]: ...
+    def __get__(self, client: "Client | AsyncClient | None", owner: type) -> Any:
+        return self if client is None else partial(self._prepare_and_send, client)
+
+    def _prepare_and_send(
+        self, client: "Client | AsyncClient", *args: P.args, **kwargs: P.kwargs
+    ) -> Any:
+        return client.send(self._prepare(client, *args, **kwargs))
+
+
+class PolicyCalls:
+    """What can be asked of one policy.
+
+    Attributes:
+        retried: how many attempts were made after a first one.
+    """
+
+    def __init__(self, policy: str, retries: int) -> None:
+        self._policy = policy
+        self._retries = retries
+        self.retried = 0
+
+    @sent
+    def rank(
+        self, /, actions: Sequence[ActionRequest | str] | None = None, **fields: Any
+    ) -> Exchange[RankResponse]:
+        """Make one decision, or a slate: ``slots=3`` chooses three.
+
+        Args:
+            actions: what to choose from; None leaves it to the policy's sources.
+            fields: those of RankRequest. An event_id is made when none is given.
+        """
+        return self._exchange(schemas.RANK, rank_request(actions, fields))
+
+    @sent
+    def batch(self, requests: Sequence[RankRequest]) -> Exchange[list[RankResponse | ErrorBody]]:
+        """Make up to 1,000 decisions; each has its own result or error, in order.
+
+        A request without an event_id is sent with one.
+        """
+        named = [
+            request
+            if request.event_id is not None
+            else msgspec.structs.replace(request, event_id=_fresh_id())
+            for request in requests
+        ]
+        return self._exchange(schemas.RANK_BATCH, RankBatch(named)).then(
+            lambda answer: [_result(item) for item in answer.results]
+        )
+
+    @sent
+    def activate(self, event_id: str) -> Exchange[None]:
+        """Say that a decision ranked with ``defer_activation`` was shown."""
+        return self._exchange(schemas.ACTIVATE, None, event_id=event_id).then(_nothing)
+
+    @sent
+    def reward(self, /, event_id: str, value: float, **fields: Any) -> Exchange[None]:
+        """Reward a decision.
+
+        Args:
+            event_id: that of the decision.
+            value: higher is better.
+            fields: those of RewardRequest. A reward_id is made when none is given.
+        """
+        request = reward_request(value, fields)
+        return self._exchange(schemas.REWARD, request, event_id=event_id).then(_nothing)
+
+    @sent
+    def rewards(self, rewards: Sequence[RewardEvent]) -> Exchange[None]:
+        """Send many rewards at once; give each a reward_id, so that a retry is safe."""
+        request = RewardsRequest(list(rewards))
+        return self._exchange(schemas.REWARDS, request).then(_nothing)
+
+    @sent
+    def replace_catalogue(self, items: Sequence[Item]) -> Exchange[schemas.CatalogueResponse]:
+        """Replace the whole item catalogue; the answer has its digest."""
+        return self._exchange(schemas.CATALOGUE, schemas.CatalogueRequest(list(items)))
+
+    @sent
+    def status(self) -> Exchange[PolicyInfo]:
+        """Return the policy as the service has it: its spec, snapshot and counts."""
+        return self._exchange(schemas.POLICY, None)
+
+    @sent
+    def policies(self) -> Exchange[list[str]]:
+        """Return the names of all policies of the service."""
+        return self._exchange(schemas.POLICIES, None).then(lambda answer: answer.policies)
+
+    @sent
+    def call(self, /, endpoint: Endpoint[Q, A], request: Q, **parameters: str) -> Exchange[A]:
+        """Ask at any endpoint, also one that has no method here.
+
+        Args:
+            endpoint: one of ``banditloop_client.schemas``.
+            request: the body; None where there is none.
+            parameters: of the path; ``policy`` is this client's unless it is given.
+        """
+        return self._exchange(endpoint, request, **parameters)
+
+    def _exchange(self, endpoint: Endpoint[Q, A], request: Q, **parameters: str) -> Exchange[A]:
+        url = endpoint.url(**{"policy": self._policy, **parameters})
+        body = b"" if request is None else _encode(request)
+        return Exchange(endpoint.method, url, body, endpoint.decode)
+
+    def _pauses(self) -> Iterator[float | None]:
+        """How long to wait after each attempt that failed; None after the last one."""
+        for attempt in range(self._retries):
+            yield backoff_s(attempt)
+            self.retried += 1
+        yield None
+
+
+class Client(PolicyCalls):
+    """Synchronous client of one policy, a context manager."""
+
+    def __init__(
+        self,
+        url: str,
+        policy: str = "home",
+        *,
+        api_key: str | None = None,
+        retries: int = 3,
+        timeout_s: float = 5.0,
+    ) -> None:
+        super().__init__(policy, retries)
+        self._http = httpx.Client(base_url=url, timeout=timeout_s, headers=key_header(api_key))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        self._http.close()
+
+    def send(self, exchange: Exchange[A]) -> A:
+        """Send until there is an answer that a retry would not change.
+
+        Raises:
+            ServiceError: the service refused, or could not be reached.
+        """
+        for pause in self._pauses():
+            try:
+                response = self._http.request(
+                    exchange.method, exchange.url, content=exchange.body, headers=JSON
+                )
+            except httpx.TransportError as error:
+                if pause is None:
+                    raise unreachable(error) from error
+            else:
+                if pause is None or response.status_code not in RETRY_STATUS:
+                    return read_answer(response, exchange.read)
+            time.sleep(pause)
+        raise AssertionError("unreachable")
+
+
+class AsyncClient(PolicyCalls):
+    """Asynchronous client of one policy, a context manager."""
+
+    def __init__(
+        self,
+        url: str,
+        policy: str = "home",
+        *,
+        api_key: str | None = None,
+        retries: int = 3,
+        timeout_s: float = 5.0,
+        connections: int = 64,
+    ) -> None:
+        super().__init__(policy, retries)
+        self._timeout_s = timeout_s
+        # Whoever waits for a connection waits here: httpx's own queue, once it has been full, can
+        # stay full for good.
+        self._free = asyncio.Semaphore(connections)
+        self._http = httpx.AsyncClient(
+            base_url=url,
+            timeout=timeout_s,
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=connections),
+            headers=key_header(api_key),
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        await self._http.aclose()
+
+    async def send(self, exchange: Exchange[A]) -> A:
+        """Send until there is an answer that a retry would not change.
+
+        Raises:
+            ServiceError: the service refused, or could not be reached.
+        """
+        for pause in self._pauses():
+            try:
+                response = await self._once(exchange)
+            except httpx.TransportError as error:
+                if pause is None:
+                    raise unreachable(error) from error
+            else:
+                if pause is None or response.status_code not in RETRY_STATUS:
+                    return read_answer(response, exchange.read)
+            await asyncio.sleep(pause)
+        raise AssertionError("unreachable")
+
+    async def _once(self, exchange: Exchange[Any]) -> httpx.Response:
+        try:
+            await asyncio.wait_for(self._free.acquire(), self._timeout_s)
+        except TimeoutError as error:
+            raise httpx.PoolTimeout("every connection is busy") from error
+
+        try:
+            return await self._http.request(
+                exchange.method, exchange.url, content=exchange.body, headers=JSON
+            )
+        finally:
+            self._free.release()
+
+
+def rank_request(
+    actions: Sequence[ActionRequest | str] | None, fields: Mapping[str, Any]
+) -> RankRequest:
+    """Return a rank request that has an event_id.
+
+    Args:
+        actions: explicit ones, an id for one without features; None leaves it to the sources.
+        fields: the others of RankRequest.
+    """
+    explicit = None
+    if actions is not None:
+        explicit = [ActionRequest(a) if isinstance(a, str) else a for a in actions]
+    return RankRequest(actions=explicit, **{"event_id": _fresh_id(), **fields})
+
+
+def rank_body(actions: Sequence[ActionRequest | str] | None, fields: Mapping[str, Any]) -> bytes:
+    """Return the body of a rank request that has an event_id; see ``rank_request``."""
+    return _encode(rank_request(actions, fields))
+
+
+def reward_request(value: float, fields: Mapping[str, Any]) -> RewardRequest:
+    """Return a reward that has a reward_id; ``fields`` are the others of RewardRequest."""
+    return RewardRequest(value, **{"reward_id": _fresh_id(), **fields})
+
+
+def key_header(api_key: str | None) -> dict[str, str]:
+    """Return the header that an API key is sent in."""
+    return {} if api_key is None else {"authorization": f"Bearer {api_key}"}
+
+
+def read_answer(response: httpx.Response, read: Callable[[bytes], A]) -> A:
+    """Return what the service answered.
+
+    Args:
+        response: of any status.
+        read: decodes the body of a success.
+
+    Raises:
+        ServiceError: a failure, with the service's own code, message and target.
+    """
+    if response.is_success:
+        return read(response.content)
+
+    status = response.status_code
+    try:
+        error = msgspec.json.decode(response.content, type=ErrorResponse).error
+    except msgspec.MsgspecError:
+        # Not the service's own words: a proxy stands in between.
+        raise ServiceError(status, "http_error", f"HTTP {status}") from None
+    raise ServiceError(status, error.code, error.message, error.target)
+
+
+def unreachable(error: httpx.TransportError) -> ServiceError:
+    """Return the error that says that no answer came."""
+    return ServiceError(0, "unreachable", f"no answer from the service: {type(error).__name__}")
+
+
+def backoff_s(attempt: int) -> float:
+    """Return how long to wait after an attempt: doubled each time, less by chance up to half of it.
+
+    So clients that were turned away together do not come back together.
+    """
+    return min(LONGEST_S, BACKOFF_S * 2.0**attempt) * random.uniform(0.5, 1.0)
+
+
+def is_ready(url: str) -> bool:
+    """Whether the service answers, and every policy has a snapshot loaded."""
+    try:
+        return httpx.get(f"{url}/readyz", timeout=2).status_code == httpx.codes.OK
+    except httpx.TransportError:
+        return False
+
+
+def wait_until_ready(url: str, *, timeout_s: float) -> None:
+    """Wait until every policy has a snapshot loaded.
+
+    Args:
+        url: of the service.
+        timeout_s: how long to wait.
+
+    Raises:
+        ServiceError: not within ``timeout_s``.
+    """
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        if is_ready(url):
+            return
+        time.sleep(0.1)
+    raise ServiceError(
+        503,
+        "not_ready",
+        f"{url} is not ready after {timeout_s:.0f} s: see /tmp/ray/session_latest/logs",
+    )
+
+
+def _fresh_id() -> str:
+    return uuid.uuid4().hex
+
+
+def _nothing(_answer: Any) -> None:
+    return None
+
+
+def _result(item: Mapping[str, Any]) -> RankResponse | ErrorBody:
+    """Return one result of a batch."""
+    if "error" in item:
+        return msgspec.convert(item, ErrorResponse).error
+    return msgspec.convert(item, RankResponse)
