@@ -1,1 +1,1 @@
-"""Off-policy evaluation: what another policy would have earned, and whether that number can be trusted."""
+"""Off-policy evaluation: what another policy would have earned, and how far that can be trusted."""

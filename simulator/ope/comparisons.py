@@ -11,9 +11,10 @@ from bandits.statistics.intervals import ALPHA, Interval, Normal, Sample, per_de
 from bandits.statistics.moments import Moments, add_rows
 from bandits.types import Float64
 from simulator.ope.batch import OpeBatch
+from simulator.ope.diagnostics import Diagnostics
 from simulator.ope.estimators import formula_columns
 from simulator.ope.formulas import Formula, RewardRange
-from simulator.ope.verdict import Diagnostics, Verdict, judge
+from simulator.ope.verdict import Verdict, judge
 
 VERDICTS: tuple[Verdict, ...] = ("reliable", "weak", "unreliable")
 """All verdicts, the best first."""

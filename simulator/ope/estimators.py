@@ -16,8 +16,9 @@ from bandits.statistics.intervals import Interval, Normal, Sample, per_decision
 from bandits.statistics.moments import Moments, add_rows, checked
 from bandits.types import Float64
 from simulator.ope.batch import OpeBatch
+from simulator.ope.diagnostics import Diagnostics
 from simulator.ope.formulas import FORMULAS, Formula
-from simulator.ope.verdict import Diagnostics, Verdict, judge
+from simulator.ope.verdict import Verdict, judge
 
 
 class Estimate(msgspec.Struct, frozen=True):

@@ -1,4 +1,4 @@
-"""Regressions of rewards in [0, 1] on columns, cross-fitted: each fold's is fitted on all other rows.
+"""Regressions of rewards in [0, 1] on columns, cross-fitted: each fold's is fitted on the others.
 
 How much a linear one is shrunk is chosen by the squared error of its predictions of the rows that
 it has not seen. The grid begins with a model that predicts the mean, and ends where less shrinkage
@@ -61,14 +61,14 @@ def cross_fit_ridge(
 
 
 def _products(x: Float64, y: Float64, rows: NDArray[np.bool_]) -> Float64:
-    """Return the products of columns, intercept and reward with each other, float64[d + 2, d + 2]."""
+    """Return products of columns, intercept and reward with each other, float64[d + 2, d + 2]."""
     wide = np.column_stack([x[rows], np.ones(rows.sum()), y[rows]])
     products: Float64 = wide.T @ wide
     return products
 
 
 def _solved(products: Float64, penalty: float) -> Float64:
-    """Return the coefficients, float64[d + 1], of centred columns, so that the intercept is free."""
+    """Return the coefficients, float64[d + 1]; columns are centred, so the intercept is free."""
     d, n = len(products) - 2, products[-2, -2]
     out = np.zeros(d + 1)
     if n < 0.5:

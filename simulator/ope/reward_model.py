@@ -1,4 +1,4 @@
-"""The reward model of DM and DR: regressions on hashed features, cross-fitted on a sample of the log.
+"""The reward model of DM and DR: regressions on hashed features, cross-fitted on part of the log.
 
 The sample holds the rows whose keys have the smallest hashes, at most SAMPLE of them: the same rows
 however the log is cut, and all of a log that has no more. So what is fitted does not depend on

@@ -15,25 +15,22 @@ from simulator.logs.rows import LogBatch, LoggedDecision, Piece, kinds_of
 from simulator.logs.tables import MISSING, number_of, read_rows
 
 SUM_SLACK = 1e-3
-"""How far from 1 the probabilities of a table may sum.
-
-They are then normalised, and the report says so.
-"""
+"""How far from 1 the probabilities of a table may sum; they are then normalised."""
 
 
 class Target(Protocol):
     """A policy that is evaluated on a log.
 
-    ``notes``: what a reader of the report should know of it.
+    ``notes`` are what a reader of the report should know of it.
     """
 
     name: str
     notes: Sequence[str]
 
     def pmf(self, row: LoggedDecision) -> Pmf:
-        """float64[K]: what it would have chosen.
+        """Return the probabilities with which it would have chosen, float64[K].
 
-        Below a sum of 1, the rest goes to actions the row does not have.
+        Below a sum of 1, the rest goes to actions that the row does not have.
 
         Raises:
             ReplayError: the log does not hold what it needs.
@@ -41,7 +38,7 @@ class Target(Protocol):
         ...
 
     def propensities(self, batch: LogBatch) -> Float64:
-        """float64[n]: its probability of each row's chosen action."""
+        """Return its probability of each row's chosen action, float64[n]."""
         ...
 
 
@@ -55,16 +52,20 @@ class RowTarget(ABC):
 
     @abstractmethod
     def pmf(self, row: LoggedDecision) -> Pmf:
-        """See Target."""
+        """Return the probabilities of a row's actions; see Target."""
 
     def propensities(self, batch: LogBatch) -> Float64:
-        """See Target."""
+        """Return the probabilities of the chosen actions; see Target."""
         rows = demand_rows(batch, self.name)
         return np.fromiter((self.pmf(row)[row.chosen] for row in rows), np.float64, len(rows))
 
 
 def check_columns(targets: Iterable[Target], pieces: Iterable[Piece]) -> None:
-    """Refuse a policy that has learned of a column as numbers, where it is text now, or the other way round.
+    """Refuse a policy that learned a column as numbers where it is text now, or the reverse.
+
+    Args:
+        targets: the policies.
+        pieces: of the log that they are evaluated on.
 
     Raises:
         ReplayError: names the column, and what to declare.
@@ -75,15 +76,18 @@ def check_columns(targets: Iterable[Target], pieces: Iterable[Piece]) -> None:
             if kinds.get(name, kind) != kind:
                 raise ReplayError(
                     f"{target.name} learned from a table in which column {name} was {kind}, and"
-                    " here it is"
-                    f" {kinds[name]}: declare it on both (--columns"
-                    f" '{{..., kinds: {{{name}: {kind}}}}}')",
+                    f" here it is {kinds[name]}: declare it on both"
+                    f" (--columns '{{..., kinds: {{{name}: {kind}}}}}')",
                     "columns",
                 )
 
 
 def demand_rows(batch: LogBatch, name: str) -> Sequence[LoggedDecision]:
-    """The batch's rows.
+    """Return the rows of a batch.
+
+    Args:
+        batch: of the log.
+        name: whoever needs them, for the error.
 
     Raises:
         ReplayError: it has only numbers.
@@ -97,13 +101,13 @@ def demand_rows(batch: LogBatch, name: str) -> Sequence[LoggedDecision]:
 
 
 class UniformTarget(RowTarget):
-    """Every action alike."""
+    """Chooses every action alike."""
 
     def __init__(self, name: str = "uniform") -> None:
         super().__init__(name)
 
     def pmf(self, row: LoggedDecision) -> Pmf:
-        """See Target."""
+        """Return the same probability for all; see Target."""
         count = len(row.action_ids)
         return np.full(count, 1.0 / count)
 
@@ -115,18 +119,17 @@ class LoggingTarget(RowTarget):
         super().__init__(name)
 
     def pmf(self, row: LoggedDecision) -> Pmf:
-        """See Target."""
+        """Return the probabilities of a row's actions; see Target."""
         if row.pmf is None:
             raise ReplayError(
                 "this log holds the propensity of the chosen action only, so nothing can be said"
-                " of the others under"
-                " the logging policy: leave dm and dr out",
+                " of the others under the logging policy: leave dm and dr out",
                 "estimator",
             )
         return row.pmf
 
     def propensities(self, batch: LogBatch) -> Float64:
-        """See Target."""
+        """Return the probabilities of the chosen actions; see Target."""
         return batch.propensity
 
 
@@ -140,7 +143,7 @@ class ColumnTarget:
         self.column = column
 
     def pmf(self, row: LoggedDecision) -> Pmf:  # noqa: ARG002 - the protocol's
-        """See Target."""
+        """Raise: a column does not say what else the policy may choose; see Target."""
         raise ReplayError(
             f"{self.name} is one probability per row, not a PMF, so dm and dr cannot be had:"
             " leave them out",
@@ -148,7 +151,7 @@ class ColumnTarget:
         )
 
     def propensities(self, batch: LogBatch) -> Float64:
-        """See Target."""
+        """Return the probabilities of the chosen actions; see Target."""
         if self.column not in batch.columns:
             raise ReplayError(
                 f"the log has no column {self.column!r}, but {sorted(batch.columns)}", "policy"
@@ -162,7 +165,7 @@ class ColumnTarget:
 class SourceTarget(RowTarget):
     """A candidate source alone: the action it scores highest; ties share.
 
-    Needs a log with the sources' scores.
+    It needs a log with the sources' scores.
     """
 
     def __init__(self, name: str, source: str) -> None:
@@ -170,7 +173,7 @@ class SourceTarget(RowTarget):
         self.source = source
 
     def pmf(self, row: LoggedDecision) -> Pmf:
-        """See Target."""
+        """Return the probabilities of a row's actions; see Target."""
         scores = row.scores.get(self.source)
         if scores is None or np.isnan(scores).all():
             failed = row.record.failed if row.record is not None else None
@@ -180,20 +183,23 @@ class SourceTarget(RowTarget):
                 f" {self.source!r} ({why})",
                 "policy",
             )
+
         best = scores == np.nanmax(scores)
         return np.asarray(best / best.sum(), np.float64)
 
 
-_NOTHING = object()
+_NO_MATCH = object()
+"""What a cell is to a value that it cannot be."""
 _Key = tuple[Any, ...]
+"""A context's values, in the order of the table's columns."""
 
 
 class TableTarget(RowTarget):
     """Probabilities by context and action, from a CSV: ``[context column ...,]action,probability``.
 
-    A row of the log finds its row of the table by what the log's values are: a text by the same
-    text, a number by any cell that is this number (1.5 by 1.50), true and false by these words,
-    nothing by an empty cell.
+    A row of the log finds its row of the table by what the log's values are: a text finds the same
+    text, a number any cell that is this number (1.5 finds 1.50), true and false these words, and a
+    missing value an empty cell.
 
     Raises:
         ReplayError: the file is no such table.
@@ -203,27 +209,29 @@ class TableTarget(RowTarget):
         super().__init__(name or path.stem)
         self._path = path
         self._columns, self._rows = _read_table(path)
-        self._known: dict[tuple[type, ...], dict[_Key, dict[str, float]]] = {}
+        self._by_kinds: dict[tuple[type, ...], dict[_Key, dict[str, float]]] = {}
+
+        # Rounded probabilities are normalised, and the report says so.
         off = sum(abs(sum(row.values()) - 1.0) > 1e-12 for row in self._rows.values())
         self._rows = {
             at: {a: p / sum(row.values()) for a, p in row.items()} for at, row in self._rows.items()
         }
         if off:
-            self.notes = (
-                (
-                    f"{path}: the probabilities of {off} contexts summed to 1 only nearly, and were"
-                    " normalised"
-                ),
+            note = (
+                f"{path}: the probabilities of {off} contexts summed to 1 only nearly, and were"
+                " normalised"
             )
+            self.notes = (note,)
 
     def pmf(self, row: LoggedDecision) -> Pmf:
-        """See Target."""
+        """Return the probabilities of a row's actions; see Target."""
         values = [row.context.get(column) for column in self._columns]
         kinds = tuple(type(value) for value in values)
-        if kinds not in self._known:
-            self._known[kinds] = self._by(kinds)
+        if kinds not in self._by_kinds:
+            self._by_kinds[kinds] = self._rows_by_value(kinds)
+
         at = tuple("|".join(value) if isinstance(value, list) else value for value in values)
-        probabilities = self._known[kinds].get(at)
+        probabilities = self._by_kinds[kinds].get(at)
         if probabilities is None:
             where = ", ".join(
                 f"{name}={_shown(value)}" for name, value in zip(self._columns, values, strict=True)
@@ -233,46 +241,57 @@ class TableTarget(RowTarget):
             )
         return np.array([probabilities.get(action_id, 0.0) for action_id in row.action_ids])
 
-    def _by(self, kinds: tuple[type, ...]) -> dict[_Key, dict[str, float]]:
-        """The rows that values of these types can find."""
-        found: dict[_Key, dict[str, float]] = {}
+    def _rows_by_value(self, kinds: tuple[type, ...]) -> dict[_Key, dict[str, float]]:
+        """Return the rows that values of these types can find, by the values.
+
+        Raises:
+            ReplayError: two rows are of one context.
+        """
+        rows: dict[_Key, dict[str, float]] = {}
         texts: dict[_Key, tuple[str, ...]] = {}
-        # an empty cell before a "NA"
+
+        # Of the ways to write that there is no value, an empty cell comes before a "NA".
         for cells in sorted(self._rows, key=lambda cells: sum(map(bool, cells))):
             at = tuple(_READ.get(kind, str)(cell) for kind, cell in zip(kinds, cells, strict=True))
-            if _NOTHING in at:
+            if _NO_MATCH in at:
                 continue
-            if at in found:
-                pairs = zip(kinds, texts[at], cells, strict=True)
-                if not any(one != other for kind, one, other in pairs if kind is not type(None)):
-                    continue
-                both = " and ".join(", ".join(each) for each in (texts[at], cells))
+            if at not in rows:
+                rows[at], texts[at] = self._rows[cells], cells
+                continue
+
+            # Cells that are one value must be one text, but for those of no value.
+            pairs = zip(kinds, texts[at], cells, strict=True)
+            if any(one != other for kind, one, other in pairs if kind is not type(None)):
+                both = " and ".join(", ".join(row) for row in (texts[at], cells))
                 raise ReplayError(
                     f"{self._path}: the rows of {both} are of one context, since the log's values"
-                    " are numbers: declare"
-                    " the column a text (--columns '{kinds: {NAME: text}}'), or leave one of the"
-                    " rows out",
+                    " are numbers: declare the column a text (--columns '{kinds: {NAME: text}}'),"
+                    " or leave one of the rows out",
                     "policy",
                 )
-            found[at], texts[at] = self._rows[cells], cells
-        return found
+        return rows
 
 
 def _number(cell: str) -> Any:
     value = number_of(cell)
-    return _NOTHING if math.isnan(value) else value
+    return _NO_MATCH if math.isnan(value) else value
 
 
 _READ: Mapping[type, Callable[[str], Any]] = {
     float: _number,
     int: _number,
-    bool: lambda cell: {"true": True, "false": False}.get(cell.strip().lower(), _NOTHING),
-    type(None): lambda cell: None if cell in MISSING else _NOTHING,
+    bool: lambda cell: {"true": True, "false": False}.get(cell.strip().lower(), _NO_MATCH),
+    type(None): lambda cell: None if cell in MISSING else _NO_MATCH,
 }
-"""What a cell of a table is to a value of a log, by the value's type; of all others, its text."""
+"""What a cell of a table is to a value of the log, by the value's type; of others, its text."""
 
 
 def _read_table(path: Path) -> tuple[Sequence[str], dict[tuple[str, ...], dict[str, float]]]:
+    """Read a table: its context columns, and by context the probability of each action.
+
+    Raises:
+        ReplayError: it is no such table.
+    """
     header, lines = read_rows(path, ("action", "probability"), "policy")
     if header.names[-2:] != ["action", "probability"]:
         raise ReplayError(
@@ -284,6 +303,7 @@ def _read_table(path: Path) -> tuple[Sequence[str], dict[tuple[str, ...], dict[s
             " index=False)",
             "policy",
         )
+
     rows: dict[tuple[str, ...], dict[str, float]] = {}
     for line, (*at, action, text) in lines:
         row = rows.setdefault(tuple(at), {})
@@ -295,6 +315,7 @@ def _read_table(path: Path) -> tuple[Sequence[str], dict[tuple[str, ...], dict[s
                 f"{path}:{line}: a probability is a number in [0, 1], with a point, not {text!r}",
                 "policy",
             )
+
     for context, row in rows.items():
         if abs(sum(row.values()) - 1.0) > SUM_SLACK:
             where, total = ", ".join(context) or "all actions", sum(row.values())
@@ -305,6 +326,7 @@ def _read_table(path: Path) -> tuple[Sequence[str], dict[tuple[str, ...], dict[s
 
 
 def _shown(value: Value | None) -> str:
+    """Return a value as a table would have it."""
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     return "" if value is None else str(value)

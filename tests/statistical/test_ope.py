@@ -18,9 +18,10 @@ from bandits.statistics.intervals import Anytime, Bernstein, Bootstrap, Interval
 from simulator.doctor.audit import FALSE_ALARM
 from simulator.ope.batch import OpeBatch
 from simulator.ope.comparisons import Difference, compare_all
+from simulator.ope.diagnostics import Diagnostics
 from simulator.ope.estimators import Estimate, make_estimator
 from simulator.ope.formulas import FORMULAS
-from simulator.ope.verdict import SUSPICION, Diagnostics
+from simulator.ope.verdict import SUSPICION
 
 WORLDS = 400
 BROKEN = 100

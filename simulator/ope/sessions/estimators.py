@@ -1,4 +1,4 @@
-"""Estimators of sessions at work: like those of single decisions, and each says how far ahead the log reaches."""
+"""Estimators of sessions at work, which also say how many decisions ahead the log reaches."""
 
 from collections.abc import Sequence
 
@@ -17,8 +17,8 @@ from simulator.ope.verdict import ENOUGH_ROWS
 class Reach:
     """The effective sample size at every decision, (sum w_t)^2 / sum w_t^2: a monoid.
 
-    ``cut``: sessions that went on after the horizon; ``lengths``: decisions in all, those after it
-    included.
+    ``cut`` counts the sessions that went on after the horizon; ``decisions`` counts all decisions,
+    those after it included.
     """
 
     def __init__(self, horizon: int) -> None:
@@ -26,7 +26,12 @@ class Reach:
         self._weights, self._squares = np.zeros(horizon), np.zeros(horizon)
 
     def update(self, batch: SessionBatch, lengths: Sequence[int]) -> None:
-        """Add sessions; ``lengths``: of each, all its decisions."""
+        """Add sessions.
+
+        Args:
+            batch: the sessions, up to the horizon.
+            lengths: how many decisions each has, those after the horizon included.
+        """
         self.sessions += len(batch)
         self.cut += sum(length > batch.horizon for length in lengths)
         self.decisions += sum(lengths)
@@ -43,7 +48,7 @@ class Reach:
 
     @property
     def ess(self) -> Float64:
-        """float64[H]."""
+        """Return the effective sample size at each decision, float64[H]."""
         roots = np.sqrt(self._squares)
         ratio: Float64 = np.divide(
             self._weights, roots, out=np.zeros_like(roots), where=roots > 0.0
@@ -52,7 +57,7 @@ class Reach:
 
     @property
     def decisions_ahead(self) -> int:
-        """How many decisions ahead at least ENOUGH sessions still count."""
+        """Return how many decisions ahead at least ENOUGH_ROWS sessions still count."""
         short = self.ess < ENOUGH_ROWS
         return int(short.argmax()) if short.any() else len(short)
 
@@ -93,18 +98,26 @@ class SessionEstimator:
         """Add the sessions of another, of the same formula and horizon."""
         self.estimator.merge(other.estimator)
 
-    def estimate(self, reach: Reach, interval: Interval = Normal()) -> Estimate:  # noqa: B008 - frozen
-        """Of the sessions so far.
+    def estimate(
+        self,
+        reach: Reach,
+        interval: Interval = Normal(),  # noqa: B008 - frozen
+    ) -> Estimate:
+        """Return the estimate from the sessions so far.
 
-        Where their weights have collapsed, the reason says from which decision on.
+        Args:
+            reach: how far ahead their weights reach.
+            interval: the kind of interval.
         """
         estimate = self.estimator.estimate(interval)
         if estimate.ess >= ENOUGH_ROWS or not reach.sessions:
             return estimate
+
+        # Where weights have collapsed, the reason says from which decision on.
         ahead = reach.decisions_ahead
         advice = f"--horizon {ahead}" if ahead else "a policy closer to the logging policy"
         reason = (
-            f"fewer than {ENOUGH_ROWS:.0f} sessions count from decision {ahead + 1} on: use {advice},"
-            " or more of the log"
+            f"fewer than {ENOUGH_ROWS:.0f} sessions count from decision {ahead + 1} on: use"
+            f" {advice}, or more of the log"
         )
         return msgspec.structs.replace(estimate, reason=f"{reason}; {estimate.reason}")

@@ -1,4 +1,4 @@
-"""The model behind DR of sessions: what the rest of a session earns under a target policy, from sums that add up.
+"""The model behind DR of sessions: what the rest of a session earns under a target policy.
 
 Fitted Q evaluation (Le, Voloshin & Yue 2019, arXiv:1903.08738) with a ridge regression on hashed
 features. With X the features of the choices, N the mean features of the decisions after them under
@@ -26,16 +26,22 @@ from simulator.ope.hashed_features import FeatureScales, hash_in_parts, hashed_d
 from simulator.ope.reward_model import fold_of
 
 L2 = 1.0
-"""Of features in units of their standard deviations: what it means does not depend on theirs."""
+"""Penalty of coefficients; features are in units of their standard deviations."""
 
 
 def mean_features(
     rows: Sequence[LoggedDecision], pmfs: Sequence[Float64], bits: int, scales: FeatureScales
 ) -> Float64:
-    """Of each row the mean of its actions' hashed features under a PMF, float64[n, 2^bits + 1], an intercept last.
+    """Return the mean of each row's actions' features under a PMF, and an intercept last.
 
-    ``pmfs``: float64[K] each; of the choice itself, all mass on it. ``scales``: the units of the
-    features.
+    Args:
+        rows: n of them.
+        pmfs: float64[K] each; all mass on the choice gives the features of the choice.
+        bits: a feature's column is its hash modulo 2^bits.
+        scales: the units of the features.
+
+    Returns:
+        float64[n, 2^bits + 1].
     """
     size = 1 << bits
     out = np.ones((len(rows), size + 1))
@@ -45,6 +51,8 @@ def mean_features(
         mass = np.zeros((count, actions))
         for number, pmf in enumerate(pmfs[part]):
             mass[number, : len(pmf)] = pmf
+
+        # One bincount adds the features of all rows, those that collide included.
         at = size * np.arange(count)[:, None, None] + laid.columns % size
         flat: Any = np.bincount(at.ravel(), (laid.values * mass[:, :, None]).ravel(), count * size)
         out[part, :-1] = flat.reshape(count, size)
@@ -52,7 +60,7 @@ def mean_features(
 
 
 class SessionModel:
-    """Sums over sessions, by fold."""
+    """Sums over sessions, by fold: X'X, X'N and X'r."""
 
     def __init__(self, *, bits: int = 8, folds: int = 5) -> None:
         size = (1 << bits) + 1
@@ -63,22 +71,26 @@ class SessionModel:
     def update(self, chosen: Float64, expected: Float64, rewards: Float64, key: int) -> None:
         """Add a session of T decisions.
 
-        ``chosen``: float64[T, d], features of its choices; ``expected``: float64[T, d], of its
-        decisions, their mean under the target policy; ``rewards``: float64[T]; ``key``: of the
-        session.
+        Args:
+            chosen: float64[T, d], the features of its choices.
+            expected: float64[T, d], the mean features of its decisions under the target policy.
+            rewards: float64[T].
+            key: of the session.
 
         Raises:
             ReplayError: a number is not finite.
         """
+        # After the last decision nothing is earned.
         onward = np.zeros_like(expected)
         onward[:-1] = expected[1:]
         fold = int(fold_of(np.array([key], np.uint64), self._folds)[0])
         sums = chosen.T @ chosen, chosen.T @ onward, chosen.T @ rewards
-        if not all(np.isfinite(each).all() for each in sums):
+        if not all(np.isfinite(total).all() for total in sums):
             raise ReplayError(
                 "a feature or a reward is infinite, NaN or too large; leave such rows out",
                 "features",
             )
+
         self._squares[fold] += sums[0]
         self._onward[fold] += sums[1]
         self._rewards[fold] += sums[2]
@@ -96,13 +108,23 @@ class SessionModel:
         self._rewards += other._rewards  # noqa: SLF001
 
     def fit(self, horizon: int, gamma: float) -> "FittedSessionModel":
-        """For each fold, of the others: the value of 1 to ``horizon`` decisions ahead."""
+        """Fit, for each fold on the others, the value of 1 to ``horizon`` decisions ahead.
+
+        Args:
+            horizon: 1 or more.
+            gamma: what a reward counts one decision later.
+
+        Raises:
+            ReplayError: the values grow without bound.
+        """
         out = []
         for fold in range(self._folds):
             squares, onward, rewards = (
-                np.delete(each, fold, axis=0).sum(axis=0)
-                for each in (self._squares, self._onward, self._rewards)
+                np.delete(sums, fold, axis=0).sum(axis=0)
+                for sums in (self._squares, self._onward, self._rewards)
             )
+
+            # The recursion takes one solution: c_h = first + step c_h-1.
             ridge = squares + L2 * np.eye(len(squares))
             solved = np.linalg.solve(ridge, np.column_stack([onward, rewards]))
             step, first = gamma * solved[:, :-1], solved[:, -1]
@@ -110,6 +132,7 @@ class SessionModel:
             while len(ahead) < horizon:
                 ahead.append(first + step @ ahead[-1])
             out.append(np.array(ahead))
+
         coefficients = np.array(out)
         if not np.isfinite(coefficients).all():
             raise ReplayError(
@@ -121,17 +144,21 @@ class SessionModel:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FittedSessionModel:
-    """``coefficients``: float64[folds, H, d], by decisions ahead.
+    """Predicts what the rest of a session earns.
 
-    Those of a fold were fitted without it.
+    ``coefficients`` are float64[folds, H, d], by decisions ahead; those of a fold were fitted
+    without it.
     """
 
     coefficients: Float64
 
     def values(self, features: Float64, keys: UInt64, ahead: NDArray[np.integer]) -> Float64:
-        """float64[n]: of decisions, each with its session's key and 1 to H decisions ahead.
+        """Return the values of decisions, float64[n].
 
-        ``features``: [n, d].
+        Args:
+            features: float64[n, d].
+            keys: uint64[n], their sessions'.
+            ahead: int[n], how many decisions ahead, from 1 to H.
         """
         coefficients = self.coefficients[fold_of(keys, len(self.coefficients)), ahead - 1]
         values: Float64 = np.einsum("nd,nd->n", features, coefficients)
