@@ -25,9 +25,12 @@ class Record(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
 
 
 class Credit(msgspec.Struct, frozen=True, array_like=True):
-    """Of a mixture: which source each slot's item is credited to, drawn from P(source | item).
+    """Which source a mixture credits each slot's item to, drawn from P(source | item).
 
-    ``pmf``: float64[slots, S], the probability of each source before the item was drawn.
+    Attributes:
+        sources: the S sources, by name.
+        pmf: float64[slots, S], the probability of each source before the item was drawn.
+        credited: per slot, the index of the source.
     """
 
     sources: list[str]
@@ -42,11 +45,26 @@ class Credit(msgspec.Struct, frozen=True, array_like=True):
 class DecisionRecord(Record, frozen=True, tag="decision"):
     """A decision, with everything needed to rebuild the feature matrix its policy saw.
 
-    ``features``: per action, inline features or None; the whole is None when all come from the
-    catalogue. ``scores``: by source, float32[K], NaN where the source did not propose the action.
-    ``pmf``: float64[slots, K]. ``user``: keyed pseudonym. ``holdout``: chosen by the spec's holdout
-    policy; ``unserved``: but that had no candidates for some slot, which was chosen uniformly, so
-    it is none of the control. ``failed``: by source, why it gave no scores, of those that failed.
+    Attributes:
+        event_id: the decision's name, which its rewards carry.
+        policy: the policy's name.
+        spec: the digest of the spec it was made with.
+        snapshot_id: the snapshot that scored it.
+        catalogue: the version of the catalogue it was made from.
+        context: the request's features.
+        action_ids: the K actions, in their order.
+        features: per action, inline features or None; the whole is None when all come from the
+            catalogue.
+        scores: by source, float32[K], NaN where the source did not propose the action.
+        pmf: float64[slots, K].
+        chosen: per slot, the index of its action.
+        user: the user's keyed pseudonym.
+        deferred: whether it is learned only after an activation.
+        holdout: whether the spec's holdout policy had to choose.
+        credit: of a mixture, the source that each slot's item is credited to.
+        unserved: whether the holdout policy had no candidates for some slot, which was then chosen
+            uniformly; such a decision is not part of the control.
+        failed: by source, why it gave no scores, of those that failed.
     """
 
     event_id: str
@@ -91,7 +109,11 @@ class DecisionRecord(Record, frozen=True, tag="decision"):
 
 
 class ActivationRecord(Record, frozen=True, tag="activation"):
-    """A deferred decision was acted upon: it may be learned."""
+    """A deferred decision was acted upon: it may be learned.
+
+    Attributes:
+        event_id: the decision.
+    """
 
     event_id: str
 
@@ -99,7 +121,12 @@ class ActivationRecord(Record, frozen=True, tag="activation"):
 class RewardRecord(Record, frozen=True, tag="reward"):
     """A reward event.
 
-    Without a ``reward_id`` its slot is its id; ``slot`` None means the action's, or 0.
+    Attributes:
+        event_id: the decision that is rewarded.
+        value: the reward; higher is better.
+        reward_id: the reward's name, so that it counts once; without one, its slot is its name.
+        slot: the slot that is rewarded; None means the action's, or 0.
+        action_id: the action that is rewarded; it must have been chosen.
     """
 
     event_id: str
@@ -116,7 +143,9 @@ class TickRecord(Record, frozen=True, tag="tick"):
 class SpecRecord(Record, frozen=True, tag="spec"):
     """From here on the policy is described by this spec.
 
-    ``salt_id`` tells which secret salt draws its uniforms.
+    Attributes:
+        digest: the digest of the spec.
+        salt_id: which secret salt draws the policy's uniforms.
     """
 
     digest: str
@@ -124,13 +153,21 @@ class SpecRecord(Record, frozen=True, tag="spec"):
 
 
 class CatalogueRecord(Record, frozen=True, tag="catalogue"):
-    """From here on this catalogue is the newest."""
+    """From here on this catalogue is the newest.
+
+    Attributes:
+        digest: the digest of the catalogue.
+    """
 
     digest: str
 
 
 class ArtifactRecord(Record, frozen=True, tag="artifact"):
-    """From here on the sources are those of this artifact version."""
+    """From here on the sources are those of this artifact version.
+
+    Attributes:
+        version: the artifact's version.
+    """
 
     version: str
 
@@ -138,8 +175,9 @@ class ArtifactRecord(Record, frozen=True, tag="artifact"):
 class BuildRecord(Record, frozen=True, tag="build"):
     """The learner that reads on from here runs on this architecture with these library versions.
 
-    Its ``fold`` is the version by which the entries from here on are folded, whoever folds them
-    (see versions.py).
+    Attributes:
+        build: versions by name; its ``fold`` is the version by which the entries from here on are
+            folded, whoever folds them (see versions.py).
     """
 
     build: dict[str, str]
@@ -150,18 +188,23 @@ class CheckpointRecord(Record, frozen=True, tag="checkpoint"):
 
 
 class PinRecord(Record, frozen=True, tag="pin"):
-    """Replicas serve this snapshot while learning goes on; None unpins.
+    """Replicas serve this snapshot while learning goes on.
 
     A new spec or a rollback unpins, too.
+
+    Attributes:
+        snapshot_id: the snapshot; None unpins.
     """
 
     snapshot_id: str | None
 
 
 class RollbackRecord(Record, frozen=True, tag="rollback"):
-    """The learner restores what it had learned at ``position``, this snapshot's.
+    """The learner restores what it had learned at a snapshot; what came after is not relearned.
 
-    What came after is not relearned.
+    Attributes:
+        snapshot_id: the snapshot.
+        position: the snapshot's position in the log.
     """
 
     snapshot_id: str
@@ -171,17 +214,21 @@ class RollbackRecord(Record, frozen=True, tag="rollback"):
 class WarmStartRecord(Record, frozen=True, tag="warm_start"):
     """The learner goes on from a model that was trained on another log.
 
-    The blob of this digest holds it.
+    Attributes:
+        digest: the digest of the blob that holds the model.
     """
 
     digest: str
 
 
 class MergeInput(msgspec.Struct, frozen=True, array_like=True):
-    """What one partition gave to a merge: the bytes of this digest, its model at ``position`` of its own log.
+    """What one partition gave to a merge.
 
-    ``number``: of the cut, so of the first merge it was given to. ``learned``: interactions its log
-    had taught by then.
+    Attributes:
+        number: the number of the cut, so of the first merge it was given to.
+        position: where in its own log the partition's model stood.
+        digest: the digest of the model's bytes.
+        learned: the interactions that its log had taught by then.
     """
 
     number: int
@@ -191,19 +238,25 @@ class MergeInput(msgspec.Struct, frozen=True, array_like=True):
 
 
 class CutRecord(Record, frozen=True, tag="cut"):
-    """Of one partition of several: whoever folds its log gives the model as of here to merge ``number``."""
+    """Whoever folds this partition's log gives the model as of here to a merge.
+
+    Attributes:
+        number: the number of the merge.
+    """
 
     number: int
 
 
 class MergeRecord(Record, frozen=True, tag="merge"):
-    """Merge ``number`` of a policy's partitions.
+    """A merge of a policy's partitions: the log of partition 0 decides it, the others repeat it.
 
-    The log of partition 0 decides it, the others repeat it.
-
-    ``inputs``: by partition, what it gave, now or to an earlier merge; None when it has given
-    nothing. ``digest``: of the merged model. ``model``: ``model_digest`` of the spec it is for.
-    ``restores``: back to where these inputs were merged before; what was learned since is dropped.
+    Attributes:
+        number: the number of the merge.
+        inputs: by partition, what it gave, now or to an earlier merge; None when it has given nothing.
+        digest: the digest of the merged model.
+        model: the ``model_digest`` of the spec that the model is for.
+        restores: whether it goes back to where these inputs were merged before; what was learned since
+            is dropped.
     """
 
     number: int
