@@ -27,6 +27,8 @@ from simulator.logs.rows import Piece
 from simulator.logs.text_records import WEIGHT, Span, TextRecord, describe_bad_record, records
 
 NO_ACTIONS = "lines without a, which VW passes over"
+PROGRESS_EVERY = 1000
+"""Examples of VW between two reports of progress."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,7 @@ def progressive(
     *,
     publish_every: int = PUBLISH_EVERY,
     seed: int = 0,
+    progress: Callable[[int], None] = lambda _: None,
 ) -> Progressive:
     """The value of a policy that learns, from nothing, on a log, in the log's order.
 
@@ -101,6 +104,7 @@ def progressive(
                 snips.add(weight * row.reward, weight)
                 online.learn(row, context, actions, row.propensity)
             rows += len(batch)
+            progress(rows)
         left_out.merge(left_out_of([piece]))
     return Progressive(
         rows, left_out.skipped, ips.value, snips.value, ips.points(), snips.points(), left_out
@@ -114,6 +118,7 @@ def vw_progressive(
     *,
     model: Path | None = None,
     skip_bad: bool = False,
+    progress: Callable[[int], None] = lambda _: None,
 ) -> VwProgressive:
     """What VW's own command line would print as its average loss: ``vw ARGS [--dsjson] -d LOG [-i MODEL]``.
 
@@ -150,6 +155,8 @@ def vw_progressive(
             left_out.add(BAD, left_out.first_bad or describe_bad_record(read, record, error))
             continue
         examples += 1
+        if examples % PROGRESS_EVERY == 0:
+            progress(examples)
         if label.chosen is None:
             loss.add(0.0, 0.0)
             continue

@@ -4,7 +4,7 @@ A log is thinned to what the policy would have chosen itself.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from bandits.decide import uniform
@@ -54,6 +54,7 @@ def rejection(
     bound: float | None = None,
     publish_every: int = PUBLISH_EVERY,
     seed: int = 0,
+    progress: Callable[[int], None] = lambda _: None,
 ) -> Rejection:
     """Replay by rejection (Li, Chu, Langford & Wang 2011, arXiv:1003.5956, section 3).
 
@@ -98,6 +99,7 @@ def rejection(
                     accepted += 1
                     online.learn(row, context, actions, target)
             rows += len(batch)
+            progress(rows)
         left_out.merge(left_out_of([piece]))
     if rows and not accepted:
         raise ReplayError(

@@ -1,13 +1,13 @@
 """Method rejection for Vowpal Wabbit on its own log: it learns from what it would have chosen itself, and no more."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from bandits.decide import uniform
 from bandits.errors import BadRowError
 from bandits.vw.log_reader import LogFormat
 from simulator.learners.curve import Curve
 from simulator.learners.online import salt_of
-from simulator.learners.progressive import LABELS, UNLABELLED
+from simulator.learners.progressive import LABELS, PROGRESS_EVERY, UNLABELLED
 from simulator.learners.rejection import PURPOSE_REJECTION, Rejection, check_bound, check_uniform
 from simulator.learners.vw_target import open_reader
 from simulator.logs.left_out import BAD, LeftOut
@@ -23,6 +23,7 @@ def vw_rejection(
     bound: float | None = None,
     seed: int = 0,
     skip_bad: bool = False,
+    progress: Callable[[int], None] = lambda _: None,
 ) -> Rejection:
     """What ``simulator.learners.rejection.rejection`` is for a policy's spec, of VW reading the lines itself, as it does.
 
@@ -63,6 +64,8 @@ def vw_rejection(
         accept = uniform(salt, name, record.event_id, 0, PURPOSE_REJECTION) < chance
         reward.add(-label.cost if accept else 0.0, float(accept))
         rows += 1
+        if rows % PROGRESS_EVERY == 0:
+            progress(rows)
         if accept:
             accepted += 1
             reader.learn(label, target)

@@ -1,6 +1,6 @@
 """Policies that learn from the log on the way: methods progressive and rejection, as results of a report."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bandits.errors import ReplayError
@@ -32,11 +32,13 @@ def evaluate_learning(
     bound: float | None = None,
     skip_bad: bool = False,
     publish_every: int = PUBLISH_EVERY,
+    progress: Callable[[int], None] = lambda _: None,
 ) -> tuple[PolicyResult, LeftOut]:
     """One policy's replay, and what of the log was no row to it. ``log``: as ``open_log`` takes it.
 
     ``bound``: of rejection, on importance weights; without it the log has to be uniform.
     ``publish_every``: rows after which a policy of this project acts by what it has learned.
+    ``progress`` is told how many rows were read.
 
     Raises: ReplayError: VW's own arguments need VW's own log and method progressive; the log has no
         rows; or what the
@@ -53,14 +55,18 @@ def evaluate_learning(
         form = FORMATS[log_format]
         if method == "rejection":
             spans = [piece.span for piece in pieces if isinstance(piece, RecordPiece)]
-            thinned = vw_rejection(asked, spans, form, bound=bound, seed=seed, skip_bad=skip_bad)
+            thinned = vw_rejection(
+                asked, spans, form, bound=bound, seed=seed, skip_bad=skip_bad, progress=progress
+            )
             if not thinned.rows:
                 raise ReplayError(
                     f"the log has no rows to evaluate: {thinned.left_out or EMPTY_LOG_ADVICE}",
                     "log",
                 )
             return _thinned(asked.called, thinned, thinned.notes)
-        vw = vw_progressive(files_of(log), asked.args, form, model=model, skip_bad=skip_bad)
+        vw = vw_progressive(
+            files_of(log), asked.args, form, model=model, skip_bad=skip_bad, progress=progress
+        )
         if vw.examples > vw.labelled:
             vw.left_out.counts[UNLABELLED] += vw.examples - vw.labelled
         if not vw.labelled:
@@ -81,7 +87,7 @@ def evaluate_learning(
     every = "every row" if publish_every == 1 else f"every {publish_every:,} rows"
     notes = [f"acts by what it has learned after {every}", *filter(None, [caution_of(pieces)])]
     if method == "progressive":
-        done = progressive(asked, pieces, publish_every=publish_every, seed=seed)
+        done = progressive(asked, pieces, publish_every=publish_every, seed=seed, progress=progress)
         if not done.rows:
             raise no_rows_error(pieces)
         learned = {
@@ -95,7 +101,9 @@ def evaluate_learning(
             asked.name, method, average_loss=-done.ips, curve=curve, learned=learned, notes=notes
         )
         return _said(result, done.left_out)
-    thinned = rejection(asked, pieces, bound=bound, publish_every=publish_every, seed=seed)
+    thinned = rejection(
+        asked, pieces, bound=bound, publish_every=publish_every, seed=seed, progress=progress
+    )
     if not thinned.rows:
         raise no_rows_error(pieces)
     return _thinned(asked.name, thinned, notes)

@@ -1,19 +1,19 @@
 """The evaluation of ``banditloop replay``: open the log, find the policies, ask the simulator."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import msgspec
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
-from rich.text import Text
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TimeElapsedColumn
 
 from bandits.errors import InvalidFieldError, ReplayError
 from policies.spec import PolicySpec, decode_spec
 from policies.typed_yaml import as_type, parse_yaml
 from serve_app.admin.open import opened
 from serve_app.cli.replay.command import ReplayOptions
-from serve_app.cli.terminal import messages, progress_bar, text_column
+from serve_app.cli.terminal import messages, progress_bar, progress_count, text_column
 from serve_app.host.placement import on_node_for
 from simulator.learners.online import PUBLISH_EVERY
 from simulator.learners.trained import FrozenPolicy
@@ -115,7 +115,8 @@ def _learn(
         if not isinstance(policy, PolicySpec | VwPolicy):
             raise ReplayError(f"{policy.name} does not learn: use --method ope", "method")
 
-        with messages.status(Text(f"{options.method}: a policy learns, row by row")):
+        with progress_count("rows") as progress:
+            task = progress.add_task(f"{options.method}: a policy learns", total=None)
             result, omitted = evaluate_learning(
                 policy,
                 options.method,
@@ -126,6 +127,7 @@ def _learn(
                 bound=options.bound,
                 skip_bad=options.skip_bad,
                 publish_every=options.publish_every or PUBLISH_EVERY,
+                progress=partial(_show_completed, progress, task),
             )
         results.append(result)
         left_out = left_out or omitted
@@ -143,6 +145,10 @@ def _learn(
         first_bad=left_out.first_bad,
     )
     return EvaluationReport(log.of(pieces), results, [])
+
+
+def _show_completed(progress: Progress, task: TaskID, count: int) -> None:
+    progress.update(task, completed=count)
 
 
 def _evaluate(
