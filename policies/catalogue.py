@@ -1,4 +1,4 @@
-"""The item catalogue: item features, hashed once, versioned by digest, replaceable while the service runs."""
+"""The catalogue: features of items, hashed once, named by digest, replaceable in a running service."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice, repeat
@@ -8,28 +8,24 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from bandits.errors import (
-    ArtifactError,
-    InvalidInputError,
-)
+from bandits.errors import ArtifactError, InvalidInputError
 from bandits.features.namespaces import FEATURES
 from bandits.kernels.actions import rows_of
 from bandits.log.codec import MALFORMED, digest
 from bandits.types import Namespace, frozen
-from policies.encoding import _coded, check_features, hash_pairs
+from policies.encoding import check_features, code_pairs, hash_pairs
 from policies.requests import Item
 
 PART = 10_000
-"""Items taken in at a time: a million as Python objects are several times what is kept of them."""
+"""Items taken in at a time: a million Python objects are several times what is kept of them."""
 EMPTIED = b"[ ]"
-"""What a catalogue that was put without items is stored as: not as that of a log in which none ever was."""
-
+"""How a catalogue that was put without items is stored: a log in which none was put has b"[]"."""
 
 _NO_FEATURES = Namespace(FEATURES, np.zeros(0, np.uint32), np.zeros(0, np.float32))
 
 
 class Catalogue:
-    """Hashed features of N items: row i of ``hashes``/``values`` [N, F] holds item i's, padded with zeros.
+    """The hashed features of N items: row i of [N, F] holds item i's, padded with zeros.
 
     ``Catalogue()`` is that of a log in which none was ever put; ``put`` makes that of somebody who
     says what there is.
@@ -38,6 +34,7 @@ class Catalogue:
     def __init__(self, items: Iterable[Item] = ()) -> None:
         texts, ids, seen = [], [], dict[int, int]()
         codes, values = [np.zeros((0, 0), np.int32)], [np.zeros((0, 0), np.float32)]
+
         iterator = iter(items)
         while part := list(islice(iterator, PART)):
             for item in part:
@@ -49,17 +46,22 @@ class Catalogue:
                     ) from error
             texts.append(msgspec.json.encode(part, order="deterministic")[1:-1])
             ids += [item.id for item in part]
-            which, what = _coded([hash_pairs(item.features, FEATURES) for item in part], seen)
-            codes.append(which)
-            values.append(what)
+            part_codes, part_values = code_pairs(
+                [hash_pairs(item.features, FEATURES) for item in part], seen
+            )
+            codes.append(part_codes)
+            values.append(part_values)
+
         self.encoded = b"[" + b",".join(texts) + b"]"
         self.digest = digest(self.encoded)
         self.ids = tuple(ids)
         self._rows = {item_id: row for row, item_id in enumerate(self.ids)}
         if len(self._rows) != len(self.ids):
             raise ArtifactError("two items share an id", "catalogue")
+
         self._names, self._codes = np.array(list(seen), np.uint32), _stacked(codes)
         self._values = frozen(_stacked(values))
+        # Items that all have the same features share one row of hashes.
         alike = bool(ids) and bool((self._codes == self._codes[0]).all())
         self._alike = frozen(self._names[self._codes[0]]) if alike else None
         self._lacking: tuple[tuple[str, ...], NDArray[np.intp]] | None = None
@@ -69,36 +71,37 @@ class Catalogue:
 
     @classmethod
     def decode(cls, data: bytes) -> "Catalogue":
-        """The catalogue in a blob or a ``catalogue.json``.
+        """Return the catalogue in a blob or a ``catalogue.json``.
 
         Raises:
-            ArtifactError: malformed, duplicate ids, non-finite features.
+            ArtifactError: it is malformed, has an id twice, or features that are not finite.
         """
         try:
             catalogue = cls(map(_item, msgspec.json.decode(data, type=list[msgspec.Raw])))
         except MALFORMED as error:
             raise ArtifactError(f"not a catalogue: {error}", "catalogue") from error
+
         if catalogue.encoded == data:
-            catalogue.encoded = data  # once in memory is enough
+            catalogue.encoded = data  # the bytes are in memory once
         elif data == EMPTIED:
             catalogue.encoded, catalogue.digest = data, digest(data)
         return catalogue
 
     @classmethod
     def put(cls, items: Sequence[Item]) -> "Catalogue":
-        """What there is, as somebody says who puts a catalogue: without items it is nothing."""
+        """Return the catalogue of somebody who says what there is: without items, nothing."""
         return cls(items) if items else cls.decode(EMPTIED)
 
     @classmethod
     def of(cls, items: Sequence[Mapping[str, Any]]) -> "Catalogue":
-        """The catalogue of plain ``{"id", "features"}`` mappings, as an artifact holds them."""
+        """Return the catalogue of plain ``{"id", "features"}`` mappings, as an artifact has them."""
         return cls.decode(msgspec.json.encode(list(items)))
 
     @property
     def limits(self) -> bool:
         """Whether sources may propose only what is here.
 
-        Not if no catalogue was ever put: then nobody said.
+        They may propose anything while no catalogue was ever put.
         """
         return self.digest != _NEVER_PUT
 
@@ -106,13 +109,12 @@ class Catalogue:
         return item_id in self._rows
 
     def lacking(self, items: tuple[str, ...]) -> NDArray[np.intp]:
-        """Which of a source's ``items`` are not here: their places, ascending.
+        """Return the places of those of a source's ``items`` that are not here, ascending.
 
-        The sources of one artifact share them.
-
-        A thousandth of a second at a time: a replica's thread that answers requests must get its
-        turns in between.
+        The sources of one artifact share the answer.
         """
+        # A part takes a thousandth of a second: in between, the thread that answers requests gets
+        # its turns.
         if self._lacking is None or self._lacking[0] is not items:
             parts = [self.rows(items[at : at + PART]) for at in range(0, len(items), PART)]
             places = np.flatnonzero(np.concatenate(parts) < 0) if parts else np.zeros(0, np.intp)
@@ -120,17 +122,19 @@ class Catalogue:
         return self._lacking[1]
 
     def rows(self, ids: Sequence[str]) -> NDArray[np.intp]:
-        """Row of each id, -1 for one the catalogue does not know."""
+        """Return the row of each id, -1 for one that is not here."""
         return np.fromiter(map(self._rows.get, ids, repeat(-1)), np.intp, len(ids))
 
     def namespace(self, ids: Sequence[str]) -> Namespace:
-        """The features of some items; an unknown item has none."""
+        """Return the features of some items; an unknown item has none."""
         rows = self.rows(ids)
         if not len(self.ids):
             return Namespace(FEATURES, np.zeros(0, np.uint32), np.zeros((len(ids), 0), np.float32))
         values = rows_of(self._values, rows)
         if self._alike is not None:
             return Namespace(FEATURES, self._alike, values)
+
+        # Of more names than there are values, those that occur are enough.
         codes = self._codes[rows]
         if self._names.size <= codes.size:
             return Namespace(FEATURES, self._names, values, codes)
@@ -138,7 +142,7 @@ class Catalogue:
         return Namespace(FEATURES, self._names[kept], values, which.reshape(values.shape))
 
     def one(self, item_id: str) -> Namespace:
-        """The features of one item, [n]; an unknown item has none."""
+        """Return the features of one item, [n]; an unknown item has none."""
         row = self._rows.get(item_id)
         if row is None:
             return _NO_FEATURES
@@ -150,13 +154,13 @@ _NEVER_PUT = digest(b"[]")
 
 
 def _stacked(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
-    """One below the other, filled up with zeros to the widest."""
-    out = np.zeros((sum(map(len, parts)), max(part.shape[1] for part in parts)), parts[0].dtype)
+    """Return the parts one below the other, filled up with zeros to the widest."""
+    stacked = np.zeros((sum(map(len, parts)), max(part.shape[1] for part in parts)), parts[0].dtype)
     at = 0
     for part in parts:
-        out[at : at + len(part), : part.shape[1]] = part
+        stacked[at : at + len(part), : part.shape[1]] = part
         at += len(part)
-    return out
+    return stacked
 
 
 _item = msgspec.json.Decoder(Item).decode

@@ -17,10 +17,15 @@ _NUMBERS = {float}
 
 
 def check_features(features: FeatureMap, target: str) -> None:
-    """Refuse numbers beyond MAX_FEATURE, and more than MAX_FEATURES features, each item of a list being one.
+    """Refuse features that are too large or too many; each item of a list is one.
+
+    Args:
+        features: in the form of a record.
+        target: their path in the request, which errors begin with.
 
     Raises:
-        NonFiniteNumberError, TooManyFeaturesError: which name the field.
+        NonFiniteNumberError: a number is beyond MAX_FEATURE, or none.
+        TooManyFeaturesError: there are more than MAX_FEATURES.
     """
     count = 0
     for name, value in features.items():
@@ -36,7 +41,7 @@ def check_features(features: FeatureMap, target: str) -> None:
 def hash_rows(
     maps: Sequence[FeatureMap | None], namespace: str = FEATURES
 ) -> tuple[UInt32, Float32]:
-    """Feature maps to padded hash and value arrays, one row per map."""
+    """Return padded arrays of hashes and values, [N, F] each, one row per map."""
     names, codes, values = coded_rows(maps, namespace)
     return names[codes], values
 
@@ -44,19 +49,27 @@ def hash_rows(
 def coded_rows(
     maps: Sequence[FeatureMap | None], namespace: str = FEATURES
 ) -> tuple[UInt32, NDArray[np.int32], Float32]:
-    """The distinct hashes of feature maps, and per map padded arrays of which hash (int32 [N, F]) and which value."""
+    """Return the distinct hashes of N feature maps, and which hash has which value.
+
+    Args:
+        maps: None is a map without features.
+        namespace: which names are hashed with.
+
+    Returns:
+        uint32[U], int32[N, F] into it, and float32[N, F], padded with the value 0.
+    """
     rows = [hash_pairs(features or {}, namespace) for features in maps]
     seen: dict[int, int] = {}
-    codes, values = _coded(rows, seen)
+    codes, values = code_pairs(rows, seen)
     return np.array(list(seen), np.uint32), codes, values
 
 
-def _coded(
+def code_pairs(
     rows: Sequence[Sequence[tuple[int, float]]], seen: dict[int, int]
 ) -> tuple[NDArray[np.int32], Float32]:
-    """Which of the hashes ``seen``, to which new ones are added, and values.
+    """Return which of the hashes ``seen``, and values; new hashes are added to ``seen``.
 
-    Padding has the value 0, any hash.
+    Padding has the value 0, and any hash.
     """
     width = max((len(row) for row in rows), default=0)
     codes = [
@@ -64,12 +77,13 @@ def _coded(
         for row in rows
     ]
     values = [[value for _, value in row] + [0.0] * (width - len(row)) for row in rows]
+
     shape = (len(rows), width)
     return np.array(codes, np.int32).reshape(shape), np.array(values, np.float32).reshape(shape)
 
 
 def namespace_of(features: FeatureMap, namespace: str) -> Namespace:
-    """The features that a map means, [n].
+    """Return the features that a map means, [n].
 
     Maps of the same names, all numbers, share the array of their hashes.
     """
@@ -78,6 +92,7 @@ def namespace_of(features: FeatureMap, namespace: str) -> Namespace:
         return Namespace(
             namespace, _hashes_of(namespace, tuple(features)), np.array([*numbers], np.float32)
         )
+
     pairs = hash_pairs(features, namespace)
     hashes = np.array([hashed for hashed, _ in pairs], np.uint32)
     return Namespace(namespace, hashes, np.array([value for _, value in pairs], np.float32))
@@ -90,18 +105,19 @@ def _hashes_of(namespace: str, names: tuple[str, ...]) -> UInt32:
 
 
 def hash_pairs(features: FeatureMap, namespace: str) -> list[tuple[int, float]]:
-    """(hash, value) of each feature: a number is its value, text and each item of a list are indicators.
+    """Return (hash, value) of each feature.
 
-    True is the indicator of the name, False of nothing.
+    A number is its value; a text, and each text of a list, is an indicator of its own; True is an
+    indicator of the name, and False of nothing.
     """
-    out: list[tuple[int, float]] = []
+    pairs: list[tuple[int, float]] = []
     for name, value in features.items():
         if isinstance(value, float):
-            out.append((hash_feature(namespace, name), value))
+            pairs.append((hash_feature(namespace, name), value))
         elif isinstance(value, str):
-            out.append((hash_feature(namespace, f"{name}={value}"), 1.0))
+            pairs.append((hash_feature(namespace, f"{name}={value}"), 1.0))
         elif isinstance(value, bool | int):
-            out.append((hash_feature(namespace, name), float(value)))
+            pairs.append((hash_feature(namespace, name), float(value)))
         else:
-            out.extend((hash_feature(namespace, f"{name}={each}"), 1.0) for each in value)
-    return out
+            pairs.extend((hash_feature(namespace, f"{name}={text}"), 1.0) for text in value)
+    return pairs

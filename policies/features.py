@@ -1,7 +1,4 @@
-"""From a request, or from its record, to the features a policy sees.
-
-The same function serves both.
-"""
+"""From a request, or from its record, to the features a policy sees: by the same function."""
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -28,10 +25,18 @@ def featurise(
     features: Sequence[FeatureMap | None] | None,
     scores: Mapping[str, Float32],
 ) -> tuple[Context, ActionSet]:
-    """The context and the actions as hashed features.
+    """Return the context and the actions as hashed features.
 
-    Namespaces: ``context`` (shared), ``item`` (the id), ``features`` (of the request, or else of
-    the catalogue) and ``scores`` (per source: score, rank, presence).
+    Namespaces: ``context`` (shared), ``item`` (the id), ``features`` (the request's, or else the
+    catalogue's) and ``scores`` (per source: score, rank, presence).
+
+    Args:
+        spec: which namespaces its policy uses.
+        catalogue: has the features of items.
+        context: the decision's features.
+        ids: the K actions.
+        features: the request's own, by action; None if it sent none.
+        scores: by source, float32[K], NaN where it has none.
     """
     actions: list[Namespace] = []
     if ITEM in spec.use:
@@ -42,6 +47,7 @@ def featurise(
         actions.append(_item_features(catalogue, ids, features))
     if SCORES in spec.use and scores:
         actions.append(score_features(scores))
+
     shared = (namespace_of(context, CONTEXT),) if CONTEXT in spec.use and context else ()
     return Context(shared), ActionSet(tuple(ids), tuple(actions), scores)
 
@@ -49,7 +55,13 @@ def featurise(
 def featurise_record(
     spec: PolicySpec, catalogue: Catalogue, record: DecisionRecord
 ) -> tuple[Context, ActionSet]:
-    """What the policy saw when it made this decision, rebuilt from its record."""
+    """Return what the policy saw when it made this decision, rebuilt from its record.
+
+    Args:
+        spec: the one that the record names.
+        catalogue: the one that the record names.
+        record: the decision.
+    """
     scores = record.source_scores()
     return featurise(spec, catalogue, record.context, record.action_ids, record.features, scores)
 
@@ -57,13 +69,22 @@ def featurise_record(
 def chosen_rows(
     spec: PolicySpec, catalogue: Catalogue, record: DecisionRecord, indices: Sequence[int]
 ) -> list[tuple[str, Row, Row]]:
-    """Of ``featurise_record`` some actions only: the id, the context's features, and its own."""
+    """Return some actions of ``featurise_record``: each one's id, the context's features, its own.
+
+    Args:
+        spec: the one that the record names.
+        catalogue: the one that the record names.
+        record: the decision.
+        indices: places of the actions in the record.
+    """
+    # What all actions share is made once.
     shared = (
         (namespace_of(record.context, CONTEXT),) if CONTEXT in spec.use and record.context else ()
     )
     ranked = (
         score_features(record.source_scores()) if SCORES in spec.use and record.scores else None
     )
+
     rows: list[tuple[str, Row, Row]] = []
     for index in indices:
         action_id = record.action_ids[index]
@@ -80,16 +101,17 @@ def chosen_rows(
 
 
 def score_features(scores: Mapping[str, Float32]) -> Namespace:
-    """Three columns per source: its score, its rank as the discount 1 / log2(2 + rank) of nDCG, and 1 if it scored.
+    """Return three columns per source: its score, its rank, and 1 if it scored.
 
-    All are 0 for an action the source did not score. A rank counts the actions with a higher score,
-    so ties share it.
+    The rank is nDCG's discount 1 / log2(2 + rank). It counts the actions with a higher score, so
+    ties share it. All three are 0 for an action the source did not score.
     """
     names = tuple(sorted(scores))
     matrix = np.stack([scores[name] for name in names])
     present = ~np.isnan(matrix)
     filled = np.where(present, matrix, np.float32(0.0))
     ordered = np.sort(matrix, axis=1)  # NaN last
+
     columns = np.empty((matrix.shape[1], 3 * len(names)), np.float32)
     for row, count in enumerate(present.sum(axis=1)):
         rank = count - ordered[row, :count].searchsorted(filled[row], side="right")
@@ -117,12 +139,15 @@ def _discounts(count: int) -> Float64:
 def _item_features(
     catalogue: Catalogue, ids: Sequence[str], features: Sequence[FeatureMap | None] | None
 ) -> Namespace:
-    """Of the catalogue, but of the request where it has them."""
+    """Return the request's features of an action that has any, and else the catalogue's."""
     if features is None:
         return catalogue.namespace(ids)
+
     names, codes, values = coded_rows(features)
     if all(each is not None for each in features):
         return Namespace(FEATURES, names, values, codes)
+
+    # The catalogue's stand in columns of their own, behind the request's; 0 elsewhere is padding.
     known = catalogue.namespace(
         [action_id for action_id, own in zip(ids, features, strict=True) if own is None]
     )

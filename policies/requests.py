@@ -1,9 +1,7 @@
 """Rank requests, actions and items as callers send them, and the features in them.
 
-This imports nothing heavy.
-
 Features as callers have them become the features of a record (``plain_features``), so the log, the
-learner and every replay see one form only.
+learner and every replay see one form only. This imports nothing heavy.
 """
 
 import math
@@ -38,7 +36,7 @@ __all__ = [
 
 
 def plain_features(given: Mapping[str, Any], target: str) -> FeatureMap:
-    """Features as JSON has them, in the form of a record.
+    """Return features as JSON has them, in the form of a record.
 
     - ``null`` means that there is no such feature.
     - A nested object names its features with dots: ``{"user": {"age": 30}}`` is ``user.age``.
@@ -48,52 +46,58 @@ def plain_features(given: Mapping[str, Any], target: str) -> FeatureMap:
     - Where a name occurs twice after that, numbers add up, and texts become a list, as in Vowpal
       Wabbit.
 
-    Raises: InvalidFieldError: a list that mixes texts, numbers and objects; a name with a number
-        and a text; nested more
-            than MAX_DEPTH deep. It names the field.
-        NonFiniteNumberError: a number that is none.
-        TooManyFeaturesError: more than MAX_FEATURES.
+    Args:
+        given: the object of the request.
+        target: its path in the request, which errors begin with.
+
+    Raises:
+        InvalidFieldError: a list mixes texts, numbers and objects; a name has a number and a text;
+            or the object is nested more than MAX_DEPTH deep. It names the field.
+        NonFiniteNumberError: a number is not finite.
+        TooManyFeaturesError: there are more than MAX_FEATURES.
     """
-    found: FeatureMap = {}
+    features: FeatureMap = {}
     for name, value in given.items():
-        _add(found, name, value, f"{target}.{name}", depth=1)
-        if len(found) > MAX_FEATURES:
+        _add(features, name, value, f"{target}.{name}", depth=1)
+        if len(features) > MAX_FEATURES:
             raise TooManyFeaturesError(
-                f"at most {MAX_FEATURES} features, not {len(found)} and more", target
+                f"at most {MAX_FEATURES} features, not {len(features)} and more", target
             )
-    return found
+    return features
 
 
-def _add(found: FeatureMap, name: str, value: Any, target: str, depth: int) -> None:
+def _add(features: FeatureMap, name: str, value: Any, target: str, depth: int) -> None:
     if depth > MAX_DEPTH:
         raise InvalidFieldError(f"features are nested at most {MAX_DEPTH} deep", target)
 
     if value is None:
         return
     if isinstance(value, dict):
-        for key, each in value.items():
-            _add(found, f"{name}.{key}", each, f"{target}.{key}", depth + 1)
+        for key, inner in value.items():
+            _add(features, f"{name}.{key}", inner, f"{target}.{key}", depth + 1)
     elif isinstance(value, list):
-        _add_list(found, name, value, target, depth)
+        _add_list(features, name, value, target, depth)
     elif isinstance(value, bool | str):
-        _put(found, name, value, target)
+        _put(features, name, value, target)
     else:
-        _put(found, name, _finite(value, target), target)
+        _put(features, name, _finite(value, target), target)
 
 
-def _add_list(found: FeatureMap, name: str, values: Sequence[Any], target: str, depth: int) -> None:
-    kinds = {_kind(each) for each in values if each is not None}
+def _add_list(
+    features: FeatureMap, name: str, values: Sequence[Any], target: str, depth: int
+) -> None:
+    kinds = {_kind(value) for value in values if value is not None}
     if len(kinds) > 1:
         raise InvalidFieldError(
             f"a list has values of one kind, not of {' and '.join(sorted(kinds))}", target
         )
 
     if kinds <= {"text"}:
-        _put(found, name, [each for each in values if each is not None], target)
+        _put(features, name, [value for value in values if value is not None], target)
         return
-    for at, each in enumerate(values):
+    for at, value in enumerate(values):
         inner = name if kinds == {"object"} else f"{name}.{at}"
-        _add(found, inner, each, f"{target}[{at}]", depth + 1)
+        _add(features, inner, value, f"{target}[{at}]", depth + 1)
 
 
 def _kind(value: Any) -> str:
@@ -114,16 +118,16 @@ def _finite(value: float, target: str) -> float:
     return number
 
 
-def _put(found: FeatureMap, name: str, value: Value, target: str) -> None:
-    before = found.get(name)
+def _put(features: FeatureMap, name: str, value: Value, target: str) -> None:
+    before = features.get(name)
     if before is None:
-        found[name] = value
+        features[name] = value
     elif isinstance(before, str | list) and isinstance(value, str | list):
-        found[name] = _texts(before) + _texts(value)
+        features[name] = _texts(before) + _texts(value)
     elif isinstance(before, str | list) or isinstance(value, str | list):
         raise InvalidFieldError(f"the feature {name} is given as a text and as a number", target)
     else:
-        found[name] = float(before) + float(value)
+        features[name] = float(before) + float(value)
 
 
 def _texts(value: str | list[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Whole files on a local path or any file system pyarrow knows: they appear at once, and are never changed."""
+"""Whole files, local or on any file system that pyarrow knows: they appear at once, and stay."""
 
 import os
 import posixpath
@@ -13,20 +13,19 @@ from pyarrow import fs
 from bandits.errors import ArchiveError
 
 TEMPORARY = "_tmp"
-"""Readers of partitioned data (pyarrow, DuckDB by its glob, Spark) pass over names that start with an underscore."""
+"""Readers of partitioned data (pyarrow, Spark, DuckDB's glob) pass over names that start with _."""
 TEMPORARY_KEPT_S = 3600
 PART = 1 << 20
-"""Bytes that a local disk is to hold before it gets more: whoever has it sync anything waits for all that is ahead."""
+"""Bytes that a local disk holds before it gets more: every sync waits for all that is ahead of it."""
 SINGLE_PUT = frozenset({"s3", "gcs", "abfs"})
-"""Where a file is visible only once it is complete, and moving one would copy it."""
+"""File systems on which a file is visible only once it is complete, and a move would copy it."""
 
 
 class Storage:
     """The files under ``<root>/<folder>``.
 
-    ``root``: a local path, a URI such as ``s3://bucket/prefix``, a file system.
-
-    An unreachable file system raises OSError.
+    ``root`` is a local path, a URI such as ``s3://bucket/prefix``, or a file system. Methods raise
+    OSError when the file system cannot be reached.
     """
 
     def __init__(self, root: "str | Path | fs.FileSystem", folder: str) -> None:
@@ -34,22 +33,22 @@ class Storage:
         self._base = posixpath.join(base, folder)
 
     def full(self, path: str) -> str:
-        """The path within the file system; no part of a URI that could be secret."""
+        """Return the path within the file system: no part of a URI that could be secret."""
         return posixpath.join(self._base, path)
 
     def list(self, folder: str = "") -> "list[fs.FileInfo]":
-        """What is in a folder, in the order of the names; nothing if there is no such folder."""
-        found = self._fs.get_file_info(
+        """Return what is in a folder, by name; nothing if there is no such folder."""
+        infos = self._fs.get_file_info(
             fs.FileSelector(self.full(folder).rstrip("/"), allow_not_found=True)
         )
-        return sorted(found, key=lambda info: str(info.base_name))
+        return sorted(infos, key=lambda info: str(info.base_name))
 
     def exists(self, path: str) -> bool:
-        """Whether there is a file of this name."""
+        """Return whether there is a file of this name."""
         return bool(self._fs.get_file_info(self.full(path)).type == fs.FileType.File)
 
     def open(self, path: str) -> Any:
-        """A file to read at any offset; use it as a context.
+        """Open a file to read at any offset; use it as a context.
 
         Raises:
             FileNotFoundError: there is none.
@@ -57,21 +56,28 @@ class Storage:
         return self._fs.open_input_file(self.full(path))
 
     def put(self, path: str, source: BinaryIO) -> None:
-        """Store what ``source`` holds.
+        """Store what ``source`` holds; a file of that name is replaced.
 
-        Nobody ever sees a part of it; a file of that name is replaced.
+        Nobody ever sees a part of it.
+
+        Args:
+            path: where, below the folder.
+            source: what is read to its end.
         """
         final = self.full(path)
         if self._fs.type_name in SINGLE_PUT:
             self._copy(source, final)
             return
+
         temporary = self.full(f"{TEMPORARY}/{uuid.uuid4().hex}")
-        for each in (temporary, final):
-            self._fs.create_dir(posixpath.dirname(each))
+        for file in (temporary, final):
+            self._fs.create_dir(posixpath.dirname(file))
         self._copy(source, temporary)
         self._fs.move(temporary, final)
+
+        # A folder that is new is an entry of the one above it.
         folder = posixpath.dirname(final)
-        while len(folder) >= len(self._base):  # folders that are new are entries of theirs
+        while len(folder) >= len(self._base):
             self._sync(folder)
             folder = posixpath.dirname(folder)
 
@@ -91,7 +97,7 @@ class Storage:
         self._sync(path)
 
     def _sync(self, path: str) -> None:
-        """Have the disk hold a local file or folder before the log is trimmed on its account."""
+        """Have the disk hold a local file or folder, so that the log may be trimmed behind it."""
         if isinstance(self._fs, fs.LocalFileSystem):
             number = os.open(path, os.O_RDONLY)
             try:
@@ -101,7 +107,7 @@ class Storage:
 
 
 def filesystem_of(root: str) -> "tuple[fs.FileSystem, str]":
-    """The file system of a path or URI, and the path in it.
+    """Return the file system of a path or URI, and the path in it.
 
     Raises:
         ArchiveError: pyarrow knows no such address.
@@ -111,12 +117,12 @@ def filesystem_of(root: str) -> "tuple[fs.FileSystem, str]":
         return fs.LocalFileSystem(), str(Path(root).resolve())
     try:
         system, base = fs.FileSystem.from_uri(root)
-    # its message may repeat the credentials of the URI
+    # pyarrow's message may repeat the credentials of the URI.
     except (pa.ArrowException, ValueError) as error:
         raise ArchiveError(
-            f"pyarrow cannot open a {scheme}:// address like this ({type(error).__name__}): give"
-            " a local path, or file://,"
-            " s3://, gs:// or abfs:// as pyarrow.fs.FileSystem.from_uri takes it",
+            f"pyarrow cannot open a {scheme}:// address like this ({type(error).__name__}): give a"
+            " local path, or file://, s3://, gs:// or abfs:// as pyarrow.fs.FileSystem.from_uri"
+            " takes it",
             "archive",
         ) from None
     return system, str(base)

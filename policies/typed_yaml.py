@@ -1,7 +1,4 @@
-"""From what a person wrote in YAML or JSON to a typed object.
-
-Errors say what there is to choose from.
-"""
+"""From what a person wrote in YAML or JSON to a typed object; errors list the choices."""
 
 import difflib
 import re
@@ -21,9 +18,10 @@ _MISSING = re.compile(r"Object missing required field `(.*)`")
 
 
 class _Loader(yaml.SafeLoader):
-    """Takes no key twice: YAML's rule, without which the first would count for nothing."""
+    """Refuses a key that stands twice, as YAML does; PyYAML would drop the first."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        # A key that a merge brings in may be set again.
         keys = [key for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
         seen: list[tuple[str, str]] = []
         for key in keys:
@@ -33,40 +31,51 @@ class _Loader(yaml.SafeLoader):
                         None, None, f"{key.value} stands twice", key.start_mark
                     )
                 seen.append((key.tag, key.value))
+
         return super().construct_mapping(node, deep)
 
 
 def parse_yaml(text: str | bytes) -> Any:
-    """What a YAML document holds, as plain objects.
+    """Return what a YAML document holds, as plain objects.
 
     Raises:
         InvalidFieldError: it is not YAML, or has a key twice in one mapping; one line.
     """
     try:
         return _Loader(text).get_single_data()
-    # ValueError: of a date that is none
+    # A date that does not exist is a ValueError.
     except (yaml.YAMLError, UnicodeDecodeError, ValueError) as error:
         raise InvalidFieldError(f"not YAML: {' '.join(str(error).split())}") from error
 
 
 def as_type(raw: Any, kind: type[T]) -> T:
-    """``raw`` as a ``kind``: a ``msgspec`` struct, a union of tagged ones, or a container of such.
+    """Return ``raw`` as a ``kind``.
 
-    Raises: InvalidFieldError: it is none. ``target`` is the path of what is wrong, "" for the
-        whole. Where a field, a kind
-            or a value is none of those that there are, the message has them all and suggests the
-            nearest.
+    Args:
+        raw: plain objects, as YAML or JSON has them.
+        kind: a ``msgspec`` struct, a union of tagged ones, or a container of such.
+
+    Raises:
+        InvalidFieldError: it is none. ``target`` is the path of what is wrong, "" for the whole.
+            Where a field, a kind or a value does not exist, the message lists those that do and
+            suggests the nearest.
     """
     try:
         return msgspec.convert(raw, type=kind)
     except msgspec.ValidationError as error:
-        if isinstance(error.__cause__, BanditloopError):  # of a struct's own check
+        # A struct's own check says more than msgspec, which wraps it.
+        if isinstance(error.__cause__, BanditloopError):
             raise InvalidFieldError(error.__cause__.message, error.__cause__.target) from error
         raise InvalidFieldError(*_explained(error, raw, kind)) from error
 
 
 def choices(given: object, known: Iterable[object]) -> str:
-    """What to say of something that is none of ``known``: the nearest, and all there are."""
+    """Return what to say of something that is none of ``known``: the nearest, and all there are.
+
+    Args:
+        given: what was written.
+        known: what could have been.
+    """
     names = list(dict.fromkeys(map(str, known)))
     if not names:
         return "there are none"
@@ -74,39 +83,43 @@ def choices(given: object, known: Iterable[object]) -> str:
 
 
 def nearest(given: object, names: Sequence[str]) -> str:
-    """A question after the nearest of some names, with a space behind it.
+    """Return a question that suggests the nearest name, with a space behind it; "" if none is near.
 
-    Nothing if none is near.
+    Args:
+        given: what was written.
+        names: what could have been.
     """
-    found = difflib.get_close_matches(str(given).lower(), names, n=1, cutoff=0.5)
-    return f"did you mean {found[0]}? " if found else ""
+    matches = difflib.get_close_matches(str(given).lower(), names, n=1, cutoff=0.5)
+    return f"did you mean {matches[0]}? " if matches else ""
 
 
 def _explained(error: msgspec.ValidationError, whole: Any, kind: Any) -> tuple[str, str]:
-    """What msgspec says, with the choices; and the path to where it says it."""
+    """Return what msgspec says, with the choices, and the path to where it says it."""
     message, _, at = str(error).partition(" - at `")
     raw, kinds, within = whole, _kinds(inspect.type_info(kind)), list[inspect.StructType]()
     path: list[str | int] = []
+
+    # Follow msgspec's path, from the whole to the value that it complains of: ``kinds`` are the
+    # types that a value may have, ``within`` the structs that hold it.
     for field, place in _STEP.findall(at.rstrip("`")):
         within = _structs(kinds, raw)
         if field:
             step: str | int = field
             types = [
-                each.type
-                for struct in within
-                for each in struct.fields
-                if each.encode_name == field
+                own.type for struct in within for own in struct.fields if own.encode_name == field
             ]
         elif place:
             step = int(place)
-            types = [inner for each in kinds for inner in _items(each, step)]
+            types = [inner for outer in kinds for inner in _items(outer, step)]
         else:
+            # msgspec writes [...] for any key of a mapping: it is the one that fails alone.
             step = next(
                 key for key in raw if str(error) == _error_of(_alone(whole, path, key), kind)
             )
-            types = [each.value_type for each in kinds if isinstance(each, inspect.DictType)]
-        raw, kinds = raw[step], [inner for each in types for inner in _kinds(each)]
+            types = [outer.value_type for outer in kinds if isinstance(outer, inspect.DictType)]
+        raw, kinds = raw[step], [inner for outer in types for inner in _kinds(outer)]
         path.append(step)
+
     named = "".join(
         f"[{step}]" if isinstance(step, int) else f".{step}" for step in path
     ).removeprefix(".")
@@ -125,37 +138,52 @@ def _with_choices(
     within: Sequence[inspect.StructType],
     field: str,
 ) -> str:
-    """``raw`` may be one of ``kinds``, of which ``structs`` are meant, and is the ``field`` of one of ``within``."""
+    """Return the message with the choices, where something is none of what there is.
+
+    Args:
+        message: msgspec's.
+        raw: what is wrong.
+        structs: those of ``kinds`` that it may be meant as.
+        kinds: the types that it may have.
+        within: the structs of which it may be the ``field``.
+        field: its name.
+    """
     if unknown := _UNKNOWN.fullmatch(message):
-        names = [name for each in structs for name in _fields(each)]
+        names = [name for struct in structs for name in _fields(struct)]
         return f"unknown field {unknown[1]!r}: {choices(unknown[1], names)}"
     if missing := _MISSING.fullmatch(message):
-        tags = [each.tag for each in structs if each.tag_field == missing[1]]
+        tags = [struct.tag for struct in structs if struct.tag_field == missing[1]]
         return f"the field {missing[1]!r} is missing" + (f": {choices('', tags)}" if tags else "")
+
     values = [
-        value for each in kinds if isinstance(each, inspect.LiteralType) for value in each.values
+        value for kind in kinds if isinstance(kind, inspect.LiteralType) for value in kind.values
     ]
-    known = values or [each.tag for each in within if each.tag_field == field]
+    known = values or [struct.tag for struct in within if struct.tag_field == field]
     if known:
         return f"{raw!r} is no choice: {choices(raw, known)}"
-    tagged = [each for each in structs if each.tag is not None]
+
+    tagged = [struct for struct in structs if struct.tag is not None]
     if tagged and not isinstance(raw, dict):
-        return f"{message}: give {{{tagged[0].tag_field}: ...}}; {choices(raw, (each.tag for each in tagged))}"
+        tags = [struct.tag for struct in tagged]
+        return f"{message}: give {{{tagged[0].tag_field}: ...}}; {choices(raw, tags)}"
     return message
 
 
 def _kinds(kind: inspect.Type) -> Sequence[inspect.Type]:
-    """Of a union all types."""
+    """Return all types of a union, or the type itself."""
     return kind.types if isinstance(kind, inspect.UnionType) else (kind,)
 
 
 def _structs(kinds: Sequence[inspect.Type], raw: Any) -> list[inspect.StructType]:
-    """The structs that ``raw`` may be meant as: the one of its tag, else all."""
-    found = [kind for kind in kinds if isinstance(kind, inspect.StructType)]
-    given = raw if isinstance(raw, dict) else {}
-    return [
-        each for each in found if each.tag is not None and given.get(each.tag_field) == each.tag
-    ] or found
+    """Return the structs that ``raw`` may be meant as: the one of its tag, else all."""
+    structs = [kind for kind in kinds if isinstance(kind, inspect.StructType)]
+    fields = raw if isinstance(raw, dict) else {}
+    tagged = [
+        struct
+        for struct in structs
+        if struct.tag is not None and fields.get(struct.tag_field) == struct.tag
+    ]
+    return tagged or structs
 
 
 def _fields(struct: inspect.StructType) -> list[str]:
@@ -163,7 +191,7 @@ def _fields(struct: inspect.StructType) -> list[str]:
 
 
 def _items(kind: inspect.Type, place: int) -> list[inspect.Type]:
-    """What type an item of an array has."""
+    """Return the type that an item of an array has: none or one."""
     if isinstance(kind, inspect.TupleType):
         return [kind.item_types[place]] if place < len(kind.item_types) else []
     item = getattr(kind, "item_type", None)
@@ -171,7 +199,7 @@ def _items(kind: inspect.Type, place: int) -> list[inspect.Type]:
 
 
 def _alone(whole: Any, path: Sequence[str | int], key: Any) -> Any:
-    """The same with only one entry in the mapping at ``path``."""
+    """Return the same with only one entry in the mapping at ``path``."""
     if not path:
         return {key: whole[key]}
     copied = whole.copy()

@@ -15,7 +15,8 @@ ScoreItems = Callable[[Sequence[str]], Float32]
 class SourceRequest:
     """What a source may look at.
 
-    ``user_id`` is the caller's raw id; it never leaves this process.
+    ``user_id`` is the caller's raw id; it leaves this process only to a remote source that is
+    configured to get it.
     """
 
     user_id: str | None = None
@@ -25,11 +26,11 @@ class SourceRequest:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Candidates:
-    """One source's proposals: ``ids`` and float32[n] ``scores``, best first, ties broken by the source's item order.
+    """What one source proposes: ``ids`` and float32[n] ``scores``, best first.
 
-    ``score_items`` scores any other items for the same request (NaN for an item the source does not
-    know); None when the source cannot (a remote one). ``trouble``: what was wrong with an answer of
-    which this could be used.
+    Ties stand in the source's order of items. ``score_items`` scores any other items for the same
+    request, NaN for an item the source does not know; it is None when the source cannot (a remote
+    one). ``trouble`` says what was wrong with an answer that could be used in part.
     """
 
     ids: tuple[str, ...]
@@ -47,15 +48,23 @@ class CandidateSource(Protocol):
     name: str
 
     def within(self, catalogue: Catalogue) -> "CandidateSource":
-        """The same source, of whose items only those that the catalogue holds are candidates.
+        """Return the same source, proposing only items that the catalogue holds.
 
-        Made once for a catalogue, off the path of requests; as many are proposed as if the others
-        did not exist.
+        It is made once for a catalogue, off the path of requests, and proposes as many as if the
+        other items did not exist.
         """
         ...
 
     async def candidates(self, request: SourceRequest, limit: int) -> Candidates:
-        """Up to ``limit`` candidates, best first."""
+        """Return candidates, best first.
+
+        Args:
+            request: what may be looked at.
+            limit: how many at most.
+
+        Raises:
+            SourceError: it has no answer. The caller decides without it.
+        """
         ...
 
 

@@ -15,18 +15,16 @@ from bandits.errors import ArtifactError
 from bandits.types import Float32
 
 LOOK_AT: Final = 160
-"""How many blocks are looked at, if that gives candidates enough."""
+"""Blocks that are looked at, if they hold candidates enough."""
 SPARSE: Final = 0.3
-"""Where a smaller share of the items may be found, only these are multiplied, one by one."""
+"""Share of the items below which those that may be proposed are multiplied one by one."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ItemSubset:
     """Some of the items: ``places`` bool[items], in the order of memory.
 
-    ``blocks`` int[b], which hold any of them.
-
-    ``share``: of the items.
+    ``blocks``, int[b], are those that hold any of them; ``share`` of all items they are.
     """
 
     places: NDArray[np.bool_]
@@ -35,10 +33,11 @@ class ItemSubset:
 
 
 class Blocks:
-    """Item factors float32[items, d], rearranged: block ``b`` is the items ``order[starts[b]:starts[b + 1]]``.
+    """Item factors float32[items, d], rearranged in blocks.
 
-    ``order``: int32[items], each item once; ``starts``: int32[blocks + 1], ascending from 0 to the
-    number of items. An item's product is the same bytes whatever it is computed with.
+    Block ``b`` is the items ``order[starts[b]:starts[b + 1]]``. ``order``: int32[items], each item
+    once; ``starts``: int32[blocks + 1], ascending from 0 to the number of items. An item's product
+    is the same bytes whatever it is computed with.
 
     Raises:
         ArtifactError: ``order`` or ``starts`` is not that.
@@ -58,6 +57,7 @@ class Blocks:
             raise ArtifactError(
                 f"starts must ascend from 0 to {items}, the number of items", "starts"
             )
+
         self._order, self._starts = order, starts
         self._place = np.empty_like(order)
         self._place[order] = np.arange(items, dtype=order.dtype)
@@ -65,30 +65,31 @@ class Blocks:
         self._means = (
             np.add.reduceat(self._rows, starts[:-1]) / np.diff(starts).astype(np.float32)[:, None]
         )
-        # Distance of the farthest row from the mean, as if it were spread evenly over the
-        # dimensions.
+
+        # A block's reach is the distance of its farthest row from the mean, as if it were spread
+        # evenly over the dimensions.
         self._reach = np.empty(starts.size - 1, np.float32)
         for b, mean in enumerate(self._means):
             apart = self._rows[starts[b] : starts[b + 1]] - mean
             self._reach[b] = np.sqrt(np.vecdot(apart, apart).max() / mean.size)
 
     def rows(self, items: NDArray[Any]) -> Float32:
-        """Factors of these items, float32[n, d]."""
+        """Return the factors of these items, float32[n, d]."""
         rows: Float32 = self._rows[self._place[items]]
         return rows
 
     def products(self, items: NDArray[Any], user: Float32) -> Float32:
-        """Products of these items, float32[n]."""
+        """Return the products of these items with a user's factors, float32[n]."""
         products: Float32 = np.vecdot(self.rows(items), user)
         return products
 
     def all_products(self, user: Float32) -> Float32:
-        """Products of all items, float32[items]."""
+        """Return the products of all items with a user's factors, float32[items]."""
         products: Float32 = np.vecdot(self._rows, user)[self._place]
         return products
 
     def part(self, lacking: NDArray[Any]) -> ItemSubset:
-        """All items but those."""
+        """Return all items but those."""
         places = np.ones(self._order.size, np.bool_)
         places[self._place[lacking]] = False
         blocks = np.flatnonzero(np.logical_or.reduceat(places, self._starts[:-1]))
@@ -97,20 +98,25 @@ class Blocks:
     def nearest(
         self, user: Float32, barred: NDArray[Any], limit: int, part: ItemSubset | None = None
     ) -> tuple[NDArray[Any], Float32]:
-        """About the ``limit`` items with the highest products, in no order, and the products.
+        """Return about ``limit`` items with the highest products, in no order, and the products.
 
-        None that is barred.
+        There are more if several share the last place, and fewer only if there are no more.
 
-        More if several share the last place, fewer only if there are no more (in the ``part``).
+        Args:
+            user: factors, float32[d].
+            barred: items that are left out.
+            limit: how many are wanted.
+            part: the only items that may be found; None for all.
         """
+        # What the best item of a block may be worth.
         hoped = self._means @ user + np.sqrt(user @ user) * self._reach
         blocks, count = np.arange(hoped.size), LOOK_AT
-        if part is not None:  # of so many more blocks that as many items are looked at
-            blocks, hoped, count = (
-                part.blocks,
-                hoped[part.blocks],
-                int(LOOK_AT / max(part.share, 1e-9)),
-            )
+        if part is not None:
+            # So many more blocks are looked at that as many items of the part are.
+            blocks, hoped = part.blocks, hoped[part.blocks]
+            count = int(LOOK_AT / max(part.share, 1e-9))
+
+        # The most promising blocks, and four times as many while they hold too few.
         closed = np.unique(self._place[barred])
         while count < hoped.size:
             best = np.sort(blocks[np.argpartition(hoped, -count)[-count:]])
@@ -120,6 +126,7 @@ class Blocks:
             count *= 4
         else:
             items, products = self._look(blocks, user, closed, part)
+
         if 0 < limit < items.size:
             best = np.flatnonzero(products >= np.partition(products, -limit)[-limit])
             items, products = items[best], products[best]
@@ -128,18 +135,20 @@ class Blocks:
     def _look(
         self, blocks: NDArray[Any], user: Float32, closed: NDArray[Any], part: ItemSubset | None
     ) -> tuple[NDArray[Any], Float32]:
-        """Items of these blocks and their products, without the items at the places ``closed``.
+        """Return the items of these blocks and their products, without those at the places ``closed``.
 
-        Both ascending.
+        ``blocks`` and ``closed`` ascend.
         """
         if not blocks.size:
             return self._order[:0], np.zeros(0, np.float32)
-        # neighbouring blocks are one stretch of memory
+
+        # Neighbouring blocks are one stretch of memory.
         breaks = np.flatnonzero(np.diff(blocks) > 1)
         begin = self._starts[blocks[np.append(0, breaks + 1)]]
         end = self._starts[blocks[np.append(breaks, blocks.size - 1)] + 1]
         offsets = np.append(0, np.cumsum(end - begin))
         places = np.arange(offsets[-1]) + np.repeat(begin - offsets[:-1], end - begin)
+
         if part is not None and part.share < SPARSE:
             places = places[part.places[places]]
             products: Float32 = np.vecdot(self._rows[places], user)
@@ -154,9 +163,11 @@ class Blocks:
             )
             for i, j, a, b in edges:
                 np.vecdot(self._rows[i:j], user, out=products[a:b])
+
+        # Without what is not in the part, or closed.
         kept = np.ones(places.size, np.bool_) if part is None else part.places[places]
-        found = np.searchsorted(places, closed)
-        met = found < places.size
-        met[met] = places[found[met]] == closed[met]
-        kept[found[met]] = False
+        at = np.searchsorted(places, closed)
+        met = at < places.size
+        met[met] = places[at[met]] == closed[met]
+        kept[at[met]] = False
         return self._order[places[kept]], products[kept]

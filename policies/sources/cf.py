@@ -1,4 +1,4 @@
-"""Collaborative filtering at serving time: ALS by folding the history in, and item-to-item neighbours.
+"""Collaborative filtering at serving time: ALS with the history folded in, and neighbours of items.
 
 A model here maps a history (item indices, int[h]; weights, float32[h]) to raw scores,
 float32[items], in numpy alone; ``policies.sources.local.LocalSource`` does the rest.
@@ -16,10 +16,11 @@ from policies.sources.blocks import Blocks
 
 
 class FoldIn:
-    """A user's factors, solved for from the history (equation 4 of Hu, Koren & Volinsky 2008), known user or new one.
+    """Solves for a user's factors from the history: equation 4 of Hu, Koren & Volinsky 2008.
 
-    x = (YᵀY + Yᵤᵀ(Cᵤ - I)Yᵤ + λI)⁻¹ Yᵤᵀ Cᵤ 1, with Y the item factors, float32[items, d], Yᵤ the
-    history's rows of them, and confidences Cᵤ = alpha · weight.
+    It does so for known users and new ones alike: x = (YᵀY + Yᵤᵀ(Cᵤ - I)Yᵤ + λI)⁻¹ Yᵤᵀ Cᵤ 1, with
+    Y the item factors, float32[items, d], Yᵤ the history's rows of them, and confidences
+    Cᵤ = alpha · weight.
     """
 
     def __init__(self, item_factors: Float32, alpha: float, regularization: float) -> None:
@@ -30,7 +31,12 @@ class FoldIn:
         )
 
     def user(self, rows: Float32, weights: Float32) -> Float32:
-        """Factors, float32[d], of who has the items with factors ``rows``, float32[h, d]."""
+        """Return a user's factors, float32[d].
+
+        Args:
+            rows: factors of the history's items, float32[h, d].
+            weights: float32[h], how strongly each speaks for its item.
+        """
         confidence = self._alpha * weights
         system = self._gram + rows.T @ (rows * (confidence - np.float32(1))[:, None])
         user: Float32 = np.linalg.solve(system, confidence @ rows)
@@ -38,7 +44,7 @@ class FoldIn:
 
 
 class AlsModel:
-    """Implicit-feedback matrix factorisation (Hu et al. 2008, https://doi.org/10.1109/ICDM.2008.22)."""
+    """Matrix factorisation of implicit feedback: Hu et al. 2008, doi:10.1109/ICDM.2008.22."""
 
     needs_history = True
     floor = -np.inf
@@ -48,13 +54,13 @@ class AlsModel:
         self._fold_in = fold_in
 
     def raw(self, indices: NDArray[Any], weights: Float32) -> Float32:
-        """Predicted preference of every item."""
+        """Return the predicted preference of every item, float32[items]."""
         scores: Float32 = self._items @ self._fold_in.user(self._items[indices], weights)
         return scores
 
 
 class LargeAlsModel:
-    """The same for a catalogue so large that not every item is scored: it also finds the best among the rest."""
+    """The same for a catalogue so large that only the promising items are scored."""
 
     needs_history = True
     floor = -np.inf
@@ -64,16 +70,21 @@ class LargeAlsModel:
         self._fold_in = fold_in
 
     def user(self, indices: NDArray[Any], weights: Float32) -> Float32:
-        """The user's factors: an item's raw score is its product with them."""
+        """Return the user's factors: an item's raw score is its product with them."""
         return self._fold_in.user(self.blocks.rows(indices), weights)
 
     def raw(self, indices: NDArray[Any], weights: Float32) -> Float32:
-        """Predicted preference of every item."""
+        """Return the predicted preference of every item, float32[items]."""
         return self.blocks.all_products(self.user(indices, weights))
 
 
 def load_als(source: TrainedSource, n_items: int) -> AlsModel | LargeAlsModel:
-    """The model a trained source holds: ``item_factors``, float32[n_items, factors], and for a large one its blocks."""
+    """Return the model that a trained source holds.
+
+    Args:
+        source: ``item_factors``, float32[n_items, factors], and for a large one its blocks.
+        n_items: how many items the artifact has.
+    """
     factors = source.array("item_factors", n_items, None)
     fold_in = FoldIn(factors, positive(source, "alpha"), positive(source, "regularization"))
     if "order" not in source.arrays:
@@ -84,7 +95,7 @@ def load_als(source: TrainedSource, n_items: int) -> AlsModel | LargeAlsModel:
 
 
 class ItemKnnModel:
-    """Item-to-item neighbours: a candidate's score is the sum of its weighted similarities to the history's items.
+    """Neighbours of items: a candidate's score sums its weighted similarities to the history's items.
 
     Differs from Deshpande & Karypis 2004 (https://doi.org/10.1145/963770.963776): rows are not
     normalised. ``neighbours`` int32[items, K] and ``similarities`` float32[items, K]; a row with
@@ -100,7 +111,7 @@ class ItemKnnModel:
 
     @classmethod
     def load(cls, source: TrainedSource, n_items: int) -> Self:
-        """The model a trained source holds."""
+        """Return the model that a trained source holds; ``n_items``: how many the artifact has."""
         neighbours = source.array("neighbours", n_items, None)
         if neighbours.dtype.kind != "i" or not np.all((neighbours >= 0) & (neighbours < n_items)):
             raise ArtifactError(
@@ -109,14 +120,14 @@ class ItemKnnModel:
         return cls(neighbours, source.array("similarities", *neighbours.shape))
 
     def raw(self, indices: NDArray[Any], weights: Float32) -> Float32:
-        """Summed similarity of every item to the history; 0 where no neighbour is in it."""
+        """Return every item's summed similarity to the history; 0 where no neighbour is in it."""
         to = self._neighbours[indices].ravel()
         by = (self._similarities[indices] * weights[:, None]).ravel()
         return np.bincount(to, by, minlength=len(self._neighbours)).astype(np.float32)
 
 
 def positive(source: TrainedSource, name: str) -> float:
-    """The number ``name`` of a source's config, which must be above 0.
+    """Return the number ``name`` of a source's config.
 
     Raises:
         ArtifactError: it is not there, or not a positive number.

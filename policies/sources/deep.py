@@ -1,7 +1,4 @@
-"""The autoencoder at serving time: the history in, a score for every item out.
-
-Numpy alone, never torch.
-"""
+"""The autoencoder at serving time: a history in, a score for every item out. Without torch."""
 
 from typing import Any, Self
 
@@ -14,13 +11,14 @@ from policies.artifacts.source_artifact import TrainedSource
 
 
 class AutoencoderModel:
-    """Multinomial autoencoder (Liang et al. 2018, https://arxiv.org/abs/1802.05814): tanh layers, then log-softmax.
+    """Multinomial autoencoder: tanh layers, then log-softmax.
 
-    ``weight_0`` float32[items, h₁], ``weight_1`` [h₁, h₂], …, the last [hₙ, items]; ``bias_i`` one
-    vector per weight. The input is the history's weight vector scaled to unit length. Differs from
-    the paper: the log of the history's total weight is added to the log-probability, which says
-    which item but not how active the user is. Within a request that changes nothing; across
-    requests it is what makes scores comparable (docs/explanation/sources.md).
+    Liang et al. 2018, https://arxiv.org/abs/1802.05814. ``weight_0`` float32[items, h₁],
+    ``weight_1`` [h₁, h₂], …, the last [hₙ, items]; ``bias_i`` one vector per weight. The input is
+    the history's weight vector scaled to unit length. Differs from the paper: the log of the
+    history's total weight is added to the log-probability, which says which item but not how
+    active the user is. Within a request that changes nothing; across requests it is what makes
+    scores comparable (docs/explanation/sources.md).
     """
 
     needs_history = True
@@ -32,7 +30,11 @@ class AutoencoderModel:
 
     @classmethod
     def load(cls, source: TrainedSource, n_items: int) -> Self:
-        """The model a trained source holds.
+        """Return the model that a trained source holds.
+
+        Args:
+            source: its layers.
+            n_items: how many items the artifact has.
 
         Raises:
             ArtifactError: layers are missing or do not fit together.
@@ -42,6 +44,8 @@ class AutoencoderModel:
             raise ArtifactError(
                 f"{source.kind}: an autoencoder has at least two layers, not {layers}", "weight_1"
             )
+
+        # The width of what a layer takes is that of what the one before it gives.
         weights, biases, width = [], [], n_items
         for i in range(layers):
             weights.append(source.array(f"weight_{i}", width, n_items if i == layers - 1 else None))
@@ -50,7 +54,10 @@ class AutoencoderModel:
         return cls(weights, biases)
 
     def raw(self, indices: NDArray[Any], weights: Float32) -> Float32:
-        """Log of the expected weight of every item: its log-probability plus the log of the history's total weight."""
+        """Return the log of every item's expected weight, float32[items].
+
+        It is the item's log-probability plus the log of the history's total weight.
+        """
         length = np.sqrt(weights @ weights)
         # Only the history's rows of the first layer matter: the rest of the input is 0.
         hidden: Float32 = (weights / max(length, np.float32(1e-12))) @ self._weights[0][

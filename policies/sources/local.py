@@ -20,7 +20,7 @@ from policies.sources.popular import PopularModel
 
 
 class Model(Protocol):
-    """Maps a history (item indices [h], weights float32[h]) to raw scores float32[items], finite, in numpy alone.
+    """Maps a history to raw scores, finite, in numpy alone.
 
     An item whose raw score is not above ``floor`` is never proposed: there is no evidence for it.
     """
@@ -29,7 +29,12 @@ class Model(Protocol):
     floor: float
 
     def raw(self, indices: NDArray[Any], weights: Float32) -> Float32:
-        """Raw scores of every item. Pure."""
+        """Return the raw scores of every item, float32[items]. Pure.
+
+        Args:
+            indices: items of the history, int[h].
+            weights: float32[h], how strongly each speaks for its item.
+        """
         ...
 
 
@@ -40,11 +45,12 @@ MODELS: Final[Mapping[str, Callable[[TrainedSource, int], Model]]] = {
     "popular": PopularModel.load,
 }
 CACHE_BYTES = 32 * 2**20
+"""What a source keeps of its known users' scores."""
 EMPTY = Candidates((), frozen(np.empty(0, np.float32)))
 
 
 class LocalSource:
-    """A trained model as a candidate source: knows the training users, calibrates the scores, ranks.
+    """A trained model as a candidate source: it knows the training users, calibrates scores, ranks.
 
     Scores are (raw - mean) / std with the artifact's constants, so 0 is a typical top candidate's
     score and 1 is one standard deviation better, for every request alike; within a request the
@@ -62,8 +68,8 @@ class LocalSource:
         self._model = model
         self._histories = histories
         self._mean, self._std = np.float32(scale.mean), np.float32(scale.std)
-        # Most requests are from known users whose history only training changes. Bounded by bytes,
-        # not by users.
+        # Most requests are from known users, whose history only training changes. The cache is
+        # bounded by bytes, not by users.
         self._cache: OrderedDict[str, Float32] = OrderedDict()
         self._cache_size = CACHE_BYTES // (4 * max(1, len(histories.items)))
         self._lacking: NDArray[np.intp] | None = None
@@ -74,23 +80,24 @@ class LocalSource:
         lacking = catalogue.lacking(self._histories.items)
         if not lacking.size:
             return self
-        limited = copy.copy(self)  # the scores that are kept are shared: they are of every item
+
+        # The cache is shared: it holds scores of every item.
+        limited = copy.copy(self)
         limited._lacking = lacking  # noqa: SLF001 - its own class
         if isinstance(self._model, LargeAlsModel):
             limited._part = self._model.blocks.part(lacking)  # noqa: SLF001
         return limited
 
     async def candidates(self, request: SourceRequest, limit: int) -> Candidates:
-        """Up to ``limit`` candidates, best first.
-
-        Never an item of the history, stored or sent, or an excluded one.
-        """
+        """See CandidateSource: never an item of the history, stored or sent, or an excluded one."""
         return self.propose(request, limit)
 
     def propose(self, request: SourceRequest, limit: int) -> Candidates:
-        """The same, without an event loop: everything here is arithmetic."""
+        """Do the same without an event loop: everything here is arithmetic."""
         histories, index = self._histories, self._histories.item_index
         user = None if request.user_id is None else histories.user_index.get(request.user_id)
+
+        # The history is what training knows of the user, and what the request adds to it.
         stored, weights = histories.row(user) if user is not None else (_NO_ITEMS, _NO_WEIGHTS)
         sent = np.array(
             sorted({index[item] for item in request.history if item in index}), np.int32
@@ -101,21 +108,23 @@ class LocalSource:
             weights = np.concatenate([weights, np.ones(fresh.size, np.float32)])
         if self._model.needs_history and not weights.any():
             return EMPTY
+
         barred = stored
         if request.exclude:
             barred = np.concatenate(
                 [stored, np.array([index[i] for i in request.exclude if i in index], np.int32)]
             )
-        of: Callable[[NDArray[np.intp]], Float32]
+
+        scores_at: Callable[[NDArray[np.intp]], Float32]
         if isinstance(self._model, LargeAlsModel):
             vector, blocks = self._model.user(stored, weights), self._model.blocks
             near, products = blocks.nearest(vector, barred, limit, self._part)
             calibrated = self._calibrated(products)
             ranked = np.lexsort((near, -calibrated))[: max(limit, 0)]
-            best, found = near[ranked], calibrated[ranked]
+            best, best_scores = near[ranked], calibrated[ranked]
 
-            def of(at: NDArray[np.intp]) -> Float32:
-                return self._calibrated(blocks.products(at, vector))
+            def scores_at(places: NDArray[np.intp]) -> Float32:
+                return self._calibrated(blocks.products(places, vector))
         else:
             # A user's scores can be kept as long as the request adds nothing to what is known.
             scores = self._scores(
@@ -123,18 +132,16 @@ class LocalSource:
             )
             floor = np.float32((self._model.floor - self._mean) / self._std)
             best = _best(scores, barred, limit, floor, self._lacking)
-            found, of = scores[best], scores.__getitem__
-        ids = tuple(map(histories.items.__getitem__, best.tolist()))
+            best_scores, scores_at = scores[best], scores.__getitem__
 
         def score_items(ids: Sequence[str]) -> Float32:
-            at = np.array([index.get(item, -1) for item in ids], np.intp)
-            return (
-                np.where(at < 0, np.float32(np.nan), of(at))
-                if index
-                else np.full(len(at), np.nan, "f4")
-            )
+            if not index:
+                return np.full(len(ids), np.nan, np.float32)
+            places = np.array([index.get(item, -1) for item in ids], np.intp)
+            return np.where(places < 0, np.float32(np.nan), scores_at(places))
 
-        return Candidates(ids, found, score_items)
+        ids = tuple(map(histories.items.__getitem__, best.tolist()))
+        return Candidates(ids, best_scores, score_items)
 
     def _calibrated(self, raw: Float32) -> Float32:
         calibrated: Float32 = (raw - self._mean) / self._std
@@ -144,6 +151,7 @@ class LocalSource:
         if user_id is not None and user_id in self._cache:
             self._cache.move_to_end(user_id)
             return self._cache[user_id]
+
         scores: Float32 = frozen(self._calibrated(self._model.raw(indices, weights)))
         if user_id is not None:
             self._cache[user_id] = scores
@@ -163,14 +171,16 @@ def _best(
     floor: np.float32,
     lacking: NDArray[np.intp] | None,
 ) -> NDArray[np.intp]:
-    """Indices of the ``limit`` highest scores above ``floor``, best first, ties by index.
+    """Return the indices of the ``limit`` highest scores above ``floor``, best first, ties by index.
 
-    None barred or lacking.
+    None of them is barred or lacking.
     """
     open_scores = scores.copy()
     open_scores[barred] = -np.inf
     if lacking is not None:
         open_scores[lacking] = -np.inf
+
+    # Only what reaches the last place is sorted.
     if 0 < limit < open_scores.size:
         least = np.partition(open_scores, -limit)[-limit]
         at = np.flatnonzero((open_scores >= least) & (open_scores > floor))
@@ -180,7 +190,11 @@ def _best(
 
 
 def load_model(source: TrainedSource, n_items: int) -> Model:
-    """The serving model of a trained source.
+    """Return the serving model of a trained source.
+
+    Args:
+        source: of any kind in MODELS.
+        n_items: how many items the artifact has.
 
     Raises:
         ArtifactError: an unknown kind, or arrays that do not fit.

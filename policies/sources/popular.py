@@ -1,4 +1,4 @@
-"""The items most people interacted with: the same for everybody, so it answers for a user nobody knows."""
+"""The items that most people interacted with: an answer also for a user whom nobody knows."""
 
 from typing import Any, Self
 
@@ -23,9 +23,10 @@ class PopularModel:
 
     @classmethod
     def load(cls, source: TrainedSource, n_items: int) -> Self:
-        """The model a trained source holds: ``counts``, float32[n_items]."""
+        """Return the model that a trained source holds: ``counts``, float32[n_items]."""
         return cls(source.array("counts", n_items))
 
-    def raw(self, indices: NDArray[Any], weights: Float32) -> Float32:  # noqa: ARG002 - the same for any history
-        """Log popularity of every item."""
+    # It is the same for any history.
+    def raw(self, indices: NDArray[Any], weights: Float32) -> Float32:  # noqa: ARG002
+        """Return the log popularity of every item, float32[items]."""
         return self._scores

@@ -1,4 +1,4 @@
-"""A source behind HTTP: anything that answers ``POST {history, exclude, limit}`` with scored candidates.
+"""A source behind HTTP: it answers ``POST {history, exclude, limit}`` with scored candidates.
 
 request   {"user_id"?: str, "history": [id], "exclude": [id], "limit": int}
 answer    {"candidates": [{"id": str, "score": number}]}
@@ -24,9 +24,9 @@ from policies.spec import RemoteSource
 MAX_ANSWER_BYTES: Final = 1 << 20
 BACKOFF_S: Final = 0.01
 ROUNDS: Final = 6
-"""Times a source is asked for one decision, while what the catalogue lacks takes places."""
+"""Times a source is asked for one decision, while it proposes what the catalogue lacks."""
 REMEMBERED: Final = 1000
-"""Items that the catalogue lacks, of which a source is told that they are not wanted."""
+"""Items that the catalogue lacks which a source is told not to propose."""
 _SERVER_ERROR: Final = 500
 
 
@@ -44,10 +44,10 @@ class _Again(Exception):  # noqa: N818 - a signal, not an error
 
 
 class HttpSource:
-    """Asks a URL for candidates, and believes nothing of the answer that it has not checked.
+    """Asks a URL for candidates, and checks all of the answer.
 
     Its scores are used as they are: a remote that wants to be a good feature keeps them on one
-    scale, about 1 wide. It belongs to the first event loop that asks it.
+    scale, about 1 wide. A source belongs to the first event loop that asks it.
 
     Raises:
         SpecError: the URL is not an absolute http or https one.
@@ -65,13 +65,13 @@ class HttpSource:
                 f"source {config.name!r}: url must be absolute, http or https, not {config.url!r}",
                 f"sources.{config.name}.url",
             )
+
         self.name = config.name
         self._config = config
         self._histories = histories
         self._catalogue: Catalogue | None = None
         self._lacking = set[str]()
-        # The spec names the URL; a proxy or credentials from the environment would make it another
-        # one.
+        # The spec names the URL. A proxy or credentials from the environment would make it another.
         self._client = httpx.AsyncClient(
             timeout=config.timeout_ms / 1000, trust_env=False, follow_redirects=False
         )
@@ -79,25 +79,22 @@ class HttpSource:
     def within(self, catalogue: Catalogue) -> Self:
         """See CandidateSource.
 
-        What the catalogue lacks is dropped from an answer, and more are asked for instead.
-
-        What it was is remembered, and not wanted from the beginning the next time: one question is
-        enough then.
+        What the catalogue lacks is dropped from an answer, and more are asked for instead. It is
+        remembered, so that the next time one question is enough, which excludes it.
         """
         limited = copy.copy(self)
         limited._catalogue, limited._lacking = catalogue, set()  # noqa: SLF001 - its own class
         return limited
 
     async def aclose(self) -> None:
-        """Close the connections."""
+        """Close its connections."""
         await self._client.aclose()
 
     async def candidates(self, request: SourceRequest, limit: int) -> Candidates:
-        """Up to ``limit`` candidates, best first.
+        """See CandidateSource.
 
-        What is excluded or in the history is dropped if it is proposed.
-
-        Of a longer answer the first are taken, and the answer is marked.
+        What is excluded or in the history is dropped if it is proposed. The first ``limit`` of a
+        longer answer are taken, and the answer is marked.
 
         Raises:
             SourceError: no valid answer in time. The caller decides without this source.
@@ -109,7 +106,7 @@ class HttpSource:
                 trouble = await self._fill(found, request, barred, limit)
         except (TimeoutError, SourceError) as error:
             late = f"no answer within {self._config.timeout_ms} ms"
-            trouble = error.message if isinstance(error, SourceError) else self._said(late)
+            trouble = error.message if isinstance(error, SourceError) else self._named(late)
             if not found:
                 raise SourceError(trouble, f"sources.{self.name}") from error
             trouble = f"{trouble}, when asked for more than {len(found)} that the catalogue holds"
@@ -120,23 +117,26 @@ class HttpSource:
     ) -> str:
         """Ask until ``limit`` are found, or nothing new is proposed.
 
-        What was wrong with the answers.
+        Returns what was wrong with the answers; "" if nothing was.
         """
         catalogue, lacking, trouble = self._catalogue, self._lacking, ""
         for number in range(ROUNDS):
-            # one that does not heed exclude is to have others besides
+            # More are asked for each time, since a remote may not heed what it is told to exclude.
             asked = (limit + len(lacking)) << number
             scores = self._check(await self._ask(self._body(request, asked)))
             if len(scores) > asked:
-                trouble = self._said(
+                trouble = self._named(
                     f"the answer has {len(scores)} candidates, more than the {asked} asked for"
                 )
+
             kept = [
                 item
                 for item in scores
                 if item not in barred and (catalogue is None or item in catalogue)
             ]
             found.update((item, scores[item]) for item in kept[:asked])
+
+            # What the catalogue lacks is excluded the next time.
             new = [
                 item
                 for item in scores
@@ -218,8 +218,8 @@ class HttpSource:
             return ()
         return tuple(self._histories.items[i] for i in self._histories.row(user)[0])
 
-    def _said(self, reason: str) -> str:
+    def _named(self, reason: str) -> str:
         return f"source {self.name!r}: {reason}"
 
     def _error(self, reason: str) -> SourceError:
-        return SourceError(self._said(reason), f"sources.{self.name}")
+        return SourceError(self._named(reason), f"sources.{self.name}")

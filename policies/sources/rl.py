@@ -1,4 +1,4 @@
-"""A policy of kind rl as a source: it scores the actions of a decision in its context, and proposes none.
+"""A policy of kind rl as a source: it scores a decision's actions in its context, and proposes none.
 
 In a mixture it is one of the actions, so that the bandit over sources learns when the long-term
 policy is worth it; in a blend its score is a feature. Its scores are logged with the decision like
@@ -36,8 +36,7 @@ class RlScorer:
         except OSError as error:
             raise ArtifactError(
                 f"sources: model of {config.name}: {config.model} cannot be read"
-                f" ({error.strerror}):"
-                " banditloop train rl makes one",
+                f" ({error.strerror}): banditloop train rl makes one",
                 "sources.model",
             ) from error
         if digest(data) != config.digest:
@@ -57,14 +56,14 @@ class RlScorer:
         features: Sequence[FeatureMap | None] | None,
         scores: Mapping[str, Float32],
     ) -> Float32:
-        """float32[K], of every action; ``scores``: what candidate sources gave.
+        """See ContextScorer.
 
         Raises:
             SourceError: features are so large that a score is no number.
         """
-        found = self._network.scores(
+        logits = self._network.scores(
             *featurise(self._spec, catalogue, context, ids, features, scores)
         )
-        if not (np.abs(found) <= MAX_NUMBER).all():
+        if not (np.abs(logits) <= MAX_NUMBER).all():
             raise SourceError(f"a score is a number up to {MAX_NUMBER:g}", "scores")
-        return found.astype(np.float32)
+        return logits.astype(np.float32)
