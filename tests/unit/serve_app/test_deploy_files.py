@@ -239,10 +239,11 @@ def test_the_image_is_given_what_the_wheel_is_made_of_and_starts_as_no_root():
     ignored = (ROOT / "deploy" / "Dockerfile.dockerignore").read_text().splitlines()
     assert [line[1:] for line in ignored if line.startswith("!")] == copied
     config = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    packages = [
-        name.rstrip("*") for name in config["tool"]["setuptools"]["packages"]["find"]["include"]
-    ]
-    assert {*packages, "pyproject.toml", "constraints.txt", "examples"} <= set(copied)
+    found = config["tool"]["setuptools"]["packages"]["find"]
+    folders = {folder.partition("/")[0] for folder in found["where"]} - {"."}
+    packages = {name.rstrip("*") for name in found["include"]}
+    made_of = {name for name in packages if (ROOT / name).is_dir()} | folders
+    assert {*made_of, "pyproject.toml", "constraints.txt", "examples"} <= set(copied)
 
     last = {each.word: each.text for each in instructions}
     assert last["USER"] == "banditloop"
