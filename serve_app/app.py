@@ -46,7 +46,7 @@ def new_generation() -> int:
 
 
 def build_app(settings: Settings, specs: Sequence[PolicySpec], generation: int) -> Application:
-    """Return the application: one ingress with ``settings.replicas`` replicas, and the keeper of the workers.
+    """Return the application: an ingress with its replicas, and the keeper of the workers.
 
     Args:
         settings: of the service.
@@ -108,7 +108,7 @@ class ClusterArgs(BaseModel):
 
 
 def build(args: ClusterArgs) -> Application:
-    """Return the application of a Serve config file (``import_path: serve_app.app:build``), for a cluster.
+    """Return the application of a Serve config file: ``import_path: serve_app.app:build``.
 
     Raises:
         StartupError, SpecError, ArtifactError: it names the setting, field or file at fault.

@@ -39,7 +39,7 @@ log = logging.getLogger("banditloop.runtime")
 
 @contextlib.contextmanager
 def serving(settings: Settings, specs: Sequence[PolicySpec]) -> Iterator[str]:
-    """Run the whole service until the context ends; yield its base URL once every policy is ready.
+    """Run the whole service until the context ends; yield its base URL once it is ready.
 
     What it needs is tried before: see ``preflight.demand_all``.
 
@@ -104,7 +104,7 @@ def serving(settings: Settings, specs: Sequence[PolicySpec]) -> Iterator[str]:
 def serving_on_cluster(
     settings: Settings, specs: Sequence[PolicySpec], address: str
 ) -> Iterator[str]:
-    """Run the application on a Ray cluster until the context ends; yield its URL once every policy is ready.
+    """Run the application on a Ray cluster until the context ends; yield its URL once it is ready.
 
     What Redis, salt and archive must be for that: see ``build_for_cluster``.
 
@@ -157,8 +157,8 @@ def serving_on_cluster(
 def _signals_wait() -> Iterator[None]:
     """Hold back signals that come meanwhile; they have their effect at the end.
 
-    Interrupted, Ray leaves processes behind for a minute. It also installs handlers of its own, which
-    exit, or print a trace and end; at the end the handlers of before are back.
+    Interrupted, Ray leaves processes behind for a minute. It also installs handlers of its own,
+    which exit, or print a trace and end; at the end the handlers of before are back.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -195,7 +195,10 @@ def _stop_ray() -> None:
 
 @contextlib.contextmanager
 def _serve_started(http_options: dict[str, Any]) -> Iterator[None]:
-    """Start Serve: its controller before the context begins, HAProxy, which takes seconds longer, before it ends."""
+    """Start Serve: its controller before the context begins, HAProxy before it ends.
+
+    HAProxy takes seconds longer.
+    """
     import ray
     from ray import serve
 
@@ -225,7 +228,8 @@ def _wait_until_ready(url: str, status: Callable[[], Any], policies: int) -> Non
         policies: how many there are.
 
     Raises:
-        StartupError: it does not start; with what Serve says of each deployment that fails, or where
+        StartupError: it does not start; with what Serve says of each deployment that fails, or
+        where
             learning stands still.
     """
     began = time.monotonic()

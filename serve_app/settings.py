@@ -1,4 +1,4 @@
-"""Settings of the service: environment variables ``BANDITLOOP_*``, or the flags of ``banditloop serve``."""
+"""Settings of the service: variables ``BANDITLOOP_*``, or the flags of ``banditloop serve``."""
 
 import contextlib
 import os
@@ -24,8 +24,8 @@ class Settings(BaseSettings):
     ``redis_url`` None starts an embedded Valkey under ``data_dir``. The URL may hold a password, so
     it is never printed; give it in the environment, because every user of the machine can read a
     command line. ``salt`` is the secret that draws are hashed with; None makes one and keeps it in
-    ``data_dir/salt``. ``keys_file`` holds the API keys (see api_keys.py); without it ``host`` must be
-    a loopback address.
+    ``data_dir/salt``. ``keys_file`` holds the API keys (see api_keys.py); without it ``host`` must
+    be a loopback address.
 
     ``durability`` is what the embedded Valkey does before it acknowledges a write: ``always`` syncs
     it to disk; ``everysec`` may lose the last second or so when a process or the machine dies;
@@ -40,8 +40,8 @@ class Settings(BaseSettings):
     A policy in several partitions publishes when it merges them, every ``merge_interval_ms``.
     ``learner_niceness`` makes learning and archiving yield to answering: with 0, rank waits while a
     backlog is learned; with 19, models are fresh later on a crowded machine. ``replica_cpus`` and
-    ``learner_cpus`` are how many cores a replica and a learner take of a Ray node: 0 where everything
-    shares one machine; in a cluster they make its autoscaler add nodes.
+    ``learner_cpus`` are how many cores a replica and a learner take of a Ray node: 0 where
+    everything shares one machine; in a cluster they make its autoscaler add nodes.
     """
 
     model_config = SettingsConfigDict(
@@ -90,8 +90,8 @@ class Settings(BaseSettings):
     def _confirmable(self) -> "Settings":
         if self.confirm_replicas and self.redis_url is not None and is_cluster(self.redis_url):
             raise ValueError(
-                "confirm_replicas: WAIT counts for one primary, and a cluster has several: set it to"
-                " 0, and min-replicas-to-write on the cluster's nodes"
+                "confirm_replicas: WAIT counts for one primary, and a cluster has several: set it"
+                " to 0, and min-replicas-to-write on the cluster's nodes"
             )
         return self
 
@@ -113,7 +113,7 @@ class Settings(BaseSettings):
         return str(Path(self.archive).resolve())
 
     def secret(self) -> bytes:
-        """Return the salt's bytes, at most 64; one is made and kept in ``data_dir`` when none is configured.
+        """Return the salt's bytes, at most 64; one that is not configured is made, and kept.
 
         Raises:
             StartupError: it is too short.

@@ -24,8 +24,9 @@ def freshness_ms(
 ) -> list[float]:
     """Return each decision's lag, in milliseconds.
 
-    It runs from the end of the decision's window until every replica served a model that had learned
-    it, on the clock of Redis. A decision that some replica has not caught up with yet is left out.
+    It runs from the end of the decision's window until every replica served a model that had
+    learned it, on the clock of Redis. A decision that some replica has not caught up with yet is
+    left out.
 
     Args:
         client: a connection.

@@ -34,6 +34,8 @@ def opened(
     settings = Settings.with_options(redis_url=redis_url, data_dir=data_dir)
     with any_redis(settings) as url:
         settings = settings.model_copy(update={"redis_url": url})
+
+        # A Redis that goes away in the middle of it is no bug either.
         try:
             with contextlib.closing(blocking_client(url)) as client:
                 name, root = the_policy(client, policy), settings.archive_root()

@@ -98,7 +98,7 @@ def validate(settings: Settings, specs: Sequence[PolicySpec]) -> None:
 
 
 def check_logs(url: str, specs: Sequence[PolicySpec]) -> None:
-    """Refuse a log that a newer build folds, and one in another number of partitions than its spec says.
+    """Refuse a log that a newer build folds, or that is in another number of partitions.
 
     With another number rewards would miss their decisions. A Redis that does not answer is not
     asked: replicas and learners wait for it.

@@ -66,7 +66,7 @@ def the_policy(client: Redis, name: str | None) -> str:
 
 
 class StoredPolicy:
-    """One policy's snapshots and log; for a policy in several partitions, the log of partition 0."""
+    """One policy's snapshots and log; with several partitions, the log of partition 0."""
 
     def __init__(self, client: Redis, policy: str, archive: ArchiveReader | None = None) -> None:
         self.keys = Keys(policy)
@@ -127,6 +127,7 @@ class StoredPolicy:
             raise SnapshotError(
                 f"{several} {snapshot_id!r}: see banditloop snapshots list", "snapshot_id"
             )
+
         name, published = matching[0]
         if published is None:
             raise SnapshotError(f"snapshot {name} is corrupt", "snapshot_id")
@@ -174,6 +175,7 @@ class StoredPolicy:
         Raises:
             RedisError: not known to be in the log.
         """
+        # Under a name of its own: asked again, Redis gives the position of the first time.
         memory, attempts_left = self.keys.appended(uuid.uuid4().hex), ATTEMPTS
         while True:
             attempts_left -= 1
@@ -187,7 +189,7 @@ class StoredPolicy:
                     raise
 
     def served(self) -> tuple[list[ServedSnapshot], list[str]]:
-        """Return the snapshots as a verification wants them, and the ids of those that are corrupt."""
+        """Return the snapshots, as a verification wants them, and the ids of corrupt ones."""
         good: list[ServedSnapshot] = []
         corrupt: list[str] = []
         for name, published in self.snapshots():

@@ -1,8 +1,8 @@
-"""A verification of one policy's whole log, on several cores: each folds from one checkpoint to another.
+"""Verifying one policy's whole log, on several cores: each folds from one checkpoint to another.
 
-A segment proves that folding from its first checkpoint gives its snapshots and the bytes of its last
-checkpoint. The first segment starts from nothing; so all segments together prove what one fold of
-the whole log would.
+A segment proves that folding from its first checkpoint gives its snapshots and the bytes of its
+last checkpoint. The first segment starts from nothing; so all segments together prove what one fold
+of the whole log would.
 """
 
 import contextlib
@@ -40,7 +40,7 @@ _learned: Any = None
 
 
 class Segment(msgspec.Struct, frozen=True):
-    """A stretch of the log, from one checkpoint (None: the start) to another (None: the last snapshot).
+    """A stretch of the log, from a checkpoint (None: the start) to another (None: the end).
 
     ``proven`` are the bytes of the checkpoints that the segments before this one prove, the newest
     first; this one starts from the first of them. They are taken along because a learner that runs
@@ -105,8 +105,8 @@ def verify_policy(
 ) -> Verdicts:
     """Compare every snapshot past ``start`` with the replay of the log.
 
-    Across builds only one process can be used: a checkpoint's bytes are those of the build that made
-    it. The logs of several partitions are folded together, by one process, from the start.
+    Across builds only one process can be used: a checkpoint's bytes are those of the build that
+    made it. The logs of several partitions are folded together, by one process, from the start.
 
     Args:
         address: where the log is.
@@ -178,7 +178,7 @@ def _verify_in_processes(
 
 @contextlib.contextmanager
 def seldom_collecting() -> Iterator[None]:
-    """Look for garbage in cycles seldom: a fold makes none, but its open decisions are looked through each time."""
+    """Look for garbage in cycles seldom: a fold makes none, but each look takes long."""
     before = gc.get_threshold()
     gc.set_threshold(200_000, 50, 50)
     try:

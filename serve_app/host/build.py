@@ -9,7 +9,7 @@ from bandits.log.versions import FOLD
 
 @cache
 def this_build() -> dict[str, str]:
-    """Return the fold's version, the architecture and the library versions; within them a replay is byte-identical."""
+    """Return the versions within which a replay gives the same bytes."""
     names = ("banditloop", "numba", "numpy", "vowpal-wabbit-next")
     return {
         "fold": str(FOLD),

@@ -1,4 +1,4 @@
-"""The embedded Valkey: one server per data folder, started again when it dies, found by the command line."""
+"""The embedded Valkey: one server per data folder, restarted when it dies, found by commands."""
 
 import contextlib
 import fcntl
@@ -34,9 +34,9 @@ MALLOC = {
 """Keeps large blocks on pages of their own, which the system gets back when they are freed.
 
 A stream is kept in nodes of 100 entries, and NODE_BYTES makes them so large that a trimmed node
-frees its pages. With Valkey's 4 kB the holes that nodes leave are filled with what lives longer. The
-same holds for the buffers of what is sent: kept apart, they leave no holes, at the price of a system
-call each and whole pages. 32,768 of them: Linux allows a process 65,530.
+frees its pages. With Valkey's 4 kB the holes that nodes leave are filled with what lives longer.
+The same holds for the buffers of what is sent: kept apart, they leave no holes, at the price of a
+system call each and whole pages. 32,768 of them: Linux allows a process 65,530.
 """
 
 log = logging.getLogger("banditloop.valkey")
@@ -212,7 +212,7 @@ def _read(folder: Path) -> _Running | None:
 
 
 def _is_valkey(pid: int, folder: Path) -> bool:
-    """Say whether a process is a Valkey whose home is this folder: a number alone may be another's by now."""
+    """Say whether a process is a Valkey on this folder: its pid may be another's by now."""
     process = Path("/proc") / str(pid)
     try:
         return (
@@ -224,7 +224,8 @@ def _is_valkey(pid: int, folder: Path) -> bool:
 
 
 def _process(server: ValkeyServer) -> "subprocess.Popen[bytes]":
-    process: subprocess.Popen[bytes] | None = server._process  # noqa: SLF001 - there is no other way to its pid and its death
+    # There is no other way to the server's pid, or to know of its death.
+    process: subprocess.Popen[bytes] | None = server._process  # noqa: SLF001
     if process is None:
         raise StartupError("valkey is not running", "data_dir")
     return process
@@ -236,7 +237,7 @@ def _url(port: int) -> str:
 
 @contextlib.contextmanager
 def valkey(settings: Settings) -> Iterator[str]:
-    """Yield the URL of the configured Redis, or of an embedded Valkey that lives as long as this context."""
+    """Yield the URL of the configured Redis, or of an embedded Valkey that this context runs."""
     if settings.redis_url is not None:
         yield settings.redis_url
         return
@@ -249,8 +250,8 @@ def valkey(settings: Settings) -> Iterator[str]:
 def any_redis(settings: Settings) -> Iterator[str]:
     """Yield the URL of the Redis that a command needs.
 
-    It is the configured one, or the embedded Valkey of a service that runs, or else one that lives as
-    long as this context.
+    It is the configured one, or the embedded Valkey of a service that runs, or else one that lives
+    as long as this context.
 
     Raises:
         StartupError: no service has kept a log in the data directory.

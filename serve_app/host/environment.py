@@ -108,9 +108,9 @@ _any = random.SystemRandom()  # not seeded: processes that start together look a
 def free_port() -> int:
     """Return a port that nobody listens on.
 
-    It is below the range from which systems take the client's end of connections, so that no connection
-    takes it before a server does or while that server is restarted, and above the ports of Ray's
-    workers.
+    It is below the range from which systems take the client's end of connections, so that no
+    connection takes it before a server does or while that server is restarted, and above the ports
+    of Ray's workers.
     """
     for _ in range(100):
         with contextlib.closing(socket.socket()) as probe, contextlib.suppress(OSError):

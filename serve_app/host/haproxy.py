@@ -66,7 +66,7 @@ def bundled() -> str:
 
 
 def unavailable() -> str:
-    """Return what HAProxy answers where no replica did: not 500 as Ray would have it, which no client retries."""
+    """Return HAProxy's answer where no replica gave one: not Ray's 500, which no client retries."""
     body = json.dumps(UNAVAILABLE, separators=(",", ":"))
     head = f"content-type: application/json\r\nretry-after: 1\r\ncontent-length: {len(body)}"
     return f"HTTP/1.1 503 Service Unavailable\r\n{head}\r\nconnection: close\r\n\r\n{body}"
@@ -83,7 +83,8 @@ def tighten(config: str, host: str, errors: str) -> str:
         errors: the file that holds what ``unavailable`` returns.
 
     Raises:
-        ValueError: it holds a line that this does not understand; better no service than an open one.
+        ValueError: it holds a line that this does not understand; no service is better than an open
+        one.
     """
     section, lines = "", []
     for line in config.splitlines():
@@ -95,7 +96,8 @@ def tighten(config: str, host: str, errors: str) -> str:
             bind = _BIND.match(line)
             if bind is None:
                 raise ValueError(f"no address in {line.strip()!r}")
-            line = f"{bind[1]}{host if section == FRONTEND else LOOPBACK}:{bind[3]}{bind[4]}"  # noqa: PLW2901
+            address = host if section == FRONTEND else LOOPBACK
+            line = f"{bind[1]}{address}:{bind[3]}{bind[4]}"  # noqa: PLW2901
         if line.lstrip().startswith("stats socket"):
             line = re.sub(r"\bmode \d+", "mode 600", line)  # noqa: PLW2901
 
@@ -117,13 +119,13 @@ def tighten(config: str, host: str, errors: str) -> str:
 
 
 def end_with_parent() -> None:
-    """Have the kernel end this process when its parent dies, also after it became another program (prctl(2))."""
+    """Have the kernel end this process, whatever it becomes, when its parent dies (prctl)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def main(arguments: list[str]) -> None:
-    """Tighten the configuration in place, then become HAProxy: BINARY HOST and its own arguments."""
+    """Tighten the configuration in place, then become HAProxy."""
     binary, host, *rest = arguments
     path = Path(rest[rest.index("-f") + 1]) if "-f" in rest else None
     if path is not None:
@@ -137,7 +139,7 @@ def main(arguments: list[str]) -> None:
 
 
 def on_cluster_node() -> None:
-    """Run as the command ``banditloop-haproxy``: ``RAY_SERVE_HAPROXY_BINARY_PATH`` names it on each node of a cluster."""
+    """Run the command ``banditloop-haproxy``: Ray runs it as HAProxy on each node of a cluster."""
     main([bundled(), os.environ.get("BANDITLOOP_HOST", EVERYWHERE), *sys.argv[1:]])
 
 

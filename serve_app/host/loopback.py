@@ -42,8 +42,8 @@ def refuse_open_doors(settings: Settings) -> None:
     if settings.keys_file is None and not is_loopback(settings.host):
         raise StartupError(
             f"host {settings.host} can be reached from other machines, and there are no API keys:"
-            " make one with `banditloop keys create` and give its file as --keys-file, or use --host"
-            " 127.0.0.1",
+            " make one with `banditloop keys create` and give its file as --keys-file, or use"
+            " --host 127.0.0.1",
             "host",
         )
 
@@ -101,12 +101,12 @@ def check_ray_is_on_loopback(node_address: str) -> None:
 
 
 def keep_replica_on_loopback() -> None:
-    """Bind a replica's port for calls from other deployments to loopback, from the replica's constructor.
+    """Bind the port for calls from other deployments to loopback; for a replica's constructor.
 
     Serve opens it on every interface, asks nobody who he is, and unpickles what arrives: whoever
     reaches it can run any code. Nothing here makes such calls, and Serve has no setting for its
-    address. Serve opens the port after the constructor has returned, by the function that is replaced
-    here.
+    address. Serve opens the port after the constructor has returned, by the function that is
+    replaced here.
     """
     from ray.serve._private import replica  # noqa: PLC0415 - only where Ray runs
 

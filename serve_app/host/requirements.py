@@ -36,6 +36,8 @@ def demand_port(host: str, port: int) -> None:
         family, *_, at = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
+
+        # As Serve will: a port that waits for its last connections to end is free.
         with contextlib.closing(socket.socket(family, socket.SOCK_STREAM)) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(at)
@@ -65,7 +67,10 @@ def demand_haproxy() -> None:
     )
     try:
         path = configured or haproxy.bundled()
-        done = subprocess.run([path, "-v"], capture_output=True, timeout=HAPROXY_S, check=False)  # noqa: S603
+        command = [path, "-v"]
+        done = subprocess.run(  # noqa: S603
+            command, capture_output=True, timeout=HAPROXY_S, check=False
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise StartupError(f"HAProxy does not start: {plain(error)}: {advice}", BINARY) from error
     if done.returncode != 0:
@@ -157,7 +162,8 @@ def demand_archive(root: str) -> None:
     where = root.partition("?")[0].rpartition("@")[2]
     where = where if "://" in where else f"{root.partition('://')[0]}://{where}"
     try:
-        from policies.storage import Storage  # noqa: PLC0415 - pyarrow takes 30 MB, which a replica can do without
+        # Imported here because pyarrow takes 30 MB, which a replica can do without.
+        from policies.storage import Storage  # noqa: PLC0415
 
         call_within(STORE_S, lambda: Storage(root, "").list())
     except OSError as error:

@@ -47,8 +47,10 @@ class Checkpoints:
     def list(self) -> list[StoredCheckpoint]:
         """Return what is stored, newest first."""
         raw: Any = self._client.lrange(self._keys.checkpoints, 0, -1)
-        stored = [msgspec.msgpack.decode(each, type=StoredCheckpoint) for each in raw]
-        return sorted(stored, key=lambda checkpoint: log_order(checkpoint.position), reverse=True)
+        checkpoints = [msgspec.msgpack.decode(data, type=StoredCheckpoint) for data in raw]
+        return sorted(
+            checkpoints, key=lambda checkpoint: log_order(checkpoint.position), reverse=True
+        )
 
     def load(self, stored: StoredCheckpoint) -> bytes:
         """Return the bytes of a checkpoint.
@@ -71,7 +73,7 @@ class Checkpoints:
         return decode_state(self.load(stored))
 
     def newest(self, position: str | None = None) -> FoldState | None:
-        """Return the newest checkpoint (at or before ``position``) that can be read; None if there is none."""
+        """Return the newest checkpoint at or before ``position`` that can be read, if any."""
         for stored in self.list():
             if position is not None and is_after(stored.position, position):
                 continue
@@ -84,7 +86,7 @@ class Checkpoints:
     def store(
         self, lease: Lease, position: str, data: bytes, snapshot_id: str, *, keep: Iterable[str]
     ) -> None:
-        """Store a checkpoint whose snapshot is stored already, and forget those not worth their space.
+        """Store a checkpoint whose snapshot is stored, and forget those not worth their space.
 
         Args:
             lease: the log's.

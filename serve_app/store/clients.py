@@ -1,7 +1,7 @@
-"""Clients of one Redis, or of a Redis Cluster: ``redis+cluster://host:port`` names any of its nodes.
+"""Clients of one Redis, or of a Redis Cluster.
 
-All keys of a partition are in one slot, so on one node; different partitions may be on different
-ones.
+The URL ``redis+cluster://host:port`` names any of a cluster's nodes. All keys of a partition are in
+one slot, so on one node; different partitions may be on different ones.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ AsyncRedis: TypeAlias = redis.asyncio.Redis
 
 CLUSTER = "+cluster://"
 REDIS_ERRORS = (errors.RedisError, errors.RedisClusterException)
-"""What redis-py raises. The second, for a cluster of which no node answers, is no subclass of the first."""
+"""What redis-py raises. A cluster that does not answer raises the second: no RedisError."""
 FAILURES = (*REDIS_ERRORS, OSError)
 """What is raised when Redis cannot be reached, or refuses."""
 LOST_ANSWERS = (errors.ConnectionError, errors.TimeoutError)
@@ -83,6 +83,7 @@ def asyncio_client(url: str, *, timeout_s: float) -> AsyncRedis:
         timeout_s: how long to wait for a connection, or for an answer, in seconds.
     """
     never = AsyncRetry(NoBackoff(), 0)
+
     options: dict[str, Any] = {
         "socket_timeout": timeout_s,
         "socket_connect_timeout": timeout_s,
@@ -103,7 +104,7 @@ class Wire(Protocol):
 
 
 def wire(client: AsyncRedis) -> Wire:
-    """Return what sends a client's commands, for one caller at a time; it is closed with the client."""
+    """Return what sends a client's commands for one caller at a time; closed with the client."""
     return _Pipeline(client) if isinstance(client, AsyncCluster) else _Connection(client)
 
 
@@ -119,7 +120,8 @@ class _Connection:
 
     async def send(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
         if self._kept is None:
-            self._kept = await self._client.connection_pool.get_connection()  # type: ignore[no-untyped-call]
+            pool: Any = self._client.connection_pool
+            self._kept = await pool.get_connection()
             self._kept.socket_timeout = None
 
         # Nothing was asked, so what can be read is that the server has closed it.
@@ -157,7 +159,7 @@ class _Pipeline:
 
 
 async def look_again(client: AsyncRedis) -> None:
-    """Find out anew who is where before the next command: a primary may have become a replica, or be gone."""
+    """Have the next command find out anew who is where: a primary may have changed, or be gone."""
     if isinstance(client, AsyncCluster):
         await client.aclose()
     else:

@@ -80,7 +80,7 @@ REASONS: tuple[tuple[type[Exception], str], ...] = (
 
 
 def reason_of(error: Exception) -> str:
-    """Return why Redis did not do as asked: timeout, connection, loading, readonly, oom, unconfirmed, or other."""
+    """Return why Redis did not do as asked, as metrics have it: one of REASONS, or other."""
     return next((reason for kind, reason in REASONS if isinstance(error, kind)), "other")
 
 
@@ -149,7 +149,7 @@ class LogWriter:
         return [entry.decode() for entry in entries]
 
     async def append_once(self, keys: Keys, record: DecisionRecord, asked: bytes) -> DecisionRecord:
-        """Append a decision unless one of its event_id is remembered; return the one that the log holds.
+        """Append a decision unless one of its event_id is remembered; return what the log holds.
 
         Args:
             keys: the partition's.
@@ -265,7 +265,7 @@ class LogWriter:
             commands = [write.command or () for write in alone]
             for key, writes in by_log.items():
                 commands.append(
-                    ("EVAL", APPEND, 1, key, *[each for write in writes for each in write.data])
+                    ("EVAL", APPEND, 1, key, *[data for write in writes for data in write.data])
                 )
             if self._confirm_replicas:
                 commands.append(("WAIT", self._confirm_replicas, round(self._timeout_s * 500)))
@@ -340,7 +340,7 @@ class LogReader:
         return read(entry_id.decode(), fields.get(FIELD, b""), self._count)
 
     def _count(self, _entry_id: str, _error: CodecError) -> None:
-        """Count an entry that does not decode: it bypassed the service, or a newer build wrote it."""
+        """Count an entry that does not decode: nobody who wrote it was a service of this build."""
         self.undecodable += 1
 
     def append(self, record: LogRecord) -> str:

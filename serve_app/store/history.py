@@ -81,7 +81,7 @@ class History:
         return START if self._archive is None else self._archive.end
 
     def blob(self, name: str) -> bytes:
-        """Return the blob an entry names: from Redis or, if it is gone or damaged there, from the archive.
+        """Return the blob an entry names; from the archive, if Redis has lost or damaged it.
 
         Raises:
             MissingBlobError, ArchiveError: it is in neither.

@@ -1,4 +1,4 @@
-"""The inbox: producers that cannot speak HTTP leave events there, and what is valid moves into the log."""
+"""The inbox, for producers that cannot speak HTTP: what is valid moves into the log."""
 
 import logging
 from collections.abc import Sequence
@@ -19,7 +19,9 @@ JSON_FIELD = b"json"
 MAX_MOVED = 500
 # Once, however often it is asked. KEYS: inbox, memory. ARGV: record, seconds to remember.
 GIVE_ONCE = """
-if redis.call('SET', KEYS[2], 1, 'NX', 'EX', ARGV[2]) then redis.call('XADD', KEYS[1], '*', 'r', ARGV[1]) end
+if redis.call('SET', KEYS[2], 1, 'NX', 'EX', ARGV[2]) then
+  redis.call('XADD', KEYS[1], '*', 'r', ARGV[1])
+end
 return 1
 """
 
@@ -40,7 +42,7 @@ log = logging.getLogger("banditloop.inbox")
 class InboxReward(
     msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="reward", tag_field="type"
 ):
-    """``{"type": "reward", "event_id": …, "value": …}``, with the optional fields of the HTTP API."""
+    """``{"type": "reward", "event_id": …, "value": …}``, and the HTTP API's optional fields."""
 
     event_id: str
     value: float
@@ -109,7 +111,7 @@ class Inbox:
         self.moved += len(raw) - refused
         return len(raw)
 
-    def _passed_on(self, entry_id: str, record: RewardRecord | ActivationRecord) -> bool:  # noqa: ARG002 - of several
+    def _passed_on(self, _entry_id: str, _record: RewardRecord | ActivationRecord) -> bool:
         """Pass an event on that is for another inbox; say whether it was."""
         return False
 
@@ -136,7 +138,7 @@ class PartitionInbox(Inbox):
 
 
 def event_of(fields: dict[bytes, bytes]) -> RewardRecord | ActivationRecord:
-    """Return the event of an inbox entry: a record in field ``r``, or a JSON object in field ``json``.
+    """Return an inbox entry's event: a record in field ``r``, or a JSON object in field ``json``.
 
     Raises:
         CodecError: it is neither, or no reward and no activation; it names the field. A decision is

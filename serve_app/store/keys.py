@@ -37,7 +37,7 @@ class Keys:
         return self._key("inbox")
 
     def passed_on(self, name: str) -> str:
-        """Name the memory of an event that another partition's inbox has passed on to this one's."""
+        """Name the memory of an event that another partition's inbox has passed on."""
         return self._key(f"passed_on:{name}")
 
     def appended(self, name: str) -> str:
@@ -66,7 +66,7 @@ class Keys:
 
     @property
     def needed(self) -> str:
-        """The log position from which a resume may have to read: nothing from there on is trimmed."""
+        """The position from which a resume may have to read: nothing from there on is trimmed."""
         return self._key("needed")
 
     @property
@@ -96,7 +96,7 @@ class Keys:
 
     @property
     def progress(self) -> str:
-        """How far the leader has folded the log, and whether it stands still there; see progress.py."""
+        """How far the leader has folded the log, and where it stands still; see progress.py."""
         return self._key("progress")
 
     @property
@@ -106,7 +106,7 @@ class Keys:
 
     @property
     def archive(self) -> str:
-        """Hash of what is committed to the archive, written there and trimmed from the stream; see archiver.py."""
+        """Hash of what is committed to the archive, written and trimmed; see archiver.py."""
         return self._key("archive")
 
     @property
@@ -116,7 +116,7 @@ class Keys:
 
     @property
     def offers(self) -> str:
-        """Digests of the models this partition has given and that are still stored, newest first."""
+        """Digests of the models this partition has given, while they are stored, newest first."""
         return self._key("offers")
 
     @property
@@ -126,7 +126,7 @@ class Keys:
 
     @property
     def merged(self) -> str:
-        """Hash from a merge's number to the digest of its model, while that is stored; partition 0 has it."""
+        """Hash from a merge's number to the digest of its stored model; partition 0 has it."""
         return self._key("merged")
 
     def blob(self, digest: str) -> str:
@@ -135,9 +135,10 @@ class Keys:
 
     @property
     def decisions_prefix(self) -> str:
-        """Prefix of the hashes, one for each span of time, that remember decisions whose event_id the client made.
+        """Prefix of the hashes that remember decisions whose event_id the client made.
 
-        Each goes from the event_id to the entry and what was asked; see event_log.py.
+        There is one hash for each span of time; it goes from the event_id to the entry and what was
+        asked; see event_log.py.
         """
         return self._key("decisions:")
 

@@ -1,4 +1,4 @@
-"""Who may write: one lease per partition, and a token that fences off whoever lost it without noticing.
+"""Who may write: one lease per partition, and a token that fences off whoever lost it unawares.
 
 A process that was paused past its lease may still believe that it leads. So nothing rests on what
 it believes: every write that only the leader may do goes through one script, which compares tokens
@@ -27,8 +27,8 @@ Command = tuple[str | bytes | int, ...]
 
 # Renew what is held (also where the answer that told the token was lost: the owner is in it), or
 # take what nobody holds under a token that was never used before; else be known to wait. A process
-# that has caught up (its generation is ARGV[4], else 0) takes what an earlier generation holds, too:
-# a token ends with its holder's generation.
+# that has caught up (its generation is ARGV[4], else 0) takes what an earlier generation holds,
+# too: a token ends with its holder's generation.
 _ACQUIRE = """
 local held = redis.call('GET', KEYS[1])
 local own = held and (held == ARGV[1] or string.match(held, '^%d+:(.*)$') == ARGV[3])
@@ -49,7 +49,9 @@ _RELEASE = (
 )
 
 _FENCE = """
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return redis.error_reply('FENCED the lease is held by another') end
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then
+  return redis.error_reply('FENCED the lease is held by another')
+end
 """
 # Run commands (each preceded by its length) if the token is still the lease's.
 _GUARDED = """
@@ -100,8 +102,9 @@ class Lease:
         self.keys = keys
         self._owner = f"{owner}.{generation}"
         self._generation = generation
-        self.caught_up = threading.Event()
         self._lease_ms = round(lease_s * 1000)
+
+        self.caught_up = threading.Event()
         self._renewed_at = 0.0
         self._token: bytes | None = None
         self.takeovers = 0
@@ -193,6 +196,7 @@ class Lease:
         if token is None:
             raise LeaseLostError("this process does not lead")
 
+        # The fence compares the token in Redis: what this process believes does not count.
         try:
             return self._client.eval(
                 _FENCE + script, 1 + len(keys), self.keys.lease, *keys, token, *arguments

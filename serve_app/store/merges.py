@@ -1,4 +1,4 @@
-"""Models between the partitions of a policy: what each gives, what is merged, and how long both are kept."""
+"""Models between a policy's partitions: what each gives, what is merged, and how long they stay."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -50,8 +50,8 @@ class Offer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Return the offer of a cut, or of nothing new."""
         if cut is None:
             return cls(number, model, None)
-        given = MergeInput(cut.number, cut.position, digest(cut.model), cut.learned)
-        return cls(number, model, given)
+        name = digest(cut.model)
+        return cls(number, model, MergeInput(cut.number, cut.position, name, cut.learned))
 
 
 def read_offer(client: Redis, keys: Keys) -> Offer | None:
@@ -61,7 +61,7 @@ def read_offer(client: Redis, keys: Keys) -> Offer | None:
 
 
 def read_merge(client: Redis, keys: Keys) -> MergeRecord | None:
-    """Return the newest merge, of which ``keys``, those of partition 0, tell; None if there is none."""
+    """Return the newest merge, by the keys of partition 0; None if there is none."""
     raw: Any = client.hmget(keys.merge, "newest", "record")  # builds of fold 1 write the second
     records = [data for data in raw if data not in (None, NO_MERGE)]
     return msgspec.msgpack.decode(records[0], type=MergeRecord) if records else None
@@ -87,6 +87,7 @@ def put_offer(
         lease.guarded([("SET", keys.offer, encoded)])
         return
 
+    # The blob lasts only once the offer names it.
     name = offer.input.digest
     client.set(keys.blob(name), cut.model, nx=True, ex=UNNAMED_S)
     commands: list[Command] = [
@@ -105,7 +106,7 @@ def put_offer(
 
 
 def put_merge(client: Redis, lease: Lease, keys: Keys, record: MergeRecord, model: bytes) -> None:
-    """Store a merged model, then decide the merge: its entry, and the pointer that the other partitions follow.
+    """Store a merged model, then decide the merge: its entry, and the pointer that others follow.
 
     A merge of this number that was decided before, although nobody heard of it, stays as it was.
 
@@ -147,14 +148,14 @@ def forget_merges(client: Redis, lease: Lease, keys: Keys, through: int) -> None
 
 
 class MergedModels:
-    """Finds the model of a merge: it is remembered, stored, or else made again by folding all logs together."""
+    """Finds the model of a merge: remembered, stored, or else made again by folding all logs."""
 
     def __init__(
         self, client: Redis, keys: Keys, logs: Sequence[PartitionLog], *, salt: bytes
     ) -> None:
         self._client, self._keys, self._logs, self._salt = client, keys, logs, salt
         self._last: tuple[str, bytes] | None = None
-        self._together: tuple[Together, int] | None = None
+        self._folds: tuple[Together, int] | None = None
 
     def remember(self, name: str, model: bytes) -> None:
         """Remember a model that was just made."""
@@ -176,11 +177,11 @@ class MergedModels:
         return model
 
     def _merge_again(self, record: MergeRecord) -> bytes:
-        if self._together is None or self._together[1] >= record.number:
-            self._together = Together(self._logs, salt=self._salt), 0
-        together = self._together[0]
-        self._together = together, record.number
-        model = together.model(record.number)
+        if self._folds is None or self._folds[1] >= record.number:
+            self._folds = Together(self._logs, salt=self._salt), 0
+        folds = self._folds[0]
+        self._folds = folds, record.number
+        model = folds.model(record.number)
         if digest(model) != record.digest:
             raise CodecError(f"merge {record.number} is not what the logs give", "merge")
         return model
@@ -192,35 +193,36 @@ def stored_model(client: Redis, keys: Keys, name: str) -> bytes | None:
     return bytes(data) if data is not None and digest(data) == name else None
 
 
-def given_model(
-    client: Redis, keys: Keys, given: MergeInput, refold: Callable[[MergeInput], Cut | None]
+def model_of_input(
+    client: Redis, keys: Keys, merge_input: MergeInput, refold: Callable[[MergeInput], Cut | None]
 ) -> bytes:
     """Return the model that a partition gave.
 
     Args:
         client: the partition's Redis.
         keys: the partition's.
-        given: what it gave.
+        merge_input: what it gave.
         refold: makes the cut again from the partition's log, for a model that is no longer stored.
 
     Raises:
         SnapshotError: it is not stored, and the log does not give it.
     """
-    model = stored_model(client, keys, given.digest)
+    model = stored_model(client, keys, merge_input.digest)
     if model is not None:
         return model
 
-    lost = f"what partition {keys.partition} gave at {given.position} is lost"
+    # Everything that can be made again from the log is made again from it.
+    lost = f"what partition {keys.partition} gave at {merge_input.position} is lost"
     try:
-        cut = refold(given)
+        cut = refold(merge_input)
     except BanditloopError as error:
         raise SnapshotError(lost, "merge") from error
-    if cut is None or digest(cut.model) != given.digest:
+    if cut is None or digest(cut.model) != merge_input.digest:
         raise SnapshotError(lost, "merge")
     return cut.model
 
 
 def partition_count(client: Redis, policy: str) -> int:
-    """Return in how many partitions a policy's log is: with several there are merges, of as many inputs."""
+    """Return in how many partitions a policy's log is: its merges, if any, have as many inputs."""
     newest = read_merge(client, Keys(policy))
     return 1 if newest is None else len(newest.inputs)

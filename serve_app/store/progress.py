@@ -1,4 +1,4 @@
-"""What a learner says of its own progress: how far it has folded the log, and whether it stands still there."""
+"""What a learner writes of its progress: how far it has folded, and where it stands still."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ KEPT_REFUSALS = 100
 
 
 class Stall(msgspec.Struct, frozen=True):
-    """Where learning stands still: the entry's position and kind, the reason, and since when on the log's clock."""
+    """Where learning stands still: an entry's position and kind, the reason, and since when."""
 
     position: str
     kind: str
@@ -20,7 +20,7 @@ class Stall(msgspec.Struct, frozen=True):
 
 
 class Progress(msgspec.Struct, frozen=True):
-    """What the leader writes each second: the position it has folded up to, and where it stands still, if it does."""
+    """What the leader writes each second: how far it has folded, and where it stands still."""
 
     position: str
     at_ms: int
@@ -28,7 +28,7 @@ class Progress(msgspec.Struct, frozen=True):
 
 
 class LearningHealth(msgspec.Struct, frozen=True):
-    """How a policy's learning stands: ``ok``, ``stalled``, or ``unknown`` while Redis does not answer."""
+    """How a policy's learning is: ``ok``, ``stalled``, or ``unknown`` if Redis does not answer."""
 
     state: str = "unknown"
     stall: Stall | None = None

@@ -1,4 +1,4 @@
-"""Whether a Redis answers and takes writes, and in one line what is wrong with one that does not."""
+"""Whether a Redis answers and takes writes, and in one line what is wrong if it does not."""
 
 import contextlib
 import threading
@@ -149,6 +149,7 @@ def call_within(seconds: float, work: Callable[[], T]) -> T:
         else:
             done.append(lambda: result)
 
+    # A daemon, so that work that never ends does not hold up the process.
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
     thread.join(seconds)

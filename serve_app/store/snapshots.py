@@ -1,4 +1,4 @@
-"""Publishing snapshots and following them: blobs named by content, and one pointer to the newest."""
+"""Publishing and following snapshots: blobs named by content, and one pointer to the newest."""
 
 import asyncio
 import contextlib
@@ -29,7 +29,7 @@ log = logging.getLogger("banditloop.snapshots")
 
 
 class Published(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A snapshot with the digests of the spec and catalogue it goes with, and the build that made it.
+    """A snapshot, the digests of the spec and catalogue it goes with, and the build that made it.
 
     The digest of all this is its id.
     """
@@ -188,6 +188,7 @@ class Follower:
         self._accept = accept
         self._replica = replica
         self._interval_s = interval_s
+
         self._catalogue = Catalogue()
         self._seen: str | None = None
         self._stopped = False
@@ -210,6 +211,7 @@ class Follower:
             try:
                 await self.step()
             except Exception as error:
+                # Each attempt would say the same; what was not expected comes with its trace.
                 why = error.message if isinstance(error, BanditloopError) else type(error).__name__
                 if why != logged:
                     expected = isinstance(error, (*FAILURES, BanditloopError))

@@ -10,8 +10,9 @@ class Stats(msgspec.Struct, frozen=True):
     """What the leading learner has counted.
 
     ``outcomes`` are those of the join, and what was refused. In a policy of several partitions,
-    ``merge`` is the newest that this one has adopted, and ``late`` (in partition 0) are those without
-    which it was made. A ridge model has a column for each feature: ``columns``, of ``max_columns``.
+    ``merge`` is the newest that this one has adopted, and ``late`` (in partition 0) are those
+    without which it was made. A ridge model has a column for each feature: ``columns``, of
+    ``max_columns``.
     """
 
     position: str

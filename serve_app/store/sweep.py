@@ -1,4 +1,4 @@
-"""Sweeping from Redis what nothing names any more: old catalogues, and what a lost reply or a crash left behind.
+"""Sweeping from Redis what nothing names any more: old catalogues, and what a crash left behind.
 
 Every blob is one of two kinds. What an entry of the log names (a spec, a catalogue, a trained
 model) goes once the archive holds it, unless an open decision or a snapshot that is kept refers to
@@ -50,7 +50,7 @@ class Sweep:
     def __init__(
         self, client: Redis, keys: Keys, lease: Lease, archive: ArchiveReader | None
     ) -> None:
-        """Sweep what ``keys`` name, under ``lease``; ``archive`` is where the log is kept, if it is."""
+        """Sweep what ``keys`` name, under ``lease``; ``archive`` keeps the log, if there is one."""
         self._client, self._keys, self._lease, self._archive = client, keys, lease, archive
         self._due = time.monotonic() + FIRST_S
         self._refers: dict[str, tuple[str, ...]] = {}
@@ -113,7 +113,7 @@ class Sweep:
         return going
 
     def _named(self, fold: Fold) -> tuple[set[str], set[str]]:
-        """Return the digests of what lists name of what was made here, and what something kept refers to.
+        """Return two sets of digests: what was made here and is listed, and what is referred to.
 
         The second are specs and catalogues.
         """

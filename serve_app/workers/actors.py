@@ -105,7 +105,8 @@ class LearnerActor(WorkerActor):
         What it needs may be missing for a while (an artifact, say): to try that again costs less
         than another process.
         """
-        from serve_app.workers.learner_factory import learner_of_service  # noqa: PLC0415 - pyarrow takes 30 MB, which the keeper can do without
+        # Imported here because pyarrow takes 30 MB, which the keeper can do without.
+        from serve_app.workers.learner_factory import learner_of_service  # noqa: PLC0415
 
         settings, spec, partition, generation = self._arguments
         pace_s = PACE_S
@@ -138,9 +139,12 @@ class ArchiverActor(WorkerActor):
             settings: of the service.
             policies: each policy's name and number of partitions.
         """
-        from serve_app.workers.archiver import Archiver  # noqa: PLC0415 - pyarrow takes 30 MB
+        # Imported here because of pyarrow, too.
+        from serve_app.workers.archiver import Archiver  # noqa: PLC0415
 
         super().__init__(settings)
+
+        # Each thread has a connection of its own.
         for policy, partition, partitions in logs_of(policies):
             archiver = Archiver(
                 blocking_client(str(settings.redis_url)),
@@ -204,6 +208,8 @@ def start_worker(
         "max_restarts": -1,
         "get_if_exists": True,
     }
+
+    # The archiver waits more than it works: it takes no core of a node.
     cpus = settings.learner_cpus if kind is LearnerActor else 0
     where = {"num_cpus": cpus, "scheduling_strategy": "SPREAD", **on_node_for("learner")}
     return ray.remote(kind).options(name=name, **options, **where).remote(*arguments)

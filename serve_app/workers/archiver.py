@@ -141,6 +141,8 @@ class Archiver:
         self._max_age_ms = max_age_s * 1000
         self._retain_ms = int(retain_s * 1000)
         self._keys = Keys(policy, partition)
+
+        # What was seen of the stream, and up to where Redis and the files were found to agree.
         self._scan = _Scan(START, START)
         self._agreed: str | None = None
         self._unreported = 0
@@ -182,7 +184,9 @@ class Archiver:
             stop.wait(wait_s)
 
     def step(self) -> bool:
-        """Write the committed range that has no file, or commit and write the next; False if none is due.
+        """Write the committed range that has no file, or commit and write the next.
+
+        Returns False if none is due.
 
         Raises:
             RedisError, OSError: unreachable; call again.
@@ -213,7 +217,7 @@ class Archiver:
         return True
 
     def trim(self) -> int:
-        """Remove from the stream what is written, older than ``retain_s``, and needed by no learner.
+        """Remove from the stream what is written, old enough, and needed by no learner.
 
         Returns how many entries were removed: up to some 10,000 at a time, so that nobody waits for
         it; 0 when there are no more.
@@ -316,7 +320,7 @@ class Archiver:
         return False
 
     def _demand_archived(self, after: str, through: str) -> None:
-        """Demand that the files, which hold more than Redis knows of, hold what the stream has of that time.
+        """Demand that the files hold what the stream has of a time that Redis knows no ranges of.
 
         Raises:
             ArchiveError: they are of another log.

@@ -1,4 +1,4 @@
-"""What a leader declares in its log before it does anything else: build, spec, catalogue, artifact."""
+"""What a leader declares in its log before all else: build, spec, catalogue, artifact."""
 
 from dataclasses import dataclass
 

@@ -56,7 +56,8 @@ class Keeper:
             log.warning("%s has not started yet", name)
         except ActorDiedError as error:
             if not self._other_generations()[1]:
-                log.error("%s does not start: %s", name, error)  # noqa: TRY400 - its own trace is in the message
+                # The message holds the trace of the actor itself.
+                log.error("%s does not start: %s", name, error)  # noqa: TRY400
                 self._actors[name] = self._start(name)
         except RayActorError:
             log.warning("%s has died: Ray is starting it again", name)

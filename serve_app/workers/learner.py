@@ -30,10 +30,10 @@ PACE_S = 0.1
 What a step asks of Redis costs more than the few entries it would find.
 """
 READ = 250
-"""Entries at a time: while it sends a thousand decisions of 100 actions, 2 MB, Redis answers nobody else."""
+"""Entries at a time: while Redis sends a thousand large decisions, 2 MB, it answers nobody else."""
 RETRY_S = 0.5
 NEWER_S = 60.0
-"""How long to wait before looking again whether a log that a newer build has written can be read."""
+"""How long to wait before looking again whether a newer build's log can be read."""
 STAND_S = 0.5
 """How often a learner that stands still does what else there is to do."""
 CHECKPOINT_S = 60.0
@@ -75,12 +75,15 @@ class LearnerLoop(Generic[FoldT]):
         self.log = learner_log
         self.publisher = publisher
         self.standstill = Standstill(learner_log.keys, learner_log.lease, learner_log.reader)
+
         self._declaration = declaration
         self._make_fold = make_fold
         self._checkpoint_s = checkpoint_interval_s
         self._sweep = Sweep(
             learner_log.client, learner_log.keys, learner_log.lease, learner_log.archive
         )
+
+        # Checkpoints that the fold has passed and that are not stored yet, with their snapshots.
         self._taken: list[tuple[str, bytes, Published | None]] = []
         self._started = False
         self._behind = False
@@ -105,7 +108,7 @@ class LearnerLoop(Generic[FoldT]):
         heart.join()
 
     def attempt(self) -> float:
-        """Start, or take one step, whatever goes wrong; return how many seconds to wait before the next."""
+        """Start, or take one step, whatever goes wrong; return the seconds to wait for the next."""
         starts = not self._started
         try:
             if (left_s := self.standstill.wait_s()) > 0.0:
@@ -119,12 +122,12 @@ class LearnerLoop(Generic[FoldT]):
         except LeaseLostError:
             log.warning("another learner leads policy %s now: standing by", self.log.keys.policy)
             self._declared_under = None
-        except Exception as error:  # noqa: BLE001 - the process would be started again, to meet the same
+        except Exception as error:  # noqa: BLE001 - a new process would meet the same
             return self._failed(error, starts=starts)
         return 0.0
 
     def _failed(self, error: Exception, *, starts: bool) -> float:
-        """Decide what an error asks for; return how many seconds to wait before the next attempt."""
+        """Decide what an error asks for; return the seconds to wait before the next attempt."""
         # A log of a newer build can be read by that build alone: another learner may lead.
         if isinstance(error, NewerBuildError):
             log.error("policy %s: %s; learning stops here", self.log.keys.policy, error.message)
@@ -180,6 +183,7 @@ class LearnerLoop(Generic[FoldT]):
         if state is None:
             return
 
+        # A checkpoint only spares time: one that cannot be used is no reason to stop.
         try:
             self.fold.resume(state, self.log.past)
         except NewerBuildError:

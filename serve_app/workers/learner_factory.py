@@ -1,4 +1,4 @@
-"""Putting a learner together: of a policy in one log, of one of its partitions, or as the service runs it."""
+"""Putting a learner together: of a log, of a partition, or as the service runs it."""
 
 from collections.abc import Sequence
 
@@ -106,6 +106,7 @@ def learner_of_partition(
     spec.learner.check_mergeable()
     declaration = Declaration(spec, salt, artifact, catalogue)
 
+    # All partitions' logs are read; only this one's is written.
     keys = partitions(spec.name, spec.partitions)
     archive_of: Sequence[ArchiveReader | None] = archives or [None] * spec.partitions
     histories = [
@@ -170,6 +171,7 @@ def learner_of_service(
     catalogue = Catalogue.of(trained.catalogue) if trained else None
     publish_interval_s = settings.publish_interval_ms / 1000
 
+    # A policy in one log has no merges: its entries stay what they always were.
     if count == 1:
         return learner_of_log(
             client,

@@ -50,11 +50,14 @@ class LearnerLog:
         self.client = client
         self.keys = keys
         self.archive = archive
+
         self.reader = LogReader(client, keys)
         self.checkpoints = Checkpoints(client, keys)
         self.history = History(client, keys, archive)
         self.past = LogPast(self.history, self.checkpoints)
         self.inbox = Inbox(client, keys) if inbox is None else inbox
+
+        # The owner's name is in the fencing token: no other process has it.
         owner = f"{os.getpid()}.{uuid.uuid4().hex[:8]}"
         self.lease = Lease(client, keys, owner, generation=generation)
         self.checkpointed = ""

@@ -1,4 +1,4 @@
-"""The publisher of one partition of several: it cuts and offers; that of partition 0 merges as well.
+"""The publisher of one partition of several: it cuts and offers; partition 0's merges as well.
 
 Every learner writes under the lease of its own partition alone. A merge is decided in the log of
 partition 0 (merger.py); the learners of the others repeat its entry in theirs. Nothing is kept in a
@@ -51,8 +51,11 @@ class MergePublisher:
         self._log = learner_log
         self._logs = logs
         self._spec = declaration.spec
+
         self._stats_interval_s = stats_interval_s
         self._pace = MergePace(merge_interval_s)
+
+        # One partition decides, so that there is one place where it is settled.
         self.merger: Merger | None = None
         if learner_log.keys.partition == 0:
             self.merger = Merger(learner_log, logs, declaration, self._pace, self.snapshots)
@@ -81,7 +84,7 @@ class MergePublisher:
             self.merger.adopted(record)
 
     def beside_checkpoint(self) -> Published | None:
-        """Return None: one partition has no snapshot, so the newest merged one is kept as long as the checkpoint."""
+        """Return None: the newest merged snapshot is kept as long as the checkpoint."""
         return None
 
     def publish(self) -> None:
@@ -144,7 +147,7 @@ class MergePublisher:
         self._offered = offer
 
     def _cut(self) -> None:
-        """Say in the log where the model for the next merge is taken, if there is anything new to give."""
+        """Say in the log where the model for the next merge is taken, if there is any news."""
         fold, number = self._fold, self._fold.number + 1
         if fold.number == 0 or fold.cut is not None or fold.untold == 0:
             return

@@ -24,7 +24,7 @@ from serve_app.store.merges import (
     MergedModels,
     Offer,
     forget_merges,
-    given_model,
+    model_of_input,
     put_merge,
     read_offer,
 )
@@ -49,7 +49,7 @@ log = logging.getLogger("banditloop.partitions")
 
 @dataclass(frozen=True)
 class PolicyLogs:
-    """The logs of all of a policy's partitions, in order, and the models that were merged of them."""
+    """The logs of all of a policy's partitions, in order, and the models merged of them."""
 
     keys: Sequence[Keys]
     histories: Sequence[History]
@@ -57,20 +57,20 @@ class PolicyLogs:
 
 
 class MergePace:
-    """How often to cut and merge: each ``interval_s`` seconds, or less often where merging takes long."""
+    """How often to cut and merge: each ``interval_s`` seconds, or less often if merging is slow."""
 
     def __init__(self, interval_s: float) -> None:
         self.work_s = 0.0
         self._interval_s = interval_s
 
     def is_due(self, before: float) -> bool:
-        """Say whether it is time again, if the last time was at ``before`` of the monotonic clock."""
+        """Say whether it is time again, the last time having been ``before`` (monotonic clock)."""
         wait_s = max(self._interval_s, self.work_s / PUBLISHING_SHARE)
         return time.monotonic() - before >= wait_s
 
 
 class Merger:
-    """Decides merges under the lease of partition 0, and publishes the models of those that it decided.
+    """Decides merges under the lease of partition 0, and publishes the models of its own.
 
     ``late`` are the partitions without which the last merge was made.
     """
@@ -110,8 +110,8 @@ class Merger:
     def decide(self, own_offer: Offer | None) -> None:
         """Decide the next merge when all partitions have offered, or when it cannot wait.
 
-        It waits once for partitions that do not offer, and not at all when the spec or the catalogue
-        has changed.
+        It waits once for partitions that do not offer, and not at all when the spec or the
+        catalogue has changed.
         """
         fold, number = self._fold, self._fold.number + 1
         if self._decided == number:
@@ -158,7 +158,7 @@ class Merger:
             self._waiting_since = None
             return False
 
-        # A partition that did not offer is waited for once, and again only when it has offered since.
+        # A partition that did not offer is waited for once; again when it has offered since.
         self.late &= missing
         awaited = missing - self.late
         if anything_new and not at_once and awaited and not self._has_waited():
@@ -178,7 +178,7 @@ class Merger:
         return True
 
     def _has_waited(self) -> bool:
-        """Say whether the partitions that are missing had their time; it begins with the first question."""
+        """Say whether the missing partitions had their time; it begins when this is first asked."""
         now = time.monotonic()
         if self._waiting_since is None:
             self._waiting_since = now
@@ -186,8 +186,8 @@ class Merger:
 
     def _merge(self, number: int, inputs: Inputs, before: Inputs) -> None:
         began = time.monotonic()
-        given = self._fetch_models(number, inputs, before)
-        merged = merge_models(self._spec, self._salt, self._fold.base, given)
+        models = self._fetch_models(number, inputs, before)
+        merged = merge_models(self._spec, self._salt, self._fold.base, models)
         record = MergeRecord(number, inputs, digest(merged), self._spec.model_digest)
         self._put(record, merged)
         self._pace.work_s = time.monotonic() - began
@@ -202,45 +202,47 @@ class Merger:
         """
         fetched: list[tuple[MergeInput, bytes]] = []
         for partition, earlier in enumerate(before):
+            # An earlier input that is lost as well stops learning: nothing can take its place.
             try:
-                given = self._fetch_model(number, partition, inputs[partition])
+                one = self._fetch_model(number, partition, inputs[partition])
             except BanditloopError as error:
                 if inputs[partition] == earlier:
                     raise
                 log.warning("policy %s: %s: merging without it", self._spec.name, error.message)
                 inputs[partition] = earlier
-                given = self._fetch_model(number, partition, earlier)
-            if given is not None:
-                fetched.append(given)
+                one = self._fetch_model(number, partition, earlier)
+            if one is not None:
+                fetched.append(one)
 
-        self._models = {each.digest: model for each, model in fetched}
+        self._models = {merge_input.digest: model for merge_input, model in fetched}
         return fetched
 
     def _fetch_model(
-        self, number: int, partition: int, given: MergeInput | None
+        self, number: int, partition: int, merge_input: MergeInput | None
     ) -> tuple[MergeInput, bytes] | None:
         """Return an input with its model; None if this merge takes nothing of it.
 
-        Merges that are no sums begin from the one before, which holds what was given to it already.
+        Merges that are no sums begin from the one before, which holds what went into it already.
         """
-        if given is None or (not self._merges_sums and given.number != number):
+        if merge_input is None or (not self._merges_sums and merge_input.number != number):
             return None
 
+        # What this partition gave last, or what the last merge took, need not be fetched.
         cut = self._fold.cut
         is_own = partition == self._log.keys.partition
-        if is_own and cut is not None and cut.position == given.position:
-            return given, cut.model
-        if given.digest in self._models:
-            return given, self._models[given.digest]
-        model = given_model(
+        if is_own and cut is not None and cut.position == merge_input.position:
+            return merge_input, cut.model
+        if merge_input.digest in self._models:
+            return merge_input, self._models[merge_input.digest]
+        model = model_of_input(
             self._log.client,
             self._logs.keys[partition],
-            given,
+            merge_input,
             lambda lost: self._refold(partition, lost),
         )
-        return given, model
+        return merge_input, model
 
-    def _refold(self, partition: int, given: MergeInput) -> Cut | None:
+    def _refold(self, partition: int, merge_input: MergeInput) -> Cut | None:
         """Fold a partition's log again up to what it gave; only sums need no other log for that."""
         history = self._logs.histories[partition]
         past = LogPast(history, Checkpoints(self._log.client, self._logs.keys[partition]))
@@ -251,10 +253,10 @@ class Merger:
             merged=self._logs.merged,
             past=past,
         )
-        state: FoldState | None = past.checkpoint(position_before(given.position))
+        state: FoldState | None = past.checkpoint(position_before(merge_input.position))
         if state is not None:
             fold.resume(state, past)
-        fold.apply(history.entries(fold.position, given.position))
+        fold.apply(history.entries(fold.position, merge_input.position))
         return fold.cut
 
     def _put(self, record: MergeRecord, merged: bytes) -> None:
@@ -270,7 +272,7 @@ class Merger:
         forget_merges(log_.client, log_.lease, log_.keys, record.number - kept)
 
     def _roll_back_to(self, position: str) -> bool:
-        """Decide a merge that restores an earlier one; False if none that fits is there: it is refused."""
+        """Decide a merge that restores an earlier one; False if none fits: then it is refused."""
         entries = self._log.history.entries(position_before(position), position)
         restored = next((entry.record for entry in entries), None)
         if not isinstance(restored, MergeRecord) or restored.model != self._spec.model_digest:

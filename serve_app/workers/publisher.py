@@ -65,7 +65,7 @@ class Publisher(Protocol[FoldT_contra]):
         ...
 
     def beside_checkpoint(self) -> Published | None:
-        """Return the snapshot to store with a checkpoint taken now; None: with the newest one there is."""
+        """Return the snapshot to store with a checkpoint taken now; None: the newest there is."""
         ...
 
     def publish(self) -> None:
@@ -147,6 +147,7 @@ def stats_of(log: LearnerLog, fold: Fold, snapshots: SnapshotWriter) -> Stats:
         snapshots: what it has published.
     """
     columns, limit = (0, 0) if fold.learner is None else fold.learner.columns
+
     return Stats(
         position=fold.position,
         learned=fold.learned,

@@ -20,7 +20,7 @@ PACE_S, MAX_PACE_S = 0.5, 30.0
 SAY_S = 1.0
 """How often the leader writes its progress."""
 WORK = "work after"
-"""The kind of a failure that is no entry's: the model is made, stored and published after an entry."""
+"""The kind of a failure in what follows an entry: making, storing and publishing the model."""
 AGAIN_S = 120.0
 """What fails again within this time after it was got over has not gone away."""
 
