@@ -89,7 +89,7 @@ def rollback(stored: StoredPolicy, snapshot_id: str, *, within_s: float) -> Outc
     # Learning goes on from its model, so only the model's shape has to be the same.
     current = _served_spec(stored)
     if current not in {None, published.spec}:
-        in_force, own = (spec_of(stored, str(each)) for each in (current, published.spec))
+        in_force, own = (stored_spec(stored, str(each)) for each in (current, published.spec))
         if in_force.model_digest != own.model_digest:
             raise SnapshotError(
                 "its model is of another shape than that of the spec in force, so it cannot be"
@@ -122,7 +122,10 @@ def warm_start(stored: StoredPolicy, model: TrainedModel, *, within_s: float) ->
         )
 
     current = _served_spec(stored)
-    if current is not None and spec_of(stored, current).model_digest != model.spec().model_digest:
+    if (
+        current is not None
+        and stored_spec(stored, current).model_digest != model.spec().model_digest
+    ):
         raise SnapshotError(
             "the model was trained for a spec whose kind, use or learner differ from those of"
             f" {stored.keys.policy}: train it with the spec that is served",
@@ -137,7 +140,7 @@ def warm_start(stored: StoredPolicy, model: TrainedModel, *, within_s: float) ->
     return _outcome(stored, at, "warm_start", effect, within_s=within_s)
 
 
-def spec_of(stored: StoredPolicy, spec_digest: str) -> PolicySpec:
+def stored_spec(stored: StoredPolicy, spec_digest: str) -> PolicySpec:
     """Return the stored spec of a digest."""
     return decode_spec(stored.history.blob(spec_digest))
 
@@ -149,7 +152,7 @@ def changes_between(stored: StoredPolicy, before: Published, after: Published) -
     lines = [f"{learned:+,} interactions, {seconds:,.1f} s of log"]
 
     if before.spec != after.spec:
-        old, new = spec_of(stored, before.spec), spec_of(stored, after.spec)
+        old, new = stored_spec(stored, before.spec), stored_spec(stored, after.spec)
         fields = [
             name
             for name in PolicySpec.__struct_fields__

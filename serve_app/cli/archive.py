@@ -14,7 +14,7 @@ from serve_app.cli.options import (
     DataDir,
     PolicyName,
     command_group,
-    policy_named,
+    policy_name_of,
 )
 
 if TYPE_CHECKING:
@@ -24,9 +24,11 @@ app = command_group("Inspect the log's Parquet files.")
 
 
 @app.command(
-    context_settings=POLICY_AS_ARGUMENT, short_help="Show how much of a policy's log is archived."
+    "show",
+    context_settings=POLICY_AS_ARGUMENT,
+    short_help="Show how much of a policy's log is archived.",
 )
-def show(
+def show_archive(
     context: typer.Context,
     policy: PolicyName = None,
     archive: Archive = None,
@@ -37,7 +39,7 @@ def show(
     from serve_app.admin.archives import archive_summary
     from serve_app.settings import Settings
 
-    name = policy_named(policy, context)
+    name = policy_name_of(policy, context)
     root = Settings.with_options(archive=archive, data_dir=data_dir).archive_root()
     summary = archive_summary(root, name)
 

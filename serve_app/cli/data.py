@@ -12,8 +12,8 @@ from serve_app.cli.terminal import messages
 app = command_group("Fetch data sets for demos and evaluation.")
 
 
-@app.command()
-def get(
+@app.command("get")
+def get_data_set(
     name: Annotated[str, typer.Argument(help="ml-100k or obd")],
     source: Annotated[
         Path | None,

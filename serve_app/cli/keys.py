@@ -27,8 +27,8 @@ FileAlias = Annotated[
 ]
 
 
-@app.command(short_help="Make a key, print it once, and add its hash to the file.")
-def create(
+@app.command("create", short_help="Make a key, print it once, and add its hash to the file.")
+def create_key(
     name: Annotated[
         str, typer.Argument(help="Id of the key: lower-case letters, digits and -, at most 32")
     ],
@@ -81,8 +81,8 @@ def list_keys(keys_file: KeysFile = None, file: FileAlias = None) -> None:
         typer.echo(f"{name}\t{','.join(key.scopes)}\t{rate}\t{policies}")
 
 
-@app.command(short_help="Remove a key from the file.")
-def revoke(
+@app.command("revoke", short_help="Remove a key from the file.")
+def revoke_key(
     name: Annotated[str, typer.Argument(help="Id of the key")],
     keys_file: KeysFile = None,
     file: FileAlias = None,

@@ -207,7 +207,7 @@ POLICY_AS_ARGUMENT = {"allow_extra_args": True}
 """Context settings of a command that also takes its policy without ``--policy``, as before."""
 
 
-def policy_named(option: str | None, context: typer.Context) -> str | None:
+def policy_name_of(option: str | None, context: typer.Context) -> str | None:
     """Return the policy named by ``--policy`` or by an argument; None if neither names one.
 
     Args:

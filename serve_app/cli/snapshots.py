@@ -22,7 +22,7 @@ from serve_app.cli.options import (
     RedisUrl,
     ReportFile,
     command_group,
-    policy_named,
+    policy_name_of,
 )
 from serve_app.cli.terminal import empty_table, output, progress_bar, say
 
@@ -52,7 +52,7 @@ SnapshotId = Annotated[str, typer.Argument(help="Id of the snapshot, or its begi
     context_settings=POLICY_AS_ARGUMENT,
     short_help="List the stored snapshots, oldest first.",
 )
-def list_(
+def list_snapshots(
     context: typer.Context,
     policy: PolicyName = None,
     redis_url: RedisUrl = None,
@@ -61,7 +61,7 @@ def list_(
     """List the snapshots that are still stored, oldest first."""
     from serve_app.admin.open import opened
 
-    with opened(policy_named(policy, context), redis_url, data_dir) as (stored, _):
+    with opened(policy_name_of(policy, context), redis_url, data_dir) as (stored, _):
         stats = stored.stats()
         served, pinned = stored.head(), None if stats is None else stats.pinned
         milestones = {checkpoint.snapshot_id for checkpoint in stored.checkpoints.list()}
@@ -86,8 +86,8 @@ def list_(
         output.print(table)
 
 
-@app.command(short_help="Show a snapshot, and what changed since the one before.")
-def show(
+@app.command("show", short_help="Show a snapshot, and what changed since the one before.")
+def show_snapshot(
     snapshot_id: SnapshotId,
     policy: PolicyName = None,
     redis_url: RedisUrl = None,
@@ -127,7 +127,7 @@ def show(
 
 
 @app.command("pin", short_help="Serve this snapshot from now on.")
-def pin_(
+def pin_snapshot(
     snapshot_id: SnapshotId,
     policy: PolicyName = None,
     redis_url: RedisUrl = None,
@@ -145,7 +145,7 @@ def pin_(
 
 
 @app.command("unpin", context_settings=POLICY_AS_ARGUMENT)
-def unpin_(
+def unpin_snapshot(
     context: typer.Context,
     policy: PolicyName = None,
     redis_url: RedisUrl = None,
@@ -155,12 +155,12 @@ def unpin_(
     from serve_app.admin.control import unpin
     from serve_app.admin.open import opened
 
-    with opened(policy_named(policy, context), redis_url, data_dir) as (stored, _):
+    with opened(policy_name_of(policy, context), redis_url, data_dir) as (stored, _):
         say_outcome(unpin(stored, within_s=PATIENCE_S))
 
 
 @app.command("rollback")
-def rollback_(
+def roll_back(
     snapshot_id: SnapshotId,
     policy: PolicyName = None,
     redis_url: RedisUrl = None,
@@ -178,7 +178,7 @@ def rollback_(
 
 
 @app.command("warm-start")
-def warm_start_(
+def start_warm(
     model: Annotated[Path, typer.Argument(help="File that banditloop train policy wrote")],
     policy: PolicyName = None,
     redis_url: RedisUrl = None,
@@ -205,7 +205,7 @@ def warm_start_(
     context_settings=POLICY_AS_ARGUMENT,
     short_help="Compare stored snapshots with a replay of the log.",
 )
-def verify_(
+def verify_snapshots(
     context: typer.Context,
     policy: PolicyName = None,
     from_: Annotated[
@@ -231,7 +231,7 @@ def verify_(
     from serve_app.admin.open import opened
     from serve_app.admin.verification import LogAddress, verify_policy
 
-    with opened(policy_named(policy, context), redis_url, data_dir) as (stored, settings):
+    with opened(policy_name_of(policy, context), redis_url, data_dir) as (stored, settings):
         served, corrupt = stored.served()
         start = stored.checkpoint_at(from_) if from_ is not None else None
         address = LogAddress(

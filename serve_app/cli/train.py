@@ -31,7 +31,7 @@ app = command_group(
 
 
 @app.callback(invoke_without_command=True)
-def sources(
+def train_demo_sources(
     context: typer.Context,
     out: Annotated[Path, out_folder("Folder to write the artifact to")] = Path(
         "artifacts/movielens"
@@ -54,8 +54,8 @@ def sources(
     say(("trained", "green"), f"  {out}  version {version}")
 
 
-@app.command(short_help="Train a policy on a log that others made.")
-def policy(
+@app.command("policy", short_help="Train a policy on a log that others made.")
+def train_policy(
     spec: Annotated[Path, typer.Argument(help="The policy's spec (YAML)")],
     log: LogSource,
     log_format: LogFormat = "archive",
@@ -114,8 +114,8 @@ def policy(
         _publish(wanted.name, model, redis_url, data_dir)
 
 
-@app.command(short_help="Train a policy of whole sessions by PPO (RLlib).")
-def rl(
+@app.command("rl", short_help="Train a policy of whole sessions by PPO (RLlib).")
+def train_sessions(
     out: Annotated[
         Path, out_folder("Folder to write the model, its spec, the curve and the checkpoint to")
     ] = Path("artifacts/rl"),

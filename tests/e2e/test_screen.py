@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 
 START = r"starting: Valkey, Ray, HAProxy, replicas \(about 20 s\)"
 READY = r"ready  http://127\.0\.0\.1:\d+  policies: home  docs: http://127\.0\.0\.1:\d+/docs"
-LOGS = r"logs: of replicas and learners /tmp/ray/session_latest/logs, of Ray itself \S+/serve\.log"
+LOGS = r"logs: replicas and learners in /tmp/ray/session_latest/logs, Ray itself in \S+/serve\.log"
 STOP = r"stopping"
 BEFORE = r"stopped before it was ready"
 

@@ -44,7 +44,7 @@ def make_report(
     }
 
 
-def report_tables(report: Mapping[str, Any]) -> Group:
+def demo_tables(report: Mapping[str, Any]) -> Group:
     """Return the report for a person."""
     numbers = ("overall", "last quarter")
     rewards = empty_table("policy", *numbers, title="mean reward", numbers=numbers)

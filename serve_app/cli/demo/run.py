@@ -18,7 +18,7 @@ from policies.spec import PolicySpec, load_spec
 from serve_app.admin.freshness import freshness_ms, read_all
 from serve_app.admin.preflight import demand_all
 from serve_app.cli.demo.board import Board, latest_stats, under_report_names
-from serve_app.cli.demo.report import Curves, make_report, report_tables
+from serve_app.cli.demo.report import Curves, demo_tables, make_report
 from serve_app.cli.demo.traffic import Driver
 from serve_app.cli.terminal import messages, say, screen_of_ours, text_column
 from serve_app.client import ServiceError
@@ -96,7 +96,7 @@ def run_demo(*, rounds: int, seed: int, port: int, out: Path) -> None:
     picture = out.with_suffix(".png")
     draw_curves(curves, picture, f"MovieLens-100K over HTTP: {rounds:,} rounds, seed {seed}")
 
-    messages.print(report_tables(report))
+    messages.print(demo_tables(report))
     say(f"report {out}   picture {picture}   took {time.monotonic() - started:.0f} s")
     if not report["propensity_audit"]["sound"]:
         raise ServiceError(

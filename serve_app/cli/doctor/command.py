@@ -17,7 +17,7 @@ from serve_app.cli.options import (
     RedisUrl,
     ReportFile,
     one_command,
-    policy_named,
+    policy_name_of,
 )
 from serve_app.cli.terminal import empty_table, messages, print_report
 
@@ -73,7 +73,7 @@ def doctor(
     from serve_app.settings import Settings
 
     # With an invalid setting nothing is examined: that has an exit status of its own.
-    name = policy_named(policy, context)
+    name = policy_name_of(policy, context)
     try:
         settings = Settings.with_options(redis_url=redis_url, data_dir=data_dir)
     except ValidationError as error:
