@@ -88,8 +88,8 @@ class Holdout(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Attributes:
         fraction: the share that is held out.
         policy: ``uniform``, or a source's name: its best candidates, in order.
-        field: what is hashed to assign a decision: ``user_id`` or the name of a context feature; the
-            event_id where a request lacks it.
+        field: what is hashed to assign a decision: ``user_id`` or the name of a context feature;
+            the event_id where a request lacks it.
     """
 
     fraction: Fraction

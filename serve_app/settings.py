@@ -19,29 +19,42 @@ DEFAULT_DATA_DIR = Path(".banditloop")
 
 
 class Settings(BaseSettings):
-    """One process's view of how the service runs.
+    """How the service runs, as one process sees it.
 
-    ``redis_url`` None starts an embedded Valkey under ``data_dir``. The URL may hold a password, so
-    it is never printed; give it in the environment, because every user of the machine can read a
-    command line. ``salt`` is the secret that draws are hashed with; None makes one and keeps it in
-    ``data_dir/salt``. ``keys_file`` holds the API keys (see api_keys.py); without it ``host`` must
-    be a loopback address.
-
-    ``durability`` is what the embedded Valkey does before it acknowledges a write: ``always`` syncs
-    it to disk; ``everysec`` may lose the last second or so when a process or the machine dies;
-    ``none`` keeps no file, so all that is not archived is gone with the process. Another Redis
-    follows its own settings; with ``confirm_replicas`` a write is acknowledged only when so many of
-    its replicas hold it.
-
-    ``archive`` is a local folder or a URI that pyarrow opens; None is ``data_dir/archive``; "" or
-    "none" archives nothing, and trims nothing from Redis. An event is archived when it is some
-    ``archive_max_age_s`` old, and stays in Redis for ``archive_retain_s`` at least.
-
-    A policy in several partitions publishes when it merges them, every ``merge_interval_ms``.
-    ``learner_niceness`` makes learning and archiving yield to answering: with 0, rank waits while a
-    backlog is learned; with 19, models are fresh later on a crowded machine. ``replica_cpus`` and
-    ``learner_cpus`` are how many cores a replica and a learner take of a Ray node: 0 where
-    everything shares one machine; in a cluster they make its autoscaler add nodes.
+    Attributes:
+        redis_url: the Redis to use; without one, an embedded Valkey starts under the data folder.
+            The URL may hold a password, so it is never printed: give it in the environment, because
+            every user of the machine can read a command line.
+        keys_file: the file with the API keys; without one, only a loopback address may be bound.
+        host: the address to bind.
+        port: the port of the HTTP API.
+        replicas: how many processes answer ``rank``.
+        data_dir: the folder of the embedded Valkey, the salt and the archive.
+        salt: the secret that draws and pseudonyms are hashed with; without one, a salt is made and
+            kept in the data folder's file ``salt``.
+        publish_interval_ms: how often a learner publishes what is new.
+        merge_interval_ms: how often the models of a policy in several partitions are merged, and so
+            published.
+        checkpoint_interval_s: how often a learner keeps a state to resume from.
+        follow_interval_ms: how often a replica looks for a new snapshot.
+        redis_timeout_s: how long anybody waits for Redis.
+        durability: what the embedded Valkey does before it acknowledges a write. ``always`` syncs
+            it to disk; ``everysec`` may lose the last second or so when a process or the machine
+            dies; ``none`` keeps no file, so all that is not archived is gone with the process.
+            Another Redis follows its own settings.
+        confirm_replicas: how many replicas of Redis have to hold a write before it is acknowledged.
+        max_ongoing_requests: how many requests a replica works on at a time.
+        max_queued_requests: how many more may wait; beyond, the answer is 429.
+        replica_cpus: how many cores of a Ray node a replica takes; 0 where everything shares one
+            machine. In a cluster this makes the autoscaler add nodes.
+        learner_cpus: how many cores of a Ray node a learner takes; the same holds.
+        learner_niceness: how much learning and archiving yield to answering: with 0, ``rank`` waits
+            while a backlog is learned; with 19, models are fresh later on a crowded machine.
+        archive: the folder or URI (any that pyarrow opens) of the archive; without one, the data
+            folder's ``archive``. "" or ``none`` archives nothing, and trims nothing from Redis.
+        archive_max_age_s: how old an event is when it is archived.
+        archive_retain_s: how long an event stays in Redis at least.
+        log_level: from which level on log lines are written; ``DEBUG`` shows those of Ray, too.
     """
 
     model_config = SettingsConfigDict(

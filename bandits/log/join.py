@@ -33,12 +33,12 @@ class JoinRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How rewards join decisions.
 
     Attributes:
-        window_s: how long a decision waits for its rewards, in seconds from its entry. A later reward
-            is late as long as the decision is remembered, one more window.
+        window_s: how long a decision waits for its rewards, in seconds from its entry. A later
+            reward is late as long as the decision is remembered, one more window.
         default_reward: the reward of a decision that got none.
         aggregation: which of several rewards of a slot counts, or whether they are added up.
-        learn: whether a decision is learned when its window closes, or at once with the default reward
-            and then corrected by each reward that counts.
+        learn: whether a decision is learned when its window closes, or at once with the default
+            reward and then corrected by each reward that counts.
         late: whether a late reward is ignored, or corrects the model.
     """
 

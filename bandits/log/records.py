@@ -252,11 +252,12 @@ class MergeRecord(Record, frozen=True, tag="merge"):
 
     Attributes:
         number: the number of the merge.
-        inputs: by partition, what it gave, now or to an earlier merge; None when it has given nothing.
+        inputs: by partition, what it gave, now or to an earlier merge; None when it has given
+            nothing.
         digest: the digest of the merged model.
         model: the ``model_digest`` of the spec that the model is for.
-        restores: whether it goes back to where these inputs were merged before; what was learned since
-            is dropped.
+        restores: whether it goes back to where these inputs were merged before; what was learned
+            since is dropped.
     """
 
     number: int

@@ -32,9 +32,9 @@ class RidgeConfig(
         max_features: how many features the model has columns for; a feature first met when there is
             none left is not learned.
         standbys: learners that fold the log along, ready to take over.
-        intercept: whether all actions share a constant; without it, an action without features of its
-            own is worth 0 before its bias is learned. Written only if it is false, so that specs from
-            before this field keep their bytes.
+        intercept: whether all actions share a constant; without it, an action without features of
+            its own is worth 0 before its bias is learned. Written only if it is false, so that
+            specs from before this field keep their bytes.
     """
 
     l2: Annotated[float, msgspec.Meta(gt=0)] = 1.0

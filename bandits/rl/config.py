@@ -16,8 +16,8 @@ class RlConfig(LearnerConfig, tag=KIND, tag_field="kind", frozen=True, forbid_un
     """A network that was trained on whole sessions; it learns nothing from the log.
 
     Attributes:
-        features: the digest of the feature schema that the network was trained on, as
-            ``banditloop train rl`` prints it.
+        features: the digest of the feature schema that the network was trained on, as ``banditloop
+            train rl`` prints it.
         standbys: processes that fold the log along, ready to take over.
     """
 

@@ -30,13 +30,13 @@ from describe import (
 )
 from pydantic_core import PydanticUndefined
 
+import banditloop_client
 import bandits
 import policies
 import simulator
 from bandits import errors
 from bandits.log.records import LogRecord
 from policies.spec import PolicySpec
-from serve_app import client
 from serve_app.api.endpoints import ROUTES
 from serve_app.api.openapi import openapi_document
 from serve_app.api.statuses import STATUS
@@ -294,7 +294,7 @@ def python_names() -> str:
             " heavy: a name's module is imported when the name is first used."
         ),
     ]
-    for package in (client, policies, bandits, simulator):
+    for package in (banditloop_client, policies, bandits, simulator):
         parts += [f"## {package.__name__}", *paragraphs(inspect.getdoc(package) or "")[:1]]
         rows = [(f"`{name}`", _summary(getattr(package, name))) for name in _exported(package)]
         parts.append(table(("name", "what it is"), rows))

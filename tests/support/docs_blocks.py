@@ -20,6 +20,7 @@ NOT_RUN = {
     ("tutorials/first-model.md", "python3 -m venv"): "installs packages",
     ("tutorials/first-model.md", "kill"): "ends the service that the other blocks need",
     ("tutorials/recommend-films.md", ".venv/bin/pip"): "installs packages",
+    ("how-to/call-the-api.md", "pip install"): "installs packages",
     ("how-to/back-up-and-restore.md", "redis-cli"): "half of it needs a bucket at AWS",
     (
         "how-to/back-up-and-restore.md",

@@ -14,11 +14,11 @@ from support.docs_blocks import DOCS, PAGES, ROOT, name_of
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 PACKAGES = "bandits|policies|serve_app|simulator"
 FILE = re.compile(
-    rf"(?<![\w/.:-])((?:{PACKAGES}|tests|benchmarks|deploy|examples|docs)/[\w./-]*\w/?)"
+    rf"(?<![\w/.:-])((?:{PACKAGES}|tests|benchmarks|clients|deploy|examples|docs)/[\w./-]*\w/?)"
 )
 MODULE = re.compile(rf"(?<![\w/.:-])((?:{PACKAGES}|benchmarks)(?:\.\w+)+)")
 MADE_BY_THE_READER = {"deploy/secrets.env", "deploy/keys.yaml", "deploy/prometheus.key"}
-OTHER_PAGES = [ROOT / "deploy" / "README.md", ROOT / "tests" / "fixtures" / "README.md"]
+OTHER_PAGES = [ROOT / name / "README.md" for name in ("clients/python", "deploy", "tests/fixtures")]
 SOURCES = [
     path
     for pattern in ("*.py", "*.yaml", "*.toml", "Makefile")

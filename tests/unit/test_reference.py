@@ -3,7 +3,8 @@
 import subprocess
 import sys
 
-from support.docs_blocks import ROOT
+import pytest
+from support.docs_blocks import DOCS, ROOT
 
 
 def test_the_generated_pages_are_current():
@@ -16,3 +17,15 @@ def test_the_generated_pages_are_current():
         check=False,
     )
     assert done.returncode == 0, f"run make reference:\n{done.stdout}{done.stderr}"
+
+
+@pytest.mark.parametrize("page", ["policy-spec.md", "settings.md", "log-records.md", "metrics.md"])
+def test_every_row_says_what_it_means(page):
+    """Where it does not, its class lacks an entry in the docstring's Attributes."""
+    rows = [
+        line
+        for line in (DOCS / "reference" / page).read_text().splitlines()
+        if line.startswith("| `")
+    ]
+    assert rows
+    assert [row for row in rows if row.split("|")[-2].strip() == ""] == []
