@@ -28,7 +28,7 @@ class EpsilonGreedy(
 
     def pmf(self, scores: Float64, learned: int) -> Pmf:  # noqa: ARG002
         """float64[K] from scores[K]."""
-        return kernels.greedy(scores, self.epsilon)
+        return kernels.greedy_pmf(scores, self.epsilon)
 
 
 class Softmax(
@@ -133,7 +133,7 @@ Exploration = ScoreExploration | LinUcb | LinTs | VwExploration
 
 def greedy(scores: Float64) -> Pmf:
     """All mass on the highest of float64[K], shared by ties."""
-    return kernels.greedy(scores, 0.0)
+    return kernels.greedy_pmf(scores, 0.0)
 
 
 def votes(draws: Float32) -> Pmf:
@@ -141,7 +141,7 @@ def votes(draws: Float32) -> Pmf:
 
     A tie splits its vote.
     """
-    return normalised(kernels.votes(draws))
+    return normalised(kernels.count_votes(draws))
 
 
 def with_floor(pmf: Pmf, floor: float) -> Pmf:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from bandits.errors import ArtifactError, InvalidInputError
 from bandits.features.namespaces import FEATURES
-from bandits.kernels.actions import rows_of
+from bandits.kernels.actions import take_rows
 from bandits.log.codec import MALFORMED, digest
 from bandits.types import Namespace, frozen
 from policies.encoding import check_features, code_pairs, hash_pairs
@@ -130,7 +130,7 @@ class Catalogue:
         rows = self.rows(ids)
         if not len(self.ids):
             return Namespace(FEATURES, np.zeros(0, np.uint32), np.zeros((len(ids), 0), np.float32))
-        values = rows_of(self._values, rows)
+        values = take_rows(self._values, rows)
         if self._alike is not None:
             return Namespace(FEATURES, self._alike, values)
 

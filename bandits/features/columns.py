@@ -6,10 +6,10 @@ from operator import attrgetter
 
 import numpy as np
 
-from bandits.features.flat import Sizes, Spaces, flatten, joined, names_of, numbered, triples
+from bandits.features.flat import Sizes, Spaces, concatenated, flatten, names_of, numbered, triples
 from bandits.features.hashing import hash_feature
 from bandits.kernels.compiled import Bools, Int32, Int64
-from bandits.kernels.features import columns_of_rows, design, fill_table
+from bandits.kernels.features import columns_of_rows, design_matrix, fill_table
 from bandits.types import ActionSet, Context, Float64, Row, frozen
 
 INTERCEPT = hash_feature("constant", "constant")
@@ -52,74 +52,97 @@ class FeatureIndex:
     @property
     def hashes(self) -> list[int]:
         """The hash of each column."""
-        found: list[int] = self._hashes[: self._size].tolist()
-        return found
+        hashes: list[int] = self._hashes[: self._size].tolist()
+        return hashes
 
     def matrix(
         self, context: Context, actions: ActionSet, *, dense: bool = False, relative: bool = False
     ) -> tuple[Int64, Float64, Float64]:
-        """The features of every action, interactions included.
+        """Return the features of every action, interactions included.
 
-        Returns the columns that may occur, int64[n], or all if ``dense``, and their values,
-        float64[K, n]. And of the features that were never met, and could still get a column, the
-        sum of squares per action, float64[K]; without those of the context, which tell no action
-        from another. ``relative``: without all that the actions have in common, the intercept and
-        the context as well.
+        Args:
+            context: what the actions share.
+            actions: K of them.
+            dense: all columns are returned, not only those that may occur.
+            relative: all that the actions have in common is left out, the intercept and the context
+                among it.
+
+        Returns:
+            The columns, int64[n]; their values, float64[K, n]; and for each action, float64[K], the
+            sum of squares of the features that were never met and could still get a column, without
+            those of the context, which tell no action from another.
         """
         flat = flatten(context, actions)
         space, spans, shared_space = _numbers(flat.shared_spaces, flat.spaces, flat.widths)
-        plan = _plan(
-            self._interactions, self._ignored, names_of(flat.shared_spaces), names_of(flat.spaces)
+        alone, crossed, own_pairs, shared_pairs = _plan(
+            self._interactions,
+            self._ignored,
+            names_of(flat.shared_spaces),
+            names_of(flat.spaces),
         )
-        found: tuple[Int64, Float64, Float64] = design(
+
+        made: tuple[Int64, Float64, Float64] = design_matrix(
             self._keys,
             self._places,
             self._size,
             dense,
             relative,
             self._size < self.limit,
+            # The decision's features.
             flat.names,
-            space,
             flat.codes,
             flat.values,
             spans,
             flat.shared,
             flat.shared_values,
+            # Their namespaces, and which are crossed.
+            space,
             shared_space,
-            *plan,
+            alone,
+            crossed,
+            own_pairs,
+            shared_pairs,
         )
+        # Without an intercept column 0 is there, and is 0.
         if not self._intercept:
-            found[1][:, 0] = 0.0
-        return found
+            made[1][:, 0] = 0.0
+        return made
 
     def rows(self, batch: Sequence[Row], learn: Sequence[bool]) -> tuple[Int64, Int64, Float64]:
-        """Columns and values of one action each.
+        """Return the columns and values of one action each.
 
-        Where ``learn``, a feature first met gets a column, up to the limit.
+        What a row becomes depends on the rows before it, not on how many are asked for at once.
 
-        Returns where in the columns, int64[n], and values, float64[n], each row starts, and the
-        last one ends. Of a feature that occurs twice in a row there are two values. What a row
-        becomes depends on the rows before it, not on how many are asked for together.
+        Args:
+            batch: the features of R actions, each with its context.
+            learn: by row, whether a feature first met gets a column, up to the limit.
+
+        Returns:
+            Where each row starts, int64[R + 1], the last one's end included; then the columns,
+            int64[n], and the values, float64[n]. A feature that occurs twice in a row has two.
         """
-        begins, columns, found, _ = self._rows(batch, learn)
-        return begins, columns, found
+        begins, columns, values, _ = self._rows(batch, learn)
+        return begins, columns, values
 
     def without_column(self, batch: Sequence[Row]) -> Int64:
-        """Of each row, int64[n], how many features have no column."""
+        """Return how many features of each row have no column, int64[R]."""
         return self._rows(batch, [False] * len(batch))[3]
 
     def _rows(
         self, batch: Sequence[Row], learn: Sequence[bool]
     ) -> tuple[Int64, Int64, Float64, Int64]:
+        # One segment per namespace of a row, in the order of their names.
         parts = [
             namespace
             for row in batch
             for namespace in (sorted(row, key=_by_name) if len(row) > 1 else row)
         ]
+
         spaces = tuple(sorted(set(map(_by_name, parts))))
         number = {name: at for at, name in enumerate(spaces)}
         alone, pairs = _own_plan(self._interactions, self._ignored, spaces)
-        self._size, begins, columns, found, without = columns_of_rows(
+
+        self._size, begins, columns, values, without = columns_of_rows(
             self._keys,
             self._places,
             self._hashes,
@@ -128,43 +151,53 @@ class FeatureIndex:
             _starts(list(map(len, batch))),
             np.array([number[namespace.name] for namespace in parts], np.int32),
             _starts([namespace.values.size for namespace in parts]),
-            joined([namespace.hashes for namespace in parts], np.uint32),
-            joined([namespace.values for namespace in parts], np.float32),
+            concatenated([namespace.hashes for namespace in parts], np.uint32),
+            concatenated([namespace.values for namespace in parts], np.float32),
             alone,
             pairs,
             np.array(learn, np.bool_),
         )
+        # The first value of each row is its intercept.
         if not self._intercept:
-            found[begins[:-1]] = 0.0
-        return begins, columns, found, without
+            values[begins[:-1]] = 0.0
+        return begins, columns, values, without
 
 
 @lru_cache(maxsize=256)
 def _plan(
     interactions: Interactions, ignored: str | None, shared: tuple[str, ...], own: tuple[str, ...]
 ) -> tuple[Bools, Int32, Int32, Int32]:
-    """What ``design`` asks of namespaces: which have columns.
+    """Return what ``design_matrix`` asks of namespaces.
 
-    Pairs of both kinds, of actions', of the context's.
+    Args:
+        interactions: the pairs that are crossed.
+        ignored: a namespace that has no columns of its own.
+        shared: the names of the context's namespaces, which are numbered first.
+        own: the names of the actions' namespaces.
+
+    Returns:
+        Which have columns of their own; then the pairs of one of each kind, of two of the actions',
+        and of two of the context's.
     """
     number = {name: at for at, name in enumerate((*shared, *own))}
-    known = [
+    pairs = [
         (number[first], number[second])
         for first, second in interactions
         if {first, second} <= number.keys()
     ]
+
     before = len(shared)
     crossed = [
-        (a, b, 0) if a >= before else (b, a, 1) for a, b in known if (a < before) != (b < before)
+        (a, b, 0) if a >= before else (b, a, 1) for a, b in pairs if (a < before) != (b < before)
     ]
-    within = [(a, b, 0) for a, b in known if min(a, b) >= before]
-    around = [(a, b, 0) for a, b in known if max(a, b) < before]
+    within = [(a, b, 0) for a, b in pairs if min(a, b) >= before]
+    around = [(a, b, 0) for a, b in pairs if max(a, b) < before]
     return _alone((*shared, *own), ignored), triples(crossed), triples(within), triples(around)
 
 
 @lru_cache(maxsize=64)  # each may be of a hundred thousand names
 def _numbers(shared: Spaces, own: Spaces, widths: Sizes) -> tuple[Int32, Int64, Int32]:
-    """The namespace of each name, where each of the actions' namespaces starts, and those of the context's features."""
+    """Return the namespace of each name, where each of the actions' starts, and those of the context."""
     return numbered(own, len(shared)), frozen(np.cumsum((0, *widths))), numbered(shared)
 
 
@@ -173,16 +206,16 @@ def _own_plan(
     interactions: Interactions, ignored: str | None, spaces: tuple[str, ...]
 ) -> tuple[Bools, Int32]:
     number = {name: at for at, name in enumerate(spaces)}
-    known = [
+    pairs = [
         (number[first], number[second], 0)
         for first, second in interactions
         if {first, second} <= number.keys()
     ]
-    return _alone(spaces, ignored), triples(known)
+    return _alone(spaces, ignored), triples(pairs)
 
 
 def _alone(spaces: tuple[str, ...], ignored: str | None) -> Bools:
-    """Which have columns of their own."""
+    """Return which namespaces have columns of their own."""
     alone: Bools = frozen(np.array([name != ignored for name in spaces], np.bool_))
     return alone
 

@@ -17,10 +17,11 @@ Spaces = tuple[tuple[str, int], ...]
 
 
 class Flat(msgspec.Struct, frozen=True, eq=False, gc=False):
-    """``names``: uint32[U], hashes of features of the actions, namespace after namespace, as ``spaces`` says.
+    """The features of one decision, namespace after namespace.
 
-    ``values``: float32[K, N], ``widths`` of each namespace; ``codes``: int32[K or 1, N], which name
-    each value is of. ``shared``, ``shared_values``: the context's features, [C], as
+    ``names``: uint32[U], the hashes of the actions' features, as ``spaces`` says. ``values``:
+    float32[K, N], as wide as ``widths`` says of each namespace. ``codes``: int32[K or 1, N], which
+    name each value is of. ``shared``, ``shared_values``: the context's features, [C], as
     ``shared_spaces`` says.
     """
 
@@ -35,7 +36,7 @@ class Flat(msgspec.Struct, frozen=True, eq=False, gc=False):
 
 
 def flatten(context: Context, actions: ActionSet) -> Flat:
-    """Both, side by side."""
+    """Return the features of a decision as arrays; the usual case of one namespace copies nothing."""
     spaces: Spaces
     widths: Sizes
     shared_spaces: Spaces
@@ -44,20 +45,25 @@ def flatten(context: Context, actions: ActionSet) -> Flat:
         shared, shared_values = only.hashes, np.ascontiguousarray(only.values, np.float32)
         shared_spaces = ((only.name, shared.size),)
     else:
-        shared = joined([ns.hashes for ns in context.namespaces], np.uint32)
-        shared_values = joined([ns.values for ns in context.namespaces], np.float32)
+        shared = concatenated([ns.hashes for ns in context.namespaces], np.uint32)
+        shared_values = concatenated([ns.values for ns in context.namespaces], np.float32)
         shared_spaces = tuple([(ns.name, ns.values.size) for ns in context.namespaces])
+
     if len(actions.namespaces) == 1:
         (one,) = actions.namespaces
         names, codes, values = _coded(one)
         spaces, widths = ((one.name, names.size),), (values.shape[1],)
     else:
         names, codes, values, spaces, widths = _side_by_side(actions)
+
     return Flat(names, codes, values, shared, shared_values, spaces, widths, shared_spaces)
 
 
 def _side_by_side(actions: ActionSet) -> tuple[UInt32, Int32, Float32, Spaces, Sizes]:
+    """Return the fields of ``Flat`` of several namespaces: names, codes, values, spaces, widths."""
     parts = [_coded(namespace) for namespace in actions.namespaces]
+
+    # One row of codes does for all actions, unless some namespace has a row for each.
     count = len(actions)
     tall = any(len(codes) > 1 for _, codes, _ in parts)
     total = sum(values.shape[1] for _, _, values in parts)
@@ -65,22 +71,24 @@ def _side_by_side(actions: ActionSet) -> tuple[UInt32, Int32, Float32, Spaces, S
         np.empty((count if tall else 1, total), np.int32),
         np.empty((count, total), np.float32),
     )
+
     at, seen = 0, 0
-    for names, own, given in parts:
-        after = at + given.shape[1]
-        np.add(own, seen, out=codes[:, at:after])
-        values[:, at:after] = given
+    for names, own_codes, own_values in parts:
+        after = at + own_values.shape[1]
+        np.add(own_codes, seen, out=codes[:, at:after])
+        values[:, at:after] = own_values
         at, seen = after, seen + names.size
-    hashes = joined([names for names, _, _ in parts], np.uint32)
+
+    hashes = concatenated([names for names, _, _ in parts], np.uint32)
     spaces = tuple(
         (namespace.name, part[0].size)
         for namespace, part in zip(actions.namespaces, parts, strict=True)
     )
-    return hashes, codes, values, spaces, tuple(each[2].shape[1] for each in parts)
+    return hashes, codes, values, spaces, tuple(part[2].shape[1] for part in parts)
 
 
 def _coded(namespace: Namespace) -> tuple[UInt32, Int32, Float32]:
-    """Names, which one each value is of, and the values, contiguous."""
+    """Return names, which one each value is of, and the values, contiguous."""
     names, codes, values = (
         namespace.hashes,
         namespace.codes,
@@ -93,8 +101,8 @@ def _coded(namespace: Namespace) -> tuple[UInt32, Int32, Float32]:
     return names.ravel(), np.arange(names.size, dtype=np.int32).reshape(names.shape), values
 
 
-def joined(arrays: Sequence[NDArray[Any]], kind: Any) -> NDArray[Any]:
-    """One after the other; there may be none."""
+def concatenated(arrays: Sequence[NDArray[Any]], kind: Any) -> NDArray[Any]:
+    """Return arrays one after the other, of this type; there may be none."""
     return np.concatenate([np.zeros(0, kind), *arrays], dtype=kind)
 
 
@@ -105,17 +113,17 @@ def _counted(size: int) -> Int32:
 
 
 def numbered(spaces: Spaces, first: int = 0) -> Int32:
-    """Of each feature the number of its namespace."""
+    """Return the number of each feature's namespace, counted from ``first``."""
     numbers: Int32 = np.arange(first, first + len(spaces), dtype=np.int32)
     return frozen(np.repeat(numbers, [size for _, size in spaces]))
 
 
 def names_of(spaces: Spaces) -> tuple[str, ...]:
-    """In their order."""
+    """Return the names of namespaces, in their order."""
     return tuple([name for name, _ in spaces])
 
 
 def triples(rows: Sequence[tuple[int, int, int]]) -> Int32:
-    """Numbers of namespaces as compiled loops read them, int32[P, 3]."""
+    """Return numbers of namespaces as compiled loops read them, int32[P, 3]."""
     numbers: Int32 = frozen(np.array(rows, np.int32).reshape(len(rows), 3))
     return numbers

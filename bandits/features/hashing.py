@@ -1,4 +1,4 @@
-"""Feature hashing, identical to Vowpal Wabbit's, so that hashed features mean the same to VW and to numpy."""
+"""Feature hashing, identical to Vowpal Wabbit's: a hash means the same to VW and to numpy."""
 
 from functools import lru_cache
 
@@ -7,29 +7,37 @@ import numpy as np
 from numpy.typing import NDArray
 
 PARTITION_SEED = 0x70617274
-"""Other than of features: which partition an event is in says nothing of anything else."""
+"""Not a seed of features, so that which partition an event is in says nothing of anything else."""
 
 
 @lru_cache(maxsize=4096)
 def hash_namespace(name: str) -> int:
-    """32-bit hash of a namespace's name (murmur3, seed 0)."""
+    """Return the 32-bit hash of a namespace's name (murmur3, seed 0)."""
     return mmh3.hash(name.encode(), 0, signed=False)
 
 
 @lru_cache(maxsize=1 << 18)
 def hash_feature(namespace: str, name: str) -> int:
-    """32-bit hash of a feature's name, seeded by its namespace.
+    """Return the 32-bit hash of a feature's name, seeded by its namespace.
 
-    Unlike VW's text parser, a name made of digits is hashed like any other: integer names used as
-    indexes collide.
+    VW's text parser takes a name made of digits for an index, and such names collide; here it is
+    hashed like any other.
+
+    Args:
+        namespace: the namespace's name.
+        name: the feature's.
     """
     return mmh3.hash(name.encode(), hash_namespace(namespace), signed=False)
 
 
 def partition_of(event_id: str, partitions: int) -> int:
-    """Which of a policy's partitions an event belongs to, in [0, partitions): by murmur3 of its id.
+    """Return which of a policy's partitions an event belongs to, in [0, partitions).
 
     Replicas, inboxes and learners all ask here, so a reward finds the log of its decision.
+
+    Args:
+        event_id: any text; it is hashed by murmur3.
+        partitions: how many there are.
     """
     if partitions == 1:
         return 0
@@ -41,7 +49,7 @@ UInt64 = NDArray[np.uint64]
 
 
 def splitmix64(numbers: UInt64) -> UInt64:
-    """64 well-mixed bits from each of 64 (Steele, Lea & Flood 2014, doi:10.1145/2660193.2660195)."""
+    """Return 64 well-mixed bits for each number (Steele et al. 2014, doi:10.1145/2660193.2660195)."""
     mixed = numbers + np.uint64(0x9E3779B97F4A7C15)
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

@@ -28,13 +28,21 @@ def _floored(p: Any, floor: Any, count: Any) -> Any:
 
 
 @compiled(f8s, f8, returns=types.float64[::1])
-def greedy(scores: Float64, floor: float) -> Float64:
-    """``1 - floor`` on the highest of float64[K], shared by ties, ``floor`` on all; NaN if one of them is."""
+def greedy_pmf(scores: Float64, floor: float) -> Float64:
+    """Return ``1 - floor`` on the highest score, shared by ties, and ``floor`` on all.
+
+    NaN in one score makes the whole PMF NaN.
+
+    Args:
+        scores: float64[K].
+        floor: the mass that all actions share.
+    """
     best, ties = scores[0], 0
     for score in scores:
         if score > best or score != score:  # noqa: PLR0124 - NaN
             best, ties = score, 0
         ties += score == best
+
     pmf = np.empty(scores.size)
     for k in range(scores.size):
         pmf[k] = _floored((1.0 if scores[k] == best else 0.0) / ties, floor, scores.size)
@@ -43,7 +51,7 @@ def greedy(scores: Float64, floor: float) -> Float64:
 
 @compiled(f8s, f8, returns=types.float64[::1])
 def mixed(pmf: Float64, floor: float) -> Float64:
-    """``1 - floor`` of a PMF, ``floor`` of the uniform one."""
+    """Return ``1 - floor`` of a PMF mixed with ``floor`` of the uniform one."""
     out = np.empty(pmf.size)
     for k in range(pmf.size):
         out[k] = _floored(pmf[k], floor, pmf.size)
@@ -51,9 +59,11 @@ def mixed(pmf: Float64, floor: float) -> Float64:
 
 
 @compiled(f4ss, returns=types.float64[::1])
-def votes(draws: Float32) -> Float64:
-    """Of float32[K, M], how many of the columns each row is highest in; a tie splits its vote."""
+def count_votes(draws: Float32) -> Float64:
+    """Return in how many of the columns of float32[K, M] each row is highest; a tie splits its vote."""
     count, several = draws.shape
+
+    # The highest of each column, and what a tie at it leaves to each.
     best, ties = draws[0].copy(), np.zeros(several)
     for k in range(1, count):
         for m in range(several):
@@ -63,6 +73,7 @@ def votes(draws: Float32) -> Float64:
             ties[m] += draws[k, m] == best[m]
     for m in range(several):
         ties[m] = 1.0 / ties[m]
+
     won = np.zeros(count)
     for k in range(count):
         for m in range(several):
@@ -82,7 +93,7 @@ def add_known(out: Float32, added: Float32, which: Int64) -> None:
 
 @compiled(types.float32[:, ::1], i8s, f8s, f4ss, i8s)
 def add_scaled(out: Float32, rows: Int64, scale: Float64, added: Float32, which: Int64) -> None:
-    """Add row ``which[n]`` of ``added``, float32[:, M], times ``scale[n]`` to row ``rows[n]`` of ``out``."""
+    """Add ``scale[n]`` times row ``which[n]`` of ``added``, float32[:, M], to row ``rows[n]`` of ``out``."""
     for n in range(rows.size):
         for m in range(out.shape[1]):
             out[rows[n], m] += np.float32(scale[n]) * added[which[n], m]
@@ -90,7 +101,7 @@ def add_scaled(out: Float32, rows: Int64, scale: Float64, added: Float32, which:
 
 @compiled(f8s, returns=types.UniTuple(types.float64, 2))
 def total_and_least(pmf: Float64) -> tuple[float, float]:
-    """The sum of float64[K], and the least of it."""
+    """Return the sum of float64[K], and the least of it."""
     total, least = 0.0, np.inf
     for p in pmf:
         total += p
@@ -100,13 +111,16 @@ def total_and_least(pmf: Float64) -> tuple[float, float]:
 
 @compiled(f8s, f8, returns=i8)
 def draw(pmf: Float64, u: float) -> int:
-    """Inverse CDF: the first index whose cumulative mass exceeds u of the whole.
+    """Return the first index whose cumulative mass exceeds u of the whole; never one of probability 0.
 
-    Never one of probability 0.
+    Args:
+        pmf: float64[K].
+        u: uniform in [0, 1).
     """
     total = 0.0
     for p in pmf:
         total += p
+
     cumulative, last = 0.0, 0
     for k in range(pmf.size):
         cumulative += pmf[k]
@@ -119,7 +133,7 @@ def draw(pmf: Float64, u: float) -> int:
 
 @compiled(f8s, f8, returns=i8)
 def draw_checked(pmf: Float64, u: float) -> int:
-    """``draw``; -1 if these are not non-negative numbers whose sum is 1 within SLACK."""
+    """Return what ``draw`` does; -1 unless the numbers are non-negative and sum to 1 within SLACK."""
     total, least = total_and_least(pmf)
     if abs(total - 1.0) <= SLACK and least >= 0.0:  # also catches NaN
         return draw(pmf, u)
@@ -127,8 +141,8 @@ def draw_checked(pmf: Float64, u: float) -> int:
 
 
 @compiled(f4ss, i8s, returns=types.float32[:, ::1])
-def rows_of(values: Float32, rows: Int64) -> Float32:
-    """``values[rows]`` of float32[N, F]; zeros where a row is -1."""
+def take_rows(values: Float32, rows: Int64) -> Float32:
+    """Return ``values[rows]`` of float32[N, F]; zeros where a row is -1."""
     out = np.empty((rows.size, values.shape[1]), np.float32)
     for k in range(rows.size):
         for j in range(values.shape[1]):

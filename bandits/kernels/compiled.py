@@ -22,9 +22,13 @@ Int64 = NDArray[np.int64]
 
 
 def compiled(*arguments: Any, returns: Any = types.void) -> Callable[[F], F]:
-    """Compile for these types at once, not in the middle of a first request.
+    """Return a decorator that compiles for these types at once, not in the middle of a first request.
 
     Numba keeps the result on disk.
+
+    Args:
+        arguments: the numba type of each argument.
+        returns: the numba type of the result.
     """
     made: Callable[[F], F] = numba.njit(
         returns(*arguments), cache=True, error_model="numpy", nogil=True
@@ -33,17 +37,22 @@ def compiled(*arguments: Any, returns: Any = types.void) -> Callable[[F], F]:
 
 
 def inlined(function: F) -> F:
-    """Part of compiled functions."""
+    """Make a function a part of the compiled functions that call it."""
     made: F = numba.njit(error_model="numpy")(function)
     return made
 
 
-def read(kind: Any, dimensions: int = 1) -> Any:
-    """An array that is not written to, and need not be writeable."""
+def read_only(kind: Any, dimensions: int = 1) -> Any:
+    """Return the type of a C-contiguous array that is not written to, and need not be writeable."""
     return types.Array(kind, dimensions, "C", readonly=True)
 
 
 i8, f8, truth = types.int64, types.float64, types.boolean
-u4s, i4s, i8s, f4s = read(types.uint32), read(types.int32), read(types.int64), read(types.float32)
-f8s, truths = read(types.float64), read(types.boolean)
-i4ss, f4ss = read(types.int32, 2), read(types.float32, 2)
+u4s, i4s, i8s, f4s = (
+    read_only(types.uint32),
+    read_only(types.int32),
+    read_only(types.int64),
+    read_only(types.float32),
+)
+f8s, truths = read_only(types.float64), read_only(types.boolean)
+i4ss, f4ss = read_only(types.int32, 2), read_only(types.float32, 2)

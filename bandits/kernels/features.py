@@ -1,8 +1,8 @@
-"""Compiled loops over features: a decision's scores and design matrix, and the sums of rows that are learned.
+"""Compiled loops over features: a decision's scores and design matrix, and the sums of learned rows.
 
-The features of a decision come as ``bandits.features.flat.Flat`` holds them. A pair of features has the hash
-that Vowpal Wabbit gives it. A table finds the column of a hash: ``keys`` uint32[S] and ``places``
-int32[S], -1 where a place is free; S is a power of two above the number of columns.
+The features of a decision come as ``bandits.features.flat.Flat`` holds them. A pair of features has
+the hash that Vowpal Wabbit gives it. A table finds the column of a hash: ``keys`` uint32[S] and
+``places`` int32[S], -1 where a place is free; S is a power of two above the number of columns.
 """
 
 from typing import Any
@@ -32,9 +32,9 @@ from bandits.kernels.compiled import (
     u4s,
 )
 
-_SPREAD = np.uint32(2654435769)
+_SPREAD = np.uint32(2654435769)  # 2^32 / the golden ratio (Knuth, vol. 3, 6.4)
 _HIGH = np.uint32(8)
-TOGETHER = 8
+SQUARES_BATCH = 8
 """Rows whose squares are added at a time."""
 
 FNV_PRIME = np.uint32(16777619)
@@ -60,22 +60,34 @@ def weigh(
     shared_values: Float32,
     layout: Int32,
 ) -> Float64:
-    """- Σ weight · value of each action, float64[K]: its features, the context's, pairs of one of each, a constant.
+    """Return - Σ weight · value of each action: its features, the context's, their pairs, a constant.
 
-    ``weights``: float32[2^bits], of each hash at its last bits. The weight of a name, its own and
-    those of its pairs with the context's features times their values, is summed once, however many
-    actions have a feature of that name.
+    The weight of a name, its own and those of its pairs with the context's features times their
+    values, is summed once, however many actions have a feature of that name.
 
-    ``layout``: the namespace of each name and of each feature of the context; then the pairs of
-    namespaces that are crossed, three numbers each: the actions', the context's, and 1 if the
-    context's comes first. One array, since each that is handed over costs more than reading it.
+    Args:
+        weights: float32[2^bits]; a hash finds its weight at its last bits.
+        constant: the weight of what every example has.
+        names: uint32[U], see ``Flat``, as are the next four.
+        codes: int32[K or 1, N].
+        values: float32[K, N].
+        shared: uint32[C].
+        shared_values: float32[C].
+        layout: the namespace of each name and of each feature of the context; then the pairs of
+            namespaces that are crossed, three numbers each: the actions', the context's, and 1 if
+            the context's comes first. One array, since each that is handed over costs more than
+            reading it.
+
+    Returns:
+        float64[K].
     """
     mask = np.uint32(weights.size - 1)
     space, shared_space = layout[: names.size], layout[names.size : names.size + shared.size]
     crossed = layout[names.size + shared.size :]
-    each = np.empty(names.size)
+
+    by_name = np.empty(names.size)
     for u in range(names.size):
-        each[u] = weights[names[u] & mask]
+        by_name[u] = weights[names[u] & mask]
     for p in range(0, crossed.size, 3):
         for c in range(shared.size):
             if shared_space[c] == crossed[p + 1]:
@@ -83,23 +95,26 @@ def weigh(
                     if space[u] == crossed[p]:
                         first = crossed[p + 2] == 0
                         hashed = _pair(names[u], shared[c]) if first else _pair(shared[c], names[u])
-                        each[u] += weights[hashed & mask] * np.float64(shared_values[c])
+                        by_name[u] += weights[hashed & mask] * np.float64(shared_values[c])
+
+    # The context alone counts the same for all actions.
     same = 0.0
     for c in range(shared.size):
         same += weights[shared[c] & mask] * np.float64(shared_values[c])
+
     scores = np.empty(len(values))
     for k in range(len(values)):
         row = k if len(codes) > 1 else 0
         own = 0.0
         for j in range(values.shape[1]):
-            own += each[codes[row, j]] * values[k, j]
+            own += by_name[codes[row, j]] * values[k, j]
         scores[k] = -(own + same + constant)
     return scores
 
 
 @inlined
 def _find(keys: Any, places: Any, key: Any) -> Any:
-    """The place of a key, or the free one where it would be."""
+    """Return the place of a key, or the free one where it would be."""
     mask = keys.size - 1
     at = np.int64(np.uint32(key * _SPREAD) >> _HIGH) & mask
     while places[at] >= 0 and keys[at] != key:
@@ -114,7 +129,8 @@ def _column(keys: Any, places: Any, key: Any) -> Any:
 
 @inlined
 def _find_shared(everywhere: Any, codes: Any, values: Any) -> None:
-    """Of each name, whether every action has a feature of that name, and all with the same value."""
+    """Mark each name that every action has a feature of, and all with the same value."""
+    # ``count``: the actions so far that have it with the ``first`` value; -1 once one differs.
     count, first = np.zeros(everywhere.size, np.int64), np.zeros(everywhere.size)
     for k in range(len(values)):
         row = k if len(codes) > 1 else 0
@@ -125,83 +141,41 @@ def _find_shared(everywhere: Any, codes: Any, values: Any) -> None:
                 count[u] = 1
             elif value != 0.0:
                 count[u] = count[u] + 1 if count[u] == k and value == first[u] else -1
+
     for u in range(everywhere.size):
         everywhere[u] = count[u] == len(values)
 
 
 @compiled(types.uint32[::1], types.int32[::1], u4s)
 def fill_table(keys: UInt32, places: Int32, hashes: UInt32) -> None:
-    """A table of these hashes, the first of which has column 0, from an empty one."""
+    """Fill an empty table with these hashes, the first of which has column 0."""
     for column in range(hashes.size):
         at = _find(keys, places, hashes[column])
         keys[at], places[at] = hashes[column], column
 
 
-@compiled(
-    *(
-        u4s,
-        i4s,
-        i8,
-        truth,
-        truth,
-        truth,
-        u4s,
-        i4s,
-        i4ss,
-        f4ss,
-        i8s,
-        u4s,
-        f4s,
-        i4s,
-        truths,
-        i4ss,
-        i4ss,
-        i4ss,
-    ),
-    returns=types.Tuple((types.int64[::1], types.float64[:, ::1], types.float64[::1])),
-)
-def design(  # noqa: C901, PLR0912, PLR0915 - one pass over the features of a decision
-    keys: UInt32,
-    places: Int32,
-    size: int,
-    dense: bool,
-    relative: bool,
-    room: bool,
-    names: UInt32,
-    space: Int32,
-    codes: Int32,
-    values: Float32,
-    spans: Int64,
-    shared: UInt32,
-    shared_values: Float32,
-    shared_space: Int32,
-    alone: Bools,
-    crossed: Int32,
-    own_pairs: Int32,
-    shared_pairs: Int32,
-) -> tuple[Int64, Float64, Float64]:
-    """The columns, of ``size``, that may occur (all of them if ``dense``), int64[n].
-
-    Their values, float64[K, n].
-
-    And, if there is ``room`` for more columns, of each action's features that have none the sum of
-    squares, float64[K]; without those of the context. Column 0 is the intercept. ``alone``: by
-    namespace, whether its features have columns of their own. ``relative``: what all actions have
-    in common is left out, the intercept, the context, and what each has with the same value: it
-    tells no action from another, and a large one would drown what does.
-    """
-    spaces = alone.size - (spans.size - 1)  # of the context; the actions' come after them
-    base, occurs = np.zeros(size), np.zeros(size, np.bool_)
-    everywhere = np.zeros(names.size, np.bool_)
-    if relative:
-        _find_shared(everywhere, codes, values)
+@inlined
+def _set_shared(
+    base: Any,
+    occurs: Any,
+    keys: Any,
+    places: Any,
+    shared: Any,
+    shared_values: Any,
+    shared_space: Any,
+    alone: Any,
+    shared_pairs: Any,
+) -> None:
+    """Put what all actions have in ``base``: the intercept, the context's features and their pairs."""
     base[0], occurs[0] = 1.0, True
+
     for c in range(shared.size):
         if alone[shared_space[c]]:
             column = _column(keys, places, shared[c])
             if column >= 0:
                 base[column] += shared_values[c]
                 occurs[column] = True
+
     for p in range(len(shared_pairs)):
         for c in range(shared.size):
             for e in range(shared.size):
@@ -210,40 +184,138 @@ def design(  # noqa: C901, PLR0912, PLR0915 - one pass over the features of a de
                     if column >= 0:
                         base[column] += np.float64(shared_values[c]) * np.float64(shared_values[e])
                         occurs[column] = True
-    # Of each name: its own column, then that of its pair with each feature of the context that it
-    # is crossed with.
-    terms = 0
+
+
+@inlined
+def _count_terms(crossed: Any, shared_space: Any) -> Any:
+    """Return how many columns a name may have: its own, and one per context feature it is crossed with."""
+    terms = 1
     for p in range(len(crossed)):
-        for c in range(shared.size):
+        for c in range(shared_space.size):
             terms += shared_space[c] == crossed[p, 1]
-    factor, columns = np.ones(1 + terms), np.full((names.size, 1 + terms), -1, np.int64)
-    left_out = np.zeros(names.size)
+    return terms
+
+
+@inlined
+def _set_terms(
+    columns: Any,
+    factor: Any,
+    left_out: Any,
+    keys: Any,
+    places: Any,
+    names: Any,
+    space: Any,
+    shared: Any,
+    shared_values: Any,
+    shared_space: Any,
+    alone: Any,
+    crossed: Any,
+) -> None:
+    """Find the columns of each name, once for all actions that have a feature of that name.
+
+    Term 0 of ``columns`` [U, T] is the name's own column, each further one that of its pair with a
+    feature of the context, whose value is the ``factor`` [T]; -1 where there is no column.
+    ``left_out`` [U]: the sum of squared factors of those that have none.
+    """
     for u in range(names.size):
         if alone[space[u]]:
             columns[u, 0] = _column(keys, places, names[u])
             if columns[u, 0] < 0:
                 left_out[u] += 1.0
-    at = 0
+
+    term = 0
     for p in range(len(crossed)):
         for c in range(shared.size):
             if shared_space[c] != crossed[p, 1]:
                 continue
-            at += 1
-            factor[at] = shared_values[c]
+            term += 1
+            factor[term] = shared_values[c]
             for u in range(names.size):
                 if space[u] == crossed[p, 0]:
-                    hashed = (
-                        _pair(names[u], shared[c])
-                        if crossed[p, 2] == 0
-                        else _pair(shared[c], names[u])
-                    )
-                    columns[u, at] = _column(keys, places, hashed)
-                    if columns[u, at] < 0:
-                        left_out[u] += factor[at] * factor[at]
+                    first = crossed[p, 2] == 0
+                    hashed = _pair(names[u], shared[c]) if first else _pair(shared[c], names[u])
+                    columns[u, term] = _column(keys, places, hashed)
+                    if columns[u, term] < 0:
+                        left_out[u] += factor[term] * factor[term]
+
+
+@compiled(
+    *(u4s, i4s, i8),
+    *(truth, truth, truth),
+    *(u4s, i4ss, f4ss, i8s, u4s, f4s),
+    *(i4s, i4s, truths, i4ss, i4ss, i4ss),
+    returns=types.Tuple((types.int64[::1], types.float64[:, ::1], types.float64[::1])),
+)
+def design_matrix(  # noqa: C901, PLR0912 - one pass over the features of a decision
+    keys: UInt32,
+    places: Int32,
+    size: int,
+    dense: bool,
+    relative: bool,
+    room: bool,
+    names: UInt32,
+    codes: Int32,
+    values: Float32,
+    spans: Int64,
+    shared: UInt32,
+    shared_values: Float32,
+    space: Int32,
+    shared_space: Int32,
+    alone: Bools,
+    crossed: Int32,
+    own_pairs: Int32,
+    shared_pairs: Int32,
+) -> tuple[Int64, Float64, Float64]:
+    """Return the features of every action in columns; column 0 is the intercept.
+
+    Args:
+        keys: the table of columns.
+        places: the same.
+        size: how many columns there are.
+        dense: all columns are returned, not only those that may occur.
+        relative: what all actions have in common is left out, the intercept, the context, and what
+            each has with the same value: it tells no action from another, and a large one would
+            drown what does.
+        room: there may be more columns, so what has none is counted.
+        names: uint32[U], see ``Flat``, as are the next two.
+        codes: int32[K or 1, N].
+        values: float32[K, N].
+        spans: int64[S + 1], where each of the actions' S namespaces starts in a row of ``values``.
+        shared: uint32[C], the context's features.
+        shared_values: float32[C].
+        space: int32[U], the number of each name's namespace; the context's come first.
+        shared_space: the same of the context's features.
+        alone: by namespace, whether its features have columns of their own.
+        crossed: int32[P, 3], pairs of namespaces: the actions', the context's, and 1 if the
+            context's comes first in the hash.
+        own_pairs: the pairs of two of the actions' namespaces.
+        shared_pairs: the pairs of two of the context's namespaces.
+
+    Returns:
+        The columns, int64[n]; their values, float64[K, n]; and for each action the sum of squares
+        of its features that have no column, float64[K], without those of the context.
+    """
+    spaces = alone.size - (spans.size - 1)  # of the context; the actions' come after them
+    everywhere = np.zeros(names.size, np.bool_)
     if relative:
-        base[:], occurs[:] = 0.0, False
+        _find_shared(everywhere, codes, values)
+
+    base, occurs = np.zeros(size), np.zeros(size, np.bool_)
+    if not relative:
+        _set_shared(
+            base, occurs, keys, places, shared, shared_values, shared_space, alone, shared_pairs
+        )
+
+    terms = _count_terms(crossed, shared_space)
+    factor, columns = np.ones(terms), np.full((names.size, terms), -1, np.int64)
+    left_out = np.zeros(names.size)
+    _set_terms(
+        *(columns, factor, left_out, keys, places, names, space),
+        *(shared, shared_values, shared_space, alone, crossed),
+    )
+    # Which columns an action's own features and their pairs may have.
     for u in range(names.size):
-        for t in range(1 + terms):
+        for t in range(terms):
             if columns[u, t] >= 0 and not everywhere[u]:
                 occurs[columns[u, t]] = True
     for p in range(len(own_pairs)):
@@ -254,6 +326,8 @@ def design(  # noqa: C901, PLR0912, PLR0915 - one pass over the features of a de
                     column = _column(keys, places, _pair(names[codes[k, i]], names[codes[k, j]]))
                     if column >= 0:
                         occurs[column] = True
+
+    # Where each column that may occur stands in the matrix.
     place, kept = np.empty(size, np.int64), 0
     for column in range(size):
         if dense or occurs[column]:
@@ -263,33 +337,37 @@ def design(  # noqa: C901, PLR0912, PLR0915 - one pass over the features of a de
     for column in range(size):
         if dense or occurs[column]:
             chosen[place[column]] = column
+
     x, unmet = np.empty((len(values), kept)), np.zeros(len(values))
     for k in range(len(values)):
         row = k if len(codes) > 1 else 0
         for n in range(kept):
             x[k, n] = base[chosen[n]]
+
         for j in range(values.shape[1]):
             value, u = np.float64(values[k, j]), codes[row, j]
             if value == 0.0 or everywhere[u]:
                 continue
-            for t in range(1 + terms):
+            for t in range(terms):
                 if columns[u, t] >= 0:
                     x[k, place[columns[u, t]]] += value * factor[t]
             unmet[k] += value * value * left_out[u]
+
         for p in range(len(own_pairs)):
             one, other = own_pairs[p, 0] - spaces, own_pairs[p, 1] - spaces
             for i in range(spans[one], spans[one + 1]):
                 for j in range(spans[other], spans[other + 1]):
-                    value = np.float64(values[k, i]) * np.float64(values[k, j])
+                    # A pair that all actions have alike tells none from another either.
                     if everywhere[codes[row, i]] and everywhere[codes[row, j]]:
                         continue
-                    column = _column(
-                        keys, places, _pair(names[codes[row, i]], names[codes[row, j]])
-                    )
+                    value = np.float64(values[k, i]) * np.float64(values[k, j])
+                    hashed = _pair(names[codes[row, i]], names[codes[row, j]])
+                    column = _column(keys, places, hashed)
                     if column >= 0:
                         x[k, place[column]] += value
                     else:
                         unmet[k] += value * value
+
     if not room:
         unmet[:] = 0.0
     return chosen, x, unmet
@@ -317,15 +395,30 @@ def columns_of_rows(  # noqa: C901, PLR0912 - one pass over the features of many
     pairs: Int32,
     learn: Bools,
 ) -> tuple[int, Int64, Int64, Float64, Int64]:
-    """Columns and values of rows.
+    """Return the columns and values of rows; where ``learn``, a feature first met gets a column.
 
-    Where ``learn``, a feature first met gets a column, up to the limit.
+    Args:
+        keys: the table of columns, which grows.
+        places: the same.
+        hashes: uint32[limit], the hash of each column, which grows.
+        size: how many columns there are.
+        limit: the most there will be.
+        first: int64[R + 1]; row r has the segments ``first[r]`` to ``first[r + 1]``.
+        space: the number of each segment's namespace.
+        start: where each segment's features start in ``names`` and ``values``.
+        names: the hash of each feature.
+        values: the value of each feature.
+        alone: by namespace, whether its features have columns of their own.
+        pairs: int32[P, 3], which namespaces are crossed.
+        learn: by row, whether what it brings may get columns.
 
-    Row r has the segments ``first[r]`` to ``first[r + 1]``; a segment holds features of one
-    namespace, from ``start[s]`` to ``start[s + 1]``. Returns the number of columns now, where each
-    row starts, the columns and values, and how many features of each row have no column.
+    Returns:
+        The number of columns now; where each row starts, int64[R + 1], in the columns and values
+        that follow; and for each row how many of its features have no column.
     """
     count = learn.size
+
+    # At most so many: the intercept of each row, its features and their pairs.
     begins, cells = np.zeros(count + 1, np.int64), 0
     for r in range(count):
         cells += 1 + start[first[r + 1]] - start[first[r]]
@@ -334,11 +427,13 @@ def columns_of_rows(  # noqa: C901, PLR0912 - one pass over the features of many
                 for e in range(first[r], first[r + 1]):
                     if space[s] == pairs[p, 0] and space[e] == pairs[p, 1]:
                         cells += (start[s + 1] - start[s]) * (start[e + 1] - start[e])
-    columns, found, at = np.empty(cells, np.int64), np.empty(cells), 0
+    columns, filled, at = np.empty(cells, np.int64), np.empty(cells), 0
     without = np.zeros(count, np.int64)
+
     for r in range(count):
-        columns[at], found[at] = 0, 1.0
+        columns[at], filled[at] = 0, 1.0
         at += 1
+
         for p in range(-1, len(pairs)):  # the features themselves, then the pairs
             for s in range(first[r], first[r + 1]):
                 for e in range(first[r], first[r + 1]):
@@ -346,6 +441,7 @@ def columns_of_rows(  # noqa: C901, PLR0912 - one pass over the features of many
                         continue
                     if p >= 0 and (space[s] != pairs[p, 0] or space[e] != pairs[p, 1]):
                         continue
+
                     for i in range(start[s], start[s + 1]):
                         for j in range(
                             start[e] if p >= 0 else i, start[e + 1] if p >= 0 else i + 1
@@ -355,31 +451,31 @@ def columns_of_rows(  # noqa: C901, PLR0912 - one pass over the features of many
                                 value *= np.float64(values[j])
                             if value == 0.0:
                                 continue
+
                             hashed = _pair(names[i], names[j]) if p >= 0 else names[i]
                             place = _find(keys, places, hashed)
                             if places[place] < 0 and learn[r] and size < limit:
                                 keys[place], places[place], hashes[size] = hashed, size, hashed
                                 size += 1
+
                             if places[place] >= 0:
-                                columns[at], found[at] = places[place], value
+                                columns[at], filled[at] = places[place], value
                                 at += 1
                             else:
                                 without[r] += 1
         begins[r + 1] = at
-    return size, begins, columns[:at], found[:at], without
+    return size, begins, columns[:at], filled[:at], without
 
 
 @inlined
 def _add_squares(a: Any, x: Any, held: Any, size: Any) -> None:
-    """Add x x' of each of the rows that ``x`` holds to ``a``, in their order, and put zeros in their place.
-
-    If it is full, an element of ``a`` is read and written once for all of them.
-    """
+    """Add x x' of each row that ``x`` holds to ``a``, in their order, and put zeros in their place."""
     for i in range(size):
-        if held == TOGETHER:
+        # Of a full batch an element of ``a`` is read and written once for all rows.
+        if held == SQUARES_BATCH:
             for j in range(size):
                 sum_ij = a[i, j]
-                for r in range(TOGETHER):
+                for r in range(SQUARES_BATCH):
                     sum_ij += x[r, i] * x[r, j]
                 a[i, j] = sum_ij
         else:
@@ -400,7 +496,7 @@ def _add_squares(a: Any, x: Any, held: Any, size: Any) -> None:
     ),
     *(i8s, i8s, f8s, i8s, f8s, truths),
 )
-def add_rows(  # noqa: C901 - zeros added or left out
+def add_learned_rows(  # noqa: C901 - zeros added or left out
     a: Float64,
     b: Float64,
     cross: Float64,
@@ -416,13 +512,28 @@ def add_rows(  # noqa: C901 - zeros added or left out
 ) -> None:
     """Add x x' to ``a``, r x to ``b``, and x, 1 and r to the action's own sums, row by row.
 
-    Of a correction r x and r.
+    Of a correction, where ``learn`` is false, only r x and r are added. Sums grow element by element
+    in the order of the rows, so where a batch ends changes no bit of any sum.
 
-    Element by element in the order of the rows, so where a batch ends changes no bit of any sum.
+    Args:
+        a: float64[d, d], the sum of x x' over all rows.
+        b: float64[d], the sum of r x.
+        cross: float64[N, d], the sum of x of each action.
+        count: float64[N], the rows of each action.
+        total: float64[N], the sum of r of each action.
+        size: how many of the d columns there are.
+        begins: where each row starts, as ``columns_of_rows`` returns it, as are the next two.
+        columns: the column of each value.
+        values: the features.
+        action: the number of each row's action.
+        reward: the reward of each row, or by how much it is corrected.
+        learn: by row, whether it is new.
     """
-    x, held = np.zeros((TOGETHER, size)), 0
+    x, held = np.zeros((SQUARES_BATCH, size)), 0
     occurs, met_in = np.empty(size, np.int64), np.full(size, -1, np.int64)
+
     for r in range(learn.size):
+        # The row, dense, and which columns occur in it; a feature may stand in it twice.
         row, several = x[held], 0
         for at in range(begins[r], begins[r + 1]):
             column = columns[at]
@@ -431,6 +542,7 @@ def add_rows(  # noqa: C901 - zeros added or left out
                 occurs[several] = column
                 several += 1
             row[column] += values[at]
+
         total[action[r]] += reward[r]
         for n in range(several):
             b[occurs[n]] += reward[r] * row[occurs[n]]
@@ -438,17 +550,20 @@ def add_rows(  # noqa: C901 - zeros added or left out
             count[action[r]] += 1.0
             for n in range(several):
                 cross[action[r], occurs[n]] += row[occurs[n]]
-        # adding the zeros, too, is quicker than leaving them out
+
+        # Adding the zeros, too, is quicker than leaving them out, where there are few.
         if learn[r] and (held or 4 * several > size):
             held += 1
-            if held == TOGETHER:
+            if held == SQUARES_BATCH:
                 _add_squares(a, x, held, size)
                 held = 0
             continue
+
         for n in range(several):
             if learn[r]:
                 for m in range(several):
                     a[occurs[n], occurs[m]] += row[occurs[n]] * row[occurs[m]]
         for n in range(several):
             row[occurs[n]] = 0.0
+
     _add_squares(a, x, held, size)

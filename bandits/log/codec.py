@@ -88,7 +88,9 @@ def _demand_known(data: bytes) -> None:
         raise UnknownKindError(said, "kind", kind=kind)
 
 
-def read(entry_id: str, data: bytes, on_undecodable: Callable[[str, CodecError], None]) -> LogEntry:
+def read_entry(
+    entry_id: str, data: bytes, on_undecodable: Callable[[str, CodecError], None]
+) -> LogEntry:
     """An entry of the log. ``on_undecodable`` is told of one that does not decode.
 
     It says nothing but that time has passed, and reads as a tick; if it is of a kind that this

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from bandits.errors import SnapshotError
 from bandits.features.columns import INTERCEPT, FeatureIndex
 from bandits.features.namespaces import ITEM
-from bandits.kernels.features import add_rows
+from bandits.kernels.features import add_learned_rows
 from bandits.log.codec import MALFORMED
 from bandits.ridge.config import KIND, RidgeConfig
 from bandits.types import ChosenRow, Float64, Interaction, Learner, Row, Snapshot
@@ -106,7 +106,7 @@ class RidgeLearner(Learner):
         features, rows, rewards, learns = zip(*part, strict=True)
         begins, columns, values = self._index.rows(features, learns)
         self._grow()
-        add_rows(
+        add_learned_rows(
             self._a,
             self._b,
             self._cross,

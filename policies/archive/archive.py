@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from bandits.errors import ArchiveError, CodecError
-from bandits.log.codec import decode, digest, read
+from bandits.log.codec import decode, digest, read_entry
 from bandits.log.positions import START, has_reached, is_after, log_order
 from bandits.log.records import BuildRecord, LogEntry
 from policies.archive.range_file import (
@@ -225,7 +225,7 @@ class ArchiveReader:
     ) -> Iterator[LogEntry]:
         """The same, decoded as in the live log: see ``codec.read``."""
         for entry_id, data in self.raw(after, through):
-            yield read(entry_id, data, on_undecodable)
+            yield read_entry(entry_id, data, on_undecodable)
 
     def has_blob(self, name: str) -> bool:
         """Whether there is a blob of a digest."""

@@ -10,7 +10,7 @@ from typing import Any
 from redis import exceptions as errors
 
 from bandits.errors import CodecError, EventConflictError, LogUnavailableError, MissingBlobError
-from bandits.log.codec import decode, digest, encode, read
+from bandits.log.codec import decode, digest, encode, read_entry
 from bandits.log.positions import log_order
 from bandits.log.records import DecisionRecord, LogEntry, LogRecord
 from serve_app.store.clients import AsyncRedis, Redis, look_again_if, now_ms, wire
@@ -337,7 +337,7 @@ class LogReader:
             after = entries[-1].id
 
     def _entry(self, entry_id: bytes, fields: dict[bytes, bytes]) -> LogEntry:
-        return read(entry_id.decode(), fields.get(FIELD, b""), self._count)
+        return read_entry(entry_id.decode(), fields.get(FIELD, b""), self._count)
 
     def _count(self, _entry_id: str, _error: CodecError) -> None:
         """Count an entry that does not decode: nobody who wrote it was a service of this build."""

@@ -13,7 +13,7 @@ from support.strategies import decisions, rewards, small_records
 
 from bandits.errors import CodecError, NewerBuildError, UnknownKindError
 from bandits.exploration import LinTs
-from bandits.log.codec import KINDS, VERSION, decode, digest, encode, read
+from bandits.log.codec import KINDS, VERSION, decode, digest, encode, read_entry
 from bandits.log.positions import START
 from bandits.log.records import (
     BuildRecord,
@@ -59,7 +59,9 @@ def test_a_kind_or_a_format_that_only_a_later_build_knows_is_told_from_what_is_n
         decode(future(tag, *fields, version=version))
     assert caught.value.kind == tag
     told: list[str] = []
-    entry = read("5-0", future(tag, *fields, version=version), lambda name, _: told.append(name))
+    entry = read_entry(
+        "5-0", future(tag, *fields, version=version), lambda name, _: told.append(name)
+    )
     assert entry == LogEntry("5-0", UnknownRecord(tag))
     assert told == ["5-0"]
     assert kind_of(entry.record) == tag
@@ -84,7 +86,7 @@ def test_what_is_no_record_at_all_still_reads_as_a_tick(data):
     with pytest.raises(CodecError) as caught:
         decode(data)
     assert not isinstance(caught.value, UnknownKindError)
-    assert read("5-0", data, lambda *_: None) == LogEntry("5-0", TickRecord())
+    assert read_entry("5-0", data, lambda *_: None) == LogEntry("5-0", TickRecord())
 
 
 def begun(*, fold: str | None) -> tuple[FakeLog, Fold]:
