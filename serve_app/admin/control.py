@@ -163,6 +163,7 @@ def changes_between(stored: StoredPolicy, before: Published, after: Published) -
     if before.catalogue != after.catalogue:
         lines.append("another catalogue")
 
+    # A build changes when libraries or the machine do: the same log then gives other last digits.
     build = [
         f"{key} {before.build.get(key)} -> {value}"
         for key, value in after.build.items()

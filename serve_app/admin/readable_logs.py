@@ -225,6 +225,8 @@ def position_since(since: str | None, end: str) -> str:
         raise DataUnavailableError(
             f"--since {since!r} is no entry id, span (90s, 30m, 24h, 7d) or time", "since"
         ) from error
+
+    # A time without a zone is UTC, as the times that doctor and snapshots print.
     moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     return position_at(round(1000 * moment.timestamp()))
 

@@ -16,6 +16,7 @@ from serve_app.cli.options import (
     command_group,
     policy_name_of,
 )
+from serve_app.cli.terminal import messages
 
 if TYPE_CHECKING:
     from serve_app.admin.archives import ArchiveSummary
@@ -41,7 +42,8 @@ def show_archive(
 
     name = policy_name_of(policy, context)
     root = Settings.with_options(archive=archive, data_dir=data_dir).archive_root()
-    summary = archive_summary(root, name)
+    with messages.status("reading the archive"):
+        summary = archive_summary(root, name)
 
     if as_json:
         typer.echo(json.dumps(msgspec.to_builtins(summary)))

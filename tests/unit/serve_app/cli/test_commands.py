@@ -1,6 +1,7 @@
 """The command line as a whole: it prints what was meant, an error is one line, a thing has one name."""
 
 import ast
+import dataclasses
 import inspect
 import json
 import re
@@ -21,6 +22,7 @@ from serve_app.cli import main as cli
 from serve_app.cli import terminal
 from serve_app.cli.demo.board import one_row_table
 from serve_app.cli.doctor.command import findings_table
+from serve_app.cli.replay.command import ReplayOptions
 from simulator.doctor.checks.findings import DoctorReport, Finding
 
 ROOT = Path(cli.__file__).resolve().parents[2]
@@ -133,6 +135,19 @@ def test_the_help_of_a_command_imports_nothing_heavy():
     imported = modules_after("from serve_app.cli import main; list(main.LoadedOnDemand().values())")
     assert not imported.intersection(HEAVY)
     assert imported.issuperset(f"serve_app.cli.{name}" for name in cli.COMMANDS)
+
+
+def test_the_fields_of_one_class_are_the_options_of_replay():
+    """Each is declared once: its type, default and help reach Typer from there."""
+    params = {param.name: param for param in COMMANDS["banditloop", "replay"].params}
+    fields = dataclasses.fields(ReplayOptions)
+    assert list(params) == [field.name for field in fields]
+    assert all(
+        params[field.name].default == field.default
+        for field in fields
+        if field.default is not dataclasses.MISSING
+    )
+    assert params["log"].required
 
 
 def test_every_command_is_described_in_the_list(monkeypatch, capsys):
