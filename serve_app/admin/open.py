@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from policies.archive.archive import ArchiveReader, archive_folder
-from serve_app.admin.stored_policy import StoredPolicy, the_policy
+from serve_app.admin.stored_policy import StoredPolicy, chosen_policy
 from serve_app.host.embedded import any_redis
 from serve_app.settings import Settings
 from serve_app.store.clients import REDIS_ERRORS, blocking_client
@@ -38,7 +38,7 @@ def opened(
         # A Redis that goes away in the middle of it is no bug either.
         try:
             with contextlib.closing(blocking_client(url)) as client:
-                name, root = the_policy(client, policy), settings.archive_root()
+                name, root = chosen_policy(client, policy), settings.archive_root()
                 check_fold(client, Keys(name))
                 folder = archive_folder(name, 0, partition_count(client, name))
                 yield (

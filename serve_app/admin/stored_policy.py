@@ -35,13 +35,13 @@ return entry
 """
 
 
-def policies(client: Redis) -> list[str]:
+def policy_names(client: Redis) -> list[str]:
     """Return the names of the policies that have a log here."""
     names: Any = client.scan_iter(match="bl:{*.0}:log", count=1000)
     return sorted(name.decode().removeprefix("bl:{").removesuffix(".0}:log") for name in names)
 
 
-def the_policy(client: Redis, name: str | None) -> str:
+def chosen_policy(client: Redis, name: str | None) -> str:
     """Return the name of the policy that is meant.
 
     Args:
@@ -51,7 +51,7 @@ def the_policy(client: Redis, name: str | None) -> str:
     Raises:
         UnknownPolicyError: there is none, or there are several and none was named.
     """
-    known = policies(client)
+    known = policy_names(client)
     if name is None and len(known) == 1:
         return known[0]
 

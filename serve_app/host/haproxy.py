@@ -124,7 +124,7 @@ def end_with_parent() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def main(arguments: list[str]) -> None:
+def start_tightened(arguments: list[str]) -> None:
     """Tighten the configuration in place, then become HAProxy."""
     binary, host, *rest = arguments
     path = Path(rest[rest.index("-f") + 1]) if "-f" in rest else None
@@ -140,8 +140,8 @@ def main(arguments: list[str]) -> None:
 
 def on_cluster_node() -> None:
     """Run the command ``banditloop-haproxy``: Ray runs it as HAProxy on each node of a cluster."""
-    main([bundled(), os.environ.get("BANDITLOOP_HOST", EVERYWHERE), *sys.argv[1:]])
+    start_tightened([bundled(), os.environ.get("BANDITLOOP_HOST", EVERYWHERE), *sys.argv[1:]])
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    start_tightened(sys.argv[1:])

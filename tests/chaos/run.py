@@ -1,4 +1,4 @@
-"""Kills parts of a running service at random moments, under traffic, and then asks for everything it was promised.
+"""Kills parts of a running service under traffic, then asks for everything it was promised.
 
     python tests/chaos/run.py --rounds 100 --seed 0
 

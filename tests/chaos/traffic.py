@@ -42,7 +42,7 @@ class Traffic:
         self._thread.start()
 
     def stop(self) -> None:
-        """Send no more, and wait for what is on its way: what is promised after the log was read would look lost."""
+        """Send no more, and wait for what is on its way: promised later, it would look lost."""
         self._stop.set()
         self._thread.join(60)
         if self._thread.is_alive():

@@ -38,7 +38,7 @@ PAUSE_S = 3.0
 
 
 class Victims:
-    """The parts of the service whose command has the process id ``root``, on the data folder ``folder``."""
+    """The parts of the service that process ``root`` runs on the data folder ``folder``."""
 
     def __init__(self, root: int, folder: Path, keys: Keys) -> None:
         self._root = root

@@ -1,4 +1,4 @@
-"""Redis slow, down, full, demoted, loading or killed: rank answers in bounded time, no acknowledged event is lost."""
+"""Redis slow, down, full, demoted or loading: rank answers in time, no acknowledged event is lost."""
 
 import asyncio
 import contextlib
@@ -60,7 +60,7 @@ async def caller(server, tmp_path):
 
 
 def refused(answers: list[Answer]) -> None:
-    """Rank answered from its snapshot, rewards were sent away, and nobody waited longer than the timeout."""
+    """Rank answered from its snapshot, rewards were refused, nobody waited past the timeout."""
     assert answers
     for answer in answers:
         assert answer.seconds <= TIMEOUT_S + SLACK_S
@@ -191,7 +191,7 @@ async def follows(new: redis.Redis, old: redis.Redis) -> None:
 async def test_failing_over_to_another_server_behind_the_same_address(
     server, second, tmp_path, confirm_replicas
 ):
-    """The old primary lives on as a replica and keeps its connections: only new ones lead to the new primary.
+    """The old primary lives on as a replica and keeps its connections; new ones find the new primary.
 
     With ``confirm_replicas`` the new one needs a replica before it acknowledges anything: the old
     one.
@@ -402,7 +402,7 @@ async def test_a_replica_that_starts_without_redis_becomes_ready_when_it_comes(s
         assert (await caller.rank()).response.json()["snapshot_id"] == first
 
 
-async def test_a_replica_has_started_when_it_can_answer_and_waits_for_a_policy_without_snapshots_no_longer_than_that(
+async def test_a_replica_has_started_when_it_can_answer_and_waits_no_longer_for_a_first_snapshot(
     server, tmp_path, monkeypatch
 ):
     """Until then Serve keeps the replica that it is to replace, and sends this one nothing."""

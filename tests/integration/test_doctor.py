@@ -1,4 +1,4 @@
-"""``banditloop doctor`` against a real server that holds a log the service's own parts have written."""
+"""``banditloop doctor`` on a real server, with a log that the service's own parts have written."""
 
 import asyncio
 import threading
@@ -84,7 +84,7 @@ def end_of_log(connection: redis.Redis) -> str:
 
 @pytest.fixture
 def served(client, server_url, tmp_path) -> list[str]:
-    """Arguments for the doctor: a log that a learner and a replica have written, and where its salt is."""
+    """Arguments for the doctor: a log that learner and replica have written, and its salt."""
     LogReader(client, KEYS).put_blob(Catalogue().digest, Catalogue().encoded)
     connection, stop = redis.Redis.from_url(server_url), threading.Event()
     loop = learner_of_log(connection, SPEC, salt=SALT, publish_interval_s=0.02)
@@ -170,7 +170,7 @@ def busy(url: str, spec: PolicySpec = SPEC) -> Iterator[None]:
 def test_a_live_policy_is_not_accused_of_moving_on_and_one_that_lost_a_blob_is(
     client, server_url, tmp_path, monkeypatch
 ):
-    """Whatever is read first is old when the last is read: more than the kept snapshots are published in between."""
+    """What is read first is old when the last is read: all kept snapshots are replaced meanwhile."""
     (tmp_path / "salt").write_bytes(SALT)
     arguments = ["home", "--redis-url", server_url, "--data-dir", str(tmp_path)]
     monkeypatch.setattr(learner, "PACE_S", 0.0)

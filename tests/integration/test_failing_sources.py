@@ -1,4 +1,4 @@
-"""A remote source that fails, through the whole of a replica: its reason is in the log, in /metrics and in the API."""
+"""A remote source that fails: its reason is in a replica's log, in /metrics and in the API."""
 
 import asyncio
 from contextlib import asynccontextmanager

@@ -1,4 +1,4 @@
-"""The learner on a real server: resuming, leading, being fenced off, pins, rollbacks and verification."""
+"""The learner on a real server: resuming, leading, fencing, pins, rollbacks and verification."""
 
 import json
 import threading

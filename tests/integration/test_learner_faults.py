@@ -1,4 +1,4 @@
-"""Every call of Redis that a learner makes fails once, before or after its effect: the end is the same."""
+"""Every call of Redis fails once, before or after its effect: the learner ends where it would."""
 
 import pytest
 from support.faults import FaultyRedis
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("hurried_learner")
 def test_whichever_call_fails_before_or_after_its_effect_the_end_is_the_same(
     client, server_url, name, request
 ):
-    """Every call that learner and lease make, once each way: nothing lost, nothing learned twice, replay identical.
+    """Every call fails once each way: nothing is lost or learned twice, the replay is identical.
 
     On the second kind of server every fifth, with one kind of learner: the commands are the same.
     """

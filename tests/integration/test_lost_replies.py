@@ -1,4 +1,4 @@
-"""A command is carried out and its reply is lost: nothing is done twice, and nothing is left behind."""
+"""A command is carried out and its reply is lost: nothing is done twice, or left behind."""
 
 import ast
 import itertools

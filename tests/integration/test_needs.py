@@ -1,4 +1,4 @@
-"""What a service needs and has not: said in one line with the address and what to do, before Ray or Valkey start."""
+"""What a service needs and has not is said in one line, before Ray or Valkey start."""
 
 import contextlib
 import http.server
@@ -262,11 +262,14 @@ def test_a_salt_that_is_none(tmp_path):
     assert "BANDITLOOP_SALT" in refused(data_dir=tmp_path / "folder")
 
 
+UNREACHABLE = "endpoint_override=127.0.0.1:1&scheme=http&region=x"
+
+
 @pytest.mark.parametrize(
     "archive",
     [
-        "s3://bucket/logs?endpoint_override=127.0.0.1:1&scheme=http&region=x&allow_bucket_creation=false",
-        f"s3://key:{SECRET}@bucket/logs?endpoint_override=127.0.0.1:1&scheme=http&region=x",
+        f"s3://bucket/logs?{UNREACHABLE}&allow_bucket_creation=false",
+        f"s3://key:{SECRET}@bucket/logs?{UNREACHABLE}",
         "nonsense://bucket/logs",
     ],
 )
@@ -285,7 +288,8 @@ def test_a_web_server_is_no_object_store(valkey_url):
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Refuses) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        where = f"s3://k:{SECRET}@bucket/logs?endpoint_override=127.0.0.1:{server.server_port}&scheme=http&region=x"
+        at = f"127.0.0.1:{server.server_port}"
+        where = f"s3://k:{SECRET}@bucket/logs?endpoint_override={at}&scheme=http&region=x"
         said = refused(archive=where, redis_url=valkey_url, within_s=11)
         server.shutdown()
     assert "s3://bucket/logs" in said

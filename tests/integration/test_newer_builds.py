@@ -1,4 +1,4 @@
-"""A log that a newer build has written, met by this one: it says so in one line, and changes nothing."""
+"""A log that a newer build has written: this one says so in one line, and changes nothing."""
 
 import msgspec
 import pytest
@@ -150,7 +150,7 @@ def test_a_learner_that_meets_a_newer_build_leaves_everything_as_it_is(client, c
 async def test_a_replica_passes_over_a_snapshot_of_a_newer_build_and_serves_the_one_it_has(
     client, async_client
 ):
-    """Its rule for PMFs is not known, or fields have been added to it: either way rank goes on answering."""
+    """Its rule for PMFs is unknown, or it has fields more: either way rank goes on answering."""
     loop = make(client)
     settle(loop)
     writer = LogWriter(async_client)
@@ -191,7 +191,7 @@ def test_a_data_directory_in_a_later_format_is_left_alone(tmp_path, said):
 
 
 def test_a_build_that_knows_of_no_versions_finds_a_policy_without_partitions_and_refuses_it(client):
-    """What 1c51045 does before it starts: the inputs of the merge under ``record`` are the partitions there are."""
+    """What 1c51045 does before it starts: it counts the inputs of the merge under ``record``."""
     settle(make(client))
     raw = client.hget(KEYS.merge, "record")
     assert msgspec.msgpack.decode(raw, type=MergeRecord).inputs == []

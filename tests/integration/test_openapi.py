@@ -1,4 +1,4 @@
-"""What the OpenAPI document promises, asked by schemathesis of a replica with API keys, a real Valkey and a learner."""
+"""What the OpenAPI document promises, asked of a replica with keys, a Valkey and a learner."""
 
 import asyncio
 import json
@@ -43,7 +43,7 @@ KEY = {"Authorization": f"Bearer bl_tester_{SECRET}"}
 
 
 def document() -> dict:
-    """The document, as it holds for the one policy there is: home, which has no sources of its own."""
+    """The document, as it holds for the one policy there is: home, which has no sources."""
     out = json.loads(openapi_document(ROUTES, "test"))
     for path in out["paths"].values():
         for operation in path.values():
@@ -64,7 +64,7 @@ EXAMPLES = MANY // 5
 
 
 class Service:
-    """A replica as an ASGI application: it comes and goes with the lifespan, on whatever event loop that is."""
+    """A replica as an ASGI application: it lives for the lifespan, on whatever event loop."""
 
     settings: Settings
 

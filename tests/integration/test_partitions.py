@@ -219,7 +219,7 @@ def test_a_leader_that_was_paused_decides_no_merge(client, server_url):
 
 
 def test_a_merge_that_nobody_heard_of_is_not_decided_again(client):
-    """Two different merges of one number: the first in the log is the one that the pointer names."""
+    """Two different merges of one number: the first in the log is the one that counts."""
     loops = make_all(client)
     settle(loops, client)
     known, first = merges(client, 0)[-1], loops[0]

@@ -1,4 +1,4 @@
-"""The loop over a real server: snapshots are published and followed, and the learner is the replay of its log."""
+"""The loop over a real server: snapshots are published and followed, replays are identical."""
 
 import asyncio
 import threading

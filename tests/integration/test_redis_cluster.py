@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.usefixtures("hurried_learner"), pytest.mark.timeout(12
 
 
 def test_a_primary_dies_and_its_replica_goes_on_for_replicas_and_learners(tmp_path):
-    """What had been written is there, what is written afterwards is learned, and the logs give what is served."""
+    """Nothing written is lost, what follows is learned, and the logs give what is served."""
     with cluster(binary_of("valkey"), tmp_path) as servers:
         client = blocking_client(servers.url)
         loops = make_all(client)
@@ -55,7 +55,7 @@ def test_a_primary_dies_and_its_replica_goes_on_for_replicas_and_learners(tmp_pa
 
 
 def _replicated(server) -> None:
-    """What was written has reached the replica: what a failover would lose otherwise is the cluster's to say."""
+    """What was written has reached the replica: otherwise a failover would lose it."""
     with server.client() as client:
         assert client.wait(1, 5000) == 1
 

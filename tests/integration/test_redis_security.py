@@ -1,4 +1,4 @@
-"""Redis with users and TLS: the service works with its own rights, a producer has one, and no password is ever said."""
+"""Redis with users and TLS: each has the rights it needs, and no password is ever said."""
 
 import asyncio
 import io
@@ -102,7 +102,7 @@ def as_user(port: int, name: str) -> redis.Redis:
 
 
 async def the_whole_loop(url: str) -> None:
-    """Rank, reward, learn, publish, follow, replace the catalogue, measure: over clients made as the service's are."""
+    """Do all that the service does with Redis, over clients made as the service's are."""
     url = str(Settings(redis_url=url, data_dir="/nonexistent").redis_url)
     client = redis.asyncio.Redis.from_url(url)
     blocking = redis.Redis.from_url(url)
@@ -296,7 +296,7 @@ SAID = "sikkrit-9f2"
 
 @pytest.fixture
 def logs(monkeypatch) -> Iterator[io.StringIO]:
-    """Everything this project's loggers and redis-py's write, as lines of the service's own, with tracebacks."""
+    """Everything that this project's loggers and redis-py's write, with tracebacks."""
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
     handler.setFormatter(_JsonFormatter())

@@ -1,4 +1,4 @@
-"""An entry that cannot be applied: learning stands still there, says so everywhere, and goes on when it can."""
+"""An entry that cannot be applied: learning stands still, says so, and goes on when it can."""
 
 import statistics
 import threading
@@ -59,7 +59,7 @@ def explored(name: str):
 def test_a_change_of_a_vw_policys_exploration_and_back_goes_on_from_the_model(
     client, first, second, checkpoint
 ):
-    """As a build did that died at the spec's entry: its log, with or without a checkpoint, is learned on."""
+    """A build died at the spec's entry: its log, with or without a checkpoint, is learned on."""
     learned = 0
     for part, name in enumerate((first, second, first)):
         loop = make(client, explored(name))
@@ -79,7 +79,7 @@ def test_a_change_of_a_vw_policys_exploration_and_back_goes_on_from_the_model(
 @pytest.mark.parametrize(("first", "second"), [("epsilon", "vw"), ("vw", "softmax")])
 @pytest.mark.parametrize("learned_before", [0, 12])
 def test_of_several_partitions_as_well(client, first, second, learned_before):
-    """Also where some have learned under the first spec and others have not, and their models are merged."""
+    """Also where only some have learned under the first spec, and their models are merged."""
     specs = {
         name: msgspec.structs.replace(explored(name), partitions=3, learner=VwConfig())
         for name in EXPLORATIONS
@@ -244,7 +244,7 @@ def test_while_one_partition_stands_still_the_others_learn_on_and_are_merged(cli
 def test_a_learner_that_stands_still_stays_and_tries_ever_more_seldom(
     client, server_url, monkeypatch
 ):
-    """Not 28 processes a minute: one thread, which lives, and pauses that double up to the longest."""
+    """Not 28 processes a minute: one thread that lives, and pauses that double up to a limit."""
     pauses = []
     original = standstill.Standstill.record_failure
 

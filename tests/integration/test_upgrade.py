@@ -1,4 +1,4 @@
-"""The data directory of an earlier build, opened by this one: it serves, goes on learning, and can be trusted."""
+"""An earlier build's data directory, opened by this one: it serves, learns on, and is trusted."""
 
 import asyncio
 import threading

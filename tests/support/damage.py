@@ -1,4 +1,4 @@
-"""Ways to damage bytes: what a disk, a wire, a bug or somebody else's program might make of a valid encoding."""
+"""Ways to damage bytes: what a disk, a wire or a bug might make of a valid encoding."""
 
 import math
 import random
@@ -98,7 +98,7 @@ BLOWS: tuple[Callable[[bytes, random.Random], bytes], ...] = (
 
 
 def rewritten(trees: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    """A tree of lists and maps, well formed but with some of its parts swapped, dropped or replaced by junk."""
+    """A well formed tree with some of its parts swapped, dropped or replaced by junk."""
     return st.builds(_rewrite, trees, st.integers(0, 2**32), st.integers(1, 3))
 
 
@@ -110,7 +110,7 @@ def _rewrite(tree: Any, seed: int, changes: int) -> Any:
 
 
 def _change(tree: Any, chance: random.Random) -> Any:
-    """A changed copy: descends to a random part, and does something to it, mostly without changing its type."""
+    """A copy with a random part changed, mostly without changing the part's type."""
     parts = (
         list(tree.items())
         if isinstance(tree, dict)
@@ -161,7 +161,7 @@ def _replace(leaf: Any, chance: random.Random) -> Any:
 
 
 def _numbers(data: bytes, chance: random.Random) -> bytes:
-    """Bytes as an array of floats, with two of them swapped, made wrong, or off by opposite amounts."""
+    """Bytes as an array of floats, two of which are swapped, wrong, or off by opposite amounts."""
     kind = np.dtype(chance.choice(("<f8", "<f8", "<f4")))
     count = len(data) // kind.itemsize
     if count == 0:

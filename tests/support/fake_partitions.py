@@ -1,4 +1,4 @@
-"""Partitions of a policy in memory: their logs, their folds, and merges at whatever moment a test chooses."""
+"""Partitions of a policy in memory: their logs, their folds, and merges when a test says so."""
 
 from collections.abc import Iterable
 

@@ -1,4 +1,4 @@
-"""Stand-ins that behave: a log with a settable clock, a source that can fail, a service without Redis."""
+"""Stand-ins that behave: a log with a clock, a source that can fail, a service without Redis."""
 
 import copy
 from collections.abc import Callable, Iterable, Mapping

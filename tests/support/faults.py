@@ -1,4 +1,4 @@
-"""Faults at a chosen moment: real clients and folders whose n-th call kills, waits or loses its connection."""
+"""Faults at a chosen moment: the n-th call of a real client or folder kills, waits or fails."""
 
 from collections.abc import Callable
 from functools import partial

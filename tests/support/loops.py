@@ -1,4 +1,4 @@
-"""Learners driven step by step in the tests: their specs, their logs, and what verification says of them."""
+"""Learners driven step by step: their specs, their logs, and what verification says of them."""
 
 import time
 

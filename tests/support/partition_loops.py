@@ -80,7 +80,7 @@ def step(loop: LearnerLoop) -> None:
 
 
 def settle(loops: Sequence[LearnerLoop], observer: redis.Redis, *, timeout_s: float = 30.0) -> None:
-    """Step them in turn until nothing is left to do: all logs read, all windows closed, all of it merged and served."""
+    """Step them in turn until all is read, closed, merged and served."""
     deadline, rounds = time.monotonic() + timeout_s, 0
     while rounds < 3 or not quiet(loops, observer):
         assert time.monotonic() < deadline, "they never came to rest"

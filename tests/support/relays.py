@@ -1,4 +1,4 @@
-"""An address that leads to a server and loses replies: the command is carried out, and the connection ends."""
+"""An address of a server that loses replies: the command is done, and the connection ends."""
 
 import contextlib
 import socket
@@ -102,7 +102,7 @@ def before_one(server: Server) -> Iterator[Losing]:
 
 @contextlib.contextmanager
 def before_each(cluster: Cluster) -> Iterator[Losing]:
-    """A relay before each node of a cluster: whoever makes a client of its URL meanwhile is led through them."""
+    """A relay before each node of a cluster: new clients of its URL are led through them."""
     with contextlib.ExitStack() as stack:
         relays = [stack.enter_context(Relay(server)) for server in cluster.servers]
         url = relays[0].url.replace("redis://", "redis+cluster://").removesuffix("/0")

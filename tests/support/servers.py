@@ -1,4 +1,4 @@
-"""A real Valkey or Redis that a test may stop, freeze, kill and start again, and a forwarder to fail over with."""
+"""A real Valkey or Redis that a test may stop, freeze, kill and restart, and a forwarder."""
 
 import contextlib
 import shutil

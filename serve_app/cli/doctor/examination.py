@@ -23,7 +23,7 @@ from bandits.log.records import LogEntry
 from policies.archive.archive import ArchiveReader, archive_folder, archive_folders
 from serve_app.admin.archives import archived_policy_name
 from serve_app.admin.readable_logs import ArchivedLog, LiveLog, position_since
-from serve_app.admin.stored_policy import the_policy
+from serve_app.admin.stored_policy import chosen_policy
 from serve_app.cli.terminal import text_column
 from serve_app.host.build import this_build
 from serve_app.host.embedded import any_redis, running_url
@@ -145,7 +145,7 @@ def _examine_redis(
     with ExitStack() as stack:
         url = stack.enter_context(any_redis(settings))
         client = stack.enter_context(closing(blocking_client(url)))
-        name = the_policy(client, policy)
+        name = chosen_policy(client, policy)
         count, root = partition_count(client, name), settings.archive_root()
 
         reports = [

@@ -1,4 +1,4 @@
-"""The files that bring up a cluster: valid by Ray's own checks, and saying the same as the code and each other."""
+"""The files that bring up a cluster: valid for Ray, and in accord with the code and each other."""
 
 import json
 import re
@@ -167,7 +167,7 @@ def known_metrics() -> dict[str, dict[str, str]]:
 
 
 def test_the_alert_rules_ask_for_metrics_that_there_are_with_their_labels():
-    """Each metric of an expression is on a replica's page, with the labels that the rule sums by or names."""
+    """Each metric of an expression is on a replica's page, with the labels that the rule names."""
     known = known_metrics()
     rules = [rule for group in read("deploy/alerts.yaml")["groups"] for rule in group["rules"]]
     assert {"BanditloopLearningStalled", "BanditloopEntriesRefused"} <= {
@@ -179,7 +179,7 @@ def test_the_alert_rules_ask_for_metrics_that_there_are_with_their_labels():
 
 
 def labels_of(expression: str, known: dict[str, dict[str, str]]) -> set[str]:
-    """The labels that an expression sums by or names; its one metric must be known and have them."""
+    """The labels that an expression names; its one metric must be known and have them."""
     [name] = re.findall(r"banditloop_\w+", expression)
     named = set(re.search(r"by \(([^)]*)\)", expression)[1].split(", "))
     named |= set(re.findall(r"[{,]\s*(\w+)=", expression))

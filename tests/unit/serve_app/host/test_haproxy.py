@@ -55,7 +55,10 @@ def binds(config: str) -> list[str]:
     return re.findall(r"^\s*bind (.*)$", config, re.MULTILINE)
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "::", "192.0.2.1"])  # noqa: S104 - what is tested
+HOSTS = ["127.0.0.1", "0.0.0.0", "::", "192.0.2.1"]  # noqa: S104 - what is tested
+
+
+@pytest.mark.parametrize("host", HOSTS)
 def test_only_the_services_own_frontend_is_where_the_settings_say(host):
     config = tighten(RAY, host, "/e")
     assert binds(config) == [
@@ -160,7 +163,8 @@ def test_a_ray_that_was_imported_too_early_is_not_served_on(monkeypatch):
 
 def test_the_real_haproxy_accepts_what_was_tightened(tmp_path):
     config = tmp_path / "haproxy.cfg"
-    config.write_text(tighten(RAY.replace("/tmp/x", str(tmp_path)), "::1", "/e"))  # noqa: S108 - of the sample above
+    sample = RAY.replace("/tmp/x", str(tmp_path))  # noqa: S108
+    config.write_text(tighten(sample, "::1", "/e"))
     checked = subprocess.run(
         [bundled(), "-c", "-f", config], capture_output=True, text=True, check=False
     )
@@ -192,7 +196,7 @@ backend dead
 
 
 class Replica(BaseHTTPRequestHandler):
-    """Turns requests away as Serve does when its queue is full, or as the API does when a key's rate is used up."""
+    """Turns requests away as Serve does with a full queue, or as the API does at a key's rate."""
 
     def do_GET(self) -> None:
         kind, body = (
@@ -212,7 +216,7 @@ class Replica(BaseHTTPRequestHandler):
 
 
 def test_what_is_turned_away_gets_the_apis_json_error(tmp_path):
-    """By the real HAProxy: in front of a replica whose queue is full, of one that is gone, and told of none yet."""
+    """By the real HAProxy: before a replica with a full queue, one that is gone, and none yet."""
     port = free_port()
     config = tmp_path / "haproxy.cfg"
     with ThreadingHTTPServer(("127.0.0.1", 0), Replica) as replica:
@@ -259,7 +263,10 @@ def test_what_is_turned_away_gets_the_apis_json_error(tmp_path):
         assert msgspec.json.decode(each.content, type=ErrorResponse).error.message
 
 
-STARTER = "import subprocess, sys, time; print(subprocess.Popen(sys.argv[1:]).pid, flush=True); time.sleep(60)"
+STARTER = (
+    "import subprocess, sys, time; print(subprocess.Popen(sys.argv[1:]).pid, flush=True);"
+    " time.sleep(60)"
+)
 
 
 def test_it_ends_with_the_process_that_started_it(tmp_path):

@@ -1,4 +1,4 @@
-"""Blobs that a replica or learner loads: whatever the bytes, they load or are refused by an error of this project."""
+"""Blobs that a replica or learner loads: whatever the bytes, they load, or are refused by name."""
 
 import json
 from dataclasses import replace

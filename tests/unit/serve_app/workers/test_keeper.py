@@ -73,7 +73,10 @@ def test_learners_that_start_before_their_keeper_are_those_it_wants(started):
 def named(monkeypatch) -> list[str]:
     """Names of the processes that Ray knows of; a test adds to them."""
     names: list[str] = []
-    listed = lambda **_: [{"name": name, "namespace": actors.NAMESPACE} for name in names]  # noqa: E731
+
+    def listed(**_):
+        return [{"name": name, "namespace": actors.NAMESPACE} for name in names]
+
     monkeypatch.setattr(keeping.ray.util, "list_named_actors", listed)
     return names
 
