@@ -105,5 +105,15 @@ def _pages(nav) -> list[str]:
     return [page for part in parts for page in _pages(part)]
 
 
+def test_the_architecture_names_every_room():
+    rooms = {
+        f"`{path.parent.relative_to(ROOT)}/`"
+        for package in PACKAGES.split("|")
+        for path in (ROOT / package).glob("*/__init__.py")
+    }
+    text = (DOCS / "explanation" / "architecture.md").read_text()
+    assert sorted(room for room in rooms if room not in text) == []
+
+
 def test_the_readme_stays_short():
     assert len((ROOT / "README.md").read_text().split()) <= 600
