@@ -61,7 +61,7 @@ class DecisionRecord(Record, frozen=True, tag="decision"):
         user: the user's keyed pseudonym.
         deferred: whether it is learned only after an activation.
         holdout: whether the spec's holdout policy had to choose.
-        credit: of a mixture, the source that each slot's item is credited to.
+        credit: the sources that a mixture credits the slots' items to.
         unserved: whether the holdout policy had no candidates for some slot, which was then chosen
             uniformly; such a decision is not part of the control.
         failed: by source, why it gave no scores, of those that failed.
