@@ -16,6 +16,7 @@ from bandits.log.records import (
     DecisionRecord,
     LogEntry,
     LogRecord,
+    MergeInput,
     MergeRecord,
     RewardRecord,
     RollbackRecord,
@@ -40,12 +41,12 @@ KINDS = frozenset(str(kind.__struct_config__.tag) for kind in get_args(LogRecord
 
 
 def encode(record: LogRecord) -> bytes:
-    """The bytes of a record."""
+    """Return the bytes of a record."""
     return bytes((VERSION,)) + _encoder.encode(record)
 
 
 def decode(data: bytes) -> LogRecord:
-    """The record in ``data``. Fields that a later build has appended are passed over.
+    """Return the record in ``data``. Fields that a later build has appended are passed over.
 
     Raises:
         UnknownKindError: a well-formed record of another kind or version.
@@ -56,11 +57,14 @@ def decode(data: bytes) -> LogRecord:
         raise CodecError(
             f"a record starts with version byte {VERSION}, not {data[:1]!r}", "version"
         )
+
     try:
         record = _decoder.decode(data[1:])
     except MALFORMED as error:
         _demand_known(data)
         raise CodecError(f"not a record: {error}") from error
+
+    # What a type cannot say: whatever leaves here is valid.
     if isinstance(record, DecisionRecord):
         _check_event_id(record.event_id)
         _check_decision(record)
@@ -77,12 +81,13 @@ def decode(data: bytes) -> LogRecord:
 
 
 def _demand_known(data: bytes) -> None:
-    """Of what does not decode: that it is not a record as a later build would write it."""
+    """Raise UnknownKindError if what does not decode is a record as a later build would write it."""
     try:
-        found = _kind_of.decode(data[1:])
+        fields = _kind_of.decode(data[1:])
     except MALFORMED:
         return
-    kind = found[0] if found and isinstance(found[0], str) else ""
+
+    kind = fields[0] if fields and isinstance(fields[0], str) else ""
     if kind and (data[0] > VERSION or (data[0] == VERSION and kind not in KINDS)):
         said = f"a record of kind {kind[:40]!r} and version {data[0]} is none that this build knows"
         raise UnknownKindError(said, "kind", kind=kind)
@@ -91,10 +96,15 @@ def _demand_known(data: bytes) -> None:
 def read_entry(
     entry_id: str, data: bytes, on_undecodable: Callable[[str, CodecError], None]
 ) -> LogEntry:
-    """An entry of the log. ``on_undecodable`` is told of one that does not decode.
+    """Return an entry of the log.
 
-    It says nothing but that time has passed, and reads as a tick; if it is of a kind that this
-    build does not know, as an UnknownRecord.
+    One that does not decode says nothing but that time has passed, and reads as a tick; one of a
+    kind that this build does not know reads as an UnknownRecord.
+
+    Args:
+        entry_id: its position.
+        data: its bytes.
+        on_undecodable: is told of an entry that does not decode.
     """
     try:
         return LogEntry(entry_id, decode(data))
@@ -107,7 +117,7 @@ def read_entry(
 
 
 def digest(data: bytes) -> str:
-    """The name of a blob: 32 hex digits of BLAKE2b."""
+    """Return the name of a blob: 32 hex digits of BLAKE2b."""
     return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
@@ -116,19 +126,17 @@ def _no_position(position: str) -> CodecError:
 
 
 def _check_merge(record: CutRecord | MergeRecord) -> None:
-    """Numbers count from 1, and what was given was given at a position."""
-    given = (
-        []
-        if isinstance(record, CutRecord)
-        else [each for each in record.inputs if each is not None]
-    )
-    if not all(
-        0 < number < MAX_MERGES for number in (record.number, *(each.number for each in given))
-    ):
+    """Demand that numbers count from 1, and that each input names a position."""
+    inputs: list[MergeInput] = []
+    if isinstance(record, MergeRecord):
+        inputs = [given for given in record.inputs if given is not None]
+
+    numbers = (record.number, *(given.number for given in inputs))
+    if not all(0 < number < MAX_MERGES for number in numbers):
         raise CodecError(f"a merge's number is from 1 on, below {MAX_MERGES}", "number")
-    for each in given:
-        if not POSITION.fullmatch(each.position):
-            raise _no_position(each.position)
+    for given in inputs:
+        if not POSITION.fullmatch(given.position):
+            raise _no_position(given.position)
 
 
 def _check_event_id(event_id: str) -> None:
@@ -151,15 +159,19 @@ def _check_decision(record: DecisionRecord) -> None:
         raise CodecError("actions are distinct, at least one", "action_ids")
     if slots == 0 or min(chosen) < 0 or max(chosen) >= count or len(set(chosen)) != slots:
         raise CodecError("at least one chosen index, distinct, within the actions", "chosen")
+
     if record.features is not None and len(record.features) != count:
         raise CodecError(f"features for {count} actions, not {len(record.features)}", "features")
     for source, data in record.scores.items():
         if len(data) != 4 * count or np.isinf(np.frombuffer(data, "<f4")).any():
             raise CodecError(f"{count} float32 scores, none infinite", f"scores.{source}")
+
+    # A propensity is never repaired: what is not the PMF of a choice that can be is refused.
     _check_pmfs(record.pmf, slots, count, "pmf")
     for slot in range(slots):
         if not record.propensity(slot) > 0.0:
             raise CodecError("a chosen action has a positive propensity", "pmf")
+
     if record.credit is not None:
         _check_credit(record.credit, slots)
     _check_features(record)
@@ -181,15 +193,17 @@ def _check_credit(credit: Credit, slots: int) -> None:
         0 <= index < len(credit.sources) for index in credit.credited
     ):
         raise CodecError("one credited source per slot", "credit.credited")
+
     _check_pmfs(credit.pmf, slots, len(credit.sources), "credit.pmf")
     if not all(pmf[index] > 0.0 for pmf, index in zip(credit.pmfs(), credit.credited, strict=True)):
         raise CodecError("a credited source has a positive propensity", "credit.pmf")
 
 
 def _check_pmfs(data: bytes, rows: int, columns: int, target: str) -> None:
-    """That they are float64[rows, columns], each row a PMF."""
+    """Demand that they are float64[rows, columns], each row a PMF."""
     if len(data) != 8 * rows * columns:
         raise CodecError(f"{rows} x {columns} float64, not {len(data)} bytes", target)
+
     for row in range(rows):
         try:
             check_mass(np.frombuffer(data, "<f8", columns, 8 * columns * row))

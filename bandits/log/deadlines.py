@@ -10,9 +10,9 @@ Deadline = tuple[int, int, str, str]
 class Deadlines:
     """What is to happen when, in order of (time, number).
 
-    Things of one kind and window fall due in the order they are added, as the log's time goes
-    forward: so there is a queue for each, and the next thing is the head of one of a few. A heap of
-    all was a tenth of a fold's time.
+    Deadlines of one kind and window fall due in the order they are added, as the log's time goes
+    forward. So each kind and window has a queue, and the next deadline is the head of one of a few.
+    (A heap of all took a tenth of a fold's time.)
     """
 
     def __init__(self) -> None:
@@ -22,7 +22,12 @@ class Deadlines:
         return sum(map(len, self._queues.values()))
 
     def add(self, deadline: Deadline, window_s: float) -> None:
-        """Later than all of its kind and window."""
+        """Add a deadline, which is later than all of its kind and window.
+
+        Args:
+            deadline: when, its number, what, and of which event.
+            window_s: the window that it ends.
+        """
         at = (deadline[2], window_s)
         queue = self._queues.get(at)
         if queue is None:
@@ -34,11 +39,11 @@ class Deadlines:
         self._queues["restored", 0.0] = deque(sorted(deadlines))
 
     def next_ms(self) -> int | None:
-        """When the next thing is due."""
+        """Return when the next deadline is due."""
         return min((queue[0][0] for queue in self._queues.values() if queue), default=None)
 
     def due(self, now_ms: int) -> Iterator[Deadline]:
-        """What is due, and what becomes so meanwhile; each is removed."""
+        """Yield and remove what is due, and what becomes so meanwhile."""
         while True:
             first: deque[Deadline] | None = None
             for queue in self._queues.values():

@@ -65,6 +65,6 @@ class JoinState(msgspec.Struct, frozen=True, array_like=True):
     activations: list[EarlyActivation] = []
 
     def needed(self) -> str | None:
-        """The oldest position whose record a resume has to read."""
+        """Return the oldest position whose record a resume has to read."""
         positions = [each.position for each in (*self.open, *self.correctable)]
         return min(positions, key=log_order, default=None)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from bandits.errors import NewerBuildError
 
 FOLD = 2
-"""The version of what a fold computes, of what follows from its snapshots, and of the kinds of entries that it knows.
+"""The version of what a fold computes, of what follows from its snapshots, and of the kinds it knows.
 
 1: of builds that say none. 2: an activation that comes before its decision waits for it, as a
    reward does; a reward of a decision that is not activated is no joined one; a warm start is taken
@@ -19,18 +19,19 @@ PMFs of the snapshots made until then.
 
 
 def fold_version(build: Mapping[str, str]) -> int:
-    """Of the build in a BuildRecord.
+    """Return the version of the fold that a BuildRecord's build says.
 
     Raises:
         NewerBuildError: this build does not know that version.
     """
+    # A build that says none is of version 1; what is no number, a later build has written.
     said = build.get("fold", "1")
     version = int(said) if said.isascii() and said.isdecimal() else FOLD + 1
+
     if version > FOLD:
         raise NewerBuildError(
             f"a newer build of banditloop has written this log (its fold has version {said}, this"
-            f" build's {FOLD}):"
-            " use that build, or a later one",
+            f" build's {FOLD}): use that build, or a later one",
             "fold",
         )
     return version

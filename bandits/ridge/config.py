@@ -113,9 +113,9 @@ class RidgeConfig(
 
     def columns(self, snapshot: Snapshot) -> ModelColumns:
         """Return the columns of a snapshot's features."""
-        from bandits.ridge.learner import Payload, decode, index_of
+        from bandits.ridge.learner import Payload, decode_struct, index_of
 
-        payload: Payload = decode(snapshot.payload, Payload)
+        payload: Payload = decode_struct(snapshot.payload, Payload)
         return ModelColumns(payload.config, index_of(payload.config, payload.hashes))
 
     def idle(self, namespaces: Sequence[str]) -> Iterator[tuple[str, str]]:

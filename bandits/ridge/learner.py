@@ -1,4 +1,4 @@
-"""Bayesian ridge regression over action features, with an optional bias per action: LinUCB and LinTS.
+"""Bayesian ridge regression over action features, with an optional bias per action: LinUCB, LinTS.
 
 The state is sufficient statistics only, sums over interactions, so models of disjoint logs merge by
 addition and the posterior is computed when a snapshot is made. With x the features of the chosen
@@ -27,8 +27,9 @@ from bandits.ridge.config import KIND, RidgeConfig
 from bandits.types import ChosenRow, Float64, Interaction, Learner, Row, Snapshot
 
 BATCH = 256
+"""Rows that are added to the sums at a time."""
 ELEMENTS = 1 << 21
-"""Of the largest array that a batch makes: with many features it is a smaller batch."""
+"""The most elements of an array that a batch makes: with many features a batch is smaller."""
 Hash = Annotated[int, msgspec.Meta(ge=0, lt=2**32)]
 
 
@@ -56,7 +57,7 @@ class RidgeLearner(Learner):
         self._scale = scale
         self._uncertainty = uncertainty
         self._salt = salt
-        state: _State = _State() if checkpoint is None else decode(checkpoint, _State)
+        state: _State = _State() if checkpoint is None else decode_struct(checkpoint, _State)
         self._index = index_of(config, state.hashes)
         self._action_ids = list(state.action_ids)
         self._rows = {action_id: row for row, action_id in enumerate(self._action_ids)}
@@ -65,12 +66,12 @@ class RidgeLearner(Learner):
         self._pending: list[tuple[Row, int, float, bool]] = []
 
     def learn(self, interactions: Sequence[Interaction]) -> None:
-        """Learn from interactions, in order, of each the chosen action."""
-        for each in interactions:
-            self.learn_row(ChosenRow.of(each))
+        """Learn the chosen action of each interaction, in order."""
+        for interaction in interactions:
+            self.learn_row(ChosenRow.of(interaction))
 
     def learn_row(self, row: ChosenRow) -> None:
-        """Add x x', r x and the action's own sums: at once for whoever looks, in fact a batch at a time."""
+        """Add x x', r x and the action's own sums; it shows at once, but is done a batch at a time."""
         number = self._rows.get(row.action_id)
         if number is None:
             number = self._rows[row.action_id] = len(self._action_ids)
@@ -89,20 +90,21 @@ class RidgeLearner(Learner):
             self._settle()
 
     def _settle(self) -> None:
-        """Add what is pending.
-
-        Element by element in order, so where a batch ends changes no bit of any sum.
-        """
+        """Add what is pending, element by element in order: where a batch ends changes no bit of any sum."""
         pending, self._pending = self._pending, []
+
+        # How many features the widest row may have, pairs included.
         widths = [namespace.values.size for features, *_ in pending for namespace in features]
         widest = max(widths, default=0) * max(
             (len(features) for features, *_ in pending), default=0
         )
+
         at_once = max(1, ELEMENTS // max(1, widest * widest))
         for start in range(0, len(pending), at_once):
             self._add(pending[start : start + at_once])
 
     def _add(self, part: list[tuple[Row, int, float, bool]]) -> None:
+        """Add the sums of some rows: features, action, reward, and whether the row is new."""
         features, rows, rewards, learns = zip(*part, strict=True)
         begins, columns, values = self._index.rows(features, learns)
         self._grow()
@@ -122,19 +124,19 @@ class RidgeLearner(Learner):
         )
 
     def snapshot(self, position: str) -> Snapshot:
-        """The posterior as of ``position``."""
+        """Return the posterior as of ``position``, with what the exploration needs of it."""
         self._settle()
-        config, d, n = (
-            self._config,
-            len(self._index),
-            len(self._action_ids) if self._config.action_bias else 0,
-        )
+        config, d = self._config, len(self._index)
+        n = len(self._action_ids) if config.action_bias else 0
+
+        # The arrow's diagonal is eliminated: ``precision`` is that of the shared weights alone.
         cross, count, total = self._cross[:n, :d], self._count[:n], self._sum[:n]
         shrink = 1.0 / (config.bias_l2 + count)
         shift = cross * shrink[:, None]
         half = cross * np.sqrt(shrink)[:, None]
         precision = self._a[:d, :d] + config.l2 * np.eye(d) - half.T @ half
         root = _inverse_root(precision)
+
         weights = root @ (root.T @ (self._b[:d] - shift.T @ total))
         bias = shrink * (total - cross @ weights)
         payload = Payload(
@@ -144,6 +146,8 @@ class RidgeLearner(Learner):
             weights=_bytes(weights),
             bias=_bytes(bias),
         )
+
+        # For upper confidence bounds: the covariance, and what an action's own bias adds to it.
         if self._uncertainty:
             payload = msgspec.structs.replace(
                 payload,
@@ -151,6 +155,8 @@ class RidgeLearner(Learner):
                 shift=_bytes(shift),
                 shrink=_bytes(shrink),
             )
+
+        # For Thompson sampling: draws that anybody who knows the salt makes again.
         if self._draws:
             seed = self._seed(position)
             generator = np.random.Generator(np.random.Philox(int.from_bytes(seed, "little")))
@@ -170,11 +176,11 @@ class RidgeLearner(Learner):
 
     @property
     def columns(self) -> tuple[int, int]:
-        """How many there are, and the most there will be."""
+        """How many columns there are, and the most there will be."""
         return len(self._index), self._config.max_features
 
     def checkpoint(self) -> bytes:
-        """Everything, exactly."""
+        """Return the sums, exactly."""
         self._settle()
         d, n = len(self._index), len(self._action_ids)
         sums = self._a[:d, :d], self._b[:d], self._cross[:n, :d], self._count[:n], self._sum[:n]
@@ -184,6 +190,7 @@ class RidgeLearner(Learner):
         return hashlib.blake2b(what.encode(), key=self._salt[:64], digest_size=16).digest()
 
     def _grow(self) -> None:
+        """Make room for new columns and actions, by doubling."""
         if len(self._action_ids) > self._count.size or len(self._index) > self._b.size:
             d = max(self._b.size, 2 * len(self._index))
             n = max(self._count.size, 2 * len(self._action_ids))
@@ -193,6 +200,8 @@ class RidgeLearner(Learner):
 
 
 class _State(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A checkpoint: the columns, the actions, and the sums as little-endian float64."""
+
     hashes: list[Hash] = msgspec.field(default_factory=lambda: [INTERCEPT])
     action_ids: list[str] = msgspec.field(default_factory=list)
     learned: int = 0
@@ -203,6 +212,7 @@ class _State(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     total: bytes = b""
 
     def arrays(self) -> tuple[Float64, Float64, Float64, Float64, Float64]:
+        """Return a [d, d], b [d], cross [n, d], count [n] and total [n]."""
         d, n = len(self.hashes), len(self.action_ids)
         return (
             floats(self.a, (d, d)).copy(),
@@ -214,12 +224,12 @@ class _State(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def decode_sums(checkpoint: bytes) -> _State:
-    """The sufficient statistics in a learner's checkpoint.
+    """Return the sufficient statistics in a learner's checkpoint.
 
     Raises:
         SnapshotError: it is none.
     """
-    state: _State = decode(checkpoint, _State)
+    state: _State = decode_struct(checkpoint, _State)
     return state
 
 
@@ -229,7 +239,14 @@ def encode_sums(
     learned: int,
     sums: tuple[Float64, Float64, Float64, Float64, Float64],
 ) -> bytes:
-    """A learner's checkpoint: what ``_State.arrays`` gives, of these columns and actions."""
+    """Return a learner's checkpoint.
+
+    Args:
+        hashes: the hash of each column.
+        action_ids: the actions in the order in which they were met.
+        learned: how many interactions are in the sums.
+        sums: what ``_State.arrays`` gives.
+    """
     a, b, cross, count, total = map(_bytes, sums)
     return msgspec.msgpack.encode(_State(hashes, action_ids, learned, a, b, cross, count, total))
 
@@ -253,7 +270,12 @@ class Payload(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def index_of(config: RidgeConfig, hashes: Sequence[int]) -> FeatureIndex:
-    """The columns of a model. An item's own indicator is its bias already."""
+    """Return the columns of a model; with a bias per action, an item's indicator has none.
+
+    Args:
+        config: the learner's.
+        hashes: those met so far.
+    """
     ignored = ITEM if config.action_bias else None
     intercept = config.intercept is not False
     return FeatureIndex(
@@ -262,16 +284,15 @@ def index_of(config: RidgeConfig, hashes: Sequence[int]) -> FeatureIndex:
 
 
 def _inverse_root(precision: Float64) -> Float64:
-    """R with R R' = the inverse of ``precision``.
+    """Return R with R R' = the inverse of ``precision``.
 
-    Scaled to unit diagonal first, since features come in any unit.
-
-    Columns that are the same but for rounding (a timestamp beside the intercept) would leave it
-    indefinite; then the least power of ten, from 1e-14 of the diagonal, that makes it definite is
-    added.
+    It is scaled to a unit diagonal first, since features come in any unit. Columns that are the same
+    but for rounding (a timestamp beside the intercept) would leave it indefinite: then the least
+    power of ten that makes it definite is added, from 1e-14 of the diagonal on.
     """
     scale = 1.0 / np.sqrt(np.diag(precision))
     scaled = precision * scale[:, None] * scale
+
     jitter = 0.0
     while True:
         try:
@@ -292,7 +313,7 @@ def _bytes32(array: Float64) -> bytes:
 
 
 def finite(array: NDArray[Any]) -> NDArray[Any]:
-    """Itself.
+    """Return the array.
 
     Raises:
         SnapshotError: it holds what is no finite number.
@@ -303,7 +324,7 @@ def finite(array: NDArray[Any]) -> NDArray[Any]:
 
 
 def floats(data: bytes, shape: tuple[int, ...]) -> Float64:
-    """The finite float64 numbers in ``data``.
+    """Return the finite float64 numbers in ``data``, in this shape.
 
     Raises:
         SnapshotError: there are more or fewer, or not all are finite.
@@ -319,8 +340,8 @@ def _padded(array: Float64, shape: tuple[int, ...]) -> Float64:
     return out
 
 
-def decode(data: bytes, kind: Any) -> Any:
-    """A struct of this kind.
+def decode_struct(data: bytes, kind: Any) -> Any:
+    """Return a struct of this kind.
 
     Raises:
         SnapshotError: the bytes are none.

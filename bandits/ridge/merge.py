@@ -1,4 +1,4 @@
-"""Merging ridge models of disjoint logs: their sufficient statistics add up, so the merge is exact."""
+"""Merging ridge models of disjoint logs: their sufficient statistics add up, so it is exact."""
 
 from collections.abc import Sequence
 
@@ -10,41 +10,45 @@ from bandits.ridge.learner import decode_sums, encode_sums
 
 
 def merge_ridge(config: RidgeConfig, checkpoints: Sequence[bytes]) -> bytes:
-    """The checkpoint of a learner that has learned what each of these has, none of it twice.
+    """Return the checkpoint of a learner that has learned what each of these has, none of it twice.
 
     Features and actions stand in the order in which they are first met, checkpoint after
     checkpoint. As long as no learner's features were full, the sums are those of one learner of all
     the logs, up to the rounding of additions; what exceeds ``max_features`` is left out, as a
     learner leaves it out.
 
+    Args:
+        config: the learners'.
+        checkpoints: one of each log.
+
     Raises:
         SnapshotError: a checkpoint is corrupt.
     """
-    parts = [decode_sums(each) for each in checkpoints]
+    parts = [decode_sums(checkpoint) for checkpoint in checkpoints]
+
+    # Which column and row each feature and action has in the merged model.
     hashes = list(dict.fromkeys([INTERCEPT, *(hashed for part in parts for hashed in part.hashes)]))
     column = {hashed: at for at, hashed in enumerate(hashes[: config.max_features])}
     row = {
         name: at
         for at, name in enumerate(dict.fromkeys(name for part in parts for name in part.action_ids))
     }
+
     d, n = len(column), len(row)
-    a, b, cross, count, total = (
-        np.zeros((d, d)),
-        np.zeros(d),
-        np.zeros((n, d)),
-        np.zeros(n),
-        np.zeros(n),
-    )
+    a, b, cross = np.zeros((d, d)), np.zeros(d), np.zeros((n, d))
+    count, total = np.zeros(n), np.zeros(n)
     for part in parts:
         kept = [at for at, hashed in enumerate(part.hashes) if hashed in column]
         columns = np.array([column[part.hashes[at]] for at in kept], np.intp)
         rows = np.array([row[name] for name in part.action_ids], np.intp)
+
         own_a, own_b, own_cross, own_count, own_total = part.arrays()
         a[np.ix_(columns, columns)] += own_a[np.ix_(kept, kept)]
         b[columns] += own_b[kept]
         cross[np.ix_(rows, columns)] += own_cross[:, kept]
         count[rows] += own_count
         total[rows] += own_total
+
     return encode_sums(
         list(column), list(row), sum(part.learned for part in parts), (a, b, cross, count, total)
     )

@@ -1,4 +1,4 @@
-"""What a ridge snapshot says: the posterior mean of every action's reward, its upper bound, draws of it."""
+"""What a ridge snapshot says of every action's reward: its posterior mean, upper bound and draws."""
 
 import hashlib
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from bandits.errors import SnapshotError
 from bandits.kernels.actions import add_known, add_scaled
-from bandits.ridge.learner import Payload, decode, finite, floats, index_of
+from bandits.ridge.learner import Payload, decode_struct, finite, floats, index_of
 from bandits.types import ActionSet, Context, Float32, Float64, Snapshot
 
 PRIOR_CACHE = 10_000
@@ -21,12 +21,13 @@ class RidgeModel:
     """The posterior of a snapshot, ready to score."""
 
     def __init__(self, snapshot: Snapshot) -> None:
-        payload = decode(snapshot.payload, Payload)
+        payload = decode_struct(snapshot.payload, Payload)
         self.learned = snapshot.learned
         self._relative = snapshot.fold > 1
         self._payload = payload
         self._index = index_of(payload.config, payload.hashes)
         self._rows = {action_id: row for row, action_id in enumerate(payload.action_ids)}
+
         d, n, m = len(payload.hashes), len(payload.action_ids), payload.draws
         self._weights, self._bias = floats(payload.weights, (d,)), floats(payload.bias, (n,))
         if payload.covariance:
@@ -39,24 +40,29 @@ class RidgeModel:
             )
 
     def scores(self, context: Context, actions: ActionSet) -> Float64:
-        """float64[K]: posterior mean reward of every action."""
+        """Return the posterior mean reward of every action, float64[K]."""
         return self._means(context, actions, relative=False)
 
     def comparable(self, context: Context, actions: ActionSet) -> Float64:
-        """float64[K]: the same, but for what all actions have in common, so that a large value of it drowns nothing."""
+        """Return the same without what all actions have in common: a large value of it drowns nothing."""
         return self._means(context, actions, relative=self._relative)
 
     def _means(self, context: Context, actions: ActionSet, *, relative: bool) -> Float64:
         columns, features, _ = self._index.matrix(context, actions, relative=relative)
-        # einsum, so that an action's sum does not depend on where it stands: equals tie
+        # By einsum an action's sum does not depend on where it stands, so equals tie.
         mean: Float64 = np.einsum("kn,n->k", features, self._weights[columns])
         mean += self._known(actions, self._bias)
         return mean
 
     def upper_bounds(self, context: Context, actions: ActionSet, alpha: float) -> Float64:
-        """float64[K]: posterior mean + alpha standard deviations.
+        """Return posterior means + alpha standard deviations, float64[K].
 
         What was never met has its prior's variance.
+
+        Args:
+            context: what the actions share.
+            actions: K of them.
+            alpha: how many standard deviations.
 
         Raises:
             SnapshotError: the snapshot was made without uncertainty.
@@ -66,23 +72,34 @@ class RidgeModel:
                 "this snapshot holds no posterior covariance: it was not made for linucb",
                 "exploration",
             )
+
         _, features, unmet = self._index.matrix(context, actions, dense=True)
         mean = features @ self._weights + self._known(actions, self._bias)
+
+        # An action's own bias has a variance, and shifts the weights it was learned beside.
         own: Float64 = np.zeros(len(actions))
         if self._payload.config.action_bias:
             own = self._known(actions, self._shrink, unknown=1.0 / self._payload.config.bias_l2)
             features = features - self._known(actions, self._shift)
+
         variance = np.einsum("ki,ki->k", features @ self._covariance, features) + own
         variance += unmet / self._payload.config.l2
         bounds: Float64 = mean + alpha * np.sqrt(np.maximum(variance, 0.0))
         return bounds
 
     def draws(self, context: Context, actions: ActionSet) -> Float32:
-        """float32[K, M]: the reward of every action under each posterior draw, but for what all have in common.
+        """Return the reward of every action under each posterior draw, without what all have in common.
 
-        What was never met is drawn from its prior, for each action by itself: of features that
-        several actions share and that no interaction has shown, the draws are not correlated
-        between them, though their variance is right.
+        What was never met is drawn from its prior, for each action by itself. So where several
+        actions share a feature that no interaction has shown, their draws have the right variance,
+        but are not correlated.
+
+        Args:
+            context: what the actions share.
+            actions: K of them.
+
+        Returns:
+            float32[K, M], M the draws of the snapshot.
 
         Raises:
             SnapshotError: the snapshot was made without draws.
@@ -92,13 +109,17 @@ class RidgeModel:
             raise SnapshotError(
                 "this snapshot holds no posterior draws: it was not made for lints", "exploration"
             )
+
         columns, features, unmet = self._index.matrix(context, actions, relative=self._relative)
         sampled = features.astype(np.float32) @ self._weight_draws[columns]
+
+        # An action that was met has draws of its own bias, another has that of the prior.
         variance = unmet / payload.config.l2
         if payload.config.action_bias:
             rows = self._row_of(actions)
             add_known(sampled, self._bias_draws, rows)
             variance[rows < 0] += 1.0 / payload.config.bias_l2
+
         new = np.flatnonzero(variance)
         if new.size:
             ids = [actions.ids[k] for k in new.tolist()] if new.size < len(actions) else actions.ids
@@ -109,7 +130,7 @@ class RidgeModel:
     def _known(
         self, actions: ActionSet, values: NDArray[Any], unknown: float = 0.0
     ) -> NDArray[Any]:
-        """Rows of ``values`` by action; ``unknown`` for an action never met."""
+        """Return the rows of ``values`` by action; ``unknown`` for an action never met."""
         rows = self._row_of(actions)
         out: NDArray[Any] = (
             values[rows] if len(values) else np.empty((rows.size, *values.shape[1:]), values.dtype)
@@ -118,7 +139,7 @@ class RidgeModel:
         return out
 
     def _row_of(self, actions: ActionSet) -> NDArray[np.intp]:
-        """Of each action; -1 for one never met."""
+        """Return the row of each action; -1 for one never met."""
         return np.fromiter(map(self._rows.get, actions.ids, repeat(-1)), np.intp, len(actions))
 
 
@@ -134,10 +155,12 @@ class PriorNormals:
         self._kept = np.empty((64, count), np.float32)
 
     def of(self, ids: Sequence[str]) -> tuple[Float32, NDArray[np.int64]]:
-        """All that are kept, and which row is of which of these actions."""
+        """Return the draws that are kept, [N, M], and the row of each of these actions among them."""
         rows = np.fromiter(map(self._rows.get, ids, repeat(-1)), np.int64, len(ids))
         missing = np.flatnonzero(rows < 0)
+
         if missing.size:
+            # Full: forget all, and keep what is asked for now.
             if len(self._rows) > PRIOR_CACHE:
                 self._rows, self._kept = {}, np.empty((64, self._kept.shape[1]), np.float32)
                 return self.of(ids)
@@ -146,9 +169,11 @@ class PriorNormals:
         return self._kept, rows
 
     def _draw(self, action_id: str) -> int:
+        """Draw for an action, seeded by its id; return the row where its draws are kept."""
         row = self._rows[action_id] = len(self._rows)
         if row == len(self._kept):
             self._kept = np.concatenate([self._kept, np.empty_like(self._kept)])
+
         key = hashlib.blake2b(action_id.encode(), key=self._seed, digest_size=16).digest()
         generator = np.random.Generator(np.random.Philox(int.from_bytes(key, "little")))
         self._kept[row] = generator.standard_normal(self._kept.shape[1])
