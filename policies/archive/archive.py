@@ -2,7 +2,7 @@
 
     <root>/<policy>/date=YYYY-MM-DD/hour=HH/<first id>_<last id>.parquet
     <root>/<policy>/_blobs/<digest>
-    <root>/<policy>/partition=<number>/...           the same, of each partition, where there are several
+    <root>/<policy>/partition=<number>/...           the same, by partition, where there are several
 
 A range is what its file's name says: the entries from its first id to its last. It never spans an
 hour of log time (UTC). Each file names the end of the range before it, so the files form a chain
@@ -42,14 +42,14 @@ from policies.archive.range_file import (
 from policies.storage import Storage
 
 BLOBS = "_blobs"
-READ = ["id", "record"]
+ID_AND_RECORD = ["id", "record"]
 DIGEST = re.compile(r"[0-9a-f]{32}")
 NAME = re.compile(r"(\d+-\d+)_(\d+-\d+)\.parquet")
 
 
 @dataclass(frozen=True, slots=True)
 class StoredRange:
-    """A range with its file's size, and the size of its records before they were compressed, in bytes."""
+    """A range, with the size of its file and of its records uncompressed, in bytes."""
 
     range: Range
     size: int
@@ -57,23 +57,33 @@ class StoredRange:
 
 
 def archive_folder(policy: str, partition: int, partitions: int) -> str:
-    """What to call the archive of one partition: the policy, or, of several, a folder of its own in the policy's."""
+    """Return the archive's folder of one partition: the policy's, or one within it.
+
+    Args:
+        policy: its name.
+        partition: which.
+        partitions: how many the policy has.
+    """
     return policy if partitions == 1 else f"{policy}/partition={partition}"
 
 
 def archive_folders(root: "str | Path | fs.FileSystem", policy: str) -> list[str]:
-    """The archives of a policy: one, or one of each partition, in their order."""
+    """Return the folders of a policy's archives: one, or one by partition, in order.
+
+    Args:
+        root: see Storage.
+        policy: its name.
+    """
     names = [str(info.base_name) for info in Storage(root, policy).list()]
     count = sum(name.startswith("partition=") for name in names)
     return [archive_folder(policy, partition, max(1, count)) for partition in range(max(1, count))]
 
 
 def archived(root: "str | Path | fs.FileSystem") -> list[str]:
-    """The policies that have an archive there."""
-    found = Storage(root, "").list()
+    """Return the policies that have an archive there."""
     return [
         str(info.base_name)
-        for info in found
+        for info in Storage(root, "").list()
         if info.type == fs.FileType.Directory and not str(info.base_name).startswith(("_", "."))
     ]
 
@@ -93,9 +103,14 @@ class ArchiveWriter:
     ) -> list[str]:
         """Store a range, after the blobs that its entries name.
 
-        Returns the digests of blobs that there are not.
+        Args:
+            committed: the range.
+            entries: (id, record bytes) of it, in order.
+            blob: gives the blob of a digest, None if there is none.
 
-        Of entries that only a newer build understands, whatever may name a blob is looked for.
+        Returns:
+            The digests of blobs that are named and do not exist. What may be a digest, in an entry
+            that only a newer build understands, is looked for too, and is not among them.
 
         Raises:
             ArchiveError: they are not the entries of the range; nothing was stored.
@@ -103,9 +118,11 @@ class ArchiveWriter:
         missing = []
         with tempfile.TemporaryFile() as spool:
             named, perhaps = write_range(spool, self._policy, committed, entries)
+
             for name in sorted(named | perhaps):
+                # No path is made of what an entry says unless it is a digest.
                 if not DIGEST.fullmatch(name):
-                    missing.append(name)  # a path must not be made of whatever an entry says
+                    missing.append(name)
                     continue
                 if self._files.exists(f"{BLOBS}/{name}"):
                     continue
@@ -114,9 +131,12 @@ class ArchiveWriter:
                     missing += [name] if name in named else []
                 else:
                     self._files.put(f"{BLOBS}/{name}", io.BytesIO(data))
+
             spool.seek(0)
             self._files.put(committed.path, spool)
-        pa.default_memory_pool().release_unused()  # most of the time nothing is written
+
+        # Most of the time nothing is written, and pyarrow would keep the memory.
+        pa.default_memory_pool().release_unused()
         return missing
 
     def clean(self) -> None:
@@ -139,10 +159,7 @@ class ArchiveReader:
 
     @property
     def end(self) -> str:
-        """Id of the last archived entry, "0-0" when there is none.
-
-        Read off the newest file's name.
-        """
+        """Id of the last archived entry, "0-0" when there is none: it is in the newest file's name."""
         for date in reversed(self._folders("", "date=")):
             for hour in reversed(self._folders(date, "hour=")):
                 names = self._names(f"{date}/{hour}")
@@ -151,26 +168,32 @@ class ArchiveReader:
         return START
 
     def ranges(self) -> list[StoredRange]:
-        """Every range, in order, from the oldest that is kept."""
-        found = []
+        """Return every range, in order, from the oldest that is kept."""
+        ranges = []
         for stored, size, parquet in self._chain(None, None):
             column = SCHEMA.names.index("record")
             groups = [
                 parquet.metadata.row_group(i).column(column) for i in range(parquet.num_row_groups)
             ]
-            found.append(
+            ranges.append(
                 StoredRange(stored, size, sum(group.total_uncompressed_size for group in groups))
             )
-        return found
+        return ranges
 
     def raw(self, after: str = START, through: str | None = None) -> Iterator[tuple[str, bytes]]:
-        """Id and record bytes, exactly as in the stream, of the archived entries past ``after`` up to ``through``."""
+        """Yield the id and record bytes of archived entries, exactly as in the stream.
+
+        Args:
+            after: entries past this one.
+            through: up to this one; None for all.
+        """
         low, high = log_order(after), None if through is None else log_order(through)
         for stored, _, parquet in self._chain(after, through):
             count, last = 0, START
+
             for i in range(parquet.num_row_groups):
                 with self._damage(stored.path):
-                    group = parquet.read_row_group(i, columns=READ, use_threads=False)
+                    group = parquet.read_row_group(i, columns=ID_AND_RECORD, use_threads=False)
                     ids, records = group["id"].to_pylist(), group["record"].to_pylist()
                 for entry_id, data in zip(ids, records, strict=True):
                     at = log_order(entry_id)
@@ -179,42 +202,45 @@ class ArchiveReader:
                     if at > low:
                         yield entry_id, data
                 count, last = count + len(ids), ids[-1]
+
+            # A file that was cut after it was written is not the range of its name.
             if (count, last) != (stored.count, stored.last):
                 raise self._damaged(
                     stored.path, f"it holds {count} entries up to {last}, not {stored.count}"
                 )
 
     def specs(self) -> list[tuple[str, str]]:
-        """Position and digest of every spec the log was put under, in order. Decodes no record."""
-        found: list[tuple[str, str]] = []
+        """Return the position and digest of every spec of the log, in order. Decodes no record."""
+        specs: list[tuple[str, str]] = []
         for stored, _, parquet in self._chain(None, None):
             with self._damage(stored.path):
                 table = parquet.read(columns=["id", "kind", "spec"], use_threads=False)
                 named = table.filter(pc.equal(table["kind"], "spec"))
-                found += zip(named["id"].to_pylist(), named["spec"].to_pylist(), strict=True)
-        return found
+                specs += zip(named["id"].to_pylist(), named["spec"].to_pylist(), strict=True)
+        return specs
 
     def builds(self) -> list[tuple[str, dict[str, str]]]:
-        """Position and build of every BuildRecord, in order.
+        """Return the position and build of every BuildRecord, in order.
 
-        Decodes no other record, nor reads files without one.
+        No other record is decoded.
         """
-        found: list[tuple[str, dict[str, str]]] = []
+        builds: list[tuple[str, dict[str, str]]] = []
         for stored, _, parquet in self._chain(None, None):
             with self._damage(stored.path):
                 kinds = parquet.read(columns=["kind"], use_threads=False)["kind"]
-                if not pc.any(pc.equal(kinds, "build")).as_py():
+                is_build = pc.equal(kinds, "build")
+                # The records of a file without one are not read.
+                if not pc.any(is_build).as_py():
                     continue
-                table = parquet.read(columns=READ, use_threads=False).filter(
-                    pc.equal(kinds, "build")
-                )
+
+                table = parquet.read(columns=ID_AND_RECORD, use_threads=False).filter(is_build)
                 for entry_id, data in zip(
                     table["id"].to_pylist(), table["record"].to_pylist(), strict=True
                 ):
                     record = decode(data)
                     if isinstance(record, BuildRecord):
-                        found.append((entry_id, record.build))
-        return found
+                        builds.append((entry_id, record.build))
+        return builds
 
     def entries(
         self,
@@ -223,19 +249,26 @@ class ArchiveReader:
         *,
         on_undecodable: Callable[[str, CodecError], None] = lambda _entry_id, _error: None,
     ) -> Iterator[LogEntry]:
-        """The same, decoded as in the live log: see ``codec.read``."""
+        """Yield the same, decoded as in the live log.
+
+        Args:
+            after: entries past this one.
+            through: up to this one; None for all.
+            on_undecodable: told of each entry that cannot be decoded, with the reason.
+        """
         for entry_id, data in self.raw(after, through):
             yield read_entry(entry_id, data, on_undecodable)
 
     def has_blob(self, name: str) -> bool:
-        """Whether there is a blob of a digest."""
+        """Return whether there is a blob of a digest."""
         return bool(DIGEST.fullmatch(name)) and self._files.exists(f"{BLOBS}/{name}")
 
     def blob(self, name: str) -> bytes:
-        """The blob of a digest."""
+        """Return the blob of a digest."""
         path = f"{BLOBS}/{name}"
         if not DIGEST.fullmatch(name):
             raise ArchiveError(f"a digest is 32 hex digits, not {name[:40]!r}", "digest")
+
         try:
             with self._files.open(path) as file:
                 data = bytes(file.read())
@@ -243,12 +276,13 @@ class ArchiveReader:
             raise ArchiveError(
                 f"{self._files.full(path)}: no such blob in the archive", "digest"
             ) from error
+
         if digest(data) != name:
             raise self._damaged(path, "its bytes do not match the digest that is its name")
         return data
 
     def _chain(self, after: str | None, through: str | None) -> Iterator[tuple[Range, int, Any]]:
-        """Range, size and open file of each range past ``after``, in order, each following the one before it."""
+        """Yield range, size and open file of each range past ``after``, in order and without a gap."""
         position, before, listed_again = after, None, False
         while True:
             for path, size in self._paths(position):
@@ -259,11 +293,13 @@ class ArchiveReader:
                     if not follows or (
                         position is not None and is_after(stored.previous, position)
                     ):
+                        # The missing file may have come while folders were listed: they are listed
+                        # once more.
                         if listed_again:
                             raise self._break(before, position, stored)
-                        # perhaps the file came between two folders being listed
                         listed_again = True
                         break
+
                     if through is not None and is_after(stored.first, through):
                         return
                     yield stored, size, parquet
@@ -272,7 +308,7 @@ class ArchiveReader:
                 return
 
     def _paths(self, after: str | None) -> Iterator[tuple[str, int]]:
-        """Path and size of the files that go past ``after``, in order, an hour's folder at a time."""
+        """Yield path and size of the files that go past ``after``, in order, hour by hour."""
         start = "" if after is None else folder_of(hour_of(after))
         for date in self._folders("", "date="):
             if date < start.partition("/")[0]:
@@ -285,20 +321,20 @@ class ArchiveReader:
                         yield f"{date}/{hour}/{first}_{last}.parquet", size
 
     def _folders(self, folder: str, prefix: str) -> list[str]:
-        found = [
+        names = [
             str(info.base_name)
             for info in self._files.list(folder)
             if info.type == fs.FileType.Directory
         ]
-        return [name for name in found if name.startswith(prefix)]
+        return [name for name in names if name.startswith(prefix)]
 
     def _names(self, folder: str) -> list[tuple[str, str, int]]:
-        found = []
+        names = []
         for info in self._files.list(folder):
             match = NAME.fullmatch(info.base_name)
             if match:
-                found.append((match[1], match[2], int(info.size)))
-        return sorted(found, key=lambda name: log_order(name[0]))
+                names.append((match[1], match[2], int(info.size)))
+        return sorted(names, key=lambda name: log_order(name[0]))
 
     @contextlib.contextmanager
     def _open(self, path: str) -> Iterator[tuple[Range, Any]]:
@@ -308,8 +344,10 @@ class ArchiveReader:
                 header = msgspec.json.decode(parquet.metadata.metadata[METADATA], type=RangeHeader)
                 typed = all(
                     parquet.schema_arrow.field(name).type == SCHEMA.field(name).type
-                    for name in READ
+                    for name in ID_AND_RECORD
                 )
+
+            # What the file says of itself must be what it is.
             stored = header.range
             if header.format != FORMAT:
                 raise self._damaged(
@@ -327,25 +365,22 @@ class ArchiveReader:
 
     @contextlib.contextmanager
     def _damage(self, path: str) -> Iterator[None]:
-        """Name the file that cannot be decoded.
-
-        What the file system itself reports has a number, and is no damage.
-        """
+        """Raise ArchiveError, which names the file, for what cannot be decoded."""
         try:
             yield
         except (pa.ArrowException, msgspec.MsgspecError, KeyError, TypeError, ValueError) as error:
             raise self._damaged(path, str(error)) from error
         except OSError as error:
+            # What the file system itself reports has a number, and is no damage.
             if error.errno is not None:
                 raise
             raise self._damaged(path, str(error)) from error
 
     def _damaged(self, path: str, detail: str) -> ArchiveError:
         return ArchiveError(
-            f"{self._files.full(path)}: damaged ({detail}): restore it from a copy; the newest"
-            " file of an archive"
-            " can also be deleted, it is written again when the service restarts, if Redis still"
-            " holds its entries",
+            f"{self._files.full(path)}: damaged ({detail}): restore it from a copy; the newest file"
+            " of an archive can also be deleted, it is written again when the service restarts, if"
+            " Redis still holds its entries",
             "archive",
         )
 
@@ -359,7 +394,6 @@ class ArchiveReader:
         )
         return ArchiveError(
             f"the archive of {self._policy} has {kind}: {reached} is followed by range {after},"
-            " which continues from"
-            f" {after.previous}: {fix}, under {self._files.full('')}",
+            f" which continues from {after.previous}: {fix}, under {self._files.full('')}",
             "archive",
         )

@@ -62,9 +62,9 @@ REPEATING = ["kind", "action_id", "action", "spec", "snapshot_id", "catalogue", 
 
 
 def hour_of(entry_id: str) -> int:
-    """Hours from the epoch to the hour an entry belongs to.
+    """Return the hours from the epoch to the hour an entry belongs to.
 
-    Ids beyond the year 9999 belong to its last.
+    An id beyond the year 9999 belongs to its last hour.
     """
     return min(position_ms(entry_id) // HOUR_MS, LAST_HOUR)
 
@@ -73,7 +73,7 @@ EntryId = Annotated[str, msgspec.Meta(pattern=r"^\d+-\d+$(?!\n)")]
 
 
 class Range(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A committed range of the log: ``count`` entries from ``first`` to ``last``, all there is after ``previous``."""
+    """A committed range of the log: the ``count`` entries after ``previous``, ``first`` to ``last``."""
 
     previous: EntryId
     first: EntryId
@@ -98,14 +98,14 @@ class RangeHeader(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def folder_of(hour: int) -> str:
-    """The folder of an hour, below the policy's."""
+    """Return the folder of an hour, below the policy's."""
     return datetime.fromtimestamp(hour * HOUR_MS // 1000, UTC).strftime("date=%Y-%m-%d/hour=%H")
 
 
 def scalars(record: LogRecord) -> dict[str, Any]:
-    """The columns beside a record that spare an evaluation its decoding.
+    """Return the columns beside a record that spare an evaluation its decoding.
 
-    Those not named are null.
+    Columns that are not named are null.
     """
     if isinstance(record, DecisionRecord):
         index = record.chosen[0]
@@ -120,9 +120,10 @@ def scalars(record: LogRecord) -> dict[str, Any]:
             "catalogue": record.catalogue,
             "user": record.user,
             "deferred": record.deferred,
-            # neither of the control nor beside it
+            # A decision that the holdout's policy could not serve belongs to neither group.
             "holdout": None if record.unserved else record.holdout,
         }
+
     if isinstance(record, RewardRecord):
         return {
             "event_id": record.event_id,
@@ -131,6 +132,7 @@ def scalars(record: LogRecord) -> dict[str, Any]:
             "slot": record.slot if record.slot is None or record.slot <= INT64_MAX else None,
             "action_id": record.action_id,
         }
+
     if isinstance(record, ActivationRecord):
         return {"event_id": record.event_id}
     if isinstance(record, SpecRecord):
@@ -139,9 +141,10 @@ def scalars(record: LogRecord) -> dict[str, Any]:
 
 
 def _row(entry_id: str, data: bytes, named: set[str], perhaps: set[str]) -> dict[str, Any]:
-    """A row. The digest of the blob that its entry names is added to ``named``.
+    """Return a row, and add the digest of the blob that its entry names to ``named``.
 
-    Of a kind that this build does not know, whatever may be a digest is added to ``perhaps``.
+    What may be a digest, in an entry of a kind that this build does not know, is added to
+    ``perhaps``.
     """
     milliseconds, sequence = log_order(entry_id)
     row = {
@@ -150,19 +153,21 @@ def _row(entry_id: str, data: bytes, named: set[str], perhaps: set[str]) -> dict
         "seq": min(sequence, INT64_MAX),
         "record": data,
     }
+
     try:
         record = decode(data)
     except CodecError as error:
         if isinstance(error, UnknownKindError):
             perhaps.update(digests_in(data))
         return {**row, "kind": UNDECODABLE}
+
     if isinstance(record, SpecRecord | CatalogueRecord | WarmStartRecord):
         named.add(record.digest)
     return {**row, "kind": str(record.__struct_config__.tag), **scalars(record)}
 
 
 def _groups(entries: Iterable[tuple[str, bytes]]) -> Iterator[list[tuple[str, bytes]]]:
-    """Entries by row group. Where one ends depends on the entries alone."""
+    """Yield the entries by row group; where one ends depends on the entries alone."""
     group: list[tuple[str, bytes]] = []
     size = 0
     for entry in entries:
@@ -176,17 +181,24 @@ def _groups(entries: Iterable[tuple[str, bytes]]) -> Iterator[list[tuple[str, by
 
 
 def digests_in(data: bytes) -> set[str]:
-    """What in a record's bytes may be the digest of a blob."""
-    return {found.decode() for found in DIGEST_FIELD.findall(data)}
+    """Return what may be the digest of a blob in a record's bytes."""
+    return {name.decode() for name in DIGEST_FIELD.findall(data)}
 
 
 def write_range(
     sink: BinaryIO, policy: str, committed: Range, entries: Iterable[tuple[str, bytes]]
 ) -> tuple[set[str], set[str]]:
-    """Write a range's (id, record bytes) as Parquet.
+    """Write a range as Parquet.
 
-    Returns the digests of the blobs that its entries name, and what may be some in entries of kinds
-    that only a newer build knows.
+    Args:
+        sink: the file.
+        policy: its name, which the file says.
+        committed: the range.
+        entries: (id, record bytes) of it, in order.
+
+    Returns:
+        The digests of the blobs that its entries name, and what may be digests in entries of kinds
+        that only a newer build knows.
 
     Raises:
         ArchiveError: they are not the entries of the range.
@@ -195,6 +207,8 @@ def write_range(
     named: set[str] = set()
     perhaps: set[str] = set()
     count, first, last = 0, None, None
+
+    # The options decide about bytes: the same entries make the same file, whoever writes it.
     with pq.ParquetWriter(
         sink,
         SCHEMA.with_metadata({METADATA: header}),
@@ -207,11 +221,12 @@ def write_range(
             rows = [_row(entry_id, data, named, perhaps) for entry_id, data in group]
             count, first, last = count + len(group), first or group[0][0], group[-1][0]
             writer.write_batch(pa.RecordBatch.from_pylist(rows, schema=SCHEMA))
+
     if (first, last, count) != (committed.first, committed.last, committed.count):
         raise ArchiveError(
             f"range {committed} of {policy} was committed with {committed.count} entries, but"
-            f" {count} were read"
-            f" ({first} to {last}): something else than banditloop removes entries from the stream",
+            f" {count} were read ({first} to {last}): something else than banditloop removes entries"
+            " from the stream",
             "archive",
         )
     return named, perhaps

@@ -1,4 +1,4 @@
-"""Source artifacts wherever they are kept: a folder, or a URI that pyarrow opens, fetched once per machine."""
+"""Source artifacts in a folder, or at a URI that pyarrow opens, fetched once per machine."""
 
 import contextlib
 import shutil
@@ -12,7 +12,7 @@ CACHE = Path.home() / ".cache" / "banditloop" / "artifacts"
 
 
 def pinned(where: str) -> str:
-    """The folder of the version that is in use now. It never changes, unlike which one that is.
+    """Return the folder of the version that is in use now; what it holds never changes.
 
     Raises:
         ArtifactError: there is no artifact, or it cannot be reached.
@@ -20,7 +20,9 @@ def pinned(where: str) -> str:
     if "://" not in where:
         folder = Path(where)
         return where if (folder / MANIFEST).is_file() else str(folder / load(folder).version)
-    from policies.storage import Storage  # noqa: PLC0415 - pyarrow takes 30 MB, which a replica can do without
+
+    # pyarrow takes 30 MB, which a replica can do without.
+    from policies.storage import Storage  # noqa: PLC0415
 
     try:
         storage = Storage(where, "")
@@ -37,7 +39,7 @@ def pinned(where: str) -> str:
 
 
 def load_artifact(where: str) -> Artifact:
-    """The artifact at a path or URI: of an artifact's root the current version, else the version of that folder.
+    """Return the artifact at a path or URI: that of a version's folder, or a root's current one.
 
     Raises:
         ArtifactError: as ``load``, or it cannot be reached.
@@ -49,15 +51,17 @@ def load_artifact(where: str) -> Artifact:
 
 
 def _fetched(uri: str) -> Path:
-    """The local copy of one version.
+    """Return the local copy of one version.
 
-    Files are checked against their digests when they are loaded.
+    Its files are checked against their digests when they are loaded.
     """
     from policies.storage import Storage  # noqa: PLC0415
 
     final = CACHE / uri.rpartition("/")[2]
     if final.is_dir():
         return final
+
+    # Another process sees the whole copy or none.
     scratch = CACHE / f".{uuid.uuid4().hex}"
     scratch.mkdir(parents=True)
     try:
@@ -68,7 +72,7 @@ def _fetched(uri: str) -> Path:
                 (scratch / info.base_name).open("xb") as sink,
             ):
                 shutil.copyfileobj(source, sink, 1 << 20)
-        with contextlib.suppress(OSError):  # another process was faster
+        with contextlib.suppress(OSError):  # if another process was faster, its copy is as good
             scratch.rename(final)
     except OSError as error:
         raise ArtifactError(f"the artifact cannot be fetched: {error}", "artifact") from error

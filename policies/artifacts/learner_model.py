@@ -1,4 +1,4 @@
-"""A model that was trained on a log outside the service: a warm start for a learner, or a policy to evaluate."""
+"""A model trained on a log outside the service: a learner's warm start, or a policy to evaluate."""
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -12,13 +12,12 @@ FORMAT = "banditloop trained model 1"
 
 
 class TrainedModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """``spec_bytes``: whose learner it is; ``checkpoint``: the learner's.
+    """A learner that has learned.
 
-    ``learned``: interactions in it.
-
-    ``rows``: of a log, that it learned from; earlier builds did not say. None of one that learned
-    in a world. ``columns``: of a table that it learned from, whether each column of the context was
-    number or text.
+    ``spec_bytes``: the spec whose learner it is; ``learned``: how many interactions it has learned
+    from; ``checkpoint``: what it resumes from. ``rows``: those of a log that it learned from;
+    unset by earlier builds, None for one that learned in a world. ``columns``: whether each column
+    of the context was number or text, in a table that it learned from.
     """
 
     format: str = FORMAT
@@ -38,12 +37,12 @@ class TrainedModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 
     @property
     def encoded(self) -> bytes:
-        """What a file, or a blob that the log names, holds."""
+        """The bytes of a file, or of a blob that the log names."""
         return msgspec.msgpack.encode(self)
 
 
 def decode_trained(data: bytes) -> TrainedModel:
-    """The model in ``data``; its checkpoint is checked when a learner is made of it.
+    """Return the model in ``data``; its checkpoint is checked when a learner is made of it.
 
     Raises:
         SnapshotError: it is none.

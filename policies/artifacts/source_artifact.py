@@ -81,21 +81,21 @@ class Histories:
 
     @cached_property
     def item_index(self) -> dict[str, int]:
-        """Position of each item id."""
+        """The place of each item id."""
         return {item: i for i, item in enumerate(self.items)}
 
     @cached_property
     def user_index(self) -> dict[str, int]:
-        """Row of each user id."""
+        """The row of each user id."""
         return {user: i for i, user in enumerate(self.users)}
 
     def row(self, user: int) -> tuple[NDArray[np.int32], Float32]:
-        """Item indices and weights of one row."""
+        """Return the item indices and weights of one row."""
         part = slice(int(self.starts[user]), int(self.starts[user + 1]))
         return self.indices[part], self.weights[part]
 
     def tensors(self) -> dict[str, NDArray[Any]]:
-        """As arrays; ids as the bytes of a JSON list."""
+        """Return all of it as arrays; ids are the bytes of a JSON list."""
         return {
             "items": _to_bytes(self.items),
             "users": _to_bytes(self.users),
@@ -124,7 +124,7 @@ class TrainedSource:
     metrics: Mapping[str, float] = field(default_factory=dict)
 
     def array(self, name: str, *shape: int | None) -> NDArray[Any]:
-        """The array ``name``, which must have this shape (None: any length).
+        """Return the array ``name``, which must have this shape (None: any length).
 
         Raises:
             ArtifactError: there is no such array, or its shape is another.
@@ -185,9 +185,13 @@ class _AnyFormat(msgspec.Struct):
 
 
 def write(artifact: Artifact, root: Path) -> str:
-    """Write the artifact below ``root``, point ``current`` at it, and return its version.
+    """Write the artifact, point ``current`` at it, and return its version.
 
     Readers see the whole new version or the old one, whenever the process dies.
+
+    Args:
+        artifact: what training made.
+        root: the folder of its versions.
 
     Raises:
         ArtifactError: it holds a number that is not finite, or cannot be written.
@@ -196,6 +200,7 @@ def write(artifact: Artifact, root: Path) -> str:
         CATALOGUE: _json(artifact.catalogue),
         HISTORIES: save_tensors(_plain(artifact.histories.tensors())),
     }
+
     sources = {}
     for name, source in artifact.sources.items():
         file = f"{name}.safetensors"
@@ -205,12 +210,15 @@ def write(artifact: Artifact, root: Path) -> str:
         sources[name] = _SourceEntry(
             source.kind, file, digest, dict(source.config), source.scale, dict(source.metrics)
         )
+
+    # The manifest names every file's digest, and the version is the manifest's.
     digests = {name: hashlib.sha256(files[name]).hexdigest() for name in (CATALOGUE, HISTORIES)}
     manifest = _Manifest(
         FORMAT, "", dict(artifact.created_with), artifact.data, artifact.seed, digests, sources
     )
     manifest.version = manifest.digest()
     files[MANIFEST] = msgspec.json.format(_json(manifest))
+
     try:
         _publish(root, manifest.version, files)
     except OSError as error:
@@ -221,7 +229,11 @@ def write(artifact: Artifact, root: Path) -> str:
 
 
 def load(root: Path, version: str | None = None) -> Artifact:
-    """The artifact ``version`` below ``root``, by default the current one, with every digest verified.
+    """Return an artifact, with every digest verified.
+
+    Args:
+        root: the folder of its versions.
+        version: which; the current one by default.
 
     Raises:
         ArtifactError: it is missing, damaged, of another format version, or holds what it may not.
@@ -235,24 +247,9 @@ def load(root: Path, version: str | None = None) -> Artifact:
             ) from error
     if not version or Path(version).name != version:
         raise ArtifactError(f"{root / CURRENT} does not name a version", CURRENT)
+
     folder = root / version
-    raw = _read(folder / MANIFEST)
-    try:
-        written = msgspec.json.decode(raw, type=_AnyFormat).format
-        if written != FORMAT:
-            raise ArtifactError(
-                f"{folder} has format {written}; this version of banditloop reads {FORMAT}",
-                MANIFEST,
-            )
-        manifest = msgspec.json.decode(raw, type=_Manifest)
-    except msgspec.DecodeError as error:
-        raise ArtifactError(f"{folder / MANIFEST} is damaged: {error}", MANIFEST) from error
-    if manifest.digest() != version or manifest.version != version:
-        raise ArtifactError(
-            f"{folder / MANIFEST} is not the one this version was written with", MANIFEST
-        )
-    if set(manifest.files) != {CATALOGUE, HISTORIES}:
-        raise ArtifactError(f"{folder / MANIFEST} must list {CATALOGUE} and {HISTORIES}", MANIFEST)
+    manifest = _load_manifest(folder)
     sources = {
         name: TrainedSource(
             entry.kind,
@@ -274,6 +271,28 @@ def load(root: Path, version: str | None = None) -> Artifact:
     )
 
 
+def _load_manifest(folder: Path) -> _Manifest:
+    raw = _read(folder / MANIFEST)
+    try:
+        written = msgspec.json.decode(raw, type=_AnyFormat).format
+        if written != FORMAT:
+            raise ArtifactError(
+                f"{folder} has format {written}; this version of banditloop reads {FORMAT}",
+                MANIFEST,
+            )
+        manifest = msgspec.json.decode(raw, type=_Manifest)
+    except msgspec.DecodeError as error:
+        raise ArtifactError(f"{folder / MANIFEST} is damaged: {error}", MANIFEST) from error
+
+    if not manifest.digest() == manifest.version == folder.name:
+        raise ArtifactError(
+            f"{folder / MANIFEST} is not the one this version was written with", MANIFEST
+        )
+    if set(manifest.files) != {CATALOGUE, HISTORIES}:
+        raise ArtifactError(f"{folder / MANIFEST} must list {CATALOGUE} and {HISTORIES}", MANIFEST)
+    return manifest
+
+
 def _load_catalogue(folder: Path, sha256: str) -> tuple[dict[str, Any], ...]:
     raw = _read(folder / CATALOGUE, sha256)
     try:
@@ -293,9 +312,10 @@ def _load_histories(arrays: Arrays) -> Histories:
         "indices": "int32",
         "weights": "float32",
     }
-    found = {name: str(array.dtype) for name, array in arrays.items() if array.ndim == 1}
-    if found != expected:
-        raise ArtifactError(f"{HISTORIES} must hold vectors {expected}, not {found}", HISTORIES)
+    vectors = {name: str(array.dtype) for name, array in arrays.items() if array.ndim == 1}
+    if vectors != expected:
+        raise ArtifactError(f"{HISTORIES} must hold vectors {expected}, not {vectors}", HISTORIES)
+
     items, users = (_to_strings(arrays[name]) for name in ("items", "users"))
     return Histories(items, users, arrays["starts"], arrays["indices"], arrays["weights"])
 
@@ -329,6 +349,8 @@ def _check_finite(file: str, arrays: Arrays) -> None:
 
 def _publish(root: Path, version: str, files: Mapping[str, bytes]) -> None:
     root.mkdir(parents=True, exist_ok=True)
+
+    # The version appears with all of its files, or not at all.
     if any(not _holds(root / version / name, content) for name, content in files.items()):
         scratch = root / f".{uuid.uuid4().hex}"
         scratch.mkdir()
@@ -336,11 +358,12 @@ def _publish(root: Path, version: str, files: Mapping[str, bytes]) -> None:
             for name, content in files.items():
                 _write(scratch / name, content)
             _sync(scratch)
-            # a damaged copy: nobody can have loaded it
+            # What is there is a damaged copy: nobody can have loaded it.
             shutil.rmtree(root / version, ignore_errors=True)
             scratch.rename(root / version)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
+
     pointer = root / f".{uuid.uuid4().hex}"
     _write(pointer, f"{version}\n".encode())
     pointer.replace(root / CURRENT)
@@ -371,7 +394,7 @@ def _json(value: object) -> bytes:
 
 
 def _plain(arrays: Arrays) -> dict[str, NDArray[Any]]:
-    # safetensors writes an array's buffer as it lies in memory, whatever its strides say
+    # safetensors writes an array's buffer as it lies in memory, whatever its strides say.
     return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
 
 

@@ -1,4 +1,4 @@
-"""Which items lie together, so that a request need not look at them all (``policies.sources.blocks``). Numpy alone."""
+"""Blocks of similar items, so that a request need not look at all (``policies.sources.blocks``)."""
 
 from typing import Any, Final
 
@@ -10,30 +10,40 @@ from bandits.types import Float32
 FIRST_BLOCK: Final = 32
 GROWTH: Final = 1.5
 SAMPLE: Final = 48
-"""Rows per cluster that the clusters are found by."""
+"""Rows per cluster by which the clusters are found."""
 ROUNDS: Final = 8
 CHUNK: Final = 4096
-"""Rows compared with all centres at once: what bounds the memory."""
+"""Rows that are compared with all centres at once, which bounds the memory."""
 
 
 def arrange(factors: Float32, *, seed: int) -> dict[str, NDArray[Any]]:
-    """Blocks of similar rows of ``factors``, float32[items, d]: ``order`` int32[items], ``starts`` int32[blocks + 1].
+    """Arrange similar rows in blocks.
 
     Directions make √items clusters (spherical k-means on a sample). In a cluster the longest rows
     come first, since they have the highest products, and in the smallest blocks: 32 rows, then each
-    block half as long again as the one before. The same for the same factors and seed, with one
-    BLAS thread.
+    block half as long again as the one before. The blocks are the same for the same factors and
+    seed, with one BLAS thread.
+
+    Args:
+        factors: float32[items, d].
+        seed: of the sample and the first centres.
+
+    Returns:
+        ``order``, int32[items], and ``starts``, int32[blocks + 1].
     """
     rng = np.random.default_rng(seed)
     items, clusters = len(factors), int(np.sqrt(len(factors)))
     sample = _unit(
         factors[np.sort(rng.choice(items, min(items, SAMPLE * clusters), replace=False))]
     )
+
+    # Spherical k-means: a centre is the mean direction of the rows that are most alike to it.
     centres = sample[np.sort(rng.choice(len(sample), clusters, replace=False))]
     for _ in range(ROUNDS):
         cluster = _most_alike(sample, centres)
         met, first = np.unique(np.sort(cluster), return_index=True)
         centres[met] = _unit(np.add.reduceat(sample[np.argsort(cluster, kind="stable")], first))
+
     cluster = _most_alike(factors, centres)
     order = np.lexsort((-np.vecdot(factors, factors), cluster)).astype(np.int32)
     first, last = (
@@ -47,7 +57,7 @@ def arrange(factors: Float32, *, seed: int) -> dict[str, NDArray[Any]]:
 
 
 def _cuts(rows: int) -> NDArray[Any]:
-    """Where the blocks of a cluster of so many rows start."""
+    """Return where the blocks of a cluster of so many rows start."""
     cuts, size = [0], float(FIRST_BLOCK)
     while cuts[-1] < rows:
         cuts.append(cuts[-1] + int(size))
@@ -63,7 +73,7 @@ def _unit(rows: Float32) -> Float32:
 
 
 def _most_alike(rows: Float32, centres: Float32) -> NDArray[np.intp]:
-    """Per row, the centre with the highest product."""
+    """Return, by row, the centre with the highest product."""
     return np.concatenate(
         [np.argmax(rows[i : i + CHUNK] @ centres.T, axis=1) for i in range(0, len(rows), CHUNK)]
     )

@@ -16,7 +16,10 @@ from policies.training.blocks import arrange
 BM25_K1, BM25_B = 1.2, 0.75  # implicit's defaults
 
 BLOCKS_ABOVE = 50_000
-"""Items above which a request looks at the promising ones only: there that is cheaper than all (docs/benchmarks/sources.md)."""
+"""Items above which it is cheaper for a request to look at the promising ones only.
+
+See docs/benchmarks/sources.md.
+"""
 
 Step = Callable[[int, int], None]
 """Told (done, total) after each step of a fit."""
@@ -24,7 +27,7 @@ Step = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class AlsConfig:
-    """Of ``implicit``'s ALS.
+    """The parameters of ``implicit``'s ALS.
 
     The defaults were chosen on a validation part of MovieLens 100K (docs/benchmarks/sources.md).
     """
@@ -44,22 +47,27 @@ class KnnConfig:
 
 
 def user_items(histories: Histories) -> csr_matrix:
-    """The interaction weights, float32[users, items]; interactions without weight are left out."""
+    """Return the interaction weights, float32[users, items], without those of 0."""
     shape = len(histories.users), len(histories.items)
     matrix = csr_matrix(
         (histories.weights, histories.indices, histories.starts), shape=shape, copy=True
     )
-    matrix.eliminate_zeros()  # in place, indices and all
+    matrix.eliminate_zeros()
     return matrix
 
 
 def fit_als(histories: Histories, config: AlsConfig, *, seed: int, step: Step) -> TrainedSource:
-    """Item factors by alternating least squares.
+    """Fit item factors by alternating least squares.
 
-    The same bytes for the same seed, whatever the number of threads.
+    The bytes are the same for the same seed, whatever the number of threads.
+
+    Args:
+        histories: who interacted with what.
+        config: see AlsConfig.
+        seed: of the first factors.
+        step: told after each iteration.
     """
-    # Each row is solved by one thread, so implicit's own threads change nothing; BLAS' threads
-    # would.
+    # Each row is solved by one thread, so implicit's own threads change nothing. BLAS' would.
     with threadpoolctl.threadpool_limits(1, "blas"):
         model = AlternatingLeastSquares(**asdict(config), random_state=seed)
         model.fit(
@@ -74,7 +82,15 @@ def fit_als(histories: Histories, config: AlsConfig, *, seed: int, step: Step) -
 
 
 def fit_item_knn(histories: Histories, config: KnnConfig, *, step: Step) -> TrainedSource:
-    """Each item's nearest items, itself left out (a history is never proposed), padded with similarity 0."""
+    """Find each item's nearest items, padded with similarity 0.
+
+    The item itself is left out, since a history is never proposed.
+
+    Args:
+        histories: who interacted with what.
+        config: see KnnConfig.
+        step: told when it is done.
+    """
     item_users = user_items(histories).T
     if config.weighting == "bm25":
         weighted = bm25_weight(item_users, BM25_K1, BM25_B)
@@ -82,8 +98,11 @@ def fit_item_knn(histories: Histories, config: KnnConfig, *, step: Step) -> Trai
         weighted = normalize(
             tfidf_weight(item_users) if config.weighting == "tfidf" else item_users
         )
-    model = ItemItemRecommender(K=config.neighbours + 1)  # an item is its own nearest
+
+    # One more, since an item is its own nearest.
+    model = ItemItemRecommender(K=config.neighbours + 1)
     model.fit(weighted.T.tocsr(), show_progress=False)
+
     n_items = len(histories.items)
     neighbours = np.zeros((n_items, config.neighbours), np.int32)
     similarities = np.zeros((n_items, config.neighbours), np.float32)

@@ -22,7 +22,10 @@ Step = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class DeepConfig:
-    """The defaults were chosen on a validation part of MovieLens 100K (docs/benchmarks/sources.md)."""
+    """The autoencoder and its fit.
+
+    The defaults were chosen on a validation part of MovieLens 100K (docs/benchmarks/sources.md).
+    """
 
     hidden: int = 200
     dropout: float = 0.5
@@ -33,7 +36,7 @@ class DeepConfig:
 
 
 class Autoencoder(nn.Module):  # type: ignore[misc]
-    """Mult-DAE: drop out, unit length, tanh(W₀ x + b₀), W₁ h + b₁ = logits over items."""
+    """Mult-DAE: unit length, dropout, tanh(W₀ x + b₀), W₁ h + b₁ = logits over items."""
 
     def __init__(self, n_items: int, config: DeepConfig) -> None:
         super().__init__()
@@ -45,7 +48,7 @@ class Autoencoder(nn.Module):  # type: ignore[misc]
             nn.init.normal_(layer.bias, std=0.001)
 
     def forward(self, histories: Tensor) -> Tensor:
-        """Logits [batch, items] of weight vectors [batch, items]."""
+        """Return logits [batch, items] for weight vectors [batch, items]."""
         logits: Tensor = self.decode(
             torch.tanh(self.encode(self.dropout(functional.normalize(histories))))
         )
@@ -53,7 +56,16 @@ class Autoencoder(nn.Module):  # type: ignore[misc]
 
 
 def fit_deep(histories: Histories, config: DeepConfig, *, seed: int, step: Step) -> TrainedSource:
-    """Minimises the multinomial negative log-likelihood (their equation 2) of each history given itself, corrupted."""
+    """Fit the autoencoder to predict each history from itself, corrupted.
+
+    It minimises the multinomial negative log-likelihood (their equation 2).
+
+    Args:
+        histories: who interacted with what.
+        config: see DeepConfig.
+        seed: of all random numbers.
+        step: told after each epoch.
+    """
     model = fit_autoencoder(interaction_matrix(histories), config, seed=seed, step=step)
     arrays = {
         "weight_0": model.encode.weight.detach().numpy().T,
@@ -65,7 +77,7 @@ def fit_deep(histories: Histories, config: DeepConfig, *, seed: int, step: Step)
 
 
 def interaction_matrix(histories: Histories) -> Tensor:
-    """The interaction weights, float32[users, items]."""
+    """Return the interaction weights, float32[users, items]."""
     matrix = np.zeros((len(histories.users), len(histories.items)), np.float32)
     matrix[
         np.repeat(np.arange(len(histories.users)), np.diff(histories.starts)), histories.indices
@@ -74,9 +86,13 @@ def interaction_matrix(histories: Histories) -> Tensor:
 
 
 def fit_autoencoder(matrix: Tensor, config: DeepConfig, *, seed: int, step: Step) -> Autoencoder:
-    """A fitted model, in evaluation mode.
+    """Return a fitted model, in evaluation mode: the same for the same seed.
 
-    The same for the same seed: its random numbers are its own.
+    Args:
+        matrix: interaction weights, float32[users, items].
+        config: see DeepConfig.
+        seed: of all random numbers, which are its own.
+        step: told after each epoch.
     """
     with torch.random.fork_rng(devices=[]), _one_thread():
         torch.manual_seed(seed)
@@ -98,9 +114,9 @@ def fit_autoencoder(matrix: Tensor, config: DeepConfig, *, seed: int, step: Step
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Sums in one order whatever the number of cores.
+    """Use one thread: sums have one order whatever the number of cores.
 
-    And for layers this small, faster than many.
+    For layers this small it is also faster than many.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

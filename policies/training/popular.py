@@ -1,4 +1,4 @@
-"""Counts. The one source that needs neither torch nor implicit."""
+"""Popularity: the one source that is fitted without torch and implicit."""
 
 import numpy as np
 
@@ -6,6 +6,6 @@ from policies.artifacts.source_artifact import Histories, TrainedSource
 
 
 def fit_popular(histories: Histories) -> TrainedSource:
-    """Sum of the interaction weights of each item."""
+    """Sum the interaction weights of each item."""
     counts = np.bincount(histories.indices, histories.weights, minlength=len(histories.items))
     return TrainedSource("popular", {"counts": counts.astype(np.float32)})

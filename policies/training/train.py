@@ -1,7 +1,4 @@
-"""``train``: from ratings to a source artifact.
-
-Deterministic: the same ratings and seed give the same bytes.
-"""
+"""From ratings to a source artifact: the same ratings and seed give the same bytes."""
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -41,7 +38,7 @@ By validation (docs/benchmarks/sources.md).
 """
 
 CALIBRATION_TOP = 50
-"""How many of a user's best candidates count when scores are calibrated: about as many as a request asks for."""
+"""Best candidates by user that scores are calibrated on: about as many as a request asks for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +60,12 @@ def train_sources(
 ) -> Artifact:
     """Fit the sources ``als``, ``item_knn``, ``deep`` and ``popular``.
 
-    ``ratings``: structured, with fields ``user``, ``item`` and ``rating`` (0 to 5) or ``weight``;
-    ``items``: the catalogue, ``{"id": str, "features": {…}}`` each.
+    Args:
+        ratings: structured, with fields ``user``, ``item`` and ``rating`` (0 to 5) or ``weight``.
+        items: the catalogue, ``{"id": str, "features": {…}}`` each.
+        config: what each source is fitted with; defaults that were measured.
+        seed: of all random numbers.
+        progress: told of each source's steps.
 
     Raises:
         ArtifactError: the ratings are not as described, or name an item the catalogue lacks.
@@ -77,6 +78,7 @@ def train_sources(
         raise ArtifactError(
             f"item {min(missing_items)!r} is rated, but not in the catalogue", "items"
         )
+
     fitted = {
         "als": fit_als(histories, config.als, seed=seed, step=partial(say, "als")),
         "item_knn": fit_item_knn(histories, config.item_knn, step=partial(say, "item_knn")),
@@ -84,6 +86,7 @@ def train_sources(
         "popular": fit_popular(histories),
     }
     say("popular", 1, 1)
+
     return Artifact(
         catalogue=catalogue,
         histories=histories,
@@ -100,7 +103,7 @@ def train_sources(
 
 
 def make_histories(ratings: NDArray[Any]) -> Histories:
-    """Histories of a structured array with fields ``user``, ``item`` (ids) and ``rating`` (0 to 5) or ``weight``.
+    """Return the histories of ratings, as ``train_sources`` takes them.
 
     An item that a user has twice counts once, with the later row's weight. Ids become strings.
 
@@ -115,9 +118,12 @@ def make_histories(ratings: NDArray[Any]) -> Histories:
     given = ratings["weight" if "weight" in names else "rating"]
     if not np.isfinite(given).all() or given.min() < 0:
         raise ArtifactError("ratings and weights are finite and not negative", "ratings")
+
     weights = given.astype(np.float32) if "weight" in names else rating_weights(given)
     users, rows = np.unique(ratings["user"], return_inverse=True)
     items, columns = np.unique(ratings["item"], return_inverse=True)
+
+    # Read backwards, the first of a user's rows of an item is the latest.
     cells = rows.astype(np.int64) * len(items) + columns
     unique, last = np.unique(cells[::-1], return_index=True)
     return Histories(
@@ -132,7 +138,7 @@ def make_histories(ratings: NDArray[Any]) -> Histories:
 
 
 def rating_weights(ratings: NDArray[Any]) -> Float32:
-    """The weight of each rating, float32."""
+    """Return the weight of each rating, float32."""
     weights: Float32 = np.interp(ratings, np.arange(len(RATING_WEIGHTS)), RATING_WEIGHTS).astype(
         np.float32
     )
@@ -140,7 +146,12 @@ def rating_weights(ratings: NDArray[Any]) -> Float32:
 
 
 def calibrate(source: TrainedSource, histories: Histories) -> Calibration:
-    """Mean and standard deviation of the raw scores of every known user's best candidates."""
+    """Return mean and standard deviation of the raw scores of every known user's best candidates.
+
+    Args:
+        source: what is calibrated.
+        histories: what it was fitted on.
+    """
     model = load_model(source, len(histories.items))
     best = []
     for user in range(len(histories.users)):
@@ -148,9 +159,10 @@ def calibrate(source: TrainedSource, histories: Histories) -> Calibration:
         scores = model.raw(indices, weights).copy()
         scores[indices] = -np.inf
         best.append(np.sort(scores)[-CALIBRATION_TOP:])
+
     pooled = np.concatenate(best).astype(np.float64)
     pooled = pooled[np.isfinite(pooled) & (pooled > model.floor)]
-    # nothing to calibrate by: too few items, or all alike
+    # Too few items, or all alike, are nothing to calibrate by.
     if pooled.size == 0 or pooled.std() == 0:
         return Calibration()
     return Calibration(float(pooled.mean()), float(pooled.std()))
@@ -158,7 +170,7 @@ def calibrate(source: TrainedSource, histories: Histories) -> Calibration:
 
 @contextmanager
 def progress_bars() -> Iterator[Progress]:
-    """A bar per source, for a terminal."""
+    """Show a bar per source, on a terminal."""
     columns = (
         TextColumn("{task.description:>10}", markup=False),
         BarColumn(),
