@@ -31,7 +31,7 @@ from simulator.rl.experiment import (
     SessionCellResult,
     ratios,
     run_session_cell,
-    tuned,
+    tune_bandits,
 )
 
 STEPS = {"satiation": 40_000, "steady": 40_000, "small": 25_000, "movielens": 25_000}
@@ -192,7 +192,7 @@ def main() -> int:
     )
     given = parser.parse_args()
     if given.tune:
-        for name, earned in tuned(given.tune, STEPS[given.tune], SESSIONS, TUNE_SEEDS):
+        for name, earned in tune_bandits(given.tune, STEPS[given.tune], SESSIONS, TUNE_SEEDS):
             print(f"{given.tune}  {name:32s} {earned:.3f}", flush=True)
         return 0
     wanted = smoke() if given.smoke else cells()

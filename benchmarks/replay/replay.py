@@ -29,7 +29,7 @@ from policies.archive.archive import ArchiveWriter
 from policies.archive.range_file import Range, hour_of
 from policies.catalogue import Catalogue
 from policies.spec import PolicySpec
-from simulator.logs.csv_log import CsvColumns
+from simulator.logs.csv_columns import CsvColumns
 from simulator.logs.formats import open_log
 from simulator.ope.batch import OpeBatch, ope_batch_from_pmfs
 from simulator.ope.estimators import make_estimator

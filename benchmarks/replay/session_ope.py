@@ -21,12 +21,12 @@ from benchmarks.machine import describe
 from policies.artifacts.learner_model import decode_trained
 from policies.blend import load_policy
 from simulator.learners.trained import FrozenPolicy, snapshot_of
+from simulator.logs.rows import MemoryPiece
 from simulator.replay.evaluate_sessions import SessionQuestion, evaluate_sessions
 from simulator.rl.experiment import TUNED, bandit_named
 from simulator.sessions.log import log_sessions
 from simulator.sessions.play import play, train_bandit
 from simulator.sessions.satiation import satiation_world
-from simulator.worlds.cell import MemoryPiece
 
 HORIZONS = (1, 2, 5, 10, 20)
 

@@ -77,7 +77,7 @@ def train_policy(
     from simulator.learners.trained import train_on_log
     from simulator.logs.formats import open_log
     from simulator.logs.left_out import left_out_of
-    from simulator.logs.rows import caution_of, columns_of
+    from simulator.logs.rows import caution_of, column_notes_of
 
     if out is None and not publish:
         raise ReplayError("say where the model goes: --out FILE, or --publish", "out")
@@ -102,7 +102,7 @@ def train_policy(
     left_out = left_out_of(pieces)
     omission = f", left out: {left_out}" if left_out else ""
     say(("trained", "green"), f"  {wanted.name}  {model.learned:,} rows{omission}")
-    for name, kind in columns_of(pieces).items():
+    for name, kind in column_notes_of(pieces).items():
         say(f"column {name}: {kind}")
     if caution := caution_of(pieces):
         say(caution)

@@ -15,7 +15,7 @@ from policies.artifacts.trained_on import LearnedRows, RowSampler
 from policies.blend import load_policy, make_learner
 from policies.spec import PolicySpec
 from simulator.learners.online import check_blend, featurise_row, salt_of
-from simulator.logs.rows import LoggedDecision, Piece, kinds_of, no_rows_error
+from simulator.logs.rows import LoggedDecision, Piece, column_kinds_of, no_rows_error
 from simulator.logs.text_records import WEIGHT
 from simulator.ope.targets import RowTarget
 from simulator.replay.leakage import UNKNOWN, Provenance, TrainedRows, UnknownRows, learn_from
@@ -64,7 +64,7 @@ def train_on_log(
         learned=learned,
         checkpoint=learner.checkpoint(),
         rows=learning.rows(),
-        columns=kinds_of(read) or msgspec.UNSET,
+        columns=column_kinds_of(read) or msgspec.UNSET,
     )
 
 

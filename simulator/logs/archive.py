@@ -1,4 +1,4 @@
-"""The project's own archive as rows to evaluate: decisions joined with their rewards under the spec that made them.
+"""The project's own archive as rows to evaluate: decisions joined with rewards as their spec says.
 
 A row is a slot of a decision that was acted upon and whose window has closed. A window is closed as
 the learner closes it, and what came late is left out, whether or not the learner was corrected by
@@ -25,7 +25,7 @@ from policies.catalogue import Catalogue
 from policies.spec import PolicySpec, decode_spec
 from simulator.logs.rows import (
     BATCH_ROWS,
-    NONE_WAIT,
+    NO_WAITING,
     LogBatch,
     LoggedDecision,
     Piece,
@@ -35,7 +35,7 @@ from simulator.logs.rows import (
     waiting_of,
 )
 
-REMEMBERED = 2
+WINDOWS_READ_BEFORE = 2
 """Windows after which a join has forgotten a decision: a piece starts to read so much earlier."""
 
 CAUTION = (
@@ -48,13 +48,17 @@ CAUTION = (
 
 @dataclass(slots=True)
 class ArchivePiece:
-    """The decisions past ``after``, up to and including ``through`` (None: the end), of one policy's archive.
+    """The decisions of one policy's archive past ``after``, up to and including ``through``.
 
     It reads from ``start``, two windows earlier, so that duplicates and rewards that came early are
-    known, and on until the last window is closed. ``rule`` is the join of the spec in force at
-    ``start``, with no window above ``window_s``, and ``fold`` the version of the fold. ``waiting``:
-    of the decisions, those whose windows the log does not close. ``caution``: what has to be said
-    of whatever is found.
+    known, and on until the last window is closed.
+
+    Attributes:
+        through: Last position of the piece, or None for the end of the archive.
+        rule: The join of the spec in force at ``start``, with no window above ``window_s``.
+        fold: The version of the fold in force at ``start``.
+        waiting: The decisions whose windows the log does not close.
+        caution: The warning that belongs to every number computed from the piece, mostly none.
     """
 
     root: str
@@ -67,19 +71,20 @@ class ArchivePiece:
     window_s: float | None = None
     caution: str = ""
     skipped: int = 0
-    waiting: Waiting = NONE_WAIT
+    waiting: Waiting = NO_WAITING
     fold: int = 1
 
     def batches(self) -> Iterator[LogBatch]:
-        """See Piece.
+        """Yield the rows; see Piece.
 
-        An entry that does not decode was none to the learner, and of a decision that names what is
-        no spec or catalogue it learned nothing, but whoever evaluates has to know of it.
+        The learner passed over an entry that does not decode, and over a decision that names no
+        spec or catalogue. Whoever evaluates has to know of them: here they are bad rows.
         """
         rows: list[LoggedDecision] = []
-        self.skipped, self.waiting = 0, NONE_WAIT
+        self.skipped, self.waiting = 0, NO_WAITING
         reader = ArchiveReader(self.root, self.policy)
         catalogues = {Catalogue().digest: Catalogue()}
+
         for joined in self._joined(reader):
             name = joined.record.catalogue
             if name not in catalogues:
@@ -87,18 +92,21 @@ class ArchivePiece:
                 try:
                     catalogues[name] = Catalogue.decode(data)
                 except ArtifactError as error:
-                    self._bad(joined.position, error)
+                    self._refuse(joined.position, error)
                     continue
+
             rows.extend(decision_rows(joined, catalogues[name]))
             if len(rows) >= BATCH_ROWS:
                 yield batch_of(rows)
                 rows = []
+
         if rows:
             yield batch_of(rows)
 
-    def _bad(self, entry_id: str, error: BanditloopError) -> None:
+    def _refuse(self, entry_id: str, error: BanditloopError) -> None:
+        """Count a bad entry, or raise unless bad rows are skipped; entries of other pieces pass."""
         if not self._owns(entry_id):
-            return  # another piece's
+            return
         if not self.skip_bad:
             raise BadRowError(
                 f"{self.root}/{self.policy}, entry {entry_id}: {error.message}", "record"
@@ -112,43 +120,48 @@ class ArchivePiece:
         )
 
     def _joined(self, reader: ArchiveReader) -> Iterator[JoinedDecision]:
+        """Yield the piece's decisions whose windows close; then say which still wait."""
         rules: dict[str, JoinRule] = {}
 
         def rule_of(digest: str) -> JoinRule:
             if digest not in rules:
-                rules[digest] = evaluation_rule(
-                    decode_spec(reader.blob(digest)).join, self.window_s
-                )
+                spec = decode_spec(reader.blob(digest))
+                rules[digest] = evaluation_rule(spec.join, self.window_s)
             return rules[digest]
 
         join = Join(rule_of, rule=self.rule, fold=self.fold)
         through = None if self.through is None else log_order(self.through)
-        for read in reader.entries(self.start, on_undecodable=self._bad):
+        for read in reader.entries(self.start, on_undecodable=self._refuse):
             entry = self._applicable(read, rule_of)
             for joined in join.apply(entry):
                 if self._owns(joined.position):
                     yield joined
-            spec = (
-                spec_in_force(reader, entry.record.digest)
-                if isinstance(entry.record, SpecRecord)
-                else None
-            )
-            if spec is not None:
-                join.rule = evaluation_rule(spec.join, self.window_s)
+
+            # A spec that the learner refused changes nothing: the one before stays in force.
+            if isinstance(entry.record, SpecRecord):
+                spec = spec_in_force(reader, entry.record.digest)
+                if spec is not None:
+                    join.rule = evaluation_rule(spec.join, self.window_s)
+
+            # Past the piece's end, entries are read only to close the windows of its decisions.
             if through is not None and log_order(entry.id) > through:
                 oldest = join.oldest_open()
                 if oldest is None or log_order(oldest) > through:
                     return
+
         closing = [at for position, at in join.open_windows() if self._owns(position)]
         self.waiting = Waiting(len(closing), min(closing, default=0), max(closing, default=0))
 
     def _applicable(self, entry: LogEntry, rule_of: Callable[[str], JoinRule]) -> LogEntry:
-        """An entry as it is folded: a decision of what is no spec says only that time has passed."""
+        """Return an entry as it is folded.
+
+        A decision that names no valid spec says only that time has passed.
+        """
         if isinstance(entry.record, DecisionRecord):
             try:
                 rule_of(entry.record.spec)
             except SpecError as error:
-                self._bad(entry.id, error)
+                self._refuse(entry.id, error)
                 return LogEntry(entry.id, TickRecord())
         return entry
 
@@ -156,56 +169,67 @@ class ArchivePiece:
 def archive_pieces(
     root: str, policy: str, count: int, *, skip_bad: bool = False, window_s: float | None = None
 ) -> Sequence[ArchivePiece]:
-    """At most ``count`` pieces of about the same number of entries, cut between the archive's files.
+    """Return pieces of about the same number of entries, cut between the archive's files.
 
-    ``window_s``: to look before windows have closed: none is longer than so many seconds.
+    Args:
+        root: The archive's folder or URI.
+        policy: The policy, or one partition of it.
+        count: The most pieces to return.
+        skip_bad: Whether bad rows are counted and left out, rather than an error.
+        window_s: Longest window in seconds, to look before windows have closed; None: as specified.
 
     Raises:
-        ReplayError: there is no such archive.
-        ArchiveError: it is damaged.
+        ReplayError: There is no such archive.
+        ArchiveError: It is damaged.
     """
     reader = ArchiveReader(root, policy)
     ranges = reader.ranges()
     if not ranges:
         raise ReplayError(f"no range of {policy!r} is archived in {root}", "log")
-    builds, known_specs = (
-        reader.builds(),
-        {digest: spec_in_force(reader, digest) for _, digest in reader.specs()},
-    )
-    specs = [each for each in reader.specs() if known_specs[each[1]] is not None]
-    rules = {
-        name: evaluation_rule(spec.join, window_s)
-        for name, spec in known_specs.items()
-        if spec is not None
-    }
-    longest = max(
-        (spec.join.window_s for spec in known_specs.values() if spec is not None), default=0.0
-    )
+
+    # Specs that the learner refused were never in force.
+    decoded = {digest: spec_in_force(reader, digest) for _, digest in reader.specs()}
+    valid = {digest: spec for digest, spec in decoded.items() if spec is not None}
+    specs = [(position, digest) for position, digest in reader.specs() if digest in valid]
+    rules = {digest: evaluation_rule(spec.join, window_s) for digest, spec in valid.items()}
+    builds = reader.builds()
+
+    longest = max((spec.join.window_s for spec in valid.values()), default=0.0)
     caution = "" if window_s is None or window_s >= longest else CAUTION.format(window_s, longest)
-    reach_ms = REMEMBERED * max((rule.window_ms for rule in rules.values()), default=0)
-    total = sum(each.range.count for each in ranges)
+
+    # A piece ends with a file, once the pieces so far have their share of all entries.
+    total = sum(file.range.count for file in ranges)
     cuts, seen = [START], 0
-    for each in ranges[:-1]:
-        seen += each.range.count
+    for file in ranges[:-1]:
+        seen += file.range.count
         if seen * count >= total * len(cuts) and len(cuts) < count:
-            cuts.append(each.range.last)
+            cuts.append(file.range.last)
+
     pieces = []
+    reach_ms = WINDOWS_READ_BEFORE * max((rule.window_ms for rule in rules.values()), default=0)
     for number, cut in enumerate(cuts):
         start = START if cut == START else position_at(position_ms(cut) - reach_ms)
-        known = [digest for position, digest in specs if has_reached(start, position)]
-        rule = rules[known[-1]] if known else JoinRule()
         through = cuts[number + 1] if number + 1 < len(cuts) else None
+
+        digests = [digest for position, digest in specs if has_reached(start, position)]
+        rule = rules[digests[-1]] if digests else JoinRule()
+
         folded = [build for position, build in builds if has_reached(start, position)]
         fold = fold_version(folded[-1] if folded else {})
-        piece = ArchivePiece(
-            root, policy, cut, through, start, rule, skip_bad, window_s, caution, fold=fold
+
+        pieces.append(
+            ArchivePiece(
+                root, policy, cut, through, start, rule, skip_bad, window_s, caution, fold=fold
+            )
         )
-        pieces.append(piece)
     return pieces
 
 
 def spec_in_force(reader: ArchiveReader, digest: str) -> PolicySpec | None:
-    """The spec that an entry names; None where whoever folds the log refuses it, and the one before stays in force."""
+    """Return the spec that an entry names; None if the learner refuses it.
+
+    The spec before then stays in force.
+    """
     data = reader.blob(digest)
     try:
         spec = decode_spec(data)
@@ -219,50 +243,52 @@ def spec_in_force(reader: ArchiveReader, digest: str) -> PolicySpec | None:
 def policy_pieces(
     root: str, policy: str, count: int, *, skip_bad: bool = False, window_s: float | None = None
 ) -> list[ArchivePiece]:
-    """The pieces of a policy's archive, of each of its partitions where there are several.
+    """Return the pieces of a policy's archive, of all its partitions.
 
-    See ``archive_pieces``.
-
-    A decision and its rewards are in one partition, so each is a log by itself.
+    A decision and its rewards are in one partition, so each is a log by itself. Arguments and
+    errors are those of ``archive_pieces``.
     """
     folders = archive_folders(root, policy)
     share = max(1, count // len(folders))
     return [
-        each
+        piece
         for folder in folders
-        for each in archive_pieces(root, folder, share, skip_bad=skip_bad, window_s=window_s)
+        for piece in archive_pieces(root, folder, share, skip_bad=skip_bad, window_s=window_s)
     ]
 
 
 class TimeOrdered:
-    """Pieces of several partitions as one, their rows in the order of time: for whoever learns on the way."""
+    """Pieces of several partitions as one piece, its rows in the order of time.
+
+    A learner that learns as it goes needs that order.
+    """
 
     def __init__(self, partitions: Sequence[Sequence[Piece]]) -> None:
         self._partitions = partitions
 
     @property
     def policy(self) -> str:
-        """Whose archive it is."""
+        """The policy whose archive it is."""
         names = (getattr(piece, "policy", "") for pieces in self._partitions for piece in pieces)
         return next(names, "").partition("/")[0]
 
     @property
     def skipped(self) -> int:
-        """See Piece."""
+        """Bad rows left out so far, of all partitions."""
         return sum(piece.skipped for pieces in self._partitions for piece in pieces)
 
     @property
     def waiting(self) -> Waiting:
-        """Of all."""
+        """Decisions that are no rows yet, of all partitions."""
         return waiting_of(piece for pieces in self._partitions for piece in pieces)
 
     @property
     def caution(self) -> str:
-        """Of any."""
+        """The warning that belongs to every number computed from the rows, mostly none."""
         return caution_of(piece for pieces in self._partitions for piece in pieces)
 
     def batches(self) -> Iterator[LogBatch]:
-        """See Piece."""
+        """Yield the rows; see Piece."""
         rows = heapq.merge(
             *(_rows(pieces) for pieces in self._partitions), key=lambda row: row.time_ms
         )
@@ -271,12 +297,11 @@ class TimeOrdered:
 
 
 def in_time_order(pieces: Sequence[Piece]) -> Sequence[Piece]:
-    """The pieces of a log in an order in which a learner may go through them."""
+    """Return the pieces of a log in an order in which a learner may go through them."""
     partitions: dict[str, list[Piece]] = {}
     for piece in pieces:
-        partitions.setdefault(piece.policy if isinstance(piece, ArchivePiece) else "", []).append(
-            piece
-        )
+        policy = piece.policy if isinstance(piece, ArchivePiece) else ""
+        partitions.setdefault(policy, []).append(piece)
     return [TimeOrdered(list(partitions.values()))] if len(partitions) > 1 else pieces
 
 
@@ -287,7 +312,12 @@ def _rows(pieces: Sequence[Piece]) -> Iterator[LoggedDecision]:
 
 
 def evaluation_rule(rule: JoinRule, window_s: float | None = None) -> JoinRule:
-    """A rule that teaches once, when the window closes, which is no longer than ``window_s``."""
+    """Return the rule by which an evaluation joins: once, when the window closes.
+
+    Args:
+        rule: The rule of the policy's spec.
+        window_s: Longest window in seconds; None: the rule's own.
+    """
     shorter = rule.window_s if window_s is None else min(window_s, rule.window_s)
     return msgspec.structs.replace(rule, learn="at_close", late="ignore", window_s=shorter)
 
@@ -295,26 +325,26 @@ def evaluation_rule(rule: JoinRule, window_s: float | None = None) -> JoinRule:
 def decision_rows(
     joined: JoinedDecision, catalogue: Catalogue | None = None
 ) -> Iterator[LoggedDecision]:
-    """A row per slot; in a slate, each among the actions that were left."""
+    """Yield a row per slot; in a slate, each among the actions that earlier slots have left.
+
+    Args:
+        joined: A decision with the rewards of its slots.
+        catalogue: The catalogue that the decision names.
+    """
     record = joined.record
     pmfs, scores = record.pmfs(), record.source_scores()
     for slot, reward in zip(joined.slots, joined.rewards, strict=True):
-        ids, chosen, pmf, features = (
-            record.action_ids,
-            record.chosen[slot],
-            pmfs[slot],
-            record.features,
-        )
-        left_scores = scores
+        ids, chosen, pmf = record.action_ids, record.chosen[slot], pmfs[slot]
+        features, slot_scores = record.features, scores
+
+        # A later slot chooses among what the slots before it have left.
         if slot:
             left = [k for k in range(len(ids)) if k not in record.chosen[:slot]]
-            ids, chosen, pmf = (
-                [ids[k] for k in left],
-                left.index(chosen),
-                np.ascontiguousarray(pmf[left]),
-            )
+            ids, chosen = [ids[k] for k in left], left.index(chosen)
+            pmf = np.ascontiguousarray(pmf[left])
             features = None if features is None else [features[k] for k in left]
-            left_scores = {source: given[left] for source, given in scores.items()}
+            slot_scores = {source: values[left] for source, values in scores.items()}
+
         yield LoggedDecision(
             event_id=record.event_id,
             context=record.context,
@@ -323,7 +353,7 @@ def decision_rows(
             propensity=float(pmf[chosen]),
             reward=reward,
             features=features,
-            scores=left_scores,
+            scores=slot_scores,
             pmf=pmf,
             slot=slot,
             time_ms=position_ms(joined.position),

@@ -1,96 +1,47 @@
-"""Logs as CSV, by a mapping of columns: from a plain table of numbers to decisions with their actions."""
+"""Logs as CSV, by a mapping of columns: plain tables of numbers, or decisions with their actions."""
 
 import io
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
-import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 from numpy.typing import NDArray
 
-from bandits.errors import BadRowError, InvalidInputError, ReplayError
+from bandits.errors import BadRowError, ReplayError
 from bandits.features.hashing import UInt64, splitmix64
-from bandits.log.codec import MALFORMED
 from bandits.types import Float64
-from bandits.values import MAX_NUMBER, FeatureMap
-from policies.encoding import check_features
-from policies.requests import plain_features
+from bandits.values import MAX_NUMBER
+from simulator.logs.csv_columns import CsvColumns, features_in, places_in, places_of
 from simulator.logs.files import LogFile, open_bytes
 from simulator.logs.left_out import BAD, LeftOut
 from simulator.logs.rows import LogBatch, LoggedDecision, key_of
 from simulator.logs.tables import (
     CellKind,
-    Evidence,
+    ColumnEvidence,
     column_features,
     floats_of,
-    missing,
+    is_missing,
     numbers_of,
     read_header,
 )
-from simulator.logs.text_records import PIECE_BYTES, Span, cut_into_spans, newlines
+from simulator.logs.text_records import PIECE_BYTES, Span, count_newlines, cut_into_spans
 
 BLOCK_BYTES = 4 << 20
-SEPARATOR = "|"
 MAX_CELL_CHARS = 40
-Column = Annotated[str, msgspec.Meta(min_length=1)]
-
-
-class CsvColumns(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Which column is what.
-
-    ``event_id``: without it, or where it is empty, a row is its own event. ``time``: milliseconds
-    since the epoch.
-
-    With ``action`` a row is a decision: ``actions`` is the column of all its action ids, separated
-    by ``|`` (without it, the ids in ``action_ids``), and ``context`` are the columns of its
-    context. ``features``: the column of the actions' features, in JSON: a list of objects in the
-    order of the actions, or an object of them by action id. ``kinds``: of columns of the context,
-    ``number`` or ``text``; what is not said is decided from the whole log. An empty cell of the
-    context is no feature. ``delimiter``: without it, comma, semicolon or tab, whichever fits the
-    header. ``decimal``: what stands in numbers for the point.
-    """
-
-    reward: Column = "reward"
-    propensity: Column = "propensity"
-    event_id: Column | None = None
-    time: Column | None = None
-    action: Column | None = None
-    actions: Column | None = None
-    action_ids: list[str] = []
-    context: list[Column] = []
-    features: Column | None = None
-    kinds: dict[str, CellKind] = {}
-    delimiter: Annotated[str, msgspec.Meta(min_length=1, max_length=1)] | None = None
-    decimal: Literal[".", ","] = "."
-
-    def __post_init__(self) -> None:
-        """Refuse a kind of what is no column of the context."""
-        for name in self.kinds:
-            if name not in self.context:
-                raise ReplayError(
-                    f"kinds names {name!r}, which is not a column of the context", "columns"
-                )
-
-    @property
-    def texts(self) -> list[str]:
-        """The columns that are read as text."""
-        texts = (self.event_id, self.action, self.actions, self.features, *self.context)
-        return [each for each in texts if each is not None]
-
-    @property
-    def numbers(self) -> list[str]:
-        """The columns that are."""
-        return [each for each in (self.reward, self.propensity, self.time) if each is not None]
+"""Characters of a faulty cell that its error quotes."""
+FEATURES_FAULT = (
+    "is no JSON list of the actions' features, an object each, nor an object of such objects by"
+    " action id"
+)
 
 
 class _Range(io.RawIOBase):
-    """Some bytes of a file, to read once. ``lines``: how many were read so far."""
+    """The bytes of a span, to read once; it counts the lines that were read."""
 
     def __init__(self, span: Span) -> None:
         self._file = open_bytes(span.path)
@@ -99,23 +50,25 @@ class _Range(io.RawIOBase):
         self._ends, self._last = 0, b"\n"
 
     def readable(self) -> bool:
-        """Yes."""
+        """Return True: this is a stream to read."""
         return True
 
     def read(self, size: int = -1) -> bytes:
-        """At most so many bytes."""
+        """Read at most so many bytes, and never beyond the span."""
         if self._left is not None:
             size = self._left if size < 0 else min(size, self._left)
+
         data = self._file.read(size)
         if self._left is not None:
             self._left -= len(data)
+
         self._ends += data.count(b"\n")
         self._last = data[-1:] or self._last
         return data
 
     @property
     def lines(self) -> int:
-        """The last one may have no end."""
+        """How many lines were read so far; the last one may have no end."""
         return self._ends + (self._last != b"\n")
 
     def close(self) -> None:
@@ -125,12 +78,15 @@ class _Range(io.RawIOBase):
 
 
 class _CsvBlock(NamedTuple):
-    """Some rows of the file. ``lines``: int64[n], their numbers. ``values``: float64[n] by column.
+    """n rows of the file.
 
-    ``good``: bool[n].
-
-    ``places``: by row, of each of its actions; None where two are the same; nothing, if the log has
-    no actions.
+    Attributes:
+        cells: Arrow's record batch of strings.
+        lines: int64[n], the rows' line numbers.
+        values: float64[n] by column of numbers.
+        good: bool[n], which rows can be used.
+        places: By row, the place of each of its actions; None where two actions are the same.
+            Empty if the log has no actions.
     """
 
     cells: Any
@@ -144,9 +100,13 @@ class _CsvBlock(NamedTuple):
 class CsvPiece:
     """A part of a CSV file; see Piece.
 
-    ``first``: the line it starts with, from 1, and that of the header does not count. ``header``:
-    the file's columns. ``kinds``: of the context's columns, those not declared as ``with_column_kinds`` has
-    decided. ``extra``: further columns of numbers to hand on.
+    Attributes:
+        first: The line it starts with, from 1, not counting the header.
+        header: The names of the file's columns.
+        kinds: Number or text by column of the context; ``with_column_kinds`` decides those that
+            were not declared.
+        column_notes: How each column of the context is read, and why.
+        extra: Further columns of numbers to hand on.
     """
 
     span: Span
@@ -155,109 +115,128 @@ class CsvPiece:
     columns: CsvColumns
     delimiter: str = ","
     kinds: Mapping[str, CellKind] = field(default_factory=dict)
-    said: Mapping[str, str] = field(default_factory=dict)
+    column_notes: Mapping[str, str] = field(default_factory=dict)
     extra: Sequence[str] = ()
     skip_bad: bool = False
     left_out: LeftOut = field(default_factory=LeftOut, init=False)
-    _wrong: BadRowError | None = field(default=None, init=False)
+    _width_error: BadRowError | None = field(default=None, init=False)
     _wrong_lines: set[int] = field(default_factory=set, init=False)
 
     @property
     def skipped(self) -> int:
-        """See Piece."""
+        """Bad rows left out so far."""
         return self.left_out.skipped
 
     def batches(self) -> Iterator[LogBatch]:
-        """See Piece. A batch is a block of the file."""
+        """Yield a batch per block of the file; see Piece."""
         for block in self._blocks():
             keep = np.flatnonzero(block.good)
             if keep.size:
                 yield self._batch(block, keep)
 
-    def evidence(self) -> dict[str, Evidence]:
-        """What the good rows say of the columns whose kind is not declared."""
-        found = {
-            name: Evidence() for name in self.columns.context if name not in self.columns.kinds
-        }
-        for block in replace(self, skip_bad=True)._blocks():  # noqa: SLF001 - it is complained of when it is read
+    def evidence(self) -> dict[str, ColumnEvidence]:
+        """Return what the good rows say of the columns whose kind is not declared."""
+        undeclared = [name for name in self.columns.context if name not in self.columns.kinds]
+        evidence = {name: ColumnEvidence() for name in undeclared}
+
+        # Bad rows are passed over here: they are refused when the log is read for its rows.
+        for block in replace(self, skip_bad=True)._blocks():  # noqa: SLF001 - of the same class
             good = pa.array(block.good)
-            for name, each in found.items():
-                each.add(block.cells.column(name).filter(good), self.columns.decimal)
-        return found
+            for name, column in evidence.items():
+                column.add(block.cells.column(name).filter(good), self.columns.decimal)
+        return evidence
 
     def _blocks(self) -> Iterator[_CsvBlock]:
+        """Read the file block by block, and check its rows."""
         self.left_out, self._wrong_lines = LeftOut(), set()
         numbers = list(dict.fromkeys([*self.columns.numbers, *self.extra]))
         wanted = list(dict.fromkeys([*numbers, *self.columns.texts]))
         header = 1 if self.span.start == 0 else 0
         line, data = self.first + header, _Range(self.span)
+
         try:
-            with pyarrow.csv.open_csv(
-                pa.PythonFile(data, mode="r"),
-                pyarrow.csv.ReadOptions(
-                    use_threads=False,
-                    block_size=BLOCK_BYTES,
-                    column_names=self.header,
-                    skip_rows=header,
-                ),
-                pyarrow.csv.ParseOptions(
-                    delimiter=self.delimiter,
-                    ignore_empty_lines=False,
-                    invalid_row_handler=self._wrong_width,
-                ),
-                pyarrow.csv.ConvertOptions(
-                    column_types=dict.fromkeys(wanted, pa.string()),
-                    include_columns=wanted,
-                    strings_can_be_null=False,
-                ),
-            ) as reader:
+            with self._open(data, wanted, skip_rows=header) as reader:
                 for cells in reader:
                     lines = self._lines(line, len(cells))
                     yield self._checked(cells, numbers, lines)
                     line = int(lines[-1]) + 1 if len(lines) else line
         except pa.ArrowInvalid as error:
             fallback = BadRowError(f"{self.span.path}, from line {self.first}: {error}", "columns")
-            raise self._wrong or fallback from error
+            raise self._width_error or fallback from error
+
+        # A cell with a line break makes fewer rows than there are lines.
         if data.lines > max([line, *(wrong + 1 for wrong in self._wrong_lines)]) - self.first:
             raise BadRowError(
                 f"{self.span.path}: a cell holds a line break, which is not read here", "columns"
             )
 
+    def _open(self, data: _Range, wanted: list[str], *, skip_rows: int) -> Any:
+        """Return Arrow's reader of the wanted columns, all of them as strings."""
+        return pyarrow.csv.open_csv(
+            pa.PythonFile(data, mode="r"),
+            pyarrow.csv.ReadOptions(
+                use_threads=False,
+                block_size=BLOCK_BYTES,
+                column_names=self.header,
+                skip_rows=skip_rows,
+            ),
+            pyarrow.csv.ParseOptions(
+                delimiter=self.delimiter,
+                ignore_empty_lines=False,
+                invalid_row_handler=self._wrong_width,
+            ),
+            pyarrow.csv.ConvertOptions(
+                column_types=dict.fromkeys(wanted, pa.string()),
+                include_columns=wanted,
+                strings_can_be_null=False,
+            ),
+        )
+
     def _lines(self, first: int, count: int) -> NDArray[np.int64]:
-        """The numbers of so many lines from this one that have the right width."""
+        """Return int64[count]: the numbers of the lines from ``first`` on that are wide enough."""
         numbers = np.arange(first, first + count + len(self._wrong_lines))
         return numbers[~np.isin(numbers, list(self._wrong_lines))][:count]
 
     def _wrong_width(self, row: Any) -> str:
+        """Tell Arrow what to do with a row of the wrong width."""
         line = self.first - 1 + row.number
-        message = f"{self.span.path}, line {line}: {row.expected_columns} columns, not {row.actual_columns}"
+        columns = f"{row.expected_columns} columns, not {row.actual_columns}"
+        message = f"{self.span.path}, line {line}: {columns}"
+
+        # Arrow's own error would not name the line.
         if not self.skip_bad:
-            self._wrong = BadRowError(message, "columns")
+            self._width_error = BadRowError(message, "columns")
             return "error"
+
         self.left_out.add(BAD, message)
         self._wrong_lines.add(line)
         return "skip"
 
     def _checked(self, cells: Any, numbers: Sequence[str], lines: NDArray[np.int64]) -> _CsvBlock:
-        """Which rows can be used; of the others the first is complained of."""
+        """Return the rows, with which of them can be used; the first bad one is named."""
         bad = np.zeros(len(cells), bool)
         values = {
             name: floats_of(numbers_of(cells.column(name), self.columns.decimal))
             for name in numbers
         }
         places, first = self._places(cells), (len(cells), "")
+
+        # A row counts once, by the first fault that it has.
         for faulty, name, what in self._faults(cells, values, places):
             wrong = faulty & ~bad
             if not wrong.any():
                 continue
+
             at = int(wrong.argmax())
             cell = str(cells.column(name)[at])[:MAX_CELL_CHARS]
-            said = f"{cell!r} {what}" if name == self.columns.action else f"{name} {what}: {cell!r}"
-            message = f"{self.span.path}, line {lines[at]}: {said}"
+            is_action = name == self.columns.action
+            fault = f"{cell!r} {what}" if is_action else f"{name} {what}: {cell!r}"
+            message = f"{self.span.path}, line {lines[at]}: {fault}"
             if not self.skip_bad:
                 raise BadRowError(message, name)
             first = min(first, (at, message))
             bad |= wrong
+
         if bad.any():
             self.left_out.merge(LeftOut(Counter({BAD: int(bad.sum())}), first[1]))
         return _CsvBlock(cells, lines, values, ~bad, places)
@@ -265,13 +244,16 @@ class CsvPiece:
     def _faults(
         self, cells: Any, values: Mapping[str, Float64], places: Sequence[Mapping[str, int] | None]
     ) -> Iterator[tuple[NDArray[np.bool_], str, str]]:
-        """What may be wrong with a row: in which rows it is, with which column, and what."""
+        """Yield what may be wrong with a row: in which rows it is (bool[n]), which column, what."""
         columns = self.columns
+
+        # Needed numbers: an empty cell is a fault, too.
         point = "" if columns.decimal == "," else "; with decimal: ',' a comma is the decimal point"
         for name, column in values.items():
             wrong = np.isnan(column)
             comma = wrong.any() and "," in str(cells.column(name)[int(wrong.argmax())])
             yield wrong, name, f"is no number{point if comma else ''}"
+
         propensity, reward = values[columns.propensity], values[columns.reward]
         yield (
             ~((propensity > 0.0) & (propensity <= 1.0)),
@@ -283,30 +265,33 @@ class CsvPiece:
             columns.reward,
             f"is no reward, a number up to {MAX_NUMBER:g}",
         )
+
+        # Declared numbers of the context: an empty cell is no feature, and no fault.
         for name in (name for name, kind in columns.kinds.items() if kind == "number"):
-            known = ~np.isnan(floats_of(numbers_of(cells.column(name), columns.decimal)))
+            number = ~np.isnan(floats_of(numbers_of(cells.column(name), columns.decimal)))
             yield (
-                ~(known | np.asarray(missing(cells.column(name)))),
+                ~(number | np.asarray(is_missing(cells.column(name)))),
                 name,
                 "is declared a number, and is none",
             )
+
         if columns.action is not None:
             chosen = zip(cells.column(columns.action).to_pylist(), places, strict=True)
-            wrong = np.fromiter((each not in (of or ()) for each, of in chosen), bool, len(cells))
+            wrong = np.fromiter((cell not in (of or ()) for cell, of in chosen), bool, len(cells))
             yield wrong, columns.action, "is not one of the row's distinct actions"
         if columns.features is not None and places:
-            given = zip(cells.column(columns.features).to_pylist(), places, strict=True)
+            texts = zip(cells.column(columns.features).to_pylist(), places, strict=True)
             wrong = np.fromiter(
-                (_features(text, tuple(of or ())) is None for text, of in given), bool, len(cells)
+                (features_in(text, tuple(of or ())) is None for text, of in texts), bool, len(cells)
             )
-            yield wrong, columns.features, FEATURES_ARE
+            yield wrong, columns.features, FEATURES_FAULT
 
     def _places(self, cells: Any) -> Sequence[Mapping[str, int] | None]:
         if self.columns.action is None:
             return ()
         if self.columns.actions is None:
-            return [_places(tuple(self.columns.action_ids))] * len(cells)
-        return [_places_in(text) for text in cells.column(self.columns.actions).to_pylist()]
+            return [places_of(tuple(self.columns.action_ids))] * len(cells)
+        return [places_in(text) for text in cells.column(self.columns.actions).to_pylist()]
 
     def _batch(self, block: _CsvBlock, keep: NDArray[np.intp]) -> LogBatch:
         names, keys = self._events(block)
@@ -325,13 +310,17 @@ class CsvPiece:
         )
 
     def _events(self, block: _CsvBlock) -> tuple[Sequence[str | None], UInt64]:
-        """Names of the rows' events, None where a row has none, and their keys: then, of its place in the log."""
+        """Return the rows' event ids, and their keys.
+
+        Where a row has no event id, the id is None and the key is of the row's place in the log.
+        """
         file = np.uint64(key_of(self.span.name))
         keys: UInt64 = splitmix64(block.lines.astype(np.uint64) ^ file)
         if self.columns.event_id is None:
             return [None] * len(block.lines), keys
+
         column = block.cells.column(self.columns.event_id)
-        names: list[str | None] = pc.if_else(missing(column), None, column).to_pylist()
+        names: list[str | None] = pc.if_else(is_missing(column), None, column).to_pylist()
         for at, name in enumerate(names):
             if name is not None:
                 keys[at] = key_of(name)
@@ -340,6 +329,7 @@ class CsvPiece:
     def _decisions(
         self, block: _CsvBlock, keep: NDArray[np.intp], names: Sequence[str | None]
     ) -> Sequence[LoggedDecision]:
+        """Return the good rows as decisions."""
         columns, cells = self.columns, block.cells
         chosen = cells.column(columns.action).to_pylist()
         texts = None if columns.features is None else cells.column(columns.features).to_pylist()
@@ -347,11 +337,13 @@ class CsvPiece:
             name: column_features(cells.column(name), self.kinds.get(name, "text"), columns.decimal)
             for name in columns.context
         }
+
         rows: list[LoggedDecision] = []
         for at in keep.tolist():
             places = block.places[at] or {}
             ids = tuple(places)
             name = names[at]
+
             rows.append(
                 LoggedDecision(
                     event_id=f"{self.span.name}:{block.lines[at]}" if name is None else name,
@@ -364,51 +356,10 @@ class CsvPiece:
                     chosen=places[chosen[at]],
                     propensity=float(block.values[columns.propensity][at]),
                     reward=float(block.values[columns.reward][at]),
-                    features=None if texts is None else _features(texts[at], ids),
+                    features=None if texts is None else features_in(texts[at], ids),
                 )
             )
         return rows
-
-
-FEATURES_ARE = "is no JSON list of the actions' features, an object each, nor an object of such objects by action id"
-
-
-@lru_cache(maxsize=4096)
-def _places_in(text: str) -> Mapping[str, int] | None:
-    """Of each of the actions in a cell; None if two are the same."""
-    return _places(tuple(text.split(SEPARATOR)))
-
-
-def _places(ids: tuple[str, ...]) -> Mapping[str, int] | None:
-    places = {action_id: at for at, action_id in enumerate(ids)}
-    return places if len(places) == len(ids) else None
-
-
-@lru_cache(maxsize=1024)
-def _features(text: str, ids: tuple[str, ...]) -> Sequence[FeatureMap | None] | None:
-    """A cell of the actions' features; an action that its object does not name has none.
-
-    None: it is no such cell.
-    """
-    if not text.strip():
-        return [None] * len(ids)
-    try:
-        given = msgspec.json.decode(text)
-    except MALFORMED:
-        return None
-    if isinstance(given, dict):
-        given = [given.get(action_id) for action_id in ids] if given.keys() <= set(ids) else None
-    if not (isinstance(given, list) and len(given) == len(ids)):
-        return None
-    if not all(each is None or isinstance(each, dict) for each in given):
-        return None
-    try:
-        found = [None if each is None else plain_features(each, "features") for each in given]
-        for features in found:
-            check_features(features or {}, "features")
-    except InvalidInputError:
-        return None
-    return found
 
 
 def csv_pieces(
@@ -419,44 +370,54 @@ def csv_pieces(
     piece_bytes: int = PIECE_BYTES,
     skip_bad: bool = False,
 ) -> list[CsvPiece]:
-    """A CSV file with a header. Cells hold no line breaks.
+    """Return the pieces of a CSV file with a header, whose cells hold no line breaks.
 
-    ``with_column_kinds`` decides of the pieces what is not declared.
+    ``with_column_kinds`` then decides the kinds of columns that are not declared.
+
+    Args:
+        path: The file.
+        columns: Which column is what.
+        extra: Further columns of numbers to hand on.
+        piece_bytes: Size of a piece, about.
+        skip_bad: Whether bad rows are counted and left out, rather than an error.
 
     Raises:
-        ReplayError: the file cannot be read, or lacks a column, or has two of one name.
+        ReplayError: The file cannot be read, lacks a column, or has two of one name.
     """
     if columns.action is not None and columns.actions is None and not columns.action_ids:
         raise ReplayError(
             "name the column of all actions, or list their ids: a choice is one among others",
             "columns",
         )
+
     wanted = (*columns.numbers, *columns.texts, *extra)
     header, delimiter = read_header(path, wanted, delimiter=columns.delimiter)
+
     pieces, line = [], 1
     for span in cut_into_spans(path, piece_bytes=piece_bytes):
         pieces.append(
             CsvPiece(span, line, header, columns, delimiter, columns.kinds, {}, extra, skip_bad)
         )
-        line += 0 if span.stop is None else newlines(path, span.start, span.stop)
+        line += 0 if span.stop is None else count_newlines(path, span.start, span.stop)
     return pieces
 
 
 def with_column_kinds(pieces: Sequence[CsvPiece]) -> list[CsvPiece]:
-    """The pieces of a log with the kind of every column of the context, which is of the whole log.
+    """Return the pieces of a log with the kind of every column of the context.
 
-    The log is read once for it, if there is a column whose kind is not declared.
+    A kind is of the whole log, which is read once if there is a column whose kind is not declared.
 
     Raises:
-        BadRowError: the log cannot be read.
+        BadRowError: The log cannot be read.
     """
     columns = pieces[0].columns if pieces else CsvColumns()
     declared: dict[str, CellKind] = dict(columns.kinds)
-    said = {name: f"{kind}, as declared" for name, kind in declared.items()}
-    found = {name: Evidence() for name in columns.context if name not in declared}
-    for piece in pieces if found else ():
-        for name, each in piece.evidence().items():
-            found[name].merge(each)
-    kinds = declared | {name: each.kind for name, each in found.items()}
-    said |= {name: each.said for name, each in found.items()}
-    return [replace(piece, kinds=kinds, said=said) for piece in pieces]
+    evidence = {name: ColumnEvidence() for name in columns.context if name not in declared}
+    for piece in pieces if evidence else ():
+        for name, part in piece.evidence().items():
+            evidence[name].merge(part)
+
+    kinds = declared | {name: column.kind for name, column in evidence.items()}
+    notes = {name: f"{kind}, as declared" for name, kind in declared.items()}
+    notes |= {name: column.note for name, column in evidence.items()}
+    return [replace(piece, kinds=kinds, column_notes=notes) for piece in pieces]

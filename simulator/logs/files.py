@@ -17,14 +17,14 @@ from pyarrow import fs
 from bandits.errors import ArchiveError, ReplayError
 from policies.storage import filesystem_of
 
-WILD = frozenset("*?[")
+WILDCARDS = frozenset("*?[")
 
 
 @dataclass(frozen=True, slots=True)
 class RemoteFile:
     """One file by its URI, opened where it is read.
 
-    It is to a log what a ``Path`` is, which has the same names.
+    It has the names of ``Path``, and is to a remote log what that is to a local one.
     """
 
     uri: str
@@ -34,12 +34,12 @@ class RemoteFile:
 
     @property
     def name(self) -> str:
-        """The last part."""
+        """The last segment of the URI."""
         return posixpath.basename(self.uri)
 
     @property
     def suffix(self) -> str:
-        """Of the name, with its dot."""
+        """The end of the name, with its dot."""
         return posixpath.splitext(self.name)[1]
 
 
@@ -47,27 +47,29 @@ LogFile = Path | RemoteFile
 
 
 def files_of(log: str) -> list[LogFile]:
-    """A file, or the files of a glob in the order of their names, by path or URI.
+    """Return a log's files by path or URI: one, or those of a glob in the order of their names.
 
-    Of a URI, the last part may be wild.
+    Only the last segment of a URI may contain a wildcard.
 
     Raises:
-        ReplayError: no such file.
+        ReplayError: There is no such file.
     """
     if "://" in log:
-        return [RemoteFile(uri) for uri in _remote(log)]
+        return [RemoteFile(uri) for uri in _remote_files(log)]
+
     names = sorted(glob(log)) if not Path(log).exists() else [log]  # noqa: PTH207 - an absolute pattern, too
     if not names:
         raise ReplayError(f"{log} cannot be read: no such file, and no file of such a name", "log")
-    # a piece may be read where another folder is the current one
+
+    # A piece may be read where another folder is the current one.
     return [Path(name).absolute() for name in names]
 
 
 def local_path(folder: str) -> str:
-    """The path of a folder that has to be here, which a file:// URI may name.
+    """Return the path of a folder that has to be on this machine; it may be a file:// URI.
 
     Raises:
-        ReplayError: it is elsewhere.
+        ReplayError: It is elsewhere.
     """
     if "://" not in folder:
         return folder
@@ -77,10 +79,10 @@ def local_path(folder: str) -> str:
 
 
 def size_of(file: LogFile) -> int:
-    """In bytes, as it is stored.
+    """Return a file's size in bytes, as it is stored.
 
     Raises:
-        ReplayError: it cannot be read.
+        ReplayError: It cannot be read.
     """
     try:
         if isinstance(file, Path):
@@ -92,11 +94,11 @@ def size_of(file: LogFile) -> int:
 
 
 def open_bytes(file: LogFile) -> BinaryIO:
-    """To read at any offset.
+    """Open a file to read at any offset.
 
     Raises:
-        ReplayError: its address.
-        OSError: there is none, or it cannot be reached.
+        ReplayError: Its address is wrong.
+        OSError: There is no such file, or it cannot be reached.
     """
     if isinstance(file, Path):
         return file.open("rb")
@@ -106,7 +108,7 @@ def open_bytes(file: LogFile) -> BinaryIO:
 
 @contextmanager
 def open_decompressed(file: LogFile) -> Iterator[BinaryIO]:
-    """The same as a context, and decompressed if its name ends in ``.gz`` or ``.zst``."""
+    """Open a file to read, decompressed if its name ends in ``.gz`` or ``.zst``."""
     with open_bytes(file) as raw:
         if file.suffix == ".gz":
             with gzip.GzipFile(fileobj=raw) as unpacked:
@@ -118,21 +120,26 @@ def open_decompressed(file: LogFile) -> Iterator[BinaryIO]:
             yield raw
 
 
-def _remote(log: str) -> Sequence[str]:
-    folder, _, name = log.rpartition("/")
-    if not WILD.intersection(log):
+def _remote_files(log: str) -> Sequence[str]:
+    """Return the URIs that a URI with wildcards in its last segment stands for."""
+    folder, _, pattern = log.rpartition("/")
+    if not WILDCARDS.intersection(log):
         return [log]
-    if WILD.intersection(folder):
+    if WILDCARDS.intersection(folder):
         raise ReplayError(
-            f"{log}: of a URI only the last part may have {' '.join(sorted(WILD))}", "log"
+            f"{log}: only the last path segment of a URI may contain a wildcard,"
+            f" {' '.join(sorted(WILDCARDS))}",
+            "log",
         )
+
     system, path = _system(folder)
     try:
-        found = system.get_file_info(fs.FileSelector(path))
+        entries = system.get_file_info(fs.FileSelector(path))
     except OSError as error:
         raise ReplayError(f"{folder} cannot be read: {error}", "log") from error
-    names = sorted(str(info.base_name) for info in found if info.type == fs.FileType.File)
-    kept = [f"{folder}/{each}" for each in names if fnmatchcase(each, name)]
+
+    names = sorted(str(entry.base_name) for entry in entries if entry.type == fs.FileType.File)
+    kept = [f"{folder}/{name}" for name in names if fnmatchcase(name, pattern)]
     if not kept:
         raise ReplayError(f"{log} cannot be read: no file of such a name", "log")
     return kept

@@ -12,7 +12,8 @@ from pyarrow import fs
 from bandits.errors import ReplayError
 from policies.storage import Storage
 from simulator.logs.archive import policy_pieces
-from simulator.logs.csv_log import CsvColumns, CsvPiece, csv_pieces, with_column_kinds
+from simulator.logs.csv_columns import CsvColumns
+from simulator.logs.csv_log import CsvPiece, csv_pieces, with_column_kinds
 from simulator.logs.dsjson import dsjson_pieces
 from simulator.logs.files import LogFile, files_of, local_path, size_of
 from simulator.logs.obd import obd_pieces
@@ -22,7 +23,7 @@ from simulator.logs.vw_text import text_pieces
 
 Format = Literal["archive", "dsjson", "vw", "obd", "csv"]
 LEAST_BYTES = 1 << 16
-"""Of a piece: less is not worth a task."""
+"""Least size of a piece: less is not worth a task."""
 
 
 def open_log(
@@ -35,16 +36,23 @@ def open_log(
     extra: Sequence[str] = (),
     window_s: float | None = None,
 ) -> list[Piece]:
-    """The pieces of a log, about ``shards`` of them.
+    """Return the pieces of a log, about ``shards`` of them.
 
-    ``log``: of an archive the folder or URI, of one policy or with one policy in it; of obd a
-    campaign's folder; else a file, or a glob of files, by path or URI, that are read in the order
-    of their names. ``columns``, ``extra``: of CSV. ``window_s``: of an archive, to look before its
-    windows have closed: rewards count that long after their decisions.
+    Args:
+        log: An archive's folder or URI, of one policy or with one policy in it; a campaign's folder
+            of obd; or else a file or a glob of files, by path or URI, read in the order of their
+            names.
+        log_format: One of Format.
+        shards: How many pieces to aim at.
+        skip_bad: Whether bad rows are counted and left out, rather than an error.
+        columns: Which column of a CSV is what.
+        extra: Further columns of numbers of a CSV to hand on.
+        window_s: Seconds after its decision for which a reward counts, to look at an archive before
+            its windows have closed.
 
     Raises:
-        ReplayError: there is no such log.
-        ArchiveError, BadRowError: it is damaged.
+        ReplayError: There is no such log.
+        ArchiveError, BadRowError: It is damaged.
     """
     if log_format not in get_args(Format):
         raise ReplayError(
@@ -52,8 +60,9 @@ def open_log(
         )
     if window_s is not None and (log_format != "archive" or not window_s > 0.0):
         raise ReplayError(
-            "a window of some seconds is of an archive, whose rewards have times", "window_s"
+            "a window of some seconds needs an archive, whose rewards have times", "window_s"
         )
+
     if log_format == "archive":
         root, policy = archived_policy(log)
         where = root if "://" in root else str(Path(root).absolute())
@@ -62,6 +71,7 @@ def open_log(
         folder = Path(local_path(log)).resolve()
         size = size_of(folder / f"{folder.name}.csv")
         return list(obd_pieces(folder, piece_bytes=_share(size, shards), skip_bad=skip_bad))
+
     files = files_of(log)
     share = _share(sum(map(size_of, files)), shards)
     if log_format == "csv":
@@ -70,24 +80,25 @@ def open_log(
             csv_pieces(file, mapping, extra=extra, piece_bytes=share, skip_bad=skip_bad)
             for file in files
         ]
-        return list(with_column_kinds(_named(files, tables)))
+        return list(with_column_kinds(_joined(files, tables)))
+
     pieces_of = dsjson_pieces if log_format == "dsjson" else text_pieces
-    return list(
-        _named(files, [pieces_of(file, piece_bytes=share, skip_bad=skip_bad) for file in files])
-    )
+    pieces = [pieces_of(file, piece_bytes=share, skip_bad=skip_bad) for file in files]
+    return list(_joined(files, pieces))
 
 
-_Cut = TypeVar("_Cut", CsvPiece, RecordPiece)
+_FilePiece = TypeVar("_FilePiece", CsvPiece, RecordPiece)
 
 
-def _named(files: Sequence[LogFile], pieces: Sequence[Sequence[_Cut]]) -> list[_Cut]:
-    """The pieces of all files.
+def _joined(files: Sequence[LogFile], pieces: Sequence[Sequence[_FilePiece]]) -> list[_FilePiece]:
+    """Return the pieces of all files.
 
     Where two files have one name, rows are named after the path that tells them apart.
     """
     names = Counter(file.name for file in files)
     if len(names) == len(files):
         return [piece for part in pieces for piece in part]
+
     above = os.path.commonpath([str(file) for file in files])
     called = [os.path.relpath(str(file), above) if names[file.name] > 1 else "" for file in files]
     return [
@@ -98,24 +109,28 @@ def _named(files: Sequence[LogFile], pieces: Sequence[Sequence[_Cut]]) -> list[_
 
 
 def archived_policy(log: str) -> tuple[str, str]:
-    """The root of an archive and the policy in it.
+    """Return the root of an archive and the policy in it.
 
     Raises:
-        ReplayError: there is none, or there are several.
+        ReplayError: There is no archive, or there are several.
     """
-    found = [info for info in Storage(log, "").list() if info.type == fs.FileType.Directory]
-    if any(str(info.base_name).startswith(("date=", "partition=")) for info in found):
+    entries = Storage(log, "").list()
+    folders = [str(info.base_name) for info in entries if info.type == fs.FileType.Directory]
+
+    # It may be the folder of the policy itself, which holds its days or partitions.
+    if any(name.startswith(("date=", "partition=")) for name in folders):
         root, _, policy = log.rstrip("/").rpartition("/")
         return root or ".", policy
-    policies = [str(info.base_name) for info in found if not str(info.base_name).startswith("_")]
-    if len(policies) != 1:
-        what = (
-            f"the archives of {', '.join(policies)}: name one, as in"
-            f" {log.rstrip('/')}/{policies[0]}"
-            if policies
-            else "no archive"
+
+    policies = [name for name in folders if not name.startswith("_")]
+    if not policies:
+        raise ReplayError(f"{log} holds no archive", "log")
+    if len(policies) > 1:
+        raise ReplayError(
+            f"{log} holds the archives of {', '.join(policies)}: name one, as in"
+            f" {log.rstrip('/')}/{policies[0]}",
+            "log",
         )
-        raise ReplayError(f"{log} holds {what}", "log")
     return log, policies[0]
 
 

@@ -17,7 +17,7 @@ import pyarrow as pa
 from bandits.errors import BadRowError
 from bandits.values import MAX_NUMBER, FeatureMap, Value
 from simulator.logs.rows import LoggedDecision, check_row
-from simulator.logs.tables import Evidence, column_features, number_of, read_header, read_rows
+from simulator.logs.tables import ColumnEvidence, column_features, number_of, read_header, read_rows
 from simulator.logs.text_records import PIECE_BYTES, Parsed, RecordPiece, TextRecord, cut_into_spans
 
 AFFINITY = "user-item_affinity_"
@@ -27,7 +27,10 @@ ITEMS = "item_context.csv"
 
 
 class Items(Sequence[FeatureMap | None]):
-    """The campaign's items for one user: made when they are looked at, since an estimate by weights never does."""
+    """A campaign's items for one user, each with its features.
+
+    They are made when they are looked at, which an estimate by weights never does.
+    """
 
     def __init__(self, items: Sequence[FeatureMap], affinities: Sequence[float]) -> None:
         self._items = items
@@ -41,7 +44,7 @@ class Items(Sequence[FeatureMap | None]):
     @overload
     def __getitem__(self, at: slice) -> Sequence[FeatureMap | None]: ...
     def __getitem__(self, at: int | slice) -> FeatureMap | Sequence[FeatureMap | None] | None:
-        """One item's features, or some."""
+        """Return one item's features, or those of some."""
         if isinstance(at, slice):
             return [self[k] for k in range(*at.indices(len(self)))]
         return {**self._items[at], "affinity": self._affinities[at]}
@@ -51,7 +54,12 @@ class Items(Sequence[FeatureMap | None]):
 class ObdRow:
     """Reads one line of a campaign's file.
 
-    ``index``: the column of row numbers, without a name, if there is one.
+    Attributes:
+        width: How many columns the file has.
+        columns: Place of each column by name.
+        item_ids: Ids of the campaign's items.
+        items: Their features, in the same order.
+        index: Place of the column of row numbers, which has no name, if there is one.
     """
 
     width: int
@@ -61,25 +69,32 @@ class ObdRow:
     index: int | None
 
     def __call__(self, record: TextRecord) -> Parsed:
-        """See RecordPiece. The header is no row."""
+        """Return a line as a row; the header is none. See RecordPiece.
+
+        Raises:
+            BadRowError: The line is malformed.
+        """
         if record.offset == 0:
             return None
+
         where = record.where()
         (cells,) = csv.reader([record.lines[0].decode(errors="replace")])
         if len(cells) != self.width:
             raise BadRowError(f"{where}: {self.width} columns, not {len(cells)}", "columns")
-        number = "" if self.index is None else cells[self.index].strip()
         item = cells[self.columns["item_id"]]
         if item not in self.item_ids:
             raise BadRowError(f"{where}: item {item!r} is not in {ITEMS}", "item_id")
+
+        # A row without a number is named by its place in the file.
+        number = "" if self.index is None else cells[self.index].strip()
+        numbered = f"{record.called or record.path.name}#{number}"
+
         users: dict[str, Value] = {
             name: cells[at] for name, at in self.columns.items() if name.startswith(USER)
         }
-        affinities = [self._number(cells, f"{AFFINITY}{each}", where) for each in self.item_ids]
+        affinities = [self._number(cells, f"{AFFINITY}{name}", where) for name in self.item_ids]
         row = LoggedDecision(
-            event_id=record.event_id
-            if not number
-            else f"{record.called or record.path.name}#{number}",
+            event_id=numbered if number else record.event_id,
             context={"position": self._number(cells, "position", where), **users},
             action_ids=self.item_ids,
             chosen=self.item_ids.index(item),
@@ -110,42 +125,54 @@ class ObdRow:
 def obd_pieces(
     folder: Path, *, piece_bytes: int = PIECE_BYTES, skip_bad: bool = False
 ) -> list[RecordPiece]:
-    """A campaign's folder, with ``item_context.csv`` and the campaign's own file, ``<campaign>.csv``.
+    """Return the pieces of a campaign's folder: ``item_context.csv`` and ``<campaign>.csv``.
+
+    Args:
+        folder: The folder, which has the campaign's name.
+        piece_bytes: Size of a piece, about.
+        skip_bad: Whether bad rows are counted and left out, rather than an error.
 
     Raises:
-        ReplayError: it is not such a folder; names the file and the column.
+        ReplayError: It is not such a folder; names the file and the column.
     """
     path = folder / f"{folder.name}.csv"
-    items, said = _items(folder / ITEMS)
+    items, notes = _items(folder / ITEMS)
     item_ids = tuple(sorted(items, key=_by_number))
-    affinities = [f"{AFFINITY}{each}" for each in item_ids]
+
+    affinities = [f"{AFFINITY}{name}" for name in item_ids]
     wanted = ["timestamp", "item_id", "position", "click", "propensity_score", *affinities]
     header = read_header(path, wanted, delimiter=",").names
     index = header.index("") if "" in header else None
     columns = {name: at for at, name in enumerate(header) if name}
-    parse = ObdRow(len(header), columns, item_ids, tuple(items[each] for each in item_ids), index)
+
+    parse = ObdRow(len(header), columns, item_ids, tuple(items[name] for name in item_ids), index)
     return [
-        RecordPiece(span, parse, skip_bad, said=said)
+        RecordPiece(span, parse, skip_bad, column_notes=notes)
         for span in cut_into_spans(path, piece_bytes=piece_bytes)
     ]
 
 
 def _items(path: Path) -> tuple[dict[str, FeatureMap], dict[str, str]]:
-    """The features of each item, and how their columns were read: as numbers or as text, decided from all items."""
+    """Return the features of each item, and how their columns were read.
+
+    All items decide whether a column is of numbers or of text.
+    """
     header, rows = read_rows(path, ["item_id"], "log")
     items: dict[str, FeatureMap] = {cells[header.names.index("item_id")]: {} for _, cells in rows}
-    said: dict[str, str] = {}
+    notes: dict[str, str] = {}
     for at, name in enumerate(header.names):
-        if name.startswith(ITEM_FEATURE):
-            evidence, column = Evidence(), pa.array([cells[at] for _, cells in rows], pa.string())
-            evidence.add(column)
-            said[name] = evidence.said
-            for features, value in zip(
-                items.values(), column_features(column, evidence.kind), strict=True
-            ):
-                if value is not None:
-                    features[name] = value
-    return items, said
+        if not name.startswith(ITEM_FEATURE):
+            continue
+
+        column = pa.array([cells[at] for _, cells in rows], pa.string())
+        evidence = ColumnEvidence()
+        evidence.add(column)
+        notes[name] = evidence.note
+        values = column_features(column, evidence.kind)
+        for features, value in zip(items.values(), values, strict=True):
+            if value is not None:
+                features[name] = value
+    return items, notes
 
 
 def _by_number(item_id: str) -> tuple[int, str]:

@@ -1,4 +1,4 @@
-"""A stretch of a log, by the number of its rows: to learn on one and to evaluate on another that came later."""
+"""A part of a log, counted in rows: to learn from one and evaluate on another that came later."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -9,15 +9,15 @@ from simulator.logs.rows import (
     Piece,
     Waiting,
     caution_of,
-    columns_of,
-    kinds_of,
+    column_kinds_of,
+    column_notes_of,
     waiting_of,
 )
 
 
 @dataclass(slots=True)
 class RowRange:
-    """Rows ``start`` to ``stop`` (excluded) of a piece."""
+    """Rows ``start`` to ``stop`` (excluded) of a piece, itself a piece."""
 
     piece: Piece
     start: int
@@ -25,52 +25,50 @@ class RowRange:
 
     @property
     def skipped(self) -> int:
-        """See Piece."""
+        """Bad rows of the whole piece left out so far."""
         return self.piece.skipped
 
     @property
     def left_out(self) -> LeftOut:
-        """What of the piece was no row."""
+        """What of the whole piece was no row."""
         return left_out_of([self.piece])
 
     @property
     def waiting(self) -> Waiting:
-        """Of the piece, if this is its end."""
+        """The piece's decisions that are no rows yet, known once the range reaches its end."""
         return waiting_of([self.piece])
 
     @property
     def caution(self) -> str:
-        """Of the piece."""
+        """The piece's warning, mostly none."""
         return caution_of([self.piece])
 
     @property
     def kinds(self) -> dict[str, str]:
-        """What the columns are."""
-        return kinds_of([self.piece])
+        """Number or text, by column of the context."""
+        return column_kinds_of([self.piece])
 
     @property
-    def said(self) -> dict[str, str]:
+    def column_notes(self) -> dict[str, str]:
         """How the columns were read."""
-        return columns_of([self.piece])
+        return column_notes_of([self.piece])
 
     def batches(self) -> Iterator[LogBatch]:
-        """See Piece."""
+        """Yield the rows of the range; see Piece."""
         at = 0
         for batch in self.piece.batches():
             first, last = max(self.start - at, 0), min(self.stop - at, len(batch))
             if first < last:
-                yield (
-                    batch
-                    if (first, last) == (0, len(batch))
-                    else slice_batch(batch, slice(first, last))
-                )
+                whole = (first, last) == (0, len(batch))
+                yield batch if whole else slice_batch(batch, slice(first, last))
+
             at += len(batch)
             if at >= self.stop:
                 return
 
 
 def slice_batch(batch: LogBatch, rows: slice) -> LogBatch:
-    """Some rows of a batch."""
+    """Return some rows of a batch."""
     return replace(
         batch,
         keys=batch.keys[rows],
@@ -83,19 +81,26 @@ def slice_batch(batch: LogBatch, rows: slice) -> LogBatch:
 
 
 def count_rows(piece: Piece) -> int:
-    """How many rows a piece has: it is read once."""
+    """Read a piece once and return its number of rows."""
     return sum(map(len, piece.batches()))
 
 
 def row_range(pieces: Sequence[Piece], counts: Sequence[int], start: int, stop: int) -> list[Piece]:
-    """Rows ``start`` to ``stop`` (excluded) of a log whose pieces have ``counts`` rows."""
-    out: list[Piece] = []
+    """Return rows ``start`` to ``stop`` (excluded) of a log, as pieces.
+
+    Args:
+        pieces: The pieces of the log.
+        counts: The number of rows of each piece.
+        start: First row of the range, from 0.
+        stop: First row after the range.
+    """
+    parts: list[Piece] = []
     at = 0
     for piece, rows in zip(pieces, counts, strict=True):
         first, last = max(start - at, 0), min(stop - at, rows)
         if (first, last) == (0, rows):
-            out.append(piece)
+            parts.append(piece)
         elif first < last:
-            out.append(RowRange(piece, first, last))
+            parts.append(RowRange(piece, first, last))
         at += rows
-    return out
+    return parts

@@ -2,9 +2,9 @@
 
 A row is one slot of one decision, with its reward.
 
-A log is read in pieces, independent of each other, that together are the log: pieces go to other
-processes and machines. A piece is small and can be pickled; it is read a batch at a time, so memory
-is bounded by a batch.
+A log is read in pieces that are independent of each other: they may go to other processes and
+machines. A piece is small and can be pickled; it is read a batch at a time, so memory is bounded
+by a batch.
 """
 
 import math
@@ -27,19 +27,24 @@ from policies.catalogue import Catalogue
 from simulator.logs.left_out import EMPTY_LOG_ADVICE, left_out_of
 
 BATCH_ROWS = 10_000
-"""Of a log whose rows are objects."""
+"""Rows in a batch, where rows are objects."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LoggedDecision:
-    """One slot of a logged decision. K actions; ``chosen`` indexes them.
+    """One slot of a logged decision among K actions.
 
-    ``pmf``: float64[K], the logging policy's, or None when the log has only the propensity.
-    ``features``: per action, None when there are none. ``scores``: by candidate source, float32[K],
-    NaN where it has none. ``record``: the project's own, where the log is its archive, and
-    ``catalogue`` the one it names. Of a slate, ``action_ids`` are those that earlier slots have
-    left, and ``pmf`` and ``propensity`` are given those. ``lines``: what the row was read from,
-    where a policy reads that itself.
+    In a slate, ``action_ids`` are those that earlier slots have left, and ``pmf`` and
+    ``propensity`` are conditional on them.
+
+    Attributes:
+        chosen: Index of the chosen action in ``action_ids``.
+        features: One map per action, or None when there are none.
+        scores: float32[K] by candidate source, NaN where the source has no score.
+        pmf: float64[K], the logging policy's, or None when the log has only the propensity.
+        record: The project's own record, where the log is its archive.
+        catalogue: The catalogue that ``record`` names.
+        lines: What the row was read from, where a policy reads that itself.
     """
 
     event_id: str
@@ -62,11 +67,14 @@ class LoggedDecision:
 class LogBatch:
     """n rows, as columns.
 
-    ``keys``: uint64[n], a hash of each row's event_id: what is random per decision (folds,
-    bootstrap weights) derives from it, so that it does not depend on how the log was cut.
-    ``times_ms``: int64[n], 0 where the log has no time. ``reward``, ``propensity``: float64[n].
-    ``decisions``: the rows themselves, or empty when the log is only numbers. ``columns``: [n]
-    each, further columns of the log by name.
+    Attributes:
+        keys: uint64[n], a hash of each row's event_id. What is random per decision (folds,
+            bootstrap weights) derives from it, so that it does not depend on how the log was cut.
+        times_ms: int64[n], 0 where the log has no time.
+        reward: float64[n].
+        propensity: float64[n].
+        decisions: The rows themselves, or empty when the log is only numbers.
+        columns: Further columns of the log by name, [n] each.
     """
 
     keys: UInt64
@@ -81,29 +89,26 @@ class LogBatch:
 
 
 class Waiting(NamedTuple):
-    """Decisions of a log that are no rows yet, since their windows are open.
+    """Decisions of a log that are no rows yet because their windows are open.
 
-    When the first and the last one closes.
+    ``first_ms`` and ``last_ms`` are the times when the first and the last of the windows close.
     """
 
     decisions: int = 0
     first_ms: int = 0
     last_ms: int = 0
 
-    def and_of(self, other: "Waiting") -> "Waiting":
-        """These and others."""
-        first = min((each.first_ms for each in (self, other) if each.decisions), default=0)
+    def plus(self, other: "Waiting") -> "Waiting":
+        """Return these and the others together."""
+        first = min((part.first_ms for part in (self, other) if part.decisions), default=0)
         return Waiting(self.decisions + other.decisions, first, max(self.last_ms, other.last_ms))
 
 
-NONE_WAIT = Waiting()
+NO_WAITING = Waiting()
 
 
 class Piece(Protocol):
-    """A part of a log: cheap to pickle, read where it is needed.
-
-    ``skipped`` counts the bad rows left out so far.
-    """
+    """A part of a log: cheap to pickle, read where it is needed."""
 
     @property
     def skipped(self) -> int:
@@ -111,54 +116,73 @@ class Piece(Protocol):
         ...
 
     def batches(self) -> Iterator[LogBatch]:
-        """Its rows, in the log's order.
+        """Yield the rows, in the log's order.
 
-        Raises: BadRowError: a row is malformed; names file and line. Not when bad rows are to be
-            skipped.
+        Raises:
+            BadRowError: A row is malformed, and bad rows are not to be skipped. Names file and
+                line.
         """
         ...
 
 
+@dataclass(slots=True)
+class MemoryPiece:
+    """Rows that are in memory already, as a piece of a log."""
+
+    rows: Sequence[LoggedDecision]
+    skipped: int = 0
+
+    def batches(self) -> Iterator[LogBatch]:
+        """Yield the rows; see Piece."""
+        for start in range(0, len(self.rows), BATCH_ROWS):
+            yield batch_of(self.rows[start : start + BATCH_ROWS])
+
+
 def waiting_of(pieces: Iterable[Piece]) -> Waiting:
-    """What the pieces, once they are read, have left out because it is too early."""
-    return reduce(
-        Waiting.and_of, (getattr(piece, "waiting", NONE_WAIT) for piece in pieces), NONE_WAIT
-    )
+    """Return what the pieces, once they are read, have left out because it is too early."""
+    parts = (getattr(piece, "waiting", NO_WAITING) for piece in pieces)
+    return reduce(Waiting.plus, parts, NO_WAITING)
 
 
-def columns_of(pieces: Iterable[Piece]) -> dict[str, str]:
-    """How the columns of a table were read: of each column of the context whether it is numbers or text."""
-    return dict(next((said for piece in pieces if (said := getattr(piece, "said", None))), {}))
+def column_notes_of(pieces: Iterable[Piece]) -> dict[str, str]:
+    """Return by column of a table's context whether it was read as numbers or as text, and why."""
+    notes = (getattr(piece, "column_notes", None) for piece in pieces)
+    return dict(next(filter(None, notes), {}))
 
 
-def kinds_of(pieces: Iterable[Piece]) -> dict[str, str]:
-    """Of each column of the context of a table, number or text.
+def column_kinds_of(pieces: Iterable[Piece]) -> dict[str, str]:
+    """Return by column of a table's context its kind, number or text.
 
-    Nothing where the log's format says it.
+    Empty where the log's format fixes the kinds.
     """
-    return dict(next((kinds for piece in pieces if (kinds := getattr(piece, "kinds", None))), {}))
+    kinds = (getattr(piece, "kinds", None) for piece in pieces)
+    return dict(next(filter(None, kinds), {}))
 
 
 def caution_of(pieces: Iterable[Piece]) -> str:
-    """What has to be said of every number that comes of these pieces.
-
-    Nothing, in the usual case.
-    """
-    return next((said for piece in pieces if (said := getattr(piece, "caution", ""))), "")
+    """Return the warning that belongs to every number computed from these pieces, mostly none."""
+    cautions = (getattr(piece, "caution", "") for piece in pieces)
+    return next(filter(None, cautions), "")
 
 
 def no_rows_error(pieces: Iterable[Piece], what: str = "rows to evaluate") -> ReplayError:
-    """The error of a log that was read and has no rows: why."""
+    """Return the error of a log that was read and has no rows; it says why.
+
+    Args:
+        pieces: The pieces of the log, read to their ends.
+        what: What the log should have had.
+    """
     pieces = list(pieces)
     waiting, left_out = waiting_of(pieces), left_out_of(pieces)
     if not waiting.decisions:
         return ReplayError(f"the log has no {what}: {left_out or EMPTY_LOG_ADVICE}", "log")
-    said = f" ({left_out})" if left_out else ""
-    return ReplayError(f"the log has no {what} yet{said}: {describe_waiting(waiting)}", "log")
+
+    also = f" ({left_out})" if left_out else ""
+    return ReplayError(f"the log has no {what} yet{also}: {describe_waiting(waiting)}", "log")
 
 
 def describe_waiting(waiting: Waiting) -> str:
-    """How many decisions wait and until when, and what can be done about it."""
+    """Return how many decisions wait and until when, and what can be done about it."""
     first, last = (
         datetime.fromtimestamp(ms / 1000, UTC).isoformat(" ", "seconds")
         for ms in (waiting.first_ms, waiting.last_ms)
@@ -166,33 +190,37 @@ def describe_waiting(waiting: Waiting) -> str:
     until = f"until {last}" if first == last else f"the first until {first}, the last until {last}"
     return (
         f"{waiting.decisions:,} decisions wait for their windows, {until}: a window is closed"
-        " when the log has an entry"
-        " past it; --window-s SECONDS counts the rewards of a shorter window now"
+        " when the log has an entry past it; --window-s SECONDS counts the rewards of a shorter"
+        " window now"
     )
 
 
 def batch_of(decisions: Sequence[LoggedDecision]) -> LogBatch:
-    """Rows as columns."""
+    """Return rows as columns."""
     count = len(decisions)
     return LogBatch(
-        keys=np.fromiter((key_of(each.event_id) for each in decisions), np.uint64, count),
-        times_ms=np.fromiter((each.time_ms for each in decisions), np.int64, count),
-        reward=np.fromiter((each.reward for each in decisions), np.float64, count),
-        propensity=np.fromiter((each.propensity for each in decisions), np.float64, count),
+        keys=np.fromiter((key_of(row.event_id) for row in decisions), np.uint64, count),
+        times_ms=np.fromiter((row.time_ms for row in decisions), np.int64, count),
+        reward=np.fromiter((row.reward for row in decisions), np.float64, count),
+        propensity=np.fromiter((row.propensity for row in decisions), np.float64, count),
         decisions=decisions,
     )
 
 
 def key_of(event_id: str) -> int:
-    """64 bits of murmur3: the key of an event. All slots of a decision share it."""
+    """Return the key of an event, 64 bits of murmur3. All slots of a decision share it."""
     return mmh3.hash64(event_id.encode(errors="surrogatepass"), signed=False)[0]
 
 
 def check_row(row: LoggedDecision, where: str) -> LoggedDecision:
-    """Refuse a row that no estimator could use. ``where``: file and line.
+    """Return the row, unless no estimator could use it.
+
+    Args:
+        row: A row as it was read.
+        where: Its file and line, for the error.
 
     Raises:
-        BadRowError
+        BadRowError: The propensity, the reward or the chosen action is impossible.
     """
     if not 0.0 < row.propensity <= 1.0:
         raise BadRowError(f"{where}: a propensity is in (0, 1], not {row.propensity}", "propensity")

@@ -15,19 +15,26 @@ from simulator.logs.rows import (
     Waiting,
     batch_of,
     caution_of,
-    columns_of,
+    column_notes_of,
     waiting_of,
 )
 
-UNSCORED = "rows without a score of a source that is judged: it failed there, or proposed none of the actions"
+UNSCORED = (
+    "rows without a score of a source that is judged: it failed there, or proposed none of the"
+    " actions"
+)
 
 
 @dataclass(slots=True)
 class ScoredRows:
-    """``piece``, without the rows in which one of ``sources`` has no score.
+    """A piece without the rows in which one of ``sources`` has no score.
 
-    What it would have earned there nobody knows; and to compare policies, all are judged by the
-    same rows. ``unscored`` counts those rows, ``known`` are the sources that the log has scores of.
+    Nobody knows what the source would have earned there; and to compare policies, all are judged
+    by the same rows.
+
+    Attributes:
+        unscored: How many rows were left out for that reason.
+        known: The sources that the log has scores of.
     """
 
     piece: Piece
@@ -37,7 +44,7 @@ class ScoredRows:
 
     @property
     def skipped(self) -> int:
-        """See Piece."""
+        """Bad rows left out so far."""
         return self.piece.skipped
 
     @property
@@ -50,31 +57,31 @@ class ScoredRows:
 
     @property
     def waiting(self) -> Waiting:
-        """Its decisions that are no rows yet."""
+        """Decisions that are no rows yet."""
         return waiting_of([self.piece])
 
     @property
-    def said(self) -> dict[str, str]:
-        """How its columns were read."""
-        return columns_of([self.piece])
+    def column_notes(self) -> dict[str, str]:
+        """How the columns were read."""
+        return column_notes_of([self.piece])
 
     @property
     def caution(self) -> str:
-        """What has to be said of every number that comes of it."""
+        """The warning that belongs to every number computed from the piece, mostly none."""
         return caution_of([self.piece])
 
     def batches(self) -> Iterator[LogBatch]:
-        """See Piece."""
+        """Yield the rows that have all scores; see Piece."""
         self.unscored = 0
         for batch in self.piece.batches():
-            kept = [row for row in batch.decisions if self._serves(row)]
+            kept = [row for row in batch.decisions if self._has_scores(row)]
             self.unscored += len(batch.decisions) - len(kept)
             if len(kept) == len(batch.decisions):
                 yield batch
             elif kept:
                 yield batch_of(kept)
 
-    def _serves(self, row: LoggedDecision) -> bool:
+    def _has_scores(self, row: LoggedDecision) -> bool:
         self.known.update(row.scores)
         return all(
             name in row.scores and not np.isnan(row.scores[name]).all() for name in self.sources
@@ -82,17 +89,15 @@ class ScoredRows:
 
 
 def check_scored(pieces: Sequence[Piece]) -> None:
-    """Of a log without rows, say so if it is only that no row has a score of the sources.
+    """Refuse a log that has no rows only because none has a score of the sources.
 
     Raises:
-        ReplayError: it is.
+        ReplayError: It is such a log. Names the sources that the log has scores of.
     """
     limited = [piece for piece in pieces if isinstance(piece, ScoredRows) and piece.unscored]
-    if limited:
-        known, asked = (
-            sorted(set[str]().union(*(piece.known for piece in limited))),
-            limited[0].sources,
-        )
-        raise ReplayError(
-            f"the log has scores of {known}, and none of {' and '.join(map(repr, asked))}", "policy"
-        )
+    if not limited:
+        return
+
+    known = sorted(set[str]().union(*(piece.known for piece in limited)))
+    asked = " and ".join(map(repr, limited[0].sources))
+    raise ReplayError(f"the log has scores of {known}, and none of {asked}", "policy")

@@ -1,7 +1,7 @@
-"""Tables as text, as pandas, Excel and others write them: which bytes they are, which columns, what a cell is.
+"""Tables as text, as pandas, Excel and others write them: their columns, and what a cell is.
 
-What a cell is, its column says: it is declared, or decided from all of the column's cells, never
-from one of them. So two texts never become one number behind the reader's back: ``02139`` and
+The column says what a cell is: its kind is declared, or decided from all of the column's cells,
+never from one of them. So two texts never become one number behind the reader's back: ``02139`` and
 ``2139`` stay two things.
 """
 
@@ -10,7 +10,7 @@ import csv
 import io
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TextIO
@@ -26,8 +26,10 @@ CellKind = Literal["number", "text"]
 NUMBER = r"^\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*$"
 """What is read as a number where a number is asked for."""
 PLAIN = r"^\s*-?((0|[1-9]\d{0,14})(\.\d+)?|\d(\.\d+)?[eE](-\d{1,3}|\+\d{1,2}))\s*$"
-"""What a program writes for a number: no zeros or plus in front, no more digits than a float64 tells apart, and an
-exponent with its sign (``1e5`` is more often an id).
+"""What a program writes for a number.
+
+It has no zeros or plus in front, no more digits than a float64 tells apart, and an exponent with
+its sign (``1e5`` is more often an id).
 """
 MISSING = ("", "nan", "NaN", "NA", "N/A", "#N/A", "<NA>", "null", "NULL", "None")
 """What stands for no value where a number or an id is asked for."""
@@ -51,24 +53,31 @@ class TableHeader(NamedTuple):
 def read_header(
     path: LogFile, wanted: Iterable[str], *, delimiter: str | None = None, target: str = "log"
 ) -> TableHeader:
-    """The first line.
+    """Read the first line of a table.
 
-    Without ``delimiter``: the one of DELIMITERS under which the ``wanted`` columns are there.
+    Args:
+        path: The file.
+        wanted: Columns that the table must have.
+        delimiter: What separates cells; None: the one of DELIMITERS under which the most of the
+            wanted columns are there.
+        target: The option that names the file, for errors.
 
     Raises:
-        ReplayError: it cannot be read, lacks a column, or has two of one name.
+        ReplayError: The file cannot be read, lacks a column, or has two of one name.
     """
     try:
-        with _text_of(path) as file:
+        with _open_text(path) as file:
             line = file.readline()
     except (OSError, UnicodeDecodeError) as error:
         raise ReplayError(f"{path} is no readable CSV file, in UTF-8: {error}", target) from error
+
     wanted = list(wanted)
-    found = [
-        TableHeader(next(csv.reader([line], delimiter=each), []), each)
-        for each in _allowed(delimiter)
+    candidates = DELIMITERS if delimiter is None else (delimiter,)
+    headers = [
+        TableHeader(next(csv.reader([line], delimiter=mark), []), mark) for mark in candidates
     ]
-    header = max(found, key=lambda each: len(set(wanted).intersection(each.names)))
+    header = max(headers, key=lambda header: len(set(wanted).intersection(header.names)))
+
     for name in wanted:
         if name not in header.names:
             listed = ", ".join(header.names) or "nothing"
@@ -80,7 +89,7 @@ def read_header(
 
 
 @contextmanager
-def _text_of(path: LogFile) -> Iterator[TextIO]:
+def _open_text(path: LogFile) -> Iterator[TextIO]:
     with open_bytes(path) as opened:
         start = opened.read(4)
         for mark, what in _MARKS.items():
@@ -88,29 +97,31 @@ def _text_of(path: LogFile) -> Iterator[TextIO]:
                 raise ReplayError(
                     f"{path} is {what}, and a CSV is read as plain UTF-8: save it so", "log"
                 )
+
         opened.seek(0)
         with io.TextIOWrapper(opened, "utf-8-sig", newline="") as file:
             yield file
 
 
-def _allowed(delimiter: str | None) -> Sequence[str]:
-    return DELIMITERS if delimiter is None else (delimiter,)
-
-
 def read_rows(
     path: LogFile, wanted: Iterable[str], target: str
 ) -> tuple[TableHeader, list[tuple[int, list[str]]]]:
-    """A small table, whole: its header and its rows, each as wide, with their lines.
+    """Read a small table whole: its header, and each row's line number and cells.
 
-    Empty lines are none.
+    Empty lines are no rows.
+
+    Args:
+        path: The file.
+        wanted: Columns that the table must have.
+        target: The option that names the file, for errors.
 
     Raises:
-        ReplayError: as ``read_header``, or a row has another width.
+        ReplayError: See ``read_header``; or a row is not as wide as the header.
     """
     header = read_header(path, wanted, target=target)
     rows = []
     try:
-        with _text_of(path) as file:
+        with _open_text(path) as file:
             reader = csv.reader(file, delimiter=header.delimiter, strict=True)
             next(reader)
             for cells in reader:
@@ -127,7 +138,7 @@ def read_rows(
 
 
 def number_of(text: str) -> float:
-    """A cell where a number is asked for; NaN if it is none."""
+    """Return a cell as a number where one is asked for; NaN if it is none."""
     try:
         value = math.nan if "_" in text else float(text)  # Python's 1_000 is no number elsewhere
     except ValueError:
@@ -136,13 +147,17 @@ def number_of(text: str) -> float:
 
 
 def numbers_of(cells: Any, decimal: str = ".") -> Any:
-    """float64[n] of Arrow, null where a cell is no finite number.
+    """Return cells as numbers, Arrow's float64[n], null where a cell is no finite number.
 
-    ``cells``: strings; True and False are 1 and 0.
+    Args:
+        cells: Arrow's string[n]; True and False are 1 and 0.
+        decimal: The decimal point.
     """
     if decimal != ".":
         point = pc.match_substring(cells, ".")
         cells = pc.if_else(point, "", pc.replace_substring(cells, decimal, "."))
+
+    # Most columns have numbers only. Where one does not, look for truth values; the rest is null.
     matches = pc.match_substring_regex(cells, NUMBER)
     if not pc.all(matches).as_py():
         for word, number in ("true", "1"), ("false", "0"):
@@ -150,26 +165,34 @@ def numbers_of(cells: Any, decimal: str = ".") -> Any:
                 pc.match_substring_regex(cells, rf"^\s*{word}\s*$", ignore_case=True), number, cells
             )
         cells = pc.if_else(pc.match_substring_regex(cells, NUMBER), cells, None)
+
     values = pc.cast(pc.utf8_trim_whitespace(cells), pa.float64())
     finite = pc.is_finite(values)
     return values if pc.all(finite, skip_nulls=False).as_py() else pc.if_else(finite, values, None)
 
 
-def missing(cells: Any) -> Any:
-    """bool[n]: cells that stand for no value."""
+def is_missing(cells: Any) -> Any:
+    """Return bool[n]: which cells stand for no value."""
     return pc.is_in(pc.utf8_trim_whitespace(cells), pa.array(MISSING))
 
 
 @dataclass(slots=True)
-class Evidence:
+class ColumnEvidence:
     """What a column's cells say of its kind.
 
     A monoid: the answer does not depend on how the column was cut.
 
-    Numbers, if every cell that has a value is PLAIN and no two texts that differ are the same
-    number. That follows from how many decimals they have: the fewest of any cell are at least the
-    most of any that ends in a zero, as in 1.50 and 2.25, in 1 and 2.25, in 1.0 and 2.25, but not in
-    1.1 and 1.10.
+    A column is of numbers if every cell that has a value is PLAIN and no two texts that differ are
+    the same number. That follows from how many decimals they have: the fewest of any cell are at
+    least the most of any that ends in a zero, as in 1.50 and 2.25, in 1 and 2.25, in 1.0 and 2.25,
+    but not in 1.1 and 1.10.
+
+    Attributes:
+        numbers: How many different plain numbers were looked at.
+        fewest: The fewest decimals of any number.
+        zeros: The most decimals of any number that ends in a zero.
+        other: A cell that is no plain number.
+        ends_in_zero: The number whose decimals are ``zeros``.
     """
 
     numbers: int = 0
@@ -179,32 +202,42 @@ class Evidence:
     ends_in_zero: str | None = None
 
     def add(self, cells: Any, decimal: str = ".") -> None:
-        """Look at some cells, an Arrow array of strings."""
+        """Look at some cells.
+
+        Args:
+            cells: Arrow's string[n].
+            decimal: The decimal point.
+        """
         cells = pc.unique(cells)
-        cells = cells.filter(pc.invert(missing(cells)))
+        cells = cells.filter(pc.invert(is_missing(cells)))
+
+        # With a decimal comma, a cell with a point in it is no number.
         if decimal != ".":
             point = pc.match_substring(cells, ".")
             cells = pc.if_else(point, cells, pc.replace_substring(cells, decimal, "."))
             plain = pc.and_not(pc.match_substring_regex(cells, PLAIN), point)
         else:
             plain = pc.match_substring_regex(cells, PLAIN)
+
         other = cells.filter(pc.invert(plain))
         if len(other) and self.other is None:
             self.other = other[0].as_py()
         cells = cells.filter(plain)
         if not len(cells):
             return
+
         self.numbers += len(cells)
         mantissas = pc.replace_substring_regex(pc.utf8_trim_whitespace(cells), r"[eE].*$", "")
         decimals = pc.utf8_length(pc.replace_substring_regex(mantissas, r"^[^.]*\.?", ""))
         self.fewest = min(self.fewest, pc.min(decimals).as_py())
+
         zero = pc.match_substring_regex(mantissas, r"\.\d*0$")
         most = pc.max(decimals.filter(zero)).as_py() or 0
         if most > self.zeros:
             at = pc.index(pc.and_(zero, pc.equal(decimals, most)), True).as_py()
             self.zeros, self.ends_in_zero = most, cells[at].as_py()
 
-    def merge(self, other: "Evidence") -> None:
+    def merge(self, other: "ColumnEvidence") -> None:
         """Add what cells further on say."""
         self.numbers += other.numbers
         self.fewest = min(self.fewest, other.fewest)
@@ -214,35 +247,39 @@ class Evidence:
 
     @property
     def kind(self) -> CellKind:
-        """Of the whole column."""
-        return (
-            "number"
-            if self.numbers and self.other is None and self.fewest >= self.zeros
-            else "text"
-        )
+        """The kind of the whole column."""
+        distinct = self.fewest >= self.zeros
+        return "number" if self.numbers and self.other is None and distinct else "text"
 
     @property
-    def said(self) -> str:
+    def note(self) -> str:
         """The kind, and why a column that holds numbers is none of numbers."""
         if self.kind == "number" or not self.numbers:
             return self.kind
         if self.other is not None:
             return f"text, since it holds {self.other[:_MAX_CELL_CHARS]!r}"
-        return f"text, since it holds {(self.ends_in_zero or '')[:_MAX_CELL_CHARS]!r} beside numbers of fewer decimals"
+        shown = (self.ends_in_zero or "")[:_MAX_CELL_CHARS]
+        return f"text, since it holds {shown!r} beside numbers of fewer decimals"
 
 
 def column_features(cells: Any, kind: CellKind, decimal: str = ".") -> list[float | str | None]:
-    """A column's cells as features; None where there is no value."""
+    """Return a column's cells as features; None where there is no value.
+
+    Args:
+        cells: Arrow's string[n].
+        kind: The kind of the column.
+        decimal: The decimal point.
+    """
     values = (
         numbers_of(cells, decimal)
         if kind == "number"
         else pc.if_else(pc.equal(cells, ""), None, cells)
     )
-    found: list[float | str | None] = values.to_pylist()
-    return found
+    features: list[float | str | None] = values.to_pylist()
+    return features
 
 
 def floats_of(values: Any) -> Float64:
-    """float64[n], NaN for null."""
+    """Return Arrow's float64[n] as NumPy's, NaN for null."""
     array: Float64 = values.to_numpy(zero_copy_only=False)
     return array

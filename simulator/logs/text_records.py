@@ -1,6 +1,6 @@
 """Records of text files, cut into byte ranges.
 
-Plain files, gzip (``.gz``) and Zstandard (``.zst``).
+A file may be plain, gzip (``.gz``) or Zstandard (``.zst``).
 """
 
 import io
@@ -23,25 +23,27 @@ from simulator.logs.rows import BATCH_ROWS, LogBatch, LoggedDecision, batch_of, 
 
 PIECE_BYTES = 64 << 20
 MAX_RECORD_BYTES = 16 << 20
-"""Of a line, too. What is larger is not a log, and would fill the memory."""
+"""Size of a record or line; what is larger is not a log, and would fill the memory."""
 WEIGHT = "weight"
 """The column of a batch that says how many decisions of the service each row stands for."""
 _BOM = b"\xef\xbb\xbf"
 _CHUNK_BYTES = 1 << 20
 _LINE = re.compile(rb"\r*[^\r\n][^\n]*\n?")
-"""A line that is not empty, and below, several in a row."""
+"""A line that is not empty."""
 _BLOCK = re.compile(rb"(?:\r*[^\r\n][^\n]*\n?)+")
+"""Several such lines in a row."""
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
     """Bytes [``start``, ``stop``) of a file, from the start of a record to the end of one.
 
-    ``stop`` None: all the rest.
+    A compressed file is one span: its bytes are counted as they are when decompressed.
 
-    ``blocks``: records are separated by empty lines. Otherwise each line is one. A compressed file
-    is one span: its bytes are counted as they are when decompressed. ``called``: what rows without
-    a name of their own are named after, if it is not the file's name.
+    Attributes:
+        stop: End of the span, or None for all the rest.
+        blocks: Whether records are separated by empty lines; otherwise each line is one.
+        called: What rows without a name of their own are named after, if not after the file.
     """
 
     path: LogFile
@@ -52,16 +54,16 @@ class Span:
 
     @property
     def name(self) -> str:
-        """Of the file, among the files of the log."""
+        """The file's name, among the files of the log."""
         return self.called or self.path.name
 
 
 class TextRecord(msgspec.Struct, frozen=True, eq=False, gc=False):
     """The lines of one record, without their ends, none of them empty.
 
-    ``offset``: of its first byte in the file.
-
-    ``first``: the number of its first line, from 1; 0 until ``numbered`` has counted.
+    Attributes:
+        offset: Offset of its first byte in the file.
+        first: Number of its first line, from 1; 0 until ``numbered`` has counted.
     """
 
     path: LogFile
@@ -72,39 +74,46 @@ class TextRecord(msgspec.Struct, frozen=True, eq=False, gc=False):
 
     @property
     def event_id(self) -> str:
-        """For a record that names none: the same however the file is cut, and wherever it lies."""
+        """Id of a record that names none: the same however the file is cut, and wherever it lies."""
         return f"{self.called or self.path.name}@{self.offset}"
 
     def where(self, line: int = 0) -> str:
-        """Names file and line, for an error. ``line``: which of the record's, from 0."""
+        """Return file and line, for an error. ``line`` counts the record's lines, from 0."""
         return f"{self.path}, line {self.first + line}"
 
     def numbered(self) -> "TextRecord":
-        """The same, with its line number: that takes reading the file up to here, so it is done for errors only."""
-        return msgspec.structs.replace(self, first=newlines(self.path, 0, self.offset) + 1)
+        """Return the same record with its line number.
+
+        That takes reading the file up to here, so it is done for errors only.
+        """
+        return msgspec.structs.replace(self, first=count_newlines(self.path, 0, self.offset) + 1)
 
 
 Parsed = tuple[LoggedDecision, float] | str | None
 """A row and how many decisions of the service it stands for (1, where nothing was dropped).
-Or why the record is no decision, in words that a count can stand before; None: it is nothing to
-count.
+
+Or why the record is no decision, in words that a count can stand before; or None, if it is nothing
+to count.
 """
 
 
 @dataclass(slots=True, eq=False)
 class RecordPiece:
-    """A piece of a log whose rows are records of lines; see ``simulator.logs.rows.Piece``.
+    """A piece of a log whose rows are records of lines; see Piece.
 
-    ``parse``: a function of a module, so that the piece can be pickled; it raises BadRowError with
-    ``TextRecord.where``. ``keep_lines``: rows bring the lines that they were read from. ``said``: how
-    the columns of a table were read. ``left_out``: what so far was no row.
+    Attributes:
+        parse: A function of a module, so that the piece can be pickled; it raises BadRowError with
+            ``TextRecord.where``.
+        keep_lines: Whether rows bring the lines that they were read from.
+        column_notes: How the columns of a table were read.
+        left_out: What so far was no row.
     """
 
     span: Span
     parse: Callable[[TextRecord], Parsed]
     skip_bad: bool = False
     keep_lines: bool = False
-    said: Mapping[str, str] = field(default_factory=dict)
+    column_notes: Mapping[str, str] = field(default_factory=dict)
     left_out: LeftOut = field(default_factory=LeftOut, init=False)
 
     @property
@@ -113,27 +122,32 @@ class RecordPiece:
         return self.left_out.skipped
 
     def batches(self) -> Iterator[LogBatch]:
-        """Its rows, in the file's order.
+        """Yield the rows, in the file's order.
 
-        From the start, with nothing left out yet, each time it is asked.
+        Each call reads from the start, with nothing left out yet.
 
-        Raises: BadRowError: a record is malformed; names file and line. Not when bad rows are to be
-            skipped. ReplayError: the file cannot be read, or a record is too large.
+        Raises:
+            BadRowError: A record is malformed, and bad rows are not to be skipped. Names file and
+                line.
+            ReplayError: The file cannot be read, or a record is too large.
         """
         self.left_out = LeftOut()
         rows: list[LoggedDecision] = []
         weights: list[float] = []
+
         for record in records(self.span):
             parsed = self._parsed(record)
             if isinstance(parsed, str):
                 self.left_out.add(parsed)
             if parsed is None or isinstance(parsed, str):
                 continue
+
             rows.append(replace(parsed[0], lines=record.lines) if self.keep_lines else parsed[0])
             weights.append(parsed[1])
             if len(rows) == BATCH_ROWS:
                 yield _batch(rows, weights)
                 rows, weights = [], []
+
         if rows:
             yield _batch(rows, weights)
 
@@ -142,17 +156,24 @@ class RecordPiece:
             return self.parse(record)
         except BadRowError as error:
             if self.skip_bad:
-                self.left_out.add(
-                    BAD, self.left_out.first_bad or describe_bad_record(self.parse, record, error)
-                )
+                first_bad = self.left_out.first_bad
+                self.left_out.add(BAD, first_bad or describe_bad_record(self.parse, record, error))
                 return None
-        return self.parse(record.numbered())  # which raises again, and names the line
+
+        # Parsing it again raises again, and names the line.
+        return self.parse(record.numbered())
 
 
 def describe_bad_record(
     parse: Callable[[TextRecord], object], record: TextRecord, error: BadRowError
 ) -> str:
-    """What is wrong with a record, and its line. ``parse``: what has raised the error."""
+    """Return what is wrong with a record, and its line.
+
+    Args:
+        parse: The function that has raised the error.
+        record: The record.
+        error: What it has raised.
+    """
     numbered = record.numbered()
     try:
         parse(numbered)
@@ -162,10 +183,14 @@ def describe_bad_record(
 
 
 def check_logged(row: LoggedDecision, where: str) -> LoggedDecision:
-    """``check_row``, and numbers among the features that no learner could take are refused.
+    """Return the row, unless no learner could take a number among its features.
+
+    Args:
+        row: A row as it was read.
+        where: Its file and line, for the error.
 
     Raises:
-        BadRowError
+        BadRowError: A feature is too large, or see ``check_row``.
     """
     for features in (row.context, *(row.features or ())):
         for name, value in (features or {}).items():
@@ -181,34 +206,42 @@ def _batch(rows: list[LoggedDecision], weights: list[float]) -> LogBatch:
 
 
 def counts_of(batch: LogBatch) -> Float64:
-    """float64[n]: how many decisions of the service each row stands for."""
+    """Return float64[n]: how many decisions of the service each row stands for."""
     return np.asarray(batch.columns.get(WEIGHT, np.ones(len(batch))), np.float64)
 
 
 def cut_into_spans(
     path: LogFile, *, piece_bytes: int = PIECE_BYTES, blocks: bool = False
 ) -> list[Span]:
-    """A file as spans of about ``piece_bytes``, that together hold its records in their order.
+    """Return the spans of a file that hold its records in their order.
 
-    Reads only at the cuts.
+    It reads the file only at the cuts.
+
+    Args:
+        path: The file.
+        piece_bytes: Size of a span, about.
+        blocks: Whether records are separated by empty lines; otherwise each line is one.
 
     Raises:
-        ReplayError: the file cannot be read, or a record is too large.
+        ReplayError: The file cannot be read, or a record is too large.
         InvalidFieldError: ``piece_bytes`` is not positive.
     """
     if piece_bytes < 1:
         raise InvalidFieldError(f"a piece has at least one byte, not {piece_bytes}", "piece_bytes")
+
     starts = [0]
     with _opened(path) as file:
         if _is_compressed(path):
             return [Span(path, blocks=blocks)]
+
         size = file.seek(0, io.SEEK_END)
         while (target := starts[-1] + piece_bytes) < size:
-            # From the byte before, as a record may start right at the target
+            # A record may start right at the target, so look from the byte before.
             start = _next_start(file, path, target - 1, blocks=blocks)
             if start >= size:
                 break
             starts.append(start)
+
     return [
         Span(path, start, stop, blocks)
         for start, stop in zip(starts, [*starts[1:], None], strict=True)
@@ -216,6 +249,7 @@ def cut_into_spans(
 
 
 def _next_start(file: BinaryIO, path: LogFile, offset: int, *, blocks: bool) -> int:
+    """Return where the first record begins that begins after ``offset``."""
     file.seek(offset)
     line = _read_line(file, path)
     if blocks:
@@ -225,8 +259,8 @@ def _next_start(file: BinaryIO, path: LogFile, offset: int, *, blocks: bool) -> 
     return file.tell()
 
 
-def newlines(path: LogFile, start: int, stop: int) -> int:
-    """How many there are among bytes [``start``, ``stop``) of a file."""
+def count_newlines(path: LogFile, start: int, stop: int) -> int:
+    """Return the number of line ends among bytes [``start``, ``stop``) of a file."""
     left, count = stop - start, 0
     with _opened(path) as file:
         if start:
@@ -238,44 +272,55 @@ def newlines(path: LogFile, start: int, stop: int) -> int:
 
 
 def records(span: Span) -> Iterator[TextRecord]:
-    """The records of a span, in order.
+    """Yield the records of a span, in order.
 
-    Empty lines are none, byte-order marks are not part of a line.
+    Empty lines are no records, byte-order marks are not part of a line.
 
     Raises:
-        ReplayError: the file cannot be read, or a record is too large.
+        ReplayError: The file cannot be read, or a record is too large.
     """
     shape = _BLOCK if span.blocks else _LINE
-    for offset, data in _whole(span):
+    for offset, data in _whole_records(span):
         first = len(_BOM) if offset == 0 and data.startswith(_BOM) else 0
-        for found in shape.finditer(data, first):
-            start = offset + (found.start() if found.start() > first else 0)
-            text = found[0].removesuffix(b"\n")
+        for match in shape.finditer(data, first):
+            start = offset + (match.start() if match.start() > first else 0)
+            text = match[0].removesuffix(b"\n")
             if len(text) > MAX_RECORD_BYTES:
                 raise _too_large(span.path)
+
             lines = text.split(b"\n")
             if b"\r" in text:
                 lines = [line.rstrip(b"\r") for line in lines]
-            if _BOM in text:  # also in the middle, where files were joined
+            # A mark may stand in the middle, too, where files were joined.
+            if _BOM in text:
                 lines = [line.removeprefix(_BOM) for line in lines]
+
             yield TextRecord(span.path, start, lines, 0, span.called)
 
 
-def _whole(span: Span) -> Iterator[tuple[int, bytes]]:
-    """The bytes of a span in parts of about _CHUNK_BYTES that hold whole records, each with its place."""
+def _whole_records(span: Span) -> Iterator[tuple[int, bytes]]:
+    """Yield the bytes of a span in parts that hold whole records, each with its offset.
+
+    A part has about _CHUNK_BYTES.
+    """
     ends = (b"\n\n", b"\n\r\n") if span.blocks else (b"\n",)
-    offset, held, left = span.start, b"", None if span.stop is None else span.stop - span.start
+    offset, held = span.start, b""
+    left = None if span.stop is None else span.stop - span.start
+
     with _opened(span.path) as file:
         if offset:
             file.seek(offset)
         while chunk := file.read(_CHUNK_BYTES if left is None else min(left, _CHUNK_BYTES)):
             left = None if left is None else left - len(chunk)
             held += chunk
+
+            # What stands after the last end of a record waits for the next chunk.
             if stop := max(held.rfind(end) + 1 for end in ends):
                 yield offset, held[:stop]
                 offset, held = offset + stop, held[stop:]
             elif len(held) > MAX_RECORD_BYTES:
                 raise _too_large(span.path)
+
         if held:
             yield offset, held
 
@@ -299,7 +344,7 @@ def _is_compressed(path: LogFile) -> bool:
 
 @contextmanager
 def _opened(path: LogFile) -> Iterator[BinaryIO]:
-    """A file's bytes, decompressed; whatever goes wrong with reading them is a ReplayError."""
+    """Open a file's bytes, decompressed; a failure to read them is a ReplayError."""
     try:
         with open_decompressed(path) as file:
             yield file

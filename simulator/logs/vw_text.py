@@ -1,4 +1,6 @@
-"""Vowpal Wabbit's text format, as ``--cb_explore_adf`` reads it: an example is a line per action, then an empty line.
+"""Vowpal Wabbit's text format, as ``--cb_explore_adf`` reads it.
+
+An example is a line per action, then an empty line.
 
 Source: VW 9.9, ``core/parse_example.cc`` and ``core/cb.cc``, and the VW wiki's page "Input format".
 A reward is minus a cost.
@@ -29,9 +31,9 @@ NO_LABEL = "examples without a label"
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _LABEL = re.compile(f"[0-9]+:{_NUMBER.pattern}:{_NUMBER.pattern}")
 _ODD_NUMBER = re.compile(r"([+-]?0[xX][0-9a-fA-F]+)|([+-]?[0-9]+\.?[0-9]*)[eE]-?")
-"""What VW takes for a number, too: a hexadecimal one, and an exponent without digits."""
+"""What VW takes for a number, too: a hexadecimal number, and an exponent without digits."""
 _STARTS_WITH_NUMBER = re.compile(f"{_NUMBER.pattern}|[+-]?(?:inf|nan)", re.IGNORECASE)
-"""Of what is no number, VW reads as far as it is one, and then does not know what to do."""
+"""What VW reads as a number as far as it is one, and then does not know what to do with."""
 _OTHER_PROBLEMS = {
     "ccb": "several slots (CCB)",
     "slates": "several slots (slates)",
@@ -42,9 +44,11 @@ _BAR = b"|"
 
 
 class TextLabel(msgspec.Struct, frozen=True, gc=False):
-    """``chosen``: index of the labelled line among the actions, from 0.
+    """The label of an example.
 
-    ``line``: its place in the record.
+    Attributes:
+        chosen: Index of the labelled line among the actions, from 0.
+        line: Its place in the record.
     """
 
     chosen: int
@@ -55,7 +59,7 @@ class TextLabel(msgspec.Struct, frozen=True, gc=False):
 
 @dataclass(frozen=True, slots=True)
 class _Head:
-    """What stands before the features of a line: ``shared``, or a label, or neither; and a tag."""
+    """What stands before the features of a line: ``shared``, a label, or neither; and a tag."""
 
     shared: bool
     label: tuple[float, float] | None
@@ -68,18 +72,25 @@ _NOTHING = _Head(shared=False, label=None, tag="")
 def text_pieces(
     path: LogFile, *, piece_bytes: int = PIECE_BYTES, skip_bad: bool = False
 ) -> list[RecordPiece]:
-    """A log in VW's text format as pieces.
+    """Return the pieces of a log in VW's text format.
 
     Action ids are the lines' tags where every action of the example has one of its own, else "1" to
     "K" by place. The decision's id is its place in the file: nothing says that a shared line's tag
     is used once. The label says by where it stands which action was chosen, as for VW; its own
-    action number is not used. A feature is named "namespace.name", without a namespace only "name",
-    without a name by its place; numbers are multiplied by their namespace's weight; of one name
-    they add up, and texts are a list (see ``FeatureCollector``). Examples without a label are not
-    decisions; they are counted.
+    action number is not used.
+
+    A feature is named "namespace.name", without a namespace only "name", without a name by its
+    place. Numbers are multiplied by their namespace's weight; under one name they add up, and texts
+    are a list (see ``FeatureCollector``). Examples without a label are not decisions; they are
+    counted.
+
+    Args:
+        path: The file.
+        piece_bytes: Size of a piece, about.
+        skip_bad: Whether bad rows are counted and left out, rather than an error.
 
     Raises:
-        ReplayError: the file cannot be read.
+        ReplayError: The file cannot be read.
     """
     return [
         RecordPiece(span, parse_text, skip_bad)
@@ -88,40 +99,38 @@ def text_pieces(
 
 
 def read_text_label(record: TextRecord) -> TextLabel | None:
-    """The label alone, which takes a fraction of the time; None if there is none.
+    """Return the label alone, None if there is none; it takes a fraction of a row's time.
 
     Raises:
-        BadRowError: not an example with at most one label and a shared line before all others.
+        BadRowError: It is no example with at most one label and a shared line before all others.
     """
     return _label(_heads(record), record)
 
 
 def parse_text(record: TextRecord) -> Parsed:
-    """One example as a row, of weight 1.
+    """Return one example as a row, of weight 1.
 
     Raises:
-        BadRowError: the example is malformed.
+        BadRowError: The example is malformed.
     """
-    given = dict(_heads(record))
-    label = _label(given.items(), record)
+    places = dict(_heads(record))
+    label = _label(places.items(), record)
     if label is None:
         return NO_LABEL
-    heads = [given.get(place, _NOTHING) for place in range(len(record.lines))]
+
+    heads = [places.get(place, _NOTHING) for place in range(len(record.lines))]
     features = [
         _features(_decoded(line, record, place), record, place)
         for place, line in enumerate(record.lines)
     ]
+
     shared = heads[0].shared
     tags = [head.tag for head in heads[shared:]]
-    ids = (
-        tags
-        if all(tags) and len(set(tags)) == len(tags)
-        else [str(k + 1) for k in range(len(tags))]
-    )
+    tagged = all(tags) and len(set(tags)) == len(tags)
     row = LoggedDecision(
         event_id=record.event_id,
         context=features[0] if shared else {},
-        action_ids=ids,
+        action_ids=tags if tagged else [str(k + 1) for k in range(len(tags))],
         chosen=label.chosen,
         propensity=label.probability,
         reward=-label.cost,
@@ -131,8 +140,8 @@ def parse_text(record: TextRecord) -> Parsed:
 
 
 def _label(heads: Iterable[tuple[int, _Head]], record: TextRecord) -> TextLabel | None:
-    """``heads``: with their places, of the lines that have one."""
-    found: TextLabel | None = None
+    """Return the example's label; ``heads`` are those of its lines that have one, with places."""
+    label: TextLabel | None = None
     shared = False
     for place, head in heads:
         if head.shared:
@@ -141,18 +150,19 @@ def _label(heads: Iterable[tuple[int, _Head]], record: TextRecord) -> TextLabel 
                 raise BadRowError(
                     f"{record.where(place)}: the shared line is the first of an example", _SHARED
                 )
+
         if head.label is not None:
-            if found is not None:
+            if label is not None:
                 message = (
                     "an example has one label, this is its second (a log for --cb names no actions)"
                 )
                 raise BadRowError(f"{record.where(place)}: {message}", "label")
-            found = TextLabel(place - shared, place, *head.label)
-    return found
+            label = TextLabel(place - shared, place, *head.label)
+    return label
 
 
 def _heads(record: TextRecord) -> Iterator[tuple[int, _Head]]:
-    """Of the lines that do not start with a bar, each with its place."""
+    """Yield the heads of the lines that do not start with a bar, each with its place."""
     for place, line in enumerate(record.lines):
         if line[:1] != _BAR:
             try:
@@ -170,20 +180,24 @@ def _decoded(line: bytes, record: TextRecord, place: int) -> str:
 
 @lru_cache(maxsize=4096)
 def _head(text: str) -> _Head:
-    unseen, tab, seen = text.partition("\t")  # VW drops what stands before a tab
+    # VW drops what stands before a tab.
+    unseen, tab, seen = text.partition("\t")
     if not tab:
         unseen, seen = "", text
+
+    # A tag touches the bar, or has a quote before it.
     words, tag = seen.split(" "), ""
     touches = words[-1] != ""
     words = [word for word in words if word]
-    # a tag touches the bar, or has a quote before it
     if words and (touches or words[-1].startswith("'")):
         tag = words.pop()
+
     if any(word == _SHARED or _LABEL.fullmatch(word) for word in [tag, *unseen.split(" ")]):
         raise ValueError(
             f"{text!r} stands before the first bar without a space in between, so VW does not"
             " take it for a label"
         )
+
     tag = tag.removeprefix("'")
     if not words or words == [_SHARED]:
         return _Head(bool(words), None, tag)
@@ -199,9 +213,11 @@ def _head(text: str) -> _Head:
 
 
 def _features(text: str, record: TextRecord, place: int) -> FeatureMap:
+    """Return the features of a line; ``place`` is its place in the record, for errors."""
     features = FeatureCollector()
     plain = features.plain
     for segment in _segments(text):
+        # The first word is the namespace and its weight; it may be missing.
         words = segment.replace("\t", " ").split(" ")
         space, weight, anonymous = "", 1.0, 0
         if words[0]:
@@ -211,19 +227,21 @@ def _features(text: str, record: TextRecord, place: int) -> FeatureMap:
                     f"{record.where(place)}: a namespace's weight is a number, not {scale!r}", space
                 )
             weight = float(scale or 1.0)
+
         prefix = f"{space}." if space else ""
         for word in filter(None, words[1:]):
-            name, colon, given = word.partition(":")
+            name, colon, written = word.partition(":")
             if not name:
                 name, anonymous = str(anonymous), anonymous + 1
+
             value: Value | None = weight
             if colon:
-                value = (
-                    float(given) * weight if _NUMBER.fullmatch(given) else _unusual(given, weight)
-                )
+                plain_number = _NUMBER.fullmatch(written)
+                value = float(written) * weight if plain_number else _unusual(written, weight)
             if value is None:
                 message = f"a feature is name, name:number or name:text, not {word!r}"
                 raise BadRowError(f"{record.where(place)}: {message}", name)
+
             if "." in name or "." in space:
                 features.add_dotted([space, name] if space else [name], value)
             elif prefix + name in plain:
@@ -233,21 +251,21 @@ def _features(text: str, record: TextRecord, place: int) -> FeatureMap:
     return features.done()
 
 
-def _unusual(given: str, weight: float) -> Value | None:
-    """What a feature is given that is no plain number, as VW takes it; None: it cannot."""
-    if odd := _ODD_NUMBER.fullmatch(given):
+def _unusual(value: str, weight: float) -> Value | None:
+    """Return a value that is no plain number as VW takes it; None if it cannot."""
+    if odd := _ODD_NUMBER.fullmatch(value):
         return weight * (float.fromhex(odd[1]) if odd[1] else float(odd[2]))
-    return given if given and not _STARTS_WITH_NUMBER.match(given) else None
+    return value if value and not _STARTS_WITH_NUMBER.match(value) else None
 
 
 def _segments(text: str) -> Iterator[str]:
-    """What stands between the bars. A bar within a text is part of it: only a space ends it."""
+    """Yield what stands between the bars; a bar within a text is part of it, and a space ends it."""
     held = ""
     parts = text.split("|")
     for part in parts[1:-1]:
         whole = held + part
-        _, colon, given = whole.rpartition(" ")[2].rpartition("\t")[2].partition(":")
-        if colon and not _NUMBER.fullmatch(given):
+        _, colon, value = whole.rpartition(" ")[2].rpartition("\t")[2].partition(":")
+        if colon and not _NUMBER.fullmatch(value):
             held = f"{whole}|"
         else:
             held = ""

@@ -11,7 +11,7 @@ import numpy as np
 from bandits.errors import ReplayError
 from bandits.types import Float64, Pmf
 from bandits.values import Value
-from simulator.logs.rows import LogBatch, LoggedDecision, Piece, kinds_of
+from simulator.logs.rows import LogBatch, LoggedDecision, Piece, column_kinds_of
 from simulator.logs.tables import MISSING, number_of, read_rows
 
 SUM_SLACK = 1e-3
@@ -70,7 +70,7 @@ def check_columns(targets: Iterable[Target], pieces: Iterable[Piece]) -> None:
     Raises:
         ReplayError: names the column, and what to declare.
     """
-    kinds = kinds_of(pieces)
+    kinds = column_kinds_of(pieces)
     for target in targets:
         for name, kind in getattr(target, "columns", {}).items():
             if kinds.get(name, kind) != kind:

@@ -19,12 +19,12 @@ from bandits.types import Float64
 from policies.artifacts.trained_on import RowOverlap
 from simulator.logs.left_out import LeftOut, left_out_of
 from simulator.logs.rows import (
-    NONE_WAIT,
+    NO_WAITING,
     LogBatch,
     Piece,
     Waiting,
     caution_of,
-    columns_of,
+    column_notes_of,
     no_rows_error,
     waiting_of,
 )
@@ -131,7 +131,7 @@ class OpeTally:
     rows: int = 0
     decisions: float = 0.0
     left_out: LeftOut = field(default_factory=LeftOut)
-    waiting: Waiting = NONE_WAIT
+    waiting: Waiting = NO_WAITING
     first_ms: int = 0
     last_ms: int = 0
     total_reward: float = 0.0
@@ -159,7 +159,7 @@ class OpeTally:
         self.rows += other.rows
         self.decisions += other.decisions
         self.left_out.merge(other.left_out)
-        self.waiting = self.waiting.and_of(other.waiting)
+        self.waiting = self.waiting.plus(other.waiting)
         times = [each for each in (self.first_ms, other.first_ms) if each]
         self.first_ms, self.last_ms = min(times, default=0), max(self.last_ms, other.last_ms)
         self.total_reward += other.total_reward
@@ -283,7 +283,9 @@ def make_plan(question: OpeQuestion, pieces: Sequence[Piece]) -> OpePlan:
         else:
             modelled.add(target.name)
     counted = WEIGHT in batch.columns
-    return OpePlan(question, frozenset(modelled), counted, caution_of(pieces), columns_of(pieces))
+    return OpePlan(
+        question, frozenset(modelled), counted, caution_of(pieces), column_notes_of(pieces)
+    )
 
 
 def fit_piece(question: OpeQuestion, piece: Piece) -> RewardModel:

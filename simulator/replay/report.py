@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from simulator.learners.curve import CurvePoint
-from simulator.logs.rows import Piece, Waiting, columns_of, describe_waiting, waiting_of
+from simulator.logs.rows import Piece, Waiting, column_notes_of, describe_waiting, waiting_of
 from simulator.ope.charts import Charts
 from simulator.ope.comparisons import VERDICTS, Comparison
 from simulator.ope.estimators import Estimate
@@ -46,7 +46,7 @@ class LogSummary(msgspec.Struct, frozen=True):
             self,
             waiting=waiting.decisions,
             waiting_until_ms=waiting.last_ms,
-            columns=columns_of(pieces),
+            columns=column_notes_of(pieces),
         )
 
 

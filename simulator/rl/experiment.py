@@ -54,7 +54,7 @@ GRID: Mapping[str, tuple[RidgeConfig | VwConfig, Exploration]] = {
     "VW, all crossed, epsilon 0.1": (VwConfig(_VW), EpsilonGreedy(0.1)),
     "VW, constant rate, epsilon 0.1": (VwConfig(f"{_VW} --power_t 0 -l 0.05"), EpsilonGreedy(0.1)),
 }
-"""Bandits that were tried, in a world of another seed than those of the comparison: ``tuned`` says what they earn."""
+"""Bandits that were tried, in a world of another seed than those of the comparison: ``tune_bandits`` says what they earn."""
 TUNED = {
     "satiation": "ridge, epsilon 0.1",
     "steady": "ridge, epsilon 0.1",
@@ -72,7 +72,7 @@ def bandit_named(name: str) -> PolicySpec:
     )
 
 
-def tuned(
+def tune_bandits(
     world: str, steps: int, sessions: int, seeds: Sequence[int]
 ) -> Iterator[tuple[str, float]]:
     """What each bandit of the grid earns after ``steps`` decisions: the mean over the worlds of these seeds."""

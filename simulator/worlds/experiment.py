@@ -1,4 +1,4 @@
-"""Worlds x policies x seeds.
+"""An experiment: worlds x policies x seeds.
 
 Cells know nothing of each other: the answer is the same wherever they are run.
 """
@@ -19,14 +19,17 @@ from simulator.worlds.targets import TARGETS, KnownTargetKind
 RunCells = Callable[
     [Callable[[WorldCell], WorldCellResult], Sequence[WorldCell]], Iterable[WorldCellResult]
 ]
-"""Applies a function to every cell, here or elsewhere, and yields the results in the order of the cells."""
+"""Applies a function to every cell, here or elsewhere, and yields results in the cells' order."""
 
 
 @dataclass(frozen=True, slots=True)
 class Experiment:
-    """What is to be run: every policy in every world, with the seeds ``first_seed`` and on, for so many rounds each.
+    """What is to be run: every policy in every world with every seed.
 
-    ``models``: the reward models that are tried for DM and DR.
+    Attributes:
+        seeds: How many seeds, from ``first_seed`` on.
+        rounds: Rounds of each run.
+        models: Names of the reward models that DM and DR try.
     """
 
     worlds: Sequence[WorldPreset] = tuple(WORLDS.values())
@@ -38,8 +41,10 @@ class Experiment:
     models: Sequence[str] = DEFAULT_KINDS
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be told apart in a report, or is nothing."""
-        RewardModel(kinds=self.models)  # refuses names that there are not
+        """Raise InvalidFieldError for what is empty, or could not be told apart in a report."""
+        RewardModel(kinds=self.models)  # refuses unknown names
+
+        # Results are keyed by name, so each name has to be there once.
         for option, names in (
             ("world", [world.name for world in self.worlds]),
             ("policy", [spec.name for spec in self.policies]),
@@ -49,6 +54,7 @@ class Experiment:
                 raise InvalidFieldError(
                     f"--{option}: name at least one, and each once, not {names}", option
                 )
+
         for option, number, least in (
             ("seeds", self.seeds, 1),
             ("first-seed", self.first_seed, 0),
@@ -60,7 +66,7 @@ class Experiment:
                 )
 
     def cells(self) -> list[WorldCell]:
-        """By world, seed and policy."""
+        """Return the cells, by world, seed and policy."""
         return [
             WorldCell(world, spec, seed, self.rounds, tuple(self.targets), tuple(self.models))
             for world in self.worlds
@@ -70,11 +76,13 @@ class Experiment:
 
 
 class WorldsReport(msgspec.Struct, frozen=True):
-    """What came out.
+    """What came out of an experiment.
 
-    ``loops``: of every policy in every world; ``scores``: of every estimator in every world;
-    ``details``: the same for each policy and target by itself; ``cells``: what the others are
-    computed from.
+    Attributes:
+        loops: How every policy did in every world.
+        scores: How every estimator did in every world.
+        details: The same for each policy and target by itself.
+        cells: What the others are computed from.
     """
 
     rounds: int
@@ -85,9 +93,14 @@ class WorldsReport(msgspec.Struct, frozen=True):
     cells: list[WorldCellResult]
 
 
-def run_experiment(experiment: Experiment, fan: RunCells = map) -> WorldsReport:
-    """Run every cell and score what came out."""
-    done = list(fan(run_world_cell, experiment.cells()))
+def run_experiment(experiment: Experiment, run_cells: RunCells = map) -> WorldsReport:
+    """Run every cell and score what came out.
+
+    Args:
+        experiment: What is to be run.
+        run_cells: Where the cells are run; in this process by default.
+    """
+    done = list(run_cells(run_world_cell, experiment.cells()))
     seeds = list(range(experiment.first_seed, experiment.first_seed + experiment.seeds))
     return WorldsReport(
         experiment.rounds, seeds, loop_scores(done), scores(done), scores(done, detailed=True), done

@@ -39,23 +39,26 @@ SALT = b"simulation"
 class World(Protocol):
     """Where requests come from and what choices earn.
 
-    Randomness only from the generators it is given.
+    A world takes its randomness only from the generators it is given.
     """
 
     def request(self, rng: np.random.Generator) -> RankRequest:
-        """The next request, without an event_id."""
+        """Return the next request, without an event_id."""
         ...
 
     def reward(self, request: RankRequest, action_id: str, rng: np.random.Generator) -> float:
-        """What choosing ``action_id`` earns."""
+        """Return what choosing ``action_id`` earns."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Virtual time: a round takes ``round_ms``.
+    """Virtual time.
 
-    A reward other than 0 comes ``delay_ms`` later on average.
+    Attributes:
+        round_ms: How long a round takes.
+        delay_ms: How much later a reward other than 0 comes, on average.
+        lost: The share of such rewards that never comes.
     """
 
     round_ms: int = 10
@@ -88,11 +91,26 @@ def run_loop(
     on_snapshot: Callable[[str, Snapshot], None] | None = None,
     settle: bool = False,
 ) -> Run:
-    """Let a policy choose ``rounds`` times in ``world`` and learn from what comes back.
+    """Let a policy choose in ``world`` and learn from what comes back.
 
-    ``pools``: candidates by user, for users whose sources have been asked already. ``settle``: let
-    the rewards that are under way after the last round come, and every window close, so that the
-    log holds all there is to know.
+    Args:
+        world: Where requests come from and what choices earn.
+        spec: The policy.
+        rounds: How many times it chooses.
+        seed: Seed of the world's randomness and of delays and losses.
+        sources: Candidate sources of the policy.
+        pools: Candidates by user, for users whose sources have been asked already.
+        catalogue: The policy's catalogue; None: an empty one.
+        timing: How long rounds and rewards take.
+        publish_every: Rounds from one snapshot to the next.
+        salt: What the policy's own chance derives from.
+        progress: Told the number of rounds, every 500 rounds.
+        on_snapshot: Told the name of every snapshot and the snapshot.
+        settle: Whether to let the rewards that are under way after the last round come, and every
+            window close, so that the log holds all there is to know.
+
+    Raises:
+        SpecError: The policy cannot learn here.
     """
     check_learner(spec)
     timing = timing or Timing()
@@ -101,8 +119,8 @@ def run_loop(
     blobs = {spec.digest: spec.encoded, catalogue.digest: catalogue.encoded}
     fold, ranker = Fold(blobs.__getitem__, salt=salt), Ranker(spec, sources, salt=salt)
     run = Run(np.zeros(rounds), fold)
-    pending: list[tuple[int, int, RewardRecord]] = []
-    known = dict(pools or {})
+    due_rewards: list[tuple[int, int, RewardRecord]] = []
+    asked_pools = dict(pools or {})
 
     def append(time_ms: int, record: LogRecord) -> None:
         previous = run.log[-1].id.split("-") if run.log else ("0", "0")
@@ -110,36 +128,42 @@ def run_loop(
         run.log.append(LogEntry(f"{time_ms}-{sequence}", record))
         fold.apply(run.log[-1:])
 
+    # A log begins with the build, the policy and the catalogue.
     append(1, BuildRecord({"fold": str(FOLD)}))
     append(1, SpecRecord(spec.digest, ""))
     append(1, CatalogueRecord(catalogue.digest))
+
     with asyncio.Runner() as runner:
         for number in range(rounds):
             now = (number + 1) * timing.round_ms
-            while pending and pending[0][0] <= now:
-                append(pending[0][0], heapq.heappop(pending)[2])
+            while due_rewards and due_rewards[0][0] <= now:
+                append(due_rewards[0][0], heapq.heappop(due_rewards)[2])
+
             if number % publish_every == 0:
                 snapshot = fold.snapshot()
                 ranker.serve(f"r{number}", snapshot, fold.catalogue)
                 if on_snapshot is not None:
                     on_snapshot(f"r{number}", snapshot)
+
             request = world.request(rng)
             request = msgspec.structs.replace(request, event_id=f"{seed}.{number}")
-            decision = ranker.decide(request, _pool(runner, ranker, request, known))
+            decision = ranker.decide(request, _pool(runner, ranker, request, asked_pools))
             append(now, decision)
-            run.rewards[number] = reward = world.reward(
-                request, decision.action_ids[decision.chosen[0]], rng
-            )
+
+            # A reward of 0 is not sent: the window closes without one.
+            chosen = decision.action_ids[decision.chosen[0]]
+            run.rewards[number] = reward = world.reward(request, chosen, rng)
             if reward != 0.0 and rng.random() >= timing.lost:
                 due = now + 1 + int(rng.exponential(timing.delay_ms))
-                heapq.heappush(
-                    pending, (due, number, RewardRecord(decision.event_id, reward, f"{number}"))
-                )
+                record = RewardRecord(decision.event_id, reward, f"{number}")
+                heapq.heappush(due_rewards, (due, number, record))
+
             if progress is not None and number % 500 == 0:
                 progress(number)
+
     if settle:
-        while pending:
-            append(pending[0][0], heapq.heappop(pending)[2])
+        while due_rewards:
+            append(due_rewards[0][0], heapq.heappop(due_rewards)[2])
         append(run.log[-1].time_ms + fold.join.rule.window_ms, TickRecord())
     return run
 
@@ -147,10 +171,11 @@ def run_loop(
 def _pool(
     runner: asyncio.Runner, ranker: Ranker, request: RankRequest, pools: dict[str, Pool]
 ) -> Pool:
-    """A user's candidates do not change within a run, so the sources are asked once per user.
+    """Return the candidates of a request.
 
-    A request that brings its actions waits for nobody: an event loop's turn would be a quarter of
-    its round.
+    A user's candidates do not change within a run, so the sources are asked once per user. A
+    request that brings its actions waits for nobody: an event loop's turn would be a quarter of its
+    round.
     """
     if request.actions is not None:
         return explicit_pool(request.actions, frozenset(request.exclude))

@@ -20,8 +20,10 @@ from simulator.worlds.synthetic import SyntheticWorld
 class WorldPreset:
     """A SyntheticWorld in all but its seed, and what happens to its rewards on their way.
 
-    ``turn``: radians by which the truth turns over a whole run. ``window_s``: how long a decision
-    waits for its reward, whatever the policy's own spec says, as a round takes ``timing.round_ms``.
+    Attributes:
+        turn: Radians by which the truth turns over a whole run.
+        window_s: How long a decision waits for its reward, whatever the policy's own spec says: a
+            round takes only ``timing.round_ms``.
     """
 
     name: str
@@ -33,10 +35,12 @@ class WorldPreset:
     timing: Timing = field(default_factory=lambda: Timing(delay_ms=0.0))
     window_s: float = 0.1
 
-    def made(self, seed: int, rounds: int) -> SyntheticWorld:
-        """The world of this seed, before its first round.
+    def build(self, seed: int, rounds: int) -> SyntheticWorld:
+        """Return the world of this seed, before its first round.
 
-        The same seed gives all worlds the same directions.
+        Args:
+            seed: Seed of the world; the same seed gives all worlds the same directions.
+            rounds: Rounds of the run, over which the truth makes its turn.
         """
         drift = self.turn / rounds
         return SyntheticWorld(
@@ -49,7 +53,7 @@ class WorldPreset:
         )
 
     def policy(self, spec: PolicySpec) -> PolicySpec:
-        """The policy as it runs here: with this world's window, and 0 for rewards that never came."""
+        """Return the policy as it runs here: with this world's window, and 0 where no reward came."""
         return msgspec.structs.replace(
             spec,
             join=msgspec.structs.replace(spec.join, window_s=self.window_s, default_reward=0.0),
@@ -81,10 +85,10 @@ POLICIES: Mapping[str, PolicySpec] = {
 
 
 def world_named(name: str) -> WorldPreset:
-    """One of WORLDS.
+    """Return one of WORLDS.
 
     Raises:
-        InvalidFieldError: there is no such world.
+        InvalidFieldError: There is no such world.
     """
     if name not in WORLDS:
         raise InvalidFieldError(
@@ -94,19 +98,24 @@ def world_named(name: str) -> WorldPreset:
 
 
 def policy_named(text: str) -> PolicySpec:
-    """One of POLICIES, or the spec in a YAML file.
+    """Return one of POLICIES, or the spec in a YAML file.
 
-    Raises: InvalidFieldError: it is neither, or a spec that needs candidate sources, which these
-        worlds have not. SpecError: the file is no spec.
+    Raises:
+        InvalidFieldError: It is neither, or a spec that needs candidate sources, which these worlds
+            do not have.
+        SpecError: The file is no spec.
     """
     if text in POLICIES:
         return POLICIES[text]
+
     path = Path(text)
     if not path.is_file():
-        known = ", ".join(POLICIES)
+        names = ", ".join(POLICIES)
         raise InvalidFieldError(
-            f"--policy: {text!r} is no file; use one of {known}, or a policy's YAML file", "policy"
+            f"--policy: {text!r} is no file; use one of {names}, or a policy's YAML file", "policy"
         )
+
+    # These worlds give the actions themselves, so nobody would ask the sources.
     spec = load_spec(path)
     if spec.sources:
         raise InvalidFieldError(

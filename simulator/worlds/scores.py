@@ -1,7 +1,7 @@
 """How far estimators are from the truth, over seeds.
 
-A seed is one draw: all of its policies and targets share a world, so standard errors are of sums by
-seed.
+A seed is one draw: all of its policies and targets share a world, so standard errors are those of
+sums by seed.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -11,13 +11,17 @@ import msgspec
 import numpy as np
 
 from bandits.types import Float64
+from simulator.ope.verdict import Verdict
 from simulator.worlds.cell import Rewards, TargetEstimate, WorldCellResult
 
 Key = tuple[Any, ...]
 
 
 class Figure(msgspec.Struct, frozen=True):
-    """A number and its standard error over seeds; NaN, null in JSON, where it cannot be told (one seed, no cases)."""
+    """A number and its standard error over seeds.
+
+    Either is NaN, null in JSON, where it cannot be told (one seed, no cases).
+    """
 
     value: float
     stderr: float
@@ -34,12 +38,17 @@ class LoopScore(msgspec.Struct, frozen=True):
 
 
 class Score(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """How an estimator did in a world: over all policies and targets, or over one of each if they are named.
+    """How an estimator did in a world.
 
-    ``bias``: mean of estimate less truth. ``rmse``: root of the mean squared error. ``coverage``:
-    share of 95% intervals that hold the truth, and ``trusted_coverage`` of those alone whose
-    verdict is reliable. ``reliable``, ``weak``, ``unreliable``: shares of verdicts. ``estimates``:
-    how many there are.
+    Over all policies and targets, or over one of each if they are named.
+
+    Attributes:
+        estimates: How many estimates there are.
+        bias: Mean of estimate less truth.
+        rmse: Root of the mean squared error.
+        coverage: Share of 95% intervals that hold the truth.
+        trusted_coverage: The same among estimates whose verdict is reliable.
+        reliable: Share of that verdict; so are ``weak`` and ``unreliable``.
     """
 
     world: str
@@ -58,7 +67,7 @@ class Score(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
 
 
 def loop_scores(cells: Iterable[WorldCellResult]) -> list[LoopScore]:
-    """By world and policy, in the order they come."""
+    """Return the scores by world and policy, in the order they come."""
     groups: dict[tuple[str, str], list[WorldCellResult]] = {}
     for cell in cells:
         groups.setdefault((cell.world, cell.policy), []).append(cell)
@@ -77,24 +86,34 @@ def loop_scores(cells: Iterable[WorldCellResult]) -> list[LoopScore]:
 
 
 def scores(cells: Iterable[WorldCellResult], *, detailed: bool = False) -> list[Score]:
-    """By world and estimator, or by policy and target as well if ``detailed``, in the order they come."""
+    """Return the scores by world and estimator, in the order they come.
 
-    def key(cell: WorldCellResult, found: TargetEstimate) -> Key:
-        at = (cell.world, found.estimator, found.rewards)
-        return (*at, cell.policy, found.target) if detailed else at
+    Args:
+        cells: What the cells gave.
+        detailed: Whether to tell policies and targets apart as well.
+    """
+
+    def key(cell: WorldCellResult, estimate: TargetEstimate) -> Key:
+        at = (cell.world, estimate.estimator, estimate.rewards)
+        return (*at, cell.policy, estimate.target) if detailed else at
 
     return [_score(at, by_seed) for at, by_seed in _grouped(cells, key).items()]
 
 
 def ratio_of_sums(above: Float64, below: Float64) -> Figure:
-    """The ratio of two sums over S seeds, float64[S] each, with its linearised standard error.
+    """Return the ratio of two sums over S seeds, with its linearised standard error.
 
     Cochran 1977, "Sampling Techniques", section 6.4; with as many cases in each seed, the mean and
     its usual error.
+
+    Args:
+        above: float64[S], the numerator by seed.
+        below: float64[S], the denominator by seed.
     """
     count, total = len(above), float(below.sum())
     if total == 0.0:
         return Figure(float("nan"), float("nan"))
+
     value = float(above.sum()) / total
     if count < 2:
         return Figure(value, float("nan"))
@@ -105,13 +124,14 @@ def ratio_of_sums(above: Float64, below: Float64) -> Figure:
 def _grouped(
     cells: Iterable[WorldCellResult], key: Callable[[WorldCellResult, TargetEstimate], Key]
 ) -> dict[Key, dict[int, list[tuple[TargetEstimate, float]]]]:
-    """By key and seed: what was found, and the truth."""
-    out: dict[Key, dict[int, list[tuple[TargetEstimate, float]]]] = {}
+    """Return by key and seed the estimates, each with its truth."""
+    groups: dict[Key, dict[int, list[tuple[TargetEstimate, float]]]] = {}
     for cell in cells:
-        for found in cell.findings:
-            by_seed = out.setdefault(key(cell, found), {})
-            by_seed.setdefault(cell.seed, []).append((found, cell.truths[found.target].value))
-    return out
+        for estimate in cell.findings:
+            by_seed = groups.setdefault(key(cell, estimate), {})
+            truth = cell.truths[estimate.target].value
+            by_seed.setdefault(cell.seed, []).append((estimate, truth))
+    return groups
 
 
 def _score(at: Key, by_seed: dict[int, list[tuple[TargetEstimate, float]]]) -> Score:
@@ -119,12 +139,20 @@ def _score(at: Key, by_seed: dict[int, list[tuple[TargetEstimate, float]]]) -> S
     policy, target = rest or (None, None)
 
     def total(function: Callable[[TargetEstimate, float], float]) -> Float64:
-        return np.array([sum(function(*each) for each in seed) for seed in by_seed.values()])
+        return np.array([sum(function(*pair) for pair in pairs) for pairs in by_seed.values()])
 
-    count = total(lambda _found, _truth: 1.0)
-    trusted = total(lambda found, _truth: found.verdict == "reliable")
-    squared = ratio_of_sums(total(lambda found, truth: (found.value - truth) ** 2), count)
+    # Every figure is a ratio of sums by seed.
+    count = total(lambda _estimate, _truth: 1.0)
+    trusted = total(lambda estimate, _truth: estimate.verdict == "reliable")
+    trusted_and_covered = total(
+        lambda estimate, truth: estimate.verdict == "reliable" and _covered(estimate, truth)
+    )
+    squared = ratio_of_sums(total(lambda estimate, truth: (estimate.value - truth) ** 2), count)
     rmse = float(np.sqrt(squared.value))
+
+    def share(verdict: Verdict) -> Figure:
+        return ratio_of_sums(total(lambda estimate, _truth: estimate.verdict == verdict), count)
+
     return Score(
         world=world,
         estimator=estimator,
@@ -132,21 +160,18 @@ def _score(at: Key, by_seed: dict[int, list[tuple[TargetEstimate, float]]]) -> S
         policy=policy,
         target=target,
         estimates=int(count.sum()),
-        bias=ratio_of_sums(total(lambda found, truth: found.value - truth), count),
+        bias=ratio_of_sums(total(lambda estimate, truth: estimate.value - truth), count),
         rmse=Figure(rmse, squared.stderr / (2.0 * rmse) if rmse else 0.0),
         coverage=ratio_of_sums(total(_covered), count),
-        trusted_coverage=ratio_of_sums(
-            total(lambda found, truth: found.verdict == "reliable" and _covered(found, truth)),
-            trusted,
-        ),
-        reliable=ratio_of_sums(trusted, count),
-        weak=ratio_of_sums(total(lambda found, _truth: found.verdict == "weak"), count),
-        unreliable=ratio_of_sums(total(lambda found, _truth: found.verdict == "unreliable"), count),
+        trusted_coverage=ratio_of_sums(trusted_and_covered, trusted),
+        reliable=share("reliable"),
+        weak=share("weak"),
+        unreliable=share("unreliable"),
     )
 
 
-def _covered(found: TargetEstimate, truth: float) -> bool:
-    return found.interval[0] <= truth <= found.interval[1]
+def _covered(estimate: TargetEstimate, truth: float) -> bool:
+    return estimate.interval[0] <= truth <= estimate.interval[1]
 
 
 def _mean(values: Sequence[float]) -> Figure:

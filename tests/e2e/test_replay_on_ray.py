@@ -23,7 +23,7 @@ from serve_app.host.environment import prepare_environment
 
 prepare_environment()
 from simulator.parallel import OnRay
-from simulator.logs.csv_log import CsvColumns
+from simulator.logs.csv_columns import CsvColumns
 from simulator.logs.formats import LEAST_BYTES, open_log
 from simulator.replay.evaluate import OpeQuestion, evaluate
 from simulator.ope.targets import ColumnTarget

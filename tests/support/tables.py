@@ -3,7 +3,7 @@
 import csv
 from pathlib import Path
 
-from simulator.logs.csv_log import CsvColumns
+from simulator.logs.csv_columns import CsvColumns
 
 COLUMNS = CsvColumns(
     reward="click", propensity="p", event_id="id", action="shown", actions="of", context=["x"]

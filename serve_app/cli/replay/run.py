@@ -18,7 +18,7 @@ from serve_app.host.placement import on_node_for
 from simulator.learners.online import PUBLISH_EVERY
 from simulator.learners.trained import FrozenPolicy
 from simulator.learners.vw_target import FORMATS, VwTarget, read_model, with_lines
-from simulator.logs.csv_log import CsvColumns
+from simulator.logs.csv_columns import CsvColumns
 from simulator.logs.formats import open_log
 from simulator.logs.left_out import LeftOut
 from simulator.logs.rows import Piece

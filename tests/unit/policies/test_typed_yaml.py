@@ -13,7 +13,7 @@ from policies.spec import PolicySpec, load_spec
 from policies.typed_yaml import as_type, choices, parse_yaml
 from serve_app.api.api_keys import Key, KeyId, read_keys
 from serve_app.cli.replay.run import csv_columns
-from simulator.logs.csv_log import CsvColumns
+from simulator.logs.csv_columns import CsvColumns
 from simulator.replay.parse_policy import PolicyArgument, parse_policy
 from simulator.replay.search_space import (
     ChoiceDomain,

@@ -35,8 +35,7 @@ from simulator.doctor.checks.rewards import Rewards, SilentStretch
 from simulator.doctor.checks.sources import Sources
 from simulator.doctor.examine import combine_reports, examine, unexaminable_report
 from simulator.learners.rejection import rejection
-from simulator.logs.rows import LoggedDecision
-from simulator.worlds.cell import MemoryPiece
+from simulator.logs.rows import LoggedDecision, MemoryPiece
 
 SPEC = PolicySpec("home", join=JoinRule(window_s=1))
 ACTIONS = [ActionRequest("a"), ActionRequest("b")]

@@ -14,7 +14,7 @@ from vowpal_wabbit_next import run_cli_driver
 from bandits.errors import BadRowError, ReplayError
 from serve_app.cli.main import app
 from simulator.learners.progressive import vw_progressive
-from simulator.logs.csv_log import CsvColumns
+from simulator.logs.csv_columns import CsvColumns
 from simulator.logs.files import RemoteFile, files_of
 from simulator.logs.formats import open_log
 
@@ -87,7 +87,7 @@ def test_a_log_that_is_not_there_is_refused(log):
 
 
 def test_only_the_last_part_of_a_uri_is_wild():
-    with pytest.raises(ReplayError, match="only the last part"):
+    with pytest.raises(ReplayError, match="only the last path segment"):
         files_of("file:///a*/b.csv")
     assert files_of("s3://bucket/a.csv") == [RemoteFile("s3://bucket/a.csv")]
     assert (RemoteFile("s3://bucket/a.csv.gz").name, RemoteFile("s3://bucket/a.csv.gz").suffix) == (

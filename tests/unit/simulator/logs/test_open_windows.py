@@ -152,7 +152,7 @@ def test_what_is_left_out_is_in_the_report(archive):
     ("log_format", "window_s"), [("csv", 5.0), ("dsjson", 5.0), ("archive", 0.0), ("archive", -1.0)]
 )
 def test_a_window_that_cannot_be_is_refused(tmp_path, log_format, window_s):
-    with pytest.raises(ReplayError, match="a window of some seconds is of an archive"):
+    with pytest.raises(ReplayError, match="a window of some seconds needs an archive"):
         open_log(str(tmp_path), log_format, window_s=window_s)
 
 

@@ -15,11 +15,11 @@ from bandits.errors import BadRowError, ReplayError
 from serve_app.cli.main import app
 from serve_app.cli.train import app as train_app
 from simulator.learners.trained import read_trained
-from simulator.logs.csv_log import CsvColumns
+from simulator.logs.csv_columns import CsvColumns
 from simulator.logs.formats import open_log
 from simulator.logs.left_out import left_out_of
 from simulator.logs.obd import obd_pieces
-from simulator.logs.tables import Evidence, column_features
+from simulator.logs.tables import ColumnEvidence, column_features
 from simulator.ope.targets import TableTarget, UniformTarget
 from simulator.replay.evaluate import OpeQuestion, evaluate
 
@@ -100,10 +100,10 @@ PLAIN = st.builds(
 @given(st.lists(PLAIN, min_size=1, max_size=12), st.integers(1, 5))
 def test_a_column_never_makes_one_number_of_two_texts(cells, parts):
     """Whatever it holds, and however it is cut."""
-    whole, merged = Evidence(), Evidence()
+    whole, merged = ColumnEvidence(), ColumnEvidence()
     whole.add(pa.array(cells))
     for start in range(0, len(cells), parts):
-        part = Evidence()
+        part = ColumnEvidence()
         part.add(pa.array(cells[start : start + parts]))
         merged.merge(part)
     assert merged.kind == whole.kind
@@ -135,7 +135,7 @@ def test_a_column_never_makes_one_number_of_two_texts(cells, parts):
     ],
 )
 def test_a_column_of_numbers_is_one(cells, values):
-    evidence = Evidence()
+    evidence = ColumnEvidence()
     evidence.add(pa.array(cells))
     assert column_features(pa.array(cells), evidence.kind) == values
 
@@ -355,7 +355,7 @@ def test_numbers_of_obd_are_numbers(tmp_path):
         -0.67,
         0.5,
     ]
-    assert piece.said == {"item_feature_1": "number"}
+    assert piece.column_notes == {"item_feature_1": "number"}
     (bad,) = obd_pieces(campaign(tmp_path / "women", ("1", "2"), affinity="1_0"))
     with pytest.raises(BadRowError, match="user-item_affinity_0 is a number, not '1_0'"):
         next(bad.batches())

@@ -10,7 +10,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from bandits.errors import ReplayError
-from simulator.logs.rows import LoggedDecision
+from simulator.logs.rows import LoggedDecision, MemoryPiece
 from simulator.ope.batch import OpeBatch
 from simulator.ope.estimators import make_estimator
 from simulator.ope.hashed_features import (
@@ -24,7 +24,6 @@ from simulator.ope.reward_model import RewardModel, fold_of
 from simulator.ope.targets import LoggingTarget, RowTarget, UniformTarget
 from simulator.replay.evaluate import OpeQuestion, evaluate
 from simulator.replay.evaluate_sessions import SessionQuestion, evaluate_sessions
-from simulator.worlds.cell import MemoryPiece
 
 RIDGE = ("ridge",)
 

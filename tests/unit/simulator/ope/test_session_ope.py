@@ -16,7 +16,7 @@ from policies.blend import make_learner
 from policies.spec import PolicySpec
 from serve_app.cli.main import app
 from simulator.learners.trained import FrozenPolicy
-from simulator.logs.rows import LoggedDecision, batch_of, key_of
+from simulator.logs.rows import LoggedDecision, MemoryPiece, batch_of, key_of
 from simulator.ope.batch import OpeBatch
 from simulator.ope.estimators import Estimator
 from simulator.ope.formulas import DR, SNIPS
@@ -28,7 +28,6 @@ from simulator.replay.evaluate_sessions import SessionQuestion, evaluate_session
 from simulator.sessions.log import log_sessions
 from simulator.sessions.satiation import satiation_world
 from simulator.sessions.world import USE
-from simulator.worlds.cell import MemoryPiece
 
 # Two states, two actions. The second action earns less, and is likelier to lead to the good state 1
 # and to go on.

@@ -30,17 +30,16 @@ from simulator.learners.trained import (
     train_on_log,
 )
 from simulator.logs.archive import ArchivePiece
-from simulator.logs.csv_log import CsvColumns
+from simulator.logs.csv_columns import CsvColumns
 from simulator.logs.formats import open_log
 from simulator.logs.row_ranges import row_range
-from simulator.logs.rows import LoggedDecision, batch_of
+from simulator.logs.rows import LoggedDecision, MemoryPiece, batch_of
 from simulator.ope.targets import UniformTarget
 from simulator.replay.evaluate import OpeQuestion, evaluate
 from simulator.replay.evaluate_sessions import SessionQuestion, evaluate_sessions
 from simulator.replay.leakage import ServiceLog
 from simulator.replay.page import html_page
 from simulator.replay.report import EvaluationReport
-from simulator.worlds.cell import MemoryPiece
 
 SPEC = PolicySpec("home")
 Table = list[str]

@@ -26,7 +26,7 @@ from policies.archive.range_file import Range
 from policies.catalogue import Catalogue
 from serve_app.cli.main import app
 from simulator.logs.archive import decision_rows, evaluation_rule
-from simulator.logs.csv_log import CsvColumns
+from simulator.logs.csv_columns import CsvColumns
 from simulator.logs.formats import open_log
 from simulator.logs.rows import LoggedDecision, Piece
 from simulator.logs.scored_rows import UNSCORED

@@ -45,7 +45,7 @@ ROUNDS = 250
 def test_the_truth_is_what_the_target_earns_when_it_is_played(name, kind):
     """In the world's own rounds, with its own rewards: within 4 standard errors, false alarm 6e-5 each."""
     rng, rounds = np.random.default_rng(7), 500
-    world = WORLDS[name].made(3, rounds)
+    world = WORLDS[name].build(3, rounds)
     target = KnownTarget(kind, world)
     truth = truth_of(target, world, rounds, seed=3)
     contexts, times = world.contexts(DRAWS, rng), np.arange(DRAWS) % rounds + 1
@@ -63,7 +63,7 @@ def test_the_truth_is_what_the_target_earns_when_it_is_played(name, kind):
 def test_a_world_pays_what_its_means_say(name):
     """A request's reward, round by round, against ``means``: within 4 standard errors."""
     rng, rounds = np.random.default_rng(1), 2000
-    world = WORLDS[name].made(2, rounds)
+    world = WORLDS[name].build(2, rounds)
     requests, earned, expected = [], [], []
     for _ in range(rounds):
         request = world.request(rng)
@@ -78,7 +78,7 @@ def test_a_world_pays_what_its_means_say(name):
 
 def test_drift_changes_what_a_fixed_target_earns():
     """A quarter of a circle later the best action of the start is any action: the truth is the average on the way."""
-    world = WORLDS["drift"].made(0, 100)
+    world = WORLDS["drift"].build(0, 100)
     best = KnownTarget(BestTargetKind(), world)
     contexts = world.contexts(20_000, np.random.default_rng(0))
     first, last = (
@@ -105,7 +105,7 @@ def test_targets_are_the_distributions_they_are_named_for():
 def test_a_log_of_a_run_holds_every_round_in_order():
     """Although rewards are late, and some would come after the last round."""
     cell = WorldCell(WORLDS["delayed"], EPSILON, 0, 150, TARGETS)
-    world, spec = cell.world.made(0, 150), cell.world.policy(EPSILON)
+    world, spec = cell.world.build(0, 150), cell.world.policy(EPSILON)
     run = run_loop(world, spec, rounds=150, seed=0, timing=cell.world.timing, settle=True)
     rows = rows_of_log(run.log, spec)
     assert [row.event_id for row in rows] == [f"0.{number}" for number in range(150)]
@@ -119,7 +119,7 @@ def steady() -> list[tuple[list, list[KnownTarget], Truth]]:
     """Of 8 seeds: the rows of a log, the softmax target, its truth."""
     out = []
     for seed in range(8):
-        world, spec = WORLDS["steady"].made(seed, ROUNDS), WORLDS["steady"].policy(EPSILON)
+        world, spec = WORLDS["steady"].build(seed, ROUNDS), WORLDS["steady"].policy(EPSILON)
         run = run_loop(
             world, spec, rounds=ROUNDS, seed=seed, timing=WORLDS["steady"].timing, settle=True
         )
