@@ -1,19 +1,17 @@
 """What the commands need of a policy: its log, its snapshots, its checkpoints."""
 
-import uuid
 from typing import Any
 
 import msgspec
 
 from bandits.errors import SnapshotError, UnknownPolicyError
-from bandits.log.codec import encode
 from bandits.log.positions import log_order
 from bandits.log.records import PinRecord, RollbackRecord, WarmStartRecord
 from policies.archive.archive import ArchiveReader
 from policies.fold.checkpoint import Refusal
 from policies.fold.verify import ServedSnapshot
 from serve_app.store.checkpoints import Checkpoints, StoredCheckpoint
-from serve_app.store.clients import LOST_ANSWERS, Redis
+from serve_app.store.clients import Redis
 from serve_app.store.event_log import LogReader
 from serve_app.store.history import History
 from serve_app.store.keys import Keys
@@ -21,18 +19,6 @@ from serve_app.store.merges import partition_count
 from serve_app.store.progress import Progress, decode_progress, decode_refusals
 from serve_app.store.snapshots import Head, Published, decode_published
 from serve_app.store.stats import Stats
-
-ATTEMPTS = 3
-REMEMBERED_S = 600
-# Appends an entry once, however often it is asked. KEYS: log, memory. ARGV: record, seconds to
-# remember its position.
-APPEND_ONCE = """
-local known = redis.call('GET', KEYS[2])
-if known then return known end
-local entry = redis.call('XADD', KEYS[1], '*', 'r', ARGV[1])
-redis.call('SET', KEYS[2], entry, 'EX', ARGV[2])
-return entry
-"""
 
 
 def policy_names(client: Redis) -> list[str]:
@@ -175,18 +161,7 @@ class StoredPolicy:
         Raises:
             RedisError: not known to be in the log.
         """
-        # Under a name of its own: asked again, Redis gives the position of the first time.
-        memory, attempts_left = self.keys.appended(uuid.uuid4().hex), ATTEMPTS
-        while True:
-            attempts_left -= 1
-            try:
-                entry: Any = self._client.eval(
-                    APPEND_ONCE, 2, self.keys.log, memory, encode(record), REMEMBERED_S
-                )
-                return str(entry.decode())
-            except LOST_ANSWERS:
-                if not attempts_left:
-                    raise
+        return self.log.append_once(record)
 
     def served(self) -> tuple[list[ServedSnapshot], list[str]]:
         """Return the snapshots, as a verification wants them, and the ids of corrupt ones."""

@@ -1,6 +1,7 @@
 """The log in Redis: appended to with group commit, read in order."""
 
 import asyncio
+import uuid
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from bandits.errors import CodecError, EventConflictError, LogUnavailableError, 
 from bandits.log.codec import decode, digest, encode, read_entry
 from bandits.log.positions import log_order
 from bandits.log.records import DecisionRecord, LogEntry, LogRecord
-from serve_app.store.clients import AsyncRedis, Redis, look_again_if, now_ms, wire
+from serve_app.store.clients import LOST_ANSWERS, AsyncRedis, Redis, look_again_if, now_ms, wire
 from serve_app.store.keys import Keys
 
 FIELD = b"r"
@@ -22,6 +23,8 @@ MAX_WAITING = 50_000
 REMEMBERED_S = 600
 """How long a client may retry a decision under the event_id it made."""
 SPAN_S = 60
+ATTEMPTS = 3
+"""How often an entry is appended whose answer is lost."""
 PAUSE_S = 0.05
 """Shortest pause between a failure and the one write that tries again."""
 TIMEOUT_S = 2.0
@@ -58,6 +61,16 @@ if redis.call('HLEN', memory) == 1 then
   redis.call('UNLINK', KEYS[2] .. (span - spans - 1))
 end
 return {false, false}
+"""
+
+# Appends an entry once, however often it is asked. KEYS: log, memory. ARGV: record, seconds to
+# remember its position.
+APPEND_REMEMBERED = """
+local known = redis.call('GET', KEYS[2])
+if known then return known end
+local entry = redis.call('XADD', KEYS[1], '*', 'r', ARGV[1])
+redis.call('SET', KEYS[2], entry, 'EX', ARGV[2])
+return entry
 """
 
 
@@ -347,6 +360,25 @@ class LogReader:
         """Append a tick or a change of configuration; return the entry's id."""
         entry_id: Any = self._client.xadd(self._keys.log, {FIELD: encode(record)})
         return str(entry_id.decode())
+
+    def append_once(self, record: LogRecord) -> str:
+        """Append an entry once, though an answer may be lost; return its id.
+
+        Raises:
+            RedisError: not known to be in the log.
+        """
+        # Under a name of its own: asked again, Redis gives the position of the first time.
+        memory, attempts_left = self._keys.appended(uuid.uuid4().hex), ATTEMPTS
+        while True:
+            attempts_left -= 1
+            try:
+                entry: Any = self._client.eval(
+                    APPEND_REMEMBERED, 2, self._keys.log, memory, encode(record), REMEMBERED_S
+                )
+                return str(entry.decode())
+            except LOST_ANSWERS:
+                if not attempts_left:
+                    raise
 
     def now_ms(self) -> int:
         """Return the log's clock, in milliseconds."""

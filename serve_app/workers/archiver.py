@@ -1,12 +1,6 @@
 """The archiver: ranges of the stream become files, then the stream is trimmed behind them.
 
-Any number of archivers may run. What is committed is a compare-and-set on one hash of Redis
-(``keys.archive``):
-
-    previous, end, first, count    the newest committed range; the next one starts where it ends
-    written                        every range up to here has its file
-    trimmed                        ids below this one may be gone from the stream
-    failures                       those of all archivers, for metrics
+Any number of archivers may run: what is committed is settled in Redis (store/archived.py).
 
 A range is committed before its file is written, and the next is committed only once it was. Any
 archiver that finds a committed range without a file writes it: from the same entries, so the same
@@ -15,72 +9,23 @@ bytes.
 
 import logging
 import threading
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
-import msgspec
 from pyarrow import fs
 
 from bandits.errors import ArchiveError
 from bandits.log.positions import START, is_after, position_ms
 from policies.archive.archive import ArchiveReader, ArchiveWriter, archive_folder
 from policies.archive.range_file import Range, hour_of
-from serve_app.store.archived import Committed
-from serve_app.store.clients import FAILURES, Redis, now_ms
-from serve_app.store.event_log import FIELD
+from serve_app.store.archived import ArchivedStream, Committed
+from serve_app.store.clients import FAILURES, Redis
 from serve_app.store.keys import Keys
 
 MAX_ENTRIES = 50_000
-READ = 256
-"""Entries read at a time; no more are in memory, besides a row group."""
 POLL_S = 1.0
 RETRY_S, MAX_RETRY_S = 0.5, 30.0
-
-# Commits a range, if it is the next one. KEYS: archive. ARGV: previous, first, last, count.
-COMMIT = """
-local held = redis.call('HMGET', KEYS[1], 'end', 'written')
-if (held[1] or '0-0') ~= ARGV[1] or (held[2] or '0-0') ~= ARGV[1] then return 0 end
-redis.call('HSET', KEYS[1], 'previous', ARGV[1], 'first', ARGV[2], 'end', ARGV[3], 'count', ARGV[4])
-return 1
-"""
-# Marks that the newest range has its file. KEYS: archive. ARGV: where it ends.
-MARK = """
-if redis.call('HGET', KEYS[1], 'end') ~= ARGV[1] then return 0 end
-redis.call('HSET', KEYS[1], 'written', ARGV[1])
-return 1
-"""
-# Goes on from what the files hold, unless another archiver was faster. KEYS: archive. ARGV: end and
-# written as they were read, the end that the files have, 1 when Redis is behind it.
-ADOPT = """
-local held = redis.call('HMGET', KEYS[1], 'end', 'written')
-if (held[1] or '0-0') ~= ARGV[1] or (held[2] or '0-0') ~= ARGV[2] then return 0 end
-redis.call('HSET', KEYS[1], 'end', ARGV[3], 'written', ARGV[3])
-if ARGV[4] == '1' then redis.call('HSET', KEYS[1], 'trimmed', ARGV[3]) end
-return 1
-"""
-# Removes what is written, old, and needed by no learner. KEYS: log, archive, needed. ARGV:
-# milliseconds to retain.
-TRIM = """
-local written, needed = redis.call('HGET', KEYS[2], 'written'), redis.call('GET', KEYS[3])
-if not written or not needed then return 0 end
-local now = redis.call('TIME')
-local old = string.format('%.0f-0', now[1] * 1000 + math.floor(now[2] / 1000) - ARGV[1])
-local function before(a, b)
-  local ams, aseq = string.match(a, '^(%d+)-(%d+)$')
-  local bms, bseq = string.match(b, '^(%d+)-(%d+)$')
-  ams, aseq, bms, bseq = tonumber(ams), tonumber(aseq), tonumber(bms), tonumber(bseq)
-  return ams < bms or (ams == bms and aseq < bseq)
-end
-local limit = old
-if before(written, limit) then limit = written end
-if before(needed, limit) then limit = needed end
-local removed = redis.call('XTRIM', KEYS[1], 'MINID', '~', limit)
-if removed > 0 then redis.call('HSET', KEYS[2], 'trimmed', limit) end
-return removed
-"""
 
 log = logging.getLogger("banditloop.archiver")
 
@@ -134,13 +79,12 @@ class Archiver:
             partition: the one to archive, from 0.
             partitions: how many the policy has.
         """
-        self._client = client
         self._policy = archive_folder(policy, partition, partitions)
         self._root = root
         self._max_entries = max_entries
         self._max_age_ms = max_age_s * 1000
         self._retain_ms = int(retain_s * 1000)
-        self._keys = Keys(policy, partition)
+        self._stream = ArchivedStream(client, Keys(policy, partition))
 
         # What was seen of the stream, and up to where Redis and the files were found to agree.
         self._scan = _Scan(START, START)
@@ -192,7 +136,7 @@ class Archiver:
             RedisError, OSError: unreachable; call again.
             ArchiveError: stream and archive contradict each other.
         """
-        committed = Committed.read(self._client, self._keys)
+        committed = self._stream.committed()
         try:
             if committed.newest.last != self._agreed and not self._agree(committed):
                 return True
@@ -202,16 +146,14 @@ class Archiver:
                 due = self._next_range(committed.written)
                 if due is None:
                     return False
-                if not self._client.eval(
-                    COMMIT, 1, self._keys.archive, due.previous, due.first, due.last, due.count
-                ):
+                if not self._stream.commit(due):
                     return True
                 committed = Committed(due, committed.written, committed.trimmed)
                 self._agreed = due.last
 
             self._write(committed.newest)
         except ArchiveError:
-            if Committed.read(self._client, self._keys) == committed:
+            if self._stream.committed() == committed:
                 raise
             # This process slept, and another archiver went on meanwhile: look again.
         return True
@@ -222,9 +164,7 @@ class Archiver:
         Returns how many entries were removed: up to some 10,000 at a time, so that nobody waits for
         it; 0 when there are no more.
         """
-        keys = (self._keys.log, self._keys.archive, self._keys.needed)
-        removed: Any = self._client.eval(TRIM, len(keys), *keys, self._retain_ms)
-        return int(removed)
+        return self._stream.trim(self._retain_ms)
 
     def _next_range(self, previous: str) -> Range | None:
         """Return the range after ``previous``; None while it is not due."""
@@ -234,10 +174,10 @@ class Archiver:
         # The stream is looked at once: what was seen of the range is remembered.
         scan = self._scan
         while not scan.closed and scan.count < self._max_entries:
-            batch: Any = self._client.xrange(self._keys.log, f"({scan.last}", count=READ)
-            for entry_id, _ in batch:
-                scan.take(entry_id.decode(), self._max_entries)
-            if not batch:
+            ids = self._stream.ids_after(scan.last)
+            for entry_id in ids:
+                scan.take(entry_id, self._max_entries)
+            if not ids:
                 break
 
         if not scan.count:
@@ -247,30 +187,16 @@ class Archiver:
         return Range(previous, scan.first, scan.last, scan.count)
 
     def _young(self, first: str) -> bool:
-        return now_ms(self._client, self._keys.log) - position_ms(first) < self._max_age_ms
+        return self._stream.now_ms() - position_ms(first) < self._max_age_ms
 
     def _write(self, newest: Range) -> None:
-        missing = self._writer.write(newest, self._read(newest.first, newest.last), self._blob)
+        entries = self._stream.raw(newest.first, newest.last)
+        missing = self._writer.write(newest, entries, self._stream.blob)
         for digest in missing:
             log.warning(
                 "range %s of %s names blob %s, which is not stored", newest, self._policy, digest
             )
-        self._client.eval(MARK, 1, self._keys.archive, newest.last)
-
-    def _read(self, first: str, last: str) -> Iterator[tuple[str, bytes]]:
-        """Yield id and record bytes of the stream's entries from ``first`` to ``last``."""
-        start = first
-        while True:
-            batch: Any = self._client.xrange(self._keys.log, start, last, count=READ)
-            for entry_id, fields in batch:
-                yield entry_id.decode(), _record_bytes(fields)
-            if len(batch) < READ:
-                return
-            start = f"({batch[-1][0].decode()}"
-
-    def _blob(self, digest: str) -> bytes | None:
-        data: Any = self._client.get(self._keys.blob(digest))
-        return data if data is None else bytes(data)
+        self._stream.mark_written(newest)
 
     def _agree(self, committed: Committed) -> bool:
         """Bring Redis and the files into line where one has lost what the other has.
@@ -307,10 +233,7 @@ class Archiver:
                 "archive",
             )
 
-        before = (committed.newest.last, committed.written)
-        if self._client.eval(
-            ADOPT, 1, self._keys.archive, *before, files_end, int(redis_is_behind)
-        ):
+        if self._stream.adopt(committed, files_end, redis_is_behind=redis_is_behind):
             log.warning(
                 "Redis had %s archived up to %s, the files end at %s",
                 self._policy,
@@ -326,7 +249,7 @@ class Archiver:
             ArchiveError: they are of another log.
         """
         archived = self._reader.raw(after, through)
-        for entry in self._read(f"({after}", through):
+        for entry in self._stream.raw(f"({after}", through):
             if entry not in archived:  # consumes it up to the entry, and both are in order
                 raise self._foreign(f"it has no entry {entry[0]} like the stream's")
 
@@ -339,13 +262,5 @@ class Archiver:
 
     def _report(self) -> None:
         if self._unreported:
-            self._client.hincrby(self._keys.archive, "failures", self._unreported)
+            self._stream.add_failures(self._unreported)
             self._unreported = 0
-
-
-def _record_bytes(fields: dict[bytes, bytes]) -> bytes:
-    """Return the record field as it is.
-
-    For an entry without one, which nobody can decode, all its fields are returned as a msgpack map.
-    """
-    return fields[FIELD] if FIELD in fields else msgspec.msgpack.encode(fields)

@@ -21,11 +21,11 @@ from bandits.log.records import CatalogueRecord, RewardRecord, SpecRecord, TickR
 from policies.archive.archive import ArchiveReader
 from policies.archive.range_file import Range
 from serve_app.replica.metrics import Metrics, collect
-from serve_app.store.archived import Committed
+from serve_app.store.archived import COMMIT, MARK, Committed
 from serve_app.store.event_log import FIELD
 from serve_app.store.history import History
 from serve_app.store.keys import Keys
-from serve_app.workers.archiver import COMMIT, MARK, Archiver
+from serve_app.workers.archiver import Archiver
 
 KEYS = Keys("home")
 SPEC = b"a spec"
