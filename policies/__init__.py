@@ -1,10 +1,10 @@
-"""What a policy is made of: sources, catalogue, features, blending, slates, guardrails, and the spec.
+"""What a policy is made of: the spec, sources, catalogue, features, blending, slates, guardrails.
 
-What is exported here is what a program needs that writes a policy, or serves one in its own process:
+What is exported here is what a program needs that writes a policy, or serves one in process:
 
 - the spec: ``PolicySpec`` and ``load_spec``; with ``RidgeConfig`` or ``VwConfig``, an exploration
-  (``LinTs``, ``LinUcb``, ``EpsilonGreedy``, ``Softmax``, ``SquareCB``, ``Greedy``), ``JoinRule`` and
-  ``Holdout``
+  (``LinTs``, ``LinUcb``, ``EpsilonGreedy``, ``Softmax``, ``SquareCB``, ``Greedy``), ``JoinRule``
+  and ``Holdout``
 - a decision: ``Ranker``, ``RankRequest`` with its ``ActionRequest``, and ``Catalogue``
 - a candidate source of one's own: ``CandidateSource``, ``SourceRequest``, ``Candidates``
 - the log as it is kept: ``ArchiveReader``

@@ -1,4 +1,4 @@
-"""The catalogue: features of items, hashed once, named by digest, replaceable in a running service."""
+"""The catalogue: features of items, hashed once, named by digest, replaceable while served."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice, repeat
@@ -94,7 +94,7 @@ class Catalogue:
 
     @classmethod
     def of(cls, items: Sequence[Mapping[str, Any]]) -> "Catalogue":
-        """Return the catalogue of plain ``{"id", "features"}`` mappings, as an artifact has them."""
+        """Return the catalogue of ``{"id", "features"}`` mappings, as an artifact has them."""
         return cls.decode(msgspec.json.encode(list(items)))
 
     @property

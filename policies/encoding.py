@@ -34,6 +34,7 @@ def check_features(features: FeatureMap, target: str) -> None:
             raise NonFiniteNumberError(
                 f"features are numbers up to {MAX_FEATURE:g}", f"{target}.{name}"
             )
+
     if count > MAX_FEATURES:
         raise TooManyFeaturesError(f"at most {MAX_FEATURES} features, not {count}", target)
 

@@ -346,6 +346,7 @@ def _no_candidates(
         why = "; ".join(failed.values())
         return SourceError(f"no source proposed anything ({why}): try again in a moment", "sources")
 
+    # An empty catalogue, an unknown user and an exclusion are mended in different places.
     limited = serving is not None and serving.catalogue.limits
     if limited and serving is not None and not len(serving.catalogue):
         return NoCandidatesError(
@@ -369,7 +370,7 @@ def _checked(candidates: Candidates) -> Candidates:
 
 
 def _check_crosses(context: Context, actions: ActionSet) -> None:
-    """Refuse more pairs of features than MAX_PAIRS, since a learner may cross any two namespaces."""
+    """Refuse more pairs of features than MAX_PAIRS: a learner may cross any two namespaces."""
     shared = sum(ns.values.shape[-1] for ns in context.namespaces)
     own = sum(ns.values.shape[-1] for ns in actions.namespaces)
     if len(actions) * (1 + shared + own) * (1 + own) > MAX_PAIRS:

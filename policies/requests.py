@@ -59,6 +59,8 @@ def plain_features(given: Mapping[str, Any], target: str) -> FeatureMap:
     features: FeatureMap = {}
     for name, value in given.items():
         _add(features, name, value, f"{target}.{name}", depth=1)
+
+        # Counted on the way, so that a large object costs no more than the limit.
         if len(features) > MAX_FEATURES:
             raise TooManyFeaturesError(
                 f"at most {MAX_FEATURES} features, not {len(features)} and more", target

@@ -16,7 +16,7 @@ TEMPORARY = "_tmp"
 """Readers of partitioned data (pyarrow, Spark, DuckDB's glob) pass over names that start with _."""
 TEMPORARY_KEPT_S = 3600
 PART = 1 << 20
-"""Bytes that a local disk holds before it gets more: every sync waits for all that is ahead of it."""
+"""Bytes that a local disk holds before it gets more: a sync waits for all that is ahead of it."""
 SINGLE_PUT = frozenset({"s3", "gcs", "abfs"})
 """File systems on which a file is visible only once it is complete, and a move would copy it."""
 
@@ -115,6 +115,7 @@ def filesystem_of(root: str) -> "tuple[fs.FileSystem, str]":
     scheme, separator, _ = root.partition("://")
     if not separator:
         return fs.LocalFileSystem(), str(Path(root).resolve())
+
     try:
         system, base = fs.FileSystem.from_uri(root)
     # pyarrow's message may repeat the credentials of the URI.

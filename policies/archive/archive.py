@@ -159,7 +159,7 @@ class ArchiveReader:
 
     @property
     def end(self) -> str:
-        """Id of the last archived entry, "0-0" when there is none: it is in the newest file's name."""
+        """Id of the last archived entry, "0-0" if there is none; the newest file's name has it."""
         for date in reversed(self._folders("", "date=")):
             for hour in reversed(self._folders(date, "hour=")):
                 names = self._names(f"{date}/{hour}")
@@ -282,7 +282,7 @@ class ArchiveReader:
         return data
 
     def _chain(self, after: str | None, through: str | None) -> Iterator[tuple[Range, int, Any]]:
-        """Yield range, size and open file of each range past ``after``, in order and without a gap."""
+        """Yield range, size and open file of each range past ``after``, in order, without a gap."""
         position, before, listed_again = after, None, False
         while True:
             for path, size in self._paths(position):

@@ -73,7 +73,10 @@ EntryId = Annotated[str, msgspec.Meta(pattern=r"^\d+-\d+$(?!\n)")]
 
 
 class Range(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A committed range of the log: the ``count`` entries after ``previous``, ``first`` to ``last``."""
+    """A committed range of the log: the ``count`` entries ``first`` to ``last``.
+
+    Nothing lies between ``previous`` and ``first``.
+    """
 
     previous: EntryId
     first: EntryId
@@ -146,6 +149,7 @@ def _row(entry_id: str, data: bytes, named: set[str], perhaps: set[str]) -> dict
     What may be a digest, in an entry of a kind that this build does not know, is added to
     ``perhaps``.
     """
+    # Ids may be larger than a Parquet column holds; the id itself is a column too.
     milliseconds, sequence = log_order(entry_id)
     row = {
         "id": entry_id,
@@ -225,8 +229,8 @@ def write_range(
     if (first, last, count) != (committed.first, committed.last, committed.count):
         raise ArchiveError(
             f"range {committed} of {policy} was committed with {committed.count} entries, but"
-            f" {count} were read ({first} to {last}): something else than banditloop removes entries"
-            " from the stream",
+            f" {count} were read ({first} to {last}): something else than banditloop removes"
+            " entries from the stream",
             "archive",
         )
     return named, perhaps

@@ -47,7 +47,7 @@ Arrays = Mapping[str, NDArray[Any]]
 
 @dataclass(frozen=True, eq=False)
 class Histories:
-    """Who interacted with what: CSR rows per known user, over the items the sources were trained on.
+    """Who interacted with what: CSR rows per known user, over the items of the sources.
 
     ``starts``: int64[users + 1]; ``indices``: int32[n], into ``items``, ascending per user;
     ``weights``: float32[n], how strongly each interaction speaks for the item (1 = as much as one
@@ -107,7 +107,7 @@ class Histories:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """Maps a source's raw scores to its calibrated ones: (raw - mean) / std, the same for every request."""
+    """Maps a source's raw scores to its calibrated ones, (raw - mean) / std, in every request."""
 
     mean: float = 0.0
     std: float = 1.0

@@ -177,7 +177,7 @@ class RowSampler:
         )
 
     def _chance_alike(self) -> float:
-        """Bound the chance that two rows say the same, since rows of one place would be taken for one."""
+        """Bound the chance that two rows say the same: at one place they would be taken for one."""
         counts = np.unique(self._said_of_placed, return_counts=True)[1].astype(np.float64)
         pairs = max(1.0, self._placed.size * (self._placed.size - 1.0) / 2.0)
         return _bounded(
@@ -194,7 +194,7 @@ class RowSampler:
 
 
 def _bounded(count: float, of: float, rows: int) -> float:
-    """Return a share and three standard errors of it; never 0, and as good as 1 where it could be."""
+    """Return a share and three standard errors of it; never 0, nor quite 1 where it could be."""
     share = min(1.0, count / of)
     return min(1.0 - 1e-12, share + 3.0 * math.sqrt(share * (1.0 - share) / rows) + 3.0 / of)
 

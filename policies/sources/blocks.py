@@ -2,7 +2,8 @@
 
 Item factors lie in blocks of similar rows, side by side in memory (``policies.training.blocks``
 arranges them). A block's mean and reach tell what its best item may be worth, and only the most
-promising blocks are looked at: approximate, at a few percent of the work (docs/explanation/sources.md).
+promising blocks are looked at: approximate, at a few percent of the work
+(docs/explanation/sources.md).
 """
 
 from dataclasses import dataclass
@@ -135,7 +136,7 @@ class Blocks:
     def _look(
         self, blocks: NDArray[Any], user: Float32, closed: NDArray[Any], part: ItemSubset | None
     ) -> tuple[NDArray[Any], Float32]:
-        """Return the items of these blocks and their products, without those at the places ``closed``.
+        """Return the items of these blocks and their products, without the places ``closed``.
 
         ``blocks`` and ``closed`` ascend.
         """

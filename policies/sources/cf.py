@@ -95,7 +95,7 @@ def load_als(source: TrainedSource, n_items: int) -> AlsModel | LargeAlsModel:
 
 
 class ItemKnnModel:
-    """Neighbours of items: a candidate's score sums its weighted similarities to the history's items.
+    """Neighbours of items: a score sums the weighted similarities to the history's items.
 
     Differs from Deshpande & Karypis 2004 (https://doi.org/10.1145/963770.963776): rows are not
     normalised. ``neighbours`` int32[items, K] and ``similarities`` float32[items, K]; a row with

@@ -171,7 +171,7 @@ def _best(
     floor: np.float32,
     lacking: NDArray[np.intp] | None,
 ) -> NDArray[np.intp]:
-    """Return the indices of the ``limit`` highest scores above ``floor``, best first, ties by index.
+    """Return the places of the ``limit`` highest scores above ``floor``, best first, ties by place.
 
     None of them is barred or lacking.
     """

@@ -104,6 +104,8 @@ class HttpSource:
         try:
             async with asyncio.timeout(self._config.timeout_ms / 1000):
                 trouble = await self._fill(found, request, barred, limit)
+
+        # What was found before the time was up is used.
         except (TimeoutError, SourceError) as error:
             late = f"no answer within {self._config.timeout_ms} ms"
             trouble = error.message if isinstance(error, SourceError) else self._named(late)
@@ -178,12 +180,15 @@ class HttpSource:
                     raise _Again(f"status {response.status_code}")
                 if response.status_code != httpx.codes.OK:
                     raise self._error(f"status {response.status_code}")
+
                 answer = bytearray()
                 async for part in response.aiter_raw():
                     answer += part
                     if len(answer) > MAX_ANSWER_BYTES:
                         raise self._error(f"the answer is longer than {MAX_ANSWER_BYTES} bytes")
                 return bytes(answer)
+
+        # Nothing reached the other side: it may be asked again.
         except httpx.ConnectError as error:
             raise _Again(f"cannot connect: {error}") from error
         except httpx.HTTPError as error:

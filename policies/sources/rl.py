@@ -1,4 +1,4 @@
-"""A policy of kind rl as a source: it scores a decision's actions in its context, and proposes none.
+"""A policy of kind rl as a source: it scores a decision's actions in context, and proposes none.
 
 In a mixture it is one of the actions, so that the bandit over sources learns when the long-term
 policy is worth it; in a blend its score is a feature. Its scores are logged with the decision like

@@ -1,4 +1,4 @@
-"""Collaborative filtering, fitted by implicit (https://github.com/benfred/implicit): its only importer."""
+"""Collaborative filtering, fitted by implicit (https://github.com/benfred/implicit)."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -75,6 +75,7 @@ def fit_als(histories: Histories, config: AlsConfig, *, seed: int, step: Step) -
             show_progress=False,
             callback=lambda iteration, _seconds, _loss: step(iteration + 1, config.iterations),
         )
+
         blocks = (
             arrange(model.item_factors, seed=seed) if len(histories.items) > BLOCKS_ABOVE else {}
         )

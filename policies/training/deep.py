@@ -94,12 +94,14 @@ def fit_autoencoder(matrix: Tensor, config: DeepConfig, *, seed: int, step: Step
         seed: of all random numbers, which are its own.
         step: told after each epoch.
     """
+    # The caller's random numbers go on as if nothing had been drawn.
     with torch.random.fork_rng(devices=[]), _one_thread():
         torch.manual_seed(seed)
         model = Autoencoder(matrix.shape[1], config)
         optimizer = torch.optim.Adam(
             model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
         )
+
         for epoch in range(config.epochs):
             for rows in torch.randperm(len(matrix)).split(config.batch):
                 batch = matrix[rows]

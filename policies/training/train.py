@@ -79,6 +79,7 @@ def train_sources(
             f"item {min(missing_items)!r} is rated, but not in the catalogue", "items"
         )
 
+    # A new kind of source is fitted here; policies.sources.local loads its model.
     fitted = {
         "als": fit_als(histories, config.als, seed=seed, step=partial(say, "als")),
         "item_knn": fit_item_knn(histories, config.item_knn, step=partial(say, "item_knn")),
