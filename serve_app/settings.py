@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import secrets
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +16,7 @@ from serve_app.store.event_log import REMEMBERED_S
 
 Durability = Literal["always", "everysec", "none"]
 MIN_SALT_BYTES = 16
+ORIGIN = re.compile(r"\*|https?://[a-z0-9.-]+(:\d+)?|https?://\[[0-9a-f:]+\](:\d+)?")
 DEFAULT_DATA_DIR = Path(".banditloop")
 
 
@@ -26,6 +28,8 @@ class Settings(BaseSettings):
             The URL may hold a password, so it is never printed: give it in the environment, because
             every user of the machine can read a command line.
         keys_file: the file with the API keys; without one, only a loopback address may be bound.
+        cors_origins: the origins whose web pages may call the service from a browser, separated by
+            commas, such as ``https://shop.example``; ``*`` is every page, "" none.
         host: the address to bind.
         port: the port of the HTTP API.
         replicas: how many processes answer ``rank``.
@@ -63,6 +67,7 @@ class Settings(BaseSettings):
 
     redis_url: str | None = Field(None, repr=False)
     keys_file: Path | None = None
+    cors_origins: str = ""
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=1, le=65535)
     replicas: int = Field(1, ge=1, le=1000)
@@ -99,6 +104,17 @@ class Settings(BaseSettings):
                 ) from None
         return url
 
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins(cls, origins: str) -> str:
+        for origin in _split(origins):
+            if not ORIGIN.fullmatch(origin):
+                raise ValueError(
+                    f"{origin!r} is no origin: write https://shop.example, in lower case and without"
+                    " a path; several are separated by commas, and * is every origin"
+                )
+        return origins
+
     @model_validator(mode="after")
     def _confirmable(self) -> "Settings":
         if self.confirm_replicas and self.redis_url is not None and is_cluster(self.redis_url):
@@ -116,6 +132,10 @@ class Settings(BaseSettings):
             ValidationError: it names the setting.
         """
         return cls(**{name: value for name, value in options.items() if value is not None})
+
+    def allowed_origins(self) -> frozenset[str]:
+        """Return the origins whose pages may call the service; empty where none may."""
+        return frozenset(_split(self.cors_origins))
 
     def archive_root(self) -> str:
         """Return where the archive is: a URI, an absolute path, or "" when nothing is archived."""
@@ -146,6 +166,10 @@ class Settings(BaseSettings):
                 os.link(fresh, path)
             fresh.unlink()
         return _long_enough(path.read_bytes(), str(path))
+
+
+def _split(origins: str) -> list[str]:
+    return [origin for part in origins.split(",") if (origin := part.strip())]
 
 
 def _long_enough(salt: bytes, where: str) -> bytes:

@@ -14,6 +14,7 @@ from banditloop_client.schemas import Trouble
 from policies.spec import PolicySpec
 from serve_app.api.api_keys import KeyRing
 from serve_app.api.asgi import Api
+from serve_app.api.cors import CrossOriginApi
 from serve_app.host.environment import collect_rarely
 from serve_app.host.json_logs import configure_logging
 from serve_app.host.loopback import keep_replica_on_loopback
@@ -67,7 +68,7 @@ class RankReplica:
         self._metrics.refresh = self._refresh
         self._tasks: list[asyncio.Task[None]] = []
 
-    async def __serve_build_asgi_app__(self) -> Api:
+    async def __serve_build_asgi_app__(self) -> Api | CrossOriginApi:
         """Called by Serve once this object stands, on the replica's event loop.
 
         No request comes before this returns, and a replica that this one is to replace goes on
@@ -97,7 +98,7 @@ class RankReplica:
                     return
             await asyncio.sleep(POLL_S)
 
-    def app(self) -> Api:
+    def app(self) -> Api | CrossOriginApi:
         """The HTTP service; its policies begin to follow their snapshots."""
         for service in self._services.values():
             service.start()
@@ -105,7 +106,10 @@ class RankReplica:
         self._tasks.append(asyncio.ensure_future(self._watch.run()))
         if self._keys is not None:
             self._tasks.append(asyncio.ensure_future(self._keys.follow()))
-        return Api(self._services, self._metrics, self._scrape, self._keys)
+
+        api = Api(self._services, self._metrics, self._scrape, self._keys)
+        origins = self._settings.allowed_origins()
+        return CrossOriginApi(api, origins) if origins else api
 
     async def _scrape(self) -> bytes:
         partitions = {spec.name: spec.partitions for spec in self._specs}
