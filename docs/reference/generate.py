@@ -93,7 +93,7 @@ def policy_spec() -> str:
         parts.append(f"## {title}")
         for kind in structs_in(hints[field]):
             tag = kind.__struct_config__.tag
-            parts += struct(kind, f"{field}: {{kind: {tag}}}", level=3)
+            parts += struct(kind, f"{title.removesuffix('s')}: {tag}", level=3)
     for field in ("join", "holdout"):
         for kind in structs_in(hints[field]):
             parts += struct(kind, heading_of(kind))
