@@ -19,7 +19,7 @@ _LENGTH = struct.Struct("<I").pack
 
 
 class Decision(msgspec.Struct, frozen=True, eq=False, gc=False):
-    """What was chosen, slot by slot, and with what probability.
+    """What was chosen, slot by slot, and with which probability.
 
     ``pmfs``: float64[slots, K]; row j is the PMF slot j was drawn from, 0 at the actions of earlier
     slots. ``chosen``: one index into the ActionSet per slot.
@@ -31,26 +31,33 @@ class Decision(msgspec.Struct, frozen=True, eq=False, gc=False):
 
     @property
     def propensities(self) -> tuple[float, ...]:
-        """Conditional propensity of each slot's action, given the slots before it."""
+        """The conditional propensity of each slot's action, given the slots before it."""
         return tuple(float(self.pmfs[slot, index]) for slot, index in enumerate(self.chosen))
 
 
 @lru_cache(maxsize=1024)
 def _field(text: str) -> bytes:
-    """As what is hashed has it: its length, then itself."""
+    """Return a field of what is hashed: its length, then itself."""
     return _LENGTH(len(data := text.encode())) + data
 
 
 @lru_cache(maxsize=1024)
 def _begun(salt: bytes, policy: str) -> "hashlib.blake2b":
-    """The hash of every draw of a policy as far as they are the same: for copies."""
+    """Return the hash of a policy's draws as far as all are the same; others copy it and go on."""
     return hashlib.blake2b(_field(policy), key=salt, digest_size=8)
 
 
 def uniform(salt: bytes, policy: str, event_id: str, slot: int, purpose: str) -> float:
-    """A uniform in [0, 1) hashed from what the draw is for, so no two draws share one and any can be re-derived.
+    """Return a uniform in [0, 1) hashed from what the draw is for: 53 bits of keyed BLAKE2b.
 
-    53 bits of keyed BLAKE2b over length-prefixed fields.
+    So no two draws share one, and any can be derived again.
+
+    Args:
+        salt: the key, 1 to 64 secret bytes.
+        policy: the policy's name.
+        event_id: the decision.
+        slot: which of its slots.
+        purpose: what is drawn.
     """
     event = event_id.encode()
     hashed = _begun(salt, policy).copy()
@@ -70,8 +77,14 @@ def decide(
 ) -> Decision:
     """Choose ``slots`` actions one after another, without replacement.
 
-    ``salt`` is secret (1 to 64 bytes): who knows it can predict every choice. ``name`` is the
-    policy's.
+    Args:
+        policy: what makes a PMF of the actions that are left.
+        context: what the actions share.
+        actions: what is chosen from.
+        event_id: the decision's name.
+        salt: 1 to 64 secret bytes; who knows them can predict every choice.
+        name: the policy's name.
+        slots: how many are chosen.
 
     Raises:
         EmptyActionsError: no actions.
@@ -85,10 +98,13 @@ def decide(
         raise InvalidFieldError(
             f"slots must be between 1 and the number of actions ({count}), not {slots}", "slots"
         )
+
     pmf = policy.pmf(context, actions)
     drawn = _drawn(pmf, count, uniform(salt, name, event_id, 0, PURPOSE_ACTION))
     if slots == 1:
         return Decision(event_id, (drawn,), frozen(pmf[None]))
+
+    # Each further slot is drawn among what is left; earlier actions have probability 0 there.
     pmfs, chosen = [pmf], [drawn]
     for slot in range(1, slots):
         remaining = np.delete(np.arange(count), chosen)
@@ -97,11 +113,12 @@ def decide(
         chosen.append(int(remaining[drawn]))
         pmfs.append(np.zeros(count))
         pmfs[slot][remaining] = pmf
+
     return Decision(event_id, tuple(chosen), frozen(np.stack(pmfs)))
 
 
 def _drawn(pmf: Pmf, count: int, u: float) -> int:
-    """The index that is drawn from what has to be a PMF over ``count`` actions."""
+    """Return the index drawn from what has to be a PMF over ``count`` actions; else raise."""
     drawn = draw_checked(pmf, u) if pmf.dtype == _FLOAT64 and pmf.shape == (count,) else -1
     if drawn < 0:
         check_pmf(pmf)

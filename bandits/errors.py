@@ -10,7 +10,7 @@ _NUMBER = re.compile(r"\[errno -?\d+\] ", re.IGNORECASE)
 
 
 def plain(said: object) -> str:
-    """What an error says, on one line and without the system's number for it, which helps nobody."""
+    """Return what an error says, on one line and without the system's number for it."""
     if isinstance(said, OSError) and said.strerror and said.filename is not None:
         return f"{said.filename}: {said.strerror}"
     return " ".join(_NUMBER.sub("", str(said)).split())
@@ -26,7 +26,7 @@ class BanditloopError(Exception):
     code: ClassVar[str] = "error"
 
     def __init__(self, message: str, target: str | None = None) -> None:
-        self.message = _NUMBER.sub("", message)  # of an OSError that it quotes
+        self.message = _NUMBER.sub("", message)  # that of an OSError it quotes
         super().__init__(self.message)
         self.target = target
 
@@ -218,13 +218,13 @@ class UnknownKindError(CodecError):
 
 
 class NewerBuildError(BanditloopError):
-    """A later build than this one wrote it: this one cannot know what it means, and changes nothing."""
+    """A later build has written it: this one cannot know what it means, and changes nothing."""
 
     code = "newer_build"
 
 
 class RefusedError(BanditloopError):
-    """What an entry of the log says cannot be done, as its bytes and those of its blobs show: everybody refuses it."""
+    """What an entry of the log says cannot be done, which its bytes and its blobs' show to everybody."""
 
     code = "refused"
 
@@ -238,7 +238,7 @@ class MissingBlobError(BanditloopError):
 class StalledError(BanditloopError):
     """An entry could not be applied, and the log does not say why: learning stops before it.
 
-    ``position`` and ``kind``: of the entry; ``reason``: what went wrong.
+    ``position`` and ``kind`` are the entry's; ``reason`` is what went wrong.
     """
 
     code = "stalled"

@@ -27,7 +27,7 @@ class EpsilonGreedy(
     epsilon: Fraction = 0.1
 
     def pmf(self, scores: Float64, learned: int) -> Pmf:  # noqa: ARG002
-        """float64[K] from scores[K]."""
+        """Return float64[K] from scores[K]."""
         return kernels.greedy_pmf(scores, self.epsilon)
 
 
@@ -43,7 +43,7 @@ class Softmax(
     temperature: Positive = 1.0
 
     def pmf(self, scores: Float64, learned: int) -> Pmf:  # noqa: ARG002
-        """float64[K] from scores[K]."""
+        """Return float64[K] from scores[K]."""
         weights = np.exp((scores - scores.max()) / self.temperature)
         return normalised(weights)
 
@@ -65,9 +65,11 @@ class SquareCB(
     gamma_exponent: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.5
 
     def pmf(self, scores: Float64, learned: int) -> Pmf:
-        """float64[K] from scores[K].
+        """Return float64[K] from scores[K].
 
-        ``learned`` is the number of interactions behind the scores.
+        Args:
+            scores: the expected reward of each action.
+            learned: the number of interactions behind the scores.
         """
         gap = scores.max() - scores
         best = gap == 0.0
@@ -87,7 +89,7 @@ class Greedy(
     """
 
     def pmf(self, scores: Float64, learned: int) -> Pmf:  # noqa: ARG002
-        """float64[K] from scores[K]."""
+        """Return float64[K] from scores[K]."""
         return greedy(scores)
 
 
@@ -132,12 +134,12 @@ Exploration = ScoreExploration | LinUcb | LinTs | VwExploration
 
 
 def greedy(scores: Float64) -> Pmf:
-    """All mass on the highest of float64[K], shared by ties."""
+    """Return all mass on the highest of float64[K], shared by ties."""
     return kernels.greedy_pmf(scores, 0.0)
 
 
 def votes(draws: Float32) -> Pmf:
-    """The share of the M columns of ``draws``, float32[K, M], in which each row is highest.
+    """Return the share of the columns of ``draws``, float32[K, M], in which each row is highest.
 
     A tie splits its vote.
     """
@@ -145,11 +147,16 @@ def votes(draws: Float32) -> Pmf:
 
 
 def with_floor(pmf: Pmf, floor: float) -> Pmf:
-    """Mix with the uniform PMF: ``floor`` is total exploration mass, every action gets at least floor/K."""
+    """Mix a PMF with the uniform one, so that every action gets at least floor/K.
+
+    Args:
+        pmf: float64[K].
+        floor: the total mass of the uniform one.
+    """
     return pmf if floor == 0.0 else kernels.mixed(pmf, floor)
 
 
 def normalised(weights: Float64) -> Pmf:
-    """Non-negative weights to a PMF that sums to 1 within rounding."""
+    """Return the PMF that is proportional to these non-negative weights."""
     pmf: Pmf = weights / weights.sum()
     return pmf

@@ -17,11 +17,14 @@ _ARRAYS = {
 
 
 def distance(first: Snapshot, second: Snapshot) -> float:
-    """The largest |a - b| / (1 + |a|) over all numbers of two models.
+    """Return the largest |a - b| / (1 + |a|) over all numbers of two models.
 
-    Infinite if their structure differs.
+    It is infinite if their structure differs. Where payloads compare by their bytes alone, as a whole
+    VW model, it is 0 or infinite.
 
-    A whole VW model cannot be compared but by its bytes: 0 or infinite.
+    Args:
+        first: a snapshot.
+        second: another of the same position.
 
     Raises:
         SnapshotError: a payload is corrupt.
@@ -32,11 +35,14 @@ def distance(first: Snapshot, second: Snapshot) -> float:
         second.learned,
     ):
         return math.inf
+
+    # The usual case, within a build.
     if first.payload == second.payload:
         return 0.0
     arrays = _ARRAYS.get(first.kind)
     if arrays is None:
         return math.inf
+
     one, two = _decoded(first), _decoded(second)
     if one.keys() != two.keys():
         return math.inf

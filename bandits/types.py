@@ -1,4 +1,4 @@
-"""Core types. All frozen, all arrays read-only; K is the number of actions of one decision."""
+"""Core types. All are frozen, all arrays read-only; K is the number of actions of one decision."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -40,11 +40,11 @@ class Namespace(msgspec.Struct, frozen=True, eq=False, gc=False):
     codes: NDArray[np.integer[Any]] | None = None
 
     def cells(self) -> UInt32:
-        """The hash of each value: [n] or [K, n]."""
+        """Return the hash of each value: [n] or [K, n]."""
         return self.hashes if self.codes is None else self.hashes[self.codes]
 
     def take(self, rows: NDArray[np.intp]) -> "Namespace":
-        """Those of some actions."""
+        """Return the features of some actions, in this order."""
         if self.codes is not None:
             return Namespace(self.name, self.hashes, self.values[rows], self.codes[rows])
         return Namespace(
@@ -54,7 +54,7 @@ class Namespace(msgspec.Struct, frozen=True, eq=False, gc=False):
         )
 
     def row(self, index: int) -> "Namespace":
-        """Those of one action, [n]; copied, so as not to keep those of all."""
+        """Return the features of one action, [n], copied so as not to keep those of all."""
         values = self.values[index].copy()
         if self.codes is not None:
             return Namespace(self.name, self.hashes[self.codes[index]], values)
@@ -87,11 +87,11 @@ class ActionSet(msgspec.Struct, frozen=True, eq=False, gc=False):
         return len(self.ids)
 
     def row(self, index: int) -> Row:
-        """The features of one action."""
+        """Return the features of one action."""
         return [namespace.row(index) for namespace in self.namespaces]
 
     def take(self, indices: Sequence[int] | NDArray[np.intp]) -> "ActionSet":
-        """The actions at ``indices``, in that order."""
+        """Return the actions at ``indices``, in that order."""
         rows = np.asarray(indices, dtype=np.intp)
         return ActionSet(
             ids=tuple(self.ids[i] for i in rows),
@@ -141,10 +141,7 @@ class Policy(Protocol):
     """Maps a decision's features to a PMF. Pure: the same arguments give the same bytes."""
 
     def pmf(self, context: Context, actions: ActionSet) -> Pmf:
-        """float64[K]: non-negative, sums to 1 within 1e-12.
-
-        It is given away: nobody changes it afterwards.
-        """
+        """Return float64[K]: non-negative, its sum 1 within 1e-12, and never changed afterwards."""
         ...
 
 
@@ -164,7 +161,7 @@ class ChosenRow(msgspec.Struct, frozen=True, eq=False, gc=False):
 
     @classmethod
     def of(cls, interaction: Interaction) -> "ChosenRow":
-        """The chosen action of an interaction."""
+        """Return the chosen action of an interaction."""
         actions, chosen = interaction.actions, interaction.chosen
         return cls(
             actions.ids[chosen],
@@ -187,7 +184,7 @@ class Learner(Protocol):
 
     @property
     def columns(self) -> tuple[int, int]:
-        """How many columns of features the model has, and the most there will be; (0, 0) without any."""
+        """How many columns of features there are, and the most there will be; (0, 0) without any."""
         return 0, 0
 
     def learn(self, interactions: Sequence[Interaction]) -> None:
@@ -200,16 +197,16 @@ class Learner(Protocol):
         raise NotImplementedError(f"{name} does not learn from the chosen action alone")
 
     def correct_row(self, row: ChosenRow) -> None:  # noqa: ARG002
-        """Change the reward of a row that was learned, by ``row.reward``; only where the config ``corrects``."""
+        """Change the reward of a learned row by ``row.reward``; only where the config ``corrects``."""
         name = type(self).__name__
         raise NotImplementedError(f"{name} does not correct what it has learned")
 
     def snapshot(self, position: str) -> Snapshot:
-        """What replicas score with, as of the log entry ``position``."""
+        """Return what replicas score with, as of the log entry ``position``."""
         ...
 
     def checkpoint(self) -> bytes:
-        """What a learner resumes from."""
+        """Return what a learner resumes from."""
         ...
 
 
@@ -228,7 +225,7 @@ def check_pmf(pmf: Pmf) -> Pmf:
 
 
 def check_mass(pmf: Pmf) -> None:
-    """The same, of what is known to be a vector of float64."""
+    """Refuse a non-empty float64 vector that is not a PMF; see ``check_pmf``."""
     total, least = total_and_least(pmf)
     if not abs(total - 1.0) <= SLACK:  # also catches NaN
         raise InvalidPmfError(f"a PMF sums to 1 within 1e-12, not to {total!r}", "pmf")

@@ -1,4 +1,4 @@
-"""Which features a network was made for, in which columns: the same for training and for serving."""
+"""Which features a network was made for, in which columns: the same in training and in serving."""
 
 from collections.abc import Sequence
 from typing import Self
@@ -15,7 +15,7 @@ MAX_FEATURES = 4096
 
 
 class FeatureSchema:
-    """Columns of a decision's feature matrix: the intercept, then ``names``, (namespace, feature) pairs in order.
+    """The columns of a decision's feature matrix: the intercept, then (namespace, feature) pairs.
 
     A feature is named as it is hashed: a number by its own name, text as ``name=value``
     (``policies.features``). ``digest`` names the schema: of another one, the weights of a network
@@ -40,13 +40,10 @@ class FeatureSchema:
 
     @classmethod
     def of(cls, **names: Sequence[str]) -> Self:
-        """By namespace: ``FeatureSchema.of(context=["hour"], features=["topic=sport"], scores=["cf.score"])``."""
+        """Name features by namespace: ``FeatureSchema.of(context=["hour"], scores=["cf.score"])``."""
         return cls([(namespace, name) for namespace, listed in names.items() for name in listed])
 
     def matrix(self, context: Context, actions: ActionSet) -> Float64:
-        """float64[K, d]: the features of every action.
-
-        What the schema does not name is left out.
-        """
+        """Return the features of every action, float64[K, d]; what the schema does not name is left out."""
         _, features, _ = self._index.matrix(context, actions, dense=True)
         return features

@@ -1,4 +1,4 @@
-"""A policy trained elsewhere, by reinforcement learning over whole sessions, and served from numpy arrays alone.
+"""A policy trained elsewhere, by reinforcement learning over whole sessions, served by numpy alone.
 
 One small network scores every action of a decision and sees the others through their mean (Deep
 Sets, Zaheer et al. 2017, arXiv:1703.06114, equation 4), so it is permutation-equivariant and takes
@@ -38,7 +38,7 @@ class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @classmethod
     def of(cls, names: Sequence[tuple[str, str]], arrays: Mapping[str, NDArray[Any]]) -> "Network":
-        """From arrays of any float type."""
+        """Make a network of arrays of any float type."""
         width = len(arrays["bias"])
         return cls(
             list(names), width, {name: arrays[name].astype("<f4").tobytes() for name in ARRAYS}
@@ -46,10 +46,7 @@ class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class _Payload(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """``network``: None before there is one: then all actions are alike.
-
-    ``learned``: decisions trained on.
-    """
+    """``network``: None before there is one, when all actions are alike. ``learned``: decisions trained on."""
 
     features: str
     network: Network | None = None
@@ -57,7 +54,12 @@ class _Payload(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def shapes(features: int, width: int) -> Mapping[str, tuple[int, ...]]:
-    """Of each array, from d features (the intercept among them) and h hidden units."""
+    """Return the shape of each array.
+
+    Args:
+        features: how many there are, the intercept among them.
+        width: the number of hidden units.
+    """
     return {
         "embed": (features, width),
         "embed_bias": (width,),
@@ -88,15 +90,15 @@ class RlScores:
         }
 
     def scores(self, context: Context, actions: ActionSet) -> Float64:
-        """float64[K], in double precision: the order of the actions changes nothing beyond the last digits."""
+        """Return float64[K], in double precision: the actions' order changes the last digits at most."""
         return self.of_matrix(self.schema.matrix(context, actions))
 
     def of_matrix(self, features: Float64) -> Float64:
-        """float64[K] from the actions' features, float64[K, d]."""
-        each = self._arrays
-        hidden = np.maximum(features @ each["embed"] + each["embed_bias"], 0.0)
-        shared = hidden.mean(axis=0) @ each["others"] + each["bias"]
-        scores: Float64 = np.maximum(hidden @ each["own"] + shared, 0.0) @ each["score"]
+        """Return float64[K] from the actions' features, float64[K, d]."""
+        arrays = self._arrays
+        hidden = np.maximum(features @ arrays["embed"] + arrays["embed_bias"], 0.0)
+        shared = hidden.mean(axis=0) @ arrays["others"] + arrays["bias"]
+        scores: Float64 = np.maximum(hidden @ arrays["own"] + shared, 0.0) @ arrays["score"]
         return scores
 
 
@@ -112,7 +114,7 @@ class RlModel:
         _, self._scores = _loaded(config, snapshot.payload)
 
     def scores(self, context: Context, actions: ActionSet) -> Float64:
-        """float64[K]; all 0 before there is a network."""
+        """Return float64[K]; all 0 before there is a network."""
         return (
             np.zeros(len(actions))
             if self._scores is None
@@ -132,19 +134,23 @@ class RlLearner(Learner):
         self._learned, _ = _loaded(config, self._payload)
 
     def learn(self, interactions: Sequence[Interaction]) -> None:
-        """Nothing: it was trained elsewhere."""
+        """Learn nothing: it was trained elsewhere."""
 
     def snapshot(self, position: str) -> Snapshot:
-        """The network, whatever the position."""
+        """Return the network, whatever the position."""
         return Snapshot(KIND, position, self._learned, self._payload)
 
     def checkpoint(self) -> bytes:
-        """The network."""
+        """Return the network."""
         return self._payload
 
 
 def encode_network(network: Network, learned: int) -> bytes:
-    """What an RlLearner starts from. ``learned``: the decisions it was trained on.
+    """Return what an RlLearner starts from.
+
+    Args:
+        network: the network.
+        learned: the decisions it was trained on.
 
     Raises:
         SnapshotError: the network cannot be served.
@@ -153,15 +159,15 @@ def encode_network(network: Network, learned: int) -> bytes:
 
 
 def decode_network(payload: bytes) -> RlScores:
-    """The network in what ``encode_network`` wrote.
+    """Return the network in what ``encode_network`` wrote.
 
     Raises:
         SnapshotError: it is corrupt, or holds none.
     """
-    found = _decode(payload)
-    if found.network is None:
+    decoded = _decode(payload)
+    if decoded.network is None:
         raise SnapshotError("there is no network in it: banditloop train rl makes one", "network")
-    return RlScores(found.network)
+    return RlScores(decoded.network)
 
 
 def _decode(payload: bytes) -> _Payload:
@@ -172,17 +178,19 @@ def _decode(payload: bytes) -> _Payload:
 
 
 def _loaded(config: RlConfig, payload: bytes) -> tuple[int, RlScores | None]:
-    found = _decode(payload)
-    scores = None if found.network is None else RlScores(found.network)
-    made_for = found.features if scores is None else scores.schema.digest
-    if {made_for, found.features} != {config.features}:
+    """Return how many decisions the network was trained on, and what scores with it."""
+    decoded = _decode(payload)
+    scores = None if decoded.network is None else RlScores(decoded.network)
+
+    made_for = decoded.features if scores is None else scores.schema.digest
+    if {made_for, decoded.features} != {config.features}:
         raise SnapshotError(
             f"the network was made for the features {made_for}, and this policy's are"
-            f" {config.features}: train it with"
-            " this schema, or put the network's into learner.features",
+            f" {config.features}: train it with this schema, or put the network's into"
+            " learner.features",
             "learner.features",
         )
-    return found.learned, scores
+    return decoded.learned, scores
 
 
 def _array(name: str, data: bytes, shape: tuple[int, ...]) -> Float64:

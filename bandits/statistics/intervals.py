@@ -19,12 +19,13 @@ from bandits.statistics.moments import Moments
 from bandits.types import Float64
 
 ALPHA = 0.05
+"""The probability that an interval misses the truth, where nobody says another."""
 REPLICATES = 200
 UNKNOWN = (-math.inf, math.inf)
 
 
 class Bounds(NamedTuple):
-    """``note``: what the reader has to know of the interval, or empty."""
+    """Both ends of an interval. ``note``: what the reader has to know of it, or empty."""
 
     low: float
     high: float
@@ -33,12 +34,12 @@ class Bounds(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sample:
-    """What is known of a function of the means of k columns.
+    """A function of the means of k columns, and what was seen of them.
 
-    ``value``: from means, float64[..., k], to float64[...]; ``gradient``: float64[k] to float64[k].
-    ``span``: the range of each column, two float64[k], when weights are at most so large and
-    rewards and predictions in that range. ``max_weight``, ``rewards``: the largest weight and the
-    range of rewards and predictions seen.
+    ``value``: the function, from means, float64[..., k], to float64[...]; ``gradient``: its gradient,
+    float64[k] to float64[k]. ``span``: from the largest weight and the range of rewards and
+    predictions to the range of each column, two float64[k]. ``max_weight``, ``rewards``: the largest
+    weight, and the range of rewards and predictions, that were seen.
     """
 
     moments: Moments
@@ -62,17 +63,20 @@ class Sample:
 
 
 def per_decision(sample: Sample) -> Sample:
-    """Of a sample whose last column is the number of decisions that a row stands for: of means over decisions.
+    """Return the sample of means over decisions, where a row stands for several.
 
-    Their ratio to its mean (Hajek 1971), with the delta method for what that adds to the standard
-    error. Where every row stands for the same number it is the sample without that column.
+    The last column is the number of decisions of a row. A mean over decisions is the ratio to the
+    mean of that column (Hajek 1971), with the delta method for what this adds to the standard error.
     """
     moments = sample.moments
     k = len(moments.mean) - 1
+
+    # Where every row stands for the same number, it is the sample without that column.
     if moments.low[-1] == moments.high[-1]:
         count = moments.low[-1]
         columns = moments.columns(k, count)
         return replace(sample, moments=columns)
+
     low_count, high_count = float(moments.low[-1]), float(moments.high[-1])
 
     def value(means: Float64) -> Float64:
@@ -97,10 +101,10 @@ def per_decision(sample: Sample) -> Sample:
 
 
 class Interval(Protocol):
-    """Holds the truth with probability 1 - alpha, under the conditions that the implementation states."""
+    """Holds the truth with probability 1 - alpha, under the conditions that a subclass states."""
 
     def bounds(self, sample: Sample) -> Bounds:
-        """Infinite on both sides when the sample says nothing."""
+        """Return both ends; infinite when the sample says nothing."""
         ...
 
 
@@ -111,21 +115,21 @@ class Normal:
     alpha: float = ALPHA
 
     def bounds(self, sample: Sample) -> Bounds:
-        """Two-sided."""
+        """Return a two-sided interval."""
         return _around(sample, z_of(self.alpha) * sample.stderr)
 
 
 @dataclass(frozen=True, slots=True)
 class Bootstrap:
-    """Percentiles of the Poisson bootstrap (Efron & Tibshirani 1993, ch.
+    """Percentiles of the Poisson bootstrap (Efron & Tibshirani 1993, chapter 13).
 
-    13), right in the limit of many decisions.
+    Right in the limit of many decisions.
     """
 
     alpha: float = ALPHA
 
     def bounds(self, sample: Sample) -> Bounds:
-        """Two-sided.
+        """Return a two-sided interval.
 
         Raises:
             ReplayError: the sample was gathered without replicates.
@@ -135,6 +139,8 @@ class Bootstrap:
             raise ReplayError(
                 "a bootstrap needs replicates: make the estimator with replicates=200", "replicates"
             )
+
+        # A replicate may have drawn no row.
         drawn = replicates[replicates[:, -1] > 0.0]
         values = sample.value(drawn[:, :-1] / drawn[:, -1:])
         values = values[np.isfinite(values)]
@@ -146,12 +152,14 @@ class Bootstrap:
 
 @dataclass(frozen=True, slots=True)
 class Bernstein:
-    """Empirical Bernstein bounds (Maurer & Pontil 2009, arXiv:0907.3740, theorem 4), for any number of rows.
+    """Empirical Bernstein bounds (Maurer & Pontil 2009, arXiv:0907.3740, theorem 4), for any n.
 
     ``max_weight``: the largest weight possible; ``rewards``: the range of rewards and of the
-    model's predictions. With both stated the interval is a guarantee; what is not stated is taken
-    from what was seen, and then it is not. Each of the k means has its own interval, at alpha / k.
-    Every estimator here is monotone in each mean, so its extremes over that box are at the corners.
+    model's predictions. With both stated the interval is a guarantee. What is not stated is taken
+    from what was seen, and then it is none.
+
+    Each of the k means has its own interval, at alpha / k. Every estimator here is monotone in each
+    mean, so its extremes over that box are at the corners.
     """
 
     alpha: float = ALPHA
@@ -159,25 +167,30 @@ class Bernstein:
     rewards: tuple[float, float] | None = None
 
     def bounds(self, sample: Sample) -> Bounds:
-        """Two-sided."""
+        """Return a two-sided interval."""
         moments = sample.moments
         if moments.n < 2:
             return Bounds(*UNKNOWN)
+
+        # The range of each column; rows outside of what was stated widen it, and are told.
         max_weight = sample.max_weight if self.max_weight is None else self.max_weight
         low, high = sample.span(max_weight, self.rewards or sample.rewards)
         broken = bool(
             (moments.low < low - _slack(low)).any() or (moments.high > high + _slack(high)).any()
         )
         low, high = np.minimum(low, moments.low), np.maximum(high, moments.high)
+
         k = len(moments.mean)
         log = math.log(4.0 * k / self.alpha)
         radius = np.sqrt(2.0 * moments.variance * log / moments.n) + 7.0 * (high - low) * log / (
             3.0 * (moments.n - 1)
         )
+
         box = np.clip([moments.mean - radius, moments.mean + radius], low, high)
         corners = np.array(
             [[box[side, j] for j, side in enumerate(sides)] for sides in product((0, 1), repeat=k)]
         )
+
         values = sample.value(corners)
         note = self._note(broken=broken)
         return (
@@ -188,7 +201,10 @@ class Bernstein:
 
     def _note(self, *, broken: bool) -> str:
         if broken:
-            return "the interval is no guarantee, because rows lie outside the stated max_weight and rewards"
+            return (
+                "the interval is no guarantee, because rows lie outside the stated max_weight and"
+                " rewards"
+            )
         missing = [name for name in ("max_weight", "rewards") if getattr(self, name) is None]
         return (
             f"the interval is no guarantee, because {' and '.join(missing)} were not stated"
@@ -201,8 +217,8 @@ class Bernstein:
 class Anytime:
     """Asymptotic confidence sequence (Waudby-Smith et al. 2021, arXiv:2103.06476, theorem 2.2).
 
-    Holds at all sample sizes at once, from a start with enough rows: look as often as you like and
-    stop when you like. ``tightest_at``: the number of rows where it is to be narrowest, which sets
+    It holds at all sample sizes at once, from a start with enough rows: look as often as you like
+    and stop when you like. ``tightest_at``: the number of rows at which it is narrowest, which sets
     rho.
     """
 
@@ -210,10 +226,11 @@ class Anytime:
     tightest_at: float = 10_000.0
 
     def bounds(self, sample: Sample) -> Bounds:
-        """Two-sided."""
+        """Return a two-sided interval."""
         n = sample.moments.n
         if n < 2:
             return Bounds(*UNKNOWN)
+
         spent = -2.0 * math.log(self.alpha)
         scaled = n * (spent + math.log(spent + 1.0)) / self.tightest_at  # n rho^2
         factor = math.sqrt((scaled + 1.0) / scaled * (math.log(scaled + 1.0) + spent))
@@ -229,7 +246,7 @@ INTERVALS: Mapping[str, Callable[..., Interval]] = {
 
 
 def z_of(alpha: float) -> float:
-    """The two-sided quantile of the standard normal distribution."""
+    """Return the two-sided quantile of the standard normal distribution."""
     return NormalDist().inv_cdf(1.0 - alpha / 2)
 
 
@@ -242,6 +259,6 @@ def _around(sample: Sample, radius: float) -> Bounds:
 
 
 def _slack(limit: Float64) -> Float64:
-    """Rounding: a weight at its bound may compute to a bit above it."""
+    """Return the room for rounding: a weight at its bound may compute to a bit above it."""
     slack: Float64 = 1e-9 * np.abs(limit)
     return slack

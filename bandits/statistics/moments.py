@@ -1,4 +1,4 @@
-"""Means, covariances and ranges of a few columns, gathered in any order and on any number of machines."""
+"""Means, covariances and ranges of a few columns, gathered in any order, on any number of machines."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -15,22 +15,24 @@ UInt8 = NDArray[np.uint8]
 CHUNK = 1024
 """Rows whose bootstrap weights are used at once."""
 LARGEST = 1e100
-"""A row's value; its square, summed, is far from overflow."""
+"""The largest value in a row: sums of squares are far from overflow."""
 LANES = 4
 """Poisson draws from one 64-bit hash, 16 bits each."""
 
 
 @dataclass(slots=True, eq=False)
 class Moments:
-    """Of n rows with k columns: ``mean``, ``low``, ``high``: float64[k].
+    """The moments of n rows with k columns.
 
-    ``root``: float64[up to k, k].
+    ``mean``, ``low``, ``high``: float64[k].
 
-    ``root`` is the R of a QR decomposition of the centred rows: R'R are their sums of products,
-    merged as by Chan, Golub & LeVeque (1983, eq. 2.1). So nothing is lost when means are large
-    against deviations, nor, as it would be with R'R itself, when columns nearly cancel, as the two
-    of a ratio do. ``replicates``: float64[B, k + 1], the sums of every column, and the number of
-    rows, under the weights of a Poisson bootstrap; B is 0 when none is wanted.
+    ``root``: float64[up to k, k], the R of a QR decomposition of the centred rows. R'R are their sums
+    of products, merged as by Chan, Golub & LeVeque (1983, eq. 2.1). So nothing is lost when means are
+    large against deviations, nor when columns nearly cancel, as the two of a ratio do; with R'R
+    itself it would be.
+
+    ``replicates``: float64[B, k + 1], the sums of every column, and the number of rows, under the
+    weights of a Poisson bootstrap; B is 0 when none is wanted.
     """
 
     n: int
@@ -42,7 +44,7 @@ class Moments:
 
     @classmethod
     def empty(cls, k: int, replicates: int = 0) -> "Moments":
-        """Of no rows."""
+        """Return the moments of no rows."""
         return cls(
             0,
             np.zeros(k),
@@ -53,7 +55,11 @@ class Moments:
         )
 
     def update(self, columns: Float64, keys: UInt64) -> None:
-        """Add n rows. ``columns``: float64[k, n]; rows of one key get the same bootstrap weight.
+        """Add n rows.
+
+        Args:
+            columns: float64[k, n].
+            keys: uint64[n]; rows of one key get the same bootstrap weight.
 
         Raises:
             ReplayError: a value is not finite.
@@ -74,7 +80,7 @@ class Moments:
         self.n = n
 
     def columns(self, k: int, unit: float) -> "Moments":
-        """Of the first k columns, in units of ``unit``."""
+        """Return the moments of the first k columns, in units of ``unit``."""
         return Moments(
             self.n,
             self.mean[:k] / unit,
@@ -86,14 +92,15 @@ class Moments:
 
     @property
     def variance(self) -> Float64:
-        """Of each column, unbiased: float64[k]; needs two rows."""
+        """The unbiased variance of each column, float64[k]; it needs two rows."""
         variance: Float64 = (self.root**2).sum(axis=0) / (self.n - 1)
         return variance
 
     def stderr(self, gradient: Float64) -> float:
-        """Of a function of the means with this gradient, float64[k] (delta method).
+        """Return the standard error of a function of the means; infinite below two rows.
 
-        Infinite below two rows.
+        Args:
+            gradient: float64[k], the function's gradient at the means (delta method).
         """
         if self.n < 2:
             return math.inf
@@ -101,16 +108,22 @@ class Moments:
 
 
 def add_rows(blocks: Sequence[tuple[Moments, Float64]], keys: UInt64) -> None:
-    """Add n rows to several moments: of each its columns, float64[k, n].
+    """Add n rows to several moments, whose bootstraps are one.
 
-    Their bootstraps are one: the weights of a row are drawn once, and all sums are one product of
-    matrices. Columns are ``checked`` ones.
+    The weights of a row are drawn once, and all sums are one product of matrices.
+
+    Args:
+        blocks: the moments, each with its columns, float64[k, n], which are ``checked``.
+        keys: uint64[n]; rows of one key get the same bootstrap weight.
     """
     if not len(keys):
         return
+
+    # The most replicates that anybody wants are drawn; others take the first of them.
     drawing = [(moments, columns) for moments, columns in blocks if len(moments.replicates)]
     most = max((len(moments.replicates) for moments, _ in drawing), default=0)
     sums = _bootstrapped([columns for _, columns in drawing], keys, most)
+
     for moments, columns in blocks:
         mean = columns.mean(axis=1)
         replicates = (
@@ -123,7 +136,7 @@ def add_rows(blocks: Sequence[tuple[Moments, Float64]], keys: UInt64) -> None:
 
 
 def checked(columns: Float64) -> Float64:
-    """The same columns.
+    """Return the same columns.
 
     Raises:
         ReplayError: a value is not finite.
@@ -136,14 +149,16 @@ def checked(columns: Float64) -> Float64:
 
 
 def _bootstrapped(blocks: Sequence[Float64], keys: UInt64, replicates: int) -> Iterator[Float64]:
-    """Of each block of columns, float64[k, n]: float64[replicates, k + 1], its sums and the rows, under the weights."""
+    """Yield the weighted sums of each block of columns, and of the rows: float64[replicates, k + 1]."""
     if not blocks:
         return
+
     rows = np.concatenate([*blocks, np.ones((1, len(keys)))])
     total = np.zeros((len(rows), replicates))
     for start in range(0, len(keys), CHUNK):
         part = slice(start, start + CHUNK)
         total += rows[:, part] @ poisson_weights(keys[part], replicates).astype(np.float64).T
+
     at = 0
     for block in blocks:
         yield np.stack([*total[at : at + len(block)], total[-1]], axis=1)
@@ -151,17 +166,21 @@ def _bootstrapped(blocks: Sequence[Float64], keys: UInt64, replicates: int) -> I
 
 
 def _triangle(rows: Float64) -> Float64:
-    """The R of a QR decomposition: float64[min(n, k), k] of float64[n, k]."""
+    """Return the R of a QR decomposition, float64[min(n, k), k], of float64[n, k]."""
     if rows.shape[1] == 1:
         return np.array([[np.linalg.norm(rows)]])
     return np.asarray(np.linalg.qr(rows, mode="r"), np.float64)
 
 
 def poisson_weights(keys: UInt64, replicates: int) -> UInt8:
-    """Draws of Poisson(1), uint8[replicates, n], that depend on key and replicate alone.
+    """Return draws of Poisson(1), uint8[replicates, n], that depend on key and replicate alone.
 
     So it does not matter how a log is cut (Hanley & MacGibbon 2006; Chamandy et al. 2012), and rows
-    that share a key, the slots of a decision, are drawn together.
+    that share a key, the slots of a decision, have one weight.
+
+    Args:
+        keys: uint64[n].
+        replicates: how many draws of each key.
     """
     streams = splitmix64(np.arange(1, -(-replicates // LANES) + 1, dtype=np.uint64))
     lanes = splitmix64(keys[:, None] ^ streams).astype("<u8", copy=False).view("<u2")
@@ -169,7 +188,7 @@ def poisson_weights(keys: UInt64, replicates: int) -> UInt8:
 
 
 def _poisson_table() -> UInt8:
-    """The quantiles of Poisson(1) at the middle of each of 2^16 equal parts of [0, 1]."""
+    """Return the quantiles of Poisson(1) at the middle of each of 2^16 equal parts of [0, 1]."""
     cdf = np.cumsum([math.exp(-1.0) / math.factorial(count) for count in range(12)])
     return np.searchsorted(cdf, (np.arange(1 << 16) + 0.5) / (1 << 16)).astype(np.uint8)
 

@@ -1,9 +1,9 @@
-"""Which of VW's arguments a policy may have: those that were found to learn here, in the combinations that do.
+"""Which of VW's arguments a policy may have: those that were found to learn here, as combined here.
 
-``KNOWN`` is what a learner of an old log is still made of; this is what somebody may bring in.
-Every set of arguments that passes finds the best of three actions and gives a PMF of any number of
-actions, on a new model and on an old one: tests/statistical/test_vw_arguments.py tries them. All
-else is refused by name.
+A learner of an old log may have any of ``KNOWN``; what somebody brings in has to be among
+``ACCEPTED``. Every set of arguments that passes finds the best of three actions and gives a PMF of
+any number of actions, on a new model and on an old one (tests/statistical/test_vw_arguments.py tries
+them). All else is refused by name.
 """
 
 import math
@@ -20,9 +20,10 @@ INTERACTIONS = ("quadratic", "cubic", "interactions", "ignore_linear")
 
 # What was tried and found to learn from hashed features as from text, to resume, and to predict
 # purely. All else is refused: options that touch files, act on text only, print, or crash with
-# action-dependent features (--ksvm, --noop). Among those that run, --dropout predicts at random;
-# --sparse_weights, --lrq, --OjaNewton do not resume as they were; --large_action_space remembers
-# earlier decisions in the examples; with ties, --regcbopt's "PMF" sums to their number.
+# action-dependent features (--ksvm, --noop). Some that run are refused as well: --dropout predicts
+# at random; --sparse_weights, --lrq and --OjaNewton do not resume as they were;
+# --large_action_space remembers earlier decisions in the examples; the "PMF" of --regcbopt sums to
+# the number of ties.
 KNOWN: Mapping[str, Arity] = {
     **CLAIMED,
     **dict.fromkeys(
@@ -93,11 +94,10 @@ KNOWN: Mapping[str, Arity] = {
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """``low`` to ``high``: which numbers it takes (``whole`` ones); ``words``: or which words.
+    """What an option may be given; a flag has neither numbers nor words.
 
-    Neither: it is a flag.
-
-    ``of``: the option without which it would change nothing. ``own``: it is a part of VW's own
+    ``low`` to ``high``: the numbers it takes, only ``whole`` ones if so. ``words``: the words it
+    takes. ``of``: the option without which it would change nothing. ``own``: it is a part of VW's own
     exploration.
     """
 
@@ -109,7 +109,7 @@ class Option:
     own: bool = False
 
 
-# At most one of these: no two of them were found to work together
+# At most one of these: no two of them were found to work together.
 EXPLORERS = ("first", "softmax", "squarecb", "bag", "cover", "rnd", "synthcover")
 SPECIAL = ("regcb", "cb_dro", "baseline", "epsilon_decay")
 OPTIMISERS = ("sgd", "ftrl", "coin", "adax")
@@ -117,10 +117,7 @@ SGD_RATE = 0.05
 RATES = frozenset(("learning_rate", "power_t", "initial_t"))
 OWN_RATES = ("regcb", "cover", "cb_dro")
 DEFAULT_OPTIMISER = ("adaptive", "normalized", "invariant")
-"""VW's own update is all three.
-
-It takes any of them alone, and then follows the noise of the last rewards.
-"""
+"""VW's own update is all three. It takes any of them alone, and then follows the last rewards' noise."""
 
 ACCEPTED: Mapping[str, Option] = {
     "cb_explore_adf": Option(),
@@ -191,8 +188,10 @@ REFUSED: Mapping[str, str] = {
 def check_arguments(args: str, *, own_exploration: bool, default_reward: float = 0.0) -> None:
     """Refuse arguments that would not learn here, or not do what they say.
 
-    ``own_exploration``: the policy explores as the arguments say, else by VW's scores.
-    ``default_reward``: of a decision that nobody rewarded.
+    Args:
+        args: VW's argument string.
+        own_exploration: the policy explores as the arguments say, else by VW's scores.
+        default_reward: the reward of a decision that nobody rewarded.
 
     Raises:
         SpecError: names the option, the reason and what to do.
@@ -200,7 +199,8 @@ def check_arguments(args: str, *, own_exploration: bool, default_reward: float =
     options = read_arguments(args, KNOWN)
     for name, values in options.items():
         _check_option(name, values, options)
-    _check_together(options)
+    _check_combination(options)
+
     if own_exploration:
         _check_range(options, default_reward)
     else:
@@ -238,17 +238,19 @@ def _check_number(name: str, value: str, option: Option) -> None:
         )
 
 
-def _check_together(options: Mapping[str, Sequence[str]]) -> None:
-    """Which do not go with which."""
+def _check_combination(options: Mapping[str, Sequence[str]]) -> None:
+    """Refuse options that do not go with one another."""
     updates = [name for name in DEFAULT_OPTIMISER if name in options]
     if updates and len(updates) < len(DEFAULT_OPTIMISER):
         raise _refuse(
             f"--{updates[0]} without the others follows the last rewards only: leave it out (all"
             " are VW's own)"
         )
+
     explorers = [name for name in (*EXPLORERS, *SPECIAL) if name in options]
     if len(explorers) > 1:
         raise _refuse(f"--{explorers[0]} and --{explorers[1]} do not go together: choose one")
+
     optimisers = [name for name in OPTIMISERS if name in options] + updates[:1]
     if len(optimisers) > 1:
         raise _refuse(f"--{optimisers[0]} and --{optimisers[1]} do not go together: choose one")
@@ -259,6 +261,8 @@ def _check_together(options: Mapping[str, Sequence[str]]) -> None:
             f"--sgd that learns fast follows the last rewards: add --learning_rate {SGD_RATE}, or"
             " less"
         )
+
+    # What explores by the model's own uncertainty was found to learn with few settings.
     special = [name for name in SPECIAL if name in options]
     if special and (optimisers or options.get("cb_type", ["mtr"]) != ["mtr"]):
         raise _refuse(
@@ -270,6 +274,7 @@ def _check_together(options: Mapping[str, Sequence[str]]) -> None:
             f"--{tuned[0]} with another --{rates[0]} than VW's own was not found to learn here:"
             " leave it out"
         )
+
     if "squarecb" in options and options.get("cb_type", ["mtr"]) != ["mtr"]:
         raise _refuse("--squarecb learns with --cb_type mtr only: leave --cb_type out")
     if "cover" in options and "psi" not in options:
@@ -280,49 +285,52 @@ def _check_together(options: Mapping[str, Sequence[str]]) -> None:
 
 
 def _check_range(options: Mapping[str, Sequence[str]], default_reward: float) -> None:
+    """Refuse a --regcb that is not told, or told wrong, which rewards there are."""
     if "regcb" not in options:
         return
+
     if not {"cb_min_cost", "cb_max_cost"} <= options.keys():
         raise _refuse(
             "--regcb has to know what rewards there are, or its PMF stays uniform for ever. Give"
-            " their costs, which of"
-            " rewards in [0, 1] are --cb_min_cost -1 --cb_max_cost 0, and --mellowness 0.01"
+            " their costs, which for rewards in [0, 1] are --cb_min_cost -1 --cb_max_cost 0, and"
+            " --mellowness 0.01"
         )
     if "mellowness" not in options:
         raise _refuse(
             "--regcb with VW's mellowness of 0.1 stays unsure of what is 0.3 better: add"
             " --mellowness 0.01"
         )
+
+    # A cost is minus a reward, and there has to be something better than the default.
     low, high = float(options["cb_min_cost"][-1]), float(options["cb_max_cost"][-1])
     if not low < -default_reward <= high:
         raise _refuse(
             f"--cb_min_cost {low:g} --cb_max_cost {high:g} leaves no room for a reward above"
-            f" {default_reward:g}"
-            " (join.default_reward), whose cost is minus that: of rewards in [0, 1] it is -1 and 0"
+            f" {default_reward:g} (join.default_reward), whose cost is minus that: for rewards in"
+            " [0, 1] give -1 and 0"
         )
 
 
 def _check_scored(args: str, options: Mapping[str, Sequence[str]]) -> None:
-    """The spec's exploration acts on scores: VW's own would not be asked."""
+    """Refuse arguments without scores, or with VW's own exploration, which would not be asked."""
     for name in options:
         if ACCEPTED[name].own:
             raise SpecError(
                 f"learner.args has --{name}, which is VW's own exploration, and is not asked for:"
-                " set exploration to"
-                f" {{kind: vw}}, or leave --{name} out",
+                f" set exploration to {{kind: vw}}, or leave --{name} out",
                 "exploration.kind",
             )
+
     if parse_arguments(args) is None:
         kinds = [
-            f"cb_type {each}" for each in options.get("cb_type", []) if each not in SCORED_CB_TYPES
+            f"cb_type {kind}" for kind in options.get("cb_type", []) if kind not in SCORED_CB_TYPES
         ]
         culprit = next(
             iter([*kinds, *(name for name in options if name not in CLAIMED), "interactions"])
         )
         raise SpecError(
             f"with --{culprit} no scores can be read from VW's weights, and only its own"
-            " exploration can act: set"
-            f" exploration to {{kind: vw}} (its epsilon is --epsilon in learner.args), or leave"
-            f" --{culprit} out",
+            " exploration can act: set exploration to {kind: vw} (its epsilon is --epsilon in"
+            f" learner.args), or leave --{culprit} out",
             "exploration.kind",
         )

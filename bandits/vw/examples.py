@@ -13,28 +13,30 @@ _KEPT = 256
 
 
 class Examples:
-    """Makes VW's examples, as its text parser would: masked hashes, no zero values, the shared example first.
+    """Makes VW's examples as its text parser would: masked hashes, no zeros, the shared example first.
 
-    They are reused: an empty Example is some 30 kB of VW's memory, and costs more to make than to
+    Examples are reused: an empty one is some 30 kB of VW's memory, and costs more to make than to
     fill.
     """
 
     def __init__(self, bits: int) -> None:
         self._mask = np.uint32((1 << bits) - 1)
-        # by id, of arrays that are kept beside it
-        self._known: dict[int, tuple[UInt32, NDArray[np.uint64]]] = {}
+        # By the id of an array of hashes, which is kept beside it.
+        self._masks: dict[int, tuple[UInt32, NDArray[np.uint64]]] = {}
         self._pool = [Example()]
         self._pool[0].set_label(_SHARED)
 
     def fill(self, context: Context, actions: ActionSet) -> list[Example]:
-        """The shared example and one per action; valid until the next call."""
+        """Return the shared example and one per action; valid until the next call."""
         while len(self._pool) <= len(actions):
             self._pool.append(Example())
             self._pool[-1].set_label(NO_LABEL)
+
         examples = self._pool[: 1 + len(actions)]
         for example in examples:
             for letter in example.feat_group_indices:
                 del example[letter]
+
         for namespace in context.namespaces:
             self._push(examples[:1], namespace)
         for namespace in actions.namespaces:
@@ -42,13 +44,15 @@ class Examples:
         return examples
 
     def fill_one(self, shared: Row, own: Row) -> list[Example]:
-        """The shared example and that of one action; valid until the next call."""
+        """Return the shared example and that of one action; valid until the next call."""
         if len(self._pool) == 1:
             self._pool.append(Example())
+
         examples = self._pool[:2]
         for example, features in zip(examples, (shared, own), strict=True):
             for letter in example.feat_group_indices:
                 del example[letter]
+
             for namespace in features:
                 values = namespace.values
                 padded = bool(np.count_nonzero(values) < values.size)
@@ -62,13 +66,13 @@ class Examples:
         return examples
 
     def _masked(self, hashes: UInt32) -> NDArray[np.uint64]:
-        """As VW takes them. Row after row has the same array of them, so the last ones are kept."""
-        known = self._known.get(id(hashes))
-        if known is None:
-            if len(self._known) == _KEPT:
-                self._known.clear()
-            known = self._known[id(hashes)] = hashes, (hashes & self._mask).astype(np.uint64)
-        return known[1]
+        """Return hashes as VW takes them; row after row has the same array, so the last ones are kept."""
+        kept = self._masks.get(id(hashes))
+        if kept is None:
+            if len(self._masks) == _KEPT:
+                self._masks.clear()
+            kept = self._masks[id(hashes)] = hashes, (hashes & self._mask).astype(np.uint64)
+        return kept[1]
 
     def _push(self, examples: list[Example], namespace: Namespace) -> None:
         letter = first_byte(namespace.name)
@@ -82,7 +86,7 @@ class Examples:
 def _push_row(
     example: Example, letter: int, hashes: NDArray[np.uint64], values: Float32, *, padded: bool
 ) -> None:
-    """VW has no features of value 0, and no namespace without features."""
+    """Push features: VW has none of value 0, and no namespace without features."""
     if padded:
         present = values != 0
         hashes, values = hashes[present], values[present]

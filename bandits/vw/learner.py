@@ -1,6 +1,6 @@
-"""Vowpal Wabbit as a learner, and as what replicas score with. Imported here and in ``vw_*`` only.
+"""Vowpal Wabbit as a learner, and as what replicas score with.
 
-VW minimises costs; everything outside this file speaks of rewards. A cost is minus a reward.
+VW minimises costs; everything outside this room speaks of rewards. A cost is minus a reward.
 """
 
 import hashlib
@@ -43,7 +43,7 @@ _PMF_SLACK = 1e-4  # VW's probabilities are float32; further from 1 than this is
 
 
 class _WeightsPayload(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Little-endian uint32 indices of the weights that are not 0, increasing, and their float32 values."""
+    """The weights that are not 0: little-endian uint32 indices, increasing, and float32 values."""
 
     args: str
     indices: bytes
@@ -53,8 +53,7 @@ class _WeightsPayload(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class _ModelPayload(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A model as VW serialises it.
 
-    ``digest`` is of the rest: VW may accept, or crash on, what is not a model.
-
+    ``digest``: of the other fields, since VW may accept, or crash on, what is not a model.
     ``available``: how many actions there were to choose from, over all that was learned by row; 0
     where VW was shown all actions, and has counted them itself.
     """
@@ -83,7 +82,7 @@ def _decode(payload: bytes, kind: type[_Payload]) -> _Payload:
 
 
 def decode_model(payload: bytes) -> _ModelPayload:
-    """The model in a checkpoint.
+    """Return the model in a checkpoint.
 
     Raises:
         SnapshotError: it is none, or not what was written.
@@ -95,32 +94,41 @@ def decode_model(payload: bytes) -> _ModelPayload:
 
 
 def encode_model(args: str, learned: int, available: int, model: bytes) -> bytes:
-    """A checkpoint of a learner with these arguments."""
+    """Return a checkpoint.
+
+    Args:
+        args: the learner's arguments.
+        learned: how many interactions the model has learned.
+        available: see ``_ModelPayload``.
+        model: the bytes that VW has serialised.
+    """
     args = " ".join(args.split())
     digest = _digest(args, learned, available, model)
     return msgspec.msgpack.encode(_ModelPayload(args, learned, model, digest, available))
 
 
 class _Workspace(Workspace[bool]):  # type: ignore[misc]
-    """The library asks for the label's type for each example that it learns; it never changes."""
+    """A workspace that keeps its label's type: the library asks for it with each example."""
 
     @cached_property
     def label_type(self) -> LabelType:
-        """What VW says the first time."""
+        """What VW says the first time; it never changes."""
         kind: LabelType = super().label_type
         return kind
 
 
 def _open(args: str, model: bytes | None = None) -> tuple[Workspace[bool], int]:
-    """A workspace, empty or with a serialised model, and its number of index bits.
+    """Return a workspace, empty or with a serialised model, and its number of index bits.
 
-    Raises: SpecError: arguments that this project does not allow or that VW refuses (``model`` is
-        None). SnapshotError: VW cannot load the model with these arguments. MemoryError: there is
-        too little for so many bits.
+    Raises:
+        SpecError: arguments that this project does not allow or, without a model, that VW refuses.
+        SnapshotError: VW cannot load the model with these arguments.
+        MemoryError: there is too little memory for so many bits.
     """
     options = read_arguments(args, KNOWN)
     if "cb_explore_adf" not in options:
         raise SpecError("a VW learner's arguments include --cb_explore_adf", "learner.args")
+
     bits = read_bits(options)
     words = args.split()
     if model is not None and "random_seed" in options:
@@ -134,6 +142,7 @@ def _open(args: str, model: bytes | None = None) -> tuple[Workspace[bool], int]:
         if model is None:
             raise SpecError(f"VW refuses '{args}': {reason}", "learner.args") from error
         raise SnapshotError(f"VW cannot load the model: {reason}", "payload.model") from error
+
     if (
         workspace.label_type != LabelType.CB
         or workspace.prediction_type != PredictionType.ActionProbs
@@ -143,7 +152,11 @@ def _open(args: str, model: bytes | None = None) -> tuple[Workspace[bool], int]:
 
 
 def open_workspace(args: str, model: bytes) -> Workspace[bool]:
-    """A workspace of its own with a serialised model.
+    """Return a workspace of its own with a serialised model.
+
+    Args:
+        args: the learner's arguments.
+        model: the bytes that VW has serialised.
 
     Raises:
         SnapshotError: VW cannot load the model with these arguments.
@@ -152,7 +165,7 @@ def open_workspace(args: str, model: bytes) -> Workspace[bool]:
 
 
 def _without_seed(words: list[str]) -> list[str]:
-    """A model carries where its random generator stands, in the place of the seed; VW refuses to be told another."""
+    """Return the words without a seed: a model holds its generator's state there, and VW takes no other."""
     kept: list[str] = []
     for word in words:
         if kept and kept[-1] == "--random_seed":
@@ -179,11 +192,11 @@ def _check_numbers(propensity: float, reward: float) -> None:
 
 
 def _needs_only_the_chosen(args: str) -> bool:
-    """Whether what is learned of an interaction depends on the chosen action's features alone.
+    """Return whether what is learned of an interaction depends on the chosen action's features alone.
 
-    Of ``--cb_type mtr`` VW learns the chosen action, weighted by 1 / propensity and by the share of
-    one action in all that there have been (``event_sum / action_sum`` in VW's ``gen_cs_example``);
-    the others it only scores. SquareCB explores by changing the labels.
+    With ``--cb_type mtr`` VW learns the chosen action, weighted by 1 / propensity and by the share of
+    one action in all that there have been (``event_sum / action_sum`` in VW's ``gen_cs_example``); it
+    only scores the others. SquareCB explores by changing the labels.
     """
     options = read_arguments(args, CLAIMED)
     return set(options.get("cb_type", [])) <= {"mtr"} and "squarecb" not in options
@@ -192,16 +205,16 @@ def _needs_only_the_chosen(args: str) -> bool:
 class VwLearner(Learner):
     """Learns with VW from the features' hashes, exactly as VW would from the equivalent text.
 
-    Not thread-safe.
+    Not thread-safe. A snapshot is the weights, for ``bandits.vw.weights``, where that is exact; else
+    the whole model.
 
-    With ``by_row``, where the arguments let VW learn from the chosen action alone, it is shown only
-    that one: the weights are the same, byte for byte, but VW's own counters in a serialised model
-    are not. So a model that has learned goes on in the way in which it was taught, whichever a
-    fresh one would be taught in.
-
-    ``args`` is any ``--cb_explore_adf`` argument string made of ``KNOWN`` options. A snapshot is
-    the weights, for ``bandits.vw.weights``, where that is exact; else, or if ``own_exploration`` asks
-    for VW's own PMF, the whole model.
+    Args:
+        args: any ``--cb_explore_adf`` argument string made of ``KNOWN`` options.
+        checkpoint: what it goes on from.
+        own_exploration: VW's own PMF is wanted, so a snapshot is the whole model.
+        by_row: VW is shown the chosen action alone where the arguments let it learn from that. The
+            weights are the same, byte for byte, but VW's own counters in a serialised model are not.
+            So a model that has learned goes on in the way in which it was taught.
 
     Raises:
         SpecError: arguments that are not allowed, or that VW refuses; the message says why.
@@ -226,11 +239,13 @@ class VwLearner(Learner):
                     f"the checkpoint is of '{saved.args}', not of '{self.args}'", "learner.args"
                 )
             self.learned, self._available, model = saved.learned, saved.available, saved.model
+
         self._workspace, bits = _open(self.args, model)
         self._examples = Examples(bits)
-        # of one row after the other: to make one costs more than to change it
+        # The label of one row after the other: to make one costs more than to change it.
         self._label = CBLabel()
         self._plan = None if own_exploration else parse_arguments(self.args)
+
         self.by_row = by_row and self._plan is not None and _needs_only_the_chosen(self.args)
         if self._available and not _needs_only_the_chosen(self.args):
             raise SnapshotError(
@@ -242,19 +257,22 @@ class VwLearner(Learner):
     def learn(self, interactions: Sequence[Interaction]) -> None:
         """Learn from interactions, in order, each with all of its actions.
 
-        Raises: InvalidInputError: a chosen index, propensity, reward or feature value that cannot
-            be; nothing is learned.
+        Raises:
+            InvalidInputError: a chosen index, propensity, reward or feature value that cannot be;
+                then nothing is learned.
         """
         for interaction in interactions:
             _check(interaction)
-        for each in interactions:
+
+        for interaction in interactions:
             if self.by_row:
-                self.learn_row(ChosenRow.of(each))
+                self.learn_row(ChosenRow.of(interaction))
                 continue
-            examples = self._examples.fill(each.context, each.actions)
-            chosen = examples[1 + each.chosen]
-            # VW takes the action from where the label stands; the number in the label is unused
-            chosen.set_label(CBLabel(label=(0, -each.reward, each.propensity)))
+
+            examples = self._examples.fill(interaction.context, interaction.actions)
+            chosen = examples[1 + interaction.chosen]
+            # VW takes the action from where the label stands; the number in the label is unused.
+            chosen.set_label(CBLabel(label=(0, -interaction.reward, interaction.propensity)))
             try:
                 self._workspace.learn_one(examples)
             finally:
@@ -262,17 +280,14 @@ class VwLearner(Learner):
             self.learned += 1
 
     def learn_row(self, row: ChosenRow) -> None:
-        """Learn the same of an interaction as ``learn`` does, from the chosen action alone.
-
-        Only with ``by_row``: of arguments of which VW learns nothing from the features of the
-        others.
+        """Learn what ``learn`` does of an interaction, from the chosen action alone; only ``by_row``.
 
         Raises:
             InvalidInputError: a propensity or a reward that cannot be.
         """
         _check_numbers(row.propensity, row.reward)
         self._available += row.available
-        # in VW's own arithmetic
+        # In VW's own arithmetic.
         weight = np.float32(self.learned + 1) / np.float32(self._available)
 
         examples = self._examples.fill_one(row.shared, row.own)
@@ -283,12 +298,12 @@ class VwLearner(Learner):
         self.learned += 1
 
     def snapshot(self, position: str) -> Snapshot:
-        """What replicas score with, as of the log entry ``position``; see ``load_vw``."""
+        """Return what replicas score with, as of the log entry ``position``; see ``load_vw``."""
         if self._plan is None:
             return Snapshot(MODEL_KIND, position, self.learned, self.checkpoint())
-        weights = self._workspace.weights()[
-            :, 0, 0
-        ]  # a view that only a workspace with a single model may be asked for
+
+        # A view that only a workspace with a single model may be asked for.
+        weights = self._workspace.weights()[:, 0, 0]
         indices = np.flatnonzero(weights)
         payload = _WeightsPayload(
             self.args, indices.astype("<u4").tobytes(), weights[indices].astype("<f4").tobytes()
@@ -296,7 +311,7 @@ class VwLearner(Learner):
         return Snapshot(WEIGHTS_KIND, position, self.learned, msgspec.msgpack.encode(payload))
 
     def checkpoint(self) -> bytes:
-        """What a learner with the same arguments resumes from."""
+        """Return what a learner with the same arguments resumes from."""
         return encode_model(self.args, self.learned, self._available, self._workspace.serialize())
 
 
@@ -308,7 +323,7 @@ class VwWeights:
     scorer: WeightScorer
 
     def scores(self, context: Context, actions: ActionSet) -> Float64:
-        """float64[K]: the predicted reward of each action, higher is better."""
+        """Return the predicted reward of each action, float64[K]; higher is better."""
         return self.scorer.scores(context, actions)
 
 
@@ -321,17 +336,24 @@ class VwModel:
         self._examples = Examples(bits)
 
     def pmf(self, context: Context, actions: ActionSet) -> Pmf:
-        """float64[K], in the order of ``actions``: VW's float32 probabilities, scaled to sum to 1 within 1e-12.
+        """Return VW's probabilities of the actions, float64[K], scaled to sum to 1 within 1e-12.
 
-        Raises: InvalidPmfError: VW's probabilities are not finite, negative, or do not sum to 1
-            within float32's rounding.
+        Args:
+            context: what the actions share.
+            actions: K of them, at least one.
+
+        Raises:
+            InvalidPmfError: VW's float32 probabilities are not finite, negative, or do not sum to 1
+                within float32's rounding.
         """
         if not actions.ids:
-            raise InvalidPmfError("no actions have no PMF", "pmf")
+            raise InvalidPmfError("there is no PMF without actions", "pmf")
+
         predicted = self._workspace.predict_one(self._examples.fill(context, actions))
         pmf = np.zeros(len(actions), dtype=np.float64)
         for index, probability in predicted:
             pmf[index] = probability
+
         total = float(pmf.sum())
         if not (abs(total - 1.0) <= _PMF_SLACK and float(pmf.min()) >= 0.0):  # also catches NaN
             raise InvalidPmfError(f"VW's probabilities sum to {total!r}", "pmf")
@@ -339,7 +361,7 @@ class VwModel:
 
 
 def load_vw(snapshot: Snapshot) -> VwWeights | VwModel:
-    """What a replica scores with.
+    """Return what a replica scores with.
 
     Raises:
         SnapshotError: of another kind, corrupt, or made with arguments that are not allowed here.

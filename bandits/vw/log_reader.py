@@ -1,4 +1,4 @@
-"""Vowpal Wabbit reading its own log: it predicts, then learns, example by example, as its command line does."""
+"""Vowpal Wabbit reading its own log: it predicts, then learns, example by example, as its command line."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -15,11 +15,11 @@ from bandits.vw.weights import Arity, read_arguments
 
 LogFormat = Literal["dsjson", "text"]
 
-# What VW's text parser ends at with an error. It then gives the half-read example back to its pool
-# as it is, and whatever line is read into that loses features, in every workspace of the process:
-# it never gets to see such a line. Found by trial (tests/unit/bandits/vw/test_log_reader.py). VW takes a value
-# that does not begin as a number does for a text; it would read on over a colon with nothing behind
-# it, and takes infinity: both are refused as well.
+# Lines at which VW's text parser stops with an error. It then gives the half-read example back to
+# its pool as it is, and whatever line is read into that one loses features, in every workspace of the
+# process; so VW never gets to see such a line. Found by trial (test_log_reader.py). VW takes a value
+# that does not begin as a number for a text; it would read on over a colon with nothing behind it,
+# and it takes infinity: both are refused as well.
 _NUMBER = rb"[+-]?(?:0[xX][0-9a-fA-F]+|(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)"
 _END, _LAST = rb"[ \t\r|]", rb"(?:[ \t]|\Z)"
 _UNREADABLE = re.compile(
@@ -34,7 +34,7 @@ _UNREADABLE = re.compile(
     + rb")"
     rb"[+-]?(?i:nan|inf|\.?[0-9]))"
 )
-# Of most lines it is enough to look at the colons: neither of these is found in them.
+# For most lines it is enough to look at the colons: neither of these is found in them.
 _WEIGHTED = re.compile(rb"\|[^ \t|:]*+:")
 _SUSPECT = re.compile(rb":(?!" + _NUMBER + rb"(?:[ \t\r\n|]|\Z)|[^ \t\r\n|:0-9.+\-iInN])")
 
@@ -49,14 +49,15 @@ READABLE: Mapping[str, Arity] = {
     **dict.fromkeys(("redefine", "spelling"), "list"),
 }
 _NO_COST = float(np.finfo(np.float32).max)
-"""VW's mark of a cost that was not given."""
+"""How VW marks a cost that was not given."""
 _SLACK, _TINY = 1e-4, 1e-30  # VW reads numbers its own way, quickly, into 32 bits
 
 
-class Label(msgspec.Struct, frozen=True, gc=False):
-    """What a line says of the choice. ``chosen``: index of the action; None: there is no label.
+class VwLabel(msgspec.Struct, frozen=True, gc=False):
+    """What a line says of the choice.
 
-    ``weight``: how many decisions it stands for.
+    ``chosen``: the index of the action; None if there is no label. ``weight``: how many decisions the
+    line stands for.
     """
 
     chosen: int | None
@@ -68,12 +69,14 @@ class Label(msgspec.Struct, frozen=True, gc=False):
 class VwLogReader:
     """A VW model as it reads a log. Not thread-safe.
 
-    It asks the library's core: an object of Python for each line, checked each time, is half of a
-    replay's time.
+    It asks the library's core, since making and checking an object of Python for each line takes half
+    of a replay's time.
 
-    ``args``: a ``--cb_explore_adf`` argument string of ``READABLE`` options. ``model``: bytes of a
-    model that VW has saved, to go on from; its own options are in it, and need not be repeated.
-    ``learns``: or only predicts, as with VW's ``-t``.
+    Args:
+        args: a ``--cb_explore_adf`` argument string of ``READABLE`` options.
+        log_format: the format of the log's lines.
+        model: a model that VW has saved, to go on from; its own options need not be repeated.
+        learns: it learns from what it reads; without, it only predicts, as with VW's ``-t``.
 
     Raises:
         SpecError: arguments that are not allowed, or that VW refuses; the message says why.
@@ -91,6 +94,7 @@ class VwLogReader:
             )
         if model is None and "cb_explore_adf" not in options:
             raise SpecError("a VW learner's arguments include --cb_explore_adf", "learner.args")
+
         try:
             workspace: Workspace[bool] = Workspace([*args.split(), "--quiet"], model_data=model)
         except RuntimeError as error:
@@ -98,12 +102,17 @@ class VwLogReader:
             if model is None:
                 raise SpecError(f"VW refuses '{args}': {reason}", "learner.args") from error
             raise SnapshotError(f"VW cannot load the model: {reason}", "model") from error
+
+        # The options may be in the model: what it does is asked of the workspace.
         kind = workspace.multiline, workspace.label_type, workspace.prediction_type
         if kind != (True, LabelType.CB, PredictionType.ActionProbs):
-            what = f"its label is {workspace.label_type.name}, its prediction {workspace.prediction_type.name}"
+            label, prediction = workspace.label_type.name, workspace.prediction_type.name
             raise SpecError(
-                f"the model was not made with --cb_explore_adf: {what}, not a PMF", "learner.args"
+                f"the model was not made with --cb_explore_adf: its label is {label}, its prediction"
+                f" {prediction}, not a PMF",
+                "learner.args",
             )
+
         self._workspace: Any = workspace._workspace  # noqa: SLF001
         self._format = log_format
         self._learns, self._last = learns, list[Any]()
@@ -113,42 +122,39 @@ class VwLogReader:
             else self._workspace.predict_multi_ex_one
         )
 
-    def probability(self, lines: Sequence[bytes], label: Label) -> float:
-        """Let VW parse one example: the probability of its chosen action, before it learns from it; 0 without one.
+    def probability(self, lines: Sequence[bytes], label: VwLabel) -> float:
+        """Return the probability of an example's chosen action before VW learns from it; 0 without one.
 
-        ``lines``: UTF-8; of text all of the example, of dsjson its one line. ``label``: as it was
-        read elsewhere. Where VW reads another, or none, the example is refused before anything is
-        learned from it.
+        Where VW reads another label than ``label``, or none, the example is refused before anything
+        is learned from it.
 
-        Raises: BadRowError: VW refuses the example, or reads another label. Does not say where it
-            stands.
+        Args:
+            lines: the example in UTF-8: all lines of a text, the one line of dsjson.
+            label: its label, as it was read elsewhere.
+
+        Raises:
+            BadRowError: VW refuses the example, or reads another label. It does not say where the
+                example stands.
         """
         for action, probability in self._asked(lines, label, self._ask):
             if action == label.chosen:
                 return float(probability)
         return 0.0
 
-    def pmf(self, lines: Sequence[bytes], label: Label) -> Pmf:
-        """float64[K]: VW's probabilities of all actions, that sum to 1. See ``probability``.
-
-        Raises:
-            BadRowError: the same.
-        """
+    def pmf(self, lines: Sequence[bytes], label: VwLabel) -> Pmf:
+        """Return VW's probabilities of all actions, float64[K], that sum to 1; see ``probability``."""
         return _pmf_of(self._asked(lines, label, self._ask))
 
-    def predict(self, lines: Sequence[bytes], label: Label) -> Pmf:
-        """The same without learning from it; ``learn`` may follow.
-
-        Raises:
-            BadRowError: the same.
-        """
+    def predict(self, lines: Sequence[bytes], label: VwLabel) -> Pmf:
+        """Return the same without learning from the example; ``learn`` may follow."""
         return _pmf_of(self._asked(lines, label, self._workspace.predict_multi_ex_one))
 
-    def learn(self, label: Label, probability: float) -> None:
-        """Learn from the example that was predicted last, as if its action had been chosen with this probability.
+    def learn(self, label: VwLabel, probability: float) -> None:
+        """Learn from the example that was predicted last; a model that does not learn (-t) learns nothing.
 
-        ``label``: the same as was given with it, with a chosen action. A model that does not learn
-        (-t) learns nothing.
+        Args:
+            label: the same as was given with it, with a chosen action.
+            probability: that with which the action counts as chosen.
         """
         if self._learns:
             examples = self._last
@@ -159,9 +165,10 @@ class VwLogReader:
     def _asked(
         self,
         lines: Sequence[bytes],
-        label: Label,
+        label: VwLabel,
         ask: Callable[[list[Any]], Sequence[tuple[int, float]]],
     ) -> Sequence[tuple[int, float]]:
+        """Parse an example, compare its label, and ask the model."""
         try:
             examples = self._last = self._parse(lines)
             self._check_label(examples, label)
@@ -172,48 +179,51 @@ class VwLogReader:
             ) from error
 
     def _parse(self, lines: Sequence[bytes]) -> list[Any]:
+        """Return the examples of VW that it parses, of lines that cannot end in the middle."""
         if self._format == "dsjson":
             line = lines[0].decode()
             if not line.isascii() or "\\u" in line:
                 _check_namespaces(msgspec.json.decode(line))
             return list(_core._parse_line_dsjson(self._workspace, line))  # noqa: SLF001
+
         parse, workspace = _core._parse_line_text, self._workspace  # noqa: SLF001
         block = b"\n".join(lines)
         block.decode()
         checked = lines if _is_plain(block) else [_checked(line) for line in lines]
+
         try:
             return [parse(workspace, line) for line in checked]  # type: ignore[arg-type] # bytes do as well
         except RuntimeError as error:
             raise ReplayError(
-                f"VW ends in the middle of {lines!r} ({' '.join(str(error).split())}) and would"
-                " read later lines wrong:"
-                " take that example out of the log",
+                f"VW stops in the middle of {lines!r} ({' '.join(str(error).split())}) and would"
+                " read later lines wrong: take that example out of the log",
                 "log",
             ) from error
 
-    def _check_label(self, examples: list[Any], label: Label) -> None:
-        """That VW has read the same."""
+    def _check_label(self, examples: list[Any], label: VwLabel) -> None:
+        """Demand that VW has read the same label."""
         shared = examples[0]._get_label(LabelType.CB).shared  # noqa: SLF001
         if label.chosen is None:
-            read = [_observed(each) for each in examples]
-            if any(each is not None for each in read):
+            if any(_observed(example) is not None for example in examples):
                 raise BadRowError("VW sees a label where this reader sees none", "label")
             return
+
         place = label.chosen + shared
-        found = _observed(examples[place]) if place < len(examples) else None
-        if found is None:
+        observed = _observed(examples[place]) if place < len(examples) else None
+        if observed is None:
             raise BadRowError(
-                "VW does not see the label there: of dsjson, it must come before the features",
+                "VW does not see the label there: in dsjson it has to come before the features",
                 "label",
             )
-        cost, probability = label.cost, label.probability
+
+        cost, probability = observed
         if (
-            abs(found[0] - cost) > _SLACK * abs(cost) + _TINY
-            or abs(found[1] - probability) > _SLACK * probability
+            abs(cost - label.cost) > _SLACK * abs(label.cost) + _TINY
+            or abs(probability - label.probability) > _SLACK * label.probability
         ):
-            said = f"{cost} and {probability}"
             raise BadRowError(
-                f"VW reads cost and probability as {found[0]} and {found[1]}, not as {said}",
+                f"VW reads cost and probability as {cost} and {probability}, not as {label.cost} and"
+                f" {label.probability}",
                 "label",
             )
 
@@ -226,20 +236,23 @@ def _pmf_of(predicted: Sequence[tuple[int, float]]) -> Pmf:
 
 
 def _is_plain(block: bytes) -> bool:
-    """Whether nothing in these lines has to be looked at more closely; a label has not."""
+    """Return whether nothing in these lines has to be looked at more closely; a label has not."""
     if _WEIGHTED.search(block):
         return False
+
+    # A colon before the first bar of its line is a label's.
     at = 0
-    while found := _SUSPECT.search(block, at):
-        start, bar = block.rfind(b"\n", 0, found.start()) + 1, block.find(b"|", found.end())
-        if b"|" in block[start : found.start()] or bar < 0 or b"\n" in block[found.end() : bar]:
+    while suspect := _SUSPECT.search(block, at):
+        begin, end = suspect.span()
+        start, bar = block.rfind(b"\n", 0, begin) + 1, block.find(b"|", end)
+        if b"|" in block[start:begin] or bar < 0 or b"\n" in block[end:bar]:
             return False
         at = bar
     return True
 
 
 def _checked(line: bytes) -> bytes:
-    """The line as VW reads all of it: a namespace's weight at the very end needs a space behind it.
+    """Return the line as VW reads all of it: a namespace's weight at the end needs a space behind it.
 
     Raises:
         BadRowError: VW would only read half of it.
@@ -260,7 +273,7 @@ def _checked(line: bytes) -> bytes:
 
 
 def _check_namespaces(tree: Any) -> None:
-    """Only namespaces whose names begin with ASCII are given to VW's reader of JSON."""
+    """Refuse namespaces whose names begin with another character than ASCII, before VW reads them."""
     for name, value in tree.items() if isinstance(tree, dict) else ():
         if isinstance(value, dict | list):
             if name[:1] > "\x7f":
@@ -274,8 +287,8 @@ def _check_namespaces(tree: Any) -> None:
 
 
 def _observed(example: Any) -> tuple[float, float] | None:
-    """The cost and the probability of its label, float32; None without one, or with one that VW does not learn from."""
+    """Return the cost and the probability of a label, float32; None if VW does not learn from it."""
     label = example._get_label(LabelType.CB).label  # noqa: SLF001
-    return (
-        None if label is None or label[1] == _NO_COST or label[2] <= 0.0 else (label[1], label[2])
-    )
+    if label is None or label[1] == _NO_COST or label[2] <= 0.0:
+        return None
+    return label[1], label[2]

@@ -1,4 +1,4 @@
-"""The largest number that Vowpal Wabbit makes of a decision's features, which decides whether it learns from it."""
+"""The largest number that Vowpal Wabbit makes of a decision's features: too large, and it learns nothing."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -9,7 +9,7 @@ from bandits.vw.accepted import KNOWN
 from bandits.vw.weights import expand, first_byte, read_arguments
 
 LARGEST = 1.8446743e19
-"""A number, or a product of crossed numbers, whose square a 32-bit float still holds (VW, ``core/reductions/gd.cc``).
+"""The largest number, or product of numbers, whose square fits a 32-bit float (VW, ``gd.cc``).
 
 Beyond it VW leaves every weight of the example as it is, and raises nothing.
 """

@@ -1,4 +1,4 @@
-"""VW's command line, beyond what a model is made of: what is left out here, and what is another problem."""
+"""VW's command line, beyond what makes a model: what is left out here, and what is another problem."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from bandits.errors import SpecError
 
-# Of a replay's report and its log: VW's own output, its diagnostics, and where it reads from.
+# VW's own output, its diagnostics and where it reads from: a replay has a report and a log for these.
 _LEFT_OUT: Mapping[str, bool] = {  # by name, whether a value follows
     **dict.fromkeys(
         (
@@ -82,16 +82,15 @@ OTHER_PROBLEMS: Mapping[str, str] = {
     "passes": "reads a log several times, and here it is read once, in its order: leave it out",
     "json": "is a format that holds no decisions: give dsjson or text",
 }
-"""Options of what is done nowhere here, and why."""
+"""Options for what is done nowhere here, and why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A command line of VW. ``args``: what makes the model.
+    """A command line of VW.
 
-    ``left_out``: words that change no prediction.
-
-    ``model``: the file that it starts from (``-i``). ``learns``: without ``-t``.
+    ``args``: what makes the model. ``left_out``: words that change no prediction. ``model``: the file
+    that it starts from (``-i``). ``learns``: false with ``-t``.
     """
 
     args: str
@@ -101,21 +100,19 @@ class Command:
 
     @property
     def notes(self) -> Sequence[str]:
-        """For a report."""
+        """What a report says of the command line."""
         if not self.left_out:
             return ()
-        return (
-            (
-                f"left out: {' '.join(self.left_out)} (a replay has input, output and diagnostics of"
-                " its own)"
-            ),
-        )
+        words = " ".join(self.left_out)
+        return (f"left out: {words} (a replay has input, output and diagnostics of its own)",)
 
 
 def read_command(args: str, model: str | Path | None = None) -> Command:
     """Take apart what somebody gives to VW.
 
-    ``model``: the file to start from, if it is given apart.
+    Args:
+        args: the words of a command line.
+        model: the file to start from, if it is given apart.
 
     Raises:
         SpecError: an option without its value, or several models.
@@ -124,6 +121,7 @@ def read_command(args: str, model: str | Path | None = None) -> Command:
     kept: list[str] = []
     left_out: list[str] = []
     models = [] if model is None else [str(model)]
+
     while words:
         word = words.pop(0)
         name, value = _option(word)
@@ -137,13 +135,14 @@ def read_command(args: str, model: str | Path | None = None) -> Command:
                 left_out.append(_next(words, word))
         else:
             kept.append(word)
+
     if len(models) > 1:
         raise SpecError("a model goes on from one file: give -i, or model, once", "learner.args")
     return Command(" ".join(kept), left_out, Path(models[0]) if models else None, learns)
 
 
 def _option(word: str) -> tuple[str, str]:
-    """Its long name and the value that is written onto it; of a word that is no option, nothing."""
+    """Return an option's long name and the value written onto it; "" for a word that is no option."""
     if word.startswith("--"):
         name, _, value = word[2:].partition("=")
         return name, value

@@ -1,7 +1,8 @@
-"""Vowpal Wabbit's scores in numpy, from the weights alone, for the argument strings whose scores are a plain sum.
+"""Vowpal Wabbit's scores in numpy, from the weights alone, where a score is a plain sum of them.
 
 A replica answers with this: no VW, no parsing. ``parse_arguments`` decides whether an argument
-string is one for which that is known to be exact; all others go to VW itself (``bandits.vw.learner``).
+string is one for which that is known to be exact; all others go to VW itself
+(``bandits.vw.learner``).
 
 Source: VW 9.9, ``core/interactions_predict.h`` and ``core/interactions.h``.
 """
@@ -94,7 +95,7 @@ _NAMESPACE_BYTES = frozenset(_WILDCARD_MATCHES) - frozenset(b"|\\")
 
 @dataclass(frozen=True, slots=True)
 class ScorerPlan:
-    """What of an argument string matters to a score.
+    """The part of an argument string that matters to a score.
 
     ``interactions``: the namespaces' first bytes, two or three each, in VW's order, wildcards not
     yet expanded.
@@ -106,17 +107,23 @@ class ScorerPlan:
 
 
 def read_arguments(args: str, known: Mapping[str, Arity]) -> dict[str, list[str]]:
-    """The values of each option in an argument string, split as VW's own command line splits it.
+    """Return the values of each option in an argument string, split as VW's command line splits it.
 
-    Raises: SpecError: an option that is not ``known``, an option without its value, or a word that
-        belongs to no option.
+    Args:
+        args: the argument string.
+        known: the options that may occur, and what follows each.
+
+    Raises:
+        SpecError: an option that is not ``known``, an option without its value, or a word that
+            belongs to no option.
     """
     words = args.split()
-    found: dict[str, list[str]] = {}
+    options: dict[str, list[str]] = {}
     while words:
         word = words.pop(0)
         if not _is_option(word):
             raise SpecError(f"'{word}' belongs to no option", "learner.args")
+
         long = word.startswith("--")
         name, _, value = (
             word[2:].partition("=") if long else (SHORT_NAMES.get(word[1], word[1]), "", word[2:])
@@ -130,18 +137,22 @@ def read_arguments(args: str, known: Mapping[str, Arity]) -> dict[str, list[str]
             raise SpecError(
                 f"'{word}' does not give --{name} a value that it takes", "learner.args"
             )
-        values = found.setdefault(name, [])
+
+        values = options.setdefault(name, [])
         if arity == "flag":
             continue
         if not value and not words:
             raise SpecError(f"--{name} needs a value", "learner.args")
+
+        # A list takes all words up to the next option.
         values.append(value or words.pop(0))
         while arity == "list" and words and not _is_option(words[0]):
             values.append(words.pop(0))
-    return found
+    return options
 
 
 def _is_option(word: str) -> bool:
+    """Return whether a word is an option: a negative number is none."""
     if not word.startswith("-") or len(word) == 1:
         return False
     try:
@@ -152,7 +163,7 @@ def _is_option(word: str) -> bool:
 
 
 def read_bits(options: Mapping[str, list[str]]) -> int:
-    """The number of bits of a weight's index (``-b``).
+    """Return the number of bits of a weight's index (``-b``).
 
     Raises:
         SpecError: not a whole number from 1 to ``MAX_BITS``, or several that disagree.
@@ -165,16 +176,18 @@ def read_bits(options: Mapping[str, list[str]]) -> int:
 
 
 def parse_arguments(args: str) -> ScorerPlan | None:
-    """How to score a model trained with ``args``, or None if this module does not know that it would be exact."""
+    """Return how to score a model trained with ``args``; None if it is not known to be exact."""
     try:
         options = read_arguments(args, CLAIMED)
         bits = read_bits(options)
     except SpecError:
         return None
+
     if "cb_explore_adf" not in options or not SCORED_CB_TYPES.issuperset(
         options.get("cb_type", [])
     ):
         return None
+
     interactions = [
         text.encode()
         for name in ("quadratic", "cubic", "interactions")
@@ -186,30 +199,35 @@ def parse_arguments(args: str) -> ScorerPlan | None:
 
 
 def _without_duplicates(interactions: list[bytes]) -> tuple[bytes, ...]:
-    """As VW does it: of interactions of the same namespaces the first in alphabetical order, repeats side by side."""
+    """Keep, as VW does, one interaction of the same namespaces: the first in alphabetical order.
+
+    In one that crosses a namespace with itself, repeats stand side by side.
+    """
     kept: dict[bytes, bytes] = {}
-    for interaction in sorted(interactions, key=lambda i: (len(i), i)):
-        together = bytes(sorted(interaction))
-        kept.setdefault(
-            together, together if len(set(interaction)) < len(interaction) else interaction
-        )
+    for interaction in sorted(interactions, key=lambda letters: (len(letters), letters)):
+        ordered = bytes(sorted(interaction))
+        repeats = len(set(interaction)) < len(interaction)
+        kept.setdefault(ordered, ordered if repeats else interaction)
     return tuple(kept.values())
 
 
 @lru_cache(maxsize=256)
 def expand(interactions: tuple[bytes, ...], present: frozenset[int]) -> tuple[bytes, ...]:
-    """The interactions among the ``present`` namespaces (first bytes), wildcards replaced.
+    """Return the interactions among the namespaces of a decision, wildcards replaced.
 
     VW expands over all namespaces it has ever seen; those that are not in this decision have no
     features to interact.
+
+    Args:
+        interactions: as in ``ScorerPlan``.
+        present: the first bytes of the decision's namespaces.
     """
     matches = sorted(present.intersection(_WILDCARD_MATCHES))
     expanded = []
     for interaction in interactions:
         wild = interaction.count(_WILDCARD)
         for picked in combinations_with_replacement(matches, wild):
-            # VW's special case for two wildcards writes ascending pairs; its general case,
-            # descending tuples
+            # VW writes ascending pairs of two wildcards, and descending tuples of any other number.
             fill = iter(picked if wild == 2 else picked[::-1])
             expanded.append(bytes(next(fill) if c == _WILDCARD else c for c in interaction))
     return tuple(i for i in _without_duplicates(expanded) if present.issuperset(i))
@@ -228,14 +246,12 @@ class _Block:
     last: NDArray[np.intp]
 
     def times(self, other: "_Block", *, same: bool) -> "_Block":
-        """Every product of a feature here with one of ``other``.
-
-        Of the ``same`` block, each combination once.
-        """
+        """Return every product of a feature here with one of ``other``; of the ``same``, each once."""
         if same:
             left, right = np.nonzero(self.last[:, None] <= other.last)
             hashes = (self.hashes[:, left] * FNV_PRIME) ^ other.hashes[:, right]
             return _Block(hashes, self.values[:, left] * other.values[:, right], other.last[right])
+
         crossed = (self.hashes * FNV_PRIME)[:, :, None] ^ other.hashes[:, None, :]
         values = self.values[:, :, None] * other.values[:, None, :]
         shape = (self.last.size, other.last.size)
@@ -245,39 +261,48 @@ class _Block:
 
 
 def first_byte(name: str) -> int:
-    """What VW groups namespaces by; the namespace without a name is a space."""
+    """Return what VW groups namespaces by; the namespace without a name is a space."""
     return name.encode()[0] if name else ord(" ")
 
 
 def _blocks(namespaces: tuple[Namespace, ...]) -> dict[int, _Block]:
-    """The features of each letter, namespaces of one letter concatenated in their order."""
+    """Return the features of each letter, namespaces of one letter concatenated in their order."""
     grouped: dict[int, list[Namespace]] = {}
     for namespace in namespaces:
         grouped.setdefault(first_byte(namespace.name), []).append(namespace)
+
     blocks = {}
     for letter, members in grouped.items():
+        # The usual case: one namespace of the context.
         if len(members) == 1 and members[0].values.ndim == 1:
             (only,) = members
             blocks[letter] = _Block(
                 only.hashes[None], only.values.astype(np.float64)[None], np.arange(only.hashes.size)
             )
             continue
+
         hashes = [np.atleast_2d(ns.cells()) for ns in members]
         if len({len(h) for h in hashes}) > 1:
             rows = max(len(h) for h in hashes)
             hashes = [np.broadcast_to(h, (rows, h.shape[1])) for h in hashes]
         values = [np.atleast_2d(ns.values) for ns in members]
-        joined = hashes[0] if len(members) == 1 else np.concatenate(hashes, axis=1)
-        valued = values[0] if len(members) == 1 else np.concatenate(values, axis=1)
-        blocks[letter] = _Block(joined, valued.astype(np.float64), np.arange(joined.shape[1]))
+
+        all_hashes = hashes[0] if len(members) == 1 else np.concatenate(hashes, axis=1)
+        all_values = values[0] if len(members) == 1 else np.concatenate(values, axis=1)
+        last = np.arange(all_hashes.shape[1])
+        blocks[letter] = _Block(all_hashes, all_values.astype(np.float64), last)
     return blocks
 
 
 class WeightScorer:
-    """Scores actions as VW would with these weights: reward scores, higher is better (minus VW's predicted cost).
+    """Scores actions as VW would with these weights: minus VW's predicted cost, so higher is better.
 
-    ``indices``: uint32 [n], strictly increasing, below 2^bits; ``values``: float32 [n], finite.
     Agrees with VW's own float32 sums to about 1e-7 (1 + Σ|weight · value|).
+
+    Args:
+        plan: how a score follows from weights.
+        indices: uint32[n], strictly increasing, below 2^bits.
+        values: float32[n], the weights at the indices, finite.
 
     Raises:
         SnapshotError: the weights are not of that form.
@@ -295,6 +320,7 @@ class WeightScorer:
             )
         if not bool(np.isfinite(values).all()):
             raise SnapshotError("weights are finite", "payload.values")
+
         self.plan = plan
         self._mask = np.uint32(size - 1)
         dense = np.zeros(size, dtype=np.float32)
@@ -303,7 +329,7 @@ class WeightScorer:
         self._constant = float(dense[_CONSTANT & (size - 1)]) if plan.constant else 0.0
 
     def scores(self, context: Context, actions: ActionSet) -> Float64:
-        """float64[K]: the predicted reward of each action."""
+        """Return the predicted reward of each action, float64[K]."""
         flat = flatten(context, actions)
         layout, others = _layout(self.plan.interactions, flat.shared_spaces, flat.spaces)
         scores: Float64 = weigh(
@@ -316,21 +342,26 @@ class WeightScorer:
             flat.shared_values,
             layout,
         )
+
+        # What the compiled loop leaves out: pairs within the actions or the context, and triples.
         if others:
             of_actions, of_context = _blocks(actions.namespaces), _blocks(context.namespaces)
-            for each in others:
-                if len(each) == 2:
-                    products = [*_products(each, of_actions, {}), *_products(each, {}, of_context)]
+            for interaction in others:
+                if len(interaction) == 2:
+                    products = [
+                        *_products(interaction, of_actions, {}),
+                        *_products(interaction, {}, of_context),
+                    ]
                 else:
-                    products = _products(each, of_actions, of_context)
+                    products = _products(interaction, of_actions, of_context)
                 for product in products:
                     scores -= self._sum(product)
         return scores
 
     def _sum(self, block: _Block) -> Float64:
-        """Σ weight · value: float64 [K], or [1] for what all actions share."""
-        # in float64 throughout: einsum would buffer mixed types, and a row's rounding then depends
-        # on where it stands
+        """Return Σ weight · value: float64[K], or [1] for what all actions share."""
+        # In float64 throughout: einsum would buffer mixed types, and a row's rounding would then
+        # depend on where it stands.
         weights = self._weights.take(block.hashes & self._mask).astype(np.float64)
         total: Float64 = np.einsum("kn,kn->k", weights, block.values)
         return total
@@ -340,16 +371,22 @@ class WeightScorer:
 def _divided(
     interactions: tuple[bytes, ...], shared: tuple[str, ...], own: tuple[str, ...]
 ) -> tuple[tuple[int, ...], tuple[bytes, ...]]:
-    """Interactions as ``weigh`` takes them: of one namespace of the actions with one of the context's.
+    """Divide interactions into those that ``weigh`` takes and the others.
 
-    The number of each and whether the context's comes first. And those that have other products as
-    well.
+    Args:
+        interactions: as in ``ScorerPlan``.
+        shared: the names of the context's namespaces, which are numbered first.
+        own: the names of the actions' namespaces.
+
+    Returns:
+        Pairs of one namespace of the actions and one of the context, as ``weigh`` takes them: the
+        number of each, and 1 if the context's comes first. And the interactions that have other
+        products as well.
     """
-    of_context, of_actions = (
-        [first_byte(name) for name in shared],
-        [first_byte(name) for name in own],
-    )
+    of_context = [first_byte(name) for name in shared]
+    of_actions = [first_byte(name) for name in own]
     expanded = expand(interactions, frozenset({*of_context, *of_actions}))
+
     crossed: list[int] = []
     for number, letter in enumerate(of_actions, start=len(shared)):
         for pair in expanded:
@@ -358,13 +395,16 @@ def _divided(
             first = letter == pair[0] and pair[1] in of_context
             if first or letter == pair[1]:
                 partner = pair[1] if first else pair[0]
-                for other, each in enumerate(of_context):
-                    if each == partner:
+                for other, context_letter in enumerate(of_context):
+                    if context_letter == partner:
                         crossed += (number, other, int(not first))
+
     others = [
-        each
-        for each in expanded
-        if len(each) > 2 or set(each) <= set(of_actions) or set(each) <= set(of_context)
+        interaction
+        for interaction in expanded
+        if len(interaction) > 2
+        or set(interaction) <= set(of_actions)
+        or set(interaction) <= set(of_context)
     ]
     return tuple(crossed), tuple(others)
 
@@ -373,10 +413,7 @@ def _divided(
 def _layout(
     interactions: tuple[bytes, ...], shared: Spaces, own: Spaces
 ) -> tuple[Int32, tuple[bytes, ...]]:
-    """As ``weigh`` takes it, the context's namespaces numbered first.
-
-    And the interactions that it leaves out.
-    """
+    """Return the layout that ``weigh`` takes, and the interactions that it leaves out."""
     crossed, others = _divided(interactions, names_of(shared), names_of(own))
     parts = numbered(own, len(shared)), numbered(shared), np.array(crossed, np.int32)
     return frozen(np.concatenate(parts)), others
@@ -385,18 +422,25 @@ def _layout(
 def _products(
     interaction: bytes, own: dict[int, _Block], shared: dict[int, _Block]
 ) -> list[_Block]:
-    """The features of one interaction, in blocks, so that what only the context makes is made once.
+    """Return the features of one interaction, in blocks: what only the context makes is made once.
 
-    An action's features of a letter come before the context's: VW appends the shared example to
-    each action.
+    An action's features of a letter come before the context's, since VW appends the shared example
+    to each action.
+
+    Args:
+        interaction: the letters.
+        own: by letter, the features of the actions.
+        shared: by letter, the features of the context.
     """
-    # (letter, block, whether it is the context's) of the last factor, with the product so far
+    # The letter of the last factor, whether it is the context's, and the product so far.
     partial: list[tuple[int, bool, _Block]] = []
     for position, letter in enumerate(interaction):
         factors = [(of is shared, of[letter]) for of in (own, shared) if letter in of]
         if position == 0:
             partial = [(letter, is_shared, block) for is_shared, block in factors]
             continue
+
+        # Of one letter twice, each combination counts once.
         partial = [
             (
                 letter,

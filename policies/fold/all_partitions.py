@@ -1,4 +1,4 @@
-"""The logs of all partitions of a policy, folded together: what was merged is merged once more, and compared."""
+"""The logs of all partitions, folded as one: what was merged is merged once more, and compared."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -13,22 +13,22 @@ from policies.fold.partition import PartitionFold, merge_models
 from policies.fold.verify import ServedSnapshot, Verified, compare
 
 REPORTED = 5
-"""Merges that differ, of which each is named; the first says it all."""
+"""How many merges that differ are named; the first says it all."""
 
 
 class PartitionLog(Protocol):
     """One partition's log, all of it."""
 
     def entries(self, after: str, through: str | None = None) -> Iterable[LogEntry]:
-        """Its entries past ``after``, up to and including ``through``, or the end."""
+        """Yield its entries past ``after``, up to and including ``through``, or the end."""
         ...
 
     def blob(self, digest: str) -> bytes:
-        """The blob an entry names."""
+        """Return the blob that an entry names."""
         ...
 
 
-class _Whole:
+class _WholePast:
     """The log behind a fold that relies on no checkpoint."""
 
     def __init__(self, log: PartitionLog) -> None:
@@ -39,14 +39,17 @@ class _Whole:
         return None
 
 
-class Together:
-    """Folds from the start, merge by merge in the order of partition 0's log.
-
-    Nothing but the logs is relied upon.
+class AllPartitionsFold:
+    """Folds from the start, merge by merge in the order of partition 0's log, and relies on nothing else.
 
     After each merge every other partition is folded on to the next merge in its own log, so what
-    that one was given is at hand. ``differing``: merges whose inputs, or whose result, are not of
-    the digests that the log says.
+    that one was given is at hand. ``differing``: merges whose inputs, or whose result, have other
+    digests than the log says.
+
+    Args:
+        logs: one of each partition, in their order.
+        salt: the secret.
+        ends: by partition, where to stop; None for the end of its log.
     """
 
     def __init__(
@@ -54,7 +57,7 @@ class Together:
     ) -> None:
         self.folds = [
             PartitionFold(
-                log.blob, salt=salt, partition=number, merged=self._model_of, past=_Whole(log)
+                log.blob, salt=salt, partition=number, merged=self._model_of, past=_WholePast(log)
             )
             for number, log in enumerate(logs)
         ]
@@ -63,7 +66,8 @@ class Together:
             iter(log.entries(START, end))
             for log, end in zip(logs, ends or [None] * len(logs), strict=True)
         ]
-        self._ahead: list[LogEntry | None] = [None] * len(self._others)
+        # By other partition, the merge that it stopped before.
+        self._next_merges: list[LogEntry | None] = [None] * len(self._others)
         self._given: dict[int, tuple[MergeInput, bytes]] = {}
         self._base: bytes | None = None
         self._model: tuple[int, bytes] | None = None
@@ -71,21 +75,24 @@ class Together:
         self.differing: list[Verified] = []
 
     def merges(self) -> Iterator[MergeRecord]:
-        """Each merge, when partition 0 has adopted it and the others have been folded on."""
+        """Yield each merge when partition 0 has adopted it and the others have been folded on."""
         self._fold_on(0)
+
         for entry in self._first:
             record = entry.record
             if not isinstance(record, MergeRecord) or not self._counts(record):
                 self.folds[0].apply([entry])
                 continue
+
             self._gather(record, entry.id)
             self.folds[0].apply([entry])
             self._fold_on(record.number)
             yield record
+
         self._fold_on(math.inf)
 
     def model(self, number: int) -> bytes:
-        """The model of a merge, folding on to it.
+        """Return the model of a merge, folding on to it.
 
         Raises:
             CodecError: the logs hold no such merge.
@@ -104,37 +111,44 @@ class Together:
         )
 
     def _gather(self, record: MergeRecord, position: str) -> None:
-        """What the partitions gave to a merge, compared with what the log says that they gave."""
+        """Gather what the partitions gave to a merge, and compare it with what the log says."""
+        # Nothing of a model of another shape counts.
         if record.model != self._shape:
             self._shape, self._given, self._base = record.model, {}, None
         if record.restores:
             self._go_back(record)
             return
+
         if self._model is not None and not self._sums:
             self._base = self._model[1]
+
+        # An input is what the partition gave just now, or what it gave to an earlier merge.
         given: dict[int, tuple[MergeInput, bytes]] = {}
-        for number, each in enumerate(record.inputs):
-            if each is None:
+        for number, said in enumerate(record.inputs):
+            if said is None:
                 continue
             cut, before = self.folds[number].cut, self._given.get(number)
-            if cut is not None and cut.position == each.position:
-                given[number] = each, cut.model
-            elif before is not None and before[0].position == each.position:
+            if cut is not None and cut.position == said.position:
+                given[number] = said, cut.model
+            elif before is not None and before[0].position == said.position:
                 given[number] = before
             else:
                 self._differs(
-                    record, position, f"partition {number} gave nothing at {each.position}"
+                    record, position, f"partition {number} gave nothing at {said.position}"
                 )
                 continue
-            if given[number][0] != each or digest(given[number][1]) != each.digest:
+
+            if given[number][0] != said or digest(given[number][1]) != said.digest:
                 self._differs(record, position, f"partition {number}")
+
+        # The sum of ridge models is exact, so what it was made of says all.
         self._given, self._model = given, None
         if not self._sums and digest(self._model_of(record)) != record.digest:
             self._differs(record, position, "the merged model")
 
     def _go_back(self, record: MergeRecord) -> None:
         """Be as at an earlier merge of these inputs."""
-        then = Together(self._logs, salt=self._salt)
+        then = AllPartitionsFold(self._logs, salt=self._salt)
         for earlier in then.merges():
             if (earlier.digest, earlier.inputs) == (record.digest, record.inputs):
                 model = then._model_of(earlier)
@@ -150,14 +164,15 @@ class Together:
         return spec is not None and spec.learner.merges == "sums"
 
     def _model_of(self, record: MergeRecord) -> bytes:
-        """The model of the merge that the logs have reached."""
+        """Return the model of the merge that the logs have reached."""
         spec = self.folds[0].spec
         if self._model is None and spec is not None:
             given = [self._given[number] for number in sorted(self._given)]
-            fresh = (
-                given if self._sums else [each for each in given if each[0].number == record.number]
-            )
-            self._model = record.number, merge_models(spec, self._salt, self._base, fresh)
+            # Gains that were given to an earlier merge are in the base already.
+            if not self._sums:
+                given = [pair for pair in given if pair[0].number == record.number]
+            self._model = record.number, merge_models(spec, self._salt, self._base, given)
+
         if self._model is None or self._model[0] != record.number:
             raise CodecError(
                 f"merge {record.number} is not where the log of partition 0 has it", "merge"
@@ -167,13 +182,13 @@ class Together:
     def _fold_on(self, number: float) -> None:
         """Fold each other partition up to the first merge that is newer than ``number``."""
         for at, (fold, entries) in enumerate(zip(self.folds[1:], self._others, strict=True)):
-            entry = self._ahead[at] or next(entries, None)
+            entry = self._next_merges[at] or next(entries, None)
             while entry is not None and not (
                 isinstance(entry.record, MergeRecord) and entry.record.number > number
             ):
                 fold.apply([entry])
                 entry = next(entries, None)
-            self._ahead[at] = entry
+            self._next_merges[at] = entry
 
     def _differs(self, record: MergeRecord, position: str, what: str) -> None:
         if len(self.differing) < REPORTED:
@@ -183,26 +198,30 @@ class Together:
             )
 
 
-def verify_together(
-    together: Together,
+def verify_partitions(
+    partitions: AllPartitionsFold,
     served: Sequence[ServedSnapshot],
     *,
     build: dict[str, str],
     progress: Callable[[int], None] = lambda _learned: None,
 ) -> Iterator[Verified]:
-    """Every merge of the logs, and each of ``served`` when its merge is reached.
+    """Compare each of ``served`` when its merge is reached; yield what differs, and what was not reached.
 
-    At the end what was never reached.
+    Args:
+        partitions: the logs, from their start.
+        served: snapshots as they were stored.
+        build: this one's.
+        progress: is told how many interactions have been learned.
     """
-    waiting = {each.snapshot.position: each for each in served}
-    for _ in together.merges():
-        first = together.folds[0]
+    waiting = {stored.snapshot.position: stored for stored in served}
+    for _ in partitions.merges():
+        first = partitions.folds[0]
         reached = waiting.pop(first.position, None)
         if reached is not None:
-            builds = [each for fold in together.folds for each in fold.builds]
+            builds = [met for fold in partitions.folds for met in fold.builds]
             yield compare(first, reached, build, folded_by=builds)
-        progress(sum(fold.learned for fold in together.folds))
-    yield from together.differing
+        progress(sum(fold.learned for fold in partitions.folds))
+    yield from partitions.differing
     for position, each in sorted(waiting.items(), key=lambda pair: log_order(pair[0])):
         yield Verified(
             each.snapshot_id, position, each.snapshot.learned, "not in the log", math.inf

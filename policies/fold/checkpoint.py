@@ -1,4 +1,4 @@
-"""What a fold over the log is beside its learner: its state in a checkpoint, and what it asks of the log behind it."""
+"""The state of a fold in a checkpoint, and what a fold asks of the log behind it."""
 
 from collections.abc import Iterable
 from typing import Protocol
@@ -15,16 +15,16 @@ class Past(Protocol):
     """What a fold needs of the log behind it: only a resume and a rollback ask."""
 
     def entries(self, after: str, through: str) -> Iterable[LogEntry]:
-        """The log's entries past ``after``, up to and including ``through``."""
+        """Yield the log's entries past ``after``, up to and including ``through``."""
         ...
 
     def checkpoint(self, position: str) -> "FoldState | None":
-        """The newest checkpoint stored at or before a position; None: fold from the start."""
+        """Return the newest checkpoint at or before a position; None: fold from the start."""
         ...
 
 
 class FoldState(msgspec.Struct, frozen=True, array_like=True):
-    """A checkpoint: the whole state of a fold but the records of its open decisions, which the log has."""
+    """A checkpoint: the state of a fold but for the records of its open decisions, which the log has."""
 
     position: str
     learned: int
@@ -47,10 +47,7 @@ class FoldState(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Refusal(msgspec.Struct, frozen=True, array_like=True):
-    """An entry that was refused, its kind, and why.
-
-    Of a decision it is told when it would be learned.
-    """
+    """An entry that was refused, its kind, and why; a decision is refused when it would be learned."""
 
     position: str
     kind: str
@@ -67,7 +64,7 @@ class Cut(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Merging(msgspec.Struct, frozen=True, array_like=True):
-    """Where a partition of several stands: see partition_fold.py."""
+    """Where a partition of several stands; see ``PartitionFold``."""
 
     number: int
     inputs: list[MergeInput | None]
@@ -83,7 +80,7 @@ class PartitionState(FoldState, frozen=True, array_like=True):
 
 
 def decode_state(data: bytes) -> PartitionState:
-    """The state in a checkpoint's blob.
+    """Return the state in a checkpoint's blob.
 
     Raises:
         CodecError: it is not one.

@@ -1,31 +1,30 @@
 """Learning as a fold over the log: state depends on the sequence of entries and on nothing else.
 
-Of every entry one of three things comes. It is applied. Or it is refused, counted, with its reason,
-and what it says is not done: only for what its own bytes and those of the blobs that it names show,
-so that whoever folds the log refuses it alike. Or, whatever else goes wrong (a blob is missing or
-damaged, memory, numerics), the fold stops: StalledError names the entry, and another fold, from a
-checkpoint on, may get past it when the cause is gone.
+Every entry has one of three outcomes:
+
+- It is applied.
+- It is refused: counted, with its reason, and what it says is not done. The reason follows from its
+  own bytes and those of the blobs that it names alone, so whoever folds the log refuses it alike.
+- Whatever else goes wrong (a blob is missing or damaged, memory, numerics), the fold stops:
+  StalledError names the entry, and another fold, from a checkpoint on, may get past it when the
+  cause is gone.
 """
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from typing import TypeVar
 
 import msgspec
 
 from bandits.errors import (
-    ArtifactError,
     BanditloopError,
     CodecError,
     InvalidInputError,
-    MissingBlobError,
     NewerBuildError,
     RefusedError,
     SnapshotError,
     SpecError,
     StalledError,
 )
-from bandits.log.codec import digest
 from bandits.log.join import Join, JoinedDecision, JoinRule
 from bandits.log.positions import START, has_reached, position_before
 from bandits.log.records import (
@@ -50,29 +49,30 @@ from bandits.types import ChosenRow, Interaction, Learner, Snapshot
 from policies.artifacts.learner_model import decode_trained
 from policies.blend import make_learner
 from policies.catalogue import Catalogue
-from policies.features import chosen_rows, featurise_record
 from policies.fold.checkpoint import FoldState, Past, Refusal
-from policies.mixture import source_actions
-from policies.spec import PolicySpec, decode_spec
+from policies.fold.named_blobs import NamedBlobs
+from policies.fold.teaching import taught_interactions, taught_rows
+from policies.spec import PolicySpec
 
-Kind = TypeVar("Kind")
-
-CATALOGUES_KEPT = 8
-SPECS_KEPT = 64
 EVENTS = (DecisionRecord, RewardRecord)
 
 
 class Fold:
     """Folds one policy's log into its learner.
 
-    ``blob`` fetches what an entry names by digest; ``salt`` is the secret.
-
     ``spec`` (named ``spec_id``), ``catalogue``, ``artifact`` and ``build`` are the newest of the
-    log, ``builds`` all of them, ``pinned`` the snapshot to serve if it is not the newest. A new
-    spec keeps the learned model unless a part changed that the model depends on. ``changes`` counts
-    how often the model changed since this object was made. ``on_checkpoint`` is told the position
-    of each checkpoint, and is given what makes its bytes, to call at once. ``on_refused`` is told
-    of each entry that is refused; ``join.counts`` counts them by kind, as ``refused_decision``.
+    log; ``builds`` are all of them. ``pinned`` is the snapshot to serve if it is not the newest. A
+    new spec keeps the learned model unless a part changed that the model depends on. ``changes``
+    counts how often the model changed since this object was made. ``join.counts`` counts refused
+    entries by kind, as ``refused_decision``.
+
+    Args:
+        blob: fetches the bytes that an entry names by digest.
+        salt: the secret.
+        past: the log behind the fold, which only a rollback asks.
+        on_checkpoint: is told the position of each checkpoint, and is given what makes its bytes, to
+            call at once.
+        on_refused: is told of each entry that is refused.
     """
 
     def __init__(
@@ -84,14 +84,12 @@ class Fold:
         on_checkpoint: Callable[[str, Callable[[], bytes]], None] | None = None,
         on_refused: Callable[[Refusal], None] = lambda _: None,
     ) -> None:
-        self._stored = blob
+        self._blobs = NamedBlobs(blob)
         self._salt = salt
         self._past = past
         self._on_checkpoint = on_checkpoint
         self._on_refused = on_refused
-        self._specs: dict[str, PolicySpec] = {}
-        self._models: dict[str, str] = {}
-        self._catalogues: dict[str, Catalogue] = {}
+
         self.spec: PolicySpec | None = None
         self.spec_id: str | None = None
         self.salt_id: str | None = None
@@ -102,6 +100,7 @@ class Fold:
         self.pinned: str | None = None
         self.refused_rollbacks = 0
         self.refused_warm_starts = 0
+
         self.learner: Learner | None = None
         self.join = Join(self._rule_of, waits=self._waits)
         self.position = START
@@ -110,6 +109,10 @@ class Fold:
 
     def resume(self, state: FoldState, past: Past) -> None:
         """Start from a checkpoint instead of from nothing.
+
+        Args:
+            state: the checkpoint's.
+            past: the log behind it, which has the records of the decisions that were open.
 
         Raises:
             CodecError: the log no longer holds a decision that was open.
@@ -124,12 +127,15 @@ class Fold:
             state.refused_rollbacks,
             state.refused_warm_starts,
         )
-        self.catalogue = self._catalogue_of(state.catalogue)
+
+        self.catalogue = self._blobs.catalogue(state.catalogue)
         if state.spec is not None:
-            self.spec, self.spec_id = self._spec_of(state.spec), state.spec
+            self.spec, self.spec_id = self._blobs.spec(state.spec), state.spec
             self.join.rule = self.spec.join
             self.learner = make_learner(self.spec, salt=self._salt, checkpoint=state.learner)
-        needed = {each.position for each in (*state.join.open, *state.join.correctable)}
+
+        # The records of open decisions are not in a checkpoint: they are read from the log again.
+        needed = {decision.position for decision in (*state.join.open, *state.join.correctable)}
         records: dict[str, DecisionRecord] = {}
         if needed:
             for entry in past.entries(position_before(state.needed), state.position):
@@ -138,7 +144,7 @@ class Fold:
         self.join.restore(state.join, records)
 
     def apply(self, entries: Iterable[LogEntry]) -> None:
-        """Apply entries in order. Any split of the log into calls leaves the same state.
+        """Apply entries in order; any split of the log into calls leaves the same state.
 
         Raises:
             NewerBuildError: a later build wrote an entry, which was not applied: see ``version``.
@@ -161,18 +167,22 @@ class Fold:
         record = entry.record
         if isinstance(record, UnknownRecord):
             self._demand_known(entry.id, record)
-        if isinstance(record, DecisionRecord) and record.spec not in self._specs:
+
+        # A decision whose spec is none is refused, but time passes.
+        if isinstance(record, DecisionRecord) and not self._blobs.holds_spec(record.spec):
             try:
-                self._spec_of(record.spec)
+                self._blobs.spec(record.spec)
             except RefusedError as error:
                 self._refuse(entry.id, "decision", error.message)
                 entry = LogEntry(entry.id, TickRecord())
+
         for joined in self.join.apply(entry):
             try:
                 self._learn(joined)
             except RefusedError as error:
                 self._refuse(joined.position, "decision", error.message)
         self.position = entry.id
+
         if not isinstance(record, EVENTS):
             try:
                 self._configure(record)
@@ -190,17 +200,17 @@ class Fold:
 
     @property
     def version(self) -> int:
-        """Of the fold, as the newest build of the log says: what depends on it is folded so (see FOLD)."""
+        """The version of the fold that the newest build of the log says; see FOLD."""
         return self.join.fold
 
     def snapshot(self) -> Snapshot:
-        """The learned model as of ``position``."""
+        """Return the learned model as of ``position``."""
         if self.learner is None:
             raise CodecError("the log has no spec yet", "spec")
         return replace(self.learner.snapshot(self.position), fold=self.version)
 
     def state(self) -> FoldState:
-        """For a checkpoint as of ``position``."""
+        """Return what a checkpoint as of ``position`` holds."""
         return self._state(None if self.learner is None else self.learner.checkpoint())
 
     def _state(self, model: bytes | None) -> FoldState:
@@ -221,15 +231,19 @@ class Fold:
         )
 
     def _learn(self, joined: JoinedDecision) -> None:
+        """Teach a joined decision, unless it cannot teach this model."""
         record = joined.record
         if record.holdout or self.learner is None or self.spec is None or self.spec_id is None:
             return
-        if record.spec != self.spec_id and self._model_of(record.spec) != self._model_of(
-            self.spec_id
-        ):
-            return  # made by a model of another shape
+
+        # A decision made by a model of another shape teaches this one nothing.
+        shape = self._blobs.model_digest
+        if record.spec != self.spec_id and shape(record.spec) != shape(self.spec_id):
+            return
+        # A model that was trained elsewhere is changed by a warm start alone.
         if not self.spec.learner.learns:
-            return  # trained elsewhere: only a warm start changes it
+            return
+
         self.changes += 1
         try:
             self._teach(self.learner, joined)
@@ -241,7 +255,7 @@ class Fold:
         if joined.correction:
             for row in self._rows(joined):
                 learner.correct_row(row)
-        elif learner.by_row and self._spec_of(joined.record.spec).kind == "blend":
+        elif learner.by_row and self._blobs.spec(joined.record.spec).kind == "blend":
             for row in self._rows(joined):
                 learner.learn_row(row)
                 self.learned += 1
@@ -250,69 +264,32 @@ class Fold:
             learner.learn(interactions)
             self.learned += len(interactions)
 
-    def _rows(self, joined: JoinedDecision) -> list[ChosenRow]:
-        """Return the chosen action of each slot; none of a mixture's decision without a credit."""
-        record = joined.record
-        spec = self._spec_of(record.spec)
-        if spec.kind == "mixture":
-            return [ChosenRow.of(interaction) for interaction in self.interactions(joined)]
-
-        indices = [record.chosen[slot] for slot in joined.slots]
-        chosen = chosen_rows(spec, self._catalogue_of(record.catalogue), record, indices)
-        # Each earlier slot took one action.
-        return [
-            ChosenRow(
-                action_id,
-                shared,
-                own,
-                reward,
-                len(record.action_ids) - slot,
-                record.propensity(slot),
-            )
-            for (action_id, shared, own), slot, reward in zip(
-                chosen, joined.slots, joined.rewards, strict=True
-            )
-        ]
-
     def interactions(self, joined: JoinedDecision) -> Iterator[Interaction]:
-        """What a joined decision teaches: one interaction per slot, among the actions that were left."""
+        """Yield what a joined decision teaches: one interaction per slot, see ``taught_interactions``."""
         record = joined.record
-        spec, catalogue = self._spec_of(record.spec), self._catalogue_of(record.catalogue)
-        pmfs = record.pmfs()
-        context, actions = featurise_record(spec, catalogue, record)
-        for slot, reward in zip(joined.slots, joined.rewards, strict=True):
-            index, earlier = record.chosen[slot], record.chosen[:slot]
-            remaining = [k for k in range(len(actions)) if k not in earlier]
-            available = actions if not earlier else actions.take(remaining)
-            chosen, propensity = remaining.index(index), float(pmfs[slot, index])
-            if spec.kind == "mixture":
-                if record.credit is None:
-                    return
-                name = record.credit.sources[record.credit.credited[slot]]
-                propensity = float(record.credit.pmfs()[slot, record.credit.credited[slot]])
-                available = source_actions(available)
-                if name not in available.ids:
-                    raise RefusedError(
-                        f"it is credited to {name!r}, which scored none of its actions", "credit"
-                    )
-                chosen = available.ids.index(name)
-            yield Interaction(record.event_id, slot, context, available, chosen, propensity, reward)
+        spec, catalogue = self._blobs.spec(record.spec), self._blobs.catalogue(record.catalogue)
+        return taught_interactions(joined, spec, catalogue)
+
+    def _rows(self, joined: JoinedDecision) -> list[ChosenRow]:
+        record = joined.record
+        spec, catalogue = self._blobs.spec(record.spec), self._blobs.catalogue(record.catalogue)
+        return taught_rows(joined, spec, catalogue)
 
     def _demand_known(self, position: str, record: UnknownRecord) -> None:
-        """Builds of fold 1 passed over it."""
+        """Refuse to go on past what a newer build has written; builds of fold 1 passed over it."""
         if self.version > 1:
             raise NewerBuildError(
                 f"the entry {position} is of kind {record.kind[:40]!r}, which this build does not"
-                " know: use the newer"
-                " build that has written it; if none has, remove the entry",
+                " know: use the newer build that has written it; if none has, remove the entry",
                 "kind",
             )
 
     def _configure(self, record: LogRecord | UnknownRecord) -> None:
+        """Apply an entry that is no event: what changes what the fold depends on."""
         if isinstance(record, SpecRecord):
             self._respec(record)
         elif isinstance(record, CatalogueRecord):
-            self.catalogue = self._catalogue_of(record.digest)
+            self.catalogue = self._blobs.catalogue(record.digest)
         elif isinstance(record, ArtifactRecord):
             self.artifact = record.version
         elif isinstance(record, BuildRecord):
@@ -329,7 +306,8 @@ class Fold:
             self._warm_start(record)
 
     def _respec(self, record: SpecRecord) -> None:
-        spec = self._spec_of(record.digest)
+        """Go on under another spec; what was learned is kept if the model does not depend on the change."""
+        spec = self._blobs.spec(record.digest)
         keeps = (
             self.learner is not None
             and self.spec is not None
@@ -340,6 +318,7 @@ class Fold:
             learner = make_learner(spec, salt=self._salt, checkpoint=kept)
         except SpecError as error:
             raise RefusedError(error.message, error.target) from error
+
         self.learner = learner
         if not keeps:
             self.join.forget_taught()
@@ -349,6 +328,7 @@ class Fold:
         self.join.rule = spec.join
 
     def _checkpoint(self) -> None:
+        """Serialise the model and go on from those bytes, as whoever resumes does."""
         model = None if self.learner is None else self.learner.checkpoint()
         if self.spec is not None:
             self.learner = make_learner(self.spec, salt=self._salt, checkpoint=model)
@@ -362,6 +342,7 @@ class Fold:
         """
         if self._past is None:
             raise CodecError("a rollback needs the log behind it", "past")
+
         self.pinned = None
         then = self._as_of(record.position, self._past)
         if self.spec is None or then.spec is None or then.learner is None:
@@ -372,6 +353,7 @@ class Fold:
                 " in force",
                 "position",
             )
+
         self.learner = make_learner(
             self.spec, salt=self._salt, checkpoint=then.learner.checkpoint()
         )
@@ -380,33 +362,29 @@ class Fold:
         self.join.adopt_taught(then.join)
 
     def _as_of(self, position: str, past: Past, *, models: bool = True) -> "Fold":
-        """The fold of the same log as of an earlier position.
-
-        Of one that is not earlier, an empty one.
-        """
+        """Return the fold of the same log as of an earlier position; an empty one if it is not earlier."""
         then = self._empty(models=models)
         if has_reached(position, self.position):
             return then
+
         stored = past.checkpoint(position)
         if stored is not None:
             try:
                 then.resume(stored, past)
             except (CodecError, SnapshotError, RefusedError):
-                # all that a checkpoint spares is reading the log from its start
+                # All that a checkpoint spares is reading the log from its start.
                 then = self._empty(models=models)
+
         then.apply(past.entries(then.position, position))
         return then
 
     def _empty(self, *, models: bool = True) -> "Fold":  # noqa: ARG002 - of several partitions
-        """Another fold of the same log."""
-        return Fold(self._stored, salt=self._salt, past=self._past)
+        """Return another fold of the same log, with nothing in it."""
+        return Fold(self._blobs.fetch, salt=self._salt, past=self._past)
 
     def _warm_start(self, record: WarmStartRecord) -> None:
-        """Go on from a trained model, which replaces what was learned.
-
-        One that does not fit changes nothing.
-        """
-        data = self._blob(record.digest)
+        """Go on from a trained model, which replaces what was learned; one that does not fit is refused."""
+        data = self._blobs.data(record.digest)
         try:
             trained = decode_trained(data)
             if self.spec is None or trained.spec().model_digest != self.spec.model_digest:
@@ -416,10 +394,13 @@ class Fold:
             learner = make_learner(self.spec, salt=self._salt, checkpoint=trained.checkpoint)
         except (SnapshotError, SpecError) as error:
             raise RefusedError(error.message, error.target) from error
+
+        # Fold 1 took no model that was taught in another way than a fresh one would be.
         if self.version == 1 and make_learner(self.spec, salt=self._salt).by_row != learner.by_row:
             raise RefusedError(
                 "the checkpoint is of a learner that was taught in another way", "by_row"
             )
+
         self.learner = learner
         self.pinned = None
         self.learned = trained.learned
@@ -427,59 +408,8 @@ class Fold:
         self.join.forget_taught()
 
     def _rule_of(self, digest: str) -> JoinRule:
-        return self._spec_of(digest).join
+        return self._blobs.spec(digest).join
 
     def _waits(self, digest: str) -> bool:
-        learner = self._spec_of(digest).learner
+        learner = self._blobs.spec(digest).learner
         return learner.learns and not learner.corrects
-
-    def _spec_of(self, digest: str) -> PolicySpec:
-        if digest not in self._specs:
-            _make_room(self._specs, SPECS_KEPT)
-            self._specs[digest] = _demanded(decode_spec, self._blob(digest))
-        return self._specs[digest]
-
-    def _model_of(self, digest: str) -> str:
-        if digest not in self._models:
-            self._models[digest] = self._spec_of(digest).model_digest
-        return self._models[digest]
-
-    def _catalogue_of(self, digest: str) -> Catalogue:
-        if digest == _NO_ITEMS.digest:
-            return _NO_ITEMS
-        if digest not in self._catalogues:
-            _make_room(self._catalogues, CATALOGUES_KEPT)
-            self._catalogues[digest] = _demanded(Catalogue.decode, self._blob(digest))
-        return self._catalogues[digest]
-
-    def _blob(self, name: str) -> bytes:
-        """The bytes of a digest.
-
-        Raises: MissingBlobError: what is stored are others. Whatever ``blob`` raises when there are
-            none.
-        """
-        data = self._stored(name)
-        if digest(data) != name:
-            raise MissingBlobError(
-                f"what is stored as blob {name} are other bytes: restore it", "digest"
-            )
-        return data
-
-
-_NO_ITEMS = Catalogue()
-
-
-def _demanded(decode: Callable[[bytes], Kind], data: bytes) -> Kind:
-    """What the bytes of a blob, which are those of its digest, are.
-
-    Or else the entry that names it is refused.
-    """
-    try:
-        return decode(data)
-    except (SpecError, ArtifactError) as error:
-        raise RefusedError(error.message, error.target) from error
-
-
-def _make_room(cache: dict[str, PolicySpec] | dict[str, Catalogue], limit: int) -> None:
-    while len(cache) >= limit:
-        del cache[next(iter(cache))]

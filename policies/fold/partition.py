@@ -1,13 +1,13 @@
-"""The fold of one partition's log, where a policy has several: it gives to merges, and goes on from them.
+"""The fold of one of several partitions: it gives its model to merges, and goes on from them.
 
     cut n      the model as of here is what this partition gives to merge n
     merge n    what P partitions gave is merged, and served; this one goes on from it
 
 A cut has the number after that of the merge adopted last: what a partition gives was learned on top
-of that merge. Ridge gives all its sums, and merges add them up: what one partition learns depends
-on its own log alone. Vowpal Wabbit gives what it learned on top of the last merge; what it has
-learned between its cut and the merge, or since the last merge if this one came without its cut, it
-carries over onto the merged model.
+of that merge. Where models are sums (ridge), a partition gives all of them and merges add them up:
+what it learns depends on its own log alone. Where they are gains (Vowpal Wabbit), it gives what it
+learned on top of the last merge, and then carries onto the merged model what the merge lacks: what
+it learned since its cut, or since the last merge if this one came without its cut.
 """
 
 from collections.abc import Callable
@@ -53,13 +53,23 @@ def merge_models(
 
 
 class PartitionFold(Fold):
-    """Folds the log of ``partition``. ``merged`` is asked for the model of a merge, by its entry.
+    """Folds the log of one partition.
 
-    ``number``: of the newest merge that was adopted, with these ``inputs``; ``cut``: given to the
-    next one; ``untold``: decisions that have taught since the last cut. ``rollback``: the position,
-    in the log of partition 0, of a merge to go back to, until the next merge. ``on_merge`` is told
-    of each merge when it was adopted. With ``models`` False nothing is learned: what is left is the
-    join.
+    ``number`` and ``inputs``: those of the newest merge that was adopted. ``base``: its model, where
+    models are gains. ``cut``: what is given to the next one. ``uncut``: how many decisions have
+    taught since the last cut. ``rollback``: the position, in the log of partition 0, of a merge to go
+    back to, until the next merge.
+
+    Args:
+        blob: fetches the bytes that an entry names by digest.
+        salt: the secret.
+        partition: the number of this partition.
+        merged: returns the model of a merge, by its entry.
+        past: the log behind the fold, which only a rollback asks.
+        on_checkpoint: see ``Fold``.
+        on_refused: see ``Fold``.
+        on_merge: is told of each merge when it was adopted.
+        models: without, nothing is learned, and what is left is the join.
     """
 
     def __init__(
@@ -84,7 +94,7 @@ class PartitionFold(Fold):
         self.base: bytes | None = None
         self.cut: Cut | None = None
         self.rollback: str | None = None
-        self.untold = 0
+        self.uncut = 0
         self._merged = merged
         self._on_merge = on_merge
         self._learns = models
@@ -92,29 +102,30 @@ class PartitionFold(Fold):
         self._asked_back = ""
 
     def resume(self, state: FoldState, past: Past) -> None:
-        """Start from a checkpoint instead of from nothing; see Fold."""
+        """Start from a checkpoint instead of from nothing; see ``Fold.resume``."""
         super().resume(state, past)
         merging = state.merging if isinstance(state, PartitionState) else None
         if merging is not None:
             self.number, self.inputs = merging.number, merging.inputs
             self.base, self.cut, self.rollback = merging.base, merging.cut, merging.rollback
-        self.untold = 1  # not known: so it gives once more, which changes nothing
+        self.uncut = 1  # not known; to give once more changes nothing
 
     def snapshot(self) -> Snapshot:
-        """The merged model of the newest merge that was adopted, as of its entry."""
+        """Return the model of the newest merge that was adopted, as of its entry."""
         if self._newest is None or self.spec is None:
             raise CodecError("the log has no merge yet", "merge")
+
         position, record = self._newest
         learner = make_learner(self.spec, salt=self._salt, checkpoint=self._merged(record))
         return replace(learner.snapshot(position), fold=self.version)
 
     def _state(self, model: bytes | None) -> FoldState:
-        plain = super()._state(model)
+        alone = super()._state(model)
         merging = Merging(self.number, self.inputs, self.base, self.cut, self.rollback)
-        return PartitionState(**msgspec.structs.asdict(plain), merging=merging)
+        return PartitionState(**msgspec.structs.asdict(alone), merging=merging)
 
     def _learn(self, joined: JoinedDecision) -> None:
-        self.untold += 1
+        self.uncut += 1
         if self._learns:
             super()._learn(joined)
 
@@ -139,10 +150,8 @@ class PartitionFold(Fold):
             self.inputs, self.base, self.cut = [], None, None
 
     def _take_cut(self, record: CutRecord) -> None:
-        """Serialise here, and go on from those bytes.
-
-        A second cut of one number, by another leader, is none.
-        """
+        """Serialise here, and go on from those bytes."""
+        # A second cut of one number, by another leader, is none.
         if (
             record.number != self.number + 1
             or self.cut is not None
@@ -150,16 +159,14 @@ class PartitionFold(Fold):
             or self.learner is None
         ):
             return
+
         model = self.learner.checkpoint()
         self.learner = make_learner(self.spec, salt=self._salt, checkpoint=model)
         self.cut = Cut(record.number, self.position, self.learned, model)
-        self.untold = 0
+        self.uncut = 0
 
     def _adopt(self, record: MergeRecord) -> None:
-        """Go on from a merge, once.
-
-        Of a model of another shape, or an older one, nothing is taken.
-        """
+        """Go on from a merge, once; one that is older, or of a model of another shape, is passed over."""
         spec = self.spec
         if (
             spec is None
@@ -168,12 +175,15 @@ class PartitionFold(Fold):
             or record.model != spec.model_digest
         ):
             return
+
+        # The cut counts only if the merge took it.
         own = record.inputs[self.partition] if self.partition < len(record.inputs) else None
         cut = (
             self.cut
             if self.cut is not None and own is not None and own.position == self.cut.position
             else None
         )
+
         if record.restores:
             self._restore(spec, record, own)
         elif self._learns and spec.learner.merges == "gains":
@@ -186,18 +196,28 @@ class PartitionFold(Fold):
                 make_learner(spec, salt=self._salt, checkpoint=carried),
                 merged,
             )
+
+        # What was given and not taken is given again.
         if self.cut is not None and cut is None:
-            self.untold += 1  # what it gave was not taken
+            self.uncut += 1
+        # The leader answers a rollback with a merge that restores, or with any other: it is refused.
         if self.rollback is not None and not record.restores:
             why = f"{self.rollback} is no merge of a model of the spec in force"
             self._refuse(self._asked_back or self.position, "rollback", why)
+
         self.number, self.inputs, self.cut, self.rollback = record.number, record.inputs, None, None
         self._newest = (self.position, record)
         self.changes += 1
         self._on_merge(record)
 
     def _restore(self, spec: PolicySpec, record: MergeRecord, own: MergeInput | None) -> None:
-        """Be as when this partition gave ``own``; open windows carry on."""
+        """Be as when this partition gave ``own``; open windows carry on.
+
+        Args:
+            spec: the one in force.
+            record: the merge that restores an earlier one.
+            own: what this partition gave to that one; None if it gave nothing.
+        """
         sums = spec.learner.merges == "sums"
         then = None if own is None else self._refolded(own.position, models=sums)
         model = (
@@ -207,25 +227,26 @@ class PartitionFold(Fold):
         )
         if not sums and self._learns:
             model = self.base = self._merged(record)
+
         self.learner = make_learner(spec, salt=self._salt, checkpoint=model)
         self.learned = 0 if own is None else own.learned
         self.pinned = None
-        self.untold = 1
+        self.uncut = 1
         if then is None:
             self.join.forget_taught()
         else:
             self.join.adopt_taught(then.join)
 
     def _refolded(self, position: str, *, models: bool) -> "Fold":
-        """The fold of the same log as of an earlier position of its log."""
+        """Return the fold of the same log as of an earlier position."""
         if self._past is None:
             raise CodecError("a rollback needs the log behind it", "past")
         return self._as_of(position, self._past, models=models)
 
     def _empty(self, *, models: bool = True) -> "PartitionFold":
-        """Another fold of the same log."""
+        """Return another fold of the same log, with nothing in it."""
         return PartitionFold(
-            self._stored,
+            self._blobs.fetch,
             salt=self._salt,
             partition=self.partition,
             merged=self._merged,

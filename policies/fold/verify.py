@@ -1,4 +1,4 @@
-"""The promise, checked: fold the log once more, and compare every snapshot on the way with the one that was served."""
+"""The promise, checked: fold the log once more, and compare each snapshot with the one that was served."""
 
 import contextlib
 import math
@@ -14,13 +14,14 @@ from bandits.types import Snapshot
 from policies.fold.fold import Fold
 
 ACROSS_BUILDS = 1e-6
+"""How far apart two builds' models may be: rounding."""
 
 Verdict = Literal["identical", "close", "different", "not in the log"]
 
 
 @dataclass(frozen=True, slots=True)
 class ServedSnapshot:
-    """A snapshot as it was stored, with the digests of its spec and catalogue, and the build that made it."""
+    """A snapshot as it was stored: with its spec's and catalogue's digest, and the build that made it."""
 
     snapshot_id: str
     snapshot: Snapshot
@@ -31,9 +32,10 @@ class ServedSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """``close``: within 1e-6, by another build than this one.
+    """A snapshot that was compared.
 
-    ``distance`` as of ``bandits.snapshot_distance``.
+    ``close``: within ACROSS_BUILDS, and another build than this one has a part in it. ``distance``: as
+    ``bandits.snapshot_distance`` measures it.
     """
 
     snapshot_id: str
@@ -57,27 +59,40 @@ def verify(
     progress: Callable[[str, int], None] = lambda _position, _learned: None,
     every: int = 1000,
 ) -> Iterator[Verified]:
-    """Fold on through ``entries``, and compare each of ``served`` (those past the fold's position) on the way.
+    """Fold on through ``entries``, and compare each of ``served`` on the way.
 
-    ``build``: this one's. Within it bytes must be the same; a snapshot that another build made, or
-    that rests on what another build had folded, may differ by rounding.
+    Within a build bytes must be the same; a snapshot that another build made, or that rests on what
+    another build had folded, may differ by rounding.
+
+    Args:
+        fold: where to start; what was served before its position is not compared.
+        entries: the log from there on.
+        served: snapshots as they were stored.
+        build: this one's.
+        progress: is told the position, and how many interactions have been learned.
+        every: how many entries are folded at a time.
     """
     waiting = sorted(
         (s for s in served if _at(s) >= log_order(fold.position)), key=_at, reverse=True
     )
     if waiting and waiting[-1].snapshot.position == fold.position != START:
         yield compare(fold, waiting.pop(), build)
+
+    # A batch ends where a snapshot is to be compared.
     batch: list[LogEntry] = []
-    wanted = {each.snapshot.position for each in waiting}
+    wanted = {stored.snapshot.position for stored in waiting}
     for entry in entries:
         batch.append(entry)
         if entry.id not in wanted and len(batch) < every:
             continue
+
         fold.apply(batch)
         batch.clear()
         progress(fold.position, fold.learned)
         while waiting and _at(waiting[-1]) <= log_order(fold.position):
             yield compare(fold, waiting.pop(), build)
+
+    # What was never reached is not in the log.
     fold.apply(batch)
     while waiting:
         yield compare(fold, waiting.pop(), build)
@@ -94,25 +109,29 @@ def compare(
     *,
     folded_by: Sequence[dict[str, str]] | None = None,
 ) -> Verified:
-    """A fold that has reached a snapshot's position against it.
+    """Compare a snapshot with a fold that has reached its position.
 
-    ``folded_by``: builds [those that the fold has met].
+    Args:
+        fold: the fold.
+        served: the snapshot as it was stored.
+        build: this one's.
+        folded_by: the builds that had a part in the log; by default those that the fold has met.
     """
     snapshot = served.snapshot
     if fold.position != snapshot.position:
         return Verified(
             served.snapshot_id, snapshot.position, snapshot.learned, "not in the log", math.inf
         )
+
     apart = math.inf
     if (fold.spec_id, fold.catalogue.digest) == (served.spec, served.catalogue):
         with contextlib.suppress(SnapshotError):
             apart = distance(snapshot, fold.snapshot())
+
+    builds = fold.builds if folded_by is None else folded_by
     verdict: Verdict = "different"
     if apart == 0.0:
         verdict = "identical"
-    elif apart <= ACROSS_BUILDS and not (
-        served.build == build
-        and all(each == build for each in (fold.builds if folded_by is None else folded_by))
-    ):
+    elif apart <= ACROSS_BUILDS and any(other != build for other in (served.build, *builds)):
         verdict = "close"
     return Verified(served.snapshot_id, snapshot.position, snapshot.learned, verdict, apart)

@@ -19,7 +19,7 @@ from bandits.errors import SnapshotError
 from bandits.log.codec import digest
 from bandits.log.positions import has_reached, is_after, log_order
 from policies.archive.archive import ArchiveReader, archive_folder
-from policies.fold.all_partitions import Together, verify_together
+from policies.fold.all_partitions import AllPartitionsFold, verify_partitions
 from policies.fold.checkpoint import FoldState, decode_state
 from policies.fold.fold import Fold
 from policies.fold.verify import ServedSnapshot, Verified, verify
@@ -194,8 +194,8 @@ def _verify_partitions(
     histories = address.histories(count)
     # Partition 0 first: what its merges name is in the others by then.
     ends = [history.end() for history in histories]
-    folds = Together(histories, salt=address.salt, ends=ends)
-    verified = list(verify_together(folds, served, build=this_build(), progress=progress))
+    folds = AllPartitionsFold(histories, salt=address.salt, ends=ends)
+    verified = list(verify_partitions(folds, served, build=this_build(), progress=progress))
     return verified, sum(fold.learned for fold in folds.folds)
 
 

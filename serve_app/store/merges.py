@@ -8,7 +8,7 @@ import msgspec
 from bandits.errors import BanditloopError, CodecError, SnapshotError
 from bandits.log.codec import digest, encode
 from bandits.log.records import MergeInput, MergeRecord
-from policies.fold.all_partitions import PartitionLog, Together
+from policies.fold.all_partitions import AllPartitionsFold, PartitionLog
 from policies.fold.checkpoint import Cut
 from serve_app.store.clients import Redis
 from serve_app.store.keys import Keys
@@ -155,7 +155,7 @@ class MergedModels:
     ) -> None:
         self._client, self._keys, self._logs, self._salt = client, keys, logs, salt
         self._last: tuple[str, bytes] | None = None
-        self._folds: tuple[Together, int] | None = None
+        self._folds: tuple[AllPartitionsFold, int] | None = None
 
     def remember(self, name: str, model: bytes) -> None:
         """Remember a model that was just made."""
@@ -178,7 +178,7 @@ class MergedModels:
 
     def _merge_again(self, record: MergeRecord) -> bytes:
         if self._folds is None or self._folds[1] >= record.number:
-            self._folds = Together(self._logs, salt=self._salt), 0
+            self._folds = AllPartitionsFold(self._logs, salt=self._salt), 0
         folds = self._folds[0]
         self._folds = folds, record.number
         model = folds.model(record.number)

@@ -14,7 +14,7 @@ import numpy as np
 
 from bandits.errors import BadRowError
 from bandits.values import MAX_NUMBER
-from bandits.vw.log_reader import Label, LogFormat
+from bandits.vw.log_reader import LogFormat, VwLabel
 from bandits.vw.options import read_command
 from policies.spec import PolicySpec
 from simulator.learners.curve import Curve, CurvePoint
@@ -165,7 +165,7 @@ def vw_progressive(
     return VwProgressive(examples, labelled, loss.value, loss.points(), left_out, command.notes)
 
 
-def _checked(label: Label, record: TextRecord) -> Label:
+def _checked(label: VwLabel, record: TextRecord) -> VwLabel:
     if not 0.0 < label.probability <= 1.0:
         raise BadRowError(
             f"{record.where()}: a propensity is in (0, 1], not {label.probability}", "propensity"
@@ -177,16 +177,16 @@ def _checked(label: Label, record: TextRecord) -> Label:
     return label
 
 
-def _text_label(record: TextRecord) -> Label:
+def _text_label(record: TextRecord) -> VwLabel:
     label = vw_text.read_text_label(record)
     return (
-        Label(None)
+        VwLabel(None)
         if label is None
-        else _checked(Label(label.chosen, label.cost, label.probability), record)
+        else _checked(VwLabel(label.chosen, label.cost, label.probability), record)
     )
 
 
-def _dsjson_label(record: TextRecord) -> Label | str:
+def _dsjson_label(record: TextRecord) -> VwLabel | str:
     """Or why VW passes over the line."""
     label = dsjson.read_dsjson_label(record)
     if isinstance(label, str):
@@ -201,12 +201,12 @@ def _dsjson_label(record: TextRecord) -> Label | str:
         or not isinstance(label.cost, float)
         or not isinstance(label.probability, float)
     ):
-        return Label(None)
-    return _checked(Label(chosen, label.cost, label.probability, label.weight), record)
+        return VwLabel(None)
+    return _checked(VwLabel(chosen, label.cost, label.probability, label.weight), record)
 
 
 UNLABELLED = "examples without a label, which are predicted only"
-LABELS: Mapping[LogFormat, Callable[[TextRecord], Label | str]] = {
+LABELS: Mapping[LogFormat, Callable[[TextRecord], VwLabel | str]] = {
     "text": _text_label,
     "dsjson": _dsjson_label,
 }

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bandits.errors import BadRowError, ReplayError
 from bandits.types import Pmf, check_pmf
-from bandits.vw.log_reader import Label, LogFormat, VwLogReader
+from bandits.vw.log_reader import LogFormat, VwLabel, VwLogReader
 from bandits.vw.options import Command
 from simulator.logs.rows import LoggedDecision, Piece
 from simulator.logs.text_records import RecordPiece
@@ -47,7 +47,7 @@ class VwTarget(RowTarget):
     def pmf(self, row: LoggedDecision) -> Pmf:
         """See Target."""
         try:
-            pmf = self._reader.pmf(row.lines, Label(row.chosen, -row.reward, row.propensity))
+            pmf = self._reader.pmf(row.lines, VwLabel(row.chosen, -row.reward, row.propensity))
         except BadRowError as error:
             raise ReplayError(f"decision {row.event_id}: {error.message}", error.target) from error
         if len(pmf) != len(row.action_ids):

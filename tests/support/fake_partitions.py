@@ -19,7 +19,7 @@ from bandits.log.records import (
     TickRecord,
 )
 from policies.catalogue import Catalogue
-from policies.fold.all_partitions import Together
+from policies.fold.all_partitions import AllPartitionsFold
 from policies.fold.checkpoint import FoldState
 from policies.fold.partition import PartitionFold, merge_models
 from policies.fold.verify import ServedSnapshot
@@ -29,7 +29,7 @@ BUILD = {"machine": "test"}
 
 
 class Log(FakeLog):
-    """As a Together reads it."""
+    """As an AllPartitionsFold reads it."""
 
     def __init__(self, spec: PolicySpec) -> None:
         super().__init__(spec)
@@ -157,5 +157,5 @@ class Partitions:
             )
         )
 
-    def together(self) -> Together:
-        return Together([log.whole for log in self.logs], salt=SALT)
+    def together(self) -> AllPartitionsFold:
+        return AllPartitionsFold([log.whole for log in self.logs], salt=SALT)

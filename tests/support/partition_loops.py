@@ -14,7 +14,7 @@ from bandits.log.records import MergeRecord, RewardRecord
 from bandits.ridge.config import RidgeConfig
 from bandits.vw.config import VwConfig
 from policies.catalogue import Catalogue
-from policies.fold.all_partitions import Together, verify_together
+from policies.fold.all_partitions import AllPartitionsFold, verify_partitions
 from policies.fold.verify import Verified
 from policies.spec import PolicySpec
 from serve_app.admin.freshness import read_all
@@ -101,7 +101,7 @@ def quiet(loops: Sequence[LearnerLoop], observer: redis.Redis) -> bool:
         ):
             return False
         if (
-            fold.untold
+            fold.uncut
             or fold.cut
             or loop._taken
             or fold.number != first.fold.number
@@ -150,15 +150,17 @@ def merges(client: redis.Redis, partition: int) -> list[MergeRecord]:
     ]
 
 
-def together(client: redis.Redis, *, count: int = COUNT, salt: bytes = SALT) -> Together:
-    return Together([History(client, keys, None) for keys in partitions("home", count)], salt=salt)
+def together(client: redis.Redis, *, count: int = COUNT, salt: bytes = SALT) -> AllPartitionsFold:
+    return AllPartitionsFold(
+        [History(client, keys, None) for keys in partitions("home", count)], salt=salt
+    )
 
 
 def verified(client: redis.Redis, *, count: int = COUNT, salt: bytes = SALT) -> list[Verified]:
     served, corrupt = StoredPolicy(client, "home").served()
     assert not corrupt
     return list(
-        verify_together(together(client, count=count, salt=salt), served, build=this_build())
+        verify_partitions(together(client, count=count, salt=salt), served, build=this_build())
     )
 
 

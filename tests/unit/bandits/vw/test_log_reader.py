@@ -15,7 +15,7 @@ from bandits.exploration import EpsilonGreedy
 from bandits.types import ActionSet, Context
 from bandits.vw.config import VwConfig
 from bandits.vw.learner import VwLearner, VwModel, load_vw
-from bandits.vw.log_reader import Label, LogFormat, VwLogReader
+from bandits.vw.log_reader import LogFormat, VwLabel, VwLogReader
 from policies.spec import PolicySpec
 from simulator.learners.progressive import progressive, vw_progressive
 from simulator.learners.trained import train_on_log
@@ -176,7 +176,7 @@ def test_whatever_stands_in_a_line_later_ones_are_read_as_they_are(
     bad = headless(GOOD[5], line, f"|{junk}") if head else broken(GOOD[5], line, junk)
     reader, fresh = VwLogReader(ARGS, "text"), VwLogReader(ARGS, "text")
     try:
-        reader.probability([each.encode() for each in bad.rstrip("\n").split("\n")], Label(None))
+        reader.probability([each.encode() for each in bad.rstrip("\n").split("\n")], VwLabel(None))
     except BadRowError:
         pass
     else:
@@ -186,7 +186,7 @@ def test_whatever_stands_in_a_line_later_ones_are_read_as_they_are(
         for each in GOOD[0].replace("0:0:0.3333 ", "").replace("0:-1:0.3333 ", "").split("\n")[:4]
     ]
     for _ in range(6):  # more than the lines of one example, so that the whole pool is asked
-        assert reader.pmf(probe, Label(None)).tolist() == fresh.pmf(probe, Label(None)).tolist()
+        assert reader.pmf(probe, VwLabel(None)).tolist() == fresh.pmf(probe, VwLabel(None)).tolist()
     parser = TextFormatParser(Workspace(["--cb_explore_adf", "--quiet"]))
     held = [parser.parse_line("|a x |b y") for _ in range(12)]
     assert {tuple(each.feat_group_indices) for each in held} == {(ord("a"), ord("b"))}

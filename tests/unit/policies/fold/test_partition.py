@@ -23,7 +23,7 @@ from bandits.ridge.merge import merge_ridge
 from bandits.vw.config import VwConfig
 from bandits.vw.learner import VwLearner, decode_model
 from bandits.vw.merge import carry_vw, check_mergeable, merge_vw
-from policies.fold.all_partitions import verify_together
+from policies.fold.all_partitions import verify_partitions
 from policies.fold.checkpoint import decode_state
 from policies.spec import PolicySpec, decode_spec
 
@@ -225,7 +225,7 @@ def check(these: Partitions) -> None:
     And from checkpoints.
     """
     together = these.together()
-    found = list(verify_together(together, these.served, build=BUILD))
+    found = list(verify_partitions(together, these.served, build=BUILD))
     assert [each.verdict for each in found] == ["identical"] * len(these.served), found
     for fold, live in zip(together.folds, these.folds, strict=True):
         assert fold.learner.checkpoint() == live.learner.checkpoint()
@@ -319,7 +319,7 @@ def test_a_log_that_was_changed_is_found_out(name):
     these.merge()
     for log in these.logs:
         log.entries = [each for each in log.entries if getattr(each.record, "event_id", "") != "e7"]
-    found = list(verify_together(these.together(), these.served, build=BUILD))
+    found = list(verify_partitions(these.together(), these.served, build=BUILD))
     broken = partition_of("e7", 3)
     assert any(each.snapshot_id == f"merge 2: partition {broken}" for each in found)
     assert {each.snapshot_id: each.verdict for each in found}["s2"] == "different"

@@ -13,7 +13,7 @@ from bandits.types import ActionSet, Context
 from policies.archive.archive import ArchiveReader, archive_folders
 from policies.artifacts.learner_model import decode_trained
 from policies.blend import load_policy, make_learner
-from policies.fold.all_partitions import Together
+from policies.fold.all_partitions import AllPartitionsFold
 from policies.fold.checkpoint import FoldState
 from policies.fold.fold import Fold
 from policies.fold.verify import ACROSS_BUILDS
@@ -52,7 +52,7 @@ def logs(left: Left, policy: str) -> list[Archived]:
 def folded(left: Left, policy: str) -> Iterator[Fold]:
     """The fold of the archived log, after each entry, or of several partitions' after each merge."""
     if policy in DIVIDED:
-        together = Together(logs(left, policy), salt=left.salt)
+        together = AllPartitionsFold(logs(left, policy), salt=left.salt)
         for _ in together.merges():
             yield together.folds[0]
         assert not together.differing
