@@ -28,11 +28,10 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parents[2]
 CACHE = Path.home() / ".cache" / "banditloop" / "debootstrap"
 MIRROR = "http://deb.debian.org/debian"
-CERTIFICATES = Path("etc/ssl/certs/ca-certificates.crt")
-OF_THE_MACHINE = re.compile(
-    r"(?i)(https?|no)_proxy|PIP_(CERT|INDEX_URL|EXTRA_INDEX_URL)|REQUESTS_CA_BUNDLE"
-)
-"""Variables without which this machine reaches no registry: what ``docker build --build-arg`` would be given."""
+OF_THE_MACHINE = re.compile(r"(?i)(https?|no)_proxy|PIP_(INDEX_URL|EXTRA_INDEX_URL)")
+"""Variables without which this machine reaches no registry: what --build-arg would give to Docker."""
+CERTIFICATES = "/etc/certificates-of-this-machine.crt"
+"""Where an image has what PIP_CERT names here: no package owns that path."""
 INSIDE = "--inside"
 CLONE_NEWNET = 0x40000000
 HEALTHY_S = 120
@@ -110,7 +109,8 @@ class Stage:
 
 def of_the_machine() -> dict[str, str]:
     """The variables by which this machine reaches registries."""
-    return {name: value for name, value in os.environ.items() if OF_THE_MACHINE.fullmatch(name)}
+    given = {name: value for name, value in os.environ.items() if OF_THE_MACHINE.fullmatch(name)}
+    return given | ({"PIP_CERT": CERTIFICATES} if "PIP_CERT" in os.environ else {})
 
 
 class Build:
@@ -181,8 +181,7 @@ def prepare(root: Path) -> None:
         execute(["mount", *how, source, str(root / target)])
     shutil.copy("/etc/resolv.conf", root / "etc/resolv.conf")
     if "PIP_CERT" in os.environ:
-        (root / CERTIFICATES).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(os.environ["PIP_CERT"], root / os.environ["PIP_CERT"].lstrip("/"))
+        shutil.copy(os.environ["PIP_CERT"], root / CERTIFICATES.lstrip("/"))
 
 
 def execute(command: Sequence[str]) -> None:
