@@ -34,7 +34,11 @@ class SessionFormula(Formula):
         discounts: Float64 = np.power(self.gamma, np.arange(self.horizon, dtype=np.float64))
         return discounts
 
-    def span(self, max_weight: float, rewards: RewardRange) -> tuple[Float64, Float64]:  # noqa: ARG002
+    def span(
+        self,
+        max_weight: float,  # noqa: ARG002
+        rewards: RewardRange,  # noqa: ARG002
+    ) -> tuple[Float64, Float64]:
         """Refuse: see Formula.
 
         Raises:
@@ -69,8 +73,8 @@ class SessionWIS(SessionFormula):
 class PerDecisionWIS(SessionFormula):
     """Consistent weighted per-decision importance sampling.
 
-    sum_t gamma^t mean(w_t r_t) / mean(w_t): Thomas 2015, "Safe Reinforcement Learning" (PhD thesis), section 3.10.
-    A reward is weighted by the choices before it only.
+    sum_t gamma^t mean(w_t r_t) / mean(w_t): Thomas 2015, "Safe Reinforcement Learning" (PhD
+    thesis), section 3.10. A reward is weighted by the choices before it only.
     """
 
     @property
