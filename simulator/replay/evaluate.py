@@ -1,11 +1,11 @@
-"""What other policies would have earned on a log: off-policy evaluation, in pieces whose results merge.
+"""What other policies would have earned on a log: off-policy evaluation, in pieces that merge.
 
 A piece of the log is tallied wherever there is room for it; tallies merge in the order of the log.
 Nothing depends on how the log was cut but the last digits of sums.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
@@ -15,7 +15,6 @@ import numpy as np
 from bandits.errors import ReplayError
 from bandits.statistics.intervals import INTERVALS, REPLICATES, Interval
 from bandits.statistics.moments import add_rows
-from bandits.types import Float64
 from policies.artifacts.trained_on import RowOverlap
 from simulator.logs.left_out import LeftOut, left_out_of
 from simulator.logs.rows import (
@@ -30,40 +29,47 @@ from simulator.logs.rows import (
 )
 from simulator.logs.scored_rows import ScoredRows, check_scored
 from simulator.logs.text_records import WEIGHT, counts_of
-from simulator.ope.batch import OpeBatch, ope_batch_from_pmfs
 from simulator.ope.charts import ChartSums
-from simulator.ope.comparisons import Difference, compare_all
+from simulator.ope.comparisons import Difference
 from simulator.ope.estimators import Estimator, Slope, make_estimator
 from simulator.ope.formulas import FORMULAS
-from simulator.ope.hashed_features import hash_decisions, hash_in_parts
+from simulator.ope.hashed_features import hash_decisions
 from simulator.ope.reward_model import DEFAULT_KINDS, FittedRewardModel, RewardModel
+from simulator.ope.target_batch import predict_actions, target_batch
 from simulator.ope.targets import LoggingTarget, SourceTarget, Target, check_columns, demand_rows
 from simulator.replay.leakage import count_seen, doubts_of, provenance_of
 from simulator.replay.report import (
     EvaluationReport,
     LogSummary,
-    PolicyComparison,
     PolicyResult,
+    compare_policies,
     winner_of,
     with_caution,
     with_doubts,
 )
 
 BITS_RANGE = (4, 11)
-"""Of the reward model: it holds folds x 4^bits numbers."""
+"""Bits of the reward model, at least and at most: it holds folds x 4^bits numbers."""
 WITH_MODEL = frozenset(name for name, kind in FORMULAS.items() if kind.modelled)
+"""The estimators that need a reward model."""
 Result = TypeVar("Result")
 Mapper = Callable[[Callable[[Piece], Result], Sequence[Piece]], Iterable[Result]]
-"""Applies a function to every piece, here or elsewhere, and yields the results in the order of the pieces."""
+"""Applies a function to every piece, here or elsewhere, and yields results in the pieces' order."""
 
 
 @dataclass(frozen=True, slots=True)
 class OpeQuestion:
-    """What is asked of a log. ``estimators``: names; of none, all that log and policies allow.
+    """What is asked of a log.
 
-    ``parameters``: by estimator, e.g. ``{"clipped_ips": {"clip": "auto"}}``. ``interval``: normal,
-    bootstrap, bernstein or anytime, at level 1 - ``alpha``. ``bits``, ``folds``, ``models``: of the
-    reward model; of several models the one that predicts unseen rewards best.
+    Attributes:
+        targets: the policies to evaluate.
+        estimators: names; with none, all that log and policies allow.
+        parameters: by estimator, e.g. ``{"clipped_ips": {"clip": "auto"}}``.
+        interval: normal, bootstrap, bernstein or anytime.
+        alpha: intervals cover with probability 1 - alpha.
+        bits: of the reward model, which has 2^bits coefficients.
+        folds: of its cross-fitting.
+        models: kinds of reward models; of several, the one that predicts unseen rewards best.
     """
 
     targets: Sequence[Target]
@@ -80,14 +86,17 @@ class OpeQuestion:
         names = [target.name for target in self.targets]
         if not names or len(set(names)) != len(names):
             raise ReplayError("name at least one policy, and each once", "policy")
+
+        # Making them refuses names and parameters that there are not.
         self.reward_model()
         for name in self.estimators or FORMULAS:
             make_estimator(name, **self.parameters.get(name, {}))
-        for name, given in self.parameters.items():
+        for name, parameters in self.parameters.items():
             if name not in (self.estimators or FORMULAS):
                 raise ReplayError(
-                    f"{' and '.join(given)} is of {name}, which is not asked for", "estimator"
+                    f"{' and '.join(parameters)} is of {name}, which is not asked for", "estimator"
                 )
+
         if not (BITS_RANGE[0] <= self.bits <= BITS_RANGE[1] and self.folds >= 2):
             low, high = BITS_RANGE
             raise ReplayError(
@@ -102,11 +111,11 @@ class OpeQuestion:
 
     @property
     def replicates(self) -> int:
-        """Of the bootstrap, if there is to be one."""
+        """Return how many replicates a bootstrap has, if there is to be one."""
         return REPLICATES if self.interval == "bootstrap" else 0
 
     def reward_model(self) -> RewardModel:
-        """Of no rows.
+        """Return a reward model of no rows.
 
         Raises:
             ReplayError: there is no model of such a name.
@@ -114,20 +123,19 @@ class OpeQuestion:
         return RewardModel(bits=self.bits, folds=self.folds, kinds=self.models)
 
     def bounds(self) -> Interval:
-        """The kind of interval."""
+        """Return the kind of interval."""
         return INTERVALS[self.interval](alpha=self.alpha)
 
 
 @dataclass(slots=True, eq=False)
 class OpeTally:
-    """What some rows say.
+    """What some rows say: a monoid.
 
-    ``estimates``: by policy and estimator; ``differences``: by two policies and estimator.
-
-    ``seen``: how many of the rows a policy has learned from, by policy.
+    ``overlap`` counts, by policy, how many of the rows it has learned from. ``estimates`` are by
+    policy and estimator, ``differences`` by two policies and estimator.
     """
 
-    overview: ChartSums
+    chart_sums: ChartSums
     rows: int = 0
     decisions: float = 0.0
     left_out: LeftOut = field(default_factory=LeftOut)
@@ -136,38 +144,42 @@ class OpeTally:
     last_ms: int = 0
     total_reward: float = 0.0
     min_propensity: float = 1.0
-    seen: dict[str, RowOverlap] = field(default_factory=dict)
+    overlap: dict[str, RowOverlap] = field(default_factory=dict)
     estimates: dict[tuple[str, str], Estimator | Slope] = field(default_factory=dict)
     differences: dict[tuple[str, str, str], Difference] = field(default_factory=dict)
 
     def count(self, batch: LogBatch) -> None:
         """Add a batch to the counts."""
-        known = batch.times_ms[batch.times_ms > 0]
-        if known.size:
-            first = int(known.min())
+        times = batch.times_ms[batch.times_ms > 0]
+        if times.size:
+            first = int(times.min())
             self.first_ms = first if self.first_ms == 0 else min(self.first_ms, first)
-            self.last_ms = max(self.last_ms, int(known.max()))
-        self.rows += len(batch)
+            self.last_ms = max(self.last_ms, int(times.max()))
+
         counts = counts_of(batch)
+        self.rows += len(batch)
         self.decisions += float(counts.sum())
         self.total_reward += float(counts @ batch.reward)
         self.min_propensity = min(self.min_propensity, float(batch.propensity.min(initial=1.0)))
 
     def merge(self, other: "OpeTally") -> None:
         """Add the rows of another, which answers the same question."""
-        self.overview.merge(other.overview)
+        self.chart_sums.merge(other.chart_sums)
         self.rows += other.rows
         self.decisions += other.decisions
         self.left_out.merge(other.left_out)
         self.waiting = self.waiting.plus(other.waiting)
-        times = [each for each in (self.first_ms, other.first_ms) if each]
+
+        # A time of 0 is none.
+        times = [first_ms for first_ms in (self.first_ms, other.first_ms) if first_ms]
         self.first_ms, self.last_ms = min(times, default=0), max(self.last_ms, other.last_ms)
         self.total_reward += other.total_reward
         self.min_propensity = min(self.min_propensity, other.min_propensity)
-        for policy, seen in self.seen.items():
-            seen.merge(other.seen[policy])
+
+        for policy, overlap in self.overlap.items():
+            overlap.merge(other.overlap[policy])
         for at, mine in self.estimates.items():
-            mine.merge(other.estimates[at])  # type: ignore[arg-type] # the same question made the same kinds
+            mine.merge(other.estimates[at])  # type: ignore[arg-type] # of one question
         for pair, difference in self.differences.items():
             difference.merge(other.differences[pair])
 
@@ -177,7 +189,7 @@ class OpePlan:
     """A question, made definite by a look at the log.
 
     ``modelled``: the policies that DM and DR can be had for. ``counted``: rows say how many
-    decisions they stand for. ``caution``, ``columns``: what is to be said of the log.
+    decisions they stand for. ``caution`` and ``columns`` are what is to be said of the log.
     """
 
     question: OpeQuestion
@@ -187,7 +199,7 @@ class OpePlan:
     columns: Mapping[str, str] = field(default_factory=dict)
 
     def estimators(self, target: Target) -> list[str]:
-        """The names of a policy's estimators."""
+        """Return the names of a policy's estimators."""
         asked = self.question.estimators or FORMULAS
         return [name for name in asked if name not in WITH_MODEL or target.name in self.modelled]
 
@@ -199,18 +211,21 @@ class OpePlan:
         )
 
     def empty(self) -> OpeTally:
-        """A tally of no rows."""
+        """Return a tally of no rows."""
         question = self.question
         out = OpeTally(ChartSums([target.name for target in question.targets]))
-        out.seen = {
+        out.overlap = {
             target.name: RowOverlap() for target in question.targets if provenance_of(target)
         }
+
         for target in question.targets:
             for name in self.estimators(target):
                 parameters = question.parameters.get(name, {})
                 out.estimates[target.name, name] = make_estimator(
                     name, replicates=question.replicates, counted=self.counted, **parameters
                 )
+
+        # Every pair of policies is compared once.
         for number, left in enumerate(question.targets):
             for right in question.targets[number + 1 :]:
                 name = self.compared(left, right)
@@ -220,7 +235,7 @@ class OpePlan:
         return out
 
     def compared(self, left: Target, right: Target) -> str:
-        """The estimator that a difference of two policies is told by: DR where it can be had."""
+        """Return the estimator that compares two policies: DR where both can have it."""
         return "dr" if "dr" in self.estimators(left) and "dr" in self.estimators(right) else "snips"
 
 
@@ -229,29 +244,41 @@ def evaluate(
 ) -> EvaluationReport:
     """Read the log, once or, for a reward model, twice, and say what each policy would have earned.
 
+    Args:
+        question: what is asked.
+        pieces: the log.
+        mapper: where its pieces are tallied.
+
     Raises:
         ReplayError: the log is empty, or does not hold what a policy or an estimator needs.
         BadRowError: a row is malformed.
     """
-    if sources := [
-        target.source for target in question.targets if isinstance(target, SourceTarget)
-    ]:
+    # A source that scored nothing in a row has no choice there.
+    sources = [target.source for target in question.targets if isinstance(target, SourceTarget)]
+    if sources:
         pieces = [ScoredRows(piece, sources) for piece in pieces]
+
     plan = make_plan(question, pieces)
     model = fit_reward_model(question, pieces, mapper) if plan.needs_model else None
     total = plan.empty()
     for part in mapper(partial(tally_piece, plan, model), pieces):
         total.merge(part)
-    found = report_of(plan, total)
-    return found if model is None else msgspec.structs.replace(found, reward_model=model.summary)
+
+    report = report_of(plan, total)
+    return report if model is None else msgspec.structs.replace(report, reward_model=model.summary)
 
 
 def fit_reward_model(
     question: OpeQuestion, pieces: Sequence[Piece], mapper: Mapper[Any] = map
 ) -> FittedRewardModel:
-    """Of DM and DR: cross-fitted on all pieces.
+    """Fit the reward model of DM and DR on all pieces.
 
     It depends on the log alone, not on the policies.
+
+    Args:
+        question: which says what model it is to be.
+        pieces: the log.
+        mapper: where its pieces are read.
     """
     sample = question.reward_model()
     for part in mapper(partial(fit_piece, question), pieces):
@@ -262,26 +289,32 @@ def fit_reward_model(
 def make_plan(question: OpeQuestion, pieces: Sequence[Piece]) -> OpePlan:
     """Look at the first row, and find out what the log allows.
 
-    Raises: ReplayError: there are no rows, an estimator was asked for by name that cannot be had,
-        or a policy has learned
-            of a column what it is not here.
+    Args:
+        question: what is asked.
+        pieces: the log.
+
+    Raises:
+        ReplayError: there are no rows, an estimator was asked for by name that cannot be had, or a
+            policy has learned of a column what it is not here.
     """
     batch = next((batch for piece in pieces for batch in piece.batches() if len(batch)), None)
     if batch is None:
         check_scored(pieces)
         raise no_rows_error(pieces)
     check_columns(question.targets, pieces)
+
+    # A policy that has no PMF for the first row has none for any.
     modelled = set()
     for target in question.targets:
         try:
             target.pmf(demand_rows(batch, target.name)[0])
         except ReplayError:
-            if WITH_MODEL.intersection(question.estimators) and not isinstance(
-                target, LoggingTarget
-            ):
+            asked = WITH_MODEL.intersection(question.estimators)
+            if asked and not isinstance(target, LoggingTarget):
                 raise
         else:
             modelled.add(target.name)
+
     counted = WEIGHT in batch.columns
     return OpePlan(
         question, frozenset(modelled), counted, caution_of(pieces), column_notes_of(pieces)
@@ -289,7 +322,12 @@ def make_plan(question: OpeQuestion, pieces: Sequence[Piece]) -> OpePlan:
 
 
 def fit_piece(question: OpeQuestion, piece: Piece) -> RewardModel:
-    """What the rows of a piece add to a reward model."""
+    """Return what the rows of a piece add to a reward model.
+
+    Args:
+        question: which says what model it is to be.
+        piece: of the log.
+    """
     out = question.reward_model()
     for batch in piece.batches():
         wanted = np.flatnonzero(out.wanted(batch.keys)).tolist()
@@ -299,128 +337,81 @@ def fit_piece(question: OpeQuestion, piece: Piece) -> RewardModel:
 
 
 def tally_piece(plan: OpePlan, model: FittedRewardModel | None, piece: Piece) -> OpeTally:
-    """What the rows of a piece say."""
-    out = plan.empty()
+    """Return what the rows of a piece say.
+
+    Args:
+        plan: what is asked, and what the log allows.
+        model: of DM and DR.
+        piece: of the log.
+    """
+    out, targets = plan.empty(), plan.question.targets
     for batch in piece.batches():
         out.count(batch)
-        predictions = None if model is None else _predictions(model, batch)
+        count_seen(out.overlap, targets, piece, batch)
+
+        predictions = None if model is None else predict_actions(model, batch)
         seen = {
-            target.name: _seen(plan, target, batch, predictions) for target in plan.question.targets
+            target.name: target_batch(
+                target,
+                batch,
+                predictions,
+                has_pmfs=target.name in plan.modelled,
+                counted=plan.counted,
+            )
+            for target in targets
         }
-        out.overview.update(batch, seen)
-        count_seen(out.seen, plan.question.targets, piece, batch)
+        out.chart_sums.update(batch, seen)
+
+        # All sums of all estimators are one matrix product.
         blocks = [
             block
-            for (policy, _), each in out.estimates.items()
-            for block in each.gather(seen[policy])
+            for (policy, _), estimator in out.estimates.items()
+            for block in estimator.gather(seen[policy])
         ]
         for (left, right, _), difference in out.differences.items():
             blocks += difference.gather(seen[left], seen[right])
         add_rows(blocks, batch.keys)
+
+    # What a piece leaves out is known once it has been read.
     out.left_out, out.waiting = left_out_of([piece]), waiting_of([piece])
     return out
 
 
 def report_of(plan: OpePlan, total: OpeTally) -> EvaluationReport:
-    """The answer."""
-    bounds = plan.question.bounds()
-    doubts = doubts_of(plan.question.targets, total.seen, total.rows)
-    results = [
-        PolicyResult(
-            target.name,
-            "ope",
-            {
-                name: with_doubts(
-                    with_caution(total.estimates[target.name, name].estimate(bounds), plan.caution),
-                    doubts.get(target.name),
-                )
-                for name in plan.estimators(target)
-            },
-            notes=list(target.notes),
-        )
-        for target in plan.question.targets
-    ]
-    compared = compare_all(
-        {"\0".join(at): each for at, each in total.differences.items()}, bounds, plan.question.alpha
+    """Return the answer.
+
+    Args:
+        plan: what was asked.
+        total: what all rows say.
+    """
+    question, bounds = plan.question, plan.question.bounds()
+    doubts = doubts_of(question.targets, total.overlap, total.rows)
+
+    results = []
+    for target in question.targets:
+        estimates = {}
+        for name in plan.estimators(target):
+            estimate = total.estimates[target.name, name].estimate(bounds)
+            cautioned = with_caution(estimate, plan.caution)
+            estimates[name] = with_doubts(cautioned, doubts.get(target.name))
+        results.append(PolicyResult(target.name, "ope", estimates, notes=list(target.notes)))
+
+    compared = compare_policies(
+        total.differences, bounds, question.alpha, caution=plan.caution, doubts=doubts
     )
-    named = [
-        PolicyComparison(
-            *at,
-            result=with_doubts(
-                with_caution(compared["\0".join(at)], plan.caution), *map(doubts.get, at[:2])
-            ),
-        )
-        for at in total.differences
-    ]
     summary = LogSummary(
-        total.rows,
-        total.left_out.skipped,
-        total.first_ms,
-        total.last_ms,
-        total.total_reward / max(total.decisions, 1.0),
-        total.min_propensity,
-        total.decisions,
-        total.waiting.decisions,
-        total.waiting.last_ms,
-        dict(plan.columns),
-        dict(total.left_out.counts),
-        total.left_out.first_bad,
+        rows=total.rows,
+        skipped=total.left_out.skipped,
+        first_ms=total.first_ms,
+        last_ms=total.last_ms,
+        mean_reward=total.total_reward / max(total.decisions, 1.0),
+        min_propensity=total.min_propensity,
+        decisions=total.decisions,
+        waiting=total.waiting.decisions,
+        waiting_until_ms=total.waiting.last_ms,
+        columns=dict(plan.columns),
+        left_out=dict(total.left_out.counts),
+        first_bad=total.left_out.first_bad,
     )
-    return EvaluationReport(
-        summary, results, named, winner_of(results, named, doubts), total.overview.charts()
-    )
-
-
-def _chosen(batch: LogBatch) -> np.ndarray[Any, np.dtype[np.intp]]:
-    return np.fromiter((row.chosen for row in batch.decisions), np.intp, len(batch.decisions))
-
-
-def _predictions(model: FittedRewardModel, batch: LogBatch) -> Float64:
-    """Of every action of every row: float64[n, K]."""
-    out = np.zeros((len(batch), max(len(row.action_ids) for row in batch.decisions)))
-    for part, features in hash_in_parts(batch.decisions):
-        out[part, : features.ids.shape[1]] = model.predict(features, batch.keys[part])
-    return out
-
-
-def _seen(plan: OpePlan, target: Target, batch: LogBatch, predictions: Float64 | None) -> OpeBatch:
-    seen = _seen_of(plan, target, batch, predictions)
-    return replace(seen, counts=counts_of(batch)) if plan.counted else seen
-
-
-def _seen_of(
-    plan: OpePlan, target: Target, batch: LogBatch, predictions: Float64 | None
-) -> OpeBatch:
-    if target.name not in plan.modelled:
-        return OpeBatch(batch.keys, batch.reward, batch.propensity, target.propensities(batch))
-    rows = batch.decisions
-    width = max(len(row.action_ids) for row in rows)
-    pmfs, logging = np.zeros((len(rows), width)), np.zeros((len(rows), width))
-    known, logs = True, isinstance(target, LoggingTarget)
-    for number, row in enumerate(rows):
-        if row.pmf is None:
-            known = False
-        # what was chosen is a draw from the PMF that is lacking, so it stands for it
-        if row.pmf is None and logs:
-            pmfs[number, row.chosen] = 1.0
-            continue
-        pmfs[number, : len(row.action_ids)] = target.pmf(row)
-        if row.pmf is not None and known:
-            logging[number, : len(row.action_ids)] = row.pmf
-    chosen = _chosen(batch)
-    outside = np.maximum(0.0, 1.0 - pmfs.sum(axis=1))  # on actions that the row does not have
-    outside[outside < 1e-9] = 0.0
-    if known:
-        seen = ope_batch_from_pmfs(batch.keys, batch.reward, chosen, logging, pmfs, predictions)
-        assert seen.unsupported is not None  # noqa: S101 - made from PMFs
-        return replace(seen, unsupported=seen.unsupported + outside)
-    at = np.arange(len(rows))
-    return OpeBatch(
-        keys=batch.keys,
-        reward=batch.reward,
-        propensity=batch.propensity,
-        target=batch.propensity if logs else pmfs[at, chosen],
-        predicted=None if predictions is None else predictions[at, chosen],
-        expected=None if predictions is None else np.einsum("nk,nk->n", predictions, pmfs),
-        unsupported=outside,
-    )
+    winner = winner_of(results, compared, doubts)
+    return EvaluationReport(summary, results, compared, winner, total.chart_sums.charts())

@@ -1,29 +1,40 @@
 """What an evaluation found: estimates, differences, and how far each can be relied on."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
 
+from bandits.statistics.intervals import Interval
 from simulator.learners.curve import CurvePoint
 from simulator.logs.rows import Piece, Waiting, column_notes_of, describe_waiting, waiting_of
 from simulator.ope.charts import Charts
-from simulator.ope.comparisons import VERDICTS, Comparison
+from simulator.ope.comparisons import VERDICTS, Comparison, Difference, compare_all
 from simulator.ope.estimators import Estimate
 from simulator.ope.reward_model import ModelSummary
 from simulator.replay.leakage import Doubt
 
+NO_LOWER_END = -1e300
+"""The lower end of what cannot be relied on."""
+
 
 class LogSummary(msgspec.Struct, frozen=True):
-    """What was read. ``skipped``: bad rows left out.
+    """What was read.
 
-    ``first_ms``, ``last_ms``: 0 in a log without times.
-
-    ``decisions``: those of the service that the rows stand for; more than the rows where some were
-    left out (pdrop). ``waiting``: decisions that are no rows yet, as their windows are open, the
-    last one ``waiting_until_ms``. ``columns``: of a table, how each column of the context was read.
-    ``left_out``: how many records of the log are no rows, by why. ``first_bad``: what is wrong with
-    the first bad one.
+    Attributes:
+        rows: decisions of the log, a slot each.
+        skipped: bad rows that were left out.
+        first_ms: the time of the first row; 0 in a log without times.
+        last_ms: that of the last row.
+        mean_reward: of the decisions.
+        min_propensity: the least of the chosen actions.
+        decisions: those of the service that the rows stand for; more than the rows where some were
+            left out (pdrop).
+        waiting: decisions that are no rows yet, as their windows are open.
+        waiting_until_ms: when the last of these windows closes.
+        columns: of a table, how each column of the context was read.
+        left_out: how many records of the log are no rows, by why.
+        first_bad: what is wrong with the first bad row.
     """
 
     rows: int
@@ -40,7 +51,7 @@ class LogSummary(msgspec.Struct, frozen=True):
     first_bad: str = ""
 
     def of(self, pieces: Iterable[Piece]) -> "LogSummary":
-        """The same, with what is to be said of pieces that were read here."""
+        """Return the same, with what is to be said of pieces that were read here."""
         waiting = waiting_of(pieces)
         return msgspec.structs.replace(
             self,
@@ -51,29 +62,28 @@ class LogSummary(msgspec.Struct, frozen=True):
 
 
 def log_remarks(log: LogSummary) -> list[tuple[str, str]]:
-    """What a reader of the report should know of the log beside its size: what it is about, and what is said of it."""
-    said = [(f"column {name}", kind) for name, kind in log.columns.items()]
-    said += [("left out", f"{why}: {count:,}") for why, count in log.left_out.items()]
+    """Return what a reader should know of the log beside its size: the subject and the remark."""
+    remarks = [(f"column {name}", kind) for name, kind in log.columns.items()]
+    remarks += [("left out", f"{why}: {count:,}") for why, count in log.left_out.items()]
     if log.first_bad:
-        said.append(("the first bad row", log.first_bad))
+        remarks.append(("the first bad row", log.first_bad))
     if log.waiting:
-        said.append(
-            (
-                "left out",
-                describe_waiting(Waiting(log.waiting, log.waiting_until_ms, log.waiting_until_ms)),
-            )
-        )
-    return said
+        waiting = Waiting(log.waiting, log.waiting_until_ms, log.waiting_until_ms)
+        remarks.append(("left out", describe_waiting(waiting)))
+    return remarks
 
 
 class PolicyResult(msgspec.Struct, frozen=True, omit_defaults=True):
     """What was found of one policy.
 
-    ``method``: ope, progressive or rejection; their numbers are not comparable.
-
-    ``estimates``: of ope, by the estimator's name. Of a policy that learned on the way: ``curve``,
-    ``average_loss`` (of progressive; minus the IPS value, as VW has it) and ``learned``, its
-    numbers by name.
+    Attributes:
+        policy: its name.
+        method: ope, sessions, progressive or rejection; their numbers are not comparable.
+        estimates: by the estimator's name, where the policy did not learn on the way.
+        average_loss: of progressive: minus the IPS value, as VW has it.
+        curve: how a policy did while it learned on the way.
+        learned: numbers about a policy that learned on the way, by name.
+        notes: what a reader should know of it.
     """
 
     policy: str
@@ -86,7 +96,7 @@ class PolicyResult(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class PolicyComparison(msgspec.Struct, frozen=True):
-    """``left`` less ``right``, by one estimator."""
+    """The value of ``left`` less that of ``right``, by one estimator."""
 
     left: str
     right: str
@@ -94,15 +104,11 @@ class PolicyComparison(msgspec.Struct, frozen=True):
     result: Comparison
 
 
-NO_LOWER_END = -1e300
-"""The lower end of what cannot be relied on."""
-
-
 class Trial(msgspec.Struct, frozen=True):
-    """What a spec scored in a rung, having learned from ``rows``.
+    """What a spec scored in a rung of a search, having learned from ``rows``.
 
-    ``lower``: the lower end of DR's 95% interval on the selecting rows, by which it was ranked; a
-    value that cannot be relied on ranks last.
+    ``lower`` is the lower end of DR's 95% interval on the selecting rows, by which the spec was
+    ranked; a value that cannot be relied on ranks last.
     """
 
     spec: str
@@ -115,9 +121,10 @@ class Trial(msgspec.Struct, frozen=True):
 
 
 class SearchSummary(msgspec.Struct, frozen=True):
-    """``best``: the spec found, as its YAML would hold it.
+    """What a search for a policy tried.
 
-    ``trials``: rung by rung, the best first.
+    ``best`` is the spec found, as its YAML would hold it. ``trials`` go rung by rung, the best
+    first.
     """
 
     best: dict[str, Any]
@@ -127,9 +134,15 @@ class SearchSummary(msgspec.Struct, frozen=True):
 class EvaluationReport(msgspec.Struct, frozen=True):
     """What an evaluation found.
 
-    ``winner``: the policy whose value is significantly above every other's, if there is one and its
-    estimate can be relied on. ``charts``: what there is to draw. ``search``: how the policies were
-    found, if they were searched for. ``reward_model``: of DM and DR, where one was fitted.
+    Attributes:
+        log: what was read.
+        results: one a policy.
+        comparisons: of every two policies.
+        winner: the policy whose value is significantly above every other's, if there is one and its
+            estimate can be relied on.
+        charts: what there is to draw.
+        search: how the policies were found, if they were searched for.
+        reward_model: of DM and DR, where one was fitted.
     """
 
     log: LogSummary
@@ -145,42 +158,87 @@ Judged = TypeVar("Judged", Estimate, Comparison)
 
 
 def with_caution(judged: Judged, caution: str) -> Judged:
-    """What is to be said of every number is said of this one, which is no longer reliable for it."""
+    """Return an estimate or comparison that is no better than weak, for a caution's sake.
+
+    Args:
+        judged: the estimate or comparison.
+        caution: what is to be said of every number; empty if there is nothing.
+    """
     return with_doubts(judged, Doubt("weak", caution)) if caution else judged
 
 
 def with_doubts(judged: Judged, *doubts: Doubt | None) -> Judged:
-    """The same with a verdict that is no better than doubts allow, whose reason begins with the worst of them."""
+    """Return an estimate or comparison whose verdict is no better than doubts allow.
+
+    Args:
+        judged: the estimate or comparison.
+        doubts: None is no doubt.
+
+    Returns:
+        The same, with a reason that begins with the worst of them.
+    """
     for doubt in filter(None, doubts):
         worse = VERDICTS.index(doubt.verdict) > VERDICTS.index(judged.verdict)
-        sound = judged.verdict == "reliable"
-        said = (
-            (doubt.reason,)
-            if sound
-            else (doubt.reason, judged.reason)
-            if worse
-            else (judged.reason, doubt.reason)
-        )
+
+        # The reason of a sound estimate, that nothing speaks against it, no longer holds.
+        if judged.verdict == "reliable":
+            reasons = [doubt.reason]
+        elif worse:
+            reasons = [doubt.reason, judged.reason]
+        else:
+            reasons = [judged.reason, doubt.reason]
         judged = msgspec.structs.replace(
-            judged, verdict=doubt.verdict if worse else judged.verdict, reason="; ".join(said)
+            judged, verdict=doubt.verdict if worse else judged.verdict, reason="; ".join(reasons)
         )
     return judged
 
 
+def compare_policies(
+    differences: Mapping[tuple[str, str, str], Difference],
+    interval: Interval,
+    alpha: float,
+    *,
+    caution: str,
+    doubts: Mapping[str, Doubt],
+) -> list[PolicyComparison]:
+    """Compare policies, all at one significance level.
+
+    Args:
+        differences: by two policies and estimator.
+        interval: the kind of interval.
+        alpha: the significance level of all comparisons together.
+        caution: what is to be said of every number.
+        doubts: by policy, why its estimates cannot be taken as they are.
+    """
+    compared = compare_all({"\0".join(at): one for at, one in differences.items()}, interval, alpha)
+
+    comparisons = []
+    for left, right, estimator in differences:
+        cautioned = with_caution(compared[f"{left}\0{right}\0{estimator}"], caution)
+        result = with_doubts(cautioned, doubts.get(left), doubts.get(right))
+        comparisons.append(PolicyComparison(left, right, estimator, result))
+    return comparisons
+
+
 def winner_of(
-    results: Sequence[PolicyResult], named: Sequence[PolicyComparison], doubts: Collection[str] = ()
+    results: Sequence[PolicyResult],
+    comparisons: Sequence[PolicyComparison],
+    doubts: Collection[str] = (),
 ) -> str | None:
-    """The policy that is significantly better than every other.
+    """Return the policy that is significantly better than every other, if there is one.
 
-    Never one whose estimate cannot be relied on.
+    It is never one whose estimate cannot be relied on.
 
-    ``doubts``: policies that may have learned from these rows.
+    Args:
+        results: of all policies.
+        comparisons: of every two of them.
+        doubts: policies that may have learned from these rows.
     """
     for policy in (result.policy for result in results if result.policy not in doubts):
-        mine = [each for each in named if policy in {each.left, each.right}]
+        mine = [one for one in comparisons if policy in {one.left, one.right}]
         if mine and all(
-            each.result.shown and (each.result.difference > 0.0) == (each.left == policy)
-            for each in mine
+            one.result.shown and (one.result.difference > 0.0) == (one.left == policy)
+            for one in mine
         ):
             return policy
     return None
