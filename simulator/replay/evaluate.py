@@ -53,7 +53,7 @@ BITS_RANGE = (4, 11)
 WITH_MODEL = frozenset(name for name, kind in FORMULAS.items() if kind.modelled)
 """The estimators that need a reward model."""
 Result = TypeVar("Result")
-Mapper = Callable[[Callable[[Piece], Result], Sequence[Piece]], Iterable[Result]]
+Mapper = Callable[[Callable[[Any], Result], Sequence[Any]], Iterable[Result]]
 """Applies a function to every piece, here or elsewhere, and yields results in the pieces' order."""
 
 

@@ -1,9 +1,10 @@
-"""Policies that learn from the log on the way: methods progressive and rejection, as results of a report."""
+"""Evaluation of policies that learn from the log on the way: methods progressive and rejection."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bandits.errors import ReplayError
+from bandits.vw.log_reader import LogFormat
 from policies.spec import PolicySpec
 from simulator.learners.online import PUBLISH_EVERY
 from simulator.learners.progressive import UNLABELLED, progressive, vw_progressive
@@ -34,15 +35,26 @@ def evaluate_learning(
     publish_every: int = PUBLISH_EVERY,
     progress: Callable[[int], None] = lambda _: None,
 ) -> tuple[PolicyResult, LeftOut]:
-    """One policy's replay, and what of the log was no row to it. ``log``: as ``open_log`` takes it.
+    """Evaluate one policy that learns from the log on the way.
 
-    ``bound``: of rejection, on importance weights; without it the log has to be uniform.
-    ``publish_every``: rows after which a policy of this project acts by what it has learned.
-    ``progress`` is told how many rows were read.
+    Args:
+        asked: the policy.
+        method: one of METHODS.
+        pieces: the log.
+        log: the same, as ``open_log`` takes it; VW reads its logs itself.
+        log_format: of the log.
+        seed: of what the policy draws.
+        bound: of rejection, on importance weights; without it the log has to be uniform.
+        skip_bad: count malformed rows and leave them out.
+        publish_every: rows after which a policy of this project acts by what it has learned.
+        progress: told how many rows were read.
 
-    Raises: ReplayError: VW's own arguments need VW's own log and method progressive; the log has no
-        rows; or what the
-            method says.
+    Returns:
+        What was found of the policy, and what of the log was no row to it.
+
+    Raises:
+        ReplayError: VW's own arguments need VW's own log and method progressive; the log has no
+            rows; or what the method says.
     """
     if isinstance(asked, VwPolicy):
         if log_format not in FORMATS:
@@ -51,38 +63,13 @@ def evaluate_learning(
                 " {kind: vw}",
                 "policy",
             )
-        model = None if asked.model is None else Path(asked.model)
         form = FORMATS[log_format]
         if method == "rejection":
-            spans = [piece.span for piece in pieces if isinstance(piece, RecordPiece)]
-            thinned = vw_rejection(
-                asked, spans, form, bound=bound, seed=seed, skip_bad=skip_bad, progress=progress
+            return _vw_rejection(
+                asked, pieces, form, bound=bound, seed=seed, skip_bad=skip_bad, progress=progress
             )
-            if not thinned.rows:
-                raise ReplayError(
-                    f"the log has no rows to evaluate: {thinned.left_out or EMPTY_LOG_ADVICE}",
-                    "log",
-                )
-            return _thinned(asked.called, thinned, thinned.notes)
-        vw = vw_progressive(
-            files_of(log), asked.args, form, model=model, skip_bad=skip_bad, progress=progress
-        )
-        if vw.examples > vw.labelled:
-            vw.left_out.counts[UNLABELLED] += vw.examples - vw.labelled
-        if not vw.labelled:
-            raise ReplayError(
-                f"the log has no rows to evaluate: {vw.left_out or EMPTY_LOG_ADVICE}", "log"
-            )
-        numbers = {"rows": vw.labelled, "examples": vw.examples, "skipped": vw.skipped}
-        result = PolicyResult(
-            asked.called,
-            method,
-            average_loss=vw.average_loss,
-            curve=list(vw.curve),
-            learned={name: float(value) for name, value in numbers.items()},
-            notes=list(vw.notes),
-        )
-        return _said(result, vw.left_out)
+        return _vw_progressive(asked, log, form, skip_bad=skip_bad, progress=progress)
+
     pieces = in_time_order(pieces)
     every = "every row" if publish_every == 1 else f"every {publish_every:,} rows"
     notes = [f"acts by what it has learned after {every}", *filter(None, [caution_of(pieces)])]
@@ -90,26 +77,95 @@ def evaluate_learning(
         done = progressive(asked, pieces, publish_every=publish_every, seed=seed, progress=progress)
         if not done.rows:
             raise no_rows_error(pieces)
-        learned = {
-            "rows": float(done.rows),
-            "skipped": float(done.skipped),
-            "ips": done.ips,
-            "snips": done.snips,
-        }
-        curve = list(done.ips_curve)
         result = PolicyResult(
-            asked.name, method, average_loss=-done.ips, curve=curve, learned=learned, notes=notes
+            asked.name,
+            method,
+            average_loss=-done.ips,
+            curve=list(done.ips_curve),
+            learned={
+                "rows": float(done.rows),
+                "skipped": float(done.skipped),
+                "ips": done.ips,
+                "snips": done.snips,
+            },
+            notes=notes,
         )
-        return _said(result, done.left_out)
-    thinned = rejection(
+        return _with_left_out(result, done.left_out)
+
+    accepted = rejection(
         asked, pieces, bound=bound, publish_every=publish_every, seed=seed, progress=progress
     )
-    if not thinned.rows:
+    if not accepted.rows:
         raise no_rows_error(pieces)
-    return _thinned(asked.name, thinned, notes)
+    return _rejection_result(asked.name, accepted, notes)
 
 
-def _thinned(name: str, done: Rejection, notes: Sequence[str]) -> tuple[PolicyResult, LeftOut]:
+def _vw_progressive(
+    asked: VwPolicy,
+    log: str,
+    form: LogFormat,
+    *,
+    skip_bad: bool,
+    progress: Callable[[int], None],
+) -> tuple[PolicyResult, LeftOut]:
+    """Let VW's own driver learn from its own log."""
+    model = None if asked.model is None else Path(asked.model)
+    done = vw_progressive(
+        files_of(log), asked.args, form, model=model, skip_bad=skip_bad, progress=progress
+    )
+
+    # VW counts an example without a label; to an evaluation it is no row.
+    if done.examples > done.labelled:
+        done.left_out.counts[UNLABELLED] += done.examples - done.labelled
+    if not done.labelled:
+        raise _nothing_to_evaluate(done.left_out)
+
+    result = PolicyResult(
+        asked.called,
+        "progressive",
+        average_loss=done.average_loss,
+        curve=list(done.curve),
+        learned={
+            "rows": float(done.labelled),
+            "examples": float(done.examples),
+            "skipped": float(done.skipped),
+        },
+        notes=list(done.notes),
+    )
+    return _with_left_out(result, done.left_out)
+
+
+def _vw_rejection(
+    asked: VwPolicy,
+    pieces: Sequence[Piece],
+    form: LogFormat,
+    *,
+    bound: float | None,
+    seed: int,
+    skip_bad: bool,
+    progress: Callable[[int], None],
+) -> tuple[PolicyResult, LeftOut]:
+    """Let VW learn from the rows that rejection accepts."""
+    spans = [piece.span for piece in pieces if isinstance(piece, RecordPiece)]
+    accepted = vw_rejection(
+        asked, spans, form, bound=bound, seed=seed, skip_bad=skip_bad, progress=progress
+    )
+    if not accepted.rows:
+        raise _nothing_to_evaluate(accepted.left_out)
+    return _rejection_result(asked.called, accepted, accepted.notes)
+
+
+def _nothing_to_evaluate(left_out: LeftOut) -> ReplayError:
+    return ReplayError(
+        f"the log has no rows to evaluate: {left_out or EMPTY_LOG_ADVICE}",
+        "log",
+    )
+
+
+def _rejection_result(
+    name: str, done: Rejection, notes: Sequence[str]
+) -> tuple[PolicyResult, LeftOut]:
+    """Return what rejection found of a policy."""
     learned = {
         "rows": float(done.rows),
         "skipped": float(done.skipped),
@@ -117,18 +173,18 @@ def _thinned(name: str, done: Rejection, notes: Sequence[str]) -> tuple[PolicyRe
         "clipped": float(done.clipped),
         "mean_accepted_reward": done.mean_accepted_reward,
     }
-    exact = (
-        []
-        if done.exact
-        else ["the log is not uniformly random: exact only while no weight exceeds the bound"]
-    )
-    result = PolicyResult(
-        name, "rejection", curve=list(done.curve), learned=learned, notes=[*notes, *exact]
-    )
-    return _said(result, done.left_out)
+    notes = list(notes)
+    if not done.exact:
+        notes.append(
+            "the log is not uniformly random: exact only while no weight exceeds the bound"
+        )
+
+    result = PolicyResult(name, "rejection", curve=list(done.curve), learned=learned, notes=notes)
+    return _with_left_out(result, done.left_out)
 
 
-def _said(result: PolicyResult, left_out: LeftOut) -> tuple[PolicyResult, LeftOut]:
+def _with_left_out(result: PolicyResult, left_out: LeftOut) -> tuple[PolicyResult, LeftOut]:
+    """Note what of the log was no row."""
     if left_out:
         result.notes.append(f"no rows: {left_out}")
     return result, left_out

@@ -1,10 +1,10 @@
-"""What whole sessions would have earned under another policy: off-policy evaluation several decisions ahead.
+"""What whole sessions would have earned under another policy: evaluation several decisions ahead.
 
 A session is a user's decisions with no pause above ``pause_s``, in the log's order. All of a log's
 sessions are held in memory; chunks of them are tallied wherever there is room, and tallies merge.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -14,45 +14,52 @@ import numpy as np
 
 from bandits.errors import ReplayError
 from bandits.statistics.intervals import INTERVALS, REPLICATES, Interval
-from bandits.types import Float64
 from policies.artifacts.trained_on import RowOverlap
 from simulator.logs.left_out import BAD, LeftOut, left_out_of
-from simulator.logs.rows import LoggedDecision, Piece, caution_of, key_of, no_rows_error
-from simulator.ope.charts import Charts
-from simulator.ope.comparisons import Difference, compare_all
+from simulator.logs.rows import LoggedDecision, Piece, caution_of, no_rows_error
+from simulator.ope.comparisons import Difference
 from simulator.ope.hashed_features import FeatureScales, hash_decisions
-from simulator.ope.sessions.batch import SessionBatch, session_batch
+from simulator.ope.sessions.cutting import Rows, cut_sessions, owner_of
 from simulator.ope.sessions.estimators import Reach, SessionEstimator
 from simulator.ope.sessions.formulas import SESSION_FORMULAS, SESSION_MODEL
-from simulator.ope.sessions.model import FittedSessionModel, SessionModel, mean_features
+from simulator.ope.sessions.model import FittedSessionModel, SessionModel
+from simulator.ope.sessions.target_batch import fit_target_sessions, target_session_batch
 from simulator.ope.targets import ColumnTarget, LoggingTarget, Target, check_columns, demand_rows
+from simulator.replay.evaluate import Mapper
 from simulator.replay.leakage import Doubt, count_seen, doubts_of
 from simulator.replay.report import (
     EvaluationReport,
     LogSummary,
-    PolicyComparison,
     PolicyResult,
+    compare_policies,
     winner_of,
     with_caution,
     with_doubts,
 )
 
-Rows = Sequence[LoggedDecision]
-Mapper = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]
 CHUNK = 500
-"""Sessions that are tallied together."""
+"""Sessions that are tallied at a time."""
 ALLOWED = ("normal", "bootstrap")
+"""Kinds of intervals: the range of a product of weights says nothing, which the others need."""
 
 
 @dataclass(frozen=True, slots=True)
 class SessionQuestion:
-    """What is asked.
+    """What is asked of a log's sessions.
 
-    ``horizon``: decisions of a session that count; ``gamma``: what a reward counts one later.
-
-    ``session``: the context feature that names the session; None: a user's decisions with no pause
-    above ``pause_s``. ``skip_bad``: decisions that do not say whose session they are of are counted
-    and left out.
+    Attributes:
+        targets: the policies to evaluate.
+        estimators: names; with none, all.
+        horizon: decisions of a session that count.
+        gamma: what a reward counts one decision later.
+        interval: normal or bootstrap.
+        alpha: intervals cover with probability 1 - alpha.
+        session: the context feature that names the session; None: a user's decisions with no pause
+            above ``pause_s``.
+        pause_s: seconds.
+        bits: of the model, which has 2^bits coefficients.
+        folds: of its cross-fitting.
+        skip_bad: count decisions that do not say whose session they are of, and leave them out.
     """
 
     targets: Sequence[Target]
@@ -76,8 +83,11 @@ class SessionQuestion:
             raise ReplayError(
                 "a column holds one probability per row; sessions need policies with PMFs", "policy"
             )
+
+        # Making them refuses names, horizons and discounts that there are not.
         for name in self.names:
             SessionEstimator(name, horizon=self.horizon, gamma=self.gamma)
+
         if self.interval not in ALLOWED:
             raise ReplayError(
                 f"sessions have intervals {', '.join(ALLOWED)}, not {self.interval!r}", "interval"
@@ -87,71 +97,25 @@ class SessionQuestion:
 
     @property
     def names(self) -> Sequence[str]:
-        """Of the estimators."""
+        """Return the names of the estimators."""
         return tuple(self.estimators) or tuple(SESSION_FORMULAS)
 
     @property
     def replicates(self) -> int:
-        """Of the bootstrap, if there is to be one."""
+        """Return how many replicates a bootstrap has, if there is to be one."""
         return REPLICATES if self.interval == "bootstrap" else 0
 
     def bounds(self) -> Interval:
-        """The kind of interval."""
+        """Return the kind of interval."""
         return INTERVALS[self.interval](alpha=self.alpha)
-
-
-def sessions_of(rows: Iterable[LoggedDecision], question: SessionQuestion) -> list[Rows]:
-    """The log's sessions, in the order they begin.
-
-    Raises:
-        ReplayError: a row does not say whose session it is of, or is of a slate.
-    """
-    found: list[list[LoggedDecision]] = []
-    open_: dict[str, list[LoggedDecision]] = {}
-    for row in rows:
-        if row.slot:
-            raise ReplayError(
-                "a slate is several choices of one decision: sessions are of one slot each", "slot"
-            )
-        user = _owner(row, question.session)
-        mine = open_.get(user)
-        if mine is None or (
-            question.session is None and row.time_ms - mine[-1].time_ms > 1000.0 * question.pause_s
-        ):
-            mine = open_[user] = []
-            found.append(mine)
-        mine.append(row)
-    return list(found)
-
-
-def _owner(row: LoggedDecision, session: str | None) -> str:
-    if session is not None:
-        value = row.context.get(session)
-        if value is None or value in ("", []):
-            raise ReplayError(
-                f"decision {row.event_id} is of no session: it has no context feature"
-                f" {session!r}, or an empty one"
-                " (--skip-bad counts such decisions and leaves them out)",
-                "session",
-            )
-        return f"{type(value).__name__} {value}"
-    if row.record is None or not row.record.user:
-        raise ReplayError(
-            f"decision {row.event_id} has no user: name the context feature that tells sessions"
-            " apart (--session)",
-            "session",
-        )
-    return row.record.user
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SessionPlan:
     """A question, made definite by a look at the log.
 
-    ``models``: of the targets that dr can be had for.
-
-    ``scales``: the units of features in those models. A log without PMFs does not say what its own
-    policy would have done.
+    ``models`` are of the targets that dr can be had for: a log without PMFs does not say what its
+    own policy would have done. ``scales`` are the units of features in those models.
     """
 
     question: SessionQuestion
@@ -159,7 +123,7 @@ class SessionPlan:
     scales: FeatureScales | None = None
 
     def estimators(self, target: Target) -> list[str]:
-        """The names of a target's estimators."""
+        """Return the names of a target's estimators."""
         return [
             name
             for name in self.question.names
@@ -167,14 +131,18 @@ class SessionPlan:
         ]
 
     def compared(self, left: Target, right: Target) -> str:
-        """The estimator that a difference is told by."""
+        """Return the estimator that compares two policies."""
         shared = [name for name in self.estimators(left) if name in self.estimators(right)]
         return "wdr" if "wdr" in shared else "pdwis"
 
 
 @dataclass(slots=True, eq=False)
 class SessionTally:
-    """What some sessions say. ``estimates``: by policy and estimator; ``reaches``: by policy."""
+    """What some sessions say: a monoid.
+
+    ``estimates`` are by policy and estimator, ``reaches`` by policy, ``differences`` by two
+    policies and estimator.
+    """
 
     plan: SessionPlan
     estimates: dict[tuple[str, str], SessionEstimator] = field(default_factory=dict)
@@ -182,7 +150,7 @@ class SessionTally:
     differences: dict[tuple[str, str, str], Difference] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Of no sessions."""
+        """Make what tallies, of no sessions."""
         asked = self.plan.question
         for number, target in enumerate(asked.targets):
             self.reaches[target.name] = Reach(asked.horizon)
@@ -190,6 +158,8 @@ class SessionTally:
                 self.estimates[target.name, name] = SessionEstimator(
                     name, horizon=asked.horizon, gamma=asked.gamma, replicates=asked.replicates
                 )
+
+            # Every pair of policies is compared once.
             for other in asked.targets[number + 1 :]:
                 name = self.plan.compared(target, other)
                 formula = SESSION_FORMULAS[name](asked.horizon, asked.gamma)
@@ -207,8 +177,51 @@ class SessionTally:
             difference.merge(other.differences[pair])
 
 
-def _of_a_session(rows: Rows, question: SessionQuestion, left_out: LeftOut) -> Rows:
-    """The rows that say whose session they are of.
+def evaluate_sessions(
+    question: SessionQuestion, pieces: Sequence[Piece], mapper: Mapper[Any] = map
+) -> EvaluationReport:
+    """Read the log and say what each policy's sessions would have earned, up to the horizon.
+
+    Args:
+        question: what is asked.
+        pieces: the log.
+        mapper: where its sessions are tallied.
+
+    Raises:
+        ReplayError: the log is empty, or does not say whose decisions they are.
+        BadRowError: a row is malformed.
+    """
+    overlap = {target.name: RowOverlap() for target in question.targets}
+    read: list[LoggedDecision] = []
+    for piece in pieces:
+        for batch in piece.batches():
+            read += demand_rows(batch, "sessions")
+            count_seen(overlap, question.targets, piece, batch)
+    if not read:
+        raise no_rows_error(pieces, "sessions to evaluate")
+    check_columns(question.targets, pieces)
+
+    left_out = left_out_of(pieces)
+    rows = _rows_of_sessions(read, question, left_out)
+    if not rows:
+        raise ReplayError(
+            f"no decision of the log says whose session it is of: {left_out.first_bad}", "session"
+        )
+    sessions = cut_sessions(rows, session=question.session, pause_s=question.pause_s)
+    chunks = [sessions[start : start + CHUNK] for start in range(0, len(sessions), CHUNK)]
+
+    plan = _make_plan(question, rows, chunks, mapper)
+    total = SessionTally(plan)
+    for part in mapper(partial(tally_sessions, plan), chunks):
+        total.merge(part)
+
+    doubts = doubts_of(question.targets, overlap, len(read))
+    report = _report_of(plan, total, rows, left_out, caution_of(pieces), doubts)
+    return msgspec.structs.replace(report, log=report.log.of(pieces))
+
+
+def _rows_of_sessions(rows: Rows, question: SessionQuestion, left_out: LeftOut) -> Rows:
+    """Return the rows that say whose session they are of.
 
     The others are counted, if bad rows may be left out.
     """
@@ -217,7 +230,7 @@ def _of_a_session(rows: Rows, question: SessionQuestion, left_out: LeftOut) -> R
     kept = []
     for row in rows:
         try:
-            _owner(row, question.session)
+            owner_of(row, question.session)
         except ReplayError as error:
             left_out.add(BAD, error.message)
         else:
@@ -225,141 +238,75 @@ def _of_a_session(rows: Rows, question: SessionQuestion, left_out: LeftOut) -> R
     return kept
 
 
-def evaluate_sessions(
-    question: SessionQuestion, pieces: Sequence[Piece], mapper: Mapper = map
-) -> EvaluationReport:
-    """Read the log and say what each policy's sessions would have earned, up to the horizon.
+def _make_plan(
+    question: SessionQuestion, rows: Rows, chunks: Sequence[Sequence[Rows]], mapper: Mapper[Any]
+) -> SessionPlan:
+    """Fit the models that the question needs and the log allows."""
+    if not SESSION_MODEL.intersection(question.names):
+        return SessionPlan(question, {})
 
-    Raises:
-        ReplayError: the log is empty, or does not say whose decisions they are.
-        BadRowError: a row is malformed.
-    """
-    seen = {target.name: RowOverlap() for target in question.targets}
-    read: list[LoggedDecision] = []
-    for piece in pieces:
-        for batch in piece.batches():
-            read += demand_rows(batch, "sessions")
-            count_seen(seen, question.targets, piece, batch)
-    if not read:
-        raise no_rows_error(pieces, "sessions to evaluate")
-    check_columns(question.targets, pieces)
-    left_out = left_out_of(pieces)
-    rows = _of_a_session(read, question, left_out)
-    if not rows:
-        raise ReplayError(
-            f"no decision of the log says whose session it is of: {left_out.first_bad}", "session"
-        )
-    sessions = sessions_of(rows, question)
-    chunks = [sessions[start : start + CHUNK] for start in range(0, len(sessions), CHUNK)]
+    scales = FeatureScales.of(hash_decisions(rows, chosen=True))
     complete = all(row.pmf is not None for row in rows)
-    known = [
-        target for target in question.targets if complete or not isinstance(target, LoggingTarget)
-    ]
     models: dict[str, FittedSessionModel] = {}
-    scales = None
-    if SESSION_MODEL.intersection(question.names):
-        scales = FeatureScales.of(hash_decisions(rows, chosen=True))
-    for target in known if scales is not None else ():
-        assert scales is not None  # noqa: S101 - as the line above says
+    for target in question.targets:
+        if isinstance(target, LoggingTarget) and not complete:
+            continue
         sums = SessionModel(bits=question.bits, folds=question.folds)
         for part in mapper(partial(fit_sessions, question, target, scales), chunks):
             sums.merge(part)
         models[target.name] = sums.fit(question.horizon, question.gamma)
-    plan = SessionPlan(question, models, scales)
-    total = SessionTally(plan)
-    for part in mapper(partial(tally_sessions, plan), chunks):
-        total.merge(part)
-    doubts = doubts_of(question.targets, seen, len(read))
-    found = _report(plan, total, rows, left_out, caution_of(pieces), doubts)
-    return msgspec.structs.replace(found, log=found.log.of(pieces))
+    return SessionPlan(question, models, scales)
 
 
 def fit_sessions(
     question: SessionQuestion, target: Target, scales: FeatureScales, sessions: Sequence[Rows]
 ) -> SessionModel:
-    """What some sessions add to a target's model."""
+    """Return what some sessions add to a target's model.
+
+    Args:
+        question: which says what model it is to be.
+        target: the policy.
+        scales: the units of features.
+        sessions: of the log.
+    """
     out = SessionModel(bits=question.bits, folds=question.folds)
-    rows = [row for session in sessions for row in session]
-    chosen = mean_features(rows, [_choice(row) for row in rows], question.bits, scales)
-    expected = mean_features(rows, [target.pmf(row) for row in rows], question.bits, scales)
-    rewards = np.array([row.reward for row in rows])
-    start = 0
-    for session in sessions:
-        mine = slice(start, start + len(session))
-        out.update(chosen[mine], expected[mine], rewards[mine], key_of(session[0].event_id))
-        start += len(session)
+    fit_target_sessions(out, target, scales, sessions)
     return out
 
 
 def tally_sessions(plan: SessionPlan, sessions: Sequence[Rows]) -> SessionTally:
-    """What some sessions say."""
+    """Return what some sessions say.
+
+    Args:
+        plan: what is asked, and what the log allows.
+        sessions: of the log.
+    """
     question, out = plan.question, SessionTally(plan)
-    seen = {target.name: _seen(plan, target, sessions) for target in question.targets}
-    for (policy, _), each in out.estimates.items():
-        each.update(seen[policy])
+    seen = {
+        target.name: target_session_batch(
+            target,
+            sessions,
+            horizon=question.horizon,
+            gamma=question.gamma,
+            bits=question.bits,
+            model=plan.models.get(target.name),
+            scales=plan.scales,
+        )
+        for target in question.targets
+    }
+
+    # Of a session that is longer than the horizon, its reach counts the rest, too.
+    lengths = [len(session) for session in sessions]
+    for (policy, _), estimator in out.estimates.items():
+        estimator.update(seen[policy])
     for policy, reach in out.reaches.items():
-        reach.update(seen[policy], [len(session) for session in sessions])
+        reach.update(seen[policy], lengths)
     for (left, right, _), difference in out.differences.items():
         difference.update(seen[left], seen[right])
     return out
 
 
-def _seen(plan: SessionPlan, target: Target, sessions: Sequence[Rows]) -> SessionBatch:
-    question, model, scales = plan.question, plan.models.get(target.name), plan.scales
-    kept = [session[: question.horizon] for session in sessions]
-    lengths = np.array([len(session) for session in kept])
-    rows = [row for session in kept for row in session]
-    keys = np.array([key_of(session[0].event_id) for session in sessions], np.uint64)
-    there = np.arange(question.horizon) < lengths[:, None]
-
-    def laid_out(values: Iterable[float]) -> Float64:
-        out = np.zeros(there.shape)
-        out[there] = np.fromiter(values, np.float64, len(rows))
-        return out
-
-    actions = values = None
-    known = model is not None or not isinstance(target, LoggingTarget)
-    pmfs = [target.pmf(row) for row in rows] if known else []
-    mass, unsupported = [row.propensity for row in rows], [0.0] * len(rows)
-    if known:
-        mass = [float(pmf[row.chosen]) for pmf, row in zip(pmfs, rows, strict=True)]
-        unsupported = [_unsupported(pmf, row) for pmf, row in zip(pmfs, rows, strict=True)]
-    if model is not None and scales is not None:
-        ahead = question.horizon - np.arange(question.horizon)
-        owner, places = np.repeat(keys, lengths), np.broadcast_to(ahead, there.shape)[there]
-        chosen = mean_features(rows, [_choice(row) for row in rows], question.bits, scales)
-        actions = laid_out(model.values(chosen, owner, places))
-        values = laid_out(
-            model.values(mean_features(rows, pmfs, question.bits, scales), owner, places)
-        )
-    return session_batch(
-        keys,
-        lengths,
-        laid_out(row.reward for row in rows),
-        laid_out(row.propensity for row in rows),
-        laid_out(mass),
-        laid_out(unsupported),
-        gamma=question.gamma,
-        action_values=actions,
-        values=values,
-    )
-
-
-def _choice(row: LoggedDecision) -> Float64:
-    """All mass on what was chosen."""
-    pmf = np.zeros(len(row.action_ids))
-    pmf[row.chosen] = 1.0
-    return pmf
-
-
-def _unsupported(pmf: Float64, row: LoggedDecision) -> float:
-    """The mass on actions that the log never takes, or that the row does not have."""
-    outside = max(0.0, 1.0 - float(pmf.sum()))
-    never = 0.0 if row.pmf is None else float(pmf[row.pmf <= 0.0].sum())
-    return never + (outside if outside > 1e-9 else 0.0)
-
-
-def _report(
+def _report_of(
     plan: SessionPlan,
     total: SessionTally,
     rows: Rows,
@@ -367,57 +314,45 @@ def _report(
     caution: str,
     doubts: Mapping[str, Doubt],
 ) -> EvaluationReport:
+    """Return the answer."""
     question, bounds = plan.question, plan.question.bounds()
     results = []
     for target in question.targets:
-        reach = total.reaches[target.name]
-        estimates = {
-            name: with_doubts(
-                with_caution(total.estimates[target.name, name].estimate(reach, bounds), caution),
-                doubts.get(target.name),
-            )
-            for name in plan.estimators(target)
-        }
-        results.append(
-            PolicyResult(
-                target.name, "sessions", estimates, notes=[*target.notes, *_notes(question, reach)]
-            )
-        )
-    compared = compare_all(
-        {"\0".join(at): each for at, each in total.differences.items()}, bounds, question.alpha
+        reach, estimates = total.reaches[target.name], {}
+        for name in plan.estimators(target):
+            estimate = total.estimates[target.name, name].estimate(reach, bounds)
+            cautioned = with_caution(estimate, caution)
+            estimates[name] = with_doubts(cautioned, doubts.get(target.name))
+        notes = [*target.notes, *_notes(question, reach)]
+        results.append(PolicyResult(target.name, "sessions", estimates, notes=notes))
+
+    compared = compare_policies(
+        total.differences, bounds, question.alpha, caution=caution, doubts=doubts
     )
-    named = [
-        PolicyComparison(
-            *at,
-            result=with_doubts(
-                with_caution(compared["\0".join(at)], caution), *map(doubts.get, at[:2])
-            ),
-        )
-        for at in total.differences
-    ]
+
+    # A time of 0 is none.
     times = [row.time_ms for row in rows if row.time_ms]
     summary = LogSummary(
-        len(rows),
-        left_out.skipped,
-        min(times, default=0),
-        max(times, default=0),
-        float(np.mean([row.reward for row in rows])),
-        min(row.propensity for row in rows),
+        rows=len(rows),
+        skipped=left_out.skipped,
+        first_ms=min(times, default=0),
+        last_ms=max(times, default=0),
+        mean_reward=float(np.mean([row.reward for row in rows])),
+        min_propensity=min(row.propensity for row in rows),
         left_out=dict(left_out.counts),
         first_bad=left_out.first_bad,
     )
-    charts: Charts | None = None
-    return EvaluationReport(summary, results, named, winner_of(results, named, doubts), charts)
+    return EvaluationReport(summary, results, compared, winner_of(results, compared, doubts))
 
 
 def _notes(question: SessionQuestion, reach: Reach) -> list[str]:
+    """Return what a reader should know of the sessions, and how far ahead they reach."""
     shown = [at for at in (1, 2, 5, 10, 20, 50, 100) if at < question.horizon] + [question.horizon]
     ess = ", ".join(f"{reach.ess[at - 1]:,.0f} at {at}" for at in shown)
+    sessions = max(reach.sessions, 1)
     lengths = (
-        f"{reach.sessions:,} sessions of {reach.decisions / max(reach.sessions, 1):.1f} decisions"
-        " on average,"
-        f" {reach.cut / max(reach.sessions, 1):.1%} of them longer than the horizon of"
-        f" {question.horizon}: what they"
-        " earn after it is left out"
+        f"{reach.sessions:,} sessions of {reach.decisions / sessions:.1f} decisions on average,"
+        f" {reach.cut / sessions:.1%} of them longer than the horizon of {question.horizon}: what"
+        " they earn after it is left out"
     )
     return [lengths, f"effective sample size by decision: {ess}"]

@@ -21,10 +21,11 @@ from simulator.ope.batch import OpeBatch
 from simulator.ope.estimators import Estimator
 from simulator.ope.formulas import DR, SNIPS
 from simulator.ope.sessions.batch import SessionBatch, session_batch
+from simulator.ope.sessions.cutting import cut_sessions
 from simulator.ope.sessions.estimators import Reach, SessionEstimator
 from simulator.ope.sessions.formulas import SESSION_FORMULAS
 from simulator.ope.targets import LoggingTarget, RowTarget, UniformTarget
-from simulator.replay.evaluate_sessions import SessionQuestion, evaluate_sessions, sessions_of
+from simulator.replay.evaluate_sessions import SessionQuestion, evaluate_sessions
 from simulator.sessions.log import log_sessions
 from simulator.sessions.satiation import satiation_world
 from simulator.sessions.world import USE
@@ -37,6 +38,7 @@ GOES_ON = np.array([[0.6, 0.9], [0.7, 0.95]])
 LOGGING = np.array([[0.5, 0.5], [0.6, 0.4]])
 TARGET = np.array([[0.3, 0.7], [0.2, 0.8]])
 NAMES = list(SESSION_FORMULAS)
+PAUSE_S = SessionQuestion((LoggingTarget(),)).pause_s
 
 
 def truth(policy: Float64, horizon: int, gamma: float) -> float:
@@ -126,7 +128,7 @@ def test_of_the_logging_policy_they_are_the_mean_return(gamma):
     mean = np.mean(
         [
             sum(row.reward * gamma**at for at, row in enumerate(session[:5]))
-            for session in sessions_of(rows, SessionQuestion((LoggingTarget(),), session="visit"))
+            for session in cut_sessions(rows, session="visit", pause_s=PAUSE_S)
         ]
     )
     assert found["wis"].value == pytest.approx(mean, rel=1e-12)
@@ -293,8 +295,8 @@ def test_sessions_are_a_users_decisions_without_a_long_pause():
         )
 
     rows = [row("a", 0), row("b", 1), row("a", 29), row("a", 59), row("a", 90), row("b", 200)]
-    asked = SessionQuestion((LoggingTarget(),))
-    assert [[each.event_id for each in s] for s in sessions_of(rows, asked)] == [
+    sessions = cut_sessions(rows, session=None, pause_s=PAUSE_S)
+    assert [[row.event_id for row in session] for session in sessions] == [
         ["a0", "a29", "a59"],
         ["b1"],
         ["a90"],
@@ -306,7 +308,7 @@ def test_sessions_are_a_users_decisions_without_a_long_pause():
         (replace(row("a", 0), slot=1), "slot"),
     ):
         with pytest.raises(ReplayError) as refused:
-            sessions_of([bad], asked)
+            cut_sessions([bad], session=None, pause_s=PAUSE_S)
         assert refused.value.target == target
 
 
@@ -319,7 +321,7 @@ def test_decisions_of_no_session_are_not_of_one(visit):
     with pytest.raises(
         ReplayError, match="is of no session: it has no context feature 'visit', or an empty one"
     ):
-        sessions_of(rows, SessionQuestion((LoggingTarget(),), session="visit"))
+        cut_sessions(rows, session="visit", pause_s=PAUSE_S)
 
 
 def test_decisions_of_no_session_are_left_out_and_counted_when_asked():
@@ -339,7 +341,7 @@ def test_decisions_of_no_session_are_left_out_and_counted_when_asked():
 def test_sessions_of_a_number_and_of_its_text_are_two():
     first, other = rows_of(LOGGING, 2, 0)[:2]
     named = [replace(row, context={"visit": name}) for row, name in ((first, 1.0), (other, "1.0"))]
-    assert len(sessions_of(named, SessionQuestion((LoggingTarget(),), session="visit"))) == 2
+    assert len(cut_sessions(named, session="visit", pause_s=PAUSE_S)) == 2
 
 
 @pytest.mark.parametrize(
