@@ -1,4 +1,4 @@
-"""Has a policy learned from the rows that it is evaluated on? Then its value there says nothing of any others."""
+"""Leakage: a policy that has learned from the rows it is evaluated on looks better than it is."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -17,8 +17,7 @@ from simulator.ope.verdict import Verdict
 OTHERS = "evaluate it on rows that came later, or were held back"
 UNKNOWN = (
     "nothing says which rows it learned from, as an earlier build wrote it: if they are among"
-    " these, its values"
-    " are too high; train it again, or make sure that these rows are others"
+    " these, its values are too high; train it again, or make sure that these rows are others"
 )
 _encode = msgspec.msgpack.Encoder(order="deterministic").encode
 
@@ -38,61 +37,71 @@ class Provenance(Protocol):
     """What is known of the rows that a policy learned from."""
 
     def count(self, seen: RowOverlap, piece: Piece, batch: LogBatch) -> None:
-        """Add how many rows of a batch are among them. ``piece``: what the batch is of."""
+        """Count the rows of a batch that are among them.
+
+        Args:
+            seen: what to add to.
+            piece: what the batch is of.
+            batch: of the log.
+        """
         ...
 
     def doubt(self, seen: RowOverlap, rows: int) -> Doubt | None:
-        """What that means for estimates on ``rows`` rows."""
+        """Return what that means for estimates.
+
+        Args:
+            seen: what was counted.
+            rows: how many the estimates are of.
+        """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class UnknownRows:
-    """Of a model that does not say. ``reason``: what that means."""
+    """The rows of a model that does not say them; ``reason`` is what that means."""
 
     reason: str = UNKNOWN
 
     def count(self, seen: RowOverlap, piece: Piece, batch: LogBatch) -> None:
-        """Nothing can be counted."""
+        """Count nothing: nothing is known."""
 
     def doubt(self, seen: RowOverlap, rows: int) -> Doubt | None:  # noqa: ARG002 - see Provenance
-        """See Provenance."""
+        """Return that nobody knows; see Provenance."""
         return Doubt("weak", self.reason)
 
 
 @dataclass(frozen=True, slots=True)
 class TrainedRows:
-    """Of a model that was trained on a log."""
+    """The rows of a model that was trained on a log."""
 
     learned: LearnedRows
 
     def count(self, seen: RowOverlap, piece: Piece, batch: LogBatch) -> None:
-        """See Provenance."""
+        """Count rows by the hashes of what they say; see Provenance."""
         if len(batch.decisions) == len(batch):
             seen.count(self.learned, *hashes_of(piece, batch))
 
     def doubt(self, seen: RowOverlap, rows: int) -> Doubt | None:
-        """See Provenance."""
+        """Return a doubt if any rows are among them; see Provenance."""
         share = seen.share(self.learned)
         if not share:
             return None
         return Doubt(
             "unreliable",
             f"it learned from {share:.0%} of these {rows:,} rows (it was trained on"
-            f" {self.learned.logs}), so its values"
-            f" are too high; {OTHERS}",
+            f" {self.learned.logs}), so its values are too high; {OTHERS}",
         )
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceLog:
-    """Of a snapshot that a service made of its own log: all decisions of ``policy`` up to ``position``."""
+    """The rows of a snapshot that a service made: decisions of ``policy`` up to ``position``."""
 
     policy: str
     position: str
 
     def count(self, seen: RowOverlap, piece: Piece, batch: LogBatch) -> None:
-        """See Provenance."""
+        """Count rows by their time, in a log of the same policy; see Provenance."""
         archive = getattr(_within(piece), "policy", None)
         if archive is None:
             return
@@ -102,27 +111,34 @@ class ServiceLog:
         seen.placed_again += int((batch.times_ms <= through).sum()) if mine else 0
 
     def doubt(self, seen: RowOverlap, rows: int) -> Doubt | None:
-        """See Provenance."""
+        """Return a doubt if any rows are of that time; see Provenance."""
         if not seen.placed_again:
             return None
         return Doubt(
             "unreliable",
             f"it learned from what {self.policy!r} logged up to {self.position}, and"
-            f" {seen.placed_again:,} of these"
-            f" {rows:,} rows are of that time, so its values are too high; {OTHERS}",
+            f" {seen.placed_again:,} of these {rows:,} rows are of that time, so its values are"
+            f" too high; {OTHERS}",
         )
 
 
 def provenance_of(policy: Any) -> Provenance | None:
-    """Of a policy that is evaluated; None of one that has learned from no rows."""
-    found: Provenance | None = getattr(policy, "provenance", None)
-    return found
+    """Return what is known of a policy's rows; None for one that has learned from none."""
+    provenance: Provenance | None = getattr(policy, "provenance", None)
+    return provenance
 
 
 def count_seen(
     seen: Mapping[str, RowOverlap], targets: Iterable[Any], piece: Piece, batch: LogBatch
 ) -> None:
-    """How many rows of a batch each policy has learned from."""
+    """Count the rows of a batch that each policy has learned from.
+
+    Args:
+        seen: by policy, what to add to.
+        targets: the policies.
+        piece: what the batch is of.
+        batch: of the log.
+    """
     for target in targets:
         provenance = provenance_of(target)
         if provenance is not None:
@@ -132,37 +148,59 @@ def count_seen(
 def doubts_of(
     targets: Iterable[Any], seen: Mapping[str, RowOverlap], rows: int
 ) -> dict[str, Doubt]:
-    """Of the policies whose estimates cannot be taken as they are, because of what they learned from."""
-    found = ((target.name, provenance_of(target)) for target in targets)
-    doubts = {name: each.doubt(seen[name], rows) for name, each in found if each is not None}
-    return {name: doubt for name, doubt in doubts.items() if doubt is not None}
+    """Return, by policy, why its estimates cannot be taken as they are.
+
+    Args:
+        targets: the policies; those that learned from other rows are not in the answer.
+        seen: by policy, what was counted.
+        rows: how many the estimates are of.
+    """
+    doubts = {}
+    for target in targets:
+        provenance = provenance_of(target)
+        doubt = None if provenance is None else provenance.doubt(seen[target.name], rows)
+        if doubt is not None:
+            doubts[target.name] = doubt
+    return doubts
 
 
-def learn_from(learning: RowSampler, piece: Piece, batch: LogBatch) -> None:
-    """A model learns from a batch of a piece."""
-    learning.add(_name(piece), *hashes_of(piece, batch), batch.times_ms.tolist())
+def learn_from(sampler: RowSampler, piece: Piece, batch: LogBatch) -> None:
+    """Note that a model learns from a batch.
+
+    Args:
+        sampler: what keeps the rows of the model.
+        piece: what the batch is of.
+        batch: of the log.
+    """
+    sampler.add(_name(piece), *hashes_of(piece, batch), batch.times_ms.tolist())
 
 
 def hashes_of(piece: Piece, batch: LogBatch) -> tuple[UInt64, UInt64]:
-    """Of each row: uint64[n] of its id or place with what it says, and uint64[n] of what it says.
+    """Hash each row, so that it is known again.
 
     A place is one in the file, whatever the file is called. The reward is left out: it may be
     corrected.
+
+    Args:
+        piece: what the batch is of.
+        batch: n rows.
+
+    Returns:
+        uint64[n] of each row's id or place with what it says, and uint64[n] of what it says.
     """
     file = _file(piece)
-    said = [_encode(_content(row)) for row in batch.decisions]
-    placed = [
-        _hash(
-            f"{row.event_id.removeprefix(file)}\0{row.slot}\0".encode(errors="surrogatepass")
-            + content
-        )
-        for row, content in zip(batch.decisions, said, strict=True)
-    ]
-    return np.array(placed, np.uint64), np.array([_hash(content) for content in said], np.uint64)
+    contents = [_encode(_content(row)) for row in batch.decisions]
+    placed = []
+    for row, content in zip(batch.decisions, contents, strict=True):
+        place = f"{row.event_id.removeprefix(file)}\0{row.slot}\0"
+        placed.append(_hash(place.encode(errors="surrogatepass") + content))
+    said = [_hash(content) for content in contents]
+    return np.array(placed, np.uint64), np.array(said, np.uint64)
 
 
 def _content(row: LoggedDecision) -> Any:
-    context = {name: _plain(value) for name, value in row.context.items()}
+    """Return what a row says, but for its reward."""
+    context = {name: _number_or_text(value) for name, value in row.context.items()}
     return (
         context,
         row.action_ids[row.chosen],
@@ -173,10 +211,13 @@ def _content(row: LoggedDecision) -> Any:
     )
 
 
-def _plain(value: Any) -> Any:
-    """A number and the text of it are one: a table decides for each file which of them its column holds."""
+def _number_or_text(value: Any) -> Any:
+    """Return one thing for a number and its text.
+
+    A table decides for each file which of them its column holds.
+    """
     if isinstance(value, list):
-        return [_plain(each) for each in value]
+        return [_number_or_text(member) for member in value]
     try:
         return format(float(value), ".15g")
     except ValueError:
@@ -188,22 +229,22 @@ def _hash(data: bytes) -> int:
 
 
 def _within(piece: Any) -> Any:
+    """Return the piece inside all that are wrapped around it."""
     while hasattr(piece, "piece"):
         piece = piece.piece
     return piece
 
 
 def _file(piece: Piece) -> str:
+    """Return the name of the file that a piece is of; empty if it is of none."""
     return str(getattr(getattr(_within(piece), "span", None), "name", ""))
 
 
 def _name(piece: Piece) -> str:
-    """The file, or the policy and where its archive's piece begins and ends."""
+    """Return the file, or the policy and where its archive's piece begins and ends."""
     inner = _within(piece)
     if hasattr(inner, "after"):
         return f"the archive of {inner.policy}, {inner.after} to {inner.through or 'its end'}"
-    return (
-        f"the archive of {inner.policy}"
-        if hasattr(inner, "policy")
-        else _file(piece) or "a log in memory"
-    )
+    if hasattr(inner, "policy"):
+        return f"the archive of {inner.policy}"
+    return _file(piece) or "a log in memory"

@@ -1,4 +1,4 @@
-"""What a user may call a policy: a word, a line of YAML, or a file."""
+"""How a user names a policy to evaluate: a word, a line of YAML, or a file."""
 
 from pathlib import Path
 from typing import Any
@@ -57,10 +57,11 @@ class TrainedArgument(_Kind, frozen=True, tag="trained", kw_only=True):
 
 
 class VwPolicy(_Kind, frozen=True, tag="vw", kw_only=True):
-    """Vowpal Wabbit: ``args`` of its command line, ``model``: a file that it has saved, which it starts from.
+    """Vowpal Wabbit, by ``args`` of its command line.
 
-    By a method that learns it learns from the log, but for ``-t`` in ``args``. By others it is
-    evaluated as it is, for which it needs a model or ``-t``.
+    ``model`` is a file that it has saved, which it starts from. By a method that learns it learns
+    from the log, but for ``-t`` in ``args``. By others it is evaluated as it is, for which it needs
+    a model or ``-t``.
     """
 
     args: str = ""
@@ -68,14 +69,14 @@ class VwPolicy(_Kind, frozen=True, tag="vw", kw_only=True):
 
     @property
     def called(self) -> str:
-        """Its name in a report."""
+        """Return its name in a report."""
         return self.name or " ".join(
             ["vw", *self.args.split(), *([self.model] if self.model else [])]
         )
 
     @property
     def command(self) -> Command:
-        """What it says to VW."""
+        """Return what it says to VW."""
         return read_command(self.args, self.model)
 
 
@@ -92,10 +93,11 @@ ParsedPolicy = Target | PolicySpec | VwPolicy
 
 
 def parse_policy(text: str) -> ParsedPolicy:
-    """``uniform``, ``logging``, ``{kind: ..., ...}`` in YAML, or a file that holds one, or a policy spec.
+    """Parse ``uniform``, ``logging``, ``{kind: ..., ...}``, or a file with one or with a spec.
 
     Raises:
-        ReplayError, SpecError: it is none of these; names the field.
+        ReplayError: it is none of these; names the field.
+        SpecError: it is a policy spec with a fault; names the field.
     """
     path = Path(text)
     if text in {"uniform", "logging"}:
@@ -107,12 +109,15 @@ def parse_policy(text: str) -> ParsedPolicy:
             raw = _yaml(path.read_text(encoding="utf-8"), text)
         except UnicodeDecodeError:
             return read_trained(path)
+
+        # A spec's kinds are no kinds of targets; one without a kind is a blend.
         if isinstance(raw, dict) and raw.get("kind") in {None, "blend", "mixture", "rl"}:
             return load_spec(path)
     else:
         raise ReplayError(
             f"{text!r} is no policy: uniform, logging, {{kind: ...}}, or a file", "policy"
         )
+
     try:
         kind: PolicyArgument = as_type(raw, PolicyArgument)  # type: ignore[arg-type] # a union
     except InvalidFieldError as error:
@@ -121,7 +126,7 @@ def parse_policy(text: str) -> ParsedPolicy:
 
 
 def target_of(kind: PolicyArgument) -> Target | VwPolicy:
-    """The policy described."""
+    """Return the policy that an argument describes."""
     out: Target | VwPolicy
     match kind:
         case UniformArgument():
@@ -142,6 +147,7 @@ def target_of(kind: PolicyArgument) -> Target | VwPolicy:
 
 
 def _yaml(text: str, what: str) -> Any:
+    """Parse YAML; an error names ``what`` it is."""
     try:
         return parse_yaml(text)
     except InvalidFieldError as error:

@@ -37,16 +37,17 @@ from simulator.replay.report import NO_LOWER_END, EvaluationReport, SearchSummar
 from simulator.replay.search_space import SearchSpace, specs_of
 
 LEARN, SELECT = 0.6, 0.8
-"""Where the log is cut, as shares of its rows: learned from, selected by, and the rest for the final check."""
+"""Where the rows that are learned from and those that select end, as shares of the log's rows."""
 FINALISTS = 2
+"""Specs that are left in the last rung, at least."""
 
 
 class SearchResult(msgspec.Struct, frozen=True):
     """What a search ends with.
 
-    ``best``: the finalist with the highest lower bound in the last rung; ``model``: what it learned
-    from all but the last part. ``report``: what finalists, unchanged spec and logging policy earn
-    on that part, and every trial.
+    ``best`` is the finalist with the highest lower bound in the last rung, and ``model`` is what it
+    learned from all but the last part. ``report`` says what finalists, the unchanged spec and the
+    logging policy earn on that part, and lists every trial.
     """
 
     best: PolicySpec
@@ -64,9 +65,16 @@ def search(
     seed: int = 0,
     progress: Callable[[int, int, Sequence[Trial]], None] = lambda _rung, _rungs, _trials: None,
 ) -> SearchResult:
-    """Try specs drawn from a space. ``address``, ``options``: as of ``OnRay``.
+    """Search a space of specs for the best on a log.
 
-    ``progress`` is told of each rung when it is done, how many there are, its trials.
+    Args:
+        space: what to search.
+        base: the unchanged spec.
+        pieces: the log.
+        address: of the Ray cluster, as ``OnRay`` takes it.
+        options: of Ray's tasks, as ``OnRay`` takes them.
+        seed: of what is drawn.
+        progress: told of each rung when it is done, of how many, and its trials.
 
     Raises:
         SpecError: the space describes what is no spec.
@@ -75,6 +83,7 @@ def search(
     specs = specs_of(space, base, seed=seed)
     for spec in specs:
         check_blend(spec)
+
     counts = [count_rows(piece) for piece in pieces]
     total = sum(counts)
     first, second = math.floor(LEARN * total), math.floor(SELECT * total)
@@ -87,10 +96,13 @@ def search(
             " trials",
             "log",
         )
+
+    # One reward model serves all rungs: it depends on the selecting rows alone.
     selecting = row_range(pieces, counts, first, second)
     question = OpeQuestion([LoggingTarget()], ("dr",))
     mapper = OnRay(address, options)
     model = fit_reward_model(question, selecting, mapper)
+
     trials: list[Trial] = []
     left = specs
     for rung in range(rungs):
@@ -99,21 +111,26 @@ def search(
         scored = _rung(
             left, learning, selecting, model, address=address, options=options, seed=seed
         )
-        ranked = sorted(zip(left, scored, strict=True), key=lambda each: -each[1]["lower"])
+
+        # Specs are ranked by what they earn at least, so that luck is no advantage.
+        ranked = sorted(zip(left, scored, strict=True), key=lambda pair: -pair[1]["lower"])
         keep = min(len(left), max(FINALISTS, len(left) // space.halving))
         trials += [
-            Trial(spec.name, rung, rows, kept=at < keep, **each)
-            for at, (spec, each) in enumerate(ranked)
+            Trial(spec.name, rung, rows, kept=at < keep, **scores)
+            for at, (spec, scores) in enumerate(ranked)
         ]
         left = [spec for spec, _ in ranked[:keep]]
         progress(rung + 1, rungs, trials[-len(ranked) :])
+
+    # The finalists learn from all that has been looked at, and are checked on what has not.
     learned = [
         train_on_log(spec, row_range(pieces, counts, 0, second)) for spec in _with(left, specs[0])
     ]
-    targets = [_frozen(each, seed) for each in learned]
+    targets = [_frozen(model, seed) for model in learned]
     final = evaluate(
         OpeQuestion([LoggingTarget(), *targets]), row_range(pieces, counts, second, total), mapper
     )
+
     summary = SearchSummary(msgspec.to_builtins(left[0]), trials)
     return SearchResult(left[0], learned[0], msgspec.structs.replace(final, search=summary))
 
@@ -125,7 +142,18 @@ def score_spec(
     model: FittedRewardModel,
     seed: int,
 ) -> dict[str, Any]:
-    """What a spec earns on some rows after it has learned from others: ``value``, ``lower``, ``verdict``."""
+    """Return what a spec earns on some rows after it has learned from others.
+
+    Args:
+        spec: the policy.
+        learning: rows to learn from.
+        selecting: rows to evaluate on.
+        model: the reward model of those rows.
+        seed: of what the policy draws.
+
+    Returns:
+        ``value``, ``lower`` and ``verdict`` of a Trial.
+    """
     target = _frozen(train_on_log(spec, learning), seed)
     plan = make_plan(OpeQuestion([target], ("dr",)), selecting)
     total = plan.empty()
@@ -150,11 +178,11 @@ def _rung(
     options: Callable[[], dict[str, Any]],
     seed: int,
 ) -> list[dict[str, Any]]:
-    """The scores of some specs, in their order, by trials of Ray Tune.
+    """Return the scores of specs, in their order, by trials of Ray Tune.
 
-    One whose worker dies runs again.
+    A trial whose worker dies runs again.
     """
-    # its tables are printed whatever verbosity is asked for
+    # Tune's new output prints its tables whatever verbosity is asked for.
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     from ray import tune  # noqa: PLC0415 - only a search needs Tune
 
@@ -164,10 +192,10 @@ def _rung(
     def trial(config: dict[str, Any], shared: tuple[Any, ...]) -> None:
         chosen, *rest = shared[0][config["number"]], *shared[1:]
         try:
-            found = score_spec(chosen, *rest)
+            scores = score_spec(chosen, *rest)
         except BanditloopError as error:  # would fail in every try
-            found = {"error": f"{chosen.name}: {error.message}"}
-        tune.report(found)
+            scores = {"error": f"{chosen.name}: {error.message}"}
+        tune.report(scores)
 
     with tempfile.TemporaryDirectory() as folder:
         tuner = tune.Tuner(
@@ -181,19 +209,22 @@ def _rung(
             ),
         )
         results = tuner.fit()
+
     if results.errors:
         raise ReplayError(
             f"{len(results.errors)} trials failed, first: {str(results.errors[0]).strip()}",
             "search",
         )
-    found = {
-        each.config["number"]: each.metrics for each in results if each.config and each.metrics
+    scored = {
+        result.config["number"]: result.metrics
+        for result in results
+        if result.config and result.metrics
     }
-    refused = next((each["error"] for each in found.values() if "error" in each), None)
+    refused = next((scores["error"] for scores in scored.values() if "error" in scores), None)
     if refused is not None:
         raise ReplayError(refused, "search")
     return [
-        {name: found[at][name] for name in ("value", "lower", "verdict")}
+        {name: scored[at][name] for name in ("value", "lower", "verdict")}
         for at in range(len(specs))
     ]
 
@@ -203,4 +234,5 @@ def _frozen(model: TrainedModel, seed: int) -> FrozenPolicy:
 
 
 def _with(specs: Sequence[PolicySpec], baseline: PolicySpec) -> list[PolicySpec]:
+    """Return the specs, and the baseline if it is none of them."""
     return [*specs] if baseline in specs else [*specs, baseline]

@@ -12,7 +12,7 @@ from policies.typed_yaml import as_type, choices, parse_yaml
 
 
 class ChoiceDomain(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One of some values, each as likely."""
+    """One of several values, each as likely."""
 
     choice: Annotated[list[Any], msgspec.Meta(min_length=1)]
 
@@ -30,12 +30,11 @@ class LogUniformDomain(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class SearchSpace(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """``spec``: a file, relative to this one, or the spec itself.
+    """What to search.
 
-    ``vary``: by dotted path, e.g. ``learner.l2``.
-
-    ``trials``: how many specs are tried, the unchanged one first. ``halving``: one of so many
-    survives a rung.
+    ``spec`` is a file, relative to this one, or the spec itself. ``vary`` has what its fields may
+    be, by dotted path, e.g. ``learner.l2``. ``trials`` says how many specs are tried, the unchanged
+    one first; one in ``halving`` survives a rung.
     """
 
     spec: str | dict[str, Any]
@@ -52,7 +51,7 @@ DOMAINS: dict[str, type[ChoiceDomain | UniformDomain | LogUniformDomain]] = {
 
 
 def load_space(path: Path) -> tuple[SearchSpace, PolicySpec]:
-    """A search space from YAML, and its unchanged spec.
+    """Load a search space from YAML, and its unchanged spec.
 
     Raises:
         SpecError: names the field.
@@ -64,6 +63,8 @@ def load_space(path: Path) -> tuple[SearchSpace, PolicySpec]:
         raise SpecError(f"{path}: {at}{error.message}", error.target or "search") from error
     except OSError as error:
         raise SpecError(f"{path}: {error.strerror}", "search") from error
+
+    # A fault in a domain is told before anything is drawn.
     for at, domain in space.vary.items():
         _domain(at, domain)
     if isinstance(space.spec, str):
@@ -72,42 +73,54 @@ def load_space(path: Path) -> tuple[SearchSpace, PolicySpec]:
 
 
 def specs_of(space: SearchSpace, base: PolicySpec, *, seed: int) -> list[PolicySpec]:
-    """The specs to try, without repetition: the unchanged one, and draws.
+    """Return the specs to try, without repetition, named NAME-0, NAME-1 and so on.
 
-    Named NAME-0, NAME-1 and so on.
+    Args:
+        space: what to draw from.
+        base: the unchanged spec, the first of them.
+        seed: of the draws.
 
     Raises:
         SpecError: a path or a value that a spec cannot have.
     """
     rng = np.random.default_rng(seed)
-    found: dict[bytes, PolicySpec] = {}
+    specs: dict[bytes, PolicySpec] = {}
     for number in range(space.trials):
         raw = msgspec.to_builtins(base)
         if number:
             for at, domain in space.vary.items():
                 _put(raw, at, _draw(_domain(at, domain), rng))
         spec = spec_of(raw)
-        found.setdefault(spec.encoded, spec)
+        specs.setdefault(spec.encoded, spec)
+
+    # A number is added to what a name may be long.
     stem = base.name[:56]
     return [
         msgspec.structs.replace(spec, name=f"{stem}-{number}")
-        for number, spec in enumerate(found.values())
+        for number, spec in enumerate(specs.values())
     ]
 
 
 def _domain(at: str, raw: dict[str, Any]) -> ChoiceDomain | UniformDomain | LogUniformDomain:
+    """Return the domain that a field may vary in.
+
+    Raises:
+        SpecError: there is no such domain, or it is empty; names the field.
+    """
     kind = next((DOMAINS[name] for name in raw if name in DOMAINS), None)
     if kind is None:
-        given = ", ".join(map(str, raw))
+        names = ", ".join(map(str, raw))
         raise SpecError(
-            f"{at} varies by one of these, not by {given!r}: {choices(given, DOMAINS)}",
+            f"{at} varies by one of these, not by {names!r}: {choices(names, DOMAINS)}",
             f"vary.{at}",
         )
+
     try:
         domain = as_type(raw, kind)
     except InvalidFieldError as error:
         where = ".".join(filter(None, ("vary", at, error.target)))
         raise SpecError(f"{where}: {error.message}", where) from error
+
     if not isinstance(domain, ChoiceDomain):
         low, high = domain.uniform if isinstance(domain, UniformDomain) else domain.loguniform
         if not low < high:
@@ -126,6 +139,11 @@ def _draw(domain: ChoiceDomain | UniformDomain | LogUniformDomain, rng: np.rando
 
 
 def _put(raw: Any, at: str, value: Any) -> None:
+    """Set a field of a spec, by its dotted path.
+
+    Raises:
+        SpecError: the spec has no such field.
+    """
     *parents, last = at.split(".")
     for name in parents:
         if not isinstance(raw.get(name), dict):

@@ -138,8 +138,8 @@ class StalledLearning:
             if stalled is None
             else f"learning stands still at {stalled}",
             cause="something that this entry needs is missing or fails on the learner's machine",
-            action="mend what it names (docs/how-to/repair-learning.md): the learner tries again by itself, at"
-            " least every 30 s",
+            action="mend what it names (docs/how-to/repair-learning.md): the learner tries again by"
+            " itself, at least every 30 s",
             figures={"stalled": stalled},
         )
 

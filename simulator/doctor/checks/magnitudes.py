@@ -36,7 +36,7 @@ class Magnitudes:
             self._worst, self._where = largest, where
 
     def findings(self) -> Iterator[Finding]:
-        """Yield one where any decision is of such a spec: a warning if VW learned nothing of any."""
+        """Yield one where any decision is of such a spec; a warning if VW did not learn of any."""
         if not self._checked:
             return
 
