@@ -1,6 +1,6 @@
-"""Where pieces of work are done: in this process, in several, or on a Ray cluster.
+"""Where tasks are done: in this process, in several, or on a Ray cluster.
 
-Results come in their order.
+Results come in the order of the tasks.
 """
 
 import multiprocessing
@@ -15,38 +15,46 @@ from bandits.errors import ReplayError
 Task = TypeVar("Task")
 Outcome = TypeVar("Outcome")
 TASKS_PER_CORE = 2
-"""Tasks per core that wait, so that no core does."""
+"""Tasks that wait for each core, so that no core waits for a task."""
 MAX_CORES = 10_000
-"""Cores of which a type of node without limit is believed to have no more."""
+"""Cores counted at most for a type of node that an autoscaler may add without limit."""
 NODES_EVERY_S = 1.0
-"""How often a cluster is asked which nodes it has."""
+"""Seconds between two questions to a cluster which nodes it has."""
 
 
 def in_processes(
     jobs: int,
 ) -> Callable[[Callable[[Task], Outcome], Sequence[Task]], Iterable[Outcome]]:
-    """So many processes of this machine; one is this process itself."""
+    """Return a ``map`` over so many processes of this machine; one is this process itself."""
 
-    def fan(function: Callable[[Task], Outcome], pieces: Sequence[Task]) -> Iterator[Outcome]:
-        if jobs <= 1 or len(pieces) <= 1:
-            yield from map(function, pieces)
+    def run(function: Callable[[Task], Outcome], tasks: Sequence[Task]) -> Iterator[Outcome]:
+        if jobs <= 1 or len(tasks) <= 1:
+            yield from map(function, tasks)
             return
-        with ProcessPoolExecutor(
-            min(jobs, len(pieces)), multiprocessing.get_context("spawn")
-        ) as pool:
-            yield from pool.map(function, pieces)
 
-    return fan
+        spawn = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(min(jobs, len(tasks)), spawn) as pool:
+            yield from pool.map(function, tasks)
+
+    return run
 
 
 class OnRay:
-    """Tasks of a Ray cluster. ``address``: local (one of this machine's own), auto, or HOST:PORT.
+    """A ``map`` over tasks of a Ray cluster.
 
     A task whose worker or node dies is done again. More tasks wait than there are cores, also of
     the nodes that an autoscaler may add: it sees them wait and adds those nodes, and removes them
-    when nothing runs there any more. ``options``: asked once the cluster is joined, gives options
-    of each task, such as where it may run. Files are read where the task runs, so every node has to
-    reach the log. ``nodes``: how many there are, ``most``: have been.
+    when nothing runs there any more. Files are read where the task runs, so every node has to
+    reach the log.
+
+    Args:
+        address: ``local`` (a cluster of this machine's own), ``auto``, or HOST:PORT.
+        options: Asked once the cluster is joined, returns options of each task, such as where it
+            may run.
+
+    Attributes:
+        nodes: How many nodes there are.
+        most: How many there were at most.
     """
 
     def __init__(self, address: str, options: Callable[[], dict[str, Any]] = dict) -> None:
@@ -56,34 +64,38 @@ class OnRay:
         self._ray = ray
         self._options = {"num_cpus": 1, **options()}
         self.nodes = self.most = 0
-        self._looked_at = float("-inf")
+        self._counted_at = float("-inf")
         self._cores = 1
 
     def __call__(
-        self, function: Callable[[Task], Outcome], pieces: Sequence[Task]
+        self, function: Callable[[Task], Outcome], tasks: Sequence[Task]
     ) -> Iterator[Outcome]:
-        """Results in the order of the pieces."""
-        task: Any = self._ray.remote(max_retries=-1, **self._options)(_apply)
+        """Yield results in the order of the tasks."""
+        remote: Any = self._ray.remote(max_retries=-1, **self._options)(_apply)
         shared = self._ray.put(function)
         waiting: deque[Any] = deque()
-        for piece in pieces:
-            self._look()
-            waiting.append(task.remote(shared, piece))
+        for task in tasks:
+            self._count_nodes()
+            waiting.append(remote.remote(shared, task))
             if len(waiting) >= TASKS_PER_CORE * self._cores:
                 yield self._next(waiting)
+
         while waiting:
             yield self._next(waiting)
 
     def _next(self, waiting: deque[Any]) -> Any:
         while not self._ray.wait([waiting[0]], timeout=NODES_EVERY_S)[0]:
-            self._look()
+            self._count_nodes()
         return self._ray.get(waiting.popleft())
 
-    def _look(self) -> None:
-        if time.monotonic() - self._looked_at < NODES_EVERY_S:
+    def _count_nodes(self) -> None:
+        """Look at most once in NODES_EVERY_S how many nodes and cores there are."""
+        if time.monotonic() - self._counted_at < NODES_EVERY_S:
             return
-        self._looked_at = time.monotonic()
-        possible = self._ray._private.state.state.get_max_resources_from_cluster_config() or {}  # noqa: SLF001
+
+        self._counted_at = time.monotonic()
+        state = self._ray._private.state.state  # noqa: SLF001 - nothing public says it
+        possible = state.get_max_resources_from_cluster_config() or {}
         self._cores = max(
             1,
             int(self._ray.cluster_resources().get("CPU", 1)),
@@ -94,10 +106,12 @@ class OnRay:
 
 
 def join_ray(address: str) -> None:
-    """Join a Ray cluster, or start one of this machine's own (``local``), unless this process is in one already.
+    """Join a Ray cluster, or start one of this machine's own (``local``).
+
+    Nothing happens if this process is in a cluster already.
 
     Raises:
-        ReplayError: no cluster answers there.
+        ReplayError: No cluster answers there.
     """
     import ray  # noqa: PLC0415 - work on one core does without
 
@@ -110,5 +124,5 @@ def join_ray(address: str) -> None:
         raise ReplayError(f"no Ray cluster answers at {address!r}: {error}", "address") from error
 
 
-def _apply(function: Callable[[Task], Outcome], piece: Task) -> Outcome:
-    return function(piece)
+def _apply(function: Callable[[Task], Outcome], task: Task) -> Outcome:
+    return function(task)

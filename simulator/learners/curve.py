@@ -8,11 +8,12 @@ MAX_POINTS = 200
 
 @dataclass(frozen=True, slots=True)
 class CurvePoint:
-    """``value``: the mean of all up to here; ``recent``: of what came since the point before.
+    """A point of a curve; a mean of nothing is NaN.
 
-    NaN: a mean of nothing.
-
-    ``rows``: how many had been read, those that do not enter the mean included.
+    Attributes:
+        rows: How many rows had been read, those that do not enter the mean included.
+        value: Mean of all rows up to here.
+        recent: Mean of the rows since the point before.
     """
 
     rows: int
@@ -23,34 +24,40 @@ class CurvePoint:
 class Curve:
     """A weighted mean and how it came about.
 
-    Points stand evenly apart; when they are too many, half of them go.
+    Points stand evenly apart; when they are too many, every other one goes.
     """
 
     def __init__(self) -> None:
         self._rows, self._total, self._weight = 0, 0.0, 0.0
-        self._apart = 1
+        self._rows_apart = 1
         self._kept: list[tuple[int, float, float]] = []
 
     def add(self, total: float, weight: float) -> None:
-        """One row: its value times its weight, and its weight (0: it does not enter the mean)."""
+        """Add one row.
+
+        Args:
+            total: The row's value times its weight.
+            weight: The row's weight; 0 if it does not enter the mean.
+        """
         self._rows += 1
         self._total += total
         self._weight += weight
-        if self._rows % self._apart == 0:
+
+        if self._rows % self._rows_apart == 0:
             self._kept.append((self._rows, self._total, self._weight))
             if len(self._kept) == MAX_POINTS:
-                self._apart *= 2
+                self._rows_apart *= 2
                 self._kept = self._kept[1::2]
 
     @property
     def value(self) -> float:
-        """The mean of all; NaN when nothing entered it."""
+        """The mean of all rows; NaN when none entered it."""
         return _mean(self._total, self._weight)
 
     def points(self) -> tuple[CurvePoint, ...]:
-        """At most MAX_POINTS of them, the last one at the last row."""
+        """Return at most MAX_POINTS points, the last one at the last row."""
         kept = [*self._kept]
-        if self._rows and self._rows % self._apart:
+        if self._rows and self._rows % self._rows_apart:
             kept.append((self._rows, self._total, self._weight))
         before = [(0, 0.0, 0.0), *kept]
         return tuple(

@@ -18,16 +18,16 @@ PUBLISH_EVERY = 100
 
 
 def salt_of(seed: int) -> bytes:
-    """The salt from which a replay with this seed derives all its chance."""
+    """Return the salt from which a replay with this seed derives all its chance."""
     return f"replay-{seed}".encode()
 
 
 def check_blend(spec: PolicySpec) -> None:
-    """Refuse what cannot be replayed.
+    """Refuse a policy that cannot be replayed.
 
-    Raises: ReplayError: the spec is of a mixture, whose actions are sources and not those of a log;
-        or of a policy that
-            learns from no log.
+    Raises:
+        ReplayError: The spec is of a mixture, whose actions are sources and not those of a log; or
+            of a policy that learns from no log.
     """
     if spec.kind == "rl":
         raise ReplayError(
@@ -41,29 +41,32 @@ def check_blend(spec: PolicySpec) -> None:
 
 
 def featurise_row(spec: PolicySpec, row: LoggedDecision) -> tuple[Context, ActionSet]:
-    """What a policy sees of a row: with source scores and the catalogue's features where the log is the project's.
+    """Return what a policy sees of a row.
+
+    Where the log is the project's, that includes source scores and the catalogue's features.
+
+    Args:
+        spec: The policy.
+        row: A row of a log.
 
     Raises:
-        ReplayError: a feature is too large for a policy, which computes with float32.
+        ReplayError: A feature is too large for a policy, which computes with float32.
     """
     catalogue = row.catalogue or _NO_ITEMS
-    if row.record is None:
-        with np.errstate(over="ignore"):
-            context, actions = featurise(
-                spec, catalogue, row.context, row.action_ids, row.features, {}
-            )
-        if not all(
-            np.isfinite(each.values).all() for each in (*context.namespaces, *actions.namespaces)
-        ):
-            raise ReplayError(
-                f"decision {row.event_id} has a feature beyond {np.finfo(np.float32).max:.3g},"
-                " too large for a policy"
-                ": leave such rows out, or give it in another unit",
-                "features",
-            )
-        return context, actions
-    context, actions = featurise_record(spec, catalogue, row.record)
-    return context, actions.take(_places(row.action_ids, row.record.action_ids))
+    if row.record is not None:
+        context, actions = featurise_record(spec, catalogue, row.record)
+        return context, actions.take(_places(row.action_ids, row.record.action_ids))
+
+    with np.errstate(over="ignore"):
+        context, actions = featurise(spec, catalogue, row.context, row.action_ids, row.features, {})
+    namespaces = (*context.namespaces, *actions.namespaces)
+    if not all(np.isfinite(namespace.values).all() for namespace in namespaces):
+        raise ReplayError(
+            f"decision {row.event_id} has a feature beyond {np.finfo(np.float32).max:.3g},"
+            " too large for a policy: leave such rows out, or give it in another unit",
+            "features",
+        )
+    return context, actions
 
 
 _NO_ITEMS = Catalogue()
@@ -72,12 +75,11 @@ _NO_ITEMS = Catalogue()
 class OnlinePolicy:
     """A spec's policy and its learner, from nothing.
 
-    The policy sees what was learned ``publish_every`` rows at a time.
-
-    ``seed``: of a ridge learner's posterior draws.
+    The policy sees what was learned ``publish_every`` rows at a time. ``seed`` seeds a ridge
+    learner's posterior draws.
 
     Raises:
-        ReplayError: the spec is of a mixture, whose actions are sources and not those of a log.
+        ReplayError: The spec is of a mixture, whose actions are sources and not those of a log.
     """
 
     def __init__(self, spec: PolicySpec, *, publish_every: int, seed: int) -> None:
@@ -87,6 +89,7 @@ class OnlinePolicy:
             raise InvalidFieldError(
                 f"a model is published every 1 row or more, not {publish_every}", "publish_every"
             )
+
         self._spec, self._publish_every = spec, publish_every
         self._learner = make_learner(spec, salt=salt_of(seed))
         self._policy = load_policy(spec, self._learner.snapshot(START))
@@ -98,18 +101,26 @@ class OnlinePolicy:
         return featurise_row(self._spec, row)
 
     def pmf(self, context: Context, actions: ActionSet) -> Pmf:
-        """float64[K], of the model last published."""
+        """Return float64[K], of the model last published."""
         return check_pmf(self._policy.pmf(context, actions))
 
     def learn(
         self, row: LoggedDecision, context: Context, actions: ActionSet, propensity: float
     ) -> None:
-        """Learn that the row's choice, made with this propensity, earned the row's reward."""
+        """Learn that the row's choice earned the row's reward.
+
+        Args:
+            row: A row of the log.
+            context: What the policy saw of its context.
+            actions: What the policy saw of its actions.
+            propensity: The probability with which the choice was made.
+        """
         self._pending.append(
             Interaction(
                 row.event_id, row.slot, context, actions, row.chosen, propensity, row.reward
             )
         )
+
         if len(self._pending) == self._publish_every:
             self._learned += len(self._pending)
             self._learner.learn(self._pending)

@@ -1,8 +1,10 @@
-"""Method progressive: predict, score, learn, row by row, so that no prediction has seen its own row.
+"""Method progressive: predict, score, learn, row by row.
+
+So no prediction has seen its own row.
 
 Progressive validation: Blum, Kalai & Langford (1999), "Beating the hold-out",
-doi:10.1145/307400.307439. What comes out is the mean, over the log, of how well the policy did
-while it learned from that very log, with the log's propensities.
+doi:10.1145/307400.307439. The value is the mean, over the log, of how well the policy did while it
+learned from that very log, with the log's propensities.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -33,10 +35,14 @@ PROGRESS_EVERY = 1000
 
 @dataclass(frozen=True, slots=True)
 class Progressive:
-    """``ips``, ``snips``: the progressive value, estimated from importance weights, and its curve.
+    """The progressive value of a policy, estimated from importance weights, and its curves.
 
-    NaN when there is nothing to take a mean of. ``skipped``: of what was ``left_out``, the bad
-    rows.
+    Values are NaN when there is nothing to take a mean of.
+
+    Attributes:
+        rows: How many rows were read.
+        skipped: The bad rows among what was left out.
+        left_out: What of the log was no row, and why.
     """
 
     rows: int
@@ -50,11 +56,15 @@ class Progressive:
 
 @dataclass(frozen=True, slots=True)
 class VwProgressive:
-    """``average_loss``: as VW prints it, lower is better; NaN where VW prints "n.a.", when no example has a label.
+    """The progressive value of VW on its own log.
 
-    Minus it is the progressive IPS value. ``examples``: those VW predicted, ``labelled`` of them
-    with a label. ``left_out``: what of the log was not. ``notes``: what of the arguments was left
-    out.
+    Attributes:
+        examples: How many examples VW predicted.
+        labelled: How many of them have a label.
+        average_loss: As VW prints it, lower is better; NaN where VW prints "n.a.", when no example
+            has a label. Minus it is the progressive IPS value.
+        left_out: What of the log was left out, and why.
+        notes: What of the arguments was left out.
     """
 
     examples: int
@@ -78,22 +88,30 @@ def progressive(
     seed: int = 0,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Progressive:
-    """The value of a policy that learns, from nothing, on a log, in the log's order.
+    """Return the value of a policy that learns, from nothing, on a log in the log's order.
 
-    Of each row: the PMF of the model as published last (every ``publish_every`` rows: 1 is
-    progressive validation to the letter, more is faster, and nearer to what a service does), the
-    importance weight pmf(chosen) / propensity, and its product with the reward; then the learner is
-    given the row with the log's propensity. IPS is the mean of the products, SNIPS their sum over
-    the sum of the weights. Rows that stand for several decisions count as that many in both; they
-    are learned from once.
+    Each row is first predicted by the model as last published: its importance weight is
+    pmf(chosen) / propensity, and its product is that times the reward. Then the learner is given
+    the row with the log's propensity. IPS is the mean of the products, SNIPS their sum over the sum
+    of the weights. A row that stands for several decisions counts as that many in both; it is
+    learned from once.
+
+    Args:
+        spec: The policy.
+        pieces: The log.
+        publish_every: Rows between two models: 1 is progressive validation to the letter, more is
+            faster, and nearer to what a service does.
+        seed: Seed of the policy's own chance.
+        progress: Told how many rows were read.
 
     Raises:
-        BadRowError: a row is malformed.
-        ReplayError: the log cannot be read, or the spec is of a mixture.
+        BadRowError: A row is malformed.
+        ReplayError: The log cannot be read, or the spec is of a mixture.
     """
     online = OnlinePolicy(spec, publish_every=publish_every, seed=seed)
     rows, left_out = 0, LeftOut()
     ips, snips = Curve(), Curve()
+
     for piece in pieces:
         for batch in piece.batches():
             counts = batch.columns.get(WEIGHT, np.ones(len(batch)))
@@ -102,10 +120,13 @@ def progressive(
                 weight = count * float(online.pmf(context, actions)[row.chosen]) / row.propensity
                 ips.add(weight * row.reward, count)
                 snips.add(weight * row.reward, weight)
+
+                # Only now: no prediction has seen its own row.
                 online.learn(row, context, actions, row.propensity)
             rows += len(batch)
             progress(rows)
         left_out.merge(left_out_of([piece]))
+
     return Progressive(
         rows, left_out.skipped, ips.value, snips.value, ips.points(), snips.points(), left_out
     )
@@ -120,29 +141,41 @@ def vw_progressive(
     skip_bad: bool = False,
     progress: Callable[[int], None] = lambda _: None,
 ) -> VwProgressive:
-    """What VW's own command line would print as its average loss: ``vw ARGS [--dsjson] -d LOG [-i MODEL]``.
+    """Return what VW's own command line would print as its average loss.
 
-    VW parses each example, predicts, and learns; with ``-t`` in ``args`` it only predicts. The loss
-    of a labelled example is cost / probability times VW's probability of the chosen action;
-    examples without a label are predicted only. As VW does, lines of dsjson without ``a``, with
-    ``_skipLearn``, or that do not begin with ``{`` are passed over, and counted; the others weigh 1
-    / (1 - pdrop). Several files are one log, in their order. ``-i`` is a ``model``, and options of
-    VW's output are left out, with a note. Differs from VW: what VW mends without a word (a cost
-    that is no number, a probability above 1) or dies of is a bad row here.
+    The command is ``vw ARGS [--dsjson] -d LOG [-i MODEL]``. VW parses each example, predicts, and
+    learns; with ``-t`` in ``args`` it only predicts. The loss of a labelled example is cost /
+    probability times VW's probability of the chosen action; examples without a label are predicted
+    only.
 
-    Raises: SpecError, SnapshotError: the arguments or the model. BadRowError: a malformed example;
-        names file and line. Not with ``skip_bad``: it is left out and counted. ReplayError: a file
-        cannot be read.
+    As VW does, lines of dsjson without ``a``, with ``_skipLearn``, or that do not begin with ``{``
+    are passed over, and counted; the others weigh 1 / (1 - pdrop). Options of VW's output are left
+    out, with a note. Differs from VW: what VW mends without a word (a cost that is no number, a
+    probability above 1) or dies of is a bad row here.
+
+    Args:
+        log: A file, or several, which are one log in their order.
+        args: VW's command line, without ``-d`` and ``-i``.
+        log_format: VW's name of the format.
+        model: The model to go on from, VW's ``-i``.
+        skip_bad: Whether bad rows are counted and left out, rather than an error.
+        progress: Told how many examples were read.
+
+    Raises:
+        SpecError, SnapshotError: The arguments or the model cannot be used.
+        BadRowError: An example is malformed, and bad rows are not to be skipped. Names file and
+            line.
+        ReplayError: A file cannot be read.
     """
     command = read_command(args, model)
     reader = open_reader(command, log_format)
-    loss, examples, labelled = Curve(), 0, 0
-    left_out = LeftOut()
     read = LABELS[log_format]
     files = [log] if isinstance(log, LogFile) else log
-    for record in chain.from_iterable(
-        records(Span(file, blocks=log_format == "text")) for file in files
-    ):
+    spans = [Span(file, blocks=log_format == "text") for file in files]
+
+    loss, examples, labelled = Curve(), 0, 0
+    left_out = LeftOut()
+    for record in chain.from_iterable(map(records, spans)):
         try:
             label = read(record)
             if isinstance(label, str):
@@ -154,14 +187,18 @@ def vw_progressive(
                 raise BadRowError(describe_bad_record(read, record, error), error.target) from error
             left_out.add(BAD, left_out.first_bad or describe_bad_record(read, record, error))
             continue
+
         examples += 1
         if examples % PROGRESS_EVERY == 0:
             progress(examples)
+
+        # An example without a label moves the curve on, and does not enter the mean.
         if label.chosen is None:
             loss.add(0.0, 0.0)
             continue
         labelled += 1
         loss.add(label.weight * label.cost / label.probability * probability, label.weight)
+
     return VwProgressive(examples, labelled, loss.value, loss.points(), left_out, command.notes)
 
 
@@ -187,7 +224,7 @@ def _text_label(record: TextRecord) -> VwLabel:
 
 
 def _dsjson_label(record: TextRecord) -> VwLabel | str:
-    """Or why VW passes over the line."""
+    """Return the label of a line, or why VW passes over the line."""
     label = dsjson.read_dsjson_label(record)
     if isinstance(label, str):
         return label
@@ -210,4 +247,4 @@ LABELS: Mapping[LogFormat, Callable[[TextRecord], VwLabel | str]] = {
     "text": _text_label,
     "dsjson": _dsjson_label,
 }
-"""By format, what reads the label of a record; or says why VW passes over it."""
+"""What reads a record's label by format; it returns a text where VW passes over the record."""

@@ -26,21 +26,26 @@ BATCH = 1000
 def train_on_log(
     spec: PolicySpec, pieces: Iterable[Piece], *, progress: Callable[[int], None] = lambda _: None
 ) -> TrainedModel:
-    """What the spec's learner knows after a log, learned row by row with the log's propensities.
+    """Return what the spec's learner knows after a log, learned row by row.
 
-    ``progress`` is told how many rows were learned. Needs rows with actions; one whose decision was
-    kept while others were left out at random (pdrop) would have to count more than once, which no
-    learner here can do.
+    Rows need their actions. A decision that was kept while others were left out at random (pdrop)
+    would have to count more than once, which no learner here can do.
+
+    Args:
+        spec: The policy.
+        pieces: The log.
+        progress: Told how many rows were learned.
 
     Raises:
-        BadRowError: a row is malformed.
-        ReplayError: the log is empty or cannot be learned from, or the spec is of a mixture.
+        BadRowError: A row is malformed.
+        ReplayError: The log is empty or cannot be learned from, or the spec is of a mixture.
     """
     check_learner(spec)
     check_blend(spec)
-    learner, learned, learning = make_learner(spec, salt=b""), 0, RowSampler()
-    read = list(pieces)
-    for piece in read:
+    learner, learned, sampler = make_learner(spec, salt=b""), 0, RowSampler()
+    log = list(pieces)
+
+    for piece in log:
         for batch in piece.batches():
             if len(batch.decisions) != len(batch):
                 raise ReplayError(
@@ -51,28 +56,35 @@ def train_on_log(
                     "this log has left decisions out at random (pdrop): it cannot be learned from",
                     "log",
                 )
-            learn_from(learning, piece, batch)
+
+            # The model says which rows it learned from, so that an evaluation on them is noticed.
+            learn_from(sampler, piece, batch)
             for start in range(0, len(batch), BATCH):
                 rows = batch.decisions[start : start + BATCH]
                 learner.learn([_interaction(spec, row) for row in rows])
                 learned += len(rows)
                 progress(learned)
+
     if not learned:
-        raise no_rows_error(read, "rows to learn from")
+        raise no_rows_error(log, "rows to learn from")
     return TrainedModel(
         spec_bytes=spec.encoded,
         learned=learned,
         checkpoint=learner.checkpoint(),
-        rows=learning.rows(),
-        columns=column_kinds_of(read) or msgspec.UNSET,
+        rows=sampler.rows(),
+        columns=column_kinds_of(log) or msgspec.UNSET,
     )
 
 
 def snapshot_of(model: TrainedModel, *, salt: bytes) -> Snapshot:
-    """What a replica would serve of it; ``salt``: of posterior draws.
+    """Return what a replica would serve of a model.
+
+    Args:
+        model: The model.
+        salt: What posterior draws derive from.
 
     Raises:
-        SnapshotError, SpecError: it is corrupt.
+        SnapshotError, SpecError: The model is corrupt.
     """
     return make_learner(model.spec(), salt=salt, checkpoint=model.checkpoint).snapshot(
         f"{model.learned}-0"
@@ -82,14 +94,19 @@ def snapshot_of(model: TrainedModel, *, salt: bytes) -> Snapshot:
 class FrozenPolicy(RowTarget):
     """A policy as a snapshot has it, learning no more.
 
-    Pickled without the model, which is made where it is used.
+    It is pickled without the model, which is made where it is used.
 
-    ``provenance``: of the rows that the snapshot was trained on, where its values are too high;
-    None: of no rows. ``columns``: of a table that it was trained on, what each column of the
-    context was.
+    Args:
+        name: The policy's name in the report.
+        spec: The policy.
+        snapshot: What it has learned.
+        notes: For a reader of the report.
+        provenance: The rows that the snapshot was trained on, where its values are too high; None:
+            no rows.
+        columns: What each column of the context was, if it was trained on a table.
 
     Raises:
-        ReplayError: the spec is of a mixture.
+        ReplayError: The spec is of a mixture.
     """
 
     def __init__(
@@ -122,16 +139,21 @@ class FrozenPolicy(RowTarget):
         return load_policy(self._spec, self._snapshot)
 
     def pmf(self, row: LoggedDecision) -> Pmf:
-        """See Target."""
+        """Return float64[K], of the snapshot; see Target."""
         return check_pmf(self._policy.pmf(*featurise_row(self._spec, row)))
 
 
 def read_trained(path: Path, name: str | None = None, *, seed: int = 0) -> FrozenPolicy:
-    """The policy in a file that ``banditloop train policy`` wrote.
+    """Return the policy in a file that ``banditloop train policy`` wrote.
+
+    Args:
+        path: The file.
+        name: The policy's name in the report; None: the file's.
+        seed: Seed of posterior draws.
 
     Raises:
-        ReplayError: it cannot be read.
-        SnapshotError, SpecError: it is damaged, or something else.
+        ReplayError: The file cannot be read.
+        SnapshotError, SpecError: It is damaged, or something else.
     """
     try:
         model = decode_trained(path.read_bytes())
@@ -141,20 +163,26 @@ def read_trained(path: Path, name: str | None = None, *, seed: int = 0) -> Froze
 
 
 def frozen_policy(model: TrainedModel, name: str, *, seed: int = 0) -> FrozenPolicy:
-    """The policy in a model; it knows what the model says of the rows that it learned from.
+    """Return the policy in a model, with what the model says of the rows that it learned from.
+
+    Args:
+        model: The model.
+        name: The policy's name in the report.
+        seed: Seed of posterior draws.
 
     Raises:
-        SnapshotError, SpecError: the model is corrupt.
+        SnapshotError, SpecError: The model is corrupt.
     """
+    # A model either says its rows, or comes of a simulated world, or is too old to say anything.
     provenance: Provenance | None = None
     note = f"learned from {model.learned:,} decisions of a simulated world"
     if model.rows is msgspec.UNSET:
-        provenance, note = UnknownRows(), f"learned from {model.learned:,} rows: {UNKNOWN}"
+        provenance = UnknownRows()
+        note = f"learned from {model.learned:,} rows: {UNKNOWN}"
     elif isinstance(model.rows, LearnedRows):
-        provenance, note = (
-            TrainedRows(model.rows),
-            f"learned from {model.learned:,} rows, of {model.rows.logs}",
-        )
+        provenance = TrainedRows(model.rows)
+        note = f"learned from {model.learned:,} rows, of {model.rows.logs}"
+
     columns = None if model.columns is msgspec.UNSET else model.columns
     return FrozenPolicy(
         name, model.spec(), snapshot_of(model, salt=salt_of(seed)), (note,), provenance, columns

@@ -15,17 +15,21 @@ from simulator.ope.targets import RowTarget
 from simulator.replay.leakage import UnknownRows
 
 FORMATS: dict[str, LogFormat] = {"dsjson": "dsjson", "vw": "text"}
-"""VW's own, by what ``--format`` calls them."""
-_UNKNOWN = "a VW model does not say what it learned from: if these rows are among it, its values are too high"
+"""VW's own formats, by what ``--format`` calls them."""
+_UNKNOWN = (
+    "a VW model does not say what it learned from: if these rows are among it, its values are too"
+    " high"
+)
 
 
 class VwTarget(RowTarget):
-    """VW with a command line, as it is. It reads the lines of the log itself; see ``with_lines``.
+    """VW with a command line, as it is, learning no more.
 
-    Pickled without VW, which is opened where it is used.
+    It reads the lines of the log itself; see ``with_lines``. It is pickled without VW, which is
+    opened where it is used.
 
     Raises:
-        SpecError, SnapshotError: the arguments or the model.
+        SpecError, SnapshotError: The arguments or the model cannot be used.
     """
 
     def __init__(
@@ -35,7 +39,7 @@ class VwTarget(RowTarget):
         self._command, self._format, self._model = replace(command, learns=False), log_format, model
         self.notes = (*([_UNKNOWN] if model is not None else []), *command.notes)
         self.provenance = None if model is None else UnknownRows(_UNKNOWN)
-        _ = self._reader  # what is wrong with it is said before the log is read
+        _ = self._reader  # opened now, so that what is wrong with it is said before the log is read
 
     def __reduce__(self) -> tuple[type["VwTarget"], tuple[str, Command, LogFormat, bytes | None]]:
         return VwTarget, (self.name, self._command, self._format, self._model)
@@ -45,11 +49,12 @@ class VwTarget(RowTarget):
         return VwLogReader(self._command.args, self._format, model=self._model, learns=False)
 
     def pmf(self, row: LoggedDecision) -> Pmf:
-        """See Target."""
+        """Return float64[K], as VW predicts for the row's lines; see Target."""
         try:
             pmf = self._reader.pmf(row.lines, VwLabel(row.chosen, -row.reward, row.propensity))
         except BadRowError as error:
             raise ReplayError(f"decision {row.event_id}: {error.message}", error.target) from error
+
         if len(pmf) != len(row.action_ids):
             raise ReplayError(
                 f"decision {row.event_id}: VW sees {len(pmf)} actions there", "policy"
@@ -58,7 +63,7 @@ class VwTarget(RowTarget):
 
 
 def with_lines(pieces: Sequence[Piece]) -> list[Piece]:
-    """The same pieces, whose rows bring the lines that they were read from."""
+    """Return the same pieces, whose rows bring the lines that they were read from."""
     return [
         replace(piece, keep_lines=True) if isinstance(piece, RecordPiece) else piece
         for piece in pieces
@@ -66,11 +71,15 @@ def with_lines(pieces: Sequence[Piece]) -> list[Piece]:
 
 
 def open_reader(command: Command, log_format: LogFormat) -> VwLogReader:
-    """VW as a command line describes it.
+    """Open VW as a command line describes it.
+
+    Args:
+        command: The command line.
+        log_format: VW's name of the format.
 
     Raises:
-        SpecError, SnapshotError: the arguments or the model.
-        ReplayError: the model cannot be read.
+        SpecError, SnapshotError: The arguments or the model cannot be used.
+        ReplayError: The model cannot be read.
     """
     return VwLogReader(
         command.args, log_format, model=read_model(command.model), learns=command.learns
@@ -78,10 +87,10 @@ def open_reader(command: Command, log_format: LogFormat) -> VwLogReader:
 
 
 def read_model(path: Path | None) -> bytes | None:
-    """A file that VW has saved.
+    """Return a file that VW has saved; None without a path.
 
     Raises:
-        ReplayError: it cannot be read.
+        ReplayError: It cannot be read.
     """
     try:
         return None if path is None else path.read_bytes()

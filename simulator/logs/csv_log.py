@@ -1,4 +1,4 @@
-"""Logs as CSV, by a mapping of columns: plain tables of numbers, or decisions with their actions."""
+"""Logs as CSV, by a mapping of columns: tables of numbers, or decisions with their actions."""
 
 import io
 from collections import Counter
@@ -338,6 +338,7 @@ class CsvPiece:
             for name in columns.context
         }
 
+        # Kept rows have all their cells checked, so nothing can be missing here.
         rows: list[LoggedDecision] = []
         for at in keep.tolist():
             places = block.places[at] or {}

@@ -1,4 +1,7 @@
-"""A log's files: here, or wherever pyarrow reaches by a URI (file://, s3://, gs://, abfs://, hdfs://)."""
+"""A log's files: here, or by a URI wherever pyarrow reaches.
+
+That is file://, s3://, gs://, abfs:// and hdfs://.
+"""
 
 import gzip
 import io
@@ -57,7 +60,9 @@ def files_of(log: str) -> list[LogFile]:
     if "://" in log:
         return [RemoteFile(uri) for uri in _remote_files(log)]
 
-    names = sorted(glob(log)) if not Path(log).exists() else [log]  # noqa: PTH207 - an absolute pattern, too
+    # A file whose own name has wildcards in it is that file.
+    exists = Path(log).exists()
+    names = [log] if exists else sorted(glob(log))  # noqa: PTH207 - an absolute pattern, too
     if not names:
         raise ReplayError(f"{log} cannot be read: no such file, and no file of such a name", "log")
 

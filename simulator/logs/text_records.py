@@ -74,7 +74,7 @@ class TextRecord(msgspec.Struct, frozen=True, eq=False, gc=False):
 
     @property
     def event_id(self) -> str:
-        """Id of a record that names none: the same however the file is cut, and wherever it lies."""
+        """Id of a record that names none, the same however the file is cut and wherever it lies."""
         return f"{self.called or self.path.name}@{self.offset}"
 
     def where(self, line: int = 0) -> str:

@@ -259,7 +259,7 @@ def _unusual(value: str, weight: float) -> Value | None:
 
 
 def _segments(text: str) -> Iterator[str]:
-    """Yield what stands between the bars; a bar within a text is part of it, and a space ends it."""
+    """Yield what stands between the bars; a bar within a text is part of it, until a space."""
     held = ""
     parts = text.split("|")
     for part in parts[1:-1]:

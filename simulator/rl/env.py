@@ -1,4 +1,6 @@
-"""``RecSession-v0``: sessions as a gymnasium environment, to train policies that look further than one reward.
+"""``RecSession-v0``: sessions as a gymnasium environment.
+
+Policies that look further than one reward are trained in it.
 
     gym.make("simulator.rl.env:RecSession-v0", world="satiation", world_seed=1)
     gym.make_vec("simulator.rl.env:RecSession-v0", num_envs=8, world="movielens")
@@ -27,21 +29,29 @@ Observation = dict[str, NDArray[Any]]
 
 
 def session_world(name: str, seed: int = 0) -> SessionWorld:
-    """``movielens``, which has no seed, or one of ``satiation.WORLDS``.
+    """Return ``movielens``, which has no seed, or one of ``satiation.WORLDS``.
+
+    Args:
+        name: The world's name.
+        seed: Seed of what the world draws once.
 
     Raises:
-        InvalidFieldError: there is no such world.
+        InvalidFieldError: There is no such world.
         DataUnavailableError: MovieLens cannot be fetched.
     """
     return movielens_sessions() if name == "movielens" else satiation_world(name, seed)
 
 
 class RecSession(gym.Env[Observation, np.int64]):
-    """Sessions of a world. ``world``: its name; ``world_seed``: of what the world draws once.
+    """Sessions of a world as episodes.
 
     Observation: ``features`` float32[max_actions, d], the actions of the decision first, the rest
     0; ``mask`` int8[max_actions], 1 where there is an action. Action: one of max_actions places. To
     choose a place without an action is to show nothing: it earns 0 and the user leaves.
+
+    Args:
+        world: The world's name.
+        world_seed: Seed of what the world draws once.
     """
 
     metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012 - gymnasium's name and type
@@ -63,15 +73,16 @@ class RecSession(gym.Env[Observation, np.int64]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
-        """A new session."""
+        """Begin a new session."""
         super().reset(seed=seed, options=options)
         self._session = self.world.session(self.np_random)
         self._steps = 0
         return self._observe(self._session), {}
 
     def step(self, action: np.int64) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
-        """Show an action; observation, reward, terminated, truncated, and nothing more."""
+        """Show an action; return observation, reward, terminated, truncated and an empty dict."""
         assert self._session is not None, "call reset first"  # noqa: S101 - as gymnasium's own
+
         if not 0 <= action < len(self._ids):
             return self._observe(self._session), 0.0, True, False, {}
         reward, left = self._session.choose(self._ids[int(action)])

@@ -1,4 +1,4 @@
-"""When does looking further than one reward pay? RL, the best myopic bandit and the truth, side by side.
+"""When does looking further than one reward pay? RL beside the best myopic bandit and the truth.
 
 A policy of sessions (PPO) and a bandit are trained on the same number of decisions from the same
 features; then both, and a policy that is told every P(click) and shows the highest, play the same
@@ -29,7 +29,10 @@ from simulator.sessions.world import USE, SessionWorld, featurise_session
 FLOOR = 0.01
 """Exploration of everything that is played for the comparison."""
 TEMPERATURE = 0.1
-"""Of the trained network's softmax when it is played, chosen in a world of another seed (100)."""
+"""Temperature of the trained network's softmax when it is played.
+
+It was chosen in a world of another seed (100).
+"""
 TEST_SEED = 1_000_000
 RL, BANDIT, MYOPIC = "rl", "bandit", "knows clicks"
 _CONTEXT_CROSSED = [("context", "features"), ("context", "scores")]
@@ -54,7 +57,10 @@ GRID: Mapping[str, tuple[RidgeConfig | VwConfig, Exploration]] = {
     "VW, all crossed, epsilon 0.1": (VwConfig(_VW), EpsilonGreedy(0.1)),
     "VW, constant rate, epsilon 0.1": (VwConfig(f"{_VW} --power_t 0 -l 0.05"), EpsilonGreedy(0.1)),
 }
-"""Bandits that were tried, in a world of another seed than those of the comparison: ``tune_bandits`` says what they earn."""
+"""Bandits that were tried, in a world of another seed than those of the comparison.
+
+``tune_bandits`` says what they earn.
+"""
 TUNED = {
     "satiation": "ridge, epsilon 0.1",
     "steady": "ridge, epsilon 0.1",
@@ -65,7 +71,7 @@ TUNED = {
 
 
 def bandit_named(name: str) -> PolicySpec:
-    """One of GRID."""
+    """Return one of GRID."""
     learner, exploration = GRID[name]
     return PolicySpec(
         "bandit", use=list(USE), learner=learner, exploration=exploration, floor=FLOOR
@@ -75,22 +81,31 @@ def bandit_named(name: str) -> PolicySpec:
 def tune_bandits(
     world: str, steps: int, sessions: int, seeds: Sequence[int]
 ) -> Iterator[tuple[str, float]]:
-    """What each bandit of the grid earns after ``steps`` decisions: the mean over the worlds of these seeds."""
+    """Yield what each bandit of the grid earns: its name, and its mean return over some worlds.
+
+    Args:
+        world: The worlds' name.
+        steps: Decisions that each bandit learns from first.
+        sessions: Sessions that are then played in each world.
+        seeds: Seeds of the worlds.
+    """
     worlds = [session_world(world, seed) for seed in seeds]
     for name in GRID:
         spec = bandit_named(name)
-        policies = [
-            load_policy(without_exploration(spec), train_bandit(each, spec, steps, 1))
-            for each in worlds
-        ]
-        played = [play(*pair, sessions, TEST_SEED) for pair in zip(worlds, policies, strict=True)]
-        yield name, float(np.mean([each.returns.mean() for each in played]))
+        returns = []
+        for one in worlds:
+            policy = load_policy(without_exploration(spec), train_bandit(one, spec, steps, 1))
+            returns.append(play(one, policy, sessions, TEST_SEED).returns.mean())
+        yield name, float(np.mean(returns))
 
 
 class SessionCell(msgspec.Struct, frozen=True):
-    """``policy``: rl, bandit or knows clicks.
+    """A part of the comparison: one world, one seed and one policy.
 
-    ``steps``: decisions to train on; ``sessions``: played afterwards.
+    Attributes:
+        policy: One of RL, BANDIT and MYOPIC.
+        steps: Decisions to train on.
+        sessions: Sessions played afterwards.
     """
 
     world: str
@@ -102,11 +117,16 @@ class SessionCell(msgspec.Struct, frozen=True):
 
 
 class SessionCellResult(msgspec.Struct, frozen=True):
-    """``mean``: return of a session, ``length``: its decisions.
+    """What came out of a cell.
 
-    ``exact``: in the small world, the expected return of this policy and of the best there are,
-    without chance. ``curve``: decisions and mean return, of RL's training. ``seconds`` of processor
-    time: of training, and playing.
+    Attributes:
+        mean: Mean return of a session.
+        length: Mean number of its decisions.
+        exact: In the small world, the expected return of this policy and of the best there are,
+            without chance.
+        curve: Decisions and mean return during RL's training.
+        trained_s: Processor time of training, in seconds.
+        played_s: Processor time of playing, in seconds.
     """
 
     cell: SessionCell
@@ -119,7 +139,10 @@ class SessionCellResult(msgspec.Struct, frozen=True):
 
 
 class ReturnRatio(msgspec.Struct, frozen=True):
-    """RL's mean return over another's, and an interval at 95% over the seeds, which are what is drawn."""
+    """RL's mean return over another policy's, with a 95% interval over the seeds.
+
+    The seeds are what is drawn.
+    """
 
     world: str
     gamma: float
@@ -131,12 +154,13 @@ class ReturnRatio(msgspec.Struct, frozen=True):
 
 
 def run_session_cell(cell: SessionCell) -> SessionCellResult:
-    """Train, then play.
+    """Train the policy of a cell, then play.
 
     Raises:
-        InvalidFieldError: there is no such world or policy.
+        InvalidFieldError: There is no such world or policy.
     """
     world, began = session_world(cell.world, cell.seed), time.process_time()
+
     curve: list[tuple[int, float]] = []
     policy: Policy | KnowsClicks
     if cell.policy == RL:
@@ -150,20 +174,22 @@ def run_session_cell(cell: SessionCell) -> SessionCellResult:
             f"there is no policy {cell.policy!r} in the world {cell.world}", "policy"
         )
     trained = time.process_time()
+
     played = play(world, policy, cell.sessions, TEST_SEED + cell.seed)
     return SessionCellResult(
         cell,
-        float(played.returns.mean()),
-        float(played.lengths.mean()),
-        {} if isinstance(policy, KnowsClicks) else exact_values(world, cell.policy, policy),
-        curve,
-        trained - began,
-        time.process_time() - trained,
+        mean=float(played.returns.mean()),
+        length=float(played.lengths.mean()),
+        exact={} if isinstance(policy, KnowsClicks) else exact_values(world, cell.policy, policy),
+        curve=curve,
+        trained_s=trained - began,
+        played_s=time.process_time() - trained,
     )
 
 
 def _trained_rl(cell: SessionCell) -> tuple[Policy, list[tuple[int, float]]]:
-    from simulator.rl.train import Training, train_rl  # noqa: PLC0415 - torch and RLlib, only where they train
+    # torch and RLlib, only where they train
+    from simulator.rl.train import Training, train_rl  # noqa: PLC0415
 
     trained = train_rl(
         Training(
@@ -174,6 +200,7 @@ def _trained_rl(cell: SessionCell) -> tuple[Policy, list[tuple[int, float]]]:
             gamma=cell.gamma,
         )
     )
+
     spec = trained.spec(temperature=TEMPERATURE, floor=FLOOR)
     snapshot = make_learner(spec, salt=SALT, checkpoint=trained.model(spec).checkpoint).snapshot(
         f"{cell.steps}-0"
@@ -189,19 +216,28 @@ def _trained_bandit(cell: SessionCell, world: SessionWorld) -> Policy:
 
 
 def without_exploration(spec: PolicySpec) -> PolicySpec:
-    """The policy that shows what it has learned, and explores no more than the floor."""
+    """Return the policy that shows what it has learned, and explores no more than the floor."""
     exploration: Exploration = Greedy()
     return msgspec.structs.replace(spec, exploration=exploration)
 
 
 def exact_values(world: SessionWorld, name: str, policy: Policy) -> dict[str, float]:
-    """Of the small world: the expected return of the policy, of the best myopic one, and the optimum."""
+    """Return expected returns without chance: of the policy, the best myopic one, and the optimum.
+
+    They are known in the small world; elsewhere there are none.
+
+    Args:
+        world: The world.
+        name: The policy's name among the values.
+        policy: The policy.
+    """
     if not isinstance(world, SatiationWorld):
         return {}
     try:
         best = {"optimum": optimal_return(world), MYOPIC: myopic_return(world)}
     except InvalidFieldError:
         return {}
+
     return {
         **best,
         name: value_of(world, lambda group, levels: _choice(world, policy, group, levels)),
@@ -209,42 +245,44 @@ def exact_values(world: SessionWorld, name: str, policy: Policy) -> dict[str, fl
 
 
 def _choice(world: SatiationWorld, policy: Policy, group: int, levels: Levels) -> Float64:
-    """float64[items]: what a policy would show a user of this group with these satiations."""
+    """Return float64[items]: what a policy would show a user of this group and satiations."""
     scores = world.affinities[group][world.topics]
     request = world.request(group, np.arange(len(world.ids)), scores, levels)
     return policy.pmf(*featurise_session(world, request))
 
 
 def ratios(results: Iterable[SessionCellResult]) -> list[ReturnRatio]:
-    """By world, gamma and peer, of the seeds that have both; in the order they come."""
+    """Return RL's ratios by world, gamma and peer, over the seeds that have both.
+
+    They are in the order the results come.
+    """
     done = list(results)
     groups: dict[tuple[str, float, str], list[float]] = {}
-    for mine in done:
-        for its in done:
-            same = (mine.cell.world, mine.cell.seed) == (its.cell.world, its.cell.seed)
-            if same and mine.cell.policy == RL and its.cell.policy != RL:
-                at = (mine.cell.world, mine.cell.gamma, its.cell.policy)
-                groups.setdefault(at, []).append(mine.mean / its.mean)
+    for rl in (result for result in done if result.cell.policy == RL):
+        for peer in (result for result in done if result.cell.policy != RL):
+            if (rl.cell.world, rl.cell.seed) == (peer.cell.world, peer.cell.seed):
+                at = (rl.cell.world, rl.cell.gamma, peer.cell.policy)
+                groups.setdefault(at, []).append(rl.mean / peer.mean)
     return [_ratio(*at, np.log(np.array(values))) for at, values in groups.items()]
 
 
 def _ratio(world: str, gamma: float, against: str, logs: Float64) -> ReturnRatio:
-    """Geometric mean, with Student's interval for its logarithm."""
+    """Return the geometric mean, with Student's interval for its logarithm."""
     count = len(logs)
     mean = float(logs.mean())
-    radius = (
-        STUDENT.get(count, z_of(0.05)) * float(logs.std(ddof=1)) / np.sqrt(count)
-        if count > 1
-        else np.inf
-    )
+    radius = np.inf
+    if count > 1:
+        quantile = STUDENT.get(count, z_of(0.05))
+        radius = quantile * float(logs.std(ddof=1)) / np.sqrt(count)
+
     return ReturnRatio(
         world,
         gamma,
         against,
-        float(np.exp(mean)),
-        float(np.exp(mean - radius)),
-        float(np.exp(mean + radius)),
-        count,
+        value=float(np.exp(mean)),
+        low=float(np.exp(mean - radius)),
+        high=float(np.exp(mean + radius)),
+        seeds=count,
     )
 
 

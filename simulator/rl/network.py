@@ -1,4 +1,7 @@
-"""The network of ``bandits.rl.network`` in torch, as an RLModule of RLlib's new API stack, with a value head beside it."""
+"""The network of ``bandits.rl.network`` in torch, as an RLModule of RLlib's new API stack.
+
+A value head stands beside it.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -20,25 +23,26 @@ MASKED = -1e9
 class SharedScorer(TorchRLModule, ValueFunctionAPI):  # type: ignore[misc] # ray has no types
     """Scores every action with one network, whatever their number.
 
-    The value of a decision is the mean over actions.
-
-    Observations as ``RecSession`` has them. ``model_config``: ``{"width": h}``.
+    The value of a decision is computed from the mean and the maximum over its actions. Observations
+    are those of ``RecSession``; ``model_config`` is ``{"width": h}``.
     """
 
     def setup(self) -> None:
         """Make the layers. Scores start at 0, so the first policy is uniform."""
         features, width = self.observation_space["features"].shape[-1], self.model_config["width"]
+
         self.embed = nn.Linear(features, width)
         self.own = nn.Linear(width, width)
         self.others = nn.Linear(width, width, bias=False)
         self.score = nn.Linear(width, 1, bias=False)
         nn.init.zeros_(self.score.weight)
+
         self.value_embed = nn.Linear(features, width)
         self.value = nn.Sequential(nn.Linear(2 * width, width), nn.ReLU(), nn.Linear(width, 1))
         self.action_dist_cls = TorchCategorical
 
     def scores(self, features: Any, mask: Any) -> Any:
-        """[B, K] from [B, K, d] and [B, K]; MASKED where there is no action."""
+        """Return [B, K] from [B, K, d] and [B, K]; MASKED where there is no action."""
         hidden = torch.relu(self.embed(features))
         shared = _mean(hidden, mask)[:, None, :]
         scores = self.score(torch.relu(self.own(hidden) + self.others(shared))).squeeze(-1)
@@ -49,15 +53,15 @@ class SharedScorer(TorchRLModule, ValueFunctionAPI):  # type: ignore[misc] # ray
         return {Columns.ACTION_DIST_INPUTS: self.scores(features, mask)}
 
     def compute_values(self, batch: dict[str, Any], embeddings: Any = None) -> Any:  # noqa: ARG002 - RLlib's
-        """[B]: what the rest of the session is expected to earn."""
+        """Return [B]: what the rest of the session is expected to earn."""
         features, mask = _parts(batch)
         hidden = torch.relu(self.value_embed(features))
         most = torch.where(mask[:, :, None] > 0, hidden, 0.0).amax(dim=1)
         return self.value(torch.cat([_mean(hidden, mask), most], dim=-1)).squeeze(-1)
 
     def arrays(self) -> Mapping[str, Float32]:
-        """The scorer's weights as ``bandits.rl.network`` names them; the value head stays behind."""
-        found = {
+        """Return the scorer's weights as ``bandits.rl.network`` names them; no value head."""
+        weights = {
             "embed": self.embed.weight.T,
             "embed_bias": self.embed.bias,
             "own": self.own.weight.T,
@@ -67,7 +71,7 @@ class SharedScorer(TorchRLModule, ValueFunctionAPI):  # type: ignore[misc] # ray
         }
         return {
             name: np.ascontiguousarray(tensor.detach().numpy(), np.float32)
-            for name, tensor in found.items()
+            for name, tensor in weights.items()
         }
 
 
@@ -76,5 +80,5 @@ def _parts(batch: dict[str, Any]) -> tuple[Any, Any]:
 
 
 def _mean(hidden: Any, mask: Any) -> Any:
-    """Over the actions there are: [B, h]."""
+    """Return the mean over the actions there are: [B, h]."""
     return (hidden * mask[:, :, None]).sum(dim=1) / mask.sum(dim=1, keepdim=True).clamp(min=1.0)

@@ -1,4 +1,6 @@
-"""PPO through RLlib's new API stack, on RecSession-v0: from a world to a network that ``bandits.rl.network`` serves.
+"""PPO through RLlib's new API stack, on RecSession-v0.
+
+It makes a network that ``bandits.rl.network`` serves.
 
 Schulman et al. 2017 (arXiv:1707.06347), with generalised advantages (arXiv:1506.02438). ``gamma``
 is the knob between myopic (0: only a choice's own reward counts) and long-term (towards 1: so does
@@ -39,16 +41,21 @@ BATCH, MINIBATCH, EPOCHS = 2048, 256, 8
 ENVS = 32
 """Sessions that one env runner steps together."""
 CHECKPOINT = "checkpoint.safetensors"
-SEEDS = 10_000
-"""Iterations for which a seed has chance of its own: a training that resumes does not meet its old sessions again."""
+ITERATIONS_PER_SEED = 10_000
+"""Iterations for which a seed has chance of its own.
+
+A training that resumes does not meet its old sessions again.
+"""
 
 
 class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What is trained, and how. ``steps``: decisions in all.
+    """What is trained, and how.
 
-    ``env_runners``: Ray actors that play; 0: this process.
-
-    ``world_seed``: of the world; ``seed``: of weights and sessions.
+    Attributes:
+        world_seed: Seed of the world.
+        seed: Seed of weights and sessions.
+        steps: How many decisions are made in all.
+        env_runners: How many Ray actors play; 0: this process does.
     """
 
     world: str = "satiation"
@@ -64,7 +71,13 @@ class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class TrainingPoint(msgspec.Struct, frozen=True):
-    """An iteration's end: decisions so far, the mean return and length of the sessions that ended lately."""
+    """An iteration's end.
+
+    Attributes:
+        steps: Decisions so far.
+        session_return: Mean return of the sessions that ended lately.
+        session_length: Mean number of their decisions.
+    """
 
     steps: int
     session_return: float
@@ -82,7 +95,13 @@ class TrainedNetwork(msgspec.Struct, frozen=True):
     def spec(
         self, name: str = "sessions", *, temperature: float = 1.0, floor: float = 0.01
     ) -> PolicySpec:
-        """A policy that serves the network."""
+        """Return a policy that serves the network.
+
+        Args:
+            name: The policy's name.
+            temperature: Temperature of its softmax.
+            floor: Its floor.
+        """
         features = FeatureSchema(self.network.names).digest
         return PolicySpec(
             name,
@@ -94,7 +113,7 @@ class TrainedNetwork(msgspec.Struct, frozen=True):
         )
 
     def model(self, spec: PolicySpec) -> TrainedModel:
-        """For a file, a warm start, or an evaluation."""
+        """Return the model for a file, a warm start, or an evaluation."""
         learned = self.curve[-1].steps if self.curve else 0
         network = encode_network(self.network, learned)
         return TrainedModel(spec_bytes=spec.encoded, learned=learned, checkpoint=network, rows=None)
@@ -108,24 +127,33 @@ def train_rl(
     progress: Callable[[TrainingPoint], None] = lambda _: None,
     address: Literal["local", "auto"] | str = "local",  # noqa: PYI051 - HOST:PORT
 ) -> TrainedNetwork:
-    """Train.
+    """Train a network.
 
-    With a ``folder``, leave a checkpoint there after every iteration, from which ``resume`` goes
-    on.
+    Args:
+        training: What is trained, and how.
+        folder: Where a checkpoint is left after every iteration.
+        resume: Whether to go on from the checkpoint in ``folder``.
+        progress: Told of every iteration's end.
+        address: The Ray cluster.
 
-    Raises: ReplayError: there is nothing to resume from, or no Ray cluster at ``address``.
-        SnapshotError: the checkpoint is damaged, has numbers that are not finite, or is of another
-        training. InvalidFieldError: there is no such world.
+    Raises:
+        ReplayError: There is nothing to resume from, or no Ray cluster at ``address``.
+        SnapshotError: The checkpoint is damaged, has numbers that are not finite, or is of another
+            training.
+        InvalidFieldError: There is no such world.
     """
     world = session_world(training.world, training.world_seed)
     held, curve = _read(folder, training, len(world.schema)) if resume else ({}, [])
-    join_ray(address)  # whatever its env runners, RLlib would join any cluster it finds
+
+    # Whatever its env runners, RLlib would join any cluster it finds.
+    join_ray(address)
     with _algorithm(training, started=len(curve)) as algorithm:
         if held:
             algorithm.learner_group.foreach_learner(lambda learner, **_: _restore(learner, held))
             algorithm.env_runner_group.sync_weights(
                 from_worker_or_learner_group=algorithm.learner_group
             )
+
         done = curve[-1].steps if curve else 0
         while done < training.steps:
             result = algorithm.train()
@@ -139,25 +167,25 @@ def train_rl(
                     float(result["learners"][DEFAULT_MODULE_ID]["entropy"]),
                 )
             )
+
             if folder is not None:
-                state = next(
-                    iter(
-                        algorithm.learner_group.foreach_learner(
-                            lambda learner, **_: _state(learner)
-                        )
-                    )
-                ).get()
-                _write(folder, training, state, curve)
+                states = algorithm.learner_group.foreach_learner(
+                    lambda learner, **_: _state(learner)
+                )
+                _write(folder, training, next(iter(states)).get(), curve)
             progress(curve[-1])
+
         arrays = algorithm.get_module().arrays()
     return TrainedNetwork(training, Network.of(world.schema.names, arrays), curve)
 
 
 @contextmanager
 def _algorithm(training: Training, *, started: int) -> Iterator[PPO]:
+    """Make RLlib's algorithm; ``started``: the iterations that were done before."""
     torch.set_num_threads(1)
     logging.getLogger("ray.rllib").setLevel(logging.ERROR)
     logging.getLogger("ray.rllib.algorithms.algorithm_config").setLevel(logging.ERROR)
+
     config = (
         PPOConfig()
         .environment(
@@ -185,8 +213,9 @@ def _algorithm(training: Training, *, started: int) -> Iterator[PPO]:
                 module_class=SharedScorer, model_config={"width": training.width}
             )
         )
-        .debugging(seed=SEEDS * training.seed + started, log_level="ERROR")
+        .debugging(seed=ITERATIONS_PER_SEED * training.seed + started, log_level="ERROR")
     )
+
     algorithm = config.build_algo()
     try:
         yield algorithm
@@ -195,22 +224,25 @@ def _algorithm(training: Training, *, started: int) -> Iterator[PPO]:
 
 
 def _state(learner: Any) -> dict[str, Any]:
-    """Weights, and the moments of Adam, as arrays by name."""
+    """Return weights, and the moments of Adam, as arrays by name."""
     module, optimizer = learner.module[DEFAULT_MODULE_ID], learner.get_optimizer(DEFAULT_MODULE_ID)
-    out = {
+    arrays = {
         f"module.{name}": tensor.detach().numpy().copy()
         for name, tensor in module.state_dict().items()
     }
-    for number, held in optimizer.state_dict()["state"].items():
-        out |= {f"adam.{number}.{name}": np.array(tensor.numpy()) for name, tensor in held.items()}
-    return out
+    for number, moments in optimizer.state_dict()["state"].items():
+        for name, tensor in moments.items():
+            arrays[f"adam.{number}.{name}"] = np.array(tensor.numpy())
+    return arrays
 
 
 def _restore(learner: Any, held: dict[str, Any]) -> None:
+    """Put the arrays of ``_state`` back."""
     module, optimizer = learner.module[DEFAULT_MODULE_ID], learner.get_optimizer(DEFAULT_MODULE_ID)
+
     weights = {
-        name.removeprefix("module."): torch.tensor(each)
-        for name, each in held.items()
+        name.removeprefix("module."): torch.tensor(array)
+        for name, array in held.items()
         if "module." in name
     }
     try:
@@ -219,11 +251,12 @@ def _restore(learner: Any, held: dict[str, Any]) -> None:
         raise SnapshotError(
             f"{CHECKPOINT} is of another network: {' '.join(str(error).split())}", "module"
         ) from error
+
     state: dict[int, dict[str, Any]] = {}
-    for name, each in held.items():
+    for name, array in held.items():
         if name.startswith("adam."):
             _, number, kind = name.split(".")
-            state.setdefault(int(number), {})[kind] = torch.tensor(each)
+            state.setdefault(int(number), {})[kind] = torch.tensor(array)
     optimizer.load_state_dict(
         {"state": state, "param_groups": optimizer.state_dict()["param_groups"]}
     )
@@ -233,48 +266,50 @@ def _write(
     folder: Path, training: Training, state: dict[str, Any], curve: list[TrainingPoint]
 ) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    said = {
+    metadata = {
         "training": msgspec.json.encode(training).decode(),
         "curve": msgspec.json.encode(curve).decode(),
     }
+
+    # Whoever reads sees the whole of the last checkpoint or of this one.
     fresh = folder / f".{CHECKPOINT}"
-    save_file(state, fresh, said)
+    save_file(state, fresh, metadata)
     fresh.replace(folder / CHECKPOINT)
 
 
 def _read(
     folder: Path | None, training: Training, features: int
 ) -> tuple[dict[str, Any], list[TrainingPoint]]:
-    """The arrays of a checkpoint, and the curve until then.
+    """Return the arrays of a checkpoint, and the curve until then.
 
     Raises:
-        ReplayError, SnapshotError: see ``train_rl``.
+        ReplayError, SnapshotError: See ``train_rl``.
     """
     if folder is None or not (folder / CHECKPOINT).is_file():
         raise ReplayError(f"there is no {CHECKPOINT} in {folder} to resume from", "resume")
+
+    path = folder / CHECKPOINT
     try:
-        with safe_open(folder / CHECKPOINT, "np") as file:
-            said = file.metadata() or {}
+        with safe_open(path, "np") as file:
+            metadata = file.metadata() or {}
             held = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-        before = msgspec.json.decode(said.get("training", ""), type=Training)
-        curve = msgspec.json.decode(said.get("curve", ""), type=list[TrainingPoint])
+        before = msgspec.json.decode(metadata.get("training", ""), type=Training)
+        curve = msgspec.json.decode(metadata.get("curve", ""), type=list[TrainingPoint])
     except (SafetensorError, OSError, msgspec.MsgspecError) as error:
-        raise SnapshotError(f"{folder / CHECKPOINT} is damaged: {error}", "checkpoint") from error
+        raise SnapshotError(f"{path} is damaged: {error}", "checkpoint") from error
+
+    # A training that resumes may be longer, and played by other processes; all else is the same.
     free = {"steps": 0, "env_runners": 0}
     if msgspec.structs.replace(before, **free) != msgspec.structs.replace(training, **free):
-        said_before = json.dumps(msgspec.to_builtins(before))
-        raise SnapshotError(
-            f"{folder / CHECKPOINT} is of another training: {said_before}", "checkpoint"
-        )
-    if wrong := sorted(name for name, each in held.items() if not np.isfinite(each).all()):
-        raise SnapshotError(
-            f"{folder / CHECKPOINT}: {wrong[0]} holds numbers that are not finite", "checkpoint"
-        )
+        other = json.dumps(msgspec.to_builtins(before))
+        raise SnapshotError(f"{path} is of another training: {other}", "checkpoint")
+
+    if wrong := sorted(name for name, array in held.items() if not np.isfinite(array).all()):
+        raise SnapshotError(f"{path}: {wrong[0]} holds numbers that are not finite", "checkpoint")
     shape = held.get("module.embed.weight", np.zeros((0, 0))).shape
     if shape != (training.width, features):
         raise SnapshotError(
-            f"{folder / CHECKPOINT} scores actions of {shape[-1]} features, and this world's have"
-            f" {features}",
+            f"{path} scores actions of {shape[-1]} features, and this world's have {features}",
             "checkpoint",
         )
     return held, curve

@@ -1,1 +1,1 @@
-"""Sessions: worlds in which a choice changes what comes after it, and policies that plan for that."""
+"""Sessions: worlds where a choice changes what comes after it, and policies that plan for it."""

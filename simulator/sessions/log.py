@@ -1,4 +1,7 @@
-"""A log of sessions, as a service would have made it: decisions by the path that serves, joined with their rewards."""
+"""A log of sessions, as a service would have made it.
+
+Decisions are made by the path that serves, and joined with their rewards.
+"""
 
 import msgspec
 import numpy as np
@@ -12,16 +15,25 @@ from simulator.sessions.play import SALT
 from simulator.sessions.world import MAX_STEPS, SessionWorld
 
 DECISION_MS = 10_000
-"""From one decision of a user to the next; users follow each other a day apart."""
+"""Time from one decision of a user to the next; users follow each other a day apart."""
 DAY_MS = 86_400_000
 
 
 def log_sessions(
     world: SessionWorld, spec: PolicySpec, snapshot: Snapshot, sessions: int, seed: int
 ) -> list[LoggedDecision]:
-    """What a policy chose in so many sessions, and what it earned: rows for an evaluation, with their records."""
+    """Return what a policy chose in sessions and what it earned: rows for an evaluation.
+
+    Args:
+        world: The world of the sessions.
+        spec: The policy.
+        snapshot: What it has learned; it learns no more.
+        sessions: How many sessions are played.
+        seed: Seed of the sessions.
+    """
     ranker = Ranker(spec, [], salt=SALT)
     ranker.serve("log", snapshot, world.catalogue)
+
     rows = []
     for number in range(sessions):
         session = world.session(np.random.default_rng([seed, number, 4]))
@@ -29,9 +41,12 @@ def log_sessions(
             request = msgspec.structs.replace(
                 session.request(), event_id=f"{seed}.{number}.{step}", user_id=f"{seed}.{number}"
             )
+
+            # The service decides, and the user answers.
             record = ranker.decide(request, explicit_pool(request.actions or []))
             (chosen,) = record.chosen
             reward, left = session.choose(record.action_ids[chosen])
+
             rows.append(
                 LoggedDecision(
                     event_id=record.event_id,

@@ -1,4 +1,4 @@
-"""Sessions made from MovieLens 100K: users, what they like, and when they leave are the data's.
+"""Sessions made from MovieLens 100K, whose users like and leave as the data say.
 
 A session of the data is a user's ratings with no pause above 30 minutes. Whether a rating was the
 last of its session is fitted by a logistic regression on whether it was 4 or more and on the log of
@@ -7,8 +7,8 @@ by hand, and nothing is tuned.
 
 A decision is among 12 films the user has not rated in the part that is known, nor been shown in
 this session, drawn with chances in proportion to how often they were rated there. A film of the
-held-out part that the user rated 4 or more earns 1 (``simulator.worlds.movielens``). ``tastes`` scores a
-film by how much more than usual the user rated its genres.
+held-out part that the user rated 4 or more earns 1 (``simulator.worlds.movielens``). The source
+``tastes`` scores a film by how much more than usual the user rated its genres.
 """
 
 from dataclasses import dataclass
@@ -30,15 +30,16 @@ from simulator.worlds.movielens import LIKED, MovieLensWorld
 PAUSE_S = 1800
 CANDIDATES = 12
 SHRINK = 5.0
-"""Ratings of the average that every user's taste in a genre starts from."""
+"""Average ratings that every user's taste in a genre starts from."""
 
 
 @dataclass(frozen=True, slots=True)
 class Leaving:
     """Coefficients of two logistic regressions on the data's sessions.
 
-    ``leaves``: float64[3], of 1, liked, log(1 + place) for a rating to be its session's last.
-    ``returns``: float64[2], of 1 and the share of liked ratings, for another session to follow.
+    Attributes:
+        leaves: float64[3], of 1, liked and log(1 + place), for a rating to be its session's last.
+        returns: float64[2], of 1 and the share of liked ratings, for another session to follow.
     """
 
     leaves: Float64
@@ -46,9 +47,12 @@ class Leaving:
 
 
 def fit_logistic(features: Float64, outcome: Float64, steps: int = 25) -> Float64:
-    """Coefficients of maximum likelihood, float64[d], by Newton's method.
+    """Return coefficients of maximum likelihood, float64[d], by Newton's method.
 
-    ``features``: float64[n, d].
+    Args:
+        features: float64[n, d].
+        outcome: float64[n], 0 or 1.
+        steps: Steps of Newton's method.
     """
     weights = np.zeros(features.shape[1])
     for _ in range(steps):
@@ -59,24 +63,34 @@ def fit_logistic(features: Float64, outcome: Float64, steps: int = 25) -> Float6
 
 
 def leaving_of(ratings: NDArray[np.void]) -> Leaving:
-    """Fitted to the sessions in ``ratings`` (the fields of ``datasets.ratings``)."""
+    """Fit when users leave and return to the sessions in ``ratings``.
+
+    ``ratings`` has the fields of ``datasets.ratings``.
+    """
     ordered = ratings[np.lexsort((ratings["item"], ratings["timestamp"], ratings["user"]))]
+
+    # A session starts with a user, and after a pause.
     same = ordered["user"][1:] == ordered["user"][:-1]
     first = np.concatenate([[True], ~same | (np.diff(ordered["timestamp"]) > PAUSE_S)])
     starts = np.flatnonzero(first)
     lengths = np.diff(np.concatenate([starts, [len(ordered)]]))
+
+    # Whether a rating was its session's last.
     place = np.arange(len(ordered)) - np.repeat(starts, lengths)
     liked = (ordered["rating"] >= LIKED).astype(np.float64)
     last = np.concatenate([first[1:], [True]]).astype(np.float64)
     leaves = fit_logistic(np.stack([np.ones(len(ordered)), liked, np.log1p(place)], axis=1), last)
+
+    # Whether another session of the user followed.
     share = np.add.reduceat(liked, starts) / lengths
     user = ordered["user"][starts]
     followed = np.concatenate([user[1:] == user[:-1], [False]]).astype(np.float64)
-    return Leaving(leaves, fit_logistic(np.stack([np.ones(len(starts)), share], axis=1), followed))
+    returns = fit_logistic(np.stack([np.ones(len(starts)), share], axis=1), followed)
+    return Leaving(leaves, returns)
 
 
 class MovieLensSessions:
-    """See SessionWorld."""
+    """The world of these sessions; see SessionWorld."""
 
     name = "movielens"
     max_actions = CANDIDATES
@@ -86,23 +100,28 @@ class MovieLensSessions:
         self.catalogue = Catalogue.of(world.catalogue)
         self.ids = self.catalogue.ids
         self.leaving = leaving_of(np.concatenate([world.train_ratings, world.test_ratings]))
-        known = world.train_ratings
         self.rows = {item: row for row, item in enumerate(self.ids)}
-        at = np.array([self.rows[str(item)] for item in known["item"].tolist()])
+
+        # Candidates are drawn by how often they were rated in the known part.
+        rated = world.train_ratings["item"].tolist()
+        at = np.array([self.rows[str(item)] for item in rated])
         counts = np.bincount(at, minlength=len(self.ids))
         self.draws: Float64 = counts / counts.sum()
         popular = np.log1p(counts)
         self.popular: Float64 = (popular - popular.mean()) / popular.std()
+
         genres = sorted({genre for item in world.catalogue for genre in item["features"]["genres"]})
         decades = sorted({item["features"].get("decade", "") for item in world.catalogue} - {""})
         self._genres = np.array(
             [[genre in item["features"]["genres"] for genre in genres] for item in world.catalogue]
         )
         self._tastes = self._tastes_of(at)
+
         people = [world.context(user) for user in world.users]
         groups = sorted(
             {f"{name}={person[name]}" for person in people for name in ("age_band", "gender")}
         )
+
         self.schema = FeatureSchema.of(
             context=[*groups, "place", "liked"],
             features=[
@@ -117,27 +136,30 @@ class MovieLensSessions:
         )
 
     def session(self, rng: np.random.Generator) -> "MovieLensSession":
-        """See SessionWorld."""
+        """Begin a session; see SessionWorld."""
         return MovieLensSession(self, rng)
 
     def tastes(self, user: str) -> Float64:
-        """float64[items]: how much more than usual the user rated each item's genres."""
+        """Return float64[items]: how much more than usual the user rated each item's genres."""
         return self._tastes[user]
 
     def _tastes_of(self, at: NDArray[np.intp]) -> dict[str, Float64]:
-        known, out = self.world.train_ratings, {}
-        excess = known["rating"].astype(np.float64) - known["rating"].mean()
+        """Return the tastes by user; ``at``: int[ratings], the place of each rating's item."""
+        ratings = self.world.train_ratings
+        excess = ratings["rating"].astype(np.float64) - ratings["rating"].mean()
         wide = self._genres.astype(np.float64)
         per_item = wide / np.maximum(wide.sum(axis=1, keepdims=True), 1.0)
+
+        tastes = {}
         for user in self.world.users:
-            mine = known["user"] == int(user)
+            mine = ratings["user"] == int(user)
             total, count = excess[mine] @ wide[at[mine]], wide[at[mine]].sum(axis=0)
-            out[user] = per_item @ (total / (count + SHRINK))
-        return out
+            tastes[user] = per_item @ (total / (count + SHRINK))
+        return tastes
 
 
 class MovieLensSession:
-    """See Session."""
+    """A session of one user; see Session."""
 
     def __init__(self, sessions: MovieLensSessions, rng: np.random.Generator) -> None:
         self._sessions, self._rng = sessions, rng
@@ -155,7 +177,7 @@ class MovieLensSession:
         self.items = self._rng.choice(len(chances), CANDIDATES, replace=False, p=chances)
 
     def request(self) -> RankRequest:
-        """See Session."""
+        """Return the decision that is asked for now; see Session."""
         sessions = self._sessions
         actions = [
             ActionRequest(
@@ -165,6 +187,7 @@ class MovieLensSession:
             )
             for item in self.items.tolist()
         ]
+
         share = self._liked / max(self._place, 1)
         context: FeatureMap = {
             **self._person,
@@ -174,10 +197,10 @@ class MovieLensSession:
         return RankRequest(context=context, actions=actions)
 
     def choose(self, action_id: str) -> Step:
-        """See Session.
+        """Show an action of the request, and go on; see Session.
 
         Raises:
-            InvalidFieldError: it is no action of the request.
+            InvalidFieldError: It is no action of the request.
         """
         sessions = self._sessions
         item = sessions.rows.get(action_id, -1)
@@ -185,6 +208,7 @@ class MovieLensSession:
             raise InvalidFieldError(
                 f"{action_id!r} is not among the actions that were asked about", "action_id"
             )
+
         reward = sessions.world.reward(self._user, action_id)
         chances = self._rng.random(2)
         leaves = chances[0] < _sigmoid(
@@ -192,12 +216,15 @@ class MovieLensSession:
         )
         self._place, self._liked = self._place + 1, self._liked + reward
         self._open[item] = 0.0
+
+        # Who leaves a session may begin another one, from its first place.
         left = False
         if leaves:
             left = not chances[1] < _sigmoid(
                 sessions.leaving.returns @ [1.0, self._liked / self._place]
             )
             self._place, self._liked = 0, 0.0
+
         self._draw()
         return Step(reward, bool(left))
 
@@ -209,9 +236,9 @@ def _sigmoid(values: Float64) -> Float64:
 
 @lru_cache(maxsize=1)
 def movielens_sessions() -> MovieLensSessions:
-    """The world, from the cached data set.
+    """Return the world, made from the cached data set.
 
     Raises:
-        DataUnavailableError: it cannot be fetched.
+        DataUnavailableError: The data set cannot be fetched.
     """
     return MovieLensSessions(MovieLensWorld.load(datasets.get("ml-100k")))

@@ -1,4 +1,4 @@
-"""A world whose users tire of what they have just seen, leave when they are bored, and may come back.
+"""A world whose users tire of what they have just seen, leave when bored, and may come back.
 
 A user has an affinity to each topic. Showing an item adds to the satiation of its topic and takes
 from that of all others, whether it was clicked or not. With u the user's affinity to the item's
@@ -6,11 +6,13 @@ topic, q the item's quality and s in [0, 1] the satiation of the topic before it
 
     P(click)          = sigmoid(offset + u + q - tires s)
     P(leaves, click)  = leaves + bores s              P(leaves, no click) = leaves + bores s + dull
-    P(comes back)     = returns (1 - mean satiation)  and then every satiation is halved, rounded down
+    P(comes back)     = returns (1 - mean satiation)  and then every satiation is halved
+
+and rounded down to a level.
 
 A session is all visits of one user: it ends when the user leaves and does not come back. Its return
-is its number of clicks. With tires = bores = returns = 0 no choice but through its own click
-matters for what comes after it, and with dull = 0 not even that: then the myopic policy is optimal.
+is its number of clicks. With tires = bores = returns = 0 a choice matters for what comes after it
+only through its own click, and with dull = 0 not even so: then the myopic policy is optimal.
 
 Source of the idea: satiation in recommenders, Kapoor et al. 2015 (doi:10.1145/2684822.2685306);
 myopic against long-term choices, Ie et al. 2019 (arXiv:1905.12767).
@@ -36,14 +38,17 @@ Levels = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """The numbers of a world.
+    """The numbers of a world; the module's formulas say what the others do.
 
-    ``levels``: satiation has this many steps; showing adds ``rise``, a step passes away.
-
-    ``candidates``: least and most items a decision is among, drawn afresh each time.
-    ``affinity_spread``: standard deviation of a group's affinities; ``personal_spread``: of a
-    user's own, around the group's; ``score_noise``: of the error of the source ``cf``, which scores
-    items by the user's affinity. ``quality``: items' are spread evenly over +- this.
+    Attributes:
+        candidates: Least and most items that a decision is among, drawn afresh each time.
+        affinity_spread: Standard deviation of a group's affinities.
+        personal_spread: Standard deviation of a user's own affinities, around the group's.
+        score_noise: Standard deviation of the error of the source ``cf``, which scores items by the
+            user's affinity.
+        quality: Items' qualities are spread evenly over +- this.
+        levels: Steps of satiation.
+        rise: Steps that showing an item adds; every decision takes one away.
     """
 
     name: str
@@ -105,15 +110,19 @@ class SatiationWorld:
         )
 
     def session(self, rng: np.random.Generator) -> "SatiationSession":
-        """See SessionWorld."""
+        """Begin a session; see SessionWorld."""
         return SatiationSession(self, rng)
 
     def request(
         self, group: int, items: NDArray[np.intp], scores: Float64, levels: Levels
     ) -> RankRequest:
-        """What is asked about a user of this group.
+        """Return what is asked about a user of a group.
 
-        ``scores``: float64[items of the world], of the source ``cf``.
+        Args:
+            group: The group, from 0.
+            items: int[K], the items that the decision is among.
+            scores: float64[items of the world], of the source ``cf``.
+            levels: int[topics], the user's satiations.
         """
         top, actions = self.parameters.levels, []
         for item in items.tolist():
@@ -124,12 +133,19 @@ class SatiationWorld:
                 "recent": float(levels[topic]) / top,
             }
             actions.append(ActionRequest(self.ids[item], own, {"cf": float(scores[item])}))
+
         return RankRequest(
             context={"group": f"g{group}", "satiation": float(levels.mean()) / top}, actions=actions
         )
 
     def click(self, affinity: Float64, items: NDArray[np.intp], levels: Levels) -> Float64:
-        """P(click) of items, float64[n]. ``affinity``: float64[topics]; ``levels``: int[topics]."""
+        """Return P(click) of items, float64[n].
+
+        Args:
+            affinity: float64[topics].
+            items: int[n].
+            levels: int[topics], the user's satiations.
+        """
         p, topics = self.parameters, self.topics[items]
         logit = (
             p.offset
@@ -141,28 +157,34 @@ class SatiationWorld:
         return chance
 
     def leave(self, topic: int, levels: Levels, *, clicked: bool) -> float:
-        """P(the user leaves this visit after being shown the topic)."""
+        """Return the probability that the user leaves this visit after being shown the topic.
+
+        Args:
+            topic: The topic, from 0.
+            levels: int[topics], satiations before it was shown.
+            clicked: Whether the item was clicked.
+        """
         p = self.parameters
         return p.leaves + p.bores * float(levels[topic]) / p.levels + (0.0 if clicked else p.dull)
 
     def shown(self, topic: int, levels: Levels) -> Levels:
-        """Satiations after the topic was shown."""
+        """Return the satiations after the topic was shown."""
         after = np.maximum(levels - 1, 0)
         after[topic] = min(self.parameters.levels, int(levels[topic]) + self.parameters.rise)
         return after
 
     def comes_back(self, levels: Levels) -> float:
-        """P(a user who has left with these satiations comes back)."""
+        """Return the probability that a user who has left with these satiations comes back."""
         return self.parameters.returns * (1.0 - float(levels.mean()) / self.parameters.levels)
 
     @staticmethod
     def rested(levels: Levels) -> Levels:
-        """Satiations of a user who has come back."""
+        """Return the satiations of a user who has come back."""
         return levels // 2
 
 
 class SatiationSession:
-    """See Session.
+    """A session of one user; see Session.
 
     What is random is drawn from ``rng`` in a fixed order, a fixed number of draws per step.
     """
@@ -184,18 +206,18 @@ class SatiationSession:
         self.items = self._rng.permutation(len(self._world.ids))[:count]
 
     def clicks(self) -> Float64:
-        """float64[K]: P(click) of each action of the request; known to the world only."""
+        """Return float64[K]: P(click) of each action of the request; known to the world only."""
         return self._world.click(self.affinity, self.items, self.levels)
 
     def request(self) -> RankRequest:
-        """See Session."""
+        """Return the decision that is asked for now; see Session."""
         return self._world.request(self.group, self.items, self._scores, self.levels)
 
     def choose(self, action_id: str) -> Step:
-        """See Session.
+        """Show an action of the request, and go on; see Session.
 
         Raises:
-            InvalidFieldError: it is no action of the request.
+            InvalidFieldError: It is no action of the request.
         """
         world = self._world
         item = int(action_id.removeprefix("i")) if action_id in world.ids else -1
@@ -203,24 +225,32 @@ class SatiationSession:
             raise InvalidFieldError(
                 f"{action_id!r} is not among the actions that were asked about", "action_id"
             )
+
         topic = int(world.topics[item])
         chances = self._rng.random(3)
         clicked = bool(chances[0] < world.click(self.affinity, np.array([item]), self.levels)[0])
         leaves = bool(chances[1] < world.leave(topic, self.levels, clicked=clicked))
+
+        # Whether a user comes back depends on the satiations after the item was shown.
         self.levels = world.shown(topic, self.levels)
         left = leaves and not chances[2] < world.comes_back(self.levels)
         if leaves:
             self.levels = world.rested(self.levels)
+
         self._draw()
         return Step(float(clicked), left)
 
 
 @lru_cache(maxsize=16)
 def satiation_world(name: str, seed: int = 0) -> SatiationWorld:
-    """One of WORLDS.
+    """Return one of WORLDS.
+
+    Args:
+        name: The world's name.
+        seed: Seed of its groups' affinities.
 
     Raises:
-        InvalidFieldError: there is no such world.
+        InvalidFieldError: There is no such world.
     """
     if name not in WORLDS:
         raise InvalidFieldError(

@@ -1,4 +1,7 @@
-"""What a world of sessions is: it begins sessions, and a session asks for decisions until its user leaves."""
+"""What a world of sessions is.
+
+It begins sessions, and a session asks for decisions until its user leaves.
+"""
 
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
@@ -15,7 +18,7 @@ from policies.requests import RankRequest
 from policies.spec import PolicySpec
 
 USE: Sequence[NamespaceName] = (CONTEXT, FEATURES, SCORES)
-"""The namespaces that every policy of sessions sees: neither who the user is nor which item it is, only features."""
+"""The namespaces that every policy of sessions sees: only features, no user or item ids."""
 MAX_STEPS = 100
 """Decisions after which a session is cut off, whatever the world."""
 _SPEC = PolicySpec("sessions", use=list(USE))
@@ -32,9 +35,9 @@ class Session(Protocol):
     """One user's decisions, from arrival until leaving for good."""
 
     def request(self) -> RankRequest:
-        """The decision that is asked for now, without an event_id.
+        """Return the decision that is asked for now, the same until the next choice.
 
-        The same until the next choice.
+        It has no event_id.
         """
         ...
 
@@ -46,9 +49,11 @@ class Session(Protocol):
 class SessionWorld(Protocol):
     """Where sessions come from.
 
-    ``schema``: every feature that its requests may have; ``max_actions``: the most of one.
-
     Two sessions begun from generators of the same state, and given the same choices, are the same.
+
+    Attributes:
+        schema: Every feature that its requests may have.
+        max_actions: The most actions of one request.
     """
 
     name: str
@@ -57,11 +62,16 @@ class SessionWorld(Protocol):
     max_actions: int
 
     def session(self, rng: np.random.Generator) -> Session:
-        """A new session of a fresh user; ``rng`` is the session's from now on."""
+        """Begin a session of a fresh user; ``rng`` is the session's from now on."""
         ...
 
 
 def featurise_session(world: SessionWorld, request: RankRequest) -> tuple[Context, ActionSet]:
-    """What a served policy sees of a request: built by the function that serves."""
+    """Return what a served policy sees of a request, built by the function that serves.
+
+    Args:
+        world: The world that asks.
+        request: A request of one of its sessions.
+    """
     pool = explicit_pool(request.actions or [])
     return featurise(_SPEC, world.catalogue, request.context, pool.ids, pool.features, pool.scores)

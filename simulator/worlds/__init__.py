@@ -1,1 +1,1 @@
-"""Worlds whose truth is known: what policies earn there, and how far estimators on their logs are from the truth."""
+"""Worlds whose truth is known: what policies earn there, and how far estimates are from it."""

@@ -1,4 +1,4 @@
-"""The demo's parts that need no server: training, traffic, baselines, ablations, figures."""
+"""The parts of the demo that need no server: training, baselines, ablations, figures."""
 
 import asyncio
 import multiprocessing
@@ -37,13 +37,13 @@ class MovieLensRequests:
         self.world = world
 
     def request(self, rng: np.random.Generator) -> RankRequest:
-        """A user's request; the context is one of 10 groups, age band by gender."""
+        """Return a user's request; the context is one of 10 groups, age band by gender."""
         user = self.world.draw_user(rng)
         known = self.world.context(user)
         return RankRequest(user_id=user, context={name: known[name] for name in CONTEXT_FIELDS})
 
     def reward(self, request: RankRequest, action_id: str, rng: np.random.Generator) -> float:  # noqa: ARG002
-        """1 if the user turns out to like the item."""
+        """Return 1 if the user turns out to like the item, else 0."""
         return self.world.reward(str(request.user_id), action_id)
 
 
@@ -69,8 +69,16 @@ class DemoBench:
         seed: int,
         progress: Callable[[int], None] | None = None,
     ) -> Array:
-        """Rewards of the same learner on the same pools, seeing only some of the features."""
+        """Return the rewards of the same learner on the same pools, seeing some of the features.
+
+        Args:
+            use: Namespaces that the learner sees.
+            rounds: How many times it chooses.
+            seed: Seed of the run.
+            progress: Told the number of rounds.
+        """
         spec = msgspec.structs.replace(self.spec, use=list(use))
+
         run = run_loop(
             self.requests,
             spec,
@@ -84,12 +92,18 @@ class DemoBench:
         return run.rewards
 
     def baselines(self, users: Sequence[str], seed: int) -> dict[str, Array]:
-        """Rewards, on the same users, of each source's best candidate and of a random one of the pool."""
+        """Return rewards of each source's best candidate, and of a random one of the pool.
+
+        Args:
+            users: The users of the run to compare with, in their order.
+            seed: Seed of the random picks.
+        """
         rng = np.random.default_rng([seed, 1])
         world = self.requests.world
         rewards = {
             name: np.array([best[user] for user in users]) for name, best in self.best.items()
         }
+
         picks = [
             self.pools[user].ids[int(rng.integers(len(self.pools[user].ids)))] for user in users
         ]
@@ -100,7 +114,7 @@ class DemoBench:
 
     @cached_property
     def best(self) -> dict[str, dict[str, float]]:
-        """By source and user: what the source's best candidate earns."""
+        """What the source's best candidate earns, by source and user."""
         world = self.requests.world
         return {
             source.name: {
@@ -112,12 +126,18 @@ class DemoBench:
 
 
 def load_world(data_path: Path | None = None) -> MovieLensWorld:
-    """MovieLens-100K, fetched and checked if need be."""
+    """Load MovieLens 100K, fetched and checked if need be."""
     return MovieLensWorld.load(data_path or datasets.get("ml-100k"))
 
 
 def train_movielens(world: MovieLensWorld, out: Path, *, seed: int) -> str:
-    """Fit the sources with a progress bar and write the artifact; its version."""
+    """Fit the sources with a progress bar, write the artifact and return its version.
+
+    Args:
+        world: The users and their known ratings.
+        out: Where the artifact is written.
+        seed: Seed of the training.
+    """
     from policies.training.train import progress_bars, train_sources
 
     with progress_bars() as progress:
@@ -126,7 +146,12 @@ def train_movielens(world: MovieLensWorld, out: Path, *, seed: int) -> str:
 
 
 def make_bench(world: MovieLensWorld, spec: PolicySpec) -> DemoBench:
-    """Load the artifact that ``spec`` names and ask the sources once for every user."""
+    """Load the artifact that ``spec`` names and ask the sources once for every user.
+
+    Args:
+        world: The users.
+        spec: The policy.
+    """
     trained = artifact.load(Path(str(spec.artifact)))
     ranker = Ranker(spec, list(load_sources(trained, spec.sources).values()), salt=b"bench")
 
@@ -143,9 +168,17 @@ def ablations(
     seed: int,
     progress: Callable[[str, int], None],
 ) -> dict[str, Array]:
-    """Rewards of ``Bench.ablation`` by name, each in a fresh process.
+    """Return rewards of ``DemoBench.ablation`` by name, each in a fresh process.
 
-    ``progress`` is told name and rounds done.
+    Args:
+        spec: The policy.
+        uses: Namespaces that the learner sees, by name.
+        rounds: How many times each learner chooses.
+        seed: Seed of the runs.
+        progress: Told a name and its rounds done.
+
+    Raises:
+        StartupError: A process died.
     """
     context = multiprocessing.get_context("spawn")
     done = {name: context.Value("q", 0) for name in uses}
@@ -160,6 +193,8 @@ def ablations(
     ]
     for worker in workers:
         worker.start()
+
+    # A worker sends its rewards once, at its end.
     rewards: dict[str, Array] = {}
     while len(rewards) < len(uses):
         for name, (receiver, _) in answers.items():
@@ -169,6 +204,7 @@ def ablations(
                 progress(name, rounds)
         if any(worker.exitcode not in {None, 0} for worker in workers):
             raise StartupError("a process of the comparison died: see what it printed above")
+
     for worker in workers:
         worker.join()
     return rewards
@@ -186,9 +222,13 @@ def _ablation(
 
 @dataclass(slots=True, eq=False)
 class Traffic:
-    """What a drive did: per round the user, the reward and the latency in milliseconds.
+    """What a drive did, round by round.
 
-    Rewards acknowledged.
+    Attributes:
+        users: The user of each round.
+        rewards: The reward of each round.
+        latencies_ms: The latency of each answer, in milliseconds.
+        acknowledged: How many rewards were acknowledged.
     """
 
     users: list[str] = field(default_factory=list)
@@ -199,7 +239,7 @@ class Traffic:
 
 
 def summary(rewards: Array) -> dict[str, float]:
-    """Mean reward overall and over the last quarter of the rounds."""
+    """Return the mean reward overall and over the last quarter of the rounds."""
     return {
         "overall": float(rewards.mean()),
         "last_quarter": float(rewards[-max(1, len(rewards) // 4) :].mean()),
@@ -207,7 +247,7 @@ def summary(rewards: Array) -> dict[str, float]:
 
 
 def percentiles(values: Sequence[float] | Array) -> dict[str, float]:
-    """Median and 99th percentile."""
+    """Return the median and the 99th percentile."""
     if not len(values):
         return {"p50": float("nan"), "p99": float("nan")}
     p50, p99 = np.percentile(values, [50, 99])
@@ -215,7 +255,13 @@ def percentiles(values: Sequence[float] | Array) -> dict[str, float]:
 
 
 def draw_curves(curves: Mapping[str, Array], path: Path, title: str) -> None:
-    """Moving averages of every policy's reward, as a PNG."""
+    """Draw moving averages of every policy's reward, as a PNG.
+
+    Args:
+        curves: Rewards by the policy's name.
+        path: The picture.
+        title: Its title.
+    """
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -232,10 +278,13 @@ def draw_curves(curves: Mapping[str, Array], path: Path, title: str) -> None:
             label=name,
             linewidth=2.5 if name == "bandit" else 1.2,
         )
+
     axes.set_xlabel("round")
     axes.set_ylabel(f"mean reward, last {WINDOW:,} rounds")
     axes.set_title(title)
-    axes.set_ylim(0, 1.2 * axes.get_ylim()[1])  # room for the legend
+
+    # room for the legend
+    axes.set_ylim(0, 1.2 * axes.get_ylim()[1])
     axes.grid(alpha=0.3)
     axes.legend(loc="upper left", ncols=4)
     figure.tight_layout()

@@ -1,4 +1,4 @@
-"""A data-driven world: MovieLens 100K users who like what they are known to have rated 4 or more later on.
+"""A data-driven world: MovieLens 100K users, who like what they later rated 4 or more.
 
 For each user the first 75% of the ratings, by time, are known to the sources; a reward is 1 when
 the chosen item is among the user's remaining ratings and was rated at least 4. What a user never
@@ -22,19 +22,25 @@ AGE_BANDS = ((18, "under-18"), (25, "18-24"), (35, "25-34"), (45, "35-44"), (100
 
 
 def age_band(age: int) -> str:
-    """The name of the band, one of five, that ``age`` (years) falls in."""
+    """Return the name of the band, one of five, that ``age`` (years) falls in."""
     return next(name for upper, name in AGE_BANDS if age < upper)
 
 
 def split_by_time(ratings: NDArray[Any], fraction: float) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Each user's first ``fraction`` of the ratings (rounded down), and the rest.
-
-    Both by user, then time, then item.
+    """Split each user's ratings by time; both parts are by user, then time, then item.
 
     Ratings of one user often share a second; the item id orders those, so the split does not depend
     on file order.
+
+    Args:
+        ratings: The fields of ``datasets.ratings``.
+        fraction: Share of each user's ratings in the first part, rounded down.
+
+    Returns:
+        The earlier and the later ratings.
     """
     ordered = ratings[np.lexsort((ratings["item"], ratings["timestamp"], ratings["user"]))]
+
     _, starts, counts = np.unique(ordered["user"], return_index=True, return_counts=True)
     rank = np.arange(len(ordered)) - np.repeat(starts, counts)
     early = rank < np.repeat(np.floor(counts * fraction), counts)
@@ -59,20 +65,27 @@ class MovieLensWorld:
 
     @classmethod
     def load(cls, path: Path, *, train_fraction: float = 0.75) -> "MovieLensWorld":
-        """The world made from the directory that ``datasets.get("ml-100k")`` returns.
+        """Make the world from the directory that ``datasets.get("ml-100k")`` returns.
+
+        Args:
+            path: The directory.
+            train_fraction: Share of each user's ratings that the sources know.
 
         Raises:
-            DataUnavailableError: a file is missing or malformed.
+            DataUnavailableError: A file is missing or malformed.
         """
         train, test = split_by_time(datasets.ratings(path), train_fraction)
         people = datasets.users(path)
         users = tuple(str(user) for user in people["id"])
-        known: dict[str, list[str]] = {user: [] for user in users}
+
+        # What was rated 4 or more in the held-out part earns a reward.
+        history: dict[str, list[str]] = {user: [] for user in users}
         liked: dict[str, set[str]] = {user: set() for user in users}
         for user, item in zip(train["user"].tolist(), train["item"].tolist(), strict=True):
-            known[str(user)].append(str(item))
+            history[str(user)].append(str(item))
         for user, item in test[["user", "item"]][test["rating"] >= LIKED].tolist():
             liked[str(user)].add(str(item))
+
         return cls(
             users=users,
             catalogue=tuple(_catalogue(path)),
@@ -82,28 +95,31 @@ class MovieLensWorld:
                 str(p["id"]): _context(int(p["age"]), str(p["gender"]), str(p["occupation"]))
                 for p in people
             },
-            _train={user: tuple(items) for user, items in known.items()},
+            _train={user: tuple(items) for user, items in history.items()},
             _liked={user: frozenset(items) for user, items in liked.items()},
         )
 
     def draw_user(self, rng: np.random.Generator) -> str:
-        """A user, uniformly."""
+        """Return a user, drawn uniformly."""
         return self.users[int(rng.integers(len(self.users)))]
 
     def context(self, user: str) -> dict[str, str]:
-        """The user's ``age_band``, ``gender``, ``occupation``, and ``group``: one of 10, age band by gender."""
+        """Return the user's ``age_band``, ``gender``, ``occupation`` and ``group``.
+
+        A group is one of 10, age band by gender.
+        """
         return dict(self._contexts[user])
 
     def train_history(self, user: str) -> tuple[str, ...]:
-        """The items the user is known to have rated, oldest first. They are never candidates."""
+        """Return the items the user is known to have rated, oldest first; never candidates."""
         return self._train[user]
 
     def held_out(self, user: str) -> frozenset[str]:
-        """The items that give a reward: those the user rated at least 4 after the training part."""
+        """Return the items that give a reward: those rated at least 4 after the training part."""
         return self._liked[user]
 
     def reward(self, user: str, item_id: str) -> float:
-        """1.0 if the user turns out to like the item, else 0.0."""
+        """Return 1.0 if the user turns out to like the item, else 0.0."""
         return float(item_id in self._liked[user])
 
 
@@ -118,7 +134,7 @@ def _context(age: int, gender: str, occupation: str) -> dict[str, str]:
 
 
 def _catalogue(path: Path) -> list[dict[str, Any]]:
-    """Genres and decade are learned from.
+    """Return the items. Genres and decade are learned from.
 
     A title would only be a second name of the item, so it is metadata.
     """

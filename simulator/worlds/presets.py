@@ -53,7 +53,7 @@ class WorldPreset:
         )
 
     def policy(self, spec: PolicySpec) -> PolicySpec:
-        """Return the policy as it runs here: with this world's window, and 0 where no reward came."""
+        """Return the policy as it runs here: with this world's window, and 0 if no reward came."""
         return msgspec.structs.replace(
             spec,
             join=msgspec.structs.replace(spec.join, window_s=self.window_s, default_reward=0.0),

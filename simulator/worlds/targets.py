@@ -21,15 +21,15 @@ PAIRS = 1 << 15
 class UniformTargetKind(
     msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="uniform", tag_field="kind"
 ):
-    """Every action alike."""
+    """Every action with the same probability."""
 
     @property
     def name(self) -> str:
-        """In reports."""
+        """The target's name in reports."""
         return "uniform"
 
     def pmfs(self, means: Float64) -> Float64:
-        """float64[n, K], from expected rewards float64[n, K]."""
+        """Return float64[n, K] from expected rewards float64[n, K]."""
         return np.full(means.shape, 1.0 / means.shape[1])
 
 
@@ -42,11 +42,11 @@ class SoftmaxTargetKind(
 
     @property
     def name(self) -> str:
-        """In reports."""
+        """The target's name in reports."""
         return f"softmax {self.temperature:g}"
 
     def pmfs(self, means: Float64) -> Float64:
-        """float64[n, K], from expected rewards float64[n, K]."""
+        """Return float64[n, K] from expected rewards float64[n, K]."""
         weights: Float64 = np.exp((means - means.max(axis=1, keepdims=True)) / self.temperature)
         weights /= weights.sum(axis=1, keepdims=True)
         return weights
@@ -55,17 +55,17 @@ class SoftmaxTargetKind(
 class BestTargetKind(
     msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="best", tag_field="kind"
 ):
-    """The action of the highest expected reward with probability 1 - epsilon, any action otherwise."""
+    """The action of the highest expected reward with probability 1 - epsilon, else any action."""
 
     epsilon: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.1
 
     @property
     def name(self) -> str:
-        """In reports."""
+        """The target's name in reports."""
         return f"best {self.epsilon:g}"
 
     def pmfs(self, means: Float64) -> Float64:
-        """float64[n, K], from expected rewards float64[n, K]; ties share."""
+        """Return float64[n, K] from expected rewards float64[n, K]; ties share."""
         best = means == means.max(axis=1, keepdims=True)
         pmfs: Float64 = (1.0 - self.epsilon) * best / best.sum(
             axis=1, keepdims=True
@@ -88,19 +88,19 @@ class KnownTarget(RowTarget):
         self._kind, self._world = kind, world
 
     def pmf(self, row: LoggedDecision) -> Pmf:
-        """See Target."""
+        """Return float64[K]; see Target."""
         pmf: Pmf = self.pmfs(self._world.vectors([row.context]))[0]
         return pmf
 
     def pmfs(self, contexts: Float64) -> Float64:
-        """float64[n, K]: its PMFs. ``contexts``: float64[n, features]."""
+        """Return float64[n, K] from contexts float64[n, features]."""
         return self._kind.pmfs(self._world.means(contexts, np.zeros(len(contexts), np.int64)))
 
 
 class Truth(msgspec.Struct, frozen=True):
     """A target's true mean reward per round.
 
-    ``stderr``: of its computation, by simulated contexts.
+    ``stderr`` is the standard error of its computation by simulated contexts.
     """
 
     value: float
@@ -110,23 +110,34 @@ class Truth(msgspec.Struct, frozen=True):
 def truth_of(
     target: KnownTarget, world: SyntheticWorld, rounds: int, seed: int, pairs: int = PAIRS
 ) -> Truth:
-    """The target's value: the mean over contexts and over rounds 1 to ``rounds``.
+    """Return the target's value: the mean over contexts and over rounds 1 to ``rounds``.
 
     The sum over actions is exact. Contexts are drawn in pairs x, -x (Hammersley & Morton 1956,
     doi:10.1017/S0305004100031455), spread evenly over the rounds.
+
+    Args:
+        target: The policy whose value is asked for.
+        world: The world in which it would act.
+        rounds: The last round.
+        seed: Seed of the contexts.
+        pairs: How many pairs of contexts are drawn.
     """
     half = world.contexts(pairs, np.random.default_rng([seed, 2]))
     times: NDArray[np.int64] = np.arange(pairs) * rounds // pairs + 1
-    values = [(target.pmfs(each) * world.means(each, times)).sum(axis=1) for each in (half, -half)]
+    values = [(target.pmfs(xs) * world.means(xs, times)).sum(axis=1) for xs in (half, -half)]
+
+    # The two of a pair are not independent; their mean is one case.
     means = (values[0] + values[1]) / 2.0
     return Truth(float(means.mean()), float(means.std(ddof=1) / np.sqrt(pairs)))
 
 
 def target_named(text: str) -> KnownTargetKind:
-    """``uniform``, ``softmax``, ``best``, or one with its number in YAML: ``{kind: softmax, temperature: 0.1}``.
+    """Return a kind of target by its name, or in YAML with its number.
+
+    A name is ``uniform``, ``softmax`` or ``best``; YAML is ``{kind: softmax, temperature: 0.1}``.
 
     Raises:
-        InvalidFieldError: it is none of these; names the field.
+        InvalidFieldError: It is none of these; names the field.
     """
     try:
         raw = parse_yaml(text)
@@ -139,4 +150,5 @@ def target_named(text: str) -> KnownTargetKind:
             " {kind: best, epsilon: 0.2}",
             "target",
         ) from error
+
     return kind
