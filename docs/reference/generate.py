@@ -41,7 +41,7 @@ from serve_app.api.endpoints import ROUTES
 from serve_app.api.openapi import openapi_document
 from serve_app.api.statuses import STATUS
 from serve_app.cli import main as cli
-from serve_app.replica import metrics
+from serve_app.replica.scrape import ServiceCollector
 from serve_app.settings import Settings
 
 FOLDER = Path(__file__).parent
@@ -240,7 +240,7 @@ def error_codes() -> str:
 
 def all_metrics() -> str:
     """Return the page of the metrics of Prometheus."""
-    families = metrics._Collector([], {}, {}, {}, {}).collect()  # noqa: SLF001 - what a scrape has
+    families = ServiceCollector([], {}, {}, {}, {}).collect()
     rows = [
         (
             f"`{family.name}{'_total' if family.type == 'counter' else ''}`",

@@ -1,9 +1,9 @@
 """API keys: who may call what, and how often.
 
-Keys are stored as hashes in a file that is read again when it changes.
+A file keeps the keys' hashes, and is read again when it changes.
 
-A key is ``bl_<id>_<secret>``, the secret 32 random bytes in URL-safe base64. The file (YAML, or
-JSON when it is named so) maps each id to the hash of its secret and to what it may do:
+A key is ``bl_<id>_<secret>``; the secret is 32 random bytes in URL-safe base64. The file (YAML, or
+JSON if its name ends so) maps each id to the hash of its secret and to what the key may do:
 
     shop: {hash: <blake2b-256 of the secret, 64 hex digits>, scopes: [rank, reward], rate: 200,
     policies: [home]}
@@ -50,7 +50,11 @@ log = logging.getLogger("banditloop.security")
 class Key(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """What the file says of one key.
 
-    ``rate``: requests per second over all replicas; ``policies``: all when None.
+    Attributes:
+        hash: of the secret, in hex.
+        scopes: what it may do; one with ``reward`` alone may be in a web page.
+        rate: requests per second over all replicas; None is no limit.
+        policies: those it reaches; None is all.
     """
 
     hash: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$(?!\n)")]
@@ -60,19 +64,22 @@ class Key(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
 
 
 def secret_hash(secret: str) -> str:
-    """What the file keeps of a secret: BLAKE2b, 32 bytes, as hex."""
+    """Return what the file keeps of a secret: its BLAKE2b of 32 bytes, in hex."""
     return blake2b(secret.encode("utf-8", "surrogateescape"), digest_size=32).hexdigest()
 
 
 def read_keys(path: Path) -> dict[str, Key]:
-    """The keys of a file, by id.
+    """Return the keys of a file, by id.
 
-    Raises: StartupError: it is missing, writable by everybody, or not a file of keys. No content of
-        the file is quoted.
+    Raises:
+        StartupError: it is missing, writable by everybody, or no file of keys. The message quotes
+            nothing of the file, which may hold a secret that somebody put there by mistake.
     """
     try:
         if path.stat().st_mode & 0o002:
             raise StartupError(f"{path} can be written by everybody: chmod 600", "keys_file")
+
+        # An empty file is one without keys: it lets nobody in.
         text = path.read_bytes()
         raw = msgspec.json.decode(text) if path.suffix == ".json" else parse_yaml(text)
         return as_type({} if raw is None else raw, dict[KeyId, Key])
@@ -89,7 +96,7 @@ def read_keys(path: Path) -> dict[str, Key]:
 
 
 class TokenBucket:
-    """A token bucket: ``rate`` requests per second, and as many at once as come in a second (at least one)."""
+    """Lets ``rate`` requests through per second, and as many at once (at least one)."""
 
     __slots__ = ("_at", "_burst", "_tokens", "rate")
 
@@ -100,9 +107,10 @@ class TokenBucket:
         self._at = now
 
     def take(self, now: float) -> float:
-        """0 if the request may pass; else how many seconds until one may."""
+        """Return 0 if the request may pass, else the seconds until one may."""
         self._tokens = min(self._burst, self._tokens + (now - self._at) * self.rate)
         self._at = now
+
         if self._tokens >= 1.0:
             self._tokens -= 1.0
             return 0.0
@@ -114,8 +122,11 @@ class KeyRing:
 
     ``admit`` is on the request path; ``follow`` re-reads the file beside it.
 
-    Each replica has its own buckets with its share of a key's rate, ``rate / replicas``: the load
-    balancer spreads requests evenly, so that the total is about the rate.
+    Each replica has buckets of its own, with its share of a key's rate, ``rate / replicas``: the
+    load balancer spreads requests evenly, so the total is about the rate.
+
+    Attributes:
+        failures: how many changes of the file were not taken over.
     """
 
     def __init__(self, path: Path, *, replicas: int = 1) -> None:
@@ -141,18 +152,22 @@ class KeyRing:
         """
         if scope is None:
             return
+
         presented = presented_key(headers)
         if presented is None:
             raise UnauthorizedError(
                 "an API key is needed: send Authorization: Bearer bl_…", "authorization"
             )
+
+        # The same work is done for an id that is not known, so time does not tell which ids are.
         key_id, _, secret = presented.removeprefix(PREFIX).partition("_")
-        known = self._keys.get(key_id, _NOBODY)  # for an unknown id the same work is done
-        if not compare_digest(secret_hash(secret), known[1]) or not presented.startswith(PREFIX):
+        key, expected_hash, bucket = self._keys.get(key_id, _NOBODY)
+        same = compare_digest(secret_hash(secret), expected_hash)
+        if not same or not presented.startswith(PREFIX):
             raise UnauthorizedError(
                 "this API key is not known: it may have been revoked", "authorization"
             )
-        key, _, bucket = known
+
         if scope not in key.scopes:
             raise ForbiddenError(
                 f"this needs the scope {scope}; the key has {', '.join(key.scopes)}",
@@ -160,28 +175,28 @@ class KeyRing:
             )
         if key.policies is not None and policy not in key.policies:
             raise ForbiddenError("the key does not reach this policy", "authorization")
+
+        # A refused request uses up nobody's rate.
         if bucket is not None and (wait := bucket.take(time.monotonic())):
             raise RateLimitedError(
                 "the key's rate is used up", "authorization", retry_after_s=ceil(wait)
             )
 
     async def follow(self) -> None:
-        """Re-read the file when it has changed, until cancelled.
-
-        Looks once a second, off the request path.
-        """
+        """Look once a second whether the file has changed, until cancelled."""
         while True:
             await asyncio.sleep(CHECK_S)
             await asyncio.to_thread(self.refresh)
 
     def refresh(self) -> bool:
-        """Take over the file's keys if it has changed.
+        """Take over the file's keys if it has changed; return whether they were.
 
         A file that cannot be read leaves the previous keys.
         """
         signature = _signature(self._path)
         if signature == self._seen:
             return False
+
         self._seen = signature
         try:
             self._take_over(read_keys(self._path))
@@ -198,20 +213,19 @@ class KeyRing:
         fresh = {}
         for key_id, key in keys.items():
             rate = None if key.rate is None else key.rate / self._replicas
-            old = self._keys.get(key_id, _NOBODY)[2]
-            bucket = (
-                None
-                if rate is None
-                else old
-                if old is not None and old.rate == rate
-                else TokenBucket(rate, now)
-            )
+            bucket = self._keys.get(key_id, _NOBODY)[2]
+
+            # A key whose rate is the same keeps its bucket: a change of the file refills none.
+            if rate is None:
+                bucket = None
+            elif bucket is None or bucket.rate != rate:
+                bucket = TokenBucket(rate, now)
             fresh[key_id] = (key, key.hash, bucket)
         self._keys = fresh
 
 
 def presented_key(headers: Headers) -> str | None:
-    """The key of a request: a bearer token, or one of two headers that carry it bare."""
+    """Return the key of a request: a bearer token, or one of two headers that carry it bare."""
     for name, value in headers:
         if name == b"authorization":
             kind, _, token = value.partition(b" ")
@@ -223,7 +237,7 @@ def presented_key(headers: Headers) -> str | None:
 
 
 def error_headers(error: BanditloopError) -> list[tuple[bytes, bytes]]:
-    """The headers that go with a refusal."""
+    """Return the headers that go with a refusal."""
     if isinstance(error, UnauthorizedError):
         return [(b"www-authenticate", b'Bearer realm="banditloop"')]
     if isinstance(error, RateLimitedError):
@@ -237,10 +251,10 @@ def error_headers(error: BanditloopError) -> list[tuple[bytes, bytes]]:
 
 def _signature(path: Path) -> tuple[int, int, int] | None:
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError:
         return None
-    return found.st_mtime_ns, found.st_size, found.st_ino
+    return status.st_mtime_ns, status.st_size, status.st_ino
 
 
 _NOBODY: tuple[Key, str, TokenBucket | None] = (Key("0" * 64, []), "0" * 64, None)

@@ -1,7 +1,7 @@
-"""Reading a request's body: strictly, and once more leniently where a map of features is not in the log's own form.
+"""Reading a request's body: strictly first, then leniently where features are in another form.
 
-The second reading costs time only those who need it. It also finds the name of the entry at fault,
-which msgspec writes as ``[...]``.
+The second reading costs time only those whose features are not as a record has them. It also finds
+the name of the entry at fault, which msgspec writes as ``[...]``.
 """
 
 import json
@@ -31,8 +31,13 @@ _any = msgspec.json.Decoder()
 def decode_body(body: bytes | msgspec.Raw, decoder: "msgspec.json.Decoder[T]") -> T:
     """Decode a body.
 
-    Raises: MalformedBodyError: it is not JSON, or nested too deeply. InvalidInputError: a field is
-        wrong; ``target`` is its path, with the names of entries of maps.
+    Args:
+        body: JSON.
+        decoder: of the type that is expected.
+
+    Raises:
+        MalformedBodyError: it is not JSON, or nested too deeply.
+        InvalidInputError: a field is wrong; ``target`` is its path, with the names of entries.
     """
     try:
         return decoder.decode(body)
@@ -43,6 +48,7 @@ def decode_body(body: bytes | msgspec.Raw, decoder: "msgspec.json.Decoder[T]") -
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _malformed(bytes(body), error) from error
 
+    # Only an entry of a map is at fault: it may be a feature in a form that callers may send.
     try:
         raw = _any.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -54,14 +60,14 @@ def decode_body(body: bytes | msgspec.Raw, decoder: "msgspec.json.Decoder[T]") -
 
 
 def _readable(error: Exception) -> tuple[str, str]:
-    """The message and the path of an error.
+    """Return the message of an error, and its path.
 
     The path of an unknown or missing field ends in its own name.
     """
     message, _, where = str(error).partition(" - at `")
     target = where.rstrip("`").removeprefix("$")
-    if named := _FIELD.search(message):
-        target += f".{named[1]}"
+    if field := _FIELD.search(message):
+        target += f".{field[1]}"
     return message, target.removeprefix(".") or "body"
 
 
@@ -83,7 +89,7 @@ def _malformed(body: bytes, error: Exception) -> InvalidInputError:
 
 
 def _infinite(value: Any, target: str) -> str | None:
-    """Where the first number is that a float cannot hold."""
+    """Return where the first number is that a float cannot hold."""
     if isinstance(value, dict):
         inner = [(f"{target}.{name}".removeprefix("."), each) for name, each in value.items()]
     elif isinstance(value, list):
@@ -92,11 +98,11 @@ def _infinite(value: Any, target: str) -> str | None:
         return None if abs(value) <= sys.float_info.max else target
     else:
         return None
-    return next((found for path, each in inner if (found := _infinite(each, path))), None)
+    return next((where for path, each in inner if (where := _infinite(each, path))), None)
 
 
 def _plain(value: Any, hint: Any, target: str) -> Any:
-    """``value``, which should be as ``hint`` says, with its maps in the form of a record."""
+    """Return ``value``, which should be of the type ``hint``, with its features as in a record."""
     hint = _unwrapped(hint)
     origin = get_origin(hint)
 
@@ -118,7 +124,7 @@ def _plain(value: Any, hint: Any, target: str) -> Any:
 
 
 def _entries(value: dict[str, Any], hint: Any, target: str) -> dict[str, Any]:
-    """The entries of a map whose values are of one type; a number that is null is not there."""
+    """Return the entries of a map of one type; a number that is null is left out."""
     kept = {name: each for name, each in value.items() if not (each is None and hint is float)}
     for name, each in kept.items():
         try:
@@ -129,7 +135,7 @@ def _entries(value: dict[str, Any], hint: Any, target: str) -> dict[str, Any]:
 
 
 def _unwrapped(hint: Any) -> Any:
-    """Without what Annotated adds, and without None."""
+    """Return a type without what Annotated adds, and without None."""
     while get_origin(hint) is Annotated:
         hint = get_args(hint)[0]
     if get_origin(hint) in {Union, types.UnionType}:

@@ -34,6 +34,8 @@ class CrossOriginApi:
 
         asked = dict(scope["headers"])
         marks = self._marks(asked.get(b"origin"))
+
+        # From an origin that is not allowed a preflight is a request like any other, and refused.
         preflight = self._preflight(scope, asked) if len(marks) > 1 else None
         if preflight is not None:
             headers = [*marks, *preflight]

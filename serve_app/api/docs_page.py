@@ -1,4 +1,4 @@
-"""The page at /docs: renders /openapi.json with no script from anywhere else, so it works offline."""
+"""The page at /docs: shows /openapi.json without any script from elsewhere, so it works offline."""
 
 DOCS_HTML = b"""<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
@@ -21,24 +21,30 @@ const link=ref=>{const name=ref.split('/').pop(),a=el('a',name);
  a.onclick=()=>{document.getElementById(name).open=true};return a};
 const said=content=>Object.entries(content||{}).flatMap(([type,{schema}],i)=>[i?', ':'',
  schema?(schema.$ref?link(schema.$ref):el('code',JSON.stringify(schema))):type]);
-const line=(text,content,more)=>{const p=el('p',text+' ');p.append(...said(content),more?' '+more:'');return p};
+const line=(text,content,more)=>{
+ const p=el('p',text+' ');p.append(...said(content),more?' '+more:'');return p};
 const operation=(path,method,op)=>{
  const box=el('details'),head=el('summary');
- head.append(el('span',method.toUpperCase(),'m'),el('code',path),' '+(op.summary||''));box.append(head);
+ head.append(el('span',method.toUpperCase(),'m'),el('code',path),' '+(op.summary||''));
+ box.append(head);
  if(op.description)box.append(el('p',op.description));
  for(const p of op.parameters||[])box.append(el('p',p.name+' ('+p.in+') '+(p.description||'')));
  if(op.requestBody)box.append(line('Body:',op.requestBody.content));
- for(const [status,r] of Object.entries(op.responses||{}))box.append(line(status+':',r.content,r.description));
+ for(const [status,r] of Object.entries(op.responses||{}))
+  box.append(line(status+':',r.content,r.description));
  return box};
 const methods=['get','put','post','delete','options','head','patch','trace'];
 const show=api=>{
- document.getElementById('paths').replaceChildren(...Object.entries(api.paths||{}).flatMap(([path,ops])=>
+ const paths=Object.entries(api.paths||{});
+ document.getElementById('paths').replaceChildren(...paths.flatMap(([path,ops])=>
   Object.entries(ops).filter(([m])=>methods.includes(m)).map(([m,op])=>operation(path,m,op))));
  const schemas=Object.entries((api.components||{}).schemas||{});
  document.getElementById('schemas').replaceChildren(...schemas.map(([name,s])=>{
-  const box=el('details');box.id=name;box.append(el('summary',name),el('pre',JSON.stringify(s,null,1)));return box}));
+  const box=el('details');box.id=name;
+  box.append(el('summary',name),el('pre',JSON.stringify(s,null,1)));return box}));
 };
-fetch('/openapi.json').then(r=>{if(!r.ok)throw new Error('/openapi.json answers '+r.status);return r.json()}).then(show)
+fetch('/openapi.json')
+ .then(r=>{if(!r.ok)throw new Error('/openapi.json answers '+r.status);return r.json()}).then(show)
  .catch(e=>{document.getElementById('paths').textContent=String(e);throw e});
 </script></html>
 """

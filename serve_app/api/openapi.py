@@ -98,6 +98,7 @@ def _operation(route: Route[Any, Any], schemas: dict[type, Any]) -> dict[str, An
         responses["503"]["headers"] = _retry_after("Seconds until it is worth another try")
     operation["responses"] = responses
 
+    # The document's security holds for every operation that does not say otherwise.
     if route.scope is None:
         operation["security"] = []
     else:

@@ -1,4 +1,4 @@
-"""Readiness over HTTP: which policies wait for a first snapshot, and where learning stands still."""
+"""Readiness over HTTP: which policies wait for a first snapshot, where learning stands still."""
 
 from collections.abc import Mapping, Sequence
 
@@ -25,7 +25,14 @@ def readiness(
 
 
 def stalled_at(policy: str, health: LearningHealth) -> Stalled | None:
-    """Return where a policy's learning stands still, for everybody: the reason is for those with a key."""
+    """Return where a policy's learning stands still, if it does.
+
+    Not why: everybody may ask, and the reason is for those with a key.
+
+    Args:
+        policy: its name.
+        health: how its learning stands.
+    """
     stall = health.stall
     if stall is None:
         return None

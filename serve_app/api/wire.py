@@ -63,6 +63,7 @@ async def read_body(scope: Scope, receive: Receive, limit: BodyLimit) -> bytes:
             f"the body has {length} bytes, at most {limit.size} are read", "body"
         )
 
+    # A client that sends slowly, or nothing, may not hold a request for long.
     try:
         async with asyncio.timeout(limit.within_s):
             return await _receive_all(receive, limit.size)

@@ -19,8 +19,9 @@ from serve_app.host.environment import collect_rarely
 from serve_app.host.json_logs import configure_logging
 from serve_app.host.loopback import keep_replica_on_loopback
 from serve_app.replica.learning_watch import LearningWatch
-from serve_app.replica.metrics import Metrics, collect
+from serve_app.replica.metrics import Metrics
 from serve_app.replica.policy_service import RedisPolicyService
+from serve_app.replica.scrape import collect
 from serve_app.settings import Settings
 from serve_app.store.clients import asyncio_client
 from serve_app.store.event_log import LogWriter
@@ -38,16 +39,19 @@ class RankReplica:
         configure_logging(settings.log_level)
         keep_replica_on_loopback()
         collect_rarely()
+
         self._settings = settings
         self._specs = specs
         self._name = uuid.uuid4().hex[:12]
-        self._metrics = Metrics(self._name)
+        self._tasks: list[asyncio.Task[None]] = []
+
         timeout = settings.redis_timeout_s
         self._client = asyncio_client(str(settings.redis_url), timeout_s=timeout)
         self._writer = LogWriter(
             self._client, timeout_s=timeout, confirm_replicas=settings.confirm_replicas
         )
         self._watch = LearningWatch(self._client, specs)
+
         self._services = {
             spec.name: RedisPolicyService(
                 spec,
@@ -63,45 +67,49 @@ class RankReplica:
         self._keys = (
             KeyRing(settings.keys_file, replicas=settings.replicas) if settings.keys_file else None
         )
+
+        # What others keep is asked for when a sample is taken, not counted twice.
+        self._metrics = Metrics(self._name)
         self._metrics.gauges = self._gauges
         self._metrics.troubles = self._troubles
-        self._metrics.refresh = self._refresh
-        self._tasks: list[asyncio.Task[None]] = []
+        self._metrics.refresh = self._refresh_counts
 
     async def __serve_build_asgi_app__(self) -> Api | CrossOriginApi:
-        """Called by Serve once this object stands, on the replica's event loop.
+        """Return the application that Serve calls, once it can answer.
 
-        No request comes before this returns, and a replica that this one is to replace goes on
-        answering.
+        Serve awaits this on the replica's event loop. It sends no request before, and a replica
+        that this one will replace goes on answering.
         """
         app = self.app()
-        await self._first_snapshots()
+        await self._wait_for_snapshots()
         return app
 
-    async def _first_snapshots(self) -> None:
-        """Wait until every policy has one, but for those whose learner stands still: they may never have.
-
-        Those that have none PATIENCE_S after another had are waited for no more.
-        """
+    async def _wait_for_snapshots(self) -> None:
+        """Wait until every policy has a snapshot, as long as there is hope for it."""
         since: float | None = None
         while waiting := [name for name, service in self._services.items() if not service.ready]:
+            # A learner that stands still may never publish: the others' policies can be served.
             if all(self._services[name].learning.state == "stalled" for name in waiting):
                 log.error(
                     "starting although learning stands still, without a snapshot, for %s",
                     ", ".join(waiting),
                 )
                 return
+
+            # One policy without a snapshot holds up the rest for PATIENCE_S at most.
             if len(waiting) < len(self._services):
                 since = since or time.monotonic()
                 if time.monotonic() - since > PATIENCE_S:
                     log.error("starting although there is no snapshot of %s", ", ".join(waiting))
                     return
+
             await asyncio.sleep(POLL_S)
 
     def app(self) -> Api | CrossOriginApi:
-        """The HTTP service; its policies begin to follow their snapshots."""
+        """Return the HTTP service; its policies begin to follow their snapshots."""
         for service in self._services.values():
             service.start()
+
         self._tasks.append(asyncio.ensure_future(self._metrics.push_forever(self._client)))
         self._tasks.append(asyncio.ensure_future(self._watch.run()))
         if self._keys is not None:
@@ -113,24 +121,26 @@ class RankReplica:
 
     async def _scrape(self) -> bytes:
         partitions = {spec.name: spec.partitions for spec in self._specs}
-        stalled = {name: service.learning for name, service in self._services.items()}
+        learning = {name: service.learning for name, service in self._services.items()}
         return await collect(
-            self._client, self._metrics.sample(), self._services, partitions, stalled
+            self._client, self._metrics.sample(), self._services, partitions, learning
         )
 
-    def _refresh(self) -> None:
-        """Counters that others keep."""
+    def _refresh_counts(self) -> None:
+        """Take over the counters that others keep."""
+        counts = self._metrics.counts
         for name, service in self._services.items():
             for source, failures in service.ranker.source_failures.items():
-                self._metrics.counts["source_failures", name, source] = failures
+                counts["source_failures", name, source] = failures
             for source, partial in service.ranker.source_partial.items():
-                self._metrics.counts["source_partial", name, source] = partial
+                counts["source_partial", name, source] = partial
             for reason, failures in service.follower.failures.items():
-                self._metrics.counts["snapshot_failures", name, reason] = failures
+                counts["snapshot_failures", name, reason] = failures
+
         for reason, failures in self._writer.failures.items():
-            self._metrics.counts["log_failures", reason] = failures
+            counts["log_failures", reason] = failures
         if self._keys is not None:
-            self._metrics.counts[("keys_file_failures",)] = self._keys.failures
+            counts[("keys_file_failures",)] = self._keys.failures
 
     def _troubles(self) -> Iterable[tuple[str, str, Trouble]]:
         for name, service in self._services.items():
@@ -143,7 +153,7 @@ class RankReplica:
                 yield "snapshot_age_seconds", [name], time.monotonic() - service.loaded_at
 
     async def __del__(self) -> None:
-        """Serve awaits this when the replica stops, after the last request was answered."""
+        """Stop; Serve awaits this after the last request was answered."""
         for task in self._tasks:
             task.cancel()
         for service in self._services.values():

@@ -38,7 +38,7 @@ class _PartitionWatch:
         self._since = time.monotonic()
 
     def forget(self) -> None:
-        """Begin to count silence anew: while Redis does not answer, nobody is known to be silent."""
+        """Count silence anew: while Redis does not answer, nobody is known to be silent."""
         self._since = time.monotonic()
 
     def judge(self, progress: Progress | None, newest: str | None) -> Stall | None:

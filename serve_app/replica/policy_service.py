@@ -22,15 +22,15 @@ from policies.sources import load_sources
 from policies.spec import PolicySpec, decode_spec
 from serve_app.api.readiness import stalled_at
 from serve_app.replica.learning_watch import LearningWatch
-from serve_app.replica.metrics import read_stats, read_troubles
+from serve_app.replica.scrape import read_learner_stats, read_troubles
 from serve_app.store.clients import FAILURES, AsyncRedis
 from serve_app.store.event_log import LogWriter, reason_of
 from serve_app.store.keys import Keys, partitions
 from serve_app.store.progress import LearningHealth
 from serve_app.store.snapshots import Follower, Published
 
-STEP = 16
-"""Decisions of a batch that are made before other requests get their turn."""
+DECISIONS_PER_TURN = 16
+"""How many decisions of a batch are made before other requests get their turn."""
 
 log = logging.getLogger("banditloop.service")
 encode_request = msgspec.msgpack.Encoder(order="deterministic").encode
@@ -39,7 +39,16 @@ encode_request = msgspec.msgpack.Encoder(order="deterministic").encode
 class RedisPolicyService:
     """Serves one policy.
 
-    ``start`` begins following snapshots; until one is loaded the policy is not ready.
+    ``start`` begins to follow snapshots; until one is loaded the policy is not ready.
+
+    Args:
+        spec: the policy.
+        client: of the Redis with its log and snapshots.
+        writer: appends to its log.
+        salt: draws and pseudonyms are hashed with it.
+        replica: the process's name, which snapshots are acknowledged under.
+        follow_interval_s: how often to look for a new snapshot.
+        watch: knows how its learning stands; without one that is unknown.
     """
 
     def __init__(
@@ -54,18 +63,20 @@ class RedisPolicyService:
         watch: LearningWatch | None = None,
     ) -> None:
         self.spec = spec
+        self.loaded_at = time.monotonic()
         self._watch = watch
         self._client = client
         self._writer = writer
         self._keys = Keys(spec.name)
         self._logs = partitions(spec.name, spec.partitions)
+
         trained = load_artifact(spec.artifact) if spec.artifact else None
         self.sources = load_sources(trained, spec.sources)
         self.ranker = Ranker(spec, list(self.sources.values()), salt=salt)
+
         self.follower = Follower(
             client, self._keys, self._accept, replica=replica, interval_s=follow_interval_s
         )
-        self.loaded_at = time.monotonic()
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -73,11 +84,12 @@ class RedisPolicyService:
         self._task = asyncio.create_task(self.follower.run())
 
     async def stop(self) -> None:
-        """Stop following and close the sources' connections."""
+        """Stop following, and close the sources' connections."""
         self.follower.stop()
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
+
         for source in self.sources.values():
             close = getattr(source, "aclose", None)
             if close is not None:
@@ -94,15 +106,12 @@ class RedisPolicyService:
         return LearningHealth() if self._watch is None else self._watch.of(self.spec.name)
 
     async def rank(self, request: RankRequest) -> tuple[DecisionRecord, bool]:
-        """Decide, then make it durable.
-
-        If that cannot be confirmed, say so and answer all the same.
-
-        A retry under an event_id of the client's gets the decision that is in the log already.
-        """
+        """Decide, and log the decision; return it, and whether it is known to be logged."""
         record = await self.ranker.rank(request)
         if request.event_id is None:
             return record, await self._append_all(self._log_of(record.event_id), [record])
+
+        # A retry under the client's own event_id gets the decision that is in the log already.
         answer = await self._append_once(request, record)
         if isinstance(answer, BanditloopError):
             raise answer
@@ -111,17 +120,21 @@ class RedisPolicyService:
     async def rank_all(
         self, requests: Sequence[RankRequest]
     ) -> list[tuple[DecisionRecord, bool] | BanditloopError]:
-        """The same for several; what has no event_id of the client's is written together."""
+        """Return the same for several; each has its own answer or error, in order."""
         answers: list[Any] = await self._decide_all(requests)
         made = [at for at, answer in enumerate(answers) if isinstance(answer, DecisionRecord)]
+
+        # Only what has no event_id of the client's can be written at once: the others may be
+        # retries, each of which has to find its first decision.
         fresh = [at for at in made if requests[at].event_id is None]
         retried = [at for at in made if requests[at].event_id is not None]
         logged, once = await asyncio.gather(
             self._append_each([answers[at] for at in fresh]),
             asyncio.gather(*(self._append_once(requests[at], answers[at]) for at in retried)),
         )
-        for at, known in zip(fresh, logged, strict=True):
-            answers[at] = answers[at], known
+
+        for at, is_logged in zip(fresh, logged, strict=True):
+            answers[at] = answers[at], is_logged
         for at, answer in zip(retried, once, strict=True):
             answers[at] = answer
         return answers
@@ -129,12 +142,14 @@ class RedisPolicyService:
     async def _decide_all(
         self, requests: Sequence[RankRequest]
     ) -> list[DecisionRecord | BanditloopError]:
-        """Decisions that ask no source are made one after another, others take turns in between."""
+        """Decide each request; other requests of the replica take turns in between."""
+        # Whoever asks a source waits for it: those wait at the same time.
         asking = [request for request in requests if request.actions is None]
         asked = iter(await asyncio.gather(*(self._decide(request) for request in asking)))
+
         decided = []
         for number, request in enumerate(requests):
-            if number % STEP == STEP - 1:
+            if number % DECISIONS_PER_TURN == DECISIONS_PER_TURN - 1:
                 await asyncio.sleep(0)
             decided.append(next(asked) if request.actions is None else await self._decide(request))
         return decided
@@ -146,21 +161,23 @@ class RedisPolicyService:
             return error
 
     def _log_of(self, event_id: str) -> Keys:
-        """The partition that an event belongs to."""
+        """Return the partition that an event belongs to."""
         return self._logs[partition_of(event_id, len(self._logs))]
 
     async def _append_each(self, records: Sequence[DecisionRecord]) -> list[bool]:
-        """Whether each is known to be in its log; those of one log are written together."""
-        known = dict(zip(self._logs, await asyncio.gather(*self._append(records)), strict=True))
-        return [known[self._log_of(record.event_id)] for record in records]
+        """Append each to its log in one write a log; return whether each is known to be there."""
+        writes = self._writes_by_log(records)
+        logged = dict(zip(self._logs, await asyncio.gather(*writes), strict=True))
+        return [logged[self._log_of(record.event_id)] for record in records]
 
-    def _append(self, records: Sequence[DecisionRecord]) -> list[Coroutine[Any, Any, bool]]:
+    def _writes_by_log(self, records: Sequence[DecisionRecord]) -> list[Coroutine[Any, Any, bool]]:
         if len(self._logs) == 1:
             return [self._append_all(self._keys, records)]
-        parts: dict[Keys, list[DecisionRecord]] = {keys: [] for keys in self._logs}
+
+        by_log: dict[Keys, list[DecisionRecord]] = {keys: [] for keys in self._logs}
         for record in records:
-            parts[self._log_of(record.event_id)].append(record)
-        return [self._append_all(keys, part) for keys, part in parts.items()]
+            by_log[self._log_of(record.event_id)].append(record)
+        return [self._append_all(keys, part) for keys, part in by_log.items()]
 
     async def _append_all(self, keys: Keys, records: Sequence[DecisionRecord]) -> bool:
         try:
@@ -172,34 +189,43 @@ class RedisPolicyService:
     async def _append_once(
         self, request: RankRequest, record: DecisionRecord
     ) -> tuple[DecisionRecord, bool] | BanditloopError:
-        asked = hashlib.blake2b(encode_request(request), digest_size=16).digest()
+        digest = hashlib.blake2b(encode_request(request), digest_size=16).digest()
+        log_key = self._log_of(record.event_id)
         try:
-            return await self._writer.append_once(
-                self._log_of(record.event_id), record, asked
-            ), True
+            return await self._writer.append_once(log_key, record, digest), True
         except LogUnavailableError:
             return record, False
         except BanditloopError as error:
             return error
 
     async def log(self, records: Sequence[RewardRecord | ActivationRecord]) -> None:
-        """Make events durable, each in the log of its decision, or raise LogUnavailableError."""
+        """Make events durable, each in the log of its decision.
+
+        Raises:
+            LogUnavailableError: not all are known to be logged.
+        """
         if len(self._logs) == 1:
             await self._writer.append_all(self._keys.log, records)
             return
-        parts: dict[str, list[RewardRecord | ActivationRecord]] = {}
+
+        by_log: dict[str, list[RewardRecord | ActivationRecord]] = {}
         for record in records:
-            parts.setdefault(self._log_of(record.event_id).log, []).append(record)
-        writes = [self._writer.append_all(key, part) for key, part in parts.items()]
-        # all have ended before one is told
+            by_log.setdefault(self._log_of(record.event_id).log, []).append(record)
+
+        # Every write has ended before a failure of one is raised.
+        writes = [self._writer.append_all(key, part) for key, part in by_log.items()]
         for outcome in await asyncio.gather(*writes, return_exceptions=True):
             if isinstance(outcome, BaseException):
                 raise outcome
 
     async def replace_catalogue(self, items: list[Item]) -> str:
-        """Store a catalogue, then say so in every log.
+        """Store a catalogue, and note it in every log; return its digest.
 
         Replicas serve it with the learner's next snapshot.
+
+        Raises:
+            ArtifactError: two items share an id.
+            LogUnavailableError: Redis did not confirm it.
         """
         catalogue = await asyncio.to_thread(Catalogue.put, items)
         try:
@@ -207,16 +233,21 @@ class RedisPolicyService:
                 await self._client.set(keys.blob(catalogue.digest), catalogue.encoded)
         except FAILURES as error:
             raise self._writer.failed(reason_of(error)) from error
-        for keys in reversed(self._logs):  # partition 0 last: it is served when all know it
+
+        # Partition 0 comes last: the catalogue is served once all partitions know it.
+        for keys in reversed(self._logs):
             await self._writer.append(keys.log, CatalogueRecord(catalogue.digest))
         return catalogue.digest
 
     async def info(self) -> PolicyInfo:
-        """What is served, and what the learner has counted."""
+        """Return what is served, and what the learner has counted."""
         serving, troubles, stats = self.ranker.serving, self.ranker.source_troubles, None
+
+        # Without Redis the answer is what this process knows by itself.
         with contextlib.suppress(*FAILURES, msgspec.MsgspecError):
-            stats = await read_stats(self._client, self.spec.name, self.spec.partitions)
+            stats = await read_learner_stats(self._client, self.spec.name, self.spec.partitions)
             troubles = await read_troubles(self._client, self.spec.name, troubles)
+
         learning = self.learning
         return PolicyInfo(
             policy=self.spec.name,
@@ -226,7 +257,7 @@ class RedisPolicyService:
             learned=serving.snapshot.learned if serving else 0,
             items=len(serving.catalogue) if serving else 0,
             sources=list(self.sources),
-            spec=_plain(self.spec),
+            spec=_spec_fields(self.spec),
             outcomes=stats.outcomes if stats else {},
             source_troubles=troubles,
             learning=learning.state,
@@ -242,6 +273,6 @@ class RedisPolicyService:
         self.loaded_at = time.monotonic()
 
 
-def _plain(spec: PolicySpec) -> dict[str, Any]:
-    plain = msgspec.to_builtins(decode_spec(spec.encoded))
-    return dict(plain)
+def _spec_fields(spec: PolicySpec) -> dict[str, Any]:
+    """Return the fields of a spec, as its encoding has them."""
+    return dict(msgspec.to_builtins(decode_spec(spec.encoded)))

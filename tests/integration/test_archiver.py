@@ -20,7 +20,8 @@ from bandits.log.positions import has_reached, is_after, position_ms
 from bandits.log.records import CatalogueRecord, RewardRecord, SpecRecord, TickRecord
 from policies.archive.archive import ArchiveReader
 from policies.archive.range_file import Range
-from serve_app.replica.metrics import Metrics, collect
+from serve_app.replica.metrics import Metrics
+from serve_app.replica.scrape import collect
 from serve_app.store.archived import COMMIT, MARK, Committed
 from serve_app.store.event_log import FIELD
 from serve_app.store.history import History

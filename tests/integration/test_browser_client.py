@@ -1,4 +1,4 @@
-"""A web page of another origin asks for decisions and rewards them, in a real browser, by the snippet that is documented."""
+"""A web page of another origin, in a real browser, decides and rewards by the snippet we ship."""
 
 import functools
 import json

@@ -56,8 +56,9 @@ from serve_app.admin.stored_policy import StoredPolicy
 from serve_app.app import build_for_cluster
 from serve_app.cli.main import app
 from serve_app.cli.snapshots import app as snapshots_app
-from serve_app.replica.metrics import Metrics, collect
+from serve_app.replica.metrics import Metrics
 from serve_app.replica.policy_service import RedisPolicyService
+from serve_app.replica.scrape import collect
 from serve_app.settings import Settings
 from serve_app.store.event_log import FIELD, LogWriter
 from serve_app.store.history import History

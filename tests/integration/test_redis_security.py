@@ -27,8 +27,9 @@ from policies.catalogue import Item
 from policies.requests import ActionRequest, RankRequest
 from policies.spec import PolicySpec
 from serve_app.host.json_logs import _JsonFormatter
-from serve_app.replica.metrics import Metrics, collect
+from serve_app.replica.metrics import Metrics
 from serve_app.replica.policy_service import RedisPolicyService
+from serve_app.replica.scrape import collect
 from serve_app.settings import Settings
 from serve_app.store.event_log import LogReader, LogWriter
 from serve_app.store.keys import Keys

@@ -1,6 +1,6 @@
 """A client of a banditloop service: decisions, rewards, catalogues.
 
-- ``Client`` and ``AsyncClient``: one policy of a service; what they refuse or miss is a ``ServiceError``
+- ``Client`` and ``AsyncClient``: one policy of a service; a call that fails is a ``ServiceError``
 - what is sent: ``RankRequest`` with its ``ActionRequest``, ``RewardEvent``, ``Item``
 - what is answered: ``RankResponse``, ``PolicyInfo``, and ``ErrorBody`` for an item of a batch
 - ``is_ready`` and ``wait_until_ready``: whether a service answers yet

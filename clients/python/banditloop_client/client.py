@@ -251,6 +251,7 @@ class AsyncClient(PolicyCalls):
     ) -> None:
         super().__init__(policy, retries)
         self._timeout_s = timeout_s
+
         # Whoever waits for a connection waits here: httpx's own queue, once it has been full, can
         # stay full for good.
         self._free = asyncio.Semaphore(connections)
@@ -392,6 +393,7 @@ def wait_until_ready(url: str, *, timeout_s: float) -> None:
         if is_ready(url):
             return
         time.sleep(0.1)
+
     raise ServiceError(
         503,
         "not_ready",

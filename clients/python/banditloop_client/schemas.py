@@ -31,7 +31,7 @@ _AtMost = msgspec.Meta(extra_json_schema={"maxItems": MAX_ACTIONS})
 class ActionRequest(
     msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, gc=False
 ):
-    """An explicit action: its id, and optionally its features (else the catalogue's) and source scores."""
+    """An explicit action: its id, perhaps its features (else the catalogue's) and source scores."""
 
     id: ActionId
     features: FeatureMap | None = None
@@ -41,7 +41,7 @@ class ActionRequest(
 class RankRequest(
     msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, gc=False
 ):
-    """A request for one decision: explicit ``actions``, or ``user_id``/``history`` for the policy's sources."""
+    """A request for one decision: ``actions``, or a ``user_id`` or ``history`` for the sources."""
 
     event_id: EventId | None = None
     user_id: str | None = None
@@ -55,7 +55,7 @@ class RankRequest(
 
 
 class Item(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One item: ``features`` are learned from, ``metadata`` (a title, say) is only carried along."""
+    """One item: ``features`` are learned from, ``metadata`` (a title, say) is carried along."""
 
     id: str
     features: FeatureMap = msgspec.field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""The client is a distribution of its own: it needs httpx and msgspec, and says what the service says."""
+"""The client is a distribution of its own: it needs httpx and msgspec alone."""
 
 import ast
 import inspect

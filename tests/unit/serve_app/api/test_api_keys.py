@@ -139,7 +139,7 @@ def test_what_is_not_a_known_key_is_refused(file, headers):
 
 
 def test_the_hash_of_an_unknown_id_is_nobodys_secret(file):
-    """Whoever finds a preimage of what unknown ids are compared with would still find no scope behind it."""
+    """A preimage of the hash that unknown ids are compared with would still open nothing."""
     ring = KeyRing(file)
     ring._keys = {}
     with pytest.raises(UnauthorizedError):

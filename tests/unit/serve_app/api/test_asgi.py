@@ -1,4 +1,4 @@
-"""The HTTP API over a real ranker: every bad input has a status, a code and a field, and does no harm."""
+"""The HTTP API over a real ranker: bad input has a status, a code and a field, and does no harm."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""What callers really send is taken in one meaning, and what cannot be is refused by the name of its field."""
+"""What callers really send has one meaning; what has none is refused by the name of its field."""
 
 import json
 import math

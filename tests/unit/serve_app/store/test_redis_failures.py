@@ -14,8 +14,9 @@ import serve_app
 from bandits.errors import LogUnavailableError
 from bandits.log.records import RewardRecord
 from policies.spec import PolicySpec
-from serve_app.replica.metrics import Metrics, collect
+from serve_app.replica.metrics import Metrics
 from serve_app.replica.policy_service import RedisPolicyService
+from serve_app.replica.scrape import collect
 from serve_app.store.clients import FAILURES, asyncio_client
 from serve_app.store.event_log import LogWriter
 

@@ -1,0 +1,308 @@
+"""The metrics of the whole service, as Prometheus text: every process, learner and archiver."""
+
+import asyncio
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import msgspec
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+
+from banditloop_client.schemas import Trouble
+from bandits.log.positions import position_ms
+from serve_app.replica.metrics import BUCKETS_S, COUNTERS, GAUGES, LATENCY, ProcessSample
+from serve_app.store.clients import FAILURES, AsyncRedis, clock_ms
+from serve_app.store.keys import PROCESSES, Keys, process_metrics
+from serve_app.store.keys import partitions as key_names
+from serve_app.store.progress import LearningHealth
+from serve_app.store.stats import Stats, summed
+
+SCRAPE_S = 2.0
+
+
+async def collect(
+    client: AsyncRedis,
+    own: ProcessSample,
+    policies: Iterable[str],
+    partitions: Mapping[str, int] | None = None,
+    learning: Mapping[str, LearningHealth] | None = None,
+) -> bytes:
+    """Return Prometheus text: this process as of now, the others as of their last push.
+
+    When Redis cannot be reached, or takes longer than SCRAPE_S, it tells of this process alone.
+
+    Args:
+        client: of the Redis that all processes push to.
+        own: what this process has measured.
+        policies: their names.
+        partitions: how many a policy has, if not one.
+        learning: how the learning of each policy stands.
+    """
+    samples = [own]
+    stats: dict[str, Stats] = {}
+    lags: dict[str, float] = {}
+    logs: dict[str, LogState] = {}
+    try:
+        async with asyncio.timeout(SCRAPE_S):
+            pushed = await _pushed_samples(client)
+            samples += [sample for sample in pushed if sample.process != own.process]
+
+            for name in policies:
+                keys_of_all = key_names(name, (partitions or {}).get(name, 1))
+                published = [(keys, await _stats_of(client, keys)) for keys in keys_of_all]
+                present = [(keys, counts) for keys, counts in published if counts is not None]
+
+                # The counts of a policy begin with partition 0: without it they are no sum yet.
+                if present and present[0][0].partition == 0:
+                    stats[name] = summed([counts for _, counts in present])
+                    lags[name] = max([await _lag_s(client, keys, each) for keys, each in present])
+                logs[name] = _all_logs([await _log_state(client, keys) for keys in keys_of_all])
+    except (*FAILURES, msgspec.MsgspecError):
+        pass
+
+    registry = CollectorRegistry()
+    registry.register(ServiceCollector(samples, stats, lags, logs, learning or {}))
+    return generate_latest(registry)
+
+
+async def read_troubles(
+    client: AsyncRedis, policy: str, own: Mapping[str, Trouble]
+) -> dict[str, Trouble]:
+    """Return what was last wrong with each source of a policy, in this process or any other.
+
+    Args:
+        client: of the Redis that all processes push to.
+        policy: its name.
+        own: what was last wrong in this process, by source.
+    """
+    latest = dict(own)
+    for sample in await _pushed_samples(client):
+        for name, source, trouble in sample.troubles:
+            if name == policy and (source not in latest or trouble.at_s > latest[source].at_s):
+                latest[source] = trouble
+    return latest
+
+
+async def read_learner_stats(client: AsyncRedis, policy: str, partitions: int) -> Stats | None:
+    """Return what the learners of a policy published last, summed; None before partition 0 has.
+
+    Args:
+        client: of the Redis with the policy's keys.
+        policy: its name.
+        partitions: how many it has.
+    """
+    published = [await _stats_of(client, keys) for keys in key_names(policy, partitions)]
+    if published[0] is None:
+        return None
+    return summed([counts for counts in published if counts is not None])
+
+
+async def _pushed_samples(client: AsyncRedis) -> list[ProcessSample]:
+    """Return what every process that runs has pushed last."""
+    processes: Any = await client.zrange(PROCESSES, 0, -1)
+    if not processes:
+        return []
+
+    # The keys may be on different nodes of a cluster.
+    pipeline = client.pipeline(transaction=False)
+    for name in processes:
+        pipeline.get(process_metrics(name.decode()))
+    values: list[bytes | None] = await pipeline.execute()
+    return [
+        msgspec.msgpack.decode(value, type=ProcessSample) for value in values if value is not None
+    ]
+
+
+async def _stats_of(client: AsyncRedis, keys: Keys) -> Stats | None:
+    raw: Any = await client.get(keys.stats)
+    return None if raw is None else msgspec.msgpack.decode(raw, type=Stats)
+
+
+async def _lag_s(client: AsyncRedis, keys: Keys, stats: Stats) -> float:
+    """Return the seconds since the learner's position, if the log goes on.
+
+    Measured here, because a learner that has died cannot say that it is behind.
+    """
+    newest: Any = await client.xrevrange(keys.log, count=1)
+    if not newest or newest[0][0].decode() == stats.position:
+        return 0.0
+    return max(0.0, (await clock_ms(client, keys.log) - position_ms(stats.position)) / 1000)
+
+
+class LogState(msgspec.Struct, frozen=True):
+    """How much of a policy's log is in Redis, and how the archiver keeps up with it.
+
+    Attributes:
+        entries: in Redis.
+        unarchived_s: the age of the oldest entry that is not archived; None if none ever was.
+        failures: of attempts to archive.
+    """
+
+    entries: int
+    unarchived_s: float | None
+    failures: int
+
+
+async def _log_state(client: AsyncRedis, keys: Keys) -> LogState:
+    entries: Any = await client.xlen(keys.log)
+    archive: Any = await client.hmget(keys.archive, "written", "failures", "end")
+    written, failures, end = archive
+    if failures is None and end is None:
+        return LogState(int(entries), None, 0)
+
+    oldest: Any = await client.xrange(keys.log, f"({written.decode()}" if written else "-", count=1)
+    age = 0.0
+    if oldest:
+        age = (await clock_ms(client, keys.log) - position_ms(oldest[0][0].decode())) / 1000
+    return LogState(int(entries), max(0.0, age), int(failures or 0))
+
+
+def _all_logs(states: list[LogState]) -> LogState:
+    ages = [state.unarchived_s for state in states if state.unarchived_s is not None]
+    failures = sum(state.failures for state in states)
+    return LogState(sum(state.entries for state in states), max(ages, default=None), failures)
+
+
+class ServiceCollector:
+    """Gives prometheus_client the families of a scrape, each with the samples of all processes.
+
+    Args:
+        samples: one of each process.
+        stats: what the learners of each policy have counted.
+        lags: in seconds, by policy.
+        logs: how each policy's log stands.
+        learning: how each policy's learning stands.
+    """
+
+    def __init__(
+        self,
+        samples: list[ProcessSample],
+        stats: Mapping[str, Stats],
+        lags: Mapping[str, float],
+        logs: Mapping[str, LogState],
+        learning: Mapping[str, LearningHealth],
+    ) -> None:
+        self._samples = samples
+        self._stats = stats
+        self._lags = lags
+        self._logs = logs
+        self._learning = learning
+
+    def collect(self) -> Iterator[Metric]:
+        """Give every family, also those that have no sample yet."""
+        for name, (text, labels) in COUNTERS.items():
+            counter = CounterMetricFamily(f"banditloop_{name}", text, labels=[*labels, "process"])
+            for sample in self._samples:
+                for key, values, value in sample.counters:
+                    if key == name:
+                        counter.add_metric([*values, sample.process], value)
+            yield counter
+
+        for name, (text, labels) in GAUGES.items():
+            gauge = GaugeMetricFamily(f"banditloop_{name}", text, labels=[*labels, "process"])
+            for sample in self._samples:
+                for key, values, value in sample.gauges:
+                    if key == name:
+                        gauge.add_metric([*values, sample.process], value)
+            yield gauge
+
+        yield self._troubles()
+        yield self._histogram()
+        yield from self._learners()
+        yield self._stalled()
+        yield from self._archivers()
+
+    def _troubles(self) -> Metric:
+        trouble = GaugeMetricFamily(
+            "banditloop_source_trouble_timestamp_seconds",
+            "When something was last wrong with a source, and what",
+            labels=["policy", "source", "reason", "process"],
+        )
+        for sample in self._samples:
+            for policy, source, last in sample.troubles:
+                trouble.add_metric([policy, source, last.reason, sample.process], last.at_s)
+        return trouble
+
+    def _histogram(self) -> Metric:
+        histogram = HistogramMetricFamily(
+            f"banditloop_{LATENCY[0]}", LATENCY[1], labels=["policy", "process"]
+        )
+        for sample in self._samples:
+            for policy, buckets, total in sample.latency:
+                # Prometheus counts everything up to a bound; a process counts between two.
+                cumulative, rows = 0, []
+                for bound, count in zip((*map(str, BUCKETS_S), "+Inf"), buckets, strict=True):
+                    cumulative += count
+                    rows.append((bound, float(cumulative)))
+                histogram.add_metric([policy, sample.process], rows, total)
+        return histogram
+
+    def _learners(self) -> Iterator[Metric]:
+        outcomes = CounterMetricFamily(
+            "banditloop_log_outcomes",
+            "Rewards and decisions of the log by outcome of the join",
+            labels=["policy", "outcome"],
+        )
+        early = _gauge("early_rewards", "Rewards waiting for their decision")
+        learned = _counter("learned", "Interactions learned")
+        published = _counter("snapshots_published", "Snapshots published")
+        lag = _gauge("learner_lag_seconds", "Time since the learner's position, if the log goes on")
+        merges = _counter("merges", "Merges of a policy's partitions")
+        late = _gauge("late_partitions", "Partitions without which the newest merge was made")
+        free = _gauge(
+            "free_columns",
+            "Columns that a ridge model has left; at 0 a new feature is not learned",
+        )
+
+        for policy, stats in self._stats.items():
+            # Only a ridge model has columns, and only a policy with partitions merges.
+            if stats.max_columns:
+                free.add_metric([policy], stats.max_columns - stats.columns)
+            if stats.merge:
+                merges.add_metric([policy], stats.merge)
+                late.add_metric([policy], len(stats.late))
+
+            # Rewards that wait for their decision go down again: they are a gauge, not a counter.
+            for outcome, value in sorted(stats.outcomes.items()):
+                if outcome not in {"early", "early_activation"}:
+                    outcomes.add_metric([policy, outcome], value)
+            early.add_metric([policy], stats.outcomes.get("early", 0))
+
+            learned.add_metric([policy], stats.learned)
+            published.add_metric([policy], stats.snapshots)
+            lag.add_metric([policy], self._lags.get(policy, 0.0))
+        yield from (outcomes, early, learned, published, lag, merges, late, free)
+
+    def _stalled(self) -> Metric:
+        text = "Whether a policy's learning stands still while entries wait: 1, or 0"
+        stalled = GaugeMetricFamily("banditloop_learning_stalled", text, labels=["policy", "kind"])
+        for policy, learning in self._learning.items():
+            # What is not known is not said: an alert on absence finds it.
+            if learning.state != "unknown":
+                kind = learning.stall.kind if learning.stall else ""
+                stalled.add_metric([policy, kind], float(bool(learning.stall)))
+        return stalled
+
+    def _archivers(self) -> Iterator[Metric]:
+        entries = _gauge("log_entries", "Entries of the log in Redis")
+        lag = _gauge("archive_lag_seconds", "Age of the oldest entry that is not archived")
+        failures = _counter("archive_failures", "Attempts to archive that failed and were repeated")
+        for policy, state in self._logs.items():
+            entries.add_metric([policy], state.entries)
+            if state.unarchived_s is not None:
+                lag.add_metric([policy], state.unarchived_s)
+                failures.add_metric([policy], state.failures)
+        yield from (entries, lag, failures)
+
+
+def _gauge(name: str, text: str) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"banditloop_{name}", text, labels=["policy"])
+
+
+def _counter(name: str, text: str) -> CounterMetricFamily:
+    return CounterMetricFamily(f"banditloop_{name}", text, labels=["policy"])
