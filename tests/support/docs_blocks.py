@@ -163,7 +163,7 @@ PLACEHOLDERS = [
     (r"\b[0-9a-f]{12,32}\b", r"[0-9a-f]{12,32}"),
     (r"\b(?:reliable|weak|unreliable)\b", r"(?:reliable|weak|unreliable)"),
     (r"\d{4}-\d\d-\d\d [\d:.]+", r"\d{4}-\d\d-\d\d [\d:.]+"),
-    (r"-?\d[\d.,]*(?:e-?\d+)?", r"-?\d[\d.,]*(?:e-?\d+)?"),
+    (r"[+-]?\d[\d.,]*(?:e-?\d+)?", r"[+-]?\d[\d.,]*(?:e-?\d+)?"),
     ("…", ".*"),
     (r"\s+", r"\s+"),
 ]
