@@ -57,7 +57,7 @@ def test_a_run_is_reproducible():
 
 
 def test_drift_costs():
-    """With the truth turning a full circle, learning from all of history earns less than without drift.
+    """With the truth turning a full circle, all of history teaches less than without drift.
 
     Paired over 5 seeds; under no effect all 5 differences are positive with probability 1/32 at
     most.

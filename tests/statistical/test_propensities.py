@@ -1,4 +1,4 @@
-"""The logged propensity is the sampling probability: 10,000 decisions of a learning loop per kind of policy.
+"""The logged propensity is the sampling probability, in 10,000 decisions per kind of policy.
 
 All seeds are fixed; the runs are made two at a time, and shared. An audit's false-alarm rate is at
 most 1e-4, whatever the number of decisions and the floor.
@@ -47,7 +47,7 @@ def honest(runs) -> list[DecisionRecord]:
 
 
 def test_a_propensity_that_is_not_the_sampling_probability_is_caught(honest):
-    """Logs the PMF of another temperature than was drawn from, as a service that computes it twice might."""
+    """Logs the PMF of another temperature than was drawn from, as a second computation might."""
 
     def claims(record: DecisionRecord) -> DecisionRecord:
         sharper = record.pmfs() ** 1.3
@@ -77,7 +77,7 @@ def test_a_draw_by_another_salt_is_caught(honest):
 
 
 def test_a_choice_changed_after_the_draw_is_caught(honest):
-    """A business rule that swaps the best item in behind the policy's back, once in a hundred decisions."""
+    """Swaps the best item in behind the policy's back, once in a hundred decisions."""
     tampered = [
         msgspec.structs.replace(r, chosen=[int(r.pmfs()[0].argmax())]) if i % 100 == 0 else r
         for i, r in enumerate(honest)
@@ -86,7 +86,7 @@ def test_a_choice_changed_after_the_draw_is_caught(honest):
 
 
 def test_a_short_log_with_small_propensities_is_no_false_alarm():
-    """A hundred decisions at floor 2% over 100 actions: the sample's own standard error would cry wolf."""
+    """100 decisions at floor 2% over 100 actions: the sample's standard error would cry wolf."""
     spec = PolicySpec("short")
     pmf = np.full(100, 0.02 / 100)
     pmf[0] += 0.98

@@ -1,4 +1,6 @@
-"""Every set of VW's arguments that is accepted learns: generated from the table of options, on worlds of known truth.
+"""Every accepted set of VW's arguments learns, on worlds of known truth.
+
+The sets are generated from the table of options.
 
 Half of it is told from what the model makes of rewards of actions chosen uniformly, so that no luck
 of exploring is in it: 600 of three actions, whose means are 0.3 apart at least. That is 6 standard
@@ -155,7 +157,7 @@ def test_the_sets_are_all_there() -> None:
 
 @pytest.mark.parametrize("args", TRIED)
 def test_an_accepted_set_gives_a_pmf_and_finds_the_best_action(args: str) -> None:
-    """A PMF of 1, 2, 3 and 12 actions, of an empty model, of one row, and of many with any number of actions."""
+    """PMFs of 1, 2, 3 and 12 actions, of a model without rows, with one, and with many."""
     spec, rng = spec_with(args), np.random.default_rng(4)
     learner, means = make_learner(spec, salt=b"x"), np.linspace(0.1, 0.9, 12)
     for taught in range(202):

@@ -152,7 +152,8 @@ def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert datasets.default_cache_dir() == tmp_path / "banditloop"
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert datasets.default_cache_dir() == Path(os.path.expanduser("~/.cache/banditloop"))  # noqa: PTH111 - the oracle
+    home = Path(os.path.expanduser("~/.cache/banditloop"))  # noqa: PTH111 - the oracle
+    assert datasets.default_cache_dir() == home
 
 
 def test_the_readers_against_known_facts() -> None:

@@ -151,7 +151,7 @@ def driver(path: Path, args: str, log_format: str = "text") -> float:
 @pytest.mark.parametrize("log_format", FORMATS)
 @pytest.mark.parametrize("args", EXPLORATIONS)
 def test_the_average_loss_is_that_of_vws_command_line(tmp_path, args, log_format):
-    """Of a new model, and of one that the command line has saved, with and without saying the options again."""
+    """The loss is that of a new model or a saved one, with and without saying its options again."""
     examples = FORMATS[log_format](ROWS)
     first, second = (
         write(tmp_path / "first", examples[:150]),
@@ -374,7 +374,7 @@ def test_a_row_that_stands_for_several_decisions_counts_as_that_many(tmp_path):
 
 
 def test_the_progressive_value_of_a_vw_policy_is_minus_vws_average_loss(tmp_path):
-    """The same log, learner and exploration, read by VW itself and through this project's rows and features."""
+    """VW earns as much reading the log itself as through this project's rows and features."""
     path = write(tmp_path / "log", [re.sub(r" price:\S+", "", each) for each in text_of(ROWS)])
     spec = spec_of(
         learner=VwConfig("--cb_explore_adf --epsilon 0.2"),

@@ -158,7 +158,8 @@ def test_a_log_is_learned_and_the_policy_evaluated_from_the_command_line(tmp_pat
     for seed, name in enumerate(("first.csv", "second.csv")):
         lines = ["id,device,action,p,click"]
         lines += [
-            f"{row.event_id},{row.context['device']},{row.action_ids[row.chosen]},{row.propensity},{row.reward}"
+            f"{row.event_id},{row.context['device']},{row.action_ids[row.chosen]},"
+            f"{row.propensity},{row.reward}"
             for row in rows(600, seed)
         ]
         (tmp_path / name).write_text("\n".join(lines))
@@ -167,7 +168,10 @@ def test_a_log_is_learned_and_the_policy_evaluated_from_the_command_line(tmp_pat
         "{name: home, learner: {kind: ridge, interactions: [[context, item]]}, exploration: {kind:"
         " lints}}"
     )
-    columns = "{reward: click, propensity: p, event_id: id, action: action, action_ids: [a, b, c], context: [device]}"
+    columns = (
+        "{reward: click, propensity: p, event_id: id, action: action, action_ids: [a, b, c],"
+        " context: [device]}"
+    )
     log = ["--format", "csv", "--columns", columns, "--log"]
     model, report = str(tmp_path / "home.model"), tmp_path / "report.json"
     done = CliRunner().invoke(

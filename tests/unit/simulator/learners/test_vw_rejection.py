@@ -132,7 +132,7 @@ def test_dsjson_gives_what_text_gives_however_it_is_cut(tmp_path, monkeypatch, s
 
 
 def test_what_it_earns_is_near_what_it_would_have_earned(tmp_path):
-    """It learns who likes what: of about 130 accepted rows the mean is above 0.5, where chance earns 0.33.
+    """It learns who likes what: about 130 accepted rows earn above 0.5, where chance earns 0.33.
 
     The standard error is 0.04, so a false alarm is below 1 in 10,000; the seed is fixed.
     """

@@ -151,7 +151,7 @@ def test_a_line_break_in_a_cell_is_refused(tmp_path, last):
 
 
 def test_a_row_of_another_width_does_not_shift_the_others(tmp_path, monkeypatch):
-    """Without an event id a row is named by its line, however the file is cut and whatever is left out before it."""
+    """Without an event id a row is named by its line, however the file is cut."""
     monkeypatch.setattr("simulator.logs.formats.LEAST_BYTES", 1)
     (tmp_path / "log.csv").write_text(
         HEADER + "".join([*ROWS[:5], "too,few\n", *ROWS[5:9], "too,few\n", *ROWS[9:]])

@@ -1,4 +1,4 @@
-"""A log whose windows are open: how many decisions wait and until when, and what can be said before."""
+"""A log whose windows are open: how many decisions wait, until when, and what can be said now."""
 
 import json
 import re

@@ -76,7 +76,8 @@ def test_files_of_one_name_hold_different_events(tmp_path):
     "given", ['"EventId": ""', '"EventId": " "', '"eventId": "", "EventId": null', '"pdrop": 0.0']
 )
 def test_decisions_of_dsjson_without_an_id_are_events_of_their_own(tmp_path, given):
-    line = '{"_label_cost": -1, "_label_probability": 0.5, "_label_Action": 1, "_labelIndex": 0, "a": [1, 2],'
+    label = '"_label_cost": -1, "_label_probability": 0.5, "_label_Action": 1, "_labelIndex": 0'
+    line = f'{{{label}, "a": [1, 2],'
     (tmp_path / "log.json").write_text(
         f'{line} "p": [0.5, 0.5], {given}, "c": {{"_multi": [{{"x": 1}}, {{"x": 2}}]}}}}\n' * 3
     )

@@ -143,7 +143,7 @@ def test_a_column_of_numbers_is_one(cells, values):
 @pytest.mark.parametrize("shards", [1, 2, 7])
 @pytest.mark.parametrize("where", ["last row", "other file"])
 def test_the_whole_log_says_what_a_column_is(tmp_path, monkeypatch, shards, where):
-    """One zero in front, at the end of the last file, makes the column text in the first piece, too."""
+    """One zero in front, at the end of the last file, makes the column text in all pieces."""
     monkeypatch.setattr("simulator.logs.formats.LEAST_BYTES", 1)
     cells = [str(number) for number in range(1000, 1200)]
     log_of(tmp_path / "a.csv", cells if where == "other file" else [*cells, "02139"])
@@ -161,7 +161,7 @@ def as_dict(columns: CsvColumns) -> dict[str, object]:
 
 
 def test_a_bad_row_that_is_left_out_does_not_say_what_a_column_is(tmp_path):
-    """Files that were joined with their headers: the second header is a bad row, and no text among the hours."""
+    """In files joined with their headers the second header is a bad row and not text."""
     log = log_of(tmp_path / "log.csv", ["7", "8"])
     log.write_text(log.read_text() * 2)
     pieces = open_log(str(log), "csv", columns=COLUMNS, skip_bad=True)
@@ -389,7 +389,7 @@ def test_features_that_are_of_no_action_are_refused(tmp_path, cell):
 
 
 def test_features_of_actions_reach_the_reward_model(tmp_path):
-    """The reward is the chosen action's quality, under ids that say nothing: with features DR's model sees it."""
+    """DR's model sees in features that the reward is the action's quality; ids do not say it."""
     rng = np.random.default_rng(1)
     rows = []
     for number in range(600):

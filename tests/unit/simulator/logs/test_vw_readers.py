@@ -1,4 +1,4 @@
-"""VW reads a log, and so do we: generated lines of every kind, the same rows, the same features, the same loss.
+"""VW reads a log, and so do we: the same rows, features and loss for generated lines of every kind.
 
 The oracle is VW: its command line for what is read and what it costs, its parsers for the features.
 """

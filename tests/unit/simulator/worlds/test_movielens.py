@@ -63,7 +63,7 @@ def test_age_bands_meet_at_their_limits() -> None:
 
 
 def test_users_are_drawn_uniformly(world: MovieLensWorld) -> None:
-    """Chi-square over 943 users, 100 draws each: 1112 is the 1 - 1e-4 quantile at 942 degrees of freedom. Seeded."""
+    """Chi-square over 943 users, 100 draws each; false alarm 1e-4. Seeded."""
     rng = np.random.default_rng(5)
     counts = Counter(world.draw_user(rng) for _ in range(94_300))
     assert sum((counts[user] - 100) ** 2 / 100 for user in world.users) < 1112
