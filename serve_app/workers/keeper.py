@@ -85,5 +85,5 @@ async def _end(actor: Any) -> None:
     try:
         await asyncio.wait_for(actor.stop.remote(), STOP_S)
     except (RayActorError, TimeoutError):
-        log.warning("a background process did not stop: ending it")
+        log.warning("a worker did not stop: ending it")
     ray.kill(actor)

@@ -65,15 +65,15 @@ class MergePublisher:
         self._fold = fold
         if self.merger is not None:
             self.merger.attach(fold)
-        self._forget()
+        self._reset()
 
     def lead(self) -> None:
         """Begin to lead: a new leader says again what it offers, and has to publish."""
         if self.merger is not None:
-            self.merger.forget()
-        self._forget()
+            self.merger.reset()
+        self._reset()
 
-    def _forget(self) -> None:
+    def _reset(self) -> None:
         self._offered: Offer | None = None
         self._cut_number = self._repeated_number = 0
         self._cut_at = self._stated_at = 0.0

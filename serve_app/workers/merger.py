@@ -94,9 +94,9 @@ class Merger:
     def attach(self, fold: PartitionFold) -> None:
         """Merge on top of this fold of partition 0's log."""
         self._fold = fold
-        self.forget()
+        self.reset()
 
-    def forget(self) -> None:
+    def reset(self) -> None:
         """Forget everything: it was of another fold, or another leader may have merged since."""
         self.late: set[int] = set()
         self.to_publish: Published | None = None
