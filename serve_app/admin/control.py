@@ -141,12 +141,23 @@ def warm_start(stored: StoredPolicy, model: TrainedModel, *, within_s: float) ->
 
 
 def stored_spec(stored: StoredPolicy, spec_digest: str) -> PolicySpec:
-    """Return the stored spec of a digest."""
+    """Return a spec that was in force.
+
+    Args:
+        stored: The policy.
+        spec_digest: Digest of the spec.
+    """
     return decode_spec(stored.history.blob(spec_digest))
 
 
 def changes_between(stored: StoredPolicy, before: Published, after: Published) -> list[str]:
-    """Describe in lines what differs between two snapshots, the older one first."""
+    """Describe in lines what differs between two snapshots.
+
+    Args:
+        stored: The policy.
+        before: The older snapshot.
+        after: The younger one.
+    """
     learned = after.learned - before.learned
     seconds = (position_ms(after.position) - position_ms(before.position)) / 1000
     lines = [f"{learned:+,} interactions, {seconds:,.1f} s of log"]

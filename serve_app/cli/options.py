@@ -113,7 +113,12 @@ def _check_writable(path: Path) -> None:
 
 
 def out_file(help_text: str, name: str = "--out") -> Any:
-    """Declare an option that names a file to write."""
+    """Declare an option that names a file to write.
+
+    Args:
+        help_text: Help of the option.
+        name: The option as it is typed.
+    """
     return typer.Option(name, callback=_check_file, help=help_text)
 
 

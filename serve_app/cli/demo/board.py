@@ -116,14 +116,24 @@ class Board:
 
 
 def one_row_table(title: str, cells: Mapping[str, str]) -> Table:
-    """Return a table of one row, with its heads; it is narrow enough for any terminal."""
+    """Return a table of one row, narrow enough for any terminal.
+
+    Args:
+        title: Line above the table.
+        cells: By head, what stands below it.
+    """
     table = empty_table(*cells, title=title, numbers=cells)
     table.add_row(*cells.values())
     return table
 
 
 def latest_stats(client: Redis, keys: Keys) -> Stats | None:
-    """Return what the learner published last, None if it has published nothing."""
+    """Return what the learner published last, None if it has published nothing.
+
+    Args:
+        client: Redis of the service.
+        keys: Keys of the policy.
+    """
     raw: Any = client.get(keys.stats)
     return None if raw is None else msgspec.msgpack.decode(raw, type=Stats)
 

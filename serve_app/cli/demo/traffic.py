@@ -32,7 +32,12 @@ class Driver:
 
     @staticmethod
     def session(base: str, policy: str) -> aiohttp.ClientSession:
-        """Return a session for one policy of the service at ``base``."""
+        """Return an HTTP session whose paths begin at one policy.
+
+        Args:
+            base: URL of the service.
+            policy: Name of the policy.
+        """
         return aiohttp.ClientSession(f"{base}/v1/policies/{policy}/")
 
     def __init__(

@@ -95,7 +95,13 @@ class Examination:
     console: Console
 
     def of_live(self, client: Redis, keys: Keys, count: int, root: str) -> DoctorReport:
-        """Examine the log of one partition, out of ``count``; ``root`` is that of the archive.
+        """Examine the log of one partition as it stands in Redis.
+
+        Args:
+            client: Redis of the service.
+            keys: Keys of the partition.
+            count: Number of the policy's partitions.
+            root: Folder or URI of the archive; empty where nothing is archived.
 
         Raises:
             DataUnavailableError: The log is empty, or trimmed faster than it is read.
