@@ -25,7 +25,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from policies import load_spec
-from serve_app.cli import demo, serve
+from serve_app.cli import serve
+from serve_app.cli.demo import run as demo
 
 for module in {packages}:
     origin = Path(find_spec(module).origin)
