@@ -24,7 +24,7 @@ LOCAL = ["als", "item_knn", "deep", "popular"]
 
 
 def make_artifact() -> Artifact:
-    """One source of each kind with random arrays: what they were trained on does not matter here."""
+    """One source of each kind, with random arrays: what they were trained on does not matter."""
     rng = np.random.default_rng(7)
     rows = [np.sort(rng.choice(N_ITEMS, 5, replace=False)).astype(np.int32) for _ in range(N_USERS)]
     histories = Histories(
@@ -302,7 +302,7 @@ async def test_a_user_nobody_knows(name: str) -> None:
 @given(data=st.data())
 @settings(max_examples=30, deadline=None)
 def test_a_sent_history_counts_like_a_stored_one(name: str, data: st.DataObject) -> None:
-    """A stranger who sends it gets what the user it is stored for gets, in whatever order it is sent."""
+    """A stranger who sends it, in any order, gets what the user it is stored for gets."""
     history = data.draw(
         st.lists(st.sampled_from(range(N_ITEMS)), min_size=1, max_size=12, unique=True)
     )

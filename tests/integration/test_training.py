@@ -1,4 +1,4 @@
-"""Training: served scores are the trained models' own, the same seed gives the same bytes, tastes are found."""
+"""Training: served scores are the trained models', a seed gives the same bytes, tastes are found."""
 
 import subprocess
 import sys
@@ -37,7 +37,7 @@ CATALOGUE = [{"id": str(i), "features": {"taste": i % 2}} for i in range(N_ITEMS
 
 
 def make_ratings(seed: int = 0) -> NDArray[Any]:
-    """Even users like even items, odd users odd ones: 10 of their own rated 4 or 5, 3 others rated 1 or 2."""
+    """Even users like even items, odd users odd ones: 10 of them get 4 or 5, 3 others 1 or 2."""
     rng = np.random.default_rng(seed)
     rows = []
     for user in range(N_USERS):
@@ -125,7 +125,7 @@ def test_a_large_catalogue_gets_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_same_seed_gives_the_same_bytes(trained: Artifact, tmp_path: Path) -> None:
-    """Whatever torch's global generator and number of threads are, which training leaves as they were."""
+    """Training neither uses nor changes torch's global generator and number of threads."""
     torch.manual_seed(99)
     before, threads = torch.random.get_rng_state(), torch.get_num_threads()
     again = train_sources(make_ratings(), CATALOGUE, config=CONFIG, seed=1)
@@ -145,7 +145,8 @@ def test_another_process_with_another_number_of_threads_gives_the_same_bytes(
 import sys, torch; sys.path.insert(0, {str(Path(__file__).parent)!r}); torch.set_num_threads(3)
 from pathlib import Path
 from test_training import *
-print(artifact.write(train_sources(make_ratings(), CATALOGUE, config=CONFIG, seed=1), Path({str(tmp_path)!r})))
+trained = train_sources(make_ratings(), CATALOGUE, config=CONFIG, seed=1)
+print(artifact.write(trained, Path({str(tmp_path)!r})))
 """
     other = subprocess.run(
         [sys.executable, "-W", "error", "-c", code], check=True, capture_output=True, timeout=100
@@ -170,7 +171,7 @@ def test_the_order_of_the_ratings_does_not_matter(trained: Artifact) -> None:
 
 @pytest.mark.parametrize("name", ["als", "item_knn", "deep", "popular"])
 def test_scores_are_calibrated(trained: Artifact, name: str, tmp_path: Path) -> None:
-    """After writing and loading, the best candidates of the training users have mean 0 and deviation 1."""
+    """Written and loaded, the training users' best candidates have mean 0 and deviation 1."""
     artifact.write(trained, tmp_path)
     source = load_sources(artifact.load(tmp_path))[name]
     assert isinstance(source, LocalSource)

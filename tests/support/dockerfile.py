@@ -1,4 +1,4 @@
-"""Runs each instruction of the Dockerfile in a chroot, and then the image: for machines without Docker.
+"""Runs each instruction of the Dockerfile in a chroot, and then the image, without Docker.
 
     python tests/support/dockerfile.py [DOCKERFILE]
 
@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CACHE = Path.home() / ".cache" / "banditloop" / "debootstrap"
 MIRROR = "http://deb.debian.org/debian"
 OF_THE_MACHINE = re.compile(r"(?i)(https?|no)_proxy|PIP_(INDEX_URL|EXTRA_INDEX_URL)")
-"""Variables without which this machine reaches no registry: what --build-arg would give to Docker."""
+"""Variables by which this machine reaches registries: what --build-arg would give to Docker."""
 CERTIFICATES = "/etc/certificates-of-this-machine.crt"
 """Where an image has what PIP_CERT names here: no package owns that path."""
 INSIDE = "--inside"
@@ -171,7 +171,7 @@ class Build:
 
 
 def prepare(root: Path) -> None:
-    """Give a root what a container's runtime gives it: devices, processes, names of hosts; and this machine's CA."""
+    """Give a root what containers get, and what this machine needs to reach registries."""
     for kind, source, target in [
         ("proc", "proc", "proc"),
         ("", "/dev", "dev"),

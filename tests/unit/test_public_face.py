@@ -1,4 +1,4 @@
-"""What the packages export: every name exists, says what it is, and costs nothing until it is used."""
+"""What packages export: every name exists, says what it is, and costs nothing until it is used."""
 
 import ast
 import inspect

@@ -1,4 +1,4 @@
-"""Features: hashed columns that depend on the decision alone, and are rebuilt from its record bit for bit."""
+"""Features depend on the decision alone, and are rebuilt from its record bit for bit."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""What the catalogue lacks is no candidate, whoever proposes it and however a decision is asked for."""
+"""What the catalogue lacks is no candidate, whoever proposes it, however a decision is asked for."""
 
 import msgspec
 import numpy as np
@@ -93,7 +93,7 @@ async def test_explicit_actions_are_the_callers_affair():
 
 
 async def test_while_no_catalogue_was_ever_put_nobody_said_what_there_is():
-    """A service of a remote source alone, say: its items are known to the source and to nobody else."""
+    """With a remote source alone, say, only the source knows its items."""
     spec = PolicySpec("home", limit=2)
     source = FakeSource("cf", {"a": 3.0, "b": 2.0, "c": 1.0})
     ranker = fresh_ranker(spec, [source])
@@ -197,7 +197,7 @@ async def test_a_held_out_decision_that_its_policy_did_not_make_says_so(
     assert (record.holdout, record.unserved, record.control) == (True, unserved, not unserved)
 
 
-async def test_without_scores_of_its_source_a_held_out_decision_among_explicit_actions_is_none_of_the_control():
+async def test_a_held_out_decision_among_actions_without_its_sources_scores_is_no_control():
     spec = PolicySpec(
         "home", sources=[ArtifactSource("cf")], artifact="a", holdout=Holdout(1.0, "cf")
     )

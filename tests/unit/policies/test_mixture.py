@@ -98,7 +98,7 @@ def test_credited_sources_are_distributed_as_the_source_pmf_whatever_item_was_dr
 
 
 def test_every_slot_of_a_slate_has_its_own_source_pmf():
-    """Once ``a`` and ``b`` are taken cf has nothing left but its share of the floor: it drops out."""
+    """Once ``a`` and ``b`` are taken, cf has only its share of the floor left: it drops out."""
     only = action_set(cf=[2, 1, NAN, NAN], deep=[NAN, 1, 1, NAN])
     mixture = Mixture(Over(), Greedy(), 0.0)
     decision = decide(mixture, Context(), only, event_id="e", salt=SALT, slots=3)
@@ -168,7 +168,7 @@ async def test_explicit_actions_without_scores_are_chosen_uniformly_and_teach_no
 
 @pytest.mark.parametrize("event", range(10))
 async def test_a_slate_that_runs_out_of_scored_actions_still_makes_a_valid_record(event):
-    """With no source to credit in the last slots there is no credit at all, and the log takes the decision."""
+    """Without a source to credit in the last slots nothing is credited; the log takes the decision."""
     ranker = fresh_ranker(SPEC, SOURCES)
     actions = [ActionRequest("x", scores={"cf": 1.0}), ActionRequest("y"), ActionRequest("z")]
     record = await ranker.rank(RankRequest(event_id=f"e{event}", actions=actions, slots=3))

@@ -1,4 +1,4 @@
-"""The decision path: what it refuses, what it writes down, and that what it writes can be checked."""
+"""The decision path: what it refuses, and what it writes, which can be checked."""
 
 import asyncio
 
@@ -207,7 +207,7 @@ def test_features_beyond_the_limit_never_get_into_a_catalogue():
     "counts", [(800, 800), (1000, 10), (10, 1000), (500, 500, 500), (1000, 1000, 1000)]
 )
 @pytest.mark.parametrize("kind", ["blend", "mixture"])
-async def test_of_more_candidates_than_a_decision_may_have_each_source_keeps_its_best_and_the_rest_is_counted(
+async def test_each_source_keeps_its_best_of_too_many_candidates_and_the_rest_is_counted(
     kind, counts
 ):
     names = [f"s{number}" for number in range(len(counts))]
@@ -251,7 +251,7 @@ async def test_concurrent_requests_do_not_disturb_each_other():
 async def test_a_decision_is_derived_again_from_its_record_bit_for_bit(
     count, slots, kind, event, deferred
 ):
-    """Features, PMF of every slot, draws and credit: all follow from the record, the snapshot and the salt."""
+    """Features, every slot's PMF, draws and credit follow from the record, the snapshot and the salt."""
     rng = np.random.default_rng(count * 100 + event)
     actions = [
         ActionRequest(

@@ -1,4 +1,4 @@
-"""What all actions have in common tells none from another: however large it is, it changes no PMF."""
+"""What all actions have in common tells none from another: it changes no PMF."""
 
 from dataclasses import replace
 
@@ -113,7 +113,7 @@ NAMES = st.sampled_from(["hour", "price", "now", "met never"])
     shared=st.dictionaries(NAMES, LARGE, max_size=3),
 )
 def test_what_all_actions_share_changes_no_bit_of_a_pmf(taught, name, context, shared):
-    """In the context, or as a feature that every action has with one value, alone or crossed with each other."""
+    """In the context, or as every action's feature of one value, alone or crossed."""
     policy = taught(name)
     assert policy.pmf(context, dict.fromkeys("abc", shared)).tobytes() == policy.pmf().tobytes()
 
@@ -144,7 +144,7 @@ def test_sums_in_double_precision_keep_what_tells_actions_apart(taught, name, va
 
 
 def test_what_an_earlier_build_served_is_derived_by_its_own_rule(taught):
-    """A snapshot of fold 1 gives what it gave, large values and all: the doctor demands it of old decisions."""
+    """A snapshot of fold 1 gives what it gave: the doctor demands it of old decisions."""
     policy = taught("lints")
     new = policy.pmf({"hour": 1e9})
     policy.serve(replace(policy.snapshot, fold=1))

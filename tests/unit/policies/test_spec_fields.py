@@ -175,7 +175,7 @@ def at(raw: Any, path: list[str]) -> Any:
 
 
 def played(spec: PolicySpec) -> bytes:
-    """All that a policy decides and learns in a small log: the same requests, rewards in time, twice, and late."""
+    """What a policy decides and learns in a small log, with rewards in time, twice, and late."""
     rng = np.random.default_rng(5)
     sources = [
         FakeSource(each.name, dict(zip(IDS, rng.normal(size=9).tolist(), strict=True)))

@@ -1,4 +1,4 @@
-"""What a person may have mistyped, in every file that the product reads: the error has the choices, and the nearest."""
+"""A typing error in any file that is read: the error lists the choices, and suggests the nearest."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -71,7 +71,7 @@ def plain(struct: inspect.StructType) -> dict[str, Any]:
 
 
 def places(kind: inspect.Type, path: str, wrap: Wrap) -> Iterator[tuple[str, inspect.Type, Wrap]]:
-    """Every type inside a type, where it stands, and what puts a value there into something otherwise right."""
+    """Every type inside a type, its place, and a function that puts a value there."""
     yield path, kind, wrap
     if isinstance(kind, inspect.UnionType):
         for each in kind.types:

@@ -1,4 +1,4 @@
-"""The archive's files: what is read is what was written, to the byte, and what is missing or damaged is said."""
+"""The archive's files are read as they were written, to the byte, and errors name what is damaged."""
 
 import contextlib
 import datetime as dt
@@ -324,7 +324,8 @@ def test_blobs_are_stored_once_before_the_range_that_names_them(tmp_path):
     writer = ArchiveWriter(tmp_path, "home")
     assert writer.write(Range("0-0", "5-0", "6-0", 2), log, blob) == [gone]
     assert sorted(asked) == sorted([digest(data), gone])
-    assert writer.write(Range("6-0", "7-0", "7-0", 1), [("7-0", log[0][1])], None) == []  # type: ignore[arg-type]
+    follows = Range("6-0", "7-0", "7-0", 1)
+    assert writer.write(follows, [("7-0", log[0][1])], None) == []  # type: ignore[arg-type]
     assert ArchiveReader(tmp_path, "home").blob(digest(data)) == data
 
 

@@ -1,4 +1,4 @@
-"""Retrieval in a catalogue too large to score: what is found, what must not be, and that answers are exact scores."""
+"""Retrieval in a catalogue too large to score: what is found, what must not be, exact scores."""
 
 import numpy as np
 import pytest

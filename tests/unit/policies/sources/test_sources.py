@@ -35,7 +35,7 @@ HISTORY = np.array([3, 8, 21]), np.array([1.5, 0.1, 1], np.float32)
 
 
 def test_als_solves_the_weighted_least_squares_it_is_defined_by() -> None:
-    """Hu et al.'s equation 3 for one user, written as ridge regression with a row per item, in float64."""
+    """Hu et al.'s equation 3 for one user, as ridge regression with a row per item, in float64."""
     factors, (indices, weights) = ALS.arrays["item_factors"].astype(np.float64), HISTORY
     confidence, preference = np.ones(N), np.zeros(N)
     confidence[indices], preference[indices] = 4.0 * weights, 1.0
@@ -162,7 +162,10 @@ def test_sources_come_in_the_specs_order() -> None:
 
 
 def test_serving_imports_neither_torch_nor_implicit() -> None:
-    code = "import sys, policies.sources; sys.exit(bool({'torch', 'implicit', 'scipy.sparse'} & set(sys.modules)))"
+    code = (
+        "import sys, policies.sources;"
+        " sys.exit(bool({'torch', 'implicit', 'scipy.sparse'} & set(sys.modules)))"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
 
 
