@@ -48,6 +48,7 @@ def cross_fit_ridge(
         folds: how many there are.
         penalties: to choose from, the largest first.
     """
+    # Products add up, so that no fold's rows are multiplied twice.
     parts = [_products(x, y, fold == number) for number in range(folds)]
     others = [
         np.sum([part for at, part in enumerate(parts) if at != number], axis=0)

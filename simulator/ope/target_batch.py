@@ -47,6 +47,7 @@ def target_batch(
         seen = _batch_from_pmfs(target, batch, predictions)
     else:
         seen = OpeBatch(batch.keys, batch.reward, batch.propensity, target.propensities(batch))
+
     return replace(seen, counts=counts_of(batch)) if counted else seen
 
 

@@ -316,6 +316,7 @@ def _read_table(path: Path) -> tuple[Sequence[str], dict[tuple[str, ...], dict[s
                 "policy",
             )
 
+    # A sum that is off by rounding is normalised by whoever reads the table.
     for context, row in rows.items():
         if abs(sum(row.values()) - 1.0) > SUM_SLACK:
             where, total = ", ".join(context) or "all actions", sum(row.values())

@@ -66,6 +66,7 @@ def judge(
     if reason:
         return "unreliable", reason
 
+    # A reward model that misleads does not bias DR, but it is the first thing to mend.
     reason = _weak(rows, stderr, weighted=weighted)
     if weighted and modelled and rows.misled > MISLED:
         reason = f"{_misled(rows)}; {reason}" if reason else _misled(rows)

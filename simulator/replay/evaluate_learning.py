@@ -63,6 +63,8 @@ def evaluate_learning(
                 " {kind: vw}",
                 "policy",
             )
+
+        # VW reads its own logs by its own driver, so that it learns as it would by itself.
         form = FORMATS[log_format]
         if method == "rejection":
             return _vw_rejection(
@@ -70,6 +72,7 @@ def evaluate_learning(
             )
         return _vw_progressive(asked, log, form, skip_bad=skip_bad, progress=progress)
 
+    # A policy acts by what it learned from earlier rows only.
     pieces = in_time_order(pieces)
     every = "every row" if publish_every == 1 else f"every {publish_every:,} rows"
     notes = [f"acts by what it has learned after {every}", *filter(None, [caution_of(pieces)])]

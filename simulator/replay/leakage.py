@@ -190,10 +190,13 @@ def hashes_of(piece: Piece, batch: LogBatch) -> tuple[UInt64, UInt64]:
     """
     file = _file(piece)
     contents = [_encode(_content(row)) for row in batch.decisions]
+
+    # An event id may begin with the file's name, which a copy of the file does not have.
     placed = []
     for row, content in zip(batch.decisions, contents, strict=True):
         place = f"{row.event_id.removeprefix(file)}\0{row.slot}\0"
         placed.append(_hash(place.encode(errors="surrogatepass") + content))
+
     said = [_hash(content) for content in contents]
     return np.array(placed, np.uint64), np.array(said, np.uint64)
 

@@ -212,6 +212,7 @@ def compare_policies(
     """
     compared = compare_all({"\0".join(at): one for at, one in differences.items()}, interval, alpha)
 
+    # A comparison is as doubtful as either of its policies.
     comparisons = []
     for left, right, estimator in differences:
         cautioned = with_caution(compared[f"{left}\0{right}\0{estimator}"], caution)
@@ -236,6 +237,8 @@ def winner_of(
     """
     for policy in (result.policy for result in results if result.policy not in doubts):
         mine = [one for one in comparisons if policy in {one.left, one.right}]
+
+        # A difference is left less right: it is to be on this policy's side.
         if mine and all(
             one.result.shown and (one.result.difference > 0.0) == (one.left == policy)
             for one in mine

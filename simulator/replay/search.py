@@ -159,6 +159,8 @@ def score_spec(
     total = plan.empty()
     for piece in selecting:
         total.merge(tally_piece(plan, model, piece))
+
+    # What cannot be relied on ranks last.
     estimate = total.estimates[target.name, "dr"].estimate(plan.question.bounds())
     usable = estimate.verdict != "unreliable" and math.isfinite(estimate.interval[0])
     return {

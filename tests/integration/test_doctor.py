@@ -170,7 +170,7 @@ def busy(url: str, spec: PolicySpec = SPEC) -> Iterator[None]:
 def test_a_live_policy_is_not_accused_of_moving_on_and_one_that_lost_a_blob_is(
     client, server_url, tmp_path, monkeypatch
 ):
-    """What is read first is old when the last is read: all kept snapshots are replaced meanwhile."""
+    """What is read first is old when the last is read: kept snapshots are replaced meanwhile."""
     (tmp_path / "salt").write_bytes(SALT)
     arguments = ["home", "--redis-url", server_url, "--data-dir", str(tmp_path)]
     monkeypatch.setattr(learner, "PACE_S", 0.0)

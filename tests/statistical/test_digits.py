@@ -1,4 +1,4 @@
-"""Handwritten digits as a bandit's log: the value of another classifier, known exactly, found from the log alone.
+"""Handwritten digits as a bandit's log: a classifier's known value is found from the log alone.
 
 The reduction of classification to bandits: Dudik, Langford & Li 2011 (arXiv:1103.4601), section
 5.1. Actions are the ten digits, the reward is 1 for the right one. Two classifiers, each followed

@@ -1,4 +1,4 @@
-"""The doctor finds each way in which a log goes wrong, by name, and says nothing of a log that is right.
+"""The doctor finds each way in which a log goes wrong, by name, and trusts a log that is right.
 
 All seeds are fixed. A true log fails with a probability of at most 3e-4 by the tests of chance;
 whatever else fails a log exceeds its limit by more than chance explains (1e-4).
@@ -251,7 +251,7 @@ def test_a_log_read_from_the_middle_is_trusted(honest):
 
 
 def test_repeated_decisions_are_no_evidence(honest):
-    """A client that asks for one decision a thousand times gets one draw: it must not look like a biased coin."""
+    """A thousand requests for one decision get one draw: it must not look like a biased coin."""
     repeated = next(
         e
         for e in honest.log
@@ -323,7 +323,7 @@ def test_five_hundred_small_healthy_logs_raise_no_alarm():
 
 
 def test_the_tests_of_chance_do_not_cry_wolf_on_long_logs():
-    """Of 200 runs at 1e-2 at most 9 false alarms per test: more happen with a probability below 1e-4."""
+    """Of 200 runs at 1e-2 at most 9 are false alarms: more have a probability below 1e-4."""
     alarms = {"weights": 0, "actions": 0}
     ids = [f"i{k}" for k in range(4)]
     for seed in range(200):
@@ -341,7 +341,7 @@ def test_the_tests_of_chance_do_not_cry_wolf_on_long_logs():
 
 
 def test_the_chi_square_test_holds_its_rate_with_the_fewest_draws_it_accepts():
-    """400,000 tables of 50 per bin: at most 2e-4 exceed the limit of 1e-4 (the distribution is the limit of many)."""
+    """Of 400,000 tables of 50 per bin at most 2e-4 exceed the limit of 1e-4."""
     rng = np.random.default_rng(0)
     bins, per_bin = FrequencyTest.BINS, FrequencyTest.PER_BIN
     limit = next(

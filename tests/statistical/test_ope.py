@@ -1,4 +1,4 @@
-"""Off-policy evaluation in hundreds of worlds whose truth is known: intervals hold it, and verdicts see trouble.
+"""Evaluation in hundreds of worlds whose truth is known: intervals hold it, verdicts see trouble.
 
 All seeds are fixed. Worlds differ in contexts, actions, rows (500 to 20,000), skewness, noise and
 kind of reward, and in half of them the log has no PMFs. A 95% interval that is just that covers
@@ -94,7 +94,7 @@ def test_intervals_of_dr_cover_the_truth(kind, least):
 
 @pytest.mark.parametrize("name", LIMITED)
 def test_an_interval_that_bias_has_left_is_not_called_reliable(name):
-    """All three cover less than 93% of the worlds, and 90% or more of those where they are called reliable.
+    """All three cover less than 93% of the worlds, and 90% or more where they are called reliable.
 
     They are in 100 worlds at least, of which a 95% interval covers fewer than 90% with probability
     0.03.
@@ -117,7 +117,7 @@ def test_an_interval_that_bias_has_left_is_not_called_reliable(name):
 
 
 def test_the_anytime_interval_holds_at_all_times_where_the_normal_one_does_not():
-    """300 logs looked at every 250 rows up to 5,000: 95% of them are never left, less 2.9 standard errors."""
+    """Looked at every 250 rows up to 5,000, 95% of 300 logs never leave (-2.9 standard errors)."""
     rng, held = np.random.default_rng(0), Counter()
     for _ in range(300):
         each, kept = make_estimator("snips"), {Normal(): True, Anytime(tightest_at=1000): True}
@@ -165,11 +165,11 @@ def broken_worlds(broken: Callable[[int], World]) -> list[Evaluated]:
 
 @pytest.mark.parametrize("tail", [1.1, 1.5, 3.0])
 def test_the_weight_test_stays_honest_when_tails_are_heavy(tail):
-    """Weights of Pareto tails, down to infinite variance, with mean 1: 2,000 logs, alarms by chance below their rate.
+    """Weights of Pareto tails, down to infinite variance, with mean 1: alarms are below their rate.
 
-    More than 36 alarms of rate 0.01 have probability 3e-4, more than 2 of rate 1e-4 have 1e-3. The
-    bound below 1 is given the second moment that PMFs would tell, which is infinite below tail 2:
-    then that side has no power.
+    Of 2,000 logs, more than 36 alarms of rate 0.01 have probability 3e-4, more than 2 of rate 1e-4
+    have 1e-3. The bound below 1 is given the second moment that PMFs would tell, which is infinite
+    below tail 2: then that side has no power.
     """
     rng = np.random.default_rng(0)
     second = ((tail - 1.0) / tail) ** 2 * tail / (tail - 2.0) if tail > 2.0 else np.inf
@@ -231,10 +231,10 @@ def test_paired_differences_cover_the_truth_and_are_shorter_than_unpaired():
 
 
 def test_holm_calls_few_equal_policies_different():
-    """Six policies of one value against another in 400 logs: any is called different in at most 5%, here up to 8.3%.
+    """Six policies of one value against another: any is called different in at most 5% of 400 logs.
 
-    0.083 is 3 standard errors above 0.05. Each alone, at its own p-value, would be in about a
-    quarter.
+    The limit here is 0.083, 3 standard errors above 0.05. Each alone, at its own p-value, would be
+    in about a quarter.
     """
     rng, wrong, alone = np.random.default_rng(0), 0, 0
     for _ in range(400):

@@ -48,7 +48,7 @@ def decision(event_id: str, time_ms: int) -> LogEntry:
 
 @given(st.integers(1, 60), st.integers(0, 60), st.sampled_from([0.01, 0.1, 0.2, 0.5]))
 def test_a_share_exceeds_its_limit_only_if_chance_would_not(total, count, rate):
-    """Against the exact binomial tail, which the bound never understates and rarely overstates a hundredfold."""
+    """The bound never understates the binomial tail, and rarely overstates it a hundredfold."""
     count = min(count, total)
     tail = sum(
         math.comb(total, k) * rate**k * (1 - rate) ** (total - k) for k in range(count, total + 1)
@@ -254,7 +254,7 @@ def test_the_shortest_logs_can_be_examined(actions, decisions, certain):
 
 
 def living(spec: PolicySpec, rounds: int = 900) -> FakeLog:
-    """A log of a policy that decides among a, b and c every 100 ms, is rewarded, learns, and is published."""
+    """A log of a policy that decides every 100 ms, is rewarded, learns, and is published."""
     log, ranker = FakeLog(spec), Ranker(spec, [], salt=SALT)
     fold, applied = Fold(log.blobs.__getitem__, salt=SALT), 0
     rng = np.random.default_rng(3)

@@ -1,4 +1,4 @@
-"""Numbers that are too large for Vowpal Wabbit are found in the log: the oracle is what VW learns of them."""
+"""Numbers too large for Vowpal Wabbit are found in the log; what VW learns is the oracle."""
 
 import numpy as np
 import pytest

@@ -103,7 +103,7 @@ def test_of_nothing_no_check_says_that_it_is_well(names):
 
 
 def test_no_check_of_the_doctor_was_forgotten():
-    """Whatever a report of the smallest log has found, is found above to be nothing of nothing, or cannot be so."""
+    """Every check of the smallest log is among those above, or always has something to check."""
     log, _ = log_of(1)
     report = examine(
         log.entries, salts={"salt": SALT}, stored=ReferencedBlobs(log.blobs.get), live=live()
@@ -231,7 +231,7 @@ def msgspec_replace(row: LoggedDecision, event_id: str) -> LoggedDecision:
 
 
 # --- the control
-# ------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------
 
 
 def held_out(*, served: int, unserved: int, marked: bool = True) -> FakeLog:
@@ -346,7 +346,7 @@ async def test_learning_leaves_the_held_out_out_whether_their_policy_served_them
 
 
 # --- scripts
-# ----------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------
 
 
 def loaded(path: str):

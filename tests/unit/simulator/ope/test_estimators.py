@@ -284,7 +284,7 @@ class Fixed(Formula):
 
 
 def test_slope_by_hand():
-    """Intervals +- 2 standard errors of three members: the third has no point in common with the first two."""
+    """Of three intervals +- 2 standard errors the third has no point in common with the others."""
     rewards = replace(log(1000), reward=np.tile([0.0, 1.0], 500))
     stderr = np.std(rewards.reward, ddof=1) / math.sqrt(1000)
     unit = 2.0 * stderr
@@ -433,7 +433,7 @@ def test_few_large_rewards_among_many_small_ones_are_few():
 
 
 def test_weights_that_are_off_by_more_than_chance_are_doubted():
-    """A mean weight of 1.057, 3.6 standard errors: too little for the bound without assumptions, not for the normal."""
+    """A mean weight of 1.057, 3.6 standard errors: too little for the bound, not for the normal."""
     rows = replace(sound_rows(1000), target=np.tile([0.16, 0.897], 500))
     found = estimate("ips", rows)
     assert (found.verdict, "of sound logs" in found.reason) == ("weak", True)
@@ -449,7 +449,7 @@ def test_a_row_with_much_of_the_weight_is_named():
 
 
 def test_a_shift_that_the_interval_would_not_show_is_flagged():
-    """0.4% of the weight is clipped, and of a million rows the standard error is a tenth of what that changes."""
+    """0.4% of the weight is clipped: ten times a standard error of a million rows."""
     rows = sound_rows(400_000)
     found = estimate("clipped_ips", rows, clip=1.49)
     assert found.clipped_fraction == pytest.approx(0.005)

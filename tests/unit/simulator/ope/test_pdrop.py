@@ -1,4 +1,4 @@
-"""Logs that have left decisions out by chance: each row stands for 1 / (1 - pdrop) decisions of the service."""
+"""Logs that left decisions out by chance: each row stands for 1 / (1 - pdrop) decisions."""
 
 import json
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""The reward model: cross-fitted on the same sample however a log is cut, in units that do not matter."""
+"""The reward model: the same sample however a log is cut, and units do not matter."""
 
 import math
 import warnings
@@ -87,7 +87,7 @@ def test_no_prediction_has_seen_its_own_reward():
 
 @pytest.mark.parametrize("sample", [120, 1000])
 def test_however_a_log_is_cut_the_same_is_fitted_to_the_last_bit(sample):
-    """Also where the sample is smaller than the log, several rows share a key, and pieces have other widths."""
+    """Also where the sample is smaller than the log, rows share keys, or pieces differ in width."""
     features, reward, keys = sparse(600)
     keys = np.repeat(keys[::3], 3)
     narrow = features_from_columns(
@@ -392,7 +392,7 @@ def test_more_shrinkage_is_chosen_where_there_is_less_to_learn():
 
 
 def test_a_reward_model_that_misleads_is_named():
-    """Weights of up to 100 multiply its errors: the estimate by DR varies more than the one without a model."""
+    """Weights of up to 100 multiply its errors: DR varies more than an estimate without a model."""
     rng = np.random.default_rng(5)
     weight = np.where(rng.random(4000) < 0.01, 50.0, 0.5 / 0.99)
     reward = (rng.random(4000) < 0.1) * 1.0

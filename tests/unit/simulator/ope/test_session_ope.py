@@ -1,4 +1,4 @@
-"""Off-policy evaluation of whole sessions: identities, a decision process whose truth is a sum, and collapse."""
+"""Evaluation of whole sessions: identities, a decision process with a known truth, collapse."""
 
 import json
 from dataclasses import dataclass, replace
@@ -224,7 +224,7 @@ def test_with_a_model_of_zeros_dr_is_per_decision_importance_sampling():
 
 
 def test_with_a_perfect_model_and_no_chance_dr_does_not_need_the_weights():
-    """Rewards that are 1 at every decision of two, whatever is chosen: the model says so, and every estimate is 2."""
+    """Two decisions earn 1 each, whatever is chosen: the model says so, and every estimate is 2."""
     rng = np.random.default_rng(0)
     values = np.tile([2.0, 1.0], (40, 1))
     batch = session_batch(
@@ -387,17 +387,20 @@ def test_an_estimator_takes_only_its_own_kind():
 
 
 def test_the_command_evaluates_sessions(tmp_path):
-    """A long horizon of a far policy: the table says that it cannot be relied on, and the report says why."""
+    """A far policy at a long horizon cannot be relied on: the table says so, the report why."""
     lines = ["id,visit,state,of,shown,p,click"]
     lines += [
-        f"{row.event_id},{row.context['visit']},{row.context['state']},first|second,{row.action_ids[row.chosen]},"
-        f"{row.propensity},{row.reward}"
+        f"{row.event_id},{row.context['visit']},{row.context['state']},first|second,"
+        f"{row.action_ids[row.chosen]},{row.propensity},{row.reward}"
         for row in rows_of(LOGGING, 300, 8)
     ]
     (tmp_path / "log.csv").write_text("\n".join(lines) + "\n")
     table = ["state,action,probability", "s0,second,1", "s1,second,1"]
     (tmp_path / "second.csv").write_text("\n".join(table) + "\n")
-    columns = "{reward: click, propensity: p, event_id: id, action: shown, actions: of, context: [visit, state]}"
+    columns = (
+        "{reward: click, propensity: p, event_id: id, action: shown, actions: of,"
+        " context: [visit, state]}"
+    )
     command = [
         "replay",
         "--log",

@@ -71,7 +71,8 @@ def csv_log(path: Path, count: int = 2000, seed: int = 0) -> Path:
         chosen = int(rng.choice(3, p=logging[device]))
         click = int(rng.random() < chances[device][chosen])
         lines.append(
-            f"e{number},{device},{'abc'[chosen]},a|b|c,{logging[device][chosen]},{click},{rng.random():.6f}"
+            f"e{number},{device},{'abc'[chosen]},a|b|c,{logging[device][chosen]},{click},"
+            f"{rng.random():.6f}"
         )
     path.write_text("\n".join(lines) + "\n")
     return path
@@ -333,7 +334,7 @@ def test_policies_are_evaluated_on_an_archive(archive):
 def test_a_source_is_judged_by_the_rows_in_which_it_answered_and_so_is_everybody_else(
     town, tmp_path, missing, every
 ):
-    """Wherever it failed, in the first row or later: as on a log in which those decisions never were made."""
+    """Wherever it failed, the answer is that of a log in which those decisions were never made."""
     log, without, lacking = [], [], 0
     # what comes after closes the windows of what came before, in both
     last = town[-1].time_ms - 5_000
@@ -571,7 +572,10 @@ def test_a_report_without_anything_to_draw_is_a_page(log):
 
 def test_the_command_prints_a_table_and_writes_the_report(log, tmp_path):
     table = table_of(tmp_path / "better.csv", BETTER, context="device")
-    columns = "{reward: click, propensity: p, event_id: id, action: shown, actions: of, context: [device]}"
+    columns = (
+        "{reward: click, propensity: p, event_id: id, action: shown, actions: of,"
+        " context: [device]}"
+    )
     command = [
         "replay",
         "--log",
@@ -615,7 +619,10 @@ def test_the_command_prints_a_table_and_writes_the_report(log, tmp_path):
 
 
 def test_the_command_sets_what_estimators_have(log, tmp_path):
-    columns = "{reward: click, propensity: p, event_id: id, action: shown, actions: of, context: [device]}"
+    columns = (
+        "{reward: click, propensity: p, event_id: id, action: shown, actions: of,"
+        " context: [device]}"
+    )
     command = [
         "replay",
         "--log",
@@ -659,7 +666,10 @@ def test_the_command_lets_a_spec_learn(log, tmp_path):
     (tmp_path / "s.yaml").write_text(
         "name: s\nlearner: {kind: ridge, interactions: [[context, item]]}\n"
     )
-    columns = "{reward: click, propensity: p, event_id: id, action: shown, actions: of, context: [device]}"
+    columns = (
+        "{reward: click, propensity: p, event_id: id, action: shown, actions: of,"
+        " context: [device]}"
+    )
     for method, number in (("progressive", "ips"), ("rejection", "mean_accepted_reward")):
         command = [
             "replay",

@@ -1,4 +1,4 @@
-"""Searching for a policy: what a space may say, which rows are learned from, and how specs are drawn."""
+"""Searching for a policy: what a space may say, rows to learn from, and how specs are drawn."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -62,7 +62,10 @@ def space_of(tmp_path: Path, vary: str, more: str = "") -> Path:
 
 
 def test_specs_are_drawn_by_seed_from_the_space_the_unchanged_one_first(tmp_path):
-    vary = "{learner.l2: {loguniform: [0.1, 100]}, floor: {uniform: [0.1, 0.3]}, use: {choice: [[item], [context]]}}"
+    vary = (
+        "{learner.l2: {loguniform: [0.1, 100]}, floor: {uniform: [0.1, 0.3]},"
+        " use: {choice: [[item], [context]]}}"
+    )
     space, base = load_space(space_of(tmp_path, vary, "trials: 40"))
     specs = specs_of(space, base, seed=1)
     assert specs == specs_of(space, base, seed=1) != specs_of(space, base, seed=2)
