@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import Any, get_args, get_type_hints
 
 import msgspec
-import typer
+from commands import command_line, commands
 from describe import (
     body_text,
     documentation,
@@ -22,7 +22,6 @@ from describe import (
     paragraphs,
     schema_default,
     schema_text,
-    single_backticks,
     struct,
     structs_in,
     table,
@@ -40,12 +39,11 @@ from policies.spec import PolicySpec
 from serve_app.api.endpoints import ROUTES
 from serve_app.api.openapi import openapi_document
 from serve_app.api.statuses import STATUS
-from serve_app.cli import main as cli
 from serve_app.replica.scrape import ServiceCollector
 from serve_app.settings import Settings
 
 FOLDER = Path(__file__).parent
-NOTE = "<!-- Written by docs/reference/generate.py (make reference): change the code, not this page. -->"
+NOTE = "<!-- Written by docs/reference/generate.py (make reference): do not change this page. -->"
 OTHER_CODES = {
     "overloaded": ("429", "More requests wait than the replicas may hold; HAProxy answers."),
     "unavailable": ("503", "No replica can answer; HAProxy answers."),
@@ -78,9 +76,10 @@ def policy_spec() -> str:
     parts = [
         "# Policy spec",
         (
-            "A policy is described by a YAML file: `banditloop serve policy.yaml`. Unknown keys are"
-            " refused, and so are combinations that cannot work; the error names the field."
-            " `examples/home.yaml` and `examples/movielens.yaml` are complete. Only `name` is required."
+            "A policy is described by a YAML file: `banditloop serve policy.yaml`. Unknown keys"
+            " are refused, and so are combinations that cannot work; the error names the field."
+            " `examples/home.yaml` and `examples/movielens.yaml` are complete. Only `name` is"
+            " required."
         ),
         *struct(PolicySpec, "A policy"),
     ]
@@ -102,7 +101,7 @@ def policy_spec() -> str:
 
 def settings() -> str:
     """Return the page of the service's settings."""
-    serve = _commands()["banditloop serve"]
+    serve = commands()["banditloop serve"]
     flags = {option.name: option.opts[0] for option in serve.params if option.opts}
     prose, meanings = documentation(inspect.getdoc(Settings) or "", list(Settings.model_fields))
 
@@ -122,43 +121,13 @@ def settings() -> str:
         [
             "# Settings",
             (
-                "A setting is an environment variable, or a flag of `banditloop serve` where it has one."
-                " `serve_config.yaml` sets the same names, in lower case, on a cluster."
+                "A setting is an environment variable, or a flag of `banditloop serve` where it"
+                " has one. `serve_config.yaml` sets the same names, in lower case, on a cluster."
             ),
             *prose,
             table(("variable", "flag", "type", "default", "meaning"), rows),
         ]
     )
-
-
-def command_line() -> str:
-    """Return the page of all commands and their options."""
-    parts = [
-        "# Command line",
-        (
-            "`banditloop COMMAND --help` prints the same. Every error is one line on stderr, with exit"
-            " status 1 unless a command says otherwise."
-        ),
-    ]
-    for name, command in _commands().items():
-        parts += [f"## {name}", *paragraphs(command.help or "")]
-        arguments = filter(_is_argument, command.params)
-        usage = " ".join([name, "[OPTIONS]", *(_argument(each) for each in arguments)])
-        parts.append(f"Usage: `{usage}`")
-
-        rows = [
-            (
-                _flags(each),
-                _parameter_type(each),
-                _parameter_default(each),
-                single_backticks(each.help or ""),
-            )
-            for each in command.params
-            if each.name != "help"
-        ]
-        if rows:
-            parts.append(table(("option", "type", "default", "meaning"), rows))
-    return "\n\n".join(parts)
 
 
 def http() -> str:
@@ -185,9 +154,9 @@ def http() -> str:
     parts = [
         "# HTTP",
         (
-            "A running service has the same as a page at `/docs`, and as an OpenAPI 3.1 document at"
-            " `/openapi.json`. Where the service runs with a keys file, a key of the scope is needed"
-            " ([Secure a service](../how-to/secure.md#api-keys))."
+            "A running service has the same as a page at `/docs`, and as an OpenAPI 3.1 document"
+            " at `/openapi.json`. Where the service runs with a keys file, a key of the scope is"
+            " needed ([Secure a service](../how-to/secure.md#api-keys))."
         ),
         "## Routes",
         table(("route", "what it does", "scope", "body", "answer", "failures"), rows),
@@ -225,13 +194,14 @@ def error_codes() -> str:
         [
             "# Errors",
             (
-                'Every failed request answers `{"error": {"code", "message", "target"}}`. `code` is'
-                " stable; `message` is for people, and may be reworded; `target` is the path of the field"
-                " at fault, such as `actions[3].id`. The command line prints `error CODE: MESSAGE`."
+                'Every failed request answers `{"error": {"code", "message", "target"}}`. `code`'
+                " is stable; `message` is for people, and may be reworded; `target` is the path of"
+                " the field at fault, such as `actions[3].id`. The command line prints `error"
+                " CODE: MESSAGE`."
             ),
             (
-                "The status is what HTTP answers. 500 says that the error belongs to the command line or"
-                " to a defect: no request provokes it."
+                "The status is what HTTP answers. 500 says that the error belongs to the command"
+                " line or to a defect: no request provokes it."
             ),
             table(("code", "status", "meaning"), sorted(rows)),
         ]
@@ -254,9 +224,9 @@ def all_metrics() -> str:
         [
             "# Metrics",
             (
-                "`GET /metrics` answers for the whole service: each process pushes what it counts to"
-                " Redis every second, and any replica answers for all. The label `process` tells them"
-                " apart. `deploy/alerts.yaml` has rules for Prometheus."
+                "`GET /metrics` answers for the whole service: each process pushes what it counts"
+                " to Redis every second, and any replica answers for all. The label `process`"
+                " tells them apart. `deploy/alerts.yaml` has rules for Prometheus."
             ),
             table(("metric", "type", "labels", "meaning"), rows),
         ]
@@ -268,10 +238,10 @@ def log_records() -> str:
     parts = [
         "# Log records",
         (
-            "An entry of the log is one of these records. Its id (milliseconds and a sequence number) is"
-            " its event time. Its bytes are one version byte and a MessagePack array: the kind, then the"
-            " fields in this order. Fields are only ever appended. Large things are blobs, named by their"
-            " digest."
+            "An entry of the log is one of these records. Its id (milliseconds and a sequence"
+            " number) is its event time. Its bytes are one version byte and a MessagePack array:"
+            " the kind, then the fields in this order. Fields are only ever appended. Large things"
+            " are blobs, named by their digest."
         ),
     ]
     kinds = get_args(LogRecord)
@@ -314,58 +284,6 @@ def _exported(module: ModuleType) -> list[str]:
 def _summary(value: Any) -> str:
     """Return the first paragraph of what a docstring says."""
     return next(iter(paragraphs(inspect.getdoc(value) or "")), "")
-
-
-def _commands() -> dict[str, Any]:
-    """Return all commands by their full name, in the order of the help."""
-    return dict(_walk("banditloop", typer.main.get_command(cli.app)))
-
-
-def _walk(name: str, command: Any) -> Iterator[tuple[str, Any]]:
-    """Yield a command and those below it, but no group that does nothing itself."""
-    children = getattr(command, "commands", {})
-    if not children or getattr(command, "invoke_without_command", False):
-        yield name, command
-    for child, below in children.items():
-        yield from _walk(f"{name} {child}", below)
-
-
-def _is_argument(parameter: Any) -> bool:
-    """Say whether a parameter is an argument, not an option."""
-    return not parameter.opts[0].startswith("-")
-
-
-def _argument(argument: Any) -> str:
-    """Return an argument as a usage line has it."""
-    name = str(argument.name).upper() + ("..." if argument.nargs != 1 else "")
-    return name if argument.required else f"[{name}]"
-
-
-def _flags(parameter: Any) -> str:
-    """Return how a parameter is written."""
-    if _is_argument(parameter):
-        return f"`{_argument(parameter)}`"
-    return ", ".join(f"`{each}`" for each in (*parameter.opts, *parameter.secondary_opts))
-
-
-def _parameter_type(parameter: Any) -> str:
-    """Return the type of a parameter, with its limits."""
-    text = type_text(parameter.type_descriptor.annotation)
-    limits = [
-        f"{sign} {bound:g}"
-        for sign, bound in (("≥", parameter.min), ("≤", parameter.max))
-        if bound is not None
-    ]
-    return ", ".join([text, *limits])
-
-
-def _parameter_default(parameter: Any) -> str:
-    """Return the default of a parameter, if it is more than nothing."""
-    if parameter.required:
-        return "required"
-    default = parameter.default
-    nothing = default is None or default is False or callable(default)
-    return "" if nothing else f"`{default}`"
 
 
 def _subclasses(kind: type[errors.BanditloopError]) -> Iterator[type[errors.BanditloopError]]:

@@ -42,7 +42,7 @@ SERVED = [
     # with a Redis and a proxy of its own
     r"(?m)^BANDITLOOP_REDIS_URL=.*\\\n.*banditloop serve .*$",
 ]
-"""Lines that train sources or start a service: the fixture has done so, for both examples at once."""
+"""Lines that train sources or start a service, which the fixture has done for both examples."""
 WHOSE = r"(?m)^(\S*banditloop (?:snapshots [\w-]+|doctor)\b)(?!.*--policy)"
 """Commands that take the only policy there is; the fixture serves two."""
 SHORTER = [
@@ -54,7 +54,7 @@ SHORTER = [
 
 @dataclass(frozen=True)
 class Town:
-    """A folder as a reader of the README has it, a clone with an environment in it, and what runs there."""
+    """A folder as a reader has it, a clone with an environment in it, and the service there."""
 
     folder: Path
     url: str

@@ -1,4 +1,4 @@
-"""Code blocks of README.md, CONTRIBUTING.md and docs/: what each is, and which cannot be run in a test."""
+"""The code blocks of the documentation: what each is, and which cannot be run in a test."""
 
 import itertools
 import re
