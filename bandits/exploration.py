@@ -110,9 +110,9 @@ class LinUcb(
 class LinTs(msgspec.Struct, tag="lints", tag_field="kind", frozen=True, forbid_unknown_fields=True):
     """Thompson sampling (Agrawal & Goyal 2013, arXiv:1209.3352). Ridge learners only.
 
-    Differs from the paper: a snapshot holds fixed posterior draws, and an action's probability is the
-    share of draws in which it is best. So the PMF is exact and pure, and the logged propensity is the
-    sampling probability.
+    Differs from the paper: a snapshot holds fixed posterior draws, and an action's probability is
+    the share of draws in which it is best. So the PMF is exact and pure, and the logged propensity
+    is the sampling probability.
 
     Attributes:
         scale: factor of the posterior's standard deviation; the higher, the more is explored.

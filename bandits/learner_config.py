@@ -1,7 +1,7 @@
-"""What a kind of learner is: a config that makes the learner, loads its snapshots and says what it can do.
+"""What a kind of learner is: a config that makes it and says what it can do.
 
-A new kind is a room of its own (see ``bandits/ridge``, ``bandits/vw``, ``bandits/rl``) and one line in
-``bandits/learner_kinds.py``. Everybody else asks the config.
+A new kind is a room of its own (see ``bandits/ridge``, ``bandits/vw``, ``bandits/rl``) and one line
+in ``bandits/learner_kinds.py``. Everybody else asks the config.
 """
 
 import math
@@ -26,17 +26,17 @@ Merges = Literal["never", "sums", "gains"]
 class LearnerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The base of every learner's config: what can be asked of one, and the usual answers.
 
-    It has no fields, so that a subclass decides the order in which its own are written. Each declares
-    ``standbys: Standbys = 0``, and methods import their learner only when they are called: a spec is
-    read in processes that learn nothing.
+    It has no fields, so that a subclass decides the order in which its own are written. Each
+    declares ``standbys: Standbys = 0``, and methods import their learner only when they are called:
+    a spec is read in processes that learn nothing.
 
     ``learns``: it learns from the log; without, only a warm start changes it.
 
     ``corrects``: it can change the reward of what it has learned (``Learner.correct_row``).
 
-    ``merges``: how the models of several partitions become one. ``sums``: a checkpoint holds all that
-    one log has taught; merging adds them up, and a partition goes on from its own. ``gains``: a
-    checkpoint rests on the model merged before; merging adds what each has gained since, and a
+    ``merges``: how the models of several partitions become one. ``sums``: a checkpoint holds all
+    that one log has taught; merging adds them up, and a partition goes on from its own. ``gains``:
+    a checkpoint rests on the model merged before; merging adds what each has gained since, and a
     partition goes on from the merged model. ``never``: the policy has one partition.
 
     ``explorations``: those that can act on its model. ``policy_kinds``: the policies it is for.
@@ -46,8 +46,8 @@ class LearnerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     ``has_columns``: its model has a column per feature, and runs out of them; see ``columns``.
 
-    ``largest_number``: the largest number, or product of crossed numbers, that it learns from; of an
-    example with a larger one it learns nothing.
+    ``largest_number``: the largest number, or product of crossed numbers, that it learns from; of
+    an example with a larger one it learns nothing.
     """
 
     learns: ClassVar[bool] = True
@@ -66,12 +66,12 @@ class LearnerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def without_standbys(self) -> Self:
-        """The config as the log has it: standbys differ by machine, and change no byte of a model."""
+        """The config as the log has it: standbys differ by machine and change no model."""
         return msgspec.structs.replace(self, standbys=0)
 
     @property
     def basis(self) -> "LearnerConfig":
-        """What a checkpoint depends on: a config of the same basis goes on from it, another starts afresh.
+        """What a checkpoint depends on: a config of another basis starts afresh.
 
         It is a part of the name of a model in the log (``PolicySpec.model_digest``), so that of an
         existing kind stays as it is, byte for byte.
@@ -85,7 +85,7 @@ class LearnerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def tells_actions_apart(self) -> bool:
-        """Whether it can learn that one action is better than another without any feature of them."""
+        """Whether it can learn which action is better without any feature of them."""
         return False
 
     def make(
@@ -117,7 +117,7 @@ class LearnerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         raise NotImplementedError
 
     def merge(self, base: bytes, given: Sequence[bytes]) -> bytes:
-        """Return the checkpoint of a model that has learned what the partitions have; see ``merges``.
+        """Return the checkpoint of a model that has learned what all partitions have.
 
         Args:
             base: the checkpoint of the model merged before, or of a fresh learner.
@@ -129,7 +129,7 @@ class LearnerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         raise SpecError(f"models of a {self.kind} learner do not merge", "partitions")
 
     def carry(self, merged: bytes, since: bytes, now: bytes) -> bytes:
-        """Return the checkpoint of ``merged`` with what a partition gained from ``since`` to ``now``.
+        """Return ``merged`` with what a partition gained from ``since`` to ``now``.
 
         Only where ``merges`` is ``gains``.
 
@@ -175,7 +175,7 @@ class LearnerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         raise NotImplementedError
 
     def magnitude(self, shared: Row, own: Row) -> tuple[float, str]:
-        """Return the largest number that the learner makes of these features, and the namespaces it is made of.
+        """Return the largest number the learner makes of these features, and of which namespaces.
 
         Args:
             shared: the features of a context.
@@ -200,7 +200,7 @@ class LearnerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, slots=True)
 class ModelColumns:
-    """The columns of a model that has one per feature: the config it was made with, and the index of its features."""
+    """The columns of a model that has one per feature, and the config it was made with."""
 
     config: LearnerConfig
     index: FeatureIndex
@@ -225,6 +225,7 @@ def explore_scores(
         raise SnapshotError(
             f"a model of scores cannot explore as {type(exploration).__name__}", "exploration.kind"
         )
+
     pmf = exploration.pmf
     return lambda context, actions: pmf(scores(context, actions), learned)
 

@@ -19,8 +19,8 @@ _ARRAYS = {
 def distance(first: Snapshot, second: Snapshot) -> float:
     """Return the largest |a - b| / (1 + |a|) over all numbers of two models.
 
-    It is infinite if their structure differs. Where payloads compare by their bytes alone, as a whole
-    VW model, it is 0 or infinite.
+    It is infinite if their structure differs. Where payloads compare by their bytes alone, as a
+    whole VW model, it is 0 or infinite.
 
     Args:
         first: a snapshot.

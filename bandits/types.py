@@ -184,7 +184,7 @@ class Learner(Protocol):
 
     @property
     def columns(self) -> tuple[int, int]:
-        """How many columns of features there are, and the most there will be; (0, 0) without any."""
+        """How many columns of features there are, and may be; (0, 0) without any."""
         return 0, 0
 
     def learn(self, interactions: Sequence[Interaction]) -> None:
@@ -197,7 +197,7 @@ class Learner(Protocol):
         raise NotImplementedError(f"{name} does not learn from the chosen action alone")
 
     def correct_row(self, row: ChosenRow) -> None:  # noqa: ARG002
-        """Change the reward of a learned row by ``row.reward``; only where the config ``corrects``."""
+        """Change a learned row's reward by ``row.reward``; only where the config ``corrects``."""
         name = type(self).__name__
         raise NotImplementedError(f"{name} does not correct what it has learned")
 

@@ -1,7 +1,7 @@
-"""What a spec has to be where somebody brings it in: nothing in it is without effect, and its learner learns.
+"""What a spec is held to where somebody brings it in: no idle field, a learner that learns.
 
-Not asked of the spec of a log: that was brought in to the build that wrote it, and means now what
-it meant then.
+A log's spec is not asked again: the build that wrote it has admitted it, and it means now what it
+meant then.
 """
 
 from collections import Counter
@@ -14,15 +14,15 @@ from policies.spec import PolicySpec, RlSource
 
 OF_ACTIONS: tuple[NamespaceName, ...] = (ITEM, FEATURES, SCORES)
 OF_SOURCES = (ITEM, SCORES)
-"""What the actions of a mixture have."""
+"""The namespaces of a mixture's actions."""
 
 
 def admit(spec: PolicySpec) -> PolicySpec:
-    """The spec.
+    """Return the spec.
 
-    Raises: SpecError: a field would be without effect, or the learner could not tell one action
-        from another; ``target``
-            is the field, and the message says what to do.
+    Raises:
+        SpecError: a field would be without effect, or the learner could not tell one action from
+            another; ``target`` is the field, and the message says what to do.
     """
     for target, message in _idle(spec):
         raise SpecError(message, target)
@@ -31,31 +31,30 @@ def admit(spec: PolicySpec) -> PolicySpec:
 
 
 def check_learner(spec: PolicySpec) -> None:
-    """Of ``admit`` what every policy is held to that learns, also one made in Python.
+    """Hold a policy to what ``admit`` demands of its learner, also one made in Python.
 
-    Raises: SpecError: VW's arguments were not found to learn, or the exploration could not act on
-        what is learned.
+    Raises:
+        SpecError: the learner was not found to learn so, or the exploration could not act on what is
+            learned.
     """
     spec.learner.check_learns(spec.exploration, spec.join.default_reward)
 
 
 def _idle(spec: PolicySpec) -> Iterator[tuple[str, str]]:
-    """Fields that would be without effect, and what to do about each."""
+    """Yield each field that would be without effect, and what to do about it."""
     if is_set(spec, "limit") and all(isinstance(source, RlSource) for source in spec.sources):
         yield (
             "limit",
             "no source proposes candidates, of which there could be too many: leave limit out",
         )
     if is_set(spec, "within") and spec.kind != "mixture":
-        yield (
-            "within",
-            (
-                f"within says how the sources of a mixture choose, and this is a {spec.kind}: leave"
-                " it out"
-            ),
-        )
+        meant = "within says how the sources of a mixture choose"
+        yield "within", f"{meant}, and this is a {spec.kind}: leave it out"
+
     yield from _seen(spec)
     yield from spec.learner.idle(_present(spec))
+
+    # What is not learned is not joined in any special way.
     if not spec.learner.learns:
         for field in ("learn", "late"):
             if is_set(spec.join, field):
@@ -66,28 +65,22 @@ def _idle(spec: PolicySpec) -> Iterator[tuple[str, str]]:
 
 
 def _seen(spec: PolicySpec) -> Iterator[tuple[str, str]]:
+    """Yield what is wrong with the namespaces that the learner sees."""
     twice = [name for name, times in Counter(spec.use).items() if times > 1]
     if twice:
         yield "use", f"{twice[0]} stands twice: once is enough"
+
     if spec.kind == "mixture" and not set(OF_ACTIONS) <= set(spec.use):
-        yield (
-            "use",
-            (
-                "the actions of a mixture are its sources, whatever use says: only context may be"
-                " left out"
-            ),
-        )
+        meant = "the actions of a mixture are its sources, whatever use says"
+        yield "use", f"{meant}: only context may be left out"
+
+    # A bias per action tells them apart without any feature.
     if not spec.learner.tells_actions_apart and not set(OF_ACTIONS) & set(spec.use):
-        yield (
-            "use",
-            (
-                "nothing in use tells one action from another, so nothing can be learned: add item or"
-                " features"
-            ),
-        )
+        reason = "nothing in use tells one action from another, so nothing can be learned"
+        yield "use", f"{reason}: add item or features"
 
 
 def _present(spec: PolicySpec) -> list[str]:
-    """The namespaces that the learner sees."""
+    """Return the namespaces that the learner sees."""
     seen = OF_SOURCES if spec.kind == "mixture" else OF_ACTIONS
     return [name for name in spec.use if name == CONTEXT or name in seen]

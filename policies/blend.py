@@ -1,4 +1,4 @@
-"""From a snapshot to a policy: a model scores the actions, exploration makes a PMF of them, a floor holds it."""
+"""From a snapshot to a policy: a model scores, exploration makes a PMF, a floor holds it."""
 
 from dataclasses import dataclass
 

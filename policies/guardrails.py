@@ -12,33 +12,40 @@ from policies.spec import UNIFORM, Holdout
 
 
 def in_holdout(holdout: Holdout | None, *, salt: bytes, name: str, unit: str) -> bool:
-    """Whether ``unit`` (the value of the holdout's field) is held out.
+    """Return whether a unit is held out: the same answer for ever, under one salt.
 
-    The same answer for ever, under one salt.
+    Args:
+        holdout: the spec's, if it has one.
+        salt: the secret.
+        name: the policy's name.
+        unit: the value of the holdout's field.
     """
     return holdout is not None and uniform(salt, name, unit, 0, PURPOSE_HOLDOUT) < holdout.fraction
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FixedPolicy:
-    """``uniform``, or a source's best action (ties share.
+    """The policy of a holdout: uniform, or a source's best action.
 
-    Uniform where the source proposes nothing).
+    ``kind``: ``uniform`` or the source's name. Ties share; where the source proposes nothing it is
+    uniform.
     """
 
     kind: str
 
     def serves(self, scores: Mapping[str, Float32], slots: int) -> bool:
-        """Whether it fills every slot itself, by ``scores`` of a source each, float32[K].
+        """Return whether it fills every slot itself; else some are uniform.
 
-        Else some are uniform.
+        Args:
+            scores: by source, float32[K].
+            slots: how many are to be filled.
         """
         return self.kind == UNIFORM or (
             self.kind in scores and int(np.count_nonzero(~np.isnan(scores[self.kind]))) >= slots
         )
 
     def pmf(self, context: Context, actions: ActionSet) -> Pmf:  # noqa: ARG002
-        """float64[K]."""
+        """Return float64[K]: all mass on the source's best, shared by ties."""
         count = len(actions)
         scores = actions.scores.get(self.kind) if self.kind != UNIFORM else None
         if scores is None or np.isnan(scores).all():

@@ -21,7 +21,7 @@ from bandits.types import ActionSet, Context, Float64, Namespace, Pmf, Policy
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Mixture:
-    """``over``: the policy over sources. ``within``: how a source chooses.
+    """A policy over sources: ``over`` chooses the source, ``within`` how a source chooses an item.
 
     ``floor``: as everywhere, over the items.
     """
@@ -31,38 +31,49 @@ class Mixture:
     floor: float
 
     def pmf(self, context: Context, actions: ActionSet) -> Pmf:
-        """float64[K]: the marginal over items."""
+        """Return the marginal over items, float64[K]."""
         _, source_pmf, item_pmfs = self._joint(context, actions)
         return normalised(source_pmf @ item_pmfs)
 
     def credit(
         self, context: Context, actions: ActionSet, decision: Decision, *, salt: bytes, name: str
     ) -> Credit | None:
-        """Which source each slot's item is credited to.
+        """Return which source each slot's item is credited to; None if a slot had no source's score.
 
-        None if a slot's actions had no source's score.
+        Args:
+            context: what the actions share.
+            actions: those of the decision.
+            decision: what was chosen of them.
+            salt: the secret that the draw is hashed with.
+            name: the policy's name.
         """
         sources = sorted(actions.scores)
         pmfs = np.zeros((len(decision.chosen), len(sources)))
         credited = []
+
         for slot, index in enumerate(decision.chosen):
             remaining = np.delete(np.arange(len(actions)), decision.chosen[:slot])
             names, source_pmf, item_pmfs = self._joint(context, actions.take(remaining))
             if not names:
                 return None
+
+            # P(source | item) is proportional to P(source) P(item | source).
             columns = [sources.index(source) for source in names]
             pmfs[slot, columns] = source_pmf
             posterior = np.zeros(len(sources))
             posterior[columns] = source_pmf * item_pmfs[:, int(np.searchsorted(remaining, index))]
             u = uniform(salt, name, decision.event_id, slot, PURPOSE_SOURCE)
             credited.append(draw(normalised(posterior), u))
+
         return Credit(sources, pmfs.tobytes(), credited)
 
     def _joint(self, context: Context, actions: ActionSet) -> tuple[tuple[str, ...], Pmf, Float64]:
-        """Source names, P(s) [S] and P(i | s) [S, K], of the sources that have a candidate left."""
+        """Return the sources that have a candidate left, P(s) [S] and P(i | s) [S, K]."""
         sources = source_actions(actions)
-        if not sources.ids:  # explicit actions without scores: nothing to choose a source by
+        # Explicit actions without scores: there is nothing to choose a source by.
+        if not sources.ids:
             return (), np.ones(1), np.full((1, len(actions)), 1.0 / len(actions))
+
         item_pmfs = np.zeros((len(sources), len(actions)))
         for row, source in enumerate(sources.ids):
             scores = actions.scores[source]
@@ -73,13 +84,12 @@ class Mixture:
 
 
 def source_actions(actions: ActionSet) -> ActionSet:
-    """The sources that propose at least one of ``actions``, as actions themselves.
-
-    A source is its own item.
-    """
+    """Return the sources that propose at least one of ``actions``, as actions themselves."""
     names = tuple(
         source for source in sorted(actions.scores) if not np.isnan(actions.scores[source]).all()
     )
+
+    # A source is its own item; its scores say how good its best is, and how much it proposes.
     hashes = np.array([[hash_feature(ITEM, name)] for name in names], np.uint32).reshape(
         len(names), 1
     )
@@ -87,6 +97,7 @@ def source_actions(actions: ActionSet) -> ActionSet:
     share = [float(np.mean(~np.isnan(actions.scores[name]))) for name in names]
     columns = np.array([hash_feature(SCORES, "best"), hash_feature(SCORES, "share")], np.uint32)
     values = np.array([best, share], np.float32).T.reshape(len(names), 2)
+
     return ActionSet(
         names,
         (

@@ -139,6 +139,7 @@ class PolicySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         names = [source.name for source in self.sources]
         if len(set(names)) != len(names):
             raise SpecError("two sources share a name", "sources")
+
         crossed = {name for pair in self.learner.crossed for name in pair}
         if unknown := sorted(crossed.difference(NAMESPACES)):
             known = choices(unknown[0], NAMESPACES)
@@ -148,15 +149,16 @@ class PolicySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if self.kind == "mixture" and not names:
             raise SpecError("a mixture needs sources", "sources")
         _check_learner(self)
+
         if self.holdout is not None and self.holdout.policy not in (UNIFORM, *names):
             known = choices(self.holdout.policy, (UNIFORM, *names))
             raise SpecError(
                 f"a holdout policy is {UNIFORM} or one of the sources: {known}", "holdout.policy"
             )
-        if (
-            any(isinstance(source, ArtifactSource) for source in self.sources)
-            and self.artifact is None
-        ):
+
+        # Whether the artifact has them, whoever opens it finds out.
+        trained = any(isinstance(source, ArtifactSource) for source in self.sources)
+        if trained and self.artifact is None:
             raise SpecError(
                 "sources of kind artifact need the directory that banditloop train wrote",
                 "artifact",
@@ -164,16 +166,14 @@ class PolicySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def encoded(self) -> bytes:
-        """The blob of this spec: without standbys, and of paths only the names.
-
-        They differ by machine.
-        """
+        """The blob of this spec: without what differs by machine, standbys and the folders of paths."""
         named = _with_paths(self, lambda path: Path(path).name)
-        plain = msgspec.structs.replace(named, learner=self.learner.without_standbys)
+        logged = msgspec.structs.replace(named, learner=self.learner.without_standbys)
         if self.partitions > 1:
-            return msgspec.json.encode(plain, order="deterministic")
-        fields = msgspec.to_builtins(plain, order="deterministic")
-        # as if there were no such field: the log of one partition knows of none
+            return msgspec.json.encode(logged, order="deterministic")
+
+        # As if there were no such field: the log of one partition knows of none.
+        fields = msgspec.to_builtins(logged, order="deterministic")
         del fields["partitions"]
         return msgspec.json.encode(fields)
 
@@ -184,17 +184,14 @@ class PolicySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def model_digest(self) -> str:
-        """Of the parts that a learned model depends on.
-
-        When they change, learning starts afresh.
-        """
+        """The digest of what a learned model depends on: when it changes, learning starts afresh."""
         return digest(
             msgspec.json.encode([self.kind, self.use, self.learner.basis], order="deterministic")
         )
 
 
 def _with_paths(spec: PolicySpec, change: Callable[[str], str]) -> PolicySpec:
-    """The spec with every path changed."""
+    """Return the spec with every path changed."""
     sources = [
         msgspec.structs.replace(source, model=change(source.model))
         if isinstance(source, RlSource)
@@ -214,6 +211,8 @@ def _check_learner(spec: PolicySpec) -> None:
             f" {' or '.join(learner.policy_kinds)}, not for kind {spec.kind}",
             "learner.kind",
         )
+
+    # Partitions learn apart, and are merged.
     if spec.partitions > 1 and not learner.learns:
         raise SpecError(
             f"a policy of kind {spec.kind} learns nothing from its log: there is nothing to split",
@@ -243,7 +242,7 @@ def _check_uncorrected(learner: LearnerConfig, rule: JoinRule) -> None:
 
 
 def decode_spec(data: bytes) -> PolicySpec:
-    """The spec in a blob.
+    """Return the spec in a blob.
 
     Raises:
         SpecError: it is not one.
@@ -255,10 +254,11 @@ def decode_spec(data: bytes) -> PolicySpec:
 
 
 def load_spec(path: Path) -> PolicySpec:
-    """Read a spec from a YAML file; ``artifact`` becomes absolute.
+    """Read a spec from a YAML file; its paths become absolute.
 
-    Raises: SpecError: no such file, not YAML, unknown key, wrong type, or a combination that cannot
-        work; one line.
+    Raises:
+        SpecError: no such file, not YAML, unknown key, wrong type, or a combination that cannot
+            work; in one line.
     """
     try:
         raw = parse_yaml(path.read_bytes())
@@ -270,7 +270,7 @@ def load_spec(path: Path) -> PolicySpec:
 
 
 def spec_of(raw: Any) -> PolicySpec:
-    """The spec that ``raw`` is as YAML has parsed it, its paths as they stand there.
+    """Return the spec that YAML has been parsed to, its paths as they stand there.
 
     Raises:
         SpecError: as ``load_spec``; ``target`` is the field.
@@ -287,9 +287,12 @@ def spec_of(raw: Any) -> PolicySpec:
 
 
 def read_spec(raw: Any, where: str, folder: Path) -> PolicySpec:
-    """The spec that ``raw`` is as YAML has parsed it.
+    """Return the spec that YAML has been parsed to; its paths become absolute.
 
-    ``artifact`` becomes absolute, from ``folder``.
+    Args:
+        raw: what the YAML holds.
+        where: what an error begins with.
+        folder: the folder that paths are relative to.
 
     Raises:
         SpecError: as ``load_spec``; it begins with ``where``.
@@ -304,6 +307,7 @@ def read_spec(raw: Any, where: str, folder: Path) -> PolicySpec:
 
 
 def _demand_finite(raw: Any, at: str = "") -> None:
+    """Refuse NaN and infinity anywhere; ``at`` is the path of the field."""
     if isinstance(raw, float) and not math.isfinite(raw):
         raise SpecError("not a finite number", at.removeprefix("."))
     if isinstance(raw, dict):
@@ -315,5 +319,6 @@ def _demand_finite(raw: Any, at: str = "") -> None:
 
 
 def _readable(error: Exception) -> tuple[str, str]:
+    """Return what an error of msgspec says, and the path of the field it is about."""
     message, _, where = str(error).partition(" - at `")
     return message, where.rstrip("`").removeprefix("$").removeprefix(".") or "spec"

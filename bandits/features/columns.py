@@ -197,7 +197,7 @@ def _plan(
 
 @lru_cache(maxsize=64)  # each may be of a hundred thousand names
 def _numbers(shared: Spaces, own: Spaces, widths: Sizes) -> tuple[Int32, Int64, Int32]:
-    """Return the namespace of each name, where each of the actions' starts, and those of the context."""
+    """Return each name's namespace, where the actions' namespaces start, and the context's."""
     return numbered(own, len(shared)), frozen(np.cumsum((0, *widths))), numbered(shared)
 
 

@@ -36,7 +36,7 @@ class Flat(msgspec.Struct, frozen=True, eq=False, gc=False):
 
 
 def flatten(context: Context, actions: ActionSet) -> Flat:
-    """Return the features of a decision as arrays; the usual case of one namespace copies nothing."""
+    """Return the features of a decision as arrays; one namespace alone is not copied."""
     spaces: Spaces
     widths: Sizes
     shared_spaces: Spaces

@@ -49,7 +49,7 @@ UInt64 = NDArray[np.uint64]
 
 
 def splitmix64(numbers: UInt64) -> UInt64:
-    """Return 64 well-mixed bits for each number (Steele et al. 2014, doi:10.1145/2660193.2660195)."""
+    """Return 64 well-mixed bits per number (Steele et al. 2014, doi:10.1145/2660193.2660195)."""
     mixed = numbers + np.uint64(0x9E3779B97F4A7C15)
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

@@ -1,4 +1,4 @@
-"""The namespaces that a policy's features are in. Their names are hashed, so that they stay as they are."""
+"""The namespaces that a policy's features are in; their names are hashed, so they stay."""
 
 from typing import Literal, get_args
 

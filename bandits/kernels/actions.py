@@ -60,7 +60,7 @@ def mixed(pmf: Float64, floor: float) -> Float64:
 
 @compiled(f4ss, returns=types.float64[::1])
 def count_votes(draws: Float32) -> Float64:
-    """Return in how many of the columns of float32[K, M] each row is highest; a tie splits its vote."""
+    """Return in how many columns of float32[K, M] each row is highest; a tie splits its vote."""
     count, several = draws.shape
 
     # The highest of each column, and what a tie at it leaves to each.
@@ -93,7 +93,7 @@ def add_known(out: Float32, added: Float32, which: Int64) -> None:
 
 @compiled(types.float32[:, ::1], i8s, f8s, f4ss, i8s)
 def add_scaled(out: Float32, rows: Int64, scale: Float64, added: Float32, which: Int64) -> None:
-    """Add ``scale[n]`` times row ``which[n]`` of ``added``, float32[:, M], to row ``rows[n]`` of ``out``."""
+    """Add ``scale[n]`` times row ``which[n]`` of ``added`` [:, M] to row ``rows[n]`` of ``out``."""
     for n in range(rows.size):
         for m in range(out.shape[1]):
             out[rows[n], m] += np.float32(scale[n]) * added[which[n], m]
@@ -111,7 +111,7 @@ def total_and_least(pmf: Float64) -> tuple[float, float]:
 
 @compiled(f8s, f8, returns=i8)
 def draw(pmf: Float64, u: float) -> int:
-    """Return the first index whose cumulative mass exceeds u of the whole; never one of probability 0.
+    """Return the first index whose cumulative mass exceeds u of all; never one of mass 0.
 
     Args:
         pmf: float64[K].
@@ -133,7 +133,7 @@ def draw(pmf: Float64, u: float) -> int:
 
 @compiled(f8s, f8, returns=i8)
 def draw_checked(pmf: Float64, u: float) -> int:
-    """Return what ``draw`` does; -1 unless the numbers are non-negative and sum to 1 within SLACK."""
+    """Return what ``draw`` does; -1 unless all are non-negative and sum to 1 within SLACK."""
     total, least = total_and_least(pmf)
     if abs(total - 1.0) <= SLACK and least >= 0.0:  # also catches NaN
         return draw(pmf, u)

@@ -22,7 +22,7 @@ Int64 = NDArray[np.int64]
 
 
 def compiled(*arguments: Any, returns: Any = types.void) -> Callable[[F], F]:
-    """Return a decorator that compiles for these types at once, not in the middle of a first request.
+    """Return a decorator that compiles for these types at once, not in a first request.
 
     Numba keeps the result on disk.
 

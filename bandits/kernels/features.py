@@ -1,4 +1,4 @@
-"""Compiled loops over features: a decision's scores and design matrix, and the sums of learned rows.
+"""Compiled loops over features: a decision's scores and matrix, and the sums of learned rows.
 
 The features of a decision come as ``bandits.features.flat.Flat`` holds them. A pair of features has
 the hash that Vowpal Wabbit gives it. A table finds the column of a hash: ``keys`` uint32[S] and
@@ -60,7 +60,7 @@ def weigh(
     shared_values: Float32,
     layout: Int32,
 ) -> Float64:
-    """Return - Σ weight · value of each action: its features, the context's, their pairs, a constant.
+    """Return - Σ weight · value of each action: its features, the context's, pairs, a constant.
 
     The weight of a name, its own and those of its pairs with the context's features times their
     values, is summed once, however many actions have a feature of that name.
@@ -166,7 +166,7 @@ def _set_shared(
     alone: Any,
     shared_pairs: Any,
 ) -> None:
-    """Put what all actions have in ``base``: the intercept, the context's features and their pairs."""
+    """Put what all actions have in ``base``: the intercept, the context and its pairs."""
     base[0], occurs[0] = 1.0, True
 
     for c in range(shared.size):
@@ -188,7 +188,7 @@ def _set_shared(
 
 @inlined
 def _count_terms(crossed: Any, shared_space: Any) -> Any:
-    """Return how many columns a name may have: its own, and one per context feature it is crossed with."""
+    """Return how many columns a name has: its own, and one per context feature it crosses."""
     terms = 1
     for p in range(len(crossed)):
         for c in range(shared_space.size):
@@ -469,7 +469,7 @@ def columns_of_rows(  # noqa: C901, PLR0912 - one pass over the features of many
 
 @inlined
 def _add_squares(a: Any, x: Any, held: Any, size: Any) -> None:
-    """Add x x' of each row that ``x`` holds to ``a``, in their order, and put zeros in their place."""
+    """Add x x' of each row that ``x`` holds to ``a``, in their order, and zero the rows."""
     for i in range(size):
         # Of a full batch an element of ``a`` is read and written once for all rows.
         if held == SQUARES_BATCH:
@@ -512,8 +512,8 @@ def add_learned_rows(  # noqa: C901 - zeros added or left out
 ) -> None:
     """Add x x' to ``a``, r x to ``b``, and x, 1 and r to the action's own sums, row by row.
 
-    Of a correction, where ``learn`` is false, only r x and r are added. Sums grow element by element
-    in the order of the rows, so where a batch ends changes no bit of any sum.
+    Of a correction, where ``learn`` is false, only r x and r are added. Sums grow element by
+    element in the order of the rows, so where a batch ends changes no bit of any sum.
 
     Args:
         a: float64[d, d], the sum of x x' over all rows.

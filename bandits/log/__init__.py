@@ -1,1 +1,1 @@
-"""The log: what its entries say, their bytes, their order, and the join of decisions with rewards."""
+"""The log: what its entries say, their bytes and order, the join of decisions with rewards."""

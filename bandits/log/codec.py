@@ -81,7 +81,7 @@ def decode(data: bytes) -> LogRecord:
 
 
 def _demand_known(data: bytes) -> None:
-    """Raise UnknownKindError if what does not decode is a record as a later build would write it."""
+    """Raise UnknownKindError if this is a record as a later build would write it."""
     try:
         fields = _kind_of.decode(data[1:])
     except MALFORMED:
@@ -109,6 +109,7 @@ def read_entry(
     try:
         return LogEntry(entry_id, decode(data))
     except UnknownKindError as error:
+        # Whether it may be passed over, the version of the fold decides.
         on_undecodable(entry_id, error)
         return LogEntry(entry_id, UnknownRecord(error.kind))
     except CodecError as error:

@@ -115,7 +115,8 @@ class Join:
         Args:
             other: a join of a prefix of the same log.
         """
-        taught = {decision.position: decision.taught for decision in other._remembered()}  # noqa: SLF001
+        remembered = other._remembered()  # noqa: SLF001 - a join of the same log
+        taught = {decision.position: decision.taught for decision in remembered}
         for decision in self._remembered():
             decision.taught = dict(taught.get(decision.position, {}))
 
@@ -162,6 +163,7 @@ class Join:
         self._sequence = state.sequence
         deadlines: list[Deadline] = []
 
+        # What a state remembers is in the order in which it came; so is what it is remembered in.
         for remembered in state.open:
             decision = self._restored(remembered, records)
             self._open[remembered.event_id] = decision
@@ -287,6 +289,7 @@ class Join:
 
     def _reward(self, now_ms: int, record: RewardRecord, out: list[JoinedDecision]) -> None:
         """Join a reward with its decision: open, closed, or not there yet."""
+        # In time: it is taught now, or when the window closes.
         decision = self._open.get(record.event_id)
         if decision is not None and decision.record is not None:
             slot = self._join(decision, decision.record, record, "joined")
@@ -294,6 +297,7 @@ class Join:
                 teach_slots(decision, (slot,), out)
             return
 
+        # Too late, or before its decision, for which it then waits.
         decision = self._closed.get(record.event_id)
         if decision is None:
             self.counts["early"] += 1

@@ -1,4 +1,4 @@
-"""Positions in a log: ids of a Redis stream, "milliseconds-sequence", and what people ask of them."""
+"""Positions in a log: ids of a Redis stream, "milliseconds-sequence"."""
 
 START = "0-0"
 """Before the first entry."""
@@ -28,7 +28,7 @@ def is_after(position: str, other: str) -> bool:
 
 
 def has_reached(position: str, other: str) -> bool:
-    """Return whether a reader at ``position`` has seen the entry ``other``: it is that entry, or comes after it."""
+    """Return whether a reader at ``position`` has seen the entry ``other``."""
     return log_order(position) >= log_order(other)
 
 

@@ -95,7 +95,7 @@ class DecisionRecord(Record, frozen=True, tag="decision"):
         return np.frombuffer(self.pmf, "<f8").reshape(len(self.chosen), len(self.action_ids))
 
     def propensity(self, slot: int) -> float:
-        """Return the probability of the slot's action when it was chosen, without an array of all."""
+        """Return the probability of a slot's action when it was chosen, without an array."""
         at = 8 * (slot * len(self.action_ids) + self.chosen[slot])
         propensity: float = _DOUBLE.unpack_from(self.pmf, at)[0]
         return propensity

@@ -26,10 +26,10 @@ class JoinedDecision(msgspec.Struct, frozen=True, eq=False, gc=False):
 class RememberedDecision(msgspec.Struct, eq=False, gc=False):
     """A decision whose window is open, or closed for less than another window.
 
-    ``record``: None once nothing can be taught of it any more. ``values``: by slot, the aggregate of
-    its rewards so far. ``seen``: the rewards that counted, by their id, or by slot if they have none.
-    ``taught``: by slot, the reward that the model holds. ``waiting``: rewards that count once it is
-    activated.
+    ``record``: None once nothing can be taught of it any more. ``values``: by slot, the aggregate
+    of its rewards so far. ``seen``: the rewards that counted, by their id, or by slot if they have
+    none. ``taught``: by slot, the reward that the model holds. ``waiting``: rewards that count once
+    it is activated.
     """
 
     position: str

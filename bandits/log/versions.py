@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from bandits.errors import NewerBuildError
 
 FOLD = 2
-"""The version of what a fold computes, of what follows from its snapshots, and of the kinds it knows.
+"""The version of what a fold computes, what follows from its snapshots, and the kinds it knows.
 
 1: of builds that say none. 2: an activation that comes before its decision waits for it, as a
    reward does; a reward of a decision that is not activated is no joined one; a warm start is taken

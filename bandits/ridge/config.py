@@ -106,7 +106,7 @@ class RidgeConfig(
         return explore_scores(exploration, model.comparable, model.learned)
 
     def merge(self, base: bytes, given: Sequence[bytes]) -> bytes:  # noqa: ARG002
-        """Return the checkpoint of a learner of all the logs: the sums of all partitions, added up."""
+        """Return the checkpoint of a learner of all the logs: the sums, added up."""
         from bandits.ridge.merge import merge_ridge
 
         return merge_ridge(self, given)

@@ -57,6 +57,7 @@ class RidgeLearner(Learner):
         self._scale = scale
         self._uncertainty = uncertainty
         self._salt = salt
+
         state: _State = _State() if checkpoint is None else decode_struct(checkpoint, _State)
         self._index = index_of(config, state.hashes)
         self._action_ids = list(state.action_ids)
@@ -71,7 +72,7 @@ class RidgeLearner(Learner):
             self.learn_row(ChosenRow.of(interaction))
 
     def learn_row(self, row: ChosenRow) -> None:
-        """Add x x', r x and the action's own sums; it shows at once, but is done a batch at a time."""
+        """Add x x', r x and the action's own sums; it is done a batch at a time, unseen."""
         number = self._rows.get(row.action_id)
         if number is None:
             number = self._rows[row.action_id] = len(self._action_ids)
@@ -90,7 +91,7 @@ class RidgeLearner(Learner):
             self._settle()
 
     def _settle(self) -> None:
-        """Add what is pending, element by element in order: where a batch ends changes no bit of any sum."""
+        """Add what is pending in order, so where a batch ends changes no bit of any sum."""
         pending, self._pending = self._pending, []
 
         # How many features the widest row may have, pairs included.
@@ -286,9 +287,9 @@ def index_of(config: RidgeConfig, hashes: Sequence[int]) -> FeatureIndex:
 def _inverse_root(precision: Float64) -> Float64:
     """Return R with R R' = the inverse of ``precision``.
 
-    It is scaled to a unit diagonal first, since features come in any unit. Columns that are the same
-    but for rounding (a timestamp beside the intercept) would leave it indefinite: then the least
-    power of ten that makes it definite is added, from 1e-14 of the diagonal on.
+    It is scaled to a unit diagonal first, since features come in any unit. Columns that are the
+    same but for rounding (a timestamp beside the intercept) would leave it indefinite: then the
+    least power of ten that makes it definite is added, from 1e-14 of the diagonal on.
     """
     scale = 1.0 / np.sqrt(np.diag(precision))
     scaled = precision * scale[:, None] * scale

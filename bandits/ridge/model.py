@@ -1,4 +1,4 @@
-"""What a ridge snapshot says of every action's reward: its posterior mean, upper bound and draws."""
+"""What a ridge snapshot says of every action's reward: posterior mean, upper bound, draws."""
 
 import hashlib
 from collections.abc import Sequence
@@ -44,7 +44,7 @@ class RidgeModel:
         return self._means(context, actions, relative=False)
 
     def comparable(self, context: Context, actions: ActionSet) -> Float64:
-        """Return the same without what all actions have in common: a large value of it drowns nothing."""
+        """Return the same without what all actions share, a large value of which drowns others."""
         return self._means(context, actions, relative=self._relative)
 
     def _means(self, context: Context, actions: ActionSet, *, relative: bool) -> Float64:
@@ -88,7 +88,7 @@ class RidgeModel:
         return bounds
 
     def draws(self, context: Context, actions: ActionSet) -> Float32:
-        """Return the reward of every action under each posterior draw, without what all have in common.
+        """Return every action's reward under each posterior draw, without what all share.
 
         What was never met is drawn from its prior, for each action by itself. So where several
         actions share a feature that no interaction has shown, their draws have the right variance,
@@ -155,7 +155,7 @@ class PriorNormals:
         self._kept = np.empty((64, count), np.float32)
 
     def of(self, ids: Sequence[str]) -> tuple[Float32, NDArray[np.int64]]:
-        """Return the draws that are kept, [N, M], and the row of each of these actions among them."""
+        """Return the draws that are kept, [N, M], and the row of each of these actions."""
         rows = np.fromiter(map(self._rows.get, ids, repeat(-1)), np.int64, len(ids))
         missing = np.flatnonzero(rows < 0)
 

@@ -40,10 +40,10 @@ class FeatureSchema:
 
     @classmethod
     def of(cls, **names: Sequence[str]) -> Self:
-        """Name features by namespace: ``FeatureSchema.of(context=["hour"], scores=["cf.score"])``."""
+        """Name features by namespace: ``of(context=["hour"], scores=["cf.score"])``."""
         return cls([(namespace, name) for namespace, listed in names.items() for name in listed])
 
     def matrix(self, context: Context, actions: ActionSet) -> Float64:
-        """Return the features of every action, float64[K, d]; what the schema does not name is left out."""
+        """Return every action's features, float64[K, d]; others than the schema's are left out."""
         _, features, _ = self._index.matrix(context, actions, dense=True)
         return features

@@ -4,7 +4,8 @@ One small network scores every action of a decision and sees the others through 
 Sets, Zaheer et al. 2017, arXiv:1703.06114, equation 4), so it is permutation-equivariant and takes
 any number of actions:
 
-    h_k = relu(x_k embed + embed_bias)       score_k = relu(h_k own + mean_j(h_j) others + bias) . score
+    h_k = relu(x_k embed + embed_bias)
+    score_k = relu(h_k own + mean_j(h_j) others + bias) . score
 
 It learns nothing from the log it is served on: ``banditloop train rl`` makes it, a warm start puts
 it in place.
@@ -46,7 +47,7 @@ class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class _Payload(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """``network``: None before there is one, when all actions are alike. ``learned``: decisions trained on."""
+    """A network, None before there is one, and the decisions it was trained on."""
 
     features: str
     network: Network | None = None
@@ -90,7 +91,7 @@ class RlScores:
         }
 
     def scores(self, context: Context, actions: ActionSet) -> Float64:
-        """Return float64[K], in double precision: the actions' order changes the last digits at most."""
+        """Return float64[K], in doubles: the actions' order changes the last digits at most."""
         return self.of_matrix(self.schema.matrix(context, actions))
 
     def of_matrix(self, features: Float64) -> Float64:

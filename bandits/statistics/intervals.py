@@ -36,10 +36,10 @@ class Bounds(NamedTuple):
 class Sample:
     """A function of the means of k columns, and what was seen of them.
 
-    ``value``: the function, from means, float64[..., k], to float64[...]; ``gradient``: its gradient,
-    float64[k] to float64[k]. ``span``: from the largest weight and the range of rewards and
-    predictions to the range of each column, two float64[k]. ``max_weight``, ``rewards``: the largest
-    weight, and the range of rewards and predictions, that were seen.
+    ``value``: the function, from means, float64[..., k], to float64[...]; ``gradient``: its
+    gradient, float64[k] to float64[k]. ``span``: from the largest weight and the range of rewards
+    and predictions to the range of each column, two float64[k]. ``max_weight``, ``rewards``: the
+    largest weight, and the range of rewards and predictions, that were seen.
     """
 
     moments: Moments
@@ -66,7 +66,8 @@ def per_decision(sample: Sample) -> Sample:
     """Return the sample of means over decisions, where a row stands for several.
 
     The last column is the number of decisions of a row. A mean over decisions is the ratio to the
-    mean of that column (Hajek 1971), with the delta method for what this adds to the standard error.
+    mean of that column (Hajek 1971), with the delta method for what this adds to the standard
+    error.
     """
     moments = sample.moments
     k = len(moments.mean) - 1

@@ -1,4 +1,4 @@
-"""Means, covariances and ranges of a few columns, gathered in any order, on any number of machines."""
+"""Means, covariances and ranges of columns, gathered in any order, on any number of machines."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -26,10 +26,10 @@ class Moments:
 
     ``mean``, ``low``, ``high``: float64[k].
 
-    ``root``: float64[up to k, k], the R of a QR decomposition of the centred rows. R'R are their sums
-    of products, merged as by Chan, Golub & LeVeque (1983, eq. 2.1). So nothing is lost when means are
-    large against deviations, nor when columns nearly cancel, as the two of a ratio do; with R'R
-    itself it would be.
+    ``root``: float64[up to k, k], the R of a QR decomposition of the centred rows. R'R are their
+    sums of products, merged as by Chan, Golub & LeVeque (1983, eq. 2.1). So nothing is lost when
+    means are large against deviations, nor when columns nearly cancel, as the two of a ratio do;
+    with R'R itself it would be.
 
     ``replicates``: float64[B, k + 1], the sums of every column, and the number of rows, under the
     weights of a Poisson bootstrap; B is 0 when none is wanted.
@@ -149,7 +149,7 @@ def checked(columns: Float64) -> Float64:
 
 
 def _bootstrapped(blocks: Sequence[Float64], keys: UInt64, replicates: int) -> Iterator[Float64]:
-    """Yield the weighted sums of each block of columns, and of the rows: float64[replicates, k + 1]."""
+    """Yield each block's weighted sums, and the rows': float64[replicates, k + 1]."""
     if not blocks:
         return
 

@@ -1,1 +1,1 @@
-"""Vowpal Wabbit: the learner, its scores in numpy, its own logs, the merge. No other room imports it."""
+"""Vowpal Wabbit: the learner, its scores in numpy, its logs, the merge; only imported here."""

@@ -2,8 +2,8 @@
 
 A learner of an old log may have any of ``KNOWN``; what somebody brings in has to be among
 ``ACCEPTED``. Every set of arguments that passes finds the best of three actions and gives a PMF of
-any number of actions, on a new model and on an old one (tests/statistical/test_vw_arguments.py tries
-them). All else is refused by name.
+any number of actions, on a new model and on an old one (tests/statistical/test_vw_arguments.py
+tries them). All else is refused by name.
 """
 
 import math
@@ -97,8 +97,8 @@ class Option:
     """What an option may be given; a flag has neither numbers nor words.
 
     ``low`` to ``high``: the numbers it takes, only ``whole`` ones if so. ``words``: the words it
-    takes. ``of``: the option without which it would change nothing. ``own``: it is a part of VW's own
-    exploration.
+    takes. ``of``: the option without which it would change nothing. ``own``: it is a part of VW's
+    own exploration.
     """
 
     low: float = math.nan
@@ -117,7 +117,7 @@ SGD_RATE = 0.05
 RATES = frozenset(("learning_rate", "power_t", "initial_t"))
 OWN_RATES = ("regcb", "cover", "cb_dro")
 DEFAULT_OPTIMISER = ("adaptive", "normalized", "invariant")
-"""VW's own update is all three. It takes any of them alone, and then follows the last rewards' noise."""
+"""VW's own update is all three; any of them alone follows the noise of the last rewards."""
 
 ACCEPTED: Mapping[str, Option] = {
     "cb_explore_adf": Option(),
@@ -173,7 +173,7 @@ ACCEPTED: Mapping[str, Option] = {
 }
 REFUSED: Mapping[str, str] = {
     "elim": "on a new model its probabilities do not sum to 1",
-    "explore_eval": "it learns from a part of the decisions only, and is for evaluating an exploration",
+    "explore_eval": "it learns from some decisions only, and is for evaluating an exploration",
     "boosting": "beside other options it does not work, or settles on a wrong action",
     "automl": "it does not work beside other options",
     "nn": "beside other options it does not work, or settles on a wrong action",
@@ -196,6 +196,7 @@ def check_arguments(args: str, *, own_exploration: bool, default_reward: float =
     Raises:
         SpecError: names the option, the reason and what to do.
     """
+    # Each option by itself, then which go together, then what the exploration asks of them.
     options = read_arguments(args, KNOWN)
     for name, values in options.items():
         _check_option(name, values, options)
@@ -321,6 +322,7 @@ def _check_scored(args: str, options: Mapping[str, Sequence[str]]) -> None:
                 "exploration.kind",
             )
 
+    # Which option it is that makes scores no plain sum of weights.
     if parse_arguments(args) is None:
         kinds = [
             f"cb_type {kind}" for kind in options.get("cb_type", []) if kind not in SCORED_CB_TYPES

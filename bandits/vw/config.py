@@ -47,14 +47,14 @@ class VwConfig(LearnerConfig, frozen=True, forbid_unknown_fields=True, tag="vw",
         salt: bytes,  # noqa: ARG002
         checkpoint: bytes | None = None,
     ) -> Learner:
-        """Return a learner whose snapshots hold weights, or VW's whole model where VW itself explores."""
+        """Return a learner; its snapshots hold weights, or all of VW's model if VW explores."""
         from bandits.vw.learner import VwLearner
 
         own = isinstance(exploration, VwExploration)
         return VwLearner(self.args, own_exploration=own, by_row=True, checkpoint=checkpoint)
 
     def load(self, snapshot: Snapshot, exploration: Exploration) -> Explore:
-        """Return VW's own PMF where the snapshot is VW's whole model, else how ``exploration`` acts on scores."""
+        """Return VW's own PMF of a whole model, else how ``exploration`` acts on scores."""
         from bandits.vw.learner import VwModel, load_vw
 
         model = load_vw(snapshot)

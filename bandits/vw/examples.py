@@ -13,7 +13,7 @@ _KEPT = 256
 
 
 class Examples:
-    """Makes VW's examples as its text parser would: masked hashes, no zeros, the shared example first.
+    """Makes VW's examples as its text parser would: masked hashes, no zeros, the shared one first.
 
     Examples are reused: an empty one is some 30 kB of VW's memory, and costs more to make than to
     fill.
@@ -48,6 +48,7 @@ class Examples:
         if len(self._pool) == 1:
             self._pool.append(Example())
 
+        # The first example is the shared one.
         examples = self._pool[:2]
         for example, features in zip(examples, (shared, own), strict=True):
             for letter in example.feat_group_indices:
@@ -66,7 +67,7 @@ class Examples:
         return examples
 
     def _masked(self, hashes: UInt32) -> NDArray[np.uint64]:
-        """Return hashes as VW takes them; row after row has the same array, so the last ones are kept."""
+        """Return hashes as VW takes them; the last arrays are kept, since rows share them."""
         kept = self._masks.get(id(hashes))
         if kept is None:
             if len(self._masks) == _KEPT:

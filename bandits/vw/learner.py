@@ -165,7 +165,7 @@ def open_workspace(args: str, model: bytes) -> Workspace[bool]:
 
 
 def _without_seed(words: list[str]) -> list[str]:
-    """Return the words without a seed: a model holds its generator's state there, and VW takes no other."""
+    """Return the words without a seed: a model has its own, and VW takes no other."""
     kept: list[str] = []
     for word in words:
         if kept and kept[-1] == "--random_seed":
@@ -192,11 +192,11 @@ def _check_numbers(propensity: float, reward: float) -> None:
 
 
 def _needs_only_the_chosen(args: str) -> bool:
-    """Return whether what is learned of an interaction depends on the chosen action's features alone.
+    """Return whether VW learns from the chosen action's features alone.
 
-    With ``--cb_type mtr`` VW learns the chosen action, weighted by 1 / propensity and by the share of
-    one action in all that there have been (``event_sum / action_sum`` in VW's ``gen_cs_example``); it
-    only scores the others. SquareCB explores by changing the labels.
+    With ``--cb_type mtr`` VW learns the chosen action, weighted by 1 / propensity and by the share
+    of one action in all that there have been (``event_sum / action_sum`` in VW's
+    ``gen_cs_example``); it only scores the others. SquareCB explores by changing the labels.
     """
     options = read_arguments(args, CLAIMED)
     return set(options.get("cb_type", [])) <= {"mtr"} and "squarecb" not in options
@@ -205,16 +205,16 @@ def _needs_only_the_chosen(args: str) -> bool:
 class VwLearner(Learner):
     """Learns with VW from the features' hashes, exactly as VW would from the equivalent text.
 
-    Not thread-safe. A snapshot is the weights, for ``bandits.vw.weights``, where that is exact; else
-    the whole model.
+    Not thread-safe. A snapshot is the weights, for ``bandits.vw.weights``, where that is exact;
+    else the whole model.
 
     Args:
         args: any ``--cb_explore_adf`` argument string made of ``KNOWN`` options.
         checkpoint: what it goes on from.
         own_exploration: VW's own PMF is wanted, so a snapshot is the whole model.
         by_row: VW is shown the chosen action alone where the arguments let it learn from that. The
-            weights are the same, byte for byte, but VW's own counters in a serialised model are not.
-            So a model that has learned goes on in the way in which it was taught.
+            weights are the same, byte for byte, but VW's own counters in a serialised model are
+            not. So a model that has learned goes on in the way in which it was taught.
 
     Raises:
         SpecError: arguments that are not allowed, or that VW refuses; the message says why.
@@ -280,7 +280,7 @@ class VwLearner(Learner):
             self.learned += 1
 
     def learn_row(self, row: ChosenRow) -> None:
-        """Learn what ``learn`` does of an interaction, from the chosen action alone; only ``by_row``.
+        """Learn what ``learn`` does, from the chosen action alone; only ``by_row``.
 
         Raises:
             InvalidInputError: a propensity or a reward that cannot be.

@@ -1,4 +1,4 @@
-"""Vowpal Wabbit reading its own log: it predicts, then learns, example by example, as its command line."""
+"""Vowpal Wabbit reading its own log: it predicts, then learns, as its command line does."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -16,10 +16,10 @@ from bandits.vw.weights import Arity, read_arguments
 LogFormat = Literal["dsjson", "text"]
 
 # Lines at which VW's text parser stops with an error. It then gives the half-read example back to
-# its pool as it is, and whatever line is read into that one loses features, in every workspace of the
-# process; so VW never gets to see such a line. Found by trial (test_log_reader.py). VW takes a value
-# that does not begin as a number for a text; it would read on over a colon with nothing behind it,
-# and it takes infinity: both are refused as well.
+# its pool as it is, and whatever line is read into that one loses features, in every workspace of
+# the process; so VW never gets to see such a line. Found by trial (test_log_reader.py). VW takes a
+# value that does not begin as a number for a text; it would read on over a colon with nothing
+# behind it, and it takes infinity: both are refused as well.
 _NUMBER = rb"[+-]?(?:0[xX][0-9a-fA-F]+|(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)"
 _END, _LAST = rb"[ \t\r|]", rb"(?:[ \t]|\Z)"
 _UNREADABLE = re.compile(
@@ -56,8 +56,8 @@ _SLACK, _TINY = 1e-4, 1e-30  # VW reads numbers its own way, quickly, into 32 bi
 class VwLabel(msgspec.Struct, frozen=True, gc=False):
     """What a line says of the choice.
 
-    ``chosen``: the index of the action; None if there is no label. ``weight``: how many decisions the
-    line stands for.
+    ``chosen``: the index of the action; None if there is no label. ``weight``: how many decisions
+    the line stands for.
     """
 
     chosen: int | None
@@ -69,8 +69,8 @@ class VwLabel(msgspec.Struct, frozen=True, gc=False):
 class VwLogReader:
     """A VW model as it reads a log. Not thread-safe.
 
-    It asks the library's core, since making and checking an object of Python for each line takes half
-    of a replay's time.
+    It asks the library's core, since making and checking an object of Python for each line takes
+    half of a replay's time.
 
     Args:
         args: a ``--cb_explore_adf`` argument string of ``READABLE`` options.
@@ -108,8 +108,8 @@ class VwLogReader:
         if kind != (True, LabelType.CB, PredictionType.ActionProbs):
             label, prediction = workspace.label_type.name, workspace.prediction_type.name
             raise SpecError(
-                f"the model was not made with --cb_explore_adf: its label is {label}, its prediction"
-                f" {prediction}, not a PMF",
+                f"the model was not made with --cb_explore_adf: its label is {label}, its"
+                f" prediction {prediction}, not a PMF",
                 "learner.args",
             )
 
@@ -123,7 +123,7 @@ class VwLogReader:
         )
 
     def probability(self, lines: Sequence[bytes], label: VwLabel) -> float:
-        """Return the probability of an example's chosen action before VW learns from it; 0 without one.
+        """Return the chosen action's probability before VW learns from it; 0 without one.
 
         Where VW reads another label than ``label``, or none, the example is refused before anything
         is learned from it.
@@ -142,7 +142,7 @@ class VwLogReader:
         return 0.0
 
     def pmf(self, lines: Sequence[bytes], label: VwLabel) -> Pmf:
-        """Return VW's probabilities of all actions, float64[K], that sum to 1; see ``probability``."""
+        """Return VW's probabilities of all actions, float64[K]; see ``probability``."""
         return _pmf_of(self._asked(lines, label, self._ask))
 
     def predict(self, lines: Sequence[bytes], label: VwLabel) -> Pmf:
@@ -150,7 +150,7 @@ class VwLogReader:
         return _pmf_of(self._asked(lines, label, self._workspace.predict_multi_ex_one))
 
     def learn(self, label: VwLabel, probability: float) -> None:
-        """Learn from the example that was predicted last; a model that does not learn (-t) learns nothing.
+        """Learn from the example that was predicted last; nothing with -t.
 
         Args:
             label: the same as was given with it, with a chosen action.
@@ -158,7 +158,8 @@ class VwLogReader:
         """
         if self._learns:
             examples = self._last
-            chosen = examples[(label.chosen or 0) + examples[0]._get_label(LabelType.CB).shared]  # noqa: SLF001
+            shared = examples[0]._get_label(LabelType.CB).shared  # noqa: SLF001
+            chosen = examples[(label.chosen or 0) + shared]
             chosen._set_label(CBLabel(label=(0, label.cost, probability)))  # noqa: SLF001
             self._workspace.learn_multi_ex_one(examples)
 
@@ -192,7 +193,8 @@ class VwLogReader:
         checked = lines if _is_plain(block) else [_checked(line) for line in lines]
 
         try:
-            return [parse(workspace, line) for line in checked]  # type: ignore[arg-type] # bytes do as well
+            # The library says text, and takes bytes as well.
+            return [parse(workspace, line) for line in checked]  # type: ignore[arg-type]
         except RuntimeError as error:
             raise ReplayError(
                 f"VW stops in the middle of {lines!r} ({' '.join(str(error).split())}) and would"
@@ -216,14 +218,15 @@ class VwLogReader:
                 "label",
             )
 
+        # VW reads numbers in its own, quicker way.
         cost, probability = observed
         if (
             abs(cost - label.cost) > _SLACK * abs(label.cost) + _TINY
             or abs(probability - label.probability) > _SLACK * label.probability
         ):
             raise BadRowError(
-                f"VW reads cost and probability as {cost} and {probability}, not as {label.cost} and"
-                f" {label.probability}",
+                f"VW reads cost and probability as {cost} and {probability}, not as {label.cost}"
+                f" and {label.probability}",
                 "label",
             )
 
@@ -252,7 +255,7 @@ def _is_plain(block: bytes) -> bool:
 
 
 def _checked(line: bytes) -> bytes:
-    """Return the line as VW reads all of it: a namespace's weight at the end needs a space behind it.
+    """Return the line as VW reads it all: a weight at its end needs a space behind it.
 
     Raises:
         BadRowError: VW would only read half of it.
@@ -273,7 +276,7 @@ def _checked(line: bytes) -> bytes:
 
 
 def _check_namespaces(tree: Any) -> None:
-    """Refuse namespaces whose names begin with another character than ASCII, before VW reads them."""
+    """Refuse namespaces whose names begin with another character than ASCII."""
     for name, value in tree.items() if isinstance(tree, dict) else ():
         if isinstance(value, dict | list):
             if name[:1] > "\x7f":
@@ -287,7 +290,7 @@ def _check_namespaces(tree: Any) -> None:
 
 
 def _observed(example: Any) -> tuple[float, float] | None:
-    """Return the cost and the probability of a label, float32; None if VW does not learn from it."""
+    """Return a label's cost and probability, float32; None if VW does not learn from it."""
     label = example._get_label(LabelType.CB).label  # noqa: SLF001
     if label is None or label[1] == _NO_COST or label[2] <= 0.0:
         return None

@@ -1,4 +1,4 @@
-"""The largest number that Vowpal Wabbit makes of a decision's features: too large, and it learns nothing."""
+"""The largest number VW makes of a decision's features: too large, and it learns nothing."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -32,6 +32,7 @@ def largest(args: str, shared: Row, own: Row) -> tuple[float, str]:
             names.setdefault(letter, namespace.name)
 
     alone = [bytes((letter,)) for letter in most]
+    # No product of a letter is larger than that of its largest number.
     products = (*alone, *expand(_interactions(args), frozenset(most)))
     return max(
         (

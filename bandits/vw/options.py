@@ -1,4 +1,4 @@
-"""VW's command line, beyond what makes a model: what is left out here, and what is another problem."""
+"""VW's command line beyond a model: what is left out here, and what is another problem."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from bandits.errors import SpecError
 
-# VW's own output, its diagnostics and where it reads from: a replay has a report and a log for these.
+# VW's own output, its diagnostics and where it reads from: a replay has a report and a log.
 _LEFT_OUT: Mapping[str, bool] = {  # by name, whether a value follows
     **dict.fromkeys(
         (
@@ -69,10 +69,11 @@ _SHORT = {
 _ADF = "use --cb_explore_adf"
 OTHER_PROBLEMS: Mapping[str, str] = {
     "ccb_explore_adf": f"decides several slots at once (CCB), and a decision here has one: {_ADF}",
-    "slates": f"decides several slots with one reward (slates), and a decision here has one: {_ADF}",
-    "cb_adf": f"chooses without exploring, so there is no PMF: {_ADF}, with --epsilon 0 for the best"
-    " action alone",
-    "large_action_space": "keeps what it met in earlier decisions, so a PMF cannot be derived again: leave it out",
+    "slates": f"gives several slots one reward (slates), and a decision here has one slot: {_ADF}",
+    "cb_adf": f"chooses without exploring, so there is no PMF: {_ADF}, with --epsilon 0 for the"
+    " best action alone",
+    "large_action_space": "keeps what it met in earlier decisions, so a PMF cannot be derived"
+    " again: leave it out",
     "cb": f"has a fixed number of actions without features: {_ADF}",
     "cb_explore": f"has a fixed number of actions without features: {_ADF}",
     "cb_sample": "draws the action itself, and a PMF is wanted: leave it out",
@@ -89,8 +90,8 @@ OTHER_PROBLEMS: Mapping[str, str] = {
 class Command:
     """A command line of VW.
 
-    ``args``: what makes the model. ``left_out``: words that change no prediction. ``model``: the file
-    that it starts from (``-i``). ``learns``: false with ``-t``.
+    ``args``: what makes the model. ``left_out``: words that change no prediction. ``model``: the
+    file that it starts from (``-i``). ``learns``: false with ``-t``.
     """
 
     args: str
@@ -122,6 +123,7 @@ def read_command(args: str, model: str | Path | None = None) -> Command:
     left_out: list[str] = []
     models = [] if model is None else [str(model)]
 
+    # What makes the model is kept, in its order; the rest has a place of its own, or none.
     while words:
         word = words.pop(0)
         name, value = _option(word)
@@ -142,7 +144,7 @@ def read_command(args: str, model: str | Path | None = None) -> Command:
 
 
 def _option(word: str) -> tuple[str, str]:
-    """Return an option's long name and the value written onto it; "" for a word that is no option."""
+    """Return an option's long name and the value written onto it; "" of another word."""
     if word.startswith("--"):
         name, _, value = word[2:].partition("=")
         return name, value

@@ -183,6 +183,7 @@ def parse_arguments(args: str) -> ScorerPlan | None:
     except SpecError:
         return None
 
+    # Each cb_type that is left is one model, whose scores are a sum of weights.
     if "cb_explore_adf" not in options or not SCORED_CB_TYPES.issuperset(
         options.get("cb_type", [])
     ):
@@ -246,7 +247,7 @@ class _Block:
     last: NDArray[np.intp]
 
     def times(self, other: "_Block", *, same: bool) -> "_Block":
-        """Return every product of a feature here with one of ``other``; of the ``same``, each once."""
+        """Return the products of features here and in ``other``; of the ``same``, each once."""
         if same:
             left, right = np.nonzero(self.last[:, None] <= other.last)
             hashes = (self.hashes[:, left] * FNV_PRIME) ^ other.hashes[:, right]
@@ -295,7 +296,7 @@ def _blocks(namespaces: tuple[Namespace, ...]) -> dict[int, _Block]:
 
 
 class WeightScorer:
-    """Scores actions as VW would with these weights: minus VW's predicted cost, so higher is better.
+    """Scores actions as VW would with these weights: minus its predicted cost.
 
     Agrees with VW's own float32 sums to about 1e-7 (1 + Σ|weight · value|).
 
@@ -399,6 +400,7 @@ def _divided(
                     if context_letter == partner:
                         crossed += (number, other, int(not first))
 
+    # A pair may be of both kinds, where a letter names namespaces of the actions and of the context.
     others = [
         interaction
         for interaction in expanded

@@ -34,13 +34,13 @@ class _WholePast:
     def __init__(self, log: PartitionLog) -> None:
         self.entries = log.entries
 
-    def checkpoint(self, position: str) -> FoldState | None:  # noqa: ARG002 - it is asked for one, and has none
-        """None."""
+    def checkpoint(self, position: str) -> FoldState | None:  # noqa: ARG002 - as Past has it
+        """Return none: a fold that asks starts from nothing."""
         return None
 
 
 class AllPartitionsFold:
-    """Folds from the start, merge by merge in the order of partition 0's log, and relies on nothing else.
+    """Folds from the start, merge by merge, in the order of partition 0's log.
 
     After each merge every other partition is folded on to the next merge in its own log, so what
     that one was given is at hand. ``differing``: merges whose inputs, or whose result, have other
@@ -62,12 +62,15 @@ class AllPartitionsFold:
             for number, log in enumerate(logs)
         ]
         self._logs, self._salt = logs, salt
+
         self._first, *self._others = [
             iter(log.entries(START, end))
             for log, end in zip(logs, ends or [None] * len(logs), strict=True)
         ]
         # By other partition, the merge that it stopped before.
         self._next_merges: list[LogEntry | None] = [None] * len(self._others)
+
+        # Of the newest merge: what was given to it, its base, its number and model, its spec.
         self._given: dict[int, tuple[MergeInput, bytes]] = {}
         self._base: bytes | None = None
         self._model: tuple[int, bytes] | None = None
@@ -205,7 +208,7 @@ def verify_partitions(
     build: dict[str, str],
     progress: Callable[[int], None] = lambda _learned: None,
 ) -> Iterator[Verified]:
-    """Compare each of ``served`` when its merge is reached; yield what differs, and what was not reached.
+    """Compare each of ``served`` when its merge is reached, and yield merges that differ.
 
     Args:
         partitions: the logs, from their start.
@@ -214,6 +217,8 @@ def verify_partitions(
         progress: is told how many interactions have been learned.
     """
     waiting = {stored.snapshot.position: stored for stored in served}
+
+    # A snapshot has the position of its merge in the log of partition 0.
     for _ in partitions.merges():
         first = partitions.folds[0]
         reached = waiting.pop(first.position, None)
@@ -221,6 +226,7 @@ def verify_partitions(
             builds = [met for fold in partitions.folds for met in fold.builds]
             yield compare(first, reached, build, folded_by=builds)
         progress(sum(fold.learned for fold in partitions.folds))
+
     yield from partitions.differing
     for position, each in sorted(waiting.items(), key=lambda pair: log_order(pair[0])):
         yield Verified(

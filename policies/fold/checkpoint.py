@@ -24,7 +24,7 @@ class Past(Protocol):
 
 
 class FoldState(msgspec.Struct, frozen=True, array_like=True):
-    """A checkpoint: the state of a fold but for the records of its open decisions, which the log has."""
+    """A checkpoint: the state of a fold, without the records of its open decisions."""
 
     position: str
     learned: int
@@ -47,7 +47,7 @@ class FoldState(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Refusal(msgspec.Struct, frozen=True, array_like=True):
-    """An entry that was refused, its kind, and why; a decision is refused when it would be learned."""
+    """An entry that was refused, and why; a decision is refused when it would be learned."""
 
     position: str
     kind: str

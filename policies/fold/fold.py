@@ -67,10 +67,9 @@ class Fold:
     entries by kind, as ``refused_decision``.
 
     Args:
-        blob: fetches the bytes that an entry names by digest.
-        salt: the secret.
-        past: the log behind the fold, which only a rollback asks.
-        on_checkpoint: is told the position of each checkpoint, and is given what makes its bytes, to
+        blob: fetches the bytes that an entry names by digest. salt: the secret. past: the log
+        behind the fold, which only a rollback asks. on_checkpoint: is told the position of each
+        checkpoint, and is given what makes its bytes, to
             call at once.
         on_refused: is told of each entry that is refused.
     """
@@ -265,7 +264,7 @@ class Fold:
             self.learned += len(interactions)
 
     def interactions(self, joined: JoinedDecision) -> Iterator[Interaction]:
-        """Yield what a joined decision teaches: one interaction per slot, see ``taught_interactions``."""
+        """Yield what a joined decision teaches; see ``taught_interactions``."""
         record = joined.record
         spec, catalogue = self._blobs.spec(record.spec), self._blobs.catalogue(record.catalogue)
         return taught_interactions(joined, spec, catalogue)
@@ -306,7 +305,8 @@ class Fold:
             self._warm_start(record)
 
     def _respec(self, record: SpecRecord) -> None:
-        """Go on under another spec; what was learned is kept if the model does not depend on the change."""
+        """Go on under another spec; what was learned is kept if the model is the same."""
+        # A learner of the new spec goes on from the old one's checkpoint, as whoever resumes does.
         spec = self._blobs.spec(record.digest)
         keeps = (
             self.learner is not None
@@ -343,6 +343,7 @@ class Fold:
         if self._past is None:
             raise CodecError("a rollback needs the log behind it", "past")
 
+        # A rollback unpins, also one that is refused.
         self.pinned = None
         then = self._as_of(record.position, self._past)
         if self.spec is None or then.spec is None or then.learner is None:
@@ -362,7 +363,7 @@ class Fold:
         self.join.adopt_taught(then.join)
 
     def _as_of(self, position: str, past: Past, *, models: bool = True) -> "Fold":
-        """Return the fold of the same log as of an earlier position; an empty one if it is not earlier."""
+        """Return the fold of this log as of an earlier position; else an empty one."""
         then = self._empty(models=models)
         if has_reached(position, self.position):
             return then
@@ -383,7 +384,7 @@ class Fold:
         return Fold(self._blobs.fetch, salt=self._salt, past=self._past)
 
     def _warm_start(self, record: WarmStartRecord) -> None:
-        """Go on from a trained model, which replaces what was learned; one that does not fit is refused."""
+        """Go on from a trained model, which replaces what was learned."""
         data = self._blobs.data(record.digest)
         try:
             trained = decode_trained(data)

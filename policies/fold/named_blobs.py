@@ -1,4 +1,4 @@
-"""What the entries of a log name by digest: specs and catalogues, decoded once and kept for a while."""
+"""What a log's entries name by digest: specs and catalogues, decoded once, kept for a while."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -79,7 +79,7 @@ class NamedBlobs:
 
 
 def _demanded(decode: Callable[[bytes], Kind], data: bytes) -> Kind:
-    """Return what the bytes of a blob are; the entry that names another kind of bytes is refused."""
+    """Return what the bytes of a blob are, or refuse the entry that names them."""
     try:
         return decode(data)
     except (SpecError, ArtifactError) as error:

@@ -55,10 +55,10 @@ def merge_models(
 class PartitionFold(Fold):
     """Folds the log of one partition.
 
-    ``number`` and ``inputs``: those of the newest merge that was adopted. ``base``: its model, where
-    models are gains. ``cut``: what is given to the next one. ``uncut``: how many decisions have
-    taught since the last cut. ``rollback``: the position, in the log of partition 0, of a merge to go
-    back to, until the next merge.
+    ``number`` and ``inputs``: those of the newest merge that was adopted. ``base``: its model,
+    where models are gains. ``cut``: what is given to the next one. ``uncut``: how many decisions
+    have taught since the last cut. ``rollback``: the position, in the log of partition 0, of a
+    merge to go back to, until the next merge.
 
     Args:
         blob: fetches the bytes that an entry names by digest.
@@ -95,10 +95,12 @@ class PartitionFold(Fold):
         self.cut: Cut | None = None
         self.rollback: str | None = None
         self.uncut = 0
+
         self._merged = merged
         self._on_merge = on_merge
         self._learns = models
         self._newest: tuple[str, MergeRecord] | None = None
+        # Where this log asks for the rollback that waits.
         self._asked_back = ""
 
     def resume(self, state: FoldState, past: Past) -> None:
@@ -166,7 +168,7 @@ class PartitionFold(Fold):
         self.uncut = 0
 
     def _adopt(self, record: MergeRecord) -> None:
-        """Go on from a merge, once; one that is older, or of a model of another shape, is passed over."""
+        """Go on from a merge, once; an older one, or of another model, is passed over."""
         spec = self.spec
         if (
             spec is None
@@ -200,7 +202,7 @@ class PartitionFold(Fold):
         # What was given and not taken is given again.
         if self.cut is not None and cut is None:
             self.uncut += 1
-        # The leader answers a rollback with a merge that restores, or with any other: it is refused.
+        # A rollback is answered by a merge that restores; by any other it is refused.
         if self.rollback is not None and not record.restores:
             why = f"{self.rollback} is no merge of a model of the spec in force"
             self._refuse(self._asked_back or self.position, "rollback", why)
@@ -218,6 +220,7 @@ class PartitionFold(Fold):
             record: the merge that restores an earlier one.
             own: what this partition gave to that one; None if it gave nothing.
         """
+        # A model of sums is made again from this log alone; one of gains is the merged model.
         sums = spec.learner.merges == "sums"
         then = None if own is None else self._refolded(own.position, models=sums)
         model = (

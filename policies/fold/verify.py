@@ -1,4 +1,4 @@
-"""The promise, checked: fold the log once more, and compare each snapshot with the one that was served."""
+"""The promise, checked: fold the log once more, and compare each snapshot that was served."""
 
 import contextlib
 import math
@@ -21,7 +21,7 @@ Verdict = Literal["identical", "close", "different", "not in the log"]
 
 @dataclass(frozen=True, slots=True)
 class ServedSnapshot:
-    """A snapshot as it was stored: with its spec's and catalogue's digest, and the build that made it."""
+    """A snapshot as it was stored, with its spec, its catalogue and the build that made it."""
 
     snapshot_id: str
     snapshot: Snapshot
@@ -34,8 +34,8 @@ class ServedSnapshot:
 class Verified:
     """A snapshot that was compared.
 
-    ``close``: within ACROSS_BUILDS, and another build than this one has a part in it. ``distance``: as
-    ``bandits.snapshot_distance`` measures it.
+    ``close``: within ACROSS_BUILDS, and another build than this one has a part in it. ``distance``:
+    as ``bandits.snapshot_distance`` measures it.
     """
 
     snapshot_id: str
@@ -123,6 +123,7 @@ def compare(
             served.snapshot_id, snapshot.position, snapshot.learned, "not in the log", math.inf
         )
 
+    # Snapshots of two specs or catalogues are not the same, whatever their numbers.
     apart = math.inf
     if (fold.spec_id, fold.catalogue.digest) == (served.spec, served.catalogue):
         with contextlib.suppress(SnapshotError):
