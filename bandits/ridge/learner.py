@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from bandits.errors import SnapshotError
 from bandits.features.columns import INTERCEPT, FeatureIndex
 from bandits.features.namespaces import ITEM
-from bandits.kernels.features import add_learned_rows
+from bandits.kernels.sums import add_learned_rows
 from bandits.log.codec import MALFORMED
 from bandits.ridge.config import KIND, RidgeConfig
 from bandits.types import ChosenRow, Float64, Interaction, Learner, Row, Snapshot

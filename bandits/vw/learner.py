@@ -33,9 +33,10 @@ from bandits.types import (
     Snapshot,
 )
 from bandits.vw.accepted import KNOWN
+from bandits.vw.arguments import CLAIMED, read_arguments, read_bits
 from bandits.vw.config import MODEL_KIND, WEIGHTS_KIND
 from bandits.vw.examples import NO_LABEL, Examples
-from bandits.vw.weights import CLAIMED, WeightScorer, parse_arguments, read_arguments, read_bits
+from bandits.vw.weights import WeightScorer, parse_arguments
 
 # without the counters a resumed model's header differs
 _OURS = ("--quiet", "--preserve_performance_counters")

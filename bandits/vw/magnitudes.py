@@ -6,7 +6,8 @@ from math import prod
 
 from bandits.types import Row
 from bandits.vw.accepted import KNOWN
-from bandits.vw.weights import expand, first_byte, read_arguments
+from bandits.vw.arguments import read_arguments
+from bandits.vw.weights import expand, first_byte
 
 LARGEST = 1.8446743e19
 """The largest number, or product of numbers, whose square fits a 32-bit float (VW, ``gd.cc``).

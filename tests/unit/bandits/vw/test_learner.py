@@ -14,6 +14,7 @@ from vowpal_wabbit_next import TextFormatParser, Workspace, run_cli_driver
 from bandits.errors import InvalidInputError, InvalidPmfError, SnapshotError, SpecError
 from bandits.features.hashing import hash_feature
 from bandits.types import ActionSet, ChosenRow, Context, Interaction, Namespace, Snapshot, check_pmf
+from bandits.vw.arguments import CLAIMED, read_arguments
 from bandits.vw.config import MODEL_KIND, WEIGHTS_KIND
 from bandits.vw.learner import (
     KNOWN,
@@ -24,7 +25,6 @@ from bandits.vw.learner import (
     encode_model,
     load_vw,
 )
-from bandits.vw.weights import CLAIMED, read_arguments
 
 Features = dict[str, dict[str, float]]  # by namespace
 

@@ -14,16 +14,10 @@ from vowpal_wabbit_next import DebugNode, Workspace
 
 from bandits.errors import SnapshotError, SpecError
 from bandits.types import ActionSet, Context, Float32, Float64, Interaction, Namespace
+from bandits.vw.arguments import CLAIMED, read_arguments
 from bandits.vw.examples import Examples
 from bandits.vw.learner import VwLearner, VwWeights, load_vw
-from bandits.vw.weights import (
-    CLAIMED,
-    ScorerPlan,
-    WeightScorer,
-    expand,
-    parse_arguments,
-    read_arguments,
-)
+from bandits.vw.weights import ScorerPlan, WeightScorer, expand, parse_arguments
 
 # Every claimed option; interactions in each of the ways to write them: repeated, mirrored, of one
 # namespace, wildcards
