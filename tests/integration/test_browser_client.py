@@ -2,6 +2,7 @@
 
 import functools
 import json
+import re
 import shutil
 import threading
 import time
@@ -23,7 +24,9 @@ from serve_app.api.cors import CrossOriginApi
 from serve_app.host.environment import free_port
 from serve_app.replica.metrics import Metrics
 
-SNIPPET = Path(__file__).parents[2] / "clients" / "javascript" / "banditloop.js"
+ROOT = Path(__file__).parents[2]
+SNIPPET = ROOT / "clients" / "javascript" / "banditloop.js"
+GUIDE = ROOT / "docs" / "how-to" / "call-from-a-web-page.md"
 SECRET = "s" * 43
 PAGE = """<!doctype html><meta charset="utf-8"><link rel="icon" href="data:,"><p id="shown"></p>
 <script type="module">
@@ -103,6 +106,7 @@ def write_page(folder: Path, url: str, key: str | None = f"bl_page_{SECRET}") ->
     web = folder / "web"
     web.mkdir(exist_ok=True)
     shutil.copy(SNIPPET, web)
+    (web / "bye.html").write_text('<link rel="icon" href="data:,">')
     (web / "index.html").write_text(PAGE.format(url=url, key=json.dumps(key)))
     return web
 
@@ -123,12 +127,38 @@ def test_a_page_ranks_shows_and_rewards_even_while_it_is_left(page, tmp_path):
         assert page.evaluate("shop.reward(decision, 1.5).then(answer => answer.status)") == 202
 
         # The visitor clicks, and is gone in the same moment.
-        page.evaluate("void shop.reward(decision, 2, {reward_id: 'last'}), location.href='/x.html'")
+        page.evaluate(
+            "void shop.reward(decision, 2, {reward_id: 'last'}), location.href='/bye.html'"
+        )
         eventually(lambda: len(shop.records(RewardRecord)) == 2)
     rewards = shop.records(RewardRecord)
     assert [each.value for each in rewards] == [1.5, 2.0]
     assert {each.event_id for each in rewards} == {decision.event_id}
     assert rewards[1].reward_id == "last"
+
+
+def test_the_page_of_the_guide_shows_an_offer_and_rewards_a_click(page, tmp_path):
+    shop = Shop(tmp_path, ["rank", "reward"])
+    (guide,) = re.findall(r"```html\n(.*?)```", GUIDE.read_text(), re.DOTALL)
+    web = tmp_path / "web"
+    web.mkdir()
+    shutil.copy(SNIPPET, web)
+    with site(web) as origin, served(CrossOriginApi(shop.api, frozenset({origin}))) as url:
+        mine = guide.replace("https://rank.example", url).replace("bl_page_…", f"bl_page_{SECRET}")
+        assert url in mine
+        assert SECRET in mine
+        (web / "guide.html").write_text(f'<link rel="icon" href="data:,">{mine}')
+        page.problems.clear()
+        page.open(f"{origin}/guide.html", "document.getElementById('offer').onclick")
+        assert page.problems == []
+        shown = page.evaluate("document.getElementById('offer').textContent")
+        assert shown in {"Red shoes", "Blue shoes"}
+        page.evaluate("document.getElementById('offer').click()")
+        eventually(lambda: bool(shop.records(RewardRecord)))
+        assert page.problems == []
+    (decision,), (reward,) = shop.records(DecisionRecord), shop.records(RewardRecord)
+    assert [each.event_id for each in shop.records(ActivationRecord)] == [decision.event_id]
+    assert (reward.event_id, reward.value) == (decision.event_id, 1.0)
 
 
 @pytest.mark.parametrize("refused", ["origin", "scope", "service"])

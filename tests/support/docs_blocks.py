@@ -21,6 +21,10 @@ NOT_RUN = {
     ("tutorials/first-model.md", "kill"): "ends the service that the other blocks need",
     ("tutorials/recommend-films.md", ".venv/bin/pip"): "installs packages",
     ("how-to/call-the-api.md", "pip install"): "installs packages",
+    (
+        "how-to/call-from-a-web-page.md",
+        "banditloop keys",
+    ): "a service on the internet: tests/integration/test_browser_client.py has the page",
     ("how-to/back-up-and-restore.md", "redis-cli"): "half of it needs a bucket at AWS",
     (
         "how-to/back-up-and-restore.md",
@@ -42,7 +46,7 @@ NOT_RUN = {
     ): "trains for minutes: tests/integration/test_rl_training.py has all its steps",
 }
 RUNNABLE = {"python", "shell"}
-KINDS = RUNNABLE | {"yaml", "sql", "text", "output"}
+KINDS = RUNNABLE | {"yaml", "sql", "html", "text", "output"}
 
 
 @dataclass(frozen=True)
