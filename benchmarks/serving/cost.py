@@ -125,7 +125,8 @@ def build(code: Path, folder: Path) -> Iterator[Service]:
     project = tomllib.loads((code / "pyproject.toml").read_text())["project"]
     module, _, function = project["scripts"]["banditloop"].partition(":")
     start = [sys.executable, "-c", f"from {module} import {function}; {function}()"]
-    with banditloop(folder, SPECS, command=start, environment={"PYTHONPATH": str(code)}) as service:
+    environment = {"PYTHONPATH": f"{code}:{code / 'clients' / 'python'}"}
+    with banditloop(folder, SPECS, command=start, environment=environment) as service:
         yield warmed(service)
 
 

@@ -91,14 +91,14 @@ def _malformed(body: bytes, error: Exception) -> InvalidInputError:
 def _infinite(value: Any, target: str) -> str | None:
     """Return where the first number is that a float cannot hold."""
     if isinstance(value, dict):
-        inner = [(f"{target}.{name}".removeprefix("."), each) for name, each in value.items()]
+        inner = [(f"{target}.{name}".removeprefix("."), entry) for name, entry in value.items()]
     elif isinstance(value, list):
-        inner = [(f"{target}[{at}]", each) for at, each in enumerate(value)]
+        inner = [(f"{target}[{at}]", item) for at, item in enumerate(value)]
     elif isinstance(value, int | float):
         return None if abs(value) <= sys.float_info.max else target
     else:
         return None
-    return next((where for path, each in inner if (where := _infinite(each, path))), None)
+    return next((where for path, part in inner if (where := _infinite(part, path))), None)
 
 
 def _plain(value: Any, hint: Any, target: str) -> Any:
@@ -106,29 +106,31 @@ def _plain(value: Any, hint: Any, target: str) -> Any:
     hint = _unwrapped(hint)
     origin = get_origin(hint)
 
+    # A field that the type does not have is left as it is: the conversion names it.
     if isinstance(value, dict) and isinstance(hint, type) and issubclass(hint, msgspec.Struct):
         fields = _fields(hint)
         return {
-            name: _plain(each, fields[name], f"{target}.{name}".removeprefix("."))
+            name: _plain(field, fields[name], f"{target}.{name}".removeprefix("."))
             if name in fields
-            else each
-            for name, each in value.items()
+            else field
+            for name, field in value.items()
         }
     if isinstance(value, dict) and hint == FeatureMap:
         return plain_features(value, target)
     if isinstance(value, dict) and origin is dict:
         return _entries(value, get_args(hint)[1], target)
     if isinstance(value, list) and origin is list:
-        return [_plain(each, get_args(hint)[0], f"{target}[{at}]") for at, each in enumerate(value)]
+        kind = get_args(hint)[0]
+        return [_plain(item, kind, f"{target}[{at}]") for at, item in enumerate(value)]
     return value
 
 
 def _entries(value: dict[str, Any], hint: Any, target: str) -> dict[str, Any]:
     """Return the entries of a map of one type; a number that is null is left out."""
-    kept = {name: each for name, each in value.items() if not (each is None and hint is float)}
-    for name, each in kept.items():
+    kept = {name: entry for name, entry in value.items() if not (entry is None and hint is float)}
+    for name, entry in kept.items():
         try:
-            msgspec.convert(each, hint)
+            msgspec.convert(entry, hint)
         except msgspec.ValidationError as error:
             raise _refused(_readable(error)[0], f"{target}.{name}") from error
     return kept
@@ -139,7 +141,7 @@ def _unwrapped(hint: Any) -> Any:
     while get_origin(hint) is Annotated:
         hint = get_args(hint)[0]
     if get_origin(hint) in {Union, types.UnionType}:
-        kinds = [each for each in get_args(hint) if each is not types.NoneType]
+        kinds = [kind for kind in get_args(hint) if kind is not types.NoneType]
         if len(kinds) == 1:
             return _unwrapped(kinds[0])
     return hint

@@ -16,7 +16,7 @@ EXPOSED_HEADERS = b"retry-after"
 PREFLIGHT_S = b"7200"
 """How long a browser may keep what a preflight said: no browser keeps it longer."""
 
-Headers = list[tuple[bytes, bytes]]
+HeaderList = list[tuple[bytes, bytes]]
 
 
 class CrossOriginApi:
@@ -50,7 +50,7 @@ class CrossOriginApi:
 
         await self._api(scope, receive, send_marked)
 
-    def _marks(self, origin: bytes | None) -> Headers:
+    def _marks(self, origin: bytes | None) -> HeaderList:
         """Return the headers that let a page read an answer; a cache has to tell origins apart."""
         marks = [(b"vary", b"Origin")]
         if origin is None:
@@ -64,7 +64,7 @@ class CrossOriginApi:
             return marks
         return [*marks, (b"access-control-expose-headers", EXPOSED_HEADERS)]
 
-    def _preflight(self, scope: Scope, asked: dict[bytes, bytes]) -> Headers | None:
+    def _preflight(self, scope: Scope, asked: dict[bytes, bytes]) -> HeaderList | None:
         """Return what a preflight is told; None where this is none, or of no route.
 
         It comes without a key, so it is answered before keys are looked at.

@@ -193,8 +193,8 @@ async def learning(call: Call[None]) -> Answer:
     Apart from readiness, because a replica whose learner stands still serves on: a load balancer
     should leave it in.
     """
-    found = readiness(_health(call))
-    return 200 if found.learning == "ok" else 503, encode(found), JSON
+    answer = readiness(_health(call))
+    return 200 if answer.learning == "ok" else 503, encode(answer), JSON
 
 
 def _health(call: Call[None]) -> dict[str, LearningHealth]:

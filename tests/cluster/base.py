@@ -58,7 +58,7 @@ class RayCluster:
             },
             **CLUSTER_NODE,
             **{name: str(free_port()) for name in SIDE_PORTS},
-            "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}",
+            "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}:{ROOT / 'clients' / 'python'}",
             "RAY_ADDRESS": self.address,
             "RAY_DASHBOARD_ADDRESS": self.dashboard,
             CLUSTERS: "1",
