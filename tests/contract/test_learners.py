@@ -1,4 +1,4 @@
-"""What every learner promises: state depends on the sequence of interactions and on nothing else."""
+"""What every learner promises: its state depends on the sequence of interactions alone."""
 
 from itertools import pairwise
 
@@ -62,7 +62,7 @@ def test_any_split_of_the_interactions_gives_the_same_bytes(spec, cuts):
 
 @pytest.mark.parametrize("at", [0, 1, COUNT // 2, COUNT])
 def test_resuming_from_a_checkpoint_is_part_of_the_sequence(spec, at):
-    """Two that serialise and load at the same place agree byte for byte, as the fold does at a checkpoint entry."""
+    """Two that serialise and load at one place agree byte for byte, as at a checkpoint entry."""
     results = []
     for cuts in ([0, at], [0, at // 2, at]):
         first = make_learner(spec, salt=SALT)

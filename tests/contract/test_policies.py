@@ -175,7 +175,7 @@ def test_one_action_is_certain(named):
     [n for n in SPECS if not any(random in n for random in ("lints", "rnd", "linucb", "mix"))],
 )
 def test_an_untaught_policy_of_scores_knows_no_difference(name):
-    """Not so with random priors, with bounds (wider where features are larger), and with what sources say."""
+    """Not so with random priors, bounds (wider for larger features), and what sources say."""
     policy = load_policy(SPECS[name], make_learner(SPECS[name], salt=SALT).snapshot("0-0"))
     assert policy.pmf(*decision_features(9, 6)) == pytest.approx(np.full(6, 1 / 6), abs=1e-6)
 

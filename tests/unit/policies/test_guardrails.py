@@ -41,7 +41,7 @@ def test_assignment_is_for_ever_and_grows_with_the_fraction(unit):
 
 
 def test_policies_and_salts_hold_out_independently():
-    """Two fair assignments of 10,000 units overlap in a quarter, within 4 standard errors (6e-5)."""
+    """Two assignments of 10,000 units overlap in a quarter, within 4 standard errors (6e-5)."""
     units = [str(i) for i in range(10_000)]
     rule = Holdout(0.5)
     pairs = [((b"s", "home"), (b"s", "other")), ((b"s", "home"), (b"t", "home"))]

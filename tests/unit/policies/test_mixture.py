@@ -168,7 +168,7 @@ async def test_explicit_actions_without_scores_are_chosen_uniformly_and_teach_no
 
 @pytest.mark.parametrize("event", range(10))
 async def test_a_slate_that_runs_out_of_scored_actions_still_makes_a_valid_record(event):
-    """Without a source to credit in the last slots nothing is credited; the log takes the decision."""
+    """Without a source for the last slots nothing is credited; the log takes the decision."""
     ranker = fresh_ranker(SPEC, SOURCES)
     actions = [ActionRequest("x", scores={"cf": 1.0}), ActionRequest("y"), ActionRequest("z")]
     record = await ranker.rank(RankRequest(event_id=f"e{event}", actions=actions, slots=3))

@@ -76,8 +76,8 @@ def test_there_are_examples():
         ("name: home\nsources: [{kind: artifact, name: als}]", "artifact", "banditloop train"),
         (
             (
-                "name: home\nsources: [{kind: remote, name: r, url: u}, {kind: remote, name: r, url:"
-                " v}]"
+                "name: home\nsources: [{kind: remote, name: r, url: u},"
+                " {kind: remote, name: r, url: v}]"
             ),
             "sources",
             "name",

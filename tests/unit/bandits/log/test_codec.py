@@ -334,7 +334,7 @@ def test_no_proper_beginning_of_a_record_is_a_record_nor_is_one_with_more_behind
             decode(wrong)
 
 
-# What bandits/log/records.py promises, asked of the bytes themselves: msgpack by another library, sums
+# What bandits/log/records.py promises, asked of the bytes: msgpack by another library, sums
 # by another method.
 
 TEXT, OPTIONAL_TEXT = (str,), (str, type(None))

@@ -305,7 +305,7 @@ def test_a_decision_closes_at_most_once_and_in_the_order_of_the_log(steps):
 @settings(max_examples=100)
 @given(RANDOM_LOGS)
 def test_the_join_agrees_with_a_plain_reading_of_its_rule(steps):
-    """The same decisions with the same rewards as from a quadratic search over the log (aggregation first)."""
+    """The same as from a quadratic search over the log (aggregation first)."""
     entries = [*stream(steps), LogEntry("10000000-0", TickRecord())]
     expected = []
     alive: dict[str, int] = {}  # until when an event_id is remembered

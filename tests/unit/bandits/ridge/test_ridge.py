@@ -24,7 +24,7 @@ def learned(count: int = 60, **options) -> tuple[RidgeLearner, list]:
 
 
 def dense(learner: RidgeLearner, seen) -> tuple[np.ndarray, np.ndarray, dict[str, int]]:
-    """The joint ridge regression over (shared features, one indicator per action), by the textbook."""
+    """The joint ridge regression over shared features and one indicator per action."""
     learner.checkpoint()  # settles
     ids = sorted({i.actions.ids[i.chosen] for i in seen})
     rows = {name: n for n, name in enumerate(ids)}
@@ -241,7 +241,7 @@ def features(rng: np.random.Generator, name: str, count: int) -> Namespace:
 
 @pytest.mark.parametrize(("names", "per_row"), [(6, 6), (9, 6), (400, 6)])
 def test_rows_with_many_or_few_columns_in_common_give_the_same_bits_in_any_batch(names, per_row):
-    """Rows of one set of features, of overlapping ones and of hardly any in common, with corrections between."""
+    """Rows with the same features, with some or hardly any in common, and corrections."""
 
     def state(cut: int) -> bytes:
         learner, rng = RidgeLearner(RidgeConfig(max_features=300)), np.random.default_rng(3)

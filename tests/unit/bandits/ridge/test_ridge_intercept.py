@@ -1,4 +1,4 @@
-"""A ridge without an intercept: the regression it is, and what was written before there was such a choice."""
+"""A ridge without an intercept: its regression, and what was written before it was a choice."""
 
 import msgspec
 import numpy as np

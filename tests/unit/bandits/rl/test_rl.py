@@ -1,4 +1,4 @@
-"""A network as a policy: the numbers of the paper's equation, what is refused, and what stays as it was."""
+"""A network as a policy: the paper's equation, what is refused, and what stays as it was."""
 
 import subprocess
 import sys
@@ -201,7 +201,7 @@ def written(tmp_path: Path) -> RlSource:
 
 
 async def test_in_a_mixture_it_is_one_of_the_actions(tmp_path):
-    """Its scores are logged like any source's: the decision is derived again from its record, without the network."""
+    """Its scores are in the record, so a decision is derived again without the network."""
     source = written(tmp_path)
     spec = PolicySpec(
         "mixed",
@@ -284,7 +284,8 @@ from policies.requests import ActionRequest, RankRequest
 from policies.spec import decode_spec
 spec = decode_spec(bytes.fromhex({spec_of().encoded.hex()!r}))
 ranker = Ranker(spec, [], salt=b"x")
-ranker.serve("s", Snapshot("rl", "1-0", 1, Path({str(tmp_path / "payload")!r}).read_bytes()), Catalogue())
+payload = Path({str(tmp_path / "payload")!r}).read_bytes()
+ranker.serve("s", Snapshot("rl", "1-0", 1, payload), Catalogue())
 request = RankRequest(context={{"hour": 1.0}}, actions=[ActionRequest("a"), ActionRequest("b")])
 print(ranker.decide(request, explicit_pool(request.actions)).chosen)
 print(sorted(name for name in sys.modules if name in {{"torch", "gymnasium", "ray.rllib"}}))

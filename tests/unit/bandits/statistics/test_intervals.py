@@ -151,7 +151,7 @@ def test_anytime_by_hand():
 
 
 def test_splitmix64_is_the_published_one():
-    """The first outputs of the reference implementation seeded with 1234567 (Vigna's splitmix64.c)."""
+    """The first outputs of Vigna's splitmix64.c, seeded with 1234567."""
     golden = 0x9E3779B97F4A7C15
     states = np.array([(1234567 + step * golden) % 2**64 for step in range(3)], np.uint64)
     assert splitmix64(states).tolist() == [
@@ -171,7 +171,7 @@ def test_the_table_of_poisson_quantiles_has_its_probabilities():
 
 
 def test_bootstrap_weights_are_poisson_and_independent():
-    """Of 200 x 20,000: the mean is within 5 standard errors, no two replicates correlate more than 5 / sqrt(n)."""
+    """Of 200 x 20,000: the mean within 5 standard errors, no correlation beyond 5 / sqrt(n)."""
     n = 20_000
     weights = poisson_weights(np.arange(n, dtype=np.uint64), 200)
     assert weights.shape == (200, n)
@@ -189,7 +189,7 @@ def test_bootstrap_weights_depend_on_key_and_replicate_alone():
 
 @pytest.mark.parametrize("name", FORMULAS)
 def test_the_bootstrap_agrees_with_the_delta_method(name):
-    """With 2,000 replicates their standard deviation is within 5 of its own standard errors, 1.6% each."""
+    """Of 2,000 replicates: their deviation within 5 of its standard errors, 1.6% each."""
     rows = batch(5000)
     found = fed(name, rows, replicates=2000)
     replicates = found.sample().moments.replicates
@@ -205,7 +205,7 @@ def test_the_bootstrap_interval_is_made_of_percentiles():
 
 
 def test_a_bootstrap_of_slates_draws_the_slots_of_a_decision_together():
-    """Ten rows that are one row ten times: rows taken for independent would make the interval sqrt(10) too narrow."""
+    """Ten rows that are one row: taken for independent, the interval were sqrt(10) too narrow."""
     one = batch(500)
     ten = OpeBatch(
         *(np.repeat(getattr(one, name), 10) for name in ("keys", "reward", "propensity", "target"))

@@ -234,7 +234,7 @@ def test_being_shown_the_chosen_action_alone_gives_the_same_weights_byte_for_byt
 def test_a_model_goes_on_as_it_was_taught_and_each_way_serves_the_same(
     args: str, own_first: bool
 ) -> None:
-    """A change of the exploration, there and back: the weights, and VW's own PMFs, of one that never changed."""
+    """The exploration changes, there and back: weights and PMFs are as if it never had."""
     learner = VwLearner(full(args), by_row=True, own_exploration=own_first)
     first = learner.by_row
     learner.learn(STREAM[:15])
@@ -359,11 +359,13 @@ def test_greedy_vw_learns_which_action_is_better() -> None:
 
 
 BAD = """
-    -f model; -fmodel; --final_regressor=model; -i model; -d data; --data data; data; --noconstant data; -c; -p out
-    -r out; --cache_file x; --audit; -a; --readable_model x; --daemon; --feature_mask x; --dictionary x; -t; -h
-    --cb_type -f model; --invert_hash x; --help; --version; --ksvm; --noop; --sparse_weights; --regcbopt; --lrq ui3
-    --large_action_space; --nn 2 --dropout; --ignore u; --ngram 2; --epsilon; --epsilon 2; --epsilon=; --noconstant=1
-    -b 0; -b 27; -b x; -b 10 -b 11; --cb_type xx; -q abc; --cover 2 --bag 2; --no_such_option; --; -
+    -f model; -fmodel; --final_regressor=model; -i model; -d data; --data data; data
+    --noconstant data; -c; -p out; -r out; --cache_file x; --audit; -a; --readable_model x
+    --daemon; --feature_mask x; --dictionary x; -t; -h; --cb_type -f model; --invert_hash x
+    --help; --version; --ksvm; --noop; --sparse_weights; --regcbopt; --lrq ui3
+    --large_action_space; --nn 2 --dropout; --ignore u; --ngram 2; --epsilon; --epsilon 2
+    --epsilon=; --noconstant=1; -b 0; -b 27; -b x; -b 10 -b 11; --cb_type xx; -q abc
+    --cover 2 --bag 2; --no_such_option; --; -
 """
 
 

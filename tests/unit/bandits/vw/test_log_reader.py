@@ -1,4 +1,4 @@
-"""A line that VW cannot read leaves nothing behind: not in the model, not in VW, in no other reader of the process."""
+"""A line that VW cannot read leaves nothing behind: in the model, in VW, in any reader."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -171,7 +171,7 @@ ALPHABET = st.lists(
 def test_whatever_stands_in_a_line_later_ones_are_read_as_they_are(
     pieces: list[str], line: int, head: bool
 ) -> None:
-    """The oracle is VW's parser in front of the same line: had it ended there, the probe would lose features."""
+    """The oracle is VW's parser before the line: had it stopped, the probe lost features."""
     junk = "".join(pieces)
     bad = headless(GOOD[5], line, f"|{junk}") if head else broken(GOOD[5], line, junk)
     reader, fresh = VwLogReader(ARGS, "text"), VwLogReader(ARGS, "text")
@@ -193,7 +193,7 @@ def test_whatever_stands_in_a_line_later_ones_are_read_as_they_are(
 
 
 def test_what_is_read_well_is_not_refused(tmp_path: Path) -> None:
-    """Texts, numbers of every form, namespaces with weights, anonymous features: as VW reads them."""
+    """Texts, numbers of every form, weights, anonymous features: as VW reads them."""
     fine = [
         "x:red",
         "x:e5",

@@ -46,7 +46,7 @@ NAMES = ["user", "u2", "item", "i2", "score", "", "_", "xyz", "-q", "Über", "\x
 
 @dataclass
 class Oracle:
-    """One workspace for each argument string, whose weights are replaced for each model: making one takes 30 ms."""
+    """One workspace per argument string, its weights replaced: making one takes 30 ms."""
 
     workspace: Workspace[bool]
     examples: Examples
@@ -112,7 +112,7 @@ def scorer_of(plan: ScorerPlan, weights: Float32) -> WeightScorer:
 def float32_error(
     plan: ScorerPlan, weights: Float32, context: Context, actions: ActionSet
 ) -> Float64:
-    """How far VW's sums may be from exact: each term is rounded up to 3 times, and once for each term added after it.
+    """How far VW's sums may be from exact: a term is rounded 3 times, and once per later term.
 
     Higham, Accuracy and Stability of Numerical Algorithms, eq. 4.4: (n - 1) u times the sum of the
     terms' sizes.
@@ -163,7 +163,7 @@ def test_scores_are_vws_own_sums(
 
 @pytest.mark.parametrize("args", ARGUMENTS)
 def test_scores_of_a_trained_model_are_vws_own(args: str) -> None:
-    """Through the snapshot, with the range of costs seen so far far smaller than the scores: VW does not clip them."""
+    """Through the snapshot, with scores far beyond the costs seen so far: VW does not clip them."""
     rng = np.random.default_rng(5)
     text = f"--cb_explore_adf {args}"
     learner = VwLearner(text)

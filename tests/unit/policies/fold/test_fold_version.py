@@ -1,4 +1,4 @@
-"""The version of the fold: what the log's builds say decides how the entries after them are folded, whoever folds."""
+"""The version of the fold: a log's builds decide how the entries after them are folded."""
 
 from collections import Counter
 
@@ -91,7 +91,7 @@ REWARDS = st.builds(
 def test_within_a_window_the_order_of_the_log_changes_no_outcome(
     rewards, activations, decisions, random
 ):
-    """A reward is joined if its decision is there and not deferred, or activated, whichever of the three came first."""
+    """A reward is joined if its decision is there and activated, whatever came first."""
     entries: list[LogRecord] = [*rewards, *activations, *decisions]
     random.shuffle(entries)
     steps = [(1, record) for record in entries]

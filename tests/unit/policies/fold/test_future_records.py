@@ -1,4 +1,4 @@
-"""What a later build may write, met by this one: fields that were appended, kinds and formats it does not know."""
+"""What a later build may write, met by this one: appended fields, unknown kinds and formats."""
 
 import io
 

@@ -1,4 +1,4 @@
-"""Of every kind of entry: applied, refused alike by whoever folds the log, or the fold stops and names it."""
+"""Every kind of entry is applied, or refused alike by all, or the fold stops and names it."""
 
 from collections.abc import Callable
 from typing import get_args
@@ -165,7 +165,7 @@ APPLIED: dict[str, Make] = {
 
 
 def log_of(spec: PolicySpec, make: Make | None) -> FakeLog:
-    """Decisions with rewards, a checkpoint, what is made, and decisions after it whose windows close."""
+    """Decisions with rewards, a checkpoint, what is made, then decisions whose windows close."""
     log = FakeLog(spec)
     log.blobs[Catalogue().digest] = Catalogue().encoded
     for i in range(16):
@@ -411,7 +411,7 @@ def test_a_mixtures_decision_credited_to_a_source_without_scores_is_refused(sour
 
 
 def test_an_error_of_a_partitions_merge_stops_the_fold_and_refuses_nothing():
-    """What is merged is not in the entry: other logs have to give it, or a store that may have lost it."""
+    """What is merged is not in the entry: other logs give it, or a store that may lose it."""
     log = log_of(VW, lambda _, spec: MergeRecord(1, [None, None], "0" * 32, spec.model_digest))
 
     def lost(_):
@@ -424,7 +424,7 @@ def test_an_error_of_a_partitions_merge_stops_the_fold_and_refuses_nothing():
     assert (stopped.value.position, stopped.value.kind) == (f"{AT}-0", "merge")
 
 
-def test_a_partitions_rollback_is_refused_by_the_merge_that_does_not_restore_and_told_as_of_the_rollback():
+def test_a_partitions_rollback_is_refused_by_a_merge_that_does_not_restore_as_of_the_rollback():
     log = log_of(RIDGE, lambda _, __: records.RollbackRecord("s", "1-0"))
     log.append(MergeRecord(1, [None, None], "0" * 32, RIDGE.model_digest), at=AT + 90_000)
     fold = as_partition(log, told := [])
@@ -463,7 +463,7 @@ def test_a_model_that_vw_was_taught_in_another_way_is_taken_since_fold_2(version
 @pytest.mark.parametrize("name", [each for each in REFUSED if not each.startswith("rollback")])
 @pytest.mark.parametrize("shards", [1, 3])
 def test_who_reads_the_archive_refuses_the_same(name, shards, tmp_path):
-    """For ``train`` and ``replay``: the rows are those the learner learned from, and what it left out is told."""
+    """For ``train`` and ``replay``: the rows that were learned from, and what was left out."""
     kind, log = name.partition(":")[0], log_of(RIDGE, REFUSED[name][1])
     archived(tmp_path, log.entries, RIDGE, blobs=log.blobs)
     for digested, data in log.blobs.items():

@@ -1,4 +1,4 @@
-"""Partitions, without Redis: which log an event is in, how models merge, and P logs folded together."""
+"""Partitions, without Redis: which log an event is in, how models merge, P logs as one."""
 
 import os
 import random
@@ -136,7 +136,7 @@ def test_what_exceeds_the_number_of_features_is_left_out_of_a_merge():
 
 @pytest.mark.parametrize(("by_row", "whole"), [(20, 20), (7, 60), (60, 7)])
 def test_models_that_were_taught_in_two_ways_merge_and_go_on(by_row, whole):
-    """The actions to choose from were 3 each time, so the one that did not count them is told right."""
+    """There were 3 actions each time, so the count assumed of the other is right."""
     args = VwConfig().args
     base, parts = VwLearner(args, by_row=True).checkpoint(), []
     for seed, count in enumerate((by_row, whole)):
@@ -197,7 +197,7 @@ STEPS = st.one_of(
 
 
 def play(spec: PolicySpec, steps) -> Partitions:
-    """Decisions, cuts, merges with late partitions and with such as do not hear of it, checkpoints, rollbacks."""
+    """Decisions, cuts, merges that are late or not repeated, checkpoints, rollbacks."""
     these = Partitions(spec)
     these.merge()
     for number, (kind, which, more) in enumerate(steps):

@@ -1,4 +1,4 @@
-"""Logs and models of an earlier build mean to this one what they meant to that one, byte for byte."""
+"""Logs and models of an earlier build mean to this one what they meant then, byte for byte."""
 
 from collections.abc import Iterator
 
@@ -50,7 +50,7 @@ def logs(left: Left, policy: str) -> list[Archived]:
 
 
 def folded(left: Left, policy: str) -> Iterator[Fold]:
-    """The fold of the archived log, after each entry, or of several partitions' after each merge."""
+    """Yield the fold of the archived log after each entry, or after each merge."""
     if policy in DIVIDED:
         together = AllPartitionsFold(logs(left, policy), salt=left.salt)
         for _ in together.merges():
