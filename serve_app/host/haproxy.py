@@ -83,8 +83,7 @@ def tighten(config: str, host: str, errors: str) -> str:
         errors: the file that holds what ``unavailable`` returns.
 
     Raises:
-        ValueError: it holds a line that this does not understand; no service is better than an open
-        one.
+        ValueError: it holds a line that this does not understand, and may leave something open.
     """
     section, lines = "", []
     for line in config.splitlines():
