@@ -38,7 +38,7 @@ class Comparison(msgspec.Struct, frozen=True):
     reason: str
 
     @property
-    def shown(self) -> bool:
+    def conclusive(self) -> bool:
         """Whether there is a difference that can be relied on."""
         return self.significant and self.verdict != "unreliable"
 

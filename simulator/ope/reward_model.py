@@ -64,7 +64,7 @@ class ModelSummary(msgspec.Struct, frozen=True):
     of: int
 
     @property
-    def said(self) -> str:
+    def sentence(self) -> str:
         """Return the summary in one sentence."""
         losses = ", ".join(f"{name} {loss:.6g}" for name, loss in self.losses.items())
         chosen = f"reward model of dm and dr: {self.kind}"

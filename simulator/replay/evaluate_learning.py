@@ -124,7 +124,7 @@ def _vw_progressive(
         raise _nothing_to_evaluate(done.left_out)
 
     result = PolicyResult(
-        asked.called,
+        asked.label,
         "progressive",
         average_loss=done.average_loss,
         curve=list(done.curve),
@@ -155,7 +155,7 @@ def _vw_rejection(
     )
     if not accepted.rows:
         raise _nothing_to_evaluate(accepted.left_out)
-    return _rejection_result(asked.called, accepted, accepted.notes)
+    return _rejection_result(asked.label, accepted, accepted.notes)
 
 
 def _nothing_to_evaluate(left_out: LeftOut) -> ReplayError:

@@ -88,7 +88,7 @@ def _summary(report: EvaluationReport) -> str:
             )
     model = ""
     if report.reward_model is not None:
-        model = f"<p class='soft'>{escape(report.reward_model.said)}</p>"
+        model = f"<p class='soft'>{escape(report.reward_model.sentence)}</p>"
     return f"<p class='soft'>{escape('; '.join(facts))}.</p>{model}<p>{best}</p>"
 
 
@@ -154,7 +154,7 @@ def _comparisons(comparisons: Sequence[PolicyComparison]) -> str:
     ]
     for comparison in comparisons:
         result = comparison.result
-        weight = "b" if result.shown else "span"
+        weight = "b" if result.conclusive else "span"
         lines.append(
             f"<tr><td>{escape(comparison.left)} less {escape(comparison.right)}"
             f"<td>{comparison.estimator}<td"

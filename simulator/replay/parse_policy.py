@@ -68,7 +68,7 @@ class VwPolicy(_Kind, frozen=True, tag="vw", kw_only=True):
     model: str | None = None
 
     @property
-    def called(self) -> str:
+    def label(self) -> str:
         """Return its name in a report."""
         return self.name or " ".join(
             ["vw", *self.args.split(), *([self.model] if self.model else [])]

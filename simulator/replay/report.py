@@ -240,7 +240,7 @@ def winner_of(
 
         # A difference is left less right: it is to be on this policy's side.
         if mine and all(
-            one.result.shown and (one.result.difference > 0.0) == (one.left == policy)
+            one.result.conclusive and (one.result.difference > 0.0) == (one.left == policy)
             for one in mine
         ):
             return policy

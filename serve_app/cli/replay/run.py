@@ -187,15 +187,15 @@ def _without_learning(policy: ParsedPolicy, log_format: str) -> ParsedPolicy:
     command = policy.command
     if command.learns and command.model is None:
         raise ReplayError(
-            f"{policy.called} learns: use --method progressive; to evaluate VW as it is, give -t,"
+            f"{policy.label} learns: use --method progressive; to evaluate VW as it is, give -t,"
             " or a model that it has saved: {kind: vw, model: FILE}",
             "method",
         )
     if log_format not in FORMATS:
         raise ReplayError(
-            f"{policy.called} reads VW's own logs: --format {' or '.join(FORMATS)}", "policy"
+            f"{policy.label} reads VW's own logs: --format {' or '.join(FORMATS)}", "policy"
         )
-    return VwTarget(policy.called, command, FORMATS[log_format], read_model(command.model))
+    return VwTarget(policy.label, command, FORMATS[log_format], read_model(command.model))
 
 
 Executor = Callable[..., Iterable[Any]]

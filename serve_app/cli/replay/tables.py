@@ -23,7 +23,7 @@ def report_tables(report: EvaluationReport) -> list[Table | Text]:
     tables += map(_policy_table, report.results)
 
     if report.reward_model is not None:
-        tables.append(Text(report.reward_model.said))
+        tables.append(Text(report.reward_model.sentence))
     if report.comparisons:
         tables.append(_comparison_table(report))
     return tables
@@ -116,7 +116,7 @@ def _comparison_table(report: EvaluationReport) -> Table:
         comparison = pair.result
         low, high = comparison.interval
         # A star marks a difference that is significant after the correction.
-        star = " *" if comparison.shown else ""
+        star = " *" if comparison.conclusive else ""
         table.add_row(
             f"{pair.left} - {pair.right}",
             pair.estimator,

@@ -183,8 +183,8 @@ def test_each_kind_is_chosen_where_it_predicts_best():
         summary = fitted(features, reward, keys, kinds=("ridge", "logistic", "gbm")).summary
         assert summary.kind == kind, summary
         assert min(summary.losses.values()) == summary.losses[kind] < 0.6 * summary.constant
-        assert summary.kind in summary.said
-        assert "improves" not in summary.said
+        assert summary.kind in summary.sentence
+        assert "improves" not in summary.sentence
     noise = fitted(features, rng.normal(size=1500), keys).summary
     assert 0.98 * noise.constant <= min(noise.losses.values()) <= 1.01 * noise.constant
     alone = fitted(
@@ -192,7 +192,7 @@ def test_each_kind_is_chosen_where_it_predicts_best():
         np.arange(50) % 2.0,
         keys[:50],
     ).summary
-    assert "which no model improves on" in alone.said
+    assert "which no model improves on" in alone.sentence
     with pytest.raises(ReplayError, match="ridge, logistic, gbm"):
         OpeQuestion([UniformTarget()], models=["forest"])
 

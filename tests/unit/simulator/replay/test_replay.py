@@ -278,7 +278,7 @@ def test_mass_on_actions_the_log_never_had_is_flagged(log, tmp_path):
     assert {each.verdict for each in found.estimates.values()} == {"unreliable"}
     assert "70.0%" in found.estimates["dr"].reason
     assert report.comparisons[0].result.significant
-    assert not report.comparisons[0].result.shown  # nor is it set off on the page, or a winner
+    assert not report.comparisons[0].result.conclusive  # nor is it set off on the page, or a winner
     assert "<b>" not in html_page(report)
     assert report.winner is None
 
