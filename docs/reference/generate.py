@@ -113,7 +113,7 @@ def settings() -> str:
                 f"`BANDITLOOP_{name.upper()}`",
                 f"`{flags[name]}`" if name in flags else "",
                 type_text(field.annotation, field.metadata),
-                "" if default in {None, PydanticUndefined} else f"`{default}`",
+                "" if default in {None, "", PydanticUndefined} else f"`{default}`",
                 field.description or meanings.get(name, ""),
             )
         )
