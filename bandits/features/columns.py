@@ -186,6 +186,7 @@ def _plan(
         if {first, second} <= number.keys()
     ]
 
+    # Namespaces below ``before`` are the context's.
     before = len(shared)
     crossed = [
         (a, b, 0) if a >= before else (b, a, 1) for a, b in pairs if (a < before) != (b < before)

@@ -219,6 +219,7 @@ def _set_terms(
             if columns[u, 0] < 0:
                 left_out[u] += 1.0
 
+    # A pair that is crossed has a term for each feature of the context that it names.
     term = 0
     for p in range(len(crossed)):
         for c in range(shared.size):

@@ -64,6 +64,7 @@ class RidgeLearner(Learner):
         self._rows = {action_id: row for row, action_id in enumerate(self._action_ids)}
         self._learned = state.learned
         self._a, self._b, self._cross, self._count, self._sum = state.arrays()
+        # Rows that are not in the sums yet: features, action, reward, whether it is new.
         self._pending: list[tuple[Row, int, float, bool]] = []
 
     def learn(self, interactions: Sequence[Interaction]) -> None:

@@ -146,6 +146,7 @@ class PartitionFold(Fold):
             super()._configure(record)
 
     def _respec(self, record: SpecRecord) -> None:
+        """Go on under another spec; merges of models of another shape are forgotten."""
         before = None if self.spec is None else self.spec.model_digest
         super()._respec(record)
         if self.spec is not None and before != self.spec.model_digest:
@@ -180,11 +181,9 @@ class PartitionFold(Fold):
 
         # The cut counts only if the merge took it.
         own = record.inputs[self.partition] if self.partition < len(record.inputs) else None
-        cut = (
-            self.cut
-            if self.cut is not None and own is not None and own.position == self.cut.position
-            else None
-        )
+        cut = self.cut
+        if cut is not None and (own is None or own.position != cut.position):
+            cut = None
 
         if record.restores:
             self._restore(spec, record, own)
@@ -194,10 +193,8 @@ class PartitionFold(Fold):
             if since is None:
                 since = make_learner(spec, salt=self._salt).checkpoint()
             carried = spec.learner.carry(merged, since, self.learner.checkpoint())
-            self.learner, self.base = (
-                make_learner(spec, salt=self._salt, checkpoint=carried),
-                merged,
-            )
+            self.learner = make_learner(spec, salt=self._salt, checkpoint=carried)
+            self.base = merged
 
         # What was given and not taken is given again.
         if self.cut is not None and cut is None:
@@ -223,11 +220,9 @@ class PartitionFold(Fold):
         # A model of sums is made again from this log alone; one of gains is the merged model.
         sums = spec.learner.merges == "sums"
         then = None if own is None else self._refolded(own.position, models=sums)
-        model = (
-            then.learner.checkpoint()
-            if then is not None and then.learner is not None and sums
-            else None
-        )
+        model = None
+        if sums and then is not None and then.learner is not None:
+            model = then.learner.checkpoint()
         if not sums and self._learns:
             model = self.base = self._merged(record)
 

@@ -67,6 +67,8 @@ def taught_rows(joined: JoinedDecision, spec: PolicySpec, catalogue: Catalogue) 
     record = joined.record
     indices = [record.chosen[slot] for slot in joined.slots]
     chosen = chosen_rows(spec, catalogue, record, indices)
+
+    # Each earlier slot took one action.
     actions = len(record.action_ids)
     return [
         ChosenRow(action_id, shared, own, reward, actions - slot, record.propensity(slot))
