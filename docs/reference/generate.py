@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any, get_args, get_type_hints
 
 import msgspec
+from bodies import MEANINGS
 from commands import command_line, commands
 from describe import (
     body_text,
@@ -166,6 +167,9 @@ def http() -> str:
     for name, schema in document["components"]["schemas"].items():
         fields, required = schema.get("properties", {}), schema.get("required", ())
         prose, meanings = documentation(schema.get("description", ""), list(fields))
+        meanings = {**meanings, **MEANINGS.get(name, {})}
+        if unknown := set(meanings) - set(fields):
+            raise KeyError(f"docs/reference/bodies.py: {name} has no field {sorted(unknown)}")
         rows = [
             (
                 f"`{field}`",

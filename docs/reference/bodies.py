@@ -1,0 +1,104 @@
+"""What the fields of HTTP's bodies mean, where the OpenAPI document does not say it."""
+
+from collections.abc import Mapping
+
+EVENT_ID = "The decision's name, which its rewards carry."
+REWARD = {
+    "value": "How good the choice turned out; higher is better.",
+    "reward_id": "The reward's name: each counts once. Without one, a slot takes one reward.",
+    "slot": "The slot that is rewarded; without one, the action's, or 0.",
+    "action_id": "The action that is rewarded; it must have been chosen.",
+}
+STATUS = {
+    "status": "`ok`, or what is missing.",
+    "waiting_for": "The policies that have no snapshot yet.",
+}
+
+MEANINGS: Mapping[str, Mapping[str, str]] = {
+    "RankRequest": {
+        "event_id": "The decision's name; without one, the service makes it. The same name with the"
+        " same request is a retry, and gets the same decision for ten minutes.",
+        "user_id": "Who asks, for the policy's sources; logged as a keyed pseudonym only.",
+        "context": "Features of the moment and the user, which all actions share.",
+        "history": "Ids of items that the user liked; they are not proposed again.",
+        "actions": "What may be chosen; without them, the policy's sources propose.",
+        "exclude": "Ids of items that may not be proposed.",
+        "slots": "How many places to fill, without repeating an item.",
+        "defer_activation": "Whether the decision is learned only after `activate`.",
+        "return_pmf": "Whether the answer holds the probability of every action.",
+    },
+    "ActionRequest": {
+        "id": "The action's name.",
+        "features": "Its features; without them, those of the catalogue.",
+        "scores": "Scores of the caller's own sources, by source.",
+    },
+    "RankResponse": {
+        "event_id": EVENT_ID,
+        "policy": "The policy's name.",
+        "snapshot_id": "The model that scored the actions.",
+        "logged": "False: the decision is not known to be in the log.",
+        "chosen": "What to show, slot by slot.",
+        "pmf": "The probability of every action in slot 0.",
+    },
+    "Chosen": {
+        "slot": "The place, from 0.",
+        "id": "The action to show there.",
+        "propensity": "The probability of the action, given the slots before it.",
+    },
+    "Probability": {"id": "The action.", "probability": "Its probability."},
+    "RankBatch": {"requests": "The requests, each as for `rank`."},
+    "RankBatchResponse": {"results": "Per request, in order, its decision or its error."},
+    "RewardRequest": REWARD,
+    "RewardEvent": {"event_id": "The decision that is rewarded.", **REWARD},
+    "RewardsRequest": {"rewards": "The rewards."},
+    "Accepted": {"accepted": "How many events are now in the log."},
+    "CatalogueRequest": {"items": "All items there are from now on."},
+    "Item": {
+        "id": "The item's name.",
+        "features": "What is learned from.",
+        "metadata": "What is only carried along, such as a title.",
+    },
+    "CatalogueResponse": {
+        "catalogue": "The version of the catalogue.",
+        "items": "How many items it has.",
+    },
+    "PolicyInfo": {
+        "policy": "The policy's name.",
+        "ready": "Whether a snapshot is loaded.",
+        "snapshot_id": "The snapshot that is served.",
+        "position": "How far in the log the snapshot has learned.",
+        "learned": "How many interactions it has learned.",
+        "items": "How many items the catalogue has.",
+        "sources": "The policy's sources, by name.",
+        "spec": "The whole spec.",
+        "outcomes": "How many events of the log had each outcome of the join.",
+        "stalled": "Where learning stands still.",
+        "reason": "Why learning stands still.",
+    },
+    "Trouble": {"reason": "What was wrong.", "at_s": "When, in seconds since the epoch."},
+    "Stalled": {
+        "policy": "The policy's name.",
+        "entry": "The id of the entry that could not be applied.",
+        "kind": "The kind of the entry.",
+        "since_ms": "Since when, in milliseconds of the log's clock.",
+        "partition": "The partition whose log it is.",
+    },
+    "Refused": {
+        "entry": "The id of the entry.",
+        "kind": "The kind of the entry.",
+        "reason": "Why it was refused.",
+    },
+    "PoliciesResponse": {"policies": "Their names."},
+    "Health": STATUS,
+    "Readiness": {
+        **STATUS,
+        "learning": "`ok`, `stalled`, or `unknown` while Redis does not say.",
+        "stalled": "The entries at which learning stands still.",
+    },
+    "ErrorResponse": {"error": "What went wrong."},
+    "ErrorBody": {
+        "code": "A stable name: [Errors](errors.md) lists them.",
+        "message": "What went wrong, for people.",
+        "target": "The path of the field at fault.",
+    },
+}
