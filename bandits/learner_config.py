@@ -80,7 +80,7 @@ class LearnerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def crossed(self) -> Iterable[tuple[str, str]]:
-        """The pairs of namespaces that the config names."""
+        """The pairs of namespaces that the config crosses by name."""
         return ()
 
     @property

@@ -141,7 +141,12 @@ class Policy(Protocol):
     """Maps a decision's features to a PMF. Pure: the same arguments give the same bytes."""
 
     def pmf(self, context: Context, actions: ActionSet) -> Pmf:
-        """Return float64[K]: non-negative, its sum 1 within 1e-12, and never changed afterwards."""
+        """Return float64[K]: non-negative, its sum 1 within 1e-12, and never changed afterwards.
+
+        Args:
+            context: what the actions share.
+            actions: K of them.
+        """
         ...
 
 

@@ -16,12 +16,22 @@ class Blend:
     floor: float
 
     def pmf(self, context: Context, actions: ActionSet) -> Pmf:
-        """float64[K]; every action has at least floor/K."""
+        """Return float64[K]; every action has at least floor/K."""
         return with_floor(self.explore(context, actions), self.floor)
 
 
 def make_learner(spec: PolicySpec, *, salt: bytes, checkpoint: bytes | None = None) -> Learner:
-    """Return the learner that a spec describes, fresh or resumed; see ``LearnerConfig.make``."""
+    """Return the learner that a spec describes, fresh or resumed.
+
+    Args:
+        spec: its learner and its exploration matter.
+        salt: the secret that seeds what is drawn at random.
+        checkpoint: what the learner goes on from.
+
+    Raises:
+        SpecError: no learner can be made of this spec.
+        SnapshotError: the checkpoint is corrupt, or of a learner of another config.
+    """
     return spec.learner.make(spec.exploration, salt=salt, checkpoint=checkpoint)
 
 

@@ -25,7 +25,7 @@ SQUARES_BATCH = 8
 def _add_squares(a: Any, x: Any, held: Any, size: Any) -> None:
     """Add x x' of each row that ``x`` holds to ``a``, in their order, and zero the rows."""
     for i in range(size):
-        # Of a full batch an element of ``a`` is read and written once for all rows.
+        # In a full batch an element of ``a`` is read and written once for all rows.
         if held == SQUARES_BATCH:
             for j in range(size):
                 sum_ij = a[i, j]

@@ -38,7 +38,7 @@ class Credit(msgspec.Struct, frozen=True, array_like=True):
     credited: list[int]
 
     def pmfs(self) -> Float64:
-        """float64[slots, S]."""
+        """Return the PMFs over sources, float64[slots, S]."""
         return np.frombuffer(self.pmf, "<f8").reshape(len(self.credited), len(self.sources))
 
 
@@ -91,7 +91,7 @@ class DecisionRecord(Record, frozen=True, tag="decision"):
         return self.holdout and not self.unserved
 
     def pmfs(self) -> Float64:
-        """float64[slots, K]."""
+        """Return the PMF that each slot was drawn from, float64[slots, K]."""
         return np.frombuffer(self.pmf, "<f8").reshape(len(self.chosen), len(self.action_ids))
 
     def propensity(self, slot: int) -> float:
@@ -101,7 +101,7 @@ class DecisionRecord(Record, frozen=True, tag="decision"):
         return propensity
 
     def source_scores(self) -> dict[str, Float32]:
-        """By source, float32[K]."""
+        """Return the scores by source, float32[K]."""
         return {source: np.frombuffer(data, "<f4") for source, data in self.scores.items()}
 
 
@@ -292,7 +292,7 @@ class UnknownRecord(msgspec.Struct, frozen=True, gc=False):
 
 
 def kind_of(record: LogRecord | UnknownRecord) -> str:
-    """The name of a record's kind in the log."""
+    """Return the name of a record's kind in the log."""
     return record.kind if isinstance(record, UnknownRecord) else str(record.__struct_config__.tag)
 
 

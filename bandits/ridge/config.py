@@ -46,7 +46,7 @@ class RidgeConfig(
     intercept: bool | msgspec.UnsetType = msgspec.UNSET
 
     def __post_init__(self) -> None:
-        """One way to say the usual case."""
+        """Make sure that there is one way to say the usual case."""
         if self.intercept:
             msgspec.structs.force_setattr(self, "intercept", msgspec.UNSET)
 

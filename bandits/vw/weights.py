@@ -309,7 +309,7 @@ def _products(
             partial = [(letter, is_shared, block) for is_shared, block in factors]
             continue
 
-        # Of one letter twice, each combination counts once.
+        # Where a letter stands twice, each combination counts once.
         partial = [
             (
                 letter,

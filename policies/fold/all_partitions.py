@@ -70,7 +70,7 @@ class AllPartitionsFold:
         # By other partition, the merge that it stopped before.
         self._next_merges: list[LogEntry | None] = [None] * len(self._others)
 
-        # Of the newest merge: what was given to it, its base, its number and model, its spec.
+        # The newest merge: what was given to it, its base, its number and model, its model digest.
         self._given: dict[int, tuple[MergeInput, bytes]] = {}
         self._base: bytes | None = None
         self._model: tuple[int, bytes] | None = None
