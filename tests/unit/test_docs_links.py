@@ -81,6 +81,16 @@ def _is_there(name: str) -> bool:
     return False
 
 
+def test_a_test_that_a_page_names_exists():
+    files = list((ROOT / "tests").rglob("test_*.py"))
+    tests = "\n".join(path.read_text() for path in files)
+    stems = {path.stem for path in files}
+
+    named = {name for page in PAGES for name in re.findall(r"\b(test_\w+)", page.read_text())}
+    assert len(named) > 20
+    assert sorted(each for each in named if each not in stems and f"def {each}" not in tests) == []
+
+
 def test_a_page_that_the_sources_name_exists():
     named = {
         (str(path.relative_to(ROOT)), page)
