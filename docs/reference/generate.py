@@ -5,6 +5,7 @@ A page that is not current fails tests/unit/test_reference.py.
 
 import argparse
 import inspect
+import re
 import sys
 from collections.abc import Iterator
 from importlib.metadata import version
@@ -82,22 +83,41 @@ def policy_spec() -> str:
             " `examples/home.yaml` and `examples/movielens.yaml` are complete. Only `name` is"
             " required."
         ),
-        *struct(PolicySpec, "A policy"),
+        _linked("\n\n".join(struct(PolicySpec, "A policy"))),
     ]
     hints = get_type_hints(PolicySpec, include_extras=True)
-    for field, title in (
-        ("sources", "Sources"),
-        ("learner", "Learners"),
-        ("exploration", "Explorations"),
-    ):
-        parts.append(f"## {title}")
+    for title, field in {
+        "Source": "sources",
+        "Learner": "learner",
+        "Exploration": "exploration",
+    }.items():
+        parts.append(f"## {title}s")
         for kind in structs_in(hints[field]):
-            tag = kind.__struct_config__.tag
-            parts += struct(kind, f"{title.removesuffix('s')}: {tag}", level=3)
+            parts += struct(kind, f"{title}: {kind.__struct_config__.tag}", level=3)
     for field in ("join", "holdout"):
         for kind in structs_in(hints[field]):
             parts += struct(kind, heading_of(kind))
     return "\n\n".join(parts)
+
+
+SECTIONS = {
+    "sources": "source",
+    "learner": "learner",
+    "exploration": "exploration",
+    "within": "exploration",
+}
+"""By field of a policy, how the anchors of its kinds begin."""
+
+
+def _linked(page: str) -> str:
+    """Return a page on which the kinds of a field, in its second column, lead to their sections."""
+    lines = []
+    for line in page.splitlines():
+        cells = line.split(" | ")
+        if section := SECTIONS.get(cells[0].strip("|` ")):
+            cells[1] = re.sub(r"`\{kind: (\w+)\}`", rf"[\1](#{section}-\1)", cells[1])
+        lines.append(" | ".join(cells))
+    return "\n".join(lines)
 
 
 def settings() -> str:
