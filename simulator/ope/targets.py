@@ -252,7 +252,9 @@ class TableTarget(RowTarget):
 
         # Of the ways to write that there is no value, an empty cell comes before a "NA".
         for cells in sorted(self._rows, key=lambda cells: sum(map(bool, cells))):
-            at = tuple(_READ.get(kind, str)(cell) for kind, cell in zip(kinds, cells, strict=True))
+            at = tuple(
+                _VALUE_OF_CELL.get(kind, str)(cell) for kind, cell in zip(kinds, cells, strict=True)
+            )
             if _NO_MATCH in at:
                 continue
             if at not in rows:
@@ -277,7 +279,7 @@ def _number(cell: str) -> Any:
     return _NO_MATCH if math.isnan(value) else value
 
 
-_READ: Mapping[type, Callable[[str], Any]] = {
+_VALUE_OF_CELL: Mapping[type, Callable[[str], Any]] = {
     float: _number,
     int: _number,
     bool: lambda cell: {"true": True, "false": False}.get(cell.strip().lower(), _NO_MATCH),

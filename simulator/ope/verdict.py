@@ -31,7 +31,7 @@ Below the first a standard error is itself a guess; from the second the normal l
 """
 POSITIVES = 25.0
 """Fewer are too skewed for the normal limit: n > 25 G^2, G the skewness (Cochran 1977, 2.15)."""
-SHARE = 0.05
+LARGEST_SHARE = 0.05
 """Share of the weight in one row: it would be a twentieth of the answer."""
 UNSUPPORTED, UNSUPPORTED_MUCH = 0.01, 0.1
 """Shares of the target policy's choices that the log lacks: weak above one, then unreliable."""
@@ -111,7 +111,7 @@ def _weak(rows: Diagnostics, stderr: float, *, weighted: bool) -> str:
         )
     elif not (promised and seen):
         reason = f"{_promised(rows)}; use more of the log, or {EXPLORE}"
-    elif rows.used_largest > SHARE * rows.used:
+    elif rows.used_largest > LARGEST_SHARE * rows.used:
         share = rows.used_largest / rows.used
         reason = (
             f"one row has {share:.0%} of all weight (its weight is {rows.used_largest:.4g}); use"

@@ -39,7 +39,7 @@ from simulator.replay.report import (
 
 CHUNK = 500
 """Sessions that are tallied at a time."""
-ALLOWED = ("normal", "bootstrap")
+INTERVAL_KINDS = ("normal", "bootstrap")
 """Kinds of intervals: the range of a product of weights says nothing, which the others need."""
 
 
@@ -88,9 +88,10 @@ class SessionQuestion:
         for name in self.names:
             SessionEstimator(name, horizon=self.horizon, gamma=self.gamma)
 
-        if self.interval not in ALLOWED:
+        if self.interval not in INTERVAL_KINDS:
             raise ReplayError(
-                f"sessions have intervals {', '.join(ALLOWED)}, not {self.interval!r}", "interval"
+                f"sessions have intervals {', '.join(INTERVAL_KINDS)}, not {self.interval!r}",
+                "interval",
             )
         if not 0.0 < self.alpha < 1.0:
             raise ReplayError(f"alpha is between 0 and 1, not {self.alpha}", "alpha")

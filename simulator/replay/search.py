@@ -36,7 +36,7 @@ from simulator.replay.evaluate import (
 from simulator.replay.report import NO_LOWER_END, EvaluationReport, SearchSummary, Trial
 from simulator.replay.search_space import SearchSpace, specs_of
 
-LEARN, SELECT = 0.6, 0.8
+LEARN_END, SELECT_END = 0.6, 0.8
 """Where the rows that are learned from and those that select end, as shares of the log's rows."""
 FINALISTS = 2
 """Specs that are left in the last rung, at least."""
@@ -86,7 +86,7 @@ def search(
 
     counts = [count_rows(piece) for piece in pieces]
     total = sum(counts)
-    first, second = math.floor(LEARN * total), math.floor(SELECT * total)
+    first, second = math.floor(LEARN_END * total), math.floor(SELECT_END * total)
     rungs = 1 + max(0, math.ceil(math.log(len(specs), space.halving) - 1e-9))
     if not total:
         raise no_rows_error(pieces, "rows to search")
@@ -108,7 +108,7 @@ def search(
     for rung in range(rungs):
         rows = first // space.halving ** (rungs - 1 - rung)
         learning = row_range(pieces, counts, first - rows, first)
-        scored = _rung(
+        scored = _score_rung(
             left, learning, selecting, model, address=address, options=options, seed=seed
         )
 
@@ -124,7 +124,8 @@ def search(
 
     # The finalists learn from all that has been looked at, and are checked on what has not.
     learned = [
-        train_on_log(spec, row_range(pieces, counts, 0, second)) for spec in _with(left, specs[0])
+        train_on_log(spec, row_range(pieces, counts, 0, second))
+        for spec in _with_baseline(left, specs[0])
     ]
     targets = [_frozen(model, seed) for model in learned]
     final = evaluate(
@@ -170,7 +171,7 @@ def score_spec(
     }
 
 
-def _rung(
+def _score_rung(
     specs: Sequence[PolicySpec],
     learning: Sequence[Piece],
     selecting: Sequence[Piece],
@@ -235,6 +236,6 @@ def _frozen(model: TrainedModel, seed: int) -> FrozenPolicy:
     return frozen_policy(model, model.spec().name, seed=seed)
 
 
-def _with(specs: Sequence[PolicySpec], baseline: PolicySpec) -> list[PolicySpec]:
+def _with_baseline(specs: Sequence[PolicySpec], baseline: PolicySpec) -> list[PolicySpec]:
     """Return the specs, and the baseline if it is none of them."""
     return [*specs] if baseline in specs else [*specs, baseline]
