@@ -30,12 +30,12 @@ from bandits.log.records import DecisionRecord
 from bandits.types import ActionSet, Context, Float32, Policy, Snapshot
 from bandits.values import MAX_EVENT_ID_BYTES, MAX_NUMBER
 from policies.blend import load_policy
+from policies.candidate_pool import Pool, explicit_pool
 from policies.catalogue import Catalogue
 from policies.encoding import check_features
 from policies.features import featurise
-from policies.guardrails import FixedPolicy, in_holdout
+from policies.holdout import FixedPolicy, in_holdout
 from policies.mixture import Mixture
-from policies.pool import Pool, explicit_pool
 from policies.requests import MAX_ACTIONS, RankRequest
 from policies.sources.base import Candidates, CandidateSource, ContextScorer, Source, SourceRequest
 from policies.spec import PolicySpec

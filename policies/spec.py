@@ -275,7 +275,7 @@ def spec_of(raw: Any) -> PolicySpec:
     Raises:
         SpecError: as ``load_spec``; ``target`` is the field.
     """
-    from policies.admission import admit  # noqa: PLC0415 - which imports this module
+    from policies.spec_checks import admit  # noqa: PLC0415 - which imports this module
 
     try:
         _demand_finite(raw)

@@ -222,15 +222,17 @@ def _url(host: str, port: int) -> str:
 def _wait_until_ready(url: str, status: Callable[[], Any], policies: int) -> None:
     """Wait until the service answers, with every replica there.
 
+    Return, too, when it has answered for PATIENCE_S while Serve still says that something fails,
+    and when some policies, but not all, stand still before they have a model.
+
     Args:
         url: the service's.
         status: returns what Serve says of the application; None while it knows of none.
-        policies: how many there are.
+        policies: the number of policies that are served.
 
     Raises:
-        StartupError: it does not start; with what Serve says of each deployment that fails, or
-        where
-            learning stands still.
+        StartupError: it does not start within READY_S, or lastingly fails; with what Serve says of
+            each deployment that fails, or where learning stands still.
     """
     began = time.monotonic()
     failing_since = ready_since = stalled_since = math.inf
@@ -240,8 +242,8 @@ def _wait_until_ready(url: str, status: Callable[[], Any], policies: int) -> Non
         if ready and state == "RUNNING":
             return
 
-        # A replica that dies meanwhile makes Serve call the whole deployment failed, and start
-        # another one: only a failure that lasts counts, and none of a service that answers.
+        # A replica that dies while others start makes Serve call the whole deployment failed, and
+        # start another replica. So a failure counts when it lasts, and not if the service answers.
         ready_since = min(ready_since, now) if ready else math.inf
         failing_since = min(failing_since, now) if state == "DEPLOY_FAILED" else math.inf
         if now - ready_since > PATIENCE_S:
@@ -266,6 +268,7 @@ def _wait_until_ready(url: str, status: Callable[[], Any], policies: int) -> Non
                 " /tmp/ray/session_latest/logs",
                 "deployments",
             )
+
         time.sleep(POLL_S)
 
 

@@ -395,12 +395,13 @@ def columns_of_rows(  # noqa: C901, PLR0912 - one pass over the features of many
     """Return the columns and values of rows; where ``learn``, a feature first met gets a column.
 
     Args:
-        keys: the table of columns, which grows.
-        places: the same.
-        hashes: uint32[limit], the hash of each column, which grows.
-        size: how many columns there are.
-        limit: the most there will be.
-        first: int64[R + 1]; row r has the segments ``first[r]`` to ``first[r + 1]``.
+        keys: the hash table of columns: the hash in each of its cells. Written to in place.
+        places: the column in each cell, negative where the cell is empty. Written to in place.
+        hashes: uint32[limit], the hash of each column. Written to in place.
+        size: the number of columns so far.
+        limit: the most columns there may be.
+        first: int64[R + 1]; row r has the segments ``first[r]`` to ``first[r + 1]``. A segment
+            holds the features of one namespace.
         space: the number of each segment's namespace.
         start: where each segment's features start in ``names`` and ``values``.
         names: the hash of each feature.

@@ -22,7 +22,7 @@ from bandits.log.records import (
     LogEntry,
     RewardRecord,
 )
-from bandits.log.remembered import (
+from bandits.log.remembered_decisions import (
     NOTHING,
     JoinedDecision,
     RememberedDecision,

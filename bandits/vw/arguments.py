@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 from bandits.errors import SpecError
-from bandits.vw.options import OTHER_PROBLEMS
+from bandits.vw.command_line import OTHER_PROBLEMS
 
 Arity = Literal["flag", "value", "list"]
 

@@ -8,7 +8,7 @@ import msgspec
 from bandits.exploration import Exploration, VwExploration
 from bandits.learner_config import LearnerConfig, Merges, Standbys, explore_scores, is_set
 from bandits.types import Explore, Learner, Row, Snapshot
-from bandits.vw.accepted import INTERACTIONS, KNOWN, check_arguments
+from bandits.vw.accepted_arguments import INTERACTIONS, KNOWN, check_arguments
 from bandits.vw.arguments import read_arguments
 from bandits.vw.magnitudes import LARGEST, largest
 

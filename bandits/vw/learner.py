@@ -32,7 +32,7 @@ from bandits.types import (
     Pmf,
     Snapshot,
 )
-from bandits.vw.accepted import KNOWN
+from bandits.vw.accepted_arguments import KNOWN
 from bandits.vw.arguments import CLAIMED, read_arguments, read_bits
 from bandits.vw.config import MODEL_KIND, WEIGHTS_KIND
 from bandits.vw.examples import NO_LABEL, Examples

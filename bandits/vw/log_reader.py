@@ -10,7 +10,7 @@ from vowpal_wabbit_next import CBLabel, LabelType, PredictionType, Workspace, _c
 
 from bandits.errors import BadRowError, ReplayError, SnapshotError, SpecError
 from bandits.types import Pmf, frozen
-from bandits.vw.accepted import KNOWN
+from bandits.vw.accepted_arguments import KNOWN
 from bandits.vw.arguments import Arity, read_arguments
 
 LogFormat = Literal["dsjson", "text"]

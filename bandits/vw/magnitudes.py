@@ -5,7 +5,7 @@ from functools import lru_cache
 from math import prod
 
 from bandits.types import Row
-from bandits.vw.accepted import KNOWN
+from bandits.vw.accepted_arguments import KNOWN
 from bandits.vw.arguments import read_arguments
 from bandits.vw.weights import expand, first_byte
 

@@ -11,7 +11,7 @@ from typing import Any
 from vowpal_wabbit_next import apply_delta, calculate_delta, merge_deltas
 
 from bandits.errors import SpecError
-from bandits.vw.accepted import KNOWN
+from bandits.vw.accepted_arguments import KNOWN
 from bandits.vw.arguments import read_arguments, read_bits
 from bandits.vw.learner import VwLearner, decode_model, encode_model, open_workspace
 

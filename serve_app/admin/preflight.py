@@ -4,12 +4,12 @@ import contextlib
 from collections.abc import Sequence
 
 from bandits.errors import SpecError
-from policies.admission import admit
 from policies.artifacts.fetch import load_artifact
 from policies.blend import make_learner
 from policies.catalogue import Catalogue
 from policies.sources import load_sources
 from policies.spec import PolicySpec, decode_spec
+from policies.spec_checks import admit
 from serve_app.api.api_keys import read_keys
 from serve_app.host.embedded import alone
 from serve_app.host.loopback import refuse_open_doors

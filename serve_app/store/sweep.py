@@ -84,7 +84,8 @@ class Sweep:
         made, referred = self._named(fold)
         stored = list(self._stored())
 
-        # Of what nothing names, what an entry of the log names stays until the archive has it.
+        # A blob that nothing refers to may go if it can be made again from the log, or if the
+        # archive has it. Any other, say a spec of long ago, stays until it is archived.
         unnamed = [name for name in stored if name not in made and name not in referred]
         heads = self._each("GETRANGE", unnamed, 0, HEAD_BYTES)
         ttls = self._each("TTL", unnamed)
@@ -95,10 +96,11 @@ class Sweep:
             if name not in expiring and (is_made(head) or self._is_archived(name))
         ]
 
-        # What was expiring, and something refers to again, lasts.
+        # A blob that something refers to is kept, also if an earlier sweep let it expire.
         lasting: list[Command] = [
             ("PERSIST", self._keys.blob(name)) for name in sorted(referred & set(stored))
         ]
+
         if lasting or going:
             self._lease.guarded(
                 [*lasting, *(("EXPIRE", self._keys.blob(name), UNNAMED_S) for name in going)]

@@ -101,7 +101,7 @@ class Archiver:
         return ArchiveReader(self._root, self._policy)
 
     def run(self, stop: threading.Event) -> None:
-        """Archive and trim until told to stop, through an unreachable Redis or file system."""
+        """Archive and trim until told to stop; an unreachable Redis or file system ends nothing."""
         retry_s = RETRY_S
         while not stop.is_set():
             try:
@@ -113,7 +113,7 @@ class Archiver:
                 self.failures += 1
                 self._unreported += 1
 
-                # What was expected needs no trace; what was not is tried again all the same.
+                # Any error is tried again; one that was not foreseen is logged with its trace.
                 expected = isinstance(error, (*FAILURES, ArchiveError))
                 detail = error.message if isinstance(error, ArchiveError) else type(error).__name__
                 trace = None if expected else error

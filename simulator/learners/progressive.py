@@ -16,8 +16,8 @@ import numpy as np
 
 from bandits.errors import BadRowError
 from bandits.values import MAX_NUMBER
+from bandits.vw.command_line import read_command
 from bandits.vw.log_reader import LogFormat, VwLabel
-from bandits.vw.options import read_command
 from policies.spec import PolicySpec
 from simulator.learners.curve import Curve, CurvePoint
 from simulator.learners.online import PUBLISH_EVERY, OnlinePolicy

@@ -9,11 +9,11 @@ import msgspec
 
 from bandits.errors import ReplayError
 from bandits.types import Interaction, Pmf, Policy, Snapshot, check_pmf
-from policies.admission import check_learner
 from policies.artifacts.learner_model import TrainedModel, decode_trained
 from policies.artifacts.trained_on import LearnedRows, RowSampler
 from policies.blend import load_policy, make_learner
 from policies.spec import PolicySpec
+from policies.spec_checks import check_learner
 from simulator.learners.online import check_blend, featurise_row, salt_of
 from simulator.logs.rows import LoggedDecision, Piece, column_kinds_of, no_rows_error
 from simulator.logs.text_records import WEIGHT

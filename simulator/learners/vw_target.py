@@ -7,8 +7,8 @@ from pathlib import Path
 
 from bandits.errors import BadRowError, ReplayError
 from bandits.types import Pmf, check_pmf
+from bandits.vw.command_line import Command
 from bandits.vw.log_reader import LogFormat, VwLabel, VwLogReader
-from bandits.vw.options import Command
 from simulator.logs.rows import LoggedDecision, Piece
 from simulator.logs.text_records import RecordPiece
 from simulator.ope.targets import RowTarget

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from bandits.errors import InvalidFieldError, ReplayError
-from bandits.vw.options import Command, read_command
+from bandits.vw.command_line import Command, read_command
 from policies.spec import PolicySpec, load_spec
 from policies.typed_yaml import as_type, parse_yaml
 from simulator.learners.trained import read_trained

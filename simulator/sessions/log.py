@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 
 from bandits.types import Snapshot
-from policies.pool import explicit_pool
+from policies.candidate_pool import explicit_pool
 from policies.ranker import Ranker
 from policies.spec import PolicySpec
 from simulator.logs.rows import LoggedDecision

@@ -102,7 +102,7 @@ class MovieLensSessions:
         self.leaving = leaving_of(np.concatenate([world.train_ratings, world.test_ratings]))
         self.rows = {item: row for row, item in enumerate(self.ids)}
 
-        # Candidates are drawn by how often they were rated in the known part.
+        # The training ratings say how popular an item is; candidates are drawn in proportion.
         rated = world.train_ratings["item"].tolist()
         at = np.array([self.rows[str(item)] for item in rated])
         counts = np.bincount(at, minlength=len(self.ids))
@@ -117,11 +117,11 @@ class MovieLensSessions:
         )
         self._tastes = self._tastes_of(at)
 
+        # The columns of a network: a person's group, an item's genres and decade, two sources.
         people = [world.context(user) for user in world.users]
         groups = sorted(
             {f"{name}={person[name]}" for person in people for name in ("age_band", "gender")}
         )
-
         self.schema = FeatureSchema.of(
             context=[*groups, "place", "liked"],
             features=[

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from bandits.errors import StartupError
 from policies.artifacts import source_artifact as artifact
+from policies.candidate_pool import Pool
 from policies.catalogue import Catalogue
-from policies.pool import Pool
 from policies.ranker import Ranker
 from policies.requests import RankRequest
 from policies.sources import load_sources

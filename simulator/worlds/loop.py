@@ -24,14 +24,14 @@ from bandits.log.records import (
 )
 from bandits.log.versions import FOLD
 from bandits.types import Snapshot
-from policies.admission import check_learner
+from policies.candidate_pool import Pool, explicit_pool
 from policies.catalogue import Catalogue
 from policies.fold.fold import Fold
-from policies.pool import Pool, explicit_pool
 from policies.ranker import Ranker
 from policies.requests import RankRequest
 from policies.sources.base import CandidateSource
 from policies.spec import PolicySpec
+from policies.spec_checks import check_learner
 
 SALT = b"simulation"
 

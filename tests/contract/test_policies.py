@@ -25,7 +25,7 @@ from bandits.rl.network import Network, encode_network, shapes
 from bandits.types import Policy, Snapshot, check_pmf
 from bandits.vw.config import VwConfig
 from policies.blend import load_policy, make_learner
-from policies.guardrails import FixedPolicy
+from policies.holdout import FixedPolicy
 from policies.mixture import Mixture, source_actions
 from policies.spec import PolicySpec, RemoteSource
 

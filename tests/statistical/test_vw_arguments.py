@@ -19,7 +19,7 @@ import pytest
 from bandits.errors import SpecError
 from bandits.exploration import EpsilonGreedy, Softmax, SquareCB, VwExploration
 from bandits.types import ActionSet, Context, Interaction, check_pmf
-from bandits.vw.accepted import (
+from bandits.vw.accepted_arguments import (
     ACCEPTED,
     DEFAULT_OPTIMISER,
     EXPLORERS,

@@ -14,7 +14,7 @@ from bandits.log.records import LogEntry
 from bandits.ridge.config import RidgeConfig
 from bandits.types import Snapshot
 from bandits.vw.config import VwConfig
-from policies.pool import Pool
+from policies.candidate_pool import Pool
 from policies.requests import RankRequest
 from policies.spec import Holdout, PolicySpec, RemoteSource
 from simulator.worlds.loop import SALT, Timing, run_loop

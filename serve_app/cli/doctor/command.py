@@ -72,8 +72,9 @@ def doctor(
     from serve_app.cli.doctor.examination import run_doctor
     from serve_app.settings import Settings
 
-    # With an invalid setting nothing is examined: that has an exit status of its own.
     name = policy_name_of(policy, context)
+
+    # With an invalid setting nothing is examined, which has an exit status of its own.
     try:
         settings = Settings.with_options(redis_url=redis_url, data_dir=data_dir)
     except ValidationError as error:

@@ -12,7 +12,7 @@ from bandits.log.records import BuildRecord, DecisionRecord, LogEntry
 from bandits.types import ActionSet, Context, Float64, Policy
 from policies.catalogue import Catalogue
 from policies.features import featurise_record
-from policies.guardrails import FixedPolicy
+from policies.holdout import FixedPolicy
 from policies.mixture import Mixture
 from policies.ranker import Ranker
 from simulator.doctor.audit import redraws

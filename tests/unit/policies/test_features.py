@@ -83,7 +83,7 @@ def test_only_the_namespaces_in_use_are_made():
     context, actions = featurise(spec, CATALOGUE, {"x": 1.0}, ["a"], None, {"cf": scores(1)})
     assert not context.namespaces
     assert [ns.name for ns in actions.namespaces] == ["item"]
-    assert list(actions.scores) == ["cf"]  # guardrails see them all the same
+    assert list(actions.scores) == ["cf"]  # the holdout sees them all the same
 
 
 def test_features_of_the_request_replace_those_of_the_catalogue():

@@ -12,7 +12,7 @@ from bandits.errors import NoCandidatesError, SourceError, UnknownUserError
 from bandits.exploration import EpsilonGreedy
 from policies.catalogue import Catalogue, Item
 from policies.features import featurise_record
-from policies.guardrails import FixedPolicy
+from policies.holdout import FixedPolicy
 from policies.ranker import Ranker
 from policies.requests import ActionRequest, RankRequest
 from policies.sources import load_sources

@@ -15,8 +15,8 @@ from bandits.log.versions import FOLD
 from bandits.ridge.config import RidgeConfig
 from bandits.types import Snapshot
 from bandits.vw.config import VwConfig
+from policies.candidate_pool import explicit_pool
 from policies.catalogue import Catalogue
-from policies.pool import explicit_pool
 from policies.ranker import Ranker
 from policies.requests import ActionRequest, RankRequest
 from policies.spec import PolicySpec

@@ -19,7 +19,6 @@ from bandits.errors import SpecError
 from bandits.exploration import EpsilonGreedy
 from bandits.log.records import RewardRecord, TickRecord
 from bandits.vw.config import VwConfig
-from policies.admission import admit
 from policies.blend import load_policy
 from policies.catalogue import Catalogue, Item
 from policies.features import featurise
@@ -27,6 +26,7 @@ from policies.fold.fold import Fold
 from policies.ranker import Ranker
 from policies.requests import ActionRequest, RankRequest
 from policies.spec import PolicySpec, decode_spec, spec_of
+from policies.spec_checks import admit
 
 SOURCES = [
     {"kind": "remote", "name": "cf", "url": "http://x"},

@@ -278,7 +278,7 @@ from pathlib import Path
 import serve_app.app, serve_app.replica.policy_service
 from bandits.types import Snapshot
 from policies.catalogue import Catalogue
-from policies.pool import explicit_pool
+from policies.candidate_pool import explicit_pool
 from policies.ranker import Ranker
 from policies.requests import ActionRequest, RankRequest
 from policies.spec import decode_spec

@@ -13,9 +13,9 @@ from bandits.log.join import JoinRule
 from bandits.log.records import DecisionRecord, LogEntry, PinRecord, RewardRecord, TickRecord
 from bandits.ridge.config import RidgeConfig
 from bandits.vw.config import VwConfig
+from policies.candidate_pool import Pool
 from policies.catalogue import Catalogue
 from policies.fold.fold import Fold
-from policies.pool import Pool
 from policies.ranker import Ranker
 from policies.requests import ActionRequest, RankRequest
 from policies.spec import PolicySpec

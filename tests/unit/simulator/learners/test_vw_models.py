@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 from vowpal_wabbit_next import Workspace, run_cli_driver
 
 from bandits.errors import BanditloopError, ReplayError, SnapshotError, SpecError
+from bandits.vw.command_line import OTHER_PROBLEMS, read_command
 from bandits.vw.learner import VwLearner
 from bandits.vw.log_reader import VwLogReader
-from bandits.vw.options import OTHER_PROBLEMS, read_command
 from serve_app.cli.main import app
 from simulator.learners.progressive import vw_progressive
 from simulator.learners.vw_target import VwTarget, with_lines
