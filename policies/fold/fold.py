@@ -67,10 +67,11 @@ class Fold:
     entries by kind, as ``refused_decision``.
 
     Args:
-        blob: fetches the bytes that an entry names by digest. salt: the secret. past: the log
-        behind the fold, which only a rollback asks. on_checkpoint: is told the position of each
-        checkpoint, and is given what makes its bytes, to
-            call at once.
+        blob: fetches the bytes that an entry names by digest.
+        salt: the secret.
+        past: the log behind the fold, which only a rollback asks.
+        on_checkpoint: is told the position of each checkpoint, and is given what makes its bytes,
+            to call at once.
         on_refused: is told of each entry that is refused.
     """
 
