@@ -12,12 +12,13 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import httpx
 from pydantic import SecretStr
 
 from bandits.errors import StartupError
 from policies.spec import PolicySpec
 from serve_app.admin.preflight import check_logs
-from serve_app.client import is_ready, without_model
+from serve_app.client import is_ready
 from serve_app.host.embedded import valkey
 from serve_app.host.environment import join_clusters, prepare_environment
 from serve_app.host.loopback import (
@@ -270,6 +271,30 @@ def _wait_until_ready(url: str, status: Callable[[], Any], policies: int) -> Non
             )
 
         time.sleep(POLL_S)
+
+
+def without_model(url: str) -> list[str]:
+    """Say why each policy without a snapshot waits, if learning stands still for all of them.
+
+    Args:
+        url: of a service that is not ready.
+    """
+    try:
+        answer = httpx.get(f"{url}/readyz", timeout=2).json()
+        where = {
+            stalled["policy"]: f"the {stalled['kind']} at {stalled['entry']}"
+            for stalled in answer["stalled"]
+        }
+        waiting: list[str] = answer["waiting_for"]
+    except (httpx.TransportError, ValueError, KeyError, TypeError):
+        return []
+
+    if not set(waiting) <= set(where):
+        return []
+    return [
+        f"policy {name} has no model, and its learning stands still at {where[name]}"
+        for name in waiting
+    ]
 
 
 def _reasons(application: Any) -> str:

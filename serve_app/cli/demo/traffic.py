@@ -10,8 +10,9 @@ import aiohttp
 import msgspec
 import numpy as np
 
+from banditloop_client.client import rank_body
 from banditloop_client.schemas import RankResponse, RewardEvent, RewardsRequest
-from serve_app.client import ServiceError, rank_body
+from serve_app.client import ServiceError
 from simulator.worlds.demo import DemoBench, Traffic
 
 CONNECTIONS = 4

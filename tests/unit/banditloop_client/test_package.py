@@ -52,11 +52,16 @@ def imported(code: str) -> set[str]:
 def test_a_shops_web_process_that_imports_it_gets_nothing_heavy():
     """Neither numpy, numba nor a learner: what httpx and msgspec load, and the client."""
     own = {"banditloop_client", "serve_app"}
-    assert imported("import serve_app.client") <= own | imported("import httpx, msgspec")
+    code = "from serve_app.client import Client"
+    assert imported(code) <= own | imported("import httpx, msgspec")
 
 
 def test_importing_the_package_or_its_types_does_not_import_httpx():
-    for code in ("import banditloop_client", "import banditloop_client.schemas"):
+    for code in (
+        "import banditloop_client",
+        "import banditloop_client.schemas",
+        "import serve_app.client",
+    ):
         assert "httpx" not in imported(code)
 
 
