@@ -1,6 +1,5 @@
 """An entry that cannot be applied: learning stands still, says so, and goes on when it can."""
 
-import statistics
 import threading
 import time
 
@@ -339,8 +338,8 @@ async def test_while_learning_stands_still_rank_answers_at_the_same_rate_and_eve
             at = LogReader(client, KEYS).append(CatalogueRecord(name))
             await becomes(caller, "stalled")
             standing = [await seconds_of(caller) for _ in range(5)]
-            # medians of five, of 60 each
-            assert statistics.median(standing) < 1.5 * statistics.median(going)
+            # The fastest of five, of 60 requests each: other work on the machine slows some of them.
+            assert min(standing) < 1.5 * min(going)
 
             code, body, healthy, said = await state(caller)
             assert (code, body["status"], healthy) == (200, "ok", 503)
