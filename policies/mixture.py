@@ -38,7 +38,7 @@ class Mixture:
     def credit(
         self, context: Context, actions: ActionSet, decision: Decision, *, salt: bytes, name: str
     ) -> Credit | None:
-        """Return which source each slot's item is credited to; None if a slot had no source's score.
+        """Return the source each slot's item is credited to; None if a slot had no source's score.
 
         Args:
             context: what the actions share.

@@ -166,7 +166,7 @@ class PolicySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def encoded(self) -> bytes:
-        """The blob of this spec: without what differs by machine, standbys and the folders of paths."""
+        """The blob of this spec, without standbys and folders, which differ by machine."""
         named = _with_paths(self, lambda path: Path(path).name)
         logged = msgspec.structs.replace(named, learner=self.learner.without_standbys)
         if self.partitions > 1:
@@ -184,7 +184,7 @@ class PolicySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def model_digest(self) -> str:
-        """The digest of what a learned model depends on: when it changes, learning starts afresh."""
+        """The digest of what a learned model depends on; when it changes, learning starts anew."""
         return digest(
             msgspec.json.encode([self.kind, self.use, self.learner.basis], order="deterministic")
         )

@@ -34,8 +34,8 @@ def check_learner(spec: PolicySpec) -> None:
     """Hold a policy to what ``admit`` demands of its learner, also one made in Python.
 
     Raises:
-        SpecError: the learner was not found to learn so, or the exploration could not act on what is
-            learned.
+        SpecError: the learner was not found to learn so, or the exploration could not act on what
+            it learns.
     """
     spec.learner.check_learns(spec.exploration, spec.join.default_reward)
 

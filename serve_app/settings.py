@@ -110,7 +110,7 @@ class Settings(BaseSettings):
         for origin in _split(origins):
             if not ORIGIN.fullmatch(origin):
                 raise ValueError(
-                    f"{origin!r} is no origin: write https://shop.example, in lower case and without"
+                    f"{origin!r} is no origin: write https://shop.example, in lower case, without"
                     " a path; several are separated by commas, and * is every origin"
                 )
         return origins

@@ -1,7 +1,7 @@
 """Data sets, worlds, the in-process loop, audits: everything offline.
 
-Exported here: ``run_loop``, the whole loop in one process, and ``SyntheticWorld``, a world to run it
-in. A name's module is imported when the name is first used.
+Exported here: ``run_loop``, the whole loop in one process, and ``SyntheticWorld``, a world to run
+it in. A name's module is imported when the name is first used.
 """
 
 from typing import TYPE_CHECKING

@@ -267,7 +267,7 @@ def _divided(
                     if context_letter == partner:
                         crossed += (number, other, int(not first))
 
-    # A pair may be of both kinds, where a letter names namespaces of the actions and of the context.
+    # A pair may be of both kinds, if a letter names namespaces of the actions and of the context.
     others = [
         interaction
         for interaction in expanded

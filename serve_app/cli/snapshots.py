@@ -1,4 +1,4 @@
-"""``banditloop snapshots``: which models are stored, which is served, and whether the log gives them."""
+"""``banditloop snapshots``: the stored models, the one served, and whether the log gives them."""
 
 import json
 import os

@@ -116,7 +116,7 @@ class ArchivedStream:
         return bool(self._client.eval(COMMIT, 1, self._keys.archive, *arguments))
 
     def mark_written(self, newest: Range) -> None:
-        """Say that the newest range has its file; once there is a newer one, that was said before."""
+        """Say that the newest range has its file; a newer one implies that it was said before."""
         self._client.eval(MARK, 1, self._keys.archive, newest.last)
 
     def adopt(self, before: Committed, files_end: str, *, redis_is_behind: bool) -> bool:
