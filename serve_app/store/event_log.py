@@ -312,10 +312,10 @@ class LogWriter:
         return results
 
 
-class LogReader:
-    """Reads one partition's log in order, and writes the entries that are the learner's to write.
+class PartitionLog:
+    """The log of one partition: read in order, and appended to by learners and commands.
 
-    Blocking.
+    Calls block. Replicas append by ``EventLog``.
     """
 
     def __init__(self, client: Redis, keys: Keys) -> None:
