@@ -40,7 +40,7 @@ from policies.archive.archive import ArchiveReader
 from policies.catalogue import Catalogue
 from policies.spec import PolicySpec
 from serve_app.host.embedded import embedded_valkey
-from serve_app.store.event_log import FIELD, PartitionLog
+from serve_app.store.event_log import FIELD, RedisLog
 from serve_app.store.history import History
 from serve_app.store.keys import Keys
 from serve_app.store.stats import Stats
@@ -213,7 +213,7 @@ class Day:
         catalogue = _catalogue()
         while self._stats() is None:  # the learner has said in the log what the policy is
             time.sleep(0.05)
-        log = PartitionLog(self._client, self._keys)
+        log = RedisLog(self._client, self._keys)
         log.put_blob(catalogue.digest, catalogue.encoded)
         log.append(CatalogueRecord(catalogue.digest))
         writer = Writer(self._client, self._keys, self._spec, catalogue, self._given.seed)

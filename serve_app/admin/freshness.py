@@ -7,13 +7,13 @@ from typing import Any
 from bandits.log.positions import START
 from bandits.log.records import DecisionRecord, LogEntry
 from serve_app.store.clients import Redis
-from serve_app.store.event_log import PartitionLog
+from serve_app.store.event_log import RedisLog
 from serve_app.store.keys import Keys
 
 
 def read_all(client: Redis, keys: Keys) -> Iterable[LogEntry]:
     """Yield the whole log in order, read a thousand entries at a time."""
-    reader, position = PartitionLog(client, keys), START
+    reader, position = RedisLog(client, keys), START
     while entries := reader.read(position):
         yield from entries
         position = entries[-1].id

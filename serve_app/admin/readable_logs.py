@@ -22,7 +22,7 @@ from policies.archive.archive import ArchiveReader
 from policies.fold.checkpoint import Refusal
 from serve_app.store.archived import Committed
 from serve_app.store.clients import Redis
-from serve_app.store.event_log import PartitionLog
+from serve_app.store.event_log import RedisLog
 from serve_app.store.history import History
 from serve_app.store.keys import PROCESSES, Keys
 from serve_app.store.merges import read_merge
@@ -49,10 +49,10 @@ class LiveLog:
         self._client = client
         self._keys = keys
         self._history = History(client, keys, archive)
-        self._reader = PartitionLog(client, keys)
+        self._reader = RedisLog(client, keys)
         # Snapshots of all partitions are stored beside partition 0.
         self._first_keys = Keys(keys.policy)
-        self._snapshots = PartitionLog(client, self._first_keys)
+        self._snapshots = RedisLog(client, self._first_keys)
 
         ends: Any = client.xrevrange(keys.log, count=1)
         if not ends:

@@ -12,7 +12,7 @@ from policies.fold.checkpoint import Refusal
 from policies.fold.verify import ServedSnapshot
 from serve_app.store.checkpoints import Checkpoints, StoredCheckpoint
 from serve_app.store.clients import Redis
-from serve_app.store.event_log import PartitionLog
+from serve_app.store.event_log import RedisLog
 from serve_app.store.history import History
 from serve_app.store.keys import Keys
 from serve_app.store.merges import partition_count
@@ -58,7 +58,7 @@ class StoredPolicy:
         self.keys = Keys(policy)
         self.partitions = partition_count(client, policy)
         self.checkpoints = Checkpoints(client, self.keys)
-        self.log = PartitionLog(client, self.keys)
+        self.log = RedisLog(client, self.keys)
         self.history = History(client, self.keys, archive)
         self._client = client
 

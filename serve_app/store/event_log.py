@@ -312,10 +312,10 @@ class LogWriter:
         return results
 
 
-class PartitionLog:
+class RedisLog:
     """The log of one partition: read in order, and appended to by learners and commands.
 
-    Calls block. Replicas append by ``EventLog``.
+    Calls block. Replicas append by ``LogWriter``.
     """
 
     def __init__(self, client: Redis, keys: Keys) -> None:

@@ -11,7 +11,7 @@ from policies.fold.checkpoint import FoldState
 from serve_app.store.archived import Committed
 from serve_app.store.checkpoints import Checkpoints
 from serve_app.store.clients import Redis
-from serve_app.store.event_log import PartitionLog
+from serve_app.store.event_log import RedisLog
 from serve_app.store.keys import Keys
 
 BATCH = 1000
@@ -27,7 +27,7 @@ class History:
         self._client = client
         self._keys = keys
         self._archive = archive
-        self._log = PartitionLog(client, keys)
+        self._log = RedisLog(client, keys)
 
     def entries(self, after: str, through: str | None = None) -> Iterator[LogEntry]:
         """Yield every entry past ``after``, in order, each once.

@@ -16,7 +16,7 @@ from policies.catalogue import Catalogue
 from policies.fold.fold import Fold
 from policies.spec import PolicySpec
 from serve_app.host.build import this_build
-from serve_app.store.event_log import PartitionLog
+from serve_app.store.event_log import RedisLog
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Declaration:
             records.append(ArtifactRecord(self.artifact))
         return records
 
-    def put_blobs(self, reader: PartitionLog) -> None:
+    def put_blobs(self, reader: RedisLog) -> None:
         """Store the blobs that the log names and this process can give."""
         reader.put_blob(self.spec.digest, self.spec.encoded)
         if self.catalogue is not None:

@@ -12,7 +12,7 @@ from policies.archive.archive import ArchiveReader
 from serve_app.store.archived import Committed
 from serve_app.store.checkpoints import Checkpoints
 from serve_app.store.clients import Redis
-from serve_app.store.event_log import FIELD, PartitionLog
+from serve_app.store.event_log import FIELD, RedisLog
 from serve_app.store.history import History, LogPast
 from serve_app.store.inbox import Inbox
 from serve_app.store.keys import Keys
@@ -51,7 +51,7 @@ class LearnerLog:
         self.keys = keys
         self.archive = archive
 
-        self.reader = PartitionLog(client, keys)
+        self.reader = RedisLog(client, keys)
         self.checkpoints = Checkpoints(client, keys)
         self.history = History(client, keys, archive)
         self.past = LogPast(self.history, self.checkpoints)

@@ -10,7 +10,7 @@ from bandits.errors import BanditloopError, StalledError
 from bandits.log.positions import has_reached, position_before
 from policies.fold.checkpoint import Refusal
 from serve_app.store.clients import REDIS_ERRORS
-from serve_app.store.event_log import PartitionLog
+from serve_app.store.event_log import RedisLog
 from serve_app.store.keys import Keys
 from serve_app.store.lease import Command, Lease
 from serve_app.store.progress import KEPT_REFUSALS, Progress, Stall
@@ -33,7 +33,7 @@ class Standstill:
     ``stall`` is where it stands still now; None while it gets on.
     """
 
-    def __init__(self, keys: Keys, lease: Lease, reader: PartitionLog) -> None:
+    def __init__(self, keys: Keys, lease: Lease, reader: RedisLog) -> None:
         """Write under ``lease``, on the clock of the log that ``reader`` reads."""
         self.stall: Stall | None = None
         self._keys, self._lease, self._reader = keys, lease, reader

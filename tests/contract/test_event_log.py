@@ -21,7 +21,7 @@ from serve_app.store.event_log import (
     REMEMBERED_S,
     SPAN_S,
     LogWriter,
-    PartitionLog,
+    RedisLog,
 )
 from serve_app.store.keys import Keys
 
@@ -42,7 +42,7 @@ async def test_concurrent_appends_keep_their_order_and_learn_their_own_ids(clien
     records = rewards(2 * MAX_BATCH + 100)
     writer = LogWriter(async_client)
     ids = await asyncio.gather(*(writer.append(KEYS.log, record) for record in records))
-    entries = PartitionLog(client, KEYS).read("0-0", count=10_000)
+    entries = RedisLog(client, KEYS).read("0-0", count=10_000)
     assert [entry.record for entry in entries] == records
     assert [entry.id for entry in entries] == ids
 
@@ -50,7 +50,7 @@ async def test_concurrent_appends_keep_their_order_and_learn_their_own_ids(clien
 async def test_many_records_at_once_are_entries_side_by_side(client, async_client):
     records = rewards(2 * MAX_BATCH + 100)
     ids = await LogWriter(async_client).append_all(KEYS.log, records)
-    entries = PartitionLog(client, KEYS).read("0-0", count=10_000)
+    entries = RedisLog(client, KEYS).read("0-0", count=10_000)
     assert [(entry.id, entry.record) for entry in entries] == list(zip(ids, records, strict=True))
 
 
@@ -68,9 +68,9 @@ async def test_writes_of_several_logs_and_of_retries_share_a_batch(client, async
     )
     assert client.info("commandstats")["cmdstat_eval"]["calls"] - before <= 4
     assert kept == decision([0, 1])
-    here = {entry.id: entry.record for entry in PartitionLog(client, KEYS).read("0-0")}
+    here = {entry.id: entry.record for entry in RedisLog(client, KEYS).read("0-0")}
     assert (here[first], [here[each] for each in both]) == (one, [two, three])
-    assert [(entry.id, entry.record) for entry in PartitionLog(client, other).read("0-0")] == [
+    assert [(entry.id, entry.record) for entry in RedisLog(client, other).read("0-0")] == [
         (elsewhere, four)
     ]
 
@@ -94,7 +94,7 @@ async def test_writers_of_several_replicas_share_one_order(client, server_url):
     acknowledged = await asyncio.gather(
         *(writers[i % 4].append(KEYS.log, record) for i, record in enumerate(rewards(200)))
     )
-    entries = PartitionLog(client, KEYS).read("0-0")
+    entries = RedisLog(client, KEYS).read("0-0")
     assert sorted(acknowledged, key=_order) == [entry.id for entry in entries]
     for each in clients:
         await each.aclose()
@@ -154,7 +154,7 @@ async def test_an_answer_that_nobody_waited_for_is_not_taken_for_the_next_one(cl
 
 def test_entries_that_do_not_decode_are_counted_and_passed(client):
     """They read as ticks: time has passed, the reader moves on, and what comes after them is read."""
-    reader = PartitionLog(client, KEYS)
+    reader = RedisLog(client, KEYS)
     first = reader.append(RewardRecord("e", 1.0))
     for fields in (
         {FIELD: b"\x01junk"},
@@ -171,7 +171,7 @@ def test_entries_that_do_not_decode_are_counted_and_passed(client):
 
 
 def test_a_log_of_nothing_but_junk_is_read_to_its_end(client):
-    reader, position = PartitionLog(client, KEYS), "0-0"
+    reader, position = RedisLog(client, KEYS), "0-0"
     pipeline = client.pipeline()
     for _ in range(2500):
         pipeline.xadd(KEYS.log, {FIELD: b"junk"})
@@ -183,7 +183,7 @@ def test_a_log_of_nothing_but_junk_is_read_to_its_end(client):
 
 
 def test_reading_waits_for_a_first_entry_and_no_longer(client):
-    reader = PartitionLog(client, KEYS)
+    reader = RedisLog(client, KEYS)
     started = time.monotonic()
     assert reader.read("0-0", block_ms=30) == []
     assert time.monotonic() - started >= 0.02
@@ -192,7 +192,7 @@ def test_reading_waits_for_a_first_entry_and_no_longer(client):
 
 
 def test_the_ids_are_the_servers_clock(client):
-    reader = PartitionLog(client, KEYS)
+    reader = RedisLog(client, KEYS)
     before = reader.now_ms()
     reader.append(TickRecord())
     (entry,) = reader.read("0-0")
@@ -200,7 +200,7 @@ def test_the_ids_are_the_servers_clock(client):
 
 
 def test_a_blob_is_found_by_its_digest_or_said_to_be_missing(client):
-    reader = PartitionLog(client, KEYS)
+    reader = RedisLog(client, KEYS)
     reader.put_blob(digest(b"data"), b"data")
     assert reader.blob(digest(b"data")) == b"data"
     with pytest.raises(MissingBlobError, match="not stored"):

@@ -23,7 +23,7 @@ from serve_app.admin.outcomes import has_become, is_pinned
 from serve_app.admin.stored_policy import StoredPolicy
 from serve_app.cli import snapshots as cli_snapshots
 from serve_app.cli.snapshots import NOT_YET, app
-from serve_app.store.event_log import PartitionLog
+from serve_app.store.event_log import RedisLog
 
 pytestmark = [pytest.mark.usefixtures("hurried_learner"), pytest.mark.timeout(120)]
 OTHER = msgspec.structs.replace(SPEC, learner=RidgeConfig(l2=9.0))
@@ -156,7 +156,7 @@ def test_where_learning_stands_still_a_command_says_so_at_once(client, server_ur
     loop = make(redis.Redis.from_url(server_url))
     settle(loop)
     (tmp_path / "model").write_bytes(trained(SPEC).encoded)
-    stuck = PartitionLog(client, KEYS).append(CatalogueRecord("0" * 32))
+    stuck = RedisLog(client, KEYS).append(CatalogueRecord("0" * 32))
     with learning(loop):
         done, output = command(server_url, "warm-start", str(tmp_path / "model"))
         assert isinstance(done.exception, StalledError)

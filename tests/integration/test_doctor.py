@@ -26,7 +26,7 @@ from serve_app.host.embedded import valkey
 from serve_app.replica.policy_service import RedisPolicyService
 from serve_app.settings import Settings
 from serve_app.store import snapshots
-from serve_app.store.event_log import FIELD, LogWriter, PartitionLog
+from serve_app.store.event_log import FIELD, LogWriter, RedisLog
 from serve_app.store.keys import Keys
 from serve_app.store.stats import Stats
 from serve_app.workers import learner, publisher
@@ -85,7 +85,7 @@ def end_of_log(connection: redis.Redis) -> str:
 @pytest.fixture
 def served(client, server_url, tmp_path) -> list[str]:
     """Arguments for the doctor: a log that learner and replica have written, and its salt."""
-    PartitionLog(client, KEYS).put_blob(Catalogue().digest, Catalogue().encoded)
+    RedisLog(client, KEYS).put_blob(Catalogue().digest, Catalogue().encoded)
     connection, stop = redis.Redis.from_url(server_url), threading.Event()
     loop = learner_of_log(connection, SPEC, salt=SALT, publish_interval_s=0.02)
     thread = threading.Thread(target=loop.run, args=(stop,))
@@ -238,7 +238,7 @@ def test_a_log_that_is_trimmed_under_its_reader_is_read_again(
         pipeline.xadd(KEYS.log, {FIELD: encode(entry.record)}, id=entry.id)
     pipeline.execute()
     client.set(KEYS.stats, msgspec.msgpack.encode(Stats(entries[-1].id, 1, 1, "", 0, {})))
-    read, reads = PartitionLog.read, 0
+    read, reads = RedisLog.read, 0
 
     def trimming(self, after, **options):
         nonlocal reads
@@ -249,7 +249,7 @@ def test_a_log_that_is_trimmed_under_its_reader_is_read_again(
             client.hset(KEYS.archive, mapping={"trimmed": middle, "end": middle, "written": middle})
         return read(self, after, **options)
 
-    monkeypatch.setattr(PartitionLog, "read", trimming)
+    monkeypatch.setattr(RedisLog, "read", trimming)
     report = doctor("home", "--redis-url", server_url, "--data-dir", str(tmp_path))[1]
     orphans = next(
         finding for finding in report["findings"] if finding["check"] == "orphan_rewards"
@@ -315,7 +315,7 @@ def test_a_learner_that_has_published_nothing_is_found(served, client):
     client.xadd(
         KEYS.log,
         {FIELD: encode(RewardRecord("e", 1.0))},
-        id=f"{PartitionLog(client, KEYS).now_ms() + 1}-0",
+        id=f"{RedisLog(client, KEYS).now_ms() + 1}-0",
     )
     client.zadd("bl:processes", {"replica": time.time()})
     first = decisions(client)[0][0].decode()

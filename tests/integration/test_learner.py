@@ -44,7 +44,7 @@ from serve_app.cli.main import app
 from serve_app.cli.snapshots import app as snapshots_app
 from serve_app.cli.train import app as train_app
 from serve_app.store.checkpoints import RECENT
-from serve_app.store.event_log import FIELD, PartitionLog
+from serve_app.store.event_log import FIELD, RedisLog
 from serve_app.store.lease import Lease, LeaseLostError
 from serve_app.store.snapshots import KEPT_SNAPSHOTS
 from serve_app.workers.learner import LearnerLoop
@@ -211,7 +211,7 @@ def test_the_inbox_takes_rewards_and_activations_and_drops_the_rest(client):
     spec = msgspec.structs.replace(SPEC, join=JoinRule(window_s=2))
     loop = make(client, spec)
     settle(loop)
-    reader = PartitionLog(client, KEYS)
+    reader = RedisLog(client, KEYS)
     reader.put_blob(Catalogue().digest, Catalogue().encoded)
     reader.append(decision("a", spec=spec.digest, catalogue=Catalogue().digest, deferred=True))
     good = [
@@ -251,14 +251,14 @@ def test_a_pinned_snapshot_is_served_and_kept_while_learning_goes_on(client):
     decide(client, 6)
     settle(loop)
     pinned = head(client)
-    PartitionLog(client, KEYS).append(PinRecord(pinned))
+    RedisLog(client, KEYS).append(PinRecord(pinned))
     for part in range(25):
         decide(client, 2, prefix=f"{part}.")
         settle(loop)
     assert head(client) == pinned
     assert stats(client).learned == 56
     assert client.exists(KEYS.blob(pinned))
-    PartitionLog(client, KEYS).append(PinRecord(None))
+    RedisLog(client, KEYS).append(PinRecord(None))
     settle(loop)
     assert head(client) == stats(client).snapshot_id != pinned
     assert set(verdicts(client)) == {"identical"}
@@ -365,7 +365,7 @@ def test_verify_finds_what_was_changed_behind_the_logs_back(client):
     assert set(verdicts(client)) == {"identical"}
     assert "different" in verdicts(client, salt=b"another salt of the same kind")
     stolen = next(
-        e for e in PartitionLog(client, KEYS).read("0-0") if isinstance(e.record, RewardRecord)
+        e for e in RedisLog(client, KEYS).read("0-0") if isinstance(e.record, RewardRecord)
     )
     client.xdel(KEYS.log, stolen.id)
     found = verdicts(client)
@@ -422,7 +422,7 @@ def test_a_verification_in_parts_proves_what_one_from_the_start_does(client):
     assert len(boundaries) == 2
     assert len(found) - 2 == len(verified(client))
     stolen = next(
-        e for e in PartitionLog(client, KEYS).read("0-0") if isinstance(e.record, RewardRecord)
+        e for e in RedisLog(client, KEYS).read("0-0") if isinstance(e.record, RewardRecord)
     )
     client.xdel(KEYS.log, stolen.id)  # of the first part: the others prove no more than they did
     found = verified(client, jobs=3)
@@ -461,7 +461,7 @@ def test_a_verification_of_nothing_is_no_proof_and_one_with_a_hole_fails(
 ):
     arguments = ["verify", "home", "--redis-url", server_url, "--data-dir", str(tmp_path), "--json"]
     (tmp_path / "salt").write_bytes(SALT)
-    PartitionLog(client, KEYS).append(TickRecord())
+    RedisLog(client, KEYS).append(TickRecord())
     nothing = CliRunner().invoke(snapshots_app, arguments, catch_exceptions=False)
     assert (nothing.exit_code, json.loads(nothing.stdout)["holds"]) == (3, False)
     loop = make(client)

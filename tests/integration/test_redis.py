@@ -34,7 +34,7 @@ from policies.requests import ActionRequest, RankRequest
 from policies.spec import ArtifactSource, PolicySpec
 from serve_app.admin.freshness import read_all
 from serve_app.replica.policy_service import RedisPolicyService
-from serve_app.store.event_log import FIELD, LogWriter, PartitionLog
+from serve_app.store.event_log import FIELD, LogWriter, RedisLog
 from serve_app.store.keys import Keys
 from serve_app.store.lease import Lease
 from serve_app.store.snapshots import (
@@ -105,7 +105,7 @@ def learned(client, count: int) -> Published | None:
 
 def replay(client, until: str) -> Fold:
     """A fresh fold of the log up to and with the entry ``until``."""
-    fold = Fold(PartitionLog(client, KEYS).blob, salt=SALT)
+    fold = Fold(RedisLog(client, KEYS).blob, salt=SALT)
     limit = _order(until)
     fold.apply([entry for entry in read_all(client, KEYS) if _order(entry.id) <= limit])
     return fold
@@ -118,7 +118,7 @@ def _order(entry_id: str) -> tuple[int, int]:
 
 def decide_and_reward(client, spec: PolicySpec, count: int, prefix: str = "e") -> None:
     """Decisions with their rewards, some deferred, as a replica logs them."""
-    reader, ranker = PartitionLog(client, KEYS), fresh_ranker(spec)
+    reader, ranker = RedisLog(client, KEYS), fresh_ranker(spec)
     reader.put_blob(Catalogue().digest, Catalogue().encoded)
     for i in range(count):
         request = RankRequest(
@@ -222,7 +222,7 @@ def test_a_new_spec_and_a_new_catalogue_take_effect_through_the_log(client, serv
         )
         assert published.learned == 10
         catalogue = Catalogue([Item("a", {"x": 9.0})])
-        reader = PartitionLog(client, KEYS)
+        reader = RedisLog(client, KEYS)
         reader.put_blob(catalogue.digest, catalogue.encoded)
         reader.append(CatalogueRecord(catalogue.digest))
         published = eventually(

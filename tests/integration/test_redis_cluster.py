@@ -19,7 +19,7 @@ from policies.catalogue import Catalogue
 from serve_app.admin.freshness import read_all
 from serve_app.settings import Settings
 from serve_app.store.clients import asyncio_client, blocking_client, is_cluster, now_ms
-from serve_app.store.event_log import LogWriter, PartitionLog
+from serve_app.store.event_log import LogWriter, RedisLog
 
 pytestmark = [pytest.mark.usefixtures("hurried_learner"), pytest.mark.timeout(120)]
 
@@ -42,7 +42,7 @@ def test_a_primary_dies_and_its_replica_goes_on_for_replicas_and_learners(tmp_pa
         deadline = time.monotonic() + 30
         while True:
             try:
-                PartitionLog(client, KEYS[1]).put_blob(Catalogue().digest, Catalogue().encoded)
+                RedisLog(client, KEYS[1]).put_blob(Catalogue().digest, Catalogue().encoded)
                 break
             except (redis.RedisError, OSError):
                 assert time.monotonic() < deadline, "no replica took over"

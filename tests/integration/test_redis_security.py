@@ -31,7 +31,7 @@ from serve_app.replica.metrics import Metrics
 from serve_app.replica.policy_service import RedisPolicyService
 from serve_app.replica.scrape import collect
 from serve_app.settings import Settings
-from serve_app.store.event_log import LogWriter, PartitionLog
+from serve_app.store.event_log import LogWriter, RedisLog
 from serve_app.store.keys import Keys
 from serve_app.workers.learner_factory import learner_of_log
 
@@ -204,7 +204,7 @@ def test_a_reader_reads_and_changes_nothing(port):
         service.xadd(KEYS.log, {"r": b"junk"})
         service.set(KEYS.head, b"head")
     with as_user(port, "READER") as client:
-        assert len(PartitionLog(client, KEYS).read("0")) == 1
+        assert len(RedisLog(client, KEYS).read("0")) == 1
         assert client.get(KEYS.head) == b"head"
         assert client.time()
         for command in (

@@ -15,7 +15,7 @@ from policies.blend import load_policy
 from policies.features import featurise_record
 from policies.spec import PolicySpec
 from serve_app.admin.stored_policy import StoredPolicy
-from serve_app.store.event_log import PartitionLog
+from serve_app.store.event_log import RedisLog
 
 SCHEMA = FeatureSchema.of(context=["hour"], item=["a", "b", "c"])
 SPEC = PolicySpec(
@@ -38,7 +38,7 @@ def network(seed: int) -> Network:
 
 def warm_start(client, payload: bytes) -> None:
     data = TrainedModel(spec_bytes=SPEC.encoded, learned=70, checkpoint=payload).encoded
-    reader = PartitionLog(client, KEYS)
+    reader = RedisLog(client, KEYS)
     reader.put_blob(digest(data), data)
     reader.append(WarmStartRecord(digest(data)))
 

@@ -26,7 +26,7 @@ from policies.catalogue import Catalogue, Item
 from serve_app.admin.stored_policy import StoredPolicy
 from serve_app.cli.main import app
 from serve_app.replica import learning_watch as learning
-from serve_app.store.event_log import FIELD, PartitionLog
+from serve_app.store.event_log import FIELD, RedisLog
 from serve_app.store.progress import Progress
 from serve_app.workers import publisher, standstill
 from serve_app.workers.learner import LearnerLoop
@@ -137,7 +137,7 @@ def test_without_its_blob_learning_stands_still_and_goes_on_when_it_is_back(clie
     }[kind]
     if damaged is not None:
         client.set(KEYS.blob(digest(data)), damaged)
-    at = PartitionLog(client, KEYS).append(record)
+    at = RedisLog(client, KEYS).append(record)
     decide(client, 6, prefix="later")
     said = stand(loop, client, attempts=3)
     assert (said.stall.position, said.stall.kind) == (at, kind)
@@ -165,7 +165,7 @@ def test_a_damaged_blob_is_read_from_the_archive_where_there_is_one(client, tmp_
     loop = make(client, archive=Kept())
     settle(loop)
     client.set(KEYS.blob(CATALOGUE.digest), b"junk")
-    PartitionLog(client, KEYS).append(CatalogueRecord(CATALOGUE.digest))
+    RedisLog(client, KEYS).append(CatalogueRecord(CATALOGUE.digest))
     settle(loop)
     assert loop.fold.catalogue.digest == CATALOGUE.digest
 
@@ -198,9 +198,9 @@ def test_a_standby_refuses_and_stands_still_alike_and_takes_over_from_there(clie
     first, second = make(client), make(other)
     settle(first)
     client.set(KEYS.blob(digest(b"{")), b"{")
-    refused = PartitionLog(client, KEYS).append(CatalogueRecord(digest(b"{")))
+    refused = RedisLog(client, KEYS).append(CatalogueRecord(digest(b"{")))
     settle(first)
-    at = PartitionLog(client, KEYS).append(CatalogueRecord(CATALOGUE.digest))
+    at = RedisLog(client, KEYS).append(CatalogueRecord(CATALOGUE.digest))
     assert stand(first, client).stall.position == at
     deadline = time.monotonic() + 20
     while second.standstill.stall is None:
@@ -225,7 +225,7 @@ def test_while_one_partition_stands_still_the_others_learn_on_and_are_merged(cli
     loops = partition_loops.make_all(client)
     partition_loops.settle(loops, client)
     client.set(keys.blob(CATALOGUE.digest), b"junk")
-    at = PartitionLog(client, keys).append(CatalogueRecord(CATALOGUE.digest))
+    at = RedisLog(client, keys).append(CatalogueRecord(CATALOGUE.digest))
     partition_loops.decide(client, 12)
     own = sum(partition_of(f"e{number}", 3) == 1 for number in range(12))
     deadline = time.monotonic() + 30
@@ -253,7 +253,7 @@ def test_a_learner_that_stands_still_stays_and_tries_ever_more_seldom(
 
     monkeypatch.setattr(standstill.Standstill, "record_failure", record_failure)
     loop = make(redis.Redis.from_url(server_url))
-    PartitionLog(client, KEYS).append(CatalogueRecord("0" * 32))
+    RedisLog(client, KEYS).append(CatalogueRecord("0" * 32))
     stop = threading.Event()
     thread = threading.Thread(target=loop.run, args=(stop,))
     thread.start()
@@ -335,7 +335,7 @@ async def test_while_learning_stands_still_rank_answers_at_the_same_rate_and_eve
             await seconds_of(caller)
             going = [await seconds_of(caller) for _ in range(5)]
             name = digest(CATALOGUE.encoded)
-            at = PartitionLog(client, KEYS).append(CatalogueRecord(name))
+            at = RedisLog(client, KEYS).append(CatalogueRecord(name))
             await becomes(caller, "stalled")
             standing = [await seconds_of(caller) for _ in range(5)]
             # The fastest of five, of 60 requests each: other work on the machine slows some of them.
@@ -415,7 +415,7 @@ async def test_what_was_refused_is_shown_with_its_reason(server, tmp_path):
             await caller.rank()
             client.set(KEYS.blob(digest(model.encoded)), model.encoded)
             client.set(KEYS.blob(digest(b"{")), b"{")
-            reader = PartitionLog(client, KEYS)
+            reader = RedisLog(client, KEYS)
             warm, bad = (
                 reader.append(WarmStartRecord(digest(model.encoded))),
                 reader.append(CatalogueRecord(digest(b"{"))),

@@ -24,7 +24,7 @@ from policies.blend import make_learner
 from policies.catalogue import Catalogue, Item
 from serve_app.admin.stored_policy import StoredPolicy
 from serve_app.admin.verification import LogAddress, verify_policy
-from serve_app.store.event_log import FIELD, PartitionLog
+from serve_app.store.event_log import FIELD, RedisLog
 from serve_app.store.sweep import is_made
 from serve_app.workers.archiver import Archiver
 
@@ -38,7 +38,7 @@ def catalogue(number: int) -> Catalogue:
 def replace(client, new: Catalogue) -> None:
     """As a replica does it."""
     client.set(KEYS.blob(new.digest), new.encoded)
-    PartitionLog(client, KEYS).append(CatalogueRecord(new.digest))
+    RedisLog(client, KEYS).append(CatalogueRecord(new.digest))
 
 
 def expiring(client, names) -> set[str]:
@@ -66,8 +66,8 @@ def test_catalogues_that_nothing_refers_to_go_once_they_are_archived_and_verify_
     versions = [catalogue(number) for number in range(30)]
     for number, new in enumerate(versions):
         replace(client, new)
-        PartitionLog(client, KEYS).append(of(new, f"e{number}", number % 3))
-        PartitionLog(client, KEYS).append(RewardRecord(f"e{number}", 1.0))
+        RedisLog(client, KEYS).append(of(new, f"e{number}", number % 3))
+        RedisLog(client, KEYS).append(RewardRecord(f"e{number}", 1.0))
         time.sleep(0.025)
         settle(loop)
     names = [each.digest for each in versions]
@@ -104,7 +104,7 @@ def test_what_an_open_decision_refers_to_stays_and_an_old_catalogue_put_again_la
         loop.attempt()
     for each in (older, old):
         replace(client, each)
-    PartitionLog(client, KEYS).append(msgspec.structs.replace(of(old, "open"), spec=spec.digest))
+    RedisLog(client, KEYS).append(msgspec.structs.replace(of(old, "open"), spec=spec.digest))
     for number in range(22):  # the snapshots of the old ones are forgotten
         replace(client, new if number == 0 else catalogue(10 + number))
         for _ in range(3):
@@ -132,7 +132,7 @@ def test_a_trained_model_goes_once_it_is_archived_and_what_nothing_archives_stay
     without, loop = make(client), make(client, archive=ArchiveReader(str(tmp_path), "home"))
     settle(loop)
     client.set(KEYS.blob(name), model.encoded)
-    PartitionLog(client, KEYS).append(WarmStartRecord(name))
+    RedisLog(client, KEYS).append(WarmStartRecord(name))
     settle(loop)
     assert without._sweep._named(loop.fold)[0]
     archived(client, tmp_path)

@@ -17,7 +17,7 @@ from policies.spec import PolicySpec
 from serve_app.admin.stored_policy import StoredPolicy
 from serve_app.admin.verification import LogAddress, verify_policy
 from serve_app.store.clients import FAILURES, blocking_client
-from serve_app.store.event_log import PartitionLog
+from serve_app.store.event_log import RedisLog
 from serve_app.store.keys import Keys
 from serve_app.store.snapshots import Head
 from serve_app.store.stats import Stats
@@ -87,7 +87,7 @@ def decide(client: redis.Redis, count: int, *, spec: PolicySpec = SPEC, prefix: 
 
     Their windows are over afterwards.
     """
-    reader = PartitionLog(client, KEYS)
+    reader = RedisLog(client, KEYS)
     reader.put_blob(Catalogue().digest, Catalogue().encoded)
     for i in range(count):
         reader.append(

@@ -21,7 +21,7 @@ from serve_app.admin.freshness import read_all
 from serve_app.admin.stored_policy import StoredPolicy
 from serve_app.host.build import this_build
 from serve_app.store.clients import FAILURES
-from serve_app.store.event_log import PartitionLog
+from serve_app.store.event_log import RedisLog
 from serve_app.store.history import History
 from serve_app.store.keys import partitions
 from serve_app.store.snapshots import Published
@@ -123,7 +123,7 @@ def decide(client: redis.Redis, count: int, *, spec: PolicySpec = SPEC, prefix: 
 
     Their windows are over after.
     """
-    readers = [PartitionLog(client, keys) for keys in partitions("home", spec.partitions)]
+    readers = [RedisLog(client, keys) for keys in partitions("home", spec.partitions)]
     for reader in readers:
         reader.put_blob(Catalogue().digest, Catalogue().encoded)
     for i in range(count):
