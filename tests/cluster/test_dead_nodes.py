@@ -12,6 +12,7 @@ from cluster.load import Load, eventually, write_log
 from serve_app.client import wait_until_ready
 from serve_app.host.environment import free_port
 from serve_app.store.keys import Keys
+from serve_app.workers.actors import LearnerActor
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
@@ -36,7 +37,9 @@ def test_when_the_learners_node_dies_its_standby_on_another_takes_over_and_nothi
         cluster.wait_until_running()
         leader = eventually(lambda: client.get(Keys("home").lease), 30, "a leader")
         learners = [
-            each for each in cluster.listed("actors", detail="1") if each["class_name"] == "Learner"
+            actor
+            for actor in cluster.listed("actors", detail="1")
+            if actor["class_name"] == LearnerActor.__name__
         ]
         where = {each["pid"]: each["node_id"] for each in learners}
         assert len(set(where.values())) == 2, "leader and standby are on the same node"

@@ -10,6 +10,7 @@ from cluster.fixed import FixedCluster
 
 from serve_app.client import Client
 from serve_app.host.environment import free_port
+from serve_app.workers.actors import ArchiverActor, LearnerActor
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(200)]
 
@@ -45,6 +46,6 @@ def test_it_serves_on_the_cluster_and_leaves_it_as_it_was(valkey_url, tmp_path):
         alive = [
             each["class_name"] for each in cluster.listed("actors") if each["state"] == "ALIVE"
         ]
-        assert not {"Learner", "Archiver"} & set(alive)
+        assert not {LearnerActor.__name__, ArchiverActor.__name__} & set(alive)
         assert cluster.nodes() == {"head": 1}
         assert httpx.get(f"{url}/v1/policies").status_code == 404
