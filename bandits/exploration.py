@@ -27,7 +27,12 @@ class EpsilonGreedy(
     epsilon: Fraction = 0.1
 
     def pmf(self, scores: Float64, learned: int) -> Pmf:  # noqa: ARG002
-        """Return float64[K] from scores[K]."""
+        """Return the PMF, float64[K].
+
+        Args:
+            scores: float64[K]; higher is better.
+            learned: unused; the scores alone decide.
+        """
         return kernels.greedy_pmf(scores, self.epsilon)
 
 
@@ -43,7 +48,12 @@ class Softmax(
     temperature: Positive = 1.0
 
     def pmf(self, scores: Float64, learned: int) -> Pmf:  # noqa: ARG002
-        """Return float64[K] from scores[K]."""
+        """Return the PMF, float64[K].
+
+        Args:
+            scores: float64[K]; higher is better.
+            learned: unused; the scores alone decide.
+        """
         weights = np.exp((scores - scores.max()) / self.temperature)
         return normalised(weights)
 
@@ -89,7 +99,12 @@ class Greedy(
     """
 
     def pmf(self, scores: Float64, learned: int) -> Pmf:  # noqa: ARG002
-        """Return float64[K] from scores[K]."""
+        """Return the PMF, float64[K].
+
+        Args:
+            scores: float64[K]; higher is better.
+            learned: unused; the scores alone decide.
+        """
         return greedy(scores)
 
 

@@ -36,7 +36,12 @@ class Flat(msgspec.Struct, frozen=True, eq=False, gc=False):
 
 
 def flatten(context: Context, actions: ActionSet) -> Flat:
-    """Return the features of a decision as arrays; one namespace alone is not copied."""
+    """Return the features of a decision as arrays; one namespace alone is not copied.
+
+    Args:
+        context: its features become ``shared`` and ``shared_values``.
+        actions: K of them; their features become ``names``, ``codes`` and ``values``.
+    """
     spaces: Spaces
     widths: Sizes
     shared_spaces: Spaces
@@ -102,7 +107,12 @@ def _coded(namespace: Namespace) -> tuple[UInt32, Int32, Float32]:
 
 
 def concatenated(arrays: Sequence[NDArray[Any]], kind: Any) -> NDArray[Any]:
-    """Return arrays one after the other, of this type; there may be none."""
+    """Return arrays one after the other.
+
+    Args:
+        arrays: each of one dimension; there may be none.
+        kind: the dtype of the result.
+    """
     return np.concatenate([np.zeros(0, kind), *arrays], dtype=kind)
 
 
@@ -113,7 +123,12 @@ def _counted(size: int) -> Int32:
 
 
 def numbered(spaces: Spaces, first: int = 0) -> Int32:
-    """Return the number of each feature's namespace, counted from ``first``."""
+    """Return the number of each feature's namespace, int32[N], read-only.
+
+    Args:
+        spaces: namespaces in order, each with its number of features; N in all.
+        first: the number of the first namespace, from which the others count up.
+    """
     numbers: Int32 = np.arange(first, first + len(spaces), dtype=np.int32)
     return frozen(np.repeat(numbers, [size for _, size in spaces]))
 

@@ -51,7 +51,12 @@ def greedy_pmf(scores: Float64, floor: float) -> Float64:
 
 @compiled(f8s, f8, returns=types.float64[::1])
 def mixed(pmf: Float64, floor: float) -> Float64:
-    """Return ``1 - floor`` of a PMF mixed with ``floor`` of the uniform one."""
+    """Return a PMF mixed with the uniform one, float64[K].
+
+    Args:
+        pmf: float64[K], which keeps ``1 - floor`` of its mass.
+        floor: the total mass of the uniform one, in [0, 1].
+    """
     out = np.empty(pmf.size)
     for k in range(pmf.size):
         out[k] = _floored(pmf[k], floor, pmf.size)
@@ -84,7 +89,13 @@ def count_votes(draws: Float32) -> Float64:
 
 @compiled(types.float32[:, ::1], f4ss, i8s)
 def add_known(out: Float32, added: Float32, which: Int64) -> None:
-    """Add row ``which[k]`` of ``added``, float32[:, M], to row k of ``out``, unless it is -1."""
+    """Add a row to each row of ``out``, in place.
+
+    Args:
+        out: float32[K, M].
+        added: float32[N, M], the rows to choose from.
+        which: int64[K], the row of ``added`` that is added to row k, below N; -1 adds nothing.
+    """
     for k in range(which.size):
         if which[k] >= 0:
             for m in range(out.shape[1]):
@@ -93,7 +104,15 @@ def add_known(out: Float32, added: Float32, which: Int64) -> None:
 
 @compiled(types.float32[:, ::1], i8s, f8s, f4ss, i8s)
 def add_scaled(out: Float32, rows: Int64, scale: Float64, added: Float32, which: Int64) -> None:
-    """Add ``scale[n]`` times row ``which[n]`` of ``added`` [:, M] to row ``rows[n]`` of ``out``."""
+    """Add scaled rows to some rows of ``out``, in place, for n from 0 to R - 1.
+
+    Args:
+        out: float32[K, M].
+        rows: int64[R], the row of ``out`` that is added to, in [0, K).
+        scale: float64[R], the factor of what is added, rounded to float32.
+        added: float32[N, M], the rows to choose from.
+        which: int64[R], the row of ``added`` that is taken, in [0, N).
+    """
     for n in range(rows.size):
         for m in range(out.shape[1]):
             out[rows[n], m] += np.float32(scale[n]) * added[which[n], m]
@@ -133,7 +152,12 @@ def draw(pmf: Float64, u: float) -> int:
 
 @compiled(f8s, f8, returns=i8)
 def draw_checked(pmf: Float64, u: float) -> int:
-    """Return what ``draw`` does; -1 unless all are non-negative and sum to 1 within SLACK."""
+    """Return what ``draw`` does, or -1 if it was not given a PMF.
+
+    Args:
+        pmf: float64[K]; all are non-negative and sum to 1 within SLACK, else it is no PMF.
+        u: uniform in [0, 1).
+    """
     total, least = total_and_least(pmf)
     if abs(total - 1.0) <= SLACK and least >= 0.0:  # also catches NaN
         return draw(pmf, u)
@@ -142,7 +166,12 @@ def draw_checked(pmf: Float64, u: float) -> int:
 
 @compiled(f4ss, i8s, returns=types.float32[:, ::1])
 def take_rows(values: Float32, rows: Int64) -> Float32:
-    """Return ``values[rows]`` of float32[N, F]; zeros where a row is -1."""
+    """Return some rows of a table, float32[K, F].
+
+    Args:
+        values: float32[N, F], the table.
+        rows: int64[K], each below N; a row of -1 gives zeros.
+    """
     out = np.empty((rows.size, values.shape[1]), np.float32)
     for k in range(rows.size):
         for j in range(values.shape[1]):

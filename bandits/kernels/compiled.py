@@ -43,7 +43,12 @@ def inlined(function: F) -> F:
 
 
 def read_only(kind: Any, dimensions: int = 1) -> Any:
-    """Return the type of a C-contiguous array that is not written to, and need not be writeable."""
+    """Return the type of a C-contiguous array that is not written to, and need not be writeable.
+
+    Args:
+        kind: the numba type of its elements.
+        dimensions: how many axes it has.
+    """
     return types.Array(kind, dimensions, "C", readonly=True)
 
 

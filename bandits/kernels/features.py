@@ -144,7 +144,13 @@ def _find_shared(everywhere: Any, codes: Any, values: Any) -> None:
 
 @compiled(types.uint32[::1], types.int32[::1], u4s)
 def fill_table(keys: UInt32, places: Int32, hashes: UInt32) -> None:
-    """Fill an empty table with these hashes, the first of which has column 0."""
+    """Fill an empty table, in place; the hash at index i gets column i.
+
+    Args:
+        keys: uint32[S], S a power of two above the number of hashes.
+        places: int32[S], all -1.
+        hashes: uint32[n], each once.
+    """
     for column in range(hashes.size):
         at = _find(keys, places, hashes[column])
         keys[at], places[at] = hashes[column], column

@@ -23,12 +23,22 @@ def position_at(milliseconds: int) -> str:
 
 
 def is_after(position: str, other: str) -> bool:
-    """Return whether ``position`` comes later in the log than ``other``."""
+    """Return whether one position comes later in the log than another.
+
+    Args:
+        position: the one that may be later.
+        other: the one it is compared with; an equal one is not earlier.
+    """
     return log_order(position) > log_order(other)
 
 
 def has_reached(position: str, other: str) -> bool:
-    """Return whether a reader at ``position`` has seen the entry ``other``."""
+    """Return whether a reader has seen an entry.
+
+    Args:
+        position: the last entry that the reader has seen.
+        other: the entry in question, which may be that last one.
+    """
     return log_order(position) >= log_order(other)
 
 

@@ -51,9 +51,14 @@ NOTHING: dict[Any, Any] = {}
 def teach_slots(
     decision: RememberedDecision, slots: Sequence[int], out: list[JoinedDecision]
 ) -> None:
-    """Bring the model's knowledge of these slots to their aggregates, or to the default.
+    """Bring the model's knowledge of some slots to their aggregates, or to the default.
 
     What is new is taught, and what was taught with another reward is corrected by the difference.
+
+    Args:
+        decision: one that still has its record; its ``taught`` is brought up to date.
+        slots: those to bring up to date, each once.
+        out: gets what is to be taught, then what is to be corrected, appended where there is any.
     """
     assert decision.record is not None  # noqa: S101 - taught only while it is remembered
     default, taught = decision.rule.default_reward, decision.taught
@@ -85,7 +90,12 @@ def teach_slots(
 
 
 def state_of(event_id: str, decision: RememberedDecision) -> OpenState:
-    """Return what a checkpoint holds of a decision: all but its record, which the log has."""
+    """Return what a checkpoint holds of a decision: all but its record, which the log has.
+
+    Args:
+        event_id: the decision's name, which its rewards carry.
+        decision: copied, so that what happens to it later does not change the result.
+    """
     return OpenState(
         event_id,
         decision.position,
@@ -105,7 +115,12 @@ def count_slots(decision: RememberedDecision) -> int:
 
 
 def slot_of(decision: DecisionRecord, reward: RewardRecord) -> int | None:
-    """Return the slot a reward is for; None when it names an action or slot that was not chosen."""
+    """Return the slot a reward is for; None when it names an action or slot that was not chosen.
+
+    Args:
+        decision: the record of what was chosen, slot by slot.
+        reward: it names an action, a slot or both; without either it is for slot 0.
+    """
     if reward.action_id is None:
         slot = reward.slot or 0
         return slot if slot < len(decision.chosen) else None

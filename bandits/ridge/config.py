@@ -78,7 +78,17 @@ class RidgeConfig(
     def make(
         self, exploration: Exploration, *, salt: bytes, checkpoint: bytes | None = None
     ) -> Learner:
-        """Return a learner whose snapshots hold what ``exploration`` needs of the posterior."""
+        """Return a learner, fresh or resumed.
+
+        Args:
+            exploration: decides what snapshots hold beside means: posterior draws for LinTs, the
+                covariance for LinUcb.
+            salt: the secret that seeds posterior draws; its first 64 bytes count.
+            checkpoint: what the learner goes on from; None for a fresh one.
+
+        Raises:
+            SnapshotError: the checkpoint is corrupt.
+        """
         from bandits.ridge.learner import RidgeLearner
 
         draws, scale = 0, 1.0
@@ -94,7 +104,16 @@ class RidgeConfig(
         )
 
     def load(self, snapshot: Snapshot, exploration: Exploration) -> Explore:
-        """Return how ``exploration`` acts on the posterior of a snapshot."""
+        """Return how an exploration acts on a posterior.
+
+        Args:
+            snapshot: the posterior, made for this exploration.
+            exploration: LinTs acts on its draws, LinUcb on its upper bounds, others on its means.
+
+        Raises:
+            SnapshotError: the snapshot is corrupt, or the exploration is VW's own. A snapshot that
+                lacks the draws or the covariance is refused only when a PMF is asked for.
+        """
         from bandits.ridge.model import RidgeModel
 
         model = RidgeModel(snapshot)
@@ -106,7 +125,15 @@ class RidgeConfig(
         return explore_scores(exploration, model.comparable, model.learned)
 
     def merge(self, base: bytes, given: Sequence[bytes]) -> bytes:  # noqa: ARG002
-        """Return the checkpoint of a learner of all the logs: the sums, added up."""
+        """Return the checkpoint of a learner of all the logs: the sums, added up.
+
+        Args:
+            base: unused; each partition's sums already hold all that its log has taught.
+            given: a checkpoint of each partition, in their order.
+
+        Raises:
+            SnapshotError: a checkpoint is corrupt.
+        """
         from bandits.ridge.merge import merge_ridge
 
         return merge_ridge(self, given)

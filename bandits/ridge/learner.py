@@ -326,7 +326,11 @@ def finite(array: NDArray[Any]) -> NDArray[Any]:
 
 
 def floats(data: bytes, shape: tuple[int, ...]) -> Float64:
-    """Return the finite float64 numbers in ``data``, in this shape.
+    """Return bytes as an array of finite numbers, read-only.
+
+    Args:
+        data: little-endian float64, the last axis fastest.
+        shape: how many numbers there are on each axis.
 
     Raises:
         SnapshotError: there are more or fewer, or not all are finite.
@@ -343,10 +347,14 @@ def _padded(array: Float64, shape: tuple[int, ...]) -> Float64:
 
 
 def decode_struct(data: bytes, kind: Any) -> Any:
-    """Return a struct of this kind.
+    """Return the struct in these bytes.
+
+    Args:
+        data: msgpack.
+        kind: the struct's class; an error names it.
 
     Raises:
-        SnapshotError: the bytes are none.
+        SnapshotError: the bytes hold no such struct.
     """
     try:
         return msgspec.msgpack.decode(data, type=kind)

@@ -40,11 +40,24 @@ class RidgeModel:
             )
 
     def scores(self, context: Context, actions: ActionSet) -> Float64:
-        """Return the posterior mean reward of every action, float64[K]."""
+        """Return the posterior mean reward of every action, float64[K].
+
+        Args:
+            context: features that enter every mean, alone and crossed with the action's own.
+            actions: K of them; one never met has a bias of 0.
+        """
         return self._means(context, actions, relative=False)
 
     def comparable(self, context: Context, actions: ActionSet) -> Float64:
-        """Return the same without what all actions share, a large value of which drowns others."""
+        """Return posterior means for comparing actions with each other, float64[K].
+
+        What all actions share is left out, a large value of which drowns the differences; with a
+        snapshot of fold 1 it is kept.
+
+        Args:
+            context: features that count only where they are crossed with the actions' own.
+            actions: K of them; one never met has a bias of 0.
+        """
         return self._means(context, actions, relative=self._relative)
 
     def _means(self, context: Context, actions: ActionSet, *, relative: bool) -> Float64:

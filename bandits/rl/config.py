@@ -37,13 +37,31 @@ class RlConfig(LearnerConfig, tag=KIND, tag_field="kind", frozen=True, forbid_un
         salt: bytes,  # noqa: ARG002
         checkpoint: bytes | None = None,
     ) -> Learner:
-        """Return what holds a network and hands it on."""
+        """Return what holds a network and hands it on.
+
+        Args:
+            exploration: unused; a snapshot is the network, however the policy explores.
+            salt: unused; nothing is drawn at random.
+            checkpoint: the network; without, there is none yet.
+
+        Raises:
+            SnapshotError: the checkpoint is corrupt, or was made for other features.
+        """
         from bandits.rl.network import RlLearner
 
         return RlLearner(self, checkpoint=checkpoint)
 
     def load(self, snapshot: Snapshot, exploration: Exploration) -> Explore:
-        """Return how ``exploration`` acts on the scores of a network."""
+        """Return how an exploration acts on the scores of a network.
+
+        Args:
+            snapshot: it holds the network, or none yet; then all scores are 0.
+            exploration: one that asks for scores alone.
+
+        Raises:
+            SnapshotError: the snapshot is corrupt or was made for other features, or the
+                exploration asks for more than scores.
+        """
         from bandits.rl.network import RlModel
 
         model = RlModel(self, snapshot)

@@ -44,6 +44,11 @@ class FeatureSchema:
         return cls([(namespace, name) for namespace, listed in names.items() for name in listed])
 
     def matrix(self, context: Context, actions: ActionSet) -> Float64:
-        """Return every action's features, float64[K, d]; others than the schema's are left out."""
+        """Return every action's features, float64[K, d]; others than the schema's are left out.
+
+        Args:
+            context: features that stand in every row.
+            actions: K of them, one a row.
+        """
         _, features, _ = self._index.matrix(context, actions, dense=True)
         return features

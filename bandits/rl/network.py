@@ -39,7 +39,12 @@ class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @classmethod
     def of(cls, names: Sequence[tuple[str, str]], arrays: Mapping[str, NDArray[Any]]) -> "Network":
-        """Make a network of arrays of any float type."""
+        """Make a network of arrays of any float type.
+
+        Args:
+            names: the schema's (namespace, feature) pairs, without the intercept.
+            arrays: one for each of ARRAYS, as ``shapes`` says; the length of ``bias`` is the width.
+        """
         width = len(arrays["bias"])
         return cls(
             list(names), width, {name: arrays[name].astype("<f4").tobytes() for name in ARRAYS}
@@ -91,7 +96,14 @@ class RlScores:
         }
 
     def scores(self, context: Context, actions: ActionSet) -> Float64:
-        """Return float64[K], in doubles: the actions' order changes the last digits at most."""
+        """Return the score of each action, float64[K].
+
+        They are computed in doubles: the actions' order changes the last digits at most.
+
+        Args:
+            context: features that all actions share; those outside the schema are left out.
+            actions: K of them; each one's score depends on the features of all.
+        """
         return self.of_matrix(self.schema.matrix(context, actions))
 
     def of_matrix(self, features: Float64) -> Float64:
@@ -115,7 +127,12 @@ class RlModel:
         _, self._scores = _loaded(config, snapshot.payload)
 
     def scores(self, context: Context, actions: ActionSet) -> Float64:
-        """Return float64[K]; all 0 before there is a network."""
+        """Return the scores, float64[K]; all 0 before there is a network.
+
+        Args:
+            context: features that all actions share; those outside the schema are left out.
+            actions: K of them; each one's score depends on the features of all.
+        """
         return (
             np.zeros(len(actions))
             if self._scores is None

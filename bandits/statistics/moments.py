@@ -44,7 +44,12 @@ class Moments:
 
     @classmethod
     def empty(cls, k: int, replicates: int = 0) -> "Moments":
-        """Return the moments of no rows."""
+        """Return the moments of no rows.
+
+        Args:
+            k: how many columns the rows to come have.
+            replicates: how many bootstrap replicates to gather; 0 for no bootstrap.
+        """
         return cls(
             0,
             np.zeros(k),
@@ -80,7 +85,12 @@ class Moments:
         self.n = n
 
     def columns(self, k: int, unit: float) -> "Moments":
-        """Return the moments of the first k columns, in units of ``unit``."""
+        """Return the moments of the first columns, in another unit.
+
+        Args:
+            k: how many columns are kept.
+            unit: what values are divided by, above 0.
+        """
         return Moments(
             self.n,
             self.mean[:k] / unit,

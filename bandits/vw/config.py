@@ -47,14 +47,34 @@ class VwConfig(LearnerConfig, frozen=True, forbid_unknown_fields=True, tag="vw",
         salt: bytes,  # noqa: ARG002
         checkpoint: bytes | None = None,
     ) -> Learner:
-        """Return a learner; its snapshots hold weights, or all of VW's model if VW explores."""
+        """Return a learner, fresh or resumed.
+
+        Args:
+            exploration: VW's own needs snapshots of VW's whole model; for others weights do, where
+                they give exact scores.
+            salt: unused; the learner draws nothing at random.
+            checkpoint: what the learner goes on from; None for a fresh one.
+
+        Raises:
+            SpecError: arguments that are not allowed, or that VW refuses.
+            SnapshotError: the checkpoint is corrupt, or of a learner with other arguments.
+        """
         from bandits.vw.learner import VwLearner
 
         own = isinstance(exploration, VwExploration)
         return VwLearner(self.args, own_exploration=own, by_row=True, checkpoint=checkpoint)
 
     def load(self, snapshot: Snapshot, exploration: Exploration) -> Explore:
-        """Return VW's own PMF of a whole model, else how ``exploration`` acts on scores."""
+        """Return what a replica serves: from a context and its actions to a PMF.
+
+        Args:
+            snapshot: VW's weights, or a whole model, which gives VW's own PMF.
+            exploration: how the policy acts on scores from weights; a whole model ignores it.
+
+        Raises:
+            SnapshotError: the snapshot is corrupt, its arguments are refused, or it holds weights
+                and the exploration is VW's own.
+        """
         from bandits.vw.learner import VwModel, load_vw
 
         model = load_vw(snapshot)
@@ -63,13 +83,30 @@ class VwConfig(LearnerConfig, frozen=True, forbid_unknown_fields=True, tag="vw",
         return explore_scores(exploration, model.scores, model.learned)
 
     def merge(self, base: bytes, given: Sequence[bytes]) -> bytes:
-        """Return the checkpoint of ``base`` with what each of ``given`` has gained on top of it."""
+        """Return the checkpoint of a model that has learned what all partitions have.
+
+        Args:
+            base: the checkpoint of the model merged before, or of a fresh learner.
+            given: a checkpoint of each partition, in their order, each gone on from ``base``.
+
+        Raises:
+            SnapshotError: a checkpoint is corrupt.
+        """
         from bandits.vw.merge import merge_vw
 
         return merge_vw(self.args, base, given)
 
     def carry(self, merged: bytes, since: bytes, now: bytes) -> bytes:
-        """Return the checkpoint of ``merged`` with what was gained from ``since`` to ``now``."""
+        """Return the checkpoint that a partition goes on from after a merge.
+
+        Args:
+            merged: the checkpoint that the partition adopts.
+            since: its own checkpoint as ``merged`` knows it.
+            now: its checkpoint by now, whose gains on ``since`` are added to ``merged``.
+
+        Raises:
+            SnapshotError: a checkpoint is corrupt.
+        """
         from bandits.vw.merge import carry_vw
 
         return carry_vw(self.args, merged, since, now)
@@ -81,7 +118,15 @@ class VwConfig(LearnerConfig, frozen=True, forbid_unknown_fields=True, tag="vw",
         check_mergeable(self.args)
 
     def check_learns(self, exploration: Exploration, default_reward: float) -> None:
-        """Refuse arguments that were not found to learn."""
+        """Refuse arguments that would not learn here, or not do what they say.
+
+        Args:
+            exploration: VW's own follows the arguments; any other acts on VW's scores.
+            default_reward: the reward of a decision that nobody rewarded.
+
+        Raises:
+            SpecError: names the option, the reason and what to do.
+        """
         own = isinstance(exploration, VwExploration)
         check_arguments(self.args, own_exploration=own, default_reward=default_reward)
 
@@ -101,5 +146,14 @@ class VwConfig(LearnerConfig, frozen=True, forbid_unknown_fields=True, tag="vw",
                     yield "learner.args", f"--{option} {value} changes nothing: {seen}"
 
     def magnitude(self, shared: Row, own: Row) -> tuple[float, str]:
-        """Return the largest feature, or product of crossed features, that VW would see."""
+        """Return the largest feature, or product of crossed features, that VW would see.
+
+        Args:
+            shared: the features of a context.
+            own: the features of an action.
+
+        Returns:
+            Its absolute value, and the namespaces it is made of, as ``a x b``; 0 and no name
+            without features.
+        """
         return largest(self.args, shared, own)

@@ -27,7 +27,12 @@ class Examples:
         self._pool[0].set_label(_SHARED)
 
     def fill(self, context: Context, actions: ActionSet) -> list[Example]:
-        """Return the shared example and one per action; valid until the next call."""
+        """Return the shared example and one per action; valid until the next call.
+
+        Args:
+            context: the features of the shared example.
+            actions: K of them, in the order of their examples.
+        """
         while len(self._pool) <= len(actions):
             self._pool.append(Example())
             self._pool[-1].set_label(NO_LABEL)
@@ -44,7 +49,12 @@ class Examples:
         return examples
 
     def fill_one(self, shared: Row, own: Row) -> list[Example]:
-        """Return the shared example and that of one action; valid until the next call."""
+        """Return the shared example and that of one action; valid until the next call.
+
+        Args:
+            shared: the features of the context.
+            own: the features of the action.
+        """
         if len(self._pool) == 1:
             self._pool.append(Example())
 

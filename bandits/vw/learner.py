@@ -324,7 +324,12 @@ class VwWeights:
     scorer: WeightScorer
 
     def scores(self, context: Context, actions: ActionSet) -> Float64:
-        """Return the predicted reward of each action, float64[K]; higher is better."""
+        """Return the predicted reward of each action, float64[K]; higher is better.
+
+        Args:
+            context: features that all actions share, alone and as the arguments cross them.
+            actions: K of them, each scored by itself.
+        """
         return self.scorer.scores(context, actions)
 
 

@@ -142,11 +142,31 @@ class VwLogReader:
         return 0.0
 
     def pmf(self, lines: Sequence[bytes], label: VwLabel) -> Pmf:
-        """Return VW's probabilities of all actions, float64[K]; see ``probability``."""
+        """Return VW's probabilities of all actions, float64[K], before it learns from the example.
+
+        Args:
+            lines: the example in UTF-8: all lines of a text, the one line of dsjson.
+            label: its label, as it was read elsewhere.
+
+        Raises:
+            BadRowError: VW refuses the example, or reads another label; nothing is learned from it.
+            ReplayError: VW stops in the middle of a text, and would read later lines wrong.
+        """
         return _pmf_of(self._asked(lines, label, self._ask))
 
     def predict(self, lines: Sequence[bytes], label: VwLabel) -> Pmf:
-        """Return the same without learning from the example; ``learn`` may follow."""
+        """Return VW's probabilities of all actions, float64[K], without learning.
+
+        ``learn`` may follow.
+
+        Args:
+            lines: the example in UTF-8: all lines of a text, the one line of dsjson.
+            label: its label, as it was read elsewhere.
+
+        Raises:
+            BadRowError: VW refuses the example, or reads another label.
+            ReplayError: VW stops in the middle of a text, and would read later lines wrong.
+        """
         return _pmf_of(self._asked(lines, label, self._workspace.predict_multi_ex_one))
 
     def learn(self, label: VwLabel, probability: float) -> None:

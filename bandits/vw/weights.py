@@ -197,7 +197,12 @@ class WeightScorer:
         self._constant = float(dense[_CONSTANT & (size - 1)]) if plan.constant else 0.0
 
     def scores(self, context: Context, actions: ActionSet) -> Float64:
-        """Return the predicted reward of each action, float64[K]."""
+        """Return the predicted reward of each action, float64[K]; higher is better.
+
+        Args:
+            context: features that all actions share, alone and as the plan crosses them.
+            actions: K of them, each scored by itself.
+        """
         flat = flatten(context, actions)
         layout, others = _layout(self.plan.interactions, flat.shared_spaces, flat.spaces)
         scores: Float64 = weigh(
