@@ -16,7 +16,12 @@ class Blend:
     floor: float
 
     def pmf(self, context: Context, actions: ActionSet) -> Pmf:
-        """Return float64[K]; every action has at least floor/K."""
+        """Return float64[K]; every action has at least floor/K.
+
+        Args:
+            context: what the actions share.
+            actions: K of them, at least one.
+        """
         return with_floor(self.explore(context, actions), self.floor)
 
 
@@ -36,7 +41,7 @@ def make_learner(spec: PolicySpec, *, salt: bytes, checkpoint: bytes | None = No
 
 
 def load_policy(spec: PolicySpec, snapshot: Snapshot) -> Policy:
-    """Return what a replica serves.
+    """Return the policy that a replica serves.
 
     Args:
         spec: the one in force.

@@ -78,7 +78,7 @@ def explicit_pool(actions: Sequence[ActionRequest], excluded: frozenset[str] = f
 
 
 def _columns(scores: Sequence[Mapping[str, float] | None]) -> dict[str, Float32]:
-    """Return the scores by source, NaN where an action has none of it."""
+    """Return float32[K] scores by source, NaN where it has none of an action."""
     rows = [row or {} for row in scores]
     columns: dict[str, Float32] = {}
     for name in sorted(set[str]().union(*rows)):

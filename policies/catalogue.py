@@ -89,7 +89,7 @@ class Catalogue:
 
     @classmethod
     def put(cls, items: Sequence[Item]) -> "Catalogue":
-        """Return the catalogue of somebody who says what there is: without items, nothing."""
+        """Return the catalogue of these items; if there are none, sources may propose nothing."""
         return cls(items) if items else cls.decode(EMPTIED)
 
     @classmethod
@@ -109,7 +109,7 @@ class Catalogue:
         return item_id in self._rows
 
     def lacking(self, items: tuple[str, ...]) -> NDArray[np.intp]:
-        """Return the places of those of a source's ``items`` that are not here, ascending.
+        """Return the places of a source's ``items`` that are not here, ascending.
 
         The sources of one artifact share the answer.
         """

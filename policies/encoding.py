@@ -42,7 +42,15 @@ def check_features(features: FeatureMap, target: str) -> None:
 def hash_rows(
     maps: Sequence[FeatureMap | None], namespace: str = FEATURES
 ) -> tuple[UInt32, Float32]:
-    """Return padded arrays of hashes and values, [N, F] each, one row per map."""
+    """Return the hashes and values of N feature maps, one row per map.
+
+    Args:
+        maps: None is a map without features.
+        namespace: which names are hashed with.
+
+    Returns:
+        uint32[N, F] and float32[N, F], padded with the value 0.
+    """
     names, codes, values = coded_rows(maps, namespace)
     return names[codes], values
 
@@ -68,9 +76,15 @@ def coded_rows(
 def code_pairs(
     rows: Sequence[Sequence[tuple[int, float]]], seen: dict[int, int]
 ) -> tuple[NDArray[np.int32], Float32]:
-    """Return which of the hashes ``seen``, and values; new hashes are added to ``seen``.
+    """Return rows of pairs as two padded arrays, with a code instead of each hash.
 
-    Padding has the value 0, and any hash.
+    Args:
+        rows: N lists of (hash, value).
+        seen: the code of each hash so far, counted from 0; hashes that are new are added.
+
+    Returns:
+        int32[N, F] and float32[N, F], F the longest row's length. Padding has the value 0, and any
+        code.
     """
     width = max((len(row) for row in rows), default=0)
     codes = [
@@ -87,6 +101,10 @@ def namespace_of(features: FeatureMap, namespace: str) -> Namespace:
     """Return the features that a map means, [n].
 
     Maps of the same names, all numbers, share the array of their hashes.
+
+    Args:
+        features: in the form of a record.
+        namespace: which names are hashed with.
     """
     numbers = features.values()
     if set(map(type, numbers)) == _NUMBERS:
@@ -110,6 +128,10 @@ def hash_pairs(features: FeatureMap, namespace: str) -> list[tuple[int, float]]:
 
     A number is its value; a text, and each text of a list, is an indicator of its own; True is an
     indicator of the name, and False of nothing.
+
+    Args:
+        features: in the form of a record.
+        namespace: which names are hashed with.
     """
     pairs: list[tuple[int, float]] = []
     for name, value in features.items():

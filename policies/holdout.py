@@ -45,7 +45,12 @@ class FixedPolicy:
         )
 
     def pmf(self, context: Context, actions: ActionSet) -> Pmf:  # noqa: ARG002
-        """Return float64[K]: all mass on the source's best, shared by ties."""
+        """Return float64[K]: all mass on the source's best, shared by ties.
+
+        Args:
+            context: what the actions share; it changes nothing.
+            actions: K of them; only the scores that the source gave them count.
+        """
         count = len(actions)
         scores = actions.scores.get(self.kind) if self.kind != UNIFORM else None
         if scores is None or np.isnan(scores).all():

@@ -31,7 +31,12 @@ class Mixture:
     floor: float
 
     def pmf(self, context: Context, actions: ActionSet) -> Pmf:
-        """Return the marginal over items, float64[K]."""
+        """Return the marginal over items, float64[K].
+
+        Args:
+            context: what the items share; ``over`` chooses a source by it.
+            actions: the K items, with the scores of the sources that propose them.
+        """
         _, source_pmf, item_pmfs = self._joint(context, actions)
         return normalised(source_pmf @ item_pmfs)
 

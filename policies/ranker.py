@@ -114,7 +114,7 @@ class Ranker:
         return tuple(source.within(catalogue) for source in self.sources)
 
     async def rank(self, request: RankRequest) -> DecisionRecord:
-        """Decide.
+        """Ask the sources, choose, and return the record of the decision.
 
         Raises:
             NotReadyError: no snapshot yet.
@@ -131,6 +131,14 @@ class Ranker:
         """Choose from a pool.
 
         Pure, but for the event_id that it makes when the request has none.
+
+        Args:
+            request: its actions, history and exclusions no longer matter: the pool is made.
+            pool: the K actions, at least as many as there are slots.
+
+        Raises:
+            NotReadyError: no snapshot yet.
+            InvalidInputError: a field of the request is wrong.
         """
         return self._decide(request, pool, self._ready())
 
@@ -382,7 +390,7 @@ def _check_crosses(context: Context, actions: ActionSet) -> None:
 
 
 def check_event_id(event_id: str) -> str:
-    """Return the event_id.
+    """Return the event_id if it may be used; refuse it otherwise.
 
     Raises:
         InvalidEventIdError: it is empty, or has more than 256 bytes.
@@ -393,5 +401,10 @@ def check_event_id(event_id: str) -> str:
 
 
 def pseudonym(salt: bytes, user_id: str) -> str:
-    """Return a keyed pseudonym, 32 hex digits: the only form in which a user id enters the log."""
+    """Return a keyed pseudonym, 32 hex digits: the only form in which a user id enters the log.
+
+    Args:
+        salt: the key, 1 to 64 secret bytes; another one gives every user another pseudonym.
+        user_id: as the caller sent it.
+    """
     return hashlib.blake2b(user_id.encode(), key=salt, person=b"user", digest_size=16).hexdigest()

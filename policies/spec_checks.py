@@ -18,7 +18,7 @@ OF_SOURCES = (ITEM, SCORES)
 
 
 def admit(spec: PolicySpec) -> PolicySpec:
-    """Return the spec.
+    """Return the spec if it may be brought in; refuse it otherwise.
 
     Raises:
         SpecError: a field would be without effect, or the learner could not tell one action from

@@ -97,7 +97,7 @@ class Storage:
         self._sync(path)
 
     def _sync(self, path: str) -> None:
-        """Have the disk hold a local file or folder, so that the log may be trimmed behind it."""
+        """Sync a local file or folder to disk, so that the log may be trimmed behind it."""
         if isinstance(self._fs, fs.LocalFileSystem):
             number = os.open(path, os.O_RDONLY)
             try:

@@ -191,7 +191,7 @@ def _fields(struct: inspect.StructType) -> list[str]:
 
 
 def _items(kind: inspect.Type, place: int) -> list[inspect.Type]:
-    """Return the type that an item of an array has: none or one."""
+    """Return the type of an array's item at ``place``, in a list; empty if there is none."""
     if isinstance(kind, inspect.TupleType):
         return [kind.item_types[place]] if place < len(kind.item_types) else []
     item = getattr(kind, "item_type", None)
@@ -199,7 +199,7 @@ def _items(kind: inspect.Type, place: int) -> list[inspect.Type]:
 
 
 def _alone(whole: Any, path: Sequence[str | int], key: Any) -> Any:
-    """Return the same with only one entry in the mapping at ``path``."""
+    """Return ``whole`` with only the entry ``key`` in the mapping at ``path``."""
     if not path:
         return {key: whole[key]}
     copied = whole.copy()

@@ -249,7 +249,7 @@ class ArchiveReader:
         *,
         on_undecodable: Callable[[str, CodecError], None] = lambda _entry_id, _error: None,
     ) -> Iterator[LogEntry]:
-        """Yield the same, decoded as in the live log.
+        """Yield archived entries, decoded as in the live log.
 
         Args:
             after: entries past this one.

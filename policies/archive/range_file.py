@@ -185,7 +185,7 @@ def _groups(entries: Iterable[tuple[str, bytes]]) -> Iterator[list[tuple[str, by
 
 
 def digests_in(data: bytes) -> set[str]:
-    """Return what may be the digest of a blob in a record's bytes."""
+    """Return all that may be a blob's digest in a record's bytes."""
     return {name.decode() for name in DIGEST_FIELD.findall(data)}
 
 

@@ -46,7 +46,7 @@ class HashSample(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     chance: float
 
     def found(self, hashes: UInt64) -> tuple[int, int]:
-        """Return how many of these rows the sample would have if all were learned from, and has."""
+        """Return how many rows would be sampled if all were learned from, and how many are."""
         expected = hashes[hashes <= np.uint64(self.through)]
         sample = np.frombuffer(self.hashes, "<u8")
         return int(expected.size), int(np.isin(expected, sample).sum())
@@ -76,7 +76,7 @@ class LearnedRows(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class RowOverlap(msgspec.Struct, forbid_unknown_fields=True):
-    """How many of the rows that a model is evaluated on its samples would have, and have.
+    """How many rows of an evaluation a model's samples would hold, and how many they hold.
 
     Counts of pieces add up.
     """
@@ -103,7 +103,7 @@ class RowOverlap(msgspec.Struct, forbid_unknown_fields=True):
             setattr(self, name, getattr(self, name) + getattr(other, name))
 
     def share(self, learned: LearnedRows) -> float:
-        """Return about which share of these rows was learned from; 0 if chance explains it."""
+        """Return roughly what share of these rows was learned from; 0 if chance explains it."""
         shares = [
             (again - known.chance * looked) / ((1.0 - known.chance) * looked)
             for known, looked, again in (
@@ -116,7 +116,7 @@ class RowOverlap(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def _improbable(again: int, looked: int, chance: float) -> bool:
-    """Return whether chance would find so many again: by Chernoff's bound, exp(-n KL(k / n, p))."""
+    """Return whether chance hardly finds so many again: Chernoff's bound, exp(-n KL(k / n, p))."""
     share = again / looked
     if share <= chance:
         return False
@@ -194,7 +194,7 @@ class RowSampler:
 
 
 def _bounded(count: float, of: float, rows: int) -> float:
-    """Return a share and three standard errors of it; never 0, nor quite 1 where it could be."""
+    """Return a share plus three standard errors of it: above 0, and below 1."""
     share = min(1.0, count / of)
     return min(1.0 - 1e-12, share + 3.0 * math.sqrt(share * (1.0 - share) / rows) + 3.0 / of)
 

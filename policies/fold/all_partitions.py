@@ -20,7 +20,12 @@ class PartitionLog(Protocol):
     """One partition's log, all of it."""
 
     def entries(self, after: str, through: str | None = None) -> Iterable[LogEntry]:
-        """Yield its entries past ``after``, up to and including ``through``, or the end."""
+        """Yield the partition's entries in the order of its log.
+
+        Args:
+            after: entries past this position; "0-0" is before the first.
+            through: up to this one, included; None for the end of the log.
+        """
         ...
 
     def blob(self, digest: str) -> bytes:

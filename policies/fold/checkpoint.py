@@ -15,7 +15,12 @@ class Past(Protocol):
     """What a fold needs of the log behind it: only a resume and a rollback ask."""
 
     def entries(self, after: str, through: str) -> Iterable[LogEntry]:
-        """Yield the log's entries past ``after``, up to and including ``through``."""
+        """Yield some of the log's entries, in its order.
+
+        Args:
+            after: entries past this position; "0-0" is before the first.
+            through: up to this one, included.
+        """
         ...
 
     def checkpoint(self, position: str) -> "FoldState | None":

@@ -364,7 +364,7 @@ class Fold:
         self.join.adopt_taught(then.join)
 
     def _as_of(self, position: str, past: Past, *, models: bool = True) -> "Fold":
-        """Return the fold of this log as of an earlier position; else an empty one."""
+        """Return the fold of this log as of a position; an empty one if that is not earlier."""
         then = self._empty(models=models)
         if has_reached(position, self.position):
             return then

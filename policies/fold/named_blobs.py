@@ -45,13 +45,13 @@ class NamedBlobs:
         return self._specs[name]
 
     def model_digest(self, name: str) -> str:
-        """Return the model digest of the spec of a digest; it raises as ``spec`` does."""
+        """Return a spec's model digest, by the digest of the spec; it raises as ``spec`` does."""
         if name not in self._model_digests:
             self._model_digests[name] = self.spec(name).model_digest
         return self._model_digests[name]
 
     def catalogue(self, name: str) -> Catalogue:
-        """Return the catalogue of a digest; that without items needs no blob.
+        """Return the catalogue of a digest; the one without items needs no blob.
 
         Raises:
             RefusedError: its bytes are no catalogue.
@@ -79,7 +79,7 @@ class NamedBlobs:
 
 
 def _demanded(decode: Callable[[bytes], Kind], data: bytes) -> Kind:
-    """Return what the bytes of a blob are, or refuse the entry that names them."""
+    """Decode the bytes of a blob, or refuse the entry that names them."""
     try:
         return decode(data)
     except (SpecError, ArtifactError) as error:

@@ -104,7 +104,17 @@ class PartitionFold(Fold):
         self._asked_back = ""
 
     def resume(self, state: FoldState, past: Past) -> None:
-        """Start from a checkpoint instead of from nothing; see ``Fold.resume``."""
+        """Start from a checkpoint instead of from nothing.
+
+        Args:
+            state: the checkpoint's; where it says nothing of merges, none has been adopted.
+            past: the log behind it, which has the records of the decisions that were open.
+
+        Raises:
+            CodecError: the log no longer holds a decision that was open.
+            SnapshotError: the model in it is corrupt.
+            NewerBuildError: a later build folds this log.
+        """
         super().resume(state, past)
         merging = state.merging if isinstance(state, PartitionState) else None
         if merging is not None:

@@ -80,7 +80,12 @@ class Blocks:
         return rows
 
     def products(self, items: NDArray[Any], user: Float32) -> Float32:
-        """Return the products of these items with a user's factors, float32[n]."""
+        """Return the product of each item with a user's factors, float32[n].
+
+        Args:
+            items: int[n], their places in ``factors``, in any order.
+            user: float32[d], what an item's factors are multiplied by.
+        """
         products: Float32 = np.vecdot(self.rows(items), user)
         return products
 

@@ -54,13 +54,18 @@ class AlsModel:
         self._fold_in = fold_in
 
     def raw(self, indices: NDArray[Any], weights: Float32) -> Float32:
-        """Return the predicted preference of every item, float32[items]."""
+        """Return the predicted preference of every item, float32[items].
+
+        Args:
+            indices: places of the history's items, int[h].
+            weights: float32[h], how strongly each speaks for its item.
+        """
         scores: Float32 = self._items @ self._fold_in.user(self._items[indices], weights)
         return scores
 
 
 class LargeAlsModel:
-    """The same for a catalogue so large that only the promising items are scored."""
+    """ALS for a catalogue so large that only the promising items are scored."""
 
     needs_history = True
     floor = -np.inf
@@ -70,11 +75,21 @@ class LargeAlsModel:
         self._fold_in = fold_in
 
     def user(self, indices: NDArray[Any], weights: Float32) -> Float32:
-        """Return the user's factors: an item's raw score is its product with them."""
+        """Return the user's factors, float32[d]: an item's raw score is its product with them.
+
+        Args:
+            indices: places of the history's items, int[h].
+            weights: float32[h], how strongly each speaks for its item.
+        """
         return self._fold_in.user(self.blocks.rows(indices), weights)
 
     def raw(self, indices: NDArray[Any], weights: Float32) -> Float32:
-        """Return the predicted preference of every item, float32[items]."""
+        """Return the predicted preference of every item, float32[items].
+
+        Args:
+            indices: places of the history's items, int[h].
+            weights: float32[h], how strongly each speaks for its item.
+        """
         return self.blocks.all_products(self.user(indices, weights))
 
 
@@ -111,7 +126,15 @@ class ItemKnnModel:
 
     @classmethod
     def load(cls, source: TrainedSource, n_items: int) -> Self:
-        """Return the model that a trained source holds; ``n_items``: how many the artifact has."""
+        """Return the model that a trained source holds.
+
+        Args:
+            source: its ``neighbours``, int[n_items, K], and ``similarities``, float32[n_items, K].
+            n_items: how many items the artifact has.
+
+        Raises:
+            ArtifactError: an array is missing or has another shape, or a neighbour is no item.
+        """
         neighbours = source.array("neighbours", n_items, None)
         if neighbours.dtype.kind != "i" or not np.all((neighbours >= 0) & (neighbours < n_items)):
             raise ArtifactError(
@@ -120,14 +143,23 @@ class ItemKnnModel:
         return cls(neighbours, source.array("similarities", *neighbours.shape))
 
     def raw(self, indices: NDArray[Any], weights: Float32) -> Float32:
-        """Return every item's summed similarity to the history; 0 where no neighbour is in it."""
+        """Return every item's summed similarity to the history, float32[items]; 0 if it has none.
+
+        Args:
+            indices: places of the history's items, int[h].
+            weights: float32[h], what the similarities to each item are multiplied by.
+        """
         to = self._neighbours[indices].ravel()
         by = (self._similarities[indices] * weights[:, None]).ravel()
         return np.bincount(to, by, minlength=len(self._neighbours)).astype(np.float32)
 
 
 def positive(source: TrainedSource, name: str) -> float:
-    """Return the number ``name`` of a source's config.
+    """Return a number above 0 from a source's config.
+
+    Args:
+        source: whose config is read.
+        name: of the config's field; an error names it too.
 
     Raises:
         ArtifactError: it is not there, or not a positive number.

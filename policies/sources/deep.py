@@ -57,6 +57,10 @@ class AutoencoderModel:
         """Return the log of every item's expected weight, float32[items].
 
         It is the item's log-probability plus the log of the history's total weight.
+
+        Args:
+            indices: places of the history's items, int[h].
+            weights: float32[h], how strongly each speaks for its item; their sum is above 0.
         """
         length = np.sqrt(weights @ weights)
         # Only the history's rows of the first layer matter: the rest of the input is 0.

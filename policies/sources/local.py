@@ -76,7 +76,7 @@ class LocalSource:
         self._part: ItemSubset | None = None
 
     def within(self, catalogue: Catalogue) -> Self:
-        """See CandidateSource: itself while the catalogue holds all its items."""
+        """Return the source limited to a catalogue; itself while that holds all its items."""
         lacking = catalogue.lacking(self._histories.items)
         if not lacking.size:
             return self
@@ -89,11 +89,23 @@ class LocalSource:
         return limited
 
     async def candidates(self, request: SourceRequest, limit: int) -> Candidates:
-        """See CandidateSource: never an item of the history, stored or sent, or an excluded one."""
+        """Return candidates, best first, as ``propose`` does.
+
+        Args:
+            request: what may be looked at.
+            limit: how many at most.
+        """
         return self.propose(request, limit)
 
     def propose(self, request: SourceRequest, limit: int) -> Candidates:
-        """Do the same without an event loop: everything here is arithmetic."""
+        """Return candidates, best first, without an event loop: everything here is arithmetic.
+
+        None is an item of the history, stored or sent, or an excluded one.
+
+        Args:
+            request: its user's stored history, if training knew one, is joined with the one sent.
+            limit: how many at most; none if it is not above 0.
+        """
         histories, index = self._histories, self._histories.item_index
         user = None if request.user_id is None else histories.user_index.get(request.user_id)
 

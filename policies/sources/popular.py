@@ -23,10 +23,23 @@ class PopularModel:
 
     @classmethod
     def load(cls, source: TrainedSource, n_items: int) -> Self:
-        """Return the model that a trained source holds: ``counts``, float32[n_items]."""
+        """Return the model that a trained source holds.
+
+        Args:
+            source: its ``counts``, float32[n_items], are the summed interaction weights.
+            n_items: how many items the artifact has.
+
+        Raises:
+            ArtifactError: ``counts`` is missing, or has another shape.
+        """
         return cls(source.array("counts", n_items))
 
     # It is the same for any history.
     def raw(self, indices: NDArray[Any], weights: Float32) -> Float32:  # noqa: ARG002
-        """Return the log popularity of every item, float32[items]."""
+        """Return the log popularity of every item, float32[items].
+
+        Args:
+            indices: places of the history's items, int[h]; they change nothing.
+            weights: float32[h], one per item of the history; they change nothing.
+        """
         return self._scores

@@ -77,7 +77,7 @@ class HttpSource:
         )
 
     def within(self, catalogue: Catalogue) -> Self:
-        """See CandidateSource.
+        """Return the source limited to a catalogue.
 
         What the catalogue lacks is dropped from an answer, and more are asked for instead. It is
         remembered, so that the next time one question is enough, which excludes it.
@@ -91,10 +91,14 @@ class HttpSource:
         await self._client.aclose()
 
     async def candidates(self, request: SourceRequest, limit: int) -> Candidates:
-        """See CandidateSource.
+        """Ask for candidates, and return those that may be chosen, best first.
 
         What is excluded or in the history is dropped if it is proposed. The first ``limit`` of a
         longer answer are taken, and the answer is marked.
+
+        Args:
+            request: what is sent; its user_id only if the source is configured to get it.
+            limit: how many at most; the remote is asked for more where the catalogue lacks some.
 
         Raises:
             SourceError: no valid answer in time. The caller decides without this source.

@@ -56,7 +56,14 @@ class RlScorer:
         features: Sequence[FeatureMap | None] | None,
         scores: Mapping[str, Float32],
     ) -> Float32:
-        """See ContextScorer.
+        """Return the network's score of each action, float32[K].
+
+        Args:
+            catalogue: what the decision's record names.
+            context: features of the decision.
+            ids: the K actions.
+            features: the request's own features of each action; None if it sent none.
+            scores: by candidate source, float32[K], NaN where it has none.
 
         Raises:
             SourceError: features are so large that a score is no number.
