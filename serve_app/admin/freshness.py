@@ -12,7 +12,12 @@ from serve_app.store.keys import Keys
 
 
 def read_all(client: Redis, keys: Keys) -> Iterable[LogEntry]:
-    """Yield the whole log in order, read a thousand entries at a time."""
+    """Yield the whole log in order, read a thousand entries at a time.
+
+    Args:
+        client: a connection, used while entries are taken.
+        keys: those of the partition whose log it is.
+    """
     reader, position = RedisLog(client, keys), START
     while entries := reader.read(position):
         yield from entries

@@ -51,11 +51,22 @@ class Counters(Protocol):
     """What the API measures."""
 
     def count(self, name: str, *labels: str, by: int = 1) -> None:
-        """Add to a counter."""
+        """Add to a counter.
+
+        Args:
+            name: one of COUNTERS in ``replica.metrics``.
+            labels: its labels' values, in their order.
+            by: how much.
+        """
         ...
 
     def observe(self, policy: str, seconds: float) -> None:
-        """Add the latency of one rank."""
+        """Add the latency of one rank.
+
+        Args:
+            policy: which one was asked.
+            seconds: how long the answer took.
+        """
         ...
 
 

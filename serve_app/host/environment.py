@@ -90,7 +90,12 @@ def join_clusters() -> None:
 
 
 def is_free(host: str, port: int) -> bool:
-    """Say whether a server could listen on this address and port."""
+    """Say whether a server could listen on a port.
+
+    Args:
+        host: an address of this machine, IPv6 if it has a colon; empty: all of IPv4.
+        port: of TCP, at most 65535.
+    """
     with contextlib.closing(
         socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     ) as probe:

@@ -77,7 +77,12 @@ class Committed:
 
     @classmethod
     def read(cls, client: Redis, keys: Keys) -> "Committed":
-        """Read the hash."""
+        """Read the hash.
+
+        Args:
+            client: a connection.
+            keys: those of the partition whose log is archived.
+        """
         names = ("previous", "first", "end", "count", "written", "trimmed")
         fields: Any = client.hmget(keys.archive, names)
         previous, first, end, count, written, trimmed = (
@@ -150,7 +155,12 @@ class ArchivedStream:
         return [entry_id.decode() for entry_id, _ in batch]
 
     def raw(self, first: str, last: str) -> Iterator[tuple[str, bytes]]:
-        """Yield id and record bytes of the entries from ``first`` ("(" excludes it) to ``last``."""
+        """Yield the id and the record's bytes of each entry in a range.
+
+        Args:
+            first: the id to begin at; behind a "(" it is itself left out.
+            last: the id to end with, which is included.
+        """
         start = first
         while True:
             batch: Any = self._client.xrange(self._keys.log, start, last, count=READ)

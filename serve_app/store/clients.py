@@ -167,7 +167,12 @@ async def look_again(client: AsyncRedis) -> None:
 
 
 async def look_again_if(client: AsyncRedis, results: Iterable[Any]) -> None:
-    """Look again if a result says that the server was the wrong one, or has gone."""
+    """Look again if a result says that the server was the wrong one, or has gone.
+
+    Args:
+        client: the one that the results came from.
+        results: an answer or an error for each command.
+    """
     wrong = (
         (errors.ReadOnlyError, errors.ConnectionError)
         if isinstance(client, AsyncCluster)
@@ -179,7 +184,12 @@ async def look_again_if(client: AsyncRedis, results: Iterable[Any]) -> None:
 
 
 def now_ms(client: Redis, key: str) -> int:
-    """Return the clock, in milliseconds, of the server that holds ``key``."""
+    """Return what a server's clock shows, in milliseconds since 1970.
+
+    Args:
+        client: of one Redis, or of a cluster.
+        key: the server that holds it is asked; it need not exist.
+    """
     at: dict[str, Any] = (
         {"target_nodes": client.get_node_from_key(key)} if isinstance(client, RedisCluster) else {}
     )
@@ -187,7 +197,12 @@ def now_ms(client: Redis, key: str) -> int:
 
 
 async def clock_ms(client: AsyncRedis, key: str) -> int:
-    """Return the same as ``now_ms``, without blocking."""
+    """Return what a server's clock shows, in milliseconds since 1970, without blocking.
+
+    Args:
+        client: of one Redis, or of a cluster.
+        key: the server that holds it is asked; it need not exist.
+    """
     at: dict[str, Any] = (
         {"target_nodes": client.get_node_from_key(key)} if isinstance(client, AsyncCluster) else {}
     )

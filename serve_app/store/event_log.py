@@ -143,7 +143,11 @@ class LogWriter:
         self._retry_at = 0.0
 
     async def append(self, key: str, record: LogRecord) -> str:
-        """Append a record to the log ``key``; return the new entry's id once the server holds it.
+        """Append a record; return the new entry's id once the server holds it.
+
+        Args:
+            key: the name of the log in Redis.
+            record: what the entry is to hold.
 
         Raises:
             LogUnavailableError: not known to be logged.
@@ -151,7 +155,11 @@ class LogWriter:
         return (await self.append_all(key, [record]))[0]
 
     async def append_all(self, key: str, records: Sequence[LogRecord]) -> list[str]:
-        """Append several records to the log ``key``; return their ids.
+        """Append several records; return the new entries' ids, in the order of the records.
+
+        Args:
+            key: the name of the log in Redis.
+            records: what the entries are to hold; if there are none, nothing is sent.
 
         Raises:
             LogUnavailableError: not known of every one that it is logged.
@@ -203,7 +211,12 @@ class LogWriter:
         return first
 
     def failed(self, reason: str, count: int = 1) -> LogUnavailableError:
-        """Count writes that are not known to be logged; return the error that says so."""
+        """Count writes that are not known to be logged; return the error that says so.
+
+        Args:
+            reason: why, as ``failures`` counts it.
+            count: how many records they hold.
+        """
         self.failures[reason] += count
         return LogUnavailableError(
             f"the log did not confirm the entry ({reason}): retry in a moment"
@@ -340,7 +353,12 @@ class RedisLog:
         return [self._entry(entry_id, fields) for entry_id, fields in raw]
 
     def between(self, after: str, through: str | None = None) -> Iterator[LogEntry]:
-        """Yield the entries past ``after``, up to and including ``through``, or the end."""
+        """Yield the entries of a part of the log, in order.
+
+        Args:
+            after: the position to begin behind.
+            through: the position of the last entry that is yielded; None: the log's end.
+        """
         limit = None if through is None else log_order(through)
         while entries := self.read(after):
             for entry in entries:
@@ -400,5 +418,10 @@ class RedisLog:
         return bytes(data)
 
     def put_blob(self, name: str, data: bytes) -> None:
-        """Store a blob under its digest, before any entry names it."""
+        """Store a blob, before any entry names it.
+
+        Args:
+            name: the digest of its bytes.
+            data: those bytes.
+        """
         self._client.set(self._keys.blob(name), data)

@@ -47,7 +47,13 @@ class Offer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @classmethod
     def of(cls, number: int, model: str, cut: Cut | None) -> "Offer":
-        """Return the offer of a cut, or of nothing new."""
+        """Return the offer of a cut.
+
+        Args:
+            number: that of the merge.
+            model: the ``model_digest`` of the spec in force.
+            cut: where the partition's model was taken; None: there is nothing new.
+        """
         if cut is None:
             return cls(number, model, None)
         name = digest(cut.model)
@@ -55,13 +61,23 @@ class Offer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def read_offer(client: Redis, keys: Keys) -> Offer | None:
-    """Return what a partition offers now; None if it never offered."""
+    """Return what a partition offers now; None if it never offered.
+
+    Args:
+        client: a connection.
+        keys: the partition's.
+    """
     raw: Any = client.get(keys.offer)
     return None if raw is None else msgspec.msgpack.decode(raw, type=Offer)
 
 
 def read_merge(client: Redis, keys: Keys) -> MergeRecord | None:
-    """Return the newest merge, by the keys of partition 0; None if there is none."""
+    """Return the newest merge; None if there is none.
+
+    Args:
+        client: a connection.
+        keys: those of partition 0.
+    """
     raw: Any = client.hmget(keys.merge, "newest", "record")  # builds of fold 1 write the second
     records = [data for data in raw if data not in (None, NO_MERGE)]
     return msgspec.msgpack.decode(records[0], type=MergeRecord) if records else None
@@ -127,7 +143,13 @@ def put_merge(client: Redis, lease: Lease, keys: Keys, record: MergeRecord, mode
 
 
 def forget_merges(client: Redis, lease: Lease, keys: Keys, through: int) -> None:
-    """Forget the merged models up to merge ``through``.
+    """Forget old merged models, but for those that a later merge has as well.
+
+    Args:
+        client: that of partition 0.
+        lease: that of partition 0.
+        keys: those of partition 0.
+        through: the number of the last merge whose model is forgotten; below 1: none is.
 
     Raises:
         LeaseLostError: another learner leads partition 0.
@@ -158,7 +180,12 @@ class MergedModels:
         self._folds: tuple[AllPartitionsFold, int] | None = None
 
     def remember(self, name: str, model: bytes) -> None:
-        """Remember a model that was just made."""
+        """Remember a model that was just made, in place of the one before it.
+
+        Args:
+            name: the digest of its bytes.
+            model: those bytes.
+        """
         self._last = name, model
 
     def __call__(self, record: MergeRecord) -> bytes:
@@ -188,7 +215,13 @@ class MergedModels:
 
 
 def stored_model(client: Redis, keys: Keys, name: str) -> bytes | None:
-    """Return a model by its digest; None if it is gone, or not what its name says."""
+    """Return the bytes of a model; None if they are gone, or damaged.
+
+    Args:
+        client: a connection.
+        keys: those of the partition that stored it.
+        name: the digest of its bytes.
+    """
     data: Any = client.get(keys.blob(name))
     return bytes(data) if data is not None and digest(data) == name else None
 
@@ -223,6 +256,11 @@ def model_of_input(
 
 
 def partition_count(client: Redis, policy: str) -> int:
-    """Return in how many partitions a policy's log is: its merges, if any, have as many inputs."""
+    """Return in how many partitions a policy's log is: its merges, if any, have as many inputs.
+
+    Args:
+        client: a connection.
+        policy: its name.
+    """
     newest = read_merge(client, Keys(policy))
     return 1 if newest is None else len(newest.inputs)

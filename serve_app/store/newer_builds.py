@@ -47,7 +47,12 @@ def check_format(data_dir: Path) -> None:
 
 
 def mark_fold(client: Redis, keys: Keys) -> list[Command]:
-    """Return what a leader writes with its BuildRecord."""
+    """Return what a leader writes with its BuildRecord.
+
+    Args:
+        client: a connection, from which a merge of an older build is read.
+        keys: those of the partition it leads.
+    """
     marked: list[Command] = [("SET", keys.fold, FOLD), ("HSET", keys.merge, "record", NO_MERGE)]
     before: Any = client.hget(keys.merge, "record")
 
@@ -59,6 +64,10 @@ def mark_fold(client: Redis, keys: Keys) -> list[Command]:
 
 def check_fold(client: Redis, keys: Keys) -> None:
     """Demand that this build knows how to fold a log.
+
+    Args:
+        client: a connection.
+        keys: those of the partition whose log it is.
 
     Raises:
         NewerBuildError: which names the policy.

@@ -20,7 +20,11 @@ T = TypeVar("T")
 
 
 def demand_redis(url: str, timeout_s: float) -> None:
-    """Demand that the Redis answers within its timeout, lets this user in, and takes writes.
+    """Demand that a Redis answers in time, lets this user in, and takes writes.
+
+    Args:
+        url: of one Redis, or of any node of a cluster; user and password are in it.
+        timeout_s: how long to wait for an answer, in seconds.
 
     Raises:
         StartupError: with its address, without its password, and the reason.
@@ -127,9 +131,13 @@ _ADVICE: Sequence[tuple[type[Exception] | tuple[type[Exception], ...], str, str]
 
 
 def call_within(seconds: float, work: Callable[[], T]) -> T:
-    """Return what ``work`` returns, or raise what it raises, but wait no longer than ``seconds``.
+    """Return what some work returns, or raise what it raises, if it ends in time.
 
     For work without a timeout of its own, like the search for an address.
+
+    Args:
+        seconds: how long to wait for it.
+        work: runs in a thread of its own.
 
     Raises:
         TimeoutError: it takes longer; it is left to itself.

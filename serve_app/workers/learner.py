@@ -308,7 +308,12 @@ class LearnerLoop(Generic[FoldT]):
 
 
 def batched(entries: Iterable[LogEntry], size: int) -> Iterator[list[LogEntry]]:
-    """Yield lists of at most ``size`` entries."""
+    """Yield the entries in lists, none of which is empty.
+
+    Args:
+        entries: taken only as lists are asked for.
+        size: how many a list holds, at least 1; the last may hold fewer.
+    """
     iterator = iter(entries)
     while batch := list(islice(iterator, size)):
         yield batch

@@ -34,7 +34,11 @@ class SnapshotWriter:
         self.written_ms = 0
 
     def write(self, published: Published, pinned: str | None) -> str:
-        """Store a snapshot, have it served unless one is ``pinned``, and return its id.
+        """Store a snapshot, have it served unless another is pinned, and return its id.
+
+        Args:
+            published: the snapshot.
+            pinned: the id of the one to serve instead, while it is stored; None: there is no pin.
 
         Raises:
             LeaseLostError, RedisError: see ``Lease.guarded``.

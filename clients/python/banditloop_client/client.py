@@ -321,12 +321,22 @@ def rank_request(
 
 
 def rank_body(actions: Sequence[ActionRequest | str] | None, fields: Mapping[str, Any]) -> bytes:
-    """Return the body of a rank request that has an event_id; see ``rank_request``."""
+    """Return the body, as JSON, of a rank request that has an event_id.
+
+    Args:
+        actions: explicit ones, an id for one without features; None leaves it to the sources.
+        fields: the others of RankRequest; an event_id among them is kept.
+    """
     return _encode(rank_request(actions, fields))
 
 
 def reward_request(value: float, fields: Mapping[str, Any]) -> RewardRequest:
-    """Return a reward that has a reward_id; ``fields`` are the others of RewardRequest."""
+    """Return a reward that has a reward_id.
+
+    Args:
+        value: how good the outcome was; higher is better.
+        fields: the others of RewardRequest; a reward_id among them is kept.
+    """
     return RewardRequest(value, **{"reward_id": _fresh_id(), **fields})
 
 
