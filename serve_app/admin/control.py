@@ -89,7 +89,9 @@ def rollback(stored: StoredPolicy, snapshot_id: str, *, within_s: float) -> Outc
     # Learning goes on from its model, so only the model's shape has to be the same.
     current = _served_spec(stored)
     if current not in {None, published.spec}:
-        in_force, own = (stored_spec(stored, str(each)) for each in (current, published.spec))
+        in_force, own = (
+            stored_spec(stored, str(spec_digest)) for spec_digest in (current, published.spec)
+        )
         if in_force.model_digest != own.model_digest:
             raise SnapshotError(
                 "its model is of another shape than that of the spec in force, so it cannot be"

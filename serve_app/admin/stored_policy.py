@@ -37,17 +37,17 @@ def chosen_policy(client: Redis, name: str | None) -> str:
     Raises:
         UnknownPolicyError: there is none, or there are several and none was named.
     """
-    known = policy_names(client)
-    if name is None and len(known) == 1:
-        return known[0]
+    names = policy_names(client)
+    if name is None and len(names) == 1:
+        return names[0]
 
-    if name not in known:
+    if name not in names:
         problem = (
             "several policies: name one"
-            if name is None and known
+            if name is None and names
             else f"no policy {name!r} has a log here"
         )
-        raise UnknownPolicyError(f"{problem}; there are {known}", "policy")
+        raise UnknownPolicyError(f"{problem}; there are {names}", "policy")
     return name
 
 

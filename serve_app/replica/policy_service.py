@@ -263,7 +263,10 @@ class RedisPolicyService:
             learning=learning.state,
             stalled=stalled_at(self.spec.name, learning),
             reason=learning.stall.reason if learning.stall else None,
-            refused=[Refused(each.position, each.kind, each.reason) for each in learning.refused],
+            refused=[
+                Refused(refusal.position, refusal.kind, refusal.reason)
+                for refusal in learning.refused
+            ],
         )
 
     def _accept(self, snapshot_id: str, published: Published, catalogue: Catalogue) -> None:

@@ -60,7 +60,9 @@ async def collect(
                 # The counts of a policy begin with partition 0: without it they are no sum yet.
                 if present and present[0][0].partition == 0:
                     stats[name] = summed([counts for _, counts in present])
-                    lags[name] = max([await _lag_s(client, keys, each) for keys, each in present])
+                    lags[name] = max(
+                        [await _lag_s(client, keys, counts) for keys, counts in present]
+                    )
                 logs[name] = _all_logs([await _log_state(client, keys) for keys in keys_of_all])
     except (*FAILURES, msgspec.MsgspecError):
         pass

@@ -110,7 +110,8 @@ def learner_of_partition(
     keys = partitions(spec.name, spec.partitions)
     archive_of: Sequence[ArchiveReader | None] = archives or [None] * spec.partitions
     histories = [
-        History(client, each, archive) for each, archive in zip(keys, archive_of, strict=True)
+        History(client, log_keys, archive)
+        for log_keys, archive in zip(keys, archive_of, strict=True)
     ]
     logs = PolicyLogs(keys, histories, MergedModels(client, keys[0], histories, salt=salt))
     log = LearnerLog(
