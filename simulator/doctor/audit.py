@@ -72,7 +72,12 @@ class WeightTest:
         self._log_money_below = np.zeros(BETS_BELOW.size)
 
     def add(self, pmf: Pmf, chosen: int) -> None:
-        """Count a draw of index ``chosen`` from ``pmf`` [K]."""
+        """Count a draw.
+
+        Args:
+            pmf: float64[K], the logged PMF.
+            chosen: the index of the action that was drawn, whose probability is above 0.
+        """
         support = pmf[pmf > 0.0]
         size, inverse = support.size, 1.0 / float(pmf[chosen])
 
@@ -102,7 +107,12 @@ class WeightTest:
 
 
 def redraws(record: DecisionRecord, salt: bytes) -> bool:
-    """Return whether every slot is drawn again, bit for bit, from the logged PMF and the salt."""
+    """Return whether every slot is drawn again, bit for bit, from its logged PMF.
+
+    Args:
+        record: the decision.
+        salt: of the service that made it, from which the uniforms of its slots derive.
+    """
     pmfs = record.pmfs()
     return all(
         draw(pmfs[slot], uniform(salt, record.policy, record.event_id, slot, PURPOSE_ACTION))

@@ -101,7 +101,15 @@ class OnlinePolicy:
         return featurise_row(self._spec, row)
 
     def pmf(self, context: Context, actions: ActionSet) -> Pmf:
-        """Return float64[K], of the model last published."""
+        """Return the probabilities of the K actions, float64[K], by the model last published.
+
+        Args:
+            context: What the policy sees of a row's context.
+            actions: What it sees of the row's K actions.
+
+        Raises:
+            InvalidPmfError: What the policy computes is no PMF.
+        """
         return check_pmf(self._policy.pmf(context, actions))
 
     def learn(

@@ -229,6 +229,13 @@ def spec_in_force(reader: ArchiveReader, digest: str) -> PolicySpec | None:
     """Return the spec that an entry names; None if the learner refuses it.
 
     The spec before then stays in force.
+
+    Args:
+        reader: The archive that holds the spec as a blob.
+        digest: The spec's, as the entry has it: 32 hex digits.
+
+    Raises:
+        ArchiveError: There is no such blob, or it is damaged.
     """
     data = reader.blob(digest)
     try:
@@ -245,8 +252,18 @@ def policy_pieces(
 ) -> list[ArchivePiece]:
     """Return the pieces of a policy's archive, of all its partitions.
 
-    A decision and its rewards are in one partition, so each is a log by itself. Arguments and
-    errors are those of ``archive_pieces``.
+    A decision and its rewards are in one partition, so each is a log by itself.
+
+    Args:
+        root: The archive's folder or URI.
+        policy: The policy's name, without a partition.
+        count: The most pieces to return; there are never fewer than one per partition.
+        skip_bad: Whether bad rows are counted and left out, rather than an error.
+        window_s: Longest window in seconds, to look before windows have closed; None: as specified.
+
+    Raises:
+        ReplayError: A partition has no archive.
+        ArchiveError: An archive is damaged.
     """
     folders = archive_folders(root, policy)
     share = max(1, count // len(folders))

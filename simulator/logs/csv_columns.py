@@ -85,9 +85,15 @@ def places_of(ids: tuple[str, ...]) -> Mapping[str, int] | None:
 
 @lru_cache(maxsize=1024)
 def features_in(text: str, ids: tuple[str, ...]) -> Sequence[FeatureMap | None] | None:
-    """Return the actions' features from their cell; None if it holds something else.
+    """Read the actions' features from their cell.
 
-    An action that the cell's object does not name has no features.
+    Args:
+        text: The cell: a JSON object by action id, which may leave actions out, or a list in the
+            order of the actions, in both an object or null for each. It may be blank.
+        ids: The row's actions.
+
+    Returns:
+        A map or None for each action; None alone if the cell holds something else.
     """
     if not text.strip():
         return [None] * len(ids)

@@ -68,7 +68,12 @@ class RowRange:
 
 
 def slice_batch(batch: LogBatch, rows: slice) -> LogBatch:
-    """Return some rows of a batch."""
+    """Return some rows of a batch.
+
+    Args:
+        batch: The n rows to take from.
+        rows: Which of them, counted from 0.
+    """
     return replace(
         batch,
         keys=batch.keys[rows],

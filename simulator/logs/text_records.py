@@ -260,7 +260,16 @@ def _next_start(file: BinaryIO, path: LogFile, offset: int, *, blocks: bool) -> 
 
 
 def count_newlines(path: LogFile, start: int, stop: int) -> int:
-    """Return the number of line ends among bytes [``start``, ``stop``) of a file."""
+    """Return the number of line ends in a stretch of a file.
+
+    Args:
+        path: The file; of a compressed one, the decompressed bytes count.
+        start: The stretch's first byte, from 0.
+        stop: The first byte after it; past the end of the file, what is there is counted.
+
+    Raises:
+        ReplayError: The file cannot be read.
+    """
     left, count = stop - start, 0
     with _opened(path) as file:
         if start:

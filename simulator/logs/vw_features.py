@@ -30,7 +30,12 @@ class FeatureCollector:
         self._dotted: list[tuple[KeyPath, Value]] = []
 
     def add_dotted(self, path: Sequence[str], value: Value) -> None:
-        """Add a feature whose path may have dots in its keys."""
+        """Add a feature of which a key may have a dot.
+
+        Args:
+            path: The keys that lead to the feature, or its namespace and name.
+            value: A number, a text or a list of texts.
+        """
         self._dotted.append((tuple(path), value))
 
     def done(self) -> FeatureMap:

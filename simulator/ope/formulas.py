@@ -110,7 +110,12 @@ class SNIPS(Formula):
     k = 2
 
     def columns(self, weight: Float64, batch: OpeBatch) -> Float64:
-        """Compute the products w r, and w."""
+        """Compute the products w r, and w: float64[2, n].
+
+        Args:
+            weight: float64[n], the weights that are used.
+            batch: the n rows.
+        """
         return np.stack([weight * batch.reward, weight])
 
     def value(self, means: Float64) -> Float64:
@@ -128,7 +133,15 @@ class DM(Formula):
     weighted, modelled = False, True
 
     def columns(self, weight: Float64, batch: OpeBatch) -> Float64:  # noqa: ARG002 - no weights
-        """Compute the model's mean alone."""
+        """Compute the model's mean alone, float64[1, n].
+
+        Args:
+            weight: left aside, as nothing is weighted.
+            batch: the n rows, with predictions.
+
+        Raises:
+            ReplayError: the batch has no predictions.
+        """
         return np.stack([_model(batch)[1]])
 
 
@@ -138,7 +151,15 @@ class DR(Formula):
     modelled = True
 
     def columns(self, weight: Float64, batch: OpeBatch) -> Float64:
-        """Compute the model's mean, corrected by the weighted residual."""
+        """Compute the model's mean, corrected by the weighted residual: float64[1, n].
+
+        Args:
+            weight: float64[n], the weights that are used.
+            batch: the n rows, with predictions.
+
+        Raises:
+            ReplayError: the batch has no predictions.
+        """
         predicted, expected = _model(batch)
         return np.stack([expected + weight * (batch.reward - predicted)])
 
@@ -152,7 +173,15 @@ class SNDR(Formula):
     k, modelled = 3, True
 
     def columns(self, weight: Float64, batch: OpeBatch) -> Float64:
-        """Compute the model's mean, the weighted residual, and w."""
+        """Compute the model's mean, the weighted residual, and w: float64[3, n].
+
+        Args:
+            weight: float64[n], the weights that are used.
+            batch: the n rows, with predictions.
+
+        Raises:
+            ReplayError: the batch has no predictions.
+        """
         predicted, expected = _model(batch)
         return np.stack([expected, weight * (batch.reward - predicted), weight])
 

@@ -235,7 +235,12 @@ class OpePlan:
         return out
 
     def compared(self, left: Target, right: Target) -> str:
-        """Return the estimator that compares two policies: DR where both can have it."""
+        """Return the estimator that compares two policies: dr where both can have it, else snips.
+
+        Args:
+            left: a policy of the question.
+            right: the one it is compared with; their order makes no difference here.
+        """
         return "dr" if "dr" in self.estimators(left) and "dr" in self.estimators(right) else "snips"
 
 

@@ -132,7 +132,12 @@ class SessionPlan:
         ]
 
     def compared(self, left: Target, right: Target) -> str:
-        """Return the estimator that compares two policies."""
+        """Return the estimator that compares two policies: wdr where both have it, else pdwis.
+
+        Args:
+            left: a policy of the question.
+            right: the one it is compared with; their order makes no difference here.
+        """
         shared = [name for name in self.estimators(left) if name in self.estimators(right)]
         return "wdr" if "wdr" in shared else "pdwis"
 

@@ -63,10 +63,21 @@ class UnknownRows:
     reason: str = UNKNOWN
 
     def count(self, seen: RowOverlap, piece: Piece, batch: LogBatch) -> None:
-        """Count nothing: nothing is known."""
+        """Count nothing: nothing is known.
+
+        Args:
+            seen: left as it is.
+            piece: not looked at.
+            batch: not looked at.
+        """
 
     def doubt(self, seen: RowOverlap, rows: int) -> Doubt | None:  # noqa: ARG002 - see Provenance
-        """Return that nobody knows; see Provenance."""
+        """Return that nobody knows, whatever was counted.
+
+        Args:
+            seen: not looked at.
+            rows: not looked at.
+        """
         return Doubt("weak", self.reason)
 
 
@@ -77,12 +88,23 @@ class TrainedRows:
     learned: LearnedRows
 
     def count(self, seen: RowOverlap, piece: Piece, batch: LogBatch) -> None:
-        """Count rows by the hashes of what they say; see Provenance."""
+        """Count rows by the hashes of what they say.
+
+        Args:
+            seen: what to add to.
+            piece: what the batch is of; its file's name is no part of a row's place.
+            batch: of the log; one of numbers only, without decisions, counts for nothing.
+        """
         if len(batch.decisions) == len(batch):
             seen.count(self.learned, *hashes_of(piece, batch))
 
     def doubt(self, seen: RowOverlap, rows: int) -> Doubt | None:
-        """Return a doubt if any rows are among them; see Provenance."""
+        """Return a doubt if more rows are among them than chance explains, else None.
+
+        Args:
+            seen: what was counted.
+            rows: how many the estimates are of, as the doubt's sentence says.
+        """
         share = seen.share(self.learned)
         if not share:
             return None
@@ -101,7 +123,13 @@ class ServiceLog:
     position: str
 
     def count(self, seen: RowOverlap, piece: Piece, batch: LogBatch) -> None:
-        """Count rows by their time, in a log of the same policy; see Provenance."""
+        """Count rows by their time, in a log of the same policy.
+
+        Args:
+            seen: what to add to: ``placed``, and ``placed_again`` for rows of that time.
+            piece: what the batch is of; rows of no archive count for nothing.
+            batch: of the log, with times.
+        """
         archive = getattr(_within(piece), "policy", None)
         if archive is None:
             return
@@ -111,7 +139,12 @@ class ServiceLog:
         seen.placed_again += int((batch.times_ms <= through).sum()) if mine else 0
 
     def doubt(self, seen: RowOverlap, rows: int) -> Doubt | None:
-        """Return a doubt if any rows are of that time; see Provenance."""
+        """Return a doubt if any rows are of that time, else None.
+
+        Args:
+            seen: what was counted.
+            rows: how many the estimates are of, as the doubt's sentence says.
+        """
         if not seen.placed_again:
             return None
         return Doubt(

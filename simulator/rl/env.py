@@ -73,7 +73,15 @@ class RecSession(gym.Env[Observation, np.int64]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
-        """Begin a new session."""
+        """Begin a new session.
+
+        Args:
+            seed: Seed of this and all later sessions; None: the generator goes on as it is.
+            options: Gymnasium's; there are none here, and they are not looked at.
+
+        Returns:
+            The first observation, and an empty dict.
+        """
         super().reset(seed=seed, options=options)
         self._session = self.world.session(self.np_random)
         self._steps = 0

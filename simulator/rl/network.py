@@ -42,7 +42,15 @@ class SharedScorer(TorchRLModule, ValueFunctionAPI):  # type: ignore[misc] # ray
         self.action_dist_cls = TorchCategorical
 
     def scores(self, features: Any, mask: Any) -> Any:
-        """Return [B, K] from [B, K, d] and [B, K]; MASKED where there is no action."""
+        """Score the K places of each of B decisions.
+
+        Args:
+            features: float32[B, K, d], of the actions.
+            mask: float32[B, K], 1 where there is an action, else 0.
+
+        Returns:
+            float32[B, K]; MASKED where there is no action.
+        """
         hidden = torch.relu(self.embed(features))
         shared = _mean(hidden, mask)[:, None, :]
         scores = self.score(torch.relu(self.own(hidden) + self.others(shared))).squeeze(-1)
@@ -53,7 +61,12 @@ class SharedScorer(TorchRLModule, ValueFunctionAPI):  # type: ignore[misc] # ray
         return {Columns.ACTION_DIST_INPUTS: self.scores(features, mask)}
 
     def compute_values(self, batch: dict[str, Any], embeddings: Any = None) -> Any:  # noqa: ARG002 - RLlib's
-        """Return [B]: what the rest of the session is expected to earn."""
+        """Return what the rest of each session is expected to earn, float32[B].
+
+        Args:
+            batch: The observations of B decisions, under ``Columns.OBS``.
+            embeddings: RLlib's, of the observations; not looked at.
+        """
         features, mask = _parts(batch)
         hidden = torch.relu(self.value_embed(features))
         most = torch.where(mask[:, :, None] > 0, hidden, 0.0).amax(dim=1)

@@ -168,7 +168,13 @@ class SatiationWorld:
         return p.leaves + p.bores * float(levels[topic]) / p.levels + (0.0 if clicked else p.dull)
 
     def shown(self, topic: int, levels: Levels) -> Levels:
-        """Return the satiations after the topic was shown."""
+        """Return the satiations after a topic was shown, int[topics].
+
+        Args:
+            topic: The topic, from 0.
+            levels: int[topics], satiations before it was shown, each from 0 to the parameter
+                ``levels``; they are not changed.
+        """
         after = np.maximum(levels - 1, 0)
         after[topic] = min(self.parameters.levels, int(levels[topic]) + self.parameters.rise)
         return after

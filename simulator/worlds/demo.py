@@ -43,7 +43,13 @@ class MovieLensRequests:
         return RankRequest(user_id=user, context={name: known[name] for name in CONTEXT_FIELDS})
 
     def reward(self, request: RankRequest, action_id: str, rng: np.random.Generator) -> float:  # noqa: ARG002
-        """Return 1 if the user turns out to like the item, else 0."""
+        """Return 1 if the user turns out to like the item, else 0.
+
+        Args:
+            request: The request, which names the user.
+            action_id: The item's id in MovieLens.
+            rng: Left as it is: nothing is drawn.
+        """
         return self.world.reward(str(request.user_id), action_id)
 
 

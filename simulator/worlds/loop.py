@@ -47,7 +47,13 @@ class World(Protocol):
         ...
 
     def reward(self, request: RankRequest, action_id: str, rng: np.random.Generator) -> float:
-        """Return what choosing ``action_id`` earns."""
+        """Return what a choice earns.
+
+        Args:
+            request: What was asked, as ``request`` returned it; it may have an event_id since.
+            action_id: The action that was chosen.
+            rng: What the world draws from.
+        """
         ...
 
 

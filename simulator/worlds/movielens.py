@@ -119,7 +119,12 @@ class MovieLensWorld:
         return self._liked[user]
 
     def reward(self, user: str, item_id: str) -> float:
-        """Return 1.0 if the user turns out to like the item, else 0.0."""
+        """Return 1.0 if the user turns out to like the item, else 0.0.
+
+        Args:
+            user: One of ``users``.
+            item_id: The item's id in MovieLens; an unknown one earns 0.
+        """
         return float(item_id in self._liked[user])
 
 

@@ -54,7 +54,13 @@ class SyntheticWorld:
         return RankRequest(context=context, actions=self._actions)
 
     def reward(self, request: RankRequest, action_id: str, rng: np.random.Generator) -> float:
-        """Return what a choice earns; its mean is what ``expected`` gives."""
+        """Return what a choice earns, 0 or more; its mean is what ``expected`` gives.
+
+        Args:
+            request: A request of the current round, with features x0, x1 and so on.
+            action_id: The action that was chosen: a0, a1 and so on.
+            rng: What the hit and its value are drawn from.
+        """
         hit = rng.random() < self.expected(request)[self._index(action_id)]
         if hit and self._spread:
             return float(np.exp(self._spread * rng.normal() - self._spread**2 / 2.0))
@@ -66,7 +72,12 @@ class SyntheticWorld:
         return means
 
     def contexts(self, count: int, rng: np.random.Generator) -> Float64:
-        """Return float64[count, features]: fresh contexts."""
+        """Draw fresh contexts, float64[count, features].
+
+        Args:
+            count: How many to draw.
+            rng: What they are drawn from.
+        """
         return rng.normal(size=(count, self._start.shape[1]))
 
     def vectors(self, contexts: Sequence[FeatureMap]) -> Float64:

@@ -130,5 +130,10 @@ def exceeds(count: int, total: int, rate: float) -> bool:
 
 
 def percent(part: float, total: float) -> str:
-    """Return a share for a reader: ``part`` of ``total`` in percent, or none."""
+    """Return a share for a reader: in percent, with three digits, or "none".
+
+    Args:
+        part: how many of the total.
+        total: the number that is 100%; there is no share of 0.
+    """
     return f"{100.0 * part / total:.3g}%" if total else "none"

@@ -193,7 +193,13 @@ class ActionTest:
         self._log_money_below = np.zeros((self.TRACKED, BETS_BELOW.size))
 
     def add(self, ids: list[str], pmf: Pmf, chosen: int) -> None:
-        """Count a draw of index ``chosen`` from ``pmf`` [K] over the actions ``ids``."""
+        """Count a draw.
+
+        Args:
+            ids: the K actions; new ones are left out once TRACKED others are known.
+            pmf: float64[K], the logged PMF, below 1 everywhere.
+            chosen: the index of the action that was drawn, whose probability is above 0.
+        """
         rows = np.array([self._row(action_id) for action_id in ids])
         open_ = (rows >= 0) & (pmf > 0.0) & (pmf < 1.0)
         tracked, p = rows[open_], pmf[open_]
@@ -274,7 +280,12 @@ class FrequencyTest:
         self._rng = np.random.default_rng(0)
 
     def add(self, pmf: Pmf, chosen: int) -> None:
-        """Count a draw of index ``chosen`` from ``pmf`` [K]."""
+        """Count a draw.
+
+        Args:
+            pmf: float64[K], the logged PMF.
+            chosen: the index of the action that was drawn.
+        """
         p = pmf[chosen]
         before = float(pmf[pmf > p].sum() + pmf[:chosen][pmf[:chosen] == p].sum())
         place = before + self._rng.random() * float(p)

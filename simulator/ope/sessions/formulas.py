@@ -39,10 +39,14 @@ class SessionFormula(Formula):
         max_weight: float,  # noqa: ARG002
         rewards: RewardRange,  # noqa: ARG002
     ) -> tuple[Float64, Float64]:
-        """Refuse: see Formula.
+        """Refuse to say a range; see Formula.
+
+        Args:
+            max_weight: of the importance weights of whole sessions, which are products.
+            rewards: the least and the largest return of a session.
 
         Raises:
-            ReplayError: the range of a product of weights says nothing.
+            ReplayError: always, as the range of a product of weights says nothing.
         """
         raise ReplayError(
             "a session's estimates have intervals of kind normal and bootstrap", "interval"
@@ -58,7 +62,12 @@ class SessionWIS(SessionFormula):
     k = 2
 
     def columns(self, weight: Float64, batch: OpeBatch) -> Float64:
-        """Compute the columns of SNIPS: a session is a row."""
+        """Compute the columns of SNIPS, float64[2, n]: a session is a row.
+
+        Args:
+            weight: float64[n], the weights of whole sessions.
+            batch: n sessions, whose rewards are their returns.
+        """
         return SNIPS().columns(weight, batch)
 
     def value(self, means: Float64) -> Float64:
@@ -83,7 +92,15 @@ class PerDecisionWIS(SessionFormula):
         return 2 * self.horizon
 
     def columns(self, weight: Float64, batch: OpeBatch) -> Float64:  # noqa: ARG002
-        """Compute the products w_t r_t, and w_t."""
+        """Compute the products w_t r_t, and w_t: float64[2 H, n].
+
+        Args:
+            weight: left aside: each decision has its own.
+            batch: n sessions of H decisions.
+
+        Raises:
+            ReplayError: the batch is of something else.
+        """
         sessions = _sessions(batch, self.horizon)
         return np.concatenate([sessions.running * sessions.rewards, sessions.running], axis=1).T
 
@@ -106,7 +123,15 @@ class SessionDR(SessionFormula):
     """
 
     def columns(self, weight: Float64, batch: OpeBatch) -> Float64:  # noqa: ARG002
-        """Compute the model's value, corrected at every decision."""
+        """Compute the model's value, corrected at every decision: float64[1, n].
+
+        Args:
+            weight: left aside: each decision has its own.
+            batch: n sessions of H decisions, with a model's values.
+
+        Raises:
+            ReplayError: the batch is of something else, or has no values.
+        """
         sessions = _sessions(batch, self.horizon)
         actions, values = _model(sessions)
         corrections = sessions.running * (sessions.rewards - actions)
@@ -125,7 +150,15 @@ class WeightedDR(SessionFormula):
         return 3 * self.horizon
 
     def columns(self, weight: Float64, batch: OpeBatch) -> Float64:  # noqa: ARG002
-        """Compute the products w_t (r_t - q_t) and w_t-1 v_t, and w_t."""
+        """Compute the products w_t (r_t - q_t) and w_t-1 v_t, and w_t: float64[3 H, n].
+
+        Args:
+            weight: left aside: each decision has its own.
+            batch: n sessions of H decisions, with a model's values.
+
+        Raises:
+            ReplayError: the batch is of something else, or has no values.
+        """
         sessions = _sessions(batch, self.horizon)
         actions, values = _model(sessions)
         parts = [
