@@ -17,8 +17,8 @@ TICK_S = 1.0 / os.sysconf("SC_CLK_TCK")
 NAMES = (
     ("rank replica", r"ServeReplica:\S+:rank"),
     ("empty replica", r"ServeReplica:\S+:empty"),
-    ("learner", r"ray::LearnerActor"),
-    ("archiver", r"ray::ArchiverActor"),
+    ("learner", r"ray::Learner"),
+    ("archiver", r"ray::Archiver"),
     ("Serve's controller", r"ServeController"),
     ("Serve's proxies and keeper", r"ray::(Proxy|HAProxy|ServeReplica)"),
     ("HAProxy", r"haproxy"),
