@@ -229,9 +229,9 @@ def main() -> int:
     )
     parser.add_argument("--starts", type=int, help="of the services: 12, in the quick form 4")
     parser.add_argument(
-        "--turns", type=int, help="of each service, a start: 3, in the quick form 2"
+        "--turns", type=int, help="of each service, a start: 3, in the quick form 1"
     )
-    parser.add_argument("--seconds", type=float, help="of load in a turn: 4, in the quick form 2")
+    parser.add_argument("--seconds", type=float, help="of load in a turn: 4, in the quick form 3")
     parser.add_argument(
         "--at-most", type=float, default=1.03, help="the ratio that passes (default 1.03)"
     )
@@ -241,8 +241,8 @@ def main() -> int:
     parser.add_argument("--out", type=Path, help="write the measurements as JSON")
     given = parser.parse_args()
     starts = given.starts or (4 if given.quick else 12)
-    turns = given.turns or (2 if given.quick else 3)
-    seconds = given.seconds or (2.0 if given.quick else 4.0)
+    turns = given.turns or (1 if given.quick else 3)
+    seconds = given.seconds or (3.0 if given.quick else 4.0)
     if starts < 4 or starts % 2:
         parser.error(
             "--starts: an even number, at least 4: this build is started first in half of them"
