@@ -19,7 +19,7 @@ _LENGTH = struct.Struct("<I").pack
 
 
 class Decision(msgspec.Struct, frozen=True, eq=False, gc=False):
-    """What was chosen, slot by slot, and with which probability.
+    """The chosen actions, slot by slot, and their probabilities.
 
     ``pmfs``: float64[slots, K]; row j is the PMF slot j was drawn from, 0 at the actions of earlier
     slots. ``chosen``: one index into the ActionSet per slot.

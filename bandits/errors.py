@@ -224,7 +224,7 @@ class NewerBuildError(BanditloopError):
 
 
 class RefusedError(BanditloopError):
-    """What an entry says cannot be done, which its bytes and its blobs' show to everybody."""
+    """An entry cannot be applied, as its bytes and its blobs' show to everybody."""
 
     code = "refused"
 

@@ -1,4 +1,4 @@
-"""What a kind of learner is: a config that makes it and says what it can do.
+"""A kind of learner: a config that makes it and says what it can do.
 
 A new kind is a room of its own (see ``bandits/ridge``, ``bandits/vw``, ``bandits/rl``) and one line
 in ``bandits/learner_kinds.py``. Everybody else asks the config.
@@ -71,7 +71,7 @@ class LearnerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def basis(self) -> "LearnerConfig":
-        """What a checkpoint depends on: a config of another basis starts afresh.
+        """The part that a checkpoint depends on: a config of another basis starts afresh.
 
         It is a part of the name of a model in the log (``PolicySpec.model_digest``), so that of an
         existing kind stays as it is, byte for byte.

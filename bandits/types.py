@@ -119,7 +119,7 @@ class Interaction:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What replicas score with: small, safe to load (no pickle).
+    """A model as replicas score with it: small, safe to load (no pickle).
 
     ``kind`` names the model family that reads ``payload`` (msgpack); ``position`` is the id of the
     last log entry it has seen ("0-0" at the start); ``learned`` counts the interactions in it.
@@ -151,7 +151,7 @@ class Policy(Protocol):
 
 
 class ChosenRow(msgspec.Struct, frozen=True, eq=False, gc=False):
-    """What an interaction teaches a learner that needs the chosen action alone.
+    """An interaction for a learner that needs the chosen action alone.
 
     ``shared``: the context's features; ``own``: the action's. ``available``: how many actions there
     were to choose from; ``propensity``: the probability of this one.

@@ -1,4 +1,4 @@
-"""What a policy is made of: the spec, sources, catalogue, features, blending, slates, the holdout.
+"""The parts of a policy: the spec, sources, catalogue, features, blending, slates, the holdout.
 
 What is exported here is what a program needs that writes a policy, or serves one in process:
 

@@ -1,4 +1,4 @@
-"""What holds whatever the model says: the holdout, and the fixed policies it is served by."""
+"""The holdout, whatever the model says, and the fixed policies it is served by."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What a spec is held to where somebody brings it in: no idle field, a learner that learns.
+"""Checks of a spec that somebody brings in: no idle field, a learner that learns.
 
 A log's spec is not asked again: the build that wrote it has admitted it, and it means now what it
 meant then.

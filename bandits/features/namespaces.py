@@ -6,10 +6,10 @@ NamespaceName = Literal["context", "item", "features", "scores"]
 NAMESPACES: tuple[NamespaceName, ...] = get_args(NamespaceName)
 
 CONTEXT: NamespaceName = "context"
-"""What all actions of a decision share."""
+"""The features that all actions of a decision share."""
 ITEM: NamespaceName = "item"
 """An action's own indicator: its id."""
 FEATURES: NamespaceName = "features"
-"""What a catalogue or a request says of an action."""
+"""An action's features, from the catalogue or the request."""
 SCORES: NamespaceName = "scores"
-"""What the sources say of an action."""
+"""The sources' scores of an action."""

@@ -1,4 +1,4 @@
-"""What a join is to do when the log's time has gone on."""
+"""The deadlines of a join: its next steps as the log's time goes on."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ Deadline = tuple[int, int, str, str]
 
 
 class Deadlines:
-    """What is to happen when, in order of (time, number).
+    """The steps that fall due, in order of (time, number).
 
     Deadlines of one kind and window fall due in the order they are added, as the log's time goes
     forward. So each kind and window has a queue, and the next deadline is the head of one of a few.

@@ -1,4 +1,4 @@
-"""What a join remembers between two entries, as a checkpoint holds it.
+"""The memory of a join between two entries, as a checkpoint holds it.
 
 Fields are only ever appended.
 """

@@ -219,7 +219,7 @@ class WarmStartRecord(Record, frozen=True, tag="warm_start"):
 
 
 class MergeInput(msgspec.Struct, frozen=True, array_like=True):
-    """What one partition gave to a merge.
+    """The model that one partition gave to a merge.
 
     Attributes:
         number: the number of the cut, so of the first merge it was given to.
@@ -283,7 +283,7 @@ LogRecord = (
 
 
 class UnknownRecord(msgspec.Struct, frozen=True, gc=False):
-    """What an entry says that is of a kind this build does not know.
+    """An entry of a kind that this build does not know.
 
     It is read, and never written.
     """

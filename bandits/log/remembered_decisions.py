@@ -11,7 +11,7 @@ from bandits.log.records import DecisionRecord, RewardRecord
 
 
 class JoinedDecision(msgspec.Struct, frozen=True, eq=False, gc=False):
-    """What to teach of a decision: the ``rewards`` of its ``slots``.
+    """A lesson from a decision: the ``rewards`` of its ``slots``.
 
     In a ``correction`` they are the changes of rewards that were taught before.
     """

@@ -254,7 +254,7 @@ def encode_sums(
 
 
 class Payload(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a snapshot holds; see ``RidgeLearner.snapshot``."""
+    """The payload of a snapshot; see ``RidgeLearner.snapshot``."""
 
     config: RidgeConfig
     hashes: list[Hash]

@@ -1,4 +1,4 @@
-"""What a ridge snapshot says of every action's reward: posterior mean, upper bound, draws."""
+"""A ridge snapshot as it is served: the posterior mean, upper bound or draws of each action."""
 
 import hashlib
 from collections.abc import Sequence

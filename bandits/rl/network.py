@@ -116,7 +116,7 @@ class RlScores:
 
 
 class RlModel:
-    """What a snapshot of kind ``rl`` scores with.
+    """The scores of a snapshot of kind ``rl``.
 
     Raises:
         SnapshotError: it is corrupt, or was made for other features than the spec names.

@@ -91,7 +91,7 @@ KNOWN: Mapping[str, Arity] = {
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """What an option may be given; a flag has neither numbers nor words.
+    """The values that an option takes; a flag has neither numbers nor words.
 
     ``low`` to ``high``: the numbers it takes, only ``whole`` ones if so. ``words``: the words it
     takes. ``of``: the option without which it would change nothing. ``own``: it is a part of VW's

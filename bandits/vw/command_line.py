@@ -93,7 +93,7 @@ class Command:
 
     @property
     def notes(self) -> Sequence[str]:
-        """What a report says of the command line."""
+        """The notes of a report on the command line."""
         if not self.left_out:
             return ()
         words = " ".join(self.left_out)

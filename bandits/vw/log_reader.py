@@ -54,7 +54,7 @@ _SLACK, _TINY = 1e-4, 1e-30  # VW reads numbers its own way, quickly, into 32 bi
 
 
 class VwLabel(msgspec.Struct, frozen=True, gc=False):
-    """What a line says of the choice.
+    """The label of a line: the choice and its cost.
 
     ``chosen``: the index of the action; None if there is no label. ``weight``: how many decisions
     the line stands for.

@@ -1,4 +1,4 @@
-"""What the fields of HTTP's bodies mean, where the OpenAPI document does not say it."""
+"""The meaning of the fields of HTTP's bodies, where the OpenAPI document does not say it."""
 
 from collections.abc import Mapping
 

@@ -85,6 +85,8 @@ def policy_spec() -> str:
         ),
         _linked("\n\n".join(struct(PolicySpec, "A policy"))),
     ]
+
+    # The kinds of a field, each under a heading that begins with the field's title.
     hints = get_type_hints(PolicySpec, include_extras=True)
     for title, field in {
         "Source": "sources",
@@ -94,6 +96,7 @@ def policy_spec() -> str:
         parts.append(f"## {title}s")
         for kind in structs_in(hints[field]):
             parts += struct(kind, f"{title}: {kind.__struct_config__.tag}", level=3)
+
     for field in ("join", "holdout"):
         for kind in structs_in(hints[field]):
             parts += struct(kind, heading_of(kind))
@@ -234,6 +237,7 @@ def error_codes() -> str:
 
 def all_metrics() -> str:
     """Return the page of the metrics of Prometheus."""
+    # A collector without processes yields every family, without samples.
     families = ServiceCollector([], {}, {}, {}, {}).collect()
     rows = [
         (
@@ -244,6 +248,7 @@ def all_metrics() -> str:
         )
         for family in families
     ]
+
     return "\n\n".join(
         [
             "# Metrics",

@@ -93,7 +93,7 @@ class Range(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class RangeHeader(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a file says of itself, in its metadata."""
+    """The header of a file, in its metadata."""
 
     format: int
     policy: str

@@ -1,1 +1,1 @@
-"""What training writes and the service loads: source artifacts and trained models."""
+"""The files that training writes and the service loads: source artifacts, trained models."""

@@ -12,7 +12,7 @@ from bandits.log.records import LogEntry, MergeInput
 
 
 class Past(Protocol):
-    """What a fold needs of the log behind it: only a resume and a rollback ask."""
+    """The log behind a fold, which only a resume and a rollback ask."""
 
     def entries(self, after: str, through: str) -> Iterable[LogEntry]:
         """Yield some of the log's entries, in its order.
@@ -60,7 +60,7 @@ class Refusal(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Cut(msgspec.Struct, frozen=True, array_like=True):
-    """What a partition gives to merge ``number``: the bytes of its model at ``position``."""
+    """A partition's gift to merge ``number``: the bytes of its model at ``position``."""
 
     number: int
     position: str

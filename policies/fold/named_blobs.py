@@ -1,4 +1,4 @@
-"""What a log's entries name by digest: specs and catalogues, decoded once, kept for a while."""
+"""The specs and catalogues that a log's entries name by digest, decoded once, kept for a while."""
 
 from collections.abc import Callable
 from typing import TypeVar

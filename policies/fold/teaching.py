@@ -1,4 +1,4 @@
-"""What a joined decision teaches: its interactions, or the chosen actions alone."""
+"""From a joined decision to lessons: its interactions, or the chosen actions alone."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""What a source is: it proposes items with its own scores, or scores what others propose."""
+"""Protocols of sources: one proposes items with its own scores, or scores what others propose."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ ScoreItems = Callable[[Sequence[str]], Float32]
 
 @dataclass(frozen=True, slots=True)
 class SourceRequest:
-    """What a source may look at.
+    """The request, as far as a source may look at it.
 
     ``user_id`` is the caller's raw id; it leaves this process only to a remote source that is
     configured to get it.
@@ -26,7 +26,7 @@ class SourceRequest:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Candidates:
-    """What one source proposes: ``ids`` and float32[n] ``scores``, best first.
+    """The proposal of one source: ``ids`` and float32[n] ``scores``, best first.
 
     Ties stand in the source's order of items. ``score_items`` scores any other items for the same
     request, NaN for an item the source does not know; it is None when the source cannot (a remote

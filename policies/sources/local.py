@@ -45,7 +45,7 @@ MODELS: Final[Mapping[str, Callable[[TrainedSource, int], Model]]] = {
     "popular": PopularModel.load,
 }
 CACHE_BYTES = 32 * 2**20
-"""What a source keeps of its known users' scores."""
+"""Bytes of its known users' scores that a source keeps."""
 EMPTY = Candidates((), frozen(np.empty(0, np.float32)))
 
 

@@ -43,7 +43,7 @@ CALIBRATION_TOP = 50
 
 @dataclass(frozen=True, slots=True)
 class TrainConfig:
-    """What each source is fitted with."""
+    """The hyperparameters of each source."""
 
     als: AlsConfig = field(default_factory=AlsConfig)
     item_knn: KnnConfig = field(default_factory=KnnConfig)

@@ -1,1 +1,1 @@
-"""What commands ask of a stored policy and do to it, and what is checked before a start."""
+"""The work of commands on a stored policy, and the checks before a start."""

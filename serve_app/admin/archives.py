@@ -1,4 +1,4 @@
-"""What is archived of a policy's log, found by the policy's name."""
+"""The archived part of a policy's log, found by the policy's name."""
 
 from datetime import UTC, datetime
 

@@ -19,7 +19,7 @@ from serve_app.store.snapshots import Published
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a change. ``done``: a learner has made it; else none has read it in time.
+    """The outcome of a change. ``done``: a learner has made it; else none has read it in time.
 
     ``effect``: what holds once it is done, in words.
     """

@@ -1,4 +1,4 @@
-"""What became of an entry that a command has appended to the log.
+"""The outcome of an entry that a command has appended to the log.
 
 That is what success means, not how far the log was read.
 """

@@ -1,4 +1,4 @@
-"""What is checked before a start, while everything that is wrong can still be said in one line."""
+"""Checks before a start, while everything that is wrong can still be said in one line."""
 
 import contextlib
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""What the commands need of a policy: its log, its snapshots, its checkpoints."""
+"""A policy as commands find it stored: its log, its snapshots, its checkpoints."""
 
 from typing import Any
 

@@ -34,7 +34,7 @@ POLL_S = 0.1
 OnLearned = Callable[[int], None]
 """Told, as a verification goes on, how many interactions were learned so far."""
 Verdicts = tuple[list[Verified], int]
-"""What was verified, and how many interactions were learned."""
+"""The verified snapshots, and how many interactions were learned."""
 
 _learned: Any = None
 

@@ -48,7 +48,7 @@ log = logging.getLogger("banditloop.security")
 
 
 class Key(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What the file says of one key.
+    """One key, as the file has it.
 
     Attributes:
         hash: of the secret, in hex.

@@ -1,4 +1,4 @@
-"""What the HTTP API needs of the rest of a replica, as protocols."""
+"""The rest of a replica as the HTTP API needs it, as protocols."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -48,7 +48,7 @@ class PolicyService(Protocol):
 
 
 class Counters(Protocol):
-    """What the API measures."""
+    """The counters that the API adds to."""
 
     def count(self, name: str, *labels: str, by: int = 1) -> None:
         """Add to a counter.

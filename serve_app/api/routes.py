@@ -18,7 +18,7 @@ POLICY_PREFIX = POLICY_PATH.split("/")[:-1]
 POLICY_AT = len(POLICY_PREFIX)
 
 PARAMETER_CHECKS: Mapping[str, Callable[[str], str]] = {"event_id": check_event_id}
-"""What a parameter of a path has to pass before its route's body is read."""
+"""By parameter of a path, the check that it passes before its route's body is read."""
 
 
 class Call(Generic[Q]):

@@ -264,7 +264,7 @@ def verify_snapshots(
 
 
 class _Verification:
-    """What a verification found, for a person and as JSON."""
+    """The result of a verification, for a person and as JSON."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""What commands print: results on standard output, messages and progress on standard error.
+"""The output of commands: results on standard output, messages and progress on standard error.
 
 Nothing is read as markup: names, paths and messages are shown as they are, and styles are passed
 apart from text. A table loses nothing on a narrow terminal: numbers stay whole, and text wraps.

@@ -1,1 +1,1 @@
-"""What the service needs of its machine: environment, Valkey, HAProxy, the loopback, logs."""
+"""The machine under the service: environment, Valkey, HAProxy, the loopback, logs."""

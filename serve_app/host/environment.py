@@ -1,4 +1,4 @@
-"""What Ray, Serve and BLAS read from the environment when they start.
+"""The environment that Ray, Serve and BLAS read when they start.
 
 Imports nothing heavy, so it can come first.
 """

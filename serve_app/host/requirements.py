@@ -1,4 +1,4 @@
-"""What the service needs of its machine and of others, tried before anything starts.
+"""The needs of the service, of its machine and of others, tried before anything starts.
 
 Each failure is one line, which names the address or the file, and what to do about it.
 """

@@ -1,4 +1,4 @@
-"""What one process measures, pushed to Redis each second so that any replica can answer for all.
+"""The measurements of one process, pushed to Redis each second so that any replica has all.
 
 A scrape through the load balancer reaches one replica only; merging in Redis, with a ``process``
 label on every sample, keeps each series monotonic and lets Prometheus add them up.
@@ -66,7 +66,7 @@ class ProcessSample(msgspec.Struct, array_like=True):
 
 
 class Metrics:
-    """What one process measures. Adding is a dictionary update; nothing here blocks.
+    """The measurements of one process. Adding is a dictionary update; nothing here blocks.
 
     Attributes:
         process: its name.

@@ -1,1 +1,1 @@
-"""What is kept in Redis, and how it is read and written."""
+"""The data in Redis, and how it is read and written."""

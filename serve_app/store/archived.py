@@ -1,4 +1,4 @@
-"""What is archived of a log, and what its stream has lost: one hash of Redis, and what changes it.
+"""The archived part of a log, and the trimmed part of its stream: a hash in Redis.
 
 ``keys.archive`` holds
 

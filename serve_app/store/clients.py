@@ -25,11 +25,11 @@ AsyncRedis: TypeAlias = redis.asyncio.Redis
 
 CLUSTER = "+cluster://"
 REDIS_ERRORS = (errors.RedisError, errors.RedisClusterException)
-"""What redis-py raises. A cluster that does not answer raises the second: no RedisError."""
+"""The errors of redis-py. A cluster that does not answer raises the second: no RedisError."""
 FAILURES = (*REDIS_ERRORS, OSError)
-"""What is raised when Redis cannot be reached, or refuses."""
+"""The errors when Redis cannot be reached, or refuses."""
 LOST_ANSWERS = (errors.ConnectionError, errors.TimeoutError)
-"""What is raised when a command may have been carried out, and its answer was lost."""
+"""The errors when a command may have been carried out, and its answer was lost."""
 
 
 def is_cluster(url: str) -> bool:

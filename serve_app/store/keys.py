@@ -86,7 +86,7 @@ class Keys:
 
     @property
     def stats(self) -> str:
-        """What the learner has counted, as of its last publication."""
+        """The learner's counts, as of its last publication."""
         return self._key("stats")
 
     @property
@@ -111,7 +111,7 @@ class Keys:
 
     @property
     def offer(self) -> str:
-        """What this partition of several gives to the next merge."""
+        """The gift of this partition of several to the next merge."""
         return self._key("offer")
 
     @property

@@ -36,7 +36,7 @@ return 1
 
 
 class Offer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a partition gives to merge ``number``; ``input`` None: nothing new.
+    """A partition's gift to merge ``number``; ``input`` None: nothing new.
 
     ``model`` is the ``model_digest`` of the spec that it was learned under.
     """

@@ -1,4 +1,4 @@
-"""What keeps a build away from a log that a newer one has written.
+"""The guard that keeps a build away from a log that a newer one has written.
 
 A leader writes in Redis, in the step that appends its BuildRecord, by which version the log is
 folded from there on, and a service looks before it starts; a fold that meets a newer version in the

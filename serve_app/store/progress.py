@@ -1,4 +1,4 @@
-"""What a learner writes of its progress: how far it has folded, and where it stands still."""
+"""The progress of a learner: how far it has folded, and where it stands still."""
 
 from collections.abc import Sequence
 
@@ -20,7 +20,7 @@ class Stall(msgspec.Struct, frozen=True):
 
 
 class Progress(msgspec.Struct, frozen=True):
-    """What the leader writes each second: how far it has folded, and where it stands still."""
+    """The leader's word of each second: how far it has folded, and where it stands still."""
 
     position: str
     at_ms: int

@@ -1,4 +1,4 @@
-"""What a learner says of itself, for metrics, commands and reports."""
+"""The counts of a learner, for metrics, commands and reports."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ import msgspec
 
 
 class Stats(msgspec.Struct, frozen=True):
-    """What the leading learner has counted.
+    """The counts of the leading learner.
 
     ``outcomes`` are those of the join, and what was refused. In a policy of several partitions,
     ``merge`` is the newest that this one has adopted, and ``late`` (in partition 0) are those

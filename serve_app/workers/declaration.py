@@ -1,4 +1,4 @@
-"""What a leader declares in its log before all else: build, spec, catalogue, artifact."""
+"""The declaration of a leader in its log, before all else: build, spec, catalogue, artifact."""
 
 from dataclasses import dataclass
 
@@ -21,7 +21,7 @@ from serve_app.store.event_log import RedisLog
 
 @dataclass(frozen=True)
 class Declaration:
-    """What this process was deployed with.
+    """The spec, catalogue and artifact that this process was deployed with.
 
     ``artifact`` is the version whose sources serve, ``catalogue`` the one that came with it.
 

@@ -42,7 +42,7 @@ KEPT_SUMS = 2
 """Merged models of a learner that is merged from sums alone: none needs an older one to resume."""
 
 Inputs = list[MergeInput | None]
-"""What each partition gives to a merge; None: nothing yet."""
+"""The gift of each partition to a merge; None: nothing yet."""
 
 log = logging.getLogger("banditloop.partitions")
 

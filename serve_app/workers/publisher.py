@@ -53,7 +53,7 @@ class SnapshotWriter:
 
 
 class Publisher(Protocol[FoldT_contra]):
-    """What becomes of the model that a leader folds.
+    """Publishes the model that a leader folds.
 
     ``snapshots`` writes those of the publisher and those that checkpoints are stored with.
     """

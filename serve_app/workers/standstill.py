@@ -22,13 +22,13 @@ SAY_S = 1.0
 WORK = "work after"
 """The kind of a failure in what follows an entry: making, storing and publishing the model."""
 AGAIN_S = 120.0
-"""What fails again within this time after it was got over has not gone away."""
+"""Seconds: a failure that comes again within them after it was got over had not gone away."""
 
 log = logging.getLogger("banditloop.learner")
 
 
 class Standstill:
-    """What one learner writes of its progress.
+    """Reports the progress of one learner.
 
     ``stall`` is where it stands still now; None while it gets on.
     """

@@ -31,7 +31,7 @@ Each is a share of the largest such bet that cannot lose everything.
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """What an audit of a log's decisions says.
+    """The result of an audit of a log's decisions.
 
     ``excess``: the mean over draws of (1 / propensity of the chosen) - K, where K is the number of
     actions with positive probability. If the logged propensities are the sampling probabilities,

@@ -247,4 +247,4 @@ LABELS: Mapping[LogFormat, Callable[[TextRecord], VwLabel | str]] = {
     "text": _text_label,
     "dsjson": _dsjson_label,
 }
-"""What reads a record's label by format; it returns a text where VW passes over the record."""
+"""By format, the reader of a record's label; it returns a text where VW skips the record."""

@@ -22,7 +22,7 @@ UNIFORM_SLACK = 1e-4
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """What a policy earned on the rows that it would have chosen itself.
+    """The result of a policy on the rows that it would have chosen itself.
 
     This is not the quantity of ``simulator.learners.progressive``. There the policy learns from
     every row and is scored by importance weights; here it learns only from the rows that it would

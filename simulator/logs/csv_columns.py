@@ -1,4 +1,4 @@
-"""What the columns of a CSV log are, and how cells that hold actions are read."""
+"""The columns of a CSV log, and how cells that hold actions are read."""
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -14,7 +14,7 @@ from policies.requests import plain_features
 from simulator.logs.tables import CellKind
 
 SEPARATOR = "|"
-"""What separates the action ids in a cell."""
+"""Separates the action ids in a cell."""
 Column = Annotated[str, msgspec.Meta(min_length=1)]
 
 

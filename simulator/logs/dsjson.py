@@ -39,7 +39,7 @@ _LABEL_KEYS = {
 
 
 class DsjsonLabel(msgspec.Struct, frozen=True):
-    """What a line says of the choice: all but its features.
+    """The label of a line: all but its features.
 
     Attributes:
         a: The actions from 1, the chosen one first.

@@ -1,4 +1,4 @@
-"""What of a log is no row, and why: counted, so that nothing is left out in silence."""
+"""Records of a log that are no rows, and why: counted, so that none is left out in silence."""
 
 from collections import Counter
 from collections.abc import Iterable

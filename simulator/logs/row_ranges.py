@@ -30,7 +30,7 @@ class RowRange:
 
     @property
     def left_out(self) -> LeftOut:
-        """What of the whole piece was no row."""
+        """The records of the whole piece that were no rows."""
         return left_out_of([self.piece])
 
     @property

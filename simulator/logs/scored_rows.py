@@ -49,7 +49,7 @@ class ScoredRows:
 
     @property
     def left_out(self) -> LeftOut:
-        """What is no row, and why."""
+        """The records that are no rows, and why."""
         total = left_out_of([self.piece])
         if self.unscored:
             total.merge(LeftOut(Counter({UNSCORED: self.unscored})))

@@ -24,15 +24,15 @@ from simulator.logs.files import LogFile, open_bytes
 
 CellKind = Literal["number", "text"]
 NUMBER = r"^\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*$"
-"""What is read as a number where a number is asked for."""
+"""Matches the cells that are read as a number where one is asked for."""
 PLAIN = r"^\s*-?((0|[1-9]\d{0,14})(\.\d+)?|\d(\.\d+)?[eE](-\d{1,3}|\+\d{1,2}))\s*$"
-"""What a program writes for a number.
+"""Matches a number as programs write it.
 
 It has no zeros or plus in front, no more digits than a float64 tells apart, and an exponent with
 its sign (``1e5`` is more often an id).
 """
 MISSING = ("", "nan", "NaN", "NA", "N/A", "#N/A", "<NA>", "null", "NULL", "None")
-"""What stands for no value where a number or an id is asked for."""
+"""The cells that stand for no value where a number or an id is asked for."""
 DELIMITERS = (",", ";", "\t")
 _MARKS = {
     codecs.BOM_UTF16_LE: "UTF-16",
@@ -178,7 +178,7 @@ def is_missing(cells: Any) -> Any:
 
 @dataclass(slots=True)
 class ColumnEvidence:
-    """What a column's cells say of its kind.
+    """The evidence of a column's cells for its kind.
 
     A monoid: the answer does not depend on how the column was cut.
 

@@ -31,9 +31,9 @@ NO_LABEL = "examples without a label"
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _LABEL = re.compile(f"[0-9]+:{_NUMBER.pattern}:{_NUMBER.pattern}")
 _ODD_NUMBER = re.compile(r"([+-]?0[xX][0-9a-fA-F]+)|([+-]?[0-9]+\.?[0-9]*)[eE]-?")
-"""What VW takes for a number, too: a hexadecimal number, and an exponent without digits."""
+"""Matches the odd numbers that VW reads: hexadecimal ones, and exponents without digits."""
 _STARTS_WITH_NUMBER = re.compile(f"{_NUMBER.pattern}|[+-]?(?:inf|nan)", re.IGNORECASE)
-"""What VW reads as a number as far as it is one, and then does not know what to do with."""
+"""Matches a number with a rest, of which VW reads the number and drops the rest."""
 _OTHER_PROBLEMS = {
     "ccb": "several slots (CCB)",
     "slates": "several slots (slates)",
@@ -59,7 +59,7 @@ class TextLabel(msgspec.Struct, frozen=True, gc=False):
 
 @dataclass(frozen=True, slots=True)
 class _Head:
-    """What stands before the features of a line: ``shared``, a label, or neither; and a tag."""
+    """The beginning of a line, before its features: ``shared``, a label, or neither; and a tag."""
 
     shared: bool
     label: tuple[float, float] | None

@@ -1,4 +1,4 @@
-"""What an estimator needs of a log and one target policy: a few numbers per row."""
+"""The rows of a log and one target policy as estimators need them: a few numbers each."""
 
 from dataclasses import dataclass
 

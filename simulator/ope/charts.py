@@ -1,4 +1,4 @@
-"""What to look at beside the estimates: rewards over time, weights, actions. Shards of it merge."""
+"""Charts beside the estimates: rewards over time, weights, actions. Shards of it merge."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -40,7 +40,7 @@ class ActionShares(msgspec.Struct, frozen=True):
 
 
 class Charts(msgspec.Struct, frozen=True):
-    """What there is to draw.
+    """The data of a report's charts.
 
     ``weights`` counts rows by policy, in the bins that begin at ``edges``. ``actions`` begins with
     the most frequent.

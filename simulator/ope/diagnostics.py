@@ -1,4 +1,4 @@
-"""What the rows of an estimate tell of its weights and of the log: sums, so that shards merge."""
+"""Diagnostics of an estimate's weights and of the log: sums over rows, so that shards merge."""
 
 import math
 from dataclasses import dataclass, field, replace
@@ -11,7 +11,7 @@ from bandits.types import Float64
 from simulator.ope.batch import OpeBatch
 
 ROUNDING = 1e-12
-"""What sums may be off by, as a share of what is summed."""
+"""The rounding of sums, as a share of their terms."""
 
 
 @dataclass(slots=True, eq=False)

@@ -30,7 +30,7 @@ LARGEST = 1e300
 CONSTANT = 1e-13
 """A standard deviation, as a share of the largest value, that is rounding: nothing varies."""
 PRESENCE = np.uint32(0x9E3779B9)
-"""What the hash of a feature is mixed with to say only that the feature is there."""
+"""Mixed with the hash of a feature to say only that the feature is there."""
 Bool = NDArray[np.bool_]
 Pairs = list[tuple[int, float]]
 """Hashes and values of features."""
@@ -39,7 +39,7 @@ NO_PAIRS: Pairs = []
 
 @dataclass(frozen=True, slots=True, eq=False)
 class HashedFeatures:
-    """What n rows say of up to K actions each: hashes and values, NaN for what is not there.
+    """The features of n rows of up to K actions each: hashes and values, NaN where there is none.
 
     Attributes:
         ids: uint32[n, K], hashes of the action ids.
@@ -320,7 +320,7 @@ class FeatureScales:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class HashedDesign:
-    """What a model is fitted on, by row and action.
+    """The design of a fit, by row and action.
 
     ``columns``: int64[n, K, W], hashes; ``values``: float64[n, K, W], 0 for padding.
     """

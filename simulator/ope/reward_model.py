@@ -82,7 +82,7 @@ class ModelSummary(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class ModelOptions:
-    """What is to be fitted: see RewardModel."""
+    """The options of a reward model: see RewardModel."""
 
     bits: int
     folds: int

@@ -1,4 +1,4 @@
-"""What a target policy would have done with a batch of the log, as the rows estimators take."""
+"""A target policy's choices in a batch of the log, as the rows that estimators take."""
 
 from dataclasses import replace
 

@@ -189,7 +189,7 @@ class SourceTarget(RowTarget):
 
 
 _NO_MATCH = object()
-"""What a cell is to a value that it cannot be."""
+"""Stands for a cell that cannot be the value."""
 _Key = tuple[Any, ...]
 """A context's values, in the order of the table's columns."""
 

@@ -1,4 +1,4 @@
-"""What other policies would have earned on a log: off-policy evaluation, in pieces that merge.
+"""Off-policy evaluation in pieces that merge: the earnings of other policies on a log.
 
 A piece of the log is tallied wherever there is room for it; tallies merge in the order of the log.
 Nothing depends on how the log was cut but the last digits of sums.
@@ -59,7 +59,7 @@ Mapper = Callable[[Callable[[Any], Result], Sequence[Any]], Iterable[Result]]
 
 @dataclass(frozen=True, slots=True)
 class OpeQuestion:
-    """What is asked of a log.
+    """The question asked of a log.
 
     Attributes:
         targets: the policies to evaluate.
@@ -129,7 +129,7 @@ class OpeQuestion:
 
 @dataclass(slots=True, eq=False)
 class OpeTally:
-    """What some rows say: a monoid.
+    """The sums of some rows: a monoid.
 
     ``overlap`` counts, by policy, how many of the rows it has learned from. ``estimates`` are by
     policy and estimator, ``differences`` by two policies and estimator.

@@ -1,4 +1,4 @@
-"""What whole sessions would have earned under another policy: evaluation several decisions ahead.
+"""Evaluation several decisions ahead: the earnings of whole sessions under another policy.
 
 A session is a user's decisions with no pause above ``pause_s``, in the log's order. All of a log's
 sessions are held in memory; chunks of them are tallied wherever there is room, and tallies merge.
@@ -45,7 +45,7 @@ INTERVAL_KINDS = ("normal", "bootstrap")
 
 @dataclass(frozen=True, slots=True)
 class SessionQuestion:
-    """What is asked of a log's sessions.
+    """The question asked of a log's sessions.
 
     Attributes:
         targets: the policies to evaluate.
@@ -144,7 +144,7 @@ class SessionPlan:
 
 @dataclass(slots=True, eq=False)
 class SessionTally:
-    """What some sessions say: a monoid.
+    """The sums of some sessions: a monoid.
 
     ``estimates`` are by policy and estimator, ``reaches`` by policy, ``differences`` by two
     policies and estimator.

@@ -34,7 +34,7 @@ class Doubt:
 
 
 class Provenance(Protocol):
-    """What is known of the rows that a policy learned from."""
+    """The rows that a policy learned from, as far as they are known."""
 
     def count(self, seen: RowOverlap, piece: Piece, batch: LogBatch) -> None:
         """Count the rows of a batch that are among them.

@@ -1,4 +1,4 @@
-"""What an evaluation found: estimates, differences, and how far each can be relied on."""
+"""The report of an evaluation: estimates, differences, and how far each can be relied on."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -19,7 +19,7 @@ NO_LOWER_END = -1e300
 
 
 class LogSummary(msgspec.Struct, frozen=True):
-    """What was read.
+    """The log, as it was read.
 
     Attributes:
         rows: decisions of the log, a slot each.
@@ -74,7 +74,7 @@ def log_remarks(log: LogSummary) -> list[tuple[str, str]]:
 
 
 class PolicyResult(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What was found of one policy.
+    """The results of one policy.
 
     Attributes:
         policy: its name.
@@ -105,7 +105,7 @@ class PolicyComparison(msgspec.Struct, frozen=True):
 
 
 class Trial(msgspec.Struct, frozen=True):
-    """What a spec scored in a rung of a search, having learned from ``rows``.
+    """The score of a spec in a rung of a search, having learned from ``rows``.
 
     ``lower`` is the lower end of DR's 95% interval on the selecting rows, by which the spec was
     ranked; a value that cannot be relied on ranks last.
@@ -121,7 +121,7 @@ class Trial(msgspec.Struct, frozen=True):
 
 
 class SearchSummary(msgspec.Struct, frozen=True):
-    """What a search for a policy tried.
+    """The trials of a search for a policy.
 
     ``best`` is the spec found, as its YAML would hold it. ``trials`` go rung by rung, the best
     first.
@@ -132,7 +132,7 @@ class SearchSummary(msgspec.Struct, frozen=True):
 
 
 class EvaluationReport(msgspec.Struct, frozen=True):
-    """What an evaluation found.
+    """The results of an evaluation.
 
     Attributes:
         log: what was read.

@@ -43,7 +43,7 @@ FINALISTS = 2
 
 
 class SearchResult(msgspec.Struct, frozen=True):
-    """What a search ends with.
+    """The results of a search.
 
     ``best`` is the finalist with the highest lower bound in the last rung, and ``model`` is what it
     learned from all but the last part. ``report`` says what finalists, the unchanged spec and the

@@ -1,4 +1,4 @@
-"""What to search: a policy spec, and the values that some of its fields may take."""
+"""A search space: a policy spec, and the values that some of its fields may take."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -30,7 +30,7 @@ class LogUniformDomain(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class SearchSpace(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What to search.
+    """A search space.
 
     ``spec`` is a file, relative to this one, or the spec itself. ``vary`` has what its fields may
     be, by dotted path, e.g. ``learner.l2``. ``trials`` says how many specs are tried, the unchanged

@@ -117,7 +117,7 @@ class SessionCell(msgspec.Struct, frozen=True):
 
 
 class SessionCellResult(msgspec.Struct, frozen=True):
-    """What came out of a cell.
+    """The results of a cell.
 
     Attributes:
         mean: Mean return of a session.

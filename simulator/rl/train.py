@@ -49,7 +49,7 @@ A training that resumes does not meet its old sessions again.
 
 
 class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What is trained, and how.
+    """The settings of a training.
 
     Attributes:
         world_seed: Seed of the world.
@@ -86,7 +86,7 @@ class TrainingPoint(msgspec.Struct, frozen=True):
 
 
 class TrainedNetwork(msgspec.Struct, frozen=True):
-    """What came out: the network, and how the training went."""
+    """The trained network, and how the training went."""
 
     training: Training
     network: Network

@@ -22,7 +22,7 @@ SESSIONS_IN_TURN = 32
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Played:
-    """What sessions brought.
+    """The returns of sessions.
 
     Attributes:
         returns: float64[n], what each session earned.

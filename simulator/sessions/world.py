@@ -1,4 +1,4 @@
-"""What a world of sessions is.
+"""The protocol of a world of sessions.
 
 It begins sessions, and a session asks for decisions until its user leaves.
 """
@@ -25,7 +25,7 @@ _SPEC = PolicySpec("sessions", use=list(USE))
 
 
 class Step(NamedTuple):
-    """What a choice brought: its reward, and whether the user has left for good."""
+    """The consequence of a choice: its reward, and whether the user has left for good."""
 
     reward: float
     left: bool

@@ -38,7 +38,7 @@ class WorldCell:
 
 
 class TargetEstimate(msgspec.Struct, frozen=True):
-    """What one estimator says of one target."""
+    """The estimate of one target by one estimator."""
 
     target: str
     estimator: str
@@ -50,7 +50,7 @@ class TargetEstimate(msgspec.Struct, frozen=True):
 
 
 class WorldCellResult(msgspec.Struct, frozen=True):
-    """What came out of a cell.
+    """The results of a cell.
 
     Attributes:
         mean_reward: Mean reward earned per round, whether or not the reward came.

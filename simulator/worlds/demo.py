@@ -120,7 +120,7 @@ class DemoBench:
 
     @cached_property
     def best(self) -> dict[str, dict[str, float]]:
-        """What the source's best candidate earns, by source and user."""
+        """The reward of the source's best candidate, by source and user."""
         world = self.requests.world
         return {
             source.name: {
@@ -228,7 +228,7 @@ def _ablation(
 
 @dataclass(slots=True, eq=False)
 class Traffic:
-    """What a drive did, round by round.
+    """The traffic of a drive, round by round.
 
     Attributes:
         users: The user of each round.

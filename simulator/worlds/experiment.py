@@ -24,7 +24,7 @@ RunCells = Callable[
 
 @dataclass(frozen=True, slots=True)
 class Experiment:
-    """What is to be run: every policy in every world with every seed.
+    """An experiment: every policy in every world with every seed.
 
     Attributes:
         seeds: How many seeds, from ``first_seed`` on.
@@ -76,7 +76,7 @@ class Experiment:
 
 
 class WorldsReport(msgspec.Struct, frozen=True):
-    """What came out of an experiment.
+    """The results of an experiment.
 
     Attributes:
         loops: How every policy did in every world.

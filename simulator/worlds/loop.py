@@ -74,7 +74,7 @@ class Timing:
 
 @dataclass(slots=True, eq=False)
 class Run:
-    """What a run earned, round by round, and its log."""
+    """The rewards of a run, round by round, and its log."""
 
     rewards: NDArray[np.float64]
     fold: Fold

@@ -88,7 +88,7 @@ class sent(Generic[P, A]):  # noqa: N801 - it is used as a decorator
 
 
 class PolicyCalls:
-    """What can be asked of one policy.
+    """The calls to one policy.
 
     Attributes:
         retried: how many attempts were made after a first one.

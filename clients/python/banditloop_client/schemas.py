@@ -1,4 +1,4 @@
-"""What crosses HTTP: requests, responses, errors, and the endpoints where they are exchanged.
+"""The messages of the HTTP API: requests, responses, errors, and the endpoints they belong to.
 
 The service decodes and answers these very types, and makes its OpenAPI document of them.
 """
@@ -130,7 +130,7 @@ class RankBatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ErrorBody(msgspec.Struct, frozen=True):
-    """What went wrong, and in which field."""
+    """An error: what went wrong, and in which field."""
 
     code: str
     message: str

@@ -1,4 +1,4 @@
-"""What the demo shows while its traffic runs."""
+"""The display of the demo while its traffic runs."""
 
 import asyncio
 import time

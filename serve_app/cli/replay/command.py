@@ -33,7 +33,7 @@ app = one_command()
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReplayOptions:
-    """What the command line says: each field is an option, with its name unless it has another."""
+    """The options of the command, one a field, with the field's name unless it has another."""
 
     log: LogSource
     policy: Annotated[

@@ -1,4 +1,4 @@
-"""What the doctor examines, one file per kind of question.
+"""The doctor's checks, one file per kind of question.
 
 Each check reads the log once and answers with findings.
 """

@@ -1,4 +1,4 @@
-"""What a check finds, and how sure it must be before it says so."""
+"""The findings of a check, and how sure it must be before it says so."""
 
 import math
 from collections.abc import Iterable

@@ -19,7 +19,7 @@ BEHIND_S = (10.0, 300.0)
 
 @dataclass(frozen=True, slots=True)
 class LiveStatus:
-    """What the service says of itself.
+    """The status of a live service, as it reports itself.
 
     ``end`` is the log's last entry; ``position`` the learner's, None if it has published nothing;
     ``head`` the newest snapshot's. ``clock_ms`` is the log's clock. ``running``: whether any

@@ -1,4 +1,4 @@
-"""What the log names by digest is still stored: specs, catalogues, trained models, snapshots."""
+"""The specs, catalogues, trained models and snapshots that the log names are still stored."""
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
@@ -27,7 +27,7 @@ LOOKS = 3
 
 @dataclass(slots=True, eq=False)
 class ReferencedBlobs:
-    """What is kept beside a log, read at most once each.
+    """The blobs and snapshots kept beside a log, read at most once each.
 
     ``blob`` gives the bytes under a digest, None when they are gone. ``snapshot`` gives the one of
     an id, None when it has been forgotten, as all but the newest are; it raises SnapshotError when

@@ -1,4 +1,4 @@
-"""What a target policy would have done in sessions of the log, as the rows that estimators take."""
+"""A target policy's choices in sessions of the log, as the rows that estimators take."""
 
 from collections.abc import Iterable, Sequence
 
