@@ -39,22 +39,6 @@ def check_features(features: FeatureMap, target: str) -> None:
         raise TooManyFeaturesError(f"at most {MAX_FEATURES} features, not {count}", target)
 
 
-def hash_rows(
-    maps: Sequence[FeatureMap | None], namespace: str = FEATURES
-) -> tuple[UInt32, Float32]:
-    """Return the hashes and values of N feature maps, one row per map.
-
-    Args:
-        maps: None is a map without features.
-        namespace: which names are hashed with.
-
-    Returns:
-        uint32[N, F] and float32[N, F], padded with the value 0.
-    """
-    names, codes, values = coded_rows(maps, namespace)
-    return names[codes], values
-
-
 def coded_rows(
     maps: Sequence[FeatureMap | None], namespace: str = FEATURES
 ) -> tuple[UInt32, NDArray[np.int32], Float32]:

@@ -313,8 +313,3 @@ def _read(
             "checkpoint",
         )
     return held, curve
-
-
-def stop_ray() -> None:
-    """End this process's part in Ray."""
-    ray.shutdown()
