@@ -17,7 +17,6 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 import numpy as np
-import ray
 import torch
 from ray.rllib.algorithms.ppo import PPO, PPOConfig
 from ray.rllib.core import DEFAULT_MODULE_ID

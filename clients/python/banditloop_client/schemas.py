@@ -130,7 +130,7 @@ class RankBatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ErrorBody(msgspec.Struct, frozen=True):
-    """An error: what went wrong, and in which field."""
+    """What went wrong, and in which field."""
 
     code: str
     message: str
