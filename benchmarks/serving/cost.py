@@ -1,7 +1,7 @@
 """The processor time of one `rank`: this build, another build and an empty endpoint, in turn.
 
     python -m benchmarks.serving.cost [--against COMMIT] [--quick] [--out cost.json]
-                                                                (half an hour; quick: five minutes)
+                                                                (half an hour; quick: seven minutes)
 
 All three services run side by side and are loaded one after the other (wrk, 8 connections). A
 process keeps the memory and the place among others that it began with, and costs a few per cent
