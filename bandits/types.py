@@ -1,6 +1,6 @@
 """Core types. All are frozen, all arrays read-only; K is the number of actions of one decision."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -178,11 +178,73 @@ class ChosenRow(msgspec.Struct, frozen=True, eq=False, gc=False):
         )
 
 
+class ChosenRows(msgspec.Struct, frozen=True, eq=False, gc=False):
+    """R interactions as columns, for a learner that needs the chosen actions alone.
+
+    ``action_ids``: distinct ids; ``actions``: int64[R], which of them was chosen. ``spaces``: the
+    names of S namespaces, one or more, the first ``shared`` of which are the context's. The
+    features of row r in namespace s are those from ``bounds[r * S + s]`` up to ``bounds[r * S + s +
+    1]`` in ``hashes``, uint32[n], and ``values``, float32[n], where 0 means "no such feature".
+    ``rewards``, ``propensities``: float64[R]; ``available``: int64[R], how many actions there were.
+    """
+
+    action_ids: Sequence[str]
+    actions: NDArray[np.int64]
+    spaces: tuple[str, ...]
+    shared: int
+    bounds: NDArray[np.int64]
+    hashes: UInt32
+    values: Float32
+    rewards: Float64
+    available: NDArray[np.int64]
+    propensities: Float64
+
+    def __len__(self) -> int:
+        return len(self.actions)
+
+    def __iter__(self) -> Iterator[ChosenRow]:
+        """Yield one row after the other."""
+        actions, bounds = self.actions.tolist(), self.bounds.tolist()
+        rewards, propensities = self.rewards.tolist(), self.propensities.tolist()
+        for row, available in enumerate(self.available.tolist()):
+            features: list[Namespace] = []
+            for space, name in enumerate(self.spaces):
+                at = row * len(self.spaces) + space
+                cells = slice(bounds[at], bounds[at + 1])
+                features.append(Namespace(name, self.hashes[cells], self.values[cells]))
+            yield ChosenRow(
+                self.action_ids[actions[row]],
+                features[: self.shared],
+                features[self.shared :],
+                rewards[row],
+                available,
+                propensities[row],
+            )
+
+    def part(self, start: int, end: int) -> "ChosenRows":
+        """Return the rows from ``start`` up to ``end``."""
+        width, rows = len(self.spaces), slice(start, end)
+        bounds = self.bounds[start * width : min(end, len(self)) * width + 1]
+        cells = slice(int(bounds[0]), int(bounds[-1]))
+        return ChosenRows(
+            self.action_ids,
+            self.actions[rows],
+            self.spaces,
+            self.shared,
+            bounds - bounds[0],
+            self.hashes[cells],
+            self.values[cells],
+            self.rewards[rows],
+            self.available[rows],
+            self.propensities[rows],
+        )
+
+
 class Learner(Protocol):
     """A policy's model as it learns. Any split of the interactions into calls gives the same bytes.
 
-    ``by_row``: it learns from the chosen action alone, so it can be taught by ``learn_row``, which
-    spares making the features of the others.
+    ``by_row``: it learns from the chosen action alone, so it can be taught by ``learn_row``, or by
+    ``learn_rows``, which spares making the features of the others.
     """
 
     by_row: bool = False
@@ -200,6 +262,11 @@ class Learner(Protocol):
         """Learn from the chosen action of one interaction; only where ``by_row``."""
         name = type(self).__name__
         raise NotImplementedError(f"{name} does not learn from the chosen action alone")
+
+    def learn_rows(self, rows: ChosenRows) -> None:
+        """Learn what ``learn_row`` does of each row, in order; only where ``by_row``."""
+        for row in rows:
+            self.learn_row(row)
 
     def correct_row(self, row: ChosenRow) -> None:  # noqa: ARG002
         """Change a learned row's reward by ``row.reward``; only where the config ``corrects``."""

@@ -8,9 +8,9 @@ import numpy as np
 
 from bandits.features.flat import Sizes, Spaces, concatenated, flatten, names_of, numbered, triples
 from bandits.features.hashing import hash_feature
-from bandits.kernels.compiled import Bools, Int32, Int64
+from bandits.kernels.compiled import Bools, Float32, Int32, Int64, UInt32
 from bandits.kernels.features import columns_of_rows, design_matrix, fill_table
-from bandits.types import ActionSet, Context, Float64, Row, frozen
+from bandits.types import ActionSet, ChosenRows, Context, Float64, Row, frozen
 
 INTERCEPT = hash_feature("constant", "constant")
 Interactions = tuple[tuple[str, str], ...]
@@ -124,6 +124,36 @@ class FeatureIndex:
         begins, columns, values, _ = self._rows(batch, learn)
         return begins, columns, values
 
+    def learned_rows(self, batch: ChosenRows) -> tuple[Int64, Int64, Float64]:
+        """Return what ``rows`` does of new rows that are columns already.
+
+        Args:
+            batch: R rows.
+        """
+        count, width = len(batch), len(batch.spaces)
+        spaces = tuple(sorted(batch.spaces))
+        bounds, hashes, values = batch.bounds, batch.hashes, batch.values
+
+        # One segment per namespace of a row, in the order of their names.
+        if spaces != batch.spaces:
+            order = [batch.spaces.index(name) for name in spaces]
+            starts = bounds[:-1].reshape(count, width)[:, order].ravel()
+            sizes = np.diff(bounds).reshape(count, width)[:, order].ravel()
+            bounds = _starts(sizes)
+            cells = np.arange(bounds[-1]) + np.repeat(starts - bounds[:-1], sizes)
+            hashes, values = hashes[cells], values[cells]
+
+        begins, columns, filled, _ = self._of_segments(
+            width * np.arange(count + 1),
+            np.tile(np.arange(width, dtype=np.int32), count),
+            bounds,
+            hashes,
+            values,
+            spaces,
+            np.ones(count, np.bool_),
+        )
+        return begins, columns, filled
+
     def without_column(self, batch: Sequence[Row]) -> Int64:
         """Return how many features of each row have no column, int64[R]."""
         return self._rows(batch, [False] * len(batch))[3]
@@ -140,27 +170,47 @@ class FeatureIndex:
 
         spaces = tuple(sorted(set(map(_by_name, parts))))
         number = {name: at for at, name in enumerate(spaces)}
-        alone, pairs = _own_plan(self._interactions, self._ignored, spaces)
-
-        self._size, begins, columns, values, without = columns_of_rows(
-            self._keys,
-            self._places,
-            self._hashes,
-            self._size,
-            self.limit,
+        return self._of_segments(
             _starts(list(map(len, batch))),
             np.array([number[namespace.name] for namespace in parts], np.int32),
             _starts([namespace.values.size for namespace in parts]),
             concatenated([namespace.hashes for namespace in parts], np.uint32),
             concatenated([namespace.values for namespace in parts], np.float32),
+            spaces,
+            np.array(learn, np.bool_),
+        )
+
+    def _of_segments(
+        self,
+        first: Int64,
+        space: Int32,
+        start: Int64,
+        hashes: UInt32,
+        values: Float32,
+        spaces: tuple[str, ...],
+        learn: Bools,
+    ) -> tuple[Int64, Int64, Float64, Int64]:
+        """Return begins, columns, values, and what has no column; see ``columns_of_rows``."""
+        alone, pairs = _own_plan(self._interactions, self._ignored, spaces)
+        self._size, begins, columns, filled, without = columns_of_rows(
+            self._keys,
+            self._places,
+            self._hashes,
+            self._size,
+            self.limit,
+            first,
+            space,
+            start,
+            hashes,
+            values,
             alone,
             pairs,
-            np.array(learn, np.bool_),
+            learn,
         )
         # The first value of each row is its intercept.
         if not self._intercept:
-            values[begins[:-1]] = 0.0
-        return begins, columns, values, without
+            filled[begins[:-1]] = 0.0
+        return begins, columns, filled, without
 
 
 @lru_cache(maxsize=256)
@@ -221,6 +271,6 @@ def _alone(spaces: tuple[str, ...], ignored: str | None) -> Bools:
     return alone
 
 
-def _starts(lengths: Sequence[int]) -> Int64:
+def _starts(lengths: Sequence[int] | Int64) -> Int64:
     starts: Int64 = np.concatenate([np.zeros(1, np.int64), np.cumsum(np.array(lengths, np.int64))])
     return starts

@@ -21,10 +21,11 @@ from numpy.typing import NDArray
 from bandits.errors import SnapshotError
 from bandits.features.columns import INTERCEPT, FeatureIndex
 from bandits.features.namespaces import ITEM
+from bandits.kernels.compiled import Bools, Int64
 from bandits.kernels.sums import add_learned_rows
 from bandits.log.codec import MALFORMED
 from bandits.ridge.config import KIND, RidgeConfig
-from bandits.types import ChosenRow, Float64, Interaction, Learner, Row, Snapshot
+from bandits.types import ChosenRow, ChosenRows, Float64, Interaction, Learner, Row, Snapshot
 
 BATCH = 256
 """Rows that are added to the sums at a time."""
@@ -74,15 +75,45 @@ class RidgeLearner(Learner):
 
     def learn_row(self, row: ChosenRow) -> None:
         """Add x x', r x and the action's own sums; it is done a batch at a time, unseen."""
-        number = self._rows.get(row.action_id)
-        if number is None:
-            number = self._rows[row.action_id] = len(self._action_ids)
-            self._action_ids.append(row.action_id)
-
         self._learned += 1
-        self._pending.append(((*row.shared, *row.own), number, row.reward, True))
+        features, number = (*row.shared, *row.own), self._number(row.action_id)
+        self._pending.append((features, number, row.reward, True))
         if len(self._pending) == BATCH:
             self._settle()
+
+    def learn_rows(self, rows: ChosenRows) -> None:
+        """Add the same sums, of rows that are columns already."""
+        self._settle()
+        if not len(rows):
+            return
+
+        # Actions are numbered as they are met, so the first row of each says which comes next.
+        codes, met, which = np.unique(rows.actions, return_index=True, return_inverse=True)
+        numbers = np.empty(codes.size, np.int64)
+        for at in np.argsort(met).tolist():
+            numbers[at] = self._number(rows.action_ids[codes[at]])
+        actions = numbers[which]
+
+        # Pairs make a row as wide as its square, at most.
+        widest = int(np.diff(rows.bounds[:: len(rows.spaces)]).max(initial=1))
+        at_once = max(1, ELEMENTS // (widest * widest))
+        for start in range(0, len(rows), at_once):
+            part = rows.part(start, start + at_once)
+            self._add_rows(
+                self._index.learned_rows(part),
+                actions[start : start + at_once],
+                part.rewards,
+                np.ones(len(part), np.bool_),
+            )
+        self._learned += len(rows)
+
+    def _number(self, action_id: str) -> int:
+        """Return the number of an action, the next one when it is first met."""
+        number = self._rows.get(action_id)
+        if number is None:
+            number = self._rows[action_id] = len(self._action_ids)
+            self._action_ids.append(action_id)
+        return number
 
     def correct_row(self, row: ChosenRow) -> None:
         """Change the reward of an action that was learned with these features."""
@@ -107,8 +138,30 @@ class RidgeLearner(Learner):
 
     def _add(self, part: list[tuple[Row, int, float, bool]]) -> None:
         """Add the sums of some rows: features, action, reward, and whether the row is new."""
-        features, rows, rewards, learns = zip(*part, strict=True)
-        begins, columns, values = self._index.rows(features, learns)
+        features, numbers, rewards, learns = zip(*part, strict=True)
+        self._add_rows(
+            self._index.rows(features, learns),
+            np.array(numbers, np.int64),
+            np.array(rewards, np.float64),
+            np.array(learns, np.bool_),
+        )
+
+    def _add_rows(
+        self,
+        features: tuple[Int64, Int64, Float64],
+        numbers: Int64,
+        rewards: Float64,
+        learns: Bools,
+    ) -> None:
+        """Add the sums of some rows, in order.
+
+        Args:
+            features: where each row begins, its columns and their values.
+            numbers: int64[R], the action of each row.
+            rewards: float64[R].
+            learns: bool[R], whether the row is new.
+        """
+        begins, columns, values = features
         self._grow()
         add_learned_rows(
             self._a,
@@ -120,9 +173,9 @@ class RidgeLearner(Learner):
             begins,
             columns,
             values,
-            np.array(rows, np.int64),
-            np.array(rewards, np.float64),
-            np.array(learns, np.bool_),
+            numbers,
+            rewards,
+            learns,
         )
 
     def snapshot(self, position: str) -> Snapshot:

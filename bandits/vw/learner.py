@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import msgspec
 import numpy as np
-from vowpal_wabbit_next import CBLabel, LabelType, PredictionType, Workspace
+from vowpal_wabbit_next import CBLabel, Example, LabelType, PredictionType, Workspace
 
 from bandits.errors import (
     InvalidFieldError,
@@ -25,6 +25,7 @@ from bandits.log.codec import MALFORMED
 from bandits.types import (
     ActionSet,
     ChosenRow,
+    ChosenRows,
     Context,
     Float64,
     Interaction,
@@ -109,13 +110,16 @@ def encode_model(args: str, learned: int, available: int, model: bytes) -> bytes
 
 
 class _Workspace(Workspace[bool]):  # type: ignore[misc]
-    """A workspace that keeps its label's type: the library asks for it with each example."""
+    """A workspace that asks for no label's type with each example, as the library does."""
 
     @cached_property
     def label_type(self) -> LabelType:
         """What VW says the first time; it never changes."""
         kind: LabelType = super().label_type
         return kind
+
+    def _check_label(self, example: Example | list[Example]) -> None:
+        """Take examples as they come: all that are made here have a label of this type."""
 
 
 def _open(args: str, model: bytes | None = None) -> tuple[Workspace[bool], int]:
@@ -297,6 +301,30 @@ class VwLearner(Learner):
         examples[1].set_label(label)
         self._workspace.learn_one(examples)
         self.learned += 1
+
+    def learn_rows(self, rows: ChosenRows) -> None:
+        """Learn what ``learn_row`` does, from rows that are columns already; only ``by_row``.
+
+        Raises:
+            InvalidInputError: a propensity or a reward that cannot be; then nothing is learned.
+        """
+        if not len(rows):
+            return
+        propensities, rewards = rows.propensities.tolist(), rows.rewards.tolist()
+        for propensity, reward in zip(propensities, rewards, strict=True):
+            _check_numbers(propensity, reward)
+
+        # In VW's own arithmetic.
+        counts = np.arange(self.learned + 1, self.learned + 1 + len(rows)).astype(np.float32)
+        available = self._available + np.cumsum(rows.available)
+        weights = (counts / available.astype(np.float32)).tolist()
+
+        label = self._label
+        for at, examples in enumerate(self._examples.fill_rows(rows)):
+            label.label, label.weight = (0, -rewards[at], propensities[at]), weights[at]
+            examples[1].set_label(label)
+            self._workspace.learn_one(examples)
+        self.learned, self._available = self.learned + len(rows), int(available[-1])
 
     def snapshot(self, position: str) -> Snapshot:
         """Return what replicas score with, as of the log entry ``position``; see ``load_vw``."""

@@ -7,7 +7,6 @@ chance; the rows learned from tell how often.
 """
 
 import math
-from collections.abc import Iterable
 
 import msgspec
 import numpy as np
@@ -138,31 +137,33 @@ class RowSampler:
         self._placed, self._said_of_placed = np.zeros(0, np.uint64), np.zeros(0, np.uint64)
         self._said, self._counts = np.zeros(0, np.uint64), np.zeros(0, np.int64)
 
-    def add(self, log: str, placed: UInt64, said: UInt64, times_ms: Iterable[int]) -> None:
+    def add(self, log: str, placed: UInt64, said: UInt64, times_ms: NDArray[np.int64]) -> None:
         """Add the rows of a piece; pieces of one name that follow each other are one.
 
         Args:
             log: the name.
             placed: uint64[rows], hashes by place.
             said: uint64[rows], hashes by what a row says.
-            times_ms: when they were, 0 for a row without a time.
+            times_ms: int64[rows], when they were, 0 for a row without a time.
         """
-        times = [time for time in times_ms if time]
+        times = times_ms[times_ms != 0]
+        first, last = (int(times.min()), int(times.max())) if times.size else (0, 0)
         total = int(np.bitwise_xor.reduce(placed)) if placed.size else 0
-        shard = Shard(
-            log, len(placed), f"{total:016x}", min(times, default=0), max(times, default=0)
-        )
+        shard = Shard(log, len(placed), f"{total:016x}", first, last)
         if self._shards and self._shards[-1].log == log:
             shard = _merged(self._shards.pop(), shard)
         self._shards.append(shard)
 
-        # The smallest hashes by place, each with what its row says.
-        all_placed = np.concatenate([self._placed, placed])
-        all_said = np.concatenate([self._said_of_placed, said])
+        # The smallest hashes by place, each with what its row says. Once there are enough, few are
+        # small enough to be looked at.
+        small = placed < self._placed[-1] if self._placed.size == KEPT else np.s_[:]
+        all_placed = np.concatenate([self._placed, placed[small]])
+        all_said = np.concatenate([self._said_of_placed, said[small]])
         kept = np.argsort(all_placed, kind="stable")[:KEPT]
         self._placed, self._said_of_placed = all_placed[kept], all_said[kept]
 
         # The smallest hashes of what rows say, each once, with how often it was met.
+        said = said[said <= self._said[-1]] if self._said.size == KEPT else said
         names, which = np.unique(np.concatenate([self._said, said]), return_inverse=True)
         weights = np.concatenate([self._counts, np.ones(len(said), np.int64)])
         counts = np.bincount(which, weights, len(names)).astype(np.int64)

@@ -205,7 +205,7 @@ def learn_from(sampler: RowSampler, piece: Piece, batch: LogBatch) -> None:
         piece: what the batch is of.
         batch: of the log.
     """
-    sampler.add(_name(piece), *hashes_of(piece, batch), batch.times_ms.tolist())
+    sampler.add(_name(piece), *hashes_of(piece, batch), batch.times_ms)
 
 
 def hashes_of(piece: Piece, batch: LogBatch) -> tuple[UInt64, UInt64]:

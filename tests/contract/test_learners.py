@@ -5,6 +5,7 @@ from itertools import pairwise
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.chosen import columns_of
 from support.fakes import SALT
 from support.strategies import interactions
 
@@ -58,6 +59,17 @@ def test_any_split_of_the_interactions_gives_the_same_bytes(spec, cuts):
         parts.snapshot("9-9")
     assert parts.snapshot("1-0") == whole(spec).snapshot("1-0")
     assert parts.checkpoint() == whole(spec).checkpoint()
+
+
+@pytest.mark.parametrize("cuts", [[0, COUNT], [0, 1, 1, 30, COUNT]])
+def test_rows_that_are_columns_teach_what_the_interactions_do(spec, cuts):
+    learner = make_learner(spec, salt=SALT)
+    if not learner.by_row:
+        pytest.skip("it learns from all actions")
+    for low, high in pairwise(cuts):
+        learner.learn(SEEN[low : (low + high) // 2])
+        learner.learn_rows(columns_of(SEEN[(low + high) // 2 : high]))
+    assert learner.checkpoint() == whole(spec).checkpoint()
 
 
 @pytest.mark.parametrize("at", [0, 1, COUNT // 2, COUNT])

@@ -300,10 +300,10 @@ def test_the_sample_of_a_long_log_is_the_same_in_any_pieces_and_finds_small_part
     placed, said = rng.integers(0, 2**64, (2, 100_000), np.uint64)
     said[::10] = said[0]
     whole, pieces = RowSampler(), RowSampler()
-    whole.add("log", placed, said, [])
+    whole.add("log", placed, said, np.zeros(100_000, np.int64))
     for start in range(0, 100_000, 7001):
         rows = slice(start, start + 7001)
-        pieces.add("log", placed[rows], said[rows], [5, start + 1])
+        pieces.add("log", placed[rows], said[rows], np.array([5, 0, start + 1]))
     one, other = whole.rows(), pieces.rows()
     assert (one.placed, one.said) == (other.placed, other.said)
     assert one.rows == other.rows == 100_000
