@@ -1,7 +1,7 @@
 """A part of a log, counted in rows: to learn from one and evaluate on another that came later."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from simulator.logs.left_out import LeftOut, left_out_of
 from simulator.logs.rows import (
@@ -60,29 +60,11 @@ class RowRange:
             first, last = max(self.start - at, 0), min(self.stop - at, len(batch))
             if first < last:
                 whole = (first, last) == (0, len(batch))
-                yield batch if whole else slice_batch(batch, slice(first, last))
+                yield batch if whole else batch.take(slice(first, last))
 
             at += len(batch)
             if at >= self.stop:
                 return
-
-
-def slice_batch(batch: LogBatch, rows: slice) -> LogBatch:
-    """Return some rows of a batch.
-
-    Args:
-        batch: The n rows to take from.
-        rows: Which of them, counted from 0.
-    """
-    return replace(
-        batch,
-        keys=batch.keys[rows],
-        times_ms=batch.times_ms[rows],
-        reward=batch.reward[rows],
-        propensity=batch.propensity[rows],
-        decisions=batch.decisions[rows],
-        columns={name: column[rows] for name, column in batch.columns.items()},
-    )
 
 
 def count_rows(piece: Piece) -> int:

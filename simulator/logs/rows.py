@@ -8,11 +8,11 @@ by a batch.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import reduce
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, overload
 
 import mmh3
 import numpy as np
@@ -24,10 +24,13 @@ from bandits.log.records import DecisionRecord
 from bandits.types import Float32, Float64
 from bandits.values import MAX_NUMBER, FeatureMap
 from policies.catalogue import Catalogue
+from simulator.logs.actions.columns import ActionColumns, Places
 from simulator.logs.left_out import EMPTY_LOG_ADVICE, left_out_of
 
 BATCH_ROWS = 10_000
 """Rows in a batch, where rows are objects."""
+MADE_AT_ONCE = 1000
+"""Rows that are made of columns at once, where one is looked at after the other."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,8 +76,10 @@ class LogBatch:
         times_ms: int64[n], 0 where the log has no time.
         reward: float64[n].
         propensity: float64[n].
-        decisions: The rows themselves, or empty when the log is only numbers.
+        decisions: The rows themselves, or empty when the log is only numbers. Where ``actions``
+            says all of it, they may be made when they are looked at; see LazyDecisions.
         columns: Further columns of the log by name, [n] each.
+        actions: The rows' actions as columns, where the log is read as columns.
     """
 
     keys: UInt64
@@ -83,9 +88,70 @@ class LogBatch:
     propensity: Float64
     decisions: Sequence[LoggedDecision] = ()
     columns: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    actions: ActionColumns | None = None
 
     def __len__(self) -> int:
         return len(self.reward)
+
+    def take(self, rows: Places) -> "LogBatch":
+        """Return some of the rows, in the order given."""
+        decisions = self.decisions
+        if decisions and isinstance(rows, slice):
+            decisions = decisions[rows]
+        elif decisions:
+            numbers = np.arange(len(self))[rows]
+            decisions = (
+                decisions.take(numbers)
+                if isinstance(decisions, LazyDecisions)
+                else [decisions[at] for at in numbers.tolist()]
+            )
+
+        return replace(
+            self,
+            keys=self.keys[rows],
+            times_ms=self.times_ms[rows],
+            reward=self.reward[rows],
+            propensity=self.propensity[rows],
+            decisions=decisions,
+            columns={name: column[rows] for name, column in self.columns.items()},
+            actions=None if self.actions is None else self.actions.take(rows),
+        )
+
+
+class LazyDecisions(Sequence[LoggedDecision]):
+    """Rows that are made each time they are looked at, and not kept.
+
+    ``make`` gives the rows of some numbers, in their order; ``numbers``: int[n].
+    """
+
+    def __init__(
+        self,
+        make: Callable[[NDArray[np.intp]], Sequence[LoggedDecision]],
+        numbers: NDArray[np.intp],
+    ) -> None:
+        self._make, self._numbers = make, numbers
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def take(self, rows: Places) -> "LazyDecisions":
+        """Return some of them, not made yet."""
+        return LazyDecisions(self._make, self._numbers[rows])
+
+    @overload
+    def __getitem__(self, at: int) -> LoggedDecision: ...
+    @overload
+    def __getitem__(self, at: slice) -> "LazyDecisions": ...
+    def __getitem__(self, at: int | slice) -> "LoggedDecision | LazyDecisions":
+        """Return one row, or some that are not made yet."""
+        if isinstance(at, slice):
+            return self.take(at)
+        return self._make(self._numbers[[at]])[0]
+
+    def __iter__(self) -> Iterator[LoggedDecision]:
+        """Make the rows, some at a time."""
+        for start in range(0, len(self), MADE_AT_ONCE):
+            yield from self._make(self._numbers[start : start + MADE_AT_ONCE])
 
 
 class Waiting(NamedTuple):

@@ -5,15 +5,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bandits.errors import ReplayError
+from simulator.logs.actions.columns import ActionColumns
+from simulator.logs.actions.from_rows import with_actions
 from simulator.logs.left_out import LeftOut, left_out_of
 from simulator.logs.rows import (
     LogBatch,
-    LoggedDecision,
     Piece,
     Waiting,
-    batch_of,
     caution_of,
     column_notes_of,
     waiting_of,
@@ -73,19 +74,32 @@ class ScoredRows:
     def batches(self) -> Iterator[LogBatch]:
         """Yield the rows that have all scores; see Piece."""
         self.unscored = 0
-        for batch in self.piece.batches():
-            kept = [row for row in batch.decisions if self._has_scores(row)]
-            self.unscored += len(batch.decisions) - len(kept)
-            if len(kept) == len(batch.decisions):
+        for read in self.piece.batches():
+            batch = with_actions(read)
+            kept = (
+                np.ones(len(batch), np.bool_)
+                if batch.actions is None
+                else self._kept(batch.actions)
+            )
+            self.unscored += len(batch) - int(kept.sum())
+            if kept.all():
                 yield batch
-            elif kept:
-                yield batch_of(kept)
+            elif kept.any():
+                yield batch.take(np.flatnonzero(kept))
 
-    def _has_scores(self, row: LoggedDecision) -> bool:
-        self.known.update(row.scores)
-        return all(
-            name in row.scores and not np.isnan(row.scores[name]).all() for name in self.sources
+    def _kept(self, actions: ActionColumns) -> NDArray[np.bool_]:
+        """Return which rows have a score of each of the sources, bool[n]."""
+        scores = actions.scores
+        self.known.update(
+            name for name, of in scores.items() if of.answered is None or of.answered.any()
         )
+        kept = np.ones(len(actions), np.bool_)
+        for source in self.sources:
+            if source not in scores:
+                return np.zeros(len(actions), np.bool_)
+            there = ~np.isnan(scores[source].values)
+            kept &= np.logical_or.reduceat(there, actions.offsets[:-1])
+        return kept
 
 
 def check_scored(pieces: Sequence[Piece]) -> None:

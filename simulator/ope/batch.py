@@ -8,6 +8,12 @@ from numpy.typing import NDArray
 from bandits.errors import BadRowError
 from bandits.features.hashing import UInt64
 from bandits.types import Float64
+from simulator.logs.actions.columns import Int64
+from simulator.ope.kernels import weigh_rows
+
+ROUNDED = 1e-9
+"""What the sum of a PMF may lack to 1 by rounding."""
+NOTHING: Float64 = np.zeros(0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,7 +74,7 @@ def ope_batch_from_pmfs(
     target: Float64,
     predictions: Float64 | None = None,
 ) -> OpeBatch:
-    """Return a batch of rows whose PMFs are known.
+    """Return a batch of rows whose PMFs are known, as matrices.
 
     Rows with fewer than K actions are padded with zeros.
 
@@ -83,8 +89,40 @@ def ope_batch_from_pmfs(
     Raises:
         BadRowError: the logging policy gives a chosen action no probability.
     """
-    rows = np.arange(len(reward))
-    propensity = logging[rows, chosen]
+    offsets = logging.shape[1] * np.arange(len(reward) + 1)
+    logging, target = (np.ascontiguousarray(pmfs, np.float64).ravel() for pmfs in (logging, target))
+    if predictions is not None:
+        predictions = np.ascontiguousarray(predictions, np.float64).ravel()
+    return ope_batch_from_actions(
+        keys, reward, offsets, offsets[:-1] + chosen, logging, target, predictions
+    )
+
+
+def ope_batch_from_actions(
+    keys: UInt64,
+    reward: Float64,
+    offsets: Int64,
+    chosen_at: Int64,
+    logging: Float64,
+    target: Float64,
+    predictions: Float64 | None = None,
+) -> OpeBatch:
+    """Return a batch of rows whose PMFs are known, one row's actions after the other's.
+
+    Args:
+        keys: uint64[n].
+        reward: float64[n].
+        offsets: int64[n + 1]; row i has the actions ``offsets[i]`` to ``offsets[i + 1]``.
+        chosen_at: int64[n], the place of each row's chosen action.
+        logging: float64[total], the logging policy's PMFs.
+        target: float64[total], the target policy's PMFs. What one lacks to 1 is mass on actions
+            that its row does not have.
+        predictions: float64[total], the reward model's, of every action.
+
+    Raises:
+        BadRowError: the logging policy gives a chosen action no probability.
+    """
+    propensity = logging[chosen_at]
     if not (propensity > 0.0).all():
         first = int((~(propensity > 0.0)).argmax())
         raise BadRowError(
@@ -92,25 +130,22 @@ def ope_batch_from_pmfs(
             "pmf",
         )
 
-    # The second moment is over actions that the logging policy can take.
-    never = logging <= 0.0
-    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
-        weights = target / logging
-    weights[never] = 0.0
-
+    sums = weigh_rows(offsets, logging, target, NOTHING if predictions is None else predictions)
+    mass, expected, never, second_moment = sums
     return OpeBatch(
         keys=keys,
         reward=reward,
         propensity=propensity,
-        target=target[rows, chosen],
-        predicted=None if predictions is None else predictions[rows, chosen],
-        expected=None if predictions is None else _row_sums(predictions, target),
-        unsupported=_row_sums(target, never.astype(np.float64)),
-        second_moment=_row_sums(weights, target),
+        target=target[chosen_at],
+        predicted=None if predictions is None else predictions[chosen_at],
+        expected=None if predictions is None else expected,
+        unsupported=never + mass_outside(mass),
+        second_moment=second_moment,
     )
 
 
-def _row_sums(left: Float64, right: Float64) -> Float64:
-    """Return the sums of the rows' products, float64[n], from two float64[n, K]."""
-    sums: Float64 = np.einsum("nk,nk->n", left, right)
-    return sums
+def mass_outside(mass: Float64) -> Float64:
+    """Return what the sums of PMFs, float64[n], lack to 1; rounding is nothing."""
+    outside = np.maximum(0.0, 1.0 - mass)
+    outside[outside < ROUNDED] = 0.0
+    return outside

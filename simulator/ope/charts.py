@@ -84,9 +84,13 @@ class ChartSums:
             columns = np.vstack([np.ones(len(batch)), batch.reward, weights * batch.reward])
             _add(self._hours, batch.times_ms // HOUR_MS, counts * columns)
 
-        if batch.decisions and not self._crowded:
-            ids = np.array([row.action_ids[row.chosen] for row in batch.decisions], object)
-            _add(self._actions, ids, counts * np.vstack([np.ones((2, len(batch))), weights]))
+        if batch.actions is not None and not self._crowded:
+            codes = batch.actions.ids[batch.actions.chosen_at]
+            by_code: dict[int, Float64] = {}
+            _add(by_code, codes, counts * np.vstack([np.ones((2, len(batch))), weights]))
+            for code, sums in by_code.items():
+                name = batch.actions.names[code]
+                self._actions[name] = self._actions[name] + sums if name in self._actions else sums
             self._drop_crowd()
 
     def merge(self, other: "ChartSums") -> None:

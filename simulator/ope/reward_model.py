@@ -20,15 +20,8 @@ from numpy.typing import NDArray
 from bandits.errors import ReplayError
 from bandits.features.hashing import UInt64, splitmix64
 from bandits.types import Float64
-from simulator.ope.hashed_features import (
-    FeatureScales,
-    HashedDesign,
-    HashedFeatures,
-    concatenate_features,
-    hashed_design,
-    no_features,
-    to_dense,
-)
+from simulator.ope.feature_design import FeatureScales, HashedDesign, hashed_design, to_dense
+from simulator.ope.hashed_features import HashedFeatures, concatenate_features, no_features
 from simulator.ope.regressions import (
     cross_fit_logistic,
     cross_fit_ridge,
@@ -45,6 +38,8 @@ DEFAULT_KINDS = ("ridge", "logistic")
 """The kinds that are tried where none is named: ``gbm`` takes a library, and many times as long."""
 CELLS = 1 << 20
 """Numbers of a dense matrix, or of gathered coefficients, held at once."""
+ADDED_AT_ONCE = 4
+"""Rows are merged into the sample once they are so large a part of it, for the sample is moved."""
 DRAWN = np.uint64(0xD1B54A32D192ED03)
 """Mixed into keys so that being in the sample has nothing to do with the fold."""
 
@@ -91,6 +86,10 @@ class ModelOptions:
     penalties: tuple[float, ...] | None
 
 
+_Rows = tuple[UInt64, UInt64, Float64, HashedFeatures]
+"""Rows of a sample: what they are drawn by, keys, rewards and the chosen actions' features."""
+
+
 class RewardModel:
     """A sample of the log, to fit a reward model on; a monoid.
 
@@ -116,16 +115,17 @@ class RewardModel:
         self._options = ModelOptions(
             bits, folds, tuple(kinds), sample, None if penalties is None else tuple(penalties)
         )
-        self._drawn, self._keys = np.zeros(0, np.uint64), np.zeros(0, np.uint64)
-        self._reward = np.zeros(0)
-        self._features = no_features()
+        nothing = np.zeros(0, np.uint64)
+        self._kept: _Rows = (nothing, nothing, np.zeros(0), no_features())
+        self._added: list[_Rows] = []
         self._rows = 0
 
     def wanted(self, keys: UInt64) -> NDArray[np.bool_]:
         """Return which rows the sample may take, bool[n]: of the others, no features are needed."""
-        if len(self._drawn) < self._options.sample:
+        drawn = self._kept[0]
+        if len(drawn) < self._options.sample:
             return np.ones(len(keys), np.bool_)
-        wanted: NDArray[np.bool_] = splitmix64(keys ^ DRAWN) < self._drawn[-1]
+        wanted: NDArray[np.bool_] = splitmix64(keys ^ DRAWN) < drawn[-1]
         return wanted
 
     def update(
@@ -144,7 +144,9 @@ class RewardModel:
         """
         if not np.isfinite(reward).all():
             raise ReplayError("a reward is infinite or NaN; leave such rows out", "reward")
-        self._add(splitmix64(keys ^ DRAWN), keys, reward, features)
+        self._added.append((splitmix64(keys ^ DRAWN), keys, reward, features))
+        if sum(len(part[0]) for part in self._added) > self._options.sample // ADDED_AT_ONCE:
+            self._sample()
         self._rows += len(keys) if rows is None else rows
 
     def merge(self, other: "RewardModel") -> None:
@@ -157,35 +159,37 @@ class RewardModel:
             raise ReplayError(
                 "cannot merge reward models of different bits or folds", "reward_model"
             )
-        self._add(other._drawn, other._keys, other._reward, other._features)  # noqa: SLF001
+        self._added.append(other._sample())  # noqa: SLF001
+        self._sample()
         self._rows += other._rows  # noqa: SLF001
 
-    def _add(self, drawn: UInt64, keys: UInt64, reward: Float64, features: HashedFeatures) -> None:
-        """Keep the rows with the smallest hashes; slots of a decision are drawn alike."""
-        drawn = np.concatenate([self._drawn, drawn])
-        kept = np.argsort(drawn, kind="stable")[: self._options.sample]
-
-        self._drawn = drawn[kept]
-        self._keys = np.concatenate([self._keys, keys])[kept]
-        self._reward = np.concatenate([self._reward, reward])[kept]
-        self._features = concatenate_features([self._features, features]).take(kept)
+    def _sample(self) -> "_Rows":
+        """Keep the rows with the smallest hashes, and return them; slots are drawn together."""
+        if self._added:
+            parts = [self._kept, *self._added]
+            drawn, keys, reward = (np.concatenate([part[at] for part in parts]) for at in range(3))
+            kept = np.argsort(drawn, kind="stable")[: self._options.sample]
+            features = concatenate_features([part[3] for part in parts]).take(kept)
+            self._kept, self._added = (drawn[kept], keys[kept], reward[kept], features), []
+        return self._kept
 
     def fit(self) -> "FittedRewardModel":
         """Fit every kind, and keep the one that predicts best."""
         options, size = self._options, 1 << self._options.bits
-        fold = fold_of(self._keys, options.folds)
-        scales = FeatureScales.of(self._features)
+        _, keys, reward, features = self._sample()
+        fold = fold_of(keys, options.folds)
+        scales = FeatureScales.of(features)
 
         # Columns that no row uses are left out of the fit.
-        laid = hashed_design(self._features, scales)
+        laid = hashed_design(features, scales)
         wide = np.zeros((0, size))
         if len(fold):
             wide = to_dense(laid.columns[:, 0], laid.values[:, 0], size)
         used = np.flatnonzero(wide.any(axis=0))
 
         # Regressions are of rewards in [0, 1]; rewards that are all alike have no span.
-        low, span = self._range()
-        y = (self._reward - low) / span if span else np.zeros(len(fold))
+        low, span = _range(reward)
+        y = (reward - low) / span if span else np.zeros(len(fold))
         fits = {kind: self._fit_kind(kind, wide[:, used], y, fold) for kind in options.kinds}
         chosen = min(fits, key=lambda kind: fits[kind][0])
 
@@ -198,18 +202,11 @@ class RewardModel:
         summary = ModelSummary(
             chosen,
             {kind: span**2 * loss for kind, (loss, _) in fits.items()},
-            float(self._reward.var()) if len(fold) else 0.0,
+            float(reward.var()) if len(fold) else 0.0,
             len(fold),
             self._rows,
         )
         return FittedRewardModel(chosen, scales, coefficients, low, span, summary, used, trees)
-
-    def _range(self) -> tuple[float, float]:
-        """Return the least reward, and how far rewards reach above it."""
-        if not len(self._reward):
-            return 0.0, 0.0
-        low, high = float(self._reward.min()), float(self._reward.max())
-        return low, high - low
 
     def _fit_kind(
         self, kind: str, x: Float64, y: Float64, fold: NDArray[np.intp]
@@ -266,6 +263,13 @@ class FittedRewardModel:
             out[part] = self._shares(features.take(part), fold[part])
         return self.low + self.span * out
 
+    def from_margins(self, margins: Float64) -> Float64:
+        """Return predicted rewards from the sums of coefficients times features, float64[...]."""
+        return self.low + self.span * self._link(margins)
+
+    def _link(self, margins: Float64) -> Float64:
+        return sigmoid(margins) if self.kind == "logistic" else np.clip(margins, 0.0, 1.0)
+
     def _shares(self, features: HashedFeatures, fold: NDArray[np.intp]) -> Float64:
         """Predict rewards as shares of their span, float64[n, K]."""
         laid = hashed_design(features, self.scales)
@@ -276,7 +280,7 @@ class FittedRewardModel:
         at = fold[:, None, None]
         margins = np.einsum("nkw,nkw->nk", self.coefficients[at, laid.columns % size], laid.values)
         margins += self.coefficients[fold, -1][:, None]
-        return sigmoid(margins) if self.kind == "logistic" else np.clip(margins, 0.0, 1.0)
+        return self._link(margins)
 
     def _shares_by_trees(self, laid: HashedDesign, fold: NDArray[np.intp]) -> Float64:
         """Predict shares by the trees of each row's fold, float64[n, K]."""
@@ -288,6 +292,14 @@ class FittedRewardModel:
             x = to_dense(columns, laid.values[rows].reshape(-1, width), size)
             out[rows] = predict_by_trees(model, x[:, self.used]).reshape(len(rows), actions)
         return out
+
+
+def _range(reward: Float64) -> tuple[float, float]:
+    """Return the least reward, and how far rewards reach above it."""
+    if not len(reward):
+        return 0.0, 0.0
+    low, high = float(reward.min()), float(reward.max())
+    return low, high - low
 
 
 def fold_of(keys: UInt64, folds: int) -> NDArray[np.intp]:

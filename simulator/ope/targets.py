@@ -1,21 +1,17 @@
 """Target policies that need no learning: what each would have done with a row of a log."""
 
-import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Protocol
+from collections.abc import Iterable, Sequence
+from typing import Protocol
 
 import numpy as np
 
 from bandits.errors import ReplayError
 from bandits.types import Float64, Pmf
-from bandits.values import Value
+from simulator.logs.actions.columns import ActionColumns
+from simulator.logs.actions.from_rows import columns_from_rows, with_actions
 from simulator.logs.rows import LogBatch, LoggedDecision, Piece, column_kinds_of
-from simulator.logs.tables import MISSING, number_of, read_rows
-
-SUM_SLACK = 1e-3
-"""How far from 1 the probabilities of a table may sum; they are then normalised."""
+from simulator.ope.kernels import share_best
 
 
 class Target(Protocol):
@@ -37,6 +33,10 @@ class Target(Protocol):
         """
         ...
 
+    def flat_pmfs(self, batch: LogBatch) -> Float64:
+        """Return ``pmf`` of each row of a batch with columns of actions, float64[total]."""
+        ...
+
     def propensities(self, batch: LogBatch) -> Float64:
         """Return its probability of each row's chosen action, float64[n]."""
         ...
@@ -54,10 +54,15 @@ class RowTarget(ABC):
     def pmf(self, row: LoggedDecision) -> Pmf:
         """Return the probabilities of a row's actions; see Target."""
 
+    def flat_pmfs(self, batch: LogBatch) -> Float64:
+        """Return the probabilities of all rows' actions, one row at a time; see Target."""
+        return np.concatenate(
+            [self.pmf(row) for row in demand_rows(batch, self.name)], dtype=np.float64
+        )
+
     def propensities(self, batch: LogBatch) -> Float64:
         """Return the probabilities of the chosen actions; see Target."""
-        rows = demand_rows(batch, self.name)
-        return np.fromiter((self.pmf(row)[row.chosen] for row in rows), np.float64, len(rows))
+        return self.flat_pmfs(batch)[demand_actions(batch, self.name).chosen_at]
 
 
 def check_columns(targets: Iterable[Target], pieces: Iterable[Piece]) -> None:
@@ -100,6 +105,23 @@ def demand_rows(batch: LogBatch, name: str) -> Sequence[LoggedDecision]:
     return batch.decisions
 
 
+def demand_actions(batch: LogBatch, name: str) -> ActionColumns:
+    """Return the actions of a batch's rows as columns.
+
+    Args:
+        batch: of the log.
+        name: whoever needs them, for the error.
+
+    Raises:
+        ReplayError: it has only numbers.
+    """
+    actions = with_actions(batch).actions
+    if actions is None:
+        demand_rows(batch, name)
+        return columns_from_rows(())
+    return actions
+
+
 class UniformTarget(RowTarget):
     """Chooses every action alike."""
 
@@ -110,6 +132,11 @@ class UniformTarget(RowTarget):
         """Return the same probability for all; see Target."""
         count = len(row.action_ids)
         return np.full(count, 1.0 / count)
+
+    def flat_pmfs(self, batch: LogBatch) -> Float64:
+        """Return the same probability for all actions of a row; see Target."""
+        counts = demand_actions(batch, self.name).counts
+        return np.repeat(1.0 / counts, counts)
 
 
 class LoggingTarget(RowTarget):
@@ -127,6 +154,21 @@ class LoggingTarget(RowTarget):
                 "estimator",
             )
         return row.pmf
+
+    def flat_pmfs(self, batch: LogBatch) -> Float64:
+        """Return the log's own probabilities; see Target.
+
+        What was chosen is a draw from a PMF that is not known, so it stands for it.
+        """
+        actions = demand_actions(batch, self.name)
+        if actions.pmf is not None and not actions.lacking.any():
+            return actions.pmf
+
+        lacking = np.repeat(actions.lacking, actions.counts)
+        out = np.zeros(len(actions.ids)) if actions.pmf is None else actions.pmf.copy()
+        out[lacking] = 0.0
+        out[actions.chosen_at[actions.lacking]] = 1.0
+        return out
 
     def propensities(self, batch: LogBatch) -> Float64:
         """Return the probabilities of the chosen actions; see Target."""
@@ -149,6 +191,10 @@ class ColumnTarget:
             " leave them out",
             "estimator",
         )
+
+    def flat_pmfs(self, batch: LogBatch) -> Float64:
+        """Raise, as ``pmf`` does; see Target."""
+        return self.pmf(demand_rows(batch, self.name)[0])
 
     def propensities(self, batch: LogBatch) -> Float64:
         """Return the probabilities of the chosen actions; see Target."""
@@ -187,149 +233,14 @@ class SourceTarget(RowTarget):
         best = scores == np.nanmax(scores)
         return np.asarray(best / best.sum(), np.float64)
 
+    def flat_pmfs(self, batch: LogBatch) -> Float64:
+        """Return the probabilities of all rows' actions; see Target."""
+        actions, without = demand_actions(batch, self.name), 0
+        if self.source in actions.scores:
+            values, _ = actions.scores[self.source]
+            pmfs, without = share_best(actions.offsets, values)
+            if without < 0:
+                return pmfs
 
-_NO_MATCH = object()
-"""Stands for a cell that cannot be the value."""
-_Key = tuple[Any, ...]
-"""A context's values, in the order of the table's columns."""
-
-
-class TableTarget(RowTarget):
-    """Probabilities by context and action, from a CSV: ``[context column ...,]action,probability``.
-
-    A row of the log finds its row of the table by what the log's values are: a text finds the same
-    text, a number any cell that is this number (1.5 finds 1.50), true and false these words, and a
-    missing value an empty cell.
-
-    Raises:
-        ReplayError: the file is no such table.
-    """
-
-    def __init__(self, path: Path, name: str | None = None) -> None:
-        super().__init__(name or path.stem)
-        self._path = path
-        self._columns, self._rows = _read_table(path)
-        self._by_kinds: dict[tuple[type, ...], dict[_Key, dict[str, float]]] = {}
-
-        # Rounded probabilities are normalised, and the report says so.
-        off = sum(abs(sum(row.values()) - 1.0) > 1e-12 for row in self._rows.values())
-        self._rows = {
-            at: {a: p / sum(row.values()) for a, p in row.items()} for at, row in self._rows.items()
-        }
-        if off:
-            note = (
-                f"{path}: the probabilities of {off} contexts summed to 1 only nearly, and were"
-                " normalised"
-            )
-            self.notes = (note,)
-
-    def pmf(self, row: LoggedDecision) -> Pmf:
-        """Return the probabilities of a row's actions; see Target."""
-        values = [row.context.get(column) for column in self._columns]
-        kinds = tuple(type(value) for value in values)
-        if kinds not in self._by_kinds:
-            self._by_kinds[kinds] = self._rows_by_value(kinds)
-
-        at = tuple("|".join(value) if isinstance(value, list) else value for value in values)
-        probabilities = self._by_kinds[kinds].get(at)
-        if probabilities is None:
-            where = ", ".join(
-                f"{name}={_shown(value)}" for name, value in zip(self._columns, values, strict=True)
-            )
-            raise ReplayError(
-                f"the table of {self.name!r} has no row for {where or 'any context'}", "policy"
-            )
-        return np.array([probabilities.get(action_id, 0.0) for action_id in row.action_ids])
-
-    def _rows_by_value(self, kinds: tuple[type, ...]) -> dict[_Key, dict[str, float]]:
-        """Return the rows that values of these types can find, by the values.
-
-        Raises:
-            ReplayError: two rows are of one context.
-        """
-        rows: dict[_Key, dict[str, float]] = {}
-        texts: dict[_Key, tuple[str, ...]] = {}
-
-        # Of the ways to write that there is no value, an empty cell comes before a "NA".
-        for cells in sorted(self._rows, key=lambda cells: sum(map(bool, cells))):
-            at = tuple(
-                _VALUE_OF_CELL.get(kind, str)(cell) for kind, cell in zip(kinds, cells, strict=True)
-            )
-            if _NO_MATCH in at:
-                continue
-            if at not in rows:
-                rows[at], texts[at] = self._rows[cells], cells
-                continue
-
-            # Cells that are one value must be one text, but for those of no value.
-            pairs = zip(kinds, texts[at], cells, strict=True)
-            if any(one != other for kind, one, other in pairs if kind is not type(None)):
-                both = " and ".join(", ".join(row) for row in (texts[at], cells))
-                raise ReplayError(
-                    f"{self._path}: the rows of {both} are of one context, since the log's values"
-                    " are numbers: declare the column a text (--columns '{kinds: {NAME: text}}'),"
-                    " or leave one of the rows out",
-                    "policy",
-                )
-        return rows
-
-
-def _number(cell: str) -> Any:
-    value = number_of(cell)
-    return _NO_MATCH if math.isnan(value) else value
-
-
-_VALUE_OF_CELL: Mapping[type, Callable[[str], Any]] = {
-    float: _number,
-    int: _number,
-    bool: lambda cell: {"true": True, "false": False}.get(cell.strip().lower(), _NO_MATCH),
-    type(None): lambda cell: None if cell in MISSING else _NO_MATCH,
-}
-"""What a cell of a table is to a value of the log, by the value's type; of others, its text."""
-
-
-def _read_table(path: Path) -> tuple[Sequence[str], dict[tuple[str, ...], dict[str, float]]]:
-    """Read a table: its context columns, and by context the probability of each action.
-
-    Raises:
-        ReplayError: it is no such table.
-    """
-    header, lines = read_rows(path, ("action", "probability"), "policy")
-    if header.names[-2:] != ["action", "probability"]:
-        raise ReplayError(
-            f"{path}: the header of a table is [context column,...]action,probability", "policy"
-        )
-    if "" in header.names:
-        raise ReplayError(
-            f"{path}: column {header.names.index('') + 1} has no name: leave it out (of pandas:"
-            " index=False)",
-            "policy",
-        )
-
-    rows: dict[tuple[str, ...], dict[str, float]] = {}
-    for line, (*at, action, text) in lines:
-        row = rows.setdefault(tuple(at), {})
-        if action in row:
-            raise ReplayError(f"{path}:{line}: action {action!r} twice for one context", "policy")
-        row[action] = number_of(text)
-        if not 0.0 <= row[action] <= 1.0:
-            raise ReplayError(
-                f"{path}:{line}: a probability is a number in [0, 1], with a point, not {text!r}",
-                "policy",
-            )
-
-    # A sum that is off by rounding is normalised by whoever reads the table.
-    for context, row in rows.items():
-        if abs(sum(row.values()) - 1.0) > SUM_SLACK:
-            where, total = ", ".join(context) or "all actions", sum(row.values())
-            raise ReplayError(
-                f"{path}: the probabilities of {where} sum to {total:.6g}, not 1", "policy"
-            )
-    return header.names[:-2], rows
-
-
-def _shown(value: Value | None) -> str:
-    """Return a value as a table would have it."""
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return "" if value is None else str(value)
+        # The row itself says what it has, and why this source has nothing.
+        return self.pmf(demand_rows(batch, self.name)[without])

@@ -16,6 +16,7 @@ from bandits.errors import ReplayError
 from bandits.statistics.intervals import INTERVALS, REPLICATES, Interval
 from bandits.statistics.moments import add_rows
 from policies.artifacts.trained_on import RowOverlap
+from simulator.logs.actions.from_rows import with_actions
 from simulator.logs.left_out import LeftOut, left_out_of
 from simulator.logs.rows import (
     NO_WAITING,
@@ -33,7 +34,7 @@ from simulator.ope.charts import ChartSums
 from simulator.ope.comparisons import Difference
 from simulator.ope.estimators import Estimator, Slope, make_estimator
 from simulator.ope.formulas import FORMULAS
-from simulator.ope.hashed_features import hash_decisions
+from simulator.ope.hashed_features import hash_rows
 from simulator.ope.reward_model import DEFAULT_KINDS, FittedRewardModel, RewardModel
 from simulator.ope.target_batch import predict_actions, target_batch
 from simulator.ope.targets import LoggingTarget, SourceTarget, Target, check_columns, demand_rows
@@ -335,9 +336,8 @@ def fit_piece(question: OpeQuestion, piece: Piece) -> RewardModel:
     """
     out = question.reward_model()
     for batch in piece.batches():
-        wanted = np.flatnonzero(out.wanted(batch.keys)).tolist()
-        features = hash_decisions([batch.decisions[row] for row in wanted], chosen=True)
-        out.update(features, batch.reward[wanted], batch.keys[wanted], rows=len(batch))
+        rows = batch.take(np.flatnonzero(out.wanted(batch.keys)))
+        out.update(hash_rows(rows, chosen=True), rows.reward, rows.keys, rows=len(batch))
     return out
 
 
@@ -350,7 +350,8 @@ def tally_piece(plan: OpePlan, model: FittedRewardModel | None, piece: Piece) ->
         piece: of the log.
     """
     out, targets = plan.empty(), plan.question.targets
-    for batch in piece.batches():
+    for read in piece.batches():
+        batch = with_actions(read)
         out.count(batch)
         count_seen(out.overlap, targets, piece, batch)
 

@@ -16,9 +16,10 @@ from bandits.errors import ReplayError
 from bandits.statistics.intervals import INTERVALS, REPLICATES, Interval
 from policies.artifacts.trained_on import RowOverlap
 from simulator.logs.left_out import BAD, LeftOut, left_out_of
-from simulator.logs.rows import LoggedDecision, Piece, caution_of, no_rows_error
+from simulator.logs.rows import LoggedDecision, Piece, batch_of, caution_of, no_rows_error
 from simulator.ope.comparisons import Difference
-from simulator.ope.hashed_features import FeatureScales, hash_decisions
+from simulator.ope.feature_design import FeatureScales
+from simulator.ope.hashed_features import hash_rows
 from simulator.ope.sessions.cutting import Rows, cut_sessions, owner_of
 from simulator.ope.sessions.estimators import Reach, SessionEstimator
 from simulator.ope.sessions.formulas import SESSION_FORMULAS, SESSION_MODEL
@@ -251,7 +252,7 @@ def _make_plan(
     if not SESSION_MODEL.intersection(question.names):
         return SessionPlan(question, {})
 
-    scales = FeatureScales.of(hash_decisions(rows, chosen=True))
+    scales = FeatureScales.of(hash_rows(batch_of(rows), chosen=True))
     complete = all(row.pmf is not None for row in rows)
     models: dict[str, FittedSessionModel] = {}
     for target in question.targets:

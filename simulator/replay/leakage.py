@@ -221,16 +221,14 @@ def hashes_of(piece: Piece, batch: LogBatch) -> tuple[UInt64, UInt64]:
     Returns:
         uint64[n] of each row's id or place with what it says, and uint64[n] of what it says.
     """
-    file = _file(piece)
-    contents = [_encode(_content(row)) for row in batch.decisions]
+    file, placed, said = _file(piece), [], []
+    for row in batch.decisions:
+        content = _encode(_content(row))
+        said.append(_hash(content))
 
-    # An event id may begin with the file's name, which a copy of the file does not have.
-    placed = []
-    for row, content in zip(batch.decisions, contents, strict=True):
+        # An event id may begin with the file's name, which a copy of the file does not have.
         place = f"{row.event_id.removeprefix(file)}\0{row.slot}\0"
         placed.append(_hash(place.encode(errors="surrogatepass") + content))
-
-    said = [_hash(content) for content in contents]
     return np.array(placed, np.uint64), np.array(said, np.uint64)
 
 

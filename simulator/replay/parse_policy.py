@@ -10,11 +10,11 @@ from bandits.vw.command_line import Command, read_command
 from policies.spec import PolicySpec, load_spec
 from policies.typed_yaml import as_type, parse_yaml
 from simulator.learners.trained import read_trained
+from simulator.ope.table_target import TableTarget
 from simulator.ope.targets import (
     ColumnTarget,
     LoggingTarget,
     SourceTarget,
-    TableTarget,
     Target,
     UniformTarget,
 )

@@ -7,7 +7,8 @@ import pytest
 
 from simulator.data import datasets
 from simulator.logs.formats import open_log
-from simulator.ope.targets import LoggingTarget, TableTarget, UniformTarget
+from simulator.ope.table_target import TableTarget
+from simulator.ope.targets import LoggingTarget, UniformTarget
 from simulator.replay.evaluate import OpeQuestion, evaluate
 
 # Beta priors of the campaign's Bernoulli Thompson sampling, as Open Bandit Pipeline ships them

@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 from bandits.errors import ReplayError
 from bandits.features.hashing import UInt64
 from bandits.types import Float64
-from simulator.logs.rows import LoggedDecision
-from simulator.ope.hashed_features import FeatureScales, hash_in_parts, hashed_design
+from simulator.logs.rows import LoggedDecision, batch_of
+from simulator.ope.feature_design import FeatureScales, hashed_design
+from simulator.ope.hashed_features import hash_in_parts
 from simulator.ope.reward_model import fold_of
 
 L2 = 1.0
@@ -45,7 +46,7 @@ def mean_features(
     """
     size = 1 << bits
     out = np.ones((len(rows), size + 1))
-    for part, features in hash_in_parts(rows):
+    for part, features in hash_in_parts(batch_of(rows)):
         laid = hashed_design(features, scales)
         count, actions, _ = laid.values.shape
         mass = np.zeros((count, actions))

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from bandits.types import Float64
 from simulator.logs.rows import LoggedDecision, key_of
-from simulator.ope.hashed_features import FeatureScales
+from simulator.ope.feature_design import FeatureScales
 from simulator.ope.sessions.batch import SessionBatch, session_batch
 from simulator.ope.sessions.cutting import Rows
 from simulator.ope.sessions.model import FittedSessionModel, SessionModel, mean_features

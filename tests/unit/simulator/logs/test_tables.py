@@ -20,7 +20,8 @@ from simulator.logs.formats import open_log
 from simulator.logs.left_out import left_out_of
 from simulator.logs.obd import obd_pieces
 from simulator.logs.tables import ColumnEvidence, column_features
-from simulator.ope.targets import TableTarget, UniformTarget
+from simulator.ope.table_target import TableTarget
+from simulator.ope.targets import UniformTarget
 from simulator.replay.evaluate import OpeQuestion, evaluate
 
 

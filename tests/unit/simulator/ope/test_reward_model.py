@@ -10,14 +10,14 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from bandits.errors import ReplayError
-from simulator.logs.rows import LoggedDecision, MemoryPiece
+from simulator.logs.rows import LoggedDecision, MemoryPiece, batch_of
 from simulator.ope.batch import OpeBatch
 from simulator.ope.estimators import make_estimator
 from simulator.ope.hashed_features import (
     HashedFeatures,
     concatenate_features,
     features_from_columns,
-    hash_decisions,
+    hash_rows,
 )
 from simulator.ope.regressions import cross_fit_logistic, cross_fit_ridge, sigmoid
 from simulator.ope.reward_model import RewardModel, fold_of
@@ -147,7 +147,7 @@ def test_what_is_not_finite_is_refused_by_name():
         row = LoggedDecision("e7", {"price": value}, ["a", "b"], 0, 0.5, 1.0)
         for bad in (row, replace(row, context={}, features=[{"price": value}, None])):
             with pytest.raises(ReplayError, match=r"e7.*'price'"):
-                hash_decisions([bad])
+                hash_rows(batch_of([bad]))
 
 
 def test_the_logistic_model_is_that_of_scikit_learn():

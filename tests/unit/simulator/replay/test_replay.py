@@ -30,11 +30,11 @@ from simulator.logs.csv_columns import CsvColumns
 from simulator.logs.formats import open_log
 from simulator.logs.rows import LoggedDecision, Piece
 from simulator.logs.scored_rows import UNSCORED
+from simulator.ope.table_target import TableTarget
 from simulator.ope.targets import (
     ColumnTarget,
     LoggingTarget,
     SourceTarget,
-    TableTarget,
     UniformTarget,
 )
 from simulator.parallel import in_processes
