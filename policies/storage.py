@@ -1,9 +1,11 @@
 """Whole files, local or on any file system that pyarrow knows: they appear at once, and stay."""
 
+import contextlib
 import os
 import posixpath
 import time
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -17,8 +19,12 @@ TEMPORARY = "_tmp"
 TEMPORARY_KEPT_S = 3600
 PART = 1 << 20
 """Bytes that a local disk holds before it gets more: a sync waits for all that is ahead of it."""
-SINGLE_PUT = frozenset({"s3", "gcs", "abfs"})
-"""File systems on which a file is visible only once it is complete, and a move would copy it."""
+OBJECT_STORES = frozenset({"s3", "gcs", "abfs"})
+"""File systems on which a file is visible only once it is complete, and a move copies it."""
+
+LISTED_S = (0.0, 0.1)
+LISTED_LATE_S = (0.0, 0.2, 0.5, 1.0, 2.0, 4.0)
+"""Waits before a listing that lacks a file is made again: on a disk, and in an object store."""
 
 
 class Storage:
@@ -32,6 +38,15 @@ class Storage:
         self._fs, base = (root, "") if isinstance(root, fs.FileSystem) else filesystem_of(str(root))
         self._base = posixpath.join(base, folder)
 
+    @property
+    def lists_late(self) -> bool:
+        """Whether a listing may lack what was stored before, as those of object stores may."""
+        return self._fs.type_name in OBJECT_STORES
+
+    def waits(self) -> Iterator[float]:
+        """Return the seconds to wait before each look at what a listing lacks."""
+        return iter(LISTED_LATE_S if self.lists_late else LISTED_S)
+
     def full(self, path: str) -> str:
         """Return the path within the file system: no part of a URI that could be secret."""
         return posixpath.join(self._base, path)
@@ -43,9 +58,13 @@ class Storage:
         )
         return sorted(infos, key=lambda info: str(info.base_name))
 
+    def info(self, path: str) -> "fs.FileInfo":
+        """Return what is known of a name: its type, size and time, also where there is no file."""
+        return self._fs.get_file_info(self.full(path))
+
     def exists(self, path: str) -> bool:
         """Return whether there is a file of this name."""
-        return bool(self._fs.get_file_info(self.full(path)).type == fs.FileType.File)
+        return bool(self.info(path).type == fs.FileType.File)
 
     def open(self, path: str) -> Any:
         """Open a file to read at any offset; use it as a context.
@@ -65,7 +84,7 @@ class Storage:
             source: what is read to its end.
         """
         final = self.full(path)
-        if self._fs.type_name in SINGLE_PUT:
+        if self._fs.type_name in OBJECT_STORES:
             self._copy(source, final)
             return
 
@@ -74,12 +93,22 @@ class Storage:
             self._fs.create_dir(posixpath.dirname(file))
         self._copy(source, temporary)
         self._fs.move(temporary, final)
+        self._sync_folders(final)
 
-        # A folder that is new is an entry of the one above it.
-        folder = posixpath.dirname(final)
-        while len(folder) >= len(self._base):
-            self._sync(folder)
-            folder = posixpath.dirname(folder)
+    def move(self, path: str, to: str) -> None:
+        """Give a file another name; a file of that name is replaced, and there always is one.
+
+        Args:
+            path: below the folder.
+            to: its new name, below the folder, in a folder that exists.
+        """
+        self._fs.move(self.full(path), self.full(to))
+        self._sync_folders(self.full(to))
+
+    def remove(self, path: str) -> None:
+        """Remove a file; one that is gone already is as well."""
+        with contextlib.suppress(FileNotFoundError):
+            self._fs.delete_file(self.full(path))
 
     def clean(self) -> None:
         """Remove what writers that died an hour ago or earlier left behind."""
@@ -95,6 +124,13 @@ class Storage:
                     sink.flush()
                     self._sync(path)
         self._sync(path)
+
+    def _sync_folders(self, path: str) -> None:
+        # A folder that is new is an entry of the one above it.
+        folder = posixpath.dirname(path)
+        while len(folder) >= len(self._base):
+            self._sync(folder)
+            folder = posixpath.dirname(folder)
 
     def _sync(self, path: str) -> None:
         """Sync a local file or folder to disk, so that the log may be trimmed behind it."""

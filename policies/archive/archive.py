@@ -4,47 +4,38 @@
     <root>/<policy>/_blobs/<digest>
     <root>/<policy>/partition=<number>/...           the same, by partition, where there are several
 
+policies/archive/listing.py says which of the files are read.
+
 A range is what its file's name says: the entries from its first id to its last. It never spans an
 hour of log time (UTC). Each file names the end of the range before it, so the files form a chain
 from "0-0", and one that is missing is noticed. The same entries make the same bytes, whoever writes
 them.
 """
 
-import contextlib
 import io
 import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from pyarrow import fs
 
 from bandits.errors import ArchiveError, CodecError
 from bandits.log.codec import decode, digest, read_entry
 from bandits.log.positions import START, has_reached, is_after, log_order
 from bandits.log.records import BuildRecord, LogEntry
-from policies.archive.range_file import (
-    FORMAT,
-    METADATA,
-    SCHEMA,
-    Range,
-    RangeHeader,
-    folder_of,
-    hour_of,
-    write_range,
-)
+from policies.archive.chain import ID_AND_RECORD, OpenFile, RangeChain
+from policies.archive.range_file import SCHEMA, Range, write_range
 from policies.storage import Storage
 
 BLOBS = "_blobs"
-ID_AND_RECORD = ["id", "record"]
 DIGEST = re.compile(r"[0-9a-f]{32}")
-NAME = re.compile(r"(\d+-\d+)_(\d+-\d+)\.parquet")
+
+Entry = tuple[str, bytes]
+"""The id and the record bytes of an entry."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,30 +146,26 @@ class ArchiveReader:
 
     def __init__(self, root: "str | Path | fs.FileSystem", policy: str) -> None:
         self._files = Storage(root, policy)
-        self._policy = policy
+        self.chain = RangeChain(self._files, policy)
 
     @property
     def end(self) -> str:
         """Id of the last archived entry, "0-0" if there is none; the newest file's name has it."""
-        for date in reversed(self._folders("", "date=")):
-            for hour in reversed(self._folders(date, "hour=")):
-                names = self._names(f"{date}/{hour}")
-                if names:
-                    return names[-1][1]
-        return START
+        return self.chain.listing.end
 
     def ranges(self) -> list[StoredRange]:
         """Return every range, in order, from the oldest that is kept."""
-        ranges = []
-        for stored, size, parquet in self._chain(None, None):
+        return list(self.each_range())
+
+    def each_range(self) -> Iterator[StoredRange]:
+        """Yield every range, in order, from the oldest that is kept."""
+        for file in self.chain.past(None):
             column = SCHEMA.names.index("record")
-            groups = [
-                parquet.metadata.row_group(i).column(column) for i in range(parquet.num_row_groups)
-            ]
-            ranges.append(
-                StoredRange(stored, size, sum(group.total_uncompressed_size for group in groups))
+            metadata = file.parquet.metadata
+            groups = [metadata.row_group(i).column(column) for i in range(metadata.num_row_groups)]
+            yield StoredRange(
+                file.range, file.listed.size, sum(group.total_uncompressed_size for group in groups)
             )
-        return ranges
 
     def raw(self, after: str = START, through: str | None = None) -> Iterator[tuple[str, bytes]]:
         """Yield the id and record bytes of archived entries, exactly as in the stream.
@@ -187,60 +174,77 @@ class ArchiveReader:
             after: entries past this one.
             through: up to this one; None for all.
         """
+        for group in self.chain.resumed(lambda position: self._raw(position, through), after):
+            yield from group
+
+    def _raw(self, after: str, through: str | None) -> Iterator[tuple[str, list[Entry]]]:
+        """Yield the entries by row group, each group with the position that it reaches."""
         low, high = log_order(after), None if through is None else log_order(through)
-        for stored, _, parquet in self._chain(after, through):
-            count, last = 0, START
+        for file in self.chain.past(after, through):
+            for group in self.records(file):
+                first, last = log_order(group[0][0]), log_order(group[-1][0])
+                if first <= low or (high is not None and last > high):
+                    yield group[-1][0], [
+                        entry
+                        for entry in group
+                        if low < log_order(entry[0])
+                        and (high is None or log_order(entry[0]) <= high)
+                    ]
+                else:
+                    yield group[-1][0], group
 
-            for i in range(parquet.num_row_groups):
-                with self._damage(stored.path):
-                    group = parquet.read_row_group(i, columns=ID_AND_RECORD, use_threads=False)
-                    ids, records = group["id"].to_pylist(), group["record"].to_pylist()
-                for entry_id, data in zip(ids, records, strict=True):
-                    at = log_order(entry_id)
-                    if high is not None and at > high:
-                        return
-                    if at > low:
-                        yield entry_id, data
-                count, last = count + len(ids), ids[-1]
+    def records(self, file: OpenFile) -> Iterator[list[Entry]]:
+        """Yield the id and record bytes of a file's entries, by row group."""
+        count, last = 0, START
+        for i in range(file.parquet.num_row_groups):
+            with self.chain.reading(file.listed, i):
+                group = file.parquet.read_row_group(i, columns=ID_AND_RECORD, use_threads=False)
+                ids, records = group["id"].to_pylist(), group["record"].to_pylist()
+            yield list(zip(ids, records, strict=True))
+            count, last = count + len(ids), ids[-1]
 
-            # A file that was cut after it was written is not the range of its name.
-            if (count, last) != (stored.count, stored.last):
-                raise self._damaged(
-                    stored.path, f"it holds {count} entries up to {last}, not {stored.count}"
-                )
+        # A file that was cut after it was written is not the range of its name.
+        if (count, last) != (file.range.count, file.range.last):
+            raise self.chain.damaged(
+                file.listed, f"it holds {count} entries up to {last}, not {file.range.count}"
+            )
 
     def specs(self) -> list[tuple[str, str]]:
         """Return the position and digest of every spec of the log, in order. Decodes no record."""
-        specs: list[tuple[str, str]] = []
-        for stored, _, parquet in self._chain(None, None):
-            with self._damage(stored.path):
-                table = parquet.read(columns=["id", "kind", "spec"], use_threads=False)
+        return [spec for specs in self.chain.resumed(self._specs, None) for spec in specs]
+
+    def _specs(self, after: str | None) -> Iterator[tuple[str, list[tuple[str, str]]]]:
+        for file in self.chain.past(after):
+            with self.chain.reading(file.listed):
+                table = file.parquet.read(columns=["id", "kind", "spec"], use_threads=False)
                 named = table.filter(pc.equal(table["kind"], "spec"))
-                specs += zip(named["id"].to_pylist(), named["spec"].to_pylist(), strict=True)
-        return specs
+                found = zip(named["id"].to_pylist(), named["spec"].to_pylist(), strict=True)
+            yield file.range.last, list(found)
 
     def builds(self) -> list[tuple[str, dict[str, str]]]:
         """Return the position and build of every BuildRecord, in order.
 
         No other record is decoded.
         """
-        builds: list[tuple[str, dict[str, str]]] = []
-        for stored, _, parquet in self._chain(None, None):
-            with self._damage(stored.path):
-                kinds = parquet.read(columns=["kind"], use_threads=False)["kind"]
+        return [build for builds in self.chain.resumed(self._builds, None) for build in builds]
+
+    def _builds(self, after: str | None) -> Iterator[tuple[str, list[tuple[str, dict[str, str]]]]]:
+        for file in self.chain.past(after):
+            builds = []
+            with self.chain.reading(file.listed):
+                kinds = file.parquet.read(columns=["kind"], use_threads=False)["kind"]
                 is_build = pc.equal(kinds, "build")
                 # The records of a file without one are not read.
-                if not pc.any(is_build).as_py():
-                    continue
-
-                table = parquet.read(columns=ID_AND_RECORD, use_threads=False).filter(is_build)
-                for entry_id, data in zip(
-                    table["id"].to_pylist(), table["record"].to_pylist(), strict=True
-                ):
-                    record = decode(data)
-                    if isinstance(record, BuildRecord):
-                        builds.append((entry_id, record.build))
-        return builds
+                if pc.any(is_build).as_py():
+                    table = file.parquet.read(columns=ID_AND_RECORD, use_threads=False)
+                    named = table.filter(is_build)
+                    for entry_id, data in zip(
+                        named["id"].to_pylist(), named["record"].to_pylist(), strict=True
+                    ):
+                        record = decode(data)
+                        if isinstance(record, BuildRecord):
+                            builds.append((entry_id, record.build))
+            yield file.range.last, builds
 
     def entries(
         self,
@@ -278,122 +282,9 @@ class ArchiveReader:
             ) from error
 
         if digest(data) != name:
-            raise self._damaged(path, "its bytes do not match the digest that is its name")
+            raise ArchiveError(
+                f"{self._files.full(path)}: damaged (its bytes do not match the digest that is its"
+                " name): restore it from a copy",
+                "archive",
+            )
         return data
-
-    def _chain(self, after: str | None, through: str | None) -> Iterator[tuple[Range, int, Any]]:
-        """Yield range, size and open file of each range past ``after``, in order, without a gap."""
-        position, before, listed_again = after, None, False
-        while True:
-            for path, size in self._paths(position):
-                if position is not None and through is not None and has_reached(position, through):
-                    return
-                with self._open(path) as (stored, parquet):
-                    follows = before is None or stored.previous == before.last
-                    if not follows or (
-                        position is not None and is_after(stored.previous, position)
-                    ):
-                        # The missing file may have come while folders were listed: they are listed
-                        # once more.
-                        if listed_again:
-                            raise self._break(before, position, stored)
-                        listed_again = True
-                        break
-
-                    if through is not None and is_after(stored.first, through):
-                        return
-                    yield stored, size, parquet
-                    position, before, listed_again = stored.last, stored, False
-            else:
-                return
-
-    def _paths(self, after: str | None) -> Iterator[tuple[str, int]]:
-        """Yield path and size of the files that go past ``after``, in order, hour by hour."""
-        start = "" if after is None else folder_of(hour_of(after))
-        for date in self._folders("", "date="):
-            if date < start.partition("/")[0]:
-                continue
-            for hour in self._folders(date, "hour="):
-                if f"{date}/{hour}" < start:
-                    continue
-                for first, last, size in self._names(f"{date}/{hour}"):
-                    if after is None or is_after(last, after):
-                        yield f"{date}/{hour}/{first}_{last}.parquet", size
-
-    def _folders(self, folder: str, prefix: str) -> list[str]:
-        names = [
-            str(info.base_name)
-            for info in self._files.list(folder)
-            if info.type == fs.FileType.Directory
-        ]
-        return [name for name in names if name.startswith(prefix)]
-
-    def _names(self, folder: str) -> list[tuple[str, str, int]]:
-        names = []
-        for info in self._files.list(folder):
-            match = NAME.fullmatch(info.base_name)
-            if match:
-                names.append((match[1], match[2], int(info.size)))
-        return sorted(names, key=lambda name: log_order(name[0]))
-
-    @contextlib.contextmanager
-    def _open(self, path: str) -> Iterator[tuple[Range, Any]]:
-        with self._files.open(path) as source:
-            with self._damage(path):
-                parquet = pq.ParquetFile(source, page_checksum_verification=True)
-                header = msgspec.json.decode(parquet.metadata.metadata[METADATA], type=RangeHeader)
-                typed = all(
-                    parquet.schema_arrow.field(name).type == SCHEMA.field(name).type
-                    for name in ID_AND_RECORD
-                )
-
-            # What the file says of itself must be what it is.
-            stored = header.range
-            if header.format != FORMAT:
-                raise self._damaged(
-                    path, f"it has format {header.format}; this version reads {FORMAT}"
-                )
-            if not typed or (header.policy, stored.path, stored.count) != (
-                self._policy,
-                path,
-                parquet.metadata.num_rows,
-            ):
-                raise self._damaged(
-                    path, f"it says it is {stored.count} entries of {header.policy}, {stored.path}"
-                )
-            yield stored, parquet
-
-    @contextlib.contextmanager
-    def _damage(self, path: str) -> Iterator[None]:
-        """Raise ArchiveError, which names the file, for what cannot be decoded."""
-        try:
-            yield
-        except (pa.ArrowException, msgspec.MsgspecError, KeyError, TypeError, ValueError) as error:
-            raise self._damaged(path, str(error)) from error
-        except OSError as error:
-            # What the file system itself reports has a number, and is no damage.
-            if error.errno is not None:
-                raise
-            raise self._damaged(path, str(error)) from error
-
-    def _damaged(self, path: str, detail: str) -> ArchiveError:
-        return ArchiveError(
-            f"{self._files.full(path)}: damaged ({detail}): restore it from a copy; the newest file"
-            " of an archive can also be deleted, it is written again when the service restarts, if"
-            " Redis still holds its entries",
-            "archive",
-        )
-
-    def _break(self, before: Range | None, position: str | None, after: Range) -> ArchiveError:
-        reached = f"range {before}" if before is not None else f"position {position}"
-        gap = position is None or is_after(after.previous, position)
-        kind, fix = (
-            ("a gap", "restore the files between them")
-            if gap
-            else ("an overlap", "remove the one that is wrong")
-        )
-        return ArchiveError(
-            f"the archive of {self._policy} has {kind}: {reached} is followed by range {after},"
-            f" which continues from {after.previous}: {fix}, under {self._files.full('')}",
-            "archive",
-        )

@@ -1,0 +1,238 @@
+"""The files of a log's archive, opened one after the other: none missing, none damaged, none twice.
+
+Files may go while they are read: compaction removes small ones once a larger one holds the same
+entries. Folders may list a file late. Both are waited for, and then an error says what is missing.
+"""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import msgspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from bandits.errors import ArchiveError
+from bandits.log.positions import START, has_reached, is_after, log_order
+from policies.archive.listing import ListedFile, Listing
+from policies.archive.range_file import FORMAT, METADATA, SCHEMA, Range, RangeHeader
+from policies.storage import Storage
+
+ID_AND_RECORD = ["id", "record"]
+
+Item = TypeVar("Item")
+
+
+class FileGoneError(Exception):
+    """A file was removed or replaced while it was read."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenFile:
+    """A range file that was opened: what its name says, what it says of itself, its Parquet."""
+
+    listed: ListedFile
+    header: RangeHeader
+    parquet: Any
+
+    @property
+    def range(self) -> Range:
+        """The range that it says it is."""
+        return self.header.range
+
+
+class RangeChain:
+    """Opens the files of one log's archive in order.
+
+    Methods raise ArchiveError for a file that is damaged or missing, and OSError for an unreachable
+    file system.
+    """
+
+    def __init__(self, files: Storage, policy: str) -> None:
+        self.listing = Listing(files)
+        self._files = files
+        self._policy = policy
+
+    def past(self, after: str | None, through: str | None = None) -> Iterator[OpenFile]:
+        """Yield each file that goes past a position, in order, without a gap.
+
+        Args:
+            after: the position; None for the oldest file that is kept.
+            through: the last position that is needed; None for all.
+        """
+        position, before, waits = after, None, self._files.waits()
+        while True:
+            missing: ArchiveError | None = None
+            for listed in self.listing.after(position):
+                if position is not None and through is not None and has_reached(position, through):
+                    return
+
+                with contextlib.ExitStack() as stack:
+                    try:
+                        opened = stack.enter_context(self.open(listed))
+                    except FileGoneError:
+                        missing = self._gone(listed)
+                        break
+
+                    stored = opened.range
+                    follows = before is None or stored.previous == before.last
+                    reached = position is None or has_reached(position, stored.previous)
+                    if not (follows and reached):
+                        missing = self._break(before, position, stored)
+                        break
+                    if through is not None and is_after(stored.first, through):
+                        return
+
+                    yield opened
+                    position, before, waits = stored.last, stored, self._files.waits()
+            else:
+                missing = self._cut_short(position or START, through)
+
+            if missing is None:
+                return
+            # What is missing may have come since its folder was listed, or be listed late.
+            self._wait(waits, missing)
+
+    def resumed(self, read: Callable[[Any], Iterator[tuple[str, Item]]], after: str | None) -> Iterator[Item]:
+        """Yield all that is read; where a file goes meanwhile, reading begins again behind the last.
+
+        Args:
+            read: yields what there is past a position, each with the position that it reaches.
+            after: where to begin; None: with the oldest file that is kept.
+        """
+        position, waits = after, self._files.waits()
+        while True:
+            try:
+                for reached, item in read(position):
+                    yield item
+                    position, waits = reached, self._files.waits()
+            except FileGoneError as gone:
+                self._wait(waits, self._gone(gone.args[0]))
+            else:
+                return
+
+    @contextlib.contextmanager
+    def open(self, listed: ListedFile) -> Iterator[OpenFile]:
+        """Open a file, which has to be what its name says.
+
+        Raises:
+            FileGoneError: it is not there any more.
+        """
+        try:
+            source = self._files.open(listed.path)
+        except FileNotFoundError as error:
+            raise FileGoneError(listed) from error
+
+        with source:
+            with self.reading(listed):
+                parquet = pq.ParquetFile(source, page_checksum_verification=True)
+                header = msgspec.json.decode(parquet.metadata.metadata[METADATA], type=RangeHeader)
+                typed = all(
+                    parquet.schema_arrow.field(name).type == SCHEMA.field(name).type
+                    for name in ID_AND_RECORD
+                )
+
+            stored = header.range
+            if header.format != FORMAT:
+                raise self.damaged(
+                    listed, f"it has format {header.format}; this version reads {FORMAT}"
+                )
+            if not typed or (header.policy, stored.path, stored.count) != (
+                self._policy,
+                listed.final_path,
+                parquet.metadata.num_rows,
+            ):
+                raise self.damaged(
+                    listed, f"it says it is {stored.count} entries of {header.policy}, {stored.path}"
+                )
+            yield OpenFile(listed, header, parquet)
+
+    @contextlib.contextmanager
+    def reading(self, listed: ListedFile, group: int | None = None) -> Iterator[None]:
+        """Raise what goes wrong while a file is read as what it is.
+
+        Args:
+            listed: the file.
+            group: its row group that is read, from 0; None for no special one.
+
+        Raises:
+            ArchiveError: the file is damaged.
+            FileGoneError: it was removed or replaced.
+        """
+        try:
+            yield
+        except (pa.ArrowException, msgspec.MsgspecError, KeyError, TypeError, ValueError) as error:
+            raise self._replaced_or_damaged(listed, group, error) from error
+        except OSError as error:
+            # What the file system itself reports has a number, and is no damage.
+            if error.errno is not None and not isinstance(error, FileNotFoundError):
+                raise
+            raise self._replaced_or_damaged(listed, group, error) from error
+
+    def damaged(self, listed: ListedFile, detail: str) -> ArchiveError:
+        """Return the error of a file that is not what it was.
+
+        Args:
+            listed: the file.
+            detail: what is wrong with it.
+        """
+        fix = (
+            "delete it, and compact again: what it was made of is beside it"
+            if listed.is_compacted
+            else "restore it from a copy; the newest file of an archive can also be deleted, it is"
+            " written again when the service restarts, if Redis still holds its entries"
+        )
+        return ArchiveError(
+            f"{self._files.full(listed.path)}: damaged ({detail}): {fix}", "archive"
+        )
+
+    def _replaced_or_damaged(
+        self, listed: ListedFile, group: int | None, error: Exception
+    ) -> Exception:
+        if self.listing.is_gone(listed):
+            return FileGoneError(listed)
+        where = "" if group is None else f"row group {group}: "
+        return self.damaged(listed, f"{where}{error}")
+
+    def _wait(self, waits: Iterator[float], missing: ArchiveError) -> None:
+        wait_s = next(waits, None)
+        if wait_s is None:
+            raise missing
+        time.sleep(wait_s)
+
+    def _gone(self, listed: ListedFile) -> ArchiveError:
+        return ArchiveError(
+            f"{self._files.full(listed.path)}: this file was listed, and is gone: restore it, or"
+            " look what removes files of the archive",
+            "archive",
+        )
+
+    def _cut_short(self, position: str, through: str | None) -> ArchiveError | None:
+        """Return the error of a listing that ends before an earlier one did, where it may be stale."""
+        reaches = self.listing.reaches
+        wanted = reaches if through is None else min(reaches, through, key=log_order)
+        if not self._files.lists_late or has_reached(position, wanted):
+            return None
+        return ArchiveError(
+            f"the archive of {self._policy} was listed up to {reaches}, and is now only up to"
+            f" {position}: its store lists files late: try again; or files were deleted, under"
+            f" {self._files.full('')}: start again",
+            "archive",
+        )
+
+    def _break(self, before: Range | None, position: str | None, after: Range) -> ArchiveError:
+        reached = f"range {before}" if before is not None else f"position {position}"
+        gap = position is None or is_after(after.previous, position)
+        kind, fix = (
+            ("a gap", "restore the files between them")
+            if gap
+            else ("an overlap", "remove the one that is wrong")
+        )
+        late = "; a store that lists files late needs time" if gap and self._files.lists_late else ""
+        return ArchiveError(
+            f"the archive of {self._policy} has {kind}: {reached} is followed by range {after},"
+            f" which continues from {after.previous}: {fix}, under {self._files.full('')}{late}",
+            "archive",
+        )
