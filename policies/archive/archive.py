@@ -15,20 +15,23 @@ them.
 import io
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.compute as pc
 from pyarrow import fs
 
 from bandits.errors import ArchiveError, CodecError
 from bandits.log.codec import decode, digest, read_entry
-from bandits.log.positions import START, has_reached, is_after, log_order
+from bandits.log.positions import START, has_reached
 from bandits.log.records import BuildRecord, LogEntry
-from policies.archive.chain import ID_AND_RECORD, OpenFile, RangeChain
-from policies.archive.range_file import SCHEMA, Range, write_range
+from policies.archive.chain import OpenFile, RangeChain
+from policies.archive.columns import COLUMNS
+from policies.archive.layouts import record_bytes
+from policies.archive.range_file import Range, write_range
+from policies.archive.rebuild import StoredEntry
+from policies.archive.row_groups import RangeRows, RowGroup
 from policies.storage import Storage
 
 BLOBS = "_blobs"
@@ -160,12 +163,52 @@ class ArchiveReader:
     def each_range(self) -> Iterator[StoredRange]:
         """Yield every range, in order, from the oldest that is kept."""
         for file in self.chain.past(None):
-            column = SCHEMA.names.index("record")
-            metadata = file.parquet.metadata
-            groups = [metadata.row_group(i).column(column) for i in range(metadata.num_row_groups)]
-            yield StoredRange(
-                file.range, file.listed.size, sum(group.total_uncompressed_size for group in groups)
+            yield StoredRange(file.range, file.listed.size, record_bytes(file.parquet))
+
+    def columns(
+        self,
+        names: Sequence[str],
+        after: str = START,
+        through: str | None = None,
+        *,
+        kinds: Collection[str] | None = None,
+    ) -> Iterator[RowGroup]:
+        """Yield columns of archived entries, row group by row group, in order.
+
+        Of a file that holds them nothing else is read, and no record is decoded.
+
+        Args:
+            names: the columns, of ``policies.archive.columns.COLUMNS``.
+            after: entries past this one.
+            through: up to this one; None for all.
+            kinds: only entries of these kinds; None for all.
+
+        Raises:
+            ArchiveError: a file is damaged or missing, or the lists of a decision do not fit its
+                slots and actions; it names the file and the row group.
+        """
+        unknown = [name for name in names if name not in COLUMNS.names]
+        if unknown:
+            raise ArchiveError(
+                f"the archive has no column {unknown[0]!r}; it has {', '.join(COLUMNS.names)}",
+                "names",
             )
+
+        return self._columns(names, after, through, kinds)
+
+    def _columns(
+        self,
+        names: Sequence[str],
+        after: str | None,
+        through: str | None,
+        kinds: Collection[str] | None,
+    ) -> Iterator[RowGroup]:
+        def read(position: str | None) -> Iterator[tuple[str, RowGroup]]:
+            for file in self.chain.past(position, through):
+                for group in RangeRows(self.chain, file, position, through).columns(names, kinds):
+                    yield group.last, group
+
+        return self.chain.resumed(read, after)
 
     def raw(self, after: str = START, through: str | None = None) -> Iterator[tuple[str, bytes]]:
         """Yield the id and record bytes of archived entries, exactly as in the stream.
@@ -174,83 +217,36 @@ class ArchiveReader:
             after: entries past this one.
             through: up to this one; None for all.
         """
-        for group in self.chain.resumed(lambda position: self._raw(position, through), after):
-            yield from group
-
-    def _raw(self, after: str, through: str | None) -> Iterator[tuple[str, list[Entry]]]:
-        """Yield the entries by row group, each group with the position that it reaches."""
-        low, high = log_order(after), None if through is None else log_order(through)
-        for file in self.chain.past(after, through):
-            for group in self.records(file):
-                first, last = log_order(group[0][0]), log_order(group[-1][0])
-                if first <= low or (high is not None and last > high):
-                    yield group[-1][0], [
-                        entry
-                        for entry in group
-                        if low < log_order(entry[0])
-                        and (high is None or log_order(entry[0]) <= high)
-                    ]
-                else:
-                    yield group[-1][0], group
+        for entry in self._stored(after, through, None):
+            yield entry.id, entry.data
 
     def records(self, file: OpenFile) -> Iterator[list[Entry]]:
-        """Yield the id and record bytes of a file's entries, by row group."""
-        count, last = 0, START
-        for i in range(file.parquet.num_row_groups):
-            with self.chain.reading(file.listed, i):
-                group = file.parquet.read_row_group(i, columns=ID_AND_RECORD, use_threads=False)
-                ids, records = group["id"].to_pylist(), group["record"].to_pylist()
-            yield list(zip(ids, records, strict=True))
-            count, last = count + len(ids), ids[-1]
-
-        # A file that was cut after it was written is not the range of its name.
-        if (count, last) != (file.range.count, file.range.last):
-            raise self.chain.damaged(
-                file.listed, f"it holds {count} entries up to {last}, not {file.range.count}"
-            )
+        """Yield the id and record bytes of a file's entries, some at a time."""
+        for entries in self._of_file(file, None, None, None):
+            yield [(entry.id, entry.data) for entry in entries]
 
     def specs(self) -> list[tuple[str, str]]:
         """Return the position and digest of every spec of the log, in order. Decodes no record."""
-        return [spec for specs in self.chain.resumed(self._specs, None) for spec in specs]
-
-    def _specs(self, after: str | None) -> Iterator[tuple[str, list[tuple[str, str]]]]:
-        for file in self.chain.past(after):
-            with self.chain.reading(file.listed):
-                table = file.parquet.read(columns=["id", "kind", "spec"], use_threads=False)
-                named = table.filter(pc.equal(table["kind"], "spec"))
-                found = zip(named["id"].to_pylist(), named["spec"].to_pylist(), strict=True)
-            yield file.range.last, list(found)
+        specs: list[tuple[str, str]] = []
+        for group in self._columns(["id", "spec"], None, None, ["spec"]):
+            ids, digests = (group.batch[name].to_pylist() for name in ("id", "spec"))
+            specs += zip(ids, digests, strict=True)
+        return specs
 
     def builds(self) -> list[tuple[str, dict[str, str]]]:
         """Return the position and build of every BuildRecord, in order.
 
         No other record is decoded.
         """
-        return [build for builds in self.chain.resumed(self._builds, None) for build in builds]
-
-    def _builds(self, after: str | None) -> Iterator[tuple[str, list[tuple[str, dict[str, str]]]]]:
-        for file in self.chain.past(after):
-            builds = []
-            with self.chain.reading(file.listed):
-                kinds = file.parquet.read(columns=["kind"], use_threads=False)["kind"]
-                is_build = pc.equal(kinds, "build")
-                # The records of a file without one are not read.
-                if pc.any(is_build).as_py():
-                    table = file.parquet.read(columns=ID_AND_RECORD, use_threads=False)
-                    named = table.filter(is_build)
-                    for entry_id, data in zip(
-                        named["id"].to_pylist(), named["record"].to_pylist(), strict=True
-                    ):
-                        record = decode(data)
-                        if isinstance(record, BuildRecord):
-                            builds.append((entry_id, record.build))
-            yield file.range.last, builds
+        found = ((entry.id, decode(entry.data)) for entry in self._stored(None, None, ["build"]))
+        return [(at, record.build) for at, record in found if isinstance(record, BuildRecord)]
 
     def entries(
         self,
         after: str = START,
         through: str | None = None,
         *,
+        kinds: Collection[str] | None = None,
         on_undecodable: Callable[[str, CodecError], None] = lambda _entry_id, _error: None,
     ) -> Iterator[LogEntry]:
         """Yield archived entries, decoded as in the live log.
@@ -258,10 +254,42 @@ class ArchiveReader:
         Args:
             after: entries past this one.
             through: up to this one; None for all.
+            kinds: only entries of these kinds; None for all.
             on_undecodable: told of each entry that cannot be decoded, with the reason.
         """
-        for entry_id, data in self.raw(after, through):
-            yield read_entry(entry_id, data, on_undecodable)
+        for entry in self._stored(after, through, kinds):
+            if entry.record is None:
+                yield read_entry(entry.id, entry.data, on_undecodable)
+            else:
+                yield LogEntry(entry.id, entry.record)
+
+    def _stored(
+        self, after: str | None, through: str | None, kinds: Collection[str] | None
+    ) -> Iterator[StoredEntry]:
+        def read(position: str | None) -> Iterator[tuple[str, list[StoredEntry]]]:
+            for file in self.chain.past(position, through):
+                for entries in self._of_file(file, position, through, kinds):
+                    yield entries[-1].id, entries
+
+        for entries in self.chain.resumed(read, after):
+            yield from entries
+
+    def _of_file(
+        self,
+        file: OpenFile,
+        after: str | None,
+        through: str | None,
+        kinds: Collection[str] | None,
+    ) -> Iterator[list[StoredEntry]]:
+        last = START
+        for entries in RangeRows(self.chain, file, after, through).entries(kinds):
+            yield entries
+            last = entries[-1].id
+
+        # A file that was changed after it was written is not the range of its name.
+        to_its_end = through is None or has_reached(through, file.range.last)
+        if to_its_end and kinds is None and last != file.range.last:
+            raise self.chain.damaged(file.listed, f"it ends with entry {last}")
 
     def has_blob(self, name: str) -> bool:
         """Return whether there is a blob of a digest."""

@@ -12,15 +12,13 @@ from typing import Any, TypeVar
 
 import msgspec
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from bandits.errors import ArchiveError
 from bandits.log.positions import START, has_reached, is_after, log_order
+from policies.archive.layouts import METADATA, layout_fault, open_parquet
 from policies.archive.listing import ListedFile, Listing
-from policies.archive.range_file import FORMAT, METADATA, SCHEMA, Range, RangeHeader
+from policies.archive.range_file import Range, RangeHeader
 from policies.storage import Storage
-
-ID_AND_RECORD = ["id", "record"]
 
 Item = TypeVar("Item")
 
@@ -95,7 +93,9 @@ class RangeChain:
             # What is missing may have come since its folder was listed, or be listed late.
             self._wait(waits, missing)
 
-    def resumed(self, read: Callable[[Any], Iterator[tuple[str, Item]]], after: str | None) -> Iterator[Item]:
+    def resumed(
+        self, read: Callable[[Any], Iterator[tuple[str, Item]]], after: str | None
+    ) -> Iterator[Item]:
         """Yield all that is read; where a file goes meanwhile, reading begins again behind the last.
 
         Args:
@@ -127,26 +127,15 @@ class RangeChain:
 
         with source:
             with self.reading(listed):
-                parquet = pq.ParquetFile(source, page_checksum_verification=True)
+                parquet = open_parquet(source)
                 header = msgspec.json.decode(parquet.metadata.metadata[METADATA], type=RangeHeader)
-                typed = all(
-                    parquet.schema_arrow.field(name).type == SCHEMA.field(name).type
-                    for name in ID_AND_RECORD
-                )
+                fault = layout_fault(parquet, header.format, header.range.count)
 
             stored = header.range
-            if header.format != FORMAT:
-                raise self.damaged(
-                    listed, f"it has format {header.format}; this version reads {FORMAT}"
-                )
-            if not typed or (header.policy, stored.path, stored.count) != (
-                self._policy,
-                listed.final_path,
-                parquet.metadata.num_rows,
-            ):
-                raise self.damaged(
-                    listed, f"it says it is {stored.count} entries of {header.policy}, {stored.path}"
-                )
+            if fault is None and (header.policy, stored.path) != (self._policy, listed.final_path):
+                fault = f"it says it is {stored.count} entries of {header.policy}, {stored.path}"
+            if fault is not None:
+                raise self.damaged(listed, fault)
             yield OpenFile(listed, header, parquet)
 
     @contextlib.contextmanager
@@ -171,12 +160,17 @@ class RangeChain:
                 raise
             raise self._replaced_or_damaged(listed, group, error) from error
 
-    def damaged(self, listed: ListedFile, detail: str) -> ArchiveError:
+    def full(self, listed: ListedFile) -> str:
+        """Return a file's path within its file system."""
+        return self._files.full(listed.path)
+
+    def damaged(self, listed: ListedFile, detail: str, group: int | None = None) -> ArchiveError:
         """Return the error of a file that is not what it was.
 
         Args:
             listed: the file.
             detail: what is wrong with it.
+            group: its row group where that is, from 0; None for no special one.
         """
         fix = (
             "delete it, and compact again: what it was made of is beside it"
@@ -184,8 +178,9 @@ class RangeChain:
             else "restore it from a copy; the newest file of an archive can also be deleted, it is"
             " written again when the service restarts, if Redis still holds its entries"
         )
+        where = "" if group is None else f", row group {group}"
         return ArchiveError(
-            f"{self._files.full(listed.path)}: damaged ({detail}): {fix}", "archive"
+            f"{self._files.full(listed.path)}{where}: damaged ({detail}): {fix}", "archive"
         )
 
     def _replaced_or_damaged(
@@ -193,8 +188,7 @@ class RangeChain:
     ) -> Exception:
         if self.listing.is_gone(listed):
             return FileGoneError(listed)
-        where = "" if group is None else f"row group {group}: "
-        return self.damaged(listed, f"{where}{error}")
+        return self.damaged(listed, str(error), group)
 
     def _wait(self, waits: Iterator[float], missing: ArchiveError) -> None:
         wait_s = next(waits, None)
@@ -230,7 +224,9 @@ class RangeChain:
             if gap
             else ("an overlap", "remove the one that is wrong")
         )
-        late = "; a store that lists files late needs time" if gap and self._files.lists_late else ""
+        late = (
+            "; a store that lists files late needs time" if gap and self._files.lists_late else ""
+        )
         return ArchiveError(
             f"the archive of {self._policy} has {kind}: {reached} is followed by range {after},"
             f" which continues from {after.previous}: {fix}, under {self._files.full('')}{late}",

@@ -23,8 +23,9 @@ from bandits.errors import ArchiveError
 from bandits.log.positions import has_reached
 from policies.archive.archive import ArchiveReader, Entry
 from policies.archive.chain import FileGoneError, OpenFile
+from policies.archive.layouts import FORMAT
 from policies.archive.listing import COMPACTED, ListedFile, covering
-from policies.archive.range_file import FORMAT, Range, hour_of, write_range
+from policies.archive.range_file import Range, hour_of, write_range
 from policies.storage import Storage
 
 MAX_ENTRIES = 500_000

@@ -1,9 +1,10 @@
 """A range of the log as a Parquet file: what it is called, its columns, and how it is written."""
 
 import re
+import zlib
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
-from typing import Annotated, Any, BinaryIO
+from typing import Annotated, BinaryIO
 
 import msgspec
 import pyarrow as pa
@@ -11,20 +12,19 @@ import pyarrow.parquet as pq
 
 from bandits.errors import ArchiveError, CodecError, UnknownKindError
 from bandits.log.codec import decode
-from bandits.log.positions import log_order, position_ms
-from bandits.log.records import (
-    ActivationRecord,
-    CatalogueRecord,
-    DecisionRecord,
-    LogRecord,
-    RewardRecord,
-    SpecRecord,
-    WarmStartRecord,
+from bandits.log.positions import position_ms
+from bandits.log.records import CatalogueRecord, LogRecord, SpecRecord, WarmStartRecord
+from policies.archive.columns import columns_of
+from policies.archive.layouts import (
+    CODED_LEAVES,
+    FORMAT,
+    METADATA,
+    RECORD_BYTES,
+    SCHEMA,
+    STATISTICS,
 )
+from policies.archive.rest import rest_of
 
-FORMAT = 1
-METADATA = b"banditloop"
-UNDECODABLE = "undecodable"
 DIGEST_FIELD = re.compile(rb"\xd9\x20([0-9a-f]{32})")
 """A text of 32 hex digits, as msgpack has it."""
 GROUP_ENTRIES = 2048
@@ -32,33 +32,6 @@ GROUP_BYTES = 8 << 20
 """A row group, what reader and writer hold in memory, ends with the entry that reaches either."""
 HOUR_MS = 3_600_000
 LAST_HOUR = int(datetime(9999, 12, 31, 23, tzinfo=UTC).timestamp()) * 1000 // HOUR_MS
-INT64_MAX = 2**63 - 1
-
-SCHEMA = pa.schema(
-    [
-        pa.field("id", pa.string(), nullable=False),
-        pa.field("ms", pa.int64(), nullable=False),
-        pa.field("seq", pa.int64(), nullable=False),
-        pa.field("kind", pa.string(), nullable=False),
-        pa.field("event_id", pa.string()),
-        pa.field("record", pa.binary(), nullable=False),
-        ("reward", pa.float64()),
-        ("reward_id", pa.string()),
-        ("slot", pa.int64()),
-        ("action_id", pa.string()),
-        ("propensity", pa.float64()),
-        ("action", pa.string()),
-        ("slots", pa.int32()),
-        ("actions", pa.int32()),
-        ("spec", pa.string()),
-        ("snapshot_id", pa.string()),
-        ("catalogue", pa.string()),
-        ("user", pa.string()),
-        ("deferred", pa.bool_()),
-        ("holdout", pa.bool_()),
-    ]
-)
-REPEATING = ["kind", "action_id", "action", "spec", "snapshot_id", "catalogue", "user"]
 
 
 def hour_of(entry_id: str) -> int:
@@ -105,69 +78,32 @@ def folder_of(hour: int) -> str:
     return datetime.fromtimestamp(hour * HOUR_MS // 1000, UTC).strftime("date=%Y-%m-%d/hour=%H")
 
 
-def scalars(record: LogRecord) -> dict[str, Any]:
-    """Return the columns beside a record that spare an evaluation its decoding.
-
-    Columns that are not named are null.
-    """
-    if isinstance(record, DecisionRecord):
-        index = record.chosen[0]
-        return {
-            "event_id": record.event_id,
-            "propensity": record.propensity(0),
-            "action": record.action_ids[index],
-            "slots": len(record.chosen),
-            "actions": len(record.action_ids),
-            "spec": record.spec,
-            "snapshot_id": record.snapshot_id,
-            "catalogue": record.catalogue,
-            "user": record.user,
-            "deferred": record.deferred,
-            # A decision that the holdout's policy could not serve belongs to neither group.
-            "holdout": None if record.unserved else record.holdout,
-        }
-
-    if isinstance(record, RewardRecord):
-        return {
-            "event_id": record.event_id,
-            "reward": record.value,
-            "reward_id": record.reward_id,
-            "slot": record.slot if record.slot is None or record.slot <= INT64_MAX else None,
-            "action_id": record.action_id,
-        }
-
-    if isinstance(record, ActivationRecord):
-        return {"event_id": record.event_id}
-    if isinstance(record, SpecRecord):
-        return {"spec": record.digest}
-    return {"catalogue": record.digest} if isinstance(record, CatalogueRecord) else {}
-
-
-def _row(entry_id: str, data: bytes, named: set[str], perhaps: set[str]) -> dict[str, Any]:
-    """Return a row, and add the digest of the blob that its entry names to ``named``.
+def _read(data: bytes, named: set[str], perhaps: set[str]) -> LogRecord | None:
+    """Return a record, None if it does not decode, and add the blob that it names to ``named``.
 
     What may be a digest, in an entry of a kind that this build does not know, is added to
     ``perhaps``.
     """
-    # Ids may be larger than a Parquet column holds; the id itself is a column too.
-    milliseconds, sequence = log_order(entry_id)
-    row = {
-        "id": entry_id,
-        "ms": min(milliseconds, INT64_MAX),
-        "seq": min(sequence, INT64_MAX),
-        "record": data,
-    }
-
     try:
         record = decode(data)
     except CodecError as error:
         if isinstance(error, UnknownKindError):
             perhaps.update(digests_in(data))
-        return {**row, "kind": UNDECODABLE}
+        return None
 
     if isinstance(record, SpecRecord | CatalogueRecord | WarmStartRecord):
         named.add(record.digest)
-    return {**row, "kind": str(record.__struct_config__.tag), **scalars(record)}
+    return record
+
+
+def _stored(ids: list[str], data: list[bytes], records: list[LogRecord | None]) -> pa.RecordBatch:
+    """Return a row group as it is stored; see SCHEMAS."""
+    columns = columns_of(ids, records).columns
+    rest = [rest_of(record, whole) for record, whole in zip(records, data, strict=True)]
+    checksums = pa.array(map(zlib.crc32, data), pa.uint32())
+    return pa.RecordBatch.from_arrays(
+        [*columns, pa.array(rest, pa.binary()), checksums], schema=SCHEMA
+    )
 
 
 def _groups(entries: Iterable[tuple[str, bytes]]) -> Iterator[list[tuple[str, bytes]]]:
@@ -210,21 +146,24 @@ def write_range(
     header = msgspec.json.encode(RangeHeader(FORMAT, policy, committed))
     named: set[str] = set()
     perhaps: set[str] = set()
-    count, first, last = 0, None, None
+    count, size, first, last = 0, 0, None, None
 
     # The options decide about bytes: the same entries make the same file, whoever writes it.
     with pq.ParquetWriter(
         sink,
-        SCHEMA.with_metadata({METADATA: header}),
+        SCHEMA,
         compression="zstd",
-        use_dictionary=REPEATING,
-        write_statistics=[name for name in SCHEMA.names if name != "record"],
+        use_dictionary=sorted(CODED_LEAVES),
+        write_statistics=STATISTICS,
         write_page_checksum=True,
+        store_schema=False,
     ) as writer:
         for group in _groups(entries):
-            rows = [_row(entry_id, data, named, perhaps) for entry_id, data in group]
-            count, first, last = count + len(group), first or group[0][0], group[-1][0]
-            writer.write_batch(pa.RecordBatch.from_pylist(rows, schema=SCHEMA))
+            ids, data = [entry_id for entry_id, _ in group], [whole for _, whole in group]
+            writer.write_batch(_stored(ids, data, [_read(each, named, perhaps) for each in data]))
+            count, size = count + len(ids), size + sum(map(len, data))
+            first, last = first or ids[0], ids[-1]
+        writer.add_key_value_metadata({METADATA: header, RECORD_BYTES: str(size)})
 
     if (first, last, count) != (committed.first, committed.last, committed.count):
         raise ArchiveError(

@@ -15,19 +15,18 @@ from hypothesis import strategies as st
 from pyarrow import fs
 from support.strategies import raw_logs
 
-from bandits.errors import ArchiveError, CodecError
-from bandits.log.codec import decode, digest, encode
+from bandits.errors import ArchiveError
+from bandits.log.codec import digest, encode
 from bandits.log.positions import has_reached, is_after
 from bandits.log.records import (
     CatalogueRecord,
-    DecisionRecord,
     RewardRecord,
     SpecRecord,
     TickRecord,
 )
 from policies.archive import range_file as ranges
 from policies.archive.archive import ArchiveReader, ArchiveWriter
-from policies.archive.range_file import SCHEMA, Range, hour_of, write_range
+from policies.archive.range_file import Range, hour_of, write_range
 
 Log = list[tuple[str, bytes]]
 
@@ -92,57 +91,6 @@ def test_what_is_read_is_what_was_written_however_the_log_was_cut(log, limit, da
         if is_after(entry[0], after) and (through is None or has_reached(through, entry[0]))
     ]
     assert list(reader.raw(after, through)) == expected
-
-
-@settings(max_examples=60)
-@given(raw_logs())
-def test_the_scalar_columns_are_what_decoding_gives(log):
-    for committed, entries in cut(log, 1000):
-        sink = io.BytesIO()
-        write_range(sink, "home", committed, entries)
-        for row, (entry_id, data) in zip(
-            pq.read_table(io.BytesIO(sink.getvalue())).to_pylist(), entries, strict=True
-        ):
-            assert (row["id"], row["record"], f"{row['ms']}-{row['seq']}") == (
-                entry_id,
-                data,
-                entry_id,
-            )
-            try:
-                record = decode(data)
-            except CodecError:
-                assert row["kind"] == "undecodable"
-                assert all(
-                    row[name] is None for name in SCHEMA.names if name not in ranges_of_every_row()
-                )
-                continue
-            assert row["kind"] == record.__struct_config__.tag
-            assert row["event_id"] == getattr(record, "event_id", None)
-            for name in ("snapshot_id", "user", "deferred", "holdout"):
-                assert row[name] == getattr(record, name, None)
-            reward = record if isinstance(record, RewardRecord) else None
-            assert row["reward"] == (reward and reward.value)
-            assert row["reward_id"] == (reward and reward.reward_id)
-            assert row["action_id"] == (reward and reward.action_id)
-            slot = reward.slot if reward is not None else None
-            assert row["slot"] == (slot if slot is None or slot < 2**63 else None)
-            decision = record if isinstance(record, DecisionRecord) else None
-            assert row["propensity"] == (decision and decision.pmfs()[0][decision.chosen[0]])
-            assert row["action"] == (decision and decision.action_ids[decision.chosen[0]])
-            assert row["slots"] == (decision and len(decision.chosen))
-            assert row["actions"] == (decision and len(decision.action_ids))
-            assert row["spec"] == (
-                record.digest if isinstance(record, SpecRecord) else decision and decision.spec
-            )
-            assert row["catalogue"] == (
-                record.digest
-                if isinstance(record, CatalogueRecord)
-                else decision and decision.catalogue
-            )
-
-
-def ranges_of_every_row() -> set[str]:
-    return {"id", "ms", "seq", "kind", "record"}
 
 
 @settings(max_examples=30)

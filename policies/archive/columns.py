@@ -1,0 +1,328 @@
+"""The columns that readers of the archive ask for, and how they follow from the records.
+
+A file of layout 2 holds them. Of a file of layout 1, which has fewer, the others are derived while
+it is read, by the same function that wrote those of layout 2.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from bandits.errors import CodecError
+from bandits.log.codec import decode
+from bandits.log.positions import log_order
+from bandits.log.records import (
+    ArtifactRecord,
+    CatalogueRecord,
+    Credit,
+    DecisionRecord,
+    LogRecord,
+    RewardRecord,
+    SpecRecord,
+    kind_of,
+)
+from bandits.values import FeatureMap
+
+UNDECODABLE = "undecodable"
+INT64_MAX = 2**63 - 1
+
+CODED = pa.dictionary(pa.int32(), pa.string())
+"""A text that repeats: codes into the distinct texts of a row group."""
+
+
+def _list_of(of: pa.DataType, *, nullable: bool = False) -> pa.DataType:
+    return pa.list_(pa.field("element", of, nullable=nullable))
+
+
+def _map_to(of: pa.DataType) -> pa.DataType:
+    return pa.map_(pa.field("key", CODED, nullable=False), pa.field("value", of, nullable=False))
+
+
+FEATURE = pa.struct(
+    [
+        ("number", pa.float64()),
+        ("flag", pa.bool_()),
+        ("text", CODED),
+        ("texts", _list_of(CODED)),
+    ]
+)
+"""The value of a feature: one of the four, the others are null."""
+FEATURES = _map_to(FEATURE)
+CREDIT = pa.struct(
+    [
+        ("sources", _list_of(CODED)),
+        ("pmf", _list_of(pa.float64())),
+        ("credited", _list_of(pa.int32())),
+    ]
+)
+PLACED = pa.struct([("slot", pa.int32()), ("action", CODED)])
+
+COLUMNS = pa.schema(
+    [
+        # Of every entry.
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("ms", pa.int64(), nullable=False),
+        pa.field("seq", pa.int64(), nullable=False),
+        pa.field("kind", CODED, nullable=False),
+        # Of decisions, rewards and activations.
+        ("event_id", pa.string()),
+        # Of rewards.
+        ("reward", pa.float64()),
+        ("signal", CODED),
+        ("reward_id", pa.string()),
+        ("slot", pa.int64()),
+        ("action_id", CODED),
+        # Of decisions. First what they chose in slot 0, and how many slots and actions they have.
+        ("propensity", pa.float64()),
+        ("action", CODED),
+        ("slots", pa.int32()),
+        ("actions", pa.int32()),
+        ("chosen", _list_of(pa.int32())),
+        ("action_ids", _list_of(CODED)),
+        ("pmf", _list_of(pa.float64())),
+        ("scores", _map_to(_list_of(pa.float32()))),
+        ("context", FEATURES),
+        ("features", _list_of(FEATURES, nullable=True)),
+        # Spec, catalogue and artifact are also of the entries that change them.
+        ("spec", CODED),
+        ("snapshot_id", CODED),
+        ("catalogue", CODED),
+        ("artifact", CODED),
+        ("user", CODED),
+        ("deferred", pa.bool_()),
+        ("holdout", pa.bool_()),
+        ("unserved", pa.bool_()),
+        ("failed", _map_to(pa.string())),
+        ("credit", CREDIT),
+        # Kept for what later builds record; null today.
+        ("removed", _list_of(CODED)),
+        ("placed", _list_of(PLACED)),
+        ("controller", pa.binary()),
+        ("challenger", CODED),
+    ]
+)
+"""What ``ArchiveReader.columns`` gives; lists have no null elements but those of ``features``."""
+
+
+def decoded(data: bytes) -> LogRecord | None:
+    """Return the record of an entry, None if it does not decode."""
+    try:
+        return decode(data)
+    except CodecError:
+        return None
+
+
+def columns_of(
+    ids: Sequence[str],
+    records: Sequence[LogRecord | None],
+    names: Iterable[str] = tuple(COLUMNS.names),
+) -> pa.RecordBatch:
+    """Return the columns that follow from n entries.
+
+    Args:
+        ids: their positions, [n].
+        records: what they say, [n]; None of one that does not decode.
+        names: the columns that are asked for, of COLUMNS.
+    """
+    rows = _Rows(ids, records)
+    fields = [COLUMNS.field(name) for name in names]
+    arrays = []
+    for field in fields:
+        make = _MAKE.get(field.name)
+        column = pa.nulls(len(ids), field.type) if make is None else make(rows)
+        arrays.append(column if isinstance(column, pa.Array) else pa.array(column, type=field.type))
+    return pa.RecordBatch.from_arrays(arrays, schema=pa.schema(fields))
+
+
+class _Rows:
+    """Entries, and their decisions and rewards each at the entry's place."""
+
+    def __init__(self, ids: Sequence[str], records: Sequence[LogRecord | None]) -> None:
+        self.ids = ids
+        self.records = records
+
+    @cached_property
+    def decisions(self) -> list[DecisionRecord | None]:
+        return [record if type(record) is DecisionRecord else None for record in self.records]
+
+    @cached_property
+    def rewards(self) -> list[RewardRecord | None]:
+        return [record if type(record) is RewardRecord else None for record in self.records]
+
+    @cached_property
+    def order(self) -> list[tuple[int, int]]:
+        return [log_order(entry_id) for entry_id in self.ids]
+
+    @cached_property
+    def pmf(self) -> pa.Array:
+        made = self.decisions
+        return _numbers_of([row and row.pmf for row in made], "<f8", COLUMNS.field("pmf").type)
+
+
+def _kinds(rows: _Rows) -> list[str]:
+    return [UNDECODABLE if record is None else kind_of(record) for record in rows.records]
+
+
+def _slots(rows: _Rows) -> list[int | None]:
+    # A slot may be larger than the column holds; nothing was ever shown at either.
+    return [
+        None if row is None or row.slot is None else min(row.slot, INT64_MAX)
+        for row in rows.rewards
+    ]
+
+
+def _propensities(rows: _Rows) -> pa.Array:
+    """Return the probability of what slot 0 chose, from all PMFs at once."""
+    chosen = np.array([-1 if row is None else row.chosen[0] for row in rows.decisions], np.int64)
+    at = (rows.pmf.offsets.to_numpy()[:-1] + chosen)[chosen >= 0]
+    propensity = np.zeros(len(chosen))
+    propensity[chosen >= 0] = rows.pmf.values.to_numpy()[at]
+    return pa.array(propensity, mask=chosen < 0)
+
+
+def _named(rows: _Rows, field: str, changed_by: type, as_field: str) -> list[str | None]:
+    """Return what decisions name, and the entries that change it."""
+    return [
+        getattr(record, field)
+        if type(record) is DecisionRecord
+        else getattr(record, as_field)
+        if type(record) is changed_by
+        else None
+        for record in rows.records
+    ]
+
+
+def _scores(rows: _Rows) -> pa.Array:
+    kind = COLUMNS.field("scores").type
+    maps = [row and row.scores for row in rows.decisions]
+    lists = [data for each in maps if each for data in each.values()]
+    return _map_column(maps, _numbers_of(lists, "<f4", kind.item_type), kind)
+
+
+def _failed(rows: _Rows) -> pa.Array:
+    maps = [row and row.failed for row in rows.decisions]
+    reasons = [reason for each in maps if each for reason in each.values()]
+    return _map_column(maps, pa.array(reasons, pa.string()), COLUMNS.field("failed").type)
+
+
+def _features(rows: _Rows) -> pa.Array:
+    lists = [row and row.features for row in rows.decisions]
+    maps = list(chain.from_iterable(each for each in lists if each))
+    return _list_column(lists, feature_maps(maps), COLUMNS.field("features").type)
+
+
+def _credits(rows: _Rows) -> pa.Array:
+    made: list[Credit | None] = [row and row.credit for row in rows.decisions]
+    sources = [each and each.sources for each in made]
+    credited = [each and each.credited for each in made]
+    return pa.StructArray.from_arrays(
+        [
+            _list_column(sources, _flat(sources, CODED), CREDIT.field("sources").type),
+            _numbers_of([each and each.pmf for each in made], "<f8", CREDIT.field("pmf").type),
+            _list_column(credited, _flat(credited, pa.int32()), CREDIT.field("credited").type),
+        ],
+        fields=list(CREDIT),
+        mask=pa.array([each is None for each in made]),
+    )
+
+
+def feature_maps(maps: Sequence[FeatureMap | None]) -> pa.Array:
+    """Return feature maps as one column; see FEATURES."""
+    values = [value for each in maps if each for value in each.values()]
+    kinds = list(map(type, values))
+    parts: list[pa.Array] = []
+    for field, kind in zip(FEATURE, (float, bool, str, list), strict=True):
+        if kind not in kinds:
+            parts.append(pa.nulls(len(values), field.type))
+            continue
+
+        own = [value if one is kind else None for value, one in zip(values, kinds, strict=True)]
+        parts.append(
+            _list_column(own, _flat(own, CODED), field.type)
+            if kind is list
+            else pa.array(own, field.type)
+        )
+    return _map_column(maps, pa.StructArray.from_arrays(parts, fields=list(FEATURE)), FEATURES)
+
+
+def _flat(lists: Sequence[Any], of: pa.DataType) -> pa.Array:
+    return pa.array(list(chain.from_iterable(each for each in lists if each)), of)
+
+
+def _offsets(lengths: Sequence[int]) -> pa.Array:
+    offsets = np.zeros(len(lengths) + 1, np.int32)
+    np.cumsum(lengths, out=offsets[1:])
+    return pa.array(offsets)
+
+
+def _absent(rows: Sequence[Any]) -> pa.Array | None:
+    mask = [row is None for row in rows]
+    return pa.array(mask) if any(mask) else None
+
+
+def _list_column(lists: Sequence[Any], flat: pa.Array, kind: pa.DataType) -> pa.Array:
+    """Return lists as a column, from all their elements one after the other."""
+    offsets = _offsets([0 if each is None else len(each) for each in lists])
+    return pa.ListArray.from_arrays(offsets, flat, type=kind, mask=_absent(lists))
+
+
+def _numbers_of(parts: Sequence[bytes | None], form: str, kind: pa.DataType) -> pa.Array:
+    """Return little-endian arrays as a column, bit for bit."""
+    width = np.dtype(form).itemsize
+    offsets = _offsets([0 if part is None else len(part) // width for part in parts])
+    flat = pa.array(np.frombuffer(b"".join(part for part in parts if part), form))
+    return pa.ListArray.from_arrays(offsets, flat, type=kind, mask=_absent(parts))
+
+
+def _map_column(
+    maps: Sequence[Mapping[str, Any] | None], items: pa.Array, kind: pa.DataType
+) -> pa.Array:
+    """Return maps as a column, from all their values one after the other."""
+    offsets = _offsets([0 if each is None else len(each) for each in maps])
+    return pa.MapArray.from_arrays(
+        offsets, _flat(maps, CODED), items, type=kind, mask=_absent(maps)
+    )
+
+
+_MAKE: dict[str, Callable[[_Rows], Any]] = {
+    "id": lambda rows: rows.ids,
+    # Ids may be larger than a Parquet column holds; the id itself is a column too.
+    "ms": lambda rows: [min(milliseconds, INT64_MAX) for milliseconds, _ in rows.order],
+    "seq": lambda rows: [min(sequence, INT64_MAX) for _, sequence in rows.order],
+    "kind": _kinds,
+    "event_id": lambda rows: [getattr(record, "event_id", None) for record in rows.records],
+    "reward": lambda rows: [row and row.value for row in rows.rewards],
+    "reward_id": lambda rows: [row and row.reward_id for row in rows.rewards],
+    "slot": _slots,
+    "action_id": lambda rows: [row and row.action_id for row in rows.rewards],
+    "propensity": _propensities,
+    "action": lambda rows: [row and row.action_ids[row.chosen[0]] for row in rows.decisions],
+    "slots": lambda rows: [row and len(row.chosen) for row in rows.decisions],
+    "actions": lambda rows: [row and len(row.action_ids) for row in rows.decisions],
+    "chosen": lambda rows: [row and row.chosen for row in rows.decisions],
+    "action_ids": lambda rows: [row and row.action_ids for row in rows.decisions],
+    "pmf": lambda rows: rows.pmf,
+    "scores": _scores,
+    "context": lambda rows: feature_maps([row and row.context for row in rows.decisions]),
+    "features": _features,
+    "spec": lambda rows: _named(rows, "spec", SpecRecord, "digest"),
+    "snapshot_id": lambda rows: [row and row.snapshot_id for row in rows.decisions],
+    "catalogue": lambda rows: _named(rows, "catalogue", CatalogueRecord, "digest"),
+    "artifact": lambda rows: [
+        record.version if type(record) is ArtifactRecord else None for record in rows.records
+    ],
+    "user": lambda rows: [row and row.user for row in rows.decisions],
+    "deferred": lambda rows: [row and row.deferred for row in rows.decisions],
+    # A decision that the holdout's policy could not serve belongs to neither group.
+    "holdout": lambda rows: [
+        None if row is None or row.unserved else row.holdout for row in rows.decisions
+    ],
+    "unserved": lambda rows: [row and row.unserved for row in rows.decisions],
+    "failed": _failed,
+    "credit": _credits,
+}
+"""By column, what makes it; a column that nothing makes is null."""

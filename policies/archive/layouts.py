@@ -1,0 +1,106 @@
+"""What the files of each layout hold, and how a file that is opened shows which it has."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from policies.archive.columns import CODED, COLUMNS
+
+FORMAT = 2
+"""The layout that is written."""
+METADATA = b"banditloop"
+"""The key of a file's header."""
+RECORD_BYTES = b"banditloop.record_bytes"
+"""The key under which a file says how many bytes its records have in the stream; from layout 2."""
+
+RECORD = pa.field("record", pa.binary(), nullable=False)
+FIRST_COLUMNS = [
+    *("id", "ms", "seq", "kind", "event_id", "reward", "reward_id", "slot", "action_id"),
+    *("propensity", "action", "slots", "actions", "spec", "snapshot_id", "catalogue", "user"),
+    *("deferred", "holdout"),
+]
+SCHEMAS = {
+    1: pa.schema([*(COLUMNS.field(name) for name in FIRST_COLUMNS), RECORD]),
+    2: pa.schema([*COLUMNS, RECORD, pa.field("checksum", pa.uint32(), nullable=False)]),
+}
+"""By format, what a file holds. ``record`` is the whole in layout 1, and in layout 2 what the
+columns leave of it (see rest.py); ``checksum`` is the CRC-32 of the whole."""
+SCHEMA = SCHEMAS[FORMAT]
+
+
+def _leaves(name: str, kind: pa.DataType) -> Iterator[tuple[str, pa.DataType]]:
+    """Yield the columns that Parquet makes of one, by path."""
+    if pa.types.is_map(kind):
+        yield from _leaves(f"{name}.key_value.key", kind.key_type)
+        yield from _leaves(f"{name}.key_value.value", kind.item_type)
+    elif pa.types.is_list(kind):
+        yield from _leaves(f"{name}.list.element", kind.value_type)
+    elif pa.types.is_struct(kind):
+        for field in kind:
+            yield from _leaves(f"{name}.{field.name}", field.type)
+    else:
+        yield name, kind
+
+
+LEAVES = dict(leaf for field in SCHEMA for leaf in _leaves(field.name, field.type))
+"""The columns of a file of layout 2, by path."""
+CODED_LEAVES = frozenset(path for path, kind in LEAVES.items() if kind == CODED)
+STATISTICS = ["id", "ms", "seq", "kind", "reward", "spec", "snapshot_id", "catalogue", "user"]
+
+
+def open_parquet(source: Any) -> Any:
+    """Open a file so that repeating texts are read as codes.
+
+    Args:
+        source: its bytes, at any offset.
+    """
+    metadata = pq.read_metadata(source)
+    paths = {metadata.schema.column(i).path for i in range(len(metadata.schema))}
+    return pq.ParquetFile(
+        source,
+        metadata=metadata,
+        read_dictionary=sorted(paths & CODED_LEAVES),
+        page_checksum_verification=True,
+    )
+
+
+def layout_fault(parquet: Any, layout: int, count: int) -> str | None:
+    """Return what a file lacks of what it says it is, None if it lacks nothing.
+
+    Args:
+        parquet: the open file.
+        layout: its layout, as it says.
+        count: its entries, as it says.
+    """
+    if layout not in SCHEMAS:
+        return f"it has format {layout}; this version reads {' and '.join(map(str, SCHEMAS))}"
+
+    found = parquet.schema_arrow
+    for field in SCHEMAS[layout]:
+        at = found.get_field_index(field.name)
+        if at < 0:
+            return f"it has no column {field.name!r}"
+        if found.field(at).type != field.type:
+            return f"its column {field.name!r} is {found.field(at).type}, not {field.type}"
+
+    rows, groups = parquet.metadata.num_rows, parquet.metadata.num_row_groups
+    if rows != count:
+        return f"it holds {rows} entries in {groups} row groups, not the {count} that it says"
+    return None
+
+
+def record_bytes(parquet: Any) -> int:
+    """Return how many bytes the records of a file have in the stream.
+
+    Args:
+        parquet: the open file.
+    """
+    metadata = parquet.metadata
+    said = metadata.metadata.get(RECORD_BYTES)
+    if said is not None:
+        return int(said)
+    column = metadata.schema.names.index("record")
+    groups = [metadata.row_group(i).column(column) for i in range(metadata.num_row_groups)]
+    return sum(group.total_uncompressed_size for group in groups)

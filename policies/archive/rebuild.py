@@ -1,0 +1,206 @@
+"""The entries of a row group of layout 2, made of its columns and of what these leave."""
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import pyarrow as pa
+
+from bandits.log.records import Credit, DecisionRecord, RewardRecord
+from bandits.values import FeatureMap
+from policies.archive.rest import elements_and_policy, encode_first, is_emptied
+
+ROWS = 256
+"""Rows that are objects at the same time: those of a row group may be many."""
+
+
+class StoredEntry(NamedTuple):
+    """An entry as a file has it.
+
+    Attributes:
+        id: its position.
+        data: its bytes.
+        record: what the columns say that it is, where the bytes were made of them.
+        checksum: the CRC-32 that its bytes must have.
+    """
+
+    id: str
+    data: bytes
+    record: DecisionRecord | RewardRecord | None = None
+    checksum: int = 0
+
+
+def stored_entries(batch: pa.RecordBatch) -> Iterator[list[StoredEntry]]:
+    """Yield the entries of some rows, in order, not too many at a time.
+
+    Args:
+        batch: all columns of layout 2.
+    """
+    for start in range(0, len(batch), ROWS):
+        yield _entries(batch.slice(start, ROWS))
+
+
+def _entries(batch: pa.RecordBatch) -> list[StoredEntry]:
+    data = cast(list[bytes], batch["record"].to_pylist())
+    records: list[DecisionRecord | RewardRecord | None] = [None] * len(data)
+
+    kinds = texts_of(batch["kind"])
+    for kind, make in (("decision", _decisions), ("reward", _rewards)):
+        rows = [
+            row for row, name in enumerate(kinds) if name == kind and is_emptied(kind, data[row])
+        ]
+        if rows:
+            heads = [elements_and_policy(data[row]) for row in rows]
+            made = make(batch, rows, [policy for _, policy in heads])
+            for row, (elements, _), record in zip(rows, heads, made, strict=True):
+                records[row], data[row] = record, encode_first(record, elements)
+
+    ids, checksums = (batch[name].to_pylist() for name in ("id", "checksum"))
+    return list(map(StoredEntry, ids, data, records, checksums))
+
+
+def _rewards(
+    batch: pa.RecordBatch, rows: Sequence[int], _policies: Sequence[str]
+) -> Iterator[RewardRecord]:
+    names = ("event_id", "reward", "reward_id", "slot", "action_id")
+    columns = [_values_of(batch[name]) for name in names]
+    return (RewardRecord(*(column[row] for column in columns)) for row in rows)
+
+
+def _decisions(
+    batch: pa.RecordBatch, rows: Sequence[int], policies: Sequence[str]
+) -> Iterator[DecisionRecord]:
+    event_ids, specs, snapshots, catalogues, users = (
+        _values_of(batch[name]) for name in ("event_id", "spec", "snapshot_id", "catalogue", "user")
+    )
+    deferred, unserved, holdout = (
+        batch[name].to_pylist() for name in ("deferred", "unserved", "holdout")
+    )
+    contexts = _maps(batch["context"], _features)
+    features = _lists(batch["features"], _feature_maps)
+    action_ids = _lists(batch["action_ids"], _values_of)
+    chosen = _lists(batch["chosen"], _values_of)
+    pmfs = _parts(batch["pmf"])
+    scores = _maps(batch["scores"], _parts)
+    failed = _maps(batch["failed"], _values_of)
+    credited = _credits(batch["credit"])
+
+    for row, policy in zip(rows, policies, strict=True):
+        yield DecisionRecord(
+            event_ids[row],
+            policy,
+            specs[row],
+            snapshots[row],
+            catalogues[row],
+            contexts[row],
+            action_ids[row],
+            features[row],
+            scores[row],
+            pmfs[row],
+            chosen[row],
+            users[row],
+            deferred[row],
+            # Of an unserved decision the column does not say: it was to be held out.
+            unserved[row] if holdout[row] is None else holdout[row],
+            credited[row],
+            unserved[row],
+            failed[row],
+        )
+
+
+def texts_of(column: pa.Array) -> list[Any]:
+    """Return a column of coded texts as one text per row, None where it is null."""
+    words, codes = column.dictionary.to_pylist(), column.indices
+    if codes.null_count:
+        codes = codes.fill_null(len(words))
+        words.append(None)
+    return [words[code] for code in codes.to_numpy().tolist()]
+
+
+def _values_of(column: pa.Array) -> list[Any]:
+    if pa.types.is_dictionary(column.type):
+        return texts_of(column)
+    if column.null_count or not pa.types.is_primitive(column.type):
+        return cast(list[Any], column.to_pylist())
+    return cast(list[Any], column.to_numpy(zero_copy_only=False).tolist())
+
+
+def _spans(column: pa.Array) -> tuple[int, list[int]]:
+    """Return where the elements of a list column begin, and where each row's begin after that."""
+    offsets = column.offsets.to_numpy()
+    return int(offsets[0]), cast(list[int], (offsets - offsets[0]).tolist())
+
+
+def _own(column: pa.Array, child: pa.Array) -> pa.Array:
+    """Return what of a list column's elements belongs to its rows."""
+    offsets = column.offsets
+    first, last = offsets[0].as_py(), offsets[-1].as_py()
+    return child.slice(first, last - first)
+
+
+def _lists(column: pa.Array, make: Any) -> list[Any]:
+    """Return a list column as one list per row, None where it is null."""
+    if column.null_count == len(column):
+        return [None] * len(column)
+    flat, (_, offsets) = make(_own(column, column.values)), _spans(column)
+    return _nulled(column, [flat[first:last] for first, last in pairwise(offsets)])
+
+
+def _nulled(column: pa.Array, values: list[Any]) -> list[Any]:
+    if column.null_count:
+        for row in np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False)).tolist():
+            values[row] = None
+    return values
+
+
+def _parts(column: pa.Array) -> list[bytes]:
+    """Return a column of lists of numbers as their little-endian bytes, one part per row."""
+    flat = _own(column, column.values).to_numpy()
+    data, width = flat.tobytes(), flat.itemsize
+    _, offsets = _spans(column)
+    return [data[width * first : width * last] for first, last in pairwise(offsets)]
+
+
+def _maps(column: pa.Array, make: Any) -> list[dict[str, Any] | None]:
+    """Return a column of maps as one dict per row, None where it is null."""
+    if column.null_count == len(column):
+        return [None] * len(column)
+    keys, items = texts_of(_own(column, column.keys)), make(_own(column, column.items))
+    _, offsets = _spans(column)
+    maps: list[Any] = [
+        dict(zip(keys[first:last], items[first:last], strict=True)) if last > first else {}
+        for first, last in pairwise(offsets)
+    ]
+    return _nulled(column, maps)
+
+
+def _feature_maps(column: pa.Array) -> list[FeatureMap | None]:
+    return _maps(column, _features)
+
+
+def _features(column: pa.Array) -> list[Any]:
+    """Return the values of features: of the four kinds each has one."""
+    values: list[Any] = [None] * len(column)
+    for field in column.type:
+        part = column.field(field.name)
+        if part.null_count == len(part):
+            continue
+        own = _lists(part, texts_of) if field.name == "texts" else _values_of(part)
+        if not part.null_count:
+            return own
+        for place in np.flatnonzero(part.is_valid().to_numpy(zero_copy_only=False)).tolist():
+            values[place] = own[place]
+    return values
+
+
+def _credits(column: pa.Array) -> list[Credit | None]:
+    if column.null_count == len(column):
+        return [None] * len(column)
+    sources, pmfs, credited = (
+        _lists(column.field("sources"), texts_of),
+        _parts(column.field("pmf")),
+        _lists(column.field("credited"), _values_of),
+    )
+    made: list[Any] = [Credit(*parts) for parts in zip(sources, pmfs, credited, strict=True)]
+    return _nulled(column, made)

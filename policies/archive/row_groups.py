@@ -1,0 +1,192 @@
+"""The rows of an open range file: they are read one row group at a time, and errors name it."""
+
+import bisect
+import zlib
+from collections.abc import Collection, Iterator, Sequence
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from bandits.errors import ArchiveError
+from bandits.log.positions import START, log_order
+from bandits.log.records import kind_of
+from policies.archive.chain import OpenFile, RangeChain
+from policies.archive.columns import COLUMNS, UNDECODABLE, columns_of, decoded
+from policies.archive.layouts import SCHEMAS
+from policies.archive.rebuild import StoredEntry, stored_entries
+from policies.archive.shapes import misshapen, shape_of
+
+
+class RowGroup(NamedTuple):
+    """Columns of some rows of a row group, and where they come from.
+
+    Attributes:
+        batch: the rows, in the order of the log.
+        file: the file's path.
+        number: which of the file's row groups it is, from 0.
+        last: position of the last entry that was looked at for them.
+    """
+
+    batch: pa.RecordBatch
+    file: str
+    number: int
+    last: str
+
+    def damaged(self, detail: str) -> ArchiveError:
+        """Return the error that the file is damaged here.
+
+        Args:
+            detail: what is wrong.
+        """
+        return ArchiveError(
+            f"{self.file}, row group {self.number}: damaged ({detail}): restore it from a copy",
+            "archive",
+        )
+
+
+class _Wanted(NamedTuple):
+    """Which rows of a row group are asked for.
+
+    ``last``: position of the last that was looked at. ``outgrown``: whether some did not decode
+    when the file was written, and do now.
+    """
+
+    number: int
+    first: int
+    count: int
+    mask: pa.Array | None
+    last: str
+    outgrown: bool
+
+    def of(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Return these rows."""
+        batch = batch.slice(self.first, self.count)
+        return batch if self.mask is None else batch.filter(self.mask)
+
+
+class RangeRows:
+    """The rows of one file that lie past a position, up to another."""
+
+    def __init__(
+        self, chain: RangeChain, file: OpenFile, after: str | None, through: str | None
+    ) -> None:
+        """Look at a file.
+
+        Args:
+            chain: what opened it.
+            file: the open file.
+            after: entries past this one; None for all.
+            through: up to this one; None for all.
+        """
+        self._chain = chain
+        self._file = file
+        self._schema = SCHEMAS[file.header.format]
+        self._after = log_order(after or START)
+        self._through = None if through is None else log_order(through)
+
+    def columns(
+        self, names: Sequence[str], kinds: Collection[str] | None = None
+    ) -> Iterator[RowGroup]:
+        """Yield columns by row group.
+
+        Args:
+            names: of COLUMNS; those that the layout lacks are derived.
+            kinds: only entries of these kinds; None for all.
+        """
+        schema = pa.schema([COLUMNS.field(name) for name in names])
+        needed = [*names, *sorted(shape_of(names).difference(names))]
+        lacks = not set(names) <= set(self._schema.names)
+
+        for wanted in self._wanted(kinds):
+            if lacks or wanted.outgrown:
+                entries = [entry for some in self._entries(wanted) for entry in some]
+                records = [entry.record or decoded(entry.data) for entry in entries]
+                batch = columns_of([entry.id for entry in entries], records, names)
+            else:
+                stored = wanted.of(self._read(wanted.number, needed)).select(list(names))
+                batch = pa.RecordBatch.from_arrays(stored.columns, schema=schema)
+            yield RowGroup(batch, self._chain.full(self._file.listed), wanted.number, wanted.last)
+
+    def entries(self, kinds: Collection[str] | None = None) -> Iterator[list[StoredEntry]]:
+        """Yield the entries, some at a time.
+
+        Args:
+            kinds: only entries of these kinds; None for all.
+
+        Raises:
+            ArchiveError: a column contradicts the record that it is of.
+        """
+        for wanted in self._wanted(kinds):
+            yield from self._entries(wanted)
+
+    def _entries(self, wanted: _Wanted) -> Iterator[list[StoredEntry]]:
+        if self._file.header.format == 1:
+            batch = wanted.of(self._read(wanted.number, ["id", "record"]))
+            yield list(map(StoredEntry, batch["id"].to_pylist(), batch["record"].to_pylist()))
+            return
+
+        batch = wanted.of(self._read(wanted.number, self._schema.names))
+        with self._chain.reading(self._file.listed, wanted.number):
+            for entries in stored_entries(batch):
+                for entry in entries:
+                    if zlib.crc32(entry.data) != entry.checksum:
+                        raise self._damaged(
+                            f"the columns of entry {entry.id} are not those of its record",
+                            wanted.number,
+                        )
+                yield entries
+
+    def _wanted(self, kinds: Collection[str] | None) -> Iterator[_Wanted]:
+        """Yield which rows are asked for, of the row groups that have any."""
+        stored = self._file.range
+        is_within = log_order(stored.previous) >= self._after and (
+            self._through is None or log_order(stored.last) <= self._through
+        )
+        for number in range(self._file.parquet.num_row_groups):
+            # What decides which rows are wanted is read first: often none are.
+            known = self._read(number, ["id", "kind"])
+            first, end = 0, len(known)
+            if not is_within:
+                ids = list(map(log_order, known["id"].to_pylist()))
+                first = bisect.bisect_right(ids, self._after)
+                end = end if self._through is None else bisect.bisect_right(ids, self._through)
+                if end <= first:
+                    continue
+
+            named = known["kind"].cast(pa.string())
+            now = self._kinds_now(number, named)
+            mask = None
+            if kinds is not None:
+                mask = pc.is_in(now.slice(first, end - first), pa.array(list(kinds), pa.string()))
+                if not mask.true_count:
+                    continue
+            last = known["id"][end - 1].as_py()
+            yield _Wanted(number, first, end - first, mask, last, outgrown=now is not named)
+
+    def _kinds_now(self, number: int, kinds: pa.Array) -> pa.Array:
+        """Return the kinds of a row group's entries, also of those that only this build knows."""
+        unknown = pc.equal(kinds, UNDECODABLE)
+        if not unknown.true_count:
+            return kinds
+        names, rows = kinds.to_pylist(), pc.indices_nonzero(unknown).to_pylist()
+        data = self._read(number, ["record"])["record"]
+        for row in rows:
+            record = decoded(data[row].as_py())
+            names[row] = UNDECODABLE if record is None else kind_of(record)
+        return pa.array(names, pa.string()) if names != kinds.to_pylist() else kinds
+
+    def _read(self, number: int, names: Sequence[str]) -> pa.RecordBatch:
+        """Return all rows of some columns."""
+        with self._chain.reading(self._file.listed, number):
+            table = self._file.parquet.read_row_group(
+                number, columns=list(names), use_threads=False
+            )
+            (batch,) = table.select(list(names)).combine_chunks().to_batches()
+            wrong = misshapen(batch)
+        if wrong is not None:
+            raise self._damaged(wrong, number)
+        return batch
+
+    def _damaged(self, detail: str, number: int) -> ArchiveError:
+        return self._chain.damaged(self._file.listed, detail, number)

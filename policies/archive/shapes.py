@@ -1,0 +1,81 @@
+"""A decision's lists have as many elements as it has slots and actions: readers rely on it."""
+
+from collections.abc import Iterable
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+LISTS = frozenset({"chosen", "action_ids", "pmf", "features", "scores"})
+
+
+def shape_of(names: Iterable[str]) -> set[str]:
+    """Return the columns that say how many elements the lists among some columns have."""
+    return {"kind", "slots", "actions"} if LISTS.intersection(names) else set()
+
+
+def misshapen(batch: pa.RecordBatch) -> str | None:
+    """Return what is wrong with the lists of some rows, None if nothing is.
+
+    Args:
+        batch: columns of a row group; where there are lists, ``shape_of`` them too.
+    """
+    names = LISTS.intersection(batch.schema.names)
+    if not names:
+        return None
+    slots, actions = (
+        batch[name].fill_null(0).to_numpy().astype(np.int64) for name in ("slots", "actions")
+    )
+    is_decision = pc.equal(batch["kind"].cast(pa.string()), "decision")
+    wrong = is_decision.to_numpy(zero_copy_only=False) & (np.minimum(slots, actions) < 1)
+    if wrong.any():
+        return f"row {np.argmax(wrong)}: a decision has slots and actions, here it has none"
+
+    expected = {
+        "chosen": slots,
+        "action_ids": actions,
+        "pmf": slots * actions,
+        "features": actions,
+    }
+    for name in sorted(names & expected.keys()):
+        column, lengths = batch[name], _lengths(batch[name])
+        # Only features may be missing where there are actions.
+        wrong = lengths != expected[name]
+        if name == "features":
+            wrong &= column.is_valid().to_numpy(zero_copy_only=False)
+        if wrong.any():
+            row = int(np.argmax(wrong))
+            return (
+                f"row {row}: column {name!r} has {lengths[row]} elements, where {slots[row]} slots"
+                f" and {actions[row]} actions need {expected[name][row]}"
+            )
+
+    if "scores" in names:
+        sources = _lengths(batch["scores"])
+        per_source = np.repeat(np.arange(len(batch)), sources)
+        lengths = _lengths(_own(batch["scores"], batch["scores"].items))
+        wrong = lengths != actions[per_source]
+        if wrong.any():
+            row = int(per_source[np.argmax(wrong)])
+            return (
+                f"row {row}: column 'scores' has not one score for each of {actions[row]} actions"
+            )
+
+    if "chosen" in names:
+        chosen = _own(batch["chosen"], batch["chosen"].values).to_numpy()
+        per_slot = np.repeat(np.arange(len(batch)), slots)
+        wrong = (chosen < 0) | (chosen >= actions[per_slot])
+        if wrong.any():
+            row = int(per_slot[np.argmax(wrong)])
+            return f"row {row}: column 'chosen' names none of its {actions[row]} actions"
+    return None
+
+
+def _lengths(column: pa.Array) -> NDArray[np.int64]:
+    return np.diff(column.offsets.to_numpy()).astype(np.int64)
+
+
+def _own(column: pa.Array, child: pa.Array) -> pa.Array:
+    first, last = column.offsets[0].as_py(), column.offsets[-1].as_py()
+    return child.slice(first, last - first)

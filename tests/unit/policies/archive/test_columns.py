@@ -1,0 +1,326 @@
+"""Columns say what the records say, in files of both layouts, and records come out of them exactly."""
+
+import io
+import math
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.first_layout import put_layout_1
+from support.logs import decision
+from support.strategies import decisions, raw_logs, rewards, texts
+
+from bandits.errors import ArchiveError, CodecError
+from bandits.log.codec import VERSION, decode, encode, read_entry
+from bandits.log.positions import START, has_reached, is_after
+from bandits.log.records import (
+    ActivationRecord,
+    ArtifactRecord,
+    BuildRecord,
+    Credit,
+    DecisionRecord,
+    RewardRecord,
+    SpecRecord,
+)
+from policies.archive import range_file
+from policies.archive.archive import ArchiveReader, ArchiveWriter
+from policies.archive.columns import COLUMNS, columns_of, decoded
+from policies.archive.range_file import Range, hour_of, write_range
+from policies.archive.rest import rest_of
+
+values = st.one_of(
+    texts,
+    st.booleans(),
+    st.floats(-1e19, 1e19),
+    st.sampled_from([0.0, -0.0]),
+    st.lists(texts, max_size=3),
+)
+feature_maps = st.dictionaries(texts, values, max_size=4)
+LAYOUTS = [1, 2]
+
+
+@st.composite
+def full_decisions(draw) -> DecisionRecord:
+    """Decisions that also have scores with gaps, features of every kind, credits and failures."""
+    record = draw(decisions())
+    count, slots = len(record.action_ids), len(record.chosen)
+    gaps = st.lists(
+        st.one_of(st.floats(-9, 9, width=32), st.just(math.nan)), min_size=count, max_size=count
+    )
+    credit = Credit(
+        ["cf", "deep"], np.full((slots, 2), 0.5).tobytes(), [draw(st.integers(0, 1))] * slots
+    )
+    return msgspec.structs.replace(
+        record,
+        context=draw(feature_maps),
+        features=draw(
+            st.none() | st.lists(st.none() | feature_maps, min_size=count, max_size=count)
+        ),
+        scores={
+            name: np.array(draw(gaps), "<f4").tobytes() for name in draw(st.sets(texts, max_size=2))
+        },
+        credit=draw(st.sampled_from([None, credit])),
+        unserved=draw(st.booleans()),
+        failed=draw(st.none() | st.dictionaries(texts, texts, max_size=2)),
+    )
+
+
+@st.composite
+def full_logs(draw) -> list[tuple[str, bytes]]:
+    """A log with all that decisions can have, in one hour; some entries as other builds write them."""
+    own = st.one_of(full_decisions(), rewards).map(encode)
+    data = [each for _, each in draw(raw_logs(max_size=10))]
+    data += draw(st.lists(st.one_of(own, own.map(shortened), own.map(lengthened)), max_size=10))
+    data = draw(st.permutations(data))
+    return [(f"1700000000000-{number + 1}", each) for number, each in enumerate(data)]
+
+
+def shortened(data: bytes) -> bytes:
+    """The record as an early build wrote it, which knew only the fields that must be there."""
+    fields = msgspec.msgpack.decode(data[1:])
+    least = 12 if fields[0] == "decision" else 3
+    return bytes([VERSION]) + msgspec.msgpack.encode(fields[:least])
+
+
+def lengthened(data: bytes) -> bytes:
+    """The record as a later build may write it."""
+    return bytes([VERSION]) + msgspec.msgpack.encode([*msgspec.msgpack.decode(data[1:]), None, "x"])
+
+
+def put(root: Path, layout: int, log: list[tuple[str, bytes]], *, groups: int = 2048) -> Path:
+    """A log of one hour as one file."""
+    committed = Range(START, log[0][0], log[-1][0], len(log))
+    if layout == 1:
+        return put_layout_1(root, "home", committed, log, group_entries=groups)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(range_file, "GROUP_ENTRIES", groups)
+        ArchiveWriter(root, "home").write(committed, log, lambda _: None)
+    return root / "home" / committed.path
+
+
+def entries_of(log: list[tuple[str, bytes]]) -> list:
+    return [read_entry(at, data, lambda *_: None) for at, data in log]
+
+
+def derived(log: list[tuple[str, bytes]], names=tuple(COLUMNS.names)) -> list[dict]:
+    return columns_of([at for at, _ in log], [decoded(data) for _, data in log], names).to_pylist()
+
+
+def same(found: list[dict], expected: list[dict]) -> bool:
+    """Whether the rows are equal, and a NaN equal to a NaN."""
+    return repr(found) == repr(expected)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@settings(max_examples=60)
+@given(full_logs().filter(bool), st.integers(1, 5), st.data())
+def test_a_file_gives_back_records_entries_and_columns(tmp_path_factory, layout, log, groups, data):
+    root = tmp_path_factory.mktemp("archive")
+    put(root, layout, log, groups=groups)
+    reader = ArchiveReader(root, "home")
+    assert list(reader.raw()) == log
+    assert repr(list(reader.entries())) == repr(entries_of(log))
+
+    ids = [at for at, _ in log]
+    after = data.draw(st.sampled_from([START, *ids]))
+    through = data.draw(st.sampled_from([None, *ids]))
+    part = [
+        each
+        for each in log
+        if is_after(each[0], after) and (through is None or has_reached(through, each[0]))
+    ]
+    names = data.draw(st.lists(st.sampled_from(COLUMNS.names), min_size=1, unique=True))
+    found = [
+        row for group in reader.columns(names, after, through) for row in group.batch.to_pylist()
+    ]
+    if layout == 1:  # where a slot is larger than the column holds, it has none
+        for row, (_, data_) in zip(found, part, strict=True):
+            record = decoded(data_)
+            if (
+                isinstance(record, RewardRecord)
+                and (record.slot or 0) > 2**63 - 1
+                and "slot" in row
+            ):
+                row["slot"] = 2**63 - 1
+    assert same(found, derived(part, names))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@settings(max_examples=30)
+@given(raw_logs(), st.sets(st.sampled_from(["decision", "reward", "spec", "undecodable"])))
+def test_only_the_kinds_that_are_asked_for_are_given(tmp_path_factory, layout, log, kinds):
+    log = [entry for entry in log if hour_of(entry[0]) == hour_of(log[0][0])]
+    root = tmp_path_factory.mktemp("archive")
+    put(root, layout, log, groups=3)
+    reader = ArchiveReader(root, "home")
+    found = [
+        row
+        for group in reader.columns(["id", "kind", "pmf"], kinds=kinds)
+        for row in group.batch.to_pylist()
+    ]
+    expected = [row for row in derived(log, ["id", "kind", "pmf"]) if row["kind"] in kinds]
+    assert found == expected
+    ids = [entry.id for entry in reader.entries(kinds=kinds)]
+    assert ids == [row["id"] for row in expected]
+
+
+@settings(max_examples=60)
+@given(full_decisions())
+def test_what_the_columns_hold_is_not_held_twice(record):
+    data = encode(record)
+    rest = rest_of(record, data)
+    if record.unserved and not record.holdout:
+        assert rest == data  # no column says so
+    else:
+        assert len(rest) < 60
+    assert rest_of(decode(shortened(data)), shortened(data)) != shortened(data)
+    assert rest_of(record, lengthened(data)) == lengthened(data)
+
+
+@settings(max_examples=60)
+@given(full_logs().filter(bool))
+def test_the_columns_are_what_decoding_gives(log):
+    for row, (at, data) in zip(derived(log), log, strict=True):
+        try:
+            record = decode(data)
+        except CodecError:
+            assert row["kind"] == "undecodable"
+            assert {name for name in row if row[name] is not None} == {"id", "ms", "seq", "kind"}
+            continue
+
+        milliseconds, _, sequence = at.partition("-")
+        assert (row["id"], row["ms"], row["seq"]) == (at, int(milliseconds), int(sequence))
+        assert row["kind"] == record.__struct_config__.tag
+        assert row["event_id"] == getattr(record, "event_id", None)
+        reward = record if isinstance(record, RewardRecord) else None
+        slot = reward and reward.slot
+        assert row["slot"] == (slot if slot is None else min(slot, 2**63 - 1))
+        for name, field in (("reward", "value"), ("reward_id",) * 2, ("action_id",) * 2):
+            assert row[name] == (reward and getattr(reward, field))
+        if isinstance(record, SpecRecord):
+            assert row["spec"] == record.digest
+        if isinstance(record, ArtifactRecord):
+            assert row["artifact"] == record.version
+
+        made = record if isinstance(record, DecisionRecord) else None
+        for name in ("chosen", "action_ids", "deferred", "unserved", "snapshot_id", "user"):
+            assert row[name] == (made and getattr(made, name))
+        if made is None:
+            assert row["pmf"] is None
+            continue
+        assert row["holdout"] == (None if made.unserved else made.holdout)
+        assert (row["slots"], row["actions"]) == (len(made.chosen), len(made.action_ids))
+        assert row["action"] == made.action_ids[made.chosen[0]]
+        assert row["propensity"] == made.pmfs()[0, made.chosen[0]]
+        assert row["pmf"] == made.pmfs().ravel().tolist()
+        assert repr(dict(row["scores"])) == repr(
+            {source: scores.tolist() for source, scores in made.source_scores().items()}
+        )
+        assert repr(plain(row["context"])) == repr(made.context)
+        assert repr(row["features"] and list(map(plain, row["features"]))) == repr(made.features)
+        assert (row["failed"] and dict(row["failed"])) == made.failed or made.failed == {}
+
+
+def plain(features: list | None) -> dict | None:
+    """A feature map as the record has it."""
+    if features is None:
+        return None
+    return {
+        name: next(each for each in value.values() if each is not None) for name, value in features
+    }
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_batch_names_its_file_and_row_group(tmp_path, layout):
+    log = [(f"1700000000000-{n + 1}", encode(RewardRecord(f"e{n}", 1.0))) for n in range(5)]
+    path = put(tmp_path, layout, log, groups=2)
+    groups = list(ArchiveReader(tmp_path, "home").columns(["id", "reward"]))
+    assert [(group.file, group.number, len(group.batch)) for group in groups] == [
+        (str(path), 0, 2),
+        (str(path), 1, 2),
+        (str(path), 2, 1),
+    ]
+    assert f"{path}, row group 1: damaged (so)" in groups[1].damaged("so").message
+
+
+def test_a_column_that_nobody_has_is_refused(tmp_path):
+    with pytest.raises(ArchiveError, match="no column 'nope'"):
+        ArchiveReader(tmp_path, "home").columns(["id", "nope"])
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_types_are_those_of_the_schema_whatever_the_layout(tmp_path, layout):
+    log = [
+        ("1700000000000-1", encode(decision(features=[{"x": 1.0}, None, {"t": ["a", "b"]}]))),
+        ("1700000000000-2", encode(ActivationRecord("e"))),
+    ]
+    put(tmp_path, layout, log)
+    (group,) = ArchiveReader(tmp_path, "home").columns(COLUMNS.names)
+    assert group.batch.schema.equals(COLUMNS)
+    group.batch.validate(full=True)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_an_entry_that_an_earlier_build_could_not_decode_has_its_columns(tmp_path, layout):
+    """Its kind is derived again by whoever reads."""
+    log = [
+        ("1700000000000-1", encode(RewardRecord("e0", 0.5))),
+        ("1700000000000-2", encode(decision("e1"))),
+        ("1700000000000-3", b"junk"),
+    ]
+    path = put(tmp_path, layout, log)
+    table = pq.read_table(path)
+    held = pq.ParquetFile(path).metadata.metadata
+    at = table.schema.get_field_index("kind")
+    unknown = pa.array(["reward", "undecodable", "undecodable"], table.schema.field(at).type)
+    table = table.set_column(at, table.schema.field(at), unknown)
+    record = table.schema.get_field_index("record")
+    whole = pa.array([table["record"][0].as_py(), *(data for _, data in log[1:])], pa.binary())
+    table = table.set_column(record, table.schema.field(record), whole)
+    with pq.ParquetWriter(path, table.schema) as writer:
+        writer.write_table(table)
+        writer.add_key_value_metadata({key: held[key] for key in held if b"banditloop" in key})
+
+    reader = ArchiveReader(tmp_path, "home")
+    (group,) = reader.columns(["id", "kind", "event_id", "pmf"], kinds=["decision"])
+    assert group.batch.to_pylist() == [
+        {"id": "1700000000000-2", "kind": "decision", "event_id": "e1", "pmf": [1 / 3] * 3}
+    ]
+    assert list(reader.entries()) == entries_of(log)
+
+
+def test_the_same_entries_make_the_same_bytes_whoever_writes_them():
+    log = [("5-1", encode(decision("a"))), ("5-2", encode(RewardRecord("a", 1.0)))]
+    committed = Range(START, "5-1", "5-2", 2)
+    files = [io.BytesIO(), io.BytesIO()]
+    for file in files:
+        write_range(file, "home", committed, iter(log))
+    assert files[0].getvalue() == files[1].getvalue()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_specs_and_builds_are_found_without_the_rest(tmp_path, layout):
+    log = [
+        ("1700000000000-1", encode(SpecRecord("d" * 32, "s"))),
+        ("1700000000000-2", encode(decision())),
+        ("1700000000000-3", encode(BuildRecord({"fold": "2"}))),
+    ]
+    put(tmp_path, layout, log, groups=1)
+    reader = ArchiveReader(tmp_path, "home")
+    assert reader.specs() == [("1700000000000-1", "d" * 32)]
+    assert reader.builds() == [("1700000000000-3", {"fold": "2"})]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_range_says_how_many_bytes_its_records_have(tmp_path, layout):
+    log = [(f"1700000000000-{n + 1}", encode(decision(f"e{n}"))) for n in range(9)]
+    put(tmp_path, layout, log, groups=2)
+    (stored,) = ArchiveReader(tmp_path, "home").ranges()
+    assert stored.record_bytes == pytest.approx(sum(len(data) for _, data in log), rel=0.5)
+    if layout == 2:
+        assert stored.record_bytes == sum(len(data) for _, data in log)

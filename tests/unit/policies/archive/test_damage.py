@@ -1,0 +1,252 @@
+"""A file that is not what it was is refused, by all who need what is wrong; errors name file and row group."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from support.first_layout import put_layout_1
+from support.logs import decision
+
+from bandits.errors import ArchiveError
+from bandits.log.codec import encode
+from bandits.log.records import RewardRecord
+from policies.archive import range_file
+from policies.archive.archive import ArchiveReader, ArchiveWriter
+from policies.archive.range_file import Range
+
+LAYOUTS = [1, 2]
+GROUP = 4
+
+
+def written(root: Path, layout: int, count: int = 10) -> Path:
+    """A file of decisions and rewards, in row groups of GROUP entries."""
+    log = []
+    for n in range(count):
+        record = (
+            RewardRecord(f"e{n - 1}", 1.0)
+            if n % 2
+            else decision(f"e{n}", scores={"cf": b"\0" * 12})
+        )
+        log.append((f"1700000000000-{n + 1}", encode(record)))
+    committed = Range("0-0", log[0][0], log[-1][0], count)
+    if layout == 1:
+        return put_layout_1(root, "home", committed, log, group_entries=GROUP)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(range_file, "GROUP_ENTRIES", GROUP)
+        ArchiveWriter(root, "home").write(committed, log, lambda _: None)
+    return root / "home" / committed.path
+
+
+def rewrite(path: Path, change: Callable[[pa.Table], pa.Table], *, keep_groups=range(99)) -> None:
+    """Change what a file holds, and leave what it says of itself."""
+    file = pq.ParquetFile(path)
+    held = {key: each for key, each in file.metadata.metadata.items() if b"banditloop" in key}
+    groups = [
+        change(file.read_row_group(n)) for n in range(file.num_row_groups) if n in keep_groups
+    ]
+    with pq.ParquetWriter(path, groups[0].schema.remove_metadata(), store_schema=False) as writer:
+        for group in groups:
+            writer.write_table(group.replace_schema_metadata(None))
+        writer.add_key_value_metadata(held)
+
+
+def changed(name: str, values: Callable[[list], list]) -> Callable[[pa.Table], pa.Table]:
+    def change(table: pa.Table) -> pa.Table:
+        at = table.schema.get_field_index(name)
+        field = table.schema.field(at)
+        column = pa.array(values(table[name].to_pylist()), field.type)
+        return table.set_column(at, field, column)
+
+    return change
+
+
+def readers(root: Path) -> dict[str, Callable[[], object]]:
+    reader = ArchiveReader(root, "home")
+    return {
+        "raw": lambda: list(reader.raw()),
+        "entries": lambda: list(reader.entries()),
+        "pmf": lambda: list(reader.columns(["pmf"])),
+        "everything": lambda: list(reader.columns(["chosen", "action_ids", "pmf", "scores"])),
+    }
+
+
+def refusals(root: Path) -> dict[str, str]:
+    """What each reader says, by its name; those that say nothing are left out."""
+    said = {}
+    for name, read in readers(root).items():
+        try:
+            read()
+        except ArchiveError as error:
+            said[name] = error.message
+    return said
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_rewriting_a_file_without_a_change_is_no_damage(tmp_path, layout):
+    path = written(tmp_path, layout)
+    rewrite(path, lambda table: table)
+    assert refusals(tmp_path) == {}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.9, 0.999])
+def test_a_file_cut_short_is_refused(tmp_path, layout, share):
+    path = written(tmp_path, layout)
+    data = path.read_bytes()
+    path.write_bytes(data[: int(share * len(data))])
+    said = refusals(tmp_path)
+    assert said.keys() == readers(tmp_path).keys()
+    assert all(f"{path}: damaged" in each for each in said.values())
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_page_that_was_changed_names_its_row_group(tmp_path, layout):
+    path = written(tmp_path, layout)
+    column = pq.ParquetFile(path).metadata.row_group(1).column(0)
+    data = bytearray(path.read_bytes())
+    at = column.dictionary_page_offset or column.data_page_offset
+    data[at + column.total_compressed_size - 3] ^= 0x55
+    path.write_bytes(data)
+    said = refusals(tmp_path)
+    assert said.keys() == readers(tmp_path).keys()
+    assert all(f"{path}, row group 1: damaged" in each for each in said.values())
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("name", ["id", "kind", "record", "slots"])
+def test_a_column_that_is_missing_is_named(tmp_path, layout, name):
+    path = written(tmp_path, layout)
+    rewrite(path, lambda table: table.drop_columns([name]))
+    for each in refusals(tmp_path).values():
+        assert f"{path}: damaged (it has no column '{name}')" in each
+    assert len(refusals(tmp_path)) == 4
+
+
+@pytest.mark.parametrize(
+    ("layout", "name", "kind"),
+    [
+        (1, "id", pa.binary()),
+        (1, "record", pa.string()),
+        (1, "reward", pa.float32()),
+        (2, "reward", pa.float32()),
+        (2, "pmf", pa.list_(pa.float32())),
+        (2, "chosen", pa.list_(pa.int64())),
+        (2, "checksum", pa.int64()),
+    ],
+)
+def test_a_column_of_another_type_is_named(tmp_path, layout, name, kind):
+    path = written(tmp_path, layout)
+
+    def change(table: pa.Table) -> pa.Table:
+        at = table.schema.get_field_index(name)
+        values = [None if name == "record" else each for each in table[name].to_pylist()]
+        if name == "id":
+            values = [each.encode() for each in values]
+        return table.set_column(at, name, pa.array(values, kind))
+
+    rewrite(path, change)
+    said = refusals(tmp_path)
+    assert len(said) == 4
+    assert all(f"{path}: damaged (its column '{name}' is" in each for each in said.values())
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("kept", [[0, 1], [1, 2], [0]])
+def test_a_missing_row_group_is_noticed_before_anything_is_read(tmp_path, layout, kept):
+    path = written(tmp_path, layout)
+    rewrite(path, lambda table: table, keep_groups=kept)
+    said = refusals(tmp_path)
+    assert len(said) == 4
+    for each in said.values():
+        assert f"{path}: damaged (it holds" in each
+        assert f"{len(kept)} row groups, not the 10 that it says" in each
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_file_that_ends_with_another_entry_is_noticed(tmp_path, layout):
+    path = written(tmp_path, layout)
+    last = {"1700000000000-10": "1700000000000-11"}
+    rewrite(path, changed("id", lambda ids: [last.get(each, each) for each in ids]))
+    said = refusals(tmp_path)
+    assert "raw" in said
+    assert "entries" in said
+    assert all("ends with entry 1700000000000-11" in each for each in said.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("pmf", lambda rows: [row and [0.5, 0.25, 0.25] for row in rows]),
+        ("chosen", lambda rows: [row and [2] for row in rows]),
+        ("action_ids", lambda rows: [row and ["a", "b", "z"] for row in rows]),
+        ("scores", lambda rows: [row and [("cf", [0.0, 0.0, 1.0])] for row in rows]),
+        ("context", lambda rows: [row and [] for row in rows]),
+        ("event_id", lambda rows: ["other" for _ in rows]),
+        ("deferred", lambda rows: [None if row is None else not row for row in rows]),
+        ("spec", lambda rows: [row and "other" for row in rows]),
+        ("reward", lambda rows: [row and 2.0 for row in rows]),
+        ("checksum", lambda rows: [row ^ 1 for row in rows]),
+    ],
+)
+def test_a_column_that_contradicts_its_record_is_noticed_by_who_reads_records(
+    tmp_path, name, values
+):
+    """The checksum is of the true record; it names the first row group in which it differs."""
+    path = written(tmp_path, 2)
+    rewrite(path, changed(name, values))
+    said = refusals(tmp_path)
+    assert said.keys() == {"raw", "entries"}
+    for each in said.values():
+        assert f"{path}, row group 0: damaged (the columns of entry 1700000000000-" in each
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "seen_by"),
+    [
+        ("pmf", lambda rows: [row and row[:-1] for row in rows], {"pmf", "everything"}),
+        ("pmf", lambda rows: [None for _ in rows], {"pmf", "everything"}),
+        ("chosen", lambda rows: [row and [3] for row in rows], {"everything"}),
+        ("chosen", lambda rows: [row and [-1] for row in rows], {"everything"}),
+        ("chosen", lambda rows: [row and [0, 1] for row in rows], {"everything"}),
+        ("action_ids", lambda rows: [row and [*row, "z"] for row in rows], {"everything"}),
+        ("scores", lambda rows: [row and [("cf", [0.0])] for row in rows], {"everything"}),
+        ("slots", lambda rows: [row and 2 for row in rows], {"pmf", "everything"}),
+        ("actions", lambda rows: [None for _ in rows], {"pmf", "everything"}),
+    ],
+)
+def test_lists_that_do_not_fit_slots_and_actions_are_refused(tmp_path, name, values, seen_by):
+    path = written(tmp_path, 2)
+    rewrite(path, changed(name, values))
+    said = refusals(tmp_path)
+    assert said.keys() == seen_by | {"raw", "entries"}
+    assert all(f"{path}, row group 0: damaged (row 0: " in each for each in said.values())
+
+
+def test_a_decision_without_any_list_is_refused(tmp_path):
+    path = written(tmp_path, 2)
+
+    def change(table: pa.Table) -> pa.Table:
+        for name in ("slots", "actions", "chosen", "action_ids", "pmf", "scores"):
+            table = changed(name, lambda rows: [None for _ in rows])(table)
+        return table
+
+    rewrite(path, change)
+    said = refusals(tmp_path)
+    assert len(said) == 4
+    assert all("row group 0: damaged (row 0: a decision has" in each for each in said.values())
+
+
+def test_a_layout_that_only_a_later_build_knows_is_named(tmp_path):
+    path = written(tmp_path, 2)
+    file = pq.ParquetFile(path)
+    held = dict(file.metadata.metadata)
+    held[b"banditloop"] = held[b"banditloop"].replace(b'"format":2', b'"format":3')
+    table = file.read()
+    with pq.ParquetWriter(path, table.schema.remove_metadata(), store_schema=False) as writer:
+        writer.write_table(table.replace_schema_metadata(None))
+        writer.add_key_value_metadata(held)
+    for each in refusals(tmp_path).values():
+        assert "it has format 3; this version reads 1 and 2" in each
+    assert len(refusals(tmp_path)) == 4
