@@ -96,7 +96,7 @@ class RangeChain:
     def resumed(
         self, read: Callable[[Any], Iterator[tuple[str, Item]]], after: str | None
     ) -> Iterator[Item]:
-        """Yield all that is read; where a file goes meanwhile, reading begins again behind the last.
+        """Yield all that is read. Where a file goes meanwhile, or is missing, it is read on there.
 
         Args:
             read: yields what there is past a position, each with the position that it reaches.
@@ -204,7 +204,7 @@ class RangeChain:
         )
 
     def _cut_short(self, position: str, through: str | None) -> ArchiveError | None:
-        """Return the error of a listing that ends before an earlier one did, where it may be stale."""
+        """Return the error of a listing that ends before an earlier one did, if it may be stale."""
         reaches = self.listing.reaches
         wanted = reaches if through is None else min(reaches, through, key=log_order)
         if not self._files.lists_late or has_reached(position, wanted):

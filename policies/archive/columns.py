@@ -18,7 +18,6 @@ from bandits.log.positions import log_order
 from bandits.log.records import (
     ArtifactRecord,
     CatalogueRecord,
-    Credit,
     DecisionRecord,
     LogRecord,
     RewardRecord,
@@ -146,11 +145,11 @@ class _Rows:
         self.records = records
 
     @cached_property
-    def decisions(self) -> list[DecisionRecord | None]:
+    def decisions(self) -> list[Any]:
         return [record if type(record) is DecisionRecord else None for record in self.records]
 
     @cached_property
-    def rewards(self) -> list[RewardRecord | None]:
+    def rewards(self) -> list[Any]:
         return [record if type(record) is RewardRecord else None for record in self.records]
 
     @cached_property
@@ -216,7 +215,7 @@ def _features(rows: _Rows) -> pa.Array:
 
 
 def _credits(rows: _Rows) -> pa.Array:
-    made: list[Credit | None] = [row and row.credit for row in rows.decisions]
+    made: list[Any] = [row and row.credit for row in rows.decisions]
     sources = [each and each.sources for each in made]
     credited = [each and each.credited for each in made]
     return pa.StructArray.from_arrays(
@@ -226,7 +225,7 @@ def _credits(rows: _Rows) -> pa.Array:
             _list_column(credited, _flat(credited, pa.int32()), CREDIT.field("credited").type),
         ],
         fields=list(CREDIT),
-        mask=pa.array([each is None for each in made]),
+        mask=pa.array([each is None for each in made], pa.bool_()),
     )
 
 
@@ -261,7 +260,7 @@ def _offsets(lengths: Sequence[int]) -> pa.Array:
 
 def _absent(rows: Sequence[Any]) -> pa.Array | None:
     mask = [row is None for row in rows]
-    return pa.array(mask) if any(mask) else None
+    return pa.array(mask, pa.bool_()) if any(mask) else None
 
 
 def _list_column(lists: Sequence[Any], flat: pa.Array, kind: pa.DataType) -> pa.Array:

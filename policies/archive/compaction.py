@@ -157,8 +157,8 @@ class Compactor:
         """Remove the files whose entries a larger one holds; yield what was removed, bit by bit.
 
         Raises:
-            ArchiveError: an entry is not in the larger file as it is in the smaller: both are named,
-                and neither is removed.
+            ArchiveError: an entry is not in the larger file as it is in the smaller: both are
+                named, and neither is removed.
         """
         due: list[_Covered] = []
         sizes = Usage()

@@ -1,5 +1,6 @@
 """The entries of a row group of layout 2, made of its columns and of what these leave."""
 
+import zlib
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple, cast
@@ -10,6 +11,7 @@ import pyarrow as pa
 from bandits.log.records import Credit, DecisionRecord, RewardRecord
 from bandits.values import FeatureMap
 from policies.archive.rest import elements_and_policy, encode_first, is_emptied
+from policies.archive.shapes import bounds_of, elements_of
 
 ROWS = 256
 """Rows that are objects at the same time: those of a row group may be many."""
@@ -22,13 +24,18 @@ class StoredEntry(NamedTuple):
         id: its position.
         data: its bytes.
         record: what the columns say that it is, where the bytes were made of them.
-        checksum: the CRC-32 that its bytes must have.
+        checksum: the CRC-32 that its bytes must have; None in a file that does not say.
     """
 
     id: str
     data: bytes
     record: DecisionRecord | RewardRecord | None = None
-    checksum: int = 0
+    checksum: int | None = None
+
+    @property
+    def is_true(self) -> bool:
+        """Whether the bytes are those that were archived."""
+        return self.checksum is None or zlib.crc32(self.data) == self.checksum
 
 
 def stored_entries(batch: pa.RecordBatch) -> Iterator[list[StoredEntry]]:
@@ -46,7 +53,8 @@ def _entries(batch: pa.RecordBatch) -> list[StoredEntry]:
     records: list[DecisionRecord | RewardRecord | None] = [None] * len(data)
 
     kinds = texts_of(batch["kind"])
-    for kind, make in (("decision", _decisions), ("reward", _rewards)):
+    makers: tuple[tuple[str, Any], ...] = (("decision", _decisions), ("reward", _rewards))
+    for kind, make in makers:
         rows = [
             row for row, name in enumerate(kinds) if name == kind and is_emptied(kind, data[row])
         ]
@@ -126,25 +134,13 @@ def _values_of(column: pa.Array) -> list[Any]:
     return cast(list[Any], column.to_numpy(zero_copy_only=False).tolist())
 
 
-def _spans(column: pa.Array) -> tuple[int, list[int]]:
-    """Return where the elements of a list column begin, and where each row's begin after that."""
-    offsets = column.offsets.to_numpy()
-    return int(offsets[0]), cast(list[int], (offsets - offsets[0]).tolist())
-
-
-def _own(column: pa.Array, child: pa.Array) -> pa.Array:
-    """Return what of a list column's elements belongs to its rows."""
-    offsets = column.offsets
-    first, last = offsets[0].as_py(), offsets[-1].as_py()
-    return child.slice(first, last - first)
-
-
 def _lists(column: pa.Array, make: Any) -> list[Any]:
     """Return a list column as one list per row, None where it is null."""
     if column.null_count == len(column):
         return [None] * len(column)
-    flat, (_, offsets) = make(_own(column, column.values)), _spans(column)
-    return _nulled(column, [flat[first:last] for first, last in pairwise(offsets)])
+    flat = make(elements_of(column, column.values))
+    spans = pairwise(bounds_of(column).tolist())
+    return _nulled(column, [flat[first:last] for first, last in spans])
 
 
 def _nulled(column: pa.Array, values: list[Any]) -> list[Any]:
@@ -156,21 +152,21 @@ def _nulled(column: pa.Array, values: list[Any]) -> list[Any]:
 
 def _parts(column: pa.Array) -> list[bytes]:
     """Return a column of lists of numbers as their little-endian bytes, one part per row."""
-    flat = _own(column, column.values).to_numpy()
+    flat = elements_of(column, column.values).to_numpy()
     data, width = flat.tobytes(), flat.itemsize
-    _, offsets = _spans(column)
-    return [data[width * first : width * last] for first, last in pairwise(offsets)]
+    spans = pairwise((width * bounds_of(column)).tolist())
+    return [data[first:last] for first, last in spans]
 
 
-def _maps(column: pa.Array, make: Any) -> list[dict[str, Any] | None]:
+def _maps(column: pa.Array, make: Any) -> list[Any]:
     """Return a column of maps as one dict per row, None where it is null."""
     if column.null_count == len(column):
         return [None] * len(column)
-    keys, items = texts_of(_own(column, column.keys)), make(_own(column, column.items))
-    _, offsets = _spans(column)
+    keys = texts_of(elements_of(column, column.keys))
+    items = make(elements_of(column, column.items))
     maps: list[Any] = [
         dict(zip(keys[first:last], items[first:last], strict=True)) if last > first else {}
-        for first, last in pairwise(offsets)
+        for first, last in pairwise(bounds_of(column).tolist())
     ]
     return _nulled(column, maps)
 

@@ -1,8 +1,8 @@
 """The rows of an open range file: they are read one row group at a time, and errors name it."""
 
 import bisect
-import zlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -45,7 +45,8 @@ class RowGroup(NamedTuple):
         )
 
 
-class _Wanted(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class _Wanted:
     """Which rows of a row group are asked for.
 
     ``last``: position of the last that was looked at. ``outgrown``: whether some did not decode
@@ -81,7 +82,7 @@ class RangeRows:
         """
         self._chain = chain
         self._file = file
-        self._schema = SCHEMAS[file.header.format]
+        self.layout = file.header.format
         self._after = log_order(after or START)
         self._through = None if through is None else log_order(through)
 
@@ -96,7 +97,7 @@ class RangeRows:
         """
         schema = pa.schema([COLUMNS.field(name) for name in names])
         needed = [*names, *sorted(shape_of(names).difference(names))]
-        lacks = not set(names) <= set(self._schema.names)
+        lacks = not set(names) <= set(SCHEMAS[self.layout].names)
 
         for wanted in self._wanted(kinds):
             if lacks or wanted.outgrown:
@@ -120,22 +121,42 @@ class RangeRows:
         for wanted in self._wanted(kinds):
             yield from self._entries(wanted)
 
+    def stored(self, number: int, names: Sequence[str]) -> pa.RecordBatch:
+        """Return columns of a whole row group as they are stored.
+
+        Args:
+            number: which, from 0.
+            names: of the file's layout.
+        """
+        needed = shape_of(names).difference(names)
+        return self._read(number, [*names, *sorted(needed)]).select(list(names))
+
+    def all_entries(self, number: int) -> list[StoredEntry]:
+        """Return the entries of a whole row group, contradictory or not."""
+        return [entry for some in self._made(number, lambda batch: batch) for entry in some]
+
     def _entries(self, wanted: _Wanted) -> Iterator[list[StoredEntry]]:
-        if self._file.header.format == 1:
-            batch = wanted.of(self._read(wanted.number, ["id", "record"]))
+        for entries in self._made(wanted.number, wanted.of):
+            for entry in entries:
+                if not entry.is_true:
+                    raise self._damaged(
+                        f"the columns of entry {entry.id} are not those of its record",
+                        wanted.number,
+                    )
+            yield entries
+
+    def _made(
+        self, number: int, part: Callable[[pa.RecordBatch], pa.RecordBatch]
+    ) -> Iterator[list[StoredEntry]]:
+        """Yield entries of a part of a row group, some at a time."""
+        if self.layout == 1:
+            batch = part(self._read(number, ["id", "record"]))
             yield list(map(StoredEntry, batch["id"].to_pylist(), batch["record"].to_pylist()))
             return
 
-        batch = wanted.of(self._read(wanted.number, self._schema.names))
-        with self._chain.reading(self._file.listed, wanted.number):
-            for entries in stored_entries(batch):
-                for entry in entries:
-                    if zlib.crc32(entry.data) != entry.checksum:
-                        raise self._damaged(
-                            f"the columns of entry {entry.id} are not those of its record",
-                            wanted.number,
-                        )
-                yield entries
+        batch = part(self._read(number, SCHEMAS[self.layout].names))
+        with self._chain.reading(self._file.listed, number):
+            yield from stored_entries(batch)
 
     def _wanted(self, kinds: Collection[str] | None) -> Iterator[_Wanted]:
         """Yield which rows are asked for, of the row groups that have any."""

@@ -54,7 +54,7 @@ def misshapen(batch: pa.RecordBatch) -> str | None:
     if "scores" in names:
         sources = _lengths(batch["scores"])
         per_source = np.repeat(np.arange(len(batch)), sources)
-        lengths = _lengths(_own(batch["scores"], batch["scores"].items))
+        lengths = _lengths(elements_of(batch["scores"], batch["scores"].items))
         wrong = lengths != actions[per_source]
         if wrong.any():
             row = int(per_source[np.argmax(wrong)])
@@ -63,7 +63,7 @@ def misshapen(batch: pa.RecordBatch) -> str | None:
             )
 
     if "chosen" in names:
-        chosen = _own(batch["chosen"], batch["chosen"].values).to_numpy()
+        chosen = elements_of(batch["chosen"], batch["chosen"].values).to_numpy()
         per_slot = np.repeat(np.arange(len(batch)), slots)
         wrong = (chosen < 0) | (chosen >= actions[per_slot])
         if wrong.any():
@@ -72,10 +72,25 @@ def misshapen(batch: pa.RecordBatch) -> str | None:
     return None
 
 
-def _lengths(column: pa.Array) -> NDArray[np.int64]:
-    return np.diff(column.offsets.to_numpy()).astype(np.int64)
+def bounds_of(column: pa.Array) -> NDArray[np.int32]:
+    """Return where the elements of each row of a list or map column begin, int32[n + 1], from 0."""
+    offsets: NDArray[np.int32] = column.offsets.to_numpy()
+    from_zero: NDArray[np.int32] = offsets - offsets[0]
+    return from_zero
 
 
-def _own(column: pa.Array, child: pa.Array) -> pa.Array:
-    first, last = column.offsets[0].as_py(), column.offsets[-1].as_py()
+def elements_of(column: pa.Array, child: pa.Array) -> pa.Array:
+    """Return what of a list or map column's elements belongs to its rows.
+
+    Args:
+        column: the lists or maps.
+        child: their elements, keys or items.
+    """
+    offsets = column.offsets
+    first, last = offsets[0].as_py(), offsets[-1].as_py()
     return child.slice(first, last - first)
+
+
+def _lengths(column: pa.Array) -> NDArray[np.int64]:
+    lengths: NDArray[np.int64] = np.diff(bounds_of(column)).astype(np.int64)
+    return lengths

@@ -1,0 +1,120 @@
+"""Archived columns, compared with those that follow from the records they stand beside."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from bandits.errors import ArchiveError
+from policies.archive.archive import ArchiveReader
+from policies.archive.columns import UNDECODABLE, columns_of, decoded
+from policies.archive.layouts import SCHEMAS
+from policies.archive.rebuild import texts_of
+from policies.archive.row_groups import RangeRows
+from policies.archive.shapes import bounds_of, elements_of
+
+FROM_RECORDS = frozenset({"record", "checksum"})
+
+
+class ColumnFault(NamedTuple):
+    """A column that contradicts a record.
+
+    ``column``: ``record`` where the bytes that come out of all columns are not those that went in.
+    """
+
+    entry: str
+    column: str
+
+
+class GroupAudit(NamedTuple):
+    """What the audit of a row group found.
+
+    Attributes:
+        file: the file's path.
+        number: which of its row groups, from 0.
+        entries: how many it holds.
+        faults: by column the first entry that it contradicts.
+        error: why it could not be read; empty where it could.
+    """
+
+    file: str
+    number: int
+    entries: int
+    faults: Sequence[ColumnFault] = ()
+    error: str = ""
+
+
+def audit_columns(
+    reader: ArchiveReader, limit: int, progress: Callable[[int, int], None] = lambda *_: None
+) -> Iterator[GroupAudit]:
+    """Yield the audits of a sample of row groups, spread over the files.
+
+    Args:
+        reader: the archive.
+        limit: the most row groups to look at.
+        progress: told how many files of the sample are done, and how many there are.
+    """
+    files = list(reader.chain.listing.after(None))
+    places = np.unique(np.linspace(0, len(files) - 1, min(limit, len(files))).astype(int))
+    for done, place in enumerate(places.tolist()):
+        with reader.chain.open(files[place]) as file:
+            rows = RangeRows(reader.chain, file, None, None)
+            count = file.parquet.num_row_groups
+            numbers = np.linspace(0, count - 1, min(count, max(1, limit // len(places))))
+            for number in np.unique(numbers.astype(int)).tolist():
+                yield _audit(rows, number, reader.chain.full(file.listed))
+        progress(done + 1, len(places))
+
+
+def _audit(rows: RangeRows, number: int, path: str) -> GroupAudit:
+    try:
+        names = [name for name in SCHEMAS[rows.layout].names if name not in FROM_RECORDS]
+        stored, entries = rows.stored(number, names), rows.all_entries(number)
+    except ArchiveError as error:
+        return GroupAudit(path, number, 0, error=error.message)
+
+    faults = [ColumnFault(entry.id, "record") for entry in entries if not entry.is_true][:1]
+    kinds = texts_of(stored["kind"])
+    # What did not decode when the file was written has no columns, also where it decodes by now.
+    records = [
+        None if kind == UNDECODABLE else decoded(entry.data)
+        for kind, entry in zip(kinds, entries, strict=True)
+    ]
+    derived = columns_of([entry.id for entry in entries], records, names)
+    for name in names:
+        pair = stored[name], derived[name]
+        if not _same(*pair):
+            rows_of = (row for row in range(len(entries)) if not _same(*_row(row, *pair)))
+            faults.append(ColumnFault(entries[next(rows_of)].id, name))
+    return GroupAudit(path, number, len(entries), faults)
+
+
+def _row(row: int, *columns: pa.Array) -> Iterator[pa.Array]:
+    return (column.slice(row, 1) for column in columns)
+
+
+def _same(one: pa.Array, other: pa.Array) -> bool:
+    """Return whether two columns say the same, numbers bit for bit."""
+    if len(one) != len(other) or not one.is_valid().equals(other.is_valid()):
+        return False
+
+    kind = one.type
+    if pa.types.is_struct(kind):
+        return all(_same(one.field(field.name), other.field(field.name)) for field in kind)
+    if pa.types.is_list(kind) or pa.types.is_map(kind):
+        parts = ("values",) if pa.types.is_list(kind) else ("keys", "items")
+        return np.array_equal(bounds_of(one), bounds_of(other)) and all(
+            _same(elements_of(one, getattr(one, part)), elements_of(other, getattr(other, part)))
+            for part in parts
+        )
+    return bool(_plain(one) == _plain(other))
+
+
+def _plain(column: pa.Array) -> object:
+    """Return a column without lists as something that compares."""
+    if pa.types.is_dictionary(column.type):
+        return texts_of(column)
+    if pa.types.is_floating(column.type):
+        return column.fill_null(0).to_numpy().tobytes()
+    return column.to_pylist()
