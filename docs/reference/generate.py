@@ -29,6 +29,7 @@ from describe import (
     table,
     type_text,
 )
+from frozen_worlds import frozen_worlds
 from pydantic_core import PydanticUndefined
 
 import banditloop_client
@@ -69,6 +70,7 @@ def pages() -> dict[str, str]:
         "metrics.md": all_metrics(),
         "log-records.md": log_records(),
         "python.md": python_names(),
+        "frozen-worlds.md": frozen_worlds(),
     }
     return {name: f"{NOTE}\n\n{text.rstrip()}\n" for name, text in made.items()}
 

@@ -127,6 +127,11 @@ def out_folder(help_text: str) -> Any:
     return typer.Option("--out", callback=_check_folder, help=help_text)
 
 
+def folder_to_write(help_text: str) -> Any:
+    """Declare an argument that names a folder to write to."""
+    return typer.Argument(callback=_check_folder, help=help_text)
+
+
 PolicyName = Annotated[
     str | None, typer.Option("--policy", help="Name of the policy [default: the only one there is]")
 ]

@@ -61,7 +61,7 @@ COMMANDS = commands()
 LEAVES = {
     words: each
     for words, each in COMMANDS.items()
-    if not hasattr(each, "commands") or words[-1] == "train"
+    if not hasattr(each, "commands") or words[-1] in {"train", "worlds"}
 }
 
 
@@ -201,6 +201,8 @@ def test_the_version_is_printed(monkeypatch, capsys):
             "NAME",
         ],
         ["worlds", "--world", "NAME"],
+        ["worlds", "tables", "NAME", "out"],
+        ["worlds", "tables", "drift", "out", "--set", "NAME"],
         ["doctor", "home", "--archive", "NAME"],
         ["snapshots", "list", "--data-dir", "NAME"],
         ["snapshots", "show", "3f2a", "--data-dir", "NAME"],
@@ -364,6 +366,8 @@ def terminal_progress(console):
         ["replay", "--policy", "uniform", "--log", "file", "--best", "file/below"],
         ["replay", "--search", "folder", "--log", "file", "--format", "csv"],
         ["worlds", "--out", "missing/report.json"],
+        ["worlds", "tables", "drift", "file"],
+        ["worlds", "tables", "drift", "file/below"],
         ["demo", "--out", "folder"],
         ["data", "get", "ml-100k", "--from", "file"],
         ["data", "get", "ml-100k", "--from", "missing"],

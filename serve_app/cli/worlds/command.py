@@ -8,18 +8,19 @@ import typer
 from rich.table import Table
 
 from bandits.errors import InvalidFieldError
-from serve_app.cli.options import Address, AsJson, Jobs, ReportFile, RewardModels, one_command
+from serve_app.cli.options import Address, AsJson, Jobs, ReportFile, RewardModels, command_group
 from serve_app.cli.terminal import empty_table, print_report, progress_bar, ray_kept_quiet
 
 if TYPE_CHECKING:
     from simulator.worlds.experiment import Experiment, WorldsReport
     from simulator.worlds.scores import Figure
 
-app = one_command()
+app = command_group("Test policies and estimators where the truth is known.", runs_alone=True)
 
 
-@app.command()
+@app.callback(invoke_without_command=True)
 def worlds(
+    context: typer.Context,
     world: Annotated[
         list[str] | None,
         typer.Option(
@@ -53,6 +54,9 @@ def worlds(
 
     Reports what policies earn there, and how far the estimators of replay are from that truth.
     """
+    if context.invoked_subcommand is not None:
+        return
+
     from serve_app.host.environment import join_clusters
 
     # Before Ray is imported, which reads it from the environment.

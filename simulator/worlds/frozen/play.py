@@ -1,0 +1,58 @@
+"""A frozen world in the loop of ``simulator.worlds.loop``: policies learn in it, in one process."""
+
+import numpy as np
+
+from policies.requests import ActionRequest, RankRequest
+from simulator.worlds.frozen.base import FrozenWorld
+
+
+class FrozenRequests:
+    """The visits of a frozen world as requests for one item of the visit's pool.
+
+    The loop's own generator is not used: the world's luck is that of its seed, so that every policy
+    meets the same users with the same luck. A reward is the worth of all signals in one sum, and
+    comes when the loop's ``Timing`` says.
+
+    Args:
+        world: The world.
+        first: The visit to begin with.
+    """
+
+    def __init__(self, world: FrozenWorld, first: int = 0) -> None:
+        self.world, self._next = world, first
+        people = world.people
+        self._actions = [
+            ActionRequest(item_id, features or None)
+            for item_id, features in zip(people.item_ids, people.features, strict=True)
+        ]
+
+    @property
+    def number(self) -> int:
+        """The visit that was asked for last."""
+        return self._next - 1
+
+    def request(self, rng: np.random.Generator) -> RankRequest:  # noqa: ARG002 - see the class
+        """Return the next visit's request.
+
+        Raises:
+            InvalidFieldError: The world has ended.
+        """
+        visit = self.world.visit(self._next)
+        pool = self.world.pools(np.array([self._next]))[0]
+        self._next += 1
+        return RankRequest(
+            user_id=visit.user_id,
+            context=visit.context,
+            history=list(visit.recent),
+            actions=[self._actions[item] for item in pool.tolist()],
+        )
+
+    def reward(self, request: RankRequest, action_id: str, rng: np.random.Generator) -> float:  # noqa: ARG002 - see the class
+        """Return what showing an item in the first slot earns.
+
+        Args:
+            request: The request of the visit that was asked for last.
+            action_id: The item that was chosen.
+            rng: Left as it is: nothing is drawn.
+        """
+        return self.world.reward(self.world.outcome(self.number, [action_id]))

@@ -1,0 +1,1 @@
+"""The shop: its items, its visits, and what recommendations earn there."""
