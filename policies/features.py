@@ -115,14 +115,15 @@ def score_features(scores: Mapping[str, Float32]) -> Namespace:
     columns = np.empty((matrix.shape[1], 3 * len(names)), np.float32)
     for row, count in enumerate(present.sum(axis=1)):
         rank = count - ordered[row, :count].searchsorted(filled[row], side="right")
-        columns[:, 3 * row + 1] = _discounts(matrix.shape[1])[rank] * present[row]
+        columns[:, 3 * row + 1] = discounts_of_ranks(matrix.shape[1])[rank] * present[row]
     columns[:, 0::3] = filled.T
     columns[:, 2::3] = present.T
-    return Namespace(SCORES, _score_hashes(names), columns)
+    return Namespace(SCORES, score_hashes(names), columns)
 
 
 @lru_cache(maxsize=64)
-def _score_hashes(names: tuple[str, ...]) -> UInt32:
+def score_hashes(names: tuple[str, ...]) -> UInt32:
+    """Return the hashes of the columns of ``score_features``; ``names``: the sources, sorted."""
     kinds = ("score", "rank", "present")
     hashes: UInt32 = np.array(
         [hash_feature(SCORES, f"{name}.{kind}") for name in names for kind in kinds], np.uint32
@@ -131,7 +132,8 @@ def _score_hashes(names: tuple[str, ...]) -> UInt32:
 
 
 @lru_cache(maxsize=1024)
-def _discounts(count: int) -> Float64:
+def discounts_of_ranks(count: int) -> Float64:
+    """Return the discount of each rank from 0 to ``count``, float64[count + 1]."""
     discounts: Float64 = 1.0 / np.log2(2.0 + np.arange(count + 1))
     return frozen(discounts)
 

@@ -61,12 +61,17 @@ def featurise_row(spec: PolicySpec, row: LoggedDecision) -> tuple[Context, Actio
         context, actions = featurise(spec, catalogue, row.context, row.action_ids, row.features, {})
     namespaces = (*context.namespaces, *actions.namespaces)
     if not all(np.isfinite(namespace.values).all() for namespace in namespaces):
-        raise ReplayError(
-            f"decision {row.event_id} has a feature beyond {np.finfo(np.float32).max:.3g},"
-            " too large for a policy: leave such rows out, or give it in another unit",
-            "features",
-        )
+        raise too_large(row.event_id)
     return context, actions
+
+
+def too_large(event_id: str) -> ReplayError:
+    """Return the error of a row with a feature that float32 does not hold."""
+    return ReplayError(
+        f"decision {event_id} has a feature beyond {np.finfo(np.float32).max:.3g},"
+        " too large for a policy: leave such rows out, or give it in another unit",
+        "features",
+    )
 
 
 _NO_ITEMS = Catalogue()

@@ -1,6 +1,6 @@
 """Learning from a log outside the service, and policies that have learned and learn no more."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -8,19 +8,24 @@ from typing import Any
 import msgspec
 
 from bandits.errors import ReplayError
-from bandits.types import Interaction, Pmf, Policy, Snapshot, check_pmf
+from bandits.types import ChosenRows, Interaction, Learner, Pmf, Policy, Snapshot, check_pmf
 from policies.artifacts.learner_model import TrainedModel, decode_trained
 from policies.artifacts.trained_on import LearnedRows, RowSampler
 from policies.blend import load_policy, make_learner
 from policies.spec import PolicySpec
 from policies.spec_checks import check_learner
+from simulator.learners.chosen import chosen_columns
 from simulator.learners.online import check_blend, featurise_row, salt_of
-from simulator.logs.rows import LoggedDecision, Piece, column_kinds_of, no_rows_error
+from simulator.logs.actions.from_rows import with_actions
+from simulator.logs.actions.row_records import records_from_rows
+from simulator.logs.rows import LogBatch, LoggedDecision, Piece, column_kinds_of, no_rows_error
 from simulator.logs.text_records import WEIGHT
 from simulator.ope.targets import RowTarget
 from simulator.replay.leakage import UNKNOWN, Provenance, TrainedRows, UnknownRows, learn_from
 
-BATCH = 1000
+BATCH = 10_000
+"""Rows that are learned between two reports of progress."""
+ONLY_NUMBERS = "this log is only numbers: a learner needs the actions of each row"
 
 
 def train_on_log(
@@ -48,9 +53,7 @@ def train_on_log(
     for piece in log:
         for batch in piece.batches():
             if len(batch.decisions) != len(batch):
-                raise ReplayError(
-                    "this log is only numbers: a learner needs the actions of each row", "log"
-                )
+                raise ReplayError(ONLY_NUMBERS, "log")
             if WEIGHT in batch.columns and (batch.columns[WEIGHT] != 1.0).any():
                 raise ReplayError(
                     "this log has left decisions out at random (pdrop): it cannot be learned from",
@@ -59,10 +62,8 @@ def train_on_log(
 
             # The model says which rows it learned from, so that an evaluation on them is noticed.
             learn_from(sampler, piece, batch)
-            for start in range(0, len(batch), BATCH):
-                rows = batch.decisions[start : start + BATCH]
-                learner.learn([_interaction(spec, row) for row in rows])
-                learned += len(rows)
+            for rows in _teach(learner, spec, batch):
+                learned += rows
                 progress(learned)
 
     if not learned:
@@ -74,6 +75,40 @@ def train_on_log(
         rows=sampler.rows(),
         columns=column_kinds_of(log) or msgspec.UNSET,
     )
+
+
+def _teach(learner: Learner, spec: PolicySpec, batch: LogBatch) -> Iterator[int]:
+    """Let a learner learn a batch, a part at a time, and yield the number of rows of each part."""
+    parts = range(0, len(batch), BATCH)
+    if not learner.by_row or not len(batch):
+        for start in parts:
+            rows = batch.decisions[start : start + BATCH]
+            learner.learn([_interaction(spec, row) for row in rows])
+            yield len(rows)
+        return
+
+    taught = chosen_of(spec, batch)
+    for start in parts:
+        part = taught.part(start, start + BATCH)
+        learner.learn_rows(part)
+        yield len(part)
+
+
+def chosen_of(spec: PolicySpec, batch: LogBatch) -> ChosenRows:
+    """Return the rows of a batch for a learner that learns from the chosen actions alone.
+
+    Args:
+        spec: The policy, which says what features it sees.
+        batch: Rows with their decisions.
+
+    Raises:
+        ReplayError: A feature is too large for a policy.
+    """
+    actions = with_actions(batch).actions
+    if actions is None:
+        raise ReplayError(ONLY_NUMBERS, "log")
+    records = records_from_rows(batch.decisions) if batch.records is None else batch.records
+    return chosen_columns(spec, actions, records, batch.reward, batch.propensity)
 
 
 def snapshot_of(model: TrainedModel, *, salt: bytes) -> Snapshot:

@@ -25,6 +25,7 @@ from bandits.types import Float32, Float64
 from bandits.values import MAX_NUMBER, FeatureMap
 from policies.catalogue import Catalogue
 from simulator.logs.actions.columns import ActionColumns, Places
+from simulator.logs.actions.records import RecordColumns
 from simulator.logs.left_out import EMPTY_LOG_ADVICE, left_out_of
 
 BATCH_ROWS = 10_000
@@ -80,6 +81,7 @@ class LogBatch:
             says all of it, they may be made when they are looked at; see LazyDecisions.
         columns: Further columns of the log by name, [n] each.
         actions: The rows' actions as columns, where the log is read as columns.
+        records: The records that the rows are of, where the log is the project's archive.
     """
 
     keys: UInt64
@@ -89,6 +91,7 @@ class LogBatch:
     decisions: Sequence[LoggedDecision] = ()
     columns: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     actions: ActionColumns | None = None
+    records: RecordColumns | None = None
 
     def __len__(self) -> int:
         return len(self.reward)
@@ -115,6 +118,7 @@ class LogBatch:
             decisions=decisions,
             columns={name: column[rows] for name, column in self.columns.items()},
             actions=None if self.actions is None else self.actions.take(rows),
+            records=None if self.records is None else self.records.take(rows),
         )
 
 

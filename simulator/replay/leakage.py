@@ -11,6 +11,7 @@ import numpy as np
 from bandits.features.hashing import UInt64
 from bandits.log.positions import position_ms
 from policies.artifacts.trained_on import LearnedRows, RowOverlap, RowSampler
+from simulator.logs.actions.row_hashes import number_or_text, row_hashes
 from simulator.logs.rows import LogBatch, LoggedDecision, Piece
 from simulator.ope.verdict import Verdict
 
@@ -221,7 +222,11 @@ def hashes_of(piece: Piece, batch: LogBatch) -> tuple[UInt64, UInt64]:
     Returns:
         uint64[n] of each row's id or place with what it says, and uint64[n] of what it says.
     """
-    file, placed, said = _file(piece), [], []
+    file = _file(piece)
+    if batch.records is not None and batch.actions is not None and not file:
+        return row_hashes(batch.actions, batch.records, batch.propensity, batch.times_ms)
+
+    placed, said = [], []
     for row in batch.decisions:
         content = _encode(_content(row))
         said.append(_hash(content))
@@ -234,7 +239,7 @@ def hashes_of(piece: Piece, batch: LogBatch) -> tuple[UInt64, UInt64]:
 
 def _content(row: LoggedDecision) -> Any:
     """Return what a row says, but for its reward."""
-    context = {name: _number_or_text(value) for name, value in row.context.items()}
+    context = {name: number_or_text(value) for name, value in row.context.items()}
     return (
         context,
         row.action_ids[row.chosen],
@@ -243,19 +248,6 @@ def _content(row: LoggedDecision) -> Any:
         row.slot,
         row.time_ms,
     )
-
-
-def _number_or_text(value: Any) -> Any:
-    """Return one thing for a number and its text.
-
-    A table decides for each file which of them its column holds.
-    """
-    if isinstance(value, list):
-        return [_number_or_text(member) for member in value]
-    try:
-        return format(float(value), ".15g")
-    except ValueError:
-        return value
 
 
 def _hash(data: bytes) -> int:

@@ -57,7 +57,7 @@ class FeatureColumns:
 
     def take(self, maps: Places) -> "FeatureColumns":
         """Return some of the maps, in the order given."""
-        offsets, entries = _taken(self.offsets, maps)
+        offsets, entries = take_entries(self.offsets, maps)
         return FeatureColumns(offsets, self.codes[entries], self.values[entries], self.terms)
 
     def feature_map(self, at: int) -> FeatureMap:
@@ -156,7 +156,7 @@ class ActionColumns:
 
     def take(self, rows: Places) -> "ActionColumns":
         """Return some of the rows, in the order given."""
-        offsets, actions = _taken(self.offsets, rows)
+        offsets, actions = take_entries(self.offsets, rows)
 
         def scores() -> Mapping[str, SourceScores]:
             return {
@@ -179,8 +179,13 @@ class ActionColumns:
         )
 
 
-def _taken(offsets: Int64, places: Places) -> tuple[Int64, Int64 | slice]:
-    """Return the offsets of some rows, and which entries are theirs."""
+def take_entries(offsets: Int64, places: Places) -> tuple[Int64, Int64 | slice]:
+    """Return the offsets of some rows, and which entries are theirs.
+
+    Args:
+        offsets: int64[n + 1], where the entries of each of n rows begin.
+        places: Which rows.
+    """
     counts, starts = np.diff(offsets)[places], offsets[:-1][places]
     taken = np.zeros(len(counts) + 1, np.int64)
     np.cumsum(counts, out=taken[1:])
