@@ -6,6 +6,9 @@ from collections.abc import Iterator
 Deadline = tuple[int, int, str, str]
 """When, its number, what, and of which event."""
 
+NEVER = 1 << 65
+"""Later than any time of a log."""
+
 
 class Deadlines:
     """The steps that fall due, in order of (time, number).
@@ -38,9 +41,19 @@ class Deadlines:
         """Add those of a checkpoint, which come in any order."""
         self._queues["restored", 0.0] = deque(sorted(deadlines))
 
-    def next_ms(self) -> int | None:
+    def drop_first(self, kind: str, window_s: float) -> None:
+        """Remove the first deadline of a kind and window."""
+        self._queues[kind, window_s].popleft()
+
+    def first_of(self, kind: str) -> Iterator[str]:
+        """Yield the event of the first deadline of a kind, for each window."""
+        for (each, _), queue in self._queues.items():
+            if each == kind and queue:
+                yield queue[0][3]
+
+    def next_ms(self) -> int:
         """Return when the next deadline is due."""
-        return min((queue[0][0] for queue in self._queues.values() if queue), default=None)
+        return min((queue[0][0] for queue in self._queues.values() if queue), default=NEVER)
 
     def due(self, now_ms: int) -> Iterator[Deadline]:
         """Yield and remove what is due, and what becomes so meanwhile."""

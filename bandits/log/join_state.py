@@ -1,17 +1,22 @@
 """The memory of a join between two entries, as a checkpoint holds it.
 
-Fields are only ever appended.
+The open windows are not in it: whoever resumes folds the log from the oldest decision on that is
+remembered, without teaching anything, and arrives at them. A checkpoint holds what those entries do
+not say. Fields are only ever appended.
 """
+
+from typing import Literal
 
 import msgspec
 
-from bandits.log.positions import log_order
+from bandits.log.positions import log_order, position_after
 from bandits.log.records import RewardRecord
 
 
 class OpenState(msgspec.Struct, frozen=True, array_like=True):
-    """An open decision in a checkpoint; its record is read from the log again, at ``position``.
+    """A remembered decision of an earlier build's checkpoint; its record is at ``position``.
 
+    ``number``: what orders deadlines of one moment, of decisions as their positions do.
     ``waiting``: rewards that count once it is activated.
     """
 
@@ -50,11 +55,75 @@ class EarlyActivation(msgspec.Struct, frozen=True, array_like=True):
     event_id: str
 
 
-class JoinState(msgspec.Struct, frozen=True, array_like=True):
-    """Everything a join remembers but the records of decisions.
+class Inherited(msgspec.Struct, frozen=True, array_like=True):
+    """Decisions up to ``through`` that are remembered since an earlier build's checkpoint there.
 
     ``correctable``: closed, but still to be corrected.
     """
+
+    through: str
+    open: list[OpenState]
+    correctable: list[OpenState]
+    closed: list[ClosedState]
+
+    def needed(self) -> str | None:
+        """Return the oldest position whose record a resume has to read."""
+        positions = [each.position for each in (*self.open, *self.correctable)]
+        return min(positions, key=log_order, default=None)
+
+
+class Attached(msgspec.Struct, frozen=True, array_like=True):
+    """What had come before the decision at ``position``, and was joined when it came."""
+
+    position: str
+    activated: bool
+    rewards: list[RewardRecord]
+
+
+class Reset(msgspec.Struct, frozen=True, array_like=True):
+    """The entry at ``position`` replaced the model by one that was taught up to ``through``.
+
+    ``taught``: by position, what that model holds of a decision where this is not what the model
+    before held of it (up to ``through``), or nothing (later).
+    """
+
+    position: str
+    through: str
+    taught: dict[str, dict[int, float]]
+
+
+class JoinState(msgspec.Struct, frozen=True, array_like=True):
+    """What a join remembers, but for what the log says from ``oldest`` on.
+
+    Attributes:
+        layout: no earlier build takes this for its own.
+        counts: by outcome.
+        remembered: how many decisions are open, and how many closed ones are remembered.
+        oldest: the position of the oldest of them; None if there is none.
+        fold: the version that is in force before ``oldest``.
+        skipped: the positions from there on of decisions that opened no window.
+        attached: of those that did, what came before them.
+        resets: where the model was replaced.
+        early: rewards that wait for their decision.
+        activations: and activations.
+        inherited: what an earlier build's checkpoint remembered, until it is forgotten.
+    """
+
+    layout: Literal["log"]
+    counts: dict[str, int]
+    remembered: tuple[int, int]
+    oldest: str | None
+    fold: int
+    skipped: list[str]
+    attached: list[Attached]
+    resets: list[Reset]
+    early: list[EarlyState]
+    activations: list[EarlyActivation]
+    inherited: Inherited | None = None
+
+
+class EarlierJoinState(msgspec.Struct, frozen=True, array_like=True):
+    """What the checkpoint of an earlier build holds: every decision that is remembered."""
 
     sequence: int
     counts: dict[str, int]
@@ -64,7 +133,24 @@ class JoinState(msgspec.Struct, frozen=True, array_like=True):
     early: list[EarlyState]
     activations: list[EarlyActivation] = []
 
-    def needed(self) -> str | None:
-        """Return the oldest position whose record a resume has to read."""
-        positions = [each.position for each in (*self.open, *self.correctable)]
-        return min(positions, key=log_order, default=None)
+    def inherited(self, position: str, fold: int) -> JoinState:
+        """Return the same as a state of this build.
+
+        Args:
+            position: that of the checkpoint.
+            fold: the version in force there.
+        """
+        left = Inherited(position, self.open, self.correctable, self.closed)
+        return JoinState(
+            "log",
+            self.counts,
+            (len(self.open), len(self.correctable) + len(self.closed)),
+            position_after(position),
+            fold,
+            [],
+            [],
+            [],
+            self.early,
+            self.activations,
+            left,
+        )

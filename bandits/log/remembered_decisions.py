@@ -1,12 +1,11 @@
 """A decision as the join remembers it, and what is to be taught of it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
 
 from bandits.log.join_rule import JoinRule
-from bandits.log.join_state import OpenState
 from bandits.log.records import DecisionRecord, RewardRecord
 
 
@@ -26,50 +25,63 @@ class JoinedDecision(msgspec.Struct, frozen=True, eq=False, gc=False):
 class RememberedDecision(msgspec.Struct, eq=False, gc=False):
     """A decision whose window is open, or closed for less than another window.
 
-    ``record``: None once nothing can be taught of it any more. ``values``: by slot, the aggregate
-    of its rewards so far. ``seen``: the rewards that counted, by their id, or by slot if they have
-    none. ``taught``: by slot, the reward that the model holds. ``waiting``: rewards that count once
-    it is activated.
+    ``spec``: the digest of the one it was made with, whose ``rule`` counts. ``record``: None where
+    it is not kept in memory, and once nothing can be taught of it any more. ``slots``: how many can
+    still be taught. ``values``: by slot, the aggregate of its rewards so far. ``seen``: the rewards
+    that counted, by their id, or by slot if they have none. ``taught``: by slot, the reward that
+    the model holds. ``forgotten_ms``: when a closed one is forgotten; 0 while it is open.
+    ``waiting``: rewards that count once it is activated. ``row``: where it is among the older
+    decisions; -1 if it is none. ``chosen``: of such a one, the hash of each slot's action.
     """
 
     position: str
-    record: DecisionRecord | None
+    spec: str
     rule: JoinRule
-    number: int
+    record: DecisionRecord | None
     activated: bool
+    slots: int
     values: dict[int, float] = {}
     seen: dict[int | str, None] = {}
     taught: dict[int, float] = {}
     forgotten_ms: int = 0
     waiting: int = 0
+    row: int = -1
+    chosen: Sequence[int] = ()
+
+    def teach_no_more(self) -> None:
+        """Forget all but that it was there."""
+        self.record, self.slots = None, 0
+        self.values, self.seen, self.taught = NOTHING, NOTHING, NOTHING
 
 
 NOTHING: dict[Any, Any] = {}
-"""What a decision without its record has: nothing is added to it any more."""
+"""What a decision has of which nothing can be taught any more: nothing is added to it."""
+
+Lesson = tuple[tuple[int, ...], tuple[float, ...], bool]
+"""Slots, their rewards, and whether it is a correction."""
 
 
-def teach_slots(
-    decision: RememberedDecision, slots: Sequence[int], out: list[JoinedDecision]
-) -> None:
+def lessons_of(decision: RememberedDecision, slots: Sequence[int]) -> list[Lesson]:
     """Bring the model's knowledge of some slots to their aggregates, or to the default.
 
     What is new is taught, and what was taught with another reward is corrected by the difference.
 
     Args:
-        decision: one that still has its record; its ``taught`` is brought up to date.
+        decision: one of which something can be taught; its ``taught`` is brought up to date.
         slots: those to bring up to date, each once.
-        out: gets what is to be taught, then what is to be corrected, appended where there is any.
+
+    Returns:
+        What is to be taught, then what is to be corrected, where there is any.
     """
-    assert decision.record is not None  # noqa: S101 - taught only while it is remembered
     default, taught = decision.rule.default_reward, decision.taught
 
     # The usual case: nothing of it was taught before.
     if not taught:
         rewards = tuple(decision.values.get(slot, default) for slot in slots)
-        if rewards:
-            decision.taught = dict(zip(slots, rewards, strict=True))
-            out.append(JoinedDecision(decision.position, decision.record, tuple(slots), rewards))
-        return
+        if not rewards:
+            return []
+        decision.taught = dict(zip(slots, rewards, strict=True))
+        return [(tuple(slots), rewards, False)]
 
     wanted = {slot: decision.values.get(slot, default) for slot in slots}
     fresh = tuple(slot for slot in slots if slot not in taught)
@@ -77,41 +89,32 @@ def teach_slots(
     deltas = tuple(wanted[slot] - taught[slot] for slot in changed)
     taught.update(wanted)
 
+    lessons: list[Lesson] = []
     if fresh:
-        out.append(
-            JoinedDecision(
-                decision.position, decision.record, fresh, tuple(wanted[slot] for slot in fresh)
-            )
-        )
+        lessons.append((fresh, tuple(wanted[slot] for slot in fresh), False))
     if changed:
-        out.append(
-            JoinedDecision(decision.position, decision.record, changed, deltas, correction=True)
-        )
+        lessons.append((changed, deltas, True))
+    return lessons
 
 
-def state_of(event_id: str, decision: RememberedDecision) -> OpenState:
-    """Return what a checkpoint holds of a decision: all but its record, which the log has.
+def teach_slots(
+    decision: RememberedDecision,
+    slots: Sequence[int],
+    out: list[JoinedDecision] | None,
+    record_of: Callable[[RememberedDecision], DecisionRecord],
+) -> None:
+    """Bring the model's knowledge of some slots up to date; see ``lessons_of``.
 
     Args:
-        event_id: the decision's name, which its rewards carry.
-        decision: copied, so that what happens to it later does not change the result.
+        decision: one of which something can be taught.
+        slots: those to bring up to date, each once.
+        out: gets what is to be taught, appended; None if all of it was taught before.
+        record_of: reads the record of a decision that has none in memory.
     """
-    return OpenState(
-        event_id,
-        decision.position,
-        decision.number,
-        decision.activated,
-        dict(decision.values),
-        list(decision.seen),
-        dict(decision.taught),
-        decision.forgotten_ms,
-        decision.waiting,
-    )
-
-
-def count_slots(decision: RememberedDecision) -> int:
-    """Return how many slots can still be taught."""
-    return 0 if decision.record is None else len(decision.record.chosen)
+    lessons = lessons_of(decision, slots)
+    if lessons and out is not None:
+        record = decision.record or record_of(decision)
+        out.extend(JoinedDecision(decision.position, record, *lesson) for lesson in lessons)
 
 
 def slot_of(decision: DecisionRecord, reward: RewardRecord) -> int | None:
@@ -126,5 +129,17 @@ def slot_of(decision: DecisionRecord, reward: RewardRecord) -> int | None:
         return slot if slot < len(decision.chosen) else None
     for slot, index in enumerate(decision.chosen):
         if decision.action_ids[index] == reward.action_id and reward.slot in (None, slot):
+            return slot
+    return None
+
+
+def slot_by_hash(decision: RememberedDecision, reward: RewardRecord) -> int | None:
+    """Return the slot a reward is for, as ``slot_of``, of a decision without its record."""
+    if reward.action_id is None:
+        slot = reward.slot or 0
+        return slot if slot < decision.slots else None
+    named = hash(reward.action_id)
+    for slot, action in enumerate(decision.chosen):
+        if action == named and reward.slot in (None, slot):
             return slot
     return None

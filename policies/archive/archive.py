@@ -162,13 +162,8 @@ class ArchiveReader:
 
     def each_range(self) -> Iterator[StoredRange]:
         """Yield every range, in order, from the oldest that is kept."""
-
-        def read(position: str | None) -> Iterator[tuple[str, StoredRange]]:
-            for file in self.chain.past(position):
-                size = record_bytes(file.parquet)
-                yield file.range.last, StoredRange(file.range, file.listed.size, size)
-
-        return self.chain.resumed(read, None)
+        for file in self.chain.past(None):
+            yield StoredRange(file.range, file.listed.size, record_bytes(file.parquet))
 
     def columns(
         self,

@@ -1,14 +1,17 @@
 """The state of a fold in a checkpoint, and what a fold asks of the log behind it."""
 
+import contextlib
 from collections.abc import Iterable
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
-from bandits.errors import CodecError
+from bandits.errors import CodecError, NewerBuildError
 from bandits.log.codec import MALFORMED
-from bandits.log.join import JoinState
+from bandits.log.join_state import EarlierJoinState, JoinState
+from bandits.log.positions import log_order
 from bandits.log.records import LogEntry, MergeInput
+from bandits.log.versions import FOLD, fold_version
 
 
 class Past(Protocol):
@@ -29,7 +32,7 @@ class Past(Protocol):
 
 
 class FoldState(msgspec.Struct, frozen=True, array_like=True):
-    """A checkpoint: the state of a fold, without the records of its open decisions."""
+    """A checkpoint: the state of a fold, but for the open windows, which the log has."""
 
     position: str
     learned: int
@@ -48,7 +51,14 @@ class FoldState(msgspec.Struct, frozen=True, array_like=True):
     @property
     def needed(self) -> str:
         """A resume reads the log from here, this entry included; what is older is in this state."""
-        return self.join.needed() or self.position
+        inherited = None if self.join.inherited is None else self.join.inherited.needed()
+        positions = [each for each in (self.join.oldest, inherited) if each is not None]
+        return min([*positions, self.position], key=log_order)
+
+    @property
+    def is_pure(self) -> bool:
+        """Whether it follows from the log alone: no earlier build's checkpoint has a part in it."""
+        return self.join.inherited is None
 
 
 class Refusal(msgspec.Struct, frozen=True, array_like=True):
@@ -84,13 +94,41 @@ class PartitionState(FoldState, frozen=True, array_like=True):
     merging: Merging | None = None
 
 
+_state = msgspec.msgpack.Decoder(PartitionState)
+EARLIER: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(
+    msgspec.defstruct(
+        "EarlierState",
+        [
+            (each.name, EarlierJoinState if each.name == "join" else each.type)
+            if each.required
+            else (each.name, each.type, each.default)
+            for each in msgspec.structs.fields(PartitionState)
+        ],
+        array_like=True,
+    )
+)
+"""Of an earlier build, which kept every open window in it."""
+
+
 def decode_state(data: bytes) -> PartitionState:
-    """Return the state in a checkpoint's blob.
+    """Return the state in a checkpoint's blob, also in one of an earlier build.
 
     Raises:
         CodecError: it is not one.
     """
     try:
-        return msgspec.msgpack.decode(data, type=PartitionState)
+        return _state.decode(data)
     except MALFORMED as error:
-        raise CodecError(f"not a checkpoint: {error}", "checkpoint") from error
+        malformed = error
+
+    try:
+        fields = msgspec.structs.asdict(EARLIER.decode(data))
+    except MALFORMED:
+        raise CodecError(f"not a checkpoint: {malformed}", "checkpoint") from malformed
+
+    # A version that this build does not know is found out when a fold resumes.
+    version = FOLD
+    with contextlib.suppress(NewerBuildError):
+        version = fold_version(fields["build"])
+    fields["join"] = fields["join"].inherited(fields["position"], version)
+    return PartitionState(**fields)

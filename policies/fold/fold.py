@@ -12,6 +12,7 @@ Every entry has one of three outcomes:
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from itertools import islice
 
 import msgspec
 
@@ -28,6 +29,7 @@ from bandits.errors import (
 from bandits.log.join import Join, JoinedDecision, JoinRule
 from bandits.log.positions import START, has_reached, position_before
 from bandits.log.records import (
+    ActivationRecord,
     ArtifactRecord,
     BuildRecord,
     CatalogueRecord,
@@ -51,10 +53,14 @@ from policies.blend import make_learner
 from policies.catalogue import Catalogue
 from policies.fold.checkpoint import FoldState, Past, Refusal
 from policies.fold.named_blobs import NamedBlobs
+from policies.fold.read_behind import ReadBehind, inherited_records
 from policies.fold.teaching import taught_interactions, taught_rows
 from policies.spec import PolicySpec
 
 EVENTS = (DecisionRecord, RewardRecord)
+REWARDING = (RewardRecord, ActivationRecord)
+TOGETHER = 1000
+"""So many entries are looked at together, before they are applied one by one."""
 
 
 class Fold:
@@ -69,7 +75,8 @@ class Fold:
     Args:
         blob: fetches the bytes that an entry names by digest.
         salt: the secret.
-        past: the log behind the fold, which only a rollback asks.
+        past: the log behind the fold, for rollbacks, and for the records of decisions that are open
+            for long; None: all of these are kept in memory.
         on_checkpoint: is told the position of each checkpoint, and is given what makes its bytes,
             to call at once.
         on_refused: is told of each entry that is refused.
@@ -102,7 +109,8 @@ class Fold:
         self.refused_warm_starts = 0
 
         self.learner: Learner | None = None
-        self.join = Join(self._rule_of, waits=self._waits)
+        behind = None if past is None else ReadBehind(past)
+        self.join = Join(self._rule_of, waits=self._waits, behind=behind)
         self.position = START
         self.learned = 0
         self.changes = 0
@@ -112,10 +120,10 @@ class Fold:
 
         Args:
             state: the checkpoint's.
-            past: the log behind it, which has the records of the decisions that were open.
+            past: the log behind it, which has the decisions that are remembered.
 
         Raises:
-            CodecError: the log no longer holds a decision that was open.
+            CodecError: the log no longer holds all of them.
             SnapshotError: the model in it is corrupt.
             NewerBuildError: a later build folds this log.
         """
@@ -129,19 +137,18 @@ class Fold:
         )
 
         self.catalogue = self._blobs.catalogue(state.catalogue)
+        self.join.behind = ReadBehind(past)
         if state.spec is not None:
             self.spec, self.spec_id = self._blobs.spec(state.spec), state.spec
             self.join.rule = self.spec.join
             self.learner = make_learner(self.spec, salt=self._salt, checkpoint=state.learner)
 
-        # The records of open decisions are not in a checkpoint: they are read from the log again.
-        needed = {decision.position for decision in (*state.join.open, *state.join.correctable)}
-        records: dict[str, DecisionRecord] = {}
-        if needed:
-            for entry in past.entries(position_before(state.needed), state.position):
-                if entry.id in needed and isinstance(entry.record, DecisionRecord):
-                    records[entry.id] = entry.record
-        self.join.restore(state.join, records)
+        # What is remembered of decisions is not in a checkpoint: it follows from the log.
+        join = state.join
+        entries: Iterable[LogEntry] = ()
+        if join.oldest is not None and has_reached(state.position, join.oldest):
+            entries = past.entries(position_before(join.oldest), state.position)
+        self.join.restore(join, entries, inherited_records(state, past))
 
     def apply(self, entries: Iterable[LogEntry]) -> None:
         """Apply entries in order; any split of the log into calls leaves the same state.
@@ -150,18 +157,30 @@ class Fold:
             NewerBuildError: a later build wrote an entry, which was not applied: see ``version``.
             StalledError: one cannot be applied here; this fold is of no further use.
         """
-        for entry in entries:
-            try:
-                self._apply(entry)
-            except NewerBuildError:
-                raise
-            except Exception as error:
-                reason = (
-                    error.message
-                    if isinstance(error, BanditloopError)
-                    else f"{type(error).__name__}: {error}"
-                )
-                raise StalledError(entry.id, kind_of(entry.record), reason) from error
+        # What is read again at random places of the log is read for many entries at once.
+        iterator = iter(entries)
+        while batch := list(islice(iterator, TOGETHER)):
+            self._read_ahead(batch)
+            for entry in batch:
+                try:
+                    self._apply(entry)
+                except NewerBuildError:
+                    raise
+                except Exception as error:
+                    reason = (
+                        error.message
+                        if isinstance(error, BanditloopError)
+                        else f"{type(error).__name__}: {error}"
+                    )
+                    raise StalledError(entry.id, kind_of(entry.record), reason) from error
+
+    def _read_ahead(self, entries: list[LogEntry]) -> None:
+        """Read the records that rewards in these entries will ask for."""
+        behind = self.join.behind
+        if isinstance(behind, ReadBehind) and self.join.has_older:
+            records = [entry.record for entry in entries]
+            rewarded = {each.event_id for each in records if isinstance(each, REWARDING)}
+            behind.fetch(self.join.read_again(rewarded))
 
     def _apply(self, entry: LogEntry) -> None:
         record = entry.record
@@ -174,6 +193,7 @@ class Fold:
                 self._blobs.spec(record.spec)
             except RefusedError as error:
                 self._refuse(entry.id, "decision", error.message)
+                self.join.skip(entry.id)
                 entry = LogEntry(entry.id, TickRecord())
 
         for joined in self.join.apply(entry):
@@ -322,7 +342,7 @@ class Fold:
 
         self.learner = learner
         if not keeps:
-            self.join.forget_taught()
+            self.join.forget_taught(self.position)
         if self.spec_id != record.digest:
             self.pinned = None
         self.spec, self.spec_id, self.salt_id = spec, record.digest, record.salt_id
@@ -361,7 +381,7 @@ class Fold:
         )
         self.learned = then.learned
         self.changes += 1
-        self.join.adopt_taught(then.join)
+        self.join.adopt_taught(then.join, self.position, then.position)
 
     def _as_of(self, position: str, past: Past, *, models: bool = True) -> "Fold":
         """Return the fold of this log as of a position; an empty one if that is not earlier."""
@@ -407,7 +427,7 @@ class Fold:
         self.pinned = None
         self.learned = trained.learned
         self.changes += 1
-        self.join.forget_taught()
+        self.join.forget_taught(self.position)
 
     def _rule_of(self, digest: str) -> JoinRule:
         return self._blobs.spec(digest).join

@@ -241,9 +241,9 @@ class PartitionFold(Fold):
         self.pinned = None
         self.uncut = 1
         if then is None:
-            self.join.forget_taught()
+            self.join.forget_taught(self.position)
         else:
-            self.join.adopt_taught(then.join)
+            self.join.adopt_taught(then.join, self.position, then.position)
 
     def _refolded(self, position: str, *, models: bool) -> "Fold":
         """Return the fold of the same log as of an earlier position."""

@@ -84,7 +84,14 @@ class Checkpoints:
         return None
 
     def store(
-        self, lease: Lease, position: str, data: bytes, snapshot_id: str, *, keep: Iterable[str]
+        self,
+        lease: Lease,
+        position: str,
+        data: bytes,
+        snapshot_id: str,
+        *,
+        keep: Iterable[str],
+        archived: bool = False,
     ) -> None:
         """Store a checkpoint whose snapshot is stored, and forget those not worth their space.
 
@@ -94,6 +101,8 @@ class Checkpoints:
             data: the checkpoint's bytes.
             snapshot_id: the snapshot to keep as long as the checkpoint.
             keep: snapshots that are needed for other reasons.
+            archived: whether what is trimmed from the stream is read from an archive. Then nothing
+                behind the checkpoint is needed there.
 
         Raises:
             LeaseLostError: another learner leads.
@@ -112,7 +121,7 @@ class Checkpoints:
             ("PERSIST", self._keys.blob(snapshot_id)),
             ("LREM", self._keys.checkpoints, 0, encoded),
             ("LPUSH", self._keys.checkpoints, encoded),
-            ("SET", self._keys.needed, state.needed),
+            ("SET", self._keys.needed, position if archived else state.needed),
         ]
         commands += [
             ("LREM", self._keys.checkpoints, 0, msgspec.msgpack.encode(checkpoint))

@@ -147,8 +147,8 @@ class Sweep:
         referred = {fold.catalogue.digest}
         if fold.spec_id is not None:
             referred.add(fold.spec_id)
-        for record in fold.join.records():
-            referred |= {record.spec, record.catalogue}
+        for spec, catalogue in fold.join.names():
+            referred |= {spec, catalogue}
         referred |= {digest for name in snapshots for digest in self._refers_to(name)}
         self._refers = {name: refs for name, refs in self._refers.items() if name in snapshots}
         return made, referred

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Generic
 
-from bandits.errors import BanditloopError, LogGapError, NewerBuildError
+from bandits.errors import ArchiveError, BanditloopError, LogGapError, NewerBuildError
 from bandits.log.records import CheckpointRecord, LogEntry, TickRecord
 from policies.fold.checkpoint import Refusal
 from serve_app.store.lease import Lease, LeaseLostError
@@ -183,10 +183,11 @@ class LearnerLoop(Generic[FoldT]):
         if state is None:
             return
 
-        # A checkpoint only spares time: one that cannot be used is no reason to stop.
+        # A checkpoint only spares time: one that cannot be used is no reason to stop. But whoever
+        # folds from the start needs the archive as well.
         try:
             self.fold.resume(state, self.log.past)
-        except NewerBuildError:
+        except (NewerBuildError, ArchiveError, LogGapError):
             raise
         except BanditloopError as error:
             log.warning(
@@ -302,7 +303,14 @@ class LearnerLoop(Generic[FoldT]):
                 snapshots.newest if published is None else snapshots.write(published, pinned)
             )
             keep = [snapshots.newest, *([pinned] if pinned else [])]
-            self.log.checkpoints.store(self.lease, position, data, snapshot_id, keep=keep)
+            self.log.checkpoints.store(
+                self.lease,
+                position,
+                data,
+                snapshot_id,
+                keep=keep,
+                archived=self.log.archive is not None,
+            )
             self.log.checkpointed = position
             self._taken.pop(0)
 

@@ -1,0 +1,398 @@
+"""The older of the remembered decisions: without their records, in some hundred bytes each.
+
+What is kept is what finds a decision again: its position, two hashes of its event_id (128 bits),
+and, as long as something can be taught of it, a hash of each action it chose. Rewards that came are
+kept of those that have any. Where records are needed they are read from the log.
+"""
+
+from array import array
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+
+from bandits.log.deadlines import NEVER
+from bandits.log.join_rule import JoinRule
+from bandits.log.positions import log_order
+from bandits.log.records import DecisionRecord
+from bandits.log.remembered_decisions import RememberedDecision
+
+SHIFT = 12
+ROWS = 1 << SHIFT
+"""Rows of a block, which is freed as a whole."""
+BITS = (1 << 64) - 1
+
+ACTIVATED, CLOSED, BARE, GONE, DEFAULT, MORE = 1, 2, 4, 8, 16, 32
+"""What a row says.
+
+It was activated; its window is closed; nothing can be taught of it any more; it is forgotten; the
+model holds the default reward of all its slots; there is more in ``_more``.
+"""
+
+
+class Opening(NamedTuple):
+    """What a join keeps of a decision's record."""
+
+    event_id: str
+    spec: str
+    catalogue: str
+    deferred: bool
+    chosen: list[str]
+
+    @classmethod
+    def of(cls, record: DecisionRecord) -> "Opening":
+        """Return what is kept of a record."""
+        chosen = [record.action_ids[index] for index in record.chosen]
+        return cls(record.event_id, record.spec, record.catalogue, record.deferred, chosen)
+
+
+class _More(msgspec.Struct, array_like=True, gc=False):
+    """Of a row that has had rewards, or of which the model holds something else than defaults."""
+
+    values: dict[int, float]
+    seen: list[int | str]
+    taught: dict[int, float]
+    waiting: int
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(_More).decode
+
+
+class _Block:
+    """ROWS rows: each array has an item of every row that was added."""
+
+    __slots__ = ("actions", "ends", "flags", "high", "low", "ms", "named", "seq", "taught", "there")
+
+    def __init__(self) -> None:
+        self.low, self.high = array("Q"), array("Q")
+        self.ms, self.seq = array("Q"), array("Q")
+        self.named, self.flags = array("I"), bytearray()
+        # The hashes of all rows' actions, and where those of each row end.
+        self.actions, self.ends = array("q"), array("I")
+        # Rows that are not forgotten, and those of which something can be taught.
+        self.there = self.taught = 0
+
+
+class _Rows:
+    """A queue of rows."""
+
+    def __init__(self) -> None:
+        self._rows, self._first = array("Q"), 0
+
+    def __len__(self) -> int:
+        return len(self._rows) - self._first
+
+    def add(self, row: int) -> None:
+        self._rows.append(row)
+
+    @property
+    def first(self) -> int:
+        return self._rows[self._first]
+
+    def pop(self) -> int:
+        row = self._rows[self._first]
+        self._first += 1
+        if self._first >= ROWS and 2 * self._first > len(self._rows):
+            del self._rows[: self._first]
+            self._first = 0
+        return row
+
+
+class OlderDecisions:
+    """Decisions in the order of their positions; each has a row, a number that only grows.
+
+    ``next_ms``: when the next of them closes or is forgotten. Results do not depend on which
+    decisions are here.
+    """
+
+    def __init__(self, rule_of: Callable[[str], JoinRule]) -> None:
+        self.next_ms = NEVER
+        self._rule_of = rule_of
+        self._blocks: dict[int, _Block] = {}
+        self._more: dict[int, bytes] = {}
+        self._count = self._first = self._end = 0
+
+        # By number: spec and catalogue, its rule, and how many rows name it.
+        self._numbers: dict[tuple[str, str], int] = {}
+        self._named: dict[int, tuple[str, str]] = {}
+        self._rules: dict[int, JoinRule] = {}
+        self._uses: dict[int, int] = {}
+        self._numbered = 0
+
+        # Open addressing: a row, plus one, at the first free place from its low hash on.
+        self._table, self._mask = array("Q", bytes(8 * 1024)), 1023
+        # By whether they close or are forgotten, and by window.
+        self._queues: dict[tuple[bool, int], _Rows] = {}
+
+    def __len__(self) -> int:
+        return self._count
+
+    def add(self, opening: Opening, decision: RememberedDecision) -> int:
+        """Add a decision, which is later than all others; return its row.
+
+        Args:
+            opening: what is kept of its record.
+            decision: what has become of it so far.
+        """
+        row, self._end = self._end, self._end + 1
+        block = self._blocks.get(row >> SHIFT)
+        if block is None:
+            block = self._blocks[row >> SHIFT] = _Block()
+
+        low, high = _hashes(opening.event_id)
+        ms, sequence = log_order(decision.position)
+        block.low.append(low)
+        block.high.append(high)
+        block.ms.append(ms)
+        block.seq.append(sequence)
+        block.named.append(self._number(opening.spec, opening.catalogue))
+        block.flags.append(0)
+        block.actions.extend(map(hash, opening.chosen))
+        block.ends.append(len(block.actions))
+        block.there += 1
+        block.taught += 1
+
+        self._count += 1
+        if 5 * self._count > 3 * self._mask:
+            self._grow()
+        else:
+            self._insert(low, row)
+        decision.row = row
+        self.keep(decision)
+        self._remind(row, decision.rule.window_ms, closes=not decision.forgotten_ms)
+        return row
+
+    def find(self, event_id: str) -> RememberedDecision | None:
+        """Return the decision of a name, if one is here; ``keep`` it when it has been changed."""
+        low, high = _hashes(event_id)
+        table, mask, blocks = self._table, self._mask, self._blocks
+        at = low & mask
+        while found := table[at]:
+            row = found - 1
+            block, offset = blocks[row >> SHIFT], row & (ROWS - 1)
+            if block.low[offset] == low and block.high[offset] == high:
+                return self.decision(row)
+            at = (at + 1) & mask
+        return None
+
+    def holds(self, event_id: str) -> bool:
+        """Return whether a decision of this name is here."""
+        return self._count > 0 and self.find(event_id) is not None
+
+    def decision(self, row: int) -> RememberedDecision:
+        """Return the decision of a row."""
+        block, offset = self._blocks[row >> SHIFT], row & (ROWS - 1)
+        flags, number, ms = block.flags[offset], block.named[offset], block.ms[offset]
+        spec, rule = self._named[number][0], self._rules[number]
+        position, activated = f"{ms}-{block.seq[offset]}", bool(flags & ACTIVATED)
+        decision = RememberedDecision(position, spec, rule, None, activated, 0, row=row)
+        if flags & CLOSED:
+            decision.forgotten_ms = ms + 2 * rule.window_ms
+        if flags & BARE:
+            return decision
+
+        begin = block.ends[offset - 1] if offset else 0
+        decision.chosen = block.actions[begin : block.ends[offset]]
+        decision.slots = len(decision.chosen)
+        if flags & MORE:
+            more = _decode(self._more[row])
+            decision.values, decision.taught = more.values, more.taught
+            decision.seen, decision.waiting = dict.fromkeys(more.seen), more.waiting
+        elif flags & DEFAULT:
+            decision.taught = dict.fromkeys(range(decision.slots), rule.default_reward)
+        return decision
+
+    def keep(self, decision: RememberedDecision) -> None:
+        """Keep what has become of a decision that is here."""
+        row, slots = decision.row, decision.slots
+        block, offset = self._blocks[row >> SHIFT], row & (ROWS - 1)
+        flags = block.flags[offset] & BARE
+        flags |= ACTIVATED if decision.activated else 0
+        flags |= CLOSED if decision.forgotten_ms else 0
+
+        plain = not (decision.values or decision.seen or decision.waiting)
+        taught, default = decision.taught, decision.rule.default_reward
+        if plain and not taught:
+            self._more.pop(row, None)
+        elif plain and len(taught) == slots and all(each == default for each in taught.values()):
+            flags |= DEFAULT
+            self._more.pop(row, None)
+        else:
+            flags |= MORE
+            self._more[row] = _encode(
+                _More(decision.values, list(decision.seen), taught, decision.waiting)
+            )
+
+        if not slots and not flags & BARE:
+            flags |= BARE
+            block.taught -= 1
+            if not block.taught and len(block.flags) == ROWS:
+                block.actions = array("q")
+        block.flags[offset] = flags
+
+    def pop_due(self) -> RememberedDecision | None:
+        """Return the next decision to close, or forget one; see ``next_ms``."""
+        (closes, window_ms), queue = min(
+            ((at, queue) for at, queue in self._queues.items() if queue),
+            key=lambda each: (self._due_ms(each[0], each[1].first), each[1].first),
+        )
+        row = queue.pop()
+        if closes:
+            self._remind(row, window_ms, closes=False)
+            return self.decision(row)
+        self._forget(row)
+        self._set_next()
+        return None
+
+    def first(self) -> str | None:
+        """Return the position of the oldest decision."""
+        while self._first < self._end and self._is_gone(self._first):
+            self._first += 1
+        return self._position(self._first) if self._first < self._end else None
+
+    def rows(self) -> Iterator[int]:
+        """Yield the rows that are not forgotten, in order."""
+        for number, block in self._blocks.items():
+            for offset, flags in enumerate(block.flags):
+                if not flags & GONE:
+                    yield (number << SHIFT) + offset
+
+    def teachable(self) -> Iterator[RememberedDecision]:
+        """Yield the decisions of which something can be taught, in order."""
+        for number, block in self._blocks.items():
+            for offset, flags in enumerate(block.flags):
+                if not flags & BARE:
+                    yield self.decision((number << SHIFT) + offset)
+
+    def open(self) -> Iterator[RememberedDecision]:
+        """Yield the open ones, in order."""
+        for row in self.rows():
+            if not self._blocks[row >> SHIFT].flags[row & (ROWS - 1)] & CLOSED:
+                yield self.decision(row)
+
+    def count_open(self) -> int:
+        """Return how many are open."""
+        return sum(len(queue) for (closes, _), queue in self._queues.items() if closes)
+
+    def is_here(self, row: int) -> bool:
+        """Return whether a row is not forgotten."""
+        return not self._is_gone(row)
+
+    def names(self) -> set[tuple[str, str]]:
+        """Return the spec and catalogue of every decision."""
+        return set(self._numbers)
+
+    # Rows
+
+    def _is_gone(self, row: int) -> bool:
+        block = self._blocks.get(row >> SHIFT)
+        return block is None or bool(block.flags[row & (ROWS - 1)] & GONE)
+
+    def _position(self, row: int) -> str:
+        block, offset = self._blocks[row >> SHIFT], row & (ROWS - 1)
+        return f"{block.ms[offset]}-{block.seq[offset]}"
+
+    def _number(self, spec: str, catalogue: str) -> int:
+        name = spec, catalogue
+        number = self._numbers.get(name)
+        if number is None:
+            number = self._numbered = self._numbered + 1
+            self._numbers[name], self._named[number] = number, name
+            self._rules[number], self._uses[number] = self._rule_of(spec), 0
+        self._uses[number] += 1
+        return number
+
+    def _forget(self, row: int) -> None:
+        block, offset = self._blocks[row >> SHIFT], row & (ROWS - 1)
+        self._remove(block.low[offset], row)
+        self._more.pop(row, None)
+        block.taught -= not block.flags[offset] & BARE
+        block.flags[offset] = GONE | BARE
+        block.there -= 1
+        self._count -= 1
+        if not block.there and len(block.flags) == ROWS:
+            del self._blocks[row >> SHIFT]
+
+        number = block.named[offset]
+        self._uses[number] -= 1
+        if not self._uses[number]:
+            del self._uses[number], self._rules[number]
+            del self._numbers[self._named.pop(number)]
+
+    # Deadlines
+
+    def _due_ms(self, at: tuple[bool, int], row: int) -> int:
+        closes, window_ms = at
+        ms = self._blocks[row >> SHIFT].ms[row & (ROWS - 1)]
+        return ms + (window_ms if closes else 2 * window_ms)
+
+    def _remind(self, row: int, window_ms: int, *, closes: bool) -> None:
+        queue = self._queues.get((closes, window_ms))
+        if queue is None:
+            queue = self._queues[closes, window_ms] = _Rows()
+        queue.add(row)
+        self._set_next()
+
+    def _set_next(self) -> None:
+        self.next_ms = min(
+            (self._due_ms(at, queue.first) for at, queue in self._queues.items() if queue),
+            default=NEVER,
+        )
+
+    # Hashes
+
+    def _insert(self, low: int, row: int) -> None:
+        table, mask = self._table, self._mask
+        at = low & mask
+        while table[at]:
+            at = (at + 1) & mask
+        table[at] = row + 1
+
+    def _remove(self, low: int, row: int) -> None:
+        """Free a row's place, and move up those behind it that may stand there."""
+        table, mask = self._table, self._mask
+        free = low & mask
+        while table[free] != row + 1:
+            free = (free + 1) & mask
+
+        at = free
+        while found := table[at := (at + 1) & mask]:
+            own = self._blocks[(found - 1) >> SHIFT].low[(found - 1) & (ROWS - 1)] & mask
+            if (at - own) & mask >= (at - free) & mask:
+                table[free] = found
+                free = at
+        table[free] = 0
+
+    def _grow(self) -> None:
+        """Make room for twice as many, all at once."""
+        size = 2 * (self._mask + 1)
+        self._mask = size - 1
+
+        # In the order of where they look first, each takes the first place behind the one before.
+        rows = np.fromiter(self.rows(), np.uint64, self._count)
+        lows = np.concatenate(
+            [
+                np.frombuffer(block.low, np.uint64)[
+                    (np.frombuffer(block.flags, np.uint8) & GONE) == 0
+                ]
+                for block in self._blocks.values()
+            ]
+        )
+        own = (lows & np.uint64(self._mask)).astype(np.int64)
+        order = np.argsort(own, kind="stable")
+        steps = np.arange(len(order))
+        places = np.maximum.accumulate(own[order] - steps) + steps
+
+        table = np.zeros(size, np.uint64)
+        fits = places < size
+        table[places[fits]] = rows[order[fits]] + np.uint64(1)
+        self._table = array("Q", table.tobytes())
+        for at in order[~fits]:
+            self._insert(int(lows[at]), int(rows[at]))
+
+
+def _hashes(event_id: str) -> tuple[int, int]:
+    """Return 128 bits of a name: two keyed hashes, whose key is this process's own."""
+    return hash(event_id) & BITS, hash(f"{event_id}\0") & BITS

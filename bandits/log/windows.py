@@ -1,0 +1,418 @@
+"""The windows of a join: how they open and close, and what becomes of each reward.
+
+The newest decisions are remembered with their records, older ones without: see
+older_decisions.py. What is taught depends on neither.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import chain, islice
+from typing import Protocol
+
+from bandits.log.deadlines import Deadlines
+from bandits.log.join_notes import JoinNotes
+from bandits.log.join_rule import JoinRule
+from bandits.log.join_state import Inherited
+from bandits.log.older_decisions import OlderDecisions, Opening
+from bandits.log.positions import log_order, position_after, position_ms
+from bandits.log.records import ActivationRecord, DecisionRecord, RewardRecord
+from bandits.log.remembered_decisions import (
+    JoinedDecision,
+    RememberedDecision,
+    slot_by_hash,
+    slot_of,
+    teach_slots,
+)
+
+RECENT_BYTES = 64 << 20
+"""How much memory the records of the newest decisions take, about."""
+
+Lessons = list[JoinedDecision] | None
+"""What is to be taught is added here; None while what was taught before is folded again."""
+
+
+class RecordsBehind(Protocol):
+    """The records of decisions that are not in memory any more."""
+
+    def closing(self, position: str, window_ms: int) -> DecisionRecord:
+        """Return the record of a decision whose window closes.
+
+        Args:
+            position: the decision's; those of one window come in the order of the log.
+            window_ms: the window's length.
+        """
+        ...
+
+    def at(self, position: str) -> DecisionRecord:
+        """Return the record of a decision."""
+        ...
+
+
+@dataclass(slots=True, eq=False)
+class Windows:
+    """Every decision that is remembered, and what came before its decision.
+
+    ``rule_of``: the JoinRule of a spec, by digest.
+
+    ``rule``: the one in force, which says how long an early reward waits for its decision.
+
+    ``waits``: whether the learner of a spec cannot correct. Then ``as_it_arrives`` teaches a slot
+    when its first reward comes, or the default when the window closes.
+
+    ``counts``: one outcome per reward, joined, duplicate, late, orphan, invalid, unactivated (its
+    decision never was) or early (still waiting for its decision, or for its activation); and counts
+    of decisions and activations.
+
+    ``fold``: the version of the fold, which the log's builds say (see FOLD).
+
+    ``behind``: reads the records that are not in memory; None: all are kept there.
+
+    ``recent_bytes``: how much memory those of the newest decisions may take.
+    """
+
+    rule_of: Callable[[str], JoinRule]
+    rule: JoinRule = field(default_factory=JoinRule)
+    waits: Callable[[str], bool] = lambda _: False
+    counts: Counter[str] = field(default_factory=Counter)
+    fold: int = 1
+    behind: RecordsBehind | None = None
+    recent_bytes: int = RECENT_BYTES
+    _open: dict[str, RememberedDecision] = field(default_factory=dict)
+    _closed: dict[str, RememberedDecision] = field(default_factory=dict)
+    _older: OlderDecisions = field(init=False)
+    _taken_bytes: int = 0
+    # Rewards that came before their decision, by event and number, with the time they wait until.
+    _early: dict[str, dict[int, tuple[int, RewardRecord]]] = field(default_factory=dict)
+    # Activations that came before their decision, likewise.
+    _activations: dict[str, dict[int, int]] = field(default_factory=dict)
+    _deadlines: Deadlines = field(default_factory=Deadlines)
+    _sequence: int = 0
+    _notes: JoinNotes = field(init=False)
+    # What is remembered since an earlier build's checkpoint, and its row, -1 if it has none.
+    _inherited: Inherited | None = None
+    _inherited_rows: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._older = OlderDecisions(self.rule_of)
+        self._notes = JoinNotes(self._oldest, self.fold)
+
+    # What is remembered
+
+    def _find(self, event_id: str) -> RememberedDecision | None:
+        """Return the decision of a name; ``_keep`` it when it has been changed."""
+        found = self._open.get(event_id) or self._closed.get(event_id)
+        return found or (self._older.find(event_id) if self._older else None)
+
+    def _keep(self, decision: RememberedDecision) -> None:
+        if decision.row >= 0:
+            self._older.keep(decision)
+
+    def _teachable(self) -> Iterator[RememberedDecision]:
+        """Yield the decisions of which something can be taught."""
+        recent = chain(self._open.values(), self._closed.values())
+        return chain(self._older.teachable(), (each for each in recent if each.slots))
+
+    def _remembered(self) -> tuple[int, int]:
+        """Return how many decisions are open, and how many closed ones are remembered."""
+        older = self._older.count_open()
+        closed = len(self._closed) + len(self._older) - older
+        return len(self._open) + older, closed
+
+    def _oldest(self) -> str | None:
+        """Return the position from which on there are decisions that are remembered."""
+        if self._inherited is not None:
+            return position_after(self._inherited.through)
+
+        positions = [
+            self._closed[event_id].position for event_id in self._deadlines.first_of("forget")
+        ]
+        positions += [decision.position for decision in next_of(self._open.values())]
+        older = self._older.first()
+        if older is not None:
+            positions.append(older)
+        return min(positions, key=log_order, default=None)
+
+    # Time
+
+    def _advance(self, now_ms: int, out: Lessons) -> None:
+        """Do everything that is due by now; what is to be taught is added to ``out``."""
+        # Of two windows that end at once the one that opened first closes first.
+        older = self._older
+        while older.next_ms <= now_ms:
+            self._advance_recent(older.next_ms - 1, out)
+            decision = older.pop_due()
+            if decision is not None:
+                self._end(decision, out)
+                older.keep(decision)
+        self._advance_recent(now_ms, out)
+
+    def _advance_recent(self, now_ms: int, out: Lessons) -> None:
+        for _, number, kind, event_id in self._deadlines.due(now_ms):
+            if kind == "close":
+                self._close(event_id, out)
+            elif kind == "forget":
+                self._forget(event_id)
+            elif kind == "orphan":
+                self._orphan(event_id, number)
+            else:
+                self._orphan_activation(event_id, number)
+
+    def _close(self, event_id: str, out: Lessons) -> None:
+        """Close the window of a decision that is no older one."""
+        # One more window it is remembered, so that a reward which comes now is late, not early.
+        decision = self._open.pop(event_id)
+        self._closed[event_id] = decision
+        record = decision.record
+        self._end(decision, out)
+        self._remind(decision.forgotten_ms, "forget", decision.rule, event_id)
+        if decision.record is None:
+            self._give_back(record)
+
+    def _forget(self, event_id: str) -> None:
+        self._give_back(self._closed.pop(event_id).record)
+
+    def _give_back(self, record: DecisionRecord | None) -> None:
+        """Note that a record is kept no longer."""
+        if record is not None and self.behind is not None:
+            self._taken_bytes -= weight_of(record)
+
+    def _end(self, decision: RememberedDecision, out: Lessons) -> None:
+        """Close a window: what was not taught yet is taught now, if the decision was activated."""
+        rule = decision.rule
+        decision.forgotten_ms = position_ms(decision.position) + 2 * rule.window_ms
+        self.counts["closed" if decision.activated else "not_activated"] += 1
+        self._settle(decision, "unactivated")
+        if decision.activated:
+            teach_slots(decision, range(decision.slots), out, self._closing_record)
+
+        # Only a decision that late rewards correct is needed from here on.
+        if not (decision.activated and rule.late == "correct"):
+            decision.teach_no_more()
+
+    def _closing_record(self, decision: RememberedDecision) -> DecisionRecord:
+        assert self.behind is not None  # noqa: S101 - else every record is in memory
+        return self.behind.closing(decision.position, decision.rule.window_ms)
+
+    def _record_of(self, decision: RememberedDecision) -> DecisionRecord:
+        assert self.behind is not None  # noqa: S101 - else every record is in memory
+        return self.behind.at(decision.position)
+
+    # Entries
+
+    def _decision(self, position: str, now_ms: int, record: DecisionRecord, out: Lessons) -> None:
+        """Open the window of a decision, and join what came before it."""
+        # Within a window the first decision of an id counts.
+        event_id = record.event_id
+        if self._find(event_id) is not None:
+            self.counts["duplicate_decision"] += 1
+            self._notes.skip(position)
+            return
+
+        self.counts["decisions"] += 1
+        rule, slots = self.rule_of(record.spec), len(record.chosen)
+        activated = not record.deferred
+        decision = RememberedDecision(position, record.spec, rule, record, activated, slots)
+        self._remind(now_ms + rule.window_ms, "close", rule, event_id)
+        self._open[event_id] = decision
+
+        if event_id in self._activations or event_id in self._early:
+            self._join_early(decision, event_id)
+        if decision.activated:
+            self._begin(decision, out)
+
+        if self.behind is not None:
+            self._taken_bytes += weight_of(record)
+            if self._taken_bytes > self.recent_bytes:
+                self._make_room()
+
+    def _make_room(self) -> None:
+        """Keep the oldest decisions without their records, until the others have room."""
+        while self._open and self._taken_bytes > self.recent_bytes:
+            event_id = next(iter(self._open))
+            decision = self._open.pop(event_id)
+            self._deadlines.drop_first("close", decision.rule.window_s)
+
+            assert decision.record is not None  # noqa: S101 - it is open, and no older one
+            self._give_back(decision.record)
+            self._older.add(Opening.of(decision.record), decision)
+            decision.record = None
+
+    def _join_early(self, decision: RememberedDecision, event_id: str) -> None:
+        """Join what waited for a decision."""
+        if waiting := self._activations.pop(event_id, None):
+            self.counts["early_activation"] -= len(waiting)
+        parked = self._early.pop(event_id, {})
+        if parked:
+            self.counts["early"] -= len(parked)
+
+        rewards = [reward for _, reward in parked.values()]
+        self._notes.attach(decision.position, rewards, activated=bool(waiting))
+        self._attach(decision, rewards, activated=bool(waiting))
+
+    def _attach(
+        self, decision: RememberedDecision, rewards: list[RewardRecord], *, activated: bool
+    ) -> None:
+        """Join rewards, and an activation, that came before their decision."""
+        decision.activated = decision.activated or activated
+        for reward in rewards:
+            self._join(decision, reward, "joined")
+
+    def _begin(self, decision: RememberedDecision, out: Lessons) -> None:
+        """Teach what can be taught of a decision that has just been opened, or activated."""
+        if decision.rule.learn == "as_it_arrives":
+            waits = self.waits(decision.spec)
+            slots = sorted(decision.values) if waits else range(decision.slots)
+            teach_slots(decision, slots, out, self._record_of)
+
+    def _reward(self, now_ms: int, record: RewardRecord, out: Lessons) -> None:
+        """Join a reward with its decision: open, closed, or not there yet."""
+        decision = self._find(record.event_id)
+        if decision is None:
+            # Before its decision, for which it then waits.
+            self.counts["early"] += 1
+            until = now_ms + self.rule.window_ms
+            number = self._remind(until, "orphan", self.rule, record.event_id)
+            self._early.setdefault(record.event_id, {})[number] = (until, record)
+        else:
+            self._reward_of(decision, record, out)
+
+    def _reward_of(self, decision: RememberedDecision, record: RewardRecord, out: Lessons) -> None:
+        # In time: it is taught now, or when the window closes.
+        if not decision.forgotten_ms:
+            slot = self._join(decision, record, "joined")
+            if slot is not None and decision.activated and decision.rule.learn == "as_it_arrives":
+                teach_slots(decision, (slot,), out, self._record_of)
+
+        # Too late, but for a correction.
+        elif not decision.slots:
+            self.counts["late"] += 1
+            return
+        else:
+            slot = self._join(decision, record, "late")
+            if slot is not None and slot in decision.taught:
+                teach_slots(decision, (slot,), out, self._record_of)
+        self._keep(decision)
+
+    def _orphan(self, event_id: str, number: int) -> None:
+        """Give up waiting for the decision of an early reward."""
+        parked = self._early.get(event_id, {})
+        if parked.pop(number, None) is None:
+            return  # its decision came
+        self.counts["early"] -= 1
+        self.counts["orphan"] += 1
+        if not parked:
+            del self._early[event_id]
+
+    def _orphan_activation(self, event_id: str, number: int) -> None:
+        """Give up waiting for the decision of an early activation."""
+        parked = self._activations.get(event_id, {})
+        if parked.pop(number, None) is None:
+            return  # its decision came
+        self.counts["early_activation"] -= 1
+        self.counts["orphan_activation"] += 1
+        if not parked:
+            del self._activations[event_id]
+
+    def _join(self, decision: RememberedDecision, reward: RewardRecord, outcome: str) -> int | None:
+        """Count a reward as ``outcome``; return the slot whose aggregate it entered, if it did."""
+        record = decision.record
+        slot = slot_by_hash(decision, reward) if record is None else slot_of(record, reward)
+        if slot is None:
+            self.counts["invalid"] += 1
+            return None
+
+        # A reward without an id of its own is the one reward of its slot.
+        identity = slot if reward.reward_id is None else reward.reward_id
+        if identity in decision.seen:
+            self.counts["duplicate"] += 1
+            return None
+        decision.seen[identity] = None
+
+        # Fold 1 counted a reward at once, also where its decision was not activated yet.
+        if decision.activated or self.fold == 1:
+            self.counts[outcome] += 1
+        else:
+            self.counts["early"] += 1
+            decision.waiting += 1
+
+        if slot not in decision.values or decision.rule.aggregation == "last":
+            decision.values[slot] = reward.value
+        elif decision.rule.aggregation == "sum":
+            decision.values[slot] += reward.value
+        elif decision.rule.aggregation == "max":
+            decision.values[slot] = max(decision.values[slot], reward.value)
+        return slot
+
+    def _activation(self, now_ms: int, record: ActivationRecord, out: Lessons) -> None:
+        """Activate a deferred decision, or let the activation wait for it."""
+        decision = self._find(record.event_id)
+        if decision is not None and not decision.forgotten_ms:
+            self._activate(decision, out)
+
+        # Fold 1 knew no activation that waits.
+        elif decision is not None or self.fold == 1:
+            self.counts["orphan_activation"] += 1
+        else:
+            self.counts["early_activation"] += 1
+            until = now_ms + self.rule.window_ms
+            number = self._remind(until, "activation", self.rule, record.event_id)
+            self._activations.setdefault(record.event_id, {})[number] = until
+
+    def _activate(self, decision: RememberedDecision, out: Lessons) -> None:
+        if not decision.activated:
+            decision.activated = True
+            self._settle(decision, "joined")
+            self._begin(decision, out)
+            self._keep(decision)
+
+    def _settle(self, decision: RememberedDecision, outcome: str) -> None:
+        """Count the rewards that waited for a decision's activation as ``outcome``."""
+        if decision.waiting:
+            self.counts["early"] -= decision.waiting
+            self.counts[outcome] += decision.waiting
+            decision.waiting = 0
+
+    def _adopt_fold(self, position: str, version: int, first_row: int = 0) -> None:
+        """Fold entries by another version from here on.
+
+        Args:
+            position: of the entry that says so.
+            version: the one from here on.
+            first_row: older decisions before this row are as they are to be.
+        """
+        # An older build goes on: by its fold nothing waits for an activation.
+        if version == 1 and self.fold > 1:
+            for decision in self._teachable():
+                is_new = not 0 <= decision.row < first_row
+                if decision.waiting and is_new and not decision.forgotten_ms:
+                    self._settle(decision, "joined")
+                    self._keep(decision)
+            waiting = [
+                (event_id, number)
+                for event_id, parked in self._activations.items()
+                for number in parked
+            ]
+            for event_id, number in waiting:
+                self._orphan_activation(event_id, number)
+
+        self.fold = version
+        self._notes.version(position, version)
+
+    def _remind(self, at_ms: int, kind: str, rule: JoinRule, event_id: str) -> int:
+        """Set a deadline; return its number, by which two of one moment are in order."""
+        self._sequence += 1
+        self._deadlines.add((at_ms, self._sequence, kind, event_id), rule.window_s)
+        return self._sequence
+
+
+def next_of(decisions: Iterable[RememberedDecision]) -> list[RememberedDecision]:
+    """Return the first of some decisions, if there is one."""
+    return list(islice(decisions, 1))
+
+
+def weight_of(record: DecisionRecord) -> int:
+    """Return about how many bytes of memory a record takes."""
+    actions = len(record.action_ids)
+    own = 0 if record.features is None else 300 * actions
+    return 1000 + len(record.pmf) + actions * (60 + 4 * len(record.scores)) + own

@@ -1,0 +1,120 @@
+"""Reading the records of decisions that a fold does not keep in memory, from the log behind it."""
+
+import contextlib
+from collections.abc import Iterable, Iterator
+
+from bandits.errors import BanditloopError, CodecError
+from bandits.log.positions import log_order, position_before
+from bandits.log.records import DecisionRecord, LogEntry
+from policies.fold.checkpoint import FoldState, Past
+
+END = f"{2**64 - 1}-{2**64 - 1}"
+"""Past every entry."""
+PASSED, NEAR = 4000, 200
+"""So many entries are read on to the next decision that is wanted; then it is looked for.
+
+The first of a window that closes, the second of a correction.
+"""
+
+
+class ReadBehind:
+    """Reads one log behind its fold.
+
+    Windows of one length close in the order of the log. So for each length there is a reader that
+    goes through the log once, as far behind the fold as the window is long.
+    """
+
+    def __init__(self, past: Past) -> None:
+        self._past = past
+        self._readers: dict[int, Iterator[LogEntry]] = {}
+        self._fetched: dict[str, DecisionRecord] = {}
+
+    def closing(self, position: str, window_ms: int) -> DecisionRecord:
+        """Return the record of a decision whose window closes.
+
+        Args:
+            position: the decision's; those of one window come in the order of the log.
+            window_ms: the window's length.
+
+        Raises:
+            CodecError: the log holds no decision there; or whatever reading the log raises.
+        """
+        # A reader that fails, say because files were compacted meanwhile, is made anew once.
+        reader, record = self._readers.pop(window_ms, None), None
+        if reader is not None:
+            with contextlib.suppress(BanditloopError, OSError):
+                record = _read_on(reader, position)
+        if record is None or reader is None:
+            reader = iter(self._past.entries(position_before(position), END))
+            record = _demand(_read_on(reader, position), position)
+
+        self._readers[window_ms] = reader
+        return record
+
+    def at(self, position: str) -> DecisionRecord:
+        """Return the record of a decision, wherever it is.
+
+        Raises:
+            CodecError: the log holds no decision there; or whatever reading the log raises.
+        """
+        record = self._fetched.get(position)
+        return self._read(position) if record is None else record
+
+    def fetch(self, positions: Iterable[str]) -> None:
+        """Have some records at hand, and no others; what cannot be read is left to ``at``.
+
+        Args:
+            positions: of the decisions.
+        """
+        # In the order of the log, so that what is near is read at once.
+        self._fetched, reader = {}, None
+        with contextlib.suppress(BanditloopError, OSError):
+            for position in sorted(set(positions), key=log_order):
+                record = None if reader is None else _read_on(reader, position, NEAR)
+                if record is None:
+                    reader = iter(self._past.entries(position_before(position), END))
+                    record = _demand(_read_on(reader, position), position)
+                self._fetched[position] = record
+
+    def _read(self, position: str) -> DecisionRecord:
+        entries = iter(self._past.entries(position_before(position), position))
+        return _demand(_read_on(entries, position), position)
+
+
+def _read_on(
+    reader: Iterator[LogEntry], position: str, limit: int = PASSED
+) -> DecisionRecord | None:
+    """Return the decision at a position, if a reader comes upon it within ``limit`` entries."""
+    wanted = log_order(position)
+    for number, entry in enumerate(reader):
+        if entry.id == position:
+            return entry.record if isinstance(entry.record, DecisionRecord) else None
+        if number >= limit or log_order(entry.id) > wanted:
+            return None
+    return None
+
+
+def _demand(record: DecisionRecord | None, position: str) -> DecisionRecord:
+    if record is None:
+        raise CodecError(f"the log holds no decision at {position}", "position")
+    return record
+
+
+def inherited_records(state: FoldState, past: Past) -> dict[str, DecisionRecord]:
+    """Return, by position, the records of what an earlier build's checkpoint remembered.
+
+    Args:
+        state: a checkpoint's.
+        past: the log behind it.
+    """
+    inherited = state.join.inherited
+    needed = None if inherited is None else inherited.needed()
+    if inherited is None or needed is None:
+        return {}
+
+    positions = {each.position for each in (*inherited.open, *inherited.correctable)}
+    return {
+        entry.id: entry.record
+        for entry in past.entries(position_before(needed), inherited.through)
+        if entry.id in positions and isinstance(entry.record, DecisionRecord)
+    }
