@@ -22,7 +22,7 @@ PART = 1 << 20
 OBJECT_STORES = frozenset({"s3", "gcs", "abfs"})
 """File systems on which a file is visible only once it is complete, and a move copies it."""
 
-LISTED_S = (0.0, 0.1)
+LISTED_S = (0.0, 0.1, 0.2)
 LISTED_LATE_S = (0.0, 0.2, 0.5, 1.0, 2.0, 4.0)
 """Waits before a listing that lacks a file is made again: on a disk, and in an object store."""
 

@@ -162,8 +162,13 @@ class ArchiveReader:
 
     def each_range(self) -> Iterator[StoredRange]:
         """Yield every range, in order, from the oldest that is kept."""
-        for file in self.chain.past(None):
-            yield StoredRange(file.range, file.listed.size, record_bytes(file.parquet))
+
+        def read(position: str | None) -> Iterator[tuple[str, StoredRange]]:
+            for file in self.chain.past(position):
+                size = record_bytes(file.parquet)
+                yield file.range.last, StoredRange(file.range, file.listed.size, size)
+
+        return self.chain.resumed(read, None)
 
     def columns(
         self,

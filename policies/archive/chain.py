@@ -23,8 +23,15 @@ from policies.storage import Storage
 Item = TypeVar("Item")
 
 
-class FileGoneError(Exception):
-    """A file was removed or replaced while it was read."""
+class LookAgainError(Exception):
+    """A file is missing that may be there when folders are listed again.
+
+    ``missing``: the error if it is not.
+    """
+
+    def __init__(self, missing: ArchiveError) -> None:
+        super().__init__(missing.message)
+        self.missing = missing
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,62 +61,60 @@ class RangeChain:
         self._policy = policy
 
     def past(self, after: str | None, through: str | None = None) -> Iterator[OpenFile]:
-        """Yield each file that goes past a position, in order, without a gap.
+        """Yield each file that goes past a position, in order, without a gap (within ``resumed``).
 
         Args:
             after: the position; None for the oldest file that is kept.
             through: the last position that is needed; None for all.
+
+        Raises:
+            LookAgainError: a file is missing that another listing may show.
         """
-        position, before, waits = after, None, self._files.waits()
-        while True:
-            missing: ArchiveError | None = None
-            for listed in self.listing.after(position):
-                if position is not None and through is not None and has_reached(position, through):
+        position = after
+        before: Range | None = None
+        for listed in self.listing.after(after):
+            if position is not None and through is not None and has_reached(position, through):
+                return
+
+            with self.open(listed) as opened:
+                stored = opened.range
+                if position is not None and is_after(stored.previous, position):
+                    raise LookAgainError(self._break(before, position, stored))
+                if before is not None and stored.previous != before.last:
+                    raise self._break(before, position, stored)
+                if through is not None and is_after(stored.first, through):
                     return
 
-                with contextlib.ExitStack() as stack:
-                    try:
-                        opened = stack.enter_context(self.open(listed))
-                    except FileGoneError:
-                        missing = self._gone(listed)
-                        break
+                yield opened
+                position, before = stored.last, stored
 
-                    stored = opened.range
-                    follows = before is None or stored.previous == before.last
-                    reached = position is None or has_reached(position, stored.previous)
-                    if not (follows and reached):
-                        missing = self._break(before, position, stored)
-                        break
-                    if through is not None and is_after(stored.first, through):
-                        return
-
-                    yield opened
-                    position, before, waits = stored.last, stored, self._files.waits()
-            else:
-                missing = self._cut_short(position or START, through)
-
-            if missing is None:
-                return
-            # What is missing may have come since its folder was listed, or be listed late.
-            self._wait(waits, missing)
+        # A listing that ends before an earlier one did is stale.
+        reaches = self.listing.reaches
+        wanted = reaches if through is None else min(reaches, through, key=log_order)
+        if self._files.lists_late and not has_reached(position or START, wanted):
+            raise LookAgainError(self._cut_short(position or START))
 
     def resumed(
         self, read: Callable[[Any], Iterator[tuple[str, Item]]], after: str | None
     ) -> Iterator[Item]:
-        """Yield all that is read. Where a file goes meanwhile, or is missing, it is read on there.
+        """Yield all that is read. Where a file goes or is missing, folders are listed again.
 
         Args:
             read: yields what there is past a position, each with the position that it reaches.
             after: where to begin; None: with the oldest file that is kept.
         """
         position, waits = after, self._files.waits()
+        missing: ArchiveError | None = None
         while True:
             try:
                 for reached, item in read(position):
                     yield item
-                    position, waits = reached, self._files.waits()
-            except FileGoneError as gone:
-                self._wait(waits, self._gone(gone.args[0]))
+                    position, waits, missing = reached, self._files.waits(), None
+            except LookAgainError as again:
+                missing, wait_s = missing or again.missing, next(waits, None)
+                if wait_s is None:
+                    raise missing from again.__cause__
+                time.sleep(wait_s)
             else:
                 return
 
@@ -118,12 +123,12 @@ class RangeChain:
         """Open a file, which has to be what its name says.
 
         Raises:
-            FileGoneError: it is not there any more.
+            LookAgainError: it is not there any more.
         """
         try:
             source = self._files.open(listed.path)
         except FileNotFoundError as error:
-            raise FileGoneError(listed) from error
+            raise LookAgainError(self._gone(listed)) from error
 
         with source:
             with self.reading(listed):
@@ -148,7 +153,7 @@ class RangeChain:
 
         Raises:
             ArchiveError: the file is damaged.
-            FileGoneError: it was removed or replaced.
+            LookAgainError: it was removed or replaced.
         """
         try:
             yield
@@ -187,14 +192,8 @@ class RangeChain:
         self, listed: ListedFile, group: int | None, error: Exception
     ) -> Exception:
         if self.listing.is_gone(listed):
-            return FileGoneError(listed)
+            return LookAgainError(self._gone(listed))
         return self.damaged(listed, str(error), group)
-
-    def _wait(self, waits: Iterator[float], missing: ArchiveError) -> None:
-        wait_s = next(waits, None)
-        if wait_s is None:
-            raise missing
-        time.sleep(wait_s)
 
     def _gone(self, listed: ListedFile) -> ArchiveError:
         return ArchiveError(
@@ -203,16 +202,11 @@ class RangeChain:
             "archive",
         )
 
-    def _cut_short(self, position: str, through: str | None) -> ArchiveError | None:
-        """Return the error of a listing that ends before an earlier one did, if it may be stale."""
-        reaches = self.listing.reaches
-        wanted = reaches if through is None else min(reaches, through, key=log_order)
-        if not self._files.lists_late or has_reached(position, wanted):
-            return None
+    def _cut_short(self, position: str) -> ArchiveError:
         return ArchiveError(
-            f"the archive of {self._policy} was listed up to {reaches}, and is now only up to"
-            f" {position}: its store lists files late: try again; or files were deleted, under"
-            f" {self._files.full('')}: start again",
+            f"the archive of {self._policy} was listed up to {self.listing.reaches}, and is now"
+            f" only up to {position}: its store lists files late, or files were deleted, under"
+            f" {self._files.full('')}: try again",
             "archive",
         )
 

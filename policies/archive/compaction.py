@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from itertools import chain, repeat
 from pathlib import Path
 
 from pyarrow import fs
@@ -22,7 +23,7 @@ from pyarrow import fs
 from bandits.errors import ArchiveError
 from bandits.log.positions import has_reached
 from policies.archive.archive import ArchiveReader, Entry
-from policies.archive.chain import FileGoneError, OpenFile
+from policies.archive.chain import LookAgainError, OpenFile
 from policies.archive.layouts import FORMAT
 from policies.archive.listing import COMPACTED, ListedFile, covering
 from policies.archive.range_file import Range, hour_of, write_range
@@ -114,11 +115,17 @@ class Compactor:
                 read, covered = read.and_of([file]), covered.and_of(others)
         return read, covered
 
-    def groups(self, after: str | None = None) -> Iterator[Group]:
-        """Yield the archive's files, in order, by what they become.
+    def groups(self) -> Iterator[Group]:
+        """Yield the archive's files, in order, by what they become."""
+        return self._chain.resumed(
+            lambda after: ((group.range.last, group) for group in self._groups(after)), None
+        )
 
-        Where a group ends depends on the entries before it alone: whenever one is compacted, the
-        files of two are never the same.
+    def _groups(self, after: str | None) -> Iterator[Group]:
+        """Yield the groups past one.
+
+        Where a group ends depends only on the entries before it: groups that were found earlier
+        lie within those that are found later, and never across two of them.
         """
         files: list[OpenFile] = []
         entries = 0
@@ -144,7 +151,7 @@ class Compactor:
         return self._chain.resumed(self._compacted, None)
 
     def _compacted(self, after: str | None) -> Iterator[tuple[str, Group]]:
-        for group in self.groups(after):
+        for group in self._groups(after):
             if group.is_due:
                 with tempfile.TemporaryFile() as spool:
                     entries = (entry for file in group.files for entry in self._entries(file))
@@ -154,7 +161,7 @@ class Compactor:
             yield group.range.last, group
 
     def remove(self) -> Iterator[Usage]:
-        """Remove the files whose entries a larger one holds; yield what was removed, bit by bit.
+        """Remove the files whose entries a larger one holds, and yield how many, bit by bit.
 
         Raises:
             ArchiveError: an entry is not in the larger file as it is in the smaller: both are
@@ -181,7 +188,7 @@ class Compactor:
 
         Where files go meanwhile, because they are removed by another, the hour is looked at again.
         """
-        waits = self._files.waits()
+        waits = chain(self._files.waits(), repeat(0.2, 20))
         while True:
             try:
                 verified = []
@@ -192,7 +199,7 @@ class Compactor:
                     if large.is_compacted:
                         self._files.move(large.path, large.final_path)
                     verified.append((large, covered))
-            except (FileGoneError, FileNotFoundError):
+            except (LookAgainError, FileNotFoundError):
                 wait_s = next(waits, None)
                 if wait_s is None:
                     raise ArchiveError(

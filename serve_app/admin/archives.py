@@ -1,12 +1,15 @@
-"""The archived part of a policy's log, found by the policy's name."""
+"""The archived part of a policy's log, found by the policy's name: its extent, its files."""
 
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
+from itertools import chain
 
 import msgspec
 
 from bandits.errors import ArchiveError
-from bandits.log.positions import log_order, position_ms
+from bandits.log.positions import START, log_order, position_ms
 from policies.archive.archive import ArchiveReader, archive_folders, archived
+from policies.archive.compaction import Compactor, Usage
 
 
 class ArchiveEnd(msgspec.Struct, frozen=True):
@@ -31,6 +34,29 @@ class ArchiveSummary(
     record_bytes: int
     first: ArchiveEnd
     last: ArchiveEnd
+
+
+class ArchiveFiles(msgspec.Struct, frozen=True, rename={"size": "bytes"}):
+    """Some files of an archive. ``size``: their bytes; None before they are written."""
+
+    files: int
+    size: int | None
+
+
+class ArchiveCompaction(msgspec.Struct, frozen=True):
+    """What a compaction did to the files of a policy's archive, over all its partitions.
+
+    ``before`` and ``after``: the files that are read. ``written``: how many of those after are new.
+    ``covered``: older files that lie beside and are not read any more. ``removed``: those of them
+    that are gone.
+    """
+
+    policy: str
+    before: ArchiveFiles
+    after: ArchiveFiles
+    written: int
+    covered: ArchiveFiles
+    removed: ArchiveFiles
 
 
 def archived_policy_name(root: str, name: str | None) -> str:
@@ -62,39 +88,106 @@ def archived_policy_name(root: str, name: str | None) -> str:
     return name
 
 
-def archive_summary(root: str, policy: str | None) -> ArchiveSummary:
+def archive_summary(
+    root: str, policy: str | None, progress: Callable[[], None] = lambda: None
+) -> ArchiveSummary:
     """Summarize the archive of a policy.
 
     Args:
         root: Folder or URI of the archive; empty where nothing is archived.
         policy: Name of a policy; None for the only one that is archived there.
+        progress: Called after each range.
 
     Raises:
         ArchiveError: Nothing of the policy is archived.
     """
     name = archived_policy_name(root, policy)
-    ranges = [
-        stored
-        for folder in archive_folders(root, name)
-        for stored in ArchiveReader(root, folder).ranges()
-    ]
-    if not ranges:
+    ranges = entries = size = record_bytes = 0
+    first: str | None = None
+    last = START
+
+    # Partitions are archived independently, so they are not in the order of the log.
+    for folder in archive_folders(root, name):
+        for stored in ArchiveReader(root, folder).each_range():
+            ranges += 1
+            entries += stored.range.count
+            size += stored.size
+            record_bytes += stored.record_bytes
+            first = min(first or stored.range.first, stored.range.first, key=log_order)
+            last = max(last, stored.range.last, key=log_order)
+            progress()
+
+    if first is None:
         raise ArchiveError(
             f"no range of {name} is archived in {root}: say where with --archive", "archive"
         )
-
-    # Partitions are archived independently, so no list of ranges is in the order of the log.
-    first = min((stored.range.first for stored in ranges), key=log_order)
-    last = max((stored.range.last for stored in ranges), key=log_order)
     return ArchiveSummary(
         policy=name,
-        ranges=len(ranges),
-        entries=sum(stored.range.count for stored in ranges),
-        size=sum(stored.size for stored in ranges),
-        record_bytes=sum(stored.record_bytes for stored in ranges),
+        ranges=ranges,
+        entries=entries,
+        size=size,
+        record_bytes=record_bytes,
         first=ArchiveEnd(_time(first), first),
         last=ArchiveEnd(_time(last), last),
     )
+
+
+def compact_archive(
+    root: str,
+    policy: str | None,
+    *,
+    remove: bool = False,
+    dry_run: bool = False,
+    progress: Callable[[int, int], None] = lambda _done, _files: None,
+) -> ArchiveCompaction:
+    """Write the small files of a policy's archive as larger ones, beside them.
+
+    Args:
+        root: Folder or URI of the archive; empty where nothing is archived.
+        policy: Name of a policy; None for the only one that is archived there.
+        remove: Whether the files are then removed whose entries were all found in a larger one.
+        dry_run: Whether nothing is written or removed, only counted.
+        progress: Called with the number of files done, and of all.
+
+    Raises:
+        ArchiveError: Nothing of the policy is archived, or a file is damaged or missing.
+    """
+    name = archived_policy_name(root, policy)
+    compactors = [Compactor(root, folder) for folder in archive_folders(root, name)]
+    before = _usage(compactors)[0]
+
+    written = done = after_files = 0
+    for compactor in compactors:
+        for group in compactor.groups() if dry_run else compactor.compact():
+            done += len(group.files)
+            written += group.is_due
+            after_files += 1
+            progress(done, before.files)
+
+    gone = [compactor.remove() for compactor in compactors] if remove and not dry_run else []
+    removed = _sum(chain.from_iterable(gone))
+
+    after, covered = _usage(compactors)
+    return ArchiveCompaction(
+        policy=name,
+        before=before,
+        after=ArchiveFiles(after_files, None) if dry_run else after,
+        written=written,
+        covered=covered,
+        removed=removed,
+    )
+
+
+def _usage(compactors: Iterable[Compactor]) -> tuple[ArchiveFiles, ArchiveFiles]:
+    usages = [compactor.usage() for compactor in compactors]
+    return _sum(read for read, _ in usages), _sum(covered for _, covered in usages)
+
+
+def _sum(usages: Iterable[Usage]) -> ArchiveFiles:
+    files = size = 0
+    for usage in usages:
+        files, size = files + usage.files, size + usage.bytes
+    return ArchiveFiles(files, size)
 
 
 def _time(entry_id: str) -> str:

@@ -1,11 +1,9 @@
 """The archive's files are read as they were written, to the byte, and errors name what is damaged."""
 
 import contextlib
-import datetime as dt
 import io
 import itertools
 import os
-from pathlib import Path
 
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
@@ -13,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import fs
+from support.archives import archive, cut, memory, no_blob, plain
 from support.strategies import raw_logs
 
 from bandits.errors import ArchiveError
@@ -26,50 +25,7 @@ from bandits.log.records import (
 )
 from policies.archive import range_file as ranges
 from policies.archive.archive import ArchiveReader, ArchiveWriter
-from policies.archive.range_file import Range, hour_of, write_range
-
-Log = list[tuple[str, bytes]]
-
-
-def cut(log: Log, limit: int) -> list[tuple[Range, Log]]:
-    """A log in ranges of at most ``limit`` entries, none across an hour."""
-    out, previous = [], "0-0"
-    for _, hour in itertools.groupby(log, key=lambda entry: hour_of(entry[0])):
-        for part in (
-            itertools.batched(hour, limit)
-            if hasattr(itertools, "batched")
-            else _batched(list(hour), limit)
-        ):
-            out.append((Range(previous, part[0][0], part[-1][0], len(part)), list(part)))
-            previous = part[-1][0]
-    return out
-
-
-def _batched(items: list, limit: int) -> list[list]:
-    return [items[i : i + limit] for i in range(0, len(items), limit)]
-
-
-def no_blob(_: str) -> None:
-    return None
-
-
-def archive(root: str | Path | fs.FileSystem, log: Log, limit: int) -> list[Range]:
-    writer = ArchiveWriter(root, "home")
-    parts = cut(log, limit)
-    for committed, entries in parts:
-        writer.write(committed, entries, no_blob)
-    return [committed for committed, _ in parts]
-
-
-def plain(count: int, *, start: int = 1_700_000_000_000, step: int = 1) -> Log:
-    return [
-        (f"{start + i * step}-0", encode(RewardRecord(f"e{i}", float(i)))) for i in range(count)
-    ]
-
-
-def memory() -> fs.FileSystem:
-    """A file system that lasts as long as the test, of another kind than the local one."""
-    return fs._MockFileSystem(dt.datetime.now(dt.UTC))
+from policies.archive.range_file import Range, write_range
 
 
 @settings(max_examples=60)
