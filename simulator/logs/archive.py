@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 
 from bandits.errors import ArtifactError, BadRowError, BanditloopError, ReplayError, SpecError
+from bandits.log.encoded_decisions import whole_record
 from bandits.log.join import Join, JoinedDecision, JoinRule
 from bandits.log.positions import START, has_reached, log_order, position_at, position_ms
 from bandits.log.records import DecisionRecord, LogEntry, SpecRecord, TickRecord
@@ -348,7 +349,7 @@ def decision_rows(
         joined: A decision with the rewards of its slots.
         catalogue: The catalogue that the decision names.
     """
-    record = joined.record
+    record = whole_record(joined.record)
     pmfs, scores = record.pmfs(), record.source_scores()
     for slot, reward in zip(joined.slots, joined.rewards, strict=True):
         ids, chosen, pmf = record.action_ids, record.chosen[slot], pmfs[slot]
