@@ -13,7 +13,6 @@ from itertools import chain
 
 from bandits.errors import CodecError
 from bandits.log.deadlines import NEVER, Deadline
-from bandits.log.encoded_decisions import DECISIONS, Decision
 from bandits.log.join_rule import JoinRule
 from bandits.log.join_state import (
     Attached,
@@ -27,7 +26,13 @@ from bandits.log.join_state import (
 )
 from bandits.log.older_decisions import Opening
 from bandits.log.positions import START, has_reached, log_order, position_ms
-from bandits.log.records import ActivationRecord, BuildRecord, LogEntry, RewardRecord
+from bandits.log.records import (
+    ActivationRecord,
+    BuildRecord,
+    DecisionRecord,
+    LogEntry,
+    RewardRecord,
+)
 from bandits.log.remembered_decisions import JoinedDecision, RememberedDecision
 from bandits.log.versions import fold_version
 from bandits.log.windows import Windows
@@ -52,7 +57,7 @@ class Join(Windows):
         out: list[JoinedDecision] = []
         self._advance(now_ms, out)
 
-        if isinstance(record, DECISIONS):
+        if isinstance(record, DecisionRecord):
             self._decision(entry.id, now_ms, record, out)
         elif isinstance(record, RewardRecord):
             self._reward(now_ms, record, out)
@@ -184,7 +189,7 @@ class Join(Windows):
         )
 
     def restore(
-        self, state: JoinState, entries: Iterable[LogEntry], records: Mapping[str, Decision]
+        self, state: JoinState, entries: Iterable[LogEntry], records: Mapping[str, DecisionRecord]
     ) -> None:
         """Go on from a state; ``fold`` is to be the version in force there.
 
@@ -231,7 +236,7 @@ class Join(Windows):
         for entry in entries:
             record = entry.record
             self._advance(entry.time_ms, None)
-            if isinstance(record, DECISIONS):
+            if isinstance(record, DecisionRecord):
                 if entry.id not in skipped:
                     self._reopen(entry.id, Opening.of(record), attached.get(entry.id))
             elif isinstance(record, RewardRecord | ActivationRecord):
@@ -277,7 +282,7 @@ class Join(Windows):
     # What an earlier build's checkpoint remembered
 
     def _inherit(
-        self, inherited: Inherited | None, records: Mapping[str, Decision]
+        self, inherited: Inherited | None, records: Mapping[str, DecisionRecord]
     ) -> list[Deadline]:
         """Remember what is inherited; return the deadlines of what has no place in the log."""
         self._inherited = inherited
@@ -298,7 +303,7 @@ class Join(Windows):
                 rule,
                 None,
                 state.activated,
-                record.slots,
+                len(record.chosen),
                 dict(state.values),
                 dict.fromkeys(state.seen),
                 dict(state.taught),

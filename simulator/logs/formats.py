@@ -11,7 +11,7 @@ from pyarrow import fs
 
 from bandits.errors import ReplayError
 from policies.storage import Storage
-from simulator.logs.archive import policy_pieces
+from simulator.logs.archive.pieces import policy_pieces
 from simulator.logs.csv_columns import CsvColumns
 from simulator.logs.csv_log import CsvPiece, csv_pieces, with_column_kinds
 from simulator.logs.dsjson import dsjson_pieces

@@ -11,7 +11,7 @@ from simulator.learners.progressive import UNLABELLED, progressive, vw_progressi
 from simulator.learners.rejection import Rejection, rejection
 from simulator.learners.vw_rejection import vw_rejection
 from simulator.learners.vw_target import FORMATS
-from simulator.logs.archive import in_time_order
+from simulator.logs.archive.ordered import in_time_order
 from simulator.logs.files import files_of
 from simulator.logs.left_out import EMPTY_LOG_ADVICE, LeftOut
 from simulator.logs.rows import Piece, caution_of, no_rows_error

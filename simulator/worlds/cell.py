@@ -11,7 +11,8 @@ import numpy as np
 from bandits.log.join import Join
 from bandits.log.records import LogEntry
 from policies.spec import PolicySpec
-from simulator.logs.archive import decision_rows, evaluation_rule
+from simulator.logs.archive.rows import decision_rows
+from simulator.logs.archive.rules import evaluation_rule
 from simulator.logs.rows import LoggedDecision, MemoryPiece
 from simulator.ope.reward_model import DEFAULT_KINDS
 from simulator.ope.verdict import Verdict

@@ -37,7 +37,7 @@ from policies.catalogue import Catalogue
 from policies.fold.checkpoint import decode_state
 from policies.fold.fold import Fold
 from policies.spec import PolicySpec
-from simulator.logs.archive import archive_pieces
+from simulator.logs.archive.pieces import archive_pieces
 
 OUTCOMES = ("joined", "duplicate", "late", "orphan", "invalid", "unactivated", "early")
 RULES = [

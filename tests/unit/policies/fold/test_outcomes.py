@@ -32,7 +32,7 @@ from policies.fold.partition import PartitionFold
 from policies.fold.verify import ServedSnapshot, verify
 from policies.spec import PolicySpec, RemoteSource
 from simulator.doctor.checks.references import MissingBlobs, ReferencedBlobs
-from simulator.logs.archive import policy_pieces
+from simulator.logs.archive.pieces import policy_pieces
 
 RIDGE = PolicySpec("home", learner=RidgeConfig(), exploration=LinTs(draws=3), join=RULE)
 VW = msgspec.structs.replace(

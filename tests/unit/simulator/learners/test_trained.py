@@ -33,7 +33,7 @@ from serve_app.cli.main import app
 from serve_app.cli.train import app as train_app
 from simulator.learners.online import featurise_row
 from simulator.learners.trained import FrozenPolicy, read_trained, snapshot_of, train_on_log
-from simulator.logs.archive import decision_rows
+from simulator.logs.archive.rows import decision_rows
 from simulator.logs.rows import LogBatch, LoggedDecision, batch_of
 from simulator.logs.text_records import WEIGHT
 from simulator.ope.targets import UniformTarget

@@ -16,7 +16,8 @@ from bandits.log.records import DecisionRecord
 from serve_app.cli.main import app
 from serve_app.cli.train import app as train_app
 from simulator.learners.trained import train_on_log
-from simulator.logs.archive import decision_rows, evaluation_rule
+from simulator.logs.archive.rows import decision_rows
+from simulator.logs.archive.rules import evaluation_rule
 from simulator.logs.formats import open_log
 from simulator.logs.rows import waiting_of
 from simulator.ope.targets import LoggingTarget, UniformTarget

@@ -29,7 +29,7 @@ from simulator.learners.trained import (
     snapshot_of,
     train_on_log,
 )
-from simulator.logs.archive import ArchivePiece
+from simulator.logs.archive.pieces import ArchivePiece
 from simulator.logs.csv_columns import CsvColumns
 from simulator.logs.formats import open_log
 from simulator.logs.row_ranges import row_range

@@ -25,7 +25,8 @@ from policies.archive.archive import ArchiveWriter
 from policies.archive.range_file import Range
 from policies.catalogue import Catalogue
 from serve_app.cli.main import app
-from simulator.logs.archive import decision_rows, evaluation_rule
+from simulator.logs.archive.rows import decision_rows
+from simulator.logs.archive.rules import evaluation_rule
 from simulator.logs.csv_columns import CsvColumns
 from simulator.logs.formats import open_log
 from simulator.logs.rows import LoggedDecision, Piece

@@ -1,0 +1,182 @@
+"""Compiled loops that join the log's entries as ``bandits.log.join`` does when windows close.
+
+What is remembered of an event depends on the times of its own entries alone, so no queue of
+deadlines is kept: an entry looks up how far its event's decision has come.
+"""
+
+from typing import Any
+
+import numpy as np
+from numba import types
+from numpy.typing import NDArray
+
+from bandits.kernels.compiled import (
+    Bools,
+    Float64,
+    Int32,
+    Int64,
+    compiled,
+    f8s,
+    i4s,
+    i8s,
+    inlined,
+    read_only,
+    truths,
+)
+
+DECISION, REWARD, ACTIVATION = 1, 2, 3
+"""The kinds of entries that are joined."""
+FIRST, LAST, SUM, MAX = 0, 1, 2, 3
+"""Which of several rewards of a slot counts."""
+NO_SLOT = -1
+"""Of a reward that names none."""
+UNUSED, WAITING = -1, -2
+"""Of an entry that changes nothing, and of one that waits for its decision."""
+UNCOUNTED, DEFERRED, ACTIVE = 0, 1, 2
+"""Of a decision whose id was taken, of one that is not activated, and of one that is."""
+
+Int8 = NDArray[np.int8]
+i1s = read_only(types.int8)
+
+
+@inlined
+def _place_of(begin: Any, stop: Any, chosen: Any, slot: Any, action: Any) -> Any:
+    """Return the place of the slot that a reward is for; UNUSED if it was not chosen."""
+    if action < 0:
+        number = 0 if slot == NO_SLOT else slot
+        return begin + number if number < stop - begin else UNUSED
+    for place in range(begin, stop):
+        if chosen[place] == action and (slot == NO_SLOT or slot == place - begin):
+            return place
+    return UNUSED
+
+
+@compiled(
+    *(i1s, i8s, i4s, i8s, i4s, i1s, truths, f8s, i4s, i8s, i4s, i8s, i4s),
+    *(types.int32[::1], types.int32[::1], types.int32[::1], types.int32[::1]),
+    *(types.float64[::1], types.boolean[::1], types.boolean[::1]),
+    *(types.int8[::1], types.int32[::1]),
+)
+def join_entries(  # noqa: C901, PLR0912, PLR0915 - one loop over the kinds of entries
+    kind: Int8,
+    ms: Int64,
+    event: Int32,
+    window: Int64,
+    era: Int32,
+    aggregation: Int8,
+    deferred: Bools,
+    value: Float64,
+    identity: Int32,
+    slot: Int64,
+    action: Int32,
+    begins: Int64,
+    chosen: Int32,
+    newest: Int32,
+    waiting: Int32,
+    following: Int32,
+    seen: Int32,
+    values: Float64,
+    has_value: Bools,
+    has_nameless: Bools,
+    state: Int8,
+    owner: Int32,
+) -> None:
+    """Join n entries of E events, in the log's order.
+
+    Args:
+        kind: int8[n], DECISION, REWARD or ACTIVATION.
+        ms: int64[n], when.
+        event: int32[n], of which event.
+        window: int64[n], milliseconds: a decision's window, or how long another waits.
+        era: int32[n], what it is greater for gives up the activations that wait from before.
+        aggregation: int8[n], of a decision.
+        deferred: bool[n], whether a decision needs an activation.
+        value: float64[n], of a reward.
+        identity: int32[n], of a reward, which of the I pairs of event and reward id; -1: no id.
+        slot: int64[n], of a reward, or NO_SLOT.
+        action: int32[n], of a reward, or -1.
+        begins: int64[n + 1], where a decision's slots begin among all S; the others have none.
+        chosen: int32[S], each slot's action.
+        newest: int32[E], room for an event's newest decision.
+        waiting: int32[E], room for the newest of the event's entries that wait.
+        following: int32[n], room for the entry after each in a list.
+        seen: int32[I], room for the decision that a pair's reward was joined to.
+        values: float64[S], gets the reward of each slot that has one.
+        has_value: bool[S], all false; gets whether it has one.
+        has_nameless: bool[S], all false; room for whether it has one without an id.
+        state: int8[n], gets of a decision UNCOUNTED, DEFERRED or ACTIVE.
+        owner: int32[n], gets of the others the decision they belong to, or UNUSED or WAITING.
+    """
+    newest[:] = -1
+    waiting[:] = -1
+    seen[:] = -1
+
+    for i in range(len(kind)):
+        now, of = ms[i], event[i]
+        decision = newest[of]
+        remembered = decision >= 0 and now < ms[decision] + 2 * window[decision]
+        opens = kind[i] == DECISION
+        owner[i] = UNUSED
+
+        # Within a window, and one more, the first decision of an id counts.
+        if opens:
+            state[i] = UNCOUNTED
+            if remembered:
+                continue
+            state[i] = DEFERRED if deferred[i] else ACTIVE
+            decision = newest[of] = i
+
+            # What waited is listed from new to old, and joined in the order in which it came.
+            entry, before = waiting[of], -1
+            while entry >= 0:
+                after = following[entry]
+                following[entry] = before
+                before, entry = entry, after
+            waiting[of] = -1
+            entry = before
+        elif not remembered:
+            owner[i] = WAITING
+            following[i] = waiting[of]
+            waiting[of] = i
+            continue
+        elif now >= ms[decision] + window[decision]:
+            continue
+        else:
+            following[i] = -1
+            entry = i
+
+        # The entry itself, or all that waited for it and still does.
+        begin, stop = begins[decision], begins[decision + 1]
+        while entry >= 0:
+            each, entry = entry, following[entry]
+            owner[each] = UNUSED
+            if opens and now >= ms[each] + window[each]:
+                continue
+            if kind[each] == ACTIVATION:
+                if not opens or era[each] == era[i]:
+                    state[decision] = ACTIVE
+                    owner[each] = decision
+                continue
+
+            place = _place_of(begin, stop, chosen, slot[each], action[each])
+            if place == UNUSED:
+                continue
+
+            # A reward without an id of its own is the one reward of its slot.
+            if identity[each] < 0:
+                if has_nameless[place]:
+                    continue
+                has_nameless[place] = True
+            elif seen[identity[each]] == decision:
+                continue
+            else:
+                seen[identity[each]] = decision
+
+            owner[each] = decision
+            if not has_value[place] or aggregation[decision] == LAST:
+                values[place] = value[each]
+            elif aggregation[decision] == SUM:
+                values[place] += value[each]
+            elif aggregation[decision] == MAX and value[each] > values[place]:
+                values[place] = value[each]
+            has_value[place] = True

@@ -1,0 +1,156 @@
+"""An archive's settled decisions as batches of rows."""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from bandits.errors import ArtifactError, BanditloopError
+from bandits.log.join import JoinedDecision
+from bandits.log.records import DecisionRecord
+from policies.archive.archive import ArchiveReader
+from policies.catalogue import Catalogue
+from simulator.logs.archive.decided import Decided, DecisionReader, Part
+from simulator.logs.archive.features import coded
+from simulator.logs.archive.joined import ArchiveJoin
+from simulator.logs.archive.light import PieceBounds
+from simulator.logs.archive.rows import decision_rows
+from simulator.logs.archive.settled import SettledRows
+from simulator.logs.rows import LazyDecisions, LogBatch, LoggedDecision
+
+COLUMN_ROWS = 1 << 14
+"""Rows in a batch, where rows are columns, or a few more."""
+COLUMN_CELLS = 1 << 20
+"""Probabilities in a batch, or a few more."""
+
+
+def settled_batches(
+    reader: ArchiveReader, piece: PieceBounds, join: ArchiveJoin
+) -> Iterator[LogBatch]:
+    """Yield the rows of a piece, in the order of its decisions and their slots.
+
+    Args:
+        reader: The archive.
+        piece: Which part of it.
+        join: The join of that piece.
+    """
+    decisions = DecisionReader(reader, piece.after, piece.through)
+    catalogues, settled = Catalogues(reader), SettledRows(join.spans())
+    parts: list[Part] = []
+    start, rows, cells = 0, 0, 0
+
+    for after, group in decisions.groups():
+        ready = settled.until(start + len(group.batch))
+        part = catalogues.known_of(
+            Part(after, group, ready.sequence - start, ready), decisions, join.refuse
+        )
+        start += len(group.batch)
+        if not len(part.places):
+            continue
+        parts.append(part)
+        rows += len(part.settled.rewards)
+        cells += len(group.batch["pmf"].values)
+        if rows >= COLUMN_ROWS or cells >= COLUMN_CELLS:
+            yield _batch_of(Decided(decisions, parts), catalogues)
+            parts, rows, cells = [], 0, 0
+
+    if parts:
+        yield _batch_of(Decided(decisions, parts), catalogues)
+
+
+class Catalogues:
+    """The catalogues that decisions name, by digest."""
+
+    def __init__(self, reader: ArchiveReader) -> None:
+        self._reader = reader
+        self._known = {Catalogue().digest: Catalogue()}
+
+    def __getitem__(self, digest: str) -> Catalogue:
+        """Return a catalogue.
+
+        Raises:
+            ArtifactError: The blob of that name is none.
+            ArchiveError: There is no such blob, or it is damaged.
+        """
+        if digest not in self._known:
+            self._known[digest] = Catalogue.decode(self._reader.blob(digest))
+        return self._known[digest]
+
+    def known_of(
+        self, part: Part, reader: DecisionReader, refuse: Callable[[str, BanditloopError], None]
+    ) -> Part:
+        """Return the decisions of a part that name a catalogue.
+
+        Args:
+            part: Of the archive.
+            reader: What has read it.
+            refuse: Told of each other decision, and what is wrong.
+        """
+        named = coded(part.group.batch["catalogue"])
+        codes = named.indices.take(pa.array(part.places)).to_numpy()
+        errors: dict[int, ArtifactError] = {}
+        for code in np.unique(codes).tolist():
+            try:
+                self[named.dictionary[code].as_py()]
+            except ArtifactError as error:
+                errors[code] = error
+        if not errors:
+            return part
+
+        bad = np.isin(codes, list(errors))
+        ((ids, _),) = reader.column(part, "id")
+        for place, code in zip(part.places[bad].tolist(), codes[bad].tolist(), strict=True):
+            refuse(ids[place].as_py(), errors[code])
+        return part.take(~bad)
+
+
+def _batch_of(decided: Decided, catalogues: Catalogues) -> LogBatch:
+    settled, actions = decided.settled, decided.actions()
+    made = _MadeRows(decided, catalogues)
+    assert actions.pmf is not None  # noqa: S101 - of every decision
+    return LogBatch(
+        keys=settled.key[decided.decisions],
+        times_ms=settled.ms[decided.decisions],
+        reward=settled.rewards,
+        propensity=actions.pmf[actions.chosen_at],
+        decisions=LazyDecisions(made.rows, np.arange(len(settled.rewards))),
+        actions=actions,
+        records=decided.records(catalogues.__getitem__),
+    )
+
+
+class _MadeRows:
+    """The rows of a batch as objects. The records are decoded when a row is first looked at."""
+
+    def __init__(self, decided: Decided, catalogues: Catalogues) -> None:
+        self._decided, self._catalogues = decided, catalogues
+        self._records: dict[int, list[DecisionRecord]] = {}
+        sizes = [len(part.places) for part in decided.parts]
+        self._begins = np.concatenate([[0], np.cumsum(sizes)])
+
+    def rows(self, numbers: NDArray[np.intp]) -> list[LoggedDecision]:
+        """Return some of the rows, in the order given."""
+        decided, settled = self._decided, self._decided.settled
+        out: list[LoggedDecision] = []
+        latest, rows = -1, list[LoggedDecision]()
+        for number, decision in zip(
+            numbers.tolist(), decided.decisions[numbers].tolist(), strict=True
+        ):
+            if decision != latest:
+                first, stop = settled.begins[decision : decision + 2].tolist()
+                rewards = tuple(settled.rewards[first:stop].tolist())
+                record = self._record(decision)
+                joined = JoinedDecision(
+                    f"{settled.ms[decision]}-0", record, tuple(range(len(rewards))), rewards
+                )
+                rows = list(decision_rows(joined, self._catalogues[record.catalogue]))
+                latest = decision
+            out.append(rows[number - first])
+        return out
+
+    def _record(self, decision: int) -> DecisionRecord:
+        at = int(np.searchsorted(self._begins, decision, side="right")) - 1
+        if at not in self._records:
+            self._records[at] = self._decided.reader.records(self._decided.parts[at])
+        return self._records[at][decision - int(self._begins[at])]

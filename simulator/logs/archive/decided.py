@@ -1,0 +1,356 @@
+"""Decisions of an archive as the columns that say what each could choose among.
+
+The columns of numbers and ids are read at once, those of scores and features when somebody asks;
+from then on they are read along.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from bandits.kernels.slates import slate_rows
+from bandits.log.records import DecisionRecord
+from bandits.types import Float64
+from policies.archive.archive import ArchiveReader
+from policies.archive.row_groups import RowGroup
+from policies.catalogue import Catalogue
+from simulator.logs.actions.columns import ActionColumns, FeatureColumns, SourceScores
+from simulator.logs.actions.records import ChosenFeatures, EventIds, RecordColumns, RecordScores
+from simulator.logs.archive.entries import Bools, Int32, Int64, offsets_of
+from simulator.logs.archive.features import (
+    Lists,
+    coded,
+    elements_of,
+    feature_columns,
+    merge_codes,
+)
+from simulator.logs.archive.settled import Settled
+
+ALWAYS = ("catalogue", "chosen", "action_ids", "pmf")
+"""The columns that are read of every decision."""
+
+
+class Part(NamedTuple):
+    """Decisions of a stretch of the log.
+
+    Attributes:
+        after: The id before the stretch.
+        group: Columns of all its entries.
+        places: int64[m], which entries the decisions are.
+        settled: What the join says of them.
+    """
+
+    after: str
+    group: RowGroup
+    places: Int64
+    settled: Settled
+
+    def take(self, kept: Any) -> "Part":
+        """Return some of the decisions."""
+        return self._replace(places=self.places[kept], settled=self.settled.take(kept))
+
+
+@dataclass(slots=True, eq=False)
+class DecisionReader:
+    """Reads the columns of a piece, in the log's order: those of ALWAYS, and what was asked for."""
+
+    reader: ArchiveReader
+    after: str
+    through: str | None
+    _names: list[str] = field(default_factory=lambda: list(ALWAYS))
+
+    def groups(self) -> Iterator[tuple[str, RowGroup]]:
+        """Yield the columns of all entries, and after which id they lie."""
+        at, ended = self.after, False
+        while not ended:
+            names, ended = tuple(self._names), True
+            for group in self.reader.columns(names, at, self.through):
+                before, at = at, group.last
+                yield before, group
+                if len(self._names) > len(names):
+                    ended = False
+                    break
+
+    def column(self, part: Part, name: str) -> list[tuple[Any, Int64]]:
+        """Return a column of a part's stretch, in one array or several, each with the decisions."""
+        if name in part.group.batch.schema.names:
+            return [(part.group.batch[name], part.places)]
+        if name not in self._names:
+            self._names.append(name)
+
+        found, start = [], 0
+        for group in self.reader.columns([name], part.after, part.group.last):
+            column = group.batch[name]
+            inside = (part.places >= start) & (part.places < start + len(column))
+            found.append((column, part.places[inside] - start))
+            start += len(column)
+        return found
+
+    def records(self, part: Part) -> list[DecisionRecord]:
+        """Return the records of a part's decisions."""
+        entries = self.reader.entries(part.after, part.group.last, kinds=["decision"])
+        records = [entry.record for entry in entries if isinstance(entry.record, DecisionRecord)]
+        decisions = part.group.batch["chosen"].is_valid().to_numpy(zero_copy_only=False)
+        return [records[place] for place in np.cumsum(decisions)[part.places] - 1]
+
+
+@dataclass(eq=False)
+class Decided:
+    """m decisions with their slots, S in all, and actions, A in all.
+
+    Attributes:
+        parts: Where they are read from, at least one.
+    """
+
+    reader: DecisionReader
+    parts: Sequence[Part]
+
+    @cached_property
+    def settled(self) -> Settled:
+        """What the join says of them all."""
+        parts = [part.settled for part in self.parts]
+        counts = np.concatenate([np.diff(part.begins) for part in parts])
+        return Settled(
+            np.concatenate([part.sequence for part in parts]),
+            np.concatenate([part.ms for part in parts]),
+            np.concatenate([part.key for part in parts]),
+            offsets_of(counts),
+            np.concatenate([part.rewards for part in parts]),
+            parts[-1].frontier,
+        )
+
+    @cached_property
+    def _chosen(self) -> tuple[Int64, Int32]:
+        counts, chosen = self._flat("chosen")
+        return offsets_of(counts), np.concatenate([each.to_numpy() for each in chosen])
+
+    @cached_property
+    def _pmf(self) -> Float64:
+        return np.concatenate([each.to_numpy() for each in self._flat("pmf")[1]])
+
+    @cached_property
+    def _actions(self) -> tuple[Int64, Int32, list[str]]:
+        counts, ids = self._flat("action_ids")
+        return offsets_of(counts), *merge_codes([coded(each) for each in ids])
+
+    def _flat(self, name: str) -> tuple[Int64, list[pa.Array]]:
+        """Return the lengths of a column's lists, and their elements."""
+        columns = self._column(name)
+        lists = [Lists.of(column, places) for column, places in columns]
+        elements = [
+            each.take(column.values) for each, (column, _) in zip(lists, columns, strict=True)
+        ]
+        return np.concatenate([each.counts for each in lists]), elements
+
+    def _column(self, name: str) -> list[tuple[Any, Int64]]:
+        return [found for part in self.parts for found in self.reader.column(part, name)]
+
+    @property
+    def slots(self) -> Int64:
+        """Where the slots of each decision begin, int64[m + 1]."""
+        return self._chosen[0]
+
+    @property
+    def chosen(self) -> Int32:
+        """By slot, the index of its action among all of the decision's, int32[S]."""
+        return self._chosen[1]
+
+    @cached_property
+    def decisions(self) -> Int64:
+        """Of which decision each slot is, int64[S]."""
+        return np.repeat(np.arange(len(self.slots) - 1), np.diff(self.slots))
+
+    @cached_property
+    def context(self) -> FeatureColumns:
+        """The contexts, m maps."""
+        return feature_columns(self._column("context"))
+
+    @cached_property
+    def features(self) -> tuple[FeatureColumns, Bools] | None:
+        """The actions' own features, A maps, and which were given; None where none were."""
+        columns = self._column("features")
+        lists = [Lists.of(column, places) for column, places in columns]
+        maps = [each.take(column.values) for each, (column, _) in zip(lists, columns, strict=True)]
+        if not sum(map(len, maps)):
+            return None
+
+        made = feature_columns([(each, slice(None)) for each in maps])
+        given = np.concatenate([each.is_valid().to_numpy(zero_copy_only=False) for each in maps])
+        counts = np.concatenate([each.counts for each in lists])
+
+        # A decision has a map for each action, or for none.
+        actions = np.diff(self._actions[0])
+        there = np.repeat(counts > 0, actions)
+        sizes, all_given = np.zeros(len(there), np.int64), np.zeros(len(there), np.bool_)
+        sizes[there], all_given[there] = np.diff(made.offsets), given
+        return (
+            FeatureColumns(offsets_of(sizes), made.codes, made.values, made.terms),
+            all_given,
+        )
+
+    @cached_property
+    def scores(self) -> Mapping[str, SourceScores]:
+        """By source, the scores of all A actions, and the m decisions in which it answered."""
+        offsets = self._actions[0]
+        columns = self._column("scores")
+        lists = [Lists.of(column, places) for column, places in columns]
+        sources, names = merge_codes(
+            [
+                coded(each.take(column.keys))
+                for each, (column, _) in zip(lists, columns, strict=True)
+            ]
+        )
+        decision = np.repeat(
+            np.arange(len(offsets) - 1), np.concatenate([each.counts for each in lists])
+        )
+
+        values, starts, base = [], [], 0
+        for each, (column, _) in zip(lists, columns, strict=True):
+            items = each.take(column.items)
+            starts.append(items.offsets.to_numpy().astype(np.int64)[:-1] + base)
+            values.append(items.values.to_numpy(zero_copy_only=False))
+            base += len(values[-1])
+        flat, start = np.concatenate(values), np.concatenate(starts)
+
+        out = {}
+        for code, name in enumerate(names):
+            here = np.flatnonzero(sources == code)
+            if not len(here):
+                continue
+            answered = np.zeros(len(offsets) - 1, np.bool_)
+            answered[decision[here]] = True
+            counts = np.diff(offsets)[decision[here]]
+            scores = np.full(int(offsets[-1]), np.nan, np.float32)
+            scores[elements_of(offsets[:-1][decision[here]], counts)] = flat[
+                elements_of(start[here], counts)
+            ]
+            out[name] = SourceScores(scores, None if answered.all() else answered)
+        return out
+
+    @cached_property
+    def catalogues(self) -> tuple[Int32, list[str]]:
+        """Which of some digests each decision's catalogue has, int32[m]."""
+        codes, names = merge_codes(
+            [coded(column.take(pa.array(places))) for column, places in self._column("catalogue")]
+        )
+        used, which = np.unique(codes, return_inverse=True)
+        return which.astype(np.int32), [names[code] for code in used.tolist()]
+
+    def event_ids(self) -> EventIds:
+        """Return the decisions' ids, m of them."""
+        ids = [column.take(pa.array(places)) for column, places in self._column("event_id")]
+        sizes = [pc.binary_length(each).to_numpy() for each in ids]
+        return EventIds(
+            np.concatenate([_bytes_of(each) for each in ids]), offsets_of(np.concatenate(sizes))
+        )
+
+    def chosen_features(self) -> ChosenFeatures:
+        """Return the features that decisions give for the action of each slot, S maps."""
+        counts, maps, given = [], [], []
+        at = 0
+        for column, places in self._column("features"):
+            lists = Lists.of(column, places)
+            slots = slice(self.slots[at], self.slots[at + len(places)])
+            own = self.decisions[slots] - at
+            there = lists.counts[own] > 0
+            starts = column.offsets.to_numpy()[:-1][places][own]
+            picked = (starts + self.chosen[slots])[there]
+
+            maps.append((column.values, picked))
+            is_given = np.zeros(len(own), np.bool_)
+            is_given[there] = (
+                column.values.take(pa.array(picked)).is_valid().to_numpy(zero_copy_only=False)
+            )
+            given.append(is_given)
+            counts.append(there)
+            at += len(places)
+
+        made = feature_columns(maps)
+        sizes = np.zeros(len(self.chosen), np.int64)
+        sizes[np.concatenate(counts)] = np.diff(made.offsets)
+        every = FeatureColumns(offsets_of(sizes), made.codes, made.values, made.terms)
+        return ChosenFeatures(every, np.concatenate(given))
+
+    def records(self, known: Callable[[str], Catalogue]) -> RecordColumns:
+        """Return the records that each slot's row is of.
+
+        Args:
+            known: Gives the catalogue of a digest.
+        """
+        codes, names = self.catalogues
+        return RecordColumns(
+            np.arange(len(self.chosen)) - self.slots[self.decisions],
+            self.decisions,
+            self.chosen.astype(np.int64),
+            codes[self.decisions],
+            list(map(known, names)),
+            lambda: self.event_ids().take(self.decisions),
+            lambda: self.context,
+            lambda: RecordScores(self._actions[0], self.scores),
+            self.chosen_features,
+        )
+
+    def actions(self) -> ActionColumns:
+        """Return a row for each slot, among the actions that earlier slots have left."""
+        offsets, ids, names = self._actions
+        if len(self.chosen) == len(offsets) - 1:
+            return ActionColumns(
+                offsets,
+                ids,
+                names,
+                self.chosen.astype(np.int64),
+                self._pmf,
+                lambda: self.scores,
+                lambda: self.context,
+                lambda: None if self.features is None else self.features[0],
+            )
+
+        slot = np.arange(len(self.chosen)) - self.slots[self.decisions]
+        rows = offsets_of(np.diff(offsets)[self.decisions] - slot)
+        action, place = np.empty(rows[-1], np.int64), np.empty(rows[-1], np.int64)
+        index = np.empty(len(self.chosen), np.int64)
+        taken = np.zeros(int(np.diff(offsets).max()), np.bool_)
+        slate_rows(
+            offsets,
+            self.slots,
+            np.ascontiguousarray(self.chosen, np.int32),
+            rows,
+            taken,
+            action,
+            place,
+            index,
+        )
+
+        def scores() -> Mapping[str, SourceScores]:
+            return {
+                name: SourceScores(
+                    values[action], None if answered is None else answered[self.decisions]
+                )
+                for name, (values, answered) in self.scores.items()
+            }
+
+        return ActionColumns(
+            rows,
+            ids[action],
+            names,
+            index,
+            self._pmf[place],
+            scores,
+            lambda: self.context.take(self.decisions),
+            lambda: None if self.features is None else self.features[0].take(action),
+        )
+
+
+def _bytes_of(texts: pa.StringArray) -> NDArray[np.uint8]:
+    """Return the bytes of texts, one after the other."""
+    _, offsets, data = texts.buffers()
+    if data is None:
+        return np.zeros(0, np.uint8)
+    at = np.frombuffer(offsets, np.int32, len(texts) + 1, 4 * texts.offset)
+    return np.frombuffer(data, np.uint8)[at[0] : at[-1]]

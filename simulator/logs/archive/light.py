@@ -1,0 +1,261 @@
+"""An archive's entries as a join takes them: the light columns of a piece, in order."""
+
+from bisect import bisect_right
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from bandits.errors import BanditloopError, SpecError
+from bandits.kernels import joins
+from bandits.log.join import JoinRule
+from bandits.log.positions import log_order, position_before
+from bandits.log.records import BuildRecord
+from bandits.log.versions import fold_version
+from policies.archive.archive import ArchiveReader
+from policies.spec import decode_spec
+from simulator.logs.archive.entries import UNKNOWN_ACTION, Bools, Int32, Int64, JoinEntries
+from simulator.logs.archive.features import coded
+from simulator.logs.archive.rules import evaluation_rule, spec_in_force
+from simulator.logs.archive.settled import EVERYTHING
+
+LIGHT = [
+    *("id", "ms", "kind", "event_id", "spec", "slots", "deferred"),
+    *("reward", "reward_id", "slot", "action_id"),
+]
+"""The columns that a join reads."""
+BEFORE_PIECE = -(1 << 62)
+"""Where numbers begin of entries before a piece."""
+INT32_MAX = 2**31 - 1
+KINDS = {
+    "decision": joins.DECISION,
+    "reward": joins.REWARD,
+    "activation": joins.ACTIVATION,
+    "spec": -1,
+    "build": -2,
+    "undecodable": -3,
+}
+"""Kinds that matter to a join; negative ones change what follows, or are refused."""
+NOBODY_WAITS = 0
+"""The number of the rule by which nothing waits for its decision."""
+_NO_WINDOW = JoinRule(window_s=0.0)
+
+
+class PieceBounds(Protocol):
+    """The piece that is read: see ArchivePiece."""
+
+    after: str
+    through: str | None
+    start: str
+    rule: JoinRule
+    window_s: float | None
+    fold: int
+
+
+@dataclass(slots=True, eq=False)
+class EntryReader:
+    """Reads the entries of a piece, two windows before it and until its windows are closed.
+
+    Attributes:
+        refuse: Told the position and the error of each entry that is no valid row.
+        now: Time of the last entry that was read.
+        next: The number of the next.
+        end: The number of the first entry past the piece, once it was read.
+        era: How often those that waited for their decision were given up.
+        last_close: When the last window of the piece closes, of those that were read.
+        rules: By number; the first is of those that do not wait.
+    """
+
+    reader: ArchiveReader
+    piece: PieceBounds
+    refuse: Callable[[str, BanditloopError], None]
+    now: int = 0
+    next: int = BEFORE_PIECE
+    end: int = EVERYTHING
+    era: int = 0
+    last_close: int = 0
+    rules: list[JoinRule] = field(default_factory=lambda: [_NO_WINDOW])
+    _in_force: int = NOBODY_WAITS
+    _fold: int = 1
+
+    # The numbers of rules by spec, as decisions name it and as an entry says it.
+    _named: dict[str, int | SpecError] = field(default_factory=dict)
+    _entered: dict[str, int | None] = field(default_factory=dict)
+    _actions: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Begin with what is in force where the piece is first read."""
+        self._in_force, self._fold = self._numbered(self.piece.rule), self.piece.fold
+
+    def _numbered(self, rule: JoinRule) -> int:
+        if rule not in self.rules:
+            self.rules.append(rule)
+        return self.rules.index(rule)
+
+    def _number_of(self, digest: str) -> int | SpecError:
+        """Return the rule of the decisions that name a spec, or why it is none."""
+        if digest not in self._named:
+            try:
+                spec = decode_spec(self.reader.blob(digest))
+                self._named[digest] = self._numbered(self._shortened(spec.join))
+            except SpecError as error:
+                self._named[digest] = error
+        return self._named[digest]
+
+    def _shortened(self, rule: JoinRule) -> JoinRule:
+        return evaluation_rule(rule, self.piece.window_s)
+
+    def sequence(self, first: int, ids: pa.StringArray) -> Int64:
+        """Number entries from ``first`` on; the piece's first is 0."""
+        out = first + np.arange(len(ids))
+        if first < 0:
+            before = _places_through(ids, self.piece.after)
+            out[before:] = np.arange(len(ids) - before)
+        return out
+
+    def read(self, batch: pa.RecordBatch) -> JoinEntries:
+        """Return the entries of a batch that matter to the join."""
+        ids, names = batch["id"], coded(batch["kind"])
+        sequence = self.sequence(self.next, ids)
+        if self.end == EVERYTHING and self.piece.through is not None:
+            owned = _places_through(ids, self.piece.through)
+            if owned < len(ids):
+                self.end = int(sequence[owned]) if sequence[owned] > 0 else 0
+        self.next = int(sequence[-1]) + 1
+
+        kinds = np.array([KINDS.get(name, 0) for name in names.dictionary.to_pylist()], np.int8)
+        kind: NDArray[np.int8] = kinds[names.indices.to_numpy()]
+        ms = batch["ms"].to_numpy()
+        self.now = int(ms[-1])
+
+        # A decision has its spec's rule; what waits for a decision does so by the rule in force.
+        own, refused = self._rules_of(batch["spec"], kind == joins.DECISION)
+        rule, era, fold = (np.zeros(len(ids), np.int32) for _ in range(3))
+        at = 0
+        for row in np.flatnonzero((kind < 0) | (own < 0)).tolist():
+            rule[at : row + 1], era[at : row + 1], fold[at : row + 1] = self._in_state()
+            at = row + 1
+            if own[row] < 0:
+                # It says only that time has passed.
+                self.refuse(ids[row].as_py(), refused[int(own[row])])
+                kind[row] = 0
+            else:
+                self._change(int(kind[row]), ids[row].as_py(), batch["spec"][row].as_py())
+        rule[at:], era[at:], fold[at:] = self._in_state()
+
+        # By fold 1 no activation waits.
+        rule[(kind == joins.ACTIVATION) & (fold == 1)] = NOBODY_WAITS
+        rule = np.where(kind == joins.DECISION, own, rule)
+        return self._entries(batch, kind, ms, sequence, rule, era)
+
+    def _in_state(self) -> tuple[int, int, int]:
+        return self._in_force, self.era, self._fold
+
+    def _rules_of(
+        self, specs: pa.StringArray, decisions: Bools
+    ) -> tuple[Int32, dict[int, SpecError]]:
+        """Return the rules of decisions, 0 for other entries, and the errors of negative ones."""
+        out, refused = np.zeros(len(specs), np.int32), dict[int, SpecError]()
+        named = coded(specs)
+        codes = pc.fill_null(named.indices, -1).to_numpy()[decisions]
+        numbers = np.zeros(len(named.dictionary), np.int32)
+        for code in np.unique(codes).tolist():
+            number = self._number_of(named.dictionary[code].as_py())
+            if isinstance(number, SpecError):
+                refused[-1 - len(refused)] = number
+                number = -len(refused)
+            numbers[code] = number
+        out[decisions] = numbers[codes]
+        return out, refused
+
+    def _change(self, kind: int, position: str, digest: str | None) -> None:
+        """Note what an entry changes for those that follow."""
+        if kind == KINDS["spec"] and digest is not None:
+            # A spec that the learner refused changes nothing: the one before stays in force.
+            if digest not in self._entered:
+                spec = spec_in_force(self.reader, digest)
+                number = None if spec is None else self._numbered(self._shortened(spec.join))
+                self._entered[digest] = number
+            number = self._entered[digest]
+            self._in_force = self._in_force if number is None else number
+            return
+
+        # Only these are decoded: the build that the log says, and why an entry cannot be read.
+        for entry in self.reader.entries(
+            position_before(position), position, on_undecodable=self.refuse
+        ):
+            if isinstance(entry.record, BuildRecord):
+                version = fold_version(entry.record.build)
+                self.era += version == 1 < self._fold
+                self._fold = version
+
+    def _entries(
+        self,
+        batch: pa.RecordBatch,
+        kind: NDArray[np.int8],
+        ms: Int64,
+        sequence: Int64,
+        rule: Int32,
+        era: Int32,
+    ) -> JoinEntries:
+        """Return the decisions, rewards and activations of a batch."""
+        joined = kind > 0
+        mask = pa.array(joined)
+        kind, ms, sequence, rule = kind[joined], ms[joined], sequence[joined], rule[joined]
+        decisions = kind == joins.DECISION
+
+        mine = decisions & (sequence >= 0) & (sequence < self.end)
+        closes = ms[mine] + self.windows()[rule[mine]]
+        self.last_close = max(self.last_close, int(closes.max(initial=0)))
+
+        slots = np.where(decisions, _numbers_of(batch["slots"], mask, 0), 0).astype(np.int32)
+        slot = np.minimum(_numbers_of(batch["slot"], mask, joins.NO_SLOT), INT32_MAX)
+        named = coded(batch["action_id"].filter(mask))
+        return JoinEntries(
+            sequence=sequence,
+            kind=kind,
+            ms=ms,
+            rule=rule,
+            era=era[joined],
+            deferred=_numbers_of(batch["deferred"], mask, False).astype(np.bool_),
+            done=np.zeros(len(kind), np.bool_),
+            slots=slots,
+            value=_numbers_of(batch["reward"], mask, 0.0),
+            slot=slot.astype(np.int32),
+            action=self.actions_of(named),
+            event=batch["event_id"].filter(mask),
+            reward=batch["reward_id"].filter(mask),
+            chosen=np.full(int(slots.sum()), UNKNOWN_ACTION, np.int32),
+        )
+
+    def actions_of(self, named: pa.DictionaryArray) -> Int32:
+        """Return the numbers of actions, -1 for null."""
+        codes = pc.fill_null(named.indices, -1).to_numpy()
+        numbers: Int32 = np.full(len(named.dictionary) + 1, -1, np.int32)
+        known = self._actions
+        for code in np.unique(codes[codes >= 0]).tolist():
+            numbers[code] = known.setdefault(named.dictionary[code].as_py(), len(known))
+        found: Int32 = numbers[codes]
+        return found
+
+    def windows(self) -> Int64:
+        """Return the windows by rule, in milliseconds."""
+        return np.array([rule.window_ms for rule in self.rules], np.int64)
+
+
+def _places_through(ids: pa.StringArray, position: str) -> int:
+    """Return how many entries lie up to a position, itself included."""
+    return bisect_right(
+        range(len(ids)), log_order(position), key=lambda i: log_order(ids[i].as_py())
+    )
+
+
+def _numbers_of(column: pa.Array, mask: pa.BooleanArray, otherwise: Any) -> NDArray[Any]:
+    """Return a column of numbers, where there is one."""
+    filled = pc.fill_null(column.filter(mask), otherwise)
+    values: NDArray[Any] = filled.to_numpy(zero_copy_only=False)
+    return values

@@ -1,0 +1,44 @@
+"""The rules by which an evaluation joins an archive's decisions with their rewards."""
+
+import contextlib
+
+import msgspec
+
+from bandits.errors import SpecError
+from bandits.log.join import JoinRule
+from policies.archive.archive import ArchiveReader
+from policies.blend import make_learner
+from policies.spec import PolicySpec, decode_spec
+
+
+def evaluation_rule(rule: JoinRule, window_s: float | None = None) -> JoinRule:
+    """Return the rule by which an evaluation joins: once, when the window closes.
+
+    Args:
+        rule: The rule of the policy's spec.
+        window_s: Longest window in seconds; None: the rule's own.
+    """
+    shorter = rule.window_s if window_s is None else min(window_s, rule.window_s)
+    return msgspec.structs.replace(rule, learn="at_close", late="ignore", window_s=shorter)
+
+
+def spec_in_force(reader: ArchiveReader, digest: str) -> PolicySpec | None:
+    """Return the spec that an entry names; None if the learner refuses it.
+
+    The spec before then stays in force.
+
+    Args:
+        reader: The archive that holds the spec as a blob.
+        digest: The spec's, as the entry has it: 32 hex digits.
+
+    Raises:
+        ArchiveError: There is no such blob, or it is damaged.
+    """
+    data = reader.blob(digest)
+    try:
+        spec = decode_spec(data)
+        with contextlib.suppress(MemoryError):
+            make_learner(spec, salt=b"")
+    except SpecError:
+        return None
+    return spec

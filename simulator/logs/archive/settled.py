@@ -1,0 +1,101 @@
+"""What a join says of an archive's decisions, in the order in which they are read again."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from bandits.features.hashing import UInt64
+from bandits.kernels.keys import hash_texts
+from bandits.types import Float64
+from simulator.logs.archive.entries import Int64, offsets_of
+
+EVERYTHING = 1 << 62
+"""Beyond all entries of a piece."""
+
+
+class Settled(NamedTuple):
+    """Decisions of a piece whose rewards are final, in the log's order.
+
+    ``sequence``: int64[m], which entries of the piece they are. ``ms``: int64[m], when they were
+    made. ``key``: uint64[m], see ``key_of``. ``rewards``: float64[S], of the slots of decision i
+    those from ``begins[i]`` to ``begins[i + 1]``. No entry before ``frontier`` will be settled
+    later.
+    """
+
+    sequence: Int64
+    ms: Int64
+    key: UInt64
+    begins: Int64
+    rewards: Float64
+    frontier: int
+
+    def take(self, places: Any) -> "Settled":
+        """Return some of them: a slice, or their numbers in any order."""
+        counts, starts = np.diff(self.begins)[places], self.begins[:-1][places]
+        begins = offsets_of(counts)
+        which = np.repeat(starts - begins[:-1], counts) + np.arange(begins[-1])
+        return Settled(
+            self.sequence[places],
+            self.ms[places],
+            self.key[places],
+            begins,
+            self.rewards[which],
+            self.frontier,
+        )
+
+
+NOTHING_SETTLED = Settled(
+    np.zeros(0, np.int64),
+    np.zeros(0, np.int64),
+    np.zeros(0, np.uint64),
+    np.zeros(1, np.int64),
+    np.zeros(0),
+    0,
+)
+
+
+@dataclass(slots=True, eq=False)
+class SettledRows:
+    """What a join has settled, in the order in which the piece's entries are read again."""
+
+    spans: Iterator[Settled]
+    _pending: Settled = NOTHING_SETTLED
+
+    def until(self, stop: int) -> Settled:
+        """Return the decisions before entry ``stop`` that were not returned yet.
+
+        The join reads on as far as that takes.
+        """
+        while self._pending.frontier < stop:
+            self._pending = _merged(self._pending, next(self.spans))
+        pending = self._pending
+        at = int(np.searchsorted(pending.sequence, stop))
+        self._pending = pending.take(slice(at, None))
+        return pending.take(slice(None, at))
+
+
+def _merged(one: Settled, other: Settled) -> Settled:
+    """Return the decisions of both, in the log's order."""
+    counts = np.concatenate([np.diff(one.begins), np.diff(other.begins)])
+    both = Settled(
+        np.concatenate([one.sequence, other.sequence]),
+        np.concatenate([one.ms, other.ms]),
+        np.concatenate([one.key, other.key]),
+        offsets_of(counts),
+        np.concatenate([one.rewards, other.rewards]),
+        other.frontier,
+    )
+    return both.take(np.argsort(both.sequence, kind="stable"))
+
+
+def keys_of(texts: pa.StringArray) -> UInt64:
+    """Return the keys of events, see ``key_of``, from their ids."""
+    out = np.empty(len(texts), np.uint64)
+    _, offsets, data = texts.buffers()
+    if len(texts) and data is not None:
+        at = np.frombuffer(offsets, np.int32, len(texts) + 1, 4 * texts.offset)
+        hash_texts(np.frombuffer(data, np.uint8), at, out)
+    return out
