@@ -87,12 +87,14 @@ class RidgeLearner(Learner):
         if not len(rows):
             return
 
-        # Actions are numbered as they are met, so the first row of each says which comes next.
-        codes, met, which = np.unique(rows.actions, return_index=True, return_inverse=True)
-        numbers = np.empty(codes.size, np.int64)
-        for at in np.argsort(met).tolist():
-            numbers[at] = self._number(rows.action_ids[codes[at]])
-        actions = numbers[which]
+        # Actions are numbered as they are met: ``met`` is the first row of each.
+        met = np.full(len(rows.action_ids), -1, np.int64)
+        met[rows.actions[::-1]] = np.arange(len(rows))[::-1]
+        numbers = np.empty(len(rows.action_ids), np.int64)
+        for row in np.sort(met[met >= 0]).tolist():
+            code = rows.actions[row]
+            numbers[code] = self._number(rows.action_ids[code])
+        actions = numbers[rows.actions]
 
         # Pairs make a row as wide as its square, at most.
         widest = int(np.diff(rows.bounds[:: len(rows.spaces)]).max(initial=1))

@@ -14,9 +14,14 @@ from bandits.types import ChosenRows, Float32, Float64, UInt32
 from policies.features import discounts_of_ranks, score_hashes
 from policies.spec import PolicySpec
 from simulator.learners.online import too_large
-from simulator.logs.actions.columns import ActionColumns, FeatureColumns, Int64
+from simulator.logs.actions.columns import (
+    ActionColumns,
+    FeatureColumns,
+    Int64,
+    distinct_codes,
+    spread,
+)
 from simulator.logs.actions.records import RecordColumns
-from simulator.logs.actions.row_hashes import spread
 
 SPACES = (CONTEXT, ITEM, FEATURES, SCORES)
 """The namespaces in the order in which a policy sees them; only the context's are shared."""
@@ -121,10 +126,10 @@ def _context(records: RecordColumns) -> _Cells:
 
 
 def _items(names: Sequence[str], chosen: Int64) -> _Cells:
-    codes, which = np.unique(chosen, return_inverse=True)
+    codes, which = distinct_codes(chosen, len(names))
     hashes = np.array([hash_feature(ITEM, names[code]) for code in codes.tolist()], np.uint32)
     ones = np.ones(len(codes), np.float32)
-    return _Cells(which.astype(np.int64), np.ones(len(chosen), np.int64), hashes, ones)
+    return _Cells(which, np.ones(len(chosen), np.int64), hashes, ones)
 
 
 def _features(names: Sequence[str], chosen: Int64, records: RecordColumns) -> _Cells:
@@ -136,21 +141,16 @@ def _features(names: Sequence[str], chosen: Int64, records: RecordColumns) -> _C
         return _Cells(starts, counts, hashes, values)
 
     # An item of a catalogue is looked up once.
-    items = records.catalogues[~given] * np.int64(len(names)) + chosen[~given]
-    distinct, which = np.unique(items, return_inverse=True)
-    known = [
-        records.known[item // len(names)].one(names[item % len(names)])
-        for item in distinct.tolist()
-    ]
-    sizes = np.array([namespace.values.size for namespace in known], np.int64)
-    first = len(values) + np.cumsum(sizes) - sizes
-    starts[~given], counts[~given] = first[which], sizes[which]
-    return _Cells(
-        starts,
-        counts,
-        np.concatenate([hashes, *(namespace.hashes for namespace in known)]),
-        np.concatenate([values, *(namespace.values for namespace in known)]),
-    )
+    for at, catalogue in enumerate(records.known):
+        here = np.flatnonzero(~given & (records.catalogues == at))
+        codes, which = distinct_codes(chosen[here], len(names))
+        known = catalogue.namespace([names[code] for code in codes.tolist()])
+        width = known.values.shape[1]
+        starts[here], counts[here] = values.size + width * which, width
+        cells = np.broadcast_to(known.cells(), known.values.shape)
+        hashes = np.concatenate([hashes, cells.ravel()])
+        values = np.concatenate([values, known.values.ravel()])
+    return _Cells(starts, counts, hashes, values)
 
 
 def _scores(records: RecordColumns) -> _Cells:

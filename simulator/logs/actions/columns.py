@@ -179,6 +179,29 @@ class ActionColumns:
         )
 
 
+def distinct_codes(codes: Int32 | Int64, size: int) -> tuple[Int64, Int64]:
+    """Return which codes there are, ascending, and which of them each of n is, both int64.
+
+    Args:
+        codes: [n], each below ``size``.
+        size: How many there may be.
+    """
+    there = np.zeros(size, np.bool_)
+    there[codes] = True
+    return np.flatnonzero(there), (np.cumsum(there) - 1)[codes]
+
+
+def spread(starts: Int64, counts: Int64) -> Int64:
+    """Return ``counts[i]`` numbers from ``starts[i]`` on, for each i, one after the other.
+
+    Args:
+        starts: int64[n].
+        counts: int64[n].
+    """
+    ends = np.cumsum(counts)
+    return np.repeat(starts - ends + counts, counts) + np.arange(ends[-1] if len(ends) else 0)
+
+
 def take_entries(offsets: Int64, places: Places) -> tuple[Int64, Int64 | slice]:
     """Return the offsets of some rows, and which entries are theirs.
 
@@ -192,7 +215,7 @@ def take_entries(offsets: Int64, places: Places) -> tuple[Int64, Int64 | slice]:
     if isinstance(places, slice) and places.step in {None, 1}:
         first = int(starts[0]) if len(starts) else 0
         return taken, slice(first, first + int(taken[-1]))
-    return taken, np.repeat(starts - taken[:-1], counts) + np.arange(taken[-1])
+    return taken, spread(starts, counts)
 
 
 def _no_maps(count: int) -> FeatureColumns:

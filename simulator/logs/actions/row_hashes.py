@@ -10,7 +10,15 @@ from bandits.features.hashing import UInt64
 from bandits.kernels.hashes import hash_contents
 from bandits.types import Float64
 from bandits.values import Value
-from simulator.logs.actions.columns import ActionColumns, FeatureColumns, Int32, Int64, Term
+from simulator.logs.actions.columns import (
+    ActionColumns,
+    FeatureColumns,
+    Int32,
+    Int64,
+    Term,
+    distinct_codes,
+    spread,
+)
 from simulator.logs.actions.records import RecordColumns
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -35,7 +43,7 @@ def row_hashes(
 
     # Whose context each row has; then its chosen action.
     starts, counts = first[:-1][records.records], np.diff(first)[records.records]
-    chosen, which = np.unique(actions.ids[actions.chosen_at], return_inverse=True)
+    chosen, which = distinct_codes(actions.ids[actions.chosen_at], len(actions.names))
     ids = np.array([pool.add(_encode(actions.names[code])) for code in chosen.tolist()], np.int32)
     begins = np.zeros(len(starts) + 1, np.int64)
     np.cumsum(counts + 1, out=begins[1:])
@@ -43,7 +51,7 @@ def row_hashes(
     own[spread(begins[:-1], counts)] = pieces[spread(starts, counts)]
     own[begins[1:] - 1] = ids[which]
 
-    slots, slot = np.unique(records.slots, return_inverse=True)
+    slots, slot = distinct_codes(records.slots, int(records.slots.max(initial=0)) + 1)
     places = np.array([pool.add(b"\0%d\0" % number) for number in slots.tolist()], np.int32)
     data, bounds = pool.bytes()
     hashes: tuple[UInt64, UInt64] = hash_contents(
@@ -102,7 +110,7 @@ def _context_pieces(maps: FeatureColumns, pool: _Pool) -> tuple[Int64, Int32]:
 
     # A head says how many entries follow.
     heads = np.zeros(int(counts.max(initial=0)) + 1, np.int32)
-    for count in np.unique(counts).tolist():
+    for count in np.flatnonzero(np.bincount(counts)).tolist():
         heads[count] = pool.add(b"\x96" + _map_head(count))
     begins = np.zeros(len(counts) + 1, np.int64)
     np.cumsum(counts + 1, out=begins[1:])
@@ -183,14 +191,3 @@ def _map_head(count: int) -> bytes:
     """Return how msgpack heads a map."""
     head = _encode(dict.fromkeys(map(str, range(count)), 0))
     return head[: 1 if count < 16 else 3 if count < 1 << 16 else 5]
-
-
-def spread(starts: Int64, counts: Int64) -> Int64:
-    """Return ``counts[i]`` numbers from ``starts[i]`` on, for each i, one after the other.
-
-    Args:
-        starts: int64[n].
-        counts: int64[n].
-    """
-    ends = np.cumsum(counts)
-    return np.repeat(starts - ends + counts, counts) + np.arange(ends[-1] if len(ends) else 0)
