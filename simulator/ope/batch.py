@@ -1,6 +1,7 @@
 """The rows of a log and one target policy as estimators need them: a few numbers each."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ ROUNDED = 1e-9
 NOTHING: Float64 = np.zeros(0)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class OpeBatch:
     """n rows of a log beside what one target policy would have done.
 
@@ -56,7 +57,7 @@ class OpeBatch:
         """Return ``counts``, or 1."""
         return 1.0 if self.counts is None else self.counts
 
-    @property
+    @cached_property
     def weight(self) -> Float64:
         """Return the importance weight, target / propensity.
 

@@ -15,6 +15,8 @@ from simulator.ope.batch import OpeBatch
 HOUR_MS = 3_600_000
 EDGES: Float64 = np.concatenate([[0.0], 10.0 ** np.arange(-2.0, 4.01, 0.25)])
 """Where the bins of the histogram of weights begin: 0 by itself, then four bins a decade."""
+SPREAD = 4
+"""Places per row of a batch that are counted without being sorted."""
 MAX_ACTIONS = 10_000
 """Actions that are counted; of a log with more, none is shown."""
 
@@ -62,8 +64,7 @@ class ChartSums:
     def __init__(self, policies: Sequence[str]) -> None:
         self._policies = tuple(policies)
         self._weights = np.zeros((len(policies), EDGES.size), np.int64)
-        self._hours: dict[int, Float64] = {}
-        self._actions: dict[str, Float64] = {}
+        self._hours, self._actions = (_Sums(2 + len(policies)) for _ in range(2))
         self._crowded = False
 
     def update(self, batch: LogBatch, seen: Mapping[str, OpeBatch]) -> None:
@@ -82,25 +83,21 @@ class ChartSums:
         # A log without times has no chart over time.
         if (batch.times_ms > 0).any():
             columns = np.vstack([np.ones(len(batch)), batch.reward, weights * batch.reward])
-            _add(self._hours, batch.times_ms // HOUR_MS, counts * columns)
+            self._hours.add(*_summed(batch.times_ms // HOUR_MS, counts * columns))
 
         if batch.actions is not None and not self._crowded:
             codes = batch.actions.ids[batch.actions.chosen_at]
-            by_code: dict[int, Float64] = {}
-            _add(by_code, codes, counts * np.vstack([np.ones((2, len(batch))), weights]))
-            for code, sums in by_code.items():
-                name = batch.actions.names[code]
-                self._actions[name] = self._actions[name] + sums if name in self._actions else sums
+            columns = np.vstack([np.ones((2, len(batch))), weights])
+            places, sums = _summed(codes, counts * columns)
+            self._actions.add([batch.actions.names[place] for place in places], sums)
             self._drop_crowd()
 
     def merge(self, other: "ChartSums") -> None:
         """Add the rows of another, of the same policies."""
         self._weights += other._weights  # noqa: SLF001
         self._crowded |= other._crowded  # noqa: SLF001
-        for hour, sums in other._hours.items():  # noqa: SLF001
-            self._hours[hour] = self._hours[hour] + sums if hour in self._hours else sums
-        for name, sums in other._actions.items():  # noqa: SLF001
-            self._actions[name] = self._actions[name] + sums if name in self._actions else sums
+        self._hours.merge(other._hours)  # noqa: SLF001
+        self._actions.merge(other._actions)  # noqa: SLF001
         self._drop_crowd()
 
     def charts(self, *, buckets: int = 60, actions: int = 30) -> Charts:
@@ -110,8 +107,9 @@ class ChartSums:
             buckets: of time, at most.
             actions: that are shown, at most.
         """
-        total = sum(sums[0] for sums in self._actions.values())
-        often = sorted(self._actions, key=lambda name: (-self._actions[name][0], name))[:actions]
+        by_action = self._actions.by_key()
+        total = sum(sums[0] for sums in by_action.values())
+        often = sorted(by_action, key=lambda name: (-by_action[name][0], name))[:actions]
 
         return Charts(
             edges=EDGES.tolist(),
@@ -123,15 +121,16 @@ class ChartSums:
             actions=[
                 ActionShares(
                     name,
-                    float(self._actions[name][0] / total),
-                    self._by_policy(self._actions[name] / total),
+                    float(by_action[name][0] / total),
+                    self._by_policy(by_action[name] / total),
                 )
                 for name in often
             ],
         )
 
     def _times(self, buckets: int) -> list[TimeBucket]:
-        hours = sorted(self._hours)
+        by_hour = self._hours.by_key()
+        hours = sorted(by_hour)
         if not hours:
             return []
 
@@ -140,7 +139,7 @@ class ChartSums:
         totals: dict[int, Float64] = {}
         for hour in hours:
             start = hours[0] + (hour - hours[0]) // width * width
-            sums = self._hours[hour]
+            sums = by_hour[hour]
             totals[start] = totals[start] + sums if start in totals else sums
 
         return [
@@ -159,13 +158,46 @@ class ChartSums:
     def _drop_crowd(self) -> None:
         """Count actions no longer once there are too many."""
         if self._crowded or len(self._actions) > MAX_ACTIONS:
-            self._crowded = True
-            self._actions.clear()
+            self._crowded, self._actions = True, _Sums(2 + len(self._policies))
 
 
-def _add(sums: dict[Any, Float64], at: NDArray[Any], columns: Float64) -> None:
-    """Add columns, float64[C, n], by where each row belongs."""
-    places, inverse = np.unique(at, return_inverse=True)
-    added = np.stack([np.bincount(inverse, column, len(places)) for column in columns], axis=1)
-    for place, row in zip(places.tolist(), added, strict=True):
-        sums[place] = sums[place] + row if place in sums else row
+class _Sums:
+    """Sums of ``width`` columns by key, in the order in which keys first came."""
+
+    def __init__(self, width: int) -> None:
+        self._places: dict[Any, int] = {}
+        self._sums = np.zeros((0, width))
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def add(self, keys: Sequence[Any], sums: Float64) -> None:
+        """Add the sums, float64[m, width], of m keys, each named once."""
+        places = self._places
+        at = [places.setdefault(key, len(places)) for key in keys]
+        if missing := max(0, len(places) - len(self._sums)):
+            room = np.zeros((max(missing, len(self._sums)), self._sums.shape[1]))
+            self._sums = np.concatenate([self._sums, room])
+        self._sums[at] += sums
+
+    def merge(self, other: "_Sums") -> None:
+        """Add those of another."""
+        self.add(list(other._places), other._sums[: len(other)])  # noqa: SLF001
+
+    def by_key(self) -> dict[Any, Float64]:
+        """Return float64[width] by key."""
+        return dict(zip(self._places, self._sums, strict=False))
+
+
+def _summed(at: NDArray[np.integer], columns: Float64) -> tuple[list[int], Float64]:
+    """Return the places that rows have, and the sums of columns, float64[C, n], at each."""
+    low, high = int(at.min()), int(at.max())
+    if high - low <= SPREAD * len(at):
+        inverse = at - low
+        kept = np.flatnonzero(np.bincount(inverse))
+        places = kept + low
+    else:
+        places, inverse = np.unique(at, return_inverse=True)
+        kept = np.arange(len(places))
+    sums: Float64 = np.stack([np.bincount(inverse, column)[kept] for column in columns], axis=1)
+    return places.tolist(), sums

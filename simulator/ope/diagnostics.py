@@ -9,6 +9,7 @@ import numpy as np
 from bandits.statistics.betting import BETS_ABOVE, p_value
 from bandits.types import Float64
 from simulator.ope.batch import OpeBatch
+from simulator.ope.kernels import sum_logs
 
 ROUNDING = 1e-12
 """The rounding of sums, as a share of their terms."""
@@ -212,7 +213,7 @@ SUMS = (
 """The attributes of Diagnostics that are sums."""
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=32)
 def _of_batch(batch: OpeBatch) -> Diagnostics:
     """Sum what does not depend on the estimator: several look at a batch in turn."""
     zeros = np.zeros(len(batch))
@@ -247,7 +248,7 @@ def _of_batch(batch: OpeBatch) -> Diagnostics:
         second_moments=second_moments,
         reward_low=min(float(column.min()) for column in values),
         reward_high=max(float(column.max()) for column in values),
-        money=np.array([np.log(1.0 + share * excess).sum() for share in BETS_ABOVE]),
+        money=sum_logs(excess, BETS_ABOVE),
     )
 
 

@@ -34,6 +34,8 @@ LARGEST, MEAN, DEVIATION, STATE = 0, 1, 2, 3
 """What is where in the units of a feature; see FeatureScales.units."""
 FEW = 64
 """Actions of a row whose ranks are counted one against the other; those of more are sorted."""
+FAR = 1e150
+"""A product that is not multiplied further; a single factor is far below."""
 made = types.float64[::1]
 
 
@@ -54,24 +56,51 @@ def weigh_rows(
         logging policy never takes; and the sum of target^2 / logging over the others.
     """
     count = offsets.size - 1
-    mass, expected, never, second = (
-        np.zeros(count),
-        np.zeros(count),
-        np.zeros(count),
-        np.zeros(count),
-    )
+    mass, expected = np.empty(count), np.zeros(count)
+    never, second = np.zeros(count), np.zeros(count)
     for row in range(count):
-        for at in range(offsets[row], offsets[row + 1]):
-            share = target[at]
-            mass[row] += share
-            if predictions.size:
-                expected[row] += predictions[at] * share
-            if logging.size:
-                if logging[at] <= 0.0:
-                    never[row] += share
-                else:
-                    second[row] += share / logging[at] * share
+        first, stop = offsets[row], offsets[row + 1]
+        total = 0.0
+        for at in range(first, stop):
+            total += target[at]
+        mass[row] = total
+
+        if predictions.size:
+            total = 0.0
+            for at in range(first, stop):
+                total += predictions[at] * target[at]
+            expected[row] = total
+
+        if logging.size:
+            missed, total = 0.0, 0.0
+            for at in range(first, stop):
+                share, impossible = target[at], logging[at] <= 0.0
+                missed += share if impossible else 0.0
+                total += 0.0 if impossible else share / logging[at] * share
+            never[row], second[row] = missed, total
     return mass, expected, never, second
+
+
+@compiled(*(f8s, f8s), returns=made)
+def sum_logs(excess: Float64, bets: Float64) -> Float64:
+    """Return the sum of log(1 + bet * excess) over rows, for each bet.
+
+    Factors are multiplied as far as a float reaches before a logarithm is taken.
+
+    Args:
+        excess: float64[n], at least -1.
+        bets: float64[b], in (0, 1).
+    """
+    out = np.zeros(bets.size)
+    for at in range(bets.size):
+        bet, product = bets[at], 1.0
+        for row in range(excess.size):
+            product *= 1.0 + bet * excess[row]
+            if product > FAR or product < 1.0 / FAR:
+                out[at] += np.log(product)
+                product = 1.0
+        out[at] += np.log(product)
+    return out
 
 
 @compiled(*(i8s, f4s), returns=types.Tuple((made, types.int64)))
@@ -85,20 +114,20 @@ def share_best(offsets: Int64, scores: Float32) -> tuple[Float64, int]:
     Returns:
         The PMFs, and the first row without any score, or -1.
     """
-    out, without = np.zeros(scores.size), -1
+    out, without = np.empty(scores.size), -1
     for row in range(offsets.size - 1):
-        best, ties = np.float32(np.nan), 0
-        for at in range(offsets[row], offsets[row + 1]):
-            score = scores[at]
-            if score > best or (ties == 0 and not np.isnan(score)):
-                best, ties = score, 1
-            elif score == best:
-                ties += 1
+        mine = scores[offsets[row] : offsets[row + 1]]
+        best, ties = np.float32(-np.inf), 0
+        for at in range(mine.size):
+            best = mine[at] if mine[at] > best else best  # noqa: FURB136 - max() takes a NaN
+        for at in range(mine.size):
+            ties += mine[at] == best
         if ties == 0 and without < 0:
             without = row
-        for at in range(offsets[row], offsets[row + 1]):
-            if scores[at] == best:
-                out[at] = 1.0 / ties
+
+        share, into = 1.0 / max(ties, 1), out[offsets[row] : offsets[row + 1]]
+        for at in range(mine.size):
+            into[at] = share if mine[at] == best else 0.0
     return out, without
 
 
@@ -113,27 +142,29 @@ def rank_discounts(offsets: Int64, scores: Float32, discounts: Float64) -> Float
         scores: float32[total], NaN where there is none.
         discounts: float64[K], by rank; K is the largest number of actions.
     """
-    out, held = np.full(scores.size, np.nan), np.empty(discounts.size, np.float32)
+    out, widest = np.empty(scores.size), discounts.size
+    held, ranks = np.empty(widest, np.float32), np.empty(widest, np.int32)
     for row in range(offsets.size - 1):
-        first, stop = offsets[row], offsets[row + 1]
-        if stop - first <= FEW:
-            for at in range(first, stop):
-                rank = 0
-                for other in range(first, stop):
-                    rank += scores[other] > scores[at]
-                if not np.isnan(scores[at]):
-                    out[at] = discounts[rank]
-            continue
+        mine, into = scores[offsets[row] : offsets[row + 1]], out[offsets[row] : offsets[row + 1]]
+        if mine.size <= FEW:
+            ranks[: mine.size] = 0
+            for other in range(mine.size):
+                score = mine[other]
+                for at in range(mine.size):
+                    ranks[at] += np.int32(score > mine[at])
+        else:
+            count = 0
+            for at in range(mine.size):
+                if not np.isnan(mine[at]):
+                    held[count] = mine[at]
+                    count += 1
+            ordered = np.sort(held[:count])
+            for at in range(mine.size):
+                if not np.isnan(mine[at]):
+                    ranks[at] = count - np.searchsorted(ordered, mine[at], side="right")
 
-        count = 0
-        for at in range(first, stop):
-            if not np.isnan(scores[at]):
-                held[count] = scores[at]
-                count += 1
-        ordered = np.sort(held[:count])
-        for at in range(first, stop):
-            if not np.isnan(scores[at]):
-                out[at] = discounts[count - np.searchsorted(ordered, scores[at], side="right")]
+        for at in range(mine.size):
+            into[at] = np.nan if np.isnan(mine[at]) else discounts[ranks[at]]
     return out
 
 
@@ -263,11 +294,58 @@ def add_feature(
         coefficients: float64[folds, 2^bits + 1].
     """
     state, mask = units[term, STATE], np.uint32(coefficients.shape[1] - 2)
+    largest, mean, deviation = units[term, LARGEST], units[term, MEAN], units[term, DEVIATION]
     if state == 0.0:
         return
+
     for row in range(fold.size):
         weight = coefficients[fold[row], name & mask]
         there = coefficients[fold[row], np.uint32(name ^ PRESENCE) & mask] if state > 1.0 else 0.0
-        for at in range(offsets[row], offsets[row + 1]):
-            if not np.isnan(values[at]):
-                out[at] += weight * _standard(values[at], units, term) + there
+        mine, into = values[offsets[row] : offsets[row + 1]], out[offsets[row] : offsets[row + 1]]
+        if deviation > 0.0:
+            weight /= deviation
+            for at in range(mine.size):
+                added = (mine[at] / largest - mean) * weight + there
+                into[at] += 0.0 if np.isnan(mine[at]) else added
+        else:
+            for at in range(mine.size):
+                into[at] += 0.0 if np.isnan(mine[at]) else weight + there
+
+
+@compiled(*(i8s, i4s, f8s, f8ss), returns=types.float64[:, ::1])
+def sparse_times(starts: Int64, columns: Int32, values: Float64, matrix: Float64) -> Float64:
+    """Return the product of a sparse matrix with a matrix, float64[n, F].
+
+    Args:
+        starts: int64[n + 1]; row i has the values ``starts[i]`` to ``starts[i + 1]``.
+        columns: int32[e], the column of each value.
+        values: float64[e].
+        matrix: float64[d, F].
+    """
+    out = np.zeros((starts.size - 1, matrix.shape[1]))
+    for row in range(len(out)):
+        for at in range(starts[row], starts[row + 1]):
+            for each in range(matrix.shape[1]):
+                out[row, each] += values[at] * matrix[columns[at], each]
+    return out
+
+
+@compiled(*(i8s, i4s, f8s, f8ss, i8), returns=types.float64[:, ::1])
+def sparse_transposed_times(
+    starts: Int64, columns: Int32, values: Float64, matrix: Float64, size: int
+) -> Float64:
+    """Return the product of a sparse matrix's transpose with a matrix, float64[d, F].
+
+    Args:
+        starts: int64[n + 1]; row i has the values ``starts[i]`` to ``starts[i + 1]``.
+        columns: int32[e], the column of each value.
+        values: float64[e].
+        matrix: float64[n, F].
+        size: d, how many columns there are.
+    """
+    out = np.zeros((size, matrix.shape[1]))
+    for row in range(len(matrix)):
+        for at in range(starts[row], starts[row + 1]):
+            for each in range(matrix.shape[1]):
+                out[columns[at], each] += values[at] * matrix[row, each]
+    return out

@@ -6,6 +6,7 @@ predicts worse.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from bandits.errors import ReplayError
 from bandits.types import Float64
+from simulator.ope.kernels import sparse_times, sparse_transposed_times
 
 RIDGE = (np.inf, 1e4, 1e3, 1e2, 1e1, 1.0, 0.1, 0.01)
 """Penalties of the squared error, in rows."""
@@ -100,27 +102,58 @@ def cross_fit_logistic(
         folds: how many there are.
         penalties: to choose from, the largest first.
     """
-    wide = np.column_stack([x, np.ones(len(y))])
+    wide = _Sparse.of(np.column_stack([x, np.ones(len(y))]))
     others = fold[:, None] != np.arange(folds)
 
     # Coefficients are drawn to those of a model that predicts the mean.
     rows = np.maximum(others.sum(axis=0), 1)
     mean = np.clip((others * y[:, None]).sum(axis=0) / rows, EDGE, 1.0 - EDGE)
-    anchor = np.zeros((wide.shape[1], folds))
+    anchor = np.zeros((wide.width, folds))
     anchor[-1] = np.log(mean / (1.0 - mean))
 
     def fitted(penalty: float, before: Float64) -> Float64:
         if not np.isfinite(penalty):
             return anchor.T
-        weights = np.full(wide.shape[1], penalty)
+        weights = np.full(wide.width, penalty)
         weights[-1] = EDGE
         return _newton(wide, y, others, weights[:, None], anchor, before.T).T
 
     return _best(x, y, fold, folds, penalties, fitted, sigmoid)
 
 
+@dataclass(frozen=True, slots=True)
+class _Sparse:
+    """A matrix, float64[n, width], that is mostly zeros; see ``sparse_times``."""
+
+    starts: NDArray[np.int64]
+    columns: NDArray[np.int32]
+    values: Float64
+    width: int
+
+    @classmethod
+    def of(cls, x: Float64) -> "_Sparse":
+        """Return a dense matrix as a sparse one."""
+        rows, columns = np.nonzero(x)
+        starts = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=len(x)))])
+        return cls(starts.astype(np.int64), columns.astype(np.int32), x[rows, columns], x.shape[1])
+
+    def squares(self) -> "_Sparse":
+        """Return the matrix of its squared elements."""
+        return replace(self, values=self.values**2)
+
+    def times(self, matrix: Float64) -> Float64:
+        """Return the product with float64[width, F]."""
+        matrix = np.ascontiguousarray(matrix)
+        return sparse_times(self.starts, self.columns, self.values, matrix)
+
+    def transposed_times(self, matrix: Float64) -> Float64:
+        """Return the product of the transpose with float64[n, F]."""
+        matrix = np.ascontiguousarray(matrix)
+        return sparse_transposed_times(self.starts, self.columns, self.values, matrix, self.width)
+
+
 def _newton(
-    x: Float64,
+    x: _Sparse,
     y: Float64,
     others: NDArray[np.bool_],
     penalty: Float64,
@@ -130,7 +163,7 @@ def _newton(
     """Return the coefficients that are most likely under a normal prior around ``anchor``.
 
     Args:
-        x: float64[n, d], columns with the intercept.
+        x: [n, d], columns with the intercept.
         y: float64[n], rewards.
         others: bool[n, folds], the rows that each fold's model is fitted on.
         penalty: float64[d, 1], inverse variances of the prior.
@@ -140,23 +173,25 @@ def _newton(
     Returns:
         float64[d, folds].
     """
-    squares = x**2
+    squares = x.squares()
 
     def loss(coefficients: Float64) -> Float64:
-        margins = x @ coefficients
+        margins = x.times(coefficients)
         fits = np.where(others, np.logaddexp(0.0, margins) - y[:, None] * margins, 0.0).sum(axis=0)
         total: Float64 = fits + 0.5 * (penalty * (coefficients - anchor) ** 2).sum(axis=0)
         return total
 
     best, best_loss = start.copy(), loss(start)
     for _ in range(NEWTON_STEPS):
-        chance = sigmoid(x @ best)
-        slope = x.T @ np.where(others, chance - y[:, None], 0.0) + penalty * (best - anchor)
+        chance = sigmoid(x.times(best))
+        missed = np.where(others, chance - y[:, None], 0.0)
+        slope = x.transposed_times(missed) + penalty * (best - anchor)
         if np.abs(slope).max(initial=0.0) <= CLOSE * len(y):
             break
 
         curvature = np.where(others, chance * (1.0 - chance), 0.0)
-        step = _conjugate(x, curvature, penalty, slope, squares.T @ curvature + penalty)
+        scale = squares.transposed_times(curvature) + penalty
+        step = _conjugate(x, curvature, penalty, slope, scale)
 
         # A step that is too long is halved, fold by fold.
         length = np.ones(step.shape[1])
@@ -177,12 +212,12 @@ def _newton(
 
 
 def _conjugate(
-    x: Float64, curvature: Float64, penalty: Float64, slope: Float64, scale: Float64
+    x: _Sparse, curvature: Float64, penalty: Float64, slope: Float64, scale: Float64
 ) -> Float64:
     """Solve (X'WX + penalty) step = slope, nearly, by conjugate gradients.
 
     Args:
-        x: float64[n, d].
+        x: [n, d].
         curvature: float64[n, folds], the diagonal of W.
         penalty: float64[d, 1].
         slope: float64[d, folds].
@@ -202,7 +237,7 @@ def _conjugate(
             break
 
         # Folds that are done take steps of 0.
-        moved = x.T @ (curvature * (x @ direction)) + penalty * direction
+        moved = x.transposed_times(curvature * x.times(direction)) + penalty * direction
         bent = (direction * moved).sum(axis=0)
         share = np.where(going & (bent > 0.0), size / np.where(bent > 0.0, bent, 1.0), 0.0)
         out += share * direction
@@ -237,10 +272,10 @@ def _best(
         link: from margins to predictions.
     """
     best, worse, tried = np.inf, 0, np.zeros((folds, x.shape[1] + 1))
-    coefficients = tried
+    coefficients, rows = tried, np.arange(len(y))
     for penalty in penalties:
         tried = fitted(penalty, tried)
-        margins = np.einsum("nd,nd->n", x, tried[fold, :-1]) + tried[fold, -1]
+        margins = (x @ tried[:, :-1].T)[rows, fold] + tried[fold, -1]
         error = float(np.mean((np.clip(link(margins), 0.0, 1.0) - y) ** 2)) if len(y) else 0.0
 
         # Errors rarely fall again once they rise.
