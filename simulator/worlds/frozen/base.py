@@ -190,8 +190,13 @@ class FrozenWorld(ABC):
         Raises:
             InvalidFieldError: An item does not exist, is shown twice, or there are too many.
         """
-        slots = np.arange(len(shown))
-        draws = self.draws(np.full(len(shown), number), slots, self.indexes(shown))
+        visits, slots = np.full(len(shown), number), np.arange(len(shown))
+        items = self.indexes(shown)
+        luck, happened = self._happened(visits, slots, items)
+        if not happened.any():
+            return []
+
+        draws = self._drawn(visits, items, luck, happened)
         came = [
             WorldSignal(
                 self.kinds[kind].name,
@@ -250,6 +255,12 @@ class FrozenWorld(ABC):
             slots: As many slots.
             items: As many indexes of items.
         """
+        return self._drawn(visits, items, *self._happened(visits, slots, items))
+
+    def _happened(
+        self, visits: Indexes, slots: Indexes, items: Indexes
+    ) -> tuple[Float64, NDArray[np.bool_]]:
+        """Return the luck of each item, float64[draws, kinds, n], and whether each signal comes."""
         count, n = len(self.kinds), len(items)
         # Luck belongs to the item, so that an item in another slot has the same.
         lucks = 4 if self._spreads.any() else 2
@@ -260,8 +271,12 @@ class FrozenWorld(ABC):
 
         hits = luck[0] < self.stages(visits, items)
         hits[0] &= looks & self.on_offer(visits, items)
-        happened = np.logical_and.accumulate(hits, axis=0)
+        return luck, np.logical_and.accumulate(hits, axis=0)
 
+    def _drawn(
+        self, visits: Indexes, items: Indexes, luck: Float64, happened: NDArray[np.bool_]
+    ) -> DrawnSignals:
+        """Return the signals with their delays and values."""
         # Log-logistic: a median, and a tail that is a power.
         odds = luck[1] / (1.0 - luck[1])
         longest = self.parameters.delay_max_days * DAY_MS
@@ -270,7 +285,7 @@ class FrozenWorld(ABC):
         ).astype(np.int64)
 
         values = self.values(visits, items)
-        if lucks == 4:
+        if len(luck) == 4:
             normals = normals_from(luck[2], luck[3])
             # Of mean 1.
             values = values * np.exp(self._spreads * normals - self._spreads**2 / 2.0)

@@ -14,7 +14,7 @@ from bandits.types import Float64
 
 _ODD = np.uint64(0x9E3779B97F4A7C15)
 _FIRST, _SECOND = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
-_UNIT = 2.0**-53
+_UNIT = 2.0**-52
 
 
 class Chance:
@@ -39,7 +39,7 @@ class Chance:
         for place in places:
             # An array, never a scalar: arrays wrap around without a warning.
             state = _mixed(state + np.atleast_1d(place).astype(np.uint64) * _ODD)
-        return ((state >> np.uint64(11)).astype(np.float64) + 0.5) * _UNIT
+        return ((state >> np.uint64(12)).astype(np.float64) + 0.5) * _UNIT
 
     def uniforms(self, *shape: int) -> Float64:
         """Return float64[shape] of uniforms in (0, 1)."""

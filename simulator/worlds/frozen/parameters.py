@@ -256,7 +256,17 @@ class AttackersParameters(TasteParameters, frozen=True, kw_only=True):
 
 
 class PositionsParameters(TasteParameters, frozen=True, kw_only=True):
-    """A list of many slots, of which the lower ones are seldom looked at."""
+    """A list of many slots, of which the lower ones are seldom looked at.
+
+    Attributes:
+        log_uniform: Share of the logging policy's choices that are uniform; the others are by
+            habit.
+        habit: How much the logging policy prefers some items, on the logit scale: a standard
+            deviation. What it prefers has nothing to do with what users like, so that what stands
+            high is clicked more without being better.
+    """
+
+    habit: Weight
 
 
 class SegmentsParameters(VisitParameters, frozen=True, kw_only=True):

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from policies.requests import ActionRequest, RankRequest
+from policies.requests import ActionRequest, Item, RankRequest
 from simulator.worlds.frozen.base import FrozenWorld
 
 
@@ -11,7 +11,8 @@ class FrozenRequests:
 
     The loop's own generator is not used: the world's luck is that of its seed, so that every policy
     meets the same users with the same luck. A reward is the worth of all signals in one sum, and
-    comes when the loop's ``Timing`` says.
+    comes when the loop's ``Timing`` says. Round k of a run is visit ``first + k``; in ``attackers``
+    the honest ones are those of ``world.counted``.
 
     Args:
         world: The world.
@@ -56,3 +57,14 @@ class FrozenRequests:
             rng: Left as it is: nothing is drawn.
         """
         return self.world.reward(self.world.outcome(self.number, [action_id]))
+
+
+def items_on_offer(world: FrozenWorld, number: int) -> list[Item]:
+    """Return the items on offer at a visit, with features, as a service's catalogue takes them.
+
+    Args:
+        world: The world.
+        number: The visit.
+    """
+    people = world.people
+    return [Item(people.item_ids[at], people.features[at]) for at in world.offered(number).tolist()]

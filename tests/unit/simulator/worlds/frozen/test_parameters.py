@@ -19,7 +19,7 @@ from simulator.worlds.frozen.committed import (
 )
 from simulator.worlds.frozen.make import FROZEN_WORLDS, frozen_world
 
-DIGEST = "342376495b139283b9e4a9d3da0961a9"
+DIGEST = "3e281542bdac34f9efde7ef5cdde9fec"
 """Whoever changes a number makes another world: its version is raised, CHANGELOG.md says so."""
 
 

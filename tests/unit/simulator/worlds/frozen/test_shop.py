@@ -53,7 +53,7 @@ def test_who_knows_the_order_of_the_pages_earns_more(shops):
         numbers = sample(shop, 400, shop.plan.steps >= 1)
         sighted = greedy_value(shop, lambda v, i, s=shop: s.expected(v.number, i), numbers)
         blind = greedy_value(shop, lambda v, i, s=shop: s.means_without_order(v.number, i), numbers)
-        assert sighted > 1.04 * blind
+        assert sighted > 1.05 * blind
 
 
 def test_without_order_effects_the_order_is_worth_nothing():
@@ -133,7 +133,7 @@ def test_text_says_what_a_new_item_is_like_beyond_its_category(catalogues):
             explained.append(1 - (left**2).sum() / ((truth[new] - truth[known].mean(0)) ** 2).sum())
         by_category, by_words = explained
         assert by_category > 0.2
-        assert by_words > by_category + 0.08
+        assert by_words > by_category + 0.12
 
 
 def test_who_reads_the_texts_of_new_items_earns_more(catalogues):

@@ -114,6 +114,23 @@ def test_clicks_by_slot_are_those_of_the_examination(seed, decay):
 
 
 @pytest.mark.parametrize("seed", SEEDS)
+def test_clicks_per_showing_mislead_and_divided_by_the_examination_they_do_not(seed):
+    """Correlations with the truth over items, from 60,000 lists of the logging policy."""
+    world = frozen_world("positions", seed)
+    lists = logged_lists(world, np.arange(world.visits))
+    visits = np.repeat(lists.visits, 10)
+    slots, items = np.tile(np.arange(10), world.visits), lists.items.ravel()
+    clicked = world.draws(visits, slots, items).happened[0]
+    truth = appeal_to_all(world, np.arange(2000))
+    clicks = np.bincount(items, weights=clicked, minlength=30)
+    shown = np.bincount(items, minlength=30)
+    looked = np.bincount(items, weights=world.examination[slots], minlength=30)
+    naive, corrected = (np.corrcoef(clicks / by, truth)[0, 1] for by in (shown, looked))
+    assert naive < 0.95
+    assert corrected > 0.97
+
+
+@pytest.mark.parametrize("seed", SEEDS)
 def test_the_uplift_of_every_segment_is_what_its_users_get(seed):
     """Simulated under both arms with luck of their own: within 4 standard errors over users."""
     world = frozen_world("segments", seed)

@@ -20,8 +20,8 @@ SMALL = {
 DIGESTS = {
     "shop": "e0fb581cddf470b8",
     "drift": "8127ac1ab3c32794",
-    "attackers": "427ea2d4811a0d28",
-    "positions": "8c27e295b0a5bc37",
+    "attackers": "14310844f47f054f",
+    "positions": "c662b167c0337767",
     "segments": "7cf91a7a88ebda76",
 }
 """Of all files of seed 5: what has changed a world without a new version is found here."""
@@ -117,7 +117,7 @@ def test_propensities_are_those_of_the_choice(name, folders):
 @pytest.mark.parametrize("seed", [0, 1])
 def test_a_policy_is_judged_rightly_on_the_log(seed, tmp_path):
     """IPS of slot 0 of ``positions``, of the best for everybody: within 4 standard errors."""
-    world = frozen_world("positions", seed, visits=20_000, users=500, slots=1)
+    world = frozen_world("positions", seed, visits=20_000, users=500, slots=1, log_uniform=0.6)
     write_tables(world, tmp_path, decisions=True)
     rows = read(tmp_path, "decisions")
     best = world.people.item_ids[appeal_to_all(world, np.arange(500)).argmax()]
