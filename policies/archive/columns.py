@@ -127,46 +127,91 @@ def columns_of(
         records: what they say, [n]; None of one that does not decode.
         names: the columns that are asked for, of COLUMNS.
     """
-    rows = _Rows(ids, records)
-    fields = [COLUMNS.field(name) for name in names]
-    arrays = []
-    for field in fields:
-        make = _MAKE.get(field.name)
-        column = pa.nulls(len(ids), field.type) if make is None else make(rows)
-        arrays.append(column if isinstance(column, pa.Array) else pa.array(column, type=field.type))
-    return pa.RecordBatch.from_arrays(arrays, schema=pa.schema(fields))
+    return EntryRows(ids, records).columns(names)
 
 
-class _Rows:
+class EntryRows:
     """Entries, and their decisions and rewards each at the entry's place."""
 
-    def __init__(self, ids: Sequence[str], records: Sequence[LogRecord | None]) -> None:
+    def __init__(self, ids: Sequence[str], records: Sequence[Any]) -> None:
+        """Take entries.
+
+        Args:
+            ids: their positions, [n].
+            records: what they say, [n]; None of one that does not decode.
+        """
         self.ids = ids
         self.records = records
 
+    def columns(self, names: Iterable[str]) -> pa.RecordBatch:
+        """Return columns, of COLUMNS."""
+        fields = [COLUMNS.field(name) for name in names]
+        arrays = []
+        for field in fields:
+            make = _MAKE.get(field.name)
+            made = pa.nulls(len(self.ids), field.type) if make is None else make(self)
+            arrays.append(made if isinstance(made, pa.Array) else pa.array(made, type=field.type))
+        return pa.RecordBatch.from_arrays(arrays, schema=pa.schema(fields))
+
     @cached_property
     def decisions(self) -> list[Any]:
+        """The decisions, None in the places of other entries."""
         return [record if type(record) is DecisionRecord else None for record in self.records]
 
     @cached_property
     def rewards(self) -> list[Any]:
+        """The rewards, likewise."""
         return [record if type(record) is RewardRecord else None for record in self.records]
 
     @cached_property
     def order(self) -> list[tuple[int, int]]:
+        """The two numbers of each id."""
         return [log_order(entry_id) for entry_id in self.ids]
 
     @cached_property
+    def chosen(self) -> pa.Array:
+        """The column of this name."""
+        lists = [row and row.chosen for row in self.decisions]
+        return pa.array(lists, COLUMNS.field("chosen").type)
+
+    @cached_property
+    def action_ids(self) -> pa.Array:
+        """The column of this name."""
+        lists = [row and row.action_ids for row in self.decisions]
+        return pa.array(lists, COLUMNS.field("action_ids").type)
+
+    @cached_property
     def pmf(self) -> pa.Array:
-        made = self.decisions
-        return _numbers_of([row and row.pmf for row in made], "<f8", COLUMNS.field("pmf").type)
+        """The column of this name."""
+        parts = [row and row.pmf for row in self.decisions]
+        return _numbers_of(parts, "<f8", COLUMNS.field("pmf").type)
+
+    @cached_property
+    def scores(self) -> pa.Array:
+        """The column of this name."""
+        kind = COLUMNS.field("scores").type
+        maps = [row and row.scores for row in self.decisions]
+        lists = [data for each in maps if each for data in each.values()]
+        return _map_column(maps, _numbers_of(lists, "<f4", kind.item_type), kind)
+
+    @cached_property
+    def context(self) -> pa.Array:
+        """The column of this name."""
+        return feature_maps([row and row.context for row in self.decisions])
+
+    @cached_property
+    def features(self) -> pa.Array:
+        """The column of this name."""
+        lists = [row and row.features for row in self.decisions]
+        maps = list(chain.from_iterable(each for each in lists if each))
+        return _list_column(lists, feature_maps(maps), COLUMNS.field("features").type)
 
 
-def _kinds(rows: _Rows) -> list[str]:
+def _kinds(rows: EntryRows) -> list[str]:
     return [UNDECODABLE if record is None else kind_of(record) for record in rows.records]
 
 
-def _slots(rows: _Rows) -> list[int | None]:
+def _slots(rows: EntryRows) -> list[int | None]:
     # A slot may be larger than the column holds; nothing was ever shown at either.
     return [
         None if row is None or row.slot is None else min(row.slot, INT64_MAX)
@@ -174,47 +219,39 @@ def _slots(rows: _Rows) -> list[int | None]:
     ]
 
 
-def _propensities(rows: _Rows) -> pa.Array:
-    """Return the probability of what slot 0 chose, from all PMFs at once."""
-    chosen = np.array([-1 if row is None else row.chosen[0] for row in rows.decisions], np.int64)
-    at = (rows.pmf.offsets.to_numpy()[:-1] + chosen)[chosen >= 0]
-    propensity = np.zeros(len(chosen))
-    propensity[chosen >= 0] = rows.pmf.values.to_numpy()[at]
-    return pa.array(propensity, mask=chosen < 0)
+def _counts(lists: pa.Array) -> pa.Array:
+    lengths = np.diff(lists.offsets.to_numpy()).astype(np.int32)
+    return pa.array(lengths, mask=lengths == 0)
 
 
-def _named(rows: _Rows, field: str, changed_by: type, as_field: str) -> list[str | None]:
+def _first(rows: EntryRows, of: pa.Array) -> pa.Array:
+    """Return which of the elements that lists have by action belongs to what slot 0 chose."""
+    is_decision = rows.chosen.is_valid().to_numpy(zero_copy_only=False)
+    chosen = rows.chosen.values.to_numpy()[rows.chosen.offsets.to_numpy()[:-1][is_decision]]
+    places = np.zeros(len(rows.ids), np.int64)
+    places[is_decision] = of.offsets.to_numpy()[:-1][is_decision] + chosen
+    return of.values.take(pa.array(places, mask=~is_decision))
+
+
+def _named(rows: EntryRows, field: str, changed_by: type, as_field: str) -> list[str | None]:
     """Return what decisions name, and the entries that change it."""
     return [
-        getattr(record, field)
-        if type(record) is DecisionRecord
+        getattr(row, field)
+        if row is not None
         else getattr(record, as_field)
         if type(record) is changed_by
         else None
-        for record in rows.records
+        for row, record in zip(rows.decisions, rows.records, strict=True)
     ]
 
 
-def _scores(rows: _Rows) -> pa.Array:
-    kind = COLUMNS.field("scores").type
-    maps = [row and row.scores for row in rows.decisions]
-    lists = [data for each in maps if each for data in each.values()]
-    return _map_column(maps, _numbers_of(lists, "<f4", kind.item_type), kind)
-
-
-def _failed(rows: _Rows) -> pa.Array:
+def _failed(rows: EntryRows) -> pa.Array:
     maps = [row and row.failed for row in rows.decisions]
     reasons = [reason for each in maps if each for reason in each.values()]
     return _map_column(maps, pa.array(reasons, pa.string()), COLUMNS.field("failed").type)
 
 
-def _features(rows: _Rows) -> pa.Array:
-    lists = [row and row.features for row in rows.decisions]
-    maps = list(chain.from_iterable(each for each in lists if each))
-    return _list_column(lists, feature_maps(maps), COLUMNS.field("features").type)
-
-
-def _credits(rows: _Rows) -> pa.Array:
+def _credits(rows: EntryRows) -> pa.Array:
     made: list[Any] = [row and row.credit for row in rows.decisions]
     sources = [each and each.sources for each in made]
     credited = [each and each.credited for each in made]
@@ -287,7 +324,7 @@ def _map_column(
     )
 
 
-_MAKE: dict[str, Callable[[_Rows], Any]] = {
+_MAKE: dict[str, Callable[[EntryRows], Any]] = {
     "id": lambda rows: rows.ids,
     # Ids may be larger than a Parquet column holds; the id itself is a column too.
     "ms": lambda rows: [min(milliseconds, INT64_MAX) for milliseconds, _ in rows.order],
@@ -298,16 +335,16 @@ _MAKE: dict[str, Callable[[_Rows], Any]] = {
     "reward_id": lambda rows: [row and row.reward_id for row in rows.rewards],
     "slot": _slots,
     "action_id": lambda rows: [row and row.action_id for row in rows.rewards],
-    "propensity": _propensities,
-    "action": lambda rows: [row and row.action_ids[row.chosen[0]] for row in rows.decisions],
-    "slots": lambda rows: [row and len(row.chosen) for row in rows.decisions],
-    "actions": lambda rows: [row and len(row.action_ids) for row in rows.decisions],
-    "chosen": lambda rows: [row and row.chosen for row in rows.decisions],
-    "action_ids": lambda rows: [row and row.action_ids for row in rows.decisions],
+    "propensity": lambda rows: _first(rows, rows.pmf),
+    "action": lambda rows: _first(rows, rows.action_ids),
+    "slots": lambda rows: _counts(rows.chosen),
+    "actions": lambda rows: _counts(rows.action_ids),
+    "chosen": lambda rows: rows.chosen,
+    "action_ids": lambda rows: rows.action_ids,
     "pmf": lambda rows: rows.pmf,
-    "scores": _scores,
-    "context": lambda rows: feature_maps([row and row.context for row in rows.decisions]),
-    "features": _features,
+    "scores": lambda rows: rows.scores,
+    "context": lambda rows: rows.context,
+    "features": lambda rows: rows.features,
     "spec": lambda rows: _named(rows, "spec", SpecRecord, "digest"),
     "snapshot_id": lambda rows: [row and row.snapshot_id for row in rows.decisions],
     "catalogue": lambda rows: _named(rows, "catalogue", CatalogueRecord, "digest"),

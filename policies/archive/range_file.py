@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 from bandits.errors import ArchiveError, CodecError, UnknownKindError
 from bandits.log.codec import decode
 from bandits.log.positions import position_ms
-from bandits.log.records import CatalogueRecord, LogRecord, SpecRecord, WarmStartRecord
-from policies.archive.columns import columns_of
+from bandits.log.records import CatalogueRecord, SpecRecord, WarmStartRecord
+from policies.archive.columns import COLUMNS, EntryRows
 from policies.archive.layouts import (
     CODED_LEAVES,
     FORMAT,
@@ -24,6 +24,7 @@ from policies.archive.layouts import (
     STATISTICS,
 )
 from policies.archive.rest import rest_of
+from policies.archive.shredded import rows_of
 
 DIGEST_FIELD = re.compile(rb"\xd9\x20([0-9a-f]{32})")
 """A text of 32 hex digits, as msgpack has it."""
@@ -78,32 +79,25 @@ def folder_of(hour: int) -> str:
     return datetime.fromtimestamp(hour * HOUR_MS // 1000, UTC).strftime("date=%Y-%m-%d/hour=%H")
 
 
-def _read(data: bytes, named: set[str], perhaps: set[str]) -> LogRecord | None:
-    """Return a record, None if it does not decode, and add the blob that it names to ``named``.
-
-    What may be a digest, in an entry of a kind that this build does not know, is added to
-    ``perhaps``.
-    """
-    try:
-        record = decode(data)
-    except CodecError as error:
-        if isinstance(error, UnknownKindError):
-            perhaps.update(digests_in(data))
-        return None
-
-    if isinstance(record, SpecRecord | CatalogueRecord | WarmStartRecord):
-        named.add(record.digest)
-    return record
-
-
-def _stored(ids: list[str], data: list[bytes], records: list[LogRecord | None]) -> pa.RecordBatch:
+def _stored(rows: EntryRows, data: list[bytes]) -> pa.RecordBatch:
     """Return a row group as it is stored; see SCHEMAS."""
-    columns = columns_of(ids, records).columns
-    rest = [rest_of(record, whole) for record, whole in zip(records, data, strict=True)]
+    columns = rows.columns(COLUMNS.names).columns
+    rest = [rest_of(record, whole) for record, whole in zip(rows.records, data, strict=True)]
     checksums = pa.array(map(zlib.crc32, data), pa.uint32())
     return pa.RecordBatch.from_arrays(
         [*columns, pa.array(rest, pa.binary()), checksums], schema=SCHEMA
     )
+
+
+def _perhaps_named(data: bytes) -> set[str]:
+    """Return what may be digests in an entry that does not decode: if a newer build wrote it."""
+    try:
+        decode(data)
+    except UnknownKindError:
+        return digests_in(data)
+    except CodecError:
+        pass
+    return set()
 
 
 def _groups(entries: Iterable[tuple[str, bytes]]) -> Iterator[list[tuple[str, bytes]]]:
@@ -160,7 +154,14 @@ def write_range(
     ) as writer:
         for group in _groups(entries):
             ids, data = [entry_id for entry_id, _ in group], [whole for _, whole in group]
-            writer.write_batch(_stored(ids, data, [_read(each, named, perhaps) for each in data]))
+            rows = rows_of(ids, data)
+            writer.write_batch(_stored(rows, data))
+
+            for record, whole in zip(rows.records, data, strict=True):
+                if record is None:
+                    perhaps |= _perhaps_named(whole)
+                elif isinstance(record, SpecRecord | CatalogueRecord | WarmStartRecord):
+                    named.add(record.digest)
             count, size = count + len(ids), size + sum(map(len, data))
             first, last = first or ids[0], ids[-1]
         writer.add_key_value_metadata({METADATA: header, RECORD_BYTES: str(size)})

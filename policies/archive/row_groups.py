@@ -12,10 +12,11 @@ from bandits.errors import ArchiveError
 from bandits.log.positions import START, log_order
 from bandits.log.records import kind_of
 from policies.archive.chain import OpenFile, RangeChain
-from policies.archive.columns import COLUMNS, UNDECODABLE, columns_of, decoded
+from policies.archive.columns import COLUMNS, UNDECODABLE, decoded
 from policies.archive.layouts import SCHEMAS
 from policies.archive.rebuild import StoredEntry, stored_entries
 from policies.archive.shapes import misshapen, shape_of
+from policies.archive.shredded import rows_of
 
 
 class RowGroup(NamedTuple):
@@ -102,8 +103,8 @@ class RangeRows:
         for wanted in self._wanted(kinds):
             if lacks or wanted.outgrown:
                 entries = [entry for some in self._entries(wanted) for entry in some]
-                records = [entry.record or decoded(entry.data) for entry in entries]
-                batch = columns_of([entry.id for entry in entries], records, names)
+                rows = rows_of([entry.id for entry in entries], [entry.data for entry in entries])
+                batch = rows.columns(names)
             else:
                 stored = wanted.of(self._read(wanted.number, needed)).select(list(names))
                 batch = pa.RecordBatch.from_arrays(stored.columns, schema=schema)

@@ -1,0 +1,281 @@
+"""Rows of entries whose decisions were taken apart by compiled code, not decoded."""
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from bandits.kernels.compiled import Int32, Int64
+from bandits.log.records import DecisionRecord
+from policies.archive.columns import COLUMNS, FEATURE, FEATURES, EntryRows, decoded
+from policies.archive.rest import LightDecision
+from policies.archive.shredding import (
+    ACTIONS,
+    FLAG,
+    FULL,
+    KEYS,
+    LIST,
+    LISTED,
+    N_ACTIONS,
+    N_ENTRIES,
+    N_LISTED,
+    N_MAPS,
+    N_PMF,
+    N_SCORES,
+    N_SLOTS,
+    N_SOURCES,
+    NUMBER,
+    SIZES,
+    SOURCES,
+    TAKEN,
+    TEXT,
+    TEXTS,
+    VOCABULARIES,
+    shred,
+)
+
+HEAD = b"\x01\xdc\x00\x12\xa8decision"
+"""How this build begins a decision: the version, 18 elements, the kind."""
+WORDS = 1 << 13
+
+
+_light = msgspec.msgpack.Decoder(LightDecision)
+
+
+def rows_of(ids: Sequence[str], data: Sequence[bytes]) -> EntryRows:
+    """Return n entries, whose columns can be asked for.
+
+    Args:
+        ids: their positions, [n].
+        data: their bytes, [n].
+    """
+    places = [row for row, each in enumerate(data) if each.startswith(HEAD)]
+    parts = _Parts.of([data[row] for row in places]) if places else None
+    if parts is None:
+        return EntryRows(ids, list(map(decoded, data)))
+
+    decisions: list[Any] = [None] * len(data)
+    try:
+        for row in places:
+            decisions[row] = _light.decode(data[row][1:])
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return EntryRows(ids, list(map(decoded, data)))
+    records = [light or decoded(each) for each, light in zip(data, decisions, strict=True)]
+    # Decisions as other builds write them have all been decoded.
+    if any(type(record) is DecisionRecord for record in records):
+        return EntryRows(ids, list(map(decoded, data)))
+    return ShreddedRows(ids, records, decisions, np.array(places), parts)
+
+
+class ShreddedRows(EntryRows):
+    """Entries of which those at ``places`` are decisions in parts."""
+
+    def __init__(
+        self,
+        ids: Sequence[str],
+        records: Sequence[Any],
+        decisions: list[Any],
+        places: Int64,
+        parts: "_Parts",
+    ) -> None:
+        super().__init__(ids, records)
+        self.decisions = decisions
+        self._places = places
+        self._parts = parts
+
+    def _by_row(self, lengths: Int64, has: Any = True) -> tuple[pa.Array, pa.Array]:
+        """Return offsets of lists by entry, and which entries have none."""
+        by_row = np.zeros(len(self.ids), np.int64)
+        by_row[self._places] = lengths
+        mask = np.ones(len(self.ids), bool)
+        mask[self._places] = ~np.broadcast_to(has, lengths.shape)
+        return _offsets(by_row), pa.array(mask)
+
+    def _lists(self, name: str, lengths: Int64, flat: pa.Array, has: Any = True) -> pa.Array:
+        offsets, mask = self._by_row(lengths, has)
+        return pa.ListArray.from_arrays(offsets, flat, type=COLUMNS.field(name).type, mask=mask)
+
+    @cached_property
+    def chosen(self) -> pa.Array:
+        """See EntryRows."""
+        return self._lists("chosen", self._parts.slots, pa.array(self._parts.chosen))
+
+    @cached_property
+    def action_ids(self) -> pa.Array:
+        """See EntryRows."""
+        flat = self._parts.coded(ACTIONS, self._parts.action_ids)
+        return self._lists("action_ids", self._parts.actions, flat)
+
+    @cached_property
+    def pmf(self) -> pa.Array:
+        """See EntryRows."""
+        parts = self._parts
+        return self._lists("pmf", parts.slots * parts.actions, pa.array(parts.pmf))
+
+    @cached_property
+    def scores(self) -> pa.Array:
+        """See EntryRows."""
+        parts, kind = self._parts, COLUMNS.field("scores").type
+        lists = pa.ListArray.from_arrays(
+            _offsets(np.repeat(parts.actions, parts.sources)),
+            pa.array(parts.scores),
+            type=kind.item_type,
+        )
+        offsets, mask = self._by_row(parts.sources)
+        keys = parts.coded(SOURCES, parts.source_words)
+        return pa.MapArray.from_arrays(offsets, keys, lists, type=kind, mask=mask)
+
+    @cached_property
+    def context(self) -> pa.Array:
+        """See EntryRows."""
+        offsets, mask = self._by_row(self._parts.context)
+        keys, values = self._parts.features(0)
+        return pa.MapArray.from_arrays(offsets, keys, values, type=FEATURES, mask=mask)
+
+    @cached_property
+    def features(self) -> pa.Array:
+        """See EntryRows."""
+        parts = self._parts
+        keys, values = parts.features(1)
+        maps = pa.MapArray.from_arrays(
+            _offsets(np.maximum(parts.maps, 0)),
+            keys,
+            values,
+            type=FEATURES,
+            mask=pa.array(parts.maps < 0),
+        )
+        lengths = np.where(parts.has_features, parts.actions, 0)
+        return self._lists("features", lengths, maps, parts.has_features)
+
+
+class _Parts:
+    """The parts of n decisions, one after the other."""
+
+    def __init__(self, data: NDArray[np.uint8], sizes: Int64, count: int) -> None:
+        self.rows = np.zeros((count, 5), np.int64)
+        self.action_ids = np.empty(sizes[N_ACTIONS], np.int32)
+        self.chosen = np.empty(sizes[N_SLOTS], np.int32)
+        self.pmf = np.empty(sizes[N_PMF])
+        self.source_words = np.empty(sizes[N_SOURCES], np.int32)
+        self.scores = np.empty(sizes[N_SCORES], np.float32)
+        self.maps = np.empty(sizes[N_MAPS], np.int32)
+        self._entries = np.empty((2, max(sizes[N_ENTRIES : N_ENTRIES + 2]), 3), np.int64)
+        self._listed = np.empty((2, max(sizes[N_LISTED : N_LISTED + 2])), np.int32)
+        self._sizes = sizes
+        self._data = data
+        self._vocabularies: list[pa.Array] = []
+
+    @classmethod
+    def of(cls, records: Sequence[bytes]) -> "_Parts | None":
+        """Return the parts of decisions, None if any is not as this build writes it."""
+        data = np.frombuffer(b"".join([*records, bytes(16)]), np.uint8)
+        bounds = np.zeros(len(records) + 1, np.int64)
+        np.cumsum([len(each) for each in records], out=bounds[1:])
+
+        counted = cls(data, np.zeros(SIZES, np.int64), 0)
+        sizes = np.zeros(SIZES, np.int64)
+        if counted._shred(bounds, np.empty(0, np.int32), sizes)[0] != TAKEN:
+            return None
+
+        parts, most = cls(data, sizes, len(records)), WORDS
+        outcome = FULL
+        while outcome == FULL:
+            most *= 2
+            table = np.full(2 * most, -1, np.int32)
+            outcome, words, known = parts._shred(bounds, table, np.zeros(SIZES, np.int64))
+        if outcome != TAKEN:
+            return None
+
+        try:
+            parts._vocabularies = _vocabularies(data, words[:, : known[VOCABULARIES]])
+        except UnicodeDecodeError:
+            return None
+        return parts
+
+    def _shred(self, bounds: Int64, table: Int32, sizes: Int64) -> tuple[int, Int64, Int64]:
+        words = np.empty((5, table.size // 2), np.int64)
+        known = np.zeros(VOCABULARIES + 1, np.int64)
+        outcome = shred(
+            *(self._data, bounds, table, words, known, sizes, self._entries, self._listed),
+            *(self.rows, self.action_ids, self.chosen, self.pmf.view(np.uint8), self.pmf),
+            *(self.source_words, self.scores.view(np.uint8), self.maps),
+        )
+        return outcome, words, known
+
+    @property
+    def actions(self) -> Int64:
+        """How many actions each has, [n]; likewise slots, sources, entries of the context."""
+        return self.rows[:, 0]
+
+    @property
+    def slots(self) -> Int64:
+        """See ``actions``."""
+        return self.rows[:, 1]
+
+    @property
+    def sources(self) -> Int64:
+        """See ``actions``."""
+        return self.rows[:, 2]
+
+    @property
+    def context(self) -> Int64:
+        """See ``actions``."""
+        return self.rows[:, 3]
+
+    @property
+    def has_features(self) -> NDArray[np.bool_]:
+        """Whether its actions have features of their own."""
+        return self.rows[:, 4] > 0
+
+    def coded(self, vocabulary: int, words: Any, absent: Any = None) -> pa.Array:
+        """Return words as a column."""
+        codes = pa.array(words.astype(np.int32), mask=absent)
+        return pa.DictionaryArray.from_arrays(codes, self._vocabularies[vocabulary])
+
+    def features(self, kind: int) -> tuple[pa.Array, pa.Array]:
+        """Return names and values of features: of contexts (0) or of actions (1)."""
+        entries = self._entries[kind, : self._sizes[N_ENTRIES + kind]]
+        names, kinds, values = (np.ascontiguousarray(column) for column in entries.T)
+
+        parts = []
+        for field, number in zip(FEATURE, (NUMBER, FLAG, TEXT, LIST), strict=True):
+            other = kinds != number
+            if other.all():
+                parts.append(pa.nulls(len(kinds), field.type))
+            elif number == NUMBER:
+                parts.append(pa.array(values.view(np.float64), mask=other))
+            elif number == FLAG:
+                parts.append(pa.array(values == 1, mask=other))
+            elif number == TEXT:
+                parts.append(self.coded(TEXTS + kind, np.where(other, 0, values), other))
+            else:
+                listed = self._listed[kind, : self._sizes[N_LISTED + kind]]
+                parts.append(
+                    pa.ListArray.from_arrays(
+                        _offsets(np.where(other, 0, values)),
+                        self.coded(LISTED + kind, listed),
+                        type=field.type,
+                        mask=pa.array(other),
+                    )
+                )
+        made = pa.StructArray.from_arrays(parts, fields=list(FEATURE))
+        return self.coded(KEYS + kind, names), made
+
+
+def _vocabularies(data: NDArray[np.uint8], words: Int64) -> list[pa.Array]:
+    """Return the distinct texts of each vocabulary, in the order of their codes."""
+    texts: list[list[str]] = [[] for _ in range(VOCABULARIES)]
+    whole = data.tobytes()
+    for start, size, vocabulary, *_ in words.T.tolist():
+        texts[vocabulary].append(whole[start : start + size].decode())
+    return [pa.array(each, pa.string()) for each in texts]
+
+
+def _offsets(lengths: Any) -> pa.Array:
+    offsets = np.zeros(len(lengths) + 1, np.int32)
+    np.cumsum(lengths, out=offsets[1:])
+    return pa.array(offsets)
