@@ -186,6 +186,8 @@ class ChosenRows(msgspec.Struct, frozen=True, eq=False, gc=False):
     features of row r in namespace s are those from ``bounds[r * S + s]`` up to ``bounds[r * S + s +
     1]`` in ``hashes``, uint32[n], and ``values``, float32[n], where 0 means "no such feature".
     ``rewards``, ``propensities``: float64[R]; ``available``: int64[R], how many actions there were.
+    ``learns``: bool[R], False where a row that was learned has its reward changed by ``rewards``;
+    None if all are new.
     """
 
     action_ids: Sequence[str]
@@ -198,6 +200,7 @@ class ChosenRows(msgspec.Struct, frozen=True, eq=False, gc=False):
     rewards: Float64
     available: NDArray[np.int64]
     propensities: Float64
+    learns: NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
         return len(self.actions)
@@ -237,6 +240,7 @@ class ChosenRows(msgspec.Struct, frozen=True, eq=False, gc=False):
             self.rewards[rows],
             self.available[rows],
             self.propensities[rows],
+            None if self.learns is None else self.learns[rows],
         )
 
 
@@ -264,7 +268,11 @@ class Learner(Protocol):
         raise NotImplementedError(f"{name} does not learn from the chosen action alone")
 
     def learn_rows(self, rows: ChosenRows) -> None:
-        """Learn what ``learn_row`` does of each row, in order; only where ``by_row``."""
+        """Learn what ``learn_row`` does of each row, in order; only where ``by_row``.
+
+        Where the config ``corrects``, some may be what ``correct_row`` takes.
+        """
+        assert rows.learns is None  # noqa: S101 - who corrects has a method of its own
         for row in rows:
             self.learn_row(row)
 

@@ -12,7 +12,7 @@ from bandits.errors import ArtifactError, InvalidInputError
 from bandits.features.namespaces import FEATURES
 from bandits.kernels.actions import take_rows
 from bandits.log.codec import MALFORMED, digest
-from bandits.types import Namespace, frozen
+from bandits.types import Float32, Namespace, UInt32, frozen
 from policies.encoding import check_features, code_pairs, hash_pairs
 from policies.requests import Item
 
@@ -140,6 +140,16 @@ class Catalogue:
             return Namespace(FEATURES, self._names, values, codes)
         kept, which = np.unique(codes, return_inverse=True)
         return Namespace(FEATURES, self._names[kept], values, which.reshape(values.shape))
+
+    @property
+    def table(self) -> tuple[UInt32, NDArray[np.int32], Float32]:
+        """All features: uint32[U], the distinct hashes; int32[N or 1, F], which each value is of.
+
+        And the values, float32[N, F]. Where all items are alike, one row of codes does for all.
+        """
+        if self._alike is None:
+            return self._names, self._codes, self._values
+        return self._names, self._codes[:1], self._values
 
     def one(self, item_id: str) -> Namespace:
         """Return the features of one item, [n]; an unknown item has none."""

@@ -4,16 +4,31 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 
-from bandits.features.hashing import hash_feature
+from bandits.features.hashing import hash_feature, hash_namespace
 from bandits.features.namespaces import CONTEXT, FEATURES, ITEM, SCORES
+from bandits.kernels.lessons import features_of_chosen, find_chosen
 from bandits.log.records import DecisionRecord
-from bandits.types import ActionSet, Context, Float32, Float64, Namespace, Row, UInt32, frozen
+from bandits.types import (
+    ActionSet,
+    ChosenRows,
+    Context,
+    Float32,
+    Float64,
+    Namespace,
+    Row,
+    UInt32,
+    frozen,
+)
 from bandits.values import FeatureMap
 from policies.catalogue import Catalogue
 from policies.encoding import coded_rows, namespace_of
 from policies.spec import PolicySpec
 
+_SPACES = (CONTEXT, ITEM, FEATURES, SCORES)
+"""The namespaces as ``bandits.kernels.lessons`` numbers them."""
+_SEEDS: UInt32 = frozen(np.array([hash_namespace(name) for name in _SPACES], np.uint32))
 _ONE: Float32 = frozen(np.ones(1, np.float32))
 
 
@@ -98,6 +113,59 @@ def chosen_rows(
             row.append(ranked.row(index))
         rows.append((action_id, shared, row))
     return rows
+
+
+def rows_of_chosen(
+    spec: PolicySpec,
+    catalogue: Catalogue,
+    data: bytes,
+    starts: NDArray[np.int64],
+    slots: NDArray[np.int64],
+    rewards: Float64,
+    learns: NDArray[np.bool_] | None = None,
+) -> ChosenRows:
+    """Return what ``chosen_rows`` does of many decisions at once, none of which is decoded.
+
+    Args:
+        spec: the one that the records name.
+        catalogue: the one that the records name.
+        data: the bytes of valid records, as EncodedDecision has them.
+        starts: int64[L], by row, where its record begins; rows of one record are side by side.
+        slots: int64[L], by row, the slot that it is of.
+        rewards: float64[L].
+        learns: bool[L], see ChosenRows.
+    """
+    joined = np.frombuffer(data, np.uint8)
+    found, propensities = find_chosen(joined, starts, slots)
+    ids = [data[begin:end].decode() for begin, end in found[:, :2].tolist()]
+    numbers = {action_id: number for number, action_id in enumerate(dict.fromkeys(ids))}
+
+    # The longest text in a record is no longer than the record.
+    longest = int(np.diff(np.append(starts, len(data))).max(initial=0))
+    most = int(found[:, 3].max(initial=0))
+    bounds, hashes, values = features_of_chosen(
+        joined,
+        found,
+        np.array([name in spec.use for name in _SPACES], np.bool_),
+        _SEEDS,
+        catalogue.rows(ids),
+        *catalogue.table,
+        discounts_of_ranks(1 << most.bit_length()),
+        longest,
+    )
+    return ChosenRows(
+        list(numbers),
+        np.fromiter(map(numbers.__getitem__, ids), np.int64, len(ids)),
+        _SPACES,
+        1,
+        bounds,
+        hashes,
+        values,
+        rewards,
+        found[:, 4],
+        propensities,
+        learns,
+    )
 
 
 def score_features(scores: Mapping[str, Float32]) -> Namespace:

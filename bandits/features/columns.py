@@ -125,7 +125,7 @@ class FeatureIndex:
         return begins, columns, values
 
     def learned_rows(self, batch: ChosenRows) -> tuple[Int64, Int64, Float64]:
-        """Return what ``rows`` does of new rows that are columns already.
+        """Return what ``rows`` does of rows that are columns already.
 
         Args:
             batch: R rows.
@@ -150,7 +150,7 @@ class FeatureIndex:
             hashes,
             values,
             spaces,
-            np.ones(count, np.bool_),
+            np.ones(count, np.bool_) if batch.learns is None else batch.learns,
         )
         return begins, columns, filled
 

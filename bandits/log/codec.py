@@ -80,6 +80,11 @@ def decode(data: bytes) -> LogRecord:
     return record
 
 
+def decode_valid(data: bytes) -> LogRecord:
+    """Return the record in bytes that are known to be a valid one, without checking it."""
+    return _decoder.decode(memoryview(data)[1:])
+
+
 def _demand_known(data: bytes) -> None:
     """Raise UnknownKindError if this is a record as a later build would write it."""
     try:

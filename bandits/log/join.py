@@ -13,6 +13,7 @@ from itertools import chain
 
 from bandits.errors import CodecError
 from bandits.log.deadlines import NEVER, Deadline
+from bandits.log.encoded_decisions import DECISIONS, Decision
 from bandits.log.join_rule import JoinRule
 from bandits.log.join_state import (
     Attached,
@@ -26,13 +27,7 @@ from bandits.log.join_state import (
 )
 from bandits.log.older_decisions import Opening
 from bandits.log.positions import START, has_reached, log_order, position_ms
-from bandits.log.records import (
-    ActivationRecord,
-    BuildRecord,
-    DecisionRecord,
-    LogEntry,
-    RewardRecord,
-)
+from bandits.log.records import ActivationRecord, BuildRecord, LogEntry, RewardRecord
 from bandits.log.remembered_decisions import JoinedDecision, RememberedDecision
 from bandits.log.versions import fold_version
 from bandits.log.windows import Windows
@@ -57,7 +52,7 @@ class Join(Windows):
         out: list[JoinedDecision] = []
         self._advance(now_ms, out)
 
-        if isinstance(record, DecisionRecord):
+        if isinstance(record, DECISIONS):
             self._decision(entry.id, now_ms, record, out)
         elif isinstance(record, RewardRecord):
             self._reward(now_ms, record, out)
@@ -189,7 +184,7 @@ class Join(Windows):
         )
 
     def restore(
-        self, state: JoinState, entries: Iterable[LogEntry], records: Mapping[str, DecisionRecord]
+        self, state: JoinState, entries: Iterable[LogEntry], records: Mapping[str, Decision]
     ) -> None:
         """Go on from a state; ``fold`` is to be the version in force there.
 
@@ -236,7 +231,7 @@ class Join(Windows):
         for entry in entries:
             record = entry.record
             self._advance(entry.time_ms, None)
-            if isinstance(record, DecisionRecord):
+            if isinstance(record, DECISIONS):
                 if entry.id not in skipped:
                     self._reopen(entry.id, Opening.of(record), attached.get(entry.id))
             elif isinstance(record, RewardRecord | ActivationRecord):
@@ -282,7 +277,7 @@ class Join(Windows):
     # What an earlier build's checkpoint remembered
 
     def _inherit(
-        self, inherited: Inherited | None, records: Mapping[str, DecisionRecord]
+        self, inherited: Inherited | None, records: Mapping[str, Decision]
     ) -> list[Deadline]:
         """Remember what is inherited; return the deadlines of what has no place in the log."""
         self._inherited = inherited
@@ -303,7 +298,7 @@ class Join(Windows):
                 rule,
                 None,
                 state.activated,
-                len(record.chosen),
+                record.slots,
                 dict(state.values),
                 dict.fromkeys(state.seen),
                 dict(state.taught),

@@ -13,9 +13,9 @@ import msgspec
 import numpy as np
 
 from bandits.log.deadlines import NEVER
+from bandits.log.encoded_decisions import Decision, whole_record
 from bandits.log.join_rule import JoinRule
 from bandits.log.positions import log_order
-from bandits.log.records import DecisionRecord
 from bandits.log.remembered_decisions import RememberedDecision
 
 SHIFT = 12
@@ -41,8 +41,9 @@ class Opening(NamedTuple):
     chosen: list[str]
 
     @classmethod
-    def of(cls, record: DecisionRecord) -> "Opening":
+    def of(cls, decision: Decision) -> "Opening":
         """Return what is kept of a record."""
+        record = whole_record(decision)
         chosen = [record.action_ids[index] for index in record.chosen]
         return cls(record.event_id, record.spec, record.catalogue, record.deferred, chosen)
 

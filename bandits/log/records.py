@@ -90,6 +90,11 @@ class DecisionRecord(Record, frozen=True, tag="decision"):
         """Whether it was chosen by the spec's holdout policy, and by nothing else."""
         return self.holdout and not self.unserved
 
+    @property
+    def slots(self) -> int:
+        """How many slots were filled."""
+        return len(self.chosen)
+
     def pmfs(self) -> Float64:
         """Return the PMF that each slot was drawn from, float64[slots, K]."""
         return np.frombuffer(self.pmf, "<f8").reshape(len(self.chosen), len(self.action_ids))
@@ -291,9 +296,28 @@ class UnknownRecord(msgspec.Struct, frozen=True, gc=False):
     kind: str
 
 
-def kind_of(record: LogRecord | UnknownRecord) -> str:
+class EncodedDecision(msgspec.Struct, frozen=True, eq=False, gc=False):
+    """A valid decision as a fold reads it: the bytes of its record, and what every fold asks.
+
+    It credits no sources, and each chosen action has a propensity of at most 1. ``slots``: how many
+    were filled; the other fields are DecisionRecord's.
+    """
+
+    data: bytes
+    event_id: str
+    spec: str
+    catalogue: str
+    slots: int
+    deferred: bool
+    holdout: bool
+
+
+def kind_of(record: LogRecord | UnknownRecord | EncodedDecision) -> str:
     """Return the name of a record's kind in the log."""
-    return record.kind if isinstance(record, UnknownRecord) else str(record.__struct_config__.tag)
+    if isinstance(record, UnknownRecord):
+        return record.kind
+    kind = DecisionRecord if isinstance(record, EncodedDecision) else record
+    return str(kind.__struct_config__.tag)
 
 
 class LogEntry(msgspec.Struct, frozen=True, gc=False):
@@ -303,7 +327,7 @@ class LogEntry(msgspec.Struct, frozen=True, gc=False):
     """
 
     id: str
-    record: LogRecord | UnknownRecord
+    record: LogRecord | UnknownRecord | EncodedDecision
 
     @property
     def time_ms(self) -> int:

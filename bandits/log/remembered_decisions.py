@@ -5,8 +5,9 @@ from typing import Any
 
 import msgspec
 
+from bandits.log.encoded_decisions import Decision, whole_record
 from bandits.log.join_rule import JoinRule
-from bandits.log.records import DecisionRecord, RewardRecord
+from bandits.log.records import RewardRecord
 
 
 class JoinedDecision(msgspec.Struct, frozen=True, eq=False, gc=False):
@@ -16,7 +17,7 @@ class JoinedDecision(msgspec.Struct, frozen=True, eq=False, gc=False):
     """
 
     position: str
-    record: DecisionRecord
+    record: Decision
     slots: tuple[int, ...]
     rewards: tuple[float, ...]
     correction: bool = False
@@ -37,7 +38,7 @@ class RememberedDecision(msgspec.Struct, eq=False, gc=False):
     position: str
     spec: str
     rule: JoinRule
-    record: DecisionRecord | None
+    record: Decision | None
     activated: bool
     slots: int
     values: dict[int, float] = {}
@@ -101,7 +102,7 @@ def teach_slots(
     decision: RememberedDecision,
     slots: Sequence[int],
     out: list[JoinedDecision] | None,
-    record_of: Callable[[RememberedDecision], DecisionRecord],
+    record_of: Callable[[RememberedDecision], Decision],
 ) -> None:
     """Bring the model's knowledge of some slots up to date; see ``lessons_of``.
 
@@ -117,7 +118,7 @@ def teach_slots(
         out.extend(JoinedDecision(decision.position, record, *lesson) for lesson in lessons)
 
 
-def slot_of(decision: DecisionRecord, reward: RewardRecord) -> int | None:
+def slot_of(decision: Decision, reward: RewardRecord) -> int | None:
     """Return the slot a reward is for; None when it names an action or slot that was not chosen.
 
     Args:
@@ -126,9 +127,11 @@ def slot_of(decision: DecisionRecord, reward: RewardRecord) -> int | None:
     """
     if reward.action_id is None:
         slot = reward.slot or 0
-        return slot if slot < len(decision.chosen) else None
-    for slot, index in enumerate(decision.chosen):
-        if decision.action_ids[index] == reward.action_id and reward.slot in (None, slot):
+        return slot if slot < decision.slots else None
+
+    record = whole_record(decision)
+    for slot, index in enumerate(record.chosen):
+        if record.action_ids[index] == reward.action_id and reward.slot in (None, slot):
             return slot
     return None
 

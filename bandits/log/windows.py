@@ -11,12 +11,13 @@ from itertools import chain, islice
 from typing import Protocol
 
 from bandits.log.deadlines import Deadlines
+from bandits.log.encoded_decisions import Decision
 from bandits.log.join_notes import JoinNotes
 from bandits.log.join_rule import JoinRule
 from bandits.log.join_state import Inherited
 from bandits.log.older_decisions import OlderDecisions, Opening
 from bandits.log.positions import log_order, position_after, position_ms
-from bandits.log.records import ActivationRecord, DecisionRecord, RewardRecord
+from bandits.log.records import ActivationRecord, EncodedDecision, RewardRecord
 from bandits.log.remembered_decisions import (
     JoinedDecision,
     RememberedDecision,
@@ -35,7 +36,7 @@ Lessons = list[JoinedDecision] | None
 class RecordsBehind(Protocol):
     """The records of decisions that are not in memory any more."""
 
-    def closing(self, position: str, window_ms: int) -> DecisionRecord:
+    def closing(self, position: str, window_ms: int) -> Decision:
         """Return the record of a decision whose window closes.
 
         Args:
@@ -44,7 +45,7 @@ class RecordsBehind(Protocol):
         """
         ...
 
-    def at(self, position: str) -> DecisionRecord:
+    def at(self, position: str) -> Decision:
         """Return the record of a decision."""
         ...
 
@@ -172,7 +173,7 @@ class Windows:
     def _forget(self, event_id: str) -> None:
         self._give_back(self._closed.pop(event_id).record)
 
-    def _give_back(self, record: DecisionRecord | None) -> None:
+    def _give_back(self, record: Decision | None) -> None:
         """Note that a record is kept no longer."""
         if record is not None and self.behind is not None:
             self._taken_bytes -= weight_of(record)
@@ -190,17 +191,17 @@ class Windows:
         if not (decision.activated and rule.late == "correct"):
             decision.teach_no_more()
 
-    def _closing_record(self, decision: RememberedDecision) -> DecisionRecord:
+    def _closing_record(self, decision: RememberedDecision) -> Decision:
         assert self.behind is not None  # noqa: S101 - else every record is in memory
         return self.behind.closing(decision.position, decision.rule.window_ms)
 
-    def _record_of(self, decision: RememberedDecision) -> DecisionRecord:
+    def _record_of(self, decision: RememberedDecision) -> Decision:
         assert self.behind is not None  # noqa: S101 - else every record is in memory
         return self.behind.at(decision.position)
 
     # Entries
 
-    def _decision(self, position: str, now_ms: int, record: DecisionRecord, out: Lessons) -> None:
+    def _decision(self, position: str, now_ms: int, record: Decision, out: Lessons) -> None:
         """Open the window of a decision, and join what came before it."""
         # Within a window the first decision of an id counts.
         event_id = record.event_id
@@ -210,7 +211,7 @@ class Windows:
             return
 
         self.counts["decisions"] += 1
-        rule, slots = self.rule_of(record.spec), len(record.chosen)
+        rule, slots = self.rule_of(record.spec), record.slots
         activated = not record.deferred
         decision = RememberedDecision(position, record.spec, rule, record, activated, slots)
         self._remind(now_ms + rule.window_ms, "close", rule, event_id)
@@ -411,8 +412,10 @@ def next_of(decisions: Iterable[RememberedDecision]) -> list[RememberedDecision]
     return list(islice(decisions, 1))
 
 
-def weight_of(record: DecisionRecord) -> int:
+def weight_of(record: Decision) -> int:
     """Return about how many bytes of memory a record takes."""
+    if isinstance(record, EncodedDecision):
+        return 400 + len(record.data)
     actions = len(record.action_ids)
     own = 0 if record.features is None else 300 * actions
     return 1000 + len(record.pmf) + actions * (60 + 4 * len(record.scores)) + own

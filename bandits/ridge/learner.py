@@ -105,9 +105,10 @@ class RidgeLearner(Learner):
                 self._index.learned_rows(part),
                 actions[start : start + at_once],
                 part.rewards,
-                np.ones(len(part), np.bool_),
+                np.ones(len(part), np.bool_) if part.learns is None else part.learns,
             )
-        self._learned += len(rows)
+        new = len(rows) if rows.learns is None else np.count_nonzero(rows.learns)
+        self._learned += int(new)
 
     def _number(self, action_id: str) -> int:
         """Return the number of an action, the next one when it is first met."""

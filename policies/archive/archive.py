@@ -17,6 +17,7 @@ import re
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import pyarrow as pa
@@ -24,6 +25,7 @@ from pyarrow import fs
 
 from bandits.errors import ArchiveError, CodecError
 from bandits.log.codec import decode, digest, read_entry
+from bandits.log.encoded_decisions import read_entries
 from bandits.log.positions import START, has_reached
 from bandits.log.records import BuildRecord, LogEntry
 from policies.archive.chain import OpenFile, RangeChain
@@ -35,6 +37,7 @@ from policies.archive.row_groups import RangeRows, RowGroup
 from policies.storage import Storage
 
 BLOBS = "_blobs"
+ENCODED_AT_ONCE = 1000
 DIGEST = re.compile(r"[0-9a-f]{32}")
 
 Entry = tuple[str, bytes]
@@ -295,6 +298,17 @@ class ArchiveReader:
         to_its_end = through is None or has_reached(through, file.range.last)
         if to_its_end and kinds is None and last != file.range.last:
             raise self.chain.damaged(file.listed, f"it ends with entry {last}")
+
+    def encoded(self, after: str = START, through: str | None = None) -> Iterator[LogEntry]:
+        """Yield archived entries as a fold takes them, with decisions encoded.
+
+        Args:
+            after: entries past this one.
+            through: up to this one; None for all.
+        """
+        raw = self.raw(after, through)
+        while part := list(islice(raw, ENCODED_AT_ONCE)):
+            yield from read_entries(part, lambda _entry_id, _error: None)
 
     def has_blob(self, name: str) -> bool:
         """Return whether there is a blob of a digest."""

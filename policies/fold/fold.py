@@ -26,6 +26,7 @@ from bandits.errors import (
     SpecError,
     StalledError,
 )
+from bandits.log.encoded_decisions import DECISIONS
 from bandits.log.join import Join, JoinedDecision, JoinRule
 from bandits.log.positions import START, has_reached, position_before
 from bandits.log.records import (
@@ -34,7 +35,7 @@ from bandits.log.records import (
     BuildRecord,
     CatalogueRecord,
     CheckpointRecord,
-    DecisionRecord,
+    EncodedDecision,
     LogEntry,
     LogRecord,
     PinRecord,
@@ -54,10 +55,10 @@ from policies.catalogue import Catalogue
 from policies.fold.checkpoint import FoldState, Past, Refusal
 from policies.fold.named_blobs import NamedBlobs
 from policies.fold.read_behind import ReadBehind, inherited_records
-from policies.fold.teaching import taught_interactions, taught_rows
+from policies.fold.teaching import Lessons, taught_interactions, taught_rows
 from policies.spec import PolicySpec
 
-EVENTS = (DecisionRecord, RewardRecord)
+EVENTS = (*DECISIONS, RewardRecord)
 REWARDING = (RewardRecord, ActivationRecord)
 TOGETHER = 1000
 """So many entries are looked at together, before they are applied one by one."""
@@ -108,7 +109,8 @@ class Fold:
         self.refused_rollbacks = 0
         self.refused_warm_starts = 0
 
-        self.learner: Learner | None = None
+        self._learner: Learner | None = None
+        self._lessons = Lessons()
         behind = None if past is None else ReadBehind(past)
         self.join = Join(self._rule_of, waits=self._waits, behind=behind)
         self.position = START
@@ -188,7 +190,7 @@ class Fold:
             self._demand_known(entry.id, record)
 
         # A decision whose spec is none is refused, but time passes.
-        if isinstance(record, DecisionRecord) and not self._blobs.holds_spec(record.spec):
+        if isinstance(record, DECISIONS) and not self._blobs.holds_spec(record.spec):
             try:
                 self._blobs.spec(record.spec)
             except RefusedError as error:
@@ -217,6 +219,20 @@ class Fold:
         else:
             self.join.counts[f"refused_{kind}"] += 1
         self._on_refused(Refusal(position, kind, reason))
+
+    @property
+    def learner(self) -> Learner | None:
+        """The learner, which has been taught all that was learned."""
+        if self._learner is not None:
+            self._lessons.teach(self._learner)
+        return self._learner
+
+    @learner.setter
+    def learner(self, learner: Learner | None) -> None:
+        # What waits was learned by the one before.
+        if self._learner is not None:
+            self._lessons.teach(self._learner)
+        self._learner = learner
 
     @property
     def version(self) -> int:
@@ -253,7 +269,8 @@ class Fold:
     def _learn(self, joined: JoinedDecision) -> None:
         """Teach a joined decision, unless it cannot teach this model."""
         record = joined.record
-        if record.holdout or self.learner is None or self.spec is None or self.spec_id is None:
+        learner = self._learner
+        if record.holdout or learner is None or self.spec is None or self.spec_id is None:
             return
 
         # A decision made by a model of another shape teaches this one nothing.
@@ -266,9 +283,26 @@ class Fold:
 
         self.changes += 1
         try:
-            self._teach(self.learner, joined)
+            if (
+                learner.by_row
+                and isinstance(record, EncodedDecision)
+                and self._blobs.spec(record.spec).kind == "blend"
+            ):
+                self._put_by(learner, joined, record)
+            else:
+                self._lessons.teach(learner)
+                self._teach(learner, joined)
         except InvalidInputError as error:
             raise RefusedError(error.message, error.target) from error
+
+    def _put_by(self, learner: Learner, joined: JoinedDecision, record: EncodedDecision) -> None:
+        """Have a joined decision taught later, together with others; no learner refuses it."""
+        spec, catalogue = self._blobs.spec(record.spec), self._blobs.catalogue(record.catalogue)
+        if not self._lessons.fits(spec, catalogue):
+            self._lessons.teach(learner)
+        self._lessons.add(joined, record.data, spec, catalogue)
+        if not joined.correction:
+            self.learned += len(joined.slots)
 
     def _teach(self, learner: Learner, joined: JoinedDecision) -> None:
         """Teach all of it or, where an interaction is refused, nothing."""

@@ -4,8 +4,9 @@ import contextlib
 from collections.abc import Iterable, Iterator
 
 from bandits.errors import BanditloopError, CodecError
+from bandits.log.encoded_decisions import DECISIONS, Decision
 from bandits.log.positions import log_order, position_before
-from bandits.log.records import DecisionRecord, LogEntry
+from bandits.log.records import LogEntry
 from policies.fold.checkpoint import FoldState, Past
 
 END = f"{2**64 - 1}-{2**64 - 1}"
@@ -27,9 +28,9 @@ class ReadBehind:
     def __init__(self, past: Past) -> None:
         self._past = past
         self._readers: dict[int, Iterator[LogEntry]] = {}
-        self._fetched: dict[str, DecisionRecord] = {}
+        self._fetched: dict[str, Decision] = {}
 
-    def closing(self, position: str, window_ms: int) -> DecisionRecord:
+    def closing(self, position: str, window_ms: int) -> Decision:
         """Return the record of a decision whose window closes.
 
         Args:
@@ -51,7 +52,7 @@ class ReadBehind:
         self._readers[window_ms] = reader
         return record
 
-    def at(self, position: str) -> DecisionRecord:
+    def at(self, position: str) -> Decision:
         """Return the record of a decision, wherever it is.
 
         Raises:
@@ -76,31 +77,29 @@ class ReadBehind:
                     record = _demand(_read_on(reader, position), position)
                 self._fetched[position] = record
 
-    def _read(self, position: str) -> DecisionRecord:
+    def _read(self, position: str) -> Decision:
         entries = iter(self._past.entries(position_before(position), position))
         return _demand(_read_on(entries, position), position)
 
 
-def _read_on(
-    reader: Iterator[LogEntry], position: str, limit: int = PASSED
-) -> DecisionRecord | None:
+def _read_on(reader: Iterator[LogEntry], position: str, limit: int = PASSED) -> Decision | None:
     """Return the decision at a position, if a reader comes upon it within ``limit`` entries."""
     wanted = log_order(position)
     for number, entry in enumerate(reader):
         if entry.id == position:
-            return entry.record if isinstance(entry.record, DecisionRecord) else None
+            return entry.record if isinstance(entry.record, DECISIONS) else None
         if number >= limit or log_order(entry.id) > wanted:
             return None
     return None
 
 
-def _demand(record: DecisionRecord | None, position: str) -> DecisionRecord:
+def _demand(record: Decision | None, position: str) -> Decision:
     if record is None:
         raise CodecError(f"the log holds no decision at {position}", "position")
     return record
 
 
-def inherited_records(state: FoldState, past: Past) -> dict[str, DecisionRecord]:
+def inherited_records(state: FoldState, past: Past) -> dict[str, Decision]:
     """Return, by position, the records of what an earlier build's checkpoint remembered.
 
     Args:
@@ -116,5 +115,5 @@ def inherited_records(state: FoldState, past: Past) -> dict[str, DecisionRecord]
     return {
         entry.id: entry.record
         for entry in past.entries(position_before(needed), inherited.through)
-        if entry.id in positions and isinstance(entry.record, DecisionRecord)
+        if entry.id in positions and isinstance(entry.record, DECISIONS)
     }

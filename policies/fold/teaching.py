@@ -2,13 +2,69 @@
 
 from collections.abc import Iterator
 
+import numpy as np
+
 from bandits.errors import RefusedError
+from bandits.log.encoded_decisions import starts_of, whole_record
 from bandits.log.join import JoinedDecision
-from bandits.types import ChosenRow, Interaction
+from bandits.types import ChosenRow, Interaction, Learner
 from policies.catalogue import Catalogue
-from policies.features import chosen_rows, featurise_record
+from policies.features import chosen_rows, featurise_record, rows_of_chosen
 from policies.mixture import source_actions
 from policies.spec import PolicySpec
+
+AT_ONCE = 512
+"""Lessons that are taught at a time."""
+
+
+class Lessons:
+    """Lessons that wait to be learned together, all of decisions of one spec and one catalogue."""
+
+    def __init__(self) -> None:
+        self._of: tuple[PolicySpec, Catalogue] | None = None
+        self._data: list[bytes] = []
+        self._joined: list[JoinedDecision] = []
+
+    def fits(self, spec: PolicySpec, catalogue: Catalogue) -> bool:
+        """Return whether a decision of a spec and a catalogue may be added to what waits."""
+        if self._of is None:
+            return True
+        return self._of[0] is spec and self._of[1] is catalogue and len(self._data) < AT_ONCE
+
+    def add(
+        self, joined: JoinedDecision, data: bytes, spec: PolicySpec, catalogue: Catalogue
+    ) -> None:
+        """Add what a joined decision teaches.
+
+        Args:
+            joined: the decision with its rewards.
+            data: the decision, encoded.
+            spec: the one it was made with, that of the others; see ``fits``.
+            catalogue: likewise.
+        """
+        self._of = spec, catalogue
+        self._data.append(data)
+        self._joined.append(joined)
+
+    def teach(self, learner: Learner) -> None:
+        """Teach what waits, in order, and forget it."""
+        if self._of is None:
+            return
+        (spec, catalogue), data, joined = self._of, self._data, self._joined
+        self._of, self._data, self._joined = None, [], []
+
+        counts = [len(each.slots) for each in joined]
+        learns = np.array([not each.correction for each in joined], np.bool_)
+        rows = rows_of_chosen(
+            spec,
+            catalogue,
+            b"".join(data),
+            np.repeat(starts_of(data)[:-1], counts),
+            np.array([slot for each in joined for slot in each.slots], np.int64),
+            np.array([reward for each in joined for reward in each.rewards], np.float64),
+            None if learns.all() else np.repeat(learns, counts),
+        )
+        learner.learn_rows(rows)
 
 
 def taught_interactions(
@@ -26,7 +82,7 @@ def taught_interactions(
     Raises:
         RefusedError: it is credited to a source that scored none of its actions.
     """
-    record = joined.record
+    record = whole_record(joined.record)
     pmfs = record.pmfs()
     context, actions = featurise_record(spec, catalogue, record)
 
@@ -64,7 +120,7 @@ def taught_rows(joined: JoinedDecision, spec: PolicySpec, catalogue: Catalogue) 
     if spec.kind == "mixture":
         return [ChosenRow.of(taught) for taught in taught_interactions(joined, spec, catalogue)]
 
-    record = joined.record
+    record = whole_record(joined.record)
     indices = [record.chosen[slot] for slot in joined.slots]
     chosen = chosen_rows(spec, catalogue, record, indices)
 

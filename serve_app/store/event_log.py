@@ -12,6 +12,7 @@ from redis import exceptions as errors
 
 from bandits.errors import CodecError, EventConflictError, LogUnavailableError, MissingBlobError
 from bandits.log.codec import decode, digest, encode, read_entry
+from bandits.log.encoded_decisions import read_entries
 from bandits.log.positions import log_order
 from bandits.log.records import DecisionRecord, LogEntry, LogRecord
 from serve_app.store.clients import LOST_ANSWERS, AsyncRedis, Redis, look_again_if, now_ms, wire
@@ -336,21 +337,37 @@ class RedisLog:
         self._keys = keys
         self.undecodable = 0
 
-    def read(self, after: str, *, count: int = 1000, block_ms: int | None = None) -> list[LogEntry]:
+    def read(self, after: str, *, count: int = 1000) -> list[LogEntry]:
         """Return the next entries.
 
-        One that does not decode is counted, and the reader moves on: see ``codec.read``.
+        One that does not decode is counted, and the reader moves on: see ``codec.read_entry``.
+
+        Args:
+            after: the position to begin behind.
+            count: how many entries at most.
+        """
+        return [
+            read_entry(entry_id, data, self._count) for entry_id, data in self._raw(after, count)
+        ]
+
+    def read_encoded(
+        self, after: str, *, count: int = 1000, block_ms: int | None = None
+    ) -> list[LogEntry]:
+        """Return the next entries as a fold takes them, with decisions encoded.
 
         Args:
             after: the position to begin behind.
             count: how many entries at most.
             block_ms: how long to wait for a first one, in milliseconds; None: not at all.
         """
+        return read_entries(self._raw(after, count, block_ms), self._count)
+
+    def _raw(self, after: str, count: int, block_ms: int | None = None) -> list[tuple[str, bytes]]:
         answer: Any = self._client.xread({self._keys.log: after}, count=count, block=block_ms)
         if not answer:
             return []
         raw = answer[0][1] if isinstance(answer, list) else next(iter(answer.values()))[0]
-        return [self._entry(entry_id, fields) for entry_id, fields in raw]
+        return [(entry_id.decode(), fields.get(FIELD, b"")) for entry_id, fields in raw]
 
     def between(self, after: str, through: str | None = None) -> Iterator[LogEntry]:
         """Yield the entries of a part of the log, in order.
@@ -366,9 +383,6 @@ class RedisLog:
                     return
                 yield entry
             after = entries[-1].id
-
-    def _entry(self, entry_id: bytes, fields: dict[bytes, bytes]) -> LogEntry:
-        return read_entry(entry_id.decode(), fields.get(FIELD, b""), self._count)
 
     def _count(self, _entry_id: str, _error: CodecError) -> None:
         """Count an entry that does not decode: nobody who wrote it was a service of this build."""

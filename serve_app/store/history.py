@@ -42,13 +42,13 @@ class History:
         """
         position = after
         while through is None or is_after(through, position):
-            batch = self._log.read(position, count=BATCH)
+            batch = self._log.read_encoded(position, count=BATCH)
 
             # Asked after the batch was read, so it holds of the batch.
             trimmed = Committed.read(self._client, self._keys).trimmed
             if is_after(trimmed, position_after(position)):
                 until = self._archived_until(position, trimmed, through)
-                yield from self._archive.entries(position, until) if self._archive else ()
+                yield from self._archive.encoded(position, until) if self._archive else ()
                 position = until
                 continue
 

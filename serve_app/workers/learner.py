@@ -235,7 +235,7 @@ class LearnerLoop(Generic[FoldT]):
         """
         self._behind = False  # whatever becomes of this step
         block_ms = BLOCK_MS if wait else None
-        entries = self.log.reader.read(self.fold.position, count=READ, block_ms=block_ms)
+        entries = self.log.reader.read_encoded(self.fold.position, count=READ, block_ms=block_ms)
         self._behind = len(entries) == READ
 
         # Asked after the read, so it holds of what was read.

@@ -185,10 +185,10 @@ def test_a_log_of_nothing_but_junk_is_read_to_its_end(client):
 def test_reading_waits_for_a_first_entry_and_no_longer(client):
     reader = RedisLog(client, KEYS)
     started = time.monotonic()
-    assert reader.read("0-0", block_ms=30) == []
+    assert reader.read_encoded("0-0", block_ms=30) == []
     assert time.monotonic() - started >= 0.02
     reader.append(TickRecord())
-    assert len(reader.read("0-0", block_ms=60_000)) == 1
+    assert len(reader.read_encoded("0-0", block_ms=60_000)) == 1
 
 
 def test_the_ids_are_the_servers_clock(client):

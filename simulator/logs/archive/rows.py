@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from bandits.log.encoded_decisions import whole_record
 from bandits.log.join import JoinedDecision
 from bandits.log.positions import position_ms
 from policies.catalogue import Catalogue
@@ -19,7 +20,7 @@ def decision_rows(
         joined: A decision with the rewards of its slots.
         catalogue: The catalogue that the decision names.
     """
-    record = joined.record
+    record = whole_record(joined.record)
     pmfs, scores = record.pmfs(), record.source_scores()
     for slot, reward in zip(joined.slots, joined.rewards, strict=True):
         ids, chosen, pmf = record.action_ids, record.chosen[slot], pmfs[slot]

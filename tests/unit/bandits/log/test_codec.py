@@ -14,8 +14,15 @@ from support.strategies import MANY
 
 from bandits.errors import CodecError
 from bandits.log import records
-from bandits.log.codec import decode, digest, encode
-from bandits.log.records import Credit, DecisionRecord, LogRecord, RewardRecord
+from bandits.log.codec import decode, digest, encode, read_entry
+from bandits.log.encoded_decisions import read_entries, whole_record
+from bandits.log.records import (
+    Credit,
+    DecisionRecord,
+    EncodedDecision,
+    LogRecord,
+    RewardRecord,
+)
 
 
 def decision(**changes) -> DecisionRecord:
@@ -292,7 +299,31 @@ def test_well_formed_msgpack_is_refused_or_is_a_record_that_keeps_every_promise(
     refused_or_a_record(b"\x01" + msgpack.packb(tree))
 
 
+def read_alike(data: bytes) -> None:
+    """A fold's reader refuses and reads what the codec does, and tells it likewise."""
+    told: list[str] = []
+    expected = read_entry("5-0", data, lambda _, error: told.append(error.message))
+    told_folds: list[str] = []
+    (entry,) = read_entries([("5-0", data)], lambda _, error: told_folds.append(error.message))
+    assert told_folds == told
+    assert entry.id == "5-0"
+
+    record = entry.record
+    if isinstance(record, EncodedDecision):
+        assert record.data == data
+        full = whole_record(record)
+        assert all(
+            getattr(record, name) == getattr(full, name)
+            for name in ("event_id", "spec", "catalogue", "slots", "deferred", "holdout")
+        )
+        assert full.credit is None
+        assert all(0 < full.propensity(slot) <= 1 for slot in range(full.slots))
+        record = full
+    assert msgspec.msgpack.encode(record) == msgspec.msgpack.encode(expected.record)
+
+
 def refused_or_a_record(data: bytes) -> None:
+    read_alike(data)
     try:
         record = decode(data)
     except CodecError as error:
@@ -324,6 +355,32 @@ def test_a_valid_record_is_accepted_and_keeps_every_promise(record):
     data = encode(record)
     assert encode(decode(data)) == data
     promises(data)
+    read_alike(data)
+
+
+@settings(max_examples=MANY // 5)
+@given(st.lists(st.one_of(encoded, damaged(encoded)), max_size=6))
+def test_records_that_are_read_together_are_read_as_each_alone(parts):
+    def read(some: list[bytes]) -> list[bytes]:
+        named = [(f"{at}-0", data) for at, data in enumerate(some)]
+        entries = read_entries(named, lambda _, error: told.append(error.message))
+        assert [entry.id for entry in entries] == [name for name, _ in named]
+        return [msgspec.msgpack.encode(entry.record) for entry in entries]
+
+    told: list[str] = []
+    together, said_together = read(parts), list(told)
+    told.clear()
+    assert [each for part in parts for each in read([part])] == together
+    assert told == said_together
+
+
+@settings(max_examples=MANY // 5)
+@given(decisions())
+def test_a_fold_decodes_no_usual_decision(record):
+    usual = msgspec.structs.replace(record, credit=None)
+    (entry,) = read_entries([("1-0", encode(usual))], lambda *_: None)
+    rounded = any(usual.propensity(slot) > 1 for slot in range(usual.slots))
+    assert isinstance(entry.record, DecisionRecord if rounded else EncodedDecision)
 
 
 @pytest.mark.parametrize("kind", EXAMPLES, ids=lambda r: type(r).__name__)

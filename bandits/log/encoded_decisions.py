@@ -1,0 +1,97 @@
+"""Decisions as a fold has them: their bytes, and what it asks of every one.
+
+A fold asks little of a decision: what joins it with its rewards, and later the features of what it
+chose. The rest stays encoded. Which bytes are a valid record, the codec alone says: what the
+compiled scan is not sure of is decoded.
+"""
+
+from collections.abc import Callable, Sequence
+from itertools import repeat
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bandits.errors import CodecError
+from bandits.kernels.records import DECISION, DEFERRED, HOLDOUT, REWARD, scan_records
+from bandits.log.codec import VERSION, decode_valid, read_entry
+from bandits.log.records import (
+    DecisionRecord,
+    EncodedDecision,
+    LogEntry,
+    LogRecord,
+    UnknownRecord,
+)
+
+Decision = DecisionRecord | EncodedDecision
+DECISIONS = (DecisionRecord, EncodedDecision)
+
+
+def whole_record(decision: Decision) -> DecisionRecord:
+    """Return the record of a decision."""
+    if isinstance(decision, DecisionRecord):
+        return decision
+    record = decode_valid(decision.data)
+    assert isinstance(record, DecisionRecord)  # noqa: S101 - its bytes were scanned
+    return record
+
+
+def starts_of(parts: Sequence[bytes]) -> NDArray[np.int64]:
+    """Return where each of R parts begins when they are joined, and the end, int64[R + 1]."""
+    starts = np.zeros(len(parts) + 1, np.int64)
+    np.cumsum(np.fromiter(map(len, parts), np.int64, len(parts)), out=starts[1:])
+    return starts
+
+
+def read_entries(
+    entries: Sequence[tuple[str, bytes]], on_undecodable: Callable[[str, CodecError], None]
+) -> list[LogEntry]:
+    """Return entries of the log, decisions encoded; else as ``read_entry`` of each.
+
+    Args:
+        entries: the position and the bytes of each.
+        on_undecodable: is told of an entry that does not decode.
+    """
+    parts = [data for _, data in entries]
+    joined = b"".join(parts)
+    if not joined:
+        return [read_entry(entry_id, data, on_undecodable) for entry_id, data in entries]
+
+    kinds, said = scan_records(np.frombuffer(joined, np.uint8), starts_of(parts), VERSION)
+    # One text of which the others are cut; what is not ASCII is cut of the bytes.
+    text = joined.decode("latin-1")
+    names: dict[str, str] = {}
+
+    made: list[LogEntry] = []
+    for (entry_id, data), kind, fields in zip(
+        entries, kinds.tolist(), said.tolist() if kinds.any() else repeat(()), strict=False
+    ):
+        record: LogRecord | UnknownRecord | EncodedDecision
+        if kind == DECISION:
+            begins, ends, spec_begins, spec_ends, begins_3, ends_3, slots, flags = fields
+            event_id = text[begins:ends]
+            if not event_id.isascii():
+                event_id = joined[begins:ends].decode()
+            # Few specs and catalogues are in force at a time: each name is kept once.
+            spec, catalogue = text[spec_begins:spec_ends], text[begins_3:ends_3]
+            record = EncodedDecision(
+                data,
+                event_id,
+                names.get(spec) or _kept(names, spec),
+                names.get(catalogue) or _kept(names, catalogue),
+                slots,
+                bool(flags & DEFERRED),
+                bool(flags & HOLDOUT),
+            )
+        elif kind == REWARD:
+            record = decode_valid(data)
+        else:
+            made.append(read_entry(entry_id, data, on_undecodable))
+            continue
+        made.append(LogEntry(entry_id, record))
+    return made
+
+
+def _kept(names: dict[str, str], latin: str) -> str:
+    """Keep and return a text that was cut of bytes taken for Latin-1."""
+    name = names[latin] = latin if latin.isascii() else latin.encode("latin-1").decode()
+    return name
