@@ -46,7 +46,7 @@ SERVED = [
 WHOSE = r"(?m)^(\S*banditloop (?:snapshots [\w-]+|doctor)\b)(?!.*--policy)"
 """Commands that take the only policy there is; the fixture serves two."""
 SHORTER = [
-    (r"(?m)^(banditloop worlds\b[^#\n]*)", r"\1 --seeds 2 --rounds 40 "),
+    (r"(?m)^(banditloop worlds\b(?! tables| parameters)[^#\n]*)", r"\1 --seeds 2 --rounds 40 "),
     ("seeds=5", "seeds=1, rounds=200"),
 ]
 """What would take minutes as it is written, and its short form."""

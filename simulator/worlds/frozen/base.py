@@ -243,9 +243,21 @@ class FrozenWorld(ABC):
             visits: Numbers of visits.
             items: Indexes of items; the two broadcast.
         """
+        worths = self._worths_of(self.values(visits, items))
+        means: Float64 = (self.reached(visits, items) * worths).sum(axis=0)
+        return means
+
+    def reached(self, visits: Indexes, items: Indexes) -> Float64:
+        """Return float64[kinds, n]: P(each signal | the item is looked at); 0 if not on offer.
+
+        For who weighs signals otherwise than the world does.
+
+        Args:
+            visits: Numbers of visits.
+            items: Indexes of items; the two broadcast.
+        """
         reached = np.cumprod(self.stages(visits, items), axis=0)
-        means: Float64 = (reached * self._worths_of(self.values(visits, items))).sum(axis=0)
-        return np.where(self.on_offer(visits, items), means, 0.0)
+        return np.where(self.on_offer(visits, items), reached, 0.0)
 
     def draws(self, visits: Indexes, slots: Indexes, items: Indexes) -> DrawnSignals:
         """Return what items earn, each in its slot of its visit, as ``outcome`` does for one visit.

@@ -56,8 +56,7 @@ def test_every_signal_comes_as_often_as_its_probability_says(name, seed):
     visits = np.arange(world.visits)
     slots, items = np.zeros(world.visits, np.int64), world.pools(visits)[:, 0]
     came = world.draws(visits, slots, items).happened
-    reached = np.cumprod(world.stages(visits, items), axis=0) * world.looked_at(visits, slots)
-    reached *= world.on_offer(visits, items)
+    reached = world.reached(visits, items) * world.looked_at(visits, slots)
     for happened, probability in zip(came, reached, strict=True):
         stderr = np.sqrt((probability * (1 - probability)).sum())
         assert abs(happened.sum() - probability.sum()) < 4 * stderr + 1e-9
