@@ -12,7 +12,7 @@ from bandits.errors import ArchiveError
 from bandits.log.positions import START, log_order
 from bandits.log.records import kind_of
 from policies.archive.chain import OpenFile, RangeChain
-from policies.archive.columns import COLUMNS, UNDECODABLE, decoded
+from policies.archive.columns import COLUMNS, INT64_MAX, UNDECODABLE, decoded
 from policies.archive.layouts import SCHEMAS
 from policies.archive.rebuild import StoredEntry, stored_entries
 from policies.archive.shapes import misshapen, shape_of
@@ -51,7 +51,7 @@ class _Wanted:
     """Which rows of a row group are asked for.
 
     ``last``: position of the last that was looked at. ``outgrown``: whether some did not decode
-    when the file was written, and do now.
+    when the file was written, and do now. ``known``: what was read of the row group to find out.
     """
 
     number: int
@@ -60,6 +60,7 @@ class _Wanted:
     mask: pa.Array | None
     last: str
     outgrown: bool
+    known: pa.RecordBatch
 
     def of(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """Return these rows."""
@@ -86,6 +87,8 @@ class RangeRows:
         self.layout = file.header.format
         self._after = log_order(after or START)
         self._through = None if through is None else log_order(through)
+        schema = file.parquet.metadata.schema
+        self._places = {schema.column(i).path: i for i in range(len(schema))}
 
     def columns(
         self, names: Sequence[str], kinds: Collection[str] | None = None
@@ -100,13 +103,16 @@ class RangeRows:
         needed = [*names, *sorted(shape_of(names).difference(names))]
         lacks = not set(names) <= set(SCHEMAS[self.layout].names)
 
-        for wanted in self._wanted(kinds):
+        # Where all kinds are asked for, hardly a row group is read for nothing.
+        at_once = [] if lacks or kinds is not None else needed
+        for wanted in self._wanted(kinds, at_once):
             if lacks or wanted.outgrown:
                 entries = [entry for some in self._entries(wanted) for entry in some]
                 rows = rows_of([entry.id for entry in entries], [entry.data for entry in entries])
                 batch = rows.columns(names)
             else:
-                stored = wanted.of(self._read(wanted.number, needed)).select(list(names))
+                read = wanted.known if at_once else self._read(wanted.number, needed)
+                stored = wanted.of(read).select(list(names))
                 batch = pa.RecordBatch.from_arrays(stored.columns, schema=schema)
             yield RowGroup(batch, self._chain.full(self._file.listed), wanted.number, wanted.last)
 
@@ -159,15 +165,21 @@ class RangeRows:
         with self._chain.reading(self._file.listed, number):
             yield from stored_entries(batch)
 
-    def _wanted(self, kinds: Collection[str] | None) -> Iterator[_Wanted]:
-        """Yield which rows are asked for, of the row groups that have any."""
+    def _wanted(
+        self, kinds: Collection[str] | None, names: Sequence[str] = ()
+    ) -> Iterator[_Wanted]:
+        """Yield which rows are asked for, of the row groups that have any.
+
+        What decides about that is read first, and the columns of ``names`` with it.
+        """
         stored = self._file.range
         is_within = log_order(stored.previous) >= self._after and (
             self._through is None or log_order(stored.last) <= self._through
         )
         for number in range(self._file.parquet.num_row_groups):
-            # What decides which rows are wanted is read first: often none are.
-            known = self._read(number, ["id", "kind"])
+            if not self._may_hold(number, kinds):
+                continue
+            known = self._read(number, list(dict.fromkeys(["id", "kind", *names])))
             first, end = 0, len(known)
             if not is_within:
                 ids = list(map(log_order, known["id"].to_pylist()))
@@ -184,7 +196,22 @@ class RangeRows:
                 if not mask.true_count:
                     continue
             last = known["id"][end - 1].as_py()
-            yield _Wanted(number, first, end - first, mask, last, outgrown=now is not named)
+            outgrown = now is not named
+            yield _Wanted(number, first, end - first, mask, last, outgrown, known)
+
+    def _may_hold(self, number: int, kinds: Collection[str] | None) -> bool:
+        """Return whether a row group's statistics allow rows that are asked for."""
+        group = self._file.parquet.metadata.row_group(number)
+        ms, kind = (group.column(self._places[name]).statistics for name in ("ms", "kind"))
+        if ms is not None and ms.has_min_max:
+            after, through = self._after[0], self._through
+            if ms.max < min(after, INT64_MAX) or (through is not None and ms.min > through[0]):
+                return False
+
+        # What did not decode may be of any kind now.
+        if kinds is None or kind is None or not kind.has_min_max:
+            return True
+        return any(kind.min <= each <= kind.max for each in (*kinds, UNDECODABLE))
 
     def _kinds_now(self, number: int, kinds: pa.Array) -> pa.Array:
         """Return the kinds of a row group's entries, also of those that only this build knows."""

@@ -26,8 +26,8 @@ from simulator.logs.archive.entries import Bools, Int32, Int64, offsets_of
 from simulator.logs.archive.features import (
     Lists,
     coded,
-    elements_of,
     feature_columns,
+    flat_places,
     merge_codes,
 )
 from simulator.logs.archive.settled import Settled
@@ -227,8 +227,8 @@ class Decided:
             answered[decision[here]] = True
             counts = np.diff(offsets)[decision[here]]
             scores = np.full(int(offsets[-1]), np.nan, np.float32)
-            scores[elements_of(offsets[:-1][decision[here]], counts)] = flat[
-                elements_of(start[here], counts)
+            scores[flat_places(offsets[:-1][decision[here]], counts)] = flat[
+                flat_places(start[here], counts)
             ]
             out[name] = SourceScores(scores, None if answered.all() else answered)
         return out

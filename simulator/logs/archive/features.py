@@ -38,7 +38,7 @@ class Lists(NamedTuple):
         # Mostly nothing lies between them.
         if not len(counts) or int(counts.sum()) == ends[-1] - starts[0]:
             return cls(counts, slice(int(starts[0]), int(ends[-1])) if len(counts) else slice(0, 0))
-        return cls(counts, elements_of(starts, counts))
+        return cls(counts, flat_places(starts, counts))
 
     def take(self, child: pa.Array) -> pa.Array:
         """Return their elements."""
@@ -47,7 +47,7 @@ class Lists(NamedTuple):
         return child.take(pa.array(self.which))
 
 
-def elements_of(starts: Int64, counts: Int64) -> Int64:
+def flat_places(starts: Int64, counts: Int64) -> Int64:
     """Return the places of the elements of groups: ``counts`` of them from each start on."""
     begins = offsets_of(counts)
     places: Int64 = np.repeat(starts - begins[:-1], counts) + np.arange(begins[-1])
