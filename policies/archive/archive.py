@@ -15,6 +15,7 @@ them.
 import io
 import re
 import tempfile
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -30,7 +31,6 @@ from bandits.log.positions import START, has_reached
 from bandits.log.records import BuildRecord, LogEntry
 from policies.archive.chain import OpenFile, RangeChain
 from policies.archive.columns import COLUMNS
-from policies.archive.layouts import record_bytes
 from policies.archive.range_file import Range, write_range
 from policies.archive.rebuild import StoredEntry
 from policies.archive.row_groups import RangeRows, RowGroup
@@ -159,6 +159,20 @@ class ArchiveReader:
         """Id of the last archived entry, "0-0" if there is none; the newest file's name has it."""
         return self.chain.listing.end
 
+    def end_with(self, expected: str) -> str:
+        """Return ``end``. If it is before ``expected``, that was listed again, for some seconds."""
+        end = self.end
+        for wait_s in self._files.waits():
+            if has_reached(end, expected):
+                break
+            time.sleep(wait_s)
+            end = self.end
+        return end
+
+    def has(self, committed: Range) -> bool:
+        """Return whether a range has the file that it was written as, listed or not."""
+        return self._files.exists(committed.path)
+
     def ranges(self) -> list[StoredRange]:
         """Return every range, in order, from the oldest that is kept."""
         return list(self.each_range())
@@ -167,9 +181,9 @@ class ArchiveReader:
         """Yield every range, in order, from the oldest that is kept."""
 
         def read(position: str | None) -> Iterator[tuple[str, StoredRange]]:
-            for file in self.chain.past(position):
-                size = record_bytes(file.parquet)
-                yield file.range.last, StoredRange(file.range, file.listed.size, size)
+            for file in self.chain.headers(position):
+                stored = StoredRange(file.range, file.listed.size, file.record_bytes)
+                yield file.range.last, stored
 
         return self.chain.resumed(read, None)
 

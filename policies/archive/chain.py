@@ -7,18 +7,24 @@ entries. Folders may list a file late. Both are waited for, and then an error sa
 import contextlib
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from itertools import islice
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 import pyarrow as pa
 
 from bandits.errors import ArchiveError
 from bandits.log.positions import START, has_reached, is_after, log_order
-from policies.archive.layouts import METADATA, layout_fault, open_parquet
+from policies.archive.footers import said_header
+from policies.archive.layouts import METADATA, layout_fault, open_parquet, record_bytes
 from policies.archive.listing import ListedFile, Listing
 from policies.archive.range_file import Range, RangeHeader
 from policies.storage import Storage
+
+ASKED_AT_ONCE = 16
+"""Files of an object store that are asked at a time what they are."""
 
 Item = TypeVar("Item")
 
@@ -41,6 +47,19 @@ class OpenFile:
     listed: ListedFile
     header: RangeHeader
     parquet: Any
+
+    @property
+    def range(self) -> Range:
+        """The range that it says it is."""
+        return self.header.range
+
+
+class SaidRange(NamedTuple):
+    """A range file that was asked what it is. ``record_bytes``: of its records in the stream."""
+
+    listed: ListedFile
+    header: RangeHeader
+    record_bytes: int
 
     @property
     def range(self) -> Range:
@@ -78,21 +97,47 @@ class RangeChain:
 
             with self.open(listed) as opened:
                 stored = opened.range
-                if position is not None and is_after(stored.previous, position):
-                    raise LookAgainError(self._break(before, position, stored))
-                if before is not None and stored.previous != before.last:
-                    raise self._break(before, position, stored)
+                self._demand_next(before, position, stored)
                 if through is not None and is_after(stored.first, through):
                     return
 
                 yield opened
                 position, before = stored.last, stored
 
-        # A listing that ends before an earlier one did is stale.
-        reaches = self.listing.reaches
-        wanted = reaches if through is None else min(reaches, through, key=log_order)
-        if self._files.lists_late and not has_reached(position or START, wanted):
-            raise LookAgainError(self._cut_short(position or START))
+        self._demand_all(position or START, through)
+
+    def headers(self, after: str | None) -> Iterator[SaidRange]:
+        """Yield what each file past a position says of itself; only its last bytes are read.
+
+        Args:
+            after: the position; None for the oldest file that is kept.
+
+        Raises:
+            LookAgainError: as ``past``.
+        """
+        position = after
+        before: Range | None = None
+        with ThreadPoolExecutor(ASKED_AT_ONCE) as threads:
+            files = self.listing.after(after)
+            while some := list(islice(files, 16 * ASKED_AT_ONCE)):
+                for said in threads.map(self._said, some):
+                    self._demand_next(before, position, said.range)
+                    yield said
+                    position, before = said.range.last, said.range
+        self._demand_all(position or START, None)
+
+    def _said(self, listed: ListedFile) -> SaidRange:
+        try:
+            with self._files.open(listed.path) as source, self.reading(listed):
+                said = said_header(source)
+        except FileNotFoundError as error:
+            raise LookAgainError(self._gone(listed)) from error
+
+        # Older layouts, and files that are damaged.
+        if said is None or self._fault(listed, said[0]) is not None:
+            with self.open(listed) as opened:
+                said = opened.header, record_bytes(opened.parquet.metadata)
+        return SaidRange(listed, *said)
 
     def resumed(
         self, read: Callable[[Any], Iterator[tuple[str, Item]]], after: str | None
@@ -136,9 +181,7 @@ class RangeChain:
                 header = msgspec.json.decode(parquet.metadata.metadata[METADATA], type=RangeHeader)
                 fault = layout_fault(parquet, header.format, header.range.count)
 
-            stored = header.range
-            if fault is None and (header.policy, stored.path) != (self._policy, listed.final_path):
-                fault = f"it says it is {stored.count} entries of {header.policy}, {stored.path}"
+            fault = fault or self._fault(listed, header)
             if fault is not None:
                 raise self.damaged(listed, fault)
             yield OpenFile(listed, header, parquet)
@@ -164,6 +207,13 @@ class RangeChain:
             if error.errno is not None and not isinstance(error, FileNotFoundError):
                 raise
             raise self._replaced_or_damaged(listed, group, error) from error
+
+    def _fault(self, listed: ListedFile, header: RangeHeader) -> str | None:
+        """Return what is wrong where a file does not say that it is what its name says."""
+        stored = header.range
+        if (header.policy, stored.path) == (self._policy, listed.final_path):
+            return None
+        return f"it says it is {stored.count} entries of {header.policy}, {stored.path}"
 
     def full(self, listed: ListedFile) -> str:
         """Return a file's path within its file system."""
@@ -202,6 +252,20 @@ class RangeChain:
             "archive",
         )
 
+    def _demand_next(self, before: Range | None, position: str | None, stored: Range) -> None:
+        """Demand that a file goes on where those before it ended."""
+        if position is not None and is_after(stored.previous, position):
+            raise LookAgainError(self._break(before, position, stored))
+        if before is not None and stored.previous != before.last:
+            raise self._break(before, position, stored)
+
+    def _demand_all(self, position: str, through: str | None) -> None:
+        """Demand that a listing ends no earlier than one before it, or it is stale."""
+        reaches = self.listing.reaches
+        wanted = reaches if through is None else min(reaches, through, key=log_order)
+        if self._files.is_remote and not has_reached(position, wanted):
+            raise LookAgainError(self._cut_short(position))
+
     def _cut_short(self, position: str) -> ArchiveError:
         return ArchiveError(
             f"the archive of {self._policy} was listed up to {self.listing.reaches}, and is now"
@@ -218,9 +282,7 @@ class RangeChain:
             if gap
             else ("an overlap", "remove the one that is wrong")
         )
-        late = (
-            "; a store that lists files late needs time" if gap and self._files.lists_late else ""
-        )
+        late = "; a store that lists files late needs time" if gap and self._files.is_remote else ""
         return ArchiveError(
             f"the archive of {self._policy} has {kind}: {reached} is followed by range {after},"
             f" which continues from {after.previous}: {fix}, under {self._files.full('')}{late}",

@@ -14,7 +14,7 @@ writes: no entry is ever without a file, and a file that exists is never changed
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import chain, repeat
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from pyarrow import fs
 from bandits.errors import ArchiveError
 from bandits.log.positions import has_reached
 from policies.archive.archive import ArchiveReader, Entry
-from policies.archive.chain import LookAgainError, OpenFile
+from policies.archive.chain import LookAgainError, SaidRange
 from policies.archive.layouts import FORMAT
 from policies.archive.listing import COMPACTED, ListedFile, covering
 from policies.archive.range_file import Range, hour_of, write_range
@@ -63,7 +63,7 @@ class Group:
         return f"{folder}/{COMPACTED}/{name}"
 
 
-def _group(files: list[OpenFile]) -> Group:
+def _group(files: list[SaidRange]) -> Group:
     first, last = files[0], files[-1]
     return Group(
         [file.listed for file in files],
@@ -89,7 +89,7 @@ class Compactor:
     """Compacts the archive of one log.
 
     Any number may run. ``max_entries``: the most entries of a compacted file. ``settle_s``: seconds
-    between the last larger file and the removal of those that it covers.
+    between the last larger file and the removal of those that it covers, by default ``SETTLE_S``.
     """
 
     def __init__(
@@ -98,14 +98,14 @@ class Compactor:
         policy: str,
         *,
         max_entries: int = MAX_ENTRIES,
-        settle_s: float = SETTLE_S,
+        settle_s: float | None = None,
     ) -> None:
         self._reader = ArchiveReader(root, policy)
         self._files = Storage(root, policy)
         self._chain = self._reader.chain
         self._policy = policy
         self._max_entries = max_entries
-        self._settle_s = settle_s
+        self._settle_s = SETTLE_S if settle_s is None else settle_s
 
     def usage(self) -> tuple[Usage, Usage]:
         """Return the files that are read, and those that they cover. Opens none."""
@@ -127,9 +127,9 @@ class Compactor:
         Where a group ends depends only on the entries before it: groups that were found earlier
         lie within those that are found later, and never across two of them.
         """
-        files: list[OpenFile] = []
+        files: list[SaidRange] = []
         entries = 0
-        for file in self._chain.past(after):
+        for file in self._chain.headers(after):
             ends = files and (
                 hour_of(file.range.first) != hour_of(files[0].range.first)
                 or entries + file.range.count > self._max_entries
@@ -137,7 +137,7 @@ class Compactor:
             if ends:
                 yield _group(files)
                 files, entries = [], 0
-            files.append(replace(file, parquet=None))
+            files.append(file)
             entries += file.range.count
         if files:
             yield _group(files)

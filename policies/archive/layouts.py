@@ -91,13 +91,12 @@ def layout_fault(parquet: Any, layout: int, count: int) -> str | None:
     return None
 
 
-def record_bytes(parquet: Any) -> int:
+def record_bytes(metadata: Any) -> int:
     """Return how many bytes the records of a file have in the stream.
 
     Args:
-        parquet: the open file.
+        metadata: the file's.
     """
-    metadata = parquet.metadata
     said = metadata.metadata.get(RECORD_BYTES)
     if said is not None:
         return int(said)

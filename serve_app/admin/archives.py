@@ -10,6 +10,7 @@ from bandits.errors import ArchiveError
 from bandits.log.positions import START, log_order, position_ms
 from policies.archive.archive import ArchiveReader, archive_folders, archived
 from policies.archive.compaction import Compactor, Usage
+from policies.storage import shown
 
 
 class ArchiveEnd(msgspec.Struct, frozen=True):
@@ -74,17 +75,20 @@ def archived_policy_name(root: str, name: str | None) -> str:
         return names[0]
 
     if not names:
-        where = f"in {root}" if root else "with these settings"
+        where = f"in {shown(root)}" if root else "with these settings"
         raise ArchiveError(
             f"no range of {name or 'any policy'} is archived {where}: say where with --archive",
             "archive",
         )
     if name is None:
         raise ArchiveError(
-            f"several policies are archived in {root}: name one with --policy, of {names}", "policy"
+            f"several policies are archived in {shown(root)}: name one with --policy, of {names}",
+            "policy",
         )
     if name not in names:
-        raise ArchiveError(f"no range of {name} is archived in {root}, but of {names}", "policy")
+        raise ArchiveError(
+            f"no range of {name} is archived in {shown(root)}, but of {names}", "policy"
+        )
     return name
 
 
@@ -119,7 +123,7 @@ def archive_summary(
 
     if first is None:
         raise ArchiveError(
-            f"no range of {name} is archived in {root}: say where with --archive", "archive"
+            f"no range of {name} is archived in {shown(root)}: say where with --archive", "archive"
         )
     return ArchiveSummary(
         policy=name,

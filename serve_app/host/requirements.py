@@ -158,17 +158,14 @@ def demand_archive(root: str) -> None:
         demand_folder(Path(root), "archive", "--archive (or --archive none)")
         return
 
-    # What an error shows of the address is without what may be secret.
-    where = root.partition("?")[0].rpartition("@")[2]
-    where = where if "://" in where else f"{root.partition('://')[0]}://{where}"
-    try:
-        # Imported here because pyarrow takes 30 MB, which a replica can do without.
-        from policies.storage import Storage  # noqa: PLC0415
+    # Imported here because pyarrow takes 30 MB, which a replica can do without.
+    from policies.storage import Storage, shown  # noqa: PLC0415
 
+    try:
         call_within(STORE_S, lambda: Storage(root, "").list())
     except OSError as error:
         raise StartupError(
-            f"the archive at {where} cannot be reached ({plain(error)[:300]}): see that its"
+            f"the archive at {shown(root)} cannot be reached ({plain(error)[:300]}): see that its"
             " address and the credentials in the environment are right, or give another with"
             " --archive (or --archive none)",
             "archive",

@@ -62,8 +62,8 @@ class History:
 
     def _archived_until(self, position: str, trimmed: str, through: str | None) -> str:
         """Return how far to read the archive, which has to hold what the stream lacks."""
-        end = START if self._archive is None else self._archive.end
         needed = trimmed if through is None else min(trimmed, through, key=log_order)
+        end = START if self._archive is None else self._archive.end_with(needed)
         if is_after(needed, end):
             raise LogGapError(
                 f"the log of {self._keys.policy} has a gap: the stream holds entries from {trimmed}"

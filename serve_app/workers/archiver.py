@@ -212,7 +212,9 @@ class Archiver:
                 as well.
         """
         self._writer.clean()
-        files_end = self._reader.end
+        files_end = self._reader.end_with(committed.written)
+        if is_after(committed.written, files_end) and self._reader.has(committed.newest):
+            files_end = committed.newest.last  # a store may list it late
         if files_end in (committed.written, committed.newest.last):
             self._agreed = committed.newest.last
             return True

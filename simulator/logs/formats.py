@@ -10,7 +10,7 @@ from typing import Literal, TypeVar, get_args
 from pyarrow import fs
 
 from bandits.errors import ReplayError
-from policies.storage import Storage
+from policies.storage import Storage, shown, split_name
 from simulator.logs.archive.pieces import policy_pieces
 from simulator.logs.csv_columns import CsvColumns
 from simulator.logs.csv_log import CsvPiece, csv_pieces, with_column_kinds
@@ -119,16 +119,15 @@ def archived_policy(log: str) -> tuple[str, str]:
 
     # It may be the folder of the policy itself, which holds its days or partitions.
     if any(name.startswith(("date=", "partition=")) for name in folders):
-        root, _, policy = log.rstrip("/").rpartition("/")
-        return root or ".", policy
+        return split_name(log)
 
     policies = [name for name in folders if not name.startswith("_")]
     if not policies:
-        raise ReplayError(f"{log} holds no archive", "log")
+        raise ReplayError(f"{shown(log)} holds no archive", "log")
     if len(policies) > 1:
         raise ReplayError(
-            f"{log} holds the archives of {', '.join(policies)}: name one, as in"
-            f" {log.rstrip('/')}/{policies[0]}",
+            f"{shown(log)} holds the archives of {', '.join(policies)}: name one, as in"
+            f" {shown(log).rstrip('/')}/{policies[0]}",
             "log",
         )
     return log, policies[0]
