@@ -25,7 +25,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from bandits.errors import ArchiveError, CodecError
-from bandits.log.codec import decode, digest, read_entry
+from bandits.log.codec import decode, digest
 from bandits.log.encoded_decisions import read_entries
 from bandits.log.positions import START, has_reached
 from bandits.log.records import BuildRecord, LogEntry
@@ -280,10 +280,7 @@ class ArchiveReader:
             on_undecodable: told of each entry that cannot be decoded, with the reason.
         """
         for entry in self._stored(after, through, kinds):
-            if entry.record is None:
-                yield read_entry(entry.id, entry.data, on_undecodable)
-            else:
-                yield LogEntry(entry.id, entry.record)
+            yield entry.entry(on_undecodable)
 
     def _stored(
         self, after: str | None, through: str | None, kinds: Collection[str] | None

@@ -1,19 +1,22 @@
 """The entries of a row group of layout 2, made of its columns and of what these leave."""
 
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pyarrow as pa
 
-from bandits.log.records import Credit, DecisionRecord, RewardRecord
+from bandits.errors import CodecError
+from bandits.log.codec import decode_valid, read_entry
+from bandits.log.records import Credit, DecisionRecord, LogEntry, RewardRecord
 from bandits.values import FeatureMap
-from policies.archive.rest import elements_and_policy, encode_first, is_emptied
+from policies.archive.assembled import assembled
+from policies.archive.rest import ALL_ELEMENTS, elements_and_policy, encode_first, is_emptied
 from policies.archive.shapes import bounds_of, elements_of
 
-ROWS = 256
+ROWS = 1024
 """Rows that are objects at the same time: those of a row group may be many."""
 
 
@@ -23,19 +26,29 @@ class StoredEntry(NamedTuple):
     Attributes:
         id: its position.
         data: its bytes.
-        record: what the columns say that it is, where the bytes were made of them.
-        checksum: the CRC-32 that its bytes must have; None in a file that does not say.
+        checksum: the CRC-32 that they must have; None in a file that does not say.
+        is_record: whether they were put together, and once decoded without a fault.
     """
 
     id: str
     data: bytes
-    record: DecisionRecord | RewardRecord | None = None
     checksum: int | None = None
+    is_record: bool = False
 
     @property
     def is_true(self) -> bool:
         """Whether the bytes are those that were archived."""
         return self.checksum is None or zlib.crc32(self.data) == self.checksum
+
+    def entry(self, on_undecodable: Callable[[str, CodecError], None]) -> LogEntry:
+        """Return it decoded.
+
+        Args:
+            on_undecodable: told of one that cannot be decoded, with the reason.
+        """
+        if self.is_record:
+            return LogEntry(self.id, decode_valid(self.data))
+        return read_entry(self.id, self.data, on_undecodable)
 
 
 def stored_entries(batch: pa.RecordBatch) -> Iterator[list[StoredEntry]]:
@@ -50,35 +63,45 @@ def stored_entries(batch: pa.RecordBatch) -> Iterator[list[StoredEntry]]:
 
 def _entries(batch: pa.RecordBatch) -> list[StoredEntry]:
     data = cast(list[bytes], batch["record"].to_pylist())
-    records: list[DecisionRecord | RewardRecord | None] = [None] * len(data)
+    is_record = [False] * len(data)
 
     kinds = texts_of(batch["kind"])
     makers: tuple[tuple[str, Any], ...] = (("decision", _decisions), ("reward", _rewards))
     for kind, make in makers:
-        rows = [
-            row for row, name in enumerate(kinds) if name == kind and is_emptied(kind, data[row])
-        ]
+        rows = [row for row, name in enumerate(kinds) if name == kind]
+        rows = [row for row in rows if is_emptied(kind, data[row])]
         if rows:
-            heads = [elements_and_policy(data[row]) for row in rows]
-            made = make(batch, rows, [policy for _, policy in heads])
-            for row, (elements, _), record in zip(rows, heads, made, strict=True):
-                records[row], data[row] = record, encode_first(record, elements)
+            whole = len(rows) == len(data)
+            made = make(batch if whole else batch.take(rows), [data[row] for row in rows])
+            for row, record in zip(rows, made, strict=True):
+                data[row], is_record[row] = record, True
 
     ids, checksums = (batch[name].to_pylist() for name in ("id", "checksum"))
-    return list(map(StoredEntry, ids, data, records, checksums))
+    return list(map(StoredEntry, ids, data, checksums, is_record))
 
 
-def _rewards(
-    batch: pa.RecordBatch, rows: Sequence[int], _policies: Sequence[str]
-) -> Iterator[RewardRecord]:
+def _rewards(batch: pa.RecordBatch, rest: Sequence[bytes]) -> list[bytes]:
     names = ("event_id", "reward", "reward_id", "slot", "action_id")
-    columns = [_values_of(batch[name]) for name in names]
-    return (RewardRecord(*(column[row] for column in columns)) for row in rows)
+    parts = zip(*(_values_of(batch[name]) for name in names), strict=True)
+    return [
+        encode_first(RewardRecord(*values), elements_and_policy(each)[0])
+        for values, each in zip(parts, rest, strict=True)
+    ]
 
 
-def _decisions(
-    batch: pa.RecordBatch, rows: Sequence[int], policies: Sequence[str]
-) -> Iterator[DecisionRecord]:
+def _decisions(batch: pa.RecordBatch, rest: Sequence[bytes]) -> list[bytes]:
+    heads = [elements_and_policy(each) for each in rest]
+    policies = [policy for _, policy in heads]
+
+    # Compiled code has none of the parts that few logs have.
+    is_plain = all(batch[name].null_count == len(batch) for name in ("credit", "failed"))
+    if is_plain and all(elements == ALL_ELEMENTS[DecisionRecord] for elements, _ in heads):
+        return assembled(batch, policies)
+    made = zip(_decoded(batch, policies), heads, strict=True)
+    return [encode_first(record, elements) for record, (elements, _) in made]
+
+
+def _decoded(batch: pa.RecordBatch, policies: Sequence[str]) -> Iterator[DecisionRecord]:
     event_ids, specs, snapshots, catalogues, users = (
         _values_of(batch[name]) for name in ("event_id", "spec", "snapshot_id", "catalogue", "user")
     )
@@ -94,7 +117,7 @@ def _decisions(
     failed = _maps(batch["failed"], _values_of)
     credited = _credits(batch["credit"])
 
-    for row, policy in zip(rows, policies, strict=True):
+    for row, policy in enumerate(policies):
         yield DecisionRecord(
             event_ids[row],
             policy,

@@ -1,0 +1,207 @@
+"""Compiled: the bytes of decisions, from their parts, as msgspec writes them."""
+
+from typing import Any
+
+import numpy as np
+from numba import types
+from numpy.typing import NDArray
+
+from bandits.kernels.compiled import Int64, compiled, i8s, inlined, read_only, truths
+
+EVENT_ID, POLICY, SPEC, SNAPSHOT, CATALOGUE, USER = range(6)
+"""Columns of ``texts``."""
+NUMBER, FLAG, TEXT, LIST = 0, 1, 2, 3
+_HEAD = np.frombuffer(b"\xa8decision", np.uint8)
+_NIL = 0xC0
+
+
+@inlined
+def _size(out: Any, at: Any, size: Any, small: Any, most: Any, byte: Any) -> Any:
+    """Write how long something is: within one byte up to ``most``, or behind one.
+
+    ``byte``: the one before sizes of 8 bits, or 0 where there are none; those of 16 and 32 follow.
+    """
+    if size <= most:
+        out[at] = small + size
+        return at + 1
+    if byte > 0 and size <= 0xFF:
+        out[at], out[at + 1] = byte, size
+        return at + 2
+    wide = byte + 1 if byte > 0 else -byte
+    if size <= 0xFFFF:
+        out[at], out[at + 1], out[at + 2] = wide, size >> 8, size & 0xFF
+        return at + 3
+    out[at] = wide + 1
+    for k in range(4):
+        out[at + 1 + k] = (size >> (24 - 8 * k)) & 0xFF
+    return at + 5
+
+
+@inlined
+def _array(out: Any, at: Any, size: Any) -> Any:
+    return _size(out, at, size, 0x90, 15, -0xDC)
+
+
+@inlined
+def _map_of(out: Any, at: Any, size: Any) -> Any:
+    return _size(out, at, size, 0x80, 15, -0xDE)
+
+
+@inlined
+def _text(out: Any, at: Any, words: Any, starts: Any, word: Any) -> Any:
+    first, last = starts[word], starts[word + 1]
+    at = _size(out, at, last - first, 0xA0, 31, 0xD9)
+    for k in range(first, last):
+        out[at] = words[k]
+        at += 1
+    return at
+
+
+@inlined
+def _bytes(out: Any, at: Any, data: Any, first: Any, last: Any) -> Any:
+    at = _size(out, at, last - first, 0, -1, 0xC4)
+    for k in range(first, last):
+        out[at] = data[k]
+        at += 1
+    return at
+
+
+@inlined
+def _index(out: Any, at: Any, value: Any) -> Any:
+    return _size(out, at, value, 0, 0x7F, 0xCC)
+
+
+@inlined
+def _features(
+    out: Any, at: Any, words: Any, starts: Any, entries: Any, listed: Any, bounds: Any, number: Any
+) -> Any:
+    """Write the map of features whose entries and listed texts begin at the bounds of a number."""
+    at = _map_of(out, at, bounds[0, number + 1] - bounds[0, number])
+    text = bounds[1, number]
+    for entry in range(bounds[0, number], bounds[0, number + 1]):
+        at = _text(out, at, words, starts, entries[entry, 0])
+        kind, value = entries[entry, 1], entries[entry, 2]
+        if kind == NUMBER:
+            out[at] = 0xCB
+            for k in range(8):
+                out[at + 1 + k] = (value >> (56 - 8 * k)) & 0xFF
+            at += 9
+        elif kind == FLAG:
+            out[at] = 0xC2 + value
+            at += 1
+        elif kind == TEXT:
+            at = _text(out, at, words, starts, value)
+        else:
+            at = _array(out, at, value)
+            for k in range(text, text + value):
+                at = _text(out, at, words, starts, listed[k])
+            text += value
+    return at
+
+
+u1s = read_only(types.uint8)
+i8ss = read_only(types.int64, 2)
+
+
+@compiled(
+    *(types.uint8[::1], u1s, i8s, i8ss, i8ss, i8ss, i8s, i8ss, i8ss, i8s, i8ss),
+    *(truths, i8s, i8s, u1s, u1s, i8s),
+    returns=types.int64[::1],
+)
+def assemble(  # noqa: C901, PLR0912 - one part after the other
+    out: NDArray[np.uint8],
+    words: NDArray[np.uint8],
+    starts: Int64,
+    texts: Int64,
+    numbers: Int64,
+    context: Int64,
+    context_listed: Int64,
+    context_bounds: Int64,
+    entries: Int64,
+    listed: Int64,
+    bounds: Int64,
+    has_map: NDArray[np.bool_],
+    action_ids: Int64,
+    sources: Int64,
+    scores: NDArray[np.uint8],
+    pmf: NDArray[np.uint8],
+    chosen: Int64,
+) -> Int64:
+    """Write n decisions, without credits and failures. Returns where each ends, int64[n].
+
+    Args:
+        out: what is written to; large enough.
+        words: all texts that are named by number, one after the other.
+        starts: where each begins, and the last ends.
+        texts: [n, 6]: see EVENT_ID to USER; -1 for no user.
+        numbers: [n, 7]: actions, slots, sources, whether actions have features; deferred, holdout,
+            unserved.
+        context: [entries, 3]: name, kind and value of the contexts' features; a number's bits, a
+            truth, a text, or how many texts are listed.
+        context_listed: the texts of lists.
+        context_bounds: [2, n + 1]: where the entries and listed texts of each begin.
+        entries: as ``context``, of actions.
+        listed: as ``context_listed``.
+        bounds: as ``context_bounds``, by action of those decisions whose actions have features.
+        has_map: whether the action has any; by action likewise.
+        action_ids: of all decisions, one after the other; likewise the following.
+        sources: of scores.
+        scores: bytes of float32[actions] by source.
+        pmf: bytes of float64[slots x actions].
+        chosen: by slot.
+    """
+    ends = np.empty(len(texts), np.int64)
+    at = action = source = score = slot = mass = number = 0
+    for row in range(len(texts)):
+        actions, slots, count, has_features = numbers[row, :4]
+        out[at], out[at + 1], out[at + 2], out[at + 3] = 1, 0xDC, 0, 18
+        at += 4
+        for k in range(_HEAD.size):
+            out[at + k] = _HEAD[k]
+        at += _HEAD.size
+        for k in range(USER):
+            at = _text(out, at, words, starts, texts[row, k])
+        at = _features(out, at, words, starts, context, context_listed, context_bounds, row)
+
+        at = _array(out, at, actions)
+        for k in range(action, action + actions):
+            at = _text(out, at, words, starts, action_ids[k])
+        action += actions
+
+        if has_features:
+            at = _array(out, at, actions)
+            for _ in range(actions):
+                if has_map[number]:
+                    at = _features(out, at, words, starts, entries, listed, bounds, number)
+                else:
+                    out[at] = _NIL
+                    at += 1
+                number += 1
+        else:
+            out[at] = _NIL
+            at += 1
+
+        at = _map_of(out, at, count)
+        for k in range(source, source + count):
+            at = _text(out, at, words, starts, sources[k])
+            at = _bytes(out, at, scores, score, score + 4 * actions)
+            score += 4 * actions
+        source += count
+
+        at = _bytes(out, at, pmf, mass, mass + 8 * slots * actions)
+        mass += 8 * slots * actions
+        at = _array(out, at, slots)
+        for k in range(slot, slot + slots):
+            at = _index(out, at, chosen[k])
+        slot += slots
+
+        if texts[row, USER] < 0:
+            out[at] = _NIL
+            at += 1
+        else:
+            at = _text(out, at, words, starts, texts[row, USER])
+        out[at], out[at + 1], out[at + 2] = 0xC2 + numbers[row, 4], 0xC2 + numbers[row, 5], _NIL
+        out[at + 3], out[at + 4] = 0xC2 + numbers[row, 6], _NIL
+        at += 5
+        ends[row] = at
+    return ends
