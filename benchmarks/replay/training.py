@@ -48,7 +48,7 @@ from policies.catalogue import Catalogue, Item
 from policies.features import chosen_rows
 from policies.spec import PolicySpec
 from simulator.learners.trained import chosen_of, train_on_log
-from simulator.logs.archive import policy_pieces
+from simulator.logs.archive.pieces import policy_pieces
 
 ITEMS, ACTIONS, FIRST_MS, APART_MS = 1000, 20, 1_700_000_000_000, 50
 RULE = JoinRule(window_s=10.0)

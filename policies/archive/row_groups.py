@@ -3,6 +3,7 @@
 import bisect
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -182,9 +183,10 @@ class RangeRows:
             known = self._read(number, list(dict.fromkeys(["id", "kind", *names])))
             first, end = 0, len(known)
             if not is_within:
-                ids = list(map(log_order, known["id"].to_pylist()))
-                first = bisect.bisect_right(ids, self._after)
-                end = end if self._through is None else bisect.bisect_right(ids, self._through)
+                rows, order = range(end), partial(_order_of, known["id"])
+                first = bisect.bisect_right(rows, self._after, key=order)
+                if self._through is not None:
+                    end = bisect.bisect_right(rows, self._through, key=order)
                 if end <= first:
                     continue
 
@@ -239,3 +241,7 @@ class RangeRows:
 
     def _damaged(self, detail: str, number: int) -> ArchiveError:
         return self._chain.damaged(self._file.listed, detail, number)
+
+
+def _order_of(ids: pa.Array, row: int) -> tuple[int, int]:
+    return log_order(ids[row].as_py())

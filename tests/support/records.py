@@ -5,7 +5,7 @@ from support.logs import decision
 
 from bandits.log.join import JoinedDecision
 from policies.catalogue import Catalogue, Item
-from simulator.logs.archive import decision_rows
+from simulator.logs.archive.rows import decision_rows
 from simulator.logs.rows import LoggedDecision
 
 CATALOGUE = Catalogue(
