@@ -165,10 +165,7 @@ class FrozenWorld(ABC):
             InvalidFieldError: The world has ended.
         """
         people = self.people
-        if not 0 <= number < self.visits:
-            raise InvalidFieldError(
-                f"visit {number:,}: the world has {self.visits:,}, from 0; raise visits", "visits"
-            )
+        self._check(number)
         session = number if people.sessions is None else people.sessions[number]
         return FrozenVisit(
             number,
@@ -188,8 +185,10 @@ class FrozenWorld(ABC):
             shown: Ids of the items, that of slot 0 first. One that is not on offer earns nothing.
 
         Raises:
-            InvalidFieldError: An item does not exist, is shown twice, or there are too many.
+            InvalidFieldError: The world has ended, an item does not exist or is shown twice, or
+                there are too many.
         """
+        self._check(number)
         visits, slots = np.full(len(shown), number), np.arange(len(shown))
         items = self.indexes(shown)
         luck, happened = self._happened(visits, slots, items)
@@ -228,7 +227,11 @@ class FrozenWorld(ABC):
             number: The visit.
             items: Indexes of items; None: those on offer. One that is not on offer earns 0.
             slot: The slot in which it would be shown.
+
+        Raises:
+            InvalidFieldError: The world has ended.
         """
+        self._check(number)
         visits = np.array([number])
         looked = self.looked_at(visits, np.array([slot]))
         means: Float64 = looked * self.means(
@@ -268,6 +271,12 @@ class FrozenWorld(ABC):
             items: As many indexes of items.
         """
         return self._drawn(visits, items, *self._happened(visits, slots, items))
+
+    def _check(self, number: int) -> None:
+        if not 0 <= number < self.visits:
+            raise InvalidFieldError(
+                f"visit {number:,}: the world has {self.visits:,}, from 0; raise visits", "visits"
+            )
 
     def _happened(
         self, visits: Indexes, slots: Indexes, items: Indexes

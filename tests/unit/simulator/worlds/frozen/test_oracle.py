@@ -98,8 +98,9 @@ def test_visits_are_in_the_order_of_time_and_within_the_days(name):
     assert day[-1] < world.parameters.days + 0.2
     with pytest.raises(InvalidFieldError, match="raise visits"):
         world.visit(world.visits)
-    with pytest.raises(InvalidFieldError, match="visit -1"):
-        world.visit(-1)
+    for ask in (world.visit, world.expected, lambda number: world.outcome(number, [])):
+        with pytest.raises(InvalidFieldError, match="visit -1"):
+            ask(-1)
 
 
 @pytest.mark.parametrize("name", SMALL)

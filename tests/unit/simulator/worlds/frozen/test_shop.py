@@ -194,6 +194,29 @@ def test_pages_are_of_items_on_offer_and_follow_each_other(shops):
         assert len(visit.recent) == shop.plan.steps[number] + 1
 
 
+def test_pages_alone_tell_what_follows_and_what_users_like(shops):
+    """What events.csv has is enough: for a model of sequences, and for one of tastes."""
+    for shop in shops:
+        plan, cats, pages = shop.plan, shop.items.categories, shop.people.views
+        later = np.flatnonzero(plan.steps > 0)
+        before = cats[plan.paths[plan.sessions[later], plan.steps[later] - 1]]
+        counts = np.zeros((20, 20))
+        np.add.at(counts, (before, cats[pages[later]]), 1.0)
+        alone = counts.sum(axis=1, keepdims=True) * counts.sum(axis=0) / counts.sum()
+        surprise = (counts - alone) / np.sqrt(np.maximum(alone, 1.0))
+        assert (surprise.argmax(axis=1) == shop.items.successors).mean() > 0.9
+
+        # What a user has opened, on average, points where the user's taste does.
+        opened = np.zeros(shop.users.tastes.shape)
+        np.add.at(opened, plan.users, shop.items.vectors[pages])
+        times = np.bincount(plan.users, minlength=len(opened))[:, None]
+        opened = opened / np.maximum(times, 1) - shop.items.vectors[pages].mean(axis=0)
+        often = times[:, 0] >= 10
+        a, b = opened[often], shop.users.tastes[often]
+        cosines = (a * b).sum(axis=1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+        assert cosines.mean() > 0.45
+
+
 def test_successors_are_one_cycle_of_all_categories(shops):
     for shop in shops:
         seen, at = [], 0
