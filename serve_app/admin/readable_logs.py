@@ -166,7 +166,7 @@ class LiveLog:
 
 
 class ArchivedLog:
-    """One partition's log in an archive.
+    """One partition's log in an archive. ``archive``: its reader.
 
     Raises:
         DataUnavailableError: Nothing of the log is archived.
@@ -174,9 +174,9 @@ class ArchivedLog:
 
     def __init__(self, root: str, folder: str) -> None:
         self.name = folder
-        self._reader = ArchiveReader(root, folder)
+        self.archive = ArchiveReader(root, folder)
         self._undecodable = 0
-        self.end = self._reader.end
+        self.end = self.archive.end
         if self.end == START:
             raise DataUnavailableError(f"{root} holds no log of a policy {folder!r}", "archive")
 
@@ -186,7 +186,7 @@ class ArchivedLog:
 
     def entries(self, after: str) -> Iterator[LogEntry]:
         """Yield the entries past ``after``, up to and with ``end``."""
-        return self._reader.entries(after, self.end, on_undecodable=self._count)
+        return self.archive.entries(after, self.end, on_undecodable=self._count)
 
     def _count(self, _entry_id: str, _error: CodecError) -> None:
         self._undecodable += 1
@@ -194,7 +194,7 @@ class ArchivedLog:
     def blob(self, name: str) -> bytes | None:
         """Return the bytes of a digest, None if they are not archived."""
         try:
-            return self._reader.blob(name)
+            return self.archive.blob(name)
         except BanditloopError:
             return None
 

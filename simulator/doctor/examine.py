@@ -107,6 +107,21 @@ def doctor_report(policy: str | None, decisions: int, findings: list[Finding]) -
     )
 
 
+def with_findings(report: DoctorReport, findings: Sequence[Finding]) -> DoctorReport:
+    """Return a report with further findings; one that failed makes the log untrusted.
+
+    Args:
+        report: on a log.
+        findings: of checks that look at more than its entries.
+    """
+    failed = any(finding.severity == "failure" for finding in findings)
+    return msgspec.structs.replace(
+        report,
+        trusted=False if failed else report.trusted,
+        findings=[*report.findings, *findings],
+    )
+
+
 def combine_reports(policy: str, reports: Sequence[DoctorReport]) -> DoctorReport:
     """Combine the reports of a policy's partitions, each a log by itself, into one.
 

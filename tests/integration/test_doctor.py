@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import msgspec
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import redis
 import redis.asyncio
@@ -400,3 +402,32 @@ def test_an_archive_is_read_without_redis(tmp_path):
     assert (status, report["decisions"], report["trusted"]) == (0, 300, True), report
     assert failed(doctor("damaged", *arguments)[1]) == {"undecodable"}
     assert doctor("nobody", *arguments)[0] == doctor(*arguments)[0] == 2
+
+
+def test_an_archive_whose_columns_contradict_its_records_is_not_trusted(tmp_path):
+    """By the finding that says where, also when the log cannot be read to its end."""
+    log = [(entry.id, encode(entry.record)) for entry in log_of("softmax", 300, 1, salt=SALT)]
+    blobs = {
+        SPECS["softmax"].digest: SPECS["softmax"].encoded,
+        Catalogue().digest: Catalogue().encoded,
+    }
+    whole = Range("0-0", log[0][0], log[-1][0], len(log))
+    ArchiveWriter(tmp_path, "p").write(whole, log, blobs.get)
+    path = tmp_path / "p" / whole.path
+    file = pq.ParquetFile(path)
+    held, table = dict(file.metadata.metadata), file.read()
+    for name, expected in (
+        ("propensity", {"archive_columns"}),
+        ("reward", {"archive_columns", "examination"}),
+    ):
+        at = table.schema.get_field_index(name)
+        values = pa.array([None if x is None else x / 2 + 1e-3 for x in table[name].to_pylist()])
+        changed = table.set_column(at, table.schema.field(at), values)
+        with pq.ParquetWriter(path, changed.schema, store_schema=False) as writer:
+            writer.write_table(changed)
+            writer.add_key_value_metadata({k: v for k, v in held.items() if b"banditloop" in k})
+        status, report = doctor("p", "--archive", str(tmp_path))
+        assert (status, report["trusted"]) == (1, False)
+        assert failed(report) == expected
+        (finding,) = (each for each in report["findings"] if each["check"] == "archive_columns")
+        assert f"{path}, row group 0, entry " in finding["message"]

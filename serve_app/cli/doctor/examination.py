@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeElapsedColumn
 
 from bandits.errors import (
+    ArchiveError,
     BanditloopError,
     DataUnavailableError,
     LogGapError,
@@ -33,10 +34,16 @@ from serve_app.store.clients import REDIS_ERRORS, Redis, blocking_client
 from serve_app.store.keys import Keys, partitions
 from serve_app.store.merges import partition_count
 from serve_app.store.reachable import no_redis
-from simulator.doctor.checks.findings import DoctorReport
+from simulator.doctor.checks.archived_columns import archived_columns
+from simulator.doctor.checks.findings import DoctorReport, Finding
 from simulator.doctor.checks.freshness import LiveStatus
 from simulator.doctor.checks.references import ReferencedBlobs
-from simulator.doctor.examine import combine_reports, examine, unexaminable_report
+from simulator.doctor.examine import (
+    combine_reports,
+    examine,
+    unexaminable_report,
+    with_findings,
+)
 
 ATTEMPTS = 5
 """A log may be trimmed past its reader; then it is read again, this often."""
@@ -114,7 +121,7 @@ class Examination:
             log = LiveLog(client, keys, archive)
             stored = ReferencedBlobs(log.blob, log.snapshot, log.listed_snapshots)
             try:
-                return self._of(log, stored, _live_state(log, merged=count > 1))
+                return self._of(log, stored, _live_state(log, merged=count > 1), archive)
             except LogGapError:
                 continue
 
@@ -126,23 +133,40 @@ class Examination:
 
     def of_archived(self, log: ArchivedLog) -> DoctorReport:
         """Examine an archived log."""
-        return self._of(log, ReferencedBlobs(log.blob), None)
+        return self._of(log, ReferencedBlobs(log.blob), None, log.archive)
 
     def _of(
-        self, log: LiveLog | ArchivedLog, stored: ReferencedBlobs, live: LiveStatus | None
+        self,
+        log: LiveLog | ArchivedLog,
+        stored: ReferencedBlobs,
+        live: LiveStatus | None,
+        archive: ArchiveReader | None,
     ) -> DoctorReport:
+        found: list[Finding] = []
+        if archive is not None:
+            with _bar(self.console, "comparing the archive's columns") as update:
+                found += archived_columns(archive, update)
+
         after = position_since(self.since, log.end)
-        with _progress(self.console, log.end) as progress:
-            return examine(
-                islice(log.entries(after), self.limit),
-                policy=log.name,
-                salts=self.salts,
-                stored=stored,
-                live=live,
-                build=this_build(),
-                undecodable=log.undecodable,
-                progress=progress,
-            )
+        try:
+            with _progress(self.console, log.end) as progress:
+                report = examine(
+                    islice(log.entries(after), self.limit),
+                    policy=log.name,
+                    salts=self.salts,
+                    stored=stored,
+                    live=live,
+                    build=this_build(),
+                    undecodable=log.undecodable,
+                    progress=progress,
+                )
+        except ArchiveError as error:
+            # Files that cannot be read to their end are told of with what is known to be wrong.
+            if not any(finding.severity == "failure" for finding in found):
+                raise
+            message, _, action = error.message.rpartition(": ")
+            report = unexaminable_report(log.name, message, action)
+        return with_findings(report, found)
 
 
 def _examine_redis(
@@ -219,10 +243,10 @@ def _salts(settings: Settings, files: Sequence[Path]) -> dict[str, bytes]:
 
 
 @contextlib.contextmanager
-def _progress(console: Console, end: str) -> Iterator[Callable[[LogEntry], None]]:
-    """Show a bar over the log's time up to ``end``, on a terminal only."""
+def _bar(console: Console, text: str) -> Iterator[Callable[[int, int], None]]:
+    """Show a bar of what is done of how much, on a terminal only."""
     bar = Progress(
-        text_column("reading the log"),
+        text_column(text),
         BarColumn(40),
         TaskProgressColumn(),
         TimeElapsedColumn(),
@@ -232,13 +256,19 @@ def _progress(console: Console, end: str) -> Iterator[Callable[[LogEntry], None]
     )
     with bar:
         task = bar.add_task("", total=None)
+        yield lambda done, total: bar.update(task, total=total, completed=done)
+
+
+@contextlib.contextmanager
+def _progress(console: Console, end: str) -> Iterator[Callable[[LogEntry], None]]:
+    """Show a bar over the log's time up to ``end``."""
+    with _bar(console, "reading the log") as update:
         start_ms, count = 0, 0
 
         def advance(entry: LogEntry) -> None:
             nonlocal start_ms, count
             start_ms, count = start_ms or entry.time_ms, count + 1
             if count % PROGRESS_EVERY == 0:
-                total_ms = max(1, position_ms(end) - start_ms)
-                bar.update(task, total=total_ms, completed=entry.time_ms - start_ms)
+                update(entry.time_ms - start_ms, max(1, position_ms(end) - start_ms))
 
         yield advance

@@ -14,7 +14,9 @@ from bandits.log.codec import encode
 from bandits.log.records import RewardRecord
 from policies.archive import range_file
 from policies.archive.archive import ArchiveReader, ArchiveWriter
+from policies.archive.audit import audit_columns
 from policies.archive.range_file import Range
+from simulator.doctor.checks.archived_columns import archived_columns
 
 LAYOUTS = [1, 2]
 GROUP = 4
@@ -236,6 +238,79 @@ def test_a_decision_without_any_list_is_refused(tmp_path):
     said = refusals(tmp_path)
     assert len(said) == 4
     assert all("row group 0: damaged (row 0: a decision has" in each for each in said.values())
+
+
+def faults(root: Path, limit: int = 20) -> list[tuple[int, str, str]]:
+    return [
+        (audit.number, fault.entry, fault.column)
+        for audit in audit_columns(ArchiveReader(root, "home"), limit)
+        for fault in audit.faults
+    ]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_an_audit_of_what_was_written_finds_nothing(tmp_path, layout):
+    written(tmp_path, layout)
+    audits = list(audit_columns(ArchiveReader(tmp_path, "home"), 20))
+    assert [(audit.number, audit.entries, audit.error) for audit in audits] == [
+        (0, 4, ""),
+        (1, 4, ""),
+        (2, 2, ""),
+    ]
+    assert faults(tmp_path) == []
+    (finding,) = archived_columns(ArchiveReader(tmp_path, "home"))
+    assert (finding.check, finding.severity) == ("archive_columns", "ok")
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("propensity", lambda rows: [row and 0.5 for row in rows]),
+        ("action", lambda rows: [row and "z" for row in rows]),
+        ("ms", lambda rows: [row + 1 for row in rows]),
+        ("holdout", lambda rows: [None for _ in rows]),
+    ],
+)
+def test_an_audit_names_a_column_that_no_record_is_made_of(tmp_path, layout, name, values):
+    """Readers of records do not see it: its value follows from the other columns."""
+    path = written(tmp_path, layout)
+    rewrite(path, changed(name, values))
+    first = "1700000000000-1"
+    assert faults(tmp_path)[0] == (0, first, name)
+    (finding,) = archived_columns(ArchiveReader(tmp_path, "home"))
+    assert finding.severity == "failure"
+    assert f"{path}, row group 0, entry {first}: {name}" in finding.message
+    assert finding.figures["contradictions"] == 3
+
+
+def test_an_audit_names_a_record_that_does_not_come_out_of_its_columns(tmp_path):
+    path = written(tmp_path, 2)
+    rewrite(path, changed("event_id", lambda rows: ["other" for _ in rows]))
+    assert faults(tmp_path)[0] == (0, "1700000000000-1", "record")
+    (finding,) = archived_columns(ArchiveReader(tmp_path, "home"))
+    assert "entry 1700000000000-1: record" in finding.message
+
+
+def test_an_audit_goes_on_past_a_row_group_that_cannot_be_read(tmp_path):
+    path = written(tmp_path, 2)
+    rewrite(path, changed("pmf", lambda rows: [row and row[:-1] for row in rows]))
+    errors = [audit.error for audit in audit_columns(ArchiveReader(tmp_path, "home"), 20)]
+    assert [f"row group {number}: damaged" in error for number, error in enumerate(errors)] == [
+        True
+    ] * 3
+    (finding,) = archived_columns(ArchiveReader(tmp_path, "home"))
+    assert finding.severity == "failure"
+
+
+def test_an_audit_looks_at_a_sample_and_says_how_far_it_is(tmp_path):
+    written(tmp_path, 2, count=40)
+    told: list[tuple[int, int]] = []
+    audits = audit_columns(ArchiveReader(tmp_path, "home"), 3, lambda *at: told.append(at))
+    assert [audit.number for audit in audits] == [0, 4, 9]
+    assert told == [(1, 1)]
+    assert list(audit_columns(ArchiveReader(tmp_path, "nobody"), 3)) == []
+    assert list(archived_columns(ArchiveReader(tmp_path, "nobody"))) == []
 
 
 def test_a_layout_that_only_a_later_build_knows_is_named(tmp_path):
