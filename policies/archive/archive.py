@@ -31,8 +31,8 @@ from bandits.log.positions import START, has_reached
 from bandits.log.records import BuildRecord, LogEntry
 from policies.archive.chain import OpenFile, RangeChain
 from policies.archive.columns import COLUMNS
+from policies.archive.parts.rebuild import StoredEntry
 from policies.archive.range_file import Range, write_range
-from policies.archive.rebuild import StoredEntry
 from policies.archive.row_groups import RangeRows, RowGroup
 from policies.storage import Storage
 

@@ -10,9 +10,9 @@ from bandits.errors import ArchiveError
 from policies.archive.archive import ArchiveReader
 from policies.archive.columns import UNDECODABLE, columns_of, decoded
 from policies.archive.layouts import SCHEMAS
-from policies.archive.rebuild import texts_of
+from policies.archive.parts.rebuild import texts_of
+from policies.archive.parts.shapes import bounds_of, elements_of
 from policies.archive.row_groups import RangeRows
-from policies.archive.shapes import bounds_of, elements_of
 
 FROM_RECORDS = frozenset({"record", "checksum"})
 

@@ -26,7 +26,7 @@ SCHEMAS = {
     2: pa.schema([*COLUMNS, RECORD, pa.field("checksum", pa.uint32(), nullable=False)]),
 }
 """By format, what a file holds. ``record`` is the whole in layout 1, and in layout 2 what the
-columns leave of it (see rest.py); ``checksum`` is the CRC-32 of the whole."""
+columns leave of it (see parts/rest.py); ``checksum`` is the CRC-32 of the whole."""
 SCHEMA = SCHEMAS[FORMAT]
 
 

@@ -23,8 +23,8 @@ from policies.archive.layouts import (
     SCHEMA,
     STATISTICS,
 )
-from policies.archive.rest import rest_of
-from policies.archive.shredded import rows_of
+from policies.archive.parts.rest import rest_of
+from policies.archive.parts.shredded import rows_of
 
 DIGEST_FIELD = re.compile(rb"\xd9\x20([0-9a-f]{32})")
 """A text of 32 hex digits, as msgpack has it."""

@@ -15,9 +15,9 @@ from bandits.log.records import kind_of
 from policies.archive.chain import OpenFile, RangeChain
 from policies.archive.columns import COLUMNS, INT64_MAX, UNDECODABLE, decoded
 from policies.archive.layouts import SCHEMAS
-from policies.archive.rebuild import StoredEntry, stored_entries
-from policies.archive.shapes import misshapen, shape_of
-from policies.archive.shredded import rows_of
+from policies.archive.parts.rebuild import StoredEntry, stored_entries
+from policies.archive.parts.shapes import misshapen, shape_of
+from policies.archive.parts.shredded import rows_of
 
 
 class RowGroup(NamedTuple):

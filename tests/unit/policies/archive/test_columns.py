@@ -27,8 +27,8 @@ from bandits.log.records import (
 from policies.archive import range_file
 from policies.archive.archive import ArchiveReader, ArchiveWriter
 from policies.archive.columns import COLUMNS, columns_of, decoded
+from policies.archive.parts.rest import rest_of
 from policies.archive.range_file import Range, hour_of, write_range
-from policies.archive.rest import rest_of
 
 LAYOUTS = [1, 2]
 

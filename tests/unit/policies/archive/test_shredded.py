@@ -12,9 +12,9 @@ from support.logs import decision
 
 from bandits.log.codec import encode
 from bandits.log.records import Credit
-from policies.archive import shredded
 from policies.archive.columns import COLUMNS, columns_of, decoded
-from policies.archive.shredded import rows_of
+from policies.archive.parts import shredded
+from policies.archive.parts.shredded import rows_of
 
 
 def check(data: list[bytes]) -> bool:

@@ -12,9 +12,9 @@ from bandits.errors import CodecError
 from bandits.log.codec import decode_valid, read_entry
 from bandits.log.records import Credit, DecisionRecord, LogEntry, RewardRecord
 from bandits.values import FeatureMap
-from policies.archive.assembled import assembled
-from policies.archive.rest import ALL_ELEMENTS, elements_and_policy, encode_first, is_emptied
-from policies.archive.shapes import bounds_of, elements_of
+from policies.archive.parts.assembled import assembled
+from policies.archive.parts.rest import ALL_ELEMENTS, elements_and_policy, encode_first, is_emptied
+from policies.archive.parts.shapes import bounds_of, elements_of
 
 ROWS = 1024
 """Rows that are objects at the same time: those of a row group may be many."""

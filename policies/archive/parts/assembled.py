@@ -7,9 +7,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from bandits.kernels.compiled import Int64
-from policies.archive.assembling import FLAG, LIST, NUMBER, TEXT, assemble
 from policies.archive.columns import FEATURE
-from policies.archive.shapes import bounds_of, elements_of
+from policies.archive.parts.assembling import FLAG, LIST, NUMBER, TEXT, assemble
+from policies.archive.parts.shapes import bounds_of, elements_of
 
 HEAD_BYTES = 64
 """More than the parts of a record take that are there in every one; 5 are the most of a size."""

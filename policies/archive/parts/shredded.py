@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from bandits.kernels.compiled import Int32, Int64
 from bandits.log.records import DecisionRecord
 from policies.archive.columns import COLUMNS, FEATURE, FEATURES, EntryRows, decoded
-from policies.archive.rest import LightDecision
-from policies.archive.shredding import (
+from policies.archive.parts.rest import LightDecision
+from policies.archive.parts.shredding import (
     ACTIONS,
     FLAG,
     FULL,

@@ -1,0 +1,1 @@
+"""A record and its parts: taken apart for columns, and put together from them."""
