@@ -20,6 +20,8 @@ class Deadlines:
 
     def __init__(self) -> None:
         self._queues: dict[tuple[str, float], deque[Deadline]] = {}
+        # No deadline is before this.
+        self._none_before = NEVER
 
     def __len__(self) -> int:
         return sum(map(len, self._queues.values()))
@@ -36,10 +38,12 @@ class Deadlines:
         if queue is None:
             queue = self._queues[at] = deque()
         queue.append(deadline)
+        self._none_before = min(self._none_before, deadline[0])
 
     def restore(self, deadlines: list[Deadline]) -> None:
         """Add those of a checkpoint, which come in any order."""
         self._queues["restored", 0.0] = deque(sorted(deadlines))
+        self._none_before = self.next_ms()
 
     def drop_first(self, kind: str, window_s: float) -> None:
         """Remove the first deadline of a kind and window."""
@@ -55,13 +59,16 @@ class Deadlines:
         """Return when the next deadline is due."""
         return min((queue[0][0] for queue in self._queues.values() if queue), default=NEVER)
 
-    def due(self, now_ms: int) -> Iterator[Deadline]:
-        """Yield and remove what is due, and what becomes so meanwhile."""
-        while True:
-            first: deque[Deadline] | None = None
-            for queue in self._queues.values():
-                if queue and queue[0][0] <= now_ms and (first is None or queue[0] < first[0]):
-                    first = queue
-            if first is None:
-                return
-            yield first.popleft()
+    def pop_due(self, now_ms: int) -> Deadline | None:
+        """Remove and return the next deadline, if it is due."""
+        if now_ms < self._none_before:
+            return None
+
+        first: deque[Deadline] | None = None
+        for queue in self._queues.values():
+            if queue and (first is None or queue[0] < first[0]):
+                first = queue
+        if first is None or first[0][0] > now_ms:
+            self._none_before = NEVER if first is None else first[0][0]
+            return None
+        return first.popleft()

@@ -78,7 +78,8 @@ def lessons_of(decision: RememberedDecision, slots: Sequence[int]) -> list[Lesso
 
     # The usual case: nothing of it was taught before.
     if not taught:
-        rewards = tuple(decision.values.get(slot, default) for slot in slots)
+        values = decision.values
+        rewards = tuple([values.get(slot, default) for slot in slots])
         if not rewards:
             return []
         decision.taught = dict(zip(slots, rewards, strict=True))
@@ -115,7 +116,32 @@ def teach_slots(
     lessons = lessons_of(decision, slots)
     if lessons and out is not None:
         record = decision.record or record_of(decision)
-        out.extend(JoinedDecision(decision.position, record, *lesson) for lesson in lessons)
+        for lesson in lessons:
+            out.append(JoinedDecision(decision.position, record, *lesson))
+
+
+def teach_at_close(
+    decision: RememberedDecision,
+    out: list[JoinedDecision] | None,
+    record_of: Callable[[RememberedDecision], Decision],
+) -> None:
+    """Teach a decision that closes, of which nothing was taught and nothing will be corrected.
+
+    Args:
+        decision: one of which something can be taught.
+        out: gets what is to be taught, appended; None if all of it was taught before.
+        record_of: reads the record of a decision that has none in memory.
+    """
+    if out is None or not decision.slots:
+        return
+    default, values, slots = decision.rule.default_reward, decision.values, decision.slots
+    rewards = (
+        tuple([values.get(slot, default) for slot in range(slots)])
+        if values
+        else (default,) * slots
+    )
+    record = decision.record or record_of(decision)
+    out.append(JoinedDecision(decision.position, record, tuple(range(slots)), rewards))
 
 
 def slot_of(decision: Decision, reward: RewardRecord) -> int | None:

@@ -16,13 +16,14 @@ from bandits.log.join_notes import JoinNotes
 from bandits.log.join_rule import JoinRule
 from bandits.log.join_state import Inherited
 from bandits.log.older_decisions import OlderDecisions, Opening
-from bandits.log.positions import log_order, position_after, position_ms
+from bandits.log.positions import log_order, position_after
 from bandits.log.records import ActivationRecord, EncodedDecision, RewardRecord
 from bandits.log.remembered_decisions import (
     JoinedDecision,
     RememberedDecision,
     slot_by_hash,
     slot_of,
+    teach_at_close,
     teach_slots,
 )
 
@@ -141,17 +142,19 @@ class Windows:
         # Of two windows that end at once the one that opened first closes first.
         older = self._older
         while older.next_ms <= now_ms:
-            self._advance_recent(older.next_ms - 1, out)
+            at_ms = older.next_ms
+            self._advance_recent(at_ms - 1, out)
             decision = older.pop_due()
             if decision is not None:
-                self._end(decision, out)
+                self._end(decision, at_ms, out)
                 older.keep(decision)
         self._advance_recent(now_ms, out)
 
     def _advance_recent(self, now_ms: int, out: Lessons) -> None:
-        for _, number, kind, event_id in self._deadlines.due(now_ms):
+        while due := self._deadlines.pop_due(now_ms):
+            at_ms, number, kind, event_id = due
             if kind == "close":
-                self._close(event_id, out)
+                self._close(event_id, at_ms, out)
             elif kind == "forget":
                 self._forget(event_id)
             elif kind == "orphan":
@@ -159,13 +162,13 @@ class Windows:
             else:
                 self._orphan_activation(event_id, number)
 
-    def _close(self, event_id: str, out: Lessons) -> None:
-        """Close the window of a decision that is no older one."""
+    def _close(self, event_id: str, at_ms: int, out: Lessons) -> None:
+        """Close the window of a decision that is no older one, at the time that it ends."""
         # One more window it is remembered, so that a reward which comes now is late, not early.
         decision = self._open.pop(event_id)
         self._closed[event_id] = decision
         record = decision.record
-        self._end(decision, out)
+        self._end(decision, at_ms, out)
         self._remind(decision.forgotten_ms, "forget", decision.rule, event_id)
         if decision.record is None:
             self._give_back(record)
@@ -178,17 +181,21 @@ class Windows:
         if record is not None and self.behind is not None:
             self._taken_bytes -= weight_of(record)
 
-    def _end(self, decision: RememberedDecision, out: Lessons) -> None:
+    def _end(self, decision: RememberedDecision, at_ms: int, out: Lessons) -> None:
         """Close a window: what was not taught yet is taught now, if the decision was activated."""
         rule = decision.rule
-        decision.forgotten_ms = position_ms(decision.position) + 2 * rule.window_ms
+        decision.forgotten_ms = at_ms + rule.window_ms
         self.counts["closed" if decision.activated else "not_activated"] += 1
-        self._settle(decision, "unactivated")
-        if decision.activated:
-            teach_slots(decision, range(decision.slots), out, self._closing_record)
-
+        if decision.waiting:
+            self._settle(decision, "unactivated")
         # Only a decision that late rewards correct is needed from here on.
-        if not (decision.activated and rule.late == "correct"):
+        is_over = not (decision.activated and rule.late == "correct")
+        if decision.activated:
+            if is_over and not decision.taught:
+                teach_at_close(decision, out, self._closing_record)
+            else:
+                teach_slots(decision, range(decision.slots), out, self._closing_record)
+        if is_over:
             decision.teach_no_more()
 
     def _closing_record(self, decision: RememberedDecision) -> Decision:

@@ -186,17 +186,18 @@ class Fold:
 
     def _apply(self, entry: LogEntry) -> None:
         record = entry.record
-        if isinstance(record, UnknownRecord):
-            self._demand_known(entry.id, record)
 
         # A decision whose spec is none is refused, but time passes.
-        if isinstance(record, DECISIONS) and not self._blobs.holds_spec(record.spec):
-            try:
-                self._blobs.spec(record.spec)
-            except RefusedError as error:
-                self._refuse(entry.id, "decision", error.message)
-                self.join.skip(entry.id)
-                entry = LogEntry(entry.id, TickRecord())
+        if isinstance(record, DECISIONS):
+            if not self._blobs.holds_spec(record.spec):
+                try:
+                    self._blobs.spec(record.spec)
+                except RefusedError as error:
+                    self._refuse(entry.id, "decision", error.message)
+                    self.join.skip(entry.id)
+                    entry = LogEntry(entry.id, TickRecord())
+        elif isinstance(record, UnknownRecord):
+            self._demand_known(entry.id, record)
 
         for joined in self.join.apply(entry):
             try:
@@ -268,6 +269,13 @@ class Fold:
 
     def _learn(self, joined: JoinedDecision) -> None:
         """Teach a joined decision, unless it cannot teach this model."""
+        # The usual case: what has been found of those that wait holds of it, too.
+        if self._lessons.add_alike(joined):
+            self.changes += 1
+            if not joined.correction:
+                self.learned += len(joined.slots)
+            return
+
         record = joined.record
         learner = self._learner
         if record.holdout or learner is None or self.spec is None or self.spec_id is None:
@@ -297,10 +305,9 @@ class Fold:
 
     def _put_by(self, learner: Learner, joined: JoinedDecision, record: EncodedDecision) -> None:
         """Have a joined decision taught later, together with others; no learner refuses it."""
+        self._lessons.teach(learner)
         spec, catalogue = self._blobs.spec(record.spec), self._blobs.catalogue(record.catalogue)
-        if not self._lessons.fits(spec, catalogue):
-            self._lessons.teach(learner)
-        self._lessons.add(joined, record.data, spec, catalogue)
+        self._lessons.begin(joined, record, spec, catalogue)
         if not joined.correction:
             self.learned += len(joined.slots)
 

@@ -7,6 +7,7 @@ import numpy as np
 from bandits.errors import RefusedError
 from bandits.log.encoded_decisions import starts_of, whole_record
 from bandits.log.join import JoinedDecision
+from bandits.log.records import EncodedDecision
 from bandits.types import ChosenRow, Interaction, Learner
 from policies.catalogue import Catalogue
 from policies.features import chosen_rows, featurise_record, rows_of_chosen
@@ -22,28 +23,43 @@ class Lessons:
 
     def __init__(self) -> None:
         self._of: tuple[PolicySpec, Catalogue] | None = None
+        self._spec: str | None = None
+        self._catalogue: str | None = None
         self._data: list[bytes] = []
         self._joined: list[JoinedDecision] = []
 
-    def fits(self, spec: PolicySpec, catalogue: Catalogue) -> bool:
-        """Return whether a decision of a spec and a catalogue may be added to what waits."""
-        if self._of is None:
-            return True
-        return self._of[0] is spec and self._of[1] is catalogue and len(self._data) < AT_ONCE
+    def add_alike(self, joined: JoinedDecision) -> bool:
+        """Add a lesson if it may wait with those that do; say whether it was added."""
+        record = joined.record
+        if (
+            not isinstance(record, EncodedDecision)
+            or record.spec != self._spec
+            or record.catalogue != self._catalogue
+            or record.holdout
+            or len(self._data) == AT_ONCE
+        ):
+            return False
+        self._data.append(record.data)
+        self._joined.append(joined)
+        return True
 
-    def add(
-        self, joined: JoinedDecision, data: bytes, spec: PolicySpec, catalogue: Catalogue
+    def begin(
+        self,
+        joined: JoinedDecision,
+        record: EncodedDecision,
+        spec: PolicySpec,
+        catalogue: Catalogue,
     ) -> None:
-        """Add what a joined decision teaches.
+        """Add the first of some lessons.
 
         Args:
             joined: the decision with its rewards.
-            data: the decision, encoded.
-            spec: the one it was made with, that of the others; see ``fits``.
-            catalogue: likewise.
+            record: the decision.
+            spec: the one it was made with.
+            catalogue: the one it was made from.
         """
-        self._of = spec, catalogue
-        self._data.append(data)
+        self._of, self._spec, self._catalogue = (spec, catalogue), record.spec, record.catalogue
+        self._data.append(record.data)
         self._joined.append(joined)
 
     def teach(self, learner: Learner) -> None:
@@ -51,7 +67,7 @@ class Lessons:
         if self._of is None:
             return
         (spec, catalogue), data, joined = self._of, self._data, self._joined
-        self._of, self._data, self._joined = None, [], []
+        self._of, self._spec, self._data, self._joined = None, None, [], []
 
         counts = [len(each.slots) for each in joined]
         learns = np.array([not each.correction for each in joined], np.bool_)
