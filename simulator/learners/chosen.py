@@ -15,7 +15,6 @@ from policies.features import discounts_of_ranks, score_hashes
 from policies.spec import PolicySpec
 from simulator.learners.online import too_large
 from simulator.logs.actions.columns import (
-    ActionColumns,
     FeatureColumns,
     Int64,
     distinct_codes,
@@ -42,7 +41,6 @@ class _Cells(NamedTuple):
 
 def chosen_columns(
     spec: PolicySpec,
-    actions: ActionColumns,
     records: RecordColumns,
     rewards: Float64,
     propensities: Float64,
@@ -51,7 +49,6 @@ def chosen_columns(
 
     Args:
         spec: The policy, which says what namespaces it uses.
-        actions: The rows' actions.
         records: What the rows are slots of.
         rewards: float64[n].
         propensities: float64[n].
@@ -59,7 +56,8 @@ def chosen_columns(
     Raises:
         ReplayError: A feature is too large for a policy, which computes with float32.
     """
-    chosen = actions.ids[actions.chosen_at].astype(np.int64)
+    actions = records.actions
+    chosen = actions.codes.astype(np.int64)
     nothing = _nothing(len(chosen))
     parts = [
         _context(records) if CONTEXT in spec.use else nothing,
@@ -90,7 +88,7 @@ def chosen_columns(
         hashes,
         values,
         rewards,
-        actions.counts,
+        actions.available,
         propensities,
     )
 

@@ -16,8 +16,8 @@ from policies.spec import PolicySpec
 from policies.spec_checks import check_learner
 from simulator.learners.chosen import chosen_columns
 from simulator.learners.online import check_blend, featurise_row, salt_of
-from simulator.logs.actions.from_rows import with_actions
 from simulator.logs.actions.row_records import records_from_rows
+from simulator.logs.archive.pieces import read_for_learning
 from simulator.logs.rows import LogBatch, LoggedDecision, Piece, column_kinds_of, no_rows_error
 from simulator.logs.text_records import WEIGHT
 from simulator.ope.targets import RowTarget
@@ -25,7 +25,6 @@ from simulator.replay.leakage import UNKNOWN, Provenance, TrainedRows, UnknownRo
 
 BATCH = 10_000
 """Rows that are learned between two reports of progress."""
-ONLY_NUMBERS = "this log is only numbers: a learner needs the actions of each row"
 
 
 def train_on_log(
@@ -49,11 +48,15 @@ def train_on_log(
     check_blend(spec)
     learner, learned, sampler = make_learner(spec, salt=b""), 0, RowSampler()
     log = list(pieces)
+    if learner.by_row:
+        read_for_learning(log, spec.use)
 
     for piece in log:
         for batch in piece.batches():
             if len(batch.decisions) != len(batch):
-                raise ReplayError(ONLY_NUMBERS, "log")
+                raise ReplayError(
+                    "this log is only numbers: a learner needs the actions of each row", "log"
+                )
             if WEIGHT in batch.columns and (batch.columns[WEIGHT] != 1.0).any():
                 raise ReplayError(
                     "this log has left decisions out at random (pdrop): it cannot be learned from",
@@ -104,11 +107,8 @@ def chosen_of(spec: PolicySpec, batch: LogBatch) -> ChosenRows:
     Raises:
         ReplayError: A feature is too large for a policy.
     """
-    actions = with_actions(batch).actions
-    if actions is None:
-        raise ReplayError(ONLY_NUMBERS, "log")
     records = records_from_rows(batch.decisions) if batch.records is None else batch.records
-    return chosen_columns(spec, actions, records, batch.reward, batch.propensity)
+    return chosen_columns(spec, records, batch.reward, batch.propensity)
 
 
 def snapshot_of(model: TrainedModel, *, salt: bytes) -> Snapshot:

@@ -223,8 +223,8 @@ def hashes_of(piece: Piece, batch: LogBatch) -> tuple[UInt64, UInt64]:
         uint64[n] of each row's id or place with what it says, and uint64[n] of what it says.
     """
     file = _file(piece)
-    if batch.records is not None and batch.actions is not None and not file:
-        return row_hashes(batch.actions, batch.records, batch.propensity, batch.times_ms)
+    if batch.records is not None and not file:
+        return row_hashes(batch.records, batch.propensity, batch.times_ms)
 
     placed, said = [], []
     for row in batch.decisions:

@@ -31,6 +31,18 @@ class RecordScores(NamedTuple):
     sources: Mapping[str, SourceScores]
 
 
+class ChosenActions(NamedTuple):
+    """What n rows chose.
+
+    ``codes``: int[n], the place of each row's action in ``names``, distinct ids. ``available``:
+    int64[n], how many actions there were, those of earlier slots left out.
+    """
+
+    names: Sequence[str]
+    codes: Int32 | Int64
+    available: Int64
+
+
 class ChosenFeatures(NamedTuple):
     """The features that n rows give for their chosen actions.
 
@@ -70,7 +82,7 @@ class EventIds(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class RecordColumns:
-    """The m records that n rows are slots of, as far as ``ActionColumns`` does not say them.
+    """The m records that n rows are slots of, as far as a learner of chosen actions asks.
 
     Attributes:
         slots: int64[n].
@@ -78,6 +90,7 @@ class RecordColumns:
         places: int64[n], the index of the row's chosen action among all of its record's.
         catalogues: int32[n], the place of each row's catalogue in ``known``.
         known: the catalogues.
+        make_actions: gives what the rows chose.
         make_ids: gives the rows' event ids.
         make_context: gives the records' contexts, m maps.
         make_scores: gives the records' scores.
@@ -89,6 +102,7 @@ class RecordColumns:
     places: Int64
     catalogues: Int32
     known: Sequence[Catalogue]
+    make_actions: Callable[[], ChosenActions]
     make_ids: Callable[[], EventIds]
     make_context: Callable[[], FeatureColumns]
     make_scores: Callable[[], RecordScores]
@@ -105,11 +119,19 @@ class RecordColumns:
             self.places[rows],
             self.catalogues[rows],
             self.known,
+            lambda: ChosenActions(
+                self.actions.names, self.actions.codes[rows], self.actions.available[rows]
+            ),
             lambda: self.ids.take(rows),
             lambda: self.context,
             lambda: self.scores,
             lambda: ChosenFeatures(self.chosen.maps.take(rows), self.chosen.given[rows]),
         )
+
+    @cached_property
+    def actions(self) -> ChosenActions:
+        """What the rows chose."""
+        return self.make_actions()
 
     @cached_property
     def ids(self) -> EventIds:

@@ -11,7 +11,6 @@ from bandits.kernels.hashes import hash_contents
 from bandits.types import Float64
 from bandits.values import Value
 from simulator.logs.actions.columns import (
-    ActionColumns,
     FeatureColumns,
     Int32,
     Int64,
@@ -25,12 +24,11 @@ _encode = msgspec.msgpack.Encoder().encode
 
 
 def row_hashes(
-    actions: ActionColumns, records: RecordColumns, propensity: Float64, times_ms: Int64
+    records: RecordColumns, propensity: Float64, times_ms: Int64
 ) -> tuple[UInt64, UInt64]:
     """Hash n rows of an archive, so that they are known again; see ``hashes_of``.
 
     Args:
-        actions: The rows' actions.
         records: What the rows are slots of.
         propensity: float64[n].
         times_ms: int64[n], not negative.
@@ -38,12 +36,12 @@ def row_hashes(
     Returns:
         uint64[n] of each row's event id and slot with what it says, and uint64[n] of what it says.
     """
-    pool = _Pool()
+    pool, actions = _Pool(), records.actions
     first, pieces = _context_pieces(records.context, pool)
 
     # Whose context each row has; then its chosen action.
     starts, counts = first[:-1][records.records], np.diff(first)[records.records]
-    chosen, which = distinct_codes(actions.ids[actions.chosen_at], len(actions.names))
+    chosen, which = distinct_codes(actions.codes, len(actions.names))
     ids = np.array([pool.add(_encode(actions.names[code])) for code in chosen.tolist()], np.int32)
     begins = np.zeros(len(starts) + 1, np.int64)
     np.cumsum(counts + 1, out=begins[1:])
@@ -62,7 +60,7 @@ def row_hashes(
         places[slot],
         begins,
         own,
-        actions.counts,
+        actions.available,
         np.ascontiguousarray(propensity, np.float64).view(np.uint64),
         records.slots,
         times_ms,

@@ -8,7 +8,13 @@ from bandits.types import Float32
 from policies.catalogue import Catalogue
 from simulator.logs.actions.columns import SourceScores
 from simulator.logs.actions.from_rows import columns_from_maps
-from simulator.logs.actions.records import ChosenFeatures, EventIds, RecordColumns, RecordScores
+from simulator.logs.actions.records import (
+    ChosenActions,
+    ChosenFeatures,
+    EventIds,
+    RecordColumns,
+    RecordScores,
+)
 from simulator.logs.rows import LoggedDecision
 
 _NO_ITEMS = Catalogue()
@@ -25,6 +31,7 @@ def records_from_rows(rows: Sequence[LoggedDecision]) -> RecordColumns:
         np.fromiter(map(_place, rows), np.int64, count),
         np.fromiter((place[id(row.catalogue)] for row in rows), np.int32, count),
         list(catalogues.values()),
+        lambda: _actions(rows),
         lambda: EventIds.of([row.event_id for row in rows]),
         lambda: columns_from_maps([row.context for row in rows]),
         lambda: _scores(rows),
@@ -34,6 +41,13 @@ def records_from_rows(rows: Sequence[LoggedDecision]) -> RecordColumns:
 
 def _place(row: LoggedDecision) -> int:
     return row.chosen if row.record is None else row.record.chosen[row.slot]
+
+
+def _actions(rows: Sequence[LoggedDecision]) -> ChosenActions:
+    places: dict[str, int] = {}
+    codes = [places.setdefault(row.action_ids[row.chosen], len(places)) for row in rows]
+    available = np.fromiter((len(row.action_ids) for row in rows), np.int64, len(rows))
+    return ChosenActions(list(places), np.array(codes, np.int64), available)
 
 
 def _chosen(rows: Sequence[LoggedDecision]) -> ChosenFeatures:

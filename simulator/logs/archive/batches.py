@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from bandits.errors import ArtifactError, BanditloopError
@@ -35,7 +36,7 @@ def settled_batches(
         piece: Which part of it.
         join: The join of that piece.
     """
-    decisions = DecisionReader(reader, piece.after, piece.through)
+    decisions = DecisionReader(reader, piece.after, piece.through, piece.columns)
     catalogues, settled = Catalogues(reader), SettledRows(join.spans())
     parts: list[Part] = []
     start, rows, cells = 0, 0, 0
@@ -50,7 +51,7 @@ def settled_batches(
             continue
         parts.append(part)
         rows += len(part.settled.rewards)
-        cells += len(group.batch["pmf"].values)
+        cells += _cells_of(group.batch)
         if rows >= COLUMN_ROWS or cells >= COLUMN_CELLS:
             yield _batch_of(Decided(decisions, parts), catalogues)
             parts, rows, cells = [], 0, 0
@@ -105,15 +106,23 @@ class Catalogues:
         return part.take(~bad)
 
 
+def _cells_of(batch: pa.RecordBatch) -> int:
+    """Return how many probabilities, or actions, the decisions of a stretch have."""
+    if "pmf" in batch.schema.names:
+        return len(batch["pmf"].values)
+    return int(pc.sum(batch["actions"]).as_py() or 0)
+
+
 def _batch_of(decided: Decided, catalogues: Catalogues) -> LogBatch:
-    settled, actions = decided.settled, decided.actions()
+    settled = decided.settled
+    # A learner of chosen actions looks at no other.
+    actions = decided.actions if "pmf" in decided.reader.at_once else None
     made = _MadeRows(decided, catalogues)
-    assert actions.pmf is not None  # noqa: S101 - of every decision
     return LogBatch(
         keys=settled.key[decided.decisions],
         times_ms=settled.ms[decided.decisions],
         reward=settled.rewards,
-        propensity=actions.pmf[actions.chosen_at],
+        propensity=decided.propensities(from_pmf=actions is not None),
         decisions=LazyDecisions(made.rows, np.arange(len(settled.rewards))),
         actions=actions,
         records=decided.records(catalogues.__getitem__),

@@ -21,7 +21,13 @@ from policies.archive.archive import ArchiveReader
 from policies.archive.row_groups import RowGroup
 from policies.catalogue import Catalogue
 from simulator.logs.actions.columns import ActionColumns, FeatureColumns, SourceScores
-from simulator.logs.actions.records import ChosenFeatures, EventIds, RecordColumns, RecordScores
+from simulator.logs.actions.records import (
+    ChosenActions,
+    ChosenFeatures,
+    EventIds,
+    RecordColumns,
+    RecordScores,
+)
 from simulator.logs.archive.entries import Bools, Int32, Int64, offsets_of
 from simulator.logs.archive.features import (
     Lists,
@@ -32,8 +38,10 @@ from simulator.logs.archive.features import (
 )
 from simulator.logs.archive.settled import Settled
 
-ALWAYS = ("catalogue", "chosen", "action_ids", "pmf")
-"""The columns that are read of every decision."""
+EVALUATED = ("catalogue", "chosen", "action_ids", "pmf")
+"""The columns of decisions that an evaluation reads."""
+LEARNED = ("catalogue", "chosen", "event_id", "action", "actions", "propensity")
+"""The columns that a learner of chosen actions reads, beside those of features."""
 
 
 class Part(NamedTuple):
@@ -58,12 +66,17 @@ class Part(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class DecisionReader:
-    """Reads the columns of a piece, in the log's order: those of ALWAYS, and what was asked for."""
+    """Reads the columns of a piece, in the log's order: some at once, and what was asked for."""
 
     reader: ArchiveReader
     after: str
     through: str | None
-    _names: list[str] = field(default_factory=lambda: list(ALWAYS))
+    at_once: Sequence[str] = EVALUATED
+    _names: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Begin with the columns that are read at once."""
+        self._names.extend(self.at_once)
 
     def groups(self) -> Iterator[tuple[str, RowGroup]]:
         """Yield the columns of all entries, and after which id they lie."""
@@ -135,6 +148,16 @@ class Decided:
         return np.concatenate([each.to_numpy() for each in self._flat("pmf")[1]])
 
     @cached_property
+    def _counts(self) -> Int64:
+        """How many actions each decision has, int64[m]."""
+        return self._numbers("actions").astype(np.int64)
+
+    def _numbers(self, name: str) -> NDArray[Any]:
+        """Return the numbers of a column, [m]."""
+        parts = [column.take(pa.array(places)) for column, places in self._column(name)]
+        return np.concatenate([part.to_numpy() for part in parts])
+
+    @cached_property
     def _actions(self) -> tuple[Int64, Int32, list[str]]:
         counts, ids = self._flat("action_ids")
         return offsets_of(counts), *merge_codes([coded(each) for each in ids])
@@ -197,7 +220,7 @@ class Decided:
     @cached_property
     def scores(self) -> Mapping[str, SourceScores]:
         """By source, the scores of all A actions, and the m decisions in which it answered."""
-        offsets = self._actions[0]
+        offsets = offsets_of(self._counts)
         columns = self._column("scores")
         lists = [Lists.of(column, places) for column, places in columns]
         sources, names = merge_codes(
@@ -290,14 +313,43 @@ class Decided:
             self.chosen.astype(np.int64),
             codes[self.decisions],
             list(map(known, names)),
+            self.chosen_actions,
             lambda: self.event_ids().take(self.decisions),
             lambda: self.context,
-            lambda: RecordScores(self._actions[0], self.scores),
+            lambda: RecordScores(offsets_of(self._counts), self.scores),
             self.chosen_features,
         )
 
+    @property
+    def has_slates(self) -> bool:
+        """Whether some decision has more than one slot."""
+        return len(self.chosen) > len(self._chosen[0]) - 1
+
+    def chosen_actions(self) -> ChosenActions:
+        """Return what each slot chose."""
+        if self.has_slates:
+            actions = self.actions
+            return ChosenActions(actions.names, actions.ids[actions.chosen_at], actions.counts)
+        columns = self._column("action")
+        ids = [coded(column).take(pa.array(places)) for column, places in columns]
+        codes, names = merge_codes(ids)
+        return ChosenActions(names, codes, self._counts)
+
+    def propensities(self, *, from_pmf: bool) -> Float64:
+        """Return the probability of what each slot chose, float64[S].
+
+        Args:
+            from_pmf: Not of the column that has that of the first slot.
+        """
+        if not (from_pmf or self.has_slates):
+            return self._numbers("propensity")
+        actions = self.actions
+        assert actions.pmf is not None  # noqa: S101 - of every decision
+        return actions.pmf[actions.chosen_at]
+
+    @cached_property
     def actions(self) -> ActionColumns:
-        """Return a row for each slot, among the actions that earlier slots have left."""
+        """A row for each slot, among the actions that earlier slots have left."""
         offsets, ids, names = self._actions
         if len(self.chosen) == len(offsets) - 1:
             return ActionColumns(

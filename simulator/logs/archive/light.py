@@ -1,7 +1,7 @@
 """An archive's entries as a join takes them: the light columns of a piece, in order."""
 
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -54,6 +54,7 @@ class PieceBounds(Protocol):
     rule: JoinRule
     window_s: float | None
     fold: int
+    columns: Sequence[str]
 
 
 @dataclass(slots=True, eq=False)

@@ -5,18 +5,21 @@ the learner closes it, and what came late is left out, whether or not the learne
 it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from bandits.errors import BadRowError, BanditloopError, ReplayError
+from bandits.features.namespaces import CONTEXT, FEATURES, SCORES
 from bandits.log.join import JoinRule
 from bandits.log.positions import START, has_reached, log_order, position_at, position_ms
 from bandits.log.versions import fold_version
 from policies.archive.archive import ArchiveReader, archive_folders
 from simulator.logs.archive.batches import settled_batches
+from simulator.logs.archive.decided import EVALUATED, LEARNED
 from simulator.logs.archive.joined import ArchiveJoin
 from simulator.logs.archive.rules import evaluation_rule, spec_in_force
-from simulator.logs.rows import NO_WAITING, LogBatch, Waiting
+from simulator.logs.rows import NO_WAITING, LogBatch, Piece, Waiting
 
 WINDOWS_READ_BEFORE = 2
 """Windows after which a join has forgotten a decision: a piece starts to read so much earlier."""
@@ -42,6 +45,7 @@ class ArchivePiece:
         fold: The version of the fold in force at ``start``.
         waiting: The decisions whose windows the log does not close.
         caution: The warning that belongs to every number computed from the piece, mostly none.
+        columns: What is read of each decision from the start; the rest, when it is asked for.
     """
 
     root: str
@@ -56,6 +60,7 @@ class ArchivePiece:
     skipped: int = 0
     waiting: Waiting = NO_WAITING
     fold: int = 1
+    columns: Sequence[str] = EVALUATED
 
     def batches(self) -> Iterator[LogBatch]:
         """Yield the rows, in the order of their decisions and slots; see Piece.
@@ -82,6 +87,22 @@ class ArchivePiece:
                 f"{self.root}/{self.policy}, entry {entry_id}: {error.message}", "record"
             ) from error
         self.skipped += 1
+
+
+def read_for_learning(pieces: Iterable[Piece], use: Collection[str]) -> None:
+    """Have archives read what a learner of chosen actions asks for, and nothing else.
+
+    Args:
+        pieces: Those of archives are changed; others may be wrapped around them.
+        use: The namespaces that the learner sees.
+    """
+    features = [name for name in (CONTEXT, FEATURES, SCORES) if name in use]
+    for piece in pieces:
+        inner: Any = piece
+        while hasattr(inner, "piece"):
+            inner = inner.piece
+        if isinstance(inner, ArchivePiece):
+            inner.columns = (*LEARNED, *features)
 
 
 def archive_pieces(

@@ -17,7 +17,6 @@ from policies.spec import PolicySpec
 from simulator.learners.chosen import SPACES, chosen_columns
 from simulator.learners.online import featurise_row
 from simulator.learners.trained import train_on_log
-from simulator.logs.actions.from_rows import columns_from_rows
 from simulator.logs.actions.row_records import records_from_rows
 from simulator.logs.rows import LoggedDecision, MemoryPiece
 
@@ -30,8 +29,7 @@ VW = PolicySpec(
 def taught(spec: PolicySpec, rows: list[LoggedDecision]) -> list[ChosenRow]:
     rewards = np.array([row.reward for row in rows])
     propensities = np.array([row.propensity for row in rows])
-    actions, records = columns_from_rows(rows), records_from_rows(rows)
-    return list(chosen_columns(spec, actions, records, rewards, propensities))
+    return list(chosen_columns(spec, records_from_rows(rows), rewards, propensities))
 
 
 def said(features: Row) -> dict[str, list[tuple[int, float]]]:

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from support.records import random_rows
 
 from bandits.kernels.hashes import hash_contents
-from simulator.logs.actions.from_rows import columns_from_rows
 from simulator.logs.actions.records import EventIds
 from simulator.logs.actions.row_records import records_from_rows
 from simulator.logs.rows import LogBatch, batch_of
@@ -23,8 +22,7 @@ class Nowhere:
 
 
 def as_columns(batch: LogBatch) -> LogBatch:
-    rows = batch.decisions
-    return replace(batch, actions=columns_from_rows(rows), records=records_from_rows(rows))
+    return replace(batch, records=records_from_rows(batch.decisions))
 
 
 @pytest.mark.parametrize("seed", range(3))
