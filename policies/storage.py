@@ -1,7 +1,7 @@
 """Whole files, local or on any file system that pyarrow knows: they appear at once, and stay.
 
 pyarrow itself asks an object store again while it throttles or drops connections: every 0.2 s for
-some 6 s, and for 90 s where it does not answer at all. A store that has answered before is given
+some 6 s, and for 100 s where it does not answer at all. A store that has answered before is given
 more time than that; then an OSError names the file. It has a number, as those of a disk have, so
 that nobody takes it for a damaged file.
 """

@@ -14,7 +14,7 @@ writes: no entry is ever without a file, and a file that exists is never changed
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import chain, repeat
 from pathlib import Path
 
@@ -43,9 +43,14 @@ class Usage:
     files: int = 0
     bytes: int = 0
 
-    def and_of(self, files: list[ListedFile]) -> "Usage":
-        """Return this and what ``files`` are."""
-        return Usage(self.files + len(files), self.bytes + sum(file.size for file in files))
+    def plus(self, other: "Usage") -> "Usage":
+        """Return both together."""
+        return Usage(self.files + other.files, self.bytes + other.bytes)
+
+    @classmethod
+    def of(cls, files: list[ListedFile]) -> "Usage":
+        """Return what some files use."""
+        return cls(len(files), sum(file.size for file in files))
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +82,12 @@ def _group(files: list[SaidRange]) -> Group:
     )
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Covered:
     """The files that one file covers, once all their entries were found in it."""
 
     by: str
-    paths: list[str] = field(default_factory=list)
+    paths: list[str]
 
 
 class Compactor:
@@ -112,7 +117,7 @@ class Compactor:
         read, covered = Usage(), Usage()
         for hour in self._chain.listing.hours():
             for file, others in covering(self._chain.listing.of_hour(hour)):
-                read, covered = read.and_of([file]), covered.and_of(others)
+                read, covered = read.plus(Usage.of([file])), covered.plus(Usage.of(others))
         return read, covered
 
     def groups(self) -> Iterator[Group]:
@@ -161,27 +166,28 @@ class Compactor:
             yield group.range.last, group
 
     def remove(self) -> Iterator[Usage]:
-        """Remove the files whose entries a larger one holds, and yield how many, bit by bit.
+        """Remove the files whose entries a larger one holds.
+
+        Yields those of an hour once they were found there; all of them are gone when it ends.
 
         Raises:
             ArchiveError: an entry is not in the larger file as it is in the smaller: both are
                 named, and neither is removed.
         """
         due: list[_Covered] = []
-        sizes = Usage()
         for hour in self._chain.listing.hours():
+            found = Usage()
             for large, covered in self._verified(hour):
-                due.append(_Covered(large.final_path))
                 # One of the same name was replaced.
-                due[-1].paths = [file.path for file in covered if file.path != large.final_path]
-                sizes = sizes.and_of(covered)
+                gone = [file.path for file in covered if file.path != large.final_path]
+                due.append(_Covered(large.final_path, gone))
+                found = found.plus(Usage.of(covered))
 
+            yield found
             if sum(len(each.paths) for each in due) >= REMOVED_AT_ONCE:
                 self._remove(due)
-                yield sizes
-                due, sizes = [], Usage()
+                due = []
         self._remove(due)
-        yield sizes
 
     def _verified(self, hour: str) -> list[tuple[ListedFile, list[ListedFile]]]:
         """Return the files of an hour that cover others, each compared with them and at its place.

@@ -142,7 +142,7 @@ def compact_archive(
     *,
     remove: bool = False,
     dry_run: bool = False,
-    progress: Callable[[int, int], None] = lambda _done, _files: None,
+    progress: Callable[[str, int, int], None] = lambda _what, _done, _files: None,
 ) -> ArchiveCompaction:
     """Write the small files of a policy's archive as larger ones, beside them.
 
@@ -151,47 +151,50 @@ def compact_archive(
         policy: Name of a policy; None for the only one that is archived there.
         remove: Whether the files are then removed whose entries were all found in a larger one.
         dry_run: Whether nothing is written or removed, only counted.
-        progress: Called with the number of files done, and of all.
+        progress: Called with what is done to files, to how many it was done, and of how many.
 
     Raises:
         ArchiveError: Nothing of the policy is archived, or a file is damaged or missing.
     """
     name = archived_policy_name(root, policy)
     compactors = [Compactor(root, folder) for folder in archive_folders(root, name)]
-    before = _usage(compactors)[0]
+    before, _ = _usage(compactors)
 
-    written = done = after_files = 0
+    what, done, groups = ("planning" if dry_run else "compacting"), 0, []
     for compactor in compactors:
         for group in compactor.groups() if dry_run else compactor.compact():
             done += len(group.files)
-            written += group.is_due
-            after_files += 1
-            progress(done, before.files)
+            groups.append(group.is_due)
+            progress(what, done, before.files)
 
-    gone = [compactor.remove() for compactor in compactors] if remove and not dry_run else []
-    removed = _sum(chain.from_iterable(gone))
+    removed, (_, due) = Usage(), _usage(compactors)
+    if remove and not dry_run:
+        for found in chain.from_iterable(compactor.remove() for compactor in compactors):
+            removed = removed.plus(found)
+            progress("comparing and removing", removed.files, due.files)
 
     after, covered = _usage(compactors)
     return ArchiveCompaction(
         policy=name,
-        before=before,
-        after=ArchiveFiles(after_files, None) if dry_run else after,
-        written=written,
-        covered=covered,
-        removed=removed,
+        before=_files(before),
+        after=ArchiveFiles(len(groups), None) if dry_run else _files(after),
+        written=sum(groups),
+        covered=_files(covered),
+        removed=_files(removed),
     )
 
 
-def _usage(compactors: Iterable[Compactor]) -> tuple[ArchiveFiles, ArchiveFiles]:
-    usages = [compactor.usage() for compactor in compactors]
-    return _sum(read for read, _ in usages), _sum(covered for _, covered in usages)
+def _usage(compactors: Iterable[Compactor]) -> tuple[Usage, Usage]:
+    """Return the files that are read, and those that they cover."""
+    read, covered = Usage(), Usage()
+    for compactor in compactors:
+        of_one = compactor.usage()
+        read, covered = read.plus(of_one[0]), covered.plus(of_one[1])
+    return read, covered
 
 
-def _sum(usages: Iterable[Usage]) -> ArchiveFiles:
-    files = size = 0
-    for usage in usages:
-        files, size = files + usage.files, size + usage.bytes
-    return ArchiveFiles(files, size)
+def _files(usage: Usage) -> ArchiveFiles:
+    return ArchiveFiles(usage.files, usage.bytes)
 
 
 def _time(entry_id: str) -> str:

@@ -84,13 +84,15 @@ def compact_archive_files(
     name = policy_name_of(policy, context)
     root = Settings.with_options(archive=archive, data_dir=data_dir).archive_root()
     with progress_bar(transient=True) as progress:
-        task = progress.add_task("reading files" if dry_run else "compacting files", total=None)
+        task = progress.add_task("listing", total=None)
         compaction = compact_archive(
             root,
             name,
             remove=remove,
             dry_run=dry_run,
-            progress=lambda done, files: progress.update(task, completed=done, total=files),
+            progress=lambda what, done, files: progress.update(
+                task, description=what, completed=done, total=files
+            ),
         )
 
     if as_json:
