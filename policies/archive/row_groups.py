@@ -180,7 +180,11 @@ class RangeRows:
         for number in range(self._file.parquet.num_row_groups):
             if not self._may_hold(number, kinds):
                 continue
-            known = self._read(number, list(dict.fromkeys(["id", "kind", *names])))
+
+            # The kinds matter where some are asked for, and where some entries may be of none.
+            by_kind = kinds is not None or self._may_hold(number, [UNDECODABLE])
+            first_names = ["id", "kind", *names] if by_kind else ["id", *names]
+            known = self._read(number, list(dict.fromkeys(first_names)))
             first, end = 0, len(known)
             if not is_within:
                 rows, order = range(end), partial(_order_of, known["id"])
@@ -190,15 +194,17 @@ class RangeRows:
                 if end <= first:
                     continue
 
-            named = known["kind"].cast(pa.string())
-            now = self._kinds_now(number, named)
-            mask = None
-            if kinds is not None:
-                mask = pc.is_in(now.slice(first, end - first), pa.array(list(kinds), pa.string()))
-                if not mask.true_count:
-                    continue
+            mask, outgrown = None, False
+            if by_kind:
+                named = known["kind"].cast(pa.string())
+                now = self._kinds_now(number, named)
+                outgrown = now is not named
+                if kinds is not None:
+                    asked = pa.array(list(kinds), pa.string())
+                    mask = pc.is_in(now.slice(first, end - first), asked)
+                    if not mask.true_count:
+                        continue
             last = known["id"][end - 1].as_py()
-            outgrown = now is not named
             yield _Wanted(number, first, end - first, mask, last, outgrown, known)
 
     def _may_hold(self, number: int, kinds: Collection[str] | None) -> bool:

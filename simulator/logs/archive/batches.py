@@ -1,6 +1,6 @@
 """An archive's settled decisions as batches of rows."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -11,17 +11,19 @@ from bandits.errors import ArtifactError, BanditloopError
 from bandits.log.join import JoinedDecision
 from bandits.log.records import DecisionRecord
 from policies.archive.archive import ArchiveReader
+from policies.archive.row_groups import RowGroup
 from policies.catalogue import Catalogue
 from simulator.logs.archive.decided import Decided, DecisionReader, Part
+from simulator.logs.archive.entries import Bools, offsets_of
 from simulator.logs.archive.features import coded
 from simulator.logs.archive.joined import ArchiveJoin
 from simulator.logs.archive.light import PieceBounds
 from simulator.logs.archive.rows import decision_rows
-from simulator.logs.archive.settled import SettledRows
+from simulator.logs.archive.settled import Settled, SettledRows
 from simulator.logs.rows import LazyDecisions, LogBatch, LoggedDecision
 
-COLUMN_ROWS = 1 << 14
-"""Rows in a batch, where rows are columns, or a few more."""
+COLUMN_ENTRIES = 1 << 14
+"""Entries that become a batch, where rows are columns, or a row group more."""
 COLUMN_CELLS = 1 << 20
 """Probabilities in a batch, or a few more."""
 
@@ -38,26 +40,46 @@ def settled_batches(
     """
     decisions = DecisionReader(reader, piece.after, piece.through, piece.columns)
     catalogues, settled = Catalogues(reader), SettledRows(join.spans())
-    parts: list[Part] = []
-    start, rows, cells = 0, 0, 0
+    groups: list[tuple[str, RowGroup]] = []
+    start, stop, cells = 0, 0, 0
 
     for after, group in decisions.groups():
-        ready = settled.until(start + len(group.batch))
-        part = catalogues.known_of(
-            Part(after, group, ready.sequence - start, ready), decisions, join.refuse
-        )
-        start += len(group.batch)
-        if not len(part.places):
-            continue
-        parts.append(part)
-        rows += len(part.settled.rewards)
+        groups.append((after, group))
+        stop += len(group.batch)
         cells += _cells_of(group.batch)
-        if rows >= COLUMN_ROWS or cells >= COLUMN_CELLS:
-            yield _batch_of(Decided(decisions, parts), catalogues)
-            parts, rows, cells = [], 0, 0
+        if stop - start >= COLUMN_ENTRIES or cells >= COLUMN_CELLS:
+            yield from _batches_of(decisions, groups, start, settled.until(stop), join, catalogues)
+            groups, start, cells = [], stop, 0
 
+    if groups:
+        yield from _batches_of(decisions, groups, start, settled.until(stop), join, catalogues)
+
+
+def _batches_of(
+    reader: DecisionReader,
+    groups: Sequence[tuple[str, RowGroup]],
+    start: int,
+    settled: Settled,
+    join: ArchiveJoin,
+    catalogues: "Catalogues",
+) -> Iterator[LogBatch]:
+    """Yield the settled decisions of some row groups; the first begins with entry ``start``."""
+    begins = start + offsets_of(np.array([len(group.batch) for _, group in groups]))
+    bounds = np.searchsorted(settled.sequence, begins)
+    parts = [
+        Part(after, group, settled.sequence[bounds[at] : bounds[at + 1]] - begins[at])
+        for at, (after, group) in enumerate(groups)
+    ]
+
+    kept = [catalogues.known(part, reader, join.refuse) for part in parts]
+    if not all(map(np.all, kept)):
+        settled = settled.take(np.concatenate(kept))
+    parts = [
+        part._replace(places=part.places[mine]) for part, mine in zip(parts, kept, strict=True)
+    ]
+    parts = [part for part in parts if len(part.places)]
     if parts:
-        yield _batch_of(Decided(decisions, parts), catalogues)
+        yield _batch_of(Decided(reader, parts, settled), catalogues)
 
 
 class Catalogues:
@@ -78,10 +100,10 @@ class Catalogues:
             self._known[digest] = Catalogue.decode(self._reader.blob(digest))
         return self._known[digest]
 
-    def known_of(
+    def known(
         self, part: Part, reader: DecisionReader, refuse: Callable[[str, BanditloopError], None]
-    ) -> Part:
-        """Return the decisions of a part that name a catalogue.
+    ) -> Bools:
+        """Return which decisions of a part name a catalogue, bool[m].
 
         Args:
             part: Of the archive.
@@ -89,21 +111,26 @@ class Catalogues:
             refuse: Told of each other decision, and what is wrong.
         """
         named = coded(part.group.batch["catalogue"])
+        names = named.dictionary.to_pylist()
+        kept = np.ones(len(part.places), np.bool_)
+        if self._known.keys() >= set(names):
+            return kept
+
         codes = named.indices.take(pa.array(part.places)).to_numpy()
         errors: dict[int, ArtifactError] = {}
         for code in np.unique(codes).tolist():
             try:
-                self[named.dictionary[code].as_py()]
+                self[names[code]]
             except ArtifactError as error:
                 errors[code] = error
         if not errors:
-            return part
+            return kept
 
-        bad = np.isin(codes, list(errors))
+        kept = ~np.isin(codes, list(errors))
         ((ids, _),) = reader.column(part, "id")
-        for place, code in zip(part.places[bad].tolist(), codes[bad].tolist(), strict=True):
-            refuse(ids[place].as_py(), errors[code])
-        return part.take(~bad)
+        for at in np.flatnonzero(~kept).tolist():
+            refuse(ids[int(part.places[at])].as_py(), errors[int(codes[at])])
+        return kept
 
 
 def _cells_of(batch: pa.RecordBatch) -> int:

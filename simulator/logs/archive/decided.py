@@ -51,17 +51,11 @@ class Part(NamedTuple):
         after: The id before the stretch.
         group: Columns of all its entries.
         places: int64[m], which entries the decisions are.
-        settled: What the join says of them.
     """
 
     after: str
     group: RowGroup
     places: Int64
-    settled: Settled
-
-    def take(self, kept: Any) -> "Part":
-        """Return some of the decisions."""
-        return self._replace(places=self.places[kept], settled=self.settled.take(kept))
 
 
 @dataclass(slots=True, eq=False)
@@ -119,24 +113,12 @@ class Decided:
 
     Attributes:
         parts: Where they are read from, at least one.
+        settled: What the join says of them.
     """
 
     reader: DecisionReader
     parts: Sequence[Part]
-
-    @cached_property
-    def settled(self) -> Settled:
-        """What the join says of them all."""
-        parts = [part.settled for part in self.parts]
-        counts = np.concatenate([np.diff(part.begins) for part in parts])
-        return Settled(
-            np.concatenate([part.sequence for part in parts]),
-            np.concatenate([part.ms for part in parts]),
-            np.concatenate([part.key for part in parts]),
-            offsets_of(counts),
-            np.concatenate([part.rewards for part in parts]),
-            parts[-1].frontier,
-        )
+    settled: Settled
 
     @cached_property
     def _chosen(self) -> tuple[Int64, Int32]:

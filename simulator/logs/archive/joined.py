@@ -6,7 +6,7 @@ long as what goes on into it, or longer, so that on average an entry is looked a
 however long the windows are.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 
 from bandits.errors import BanditloopError
 from bandits.kernels import joins
+from bandits.log.positions import START, is_after
 from bandits.types import Float64
 from policies.archive.archive import ArchiveReader
+from policies.archive.row_groups import RowGroup
 from simulator.logs.archive.entries import (
     UNKNOWN_ACTION,
     Int32,
@@ -33,6 +35,8 @@ from simulator.logs.rows import NO_WAITING, Waiting
 
 SPAN_ENTRIES = 1 << 17
 """Entries that are joined at once, at least."""
+READ_ENTRIES = 1 << 14
+"""Entries that are looked at together, or a row group more."""
 CHOSEN = ["id", "chosen", "action_ids"]
 """The columns that say what was chosen, read only where a reward names an action."""
 AGGREGATIONS = {"first": joins.FIRST, "last": joins.LAST, "sum": joins.SUM, "max": joins.MAX}
@@ -59,7 +63,7 @@ class ArchiveJoin:
         refuse: Callable[[str, BanditloopError], None],
     ) -> None:
         self.waiting, self.refuse = NO_WAITING, refuse
-        self._reader, self._start = reader, piece.start
+        self._reader, self._start, self._through = reader, piece.start, piece.through
         self._log = EntryReader(reader, piece, refuse)
         self._carried: JoinEntries | None = None
         self._spans: list[_Span] = []
@@ -69,17 +73,18 @@ class ArchiveJoin:
         log, at, size = self._log, self._start, 0
         fresh: list[JoinEntries] = []
 
-        for group in self._reader.columns(LIGHT, at):
+        groups = self._reader.columns(LIGHT, at)
+        for batch, last in _together(groups, self._through):
             if not fresh:
                 self._spans.append(_Span(log.next, at))
-            fresh.append(log.read(group.batch))
+            fresh.append(log.read(batch))
             size += len(fresh[-1])
 
             # Past the piece's end, entries are read only to close the windows of its decisions.
             ended = log.end < EVERYTHING and log.now >= log.last_close
             carried = 0 if self._carried is None else len(self._carried)
             if ended or size >= max(SPAN_ENTRIES, carried):
-                at = group.last
+                at = last
                 yield self._join(fresh, at)
                 fresh, size = [], 0
             if ended:
@@ -215,6 +220,30 @@ class ArchiveJoin:
 
             to = np.repeat(begins[here], counts) + np.arange(len(numbers))
             entries.chosen[to - np.repeat(offsets_of(counts)[:-1], counts)] = numbers
+
+
+def _together(
+    groups: Iterable[RowGroup], through: str | None
+) -> Iterator[tuple[pa.RecordBatch, str]]:
+    """Yield several row groups as one, with its last id; past ``through`` each by itself."""
+    held: list[pa.RecordBatch] = []
+    last = START
+    for group in groups:
+        held.append(group.batch)
+        last = group.last
+        past = through is not None and is_after(last, through)
+        if past or sum(map(len, held)) >= READ_ENTRIES:
+            yield _combined(held), last
+            held = []
+    if held:
+        yield _combined(held), last
+
+
+def _combined(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
+    if len(batches) == 1:
+        return batches[0]
+    (batch,) = pa.Table.from_batches(batches).combine_chunks().to_batches()
+    return batch
 
 
 def _identities(events: Int32, rewards: pa.StringArray) -> tuple[Int32, int]:

@@ -122,14 +122,17 @@ def archive_pieces(
         ArchiveError: It is damaged.
     """
     reader = ArchiveReader(root, policy)
-    ranges = reader.ranges()
-    if not ranges:
+    if reader.end == START:
         raise ReplayError(f"no range of {policy!r} is archived in {root}", "log")
+    # From the beginning on, nothing is in force that a reader would not come by.
+    if count == 1 and window_s is None:
+        return [ArchivePiece(root, policy, skip_bad=skip_bad)]
 
     # Specs that the learner refused were never in force.
-    decoded = {digest: spec_in_force(reader, digest) for _, digest in reader.specs()}
+    entered = reader.specs()
+    decoded = {digest: spec_in_force(reader, digest) for digest in {each for _, each in entered}}
     valid = {digest: spec for digest, spec in decoded.items() if spec is not None}
-    specs = [(position, digest) for position, digest in reader.specs() if digest in valid]
+    specs = [(position, digest) for position, digest in entered if digest in valid]
     rules = {digest: evaluation_rule(spec.join, window_s) for digest, spec in valid.items()}
     builds = reader.builds()
 
@@ -137,6 +140,7 @@ def archive_pieces(
     caution = "" if window_s is None or window_s >= longest else CAUTION.format(window_s, longest)
 
     # A piece ends with a file, once the pieces so far have their share of all entries.
+    ranges = reader.ranges()
     total = sum(file.range.count for file in ranges)
     cuts, seen = [START], 0
     for file in ranges[:-1]:

@@ -242,6 +242,7 @@ def test_rows_are_those_of_the_join(seed, count, names, pace, data):
     log = random_log(rng, count, names, pace)
     piece = piece_of(rng, log, data.draw(st.sampled_from([None, None, 0.3, 1.7])))
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(joined, "READ_ENTRIES", data.draw(st.sampled_from([1, 4, 1000])))
         patch.setattr(joined, "SPAN_ENTRIES", data.draw(st.sampled_from([1, 2, 5, 1000])))
         steps = data.draw(st.lists(st.integers(0, 40), max_size=3))
         assert_same(log, piece, data.draw(st.sampled_from([1, 3, 1000])), steps)
@@ -251,6 +252,7 @@ def test_rows_are_those_of_the_join(seed, count, names, pace, data):
 @pytest.mark.parametrize("pace", [3, 30])
 def test_of_thousands_of_entries_too(span, pace, monkeypatch):
     monkeypatch.setattr(joined, "SPAN_ENTRIES", span)
+    monkeypatch.setattr(joined, "READ_ENTRIES", min(span, 200))
     rng = np.random.default_rng([span, pace])
     log = random_log(rng, 4000, 60, pace)
     counts = [

@@ -140,7 +140,7 @@ def taught(columns):
 @pytest.mark.parametrize("slates", [True, False])
 @pytest.mark.parametrize("rows", [1, 50, 1 << 14])
 def test_columns_and_rows_are_those_of_the_records(slates, rows, tmp_path, monkeypatch):
-    monkeypatch.setattr(batches, "COLUMN_ROWS", rows)
+    monkeypatch.setattr(batches, "COLUMN_ENTRIES", rows)
     log = log_of(rows, slates=slates)
     expected, found = rows_of_records(log), batches_of(stored(tmp_path, log))
     assert len(expected) > 150
@@ -169,7 +169,7 @@ def test_columns_and_rows_are_those_of_the_records(slates, rows, tmp_path, monke
 
 
 def test_what_nobody_asks_for_is_not_read_and_then_it_is_read_along(tmp_path, monkeypatch):
-    monkeypatch.setattr(batches, "COLUMN_ROWS", 1)
+    monkeypatch.setattr(batches, "COLUMN_ENTRIES", 1)
     root = stored(tmp_path, log_of(3), files=8)
     read = []
     columns = batches.ArchiveReader.columns
