@@ -1,4 +1,4 @@
-"""Compiled loops that hash rows of bytes: the first 64 bits of murmur3 for x64, 128 bits, seed 0.
+"""Compiled loops that hash bytes: the first 64 bits of murmur3 for x64, 128 bits, seed 0.
 
 Austin Appleby's MurmurHash3 (public domain): the same as ``mmh3.hash64(data, signed=False)[0]``.
 """
@@ -42,34 +42,23 @@ def _mixed(k: Any) -> Any:
 
 
 @inlined
-def _word(data: Any, start: Any, count: Any) -> Any:
-    """Return up to eight bytes as a little-endian number."""
-    word = _ZERO
-    for at in range(count):
-        word |= np.uint64(data[start + at]) << np.uint64(8 * at)
-    return word
-
-
-@inlined
-def _murmur(data: Any, start: Any, end: Any) -> Any:
-    """Return the hash of the bytes from ``start`` up to ``end``."""
-    h1, h2, at = _ZERO, _ZERO, start
-    while end - at >= BLOCK:
-        k1, k2 = _word(data, at, HALF), _word(data, at + HALF, HALF)
-        h1 ^= _rotated(k1 * _C1, _R31) * _C2
+def _murmur(words: Any, size: Any) -> Any:
+    """Return the hash of the first bytes of ``words``, uint64[...]; two words of 0 follow them."""
+    h1, h2 = _ZERO, _ZERO
+    for at in range(0, size // BLOCK * 2, 2):
+        h1 ^= _rotated(words[at] * _C1, _R31) * _C2
         h1 = (_rotated(h1, _R27) + h2) * _FIVE + _ADD1
-        h2 ^= _rotated(k2 * _C2, _R33) * _C1
+        h2 ^= _rotated(words[at + 1] * _C2, _R33) * _C1
         h2 = (_rotated(h2, _R31) + h1) * _FIVE + _ADD2
-        at += BLOCK
 
-    # The tail, of fewer bytes than a block; nothing of it changes nothing.
-    left = end - at
-    h2 ^= _rotated(_word(data, at + HALF, max(0, left - HALF)) * _C2, _R33) * _C1
-    h1 ^= _rotated(_word(data, at, min(HALF, left)) * _C1, _R31) * _C2
+    # The tail, of fewer bytes than a block, filled up with zeros; nothing of it changes nothing.
+    at = size // BLOCK * 2
+    h2 ^= _rotated(words[at + 1] * _C2, _R33) * _C1
+    h1 ^= _rotated(words[at] * _C1, _R31) * _C2
 
-    size = np.uint64(end - start)
-    h1 ^= size
-    h2 ^= size
+    length = np.uint64(size)
+    h1 ^= length
+    h2 ^= length
     h1 += h2
     h2 += h1
     return _mixed(h1) + _mixed(h2)
@@ -106,6 +95,27 @@ def _put_count(out: Any, at: Any, count: Any) -> Any:
     if count <= 0xFFFFFFFF:
         return _put_number(out, at, _LONG, bits, 4)
     return _put_number(out, at, _LONGEST, bits, 8)
+
+
+@compiled(u1s, i4s, types.uint64[::1])
+def hash_texts(data: UInt8, offsets: Int32, out: UInt64) -> None:
+    """Hash n texts.
+
+    Args:
+        data: uint8[...], the texts, UTF-8.
+        offsets: int32[n + 1], where each begins.
+        out: uint64[n], gets the hashes.
+    """
+    longest = 0
+    for i in range(out.size):
+        longest = max(longest, offsets[i + 1] - offsets[i])
+
+    words = np.empty(longest // HALF + 4, np.uint64)
+    text = words.view(np.uint8)
+    for i in range(out.size):
+        size = _put(text, np.int64(0), data, offsets[i], offsets[i + 1])
+        text[size : size + BLOCK] = 0
+        out[i] = _murmur(words, size)
 
 
 @compiled(
@@ -155,19 +165,27 @@ def hash_contents(
             size += pool_bounds[pieces[n] + 1] - pool_bounds[pieces[n]]
         longest = max(longest, size)
 
-    row = np.empty(longest, np.uint8)
+    # Words, so that they are read as such; two of 0 follow the bytes.
+    words, whole_words = (
+        np.empty(longest // HALF + 4, np.uint64),
+        np.empty(longest // HALF + 4, np.uint64),
+    )
+    row, whole = words.view(np.uint8), whole_words.view(np.uint8)
     placed, said = np.empty(count, np.uint64), np.empty(count, np.uint64)
     for r in range(count):
-        at = _put(row, 0, ids, id_bounds[r], id_bounds[r + 1])
-        content = _put(row, at, pool, pool_bounds[place[r]], pool_bounds[place[r] + 1])
-
-        at = content
+        size = np.int64(0)
         for n in range(first[r], first[r + 1]):
-            at = _put(row, at, pool, pool_bounds[pieces[n]], pool_bounds[pieces[n] + 1])
-        at = _put_count(row, at, available[r])
-        at = _put_number(row, at, _DOUBLE, propensity[r], 8)
-        at = _put_count(row, at, slot[r])
-        at = _put_count(row, at, time_ms[r])
+            size = _put(row, size, pool, pool_bounds[pieces[n]], pool_bounds[pieces[n] + 1])
+        size = _put_count(row, size, available[r])
+        size = _put_number(row, size, _DOUBLE, propensity[r], 8)
+        size = _put_count(row, size, slot[r])
+        size = _put_count(row, size, time_ms[r])
+        row[size : size + BLOCK] = 0
+        said[r] = _murmur(words, size)
 
-        placed[r], said[r] = _murmur(row, 0, at), _murmur(row, content, at)
+        end = _put(whole, 0, ids, id_bounds[r], id_bounds[r + 1])
+        end = _put(whole, end, pool, pool_bounds[place[r]], pool_bounds[place[r] + 1])
+        end = _put(whole, end, row, 0, size)
+        whole[end : end + BLOCK] = 0
+        placed[r] = _murmur(whole_words, end)
     return placed, said

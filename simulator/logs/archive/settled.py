@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from bandits.features.hashing import UInt64
-from bandits.kernels.keys import hash_texts
+from bandits.kernels.hashes import hash_texts
 from bandits.types import Float64
 from simulator.logs.archive.entries import Int64, offsets_of
 
