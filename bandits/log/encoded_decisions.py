@@ -8,6 +8,7 @@ compiled scan is not sure of is decoded.
 from collections.abc import Callable, Sequence
 from itertools import repeat
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -33,6 +34,33 @@ def whole_record(decision: Decision) -> DecisionRecord:
     record = decode_valid(decision.data)
     assert isinstance(record, DecisionRecord)  # noqa: S101 - its bytes were scanned
     return record
+
+
+class _Choice(msgspec.Struct, array_like=True, tag="decision", gc=False):
+    """The fields of a DecisionRecord up to ``chosen``, of which two are decoded."""
+
+    event_id: msgspec.Raw
+    policy: msgspec.Raw
+    spec: msgspec.Raw
+    snapshot_id: msgspec.Raw
+    catalogue: msgspec.Raw
+    context: msgspec.Raw
+    action_ids: list[str]
+    features: msgspec.Raw
+    scores: msgspec.Raw
+    pmf: msgspec.Raw
+    chosen: list[int]
+
+
+_choice = msgspec.msgpack.Decoder(_Choice)
+
+
+def chosen_of(decision: Decision) -> tuple[list[str], list[int]]:
+    """Return a decision's actions, and the indices of those that were chosen."""
+    if isinstance(decision, DecisionRecord):
+        return decision.action_ids, decision.chosen
+    choice = _choice.decode(memoryview(decision.data)[1:])
+    return choice.action_ids, choice.chosen
 
 
 def starts_of(parts: Sequence[bytes]) -> NDArray[np.int64]:

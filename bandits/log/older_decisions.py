@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 
 from bandits.log.deadlines import NEVER
-from bandits.log.encoded_decisions import Decision, whole_record
+from bandits.log.encoded_decisions import Decision, chosen_of
 from bandits.log.join_rule import JoinRule
 from bandits.log.positions import log_order
 from bandits.log.remembered_decisions import RememberedDecision
@@ -43,9 +43,9 @@ class Opening(NamedTuple):
     @classmethod
     def of(cls, decision: Decision) -> "Opening":
         """Return what is kept of a record."""
-        record = whole_record(decision)
-        chosen = [record.action_ids[index] for index in record.chosen]
-        return cls(record.event_id, record.spec, record.catalogue, record.deferred, chosen)
+        ids, chosen = chosen_of(decision)
+        named = decision.event_id, decision.spec, decision.catalogue, decision.deferred
+        return cls(*named, [ids[index] for index in chosen])
 
 
 class _More(msgspec.Struct, array_like=True, gc=False):
@@ -77,27 +77,42 @@ class _Block:
 
 
 class _Rows:
-    """A queue of rows."""
+    """A queue of rows, each of which is due ``after_ms`` after its time.
 
-    def __init__(self) -> None:
-        self._rows, self._first = array("Q"), 0
+    ``first`` is due at ``due_ms``, which is NEVER where there is none.
+    """
+
+    __slots__ = ("_begin", "_rows", "after_ms", "closes", "due_ms", "first", "window_ms")
+
+    def __init__(self, window_ms: int, *, closes: bool) -> None:
+        self.window_ms, self.closes = window_ms, closes
+        self.after_ms = window_ms if closes else 2 * window_ms
+        self.first, self.due_ms = 0, NEVER
+        self._rows, self._begin = array("Q"), 0
 
     def __len__(self) -> int:
-        return len(self._rows) - self._first
+        return len(self._rows) - self._begin
 
-    def add(self, row: int) -> None:
+    def add(self, row: int, ms: int) -> bool:
+        """Add a row of the time ``ms``; return whether it is the first."""
         self._rows.append(row)
+        if self.due_ms != NEVER:
+            return False
+        self.first, self.due_ms = row, ms + self.after_ms
+        return True
 
-    @property
-    def first(self) -> int:
-        return self._rows[self._first]
-
-    def pop(self) -> int:
-        row = self._rows[self._first]
-        self._first += 1
-        if self._first >= ROWS and 2 * self._first > len(self._rows):
-            del self._rows[: self._first]
-            self._first = 0
+    def pop(self, blocks: dict[int, _Block]) -> int:
+        """Take the first one."""
+        row = self.first
+        self._begin += 1
+        if self._begin < len(self._rows):
+            first = self.first = self._rows[self._begin]
+            self.due_ms = blocks[first >> SHIFT].ms[first & (ROWS - 1)] + self.after_ms
+        else:
+            self.due_ms = NEVER
+        if self._begin >= ROWS and 2 * self._begin > len(self._rows):
+            del self._rows[: self._begin]
+            self._begin = 0
         return row
 
 
@@ -126,6 +141,7 @@ class OlderDecisions:
         self._table, self._mask = array("Q", bytes(8 * 1024)), 1023
         # By whether they close or are forgotten, and by window.
         self._queues: dict[tuple[bool, int], _Rows] = {}
+        self._all: list[_Rows] = []
 
     def __len__(self) -> int:
         return self._count
@@ -149,7 +165,7 @@ class OlderDecisions:
         block.ms.append(ms)
         block.seq.append(sequence)
         block.named.append(self._number(opening.spec, opening.catalogue))
-        block.flags.append(0)
+        block.flags.append(ACTIVATED if decision.activated else 0)
         block.actions.extend(map(hash, opening.chosen))
         block.ends.append(len(block.actions))
         block.there += 1
@@ -161,8 +177,9 @@ class OlderDecisions:
         else:
             self._insert(low, row)
         decision.row = row
-        self.keep(decision)
-        self._remind(row, decision.rule.window_ms, closes=not decision.forgotten_ms)
+        if decision.seen or decision.taught or decision.forgotten_ms:
+            self.keep(decision)
+        self._remind(row, ms, decision.rule.window_ms, closes=not decision.forgotten_ms)
         return row
 
     def find(self, event_id: str) -> RememberedDecision | None:
@@ -209,22 +226,23 @@ class OlderDecisions:
         """Keep what has become of a decision that is here."""
         row, slots = decision.row, decision.slots
         block, offset = self._blocks[row >> SHIFT], row & (ROWS - 1)
-        flags = block.flags[offset] & BARE
+        before = block.flags[offset]
+        flags = before & BARE
         flags |= ACTIVATED if decision.activated else 0
         flags |= CLOSED if decision.forgotten_ms else 0
 
-        plain = not (decision.values or decision.seen or decision.waiting)
         taught, default = decision.taught, decision.rule.default_reward
-        if plain and not taught:
-            self._more.pop(row, None)
-        elif plain and len(taught) == slots and all(each == default for each in taught.values()):
-            flags |= DEFAULT
-            self._more.pop(row, None)
-        else:
+        if decision.seen:
             flags |= MORE
+        elif taught:
+            plain = len(taught) == slots and all(each == default for each in taught.values())
+            flags |= DEFAULT if plain else MORE
+        if flags & MORE:
             self._more[row] = _encode(
                 _More(decision.values, list(decision.seen), taught, decision.waiting)
             )
+        elif before & MORE:
+            del self._more[row]
 
         if not slots and not flags & BARE:
             flags |= BARE
@@ -235,16 +253,19 @@ class OlderDecisions:
 
     def pop_due(self) -> RememberedDecision | None:
         """Return the next decision to close, or forget one; see ``next_ms``."""
-        (closes, window_ms), queue = min(
-            ((at, queue) for at, queue in self._queues.items() if queue),
-            key=lambda each: (self._due_ms(each[0], each[1].first), each[1].first),
-        )
-        row = queue.pop()
-        if closes:
-            self._remind(row, window_ms, closes=False)
+        queue = self._all[0]
+        for each in self._all:
+            if (each.due_ms, each.first) < (queue.due_ms, queue.first):
+                queue = each
+
+        row = queue.pop(self._blocks)
+        if queue.closes:
+            ms = self._blocks[row >> SHIFT].ms[row & (ROWS - 1)]
+            self._remind(row, ms, queue.window_ms, closes=False)
+        self._set_next()
+        if queue.closes:
             return self.decision(row)
         self._forget(row)
-        self._set_next()
         return None
 
     def first(self) -> str | None:
@@ -308,7 +329,8 @@ class OlderDecisions:
     def _forget(self, row: int) -> None:
         block, offset = self._blocks[row >> SHIFT], row & (ROWS - 1)
         self._remove(block.low[offset], row)
-        self._more.pop(row, None)
+        if block.flags[offset] & MORE:
+            del self._more[row]
         block.taught -= not block.flags[offset] & BARE
         block.flags[offset] = GONE | BARE
         block.there -= 1
@@ -324,23 +346,16 @@ class OlderDecisions:
 
     # Deadlines
 
-    def _due_ms(self, at: tuple[bool, int], row: int) -> int:
-        closes, window_ms = at
-        ms = self._blocks[row >> SHIFT].ms[row & (ROWS - 1)]
-        return ms + (window_ms if closes else 2 * window_ms)
-
-    def _remind(self, row: int, window_ms: int, *, closes: bool) -> None:
+    def _remind(self, row: int, ms: int, window_ms: int, *, closes: bool) -> None:
         queue = self._queues.get((closes, window_ms))
         if queue is None:
-            queue = self._queues[closes, window_ms] = _Rows()
-        queue.add(row)
-        self._set_next()
+            queue = self._queues[closes, window_ms] = _Rows(window_ms, closes=closes)
+            self._all.append(queue)
+        if queue.add(row, ms):
+            self._set_next()
 
     def _set_next(self) -> None:
-        self.next_ms = min(
-            (self._due_ms(at, queue.first) for at, queue in self._queues.items() if queue),
-            default=NEVER,
-        )
+        self.next_ms = min([queue.due_ms for queue in self._all])
 
     # Hashes
 
