@@ -124,6 +124,8 @@ class Log:
                     yield read_entry(entry_id, data, lambda _id, _error: None)
             number += 1
 
+    known = entries
+
     def checkpoint(self, position: str) -> FoldState | None:  # noqa: ARG002 - as Past has it
         """Return none."""
         return None

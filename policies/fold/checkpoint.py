@@ -26,6 +26,15 @@ class Past(Protocol):
         """
         ...
 
+    def known(self, after: str, through: str) -> Iterable[LogEntry]:
+        """Yield the decisions, and perhaps others, of a part that was read before; unchecked.
+
+        Args:
+            after: entries past this position.
+            through: up to this one, included.
+        """
+        ...
+
     def checkpoint(self, position: str) -> "FoldState | None":
         """Return the newest checkpoint at or before a position; None: fold from the start."""
         ...

@@ -347,7 +347,8 @@ class RedisLog:
             count: how many entries at most.
         """
         return [
-            read_entry(entry_id, data, self._count) for entry_id, data in self._raw(after, count)
+            read_entry(entry_id, data, self._count)
+            for entry_id, data in self.read_raw(after, count=count)
         ]
 
     def read_encoded(
@@ -360,9 +361,18 @@ class RedisLog:
             count: how many entries at most.
             block_ms: how long to wait for a first one, in milliseconds; None: not at all.
         """
-        return read_entries(self._raw(after, count, block_ms), self._count)
+        return read_entries(self.read_raw(after, count=count, block_ms=block_ms), self._count)
 
-    def _raw(self, after: str, count: int, block_ms: int | None = None) -> list[tuple[str, bytes]]:
+    def read_raw(
+        self, after: str, *, count: int, block_ms: int | None = None
+    ) -> list[tuple[str, bytes]]:
+        """Return the id and the record's bytes of the next entries.
+
+        Args:
+            after: the position to begin behind.
+            count: how many entries at most.
+            block_ms: how long to wait for a first one, in milliseconds; None: not at all.
+        """
         answer: Any = self._client.xread({self._keys.log: after}, count=count, block=block_ms)
         if not answer:
             return []

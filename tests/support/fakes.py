@@ -74,6 +74,9 @@ class FakePast:
     def entries(self, after: str, through: str) -> list[LogEntry]:
         return self._log.past(after, through)
 
+    def known(self, after: str, through: str) -> Iterable[LogEntry]:
+        return self.entries(after, through)
+
     def checkpoint(self, position: str) -> FoldState | None:
         known = [each for each in self.checkpoints if has_reached(position, each)]
         return decode_state(self.checkpoints[max(known, key=log_order)]) if known else None
