@@ -5,7 +5,6 @@ chose. The rest stays encoded. Which bytes are a valid record, the codec alone s
 compiled scan is not sure of is decoded.
 """
 
-import struct
 from collections.abc import Callable, Sequence
 from itertools import repeat
 
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 
 from bandits.errors import CodecError
 from bandits.kernels.records import DECISION, DEFERRED, HOLDOUT, REWARD, scan_records
-from bandits.log.codec import MALFORMED, VERSION, decode_valid, read_entry
+from bandits.log.codec import VERSION, decode_valid, read_entry
 from bandits.log.records import (
     DecisionRecord,
     EncodedDecision,
@@ -23,11 +22,6 @@ from bandits.log.records import (
     LogRecord,
     UnknownRecord,
 )
-
-_DOUBLE = struct.Struct("<d")
-NIL = b"\xc0"
-TAG, HEAD = b"\xa8decision", 14
-"""How MessagePack has the kind of a decision, within the first bytes of its record."""
 
 Decision = DecisionRecord | EncodedDecision
 DECISIONS = (DecisionRecord, EncodedDecision)
@@ -43,47 +37,22 @@ def whole_record(decision: Decision) -> DecisionRecord:
 
 
 class _Choice(msgspec.Struct, array_like=True, tag="decision", gc=False):
-    """A DecisionRecord of which little is decoded."""
+    """The fields of a DecisionRecord up to ``chosen``, of which two are decoded."""
 
-    event_id: str
+    event_id: msgspec.Raw
     policy: msgspec.Raw
-    spec: str
+    spec: msgspec.Raw
     snapshot_id: msgspec.Raw
-    catalogue: str
+    catalogue: msgspec.Raw
     context: msgspec.Raw
     action_ids: list[str]
     features: msgspec.Raw
     scores: msgspec.Raw
-    pmf: bytes
+    pmf: msgspec.Raw
     chosen: list[int]
-    user: str | None = None
-    deferred: bool = False
-    holdout: bool = False
-    credit: msgspec.Raw = msgspec.Raw(NIL)
-
-
-class _Known(msgspec.Struct, array_like=True, tag="decision", gc=False):
-    """The same, without its actions' names."""
-
-    event_id: str
-    policy: msgspec.Raw
-    spec: str
-    snapshot_id: msgspec.Raw
-    catalogue: str
-    context: msgspec.Raw
-    action_ids: msgspec.Raw
-    features: msgspec.Raw
-    scores: msgspec.Raw
-    pmf: bytes
-    chosen: list[int]
-    user: str | None = None
-    deferred: bool = False
-    holdout: bool = False
-    credit: msgspec.Raw = msgspec.Raw(NIL)
 
 
 _choice = msgspec.msgpack.Decoder(_Choice)
-_known = msgspec.msgpack.Decoder(_Known)
 
 
 def chosen_of(decision: Decision) -> tuple[list[str], list[int]]:
@@ -92,36 +61,6 @@ def chosen_of(decision: Decision) -> tuple[list[str], list[int]]:
         return decision.action_ids, decision.chosen
     choice = _choice.decode(memoryview(decision.data)[1:])
     return choice.action_ids, choice.chosen
-
-
-def known_decision(data: bytes) -> Decision | None:
-    """Return the decision in an entry that was read before, unchecked; None if it is no decision.
-
-    Args:
-        data: the entry's bytes.
-    """
-    if TAG not in data[:HEAD]:
-        return None
-    try:
-        known = _known.decode(memoryview(data)[1:])
-
-        # What a fold cannot take by its bytes alone is decoded.
-        if bytes(known.credit) != NIL or not _is_plain(known.pmf, known.chosen):
-            record = decode_valid(data)
-            return record if isinstance(record, DecisionRecord) else None
-    except MALFORMED:
-        return None  # it was none when it was read before, and nobody asks for it
-
-    slots = len(known.chosen)
-    named = known.event_id, known.spec, known.catalogue
-    return EncodedDecision(data, *named, slots, known.deferred, known.holdout)
-
-
-def _is_plain(pmf: bytes, chosen: list[int]) -> bool:
-    """Return whether each chosen action has a propensity of at most 1."""
-    actions = len(pmf) // (8 * max(1, len(chosen)))
-    places = [8 * (slot * actions + index) for slot, index in enumerate(chosen)]
-    return all(at + 8 <= len(pmf) and _DOUBLE.unpack_from(pmf, at)[0] <= 1.0 for at in places)
 
 
 def starts_of(parts: Sequence[bytes]) -> NDArray[np.int64]:

@@ -67,6 +67,8 @@ CHECKPOINT_EVERY = 60_000 // STEP_MS
 RETAIN_MS = 900_000
 START_MS = 1_000_000
 NAME = "0" * 32
+DISTINCT = 1009
+"""So many decisions differ in more than their name."""
 
 
 def spec_of(window_s: float) -> PolicySpec:
@@ -86,30 +88,33 @@ class Log:
         rng = np.random.default_rng(0)
         self.spec = spec
         self.blobs = {spec.digest: spec.encoded, Catalogue().digest: Catalogue().encoded}
+        self.parts = [encode(self._record(rng)).split(NAME.encode()) for _ in range(DISTINCT)]
+
+    def _record(self, rng: np.random.Generator) -> DecisionRecord:
         pmf = np.zeros((SLOTS, ACTIONS))
         for slot in range(SLOTS):
             left = rng.random(ACTIONS)
             left[:slot] = 0.0
             pmf[slot] = left / left.sum()
-        record = DecisionRecord(
+        return DecisionRecord(
             NAME,
             "slates",
-            spec.digest,
+            self.spec.digest,
             "s" * 32,
             Catalogue().digest,
-            {"hour": 0.5, "device": "phone"},
-            [f"item{number:04}" for number in range(ACTIONS)],
+            {"hour": float(rng.random()), "device": "phone"},
+            [f"item{number:04}" for number in rng.choice(1000, ACTIONS, replace=False)],
             None,
             {"cf": rng.random(ACTIONS).astype("<f4").tobytes()},
             pmf.tobytes(),
             list(range(SLOTS)),
         )
-        self.before, self.after = encode(record).split(NAME.encode())
 
     def data(self, number: int) -> Iterator[tuple[str, bytes]]:
         """Yield the entries of a decision's moment: it, and the reward of an earlier one."""
         ms = START_MS + STEP_MS * number
-        yield f"{ms}-0", self.before + f"{number:032x}".encode() + self.after
+        before, after = self.parts[number * 7919 % DISTINCT]
+        yield f"{ms}-0", before + f"{number:032x}".encode() + after
         earlier = number - LATER
         if earlier >= 0 and earlier % REWARDED == 0:
             yield f"{ms}-1", encode(RewardRecord(f"{earlier:032x}", 1.0, "click", number % SLOTS))
@@ -124,7 +129,7 @@ class Log:
                     yield read_entry(entry_id, data, lambda _id, _error: None)
             number += 1
 
-    known = entries
+    behind = entries
 
     def checkpoint(self, position: str) -> FoldState | None:  # noqa: ARG002 - as Past has it
         """Return none."""

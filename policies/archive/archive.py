@@ -232,21 +232,14 @@ class ArchiveReader:
 
         return self.chain.resumed(read, after)
 
-    def raw(
-        self,
-        after: str = START,
-        through: str | None = None,
-        *,
-        kinds: Collection[str] | None = None,
-    ) -> Iterator[tuple[str, bytes]]:
+    def raw(self, after: str = START, through: str | None = None) -> Iterator[tuple[str, bytes]]:
         """Yield the id and record bytes of archived entries, exactly as in the stream.
 
         Args:
             after: entries past this one.
             through: up to this one; None for all.
-            kinds: only entries of these kinds; None for all.
         """
-        for entry in self._stored(after, through, kinds):
+        for entry in self._stored(after, through, None):
             yield entry.id, entry.data
 
     def records(self, file: OpenFile) -> Iterator[list[Entry]]:

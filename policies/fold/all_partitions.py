@@ -37,7 +37,7 @@ class _WholePast:
     """The log behind a fold that relies on no checkpoint."""
 
     def __init__(self, log: PartitionLog) -> None:
-        self.entries = self.known = log.entries
+        self.entries = self.behind = log.entries
 
     def checkpoint(self, position: str) -> FoldState | None:  # noqa: ARG002 - as Past has it
         """Return none: a fold that asks starts from nothing."""

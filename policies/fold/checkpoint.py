@@ -26,8 +26,8 @@ class Past(Protocol):
         """
         ...
 
-    def known(self, after: str, through: str) -> Iterable[LogEntry]:
-        """Yield the decisions, and perhaps others, of a part that was read before; unchecked.
+    def behind(self, after: str, through: str) -> Iterable[LogEntry]:
+        """Yield entries as ``entries`` does, for whoever takes them one by one, over a long time.
 
         Args:
             after: entries past this position.

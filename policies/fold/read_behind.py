@@ -46,7 +46,7 @@ class ReadBehind:
             with contextlib.suppress(BanditloopError, OSError):
                 record = _read_on(reader, position)
         if record is None or reader is None:
-            reader = iter(self._past.known(position_before(position), END))
+            reader = iter(self._past.behind(position_before(position), END))
             record = _demand(_read_on(reader, position), position)
 
         self._readers[window_ms] = reader
@@ -73,12 +73,12 @@ class ReadBehind:
             for position in sorted(set(positions), key=log_order):
                 record = None if reader is None else _read_on(reader, position, NEAR)
                 if record is None:
-                    reader = iter(self._past.known(position_before(position), END))
+                    reader = iter(self._past.behind(position_before(position), END))
                     record = _demand(_read_on(reader, position), position)
                 self._fetched[position] = record
 
     def _read(self, position: str) -> Decision:
-        entries = iter(self._past.known(position_before(position), position))
+        entries = iter(self._past.behind(position_before(position), position))
         return _demand(_read_on(entries, position), position)
 
 

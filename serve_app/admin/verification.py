@@ -85,7 +85,7 @@ class ProvenPast:
     """The log behind a segment, for rollbacks: it relies on no checkpoint but the proven ones."""
 
     def __init__(self, stored: StoredPolicy, proven: Sequence[FoldState]) -> None:
-        self.entries, self.known = stored.history.entries, stored.history.known
+        self.entries = self.behind = stored.history.entries
         self._proven = proven
 
     def checkpoint(self, position: str) -> FoldState | None:

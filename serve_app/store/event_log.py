@@ -347,8 +347,7 @@ class RedisLog:
             count: how many entries at most.
         """
         return [
-            read_entry(entry_id, data, self._count)
-            for entry_id, data in self.read_raw(after, count=count)
+            read_entry(entry_id, data, self._count) for entry_id, data in self._raw(after, count)
         ]
 
     def read_encoded(
@@ -361,18 +360,9 @@ class RedisLog:
             count: how many entries at most.
             block_ms: how long to wait for a first one, in milliseconds; None: not at all.
         """
-        return read_entries(self.read_raw(after, count=count, block_ms=block_ms), self._count)
+        return read_entries(self._raw(after, count, block_ms), self._count)
 
-    def read_raw(
-        self, after: str, *, count: int, block_ms: int | None = None
-    ) -> list[tuple[str, bytes]]:
-        """Return the id and the record's bytes of the next entries.
-
-        Args:
-            after: the position to begin behind.
-            count: how many entries at most.
-            block_ms: how long to wait for a first one, in milliseconds; None: not at all.
-        """
+    def _raw(self, after: str, count: int, block_ms: int | None = None) -> list[tuple[str, bytes]]:
         answer: Any = self._client.xread({self._keys.log: after}, count=count, block=block_ms)
         if not answer:
             return []

@@ -1,14 +1,12 @@
 """The whole log: the stream, and the archive where the stream has been trimmed."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
-from itertools import starmap
 from typing import Any
 
 from bandits.errors import LogGapError, MissingBlobError
-from bandits.log.encoded_decisions import known_decision
 from bandits.log.positions import START, has_reached, is_after, log_order, position_after
-from bandits.log.records import LogEntry, TickRecord
+from bandits.log.records import LogEntry
 from policies.archive.archive import ArchiveReader
 from policies.fold.checkpoint import FoldState
 from serve_app.store.archived import Committed
@@ -18,7 +16,7 @@ from serve_app.store.event_log import RedisLog
 from serve_app.store.keys import Keys
 
 BATCH = 1000
-KNOWN_BATCH = 200
+BEHIND = 200
 """Entries at a time, where a learner reads behind itself: while Redis sends, it answers nobody."""
 
 
@@ -34,73 +32,39 @@ class History:
         self._archive = archive
         self._log = RedisLog(client, keys)
 
-    def entries(self, after: str, through: str | None = None) -> Iterator[LogEntry]:
+    def entries(
+        self, after: str, through: str | None = None, *, batch: int = BATCH
+    ) -> Iterator[LogEntry]:
         """Yield every entry past ``after``, in order, each once.
 
         Args:
             after: the position to begin behind.
             through: the last position to yield; None: the end of the log.
+            batch: how many to ask Redis for at a time.
 
         Raises:
             LogGapError: a part of it is neither in the stream nor in the archive.
             ArchiveError: the archive is damaged, or has a gap.
         """
-
-        def encoded(archive: ArchiveReader, start: str, end: str) -> Iterator[LogEntry]:
-            return archive.encoded(start, end)
-
-        read = partial(self._log.read_encoded, count=BATCH)
-        return self._read(after, through, read, encoded)
-
-    def known(self, after: str, through: str | None = None) -> Iterator[LogEntry]:
-        """Yield entries as ``entries`` does, for whoever has read them before.
-
-        What was checked then is not checked again, and all but decisions read as ticks, or are left
-        out.
-
-        Args:
-            after: the position to begin behind.
-            through: the last position to yield; None: the end of the log.
-
-        Raises:
-            LogGapError, ArchiveError: see ``entries``.
-        """
-
-        def known(archive: ArchiveReader, start: str, end: str) -> Iterator[LogEntry]:
-            return starmap(_known, archive.raw(start, end, kinds=["decision"]))
-
-        return self._read(after, through, self._read_known, known)
-
-    def _read_known(self, after: str) -> list[LogEntry]:
-        return list(starmap(_known, self._log.read_raw(after, count=KNOWN_BATCH)))
-
-    def _read(
-        self,
-        after: str,
-        through: str | None,
-        of_stream: Callable[[str], list[LogEntry]],
-        of_archive: Callable[[ArchiveReader, str, str], Iterator[LogEntry]],
-    ) -> Iterator[LogEntry]:
         position = after
         while through is None or is_after(through, position):
             # Asked again after a batch was read: then it holds of the batch.
-            batch: list[LogEntry] | None = None
+            read = None
             if not self._is_trimmed(position):
-                batch = of_stream(position)
-            if batch is None or self._is_trimmed(position):
+                read = self._log.read_encoded(position, count=batch)
+            if read is None or self._is_trimmed(position):
                 until = self._archived_until(position, self._trimmed(), through)
-                if self._archive is not None:
-                    yield from of_archive(self._archive, position, until)
+                yield from self._archive.encoded(position, until) if self._archive else ()
                 position = until
                 continue
 
-            if not batch:
+            if not read:
                 return
-            if through is not None and is_after(batch[-1].id, through):
-                yield from (entry for entry in batch if has_reached(through, entry.id))
+            if through is not None and is_after(read[-1].id, through):
+                yield from (entry for entry in read if has_reached(through, entry.id))
                 return
-            yield from batch
-            position = batch[-1].id
+            yield from read
+            position = read[-1].id
 
     def _trimmed(self) -> str:
         return Committed.read(self._client, self._keys).trimmed
@@ -148,13 +112,9 @@ class LogPast:
 
     def __init__(self, history: History, checkpoints: Checkpoints) -> None:
         self.entries = history.entries
-        self.known = history.known
+        self.behind = partial(history.entries, batch=BEHIND)
         self._checkpoints = checkpoints
 
     def checkpoint(self, position: str) -> FoldState | None:
         """Return the newest checkpoint at or before a position."""
         return self._checkpoints.newest(position)
-
-
-def _known(entry_id: str, data: bytes) -> LogEntry:
-    return LogEntry(entry_id, known_decision(data) or TickRecord())

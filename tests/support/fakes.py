@@ -74,7 +74,7 @@ class FakePast:
     def entries(self, after: str, through: str) -> list[LogEntry]:
         return self._log.past(after, through)
 
-    def known(self, after: str, through: str) -> Iterable[LogEntry]:
+    def behind(self, after: str, through: str) -> Iterable[LogEntry]:
         return self.entries(after, through)
 
     def checkpoint(self, position: str) -> FoldState | None:

@@ -35,7 +35,7 @@ class Archived:
 
     def __init__(self, reader: ArchiveReader) -> None:
         self.reader = reader
-        self.entries = self.known = reader.entries
+        self.entries = self.behind = reader.entries
         self.blob = reader.blob
 
     def checkpoint(self, position: str) -> FoldState | None:
