@@ -206,6 +206,29 @@ class EntryRows:
         maps = list(chain.from_iterable(each for each in lists if each))
         return _list_column(lists, feature_maps(maps), COLUMNS.field("features").type)
 
+    @cached_property
+    def failed(self) -> pa.Array:
+        """The column of this name."""
+        maps = [row and row.failed for row in self.decisions]
+        reasons = [reason for each in maps if each for reason in each.values()]
+        return _map_column(maps, pa.array(reasons, pa.string()), COLUMNS.field("failed").type)
+
+    @cached_property
+    def credit(self) -> pa.Array:
+        """The column of this name."""
+        made = [row and row.credit for row in self.decisions]
+        sources = [each and each.sources for each in made]
+        credited = [each and each.credited for each in made]
+        return pa.StructArray.from_arrays(
+            [
+                _list_column(sources, _flat(sources, CODED), CREDIT.field("sources").type),
+                _numbers_of([each and each.pmf for each in made], "<f8", CREDIT.field("pmf").type),
+                _list_column(credited, _flat(credited, pa.int32()), CREDIT.field("credited").type),
+            ],
+            fields=list(CREDIT),
+            mask=pa.array([each is None for each in made], pa.bool_()),
+        )
+
 
 def _kinds(rows: EntryRows) -> list[str]:
     return [UNDECODABLE if record is None else kind_of(record) for record in rows.records]
@@ -243,27 +266,6 @@ def _named(rows: EntryRows, field: str, changed_by: type, as_field: str) -> list
         else None
         for row, record in zip(rows.decisions, rows.records, strict=True)
     ]
-
-
-def _failed(rows: EntryRows) -> pa.Array:
-    maps = [row and row.failed for row in rows.decisions]
-    reasons = [reason for each in maps if each for reason in each.values()]
-    return _map_column(maps, pa.array(reasons, pa.string()), COLUMNS.field("failed").type)
-
-
-def _credits(rows: EntryRows) -> pa.Array:
-    made: list[Any] = [row and row.credit for row in rows.decisions]
-    sources = [each and each.sources for each in made]
-    credited = [each and each.credited for each in made]
-    return pa.StructArray.from_arrays(
-        [
-            _list_column(sources, _flat(sources, CODED), CREDIT.field("sources").type),
-            _numbers_of([each and each.pmf for each in made], "<f8", CREDIT.field("pmf").type),
-            _list_column(credited, _flat(credited, pa.int32()), CREDIT.field("credited").type),
-        ],
-        fields=list(CREDIT),
-        mask=pa.array([each is None for each in made], pa.bool_()),
-    )
 
 
 def feature_maps(maps: Sequence[FeatureMap | None]) -> pa.Array:
@@ -358,7 +360,7 @@ _MAKE: dict[str, Callable[[EntryRows], Any]] = {
         None if row is None or row.unserved else row.holdout for row in rows.decisions
     ],
     "unserved": lambda rows: [row and row.unserved for row in rows.decisions],
-    "failed": _failed,
-    "credit": _credits,
+    "failed": lambda rows: rows.failed,
+    "credit": lambda rows: rows.credit,
 }
 """By column, what makes it; a column that nothing makes is null."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from bandits.kernels.compiled import Int32, Int64
 from bandits.log.records import DecisionRecord
-from policies.archive.columns import COLUMNS, FEATURE, FEATURES, EntryRows, decoded
+from policies.archive.columns import COLUMNS, CREDIT, FEATURE, FEATURES, EntryRows, decoded
 from policies.archive.parts.rest import LightDecision
 from policies.archive.parts.shredding import (
     ACTIONS,
@@ -130,6 +130,16 @@ class ShreddedRows(EntryRows):
         return pa.MapArray.from_arrays(offsets, keys, lists, type=kind, mask=mask)
 
     @cached_property
+    def failed(self) -> pa.Array:
+        """See EntryRows."""
+        return pa.nulls(len(self.ids), COLUMNS.field("failed").type)
+
+    @cached_property
+    def credit(self) -> pa.Array:
+        """See EntryRows."""
+        return pa.nulls(len(self.ids), CREDIT)
+
+    @cached_property
     def context(self) -> pa.Array:
         """See EntryRows."""
         offsets, mask = self._by_row(self._parts.context)
@@ -197,7 +207,7 @@ class _Parts:
         return parts
 
     def _shred(self, bounds: Int64, table: Int32, sizes: Int64) -> tuple[int, Int64, Int64]:
-        words = np.empty((5, table.size // 2), np.int64)
+        words = np.empty((6, table.size // 2), np.int64)
         known = np.zeros(VOCABULARIES + 1, np.int64)
         outcome = shred(
             *(self._data, bounds, table, words, known, sizes, self._entries, self._listed),

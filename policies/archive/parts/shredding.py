@@ -107,26 +107,38 @@ def _truth(data: Any, at: Any) -> Any:
 
 
 @inlined
+def _is_word(data: Any, start: Any, size: Any, word: Any, words: Any) -> Any:
+    if words[1, word] != size:
+        return False
+    first = words[0, word]
+    for k in range(size):
+        if data[first + k] != data[start + k]:
+            return False
+    return True
+
+
+@inlined
 def _word(
     data: Any, start: Any, size: Any, vocabulary: Any, table: Any, words: Any, known: Any
 ) -> Any:
     """Return a text's number among all words, a new one if need be; -1 if there is no place."""
-    hashed = np.uint64(14695981039346656037) + np.uint64(vocabulary)
-    for k in range(start, start + size):
-        hashed = (hashed ^ np.uint64(data[k])) * np.uint64(1099511628211)
+    # Eight bytes at a time, each a round of multiplication.
+    hashed = np.uint64(vocabulary + 1) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(size)
+    eight = np.uint64(0)
+    for k in range(size):
+        eight = (eight << np.uint64(8)) | np.uint64(data[start + k])
+        if k & 7 == 7:
+            hashed = (hashed ^ eight) * np.uint64(0xFF51AFD7ED558CCD)
+            hashed ^= hashed >> np.uint64(32)
+            eight = np.uint64(0)
+    hashed = (hashed ^ eight) * np.uint64(0xFF51AFD7ED558CCD)
     mask = np.uint64(table.size - 1)
     slot = (hashed ^ (hashed >> np.uint64(32))) & mask
 
     while table[slot] >= 0:
         word = table[slot]
-        if words[1, word] == size and words[2, word] == vocabulary:
-            first, same = words[0, word], True
-            for k in range(size):
-                if data[first + k] != data[start + k]:
-                    same = False
-                    break
-            if same:
-                return np.int64(word)
+        if words[2, word] == vocabulary and _is_word(data, start, size, word, words):
+            return np.int64(word)
         slot = (slot + np.uint64(1)) & mask
 
     word = known[VOCABULARIES]
@@ -134,14 +146,14 @@ def _word(
         return np.int64(-1)
     table[slot] = word
     words[0, word], words[1, word], words[2, word] = start, size, vocabulary
-    words[3, word], words[4, word] = known[vocabulary], -1
+    words[3, word], words[4, word], words[5, word] = known[vocabulary], -1, -1
     known[vocabulary] += 1
     known[VOCABULARIES] += 1
     return np.int64(word)
 
 
 @inlined
-def _map(  # noqa: C901, PLR0911, PLR0912 - each of them says why
+def _map(  # noqa: C901, PLR0911, PLR0912, PLR0915 - each of them says why
     data: Any,
     at: Any,
     end: Any,
@@ -162,7 +174,7 @@ def _map(  # noqa: C901, PLR0911, PLR0912 - each of them says why
     if at < 0:
         return np.int64(-1), np.int64(REFUSED)
 
-    fills = table.size > 0
+    fills, last = table.size > 0, np.int64(-1)
     for _ in range(count):
         start, size = _text(data, at, end)
         if start < 0:
@@ -173,12 +185,18 @@ def _map(  # noqa: C901, PLR0911, PLR0912 - each of them says why
 
         # No name twice: a dict would keep one.
         if fills:
-            word = _word(data, start, size, KEYS + kind, table, words, known)
-            if word < 0:
-                return np.int64(-1), np.int64(FULL)
+            # Names mostly come in the order of the map before.
+            word = words[5, last] if last >= 0 else np.int64(-1)
+            if word < 0 or not _is_word(data, start, size, word, words):
+                word = _word(data, start, size, KEYS + kind, table, words, known)
+                if word < 0:
+                    return np.int64(-1), np.int64(FULL)
+                if last >= 0:
+                    words[5, last] = word
             if words[4, word] == serial:
                 return np.int64(-1), np.int64(REFUSED)
             words[4, word] = serial
+            last = word
             entries[kind, entry, 0] = words[3, word]
 
         head = data[at]
@@ -309,8 +327,8 @@ def shred(  # noqa: C901, PLR0911, PLR0912, PLR0915 - one pass over one record a
         data: the records one after the other, and 16 bytes more.
         bounds: where each begins, and the last ends, [n + 1].
         table: of hashes, -1 where it is empty; its size is a power of two, or 0.
-        words: [5, most]: where a word begins, its bytes, vocabulary, code in it, and who had it
-            last.
+        words: [6, most]: where a word begins, its bytes, vocabulary, code in it, who had it last,
+            and as a name the one that followed it.
         known: words by vocabulary, and of all.
         sizes: [SIZES], see there; from 0.
         entries: [2, entries, 3]: name, kind and value of those of the context and of the actions.
