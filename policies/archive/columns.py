@@ -25,9 +25,9 @@ from bandits.log.records import (
     kind_of,
 )
 from bandits.values import FeatureMap
+from policies.archive.parts.rest import INT64_MAX, rest_of
 
 UNDECODABLE = "undecodable"
-INT64_MAX = 2**63 - 1
 
 CODED = pa.dictionary(pa.int32(), pa.string())
 """A text that repeats: codes into the distinct texts of a row group."""
@@ -163,6 +163,19 @@ class EntryRows:
         """The rewards, likewise."""
         return [record if type(record) is RewardRecord else None for record in self.records]
 
+    def of_decisions(self, name: str) -> list[Any]:
+        """Return what decisions say under a name, None in the places of other entries."""
+        return [row and getattr(row, name) for row in self.decisions]
+
+    @cached_property
+    def kinds(self) -> list[str]:
+        """The kind of each entry."""
+        return [UNDECODABLE if record is None else kind_of(record) for record in self.records]
+
+    def rest(self, data: Sequence[bytes]) -> list[bytes]:
+        """Return what the columns leave of each entry, from its bytes; see parts/rest.py."""
+        return [rest_of(record, whole) for record, whole in zip(self.records, data, strict=True)]
+
     @cached_property
     def order(self) -> list[tuple[int, int]]:
         """The two numbers of each id."""
@@ -230,10 +243,6 @@ class EntryRows:
         )
 
 
-def _kinds(rows: EntryRows) -> list[str]:
-    return [UNDECODABLE if record is None else kind_of(record) for record in rows.records]
-
-
 def _slots(rows: EntryRows) -> list[int | None]:
     # A slot may be larger than the column holds; nothing was ever shown at either.
     return [
@@ -256,16 +265,23 @@ def _first(rows: EntryRows, of: pa.Array) -> pa.Array:
     return of.values.take(pa.array(places, mask=~is_decision))
 
 
-def _named(rows: EntryRows, field: str, changed_by: type, as_field: str) -> list[str | None]:
+def _named(rows: EntryRows, name: str, changed_by: type, field: str) -> list[str | None]:
     """Return what decisions name, and the entries that change it."""
     return [
-        getattr(row, field)
-        if row is not None
-        else getattr(record, as_field)
-        if type(record) is changed_by
-        else None
-        for row, record in zip(rows.decisions, rows.records, strict=True)
+        getattr(record, field) if type(record) is changed_by else named
+        for named, record in zip(rows.of_decisions(name), rows.records, strict=True)
     ]
+
+
+def _event_ids(rows: EntryRows) -> list[str | None]:
+    own = zip(rows.of_decisions("event_id"), rows.records, strict=True)
+    return [made or getattr(record, "event_id", None) for made, record in own]
+
+
+def _holdouts(rows: EntryRows) -> list[bool | None]:
+    # A decision that the holdout's policy could not serve belongs to neither group.
+    own = zip(rows.of_decisions("holdout"), rows.of_decisions("unserved"), strict=True)
+    return [None if unserved else holdout for holdout, unserved in own]
 
 
 def feature_maps(maps: Sequence[FeatureMap | None]) -> pa.Array:
@@ -331,8 +347,8 @@ _MAKE: dict[str, Callable[[EntryRows], Any]] = {
     # Ids may be larger than a Parquet column holds; the id itself is a column too.
     "ms": lambda rows: [min(milliseconds, INT64_MAX) for milliseconds, _ in rows.order],
     "seq": lambda rows: [min(sequence, INT64_MAX) for _, sequence in rows.order],
-    "kind": _kinds,
-    "event_id": lambda rows: [getattr(record, "event_id", None) for record in rows.records],
+    "kind": lambda rows: rows.kinds,
+    "event_id": _event_ids,
     "reward": lambda rows: [row and row.value for row in rows.rewards],
     "reward_id": lambda rows: [row and row.reward_id for row in rows.rewards],
     "slot": _slots,
@@ -348,18 +364,15 @@ _MAKE: dict[str, Callable[[EntryRows], Any]] = {
     "context": lambda rows: rows.context,
     "features": lambda rows: rows.features,
     "spec": lambda rows: _named(rows, "spec", SpecRecord, "digest"),
-    "snapshot_id": lambda rows: [row and row.snapshot_id for row in rows.decisions],
+    "snapshot_id": lambda rows: rows.of_decisions("snapshot_id"),
     "catalogue": lambda rows: _named(rows, "catalogue", CatalogueRecord, "digest"),
     "artifact": lambda rows: [
         record.version if type(record) is ArtifactRecord else None for record in rows.records
     ],
-    "user": lambda rows: [row and row.user for row in rows.decisions],
-    "deferred": lambda rows: [row and row.deferred for row in rows.decisions],
-    # A decision that the holdout's policy could not serve belongs to neither group.
-    "holdout": lambda rows: [
-        None if row is None or row.unserved else row.holdout for row in rows.decisions
-    ],
-    "unserved": lambda rows: [row and row.unserved for row in rows.decisions],
+    "user": lambda rows: rows.of_decisions("user"),
+    "deferred": lambda rows: rows.of_decisions("deferred"),
+    "holdout": _holdouts,
+    "unserved": lambda rows: rows.of_decisions("unserved"),
     "failed": lambda rows: rows.failed,
     "credit": lambda rows: rows.credit,
 }

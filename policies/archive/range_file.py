@@ -14,7 +14,7 @@ from bandits.errors import ArchiveError, CodecError, UnknownKindError
 from bandits.log.codec import decode
 from bandits.log.positions import position_ms
 from bandits.log.records import CatalogueRecord, SpecRecord, WarmStartRecord
-from policies.archive.columns import COLUMNS, EntryRows
+from policies.archive.columns import COLUMNS, UNDECODABLE, EntryRows
 from policies.archive.layouts import (
     CODED_LEAVES,
     FORMAT,
@@ -23,7 +23,6 @@ from policies.archive.layouts import (
     SCHEMA,
     STATISTICS,
 )
-from policies.archive.parts.rest import rest_of
 from policies.archive.parts.shredded import rows_of
 
 DIGEST_FIELD = re.compile(rb"\xd9\x20([0-9a-f]{32})")
@@ -82,10 +81,9 @@ def folder_of(hour: int) -> str:
 def _stored(rows: EntryRows, data: list[bytes]) -> pa.RecordBatch:
     """Return a row group as it is stored; see SCHEMAS."""
     columns = rows.columns(COLUMNS.names).columns
-    rest = [rest_of(record, whole) for record, whole in zip(rows.records, data, strict=True)]
     checksums = pa.array(map(zlib.crc32, data), pa.uint32())
     return pa.RecordBatch.from_arrays(
-        [*columns, pa.array(rest, pa.binary()), checksums], schema=SCHEMA
+        [*columns, pa.array(rows.rest(data), pa.binary()), checksums], schema=SCHEMA
     )
 
 
@@ -157,8 +155,8 @@ def write_range(
             rows = rows_of(ids, data)
             writer.write_batch(_stored(rows, data))
 
-            for record, whole in zip(rows.records, data, strict=True):
-                if record is None:
+            for kind, record, whole in zip(rows.kinds, rows.records, data, strict=True):
+                if kind == UNDECODABLE:
                     perhaps |= _perhaps_named(whole)
                 elif isinstance(record, SpecRecord | CatalogueRecord | WarmStartRecord):
                     named.add(record.digest)

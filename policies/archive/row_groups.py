@@ -13,9 +13,10 @@ from bandits.errors import ArchiveError
 from bandits.log.positions import START, log_order
 from bandits.log.records import kind_of
 from policies.archive.chain import OpenFile, RangeChain
-from policies.archive.columns import COLUMNS, INT64_MAX, UNDECODABLE, decoded
+from policies.archive.columns import COLUMNS, UNDECODABLE, decoded
 from policies.archive.layouts import SCHEMAS
 from policies.archive.parts.rebuild import StoredEntry, stored_entries
+from policies.archive.parts.rest import INT64_MAX
 from policies.archive.parts.shapes import misshapen, shape_of
 from policies.archive.parts.shredded import rows_of
 

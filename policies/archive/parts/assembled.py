@@ -1,5 +1,6 @@
 """The bytes of decisions from columns of layout 2, by compiled code."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ from numpy.typing import NDArray
 
 from bandits.kernels.compiled import Int64
 from policies.archive.columns import FEATURE
-from policies.archive.parts.assembling import FLAG, LIST, NUMBER, TEXT, assemble
+from policies.archive.parts.assembling import FLAG, LIST, NUMBER, POLICY, TEXT, assemble
 from policies.archive.parts.shapes import bounds_of, elements_of
 
 HEAD_BYTES = 64
@@ -27,8 +28,8 @@ class _Words:
     def numbers(self, column: pa.Array) -> Int64:
         """Return a column of texts as numbers, -1 where it is null."""
         if pa.types.is_dictionary(column.type):
-            codes = column.indices.fill_null(-1).to_numpy().astype(np.int64)
-            texts = column.dictionary
+            indices, texts = column.indices, column.dictionary
+            codes = (indices.fill_null(-1) if indices.null_count else indices).to_numpy()
         else:
             codes, texts = np.arange(len(column)), column
 
@@ -39,10 +40,12 @@ class _Words:
         sizes = np.diff(offsets).astype(np.int64)
         self._sizes.append(sizes)
 
-        self.used += int(sizes[codes[codes >= 0]].sum()) + 5 * len(codes)
-        numbers: Int64 = np.where(codes < 0, -1, codes + self._count)
+        # The last of these is of no text.
+        self.used += int(np.append(sizes, 0)[codes].sum()) + 5 * len(codes)
+        numbers = np.append(np.arange(self._count, self._count + len(sizes)), -1)
         self._count += len(sizes)
-        return numbers
+        found: Int64 = numbers[codes]
+        return found
 
     def all(self) -> tuple[NDArray[np.uint8], Int64]:
         """Return their bytes, and where each begins, and the last ends."""
@@ -52,44 +55,46 @@ class _Words:
         return np.frombuffer(b"".join(self._data) + b"\0", np.uint8), starts
 
 
-def assembled(batch: pa.RecordBatch, policies: list[str]) -> list[bytes]:
+def assembled(batch: pa.RecordBatch, rows: Sequence[int], policies: Sequence[str]) -> list[bytes]:
     """Return the bytes of n decisions.
 
     Args:
-        batch: columns of them alone, [n]; no credits, nothing failed.
-        policies: the policy of each.
+        batch: columns of them, and of entries that are none; no credits, nothing failed.
+        rows: where they are, [n].
+        policies: the policy of each, [n].
     """
-    words = _Words()
+    words, places = _Words(), np.asarray(rows)
     texts = np.stack(
         [
             words.numbers(column)
             for column in (
                 batch["event_id"],
-                pa.array(policies, pa.string()).dictionary_encode(),
                 *(batch[name] for name in ("spec", "snapshot_id", "catalogue", "user")),
             )
         ],
         axis=1,
-    )
+    )[places]
+    policy = words.numbers(pa.array(policies, pa.string()).dictionary_encode())
+    texts = np.insert(texts, POLICY, policy, axis=1)
     lists, scores = batch["features"], batch["scores"]
     maps, has_features = elements_of(lists, lists.values), _truths(lists.is_valid())
     context, own = _features(words, batch["context"]), _features(words, maps)
+    # Between two of the decisions there are no features of others.
+    between = np.ascontiguousarray(context[2][:, np.append(places, len(batch))])
 
     deferred, unserved = _truths(batch["deferred"]), _truths(batch["unserved"])
     # Of an unserved decision the column does not say: it was to be held out.
-    holdout = _truths(batch["holdout"].fill_null(False)) | unserved
-    numbers = np.stack(
-        [
-            *(batch[name].to_numpy().astype(np.int64) for name in ("actions", "slots")),
-            np.diff(bounds_of(scores)).astype(np.int64),
-            *(each.astype(np.int64) for each in (has_features, deferred, holdout, unserved)),
-        ],
-        axis=1,
-    )
+    holdout = _truths(batch["holdout"]) | unserved
+    columns = [
+        *(batch[name].fill_null(0).to_numpy() for name in ("actions", "slots")),
+        np.diff(bounds_of(scores)),
+        *(has_features, deferred, holdout, unserved),
+    ]
+    numbers = np.stack([column[places] for column in columns], axis=1).astype(np.int64)
     action_ids = words.numbers(_flat(batch["action_ids"]))
     sources = words.numbers(elements_of(scores, scores.keys))
-    of_sources = _flat(elements_of(scores, scores.items)).to_numpy().tobytes()
-    masses = _flat(batch["pmf"]).to_numpy().tobytes()
+    of_sources = _flat(elements_of(scores, scores.items)).to_numpy().view(np.uint8)
+    masses = _flat(batch["pmf"]).to_numpy().view(np.uint8)
     chosen = _flat(batch["chosen"]).to_numpy().astype(np.int64)
 
     entries = len(context[0]) + len(own[0])
@@ -99,8 +104,8 @@ def assembled(batch: pa.RecordBatch, policies: list[str]) -> list[bytes]:
     data, starts = words.all()
     arguments: list[Any] = [
         *(out, data, starts, np.ascontiguousarray(texts), np.ascontiguousarray(numbers)),
-        *(*context, *own, _truths(maps.is_valid()), action_ids, sources),
-        *(np.frombuffer(of_sources, np.uint8), np.frombuffer(masses, np.uint8), chosen),
+        *(*context[:2], between, *own, _truths(maps.is_valid()), action_ids, sources),
+        *(of_sources, masses, chosen),
     ]
     ends = assemble(*arguments)
     whole, first, records = out[: int(ends[-1])].tobytes(), 0, []
@@ -115,38 +120,46 @@ def _flat(column: pa.Array) -> pa.Array:
 
 
 def _truths(column: pa.Array) -> NDArray[np.bool_]:
-    found: NDArray[np.bool_] = column.to_numpy(zero_copy_only=False).astype(bool)
+    if column.null_count:
+        column = column.fill_null(False)
+    found: NDArray[np.bool_] = column.to_numpy(zero_copy_only=False)
     return found
 
 
 def _features(words: _Words, maps: pa.Array) -> tuple[Int64, Int64, Int64]:
-    """Return features as ``assemble`` takes them: entries, listed texts, where a map's begin."""
+    """Return features as ``assemble`` takes them: entries, listed texts, where a map's begin.
+
+    Raises:
+        ValueError: a feature has no value, or several.
+    """
     values = elements_of(maps, maps.items)
     entries = np.zeros((len(values), 3), np.int64)
     entries[:, 0] = words.numbers(elements_of(maps, maps.keys))
     listed, lengths = np.zeros(0, np.int64), np.zeros(len(values), np.int64)
+    held = np.zeros(len(values), np.int64)
 
     for field, kind in zip(FEATURE, (NUMBER, FLAG, TEXT, LIST), strict=True):
         part = values.field(field.name)
         if part.null_count == len(part):
             continue
-        own = _truths(part.is_valid())
-        entries[own, 1] = kind
-        entries[own, 2] = _values(words, part, kind)[own]
-        if kind == LIST:
+        # The value of another kind is 0 here.
+        is_own = _truths(part.is_valid())
+        held += is_own
+        entries[:, 1] += kind * is_own
+        if kind == NUMBER:
+            entries[:, 2] += part.fill_null(0.0).to_numpy().view(np.int64)
+        elif kind == FLAG:
+            entries[:, 2] += _truths(part)
+        elif kind == TEXT:
+            entries[:, 2] += np.maximum(words.numbers(part), 0)
+        else:
             lengths = np.diff(bounds_of(part)).astype(np.int64)
+            entries[:, 2] += lengths
             listed = words.numbers(_flat(part))
 
+    # Compiled code goes by these numbers.
+    if (held != 1).any():
+        raise ValueError("a feature is a number, a flag, a text or texts, and one of them")
     by_map = bounds_of(maps).astype(np.int64)
     texts = np.concatenate([[0], np.cumsum(lengths)])
     return entries, listed, np.ascontiguousarray(np.stack([by_map, texts[by_map]]))
-
-
-def _values(words: _Words, part: pa.Array, kind: int) -> Any:
-    if kind == NUMBER:
-        return part.fill_null(0.0).to_numpy().view(np.int64)
-    if kind == FLAG:
-        return _truths(part.fill_null(False)).astype(np.int64)
-    if kind == TEXT:
-        return words.numbers(part)
-    return np.diff(bounds_of(part)).astype(np.int64)

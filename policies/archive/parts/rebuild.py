@@ -16,7 +16,7 @@ from policies.archive.parts.assembled import assembled
 from policies.archive.parts.rest import ALL_ELEMENTS, elements_and_policy, encode_first, is_emptied
 from policies.archive.parts.shapes import bounds_of, elements_of
 
-ROWS = 1024
+ROWS = 2048
 """Rows that are objects at the same time: those of a row group may be many."""
 
 
@@ -68,11 +68,12 @@ def _entries(batch: pa.RecordBatch) -> list[StoredEntry]:
     kinds = texts_of(batch["kind"])
     makers: tuple[tuple[str, Any], ...] = (("decision", _decisions), ("reward", _rewards))
     for kind, make in makers:
-        rows = [row for row, name in enumerate(kinds) if name == kind]
-        rows = [row for row in rows if is_emptied(kind, data[row])]
+        own = [row for row, name in enumerate(kinds) if name == kind]
+        rows = [row for row in own if is_emptied(kind, data[row])]
         if rows:
-            whole = len(rows) == len(data)
-            made = make(batch if whole else batch.take(rows), [data[row] for row in rows])
+            # Lists of other kinds are empty; only those of whole records are in the way.
+            part, places = (batch, rows) if rows == own else (batch.take(rows), range(len(rows)))
+            made = make(part, places, [data[row] for row in rows])
             for row, record in zip(rows, made, strict=True):
                 data[row], is_record[row] = record, True
 
@@ -80,28 +81,32 @@ def _entries(batch: pa.RecordBatch) -> list[StoredEntry]:
     return list(map(StoredEntry, ids, data, checksums, is_record))
 
 
-def _rewards(batch: pa.RecordBatch, rest: Sequence[bytes]) -> list[bytes]:
+def _rewards(batch: pa.RecordBatch, rows: Sequence[int], rest: Sequence[bytes]) -> list[bytes]:
     names = ("event_id", "reward", "reward_id", "slot", "action_id")
-    parts = zip(*(_values_of(batch[name]) for name in names), strict=True)
+    columns = [_values_of(batch[name]) for name in names]
     return [
-        encode_first(RewardRecord(*values), elements_and_policy(each)[0])
-        for values, each in zip(parts, rest, strict=True)
+        encode_first(
+            RewardRecord(*(column[row] for column in columns)), elements_and_policy(each)[0]
+        )
+        for row, each in zip(rows, rest, strict=True)
     ]
 
 
-def _decisions(batch: pa.RecordBatch, rest: Sequence[bytes]) -> list[bytes]:
+def _decisions(batch: pa.RecordBatch, rows: Sequence[int], rest: Sequence[bytes]) -> list[bytes]:
     heads = [elements_and_policy(each) for each in rest]
     policies = [policy for _, policy in heads]
 
     # Compiled code has none of the parts that few logs have.
     is_plain = all(batch[name].null_count == len(batch) for name in ("credit", "failed"))
     if is_plain and all(elements == ALL_ELEMENTS[DecisionRecord] for elements, _ in heads):
-        return assembled(batch, policies)
-    made = zip(_decoded(batch, policies), heads, strict=True)
+        return assembled(batch, rows, policies)
+    made = zip(_decoded(batch, rows, policies), heads, strict=True)
     return [encode_first(record, elements) for record, (elements, _) in made]
 
 
-def _decoded(batch: pa.RecordBatch, policies: Sequence[str]) -> Iterator[DecisionRecord]:
+def _decoded(
+    batch: pa.RecordBatch, rows: Sequence[int], policies: Sequence[str]
+) -> Iterator[DecisionRecord]:
     event_ids, specs, snapshots, catalogues, users = (
         _values_of(batch[name]) for name in ("event_id", "spec", "snapshot_id", "catalogue", "user")
     )
@@ -117,7 +122,7 @@ def _decoded(batch: pa.RecordBatch, policies: Sequence[str]) -> Iterator[Decisio
     failed = _maps(batch["failed"], _values_of)
     credited = _credits(batch["credit"])
 
-    for row, policy in enumerate(policies):
+    for row, policy in zip(rows, policies, strict=True):
         yield DecisionRecord(
             event_ids[row],
             policy,

@@ -12,36 +12,14 @@ import msgspec
 
 from bandits.log.codec import VERSION, encode
 from bandits.log.records import DecisionRecord, LogRecord, RewardRecord
-from policies.archive.columns import INT64_MAX
 
+INT64_MAX = 2**63 - 1
 EMPTY_DECISION = DecisionRecord("", "", "", "", "", {}, [], None, {}, b"", [])
 EMPTY_REWARD = RewardRecord("", 0.0)
 ALL_ELEMENTS = {kind: len(kind.__struct_fields__) + 1 for kind in (DecisionRecord, RewardRecord)}
 """Elements of a record's array, its kind's name the first, as this build writes it."""
 _LEAST = {DecisionRecord: 12, RewardRecord: 3}
 """How many it must have."""
-
-
-class LightDecision(msgspec.Struct, frozen=True, array_like=True, tag="decision", gc=False):
-    """A decision as this build writes it, without its large parts."""
-
-    event_id: str
-    policy: str
-    spec: str
-    snapshot_id: str
-    catalogue: str
-    context: msgspec.Raw
-    action_ids: msgspec.Raw
-    features: msgspec.Raw
-    scores: msgspec.Raw
-    pmf: msgspec.Raw
-    chosen: msgspec.Raw
-    user: str | None
-    deferred: bool
-    holdout: bool
-    credit: None
-    unserved: bool
-    failed: None
 
 
 def encode_first(record: DecisionRecord | RewardRecord, count: int) -> bytes:
@@ -60,17 +38,15 @@ def encode_first(record: DecisionRecord | RewardRecord, count: int) -> bytes:
     return bytes((VERSION,)) + msgspec.msgpack.encode(fields[:count])
 
 
-def rest_of(record: LogRecord | LightDecision | None, data: bytes) -> bytes:
+def rest_of(record: LogRecord | None, data: bytes) -> bytes:
     """Return what the columns leave of an entry; all of it, if it could not be made again.
 
     Args:
         record: what it says, None if it does not decode.
         data: its bytes.
     """
-    if not isinstance(record, DecisionRecord | LightDecision | RewardRecord) or not _fits(record):
+    if not isinstance(record, DecisionRecord | RewardRecord) or not _fits(record):
         return data
-    if isinstance(record, LightDecision):
-        return _emptied(DecisionRecord, record.policy, ALL_ELEMENTS[DecisionRecord])
 
     kind = type(record)
     count = ALL_ELEMENTS[kind]
@@ -81,11 +57,16 @@ def rest_of(record: LogRecord | LightDecision | None, data: bytes) -> bytes:
     return _emptied(kind, record.policy if isinstance(record, DecisionRecord) else "", count)
 
 
-def _fits(record: DecisionRecord | LightDecision | RewardRecord) -> bool:
+def _fits(record: DecisionRecord | RewardRecord) -> bool:
     """Return whether the columns hold all that a record says."""
     if isinstance(record, RewardRecord):
         return record.slot is None or record.slot < INT64_MAX
     return record.holdout or not record.unserved
+
+
+def emptied_decision(policy: str) -> bytes:
+    """Return what the columns leave of a decision that this build wrote."""
+    return _emptied(DecisionRecord, policy, ALL_ELEMENTS[DecisionRecord])
 
 
 @lru_cache(maxsize=256)

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
-import msgspec
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
@@ -12,9 +11,10 @@ from numpy.typing import NDArray
 from bandits.kernels.compiled import Int32, Int64
 from bandits.log.records import DecisionRecord
 from policies.archive.columns import COLUMNS, CREDIT, FEATURE, FEATURES, EntryRows, decoded
-from policies.archive.parts.rest import LightDecision
+from policies.archive.parts.rest import emptied_decision
 from policies.archive.parts.shredding import (
     ACTIONS,
+    CATALOGUE,
     FLAG,
     FULL,
     KEYS,
@@ -29,11 +29,15 @@ from policies.archive.parts.shredding import (
     N_SLOTS,
     N_SOURCES,
     NUMBER,
+    POLICY,
     SIZES,
+    SNAPSHOT,
     SOURCES,
+    SPEC,
     TAKEN,
     TEXT,
     TEXTS,
+    USER,
     VOCABULARIES,
     shred,
 )
@@ -41,9 +45,15 @@ from policies.archive.parts.shredding import (
 HEAD = b"\x01\xdc\x00\x12\xa8decision"
 """How this build begins a decision: the version, 18 elements, the kind."""
 WORDS = 1 << 13
-
-
-_light = msgspec.msgpack.Decoder(LightDecision)
+NAMED = {
+    "policy": POLICY,
+    "spec": SPEC,
+    "snapshot_id": SNAPSHOT,
+    "catalogue": CATALOGUE,
+    "user": USER,
+}
+TRUTHS = {"deferred": 7, "holdout": 8, "unserved": 9}
+"""By name, the vocabulary, and the column of ``heads`` in shredding.py."""
 
 
 def rows_of(ids: Sequence[str], data: Sequence[bytes]) -> EntryRows:
@@ -58,34 +68,55 @@ def rows_of(ids: Sequence[str], data: Sequence[bytes]) -> EntryRows:
     if parts is None:
         return EntryRows(ids, list(map(decoded, data)))
 
-    decisions: list[Any] = [None] * len(data)
-    try:
-        for row in places:
-            decisions[row] = _light.decode(data[row][1:])
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        return EntryRows(ids, list(map(decoded, data)))
-    records = [light or decoded(each) for each, light in zip(data, decisions, strict=True)]
+    records = [None if each.startswith(HEAD) else decoded(each) for each in data]
     # Decisions as other builds write them have all been decoded.
     if any(type(record) is DecisionRecord for record in records):
         return EntryRows(ids, list(map(decoded, data)))
-    return ShreddedRows(ids, records, decisions, np.array(places), parts)
+    return ShreddedRows(ids, records, np.array(places), parts)
 
 
 class ShreddedRows(EntryRows):
     """Entries of which those at ``places`` are decisions in parts."""
 
     def __init__(
-        self,
-        ids: Sequence[str],
-        records: Sequence[Any],
-        decisions: list[Any],
-        places: Int64,
-        parts: "_Parts",
+        self, ids: Sequence[str], records: Sequence[Any], places: Int64, parts: "_Parts"
     ) -> None:
+        """Take entries.
+
+        Args:
+            ids: their positions, [n].
+            records: what they say, [n]; None of decisions, and of one that does not decode.
+            places: which are decisions.
+            parts: of these.
+        """
         super().__init__(ids, records)
-        self.decisions = decisions
         self._places = places
         self._parts = parts
+
+    def of_decisions(self, name: str) -> list[Any]:
+        """See EntryRows."""
+        values = np.full(len(self.ids), None, object)
+        values[self._places] = self._parts.values(name)
+        found: list[Any] = values.tolist()
+        return found
+
+    @cached_property
+    def kinds(self) -> list[str]:
+        """See EntryRows."""
+        kinds = super().kinds
+        for row in self._places.tolist():
+            kinds[row] = "decision"
+        return kinds
+
+    def rest(self, data: Sequence[bytes]) -> list[bytes]:
+        """See EntryRows."""
+        rest = super().rest(data)
+        names = ("policy", "holdout", "unserved")
+        columns = zip(*(self._parts.values(name) for name in names), strict=True)
+        for row, (policy, holdout, unserved) in zip(self._places.tolist(), columns, strict=True):
+            if holdout or not unserved:
+                rest[row] = emptied_decision(policy)
+        return rest
 
     def _by_row(self, lengths: Int64, has: Any = True) -> tuple[pa.Array, pa.Array]:
         """Return offsets of lists by entry, and which entries have none."""
@@ -167,6 +198,9 @@ class _Parts:
 
     def __init__(self, data: NDArray[np.uint8], sizes: Int64, count: int) -> None:
         self.rows = np.zeros((count, 5), np.int64)
+        self._heads = np.zeros((count, 10), np.int64)
+        self._event_ids: list[str] = []
+        self._texts: list[list[str]] = [[] for _ in range(VOCABULARIES)]
         self.action_ids = np.empty(sizes[N_ACTIONS], np.int32)
         self.chosen = np.empty(sizes[N_SLOTS], np.int32)
         self.pmf = np.empty(sizes[N_PMF])
@@ -201,7 +235,7 @@ class _Parts:
             return None
 
         try:
-            parts._vocabularies = _vocabularies(data, words[:, : known[VOCABULARIES]])
+            parts._name(data.tobytes(), words[:, : known[VOCABULARIES]])
         except UnicodeDecodeError:
             return None
         return parts
@@ -209,12 +243,35 @@ class _Parts:
     def _shred(self, bounds: Int64, table: Int32, sizes: Int64) -> tuple[int, Int64, Int64]:
         words = np.empty((6, table.size // 2), np.int64)
         known = np.zeros(VOCABULARIES + 1, np.int64)
-        outcome = shred(
+        arguments: list[Any] = [
             *(self._data, bounds, table, words, known, sizes, self._entries, self._listed),
-            *(self.rows, self.action_ids, self.chosen, self.pmf.view(np.uint8), self.pmf),
+            *(self.rows, self._heads, self.action_ids, self.chosen),
+            *(self.pmf.view(np.uint8), self.pmf),
             *(self.source_words, self.scores.view(np.uint8), self.maps),
-        )
-        return outcome, words, known
+        ]
+        return shred(*arguments), words, known
+
+    def _name(self, data: bytes, words: Int64) -> None:
+        """Read the distinct texts of each vocabulary, in the order of their codes; and event_ids.
+
+        Raises:
+            UnicodeDecodeError: one is none.
+        """
+        for start, size, vocabulary in words[:3].T.tolist():
+            self._texts[vocabulary].append(data[start : start + size].decode())
+        self._vocabularies = [pa.array(each, pa.string()) for each in self._texts]
+        self._event_ids = [
+            data[start : start + size].decode() for start, size in self._heads[:, :2].tolist()
+        ]
+
+    def values(self, name: str) -> list[Any]:
+        """Return what decisions say under a name of a column, or their policy, by decision."""
+        if name == "event_id":
+            return self._event_ids
+        if name in TRUTHS:
+            return list((self._heads[:, TRUTHS[name]] > 0).tolist())
+        texts = [*self._texts[NAMED[name]], None]
+        return [texts[word] for word in self._heads[:, NAMED[name] - POLICY + 2].tolist()]
 
     @property
     def actions(self) -> Int64:
@@ -274,15 +331,6 @@ class _Parts:
                 )
         made = pa.StructArray.from_arrays(parts, fields=list(FEATURE))
         return self.coded(KEYS + kind, names), made
-
-
-def _vocabularies(data: NDArray[np.uint8], words: Int64) -> list[pa.Array]:
-    """Return the distinct texts of each vocabulary, in the order of their codes."""
-    texts: list[list[str]] = [[] for _ in range(VOCABULARIES)]
-    whole = data.tobytes()
-    for start, size, vocabulary, *_ in words.T.tolist():
-        texts[vocabulary].append(whole[start : start + size].decode())
-    return [pa.array(each, pa.string()) for each in texts]
 
 
 def _offsets(lengths: Any) -> pa.Array:

@@ -18,7 +18,8 @@ TAKEN, REFUSED, FULL = 0, 1, 2
 """What came of it: FULL where there are more distinct texts than there is place for."""
 ACTIONS, SOURCES, KEYS, TEXTS, LISTED = 0, 1, 2, 4, 6
 """Vocabularies; the last three are of the context, and one further of the actions' features."""
-VOCABULARIES = 8
+POLICY, SPEC, SNAPSHOT, CATALOGUE, USER = range(8, 13)
+VOCABULARIES = 13
 SIZES = 10
 """How many there are: actions, slots, probabilities, sources over all decisions, scores, maps of
 actions' features; entries of the context's maps, and of the others; texts in lists of either.
@@ -111,7 +112,7 @@ def _is_word(data: Any, start: Any, size: Any, word: Any, words: Any) -> Any:
     if words[1, word] != size:
         return False
     first = words[0, word]
-    for k in range(size):
+    for k in range(size):  # noqa: SIM110 - a loop, to be compiled
         if data[first + k] != data[start + k]:
             return False
     return True
@@ -300,7 +301,7 @@ _i4, _i4s, _u1, _f8 = types.int32[::1], types.int32[:, ::1], types.uint8[::1], t
 
 
 @compiled(
-    *(u1s, i8s, _i4, _i8s, _i8, _i8, _i8ss, _i4s, _i8s, _i4, _i4, _u1, _f8, _i4, _u1, _i4),
+    *(u1s, i8s, _i4, _i8s, _i8, _i8, _i8ss, _i4s, _i8s, _i8s, _i4, _i4, _u1, _f8, _i4, _u1, _i4),
     returns=i8,
 )
 def shred(  # noqa: C901, PLR0911, PLR0912, PLR0915 - one pass over one record after the other
@@ -313,6 +314,7 @@ def shred(  # noqa: C901, PLR0911, PLR0912, PLR0915 - one pass over one record a
     entries: NDArray[np.int64],
     listed: NDArray[np.int32],
     rows: NDArray[np.int64],
+    heads: NDArray[np.int64],
     action_ids: NDArray[np.int32],
     chosen: NDArray[np.int32],
     pmf_bytes: NDArray[np.uint8],
@@ -334,6 +336,8 @@ def shred(  # noqa: C901, PLR0911, PLR0912, PLR0915 - one pass over one record a
         entries: [2, entries, 3]: name, kind and value of those of the context and of the actions.
         listed: [2, texts]: the words of lists.
         rows: [n, 5]: actions, slots, sources, entries of the context, and whether it has features.
+        heads: [n, 10]: where the event_id begins and its bytes; words of policy, spec, snapshot,
+            catalogue and user, -1 for none; whether deferred, held out, unserved.
         action_ids: the word of each action.
         chosen: by slot.
         pmf_bytes: the bytes of ``pmf``, which is the same memory.
@@ -352,10 +356,17 @@ def shred(  # noqa: C901, PLR0911, PLR0912, PLR0915 - one pass over one record a
         start, size = _text(data, at, end)
         if start < 0 or not 0 < size <= MAX_EVENT_ID_BYTES:
             return REFUSED
-        for _ in range(4):
+        if fills:
+            heads[row, 0], heads[row, 1] = start, size
+        for k in range(4):
             start, size = _text(data, start + size, end)
             if start < 0:
                 return REFUSED
+            if fills:
+                word = _word(data, start, size, POLICY + k, table, words, known)
+                if word < 0:
+                    return FULL
+                heads[row, 2 + k] = words[3, word]
 
         at, context = _map(
             data, start + size, end, 0, table, words, known, sizes, entries, listed, row
@@ -440,6 +451,7 @@ def shred(  # noqa: C901, PLR0911, PLR0912, PLR0915 - one pass over one record a
         sizes[N_SLOTS] += slots
         sizes[N_PMF] += slots * actions
 
+        user = np.int64(-1)
         if data[at] == 0xC0:
             at += 1
         else:
@@ -447,6 +459,11 @@ def shred(  # noqa: C901, PLR0911, PLR0912, PLR0915 - one pass over one record a
             if start < 0:
                 return REFUSED
             at = start + size
+            if fills:
+                word = _word(data, start, size, USER, table, words, known)
+                if word < 0:
+                    return FULL
+                user = words[3, word]
         # Deferred, holdout, no credit, unserved, nothing failed.
         if not (_truth(data, at) and _truth(data, at + 1) and data[at + 2] == 0xC0):
             return REFUSED
@@ -455,4 +472,6 @@ def shred(  # noqa: C901, PLR0911, PLR0912, PLR0915 - one pass over one record a
         if fills:
             rows[row, 0], rows[row, 1], rows[row, 2] = actions, slots, count
             rows[row, 3], rows[row, 4] = context, has_features
+            heads[row, 6], heads[row, 7] = user, data[end - 5] - 0xC2
+            heads[row, 8], heads[row, 9] = data[end - 4] - 0xC2, data[end - 2] - 0xC2
     return TAKEN

@@ -226,6 +226,22 @@ def test_lists_that_do_not_fit_slots_and_actions_are_refused(tmp_path, name, val
     assert all(f"{path}, row group 0: damaged (row 0: " in each for each in said.values())
 
 
+@pytest.mark.parametrize(
+    "feature",
+    [
+        {"number": None, "flag": None, "text": None, "texts": None},
+        {"number": 1.0, "flag": None, "text": None, "texts": ["a"]},
+        {"number": None, "flag": None, "text": "a", "texts": ["a", "b"]},
+    ],
+)
+def test_a_feature_of_no_kind_or_of_several_is_refused_by_who_reads_records(tmp_path, feature):
+    path = written(tmp_path, 2)
+    rewrite(path, changed("context", lambda rows: [row and [("hour", feature)] for row in rows]))
+    said = refusals(tmp_path)
+    assert said.keys() == {"raw", "entries"}
+    assert all(f"{path}, row group 0: damaged (a feature is" in each for each in said.values())
+
+
 def test_a_decision_without_any_list_is_refused(tmp_path):
     path = written(tmp_path, 2)
 
