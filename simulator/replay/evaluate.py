@@ -37,7 +37,7 @@ from simulator.ope.formulas import FORMULAS
 from simulator.ope.hashed_features import hash_rows
 from simulator.ope.reward_model import DEFAULT_KINDS, FittedRewardModel, RewardModel
 from simulator.ope.target_batch import predict_actions, target_batch
-from simulator.ope.targets import LoggingTarget, SourceTarget, Target, check_columns, demand_rows
+from simulator.ope.targets import LoggingTarget, SourceTarget, Target, check_columns
 from simulator.replay.leakage import count_seen, doubts_of, provenance_of
 from simulator.replay.report import (
     EvaluationReport,
@@ -310,13 +310,16 @@ def make_plan(question: OpeQuestion, pieces: Sequence[Piece]) -> OpePlan:
     check_columns(question.targets, pieces)
 
     # A policy that has no PMF for the first row has none for any.
-    modelled = set()
+    first, modelled = with_actions(batch.take(slice(0, 1))), set()
     for target in question.targets:
+        if isinstance(target, LoggingTarget):
+            known = first.actions is not None and not first.actions.lacking[0]
+            modelled |= {target.name} if known else set()
+            continue
         try:
-            target.pmf(demand_rows(batch, target.name)[0])
+            target.flat_pmfs(first)
         except ReplayError:
-            asked = WITH_MODEL.intersection(question.estimators)
-            if asked and not isinstance(target, LoggingTarget):
+            if WITH_MODEL.intersection(question.estimators):
                 raise
         else:
             modelled.add(target.name)
