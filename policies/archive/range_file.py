@@ -27,7 +27,7 @@ from policies.archive.parts.shredded import rows_of
 
 DIGEST_FIELD = re.compile(rb"\xd9\x20([0-9a-f]{32})")
 """A text of 32 hex digits, as msgpack has it."""
-GROUP_ENTRIES = 2048
+GROUP_ENTRIES = 8192
 GROUP_BYTES = 8 << 20
 """A row group, what reader and writer hold in memory, ends with the entry that reaches either."""
 HOUR_MS = 3_600_000
