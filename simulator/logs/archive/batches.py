@@ -157,7 +157,10 @@ def _batch_of(decided: Decided, catalogues: Catalogues) -> LogBatch:
 
 
 class _MadeRows:
-    """The rows of a batch as objects. The records are decoded when a row is first looked at."""
+    """The rows of a batch as objects.
+
+    The records are decoded when rows are first looked at; of a single row, only its own.
+    """
 
     def __init__(self, decided: Decided, catalogues: Catalogues) -> None:
         self._decided, self._catalogues = decided, catalogues
@@ -176,7 +179,7 @@ class _MadeRows:
             if decision != latest:
                 first, stop = settled.begins[decision : decision + 2].tolist()
                 rewards = tuple(settled.rewards[first:stop].tolist())
-                record = self._record(decision)
+                record = self._record(decision, alone=len(numbers) == 1)
                 joined = JoinedDecision(
                     f"{settled.ms[decision]}-0", record, tuple(range(len(rewards))), rewards
                 )
@@ -185,8 +188,11 @@ class _MadeRows:
             out.append(rows[number - first])
         return out
 
-    def _record(self, decision: int) -> DecisionRecord:
+    def _record(self, decision: int, *, alone: bool) -> DecisionRecord:
         at = int(np.searchsorted(self._begins, decision, side="right")) - 1
+        part, place = self._decided.parts[at], decision - int(self._begins[at])
+        if at not in self._records and alone:
+            return self._decided.reader.record(part, int(part.places[place]))
         if at not in self._records:
-            self._records[at] = self._decided.reader.records(self._decided.parts[at])
-        return self._records[at][decision - int(self._begins[at])]
+            self._records[at] = self._decided.reader.records(part)
+        return self._records[at][place]

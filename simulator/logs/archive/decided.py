@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from bandits.kernels.slates import slate_rows
+from bandits.log.positions import position_before
 from bandits.log.records import DecisionRecord
 from bandits.types import Float64
 from policies.archive.archive import ArchiveReader
@@ -98,6 +99,15 @@ class DecisionReader:
             found.append((column, part.places[inside] - start))
             start += len(column)
         return found
+
+    def record(self, part: Part, place: int) -> DecisionRecord:
+        """Return one record of a part's stretch, by its entry's place."""
+        groups = self.reader.columns(["id"], part.after, part.group.last)
+        ids = pa.chunked_array([group.batch["id"] for group in groups])
+        position = ids[place].as_py()
+        (entry,) = self.reader.entries(position_before(position), position)
+        assert isinstance(entry.record, DecisionRecord)  # noqa: S101 - it is a decision's place
+        return entry.record
 
     def records(self, part: Part) -> list[DecisionRecord]:
         """Return the records of a part's decisions."""

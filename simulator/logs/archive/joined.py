@@ -34,7 +34,7 @@ from simulator.logs.archive.settled import EVERYTHING, NOTHING_SETTLED, Settled,
 from simulator.logs.rows import NO_WAITING, Waiting
 
 SPAN_ENTRIES = 1 << 17
-"""Entries that are joined at once, at least."""
+"""Entries that are joined at once, at least, but for the first."""
 READ_ENTRIES = 1 << 14
 """Entries that are looked at together, or a row group more."""
 CHOSEN = ["id", "chosen", "action_ids"]
@@ -71,6 +71,9 @@ class ArchiveJoin:
     def spans(self) -> Iterator[Settled]:
         """Yield what is settled, span by span; no entry is left before the last one's frontier."""
         log, at, size = self._log, self._start, 0
+
+        # Whoever looks at the first rows only does not wait long.
+        enough = min(READ_ENTRIES, SPAN_ENTRIES)
         fresh: list[JoinEntries] = []
 
         groups = self._reader.columns(LIGHT, at)
@@ -83,10 +86,10 @@ class ArchiveJoin:
             # Past the piece's end, entries are read only to close the windows of its decisions.
             ended = log.end < EVERYTHING and log.now >= log.last_close
             carried = 0 if self._carried is None else len(self._carried)
-            if ended or size >= max(SPAN_ENTRIES, carried):
+            if ended or size >= max(enough, carried):
                 at = last
                 yield self._join(fresh, at)
-                fresh, size = [], 0
+                fresh, size, enough = [], 0, SPAN_ENTRIES
             if ended:
                 return
 

@@ -271,3 +271,23 @@ def test_keys_are_those_of_the_ids():
         texts = pa.array(ids, pa.string())[first:]
         assert keys_of(texts).tolist() == [key_of(each) for each in ids[first:]]
     assert keys_of(pa.array([], pa.string())).tolist() == []
+
+
+def test_an_open_decision_takes_at_most_a_hundred_bytes(monkeypatch):
+    monkeypatch.setattr(joined, "READ_ENTRIES", 100)
+    monkeypatch.setattr(joined, "SPAN_ENTRIES", 100)
+    log = [
+        LogEntry(f"{1000 + n}-0", decision(f"{n:08d}-0000-4000-8000-{n:012d}", spec=DIGESTS[2]))
+        for n in range(2000)
+    ]
+    join = ArchiveJoin(EntriesInMemory(log, 100), ArchivePiece("root", "p"), lambda *_: None)
+    spans = join.spans()
+    for settled in spans:
+        carried = join._carried
+        if carried is None or len(carried) < 1000:
+            continue
+        held = [getattr(carried, name) for name in carried.__dataclass_fields__]
+        assert sum(column.nbytes for column in held) <= 100 * len(carried)
+        assert settled.frontier == 0
+        return
+    raise AssertionError("no window was as long")

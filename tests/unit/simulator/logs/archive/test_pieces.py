@@ -160,6 +160,7 @@ def test_columns_and_rows_are_those_of_the_records(slates, rows, tmp_path, monke
                     row["features"] = None
         assert one == other
         assert taught(batch.records) == taught(records_from_rows(mine))
+        assert batch.decisions[len(mine) // 2].record == mine[len(mine) // 2].record
         for row, wanted in zip(batch.decisions, mine, strict=True):
             for field in ("event_id", "slot", "chosen", "context", "features", "record"):
                 assert getattr(row, field) == getattr(wanted, field)
