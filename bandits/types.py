@@ -244,14 +244,35 @@ class ChosenRows(msgspec.Struct, frozen=True, eq=False, gc=False):
         )
 
 
+class DecisionRows(msgspec.Struct, frozen=True, eq=False, gc=False):
+    """R interactions as columns, for a learner that needs all actions.
+
+    ``contexts``: R rows, of which the context, the reward and the propensity count. ``actions``: D
+    rows, of which what is not the context's counts. Interaction r is among the actions ``codes``,
+    int64[n], from ``offsets[r]`` up to ``offsets[r + 1]``, each once, and ``chosen``, int64[R], is
+    the index of one of them.
+    """
+
+    contexts: ChosenRows
+    actions: ChosenRows
+    codes: NDArray[np.int64]
+    offsets: NDArray[np.int64]
+    chosen: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+
 class Learner(Protocol):
     """A policy's model as it learns. Any split of the interactions into calls gives the same bytes.
 
     ``by_row``: it learns from the chosen action alone, so it can be taught by ``learn_row``, or by
-    ``learn_rows``, which spares making the features of the others.
+    ``learn_rows``, which spares making the features of the others. ``takes_decisions``: it can be
+    taught all actions as columns, by ``learn_decisions``.
     """
 
     by_row: bool = False
+    takes_decisions: bool = False
 
     @property
     def columns(self) -> tuple[int, int]:
@@ -275,6 +296,11 @@ class Learner(Protocol):
         assert rows.learns is None  # noqa: S101 - who corrects has a method of its own
         for row in rows:
             self.learn_row(row)
+
+    def learn_decisions(self, rows: DecisionRows) -> None:  # noqa: ARG002
+        """Learn what ``learn`` does, in order; only where it ``takes_decisions``."""
+        name = type(self).__name__
+        raise NotImplementedError(f"{name} does not learn from columns of all actions")
 
     def correct_row(self, row: ChosenRow) -> None:  # noqa: ARG002
         """Change a learned row's reward by ``row.reward``; only where the config ``corrects``."""

@@ -7,7 +7,16 @@ import numpy as np
 from numpy.typing import NDArray
 from vowpal_wabbit_next import CBLabel, Example
 
-from bandits.types import ActionSet, ChosenRows, Context, Float32, Namespace, Row, UInt32
+from bandits.types import (
+    ActionSet,
+    ChosenRows,
+    Context,
+    DecisionRows,
+    Float32,
+    Namespace,
+    Row,
+    UInt32,
+)
 from bandits.vw.weights import first_byte
 
 NO_LABEL = CBLabel()
@@ -44,8 +53,7 @@ class Examples:
 
         examples = self._pool[: 1 + len(actions)]
         for example in examples:
-            for letter in example.feat_group_indices:
-                del example[letter]
+            _empty(example)
 
         for namespace in context.namespaces:
             self._push(examples[:1], namespace)
@@ -66,9 +74,7 @@ class Examples:
         # The first example is the shared one.
         examples = self._pool[:2]
         for example, features in zip(examples, (shared, own), strict=True):
-            for letter in example.feat_group_indices:
-                del example[letter]
-
+            _empty(example)
             for namespace in features:
                 values = namespace.values
                 padded = bool(np.count_nonzero(values) < values.size)
@@ -89,42 +95,45 @@ class Examples:
         Args:
             rows: whose features are wanted.
         """
-        # VW has no features of value 0.
-        width, present = len(rows.spaces), rows.values != 0
-        bounds = np.concatenate([np.zeros(1, np.int64), np.cumsum(present)])[rows.bounds]
-        hashes, values = rows.hashes[present] & self._mask, rows.values[present]
-
-        # Features that are the same have the same bytes.
-        cells = np.empty((values.size, 3), np.uint32)
-        cells[:, 0], cells[:, 1] = hashes, values.view(np.uint32)
-        cells[:, 2] = np.repeat(np.tile(np.arange(width), len(rows)), np.diff(bounds))
-        data, size = cells.tobytes(), cells.strides[0]
-        starts = (size * bounds[::width]).tolist()
-        middles = (size * bounds[rows.shared :: width][: len(rows)]).tolist()
-        contexts = [data[a:b] for a, b in zip(starts[:-1], middles, strict=True)]
-        actions = [data[b:c] for b, c in zip(middles, starts[1:], strict=True)]
-
-        letters = [first_byte(name) for name in rows.spaces]
-        wide = hashes.astype(np.uint64)
-        ends = bounds.tolist()
-        self._contexts.expect(contexts)
+        cells = _Cells(rows, self._mask)
+        actions = cells.keys(cells.own)
         self._actions.expect(actions)
-
-        def fill(example: Example, row: int, spaces: range) -> None:
-            for space in spaces:
-                start, end = ends[row * width + space], ends[row * width + space + 1]
-                if end > start:
-                    example[letters[space]].push_many_features(wide[start:end], values[start:end])
-
-        own, shared = range(rows.shared, width), range(rows.shared)
-        for row, (context, action) in enumerate(zip(contexts, actions, strict=True)):
-            first, empty = self._contexts.get(context)
-            if empty:
-                fill(first, row, shared)
+        for row, (first, action) in enumerate(zip(self._shared(cells), actions, strict=True)):
             second, empty = self._actions.get(action)
             if empty:
-                fill(second, row, own)
+                cells.fill(second, row, cells.own)
             yield [first, second]
+
+    def fill_decisions(self, rows: DecisionRows) -> Iterator[list[Example]]:
+        """Yield what ``fill`` returns of each decision; valid until the next one.
+
+        An action of several decisions is filled once, with its features of all of them.
+
+        Args:
+            rows: whose features are wanted.
+        """
+        own = _Cells(rows.actions, self._mask)
+        while len(self._pool) <= len(rows.actions):
+            self._pool.append(Example())
+            self._pool[-1].set_label(NO_LABEL)
+        for number in range(len(rows.actions)):
+            example = self._pool[1 + number]
+            _empty(example)
+            own.fill(example, number, own.own)
+
+        codes, ends = (1 + rows.codes).tolist(), rows.offsets.tolist()
+        for row, first in enumerate(self._shared(_Cells(rows.contexts, self._mask))):
+            yield [first, *(self._pool[code] for code in codes[ends[row] : ends[row + 1]])]
+
+    def _shared(self, cells: "_Cells") -> Iterator[Example]:
+        """Yield the shared example of each row."""
+        contexts = cells.keys(cells.shared)
+        self._contexts.expect(contexts)
+        for row, context in enumerate(contexts):
+            example, empty = self._contexts.get(context)
+            if empty:
+                cells.fill(example, row, cells.shared)
+            yield example
 
     def _masked(self, hashes: UInt32) -> NDArray[np.uint64]:
         """Return hashes as VW takes them; the last arrays are kept, since rows share them."""
@@ -142,6 +151,46 @@ class Examples:
         padded = not values.all()
         for example, row_hashes, row_values in zip(examples, hashes, values, strict=True):
             _push_row(example, letter, row_hashes, row_values, padded=padded)
+
+
+class _Cells:
+    """The features of rows that are columns, as VW has them: masked, and none of value 0."""
+
+    def __init__(self, rows: ChosenRows, mask: np.uint32) -> None:
+        self._width, present = len(rows.spaces), rows.values != 0
+        bounds = np.concatenate([np.zeros(1, np.int64), np.cumsum(present)])[rows.bounds]
+        hashes, self._values = rows.hashes[present] & mask, rows.values[present]
+        self._hashes, self._ends = hashes.astype(np.uint64), bounds.tolist()
+        self._letters = [first_byte(name) for name in rows.spaces]
+        self.shared, self.own = range(rows.shared), range(rows.shared, self._width)
+
+        # Features that are the same have the same bytes.
+        cells = np.empty((hashes.size, 3), np.uint32)
+        cells[:, 0], cells[:, 1] = hashes, self._values.view(np.uint32)
+        cells[:, 2] = np.repeat(np.tile(np.arange(self._width), len(rows)), np.diff(bounds))
+        self._data, self._size = cells.tobytes(), cells.strides[0]
+
+    def keys(self, spaces: range) -> list[bytes]:
+        """Return the bytes of each row's features in some namespaces."""
+        size, ends = self._size, self._ends
+        starts, stops = ends[spaces.start :: self._width], ends[spaces.stop :: self._width]
+        return [self._data[size * a : size * b] for a, b in zip(starts, stops, strict=False)]
+
+    def fill(self, example: Example, row: int, spaces: range) -> None:
+        """Push a row's features in some namespaces."""
+        for space in spaces:
+            at = row * self._width + space
+            start, end = self._ends[at], self._ends[at + 1]
+            if end > start:
+                cells = slice(start, end)
+                example[self._letters[space]].push_many_features(
+                    self._hashes[cells], self._values[cells]
+                )
+
+
+def _empty(example: Example) -> None:
+    for letter in example.feat_group_indices:
+        del example[letter]
 
 
 class _Kept:
@@ -173,8 +222,7 @@ class _Kept:
         example = self._passing
         if key in self._wanted:
             example = self._filled[key] = self._spare.pop() if self._spare else self._make()
-        for letter in example.feat_group_indices:
-            del example[letter]
+        _empty(example)
         return example, True
 
     def _make(self) -> Example:

@@ -27,6 +27,7 @@ from bandits.types import (
     ChosenRow,
     ChosenRows,
     Context,
+    DecisionRows,
     Float64,
     Interaction,
     Learner,
@@ -226,6 +227,8 @@ class VwLearner(Learner):
         SnapshotError: ``checkpoint`` is corrupt, or of a learner with other arguments.
     """
 
+    takes_decisions = True
+
     def __init__(
         self,
         args: str,
@@ -325,6 +328,26 @@ class VwLearner(Learner):
             examples[1].set_label(label)
             self._workspace.learn_one(examples)
         self.learned, self._available = self.learned + len(rows), int(available[-1])
+
+    def learn_decisions(self, rows: DecisionRows) -> None:
+        """Learn what ``learn`` does, from all actions, of interactions that are columns already.
+
+        Raises:
+            InvalidInputError: a propensity or a reward that cannot be; then nothing is learned.
+        """
+        propensities = rows.contexts.propensities.tolist()
+        rewards, chosen = rows.contexts.rewards.tolist(), rows.chosen.tolist()
+        for propensity, reward in zip(propensities, rewards, strict=True):
+            _check_numbers(propensity, reward)
+
+        for at, examples in enumerate(self._examples.fill_decisions(rows)):
+            example = examples[1 + chosen[at]]
+            example.set_label(CBLabel(label=(0, -rewards[at], propensities[at])))
+            try:
+                self._workspace.learn_one(examples)
+            finally:
+                example.set_label(NO_LABEL)
+            self.learned += 1
 
     def snapshot(self, position: str) -> Snapshot:
         """Return what replicas score with, as of the log entry ``position``; see ``load_vw``."""

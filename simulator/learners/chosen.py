@@ -3,27 +3,39 @@
 They are those that ``policies.features.chosen_rows`` makes of one record after the other.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from bandits.features.hashing import hash_feature
 from bandits.features.namespaces import CONTEXT, FEATURES, ITEM, SCORES
-from bandits.types import ChosenRows, Float32, Float64, UInt32
+from bandits.types import ChosenRows, DecisionRows, Float32, Float64, UInt32
+from policies.catalogue import Catalogue
 from policies.features import discounts_of_ranks, score_hashes
-from policies.spec import PolicySpec
 from simulator.learners.online import too_large
 from simulator.logs.actions.columns import (
     FeatureColumns,
     Int64,
     distinct_codes,
+    no_maps,
     spread,
 )
-from simulator.logs.actions.records import RecordColumns
+from simulator.logs.actions.records import (
+    ChosenActions,
+    ChosenFeatures,
+    EventIds,
+    RecordColumns,
+    RecordScores,
+)
+from simulator.logs.rows import LogBatch
 
 SPACES = (CONTEXT, ITEM, FEATURES, SCORES)
 """The namespaces in the order in which a policy sees them; only the context's are shared."""
+
+
+DISTINCT = 4096
+"""The most actions, with features of their own, of which columns are made."""
 
 
 class _Cells(NamedTuple):
@@ -40,7 +52,7 @@ class _Cells(NamedTuple):
 
 
 def chosen_columns(
-    spec: PolicySpec,
+    use: Collection[str],
     records: RecordColumns,
     rewards: Float64,
     propensities: Float64,
@@ -48,7 +60,7 @@ def chosen_columns(
     """Return n rows as a learner that learns from the chosen actions alone takes them.
 
     Args:
-        spec: The policy, which says what namespaces it uses.
+        use: The namespaces that the policy sees.
         records: What the rows are slots of.
         rewards: float64[n].
         propensities: float64[n].
@@ -60,10 +72,10 @@ def chosen_columns(
     chosen = actions.codes.astype(np.int64)
     nothing = _nothing(len(chosen))
     parts = [
-        _context(records) if CONTEXT in spec.use else nothing,
-        _items(actions.names, chosen) if ITEM in spec.use else nothing,
-        _features(actions.names, chosen, records) if FEATURES in spec.use else nothing,
-        _scores(records) if SCORES in spec.use else nothing,
+        _context(records) if CONTEXT in use else nothing,
+        _items(actions.names, chosen) if ITEM in use else nothing,
+        _features(actions.names, chosen, records) if FEATURES in use else nothing,
+        _scores(records) if SCORES in use else nothing,
     ]
 
     # One namespace of a row after the other.
@@ -90,6 +102,65 @@ def chosen_columns(
         rewards,
         actions.available,
         propensities,
+    )
+
+
+def decision_columns(use: Collection[str], batch: LogBatch, rows: slice) -> DecisionRows | None:
+    """Return rows as a learner that learns from all actions takes them.
+
+    Args:
+        use: The namespaces that the policy sees.
+        batch: Of an archive, read as columns.
+        rows: Which of its rows.
+
+    Returns:
+        None where an action is not the same in every decision, but has scores, or features of the
+        request; or where there are too many.
+
+    Raises:
+        ReplayError: A feature is too large for a policy.
+    """
+    part = batch.take(rows)
+    actions, records = part.actions, part.records
+    if actions is None or records is None:
+        return None
+    if (FEATURES in use and actions.features is not None) or (
+        SCORES in use and records.scores.sources
+    ):
+        return None
+
+    # An action is an id with a catalogue.
+    catalogues = np.repeat(records.catalogues.astype(np.int64), actions.counts)
+    distinct, codes = np.unique(catalogues * len(actions.names) + actions.ids, return_inverse=True)
+    if distinct.size > DISTINCT:
+        return None
+    seen = [CONTEXT] if CONTEXT in use else []
+    contexts = chosen_columns(seen, records, part.reward, part.propensity)
+    own = chosen_columns(
+        [name for name in (ITEM, FEATURES) if name in use],
+        _of_catalogues(actions.names, distinct, records.known),
+        np.zeros(distinct.size),
+        np.ones(distinct.size),
+    )
+    return DecisionRows(contexts, own, codes, actions.offsets, actions.chosen)
+
+
+def _of_catalogues(names: Sequence[str], items: Int64, known: Sequence[Catalogue]) -> RecordColumns:
+    """Return rows of which each has chosen an item of a catalogue."""
+    count, none = len(items), np.zeros(len(items), np.int64)
+    which, ids = np.divmod(items, len(names))
+    chosen = ChosenFeatures(no_maps(count), np.zeros(count, np.bool_))
+    return RecordColumns(
+        none,
+        none,
+        none,
+        which.astype(np.int32),
+        known,
+        lambda: ChosenActions(names, ids, none + 1),
+        lambda: EventIds.of([""] * count),
+        lambda: no_maps(count),
+        lambda: RecordScores(np.zeros(1, np.int64), {}),
+        lambda: chosen,
     )
 
 

@@ -14,7 +14,7 @@ from policies.artifacts.trained_on import LearnedRows, RowSampler
 from policies.blend import load_policy, make_learner
 from policies.spec import PolicySpec
 from policies.spec_checks import check_learner
-from simulator.learners.chosen import chosen_columns
+from simulator.learners.chosen import chosen_columns, decision_columns
 from simulator.learners.online import check_blend, featurise_row, salt_of
 from simulator.logs.actions.row_records import records_from_rows
 from simulator.logs.archive.pieces import read_for_learning
@@ -85,9 +85,14 @@ def _teach(learner: Learner, spec: PolicySpec, batch: LogBatch) -> Iterator[int]
     parts = range(0, len(batch), BATCH)
     if not learner.by_row or not len(batch):
         for start in parts:
-            rows = batch.decisions[start : start + BATCH]
-            learner.learn([_interaction(spec, row) for row in rows])
-            yield len(rows)
+            rows = slice(start, start + BATCH)
+            columns = decision_columns(spec.use, batch, rows) if learner.takes_decisions else None
+            decisions = batch.decisions[rows]
+            if columns is not None:
+                learner.learn_decisions(columns)
+            else:
+                learner.learn([_interaction(spec, row) for row in decisions])
+            yield len(decisions)
         return
 
     taught = chosen_of(spec, batch)
@@ -108,7 +113,7 @@ def chosen_of(spec: PolicySpec, batch: LogBatch) -> ChosenRows:
         ReplayError: A feature is too large for a policy.
     """
     records = records_from_rows(batch.decisions) if batch.records is None else batch.records
-    return chosen_columns(spec, records, batch.reward, batch.propensity)
+    return chosen_columns(spec.use, records, batch.reward, batch.propensity)
 
 
 def snapshot_of(model: TrainedModel, *, salt: bytes) -> Snapshot:

@@ -130,7 +130,7 @@ class ActionColumns:
     def context(self) -> FeatureColumns:
         """The rows' contexts, n maps."""
         made = self.make_context()
-        return _no_maps(len(self)) if made is None else made
+        return no_maps(len(self)) if made is None else made
 
     @cached_property
     def features(self) -> FeatureColumns | None:
@@ -218,7 +218,7 @@ def take_entries(offsets: Int64, places: Places) -> tuple[Int64, Int64 | slice]:
     return taken, spread(starts, counts)
 
 
-def _no_maps(count: int) -> FeatureColumns:
+def no_maps(count: int) -> FeatureColumns:
     """Return maps without entries."""
     nothing = np.zeros(0)
     return FeatureColumns(np.zeros(count + 1, np.int64), nothing.astype(np.int32), nothing, ())

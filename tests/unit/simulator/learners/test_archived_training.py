@@ -9,7 +9,7 @@ import pytest
 from support.logs import archived
 from support.records import CATALOGUE, random_rows
 
-from bandits.exploration import EpsilonGreedy
+from bandits.exploration import EpsilonGreedy, VwExploration
 from bandits.log.join import JoinRule
 from bandits.log.records import (
     ActivationRecord,
@@ -20,11 +20,12 @@ from bandits.log.records import (
     TickRecord,
 )
 from bandits.ridge.config import RidgeConfig
-from bandits.types import ChosenRow
+from bandits.types import Interaction
 from bandits.vw.config import VwConfig
 from policies.blend import make_learner
 from policies.catalogue import Catalogue
 from policies.spec import PolicySpec
+from simulator.learners.chosen import decision_columns
 from simulator.learners.online import featurise_row
 from simulator.learners.trained import train_on_log
 from simulator.logs.archive.pieces import ArchivePiece, policy_pieces, read_for_learning
@@ -42,11 +43,26 @@ SPECS = {
         exploration=EpsilonGreedy(),
     ),
 }
+ALL_ACTIONS = msgspec.structs.replace(
+    RIDGE,
+    learner=VwConfig("--cb_explore_adf --cb_type dr -b 12 -q cf -q ci"),
+    exploration=VwExploration(),
+)
+SPECS |= {
+    "vw, all actions": ALL_ACTIONS,
+    "vw, all actions, by id": msgspec.structs.replace(ALL_ACTIONS, use=["context", "item"]),
+    "vw, all actions, of a catalogue": msgspec.structs.replace(
+        ALL_ACTIONS, use=["context", "item", "features"]
+    ),
+    "vw, all actions, alone": msgspec.structs.replace(ALL_ACTIONS, use=["item", "features"]),
+}
 
 
-def entries(*, slates: bool) -> list[LogEntry]:
+def entries(*, slates: bool, inline: bool) -> list[LogEntry]:
     """Decisions, every third deferred and most of those activated, every second rewarded."""
-    records = list({id(row.record): row.record for row in random_rows(260, 5)}.values())
+    records = list(
+        {id(row.record): row.record for row in random_rows(260, 5, inline=inline)}.values()
+    )
     out = [
         LogEntry("1-0", SpecRecord(RIDGE.digest, "salt")),
         LogEntry("1-1", CatalogueRecord(Catalogue().digest)),
@@ -73,14 +89,19 @@ def entries(*, slates: bool) -> list[LogEntry]:
     return [*out, LogEntry("2000000-0", TickRecord())]
 
 
-@pytest.fixture(scope="module", params=[True, False], ids=["slates", "one slot"])
+@pytest.fixture(
+    scope="module",
+    params=[(True, True), (False, True), (True, False)],
+    ids=["slates", "one slot", "features of the catalogue"],
+)
 def root(request, tmp_path_factory) -> Path:
     known = (CATALOGUE, Catalogue())
     blobs = {
         RIDGE.digest: RIDGE.encoded,
         **{catalogue.digest: catalogue.encoded for catalogue in known},
     }
-    log = entries(slates=request.param)
+    slates, inline = request.param
+    log = entries(slates=slates, inline=inline)
     return archived(tmp_path_factory.mktemp("archive"), log, RIDGE, 4, blobs)
 
 
@@ -96,22 +117,30 @@ def test_an_archive_teaches_what_its_rows_do_one_by_one(root, name, count):
     for piece in pieces(root):
         for batch in piece.batches():
             for row in batch.decisions:
-                context, actions = featurise_row(spec, row)
-                by_hand.learn_row(
-                    ChosenRow(
-                        row.action_ids[row.chosen],
-                        context.namespaces,
-                        actions.row(row.chosen),
-                        row.reward,
-                        len(row.action_ids),
-                        row.propensity,
-                    )
-                )
+                seen = featurise_row(spec, row)
+                said = row.chosen, row.propensity, row.reward
+                by_hand.learn([Interaction(row.event_id, row.slot, *seen, *said)])
                 rows += 1
     model = train_on_log(spec, pieces(root, count))
     assert rows > 150
     assert (model.learned, model.rows.rows) == (rows, rows)
     assert model.checkpoint == by_hand.checkpoint()
+
+
+@pytest.mark.parametrize("most", [1, 4, 4096])
+def test_actions_that_come_again_are_made_once_and_no_more_than_so_many(root, monkeypatch, most):
+    monkeypatch.setattr("simulator.learners.chosen.DISTINCT", most)
+    monkeypatch.setattr("simulator.learners.trained.BATCH", 30)
+    spec = SPECS["vw, all actions, of a catalogue"]
+    (piece,) = pieces(root)
+    (batch,) = piece.batches()
+    columns = decision_columns(spec.use, batch, slice(0, 30))
+    assert (columns is None) == (most < 4096 or batch.actions.features is not None)
+    expected = make_learner(spec, salt=b"")
+    for row in batch.decisions:
+        seen, said = featurise_row(spec, row), (row.chosen, row.propensity, row.reward)
+        expected.learn([Interaction(row.event_id, row.slot, *seen, *said)])
+    assert train_on_log(spec, pieces(root)).checkpoint == expected.checkpoint()
 
 
 def test_a_part_of_an_archive_teaches_its_rows(root):

@@ -29,7 +29,7 @@ VW = PolicySpec(
 def taught(spec: PolicySpec, rows: list[LoggedDecision]) -> list[ChosenRow]:
     rewards = np.array([row.reward for row in rows])
     propensities = np.array([row.propensity for row in rows])
-    return list(chosen_columns(spec, records_from_rows(rows), rewards, propensities))
+    return list(chosen_columns(spec.use, records_from_rows(rows), rewards, propensities))
 
 
 def said(features: Row) -> dict[str, list[tuple[int, float]]]:
