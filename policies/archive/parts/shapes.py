@@ -27,8 +27,9 @@ def misshapen(batch: pa.RecordBatch) -> str | None:
     slots, actions = (
         batch[name].fill_null(0).to_numpy().astype(np.int64) for name in ("slots", "actions")
     )
-    is_decision = pc.equal(batch["kind"].cast(pa.string()), "decision")
-    wrong = is_decision.to_numpy(zero_copy_only=False) & (np.minimum(slots, actions) < 1)
+    kinds = batch["kind"]
+    decision = pc.index(kinds.dictionary, "decision").as_py()
+    wrong = (kinds.indices.to_numpy() == decision) & (np.minimum(slots, actions) < 1)
     if wrong.any():
         return f"row {np.argmax(wrong)}: a decision has slots and actions, here it has none"
 

@@ -33,7 +33,7 @@ from simulator.logs.archive.light import LIGHT, EntryReader, PieceBounds
 from simulator.logs.archive.settled import EVERYTHING, NOTHING_SETTLED, Settled, keys_of
 from simulator.logs.rows import NO_WAITING, Waiting
 
-SPAN_ENTRIES = 1 << 17
+SPAN_ENTRIES = 1 << 16
 """Entries that are joined at once, at least, but for the first."""
 READ_ENTRIES = 1 << 14
 """Entries that are looked at together, or a row group more."""
