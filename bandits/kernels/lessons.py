@@ -221,6 +221,12 @@ def find_chosen(  # noqa: C901, PLR0912 - one pass over the fields
 
 
 @inlined
+def _copy(data: Any, at: Any, size: Any, text: Any, to: Any) -> None:
+    for i in range(size):
+        text[to + i] = data[at + i]
+
+
+@inlined
 def _add_features(
     data: Any,
     at: Any,
@@ -236,7 +242,7 @@ def _add_features(
     count, at = _sized(data, at)
     for _ in range(count):
         size, at = _sized(data, at)
-        text[:size] = data[at : at + size]
+        _copy(data, at, size, text, 0)
         at += size
 
         first = data[at]
@@ -262,7 +268,7 @@ def _add_features(
         text[size] = _EQUALS
         for _ in range(several):
             length, at = _sized(data, at)
-            text[size + 1 : size + 1 + length] = data[at : at + length]
+            _copy(data, at, length, text, size + 1)
             at += length
             hashes[filled] = _murmur(text, 0, size + 1 + length, seed)
             values[filled] = np.float32(1.0)
@@ -366,10 +372,10 @@ def features_of_chosen(  # noqa: C901, PLR0912 - one pass over the namespaces
             elif kind == SCORES:
                 for i in range(_sources(data, found[n, 7], spans)):
                     name, size = spans[i, 0], spans[i, 1] - spans[i, 0]
-                    text[:size] = data[name : name + size]
+                    _copy(data, name, size, text, 0)
                     for k in range(3):
                         begins, ends = _SUFFIX_STARTS[k], _SUFFIX_STARTS[k + 1]
-                        text[size : size + ends - begins] = _SUFFIXES[begins:ends]
+                        _copy(_SUFFIXES, begins, ends - begins, text, size)
                         hashes[filled + k] = _murmur(text, 0, size + ends - begins, seeds[kind])
 
                     # Its score; its rank, which the higher scores alone decide; that it has one.

@@ -38,7 +38,8 @@ class Deadlines:
         if queue is None:
             queue = self._queues[at] = deque()
         queue.append(deadline)
-        self._none_before = min(self._none_before, deadline[0])
+        if deadline[0] < self._none_before:  # noqa: PLR1730 - a call of min takes longer
+            self._none_before = deadline[0]
 
     def restore(self, deadlines: list[Deadline]) -> None:
         """Add those of a checkpoint, which come in any order."""

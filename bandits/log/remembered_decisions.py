@@ -134,14 +134,11 @@ def teach_at_close(
     """
     if out is None or not decision.slots:
         return
-    default, values, slots = decision.rule.default_reward, decision.values, decision.slots
-    rewards = (
-        tuple([values.get(slot, default) for slot in range(slots)])
-        if values
-        else (default,) * slots
-    )
+    default, values = decision.rule.default_reward, decision.values
+    slots: tuple[int, ...] = (0,) if decision.slots == 1 else tuple(range(decision.slots))
+    rewards = tuple([values.get(slot, default) for slot in slots])
     record = decision.record or record_of(decision)
-    out.append(JoinedDecision(decision.position, record, tuple(range(slots)), rewards))
+    out.append(JoinedDecision(decision.position, record, slots, rewards))
 
 
 def slot_of(decision: Decision, reward: RewardRecord) -> int | None:

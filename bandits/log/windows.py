@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from itertools import chain, islice
 from typing import Protocol
 
-from bandits.log.deadlines import Deadlines
+from bandits.log.deadlines import NEVER, Deadlines
 from bandits.log.encoded_decisions import Decision
 from bandits.log.join_notes import JoinNotes
 from bandits.log.join_rule import JoinRule
@@ -104,7 +104,7 @@ class Windows:
     def _find(self, event_id: str) -> RememberedDecision | None:
         """Return the decision of a name; ``_keep`` it when it has been changed."""
         found = self._open.get(event_id) or self._closed.get(event_id)
-        return found or (self._older.find(event_id) if self._older else None)
+        return found or (self._older.find(event_id) if self._older.next_ms < NEVER else None)
 
     def _keep(self, decision: RememberedDecision) -> None:
         if decision.row >= 0:

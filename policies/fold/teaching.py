@@ -14,7 +14,7 @@ from policies.features import chosen_rows, featurise_record, rows_of_chosen
 from policies.mixture import source_actions
 from policies.spec import PolicySpec
 
-AT_ONCE = 512
+AT_ONCE = 1024
 """Lessons that are taught at a time."""
 
 

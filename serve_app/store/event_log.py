@@ -351,23 +351,32 @@ class RedisLog:
         ]
 
     def read_encoded(
-        self, after: str, *, count: int = 1000, block_ms: int | None = None
+        self,
+        after: str,
+        through: str | None = None,
+        *,
+        count: int = 1000,
+        block_ms: int | None = None,
     ) -> list[LogEntry]:
         """Return the next entries as a fold takes them, with decisions encoded.
 
         Args:
             after: the position to begin behind.
+            through: the last position to return; None: the end of the log.
             count: how many entries at most.
             block_ms: how long to wait for a first one, in milliseconds; None: not at all.
         """
-        return read_entries(self._raw(after, count, block_ms), self._count)
+        if through is None:
+            return read_entries(self._raw(after, count, block_ms), self._count)
+        found: Any = self._client.xrange(self._keys.log, f"({after}", through, count=count)
+        return read_entries(_raw_entries(found), self._count)
 
     def _raw(self, after: str, count: int, block_ms: int | None = None) -> list[tuple[str, bytes]]:
         answer: Any = self._client.xread({self._keys.log: after}, count=count, block=block_ms)
         if not answer:
             return []
         raw = answer[0][1] if isinstance(answer, list) else next(iter(answer.values()))[0]
-        return [(entry_id.decode(), fields.get(FIELD, b"")) for entry_id, fields in raw]
+        return _raw_entries(raw)
 
     def between(self, after: str, through: str | None = None) -> Iterator[LogEntry]:
         """Yield the entries of a part of the log, in order.
@@ -439,3 +448,8 @@ class RedisLog:
             data: those bytes.
         """
         self._client.set(self._keys.blob(name), data)
+
+
+def _raw_entries(answer: Any) -> list[tuple[str, bytes]]:
+    """Return the position and the record of each entry in an answer of Redis."""
+    return [(entry_id.decode(), fields.get(FIELD, b"")) for entry_id, fields in answer]

@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any
 
 from bandits.errors import LogGapError, MissingBlobError
-from bandits.log.positions import START, has_reached, is_after, log_order, position_after
+from bandits.log.positions import START, is_after, log_order, position_after
 from bandits.log.records import LogEntry
 from policies.archive.archive import ArchiveReader
 from policies.fold.checkpoint import FoldState
@@ -46,32 +46,28 @@ class History:
             LogGapError: a part of it is neither in the stream nor in the archive.
             ArchiveError: the archive is damaged, or has a gap.
         """
-        position = after
+        position, trimmed = after, self._trimmed()
         while through is None or is_after(through, position):
-            # Asked again after a batch was read: then it holds of the batch.
-            read = None
-            if not self._is_trimmed(position):
-                read = self._log.read_encoded(position, count=batch)
-            if read is None or self._is_trimmed(position):
-                until = self._archived_until(position, self._trimmed(), through)
+            # What the stream lacks by now, the archive has to hold.
+            if is_after(trimmed, position_after(position)):
+                until = self._archived_until(position, trimmed, through)
                 yield from self._archive.encoded(position, until) if self._archive else ()
                 position = until
                 continue
 
+            # Asked after the batch was read, so it holds of the batch.
+            read = self._log.read_encoded(position, through, count=batch)
+            trimmed = self._trimmed()
+            if is_after(trimmed, position_after(position)):
+                continue
+
             if not read:
-                return
-            if through is not None and is_after(read[-1].id, through):
-                yield from (entry for entry in read if has_reached(through, entry.id))
                 return
             yield from read
             position = read[-1].id
 
     def _trimmed(self) -> str:
         return Committed.read(self._client, self._keys).trimmed
-
-    def _is_trimmed(self, position: str) -> bool:
-        """Say whether entries past a position may be gone from the stream."""
-        return is_after(self._trimmed(), position_after(position))
 
     def _archived_until(self, position: str, trimmed: str, through: str | None) -> str:
         """Return how far to read the archive, which has to hold what the stream lacks."""

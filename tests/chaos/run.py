@@ -30,7 +30,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # run as a script
 from traffic import Promised, Traffic
 from victims import KINDS, Victims
 
-from bandits.log.records import DecisionRecord, RewardRecord
+from bandits.log.encoded_decisions import DECISIONS
+from bandits.log.records import RewardRecord
 from policies.archive.archive import ArchiveReader
 from serve_app.admin.stored_policy import StoredPolicy
 from serve_app.client import wait_until_ready
@@ -189,7 +190,7 @@ def _settle(victims: Victims, folder: Path) -> Result:
         decisions: Counter[str] = Counter()
         rewards: set[str | None] = set()
         for entry in stored.history.entries("0-0"):
-            if isinstance(entry.record, DecisionRecord):
+            if isinstance(entry.record, DECISIONS):
                 decisions[entry.record.event_id] += 1
             elif isinstance(entry.record, RewardRecord):
                 rewards.add(entry.record.reward_id)

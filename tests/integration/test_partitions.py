@@ -37,6 +37,7 @@ from typer.testing import CliRunner
 from bandits.errors import SpecError
 from bandits.features.hashing import partition_of
 from bandits.log.codec import digest, encode
+from bandits.log.encoded_decisions import DECISIONS
 from bandits.log.join import JoinRule
 from bandits.log.positions import START
 from bandits.log.records import (
@@ -549,7 +550,7 @@ def test_archived_and_trimmed_logs_give_it_all_again(client, server_url, tmp_pat
     assert client.xrange(KEYS[0].log, count=1)[0][0].decode() > archives[0].ranges()[0].range.first
     history = History(client, KEYS[2], archives[2])
     assert (
-        sum(isinstance(e.record, DecisionRecord) for e in history.entries(START))
+        sum(isinstance(e.record, DECISIONS) for e in history.entries(START))
         == loops[2].fold.learned
     )
     environment = {"BANDITLOOP_SALT": SALT.decode(), "BANDITLOOP_ARCHIVE": str(tmp_path)}

@@ -5,6 +5,7 @@ from support.loops import KEYS, decide, head, make, settle, verdicts
 
 from bandits.exploration import Softmax
 from bandits.log.codec import digest
+from bandits.log.encoded_decisions import DECISIONS, whole_record
 from bandits.log.join import JoinRule
 from bandits.log.records import WarmStartRecord
 from bandits.rl.config import RlConfig
@@ -71,9 +72,9 @@ def test_what_is_served_is_the_network_that_the_log_names(client):
     stored = StoredPolicy(client, "home")
     published = stored.find(head(client))[1]
     record = next(
-        entry.record
+        whole_record(entry.record)
         for entry in stored.history.entries("0-0", "9" * 15 + "-0")
-        if hasattr(entry.record, "pmf")
+        if isinstance(entry.record, DECISIONS)
     )
     policy = load_policy(SPEC, published.snapshot)
     assert policy.pmf(*featurise_record(SPEC, loop.fold.catalogue, record)).min() >= 0.1 / 3
