@@ -22,6 +22,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # read when numpy is imported
 
@@ -44,6 +45,7 @@ from bandits.log.records import (
 )
 from bandits.ridge.config import RidgeConfig
 from bandits.vw.config import VwConfig
+from policies.archive.archive import ArchiveReader
 from policies.catalogue import Catalogue, Item
 from policies.spec import PolicySpec
 from serve_app.admin.stored_policy import StoredPolicy
@@ -126,16 +128,37 @@ def learn(client: "redis.Redis", spec: PolicySpec, catalogue: Catalogue, count: 
         loop.attempt()
 
 
-def rate(
-    client: "redis.Redis", url: str, spec: PolicySpec, jobs: int, archive: str = ""
-) -> tuple[float, int, int]:
-    """Interactions a second, how many snapshots were the same, and of how many."""
+class Measured(NamedTuple):
+    """What one verification took.
+
+    ``cpu_us``: this process's own time per interaction, which tells builds apart where others keep
+    the machine busy; it says nothing of several processes. ``same`` of ``total`` snapshots were.
+    """
+
+    policy: str
+    source: str
+    jobs: int
+    per_s: float
+    cpu_us: float
+    same: int
+    total: int
+
+
+def measure(
+    client: "redis.Redis", url: str, spec: PolicySpec, name: str, jobs: int, archive: str = ""
+) -> Measured:
+    """Verify every stored snapshot once."""
     address = LogAddress(url, spec.name, archive, SALT)
     served, _ = StoredPolicy(client, spec.name).served()
-    began = time.perf_counter()
+    began, began_cpu = time.perf_counter(), time.process_time()
     results, learned = verify_policy(address, served, jobs=jobs, progress=lambda _: None)
-    seconds = time.perf_counter() - began
-    return learned / seconds, sum(each.verdict == "identical" for each in results), len(results)
+    seconds, cpu_s = time.perf_counter() - began, time.process_time() - began_cpu
+
+    same = sum(each.verdict == "identical" for each in results)
+    source = "archive" if archive else "stream"
+    return Measured(
+        name, source, jobs, learned / seconds, 1e6 * cpu_s / learned, same, len(results)
+    )
 
 
 def additions_s() -> float:
@@ -147,19 +170,18 @@ def additions_s() -> float:
 
 
 def archived(client: "redis.Redis", policy: str, folder: Path) -> str:
-    """Archive the log, and trim the stream but for what follows the newest checkpoint."""
+    """Archive the log, and trim the stream to its last entries, as if no learner needed them."""
     archiver = Archiver(client, policy, folder, max_age_s=0.0, retain_s=0.0)
     while archiver.step():
         pass
+    client.set(Keys(policy).needed, ArchiveReader(folder, policy).end)
     while archiver.trim():
         pass
     return str(folder)
 
 
-def measured(
-    names: Sequence[str], decisions: int, jobs: Sequence[int]
-) -> Iterator[tuple[str, str, int, float, int, int]]:
-    """Policy, source, processes, interactions a second, snapshots that were the same, and of how many."""
+def measured(names: Sequence[str], decisions: int, jobs: Sequence[int]) -> Iterator[Measured]:
+    """Verify a log of each policy: from the stream, then from the archive."""
     catalogue = Catalogue(
         [
             Item(f"item{k}", {"genre": f"g{k % 7}", "price": k / ITEMS, "new": k % 3 == 0})
@@ -176,19 +198,19 @@ def measured(
             ridge = spec.learner.kind == "ridge"
             learn(client, spec, catalogue, decisions if ridge else decisions // 10)
             for several in jobs:
-                yield (name, "stream", several, *rate(client, url, spec, several))
+                yield measure(client, url, spec, name, several)
 
             archive = archived(client, spec.name, Path(folder) / "archive")
             for several in jobs:
-                yield (name, "archive", several, *rate(client, url, spec, several, archive))
+                yield measure(client, url, spec, name, several, archive)
             client.close()
             server.stop()
 
 
 def rates_of(
     tree: Path, names: Sequence[str] = ("LinTS",), decisions: int = 100_000
-) -> dict[str, dict[str, float]]:
-    """Interactions a second on one core, by policy and source, of the build in a folder.
+) -> dict[tuple[str, str], Measured]:
+    """What it takes on one core, by policy and source, by the build in a folder.
 
     Raises:
         RuntimeError: a snapshot of it was not the same.
@@ -198,12 +220,11 @@ def rates_of(
     done = subprocess.run(  # noqa: S603 - this very file
         [*command, *names], cwd=tree, env=environment, stdout=subprocess.PIPE, check=True
     )
-    found: dict[str, dict[str, float]] = {}
-    for name, source, _, per_s, same, total in map(json.loads, done.stdout.splitlines()):
-        if not same == total > 0:
-            raise RuntimeError(f"{tree}: {same} of {total} snapshots of {name} are the same")
-        found.setdefault(name, {})[source] = per_s
-    return found
+    found = [Measured(*json.loads(line)) for line in done.stdout.splitlines()]
+    for each in found:
+        if not each.same == each.total > 0:
+            raise RuntimeError(f"{tree}: snapshots of {each.policy} differ: {each}")
+    return {(each.policy, each.source): each for each in found}
 
 
 def main() -> int:
@@ -221,16 +242,15 @@ def main() -> int:
 
     good, best = True, dict.fromkeys((name for name in arguments.policies if "VW" not in name), 0.0)
     for found in measured(arguments.policies, arguments.decisions, sorted({1, arguments.jobs})):
-        name, source, jobs, per_s, same, total = found
-        good &= same == total > 0
-        if name in best:
-            best[name] = max(best[name], per_s)
+        good &= found.same == found.total > 0
+        if found.policy in best:
+            best[found.policy] = max(best[found.policy], found.per_s)
         if arguments.json:
             print(json.dumps(found), flush=True)
             continue
         print(
-            f"{name:7s} {source:8s} {jobs} processes {per_s:8,.0f} interactions/s   {same} of"
-            f" {total} identical",
+            f"{found.policy:7s} {found.source:8s} {found.jobs} processes {found.per_s:8,.0f}"
+            f" interactions/s {found.cpu_us:6.1f} us   {found.same} of {found.total} identical",
             flush=True,
         )
     if arguments.json:
