@@ -1,10 +1,10 @@
-"""A compiled loop over slates: a later slot chooses among what the slots before it have left."""
+"""Compiled loops over the lists of decisions: the rows of slates, and lists put in their places."""
 
 import numpy as np
 from numba import types
 from numpy.typing import NDArray
 
-from bandits.kernels.compiled import Int32, Int64, compiled, i4s, i8s
+from bandits.kernels.compiled import Float32, Int32, Int64, compiled, f4s, i4s, i8s
 
 Bools = NDArray[np.bool_]
 
@@ -23,7 +23,7 @@ def slate_rows(
     place: Int64,
     index: Int64,
 ) -> None:
-    """Make a row of each of S slots of D decisions.
+    """Make a row of each of S slots of D decisions: a later one is among what is left.
 
     Args:
         actions: int64[D + 1], where a decision's actions begin.
@@ -50,3 +50,20 @@ def slate_rows(
                 at += 1
             taken[chosen[slot]] = True
             pmf += count
+
+
+@compiled(types.float32[::1], i8s, i8s, f4s, i8s)
+def put_lists(out: Float32, owners: Int64, offsets: Int64, flat: Float32, starts: Int64) -> None:
+    """Copy lists of numbers to where they belong.
+
+    Args:
+        out: float32[total], gets list i at ``offsets[owners[i]]``, as long as the owner's part.
+        owners: int64[m].
+        offsets: int64[D + 1].
+        flat: float32[...], the lists.
+        starts: int64[m], where each list starts in ``flat``.
+    """
+    for i in range(owners.size):
+        first, stop = offsets[owners[i]], offsets[owners[i] + 1]
+        for at in range(stop - first):
+            out[first + at] = flat[starts[i] + at]

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from bandits.kernels.slates import slate_rows
+from bandits.kernels.slates import put_lists, slate_rows
 from bandits.log.positions import position_before
 from bandits.log.records import DecisionRecord
 from bandits.types import Float64
@@ -34,7 +34,6 @@ from simulator.logs.archive.features import (
     Lists,
     coded,
     feature_columns,
-    flat_places,
     merge_codes,
 )
 from simulator.logs.archive.settled import Settled
@@ -240,11 +239,8 @@ class Decided:
                 continue
             answered = np.zeros(len(offsets) - 1, np.bool_)
             answered[decision[here]] = True
-            counts = np.diff(offsets)[decision[here]]
             scores = np.full(int(offsets[-1]), np.nan, np.float32)
-            scores[flat_places(offsets[:-1][decision[here]], counts)] = flat[
-                flat_places(start[here], counts)
-            ]
+            put_lists(scores, decision[here], offsets, flat, start[here])
             out[name] = SourceScores(scores, None if answered.all() else answered)
         return out
 
