@@ -3,12 +3,10 @@
 VW minimises costs; everything outside this room speaks of rewards. A cost is minus a reward.
 """
 
-import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypeVar
 
 import msgspec
 import numpy as np
@@ -21,7 +19,6 @@ from bandits.errors import (
     SnapshotError,
     SpecError,
 )
-from bandits.log.codec import MALFORMED
 from bandits.types import (
     ActionSet,
     ChosenRow,
@@ -38,76 +35,17 @@ from bandits.vw.accepted_arguments import KNOWN
 from bandits.vw.arguments import CLAIMED, read_arguments, read_bits
 from bandits.vw.config import MODEL_KIND, WEIGHTS_KIND
 from bandits.vw.examples import NO_LABEL, Examples
+from bandits.vw.payloads import (
+    VwWeightsPayload,
+    decode_model,
+    decode_payload,
+    encode_model,
+)
 from bandits.vw.weights import WeightScorer, parse_arguments
 
 # without the counters a resumed model's header differs
 _OURS = ("--quiet", "--preserve_performance_counters")
 _PMF_SLACK = 1e-4  # VW's probabilities are float32; further from 1 than this is no rounding
-
-
-class _WeightsPayload(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The weights that are not 0: little-endian uint32 indices, increasing, and float32 values."""
-
-    args: str
-    indices: bytes
-    values: bytes
-
-
-class _ModelPayload(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A model as VW serialises it.
-
-    ``digest``: of the other fields, since VW may accept, or crash on, what is not a model.
-    ``available``: how many actions there were to choose from, over all that was learned by row; 0
-    where VW was shown all actions, and has counted them itself.
-    """
-
-    args: str
-    learned: int
-    model: bytes
-    digest: bytes
-    available: int = 0
-
-
-_Payload = TypeVar("_Payload", _WeightsPayload, _ModelPayload)
-
-
-def _digest(args: str, learned: int, available: int, model: bytes) -> bytes:
-    return hashlib.blake2b(
-        f"{args}\n{learned}\n{available}\n".encode() + model, digest_size=16
-    ).digest()
-
-
-def _decode(payload: bytes, kind: type[_Payload]) -> _Payload:
-    try:
-        return msgspec.msgpack.decode(payload, type=kind)
-    except MALFORMED as error:
-        raise SnapshotError(f"not a VW payload: {error}", "payload") from error
-
-
-def decode_model(payload: bytes) -> _ModelPayload:
-    """Return the model in a checkpoint.
-
-    Raises:
-        SnapshotError: it is none, or not what was written.
-    """
-    decoded = _decode(payload, _ModelPayload)
-    if _digest(decoded.args, decoded.learned, decoded.available, decoded.model) != decoded.digest:
-        raise SnapshotError("the VW model is not what was written", "payload.digest")
-    return decoded
-
-
-def encode_model(args: str, learned: int, available: int, model: bytes) -> bytes:
-    """Return a checkpoint.
-
-    Args:
-        args: the learner's arguments.
-        learned: how many interactions the model has learned.
-        available: see ``_ModelPayload``.
-        model: the bytes that VW has serialised.
-    """
-    args = " ".join(args.split())
-    digest = _digest(args, learned, available, model)
-    return msgspec.msgpack.encode(_ModelPayload(args, learned, model, digest, available))
 
 
 class _Workspace(Workspace[bool]):  # type: ignore[misc]
@@ -357,7 +295,7 @@ class VwLearner(Learner):
         # A view that only a workspace with a single model may be asked for.
         weights = self._workspace.weights()[:, 0, 0]
         indices = np.flatnonzero(weights)
-        payload = _WeightsPayload(
+        payload = VwWeightsPayload(
             self.args, indices.astype("<u4").tobytes(), weights[indices].astype("<f4").tobytes()
         )
         return Snapshot(WEIGHTS_KIND, position, self.learned, msgspec.msgpack.encode(payload))
@@ -426,7 +364,7 @@ def load_vw(snapshot: Snapshot) -> VwWeights | VwModel:
     try:
         if snapshot.kind == WEIGHTS_KIND:
             return VwWeights(
-                snapshot.learned, _load_weights(_decode(snapshot.payload, _WeightsPayload))
+                snapshot.learned, _load_weights(decode_payload(snapshot.payload, VwWeightsPayload))
             )
         if snapshot.kind == MODEL_KIND:
             saved = decode_model(snapshot.payload)
@@ -438,7 +376,7 @@ def load_vw(snapshot: Snapshot) -> VwWeights | VwModel:
     raise SnapshotError(f"'{snapshot.kind}' is not a kind of VW snapshot", "kind")
 
 
-def _load_weights(payload: _WeightsPayload) -> WeightScorer:
+def _load_weights(payload: VwWeightsPayload) -> WeightScorer:
     plan = parse_arguments(payload.args)
     if plan is None:
         raise SnapshotError(f"'{payload.args}' cannot be scored from its weights", "payload.args")

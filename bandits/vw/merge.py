@@ -13,7 +13,8 @@ from vowpal_wabbit_next import apply_delta, calculate_delta, merge_deltas
 from bandits.errors import SpecError
 from bandits.vw.accepted_arguments import KNOWN
 from bandits.vw.arguments import read_arguments, read_bits
-from bandits.vw.learner import VwLearner, decode_model, encode_model, open_workspace
+from bandits.vw.learner import VwLearner, open_workspace
+from bandits.vw.payloads import decode_model, encode_model
 
 BITS = 18
 """VW merges in a workspace that it makes itself, which always has its default size."""

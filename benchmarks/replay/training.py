@@ -39,7 +39,7 @@ from bandits.log.records import (
 from bandits.ridge.config import RidgeConfig
 from bandits.types import ChosenRow, ChosenRows
 from bandits.vw.config import VwConfig
-from bandits.vw.learner import decode_model
+from bandits.vw.payloads import decode_model
 from benchmarks.table import Table
 from policies.archive.archive import ArchiveWriter
 from policies.archive.range_file import Range, hour_of
@@ -47,7 +47,7 @@ from policies.blend import make_learner
 from policies.catalogue import Catalogue, Item
 from policies.features import chosen_rows
 from policies.spec import PolicySpec
-from simulator.learners.trained import chosen_of, train_on_log
+from simulator.learners.trained import rows_to_learn, train_on_log
 from simulator.logs.archive.pieces import policy_pieces
 
 ITEMS, ACTIONS, FIRST_MS, APART_MS = 1000, 20, 1_700_000_000_000, 50
@@ -207,7 +207,7 @@ class Bench:
     def columns(self, spec: PolicySpec) -> list[ChosenRows]:
         """The rows as columns, as training makes them."""
         pieces = policy_pieces(str(self.root), "home", 1)
-        return [chosen_of(spec, batch) for piece in pieces for batch in piece.batches()]
+        return [rows_to_learn(spec, batch) for piece in pieces for batch in piece.batches()]
 
     def command_line(self) -> None:
         """Let Vowpal Wabbit learn from the text, in one thread."""

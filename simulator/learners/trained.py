@@ -23,7 +23,7 @@ from simulator.logs.text_records import WEIGHT
 from simulator.ope.targets import RowTarget
 from simulator.replay.leakage import UNKNOWN, Provenance, TrainedRows, UnknownRows, learn_from
 
-BATCH = 10_000
+BATCH = 20_000
 """Rows that are learned between two reports of progress."""
 
 
@@ -95,14 +95,14 @@ def _teach(learner: Learner, spec: PolicySpec, batch: LogBatch) -> Iterator[int]
             yield len(decisions)
         return
 
-    taught = chosen_of(spec, batch)
+    taught = rows_to_learn(spec, batch)
     for start in parts:
         part = taught.part(start, start + BATCH)
         learner.learn_rows(part)
         yield len(part)
 
 
-def chosen_of(spec: PolicySpec, batch: LogBatch) -> ChosenRows:
+def rows_to_learn(spec: PolicySpec, batch: LogBatch) -> ChosenRows:
     """Return the rows of a batch for a learner that learns from the chosen actions alone.
 
     Args:

@@ -21,8 +21,9 @@ from bandits.ridge.config import RidgeConfig
 from bandits.ridge.learner import RidgeLearner, decode_sums
 from bandits.ridge.merge import merge_ridge
 from bandits.vw.config import VwConfig
-from bandits.vw.learner import VwLearner, decode_model
+from bandits.vw.learner import VwLearner
 from bandits.vw.merge import carry_vw, check_mergeable, merge_vw
+from bandits.vw.payloads import decode_model
 from policies.fold.all_partitions import verify_partitions
 from policies.fold.checkpoint import decode_state
 from policies.spec import PolicySpec, decode_spec
