@@ -46,10 +46,14 @@ def columns_rate(rng: np.random.Generator, rows: int = 100_000) -> float:
     """Rows a second of the IPS family, from arrays: the median of some rounds."""
     keys = rng.integers(0, 2**63, rows).astype(np.uint64)
     propensity = rng.uniform(0.05, 1.0, rows)
-    batch = OpeBatch(
-        keys, (rng.random(rows) < 0.1).astype(float), propensity, rng.random(rows) * propensity
-    )
-    return _median_rate(rows, lambda: [make_estimator(name).update(batch) for name in WEIGHED])
+    reward, target = (rng.random(rows) < 0.1).astype(float), rng.random(rows) * propensity
+
+    def run() -> None:
+        batch = OpeBatch(keys, reward, propensity, target)  # a batch keeps what it has computed
+        for name in WEIGHED:
+            make_estimator(name).update(batch)
+
+    return _median_rate(rows, run)
 
 
 def pmfs_rate(rng: np.random.Generator, rows: int = 10_000, actions: int = 100) -> float:
