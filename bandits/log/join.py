@@ -25,7 +25,7 @@ from bandits.log.join_state import (
     OpenState,
     Reset,
 )
-from bandits.log.older_decisions import Opening
+from bandits.log.older_decisions import Opened, Opening
 from bandits.log.positions import START, has_reached, log_order, position_ms
 from bandits.log.records import ActivationRecord, BuildRecord, LogEntry, RewardRecord
 from bandits.log.remembered_decisions import JoinedDecision, RememberedDecision
@@ -184,7 +184,7 @@ class Join(Windows):
         )
 
     def restore(
-        self, state: JoinState, entries: Iterable[LogEntry], records: Mapping[str, Decision]
+        self, state: JoinState, entries: Iterable[Opened], records: Mapping[str, Decision]
     ) -> None:
         """Go on from a state; ``fold`` is to be the version in force there.
 
@@ -221,25 +221,24 @@ class Join(Windows):
             deadlines.append((until, self._sequence, "activation", event_id))
         self._deadlines.restore(deadlines)
 
-    def _refold(self, state: JoinState, entries: Iterable[LogEntry]) -> None:
+    def _refold(self, state: JoinState, entries: Iterable[Opened]) -> None:
         """Fold the entries from the oldest decision on once more, and teach nothing."""
         inherited = len(self._older)
         skipped = set(state.skipped)
         attached = {each.position: each for each in state.attached}
         resets = {made.position: made for made in state.resets}
 
-        for entry in entries:
-            record = entry.record
-            self._advance(entry.time_ms, None)
-            if isinstance(record, DECISIONS):
-                if entry.id not in skipped:
-                    self._reopen(entry.id, Opening.of(record), attached.get(entry.id))
+        for position, record in entries:
+            self._advance(position_ms(position), None)
+            if isinstance(record, Opening):
+                if position not in skipped:
+                    self._reopen(position, record, attached.get(position))
             elif isinstance(record, RewardRecord | ActivationRecord):
                 self._repeat(record, inherited)
             elif isinstance(record, BuildRecord) and fold_version(record.build) != self.fold:
-                self._adopt_fold(entry.id, fold_version(record.build), inherited)
-            if entry.id in resets:
-                self._take(resets[entry.id], inherited)
+                self._adopt_fold(position, fold_version(record.build), inherited)
+            if position in resets:
+                self._take(resets[position], inherited)
 
     def _repeat(self, record: RewardRecord | ActivationRecord, inherited: int) -> None:
         """Join a reward or an activation once more.

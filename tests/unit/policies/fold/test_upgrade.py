@@ -1,6 +1,7 @@
 """Logs and models of an earlier build mean to this one what they meant then, byte for byte."""
 
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 from support.upgrades import Left, unpacked
@@ -11,6 +12,7 @@ from bandits.log.records import BuildRecord, DecisionRecord, LogEntry, MergeReco
 from bandits.snapshot_distance import distance
 from bandits.types import ActionSet, Context
 from policies.archive.archive import ArchiveReader, archive_folders
+from policies.archive.openings import openings
 from policies.artifacts.learner_model import decode_trained
 from policies.blend import load_policy, make_learner
 from policies.fold.all_partitions import AllPartitionsFold
@@ -36,6 +38,7 @@ class Archived:
     def __init__(self, reader: ArchiveReader) -> None:
         self.reader = reader
         self.entries = self.behind = reader.entries
+        self.opened = partial(openings, reader)
         self.blob = reader.blob
 
     def checkpoint(self, position: str) -> FoldState | None:
