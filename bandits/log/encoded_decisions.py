@@ -55,7 +55,7 @@ class _Choice(msgspec.Struct, array_like=True, tag="decision", gc=False):
 _choice = msgspec.msgpack.Decoder(_Choice)
 
 
-def chosen_of(decision: Decision) -> tuple[list[str], list[int]]:
+def choice_of(decision: Decision) -> tuple[list[str], list[int]]:
     """Return a decision's actions, and the indices of those that were chosen."""
     if isinstance(decision, DecisionRecord):
         return decision.action_ids, decision.chosen

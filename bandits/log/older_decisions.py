@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 
 from bandits.log.deadlines import NEVER
-from bandits.log.encoded_decisions import DECISIONS, Decision, chosen_of
+from bandits.log.encoded_decisions import DECISIONS, Decision, choice_of
 from bandits.log.join_rule import JoinRule
 from bandits.log.positions import log_order
 from bandits.log.records import EncodedDecision, LogEntry, LogRecord, UnknownRecord
@@ -44,7 +44,7 @@ class Opening(NamedTuple):
     @classmethod
     def of(cls, decision: Decision) -> "Opening":
         """Return what is kept of a record."""
-        ids, chosen = chosen_of(decision)
+        ids, chosen = choice_of(decision)
         named = decision.event_id, decision.spec, decision.catalogue, decision.deferred
         return cls(*named, [ids[index] for index in chosen])
 

@@ -18,7 +18,6 @@ import tempfile
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 import pyarrow as pa
@@ -37,7 +36,6 @@ from policies.archive.row_groups import RangeRows, RowGroup
 from policies.storage import Storage
 
 BLOBS = "_blobs"
-ENCODED_AT_ONCE = 1000
 DIGEST = re.compile(r"[0-9a-f]{32}")
 
 Entry = tuple[str, bytes]
@@ -285,13 +283,18 @@ class ArchiveReader:
     def _stored(
         self, after: str | None, through: str | None, kinds: Collection[str] | None
     ) -> Iterator[StoredEntry]:
+        for entries in self._in_parts(after, through, kinds):
+            yield from entries
+
+    def _in_parts(
+        self, after: str | None, through: str | None, kinds: Collection[str] | None
+    ) -> Iterator[list[StoredEntry]]:
         def read(position: str | None) -> Iterator[tuple[str, list[StoredEntry]]]:
             for file in self.chain.past(position, through):
                 for entries in self._of_file(file, position, through, kinds):
                     yield entries[-1].id, entries
 
-        for entries in self.chain.resumed(read, after):
-            yield from entries
+        return self.chain.resumed(read, after)
 
     def _of_file(
         self,
@@ -317,8 +320,8 @@ class ArchiveReader:
             after: entries past this one.
             through: up to this one; None for all.
         """
-        raw = self.raw(after, through)
-        while part := list(islice(raw, ENCODED_AT_ONCE)):
+        for entries in self._in_parts(after, through, None):
+            part = [(entry.id, entry.data) for entry in entries]
             yield from read_entries(part, lambda _entry_id, _error: None)
 
     def has_blob(self, name: str) -> bool:

@@ -20,6 +20,14 @@ from policies.archive.parts.rest import INT64_MAX
 from policies.archive.parts.shapes import misshapen, shape_of
 from policies.archive.parts.shredded import rows_of
 
+_ASIDE = frozenset(
+    [
+        *("ms", "seq", "propensity", "action", "signal", "artifact"),
+        *("removed", "placed", "controller", "challenger"),
+    ]
+)
+"""Columns that say nothing that a record's bytes are made of."""
+
 
 class RowGroup(NamedTuple):
     """Columns of some rows of a row group, and where they come from.
@@ -163,7 +171,8 @@ class RangeRows:
             yield list(map(StoredEntry, batch["id"].to_pylist(), batch["record"].to_pylist()))
             return
 
-        batch = part(self._read(number, SCHEMAS[self.layout].names))
+        names = [name for name in SCHEMAS[self.layout].names if name not in _ASIDE]
+        batch = part(self._read(number, names))
         with self._chain.reading(self._file.listed, number):
             yield from stored_entries(batch)
 
