@@ -426,7 +426,8 @@ def test_an_archive_whose_columns_contradict_its_records_is_not_trusted(tmp_path
         with pq.ParquetWriter(path, changed.schema, store_schema=False) as writer:
             writer.write_table(changed)
             writer.add_key_value_metadata({k: v for k, v in held.items() if b"banditloop" in k})
-        status, report = doctor("p", "--archive", str(tmp_path))
+        where = ["--archive", str(tmp_path), "--data-dir", str(tmp_path / "data")]
+        status, report = doctor("p", *where)
         assert (status, report["trusted"]) == (1, False)
         assert failed(report) == expected
         (finding,) = (each for each in report["findings"] if each["check"] == "archive_columns")

@@ -24,7 +24,7 @@ from policies import storage
 from policies.archive import compaction
 from policies.archive.archive import ArchiveReader, ArchiveWriter
 from policies.archive.compaction import Compactor
-from policies.archive.range_file import Range
+from policies.archive.range_file import GROUP_ENTRIES, Range
 from serve_app.cli.main import app
 from serve_app.store.event_log import FIELD
 from serve_app.store.keys import Keys
@@ -135,13 +135,14 @@ def decisions(count: int) -> list[tuple[str, bytes]]:
 
 
 def test_two_light_columns_fetch_a_small_part_of_the_file(store):
-    uri, log = store_uri(store.port, "columns"), decisions(6000)
-    archive(uri, log, 6000)
+    count = 3 * GROUP_ENTRIES
+    uri, log = store_uri(store.port, "columns"), decisions(count)
+    archive(uri, log, count)
     (stored,) = ArchiveReader(uri, "home").ranges()
 
     store.forget()
     groups = list(ArchiveReader(uri, "home").columns(["event_id", "deferred"]))
-    assert sum(len(group.batch) for group in groups) == 6000
+    assert sum(len(group.batch) for group in groups) == count
     assert len(groups) == 3
     fetched = [asked for asked in store.asked if asked.range is not None]
     assert store.sent < stored.size / 3  # the footer is 64 kB of it
@@ -162,7 +163,7 @@ def test_a_store_that_fails_now_and_then_loses_nothing(store, kind):
     count = iter(range(10_000))
 
     def often(_: Asked) -> bool:
-        return next(count) % 12 == 11
+        return next(count) % 24 == 23
 
     store.faults = [FAULTS[kind]() if kind == "hang" else Fault(kind, often, times=float("inf"))]
     archive(uri, log, 2)
@@ -171,14 +172,14 @@ def test_a_store_that_fails_now_and_then_loses_nothing(store, kind):
     assert len(list(Compactor(uri, "home").compact())) == 2
     assert sum(each.files for each in Compactor(uri, "home").remove()) == 7
     assert list(reader.raw()) == log
-    assert store.faults[0].met >= (1 if kind == "hang" else 6)
+    assert store.faults[0].met >= (1 if kind == "hang" else 3)
 
 
 def test_a_store_that_goes_on_failing_is_an_error_that_names_the_file(store, monkeypatch):
     """It is not called damaged, and says what to do."""
     monkeypatch.setattr(storage, "ASKED_AGAIN_S", ())
-    uri, log = store_uri(store.port, "down"), decisions(3000)
-    (committed,) = archive(uri, log, 3000)
+    uri, log = store_uri(store.port, "down"), decisions(2 * GROUP_ENTRIES)
+    (committed,) = archive(uri, log, 2 * GROUP_ENTRIES)
     rows = ArchiveReader(uri, "home").raw()
     next(rows)
     store.faults = [Fault("drop", lambda asked: asked.range is not None, times=float("inf"))]
