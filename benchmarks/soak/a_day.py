@@ -33,6 +33,7 @@ import numpy as np
 import redis
 
 from bandits.log.codec import encode
+from bandits.log.encoded_decisions import DECISIONS
 from bandits.log.join import JoinRule
 from bandits.log.records import CatalogueRecord, DecisionRecord, RewardRecord
 from bandits.ridge.config import RidgeConfig
@@ -289,7 +290,7 @@ class Day:
 
 
 def _is_traffic(record: object) -> bool:
-    return isinstance(record, DecisionRecord | RewardRecord)
+    return isinstance(record, (*DECISIONS, RewardRecord))
 
 
 def _catalogue() -> Catalogue:

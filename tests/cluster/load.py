@@ -15,7 +15,8 @@ import httpx
 import numpy as np
 import redis
 
-from bandits.log.records import DecisionRecord, RewardRecord
+from bandits.log.encoded_decisions import DECISIONS
+from bandits.log.records import RewardRecord
 from policies.archive.archive import ArchiveReader
 from serve_app.admin.stored_policy import StoredPolicy
 from serve_app.client import AsyncClient, ServiceError
@@ -124,9 +125,7 @@ class Load:
         with redis.Redis.from_url(redis_url) as client:
             stored = StoredPolicy(client, self.policy, ArchiveReader(archive, self.policy))
             records = [entry.record for entry in stored.history.entries("0-0")]
-        decisions = Counter(
-            record.event_id for record in records if isinstance(record, DecisionRecord)
-        )
+        decisions = Counter(record.event_id for record in records if isinstance(record, DECISIONS))
         rewards = {record.reward_id for record in records if isinstance(record, RewardRecord)}
         assert self.decisions, "nothing was acknowledged, so there is nothing to audit"
         assert self.decisions <= set(decisions)
