@@ -188,7 +188,7 @@ class Day:
             for thread in threads:
                 thread.join()
         history = History(self._client, self._keys, ArchiveReader(self._root, self._spec.name))
-        held = [entry.id.encode() for entry in history.entries("0-0") if _is_traffic(entry.record)]
+        held = [entry.id.encode() for entry in history.encoded("0-0") if _is_traffic(entry.record)]
         return self._report(writer, learned, held)
 
     def _learner(self) -> LearnerLoop:

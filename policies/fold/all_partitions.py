@@ -20,8 +20,8 @@ REPORTED = 5
 class PartitionLog(Protocol):
     """One partition's log, all of it."""
 
-    def entries(self, after: str, through: str | None = None) -> Iterable[LogEntry]:
-        """Yield the partition's entries in the order of its log.
+    def encoded(self, after: str, through: str | None = None) -> Iterable[LogEntry]:
+        """Yield the partition's entries in the order of its log; decisions may be encoded.
 
         Args:
             after: entries past this position; "0-0" is before the first.
@@ -38,7 +38,7 @@ class _WholePast:
     """The log behind a fold that relies on no checkpoint."""
 
     def __init__(self, log: PartitionLog) -> None:
-        self.entries = self.behind = log.entries
+        self.entries = self.behind = log.encoded
 
     def opened(self, after: str, through: str) -> Iterable[Opened]:
         """Yield of each entry what a join that goes through the log again wants to know.
@@ -79,7 +79,7 @@ class AllPartitionsFold:
         self._logs, self._salt = logs, salt
 
         self._first, *self._others = [
-            iter(log.entries(START, end))
+            iter(log.encoded(START, end))
             for log, end in zip(logs, ends or [None] * len(logs), strict=True)
         ]
         # By other partition, the merge that it stopped before.

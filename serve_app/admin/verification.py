@@ -85,7 +85,7 @@ class ProvenPast:
     """The log behind a segment, for rollbacks: it relies on no checkpoint but the proven ones."""
 
     def __init__(self, stored: StoredPolicy, proven: Sequence[FoldState]) -> None:
-        self.entries = self.behind = stored.history.entries
+        self.entries = self.behind = stored.history.encoded
         self.opened = stored.history.opened
         self._proven = proven
 
@@ -259,7 +259,7 @@ def _verify_segment(
     verified = list(
         verify(
             fold,
-            stored.history.entries(fold.position, through),
+            stored.history.encoded(fold.position, through),
             [snapshot for snapshot in served if _is_within(snapshot, segment)],
             build=this_build(),
             progress=lambda _, learned: progress(learned - first),

@@ -34,10 +34,10 @@ class History:
         self._archive = archive
         self._log = RedisLog(client, keys)
 
-    def entries(
+    def encoded(
         self, after: str, through: str | None = None, *, batch: int = BATCH
     ) -> Iterator[LogEntry]:
-        """Yield every entry past ``after``, in order, each once.
+        """Yield every entry past ``after``, in order, each once, with decisions encoded.
 
         Args:
             after: the position to begin behind.
@@ -76,14 +76,14 @@ class History:
             through: the last position to yield.
 
         Raises:
-            LogGapError, ArchiveError: see ``entries``.
+            LogGapError, ArchiveError: see ``encoded``.
         """
         # Of the archive few columns are read.
         position, trimmed = after, self._trimmed()
         if self._archive is not None and is_after(trimmed, position_after(position)):
             position = self._archived_until(position, trimmed, through)
             yield from openings(self._archive, after, position)
-        yield from opened_of(self.entries(position, through))
+        yield from opened_of(self.encoded(position, through))
 
     def _trimmed(self) -> str:
         return Committed.read(self._client, self._keys).trimmed
@@ -126,9 +126,9 @@ class LogPast:
     """The log behind a fold, wherever it is now."""
 
     def __init__(self, history: History, checkpoints: Checkpoints) -> None:
-        self.entries = history.entries
+        self.entries = history.encoded
         self.opened = history.opened
-        self.behind = partial(history.entries, batch=BEHIND)
+        self.behind = partial(history.encoded, batch=BEHIND)
         self._checkpoints = checkpoints
 
     def checkpoint(self, position: str) -> FoldState | None:

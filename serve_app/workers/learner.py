@@ -172,7 +172,7 @@ class LearnerLoop(Generic[FoldT]):
         self._resume()
 
         if self.log.is_trimmed_past(self.fold.position):
-            for entries in batched(self.log.history.entries(self.fold.position), CATCH_UP):
+            for entries in batched(self.log.history.encoded(self.fold.position), CATCH_UP):
                 self._apply(entries)
                 with contextlib.suppress(LeaseLostError):
                     self.standstill.write_progress(self.fold.position)

@@ -256,7 +256,7 @@ class Merger:
         state: FoldState | None = past.checkpoint(position_before(merge_input.position))
         if state is not None:
             fold.resume(state, past)
-        fold.apply(history.entries(fold.position, merge_input.position))
+        fold.apply(history.encoded(fold.position, merge_input.position))
         return fold.cut
 
     def _put(self, record: MergeRecord, merged: bytes) -> None:
@@ -273,7 +273,7 @@ class Merger:
 
     def _roll_back_to(self, position: str) -> bool:
         """Decide a merge that restores an earlier one; False if none fits: then it is refused."""
-        entries = self._log.history.entries(position_before(position), position)
+        entries = self._log.history.encoded(position_before(position), position)
         restored = next((entry.record for entry in entries), None)
         if not isinstance(restored, MergeRecord) or restored.model != self._spec.model_digest:
             return False

@@ -189,7 +189,7 @@ def _settle(victims: Victims, folder: Path) -> Result:
         stored = StoredPolicy(client, POLICY, ArchiveReader(folder / "data" / "archive", POLICY))
         decisions: Counter[str] = Counter()
         rewards: set[str | None] = set()
-        for entry in stored.history.entries("0-0"):
+        for entry in stored.history.encoded("0-0"):
             if isinstance(entry.record, DECISIONS):
                 decisions[entry.record.event_id] += 1
             elif isinstance(entry.record, RewardRecord):

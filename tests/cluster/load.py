@@ -124,7 +124,7 @@ class Load:
         """Every acknowledged event is in the log, decisions once. How many events those are."""
         with redis.Redis.from_url(redis_url) as client:
             stored = StoredPolicy(client, self.policy, ArchiveReader(archive, self.policy))
-            records = [entry.record for entry in stored.history.entries("0-0")]
+            records = [entry.record for entry in stored.history.encoded("0-0")]
         decisions = Counter(record.event_id for record in records if isinstance(record, DECISIONS))
         rewards = {record.reward_id for record in records if isinstance(record, RewardRecord)}
         assert self.decisions, "nothing was acknowledged, so there is nothing to audit"

@@ -115,7 +115,7 @@ def test_specs_sources_code_and_policies_change_while_requests_come(valkey_url, 
             for name in ("home", "shop")
         }
         records = {
-            name: [entry.record for entry in each.history.entries("0-0")]
+            name: [entry.record for entry in each.history.encoded("0-0")]
             for name, each in said.items()
         }
     assert sum(isinstance(each, SpecRecord) for each in records["home"]) == 3

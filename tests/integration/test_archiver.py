@@ -164,7 +164,7 @@ def test_an_archiver_killed_at_any_call_loses_nothing_and_doubles_nothing(
         live(Archiver(client, "home", root, **AT_ONCE))
         assert together(client, root) == list(ArchiveReader(root, "home").raw()) == log
         assert [
-            entry.id for entry in History(client, KEYS, ArchiveReader(root, "home")).entries("0-0")
+            entry.id for entry in History(client, KEYS, ArchiveReader(root, "home")).encoded("0-0")
         ] == ids(log)
         assert ArchiveReader(root, "home").blob(digest(SPEC)) == SPEC
         assert len(stream(client)) < len(log)
@@ -249,8 +249,8 @@ def test_two_archivers_race_while_the_log_grows_and_is_read(client, server_url, 
             client.set(KEYS.needed, written[-3])
             if i % 3 == 2 and not raised:
                 history = History(connect(server_url), KEYS, ArchiveReader(tmp_path, "home"))
-                assert [entry.id for entry in history.entries("0-0")] == written
-                assert [entry.id for entry in history.entries(written[14], written[-5])] == written[
+                assert [entry.id for entry in history.encoded("0-0")] == written
+                assert [entry.id for entry in history.encoded(written[14], written[-5])] == written[
                     15:-4
                 ]
                 readings += 1
@@ -278,7 +278,7 @@ def test_a_history_that_is_overtaken_by_trimming_goes_on_in_the_archive(
         begin(client)
         root = tmp_path / str(moment)
         history = History(client, KEYS, ArchiveReader(root, "home"))
-        entries = history.entries("0-0")
+        entries = history.encoded("0-0")
         read = [next(entries).id for _ in range(moment)]
         live(Archiver(client, "home", root, **AT_ONCE))
         assert read + [entry.id for entry in entries] == ids(log)
@@ -292,10 +292,10 @@ def test_what_neither_holds_is_an_error_and_not_a_shorter_log(client, tmp_path, 
     archive = None if lost == "no archive" else ArchiveReader(tmp_path / "elsewhere", "home")
     history = History(client, KEYS, archive)
     with pytest.raises(LogGapError, match="gap"):
-        list(history.entries("0-0"))
+        list(history.encoded("0-0"))
     with pytest.raises(LogGapError, match="gap"):
-        list(history.entries("0-0", through=log[2][0]))
-    assert [entry.id for entry in history.entries(log[28][0])] == ids(log[29:])
+        list(history.encoded("0-0", through=log[2][0]))
+    assert [entry.id for entry in history.encoded(log[28][0])] == ids(log[29:])
 
 
 @pytest.mark.usefixtures("small_nodes")
@@ -305,7 +305,7 @@ def test_who_reads_from_just_before_what_is_needed_can_do_without_the_archive(cl
     live(Archiver(client, "home", tmp_path, **AT_ONCE))
     assert Committed.read(client, KEYS).trimmed == log[28][0]
     before = f"{position_ms(log[28][0]) - 1}-{2**64 - 1}"
-    assert [entry.id for entry in History(client, KEYS, None).entries(before)] == ids(log[28:])
+    assert [entry.id for entry in History(client, KEYS, None).encoded(before)] == ids(log[28:])
 
 
 def test_a_blob_is_read_from_redis_and_else_from_the_archive(client, tmp_path):
@@ -386,7 +386,7 @@ def test_a_redis_that_lost_its_last_writes_takes_the_files_word(client, tmp_path
     finish(Archiver(client, "home", tmp_path, **AT_ONCE))
     assert list(ArchiveReader(tmp_path, "home").raw()) == log
     history = History(client, KEYS, ArchiveReader(tmp_path, "home"))
-    assert [entry.id for entry in history.entries("0-0")] == ids(log)
+    assert [entry.id for entry in history.encoded("0-0")] == ids(log)
 
 
 @pytest.mark.parametrize("progress", [False, True])

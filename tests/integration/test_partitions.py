@@ -550,7 +550,7 @@ def test_archived_and_trimmed_logs_give_it_all_again(client, server_url, tmp_pat
     assert client.xrange(KEYS[0].log, count=1)[0][0].decode() > archives[0].ranges()[0].range.first
     history = History(client, KEYS[2], archives[2])
     assert (
-        sum(isinstance(e.record, DECISIONS) for e in history.entries(START))
+        sum(isinstance(e.record, DECISIONS) for e in history.encoded(START))
         == loops[2].fold.learned
     )
     environment = {"BANDITLOOP_SALT": SALT.decode(), "BANDITLOOP_ARCHIVE": str(tmp_path)}

@@ -73,7 +73,7 @@ def test_what_is_served_is_the_network_that_the_log_names(client):
     published = stored.find(head(client))[1]
     record = next(
         whole_record(entry.record)
-        for entry in stored.history.entries("0-0", "9" * 15 + "-0")
+        for entry in stored.history.encoded("0-0", "9" * 15 + "-0")
         if isinstance(entry.record, DECISIONS)
     )
     policy = load_policy(SPEC, published.snapshot)

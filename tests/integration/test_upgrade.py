@@ -172,7 +172,7 @@ POLICIES = ("ridge", "arrives", "vw", "mixture", "halves", "vwhalves")
 @pytest.mark.parametrize("policy", POLICIES)
 def test_every_log_says_where_this_build_goes_on(opened, policy):
     for number in range(opened.left.specs[policy].partitions):
-        entries = list(history(opened, policy, number).entries(START))
+        entries = list(history(opened, policy, number).encoded(START))
         builds = [entry.record.build for entry in entries if isinstance(entry.record, BuildRecord)]
         assert "fold" not in builds[0]
         assert builds[-1] == this_build()
@@ -186,7 +186,7 @@ def test_what_the_old_build_had_counted_is_what_its_entries_come_to(opened, poli
     expected, log = opened.left.expected[policy], history(opened, policy)
     past = LogPast(log, Checkpoints(opened.client, Keys(policy)))
     fold = Fold(log.blob, salt=opened.left.salt, past=past)
-    fold.apply(log.entries(START, expected["position"]))
+    fold.apply(log.encoded(START, expected["position"]))
     counts = {
         name: fold.join.counts[name] for name in expected["outcomes"] if name in fold.join.counts
     }

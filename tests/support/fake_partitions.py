@@ -44,7 +44,7 @@ class WholeLog:
     def __init__(self, log: Log) -> None:
         self._log = log
 
-    def entries(self, after: str, through: str | None = None) -> Iterable[LogEntry]:
+    def encoded(self, after: str, through: str | None = None) -> Iterable[LogEntry]:
         return self._log.past(after, through or "9999999999999-0")
 
     def blob(self, name: str) -> bytes:
