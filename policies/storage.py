@@ -278,6 +278,17 @@ def split_name(root: str) -> tuple[str, str]:
     return (folder or ".") + separator + options, name
 
 
+def join_name(root: str, name: str) -> str:
+    """Return the path or URI of a name below a folder: what ``split_name`` takes apart.
+
+    Args:
+        root: a path, or a URI, whose options stay behind the name.
+        name: the name.
+    """
+    path, separator, options = root.partition("?") if "://" in root else (root, "", "")
+    return f"{path.rstrip('/')}/{name}{separator}{options}"
+
+
 def filesystem_of(root: str) -> "tuple[fs.FileSystem, str]":
     """Return the file system of a path or URI, and the path in it.
 

@@ -22,14 +22,14 @@ def pinned(where: str) -> str:
         return where if (folder / MANIFEST).is_file() else str(folder / load(folder).version)
 
     # pyarrow takes 30 MB, which a replica can do without.
-    from policies.storage import Storage  # noqa: PLC0415
+    from policies.storage import Storage, join_name  # noqa: PLC0415
 
     try:
         storage = Storage(where, "")
         if storage.exists(MANIFEST):
             return where
         with storage.open(CURRENT) as file:
-            return f"{where.rstrip('/')}/{file.read().decode().strip()}"
+            return join_name(where, file.read().decode().strip())
     except (OSError, ArchiveError) as error:
         raise ArtifactError(
             f"artifact: none can be read at that URI ({error}): put there what banditloop train"
@@ -55,9 +55,9 @@ def _fetched(uri: str) -> Path:
 
     Its files are checked against their digests when they are loaded.
     """
-    from policies.storage import Storage  # noqa: PLC0415
+    from policies.storage import Storage, split_name  # noqa: PLC0415
 
-    final = CACHE / uri.rpartition("/")[2]
+    final = CACHE / split_name(uri)[1]
     if final.is_dir():
         return final
 

@@ -20,6 +20,7 @@ from bandits.log.records import LogEntry
 from bandits.types import Snapshot
 from policies.archive.archive import ArchiveReader
 from policies.fold.checkpoint import Refusal
+from policies.storage import shown
 from serve_app.store.archived import Committed
 from serve_app.store.clients import Redis
 from serve_app.store.event_log import RedisLog
@@ -178,7 +179,9 @@ class ArchivedLog:
         self._undecodable = 0
         self.end = self.archive.end
         if self.end == START:
-            raise DataUnavailableError(f"{root} holds no log of a policy {folder!r}", "archive")
+            raise DataUnavailableError(
+                f"{shown(root)} holds no log of a policy {folder!r}", "archive"
+            )
 
     def undecodable(self) -> int:
         """Return how many entries that were read could not be decoded."""

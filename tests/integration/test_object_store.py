@@ -1,5 +1,6 @@
 """The archive in a real S3-compatible server, over HTTP: also one that throttles, or lists late."""
 
+import io
 import json
 import signal
 import threading
@@ -14,10 +15,11 @@ import redis
 from support.archives import archive, cut, no_blob, plain
 from support.logs import archived, decision
 from support.object_stores import BUCKET, Asked, Fault, FaultyStore, faulty, object_store, store_uri
+from support.small_artifact import make_artifact
 from support.towns import BASE, log_of
 from typer.testing import CliRunner
 
-from bandits.errors import ArchiveError
+from bandits.errors import ArchiveError, BadRowError, DataUnavailableError, ReplayError
 from bandits.log.codec import encode
 from bandits.log.join import JoinRule
 from policies import storage
@@ -25,10 +27,14 @@ from policies.archive import compaction
 from policies.archive.archive import ArchiveReader, ArchiveWriter
 from policies.archive.compaction import Compactor
 from policies.archive.range_file import GROUP_ENTRIES, Range
+from policies.artifacts import fetch
+from policies.artifacts.source_artifact import load, write
+from serve_app.admin.readable_logs import ArchivedLog
 from serve_app.cli.main import app
 from serve_app.store.event_log import FIELD
 from serve_app.store.keys import Keys
 from serve_app.workers.archiver import Archiver
+from simulator.logs.archive.pieces import archive_pieces
 
 HOUR = 3_600_000
 KEYS = Keys("home")
@@ -287,9 +293,37 @@ def test_an_upload_that_is_interrupted_is_whole_or_not_there(store):
 
 
 def test_no_credentials_are_shown(store):
+    """Neither of an empty folder, nor of rows that cannot be used."""
     uri = store_uri(store.port, "empty")
     done = CliRunner().invoke(app, ["archive", "show", "--archive", uri])
     assert done.exit_code == 1
     assert f"s3://{BUCKET}/empty" in str(done.exception)
     assert "secret" not in str(done.exception)
     assert pyarrow.fs.FileType.NotFound == storage.Storage(uri, "").info("nothing").type
+
+    with pytest.raises(ReplayError, match=f"s3://{BUCKET}/empty") as nothing:
+        archive_pieces(uri, "home", 1)
+    with pytest.raises(DataUnavailableError, match=f"s3://{BUCKET}/empty") as none:
+        ArchivedLog(uri, "home")
+    spoiled = store_uri(store.port, "spoiled")
+    archive(spoiled, [*plain(3), ("1700000000009-0", b"none")], 10)
+    (piece,) = archive_pieces(spoiled, "home", 1)
+    with pytest.raises(BadRowError, match=f"s3://{BUCKET}/spoiled/home, entry") as bad:
+        list(piece.batches())
+    assert not any("secret" in str(raised.value) for raised in (nothing, none, bad))
+
+
+def test_an_artifact_is_fetched_from_a_uri_with_options(store, tmp_path, monkeypatch):
+    monkeypatch.setattr(fetch, "CACHE", tmp_path / "cache")
+    root = tmp_path / "artifact"
+    version = write(make_artifact(), root)
+    for path in root.rglob("*"):
+        if path.is_file():
+            at = path.relative_to(root)
+            files = storage.Storage(store_uri(store.port, "sources"), str(at.parent))
+            files.put(path.name, io.BytesIO(path.read_bytes()))
+
+    uri = store_uri(store.port, "sources")
+    assert fetch.load_artifact(uri).version == load(root).version == version
+    assert storage.split_name(fetch.pinned(uri)) == (uri, version)
+    assert fetch.load_artifact(store_uri(store.port, f"sources/{version}")).version == version

@@ -15,6 +15,7 @@ from bandits.log.join import JoinRule
 from bandits.log.positions import START, has_reached, log_order, position_at, position_ms
 from bandits.log.versions import fold_version
 from policies.archive.archive import ArchiveReader, archive_folders
+from policies.storage import shown
 from simulator.logs.archive.batches import settled_batches
 from simulator.logs.archive.decided import EVALUATED, LEARNED
 from simulator.logs.archive.joined import ArchiveJoin
@@ -84,7 +85,7 @@ class ArchivePiece:
             return
         if not self.skip_bad:
             raise BadRowError(
-                f"{self.root}/{self.policy}, entry {entry_id}: {error.message}", "record"
+                f"{shown(self.root)}/{self.policy}, entry {entry_id}: {error.message}", "record"
             ) from error
         self.skipped += 1
 
@@ -123,7 +124,7 @@ def archive_pieces(
     """
     reader = ArchiveReader(root, policy)
     if reader.end == START:
-        raise ReplayError(f"no range of {policy!r} is archived in {root}", "log")
+        raise ReplayError(f"no range of {policy!r} is archived in {shown(root)}", "log")
     # From the beginning on, nothing is in force that a reader would not come by.
     if count == 1 and window_s is None:
         return [ArchivePiece(root, policy, skip_bad=skip_bad)]
