@@ -61,8 +61,8 @@ from policies.spec import PolicySpec
 
 EVENTS = (*DECISIONS, RewardRecord)
 REWARDING = (RewardRecord, ActivationRecord)
-TOGETHER = 1000
-"""So many entries are looked at together, before they are applied one by one."""
+READ_AHEAD = 1000
+"""How many entries are looked through for records to read again, before they are applied."""
 
 
 class Fold:
@@ -162,7 +162,7 @@ class Fold:
         """
         # What is read again at random places of the log is read for many entries at once.
         iterator = iter(entries)
-        while batch := list(islice(iterator, TOGETHER)):
+        while batch := list(islice(iterator, READ_AHEAD)):
             self._read_ahead(batch)
             for entry in batch:
                 try:

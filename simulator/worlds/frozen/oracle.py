@@ -111,21 +111,6 @@ def appeal_to_all(world: FrozenWorld, visits: Indexes) -> Float64:
     return total / np.maximum(offered, 1.0)
 
 
-def greedy_by(scores: Callable[[FrozenVisit, Indexes], Float64]) -> PmfOf:
-    """Return the policy that takes the item of the highest score.
-
-    Args:
-        scores: From a visit and indexes of items to their scores.
-    """
-
-    def pmf(visit: FrozenVisit, items: Indexes) -> Float64:
-        probabilities = np.zeros(len(items))
-        probabilities[int(np.argmax(scores(visit, items)))] = 1.0
-        return probabilities
-
-    return pmf
-
-
 def _true_value(world: FrozenWorld, values: Float64) -> TrueValue:
     """Return the mean; sampling without replacement has the finite-population correction."""
     if not len(values):
