@@ -164,6 +164,7 @@ class Storage:
             except OSError as error:
                 if not self.is_remote:
                     raise
+
                 # Not every store, and not every request, says of a missing file that it is missing.
                 if of_file and self._is_missing(path):
                     raise FileNotFoundError(errno.ENOENT, "no such file", path) from error

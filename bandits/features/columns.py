@@ -192,6 +192,7 @@ class FeatureIndex:
     ) -> tuple[Int64, Int64, Float64, Int64]:
         """Return begins, columns, values, and what has no column; see ``columns_of_rows``."""
         alone, pairs = _own_plan(self._interactions, self._ignored, spaces)
+
         self._size, begins, columns, filled, without = columns_of_rows(
             self._keys,
             self._places,

@@ -29,11 +29,11 @@ DECISION, REWARD, ACTIVATION = 1, 2, 3
 FIRST, LAST, SUM, MAX = 0, 1, 2, 3
 """Which of several rewards of a slot counts."""
 NO_SLOT = -1
-"""Of a reward that names none."""
+"""The slot of a reward that names none."""
 UNUSED, WAITING = -1, -2
-"""Of an entry that changes nothing, and of one that waits for its decision."""
+"""The decision of an entry that changes nothing, and of one that waits for its decision."""
 UNCOUNTED, DEFERRED, ACTIVE = 0, 1, 2
-"""Of a decision whose id was taken, of one that is not activated, and of one that is."""
+"""The states of a decision: its id was taken, it is not activated, it is activated."""
 
 Int8 = NDArray[np.int8]
 i1s = read_only(types.int8)

@@ -33,7 +33,7 @@ u1s, i8ss = read_only(types.uint8), read_only(types.int64, 2)
 CONTEXT, ITEM, FEATURES, SCORES = 0, 1, 2, 3
 """The numbers of the namespaces, in the order in which a policy sees them."""
 KINDS_OF_SCORE = (b".score", b".rank", b".present")
-"""What a source's name is followed by in the names of its three features."""
+"""The ends of the names of a source's three features; the source's name stands before them."""
 
 _NIL, _FALSE, _TRUE, _DOUBLE = 0xC0, 0xC2, 0xC3, 0xCB
 _EQUALS = 0x3D

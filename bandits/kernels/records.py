@@ -23,7 +23,7 @@ from bandits.values import MAX_EVENT_ID_BYTES, MAX_FEATURE, MAX_NUMBER
 u1s = read_only(types.uint8)
 
 OTHER, DECISION, REWARD = 0, 1, 2
-"""What ``scan_records`` says of a record."""
+"""The answers of ``scan_records`` about a record."""
 LONGEST = 1 << 20
 """A record of more bytes is left to the codec."""
 DEFERRED, HOLDOUT = 1, 2

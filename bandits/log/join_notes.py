@@ -1,4 +1,4 @@
-"""What a fold of the log from some entry on would not know of the decisions since."""
+"""Notes about decisions that a fold which begins at a later entry could not know."""
 
 from collections import deque
 from collections.abc import Callable

@@ -73,7 +73,7 @@ class Inherited(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Attached(msgspec.Struct, frozen=True, array_like=True):
-    """What had come before the decision at ``position``, and was joined when it came."""
+    """Events that came before the decision at ``position``, and were joined when it came."""
 
     position: str
     activated: bool
@@ -93,7 +93,7 @@ class Reset(msgspec.Struct, frozen=True, array_like=True):
 
 
 class JoinState(msgspec.Struct, frozen=True, array_like=True):
-    """What a join remembers, but for what the log says from ``oldest`` on.
+    """The memory of a join, without what the log says from ``oldest`` on.
 
     Attributes:
         layout: no earlier build takes this for its own.
@@ -123,7 +123,7 @@ class JoinState(msgspec.Struct, frozen=True, array_like=True):
 
 
 class EarlierJoinState(msgspec.Struct, frozen=True, array_like=True):
-    """What the checkpoint of an earlier build holds: every decision that is remembered."""
+    """The join in an earlier build's checkpoint, which holds every decision it remembers."""
 
     sequence: int
     counts: dict[str, int]

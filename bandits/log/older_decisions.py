@@ -25,7 +25,7 @@ ROWS = 1 << SHIFT
 BITS = (1 << 64) - 1
 
 ACTIVATED, CLOSED, BARE, GONE, DEFAULT, MORE = 1, 2, 4, 8, 16, 32
-"""What a row says.
+"""The flags of a row.
 
 It was activated; its window is closed; nothing can be taught of it any more; it is forgotten; the
 model holds the default reward of all its slots; there is more in ``_more``.
@@ -33,7 +33,7 @@ model holds the default reward of all its slots; there is more in ``_more``.
 
 
 class Opening(NamedTuple):
-    """What a join keeps of a decision's record."""
+    """The part of a decision's record that a join keeps."""
 
     event_id: str
     spec: str
@@ -61,7 +61,7 @@ def opened_of(entries: Iterable[LogEntry]) -> Iterator[Opened]:
 
 
 class _More(msgspec.Struct, array_like=True, gc=False):
-    """Of a row that has had rewards, or of which the model holds something else than defaults."""
+    """The rest of a row that was rewarded, or whose rewards in the model are no defaults."""
 
     values: dict[int, float]
     seen: list[int | str]

@@ -56,7 +56,7 @@ class RememberedDecision(msgspec.Struct, eq=False, gc=False):
 
 
 NOTHING: dict[Any, Any] = {}
-"""What a decision has of which nothing can be taught any more: nothing is added to it."""
+"""The fields of a decision that can teach nothing any more; nothing is added to them."""
 
 Lesson = tuple[tuple[int, ...], tuple[float, ...], bool]
 """Slots, their rewards, and whether it is a correction."""

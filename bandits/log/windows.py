@@ -31,7 +31,7 @@ RECENT_BYTES = 64 << 20
 """How much memory the records of the newest decisions take, about."""
 
 Lessons = list[JoinedDecision] | None
-"""What is to be taught is added here; None while what was taught before is folded again."""
+"""Lessons are added here; None while entries are folded again whose lessons were taught."""
 
 
 class RecordsBehind(Protocol):

@@ -129,7 +129,7 @@ def learn(client: "redis.Redis", spec: PolicySpec, catalogue: Catalogue, count: 
 
 
 class Measured(NamedTuple):
-    """What one verification took.
+    """The cost of one verification.
 
     ``cpu_us``: this process's own time per interaction, which tells builds apart where others keep
     the machine busy; it says nothing of several processes. ``same`` of ``total`` snapshots were.
@@ -210,7 +210,7 @@ def measured(names: Sequence[str], decisions: int, jobs: Sequence[int]) -> Itera
 def rates_of(
     tree: Path, names: Sequence[str] = ("LinTS",), decisions: int = 100_000
 ) -> dict[tuple[str, str], Measured]:
-    """What it takes on one core, by policy and source, by the build in a folder.
+    """Return what a verification by the build in a folder takes on one core, by policy and source.
 
     Raises:
         RuntimeError: a snapshot of it was not the same.

@@ -1,4 +1,4 @@
-"""What a window of days costs, beside one of 10 s: memory and processor time per decision.
+"""A window of days beside one of 10 s: memory and processor time per decision.
 
     python -m benchmarks.learning.windows
 
@@ -169,7 +169,7 @@ def measure_memory(count: int) -> tuple[float, float]:
 
 @dataclass
 class Cost:
-    """What a service took: processor seconds, and bytes."""
+    """The cost of a run: processor seconds, and bytes."""
 
     entry_s: float
     checkpoint_s: float

@@ -77,7 +77,7 @@ def evaluation(table: Table, other: Path, folder: Path, decisions: int, *, quick
 
 
 def archiving(table: Table, other: Path, decisions: int) -> None:
-    """What a decision costs the archiver, and the disk."""
+    """Measure what a decision costs the archiver, and the disk."""
     for name, make in (
         ("demo", archive_size.demo_log),
         ("20 explicit actions", archive_size.explicit_log),

@@ -31,6 +31,7 @@ def frozen_worlds() -> str:
             " `drift` is as strong as it can be at 1."
         ),
     ]
+
     for name, kind in PARAMETERS.items():
         prose, meanings = _said_of(kind)
         given, allowed = msgspec.structs.asdict(frozen_parameters(name)), allowed_values(kind)

@@ -28,7 +28,7 @@ class ColumnFault(NamedTuple):
 
 
 class GroupAudit(NamedTuple):
-    """What the audit of a row group found.
+    """The findings of the audit of one row group.
 
     Attributes:
         file: the file's path.

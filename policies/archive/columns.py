@@ -104,7 +104,7 @@ COLUMNS = pa.schema(
         ("challenger", CODED),
     ]
 )
-"""What ``ArchiveReader.columns`` gives; lists have no null elements but those of ``features``."""
+"""The columns of ``ArchiveReader.columns``; only ``features`` has lists with null elements."""
 
 
 def decoded(data: bytes) -> LogRecord | None:

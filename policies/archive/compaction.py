@@ -205,6 +205,7 @@ class Compactor:
                     if large.is_compacted:
                         self._files.move(large.path, large.final_path)
                     verified.append((large, covered))
+
             except (LookAgainError, FileNotFoundError):
                 wait_s = next(waits, None)
                 if wait_s is None:

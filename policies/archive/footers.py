@@ -1,4 +1,4 @@
-"""What a range file says of itself, from its last bytes: a thousand files are asked in a moment.
+"""The headers of range files, read from their last bytes: a thousand files in a moment.
 
 Opened as Parquet, a file has every column of every row group decoded from its footer first.
 """

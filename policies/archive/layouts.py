@@ -1,4 +1,4 @@
-"""What the files of each layout hold, and how a file that is opened shows which it has."""
+"""The columns that files of each layout hold, and how an opened file shows its layout."""
 
 from collections.abc import Iterator
 from typing import Any

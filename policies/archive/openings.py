@@ -1,4 +1,4 @@
-"""What a join that goes through an archive again wants to know of its entries: a few columns."""
+"""The few columns that a join reads when it goes through an archive again."""
 
 from collections.abc import Iterator
 from itertools import pairwise

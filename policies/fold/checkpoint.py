@@ -126,7 +126,7 @@ EARLIER: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(
         array_like=True,
     )
 )
-"""Of an earlier build, which kept every open window in it."""
+"""Decodes the checkpoint of an earlier build, which kept every open window in it."""
 
 
 def decode_state(data: bytes) -> PartitionState:

@@ -45,7 +45,7 @@ class ArchiveFiles(msgspec.Struct, frozen=True, rename={"size": "bytes"}):
 
 
 class ArchiveCompaction(msgspec.Struct, frozen=True):
-    """What a compaction did to the files of a policy's archive, over all its partitions.
+    """The result of a compaction of a policy's archive, over all its partitions.
 
     ``before`` and ``after``: the files that are read. ``written``: how many of those after are new.
     ``covered``: older files that lie beside and are not read any more. ``removed``: those of them

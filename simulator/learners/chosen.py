@@ -1,4 +1,4 @@
-"""What a learner needs of a batch of a log's rows: the features of the chosen actions, at once.
+"""The features of the chosen actions of a batch of rows, made at once for a learner.
 
 They are those that ``policies.features.chosen_rows`` makes of one record after the other.
 """

@@ -31,7 +31,7 @@ f8ss = read_only(types.float64, 2)
 PRESENCE = np.uint32(0x9E3779B9)
 """Mixed with the hash of a feature to say only that the feature is there."""
 LARGEST, MEAN, DEVIATION, STATE = 0, 1, 2, 3
-"""What is where in the units of a feature; see FeatureScales.units."""
+"""The places of the numbers in the units of a feature; see FeatureScales.units."""
 FEW = 64
 """Actions of a row whose ranks are counted one against the other; those of more are sorted."""
 FAR = 1e150

@@ -78,6 +78,7 @@ def _features(
     """Write the map of features whose entries and listed texts begin at the bounds of a number."""
     at = _map_of(out, at, bounds[0, number + 1] - bounds[0, number])
     text = bounds[1, number]
+
     for entry in range(bounds[0, number], bounds[0, number + 1]):
         at = _text(out, at, words, starts, entries[entry, 0])
         kind, value = entries[entry, 1], entries[entry, 2]

@@ -1,4 +1,4 @@
-"""What the columns leave of a record, and the record made of both again.
+"""The rest that columns leave of a record, and the record put together from both.
 
 In a file of layout 2 the columns hold the parts of decisions and rewards. Beside them stands the
 same record with those parts emptied: the kind, the policy, and how many fields the build that wrote

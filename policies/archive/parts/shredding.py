@@ -15,7 +15,7 @@ from bandits.kernels.compiled import compiled, i8, i8s, inlined, read_only
 from bandits.values import MAX_EVENT_ID_BYTES, MAX_FEATURE
 
 TAKEN, REFUSED, FULL = 0, 1, 2
-"""What came of it: FULL where there are more distinct texts than there is place for."""
+"""The outcomes; FULL: there are more distinct texts than there is place for."""
 ACTIONS, SOURCES, KEYS, TEXTS, LISTED = 0, 1, 2, 4, 6
 """Vocabularies; the last three are of the context, and one further of the actions' features."""
 POLICY, SPEC, SNAPSHOT, CATALOGUE, USER = range(8, 13)

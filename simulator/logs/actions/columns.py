@@ -23,7 +23,7 @@ Places = NDArray[np.integer] | NDArray[np.bool_] | slice
 
 
 class Term(NamedTuple):
-    """What a feature says, but for its number.
+    """A feature without its number.
 
     ``kind``: ``number`` and ``flag`` have their value beside them; ``text`` is a text, ``texts``
     one text of a list, and ``empty`` a list without any.

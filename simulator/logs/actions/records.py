@@ -1,4 +1,4 @@
-"""What a learner needs of a log's rows beside their actions: the records that they are slots of."""
+"""The records behind a log's rows, as columns: what a learner needs beside the actions."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ class RecordScores(NamedTuple):
 
 
 class ChosenActions(NamedTuple):
-    """What n rows chose.
+    """The chosen actions of n rows.
 
     ``codes``: int[n], the place of each row's action in ``names``, distinct ids. ``available``:
     int64[n], how many actions there were, those of earlier slots left out.
@@ -130,7 +130,7 @@ class RecordColumns:
 
     @cached_property
     def actions(self) -> ChosenActions:
-        """What the rows chose."""
+        """The chosen actions."""
         return self.make_actions()
 
     @cached_property

@@ -177,7 +177,7 @@ class Decided:
 
     @cached_property
     def decisions(self) -> Int64:
-        """Of which decision each slot is, int64[S]."""
+        """The decision that each slot belongs to, int64[S]."""
         return np.repeat(np.arange(len(self.slots) - 1), np.diff(self.slots))
 
     @cached_property

@@ -1,4 +1,4 @@
-"""What a join needs of an archive's entries: arrays of numbers, and their ids as Arrow has them."""
+"""The entries of an archive as a join takes them: arrays of numbers, and ids as Arrow has them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields

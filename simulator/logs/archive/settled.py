@@ -1,4 +1,4 @@
-"""What a join says of an archive's decisions, in the order in which they are read again."""
+"""The outcome of a join for an archive's decisions, in the order in which they are read again."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -59,7 +59,7 @@ NOTHING_SETTLED = Settled(
 
 @dataclass(slots=True, eq=False)
 class SettledRows:
-    """What a join has settled, in the order in which the piece's entries are read again."""
+    """The settled decisions of a join, in the order in which the piece's entries are read again."""
 
     spans: Iterator[Settled]
     _pending: Settled = NOTHING_SETTLED

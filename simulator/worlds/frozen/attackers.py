@@ -37,12 +37,15 @@ class AttackersWorld(TasteWorld):
             attack, parameters.users + accounts.astype(np.int64), users_by_visit(seed, parameters)
         )
         count = parameters.users + parameters.accounts
+
+        # The items that fewest users like are pushed.
         _, appeals = vectors_of_items(seed, parameters)
         targets = np.argsort(appeals, kind="stable")[: parameters.targets]
         views = _views(seed, parameters, users, tastes_of_users(seed, count, parameters.rank))
         pushed = targets[
             (Chance(seed, "pushed").uniforms(parameters.visits) * len(targets)).astype(np.int64)
         ]
+
         super().__init__(
             parameters,
             seed,
@@ -50,6 +53,7 @@ class AttackersWorld(TasteWorld):
             count=count,
             views=np.where(attack, pushed, views),
         )
+
         self.attack: NDArray[np.bool_] = attack
         """bool[visits]: whether a visit is an attacker's."""
         self.targets: Indexes = np.sort(targets)

@@ -1,4 +1,4 @@
-"""What every frozen world can be asked: who comes, what a choice earns, and what is true."""
+"""The questions to every frozen world: who comes, what a choice earns, and what is true."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""What is true of a policy in a frozen world, without playing it."""
+"""The true values of policies in a frozen world, without playing them."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""What frozen worlds are made of and answer with, and the formulas that several of them use."""
+"""The parts of frozen worlds, their answers, and the formulas that several of them use."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -45,7 +45,7 @@ class SignalKind:
 
 
 class WorldSignal(NamedTuple):
-    """What a user did about an item that was shown.
+    """An act of a user about an item that was shown.
 
     ``slot`` counts from 0, ``delay_ms`` from the visit; ``value`` is 1, or the amount of a
     purchase.
@@ -84,7 +84,7 @@ class FrozenVisit:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DrawnSignals:
-    """What n items that were shown earn: arrays [kinds, n].
+    """The signals of n items that were shown: arrays [kinds, n].
 
     Attributes:
         happened: bool; whether each signal came.

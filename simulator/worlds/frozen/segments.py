@@ -25,7 +25,7 @@ USUAL, NEW = 0, 1
 
 
 class SegmentUplift(NamedTuple):
-    """What is true of a segment.
+    """The truth about a segment.
 
     ``usual`` and ``new`` are the expected revenue per visit of either arm, ``uplift`` is their
     difference, and ``relative`` that as a share of ``usual``.

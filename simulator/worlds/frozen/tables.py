@@ -23,7 +23,7 @@ _VIEW = "view"
 
 
 class WorldTables(msgspec.Struct, frozen=True):
-    """What was written.
+    """The tables that were written.
 
     Attributes:
         world: The world's name.
@@ -48,7 +48,7 @@ class WorldTables(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LoggedLists:
-    """What the logging policy shows at n visits, in S slots, of pools of K items.
+    """The lists that the logging policy shows at n visits: S slots out of pools of K items.
 
     Attributes:
         visits: int64[n].

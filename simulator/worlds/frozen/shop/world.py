@@ -215,6 +215,7 @@ class ShopWorld(FrozenWorld):
         groups = invented_words(Chance(seed, "group names"), shop.groups)
         of_users = [groups[at] for at in self.users.groups.tolist()]
         hours = (plan.times - start_ms(shop)) // (DAY_MS // 24) % 24
+
         return Population(
             item_ids=items.ids(),
             user_ids=user_ids(seed, shop.users),
