@@ -108,20 +108,22 @@ def is_free(host: str, port: int) -> bool:
 
 
 _any = random.SystemRandom()  # not seeded: processes that start together look at different ports
+_given: set[int] = set()
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on.
+    """Return a port that nobody listens on, and that this process was not given before.
 
     It is below the range from which systems take the client's end of connections, so that no
     connection takes it before a server does or while that server is restarted, and above the ports
     of Ray's workers.
     """
-    for _ in range(100):
-        with contextlib.closing(socket.socket()) as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", _any.randrange(20_000, 32_768)))
-            return int(probe.getsockname()[1])
-    raise OSError("100 ports between 20,000 and 32,767 were tried and all are taken")
+    for _ in range(1000):
+        port = _any.randrange(20_000, 32_768)
+        if port not in _given and is_free("127.0.0.1", port):
+            _given.add(port)
+            return port
+    raise OSError("1,000 ports between 20,000 and 32,767 were tried and all are taken")
 
 
 def collect_rarely() -> None:

@@ -313,10 +313,14 @@ async def becomes(caller, wanted: str) -> None:
     await eventually(so, f"learning is {wanted}")
 
 
-async def seconds_of(caller, count: int = 60) -> float:
+async def seconds_of(caller) -> float:
+    """The fastest of 30 requests: other work on the machine interrupts most of them, not all."""
+    return min([await _seconds_of_one(caller) for _ in range(30)])
+
+
+async def _seconds_of_one(caller) -> float:
     began = time.perf_counter()
-    for _ in range(count):
-        assert (await caller.rank()).logged
+    assert (await caller.rank()).logged
     return time.perf_counter() - began
 
 
@@ -325,20 +329,27 @@ async def test_while_learning_stands_still_rank_answers_at_the_same_rate_and_eve
 ):
     salt = tmp_path / "salt"
     salt.write_bytes(SALT)
-    with Learns(server, HOME_SPEC), server.client() as client:
-        async with serving(server, tmp_path, ready=False) as caller:
+    with (
+        Learns(server, HOME_SPEC),
+        server.client() as client,
+        Server(binary_of("valkey"), tmp_path / "beside") as other,
+    ):
+        async with (
+            serving(server, tmp_path, ready=False) as caller,
+            serving(other, tmp_path / "other") as beside,
+        ):
             await eventually(caller.is_ready, "a first snapshot is served")
             await becomes(caller, "ok")
             code, body, healthy, _ = await state(caller)
             assert (code, body["status"], healthy) == (200, "ok", 200)
             assert await caller.metric("learning_stalled", policy="home") == 0
-            await seconds_of(caller)
-            going = [await seconds_of(caller) for _ in range(5)]
             name = digest(CATALOGUE.encoded)
             at = RedisLog(client, KEYS).append(CatalogueRecord(name))
             await becomes(caller, "stalled")
-            standing = [await seconds_of(caller) for _ in range(5)]
-            # The fastest of five, of 60 requests each: other work on the machine slows some of them.
+            going, standing = [], []
+            for _ in range(10):  # in turn: other work on the machine slows both alike
+                going.append(await seconds_of(beside))
+                standing.append(await seconds_of(caller))
             assert min(standing) < 1.5 * min(going)
 
             code, body, healthy, said = await state(caller)

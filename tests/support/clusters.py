@@ -80,12 +80,13 @@ def cluster(binary: str, folder: Path) -> Iterator[Cluster]:
     options = ["--cluster-enabled", "yes", "--cluster-node-timeout", "1000"]
     with contextlib.ExitStack() as stack:
         servers = []
-        # 10,000 above the port, where it would be, others may listen
-        buses = [free_port() for _ in range(NODES)]
-        for number, bus in enumerate(buses):
+        buses = []
+        for number in range(NODES):
             server = Server(binary, folder / f"node{number}")
             stack.callback(server.__exit__)
-            server.start(*options, "--cluster-port", str(bus))
+            # 10,000 above the port, where it would be, others may listen
+            buses.append(free_port())
+            server.start(*options, "--cluster-port", str(buses[-1]))
             servers.append(server)
         made = Cluster(servers, buses[0])
         made.form()

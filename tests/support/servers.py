@@ -43,6 +43,7 @@ class Server:
         folder.mkdir()
         self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
+        self._said = folder / "said.txt"
         self._command = [
             binary,
             "--port",
@@ -68,10 +69,11 @@ class Server:
 
         With ``ready`` False, also that it is still loading is an answer.
         """
-        self._process = subprocess.Popen([*self._command, *options], stdout=subprocess.DEVNULL)
+        with self._said.open("wb") as said:
+            self._process = subprocess.Popen([*self._command, *options], stdout=said)
         deadline = time.monotonic() + PATIENCE_S
         with self.client() as client:
-            while time.monotonic() < deadline:
+            while time.monotonic() < deadline and self._process.poll() is None:
                 try:
                     client.ping()
                 except BusyLoadingError:
@@ -82,7 +84,7 @@ class Server:
                 else:
                     return
                 time.sleep(0.01)
-        raise AssertionError("the server does not answer")
+        raise AssertionError(f"the server does not answer: {self._said.read_text()[-1000:]}")
 
     def send(self, number: signal.Signals) -> None:
         """Send a signal to the process."""
