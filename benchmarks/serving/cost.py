@@ -1,7 +1,7 @@
 """The processor time of one `rank`: this build, another build and an empty endpoint, in turn.
 
     python -m benchmarks.serving.cost [--against COMMIT] [--quick] [--out cost.json]
-                                                                (half an hour; quick: seven minutes)
+                                                                (33 minutes; quick: eight)
 
 All three services run side by side and are loaded one after the other (wrk, 8 connections). A
 process keeps the memory and the place among others that it began with, and costs a few per cent
@@ -10,7 +10,8 @@ and the other build first in turn. Everything that a service has started counts:
 archiver, Valkey, HAProxy, Ray's processes. A turn counts from the start of its load until
 everything that it logged is learned, so work that is put off counts as well. What the service uses
 while nobody asks is measured first, and taken off: it depends on how long a turn takes, not on how
-many ask; it has a row of its own, and so has the sum of both. The requests are those of `serve.py`:
+many ask; it has a row of its own, and so has the sum of both. It is the mean of the middle three of
+five spells, so that what happens once does not count as if it went on all the time. The requests are those of `serve.py`:
 100 catalogue ids, 8 features each, every decision synced to disk.
 
 One start gives one ratio, the geometric mean over its turns, each against the other build's turn
@@ -50,7 +51,7 @@ from benchmarks.table import Table
 HERE = Path(__file__).resolve().parents[2]
 BEFORE = "1c51045"
 TICK_S = 1.0 / os.sysconf("SC_CLK_TCK")
-WARM_UP_S, IDLE_S = 3.0, 6.0
+WARM_UP_S, IDLE_S, SPELLS = 3.0, 2.5, 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,12 +146,23 @@ def used_s(root: int) -> Counter[str]:
 
 def idle(services: Sequence[Service]) -> list[dict[str, float]]:
     """Seconds of processor a second of each service, by what the process is, while nobody asks."""
-    before = [used_s(service.pid) for service in services]
-    time.sleep(IDLE_S)
-    return [
-        {name: (s - earlier[name]) / IDLE_S for name, s in used_s(service.pid).items()}
-        for service, earlier in zip(services, before, strict=True)
-    ]
+    spells: list[list[Counter[str]]] = [[] for _ in services]
+    for _ in range(SPELLS):
+        before = [used_s(service.pid) for service in services]
+        time.sleep(IDLE_S)
+        for at, service in enumerate(services):
+            after = used_s(service.pid)
+            after.subtract(before[at])
+            spells[at].append(after)
+    return [middle(each) for each in spells]
+
+
+def middle(spells: Sequence[Counter[str]]) -> dict[str, float]:
+    """Mean seconds a second of the spells that used neither most nor least."""
+    kept = sorted(spells, key=Counter.total)[1:-1]
+    return {
+        name: sum(each[name] for each in kept) / len(kept) / IDLE_S for name in set().union(*kept)
+    }
 
 
 def turn(
