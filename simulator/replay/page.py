@@ -5,14 +5,12 @@ import math
 from collections.abc import Sequence
 from html import escape
 
+from simulator.pages import STYLE, colour_of, describe_time
 from simulator.replay.page_charts import (
-    STYLE,
     actions_chart,
-    colour_of,
     curve_chart,
     describe_interval,
     describe_lower_end,
-    describe_time,
     intervals_chart,
     times_chart,
     trials_chart,

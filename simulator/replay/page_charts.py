@@ -2,78 +2,14 @@
 
 import math
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from html import escape
 
 from simulator.learners.curve import CurvePoint
 from simulator.ope.charts import ActionShares, Charts, TimeBucket
+from simulator.pages import COLOURS, LEFT, WIDTH, AxisScale, colour_of, describe_time, svg_picture
 from simulator.replay.report import NO_LOWER_END, PolicyResult, Trial
 
-COLOURS = ("#4269d0", "#efb118", "#ff725c", "#6cc5b0", "#3ca951", "#ff8ab7", "#a463f2", "#97bbf5")
 SIGNS = {"reliable": "●", "weak": "◐", "unreliable": "○"}
-WIDTH, LEFT = 760, 150
-"""A chart's width, and where names end and bars begin."""
-STYLE = """
-:root { color-scheme: light dark; --ink: #1b1e23; --soft: #6b7280; --line: #d8dce2;
-  --paper: #fff; --card: #f6f7f9 }
-@media (prefers-color-scheme: dark) { :root { --ink: #e8eaed; --soft: #9aa0a6; --line: #3a3f47;
-  --paper: #16181c; --card: #1e2126 } }
-body { margin: 2rem auto; max-width: 60rem; padding: 0 1rem; background: var(--paper);
-  color: var(--ink); font: 15px/1.5 system-ui, sans-serif }
-h1 { font-size: 1.5rem } h2 { font-size: 1.1rem; margin-top: 2.2rem }
-p, td, th { max-width: 46rem } .soft { color: var(--soft) }
-table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums;
-  font-size: .9rem }
-th, td { text-align: left; padding: .3rem .7rem .3rem 0; border-bottom: 1px solid var(--line);
-  vertical-align: top }
-th { color: var(--soft); font-weight: 500 } td.n { text-align: right }
-.reliable { color: #2f9e44 } .weak { color: #d9820f } .unreliable { color: #d6336c }
-code { overflow-wrap: anywhere } summary { cursor: pointer; color: var(--soft) }
-svg { width: 100%; height: auto; background: var(--card); border-radius: 6px }
-text { fill: var(--ink); font-size: 12px }
-.axis { stroke: var(--line) } .soft text, text.soft { fill: var(--soft) }
-"""
-
-
-class AxisScale:
-    """From values to places, with a few round ticks."""
-
-    def __init__(self, low: float, high: float, start: float, stop: float) -> None:
-        if not high > low:
-            low, high = low - 0.5, high + 0.5
-        self._low, self._high, self._start, self._stop = low, high, start, stop
-
-    def __call__(self, value: float) -> float:
-        """Return where a value is; at the edge if it is beyond."""
-        share = (min(max(value, self._low), self._high) - self._low) / (self._high - self._low)
-        return self._start + share * (self._stop - self._start)
-
-    def _ticks(self) -> list[float]:
-        """Return the round values of a step of 1, 2 or 5 times a power of ten."""
-        rough = (self._high - self._low) / 5
-        step = 10.0 ** math.floor(math.log10(rough))
-        step *= next(times for times in (1, 2, 5, 10) if step * times >= rough)
-        first = math.ceil(self._low / step)
-        return [step * number for number in range(first, math.floor(self._high / step) + 1)]
-
-    def vertical_lines(self, y: float) -> list[str]:
-        """Return lines down to ``y``, with their values below."""
-        return [
-            f"<line class='axis' x1='{self(tick):.1f}' x2='{self(tick):.1f}' y1='8' y2='{y:.0f}'/>"
-            f"<text class='soft' x='{self(tick):.1f}' y='{y + 14:.0f}'"
-            f" text-anchor='middle'>{tick:.6g}</text>"
-            for tick in self._ticks()
-        ]
-
-    def horizontal_lines(self, x: float) -> list[str]:
-        """Return lines from ``x`` on, with their values before."""
-        return [
-            f"<line class='axis' x1='{x:.0f}' x2='{WIDTH - 20}' y1='{self(tick):.1f}'"
-            f" y2='{self(tick):.1f}'/>"
-            f"<text class='soft' x='{x - 6:.0f}' y='{self(tick) + 4:.1f}'"
-            f" text-anchor='end'>{tick:.4g}</text>"
-            for tick in self._ticks()
-        ]
 
 
 def intervals_chart(results: Sequence[PolicyResult]) -> str:
@@ -115,7 +51,7 @@ def intervals_chart(results: Sequence[PolicyResult]) -> str:
             f" text-anchor='middle'>{SIGNS[estimate.verdict]}</text></g>"
         )
         at += 16
-    return _svg(at + 26, scale.vertical_lines(at + 6) + shapes)
+    return svg_picture(at + 26, scale.vertical_lines(at + 6) + shapes)
 
 
 def trials_chart(trials: Sequence[Trial]) -> str:
@@ -143,7 +79,7 @@ def trials_chart(trials: Sequence[Trial]) -> str:
 
     for trial in drawn:
         shapes += _trial_shapes(trial, height, places)
-    return _svg(288, shapes)
+    return svg_picture(288, shapes)
 
 
 def _trial_shapes(
@@ -184,7 +120,7 @@ def curve_chart(curve: Sequence[CurvePoint]) -> str:
         f"{across(float(point.rows)):.1f},{height(point.value):.1f}" for point in finite
     )
     line = f"<polyline points='{path}' fill='none' stroke='{COLOURS[0]}' stroke-width='2'/>"
-    return _svg(240, [*across.vertical_lines(220), *height.horizontal_lines(60), line])
+    return svg_picture(240, [*across.vertical_lines(220), *height.horizontal_lines(60), line])
 
 
 def times_chart(times: Sequence[TimeBucket], policies: Sequence[str]) -> str:
@@ -226,7 +162,7 @@ def times_chart(times: Sequence[TimeBucket], policies: Sequence[str]) -> str:
         "<p class='soft'>IPS value of each policy in each stretch of the log; of the logging"
         " policy, its reward.</p>"
     )
-    return note + _svg(232, [*height.horizontal_lines(60), *shapes, labels])
+    return note + svg_picture(232, [*height.horizontal_lines(60), *shapes, labels])
 
 
 def weights_chart(charts: Charts) -> str:
@@ -253,7 +189,7 @@ def weights_chart(charts: Charts) -> str:
         if edge == 0.0 or abs(math.log10(edge) - round(math.log10(edge))) < 1e-9
     ]
     note = "<p class='soft'>Rows by weight; heights are logarithms.</p>"
-    return note + _svg(at + 22, shapes + labels)
+    return note + svg_picture(at + 22, shapes + labels)
 
 
 def actions_chart(actions: Sequence[ActionShares], policies: Sequence[str]) -> str:
@@ -287,12 +223,7 @@ def actions_chart(actions: Sequence[ActionShares], policies: Sequence[str]) -> s
         "<p class='soft'>Grey: how often the log chose the action. Dots: the share each policy"
         " gives it.</p>"
     )
-    return note + _svg(at, shapes)
-
-
-def colour_of(number: int) -> str:
-    """Return the colour of a policy, by its number in the report."""
-    return COLOURS[number % len(COLOURS)]
+    return note + svg_picture(at, shapes)
 
 
 def describe_interval(interval: tuple[float, float]) -> str:
@@ -305,15 +236,6 @@ def describe_lower_end(trial: Trial) -> str:
     return f"{trial.lower:.6g}" if trial.lower > NO_LOWER_END else "-"
 
 
-def describe_time(time_ms: int) -> str:
-    """Return a time for a reader, in UTC."""
-    return datetime.fromtimestamp(time_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M")
-
-
 def _ends(trial: Trial) -> tuple[float, float]:
     """Return what is drawn of a trial: its lower end, if that can be relied on, and its value."""
     return (trial.lower if trial.lower > NO_LOWER_END else trial.value, trial.value)
-
-
-def _svg(height: float, shapes: Sequence[str]) -> str:
-    return f"<svg viewBox='0 0 {WIDTH} {height:.0f}' role='img'>{''.join(shapes)}</svg>"
