@@ -9,10 +9,6 @@ from typing import Literal
 import msgspec
 import pyarrow as pa
 
-TimeUnit = Literal["s", "ms", "us", "ns", "iso"]
-"""Unit of a column of times: numbers since 1970, or texts in ISO 8601 (also without a time of day,
-and with a space for the ``T``). A column that is a timestamp already needs no unit."""
-
 
 class TableFormat(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How the tables of a file are read.
@@ -35,8 +31,8 @@ class TableFormat(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class ColumnMapping(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Which column of a table of events is what; None: there is none.
 
-    ``event_type``: the type of every event, where no column says it. ``time_unit`` None: it is
-    recognised by the values.
+    ``event_type``: the type of every event, where no column says it. ``time_unit``: as in
+    ``simulator.imports.times.TimeReading``; None: it is recognised by the values.
     """
 
     user: str
@@ -44,7 +40,7 @@ class ColumnMapping(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     time: str | None = None
     type: str | None = None
     value: str | None = None
-    time_unit: TimeUnit | None = None
+    time_unit: str | None = None
     event_type: str | None = None
 
     @property
