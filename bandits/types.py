@@ -1,6 +1,6 @@
 """Core types. All are frozen, all arrays read-only; K is the number of actions of one decision."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from bandits.errors import InvalidPmfError
+from bandits.errors import InvalidPmfError, RefusedError
 from bandits.kernels.actions import SLACK, total_and_least
 from bandits.log.versions import FOLD
 
@@ -268,11 +268,13 @@ class Learner(Protocol):
 
     ``by_row``: it learns from the chosen action alone, so it can be taught by ``learn_row``, or by
     ``learn_rows``, which spares making the features of the others. ``takes_decisions``: it can be
-    taught all actions as columns, by ``learn_decisions``.
+    taught all actions as columns, by ``learn_decisions``. ``learned``: how many interactions it has
+    learned; a prior counts for as many as its weight.
     """
 
     by_row: bool = False
     takes_decisions: bool = False
+    learned: int = 0
 
     @property
     def columns(self) -> tuple[int, int]:
@@ -301,6 +303,21 @@ class Learner(Protocol):
         """Learn what ``learn`` does, in order; only where it ``takes_decisions``."""
         name = type(self).__name__
         raise NotImplementedError(f"{name} does not learn from columns of all actions")
+
+    def learn_prior(self, lessons: Iterable[ChosenRows | Interaction], weight: float) -> int:  # noqa: ARG002
+        """Learn what comes before the first interaction; only where the config ``learns``.
+
+        Args:
+            lessons: columns where ``by_row``, or interactions, in order.
+            weight: how many interactions each lesson is worth.
+
+        Returns:
+            How many lessons there were.
+
+        Raises:
+            RefusedError: this kind of learner has no way to.
+        """
+        raise RefusedError(f"{type(self).__name__} learns from no rows of a prior", "learner.kind")
 
     def correct_row(self, row: ChosenRow) -> None:  # noqa: ARG002
         """Change a learned row's reward by ``row.reward``; only where the config ``corrects``."""

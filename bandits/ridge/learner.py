@@ -11,7 +11,7 @@ part; Agrawal & Goyal 2013 (arXiv:1209.3352) for the posterior draws.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any
 
 import msgspec
@@ -63,7 +63,7 @@ class RidgeLearner(Learner):
         self._index = index_of(config, state.hashes)
         self._action_ids = list(state.action_ids)
         self._rows = {action_id: row for row, action_id in enumerate(self._action_ids)}
-        self._learned = state.learned
+        self.learned = state.learned
         self._a, self._b, self._cross, self._count, self._sum = state.arrays()
         # Rows that are not in the sums yet: features, action, reward, whether it is new.
         self._pending: list[tuple[Row, int, float, bool]] = []
@@ -75,7 +75,7 @@ class RidgeLearner(Learner):
 
     def learn_row(self, row: ChosenRow) -> None:
         """Add x x', r x and the action's own sums; it is done a batch at a time, unseen."""
-        self._learned += 1
+        self.learned += 1
         features, number = (*row.shared, *row.own), self._number(row.action_id)
         self._pending.append((features, number, row.reward, True))
         if len(self._pending) == BATCH:
@@ -108,7 +108,27 @@ class RidgeLearner(Learner):
                 np.ones(len(part), np.bool_) if part.learns is None else part.learns,
             )
         new = len(rows) if rows.learns is None else np.count_nonzero(rows.learns)
-        self._learned += int(new)
+        self.learned += int(new)
+
+    def learn_prior(self, lessons: Iterable[ChosenRows | Interaction], weight: float) -> int:
+        """Add each lesson's sums, times its weight; only of a learner that has learned nothing.
+
+        Args:
+            lessons: in order, some at a time.
+            weight: how many interactions each is worth.
+        """
+        for lesson in lessons:
+            if isinstance(lesson, ChosenRows):
+                self.learn_rows(lesson)
+            else:
+                self.learn_row(ChosenRow.of(lesson))
+        self._settle()
+
+        # All is sums, and nothing else is in them.
+        for sums in (self._a, self._b, self._cross, self._count, self._sum):
+            np.multiply(sums, weight, out=sums)
+        count, self.learned = self.learned, round(weight * self.learned)
+        return count
 
     def _number(self, action_id: str) -> int:
         """Return the number of an action, the next one when it is first met."""
@@ -230,7 +250,7 @@ class RidgeLearner(Learner):
                 weight_draws=_bytes32(weights[:, None] + deviation),
                 bias_draws=_bytes32(bias[:, None] + own - shift @ deviation),
             )
-        return Snapshot(KIND, position, self._learned, msgspec.msgpack.encode(payload))
+        return Snapshot(KIND, position, self.learned, msgspec.msgpack.encode(payload))
 
     @property
     def columns(self) -> tuple[int, int]:
@@ -242,7 +262,7 @@ class RidgeLearner(Learner):
         self._settle()
         d, n = len(self._index), len(self._action_ids)
         sums = self._a[:d, :d], self._b[:d], self._cross[:n, :d], self._count[:n], self._sum[:n]
-        return encode_sums(self._index.hashes, self._action_ids, self._learned, sums)
+        return encode_sums(self._index.hashes, self._action_ids, self.learned, sums)
 
     def _seed(self, what: str) -> bytes:
         return hashlib.blake2b(what.encode(), key=self._salt[:64], digest_size=16).digest()

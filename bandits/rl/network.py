@@ -149,14 +149,14 @@ class RlLearner(Learner):
 
     def __init__(self, config: RlConfig, *, checkpoint: bytes | None = None) -> None:
         self._payload = checkpoint or msgspec.msgpack.encode(_Payload(config.features))
-        self._learned, _ = _loaded(config, self._payload)
+        self.learned, _ = _loaded(config, self._payload)
 
     def learn(self, interactions: Sequence[Interaction]) -> None:
         """Learn nothing: it was trained elsewhere."""
 
     def snapshot(self, position: str) -> Snapshot:
         """Return the network, whatever the position."""
-        return Snapshot(KIND, position, self._learned, self._payload)
+        return Snapshot(KIND, position, self.learned, self._payload)
 
     def checkpoint(self) -> bytes:
         """Return the network."""

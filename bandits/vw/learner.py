@@ -4,7 +4,7 @@ VW minimises costs; everything outside this room speaks of rewards. A cost is mi
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -286,6 +286,54 @@ class VwLearner(Learner):
             finally:
                 example.set_label(NO_LABEL)
             self.learned += 1
+
+    def learn_prior(self, lessons: Iterable[ChosenRows | Interaction], weight: float) -> int:
+        """Learn each lesson with its weight, in order; only of one that has learned nothing.
+
+        VW weighs an example by its label: the chosen action's where that alone is learned, else
+        those of all actions.
+
+        Args:
+            lessons: columns only where ``by_row``.
+            weight: how many interactions each is worth.
+        """
+        count = available = 0
+        for lesson in lessons:
+            if not isinstance(lesson, ChosenRows):
+                self._learn_weighted(lesson, weight)
+                count, available = count + 1, available + len(lesson.actions)
+                continue
+
+            for reward, examples in zip(
+                lesson.rewards.tolist(), self._examples.fill_rows(lesson), strict=True
+            ):
+                examples[1].set_label(CBLabel(label=(0, -reward, 1.0), weight=weight))
+                self._workspace.learn_one(examples)
+            count, available = count + len(lesson), available + int(lesson.available.sum())
+
+        self.learned = round(weight * count)
+        if self.by_row and self.learned:
+            self._available = max(self.learned, round(weight * available))
+        return count
+
+    def _learn_weighted(self, taught: Interaction, weight: float) -> None:
+        """Learn an interaction that was no choice of ours, with a weight."""
+        if self.by_row:
+            row = ChosenRow.of(taught)
+            examples = self._examples.fill_one(row.shared, row.own)
+            examples[1].set_label(CBLabel(label=(0, -taught.reward, 1.0), weight=weight))
+            self._workspace.learn_one(examples)
+            return
+
+        examples = self._examples.fill(taught.context, taught.actions)
+        for index, example in enumerate(examples[1:]):
+            chosen = (0, -taught.reward, taught.propensity) if index == taught.chosen else None
+            example.set_label(CBLabel(label=chosen, weight=weight))
+        try:
+            self._workspace.learn_one(examples)
+        finally:
+            for example in examples[1:]:
+                example.set_label(NO_LABEL)
 
     def snapshot(self, position: str) -> Snapshot:
         """Return what replicas score with, as of the log entry ``position``; see ``load_vw``."""
