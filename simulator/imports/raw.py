@@ -4,10 +4,15 @@ A preset, or the recognition of columns, says a ``TableFormat`` and a ``ColumnMa
 reads a layout that no ``TableFormat`` describes yields ``RawRows`` itself.
 """
 
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import Literal
 
 import msgspec
 import pyarrow as pa
+
+from policies.data.manifest import WeightOptions
+from simulator.logs.files import LogFile
 
 
 class TableFormat(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -60,3 +65,33 @@ class RawRows(msgspec.Struct, frozen=True, eq=False):
     file: str
     first_row: int
     batch: pa.RecordBatch
+
+
+@dataclass(frozen=True, slots=True)
+class EventTable:
+    """A file of events: how it is read, and which column is what.
+
+    ``rows`` reads it where no ``TableFormat`` describes its layout: it yields the file's rows in
+    their order, with the columns that ``mapping`` names.
+    """
+
+    file: LogFile
+    mapping: ColumnMapping
+    form: TableFormat = field(default_factory=TableFormat)
+    rows: Callable[[], Iterator[RawRows]] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RawTables:
+    """What a data set is made of, as a preset finds it.
+
+    ``items`` and ``users`` have a column ``id`` of texts, and any others. ``weights`` are the
+    preset's: what its types are worth, and the scale if its values are ratings; the import's
+    options come before them. ``notes``: what a person should know.
+    """
+
+    events: list[EventTable]
+    items: "pa.Table | None" = None
+    users: "pa.Table | None" = None
+    weights: WeightOptions = field(default_factory=WeightOptions)
+    notes: list[str] = field(default_factory=list)
