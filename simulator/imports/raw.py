@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import msgspec
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from policies.data.manifest import WeightOptions
 from simulator.logs.files import LogFile
@@ -59,12 +61,18 @@ class RawRows(msgspec.Struct, frozen=True, eq=False):
     """Some rows of a file with their columns as they are: texts, numbers, timestamps.
 
     ``file``: as errors name it, without credentials. ``first_row``: the number of the first row in
-    its file, counted from 1, a header not among them.
+    its file, counted from 1, a header not among them. ``numbers``: int64, the number of each row,
+    where rows of the file are left out or make several; None: one after the other.
     """
 
     file: str
     first_row: int
     batch: pa.RecordBatch
+    numbers: NDArray[np.int64] | None = None
+
+    def number(self, index: int) -> int:
+        """Return the number, in the file, of a row of the batch."""
+        return self.first_row + index if self.numbers is None else int(self.numbers[index])
 
 
 @dataclass(frozen=True, slots=True)
