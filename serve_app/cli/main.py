@@ -22,6 +22,7 @@ COMMANDS = {
     "demo": "Watch a bandit learn on MovieLens-100K over real HTTP.",
     "doctor": "Audit a policy's log.",
     "replay": "Estimate what other policies would have earned on a log.",
+    "evaluate": "Judge candidate sources on the later part of a data set.",
     "worlds": "Test policies and estimators where the truth is known.",
     "data": "Fetch data sets for demos and evaluation.",
     "keys": "Manage the service's API keys.",

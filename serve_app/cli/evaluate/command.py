@@ -1,0 +1,134 @@
+"""The command ``banditloop evaluate``: its options, training with bars, and the report."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bandits.errors import DataSetError
+from serve_app.cli.options import AsJson, ReportFile, one_command, out_file
+from serve_app.cli.terminal import print_report, progress_bar, say
+
+if TYPE_CHECKING:
+    from policies.data.data_set import DataSet
+    from simulator.ranking.evaluate import Train
+
+app = one_command()
+
+Show = Callable[[str, int, int], None]
+"""Told (what is being done, steps done, steps in all)."""
+
+
+@app.command()
+def evaluate_data(
+    data: Annotated[str, typer.Option(help="Folder or URI of the data set")],
+    artifact: Annotated[
+        Path | None,
+        typer.Option(
+            help="An artifact to evaluate instead of training, which must have been trained on the"
+            " earlier part alone"
+        ),
+    ] = None,
+    sources: Annotated[
+        str | None,
+        typer.Option(help="Sources to evaluate, separated by commas [default: all]"),
+    ] = None,
+    split: Annotated[
+        str, typer.Option(help="How events are split: global-time, user-time or last-one")
+    ] = "global-time",
+    share: Annotated[
+        float, typer.Option("--test-share", min=0.001, max=0.9, help="Share of events that test")
+    ] = 0.2,
+    k: Annotated[int, typer.Option("--k", min=1, max=100, help="Length of the lists")] = 10,
+    users: Annotated[
+        int, typer.Option(min=1, help="Users to ask for at most; of more, so many are drawn")
+    ] = 10_000,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of every random choice")] = 0,
+    fusion: Annotated[
+        bool, typer.Option("--fusion/--no-fusion", help="Evaluate fusions of the sources, too")
+    ] = True,
+    out: ReportFile = None,
+    html: Annotated[
+        Path | None, out_file("File to write the report to, as a page with pictures", "--html")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Judge candidate sources by what users did later: every item is ranked, for each user.
+
+    Sources are trained on the earlier part of the events; fusions of them are fitted on the last
+    part of that. Figures have intervals, and sources are compared on the same users.
+    """
+    from policies.data.data_set import DataSet
+    from serve_app.cli.evaluate.tables import ranking_tables
+    from simulator.ranking.evaluate import RankingOptions, evaluate_sources
+    from simulator.ranking.page import ranking_page
+    from simulator.ranking.splits import check_split_name
+
+    kind = check_split_name(split)
+    opened = DataSet.open(data)
+    with _bars() as show:
+        report = evaluate_sources(
+            opened.manifest.name,
+            opened.coded(),
+            opened.items(),
+            opened.manifest.weights,
+            RankingOptions(kind, share, k, seed, users, fusion),
+            _trainer(opened, artifact, _names(sources), seed, show),
+            artifact=None if artifact is None else str(artifact),
+            progress=show,
+        )
+
+    if html is not None:
+        html.write_text(ranking_page(report), encoding="utf-8")
+    print_report(report, ranking_tables(report), out, as_json=as_json)
+    for path in (out, html):
+        if path is not None:
+            say(f"written to {path}")
+
+
+def _names(text: str | None) -> list[str] | None:
+    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _trainer(
+    data: "DataSet", artifact: Path | None, names: list[str] | None, seed: int, show: Show
+) -> "Train":
+    """Return what trains the sources on a part of the events, or gives those of an artifact."""
+    from policies.artifacts import source_artifact
+    from policies.data.coded import CodedEvents
+    from simulator.ranking.asking import TrainedModels
+    from simulator.ranking.training import models_of, train_on
+
+    items = data.items()
+    loaded = None if artifact is None else models_of(source_artifact.load(artifact), names)
+
+    def train(events: CodedEvents, purpose: str) -> TrainedModels:
+        if loaded is not None:
+            if purpose != "sources":
+                raise DataSetError("an artifact is evaluated as it is: nothing is trained")
+            return loaded
+        return train_on(
+            events,
+            items,
+            sources=names,
+            seed=seed,
+            progress=lambda source, done, total: show(f"{purpose}: {source}", done, total),
+        )
+
+    return train
+
+
+@contextmanager
+def _bars() -> Iterator[Show]:
+    """Show a bar for each thing that is done."""
+    with progress_bar(transient=True) as progress:
+        tasks = {}
+
+        def show(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = progress.add_task(what, total=total)
+            progress.update(tasks[what], completed=done, total=total)
+
+        yield show

@@ -1,0 +1,116 @@
+"""An evaluation of sources for the terminal."""
+
+from rich.table import Table
+from rich.text import Text
+
+from serve_app.cli.terminal import empty_table
+from simulator.ranking.report import (
+    Metric,
+    RankingReport,
+    metric_names,
+    report_facts,
+    significance_sentence,
+)
+
+
+def ranking_tables(report: RankingReport) -> list[Table | Text]:
+    """Return the report as tables: metrics, groups, pools; and what is to be said of them."""
+    parts: list[Table | Text] = [Text(fact) for fact in report_facts(report)]
+    parts += [_quality(report)]
+    if report.tests:
+        parts.append(Text(significance_sentence(report)))
+    parts += [_recommended(report), _groups(report), _pools(report)]
+    parts += [Text(f"note: {note}", style="yellow") for note in report.notes]
+    return parts
+
+
+_QUALITY = ("recall", "hit_rate", "mrr", "auc")
+_WHAT = ("coverage", "gini", "popularity", "novelty", "diversity", "rmse")
+
+
+def _quality(report: RankingReport) -> Table:
+    names = metric_names(report)
+    heads = ["nDCG", "from", "to", *(names[name] for name in _QUALITY if name in names)]
+    table = empty_table(
+        "ranked by",
+        *heads,
+        title=f"Lists of {report.k}: means over {report.split.evaluated_users:,} users",
+        caption="from, to: 95% interval of nDCG",
+        numbers=heads,
+        whole=["ranked by"],
+    )
+    best = max(result.metrics["ndcg"].value or 0.0 for result in report.results)
+    for result in report.results:
+        ndcg = result.metrics["ndcg"]
+        table.add_row(
+            result.name,
+            *(_shown(Metric(value)) for value in (ndcg.value, ndcg.low, ndcg.high)),
+            *(_shown(result.metrics.get(name)) for name in _QUALITY if name in names),
+            style="bold" if ndcg.value == best else "",
+        )
+    return table
+
+
+def _recommended(report: RankingReport) -> Table:
+    names = metric_names(report)
+    columns = [name for name in _WHAT if name in names]
+    table = empty_table(
+        "ranked by",
+        *(names[name] for name in columns),
+        title="What is recommended",
+        numbers=[names[name] for name in columns],
+        whole=["ranked by"],
+    )
+    for result in report.results:
+        table.add_row(result.name, *(_shown(result.metrics.get(name)) for name in columns))
+    return table
+
+
+def _groups(report: RankingReport) -> Table:
+    users = [f"{group} users {count:,}" for group, count in report.user_groups.items() if count]
+    items = [f"{group} items {share:.0%}" for group, share in report.item_groups.items()]
+    table = empty_table(
+        "ranked by",
+        *users,
+        *items,
+        title="By group: nDCG of users, recall of items",
+        caption=report.group_sentence,
+        numbers=[*users, *items],
+        whole=["ranked by"],
+    )
+    for result in report.results:
+        table.add_row(
+            result.name,
+            *(_shown(result.user_groups[group]) for group, n in report.user_groups.items() if n),
+            *(_shown(result.item_groups[group]) for group in report.item_groups),
+        )
+    return table
+
+
+def _pools(report: RankingReport) -> Table:
+    heads = ["limit", "size", "recall", "adds", "from", "to", "nDCG"]
+    table = empty_table(
+        "pool of",
+        *heads,
+        title="Pools: candidates of several sources together",
+        caption="adds: recall beyond that of the row above, raised to as many candidates, and its"
+        " interval; nDCG: of a ridge regression on the sources' scores",
+        numbers=heads,
+    )
+    for row in report.pools:
+        table.add_row(
+            " + ".join(row.sources),
+            str(row.limit),
+            f"{row.size:.0f}",
+            f"{row.recall:.4f}",
+            *(_shown(Metric(value)) for value in (row.gain.value, row.gain.low, row.gain.high)),
+        )
+    for row in report.limits:
+        cells = (str(row.limit), f"{row.size:.0f}", f"{row.recall:.4f}", "", "", "")
+        table.add_row("all", *cells, _shown(row.ndcg))
+    return table
+
+
+def _shown(metric: Metric | None) -> str:
+    """Return a value for a reader; a dash where there is none."""
+    return "-" if metric is None or metric.value is None else f"{metric.value:.4f}"

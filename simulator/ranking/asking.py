@@ -1,0 +1,139 @@
+"""What trained sources answer for many users: the scores of all items, and the best lists."""
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bandits.types import Float32
+from policies.artifacts.source_artifact import Calibration
+from policies.sources import Model
+from simulator.ranking.metrics.lists import ItemSets, Lists
+
+BATCH_BYTES: Final = 96 * 2**20
+"""Bytes of all sources' scores of a batch of users."""
+MOST_USERS: Final = 512
+"""Users in a batch, however few items there are."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainedModels:
+    """Trained sources as they are served: their models and scales, over ``items``.
+
+    ``notes`` says which were left out, and why; ``seconds``, how long training took.
+    """
+
+    items: tuple[str, ...]
+    models: Mapping[str, Model]
+    scales: Mapping[str, Calibration]
+    notes: tuple[str, ...] = ()
+    seconds: Mapping[str, float] | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class KnownItems:
+    """What is known of each user: the history, and float32[n] how strongly each item speaks.
+
+    No item of the history is ranked.
+    """
+
+    sets: ItemSets
+    weights: Float32
+
+    def take(self, users: NDArray[np.intp]) -> "KnownItems":
+        """Return what is known of some users, in this order."""
+        sizes = self.sets.sizes[users]
+        starts = np.concatenate([[0], np.cumsum(sizes)])
+        at = np.arange(starts[-1]) + np.repeat(self.sets.starts[users] - starts[:-1], sizes)
+        return KnownItems(ItemSets(starts, self.sets.indices[at]), self.weights[at])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Answers:
+    """What every source answers for some consecutive users.
+
+    ``raw``: by source, the raw scores of all items, float32[users, items], 0 where it has no answer
+    for the user. ``open``: the same with -inf where the source does not propose the item, because
+    it is in the history or there is no evidence for it. ``answers``: bool[users], by source;
+    ``seconds``: how long it took.
+    """
+
+    users: slice
+    raw: Mapping[str, Float32]
+    open: Mapping[str, Float32]
+    answers: Mapping[str, NDArray[np.bool_]]
+    seconds: Mapping[str, float]
+
+
+def ask(trained: TrainedModels, known: KnownItems) -> Iterator[Answers]:
+    """Ask every source for every user, a batch of users at a time.
+
+    Scores are what serving computes, by the same code, one user after another.
+
+    Args:
+        trained: the sources.
+        known: by user, over the same items.
+    """
+    users, items = len(known.sets.starts) - 1, len(trained.items)
+    rows = BATCH_BYTES // (8 * max(1, items) * max(1, len(trained.models)))
+    rows = int(np.clip(rows, 1, MOST_USERS))
+    for start in range(0, users, rows):
+        batch = slice(start, min(start + rows, users))
+        raw, opened, answers, seconds = {}, {}, {}, {}
+        barred = known.sets.rows(batch)
+        owners = barred.owners()
+        for name, model in trained.models.items():
+            began = time.perf_counter()
+            raw[name], answers[name] = _raw(model, known, batch, items)
+            seconds[name] = time.perf_counter() - began
+
+            scores = raw[name].copy()
+            scores[scores <= model.floor] = -np.inf
+            scores[~answers[name]] = -np.inf
+            scores[owners, barred.indices] = -np.inf
+            opened[name] = scores
+        yield Answers(batch, raw, opened, answers, seconds)
+
+
+def _raw(
+    model: Model, known: KnownItems, batch: slice, items: int
+) -> tuple[Float32, NDArray[np.bool_]]:
+    scores = np.zeros((batch.stop - batch.start, items), np.float32)
+    answers = np.zeros(len(scores), np.bool_)
+    for row, user in enumerate(range(batch.start, batch.stop)):
+        part = slice(int(known.sets.starts[user]), int(known.sets.starts[user + 1]))
+        indices, weights = known.sets.indices[part], known.weights[part]
+        if model.needs_history and not weights.any():
+            continue
+        scores[row], answers[row] = model.raw(indices, weights), True
+    return scores, answers
+
+
+def best_of(scores: NDArray[np.floating], length: int) -> Lists:
+    """Return the places of the best items of each row, int32[users, length], -1 where it ends.
+
+    Ties stand in the order of the items, as a source's own candidates do; -inf is never listed.
+
+    Args:
+        scores: float[users, items].
+        length: of the lists.
+    """
+    users, items = scores.shape
+    lists = np.full((users, length), -1, np.int32)
+    if 0 < length < items:
+        least = np.partition(scores, items - length, axis=1)[:, [items - length]]
+        row, place = np.nonzero((scores >= least) & (scores > -np.inf))
+    else:
+        row, place = np.nonzero(scores > -np.inf)
+
+    # Places ascend within a row, so a stable sort by score leaves ties in their order.
+    order = np.lexsort((-scores[row, place], row))
+    row, place = row[order], place[order]
+    starts = np.searchsorted(row, np.arange(users))
+    rank = np.arange(row.size) - starts[row]
+    kept = rank < length
+    lists[row[kept], rank[kept]] = place[kept]
+    return lists

@@ -1,0 +1,267 @@
+"""The evaluation of sources: split, train on the first part, ask for the users of the second."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+
+from bandits.errors import DataSetError
+from policies.data.coded import CodedEvents, event_weights
+from policies.data.manifest import WeightOptions
+from simulator.ranking.asking import TrainedModels
+from simulator.ranking.fusion import Fusion, fusions
+from simulator.ranking.gather import FUSED_LIMIT, gather, gather_pools
+from simulator.ranking.metrics.beyond import ItemVectors, item_vectors, popularity
+from simulator.ranking.metrics.groups import item_groups, user_groups
+from simulator.ranking.metrics.ratings import RatingFit, fit_ratings
+from simulator.ranking.pool import pools_by_limit, pools_by_sources
+from simulator.ranking.report import RankingReport, SplitSummary
+from simulator.ranking.splits import TEST_SHARE, Split, SplitName, split_events
+from simulator.ranking.summarise import summarise
+from simulator.ranking.task import RankingTask, make_task
+
+VALIDATION_USERS: Final = 2_000
+"""Users of the validation part that fusions are fitted on."""
+FEW_USERS: Final = 100
+"""Below so many users, a figure says little."""
+
+Train = Callable[[CodedEvents, str], TrainedModels]
+"""Trains sources on some events; told what for, for a progress bar."""
+Progress = Callable[[str, int, int], None]
+"""Told (what is being done, steps done, steps in all)."""
+
+
+@dataclass(frozen=True, slots=True)
+class RankingOptions:
+    """How sources are judged.
+
+    Attributes:
+        split: the kind of split.
+        share: of the events that test.
+        k: where lists are cut.
+        seed: of the sample of users and of all resampling.
+        most_users: users that are judged at most.
+        fuse: whether fusions of the sources are judged, too; they need a second training, on the
+            earlier part of the training part.
+    """
+
+    split: SplitName = "global-time"
+    share: float = TEST_SHARE
+    k: int = 10
+    seed: int = 0
+    most_users: int = 10_000
+    fuse: bool = True
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Fitted:
+    """What was fitted on the validation part."""
+
+    fusions: list[Fusion]
+    ratings: Mapping[str, RatingFit]
+    notes: list[str]
+
+
+def evaluate_sources(
+    name: str,
+    events: CodedEvents,
+    items: Sequence[Mapping[str, Any]],
+    weights: WeightOptions,
+    options: RankingOptions,
+    train: Train,
+    *,
+    artifact: str | None = None,
+    progress: Progress = lambda *_: None,
+) -> RankingReport:
+    """Judge sources by what users did after the events that the sources were trained on.
+
+    Args:
+        name: of the data set.
+        events: all of its events.
+        items: of the data set, ``{"id", "features"}``.
+        weights: what its events are worth.
+        options: how to judge.
+        train: trains the sources on a part of the events.
+        artifact: the artifact that ``train`` gives instead, for the report.
+        progress: told of steps.
+
+    Raises:
+        DataSetError: the data set cannot be split like this, or the test part judges nobody.
+    """
+    began = time.perf_counter()
+    split = split_events(events, options.split, options.share)
+    early = weighed_part(events, split, weights)
+    trained = train(early, "sources")
+    task = make_task(
+        events,
+        split,
+        trained.items,
+        rating_scale=weights.rating_scale,
+        most_users=options.most_users,
+        seed=options.seed,
+    )
+    fitted = _fit(early, weights, options, train, list(trained.models))
+
+    found = gather(
+        task, trained, fitted.fusions, options.k, lambda done: progress("asking", done, task.users)
+    )
+    predicted = {
+        source: fitted.ratings[source].predict(raw)
+        for source, raw in found.rated.items()
+        if source in fitted.ratings and task.ratings.size
+    }
+    vectors = _vectors(items, trained.items, task, options.seed)
+    results, tests = summarise(task, found, vectors, predicted, options.k, seed=options.seed)
+    members, group_sentence = user_groups(task.known.sets.sizes)
+    groups = item_groups(popularity(task.everyone, task.items))
+
+    notes = [*split.notes, *trained.notes, *fitted.notes]
+    if task.users < FEW_USERS:
+        notes.append(f"{task.users} users are few: the intervals are wide, and hold only roughly")
+    return RankingReport(
+        data=name,
+        k=options.k,
+        seed=options.seed,
+        split=_summary(split, task),
+        results=_described(results, trained, fitted.fusions),
+        tests=tests,
+        pools=pools_by_sources(task, found, seed=options.seed),
+        limits=pools_by_limit(task, found, options.k, seed=options.seed),
+        user_groups={group: int(inside.sum()) for group, inside in members.items()},
+        item_groups={
+            group: float(inside[task.relevant.indices].mean()) for group, inside in groups.items()
+        },
+        group_sentence=group_sentence,
+        diversity_by=vectors.by,
+        ratings=_rating_sentence(task, fitted.ratings),
+        notes=notes,
+        artifact=artifact,
+        seconds=time.perf_counter() - began,
+    )
+
+
+def weighed_part(events: CodedEvents, split: Split, weights: WeightOptions) -> CodedEvents:
+    """Return the training part, weighed as if nothing had come after it.
+
+    Args:
+        events: all of them.
+        split: of these.
+        weights: what events are worth.
+    """
+    early = events.select(split.train).compact()
+    return early.with_weight(
+        event_weights(early.types, early.type, early.time, early.value, weights)
+    )
+
+
+def _fit(
+    early: CodedEvents,
+    weights: WeightOptions,
+    options: RankingOptions,
+    train: Train,
+    names: list[str],
+) -> _Fitted:
+    """Fit fusions and ratings on the last part of the training part.
+
+    The sources are trained on what is before it.
+    """
+    if not options.fuse:
+        return _Fitted([], {}, [])
+
+    k, seed = options.k, options.seed
+    try:
+        split = split_events(early, options.split, options.share)
+        trained = train(weighed_part(early, split, weights), "validation")
+        task = make_task(
+            early,
+            split,
+            trained.items,
+            rating_scale=weights.rating_scale,
+            most_users=VALIDATION_USERS,
+            seed=seed,
+        )
+    except DataSetError as error:
+        votes = fusions(names, None, None, k, limit=FUSED_LIMIT, seed=seed)
+        return _Fitted(votes, {}, [f"nothing is fitted on a validation part: {error.message}"])
+
+    # A source that the smaller part cannot support has no weight in what is fitted.
+    if list(trained.models) != names:
+        votes = fusions(names, None, None, k, limit=FUSED_LIMIT, seed=seed)
+        return _Fitted(votes, {}, ["nothing is fitted: the validation part supports other sources"])
+    pools = gather_pools(task, trained)
+    found = gather(task, trained, [], k, lambda _: None)
+    return _Fitted(
+        fusions(names, pools, task.relevant, k, limit=FUSED_LIMIT, seed=seed),
+        fit_ratings(found.rated, task.ratings),
+        [],
+    )
+
+
+def _described(results: list[Any], trained: TrainedModels, fused: Sequence[Fusion]) -> list[Any]:
+    notes = {fusion.name: fusion.note for fusion in fused}
+    seconds = trained.seconds or {}
+    return [
+        msgspec.structs.replace(
+            result, note=notes.get(result.name, ""), train_s=seconds.get(result.name)
+        )
+        for result in results
+    ]
+
+
+def _summary(split: Split, task: RankingTask) -> SplitSummary:
+    return SplitSummary(
+        name=split.name,
+        sentence=split.sentence,
+        cut_ms=split.cut_ms,
+        train_events=int(split.train.sum()),
+        test_events=int(split.test.sum()),
+        unknown_items=task.unknown_items,
+        known_already=task.known_already,
+        irrelevant=task.irrelevant,
+        test_users=task.test_users,
+        evaluated_users=task.users,
+        items=task.items,
+    )
+
+
+def _vectors(
+    catalogue: Sequence[Mapping[str, Any]], items: Sequence[str], task: RankingTask, seed: int
+) -> ItemVectors:
+    """Return what items are compared by: their features, or who has them where they have none."""
+    codes: dict[str, int] = {}
+    place_of = {item: place for place, item in enumerate(items)}
+    pairs: list[tuple[int, int]] = []
+    for item in catalogue:
+        place = place_of.get(item["id"])
+        if place is None:
+            continue
+        words = {
+            f"{name}={value}"
+            for name, given in item.get("features", {}).items()
+            for value in (given if isinstance(given, list) else [given])
+            if isinstance(value, str)
+        }
+        pairs += [(place, codes.setdefault(word, len(codes))) for word in sorted(words)]
+
+    if pairs:
+        columns = np.array(pairs, np.int64)
+        return item_vectors(
+            columns[:, 0], columns[:, 1], len(items), by="the items' features", seed=seed
+        )
+    everyone = task.everyone
+    return item_vectors(
+        everyone.indices, everyone.owners(), len(items), by="who has the items", seed=seed
+    )
+
+
+def _rating_sentence(task: RankingTask, fits: Mapping[str, RatingFit]) -> str:
+    if not fits or not task.ratings.size:
+        return ""
+    return (
+        f"errors of {task.ratings.size:,} ratings of the test part: a rating is predicted as"
+        " a + b * score, fitted by least squares on the validation part; without a score it is the"
+        " mean rating there"
+    )

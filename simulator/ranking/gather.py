@@ -1,0 +1,160 @@
+"""What a task's users would have been recommended by each source and fusion, a batch at a time."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bandits.types import Float64
+from simulator.ranking.asking import Answers, TrainedModels, ask, best_of
+from simulator.ranking.fusion import Fusion, Pools, make_pools
+from simulator.ranking.metrics.lists import ItemSets, Lists, auc
+from simulator.ranking.task import RankingTask
+
+DEPTH: Final = 100
+"""Candidates of each source that are kept: pools are looked at up to this limit."""
+FUSED_LIMIT: Final = 50
+"""Candidates of each source in the pools that are fused."""
+LIMITS: Final = (10, 20, 30, 50, DEPTH)
+"""Limits of a pool that are compared."""
+BY_LIMIT: Final = "stack_ridge"
+"""The fusion that orders pools of different limits."""
+
+
+@dataclass(slots=True, eq=False)
+class Gathered:
+    """What every row would have recommended, by its name.
+
+    ``lists``: int32[users, k]. ``deep``: of the sources, int32[users, DEPTH]. ``auc``: float64[
+    users]. ``answered``: bool[users]. ``by_limit``: lists of pools of each limit. ``rated``: raw
+    scores of the task's ratings, NaN without an answer. ``ask_s``: seconds that sources took.
+    """
+
+    lists: dict[str, Lists] = field(default_factory=dict)
+    deep: dict[str, Lists] = field(default_factory=dict)
+    auc: dict[str, Float64] = field(default_factory=dict)
+    answered: dict[str, NDArray[np.bool_]] = field(default_factory=dict)
+    by_limit: dict[int, Lists] = field(default_factory=dict)
+    rated: dict[str, Float64] = field(default_factory=dict)
+    ask_s: dict[str, float] = field(default_factory=dict)
+
+
+def gather(
+    task: RankingTask,
+    trained: TrainedModels,
+    fused: Sequence[Fusion],
+    k: int,
+    progress: Callable[[int], None],
+) -> Gathered:
+    """Ask all sources for all users of a task, and fuse what they answer.
+
+    Args:
+        task: the users.
+        trained: the sources.
+        fused: ways of fusing.
+        k: where lists are cut.
+        progress: told the number of users done.
+    """
+    found = Gathered()
+    for name in trained.models:
+        found.lists[name] = _no_lists(task.users, k)
+        found.deep[name] = _no_lists(task.users, DEPTH)
+        found.auc[name] = np.full(task.users, np.nan)
+        found.answered[name] = np.zeros(task.users, np.bool_)
+        found.rated[name] = np.full(task.ratings.size, np.nan)
+        found.ask_s[name] = 0.0
+    for fusion in fused:
+        found.lists[fusion.name] = _no_lists(task.users, k)
+        if fusion.name == BY_LIMIT:
+            found.by_limit = {limit: _no_lists(task.users, k) for limit in LIMITS}
+
+    for answers in ask(trained, task.known):
+        _add_sources(found, task, answers, k)
+        if fused:
+            _add_fusions(found, trained, fused, answers, k)
+        progress(answers.users.stop)
+    return found
+
+
+def _add_sources(found: Gathered, task: RankingTask, answers: Answers, k: int) -> None:
+    batch = answers.users
+    relevant, barred = task.relevant.rows(batch), task.known.sets.rows(batch)
+    first, last = np.searchsorted(task.rated_user, [batch.start, batch.stop])
+    row, item = task.rated_user[first:last] - batch.start, task.rated_item[first:last]
+
+    for name, scores in answers.open.items():
+        began = time.perf_counter()
+        found.deep[name][batch] = best_of(scores, DEPTH)
+        found.ask_s[name] += answers.seconds[name] + time.perf_counter() - began
+        found.lists[name][batch] = found.deep[name][batch, :k]
+        found.auc[name][batch] = auc(scores, relevant, barred)
+        found.answered[name][batch] = found.deep[name][batch, 0] >= 0
+        found.rated[name][first:last] = np.where(
+            answers.answers[name][row], answers.raw[name][row, item], np.nan
+        )
+
+
+def _add_fusions(
+    found: Gathered, trained: TrainedModels, fused: Sequence[Fusion], answers: Answers, k: int
+) -> None:
+    batch = answers.users
+    lists = {name: found.deep[name][batch] for name in trained.models}
+    pools = make_pools(answers, lists, trained.scales, DEPTH)
+    for fusion in fused:
+        values = fusion.fused(pools)
+        found.lists[fusion.name][batch] = pools.best(values, pools.within(FUSED_LIMIT), k)
+        if fusion.name == BY_LIMIT:
+            for limit in LIMITS:
+                found.by_limit[limit][batch] = pools.best(values, pools.within(limit), k)
+
+
+def gather_pools(task: RankingTask, trained: TrainedModels) -> Pools:
+    """Return the pools of all users of a small task, such as fusions are fitted on.
+
+    Args:
+        task: the users.
+        trained: the sources.
+    """
+    parts = []
+    for answers in ask(trained, task.known):
+        lists = {name: best_of(scores, FUSED_LIMIT) for name, scores in answers.open.items()}
+        parts.append(make_pools(answers, lists, trained.scales, FUSED_LIMIT))
+
+    width = max(part.items.shape[1] for part in parts)
+    return Pools(
+        np.concatenate([_widened(part.items, width, -1) for part in parts]),
+        np.concatenate([_widened(part.scores, width, 0) for part in parts]),
+        np.concatenate([_widened(part.ranks, width, np.iinfo(np.int16).max) for part in parts]),
+    )
+
+
+def places_of_relevant(deep: Mapping[str, Lists], relevant: ItemSets) -> NDArray[np.int16]:
+    """Return the place of each relevant item in each source's list, int16[pairs, sources].
+
+    An item that is not in the list has the place DEPTH.
+
+    Args:
+        deep: the sources' lists.
+        relevant: by user.
+    """
+    owners = relevant.owners()
+    places = np.full((owners.size, len(deep)), DEPTH, np.int16)
+    step = max(1, (1 << 22) // DEPTH)
+    for start in range(0, owners.size, step):
+        part = slice(start, start + step)
+        for number, lists in enumerate(deep.values()):
+            same = lists[owners[part]] == relevant.indices[part, None]
+            places[part, number] = np.where(same.any(axis=1), same.argmax(axis=1), DEPTH)
+    return places
+
+
+def _no_lists(users: int, length: int) -> Lists:
+    return np.full((users, length), -1, np.int32)
+
+
+def _widened(array: NDArray[np.generic], width: int, fill: int) -> NDArray[np.generic]:
+    pad = [(0, 0), (0, width - array.shape[1]), *[(0, 0)] * (array.ndim - 2)]
+    return np.pad(array, pad, constant_values=fill)

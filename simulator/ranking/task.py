@@ -1,0 +1,153 @@
+"""The users of a test part: what is known of each, and what each turned out to want."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bandits.errors import DataSetError
+from bandits.types import Float64
+from policies.data.coded import CodedEvents
+from simulator.ranking.asking import KnownItems
+from simulator.ranking.metrics.lists import ItemSets
+from simulator.ranking.splits import Split
+
+LIKED: Final = 0.75
+"""A rating is for its item from so far up its scale: from 4 of 1 to 5."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RankingTask:
+    """Users whose lists are judged, over the items of the trained sources.
+
+    ``items``: how many there are. ``known``: the history of each user; ``relevant``: what the user
+    turned to later, none of it in the history. ``everyone``: the histories of all training users.
+    ``rated_user``, ``rated_item`` and ``ratings``: ratings of the test part. ``test_users``: how
+    many there were before the sample; ``unknown_items``, ``known_already`` and ``irrelevant``: test
+    events left out.
+    """
+
+    items: int
+    known: KnownItems
+    relevant: ItemSets
+    everyone: ItemSets
+    rated_user: NDArray[np.int64]
+    rated_item: NDArray[np.int64]
+    ratings: Float64
+    test_users: int
+    unknown_items: int
+    known_already: int
+    irrelevant: int
+
+    @property
+    def users(self) -> int:
+        """How many users are judged."""
+        return len(self.relevant.starts) - 1
+
+
+def make_task(
+    events: CodedEvents,
+    split: Split,
+    items: Sequence[str],
+    *,
+    rating_scale: tuple[float, float] | None,
+    most_users: int,
+    seed: int,
+) -> RankingTask:
+    """Return the users of a split's test part.
+
+    Args:
+        events: all of them.
+        split: of these.
+        items: of the trained sources, in their order.
+        rating_scale: the lowest and the highest value, if values are ratings.
+        most_users: users judged at most; of more, so many are drawn.
+        seed: of the draw.
+
+    Raises:
+        DataSetError: no user has anything relevant in the test part; it says why.
+    """
+    place_of = {item: place for place, item in enumerate(items)}
+    places = np.array([place_of.get(item, -1) for item in events.item_ids], np.int64)
+    train, test = events.select(split.train), events.select(split.test)
+    histories = known_items(train, places, len(events.user_ids))
+
+    # What of the test part can be found by a source at all: an item that training knows, that the
+    # user did not have, and that the event speaks for.
+    at = places[test.item]
+    unknown = at < 0
+    had = histories.sets.holds_pairs(test.user, at)
+    rated = np.isfinite(test.value) & ~unknown if rating_scale else np.zeros(len(test), np.bool_)
+    speaks = _speaks(test, rating_scale)
+    wanted = speaks & ~unknown & ~had
+    if not wanted.any():
+        raise DataSetError(
+            f"no user of the test part can be judged: of its {len(test):,} events,"
+            f" {int(unknown.sum()):,} are on items that no training event names,"
+            f" {int((had & ~unknown).sum()):,} on items that the user had already, and"
+            f" {int((~speaks & ~unknown & ~had).sum()):,} do not speak for their item",
+            "split",
+        )
+
+    users = np.unique(test.user[wanted]).astype(np.int64)
+    chosen = users
+    if users.size > most_users:
+        rng = np.random.default_rng([seed, 3])
+        chosen = np.sort(rng.choice(users, most_users, replace=False))
+    row_of = np.full(len(events.user_ids), -1, np.int64)
+    row_of[chosen] = np.arange(chosen.size)
+
+    kept = rated & ~had & (row_of[test.user] >= 0)
+    return RankingTask(
+        items=len(items),
+        known=histories.take(chosen),
+        relevant=_sets(row_of[test.user[wanted]], at[wanted], chosen.size, len(items)),
+        everyone=histories.sets.take(np.unique(train.user).astype(np.intp)),
+        rated_user=row_of[test.user[kept]],
+        rated_item=at[kept],
+        ratings=test.value[kept].astype(np.float64),
+        test_users=users.size,
+        unknown_items=int(unknown.sum()),
+        known_already=int((had & ~unknown).sum()),
+        irrelevant=int((~speaks & ~unknown & ~had).sum()),
+    )
+
+
+def _speaks(events: CodedEvents, rating_scale: tuple[float, float] | None) -> NDArray[np.bool_]:
+    """Return which events speak for their item, bool[n]."""
+    speaks = events.weight > 0
+    if rating_scale is not None:
+        lowest, highest = rating_scale
+        least = lowest + LIKED * (highest - lowest)
+        speaks &= ~(events.value < least)  # an event without a rating has no say against it
+    return speaks
+
+
+def known_items(events: CodedEvents, places: NDArray[np.int64], users: int) -> KnownItems:
+    """Return the history of every user, as serving knows it.
+
+    Args:
+        events: those that are known.
+        places: of each item among those of the sources, -1 for none.
+        users: how many there are.
+    """
+    at = places[events.item]
+    kept = at >= 0
+    user, at, weight = events.user[kept].astype(np.int64), at[kept], events.weight[kept]
+    span = int(places.max(initial=0)) + 1
+
+    # Read backwards, the first of a user's events on an item is the latest.
+    cells, last = np.unique((user * span + at)[::-1], return_index=True)
+    starts = np.searchsorted(cells, np.arange(users + 1, dtype=np.int64) * span)
+    sets = ItemSets(starts.astype(np.int64), (cells % span).astype(np.int32))
+    return KnownItems(sets, weight[::-1][last])
+
+
+def _sets(user: NDArray[np.int64], item: NDArray[np.int64], users: int, items: int) -> ItemSets:
+    """Return sets of items by row, of pairs of which those of row -1 are left out."""
+    kept = user >= 0
+    cells = np.unique(user[kept] * items + item[kept])
+    starts = np.searchsorted(cells, np.arange(users + 1, dtype=np.int64) * items)
+    return ItemSets(starts.astype(np.int64), (cells % items).astype(np.int32))
