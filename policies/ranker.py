@@ -1,7 +1,6 @@
 """The decision path as a plain object: request, candidates, features, PMF, decision, record."""
 
 import asyncio
-import hashlib
 import logging
 import os
 import time
@@ -29,6 +28,7 @@ from bandits.errors import (
 from bandits.log.records import DecisionRecord
 from bandits.types import ActionSet, Context, Float32, Policy, Snapshot
 from bandits.values import MAX_EVENT_ID_BYTES, MAX_NUMBER
+from policies.artifacts.profiles import Profiles
 from policies.blend import load_policy
 from policies.candidate_pool import Pool, explicit_pool
 from policies.catalogue import Catalogue
@@ -36,6 +36,7 @@ from policies.encoding import check_features
 from policies.features import featurise
 from policies.holdout import FixedPolicy, in_holdout
 from policies.mixture import Mixture
+from policies.pseudonyms import pseudonym
 from policies.requests import MAX_ACTIONS, RankRequest
 from policies.sources.base import Candidates, CandidateSource, ContextScorer, Source, SourceRequest
 from policies.spec import PolicySpec
@@ -67,15 +68,24 @@ class Serving:
 class Ranker:
     """Makes decisions for one policy.
 
-    It holds no connection: sources are given to it, and its caller logs the decisions.
+    It holds no connection: sources are given to it, with what is known of users, and its caller
+    logs the decisions.
 
     By source, ``source_failures`` counts the decisions that it fell out of, ``source_partial``
     those for which only a part of its answer could be used, and ``source_troubles`` keeps what was
     last wrong.
     """
 
-    def __init__(self, spec: PolicySpec, sources: Sequence[Source], *, salt: bytes) -> None:
+    def __init__(
+        self,
+        spec: PolicySpec,
+        sources: Sequence[Source],
+        *,
+        salt: bytes,
+        profiles: Profiles | None = None,
+    ) -> None:
         self.spec = spec
+        self.profiles = profiles
         self.sources = tuple(source for source in sources if not isinstance(source, ContextScorer))
         self._scorers = tuple(source for source in sources if isinstance(source, ContextScorer))
         self.serving: Serving | None = None
@@ -124,8 +134,8 @@ class Ranker:
         """
         # A snapshot may be swapped in while sources are asked. The candidates are limited to the
         # catalogue that the record names.
-        serving = self._ready()
-        return self._decide(request, await self._pool(request, serving), serving)
+        serving, user = self._ready(), self._user(request)
+        return self._decide(request, await self._pool(request, serving, user), serving, user)
 
     def decide(self, request: RankRequest, pool: Pool) -> DecisionRecord:
         """Choose from a pool.
@@ -140,14 +150,20 @@ class Ranker:
             NotReadyError: no snapshot yet.
             InvalidInputError: a field of the request is wrong.
         """
-        return self._decide(request, pool, self._ready())
+        return self._decide(request, pool, self._ready(), self._user(request))
+
+    def _user(self, request: RankRequest) -> str | None:
+        """Return the pseudonym of who asks."""
+        return pseudonym(self._salt, request.user_id) if request.user_id else None
 
     def _ready(self) -> Serving:
         if self.serving is None:
             raise NotReadyError("no snapshot is loaded yet: try again in a moment")
         return self.serving
 
-    def _decide(self, request: RankRequest, pool: Pool, serving: Serving) -> DecisionRecord:
+    def _decide(
+        self, request: RankRequest, pool: Pool, serving: Serving, user: str | None
+    ) -> DecisionRecord:
         if request.slots > len(pool.ids):
             raise InvalidFieldError(
                 f"{request.slots} slots, but only {len(pool.ids)} actions to fill them", "slots"
@@ -197,7 +213,7 @@ class Ranker:
             },
             pmf=decision.pmfs.tobytes(),
             chosen=list(decision.chosen),
-            user=None if not request.user_id else pseudonym(self._salt, request.user_id),
+            user=user,
             deferred=request.defer_activation,
             holdout=held_out,
             credit=credit,
@@ -213,9 +229,9 @@ class Ranker:
         What the request excludes is gone before any PMF. Before a snapshot is served, sources
         propose whatever they know.
         """
-        return await self._pool(request, self.serving)
+        return await self._pool(request, self.serving, self._user(request))
 
-    async def _pool(self, request: RankRequest, serving: Serving | None) -> Pool:
+    async def _pool(self, request: RankRequest, serving: Serving | None, user: str | None) -> Pool:
         excluded = frozenset(request.exclude)
         if request.actions is not None:
             return explicit_pool(request.actions, excluded)
@@ -226,7 +242,10 @@ class Ranker:
                 f"policy {self.spec.name} has no sources: send the actions to choose from",
                 "actions",
             )
-        asked = SourceRequest(request.user_id, tuple(request.history), excluded)
+
+        # Whatever each source is told of the user is looked up once.
+        known = None if user is None or self.profiles is None else self.profiles.find(user)
+        asked = SourceRequest(request.user_id, tuple(request.history), excluded, known)
         answers = dict(await asyncio.gather(*(self._ask(source, asked) for source in sources)))
 
         # One source that answers is enough; the record says which failed.
@@ -398,13 +417,3 @@ def check_event_id(event_id: str) -> str:
     if not 0 < len(event_id.encode(errors="replace")) <= MAX_EVENT_ID_BYTES:
         raise InvalidEventIdError(f"an event_id has 1 to {MAX_EVENT_ID_BYTES} bytes", "event_id")
     return event_id
-
-
-def pseudonym(salt: bytes, user_id: str) -> str:
-    """Return a keyed pseudonym, 32 hex digits: the only form in which a user id enters the log.
-
-    Args:
-        salt: the key, 1 to 64 secret bytes; another one gives every user another pseudonym.
-        user_id: as the caller sent it.
-    """
-    return hashlib.blake2b(user_id.encode(), key=salt, person=b"user", digest_size=16).hexdigest()

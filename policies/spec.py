@@ -108,6 +108,8 @@ class PolicySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         sources: where candidates come from; without any, a request brings its actions.
         artifact: the directory that ``banditloop train`` wrote, relative to the spec's file, or its
             URI (``s3://bucket/prefix``, any that pyarrow opens).
+        profiles: the file in which ``banditloop train`` wrote what is known of users, relative to
+            the spec's file, or its URI; where it is, and what it holds, is never logged.
         limit: how many candidates each source is asked for.
         use: the feature namespaces that the learner sees.
         learner: what learns.
@@ -124,6 +126,7 @@ class PolicySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     kind: Literal["blend", "mixture", "rl"] = "blend"
     sources: list[Source] = msgspec.field(default_factory=list)
     artifact: str | None = None
+    profiles: str | None = None
     limit: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 30
     use: list[NamespaceName] = msgspec.field(default_factory=lambda: list(NAMESPACES))
     learner: LearnerKind = msgspec.field(default_factory=RidgeConfig)
@@ -166,15 +169,19 @@ class PolicySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def encoded(self) -> bytes:
-        """The blob of this spec, without standbys and folders, which differ by machine."""
+        """The blob of this spec, without standbys, folders and profiles.
+
+        Standbys and folders differ by machine. Profiles name users, and nothing that a record holds
+        has to be derived from them again.
+        """
         named = _with_paths(self, lambda path: Path(path).name)
         logged = msgspec.structs.replace(named, learner=self.learner.without_standbys)
-        if self.partitions > 1:
-            return msgspec.json.encode(logged, order="deterministic")
+        fields = msgspec.to_builtins(logged, order="deterministic")
+        del fields["profiles"]
 
         # As if there were no such field: the log of one partition knows of none.
-        fields = msgspec.to_builtins(logged, order="deterministic")
-        del fields["partitions"]
+        if self.partitions == 1:
+            del fields["partitions"]
         return msgspec.json.encode(fields)
 
     @property
@@ -199,7 +206,8 @@ def _with_paths(spec: PolicySpec, change: Callable[[str], str]) -> PolicySpec:
         for source in spec.sources
     ]
     artifact = None if spec.artifact is None else change(spec.artifact)
-    return msgspec.structs.replace(spec, artifact=artifact, sources=sources)
+    profiles = None if spec.profiles is None else change(spec.profiles)
+    return msgspec.structs.replace(spec, artifact=artifact, profiles=profiles, sources=sources)
 
 
 def _check_learner(spec: PolicySpec) -> None:

@@ -47,6 +47,8 @@ def _idle(spec: PolicySpec) -> Iterator[tuple[str, str]]:
             "limit",
             "no source proposes candidates, of which there could be too many: leave limit out",
         )
+    if spec.profiles is not None and spec.artifact is None:
+        yield "profiles", "profiles are of an artifact's items, and none is named: set artifact"
     if is_set(spec, "within") and spec.kind != "mixture":
         meant = "within says how the sources of a mixture choose"
         yield "within", f"{meant}, and this is a {spec.kind}: leave it out"

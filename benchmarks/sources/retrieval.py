@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 
 from bandits.types import Float32
 from benchmarks.table import Table
-from policies.artifacts.source_artifact import Calibration, Histories, TrainedSource
-from policies.sources import Candidates, LocalSource, SourceRequest, load_model
+from policies.artifacts.source_artifact import Calibration, TrainedSource
+from policies.sources import Candidates, ItemOrder, LocalSource, SourceRequest, load_model
 from policies.training.blocks import arrange
 
 GOAL_MS, GOAL_RECALL = 2.0, 0.95
@@ -69,16 +69,13 @@ def measure(items: int) -> dict[str, float]:
     rng = np.random.default_rng(items)
     factors, centre = make_items(items, rng)
     requests = make_requests(centre, rng)
-    ids = tuple(map(str, range(items)))
-    histories = Histories(
-        ids, (), np.zeros(1, np.int64), np.empty(0, np.int32), np.empty(0, np.float32)
-    )
+    order = ItemOrder(tuple(map(str, range(items))))
 
     def source(**blocks: NDArray[Any]) -> LocalSource:
         trained = TrainedSource(
             "als", {"item_factors": factors, **blocks}, {"alpha": 5.0, "regularization": 30.0}
         )
-        return LocalSource("als", load_model(trained, items), histories, Calibration())
+        return LocalSource("als", load_model(trained, items), order, Calibration())
 
     expected, exact_ms = answers(source(), requests)
     began = time.perf_counter()

@@ -31,12 +31,14 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from policies.artifacts import source_artifact as artifact
-from policies.artifacts.source_artifact import Histories, TrainedSource
-from policies.sources import LocalSource, SourceRequest, load_model, load_sources
+from policies.artifacts.histories import Histories
+from policies.artifacts.source_artifact import TrainedSource
+from policies.sources import ItemOrder, LocalSource, SourceRequest, load_model, load_sources
 from policies.training.cf import AlsConfig, KnnConfig, fit_als, fit_item_knn, user_items
 from policies.training.deep import DeepConfig, fit_autoencoder, fit_deep, interaction_matrix
+from policies.training.histories import make_histories
 from policies.training.popular import fit_popular
-from policies.training.train import make_histories, train_sources
+from policies.training.train import train_sources
 from simulator.data import datasets
 from simulator.worlds.movielens import LIKED, MovieLensWorld, split_by_time
 
@@ -83,13 +85,16 @@ def quality(ranking: Ranking, liked: Mapping[str, frozenset[str]]) -> tuple[floa
 
 def ours(source: TrainedSource, histories: Histories) -> Ranking:
     """The serving path of one trained source."""
-    return _ranking(
-        LocalSource("ours", load_model(source, len(histories.items)), histories, source.scale)
-    )
+    items = ItemOrder(histories.items)
+    served = LocalSource("ours", load_model(source, len(items)), items, source.scale)
+    return _ranking(served, histories)
 
 
-def _ranking(source: LocalSource) -> Ranking:
-    return lambda user: list(source.propose(SourceRequest(user), 10).ids)
+def _ranking(source: LocalSource, histories: Histories) -> Ranking:
+    def best(user: str) -> list[str]:
+        return list(source.propose(SourceRequest(profile=histories.profile(user)), 10).ids)
+
+    return best
 
 
 # --- the peers, in their own words
@@ -240,13 +245,14 @@ def _test(world: MovieLensWorld) -> None:
     for seed in SEEDS:
         started = time.perf_counter()
         trained = train_sources(world.train_ratings, world.catalogue, seed=seed)
+        histories = make_histories(world.train_ratings)
         print(f"training with seed {seed}: {time.perf_counter() - started:.1f} s")
         with tempfile.TemporaryDirectory() as root:
             artifact.write(trained, Path(root))
             loaded = artifact.load(Path(root))
         for name, source in load_sources(loaded).items():
             assert isinstance(source, LocalSource)  # noqa: S101 - the artifact holds no other
-            ranking = _ranking(source)
+            ranking = _ranking(source, histories)
             hits = np.mean([world.reward(user, ranking(user)[0]) for user in world.users])
             found.setdefault(name, []).append(
                 (*quality(ranking, liked), float(hits), _request_ms(source, world))
@@ -271,17 +277,16 @@ def _scores(world: MovieLensWorld) -> None:
     """Pooled over all users' 30 best candidates: does a higher score mean a likelier reward? (AUC, 0.5 = no)."""
     part, rest = split_by_time(world.train_ratings, 0.8)
     liked = _liked(world, rest)
-    fitted = train_sources(part, world.catalogue)
+    fitted, histories = train_sources(part, world.catalogue), make_histories(part)
     activity = {
-        user: np.log(fitted.histories.row(row)[1].sum())
-        for row, user in enumerate(fitted.histories.users)
+        user: np.log(histories.row(row)[1].sum()) for row, user in enumerate(histories.users)
     }
     print(f"{'source':<10}{'score':<24}{'AUC':>7}")
     for name, source in load_sources(fitted).items():
         served, without, rewarded = [], [], []
         for user, log_weight in activity.items():
             assert isinstance(source, LocalSource)  # noqa: S101 - the artifact holds no other
-            found = source.propose(SourceRequest(user), 30)
+            found = source.propose(SourceRequest(profile=histories.profile(user)), 30)
             served.append(found.scores)
             without.append(found.scores * fitted.sources[name].scale.std - log_weight)
             rewarded += [item in liked[user] for item in found.ids]

@@ -5,8 +5,12 @@ Content-addressed files, no pickle.
     <root>/current                             the version in use, as text
     <root>/<version>/manifest.json             what follows, with every file's SHA-256
                      catalogue.json            [{"id": str, "features": {name: value}}]
-                     histories.safetensors     item and user ids, and who interacted with what
+                     items.json                [str], the order of the sources' items
                      <source>.safetensors      the arrays of one source
+                     prior                     what a fresh model is taught; not in every artifact
+
+No user is in it: what is known of users is a file of its own (``policies.artifacts.profiles``).
+Format 1, which had ``histories.safetensors`` in the place of ``items.json``, is still opened.
 
 The version is the first 16 hex digits of the SHA-256 of the manifest (without the version itself),
 which names every file's digest: the same training gives the same version, and any changed byte is
@@ -17,9 +21,8 @@ import hashlib
 import os
 import shutil
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -31,78 +34,16 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from bandits.errors import ArtifactError
-from bandits.types import Float32, frozen
+from bandits.types import frozen
+from policies.artifacts.histories import HISTORIES, Histories, histories_from
 from policies.requests import Item
 
-FORMAT = 1
-CATALOGUE, HISTORIES, MANIFEST, CURRENT = (
-    "catalogue.json",
-    "histories.safetensors",
-    "manifest.json",
-    "current",
-)
+FORMAT = 2
+FORMAT_WITH_USERS = 1
+MANIFEST, CURRENT = "manifest.json", "current"
+CATALOGUE, ITEMS, PRIOR = "catalogue.json", "items.json", "prior"
 
 Arrays = Mapping[str, NDArray[Any]]
-
-
-@dataclass(frozen=True, eq=False)
-class Histories:
-    """Who interacted with what: CSR rows per known user, over the items of the sources.
-
-    ``starts``: int64[users + 1]; ``indices``: int32[n], into ``items``, ascending per user;
-    ``weights``: float32[n], how strongly each interaction speaks for the item (1 = as much as one
-    sent with a request, which has no rating).
-    """
-
-    items: tuple[str, ...]
-    users: tuple[str, ...]
-    starts: NDArray[np.int64]
-    indices: NDArray[np.int32]
-    weights: Float32
-
-    def __post_init__(self) -> None:
-        shapes = self.starts.shape, self.indices.shape, self.weights.shape
-        if shapes != ((len(self.users) + 1,), (self.indices.size,), (self.indices.size,)) or (
-            self.starts[0] != 0
-            or self.starts[-1] != self.indices.size
-            or np.any(np.diff(self.starts) < 0)
-        ):
-            raise ArtifactError(
-                f"{HISTORIES}: rows do not fit: {len(self.users)} users, shapes {shapes}", HISTORIES
-            )
-        if self.indices.size and not 0 <= self.indices.min() <= self.indices.max() < len(
-            self.items
-        ):
-            raise ArtifactError(
-                f"{HISTORIES}: an index is outside the {len(self.items)} items", HISTORIES
-            )
-        if len(set(self.items)) != len(self.items) or len(set(self.users)) != len(self.users):
-            raise ArtifactError(f"{HISTORIES}: an item or user id occurs twice", HISTORIES)
-
-    @cached_property
-    def item_index(self) -> dict[str, int]:
-        """The place of each item id."""
-        return {item: i for i, item in enumerate(self.items)}
-
-    @cached_property
-    def user_index(self) -> dict[str, int]:
-        """The row of each user id."""
-        return {user: i for i, user in enumerate(self.users)}
-
-    def row(self, user: int) -> tuple[NDArray[np.int32], Float32]:
-        """Return the item indices and weights of one row."""
-        part = slice(int(self.starts[user]), int(self.starts[user + 1]))
-        return self.indices[part], self.weights[part]
-
-    def tensors(self) -> dict[str, NDArray[Any]]:
-        """Return all of it as arrays; ids are the bytes of a JSON list."""
-        return {
-            "items": _to_bytes(self.items),
-            "users": _to_bytes(self.users),
-            "starts": self.starts,
-            "indices": self.indices,
-            "weights": self.weights,
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,16 +86,20 @@ class TrainedSource:
 class Artifact:
     """Trained sources with the catalogue they rank.
 
-    ``data`` is a digest of what they were trained on.
+    ``items``: the sources' items, in their order. ``data``: a digest of what they were trained on.
+    ``prior``: what a model that has learned nothing is taught, if training made any. ``histories``:
+    what an artifact of format 1 says of its users; it is never written.
     """
 
     catalogue: tuple[dict[str, Any], ...]
-    histories: Histories
+    items: tuple[str, ...]
     sources: Mapping[str, TrainedSource]
     data: str = ""
     seed: int = 0
     created_with: Mapping[str, str] = field(default_factory=dict)
+    prior: bytes | None = None
     version: str = ""
+    histories: Histories | None = None
 
 
 class _SourceEntry(msgspec.Struct, forbid_unknown_fields=True):
@@ -196,23 +141,26 @@ def write(artifact: Artifact, root: Path) -> str:
     Raises:
         ArtifactError: it holds a number that is not finite, or cannot be written.
     """
-    files = {
-        CATALOGUE: _json(artifact.catalogue),
-        HISTORIES: save_tensors(_plain(artifact.histories.tensors())),
-    }
+    files = {CATALOGUE: _json(artifact.catalogue), ITEMS: _json(artifact.items)}
+    if artifact.prior is not None:
+        files[PRIOR] = artifact.prior
+    digests = {name: _sha256(content) for name, content in files.items()}
 
     sources = {}
     for name, source in artifact.sources.items():
         file = f"{name}.safetensors"
         _check_finite(file, source.arrays)
         files[file] = save_tensors(_plain(source.arrays))
-        digest = hashlib.sha256(files[file]).hexdigest()
         sources[name] = _SourceEntry(
-            source.kind, file, digest, dict(source.config), source.scale, dict(source.metrics)
+            source.kind,
+            file,
+            _sha256(files[file]),
+            dict(source.config),
+            source.scale,
+            dict(source.metrics),
         )
 
     # The manifest names every file's digest, and the version is the manifest's.
-    digests = {name: hashlib.sha256(files[name]).hexdigest() for name in (CATALOGUE, HISTORIES)}
     manifest = _Manifest(
         FORMAT, "", dict(artifact.created_with), artifact.data, artifact.seed, digests, sources
     )
@@ -260,14 +208,19 @@ def load(root: Path, version: str | None = None) -> Artifact:
         )
         for name, entry in manifest.sources.items()
     }
+
+    items, histories = _load_items(folder, manifest)
+    prior = manifest.files.get(PRIOR)
     return Artifact(
         catalogue=_load_catalogue(folder, manifest.files[CATALOGUE]),
-        histories=_load_histories(_tensors(folder, HISTORIES, manifest.files[HISTORIES])),
+        items=items,
         sources=sources,
         data=manifest.data,
         seed=manifest.seed,
         created_with=manifest.created_with,
+        prior=None if prior is None else _read(folder / PRIOR, prior),
         version=version,
+        histories=histories,
     )
 
 
@@ -275,9 +228,10 @@ def _load_manifest(folder: Path) -> _Manifest:
     raw = _read(folder / MANIFEST)
     try:
         written = msgspec.json.decode(raw, type=_AnyFormat).format
-        if written != FORMAT:
+        if written not in {FORMAT, FORMAT_WITH_USERS}:
             raise ArtifactError(
-                f"{folder} has format {written}; this version of banditloop reads {FORMAT}",
+                f"{folder} has format {written}; this version of banditloop reads"
+                f" {FORMAT_WITH_USERS} and {FORMAT}",
                 MANIFEST,
             )
         manifest = msgspec.json.decode(raw, type=_Manifest)
@@ -288,9 +242,28 @@ def _load_manifest(folder: Path) -> _Manifest:
         raise ArtifactError(
             f"{folder / MANIFEST} is not the one this version was written with", MANIFEST
         )
-    if set(manifest.files) != {CATALOGUE, HISTORIES}:
-        raise ArtifactError(f"{folder / MANIFEST} must list {CATALOGUE} and {HISTORIES}", MANIFEST)
+    needed = {CATALOGUE, HISTORIES if written == FORMAT_WITH_USERS else ITEMS}
+    if set(manifest.files) - {PRIOR} != needed:
+        raise ArtifactError(
+            f"{folder / MANIFEST} must list {' and '.join(sorted(needed))}", MANIFEST
+        )
     return manifest
+
+
+def _load_items(folder: Path, manifest: _Manifest) -> tuple[tuple[str, ...], Histories | None]:
+    """Return the sources' items, and what format 1 has in their place."""
+    if manifest.format == FORMAT_WITH_USERS:
+        histories = histories_from(_tensors(folder, HISTORIES, manifest.files[HISTORIES]))
+        return histories.items, histories
+
+    raw = _read(folder / ITEMS, manifest.files[ITEMS])
+    try:
+        items = msgspec.json.decode(raw, type=tuple[str, ...])
+    except msgspec.DecodeError as error:
+        raise ArtifactError(f"{ITEMS} is not a JSON list of strings: {error}", ITEMS) from error
+    if len(set(items)) != len(items):
+        raise ArtifactError(f"{ITEMS}: an item id occurs twice", ITEMS)
+    return items, None
 
 
 def _load_catalogue(folder: Path, sha256: str) -> tuple[dict[str, Any], ...]:
@@ -302,22 +275,6 @@ def _load_catalogue(folder: Path, sha256: str) -> tuple[dict[str, Any], ...]:
     if len({item.id for item in listed}) != len(listed):
         raise ArtifactError(f"{CATALOGUE}: an item id occurs twice", CATALOGUE)
     return tuple(msgspec.json.decode(raw))
-
-
-def _load_histories(arrays: Arrays) -> Histories:
-    expected = {
-        "items": "uint8",
-        "users": "uint8",
-        "starts": "int64",
-        "indices": "int32",
-        "weights": "float32",
-    }
-    vectors = {name: str(array.dtype) for name, array in arrays.items() if array.ndim == 1}
-    if vectors != expected:
-        raise ArtifactError(f"{HISTORIES} must hold vectors {expected}, not {vectors}", HISTORIES)
-
-    items, users = (_to_strings(arrays[name]) for name in ("items", "users"))
-    return Histories(items, users, arrays["starts"], arrays["indices"], arrays["weights"])
 
 
 def _tensors(folder: Path, file: str, sha256: str) -> Arrays:
@@ -336,7 +293,7 @@ def _read(path: Path, sha256: str | None = None) -> bytes:
         content = path.read_bytes()
     except OSError as error:
         raise ArtifactError(f"{path} cannot be read: {error.strerror}", path.name) from error
-    if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
+    if sha256 is not None and _sha256(content) != sha256:
         raise ArtifactError(f"{path} is damaged: its SHA-256 is not the manifest's", path.name)
     return content
 
@@ -398,14 +355,5 @@ def _plain(arrays: Arrays) -> dict[str, NDArray[Any]]:
     return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
 
 
-def _to_bytes(strings: Sequence[str]) -> NDArray[np.uint8]:
-    return np.frombuffer(_json(strings), dtype=np.uint8)
-
-
-def _to_strings(array: NDArray[Any]) -> tuple[str, ...]:
-    try:
-        return msgspec.json.decode(array.tobytes(), type=tuple[str, ...])
-    except msgspec.DecodeError as error:
-        raise ArtifactError(
-            f"{HISTORIES}: ids are not a JSON list of strings: {error}", HISTORIES
-        ) from error
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

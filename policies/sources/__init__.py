@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from bandits.errors import SpecError
 from policies.artifacts.source_artifact import Artifact
 from policies.sources.base import Candidates, CandidateSource, ContextScorer, Source, SourceRequest
-from policies.sources.local import LocalSource, Model, load_model
+from policies.sources.local import ItemOrder, LocalSource, Model, load_model
 from policies.sources.remote import HttpSource
 from policies.sources.rl import RlScorer
 from policies.spec import ArtifactSource, RemoteSource, RlSource
@@ -24,6 +24,7 @@ __all__ = [
     "Candidates",
     "ContextScorer",
     "HttpSource",
+    "ItemOrder",
     "LocalSource",
     "Model",
     "RlScorer",
@@ -51,23 +52,23 @@ def load_sources(
     if configs is None:
         configs = [ArtifactSource(name) for name in artifact.sources] if artifact else []
 
-    return {config.name: _load(config, artifact) for config in configs}
+    items = ItemOrder(artifact.items if artifact else ())
+    return {config.name: _load(config, artifact, items) for config in configs}
 
 
-def _load(config: SourceConfig, artifact: Artifact | None) -> Source:
+def _load(config: SourceConfig, artifact: Artifact | None, items: ItemOrder) -> Source:
     if isinstance(config, RemoteSource):
-        return HttpSource(config, artifact.histories if artifact else None)
+        return HttpSource(config, items.ids)
     if isinstance(config, RlSource):
         return RlScorer(config)
-    return _trained(config, artifact)
+    return _trained(config, artifact, items)
 
 
-def _trained(config: ArtifactSource, artifact: Artifact | None) -> LocalSource:
+def _trained(config: ArtifactSource, artifact: Artifact | None, items: ItemOrder) -> LocalSource:
     if artifact is None or config.name not in artifact.sources:
         held = f"it holds {', '.join(artifact.sources)}" if artifact else "there is none"
         hint = nearest(config.name, list(artifact.sources if artifact else ()))
         raise SpecError(f"the artifact has no source {config.name!r}: {hint}{held}", "sources")
 
     trained = artifact.sources[config.name]
-    model = load_model(trained, len(artifact.histories.items))
-    return LocalSource(config.name, model, artifact.histories, trained.scale)
+    return LocalSource(config.name, load_model(trained, len(items)), items, trained.scale)

@@ -6,6 +6,7 @@ from typing import Protocol, runtime_checkable
 
 from bandits.types import Float32
 from bandits.values import FeatureMap
+from policies.artifacts.histories import Profile
 from policies.catalogue import Catalogue
 
 ScoreItems = Callable[[Sequence[str]], Float32]
@@ -16,12 +17,14 @@ class SourceRequest:
     """The request, as far as a source may look at it.
 
     ``user_id`` is the caller's raw id; it leaves this process only to a remote source that is
-    configured to get it.
+    configured to get it. ``history`` is what the request says of the user, and ``profile`` what was
+    known before.
     """
 
     user_id: str | None = None
     history: tuple[str, ...] = ()
     exclude: frozenset[str] = field(default_factory=frozenset)
+    profile: Profile | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from bandits.errors import ArtifactError
 from bandits.types import Float32, frozen
-from policies.artifacts.source_artifact import Calibration, Histories, TrainedSource
+from policies.artifacts.histories import Profile
+from policies.artifacts.source_artifact import Calibration, TrainedSource
 from policies.catalogue import Catalogue
 from policies.sources.base import Candidates, SourceRequest
 from policies.sources.blocks import ItemSubset
@@ -45,19 +46,30 @@ MODELS: Final[Mapping[str, Callable[[TrainedSource, int], Model]]] = {
     "popular": PopularModel.load,
 }
 CACHE_BYTES = 32 * 2**20
-"""Bytes of its known users' scores that a source keeps."""
+"""Bytes of the scores of profiles that a source keeps."""
 EMPTY = Candidates((), frozen(np.empty(0, np.float32)))
 
 
+class ItemOrder:
+    """The items of one artifact's sources: each knows them by their places here."""
+
+    def __init__(self, ids: tuple[str, ...]) -> None:
+        self.ids = ids
+        self.places = {item: place for place, item in enumerate(ids)}
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
 class LocalSource:
-    """A trained model as a candidate source: it knows the training users, calibrates scores, ranks.
+    """A trained model as a candidate source: from a history to items, best first, calibrated.
 
     Scores are (raw - mean) / std with the artifact's constants, so 0 is a typical top candidate's
     score and 1 is one standard deviation better, for every request alike; within a request the
     order is the model's own.
     """
 
-    def __init__(self, name: str, model: Model, histories: Histories, scale: Calibration) -> None:
+    def __init__(self, name: str, model: Model, items: ItemOrder, scale: Calibration) -> None:
         if not (np.isfinite(scale.mean) and np.isfinite(scale.std) and scale.std > 0):
             raise ArtifactError(
                 f"source {name!r}: a mean of {scale.mean:g} with a standard deviation of"
@@ -66,18 +78,18 @@ class LocalSource:
             )
         self.name = name
         self._model = model
-        self._histories = histories
+        self._items = items
         self._mean, self._std = np.float32(scale.mean), np.float32(scale.std)
-        # Most requests are from known users, whose history only training changes. The cache is
-        # bounded by bytes, not by users.
+        # Most requests are from known users, whose profiles change rarely. The cache is bounded by
+        # bytes, not by users.
         self._cache: OrderedDict[str, Float32] = OrderedDict()
-        self._cache_size = CACHE_BYTES // (4 * max(1, len(histories.items)))
+        self._cache_size = CACHE_BYTES // (4 * max(1, len(items)))
         self._lacking: NDArray[np.intp] | None = None
         self._part: ItemSubset | None = None
 
     def within(self, catalogue: Catalogue) -> Self:
         """Return the source limited to a catalogue; itself while that holds all its items."""
-        lacking = catalogue.lacking(self._histories.items)
+        lacking = catalogue.lacking(self._items.ids)
         if not lacking.size:
             return self
 
@@ -100,17 +112,16 @@ class LocalSource:
     def propose(self, request: SourceRequest, limit: int) -> Candidates:
         """Return candidates, best first, without an event loop: everything here is arithmetic.
 
-        None is an item of the history, stored or sent, or an excluded one.
+        None is an item of the history, known or sent, or an excluded one.
 
         Args:
-            request: its user's stored history, if training knew one, is joined with the one sent.
+            request: its user's profile, if there is one, is joined with the history sent.
             limit: how many at most; none if it is not above 0.
         """
-        histories, index = self._histories, self._histories.item_index
-        user = None if request.user_id is None else histories.user_index.get(request.user_id)
+        index = self._items.places
 
-        # The history is what training knows of the user, and what the request adds to it.
-        stored, weights = histories.row(user) if user is not None else (_NO_ITEMS, _NO_WEIGHTS)
+        # The history is what is known of the user, and what the request adds to it.
+        key, stored, weights = request.profile or _NO_PROFILE
         sent = np.array(
             sorted({index[item] for item in request.history if item in index}), np.int32
         )
@@ -139,9 +150,7 @@ class LocalSource:
                 return self._calibrated(blocks.products(places, vector))
         else:
             # A user's scores can be kept as long as the request adds nothing to what is known.
-            scores = self._scores(
-                stored, weights, None if user is None or fresh.size else request.user_id
-            )
+            scores = self._scores(stored, weights, "" if fresh.size else key)
             floor = np.float32((self._model.floor - self._mean) / self._std)
             best = _best(scores, barred, limit, floor, self._lacking)
             best_scores, scores_at = scores[best], scores.__getitem__
@@ -152,28 +161,27 @@ class LocalSource:
             places = np.array([index.get(item, -1) for item in ids], np.intp)
             return np.where(places < 0, np.float32(np.nan), scores_at(places))
 
-        ids = tuple(map(histories.items.__getitem__, best.tolist()))
+        ids = tuple(map(self._items.ids.__getitem__, best.tolist()))
         return Candidates(ids, best_scores, score_items)
 
     def _calibrated(self, raw: Float32) -> Float32:
         calibrated: Float32 = (raw - self._mean) / self._std
         return calibrated
 
-    def _scores(self, indices: NDArray[Any], weights: Float32, user_id: str | None) -> Float32:
-        if user_id is not None and user_id in self._cache:
-            self._cache.move_to_end(user_id)
-            return self._cache[user_id]
+    def _scores(self, indices: NDArray[Any], weights: Float32, key: str) -> Float32:
+        if key and key in self._cache:
+            self._cache.move_to_end(key)
+            return self._cache[key]
 
         scores: Float32 = frozen(self._calibrated(self._model.raw(indices, weights)))
-        if user_id is not None:
-            self._cache[user_id] = scores
+        if key:
+            self._cache[key] = scores
             if len(self._cache) > self._cache_size:
                 self._cache.popitem(last=False)
         return scores
 
 
-_NO_ITEMS: Final = frozen(np.empty(0, np.int32))
-_NO_WEIGHTS: Final = frozen(np.empty(0, np.float32))
+_NO_PROFILE: Final = Profile("", frozen(np.empty(0, np.int32)), frozen(np.empty(0, np.float32)))
 
 
 def _best(

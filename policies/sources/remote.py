@@ -16,7 +16,7 @@ import numpy as np
 from bandits.errors import SourceError, SpecError
 from bandits.log.codec import MALFORMED
 from bandits.types import frozen
-from policies.artifacts.source_artifact import Histories
+from policies.artifacts.histories import Profile
 from policies.catalogue import Catalogue
 from policies.sources.base import Candidates, SourceRequest
 from policies.spec import RemoteSource
@@ -49,11 +49,15 @@ class HttpSource:
     Its scores are used as they are: a remote that wants to be a good feature keeps them on one
     scale, about 1 wide. A source belongs to the first event loop that asks it.
 
+    Args:
+        config: what the spec says of it.
+        items: those that profiles name, in their order.
+
     Raises:
         SpecError: the URL is not an absolute http or https one.
     """
 
-    def __init__(self, config: RemoteSource, histories: Histories | None = None) -> None:
+    def __init__(self, config: RemoteSource, items: tuple[str, ...] = ()) -> None:
         try:
             url = httpx.URL(config.url)
         except httpx.InvalidURL as error:
@@ -68,7 +72,7 @@ class HttpSource:
 
         self.name = config.name
         self._config = config
-        self._histories = histories
+        self._items = items
         self._catalogue: Catalogue | None = None
         self._lacking = set[str]()
         # The spec names the URL. A proxy or credentials from the environment would make it another.
@@ -93,8 +97,8 @@ class HttpSource:
     async def candidates(self, request: SourceRequest, limit: int) -> Candidates:
         """Ask for candidates, and return those that may be chosen, best first.
 
-        What is excluded or in the history is dropped if it is proposed. The first ``limit`` of a
-        longer answer are taken, and the answer is marked.
+        What is excluded or in the history, known or sent, is dropped if it is proposed. The first
+        ``limit`` of a longer answer are taken, and the answer is marked.
 
         Args:
             request: what is sent; its user_id only if the source is configured to get it.
@@ -103,7 +107,7 @@ class HttpSource:
         Raises:
             SourceError: no valid answer in time. The caller decides without this source.
         """
-        barred = request.exclude.union(request.history, self._known(request.user_id))
+        barred = request.exclude.union(request.history, self._known(request.profile))
         found: dict[str, float] = {}
         try:
             async with asyncio.timeout(self._config.timeout_ms / 1000):
@@ -217,15 +221,10 @@ class HttpSource:
         order = np.argsort(-values, kind="stable")[:limit]
         return Candidates(tuple(ids[i] for i in order), frozen(values[order]), trouble=trouble)
 
-    def _known(self, user_id: str | None) -> tuple[str, ...]:
-        user = (
-            None
-            if self._histories is None or user_id is None
-            else self._histories.user_index.get(user_id)
-        )
-        if self._histories is None or user is None:
+    def _known(self, profile: Profile | None) -> tuple[str, ...]:
+        if profile is None:
             return ()
-        return tuple(self._histories.items[i] for i in self._histories.row(user)[0])
+        return tuple(map(self._items.__getitem__, profile.indices.tolist()))
 
     def _named(self, reason: str) -> str:
         return f"source {self.name!r}: {reason}"

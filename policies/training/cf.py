@@ -10,7 +10,8 @@ from implicit.als import AlternatingLeastSquares
 from implicit.nearest_neighbours import ItemItemRecommender, bm25_weight, normalize, tfidf_weight
 from scipy.sparse import csr_matrix
 
-from policies.artifacts.source_artifact import Histories, TrainedSource
+from policies.artifacts.histories import Histories
+from policies.artifacts.source_artifact import TrainedSource
 from policies.training.blocks import arrange
 
 BM25_K1, BM25_B = 1.2, 0.75  # implicit's defaults

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from policies.artifacts.source_artifact import Histories, TrainedSource
+from policies.artifacts.histories import Histories
+from policies.artifacts.source_artifact import TrainedSource
 
 Step = Callable[[int, int], None]
 

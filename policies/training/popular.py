@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from policies.artifacts.source_artifact import Histories, TrainedSource
+from policies.artifacts.histories import Histories
+from policies.artifacts.source_artifact import TrainedSource
 
 
 def fit_popular(histories: Histories) -> TrainedSource:

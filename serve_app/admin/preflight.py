@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from bandits.errors import SpecError
 from policies.artifacts.fetch import load_artifact
+from policies.artifacts.profile_file import open_profiles
 from policies.blend import make_learner
 from policies.catalogue import Catalogue
 from policies.sources import load_sources
@@ -29,8 +30,12 @@ from serve_app.store.newer_builds import check_fold, check_format
 from serve_app.store.reachable import demand_redis
 
 
-def demand_all(settings: Settings, specs: Sequence[PolicySpec], address: str | None = None) -> None:
+def demand_all(
+    settings: Settings, specs: Sequence[PolicySpec], address: str | None = None
+) -> list[str]:
     """Try everything that a service needs: of this machine, of others, and of its specs.
+
+    Returns what it can do without, and what that means, a line each.
 
     Args:
         settings: of the service.
@@ -63,6 +68,19 @@ def demand_all(settings: Settings, specs: Sequence[PolicySpec], address: str | N
     demand_salt(settings)
     if settings.archive_root():
         demand_archive(settings.archive_root())
+    return [note for spec in specs if (note := _note_on_profiles(settings, spec))]
+
+
+def _note_on_profiles(settings: Settings, spec: PolicySpec) -> str:
+    """Return what is to be said of a policy's profiles, "" if nothing is.
+
+    Raises:
+        ArtifactError: they are damaged, or cannot be reached.
+    """
+    if spec.profiles is None or spec.artifact is None:
+        return ""
+    note = open_profiles(spec.profiles, load_artifact(spec.artifact), settings.secret())[1]
+    return f"policy {spec.name}: {note}" if note else ""
 
 
 def validate(settings: Settings, specs: Sequence[PolicySpec]) -> None:

@@ -112,7 +112,8 @@ def run_serve(settings: "Settings", paths: Sequence[Path], address: str | None) 
 
     # Whatever can be seen to be missing or wrong is reported before anything starts.
     specs = [load_spec(path) for path in paths]
-    demand_all(settings, specs, address)
+    for note in demand_all(settings, specs, address):
+        say(note)
 
     signals, ray_log = Signals(), settings.data_dir / RAY_LOG
     quiet = screen_of_ours(ray_log, also_theirs=settings.log_level == "DEBUG")

@@ -40,17 +40,20 @@ def train_demo_sources(
         Path | None, typer.Option("--data", help="A MovieLens-100K folder [default: fetched]")
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of every random choice")] = 0,
+    data_dir: DataDir = None,
 ) -> None:
     """Fit the candidate sources (ALS, item-kNN, deep, popular) on MovieLens-100K.
 
-    They are written as a versioned artifact.
+    They are written as a versioned artifact, and what is known of users beside it.
     """
     if context.invoked_subcommand is not None:
         return
 
+    from serve_app.settings import Settings
     from simulator.worlds.demo import load_world, train_movielens
 
-    version = train_movielens(load_world(data_path), out, seed=seed)
+    salt = Settings.with_options(data_dir=data_dir).secret()
+    version = train_movielens(load_world(data_path), out, seed=seed, salt=salt)
     say(("trained", "green"), f"  {out}  version {version}")
 
 

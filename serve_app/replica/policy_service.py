@@ -11,10 +11,18 @@ from typing import Any
 import msgspec
 
 from banditloop_client.schemas import PolicyInfo, Refused
-from bandits.errors import BanditloopError, LogUnavailableError, SnapshotError
+from bandits.errors import (
+    ArtifactError,
+    BanditloopError,
+    LogUnavailableError,
+    SnapshotError,
+)
 from bandits.features.hashing import partition_of
 from bandits.log.records import ActivationRecord, CatalogueRecord, DecisionRecord, RewardRecord
 from policies.artifacts.fetch import load_artifact
+from policies.artifacts.profile_file import open_profiles
+from policies.artifacts.profiles import Profiles
+from policies.artifacts.source_artifact import Artifact
 from policies.catalogue import Catalogue
 from policies.ranker import Ranker
 from policies.requests import Item, RankRequest
@@ -72,12 +80,23 @@ class RedisPolicyService:
 
         trained = load_artifact(spec.artifact) if spec.artifact else None
         self.sources = load_sources(trained, spec.sources)
-        self.ranker = Ranker(spec, list(self.sources.values()), salt=salt)
+        profiles = self._profiles(trained, salt)
+        self.ranker = Ranker(spec, list(self.sources.values()), salt=salt, profiles=profiles)
 
         self.follower = Follower(
             client, self._keys, self._accept, replica=replica, interval_s=follow_interval_s
         )
         self._task: asyncio.Task[None] | None = None
+
+    def _profiles(self, trained: Artifact | None, salt: bytes) -> Profiles | None:
+        """Return what is known of users; a file that is of no use costs no more than that."""
+        try:
+            profiles, note = open_profiles(self.spec.profiles, trained, salt)
+        except ArtifactError as error:
+            profiles, note = None, error.message
+        if note:
+            log.error("policy %s: %s", self.spec.name, note)
+        return profiles
 
     def start(self) -> None:
         """Begin to follow snapshots."""

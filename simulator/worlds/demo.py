@@ -14,18 +14,24 @@ from numpy.typing import NDArray
 
 from bandits.errors import StartupError
 from policies.artifacts import source_artifact as artifact
+from policies.artifacts.profile_file import write_profiles
+from policies.artifacts.profiles import Profiles
 from policies.candidate_pool import Pool
 from policies.catalogue import Catalogue
 from policies.ranker import Ranker
 from policies.requests import RankRequest
 from policies.sources import load_sources
 from policies.spec import PolicySpec
+from policies.training.histories import make_histories
 from simulator.data import datasets
 from simulator.worlds.loop import Timing, run_loop
 from simulator.worlds.movielens import MovieLensWorld
 
 Array = NDArray[np.float64]
 CONTEXT_FIELDS = ("group",)
+SALT = b"bench"
+PROFILES = "profiles.parquet"
+"""The name of the file of profiles in the folder of an artifact's versions."""
 WINDOW = 2000
 """Rounds of the moving average in the picture."""
 
@@ -136,19 +142,23 @@ def load_world(data_path: Path | None = None) -> MovieLensWorld:
     return MovieLensWorld.load(data_path or datasets.get("ml-100k"))
 
 
-def train_movielens(world: MovieLensWorld, out: Path, *, seed: int) -> str:
-    """Fit the sources with a progress bar, write the artifact and return its version.
+def train_movielens(world: MovieLensWorld, out: Path, *, seed: int, salt: bytes = SALT) -> str:
+    """Fit the sources with a progress bar, write artifact and profiles, and return the version.
 
     Args:
         world: The users and their known ratings.
-        out: Where the artifact is written.
+        out: Where both are written.
         seed: Seed of the training.
+        salt: The key of the users' pseudonyms.
     """
     from policies.training.train import progress_bars, train_sources
 
     with progress_bars() as progress:
         fitted = train_sources(world.train_ratings, world.catalogue, seed=seed, progress=progress)
-    return artifact.write(fitted, out)
+    version = artifact.write(fitted, out)
+    histories = make_histories(world.train_ratings)
+    write_profiles(out / PROFILES, histories, salt=salt, data=fitted.data, artifact=version)
+    return version
 
 
 def make_bench(world: MovieLensWorld, spec: PolicySpec) -> DemoBench:
@@ -159,7 +169,9 @@ def make_bench(world: MovieLensWorld, spec: PolicySpec) -> DemoBench:
         spec: The policy.
     """
     trained = artifact.load(Path(str(spec.artifact)))
-    ranker = Ranker(spec, list(load_sources(trained, spec.sources).values()), salt=b"bench")
+    sources = list(load_sources(trained, spec.sources).values())
+    profiles = Profiles.of(make_histories(world.train_ratings), SALT)
+    ranker = Ranker(spec, sources, salt=SALT, profiles=profiles)
 
     async def ask() -> dict[str, Pool]:
         return {user: await ranker.pool(RankRequest(user_id=user)) for user in world.users}

@@ -17,7 +17,7 @@ from cluster.load import Load, stopwatch
 
 from bandits.log.records import ArtifactRecord, SpecRecord
 from policies.archive.archive import ArchiveReader
-from policies.artifacts.source_artifact import Artifact, Histories, TrainedSource, write
+from policies.artifacts.source_artifact import Artifact, TrainedSource, write
 from serve_app.admin.stored_policy import StoredPolicy
 from serve_app.client import wait_until_ready
 from serve_app.host.environment import free_port
@@ -29,12 +29,9 @@ NODE = {"CPU": 4, "serve": 1000, "learner": 1000}
 
 def train(root: Path, *items: str) -> str:
     """An artifact that recommends these; its version."""
-    histories = Histories(
-        items, ("u0", "u1"), np.array([0, 1, 2]), np.zeros(2, np.int32), np.ones(2, np.float32)
-    )
     popular = TrainedSource("popular", {"counts": np.arange(1, 1 + len(items), dtype=np.float32)})
     catalogue = tuple({"id": item, "features": {"length": len(item)}} for item in items)
-    return write(Artifact(catalogue, histories, {"popular": popular}), root)
+    return write(Artifact(catalogue, items, {"popular": popular}), root)
 
 
 def new_code(folder: Path) -> str:

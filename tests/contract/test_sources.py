@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policies.artifacts.source_artifact import Artifact, Calibration, Histories, TrainedSource
+from policies.artifacts.histories import Histories, Profile
+from policies.artifacts.source_artifact import Artifact, Calibration, TrainedSource
 from policies.catalogue import Catalogue, Item
 from policies.sources import CandidateSource, LocalSource, SourceRequest, load_sources
 from policies.sources.remote import ROUNDS
@@ -23,17 +24,19 @@ ITEMS = tuple(f"item-{i}" for i in range(N_ITEMS))
 LOCAL = ["als", "item_knn", "deep", "popular"]
 
 
-def make_artifact() -> Artifact:
-    """One source of each kind, with random arrays: what they were trained on does not matter."""
-    rng = np.random.default_rng(7)
+def make_histories(rng: np.random.Generator) -> Histories:
     rows = [np.sort(rng.choice(N_ITEMS, 5, replace=False)).astype(np.int32) for _ in range(N_USERS)]
-    histories = Histories(
+    return Histories(
         items=ITEMS,
         users=tuple(f"user-{u}" for u in range(N_USERS)),
         starts=np.arange(0, 5 * N_USERS + 1, 5),
         indices=np.concatenate(rows),
         weights=rng.uniform(0.1, 1.5, 5 * N_USERS).astype(np.float32),
     )
+
+
+def make_artifact(rng: np.random.Generator) -> Artifact:
+    """One source of each kind, with random arrays: what they were trained on does not matter."""
 
     def normal(*shape: int) -> Any:
         return rng.normal(size=shape).astype(np.float32)
@@ -61,10 +64,12 @@ def make_artifact() -> Artifact:
             "popular", {"counts": rng.integers(0, 4, N_ITEMS).astype(np.float32)}
         ),
     }
-    return Artifact((), histories, sources)
+    return Artifact((), ITEMS, sources)
 
 
-ARTIFACT = make_artifact()
+RANDOM = np.random.default_rng(7)
+HISTORIES, ARTIFACT = make_histories(RANDOM), make_artifact(RANDOM)
+KNOWN = [HISTORIES.profile(f"user-{user}") for user in range(N_USERS)]
 
 
 def obedient(asked: dict[str, Any]) -> list[str]:
@@ -120,9 +125,9 @@ async def open_source(name: str) -> AsyncIterator[CandidateSource]:
 
 
 REQUESTS = [
-    SourceRequest("user-1"),
-    SourceRequest("user-1", ("item-3", "item-4", "not an item", "item-3")),
-    SourceRequest("user-2", (), frozenset({"item-1", "item-20", "not an item"})),
+    SourceRequest("user-1", profile=KNOWN[1]),
+    SourceRequest("user-1", ("item-3", "item-4", "not an item", "item-3"), profile=KNOWN[1]),
+    SourceRequest("user-2", (), frozenset({"item-1", "item-20", "not an item"}), KNOWN[2]),
     SourceRequest(None, ("item-0", "item-7")),
     SourceRequest("a stranger", ("item-39",), frozenset(ITEMS[10:30])),
 ]
@@ -135,10 +140,7 @@ async def test_candidates(name: str, request_: SourceRequest) -> None:
 
     The same every time.
     """
-    histories = ARTIFACT.histories
-    barred = request_.exclude.union(request_.history)
-    if request_.user_id in histories.user_index:
-        barred |= {ITEMS[i] for i in histories.row(histories.user_index[request_.user_id])[0]}
+    barred = request_.exclude.union(request_.history, (ITEMS[i] for i in _stored(request_)))
     async with open_source(name) as source:
         assert source.name == ("remote" if name in REMOTES else name)
         for limit in (1, 5, N_ITEMS, 2 * N_ITEMS):
@@ -200,9 +202,7 @@ async def test_a_source_proposes_what_the_catalogue_holds_and_as_much_of_it_as_t
                 found = await limited.candidates(request, limit)
                 assert len(set(found.ids)) == len(found.ids), (request, limit)
                 assert set(found.ids) <= {item for item, _ in open_}
-                if name in REMOTES and (
-                    request.user_id in ARTIFACT.histories.user_index or request.exclude
-                ):
+                if name in REMOTES and (request.profile or request.exclude):
                     # what it proposes although it is barred leaves a place free, as without a
                     # catalogue
                     continue
@@ -278,9 +278,7 @@ async def test_a_local_source_scores_any_item_for_the_same_request(name: str) ->
 
 
 def _stored(request: SourceRequest) -> list[int]:
-    histories = ARTIFACT.histories
-    user = histories.user_index.get(request.user_id or "")
-    return [] if user is None else histories.row(user)[0].tolist()
+    return [] if request.profile is None else request.profile.indices.tolist()
 
 
 @pytest.mark.parametrize("name", LOCAL)
@@ -301,22 +299,18 @@ async def test_a_user_nobody_knows(name: str) -> None:
 @pytest.mark.parametrize("name", LOCAL)
 @given(data=st.data())
 @settings(max_examples=30, deadline=None)
-def test_a_sent_history_counts_like_a_stored_one(name: str, data: st.DataObject) -> None:
-    """A stranger who sends it, in any order, gets what the user it is stored for gets."""
+def test_a_sent_history_counts_like_a_known_one(name: str, data: st.DataObject) -> None:
+    """A stranger who sends it, in any order, gets what the user it is known of gets."""
     history = data.draw(
         st.lists(st.sampled_from(range(N_ITEMS)), min_size=1, max_size=12, unique=True)
     )
-    stored = Histories(
-        items=ITEMS,
-        users=("stored",),
-        starts=np.array([0, len(history)]),
-        indices=np.array(sorted(history), np.int32),
-        weights=np.ones(len(history), np.float32),
+    stored = Profile(
+        "stored", np.array(sorted(history), np.int32), np.ones(len(history), np.float32)
     )
     sent = SourceRequest(None, tuple(ITEMS[i] for i in history))
-    source = load_sources(Artifact((), stored, ARTIFACT.sources))[name]
+    source = load_sources(ARTIFACT)[name]
     assert isinstance(source, LocalSource)
-    one, two = source.propose(sent, 9), source.propose(SourceRequest("stored"), 9)
+    one, two = source.propose(sent, 9), source.propose(SourceRequest(profile=stored), 9)
     assert one.ids == two.ids
     assert np.array_equal(one.scores, two.scores)
 
@@ -328,8 +322,8 @@ def test_what_is_cached_changes_nothing(name: str) -> None:
     assert isinstance(warm, LocalSource)
     warm._cache_size = 2
     for _ in range(3):
-        for user in range(N_USERS):
-            for request in (SourceRequest(f"user-{user}"), *REQUESTS):
+        for known in KNOWN:
+            for request in (SourceRequest(profile=known), *REQUESTS):
                 fresh = load_sources(ARTIFACT)[name]
                 assert isinstance(fresh, LocalSource)
                 one, two = warm.propose(request, 7), fresh.propose(request, 7)

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 import redis
 from support.fakes import SALT, fresh_ranker
-from support.small_artifact import ITEMS, make_artifact
+from support.small_artifact import HISTORIES, ITEMS, make_artifact
 
 from bandits.errors import BanditloopError, NoCandidatesError, SnapshotError, SpecError
 from bandits.exploration import EpsilonGreedy
@@ -28,6 +28,7 @@ from bandits.log.records import (
 )
 from bandits.vw.config import VwConfig
 from policies.artifacts import source_artifact as artifact
+from policies.artifacts.profile_file import write_profiles
 from policies.catalogue import Catalogue, Item
 from policies.fold.fold import Fold
 from policies.requests import ActionRequest, RankRequest
@@ -414,7 +415,11 @@ async def test_what_is_put_out_of_the_catalogue_is_recommended_no_more(
     """
     version = artifact.write(make_artifact(), tmp_path)
     sources = [ArtifactSource(name) for name in ("popular", "als", "item_knn")]
-    spec = msgspec.structs.replace(SPEC, sources=sources, artifact=str(tmp_path), limit=4)
+    profiles = tmp_path / "profiles.parquet"
+    write_profiles(profiles, HISTORIES, salt=SALT)
+    spec = msgspec.structs.replace(
+        SPEC, sources=sources, artifact=str(tmp_path), profiles=str(profiles), limit=4
+    )
     service = RedisPolicyService(
         spec, async_client, LogWriter(async_client), salt=SALT, replica="r1", follow_interval_s=0.01
     )

@@ -19,11 +19,10 @@ from policies.artifacts.source_artifact import Artifact
 from policies.sources import LocalSource, SourceRequest, load_model, load_sources
 from policies.training.cf import AlsConfig, KnnConfig, fit_als, user_items
 from policies.training.deep import DeepConfig, fit_autoencoder, fit_deep, interaction_matrix
+from policies.training.histories import make_histories, rating_weights
 from policies.training.train import (
     TrainConfig,
-    make_histories,
     progress_bars,
-    rating_weights,
     train_sources,
 )
 
@@ -58,11 +57,12 @@ def test_tastes_are_found_for_known_users_and_for_strangers(trained: Artifact, n
     source = load_sources(trained)[name]
     assert isinstance(source, LocalSource)
     right = []
+    histories = make_histories(make_ratings())
     for user in range(N_USERS):
-        row = trained.histories.user_index[str(user)]
-        indices, weights = trained.histories.row(row)
-        liked = tuple(trained.histories.items[i] for i in indices[weights >= 1])
-        for request in (SourceRequest(str(user)), SourceRequest("a stranger", liked)):
+        known = histories.profile(str(user))
+        assert known is not None
+        liked = tuple(histories.items[i] for i in known.indices[known.weights >= 1])
+        for request in (SourceRequest(profile=known), SourceRequest("a stranger", liked)):
             right += [int(item) % 2 == user % 2 for item in source.propose(request, 5).ids]
     assert np.mean(right) > 0.95, "chance is 0.5"
 
@@ -114,10 +114,11 @@ def test_a_large_catalogue_gets_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
         atol=1e-5,
     )
     found = [
-        load_sources(Artifact((), histories, {"als": source}))["als"] for source in (plain, large)
+        load_sources(Artifact((), histories.items, {"als": source}))["als"]
+        for source in (plain, large)
     ]
     one, two = (
-        source.propose(SourceRequest("0"), 10).ids
+        source.propose(SourceRequest(profile=histories.profile("0")), 10).ids
         for source in found
         if isinstance(source, LocalSource)
     )
@@ -175,9 +176,9 @@ def test_scores_are_calibrated(trained: Artifact, name: str, tmp_path: Path) -> 
     artifact.write(trained, tmp_path)
     source = load_sources(artifact.load(tmp_path))[name]
     assert isinstance(source, LocalSource)
-    scores = np.concatenate(
-        [source.propose(SourceRequest(str(user)), 50).scores for user in range(N_USERS)]
-    )
+    histories = make_histories(make_ratings())
+    requests = [SourceRequest(profile=histories.profile(user)) for user in histories.users]
+    scores = np.concatenate([source.propose(request, 50).scores for request in requests])
     assert abs(scores.mean()) < 1e-3
     assert abs(scores.std() - 1) < 1e-3
 
@@ -212,15 +213,17 @@ def test_seen_but_not_liked(tmp_path: Path) -> None:
     ratings = make_ratings()
     ratings["rating"][ratings["rating"] < 3] = 0
     made = train_sources(ratings, CATALOGUE, config=CONFIG)
-    assert (made.histories.weights == 0).sum() == 3 * N_USERS
-    assert len(user_items(made.histories).data) == 10 * N_USERS
+    histories = make_histories(ratings)
+    assert (histories.weights == 0).sum() == 3 * N_USERS
+    assert len(user_items(histories).data) == 10 * N_USERS
     artifact.write(made, tmp_path)
     for name, source in load_sources(artifact.load(tmp_path)).items():
         assert isinstance(source, LocalSource)
         for user in range(N_USERS):
             rated = {str(item) for item in ratings["item"][ratings["user"] == user]}
             assert len(rated) == 13
-            assert not rated & set(source.propose(SourceRequest(str(user)), N_ITEMS).ids), name
+            request = SourceRequest(profile=histories.profile(str(user)))
+            assert not rated & set(source.propose(request, N_ITEMS).ids), name
 
 
 @pytest.mark.parametrize("rating", [np.nan, np.inf, -1.0])

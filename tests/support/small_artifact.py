@@ -2,10 +2,14 @@
 
 import numpy as np
 
-from policies.artifacts.source_artifact import Artifact, Histories, TrainedSource
+from policies.artifacts.histories import Histories
+from policies.artifacts.source_artifact import Artifact, TrainedSource
 
 ITEMS = tuple(f"i{n:02}" for n in range(30))
 NAMES = ("popular", "als", "item_knn")
+HISTORIES = Histories(
+    ITEMS, ("known",), np.array([0, 2]), np.array([0, 1], np.int32), np.ones(2, np.float32)
+)
 
 
 def make_artifact() -> Artifact:
@@ -13,9 +17,7 @@ def make_artifact() -> Artifact:
     neighbours = np.argsort(rng.random((30, 30)), axis=1).astype(np.int32)
     return Artifact(
         tuple({"id": item, "features": {}} for item in ITEMS),
-        Histories(
-            ITEMS, ("known",), np.array([0, 2]), np.array([0, 1], np.int32), np.ones(2, np.float32)
-        ),
+        ITEMS,
         {
             "popular": TrainedSource(
                 "popular", {"counts": rng.integers(1, 90, 30).astype(np.float32)}

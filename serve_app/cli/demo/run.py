@@ -30,6 +30,7 @@ from serve_app.store.clients import Redis, blocking_client
 from serve_app.store.keys import Keys
 from simulator.doctor.audit import audit
 from simulator.worlds.demo import (
+    PROFILES,
     DemoBench,
     ablations,
     draw_curves,
@@ -66,12 +67,15 @@ def run_demo(*, rounds: int, seed: int, port: int, out: Path) -> None:
         folder = Path(name)
         messages.rule("1  data and candidate sources")
         world = load_world()
-        train_movielens(world, folder / "artifact", seed=seed)
-        spec = msgspec.structs.replace(load_spec(EXAMPLE), artifact=str(folder / "artifact"))
+        settings = Settings(port=port, replicas=2, data_dir=folder, keys_file=None)
+        trained = folder / "artifact"
+        train_movielens(world, trained, seed=seed, salt=settings.secret())
+        spec = msgspec.structs.replace(
+            load_spec(EXAMPLE), artifact=str(trained), profiles=str(trained / PROFILES)
+        )
         bench = make_bench(world, spec)
 
         messages.rule("2  service: Valkey, Ray Serve behind HAProxy, 2 replicas, 1 learner")
-        settings = Settings(port=port, replicas=2, data_dir=folder, keys_file=None)
         demand_all(settings, [spec])
         with valkey(settings) as redis_url, closing(blocking_client(redis_url)) as client:
             settings = settings.model_copy(update={"redis_url": redis_url})

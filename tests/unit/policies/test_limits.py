@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.fakes import SALT, FakeLog, FakeSource, fresh_ranker
-from support.small_artifact import ITEMS, NAMES, make_artifact
+from support.small_artifact import HISTORIES, ITEMS, NAMES, make_artifact
 
 from bandits.errors import NoCandidatesError, SourceError, UnknownUserError
 from bandits.exploration import EpsilonGreedy
+from policies.artifacts.profiles import Profiles
 from policies.catalogue import Catalogue, Item
 from policies.features import featurise_record
 from policies.holdout import FixedPolicy
@@ -29,7 +30,8 @@ WAYS = {
 
 
 def serving(spec: PolicySpec, catalogue: Catalogue) -> Ranker:
-    ranker = Ranker(spec, list(load_sources(ARTIFACT, spec.sources).values()), salt=SALT)
+    sources = list(load_sources(ARTIFACT, spec.sources).values())
+    ranker = Ranker(spec, sources, salt=SALT, profiles=Profiles.of(HISTORIES, SALT))
     ranker.serve("s0", FakeLog(spec).fold().snapshot(), catalogue)
     return ranker
 

@@ -31,7 +31,8 @@ from bandits.types import Snapshot
 from policies.blend import load_policy
 from policies.catalogue import Catalogue, Item
 from policies.features import featurise_record
-from policies.ranker import Ranker, pseudonym
+from policies.pseudonyms import pseudonym
+from policies.ranker import Ranker
 from policies.requests import MAX_ACTIONS, ActionRequest, RankRequest
 from policies.spec import Holdout, PolicySpec, RemoteSource
 

@@ -6,7 +6,7 @@ import pytest
 from bandits.errors import ArtifactError
 from policies.artifacts import fetch as stored_artifact
 from policies.artifacts.fetch import load_artifact, pinned
-from policies.artifacts.source_artifact import Artifact, Histories, TrainedSource, write
+from policies.artifacts.source_artifact import Artifact, TrainedSource, write
 
 
 @pytest.fixture
@@ -18,12 +18,11 @@ def cache(tmp_path, monkeypatch):
 @pytest.fixture
 def versions(tmp_path) -> list[str]:
     """Two versions below ``tmp_path``/shop, the second in use."""
-    histories = Histories(("a",), (), np.array([0]), np.empty(0, np.int32), np.empty(0, np.float32))
     sources = [
         {"popular": TrainedSource("popular", {"counts": np.array([n], np.float32)})}
         for n in (1.0, 2.0)
     ]
-    return [write(Artifact(({"id": "a"},), histories, each), tmp_path / "shop") for each in sources]
+    return [write(Artifact(({"id": "a"},), ("a",), each), tmp_path / "shop") for each in sources]
 
 
 @pytest.mark.parametrize("scheme", ["", "file://"])

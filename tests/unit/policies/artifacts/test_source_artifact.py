@@ -11,18 +11,16 @@ import pytest
 
 from bandits.errors import ArtifactError
 from policies.artifacts import source_artifact as artifact
-from policies.artifacts.source_artifact import Artifact, Calibration, Histories, TrainedSource
+from policies.artifacts.histories import Histories
+from policies.artifacts.source_artifact import Artifact, Calibration, TrainedSource
+from policies.sources import LocalSource, SourceRequest, load_sources
+
+EARLIER = Path(__file__).parents[3] / "fixtures" / "artifact_format_1"
+"""Written by commit 4c415d9, with what its sources answered."""
 
 
 def small(**changes: Any) -> Artifact:
-    """Two users, three items, one source."""
-    histories = Histories(
-        items=("a", "b", "ç"),
-        users=("1", "2"),
-        starts=np.array([0, 2, 3]),
-        indices=np.array([0, 2, 1], np.int32),
-        weights=np.array([1, 0.5, 1], np.float32),
-    )
+    """Three items, one source."""
     source = TrainedSource(
         "popular",
         {"counts": np.arange(3, dtype=np.float32)},
@@ -34,9 +32,23 @@ def small(**changes: Any) -> Artifact:
         {"id": "a", "features": {"title": "A", "year": 1999, "genres": ["x", "y"], "new": True}},
     )
     made = Artifact(
-        catalogue, histories, {"popular": source}, data="d", seed=3, created_with={"numpy": "2"}
+        catalogue,
+        ("a", "b", "ç"),
+        {"popular": source},
+        data="d",
+        seed=3,
+        created_with={"numpy": "2"},
     )
     return replace(made, **changes)
+
+
+HISTORIES = Histories(
+    items=("a", "b", "ç"),
+    users=("1", "2"),
+    starts=np.array([0, 2, 3]),
+    indices=np.array([0, 2, 1], np.int32),
+    weights=np.array([1, 0.5, 1], np.float32),
+)
 
 
 def test_round_trip(tmp_path: Path) -> None:
@@ -46,12 +58,7 @@ def test_round_trip(tmp_path: Path) -> None:
     assert loaded.version == version == (tmp_path / "current").read_text().strip()
     assert len(version) == 16
     assert loaded.catalogue == made.catalogue
-    assert (loaded.histories.items, loaded.histories.users) == (
-        made.histories.items,
-        made.histories.users,
-    )
-    for name in ("starts", "indices", "weights"):
-        assert np.array_equal(getattr(loaded.histories, name), getattr(made.histories, name))
+    assert (loaded.items, loaded.histories, loaded.prior) == (made.items, None, None)
     source = loaded.sources["popular"]
     assert (source.kind, source.config, source.scale, source.metrics) == (
         "popular",
@@ -78,7 +85,15 @@ def test_the_same_content_gives_the_same_bytes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"seed": 4}, {"data": "e"}, {"catalogue": ()}, {"created_with": {}}, {"sources": {}}],
+    [
+        {"seed": 4},
+        {"data": "e"},
+        {"catalogue": ()},
+        {"items": ("b", "a", "ç")},
+        {"created_with": {}},
+        {"sources": {}},
+        {"prior": b""},
+    ],
     ids=str,
 )
 def test_other_content_has_another_version(tmp_path: Path, change: dict[str, Any]) -> None:
@@ -130,7 +145,8 @@ def _flip(name: str) -> Callable[[Path], object]:
     ("damage", "message"),
     [
         (_truncate("popular.safetensors"), r"popular\.safetensors is damaged"),
-        (_truncate("histories.safetensors"), r"histories\.safetensors is damaged"),
+        (_truncate("items.json"), r"items\.json is damaged"),
+        (_truncate("prior"), r"prior is damaged"),
         (_truncate("catalogue.json"), r"catalogue\.json is damaged"),
         (_truncate("manifest.json"), r"manifest\.json is damaged"),
         (_flip("popular.safetensors"), r"popular\.safetensors is damaged"),
@@ -141,8 +157,8 @@ def _flip(name: str) -> Callable[[Path], object]:
         (lambda folder: (folder / "manifest.json").unlink(), r"manifest\.json cannot be read"),
         (lambda folder: (folder / "manifest.json").write_text("[]"), r"manifest\.json is damaged"),
         (
-            lambda folder: _edit_manifest(folder, format=2),
-            r"has format 2; this version of banditloop reads 1",
+            lambda folder: _edit_manifest(folder, format=3),
+            r"has format 3; this version of banditloop reads 1 and 2",
         ),
         (
             lambda folder: _edit_manifest(folder, seed=5),
@@ -165,7 +181,7 @@ def _flip(name: str) -> Callable[[Path], object]:
 def test_damage_is_one_readable_error(
     tmp_path: Path, damage: Callable[[Path], object], message: str
 ) -> None:
-    version = artifact.write(small(), tmp_path)
+    version = artifact.write(small(prior=b"rows"), tmp_path)
     damage(tmp_path / version)
     with pytest.raises(ArtifactError, match=message) as caught:
         artifact.load(tmp_path)
@@ -214,7 +230,37 @@ def test_a_file_outside_the_directory_is_not_read(tmp_path: Path) -> None:
 )
 def test_histories_that_do_not_fit_are_refused(change: dict[str, Any]) -> None:
     with pytest.raises(ArtifactError, match="histories"):
-        replace(small().histories, **change)
+        replace(HISTORIES, **change)
+
+
+def test_an_artifact_of_format_1_is_opened_and_answers_as_before() -> None:
+    """Its histories serve as what is known of users."""
+    opened = artifact.load(EARLIER)
+    assert opened.histories is not None
+    assert opened.items == opened.histories.items
+    answers = msgspec.json.decode((EARLIER / "answers.json").read_bytes())
+    for asked, (ids, scores) in answers.items():
+        name, user, *sent = asked.split()
+        known = opened.histories.profile(user)
+        history = tuple(item for item in sent if item.startswith("item"))
+        source = load_sources(opened)[name]
+        assert isinstance(source, LocalSource)
+        found = source.propose(SourceRequest(user, history, profile=known), 7)
+        assert list(found.ids) == ids, asked
+        assert found.scores.tolist() == scores, asked
+
+
+def test_it_is_written_anew_without_its_users(tmp_path: Path) -> None:
+    artifact.write(artifact.load(EARLIER), tmp_path)
+    assert artifact.load(tmp_path).histories is None
+    written = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+    assert b"user-1" not in written
+    assert b"user-1" in next(EARLIER.glob("*/histories.safetensors")).read_bytes()
+
+
+def test_a_prior_is_kept_as_it_is(tmp_path: Path) -> None:
+    artifact.write(small(prior=b"\x00rows"), tmp_path)
+    assert artifact.load(tmp_path).prior == b"\x00rows"
 
 
 def test_a_source_asks_for_the_shapes_it_needs() -> None:

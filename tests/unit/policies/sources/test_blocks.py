@@ -5,7 +5,8 @@ import pytest
 
 from bandits.errors import ArtifactError
 from policies.artifacts import source_artifact as artifact
-from policies.artifacts.source_artifact import Artifact, Calibration, Histories, TrainedSource
+from policies.artifacts.histories import Profile
+from policies.artifacts.source_artifact import Artifact, Calibration, TrainedSource
 from policies.catalogue import Catalogue, Item
 from policies.sources import LocalSource, SourceRequest, load_sources
 from policies.sources.blocks import LOOK_AT, Blocks
@@ -28,14 +29,12 @@ def make_factors() -> np.ndarray:
 FACTORS = make_factors()
 ARRAYS = {"item_factors": FACTORS, **arrange(FACTORS, seed=1)}
 USER = np.array([7, 70, 700, 7000], np.int32)
-HISTORIES = Histories(ITEMS, ("known",), np.array([0, 4]), USER, np.ones(4, np.float32))
+KNOWN = Profile("known", USER, np.ones(4, np.float32))
 
 
 def make_artifact(*, blocks: bool) -> Artifact:
     arrays = ARRAYS if blocks else {"item_factors": FACTORS}
-    return Artifact(
-        (), HISTORIES, {"als": TrainedSource("als", arrays, CONFIG, Calibration(0.5, 2.0))}
-    )
+    return Artifact((), ITEMS, {"als": TrainedSource("als", arrays, CONFIG, Calibration(0.5, 2.0))})
 
 
 def make_source(*, blocks: bool) -> LocalSource:
@@ -54,7 +53,7 @@ def make_requests(count: int) -> list[SourceRequest]:
 
 def test_recall_of_the_best_hundred_and_their_scores() -> None:
     assert len(ARRAYS["starts"]) > 2 * LOOK_AT, "else all blocks are looked at"
-    hits, requests = 0, [SourceRequest("known"), *make_requests(40)]
+    hits, requests = 0, [SourceRequest(profile=KNOWN), *make_requests(40)]
     for request in requests:
         found, expected = LARGE.propose(request, TOP), EXACT.propose(request, TOP)
         assert len(found.ids) == len(set(found.ids)) == TOP
@@ -68,14 +67,14 @@ def test_recall_of_the_best_hundred_and_their_scores() -> None:
 
 def test_the_best_items_barred_are_never_proposed() -> None:
     """Thousands of them, in the history and excluded; what is left is found by looking further."""
-    best = EXACT.propose(SourceRequest("known"), 20_000).ids
+    best = EXACT.propose(SourceRequest(profile=KNOWN), 20_000).ids
     for exclude, sent in (
         (best, ()),
         (best[:3000], best[3000:3050]),
         (ITEMS[:-50], ()),
         (ITEMS, ()),
     ):
-        request = SourceRequest("known", sent, frozenset(exclude))
+        request = SourceRequest(None, sent, frozenset(exclude), KNOWN)
         found = LARGE.propose(request, TOP)
         open_ = set(ITEMS).difference(exclude, sent, map(str, USER))
         assert open_.issuperset(found.ids)
@@ -83,10 +82,10 @@ def test_the_best_items_barred_are_never_proposed() -> None:
 
 
 def test_any_limit() -> None:
-    whole = EXACT.propose(SourceRequest("known"), N)
-    assert set(LARGE.propose(SourceRequest("known"), 2 * N).ids) == set(whole.ids)
+    whole = EXACT.propose(SourceRequest(profile=KNOWN), N)
+    assert set(LARGE.propose(SourceRequest(profile=KNOWN), 2 * N).ids) == set(whole.ids)
     for limit in (0, 1, 5, 30_000):
-        found = LARGE.propose(SourceRequest("known"), limit)
+        found = LARGE.propose(SourceRequest(profile=KNOWN), limit)
         assert len(found.ids) == limit
         order = [(-score, int(item)) for score, item in zip(found.scores, found.ids, strict=True)]
         assert order == sorted(order), "best first, ties by item"
@@ -99,7 +98,7 @@ def test_equal_items_have_equal_scores_and_keep_their_order() -> None:
 
 
 def test_scores_of_any_items_are_those_of_the_proposal() -> None:
-    for request in (SourceRequest("known"), *make_requests(5)):
+    for request in (SourceRequest(profile=KNOWN), *make_requests(5)):
         found = LARGE.propose(request, TOP)
         assert found.score_items is not None
         assert np.array_equal(found.score_items(found.ids), found.scores)
@@ -156,14 +155,14 @@ def test_few_items_or_all_alike(items: int) -> None:
 def test_blocks_that_do_not_fit_are_refused(damage) -> None:
     with pytest.raises(ArtifactError):
         load_sources(
-            Artifact((), HISTORIES, {"als": TrainedSource("als", {**ARRAYS, **damage}, CONFIG)})
+            Artifact((), ITEMS, {"als": TrainedSource("als", {**ARRAYS, **damage}, CONFIG)})
         )
 
 
 def test_order_without_starts_is_refused() -> None:
     arrays = {name: array for name, array in ARRAYS.items() if name != "starts"}
     with pytest.raises(ArtifactError, match="starts"):
-        load_sources(Artifact((), HISTORIES, {"als": TrainedSource("als", arrays, CONFIG)}))
+        load_sources(Artifact((), ITEMS, {"als": TrainedSource("als", arrays, CONFIG)}))
 
 
 @pytest.mark.parametrize("share", [0.9, 0.02, 0.001, 0.0])
@@ -178,7 +177,7 @@ def test_what_the_catalogue_lacks_is_never_found_and_the_pool_is_filled_all_the_
     catalogue = Catalogue.put([Item(item) for item in held])
     large, exact, open_ = LARGE.within(catalogue), EXACT.within(catalogue), set(held)
     hits = 0
-    for request in [SourceRequest("known"), *make_requests(10)]:
+    for request in [SourceRequest(profile=KNOWN), *make_requests(10)]:
         found, expected = large.propose(request, TOP), exact.propose(request, TOP)
         assert set(found.ids) <= open_
         assert len(found.ids) == len(set(found.ids)) == len(expected.ids)

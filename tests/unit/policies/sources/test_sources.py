@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from bandits.errors import ArtifactError, SourceError, SpecError
-from policies.artifacts.source_artifact import Artifact, Calibration, Histories, TrainedSource
+from policies.artifacts.source_artifact import Artifact, Calibration, TrainedSource
 from policies.catalogue import Catalogue, Item
-from policies.sources import LocalSource, SourceRequest, load_model, load_sources
+from policies.sources import ItemOrder, LocalSource, SourceRequest, load_model, load_sources
 from policies.sources.remote import MAX_ANSWER_BYTES, HttpSource
 from policies.spec import ArtifactSource, RemoteSource
 
@@ -93,14 +93,8 @@ def test_scores_are_standardised_with_the_artifacts_constants() -> None:
 
 
 def _local(source: TrainedSource, scale: Calibration, n_items: int = N) -> LocalSource:
-    histories = Histories(
-        tuple(map(str, range(n_items))),
-        (),
-        np.zeros(1, np.int64),
-        np.empty(0, np.int32),
-        np.empty(0, np.float32),
-    )
-    return LocalSource("x", load_model(source, n_items), histories, scale)
+    items = ItemOrder(tuple(map(str, range(n_items))))
+    return LocalSource("x", load_model(source, n_items), items, scale)
 
 
 @pytest.mark.parametrize(
@@ -146,8 +140,7 @@ def test_a_scale_that_is_none_is_refused(scale: Calibration) -> None:
 
 
 def test_sources_come_in_the_specs_order() -> None:
-    histories = _local(ALS, Calibration())._histories
-    made = Artifact((), histories, {"als": ALS, "deep": DEEP})
+    made = Artifact((), tuple(map(str, range(N))), {"als": ALS, "deep": DEEP})
     assert list(load_sources(made)) == ["als", "deep"]
     asked = [
         ArtifactSource("deep"),
