@@ -41,7 +41,7 @@ def train_on(
 
 def models_of(artifact: Artifact, sources: Sequence[str] | None = None) -> TrainedModels:
     """Return the sources of an artifact as they are served."""
-    items = artifact.histories.items
+    items = artifact.items
     names = [name for name in artifact.sources if sources is None or name in sources]
     return TrainedModels(
         items,
