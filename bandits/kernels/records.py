@@ -26,8 +26,8 @@ OTHER, DECISION, REWARD = 0, 1, 2
 """The answers of ``scan_records`` about a record."""
 LONGEST = 1 << 20
 """A record of more bytes is left to the codec."""
-DEFERRED, HOLDOUT = 1, 2
-"""The flags of a decision."""
+DEFERRED, HOLDOUT, NAMED_BEFORE = 1, 2, 4
+"""The flags of a decision; the last: its spec and catalogue are those of the one before it."""
 
 _TEXT, _BYTES, _ARRAY, _MAP = 1, 2, 3, 4
 _NIL, _FALSE, _TRUE, _DOUBLE = 0xC0, 0xC2, 0xC3, 0xCB
@@ -451,8 +451,24 @@ def _says(data: Any, at: Any, end: Any, word: Any) -> Any:
     return same
 
 
+@inlined
+def _are_named_alike(data: Any, said: Any, before: Any) -> Any:
+    """Return whether two decisions name one spec and one catalogue; see ``scan_records``."""
+    same = True
+    for first in (2, 4):
+        at, earlier = said[first], before[first]
+        size = said[first + 1] - at
+        if before[first + 1] - earlier != size:
+            return False
+        for i in range(size):
+            same &= data[at + i] == data[earlier + i]
+    return same
+
+
 @compiled(u1s, i8s, i8, returns=types.Tuple((types.int8[::1], types.int64[:, ::1])))
-def scan_records(data: Any, starts: Int64, version: int) -> tuple[Any, Int64]:
+def scan_records(  # noqa: C901 - one loop over the kinds of records
+    data: Any, starts: Int64, version: int
+) -> tuple[Any, Int64]:
     """Return which records are surely valid decisions and rewards, and what decisions say.
 
     Args:
@@ -475,6 +491,7 @@ def scan_records(data: Any, starts: Int64, version: int) -> tuple[Any, Int64]:
     cell = (bits, bits.view(np.float64), bits.view(np.float32))
 
     kinds, out = np.zeros(count, np.int8), np.zeros((count, 8), np.int64)
+    before = -1
     for r in range(count):
         at, end = starts[r], starts[r + 1]
         if end - at > LONGEST or at >= end or data[at] != version:
@@ -491,6 +508,9 @@ def scan_records(data: Any, starts: Int64, version: int) -> tuple[Any, Int64]:
                 data, at, end, fields, spans, table, cell, out[r]
             ):
                 kinds[r] = DECISION
+                if before >= 0 and _are_named_alike(data, out[r], out[before]):
+                    out[r, 7] |= NAMED_BEFORE
+                before = r
         elif (
             _says(data, begins, at, _REWARD)
             and _REWARD_LEAST <= fields <= _REWARD_MOST

@@ -56,6 +56,30 @@ class Deadlines:
             if each == kind and queue:
                 yield queue[0][3]
 
+    def of_window(self, window_s: float) -> tuple[deque[Deadline], deque[Deadline], int]:
+        """Return the queues of a window, and when the next of all other deadlines is due.
+
+        Whoever changes the queues says so by ``look_again``.
+
+        Args:
+            window_s: the window.
+
+        Returns:
+            The windows to close, the decisions to forget, and a time.
+        """
+        closes = self._queues.setdefault(("close", window_s), deque())
+        forgets = self._queues.setdefault(("forget", window_s), deque())
+        others = [
+            queue[0][0]
+            for queue in self._queues.values()
+            if queue and queue is not closes and queue is not forgets
+        ]
+        return closes, forgets, min(others, default=NEVER)
+
+    def look_again(self) -> None:
+        """Note that queues were changed."""
+        self._none_before = self.next_ms()
+
     def next_ms(self) -> int:
         """Return when the next deadline is due."""
         return min((queue[0][0] for queue in self._queues.values() if queue), default=NEVER)

@@ -6,14 +6,13 @@ compiled scan is not sure of is decoded.
 """
 
 from collections.abc import Callable, Sequence
-from itertools import repeat
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from bandits.errors import CodecError
-from bandits.kernels.records import DECISION, DEFERRED, HOLDOUT, REWARD, scan_records
+from bandits.kernels.records import DECISION, DEFERRED, HOLDOUT, NAMED_BEFORE, REWARD, scan_records
 from bandits.log.codec import VERSION, decode_valid, read_entry
 from bandits.log.records import (
     DecisionRecord,
@@ -86,29 +85,33 @@ def read_entries(
 
     kinds, said = scan_records(np.frombuffer(joined, np.uint8), starts_of(parts), VERSION)
     # One text of which the others are cut; what is not ASCII is cut of the bytes.
-    text = joined.decode("latin-1")
+    text, is_ascii = joined.decode("latin-1"), joined.isascii()
     names: dict[str, str] = {}
+    spec = catalogue = ""
 
     made: list[LogEntry] = []
-    for (entry_id, data), kind, fields in zip(
-        entries, kinds.tolist(), said.tolist() if kinds.any() else repeat(()), strict=False
+    columns = (said[:, column].tolist() for column in (0, 1, 6, 7))
+    for row, ((entry_id, data), kind, begins, ends, slots, flags) in enumerate(
+        zip(entries, kinds.tolist(), *columns, strict=True)
     ):
         record: LogRecord | UnknownRecord | EncodedDecision
         if kind == DECISION:
-            begins, ends, spec_begins, spec_ends, begins_3, ends_3, slots, flags = fields
             event_id = text[begins:ends]
-            if not event_id.isascii():
+            if not is_ascii and not event_id.isascii():
                 event_id = joined[begins:ends].decode()
             # Few specs and catalogues are in force at a time: each name is kept once.
-            spec, catalogue = text[spec_begins:spec_ends], text[begins_3:ends_3]
+            if not flags & NAMED_BEFORE:
+                spec_begins, spec_ends, begins_3, ends_3 = said[row, 2:6].tolist()
+                spec = _kept(names, text[spec_begins:spec_ends])
+                catalogue = _kept(names, text[begins_3:ends_3])
             record = EncodedDecision(
                 data,
                 event_id,
-                names.get(spec) or _kept(names, spec),
-                names.get(catalogue) or _kept(names, catalogue),
+                spec,
+                catalogue,
                 slots,
-                bool(flags & DEFERRED),
-                bool(flags & HOLDOUT),
+                flags & DEFERRED > 0,
+                flags & HOLDOUT > 0,
             )
         elif kind == REWARD:
             record = decode_valid(data)
@@ -120,6 +123,8 @@ def read_entries(
 
 
 def _kept(names: dict[str, str], latin: str) -> str:
-    """Keep and return a text that was cut of bytes taken for Latin-1."""
-    name = names[latin] = latin if latin.isascii() else latin.encode("latin-1").decode()
+    """Return a text that was cut of bytes taken for Latin-1; equal ones are one object."""
+    name = names.get(latin)
+    if name is None:
+        name = names[latin] = latin if latin.isascii() else latin.encode("latin-1").decode()
     return name

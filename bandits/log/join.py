@@ -26,17 +26,17 @@ from bandits.log.join_state import (
     Reset,
 )
 from bandits.log.older_decisions import Opened, Opening
+from bandits.log.plain_runs import PlainRuns
 from bandits.log.positions import START, has_reached, log_order, position_ms
 from bandits.log.records import ActivationRecord, BuildRecord, LogEntry, RewardRecord
 from bandits.log.remembered_decisions import JoinedDecision, RememberedDecision
 from bandits.log.versions import fold_version
-from bandits.log.windows import Windows
 
 __all__ = ["Join", "JoinRule", "JoinState", "JoinedDecision"]
 
 
 @dataclass(slots=True, eq=False)
-class Join(Windows):
+class Join(PlainRuns):
     """Feed it the log's entries in order; it returns what is to be taught."""
 
     def apply(self, entry: LogEntry) -> list[JoinedDecision]:

@@ -29,6 +29,8 @@ from bandits.log.remembered_decisions import (
 
 RECENT_BYTES = 64 << 20
 """How much memory the records of the newest decisions take, about."""
+ENCODED_BYTES = 400
+"""How much one takes beside its bytes, about."""
 
 Lessons = list[JoinedDecision] | None
 """Lessons are added here; None while entries are folded again whose lessons were taught."""
@@ -422,7 +424,7 @@ def next_of(decisions: Iterable[RememberedDecision]) -> list[RememberedDecision]
 def weight_of(record: Decision) -> int:
     """Return about how many bytes of memory a record takes."""
     if isinstance(record, EncodedDecision):
-        return 400 + len(record.data)
+        return ENCODED_BYTES + len(record.data)
     actions = len(record.action_ids)
     own = 0 if record.features is None else 300 * actions
     return 1000 + len(record.pmf) + actions * (60 + 4 * len(record.scores)) + own

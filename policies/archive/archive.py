@@ -24,13 +24,13 @@ import pyarrow as pa
 from pyarrow import fs
 
 from bandits.errors import ArchiveError, CodecError
-from bandits.log.codec import decode, digest
+from bandits.log.codec import digest
 from bandits.log.encoded_decisions import read_entries
 from bandits.log.positions import START, has_reached
 from bandits.log.records import BuildRecord, LogEntry
 from policies.archive.chain import OpenFile, RangeChain
 from policies.archive.columns import COLUMNS
-from policies.archive.parts.rebuild import StoredEntry
+from policies.archive.parts.rebuild import StoredEntries
 from policies.archive.range_file import Range, write_range
 from policies.archive.row_groups import RangeRows, RowGroup
 from policies.storage import Storage
@@ -237,13 +237,13 @@ class ArchiveReader:
             after: entries past this one.
             through: up to this one; None for all.
         """
-        for entry in self._stored(after, through, None):
-            yield entry.id, entry.data
+        for entries in self._stored(after, through, None):
+            yield from zip(entries.ids, entries.data, strict=True)
 
     def records(self, file: OpenFile) -> Iterator[list[Entry]]:
         """Yield the id and record bytes of a file's entries, some at a time."""
         for entries in self._of_file(file, None, None, None):
-            yield [(entry.id, entry.data) for entry in entries]
+            yield list(zip(entries.ids, entries.data, strict=True))
 
     def specs(self) -> list[tuple[str, str]]:
         """Return the position and digest of every spec of the log, in order. Decodes no record."""
@@ -258,8 +258,9 @@ class ArchiveReader:
 
         No other record is decoded.
         """
-        found = ((entry.id, decode(entry.data)) for entry in self._stored(None, None, ["build"]))
-        return [(at, record.build) for at, record in found if isinstance(record, BuildRecord)]
+        parts = self._stored(None, None, ["build"])
+        found = [entry for part in parts for entry in part.decoded(lambda *_: None)]
+        return [(e.id, e.record.build) for e in found if isinstance(e.record, BuildRecord)]
 
     def entries(
         self,
@@ -277,22 +278,16 @@ class ArchiveReader:
             kinds: only entries of these kinds; None for all.
             on_undecodable: told of each entry that cannot be decoded, with the reason.
         """
-        for entry in self._stored(after, through, kinds):
-            yield entry.entry(on_undecodable)
+        for entries in self._stored(after, through, kinds):
+            yield from entries.decoded(on_undecodable)
 
     def _stored(
         self, after: str | None, through: str | None, kinds: Collection[str] | None
-    ) -> Iterator[StoredEntry]:
-        for entries in self._in_parts(after, through, kinds):
-            yield from entries
-
-    def _in_parts(
-        self, after: str | None, through: str | None, kinds: Collection[str] | None
-    ) -> Iterator[list[StoredEntry]]:
-        def read(position: str | None) -> Iterator[tuple[str, list[StoredEntry]]]:
+    ) -> Iterator[StoredEntries]:
+        def read(position: str | None) -> Iterator[tuple[str, StoredEntries]]:
             for file in self.chain.past(position, through):
                 for entries in self._of_file(file, position, through, kinds):
-                    yield entries[-1].id, entries
+                    yield entries.ids[-1], entries
 
         return self.chain.resumed(read, after)
 
@@ -302,11 +297,11 @@ class ArchiveReader:
         after: str | None,
         through: str | None,
         kinds: Collection[str] | None,
-    ) -> Iterator[list[StoredEntry]]:
+    ) -> Iterator[StoredEntries]:
         last = START
         for entries in RangeRows(self.chain, file, after, through).entries(kinds):
             yield entries
-            last = entries[-1].id
+            last = entries.ids[-1]
 
         # A file that was changed after it was written is not the range of its name.
         to_its_end = through is None or has_reached(through, file.range.last)
@@ -320,8 +315,8 @@ class ArchiveReader:
             after: entries past this one.
             through: up to this one; None for all.
         """
-        for entries in self._in_parts(after, through, None):
-            part = [(entry.id, entry.data) for entry in entries]
+        for entries in self._stored(after, through, None):
+            part = list(zip(entries.ids, entries.data, strict=True))
             yield from read_entries(part, lambda _entry_id, _error: None)
 
     def has_blob(self, name: str) -> bool:

@@ -70,24 +70,27 @@ def audit_columns(
 def _audit(rows: RangeRows, number: int, path: str) -> GroupAudit:
     try:
         names = [name for name in SCHEMAS[rows.layout].names if name not in FROM_RECORDS]
-        stored, entries = rows.stored(number, names), rows.all_entries(number)
+        stored, parts = rows.stored(number, names), rows.all_entries(number)
     except ArchiveError as error:
         return GroupAudit(path, number, 0, error=error.message)
 
-    faults = [ColumnFault(entry.id, "record") for entry in entries if not entry.is_true][:1]
+    changed = [entry_id for part in parts if (entry_id := part.changed()) is not None]
+    faults = [ColumnFault(entry_id, "record") for entry_id in changed[:1]]
+    ids = [entry_id for part in parts for entry_id in part.ids]
+    data = [each for part in parts for each in part.data]
     kinds = texts_of(stored["kind"])
     # What did not decode when the file was written has no columns, also where it decodes by now.
     records = [
-        None if kind == UNDECODABLE else decoded(entry.data)
-        for kind, entry in zip(kinds, entries, strict=True)
+        None if kind == UNDECODABLE else decoded(each)
+        for kind, each in zip(kinds, data, strict=True)
     ]
-    derived = columns_of([entry.id for entry in entries], records, names)
+    derived = columns_of(ids, records, names)
     for name in names:
         pair = stored[name], derived[name]
         if not _same(*pair):
-            rows_of = (row for row in range(len(entries)) if not _same(*_row(row, *pair)))
-            faults.append(ColumnFault(entries[next(rows_of)].id, name))
-    return GroupAudit(path, number, len(entries), faults)
+            rows_of = (row for row in range(len(ids)) if not _same(*_row(row, *pair)))
+            faults.append(ColumnFault(ids[next(rows_of)], name))
+    return GroupAudit(path, number, len(ids), faults)
 
 
 def _row(row: int, *columns: pa.Array) -> Iterator[pa.Array]:

@@ -1,7 +1,7 @@
 """The rows of an open range file: they are read one row group at a time, and errors name it."""
 
 import bisect
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -15,7 +15,7 @@ from bandits.log.records import kind_of
 from policies.archive.chain import OpenFile, RangeChain
 from policies.archive.columns import COLUMNS, UNDECODABLE, decoded
 from policies.archive.layouts import SCHEMAS
-from policies.archive.parts.rebuild import StoredEntry, stored_entries
+from policies.archive.parts.rebuild import StoredEntries, stored_entries
 from policies.archive.parts.rest import INT64_MAX
 from policies.archive.parts.shapes import misshapen, shape_of
 from policies.archive.parts.shredded import rows_of
@@ -117,8 +117,7 @@ class RangeRows:
         at_once = [] if lacks or kinds is not None else needed
         for wanted in self._wanted(kinds, at_once):
             if lacks or wanted.outgrown:
-                entries = [entry for some in self._entries(wanted) for entry in some]
-                rows = rows_of([entry.id for entry in entries], [entry.data for entry in entries])
+                rows = rows_of(*_joined(self._entries(wanted)))
                 batch = rows.columns(names)
             else:
                 read = wanted.known if at_once else self._read(wanted.number, needed)
@@ -126,7 +125,7 @@ class RangeRows:
                 batch = pa.RecordBatch.from_arrays(stored.columns, schema=schema)
             yield RowGroup(batch, self._chain.full(self._file.listed), wanted.number, wanted.last)
 
-    def entries(self, kinds: Collection[str] | None = None) -> Iterator[list[StoredEntry]]:
+    def entries(self, kinds: Collection[str] | None = None) -> Iterator[StoredEntries]:
         """Yield the entries, some at a time.
 
         Args:
@@ -148,27 +147,24 @@ class RangeRows:
         needed = shape_of(names).difference(names)
         return self._read(number, [*names, *sorted(needed)]).select(list(names))
 
-    def all_entries(self, number: int) -> list[StoredEntry]:
+    def all_entries(self, number: int) -> list[StoredEntries]:
         """Return the entries of a whole row group, contradictory or not."""
-        return [entry for some in self._made(number, lambda batch: batch) for entry in some]
+        return list(self._made(number, lambda batch: batch))
 
-    def _entries(self, wanted: _Wanted) -> Iterator[list[StoredEntry]]:
+    def _entries(self, wanted: _Wanted) -> Iterator[StoredEntries]:
         for entries in self._made(wanted.number, wanted.of):
-            for entry in entries:
-                if not entry.is_true:
-                    raise self._damaged(
-                        f"the columns of entry {entry.id} are not those of its record",
-                        wanted.number,
-                    )
+            if (changed := entries.changed()) is not None:
+                raise self._damaged(
+                    f"the columns of entry {changed} are not those of its record", wanted.number
+                )
             yield entries
 
     def _made(
         self, number: int, part: Callable[[pa.RecordBatch], pa.RecordBatch]
-    ) -> Iterator[list[StoredEntry]]:
+    ) -> Iterator[StoredEntries]:
         """Yield entries of a part of a row group, some at a time."""
         if self.layout == 1:
-            batch = part(self._read(number, ["id", "record"]))
-            yield list(map(StoredEntry, batch["id"].to_pylist(), batch["record"].to_pylist()))
+            yield StoredEntries.whole(part(self._read(number, ["id", "record"])))
             return
 
         names = [name for name in SCHEMAS[self.layout].names if name not in _ASIDE]
@@ -261,3 +257,13 @@ class RangeRows:
 
 def _order_of(ids: pa.Array, row: int) -> tuple[int, int]:
     return log_order(ids[row].as_py())
+
+
+def _joined(parts: Iterable[StoredEntries]) -> tuple[list[str], list[bytes]]:
+    """Return the positions and the bytes of all entries."""
+    ids: list[str] = []
+    data: list[bytes] = []
+    for part in parts:
+        ids += part.ids
+        data += part.data
+    return ids, data

@@ -164,18 +164,15 @@ class Fold:
         iterator = iter(entries)
         while batch := list(islice(iterator, READ_AHEAD)):
             self._read_ahead(batch)
-            for entry in batch:
+            place = 0
+            while (place := self._apply_run(batch, place)) < len(batch):
                 try:
-                    self._apply(entry)
+                    self._apply(batch[place])
                 except NewerBuildError:
                     raise
                 except Exception as error:
-                    reason = (
-                        error.message
-                        if isinstance(error, BanditloopError)
-                        else f"{type(error).__name__}: {error}"
-                    )
-                    raise StalledError(entry.id, kind_of(entry.record), reason) from error
+                    raise _stalled(batch[place], error) from error
+                place += 1
 
     def _read_ahead(self, entries: list[LogEntry]) -> None:
         """Read the records that rewards in these entries will ask for."""
@@ -184,6 +181,23 @@ class Fold:
             records = [entry.record for entry in entries]
             rewarded = {each.event_id for each in records if isinstance(each, REWARDING)}
             behind.fetch(self.join.read_again(rewarded))
+
+    def _apply_run(self, entries: list[LogEntry], first: int) -> int:
+        """Apply entries from ``first`` on as long as they are plain; return where they end."""
+        joined: list[JoinedDecision] = []
+        causes: list[int] = []
+        end = self.join.apply_run(entries, first, self._blobs.holds_spec, joined, causes)
+
+        taught = 0
+        while (taught := taught + self._learn_alike(joined, taught)) < len(joined):
+            try:
+                self._learn_or_refuse(joined[taught])
+            except Exception as error:
+                raise _stalled(entries[causes[taught]], error) from error
+            taught += 1
+        if end > first:
+            self.position = entries[end - 1].id
+        return end
 
     def _apply(self, entry: LogEntry) -> None:
         record = entry.record
@@ -201,10 +215,7 @@ class Fold:
             self._demand_known(entry.id, record)
 
         for joined in self.join.apply(entry):
-            try:
-                self._learn(joined)
-            except RefusedError as error:
-                self._refuse(joined.position, "decision", error.message)
+            self._learn_or_refuse(joined)
         self.position = entry.id
 
         if not isinstance(record, EVENTS):
@@ -268,15 +279,25 @@ class Fold:
             self.refused_warm_starts,
         )
 
+    def _learn_or_refuse(self, joined: JoinedDecision) -> None:
+        try:
+            if not self._learn_alike([joined], 0):
+                self._learn(joined)
+        except RefusedError as error:
+            self._refuse(joined.position, "decision", error.message)
+
+    def _learn_alike(self, joined: list[JoinedDecision], first: int) -> int:
+        """Teach the next of some decisions, from ``first`` on, as far as they need no other look.
+
+        The usual case: what has been found of those that wait holds of them, too.
+        """
+        added, learned = self._lessons.add_alike(joined, first)
+        self.changes += added
+        self.learned += learned
+        return added
+
     def _learn(self, joined: JoinedDecision) -> None:
         """Teach a joined decision, unless it cannot teach this model."""
-        # The usual case: what has been found of those that wait holds of it, too.
-        if self._lessons.add_alike(joined):
-            self.changes += 1
-            if not joined.correction:
-                self.learned += len(joined.slots)
-            return
-
         record = joined.record
         learner = self._learner
         if record.holdout or learner is None or self.spec is None or self.spec_id is None:
@@ -477,3 +498,10 @@ class Fold:
     def _waits(self, digest: str) -> bool:
         learner = self._blobs.spec(digest).learner
         return learner.learns and not learner.corrects
+
+
+def _stalled(entry: LogEntry, error: Exception) -> StalledError:
+    reason = (
+        error.message if isinstance(error, BanditloopError) else f"{type(error).__name__}: {error}"
+    )
+    return StalledError(entry.id, kind_of(entry.record), reason)

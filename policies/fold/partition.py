@@ -136,6 +136,11 @@ class PartitionFold(Fold):
         merging = Merging(self.number, self.inputs, self.base, self.cut, self.rollback)
         return PartitionState(**msgspec.structs.asdict(alone), merging=merging)
 
+    def _learn_alike(self, joined: list[JoinedDecision], first: int) -> int:
+        added = super()._learn_alike(joined, first) if self._learns else 0
+        self.uncut += added
+        return added
+
     def _learn(self, joined: JoinedDecision) -> None:
         self.uncut += 1
         if self._learns:

@@ -28,20 +28,34 @@ class Lessons:
         self._data: list[bytes] = []
         self._joined: list[JoinedDecision] = []
 
-    def add_alike(self, joined: JoinedDecision) -> bool:
-        """Add a lesson if it may wait with those that do; say whether it was added."""
-        record = joined.record
-        if (
-            not isinstance(record, EncodedDecision)
-            or record.spec != self._spec
-            or record.catalogue != self._catalogue
-            or record.holdout
-            or len(self._data) == AT_ONCE
-        ):
-            return False
-        self._data.append(record.data)
-        self._joined.append(joined)
-        return True
+    def add_alike(self, joined: list[JoinedDecision], first: int) -> tuple[int, int]:
+        """Add lessons from ``first`` on, up to one that may not wait with those that do.
+
+        Args:
+            joined: the lessons.
+            first: the place of the first one to add.
+
+        Returns:
+            How many were added, and how many interactions they are; a correction is none.
+        """
+        added = learned = 0
+        end = min(len(joined), first + AT_ONCE - len(self._data)) if self._of else first
+        spec, catalogue, data = self._spec, self._catalogue, self._data
+        for place in range(first, end):
+            each = joined[place]
+            record = each.record
+            if (
+                type(record) is not EncodedDecision
+                or record.spec != spec
+                or record.catalogue != catalogue
+                or record.holdout
+            ):
+                break
+            data.append(record.data)
+            self._joined.append(each)
+            added += 1
+            learned += 0 if each.correction else len(each.slots)
+        return added, learned
 
     def begin(
         self,

@@ -55,7 +55,7 @@ class _Words:
         return np.frombuffer(b"".join(self._data) + b"\0", np.uint8), starts
 
 
-def assembled(batch: pa.RecordBatch, rows: Sequence[int], policies: Sequence[str]) -> list[bytes]:
+def assembled(batch: pa.RecordBatch, rows: Int64, policies: Sequence[str]) -> list[bytes]:
     """Return the bytes of n decisions.
 
     Args:
@@ -63,7 +63,7 @@ def assembled(batch: pa.RecordBatch, rows: Sequence[int], policies: Sequence[str
         rows: where they are, [n].
         policies: the policy of each, [n].
     """
-    words, places = _Words(), np.asarray(rows)
+    words, places = _Words(), rows
     texts = np.stack(
         [
             words.numbers(column)

@@ -7,8 +7,10 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from bandits.errors import CodecError
+from bandits.kernels.compiled import Int64
 from bandits.log.codec import decode_valid, read_entry
 from bandits.log.records import Credit, DecisionRecord, LogEntry, RewardRecord
 from bandits.values import FeatureMap
@@ -20,38 +22,48 @@ ROWS = 2048
 """Rows that are objects at the same time: those of a row group may be many."""
 
 
-class StoredEntry(NamedTuple):
-    """An entry as a file has it.
+class StoredEntries(NamedTuple):
+    """Entries side by side as a file has them, in order.
 
     Attributes:
-        id: its position.
-        data: its bytes.
-        checksum: the CRC-32 that they must have; None in a file that does not say.
-        is_record: whether they were put together, and once decoded without a fault.
+        ids: their positions.
+        data: their bytes.
+        checksums: the CRC-32 that each must have; none in a file that does not say.
+        are_records: whether they were put together, and once decoded without a fault.
     """
 
-    id: str
-    data: bytes
-    checksum: int | None = None
-    is_record: bool = False
+    ids: list[str]
+    data: list[bytes]
+    checksums: list[int]
+    are_records: list[bool]
 
-    @property
-    def is_true(self) -> bool:
-        """Whether the bytes are those that were archived."""
-        return self.checksum is None or zlib.crc32(self.data) == self.checksum
+    @classmethod
+    def whole(cls, batch: pa.RecordBatch) -> "StoredEntries":
+        """Return entries of layout 1, which holds whole records."""
+        ids, data = batch["id"].to_pylist(), batch["record"].to_pylist()
+        return cls(ids, data, [], [False] * len(ids))
 
-    def entry(self, on_undecodable: Callable[[str, CodecError], None]) -> LogEntry:
-        """Return it decoded.
+    def changed(self) -> str | None:
+        """Return the first entry whose bytes are not those that were archived."""
+        if not self.checksums or list(map(zlib.crc32, self.data)) == self.checksums:
+            return None
+        found = zip(self.ids, self.data, self.checksums, strict=True)
+        return next(entry_id for entry_id, data, said in found if zlib.crc32(data) != said)
+
+    def decoded(self, on_undecodable: Callable[[str, CodecError], None]) -> Iterator[LogEntry]:
+        """Yield them decoded.
 
         Args:
             on_undecodable: told of one that cannot be decoded, with the reason.
         """
-        if self.is_record:
-            return LogEntry(self.id, decode_valid(self.data))
-        return read_entry(self.id, self.data, on_undecodable)
+        for entry_id, data, is_record in zip(self.ids, self.data, self.are_records, strict=True):
+            if is_record:
+                yield LogEntry(entry_id, decode_valid(data))
+            else:
+                yield read_entry(entry_id, data, on_undecodable)
 
 
-def stored_entries(batch: pa.RecordBatch) -> Iterator[list[StoredEntry]]:
+def stored_entries(batch: pa.RecordBatch) -> Iterator[StoredEntries]:
     """Yield the entries of some rows, in order, not too many at a time.
 
     Args:
@@ -61,46 +73,52 @@ def stored_entries(batch: pa.RecordBatch) -> Iterator[list[StoredEntry]]:
         yield _entries(batch.slice(start, ROWS))
 
 
-def _entries(batch: pa.RecordBatch) -> list[StoredEntry]:
-    data = cast(list[bytes], batch["record"].to_pylist())
-    is_record = [False] * len(data)
+def _entries(batch: pa.RecordBatch) -> StoredEntries:
+    # What the columns leave of records is the same of most.
+    stored, kinds = batch["record"].dictionary_encode(), batch["kind"]
+    rest = cast(list[bytes], stored.dictionary.to_pylist())
+    codes, kind_of_row = stored.indices.to_numpy(), kinds.indices.to_numpy()
+    data = [rest[code] for code in codes.tolist()]
+    is_record = np.zeros(len(data), np.bool_)
 
-    kinds = texts_of(batch["kind"])
     makers: tuple[tuple[str, Any], ...] = (("decision", _decisions), ("reward", _rewards))
     for kind, make in makers:
-        own = [row for row, name in enumerate(kinds) if name == kind]
-        rows = [row for row in own if is_emptied(kind, data[row])]
-        if rows:
-            # Lists of other kinds are empty; only those of whole records are in the way.
-            part, places = (batch, rows) if rows == own else (batch.take(rows), range(len(rows)))
-            made = make(part, places, [data[row] for row in rows])
-            for row, record in zip(rows, made, strict=True):
-                data[row], is_record[row] = record, True
+        own = kind_of_row == pc.index(kinds.dictionary, kind).as_py()
+        emptied = np.array([is_emptied(kind, each) for each in rest], np.bool_)
+        rows = np.flatnonzero(own & emptied[codes])
+        if not rows.size:
+            continue
+
+        # Lists of other kinds are empty; only those of whole records are in the way.
+        alone = rows.size < np.count_nonzero(own)
+        part, places = (batch.take(rows), np.arange(rows.size)) if alone else (batch, rows)
+        heads = {code: elements_and_policy(rest[code]) for code in np.unique(codes[rows]).tolist()}
+        made = make(part, places, [heads[code] for code in codes[rows].tolist()])
+        for row, record in zip(rows.tolist(), made, strict=True):
+            data[row] = record
+        is_record[rows] = True
 
     ids, checksums = (batch[name].to_pylist() for name in ("id", "checksum"))
-    return list(map(StoredEntry, ids, data, checksums, is_record))
+    return StoredEntries(ids, data, checksums, is_record.tolist())
 
 
-def _rewards(batch: pa.RecordBatch, rows: Sequence[int], rest: Sequence[bytes]) -> list[bytes]:
+def _rewards(batch: pa.RecordBatch, rows: Int64, heads: Sequence[tuple[int, str]]) -> list[bytes]:
     names = ("event_id", "reward", "reward_id", "slot", "action_id")
-    columns = [_values_of(batch[name]) for name in names]
+    columns = [_values_of(batch[name].take(rows)) for name in names]
     return [
-        encode_first(
-            RewardRecord(*(column[row] for column in columns)), elements_and_policy(each)[0]
-        )
-        for row, each in zip(rows, rest, strict=True)
+        encode_first(RewardRecord(*fields), elements)
+        for *fields, (elements, _) in zip(*columns, heads, strict=True)
     ]
 
 
-def _decisions(batch: pa.RecordBatch, rows: Sequence[int], rest: Sequence[bytes]) -> list[bytes]:
-    heads = [elements_and_policy(each) for each in rest]
+def _decisions(batch: pa.RecordBatch, rows: Int64, heads: Sequence[tuple[int, str]]) -> list[bytes]:
     policies = [policy for _, policy in heads]
 
     # Compiled code has none of the parts that few logs have.
     is_plain = all(batch[name].null_count == len(batch) for name in ("credit", "failed"))
-    if is_plain and all(elements == ALL_ELEMENTS[DecisionRecord] for elements, _ in heads):
+    if is_plain and {elements for elements, _ in heads} == {ALL_ELEMENTS[DecisionRecord]}:
         return assembled(batch, rows, policies)
-    made = zip(_decoded(batch, rows, policies), heads, strict=True)
+    made = zip(_decoded(batch, rows.tolist(), policies), heads, strict=True)
     return [encode_first(record, elements) for record, (elements, _) in made]
 
 
