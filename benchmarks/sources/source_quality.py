@@ -206,7 +206,7 @@ def _validate(world: MovieLensWorld) -> None:
 
     for weighting, make in WEIGHTINGS.items():
         histories = make(part)
-        show("popular", weighting, [ours(fit_popular(histories), histories)], None)
+        show("popular", weighting, [ours(fit_popular(histories, step=_quiet), histories)], None)
         for knn in OUR_KNN:
             show(
                 "item_knn",

@@ -3,7 +3,7 @@
 ``load_sources`` makes them from a trained artifact and what the policy spec says of each.
 
 A new kind of source that is trained needs a model (its entry in ``policies.sources.local``) and a
-fit (its entry in ``policies.training.train``). One that is configured needs a struct in
+fit (its entry in ``policies.training.fits``). One that is configured needs a struct in
 ``policies.spec`` and its line in ``_load``.
 """
 

@@ -109,12 +109,14 @@ def load_als(source: TrainedSource, n_items: int) -> AlsModel | LargeAlsModel:
     )
 
 
-class ItemKnnModel:
+class NeighboursModel:
     """Neighbours of items: a score sums the weighted similarities to the history's items.
 
-    Differs from Deshpande & Karypis 2004 (https://doi.org/10.1145/963770.963776): rows are not
-    normalised. ``neighbours`` int32[items, K] and ``similarities`` float32[items, K]; a row with
-    fewer is padded with similarity 0.
+    Kinds ``item_knn``, ``rp3beta`` and ``ease`` differ in how a similarity is found, which is
+    training's part; that of ``ease`` may be negative. Differs from Deshpande & Karypis 2004
+    (https://doi.org/10.1145/963770.963776): rows are not normalised. ``neighbours`` int32[items, K]
+    and ``similarities`` float32[items, K]; a row with fewer is padded with similarity 0. An item
+    whose sum is not above 0 is never proposed.
     """
 
     needs_history = True

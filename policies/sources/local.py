@@ -15,7 +15,7 @@ from policies.artifacts.source_artifact import Calibration, TrainedSource
 from policies.catalogue import Catalogue
 from policies.sources.base import Candidates, SourceRequest
 from policies.sources.blocks import ItemSubset
-from policies.sources.cf import ItemKnnModel, LargeAlsModel, load_als
+from policies.sources.cf import LargeAlsModel, NeighboursModel, load_als
 from policies.sources.deep import AutoencoderModel
 from policies.sources.popular import PopularModel
 
@@ -41,9 +41,12 @@ class Model(Protocol):
 
 MODELS: Final[Mapping[str, Callable[[TrainedSource, int], Model]]] = {
     "als": load_als,
-    "item_knn": ItemKnnModel.load,
+    "item_knn": NeighboursModel.load,
+    "ease": NeighboursModel.load,
+    "rp3beta": NeighboursModel.load,
     "deep": AutoencoderModel.load,
     "popular": PopularModel.load,
+    "trending": PopularModel.load,
 }
 CACHE_BYTES = 32 * 2**20
 """Bytes of the scores of profiles that a source keeps."""

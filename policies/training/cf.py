@@ -7,12 +7,13 @@ from typing import Literal
 import numpy as np
 import threadpoolctl  # type: ignore[import-untyped]
 from implicit.als import AlternatingLeastSquares
-from implicit.nearest_neighbours import ItemItemRecommender, bm25_weight, normalize, tfidf_weight
-from scipy.sparse import csr_matrix
+from implicit.nearest_neighbours import bm25_weight, tfidf_weight
+from scipy.sparse import coo_matrix, csr_matrix
 
 from policies.artifacts.histories import Histories
 from policies.artifacts.source_artifact import TrainedSource
 from policies.training.blocks import arrange
+from policies.training.neighbours import most_similar
 
 BM25_K1, BM25_B = 1.2, 0.75  # implicit's defaults
 
@@ -84,7 +85,7 @@ def fit_als(histories: Histories, config: AlsConfig, *, seed: int, step: Step) -
 
 
 def fit_item_knn(histories: Histories, config: KnnConfig, *, step: Step) -> TrainedSource:
-    """Find each item's nearest items, padded with similarity 0.
+    """Find each item's nearest items.
 
     The item itself is left out, since a history is never proposed.
 
@@ -97,24 +98,19 @@ def fit_item_knn(histories: Histories, config: KnnConfig, *, step: Step) -> Trai
     if config.weighting == "bm25":
         weighted = bm25_weight(item_users, BM25_K1, BM25_B)
     else:
-        weighted = normalize(
+        weighted = _unit_rows(
             tfidf_weight(item_users) if config.weighting == "tfidf" else item_users
         )
 
-    # One more, since an item is its own nearest.
-    model = ItemItemRecommender(K=config.neighbours + 1)
-    model.fit(weighted.T.tocsr(), show_progress=False)
-
-    n_items = len(histories.items)
-    neighbours = np.zeros((n_items, config.neighbours), np.int32)
-    similarities = np.zeros((n_items, config.neighbours), np.float32)
-    for item in range(n_items):
-        part = slice(model.similarity.indptr[item], model.similarity.indptr[item + 1])
-        others, values = model.similarity.indices[part], model.similarity.data[part]
-        others, values = others[others != item], values[others != item]
-        best = np.lexsort((others, -values))[: config.neighbours]
-        neighbours[item, : best.size], similarities[item, : best.size] = others[best], values[best]
+    arrays = most_similar(weighted.T.tocsr(), config.neighbours)
     step(1, 1)
-    return TrainedSource(
-        "item_knn", {"neighbours": neighbours, "similarities": similarities}, asdict(config)
-    )
+    return TrainedSource("item_knn", arrays, asdict(config))
+
+
+def _unit_rows(matrix: coo_matrix) -> coo_matrix:
+    """Return the matrix with rows of length 1; a row without weight stays without."""
+    unit = coo_matrix(matrix)
+    lengths = np.sqrt(np.bincount(unit.row, unit.data**2, minlength=unit.shape[0]))
+    lengths[lengths == 0] = 1
+    unit.data = unit.data / lengths[unit.row]
+    return unit

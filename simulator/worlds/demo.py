@@ -154,7 +154,13 @@ def train_movielens(world: MovieLensWorld, out: Path, *, seed: int, salt: bytes 
     from policies.training.train import progress_bars, train_sources
 
     with progress_bars() as progress:
-        fitted = train_sources(world.train_ratings, world.catalogue, seed=seed, progress=progress)
+        fitted = train_sources(
+            world.train_ratings,
+            world.catalogue,
+            sources=("als", "item_knn", "deep", "popular"),
+            seed=seed,
+            progress=progress,
+        )
     version = artifact.write(fitted, out)
     histories = make_histories(world.train_ratings)
     write_profiles(out / PROFILES, histories, salt=salt, data=fitted.data, artifact=version)

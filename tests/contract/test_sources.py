@@ -21,7 +21,7 @@ from policies.spec import RemoteSource
 
 N_ITEMS, N_USERS = 40, 6
 ITEMS = tuple(f"item-{i}" for i in range(N_ITEMS))
-LOCAL = ["als", "item_knn", "deep", "popular"]
+LOCAL = ["als", "item_knn", "ease", "rp3beta", "deep", "popular", "trending"]
 
 
 def make_histories(rng: np.random.Generator) -> Histories:
@@ -49,6 +49,13 @@ def make_artifact(rng: np.random.Generator) -> Artifact:
         "item_knn": TrainedSource(
             "item_knn", {"neighbours": neighbours, "similarities": abs(normal(N_ITEMS, 8))}
         ),
+        # Of either sign, and more of them above 0.
+        "ease": TrainedSource(
+            "ease", {"neighbours": neighbours[:, ::-1], "similarities": normal(N_ITEMS, 8) + 0.5}
+        ),
+        "rp3beta": TrainedSource(
+            "rp3beta", {"neighbours": neighbours, "similarities": abs(normal(N_ITEMS, 8))}
+        ),
         "deep": TrainedSource(
             "deep",
             {
@@ -62,6 +69,11 @@ def make_artifact(rng: np.random.Generator) -> Artifact:
         # Many ties, and items nobody interacted with.
         "popular": TrainedSource(
             "popular", {"counts": rng.integers(0, 4, N_ITEMS).astype(np.float32)}
+        ),
+        "trending": TrainedSource(
+            "trending",
+            {"counts": np.exp2(-rng.integers(0, 20, N_ITEMS)).astype(np.float32)},
+            {"half_life_days": 3.0},
         ),
     }
     return Artifact((), ITEMS, sources)
@@ -283,7 +295,7 @@ def _stored(request: SourceRequest) -> list[int]:
 
 @pytest.mark.parametrize("name", LOCAL)
 async def test_a_user_nobody_knows(name: str) -> None:
-    """Only ``popular`` has an answer, also when the history names no known item."""
+    """Only what is popular is an answer, also when the history names no known item."""
     source = load_sources(ARTIFACT)[name]
     for request in (
         SourceRequest(),
@@ -291,7 +303,7 @@ async def test_a_user_nobody_knows(name: str) -> None:
         SourceRequest("a stranger", ("not an item",)),
     ):
         found = await source.candidates(request, 5)
-        assert bool(found.ids) is (name == "popular")
+        assert bool(found.ids) is (name in {"popular", "trending"})
         if not found.ids:
             assert found.scores.shape == (0,)
 

@@ -52,7 +52,7 @@ def trained() -> Artifact:
     return train_sources(make_ratings(), CATALOGUE, config=CONFIG, seed=1)
 
 
-@pytest.mark.parametrize("name", ["als", "item_knn", "deep"])
+@pytest.mark.parametrize("name", ["als", "item_knn", "ease", "rp3beta", "deep"])
 def test_tastes_are_found_for_known_users_and_for_strangers(trained: Artifact, name: str) -> None:
     source = load_sources(trained)[name]
     assert isinstance(source, LocalSource)
@@ -170,7 +170,7 @@ def test_the_order_of_the_ratings_does_not_matter(trained: Artifact) -> None:
     )
 
 
-@pytest.mark.parametrize("name", ["als", "item_knn", "deep", "popular"])
+@pytest.mark.parametrize("name", ["als", "item_knn", "ease", "rp3beta", "deep", "popular"])
 def test_scores_are_calibrated(trained: Artifact, name: str, tmp_path: Path) -> None:
     """Written and loaded, the training users' best candidates have mean 0 and deviation 1."""
     artifact.write(trained, tmp_path)
@@ -189,7 +189,14 @@ def test_progress_is_told() -> None:
         make_ratings(), CATALOGUE, config=CONFIG, progress=lambda *step: told.append(step)
     )
     last = {source: (done, total) for source, done, total in told}
-    assert last == {"als": (5, 5), "item_knn": (1, 1), "deep": (30, 30), "popular": (1, 1)}
+    assert last == {
+        "als": (5, 5),
+        "item_knn": (1, 1),
+        "ease": (3, 3),
+        "rp3beta": (1, 1),
+        "deep": (30, 30),
+        "popular": (1, 1),
+    }
     with progress_bars() as show:
         show("als", 1, 2)
 

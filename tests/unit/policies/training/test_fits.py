@@ -1,0 +1,134 @@
+"""Which sources are fitted on what, and that whatever is fitted is finite."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from bandits.errors import ArtifactError
+from policies.artifacts.histories import Histories
+from policies.sources import load_model
+from policies.sources.local import MODELS
+from policies.training.cf import AlsConfig
+from policies.training.deep import DeepConfig
+from policies.training.ease import EaseConfig
+from policies.training.fits import (
+    CALIBRATION_USERS,
+    FITS,
+    TrainConfig,
+    calibrate,
+    choose_sources,
+    fit_source,
+)
+from policies.training.popular import fit_popular
+
+CONFIG = TrainConfig(als=AlsConfig(factors=4, iterations=2), deep=DeepConfig(hidden=8, epochs=2))
+EVERY = tuple(FITS)
+
+
+def make_histories(rows: list[dict[int, float]], n_items: int, *, timed: bool = True) -> Histories:
+    """Users' items with their weights; a user's k-th item came on the k-th day."""
+    indices = np.array([item for row in rows for item in sorted(row)], np.int32)
+    weights = np.array([row[item] for row in rows for item in sorted(row)], np.float32)
+    days = np.array([day for row in rows for day in range(len(row))], np.int64)
+    return Histories(
+        items=tuple(map(str, range(n_items))),
+        users=tuple(map(str, range(len(rows)))),
+        starts=np.append(0, np.cumsum([len(row) for row in rows])).astype(np.int64),
+        indices=indices,
+        weights=weights,
+        times=days * 86_400_000 if timed else None,
+    )
+
+
+CASES = {
+    "one user": (make_histories([{0: 1.0, 2: 2.0, 3: 1.0}], 4), EVERY),
+    "one item": (make_histories([{0: 1.0}, {0: 1.0}], 1), ("popular", "trending")),
+    "one item each": (make_histories([{0: 1.0}, {1: 1.0}], 2), ("popular", "trending")),
+    "all weights equal": (make_histories([{0: 1.0, 1: 1.0}] * 5, 2), EVERY),
+    "items with no events": (make_histories([{0: 1.0, 7: 3.0}, {7: 1.0, 8: 2.0}], 20), EVERY),
+    "users without weight": (
+        make_histories([{0: 0.0, 1: 0.0}, {1: 1.0, 2: 1.0}, {0: 0.0}], 3),
+        EVERY,
+    ),
+    "no times": (
+        make_histories([{0: 1.0, 1: 1.0}, {1: 1.0, 2: 1.0}], 3, timed=False),
+        tuple(name for name in EVERY if name != "trending"),
+    ),
+    "huge weights": (make_histories([{0: 1e9, 1: 1e-6}, {1: 1e9, 2: 3.0}], 3), EVERY),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_small_and_odd_data(case: str) -> None:
+    """A source is fitted, and finite for every user and a stranger, or is left out with a reason."""
+    histories, expected = CASES[case]
+    chosen, left_out = choose_sources(None, histories, CONFIG)
+    assert set(chosen) == set(expected)
+    assert set(chosen) | set(left_out) == set(FITS)
+    assert all(left_out.values())
+
+    for name in chosen:
+        told: list[tuple[int, int]] = []
+        source = fit_source(
+            name, histories, CONFIG, seed=0, step=lambda *step, told=told: told.append(step)
+        )
+        assert told[-1][0] == told[-1][1]
+        assert np.isfinite([source.scale.mean, source.scale.std]).all()
+        assert all(np.isfinite(array).all() for array in source.arrays.values()), name
+
+        model = load_model(source, len(histories.items))
+        sent = np.array([0]), np.ones(1, np.float32)
+        for indices, weights in [sent, *map(histories.row, range(len(histories.users)))]:
+            if weights.any() or not model.needs_history:
+                assert np.isfinite(model.raw(indices, weights)).all(), name
+
+
+def test_data_without_weight_is_refused_by_every_source() -> None:
+    with pytest.raises(ArtifactError, match="popular: no interaction has a weight above 0"):
+        choose_sources(None, make_histories([{0: 0.0, 1: 0.0}], 2), CONFIG)
+
+
+def test_a_source_that_is_named_must_be_possible() -> None:
+    histories = make_histories([{0: 1.0, 1: 1.0}], 2, timed=False)
+    assert choose_sources(["popular", "als"], histories, CONFIG) == (("popular", "als"), {})
+    with pytest.raises(ArtifactError, match="trending: the events have no times"):
+        choose_sources(["als", "trending"], histories, CONFIG)
+    with pytest.raises(ArtifactError, match=r"no source 'eas' .* ease"):
+        choose_sources(["eas"], histories, CONFIG)
+
+
+def test_ease_is_left_out_where_there_are_many_items() -> None:
+    """Named explicitly, the error says what memory it would take; the limit can be raised."""
+    histories = make_histories([{0: 1.0, 999_999: 1.0}], 1_000_000)
+    chosen, left_out = choose_sources(None, histories, CONFIG)
+    assert "ease" not in chosen
+    assert left_out == {
+        "ease": "1,000,000 items are more than 20,000: it would take 3,725.3 GiB of memory"
+    }
+    with pytest.raises(ArtifactError, match=r"ease: .* 3,725\.3 GiB"):
+        choose_sources(["ease"], histories, CONFIG)
+
+    wider = replace(CONFIG, ease=EaseConfig(max_items=1_000_000))
+    assert choose_sources(["ease"], histories, wider) == (("ease",), {})
+
+
+def test_what_is_fitted_is_what_can_be_served_and_configured() -> None:
+    assert set(FITS) == set(MODELS)
+    assert {*CONFIG.__slots__, "popular"} == set(FITS)
+
+
+def test_scores_are_calibrated_on_a_sample_of_many_users() -> None:
+    """About what all of them give, the same each time."""
+    rng = np.random.default_rng(1)
+    rows = [
+        dict.fromkeys(rng.choice(200, 20, replace=False, p=None).tolist(), 1.0)
+        for _ in range(3 * CALIBRATION_USERS)
+    ]
+    histories = make_histories(rows, 200)
+    source = fit_popular(histories, step=lambda *_: None)
+    one, again, other = (calibrate(source, histories, seed=seed) for seed in (1, 1, 2))
+    assert one == again != other
+    assert one.mean == pytest.approx(other.mean, rel=1e-3)
+    assert one.std == pytest.approx(other.std, rel=0.05)
