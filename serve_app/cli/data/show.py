@@ -7,6 +7,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from serve_app.cli.options import out_file
 from serve_app.cli.terminal import empty_table, messages, print_report, progress_bar, say
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ MOST_DAYS = 14
 def show(
     folder: Annotated[str, typer.Argument(help="The data set: a folder, or a URI")],
     html: Annotated[
-        Path | None, typer.Option("--html", help="Also write a page with pictures to this file")
+        Path | None, out_file("File to write the report to as a self-contained page", "--html")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables")] = False,
 ) -> None:

@@ -51,7 +51,7 @@ def evaluate_data(
     ] = True,
     out: ReportFile = None,
     html: Annotated[
-        Path | None, out_file("File to write the report to, as a page with pictures", "--html")
+        Path | None, out_file("File to write the report to as a self-contained page", "--html")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
