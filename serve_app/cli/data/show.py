@@ -7,7 +7,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from serve_app.cli.options import out_file
+from serve_app.cli.options import AsJson, out_file
 from serve_app.cli.terminal import empty_table, messages, print_report, progress_bar, say
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ def show(
     html: Annotated[
         Path | None, out_file("File to write the report to as a self-contained page", "--html")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show what is in a data set, and what that means for recommendations."""
     from policies.data.data_set import DataSet
