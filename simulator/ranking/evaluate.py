@@ -9,16 +9,18 @@ import msgspec
 import numpy as np
 
 from bandits.errors import DataSetError
+from bandits.values import FeatureMap
 from policies.data.coded import CodedEvents, event_weights
 from policies.data.manifest import WeightOptions
 from simulator.ranking.asking import TrainedModels
 from simulator.ranking.fusion import Fusion, fusions
 from simulator.ranking.gather import FUSED_LIMIT, gather, gather_pools
+from simulator.ranking.learners import JUDGED_USERS, PoolsOfUsers, measure_learners
 from simulator.ranking.metrics.beyond import ItemVectors, item_vectors, popularity
 from simulator.ranking.metrics.groups import item_groups, user_groups
 from simulator.ranking.metrics.ratings import RatingFit, fit_ratings
 from simulator.ranking.pool import pools_by_limit, pools_by_sources
-from simulator.ranking.report import RankingReport, SplitSummary
+from simulator.ranking.report import LearnerRow, RankerResult, RankingReport, SplitSummary
 from simulator.ranking.splits import TEST_SHARE, Split, SplitName, split_events
 from simulator.ranking.summarise import summarise
 from simulator.ranking.task import RankingTask, make_task
@@ -63,6 +65,8 @@ class _Fitted:
     fusions: list[Fusion]
     ratings: Mapping[str, RatingFit]
     notes: list[str]
+    pools: PoolsOfUsers | None = None
+    items: tuple[str, ...] = ()
 
 
 def evaluate_sources(
@@ -73,6 +77,7 @@ def evaluate_sources(
     options: RankingOptions,
     train: Train,
     *,
+    contexts: Mapping[str, FeatureMap] | None = None,
     artifact: str | None = None,
     progress: Progress = lambda *_: None,
 ) -> RankingReport:
@@ -85,6 +90,7 @@ def evaluate_sources(
         weights: what its events are worth.
         options: how to judge.
         train: trains the sources on a part of the events.
+        contexts: by user, what a caller would say of each with a request.
         artifact: the artifact that ``train`` gives instead, for the report.
         progress: told of steps.
 
@@ -103,7 +109,7 @@ def evaluate_sources(
         most_users=options.most_users,
         seed=options.seed,
     )
-    fitted = _fit(early, weights, options, train, list(trained.models))
+    fitted = _fit(early, weights, options, train, list(trained.models), contexts or {})
 
     found = gather(
         task, trained, fitted.fusions, options.k, lambda done: progress("asking", done, task.users)
@@ -130,6 +136,7 @@ def evaluate_sources(
         tests=tests,
         pools=pools_by_sources(task, found, seed=options.seed),
         limits=pools_by_limit(task, found, options.k, seed=options.seed),
+        learners=_learners(events, task, trained, fitted, items, options, contexts or {}),
         user_groups={group: int(inside.sum()) for group, inside in members.items()},
         item_groups={
             group: float(inside[task.relevant.indices].mean()) for group, inside in groups.items()
@@ -163,6 +170,7 @@ def _fit(
     options: RankingOptions,
     train: Train,
     names: list[str],
+    contexts: Mapping[str, FeatureMap],
 ) -> _Fitted:
     """Fit fusions and ratings on the last part of the training part.
 
@@ -197,15 +205,59 @@ def _fit(
         fusions(names, pools, task.relevant, k, limit=FUSED_LIMIT, seed=seed),
         fit_ratings(found.rated, task.ratings),
         [],
+        PoolsOfUsers(pools, task.relevant, _contexts_of(early, task, contexts)),
+        trained.items,
     )
 
 
-def _described(results: list[Any], trained: TrainedModels, fused: Sequence[Fusion]) -> list[Any]:
+def _learners(
+    events: CodedEvents,
+    task: RankingTask,
+    trained: TrainedModels,
+    fitted: _Fitted,
+    items: Sequence[Mapping[str, Any]],
+    options: RankingOptions,
+    contexts: Mapping[str, FeatureMap],
+) -> list[LearnerRow]:
+    """Return what learners make of the pools of some users, where they can be taught any."""
+    if fitted.pools is None:
+        return []
+
+    rng = np.random.default_rng([options.seed, 4])
+    drawn = np.sort(rng.permutation(task.users)[:JUDGED_USERS])
+    part = task.part(drawn)
+    return measure_learners(
+        fitted.pools,
+        fitted.items,
+        PoolsOfUsers(
+            gather_pools(part, trained), part.relevant, _contexts_of(events, part, contexts)
+        ),
+        trained.items,
+        items,
+        list(trained.models),
+        k=options.k,
+        seed=options.seed,
+    )
+
+
+def _contexts_of(
+    events: CodedEvents, task: RankingTask, contexts: Mapping[str, FeatureMap]
+) -> list[FeatureMap]:
+    return [contexts.get(events.user_ids[code], {}) for code in task.user_codes.tolist()]
+
+
+def _described(
+    results: Sequence[RankerResult], trained: TrainedModels, fused: Sequence[Fusion]
+) -> list[RankerResult]:
     notes = {fusion.name: fusion.note for fusion in fused}
     seconds = trained.seconds or {}
     return [
         msgspec.structs.replace(
-            result, note=notes.get(result.name, ""), train_s=seconds.get(result.name)
+            result,
+            note=notes.get(result.name, ""),
+            train_s=seconds.get(result.name),
+            needs_history=result.name in trained.models
+            and trained.models[result.name].needs_history,
         )
         for result in results
     ]

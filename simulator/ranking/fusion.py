@@ -32,11 +32,13 @@ class Pools:
 
     ``scores``: calibrated, float32[users, n, sources], 0 where a source has no answer for the user.
     ``ranks``: the place in each source's list, from 0, int16[users, n, sources], or UNRANKED.
+    ``answers``: which sources have an answer, bool[users, sources].
     """
 
     items: Lists
     scores: Float32
     ranks: NDArray[np.int16]
+    answers: NDArray[np.bool_]
 
     @property
     def there(self) -> NDArray[np.bool_]:
@@ -47,6 +49,16 @@ class Pools:
         """Return which candidates are among the first ``limit`` of any source, bool[users, n]."""
         inside: NDArray[np.bool_] = self.there & (self.ranks.min(axis=2, initial=UNRANKED) < limit)
         return inside
+
+    def first(self, users: int, limit: int) -> "Pools":
+        """Return the pools of the first users, without what only a larger limit brings in.
+
+        Args:
+            users: how many.
+            limit: how many of each source's candidates are taken.
+        """
+        items = np.where(self.within(limit), self.items, np.int32(-1))[:users]
+        return Pools(items, self.scores[:users], self.ranks[:users], self.answers[:users])
 
     def best(self, fused: Float64, allowed: NDArray[np.bool_], length: int) -> Lists:
         """Return the best candidates by a fused score, int32[users, length], -1 where a list ends.
@@ -100,7 +112,8 @@ def make_pools(
         place[at, listed[at, rank]] = rank
         ranks[:, :, number] = np.where(items >= 0, place[rows, safe], UNRANKED)
         place[at, listed[at, rank]] = UNRANKED
-    return Pools(items, scores, ranks)
+    answered = np.stack([answers.answers[name] for name in lists], axis=1)
+    return Pools(items, scores, ranks, answered)
 
 
 Fused = Callable[[Pools], Float64]

@@ -128,6 +128,7 @@ def gather_pools(task: RankingTask, trained: TrainedModels) -> Pools:
         np.concatenate([_widened(part.items, width, -1) for part in parts]),
         np.concatenate([_widened(part.scores, width, 0) for part in parts]),
         np.concatenate([_widened(part.ranks, width, np.iinfo(np.int16).max) for part in parts]),
+        np.concatenate([part.answers for part in parts]),
     )
 
 

@@ -53,6 +53,8 @@ def ranking_page(report: RankingReport) -> str:
         "<h2>Pools: what sources hold together</h2>",
         _pools(report),
         pools_chart(report.limits),
+        "<h2>Learners</h2>" if report.learners else "",
+        _learners(report) if report.learners else "",
         "<h2>Paired tests</h2>",
         _tests(report),
     ]
@@ -103,6 +105,22 @@ def _pools(report: RankingReport) -> str:
         " user's relevant items that is in it. Adds: recall beyond that of the row above with its"
         " limit raised until it holds as many candidates. nDCG: of the pool in the order of a ridge"
         " regression on the sources' scores. Below, recall by size; figures are limits.</p>"
+    )
+
+
+def _learners(report: RankingReport) -> str:
+    lines = ["<table><tr><th>learner<th>nDCG<th>95% interval<th>s</tr>"]
+    for row in report.learners:
+        low, high = row.ndcg.low or 0.0, row.ndcg.high or 0.0
+        lines.append(
+            f"<tr><td>{escape(row.name)}<td class='n'>{_shown(row.ndcg)}"
+            f"<td>{low:.4f} … {high:.4f}<td class='n'>{row.seconds:.1f}</tr>"
+        )
+    return (
+        "<p class='soft'>Each is taught what users of the validation part did with the candidates"
+        " of sources that were trained before, and orders the pools of test users.</p>"
+        + "\n".join(lines)
+        + "</table>"
     )
 
 

@@ -1,5 +1,7 @@
 """The report of an evaluation of sources: what is written, shown in tables and drawn."""
 
+from typing import Any
+
 import msgspec
 
 from simulator.pages import describe_time
@@ -74,6 +76,7 @@ class RankerResult(msgspec.Struct, frozen=True):
         user_groups: nDCG by group of users.
         item_groups: recall of the relevant items by group of items.
         answered: the share of the users for whom it had any candidate.
+        needs_history: whether it has nothing for a user without a history.
         note: such as the weights of a fusion.
         train_s: how long training took, in seconds.
         ask_ms: how long an answer took, in ms of one user.
@@ -85,6 +88,7 @@ class RankerResult(msgspec.Struct, frozen=True):
     user_groups: dict[str, Metric]
     item_groups: dict[str, Metric]
     answered: float
+    needs_history: bool = False
     note: str = ""
     train_s: float | None = None
     ask_ms: float | None = None
@@ -126,6 +130,24 @@ class PoolRow(msgspec.Struct, frozen=True):
     ndcg: Metric | None = None
 
 
+class LearnerRow(msgspec.Struct, frozen=True):
+    """What a learner makes of test pools, taught what users of the validation part did.
+
+    Attributes:
+        name: of what was tried.
+        spec: the fields of a policy spec that it was tried with.
+        ndcg: of its order of the pools.
+        gain: the same less that of the first learner, on the same users.
+        seconds: to learn and to order.
+    """
+
+    name: str
+    spec: dict[str, Any]
+    ndcg: Metric
+    gain: Metric
+    seconds: float
+
+
 class RankingReport(msgspec.Struct, frozen=True):
     """The results of an evaluation of sources.
 
@@ -138,6 +160,7 @@ class RankingReport(msgspec.Struct, frozen=True):
         tests: of every two of the results.
         pools: the best pool of one source, of two, and so on, at the largest limit.
         limits: the pool of all sources, by limit.
+        learners: learners on pools of 30 candidates of each source.
         user_groups: how many users are in each group.
         item_groups: the share of the relevant items that is in each group.
         group_sentence: what the groups of users are.
@@ -156,6 +179,7 @@ class RankingReport(msgspec.Struct, frozen=True):
     tests: list[PairedTest]
     pools: list[PoolRow]
     limits: list[PoolRow]
+    learners: list[LearnerRow]
     user_groups: dict[str, int]
     item_groups: dict[str, float]
     group_sentence: str

@@ -1,7 +1,7 @@
 """The users of a test part: what is known of each, and what each turned out to want."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -22,14 +22,16 @@ LIKED: Final = 0.75
 class RankingTask:
     """Users whose lists are judged, over the items of the trained sources.
 
-    ``items``: how many there are. ``known``: the history of each user; ``relevant``: what the user
-    turned to later, none of it in the history. ``everyone``: the histories of all training users.
+    ``items``: how many there are. ``user_codes``: of the users, into those of the events.
+    ``known``: the history of each user; ``relevant``: what the user turned to later, none of it in
+    the history. ``everyone``: the histories of all training users.
     ``rated_user``, ``rated_item`` and ``ratings``: ratings of the test part. ``test_users``: how
     many there were before the sample; ``unknown_items``, ``known_already`` and ``irrelevant``: test
     events left out.
     """
 
     items: int
+    user_codes: NDArray[np.int64]
     known: KnownItems
     relevant: ItemSets
     everyone: ItemSets
@@ -40,6 +42,18 @@ class RankingTask:
     unknown_items: int
     known_already: int
     irrelevant: int
+
+    def part(self, users: NDArray[np.intp]) -> "RankingTask":
+        """Return the task of some of the users, without ratings."""
+        return replace(
+            self,
+            known=self.known.take(users),
+            relevant=self.relevant.take(users),
+            user_codes=self.user_codes[users],
+            rated_user=self.rated_user[:0],
+            rated_item=self.rated_item[:0],
+            ratings=self.ratings[:0],
+        )
 
     @property
     def users(self) -> int:
@@ -102,6 +116,7 @@ def make_task(
     kept = rated & ~had & (row_of[test.user] >= 0)
     return RankingTask(
         items=len(items),
+        user_codes=chosen,
         known=histories.take(chosen),
         relevant=_sets(row_of[test.user[wanted]], at[wanted], chosen.size, len(items)),
         everyone=histories.sets.take(np.unique(train.user).astype(np.intp)),

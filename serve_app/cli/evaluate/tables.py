@@ -20,6 +20,8 @@ def ranking_tables(report: RankingReport) -> list[Table | Text]:
     if report.tests:
         parts.append(Text(significance_sentence(report)))
     parts += [_recommended(report), _groups(report), _pools(report)]
+    if report.learners:
+        parts.append(_learners(report))
     parts += [Text(f"note: {note}", style="yellow") for note in report.notes]
     return parts
 
@@ -108,6 +110,21 @@ def _pools(report: RankingReport) -> Table:
     for row in report.limits:
         cells = (str(row.limit), f"{row.size:.0f}", f"{row.recall:.4f}", "", "", "")
         table.add_row("all", *cells, _shown(row.ndcg))
+    return table
+
+
+def _learners(report: RankingReport) -> Table:
+    heads = ["nDCG", "from", "to", "s"]
+    table = empty_table(
+        "learner",
+        *heads,
+        title="Learners: taught what users of the validation part did, they order test pools",
+        numbers=heads,
+        whole=["learner"],
+    )
+    for row in report.learners:
+        ends = (Metric(value) for value in (row.ndcg.value, row.ndcg.low, row.ndcg.high))
+        table.add_row(row.name, *map(_shown, ends), f"{row.seconds:.1f}")
     return table
 
 

@@ -1,0 +1,201 @@
+"""Sources are judged by what users did later; a spec is chosen by what was measured."""
+
+import msgspec
+import numpy as np
+import pytest
+from support.small_ranking import crowds, events_of, fashions, items_of, train_small
+
+from bandits.errors import DataSetError
+from policies.data.manifest import WeightOptions
+from policies.typed_yaml import parse_yaml
+from serve_app.cli.evaluate.tables import ranking_tables
+from serve_app.cli.terminal import print_report
+from simulator.ranking.asking import TrainedModels, ask, best_of
+from simulator.ranking.choose import choose_spec
+from simulator.ranking.evaluate import RankingOptions, evaluate_sources
+from simulator.ranking.page import ranking_page
+from simulator.ranking.report import RankingReport
+from simulator.ranking.splits import split_events
+from simulator.ranking.task import make_task
+
+NO_WEIGHTS = WeightOptions()
+
+
+def evaluate(events, *, weights=NO_WEIGHTS, train=train_small, items=None, **options):
+    options = RankingOptions(**{"split": "user-time", **options})
+    return evaluate_sources("small", events, items or items_of(events), weights, options, train)
+
+
+@pytest.fixture(scope="module")
+def crowd_report():
+    return evaluate(crowds())
+
+
+@pytest.fixture(scope="module")
+def fashion_report():
+    return evaluate(fashions())
+
+
+def test_a_list_is_what_a_source_proposes_ties_in_the_order_of_items():
+    scores = np.array([[1, 3, 3, -np.inf, 2], [-np.inf, -np.inf, 0, -np.inf, -np.inf]])
+    assert best_of(scores, 3).tolist() == [[1, 2, 4], [2, -1, -1]]
+    assert best_of(scores, 9)[0].tolist() == [1, 2, 4, 0, -1, -1, -1, -1, -1]
+    rng = np.random.default_rng(1)
+    many = rng.integers(0, 9, (50, 40)).astype(np.float32)
+    assert np.array_equal(best_of(many, 7), np.argsort(-many, axis=1, kind="stable")[:, :7])
+
+
+def test_nothing_of_the_history_is_listed():
+    events = crowds(users=60)
+    split = split_events(events, "user-time")
+    early = events.select(split.train)
+    trained = train_small(early)
+    task = make_task(events, split, trained.items, rating_scale=None, most_users=99, seed=0)
+    for answers in ask(trained, task.known):
+        for scores in answers.open.values():
+            lists = best_of(scores, 30)
+            assert not task.known.sets.rows(answers.users).holds(lists).any()
+            assert (lists[:, 0] >= 0).all()
+
+
+def test_a_better_source_is_significantly_better(crowd_report):
+    test = next(t for t in crowd_report.tests if (t.left, t.right) == ("item_knn", "popular"))
+    assert test.difference > 0.1
+    assert test.low > 0
+    assert test.adjusted < 0.01
+    ndcg = crowd_report.result("item_knn").metrics["ndcg"]
+    assert ndcg.low < ndcg.value < ndcg.high
+
+
+def test_sources_that_are_alike_are_not_told_apart():
+    """The same source twice: no difference, and p is 1."""
+
+    def twice(events, purpose):
+        trained = train_small(events, purpose)
+        return TrainedModels(
+            trained.items,
+            {"one": trained.models["popular"], "two": trained.models["popular"]},
+            {"one": trained.scales["popular"], "two": trained.scales["popular"]},
+        )
+
+    report = evaluate(fashions(users=80), train=twice)
+    test = next(t for t in report.tests if (t.left, t.right) == ("one", "two"))
+    assert (test.difference, test.low, test.high, test.p_value) == (0, 0, 0, 1)
+
+
+def test_fusions_are_rows_beside_the_sources(crowd_report):
+    kinds = {row.name: row.kind for row in crowd_report.results}
+    assert [name for name, kind in kinds.items() if kind == "source"] == ["item_knn", "popular"]
+    assert set(kinds) > {"weighted", "borda", "rrf", "stack_ridge", "stack_logistic"}
+    best = crowd_report.result("item_knn").metrics["ndcg"].value
+
+    # What is fitted finds the source that knows.
+    for name in ("weighted", "stack_ridge", "stack_logistic"):
+        assert crowd_report.result(name).metrics["ndcg"].value > 0.9 * best
+
+
+def test_users_without_a_history_are_a_group_that_popularity_answers():
+    events = fashions(users=100)
+    early = fashions(users=50, seed=3)
+    both = events_of(
+        np.concatenate([early.user, 1000 + events.user]),
+        np.concatenate([early.item, events.item]),
+        np.concatenate([early.time, 100 + events.time]),
+    )
+    report = evaluate(both, split="global-time", share=0.66)
+    assert report.user_groups["new"] == report.split.evaluated_users == 100
+    assert report.result("item_knn").answered == 0
+    assert report.result("popular").user_groups["new"].value > 0.1
+    assert report.result("popular").user_groups["light"].value is None
+
+
+def test_ratings_are_predicted_from_scores():
+    """Popular items are the better rated here, so popularity says something of ratings."""
+    events = fashions()
+    rng = np.random.default_rng(2)
+    stars = np.clip(5 - events.item / 20 + rng.normal(0, 0.3, len(events)), 1, 5)
+    rated = events_of(events.user, events.item, events.time, value=stars)
+    report = evaluate(rated, weights=WeightOptions(rating_scale=(1.0, 5.0)))
+    errors = report.result("popular").metrics
+    test = rated.value[split_events(rated, "user-time").test]
+    assert errors["rmse"].value < 0.9 * test.std()
+    assert errors["rmse"].value ** 2 == pytest.approx(errors["mse"].value)
+    assert "a + b * score" in report.ratings
+
+
+def test_on_data_sets_with_different_best_sources_the_specs_differ(crowd_report, fashion_report):
+    crowd, fashion = (
+        choose_spec(report, name="home", artifact="shop")
+        for report in (crowd_report, fashion_report)
+    )
+    assert [source.name for source in crowd.spec.sources] == ["item_knn", "popular"]
+    assert [source.name for source in fashion.spec.sources] == ["popular"]
+    assert crowd.spec.limit != fashion.spec.limit
+
+
+def test_a_chosen_spec_names_the_rows_it_rests_on(crowd_report):
+    chosen = choose_spec(crowd_report, name="home", artifact="shop").with_fields(floor=0.02)
+    text = chosen.yaml
+    assert chosen.spec.floor == 0.02
+    assert parse_yaml(text) == chosen.fields
+    assert f"#   item_knn: {crowd_report.pools[0].recall:.4f}" in text
+    assert "popular: answers users without a history" in text
+    for row in crowd_report.learners:
+        assert f"{row.name}: {row.ndcg.value:.4f}" in text
+    for row in crowd_report.limits:
+        assert f"{row.limit}: recall {row.recall:.4f}" in text
+
+
+def test_the_same_seed_gives_the_same_report(crowd_report):
+    again = msgspec.to_builtins(evaluate(crowds()))
+    before = msgspec.to_builtins(crowd_report)
+    for report in (again, before):
+        report["seconds"] = 0
+        for row in report["results"]:
+            row["ask_ms"] = row["train_s"] = None
+        for row in report["learners"]:
+            row["seconds"] = 0
+    assert again == before
+
+
+def test_a_report_is_json_a_page_and_tables(crowd_report, capsys):
+    data = msgspec.json.encode(crowd_report)
+    assert msgspec.json.decode(data, type=RankingReport).split == crowd_report.split
+
+    page = ranking_page(crowd_report)
+    assert page.count("<svg") == 5
+    assert "http" not in page.replace("http-equiv", "")
+
+    print_report(crowd_report, ranking_tables(crowd_report), None, as_json=False)
+    printed = capsys.readouterr().out
+    assert "…" not in printed.replace("Lists…", "")
+    assert all(row.name in printed for row in crowd_report.results)
+
+
+def test_without_fusion_nothing_is_trained_twice():
+    purposes = []
+
+    def train(events, purpose):
+        purposes.append(purpose)
+        return train_small(events)
+
+    report = evaluate(crowds(users=40), train=train, fuse=False)
+    assert purposes == ["sources"]
+    assert {row.kind for row in report.results} == {"source"}
+    assert choose_spec(report, name="home", artifact="shop").spec.sources
+
+
+def test_a_validation_part_that_cannot_be_is_a_note():
+    """Two events by user: one tests, and one is left to train on."""
+    events = crowds(users=50, each=2)
+    report = evaluate(events, split="last-one")
+    assert [n for n in report.notes if n.startswith("nothing is fitted")]
+    assert "15 users are few" in " ".join(report.notes)
+    assert {"borda", "rrf"} < {row.name for row in report.results}
+    assert "weighted" not in {row.name for row in report.results}
+
+
+def test_one_item_leaves_nothing_to_find():
+    events = events_of([0, 0, 1, 1], [5, 5, 5, 5], [1, 2, 1, 2])
+    with pytest.raises(DataSetError, match="no user of the test part can be judged"):
+        evaluate(events)
