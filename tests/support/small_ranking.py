@@ -2,10 +2,9 @@
 
 import numpy as np
 
-from policies.artifacts.source_artifact import Calibration
+from policies.artifacts.source_artifact import Calibration, TrainedSource
 from policies.data.coded import CodedEvents
-from policies.sources.cf import ItemKnnModel
-from policies.sources.popular import PopularModel
+from policies.sources import load_model
 from simulator.ranking.asking import TrainedModels
 
 
@@ -60,12 +59,19 @@ def train_small(events, purpose="sources", *, neighbours=15):
     np.fill_diagonal(cosine, 0)
     kept = min(neighbours, len(items))
     nearest = np.argsort(-cosine, axis=1, kind="stable")[:, :kept].astype(np.int32)
+    trained = {
+        "item_knn": TrainedSource(
+            "item_knn",
+            {
+                "neighbours": nearest,
+                "similarities": np.take_along_axis(cosine, nearest, axis=1),
+            },
+        ),
+        "popular": TrainedSource("popular", {"counts": counts}),
+    }
     return TrainedModels(
         items,
-        {
-            "item_knn": ItemKnnModel(nearest, np.take_along_axis(cosine, nearest, axis=1)),
-            "popular": PopularModel(counts),
-        },
+        {name: load_model(source, len(items)) for name, source in trained.items()},
         {"item_knn": Calibration(1.0, 0.5), "popular": Calibration(4.0, 0.5)},
     )
 
