@@ -25,9 +25,12 @@ from bandits.learner_kinds import LearnerKind
 from bandits.log.codec import MALFORMED, digest
 from bandits.log.join import JoinRule
 from bandits.ridge.config import RidgeConfig
+from bandits.values import MAX_STRENGTH
 from policies.typed_yaml import as_type, choices, parse_yaml
 
 UNIFORM = "uniform"
+PRIOR_STRENGTH = 0.3
+"""How many interactions a row of a prior is worth where the spec does not say."""
 
 Digest = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{32}$(?!\n)")]
 Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$(?!\n)")]
@@ -97,6 +100,16 @@ class Holdout(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     field: str = "user_id"
 
 
+class Prior(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How much the artifact's prior counts: what a model is taught before its first decision.
+
+    Attributes:
+        strength: how many interactions each of the prior's rows is worth.
+    """
+
+    strength: Annotated[float, msgspec.Meta(gt=0, le=MAX_STRENGTH)] = PRIOR_STRENGTH
+
+
 class PolicySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Everything a policy is made of.
 
@@ -120,6 +133,7 @@ class PolicySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         holdout: a share of the traffic that a fixed policy serves.
         partitions: over how many logs, each with its own learner, the policy's events are split by
             their event_id (docs/explanation/exact.md); it stays as it is for the life of the log.
+        prior: how much the artifact's prior counts, or ``none``: a model begins with nothing.
     """
 
     name: Name
@@ -136,6 +150,7 @@ class PolicySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     join: JoinRule = msgspec.field(default_factory=JoinRule)
     holdout: Holdout | None = None
     partitions: Annotated[int, msgspec.Meta(ge=1, le=64)] = 1
+    prior: Prior | Literal["none"] | msgspec.UnsetType = msgspec.UNSET
 
     def __post_init__(self) -> None:
         """Refuse combinations that cannot work."""
@@ -183,6 +198,16 @@ class PolicySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if self.partitions == 1:
             del fields["partitions"]
         return msgspec.json.encode(fields)
+
+    @property
+    def prior_strength(self) -> float | None:
+        """How many interactions a prior's row is worth, as the spec says it; 0: it wants none.
+
+        None: the spec leaves it open.
+        """
+        if isinstance(self.prior, Prior):
+            return self.prior.strength
+        return 0.0 if self.prior == "none" else None
 
     @property
     def digest(self) -> str:

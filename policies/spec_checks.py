@@ -7,6 +7,8 @@ meant then.
 from collections import Counter
 from collections.abc import Iterator
 
+import msgspec
+
 from bandits.errors import SpecError
 from bandits.features.namespaces import CONTEXT, FEATURES, ITEM, SCORES, NamespaceName
 from bandits.learner_config import is_set
@@ -55,6 +57,12 @@ def _idle(spec: PolicySpec) -> Iterator[tuple[str, str]]:
 
     yield from _seen(spec)
     yield from spec.learner.idle(_present(spec))
+
+    if spec.prior is not msgspec.UNSET:
+        if spec.artifact is None:
+            yield "prior", "an artifact brings the prior, and the spec names none: leave prior out"
+        elif not spec.learner.learns:
+            yield "prior", f"a policy of kind {spec.kind} is taught no prior: leave prior out"
 
     # What is not learned is not joined in any special way.
     if not spec.learner.learns:

@@ -18,13 +18,20 @@ from bandits.log.records import (
     LogRecord,
     MergeInput,
     MergeRecord,
+    PriorRecord,
     RewardRecord,
     RollbackRecord,
     TickRecord,
     UnknownRecord,
 )
 from bandits.types import check_mass
-from bandits.values import MAX_EVENT_ID_BYTES, MAX_FEATURE, MAX_NUMBER, FeatureMap
+from bandits.values import (
+    MAX_EVENT_ID_BYTES,
+    MAX_FEATURE,
+    MAX_NUMBER,
+    MAX_STRENGTH,
+    FeatureMap,
+)
 
 VERSION = 1
 MALFORMED = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
@@ -77,6 +84,8 @@ def decode(data: bytes) -> LogRecord:
         raise _no_position(record.position)
     elif isinstance(record, CutRecord | MergeRecord):
         _check_merge(record)
+    elif isinstance(record, PriorRecord) and not 0.0 < record.strength <= MAX_STRENGTH:
+        raise CodecError(f"a strength is above 0, at most {MAX_STRENGTH:g}", "strength")
     return record
 
 

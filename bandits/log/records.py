@@ -223,6 +223,20 @@ class WarmStartRecord(Record, frozen=True, tag="warm_start"):
     digest: str
 
 
+class PriorRecord(Record, frozen=True, tag="prior"):
+    """A model that has learned nothing is taught these rows: the one in force, and each to come.
+
+    A model that has learned something stays as it is.
+
+    Attributes:
+        digest: the digest of the blob that holds the rows.
+        strength: how many interactions each row is worth, unless the spec says it.
+    """
+
+    digest: str
+    strength: float
+
+
 class MergeInput(msgspec.Struct, frozen=True, array_like=True):
     """The model that one partition gave to a merge.
 
@@ -282,6 +296,7 @@ LogRecord = (
     | PinRecord
     | RollbackRecord
     | WarmStartRecord
+    | PriorRecord
     | CutRecord
     | MergeRecord
 )

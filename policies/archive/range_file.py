@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from bandits.errors import ArchiveError, CodecError, UnknownKindError
 from bandits.log.codec import decode
 from bandits.log.positions import position_ms
-from bandits.log.records import CatalogueRecord, SpecRecord, WarmStartRecord
+from bandits.log.records import CatalogueRecord, PriorRecord, SpecRecord, WarmStartRecord
 from policies.archive.columns import COLUMNS, UNDECODABLE, EntryRows
 from policies.archive.layouts import (
     CODED_LEAVES,
@@ -158,7 +158,9 @@ def write_range(
             for kind, record, whole in zip(rows.kinds, rows.records, data, strict=True):
                 if kind == UNDECODABLE:
                     perhaps |= _perhaps_named(whole)
-                elif isinstance(record, SpecRecord | CatalogueRecord | WarmStartRecord):
+                elif isinstance(
+                    record, SpecRecord | CatalogueRecord | WarmStartRecord | PriorRecord
+                ):
                     named.add(record.digest)
             count, size = count + len(ids), size + sum(map(len, data))
             first, last = first or ids[0], ids[-1]

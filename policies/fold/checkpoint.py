@@ -13,6 +13,7 @@ from bandits.log.older_decisions import Opened
 from bandits.log.positions import log_order
 from bandits.log.records import LogEntry, MergeInput
 from bandits.log.versions import FOLD, fold_version
+from policies.fold.prior import KnownPrior
 
 
 class Past(Protocol):
@@ -113,7 +114,19 @@ class PartitionState(FoldState, frozen=True, array_like=True):
     merging: Merging | None = None
 
 
-_state = msgspec.msgpack.Decoder(PartitionState)
+class PriorState(PartitionState, frozen=True, array_like=True):
+    """A checkpoint of a log that has a prior; others are written as if there were no such thing."""
+
+    prior: KnownPrior | None = None
+
+
+def with_prior(state: FoldState, prior: KnownPrior) -> PriorState:
+    """Return a checkpoint's state with the prior of its log."""
+    fields = msgspec.structs.asdict(state)
+    return PriorState(**{"merging": None, **fields, "prior": prior})
+
+
+_state = msgspec.msgpack.Decoder(PriorState)
 EARLIER: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(
     msgspec.defstruct(
         "EarlierState",

@@ -40,6 +40,7 @@ from bandits.log.records import (
     LogEntry,
     LogRecord,
     PinRecord,
+    PriorRecord,
     RewardRecord,
     RollbackRecord,
     SpecRecord,
@@ -53,8 +54,9 @@ from bandits.types import ChosenRow, Interaction, Learner, Snapshot
 from policies.artifacts.learner_model import decode_trained
 from policies.blend import make_learner
 from policies.catalogue import Catalogue
-from policies.fold.checkpoint import FoldState, Past, Refusal
+from policies.fold.checkpoint import FoldState, Past, PriorState, Refusal, with_prior
 from policies.fold.named_blobs import NamedBlobs
+from policies.fold.prior import KnownPrior, begin_with, demand_prior
 from policies.fold.read_behind import ReadBehind, inherited_records
 from policies.fold.teaching import Lessons, taught_interactions, taught_rows
 from policies.spec import PolicySpec
@@ -72,7 +74,8 @@ class Fold:
     log; ``builds`` are all of them. ``pinned`` is the snapshot to serve if it is not the newest. A
     new spec keeps the learned model unless a part changed that the model depends on. ``changes``
     counts how often the model changed since this object was made. ``join.counts`` counts refused
-    entries by kind, as ``refused_decision``.
+    entries by kind, as ``refused_decision``. ``prior`` is the newest of the log, and what became of
+    it; None if the log has none.
 
     Args:
         blob: fetches the bytes that an entry names by digest.
@@ -107,6 +110,7 @@ class Fold:
         self.build: dict[str, str] = {}
         self.builds: list[dict[str, str]] = []
         self.pinned: str | None = None
+        self.prior: KnownPrior | None = None
         self.refused_rollbacks = 0
         self.refused_warm_starts = 0
 
@@ -138,6 +142,8 @@ class Fold:
             state.refused_rollbacks,
             state.refused_warm_starts,
         )
+
+        self.prior = state.prior if isinstance(state, PriorState) else None
 
         self.catalogue = self._blobs.catalogue(state.catalogue)
         self.join.behind = ReadBehind(past)
@@ -263,7 +269,7 @@ class Fold:
         return self._state(None if self.learner is None else self.learner.checkpoint())
 
     def _state(self, model: bytes | None) -> FoldState:
-        return FoldState(
+        state = FoldState(
             self.position,
             self.learned,
             self.spec_id,
@@ -278,6 +284,7 @@ class Fold:
             self.refused_rollbacks,
             self.refused_warm_starts,
         )
+        return state if self.prior is None else with_prior(state, self.prior)
 
     def _learn_or_refuse(self, joined: JoinedDecision) -> None:
         try:
@@ -377,8 +384,7 @@ class Fold:
             self.artifact = record.version
         elif isinstance(record, BuildRecord):
             self.build = record.build
-            if record.build not in self.builds:
-                self.builds.append(record.build)
+            self.builds += [] if record.build in self.builds else [record.build]
         elif isinstance(record, CheckpointRecord):
             self._checkpoint()
         elif isinstance(record, PinRecord):
@@ -387,6 +393,8 @@ class Fold:
             self._roll_back(record)
         elif isinstance(record, WarmStartRecord):
             self._warm_start(record)
+        elif isinstance(record, PriorRecord):
+            self._take_prior(record)
 
     def _respec(self, record: SpecRecord) -> None:
         """Go on under another spec; what was learned is kept if the model is the same."""
@@ -396,6 +404,7 @@ class Fold:
             self.learner is not None
             and self.spec is not None
             and self.spec.model_digest == spec.model_digest
+            and not (self.prior is not None and self._knows_nothing())
         )
         kept = self.learner.checkpoint() if keeps and self.learner is not None else None
         try:
@@ -406,6 +415,7 @@ class Fold:
         self.learner = learner
         if not keeps:
             self.join.forget_taught(self.position)
+            self._teach_prior(learner, spec)
         if self.spec_id != record.digest:
             self.pinned = None
         self.spec, self.spec_id, self.salt_id = spec, record.digest, record.salt_id
@@ -444,6 +454,7 @@ class Fold:
         )
         self.learned = then.learned
         self.changes += 1
+        self._prior_as_of(then)
         self.join.adopt_taught(then.join, self.position, then.position)
 
     def _as_of(self, position: str, past: Past, *, models: bool = True) -> "Fold":
@@ -490,7 +501,52 @@ class Fold:
         self.pinned = None
         self.learned = trained.learned
         self.changes += 1
+        if self.prior is not None:
+            self.prior = self.prior.without("a warm start has replaced the model")
         self.join.forget_taught(self.position)
+
+    def _take_prior(self, record: PriorRecord) -> None:
+        """Remember a prior for models to come, and teach it to one that knows nothing else."""
+        demand_prior(self._blobs.data(record.digest))
+        knows_nothing = self._knows_nothing()
+        taught = None if self.prior is None else self.prior.taught
+        self.prior = KnownPrior(record.digest, record.strength, taught)
+
+        if self.spec is None:
+            return
+        if not knows_nothing:
+            self.prior = msgspec.structs.replace(self.prior, reason="the model had learned before")
+            return
+
+        learner = make_learner(self.spec, salt=self._salt)
+        if self._teach_prior(learner, self.spec):
+            self.prior = msgspec.structs.replace(self.prior, taught=taught)
+            raise RefusedError(self.prior.reason, "prior")
+        self.learner = learner
+
+    def _knows_nothing(self) -> bool:
+        """Return whether the model has learned nothing, or nothing but a prior."""
+        learner = self.learner
+        counted = 0 if self.prior is None else self.prior.counted
+        return learner is None or learner.learned == counted
+
+    def _teach_prior(self, learner: Learner, spec: PolicySpec) -> bool:
+        """Teach a fresh learner the log's prior, if there is one; return whether that failed."""
+        if self.prior is None:
+            return False
+        self.prior, refused = begin_with(
+            self.prior, learner, spec, self.catalogue, self._blobs.data
+        )
+        self.changes += 1
+        return refused
+
+    def _prior_as_of(self, then: "Fold | None") -> None:
+        """Take note that the model is an earlier one; the prior of models to come stays."""
+        if self.prior is not None:
+            known = None if then is None else then.prior
+            taught = None if known is None else known.taught
+            why = "" if taught is not None else "the model was rolled back to before it"
+            self.prior = msgspec.structs.replace(self.prior, taught=taught, reason=why)
 
     def _rule_of(self, digest: str) -> JoinRule:
         return self._blobs.spec(digest).join

@@ -8,6 +8,9 @@ of that merge. Where models are sums (ridge), a partition gives all of them and 
 what it learns depends on its own log alone. Where they are gains (Vowpal Wabbit), it gives what it
 learned on top of the last merge, and then carries onto the merged model what the merge lacks: what
 it learned since its cut, or since the last merge if this one came without its cut.
+
+A prior is taught in partition 0 alone: it gives it to the next merge as if it had learned it, so
+all partitions together know it once.
 """
 
 from collections.abc import Callable
@@ -22,14 +25,23 @@ from bandits.log.records import (
     LogRecord,
     MergeInput,
     MergeRecord,
+    PriorRecord,
     RollbackRecord,
     SpecRecord,
     UnknownRecord,
     WarmStartRecord,
 )
-from bandits.types import Snapshot
+from bandits.types import Learner, Snapshot
 from policies.blend import make_learner
-from policies.fold.checkpoint import Cut, FoldState, Merging, PartitionState, Past, Refusal
+from policies.fold.checkpoint import (
+    Cut,
+    FoldState,
+    Merging,
+    PartitionState,
+    Past,
+    PriorState,
+    Refusal,
+)
 from policies.fold.fold import Fold
 from policies.spec import PolicySpec
 
@@ -134,6 +146,8 @@ class PartitionFold(Fold):
     def _state(self, model: bytes | None) -> FoldState:
         alone = super()._state(model)
         merging = Merging(self.number, self.inputs, self.base, self.cut, self.rollback)
+        if isinstance(alone, PriorState):
+            return msgspec.structs.replace(alone, merging=merging)
         return PartitionState(**msgspec.structs.asdict(alone), merging=merging)
 
     def _learn_alike(self, joined: list[JoinedDecision], first: int) -> int:
@@ -157,6 +171,8 @@ class PartitionFold(Fold):
             raise RefusedError(
                 "a policy in several partitions goes on from no whole model", "partitions"
             )
+        elif isinstance(record, PriorRecord) and self.partition:
+            raise RefusedError("what partition 0 is taught, merges give to the others", "partition")
         else:
             super()._configure(record)
 
@@ -166,6 +182,28 @@ class PartitionFold(Fold):
         super()._respec(record)
         if self.spec is not None and before != self.spec.model_digest:
             self.inputs, self.base, self.cut = [], None, None
+
+    @property
+    def owes_prior(self) -> bool:
+        """Whether the newest merge lacks the prior that this partition was taught."""
+        given = self.inputs[self.partition] if self.partition < len(self.inputs) else None
+        return given is None and self.prior is not None and self.prior.taught is not None
+
+    def _knows_nothing(self) -> bool:
+        """Return whether no partition has learned anything, as far as this one knows.
+
+        A prior that was given to a merge cannot be taken back.
+        """
+        if any(given is not None and given.learned for given in self.inputs):
+            return False
+        given_away = self.cut is not None or self.base is not None or any(self.inputs)
+        untaught = self.learner is None or self.learner.learned == 0
+        return untaught or (super()._knows_nothing() and not given_away)
+
+    def _teach_prior(self, learner: Learner, spec: PolicySpec) -> bool:
+        """Teach a fresh learner the log's prior, which is then given to the next merge."""
+        self.uncut += 1
+        return super()._teach_prior(learner, spec)
 
     def _take_cut(self, record: CutRecord) -> None:
         """Serialise here, and go on from those bytes."""
@@ -245,6 +283,7 @@ class PartitionFold(Fold):
         self.learned = 0 if own is None else own.learned
         self.pinned = None
         self.uncut = 1
+        self._prior_as_of(then)
         if then is None:
             self.join.forget_taught(self.position)
         else:

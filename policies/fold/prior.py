@@ -4,17 +4,17 @@ A row's features are made as a decision's are, by the same functions, from the s
 log's own catalogue. Each row is worth ``strength`` interactions.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import msgspec
 import numpy as np
 
-from bandits.errors import RefusedError
+from bandits.errors import ArtifactError, RefusedError
 from bandits.log.codec import encode
 from bandits.log.encoded_decisions import starts_of
 from bandits.log.records import DecisionRecord
 from bandits.types import ChosenRows, Float32, Interaction, Learner
-from policies.artifacts.prior import PriorDecision, PriorRows
+from policies.artifacts.prior import PriorDecision, PriorRows, decode_prior
 from policies.catalogue import Catalogue
 from policies.features import featurise, rows_of_chosen
 from policies.mixture import source_actions
@@ -22,6 +22,83 @@ from policies.spec import PolicySpec
 
 AT_ONCE = 64
 """Decisions whose rows are made at a time."""
+
+
+class TaughtPrior(msgspec.Struct, frozen=True, array_like=True):
+    """The prior that a model was taught.
+
+    ``rows`` of them were taught and ``skipped`` were not; ``counted``: the interactions that they
+    are worth, as the learner counts them.
+    """
+
+    digest: str
+    strength: float
+    rows: int
+    skipped: int
+    counted: int
+
+
+class KnownPrior(msgspec.Struct, frozen=True, array_like=True):
+    """The newest prior of a log, and the one that the model in force was taught.
+
+    ``reason``: why the model in force was not taught the newest; empty if it was.
+    """
+
+    digest: str
+    strength: float
+    taught: TaughtPrior | None = None
+    reason: str = ""
+
+    @property
+    def counted(self) -> int:
+        """The interactions that the model's prior is worth."""
+        return 0 if self.taught is None else self.taught.counted
+
+    def without(self, reason: str) -> "KnownPrior":
+        """Return it beside a model that was taught none, and why it was not."""
+        return KnownPrior(self.digest, self.strength, None, reason)
+
+
+def demand_prior(data: bytes) -> PriorRows:
+    """Return the rows in a blob that the log names.
+
+    Raises:
+        RefusedError: it holds none, as everybody who folds the log finds.
+    """
+    try:
+        return decode_prior(data)
+    except ArtifactError as error:
+        raise RefusedError(error.message, error.target) from error
+
+
+def begin_with(
+    known: KnownPrior,
+    learner: Learner,
+    spec: PolicySpec,
+    catalogue: Catalogue,
+    fetch: Callable[[str], bytes],
+) -> tuple[KnownPrior, bool]:
+    """Teach a fresh learner the prior of its log, and return what became of it, and if it failed.
+
+    Args:
+        known: the prior.
+        learner: of this spec; it has learned nothing.
+        spec: the one in force; what it says of strength counts, else what the log says.
+        catalogue: the log's newest.
+        fetch: returns the bytes of a digest.
+    """
+    said = spec.prior_strength
+    strength = known.strength if said is None else said
+    if not strength:
+        return known.without("the spec says prior: none"), False
+
+    prior = demand_prior(fetch(known.digest))
+    try:
+        rows, skipped = teach_prior(learner, spec, catalogue, prior, strength)
+    except RefusedError as error:
+        return known.without(error.message), True
+    taught = TaughtPrior(known.digest, strength, rows, skipped, learner.learned)
+    return KnownPrior(known.digest, known.strength, taught), False
 
 
 class _Candidates(msgspec.Struct, frozen=True, gc=False):

@@ -5,7 +5,7 @@ No server, no clock but the rounds'.
 
 import asyncio
 import heapq
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -18,19 +18,21 @@ from bandits.log.records import (
     CatalogueRecord,
     LogEntry,
     LogRecord,
+    PriorRecord,
     RewardRecord,
     SpecRecord,
     TickRecord,
 )
 from bandits.log.versions import FOLD
 from bandits.types import Snapshot
+from policies.artifacts.prior import PriorRows
 from policies.candidate_pool import Pool, explicit_pool
 from policies.catalogue import Catalogue
 from policies.fold.fold import Fold
 from policies.ranker import Ranker
 from policies.requests import RankRequest
 from policies.sources.base import CandidateSource
-from policies.spec import PolicySpec
+from policies.spec import PRIOR_STRENGTH, PolicySpec
 from policies.spec_checks import check_learner
 
 SALT = b"simulation"
@@ -81,7 +83,7 @@ class Run:
     log: list[LogEntry] = field(default_factory=list)
 
 
-def run_loop(
+def run_loop(  # noqa: C901 - the whole loop on one screen
     world: World,
     spec: PolicySpec,
     *,
@@ -90,6 +92,7 @@ def run_loop(
     sources: Sequence[CandidateSource] = (),
     pools: Mapping[str, Pool] | None = None,
     catalogue: Catalogue | None = None,
+    prior: PriorRows | None = None,
     timing: Timing | None = None,
     publish_every: int = 50,
     salt: bytes = SALT,
@@ -107,6 +110,8 @@ def run_loop(
         sources: Candidate sources of the policy.
         pools: Candidates by user, for users whose sources have been asked already.
         catalogue: The policy's catalogue; None: an empty one.
+        prior: What the policy's model is taught before its first decision, as strongly as the spec
+            says.
         timing: How long rounds and rewards take.
         publish_every: Rounds from one snapshot to the next.
         salt: What the policy's own chance derives from.
@@ -134,10 +139,9 @@ def run_loop(
         run.log.append(LogEntry(f"{time_ms}-{sequence}", record))
         fold.apply(run.log[-1:])
 
-    # A log begins with the build, the policy and the catalogue.
-    append(1, BuildRecord({"fold": str(FOLD)}))
-    append(1, SpecRecord(spec.digest, ""))
-    append(1, CatalogueRecord(catalogue.digest))
+    blobs |= {} if prior is None else {prior.digest: prior.encoded}
+    for first in _beginning(spec, catalogue, prior):
+        append(1, first)
 
     with asyncio.Runner() as runner:
         for number in range(rounds):
@@ -172,6 +176,19 @@ def run_loop(
             append(due_rewards[0][0], heapq.heappop(due_rewards)[2])
         append(run.log[-1].time_ms + fold.join.rule.window_ms, TickRecord())
     return run
+
+
+def _beginning(
+    spec: PolicySpec, catalogue: Catalogue, prior: PriorRows | None
+) -> Iterator[LogRecord]:
+    """Yield what a log begins with: the build, the policy, the catalogue and the prior."""
+    yield BuildRecord({"fold": str(FOLD)})
+    yield SpecRecord(spec.digest, "")
+    yield CatalogueRecord(catalogue.digest)
+
+    strength = PRIOR_STRENGTH if spec.prior_strength is None else spec.prior_strength
+    if prior is not None and strength:
+        yield PriorRecord(prior.digest, strength)
 
 
 def _pool(

@@ -11,6 +11,7 @@ from bandits.log.records import (
     CatalogueRecord,
     DecisionRecord,
     LogEntry,
+    PriorRecord,
     SpecRecord,
     WarmStartRecord,
 )
@@ -83,7 +84,7 @@ class MissingBlobs:
             self._look_up(spec=record.digest)
         elif isinstance(record, CatalogueRecord):
             self._look_up(catalogue=record.digest)
-        elif isinstance(record, WarmStartRecord):
+        elif isinstance(record, WarmStartRecord | PriorRecord):
             self._look_up(model=record.digest)
 
     def findings(self) -> Iterator[Finding]:

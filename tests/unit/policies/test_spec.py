@@ -14,7 +14,7 @@ from bandits.exploration import EpsilonGreedy, LinTs, LinUcb
 from bandits.log.join import JoinRule
 from bandits.ridge.config import RidgeConfig
 from bandits.vw.config import VwConfig
-from policies.spec import ArtifactSource, Holdout, PolicySpec, decode_spec, load_spec
+from policies.spec import ArtifactSource, Holdout, PolicySpec, Prior, decode_spec, load_spec
 from serve_app.admin.preflight import validate
 from serve_app.settings import Settings
 
@@ -37,6 +37,20 @@ def test_every_example_loads_and_survives_its_blob(path):
     assert decode_spec(spec.encoded).digest == spec.digest
 
 
+def test_a_prior_is_said_to_count_or_to_be_none():
+    """Specs of before there were priors keep their names."""
+    bare = PolicySpec("home", artifact="shop")
+    assert b"prior" not in bare.encoded
+    assert bare.prior_strength is None
+
+    for said, strength in ((Prior(2.0), 2.0), ("none", 0.0)):
+        spec = msgspec.structs.replace(bare, prior=said)
+        assert decode_spec(spec.encoded) == spec
+        assert spec.digest != bare.digest
+        assert spec.model_digest == bare.model_digest
+        assert spec.prior_strength == strength
+
+
 def test_there_are_examples():
     assert {path.stem for path in EXAMPLES} >= {"home", "movielens"}
 
@@ -44,6 +58,9 @@ def test_there_are_examples():
 @pytest.mark.parametrize(
     ("text", "target", "says"),
     [
+        ("name: home\nprior: nothing", "prior", "none"),
+        ("name: home\nartifact: a\nprior: {strength: 0}", "prior.strength", "0"),
+        ("name: home\nprior: {strength: 2}", "prior", "leave prior out"),
         ("name: home\ncolour: red", "spec", "colour"),
         ("name: home\nlearner: {kind: ridge, l3: 1}", "learner", "l3"),
         ("name: home\njoin: {window: 5}", "join", "window"),

@@ -62,6 +62,7 @@ BASES: dict[str, dict[str, Any]] = {
 ELSEWHERE = {  # what is seen by the processes that a spec starts, and by the services that it names
     "artifact": "tests/unit/policies/artifacts/test_source_artifact.py, test_sources.py",
     "partitions": "tests/unit/policies/fold/test_partition.py",
+    "prior": "tests/unit/policies/fold/test_prior_in_log.py",
     "learner.standbys": "tests/integration/test_learner.py",
     "sources[0].url": "tests/unit/policies/sources/test_sources.py",
     "sources[0].timeout_ms": "tests/unit/policies/sources/test_sources.py",

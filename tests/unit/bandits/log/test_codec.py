@@ -58,6 +58,7 @@ EXAMPLES: list[LogRecord] = [
     records.PinRecord("s"),
     records.RollbackRecord("s", "5-0"),
     records.WarmStartRecord("d"),
+    records.PriorRecord("d", 0.5),
     records.CutRecord(3),
     records.MergeRecord(
         3, [records.MergeInput(3, "7-0", "d", 5), None], "m", "spec", restores=True
@@ -256,6 +257,7 @@ simple = st.one_of(
     st.builds(records.ActivationRecord, event_ids),
     st.builds(records.RollbackRecord, ids, st.from_regex(r"[0-9]{0,20}-?[0-9]{0,20}.?") | ids),
     st.builds(records.WarmStartRecord, ids),
+    st.builds(records.PriorRecord, ids, numbers),
     st.builds(records.CutRecord, st.integers(1, 99)),
     st.builds(
         records.MergeRecord,
@@ -416,6 +418,10 @@ def promises(data: bytes) -> None:
         event_id_promises(fields[0])
     elif kind == "build":
         assert all(type(each) in TEXT for pair in fields[0].items() for each in pair)
+    elif kind == "prior":
+        assert type(fields[0]) in TEXT
+        assert is_number(fields[1])
+        assert 0 < fields[1] <= 1000
     elif kind == "cut":
         merge_promises(fields[0], [])
     elif kind == "merge":

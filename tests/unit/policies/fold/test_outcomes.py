@@ -23,6 +23,7 @@ from bandits.log.records import Credit, LogRecord, MergeInput, MergeRecord, kind
 from bandits.ridge.config import RidgeConfig
 from bandits.vw.config import VwConfig
 from policies.artifacts.learner_model import TrainedModel
+from policies.artifacts.prior import PriorDecision, PriorRows
 from policies.blend import make_learner
 from policies.catalogue import Catalogue, Item
 from policies.fold import fold as folding
@@ -43,6 +44,7 @@ VW = msgspec.structs.replace(
 SPECS = {"ridge": RIDGE, "vw": VW}
 OTHER = msgspec.structs.replace(RIDGE, learner=RidgeConfig(l2=9.0))
 CATALOGUE = Catalogue([Item("a", {"x": 1.0})])
+PRIOR = PriorRows.of([PriorDecision.of({}, ["a"], {}, np.ones(1, np.float32))])
 AT = 20_000
 Make = Callable[[FakeLog, PolicySpec], LogRecord]
 
@@ -114,6 +116,10 @@ REFUSED: dict[str, tuple[str, Make]] = {
         "catalogue",
         lambda log, spec: named(spec, chosen=(2, 0), catalogue=blob(log, b"[1]")),
     ),
+    "prior: no rows": (
+        "no rows of a prior",
+        lambda log, _: records.PriorRecord(blob(log, b"x"), 0.5),
+    ),
     "warm_start: not a model": (
         "not a trained model",
         lambda log, _: records.WarmStartRecord(blob(log, b"x")),
@@ -157,6 +163,7 @@ APPLIED: dict[str, Make] = {
     "pin": lambda _, __: records.PinRecord("nowhere"),
     "rollback": lambda log, _: records.RollbackRecord("s", log.entries[4].id),
     "warm_start": lambda log, spec: records.WarmStartRecord(blob(log, trained(spec))),
+    "prior": lambda log, _: records.PriorRecord(blob(log, PRIOR.encoded), 0.5),
     "cut": lambda _, __: records.CutRecord(1),
     "merge": lambda _, __: MergeRecord(
         1, [None, MergeInput(1, "1-0", "x", 0)], "y", "another model"
@@ -211,6 +218,7 @@ def test_the_tables_know_every_kind_of_record():
         "spec",
         "catalogue",
         "decision",
+        "prior",
         "warm_start",
         "rollback",
     }
@@ -283,6 +291,7 @@ BLOBS = {
     "spec": APPLIED["spec"],
     "catalogue": APPLIED["catalogue"],
     "warm_start": APPLIED["warm_start"],
+    "prior": APPLIED["prior"],
     "decision: its spec": lambda log, spec: named(spec, spec=blob(log, changed(spec, floor=0.7))),
     "decision: its catalogue": lambda log, spec: named(
         spec, catalogue=blob(log, CATALOGUE.encoded)

@@ -9,6 +9,8 @@ from typer.testing import CliRunner
 
 from bandits.errors import InvalidFieldError
 from bandits.exploration import EpsilonGreedy, Softmax
+from policies.artifacts.prior import PriorDecision, PriorRows
+from policies.spec import PRIOR_STRENGTH, Prior
 from serve_app.cli.main import app
 from simulator.ope.formulas import FORMULAS
 from simulator.parallel import in_processes
@@ -112,6 +114,28 @@ def test_a_log_of_a_run_holds_every_round_in_order():
     # the window is 8 mean delays: in this run none is late
     assert [row.reward for row in rows] == run.rewards.tolist()
     assert run.fold.learned == 150
+
+
+def test_a_run_begins_with_the_prior_that_it_is_given():
+    """As strongly as the spec says; one that wants none has a log without it."""
+    rows = PriorRows.of(
+        [PriorDecision.of({}, ["a", "b"], {}, np.array([1.0, 0.0], np.float32))] * 50
+    )
+    cell = WorldCell(WORLDS["delayed"], EPSILON, 0, 150, TARGETS)
+    world, spec = cell.world.build(0, 20), cell.world.policy(EPSILON)
+    runs = {
+        strength: run_loop(
+            world, msgspec.structs.replace(spec, prior=said), rounds=20, seed=0, prior=rows
+        )
+        for strength, said in ((0.5, Prior(0.5)), (PRIOR_STRENGTH, msgspec.UNSET))
+    }
+    for strength, run in runs.items():
+        assert run.fold.prior.taught.strength == strength
+        assert run.fold.prior.taught.rows == 100
+    without = run_loop(
+        world, msgspec.structs.replace(spec, prior="none"), rounds=20, seed=0, prior=rows
+    )
+    assert without.fold.prior is None
 
 
 @pytest.fixture(scope="module")
