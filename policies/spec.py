@@ -210,6 +210,11 @@ class PolicySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return 0.0 if self.prior == "none" else None
 
     @property
+    def without_prior(self) -> "PolicySpec":
+        """The spec of a policy that begins with nothing."""
+        return self if self.artifact is None else msgspec.structs.replace(self, prior="none")
+
+    @property
     def digest(self) -> str:
         """The name of this spec in the log."""
         return digest(self.encoded)

@@ -15,8 +15,10 @@ from bandits.errors import ArtifactError, InvalidInputError
 from bandits.log.codec import MALFORMED, digest
 from bandits.types import Float32
 from bandits.values import MAX_NUMBER, FeatureMap
+from policies.artifacts.source_artifact import Artifact
 from policies.encoding import check_features
 from policies.requests import MAX_ACTIONS
+from policies.spec import PRIOR_STRENGTH, PolicySpec
 
 FORMAT = "banditloop prior 1"
 MAX_ROWS = 100_000
@@ -116,6 +118,33 @@ def decode_prior(data: bytes) -> PriorRows:
         raise ArtifactError(f"not a {FORMAT!r}, but a {rows.format[:40]!r}", "prior.format")
     _check(rows)
     return rows
+
+
+def prior_of(spec: PolicySpec, artifact: Artifact | None) -> tuple[bytes | None, str]:
+    """Return the prior that a policy is deployed with, None if none; and what to say of it.
+
+    Args:
+        spec: the policy.
+        artifact: the one whose sources serve; None: there is nothing to say.
+    """
+    if artifact is None:
+        return None, ""
+    if artifact.prior is None:
+        return None, "no prior: the artifact brings none"
+    if spec.prior_strength == 0.0:
+        return None, "no prior: the spec says prior: none"
+    if not spec.learner.learns:
+        return None, f"no prior: a policy of kind {spec.kind} learns from no rows"
+
+    try:
+        rows = decode_prior(artifact.prior)
+    except ArtifactError as error:
+        return None, f"the artifact's prior is refused: {error.message} ({error.target})"
+    strength = PRIOR_STRENGTH if spec.prior_strength is None else spec.prior_strength
+    return artifact.prior, (
+        f"prior: {len(rows):,} rows, each worth {strength:g} interactions, are taught to a model"
+        " that has learned nothing"
+    )
 
 
 def _bytes(values: Float32) -> bytes:

@@ -13,7 +13,7 @@ from bandits.log.older_decisions import Opened
 from bandits.log.positions import log_order
 from bandits.log.records import LogEntry, MergeInput
 from bandits.log.versions import FOLD, fold_version
-from policies.fold.prior import KnownPrior
+from policies.fold.known_prior import KnownPrior
 
 
 class Past(Protocol):

@@ -55,8 +55,9 @@ from policies.artifacts.learner_model import decode_trained
 from policies.blend import make_learner
 from policies.catalogue import Catalogue
 from policies.fold.checkpoint import FoldState, Past, PriorState, Refusal, with_prior
+from policies.fold.known_prior import LEARNED_BEFORE, ROLLED_BACK, WARM_STARTED, KnownPrior
 from policies.fold.named_blobs import NamedBlobs
-from policies.fold.prior import KnownPrior, begin_with, demand_prior
+from policies.fold.prior import begin_with, demand_prior
 from policies.fold.read_behind import ReadBehind, inherited_records
 from policies.fold.teaching import Lessons, taught_interactions, taught_rows
 from policies.spec import PolicySpec
@@ -502,7 +503,7 @@ class Fold:
         self.learned = trained.learned
         self.changes += 1
         if self.prior is not None:
-            self.prior = self.prior.without("a warm start has replaced the model")
+            self.prior = self.prior.without(WARM_STARTED)
         self.join.forget_taught(self.position)
 
     def _take_prior(self, record: PriorRecord) -> None:
@@ -515,7 +516,7 @@ class Fold:
         if self.spec is None:
             return
         if not knows_nothing:
-            self.prior = msgspec.structs.replace(self.prior, reason="the model had learned before")
+            self.prior = msgspec.structs.replace(self.prior, reason=LEARNED_BEFORE)
             return
 
         learner = make_learner(self.spec, salt=self._salt)
@@ -545,7 +546,7 @@ class Fold:
         if self.prior is not None:
             known = None if then is None else then.prior
             taught = None if known is None else known.taught
-            why = "" if taught is not None else "the model was rolled back to before it"
+            why = "" if taught is not None else ROLLED_BACK
             self.prior = msgspec.structs.replace(self.prior, taught=taught, reason=why)
 
     def _rule_of(self, digest: str) -> JoinRule:

@@ -17,46 +17,12 @@ from bandits.types import ChosenRows, Float32, Interaction, Learner
 from policies.artifacts.prior import PriorDecision, PriorRows, decode_prior
 from policies.catalogue import Catalogue
 from policies.features import featurise, rows_of_chosen
+from policies.fold.known_prior import SPEC_WANTS_NONE, KnownPrior, TaughtPrior
 from policies.mixture import source_actions
 from policies.spec import PolicySpec
 
 AT_ONCE = 64
 """Decisions whose rows are made at a time."""
-
-
-class TaughtPrior(msgspec.Struct, frozen=True, array_like=True):
-    """The prior that a model was taught.
-
-    ``rows`` of them were taught and ``skipped`` were not; ``counted``: the interactions that they
-    are worth, as the learner counts them.
-    """
-
-    digest: str
-    strength: float
-    rows: int
-    skipped: int
-    counted: int
-
-
-class KnownPrior(msgspec.Struct, frozen=True, array_like=True):
-    """The newest prior of a log, and the one that the model in force was taught.
-
-    ``reason``: why the model in force was not taught the newest; empty if it was.
-    """
-
-    digest: str
-    strength: float
-    taught: TaughtPrior | None = None
-    reason: str = ""
-
-    @property
-    def counted(self) -> int:
-        """The interactions that the model's prior is worth."""
-        return 0 if self.taught is None else self.taught.counted
-
-    def without(self, reason: str) -> "KnownPrior":
-        """Return it beside a model that was taught none, and why it was not."""
-        return KnownPrior(self.digest, self.strength, None, reason)
 
 
 def demand_prior(data: bytes) -> PriorRows:
@@ -90,7 +56,7 @@ def begin_with(
     said = spec.prior_strength
     strength = known.strength if said is None else said
     if not strength:
-        return known.without("the spec says prior: none"), False
+        return known.without(SPEC_WANTS_NONE), False
 
     prior = demand_prior(fetch(known.digest))
     try:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from bandits.errors import SpecError
 from policies.artifacts.fetch import load_artifact
+from policies.artifacts.prior import prior_of
 from policies.artifacts.profile_file import open_profiles
 from policies.blend import make_learner
 from policies.catalogue import Catalogue
@@ -68,7 +69,12 @@ def demand_all(
     demand_salt(settings)
     if settings.archive_root():
         demand_archive(settings.archive_root())
-    return [note for spec in specs if (note := _note_on_profiles(settings, spec))]
+    return [
+        note
+        for spec in specs
+        for note in (_note_on_profiles(settings, spec), _note_on_prior(spec))
+        if note
+    ]
 
 
 def _note_on_profiles(settings: Settings, spec: PolicySpec) -> str:
@@ -81,6 +87,13 @@ def _note_on_profiles(settings: Settings, spec: PolicySpec) -> str:
         return ""
     note = open_profiles(spec.profiles, load_artifact(spec.artifact), settings.secret())[1]
     return f"policy {spec.name}: {note}" if note else ""
+
+
+def _note_on_prior(spec: PolicySpec) -> str:
+    """Return what is to be said of a policy's prior, "" if nothing is."""
+    if spec.artifact is None:
+        return ""
+    return f"policy {spec.name}: {prior_of(spec, load_artifact(spec.artifact))[1]}"
 
 
 def validate(settings: Settings, specs: Sequence[PolicySpec]) -> None:

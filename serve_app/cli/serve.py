@@ -48,6 +48,9 @@ def serve(
         str | None,
         typer.Option(help="Serve on this Ray cluster: auto or HOST:PORT [default: one of its own]"),
     ] = None,
+    no_prior: Annotated[
+        bool, typer.Option("--no-prior", help="Begin with nothing, whatever prior an artifact has")
+    ] = False,
 ) -> None:
     """Serve policies over HTTP until interrupted."""
     from serve_app.settings import Settings
@@ -61,7 +64,7 @@ def serve(
         keys_file=keys_file,
         archive=archive,
     )
-    run_serve(settings, specs or [EXAMPLE], address)
+    run_serve(settings, specs or [EXAMPLE], address, no_prior=no_prior)
 
 
 class InterruptedStartError(BaseException):
@@ -94,13 +97,16 @@ class Signals:
         self.starting = False
 
 
-def run_serve(settings: "Settings", paths: Sequence[Path], address: str | None) -> None:
+def run_serve(
+    settings: "Settings", paths: Sequence[Path], address: str | None, *, no_prior: bool = False
+) -> None:
     """Serve the policies of these specs until a signal comes.
 
     Args:
         settings: Settings of the service.
         paths: Files of the specs.
         address: The Ray cluster to serve on; None starts one of this machine's own.
+        no_prior: Whether models begin with nothing, as if the specs said ``prior: none``.
 
     Raises:
         BanditloopError: The service does not start; the error gives the reason.
@@ -112,6 +118,8 @@ def run_serve(settings: "Settings", paths: Sequence[Path], address: str | None) 
 
     # Whatever can be seen to be missing or wrong is reported before anything starts.
     specs = [load_spec(path) for path in paths]
+    if no_prior:
+        specs = [spec.without_prior for spec in specs]
     for note in demand_all(settings, specs, address):
         say(note)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from banditloop_client.schemas import PolicyInfo, Refused
+from banditloop_client.schemas import PolicyInfo, PriorInfo, Refused
 from bandits.errors import (
     ArtifactError,
     BanditloopError,
@@ -24,6 +24,7 @@ from policies.artifacts.profile_file import open_profiles
 from policies.artifacts.profiles import Profiles
 from policies.artifacts.source_artifact import Artifact
 from policies.catalogue import Catalogue
+from policies.fold.known_prior import KnownPrior
 from policies.ranker import Ranker
 from policies.requests import Item, RankRequest
 from policies.sources import load_sources
@@ -286,6 +287,7 @@ class RedisPolicyService:
                 Refused(refusal.position, refusal.kind, refusal.reason)
                 for refusal in learning.refused
             ],
+            prior=None if stats is None else _prior_info(stats.prior),
         )
 
     def _accept(self, snapshot_id: str, published: Published, catalogue: Catalogue) -> None:
@@ -293,6 +295,16 @@ class RedisPolicyService:
             raise SnapshotError("it was learned for another spec than this replica serves", "spec")
         self.ranker.serve(snapshot_id, published.snapshot, catalogue)
         self.loaded_at = time.monotonic()
+
+
+def _prior_info(known: KnownPrior | None) -> PriorInfo | None:
+    """Return what became of a log's prior; None if it has none."""
+    if known is None:
+        return None
+    taught = known.taught
+    if taught is None:
+        return PriorInfo(0, 0, known.strength, known.reason)
+    return PriorInfo(taught.rows, taught.skipped, taught.strength, known.reason)
 
 
 def _spec_fields(spec: PolicySpec) -> dict[str, Any]:

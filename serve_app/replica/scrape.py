@@ -260,6 +260,9 @@ class ServiceCollector:
             "free_columns",
             "Columns that a ridge model has left; at 0 a new feature is not learned",
         )
+        prior = _gauge(
+            "prior_rows", "Rows of a prior that the model was taught, if the log has one"
+        )
 
         for policy, stats in self._stats.items():
             # Only a ridge model has columns, and only a policy with partitions merges.
@@ -268,6 +271,10 @@ class ServiceCollector:
             if stats.merge:
                 merges.add_metric([policy], stats.merge)
                 late.add_metric([policy], len(stats.late))
+
+            if stats.prior is not None:
+                taught = stats.prior.taught
+                prior.add_metric([policy], 0 if taught is None else taught.rows)
 
             # Rewards that wait for their decision go down again: they are a gauge, not a counter.
             for outcome, value in sorted(stats.outcomes.items()):
@@ -278,7 +285,7 @@ class ServiceCollector:
             learned.add_metric([policy], stats.learned)
             published.add_metric([policy], stats.snapshots)
             lag.add_metric([policy], self._lags.get(policy, 0.0))
-        yield from (outcomes, early, learned, published, lag, merges, late, free)
+        yield from (outcomes, early, learned, published, lag, merges, late, free, prior)
 
     def _stalled(self) -> Metric:
         text = "Whether a policy's learning stands still while entries wait: 1, or 0"

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 
 import msgspec
 
+from policies.fold.known_prior import KnownPrior
+
 
 class Stats(msgspec.Struct, frozen=True):
     """The counts of the leading learner.
@@ -12,7 +14,7 @@ class Stats(msgspec.Struct, frozen=True):
     ``outcomes`` are those of the join, and what was refused. In a policy of several partitions,
     ``merge`` is the newest that this one has adopted, and ``late`` (in partition 0) are those
     without which it was made. A ridge model has a column for each feature: ``columns``, of
-    ``max_columns``.
+    ``max_columns``. ``prior``: the newest of the log, and what became of it.
     """
 
     position: str
@@ -27,6 +29,7 @@ class Stats(msgspec.Struct, frozen=True):
     late: list[int] = []
     columns: int = 0
     max_columns: int = 0
+    prior: KnownPrior | None = None
 
 
 def summed(stats: Sequence[Stats]) -> Stats:

@@ -1,4 +1,4 @@
-"""The declaration of a leader in its log, before all else: build, spec, catalogue, artifact."""
+"""The declaration of a leader in its log, before all else: what it was deployed with."""
 
 from dataclasses import dataclass
 
@@ -9,21 +9,23 @@ from bandits.log.records import (
     BuildRecord,
     CatalogueRecord,
     LogRecord,
+    PriorRecord,
     SpecRecord,
 )
 from policies.blend import make_learner
 from policies.catalogue import Catalogue
 from policies.fold.fold import Fold
-from policies.spec import PolicySpec
+from policies.spec import PRIOR_STRENGTH, PolicySpec
 from serve_app.host.build import this_build
 from serve_app.store.event_log import RedisLog
 
 
 @dataclass(frozen=True)
 class Declaration:
-    """The spec, catalogue and artifact that this process was deployed with.
+    """The spec, catalogue, artifact and prior that this process was deployed with.
 
-    ``artifact`` is the version whose sources serve, ``catalogue`` the one that came with it.
+    ``artifact`` is the version whose sources serve; ``catalogue`` and ``prior``, the bytes of its
+    rows, came with it.
 
     Raises:
         SpecError: the spec cannot be learned. It is refused before the log names it.
@@ -33,6 +35,7 @@ class Declaration:
     salt: bytes
     artifact: str | None = None
     catalogue: Catalogue | None = None
+    prior: bytes | None = None
 
     def __post_init__(self) -> None:
         make_learner(self.spec, salt=self.salt)
@@ -63,10 +66,25 @@ class Declaration:
             if self.catalogue is not None:
                 records.append(CatalogueRecord(self.catalogue.digest))
             records.append(ArtifactRecord(self.artifact))
+
+        # The log keeps the newest prior for models to come; one that has learned stays as it is.
+        prior = self._prior_record()
+        known = fold.prior
+        if prior is not None and (known is None or not known.is_of(prior)):
+            records.append(prior)
         return records
+
+    def _prior_record(self) -> PriorRecord | None:
+        """Return the entry of the prior; None if there is none, or the spec wants none."""
+        strength = self.spec.prior_strength
+        if self.prior is None or strength == 0.0:
+            return None
+        return PriorRecord(digest(self.prior), PRIOR_STRENGTH if strength is None else strength)
 
     def put_blobs(self, reader: RedisLog) -> None:
         """Store the blobs that the log names and this process can give."""
         reader.put_blob(self.spec.digest, self.spec.encoded)
         if self.catalogue is not None:
             reader.put_blob(self.catalogue.digest, self.catalogue.encoded)
+        if self.prior is not None:
+            reader.put_blob(digest(self.prior), self.prior)

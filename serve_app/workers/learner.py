@@ -15,6 +15,7 @@ from typing import Generic
 from bandits.errors import ArchiveError, BanditloopError, LogGapError, NewerBuildError
 from bandits.log.records import CheckpointRecord, LogEntry, TickRecord
 from policies.fold.checkpoint import Refusal
+from policies.fold.known_prior import KnownPrior
 from serve_app.store.lease import Lease, LeaseLostError
 from serve_app.store.snapshots import Published
 from serve_app.store.sweep import Sweep
@@ -88,6 +89,7 @@ class LearnerLoop(Generic[FoldT]):
         self._started = False
         self._behind = False
         self._declared_under: bytes | None = None
+        self._said_prior: KnownPrior | None = None
         self._asked_at = time.monotonic()
         self.fold = self._fresh_fold()
 
@@ -220,6 +222,7 @@ class LearnerLoop(Generic[FoldT]):
             return
 
         self.standstill.write_progress(self.fold.position)
+        self._say_prior()
         if has_declared:
             self._lead(idle=not entries)
         elif not entries:
@@ -275,6 +278,13 @@ class LearnerLoop(Generic[FoldT]):
             self._declaration.put_blobs(self.log.reader)
             self.log.append(*records)
         self.publisher.lead()
+
+    def _say_prior(self) -> None:
+        """Say once what became of the log's prior."""
+        known = self.fold.prior
+        if known is not None and known != self._said_prior:
+            log.info("policy %s: %s", self.log.keys.policy, known.said)
+            self._said_prior = known
 
     def _tick(self) -> None:
         """Let time pass in a quiet log, when the next window is over."""

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from policies.archive.archive import ArchiveReader, archive_folder
+from policies.artifacts.prior import prior_of
 from policies.artifacts.source_artifact import Artifact
 from policies.catalogue import Catalogue
 from policies.fold.fold import Fold
@@ -33,6 +34,7 @@ def learner_of_log(
     publish_interval_s: float,
     artifact: str | None = None,
     catalogue: Catalogue | None = None,
+    prior: bytes | None = None,
     checkpoint_interval_s: float = CHECKPOINT_S,
     archive: ArchiveReader | None = None,
     generation: int = 0,
@@ -46,6 +48,7 @@ def learner_of_log(
         publish_interval_s: least time between two snapshots, in seconds.
         artifact: the version whose sources serve.
         catalogue: the one that came with the artifact.
+        prior: the rows that came with it, for a model that has learned nothing.
         checkpoint_interval_s: least time between two checkpoints, in seconds.
         archive: where the log goes on behind the stream, if it is archived.
         generation: that of the deployment; see lease.py.
@@ -53,7 +56,7 @@ def learner_of_log(
     Raises:
         SpecError: the spec cannot be learned.
     """
-    declaration = Declaration(spec, salt, artifact, catalogue)
+    declaration = Declaration(spec, salt, artifact, catalogue, prior)
     log = LearnerLog(client, Keys(spec.name), archive=archive, generation=generation)
 
     def make_fold(on_checkpoint: OnCheckpoint, on_refused: OnRefused) -> Fold:
@@ -81,6 +84,7 @@ def learner_of_partition(
     merge_interval_s: float = MERGE_S,
     artifact: str | None = None,
     catalogue: Catalogue | None = None,
+    prior: bytes | None = None,
     checkpoint_interval_s: float = CHECKPOINT_S,
     archives: Sequence[ArchiveReader] | None = None,
     generation: int = 0,
@@ -96,6 +100,7 @@ def learner_of_partition(
         merge_interval_s: least time between two merges, in seconds.
         artifact: the version whose sources serve.
         catalogue: the one that came with the artifact.
+        prior: the rows that came with it, for a model that has learned nothing.
         checkpoint_interval_s: least time between two checkpoints, in seconds.
         archives: the archive of every partition, if the logs are archived.
         generation: that of the deployment; see lease.py.
@@ -104,7 +109,9 @@ def learner_of_partition(
         SpecError: the spec cannot be learned, or not in partitions.
     """
     spec.learner.check_mergeable()
-    declaration = Declaration(spec, salt, artifact, catalogue)
+    # What partition 0 is taught, merges give to the others.
+    own_prior = None if partition else prior
+    declaration = Declaration(spec, salt, artifact, catalogue, own_prior)
 
     # All partitions' logs are read; only this one's is written.
     keys = partitions(spec.name, spec.partitions)
@@ -170,6 +177,7 @@ def learner_of_service(
     salt = settings.secret()
     artifact = trained.version if trained else None
     catalogue = Catalogue.of(trained.catalogue) if trained else None
+    prior = prior_of(spec, trained)[0]
     publish_interval_s = settings.publish_interval_ms / 1000
 
     # A policy in one log has no merges: its entries stay what they always were.
@@ -181,6 +189,7 @@ def learner_of_service(
             publish_interval_s=publish_interval_s,
             artifact=artifact,
             catalogue=catalogue,
+            prior=prior,
             checkpoint_interval_s=settings.checkpoint_interval_s,
             archive=archives[0] if archives else None,
             generation=generation,
@@ -194,6 +203,7 @@ def learner_of_service(
         merge_interval_s=settings.merge_interval_ms / 1000,
         artifact=artifact,
         catalogue=catalogue,
+        prior=prior,
         checkpoint_interval_s=settings.checkpoint_interval_s,
         archives=archives,
         generation=generation,

@@ -124,7 +124,7 @@ class MergePublisher:
         """Offer the cut to the next merge, or say that there is nothing new to give."""
         fold, number = self._fold, self._fold.number + 1
         quiet = fold.cut is None and fold.uncut == 0
-        if fold.number == 0 or (fold.cut is None and not quiet):
+        if (fold.number == 0 and not fold.owes_prior) or (fold.cut is None and not quiet):
             return
 
         offered = self._offered
@@ -149,7 +149,10 @@ class MergePublisher:
     def _cut(self) -> None:
         """Say in the log where the model for the next merge is taken, if there is any news."""
         fold, number = self._fold, self._fold.number + 1
-        if fold.number == 0 or fold.cut is not None or fold.uncut == 0:
+        if fold.cut is not None or fold.uncut == 0:
+            return
+        # Before the first merge there is nothing to give but a prior, which it is to serve.
+        if fold.number == 0 and not fold.owes_prior:
             return
 
         if self._pace.is_due(self._cut_at) and number != self._cut_number:

@@ -120,6 +120,11 @@ class Merger:
         if fold.rollback is not None and self._roll_back_to(fold.rollback):
             return
 
+        # What this partition was taught is to be served before the first decision.
+        given = None if own_offer is None or own_offer.number != number else own_offer.input
+        if fold.owes_prior and given is None:
+            return
+
         serves_old = self.served is None or self.served[:2] != (
             fold.spec_id,
             fold.catalogue.digest,

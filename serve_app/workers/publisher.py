@@ -169,4 +169,5 @@ def stats_of(log: LearnerLog, fold: Fold, snapshots: SnapshotWriter) -> Stats:
         pinned=fold.pinned,
         columns=columns,
         max_columns=limit,
+        prior=fold.prior,
     )

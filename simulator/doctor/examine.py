@@ -10,7 +10,7 @@ from simulator.doctor.checks.derivations import Derivations
 from simulator.doctor.checks.entries import Clock, Undecodable
 from simulator.doctor.checks.exploration import Exploration, Uniformity
 from simulator.doctor.checks.findings import Check, DoctorReport, Finding, nothing_to_check
-from simulator.doctor.checks.freshness import LiveStatus, Staleness, StalledLearning
+from simulator.doctor.checks.freshness import LiveStatus, PriorReport, Staleness, StalledLearning
 from simulator.doctor.checks.magnitudes import Magnitudes
 from simulator.doctor.checks.propensities import Draws, Propensities
 from simulator.doctor.checks.references import MissingBlobs, ReferencedBlobs
@@ -73,7 +73,11 @@ def examine(
         Clock(live.clock_ms if live else None),
     ]
     if live is not None:
-        checks += [Staleness(live, lambda: rewards.last_taught), StalledLearning(live)]
+        checks += [
+            Staleness(live, lambda: rewards.last_taught),
+            StalledLearning(live),
+            PriorReport(live),
+        ]
 
     decisions = 0
     for entry in entries:

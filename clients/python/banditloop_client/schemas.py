@@ -203,12 +203,28 @@ class Refused(msgspec.Struct, frozen=True):
     reason: str
 
 
+class PriorInfo(msgspec.Struct, frozen=True):
+    """What the served model was taught before its first decision.
+
+    ``rows`` were taught, each worth ``strength`` interactions, and ``skipped`` were not: the
+    catalogue or the sources lack their items. ``reason``: why the newest prior of the log was not
+    taught to this model; empty if it was.
+    """
+
+    rows: int
+    skipped: int
+    strength: float
+    reason: str = ""
+
+
 class PolicyInfo(msgspec.Struct, frozen=True):
     """A policy as this replica serves it. ``spec`` is the whole spec.
 
     ``source_troubles``: by source, what was last wrong with it in any replica that runs.
     ``learning``: ``ok``, ``stalled``, or ``unknown`` while Redis does not say; ``stalled`` and
-    ``reason``: where and why. ``refused``: the entries that were refused last.
+    ``reason``: where and why. ``refused``: the entries that were refused last. ``learned``: the
+    interactions in the served snapshot; a prior counts as many as it is worth. ``prior``: null if
+    the log has none.
     """
 
     policy: str
@@ -225,6 +241,7 @@ class PolicyInfo(msgspec.Struct, frozen=True):
     stalled: Stalled | None = None
     reason: str | None = None
     refused: list[Refused] = []
+    prior: PriorInfo | None = None
 
 
 class PoliciesResponse(msgspec.Struct, frozen=True):

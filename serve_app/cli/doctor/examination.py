@@ -210,6 +210,7 @@ def _live_state(log: LiveLog, *, merged: bool) -> LiveStatus:
         snapshots=stats.snapshots if stats else 0,
         stalled=log.stall(),
         refused=log.refusals(),
+        prior=stats.prior if stats else None,
     )
 
 

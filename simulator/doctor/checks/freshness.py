@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from bandits.log.positions import has_reached, position_ms
 from bandits.log.records import LogEntry, PinRecord, RollbackRecord, SpecRecord, WarmStartRecord
+from policies.fold.known_prior import EXPECTED, KnownPrior
 from simulator.doctor.checks.findings import (
     Figure,
     Finding,
@@ -24,7 +25,7 @@ class LiveStatus:
     ``end`` is the log's last entry; ``position`` the learner's, None if it has published nothing;
     ``head`` the newest snapshot's. ``clock_ms`` is the log's clock. ``running``: whether any
     process of the service has been heard of lately. ``stalled``: where learning stands still and
-    why. ``refused``: the entries refused last, and why.
+    why. ``refused``: the entries refused last, and why. ``prior``: the log's, None if it has none.
     """
 
     end: str
@@ -36,6 +37,7 @@ class LiveStatus:
     snapshots: int
     stalled: str | None = None
     refused: tuple[str, ...] = ()
+    prior: KnownPrior | None = None
 
     @property
     def now_ms(self) -> int:
@@ -153,6 +155,43 @@ class StalledLearning:
             " came of them",
             action="if it was meant, say it again, mended (another model, spec or catalogue)",
             figures={"refused": float(len(refused))},
+        )
+
+
+class PriorReport:
+    """Says what the model in force was taught before its first decision."""
+
+    def __init__(self, live: LiveStatus) -> None:
+        self._prior = live.prior
+
+    def add(self, entry: LogEntry) -> None:
+        """Do nothing: the learner has said it."""
+
+    def findings(self) -> Iterator[Finding]:
+        """Yield one."""
+        known = self._prior
+        if known is None:
+            yield nothing_to_check(
+                "prior",
+                "the log has no prior, so its model began with nothing",
+                action="banditloop train puts one into its artifact, and prior: none leaves it out",
+            )
+            return
+
+        taught = known.taught
+        # Rows that this policy cannot use are somebody's mistake; anything else was meant so.
+        unusable = bool(known.reason) and known.reason not in EXPECTED
+        yield make_finding(
+            "prior",
+            "warning" if unusable else "ok",
+            known.said,
+            cause="the rows were made for another catalogue, or for other sources",
+            action="serve the artifact with its own catalogue and sources, or train it again",
+            figures={
+                "rows": 0.0 if taught is None else float(taught.rows),
+                "skipped": 0.0 if taught is None else float(taught.skipped),
+                "strength": known.strength if taught is None else taught.strength,
+            },
         )
 
 

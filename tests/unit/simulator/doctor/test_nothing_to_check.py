@@ -28,7 +28,12 @@ from simulator.doctor.checks.derivations import Derivations
 from simulator.doctor.checks.entries import Clock, Undecodable
 from simulator.doctor.checks.exploration import Exploration, Uniformity
 from simulator.doctor.checks.findings import DoctorReport
-from simulator.doctor.checks.freshness import LiveStatus, Staleness, StalledLearning
+from simulator.doctor.checks.freshness import (
+    LiveStatus,
+    PriorReport,
+    Staleness,
+    StalledLearning,
+)
 from simulator.doctor.checks.propensities import Draws, FrequencyTest, Propensities
 from simulator.doctor.checks.references import ReferencedBlobs
 from simulator.doctor.checks.rewards import Rewards, SilentStretch
@@ -84,6 +89,7 @@ CHECKS = {
     "reward_flow, constant_rewards": (lambda: Rewards(ReferencedBlobs())),
     "clock": Clock,
     "snapshot_staleness": lambda: Staleness(live(), lambda: None),
+    "prior": lambda: PriorReport(live()),
     "learning, refused": lambda: StalledLearning(replace(live(), position=None)),
 }
 
