@@ -45,6 +45,12 @@ MEANINGS: Mapping[str, Mapping[str, str]] = {
         "id": "The action to show there.",
         "propensity": "The probability of the action, given the slots before it.",
     },
+    "PriorInfo": {
+        "rows": "The rows that it was taught.",
+        "skipped": "Those that it was not taught: the catalogue or the sources lack their items.",
+        "strength": "How many interactions each row is worth.",
+        "reason": "Why the newest prior of the log was not taught to this model; empty if it was.",
+    },
     "Probability": {"id": "The action.", "probability": "Its probability."},
     "RankBatch": {"requests": "The requests, each as for `rank`."},
     "RankBatchResponse": {"results": "Per request, in order, its decision or its error."},
