@@ -30,6 +30,7 @@ from describe import (
     type_text,
 )
 from frozen_worlds import frozen_worlds
+from preset_pages import presets
 from pydantic_core import PydanticUndefined
 
 import banditloop_client
@@ -71,6 +72,7 @@ def pages() -> dict[str, str]:
         "log-records.md": log_records(),
         "python.md": python_names(),
         "frozen-worlds.md": frozen_worlds(),
+        "presets.md": presets(),
     }
     return {name: f"{NOTE}\n\n{text.rstrip()}\n" for name, text in made.items()}
 

@@ -91,7 +91,7 @@ MOVIELENS_1M = Preset(
     address="https://files.grouplens.org/datasets/movielens/ml-1m-README.txt",
     aliases=("ml-1m", "ml-10m", "movielens-10m"),
     rating_scale=(1, 5),
-    remarks="Zip codes are left out.",
+    remarks="Zip codes are left out. For 10M, say `--rating-scale 0.5:5`.",
     layouts=(
         Layout(
             events=(

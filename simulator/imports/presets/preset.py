@@ -41,19 +41,21 @@ class PresetTable:
         mapping: Which column is what, of a table of events; None: recognised by usual names. Rows
             of items and of users have a column ``id``, and features as they are to be.
         reshape: What makes its rows of the files' rows; None: they are as they are.
+        besides: Names that are not its files', although a pattern fits.
     """
 
     patterns: tuple[str, ...]
     form: TableFormat
     mapping: ColumnMapping | None = None
     reshape: Reshape | None = None
+    besides: tuple[str, ...] = ()
 
     def files(self, there: Iterable[LogFile]) -> list[LogFile]:
         """Return those of the files that are this table's."""
         return [
             file
             for file in there
-            if any(fnmatch.fnmatch(_plain_file(file), pattern) for pattern in self.patterns)
+            if _has_name(file, self.patterns) and not _has_name(file, self.besides)
         ]
 
     def rows(self, *files: LogFile) -> Iterator[RawRows]:
@@ -230,6 +232,11 @@ def _remote_files_in(uri: str) -> list[LogFile]:
     found = system.get_file_info(fs.FileSelector(base, recursive=True))
     names = sorted(file.path for file in found if file.type == fs.FileType.File)
     return [RemoteFile(uri.rstrip("/") + name[len(base.rstrip("/")) :]) for name in names]
+
+
+def _has_name(file: LogFile, patterns: tuple[str, ...]) -> bool:
+    name = _plain_file(file)
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def _plain_file(file: LogFile) -> str:

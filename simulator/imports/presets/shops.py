@@ -93,17 +93,25 @@ AMAZON_2014 = Preset(
     ),
 )
 
+AMAZON_2023_ITEMS = PresetTable(
+    ("meta_*.jsonl",),
+    LINES,
+    reshape=records(partial(amazon_item, key="parent_asin"), AMAZON_ITEM),
+)
 AMAZON_2023 = Preset(
     name="amazon-2023",
     title="Amazon reviews, 2023",
     address="https://amazon-reviews-2023.github.io/data_processing/",
     rating_scale=(1, 5),
-    remarks="An item is a `parent_asin`: variants of one product are one item, as in the metadata.",
+    remarks=(
+        "The reviews, or the ratings alone (CSV). An item is a `parent_asin`: variants of one"
+        " product are one item, as in the metadata."
+    ),
     layouts=(
         Layout(
             events=(
                 PresetTable(
-                    ("[!m]*.jsonl", "m[!e]*.jsonl"),
+                    ("*.jsonl",),
                     LINES,
                     ColumnMapping(
                         user="user", item="item", value="rating", time="time", time_unit="ms"
@@ -114,17 +122,29 @@ AMAZON_2023 = Preset(
                         ),
                         RATED_ROWS,
                     ),
+                    besides=("meta_*",),
                 ),
             ),
-            items=PresetTable(
-                ("meta_*.jsonl",),
-                LINES,
-                reshape=records(partial(amazon_item, key="parent_asin"), AMAZON_ITEM),
+            items=AMAZON_2023_ITEMS,
+        ),
+        Layout(
+            events=(
+                PresetTable(
+                    ("*.csv",),
+                    COMMAS,
+                    ColumnMapping(
+                        user="user_id",
+                        item="parent_asin",
+                        value="rating",
+                        time="timestamp",
+                        time_unit="ms",
+                    ),
+                ),
             ),
+            items=AMAZON_2023_ITEMS,
         ),
     ),
 )
-
 YOOCHOOSE = Preset(
     name="yoochoose",
     title="Yoochoose, RecSys Challenge 2015",

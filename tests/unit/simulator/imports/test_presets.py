@@ -391,6 +391,11 @@ def test_the_ratings_alone_of_amazon_are_read(tmp_path):
     events = all_events(preset_tables("amazon-2014", [str(tmp_path)]))
     assert events[0] == ("A1", "000B", None, 5.0, 1252800000000)
 
+    names = "user_id,parent_asin,rating,timestamp"
+    (tmp_path / "Toys.csv").write_text(f"{names}\nAG1,B00,4.0,1588687728923\n")
+    events = all_events(preset_tables("amazon-2023", [str(tmp_path / "Toys.csv")]))
+    assert events == [("AG1", "B00", None, 4.0, 1588687728923)]
+
 
 def test_weights_scale_and_remarks_go_along():
     tables = tables_of("retailrocket")
