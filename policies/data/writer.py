@@ -31,6 +31,15 @@ from policies.data.manifest import (
     WeightOptions,
 )
 
+CODED_SCHEMA = pa.schema(
+    [
+        field.with_type(pa.dictionary(pa.int32(), pa.string()))
+        if field.type == pa.string()
+        else field
+        for field in EVENT_SCHEMA
+    ]
+)
+"""Events whose texts are dictionaries."""
 ROW_GROUP = 1 << 20
 DICTIONARY_BYTES = 64 << 20
 """A dictionary may grow so large before texts are written one by one."""
@@ -91,15 +100,20 @@ def write_manifest(scratch: Path, manifest: Manifest, stored: Mapping[str, int])
         manifest, files=files, created_with={"pyarrow": pa.__version__, "numpy": np.__version__}
     )
     path = scratch / MANIFEST
-    path.write_bytes(msgspec.json.format(msgspec.json.encode(whole, order="deterministic")))
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(whole)))
     _sync(path)
 
 
-def event_writer(path: Path) -> "pq.ParquetWriter":
-    """Return a writer of a part of the events; the same events make the same bytes."""
+def event_writer(path: Path, schema: "pa.Schema" = EVENT_SCHEMA) -> "pq.ParquetWriter":
+    """Return a writer of a part of the events; the same events make the same bytes.
+
+    Args:
+        path: the file.
+        schema: of what is written: EVENT_SCHEMA, or CODED_SCHEMA, which is stored alike.
+    """
     return pq.ParquetWriter(
         path,
-        EVENT_SCHEMA,
+        schema,
         compression="zstd",
         compression_level=1,
         use_dictionary=["user", "item", "type", "value"],

@@ -24,7 +24,7 @@ COMMANDS = {
     "replay": "Estimate what other policies would have earned on a log.",
     "evaluate": "Judge candidate sources on the later part of a data set.",
     "worlds": "Test policies and estimators where the truth is known.",
-    "data": "Look at data sets, and fetch public ones.",
+    "data": "Make data sets of tables, look at them, and fetch public ones.",
     "keys": "Manage the service's API keys.",
     "archive": "Inspect the log's Parquet files.",
     "snapshots": "Inspect, pin and verify a policy's stored models.",

@@ -1,0 +1,279 @@
+"""Events of some users put in order, and what cleaning finds by looking along it.
+
+An event is a record of 32 bytes. Spilled parts hold all events of their users, in the order in
+which they were read.
+"""
+
+from typing import Any
+
+import numpy as np
+from numba import from_dtype, types
+
+from bandits.kernels.compiled import compiled, i8, inlined
+
+EVENT = np.dtype(
+    [
+        ("time", np.int64),
+        ("value", np.float64),
+        ("user", np.int32),
+        ("item", np.int32),
+        ("row", np.uint32),
+        ("file", np.uint16),
+        ("type", np.uint16),
+    ]
+)
+"""``time``: ms since 1970, NO_TIME for none; ``value``: NaN for none; ``row``: that of its file,
+counted from 1; the others are numbers in the tables of the import."""
+
+NO_TIME = -(2**62)
+KEPT, EXACT_DUPLICATE, REPEATED, BOT = 0, 1, 2, 3
+"""What becomes of an event; see ``arranged``."""
+MINUTE_MS = 60_000
+
+_event = from_dtype(EVENT)
+_events = types.Array(_event, 1, "C")
+_i4, _u1 = types.int32[::1], types.uint8[::1]
+_MIX = np.uint64(0xFF51AFD7ED558CCD)
+_SHIFT = np.uint64(33)
+
+
+@compiled(_events, i8, _events, types.int64[::1])
+def scatter(events: Any, parts: int, out: Any, ends: Any) -> None:
+    """Put events side by side that belong to one part, in their order.
+
+    Args:
+        events: any.
+        parts: how many parts there are; an event's is the remainder of its user.
+        out: as many events as there are.
+        ends: int64[parts], where each part ends in ``out``.
+    """
+    ends[:] = 0
+    for at in range(events.size):
+        ends[events[at].user % parts] += 1
+    total = 0
+    for part in range(parts):
+        count = ends[part]
+        ends[part] = total
+        total += count
+    for at in range(events.size):
+        part = events[at].user % parts
+        out[ends[part]] = events[at]
+        ends[part] += 1
+
+
+@inlined
+def _sort_by_time(events: Any, order: Any, start: int, stop: int) -> None:
+    """Sort one user's places by time; those of one time stay in their order."""
+    is_sorted = True
+    for at in range(start + 1, stop):
+        if events[order[at]].time < events[order[at - 1]].time:
+            is_sorted = False
+            break
+    if is_sorted:
+        return
+
+    times = np.empty(stop - start, np.int64)
+    for at in range(stop - start):
+        times[at] = events[order[start + at]].time
+    moved = order[start:stop].copy()
+    by_time = np.argsort(times, kind="mergesort")
+    for at in range(stop - start):
+        order[start + at] = moved[by_time[at]]
+
+
+@inlined
+def _bits(value: Any) -> Any:
+    """Return the same number for the same value, also for NaN."""
+    if np.isnan(value):
+        return -1
+    return np.int64(np.float64(value).view(np.int64)) if value != 0.0 else 0
+
+
+@inlined
+def _slot_of(event: Any, with_value: bool, mask: int) -> Any:
+    key = (np.uint64(event.item) << np.uint64(16)) ^ np.uint64(event.type)
+    if with_value:
+        key ^= np.uint64(_bits(event.value)) * _MIX
+    key = (key ^ (key >> _SHIFT)) * _MIX
+    return np.int64((key ^ (key >> _SHIFT)) & np.uint64(mask))
+
+
+@inlined
+def _mark_exact(events: Any, order: Any, fate: Any, start: int, stop: int) -> None:
+    """Mark the later ones of events of one time that agree in everything."""
+    if stop - start <= 16:
+        for at in range(start + 1, stop):
+            event = events[order[at]]
+            for before in range(start, at):
+                other = events[order[before]]
+                if (
+                    event.item == other.item
+                    and event.type == other.type
+                    and _bits(event.value) == _bits(other.value)
+                ):
+                    fate[at] = EXACT_DUPLICATE
+                    break
+        return
+
+    room = 32
+    while room < 2 * (stop - start):
+        room *= 2
+    slots = np.full(room, -1, np.int64)
+    for at in range(start, stop):
+        event = events[order[at]]
+        slot = _slot_of(event, True, room - 1)
+        while slots[slot] >= 0:
+            other = events[order[slots[slot]]]
+            if (
+                event.item == other.item
+                and event.type == other.type
+                and _bits(event.value) == _bits(other.value)
+            ):
+                fate[at] = EXACT_DUPLICATE
+                break
+            slot = (slot + 1) & (room - 1)
+        else:
+            slots[slot] = at
+
+
+@inlined
+def _mark_repeated(
+    events: Any, order: Any, fate: Any, start: int, stop: int, window_ms: int
+) -> None:
+    """Mark events of one item and type that come within a window of the last one that stays."""
+    room = 32
+    while room < 2 * (stop - start):
+        room *= 2
+    slots = np.full(room, -1, np.int64)
+    for at in range(start, stop):
+        event = events[order[at]]
+        if fate[at] != KEPT or event.time == NO_TIME:
+            continue
+        slot = _slot_of(event, False, room - 1)
+        while slots[slot] >= 0:
+            other = events[order[slots[slot]]]
+            if event.item == other.item and event.type == other.type:
+                break
+            slot = (slot + 1) & (room - 1)
+        if slots[slot] >= 0 and event.time - events[order[slots[slot]]].time <= window_ms:
+            fate[at] = REPEATED
+        else:
+            slots[slot] = at
+
+
+@inlined
+def _is_bot(events: Any, order: Any, fate: Any, start: int, stop: int, most: int) -> bool:
+    """Return whether more than ``most`` of the events that stay lie within one minute."""
+    # Each of them has the place of the one that is ``most`` before it.
+    recent = np.empty(most, np.int64)
+    seen = 0
+    for at in range(start, stop):
+        time = events[order[at]].time
+        if fate[at] != KEPT or time == NO_TIME:
+            continue
+        if seen >= most and time - recent[seen % most] < MINUTE_MS:
+            return True
+        recent[seen % most] = time
+        seen += 1
+    return False
+
+
+@compiled(_events, i8, i8, i8, i8, i8, i8, _i4, _u1)
+def put_in_order(  # noqa: C901, PLR0912 - the steps of one pass over the users
+    events: Any,
+    parts: int,
+    part: int,
+    users: int,
+    drop_exact: int,
+    window_ms: int,
+    most_a_minute: int,
+    order: Any,
+    fate: Any,
+) -> None:
+    """Put the events of a part in order, and say what becomes of each.
+
+    Args:
+        events: of the part, in the order in which they were read.
+        parts: how many parts there are.
+        part: which this is.
+        users: how many users there are in all parts.
+        drop_exact: 1 where events that agree in everything count once.
+        window_ms: same user, item and type within it are one event; below 0: they are not.
+        most_a_minute: users with more events within a minute lose them all; 0: no such limit.
+        order: int32[n], filled with the events' places, by user and time.
+        fate: uint8[n], filled with KEPT or the reason why not, in that order.
+    """
+    here = (users - part + parts - 1) // parts
+    starts = np.zeros(here + 1, np.int64)
+    for at in range(events.size):
+        starts[events[at].user // parts + 1] += 1
+    for user in range(here):
+        starts[user + 1] += starts[user]
+    ends = starts.copy()
+    for at in range(events.size):
+        user = events[at].user // parts
+        order[ends[user]] = at
+        ends[user] += 1
+
+    fate[:] = KEPT
+    for user in range(here):
+        start, stop = starts[user], starts[user + 1]
+        if stop - start < 2 and most_a_minute != 0:
+            continue
+        _sort_by_time(events, order, start, stop)
+
+        if drop_exact:
+            first = start
+            for at in range(start + 1, stop + 1):
+                if at == stop or events[order[at]].time != events[order[first]].time:
+                    if at - first > 1:
+                        _mark_exact(events, order, fate, first, at)
+                    first = at
+        if window_ms >= 0:
+            _mark_repeated(events, order, fate, start, stop, window_ms)
+        if (
+            most_a_minute > 0
+            and stop - start > most_a_minute
+            and _is_bot(events, order, fate, start, stop, most_a_minute)
+        ):
+            for at in range(start, stop):
+                if fate[at] == KEPT:
+                    fate[at] = BOT
+
+
+@compiled(
+    _events,
+    _i4,
+    _i4,
+    types.uint16[::1],
+    types.int64[::1],
+    types.float64[::1],
+)
+def event_columns(events: Any, user: Any, item: Any, kind: Any, time: Any, value: Any) -> None:
+    """Write the fields of events to columns as long as they are."""
+    for at in range(events.size):
+        event = events[at]
+        user[at], item[at], kind[at] = event.user, event.item, event.type
+        time[at], value[at] = event.time, event.value
+
+
+@compiled(_i4, _i4, _i4, returns=i8)
+def recode(codes: Any, place: Any, used: Any) -> int:
+    """Number codes anew from 0, in the order of appearance, in place; return how many there are.
+
+    Args:
+        codes: what is numbered anew.
+        place: -1 for each code there may be; it is left so.
+        used: as long as there may be different ones; filled with the code of each new number.
+    """
+    count = 0
+    for at in range(codes.size):
+        code = codes[at]
+        if place[code] < 0:
+            place[code] = count
+            used[count] = code
+            count += 1
+        codes[at] = place[code]
+    for at in range(count):
+        place[used[at]] = -1
+    return count

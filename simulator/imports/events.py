@@ -1,0 +1,244 @@
+"""The first pass: ids become numbers, and rows that are wrong by themselves are left out."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from bandits.errors import DataSetError
+from policies.data.writer import DEFAULT_TYPE
+from simulator.imports import cleaning as reasons
+from simulator.imports.arrange import EVENT, NO_TIME
+from simulator.imports.cleaning import Cleaning, DroppedRows
+from simulator.imports.ids import TOO_LONG, IdTable
+from simulator.imports.raw import ColumnMapping, RawRows
+from simulator.imports.times import read_times
+
+DAY_MS = 86_400_000
+MOST_TYPES = 1000
+
+
+@dataclass(slots=True)
+class EventColumns:
+    """Everything that an import knows of its events while it reads them."""
+
+    cleaning: Cleaning
+    latest_ms: int
+    rating_scale: tuple[float, float] | None
+    listed_items: "pa.Array | None"
+    users: IdTable = field(init=False)
+    items: IdTable = field(init=False)
+    types: dict[str, int] = field(default_factory=dict)
+    files: list[str] = field(default_factory=list)
+    left_out: DroppedRows = field(default_factory=DroppedRows)
+    rows_read: int = 0
+    whole_days: bool = True
+
+    def __post_init__(self) -> None:
+        """Number the listed items first, so that a number says whether an item is listed."""
+        self.users = IdTable(self.cleaning.longest_id)
+        self.items = IdTable(self.cleaning.longest_id)
+        if self.listed_items is not None:
+            self.items.numbers(self.listed_items)
+
+    def unreadable(self, file: str, row: int, said: str) -> None:
+        """Count a row that cannot be read.
+
+        Args:
+            file: its file.
+            row: its number.
+            said: its text.
+        """
+        self.rows_read += 1
+        self.left_out.add(reasons.UNREADABLE, 1, file, row, said)
+
+    def read(self, rows: RawRows, mapping: ColumnMapping, unit: str | None) -> NDArray[np.void]:
+        """Return the rows that are right by themselves as an array of EVENT.
+
+        Args:
+            rows: of a file.
+            mapping: which column is what.
+            unit: of the times.
+
+        Raises:
+            DataSetError: a column is of a type that it cannot be.
+        """
+        batch, count = rows.batch, rows.batch.num_rows
+        self.rows_read += count
+        if not self.files or self.files[-1] != rows.file:
+            self.files.append(rows.file)
+
+        events = np.empty(count, EVENT)
+        events["file"] = len(self.files) - 1
+        events["row"] = (
+            np.arange(rows.first_row, rows.first_row + count)
+            if rows.numbers is None
+            else rows.numbers
+        )
+        drop = _Drop(rows, count, self.left_out)
+
+        for name, table in (("user", self.users), ("item", self.items)):
+            column = getattr(mapping, name)
+            codes = table.numbers(_ids(batch.column(column), column, rows.file))
+            events[name] = codes
+            if codes.size and codes.min() < 0:
+                drop.where(codes == TOO_LONG, reasons.LONG_ID, column)
+                drop.where((codes < 0) & (codes != TOO_LONG), reasons.NO_ID, column)
+        if self.cleaning.unlisted == "drop" and self.listed_items is not None:
+            drop.where(events["item"] >= len(self.listed_items), reasons.UNLISTED, mapping.item)
+
+        events["time"] = self._times(rows, mapping, unit, drop)
+        events["value"] = self._values(rows, mapping, drop)
+        events["type"] = self._types(rows, mapping)
+        return events if drop.mask is None else events[~drop.mask]
+
+    def _times(
+        self, rows: RawRows, mapping: ColumnMapping, unit: str | None, drop: "_Drop"
+    ) -> NDArray[np.int64] | int:
+        if mapping.time is None or unit is None:
+            return NO_TIME
+        given = rows.batch.column(mapping.time)
+        read = read_times(given, unit)
+        time: NDArray[np.int64] = np.array(read.view(pa.int64()).fill_null(NO_TIME))
+        if read.null_count:
+            missing, empty = time == NO_TIME, _empty(given)
+            drop.where(missing & ~empty, reasons.BAD_TIME, mapping.time)
+            if self.cleaning.untimed == "drop":
+                drop.where(missing & empty, reasons.NO_TIME_GIVEN, mapping.time)
+            bounds = time[~missing]
+        else:
+            bounds = time
+
+        if bounds.size:
+            if bounds.min() < self.cleaning.earliest_ms:
+                early = (time < self.cleaning.earliest_ms) & (time != NO_TIME)
+                drop.where(early, reasons.EARLY, mapping.time)
+            if bounds.max() > self.latest_ms:
+                drop.where(time > self.latest_ms, reasons.FUTURE, mapping.time)
+            self.whole_days = self.whole_days and not np.any(bounds % DAY_MS)
+        return time
+
+    def _values(
+        self, rows: RawRows, mapping: ColumnMapping, drop: "_Drop"
+    ) -> NDArray[np.float64] | float:
+        if mapping.value is None:
+            return np.nan
+        given = rows.batch.column(mapping.value)
+        read = _numbers(given, mapping.value, rows.file)
+        value: NDArray[np.float64] = np.array(read.fill_null(np.nan))
+        finite = np.isfinite(value)
+        if not finite.all():
+            absent = np.array(read.is_null())
+            drop.where(~finite & ~absent, reasons.NOT_FINITE, mapping.value)
+            drop.where(absent & ~_empty(given), reasons.BAD_VALUE, mapping.value)
+        if self.rating_scale is not None:
+            lowest, highest = self.rating_scale
+            off = finite & ((value < lowest) | (value > highest))
+            drop.where(off, reasons.OFF_SCALE, mapping.value)
+        return value
+
+    def _types(self, rows: RawRows, mapping: ColumnMapping) -> NDArray[np.uint16] | int:
+        if mapping.type is None:
+            return self._type(mapping.event_type or DEFAULT_TYPE, rows.file, "")
+        coded = _ids(rows.batch.column(mapping.type), mapping.type, rows.file).dictionary_encode()
+        numbers = [
+            self._type(name or mapping.event_type or DEFAULT_TYPE, rows.file, mapping.type)
+            for name in coded.dictionary.to_pylist()
+        ]
+        if coded.null_count:
+            numbers.append(self._type(mapping.event_type or DEFAULT_TYPE, rows.file, mapping.type))
+        codes = np.array(coded.indices.fill_null(len(coded.dictionary)))
+        by_code: NDArray[np.uint16] = np.array(numbers, np.uint16)[codes]
+        return by_code
+
+    def _type(self, name: str, file: str, column: str) -> int:
+        if name not in self.types and len(self.types) == MOST_TYPES:
+            raise DataSetError(
+                f"{file}: column {column!r} has more than {MOST_TYPES:,} different types of"
+                f" events, such as {name!r}: is it the type? --columns '{{type: NAME}}' names"
+                " another, {type: null} none",
+                "columns.type",
+            )
+        return self.types.setdefault(name, len(self.types))
+
+
+class _Drop:
+    """The rows of a batch that are left out: by the first reason that is found."""
+
+    def __init__(self, rows: RawRows, count: int, left_out: DroppedRows) -> None:
+        self._rows, self._count, self._left_out = rows, count, left_out
+        self.mask: NDArray[np.bool_] | None = None
+
+    def where(self, bad: NDArray[np.bool_], reason: str, column: str) -> None:
+        """Leave rows out, and count those that were not left out before."""
+        new = bad if self.mask is None else bad & ~self.mask
+        rows = int(np.count_nonzero(new))
+        if rows:
+            first = int(np.argmax(new))
+            said = str(self._rows.batch.column(column)[first].as_py())[:100]
+            self._left_out.add(
+                reason, rows, self._rows.file, self._rows.number(first), f"{column}: {said}"
+            )
+            self.mask = new if self.mask is None else self.mask | new
+
+
+def _ids(values: "pa.Array", column: str, file: str) -> "pa.Array":
+    """Return a column as strings."""
+    kind = values.type
+    if pa.types.is_dictionary(kind):
+        values = values.dictionary_decode()
+        kind = values.type
+    if pa.types.is_string(kind):
+        return values
+    if pa.types.is_null(kind):
+        return pa.nulls(len(values), pa.string())
+    if pa.types.is_floating(kind):
+        # pandas makes 12.0 of 12 as soon as a value is missing.
+        try:
+            return values.cast(pa.int64()).cast(pa.string())
+        except pa.ArrowInvalid:
+            raise DataSetError(
+                f"{file}: column {column!r} has fractions, which are no ids: name another",
+                "columns",
+            ) from None
+    if pa.types.is_integer(kind) or pa.types.is_large_string(kind) or pa.types.is_boolean(kind):
+        return values.cast(pa.string())
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+        return values.cast(pa.string())
+    raise DataSetError(
+        f"{file}: column {column!r} is {kind}, which is no id: name a column of texts or whole"
+        " numbers",
+        "columns",
+    )
+
+
+def _numbers(values: "pa.Array", column: str, file: str) -> "pa.Array":
+    """Return a column as doubles; null where it is none."""
+    kind = values.type
+    if pa.types.is_dictionary(kind):
+        values = values.dictionary_decode()
+        kind = values.type
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        texts = pc.utf8_trim_whitespace(values)
+        pattern = (
+            r"^[-+]?(\d+\.?\d*([eE][-+]?\d+)?|\.\d+([eE][-+]?\d+)?|[nN][aA][nN]|[iI][nN][fF])$"
+        )
+        return pc.if_else(pc.match_substring_regex(texts, pattern), texts, None).cast(pa.float64())
+    if pa.types.is_nested(kind) or pa.types.is_temporal(kind):
+        raise DataSetError(
+            f"{file}: column {column!r} is {kind}, which is no number: name another",
+            "columns.value",
+        )
+    return values.cast(pa.float64(), safe=False)
+
+
+def _empty(values: "pa.Array") -> NDArray[np.bool_]:
+    """Return which values are missing: null, or text of nothing but spaces."""
+    if pa.types.is_dictionary(values.type):
+        values = values.dictionary_decode()
+    if pa.types.is_string(values.type) or pa.types.is_large_string(values.type):
+        blank = pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(values)), 0)
+        return np.array(blank.fill_null(True))
+    return np.array(values.is_null(nan_is_null=True))

@@ -1,0 +1,166 @@
+"""A file's bytes in chunks that end where a row does, decompressed, as UTF-8, here or by URI."""
+
+import codecs
+import contextlib
+import gzip
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, BinaryIO, cast
+
+import pyarrow as pa
+
+from bandits.errors import DataSetError, ReplayError, plain
+from policies.storage import shown
+from simulator.logs.files import LogFile, files_of, open_bytes
+
+CHUNK = 8 << 20
+"""Bytes that are parsed at a time."""
+LONGEST_ROW = 64 << 20
+
+GZIP, ZSTD, PARQUET = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PAR1"
+_BOM = b"\xef\xbb\xbf"
+
+
+def table_files(pattern: str, option: str) -> list[LogFile]:
+    """Return the files of a path, a glob or a URI, in the order of their names.
+
+    Args:
+        pattern: what was given.
+        option: where it was given, for errors.
+
+    Raises:
+        DataSetError: there is no such file.
+    """
+    try:
+        return files_of(pattern)
+    except ReplayError as error:
+        said = error.message.replace(pattern, shown(pattern))
+        raise DataSetError(f"{option} {said}", option.strip("-")) from None
+
+
+def name_of(file: LogFile) -> str:
+    """Return what errors and reports call a file."""
+    return shown(str(file))
+
+
+@contextmanager
+def failures_of(file: LogFile) -> Iterator[None]:
+    """Raise what goes wrong with a file's bytes as a DataSetError that names it."""
+    name = name_of(file)
+    try:
+        yield
+    except EOFError:
+        raise DataSetError(
+            f"{name} ends in the middle of its compressed data: it was cut off; fetch it again",
+            "events",
+        ) from None
+    except UnicodeError as error:
+        raise DataSetError(
+            f"{name} is not text in {getattr(error, 'encoding', 'UTF-8')}"
+            f" ({getattr(error, 'reason', 'invalid bytes')}): name its encoding, as in --encoding"
+            " latin-1",
+            "encoding",
+        ) from None
+    except ReplayError as error:
+        raise DataSetError(error.message.replace(str(file), name), "events") from None
+    except (OSError, pa.ArrowException) as error:
+        said = plain(error).replace(str(file), name)
+        if "truncated" in said.lower() or "zstd" in said.lower() or "gzip" in said.lower():
+            said = f"its compressed data is damaged or cut off ({said}); fetch it again"
+        raise DataSetError(f"{name} cannot be read: {said}", "events") from None
+
+
+@contextmanager
+def open_text(file: LogFile, encoding: str = "utf-8") -> Iterator[BinaryIO]:
+    """Open a file to read as UTF-8 text, decompressed; its first bytes say how it is compressed.
+
+    Args:
+        file: the file.
+        encoding: that of its text.
+    """
+    with failures_of(file), open_bytes(file) as raw:
+        start = raw.read(4)
+        raw.seek(0)
+        with contextlib.ExitStack() as stack:
+            unpacked: Any = raw
+            if start.startswith(GZIP):
+                unpacked = stack.enter_context(gzip.GzipFile(fileobj=raw))
+            elif start == ZSTD:
+                stream = pa.CompressedInputStream(pa.PythonFile(raw, mode="r"), "zstd")
+                unpacked = io.BufferedReader(cast("Any", stack.enter_context(stream)))
+            if codecs.lookup(encoding).name != "utf-8":
+                unpacked = _Recoded(unpacked, encoding)
+            yield cast("BinaryIO", unpacked)
+
+
+class _Recoded:
+    """A file of text in another encoding, read as UTF-8."""
+
+    def __init__(self, file: BinaryIO, encoding: str) -> None:
+        self._file = file
+        self._decoder = codecs.getincrementaldecoder(encoding)()
+
+    def read(self, count: int) -> bytes:
+        """Return about so many bytes; none at the end."""
+        while data := self._file.read(count):
+            if text := self._decoder.decode(data):
+                return text.encode()
+        return self._decoder.decode(b"", final=True).encode()
+
+
+def row_chunks(file: BinaryIO, *, quote: bytes = b"", size: int = CHUNK) -> Iterator[bytes]:
+    """Yield a file's bytes in parts, each of which ends with a row.
+
+    Args:
+        file: its text, as UTF-8.
+        quote: the character that may enclose line breaks; empty: none does.
+        size: about how many bytes a part has.
+    """
+    held = b""
+    is_first = True
+    while True:
+        data = file.read(size)
+        if is_first:
+            data, is_first = data.removeprefix(_BOM), False
+        if not data:
+            break
+        held += data
+        end = _end_of_rows(held, quote)
+        if end:
+            yield held[:end]
+            held = held[end:]
+    if held:
+        yield held
+
+
+def _end_of_rows(data: bytes, quote: bytes) -> int:
+    """Return where the last whole row ends; 0 where none does."""
+    end = data.rfind(b"\n") + 1
+    if not end:
+        # Old Macs end lines so.
+        end = data.rfind(b"\r", 0, len(data) - 1) + 1
+    if not quote or not end or quote not in data:
+        return end
+
+    # Up to the end of a row there is an even number of quotes; a doubled one counts twice.
+    quotes, at = data.count(quote, 0, end), end
+    while quotes % 2 and at:
+        before = data.rfind(b"\n", 0, at - 1) + 1
+        quotes -= data.count(quote, before, at)
+        at = before
+    if at or len(data) < LONGEST_ROW:
+        return at
+    return end
+
+
+def sample_of(file: LogFile, encoding: str = "utf-8", *, size: int = 1 << 18) -> bytes:
+    """Return the first bytes of a file, decompressed, as UTF-8, without a byte order mark.
+
+    Args:
+        file: the file.
+        encoding: that of its text.
+        size: about how many.
+    """
+    with open_text(file, encoding) as text:
+        return text.read(size).removeprefix(_BOM)

@@ -1,0 +1,168 @@
+"""Delimited text: its separator and header found out, its rows read by pyarrow, chunk by chunk."""
+
+import csv
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import msgspec
+import pyarrow as pa
+import pyarrow.csv as pacsv
+
+from bandits.errors import DataSetError, plain
+from simulator.imports.columns import looks_like_header
+from simulator.imports.files.chunks import failures_of, name_of, open_text, row_chunks
+from simulator.imports.files.parsing import (
+    PARSERS,
+    SAMPLE_ROWS,
+    OpenTable,
+    Unreadable,
+    ahead,
+    numbered_rows,
+)
+from simulator.imports.raw import RawRows, TableFormat
+from simulator.logs.files import LogFile
+
+SEPARATORS = (",", "\t", ";", "|")
+
+
+def open_delimited(file: LogFile, form: TableFormat, text: bytes) -> OpenTable:
+    """Find out how delimited text is read.
+
+    Args:
+        file: the file.
+        form: what is known of it.
+        text: its first bytes.
+
+    Raises:
+        DataSetError: there is no separator, or no row, or another number of columns than named.
+    """
+    name = name_of(file)
+    with failures_of(file):
+        # The sample may end within a character, and within a row.
+        lines = text[: text.rfind(b"\n") + 1] or text
+        decoded = lines.decode("utf-8")
+
+    separator = form.separator or _separator_of(decoded, form, file)
+    rows = _parsed(decoded, separator, form.quote)[:SAMPLE_ROWS]
+    header = looks_like_header(rows) if form.header is None else form.header
+    width = len(rows[0])
+    names = form.names or (
+        tuple(rows[0]) if header else tuple(f"column_{i}" for i in range(1, width + 1))
+    )
+    if header and form.names is None and len(set(names)) < len(names):
+        names = tuple(names)  # said by whoever looks for a column
+    if len(names) != width:
+        raise DataSetError(
+            f"{name} has {width} columns, not the {len(names)} that were named", "events"
+        )
+
+    body = [row for row in rows[1 if header else 0 :] if len(row) == width]
+    if not body:
+        raise DataSetError(f"{name} has no rows, only a header", "events")
+    sample = pa.table(
+        [pa.array([row[i] for row in body], pa.string()) for i in range(width)],
+        names=[*names],
+    )
+    settled = msgspec.structs.replace(
+        form, kind="delimited", separator=separator, header=header, names=names
+    )
+    return OpenTable(file, settled, names, sample)
+
+
+def _parsed(text: str, separator: str, quote: str | None) -> list[list[str]]:
+    reader = csv.reader(
+        io.StringIO(text, newline=""),
+        delimiter=separator,
+        quotechar=quote or '"',
+        quoting=csv.QUOTE_MINIMAL if quote else csv.QUOTE_NONE,
+    )
+    rows = []
+    try:
+        for row in reader:
+            if row:
+                rows.append(row)
+            if len(rows) > SAMPLE_ROWS:
+                break
+    except csv.Error:
+        pass
+    return rows or [[""]]
+
+
+def _separator_of(text: str, form: TableFormat, file: LogFile) -> str:
+    """Return the separator by which most rows have as many cells as the first: two or more."""
+    best, found = 0.0, None
+    for separator in SEPARATORS:
+        widths = [len(row) for row in _parsed(text, separator, form.quote)]
+        share = widths.count(widths[0]) / len(widths)
+        if widths[0] > 1 and share > best:
+            best, found = share, separator
+    if found is None:
+        first = text.splitlines()[0][:80]
+        raise DataSetError(
+            f"{name_of(file)}: no separator is found, the first line is {first!r}: say it with"
+            " --separator",
+            "separator",
+        )
+    return found
+
+
+def read_delimited(
+    table: OpenTable,
+    columns: Sequence[str],
+    types: Mapping[str, "pa.DataType"],
+    unreadable: Unreadable,
+) -> Iterator[RawRows]:
+    """Yield the rows of delimited text; arguments as in ``rows_of_table``."""
+    form, name = table.form, name_of(table.file)
+    quote = (form.quote or "").encode()
+
+    def parse(chunk: bytes, skipped: int) -> "tuple[pa.Table, list[tuple[int, str]]]":
+        bad: list[tuple[int, str]] = []
+
+        def refuse(row: "pacsv.InvalidRow") -> str:
+            bad.append((row.number - skipped, row.text))
+            return "skip"
+
+        def attempt(kinds: Mapping[str, "pa.DataType"]) -> "pa.Table":
+            bad.clear()
+            return pacsv.read_csv(
+                pa.py_buffer(chunk),
+                pacsv.ReadOptions(
+                    use_threads=False,
+                    block_size=len(chunk) + 1,
+                    column_names=list(table.names),
+                    skip_rows=skipped,
+                ),
+                pacsv.ParseOptions(
+                    delimiter=form.separator,
+                    quote_char=form.quote or False,
+                    newlines_in_values=bool(quote) and quote in chunk,
+                    invalid_row_handler=refuse,
+                ),
+                pacsv.ConvertOptions(
+                    include_columns=list(columns),
+                    column_types={column: kinds.get(column, pa.string()) for column in columns},
+                ),
+            )
+
+        try:
+            return attempt(types), bad
+        except pa.ArrowInvalid as error:
+            if "UTF8" in str(error):
+                raise UnicodeDecodeError("UTF-8", b"", 0, 1, plain(error)) from None
+            return attempt({}), bad
+
+    with open_text(table.file, form.encoding) as text, ThreadPoolExecutor(PARSERS) as pool:
+        chunks = row_chunks(text, quote=quote)
+        row = 1
+        jobs = (
+            (pool.submit(parse, chunk, int(i == 0 and form.header is True)))
+            for i, chunk in enumerate(chunks)
+        )
+        for parsed, bad in ahead(jobs, 2 * PARSERS):
+            for number, said in bad:
+                unreadable(name, row + number - 1, said)
+            # A row after an unreadable one has its number, too.
+            yield from numbered_rows(name, row, parsed, [number for number, _ in bad])
+            row += parsed.num_rows + len(bad)

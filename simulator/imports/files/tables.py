@@ -1,0 +1,106 @@
+"""Tables as files hold them: delimited text, JSON Lines or Parquet, read in batches."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import msgspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from bandits.errors import DataSetError
+from simulator.imports.files.chunks import PARQUET, failures_of, name_of, sample_of
+from simulator.imports.files.delimited import open_delimited, read_delimited
+from simulator.imports.files.json_lines import open_json, read_json
+from simulator.imports.files.parsing import SAMPLE_ROWS, OpenTable, Unreadable
+from simulator.imports.raw import RawRows, TableFormat
+from simulator.logs.files import LogFile, open_bytes
+
+BATCH_ROWS = 1 << 18
+
+
+def open_table(file: LogFile, form: TableFormat) -> OpenTable:
+    """Find out how a file is read.
+
+    Args:
+        file: the file.
+        form: what is known of it.
+
+    Raises:
+        DataSetError: it is empty, cannot be read, or is no table.
+    """
+    kind = form.kind or _kind_of(file)
+    if kind == "parquet":
+        return _open_parquet(file, form)
+
+    name, text = name_of(file), sample_of(file, form.encoding)
+    if not text.strip():
+        raise DataSetError(f"{name} is empty", "events")
+    if text[:2] in {b"\xff\xfe", b"\xfe\xff"}:
+        raise DataSetError(f"{name} is UTF-16: say --encoding utf-16", "encoding")
+
+    if kind is None:
+        kind = "json" if text.lstrip()[:1] == b"{" else "delimited"
+    if kind == "json":
+        return open_json(file, form, text)
+    if text.lstrip()[:1] == b"[" and file.suffix in {".json", ".jsonl"}:
+        raise DataSetError(
+            f"{name} is one JSON list: write one object a line (jq -c '.[]' FILE)", "events"
+        )
+    return open_delimited(file, form, text)
+
+
+def rows_of_table(
+    table: OpenTable,
+    columns: Sequence[str],
+    types: Mapping[str, "pa.DataType"],
+    unreadable: Unreadable,
+) -> Iterator[RawRows]:
+    """Yield the rows of a table, in order.
+
+    Args:
+        table: the file.
+        columns: those to read.
+        types: how a column of delimited text is read if all of a batch is so; else it is text.
+        unreadable: told of each row that is none.
+
+    Raises:
+        DataSetError: the file cannot be read.
+    """
+    readers = {"delimited": read_delimited, "json": read_json, "parquet": _read_parquet}
+    reader = readers[table.form.kind or "delimited"]
+    with failures_of(table.file):
+        yield from reader(table, columns, types, unreadable)
+
+
+def _kind_of(file: LogFile) -> str | None:
+    with failures_of(file), open_bytes(file) as raw:
+        if raw.read(4) == PARQUET:
+            return "parquet"
+    stem = file.name.removesuffix(".gz").removesuffix(".zst")
+    if stem.endswith((".jsonl", ".ndjson")):
+        return "json"
+    if stem.endswith(".parquet"):
+        raise DataSetError(f"{name_of(file)} is not Parquet: it does not begin with PAR1", "events")
+    return "delimited" if stem.endswith((".csv", ".tsv", ".tab", ".psv")) else None
+
+
+def _open_parquet(file: LogFile, form: TableFormat) -> OpenTable:
+    with failures_of(file), open_bytes(file) as raw, pq.ParquetFile(raw) as parquet:
+        names = tuple(parquet.schema_arrow.names)
+        if not parquet.metadata.num_rows:
+            raise DataSetError(f"{name_of(file)} has no rows", "events")
+        first = next(parquet.iter_batches(batch_size=SAMPLE_ROWS))
+        sample = pa.Table.from_batches([first])
+    return OpenTable(file, msgspec.structs.replace(form, kind="parquet"), names, sample)
+
+
+def _read_parquet(
+    table: OpenTable,
+    columns: Sequence[str],
+    types: Mapping[str, "pa.DataType"],  # noqa: ARG001 - Parquet says what is a number
+    unreadable: Unreadable,  # noqa: ARG001 - a row of Parquet is one
+) -> Iterator[RawRows]:
+    name, row = name_of(table.file), 1
+    with open_bytes(table.file) as raw, pq.ParquetFile(raw) as parquet:
+        for batch in parquet.iter_batches(batch_size=BATCH_ROWS, columns=list(columns)):
+            yield RawRows(name, row, batch)
+            row += batch.num_rows

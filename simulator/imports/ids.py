@@ -1,0 +1,239 @@
+"""Ids to numbers: each distinct text is kept once, and counted from 0 as it first appears."""
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numba import types
+from numpy.typing import NDArray
+
+from bandits.kernels.compiled import compiled, i4s, i8, inlined, read_only
+
+MISSING = -1
+"""The number of an id that is empty or not there."""
+TOO_LONG = -2
+"""The number of an id that is longer than a table takes."""
+
+u1s = read_only(types.uint8)
+_FIRST, _SECOND = np.uint64(0xFF51AFD7ED558CCD), np.uint64(0xC4CEB9FE1A85EC53)
+_SHIFT, _BYTE, _HALF = np.uint64(33), np.uint64(8), np.uint64(32)
+_CODE = np.uint64(0xFFFFFFFF)
+_EMPTY = np.uint64(0)
+
+SLOT = 4
+"""Numbers that a slot of the hash table takes, half a line of the processor's cache: two of the
+key, and the length with the code plus one; 0 there is an empty slot."""
+SHORT = 16
+"""Bytes of a text that are its own key; of a longer one the key is a hash."""
+BLOCK = 64
+"""Texts whose slots are fetched from memory at once."""
+
+
+@inlined
+def _mixed(word: Any) -> Any:
+    """Return a number whose every bit depends on every bit of another, as in MurmurHash3."""
+    word = (word ^ (word >> _SHIFT)) * _FIRST
+    word = (word ^ (word >> _SHIFT)) * _SECOND
+    return word ^ (word >> _SHIFT)
+
+
+@inlined
+def _key(data: Any, start: Any, length: Any) -> Any:
+    """Return two numbers that stand for a text: its bytes, or a hash of more than 16 of them."""
+    first, second, held = _EMPTY, _EMPTY, 0
+    if length <= SHORT:
+        for at in range(start, start + min(length, 8)):
+            first = (first << _BYTE) | np.uint64(data[at])
+        for at in range(start + 8, start + length):
+            second = (second << _BYTE) | np.uint64(data[at])
+        return first, second
+
+    word = _EMPTY
+    for at in range(start, start + length):
+        word = (word << _BYTE) | np.uint64(data[at])
+        held += 1
+        if held == 8:
+            first, second = _mixed(first ^ word), _mixed(second + word * _FIRST)
+            word, held = _EMPTY, 0
+    return _mixed(first ^ word), _mixed(second + word * _FIRST)
+
+
+@inlined
+def _same(data: Any, start: Any, length: Any, kept: Any, at: Any) -> bool:
+    for i in range(length):  # noqa: SIM110 - numba compiles no generator
+        if data[start + i] != kept[at + i]:
+            return False
+    return True
+
+
+@compiled(
+    types.int32[::1],
+    i8,
+    i8,
+    i4s,
+    u1s,
+    types.uint64[::1],
+    types.int64[::1],
+    types.uint8[::1],
+    types.int64[::1],
+    returns=i8,
+)
+def _number(  # noqa: C901, PLR0912 - one loop, as every call of a part would cost
+    codes: Any,
+    row: int,
+    longest: int,
+    offsets: Any,
+    data: Any,
+    slots: Any,
+    starts: Any,
+    kept: Any,
+    count: Any,
+) -> Any:
+    """Number texts from ``row`` on; return the first row for which there is no more room."""
+    room = slots.size // SLOT
+    mask = np.uint64(room - 1)
+    firsts, seconds = np.empty(BLOCK, np.uint64), np.empty(BLOCK, np.uint64)
+    places: Any = np.empty(BLOCK, np.int64)
+
+    for begin in range(row, codes.size, BLOCK):
+        end = min(begin + BLOCK, codes.size)
+        for at in range(begin, end):
+            start, length = np.int64(offsets[at]), np.int64(offsets[at + 1] - offsets[at])
+            if 0 < length <= longest:
+                first, second = _key(data, start, length)
+                hashed = _mixed(first ^ _mixed(second + np.uint64(length)))
+                firsts[at - begin], seconds[at - begin] = first, second
+                places[at - begin] = np.int64(hashed & mask) * SLOT
+            else:
+                codes[at] = MISSING if length == 0 else TOO_LONG
+                places[at - begin] = -1
+
+        # A key that is not there yet starts a slot of its own: memory is asked for all of them
+        # before the first is waited for.
+        touched = _EMPTY
+        for at in range(end - begin):
+            if places[at] >= 0:
+                touched ^= slots[places[at] + 2]
+        count[1] = np.int64(touched & np.uint64(1))
+
+        for at in range(begin, end):
+            place = places[at - begin]
+            if place < 0:
+                continue
+            first, second = firsts[at - begin], seconds[at - begin]
+            start, length = np.int64(offsets[at]), np.int64(offsets[at + 1] - offsets[at])
+            while True:
+                held = slots[place + 2]
+                if held == _EMPTY:
+                    known = count[0]
+                    stop = starts[known]
+                    if (
+                        2 * (known + 1) > room
+                        or known + 2 > starts.size
+                        or stop + length > kept.size
+                    ):
+                        return at
+                    for i in range(length):
+                        kept[stop + i] = data[start + i]
+                    starts[known + 1] = stop + length
+                    count[0] = known + 1
+                    slots[place], slots[place + 1] = first, second
+                    slots[place + 2] = (np.uint64(length) << _HALF) | np.uint64(known + 1)
+                    codes[at] = known
+                    break
+                if (
+                    slots[place] == first
+                    and slots[place + 1] == second
+                    and held >> _HALF == np.uint64(length)
+                ):
+                    code = np.int64(held & _CODE) - 1
+                    if length <= SHORT or _same(data, start, length, kept, starts[code]):
+                        codes[at] = code
+                        break
+                place += SLOT
+                if place == slots.size:
+                    place = 0
+    return codes.size
+
+
+@compiled(types.uint64[::1], types.uint64[::1])
+def _move_slots(slots: Any, old: Any) -> None:
+    """Enter all keys of a hash table into an empty one."""
+    mask = np.uint64(slots.size // SLOT - 1)
+    for at in range(0, old.size, SLOT):
+        held = old[at + 2]
+        if held != _EMPTY:
+            hashed = _mixed(old[at] ^ _mixed(old[at + 1] + (held >> _HALF)))
+            place: Any = np.int64(hashed & mask) * SLOT
+            while slots[place + 2] != _EMPTY:
+                place += SLOT
+                if place == slots.size:
+                    place = 0
+            slots[place : place + SLOT] = old[at : at + SLOT]
+
+
+class IdTable:
+    """The distinct texts of a column, by number: some 100 bytes each beside the text itself."""
+
+    def __init__(self, longest: int) -> None:
+        self._longest = longest
+        self._slots = np.zeros(SLOT << 12, np.uint64)
+        self._starts = np.zeros(1 << 11, np.int64)
+        self._kept = np.zeros(1 << 15, np.uint8)
+        self._count = np.zeros(2, np.int64)
+
+    def __len__(self) -> int:
+        return int(self._count[0])
+
+    def numbers(self, texts: "pa.Array") -> NDArray[np.int32]:
+        """Return the number of each text, int32[n]; MISSING and TOO_LONG are negative.
+
+        Args:
+            texts: an array of strings, nulls among them.
+        """
+        codes = np.empty(len(texts), np.int32)
+        if not len(texts):
+            return codes
+        _, where, held = texts.buffers()
+        offsets = np.frombuffer(where, np.int32)[texts.offset : texts.offset + len(texts) + 1]
+        data = np.frombuffer(held, np.uint8) if held is not None else np.zeros(0, np.uint8)
+
+        row = 0
+        while True:
+            row = _number(
+                codes,
+                row,
+                self._longest,
+                offsets,
+                data,
+                self._slots,
+                self._starts,
+                self._kept,
+                self._count,
+            )
+            if row == len(codes):
+                break
+            self._grow(int(offsets[row + 1] - offsets[row]))
+
+        if texts.null_count:
+            codes[np.asarray(texts.is_null())] = MISSING
+        return codes
+
+    def texts(self, codes: NDArray[np.integer[Any]] | None = None) -> "pa.Array":
+        """Return the texts of some numbers, or of all, as an array of strings."""
+        count = len(self)
+        every = pa.LargeStringArray.from_buffers(
+            count, pa.py_buffer(self._starts[: count + 1]), pa.py_buffer(self._kept)
+        )
+        return (every if codes is None else every.take(pa.array(codes))).cast(pa.string())
+
+    def _grow(self, length: int) -> None:
+        known = len(self)
+        if 2 * (known + 1) > self._slots.size // SLOT:
+            old, self._slots = self._slots, np.zeros(2 * self._slots.size, np.uint64)
+            _move_slots(self._slots, old)
+        if known + 2 > self._starts.size:
+            self._starts = np.concatenate([self._starts, np.zeros_like(self._starts)])
+        if int(self._starts[known]) + length > self._kept.size:
+            more = np.zeros(max(self._kept.size, length), np.uint8)
+            self._kept = np.concatenate([self._kept, more])

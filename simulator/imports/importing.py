@@ -1,0 +1,371 @@
+"""An import from its first file to the data set: ``import_data``."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+
+from bandits.errors import DataSetError
+from policies.data.data_set import DataSet
+from policies.data.items import column_kind
+from policies.data.manifest import FORMAT, ITEMS, USERS, Manifest, WeightOptions
+from policies.data.writer import (
+    kinds_of,
+    new_data_set,
+    with_items_of,
+    write_manifest,
+    write_table,
+)
+from simulator.imports.cleaning import Cleaning
+from simulator.imports.columns import GivenColumn, recognise_columns
+from simulator.imports.events import DAY_MS, EventColumns
+from simulator.imports.files.chunks import name_of, table_files
+from simulator.imports.files.parsing import OpenTable
+from simulator.imports.files.tables import open_table, rows_of_table
+from simulator.imports.item_tables import ReadItems, read_items
+from simulator.imports.raw import ColumnMapping, EventTable, RawRows, RawTables, TableFormat
+from simulator.imports.spill import SpilledEvents
+from simulator.imports.times import UNITS, TimeReading, recognise_times, time_reading
+from simulator.imports.writing import EventWriting
+from simulator.logs.files import LogFile, size_of
+
+PART_BYTES = 48 << 20
+"""Bytes of files for which there is a part of the events: some million rows of them."""
+COMPRESSED = 6
+"""How many times larger a compressed file may be than it is stored."""
+MOST_PARTS = 256
+
+ImportProgress = Callable[[str, int], None]
+"""Told (``reading`` or ``writing``, rows since it was last told)."""
+
+
+@dataclass(slots=True)
+class _Reading:
+    """A file of events with everything that is known of how to read it."""
+
+    given: EventTable
+    times: TimeReading | None = None
+    table: OpenTable | None = None
+    types: dict[str, "pa.DataType"] = field(default_factory=dict)
+
+
+def import_data(
+    folder: Path | str,
+    events: Sequence[str] | str,
+    *,
+    items: Sequence[str] | str = (),
+    users: Sequence[str] | str = (),
+    columns: Mapping[str, GivenColumn] | None = None,
+    preset: str | None = None,
+    form: TableFormat | None = None,
+    cleaning: Cleaning | None = None,
+    weights: WeightOptions | None = None,
+    name: str | None = None,
+    progress: ImportProgress | None = None,
+) -> DataSet:
+    """Make a data set of tables as they are: CSV, TSV, JSON Lines or Parquet, here or by URI.
+
+    Args:
+        folder: where it is written; a data set that is there is replaced when all went well.
+        events: paths, globs or URIs of the files of what users did.
+        items: the same of the items, and their features.
+        users: the same of the users.
+        columns: which column of events is the ``user``, ``item``, ``time``, ``type`` and ``value``,
+            where the names do not tell; and the ``time_unit``.
+        preset: the name of a published layout; see ``simulator.imports.presets``.
+        form: how the files are read, where they do not tell.
+        cleaning: what is left out.
+        weights: how strongly an event speaks for its item.
+        name: what the data set is called; its folder's name by default.
+        progress: told of rows read and written.
+
+    Raises:
+        DataSetError: a file cannot be read, a column is not found, or no event is left.
+    """
+    folder, form, cleaning = Path(folder), form or TableFormat(), cleaning or Cleaning()
+    say = progress or (lambda *_: None)
+    event_paths = [events] if isinstance(events, str) else list(events)
+    if not event_paths:
+        raise DataSetError("name a file of events: --events FILE", "events")
+
+    if preset is None:
+        readings = _recognised(event_paths, form, columns or {})
+        raw = RawTables([reading.given for reading in readings])
+    else:
+        raw = _of_preset(preset, event_paths, columns)
+        readings = [_settled(table) for table in raw.events]
+    weights = _checked(_either(weights, raw.weights))
+
+    tables = [
+        _listed([given] if isinstance(given, str) else given, form, what, raw_table)
+        for what, given, raw_table in (("items", items, raw.items), ("users", users, raw.users))
+    ]
+    item_table, user_table = tables
+
+    state = EventColumns(
+        cleaning=cleaning,
+        latest_ms=int(time.time() * 1000 + cleaning.future_days * DAY_MS),
+        rating_scale=weights.rating_scale,
+        listed_items=None if item_table is None else item_table.table["id"].combine_chunks(),
+    )
+    with new_data_set(folder) as scratch:
+        with SpilledEvents(_parts(readings), scratch) as spilled:
+            for reading in readings:
+                _read(reading, state, spilled, say)
+            written = EventWriting(state, spilled, scratch, lambda rows: say("writing", rows)).run()
+
+        if not written.counts.events:
+            raise DataSetError(_nothing_left(state), "events")
+        _check_types(weights, written.counts.types)
+
+        in_events = state.items.texts(written.items)
+        listed = with_items_of(None if item_table is None else item_table.table, in_events)
+        stored = {**written.stored, ITEMS: write_table(listed, scratch / ITEMS)}
+        if user_table is not None:
+            stored[USERS] = write_table(user_table.table, scratch / USERS)
+
+        manifest = Manifest(
+            format=FORMAT,
+            name=name or folder.absolute().name,
+            files={},
+            counts=msgspec.structs.replace(
+                written.counts,
+                listed_items=listed.num_rows,
+                listed_users=0 if user_table is None else user_table.table.num_rows,
+            ),
+            weights=weights,
+            origin=[name_of(reading.given.file) for reading in readings],
+            preset=preset,
+            columns=_spoken(readings[0]),
+            cleaning=msgspec.to_builtins(cleaning),
+            rows_read=state.rows_read,
+            dropped=state.left_out.report(),
+            left_out={
+                reason: count
+                for read in tables
+                if read is not None
+                for reason, count in read.left_out.items()
+            },
+            notes=[*raw.notes, *_notes(readings, state, tables, weights)],
+            item_columns=kinds_of(listed, "items"),
+            user_columns={} if user_table is None else kinds_of(user_table.table, "users"),
+        )
+        write_manifest(scratch, manifest, stored)
+    return DataSet.open(folder)
+
+
+def _recognised(
+    paths: Sequence[str], form: TableFormat, columns: Mapping[str, GivenColumn]
+) -> list[_Reading]:
+    given = dict(columns)
+    unit, event_type = given.pop("time_unit", None), given.pop("event_type", None)
+    readings = []
+    for path in paths:
+        for file in table_files(path, "--events"):
+            table = open_table(file, form)
+            found = recognise_columns(list(table.names), name_of(file), given=given)
+            mapping = ColumnMapping(
+                **found,
+                time_unit=None if unit is None else str(unit),
+                event_type=None if event_type is None else str(event_type),
+            )
+            readings.append(_settled(EventTable(file, mapping, table.form), table))
+    return readings
+
+
+def _of_preset(
+    preset: str, paths: Sequence[str], columns: Mapping[str, GivenColumn] | None
+) -> RawTables:
+    from simulator.imports.presets import preset_tables  # noqa: PLC0415 - only for a preset
+
+    if columns:
+        raise DataSetError("a preset knows its columns: leave --columns out", "columns")
+    return preset_tables(preset, paths)
+
+
+def _settled(given: EventTable, table: OpenTable | None = None) -> _Reading:
+    """Return how a file is read: the unit of its times, and which columns are numbers."""
+    mapping = given.mapping
+    reading = _Reading(given)
+    if given.rows is not None:
+        if mapping.time is not None:
+            unit = mapping.time_unit
+            reading.times = time_reading(unit) if unit else _recognised_times(given)
+        return reading
+
+    reading.table = table = table or open_table(given.file, given.form)
+    name = name_of(given.file)
+    for column in mapping.columns.values():
+        if column not in table.names:
+            raise DataSetError(
+                f"{name} has no column {column!r}; the columns are {', '.join(table.names)}",
+                "columns",
+            )
+    if mapping.time is not None:
+        sample = table.sample[mapping.time].combine_chunks()
+        reading.times = (
+            time_reading(mapping.time_unit)
+            if mapping.time_unit is not None
+            else recognise_times(sample, mapping.time, name)
+        )
+        if reading.times.unit in UNITS and _reads_as(sample, pa.int64()):
+            reading.types[mapping.time] = pa.int64()
+    if mapping.value is not None:
+        sample = table.sample[mapping.value].combine_chunks()
+        if _reads_as(sample, pa.float64()):
+            reading.types[mapping.value] = pa.float64()
+    return reading
+
+
+def _recognised_times(given: EventTable) -> TimeReading | None:
+    """Return how the times of a file are read that a preset reads itself."""
+    column = given.mapping.time
+    first = next(given.rows(), None) if given.rows is not None else None
+    if first is None or column is None:
+        return None
+    return recognise_times(
+        first.batch.column(column).slice(0, 1000), column, first.file, first_row=first.first_row
+    )
+
+
+def _reads_as(sample: "pa.Array", kind: "pa.DataType") -> bool:
+    if not pa.types.is_string(sample.type):
+        return True
+    try:
+        sample.filter(pa.compute.not_equal(sample, "")).cast(kind)
+    except pa.ArrowInvalid:
+        return False
+    return True
+
+
+def _read(
+    reading: _Reading, state: EventColumns, spilled: SpilledEvents, say: ImportProgress
+) -> None:
+    mapping = reading.given.mapping
+    unit = None if reading.times is None else reading.times.unit
+    before = state.rows_read
+    for rows in _rows_of(reading, state):
+        spilled.add(state.read(rows, mapping, unit))
+        say("reading", state.rows_read - before)
+        before = state.rows_read
+
+
+def _rows_of(reading: _Reading, state: EventColumns) -> Iterator[RawRows]:
+    if reading.given.rows is not None:
+        return reading.given.rows()
+    assert reading.table is not None  # noqa: S101 - settled
+    columns = list(dict.fromkeys(reading.given.mapping.columns.values()))
+    return rows_of_table(reading.table, columns, reading.types, state.unreadable)
+
+
+def _parts(readings: Sequence[_Reading]) -> int:
+    """Return how many parts the events are in: by the sizes of the files."""
+    size = 0
+    for reading in readings:
+        file: LogFile = reading.given.file
+        plain = file.suffix in {".csv", ".tsv", ".txt", ".jsonl", ".ndjson"}
+        size += size_of(file) * (1 if plain else COMPRESSED)
+    return min(MOST_PARTS, 1 + size // PART_BYTES)
+
+
+def _listed(
+    patterns: Sequence[str], form: TableFormat, what: str, of_preset: "pa.Table | None"
+) -> ReadItems | None:
+    if not patterns:
+        return None if of_preset is None else ReadItems(_kept_columns(of_preset))
+    files = [file for pattern in patterns for file in table_files(pattern, f"--{what}")]
+    return read_items(files, TableFormat(encoding=form.encoding), what)
+
+
+def _kept_columns(table: "pa.Table") -> "pa.Table":
+    return table.select(
+        [name for name in table.column_names if name == "id" or column_kind(table[name])]
+    )
+
+
+def _either(given: WeightOptions | None, of_preset: WeightOptions) -> WeightOptions:
+    if given is None:
+        return of_preset
+    return WeightOptions(
+        given.types or of_preset.types,
+        given.half_life_s if given.half_life_s is not None else of_preset.half_life_s,
+        given.rating_scale or of_preset.rating_scale,
+    )
+
+
+def _checked(weights: WeightOptions) -> WeightOptions:
+    for name, weight in weights.types.items():
+        if not 0 <= weight < np.inf:
+            raise DataSetError(f"the weight of {name!r} is at least 0, not {weight}", "weights")
+    if weights.half_life_s is not None and not 0 < weights.half_life_s < np.inf:
+        raise DataSetError(f"a half-life is positive, not {weights.half_life_s} s", "half_life")
+    if weights.rating_scale is not None:
+        lowest, highest = weights.rating_scale
+        if not -np.inf < lowest < highest < np.inf:
+            raise DataSetError(
+                f"a rating scale goes from its lowest to its highest rating, as 1:5, not"
+                f" {lowest:g}:{highest:g}",
+                "rating_scale",
+            )
+    return weights
+
+
+def _check_types(weights: WeightOptions, types: Mapping[str, int]) -> None:
+    unknown = [name for name in weights.types if name not in types]
+    if unknown:
+        raise DataSetError(
+            f"--weights names {unknown[0]!r}, but no event is of that type; there are"
+            f" {', '.join(types)}",
+            "weights",
+        )
+    if not any(weights.types.get(name, 1.0) for name in types):
+        raise DataSetError(
+            f"every type of event ({', '.join(types)}) has weight 0: nothing would be learned from",
+            "weights",
+        )
+
+
+def _nothing_left(state: EventColumns) -> str:
+    files = state.files[0] if state.files else "the files"
+    if not state.rows_read:
+        return f"{files} has no rows"
+    return f"nothing is left of the {state.rows_read:,} rows of events: {state.left_out.in_words()}"
+
+
+def _spoken(reading: _Reading) -> dict[str, str]:
+    """Return which column was taken for what, and how times were read."""
+    spoken = dict(reading.given.mapping.columns)
+    if reading.times is not None:
+        spoken["time_unit"] = reading.times.sentence
+    return spoken
+
+
+def _notes(
+    readings: Sequence[_Reading],
+    state: EventColumns,
+    tables: Sequence[ReadItems | None],
+    weights: WeightOptions,
+) -> list[str]:
+    """Return what a person should know of an import."""
+    notes = []
+    first = _spoken(readings[0])
+    notes += [
+        f"{name_of(reading.given.file)}: {', '.join(f'{k} is {v}' for k, v in spoken.items())}"
+        for reading in readings[1:]
+        if (spoken := _spoken(reading)) != first
+    ]
+    if "value" in first and weights.rating_scale is None:
+        notes.append(
+            f"values ({first['value']}) are kept, but do not change what an event is worth; if they"
+            " are ratings, say so: --rating-scale 1:5"
+        )
+    if state.whole_days and "time" in first:
+        notes.append("times are whole days, so nobody has too many events a minute")
+    for read in tables:
+        if read is not None:
+            notes += read.notes
+    return notes

@@ -1,0 +1,232 @@
+"""Tables of items and users: read whole, with the kind of each column found out."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
+
+from bandits.errors import DataSetError
+from policies.data.items import FROM, UNTIL, column_kind, only_finite
+from simulator.imports.columns import ITEM_COLUMNS, USER_COLUMNS, recognise_columns
+from simulator.imports.files.chunks import failures_of, name_of, open_text, row_chunks
+from simulator.imports.files.json_lines import parse_objects
+from simulator.imports.files.parsing import OpenTable
+from simulator.imports.files.tables import open_table
+from simulator.imports.raw import TableFormat
+from simulator.imports.times import read_times, recognise_times
+from simulator.logs.files import LogFile, open_bytes
+
+BAR = "|"
+BARRED = 0.1
+"""A column of text is lists where so large a share of its values has a bar in it."""
+_JSON_LIST = re.compile(r"^\s*\[.*\]\s*$", re.DOTALL)
+
+
+@dataclass(slots=True)
+class ReadItems:
+    """A table of items or users.
+
+    ``left_out``: how many rows or values were left out, by reason. ``notes``: what was found out.
+    """
+
+    table: "pa.Table"
+    left_out: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def read_items(files: Sequence[LogFile], form: TableFormat, what: str = "items") -> ReadItems:
+    """Return the items, or users, of some files: a column ``id`` and all others.
+
+    Args:
+        files: tables of the same columns.
+        form: how they are read, as far as that is known.
+        what: ``items`` or ``users``.
+
+    Raises:
+        DataSetError: a file cannot be read, or has no column that is the id.
+    """
+    is_items = what == "items"
+    wanted, key = (ITEM_COLUMNS, "item") if is_items else (USER_COLUMNS, "user")
+    tables, notes = [], []
+    for file in files:
+        opened_table = open_table(file, form)
+        names = list(opened_table.names)
+        found = recognise_columns(
+            names, name_of(file), wanted=wanted, option=f"--{what[:-1]}-columns"
+        )
+        notes.append(f"{name_of(file)}: the id is {found[key]!r}")
+        table = _whole(opened_table, found[key])
+        for role in (FROM, UNTIL):
+            if role in found:
+                table = _with_times(table, found[role], role, file)
+        tables.append(
+            table.rename_columns(["id" if n == found[key] else n for n in table.column_names])
+        )
+
+    read = ReadItems(_concatenated(tables, what), notes=notes)
+    _clean_ids(read, what)
+    for name in read.table.column_names:
+        if name != "id":
+            _clean_column(read, name, what)
+    return read
+
+
+def _whole(table: OpenTable, id_column: str) -> "pa.Table":
+    name = name_of(table.file)
+    with failures_of(table.file):
+        if table.form.kind == "parquet":
+            with open_bytes(table.file) as raw:
+                return pq.read_table(raw)
+        with open_text(table.file, table.form.encoding) as text:
+            if table.form.kind == "json":
+                return _objects([*row_chunks(text)], name)
+            data = b"".join(row_chunks(text))
+
+        bad: list[int] = []
+
+        def refuse(row: "pacsv.InvalidRow") -> str:
+            bad.append(row.number)
+            return "skip"
+
+        read = pacsv.read_csv(
+            pa.py_buffer(data),
+            pacsv.ReadOptions(
+                use_threads=False,
+                block_size=len(data) + 1,
+                column_names=list(table.names),
+                skip_rows=int(table.form.header is True),
+            ),
+            pacsv.ParseOptions(
+                delimiter=table.form.separator,
+                quote_char=table.form.quote or False,
+                newlines_in_values=True,
+                invalid_row_handler=refuse,
+            ),
+            pacsv.ConvertOptions(column_types={id_column: pa.string()}, timestamp_parsers=[]),
+        )
+    if bad:
+        raise DataSetError(
+            f"{name}: row {bad[0]:,} has another number of cells than the {len(table.names)}"
+            " columns: mend it",
+            "items",
+        )
+    return read
+
+
+def _objects(chunks: Sequence[bytes], name: str) -> "pa.Table":
+    rows, at = [], 0
+    for chunk in chunks:
+        parsed, bad = parse_objects(chunk)
+        if bad:
+            raise DataSetError(
+                f"{name}: line {at + bad[0][0]:,} is no JSON object: mend it", "items"
+            )
+        rows += parsed
+        at += len(parsed)
+    names = dict.fromkeys(name for row in rows for name in row)
+    return pa.table({column: _values([row.get(column) for row in rows]) for column in names})
+
+
+def _values(values: list[object]) -> "pa.Array":
+    try:
+        return pa.array(values)
+    except (pa.ArrowInvalid, pa.ArrowTypeError):
+        return pa.array(
+            [
+                value
+                if value is None or isinstance(value, str)
+                else msgspec.json.encode(value).decode()
+                for value in values
+            ],
+            pa.string(),
+        )
+
+
+def _with_times(table: "pa.Table", column: str, role: str, file: LogFile) -> "pa.Table":
+    values = table[column].combine_chunks()
+    reading = recognise_times(values.cast(pa.string()).slice(0, 1000), column, name_of(file))
+    at = table.column_names.index(column)
+    return table.set_column(at, role, read_times(values, reading.unit))
+
+
+def _concatenated(tables: "Sequence[pa.Table]", what: str) -> "pa.Table":
+    try:
+        return pa.concat_tables(tables, promote_options="permissive").combine_chunks()
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise DataSetError(
+            f"the files of {what} have columns of one name and several types ({error})", what
+        ) from None
+
+
+def _clean_ids(read: ReadItems, what: str) -> None:
+    ids = read.table["id"]
+    if pa.types.is_floating(ids.type):
+        ids = ids.cast(pa.int64())
+    ids = ids.cast(pa.string())
+    table = read.table.set_column(read.table.column_names.index("id"), "id", ids)
+
+    has_id = np.asarray(pc.fill_null(pc.not_equal(ids, ""), False))
+    codes = np.asarray(pc.fill_null(ids, "").combine_chunks().dictionary_encode().indices)
+    first = np.zeros(len(codes), np.bool_)
+    first[np.unique(codes, return_index=True)[1]] = True
+    for kept, reason in ((has_id, "without an id"), (first | ~has_id, "of an id that was there")):
+        if not kept.all():
+            read.left_out[f"{what}: rows {reason}"] = int((~kept).sum())
+    read.table = table.filter(pa.array(has_id & first))
+    if not read.table.num_rows:
+        raise DataSetError(f"the table of {what} has no row with an id", what)
+
+
+def _clean_column(read: ReadItems, name: str, what: str) -> None:
+    """Turn one column into what a data set keeps, or leave it out, and say so."""
+    at, column = read.table.column_names.index(name), read.table[name]
+    if pa.types.is_null(column.type):
+        read.table = read.table.remove_column(at)
+        read.notes.append(f"{what}: column {name!r} is empty, and left out")
+        return
+
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        column, note = _lists(column.cast(pa.string()))
+        if note:
+            read.notes.append(f"{what}: column {name!r}: {note}")
+    if column_kind(column) is None:
+        read.table = read.table.remove_column(at)
+        read.notes.append(f"{what}: column {name!r} is {column.type}, and left out")
+        return
+
+    column, lost = only_finite(column)
+    if lost:
+        read.left_out[f"{what}: values of {name} that are NaN or infinite"] = lost
+    read.table = read.table.set_column(at, name, column)
+
+
+def _lists(column: "pa.ChunkedArray") -> "tuple[pa.ChunkedArray, str | None]":
+    """Return a column of texts as lists, if that is what they are, and what says so."""
+    filled = column.drop_null()
+    if not len(filled):
+        return column, None
+
+    looks = pc.match_substring_regex(filled, r"^\s*\[[\s\S]*\]\s*$")
+    if pc.all(looks).as_py():
+        lists = []
+        for text in column.to_pylist():
+            try:
+                lists.append(None if text is None else msgspec.json.decode(text))
+            except msgspec.DecodeError:
+                return column, None
+        try:
+            return pa.chunked_array([pa.array(lists)]), "lists, as JSON"
+        except (pa.ArrowInvalid, pa.ArrowTypeError):
+            return column, None
+
+    barred = pc.mean(pc.match_substring(filled, BAR).cast(pa.float64())).as_py()
+    if barred >= BARRED:
+        parts = pc.split_pattern(column, BAR)
+        return parts, f"lists, split at {BAR}"
+    return column, None

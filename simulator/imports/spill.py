@@ -1,0 +1,86 @@
+"""Events by part of their users, in memory, and on disk as soon as there are many."""
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulator.imports.arrange import EVENT, scatter
+
+MEMORY = 384 << 20
+"""Bytes of events that are held before they are written to disk."""
+
+
+class SpilledEvents:
+    """Events in ``parts`` parts, each of which holds all events of its users in their order.
+
+    Use it as a context: its files go with it. ``beside`` is a folder on a disk with room.
+    """
+
+    def __init__(self, parts: int, beside: Path, *, memory: int = MEMORY) -> None:
+        self.parts = parts
+        self._memory = memory
+        self._folder = Path(tempfile.mkdtemp(prefix="events-", dir=beside))
+        self._held: list[list[NDArray[np.void]]] = [[] for _ in range(parts)]
+        self._bytes = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def add(self, events: NDArray[np.void]) -> None:
+        """Add events, an array of EVENT."""
+        if self.parts == 1:
+            self._held[0].append(events)
+        else:
+            out, ends = np.empty_like(events), np.zeros(self.parts, np.int64)
+            scatter(events, self.parts, out, ends)
+            start = 0
+            for part, end in enumerate(ends.tolist()):
+                if end > start:
+                    self._held[part].append(out[start:end])
+                start = end
+
+        self._bytes += events.nbytes
+        if self._bytes >= self._memory:
+            self._write()
+
+    def take(self, part: int) -> NDArray[np.void]:
+        """Return all events of a part, and forget them."""
+        held, self._held[part] = self._held[part], []
+        self._bytes -= sum(events.nbytes for events in held)
+        path = self._path(part)
+        if path.exists():
+            held.insert(0, np.fromfile(path, EVENT))
+            path.unlink()
+        return np.concatenate(held) if held else np.empty(0, EVENT)
+
+    def peek(self, part: int) -> NDArray[np.void]:
+        """Return all events of a part."""
+        events = self.take(part)
+        self.put(part, events)
+        return events
+
+    def put(self, part: int, events: NDArray[np.void]) -> None:
+        """Store events of a part that was taken, in their order."""
+        self._held[part].append(events)
+        self._bytes += events.nbytes
+        if self._bytes >= self._memory:
+            self._write()
+
+    def _write(self) -> None:
+        for part, held in enumerate(self._held):
+            if held:
+                with self._path(part).open("ab") as file:
+                    for events in held:
+                        events.tofile(file)
+                held.clear()
+        self._bytes = 0
+
+    def _path(self, part: int) -> Path:
+        return self._folder / f"{part}"

@@ -1,0 +1,257 @@
+"""The second pass: events by user and time, without what is seen only so, written as Parquet.
+
+Memory holds what is known of each distinct id, and the parts at work.
+"""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from policies.data.data_set import EVENT_SCHEMA
+from policies.data.manifest import EVENTS, Counts
+from policies.data.writer import CODED_SCHEMA, ROW_GROUP, event_writer
+from simulator.imports import cleaning as reasons
+from simulator.imports.arrange import (
+    BOT,
+    EXACT_DUPLICATE,
+    KEPT,
+    NO_TIME,
+    REPEATED,
+    event_columns,
+    put_in_order,
+    recode,
+)
+from simulator.imports.events import EventColumns
+from simulator.imports.ids import IdTable
+from simulator.imports.spill import SpilledEvents
+
+WRITERS = 2
+"""Parts that are put in order and written at a time."""
+
+_REASONS = {EXACT_DUPLICATE: reasons.EXACT, REPEATED: reasons.REPEAT, BOT: reasons.ROBOT}
+
+
+@dataclass(slots=True)
+class WrittenEvents:
+    """What was written: ``stored``, the rows of each file; ``items``, the numbers with events."""
+
+    counts: Counts
+    stored: dict[str, int]
+    items: NDArray[np.intp]
+
+
+@dataclass(slots=True)
+class _Part:
+    """What one part says of itself; it is added up in the order of the parts."""
+
+    rows: int = 0
+    users: int = 0
+    types: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    untimed: int = 0
+    first: int | None = None
+    last: int | None = None
+    items: NDArray[np.intp] = field(default_factory=lambda: np.zeros(0, np.intp))
+    dropped: list[tuple[str, int, np.void]] = field(default_factory=list)
+
+
+class EventWriting:
+    """The second pass over the events of an import.
+
+    ``columns``: what the first pass found; ``spilled``: the events; ``scratch``: the folder of the
+    data set; ``progress``: told how many events are done.
+    """
+
+    def __init__(
+        self,
+        columns: EventColumns,
+        spilled: SpilledEvents,
+        scratch: Path,
+        progress: Callable[[int], None],
+    ) -> None:
+        self._columns = columns
+        self._spilled = spilled
+        self._scratch = scratch
+        self._progress = progress
+
+    def run(self) -> WrittenEvents:
+        """Write all parts; say what was written, and count what was left out."""
+        cleaning = self._columns.cleaning
+        has_core = cleaning.min_user_events > 1 or cleaning.min_item_events > 1
+        if has_core:
+            self._keep_core()
+
+        total, stored = _Part(types=np.zeros(len(self._columns.types), np.int64)), {}
+        with_events = np.zeros(len(self._columns.items), np.bool_)
+        for number, part in enumerate(self._parts(is_arranged=has_core)):
+            self._count(part)
+            if not part.rows:
+                continue
+            stored[self._name(number)] = part.rows
+            total.rows, total.users = total.rows + part.rows, total.users + part.users
+            total.types = total.types + part.types
+            total.untimed += part.untimed
+            with_events[part.items] = True
+            total.first = min((t for t in (total.first, part.first) if t is not None), default=None)
+            total.last = max((t for t in (total.last, part.last) if t is not None), default=None)
+
+        items = np.flatnonzero(with_events)
+        names = {
+            name: int(total.types[code])
+            for name, code in self._columns.types.items()
+            if total.types[code]
+        }
+        counts = Counts(
+            events=total.rows,
+            users=total.users,
+            items=items.size,
+            types=dict(sorted(names.items())),
+            untimed=total.untimed,
+            first_ms=total.first,
+            last_ms=total.last,
+        )
+        return WrittenEvents(counts, stored, items)
+
+    def _parts(self, *, is_arranged: bool) -> Iterator[_Part]:
+        """Yield what is written of each part, in order; several are written at a time."""
+
+        def work(number: int) -> _Part:
+            events = self._spilled.take(number)
+            if is_arranged:
+                return self._write(number, events, _Part())
+            kept, part = self._arranged(number, events)
+            return self._write(number, kept, part)
+
+        waiting: list[Future[_Part]] = []
+        with ThreadPoolExecutor(WRITERS) as pool:
+            for number in range(self._spilled.parts):
+                waiting.append(pool.submit(work, number))
+                if len(waiting) > WRITERS:
+                    yield waiting.pop(0).result()
+            for job in waiting:
+                yield job.result()
+
+    def _arranged(self, number: int, events: NDArray[np.void]) -> tuple[NDArray[np.void], _Part]:
+        """Return the events of a part that are kept, by user and time."""
+        cleaning, part = self._columns.cleaning, _Part()
+        order, fate = np.empty(len(events), np.int32), np.empty(len(events), np.uint8)
+        most = 0 if self._columns.whole_days else cleaning.most_a_minute
+        put_in_order(
+            events,
+            self._spilled.parts,
+            number,
+            len(self._columns.users),
+            int(cleaning.duplicates == "drop"),
+            -1 if cleaning.window_s is None else round(cleaning.window_s * 1000),
+            most,
+            order,
+            fate,
+        )
+        for code, reason in _REASONS.items():
+            at = np.flatnonzero(fate == code)
+            if at.size:
+                first = events[order[at]]["row"].argmin()
+                part.dropped.append((reason, at.size, events[order[at[first]]]))
+        return events[order[fate == KEPT]], part
+
+    def _write(self, number: int, events: NDArray[np.void], part: _Part) -> _Part:
+        """Write events that are in order."""
+        if not len(events):
+            return part
+        columns, n = self._columns, len(events)
+        user, item = np.empty(n, np.int32), np.empty(n, np.int32)
+        kind, time, value = np.empty(n, np.uint16), np.empty(n, np.int64), np.empty(n, np.float64)
+        event_columns(events, user, item, kind, time, value)
+
+        with event_writer(self._scratch / self._name(number), CODED_SCHEMA) as writer:
+            for start in range(0, n, ROW_GROUP):
+                rows = slice(start, start + ROW_GROUP)
+                batch = pa.record_batch(
+                    [
+                        _coded(user[rows].copy(), columns.users),
+                        _coded(item[rows].copy(), columns.items),
+                        pa.DictionaryArray.from_arrays(
+                            pa.array(kind[rows].astype(np.int32)),
+                            pa.array(list(columns.types), pa.string()),
+                        ),
+                        pa.array(time[rows], mask=time[rows] == NO_TIME).view(
+                            EVENT_SCHEMA.field("time").type
+                        ),
+                        pa.array(value[rows], mask=np.isnan(value[rows])),
+                    ],
+                    schema=CODED_SCHEMA,
+                )
+                writer.write_batch(batch, row_group_size=ROW_GROUP)
+                self._progress(batch.num_rows)
+
+        part.rows = n
+        part.users = 1 + int(np.count_nonzero(user[1:] != user[:-1]))
+        part.types = np.bincount(kind, minlength=len(columns.types))
+        timed = time[time != NO_TIME]
+        part.untimed = n - timed.size
+        if timed.size:
+            part.first, part.last = int(timed.min()), int(timed.max())
+        present = np.zeros(len(columns.items), np.bool_)
+        present[item] = True
+        part.items = np.flatnonzero(present)
+        return part
+
+    def _keep_core(self) -> None:
+        """Leave out users and items with too few events, until none has too few."""
+        columns, spilled = self._columns, self._spilled
+        for number in range(spilled.parts):
+            kept, part = self._arranged(number, spilled.take(number))
+            self._count(part)
+            spilled.put(number, kept)
+
+        while True:
+            users = np.zeros(len(columns.users), np.int64)
+            items = np.zeros(len(columns.items), np.int64)
+            for number in range(spilled.parts):
+                events = spilled.peek(number)
+                np.add.at(users, events["user"], 1)
+                np.add.at(items, events["item"], 1)
+
+            rare_users = (users > 0) & (users < columns.cleaning.min_user_events)
+            rare_items = (items > 0) & (items < columns.cleaning.min_item_events)
+            if not rare_users.any() and not rare_items.any():
+                return
+            for number in range(spilled.parts):
+                spilled.put(number, self._without(spilled.take(number), rare_users, rare_items))
+
+    def _without(
+        self,
+        events: NDArray[np.void],
+        rare_users: NDArray[np.bool_],
+        rare_items: NDArray[np.bool_],
+    ) -> NDArray[np.void]:
+        of_user = rare_users[events["user"]]
+        of_item = rare_items[events["item"]] & ~of_user
+        part = _Part()
+        for bad, reason in ((of_user, reasons.RARE_USER), (of_item, reasons.RARE_ITEM)):
+            if bad.any():
+                part.dropped.append((reason, int(bad.sum()), events[bad.argmax()]))
+        self._count(part)
+        kept: NDArray[np.void] = events[~(of_user | of_item)]
+        return kept
+
+    def _count(self, part: _Part) -> None:
+        for reason, rows, event in part.dropped:
+            self._columns.left_out.add(
+                reason, rows, self._columns.files[event["file"]], int(event["row"])
+            )
+
+    @staticmethod
+    def _name(number: int) -> str:
+        return f"{EVENTS}/part-{number:05d}.parquet"
+
+
+def _coded(codes: NDArray[np.int32], table: IdTable) -> "pa.DictionaryArray":
+    """Return texts by their numbers, with a dictionary of those that occur."""
+    place, used = np.full(len(table), -1, np.int32), np.empty(len(codes), np.int32)
+    count = recode(codes, place, used)
+    return pa.DictionaryArray.from_arrays(pa.array(codes), table.texts(used[:count]))
