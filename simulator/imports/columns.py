@@ -31,7 +31,7 @@ class ColumnNames:
 
     strong: frozenset[str]
     weak: frozenset[str] = frozenset()
-    endings: tuple[str, ...] = ()
+    endings: frozenset[str] = frozenset()
     exact: frozenset[str] = frozenset()
     required: bool = False
     _ranks: dict[str, tuple[int, str, int]] = field(default_factory=dict, compare=False)
@@ -54,37 +54,25 @@ def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-_ID = (
-    "id",
-    "ids",
-    "idx",
-    "index",
-    "key",
-    "no",
-    "nr",
-    "num",
-    "number",
-    "code",
-    "uuid",
-    "guid",
-    "hash",
-)
+_ID = _words("id ids idx index key no nr num number code uuid guid hash idhash")
 _USERS = _words(
     "user usr visitor customer cust client member reviewer rater voter buyer shopper reader viewer"
     " listener player subscriber consumer account person household student learner guest"
     " fullvisitor userpseudo"
 )
+_OBJECTS = _words("content stock goods document doc media offer show business page place poi ad")
+"""Items by their id; the word alone may be a text, a number or an amount."""
 _ITEMS = _words(
     "item product prod article news movie film book song track artist game app video anime recipe"
-    " course business hotel listing offer show episode podcast beer restaurant venue stock content"
-    " document goods"
+    " course hotel listing episode podcast beer restaurant venue post"
 )
 
 EVENT_COLUMNS: Mapping[str, ColumnNames] = {
     "user": ColumnNames(
         _USERS,
         _words(
-            "session sess cookie device browser visit anonymous anon profile username reviewername"
+            "session sess cookie device browser visit anonymous anon distinct profile username"
+            " reviewername"
         ),
         _ID,
         _words("uid steamid"),
@@ -92,39 +80,46 @@ EVENT_COLUMNS: Mapping[str, ColumnNames] = {
     ),
     "item": ColumnNames(
         _ITEMS,
-        _words(
-            "media doc page poi place ad creative title url uri itemname producttitle gametitle"
-        ),
+        _words("title url uri itemname producttitle gametitle") | _OBJECTS,
         _ID,
-        _words("iid asin isbn sku"),
+        _words("iid asin isbn sku productskuhash") | {name + "id" for name in _OBJECTS},
         required=True,
     ),
     "time": ColumnNames(
         _words(
             "time timestamp datetime ts eventtime eventtimestamp eventdatetime eventts unixtime"
-            " unixtimestamp unixreviewtime epoch clicktime interactiontime"
+            " unixtimestamp unixreviewtime epoch clicktime interactiontime servertimestamp"
+            " requesttimestamp servertimestampepoch"
         ),
         _words(
             "date day created createdat eventdate reviewtime reviewdate orderdate purchasedate"
-            " invoicedate visitdate ratedat occurredat"
+            " invoicedate visitdate ratedat occurredat createtime creationdate transactiondate"
+            " transactiontime purchasetime ordertime viewtime visittime logtime starttime posted"
+            " orderpurchasetimestamp ratingdate ratingtimestamp tdat"
         ),
-        ("s", "ms", "us", "ns", "sec", "seconds", "millis", "utc", "gmt"),
+        _words("s ms us ns sec seconds millis utc gmt"),
     ),
     "type": ColumnNames(
         _words("event type behavior behaviour action activity interaction feedback"),
         _words("verb operation"),
-        ("type", "name", "kind"),
+        _words("type name kind"),
     ),
     "value": ColumnNames(
         _words("rating score stars value overall preference"),
-        endings=("value", "score"),
+        endings=_words("value score"),
         exact=_words("ratings starrating userrating bookrating reviewrating reviewscore"),
     ),
 }
 """The columns of a table of events."""
 
 ITEM_COLUMNS: Mapping[str, ColumnNames] = {
-    "item": ColumnNames(_ITEMS, _words("id"), _ID, _words("iid asin isbn sku"), required=True),
+    "item": ColumnNames(
+        _ITEMS,
+        frozenset({"id"}) | _OBJECTS,
+        _ID,
+        _words("iid asin isbn sku") | {name + "id" for name in _OBJECTS},
+        required=True,
+    ),
     "available_from": ColumnNames(_words("availablefrom availablesince")),
     "available_until": ColumnNames(_words("availableuntil availableto")),
 }
@@ -272,14 +267,14 @@ def plain_name(name: str) -> str:
 def looks_like_header(rows: Sequence[Sequence[str]]) -> bool:
     """Return whether the first of a file's rows is its header.
 
-    It is if all its cells are filled with different words, none of them a number or a time. So
-    rows of words alone would be taken for a header: their "columns" are then in the error or in
-    the report, and an option says otherwise.
+    It is if its cells are filled with different words, none of them a number or a time; the first
+    may be empty, above row numbers. So rows of words alone would be taken for a header: their
+    "columns" are then in the error or in the report, and an option says otherwise.
     """
     if not rows:
         return False
     first = [cell.strip("\ufeff \t\r\n\"'") for cell in rows[0]]
-    if len(set(first)) < len(first) or not all(first):
+    if len(set(first)) < len(first) or not all(first[1:]):
         return False
     return not any(_NUMBER_OR_TIME.match(cell) for cell in first)
 

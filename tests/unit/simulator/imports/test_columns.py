@@ -71,6 +71,36 @@ HEADERS = {
         '\ufeff"Customer Id", Product Number ,Created At',
         {"user": '\ufeff"Customer Id"', "item": " Product Number ", "time": "Created At"},
     ),
+    "a shop's days": (
+        "t_dat,customer_id,article_id,price,sales_channel_id",
+        {"user": "customer_id", "item": "article_id", "time": "t_dat"},
+    ),
+    "reviews of businesses": (
+        "review_id,user_id,business_id,stars,useful,text,date",
+        {"user": "user_id", "item": "business_id", "value": "stars", "time": "date"},
+    ),
+    "hashed sessions": (
+        "session_id_hash,event_type,product_action,product_sku_hash,server_timestamp_epoch_ms",
+        {
+            "user": "session_id_hash",
+            "item": "product_sku_hash",
+            "type": "event_type",
+            "time": "server_timestamp_epoch_ms",
+        },
+    ),
+    "an article beside its text": (
+        "user_id,content_id,content,page",
+        {"user": "user_id", "item": "content_id"},
+    ),
+    "events of an analytics tool": (
+        "distinct_id,event,properties.product_id,timestamp",
+        {
+            "user": "distinct_id",
+            "item": "properties.product_id",
+            "type": "event",
+            "time": "timestamp",
+        },
+    ),
     "a query's prefixes": (
         "e.user_id,e.product_id,e.ts",
         {"user": "e.user_id", "item": "e.product_id", "time": "e.ts"},
@@ -169,6 +199,7 @@ def test_items_and_users_have_their_own_columns():
         ([["u1", "11/13/2019 8:36:57 AM"]], False),
         ([["user", "user"]], False),
         ([["user", ""]], False),
+        ([["", "user", "item"], ["0", "u", "i"]], True),
         ([], False),
     ],
 )
