@@ -36,11 +36,16 @@ from policies.artifacts.source_artifact import TrainedSource
 from policies.sources import ItemOrder, LocalSource, SourceRequest, load_model, load_sources
 from policies.training.cf import AlsConfig, KnnConfig, fit_als, fit_item_knn, user_items
 from policies.training.deep import DeepConfig, fit_autoencoder, fit_deep, interaction_matrix
-from policies.training.histories import make_histories
+from policies.training.histories import histories_of
 from policies.training.popular import fit_popular
 from policies.training.train import train_sources
-from simulator.data import datasets
-from simulator.worlds.movielens import LIKED, MovieLensWorld, split_by_time
+from simulator.worlds.movielens import (
+    LIKED,
+    MovieLensWorld,
+    movielens_data,
+    rating_events,
+    split_by_time,
+)
 
 SEEDS = (0, 1, 2)
 Ranking = Callable[[str], list[str]]
@@ -62,7 +67,7 @@ def main() -> None:
     with threadpoolctl.threadpool_limits(1, "blas"), warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
         torch.set_num_threads(1)
-        world = MovieLensWorld.load(datasets.get("ml-100k", progress=print))
+        world = MovieLensWorld.of(movielens_data())
         print(
             f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}; "
             + _versions()
@@ -101,21 +106,16 @@ def _ranking(source: LocalSource, histories: Histories) -> Ranking:
 # ------------------------------------------------------------------------------------
 
 
-def binary(ratings: NDArray[Any], least: float) -> NDArray[Any]:
-    """Rows with weight 1 for a rating of at least ``least``, else 0: seen, but not liked."""
-    rows = np.zeros(len(ratings), dtype=[("user", "i8"), ("item", "i8"), ("weight", "f4")])
-    rows["user"], rows["item"], rows["weight"] = (
-        ratings["user"],
-        ratings["item"],
-        ratings["rating"] >= least,
-    )
-    return rows
+def binary(ratings: NDArray[Any], least: float) -> Histories:
+    """Histories with weight 1 for a rating of at least ``least``, else 0: seen, but not liked."""
+    events = rating_events(ratings)
+    return histories_of(events.with_weight((events.value >= least).astype(np.float32)))
 
 
 WEIGHTINGS: dict[str, Callable[[NDArray[Any]], Histories]] = {
-    "all": lambda ratings: make_histories(binary(ratings, 0)),
-    "liked": lambda ratings: make_histories(binary(ratings, LIKED)),
-    "graded": make_histories,
+    "all": lambda ratings: binary(ratings, 0),
+    "liked": lambda ratings: binary(ratings, LIKED),
+    "graded": lambda ratings: histories_of(rating_events(ratings)),
 }
 
 
@@ -218,7 +218,7 @@ def _validate(world: MovieLensWorld) -> None:
             show("peer als", weighting, [peer_als(histories, als, seed) for seed in SEEDS], als)
         for deep in PEER_DEEP:
             show("peer deep", weighting, [peer_autoencoder(histories, deep, 0)], deep)
-    histories = make_histories(part)
+    histories = histories_of(rating_events(part))
     for als in OUR_ALS:
         fits = [fit_als(histories, als, seed=seed, step=_quiet) for seed in SEEDS]
         show("als", "graded", [ours(fit, histories) for fit in fits], als)
@@ -244,8 +244,8 @@ def _test(world: MovieLensWorld) -> None:
     found: dict[str, list[tuple[float, float, float, float]]] = {}
     for seed in SEEDS:
         started = time.perf_counter()
-        trained = train_sources(world.train_ratings, world.catalogue, seed=seed)
-        histories = make_histories(world.train_ratings)
+        trained = train_sources(world.train_events, world.catalogue, seed=seed)
+        histories = histories_of(world.train_events)
         print(f"training with seed {seed}: {time.perf_counter() - started:.1f} s")
         with tempfile.TemporaryDirectory() as root:
             artifact.write(trained, Path(root))
@@ -277,7 +277,10 @@ def _scores(world: MovieLensWorld) -> None:
     """Pooled over all users' 30 best candidates: does a higher score mean a likelier reward? (AUC, 0.5 = no)."""
     part, rest = split_by_time(world.train_ratings, 0.8)
     liked = _liked(world, rest)
-    fitted, histories = train_sources(part, world.catalogue), make_histories(part)
+    fitted, histories = (
+        train_sources(rating_events(part), world.catalogue),
+        histories_of(rating_events(part)),
+    )
     activity = {
         user: np.log(histories.row(row)[1].sum()) for row, user in enumerate(histories.users)
     }

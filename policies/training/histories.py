@@ -1,59 +1,65 @@
-"""What sources are fitted on, made of ratings. Without torch."""
+"""What sources are fitted on, made of events. Without torch."""
 
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bandits.errors import ArtifactError
-from bandits.types import Float32, frozen
+from bandits.types import frozen
 from policies.artifacts.histories import Histories
-
-RATING_WEIGHTS = (0.0, 0.1, 0.2, 0.4, 1.0, 1.5)
-"""How strongly a rating of 0 … 5 speaks for an item, interpolated in between.
-
-By validation (docs/benchmarks/sources.md).
-"""
+from policies.data.coded import CodedEvents
 
 
-def make_histories(ratings: NDArray[Any]) -> Histories:
-    """Return the histories of ratings, as ``train_sources`` takes them.
+def histories_of(events: CodedEvents) -> Histories:
+    """Return who interacted with what: each item counts once for a user.
 
-    An item that a user has twice counts once, with the later row's weight. Ids become strings.
+    Of a user's events of one type with one item the latest counts, so that who rates an item again
+    means it; and of several types the strongest. Items and users stand in an order of their ids
+    alone, shorter ones first, so that it does not matter how a data set was put together.
 
     Raises:
-        ArtifactError: no rows, a field is missing, or a number is negative or not finite.
+        ArtifactError: there is no event, or a weight is negative or not finite.
     """
-    names = set(ratings.dtype.names or ())
-    if not len(ratings) or not {"user", "item"} <= names or not {"rating", "weight"} & names:
-        raise ArtifactError(
-            "training needs rows with fields user, item, and rating or weight", "ratings"
-        )
-    given = ratings["weight" if "weight" in names else "rating"]
-    if not np.isfinite(given).all() or given.min() < 0:
-        raise ArtifactError("ratings and weights are finite and not negative", "ratings")
+    if not len(events):
+        raise ArtifactError("training needs at least one event", "data")
+    if not (np.isfinite(events.weight).all() and events.weight.min() >= 0):
+        raise ArtifactError("weights of events are finite and not negative", "data")
 
-    weights = given.astype(np.float32) if "weight" in names else rating_weights(given)
-    users, rows = np.unique(ratings["user"], return_inverse=True)
-    items, columns = np.unique(ratings["item"], return_inverse=True)
+    user_ids, user = _in_order(events.user_ids, events.user)
+    item_ids, item = _in_order(events.item_ids, events.item)
 
-    # Read backwards, the first of a user's rows of an item is the latest.
-    cells = rows.astype(np.int64) * len(items) + columns
-    unique, last = np.unique(cells[::-1], return_index=True)
+    # The events of one user, item and type side by side, in their own order: the last counts.
+    cell = user * len(item_ids) + item
+    kinds = len(events.types)
+    by_type = np.argsort(cell * kinds + events.type, kind="stable")
+    key = (cell * kinds + events.type)[by_type]
+    latest = by_type[np.append(key[1:] != key[:-1], True)]
+
+    # Then of those of one user and item.
+    cells, first = np.unique(cell[latest], return_index=True)
+    last = np.maximum.reduceat(latest, first)
+    weights = np.maximum.reduceat(events.weight[latest], first)
     return Histories(
-        items=tuple(items.astype(str).tolist()),
-        users=tuple(users.astype(str).tolist()),
+        items=item_ids,
+        users=user_ids,
         starts=frozen(
-            np.searchsorted(unique, np.arange(len(users) + 1, dtype=np.int64) * len(items))
+            np.searchsorted(cells, np.arange(len(user_ids) + 1, dtype=np.int64) * len(item_ids))
         ),
-        indices=frozen((unique % len(items)).astype(np.int32)),
-        weights=frozen(weights[::-1][last]),
+        indices=frozen((cells % len(item_ids)).astype(np.int32)),
+        weights=frozen(weights),
+        times=frozen(events.time[last]),
+        types=frozen(events.type[last]),
+        type_names=events.types,
     )
 
 
-def rating_weights(ratings: NDArray[Any]) -> Float32:
-    """Return the weight of each rating, float32."""
-    weights: Float32 = np.interp(ratings, np.arange(len(RATING_WEIGHTS)), RATING_WEIGHTS).astype(
-        np.float32
-    )
-    return weights
+def _in_order(
+    ids: Sequence[str], codes: NDArray[np.int32]
+) -> tuple[tuple[str, ...], NDArray[np.int64]]:
+    """Return the ids that occur, in order, and the place of each code among them, int64[n]."""
+    used = np.flatnonzero(np.bincount(codes, minlength=len(ids))).tolist()
+    used.sort(key=lambda code: (len(ids[code]), ids[code]))
+    places = np.full(len(ids), -1, np.int64)
+    places[used] = np.arange(len(used))
+    return tuple(ids[code] for code in used), places[codes]

@@ -1,21 +1,22 @@
-"""From ratings to a source artifact: the same ratings and seed give the same bytes."""
+"""From events to a source artifact: the same events and seed give the same bytes."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from typing import Any
 
 import msgspec
-from numpy.typing import NDArray
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as ProgressBars
 
 from bandits.errors import ArtifactError
 from policies.artifacts.histories import Histories
-from policies.artifacts.source_artifact import Artifact
-from policies.training.histories import make_histories
+from policies.artifacts.source_artifact import Artifact, TrainedSource
+from policies.data.coded import CodedEvents
+from policies.training.histories import histories_of
 
 try:
     from policies.training.fits import TrainConfig, choose_sources, fit_source
@@ -26,54 +27,122 @@ except ModuleNotFoundError as missing:
 
 Progress = Callable[[str, int, int], None]
 """Told (source, steps done, steps in all)."""
+MapTasks = Callable[[Callable[[str], TrainedSource], Sequence[str]], Iterable[TrainedSource]]
+"""A ``map``, in the order of its tasks: over processes, or a cluster."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainingRun:
+    """What training made of events.
+
+    ``histories``: who interacted with what, which what is known of users is made of; ``left_out``:
+    why a source that was not asked for by name could not be fitted, by name.
+    """
+
+    artifact: Artifact
+    histories: Histories
+    left_out: Mapping[str, str]
 
 
 def train_sources(
-    ratings: NDArray[Any],
+    events: CodedEvents,
     items: Sequence[Mapping[str, Any]],
     *,
     sources: Sequence[str] | None = None,
     config: TrainConfig | None = None,
     seed: int = 0,
     progress: Progress | None = None,
+    map_tasks: MapTasks | None = None,
 ) -> Artifact:
-    """Fit sources, by default every one that the ratings are enough for.
+    """Fit sources, and return them as an artifact; see ``run_training`` for what else there is.
 
     Args:
-        ratings: structured, with fields ``user``, ``item`` and ``rating`` (0 to 5) or ``weight``.
+        events: what users did; see ``policies.data``.
         items: the catalogue, ``{"id": str, "features": {…}}`` each.
-        sources: their names; all that can be fitted, by default.
+        sources: their names; every one that the events are enough for, by default.
         config: what each source is fitted with; defaults that were measured.
         seed: of all random numbers.
         progress: told of each source's steps.
+        map_tasks: where sources are fitted; by default one after the other, in this process.
 
     Raises:
-        ArtifactError: the ratings are not as described, or name an item the catalogue lacks; or a
-            source that was named cannot be fitted on them.
+        ArtifactError: an item is not in the catalogue, or a source that was named cannot be fitted.
+    """
+    return run_training(
+        events,
+        items,
+        sources=sources,
+        config=config,
+        seed=seed,
+        progress=progress,
+        map_tasks=map_tasks,
+    ).artifact
+
+
+def run_training(
+    events: CodedEvents,
+    items: Sequence[Mapping[str, Any]],
+    *,
+    sources: Sequence[str] | None = None,
+    config: TrainConfig | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+    map_tasks: MapTasks | None = None,
+) -> TrainingRun:
+    """Fit sources, and return them with what they were fitted on.
+
+    Args:
+        events: what users did.
+        items: the catalogue.
+        sources: their names; every one that the events are enough for, by default.
+        config: what each source is fitted with.
+        seed: of all random numbers.
+        progress: told of each source's steps.
+        map_tasks: where sources are fitted.
+
+    Raises:
+        ArtifactError: as ``train_sources``.
     """
     config, say = config or TrainConfig(), progress or (lambda *_: None)
-    histories = make_histories(ratings)
+    histories = histories_of(events)
     catalogue = tuple(dict(item) for item in items)
     missing_items = set(histories.items) - {item["id"] for item in catalogue}
     if missing_items:
         raise ArtifactError(
-            f"item {min(missing_items)!r} is rated, but not in the catalogue", "items"
+            f"item {min(missing_items)!r} has events, but is not in the catalogue", "items"
         )
 
-    names, _left_out = choose_sources(sources, histories, config)
-    return Artifact(
-        catalogue=catalogue,
-        items=histories.items,
-        sources={
+    names, left_out = choose_sources(sources, histories, config)
+    if map_tasks is None:
+        fitted = {
             name: fit_source(name, histories, config, seed=seed, step=partial(say, name))
             for name in names
-        },
+        }
+    else:
+        fitted = {}
+        fit = partial(_fit_quietly, histories=histories, config=config, seed=seed)
+        for name, source in zip(names, map_tasks(fit, names), strict=True):
+            fitted[name] = source
+            say(name, 1, 1)
+
+    artifact = Artifact(
+        catalogue=catalogue,
+        items=histories.items,
+        sources=fitted,
         data=_digest(histories, catalogue),
         seed=seed,
         created_with={
             name: version(name) for name in ("implicit", "numpy", "safetensors", "torch")
         },
     )
+    return TrainingRun(artifact, histories, left_out)
+
+
+def _fit_quietly(
+    name: str, *, histories: Histories, config: TrainConfig, seed: int
+) -> TrainedSource:
+    """Fit a source where nobody sees its steps: in another process."""
+    return fit_source(name, histories, config, seed=seed, step=lambda *_: None)
 
 
 @contextmanager

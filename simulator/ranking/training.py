@@ -3,8 +3,6 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from policies.artifacts.source_artifact import Artifact
 from policies.data.coded import CodedEvents
 from policies.sources import load_model
@@ -32,11 +30,7 @@ def train_on(
     """
     from policies.training.train import train_sources  # noqa: PLC0415 - torch
 
-    rows = np.zeros(len(events), [("user", "O"), ("item", "O"), ("weight", "f4")])
-    rows["user"] = np.array(events.user_ids, object)[events.user]
-    rows["item"] = np.array(events.item_ids, object)[events.item]
-    rows["weight"] = events.weight
-    return models_of(train_sources(rows, items, seed=seed, progress=progress), sources)
+    return models_of(train_sources(events, items, sources=sources, seed=seed, progress=progress))
 
 
 def models_of(artifact: Artifact, sources: Sequence[str] | None = None) -> TrainedModels:

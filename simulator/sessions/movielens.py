@@ -23,9 +23,8 @@ from bandits.types import Float64
 from bandits.values import FeatureMap
 from policies.catalogue import Catalogue
 from policies.requests import ActionRequest, RankRequest
-from simulator.data import datasets
 from simulator.sessions.world import Step
-from simulator.worlds.movielens import LIKED, MovieLensWorld
+from simulator.worlds.movielens import LIKED, MovieLensWorld, movielens_data
 
 PAUSE_S = 1800
 CANDIDATES = 12
@@ -65,7 +64,7 @@ def fit_logistic(features: Float64, outcome: Float64, steps: int = 25) -> Float6
 def leaving_of(ratings: NDArray[np.void]) -> Leaving:
     """Fit when users leave and return to the sessions in ``ratings``.
 
-    ``ratings`` has the fields of ``datasets.ratings``.
+    ``ratings`` has the fields of ``MovieLensWorld.train_ratings``.
     """
     ordered = ratings[np.lexsort((ratings["item"], ratings["timestamp"], ratings["user"]))]
 
@@ -241,4 +240,4 @@ def movielens_sessions() -> MovieLensSessions:
     Raises:
         DataUnavailableError: The data set cannot be fetched.
     """
-    return MovieLensSessions(MovieLensWorld.load(datasets.get("ml-100k")))
+    return MovieLensSessions(MovieLensWorld.of(movielens_data()))

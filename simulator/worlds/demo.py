@@ -22,14 +22,14 @@ from policies.ranker import Ranker
 from policies.requests import RankRequest
 from policies.sources import load_sources
 from policies.spec import PolicySpec
-from policies.training.histories import make_histories
-from simulator.data import datasets
+from policies.training.histories import histories_of
 from simulator.worlds.loop import Timing, run_loop
-from simulator.worlds.movielens import MovieLensWorld
+from simulator.worlds.movielens import MovieLensWorld, movielens_data
 
 Array = NDArray[np.float64]
 CONTEXT_FIELDS = ("group",)
 SALT = b"bench"
+SOURCES = ("als", "item_knn", "deep", "popular")
 PROFILES = "profiles.parquet"
 """The name of the file of profiles in the folder of an artifact's versions."""
 WINDOW = 2000
@@ -137,9 +137,9 @@ class DemoBench:
         }
 
 
-def load_world(data_path: Path | None = None) -> MovieLensWorld:
-    """Load MovieLens 100K, fetched and checked if need be."""
-    return MovieLensWorld.load(data_path or datasets.get("ml-100k"))
+def load_world() -> MovieLensWorld:
+    """Load MovieLens 100K, fetched, checked and imported if need be."""
+    return MovieLensWorld.of(movielens_data())
 
 
 def train_movielens(world: MovieLensWorld, out: Path, *, seed: int, salt: bytes = SALT) -> str:
@@ -151,19 +151,14 @@ def train_movielens(world: MovieLensWorld, out: Path, *, seed: int, salt: bytes 
         seed: Seed of the training.
         salt: The key of the users' pseudonyms.
     """
-    from policies.training.train import progress_bars, train_sources
+    from policies.training.train import progress_bars, run_training
 
     with progress_bars() as progress:
-        fitted = train_sources(
-            world.train_ratings,
-            world.catalogue,
-            sources=("als", "item_knn", "deep", "popular"),
-            seed=seed,
-            progress=progress,
+        run = run_training(
+            world.train_events, world.catalogue, sources=SOURCES, seed=seed, progress=progress
         )
-    version = artifact.write(fitted, out)
-    histories = make_histories(world.train_ratings)
-    write_profiles(out / PROFILES, histories, salt=salt, data=fitted.data, artifact=version)
+    version = artifact.write(run.artifact, out)
+    write_profiles(out / PROFILES, run.histories, salt=salt, data=world.digest, artifact=version)
     return version
 
 
@@ -176,7 +171,7 @@ def make_bench(world: MovieLensWorld, spec: PolicySpec) -> DemoBench:
     """
     trained = artifact.load(Path(str(spec.artifact)))
     sources = list(load_sources(trained, spec.sources).values())
-    profiles = Profiles.of(make_histories(world.train_ratings), SALT)
+    profiles = Profiles.of(histories_of(world.train_events), SALT)
     ranker = Ranker(spec, sources, salt=SALT, profiles=profiles)
 
     async def ask() -> dict[str, Pool]:

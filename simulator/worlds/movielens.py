@@ -12,12 +12,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
+from pyarrow import csv
 
+from bandits.errors import DataSetError
 from bandits.types import frozen
+from policies.data.coded import CodedEvents, event_weights
+from policies.data.data_set import DataSet
+from policies.data.manifest import WeightOptions
+from policies.data.writer import write_data_set
 from simulator.data import datasets
+from simulator.imports.presets import preset_tables
 
 LIKED = 4.0
+RATINGS = WeightOptions(rating_scale=(1.0, 5.0))
 AGE_BANDS = ((18, "under-18"), (25, "18-24"), (35, "25-34"), (45, "35-44"), (1000, "45-and-over"))
 
 
@@ -33,7 +43,7 @@ def split_by_time(ratings: NDArray[Any], fraction: float) -> tuple[NDArray[Any],
     on file order.
 
     Args:
-        ratings: The fields of ``datasets.ratings``.
+        ratings: The fields of ``MovieLensWorld.train_ratings``.
         fraction: Share of each user's ratings in the first part, rounded down.
 
     Returns:
@@ -52,11 +62,15 @@ class MovieLensWorld:
     """Users, what is known of them, and what they turn out to like. All ids are strings.
 
     ``catalogue`` lists ``{"id", "features": {genres, decade}, "metadata": {title, year}}``, as an
-    artifact does. ``train_ratings`` and ``test_ratings`` have the fields of ``datasets.ratings``.
+    artifact does. ``train_ratings`` and ``test_ratings`` have the fields user and item (int64),
+    rating (float32, 1 to 5) and timestamp (int64, s); ``train_events`` are the same as the former,
+    as training takes them. ``digest``: that of the data set.
     """
 
     users: tuple[str, ...]
     catalogue: tuple[dict[str, Any], ...]
+    train_events: CodedEvents
+    digest: str
     train_ratings: NDArray[Any]
     test_ratings: NDArray[Any]
     _contexts: Mapping[str, dict[str, str]]
@@ -64,19 +78,16 @@ class MovieLensWorld:
     _liked: Mapping[str, frozenset[str]]
 
     @classmethod
-    def load(cls, path: Path, *, train_fraction: float = 0.75) -> "MovieLensWorld":
-        """Make the world from the directory that ``datasets.get("ml-100k")`` returns.
+    def of(cls, data: DataSet, *, train_fraction: float = 0.75) -> "MovieLensWorld":
+        """Make the world of MovieLens 100K as a data set; see ``movielens_data``.
 
         Args:
-            path: The directory.
+            data: The data set.
             train_fraction: Share of each user's ratings that the sources know.
-
-        Raises:
-            DataUnavailableError: A file is missing or malformed.
         """
-        train, test = split_by_time(datasets.ratings(path), train_fraction)
-        people = datasets.users(path)
-        users = tuple(str(user) for user in people["id"])
+        train, test = split_by_time(_ratings(data.coded()), train_fraction)
+        people = [] if (table := data.users()) is None else table.to_pylist()
+        users = tuple(person["id"] for person in people)
 
         # What was rated 4 or more in the held-out part earns a reward.
         history: dict[str, list[str]] = {user: [] for user in users}
@@ -88,12 +99,14 @@ class MovieLensWorld:
 
         return cls(
             users=users,
-            catalogue=tuple(_catalogue(path)),
+            catalogue=tuple(_catalogue(data)),
+            train_events=rating_events(train),
+            digest=data.digest,
             train_ratings=frozen(train),
             test_ratings=frozen(test),
             _contexts={
-                str(p["id"]): _context(int(p["age"]), str(p["gender"]), str(p["occupation"]))
-                for p in people
+                person["id"]: _context(int(person["age"]), person["gender"], person["occupation"])
+                for person in people
             },
             _train={user: tuple(items) for user, items in history.items()},
             _liked={user: frozenset(items) for user, items in liked.items()},
@@ -138,17 +151,81 @@ def _context(age: int, gender: str, occupation: str) -> dict[str, str]:
     }
 
 
-def _catalogue(path: Path) -> list[dict[str, Any]]:
+def _catalogue(data: DataSet) -> list[dict[str, Any]]:
     """Return the items. Genres and decade are learned from.
 
     A title would only be a second name of the item, so it is metadata.
     """
     catalogue = []
-    for item in datasets.items(path):
-        features: dict[str, Any] = {"genres": str(item["genres"]).split()}
-        metadata = {"title": str(item["title"])}
-        if item["year"]:  # one item has no known year; an absent feature says so
-            features["decade"] = str(int(item["year"]) // 10 * 10)
-            metadata["year"] = str(int(item["year"]))
-        catalogue.append({"id": str(item["id"]), "features": features, "metadata": metadata})
+    for item in data.items_table().to_pylist():
+        genres = [genre for genre in item["class"] or () if genre != "unknown"]
+        features: dict[str, Any] = {"genres": genres}
+        metadata = {"title": item["movie_title"]}
+
+        # One item has no known year; an absent feature says so.
+        year = str(item["release_year"])
+        if year.isdigit():
+            features["decade"] = str(int(year) // 10 * 10)
+            metadata["year"] = year
+        catalogue.append({"id": item["id"], "features": features, "metadata": metadata})
     return catalogue
+
+
+def _ratings(events: CodedEvents) -> NDArray[Any]:
+    """Return events as ratings; the ids of MovieLens are numbers."""
+    ratings = np.empty(
+        len(events), [("user", "i8"), ("item", "i8"), ("rating", "f4"), ("timestamp", "i8")]
+    )
+    ratings["user"] = np.array(events.user_ids, dtype=np.int64)[events.user]
+    ratings["item"] = np.array(events.item_ids, dtype=np.int64)[events.item]
+    ratings["rating"], ratings["timestamp"] = events.value, events.time // 1000
+    return ratings
+
+
+def rating_events(ratings: NDArray[Any]) -> CodedEvents:
+    """Return ratings as training takes them; see ``MovieLensWorld.train_ratings``."""
+    ordered = ratings[np.lexsort((ratings["timestamp"], ratings["user"]))]
+    users, user = np.unique(ordered["user"], return_inverse=True)
+    items, item = np.unique(ordered["item"], return_inverse=True)
+    times, values = 1000 * ordered["timestamp"], ordered["rating"].astype(np.float32)
+    types, kinds = ("rating",), np.zeros(len(ordered), np.int16)
+    return CodedEvents(
+        user_ids=tuple(map(str, users.tolist())),
+        item_ids=tuple(map(str, items.tolist())),
+        types=types,
+        user=user.astype(np.int32),
+        item=item.astype(np.int32),
+        type=kinds,
+        time=times,
+        value=values,
+        weight=event_weights(types, kinds, times, values, RATINGS),
+    )
+
+
+def movielens_data(folder: Path | None = None) -> DataSet:
+    """Return MovieLens 100K as a data set: fetched, checked and imported, once per machine.
+
+    Args:
+        folder: Where it is kept; by default among the data sets that were fetched.
+
+    Raises:
+        DataUnavailableError: It cannot be fetched.
+    """
+    home = folder or datasets.default_cache_dir() / "data-sets" / "ml-100k"
+    try:
+        return DataSet.open(home)
+    except DataSetError:
+        home.parent.mkdir(parents=True, exist_ok=True)
+        raw = preset_tables("recbole", [str(datasets.get("ml-100k"))])
+        rows = csv.read_csv(
+            str(raw.events[0].file), parse_options=csv.ParseOptions(delimiter="\t")
+        ).rename_columns(["user", "item", "value", "time"])
+        times = pc.multiply(rows["time"].cast(pa.int64()), 1000)
+        return write_data_set(
+            home,
+            rows.set_column(3, "time", times),
+            items=raw.items,
+            users=raw.users,
+            weights=RATINGS,
+            name="movielens",
+        )

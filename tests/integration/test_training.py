@@ -4,22 +4,22 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import threadpoolctl
 import torch
 from implicit.als import AlternatingLeastSquares
-from numpy.typing import NDArray
+from support.events import Row, coded_events
 
 from bandits.errors import ArtifactError
 from policies.artifacts import source_artifact as artifact
 from policies.artifacts.source_artifact import Artifact
+from policies.data.coded import CodedEvents
 from policies.sources import LocalSource, SourceRequest, load_model, load_sources
 from policies.training.cf import AlsConfig, KnnConfig, fit_als, user_items
 from policies.training.deep import DeepConfig, fit_autoencoder, fit_deep, interaction_matrix
-from policies.training.histories import make_histories, rating_weights
+from policies.training.histories import histories_of
 from policies.training.train import (
     TrainConfig,
     progress_bars,
@@ -35,21 +35,21 @@ CONFIG = TrainConfig(
 CATALOGUE = [{"id": str(i), "features": {"taste": i % 2}} for i in range(N_ITEMS)]
 
 
-def make_ratings(seed: int = 0) -> NDArray[Any]:
-    """Even users like even items, odd users odd ones: 10 of them get 4 or 5, 3 others 1 or 2."""
+def make_events(seed: int = 0, disliked: float = 0.1) -> CodedEvents:
+    """Even users like even items, odd users odd ones: 10 of them weigh 1 or 1.5, 3 others less."""
     rng = np.random.default_rng(seed)
-    rows = []
+    rows: list[Row] = []
     for user in range(N_USERS):
         own = rng.choice(np.arange(user % 2, N_ITEMS, 2), 10, replace=False)
         other = rng.choice(np.arange(1 - user % 2, N_ITEMS, 2), 3, replace=False)
-        rows += [(user, item, rng.integers(4, 6)) for item in own]
-        rows += [(user, item, rng.integers(1, 3)) for item in other]
-    return np.array(rows, dtype=[("user", "i8"), ("item", "i8"), ("rating", "f4")])
+        rows += [(str(user), str(item), rng.choice([1.0, 1.5])) for item in own]
+        rows += [(str(user), str(item), disliked) for item in other]
+    return coded_events(rows)
 
 
 @pytest.fixture(scope="module")
 def trained() -> Artifact:
-    return train_sources(make_ratings(), CATALOGUE, config=CONFIG, seed=1)
+    return train_sources(make_events(), CATALOGUE, config=CONFIG, seed=1)
 
 
 @pytest.mark.parametrize("name", ["als", "item_knn", "ease", "rp3beta", "deep"])
@@ -57,7 +57,7 @@ def test_tastes_are_found_for_known_users_and_for_strangers(trained: Artifact, n
     source = load_sources(trained)[name]
     assert isinstance(source, LocalSource)
     right = []
-    histories = make_histories(make_ratings())
+    histories = histories_of(make_events())
     for user in range(N_USERS):
         known = histories.profile(str(user))
         assert known is not None
@@ -69,7 +69,7 @@ def test_tastes_are_found_for_known_users_and_for_strangers(trained: Artifact, n
 
 def test_the_autoencoder_is_served_as_torch_computes_it() -> None:
     """Log-probabilities within 1e-5, relative."""
-    histories = make_histories(make_ratings())
+    histories = histories_of(make_events())
     model = load_model(fit_deep(histories, CONFIG.deep, seed=3, step=_quiet), N_ITEMS)
     peer = fit_autoencoder(interaction_matrix(histories), CONFIG.deep, seed=3, step=_quiet)
     with torch.no_grad():
@@ -83,7 +83,7 @@ def test_the_autoencoder_is_served_as_torch_computes_it() -> None:
 
 def test_als_is_served_as_implicit_computes_it() -> None:
     """Against implicit's own recalculate_user."""
-    histories = make_histories(make_ratings())
+    histories = histories_of(make_events())
     source = fit_als(histories, CONFIG.als, seed=3, step=_quiet)
     with threadpoolctl.threadpool_limits(1, "blas"):
         peer = AlternatingLeastSquares(factors=8, regularization=1.0, alpha=5.0)
@@ -100,7 +100,7 @@ def test_als_is_served_as_implicit_computes_it() -> None:
 
 def test_a_large_catalogue_gets_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same factors, and where they are few all are looked at: the same answers."""
-    histories = make_histories(make_ratings())
+    histories = histories_of(make_events())
     plain = fit_als(histories, CONFIG.als, seed=3, step=_quiet)
     monkeypatch.setattr("policies.training.cf.BLOCKS_ABOVE", N_ITEMS - 1)
     large = fit_als(histories, CONFIG.als, seed=3, step=_quiet)
@@ -129,12 +129,12 @@ def test_the_same_seed_gives_the_same_bytes(trained: Artifact, tmp_path: Path) -
     """Training neither uses nor changes torch's global generator and number of threads."""
     torch.manual_seed(99)
     before, threads = torch.random.get_rng_state(), torch.get_num_threads()
-    again = train_sources(make_ratings(), CATALOGUE, config=CONFIG, seed=1)
+    again = train_sources(make_events(), CATALOGUE, config=CONFIG, seed=1)
     assert torch.equal(torch.random.get_rng_state(), before)
     assert torch.get_num_threads() == threads
     assert artifact.write(trained, tmp_path) == artifact.write(again, tmp_path)
     assert (
-        artifact.write(train_sources(make_ratings(), CATALOGUE, config=CONFIG, seed=2), tmp_path)
+        artifact.write(train_sources(make_events(), CATALOGUE, config=CONFIG, seed=2), tmp_path)
         != trained.version
     )
 
@@ -143,10 +143,10 @@ def test_another_process_with_another_number_of_threads_gives_the_same_bytes(
     trained: Artifact, tmp_path: Path
 ) -> None:
     code = f"""
-import sys, torch; sys.path.insert(0, {str(Path(__file__).parent)!r}); torch.set_num_threads(3)
+import sys, torch; sys.path[:0] = {[str(path) for path in Path(__file__).parents[:2]]!r}; torch.set_num_threads(3)
 from pathlib import Path
 from test_training import *
-trained = train_sources(make_ratings(), CATALOGUE, config=CONFIG, seed=1)
+trained = train_sources(make_events(), CATALOGUE, config=CONFIG, seed=1)
 print(artifact.write(trained, Path({str(tmp_path)!r})))
 """
     other = subprocess.run(
@@ -155,10 +155,12 @@ print(artifact.write(trained, Path({str(tmp_path)!r})))
     assert other.stdout.decode().strip() == artifact.write(trained, tmp_path)
 
 
-def test_the_order_of_the_ratings_does_not_matter(trained: Artifact) -> None:
-    ratings = make_ratings()
+def test_the_order_of_users_and_events_does_not_matter(trained: Artifact) -> None:
+    events = make_events()
+    order = np.random.default_rng(0).permutation(len(events))
+    users = np.argsort(np.random.default_rng(1).permutation(N_USERS)[events.user[order]])
     shuffled = train_sources(
-        ratings[::-1],
+        events.select(order[users]),
         CATALOGUE,
         config=replace(CONFIG, deep=replace(CONFIG.deep, epochs=1)),
         seed=1,
@@ -176,7 +178,7 @@ def test_scores_are_calibrated(trained: Artifact, name: str, tmp_path: Path) -> 
     artifact.write(trained, tmp_path)
     source = load_sources(artifact.load(tmp_path))[name]
     assert isinstance(source, LocalSource)
-    histories = make_histories(make_ratings())
+    histories = histories_of(make_events())
     requests = [SourceRequest(profile=histories.profile(user)) for user in histories.users]
     scores = np.concatenate([source.propose(request, 50).scores for request in requests])
     assert abs(scores.mean()) < 1e-3
@@ -185,9 +187,7 @@ def test_scores_are_calibrated(trained: Artifact, name: str, tmp_path: Path) -> 
 
 def test_progress_is_told() -> None:
     told: list[tuple[str, int, int]] = []
-    train_sources(
-        make_ratings(), CATALOGUE, config=CONFIG, progress=lambda *step: told.append(step)
-    )
+    train_sources(make_events(), CATALOGUE, config=CONFIG, progress=lambda *step: told.append(step))
     last = {source: (done, total) for source, done, total in told}
     assert last == {
         "als": (5, 5),
@@ -201,55 +201,28 @@ def test_progress_is_told() -> None:
         show("als", 1, 2)
 
 
-def test_histories_of_ratings() -> None:
-    """Ids become strings, the later of two rows counts, a weight field is taken as it is."""
-    rows = [("x", "b", 5), ("y", "a", 1), ("x", "a", 2), ("x", "b", 4)]
-    found = make_histories(np.array(rows, dtype=[("user", "U9"), ("item", "U9"), ("rating", "f4")]))
-    assert (found.users, found.items) == (("x", "y"), ("a", "b"))
-    assert found.starts.tolist() == [0, 2, 3]
-    assert found.indices.tolist() == [0, 1, 0]
-    assert np.array_equal(found.weights, rating_weights(np.array([2, 4, 1])))
-    weighted = np.array(
-        [("x", "a", 0.25)], dtype=[("user", "U9"), ("item", "U9"), ("weight", "f4")]
-    )
-    assert make_histories(weighted).weights.tolist() == [0.25]
-
-
 def test_seen_but_not_liked(tmp_path: Path) -> None:
     """An interaction of weight 0 teaches nothing, and is still never proposed."""
-    ratings = make_ratings()
-    ratings["rating"][ratings["rating"] < 3] = 0
-    made = train_sources(ratings, CATALOGUE, config=CONFIG)
-    histories = make_histories(ratings)
+    events = make_events(disliked=0.0)
+    made = train_sources(events, CATALOGUE, config=CONFIG)
+    histories = histories_of(events)
     assert (histories.weights == 0).sum() == 3 * N_USERS
     assert len(user_items(histories).data) == 10 * N_USERS
     artifact.write(made, tmp_path)
     for name, source in load_sources(artifact.load(tmp_path)).items():
         assert isinstance(source, LocalSource)
         for user in range(N_USERS):
-            rated = {str(item) for item in ratings["item"][ratings["user"] == user]}
-            assert len(rated) == 13
-            request = SourceRequest(profile=histories.profile(str(user)))
-            assert not rated & set(source.propose(request, N_ITEMS).ids), name
+            known = histories.profile(str(user))
+            assert known is not None
+            seen = {histories.items[at] for at in known.indices}
+            assert len(seen) == 13
+            request = SourceRequest(profile=known)
+            assert not seen & set(source.propose(request, N_ITEMS).ids), name
 
 
-@pytest.mark.parametrize("rating", [np.nan, np.inf, -1.0])
-def test_a_bad_rating_is_refused(rating: float) -> None:
-    ratings = make_ratings()
-    ratings["rating"][5] = rating
-    with pytest.raises(ArtifactError, match="finite and not negative"):
-        train_sources(ratings, CATALOGUE, config=CONFIG)
-
-
-def test_ratings_that_are_none_are_refused() -> None:
-    for bad in (make_ratings()[:0], make_ratings()[["user", "rating"]]):
-        with pytest.raises(ArtifactError, match="fields user, item"):
-            train_sources(bad, CATALOGUE, config=CONFIG)
-
-
-def test_a_rated_item_must_be_in_the_catalogue() -> None:
-    with pytest.raises(ArtifactError, match="item '59' is rated, but not in the catalogue"):
-        train_sources(make_ratings(), CATALOGUE[:-1], config=CONFIG)
+def test_an_item_of_an_event_must_be_in_the_catalogue() -> None:
+    with pytest.raises(ArtifactError, match="item '59' has events, but is not in the catalogue"):
+        train_sources(make_events(), CATALOGUE[:-1], config=CONFIG)
 
 
 @pytest.mark.parametrize("library", ["torch", "implicit"])

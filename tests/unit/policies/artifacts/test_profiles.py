@@ -13,8 +13,12 @@ from bandits.errors import ArtifactError
 from policies.artifacts.histories import Histories
 from policies.artifacts.profile_file import ABOUT, open_profiles, write_profiles
 from policies.artifacts.profiles import Profiles
-from policies.artifacts.source_artifact import Artifact, load
+from policies.artifacts.source_artifact import Artifact, load, write
 from policies.pseudonyms import pseudonym
+from policies.ranker import Ranker
+from policies.requests import RankRequest
+from policies.sources import load_sources
+from policies.spec import ArtifactSource, PolicySpec
 
 SALT, OTHER = b"a salt of sixteen", b"another of sixteen"
 ITEMS = ("a", "b", "ç", "d")
@@ -196,3 +200,25 @@ def test_an_artifact_of_format_1_brings_its_own() -> None:
     expected = opened.histories.profile("user-2")
     assert expected is not None
     assert [item for item, _ in found(profiles, "user-2") or []] == expected.indices.tolist()
+
+
+async def test_pools_are_the_same_as_from_an_artifact_of_format_1(tmp_path: Path) -> None:
+    """From one that holds its users, and from one without beside a file of profiles."""
+    opened = load(Path(__file__).parents[3] / "fixtures" / "artifact_format_1")
+    assert opened.histories is not None
+    write(opened, tmp_path)
+    write_profiles(tmp_path / "profiles.parquet", opened.histories, salt=SALT)
+
+    spec = PolicySpec("p", sources=[ArtifactSource("als"), ArtifactSource("popular")], artifact="a")
+    rankers = []
+    for artifact, where in ((opened, None), (load(tmp_path), str(tmp_path / "profiles.parquet"))):
+        sources = list(load_sources(artifact, spec.sources).values())
+        profiles, note = open_profiles(where, artifact, SALT)
+        assert note == ""
+        rankers.append(Ranker(spec, sources, salt=SALT, profiles=profiles))
+
+    for user in (*opened.histories.users, "a stranger"):
+        before, now = [await ranker.pool(RankRequest(user_id=user)) for ranker in rankers]
+        assert before.ids == now.ids
+        for name in before.scores:
+            assert np.array_equal(before.scores[name], now.scores[name], equal_nan=True)

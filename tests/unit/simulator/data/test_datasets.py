@@ -156,31 +156,7 @@ def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     assert datasets.default_cache_dir() == home
 
 
-def test_the_readers_against_known_facts() -> None:
-    """The data set's own README: 943 users, 1,682 items, 100,000 ratings, at least 20 a user."""
-    path = datasets.get("ml-100k")
-    ratings, items, users = datasets.ratings(path), datasets.items(path), datasets.users(path)
-    assert (len(users), len(items), len(ratings)) == (943, 1682, 100_000)
-    assert set(ratings["rating"]) == {1, 2, 3, 4, 5}
-    assert items[0].tolist() == (1, "Toy Story", 1995, "Animation Children's Comedy")
-    assert users[0].tolist() == (1, 24, "M", "technician")
-    assert users.dtype.names == ("id", "age", "gender", "occupation")
-    assert all(len(str(item["title"])) < 100 for item in items), (
-        "no title fills its field, so none was cut"
-    )
-
-
 def test_the_open_bandit_dataset_is_complete() -> None:
     path = datasets.get("obd")
     for behaviour in ("random", "bts"):
         assert (path / behaviour / "all" / "all.csv").read_text().count("\n") == 10_001
-
-
-@pytest.mark.parametrize(
-    "content", ["", "h\n1\t2\n", "h\nx\t2\t3\t4\n"], ids=["missing", "short", "not a number"]
-)
-def test_a_malformed_file_names_itself(tmp_path: Path, content: str) -> None:
-    if content:
-        (tmp_path / "ml-100k.inter").write_text(content)
-    with pytest.raises(DataUnavailableError, match=r"ml-100k\.inter"):
-        datasets.ratings(tmp_path)

@@ -5,13 +5,12 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from simulator.data import datasets
-from simulator.worlds.movielens import MovieLensWorld, age_band, split_by_time
+from simulator.worlds.movielens import MovieLensWorld, age_band, movielens_data, split_by_time
 
 
 @pytest.fixture(scope="module")
 def world() -> MovieLensWorld:
-    return MovieLensWorld.load(datasets.get("ml-100k"))
+    return MovieLensWorld.of(movielens_data())
 
 
 def test_training_comes_before_the_held_out_part(world: MovieLensWorld) -> None:
@@ -29,7 +28,8 @@ def test_nothing_is_lost_or_doubled(world: MovieLensWorld) -> None:
 
 
 def test_the_split_does_not_depend_on_file_order() -> None:
-    ratings = datasets.ratings(datasets.get("ml-100k"))
+    made = MovieLensWorld.of(movielens_data())
+    ratings = np.concatenate([made.train_ratings, made.test_ratings])
     shuffled = ratings[np.random.default_rng(0).permutation(len(ratings))]
     for ours, theirs in zip(
         split_by_time(ratings, 0.75), split_by_time(shuffled, 0.75), strict=True

@@ -1,4 +1,4 @@
-"""``banditloop train``: fit candidate sources, a policy on a log, or a policy of whole sessions."""
+"""``banditloop train policy`` and ``train rl``: policies that learn from a log, or of sessions."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,45 +16,14 @@ from serve_app.cli.options import (
     RedisUrl,
     SkipBad,
     Window,
-    command_group,
     out_file,
     out_folder,
 )
 from serve_app.cli.terminal import progress_bar, progress_count, ray_kept_quiet, say
+from serve_app.cli.train.command import app
 
 if TYPE_CHECKING:
     from policies.artifacts.learner_model import TrainedModel
-
-app = command_group(
-    "Fit candidate sources, a policy on a log, or a policy of whole sessions.", runs_alone=True
-)
-
-
-@app.callback(invoke_without_command=True)
-def train_demo_sources(
-    context: typer.Context,
-    out: Annotated[Path, out_folder("Folder to write the artifact to")] = Path(
-        "artifacts/movielens"
-    ),
-    data_path: Annotated[
-        Path | None, typer.Option("--data", help="A MovieLens-100K folder [default: fetched]")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of every random choice")] = 0,
-    data_dir: DataDir = None,
-) -> None:
-    """Fit the candidate sources (ALS, item-kNN, deep, popular) on MovieLens-100K.
-
-    They are written as a versioned artifact, and what is known of users beside it.
-    """
-    if context.invoked_subcommand is not None:
-        return
-
-    from serve_app.settings import Settings
-    from simulator.worlds.demo import load_world, train_movielens
-
-    salt = Settings.with_options(data_dir=data_dir).secret()
-    version = train_movielens(load_world(data_path), out, seed=seed, salt=salt)
-    say(("trained", "green"), f"  {out}  version {version}")
 
 
 @app.command("policy", short_help="Train a policy on a log that others made.")

@@ -1,0 +1,93 @@
+"""``banditloop train``: candidate sources of a data set, with profiles and a spec to serve them."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from serve_app.cli.options import Address, DataDir, Jobs, command_group, out_file, out_folder
+
+app = command_group(
+    "Fit candidate sources, a policy on a log, or a policy of whole sessions.", runs_alone=True
+)
+
+Files = list[str] | None
+
+
+@app.callback(invoke_without_command=True)
+def train(
+    context: typer.Context,
+    out: Annotated[Path, out_folder("Folder to write the artifact and profiles.parquet to")] = Path(
+        "artifacts/movielens"
+    ),
+    data: Annotated[
+        str | None,
+        typer.Option(help="Folder or URI of the data set [default: MovieLens-100K, fetched]"),
+    ] = None,
+    events: Annotated[
+        Files,
+        typer.Option(
+            help="Files of what users did, instead of --data (CSV, JSON Lines, Parquet; a glob; may"
+            " be repeated): imported into OUT/data, as banditloop data import does"
+        ),
+    ] = None,
+    items: Annotated[Files, typer.Option(help="Files of the items, beside --events")] = None,
+    users: Annotated[Files, typer.Option(help="Files of the users, beside --events")] = None,
+    columns: Annotated[
+        str | None,
+        typer.Option(help="Columns of --events, e.g. '{user: visitor, item: sku, time: at}'"),
+    ] = None,
+    sources: Annotated[
+        str | None,
+        typer.Option(
+            help="Sources to fit, separated by commas [default: all that the data is enough for]"
+        ),
+    ] = None,
+    spec_out: Annotated[
+        Path | None,
+        out_file(
+            "File to write a spec to that serves the artifact [default: OUT/policy.yaml, beside"
+            " --events]",
+            "--spec-out",
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of every random choice")] = 0,
+    jobs: Jobs = 1,
+    address: Address = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Fit candidate sources on a data set, and write them as a versioned artifact.
+
+    What is known of its users is written beside, by pseudonyms under the salt of --data-dir or
+    BANDITLOOP_SALT: serve with the same one. No user is in the artifact itself.
+    """
+    if context.invoked_subcommand is not None:
+        return
+
+    from serve_app.cli.train.sources import SourceTraining, train_and_report
+
+    if events and data:
+        raise typer.BadParameter("name a data set or files of events, not both: leave --data out")
+    if not events and (items or users or columns):
+        raise typer.BadParameter("--items, --users and --columns go with --events")
+
+    train_and_report(
+        SourceTraining(
+            out=out,
+            data=data,
+            events=tuple(events or ()),
+            items=tuple(items or ()),
+            users=tuple(users or ()),
+            columns=columns,
+            sources=_names(sources),
+            spec_out=spec_out if spec_out or not events else out / "policy.yaml",
+            seed=seed,
+            jobs=jobs,
+            address=address,
+            data_dir=data_dir,
+        )
+    )
+
+
+def _names(text: str | None) -> tuple[str, ...] | None:
+    return None if text is None else tuple(name.strip() for name in text.split(",") if name.strip())
