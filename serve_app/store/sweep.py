@@ -1,10 +1,10 @@
 """Sweeping from Redis what nothing names any more: old catalogues, and what a crash left behind.
 
-Every blob is one of two kinds. What an entry of the log names (a spec, a catalogue, a trained
-model) goes once the archive holds it, unless an open decision or a snapshot that is kept refers to
-it: whoever folds the log again reads it there. What the learner has made (a snapshot, a checkpoint,
-a model to be merged) goes when no list names it. Nothing is deleted at once: it expires, and
-whoever names it again before makes it last.
+Every blob is one of two kinds. What an entry of the log names (a spec, a catalogue, a prior, a
+trained model) goes once the archive holds it, unless an open decision, a snapshot that is kept or a
+model to come refers to it: whoever folds the log again reads it there. What the learner has made (a
+snapshot, a checkpoint, a model to be merged) goes when no list names it. Nothing is deleted at
+once: it expires, and whoever names it again before makes it last.
 """
 
 import logging
@@ -117,7 +117,7 @@ class Sweep:
     def _named(self, fold: Fold) -> tuple[set[str], set[str]]:
         """Return two sets of digests: what was made here and is listed, and what is referred to.
 
-        The second are specs and catalogues.
+        The second are specs, catalogues and the newest prior.
         """
         client, keys = self._client, self._keys
         listed: Any = client.lrange(keys.snapshots, 0, -1)
@@ -143,12 +143,15 @@ class Sweep:
         if merge is not None:
             made.add(merge.digest)
 
-        # Specs and catalogues: in force, of open decisions, of the snapshots.
+        # Specs and catalogues: in force, of open decisions, of the snapshots. Of priors the newest,
+        # which the next model is taught.
         referred = {fold.catalogue.digest}
         if fold.spec_id is not None:
             referred.add(fold.spec_id)
         for spec, catalogue in fold.join.names():
             referred |= {spec, catalogue}
+        if fold.prior is not None:
+            referred.add(fold.prior.digest)
         referred |= {digest for name in snapshots for digest in self._refers_to(name)}
         self._refers = {name: refs for name, refs in self._refers.items() if name in snapshots}
         return made, referred

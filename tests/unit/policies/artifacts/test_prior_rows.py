@@ -1,11 +1,17 @@
 """The rows of a prior as a blob: what comes back, and what is refused."""
 
+from dataclasses import replace
+
 import msgspec
 import numpy as np
 import pytest
+from support.small_artifact import make_artifact
 
 from bandits.errors import ArtifactError
-from policies.artifacts.prior import PriorDecision, PriorRows, decode_prior
+from bandits.exploration import Greedy
+from bandits.rl.config import RlConfig
+from policies.artifacts.prior import PriorDecision, PriorRows, decode_prior, prior_of
+from policies.spec import PolicySpec, Prior
 
 NAN = np.nan
 
@@ -63,6 +69,32 @@ def test_rows_that_cannot_be_are_refused_with_the_name_of_their_field(
     with pytest.raises(ArtifactError) as refused:
         decode_prior(data)
     assert refused.value.target == target
+
+
+def test_what_becomes_of_an_artifacts_prior_is_said_in_a_line():
+    """Brought, absent, unwanted, of no use, or damaged."""
+    rows = PriorRows.of([_decision()])
+    spec, artifact = PolicySpec("home", artifact="shop"), make_artifact()
+    brought = replace(artifact, prior=rows.encoded)
+
+    assert prior_of(spec, None) == (None, "")
+    assert prior_of(spec, artifact) == (None, "no prior: the artifact brings none")
+    data, note = prior_of(msgspec.structs.replace(spec, prior=Prior(0.25)), brought)
+    assert data == rows.encoded
+    assert "2 rows, each worth 0.25 interactions" in note
+    assert prior_of(spec.without_prior, brought) == (
+        None,
+        "no prior: the spec says prior: none",
+    )
+
+    rl = PolicySpec(
+        "home", kind="rl", learner=RlConfig("0" * 16), exploration=Greedy(), artifact="shop"
+    )
+    assert prior_of(rl, brought)[0] is None
+    assert "kind rl learns from no rows" in prior_of(rl, brought)[1]
+    data, note = prior_of(spec, replace(artifact, prior=rows.encoded[:-2]))
+    assert data is None
+    assert note.startswith("the artifact's prior is refused: no rows of a prior")
 
 
 def test_what_are_no_rows_is_refused():
