@@ -10,6 +10,8 @@ import pyarrow.compute as pc
 FROM, UNTIL = "available_from", "available_until"
 TEXT_LENGTH = 60
 """Characters, on average, from which a column of strings is text and not a category."""
+NAMES = 50
+"""So many strings are names, and not categories, if more than half of them differ."""
 
 FEATURE_KINDS = frozenset({"number", "flag", "category", "list"})
 """Columns of these kinds are features; text and vectors are for sources that use them."""
@@ -31,8 +33,7 @@ def column_kind(column: "pa.ChunkedArray") -> str | None:
     elif pa.types.is_timestamp(kind) or pa.types.is_date(kind):
         found = "time"
     elif _is_string(kind):
-        lengths = pc.mean(pc.utf8_length(column.cast(pa.string()))).as_py()
-        found = "text" if lengths is not None and lengths >= TEXT_LENGTH else "category"
+        found = "text" if _is_text(column.cast(pa.string())) else "category"
     elif pa.types.is_list(kind) or pa.types.is_large_list(kind) or _is_fixed_list(kind):
         inner = kind.value_type
         if _is_string(inner):
@@ -40,6 +41,16 @@ def column_kind(column: "pa.ChunkedArray") -> str | None:
         elif pa.types.is_integer(inner) or pa.types.is_floating(inner):
             found = "vector"
     return found
+
+
+def _is_text(column: "pa.ChunkedArray") -> bool:
+    """Return whether strings are texts: long, or names, most of which stand for one row each."""
+    lengths = pc.mean(pc.utf8_length(column)).as_py()
+    filled = len(column) - column.null_count
+    return lengths is not None and (
+        lengths >= TEXT_LENGTH
+        or (filled >= NAMES and pc.count_distinct(column).as_py() > filled / 2)
+    )
 
 
 def catalogue_items(table: "pa.Table", kinds: dict[str, str]) -> list[dict[str, Any]]:

@@ -224,7 +224,7 @@ def _settled(given: EventTable, table: OpenTable | None = None) -> _Reading:
 def _recognised_times(given: EventTable) -> TimeReading | None:
     """Return how the times of a file are read that a preset reads itself."""
     column = given.mapping.time
-    first = next(given.rows(), None) if given.rows is not None else None
+    first = next(given.rows(lambda *_: None), None) if given.rows is not None else None
     if first is None or column is None:
         return None
     return recognise_times(
@@ -256,7 +256,7 @@ def _read(
 
 def _rows_of(reading: _Reading, state: EventColumns) -> Iterator[RawRows]:
     if reading.given.rows is not None:
-        return reading.given.rows()
+        return reading.given.rows(state.unreadable)
     assert reading.table is not None  # noqa: S101 - settled
     columns = list(dict.fromkeys(reading.given.mapping.columns.values()))
     return rows_of_table(reading.table, columns, reading.types, state.unreadable)

@@ -75,18 +75,22 @@ class RawRows(msgspec.Struct, frozen=True, eq=False):
         return self.first_row + index if self.numbers is None else int(self.numbers[index])
 
 
+Unreadable = Callable[[str, int, str], None]
+"""Told of a row that cannot be read: its file, its number, and what it says."""
+
+
 @dataclass(frozen=True, slots=True)
 class EventTable:
     """A file of events: how it is read, and which column is what.
 
     ``rows`` reads it where no ``TableFormat`` describes its layout: it yields the file's rows in
-    their order, with the columns that ``mapping`` names.
+    their order, with the columns that ``mapping`` names, and tells of those that are unreadable.
     """
 
     file: LogFile
     mapping: ColumnMapping
     form: TableFormat = field(default_factory=TableFormat)
-    rows: Callable[[], Iterator[RawRows]] | None = None
+    rows: Callable[[Unreadable], Iterator[RawRows]] | None = None
 
 
 @dataclass(frozen=True, slots=True)

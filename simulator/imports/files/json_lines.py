@@ -13,11 +13,10 @@ from simulator.imports.files.parsing import (
     PARSERS,
     SAMPLE_ROWS,
     OpenTable,
-    Unreadable,
     ahead,
     numbered_rows,
 )
-from simulator.imports.raw import RawRows, TableFormat
+from simulator.imports.raw import RawRows, TableFormat, Unreadable
 from simulator.logs.files import LogFile
 
 

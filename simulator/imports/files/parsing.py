@@ -1,7 +1,7 @@
 """A table that is open, and its chunks parsed ahead of whoever takes the rows."""
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -17,9 +17,6 @@ Parsed = TypeVar("Parsed")
 SAMPLE_ROWS = 1000
 PARSERS = 2
 """Chunks parsed at a time; as many wait for it."""
-
-Unreadable = Callable[[str, int, str], None]
-"""Told of a row that cannot be read: its file, its number, and what it says."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,8 @@ from bandits.errors import DataSetError
 from simulator.imports.files.chunks import PARQUET, failures_of, name_of, sample_of
 from simulator.imports.files.delimited import open_delimited, read_delimited
 from simulator.imports.files.json_lines import open_json, read_json
-from simulator.imports.files.parsing import SAMPLE_ROWS, OpenTable, Unreadable
-from simulator.imports.raw import RawRows, TableFormat
+from simulator.imports.files.parsing import SAMPLE_ROWS, OpenTable
+from simulator.imports.raw import RawRows, TableFormat, Unreadable
 from simulator.logs.files import LogFile, open_bytes
 
 BATCH_ROWS = 1 << 18

@@ -20,14 +20,11 @@ GENRES = (
 
 MOVIELENS_100K = Preset(
     name="movielens-100k",
-    title="MovieLens 100K",
+    title="MovieLens 100K, also as RecBole has it (`banditloop data get ml-100k`)",
     address="https://files.grouplens.org/datasets/movielens/ml-100k-README.txt",
     aliases=("ml-100k",),
     rating_scale=(1, 5),
-    remarks=(
-        "Also reads RecBole's copy, which `banditloop data get ml-100k` fetches. Zip codes are left"
-        " out: with age and occupation they identify people."
-    ),
+    remarks="Zip codes are left out: with age and occupation they identify people.",
     layouts=(
         Layout(
             events=(

@@ -17,7 +17,14 @@ from policies.data.manifest import WeightOptions
 from policies.storage import filesystem_of, shown
 from simulator.imports.columns import listed, recognise_columns
 from simulator.imports.presets.reading import check_values, read_texts, whole_table
-from simulator.imports.raw import ColumnMapping, EventTable, RawRows, RawTables, TableFormat
+from simulator.imports.raw import (
+    ColumnMapping,
+    EventTable,
+    RawRows,
+    RawTables,
+    TableFormat,
+    Unreadable,
+)
 from simulator.logs.files import LogFile, RemoteFile
 
 if TYPE_CHECKING:
@@ -29,6 +36,10 @@ Reshape = Callable[[Iterator[RawRows]], Iterator[RawRows]]
 COMPRESSED = (".gz", ".zst")
 CHECKED_FILES = 8
 """Files of one table whose first rows are looked at before any is read."""
+
+
+def _ignore(file: str, row: int, said: str) -> None:
+    """Pass over a row of items or users that cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +69,14 @@ class PresetTable:
             if _has_name(file, self.patterns) and not _has_name(file, self.besides)
         ]
 
-    def rows(self, *files: LogFile) -> Iterator[RawRows]:
-        """Yield the table's rows: those of its files, in turn."""
-        rows = (part for file in files for part in read_texts(file, self.form))
+    def rows(self, files: Sequence[LogFile], unreadable: Unreadable = _ignore) -> Iterator[RawRows]:
+        """Yield the table's rows: those of its files, in turn.
+
+        Args:
+            files: Those to read.
+            unreadable: Told of each row that cannot be read.
+        """
+        rows = (part for file in files for part in read_texts(file, self.form, unreadable))
         return rows if self.reshape is None else self.reshape(rows)
 
 
@@ -144,14 +160,14 @@ class Preset:
         for number, file in enumerate(files):
             mapping = table.mapping
             if mapping is None or number < CHECKED_FILES:
-                first = next(table.rows(file), None)
+                first = next(table.rows([file]), None)
                 if first is None:
                     raise DataSetError(f"{file} is empty", "preset")
                 mapping = mapping or _recognised(first)
                 self._check_first(first, mapping)
 
             # A plain table is read by the import itself.
-            rows = None if table.reshape is None else partial(table.rows, file)
+            rows = None if table.reshape is None else partial(table.rows, [file])
             events.append(EventTable(file, mapping, table.form, rows))
         return events
 
@@ -174,7 +190,7 @@ class Preset:
         if table is None or not files:
             return None
         try:
-            return whole_table(table.rows(*files))
+            return whole_table(table.rows(files))
         except KeyError as error:
             # Arrow says which field it is; in a dict of columns it is the key itself.
             name = next(iter(re.findall(r'"(.+?)"', str(error.args[0]))), error.args[0])

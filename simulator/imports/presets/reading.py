@@ -1,86 +1,38 @@
 """The files of presets as rows of texts; and whole tables of items and users."""
 
-import csv
-import io
 from collections.abc import Iterator, Mapping
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-from pyarrow import csv as arrow_csv
 
-from bandits.errors import DataSetError, plain
-from policies.storage import shown
-from simulator.imports.raw import ColumnMapping, RawRows, TableFormat
+from bandits.errors import DataSetError
+from simulator.imports.files.tables import open_table, rows_of_table
+from simulator.imports.raw import ColumnMapping, RawRows, TableFormat, Unreadable
 from simulator.imports.times import read_times
-from simulator.logs.files import LogFile, open_decompressed
-
-BLOCK = 8 << 20
-"""Bytes that are read at once; no line may be longer."""
+from simulator.logs.files import LogFile
 
 
-def read_texts(file: LogFile, form: TableFormat) -> Iterator[RawRows]:
+def read_texts(file: LogFile, form: TableFormat, unreadable: Unreadable) -> Iterator[RawRows]:
     """Yield the rows of a delimited file, every cell as text; an empty one is null.
 
     Args:
         file: Local or by a URI, perhaps compressed.
-        form: Of delimited text, with its separator and whether it has a header.
+        form: Of delimited text.
+        unreadable: Told of each row that has too many or too few cells.
 
     Raises:
-        DataSetError: The file cannot be read, or a row has too many or too few cells.
+        DataSetError: The file cannot be read.
     """
-    row, where = 1, shown(str(file))
-    try:
-        with open_decompressed(file) as stream:
-            names, skipped = form.names, 0
-            if names is None:
-                head = io.TextIOWrapper(stream, encoding=form.encoding, newline="")
-                names = next(_cells(head, form), None)
-                if names is None:
-                    raise DataSetError(f"{where} is empty", "preset")
-                head.detach()
-                stream.seek(0)
-                skipped = 1
-            reader = arrow_csv.open_csv(
-                stream,
-                read_options=arrow_csv.ReadOptions(
-                    column_names=list(names),
-                    skip_rows=skipped,
-                    block_size=BLOCK,
-                    encoding="utf8" if form.encoding == "utf-8" else form.encoding,
-                ),
-                parse_options=arrow_csv.ParseOptions(
-                    delimiter=form.separator, quote_char=form.quote or False
-                ),
-                convert_options=arrow_csv.ConvertOptions(
-                    column_types=dict.fromkeys(names, pa.string()),
-                    null_values=[""],
-                    strings_can_be_null=True,
-                    quoted_strings_can_be_null=True,
-                ),
-            )
-            for batch in reader:
-                yield RawRows(where, row, batch)
-                row += batch.num_rows
-    except (OSError, EOFError, UnicodeError, pa.ArrowException) as error:
-        if row == 1 and "Empty CSV file" in str(error):
-            raise DataSetError(f"{where} is empty", "preset") from None
-        raise DataSetError(
-            f"{where} cannot be read after row {row - 1:,}: {plain(error)}", "preset"
-        ) from None
+    table = open_table(file, form)
+    for part in rows_of_table(table, table.names, {}, unreadable):
+        cells = part.batch.columns
+        filled = [pc.if_else(pc.equal(column, ""), _NOTHING, column) for column in cells]
+        yield with_columns(part, dict(zip(table.names, filled, strict=True)))
 
 
-def _cells(lines: io.TextIOWrapper, form: TableFormat) -> "Iterator[tuple[str, ...]]":
-    """Yield the cells of lines, as the header is read."""
-    reader = csv.reader(
-        lines,
-        delimiter=form.separator or ",",
-        quotechar=form.quote or '"',
-        quoting=csv.QUOTE_NONE if form.quote is None else csv.QUOTE_MINIMAL,
-    )
-    for cells in reader:
-        yield tuple(cell.strip("\ufeff") for cell in cells)
+_NOTHING = pa.scalar(None, pa.string())
 
 
 def whole_table(rows: Iterator[RawRows]) -> pa.Table:

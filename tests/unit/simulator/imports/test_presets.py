@@ -3,12 +3,14 @@
 import gzip
 import shutil
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
 from bandits.errors import DataSetError
+from simulator.imports import import_data
 from simulator.imports.presets import PRESETS, preset_tables
 from simulator.imports.presets.reading import read_texts
 from simulator.imports.times import read_times
@@ -303,7 +305,7 @@ def all_events(tables):
     rows = []
     for table in tables.events:
         mapping = table.mapping
-        for part in table.rows() if table.rows else read_texts(table.file, table.form):
+        for part in (table.rows or partial(read_texts, table.file, table.form))(nothing):
             columns = {
                 name: part.batch.column(column).to_pylist() if column else None
                 for name, column in (
@@ -333,6 +335,10 @@ def all_events(tables):
                     )
                 )
     return rows
+
+
+def nothing(*_):
+    """Pass over an unreadable row."""
 
 
 def in_ms(moment):
@@ -366,7 +372,9 @@ def test_the_items_and_users_of_a_layout_are_read(fixture):
 def test_rows_that_are_left_out_or_make_several_keep_their_numbers():
     def numbers(fixture):
         tables = tables_of(fixture)
-        return [[p.number(i) for i in range(p.batch.num_rows)] for p in tables.events[0].rows()]
+        return [
+            [p.number(i) for i in range(p.batch.num_rows)] for p in tables.events[0].rows(nothing)
+        ]
 
     assert numbers("mind") == [[1, 2, 2]]
     assert numbers("netflix") == [[2, 3, 5]]
@@ -395,6 +403,16 @@ def test_the_ratings_alone_of_amazon_are_read(tmp_path):
     (tmp_path / "Toys.csv").write_text(f"{names}\nAG1,B00,4.0,1588687728923\n")
     events = all_events(preset_tables("amazon-2023", [str(tmp_path / "Toys.csv")]))
     assert events == [("AG1", "B00", None, 4.0, 1588687728923)]
+
+
+@pytest.mark.parametrize("fixture", EVENTS)
+def test_an_import_makes_a_data_set_of_every_layout(fixture, tmp_path):
+    data = import_data(tmp_path / "data", str(FIXTURES / fixture), preset=preset_of(fixture))
+    readable = [event for event in EVENTS[fixture] if event[0]]
+    assert data.manifest.counts.events == len(readable)
+    assert data.manifest.counts.untimed == sum(event[4] is None for event in readable)
+    assert {item["id"] for item in data.items()} >= {event[1] for event in readable}
+    assert set(data.manifest.dropped) <= {"no_id"}
 
 
 def test_weights_scale_and_remarks_go_along():
@@ -426,7 +444,7 @@ def test_an_unknown_preset_or_an_absent_file_is_one_line(name, message, tmp_path
             "user_id,item_id\nu,i\n",
             r"preset retailrocket: there is no column 'visitorid'; .* are user_id and item_id",
         ),
-        ("taobao", "UserBehavior.csv", "1,2,3,4\n", "Expected 5 columns, got 4"),
+        ("taobao", "UserBehavior.csv", "1,2,3,4\n", "has 4 columns, not the 5"),
         (
             "taobao",
             "UserBehavior.csv",
@@ -463,7 +481,7 @@ def test_items_of_another_layout_are_one_readable_line(tmp_path):
 def test_a_truncated_archive_is_one_readable_line(tmp_path):
     whole = gzip.compress(b"1,2,3,pv,1511544070\n" * 10_000)
     (tmp_path / "UserBehavior.csv.gz").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(DataSetError, match=r"UserBehavior.csv.gz cannot be read"):
+    with pytest.raises(DataSetError, match=r"UserBehavior.csv.gz ends in the middle"):
         preset_tables("taobao", [str(tmp_path)])
 
 
