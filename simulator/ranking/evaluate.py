@@ -8,7 +8,7 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 
-from bandits.errors import DataSetError
+from bandits.errors import BanditloopError, DataSetError
 from bandits.values import FeatureMap
 from policies.data.coded import CodedEvents, event_weights
 from policies.data.manifest import WeightOptions
@@ -34,6 +34,10 @@ Train = Callable[[CodedEvents, str], TrainedModels]
 """Trains sources on some events; told what for, for a progress bar."""
 Progress = Callable[[str, int, int], None]
 """Told (what is being done, steps done, steps in all)."""
+
+
+def silent(*_: object) -> None:
+    """Tell nobody of progress."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +83,7 @@ def evaluate_sources(
     *,
     contexts: Mapping[str, FeatureMap] | None = None,
     artifact: str | None = None,
-    progress: Progress = lambda *_: None,
+    progress: Progress = silent,
 ) -> RankingReport:
     """Judge sources by what users did after the events that the sources were trained on.
 
@@ -124,7 +128,13 @@ def evaluate_sources(
     members, group_sentence = user_groups(task.known.sets.sizes)
     groups = item_groups(popularity(task.everyone, task.items))
 
+    learners = _learners(events, task, trained, fitted, items, options, contexts or {})
     notes = [*split.notes, *trained.notes, *fitted.notes]
+    if artifact is not None:
+        notes.append(
+            "an artifact that has seen the test events recites them: that this one was trained on"
+            " the earlier part alone is not checked"
+        )
     if task.users < FEW_USERS:
         notes.append(f"{task.users} users are few: the intervals are wide, and hold only roughly")
     return RankingReport(
@@ -136,7 +146,7 @@ def evaluate_sources(
         tests=tests,
         pools=pools_by_sources(task, found, seed=options.seed),
         limits=pools_by_limit(task, found, options.k, seed=options.seed),
-        learners=_learners(events, task, trained, fitted, items, options, contexts or {}),
+        learners=learners,
         user_groups={group: int(inside.sum()) for group, inside in members.items()},
         item_groups={
             group: float(inside[task.relevant.indices].mean()) for group, inside in groups.items()
@@ -226,18 +236,23 @@ def _learners(
     rng = np.random.default_rng([options.seed, 4])
     drawn = np.sort(rng.permutation(task.users)[:JUDGED_USERS])
     part = task.part(drawn)
-    return measure_learners(
-        fitted.pools,
-        fitted.items,
-        PoolsOfUsers(
-            gather_pools(part, trained), part.relevant, _contexts_of(events, part, contexts)
-        ),
-        trained.items,
-        items,
-        list(trained.models),
-        k=options.k,
-        seed=options.seed,
+    judged = PoolsOfUsers(
+        gather_pools(part, trained), part.relevant, _contexts_of(events, part, contexts)
     )
+    try:
+        return measure_learners(
+            fitted.pools,
+            fitted.items,
+            judged,
+            trained.items,
+            items,
+            list(trained.models),
+            k=options.k,
+            seed=options.seed,
+        )
+    except BanditloopError as error:
+        fitted.notes.append(f"learners are not compared: {error.message}")
+        return []
 
 
 def _contexts_of(

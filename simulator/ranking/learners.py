@@ -92,15 +92,17 @@ def measure_learners(
         sources: in the pools' order.
         k: where lists are cut.
         seed: of the resampling.
+
+    Raises:
+        BanditloopError: nobody can be taught any of it.
     """
     taught, judged = taught.first(TAUGHT_USERS), judged.first(JUDGED_USERS)
     known = Catalogue(msgspec.convert(list(catalogue), list[Item]))
     decisions = [
         PriorDecision.of(context, ids, scores, rewards)
         for ids, scores, rewards, context in _decisions(taught, taught_items, sources)
+        if ids
     ]
-    if not decisions:
-        return []
     rows, crossed = PriorRows.of(decisions), any(taught.contexts)
 
     found = list[LearnerRow]()

@@ -1,6 +1,6 @@
 """The users of a test part: what is known of each, and what each turned out to want."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from bandits.errors import DataSetError
 from bandits.types import Float64
 from policies.data.coded import CodedEvents
+from policies.training.histories import histories_of
 from simulator.ranking.asking import KnownItems
 from simulator.ranking.metrics.lists import ItemSets
 from simulator.ranking.splits import Split
@@ -86,7 +87,7 @@ def make_task(
     place_of = {item: place for place, item in enumerate(items)}
     places = np.array([place_of.get(item, -1) for item in events.item_ids], np.int64)
     train, test = events.select(split.train), events.select(split.test)
-    histories = known_items(train, places, len(events.user_ids))
+    histories = known_items(train, place_of)
 
     # What of the test part can be found by a source at all: an item that training knows, that the
     # user did not have, and that the event speaks for.
@@ -140,24 +141,25 @@ def _speaks(events: CodedEvents, rating_scale: tuple[float, float] | None) -> ND
     return speaks
 
 
-def known_items(events: CodedEvents, places: NDArray[np.int64], users: int) -> KnownItems:
-    """Return the history of every user, as serving knows it.
+def known_items(events: CodedEvents, place_of: Mapping[str, int]) -> KnownItems:
+    """Return the history of every user, as serving would know it.
 
     Args:
         events: those that are known.
-        places: of each item among those of the sources, -1 for none.
-        users: how many there are.
+        place_of: the place of each item among those of the sources.
     """
-    at = places[events.item]
-    kept = at >= 0
-    user, at, weight = events.user[kept].astype(np.int64), at[kept], events.weight[kept]
-    span = int(places.max(initial=0)) + 1
+    histories = histories_of(events)
+    code_of = {user: code for code, user in enumerate(events.user_ids)}
+    codes = np.array([code_of[user] for user in histories.users], np.int64)
+    places = np.array([place_of.get(item, -1) for item in histories.items], np.int64)
 
-    # Read backwards, the first of a user's events on an item is the latest.
-    cells, last = np.unique((user * span + at)[::-1], return_index=True)
-    starts = np.searchsorted(cells, np.arange(users + 1, dtype=np.int64) * span)
-    sets = ItemSets(starts.astype(np.int64), (cells % span).astype(np.int32))
-    return KnownItems(sets, weight[::-1][last])
+    user = np.repeat(codes, np.diff(histories.starts))
+    at = places[histories.indices]
+    order = np.lexsort((at, user))
+    order = order[at[order] >= 0]
+    starts = np.searchsorted(user[order], np.arange(len(events.user_ids) + 1))
+    sets = ItemSets(starts.astype(np.int64), at[order].astype(np.int32))
+    return KnownItems(sets, histories.weights[order])
 
 
 def _sets(user: NDArray[np.int64], item: NDArray[np.int64], users: int, items: int) -> ItemSets:

@@ -1,11 +1,14 @@
 """Training of sources for an evaluation, and sources of an artifact that is evaluated."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+from bandits.errors import ArtifactError
 from policies.artifacts.source_artifact import Artifact
 from policies.data.coded import CodedEvents
 from policies.sources import load_model
+from policies.typed_yaml import nearest
 from simulator.ranking.asking import TrainedModels
 
 SourceProgress = Callable[[str, int, int], None]
@@ -28,15 +31,32 @@ def train_on(
         seed: of all random numbers.
         progress: told of each source's steps.
     """
-    from policies.training.train import train_sources  # noqa: PLC0415 - torch
+    from policies.training.train import run_training  # noqa: PLC0415 - torch
 
-    return models_of(train_sources(events, items, sources=sources, seed=seed, progress=progress))
+    run = run_training(events, items, sources=sources, seed=seed, progress=progress)
+    notes = tuple(f"{name} is left out: {reason}" for name, reason in run.left_out.items())
+    return replace(models_of(run.artifact), notes=notes)
 
 
 def models_of(artifact: Artifact, sources: Sequence[str] | None = None) -> TrainedModels:
-    """Return the sources of an artifact as they are served."""
+    """Return the sources of an artifact as they are served.
+
+    Args:
+        artifact: what training wrote.
+        sources: which of its sources; all by default.
+
+    Raises:
+        ArtifactError: it has no source of a name.
+    """
     items = artifact.items
-    names = [name for name in artifact.sources if sources is None or name in sources]
+    names = list(artifact.sources if sources is None else sources)
+    for name in names:
+        if name not in artifact.sources:
+            raise ArtifactError(
+                f"the artifact has no source {name!r}: {nearest(name, list(artifact.sources))}it"
+                f" holds {', '.join(artifact.sources)}",
+                "sources",
+            )
     return TrainedModels(
         items,
         {name: load_model(artifact.sources[name], len(items)) for name in names},

@@ -2,10 +2,9 @@
 
 import numpy as np
 
-from policies.artifacts.source_artifact import Calibration, TrainedSource
+from policies.artifacts.source_artifact import Artifact, Calibration, TrainedSource
 from policies.data.coded import CodedEvents
-from policies.sources import load_model
-from simulator.ranking.asking import TrainedModels
+from simulator.ranking.training import models_of
 
 
 def events_of(user, item, time, *, value=None):
@@ -49,8 +48,8 @@ def fashions(users=240, items=120, each=12, seed=0):
     )
 
 
-def train_small(events, purpose="sources", *, neighbours=15):
-    """Train ``item_knn`` (cosine) and ``popular`` by a few products of matrices."""
+def small_artifact(events, *, neighbours=15):
+    """Return ``item_knn`` (cosine) and ``popular``, fitted by a few products of matrices."""
     items = events.item_ids
     owned = np.zeros((len(events.user_ids), len(items)), np.float32)
     owned[events.user, events.item] = 1
@@ -59,23 +58,26 @@ def train_small(events, purpose="sources", *, neighbours=15):
     np.fill_diagonal(cosine, 0)
     kept = min(neighbours, len(items))
     nearest = np.argsort(-cosine, axis=1, kind="stable")[:, :kept].astype(np.int32)
-    trained = {
-        "item_knn": TrainedSource(
-            "item_knn",
-            {
-                "neighbours": nearest,
-                "similarities": np.take_along_axis(cosine, nearest, axis=1),
-            },
-        ),
-        "popular": TrainedSource("popular", {"counts": counts}),
-    }
-    return TrainedModels(
-        items,
-        {name: load_model(source, len(items)) for name, source in trained.items()},
-        {"item_knn": Calibration(1.0, 0.5), "popular": Calibration(4.0, 0.5)},
+    similarities = np.take_along_axis(cosine, nearest, axis=1).astype(np.float32)
+    return Artifact(
+        catalogue=tuple(items_of(events)),
+        items=items,
+        sources={
+            "item_knn": TrainedSource(
+                "item_knn",
+                {"neighbours": nearest, "similarities": similarities},
+                scale=Calibration(1.0, 0.5),
+            ),
+            "popular": TrainedSource("popular", {"counts": counts}, scale=Calibration(4.0, 0.5)),
+        },
     )
 
 
+def train_small(events, _purpose="sources"):
+    """Train the sources of a small artifact."""
+    return models_of(small_artifact(events))
+
+
 def items_of(events, **features):
-    """The catalogue of some events."""
+    """Return the catalogue of some events."""
     return [{"id": item, "features": dict(features)} for item in events.item_ids]

@@ -62,6 +62,7 @@ def evaluate_data(
     """
     from policies.data.data_set import DataSet
     from serve_app.cli.evaluate.tables import ranking_tables
+    from simulator.ranking.automatic import user_contexts
     from simulator.ranking.evaluate import RankingOptions, evaluate_sources
     from simulator.ranking.page import ranking_page
     from simulator.ranking.splits import check_split_name
@@ -76,6 +77,7 @@ def evaluate_data(
             opened.manifest.weights,
             RankingOptions(kind, share, k, seed, users, fusion),
             _trainer(opened, artifact, _names(sources), seed, show),
+            contexts=user_contexts(opened),
             artifact=None if artifact is None else str(artifact),
             progress=show,
         )
