@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from bandits.errors import DataSetError
+from bandits.errors import BanditloopError, DataSetError
 from bandits.values import FeatureMap
 from policies.data.data_set import DataSet
 from simulator.ranking.choose import ChosenSpec, choose_spec
@@ -65,7 +65,7 @@ def choose_automatically(
                 contexts=contexts,
                 progress=progress,
             )
-        except DataSetError as error:
+        except BanditloopError as error:
             reasons.append(error.message)
         else:
             return report, choose_spec(report, name=name, artifact=artifact)

@@ -8,7 +8,7 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 
-from bandits.errors import BanditloopError, DataSetError
+from bandits.errors import BanditloopError
 from bandits.values import FeatureMap
 from policies.data.coded import CodedEvents, event_weights
 from policies.data.manifest import WeightOptions
@@ -201,7 +201,7 @@ def _fit(
             most_users=VALIDATION_USERS,
             seed=seed,
         )
-    except DataSetError as error:
+    except BanditloopError as error:
         votes = fusions(names, None, None, k, limit=FUSED_LIMIT, seed=seed)
         return _Fitted(votes, {}, [f"nothing is fitted on a validation part: {error.message}"])
 
